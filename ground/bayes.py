@@ -1,0 +1,121 @@
+"""The Bayesian linear model whose priors learn: one step of a diagonal extended Kalman filter.
+
+Assumed-density filtering for logistic regression with automatic relevance determination. Every
+weight is a Gaussian kept as natural parameters (b, L): the evidence, without the prior. The prior
+variance τ belongs to the weight's column and is learnt by gradient, so a changed τ re-shrinks every
+weight of its column at once and a useless column fades to nothing by itself.
+
+Both users of the model (the learner's fast part and the error memory) gather one row's weights into
+a small scratch block, call `predict` and `learn` on it, and scatter it back; where the weights live
+is their affair.
+
+Names follow the literature: μ mean, P variance, f logit, s² its variance, e error, h curvature.
+"""
+
+from math import exp, sqrt
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+PROBIT = 0.3927
+"""π/8: the logistic of a Gaussian logit is close to the logistic of f / sqrt(1 + π/8 s²) (MacKay 1992)."""
+
+TAU_MIN, TAU_MAX = 1e-4, 20.0
+THETA_MIN, THETA_MAX = -5.0, 3.0
+TAU_RATE = 0.3
+EVIDENCE_MAX = 1e12
+
+
+class Priors(NamedTuple):
+    """Prior variances of T weight columns and the state of their learning. All arrays have shape (T,)."""
+
+    tau: npt.NDArray[np.float64]  # prior variance now
+    tau0: npt.NDArray[np.float64]  # where it started
+    theta: npt.NDArray[np.float64]  # ln(tau / tau0)
+    grad2: npt.NDArray[np.float64]  # sum of squared gradients, from 1 (Adagrad)
+    keep: npt.NDArray[np.float64]  # λ: the share of evidence kept at each sighting
+
+
+def make_priors(tau0: npt.ArrayLike, keep: npt.ArrayLike) -> Priors:
+    """Fresh priors for columns that start at variance `tau0` and keep `keep` of their evidence, both (T,)."""
+    start = np.array(tau0, dtype=np.float64)
+    return Priors(
+        tau=start.copy(),
+        tau0=start,
+        theta=np.zeros_like(start),
+        grad2=np.ones_like(start),
+        keep=np.array(keep, dtype=np.float64),
+    )
+
+
+@njit(cache=True, nogil=True)
+def predict(w, column, x, n, tau):  # type: ignore[no-untyped-def]
+    """Logit and its variance from the first `n` weights of a scratch block.
+
+    Args:
+        w: (m, 2) float64, each row one weight's (b, L).
+        column: (m,) int32, each weight's column, an index into `tau`.
+        x: (m,) float64, each weight's input value.
+        n: how many rows are in use.
+        tau: (T,) float64, prior variances.
+
+    Returns:
+        (f, s²) without any bias.
+    """
+    f = 0.0
+    s2 = 0.0
+    for i in range(n):
+        P = 1.0 / (1.0 / tau[column[i]] + w[i, 1])
+        f += x[i] * w[i, 0] * P
+        s2 += x[i] * x[i] * P
+    return f, s2
+
+
+@njit(cache=True, nogil=True)
+def shrink(f, s2):  # type: ignore[no-untyped-def]
+    """The logit whose logistic is the honest probability of a Gaussian logit N(f, s²)."""
+    return f / sqrt(1.0 + PROBIT * s2)
+
+
+@njit(cache=True, nogil=True)
+def sigmoid(z):  # type: ignore[no-untyped-def]
+    """The logistic function, without overflow."""
+    if z >= 0.0:
+        return 1.0 / (1.0 + exp(-z))
+    t = exp(z)
+    return t / (1.0 + t)
+
+
+@njit(cache=True, nogil=True)
+def learn(w, column, x, n, tau, tau0, theta, grad2, keep, f, s2, y):  # type: ignore[no-untyped-def]
+    """Learn one label: move the first `n` weights of the block, in place, and their columns' priors.
+
+    Args:
+        w, column, x, n: as in `predict`.
+        tau, tau0, theta, grad2, keep: the arrays of a `Priors`, moved in place.
+        f, s2: the whole logit and its variance, bias and offsets included.
+        y: the label, 0 or 1.
+
+    Returns:
+        (e, h, d): error, curvature and damping, for weights that the caller keeps itself (a bias).
+    """
+    p = sigmoid(shrink(f, s2))
+    e = y - p
+    h = p * (1.0 - p)
+    d = 1.0 / (1.0 + h * s2)
+    for i in range(n):
+        c = column[i]
+        t = tau[c]
+        P = 1.0 / (1.0 / t + w[i, 1])
+        mean = w[i, 0] * P
+        new_mean = mean + P * x[i] * e * d
+        new_P = P - P * P * x[i] * x[i] * h * d
+        w[i, 0] = keep[c] * new_mean / new_P
+        w[i, 1] = min(max(keep[c] * (1.0 / new_P - 1.0 / t), 0.0), EVIDENCE_MAX)
+        g = e * x[i] * mean * P / t
+        grad2[c] += g * g
+        theta[c] = min(max(theta[c] + TAU_RATE * g / sqrt(grad2[c]), THETA_MIN), THETA_MAX)
+        tau[c] = min(max(tau0[c] * exp(theta[c]), TAU_MIN), TAU_MAX)
+    return e, h, d

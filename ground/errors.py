@@ -1,0 +1,19 @@
+"""The root of every error that a user of Freshet can cause.
+
+Each package derives its own errors from it, named for their cause:
+
+    FreshetError
+    ├── stream.errors        LogError, RecordError, StateError, SourceError, ...
+    ├── embeddings.errors    TableError, ...
+    ├── error_memory.errors  MemoryStateError, ...
+    ├── learner.errors       FeatureError, CheckpointError, ...
+    ├── serving.errors       RequestError, ...
+    └── freshet.errors       ConfigError, ...
+
+The command line prints the message of a `FreshetError` and exits with 2; any other exception is a
+defect of Freshet and keeps its traceback.
+"""
+
+
+class FreshetError(Exception):
+    """Something that the user can put right; the message says what and how."""

@@ -1,0 +1,1 @@
+"""The stream: records, the log they travel in, and the roles' state."""

@@ -1,0 +1,36 @@
+"""What can go wrong in the stream, named by cause.
+
+FreshetError
+├── LogError          the log cannot be reached, read or written
+├── RecordError       a record that cannot be used; goes to the dead letters
+├── SourceError       a data file that cannot be read as configured
+├── StateError        a role's state cannot be opened, read or written
+│   └── StateLocked   another process holds it
+└── DeadLetterFlood   too many bad records in a window; the role stops
+"""
+
+from ground import FreshetError
+
+
+class LogError(FreshetError):
+    """The log cannot be reached, read or written."""
+
+
+class RecordError(FreshetError):
+    """A record that cannot be used; the message is the reason written beside its dead letter."""
+
+
+class SourceError(FreshetError):
+    """A data file that cannot be read as configured; names the file and the line."""
+
+
+class StateError(FreshetError):
+    """A role's state cannot be opened, read or written."""
+
+
+class StateLocked(StateError):
+    """Another process holds the state folder; the message names its pid."""
+
+
+class DeadLetterFlood(FreshetError):
+    """More bad records in a window than configured; the role stops instead of draining the stream."""

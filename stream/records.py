@@ -1,0 +1,253 @@
+"""The records that travel in the log, and how bytes become them.
+
+Two kinds arrive on topic `events`, both keyed by `request_id` so that they meet in one partition:
+an `Impression` (one request: who, in which context, the candidates shown) and an `Action` (what the
+person did with one of them). The joiner makes them into an `Example`, on topic `examples`.
+
+JSON and MessagePack are both accepted; a record's first byte tells which. Decoding is strict: no
+text where a number belongs, no NaN, no infinity, no time outside of the years that make sense.
+"""
+
+import math
+from typing import Any, TypeVar
+
+import msgspec
+
+from stream.errors import RecordError
+
+SCHEMA_VERSION = 1
+
+RECORD_BYTES_MAX = 1 << 20
+CANDIDATES_MAX = 2_000
+FEATURES_MAX = 256
+VALUES_MAX = 1_024  # of one list feature
+TEXT_MAX = 1_024  # characters of one string id
+REQUEST_ID_MAX = 128
+TIME_MIN_S = 0.0  # 1970: what is before is a broken clock or a missing unit
+TIME_MAX_S = 4_102_444_800.0  # 2100: what is after is most often milliseconds
+
+Value = int | float | str | list[int | str]
+"""One feature's value: an id (int or str), a number, or a list of ids."""
+
+Features = dict[str, Value]
+
+
+class Served(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was answered for a request: one probability per candidate, before and after correction."""
+
+    base: list[float]
+    corrected: list[float]
+    model: str = ""
+
+
+class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=True):
+    """One request and what was shown.
+
+    `time` is event time in Unix seconds. `context` holds the features that all candidates share
+    (user, device), `candidates` each one's own. `labels`, one per candidate, is there only when
+    they are already known (a rating, a log file): then the request needs no wait.
+    """
+
+    request_id: str
+    time: float
+    candidates: list[Features]
+    context: Features = {}
+    served: Served | None = None
+    labels: list[float] | None = None
+    v: int = SCHEMA_VERSION
+
+
+class Action(msgspec.Struct, frozen=True, tag="action", omit_defaults=True):
+    """What a person did with one candidate of a request: `label` 1 for a click, 0 to take it back."""
+
+    request_id: str
+    time: float
+    candidate: int
+    label: float = 1.0
+    name: str = "click"
+    v: int = SCHEMA_VERSION
+
+
+class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True):
+    """One decided request: its candidates with their labels (0 or 1), to be predicted whole before any is learnt.
+
+    `time` is the impression's event time, `decided` the event time at which its labels were final.
+    `log_odds` is ln r when negatives were kept at rate r, else 0: a model of the thinned stream is
+    off by it, so the learner adds -log_odds to the logit while it learns and nothing when it serves.
+    """
+
+    request_id: str
+    time: float
+    decided: float
+    candidates: list[Features]
+    labels: list[float]
+    context: Features = {}
+    served: Served | None = None
+    log_odds: float = 0.0
+    late: bool = False
+    v: int = SCHEMA_VERSION
+
+
+class DeadLetter(msgspec.Struct, frozen=True, tag="dead_letter"):
+    """A record that could not be used: its original bytes, why, and where it came from."""
+
+    reason: str
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    original: bytes
+    v: int = SCHEMA_VERSION
+
+
+Event = Impression | Action
+R = TypeVar("R")
+
+_json = msgspec.json.Encoder()
+_msgpack = msgspec.msgpack.Encoder()
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    """A record as MessagePack, the form in which roles write."""
+    return _msgpack.encode(record)
+
+
+def encode_json(record: msgspec.Struct) -> bytes:
+    """A record as one line of JSON, for people and other languages."""
+    return _json.encode(record)
+
+
+class Decoder:
+    """Bytes to checked records of the given types.
+
+    >>> Decoder(Action).decode(b'{"type":"action","request_id":"r","time":1e9,"candidate":0}').candidate
+    0
+    """
+
+    def __init__(self, *types: type[msgspec.Struct]) -> None:
+        union: Any = types[0]
+        for kind in types[1:]:
+            union = union | kind
+        self._json = msgspec.json.Decoder(union)
+        self._msgpack = msgspec.msgpack.Decoder(union)
+
+    def decode(self, data: bytes) -> Any:
+        """Decode and check one record.
+
+        Raises:
+            RecordError: it is too large, malformed, of another type or version, or a value is out of range.
+        """
+        if len(data) > RECORD_BYTES_MAX:
+            raise RecordError(
+                f"the record has {len(data):,} bytes, more than the {RECORD_BYTES_MAX:,} allowed"
+            )
+        if not data:
+            raise RecordError("the record is empty")
+        is_map = 0x80 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)
+        try:
+            record = (self._msgpack if is_map else self._json).decode(data)
+        except msgspec.ValidationError as error:
+            raise RecordError(f"the record does not fit its type: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RecordError(f"the record is neither JSON nor MessagePack: {error}") from None
+        except RecursionError:
+            raise RecordError("the record is nested too deeply") from None
+        check(record)
+        return record
+
+
+def check(record: Any) -> None:
+    """Check what types cannot say: version, ranges, finite numbers, lengths that must agree.
+
+    Raises:
+        RecordError: naming the field and what was expected.
+    """
+    if record.v != SCHEMA_VERSION:
+        raise RecordError(
+            f"schema version {record.v} is unknown; this Freshet reads version {SCHEMA_VERSION}"
+        )
+    if isinstance(record, DeadLetter):
+        return
+    if not 0 < len(record.request_id) <= REQUEST_ID_MAX:
+        raise RecordError(f"request_id must have 1 to {REQUEST_ID_MAX} characters")
+    _check_time("time", record.time)
+    if isinstance(record, Action):
+        if not 0 <= record.candidate < CANDIDATES_MAX:
+            raise RecordError(
+                f"candidate is {record.candidate}; expected 0 to {CANDIDATES_MAX - 1}"
+            )
+        _check_label("label", record.label)
+        return
+    _check_request(record)
+
+
+def _check_request(record: Impression | Example) -> None:
+    n = len(record.candidates)
+    if not 1 <= n <= CANDIDATES_MAX:
+        raise RecordError(f"candidates has {n} entries; expected 1 to {CANDIDATES_MAX}")
+    check_features("context", record.context)
+    for i, features in enumerate(record.candidates):
+        check_features(f"candidates[{i}]", features)
+    if record.labels is not None:
+        if len(record.labels) != n:
+            raise RecordError(f"labels has {len(record.labels)} entries for {n} candidates")
+        for label in record.labels:
+            _check_label("labels", label)
+    if record.served is not None:
+        for name, scores in (("base", record.served.base), ("corrected", record.served.corrected)):
+            if len(scores) != n:
+                raise RecordError(f"served.{name} has {len(scores)} entries for {n} candidates")
+            if not all(0.0 <= p <= 1.0 for p in scores):
+                raise RecordError(f"served.{name} holds a value that is no probability")
+    if isinstance(record, Example):
+        _check_time("decided", record.decided)
+        if not math.isfinite(record.log_odds):
+            raise RecordError("log_odds is not a finite number")
+
+
+def check_features(where: str, features: Features) -> None:
+    """Check the values of one set of features.
+
+    Raises:
+        RecordError: a number that is not finite, an id beyond 64 bits, or a value over its limit.
+    """
+    if len(features) > FEATURES_MAX:
+        raise RecordError(f"{where} has {len(features)} features, more than {FEATURES_MAX}")
+    for name, value in features.items():
+        if isinstance(value, str):
+            if len(value) > TEXT_MAX:
+                raise RecordError(
+                    f"{where}.{name} has {len(value)} characters, more than {TEXT_MAX}"
+                )
+        elif isinstance(value, int):
+            _check_id(where, name, value)
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise RecordError(f"{where}.{name} is {value}; expected a finite number")
+        elif isinstance(value, list):
+            if len(value) > VALUES_MAX:
+                raise RecordError(f"{where}.{name} has {len(value)} values, more than {VALUES_MAX}")
+            for item in value:
+                if isinstance(item, int):
+                    _check_id(where, name, item)
+                elif len(item) > TEXT_MAX:
+                    raise RecordError(
+                        f"{where}.{name} holds an id of more than {TEXT_MAX} characters"
+                    )
+
+
+def _check_id(where: str, name: str, value: int) -> None:
+    if not -(1 << 63) <= value < (1 << 64):
+        raise RecordError(f"{where}.{name} is {value}; an integer id must fit in 64 bits")
+
+
+def _check_time(name: str, seconds: float) -> None:
+    if not TIME_MIN_S <= seconds <= TIME_MAX_S:  # NaN fails both comparisons
+        raise RecordError(
+            f"{name} is {seconds}; expected Unix seconds between 1970 and 2100 (milliseconds? divide by 1000)"
+        )
+
+
+def _check_label(name: str, label: float) -> None:
+    if label not in (0.0, 1.0):
+        raise RecordError(f"{name} is {label}; expected 0 or 1")
