@@ -15,7 +15,7 @@ _MASK = (1 << 64) - 1
 
 def hash_string(text: str) -> int:
     """The unsigned 64-bit key of a string id (xxh3)."""
-    return xxhash.xxh3_64_intdigest(text)
+    return xxhash.xxh3_64_intdigest(text.encode())
 
 
 def key_of(value: int | str) -> int:
@@ -25,7 +25,7 @@ def key_of(value: int | str) -> int:
         OverflowError: the integer does not fit in 64 bits, signed or unsigned.
     """
     if isinstance(value, str):
-        return xxhash.xxh3_64_intdigest(value)
+        return xxhash.xxh3_64_intdigest(value.encode())
     if -(1 << 63) <= value <= _MASK:
         return value & _MASK
     raise OverflowError(f"{value} does not fit in 64 bits")
@@ -33,4 +33,4 @@ def key_of(value: int | str) -> int:
 
 def string_keys(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
     """`hash_string` of many strings, as one array of shape (n,)."""
-    return np.fromiter((xxhash.xxh3_64_intdigest(t) for t in texts), dtype=np.uint64)
+    return np.fromiter((xxhash.xxh3_64_intdigest(t.encode()) for t in texts), dtype=np.uint64)

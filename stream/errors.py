@@ -1,12 +1,12 @@
 """What can go wrong in the stream, named by cause.
 
 FreshetError
-├── LogError          the log cannot be reached, read or written
-├── RecordError       a record that cannot be used; goes to the dead letters
-├── SourceError       a data file that cannot be read as configured
-├── StateError        a role's state cannot be opened, read or written
-│   └── StateLocked   another process holds it
-└── DeadLetterFlood   too many bad records in a window; the role stops
+├── LogError                the log cannot be reached, read or written
+├── RecordError             a record that cannot be used; goes to the dead letters
+├── SourceError             a data file that cannot be read as configured
+├── StateError              a role's state cannot be opened, read or written
+│   └── StateLockedError    another process holds it
+└── DeadLetterFloodError    too many bad records in a window; the role stops
 """
 
 from ground import FreshetError
@@ -28,9 +28,9 @@ class StateError(FreshetError):
     """A role's state cannot be opened, read or written."""
 
 
-class StateLocked(StateError):
+class StateLockedError(StateError):
     """Another process holds the state folder; the message names its pid."""
 
 
-class DeadLetterFlood(FreshetError):
+class DeadLetterFloodError(FreshetError):
     """More bad records in a window than configured; the role stops instead of draining the stream."""

@@ -69,7 +69,7 @@ class Action(msgspec.Struct, frozen=True, tag="action", omit_defaults=True):
 
 
 class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True):
-    """One decided request: its candidates with their labels (0 or 1), to be predicted whole before any is learnt.
+    """One decided request: its candidates and their labels (0 or 1); predicted whole before any is learnt.
 
     `time` is the impression's event time, `decided` the event time at which its labels were final.
     `log_odds` is ln r when negatives were kept at rate r, else 0: a model of the thinned stream is
@@ -173,9 +173,7 @@ def check(record: Any) -> None:
     _check_time("time", record.time)
     if isinstance(record, Action):
         if not 0 <= record.candidate < CANDIDATES_MAX:
-            raise RecordError(
-                f"candidate is {record.candidate}; expected 0 to {CANDIDATES_MAX - 1}"
-            )
+            raise RecordError(f"candidate is {record.candidate}; expected 0 to {CANDIDATES_MAX - 1}")
         _check_label("label", record.label)
         return
     _check_request(record)
@@ -216,9 +214,7 @@ def check_features(where: str, features: Features) -> None:
     for name, value in features.items():
         if isinstance(value, str):
             if len(value) > TEXT_MAX:
-                raise RecordError(
-                    f"{where}.{name} has {len(value)} characters, more than {TEXT_MAX}"
-                )
+                raise RecordError(f"{where}.{name} has {len(value)} characters, more than {TEXT_MAX}")
         elif isinstance(value, int):
             _check_id(where, name, value)
         elif isinstance(value, float):
@@ -231,9 +227,7 @@ def check_features(where: str, features: Features) -> None:
                 if isinstance(item, int):
                     _check_id(where, name, item)
                 elif len(item) > TEXT_MAX:
-                    raise RecordError(
-                        f"{where}.{name} holds an id of more than {TEXT_MAX} characters"
-                    )
+                    raise RecordError(f"{where}.{name} holds an id of more than {TEXT_MAX} characters")
 
 
 def _check_id(where: str, name: str, value: int) -> None:
@@ -244,7 +238,7 @@ def _check_id(where: str, name: str, value: int) -> None:
 def _check_time(name: str, seconds: float) -> None:
     if not TIME_MIN_S <= seconds <= TIME_MAX_S:  # NaN fails both comparisons
         raise RecordError(
-            f"{name} is {seconds}; expected Unix seconds between 1970 and 2100 (milliseconds? divide by 1000)"
+            f"{name} is {seconds}; expected Unix seconds, 1970 to 2100 (milliseconds? divide by 1000)"
         )
 
 
