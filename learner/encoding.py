@@ -1,0 +1,106 @@
+"""The compiled part of encoding: feature pairs, and entries sorted by the table that holds them."""
+
+import numpy as np
+from numba import njit
+
+from ground.mixing import join_keys
+
+
+@njit(cache=True, nogil=True)
+def add_pairs(start, column, key, x, pair_column, pair_salt):  # type: ignore[no-untyped-def]
+    """Append to each row the pairs of its entries.
+
+    Args:
+        start, column, key, x: the arrays of a `Rows` that holds features only.
+        pair_column: (F, F) int32, the column of the pair (i, j) with i < j, or -1 for no pair.
+        pair_salt: (P,) uint64, by pair column - F.
+
+    Returns:
+        The four arrays of the longer `Rows`. A pair's x is the product of its sides'.
+    """
+    n = len(start) - 1
+    first = pair_column.shape[0]
+    total = 0
+    for r in range(n):
+        m = start[r + 1] - start[r]
+        total += m + m * (m - 1) // 2
+    out_start = np.zeros(n + 1, dtype=np.int64)
+    out_column = np.empty(total, dtype=np.int32)
+    out_key = np.empty(total, dtype=np.uint64)
+    out_x = np.empty(total, dtype=np.float32)
+    at = 0
+    for r in range(n):
+        for i in range(start[r], start[r + 1]):
+            out_column[at] = column[i]
+            out_key[at] = key[i]
+            out_x[at] = x[i]
+            at += 1
+        for i in range(start[r], start[r + 1]):
+            for j in range(i + 1, start[r + 1]):
+                a, b = (i, j) if column[i] < column[j] else (j, i)
+                c = pair_column[column[a], column[b]]
+                if c < 0:
+                    continue
+                out_column[at] = c
+                out_key[at] = join_keys(pair_salt[c - first], key[a], key[b])
+                out_x[at] = x[a] * x[b]
+                at += 1
+        out_start[r + 1] = at
+    return out_start, out_column[:at], out_key[:at], out_x[:at]
+
+
+@njit(cache=True, nogil=True)
+def sort_by_table(column, table_of, tables):  # type: ignore[no-untyped-def]
+    """A stable order of entries by table.
+
+    Args:
+        column: (E,) int32.
+        table_of: (columns,) int32, the table of each column.
+        tables: how many tables there are.
+
+    Returns:
+        (order (E,) int64, bounds (tables + 1,) int64): entries of table t are order[bounds[t]:bounds[t+1]].
+    """
+    bounds = np.zeros(tables + 1, dtype=np.int64)
+    for c in column:
+        bounds[table_of[c] + 1] += 1
+    for t in range(tables):
+        bounds[t + 1] += bounds[t]
+    at = bounds[:-1].copy()
+    order = np.empty(len(column), dtype=np.int64)
+    for e in range(len(column)):
+        t = table_of[column[e]]
+        order[at[t]] = e
+        at[t] += 1
+    return order, bounds
+
+
+@njit(cache=True, nogil=True)
+def compact(slots, mark, order, base, index, distinct):  # type: ignore[no-untyped-def]
+    """Number the distinct slots of one table from `base` on.
+
+    Args:
+        slots: (k,) int64, one per entry of this table, -1 where there is none.
+        mark: (capacity,) int32 scratch, all -1; left so.
+        order: (k,) int64, the entries' places in `index`.
+        base: the first number to give.
+        index: (E,) int64, receives each entry's number, or -1.
+        distinct: (k,) int64, receives the distinct slots in the order of their first sight.
+
+    Returns:
+        How many distinct slots there are.
+    """
+    n = 0
+    for i in range(len(slots)):
+        s = slots[i]
+        if s < 0:
+            index[order[i]] = -1
+            continue
+        if mark[s] < 0:
+            mark[s] = n
+            distinct[n] = s
+            n += 1
+        index[order[i]] = base + mark[s]
+    for i in range(n):
+        mark[distinct[i]] = -1
+    return n

@@ -1,0 +1,16 @@
+"""What can go wrong in the learner, named by cause.
+
+FreshetError
+├── FeatureError      a request that the declared features cannot take; or a schema that makes no sense
+└── UpdateError       an update or snapshot that cannot be read
+"""
+
+from ground import FreshetError
+
+
+class FeatureError(FreshetError):
+    """A feature's value is not of its declared kind, or the declaration itself makes no sense."""
+
+
+class UpdateError(FreshetError):
+    """An update or a snapshot chunk cannot be read or does not fit the model."""

@@ -1,0 +1,241 @@
+"""The fast part: a Bayesian linear model that learns event by event, in order.
+
+Columns of weights (index t into the priors): each feature at every speed, the count columns, then
+the pairs. Features' and pairs' weights live in table rows and come here as a compact block of the
+distinct rows of a batch; the weights of count columns are a small array of this class.
+"""
+
+from math import log2
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from ground import bayes
+from learner.features import Encoder
+from learner.settings import LearnerSettings
+
+COUNT_BUCKETS = 64
+"""⌊2·log₂(1 + n)⌋ of a 32-bit count is at most 63."""
+
+
+class FastInputs(NamedTuple):
+    """A batch's rows with their weights gathered. R requests, n rows, E entries, D distinct weights rows."""
+
+    requests: npt.NDArray[np.int64]  # (R + 1,)
+    start: npt.NDArray[np.int64]  # (n + 1,)
+    column: npt.NDArray[np.int32]  # (E,)
+    x: npt.NDArray[np.float32]  # (E,)
+    place: npt.NDArray[np.int64]  # (E,), into the D weights rows; -1: no row, prior only
+    weights: npt.NDArray[np.float32]  # (D, 2 * speeds), (b, L) per speed; moved in place by learning
+    counts: npt.NDArray[np.uint32]  # (D,), sightings before; moved in place by learning
+
+
+class FastOutputs(NamedTuple):
+    """What the fast part said of each row before it learnt any of the row's request."""
+
+    logit: npt.NDArray[np.float64]  # (n,), f
+    variance: npt.NDArray[np.float64]  # (n,), s² of f
+    means: npt.NDArray[np.float32]  # (n, T), Σ x μ of each weight column
+    buckets: npt.NDArray[np.int32]  # (n, C), count bucket of each counted feature, -1 if it is absent
+
+
+class FastPart:
+    """State of the fast part beside the tables: priors, bias, count columns.
+
+    Args:
+        encoder: its schema says which columns there are.
+        settings: speeds and where the prior variances start.
+    """
+
+    def __init__(self, encoder: Encoder, settings: LearnerSettings) -> None:
+        speeds = len(settings.speeds)
+        fields = len(encoder.names)
+        counted = [i for i, spec in enumerate(encoder.specs) if spec.counted]
+        self.speeds = speeds
+        self.first_tau = np.zeros(encoder.columns, dtype=np.int32)  # of each column
+        self.column_speeds = np.ones(encoder.columns, dtype=np.int32)
+        self.column_speeds[:fields] = speeds
+        self.first_tau[:fields] = np.arange(fields) * speeds
+        counts_at = fields * speeds
+        pairs_at = counts_at + len(counted)
+        self.first_tau[fields:] = pairs_at + np.arange(len(encoder.pairs))
+        self.count_of = np.full(encoder.columns, -1, dtype=np.int32)
+        self.count_of[counted] = np.arange(len(counted))
+        self.counts_at = counts_at
+        self.counted = len(counted)
+        pairs = len(encoder.pairs)
+        self.priors = bayes.make_priors(
+            list(settings.speed_tau) * fields
+            + [settings.count_tau] * len(counted)
+            + [settings.pair_tau] * pairs,
+            list(settings.speeds) * fields + [1.0] * (len(counted) + pairs),
+        )
+        self.bias = np.array([0.0, 1.0])  # mean, variance
+        self.count_weights = np.zeros((max(len(counted), 1), COUNT_BUCKETS, 2), dtype=np.float32)
+
+    @property
+    def width(self) -> int:
+        """How many weight columns (T) there are."""
+        return len(self.priors.tau)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Everything this part must save; the arrays themselves, not copies."""
+        return {
+            "tau": self.priors.tau,
+            "theta": self.priors.theta,
+            "grad2": self.priors.grad2,
+            "bias": self.bias,
+            "count_weights": self.count_weights,
+        }
+
+    def memory_tau(self, columns: int) -> npt.NDArray[np.float64]:
+        """One prior variance per column for an error memory, whose weights have a single speed."""
+        tau = np.array([self.priors.tau[self.first_tau[c]] for c in range(columns)], dtype=np.float64)
+        return np.concatenate([tau, self.priors.tau[self.counts_at : self.counts_at + self.counted]])
+
+    def run(
+        self,
+        inputs: FastInputs,
+        labels: npt.NDArray[np.float64] | None = None,
+        offsets: npt.NDArray[np.float64] | None = None,
+    ) -> FastOutputs:
+        """Predict each request whole and, if labels are given, then learn it, request by request.
+
+        Args:
+            inputs: the batch; its weights and counts are moved in place by learning.
+            labels: (n,), 0 or 1; None predicts only and changes nothing.
+            offsets: (n,), added to the logit while learning (minus the log-odds of thinned negatives).
+        """
+        n = len(inputs.start) - 1
+        outputs = FastOutputs(
+            logit=np.empty(n),
+            variance=np.empty(n),
+            means=np.zeros((n, self.width), dtype=np.float32),
+            buckets=np.full((n, self.counted), -1, dtype=np.int32),
+        )
+        if n == 0:
+            return outputs
+        entries_max = int(np.diff(inputs.start).max(initial=0))
+        scratch = entries_max * self.speeds + self.counted
+        _run(
+            *inputs,
+            labels is not None,
+            np.zeros(n) if labels is None else labels,
+            np.zeros(n) if offsets is None else offsets,
+            self.first_tau,
+            self.column_speeds,
+            self.count_of,
+            self.counts_at,
+            self.count_weights,
+            self.bias,
+            *self.priors,
+            *outputs,
+            np.empty((scratch, 2)),
+            np.empty(scratch, dtype=np.int32),
+            np.empty(scratch),
+        )
+        return outputs
+
+
+@njit(cache=True, nogil=True)
+def _gather(  # type: ignore[no-untyped-def]
+    r, start, column, x, index, weights, counts,
+    first_tau, column_speeds, count_of, counts_at, count_weights, buckets,
+    use_buckets, w, c, xs,
+):  # fmt: skip
+    """Copy row r's weights into the scratch block; returns how many there are."""
+    m = 0
+    for e in range(start[r], start[r + 1]):
+        col = column[e]
+        i = index[e]
+        for k in range(column_speeds[col]):
+            if i >= 0:
+                w[m, 0] = weights[i, 2 * k]
+                w[m, 1] = weights[i, 2 * k + 1]
+            else:
+                w[m, 0] = 0.0
+                w[m, 1] = 0.0
+            c[m] = first_tau[col] + k
+            xs[m] = x[e]
+            m += 1
+        q = count_of[col]
+        if q >= 0:
+            if not use_buckets:
+                seen = counts[i] if i >= 0 else np.uint32(0)
+                buckets[r, q] = min(int(2.0 * log2(1.0 + seen)), 63)
+            w[m, 0] = count_weights[q, buckets[r, q], 0]
+            w[m, 1] = count_weights[q, buckets[r, q], 1]
+            c[m] = counts_at + q
+            xs[m] = 1.0
+            m += 1
+    return m
+
+
+@njit(cache=True, nogil=True)
+def _scatter(  # type: ignore[no-untyped-def]
+    r, start, column, index, weights, column_speeds, count_of, count_weights, buckets, w
+):
+    """Copy the scratch block back to where row r's weights live."""
+    m = 0
+    for e in range(start[r], start[r + 1]):
+        col = column[e]
+        i = index[e]
+        for k in range(column_speeds[col]):
+            if i >= 0:
+                weights[i, 2 * k] = w[m, 0]
+                weights[i, 2 * k + 1] = w[m, 1]
+            m += 1
+        q = count_of[col]
+        if q >= 0:
+            count_weights[q, buckets[r, q], 0] = w[m, 0]
+            count_weights[q, buckets[r, q], 1] = w[m, 1]
+            m += 1
+
+
+@njit(cache=True, nogil=True)
+def _run(  # type: ignore[no-untyped-def]
+    requests, start, column, x, index, weights, counts,
+    learning, labels, offsets,
+    first_tau, column_speeds, count_of, counts_at, count_weights, bias,
+    tau, tau0, theta, grad2, keep,
+    logit, variance, means, buckets,
+    w, c, xs,
+):  # fmt: skip
+    for q in range(len(requests) - 1):
+        for r in range(requests[q], requests[q + 1]):
+            m = _gather(
+                r, start, column, x, index, weights, counts, first_tau, column_speeds,
+                count_of, counts_at, count_weights, buckets, False, w, c, xs,
+            )  # fmt: skip
+            f = 0.0
+            s2 = 0.0
+            for i in range(m):
+                P = 1.0 / (1.0 / tau[c[i]] + w[i, 1])
+                mean = xs[i] * w[i, 0] * P
+                means[r, c[i]] += mean
+                f += mean
+                s2 += xs[i] * xs[i] * P
+            logit[r] = bias[0] + f
+            variance[r] = bias[1] + s2
+        if not learning:
+            continue
+        for r in range(requests[q], requests[q + 1]):
+            m = _gather(
+                r, start, column, x, index, weights, counts, first_tau, column_speeds,
+                count_of, counts_at, count_weights, buckets, True, w, c, xs,
+            )  # fmt: skip
+            f, s2 = bayes.predict(w, c, xs, m, tau)
+            e, h, d = bayes.learn(
+                w, c, xs, m, tau, tau0, theta, grad2, keep,
+                bias[0] + f + offsets[r], bias[1] + s2, labels[r],
+            )  # fmt: skip
+            _scatter(r, start, column, index, weights, column_speeds, count_of, count_weights, buckets, w)
+            bias[0] += bias[1] * e * d
+            bias[1] = min((bias[1] - bias[1] * bias[1] * h * d) / 0.9999, 1.0)
+        # Counters move after the whole request, so that no candidate sees its neighbours.
+        for r in range(requests[q], requests[q + 1]):
+            for e_ in range(start[r], start[r + 1]):
+                if index[e_] >= 0:
+                    counts[index[e_]] += np.uint32(1)

@@ -1,0 +1,192 @@
+"""Progressive metrics: every prediction is scored before its label is learnt.
+
+`summarize` is exact over arrays. `Metrics` runs along a stream in bounded memory: cumulative
+figures from a histogram of 8,192 bins on the logit scale, recent ones exact over a window.
+"""
+
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Groups = npt.NDArray[np.uint64]
+
+ECE_BINS = 20
+_BINS = 8192
+_LOGIT_MAX = 16.0
+_P_MIN = 1e-12
+
+
+class Summary(TypedDict):
+    """Figures over a set of predictions; None where they are not defined (no positives, say)."""
+
+    examples: int
+    positives: int
+    auc: float | None  # area under the ROC curve, ties count half
+    gauc: float | None  # AUC within each user, weighted by the user's examples
+    logloss: float | None  # nats
+    normalized_entropy: float | None  # log loss / entropy of the mean rate (He et al. 2014)
+    calibration: float | None  # sum of predictions / sum of labels
+    ece: float | None  # expected calibration error, 20 bins of equal width
+    brier: float | None
+
+
+def auc(p: Floats, y: Floats) -> float | None:
+    """Exact area under the ROC curve of predictions p (n,) for labels y (n,) in {0, 1}; ties count half."""
+    positives = float(y.sum())
+    negatives = len(y) - positives
+    if positives == 0 or negatives == 0:
+        return None
+    order = np.argsort(p, kind="stable")
+    ranked = p[order]
+    first = np.r_[True, ranked[1:] != ranked[:-1]]
+    tie = np.cumsum(first) - 1
+    pos = np.bincount(tie, weights=y[order])
+    neg = np.bincount(tie, weights=1.0 - y[order])
+    below = np.cumsum(neg) - neg
+    return float((pos * (below + 0.5 * neg)).sum() / (positives * negatives))
+
+
+def gauc(p: Floats, y: Floats, group: Groups) -> float | None:
+    """AUC within each group, averaged by examples; groups of one class are left out (Zhu et al. 2017)."""
+    if len(p) == 0:
+        return None
+    order = np.lexsort((p, group))
+    p, y, group = p[order], y[order], group[order]
+    new_group = np.r_[True, group[1:] != group[:-1]]
+    new_tie = new_group | np.r_[True, p[1:] != p[:-1]]
+    tie_group = (np.cumsum(new_group) - 1)[new_tie]
+    tie = np.cumsum(new_tie) - 1
+    pos = np.bincount(tie, weights=y)
+    neg = np.bincount(tie, weights=1.0 - y)
+    group_pos = np.bincount(tie_group, weights=pos)
+    group_neg = np.bincount(tie_group, weights=neg)
+    below = np.cumsum(neg) - neg
+    group_below = np.r_[0.0, np.cumsum(group_neg)[:-1]]
+    pairs = np.bincount(tie_group, weights=pos * (below - group_below[tie_group] + 0.5 * neg))
+    mixed = (group_pos > 0) & (group_neg > 0)
+    if not mixed.any():
+        return None
+    value = pairs[mixed] / (group_pos[mixed] * group_neg[mixed])
+    weight = group_pos[mixed] + group_neg[mixed]
+    return float((value * weight).sum() / weight.sum())
+
+
+def summarize(p: Floats, y: Floats, group: Groups) -> Summary:
+    """All figures, exact, over predictions p (n,), labels y (n,) and users group (n,)."""
+    n = len(p)
+    if n == 0:
+        return _summary(0, 0.0, None, None, 0.0, 0.0, 0.0, np.zeros((ECE_BINS, 3)))
+    return _summary(
+        n, float(y.sum()), auc(p, y), gauc(p, y, group), float(_losses(p, y).sum()), float(p.sum()),
+        float(((p - y) ** 2).sum()), _reliability(p, y),
+    )  # fmt: skip
+
+
+class Metrics:
+    """Metrics along a stream: cumulative, and exact over the last `window` examples.
+
+    Memory is bounded by the window. The cumulative per-user AUC is the mean of the full windows'.
+    """
+
+    def __init__(self, window: int = 10_000) -> None:
+        self._window = window
+        self._histogram = np.zeros((2, _BINS))  # negatives, positives by logit
+        self._sums = np.zeros(5)  # examples, positives, log loss, predictions, squared error
+        self._bins = np.zeros((ECE_BINS, 3))
+        self._gauc = np.zeros(2)  # sum over full windows, number of windows
+        self._recent = np.zeros((3, window))  # p, y, group as bits
+        self._at = 0
+
+    def add(self, p: Floats, y: Floats, group: Groups) -> None:
+        """Take predictions p (n,), labels y (n,) and users group (n,), in order."""
+        for first in range(0, len(p), self._window):
+            part = slice(first, first + self._window)
+            self._add(p[part], y[part], group[part])
+
+    @property
+    def examples(self) -> int:
+        """How many predictions have been scored."""
+        return int(self._sums[0])
+
+    def summary(self) -> Summary:
+        """Figures since the beginning."""
+        negatives, positives = self._histogram
+        pairs = negatives.sum() * positives.sum()
+        below = np.cumsum(negatives) - negatives
+        area = float((positives * (below + 0.5 * negatives)).sum() / pairs) if pairs else None
+        n, labels, loss, predicted, squared = self._sums
+        windows = self._gauc[1]
+        per_user = float(self._gauc[0] / windows) if windows else self.recent()["gauc"]
+        return _summary(int(n), labels, area, per_user, loss, predicted, squared, self._bins)
+
+    def recent(self) -> Summary:
+        """Exact figures over the last `window` examples."""
+        n = min(self.examples, self._window)
+        p, y, group = self._recent[:, :n]
+        return summarize(p, y, group.view(np.uint64))
+
+    def state(self) -> dict[str, bytes]:
+        """What `load` takes."""
+        arrays = {"h": self._histogram, "s": self._sums, "b": self._bins, "g": self._gauc, "r": self._recent}
+        return {name: array.tobytes() for name, array in arrays.items()}
+
+    def load(self, state: dict[str, bytes]) -> None:
+        """Go on from a `state`; one of another window keeps the cumulative figures only."""
+        for name, array in (("h", self._histogram), ("s", self._sums), ("b", self._bins), ("g", self._gauc)):
+            array[:] = np.frombuffer(state[name]).reshape(array.shape)
+        if len(state["r"]) == self._recent.nbytes:
+            self._recent[:] = np.frombuffer(state["r"]).reshape(self._recent.shape)
+            self._at = self.examples % self._window
+
+    def _add(self, p: Floats, y: Floats, group: Groups) -> None:
+        clipped = np.clip(p, _P_MIN, 1.0 - _P_MIN)
+        logit = np.log(clipped) - np.log1p(-clipped)
+        place = (
+            (np.clip(logit, -_LOGIT_MAX, _LOGIT_MAX) + _LOGIT_MAX) * ((_BINS - 1) / (2 * _LOGIT_MAX))
+        ).astype(np.int64)
+        self._histogram[1] += np.bincount(place, weights=y, minlength=_BINS)
+        self._histogram[0] += np.bincount(place, weights=1.0 - y, minlength=_BINS)
+        self._sums += (len(p), y.sum(), _losses(p, y).sum(), p.sum(), ((p - y) ** 2).sum())
+        self._bins += _reliability(p, y)
+        rows = np.stack([p, y, group.view(np.float64)])
+        room = self._window - self._at
+        self._recent[:, self._at : self._at + len(p)] = rows[:, :room]
+        self._at += len(p)
+        if self._at >= self._window:
+            value = gauc(self._recent[0], self._recent[1], self._recent[2].view(np.uint64))
+            if value is not None:
+                self._gauc += (value, 1.0)
+            self._at -= self._window
+            self._recent[:, : self._at] = rows[:, room:]
+
+
+def _losses(p: Floats, y: Floats) -> Floats:
+    clipped = np.clip(p, _P_MIN, 1.0 - _P_MIN)
+    return np.where(y > 0.5, -np.log(clipped), -np.log1p(-clipped))
+
+
+def _reliability(p: Floats, y: Floats) -> Floats:
+    place = np.minimum((p * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    columns = [np.bincount(place, weights=w, minlength=ECE_BINS) for w in (np.ones_like(p), p, y)]
+    return np.stack(columns, axis=1)  # (bins, 3): examples, predictions, labels
+
+
+def _summary(
+    n: int, positives: float, area: float | None, per_user: float | None, loss: float, predicted: float,
+    squared: float, bins: npt.NDArray[Any],
+) -> Summary:  # fmt: skip
+    rate = positives / n if n else 0.0
+    entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)) if 0 < rate < 1 else 0.0
+    return Summary(
+        examples=n,
+        positives=int(positives),
+        auc=area,
+        gauc=per_user,
+        logloss=loss / n if n else None,
+        normalized_entropy=float(loss / n / entropy) if entropy else None,
+        calibration=float(predicted / positives) if positives else None,
+        ece=float(np.abs(bins[:, 1] - bins[:, 2]).sum() / n) if n else None,
+        brier=squared / n if n else None,
+    )

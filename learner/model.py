@@ -1,0 +1,254 @@
+"""The model: tables, fast part and deep part together, as far as predicting goes.
+
+The learner holds one and moves it; a replica holds one and follows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings import Table, TableSpec
+from ground import bayes
+from ground.rows import Rows
+from learner import deep, pooling
+from learner.encoding import compact, sort_by_table
+from learner.fast import FastInputs, FastOutputs, FastPart
+from learner.features import Batch, Encoder, FeatureSpec, Requestlike
+from learner.settings import LearnerSettings
+
+TICKS_PER_TTL = 8
+"""Expiry sees time in ticks of an eighth of the shortest TTL: a row lives for ttl_s, at most a tick more."""
+
+PAIRS = "pairs"
+
+
+class Scores(NamedTuple):
+    """What the base model says of n rows, and what an error memory needs beside it."""
+
+    z: npt.NDArray[np.float64]  # (n,), logit of the honest probability
+    p: npt.NDArray[np.float64]  # (n,), that probability
+    s2: npt.NDArray[np.float64]  # (n,), variance of the fast part's logit
+    rows: Rows  # features, pairs and count columns: the error memory's keys
+    unknown: int  # how many of the rows' feature entries have no row in their table
+
+
+class Gathered(NamedTuple):
+    """A batch's entries found in the tables. D is the sum of the tables' distinct rows."""
+
+    order: npt.NDArray[np.int64]  # (E,), entries by table
+    bounds: npt.NDArray[np.int64]  # (tables + 1,), into `order`
+    place: npt.NDArray[np.int64]  # (E,), number of each entry's row among the D, -1 without one
+    times: npt.NDArray[np.uint32]  # (E,), event time in whole seconds
+    slots: list[npt.NDArray[np.int64]]  # the distinct slots of each table
+    inputs: FastInputs
+
+
+class Model:
+    """A model that predicts.
+
+    Args:
+        features: the schema.
+        settings: the learner's settings; what a replica and its learner must agree on.
+        learning: with optimizer state in the rows; False for a replica.
+    """
+
+    def __init__(
+        self, features: Mapping[str, FeatureSpec], settings: LearnerSettings, *, learning: bool = False
+    ) -> None:
+        self.features = dict(features)
+        self.settings = settings
+        self.encoder = Encoder(features, settings.pairs_max)
+        ttls = [int(spec.ttl_s) for spec in features.values() if spec.ttl_s]
+        self.tick_s = max(min(ttls) // TICKS_PER_TTL, 1) if ttls else 0
+        self._learning = learning
+        self.table_names = [*self.encoder.names, *([PAIRS] if self.encoder.pairs else [])]
+        fields = len(self.encoder.names)
+        # Count columns, behind the pairs, have no table: they point past the last.
+        self.table_of = np.full(self.memory_columns, len(self.table_names), dtype=np.int32)
+        self.table_of[:fields] = np.arange(fields)
+        self.table_of[fields : self.encoder.columns] = fields
+        self.dims = [spec.dim for spec in self.encoder.specs]
+        self.embedding_width = sum(self.dims)
+        self.seq = 0
+        self.epoch = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything that was learnt."""
+        self.fast = FastPart(self.encoder, self.settings)
+        self.tables = [Table(self._spec(name), track_delta=self._learning) for name in self.table_names]
+        self._marks = [np.full(1024, -1, dtype=np.int32) for _ in self.tables]
+        self.deep_width = (
+            self.embedding_width + self.fast.width + self.fast.counted + len(self.encoder.numbers) + 1
+        )
+        self.deep_weights = (
+            deep.initial_weights(self.deep_width, self.settings.seed)
+            if self.settings.deep != "none"
+            else np.zeros(0, dtype=np.float32)
+        )
+        self._deep_views = deep.split(self.deep_weights, self.deep_width) if self.deep_on else {}
+
+    @property
+    def deep_on(self) -> bool:
+        """Whether there is a deep part."""
+        return self.settings.deep != "none"
+
+    @property
+    def memory_columns(self) -> int:
+        """How many columns the rows given to an error memory have: features, pairs, counts."""
+        return self.encoder.columns + sum(spec.counted for spec in self.encoder.specs)
+
+    @property
+    def version(self) -> str:
+        """Names the weights that answer: the learner's epoch and the number of its last update."""
+        return f"{self.epoch}-{self.seq}"
+
+    def memory_tau(self) -> npt.NDArray[np.float64]:
+        """The prior variance of each memory column, (memory_columns,), as learnt by the fast part."""
+        return self.fast.memory_tau(self.encoder.columns)
+
+    def table_rows(self) -> dict[str, int]:
+        """How many rows each table has."""
+        return {name: len(table) for name, table in zip(self.table_names, self.tables, strict=True)}
+
+    def score(self, batch: Batch) -> Scores:
+        """Predict requests without learning; changes nothing.
+
+        Args:
+            batch: from `encoder.encode`.
+        """
+        gathered = self.gather(batch, insert=False)
+        outputs = self.fast.run(gathered.inputs)
+        z = bayes_logit(outputs)
+        if self.deep_on:
+            dense = self.dense_inputs(batch, outputs)
+            x0 = self._deep_inputs(gathered, batch.rows, dense)
+            z += deep.forward(self._deep_views, x0)
+        fields = batch.rows.column < len(self.encoder.names)
+        return Scores(
+            z=z,
+            p=1.0 / (1.0 + np.exp(-z)),
+            s2=outputs.variance,
+            rows=self.memory_rows(batch.rows, outputs.buckets),
+            unknown=int(np.count_nonzero(gathered.place[fields] < 0)),
+        )
+
+    def score_requests(self, requests: Sequence[Requestlike]) -> Scores:
+        """Encode and predict.
+
+        Raises:
+            FeatureError: a value does not fit its feature's kind.
+        """
+        return self.score(self.encoder.encode(requests))
+
+    def gather(self, batch: Batch, *, insert: bool) -> Gathered:
+        """Find a batch's rows in the tables, and copy the fast weights of the distinct ones together.
+
+        Args:
+            batch: the requests.
+            insert: make rows for new ids (learning); else unknown ids stay unknown.
+        """
+        rows = batch.rows
+        order, bounds = sort_by_table(rows.column, self.table_of, len(self.table_names) + 1)
+        index = np.empty(len(rows.key), dtype=np.int64)
+        times = pooling.entry_times(batch.requests, rows.start, batch.times)
+        width = 2 * self.fast.speeds
+        found: list[npt.NDArray[np.int64]] = []
+        weights: list[npt.NDArray[np.float32]] = []
+        counts: list[npt.NDArray[np.uint32]] = []
+        base = 0
+        for t, table in enumerate(self.tables):
+            mine = order[bounds[t] : bounds[t + 1]]
+            keys = rows.key[mine]
+            now = times[mine]
+            slots = table.upsert(keys, now) if insert else table.find(keys, now)
+            highest = int(slots.max(initial=-1))
+            if highest >= len(self._marks[t]):
+                self._marks[t] = np.full(2 * highest, -1, dtype=np.int32)
+            distinct = np.empty(len(slots), dtype=np.int64)
+            n = compact(slots, self._marks[t], mine, base, index, distinct)
+            distinct = distinct[:n]
+            block = np.zeros((n, width), dtype=np.float32)
+            block[:, : table.spec.extra] = table.extras(distinct)
+            found.append(distinct)
+            weights.append(block)
+            counts.append(table.counts(distinct))
+            base += n
+        inputs = FastInputs(
+            requests=batch.requests,
+            start=rows.start,
+            column=rows.column,
+            x=rows.x,
+            place=index,
+            weights=np.concatenate(weights),
+            counts=np.concatenate(counts),
+        )
+        return Gathered(order, bounds, index, times, found, inputs)
+
+    def dense_inputs(self, batch: Batch, outputs: FastOutputs) -> npt.NDArray[np.float32]:
+        """The deep part's inputs beside the embeddings, (n, deep_width - embedding_width)."""
+        n = len(outputs.logit)
+        dense = np.empty((n, self.deep_width - self.embedding_width), dtype=np.float32)
+        at = outputs.means.shape[1]
+        dense[:, :at] = outputs.means
+        dense[:, at : at + self.fast.counted] = (outputs.buckets + 1) / 16.0
+        at += self.fast.counted
+        dense[:, at : at + batch.numbers.shape[1]] = batch.numbers
+        dense[:, -1] = outputs.logit
+        return dense
+
+    def memory_rows(self, rows: Rows, buckets: npt.NDArray[np.int32]) -> Rows:
+        """The rows with their count columns appended."""
+        return Rows(*pooling.append_counts(*rows, buckets, self.encoder.columns))
+
+    def _deep_inputs(
+        self, gathered: Gathered, rows: Rows, dense: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        x0 = np.zeros((len(dense), self.deep_width), dtype=np.float32)
+        x0[:, self.embedding_width :] = dense
+        entry_row = pooling.entry_rows(rows.start)
+        base = 0
+        column = 0
+        for t, dim in enumerate(self.dims):
+            mine = gathered.order[gathered.bounds[t] : gathered.bounds[t + 1]]
+            vectors = self.tables[t].vectors(gathered.slots[t])
+            pooling.pool(entry_row[mine], gathered.place[mine] - base, rows.x[mine], vectors, column, x0)
+            base += len(vectors)
+            column += dim
+        return x0
+
+    def _spec(self, name: str) -> TableSpec:
+        settings = self.settings
+        speeds = len(settings.speeds)
+        if name == PAIRS:
+            kinds = self.encoder.specs
+            ttl = max(int(spec.ttl_s) for spec in kinds) if all(spec.ttl_s for spec in kinds) else 0
+            return TableSpec(
+                name=name, dim=0, optimizer="none", extra=2, ttl_s=ttl, tick_s=self.tick_s, seed=settings.seed
+            )
+        feature = self.features[name]
+        return TableSpec(
+            name=name,
+            dim=feature.dim,
+            optimizer="adagrad" if self._learning else "none",
+            learning_rate=settings.embedding_rate,
+            initial_accumulator=settings.embedding_accumulator,
+            init="normal",
+            init_scale=0.01,
+            seed=settings.seed,
+            extra=2 * speeds,
+            ttl_s=int(feature.ttl_s),
+            tick_s=self.tick_s,
+            admit_after=feature.admit_after if self._learning else 1,
+        )
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """The dense state that predicts, by name; the arrays themselves."""
+        return {**self.fast.arrays(), "deep": self.deep_weights}
+
+
+def bayes_logit(outputs: FastOutputs) -> npt.NDArray[np.float64]:
+    """The logit of the honest probability: shrunk by its own variance."""
+    return outputs.logit / np.sqrt(1.0 + bayes.PROBIT * outputs.variance)

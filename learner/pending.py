@@ -1,0 +1,111 @@
+"""Rows that the fast part has learnt and the deep part has not: the group that is filling up.
+
+The deep part learns from the inputs as they stood at prediction time, so they are kept here as they
+were, and saved with the learner's state.
+"""
+
+from typing import Any, NamedTuple, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ground.rows import Rows
+
+
+class Pending(NamedTuple):
+    """R requests of n rows in order, with what the deep part needs of each.
+
+    `known` says of each entry whether its id had a row when it was predicted.
+    """
+
+    requests: npt.NDArray[np.int64]  # (R + 1,)
+    start: npt.NDArray[np.int64]  # (n + 1,)
+    column: npt.NDArray[np.int32]  # (E,)
+    key: npt.NDArray[np.uint64]  # (E,)
+    x: npt.NDArray[np.float32]  # (E,)
+    known: npt.NDArray[np.bool_]  # (E,)
+    dense: npt.NDArray[np.float32]  # (n, d)
+    z: npt.NDArray[np.float64]  # (n,), honest logit of the fast part
+    s2: npt.NDArray[np.float64]  # (n,), its variance
+    shift: npt.NDArray[np.float64]  # (n,), minus the log-odds of thinned negatives
+    y: npt.NDArray[np.float64]  # (n,)
+    served: npt.NDArray[np.float64]  # (n,), the probability that was served, or NaN
+    group: npt.NDArray[np.uint64]  # (R,), the request's user
+    time: npt.NDArray[np.float64]  # (R,), event time
+    late: npt.NDArray[np.bool_]  # (R,)
+
+    @property
+    def rows(self) -> Rows:
+        """The sparse rows, with pairs and count columns."""
+        return Rows(self.start, self.column, self.key, self.x)
+
+    @property
+    def n(self) -> int:
+        """How many rows wait."""
+        return len(self.y)
+
+    @classmethod
+    def empty(cls, dense: int) -> Self:
+        """Nothing, with `dense` dense inputs a row."""
+        kinds = (np.int64, np.int64, np.int32, np.uint64, np.float32, np.bool_)
+        return cls._make(
+            [
+                *(np.zeros(size, dtype=kind) for size, kind in zip((1, 1, 0, 0, 0, 0), kinds, strict=True)),
+                np.zeros((0, dense), dtype=np.float32),
+                *(np.zeros(0) for _ in range(5)),
+                np.zeros(0, dtype=np.uint64),
+                np.zeros(0),
+                np.zeros(0, dtype=np.bool_),
+            ]
+        )
+
+    def joined(self, other: "Pending") -> "Pending":
+        """This and then the other."""
+        if self.n == 0:
+            return other
+        mine: tuple[npt.NDArray[Any], ...] = self
+        more: tuple[npt.NDArray[Any], ...] = other
+        arrays = [list(both) for both in zip(mine, more, strict=True)]
+        arrays[0][1] = self.requests[-1] + other.requests[1:]
+        arrays[1][1] = self.start[-1] + other.start[1:]
+        return Pending._make(np.concatenate(both) for both in arrays)
+
+    def part(self, first: int, last: int) -> "Pending":
+        """Requests first to last (exclusive), as views where that is possible."""
+        a, b = self.requests[first], self.requests[last]
+        i, j = self.start[a], self.start[b]
+        return Pending._make(
+            [
+                self.requests[first : last + 1] - a,
+                self.start[a : b + 1] - i,
+                *(array[i:j] for array in self[2:6]),
+                *(array[a:b] for array in self[6:12]),
+                *(array[first:last] for array in self[12:]),
+            ]
+        )
+
+    def copy(self) -> "Pending":
+        """The same rows, in memory of their own."""
+        return Pending._make(array.copy() for array in self)
+
+    def encode(self) -> bytes:
+        """All of it as bytes."""
+        return msgspec.msgpack.encode([self.dense.shape[1], *(array.tobytes() for array in self)])
+
+    @classmethod
+    def decode(cls, data: bytes, dense: int) -> Self:
+        """What `encode` gave.
+
+        Raises:
+            ValueError: it was made with another number of dense inputs.
+        """
+        width, *parts = msgspec.msgpack.decode(data)
+        if width != dense:
+            raise ValueError(f"pending rows have {width} dense inputs, not {dense}")
+        empty: tuple[npt.NDArray[Any], ...] = cls.empty(dense)
+        arrays = [
+            np.frombuffer(part, dtype=like.dtype).copy() for part, like in zip(parts, empty, strict=True)
+        ]
+        arrays[6] = arrays[6].reshape(-1, dense)
+        return cls._make(arrays)

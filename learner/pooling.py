@@ -1,0 +1,102 @@
+"""Small kernels between entries and rows: times, pooling of vectors, count columns."""
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def entry_times(requests, start, times):  # type: ignore[no-untyped-def]
+    """The event time of each entry in whole seconds, (E,) uint32."""
+    out = np.empty(start[-1], dtype=np.uint32)
+    for q in range(len(requests) - 1):
+        second = np.uint32(times[q])
+        for e in range(start[requests[q]], start[requests[q + 1]]):
+            out[e] = second
+    return out
+
+
+@njit(cache=True, nogil=True)
+def entry_rows(start):  # type: ignore[no-untyped-def]
+    """The row of each entry, (E,) int64."""
+    out = np.empty(start[-1], dtype=np.int64)
+    for r in range(len(start) - 1):
+        for e in range(start[r], start[r + 1]):
+            out[e] = r
+    return out
+
+
+@njit(cache=True, nogil=True)
+def newest(place, times, size):  # type: ignore[no-untyped-def]
+    """The latest of the times (E,) of the entries at each place below `size`; (size,) uint32."""
+    out = np.zeros(size, dtype=np.uint32)
+    for e in range(len(place)):
+        i = place[e]
+        if i >= 0 and times[e] > out[i]:
+            out[i] = times[e]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def pool(rows, index, x, vectors, column, out):  # type: ignore[no-untyped-def]
+    """Add each entry's x times its vector to its row of `out`, from `column` on.
+
+    Args:
+        rows: (k,) int64, each entry's row.
+        index: (k,) int64, each entry's vector; below 0: none.
+        x: (k,) float32.
+        vectors: (m, dim) float32.
+        column: where the feature's columns begin.
+        out: (n, width) float32, added to in place.
+    """
+    dim = vectors.shape[1]
+    for i in range(len(rows)):
+        v = index[i]
+        if v < 0:
+            continue
+        for j in range(dim):
+            out[rows[i], column + j] += x[i] * vectors[v, j]
+
+
+@njit(cache=True, nogil=True)
+def unpool(rows, x, gradients, column, dim):  # type: ignore[no-untyped-def]
+    """The gradient of each entry's vector, (k, dim) float32: the counterpart of `pool`."""
+    out = np.empty((len(rows), dim), dtype=np.float32)
+    for i in range(len(rows)):
+        for j in range(dim):
+            out[i, j] = x[i] * gradients[rows[i], column + j]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def append_counts(start, column, key, x, buckets, first_column):  # type: ignore[no-untyped-def]
+    """Append to each row its count columns: column first_column + c, key = the bucket.
+
+    Args:
+        start, column, key, x: the arrays of a `Rows` of n rows.
+        buckets: (n, C) int32, -1 for a feature that the row lacks.
+        first_column: the number of the first count column.
+
+    Returns:
+        The four arrays of the longer `Rows`.
+    """
+    n, counted = buckets.shape
+    total = start[n] + n * counted
+    out_start = np.zeros(n + 1, dtype=np.int64)
+    out_column = np.empty(total, dtype=np.int32)
+    out_key = np.empty(total, dtype=np.uint64)
+    out_x = np.empty(total, dtype=np.float32)
+    at = 0
+    for r in range(n):
+        for e in range(start[r], start[r + 1]):
+            out_column[at] = column[e]
+            out_key[at] = key[e]
+            out_x[at] = x[e]
+            at += 1
+        for c in range(counted):
+            if buckets[r, c] >= 0:
+                out_column[at] = first_column + c
+                out_key[at] = np.uint64(buckets[r, c])
+                out_x[at] = 1.0
+                at += 1
+        out_start[r + 1] = at
+    return out_start, out_column[:at], out_key[:at], out_x[:at]

@@ -1,0 +1,38 @@
+"""The learner's settings: one flat struct, each odd default with its reason."""
+
+from typing import Literal
+
+import msgspec
+
+
+class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the model learns. The defaults are one configuration for all streams."""
+
+    deep: Literal["dcn", "none"] = "dcn"
+    group: int = 32  # rows the deep part learns together: 16 is a little better, from 128 on it loses
+    deep_rate: float = 1e-3  # Adam
+    deep_clip: float = 10.0  # largest norm of the dense gradient
+    speeds: tuple[float, ...] = (1.0, 0.99, 0.9)  # share of evidence kept at each sighting, one per speed
+    speed_tau: tuple[float, ...] = (0.3, 0.1, 0.1)  # prior variance of each speed's weights
+    count_tau: float = 0.05
+    pair_tau: float = 0.02
+    pairs_max: int = 64  # columns of feature pairs; the first declared come first
+    embedding_rate: float = 0.1  # Adagrad, accumulator from `embedding_accumulator`
+    embedding_accumulator: float = 1e-4
+    group_by: str = ""  # the feature whose values are the users of per-user AUC; "": the first id
+    window: int = 10_000  # examples in the recent metrics
+    score: Literal["served", "own"] = "served"  # which prediction is measured where both are known
+    seed: int = 0
+    threads: int = 1  # of torch; more do not help matrices of this size
+    publish_every_s: float = 0.4  # how long learnt rows may wait before they are committed and published
+    update_bytes_max: int = 4 << 20  # a larger update travels in several parts
+    snapshot_ratio: float = 2.0  # updates outgrow the last snapshot by this before a new one is made
+    snapshot_bytes_min: int = 32 << 20  # of updates before the first snapshot
+
+    def __post_init__(self) -> None:
+        if len(self.speeds) != len(self.speed_tau) or not 1 <= len(self.speeds) <= 4:
+            raise ValueError("speeds and speed_tau need the same length, 1 to 4")
+        if not all(0.0 < keep <= 1.0 for keep in self.speeds):
+            raise ValueError("speeds must lie in (0, 1]")
+        if not 1 <= self.group <= 1024:
+            raise ValueError("group must be 1 to 1024")

@@ -1,0 +1,256 @@
+"""Test, then train: the part of the learner that moves the model, free of logs and disks.
+
+Each chunk of requests goes through the fast part at once, event by event. The deep part takes the
+same requests in groups of a fixed number of rows, cut by absolute counts, so that where a chunk
+ends never changes what is learnt.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ground.rows import Rows
+from learner import pooling
+from learner.deep import DeepTrainer
+from learner.encoding import sort_by_table
+from learner.features import Batch
+from learner.model import Model, bayes_logit
+from learner.pending import Pending
+from stream.records import Example
+
+CHUNK_ROWS = 2048
+"""Rows that go through the fast part in one call: large enough to pay for the calls, small enough to
+stay in cache."""
+
+
+class Learnt(NamedTuple):
+    """Requests as they were predicted before they were learnt: R requests, n rows."""
+
+    requests: npt.NDArray[np.int64]  # (R + 1,)
+    rows: Rows  # keys for an error memory
+    z: npt.NDArray[np.float64]  # (n,), logit of the honest probability, of the stream as it is (thinned)
+    p: npt.NDArray[np.float64]  # (n,), its probability
+    scored: npt.NDArray[np.float64]  # (n,), what is measured: the served probability if it is known
+    y: npt.NDArray[np.float64]  # (n,)
+    s2: npt.NDArray[np.float64]  # (n,), variance of the fast logit
+    group: npt.NDArray[np.uint64]  # (n,), the row's user
+    time: npt.NDArray[np.float64]  # (n,), event time
+    late: npt.NDArray[np.bool_]  # (n,)
+
+
+class Trainer:
+    """Moves a model by examples in order.
+
+    Args:
+        model: made with learning=True.
+    """
+
+    def __init__(self, model: Model) -> None:
+        settings = model.settings
+        self.model = model
+        self.dense_width = model.deep_width - model.embedding_width
+        self.pending = Pending.empty(self.dense_width)
+        self.moments = np.zeros((2, len(model.deep_weights)), dtype=np.float32)
+        self.steps = np.zeros(1, dtype=np.int64)
+        self.quarantined = 0
+        self.tick = -1
+        self._group_by = settings.group_by or next(
+            (name for name, spec in model.features.items() if spec.kind == "id"), ""
+        )
+        self._deep: DeepTrainer | None = None
+
+    def learn(self, examples: Sequence[Example]) -> list[Learnt]:
+        """Predict, then learn.
+
+        Returns:
+            What has been completed: the groups that filled up. The last rows wait for more.
+
+        Raises:
+            FeatureError: a value does not fit the schema; nothing of the call has been learnt.
+        """
+        if not examples:
+            return []
+        batch = self.model.encoder.encode(examples)
+        done: list[Learnt] = []
+        for first, last in self._chunks(batch):
+            tick = self._tick_of(batch.times[first])
+            if tick > self.tick:
+                # Rows expire at ticks only; nothing may wait across one.
+                if self.tick >= 0:
+                    done += self.finish()
+                self.tick = tick
+            self._learn_fast(_slice(batch, first, last), examples[first:last])
+            done += self._learn_groups()
+        return done
+
+    def finish(self) -> list[Learnt]:
+        """Learn the group that is still filling up, as it is."""
+        if self.pending.n == 0:
+            return []
+        group, self.pending = self.pending, Pending.empty(self.dense_width)
+        return [self._learn_group(group)]
+
+    def warm(self) -> None:
+        """Import and compile what learning needs, before the first example waits for it."""
+        if self.model.deep_on:
+            self._trainer()
+
+    def restored(self) -> None:
+        """Take note that the model's arrays were replaced from a checkpoint."""
+        self._deep = None
+
+    def _tick_of(self, time: float) -> int:
+        return int(time) // self.model.tick_s if self.model.tick_s else 0
+
+    def _chunks(self, batch: Batch) -> list[tuple[int, int]]:
+        """Request ranges of at most CHUNK_ROWS rows (or one request) that lie within one tick."""
+        ranges = []
+        first = 0
+        highest = self.tick
+        total = len(batch.times)
+        for r in range(total):
+            tick = self._tick_of(batch.times[r])
+            too_large = batch.requests[r + 1] - batch.requests[first] > CHUNK_ROWS
+            if r > first and (too_large or tick > highest):
+                ranges.append((first, r))
+                first = r
+            highest = max(highest, tick)
+        ranges.append((first, total))
+        return ranges
+
+    def _learn_fast(self, batch: Batch, examples: Sequence[Example]) -> None:
+        model = self.model
+        rows_per_request = np.diff(batch.requests)
+        y = np.array([label for e in examples for label in e.labels], dtype=np.float64)
+        shift = np.repeat(np.array([-e.log_odds for e in examples]), rows_per_request)
+        gathered = model.gather(batch, insert=True)
+        outputs = model.fast.run(gathered.inputs, y, shift)
+        base = 0
+        newest = pooling.newest(gathered.place, gathered.times, len(gathered.inputs.counts))
+        for table, slots in zip(model.tables, gathered.slots, strict=True):
+            part = slice(base, base + len(slots))
+            base += len(slots)
+            table.set_extras(slots, gathered.inputs.weights[part, : table.spec.extra])
+            before = table.counts(slots)
+            table.touch(slots, newest[part], gathered.inputs.counts[part] - before)
+        memory = model.memory_rows(batch.rows, outputs.buckets)
+        known = np.ones(len(memory.key), dtype=np.bool_)
+        entries = memory.column < model.encoder.columns
+        known[entries] = gathered.place >= 0
+        served = [p for e in examples for p in (e.served.base if e.served else [np.nan] * len(e.labels))]
+        encoder = model.encoder
+        self.pending = self.pending.joined(
+            Pending(
+                requests=batch.requests,
+                start=memory.start,
+                column=memory.column,
+                key=memory.key,
+                x=memory.x,
+                known=known,
+                dense=model.dense_inputs(batch, outputs),
+                z=bayes_logit(outputs),
+                s2=outputs.variance,
+                shift=shift,
+                y=y,
+                served=np.array(served, dtype=np.float64),
+                group=np.array([encoder.group_key(e, self._group_by) for e in examples], dtype=np.uint64),
+                time=batch.times,
+                late=np.array([e.late for e in examples], dtype=np.bool_),
+            )
+        )
+
+    def _learn_groups(self) -> list[Learnt]:
+        """Learn every group that is full; what is left goes on waiting."""
+        size = self.model.settings.group
+        pending = self.pending
+        done = []
+        first = 0
+        for last in range(1, len(pending.requests)):
+            if pending.requests[last] - pending.requests[first] >= size:
+                done.append(self._learn_group(pending.part(first, last)))
+                first = last
+        if first:
+            self.pending = pending.part(first, len(pending.requests) - 1).copy()
+        return done
+
+    def _learn_group(self, group: Pending) -> Learnt:
+        z = group.z.copy()
+        if self.model.deep_on:
+            z += self._learn_deep(group)
+        z += group.shift
+        p = 1.0 / (1.0 + np.exp(-z))
+        per_row = np.diff(group.requests)
+        use_served = ~np.isnan(group.served) & (self.model.settings.score == "served")
+        return Learnt(
+            requests=group.requests,
+            rows=group.rows,
+            z=z,
+            p=p,
+            scored=np.where(use_served, group.served, p),
+            y=group.y,
+            s2=group.s2,
+            group=np.repeat(group.group, per_row),
+            time=np.repeat(group.time, per_row),
+            late=np.repeat(group.late, per_row),
+        )
+
+    def _learn_deep(self, group: Pending) -> npt.NDArray[np.float64]:
+        """One step of the deep part; the residual logits (n,) that it had given before."""
+        model = self.model
+        order, bounds = sort_by_table(group.column, model.table_of, len(model.table_names) + 1)
+        rows = pooling.entry_rows(group.start)
+        inputs = np.zeros((group.n, model.deep_width), dtype=np.float32)
+        inputs[:, model.embedding_width :] = group.dense
+        found = []
+        column = 0
+        for t, dim in enumerate(model.dims):
+            mine = order[bounds[t] : bounds[t + 1]]
+            table = model.tables[t]
+            slots = np.where(group.known[mine], table.find(group.key[mine]), -1)
+            places = np.where(slots < 0, -1, np.arange(len(slots)))
+            pooling.pool(rows[mine], places, group.x[mine], table.vectors(slots), column, inputs)
+            found.append((mine, slots))
+            column += dim
+        trainer = self._trainer()
+        offset = group.z + group.shift
+        step = trainer.step(inputs, model.embedding_width, offset, group.y)
+        if step is None:
+            self.quarantined += 1
+            return np.zeros(group.n)
+        gradients, logits = step
+        self.steps[0] = trainer.steps
+        column = 0
+        for t, (mine, slots) in enumerate(found):
+            dim = model.dims[t]
+            entry_gradients = pooling.unpool(rows[mine], group.x[mine], gradients, column, dim)
+            model.tables[t].apply_gradients(slots, entry_gradients)
+            column += dim
+        return logits - offset
+
+    def _trainer(self) -> DeepTrainer:
+        if self._deep is None:
+            settings = self.model.settings
+            self._deep = DeepTrainer(
+                self.model.deep_weights,
+                self.moments,
+                int(self.steps[0]),
+                self.model.deep_width,
+                settings.deep_rate,
+                settings.deep_clip,
+                settings.threads,
+            )
+        return self._deep
+
+
+def _slice(batch: Batch, first: int, last: int) -> Batch:
+    a, b = batch.requests[first], batch.requests[last]
+    i, j = batch.rows.start[a], batch.rows.start[b]
+    rows = Rows(
+        batch.rows.start[a : b + 1] - i,
+        batch.rows.column[i:j],
+        batch.rows.key[i:j],
+        batch.rows.x[i:j],
+    )
+    return Batch(batch.requests[first : last + 1] - a, batch.times[first:last], rows, batch.numbers[a:b])
