@@ -56,6 +56,9 @@ class Trainer:
         self.steps = np.zeros(1, dtype=np.int64)
         self.quarantined = 0
         self.tick = -1
+        # Tables see event time that never runs back, so that what a sweep reclaims can never be asked
+        # for again by a straggler: when the sweep comes by must not matter.
+        self.clock = 0.0
         self._group_by = settings.group_by or next(
             (name for name, spec in model.features.items() if spec.kind == "id"), ""
         )
@@ -73,6 +76,9 @@ class Trainer:
         if not examples:
             return []
         batch = self.model.encoder.encode(examples)
+        batch.times[0] = max(batch.times[0], self.clock)
+        np.maximum.accumulate(batch.times, out=batch.times)
+        self.clock = float(batch.times[-1])
         done: list[Learnt] = []
         for first, last in self._chunks(batch):
             tick = self._tick_of(batch.times[first])

@@ -1,0 +1,323 @@
+"""The learner: examples in; predicted, scored, learnt; touched rows out.
+
+A `Handler`: it decides from its state and the records alone. Everything that it changes is written
+in the commit that also holds the offsets and the update to be sent, so that after a crash it goes on
+from where its state is, and sends again what was not sent.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from ground import FreshetError
+from learner.features import FeatureSpec
+from learner.metrics import Metrics
+from learner.model import Model
+from learner.pending import Pending
+from learner.settings import LearnerSettings
+from learner.trainer import Learnt, Trainer
+from learner.updates import Changes, Update, cut, encode_update
+from stream.log import DEAD_LETTERS, SNAPSHOTS, UPDATES, Outgoing, Record
+from stream.records import DeadLetter, Decoder, Example, encode
+from stream.state import Commit, RoleState
+
+_META = b"learner/meta"
+_METRICS = b"learner/metrics"
+_PENDING = b"learner/pending"
+_ARRAY = b"array/"
+_ROW = b"row/"
+_FILTER = b"filter/"
+
+LOAD_ROWS = 50_000
+"""Rows put into a table at once when a checkpoint is loaded."""
+
+EXPIRE_SLOTS = 2_000
+"""Slots of each table that a flush looks through for expired rows."""
+
+
+class Meta(msgspec.Struct):
+    """What a learner knows beside its weights."""
+
+    epoch: int
+    seq: int = 0  # of the last update
+    watermark: dict[int, int] = {}
+    examples: int = 0  # rows learnt, late ones included
+    requests: int = 0
+    event_time: float = 0.0
+    ingest_ms: int = 0
+    tick: int = -1
+    clock: float = 0.0  # see Trainer.clock
+    letter_seq: int = 0
+    record_seq: int = 0  # of the next record on topics updates and snapshots
+    snapshot_bytes: int = 0  # of the last snapshot; 0: none yet
+    update_bytes: int = 0  # since the last snapshot
+    quarantined: int = 0
+
+
+def fingerprint(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> dict[str, str]:
+    """What a saved learner's state depends on: name -> canonical text."""
+    shape = {name: getattr(settings, name) for name in ("deep", "speeds", "pairs_max", "seed")}
+    return {
+        "features": msgspec.json.encode(dict(features), order="deterministic").decode(),
+        "learner": msgspec.json.encode(shape, order="deterministic").decode(),
+    }
+
+
+class Learner:
+    """Learns a model from examples, in order.
+
+    Args:
+        features: the schema.
+        settings: how to learn.
+        state: where to resume from and commit to; None for a replay that keeps nothing.
+
+    Raises:
+        StateError: the state is damaged or does not fit.
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, FeatureSpec],
+        settings: LearnerSettings,
+        state: RoleState | None = None,
+    ) -> None:
+        self.settings = settings
+        self.model = Model(features, settings, learning=True)
+        self.trainer = Trainer(self.model)
+        self.metrics = Metrics(settings.window)
+        self.meta = Meta(epoch=time.time_ns() // 1_000_000)
+        self.dead_letters = 0
+        self._decode = Decoder(Example).decode
+        if state is not None:
+            self._load(state)
+        self.model.epoch = self.meta.epoch
+        self.model.seq = self.meta.seq
+
+    def learn(self, examples: Sequence[Example]) -> list[Learnt]:
+        """Predict, score and learn; returns the groups that were completed by it.
+
+        Raises:
+            FeatureError: an example does not fit the schema; nothing of the call has been learnt.
+        """
+        done = self.trainer.learn(examples)
+        self._score(done)
+        for example in examples:
+            self.meta.examples += len(example.labels)
+            self.meta.event_time = max(self.meta.event_time, example.time)
+        self.meta.requests += len(examples)
+        return done
+
+    def finish(self) -> list[Learnt]:
+        """Learn the group that is still filling up: at the end of a replay."""
+        done = self.trainer.finish()
+        self._score(done)
+        return done
+
+    def handle(self, records: Sequence[Record], commit: Commit) -> None:
+        """Learn records of topic `examples`; those that cannot be used become dead letters."""
+        good: list[Example] = []
+        for record in records:
+            try:
+                good.append(self._decode(record.value))
+            except FreshetError as error:
+                self._bury(record, str(error), commit)
+        try:
+            self.learn(good)
+        except FreshetError:
+            self._learn_singly(records, commit)
+        last = records[-1]
+        self.meta.watermark[last.partition] = last.offset + 1
+        self.meta.ingest_ms = max(self.meta.ingest_ms, last.ingest_ms)
+
+    def flush(self, commit: Commit) -> None:
+        """Write what was touched into the commit, and the update that tells of it."""
+        meta = self.meta
+        meta.seq += 1
+        self.model.seq = meta.seq
+        meta.tick = self.trainer.tick
+        meta.clock = self.trainer.clock
+        meta.quarantined = self.trainer.quarantined
+        changes = [self._flush_table(t, commit) for t in range(len(self.model.tables))]
+        for name, array in self._arrays().items():
+            commit.put(_ARRAY + name.encode(), array.tobytes())
+        arrays = {name: array.tobytes() for name, array in self.model.arrays().items()}
+        meta.update_bytes += self._emit(UPDATES, f"learner-{meta.epoch}", changes, arrays, commit)
+        due = max(self.settings.snapshot_ratio * meta.snapshot_bytes, self.settings.snapshot_bytes_min)
+        if meta.update_bytes > due:
+            meta.snapshot_bytes = self._emit(
+                SNAPSHOTS, f"learner-{meta.epoch}-snapshots", self._all_rows(), arrays, commit
+            )
+            meta.update_bytes = 0
+        commit.put(_PENDING, self.trainer.pending.encode())
+        commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
+        commit.put(_META, msgspec.msgpack.encode(meta))
+
+    def digest(self) -> str:
+        """A hash of all that decides what comes next: rows, arrays, waiting rows and counters."""
+        hasher = xxhash.xxh3_128()
+        now = int(self.trainer.clock)
+        for table in self.model.tables:
+            hasher.update(table.digest(now).to_bytes(8, "little"))
+            hasher.update(table.filter_state())
+        for name, array in sorted(self._arrays().items()):
+            hasher.update(name.encode())
+            hasher.update(array.tobytes())
+        hasher.update(self.trainer.pending.encode())
+        hasher.update(msgspec.msgpack.encode((self.meta.examples, self.meta.requests, self.trainer.tick)))
+        return hasher.hexdigest()
+
+    def _score(self, done: Sequence[Learnt]) -> None:
+        for group in done:
+            if group.late.any():
+                keep = ~group.late
+                self.metrics.add(group.scored[keep], group.y[keep], group.group[keep])
+            else:
+                self.metrics.add(group.scored, group.y, group.group)
+
+    def _learn_singly(self, records: Sequence[Record], commit: Commit) -> None:
+        """Learn what can be learnt of a batch in which something does not fit the schema."""
+        good: list[Example] = []
+        for record in records:
+            try:
+                example: Example = self._decode(record.value)
+            except FreshetError:
+                continue  # buried already
+            try:
+                self.model.encoder.encode([example])
+            except FreshetError as error:
+                self._bury(record, str(error), commit)
+            else:
+                good.append(example)
+        self.learn(good)
+
+    def _bury(self, record: Record, reason: str, commit: Commit) -> None:
+        self.dead_letters += 1
+        letter = DeadLetter(
+            reason=reason,
+            stage="learner",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            original=record.value,
+        )
+        seq = self.meta.letter_seq
+        self.meta.letter_seq += 1
+        producer = f"learner-{self.meta.epoch}-dead"
+        commit.emit(DEAD_LETTERS, Outgoing(key=b"learner", value=encode(letter), producer=producer, seq=seq))
+
+    def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        return {**self.model.arrays(), "moments": self.trainer.moments, "steps": self.trainer.steps}
+
+    def _flush_table(self, t: int, commit: Commit) -> Changes:
+        table = self.model.tables[t]
+        table.expire(int(self.trainer.clock), EXPIRE_SLOTS)
+        delta = table.drain_delta()
+        prefix = _ROW + bytes([t])
+        for key in delta.deleted.tolist():
+            commit.delete(prefix + key.to_bytes(8, "little"))
+        rows, _ = table.export(delta.touched)
+        keys = delta.touched.tobytes()
+        data = rows.tobytes()
+        width = table.width * 4
+        commit.put_many(
+            [prefix + keys[i : i + 8] for i in range(0, len(keys), 8)],
+            [data[i : i + width] for i in range(0, len(data), width)],
+        )
+        numbers, words = table.drain_filter()
+        for number, line in zip(numbers.tolist(), words, strict=True):
+            commit.put(_FILTER + bytes([t]) + number.to_bytes(4, "little"), line.tobytes())
+        name = self.model.table_names[t]
+        served = np.concatenate([rows[:, part] for part in table.serving_slices], axis=1)
+        return Changes(name, delta.deleted, delta.touched, served)
+
+    def _all_rows(self) -> list[Changes]:
+        everything = []
+        for name, table in zip(self.model.table_names, self.model.tables, strict=True):
+            keys, _ = table.items(int(self.trainer.clock))
+            rows, _ = table.export_serving(keys)
+            everything.append(Changes(name, np.zeros(0, dtype=np.uint64), keys, rows))
+        return everything
+
+    def _emit(
+        self,
+        topic: str,
+        producer: str,
+        changes: Sequence[Changes],
+        arrays: dict[str, bytes],
+        commit: Commit,
+    ) -> int:
+        """Put an update or a snapshot into the outbox; returns its bytes."""
+        meta = self.meta
+        head = Update(
+            epoch=meta.epoch,
+            seq=meta.seq,
+            part=0,
+            parts=1,
+            watermark=dict(meta.watermark),
+            examples=meta.examples,
+            event_time=meta.event_time,
+            ingest_ms=meta.ingest_ms,
+            tables=[],
+        )
+        size = 0
+        for part in cut(head, changes, arrays, self.settings.update_bytes_max):
+            value = encode_update(part)
+            size += len(value)
+            key = f"{meta.epoch}".encode()
+            # The updates' own numbers tell repeats; (producer, seq) is for the log's other readers.
+            commit.emit(
+                topic, Outgoing(key=key, value=value, partition=0, producer=producer, seq=meta.record_seq)
+            )
+            meta.record_seq += 1
+        return size
+
+    def _load(self, state: RoleState) -> None:
+        saved = state.get(_META)
+        if saved is None:
+            return
+        self.meta = msgspec.msgpack.decode(saved, type=Meta)
+        for name, array in self._arrays().items():
+            data = state.get(_ARRAY + name.encode())
+            if data is not None:
+                array[...] = np.frombuffer(data, dtype=array.dtype).reshape(array.shape)
+        for t, table in enumerate(self.model.tables):
+            self._load_table(state, t)
+            lines = list(state.scan(_FILTER + bytes([t])))
+            if lines:
+                numbers = np.array([int.from_bytes(key[-4:], "little") for key, _ in lines], dtype=np.uint32)
+                words = np.frombuffer(b"".join(line for _, line in lines), dtype=np.uint64)
+                table.load_filter_lines(numbers, words.reshape(-1, 8))
+        pending = state.get(_PENDING)
+        if pending is not None:
+            self.trainer.pending = Pending.decode(pending, self.trainer.dense_width)
+        metrics = state.get(_METRICS)
+        if metrics is not None:
+            self.metrics.load(msgspec.msgpack.decode(metrics, type=dict[str, bytes]))
+        self.trainer.tick = self.meta.tick
+        self.trainer.clock = self.meta.clock
+        self.trainer.quarantined = self.meta.quarantined
+        self.trainer.restored()
+
+    def _load_table(self, state: RoleState, t: int) -> None:
+        table = self.model.tables[t]
+        keys: list[bytes] = []
+        rows: list[bytes] = []
+
+        def put() -> None:
+            array = np.frombuffer(b"".join(rows), dtype=np.float32).reshape(len(keys), table.width)
+            table.load(np.frombuffer(b"".join(keys), dtype=np.uint64), array)
+            keys.clear()
+            rows.clear()
+
+        for key, row in state.scan(_ROW + bytes([t])):
+            keys.append(key[-8:])
+            rows.append(row)
+            if len(keys) >= LOAD_ROWS:
+                put()
+        if keys:
+            put()
+        table.drain_delta()

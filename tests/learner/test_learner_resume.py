@@ -1,0 +1,193 @@
+"""The learner over a real log and a real state: resume, follow, and the same state whatever the cuts."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from learner.features import FeatureSpec, Request
+from learner.follower import Follower
+from learner.learner import Learner, fingerprint
+from learner.model import Model
+from learner.settings import LearnerSettings
+from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing, open_log
+from stream.records import Example, encode
+from stream.runner import Runner, RunnerSettings
+from stream.state import RoleState
+
+FEATURES = {
+    "user": FeatureSpec(dim=4),
+    "item": FeatureSpec(dim=4, admit_after=2, ttl_s=4000.0),
+    "tags": FeatureSpec(kind="ids", dim=4),
+    "price": FeatureSpec(kind="number", dim=4),
+    "hour": FeatureSpec(kind="hour", dim=4),
+}
+SETTINGS = LearnerSettings(window=200, snapshot_bytes_min=100_000)
+
+
+def make_examples(n: int, seed: int = 0) -> list[Example]:
+    """n requests of one to three candidates whose labels depend on the item."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(n):
+        items = rng.choice(40, size=rng.integers(1, 4), replace=False)
+        candidates = [
+            {"item": int(item), "tags": [int(item) % 5, f"t{item % 3}"], "price": float(item) / 7}
+            for item in items
+        ]
+        labels = [float(rng.random() < 0.1 + 0.8 * (item % 2)) for item in items]
+        found.append(
+            Example(
+                request_id=f"r{i}",
+                time=1e9 + 30.0 * i - float(rng.integers(0, 50)),
+                decided=1e9 + 30.0 * i,
+                candidates=candidates,  # type: ignore[arg-type]
+                labels=labels,
+                context={"user": f"u{rng.integers(0, 30)}"},
+            )
+        )
+    return found
+
+
+def make_log(path: Path) -> Log:
+    """A log with all of the learner's topics."""
+    log = open_log(f"sqlite:{path / 'log.db'}")
+    for topic, partitions in ((EXAMPLES, 2), (UPDATES, 1), (SNAPSHOTS, 1), (DEAD_LETTERS, 1)):
+        log.create_topic(topic, partitions)
+    return log
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    """A log that is closed again."""
+    log = make_log(tmp_path)
+    yield log
+    log.close()
+
+
+def append(log: Log, examples: list[Example]) -> None:
+    """Put examples into the log, by their request."""
+    log.append(
+        EXAMPLES,
+        [Outgoing(e.request_id.encode(), encode(e), partition=i % 2) for i, e in enumerate(examples)],
+    )
+
+
+def open_state(path: Path) -> RoleState:
+    """A learner's state folder."""
+    return RoleState(path / "learner", "learner", fingerprint(FEATURES, SETTINGS), sync=False)
+
+
+def step_all(runner: Runner) -> None:
+    """Take all there is, and commit."""
+    while runner.step():
+        pass
+    runner.commit()
+
+
+def test_digest_does_not_depend_on_where_chunks_are_cut() -> None:
+    examples = make_examples(600)
+    whole = Learner(FEATURES, SETTINGS)
+    whole.learn(examples)
+    cut = Learner(FEATURES, SETTINGS)
+    rng = np.random.default_rng(1)
+    at = 0
+    while at < len(examples):
+        size = int(rng.integers(1, 90))
+        cut.learn(examples[at : at + size])
+        at += size
+    assert cut.digest() == whole.digest()
+
+
+def test_learner_resumed_from_state_goes_on_as_if_never_stopped(tmp_path: Path, log: Log) -> None:
+    examples = make_examples(500)
+    append(log, examples[:301])
+    settings = RunnerSettings(commit_every_s=0.0, read_max=17)
+    digests = []
+    for more in (examples[301:], None):
+        with open_state(tmp_path) as state:
+            learner = Learner(FEATURES, SETTINGS, state)
+            digests.append(learner.digest())
+            step_all(Runner(log, state, learner, EXAMPLES, "learn", settings))
+            digests.append(learner.digest())
+            if more is not None:
+                append(log, more)
+    assert digests[1] == digests[2]
+    assert digests[3] != digests[2]
+    # The same records in the same order in one life: the journal says which order that was.
+    with open_state(tmp_path) as state:
+        from stream.runner import read_journal
+
+        journal = list(read_journal(state))
+    with RoleState(tmp_path / "again", "learner", fingerprint(FEATURES, SETTINGS), sync=False) as state:
+        again = Learner(FEATURES, SETTINGS, state)
+        Runner(log, state, again, EXAMPLES, "again", RunnerSettings(commit_every_s=9.0)).follow(journal)
+        assert again.digest() == digests[3]
+
+
+def test_follower_answers_as_the_learner_from_updates_and_from_a_snapshot(tmp_path: Path, log: Log) -> None:
+    append(log, make_examples(800))
+    with open_state(tmp_path) as state:
+        learner = Learner(FEATURES, SETTINGS, state)
+        step_all(
+            Runner(log, state, learner, EXAMPLES, "learn", RunnerSettings(commit_every_s=0.0, read_max=20))
+        )
+        live = Follower(Model(FEATURES, SETTINGS))
+        live.start(log)
+        while live.poll(log):
+            pass
+        assert log.ends(SNAPSHOTS)[0][1] > 0, "the run is long enough for a snapshot"
+        log.trim(UPDATES, 0, log.ends(UPDATES)[0][1] - 3)
+        late = Follower(Model(FEATURES, SETTINGS))
+        assert late.start(log)
+        while late.poll(log):
+            pass
+        requests = [Request(e.time, e.context, e.candidates) for e in make_examples(20, seed=5)]
+        expected = learner.model.score_requests(requests).z
+        assert np.array_equal(live.model.score_requests(requests).z, expected)
+        if late.seq == live.seq:
+            assert np.array_equal(late.model.score_requests(requests).z, expected)
+        else:
+            assert late.behind, "it says so when the log no longer holds what it needs"
+        assert live.watermark == {0: 400, 1: 400}
+
+
+def test_example_that_does_not_fit_the_schema_becomes_a_dead_letter(tmp_path: Path, log: Log) -> None:
+    examples = make_examples(10)
+    wrong = Example("bad", 1e9, 1e9, [{"item": 1, "price": "cheap"}], [1.0], {"user": "u"})
+    append(log, [*examples[:5], wrong, *examples[5:]])
+    log.append(EXAMPLES, [Outgoing(b"x", b"{not json", partition=0)])
+    with open_state(tmp_path) as state:
+        learner = Learner(FEATURES, SETTINGS, state)
+        runner = Runner(log, state, learner, EXAMPLES, "learn")
+        stop = threading.Event()
+        stop.set()
+        step_all(runner)
+        assert learner.meta.requests == 10
+        letters = log.read(DEAD_LETTERS, 0, 0)
+        assert len(letters) == 2
+        assert any(b"price" in letter.value and b"expected a number" in letter.value for letter in letters)
+
+
+def test_scoring_changes_nothing(tmp_path: Path) -> None:
+    learner = Learner(FEATURES, SETTINGS)
+    learner.learn(make_examples(100))
+    before = learner.digest()
+    learner.model.score_requests([Request(1e9, {"user": "new"}, [{"item": 999_999, "tags": ["x"]}])])
+    assert learner.digest() == before
+
+
+def test_candidates_of_one_request_do_not_see_each_other() -> None:
+    """Whatever the labels are, predictions of a request are the same: it is predicted whole."""
+    start = make_examples(200)
+    first, second = Learner(FEATURES, SETTINGS), Learner(FEATURES, SETTINGS)
+    first.learn(start)
+    second.learn(start)
+    slate = [{"item": i, "tags": [1]} for i in range(64)]
+    ones = Example("s", 2e9, 2e9, slate, [1.0] * 64, {"user": "u1"})  # type: ignore[arg-type]
+    zeros = Example("s", 2e9, 2e9, slate, [0.0] * 64, {"user": "u1"})  # type: ignore[arg-type]
+    a = np.concatenate([g.p for g in first.learn([ones]) + first.finish()])[-64:]
+    b = np.concatenate([g.p for g in second.learn([zeros]) + second.finish()])[-64:]
+    assert np.array_equal(a, b)
