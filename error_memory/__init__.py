@@ -1,1 +1,55 @@
+"""The error memory: what a served model has not learnt yet, added to what it says.
 
+It works around any model that gives a probability:
+
+    >>> import numpy as np
+    >>> from error_memory import MemorySettings, make_memory
+    >>> memory = make_memory(MemorySettings(), columns=2)
+    >>> keys = np.array([[7, 1], [7, 2]], dtype=np.uint64)  # one request: two candidates, two fields
+    >>> base = np.array([0.1, 0.1])                         # what the model says
+    >>> for position in range(300):
+    ...     _ = memory.observe(keys, base, [1, 0], position)
+    >>> corrected = memory.correct(keys, base)
+    >>> bool(corrected[0] > 0.5 > corrected[1])
+    True
+    >>> memory.advance(299)                                 # a model that has learnt all of it is served
+    >>> memory.correct(keys, base).tolist()
+    [0.1, 0.1]
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from error_memory.errors import MemoryInputError, MemorySettingsError, MemoryStateError
+    from error_memory.make import make_memory
+    from error_memory.protocol import ErrorMemory, Keys
+    from error_memory.settings import MemorySettings
+
+_HOMES = {
+    "ErrorMemory": "protocol",
+    "Keys": "protocol",
+    "MemoryInputError": "errors",
+    "MemorySettings": "settings",
+    "MemorySettingsError": "errors",
+    "MemoryStateError": "errors",
+    "make_memory": "make",
+}
+
+__all__ = [
+    "ErrorMemory",
+    "Keys",
+    "MemoryInputError",
+    "MemorySettings",
+    "MemorySettingsError",
+    "MemoryStateError",
+    "make_memory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the command line must not pay for numba to print its help."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"error_memory.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'error_memory' has no attribute {name!r}")

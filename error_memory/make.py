@@ -1,0 +1,36 @@
+"""From settings to an error memory."""
+
+from error_memory.errors import MemorySettingsError
+from error_memory.protocol import ErrorMemory
+from error_memory.settings import MemorySettings
+
+
+def make_memory(settings: MemorySettings, columns: int) -> ErrorMemory:
+    """An empty memory of the configured kind for rows of at most `columns` columns.
+
+    Raises:
+        MemorySettingsError: no columns, or an unknown kind.
+    """
+    if columns < 1:
+        raise MemorySettingsError(f"an error memory needs at least one column, not {columns}")
+    # Imported where asked for: numba and its kernels take time to load.
+    match settings.kind:
+        case "residual":
+            from error_memory.residual import ResidualMemory
+
+            return ResidualMemory(settings, columns)
+        case "sketch":
+            from error_memory.sketch import SketchMemory
+
+            return SketchMemory(settings, columns)
+        case "neighbours":
+            from error_memory.neighbours import NeighbourMemory
+
+            return NeighbourMemory(settings, columns)
+        case "none":
+            from error_memory.nothing import NoMemory
+
+            return NoMemory(settings, columns)
+    raise MemorySettingsError(
+        f"unknown kind of error memory {settings.kind!r}: use residual, sketch, neighbours or none"
+    )

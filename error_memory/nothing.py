@@ -1,0 +1,49 @@
+"""The memory that holds nothing: corrected equals base."""
+
+import numpy.typing as npt
+
+from error_memory.protocol import Floats, Keys, as_observed, as_probabilities, as_rows
+from error_memory.saved import pack, unpack
+from error_memory.settings import MemorySettings
+
+
+class NoMemory:
+    """An `ErrorMemory` switched off. It still checks its arguments, so switching it on later is safe."""
+
+    nbytes = 0
+    gate = 0.0
+    evidence = 0
+
+    def __init__(self, settings: MemorySettings, columns: int) -> None:
+        self.settings = settings
+        self.columns = columns
+
+    def correct(self, keys: Keys, p: npt.ArrayLike) -> Floats:
+        """`p` as it came."""
+        return as_probabilities(p, as_rows(keys, self.columns).n)
+
+    def observe(
+        self,
+        keys: Keys,
+        p: npt.ArrayLike,
+        y: npt.ArrayLike,
+        position: int | npt.ArrayLike,
+        requests: npt.ArrayLike | None = None,
+        times: float | npt.ArrayLike | None = None,
+    ) -> Floats:
+        """`p` as it came; nothing is learnt."""
+        return as_observed(keys, p, y, position, requests, times, self.columns).p
+
+    def advance(self, position: int) -> None:
+        """There is nothing to drop."""
+
+    def set_priors(self, tau: npt.ArrayLike) -> None:
+        """There are no priors."""
+
+    def save(self) -> bytes:
+        """The settings, and no arrays."""
+        return pack(self.settings, self.columns, {})
+
+    def load(self, saved: bytes) -> None:
+        """Check that the bytes were saved under these settings."""
+        unpack(saved, self.settings, self.columns)

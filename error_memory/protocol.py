@@ -1,0 +1,221 @@
+"""What every error memory does, and how its arguments are brought into one form."""
+
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from error_memory.errors import MemoryInputError
+from ground.rows import Rows, rows_from_keys
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+Keys = Rows | npt.NDArray[np.uint64]
+"""What says which examples are alike: sparse rows, or a plain (n, fields) table of 64-bit keys."""
+
+
+class ErrorMemory(Protocol):
+    """Holds the errors of a base model that it has not learnt from yet, and corrects it by them.
+
+    Several threads may use one memory; calls take turns.
+    """
+
+    @property
+    def columns(self) -> int:
+        """How many columns its rows may have."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays; fixed when it is made."""
+        ...
+
+    @property
+    def gate(self) -> float:
+        """The share of its correction that is applied, 0 to 1."""
+        ...
+
+    @property
+    def evidence(self) -> int:
+        """How many observed examples it stands on; 0 when the base has learnt everything."""
+        ...
+
+    def correct(self, keys: Keys, p: npt.ArrayLike) -> Floats:
+        """Corrected probabilities (n,) for base probabilities `p` (n,). Changes nothing.
+
+        Where nothing is known of a row, its probability comes back bit for bit.
+
+        Raises:
+            MemoryInputError: lengths differ, or a value is out of range.
+        """
+        ...
+
+    def observe(
+        self,
+        keys: Keys,
+        p: npt.ArrayLike,
+        y: npt.ArrayLike,
+        position: int | npt.ArrayLike,
+        requests: npt.ArrayLike | None = None,
+        times: float | npt.ArrayLike | None = None,
+    ) -> Floats:
+        """Learn from labels, request by request: a request is corrected whole before it is learnt.
+
+        Args:
+            keys: n rows.
+            p: (n,) base probabilities, of the labels as they come: where negatives are subsampled,
+                with the log-odds of the sampling added.
+            y: (n,) labels, 0 or 1.
+            position: stream position of each request, (R,), or one for all.
+            requests: (R + 1,) offsets of the requests within the rows; without it all rows are one.
+            times: event time of each request, (R,) Unix seconds, or one for all; only decay needs it.
+
+        Returns:
+            (n,) corrected probabilities as they stood before their request was learnt. A request
+            at or below the position given to `advance` is corrected and not learnt.
+
+        Raises:
+            MemoryInputError: lengths differ, or a value is out of range; nothing was learnt.
+        """
+        ...
+
+    def advance(self, position: int) -> None:
+        """The base now served has learnt every example at positions up to and including this one."""
+        ...
+
+    def set_priors(self, tau: npt.ArrayLike) -> None:
+        """Inherit the base's prior variances, (columns,). Kinds without priors ignore them."""
+        ...
+
+    def save(self) -> bytes:
+        """All of its state, as bytes that `load` of a memory with the same settings takes."""
+        ...
+
+    def load(self, saved: bytes) -> None:
+        """Take over a saved state, bit for bit.
+
+        Raises:
+            MemoryStateError: damaged, or saved under other settings; this memory is unchanged.
+        """
+        ...
+
+
+class Observed(NamedTuple):
+    """The arguments of one `observe` in one form: n rows in R requests."""
+
+    rows: Rows
+    p: Floats  # (n,)
+    y: Floats  # (n,)
+    position: Ints  # (R,)
+    requests: Ints  # (R + 1,)
+    times: Floats  # (R,)
+
+
+def as_rows(keys: Keys, columns: int) -> Rows:
+    """Rows whose arrays have the one type and layout that the kernels are compiled for.
+
+    Raises:
+        MemoryInputError: the arrays do not describe rows of at most `columns` columns.
+    """
+    if not isinstance(keys, Rows):
+        table = np.asarray(keys)
+        if table.ndim != 2 or table.dtype.kind not in "ui":
+            raise MemoryInputError(
+                f"keys must be Rows or an integer array of shape (rows, fields), "
+                f"not {table.dtype} of shape {table.shape}"
+            )
+        keys = rows_from_keys(table.astype(np.uint64, copy=False))
+    rows = Rows(
+        _plain(keys.start, np.int64),
+        _plain(keys.column, np.int32),
+        _plain(keys.key, np.uint64),
+        _plain(keys.x, np.float32),
+    )
+    entries = len(rows.key)
+    if len(rows.column) != entries or len(rows.x) != entries:
+        raise MemoryInputError(
+            f"rows have {entries} keys, {len(rows.column)} columns and {len(rows.x)} values: must be equal"
+        )
+    _check_offsets("rows.start", rows.start, entries)
+    if entries and not (rows.column.min() >= 0 and rows.column.max() < columns):
+        raise MemoryInputError(
+            f"rows name columns {rows.column.min()} to {rows.column.max()}, "
+            f"this memory was made for 0 to {columns - 1}"
+        )
+    return rows
+
+
+def as_probabilities(p: npt.ArrayLike, n: int) -> Floats:
+    """`p` as a fresh (n,) float64 array.
+
+    Raises:
+        MemoryInputError: another length, or a value outside 0 to 1.
+    """
+    return _unit("p", p, n)
+
+
+def as_observed(
+    keys: Keys,
+    p: npt.ArrayLike,
+    y: npt.ArrayLike,
+    position: int | npt.ArrayLike,
+    requests: npt.ArrayLike | None,
+    times: float | npt.ArrayLike | None,
+    columns: int,
+) -> Observed:
+    """The arguments of `observe` in one form.
+
+    Raises:
+        MemoryInputError: they do not fit together.
+    """
+    rows = as_rows(keys, columns)
+    n = rows.n
+    if requests is None:
+        offsets = np.array([0, n], dtype=np.int64)
+    else:
+        offsets = np.array(requests, dtype=np.int64)
+        _check_offsets("requests", offsets, n)
+    R = len(offsets) - 1
+    when = _each("times", 0.0 if times is None else times, R, np.float64)
+    if not np.isfinite(when).all():
+        raise MemoryInputError("times must be finite Unix seconds")
+    return Observed(
+        rows=rows,
+        p=_unit("p", p, n),
+        y=_unit("y", y, n),
+        position=_each("position", position, R, np.int64),
+        requests=offsets,
+        times=when,
+    )
+
+
+def _plain(array: npt.NDArray[np.generic], dtype: type[_Scalar]) -> npt.NDArray[_Scalar]:
+    """The array itself, or a copy where layout or read-only memory would compile a second kernel."""
+    plain = np.ascontiguousarray(array, dtype=dtype).reshape(-1)
+    return plain if plain.flags.writeable else plain.copy()
+
+
+def _check_offsets(name: str, offsets: Ints, end: int) -> None:
+    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
+        raise MemoryInputError(f"{name} must rise from 0 to {end}")
+
+
+def _unit(name: str, values: npt.ArrayLike, n: int) -> Floats:
+    array = np.array(values, dtype=np.float64)
+    if array.shape != (n,):
+        raise MemoryInputError(f"{name} has shape {array.shape}, the rows ask for ({n},)")
+    # Written so that NaN fails too.
+    if n and not (array.min() >= 0.0 and array.max() <= 1.0):
+        raise MemoryInputError(f"{name} must lie in 0 to 1, not {array.min()} to {array.max()}")
+    return array
+
+
+def _each(name: str, values: npt.ArrayLike, R: int, dtype: type[_Scalar]) -> npt.NDArray[_Scalar]:
+    array = np.array(values, dtype=dtype)
+    if array.ndim == 0:
+        return np.full(R, array, dtype=dtype)
+    if array.shape != (R,):
+        raise MemoryInputError(f"{name} has shape {array.shape}, {R} requests ask for ({R},)")
+    return array
