@@ -136,7 +136,9 @@ class Encoder:
                 for column, entries in shared.items():
                     if column not in own:
                         own[column] = entries
-                for column, (entry_keys, x, number) in own.items():
+                # In the schema's order, so that sums do not depend on how a producer orders its fields.
+                for column in sorted(own):
+                    entry_keys, x, number = own[column]
                     for key in entry_keys:
                         columns.append(column)
                         keys.append(key)

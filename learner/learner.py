@@ -5,6 +5,8 @@ in the commit that also holds the offsets and the update to be sent, so that aft
 from where its state is, and sends again what was not sent.
 """
 
+import importlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 
@@ -58,15 +60,6 @@ class Meta(msgspec.Struct):
     quarantined: int = 0
 
 
-def fingerprint(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> dict[str, str]:
-    """What a saved learner's state depends on: name -> canonical text."""
-    shape = {name: getattr(settings, name) for name in ("deep", "speeds", "pairs_max", "seed")}
-    return {
-        "features": msgspec.json.encode(dict(features), order="deterministic").decode(),
-        "learner": msgspec.json.encode(shape, order="deterministic").decode(),
-    }
-
-
 class Learner:
     """Learns a model from examples, in order.
 
@@ -96,6 +89,33 @@ class Learner:
             self._load(state)
         self.model.epoch = self.meta.epoch
         self.model.seq = self.meta.seq
+
+    @staticmethod
+    def fingerprint(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> dict[str, str]:
+        """What a saved learner's state depends on: name -> canonical text."""
+        shape = {name: getattr(settings, name) for name in ("deep", "speeds", "pairs_max", "seed")}
+        return {
+            "features": msgspec.json.encode(dict(features), order="deterministic").decode(),
+            "learner": msgspec.json.encode(shape, order="deterministic").decode(),
+        }
+
+    def warm(self) -> None:
+        """Begin to import torch beside the caller: it takes seconds, and the first group needs it."""
+        if self.model.deep_on:
+            threading.Thread(target=importlib.import_module, args=("torch",), name="import torch").start()
+
+    def figures(self) -> dict[str, float | int | None]:
+        """A few numbers for a log line or a dashboard."""
+        recent = self.metrics.recent()
+        return {
+            "examples": self.meta.examples,
+            "updates": self.meta.seq,
+            "rows": sum(self.model.table_rows().values()),
+            "auc": recent["auc"],
+            "logloss": recent["logloss"],
+            "dead_letters": self.dead_letters,
+            "quarantined": self.trainer.quarantined,
+        }
 
     def learn(self, examples: Sequence[Example]) -> list[Learnt]:
         """Predict, score and learn; returns the groups that were completed by it.

@@ -98,11 +98,6 @@ class Trainer:
         group, self.pending = self.pending, Pending.empty(self.dense_width)
         return [self._learn_group(group)]
 
-    def warm(self) -> None:
-        """Import and compile what learning needs, before the first example waits for it."""
-        if self.model.deep_on:
-            self._trainer()
-
     def restored(self) -> None:
         """Take note that the model's arrays were replaced from a checkpoint."""
         self._deep = None

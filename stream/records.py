@@ -124,7 +124,8 @@ class Decoder:
     0
     """
 
-    def __init__(self, *types: type[msgspec.Struct]) -> None:
+    def __init__(self, *types: type[msgspec.Struct], bytes_max: int = RECORD_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
         union: Any = types[0]
         for kind in types[1:]:
             union = union | kind
@@ -137,7 +138,7 @@ class Decoder:
         Raises:
             RecordError: it is too large, malformed, of another type or version, or a value is out of range.
         """
-        if len(data) > RECORD_BYTES_MAX:
+        if len(data) > self._bytes_max:
             raise RecordError(
                 f"the record has {len(data):,} bytes, more than the {RECORD_BYTES_MAX:,} allowed"
             )

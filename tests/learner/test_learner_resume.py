@@ -9,12 +9,12 @@ import pytest
 
 from learner.features import FeatureSpec, Request
 from learner.follower import Follower
-from learner.learner import Learner, fingerprint
+from learner.learner import Learner
 from learner.model import Model
 from learner.settings import LearnerSettings
 from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing, open_log
 from stream.records import Example, encode
-from stream.runner import Runner, RunnerSettings
+from stream.runner import Runner, RunnerSettings, read_journal
 from stream.state import RoleState
 
 FEATURES = {
@@ -77,7 +77,7 @@ def append(log: Log, examples: list[Example]) -> None:
 
 def open_state(path: Path) -> RoleState:
     """A learner's state folder."""
-    return RoleState(path / "learner", "learner", fingerprint(FEATURES, SETTINGS), sync=False)
+    return RoleState(path / "learner", "learner", Learner.fingerprint(FEATURES, SETTINGS), sync=False)
 
 
 def step_all(runner: Runner) -> None:
@@ -118,10 +118,10 @@ def test_learner_resumed_from_state_goes_on_as_if_never_stopped(tmp_path: Path, 
     assert digests[3] != digests[2]
     # The same records in the same order in one life: the journal says which order that was.
     with open_state(tmp_path) as state:
-        from stream.runner import read_journal
-
         journal = list(read_journal(state))
-    with RoleState(tmp_path / "again", "learner", fingerprint(FEATURES, SETTINGS), sync=False) as state:
+    with RoleState(
+        tmp_path / "again", "learner", Learner.fingerprint(FEATURES, SETTINGS), sync=False
+    ) as state:
         again = Learner(FEATURES, SETTINGS, state)
         Runner(log, state, again, EXAMPLES, "again", RunnerSettings(commit_every_s=9.0)).follow(journal)
         assert again.digest() == digests[3]

@@ -1,0 +1,271 @@
+"""What the columns of a data file mean: the settings, and how one cell becomes a time, a label or a value.
+
+Every function here raises `ValueError` with what was expected; who knows the file and the line
+(`stream.sources`) makes it a `SourceError`.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from stream.records import TIME_MAX_S, TIME_MIN_S, Value
+
+Format = Literal["auto", "csv", "jsonl", "parquet", "movietweetings", "movielens"]
+TimeUnit = Literal["auto", "s", "ms", "us", "iso"]
+Kind = Literal["id", "text", "number", "list"]
+Convert = Callable[[Any], Value]
+
+_UNITS_S: dict[str, float] = {"auto": 1.0, "s": 1.0, "ms": 1e3, "us": 1e6}
+_NO_CATEGORY = "(no genres listed)"  # MovieLens' word for an empty list
+
+
+class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a data file is read: its format, and which column is what.
+
+    A line is one candidate with its label. Without `request`, each line is a request of one; with it,
+    consecutive lines with equal values in that column are one request, shown together.
+
+    `types` says what a column holds where the file cannot: "id" (an integer where the text is exactly
+    one, else a string), "text" (always a string), "number", or "list" (of ids, split at
+    `list_separator`). Parquet and JSON Lines carry their types; a CSV column without an entry is a list
+    when its first thousand cells hold the separator, a number when they all are numbers and one has a
+    fraction, else an id.
+    """
+
+    format: Format = "auto"
+    time: str = "time"
+    time_unit: TimeUnit = "auto"  # auto: Unix seconds, or ISO 8601 text; ms and us must be said
+    label: str = "label"
+    positive_from: float | None = None  # a label of at least this is 1, else 0; None: labels are 0 or 1
+    request: str | None = None
+    features: dict[str, str] = {}  # {feature name: column}; empty: every other column, by its own name
+    context: list[str] = []  # the features that belong to the request, not to the candidate
+    types: dict[str, Kind] = {}  # by feature name
+    list_separator: str = "|"
+    delimiter: str = ","
+    sort: bool = False  # sorts by time in memory; off, a line earlier than the one before is an error
+    skip_bad: bool = False  # off, the first line that cannot be used ends the reading with an error
+
+
+class RawRow(msgspec.Struct, gc=False):
+    """One line as a format's reader found it: its number (from 1) and the cells still to be converted."""
+
+    line: int
+    time: Any
+    label: Any
+    request: Any
+    cells: dict[str, Any]
+
+
+def time_reader(unit: TimeUnit) -> Callable[[Any], float]:
+    """The function that makes Unix seconds of one time cell.
+
+    >>> time_reader("auto")("1970-01-02T00:00:00Z")
+    86400.0
+    >>> time_reader("ms")(86_400_000)
+    86400.0
+    """
+    if unit == "iso":
+        return _iso_seconds
+    scale = _UNITS_S[unit]
+
+    def read(cell: Any) -> float:
+        if isinstance(cell, datetime):
+            return _utc_seconds(cell)
+        try:
+            seconds = float(cell) / scale
+        except (TypeError, ValueError):
+            if unit == "auto" and isinstance(cell, str) and cell:
+                return _iso_seconds(cell)
+            raise ValueError(f"{_shown(cell)} is no time; expected {_expected(unit)}") from None
+        if isinstance(cell, bool) or not TIME_MIN_S <= seconds <= TIME_MAX_S:
+            raise ValueError(
+                f"{_shown(cell)} is no time from 1970 to 2100; {_unit_hint(seconds * scale, unit)}"
+            )
+        return seconds
+
+    return read
+
+
+def _expected(unit: str) -> str:
+    return {"auto": "Unix seconds or ISO 8601", "s": "Unix seconds"}.get(unit, f"a Unix time in {unit}")
+
+
+def _unit_hint(number: float, unit: str) -> str:
+    for name, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        # Only a time after 2001 is a guess worth making: small numbers fit every unit.
+        if name != unit and 1e9 <= number / scale <= TIME_MAX_S:
+            return f'it looks like a time in {name}: set time_unit = "{name}"'
+    return f"expected {_expected(unit)}"
+
+
+def _iso_seconds(cell: Any) -> float:
+    if isinstance(cell, datetime):
+        return _utc_seconds(cell)
+    try:
+        moment = datetime.fromisoformat(cell)
+    except (TypeError, ValueError):
+        raise ValueError(f"{_shown(cell)} is no time; expected ISO 8601, as 2024-05-31T18:00:00Z") from None
+    return _utc_seconds(moment)
+
+
+def _utc_seconds(moment: datetime) -> float:
+    # A time without a zone is taken as UTC: the machine's own zone would make a replay depend on the machine.
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if not TIME_MIN_S <= seconds <= TIME_MAX_S:
+        raise ValueError(f"{moment.isoformat()} is no time from 1970 to 2100")
+    return seconds
+
+
+def label_reader(positive_from: float | None) -> Callable[[Any], float]:
+    """The function that makes a label, 0.0 or 1.0, of one label cell.
+
+    >>> label_reader(4.0)("3.5"), label_reader(None)("1")
+    (0.0, 1.0)
+    """
+
+    def read(cell: Any) -> float:
+        try:
+            value = float(cell)
+        except (TypeError, ValueError):
+            value = math.nan
+        if positive_from is None:
+            if value == 0.0 or value == 1.0:
+                return value
+            raise ValueError(
+                f"{_shown(cell)} is no label; expected 0 or 1 (for ratings or amounts, set positive_from)"
+            )
+        if math.isnan(value):
+            raise ValueError(
+                f"{_shown(cell)} is no label; expected a number to compare with {positive_from:g}"
+            )
+        return 1.0 if value >= positive_from else 0.0
+
+    return read
+
+
+def to_id(text: str) -> int | str:
+    """An id: an integer where the text is exactly how that integer is written, else the text itself.
+
+    >>> to_id("42"), to_id("0042"), to_id("-7"), to_id("a1")
+    (42, '0042', -7, 'a1')
+    """
+    # Most ids that are no integers are told by their first character, without raising.
+    if text[:1] > "9" or len(text) > 20:
+        return text
+    try:
+        number = int(text)
+    except ValueError:
+        return text
+    return number if -(1 << 63) <= number < (1 << 64) and str(number) == text else text
+
+
+def to_number(cell: Any) -> float:
+    """A finite number."""
+    try:
+        number = float(cell)
+    except (TypeError, ValueError):
+        raise ValueError(f"{_shown(cell)} is no number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{_shown(cell)} is no finite number; leave the cell empty where it is unknown")
+    return number
+
+
+def to_list(text: str, separator: str) -> list[int | str]:
+    """A list of ids; what is empty between two separators is left out."""
+    if text == _NO_CATEGORY:
+        return []
+    return [to_id(item) for item in text.split(separator) if item]
+
+
+def text_converter(kind: Kind, separator: str) -> Convert:
+    """The function that makes a feature's value of a cell of text."""
+    if kind == "list":
+        return lambda text: to_list(text, separator)
+    if kind == "number":
+        return to_number
+    return str if kind == "text" else to_id
+
+
+def typed_converter(kind: Kind | None, separator: str) -> Convert:
+    """The function that makes a feature's value of a cell that has a type already (JSON, Parquet)."""
+
+    def read(cell: Any) -> Value:
+        if isinstance(cell, bool):
+            cell = int(cell)
+        if kind is not None and isinstance(cell, str):
+            return text_converter(kind, separator)(cell)
+        if kind == "number":
+            return to_number(cell)
+        if kind == "text" and isinstance(cell, int):
+            return str(cell)
+        if isinstance(cell, float):
+            return to_number(cell)
+        if isinstance(cell, int | str):
+            return [cell] if kind == "list" else cell
+        if isinstance(cell, list) and all(type(item) in (int, str) for item in cell):
+            if kind in (None, "list"):
+                return cell
+            raise ValueError(f"{_shown(cell)} is a list; expected {kind}")
+        if isinstance(cell, date):
+            raise ValueError("a date is no feature; write it as text or as a number")
+        raise ValueError(f"{_shown(cell)} is no value; expected a number, a string, or a list of ids")
+
+    return read
+
+
+def guess_kind(cells: Sequence[str], separator: str) -> Kind:
+    """What a CSV column holds, from its first cells (the empty ones left out).
+
+    >>> guess_kind(["1.5", "2"], "|"), guess_kind(["Crime|Drama"], "|"), guess_kind(["17", "b2"], "|")
+    ('number', 'list', 'id')
+    """
+    if any(separator in cell for cell in cells):
+        return "list"
+    if any("." in cell for cell in cells) and all(_is_number(cell) for cell in cells):
+        return "number"
+    return "id"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def choose_columns(settings: DataSettings, available: Sequence[str]) -> Mapping[str, str]:
+    """{feature name: column} of a file with these columns, after checking that all that is named is there.
+
+    Raises:
+        ValueError: naming the missing column and those that there are.
+    """
+    special = [settings.time, settings.label] + ([settings.request] if settings.request else [])
+    for column in [*special, *settings.features.values()]:
+        if column not in available:
+            raise ValueError(
+                f"there is no column {column!r}; the columns are {', '.join(map(repr, available))}"
+            )
+    chosen = settings.features or {name: name for name in available if name not in special}
+    check_names(settings, list(chosen))
+    return chosen
+
+
+def check_names(settings: DataSettings, features: Sequence[str]) -> None:
+    """Check that `context` and `types` name features that there are."""
+    for where, names in (("context", settings.context), ("types", list(settings.types))):
+        for name in names:
+            if name not in features:
+                raise ValueError(
+                    f"{where} names {name!r}, which is no feature; the features are {', '.join(features)}"
+                )
+
+
+def _shown(cell: Any) -> str:
+    if cell is None or cell == "":
+        return "an empty cell"
+    text = repr(cell)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,151 @@
+"""The log: the one seam through which all roles talk.
+
+A log holds topics, a topic holds partitions, and a partition is a sequence of records with offsets
+0, 1, 2, ... Roles append, read from an offset, and keep their own offsets in their own state; what
+a group commits here is only for tools that show lag. `SqliteLog` is the embedded one; whatever else
+fulfils `Log` can take its place.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+import xxhash
+
+from stream.errors import LogError
+
+EVENTS = "events"
+EXAMPLES = "examples"
+UPDATES = "updates"
+SNAPSHOTS = "snapshots"
+DEAD_LETTERS = "dead_letters"
+
+READ_RECORDS_MAX = 1000
+READ_BYTES_MAX = 8 << 20
+PARTITIONS_MAX = 1024
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One record as read. `ingest_ms` is the wall clock, in Unix ms, at which the log took it.
+
+    `producer` and `seq` are the sender's: a record that carries them and comes with a `seq` already
+    taken from that producer in that partition has been sent twice. `seq` -1: the sender does not count.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    producer: str = ""
+    seq: int = -1
+    ingest_ms: int = 0
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """One record to append. With `partition` None the key's hash chooses it."""
+
+    key: bytes
+    value: bytes
+    partition: int | None = None
+    producer: str = ""
+    seq: int = -1
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of a log.
+
+    `retain_s` and `retain_bytes` map a topic to the age in seconds and the bytes beyond which its
+    oldest records may go; "*" stands for every topic without an entry of its own, 0 for no limit.
+    """
+
+    retain_s: dict[str, float] = {}
+    retain_bytes: dict[str, int] = msgspec.field(default_factory=lambda: {"*": 16 << 30})
+    record_bytes_max: int = 32 << 20  # over the limit of a usable record, so that dead letters fit
+    busy_timeout_s: float = 30.0  # how long to wait for another process's write
+    poll_s: float = 0.005  # how often a waiting read looks again
+    sync: bool = True  # append returns when the disk has it; False: when the operating system has it
+
+    def retention(self, topic: str) -> tuple[float, int]:
+        """(seconds, bytes) that `topic` may keep, 0 where there is no limit."""
+        return (
+            self.retain_s.get(topic, self.retain_s.get("*", 0.0)),
+            self.retain_bytes.get(topic, self.retain_bytes.get("*", 0)),
+        )
+
+
+LOG_DEFAULTS = LogSettings()
+
+
+class Log(Protocol):
+    """What every log does. All methods may be called from several threads; all raise LogError."""
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        """Make a topic, or check that it has this many partitions if it is there already."""
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has."""
+
+    def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
+        """Append all or none, durably; returns each record's (partition, offset)."""
+
+    def read(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        max_records: int = READ_RECORDS_MAX,
+        max_bytes: int = READ_BYTES_MAX,
+        wait_s: float = 0.0,
+    ) -> list[Record]:
+        """Records from `offset` on, in order; from the oldest kept where `offset` is trimmed already.
+
+        At least one record if there is any, even above `max_bytes`. Where there is none, waits up to
+        `wait_s` seconds for one.
+        """
+
+    def ends(self, topic: str) -> list[tuple[int, int]]:
+        """Per partition (offset of the oldest record kept, offset that the next record will get)."""
+
+    def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+        """Note how far a group is, for tools that show lag: {partition: next offset}."""
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """What a group has noted."""
+
+    def trim(self, topic: str, partition: int, before_offset: int) -> None:
+        """Drop a partition's records before an offset."""
+
+    def enforce_retention(self) -> None:
+        """Drop what the settings no longer keep."""
+
+    def close(self) -> None:
+        """Close; the log object is of no use afterwards."""
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key among `partitions`: xxh3, so that every producer agrees."""
+    return xxhash.xxh3_64_intdigest(key) % partitions
+
+
+def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:
+    """Open the log that `url` names: `sqlite:PATH`, or just a path.
+
+    Raises:
+        LogError: the scheme is unknown, or the log cannot be opened.
+    """
+    # one letter before a colon is a Windows drive, not a scheme
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)
+    if scheme is None:
+        path = url
+    elif scheme[1].lower() == "sqlite":
+        path = url[len("sqlite:") :]
+        path = path[2:] if path.startswith("//") else path  # sqlite:///absolute, sqlite://relative
+    else:
+        raise LogError(f"log URL {url!r}: unknown scheme {scheme[1]!r}; known: sqlite:PATH, or just a path")
+    if not path:
+        raise LogError(f"log URL {url!r} names no file; write for example sqlite:data/log.db")
+    from stream.sqlite_log import SqliteLog
+
+    return SqliteLog(path, settings)

@@ -1,0 +1,334 @@
+"""Impressions meet their actions, in one partition, in event time.
+
+The partition's clock is the newest event time in it. A request is decided when the clock reaches its
+impression's time plus the window (or by its first action, if so configured), and requests that come
+due together are decided in the order of (deadline, request_id). So what is decided depends on the
+partition's records and their order alone.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+import xxhash
+
+from stream.errors import RecordError
+from stream.pending import Entry, Pending, Reaction, Waiting
+from stream.records import Action, Decoder, Example, Features, Impression, Served
+from stream.state import Commit, RoleState
+from stream.timers import Timers
+
+WAITING_MAX = 256  # actions that wait for one impression
+REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
+
+
+class JoinSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How impressions and actions become examples."""
+
+    decide: Literal["window", "first_action"] = "window"
+    window_s: float = 60.0  # of event time, from the impression
+    late: Literal["drop", "learn"] = "drop"  # an action after the decision
+    negative_rate: float = 1.0  # share of candidates without a click that are kept
+    max_ahead_s: float = 300.0  # event time ahead of the log's clock beyond which a record is refused
+    pending_max_memory: int = 50_000  # entries per partition kept in memory; the rest is on disk
+    pending_max: int = 5_000_000  # undecided requests per partition, and as many remembered ones
+    dead_letter_share_max: float = 0.5
+    dead_letter_window: int = 1000  # records per partition over which that share is taken
+    seed: int = 0  # of the choice of negatives
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.window_s <= 30 * 86400.0:
+            raise ValueError(f"window_s is {self.window_s}; expected over 0, up to 30 days")
+        if not 0.0 < self.negative_rate <= 1.0:
+            raise ValueError(f"negative_rate is {self.negative_rate}; expected over 0, up to 1")
+        if not self.max_ahead_s >= 0.0:
+            raise ValueError(f"max_ahead_s is {self.max_ahead_s}; expected 0 or more")
+        if self.pending_max_memory < 1 or self.pending_max < 1:
+            raise ValueError("pending_max_memory and pending_max must be 1 or more")
+        if not 0.0 <= self.dead_letter_share_max <= 1.0 or self.dead_letter_window < 1:
+            raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
+
+
+class JoinCounts(msgspec.Struct):
+    """What a joiner has met and done since its state was made, over all partitions."""
+
+    impressions: int = 0  # accepted
+    actions: int = 0  # accepted before their request was decided
+    examples: int = 0
+    positives: int = 0  # labels of 1 in them
+    negatives: int = 0  # labels of 0 in them
+    duplicate_impressions: int = 0
+    duplicate_actions: int = 0  # the same again, or overtaken by a newer action with the candidate
+    late: int = 0  # actions after the decision, learnt or dropped as configured
+    orphans: int = 0  # actions whose impression never came; dead letters too
+    subsampled: int = 0  # candidates without a click that were not kept
+    emptied: int = 0  # requests of which nothing was kept
+    early: int = 0  # decided before their time because pending_max was reached
+    forgotten_early: int = 0  # decided requests forgotten before their time because pending_max was reached
+    dead_letters: int = 0
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a record lay, and its bytes."""
+
+    offset: int
+    value: bytes
+
+
+class Progress(msgspec.Struct):
+    """One partition's own numbers, kept in the state."""
+
+    clock: float = 0.0  # event time, Unix seconds
+    undecided: int = 0
+    remembered: int = 0
+
+
+class Pairing:
+    """The requests of one partition."""
+
+    def __init__(
+        self,
+        state: RoleState,
+        partition: int,
+        settings: JoinSettings,
+        counts: JoinCounts,
+        emit: Callable[[Example], None],
+        bury: Callable[[Origin, str], None],
+    ) -> None:
+        """Open partition `partition` as the state has it.
+
+        Args:
+            counts: counted into.
+            emit: takes each example as it is decided.
+            bury: takes each record that turned out to be of no use, and why.
+        """
+        number = partition.to_bytes(4, "big")
+        self._key = b"join/partition/" + number
+        saved = state.get(self._key)
+        self._progress = Progress() if saved is None else msgspec.msgpack.decode(saved, type=Progress)
+        self._pending = Pending(state, b"join/pending/" + number + b"/", settings.pending_max_memory)
+        self._closing = Timers(state, b"join/close/" + number + b"/")
+        self._forgetting = Timers(state, b"join/forget/" + number + b"/")
+        self._settings = settings
+        self._counts = counts
+        self._emit = emit
+        self._bury = bury
+        self._decode_action = Decoder(Action).decode
+        self._log_odds = math.log(settings.negative_rate)
+
+    @property
+    def clock(self) -> float:
+        """The partition's event time in Unix seconds."""
+        return self._progress.clock
+
+    @property
+    def undecided(self) -> int:
+        """How many requests are not decided yet."""
+        return self._progress.undecided
+
+    def take(self, event: Impression | Action, origin: Origin) -> None:
+        """Take the partition's next event.
+
+        Raises:
+            RecordError: it is of no use.
+        """
+        self._advance(event.time)
+        if isinstance(event, Impression):
+            self._take_impression(event)
+        else:
+            self._take_action(event, origin)
+
+    def flush(self, commit: Commit) -> None:
+        """Write what has changed into the commit."""
+        self._pending.flush(commit)
+        self._closing.flush(commit)
+        self._forgetting.flush(commit)
+        commit.put(self._key, msgspec.msgpack.encode(self._progress))
+
+    def _advance(self, time: float) -> None:
+        if time <= self._progress.clock:
+            return
+        self._progress.clock = time
+        for deadline, request_id in self._closing.due(time):
+            self._close(request_id, deadline, deadline)
+        for deadline, request_id in self._forgetting.due(time):
+            self._forget(request_id, deadline)
+
+    def _take_impression(self, impression: Impression) -> None:
+        request_id = impression.request_id
+        entry = self._pending.get(request_id)
+        waiting: list[Waiting] = []
+        if entry is None:
+            self._progress.undecided += 1
+        elif entry.size == 0:
+            waiting = entry.waiting
+        else:
+            self._counts.duplicate_impressions += 1
+            return
+        self._counts.impressions += 1
+        deadline = impression.time + self._settings.window_s
+        entry = Entry(deadline, size=len(impression.candidates), impression=impression, reactions={})
+        if impression.labels is not None:
+            entry.reactions = {
+                i: Reaction(label, impression.time) for i, label in enumerate(impression.labels) if label
+            }
+            self._decide(request_id, entry, impression.time)
+        else:
+            self._pending.set(request_id, entry)
+            self._closing.add(deadline, request_id)
+        for action in waiting:
+            origin = Origin(action.offset, action.original)
+            try:
+                self._react(self._decode_action(action.original), entry)
+            except RecordError as error:
+                self._bury(origin, str(error))
+        if not entry.decided and deadline <= self._progress.clock:
+            self._decide(request_id, entry, deadline)
+        self._keep_limit()
+
+    def _take_action(self, action: Action, origin: Origin) -> None:
+        entry = self._pending.get(action.request_id)
+        if entry is not None and entry.size:
+            self._react(action, entry)
+            return
+        waiting = Waiting(origin.offset, origin.value)
+        if entry is None:
+            entry = Entry(self._progress.clock + self._settings.window_s, waiting=[waiting])
+            self._progress.undecided += 1
+            self._closing.add(entry.deadline, action.request_id)
+        elif any(other.original == origin.value for other in entry.waiting):
+            self._counts.duplicate_actions += 1
+            return
+        elif len(entry.waiting) == WAITING_MAX:
+            raise RecordError(
+                f"over {WAITING_MAX} actions wait for the impression of request {action.request_id!r}"
+            )
+        else:
+            entry.waiting.append(waiting)
+        self._pending.set(action.request_id, entry)
+        self._keep_limit()
+
+    def _react(self, action: Action, entry: Entry) -> None:
+        """Apply an action to a request whose impression is there."""
+        if action.candidate >= entry.size:
+            raise RecordError(
+                f"action with candidate {action.candidate} of a request of {entry.size} candidates "
+                f"(0 to {entry.size - 1})"
+            )
+        before = entry.reactions.get(action.candidate)
+        if before is not None and (before.label == action.label or action.time < before.time):
+            self._counts.duplicate_actions += 1
+            return
+        entry.reactions[action.candidate] = Reaction(action.label, action.time)
+        self._pending.set(action.request_id, entry)
+        if entry.decided:
+            self._counts.late += 1
+            if entry.impression is not None:
+                self._send(
+                    entry.impression, {action.candidate: action.label}, self._progress.clock, late=True
+                )
+            return
+        self._counts.actions += 1
+        if self._settings.decide == "first_action" and action.label:
+            self._decide(action.request_id, entry, self._progress.clock)
+
+    def _close(self, request_id: str, deadline: float, decided: float) -> bool:
+        """End a request's wait, unless its timer is one that means nothing any more."""
+        entry = self._pending.get(request_id)
+        if entry is None or entry.decided or entry.deadline != deadline:
+            return False
+        if entry.size:
+            self._decide(request_id, entry, decided)
+            return True
+        self._progress.undecided -= 1
+        self._pending.set(request_id, None)
+        if self._progress.clock < deadline:
+            wait = "and too many requests are pending to wait longer"
+        else:
+            wait = f"within {self._settings.window_s:g} s of event time"
+        reason = f"action without impression: none for request {request_id!r} came in this partition {wait}"
+        for action in entry.waiting:
+            self._counts.orphans += 1
+            self._bury(Origin(action.offset, action.original), reason)
+        return True
+
+    def _decide(self, request_id: str, entry: Entry, decided: float) -> None:
+        impression = entry.impression
+        assert impression is not None and not entry.decided
+        labels = {
+            i: reaction.label if (reaction := entry.reactions.get(i)) is not None else 0.0
+            for i in range(entry.size)
+        }
+        self._send(impression, labels, decided, late=False)
+        self._progress.undecided -= 1
+        entry.decided = True
+        entry.deadline = self._progress.clock + REMEMBERED_WINDOWS * self._settings.window_s
+        if self._settings.late == "drop":
+            entry.impression = None
+        self._pending.set(request_id, entry)
+        self._forgetting.add(entry.deadline, request_id)
+        self._progress.remembered += 1
+
+    def _forget(self, request_id: str, deadline: float) -> bool:
+        entry = self._pending.get(request_id)
+        if entry is None or not entry.decided or entry.deadline != deadline:
+            return False
+        self._pending.set(request_id, None)
+        self._progress.remembered -= 1
+        return True
+
+    def _keep_limit(self) -> None:
+        """Decide the oldest early, and forget the longest decided, while there are too many."""
+        while self._progress.undecided > self._settings.pending_max:
+            timer = self._closing.pop()
+            assert timer is not None, "every undecided request has a timer"
+            if self._close(timer[1], timer[0], self._progress.clock):
+                self._counts.early += 1
+        while self._progress.remembered > self._settings.pending_max:
+            timer = self._forgetting.pop()
+            assert timer is not None, "every remembered request has a timer"
+            if self._forget(timer[1], timer[0]):
+                self._counts.forgotten_early += 1
+
+    def _send(self, impression: Impression, labels: dict[int, float], decided: float, late: bool) -> None:
+        """Emit an example of the candidates in `labels`, less the negatives that are not kept."""
+        kept = [i for i, label in labels.items() if label or self._keeps(impression.request_id, i)]
+        self._counts.subsampled += len(labels) - len(kept)
+        if not kept:
+            self._counts.emptied += 1
+            return
+        positives = sum(1 for i in kept if labels[i])
+        self._counts.examples += 1
+        self._counts.positives += positives
+        self._counts.negatives += len(kept) - positives
+        candidates: list[Features] = [impression.candidates[i] for i in kept]
+        served = impression.served
+        if served is not None:
+            served = Served(
+                base=[served.base[i] for i in kept],
+                corrected=[served.corrected[i] for i in kept],
+                model=served.model,
+            )
+        self._emit(
+            Example(
+                request_id=impression.request_id,
+                time=impression.time,
+                decided=decided,
+                candidates=candidates,
+                labels=[labels[i] for i in kept],
+                context=impression.context,
+                served=served,
+                log_odds=self._log_odds,
+                late=late,
+            )
+        )
+
+    def _keeps(self, request_id: str, candidate: int) -> bool:
+        """Whether a candidate is kept if it is a negative: a choice that every rerun repeats."""
+        rate = self._settings.negative_rate
+        if rate == 1.0:
+            return True
+        name = candidate.to_bytes(4, "big") + request_id.encode()
+        seed = self._settings.seed & 0xFFFFFFFFFFFFFFFF
+        return xxhash.xxh3_64_intdigest(name, seed) < rate * 2.0**64

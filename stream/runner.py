@@ -1,0 +1,341 @@
+"""The loop that every role runs which reads the log: read, drop repeats, handle, commit, send.
+
+State, offsets and outputs go into one commit; outputs are sent after it. The order in which
+partitions were taken, which no rerun repeats, is noted in each commit: the journal. `Runner.follow`
+reads along a journal instead of as records happen to arrive, and so arrives at the same state.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Literal, Protocol
+
+import msgspec
+
+from stream.errors import LogError
+from stream.log import Log, Outgoing, Record
+from stream.state import Commit, RoleState
+
+JOURNAL = b"journal/"  # + 8 bytes: the commit's number; a handler keeps off keys that begin so
+_RUNNER = b"runner/"
+_PRODUCER = _RUNNER + b"producer/"
+_JOURNAL_NEXT = _RUNNER + b"journal_next"
+
+SEND_RECORDS_MAX = 1000
+SEND_BYTES_MAX = 8 << 20
+LAG_EVERY_S = 1.0
+
+
+class Handler(Protocol):
+    """A role's own part: what it does with records. It decides from its state and the records alone.
+
+    How records are cut into calls of `handle`, and when a flush comes, must not change what it does.
+    """
+
+    def handle(self, records: Sequence[Record], commit: Commit) -> None:
+        """Take records of one partition, in order; may emit into the commit."""
+
+    def flush(self, commit: Commit) -> None:
+        """Write what has changed into the commit, which is written right after."""
+
+
+class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a role reads and commits."""
+
+    commit_every_s: float = 0.1  # counted from the first record that is not committed
+    commit_records_max: int = 20_000  # commit at once when so many are not
+    read_max: int = 2000  # records per read
+    read_bytes_max: int = 8 << 20
+    wait_s: float = 0.05  # how long to wait for a record when there is none
+    producers_max: int = 10_000  # per partition, whose last sequence numbers are kept; the stalest goes
+    on_gap: Literal["stop", "skip"] = "stop"  # when the log has dropped records that were not consumed yet
+
+
+RUNNER_DEFAULTS = RunnerSettings()
+
+
+class Progress(msgspec.Struct):
+    """What a runner has done since it was made; times are wall clock, Unix ms."""
+
+    records: int = 0  # handed to the handler
+    duplicates: int = 0  # dropped as sent twice
+    skipped: int = 0  # gone from the log before they were read (on_gap="skip")
+    commits: int = 0
+    sent: int = 0
+    lag_records: int = 0  # in the log, not consumed yet
+    newest_ingest_ms: int = 0
+
+
+class Taken(msgspec.Struct, frozen=True, array_like=True):
+    """One stretch of the journal: records [start, end) of a partition."""
+
+    partition: int
+    start: int
+    end: int
+
+
+def read_journal(state: RoleState) -> Iterator[list[Taken]]:
+    """What each commit of a role took, in the order taken."""
+    for _, value in state.scan(JOURNAL):
+        yield msgspec.msgpack.decode(value, type=list[Taken])
+
+
+class Runner:
+    """Runs one handler on one topic. Of one thread; `stop` of `run` may be set from another."""
+
+    def __init__(
+        self,
+        log: Log,
+        state: RoleState,
+        handler: Handler,
+        topic: str,
+        group: str,
+        settings: RunnerSettings = RUNNER_DEFAULTS,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Send what an earlier run left unsent, and seek to the state's offsets.
+
+        Args:
+            group: the name under which the log's lag tools see this role.
+            on_progress: called after each commit.
+
+        Raises:
+            LogError: the log fails, or has dropped records that this role has yet to read.
+        """
+        self.progress = Progress()
+        self._log = log
+        self._state = state
+        self._handler = handler
+        self._topic = topic
+        self._group = group
+        self._settings = settings
+        self._on_progress = on_progress
+        self._partitions = log.partitions(topic)
+        self._send()
+        self._next = [self._seek(p, first, end) for p, (first, end) in enumerate(log.ends(topic))]
+        self._producers = [self._load_producers(p) for p in range(self._partitions)]
+        journal_next = state.get(_JOURNAL_NEXT)
+        self._journal_next = 0 if journal_next is None else int.from_bytes(journal_next, "big")
+        self._commit = state.begin()
+        self._taken: list[Taken] = []
+        self._new_seqs: dict[tuple[int, str], tuple[int, int]] = {}
+        self._gone_producers: set[tuple[int, str]] = set()
+        self._uncommitted = 0
+        self._first_uncommitted_s = 0.0
+        self._lag_at_s = float("-inf")
+
+    def run(self, stop: threading.Event) -> None:
+        """Read, handle and commit until `stop` is set; then commit what was taken, send it, and return.
+
+        Raises:
+            FreshetError: whatever stops the role. What was not committed is read again next time.
+        """
+        while not stop.is_set():
+            took = self.step()
+            wait_s = self._settings.wait_s
+            if self._uncommitted:
+                wait_s = min(wait_s, max(self._due_s() - time.monotonic(), 0.0))
+            if not took and wait_s > 0.0:
+                self._wait(wait_s, stop)
+        self.commit()
+
+    def step(self) -> int:
+        """Take what each partition has, once, in turn; commit where due. Returns how many were read."""
+        took = 0
+        for partition in range(self._partitions):
+            records = self._log.read(
+                self._topic,
+                partition,
+                self._next[partition],
+                self._settings.read_max,
+                self._settings.read_bytes_max,
+            )
+            if records:
+                took += len(records)
+                self._take(partition, records)
+            if self._uncommitted and (
+                self._uncommitted >= self._settings.commit_records_max or time.monotonic() >= self._due_s()
+            ):
+                self.commit()
+        if not took:
+            self.progress.lag_records = 0
+        return took
+
+    def follow(self, journal: Iterable[Sequence[Taken]], stop: threading.Event | None = None) -> None:
+        """Take just what a journal says, in its order, with its commits.
+
+        Raises:
+            LogError: the log no longer holds some of it, or the state is not where the journal begins.
+        """
+        for taken in journal:
+            for stretch in taken:
+                if self._next[stretch.partition] != stretch.start:
+                    raise LogError(
+                        f"topic {self._topic!r}, partition {stretch.partition}: the journal goes on at "
+                        f"offset {stretch.start}, the state at {self._next[stretch.partition]}; follow a "
+                        "journal from its beginning with an empty state, while the log still holds all of it"
+                    )
+                while self._next[stretch.partition] < stretch.end:
+                    self._take_stretch(stretch)
+            self.commit()
+            if stop is not None and stop.is_set():
+                return
+
+    def commit(self) -> None:
+        """Commit what was taken, if anything, and send what it emitted."""
+        if self._taken:
+            self._handler.flush(self._commit)
+            for partition in {stretch.partition for stretch in self._taken}:
+                self._commit.set_offset(self._topic, partition, self._next[partition])
+            self._save_producers()
+            number = self._journal_next.to_bytes(8, "big")
+            self._commit.put(JOURNAL + number, msgspec.msgpack.encode(self._taken))
+            self._journal_next += 1
+            self._commit.put(_JOURNAL_NEXT, self._journal_next.to_bytes(8, "big"))
+            self._state.commit(self._commit)
+            self._commit = self._state.begin()
+            self._taken = []
+            self._uncommitted = 0
+            self.progress.commits += 1
+            self._send()
+            self._log.commit(self._group, self._topic, dict(enumerate(self._next)))
+            self._measure_lag()
+            if self._on_progress is not None:
+                self._on_progress(self.progress)
+
+    def _due_s(self) -> float:
+        return self._first_uncommitted_s + self._settings.commit_every_s
+
+    def _wait(self, wait_s: float, stop: threading.Event) -> None:
+        if self._partitions == 1:
+            self._log.read(self._topic, 0, self._next[0], 1, 1, wait_s)
+        else:
+            stop.wait(min(wait_s, 0.005))
+
+    def _seek(self, partition: int, first: int, end: int) -> int:
+        """Where to go on in a partition that holds offsets [first, end)."""
+        offset = self._state.offset(self._topic, partition)
+        if offset is None:
+            return first
+        if offset > end:
+            raise LogError(
+                f"topic {self._topic!r}, partition {partition}: the state has consumed up to offset "
+                f"{offset}, the log ends at {end}: this is not the log that state {self._state.path} "
+                "was made from; configure the right log, or another state folder"
+            )
+        if offset < first:
+            self._gap(partition, offset, first)
+            return first
+        return offset
+
+    def _gap(self, partition: int, expected: int, found: int) -> None:
+        if self._settings.on_gap == "stop":
+            raise LogError(
+                f"topic {self._topic!r}, partition {partition}: the log has dropped offsets {expected} to "
+                f"{found - 1}, which were not consumed yet; keep records longer (retain_s, retain_bytes), "
+                'or set on_gap = "skip" to go on without them'
+            )
+        self.progress.skipped += found - expected
+
+    def _take_stretch(self, stretch: Taken) -> None:
+        partition, start = stretch.partition, self._next[stretch.partition]
+        records = self._log.read(
+            self._topic,
+            partition,
+            start,
+            min(self._settings.read_max, stretch.end - start),
+            self._settings.read_bytes_max,
+        )
+        records = [record for record in records if record.offset < stretch.end]
+        if not records or self._log.ends(self._topic)[partition][0] > start:
+            raise LogError(
+                f"topic {self._topic!r}, partition {partition}: the log does not hold offset {start}, "
+                "which the journal names"
+            )
+        self._take(partition, records)
+
+    def _take(self, partition: int, records: list[Record]) -> None:
+        start, end = self._next[partition], records[-1].offset + 1
+        if records[0].offset > start:
+            first = self._log.ends(self._topic)[partition][0]
+            if first > start:  # else it is one of the numbers that some logs leave out
+                self._gap(partition, start, first)
+        if not self._uncommitted:
+            self._first_uncommitted_s = time.monotonic()
+        self._uncommitted += len(records)
+        if self._taken and self._taken[-1].partition == partition and self._taken[-1].end == start:
+            self._taken[-1] = Taken(partition, self._taken[-1].start, end)
+        else:
+            self._taken.append(Taken(partition, start, end))
+        self._next[partition] = end
+        fresh = [record for record in records if self._is_new(partition, record)]
+        self.progress.duplicates += len(records) - len(fresh)
+        if fresh:
+            self._handler.handle(fresh, self._commit)
+            self.progress.records += len(fresh)
+            self.progress.newest_ingest_ms = max(self.progress.newest_ingest_ms, fresh[-1].ingest_ms)
+
+    def _is_new(self, partition: int, record: Record) -> bool:
+        """Whether a record is not one sent before; notes its sequence number."""
+        if record.seq < 0 or not record.producer:
+            return True
+        last = self._producers[partition]
+        if record.seq <= last.get(record.producer, -1):
+            return False
+        # the stalest producer is first: taking it out and in again moves one to the end
+        last.pop(record.producer, None)
+        last[record.producer] = record.seq
+        self._new_seqs[partition, record.producer] = record.seq, record.offset
+        self._gone_producers.discard((partition, record.producer))
+        if len(last) > self._settings.producers_max:
+            stalest = next(iter(last))
+            del last[stalest]
+            self._new_seqs.pop((partition, stalest), None)
+            self._gone_producers.add((partition, stalest))
+        return True
+
+    def _load_producers(self, partition: int) -> dict[str, int]:
+        prefix = self._producer_key(partition, "")
+        found = [
+            (*msgspec.msgpack.decode(value, type=tuple[int, int]), key[len(prefix) :].decode())
+            for key, value in self._state.scan(prefix)
+        ]
+        return {producer: seq for seq, _, producer in sorted(found, key=itemgetter(1))}
+
+    def _save_producers(self) -> None:
+        for (partition, producer), entry in self._new_seqs.items():
+            self._commit.put(self._producer_key(partition, producer), msgspec.msgpack.encode(entry))
+        for partition, producer in self._gone_producers:
+            self._commit.delete(self._producer_key(partition, producer))
+        self._new_seqs.clear()
+        self._gone_producers.clear()
+
+    def _producer_key(self, partition: int, producer: str) -> bytes:
+        return _PRODUCER + f"{self._topic}/{partition}/{producer}".encode()
+
+    def _send(self) -> None:
+        """Append the outbox to the log, topic after topic as emitted, in bounded pieces."""
+        for topic, entries in groupby(self._state.unsent(), key=itemgetter(1)):
+            piece: list[tuple[int, Outgoing]] = []
+            size = 0
+            for number, _, record in entries:
+                if piece and (len(piece) >= SEND_RECORDS_MAX or size + len(record.value) > SEND_BYTES_MAX):
+                    self._append(topic, piece)
+                    piece, size = [], 0
+                piece.append((number, record))
+                size += len(record.value)
+            self._append(topic, piece)
+
+    def _append(self, topic: str, piece: Sequence[tuple[int, Outgoing]]) -> None:
+        self._log.append(topic, [record for _, record in piece])
+        self._state.mark_sent([number for number, _ in piece])
+        self.progress.sent += len(piece)
+
+    def _measure_lag(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._lag_at_s >= LAG_EVERY_S:
+            self._lag_at_s = now_s
+            ends = self._log.ends(self._topic)
+            self.progress.lag_records = sum(end - self._next[p] for p, (_, end) in enumerate(ends))

@@ -1,0 +1,232 @@
+"""Data files as requests: CSV, JSON Lines, Parquet, and the two public rating sets, one `Example` at a time.
+
+    for example in read_examples("clicks.csv", DataSettings(label="clicked", request="session")):
+        ...
+
+Reading is strict: a line that cannot be used is a `SourceError` that names file, line, column and
+what was expected, or with `skip_bad` is left out and told to `on_bad`.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stream.columns import DataSettings, RawRow, label_reader, time_reader
+from stream.errors import RecordError, SourceError
+from stream.records import Example, Features, check
+
+__all__ = ["DataSettings", "count_examples", "detect_format", "read_examples"]
+
+OnBad = Callable[[SourceError], None]
+
+_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+
+def read_examples(
+    path: str | Path, settings: DataSettings | None = None, on_bad: OnBad | None = None
+) -> Iterator[Example]:
+    """The requests of a data file, in time order, with `decided` the time of their last line.
+
+    Args:
+        path: a file (`.csv`, `.tsv`, `.jsonl`, `.parquet`; text also as `.gz`), or for the rating sets
+            their folder or ratings file.
+        settings: which column is what.
+        on_bad: told of each line that `skip_bad` leaves out.
+
+    Raises:
+        SourceError: the file cannot be read as configured.
+    """
+    path, settings = Path(path), settings or DataSettings()
+    kind = detect_format(path, settings)
+    examples: Iterator[Example]
+    try:
+        if kind in ("movietweetings", "movielens"):
+            from stream.movielens import read_ratings
+
+            yield from read_ratings(path, kind, settings, on_bad)
+            return
+        examples = _in_order(path, _requests(path, kind, settings, on_bad), settings, on_bad)
+        if settings.sort:
+            examples = iter(sorted(examples, key=lambda example: example.time))
+        yield from examples
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def detect_format(path: Path, settings: DataSettings) -> str:
+    """The format's name: as configured, or told from the file's name and its first bytes.
+
+    Raises:
+        SourceError: the file does not exist, or its format cannot be told.
+    """
+    if not path.exists():
+        raise SourceError(f"{path}: no such file or folder")
+    if settings.format != "auto":
+        if path.is_dir() and settings.format not in ("movietweetings", "movielens"):
+            raise SourceError(f"{path}: is a folder; name the {settings.format} file in it")
+        return settings.format
+    from stream.movielens import detect_ratings
+
+    found = detect_ratings(path)
+    if found is None and path.is_file():
+        name = path.with_suffix("") if path.suffix == ".gz" else path
+        found = _SUFFIXES.get(name.suffix.lower())
+    if found is None:
+        raise SourceError(
+            f"{path}: the format cannot be told from the name; set format to csv, jsonl, parquet, "
+            "movietweetings or movielens"
+        )
+    return found
+
+
+def count_examples(path: str | Path, settings: DataSettings | None = None) -> int | None:
+    """About how many requests `read_examples` will give, cheaply, for a progress bar; None: not known.
+
+    Raises:
+        SourceError: the file does not exist or its format cannot be told.
+    """
+    path, settings = Path(path), settings or DataSettings()
+    kind = detect_format(path, settings)
+    if settings.request is not None or path.suffix == ".gz":
+        return None
+    try:
+        if kind == "parquet":
+            from stream.tabular import count_parquet
+
+            return count_parquet(path)
+        header = 1 if kind == "csv" else 0
+        if kind in ("movietweetings", "movielens"):
+            from stream.movielens import ratings_file
+
+            path = ratings_file(path)
+            header = 1 if path.suffix == ".csv" else 0
+        return max(_count_lines(path) - header, 0)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _count_lines(path: Path) -> int:
+    lines, last = 0, b"\n"
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            lines += block.count(b"\n")
+            last = block[-1:]
+    return lines + (last != b"\n")
+
+
+class _Request:
+    """A request being gathered from its lines."""
+
+    def __init__(self, line: int, name: str, key: Any, time: float) -> None:
+        self.line, self.name, self.key, self.time, self.decided = line, name, key, time, time
+        self.context: Features = {}
+        self.candidates: list[Features] = []
+        self.labels: list[float] = []
+
+    def example(self) -> Example:
+        return Example(self.name, self.time, self.decided, self.candidates, self.labels, self.context)
+
+
+def _requests(
+    path: Path, kind: str, settings: DataSettings, on_bad: OnBad | None
+) -> Iterator[tuple[int, Example]]:
+    """(first line, request) in file order."""
+    from stream.tabular import open_table
+
+    rows, convert, default = open_table(path, kind, settings)
+    read_time, read_label = time_reader(settings.time_unit), label_reader(settings.positive_from)
+    in_context = frozenset(settings.context)
+    grouped = settings.request is not None
+    open_request: _Request | None = None
+    for row in rows:
+        column = settings.time
+        try:
+            if isinstance(row, SourceError):
+                raise row
+            time = read_time(row.time)
+            column = settings.label
+            label = read_label(row.label)
+            context: Features = {}
+            features: Features = {}
+            for column, cell in row.cells.items():
+                if cell is None or cell == "":
+                    continue  # unknown here: the feature is absent, which every model must bear
+                value = convert.get(column, default)(cell)
+                if column in in_context:
+                    context[column] = value
+                else:
+                    features[column] = value
+            if not grouped:
+                yield row.line, Example(str(row.line), time, time, [features], [label], context)
+                continue
+            column = str(settings.request)
+            name = _request_name(row)
+            if open_request is None or open_request.key != row.request:
+                if open_request is not None:
+                    yield open_request.line, open_request.example()
+                open_request = _Request(row.line, name, row.request, time)
+                open_request.context = context
+            elif open_request.context != context:
+                column = "context"
+                raise ValueError(
+                    f"differs from that of line {open_request.line}, of the same request; "
+                    "a feature that differs between candidates is no context"
+                )
+        except SourceError as error:
+            _refuse(error, settings, on_bad)
+            continue
+        except ValueError as error:
+            line = row.line if isinstance(row, RawRow) else 0
+            _refuse(SourceError(f"{path}:{line}: {column}: {error}"), settings, on_bad)
+            continue
+        open_request.candidates.append(features)
+        open_request.labels.append(label)
+        open_request.decided = max(open_request.decided, time)
+    if open_request is not None:
+        yield open_request.line, open_request.example()
+
+
+def _request_name(row: RawRow) -> str:
+    if row.request is None or row.request == "":
+        raise ValueError("an empty cell; expected the request's id")
+    if isinstance(row.request, str | int):
+        return str(row.request)
+    raise ValueError(f"{row.request!r} is no request id; expected a string or an integer")
+
+
+def _in_order(
+    path: Path,
+    requests: Iterator[tuple[int, Example]],
+    settings: DataSettings,
+    on_bad: OnBad | None,
+) -> Iterator[Example]:
+    """Let through the requests that fit the limits of a record and come in time order."""
+    newest, newest_line = -1.0, 0
+    for line, example in requests:
+        try:
+            check(example)
+        except RecordError as error:
+            _refuse(SourceError(f"{path}:{line}: {error}"), settings, on_bad)
+            continue
+        if example.time < newest and not settings.sort:
+            # Not a bad line but a file out of order: skipping would silently lose most of it.
+            raise SourceError(
+                f"{path}:{line}: {settings.time}: {example.time:.3f} is before {newest:.3f} of line "
+                f"{newest_line}; set sort = true to sort the file in memory"
+            )
+        newest, newest_line = example.time, line
+        yield example
+
+
+def _refuse(error: SourceError, settings: DataSettings, on_bad: OnBad | None) -> None:
+    if not settings.skip_bad:
+        raise error from None
+    if on_bad is not None:
+        on_bad(error)

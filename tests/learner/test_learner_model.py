@@ -1,0 +1,152 @@
+"""Features, the fast part against its formulas, the deep part against torch."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ground.keys import hash_string
+from learner import deep
+from learner.errors import FeatureError
+from learner.features import Encoder, FeatureSpec, Request, number_bucket
+from learner.learner import Learner
+from learner.metrics import auc
+from learner.settings import LearnerSettings
+from stream.records import Example
+
+ID = FeatureSpec()
+
+
+def test_encoder_keeps_all_64_bits_and_hashes_strings() -> None:
+    encoder = Encoder({"a": ID})
+    candidates = [{"a": v} for v in (0, -1, 2**63 - 1, -(2**63), 2**64 - 1, "ann")]
+    keys = encoder.encode([Request(0.0, {}, candidates)]).rows.key.tolist()  # type: ignore[arg-type]
+    assert keys == [0, 2**64 - 1, 2**63 - 1, 2**63, 2**64 - 1, hash_string("ann")]
+
+
+def test_encoder_pairs_every_two_features_and_candidate_wins_over_context() -> None:
+    encoder = Encoder({"u": ID, "i": ID, "tags": FeatureSpec(kind="ids")})
+    assert encoder.column_names() == ["u", "i", "tags", "u*i", "u*tags", "i*tags"]
+    batch = encoder.encode([Request(0.0, {"u": 1, "i": 9}, [{"i": 2, "tags": [5, 6, 5]}])])
+    assert batch.rows.column.tolist() == [0, 1, 2, 2, 3, 4, 4, 5, 5]
+    assert batch.rows.key[1] == 2
+    assert batch.rows.x[2] == pytest.approx(1 / math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("id", 1.5), ("id", [1]), ("ids", 3), ("ids", "x"), ("number", "1"), ("number", [1]), ("hour", 1.5)],
+)
+def test_value_of_another_kind_is_refused_by_name(kind: str, value: object) -> None:
+    encoder = Encoder({"feature": FeatureSpec(kind=kind)})  # type: ignore[arg-type]
+    with pytest.raises(FeatureError, match=rf"feature feature \(kind {kind}\)"):
+        encoder.encode([Request(0.0, {}, [{"feature": value}])])  # type: ignore[dict-item]
+
+
+def test_hour_comes_from_the_time_unless_it_is_given() -> None:
+    encoder = Encoder({"hour": FeatureSpec(kind="hour")})
+    batch = encoder.encode([Request(7 * 3600.0 + 1, {}, [{}, {"hour": 3}])])
+    assert batch.rows.key.tolist() == [7, 3]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
+def test_number_buckets_keep_the_order_within_a_sign(a: float, b: float) -> None:
+    if a > b >= 0:
+        assert number_bucket(a) >= number_bucket(b)
+    if 0 < 1.3 * b < a:
+        assert number_bucket(a) > number_bucket(b)
+
+
+def test_fast_part_follows_the_formulas() -> None:
+    """One feature, one speed, no counts, no pairs: the recursion written out in plain Python."""
+    settings = LearnerSettings(deep="none", speeds=(0.99,), speed_tau=(0.3,))
+    learner = Learner({"a": FeatureSpec(counts=False)}, settings)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 5, 300).tolist()
+    labels = [float(rng.random() < 0.2 + 0.15 * i) for i in ids]
+    expected = []
+    b, L = [0.0] * 5, [0.0] * 5
+    tau, theta, grad2, w0, P0 = 0.3, 0.0, 1.0, 0.0, 1.0
+    for i, y in zip(ids, labels, strict=True):
+        P = 1 / (1 / tau + L[i])
+        mu = b[i] * P
+        s2 = P0 + P
+        p = 1 / (1 + math.exp(-(w0 + mu) / math.sqrt(1 + 0.3927 * s2)))
+        expected.append(p)
+        h, e = p * (1 - p), y - p
+        d = 1 / (1 + h * s2)
+        mu2, P2 = mu + P * e * d, P - P * P * h * d
+        L[i], b[i] = 0.99 * (1 / P2 - 1 / tau), 0.99 * mu2 / P2
+        g = e * mu * P / tau
+        grad2 += g * g
+        theta = min(max(theta + 0.3 * g / math.sqrt(grad2), -5), 3)
+        tau = min(max(0.3 * math.exp(theta), 1e-4), 20)
+        w0, P0 = w0 + P0 * e * d, min((P0 - P0 * P0 * h * d) / 0.9999, 1.0)
+    done = learner.learn(
+        [
+            Example(str(n), 1e9 + n, 1e9 + n, [{"a": i}], [y])
+            for n, (i, y) in enumerate(zip(ids, labels, strict=True))
+        ]
+    )
+    done += learner.finish()
+    # Weights rest in float32 between events.
+    assert np.concatenate([g.p for g in done]) == pytest.approx(expected, abs=2e-5)
+
+
+def test_deep_forward_in_numpy_equals_torch() -> None:
+    width = 37
+    rng = np.random.default_rng(1)
+    flat = rng.normal(0, 0.2, deep.weight_count(width)).astype(np.float32)
+    trainer = deep.DeepTrainer(
+        flat, np.zeros((2, len(flat)), dtype=np.float32), 0, width, rate=1e-3, clip=1.0, threads=1
+    )
+    inputs = rng.normal(0, 1, (50, width)).astype(np.float32)
+    assert deep.forward(deep.split(flat, width), inputs) == pytest.approx(
+        trainer.predict(inputs), rel=1e-4, abs=1e-4
+    )
+
+
+def test_deep_part_quarantines_a_group_whose_loss_is_not_finite() -> None:
+    width = 5
+    flat = deep.initial_weights(width, 0)
+    before = flat.copy()
+    moments = np.zeros((2, len(flat)), dtype=np.float32)
+    trainer = deep.DeepTrainer(flat, moments, 0, width, rate=1e-3, clip=1.0, threads=1)
+    inputs = np.full((4, width), np.nan, dtype=np.float32)
+    assert trainer.step(inputs, 2, np.zeros(4), np.ones(4)) is None
+    assert np.array_equal(flat, before) and not moments.any()
+
+
+def test_thinned_negatives_leave_the_served_probability_unbiased() -> None:
+    """Negatives kept at rate 0.1, with ln 0.1 in the example: the model says the true rate."""
+    rng = np.random.default_rng(2)
+    learner = Learner({"a": FeatureSpec()}, LearnerSettings(deep="none"))
+    rates = [0.02, 0.1]
+    examples = []
+    for n in range(30_000):
+        i = int(rng.integers(0, 2))
+        y = float(rng.random() < rates[i])
+        if y or rng.random() < 0.1:
+            examples.append(Example(str(n), 1e9 + n, 1e9 + n, [{"a": i}], [y], log_odds=math.log(0.1)))
+    learner.learn(examples)
+    p = learner.model.score_requests([Request(2e9, {}, [{"a": 0}, {"a": 1}])]).p
+    assert p == pytest.approx(rates, rel=0.25)
+
+
+def test_shuffled_labels_give_no_auc_on_slates() -> None:
+    """If a candidate were learnt before its neighbours are predicted, this would be far above one half."""
+    rng = np.random.default_rng(3)
+    examples = []
+    for n in range(3000):
+        labels = np.zeros(5)
+        labels[rng.integers(0, 5)] = rng.random() < 0.5
+        slate = [{"item": int(i)} for i in rng.integers(0, 50, 5)]
+        context = {"user": n // 3, "session": n}
+        examples.append(Example(str(n), 1e9 + n, 1e9 + n, slate, labels.tolist(), context))  # type: ignore[arg-type]
+    features = {"user": ID, "session": ID, "item": ID}
+    learner = Learner(features, LearnerSettings())
+    done = learner.learn(examples) + learner.finish()
+    p, y = np.concatenate([g.p for g in done]), np.concatenate([g.y for g in done])
+    assert auc(p, y) == pytest.approx(0.5, abs=0.03)

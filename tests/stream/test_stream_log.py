@@ -1,0 +1,247 @@
+"""The embedded log: real files, threads and processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.errors import LogError
+from stream.log import DEAD_LETTERS, LogSettings, Outgoing, open_log, partition_of
+from stream.sqlite_log import SqliteLog
+
+FAST = LogSettings(sync=False)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqliteLog]:
+    log = SqliteLog(tmp_path / "log.db", FAST)
+    yield log
+    log.close()
+
+
+def test_records_come_back_as_appended(log: SqliteLog) -> None:
+    log.create_topic("t", 2)
+    before_ms = time.time_ns() // 1_000_000
+    placed = log.append(
+        "t", [Outgoing(b"k", b"a", 1, "me", 7), Outgoing(b"", b"", 1), Outgoing(b"k", b"c", 0)]
+    )
+    assert placed == [(1, 0), (1, 1), (0, 0)]
+    first, second = log.read("t", 1, 0)
+    assert (first.topic, first.partition, first.offset, first.key, first.value) == ("t", 1, 0, b"k", b"a")
+    assert (first.producer, first.seq, second.producer, second.seq) == ("me", 7, "", -1)
+    assert before_ms <= first.ingest_ms <= time.time_ns() // 1_000_000
+    assert log.ends("t") == [(0, 1), (0, 2)]
+    assert log.append("t", []) == []
+
+
+def test_partition_follows_the_key_when_none_is_given(log: SqliteLog) -> None:
+    log.create_topic("t", 8)
+    keys = [f"key{i}".encode() for i in range(100)]
+    placed = log.append("t", [Outgoing(key, b"") for key in keys])
+    assert [partition for partition, _ in placed] == [partition_of(key, 8) for key in keys]
+    assert len({partition for partition, _ in placed}) == 8
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 50), min_size=1, max_size=30),
+    start=st.integers(0, 35),
+    max_records=st.integers(1, 10),
+    max_bytes=st.integers(1, 120),
+)
+def test_read_is_bounded_and_gives_at_least_one(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], start: int, max_records: int, max_bytes: int
+) -> None:
+    log = SqliteLog(tmp_path_factory.mktemp("log") / "log.db", FAST)
+    log.create_topic("t", 1)
+    log.append("t", [Outgoing(b"", b"x" * size) for size in sizes])
+    found = [record.offset for record in log.read("t", 0, start, max_records, max_bytes)]
+    expected: list[int] = []
+    for offset in range(start, len(sizes)):
+        if len(expected) == max_records or (expected and sum(sizes[start : offset + 1]) > max_bytes):
+            break
+        expected.append(offset)
+    log.close()
+    assert found == expected
+
+
+def test_waiting_read_sees_another_connections_append(log: SqliteLog) -> None:
+    log.create_topic("t", 1)
+    timer = threading.Timer(0.05, lambda: log.append("t", [Outgoing(b"", b"x")]))
+    timer.start()
+    began = time.monotonic()
+    assert len(log.read("t", 0, 0, wait_s=10.0)) == 1
+    assert time.monotonic() - began < 2.0
+    timer.join()
+    assert log.read("t", 0, 1, wait_s=0.02) == []
+
+
+def test_topic_is_made_once_and_keeps_its_partitions(log: SqliteLog) -> None:
+    log.create_topic("t", 3)
+    log.create_topic("u", 1)
+    log.create_topic("t", 3)
+    assert (log.partitions("t"), log.topics()) == (3, {"t": 3, "u": 1})
+    with pytest.raises(LogError, match="has 3 partitions, not 4"):
+        log.create_topic("t", 4)
+
+
+def test_misuse_is_explained(log: SqliteLog, tmp_path: Path) -> None:
+    log.create_topic("t", 1)
+    with pytest.raises(LogError, match="no topic 'nope'; create it first"):
+        log.append("nope", [Outgoing(b"", b"")])
+    with pytest.raises(LogError, match="partitions 0 to 0, no 5"):
+        log.read("t", 5, 0)
+    with pytest.raises(LogError, match="partitions 0 to 0, no 1"):
+        log.append("t", [Outgoing(b"", b"", 1)])
+    with pytest.raises(LogError, match="cannot have 0 partitions"):
+        log.create_topic("u", 0)
+    with pytest.raises(LogError, match="unknown scheme 'redis'; known: sqlite:PATH"):
+        open_log("redis://localhost")
+    with pytest.raises(LogError, match="names no file"):
+        open_log("sqlite:")
+    (tmp_path / "text").write_text("this is not a database at all, but some text " * 100)
+    with pytest.raises(LogError, match="damaged or no log"):
+        open_log(str(tmp_path / "text"))
+    with pytest.raises(LogError, match="folder cannot be made"):
+        open_log(str(tmp_path / "text" / "log.db"))
+    log.close()
+    with pytest.raises(LogError, match="is closed"):
+        log.ends("t")
+
+
+def test_url_forms_open_the_same_file(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    for url in (str(path), f"sqlite:{path}", f"sqlite://{path}"):
+        log = open_log(url, FAST)
+        log.create_topic("t", 1)
+        log.append("t", [Outgoing(b"", b"")])
+        log.close()
+    log = open_log(str(path))
+    assert log.ends("t") == [(0, 3)]
+    log.close()
+
+
+def test_record_over_the_limit_is_refused_but_fits_as_a_dead_letter(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "log.db", LogSettings(record_bytes_max=1000, sync=False))
+    log.create_topic("t", 1)
+    log.create_topic(DEAD_LETTERS, 1)
+    log.append("t", [Outgoing(b"", b"x" * 1000)])
+    with pytest.raises(LogError, match="over the limit of 1,000"):
+        log.append("t", [Outgoing(b"", b"y"), Outgoing(b"", b"x" * 1001)])
+    assert log.ends("t") == [(0, 1)]
+    log.append(DEAD_LETTERS, [Outgoing(b"", b"x" * 1500)])
+    log.close()
+
+
+def test_committed_offsets_are_kept_per_group_and_topic(log: SqliteLog) -> None:
+    log.create_topic("t", 2)
+    log.create_topic("u", 1)
+    assert log.committed("g", "t") == {}
+    log.commit("g", "t", {0: 5, 1: 6})
+    log.commit("g", "t", {1: 7})
+    log.commit("h", "u", {0: 1})
+    assert log.committed("g", "t") == {0: 5, 1: 7}
+    assert log.committed("h", "t") == {} and log.committed("h", "u") == {0: 1}
+
+
+def test_trim_drops_from_the_front_only_and_offsets_go_on(log: SqliteLog) -> None:
+    log.create_topic("t", 2)
+    log.append("t", [Outgoing(b"", b"%d" % i, i % 2) for i in range(12_000)])
+    log.trim("t", 0, 5_900)
+    assert log.ends("t") == [(5_900, 6_000), (0, 6_000)]
+    assert log.read("t", 0, 0, 1)[0].offset == 5_900
+    log.trim("t", 0, 10**9)
+    assert log.ends("t")[0] == (6_000, 6_000) and log.read("t", 0, 0) == []
+    assert log.append("t", [Outgoing(b"", b"", 0)]) == [(0, 6_000)]
+
+
+def test_retention_by_bytes_keeps_the_newest_of_each_partition(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "log.db", LogSettings(retain_bytes={"t": 30_000}, sync=False))
+    log.create_topic("t", 2)
+    log.create_topic("u", 1)
+    for topic in ("t", "u"):
+        log.append(topic, [Outgoing(b"", b"x" * 100, 0) for _ in range(500)])
+    log.append("t", [Outgoing(b"", b"x" * 100, 1) for _ in range(100)])
+    log.enforce_retention()
+    kept = [end - first for first, end in log.ends("t")]
+    assert kept == [250, 50]
+    assert log.ends("u") == [(0, 500)]
+    log.close()
+
+
+def test_retention_by_age_drops_what_is_older(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "log.db", LogSettings(retain_s={"*": 0.2}, retain_bytes={}, sync=False))
+    log.create_topic("t", 1)
+    log.append("t", [Outgoing(b"", b"old")] * 10)
+    time.sleep(0.25)
+    log.append("t", [Outgoing(b"", b"new")] * 3)
+    log.enforce_retention()
+    assert log.ends("t") == [(10, 13)]
+    log.close()
+
+
+APPEND = """
+import sys
+from stream.log import LogSettings, Outgoing
+from stream.sqlite_log import SqliteLog
+log = SqliteLog(sys.argv[1], LogSettings(sync=False))
+log.create_topic("t", 1)
+for i in range(int(sys.argv[3])):
+    log.append("t", [Outgoing(b"", b"%d/%d" % (i, j), None, sys.argv[2], i) for j in range(5)])
+    print(i, flush=True)
+"""
+
+
+@pytest.mark.process
+def test_several_processes_append_whole_batches_in_their_own_order(log: SqliteLog, tmp_path: Path) -> None:
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", APPEND, tmp_path / "log.db", f"p{n}", "60"], stdout=subprocess.DEVNULL
+        )
+        for n in range(3)
+    ]
+    assert [child.wait(60) for child in children] == [0, 0, 0]
+    records = log.read("t", 0, 0, 10_000)
+    assert [record.offset for record in records] == list(range(900))
+    for n in range(3):
+        mine = [r.value for r in records if r.producer == f"p{n}"]
+        assert mine == [b"%d/%d" % (i, j) for i in range(60) for j in range(5)]
+
+
+@pytest.mark.process
+def test_kill_while_appending_leaves_whole_batches_and_all_that_were_acknowledged(
+    log: SqliteLog, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", APPEND, tmp_path / "log.db", "p", "1000000"], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        for _ in range(50):
+            acknowledged = int(child.stdout.readline())
+        os.kill(child.pid, signal.SIGKILL)
+    records = log.read("t", 0, 0, 1_000_000)
+    assert len(records) % 5 == 0 and len(records) >= 5 * (acknowledged + 1)
+    assert [r.seq for r in records] == [i // 5 for i in range(len(records))]
+
+
+def test_threads_share_one_log(log: SqliteLog) -> None:
+    log.create_topic("t", 4)
+
+    def write(n: int) -> None:
+        for i in range(50):
+            log.append("t", [Outgoing(b"", b"%d" % i, n)])
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log.ends("t") == [(0, 50)] * 4

@@ -1,0 +1,130 @@
+"""Records: what is accepted, what is refused and why."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.errors import RecordError
+from stream.records import (
+    Action,
+    DeadLetter,
+    Decoder,
+    Event,
+    Example,
+    Features,
+    Impression,
+    Served,
+    encode,
+    encode_json,
+)
+
+decode = Decoder(Impression, Action).decode
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+times = st.floats(0.0, 4e9)
+value = st.one_of(
+    st.integers(-(1 << 63), (1 << 64) - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    ids,
+    st.lists(ids | st.integers(0, 1 << 63), max_size=3),
+)
+features = st.dictionaries(ids, value, max_size=4)
+event = st.one_of(
+    st.builds(
+        Impression,
+        request_id=ids,
+        time=times,
+        candidates=st.lists(features, min_size=1, max_size=3),
+        context=features,
+    ),
+    st.builds(
+        Action, request_id=ids, time=times, candidate=st.integers(0, 1999), label=st.sampled_from([0.0, 1.0])
+    ),
+)
+
+
+@given(event)
+def test_event_comes_back_the_same_from_both_forms(record: Event) -> None:
+    assert decode(encode(record)) == record
+    assert decode(encode_json(record)) == record
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_decode_or_are_refused_with_a_reason(data: bytes) -> None:
+    try:
+        decode(data)
+    except RecordError as error:
+        assert str(error)
+
+
+@given(event, st.data())
+def test_damaged_record_decodes_or_is_refused(record: Event, data: st.DataObject) -> None:
+    damaged = bytearray(encode(record))
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decode(bytes(damaged))
+    except RecordError as error:
+        assert str(error)
+
+
+def impression(context: Features | None = None, n: int = 2, **more: object) -> Impression:
+    fields: dict[str, object] = {
+        "request_id": "r",
+        "time": 1e9,
+        "candidates": [{}] * n,
+        "context": context or {},
+    }
+    return Impression(**(fields | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (impression(n=0), "candidates has 0 entries"),
+        (impression(n=2001), "candidates has 2001 entries"),
+        (impression(labels=[1.0]), "labels has 1 entries for 2 candidates"),
+        (impression(labels=[1.0, 0.5]), "labels is 0.5"),
+        (impression(served=Served(base=[0.5], corrected=[0.5, 0.5])), "served.base has 1 entries"),
+        (impression(served=Served(base=[0.5, 0.5], corrected=[0.5, math.nan])), "served.corrected holds"),
+        (impression({"x": math.inf}), "context.x is inf"),
+        (impression({"x": "a" * 1025}), "context.x has 1025 characters"),
+        (impression({"x": ["a"] * 1025}), "context.x has 1025 values"),
+        (impression({"x": ["a" * 1025]}), "context.x holds an id of more than 1024"),
+        (impression({str(i): 1 for i in range(257)}), "context has 257 features"),
+        (impression(request_id=""), "request_id must have 1 to 128"),
+        (impression(request_id="r" * 129), "request_id must have 1 to 128"),
+        (impression(time=-1.0), "1970 to 2100"),
+        (impression(time=1.7e12), "milliseconds"),
+        (impression(v=2), "schema version 2 is unknown"),
+        (Action(request_id="r", time=1e9, candidate=-1), "candidate is -1"),
+        (Action(request_id="r", time=1e9, candidate=2000), "candidate is 2000"),
+        (Action(request_id="r", time=1e9, candidate=0, label=2.0), "label is 2.0"),
+        (Action(request_id="r", time=1e9, candidate=0, label=math.nan), "label is nan"),
+    ],
+)
+def test_value_out_of_range_is_refused_by_name(record: Event, reason: str) -> None:
+    with pytest.raises(RecordError, match=reason.replace(".", r"\.")):
+        decode(encode(record))
+
+
+def test_integer_beyond_64_bits_is_refused() -> None:
+    text = b'{"type":"impression","request_id":"r","time":1e9,"candidates":[{"x":18446744073709551616}]}'
+    with pytest.raises(RecordError, match=r"64 bits|does not fit its type"):
+        decode(text)
+
+
+def test_number_as_text_is_not_coerced() -> None:
+    with pytest.raises(RecordError, match="Expected `float`, got `str`"):
+        decode(b'{"type":"action","request_id":"r","time":"1e9","candidate":0}')
+
+
+def test_example_is_checked_like_the_rest() -> None:
+    example = Example(request_id="r", time=1e9, decided=1e9, candidates=[{}], labels=[1.0], log_odds=math.inf)
+    with pytest.raises(RecordError, match="log_odds is not a finite number"):
+        Decoder(Example).decode(encode(example))
+
+
+def test_dead_letter_keeps_any_bytes() -> None:
+    letter = DeadLetter("why", "joiner", "events", 0, 7, bytes(range(256)))
+    assert Decoder(DeadLetter).decode(encode(letter)) == letter

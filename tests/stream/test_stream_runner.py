@@ -1,0 +1,275 @@
+"""The runner: real logs and states, and a real joiner process killed in the middle of its work."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from stream.errors import LogError
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
+from stream.records import Action, Decoder, Example, Impression, encode
+from stream.runner import Progress, Runner, RunnerSettings, read_journal
+from stream.sqlite_log import SqliteLog
+from stream.state import Commit, RoleState
+
+EAGER = RunnerSettings(commit_every_s=0.0)
+
+
+class Chain:
+    """A handler whose state depends on every record and their order over all partitions."""
+
+    def __init__(self, state: RoleState) -> None:
+        saved = (state.get(b"chain") or b"0 0").split()
+        self.value, self.count = int(saved[0]), int(saved[1])
+
+    def handle(self, records: Sequence[Record], commit: Commit) -> None:
+        for record in records:
+            self.value = (self.value * 31 + hash((record.partition, int(record.value)))) % (1 << 61)
+            self.count += 1
+            commit.emit("out", Outgoing(b"", record.value, 0, "chain", self.count))
+
+    def flush(self, commit: Commit) -> None:
+        commit.put(b"chain", b"%d %d" % (self.value, self.count))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqliteLog]:
+    log = SqliteLog(tmp_path / "log.db", LogSettings(sync=False))
+    log.create_topic("in", 3)
+    log.create_topic("out", 1)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[RoleState]:
+    with RoleState(tmp_path / "state", "chain", {}, sync=False) as state:
+        yield state
+
+
+def numbers(begin: int, end: int, partition: int | None = 0, producer: str = "") -> list[Outgoing]:
+    return [
+        Outgoing(b"%d" % i, b"%d" % i, partition, producer, i if producer else -1) for i in range(begin, end)
+    ]
+
+
+def sent(log: SqliteLog) -> list[int]:
+    return [int(record.value) for record in log.read("out", 0, 0, 100_000)]
+
+
+def test_records_are_handled_committed_and_sent(log: SqliteLog, state: RoleState) -> None:
+    log.append("in", numbers(0, 10))
+    seen: list[Progress] = []
+    runner = Runner(log, state, Chain(state), "in", "group", EAGER, seen.append)
+    assert runner.step() == 10 and runner.step() == 0
+    assert sent(log) == list(range(10))
+    assert state.offset("in", 0) == 10 and state.unsent() == []
+    assert log.committed("group", "in") == {0: 10, 1: 0, 2: 0}
+    assert (seen[-1].records, seen[-1].commits, seen[-1].sent, seen[-1].lag_records) == (10, 1, 10, 0)
+    assert seen[-1].newest_ingest_ms > 0
+
+
+def test_run_stops_after_committing_what_it_took(log: SqliteLog, state: RoleState) -> None:
+    runner = Runner(log, state, Chain(state), "in", "g", RunnerSettings(commit_every_s=1000.0))
+    stop = threading.Event()
+    thread = threading.Thread(target=runner.run, args=(stop,))
+    thread.start()
+    log.append("in", numbers(0, 50, None))
+    deadline = time.monotonic() + 10
+    while runner.progress.records < 50 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sent(log) == [], "not due for commit yet"
+    stop.set()
+    thread.join()
+    assert sorted(sent(log)) == list(range(50)) and runner.progress.commits == 1
+
+
+def test_commit_comes_in_time_though_records_keep_coming(log: SqliteLog, state: RoleState) -> None:
+    runner = Runner(log, state, Chain(state), "in", "g", RunnerSettings(commit_every_s=0.05))
+    stop = threading.Event()
+    thread = threading.Thread(target=runner.run, args=(stop,))
+    thread.start()
+    log.append("in", numbers(0, 1))
+    assert len(log.read("out", 0, 0, wait_s=5.0)) == 1
+    stop.set()
+    thread.join()
+
+
+def test_repeated_sequence_numbers_are_dropped_also_after_a_restart(log: SqliteLog, state: RoleState) -> None:
+    log.append(
+        "in", [*numbers(0, 5, 0, "p"), *numbers(2, 7, 0, "p"), *numbers(0, 2, 1, "p"), *numbers(0, 2, 0, "q")]
+    )
+    runner = Runner(log, state, Chain(state), "in", "g", EAGER)
+    runner.step()
+    assert runner.progress.duplicates == 3 and sorted(sent(log)) == sorted([*range(7), 0, 1, 0, 1])
+    log.append("in", [*numbers(5, 9, 0, "p"), *numbers(0, 3, 0)])
+    runner = Runner(log, state, Chain(state), "in", "g", EAGER)
+    runner.step()
+    assert runner.progress.duplicates == 2 and sent(log)[-5:] == [7, 8, 0, 1, 2]
+
+
+def test_only_so_many_producers_are_remembered_and_the_stalest_goes(log: SqliteLog, state: RoleState) -> None:
+    settings = RunnerSettings(commit_every_s=0.0, producers_max=2)
+    log.append("in", [Outgoing(b"", b"1", 0, name, 5) for name in ("a", "b", "a2", "b")])
+    Runner(log, state, Chain(state), "in", "g", settings).step()
+    log.append("in", [Outgoing(b"", b"2", 0, name, 5) for name in ("b", "a2", "a")])
+    runner = Runner(log, state, Chain(state), "in", "g", settings)
+    runner.step()
+    assert runner.progress.duplicates == 2, "a is forgotten, a2 and b are not"
+
+
+def test_unsent_outputs_are_sent_first_and_unchanged(log: SqliteLog, state: RoleState) -> None:
+    commit = state.begin()
+    commit.emit("out", Outgoing(b"k", b"41", 0, "chain", 3))
+    commit.emit("out", Outgoing(b"k", b"42", 0, "chain", 4))
+    state.commit(commit)
+    Runner(log, state, Chain(state), "in", "g")
+    assert [(r.value, r.producer, r.seq) for r in log.read("out", 0, 0)] == [
+        (b"41", "chain", 3),
+        (b"42", "chain", 4),
+    ]
+    assert state.unsent() == []
+
+
+def test_following_the_journal_arrives_at_the_same_state(
+    log: SqliteLog, state: RoleState, tmp_path: Path
+) -> None:
+    runner = Runner(log, state, Chain(state), "in", "g", RunnerSettings(commit_every_s=0.0, read_max=7))
+    chance = random.Random(1)
+    for i in range(0, 300, 10):
+        log.append("in", [Outgoing(b"", b"%d" % j, chance.randrange(3)) for j in range(i, i + 10)])
+        runner.step()
+    while runner.step():
+        pass
+    journal = list(read_journal(state))
+    assert sum(t.end - t.start for taken in journal for t in taken) == 300
+    first_outputs = sent(log)
+    with RoleState(tmp_path / "again", "chain", {}, sync=False) as again:
+        Runner(log, again, Chain(again), "in", "g2", RunnerSettings(read_max=3)).follow(journal)
+        assert again.get(b"chain") == state.get(b"chain")
+        assert list(read_journal(again)) == journal
+        assert sent(log)[300:] == first_outputs
+        with pytest.raises(LogError, match="the journal goes on at"):
+            Runner(log, again, Chain(again), "in", "g2").follow(journal)
+
+
+def test_dropped_records_stop_the_role_or_are_skipped_and_counted(log: SqliteLog, state: RoleState) -> None:
+    log.append("in", numbers(0, 10))
+    Runner(log, state, Chain(state), "in", "g", EAGER).step()
+    log.append("in", numbers(10, 20))
+    log.trim("in", 0, 15)
+    with pytest.raises(LogError, match="dropped offsets 10 to 14"):
+        Runner(log, state, Chain(state), "in", "g")
+    runner = Runner(log, state, Chain(state), "in", "g", RunnerSettings(commit_every_s=0.0, on_gap="skip"))
+    runner.step()
+    assert runner.progress.skipped == 5 and sent(log)[-5:] == list(range(15, 20))
+
+
+def test_state_of_another_log_is_refused(state: RoleState, log: SqliteLog, tmp_path: Path) -> None:
+    log.append("in", numbers(0, 10))
+    Runner(log, state, Chain(state), "in", "g", EAGER).step()
+    other = SqliteLog(tmp_path / "other.db", LogSettings(sync=False))
+    other.create_topic("in", 3)
+    with pytest.raises(LogError, match="not the log that state"):
+        Runner(other, state, Chain(state), "in", "g")
+    other.close()
+
+
+def test_failing_handler_leaves_the_last_commit(log: SqliteLog, state: RoleState) -> None:
+    log.append("in", [*numbers(0, 5), Outgoing(b"", b"boom", 0)])
+    with pytest.raises(ValueError, match="boom"):
+        Runner(log, state, Chain(state), "in", "g", EAGER).step()
+    assert state.offset("in", 0) is None and state.get(b"chain") is None and sent(log) == []
+
+
+JOIN = """
+import sys, threading, time
+from stream.joiner import Joiner, JoinSettings
+from stream.log import EVENTS
+from stream.runner import Runner, RunnerSettings
+from stream.sqlite_log import SqliteLog
+from stream.state import RoleState
+log = SqliteLog(sys.argv[1])
+with RoleState(sys.argv[2], "joiner", {}) as state:
+    joiner = Joiner(state, JoinSettings(window_s=20.0, pending_max_memory=20))
+    settings = RunnerSettings(commit_every_s=0.002, read_max=8)
+    stop = threading.Event()
+    end = [e for _, e in log.ends(EVENTS)]
+    def report(progress):
+        print(progress.commits, flush=True)
+        time.sleep(0.001)
+        if all(state.offset(EVENTS, p) == e for p, e in enumerate(end)):
+            stop.set()
+    if any(state.offset(EVENTS, p) != e for p, e in enumerate(end)):
+        Runner(log, state, joiner, EVENTS, "joiner", settings, report).run(stop)
+    else:
+        Runner(log, state, joiner, EVENTS, "joiner", settings)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.process
+def test_kill_9_of_a_joiner_loses_no_example_and_doubles_none(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "log.db", LogSettings(sync=False))
+    for topic in (EVENTS, EXAMPLES):
+        log.create_topic(topic, 2)
+    log.create_topic(DEAD_LETTERS, 1)
+    n, t0 = 4000, 1_700_000_000.0
+    chance = random.Random(7)
+    events: list[Impression | Action] = []
+    clicked: dict[str, int] = {}
+    for i in range(n):
+        name = f"r{i}"
+        events.append(Impression(request_id=name, time=t0 + i, candidates=[{"item": j} for j in range(3)]))
+        if i % 4 == 0:
+            clicked[name] = chance.randrange(3)
+            events.append(
+                Action(request_id=name, time=t0 + i + chance.random() * 15, candidate=clicked[name])
+            )
+    events.sort(key=lambda event: event.time)
+    log.append(EVENTS, [Outgoing(event.request_id.encode(), encode(event)) for event in events])
+    for partition in range(2):  # closes all windows
+        last = Impression(request_id=f"end{partition}", time=t0 + n + 100, candidates=[{}])
+        log.append(EVENTS, [Outgoing(b"", encode(last), partition)])
+    command = [sys.executable, "-c", JOIN, str(tmp_path / "log.db"), str(tmp_path / "state")]
+    kills = 0
+    for _ in range(60):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            limit = chance.randrange(1, 10) if kills < 6 else 10**9
+            for lines, line in enumerate(child.stdout, 1):
+                if line == "done\n":
+                    break
+                if lines == limit:
+                    time.sleep(chance.random() * 0.01)  # somewhere between two commits
+                    os.kill(child.pid, signal.SIGKILL)
+                    break
+            child.stdout.read()
+            kills += child.wait() == -signal.SIGKILL
+        if line == "done\n":
+            break
+    assert kills >= 4 and line == "done\n"
+    decode = Decoder(Example).decode
+    for partition in range(2):
+        # a reader sees what a runner lets through: each sequence number once
+        seqs: list[int] = []
+        for record in log.read(EXAMPLES, partition, 0, 100_000):
+            assert record.producer == f"joiner-{partition}"
+            if not seqs or record.seq > seqs[-1]:
+                seqs.append(record.seq)
+                example = decode(record.value)
+                expected = [float(clicked.get(example.request_id) == i) for i in range(3)]
+                assert example.labels == expected
+                clicked.pop(example.request_id, None)
+                n -= 1
+        assert seqs == list(range(len(seqs)))
+    assert n == 0 and clicked == {}
+    assert log.ends(DEAD_LETTERS) == [(0, 0)]
+    log.close()

@@ -1,0 +1,228 @@
+"""A role's state: real RocksDB folders, real crashes, a really full disk."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stream.errors import StateError, StateLockedError
+from stream.log import Outgoing
+from stream.state import RoleState
+
+
+def make(path: Path, role: str = "joiner", **fingerprint: str) -> RoleState:
+    return RoleState(path, role, fingerprint)
+
+
+def test_commit_is_read_back_after_reopening(tmp_path: Path) -> None:
+    with make(tmp_path) as state:
+        commit = state.begin()
+        commit.put(b"a", b"1")
+        commit.put_many([b"b", b"c"], [b"2", b"3"])
+        commit.set_offset("events", 3, 12)
+        assert state.get(b"a") is None, "reads see commits, not what is being gathered"
+        state.commit(commit)
+        commit = state.begin()
+        commit.delete(b"c")
+        state.commit(commit)
+    with make(tmp_path) as state:
+        assert [state.get(k) for k in (b"a", b"b", b"c")] == [b"1", b"2", None]
+        assert (state.offset("events", 3), state.offset("events", 0), state.offset("x", 3)) == (
+            12,
+            None,
+            None,
+        )
+
+
+def test_scan_gives_a_prefix_in_key_order(tmp_path: Path) -> None:
+    with make(tmp_path) as state:
+        commit = state.begin()
+        for key in (b"t/2", b"t/1", b"s/9", b"u", b"t/\xff", b"m", b"o", b"x"):
+            commit.put(key, key)
+        commit.set_offset("t", 0, 1)
+        commit.emit("t", Outgoing(b"", b""))
+        state.commit(commit)
+        assert [key for key, _ in state.scan(b"t/")] == [b"t/1", b"t/2", b"t/\xff"]
+        assert [key for key, _ in state.scan(b"t/", b"t/2")] == [b"t/2", b"t/\xff"]
+        assert len(list(state.scan())) == 8
+        assert list(state.scan(b"none")) == []
+
+
+def test_outbox_is_kept_in_order_until_a_later_commit_notes_it_sent(tmp_path: Path) -> None:
+    records = [Outgoing(b"k", b"%d" % i, i, "p", i) for i in range(300)]
+    with make(tmp_path) as state:
+        commit = state.begin()
+        for record in records:
+            commit.emit("out", record)
+        assert state.unsent() == [] and commit.emitted == 300
+        state.commit(commit)
+        assert [(topic, record) for _, topic, record in state.unsent()] == [("out", r) for r in records]
+    with make(tmp_path) as state:
+        unsent = state.unsent()
+        assert [record for _, _, record in unsent] == records
+        state.mark_sent([number for number, _, _ in unsent[:100]])
+        commit = state.begin()
+        commit.emit("more", Outgoing(b"", b"z"))
+        state.commit(commit)
+        assert len(state.unsent()) == 201
+    with make(tmp_path) as state:
+        assert [record for _, _, record in state.unsent()] == [*records[100:], Outgoing(b"", b"z")]
+        state.mark_sent([number for number, _, _ in state.unsent()])
+    with make(tmp_path) as state:
+        assert state.unsent() == [], "a clean close sends nothing twice"
+
+
+def test_changed_configuration_is_refused_with_both_values(tmp_path: Path) -> None:
+    make(tmp_path, features='{"user": 16}', dim="4").close()
+    with pytest.raises(StateError, match=r"features = {\"user\": 16}, but now features = {\"user\": 8}; put"):
+        make(tmp_path, features='{"user": 8}', dim="4")
+    with pytest.raises(StateError, match=r"dim = 4, but now dim = \(nothing\)"):
+        make(tmp_path, features='{"user": 16}')
+    with pytest.raises(StateError, match="belongs to a joiner, not to a learner"):
+        make(tmp_path, "learner")
+    make(tmp_path, features='{"user": 16}', dim="4").close()
+
+
+def test_long_configuration_is_shown_where_it_differs(tmp_path: Path) -> None:
+    make(tmp_path, features="x" * 5000 + "OLD" + "y" * 5000).close()
+    with pytest.raises(StateError) as caught:
+        make(tmp_path, features="x" * 5000 + "NEW" + "y" * 5000)
+    assert "xOLDy" in str(caught.value) and "xNEWy" in str(caught.value) and len(str(caught.value)) < 700
+
+
+HOLD = """
+import sys, time
+from stream.state import RoleState
+state = RoleState(sys.argv[1], "joiner", {})
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.process
+def test_second_process_is_refused_with_the_holders_pid(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"held\n"
+        with pytest.raises(StateLockedError, match=f"in use by process {child.pid};"):
+            make(tmp_path)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    make(tmp_path).close()
+
+
+def test_second_opening_in_the_same_process_is_refused_too(tmp_path: Path) -> None:
+    with make(tmp_path), pytest.raises(StateLockedError, match=f"process {os.getpid()};"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["*.sst", "MANIFEST-*", "CURRENT"])
+@pytest.mark.parametrize("size", [0, 10])
+def test_truncated_database_is_named(tmp_path: Path, pattern: str, size: int) -> None:
+    with make(tmp_path) as state:
+        commit = state.begin()
+        commit.put_many([b"%d" % i for i in range(1000)], [os.urandom(50) for _ in range(1000)])
+        state.commit(commit)
+    (file,) = (tmp_path / "db").glob(pattern)
+    with file.open("r+b") as opened:
+        opened.truncate(size)
+    with pytest.raises(StateError, match=f"the database in {tmp_path / 'db'} cannot be read"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["*.sst", "CURRENT"])
+def test_missing_database_file_is_an_error_and_no_new_beginning(tmp_path: Path, pattern: str) -> None:
+    with make(tmp_path) as state:
+        commit = state.begin()
+        commit.put(b"a", b"1")
+        state.commit(commit)
+    (file,) = (tmp_path / "db").glob(pattern)
+    file.unlink()
+    with pytest.raises(StateError, match="cannot be read"):
+        make(tmp_path)
+
+
+FILL = """
+import os, resource, sys
+from stream.errors import StateError
+from stream.state import RoleState
+state = RoleState(sys.argv[1], "joiner", {})
+# no file may grow beyond this: for the writer, just like a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    for i in range(1000):
+        commit = state.begin()
+        commit.put(b"value", os.urandom(50_000))
+        commit.put(b"number", b"%d" % i)
+        commit.set_offset("events", 0, i)
+        state.commit(commit)
+        print(i, flush=True)
+except StateError as error:
+    print(error, flush=True)
+try:
+    state.commit(state.begin())
+except StateError as error:
+    print("refused", flush=True)
+state.close()
+"""
+
+
+@pytest.mark.process
+def test_full_disk_while_committing_leaves_the_commit_before_loadable(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FILL, tmp_path], capture_output=True, text=True, timeout=60, check=False
+    )
+    *numbers, message, refused = done.stdout.splitlines()
+    assert "could not be written" in message and "free some disk space" in message and refused == "refused"
+    assert done.returncode == 0, done.stderr
+    last = int(numbers[-1])
+    assert last > 5
+    with make(tmp_path) as state:
+        assert state.offset("events", 0) == last and state.get(b"number") == b"%d" % last
+        commit = state.begin()
+        commit.put(b"number", b"on")
+        state.commit(commit)
+        assert state.get(b"number") == b"on"
+
+
+COUNT = """
+import sys
+from stream.log import Outgoing
+from stream.state import RoleState
+state = RoleState(sys.argv[1], "joiner", {})
+for i in range(state.offset("t", 0) or 0, 10**9):
+    commit = state.begin()
+    commit.put_many([b"%d" % j for j in range(50)], [b"%d" % (i + 1)] * 50)
+    commit.set_offset("t", 0, i + 1)
+    commit.emit("out", Outgoing(b"", b"%d" % (i + 1)))
+    state.mark_sent([number for number, _, _ in state.unsent()])
+    state.commit(commit)
+    print(i + 1, flush=True)
+"""
+
+
+@pytest.mark.process
+def test_kill_leaves_state_offset_and_outbox_of_one_moment(tmp_path: Path) -> None:
+    for reads in (3, 57, 111):
+        with subprocess.Popen(
+            [sys.executable, "-c", COUNT, tmp_path], stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            for _ in range(reads):
+                acknowledged = int(child.stdout.readline())
+            os.kill(child.pid, signal.SIGKILL)
+        with make(tmp_path) as state:
+            offset = state.offset("t", 0)
+            assert offset is not None and offset >= acknowledged
+            assert {state.get(b"%d" % j) for j in range(50)} == {b"%d" % offset}
+            assert [record.value for _, _, record in state.unsent()] == [b"%d" % offset]
+
+
+def test_closed_state_says_so(tmp_path: Path) -> None:
+    state = make(tmp_path)
+    state.close()
+    state.close()
+    with pytest.raises(StateError, match="is closed"):
+        state.get(b"a")
