@@ -184,9 +184,9 @@ def _summary(
         positives=int(positives),
         auc=area,
         gauc=per_user,
-        logloss=loss / n if n else None,
+        logloss=float(loss / n) if n else None,
         normalized_entropy=float(loss / n / entropy) if entropy else None,
         calibration=float(predicted / positives) if positives else None,
         ece=float(np.abs(bins[:, 1] - bins[:, 2]).sum() / n) if n else None,
-        brier=squared / n if n else None,
+        brier=float(squared / n) if n else None,
     )

@@ -1,0 +1,58 @@
+# Freshet from a clean checkout: `make demo` to see it, `make test` to trust it.
+#
+# Every target first makes .venv and installs Freshet into it (editable, with the development tools).
+# A stamp file inside .venv remembers that; the install runs again only when pyproject.toml changes.
+#
+#   make demo ARGS="--seconds 30"                what follows goes to `freshet demo`
+#   make test-fast ARGS="tests/stream -x"        what follows goes to pytest
+#   make demo PYTHON=python3.12                  another interpreter (3.11 or newer), for a new .venv
+#   make demo PIP_ARGS="--extra-index-url URL"   what follows goes to pip, e.g. for a torch without CUDA
+
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint format clean
+
+help:
+	@echo "make demo       watch a model learn from a live stream (two minutes, ends by itself)"
+	@echo "make test       everything that must pass: lint, types and the whole test suite"
+	@echo "make test-fast  the tests that start no processes"
+	@echo "make lint       ruff (rules and format) and mypy"
+	@echo "make format     put the code into ruff's format"
+	@echo "make clean      remove .venv, caches and build outputs"
+
+demo: $(STAMP)
+	$(BIN)/freshet demo $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not long and not process" $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is made last, so an install that was interrupted runs again.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Freshet needs Python 3.11 or newer; choose one with PYTHON=, e.g. make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,266 @@
+"""The HTTP routes: score, feedback, events, and what tells how the server is.
+
+    POST /v1/score      probabilities for the candidates of one request, before and after correction
+    POST /v1/feedback   what the person did with one of them
+    POST /v1/events     impressions and actions of other systems, one or many
+    GET  /v1/model      the model that answers, its freshness and its record
+    GET  /v2/health/live, /v2/health/ready
+    GET  /metrics       for Prometheus
+
+Scoring takes well under a millisecond and runs in the event loop; the log is written by a thread of
+its own (`serving.writer`), and an answer goes out when the log has what belongs to it.
+"""
+
+import asyncio
+import os
+import time
+from typing import Any, TypeVar
+
+import msgspec
+
+from serving.errors import RequestError, TooLargeError, UnavailableError
+from serving.http import Frame, Response, Route, json_response
+from serving.settings import ServerSettings
+from serving.status import Scorer
+from serving.telemetry import CONTENT_TYPE, Telemetry
+from serving.writer import Place, Writer
+from stream.errors import RecordError
+from stream.log import Log, Outgoing
+from stream.records import (
+    RECORD_BYTES_MAX,
+    Action,
+    Decoder,
+    Features,
+    Impression,
+    Served,
+    check,
+    encode,
+)
+
+YIELD_EVERY = 256
+"""Records of one body that are decoded before others get their turn."""
+
+T = TypeVar("T")
+
+
+class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /v1/score. `time` is event time in Unix seconds, now if it is not given.
+
+    `log` false: this request is not appended to `events`, so nothing will be learnt from it.
+    """
+
+    candidates: list[Features]
+    context: Features = {}
+    time: float | None = None
+    request_id: str | None = None
+    log: bool = True
+
+
+class ScoreAnswer(msgspec.Struct, frozen=True):
+    """Answer of POST /v1/score: per candidate, in the order of the request.
+
+    `logged` false: the impression is not known to be in the log (by wish, or the log did not answer).
+    """
+
+    request_id: str
+    prediction_id: str
+    model_version: str
+    base: list[float]
+    corrected: list[float]
+    order: list[int]  # candidates by corrected probability, best first
+    freshness_s: float | None  # None: nothing learnt yet
+    logged: bool
+
+
+class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /v1/feedback: what the person did with candidate number `candidate`."""
+
+    request_id: str
+    candidate: int
+    label: float = 1.0
+    time: float | None = None
+    name: str = "click"
+
+
+class App(Frame):
+    """The ASGI application.
+
+    Args:
+        replica: answers what there is to score.
+        log: takes impressions and actions, on topic `events`, which must exist.
+        settings: the limits.
+    """
+
+    def __init__(self, replica: Scorer, log: Log, settings: ServerSettings) -> None:
+        self.replica = replica
+        self.settings = settings
+        self.writer = Writer(log, queue_max=settings.log_queue_max, wait_s=settings.log_wait_s)
+        self.telemetry = Telemetry(replica, self.writer)
+        self._score_body = msgspec.json.Decoder(ScoreRequest)
+        self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
+        self._event = Decoder(Impression, Action)
+        routes = {
+            "/v1/score": Route("POST", self.score),
+            "/v1/feedback": Route("POST", self.feedback),
+            "/v1/events": Route("POST", self.events),
+            "/v1/model": Route("GET", self.model, bounded=False),
+            "/v2/health/live": Route("GET", self.live, bounded=False),
+            "/v2/health/ready": Route("GET", self.ready, bounded=False),
+            "/metrics": Route("GET", self.metrics, bounded=False),
+        }
+        super().__init__(
+            routes,
+            body_bytes_max=settings.body_bytes_max,
+            read_timeout_s=settings.read_timeout_s,
+            concurrency_max=settings.concurrency_max,
+            watch=self.telemetry,
+        )
+
+    async def started(self) -> None:
+        self.writer.start()
+
+    async def stopped(self) -> None:
+        await asyncio.to_thread(self.writer.stop)
+
+    async def score(self, body: bytes) -> Response:
+        """POST /v1/score."""
+        request = _decode(self._score_body, body)
+        n = len(request.candidates)
+        if not 1 <= n <= self.settings.candidates_max:
+            raise RequestError(
+                f"candidates has {n} entries; expected 1 to {self.settings.candidates_max} (candidates_max)"
+            )
+        impression = Impression(
+            request_id=_new_id() if request.request_id is None else request.request_id,
+            time=time.time() if request.time is None else request.time,
+            candidates=request.candidates,
+            context=request.context,
+        )
+        check(impression)
+        (scored,) = self.replica.score([impression])
+        self.telemetry.candidates.inc(n)
+        logged = False
+        if request.log and self.settings.log_impressions:
+            served = Served(base=scored.base, corrected=scored.corrected, model=scored.version)
+            logged = await self._log_impression(msgspec.structs.replace(impression, served=served))
+        answer = ScoreAnswer(
+            request_id=impression.request_id,
+            prediction_id=impression.request_id,
+            model_version=scored.version,
+            base=scored.base,
+            corrected=scored.corrected,
+            order=scored.order,
+            freshness_s=scored.freshness_s,
+            logged=logged,
+        )
+        return json_response(200, answer)
+
+    async def feedback(self, body: bytes) -> Response:
+        """POST /v1/feedback."""
+        request = _decode(self._feedback_body, body)
+        action = Action(
+            request_id=request.request_id,
+            time=time.time() if request.time is None else request.time,
+            candidate=request.candidate,
+            label=request.label,
+            name=request.name,
+        )
+        check(action)
+        ((partition, offset),) = await self.writer.append([_outgoing(action)])
+        return json_response(202, {"partition": partition, "offset": offset})
+
+    async def events(self, body: bytes) -> Response:
+        """POST /v1/events: one record, a JSON array of records, or one record a line."""
+        verdicts: list[dict[str, Any]] = []
+        good: list[Outgoing] = []
+        for i, data in enumerate(_split(body)):
+            try:
+                good.append(_outgoing(self._event.decode(data)))
+                verdicts.append({})
+            except RecordError as error:
+                verdicts.append({"error": str(error)})
+            if i % YIELD_EVERY == YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+        places: list[Place] = await self.writer.append(good) if good else []
+        taken = iter(places)
+        for verdict in verdicts:
+            if not verdict:
+                verdict["partition"], verdict["offset"] = next(taken)
+        answer = {"accepted": len(good), "rejected": len(verdicts) - len(good), "records": verdicts}
+        if not good:
+            first = verdicts[0]["error"] if verdicts else "the body holds none"
+            return json_response(400, {"error": f"no record was accepted: {first}", **answer})
+        return json_response(202, answer)
+
+    async def model(self, _: bytes) -> Response:
+        """GET /v1/model."""
+        status = await asyncio.to_thread(self.replica.status)  # sorts a window of metrics
+        return json_response(200, status)
+
+    async def live(self, _: bytes) -> Response:
+        """GET /v2/health/live: the process answers."""
+        return json_response(200, {"live": True})
+
+    async def ready(self, _: bytes) -> Response:
+        """GET /v2/health/ready: it should be sent requests."""
+        why_not = self.replica.unready()
+        if why_not:
+            return json_response(503, {"ready": False, "error": why_not})
+        return json_response(200, {"ready": True})
+
+    async def metrics(self, _: bytes) -> Response:
+        """GET /metrics."""
+        return Response(200, await asyncio.to_thread(self.telemetry.render), CONTENT_TYPE)
+
+    async def _log_impression(self, impression: Impression) -> bool:
+        record = _outgoing(impression)
+        if len(record.value) > RECORD_BYTES_MAX:
+            raise TooLargeError(
+                f"the request takes {len(record.value):,} bytes in the log, over the {RECORD_BYTES_MAX:,} "
+                'of a record; send less at once, or "log": false'
+            )
+        try:
+            await self.writer.append([record])
+        except UnavailableError:
+            # an answer that nothing is learnt from is worth more to the person who waits than none
+            self.telemetry.unlogged.inc()
+            return False
+        return True
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"the body does not fit: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise RequestError("the body is nested too deeply") from None
+
+
+def _split(body: bytes) -> list[bytes]:
+    """The records of a body: of an array, of lines, or the one that it is."""
+    stripped = body.strip()
+    if stripped[:1] == b"[":
+        try:
+            return [bytes(raw) for raw in msgspec.json.decode(stripped, type=list[msgspec.Raw])]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestError(f"the body is no JSON array: {error}") from None
+        except RecursionError:
+            raise RequestError("the body is nested too deeply") from None
+    if stripped[:1] != b"{":
+        return [body] if stripped else []  # MessagePack, where a newline is a byte like any other
+    try:
+        msgspec.json.decode(stripped, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return [line for line in stripped.splitlines() if line.strip()]
+    return [stripped]
+
+
+def _outgoing(record: Impression | Action) -> Outgoing:
+    return Outgoing(key=record.request_id.encode(), value=encode(record))
+
+
+def _new_id() -> str:
+    return os.urandom(16).hex()

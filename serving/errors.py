@@ -1,0 +1,57 @@
+"""What can go wrong at the server, named by cause; each carries the HTTP status it is answered with.
+
+FreshetError
+├── RequestError              400: the request cannot be answered as it is
+│   ├── NotFoundError         404: no such path
+│   ├── MethodError           405: the path is there, the method is not
+│   ├── SlowRequestError      408: the body did not arrive in time
+│   └── TooLargeError         413: the body, or what would be logged of it, is over the limit
+├── UnavailableError          503: not now; try again after a moment
+└── ListenError               the server cannot listen where its settings say
+"""
+
+from ground import FreshetError
+
+
+class RequestError(FreshetError):
+    """The request cannot be answered as it is; the message says what was expected."""
+
+    status = 400
+
+
+class NotFoundError(RequestError):
+    """No such path; the message names those there are."""
+
+    status = 404
+
+
+class MethodError(RequestError):
+    """The path does not take this method."""
+
+    status = 405
+
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+class SlowRequestError(RequestError):
+    """The body did not arrive in time."""
+
+    status = 408
+
+
+class TooLargeError(RequestError):
+    """The body, or what would be logged of it, is over the limit."""
+
+    status = 413
+
+
+class UnavailableError(FreshetError):
+    """Not now: too much at once, the log does not answer, or the model is still loading."""
+
+    status = 503
+
+
+class ListenError(FreshetError):
+    """The server cannot listen where its settings say."""

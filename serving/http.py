@@ -1,0 +1,211 @@
+"""The HTTP frame around the routes: bodies within their limits, errors as JSON, requests counted.
+
+Plain ASGI without a framework. Whatever goes wrong is answered with `{"error": "..."}`: what the
+caller can change with a 4xx, what passes with a 503, a defect of Freshet with a 500.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from ground import FreshetError
+from serving.errors import (
+    MethodError,
+    NotFoundError,
+    RequestError,
+    SlowRequestError,
+    TooLargeError,
+    UnavailableError,
+)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+JSON = b"application/json"
+DRAIN_FACTOR = 16
+"""How much of a body over the limit is read and thrown away, in limits: a client that is still
+sending would not see the answer."""
+
+log = logging.getLogger("freshet.serving")
+
+
+class Response(NamedTuple):
+    """One answer."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Route(NamedTuple):
+    """What a path does. `bounded`: counted against the limit of requests at once."""
+
+    method: str
+    handle: Callable[[bytes], Awaitable[Response]]
+    bounded: bool = True
+
+
+class Watch(Protocol):
+    """Is told of every request that ends."""
+
+    def request_ended(self, path: str, status: int, seconds: float) -> None:
+        """`path` is a known path, or "other"."""
+
+
+class _GoneError(Exception):
+    """The client left before its request was whole."""
+
+
+def json_response(status: int, answer: object) -> Response:
+    """An answer as JSON; NaN becomes null."""
+    return Response(status, msgspec.json.encode(answer, enc_hook=float))  # numpy's scalars are no floats
+
+
+def error_response(error: Exception) -> Response:
+    """The answer to a request that failed."""
+    if isinstance(error, MethodError):
+        allow = ((b"allow", error.allow.encode()),)
+        return Response(error.status, msgspec.json.encode({"error": str(error)}), headers=allow)
+    if isinstance(error, UnavailableError):
+        again = ((b"retry-after", b"1"),)
+        return Response(error.status, msgspec.json.encode({"error": str(error)}), headers=again)
+    if isinstance(error, RequestError):
+        # the rest of a body that was not read would be taken for the next request
+        close = ((b"connection", b"close"),) if isinstance(error, TooLargeError | SlowRequestError) else ()
+        return Response(error.status, msgspec.json.encode({"error": str(error)}), headers=close)
+    if isinstance(error, FreshetError):
+        return json_response(400, {"error": str(error)})
+    return json_response(500, {"error": "the server failed at this request; its log has the details"})
+
+
+class Frame:
+    """An ASGI application made of routes.
+
+    Args:
+        routes: by path.
+        body_bytes_max: a longer body is answered with a 413, whether it says its length or not.
+        read_timeout_s: a body that takes longer to arrive is answered with a 408.
+        concurrency_max: bounded requests beyond so many at once are answered with a 503.
+        watch: told of every request.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        *,
+        body_bytes_max: int,
+        read_timeout_s: float,
+        concurrency_max: int,
+        watch: Watch,
+    ) -> None:
+        self.routes = routes
+        self.body_bytes_max = body_bytes_max
+        self.read_timeout_s = read_timeout_s
+        self.concurrency_max = concurrency_max
+        self.watch = watch
+        self.at_work = 0
+
+    async def started(self) -> None:
+        """Called in the event loop before the first request."""
+
+    async def stopped(self) -> None:
+        """Called in the event loop after the last request."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
+            raise RuntimeError(f"this application does not speak {scope['type']}")
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await self.started()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stopped()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        path = scope["path"]
+        route = self.routes.get(path)
+        bounded = route is not None and route.bounded
+        response = None
+        self.at_work += bounded
+        try:
+            route = self._check(scope, route)
+            body = await self._body(scope, receive)
+            response = await route.handle(body)
+        except _GoneError:
+            return
+        except Exception as error:
+            response = error_response(error)
+            if response.status == 500:
+                log.exception("request to %s failed", path)
+        finally:
+            self.at_work -= bounded
+            status = response.status if response is not None else 499  # 499: nobody waits for the answer
+            self.watch.request_ended(
+                path if path in self.routes else "other", status, time.perf_counter() - began
+            )
+        headers = [
+            (b"content-type", response.content_type),
+            (b"content-length", str(len(response.body)).encode()),
+            *response.headers,
+        ]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
+
+    def _check(self, scope: Scope, route: Route | None) -> Route:
+        if route is None:
+            known = ", ".join(f"{r.method} {p}" for p, r in self.routes.items())
+            raise NotFoundError(f"there is no {str(scope['path'])[:200]}; there are {known}")
+        if scope["method"] != route.method:
+            message = f"{scope['path']} takes {route.method}, not {scope['method']}"
+            raise MethodError(message, allow=route.method)
+        if route.bounded and self.at_work > self.concurrency_max:
+            raise UnavailableError(
+                f"{self.concurrency_max} requests are at work already (concurrency_max); try again soon"
+            )
+        return route
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        too_large = TooLargeError(
+            f"the body is over the limit of {self.body_bytes_max:,} bytes (body_bytes_max); send less at once"
+        )
+        announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+        if announced.isdigit() and int(announced) > self.body_bytes_max * DRAIN_FACTOR:
+            raise too_large
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.read_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _GoneError
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size <= self.body_bytes_max:
+                        parts.append(part)
+                    elif size > self.body_bytes_max * DRAIN_FACTOR:
+                        raise too_large
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            if size > self.body_bytes_max:
+                raise too_large from None
+            raise SlowRequestError(
+                f"the body did not arrive within {self.read_timeout_s:g} s (read_timeout_s)"
+            ) from None
+        if size > self.body_bytes_max:
+            raise too_large
+        return parts[0] if len(parts) == 1 else b"".join(parts)

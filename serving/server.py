@@ -1,0 +1,134 @@
+"""The server process: a socket, uvicorn around the application, the replica's thread beside it."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import uvicorn
+import uvloop
+
+from serving.app import App
+from serving.errors import ListenError
+from serving.settings import ServerSettings
+from stream.log import Log
+
+if TYPE_CHECKING:
+    from serving.replica import Replica
+
+WATCH_EVERY_S = 0.05
+SWITCH_INTERVAL_S = 0.001
+"""How long the replica's thread may keep the interpreter from a request that waits; 5 ms by default."""
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process that it runs in: a role ends when its `stop` is set."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(
+    replica: "Replica",
+    log: Log,
+    settings: ServerSettings,
+    stop: threading.Event,
+    on_listening: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Answer from a replica until `stop` is set, then let requests at work end and return.
+
+    The replica's thread is started and stopped here; `log` stays open, it is the caller's.
+
+    Args:
+        on_listening: called with the server's URL once it answers. The model may be loading still:
+            `/v2/health/ready` and `replica.wait_ready` tell when it is there.
+
+    Raises:
+        ListenError: the address is taken or not of this machine.
+        Exception: whatever ended the replica's thread before its time.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        with replica:
+            app = App(replica, log, settings)
+            run_app(app, settings, lambda: stop.is_set() or replica.failure is not None, on_listening)
+        replica.check()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def run_app(
+    app: App, settings: ServerSettings, ended: Callable[[], bool], on_listening: Callable[[str], None]
+) -> None:
+    """Answer until `ended()`, which is asked many times a second. Signals are left to the caller.
+
+    Raises:
+        ListenError: the address is taken or not of this machine.
+    """
+    listener = _listen(settings)
+    try:
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=settings.connections_max,
+            timeout_keep_alive=max(1, round(settings.keep_alive_s)),
+            timeout_graceful_shutdown=max(1, round(settings.stop_s)),
+        )
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(_Server(config), listener, ended, lambda: on_listening(url)))
+    finally:
+        listener.close()
+
+
+async def _run(
+    server: _Server, listener: socket.socket, ended: Callable[[], bool], listening: Callable[[], None]
+) -> None:
+    async def watch() -> None:
+        while not server.started and not server.should_exit:
+            await asyncio.sleep(0.005)
+        listening()
+        while not ended():
+            await asyncio.sleep(WATCH_EVERY_S)
+        server.should_exit = True
+
+    watching = asyncio.create_task(watch())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(settings.connections_max)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ListenError(
+            f"cannot listen on {settings.host}, port {settings.port}: {error.strerror or error}; "
+            "choose another host or port in [server], port 0 for any that is free"
+        ) from None
+    return listener

@@ -1,0 +1,50 @@
+"""The server's settings: where it listens, and the limit on everything that comes from outside."""
+
+import msgspec
+
+from stream.records import CANDIDATES_MAX, RECORD_BYTES_MAX
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the server listens and what it takes. Every limit answers with a 4xx or 503 when reached."""
+
+    host: str = "127.0.0.1"  # there is no authentication: what listens elsewhere belongs behind a proxy
+    port: int = 8470  # 0: any free one
+    log_impressions: bool = True  # append what was served to topic `events`, before the answer goes out
+    freeze_after_examples: int = 0
+    """The base follows no updates once it has learnt so many candidates with their labels, and only its
+    error memory goes on: a frozen model to compare with. 0: never. A restart begins from what is newest."""
+
+    candidates_max: int = 2_000  # in one request
+    body_bytes_max: int = 1 << 20
+    concurrency_max: int = 64  # requests at work at once; those beyond get a 503
+    connections_max: int = 1_024  # open connections, idle ones included
+    read_timeout_s: float = 10.0  # for a request's body to arrive
+    keep_alive_s: float = 75.0  # an idle connection is closed after this
+    stop_s: float = 5.0  # for requests at work to end when the server stops
+
+    log_wait_s: float = 5.0  # for the log to take what a request writes
+    log_queue_max: int = 10_000  # records on their way to the log
+
+    ready_age_s_max: float = 30.0  # not ready when behind the log for longer
+    backlog_max: int = 200_000  # examples that the error memory may be behind before it skips some
+    marks_max: int = 4_096  # positions remembered to tell what the base has learnt of the memory's evidence
+    window: int = 10_000  # examples in the recent metrics
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise ValueError("port must be 0 to 65535")
+        if not 1 <= self.candidates_max <= CANDIDATES_MAX:
+            raise ValueError(f"candidates_max must be 1 to {CANDIDATES_MAX}, what a record may hold")
+        if not 1 <= self.body_bytes_max <= RECORD_BYTES_MAX:
+            raise ValueError(f"body_bytes_max must be 1 to {RECORD_BYTES_MAX}, what a record may hold")
+        if self.freeze_after_examples < 0:
+            raise ValueError("freeze_after_examples must not be negative")
+        for name in ("concurrency_max", "connections_max", "log_queue_max", "backlog_max", "window"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.marks_max < 2:
+            raise ValueError("marks_max must be at least 2")
+        for name in ("read_timeout_s", "keep_alive_s", "stop_s", "log_wait_s", "ready_age_s_max"):
+            if not 0.0 < getattr(self, name) <= 3600.0:
+                raise ValueError(f"{name} must be over 0 and at most 3600 seconds")

@@ -1,0 +1,138 @@
+"""What Prometheus sees: requests as they end, and the replica's state at the moment it asks.
+
+Names follow Prometheus' conventions: base units, `_total` for counters, `freshet_` before all.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from serving.status import ModelStatus, Scorer
+
+if TYPE_CHECKING:
+    from serving.writer import Writer
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
+BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+class Telemetry:
+    """The metrics of one server, in a registry of its own."""
+
+    def __init__(self, replica: Scorer, writer: "Writer") -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "freshet_requests",
+            "Requests that ended, by path and status.",
+            ["path", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "freshet_request_seconds",
+            "Time from a request's first byte to its answer.",
+            ["path"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self.candidates = Counter("freshet_candidates", "Candidates scored.", registry=self.registry)
+        self.unlogged = Counter(
+            "freshet_impressions_unlogged",
+            "Impressions served that the log did not confirm.",
+            registry=self.registry,
+        )
+        self.registry.register(_State(replica, writer))
+
+    def request_ended(self, path: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        self.requests.labels(path, str(status)).inc()
+        self.seconds.labels(path).observe(seconds)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _State(Collector):
+    """Reads the replica and the writer whenever metrics are asked for."""
+
+    def __init__(self, replica: Scorer, writer: "Writer") -> None:
+        self.replica = replica
+        self.writer = writer
+
+    def describe(self) -> list[Metric]:
+        return []  # names are known without asking: registering must not read a replica that still loads
+
+    def collect(self) -> Iterator[Metric]:
+        status = self.replica.status()
+        yield from _gauges(status)
+        yield from _counters(status)
+        yield _counter("freshet_log_records", "Records appended to the log.", self.writer.records)
+        yield _counter("freshet_log_batches", "Appends that they took.", self.writer.batches)
+        yield _counter("freshet_log_failures", "Appends that the log refused.", self.writer.failures)
+        yield _gauge("freshet_log_waiting_records", "Records on their way to the log.", self.writer.waiting)
+
+
+def _gauges(status: ModelStatus) -> Iterator[Metric]:
+    yield _gauge("freshet_ready", "1 if the server should be sent requests.", status.ready)
+    yield _gauge(
+        "freshet_freshness_seconds",
+        "Now less the ingest time of the newest example in what answers (weights and error memory).",
+        math.nan if status.freshness_s is None else status.freshness_s,
+    )
+    yield _gauge(
+        "freshet_base_freshness_seconds",
+        "Now less the ingest time of the newest example in the weights.",
+        math.nan if status.base_freshness_s is None else status.base_freshness_s,
+    )
+    yield _gauge("freshet_behind_seconds", "For how long the log's end was not reached.", status.behind_s)
+    yield _gauge("freshet_frozen", "1 if the base follows no updates any more.", status.frozen)
+    yield _gauge("freshet_memory_evidence", "Examples the error memory stands on.", status.memory.evidence)
+    yield _gauge("freshet_memory_gate_ratio", "Share of the correction that is applied.", status.memory.gate)
+    yield _gauge("freshet_memory_bytes", "Bytes of the error memory.", status.memory.bytes)
+    rows = GaugeMetricFamily("freshet_table_rows", "Rows of the embedding tables.", labels=["table"])
+    for table, count in status.table_rows.items():
+        rows.add_metric([table], count)
+    yield rows
+    info = GaugeMetricFamily("freshet_model_info", "1; its label names the model.", labels=["version"])
+    info.add_metric([status.version], 1.0)
+    yield info
+    quality = GaugeMetricFamily(
+        "freshet_quality",
+        "Progressive metrics of the predictions, by metric, prediction and span.",
+        labels=["metric", "prediction", "span"],
+    )
+    for prediction, record in (("base", status.base), ("corrected", status.corrected)):
+        for span, summary in (("overall", record.overall), ("recent", record.recent)):
+            for metric, value in summary.items():
+                if isinstance(value, int | float):
+                    quality.add_metric([metric, prediction, span], value)
+    yield quality
+
+
+def _counters(status: ModelStatus) -> Iterator[Metric]:
+    yield _counter("freshet_updates_applied", "Updates applied to the model.", status.updates_applied)
+    yield _counter(
+        "freshet_examples_learnt", "Candidates with their labels in the weights.", status.examples_learnt
+    )
+    yield _counter(
+        "freshet_examples_observed", "Requests shown to the error memory.", status.examples_observed
+    )
+    yield _counter(
+        "freshet_examples_skipped",
+        "Requests that the error memory need not or could not see.",
+        status.examples_skipped,
+    )
+    yield _counter("freshet_examples_bad", "Requests that could not be read.", status.examples_bad)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)

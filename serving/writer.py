@@ -1,0 +1,144 @@
+"""Group commit: what concurrent requests write to the log goes there together.
+
+A durable append costs about the same for one record as for a hundred, so the appends of all requests
+that wait at one moment become one. The work is done by a thread of its own, and the event loop never
+waits for a disk.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from serving.errors import UnavailableError
+from stream.errors import LogError
+from stream.log import EVENTS, Log, Outgoing
+
+BATCH_RECORDS_MAX = 1_000
+
+Place = tuple[int, int]
+"""(partition, offset) of a record in the log."""
+
+
+class _Job(NamedTuple):
+    records: Sequence[Outgoing]
+    future: asyncio.Future[list[Place]]
+
+
+class Writer:
+    """Appends to one topic, from any coroutine. At most `queue_max` records are on their way at once."""
+
+    def __init__(self, log: Log, topic: str = EVENTS, queue_max: int = 10_000, wait_s: float = 5.0) -> None:
+        self.log = log
+        self.topic = topic
+        self.queue_max = queue_max
+        self.wait_s = wait_s
+        self.batches = 0
+        self.records = 0
+        self.failures = 0
+        self._jobs: deque[_Job] = deque()
+        self._waiting = 0  # records in the queue or in the append that runs now
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Records that are on their way."""
+        return self._waiting
+
+    def start(self) -> None:
+        """Start the thread; to be called, like `append`, in the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is on its way, and end the thread."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    async def append(self, records: Sequence[Outgoing]) -> list[Place]:
+        """Append all records or none; returns where they are once the log has them durably.
+
+        Raises:
+            UnavailableError: too much is on its way, the log refused, or it took longer than `wait_s`
+                (then the records may yet arrive: send them again under the same `request_id`).
+        """
+        future: asyncio.Future[list[Place]] = asyncio.get_running_loop().create_future()
+        with self._wake:
+            if self._stopping or self._thread is None:
+                raise UnavailableError("the server is stopping; nothing was written")
+            if self._waiting and self._waiting + len(records) > self.queue_max:
+                raise UnavailableError(
+                    f"{self._waiting:,} records are on their way to the log already (log_queue_max "
+                    f"{self.queue_max:,}); nothing was written, try again in a moment"
+                )
+            self._waiting += len(records)
+            self._jobs.append(_Job(records, future))
+            self._wake.notify()
+        try:
+            async with asyncio.timeout(self.wait_s):
+                return await future
+        except TimeoutError:
+            raise UnavailableError(
+                f"the log did not confirm within {self.wait_s:g} s (log_wait_s); it may yet have the "
+                "records, so send them again unchanged: repeated ones are recognised"
+            ) from None
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._jobs and not self._stopping:
+                    self._wake.wait()
+                if not self._jobs:
+                    return
+                jobs = [self._jobs.popleft()]
+                size = len(jobs[0].records)
+                while self._jobs and size + len(self._jobs[0].records) <= BATCH_RECORDS_MAX:
+                    size += len(self._jobs[0].records)
+                    jobs.append(self._jobs.popleft())
+            self._write(jobs)
+            with self._wake:
+                self._waiting -= size
+
+    def _write(self, jobs: list[_Job]) -> None:
+        answers: list[list[Place] | Exception] = []
+        try:
+            places = self.log.append(self.topic, [record for job in jobs for record in job.records])
+            self.records += len(places)
+            self.batches += 1
+            at = 0
+            for job in jobs:
+                answers.append(places[at : at + len(job.records)])
+                at += len(job.records)
+        except LogError as error:
+            self.failures += 1
+            if len(jobs) > 1:
+                # one request's record may be what the log refuses: the others must not fail with it
+                for job in jobs:
+                    if not job.future.done():
+                        self._write([job])
+                return
+            answers.append(UnavailableError(f"the log took nothing: {error}"))
+        except Exception as error:  # a defect must reach its requests; without an answer they would hang
+            self.failures += 1
+            answers = [error] * len(jobs)
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(_resolve, jobs, answers)
+
+
+def _resolve(jobs: list[_Job], answers: list[list[Place] | Exception]) -> None:
+    for job, answer in zip(jobs, answers, strict=True):
+        if job.future.done():  # its request gave up waiting
+            continue
+        if isinstance(answer, Exception):
+            job.future.set_exception(answer)
+        else:
+            job.future.set_result(answer)

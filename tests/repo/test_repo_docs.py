@@ -1,0 +1,123 @@
+"""The documents are true to the code: every key with its default, every command one that exists."""
+
+import re
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from freshet.cli import main
+from freshet.config import Config, load_config, parse_config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "configuration.md").read_text()
+BLOCKS = "\n".join(re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
+
+UNSET = re.compile(r"^# (\w+) = (\S+)", re.MULTILINE)
+"""A key whose default is that it is not given: TOML has no null, so the page shows it in a comment."""
+
+
+def struct_of(kind: Any) -> type[msgspec.Struct] | None:
+    return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+
+
+def undocumented(kind: type[msgspec.Struct], table: dict[str, Any], where: str, unset: set[str]) -> list[str]:
+    """Keys of a settings class that `table`, the page's own, does not show or shows with another value."""
+    wrong = []
+    for field in msgspec.structs.fields(kind):
+        here = f"{where}{field.name}"
+        inner = struct_of(field.type)
+        args = typing.get_args(field.type)
+        entry = struct_of(args[1]) if typing.get_origin(field.type) is dict else None
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if inner is not None:
+            wrong += undocumented(inner, table.get(field.name, {}), f"{here}.", unset)
+        elif entry is not None:
+            for name, part in table.get(field.name, {"NAME": {}}).items():
+                wrong += undocumented(entry, part, f"{here}.{name}.", unset)
+        elif field.name not in table:
+            if not (default is None and field.name in unset):
+                wrong.append(f"{here} is not on the page; its default is {default!r}")
+        elif msgspec.convert(table[field.name], field.type) != default:
+            wrong.append(f"{here} is {table[field.name]!r} on the page; its default is {default!r}")
+    return wrong
+
+
+def test_configuration_page_is_a_config_that_loads() -> None:
+    assert parse_config(tomllib.loads(BLOCKS), "docs/configuration.md").features
+
+
+def test_configuration_page_shows_every_key_with_its_default() -> None:
+    unset = {name for name, _ in UNSET.findall(BLOCKS)}
+    wrong = undocumented(Config, tomllib.loads(BLOCKS), "", unset)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_config_of_containers_loads() -> None:
+    config = load_config(ROOT / "deploy" / "freshet.toml")
+    assert config.server.host == "0.0.0.0"
+    assert f"http://127.0.0.1:{config.server.port}/" in (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+def code_lines() -> list[str]:
+    """Every line of a code block and every code span of the documents."""
+    lines: list[str] = []
+    for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = path.read_text()
+        blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        lines += [line.strip() for block in blocks for line in block.splitlines()]
+        lines += re.findall(r"`([^`\n]+)`", text)
+    return lines
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--help"])
+    assert stopped.value.code == 0, words
+    return capsys.readouterr().out
+
+
+def test_documents_name_only_make_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {m[1] for line in code_lines() if (m := re.match(r"make ([a-z][\w-]*)", line))}
+    assert {"demo", "test"} <= named
+    assert named <= targets
+
+
+def test_documents_name_only_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = help_of(capsys)
+    known = set(re.findall(r"^    ([a-z]+)\b", whole, re.MULTILINE))
+    seen = set()
+    for line in code_lines():
+        match = re.match(r"(?:\.venv/bin/)?freshet ([a-z]+)\b(.*)", line)
+        if match is None:
+            continue
+        command, rest = match[1], match[2].partition("#")[0]
+        assert command in known, f"{line!r}: freshet has no {command}"
+        options = re.findall(r"(?<!\S)--[a-z-]+", rest)
+        text = help_of(capsys, command)
+        for option in options:
+            assert re.search(rf"{option}\b", text), f"{line!r}: freshet {command} has no {option}"
+        seen.add(command)
+    assert {"demo", "up", "replay"} <= seen
+
+
+def test_http_page_names_every_route_and_metric() -> None:
+    page = (ROOT / "docs" / "http.md").read_text()
+    routes = re.findall(r'"(/[\w/]+)": Route\(', (ROOT / "serving" / "app.py").read_text())
+    telemetry = (ROOT / "serving" / "telemetry.py").read_text()
+    metrics = re.findall(r'"(freshet_\w+)"', telemetry)
+    assert len(routes) > 5
+    assert len(metrics) > 10
+    missing = [name for name in routes + metrics if name not in page]
+    assert not missing
+    shown = {name.removesuffix("_total") for name in re.findall(r"`(freshet_\w+)`", page)}
+    assert shown <= set(metrics)
+
+
+@pytest.mark.parametrize("service", ["join", "learn", "serve"])
+def test_containers_run_every_role(service: str) -> None:
+    assert f"command: [{service}, --config," in (ROOT / "deploy" / "compose.yaml").read_text()
