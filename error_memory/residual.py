@@ -4,9 +4,13 @@ The model is that of `ground.bayes`, on offset z = logit(p): f = Σ x μ over a 
 weight's evidence being the sum of its live generations (`error_memory.cells`). An online gate
 g = σ(D - bias) weighs the correction by its own recent worth, D ← decay·D + [logloss(z) -
 logloss(z + f)] - toll, so that a memory that does not help fades to nothing.
+
+What helps a base that is an hour old can harm one that is a second old: a handful of examples says
+much of what nobody has learnt and little of what the base knows. So there is one D for each power of
+two of examples held; a level met for the first time begins with the D of the next lower one.
 """
 
-from math import exp, log, log1p, sqrt
+from math import exp, isnan, log, log1p, log2, sqrt
 from threading import Lock
 from typing import Any
 
@@ -23,7 +27,9 @@ from ground.bayes import PROBIT, TAU_MAX, TAU_MIN, Priors, learn, make_priors, p
 
 LOGIT_MAX = 16.0
 """A base's 0 or 1 counts as this logit: one wrong certainty must not swamp the memory."""
-GATE_MAX = 20.0
+GAIN_MAX = 10.0
+"""Bound of |D|: a gate that has long been open must be able to close within some thousand examples."""
+LEVELS = 40
 HALF_LIVES_OPEN = 16.0
 """A generation closes at this age, in half lives, so that float32 holds its scale."""
 HALF_LIVES_MAX = 40.0
@@ -31,7 +37,7 @@ HALF_LIVES_MAX = 40.0
 
 # Places in the two small arrays of counters that the kernels move.
 CURRENT, NEXT_EPOCH, SPAN, WATERMARK, EVICTED, MERGES, SKIPPED = range(7)
-GAIN, CLOCK = range(2)
+CLOCK, GAINS = 0, 1  # GAINS and on: D of each level, NaN where it was never met
 _NOTHING_LEARNT = np.iinfo(np.int64).min
 
 _find, _total, _claim, _settle, _tag_of = table.find, table.total, table.claim, table.settle, table.tag_of
@@ -52,6 +58,21 @@ def _logit(p):  # type: ignore[no-untyped-def]
 def _logloss(z, y):  # type: ignore[no-untyped-def]
     """-y ln σ(z) - (1 - y) ln(1 - σ(z))."""
     return max(z, 0.0) - y * z + log1p(exp(-abs(z)))
+
+
+@njit(cache=True, nogil=True)
+def _level(gens):  # type: ignore[no-untyped-def]
+    """⌊log₂(1 + examples held)⌋, within LEVELS."""
+    return min(np.int64(log2(1.0 + gens.examples.sum())), LEVELS - 1)
+
+
+@njit(cache=True, nogil=True)
+def _gain(small, level):  # type: ignore[no-untyped-def]
+    """D at a level, or of the next lower one that was ever met; 0 where there is none."""
+    for k in range(level, -1, -1):
+        if not isnan(small[GAINS + k]):
+            return small[GAINS + k]
+    return 0.0
 
 
 @njit(cache=True, nogil=True)
@@ -183,7 +204,9 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
             _tick(gens, small, seen.times[r], half_life)
         position = seen.position[r]
         known_to_base = position <= state[WATERMARK]
-        gate = sigmoid(small[GAIN] - bias)
+        level = _level(gens)
+        D = _gain(small, level)
+        gate = sigmoid(D - bias)
         for i in range(seen.requests[r], seen.requests[r + 1]):
             z[i] = _logit(seen.p[i])
             f, known = _residual(cells, gens, priors.tau, rows, i, w, col, x)
@@ -192,7 +215,8 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
             # A base that has learnt this label says nothing about the worth of a correction.
             if not known_to_base:
                 gain = _logloss(z[i], seen.y[i]) - _logloss(z[i] + f, seen.y[i])
-                small[GAIN] = min(max(decay * small[GAIN] + gain - toll, -GATE_MAX), GATE_MAX)
+                D = min(max(decay * D + gain - toll, -GAIN_MAX), GAIN_MAX)
+                small[GAINS + level] = D
         if known_to_base:
             state[SKIPPED] += seen.requests[r + 1] - seen.requests[r]
             continue
@@ -220,7 +244,7 @@ class ResidualMemory:
         self._priors = make_priors(by_column(settings.tau0, columns), by_column(settings.keep, columns))
         self._state = np.zeros(7, dtype=np.int64)
         self._state[[CURRENT, NEXT_EPOCH, SPAN, WATERMARK]] = -1, 1, settings.span, _NOTHING_LEARNT
-        self._small = np.zeros(2, dtype=np.float64)
+        self._small = np.full(GAINS + LEVELS, np.nan)
         self._small[CLOCK] = -np.inf
         self._gating = (settings.gate_decay, settings.gate_bias, settings.gate_toll, settings.half_life_s)
 
@@ -231,8 +255,8 @@ class ResidualMemory:
 
     @property
     def gate(self) -> float:
-        """g = σ(D - bias)."""
-        return float(sigmoid(self._small[GAIN] - self.settings.gate_bias))
+        """g = σ(D - bias), at the level of what is held now."""
+        return float(sigmoid(_gain(self._small, _level(self._gens)) - self.settings.gate_bias))
 
     @property
     def evidence(self) -> int:
