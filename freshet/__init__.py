@@ -1,1 +1,38 @@
+"""Freshet: events stream in, a model learns from each one, predictions served a moment later know it.
 
+This package is the face: the command line, the config, the roles wired to a log, and replay. The
+floors below stand alone: `ground`, `stream`, `embeddings`, `error_memory`, `learner`, `serving`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from freshet.config import Config, load_config
+    from freshet.errors import ConfigError, ProduceError, ReplayError, RoleError
+    from ground import FreshetError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "FreshetError",
+    "ProduceError",
+    "ReplayError",
+    "RoleError",
+    "__version__",
+    "load_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Look public names up when they are asked for, so that `freshet --help` does not pay for numpy."""
+    if name in ("Config", "load_config"):
+        from freshet import config
+
+        return getattr(config, name)
+    if name in __all__:
+        from freshet import errors
+
+        return getattr(errors, name)
+    raise AttributeError(f"module 'freshet' has no attribute {name!r}")

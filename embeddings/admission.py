@@ -1,0 +1,71 @@
+"""Admission: which sighting of an id makes a row (Monolith's frequency filter).
+
+Sightings are counted in a bounded, set-associative filter: one line of 8 counters per bucket, each
+with 24 bits of the key's fingerprint, an 8-bit count and the time of the last sighting. A full line
+forgets the id that was unseen for longest. An id that is admitted leaves the filter, so that after
+it expires it earns its place anew. Everything is decided sighting by sighting, in order: how a
+stream is cut into batches changes nothing. Two ids are taken for one with odds of about 8 / 2²⁴.
+
+Source: Liu et al. 2022, arXiv 2209.07663, section 2.2.1.
+"""
+
+import numpy as np
+from numba import njit
+
+from embeddings.store import CHANGED_LINES
+from ground.mixing import mix
+
+_WAYS = 8
+_SALT = np.uint64(0xA0761D6478BD642F)
+_FINGERPRINT_SHIFT = np.uint64(40)
+_COUNT_SHIFT = np.uint64(32)
+_COUNT_MASK = np.uint64(0xFF)
+_TIME_MASK = np.uint64(0xFFFFFFFF)
+
+
+@njit(cache=True, nogil=True)
+def admit(sightings, line_changed, changed, state, key, time, admit_after, admit_age_s):  # type: ignore[no-untyped-def]
+    """Count one sighting of an id that has no row; True if this one admits it.
+
+    A counter is a uint64: fingerprint (24 bits) | count (8) | last sighting (32, Unix seconds); a
+    count of 0 means empty.
+    """
+    if admit_after <= 1:
+        return True
+    h = mix(key ^ _SALT)
+    line = np.int64(h & np.uint64(sightings.shape[0] - 1))
+    fingerprint = h >> _FINGERPRINT_SHIFT
+    if line_changed[line] == 0:
+        line_changed[line] = 1
+        changed[state[CHANGED_LINES]] = np.uint32(line)
+        state[CHANGED_LINES] += 1
+    found = -1
+    victim = 0
+    oldest = np.int64(1) << 40
+    for way in range(_WAYS):
+        word = sightings[line, way]
+        if (word >> _COUNT_SHIFT) & _COUNT_MASK == np.uint64(0):
+            age = np.int64(-1)
+        else:
+            age = np.int64(word & _TIME_MASK)
+            if word >> _FINGERPRINT_SHIFT == fingerprint:
+                found = way
+        if age < oldest:
+            oldest = age
+            victim = way
+    count = np.int64(1)
+    latest = np.int64(time)
+    if found >= 0:
+        word = sightings[line, found]
+        seen = np.int64(word & _TIME_MASK)
+        if admit_age_s == 0 or seen + admit_age_s >= latest:
+            count = np.int64((word >> _COUNT_SHIFT) & _COUNT_MASK) + 1
+        latest = max(latest, seen)
+        victim = found
+    if count >= admit_after:
+        sightings[line, victim] = np.uint64(0)
+        return True
+    sightings[line, victim] = (
+        (fingerprint << _FINGERPRINT_SHIFT) | (np.uint64(count) << _COUNT_SHIFT) | np.uint64(latest)
+    )
+    return False

@@ -1,0 +1,58 @@
+"""Two things that numba kernels cannot say for themselves: a prefetch, and an array without bookkeeping."""
+
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+
+@intrinsic
+def _prefetch(typing_context, array, row, column):  # type: ignore[no-untyped-def]
+    signature = types.void(array, row, column)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        array_type = signature.args[0]
+        view = context.make_array(array_type)(context, builder, arguments[0])
+        index = [
+            context.cast(builder, value, kind, types.intp)
+            for value, kind in zip(arguments[1:], signature.args[1:], strict=True)
+        ]
+        element = cgutils.get_item_pointer(  # type: ignore[no-untyped-call]
+            context, builder, array_type, view, index, wraparound=False
+        )
+        byte_pointer = ir.IntType(8).as_pointer()
+        integer = ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, integer, integer, integer])
+        hint = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            builder.module, function_type, "llvm.prefetch.p0"
+        )
+        for_reading, keep_near, data = integer(0), integer(3), integer(1)
+        builder.call(hint, [builder.bitcast(element, byte_pointer), for_reading, keep_near, data])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _borrow(typing_context, array):  # type: ignore[no-untyped-def]
+    signature = array(array)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        view.meminfo = ir.Constant(view.meminfo.type, None)
+        view.parent = ir.Constant(view.parent.type, None)
+        return view._getvalue()
+
+    return signature, generate
+
+
+prefetch: Any = _prefetch
+"""`prefetch(array, row, column)`: that element is used soon. Only a hint: never faults, changes nothing."""
+
+borrow: Any = _borrow
+"""`borrow(array)`: the same memory, without reference counts.
+
+A kernel that hands a counted array to a small function pays two atomic operations each time, dozens
+for one id. Only for arrays that the kernel's caller keeps alive, and never to be returned.
+"""

@@ -1,0 +1,90 @@
+"""The arrays behind a table, and the counters that its kernels keep."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.memory import reserve
+from embeddings.spec import TableSpec
+
+LANES = 5
+"""Entries of an index bucket: 5 × (8-byte key + 4-byte slot) and 4 spare bytes are one cache line."""
+
+LOAD_MAX = 0.7
+"""Fullness at which the index splits a bucket for every few insertions; at 0.8 it grows half as fast."""
+
+# Positions in Store.state.
+BASE = 0  # index: buckets at the last doubling
+SPLIT = 1  # index: buckets split since; there are BASE + SPLIT buckets
+LIVE = 2  # rows in use
+HIGH = 3  # slots ever used: the arena is used below this
+FREE_HEAD = 4  # free slots are free[FREE_HEAD:FREE_TAIL], positions modulo its length
+FREE_TAIL = 5
+TOUCHED = 6  # slots in `touched`
+SWEEP = 7  # the slot at which the expiry sweep goes on
+INSERTED = 8
+REFUSED = 9  # sightings not admitted yet
+FULL = 10  # sightings refused because the table is full
+EXPIRED = 11
+DELETED = 12
+CHANGED_LINES = 13  # lines in `changed`
+STATE_SIZE = 16
+
+# Bits of Store.flags.
+IN_USE = 1  # the slot holds a live row
+DIRTY = 2  # written since the last drain
+LISTED = 4  # its number is in `touched`
+
+
+class Store(NamedTuple):
+    """All arrays of one table. R is rows_max, W a row's width, B buckets, A lines of the admission filter."""
+
+    keys: npt.NDArray[np.uint64]  # (B, 8), a bucket's keys are columns 0..4
+    entries: npt.NDArray[np.uint32]  # (B, 16), the same memory: columns 10..14 are slot + 1, 0 where empty
+    rows: npt.NDArray[np.float32]  # (R, W)
+    bits: npt.NDArray[np.uint32]  # (R, W), the same memory
+    slot_key: npt.NDArray[np.uint64]  # (R,)
+    flags: npt.NDArray[np.uint8]  # (R,)
+    touched: npt.NDArray[np.uint32]  # (R,), slots written since the last drain, each once
+    free: npt.NDArray[np.uint32]  # (R,), a ring of slots to use again
+    template: npt.NDArray[np.float32]  # (W,), what a new row starts from
+    sightings: npt.NDArray[np.uint64]  # (A, 8), the admission filter
+    line_changed: npt.NDArray[np.uint8]  # (A,), 1 where the line's number is in `changed`
+    changed: npt.NDArray[np.uint32]  # (A,), filter lines written since the last drain, each once
+    path: npt.NDArray[np.int64]  # (., 3), scratch of an insertion
+    state: npt.NDArray[np.int64]  # (STATE_SIZE,)
+
+
+def _power_of_two(n: float) -> int:
+    """The least power of two that is at least n."""
+    return 1 << max(0, int(np.ceil(np.log2(max(n, 1.0)))))
+
+
+def make_store(spec: TableSpec) -> Store:
+    """An empty store; reserves address space for `rows_max` rows, takes memory for few."""
+    rows = reserve((spec.rows_max, spec.width), np.float32)
+    # Twice what a full table needs: room to split on when a bucket and its alternatives are full.
+    buckets_max = max(2 * _power_of_two(spec.rows_max / (LANES * LOAD_MAX)), 16)
+    keys = reserve((buckets_max, 8), np.uint64)
+    template = np.zeros(spec.width, dtype=np.float32)
+    template[spec.dim : spec.extra_column] = spec.initial_accumulator
+    lines = _power_of_two(spec.admission_capacity / 8) if spec.admit_after > 1 else 1
+    state = np.zeros(STATE_SIZE, dtype=np.int64)
+    state[BASE] = min(max(_power_of_two(spec.capacity_initial / (LANES * LOAD_MAX)), 8), buckets_max)
+    return Store(
+        keys=keys,
+        entries=keys.view(np.uint32),
+        rows=rows,
+        bits=rows.view(np.uint32),
+        slot_key=reserve((spec.rows_max,), np.uint64),
+        flags=reserve((spec.rows_max,), np.uint8),
+        touched=reserve((spec.rows_max,), np.uint32),
+        free=reserve((spec.rows_max,), np.uint32),
+        template=template,
+        sightings=reserve((lines, 8), np.uint64),
+        line_changed=np.zeros(lines, dtype=np.uint8),
+        changed=np.zeros(lines, dtype=np.uint32),
+        path=np.zeros((320, 3), dtype=np.int64),
+        state=state,
+    )

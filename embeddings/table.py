@@ -1,0 +1,451 @@
+"""The embedding table: from 64-bit keys to rows of float32, in whole batches, on one thread.
+
+Two ids never share a row. Time is event time, in Unix seconds; a row that was last seen more than
+`ttl_s` before a sighting does not exist for it, whether or not a sweep has come by.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings import batches, kernels
+from embeddings.errors import TableError, TableInputError
+from embeddings.optimizers import STEPS
+from embeddings.spec import TableSpec
+from embeddings.store import (
+    BASE,
+    CHANGED_LINES,
+    DELETED,
+    EXPIRED,
+    FULL,
+    HIGH,
+    INSERTED,
+    LIVE,
+    REFUSED,
+    SPLIT,
+    TOUCHED,
+    make_store,
+)
+
+Keys = npt.NDArray[np.uint64]
+Slots = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+_INITS = {
+    "zeros": kernels.INIT_ZEROS,
+    "uniform": kernels.INIT_UNIFORM,
+    "normal": kernels.INIT_NORMAL,
+}
+_UINT32_MAX = (1 << 32) - 1
+
+_KERNEL: Final = ("C", "W")
+"""What every array is before a kernel sees it: numba compiles a read-only or strided one anew."""
+
+
+class Block(NamedTuple):
+    """The distinct ids of a batch: rows fetched once each, and how the batch's n ids refer to them."""
+
+    slots: Slots  # (m,), distinct; -1 (at most once, or once per id refused) where there is no row
+    inverse: npt.NDArray[np.int64]  # (n,), id i of the batch is number inverse[i]
+    vectors: Floats  # (m, dim), zeros where there is no row
+
+
+class Delta(NamedTuple):
+    """What changed since the last drain, each key once per list. Apply `deleted` first, then `touched`."""
+
+    touched: Keys
+    deleted: Keys
+
+
+class TableStats(NamedTuple):
+    """Counters since the table was made."""
+
+    rows: int
+    rows_max: int
+    bytes: int
+    inserted: int
+    refused: int  # sightings below admission
+    full: int  # sightings refused at rows_max
+    expired: int
+    deleted: int
+
+
+class Table:
+    """A collisionless, expirable embedding table. One caller at a time; calls release the GIL.
+
+    Slots name rows until the next `upsert`, `block`, `load`, `delete` or `expire`. Slots that an
+    `upsert` handed out stay harmless to read and to write even when their key is gone by then, until
+    the next one: what is written to them is forgotten.
+    """
+
+    def __init__(self, spec: TableSpec, *, track_delta: bool = True) -> None:
+        """An empty table.
+
+        Args:
+            spec: its settings.
+            track_delta: keep the keys of deleted rows for `drain_delta`; off for a table that nobody
+                drains, whose list would otherwise grow with every row that ever expired.
+        """
+        self.spec = spec
+        self._track_delta = track_delta
+        self._store = make_store(spec)
+        self._deleted: list[Keys] = []
+        self._scratch = np.zeros(1024, dtype=np.uint32)
+
+    @property
+    def width(self) -> int:
+        """Columns of a row."""
+        return self.spec.width
+
+    @property
+    def serving_slices(self) -> tuple[slice, ...]:
+        """The columns of a row that serving needs."""
+        return self.spec.serving_slices
+
+    @property
+    def rows(self) -> Floats:
+        """The arena, (rows_max, width) float32, indexed by slot; whoever writes to it calls `mark`."""
+        return self._store.rows
+
+    def __len__(self) -> int:
+        """Rows in use, those expired but not yet swept included."""
+        return int(self._store.state[LIVE])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use by rows, index, lists and filter (not the address space reserved)."""
+        state = self._store.state
+        per_slot = self.spec.width * 4 + 8 + 1 + 4 + 4
+        index = int(state[BASE] + state[SPLIT]) * 64
+        return int(state[HIGH]) * per_slot + index + self._store.sightings.nbytes
+
+    @property
+    def stats(self) -> TableStats:
+        """Counters for metrics."""
+        state = self._store.state
+        return TableStats(
+            rows=len(self),
+            rows_max=self.spec.rows_max,
+            bytes=self.nbytes,
+            inserted=int(state[INSERTED]),
+            refused=int(state[REFUSED]),
+            full=int(state[FULL]),
+            expired=int(state[EXPIRED]),
+            deleted=int(state[DELETED]),
+        )
+
+    # Keys to slots.
+
+    def upsert(self, keys: npt.ArrayLike, times: npt.ArrayLike) -> Slots:
+        """The slot of each sighting, making rows for new ids.
+
+        Sightings are taken one by one in order, so results do not depend on how a stream is cut into
+        batches. A new row starts with the sighting's time as last seen and a count of 0. Where the
+        table has a TTL, a sighting also renews last seen; `touch` does the rest.
+
+        Args:
+            keys: (n,) uint64, repeats welcome.
+            times: (n,) or one: Unix seconds of the sightings.
+
+        Returns:
+            (n,) int64; -1 where the id is not admitted yet, or the table is full.
+        """
+        key_array = self._keys(keys)
+        return self._upsert(key_array, self._times(times, len(key_array)))
+
+    def find(self, keys: npt.ArrayLike, now: npt.ArrayLike = 0) -> Slots:
+        """The slot of each key, (n,) int64, -1 where it has no row at `now` ((n,) or one). Never inserts."""
+        key_array = self._keys(keys)
+        slots = np.empty(len(key_array), dtype=np.int64)
+        times = self._times(now, len(key_array))
+        kernels.find(self._store, key_array, times, self.spec.ttl_s, self.spec.tick_s, slots)
+        return slots
+
+    def block(self, keys: npt.ArrayLike, times: npt.ArrayLike) -> Block:
+        """`upsert` and fetch the vectors of the distinct ids once: the fast way to learn from a batch."""
+        key_array = self._keys(keys)
+        time_array = self._times(times, len(key_array))
+        if self.spec.admit_after == 1 and self.spec.ttl_s == 0:
+            # Only an id's first sighting can matter: look up the distinct ones alone.
+            unique, first, inverse = self._distinct(key_array)
+            slots = self._upsert(unique, time_array[first])
+        else:
+            unique, _, inverse = self._distinct(self._upsert(key_array, time_array).view(np.uint64))
+            slots = unique.view(np.int64)
+        return Block(slots=slots, inverse=inverse, vectors=self.vectors(slots))
+
+    def spread(self, block: Block) -> Floats:
+        """A block's vectors for every id of the batch, (n, dim)."""
+        out = np.empty((len(block.inverse), block.vectors.shape[1]), dtype=np.float32)
+        batches.spread(block.vectors, block.inverse, out)
+        return out
+
+    # Slots to values.
+
+    def vectors(self, slots: Slots) -> Floats:
+        """The vectors at slots, (n, dim); zeros for -1."""
+        return self._gather(slots, 0, self.spec.dim)
+
+    def extras(self, slots: Slots) -> Floats:
+        """The caller's columns at slots, (n, extra); zeros for -1."""
+        return self._gather(slots, self.spec.extra_column, self.spec.extra)
+
+    def counts(self, slots: Slots) -> npt.NDArray[np.uint32]:
+        """The counts at slots, (n,); 0 for -1."""
+        return self._gather(slots, self.spec.seen_column + 1, 1).view(np.uint32)[:, 0]
+
+    def last_seen(self, slots: Slots) -> npt.NDArray[np.uint32]:
+        """When the rows at slots were last seen, (n,) Unix seconds; 0 for -1."""
+        return self._gather(slots, self.spec.seen_column, 1).view(np.uint32)[:, 0]
+
+    def set_extras(self, slots: Slots, values: npt.ArrayLike) -> None:
+        """Write the caller's columns, (n, extra); of a slot given twice the last stays."""
+        self._scatter(slots, self.spec.extra_column, self.spec.extra, values)
+
+    def set_vectors(self, slots: Slots, values: npt.ArrayLike) -> None:
+        """Write the vectors, (n, dim), not the optimizer's state; of a slot given twice the last stays."""
+        self._scatter(slots, 0, self.spec.dim, values)
+
+    def touch(self, slots: Slots, times: npt.ArrayLike, increments: npt.ArrayLike = 1) -> None:
+        """Last seen becomes the later of itself and `times`, the count grows; both (n,) or one."""
+        slots = self._slots(slots)
+        grow = self._uint32(increments, len(slots), "increments")
+        kernels.touch(self._store, slots, self._times(times, len(slots)), grow)
+
+    def mark(self, slots: Slots) -> None:
+        """Say that `rows` was written at slots, so that they are part of the next delta."""
+        kernels.mark_all(self._store, self._slots(slots))
+
+    # Learning.
+
+    def apply_gradients(self, slots: Slots, gradients: npt.ArrayLike) -> None:
+        """One optimizer step: gradients (n, dim) of a slot's repeats are summed first, then applied once."""
+        slots = self._slots(slots)
+        unique, _, inverse = self._distinct(slots.view(np.uint64))
+        self._step(unique.view(np.int64), inverse, gradients)
+
+    def apply_block(self, block: Block, gradients: npt.ArrayLike) -> None:
+        """As `apply_gradients`, for gradients (n, dim) of the ids of a block's batch."""
+        self._step(block.slots, block.inverse, gradients)
+
+    # Leaving.
+
+    def delete(self, keys: npt.ArrayLike) -> int:
+        """Take keys out; returns how many were there."""
+        key_array = self._keys(keys)
+        removed = np.empty(len(key_array), dtype=np.uint64)
+        return self._note_removed(removed, kernels.delete(self._store, key_array, removed))
+
+    def expire(self, now: int, budget: int = 4096) -> int:
+        """Free what has expired by `now` among the next `budget` slots; returns how many.
+
+        Bounded work, for now and then. It reclaims room; what `upsert` and `find` say is the same
+        without it, as long as `now` is not ahead of the sightings to come.
+        """
+        if self.spec.ttl_s == 0:
+            return 0
+        removed = np.empty(min(budget, int(self._store.state[HIGH])), dtype=np.uint64)
+        count = kernels.sweep(
+            self._store, np.int64(now), self.spec.ttl_s, self.spec.tick_s, np.int64(len(removed)), removed
+        )
+        return self._note_removed(removed, count)
+
+    # Deltas, checkpoints, state.
+
+    def drain_delta(self) -> Delta:
+        """The keys written and the keys deleted since the last drain.
+
+        A key that was deleted and then made again is in both lists.
+        """
+        touched = np.empty(int(self._store.state[TOUCHED]), dtype=np.uint64)
+        count = kernels.drain(self._store, touched)
+        deleted = np.unique(np.concatenate(self._deleted)) if self._deleted else np.empty(0, dtype=np.uint64)
+        self._deleted = []
+        return Delta(touched=touched[:count], deleted=deleted)
+
+    def export(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """Whole rows (n, width) with metadata, and which keys were there ((n,) bool; others are zeros)."""
+        key_array = self._keys(keys)
+        slots = np.empty(len(key_array), dtype=np.int64)
+        never = np.zeros(len(key_array), dtype=np.uint32)
+        kernels.find(self._store, key_array, never, 0, 0, slots)
+        return self._gather(slots, 0, self.width), slots >= 0
+
+    def export_serving(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """As `export`, but `serving_slices` only: rows for a table made from `spec.serving()`."""
+        rows, found = self.export(keys)
+        return np.concatenate([rows[:, part] for part in self.serving_slices], axis=1), found
+
+    def load(self, keys: npt.ArrayLike, rows: Floats) -> None:
+        """Put rows (n, width) back, bit for bit, past admission; a key that is there is overwritten.
+
+        Raises:
+            TableError: the table is full.
+        """
+        key_array = self._keys(keys)
+        array = np.require(rows, dtype=np.float32, requirements=_KERNEL)
+        if array.shape != (len(key_array), self.width):
+            raise TableInputError(
+                f"table {self.spec.name!r}: rows must have shape {(len(key_array), self.width)}, "
+                f"not {array.shape}; they may come from a table with another dim, optimizer or extra"
+            )
+        slots = np.empty(len(key_array), dtype=np.int64)
+        kernels.put(self._store, key_array, array.view(np.uint32), slots)
+        lost = int(np.count_nonzero(slots < 0))
+        if lost:
+            raise TableError(
+                f"table {self.spec.name!r}: {lost} rows too many for rows_max {self.spec.rows_max}: raise it"
+            )
+
+    def items(self, now: int | None = None) -> tuple[Keys, Slots]:
+        """Keys and slots of all rows that exist at `now` (default: all not swept yet), in slot order."""
+        slots = np.empty(len(self), dtype=np.int64)
+        ttl_s = self.spec.ttl_s if now is not None else 0
+        count = kernels.live(self._store, np.int64(now or 0), ttl_s, self.spec.tick_s, slots)
+        slots = slots[:count]
+        return self._store.slot_key[slots], slots
+
+    def digest(self, now: int) -> int:
+        """A 64-bit hash of every (key, row) that exists at `now`, whatever the order they came in."""
+        return int(kernels.digest(self._store, np.int64(now), self.spec.ttl_s, self.spec.tick_s))
+
+    def filter_state(self) -> bytes:
+        """The admission filter, whole; empty where every first sighting is admitted."""
+        return self._store.sightings.tobytes() if self.spec.admit_after > 1 else b""
+
+    def load_filter(self, state: bytes) -> None:
+        """Put a `filter_state` back."""
+        lines = self._store.sightings
+        expected = lines.nbytes if self.spec.admit_after > 1 else 0
+        if len(state) != expected:
+            raise TableInputError(
+                f"table {self.spec.name!r}: the admission filter's state has {len(state)} bytes, not "
+                f"{expected}; admission_capacity or admit_after has changed since it was saved"
+            )
+        if expected:
+            lines[:] = np.frombuffer(state, dtype=np.uint64).reshape(lines.shape)
+
+    def drain_filter(self) -> tuple[npt.NDArray[np.uint32], Keys]:
+        """The admission filter's lines written since the last drain: their numbers (m,) and words (m, 8)."""
+        state = self._store.state
+        numbers = self._store.changed[: int(state[CHANGED_LINES])].copy()
+        self._store.line_changed[numbers] = 0
+        state[CHANGED_LINES] = 0
+        return numbers, self._store.sightings[numbers]
+
+    def load_filter_lines(self, numbers: npt.NDArray[np.uint32], words: Keys) -> None:
+        """Put lines from `drain_filter` back."""
+        lines = self._store.sightings
+        if words.shape != (len(numbers), 8) or (len(numbers) and int(numbers.max()) >= len(lines)):
+            raise TableInputError(
+                f"table {self.spec.name!r}: these lines do not fit the admission filter of "
+                f"{len(lines)} lines; admission_capacity has changed since they were saved"
+            )
+        lines[numbers] = words
+
+    # Inside.
+
+    def _upsert(self, keys: Keys, times: npt.NDArray[np.uint32]) -> Slots:
+        spec = self.spec
+        slots = np.empty(len(keys), dtype=np.int64)
+        removed = np.empty(len(keys) if spec.ttl_s else 0, dtype=np.uint64)
+        count = kernels.upsert(
+            self._store,
+            keys,
+            times,
+            spec.ttl_s,
+            spec.tick_s,
+            spec.admit_after,
+            spec.admit_age_s,
+            spec.dim,
+            _INITS[spec.init],
+            float(spec.init_scale),
+            spec.seed,
+            slots,
+            removed,
+        )
+        self._note_removed(removed, count)
+        return slots
+
+    def _note_removed(self, removed: Keys, count: int) -> int:
+        if count and self._track_delta:
+            self._deleted.append(removed[:count].copy())
+        return count
+
+    def _distinct(self, keys: Keys) -> tuple[Keys, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        n = len(keys)
+        size = 1 << max(10, int(1.5 * n).bit_length())
+        if len(self._scratch) < size:
+            self._scratch = np.empty(size, dtype=np.uint32)
+        scratch = self._scratch[:size]
+        scratch[:] = 0
+        unique = np.empty(n, dtype=np.uint64)
+        first = np.empty(n, dtype=np.int64)
+        inverse = np.empty(n, dtype=np.int64)
+        count = batches.distinct(keys, scratch, unique, first, inverse)
+        return unique[:count], first[:count], inverse
+
+    def _step(self, slots: Slots, inverse: npt.NDArray[np.int64], gradients: npt.ArrayLike) -> None:
+        step = STEPS.get(self.spec.optimizer)
+        if step is None:
+            raise TableError(f"table {self.spec.name!r} has optimizer 'none': it serves and cannot learn")
+        values = self._values(gradients, len(inverse), self.spec.dim, "gradients")
+        sums = np.zeros((len(slots), self.spec.dim), dtype=np.float32)
+        batches.total(inverse, values, sums)
+        step(self._store, slots, sums, self.spec.dim, float(self.spec.learning_rate))
+
+    def _gather(self, slots: Slots, first: int, columns: int) -> Floats:
+        slots = self._slots(slots)
+        out = np.empty((len(slots), columns), dtype=np.uint32)
+        if columns:
+            kernels.gather(self._store.bits, slots, first, out)
+        return out.view(np.float32)
+
+    def _scatter(self, slots: Slots, first: int, columns: int, values: npt.ArrayLike) -> None:
+        slots = self._slots(slots)
+        array = self._values(values, len(slots), columns, "values")
+        kernels.scatter(self._store, slots, first, array.view(np.uint32))
+
+    def _keys(self, keys: npt.ArrayLike) -> Keys:
+        array = np.asarray(keys)
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise TableInputError(
+                f"table {self.spec.name!r}: keys must be integers of shape (n,), "
+                f"not {array.dtype} of shape {array.shape}"
+            )
+        return np.require(array, dtype=np.uint64, requirements=_KERNEL)
+
+    def _slots(self, slots: Slots) -> Slots:
+        array = np.require(slots, dtype=np.int64, requirements=_KERNEL)
+        if array.ndim != 1:
+            raise TableInputError(f"table {self.spec.name!r}: slots must be (n,), not {array.shape}")
+        if array.size and (array.max() >= self._store.state[HIGH] or array.min() < -1):
+            raise TableInputError(f"table {self.spec.name!r}: slots must come from this table")
+        return array
+
+    def _values(self, values: npt.ArrayLike, n: int, columns: int, what: str) -> Floats:
+        array = np.require(values, dtype=np.float32, requirements=_KERNEL)
+        if array.shape != (n, columns):
+            raise TableInputError(
+                f"table {self.spec.name!r}: {what} must have shape {(n, columns)}, not {array.shape}"
+            )
+        return array
+
+    def _times(self, times: npt.ArrayLike, n: int) -> npt.NDArray[np.uint32]:
+        return self._uint32(times, n, "times")
+
+    def _uint32(self, values: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.uint32]:
+        array = np.asarray(values)
+        if array.shape not in ((), (n,)):
+            raise TableInputError(f"table {self.spec.name!r}: {what} must be one or {n}, not {array.shape}")
+        if array.dtype != np.uint32:
+            if array.size and not (array.min() >= 0 and array.max() <= _UINT32_MAX):
+                raise TableInputError(
+                    f"table {self.spec.name!r}: {what} must be from 0 to {_UINT32_MAX} "
+                    "(whole seconds since 1970, not milliseconds)"
+                )
+            array = array.astype(np.uint32)
+        if array.ndim == 0:
+            return np.full(n, array, dtype=np.uint32)
+        return np.require(array, requirements=_KERNEL)

@@ -1,0 +1,295 @@
+"""The command line. Everything is imported when its command runs, so that `--help` answers at once.
+
+A `FreshetError` is printed as one line and exits with 2, Ctrl-C exits with 130, SIGTERM stops a role
+cleanly with 0. Any other exception is a defect of Freshet and keeps its traceback.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from freshet.config import Config
+
+DEFAULT_FILE = "freshet.toml"
+EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+
+_EPILOG = """\
+examples:
+  freshet demo                                    watch a model learn a click stream, in two minutes
+  freshet replay --data ratings/ --report r.json  what would the model have predicted, event by event?
+  freshet up --config freshet.toml                joiner, learner and server on this machine
+  curl localhost:8470/v1/score -d '{"context":{"user":1},"candidates":[{"item":7},{"item":9}]}'
+
+`freshet COMMAND --help` has examples of each command.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has gone: `freshet inspect ... | head`
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        from ground import FreshetError
+
+        if not isinstance(error, FreshetError):
+            raise
+        print(f"freshet: {error}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="freshet",
+        description="Real-time learning for click-through-rate and ranking models: "
+        "events in, fresh corrected predictions out.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_roles(commands)
+    _add_produce(commands)
+    _add_replay(commands)
+    _add_inspect(commands)
+    _add(
+        commands,
+        "warmup",
+        _warmup,
+        "compile all kernels now, once, instead of at the first start",
+        "freshet warmup",
+    )
+    return parser
+
+
+def _version() -> str:
+    from freshet import __version__
+
+    return f"freshet {__version__}"
+
+
+def _add(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], help_: str, example: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help_,
+        description=help_[0].upper() + help_[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in example.splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser, default: str | None = DEFAULT_FILE) -> None:
+    parser.add_argument(
+        "--config", "-c", metavar="FILE", default=default, help=f"config file ({DEFAULT_FILE})"
+    )
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
+        help="change one setting, for example --set learner.deep=none; may be given again",
+    )  # fmt: skip
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _add(
+        commands, "demo", _demo, "play a click stream against the whole system and watch it learn",
+        "freshet demo\nfreshet demo --seconds 30 --report demo.html\n"
+        "freshet demo --data ratings/ --keep demo/",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=_positive, default=110.0, metavar="S", help="how long to play (110)"
+    )
+    parser.add_argument(
+        "--data", metavar="PATH", help="replay real ratings (MovieTweetings) instead of the simulator"
+    )
+    parser.add_argument(
+        "--report", metavar="FILE", default="freshet-demo-report.html", help="where the report goes"
+    )
+    parser.add_argument(
+        "--keep", metavar="DIR", help="keep config, log and state there (else they are removed)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the simulated world (0)")
+
+
+def _add_roles(commands: Any) -> None:
+    for name, run, help_ in (
+        ("up", _up, "run joiner, learner and server on this machine; Ctrl-C stops all three"),
+        ("join", _role, "run the joiner: events in, examples out"),
+        ("learn", _role, "run the learner: examples in, updates of the model out"),
+        ("serve", _role, "run a server: answers requests from a live copy of the model"),
+    ):
+        example = f"freshet {name} --config freshet.toml"
+        if name in ("up", "serve"):
+            example += f"\nfreshet {name} --set server.port=9000"
+        parser = _add(commands, name, run, help_, example)
+        parser.set_defaults(role=name)
+        _add_config(parser)
+        # For whoever starts a role as a child: it stops when that process is gone.
+        parser.add_argument("--with-parent", type=int, metavar="PID", default=0, help=argparse.SUPPRESS)
+
+
+def _add_produce(commands: Any) -> None:
+    parser = _add(
+        commands, "produce", _produce, "send a file's events to the log",
+        "freshet produce clicks.csv                  one labelled example per line, columns as in [data]\n"
+        "freshet produce events.jsonl --events       impressions and actions as they are\n"
+        "freshet produce clicks.parquet --rate 500   500 events a second",
+    )  # fmt: skip
+    parser.add_argument("file", metavar="FILE", help="CSV, JSON Lines, Parquet, or a folder of ratings")
+    _add_config(parser)
+    parser.add_argument("--events", action="store_true", help="the lines are impressions and actions (JSON)")
+    parser.add_argument("--rate", type=_positive, metavar="N", help="events per second at most")
+    parser.add_argument("--limit", type=_count, metavar="N", help="stop after so many events")
+    parser.add_argument(
+        "--producer", metavar="NAME",
+        help="name under which events are counted; sending again under the same name is dropped as a repeat",
+    )  # fmt: skip
+
+
+def _add_replay(commands: Any) -> None:
+    parser = _add(
+        commands, "replay", _replay,
+        "learn from a file or a log range, each request predicted before it is learnt",
+        "freshet replay --data ratings/ --report r.json\n"
+        "freshet replay --config freshet.toml --data clicks.csv --report r.json --html r.html\n"
+        "freshet replay --data clicks.csv --set learner.deep=none --report -   is the deep part worth it?\n"
+        "freshet replay --data clicks.csv --freeze-after 50000 --report -      is the error memory?\n"
+        "freshet replay --data sqlite:.freshet/log.db --from 2026-01-01 --report r.json\n"
+        "freshet replay --data sqlite:.freshet/log.db --journal .freshet/learn --report r.json",
+    )  # fmt: skip
+    _add_config(parser, default=None)
+    parser.add_argument(
+        "--data", metavar="PATH|URL", help="data file or folder, or a log's URL (the config's log)"
+    )
+    parser.add_argument(
+        "--from", dest="begin", metavar="TIME", help="event time, ISO 8601 or Unix seconds, inclusive"
+    )
+    parser.add_argument("--to", dest="end", metavar="TIME", help="event time, exclusive")
+    parser.add_argument("--limit", type=_count, metavar="N", help="stop after so many requests")
+    parser.add_argument("--report", metavar="FILE", default="-", help="JSON report; - prints it (-)")
+    parser.add_argument("--html", metavar="FILE", help="the report as a page with plots")
+    parser.add_argument(
+        "--shuffle-labels", type=int, metavar="SEED",
+        help="permute all labels: every AUC must come out at 0.50, or something leaks",
+    )  # fmt: skip
+    parser.add_argument(
+        "--freeze-after", type=_count, metavar="N",
+        help="the base stops learning after N requests and only the error memory goes on",
+    )  # fmt: skip
+    parser.add_argument(
+        "--journal", metavar="STATE", help="follow a live learner's journal, to its very state"
+    )
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = _add(
+        commands, "inspect", _inspect, "say what a role's state holds",
+        "freshet inspect .freshet/learn\nfreshet inspect .freshet/join --json",
+    )  # fmt: skip
+    parser.add_argument("state", metavar="STATE", help="a role's state folder")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number over 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number over 0")
+    return value
+
+
+def _load(arguments: argparse.Namespace) -> "Config":
+    from freshet.config import load_config
+
+    return load_config(arguments.config, arguments.overrides)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from freshet.demo import run_demo
+
+    return run_demo(
+        seconds=arguments.seconds,
+        data=Path(arguments.data) if arguments.data else None,
+        report=Path(arguments.report),
+        keep=Path(arguments.keep) if arguments.keep else None,
+        seed=arguments.seed,
+    )
+
+
+def _role(arguments: argparse.Namespace) -> int:
+    from freshet.process import Stop
+
+    with Stop(arguments.with_parent) as stop:
+        from freshet import roles
+
+        roles.RUN[arguments.role](_load(arguments), stop.event)
+    return stop.status
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from freshet.process import Stop
+
+    with Stop(arguments.with_parent) as stop:
+        from freshet.up import run_up
+
+        run_up(_load(arguments), arguments.config, arguments.overrides, stop.event)
+    return stop.status
+
+
+def _produce(arguments: argparse.Namespace) -> None:
+    from freshet.produce import produce
+
+    produce(
+        _load(arguments),
+        Path(arguments.file),
+        events=arguments.events,
+        rate=arguments.rate,
+        limit=arguments.limit,
+        producer=arguments.producer,
+    )
+
+
+def _replay(arguments: argparse.Namespace) -> None:
+    from freshet.replay import run_replay
+    from freshet.tape import ReplayOptions
+
+    options = ReplayOptions(
+        data=arguments.data,
+        begin=arguments.begin,
+        end=arguments.end,
+        limit=arguments.limit,
+        shuffle_labels=arguments.shuffle_labels,
+        freeze_after=arguments.freeze_after,
+        journal=arguments.journal,
+    )
+    html = Path(arguments.html) if arguments.html else None
+    run_replay(arguments.config, arguments.overrides, options, arguments.report, html)
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from freshet.inspect import inspect_state
+
+    inspect_state(Path(arguments.state), as_json=arguments.json)
+
+
+def _warmup(arguments: argparse.Namespace) -> None:
+    from freshet.warmup import warm_up
+
+    warm_up(always=True)

@@ -1,0 +1,289 @@
+"""The config: one TOML file, checked strictly, whose sections are the settings of the packages.
+
+    log = "sqlite:.freshet/log.db"      # relative paths start at the file's own folder
+    state = ".freshet"
+
+    [features.user]
+    kind = "id"
+
+An unknown key, a value of the wrong kind and a value out of range are each a `ConfigError` that names
+the file, the key and what was expected.
+"""
+
+import difflib
+import hashlib
+import math
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from error_memory import MemorySettings
+from freshet.errors import ConfigError
+from ground import FreshetError
+from learner.features import FeatureSpec
+from learner.settings import LearnerSettings
+from serving.settings import ServerSettings
+from stream.joiner import JoinSettings
+from stream.log import PARTITIONS_MAX, LogSettings
+from stream.runner import RunnerSettings
+from stream.sources import DataSettings
+
+DEFAULT_FILE = "freshet.toml"
+
+
+class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [stream]: how the log is laid out and read."""
+
+    partitions: int = 1  # of topics events and examples; fixed once they exist
+    log: LogSettings = LogSettings()
+    runner: RunnerSettings = RunnerSettings()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.partitions <= PARTITIONS_MAX:
+            raise ValueError(f"partitions must be 1 to {PARTITIONS_MAX}")
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be configured; every section is the settings of the part it is named for."""
+
+    log: str = "sqlite:.freshet/log.db"
+    state: str = ".freshet"  # each role keeps its own in a folder below
+    stream: StreamSettings = StreamSettings()
+    join: JoinSettings = JoinSettings()
+    features: dict[str, FeatureSpec] = {}
+    learner: LearnerSettings = LearnerSettings()
+    memory: MemorySettings = MemorySettings()
+    server: ServerSettings = ServerSettings()
+    data: DataSettings = DataSettings()
+
+    def state_of(self, role: str) -> Path:
+        """The folder of one role's state."""
+        return Path(self.state) / role
+
+    def digest(self) -> str:
+        """A hash of what decides what is learnt: every section but where things lie and listen."""
+        told = {f: getattr(self, f) for f in ("join", "features", "learner", "memory", "data")}
+        return hashlib.blake2b(msgspec.json.encode(told, order="sorted"), digest_size=8).hexdigest()
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a config file.
+
+    Args:
+        path: the TOML file.
+        overrides: "section.key=value" each, the value written as in TOML (a bare word is a string).
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a key or value is not what it must be.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{file}: there is no such config file; name one with --config, or begin with docs/config.md"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: the config cannot be read: {error}") from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: this is not TOML: {error}") from None
+    return resolve(parse_config(table, str(file), overrides), file.resolve().parent)
+
+
+def parse_config(table: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
+    """Check a config given as plain tables; `source` is what error messages call it.
+
+    Raises:
+        ConfigError: naming the key and what was expected.
+    """
+    whole = _copy(table)
+    for override in overrides:
+        _set(whole, override)
+    return _build(Config, whole, source, ())
+
+
+def resolve(config: Config, folder: Path) -> Config:
+    """The same config with `log` and `state` made absolute, starting at `folder`."""
+    log = config.log
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", log)
+    if scheme is None:
+        log = str(folder / log)
+    elif scheme[0].lower() == "sqlite:":
+        path = log[len("sqlite:") :]
+        log = f"sqlite:{folder / (path[2:] if path.startswith('//') else path)}"
+    return msgspec.structs.replace(config, log=log, state=str(folder / config.state))
+
+
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """A config with some "section.key=value" changed.
+
+    Raises:
+        ConfigError: naming the key and what was expected.
+    """
+    if not overrides:
+        return config
+    return parse_config(msgspec.to_builtins(config), "--set", overrides)
+
+
+_MOVIES: dict[str, Any] = {
+    "features": {
+        "user": {"kind": "id"},
+        "movie": {"kind": "id"},
+        "genres": {"kind": "ids"},
+        "hour": {"kind": "hour"},
+    },
+    "learner": {"group_by": "user"},
+}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "movietweetings": {**_MOVIES, "data": {"format": "movietweetings"}},
+    "movielens": {**_MOVIES, "data": {"format": "movielens"}},
+    "simulator": {
+        "features": {
+            "user": {"kind": "id"},
+            "item": {"kind": "id"},
+            "segment": {"kind": "id"},
+            "category": {"kind": "id"},
+            "age": {"kind": "id"},
+            "device": {"kind": "id"},
+            "hour": {"kind": "hour"},
+        },
+        "learner": {"group_by": "user"},
+    },
+}
+
+
+def default_config(data: str) -> Config:
+    """The config for a known kind of data: movietweetings, movielens or simulator.
+
+    Raises:
+        ConfigError: the kind is unknown.
+    """
+    if data not in _DEFAULTS:
+        raise ConfigError(f"no config is built in for {data!r}; known: {', '.join(_DEFAULTS)}")
+    return parse_config(_DEFAULTS[data], f"built-in config {data}")
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def _build(kind: type[S], table: Mapping[str, Any], source: str, path: tuple[str, ...]) -> S:
+    """One settings value from one table, checked key by key so that a message can name the key."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    given: dict[str, Any] = {}
+    for name, value in table.items():
+        here = (*path, name)
+        if name not in fields:
+            raise ConfigError(f"{source}: key {_dotted(here)} is unknown{_suggest(here, kind)}")
+        given[name] = _value(fields[name].type, value, source, here)
+    try:
+        return kind(**given)
+    except (ValueError, TypeError, FreshetError) as error:
+        where = f"section [{_dotted(path)}]" if path else "the config"
+        raise ConfigError(f"{source}: {where}: {error}") from None
+
+
+def _value(kind: Any, value: Any, source: str, path: tuple[str, ...]) -> Any:
+    struct = _struct(kind)
+    if struct is not None:
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{source}: key {_dotted(path)} is {_kind(value)}; expected a table, [{_dotted(path)}]"
+            )
+        return _build(struct, value, source, path)
+    entry = _struct(typing.get_args(kind)[1]) if typing.get_origin(kind) is dict else None
+    if entry is not None:
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{source}: key {_dotted(path)} is {_kind(value)}; expected tables, [{_dotted(path)}.NAME]"
+            )
+        return {name: _value(entry, part, source, (*path, name)) for name, part in value.items()}
+    if any(not math.isfinite(number) for number in _floats(value)):
+        raise ConfigError(f"{source}: key {_dotted(path)}: expected a finite number")
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        detail = re.sub(r" - at `\$(.*)`$", lambda m: f" at {m[1].lstrip('.')}", str(error))
+        detail = detail.replace("Expected", "expected", 1).replace("`object`", "a table")
+        raise ConfigError(f"{source}: key {_dotted(path)}: {detail}") from None
+
+
+def _struct(kind: Any) -> type[msgspec.Struct] | None:
+    """The settings class that a field's type is, or is when it is not None."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kinds = [k for k in typing.get_args(kind) if k is not type(None)]
+        kind = kinds[0] if len(kinds) == 1 else None
+    return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+
+
+def _suggest(path: tuple[str, ...], kind: type[msgspec.Struct]) -> str:
+    """What may have been meant: a key close by name in this section, or of this name in another."""
+    *section, name = path
+    near = difflib.get_close_matches(name, [f.name for f in msgspec.structs.fields(kind)], 1, 0.6)
+    if near:
+        return f"; did you mean {_dotted((*section, near[0]))}?"
+    everywhere = list(_all_keys(Config, ()))
+    leaves = [key[-1] for key in everywhere]
+    for leaf in [name] * (name in leaves) or difflib.get_close_matches(name, leaves, 1, 0.8):
+        return f"; did you mean {_dotted(everywhere[leaves.index(leaf)])}?"
+    names = ", ".join(f.name for f in msgspec.structs.fields(kind))
+    return f"; known in {f'[{_dotted(tuple(section))}]' if section else 'the config'}: {names}"
+
+
+def _all_keys(kind: type[msgspec.Struct], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for field in msgspec.structs.fields(kind):
+        here = (*path, field.name)
+        yield here
+        struct = _struct(field.type)
+        entry = _struct(typing.get_args(field.type)[1]) if typing.get_origin(field.type) is dict else None
+        if struct is not None:
+            yield from _all_keys(struct, here)
+        elif entry is not None:
+            yield from _all_keys(entry, (*here, "NAME"))
+
+
+def _set(table: dict[str, Any], override: str) -> None:
+    """Put one "section.key=value" into plain tables."""
+    key, sign, text = override.partition("=")
+    path = key.strip().split(".")
+    if not sign or not all(path):
+        raise ConfigError(f"--set {override}: expected section.key=value, for example learner.deep=none")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for name in path[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: {name} is a value, not a section")
+    table[path[-1]] = value
+
+
+def _copy(value: Any) -> Any:
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _floats(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _floats(item)
+    elif isinstance(value, Mapping):
+        yield from _floats(list(value.values()))
+
+
+def _dotted(path: Sequence[str]) -> str:
+    return ".".join(path)
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "an integer", float: "a number", str: "text", list: "a list"}
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,26 @@
+"""What can go wrong at Freshet's face, named by cause.
+
+FreshetError
+├── ConfigError     the config file: missing, malformed, an unknown key, a value of the wrong kind
+├── ReplayError     what was asked to be replayed cannot be: an empty range, a journal without its records
+├── ProduceError    a file's events cannot be sent
+└── RoleError       a role of `freshet up` stopped and cannot be started again
+"""
+
+from ground import FreshetError
+
+
+class ConfigError(FreshetError):
+    """The config cannot be used; the message names the file, the key and what was expected."""
+
+
+class ReplayError(FreshetError):
+    """There is nothing to replay, or not all of it is there any more."""
+
+
+class ProduceError(FreshetError):
+    """The events of a file cannot be sent to the log."""
+
+
+class RoleError(FreshetError):
+    """A role stopped and cannot be started again; its own last words are in its output."""

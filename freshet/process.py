@@ -1,0 +1,94 @@
+"""A role as a process: how it is told to stop, and what it says.
+
+SIGTERM and Ctrl-C set an event that the role's loop watches; a second Ctrl-C does not wait. A role
+started as a child stops when its parent is gone, however that went.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Self
+
+PARENT_EVERY_S = 0.5
+STOP_S_MAX = 15.0
+"""How long a role whose parent is gone may take to stop by itself."""
+
+
+class Stop:
+    """Turns signals into `event`, for the time of a `with`.
+
+    Args:
+        parent: stop when the parent is not this process any more; 0: do not look.
+    """
+
+    def __init__(self, parent: int = 0) -> None:
+        self.event = threading.Event()
+        self.status = 0
+        self._parent = parent
+        self._before: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._on_signal)
+        if self._parent:
+            threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.event.set()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self.event.is_set():
+                raise KeyboardInterrupt
+            self.status = 130
+        self.event.set()
+
+    def _watch_parent(self) -> None:
+        while not self.event.wait(PARENT_EVERY_S):
+            if os.getppid() != self._parent:
+                self.event.set()
+                time.sleep(STOP_S_MAX)
+                os._exit(1)
+
+
+class Voice:
+    """What a role says: `ROLE: ready ...` on stdout once, and lines of log on stderr.
+
+    On a terminal a line is for people, else it is one JSON object.
+    """
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self._for_people = sys.stderr.isatty()
+
+    def ready(self, detail: str = "") -> None:
+        """Tell that the role is at work; whoever started it may wait for this line."""
+        print(f"{self.role}: ready{' ' + detail if detail else ''}", flush=True)
+
+    def log(self, event: str, level: str = "info", **fields: object) -> None:
+        """One line of log."""
+        if self._for_people:
+            told = " ".join(f"{name}={short(value)}" for name, value in fields.items())
+            line = f"{time.strftime('%H:%M:%S')} {self.role:<6}{event} {told}"
+        else:
+            told_all = {"time": round(time.time(), 3), "level": level, "role": self.role, "event": event}
+            line = json.dumps({**told_all, **fields}, default=str)
+        print(line, file=sys.stderr, flush=True)
+
+
+def short(value: object) -> str:
+    """A value for people: numbers with thousands separated and few digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    )

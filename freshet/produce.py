@@ -1,0 +1,129 @@
+"""`freshet produce`: a file's events into the log.
+
+Each event carries the producer's name and its number in the file, so sending a file again (after a
+Ctrl-C, say) does no harm: the joiner drops what it has already taken from that producer.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import xxhash
+
+from freshet.config import Config
+from freshet.errors import ProduceError
+from freshet.roles import open_topics
+from stream.errors import RecordError
+from stream.log import EVENTS, Outgoing
+from stream.records import REQUEST_ID_MAX, Action, Decoder, Example, Impression, encode
+from stream.sources import read_examples
+
+BATCH = 1000
+TELL_EVERY_S = 2.0
+
+Event = Impression | Action
+
+
+def produce(
+    config: Config,
+    file: Path,
+    *,
+    events: bool = False,
+    rate: float | None = None,
+    limit: int | None = None,
+    producer: str | None = None,
+) -> int:
+    """Append a file's events to topic `events`; returns how many.
+
+    Args:
+        file: data as [data] says, one labelled candidate a line; or with `events` JSON Lines of
+            impressions and actions.
+        rate: events per second at most.
+        limit: stop after so many.
+        producer: the name that they are numbered under; by default made from the file's name and size.
+
+    Raises:
+        FreshetError: the file or the log cannot be used.
+    """
+    name = producer_name(file) if producer is None else producer
+    source = _read_events(file, config.data.skip_bad) if events else _as_events(config, file, name)
+    source = islice(source, limit)
+    began = told = time.monotonic()
+    sent = 0
+    log = open_topics(config)
+    try:
+        size = BATCH if rate is None else max(1, min(BATCH, int(rate / 20)))
+        while batch := list(islice(source, size)):
+            log.append(
+                EVENTS,
+                [
+                    Outgoing(key=event.request_id.encode(), value=encode(event), producer=name, seq=sent + i)
+                    for i, event in enumerate(batch)
+                ],
+            )
+            sent += len(batch)
+            now = time.monotonic()
+            if now - told >= TELL_EVERY_S:
+                told = now
+                print(f"{sent:,} events, {sent / (now - began):,.0f}/s", file=sys.stderr, flush=True)
+            if rate is not None:
+                time.sleep(max(began + sent / rate - time.monotonic(), 0.0))
+    finally:
+        log.close()
+    if sent == 0:
+        raise ProduceError(f"{file}: there are no events in it")
+    seconds = max(time.monotonic() - began, 1e-9)
+    print(f"sent {sent:,} events to {config.log} in {seconds:.1f} s, as producer {name!r}", file=sys.stderr)
+    return sent
+
+
+def producer_name(file: Path) -> str:
+    """A name that the same file has every time, and another file does not.
+
+    Raises:
+        ProduceError: there is no such file.
+    """
+    try:
+        size = sum(part.stat().st_size for part in ([file] if file.is_file() else sorted(file.iterdir())))
+    except OSError as error:
+        raise ProduceError(f"{file}: cannot be read: {error.strerror}") from None
+    mark = xxhash.xxh3_64_hexdigest(f"{file.resolve()} {size}".encode())[:8]
+    return f"{file.name[:64]}-{mark}"
+
+
+def _as_events(config: Config, file: Path, name: str) -> Iterator[Event]:
+    for example in read_examples(file, config.data):
+        yield _impression(example, name)
+
+
+def _impression(example: Example, name: str) -> Impression:
+    # A file's ids are often line numbers: without the name two files' requests would be taken for one.
+    return Impression(
+        request_id=f"{name}/{example.request_id}"[-REQUEST_ID_MAX:],
+        time=example.time,
+        candidates=example.candidates,
+        context=example.context,
+        labels=example.labels,
+    )
+
+
+def _read_events(file: Path, skip_bad: bool) -> Iterator[Event]:
+    decode = Decoder(Impression, Action).decode
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    event: Event = decode(line.strip())
+                except RecordError as error:
+                    if skip_bad:
+                        continue
+                    raise ProduceError(
+                        f"{file}:{number}: {error}; mend it, or set data.skip_bad = true to leave it out"
+                    ) from None
+                yield event
+    except OSError as error:
+        raise ProduceError(f"{file}: cannot be read: {error.strerror}") from None

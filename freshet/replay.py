@@ -1,0 +1,368 @@
+"""Replay: the live loop with a file or a log range as its source.
+
+Every request is predicted before any of it is learnt, by the same code that learns live, so every
+figure in the report is out of sample. Base and corrected predictions are scored side by side.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from error_memory import ErrorMemory, make_memory
+from freshet.config import Config
+from freshet.errors import ReplayError
+from freshet.tape import ReplayOptions, Tape, open_tape, replay_config, shuffle_labels
+from freshet.warmup import warm_up
+from ground import FreshetError
+from learner.learner import Learner
+from learner.metrics import Summary, summarize
+from learner.trainer import Learnt
+from stream.records import Example, encode
+from stream.state import RoleState
+
+CHUNK_REQUESTS = 512
+ADVANCE_REQUESTS = 64
+"""How far a live replica's weights are behind, in requests: after so many the error memory is told that
+the base has learnt them."""
+RECLAIM_REQUESTS = 20_000
+RECLAIM_SLOTS = 100_000
+
+Floats = npt.NDArray[np.float64]
+
+
+class Scored:
+    """Predictions and labels of a replay, in order; 40 bytes a candidate."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Floats, Floats, Floats, npt.NDArray[np.uint64], Floats]] = []
+
+    def add(
+        self, base: Floats, corrected: Floats, y: Floats, group: npt.NDArray[np.uint64], at: Floats
+    ) -> None:
+        """Take n candidates: base and corrected predictions, labels, users, event times, each (n,)."""
+        self._parts.append((base, corrected, y, group, at))
+
+    def summaries(self, window: int) -> dict[str, Any]:
+        """Figures of base and corrected: overall, of the last half, and over windows of candidates."""
+        base, corrected, y, group, at = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        n = len(y)
+
+        def both(part: slice) -> dict[str, Summary]:
+            return {
+                "base": summarize(base[part], y[part], group[part]),
+                "corrected": summarize(corrected[part], y[part], group[part]),
+            }
+
+        overall, last_half = both(slice(0, n)), both(slice(n // 2, n))
+        windows = [
+            {
+                "from_time": float(at[first]),
+                "to_time": float(at[min(first + window, n) - 1]),
+                **both(slice(first, first + window)),
+            }
+            for first in range(0, n, window)
+        ]
+        told: dict[str, Any] = {
+            name: {"overall": overall[name], "last_half": last_half[name]} for name in overall
+        }
+        told["windows"] = windows
+        return told
+
+
+class Replay:
+    """One pass over a tape."""
+
+    def __init__(self, config: Config, freeze_after: int | None = None) -> None:
+        self.learner = Learner(config.features, config.learner)
+        self.memory: ErrorMemory = make_memory(config.memory, self.learner.model.memory_columns)
+        self.scored = Scored()
+        self.requests = 0
+        self.refused = 0  # examples that do not fit the schema
+        self.memory_s = 0.0
+        self._freeze_after = freeze_after
+        self._frozen = False
+        self._position = 0  # of the next request that the memory sees
+        self._advanced = 0
+        self._reclaimed = 0
+
+    def take(self, examples: Sequence[Example], strict: bool) -> None:
+        """Predict, score and learn.
+
+        Raises:
+            FeatureError: with `strict`, an example does not fit the schema.
+        """
+        if self._freeze_after is not None and self.requests + len(examples) > self._freeze_after:
+            last = max(self._freeze_after - self.requests, 0)
+            self._learn(examples[:last], strict)
+            self._freeze()
+            self._answer(examples[last:], strict)
+        else:
+            self._learn(examples, strict)
+
+    def finish(self) -> str:
+        """The hash of the state that was reached; then the requests still waiting are scored too."""
+        digest = self.learner.digest()
+        for learnt in self.learner.finish():
+            self._observe(learnt)
+        return digest
+
+    def _learn(self, examples: Sequence[Example], strict: bool) -> None:
+        if not examples:
+            return
+        self.requests += len(examples)
+        try:
+            done = self.learner.learn(examples)
+        except FreshetError:
+            if strict:
+                raise
+            done = self.learner.learn(self._fitting(examples))
+        for learnt in done:
+            self._observe(learnt)
+        if self.requests - self._reclaimed >= RECLAIM_REQUESTS:
+            self._reclaimed = self.requests
+            self._reclaim()
+
+    def _observe(self, learnt: Learnt) -> None:
+        began = time.perf_counter()
+        n = len(learnt.requests) - 1
+        positions = np.arange(self._position, self._position + n, dtype=np.int64)
+        self._position += n
+        times = learnt.time[learnt.requests[:-1]]
+        corrected = self.memory.observe(learnt.rows, learnt.p, learnt.y, positions, learnt.requests, times)
+        if self._position - self._advanced >= ADVANCE_REQUESTS:
+            self._advanced = self._position
+            self.memory.set_priors(self.learner.model.memory_tau())
+            self.memory.advance(self._position - 1)
+        keep = ~learnt.late
+        self.scored.add(
+            learnt.p[keep], corrected[keep], learnt.y[keep], learnt.group[keep], learnt.time[keep]
+        )
+        self.memory_s += time.perf_counter() - began
+
+    def _freeze(self) -> None:
+        """From here on the base is as it is; the memory starts with the priors it has learnt."""
+        if self._frozen:
+            return
+        self._frozen = True
+        for learnt in self.learner.finish():
+            self._observe(learnt)
+        self.memory.set_priors(self.learner.model.memory_tau())
+        self.memory.advance(self._position - 1)
+
+    def _answer(self, examples: Sequence[Example], strict: bool) -> None:
+        """Predict with the frozen base, and show the labels to the memory alone."""
+        self.requests += len(examples)
+        model = self.learner.model
+        if not strict:
+            examples = self._fitting(examples)
+        if not examples:
+            return
+        batch = model.encoder.encode(examples)
+        scores = model.score(batch)
+        per_request = np.diff(batch.requests)
+        y = np.array([label for example in examples for label in example.labels])
+        thinned = np.repeat([example.log_odds for example in examples], per_request)
+        base = 1.0 / (1.0 + np.exp(-(scores.z - thinned)))
+        n = len(examples)
+        positions = np.arange(self._position, self._position + n, dtype=np.int64)
+        self._position += n
+        corrected = self.memory.observe(scores.rows, base, y, positions, batch.requests, batch.times)
+        group = np.repeat(np.array([self._group(e) for e in examples], dtype=np.uint64), per_request)
+        self.scored.add(base, corrected, y, group, np.repeat(batch.times, per_request))
+
+    def _group(self, example: Example) -> int:
+        model = self.learner.model
+        ids = [name for name, spec in model.features.items() if spec.kind == "id"]
+        by = model.settings.group_by or (ids[0] if ids else "")
+        return model.encoder.group_key(example, by)
+
+    def _fitting(self, examples: Sequence[Example]) -> list[Example]:
+        fitting = []
+        for example in examples:
+            try:
+                self.learner.model.encoder.encode([example])
+            except FreshetError:
+                self.refused += 1
+            else:
+                fitting.append(example)
+        return fitting
+
+    def _reclaim(self) -> None:
+        """Do what a commit does beside writing: rows that have expired make room, deltas are let go."""
+        for table in self.learner.model.tables:
+            table.expire(int(self.learner.trainer.clock), RECLAIM_SLOTS)
+            table.drain_delta()
+            table.drain_filter()
+
+
+def run_replay(
+    config_file: str | None,
+    overrides: Sequence[str],
+    options: ReplayOptions,
+    report_to: str = "-",
+    html: Path | None = None,
+) -> None:
+    """`freshet replay`: play the tape, write the report.
+
+    Raises:
+        FreshetError: the config, the data, or a file to be written.
+    """
+    config = replay_config(config_file, overrides, options)
+    report = replay(config, options)
+    if report_to == "-":
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
+    else:
+        _write(Path(report_to), msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    if html is not None:
+        from freshet.report import replay_page, write_html
+
+        write_html(replay_page(report, Path(options.data or config.log).name), html)
+    _print_summary(report)
+
+
+def replay(config: Config, options: ReplayOptions) -> dict[str, Any]:
+    """Play the examples that `options` name and return the report.
+
+    Raises:
+        FreshetError: the data cannot be read, or there is none.
+    """
+    if not config.features:
+        raise ReplayError("the config declares no features; add a section [features.NAME] for each")
+    began = time.perf_counter()
+    warm_up()
+    tape = open_tape(config, options)
+    try:
+        if options.shuffle_labels is not None:
+            tape = shuffle_labels(tape, options.shuffle_labels)
+        run = Replay(config, options.freeze_after)
+        run.learner.warm()
+        started = time.perf_counter()
+        hasher = xxhash.xxh3_128()
+        reading_s = 0.0
+        with _progress(tape) as advance:
+            examples = iter(tape)
+            while True:
+                at = time.perf_counter()
+                chunk = list(islice(examples, CHUNK_REQUESTS))
+                for example in chunk:
+                    hasher.update(encode(example))
+                reading_s += time.perf_counter() - at
+                if not chunk:
+                    break
+                run.take(chunk, tape.strict)
+                advance(len(chunk))
+        if run.requests == run.refused:
+            raise ReplayError(
+                "there is nothing to replay: no example that fits the config lies in this data and range"
+            )
+        state_hash = run.finish()
+        ended = time.perf_counter()
+    finally:
+        tape.close()
+    figures = run.scored.summaries(_window(config, run))
+    learnt_s = ended - started - reading_s - run.memory_s
+    report = {
+        "events": run.requests,
+        "candidates": figures["base"]["overall"]["examples"],
+        "events_per_second": run.requests / (ended - started),
+        "state_hash": state_hash,
+        "config_hash": config.digest(),
+        "data_hash": hasher.hexdigest(),
+        "skipped": tape.skipped + run.refused,
+        "shuffled_labels": options.shuffle_labels,
+        "frozen_after": options.freeze_after,
+        **figures,
+        "table_rows": run.learner.model.table_rows(),
+        "quarantined": run.learner.trainer.quarantined,
+        "memory": {"gate": run.memory.gate, "evidence": run.memory.evidence, "bytes": run.memory.nbytes},
+        "seconds": {
+            "start": started - began,
+            "read": reading_s,
+            "learn": learnt_s,
+            "memory": run.memory_s,
+            "metrics": time.perf_counter() - ended,
+        },
+    }
+    if options.journal is not None:
+        live = _live_hash(config, Path(options.journal))
+        report["live_state_hash"] = live
+        report["equals_live_state"] = live == state_hash
+    return report
+
+
+def _live_hash(config: Config, folder: Path) -> str:
+    with RoleState(folder, "learner", Learner.fingerprint(config.features, config.learner)) as state:
+        return Learner(config.features, config.learner, state).digest()
+
+
+def _window(config: Config, run: Replay) -> int:
+    """Candidates per window: as configured, less on a short stream so that there is a line to draw."""
+    return min(config.learner.window, max(run.learner.meta.examples // 20, 500))
+
+
+@contextmanager
+def _progress(tape: Tape) -> Iterator[Any]:
+    """A bar on stderr if that is a terminal; the yielded function takes how many more are done."""
+    if not sys.stderr.isatty():
+        yield lambda n: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: Iterable[Any] = (
+        TextColumn("replaying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=tape.total, rate="")
+        began, done = time.perf_counter(), 0
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            bar.update(task, advance=n, rate=f"{done / (time.perf_counter() - began):,.0f}/s")
+
+        yield advance
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise ReplayError(f"{path}: the report cannot be written: {error.strerror}") from None
+
+
+def _print_summary(report: dict[str, Any]) -> None:
+    def line(name: str, part: dict[str, Any]) -> str:
+        keys = ("auc", "gauc", "logloss", "calibration")
+        return f"  {name:<22}" + "".join(
+            f"{key} {'–' if part[key] is None else format(part[key], '.4f')}   " for key in keys
+        )
+
+    print(
+        f"{report['events']:,} requests, {report['candidates']:,} candidates, "
+        f"{report['events_per_second']:,.0f} requests/s, state {report['state_hash']}",
+        *(
+            line(f"{name}, {part.replace('_', ' ')}", report[name][part])
+            for part in ("overall", "last_half")
+            for name in ("base", "corrected")
+        ),
+        sep="\n",
+        file=sys.stderr,
+    )
+    if "live_state_hash" in report:
+        equal = "the very state" if report["equals_live_state"] else "NOT the state"
+        print(f"  this is {equal} of the live learner ({report['live_state_hash']})", file=sys.stderr)

@@ -1,0 +1,336 @@
+"""Reports as one HTML file that needs nothing else: no server, no network, nothing beside it.
+
+`Page` says what is to be shown; `render` makes it HTML with plotly's JavaScript inside. A content
+security policy in the page forbids it to ask anything of the outside, so it can be mailed,
+archived, and opened in ten years. `replay_page` turns a replay report (JSON) into a page; the demo
+makes its own.
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from ground import FreshetError
+
+Arm = Literal["frozen", "frozen_memory", "live", "live_memory", "ceiling", "plain"]
+
+# Okabe and Ito's palette: told apart with any kind of colour vision. Where two lines coincide, as a
+# live base and its correction do, the dashed one lets the solid one be seen through it.
+LINE_STYLE: dict[Arm, dict[str, Any]] = {
+    "frozen": {"color": "#8b919a", "width": 2.5},
+    "frozen_memory": {"color": "#e69f00", "width": 2.5},
+    "live": {"color": "#0072b2", "width": 3.5},
+    "live_memory": {"color": "#4dc9a6", "width": 1.8, "dash": "5px,4px"},
+    "ceiling": {"color": "#b08cc9", "width": 1.3, "dash": "dot"},
+    "plain": {"color": "#0072b2", "width": 2},
+}
+
+
+class ReportError(FreshetError):
+    """A report cannot be read or written; the message names the file."""
+
+
+class Tile(msgspec.Struct, frozen=True):
+    """One number worth a glance, with what it is and what to make of it."""
+
+    name: str
+    value: str
+    note: str = ""
+    arm: Arm | None = None
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of a chart; a NaN in `y` is a gap."""
+
+    name: str
+    x: Sequence[float | str]
+    y: Sequence[float]
+    arm: Arm = "plain"
+
+
+class Chart(msgspec.Struct, frozen=True):
+    """Lines over one x axis; `marks` are moments (x, text) drawn as vertical lines."""
+
+    title: str
+    lines: Sequence[Line]
+    x_title: str
+    y_title: str
+    note: str = ""
+    marks: Sequence[tuple[float | str, str]] = ()
+    log: bool = False
+    from_zero: bool = False
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A table of texts; the first column names the row."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """All that a report shows, in its order; `lead` is the finding in a sentence or two."""
+
+    title: str
+    lead: str
+    tiles: Sequence[Tile] = ()
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+    commands: Sequence[tuple[str, str]] = ()
+    facts: Sequence[tuple[str, str]] = ()
+
+
+def write_html(page: Page, path: Path) -> None:
+    """Write the page to `path`, whose folder is made if need be.
+
+    Raises:
+        ReportError: the file cannot be written.
+    """
+    text = render(page)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ReportError(
+            f"{path}: the report cannot be written ({error.strerror}); name another file"
+        ) from None
+
+
+def render(page: Page) -> str:
+    """The page as HTML, plotly's JavaScript included when there is a chart (4.8 MB, once)."""
+    parts = [f"<header><h1>{_text(page.title)}</h1><p class=lead>{_text(page.lead)}</p></header>"]
+    if page.tiles:
+        parts.append('<section class="tiles">' + "".join(map(_tile, page.tiles)) + "</section>")
+    parts += [_chart_frame(i, chart) for i, chart in enumerate(page.charts)]
+    parts += [_table(table) for table in page.tables]
+    if page.commands:
+        items = "".join(f"<dt><code>{_text(c)}</code></dt><dd>{_text(n)}</dd>" for c, n in page.commands)
+        parts.append(f"<section><h2>Next</h2><dl>{items}</dl></section>")
+    if page.facts:
+        rows = "".join(
+            f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in page.facts
+        )
+        parts.append(f"<section><h2>What was run</h2><table class=facts>{rows}</table></section>")
+    if page.charts:
+        from plotly.offline import get_plotlyjs
+
+        figures = [_figure(chart) for chart in page.charts]
+        # "<" as an escape: no text of a figure can end the script element.
+        data = msgspec.json.encode(figures).decode().replace("<", "\\u003c")
+        parts.append(f"<script>{get_plotlyjs()}</script>")
+        parts.append(f"<script>const figures = {data};\n{_asset('report.js')}</script>")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_text(page.title)}</title>\n<style>{_asset('report.css')}</style></head>\n"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("freshet").joinpath(name).read_text(encoding="utf-8")
+
+
+def _text(value: str) -> str:
+    return html.escape(value)
+
+
+def _tile(tile: Tile) -> str:
+    color = LINE_STYLE[tile.arm]["color"] if tile.arm else "var(--line)"
+    return (
+        f'<div class="tile" style="border-top-color:{color}"><span>{_text(tile.name)}</span>'
+        f"<strong>{_text(tile.value)}</strong><small>{_text(tile.note)}</small></div>"
+    )
+
+
+def _chart_frame(index: int, chart: Chart) -> str:
+    note = f"<p>{_text(chart.note)}</p>" if chart.note else ""
+    return (
+        f'<section><h2>{_text(chart.title)}</h2>{note}<div class="chart" id="chart{index}" role="img" '
+        f'aria-label="{_text(chart.title)}"><noscript>This chart needs JavaScript.</noscript></div></section>'
+    )
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{_text(cell)}</th>" for cell in table.header)
+    body = "".join(
+        f"<tr><th>{_text(row[0])}</th>{''.join(f'<td>{_text(cell)}</td>' for cell in row[1:])}</tr>"
+        for row in table.rows
+    )
+    note = f"<p>{_text(table.note)}</p>" if table.note else ""
+    return (
+        f'<section><h2>{_text(table.title)}</h2>{note}<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></section>"
+    )
+
+
+def _figure(chart: Chart) -> dict[str, Any]:
+    """A chart as plotly's JSON; a NaN becomes null, which plotly leaves open."""
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines" if len(line.x) > 1 else "markers",
+            "name": line.name,
+            "x": list(line.x),
+            "y": [round(y, 6) if math.isfinite(y) else None for y in line.y],
+            "line": {"shape": "linear", **LINE_STYLE[line.arm]},
+            "hovertemplate": "%{y:.4~f}",
+        }
+        for line in chart.lines
+    ]
+    shapes = [
+        {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1,
+         "line": {"width": 1, "dash": "dash", "color": "#999"}}
+        for x, _ in chart.marks
+    ]  # fmt: skip
+    notes = [
+        {"xref": "x", "yref": "paper", "x": x, "y": 1, "text": text, "showarrow": False,
+         "xanchor": "left", "yanchor": "bottom", "font": {"size": 11, "color": "#888"}}
+        for x, text in chart.marks
+    ]  # fmt: skip
+    y_axis: dict[str, Any] = {"title": {"text": chart.y_title}, "zeroline": False}
+    if chart.log:
+        y_axis["type"] = "log"
+    if chart.from_zero:
+        y_axis["rangemode"] = "tozero"
+    return {
+        "data": traces,
+        "layout": {
+            "xaxis": {"title": {"text": chart.x_title}, "zeroline": False},
+            "yaxis": y_axis,
+            "shapes": shapes,
+            "annotations": notes,
+            "showlegend": len(traces) > 1,
+        },
+    }
+
+
+# --- a replay report as a page -----------------------------------------------------------------
+
+METRICS = (
+    ("auc", "AUC"),
+    ("gauc", "AUC per user"),
+    ("logloss", "log loss"),
+    ("normalized_entropy", "normalized entropy"),
+    ("calibration", "calibration"),
+    ("ece", "ECE"),
+    ("brier", "Brier"),
+)
+
+
+def read_replay(path: Path) -> dict[str, Any]:
+    """Read a replay report.
+
+    Raises:
+        ReportError: it cannot be read, or is not a replay report.
+    """
+    try:
+        report = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise ReportError(f"{path}: the replay report cannot be read ({error.strerror})") from None
+    except msgspec.DecodeError as error:
+        raise ReportError(
+            f"{path}: not JSON ({error}); expected what `freshet replay --report` wrote"
+        ) from None
+    if not isinstance(report, dict) or not {"events", "base", "corrected", "state_hash"} <= report.keys():
+        raise ReportError(f"{path}: not a replay report; expected what `freshet replay --report` wrote")
+    return report
+
+
+def replay_page(report: Mapping[str, Any], name: str = "") -> Page:
+    """A replay report as a page: base and corrected side by side, overall, last half, and over time."""
+    base, corrected = report["base"], report["corrected"]
+    half_base, half_corrected = base.get("last_half", base), corrected.get("last_half", corrected)
+    whole_base, whole_corrected = base.get("overall", base), corrected.get("overall", corrected)
+    gain = _number(half_corrected, "auc") - _number(half_base, "auc")
+    lead = (
+        f"Over the last half of the stream the model reached an AUC of {_metric(half_base, 'auc')}, "
+        "predicting each request before learning from it; with the error memory "
+        f"{_metric(half_corrected, 'auc')} ({gain:+.4f})."
+    )
+    tiles = (
+        Tile("AUC, last half", _metric(half_corrected, "auc"), f"base {_metric(half_base, 'auc')}", "live"),
+        Tile(
+            "log loss, last half", _metric(half_corrected, "logloss"), f"base {_metric(half_base, 'logloss')}"
+        ),
+        Tile(
+            "calibration, last half",
+            _metric(half_corrected, "calibration"),
+            "1 = as many clicks as predicted",
+        ),
+        Tile(
+            "events", f"{report['events']:,}", f"{report.get('events_per_second', math.nan):,.0f} per second"
+        ),
+    )
+    parts = (whole_base, whole_corrected, half_base, half_corrected)
+    rows = [(title, *(_metric(part, key) for part in parts)) for key, title in METRICS]
+    table = Table(
+        "Progressive metrics",
+        ("", "base, all", "corrected, all", "base, last half", "corrected, last half"),
+        rows,
+        "Every number is out of sample: a whole request is predicted before any of it is learnt.",
+    )
+    simple = (str, int, float, bool)
+    facts = [
+        (key.replace("_", " "), str(value)) for key, value in report.items() if isinstance(value, simple)
+    ]
+    seconds = report.get("seconds")
+    if isinstance(seconds, dict):
+        facts += [(f"seconds, {phase}", f"{float(value):.2f}") for phase, value in seconds.items()]
+    return Page(
+        title=f"Freshet replay{': ' + name if name else ''}",
+        lead=lead,
+        tiles=tiles,
+        charts=_replay_charts(report.get("windows", [])),
+        tables=(table,),
+        facts=facts,
+    )
+
+
+def _replay_charts(windows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    if not windows:
+        return []
+    x, x_title = _window_axis(windows)
+    charts = []
+    for key, title, note in (
+        ("auc", "AUC over time", "Exact within each window. Higher is better."),
+        ("logloss", "Log loss over time", "Lower is better."),
+        ("calibration", "Calibration over time", "Mean prediction over mean label; 1 is right."),
+    ):
+        lines = [
+            Line("base", x, [_number(w.get("base", {}), key) for w in windows], "live"),
+            Line("corrected", x, [_number(w.get("corrected", {}), key) for w in windows], "live_memory"),
+        ]
+        charts.append(Chart(title, lines, x_title, dict(METRICS)[key], note))
+    return charts
+
+
+def _window_axis(windows: Sequence[Mapping[str, Any]]) -> tuple[list[float | str], str]:
+    """Event time where every window has it, else the number of the window."""
+    for key in ("to_time", "end_time", "to", "end", "time"):
+        times = [w.get(key) for w in windows]
+        if all(isinstance(t, int | float) and t > 0 for t in times):
+            return [
+                datetime.fromtimestamp(float(t), UTC).isoformat() for t in times if t is not None
+            ], "event time"
+    return [float(i + 1) for i in range(len(windows))], "window"
+
+
+def _number(summary: Mapping[str, Any], key: str) -> float:
+    value = summary.get(key)
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _metric(summary: Mapping[str, Any], key: str) -> str:
+    value = _number(summary, key)
+    return f"{value:.4f}" if math.isfinite(value) else "–"

@@ -1,0 +1,219 @@
+"""The roles, wired to a log: joiner, learner, server.
+
+Roles share nothing but the log. Each prints `ROLE: ready` once it is at work, runs until `stop` is
+set, and then commits what it has taken and returns.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from freshet.config import Config
+from freshet.errors import ConfigError
+from freshet.process import Voice
+from freshet.warmup import warm_up
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log, open_log
+from stream.runner import Progress, Runner
+from stream.state import RoleState
+
+SAY_EVERY_S = 10.0
+RETENTION_EVERY_S = 60.0
+READY_S_MAX = 600.0  # a replica that has a long log of updates to read
+
+
+def open_topics(config: Config) -> Log:
+    """The configured log, with all topics in place.
+
+    Raises:
+        LogError: it cannot be opened, or has topics with another number of partitions.
+    """
+    log = open_log(config.log, config.stream.log)
+    try:
+        for topic in (EVENTS, EXAMPLES):
+            log.create_topic(topic, config.stream.partitions)
+        for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS):
+            log.create_topic(topic, 1)
+    except BaseException:
+        log.close()
+        raise
+    return log
+
+
+def run_join(config: Config, stop: threading.Event) -> None:
+    """Events in, examples out, until `stop` is set.
+
+    Raises:
+        FreshetError: whatever stops the role; what was not committed is read again next time.
+    """
+    from stream.joiner import Joiner
+
+    voice = Voice("join")
+    log = open_topics(config)
+    try:
+        with RoleState(
+            config.state_of("join"), "joiner", {"partitions": str(config.stream.partitions)}
+        ) as state:
+            joiner = Joiner(state, config.join)
+
+            def figures() -> Mapping[str, Any]:
+                counts = msgspec.to_builtins(joiner.counts)
+                return {"undecided": joiner.undecided, **{k: v for k, v in counts.items() if v}}
+
+            told = _Told(voice, log, figures)
+            runner = Runner(log, state, joiner, EVENTS, "join", config.stream.runner, told.progress)
+            told.ready(stop)
+            runner.run(stop)
+            told.end(runner.progress)
+    finally:
+        log.close()
+
+
+def run_learn(config: Config, stop: threading.Event) -> None:
+    """Examples in, updates of the model out, until `stop` is set.
+
+    Raises:
+        FreshetError: whatever stops the role; what was not committed is read again next time.
+    """
+    _need_features(config)
+    warm_up()
+    from learner.learner import Learner
+
+    voice = Voice("learn")
+    log = open_topics(config)
+    try:
+        fingerprint = Learner.fingerprint(config.features, config.learner)
+        with RoleState(config.state_of("learn"), "learner", fingerprint) as state:
+            learner = Learner(config.features, config.learner, state)
+            learner.warm()
+            told = _Told(voice, log, learner.figures)
+            settings = msgspec.structs.replace(
+                config.stream.runner, commit_every_s=config.learner.publish_every_s
+            )
+            runner = Runner(log, state, learner, EXAMPLES, "learn", settings, told.progress)
+            told.ready(stop)
+            runner.run(stop)
+            told.end(runner.progress)
+    finally:
+        log.close()
+
+
+def run_serve(config: Config, stop: threading.Event) -> None:
+    """Answer requests from a live copy of the model, until `stop` is set.
+
+    Raises:
+        FreshetError: the address is taken, or the log or its updates cannot be read.
+    """
+    _need_features(config)
+    warm_up()
+    from serving.replica import Replica
+    from serving.server import serve
+
+    voice = Voice("serve")
+    logger = logging.getLogger("freshet")
+    handler = _Forward(voice)
+    logger.addHandler(handler)
+    log = open_topics(config)
+    watching: list[threading.Thread] = []
+    try:
+        replica = Replica(log, config.features, config.learner, config.memory, config.server)
+
+        def listening(url: str) -> None:
+            watching.append(threading.Thread(target=watch, args=(url,), name="watch", daemon=True))
+            watching[0].start()
+
+        def watch(url: str) -> None:
+            voice.log("listening", url=url)
+            while not replica.wait_ready(0.2):
+                if stop.is_set() or replica.failure is not None:
+                    return
+            voice.ready(url)
+            while not stop.wait(SAY_EVERY_S):
+                status = replica.status()
+                voice.log(
+                    "serving",
+                    version=status.version,
+                    learnt=status.examples_learnt,
+                    observed=status.examples_observed,
+                    memory=status.memory.evidence,
+                    auc_base=status.base.recent["auc"],
+                    auc_corrected=status.corrected.recent["auc"],
+                    freshness_s=status.freshness_s,
+                )
+
+        serve(replica, log, config.server, stop, listening)
+        stop.set()
+        for thread in watching:
+            thread.join()
+        voice.log("stopped")
+    finally:
+        log.close()
+        logger.removeHandler(handler)
+
+
+RUN: dict[str, Callable[[Config, threading.Event], None]] = {
+    "join": run_join,
+    "learn": run_learn,
+    "serve": run_serve,
+}
+
+
+class _Told:
+    """Tells how a log-reading role is doing, and applies the log's retention now and then."""
+
+    def __init__(self, voice: Voice, log: Log, figures: Callable[[], Mapping[str, Any]]) -> None:
+        self._voice = voice
+        self._log = log
+        self._figures = figures
+        self._said = self._kept = time.monotonic()
+        self._records = 0
+
+    def ready(self, stop: threading.Event) -> None:
+        if not stop.is_set():
+            self._voice.ready()
+
+    def progress(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._kept >= RETENTION_EVERY_S:
+            self._kept = now
+            self._log.enforce_retention()
+        if now - self._said >= SAY_EVERY_S:
+            rate = (progress.records - self._records) / (now - self._said)
+            self._said, self._records = now, progress.records
+            self._say("working", progress, per_second=round(rate, 1))
+
+    def end(self, progress: Progress) -> None:
+        self._say("stopped", progress)
+
+    def _say(self, event: str, progress: Progress, **more: object) -> None:
+        told: dict[str, object] = {
+            "records": progress.records,
+            **more,
+            "lag": progress.lag_records,
+            "duplicates": progress.duplicates,
+            "commits": progress.commits,
+            **self._figures(),
+        }
+        self._voice.log(event, "info", **told)
+
+
+class _Forward(logging.Handler):
+    """What lower floors log, in the role's voice."""
+
+    def __init__(self, voice: Voice) -> None:
+        super().__init__(logging.WARNING)
+        self._voice = voice
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = str(record.exc_info[1]) if record.exc_info else ""
+        self._voice.log(record.getMessage(), record.levelname.lower(), error=error)
+
+
+def _need_features(config: Config) -> None:
+    if not config.features:
+        raise ConfigError(
+            "the config declares no features; add a section [features.NAME] for each feature of your events"
+        )

@@ -1,0 +1,256 @@
+"""The tape of a replay: the same examples in the same order every time, from a file, a log, or a journal.
+
+A log of several partitions has no order of its own: without a journal its records are merged by the
+event time at which they were decided; with a live learner's journal they come just as it took them.
+"""
+
+import heapq
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from freshet.config import Config, default_config, load_config, override_config
+from freshet.errors import ConfigError, ReplayError
+from ground import FreshetError
+from stream.columns import time_reader
+from stream.log import EXAMPLES, Log, open_log
+from stream.records import Decoder, Example
+from stream.runner import Taken, read_journal
+from stream.sources import DataSettings, count_examples, detect_format, read_examples
+from stream.state import RoleState
+
+_SQLITE = b"SQLite format 3\0"
+
+
+class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be replayed, and how; as on the command line."""
+
+    data: str | None = None  # a file, a folder, or a log's URL; None: the config's log
+    begin: str | None = None  # event time, inclusive
+    end: str | None = None  # event time, exclusive
+    limit: int | None = None  # requests
+    shuffle_labels: int | None = None  # seed
+    freeze_after: int | None = None  # requests
+    journal: str | None = None  # folder of a learner's state
+
+
+class Tape:
+    """Examples that can be played more than once. Close it when done.
+
+    Attributes:
+        total: about how many there are, for a progress bar; None: not known.
+        skipped: records that could not be used, of the last play.
+        strict: an example that does not fit the schema is an error, not skipped.
+    """
+
+    def __init__(
+        self,
+        play: Callable[["Tape"], Iterator[Example]],
+        total: int | None,
+        strict: bool,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.total = total
+        self.skipped = 0
+        self.strict = strict
+        self._play = play
+        self.close = close
+
+    def __iter__(self) -> Iterator[Example]:
+        self.skipped = 0
+        return self._play(self)
+
+
+def replay_config(file: str | None, overrides: Sequence[str], options: ReplayOptions) -> Config:
+    """The config of a replay: the named file's, or the one built in for known data.
+
+    Raises:
+        ConfigError: none is named and the data is not of a known kind.
+    """
+    if file is not None:
+        return load_config(file, overrides)
+    kind = None
+    if options.data is not None and not is_log(options.data):
+        kind = detect_format(Path(options.data), DataSettings())
+    if kind not in ("movietweetings", "movielens"):
+        raise ConfigError(
+            "this data needs a config that says which columns are features: give --config FILE "
+            "(only MovieTweetings and MovieLens are known without one)"
+        )
+    return override_config(default_config(kind), overrides)
+
+
+def open_tape(config: Config, options: ReplayOptions) -> Tape:
+    """The examples that the options name.
+
+    Raises:
+        ReplayError: there is no such log, or options that do not go together.
+        SourceError: there is no such file, or its format cannot be told.
+    """
+    between = _between(options)
+    if options.data is not None and not is_log(options.data):
+        if options.journal is not None:
+            raise ReplayError("--journal follows a log: give its URL as --data, or leave --data out")
+        path = Path(options.data)
+        total = count_examples(path, config.data)
+
+        def play_file(tape: Tape) -> Iterator[Example]:
+            def on_bad(_: FreshetError) -> None:
+                tape.skipped += 1
+
+            return _cut(read_examples(path, config.data, on_bad), between, options.limit)
+
+        return Tape(play_file, _least(total, options.limit), strict=not config.data.skip_bad)
+    log = _open_existing(config.log if options.data is None else options.data, config)
+    try:
+        if options.journal is not None:
+            return _follow(log, config, options)
+        ends = log.ends(EXAMPLES)
+
+        def play_log(tape: Tape) -> Iterator[Example]:
+            parts = [_read(log, tape, p, first, end) for p, (first, end) in enumerate(ends)]
+            if len(parts) == 1:
+                merged = parts[0]
+            else:
+                merged = heapq.merge(*parts, key=lambda example: example.decided)
+            return _cut(merged, between, options.limit)
+
+        total = sum(end - first for first, end in ends)
+        return Tape(play_log, _least(total, options.limit), strict=False, close=log.close)
+    except BaseException:
+        log.close()
+        raise
+
+
+def shuffle_labels(tape: Tape, seed: int) -> Tape:
+    """The same tape with all its labels permuted: nothing is left that could be learnt but their rate."""
+    labels = np.array([label for example in tape for label in example.labels])
+    np.random.default_rng(seed).shuffle(labels)
+
+    def play(shuffled: Tape) -> Iterator[Example]:
+        at = 0
+        for example in tape:
+            n = len(example.labels)
+            yield msgspec.structs.replace(example, labels=labels[at : at + n].tolist())
+            at += n
+        shuffled.skipped = tape.skipped
+
+    return Tape(play, tape.total, tape.strict, tape.close)
+
+
+def is_log(data: str) -> bool:
+    """Whether `data` is a log's URL, or the file of an embedded log."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", data):
+        return True
+    path = Path(data)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
+def _open_existing(url: str, config: Config) -> Log:
+    path = Path(re.sub(r"^sqlite:(//)?", "", url))
+    if not re.match(r"(?!sqlite:)[A-Za-z][A-Za-z0-9+.-]+:", url) and not path.is_file():
+        raise ReplayError(f"there is no log {path}; start the roles first, or replay a file with --data FILE")
+    return open_log(url, config.stream.log)
+
+
+def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:
+    from learner.learner import Learner
+
+    if (
+        options.begin
+        or options.end
+        or options.limit
+        or options.shuffle_labels is not None
+        or options.freeze_after
+    ):
+        raise ReplayError(
+            "--journal follows a learner as it went; leave out --from, --to, --limit and the rest"
+        )
+    state = Path(options.journal or "")
+    if not state.is_dir():
+        raise ReplayError(f"there is no state {state}")
+    with RoleState(state, "learner", Learner.fingerprint(config.features, config.learner)) as saved:
+        journal = [taken for commit in read_journal(saved) for taken in commit]
+
+    def play(tape: Tape) -> Iterator[Example]:
+        last: dict[tuple[int, str], int] = {}
+        for taken in journal:
+            yield from _read(log, tape, taken.partition, taken.start, taken.end, last, taken)
+
+    total = sum(taken.end - taken.start for taken in journal)
+    return Tape(play, total, strict=False, close=log.close)
+
+
+def _read(
+    log: Log,
+    tape: Tape,
+    partition: int,
+    first: int,
+    end: int,
+    last: dict[tuple[int, str], int] | None = None,
+    named: Taken | None = None,
+) -> Iterator[Example]:
+    """Examples [first, end) of one partition, records sent twice left out.
+
+    Raises:
+        ReplayError: the journal names records that the log has dropped.
+    """
+    decode = Decoder(Example).decode
+    last = {} if last is None else last
+    offset = first
+    while offset < end:
+        records = log.read(EXAMPLES, partition, offset)
+        if named is not None and (not records or records[0].offset != offset):
+            raise ReplayError(
+                f"the log no longer holds offset {offset} of partition {partition}, which the journal names; "
+                "only a journal whose records are all there can be followed (retain_s, retain_bytes)"
+            )
+        if not records:
+            return
+        for record in records:
+            if record.offset >= end:
+                return
+            offset = record.offset + 1
+            if record.producer and record.seq >= 0:
+                if record.seq <= last.get((partition, record.producer), -1):
+                    continue
+                last[partition, record.producer] = record.seq
+            try:
+                example: Example = decode(record.value)
+            except FreshetError:
+                tape.skipped += 1
+                continue
+            yield example
+
+
+def _between(options: ReplayOptions) -> tuple[float, float]:
+    return (
+        float("-inf") if options.begin is None else _time("--from", options.begin),
+        float("inf") if options.end is None else _time("--to", options.end),
+    )
+
+
+def _time(name: str, text: str) -> float:
+    try:
+        return time_reader("auto")(text)
+    except ValueError as error:
+        raise ReplayError(f"{name}: {error}") from None
+
+
+def _cut(examples: Iterator[Example], between: tuple[float, float], limit: int | None) -> Iterator[Example]:
+    begin, end = between
+    if between != (float("-inf"), float("inf")):
+        examples = (example for example in examples if begin <= example.time < end)
+    return islice(examples, limit)
+
+
+def _least(total: int | None, limit: int | None) -> int | None:
+    known = [n for n in (total, limit) if n is not None]
+    return min(known) if known else None

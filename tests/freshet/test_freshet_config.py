@@ -1,0 +1,149 @@
+"""The config is checked strictly, and what is wrong is named."""
+
+from pathlib import Path
+
+import pytest
+
+from freshet.config import (
+    Config,
+    default_config,
+    load_config,
+    override_config,
+    parse_config,
+)
+from freshet.errors import ConfigError
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "freshet.toml"
+    file.write_text(text)
+    return file
+
+
+def message(folder: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(folder, text))
+    assert str(folder / "freshet.toml") in str(caught.value)
+    return str(caught.value)
+
+
+def test_empty_config_is_all_defaults(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, ""))
+    assert config.join == Config().join
+    assert config.learner == Config().learner
+
+
+def test_sections_reach_their_settings(tmp_path: Path) -> None:
+    config = load_config(
+        write(
+            tmp_path,
+            "[join]\nwindow_s = 5\n[stream.runner]\nread_max = 7\n[features.user]\nttl_s = 60\n"
+            "[memory]\ntau0 = [0.2]\n[learner]\ndeep = 'none'\n",
+        )
+    )
+    assert config.join.window_s == 5.0
+    assert config.stream.runner.read_max == 7
+    assert config.features["user"].ttl_s == 60.0
+    assert config.memory.tau0 == (0.2,)
+    assert config.learner.deep == "none"
+
+
+def test_paths_start_at_the_configs_folder(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, 'log = "sqlite:data/log.db"\nstate = "kept"'))
+    assert config.log == f"sqlite:{tmp_path / 'data' / 'log.db'}"
+    assert config.state_of("join") == tmp_path / "kept" / "join"
+
+
+def test_absolute_paths_stay(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, f'log = "sqlite:///{str(tmp_path)[1:]}/elsewhere.db"'))
+    assert config.log == f"sqlite:{tmp_path}/elsewhere.db"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[join]\nwindw_s = 3", "key join.windw_s is unknown; did you mean join.window_s?"),
+        ("[jion]\nwindow_s = 3", "key jion is unknown; did you mean join?"),
+        ("window_s = 3", "key window_s is unknown; did you mean join.window_s?"),
+        (
+            "[features.user]\nkinds = 'id'",
+            "key features.user.kinds is unknown; did you mean features.user.kind?",
+        ),
+        ("[stream.runner]\nread_maxx = 3", "did you mean stream.runner.read_max?"),
+        ("[memory]\nzzz = 3", "known in [memory]: kind,"),
+    ],
+)
+def test_unknown_key_gets_suggestion(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in message(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[join]\nwindow_s = '3'", "key join.window_s: expected `float`, got `str`"),
+        ("[server]\nport = 'http'", "key server.port: expected `int`, got `str`"),
+        ("[server]\nport = 8.5", "key server.port: expected `int`, got `float`"),
+        ("[learner]\ndeep = 'cnn'", "key learner.deep:"),
+        ("[features.user]\ndim = 'x'", "key features.user.dim: expected `int`"),
+        ("features = 3", "key features is an integer; expected tables, [features.NAME]"),
+        ("join = 3", "key join is an integer; expected a table, [join]"),
+        ("[join]\nwindow_s = nan", "key join.window_s: expected a finite number"),
+    ],
+)
+def test_wrong_type_names_key_and_what_was_expected(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in message(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "section"),
+    [
+        ("[join]\nwindow_s = -1", "[join]"),
+        ("[memory]\ngenerations = 1", "[memory]"),
+        ("[features.user]\ndim = 0", "[features.user]"),
+        ("[stream]\npartitions = 0", "[stream]"),
+        ("[server]\nport = 70000", "[server]"),
+    ],
+)
+def test_value_out_of_range_names_section(tmp_path: Path, text: str, section: str) -> None:
+    assert f"section {section}: " in message(tmp_path, text)
+
+
+def test_broken_toml_names_line(tmp_path: Path) -> None:
+    assert "line 2" in message(tmp_path, "a = [1,\nb = 2")
+
+
+def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.toml: there is no such config file; .*--config"):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_overrides_change_single_keys(tmp_path: Path) -> None:
+    file = write(tmp_path, "[join]\nwindow_s = 5")
+    config = load_config(file, ["join.window_s=9", "learner.deep=none", "features.item.kind=id"])
+    assert (config.join.window_s, config.learner.deep, config.features["item"].kind) == (9.0, "none", "id")
+    with pytest.raises(ConfigError, match=r"did you mean join\.window_s"):
+        load_config(file, ["join.window=9"])
+    with pytest.raises(ConfigError, match="expected section"):
+        load_config(file, ["join.window_s"])
+
+
+def test_override_of_a_loaded_config_keeps_the_rest() -> None:
+    config = override_config(default_config("movietweetings"), ["learner.deep=none"])
+    assert config.learner.deep == "none"
+    assert config.features == default_config("movietweetings").features
+
+
+def test_digest_follows_what_is_learnt_and_not_where_it_lies() -> None:
+    config = parse_config({}, "test")
+    assert config.digest() == parse_config({"log": "sqlite:other.db", "server": {"port": 1}}, "test").digest()
+    assert config.digest() != parse_config({"learner": {"deep": "none"}}, "test").digest()
+
+
+@pytest.mark.parametrize("data", ["movietweetings", "movielens", "simulator"])
+def test_built_in_configs_declare_features(data: str) -> None:
+    assert "user" in default_config(data).features
+
+
+def test_unknown_built_in_config_names_those_known() -> None:
+    with pytest.raises(ConfigError, match="movietweetings"):
+        default_config("netflix")

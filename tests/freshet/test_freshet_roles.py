@@ -1,0 +1,299 @@
+"""The roles as real processes over a real log: they start, stop, survive a kill, and can be followed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from freshet.config import Config, load_config
+from freshet.errors import ProduceError
+from freshet.inspect import read_state
+from freshet.produce import produce
+from freshet.replay import replay
+from freshet.roles import open_topics, run_join, run_learn
+from freshet.tape import ReplayOptions
+from stream.log import EVENTS, EXAMPLES
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT_S = 90.0
+CONFIG = """
+log = "sqlite:run/log.db"
+state = "run"
+[stream]
+partitions = 2
+[features.user]
+[features.item]
+[server]
+port = 0
+[learner]
+publish_every_s = 0.1
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "freshet.toml").write_text(CONFIG)
+    return load_config(tmp_path / "freshet.toml")
+
+
+def write_clicks(folder: Path, n: int = 600) -> Path:
+    file = folder / "clicks.csv"
+    lines = [f"{1_700_000_000 + i},{i % 13},{i % 7},{int((i % 13 + i % 7) % 3 == 0)}" for i in range(n)]
+    file.write_text("\n".join(["time,user,item,label", *lines]))
+    return file
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        with (tmp_path / f"{arguments[0]}.err").open("a") as told:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "freshet", *arguments],
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                stderr=told,
+                text=True,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            )
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def wait_line(process: subprocess.Popen[str], start: str) -> str:
+    """The next line of a process's output that begins with `start`."""
+    assert process.stdout is not None
+    timer = threading.Timer(WAIT_S, process.kill)
+    timer.start()
+    try:
+        for line in process.stdout:
+            if line.startswith(start):
+                return line.strip()
+    finally:
+        timer.cancel()
+    raise AssertionError(f"the process ended without saying {start!r}")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def ends(config: Config, topic: str) -> int:
+    log = open_topics(config)
+    try:
+        return sum(end for _, end in log.ends(topic))
+    finally:
+        log.close()
+
+
+def run_until(
+    role: Callable[[Config, threading.Event], None], config: Config, done: Callable[[], bool]
+) -> None:
+    """Run a role in a thread until `done`, then stop it."""
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            role(config, stop)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        wait_until(lambda: bool(failed) or done())
+    finally:
+        stop.set()
+        thread.join(WAIT_S)
+    assert not failed, failed
+
+
+def test_events_become_a_model_that_replay_reaches_bit_for_bit(config: Config, tmp_path: Path) -> None:
+    file = write_clicks(tmp_path)
+    assert produce(config, file) == 600
+    run_until(run_join, config, lambda: ends(config, EXAMPLES) == 600)
+    learn = config.state_of("learn")
+
+    def learnt() -> bool:
+        return (learn / "db" / "CURRENT").exists() and sum(read_state(learn)["next_offsets"].values()) == 600
+
+    run_until(run_learn, config, learnt)
+    report = replay(config, ReplayOptions(journal=str(learn)))
+    assert report["events"] == 600
+    assert report["equals_live_state"]
+    assert report["state_hash"] == report["live_state_hash"]
+
+
+def test_sending_a_file_again_changes_nothing(config: Config, tmp_path: Path) -> None:
+    file = write_clicks(tmp_path, 100)
+    produce(config, file)
+    produce(config, file)
+    assert ends(config, EVENTS) == 200
+    join = config.state_of("join")
+
+    def taken() -> bool:
+        return (join / "db" / "CURRENT").exists() and sum(read_state(join)["next_offsets"].values()) == 200
+
+    run_until(run_join, config, taken)
+    assert ends(config, EXAMPLES) == 100
+    assert read_state(join)["joined"]["examples"] == 100
+
+
+def test_two_files_with_the_same_line_numbers_are_both_learnt(config: Config, tmp_path: Path) -> None:
+    file = write_clicks(tmp_path, 50)
+    other = tmp_path / "more.csv"
+    other.write_text(file.read_text())
+    produce(config, file)
+    produce(config, other)
+    run_until(run_join, config, lambda: ends(config, EXAMPLES) == 100)
+
+
+def test_produce_sends_events_as_they_are(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text(
+        '{"type":"impression","request_id":"r","time":1e9,"candidates":[{"item":1}],"context":{"user":2}}\n'
+        "\n"
+        '{"type":"action","request_id":"r","time":1000000003,"candidate":0}\n'
+    )
+    assert produce(config, file, events=True) == 2
+    assert ends(config, EVENTS) == 2
+    file.write_text('{"type":"action"}\n')
+    with pytest.raises(ProduceError, match=r"events\.jsonl:1: "):
+        produce(config, file, events=True)
+    with pytest.raises(ProduceError, match="cannot be read"):
+        produce(config, tmp_path / "no.jsonl", events=True)
+
+
+@pytest.mark.process
+def test_joiner_stops_cleanly_on_sigterm_and_by_itself_when_its_parent_is_gone(
+    config: Config, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    first = start("join", "--config", "freshet.toml")
+    wait_line(first, "join: ready")
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(WAIT_S) == 0
+    interrupted = start("join", "--config", "freshet.toml")
+    wait_line(interrupted, "join: ready")
+    interrupted.send_signal(signal.SIGINT)
+    assert interrupted.wait(WAIT_S) == 130
+    orphan = start("join", "--config", "freshet.toml", "--with-parent", "1")
+    assert orphan.wait(WAIT_S) == 0
+
+
+@pytest.mark.process
+def test_second_process_on_one_state_is_told_who_has_it(
+    config: Config, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    first = start("join", "--config", "freshet.toml")
+    wait_line(first, "join: ready")
+    second = start("join", "--config", "freshet.toml")
+    assert second.wait(WAIT_S) == 2
+    assert f"in use by process {first.pid}" in (tmp_path / "join.err").read_text()
+
+
+@pytest.mark.process
+def test_up_serves_learns_restarts_what_dies_and_leaves_nothing(
+    config: Config, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    up = start("up", "--config", "freshet.toml")
+    url = ""
+    for _ in range(3):
+        line = wait_line(up, "")
+        url = line.split()[-1] if line.startswith("serve: ready") else url
+    assert url.startswith("http://127.0.0.1:")
+    produce(config, write_clicks(tmp_path))
+
+    def learnt() -> bool:
+        return int(httpx.get(f"{url}/v1/model").json()["examples_learnt"]) == 600
+
+    wait_until(learnt)
+    answer = httpx.post(
+        f"{url}/v1/score", json={"context": {"user": 1}, "candidates": [{"item": 2}, {"item": 3}]}
+    )
+    assert answer.status_code == 200
+    assert len(answer.json()["corrected"]) == 2
+
+    joiner = int((config.state_of("join") / "lock").read_text())
+    os.kill(joiner, signal.SIGKILL)
+    assert wait_line(up, "join: ready")
+    assert int((config.state_of("join") / "lock").read_text()) != joiner
+
+    pids = [int((config.state_of(role) / "lock").read_text()) for role in ("join", "learn")]
+    up.send_signal(signal.SIGTERM)
+    assert up.wait(WAIT_S) == 0
+    assert not any(alive(pid) for pid in pids)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{url}/v1/model")
+    events = [json.loads(line) for line in (tmp_path / "up.err").read_text().splitlines() if line[:1] == "{"]
+    assert {event["role"] for event in events} >= {"join", "learn", "serve", "up"}
+    assert [event["of"] for event in events if event["event"] == "restart"] == ["join"]
+
+
+@pytest.mark.process
+def test_up_that_is_killed_leaves_nothing_running(
+    config: Config, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    up = start("up", "--config", "freshet.toml")
+    for _ in range(3):
+        wait_line(up, "")
+    pids = [int((config.state_of(role) / "lock").read_text()) for role in ("join", "learn")]
+    up.kill()
+    up.wait()
+    wait_until(lambda: not any(alive(pid) for pid in pids))
+
+
+@pytest.mark.process
+def test_up_ends_when_a_role_cannot_run(
+    start: Callable[..., subprocess.Popen[str]], config: Config, tmp_path: Path
+) -> None:
+    (tmp_path / "freshet.toml").write_text(
+        CONFIG.replace("port = 0", 'port = 0\nhost = "no.such.host.invalid"')
+    )
+    up = start("up", "--config", "freshet.toml")
+    assert up.wait(WAIT_S) == 2
+    told = (tmp_path / "up.err").read_text()
+    assert "cannot listen on" in told
+    assert "freshet: serve cannot run" in told
+
+
+def alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return status != "Z"
+
+
+def test_inspect_tells_what_a_learner_holds(config: Config, tmp_path: Path, capsys: Any) -> None:
+    from freshet.cli import main
+
+    produce(config, write_clicks(tmp_path, 40))
+    run_until(run_join, config, lambda: ends(config, EXAMPLES) == 40)
+    assert main(["inspect", str(config.state_of("join"))]) == 0
+    told = capsys.readouterr().out
+    assert "joiner" in told and "examples" in told
+    assert main(["inspect", str(config.state_of("join")), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["joined"]["impressions"] == 40
