@@ -118,9 +118,9 @@ def _charts(scene: Scene, ticks: Sequence[Tick], arms: Sequence[str], seconds: f
             "Freshness",
             [
                 Line(
-                    "answers, error memory included", x, [tick.freshness_s for tick in ticks], "live_memory"
+                    "answers, error memory included", later_x, [t.freshness_s for t in later], "live_memory"
                 ),
-                Line("weights alone", x, [tick.base_freshness_s for tick in ticks], "live"),
+                Line("weights alone", later_x, [t.base_freshness_s for t in later], "live"),
             ],
             seconds_title,
             "seconds",

@@ -33,7 +33,7 @@ LINE_STYLE: dict[Arm, dict[str, Any]] = {
 
 
 class ReportError(FreshetError):
-    """A report cannot be read or written; the message names the file."""
+    """A report cannot be written; the message names the file."""
 
 
 class Tile(msgspec.Struct, frozen=True):
@@ -228,25 +228,6 @@ METRICS = (
 )
 
 
-def read_replay(path: Path) -> dict[str, Any]:
-    """Read a replay report.
-
-    Raises:
-        ReportError: it cannot be read, or is not a replay report.
-    """
-    try:
-        report = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
-        raise ReportError(f"{path}: the replay report cannot be read ({error.strerror})") from None
-    except msgspec.DecodeError as error:
-        raise ReportError(
-            f"{path}: not JSON ({error}); expected what `freshet replay --report` wrote"
-        ) from None
-    if not isinstance(report, dict) or not {"events", "base", "corrected", "state_hash"} <= report.keys():
-        raise ReportError(f"{path}: not a replay report; expected what `freshet replay --report` wrote")
-    return report
-
-
 def replay_page(report: Mapping[str, Any], name: str = "") -> Page:
     """A replay report as a page: base and corrected side by side, overall, last half, and over time."""
     base, corrected = report["base"], report["corrected"]
@@ -317,12 +298,9 @@ def _replay_charts(windows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 def _window_axis(windows: Sequence[Mapping[str, Any]]) -> tuple[list[float | str], str]:
     """Event time where every window has it, else the number of the window."""
-    for key in ("to_time", "end_time", "to", "end", "time"):
-        times = [w.get(key) for w in windows]
-        if all(isinstance(t, int | float) and t > 0 for t in times):
-            return [
-                datetime.fromtimestamp(float(t), UTC).isoformat() for t in times if t is not None
-            ], "event time"
+    times = [_number(window, "to_time") for window in windows]
+    if all(time > 0.0 for time in times):
+        return [datetime.fromtimestamp(time, UTC).isoformat() for time in times], "event time"
     return [float(i + 1) for i in range(len(windows))], "window"
 
 

@@ -161,7 +161,7 @@ def _number(name: str, value: str) -> Text:
 
 def _arms_table(show: Show) -> Table:
     table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
-    table.add_column("answered by")
+    table.add_column("answered by", no_wrap=True)
     for title in (f"AUC {show.recent}", f"AUC {show.since}", "log loss", "calibration"):
         table.add_column(title, justify="right")
     for arm in show.arms:

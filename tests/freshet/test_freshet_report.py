@@ -1,0 +1,118 @@
+"""The report is one file that asks nothing of the outside, whatever texts and numbers are in it."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freshet.report import Chart, Line, Page, ReportError, Table, Tile, render, replay_page, write_html
+from ground import FreshetError
+
+SUMMARY = {
+    "auc": 0.8012,
+    "gauc": 0.61,
+    "logloss": 0.5301,
+    "normalized_entropy": 0.81,
+    "calibration": 1.01,
+    "ece": 0.01,
+    "brier": None,
+}
+
+
+def figures_of(page: str) -> list[dict[str, Any]]:
+    match = re.search(r"const figures = (.*);\n", page)
+    assert match
+    return json.loads(match[1])
+
+
+def without_library(page: str) -> str:
+    """The page without plotly's own code, in which addresses of its licence and of unused maps are named."""
+    return re.sub(r"<script>(?!const figures).*?</script>", "", page, flags=re.DOTALL)
+
+
+def a_chart(name: str = "auc") -> Chart:
+    return Chart(name, [Line("live", [1.0, 2.0, 3.0], [0.5, math.nan, 0.7], "live")], "seconds", "AUC")
+
+
+def test_page_is_self_contained() -> None:
+    page = render(Page("t", "lead", charts=[a_chart()]))
+    assert "Plotly" in page and len(page) > 1_000_000
+    assert "default-src 'none'" in page
+    ours = without_library(page)
+    assert not re.search(r"https?://|src=|<link|@import|url\(", ours)
+
+
+def test_page_without_charts_carries_no_library() -> None:
+    assert len(render(Page("t", "lead", tiles=[Tile("a", "1")]))) < 20_000
+
+
+def test_texts_are_escaped_everywhere() -> None:
+    evil = "</script><script>alert(1)</script>"
+    page = render(
+        Page(
+            evil,
+            evil,
+            tiles=[Tile(evil, evil, evil)],
+            charts=[Chart(evil, [Line(evil, [evil], [1.0])], evil, evil, evil, [(1.0, evil)])],
+            tables=[Table(evil, [evil], [[evil]], evil)],
+            commands=[(evil, evil)],
+            facts=[(evil, evil)],
+        )
+    )
+    assert "<script>alert" not in page
+    assert figures_of(page)[0]["data"][0]["name"] == evil
+
+
+def test_nan_is_a_gap() -> None:
+    (figure,) = figures_of(render(Page("t", "lead", charts=[a_chart()])))
+    assert figure["data"][0]["y"] == [0.5, None, 0.7]
+
+
+def test_marks_become_lines_and_names() -> None:
+    chart = Chart("c", [Line("a", [1.0], [1.0])], "x", "y", marks=[(4.0, "tastes shift")])
+    (figure,) = figures_of(render(Page("t", "lead", charts=[chart])))
+    assert figure["layout"]["shapes"][0]["x0"] == 4.0
+    assert figure["layout"]["annotations"][0]["text"] == "tastes shift"
+
+
+def test_replay_page_shows_base_and_corrected_over_event_time() -> None:
+    halves = {"overall": SUMMARY, "last_half": SUMMARY}
+    better = {"overall": SUMMARY, "last_half": {**SUMMARY, "auc": 0.8112}}
+    windows = [{"to_time": 1.38e9 + i, "base": SUMMARY, "corrected": SUMMARY} for i in range(3)]
+    report = {
+        "events": 1234,
+        "events_per_second": 5678.9,
+        "state_hash": "abc",
+        "base": halves,
+        "corrected": better,
+        "windows": windows,
+        "seconds": {"read": 1.0},
+    }
+    page = render(replay_page(report, "ratings"))
+    assert "ratings" in page and "0.8112" in page and "+0.0100" in page and "1,234" in page and "abc" in page
+    assert "–" in page  # what is not known is not a zero
+    auc = figures_of(page)[0]
+    assert [trace["name"] for trace in auc["data"]] == ["base", "corrected"]
+    assert auc["data"][0]["x"][0].startswith("2013-09-24T")
+    assert auc["data"][0]["y"] == [0.8012] * 3
+
+
+def test_replay_page_without_windows_has_no_charts() -> None:
+    halves = {"overall": SUMMARY, "last_half": SUMMARY}
+    report = {"events": 1, "state_hash": "", "base": halves, "corrected": halves}
+    assert replay_page(report).charts == []
+
+
+def test_write_makes_the_folder(tmp_path: Path) -> None:
+    write_html(Page("t", "lead"), tmp_path / "new" / "r.html")
+    assert (tmp_path / "new" / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_write_where_nothing_can_be_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ReportError, match=r"r\.html.*name another file") as raised:
+        write_html(Page("t", "lead"), tmp_path / "file" / "r.html")
+    assert isinstance(raised.value, FreshetError)
