@@ -184,8 +184,11 @@ class _Demo:
         config = ("--config", str(self._config))
         freeze = f"server.freeze_after_examples={candidates}"
         quiet = "server.log_impressions=false"
-        live = self._children.start("serve", "serve", *config)
-        frozen = self._children.start("serve-frozen", "serve", *config, "--set", freeze, "--set", quiet)
+        # A server that came back would listen elsewhere, and a frozen one would be frozen anew.
+        live = self._children.start("serve", "serve", *config, restart=False)
+        frozen = self._children.start(
+            "serve-frozen", "serve", *config, "--set", freeze, "--set", quiet, restart=False
+        )
         await self._ready([live, frozen])
         self._frozen = True
         return _url(live), _url(frozen)
@@ -200,8 +203,7 @@ class _Demo:
         while slow := [role for role in roles if role.ready() is None]:
             if time.monotonic() > deadline:
                 raise RoleError(
-                    f"{slow[0].name} was not ready within {READY_S_MAX:.0f} s; its last words:\n"
-                    f"  {slow[0].last_words()}"
+                    f"{slow[0].name} was not ready within {READY_S_MAX:.0f} s{slow[0].last_words()}"
                 )
             await self._wait()
 
@@ -268,12 +270,13 @@ class _Demo:
         """Show the moment.
 
         Raises:
-            RoleError: a child has ended.
+            RoleError: a child has ended for good.
             _StoppedError: somebody asked for it.
         """
         if self._stop.event.is_set():
             raise _StoppedError
-        self._children.check()
+        for restart in self._children.watch():
+            self._screen.say(f"{restart.of} ended ({restart.how}); starting it again")
         self._show.elapsed_s = time.monotonic() - self._began
         self._show.roles = [
             (name, "frozen" if self._frozen and name == "serve-frozen" else state)

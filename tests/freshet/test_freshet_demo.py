@@ -1,9 +1,11 @@
 """The demo as a user meets it: it ends by itself with a report, and nothing outlives it."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,10 @@ from freshet.children import Children
 from freshet.config import load_config
 from freshet.demo import CONFIG_NAME, run_demo
 from freshet.errors import ConfigError, RoleError
+from freshet.inspect import read_state
 from freshet.scenes import RatingsScene, WorldScene
+from stream.errors import StateError
+from stream.log import EXAMPLES, open_log
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S_MAX = 200.0  # on a busy machine, kernels not yet compiled
@@ -90,11 +95,48 @@ def test_demo_leaves_nothing_running_when_stopped(
 
 
 @pytest.mark.process
-def test_demo_ends_when_a_role_dies(playing: tuple[subprocess.Popen[bytes], Path]) -> None:
+def test_demo_whose_roles_cannot_run_ends_and_says_so(
+    playing: tuple[subprocess.Popen[bytes], Path],
+) -> None:
     process, keep = playing
-    os.kill(children_of(keep)[0], signal.SIGKILL)
-    assert process.wait(30.0) == 2
+    (keep / CONFIG_NAME).write_text("[nonsense]")
+    for pid in children_of(keep):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert process.wait(60.0) == 2
     assert wait_until_gone(keep)
+
+
+@pytest.mark.process
+def test_demo_whose_learner_is_killed_learns_every_example_once(tmp_path: Path) -> None:
+    keep = tmp_path / "kept"
+    state = keep / "state" / "learn"
+    killed: list[int] = []
+
+    def kill() -> None:
+        """Kill the learner once it has learnt a thousand requests and is at work."""
+        deadline = time.monotonic() + 60.0
+        while time.monotonic() < deadline and not killed:
+            time.sleep(0.3)
+            with contextlib.suppress(StateError, OSError, ValueError, KeyError):
+                if read_state(state)["learnt"]["requests"] > 1000:
+                    pid = int((state / "lock").read_text())
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert run_demo(seconds=35.0, report=tmp_path / "r.html", keep=keep, seed=1) == 0
+    killer.join()
+    assert killed
+    log = open_log(f"sqlite:{keep / 'log.db'}")
+    ends = {partition: end for partition, (_, end) in enumerate(log.ends(EXAMPLES))}
+    log.close()
+    learnt = read_state(state)
+    consumed = sum(learnt["next_offsets"].values())
+    # The joiner sends its last examples while all of them are stopping.
+    assert learnt["learnt"]["requests"] == consumed
+    assert 0 <= sum(ends.values()) - consumed < 200
 
 
 @pytest.mark.process
@@ -103,8 +145,8 @@ def test_child_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
         child = children.start("join", "join", "--config", str(tmp_path / "none.toml"))
         child.process.wait(30.0)
         assert children.states() == [("join", "gone")]
-        with pytest.raises(RoleError, match=r"join ended \(exit status 2\)(.|\n)*none\.toml"):
-            children.check()
+        with pytest.raises(RoleError, match=r"join cannot run \(exit status 2\)(.|\n)*none\.toml"):
+            children.watch()
 
 
 def test_used_folder_is_refused(tmp_path: Path) -> None:
