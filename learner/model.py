@@ -214,7 +214,8 @@ class Model:
         for t, dim in enumerate(self.dims):
             mine = gathered.order[gathered.bounds[t] : gathered.bounds[t + 1]]
             vectors = self.tables[t].vectors(gathered.slots[t])
-            pooling.pool(entry_row[mine], gathered.place[mine] - base, rows.x[mine], vectors, column, x0)
+            place = gathered.place[mine] - base
+            pooling.pool(entry_row[mine], place, rows.x[mine], vectors, dim, column, x0)
             base += len(vectors)
             column += dim
         return x0

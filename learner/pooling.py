@@ -37,18 +37,18 @@ def newest(place, times, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def pool(rows, index, x, vectors, column, out):  # type: ignore[no-untyped-def]
+def pool(rows, index, x, vectors, dim, column, out):  # type: ignore[no-untyped-def]
     """Add each entry's x times its vector to its row of `out`, from `column` on.
 
     Args:
         rows: (k,) int64, each entry's row.
         index: (k,) int64, each entry's vector; below 0: none.
         x: (k,) float32.
-        vectors: (m, dim) float32.
+        vectors: (m, dim or more) float32; a table's arena will do.
+        dim: how many of a vector's columns to take.
         column: where the feature's columns begin.
         out: (n, width) float32, added to in place.
     """
-    dim = vectors.shape[1]
     for i in range(len(rows)):
         v = index[i]
         if v < 0:

@@ -5,16 +5,17 @@ same requests in groups of a fixed number of rows, cut by absolute counts, so th
 ends never changes what is learnt.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from embeddings import Table
 from ground.rows import Rows
 from learner import pooling
 from learner.deep import DeepTrainer
-from learner.encoding import sort_by_table
 from learner.features import Batch
 from learner.model import Model, bayes_logit
 from learner.pending import Pending
@@ -38,6 +39,18 @@ class Learnt(NamedTuple):
     group: npt.NDArray[np.uint64]  # (n,), the row's user
     time: npt.NDArray[np.float64]  # (n,), event time
     late: npt.NDArray[np.bool_]  # (n,)
+
+
+class _Field(NamedTuple):
+    """One feature's k entries of many groups of rows."""
+
+    table: Table
+    row: npt.NDArray[np.int64]  # (k,), ascending
+    slot: npt.NDArray[np.int64]  # (k,), -1 where the id had no row when it was predicted
+    x: npt.NDArray[np.float32]  # (k,)
+    cuts: list[int]  # entries of group g are cuts[g]:cuts[g + 1]
+    column: int  # of the deep part's inputs, where the embedding begins
+    dim: int
 
 
 class Trainer:
@@ -95,8 +108,8 @@ class Trainer:
         """Learn the group that is still filling up, as it is."""
         if self.pending.n == 0:
             return []
-        group, self.pending = self.pending, Pending.empty(self.dense_width)
-        return [self._learn_group(group)]
+        full, self.pending = self.pending, Pending.empty(self.dense_width)
+        return self._learn_all(full, [0, len(full.requests) - 1])
 
     def restored(self) -> None:
         """Take note that the model's arrays were replaced from a checkpoint."""
@@ -166,69 +179,78 @@ class Trainer:
         """Learn every group that is full; what is left goes on waiting."""
         size = self.model.settings.group
         pending = self.pending
-        done = []
-        first = 0
-        for last in range(1, len(pending.requests)):
-            if pending.requests[last] - pending.requests[first] >= size:
-                done.append(self._learn_group(pending.part(first, last)))
-                first = last
-        if first:
-            self.pending = pending.part(first, len(pending.requests) - 1).copy()
-        return done
+        cuts = [0]
+        for last, rows in enumerate(pending.requests.tolist()):
+            if rows - pending.requests[cuts[-1]] >= size:
+                cuts.append(last)
+        if len(cuts) == 1:
+            return []
+        full = pending.part(0, cuts[-1])
+        self.pending = pending.part(cuts[-1], len(pending.requests) - 1).copy()
+        return self._learn_all(full, cuts)
 
-    def _learn_group(self, group: Pending) -> Learnt:
-        z = group.z.copy()
+    def _learn_all(self, full: Pending, cuts: Sequence[int]) -> list[Learnt]:
+        """Learn groups: the requests of `full`, cut at the request numbers `cuts` (first 0, last all)."""
+        z = full.z + full.shift
         if self.model.deep_on:
-            z += self._learn_deep(group)
-        z += group.shift
+            self._learn_deep(full, full.requests[cuts], z)
         p = 1.0 / (1.0 + np.exp(-z))
-        per_row = np.diff(group.requests)
-        use_served = ~np.isnan(group.served) & (self.model.settings.score == "served")
-        return Learnt(
-            requests=group.requests,
-            rows=group.rows,
-            z=z,
-            p=p,
-            scored=np.where(use_served, group.served, p),
-            y=group.y,
-            s2=group.s2,
-            group=np.repeat(group.group, per_row),
-            time=np.repeat(group.time, per_row),
-            late=np.repeat(group.late, per_row),
-        )
+        per_row = np.diff(full.requests)
+        use_served = ~np.isnan(full.served) & (self.model.settings.score == "served")
+        return [
+            Learnt(
+                requests=full.requests,
+                rows=full.rows,
+                z=z,
+                p=p,
+                scored=np.where(use_served, full.served, p),
+                y=full.y,
+                s2=full.s2,
+                group=np.repeat(full.group, per_row),
+                time=np.repeat(full.time, per_row),
+                late=np.repeat(full.late, per_row),
+            )
+        ]
 
-    def _learn_deep(self, group: Pending) -> npt.NDArray[np.float64]:
-        """One step of the deep part; the residual logits (n,) that it had given before."""
+    def _learn_deep(self, full: Pending, cuts: npt.NDArray[np.int64], z: npt.NDArray[np.float64]) -> None:
+        """One step of the deep part per group: rows cuts[g] to cuts[g + 1].
+
+        Adds to the logits z (n,), in place, the residuals as they stood before each group's step.
+        """
         model = self.model
-        order, bounds = sort_by_table(group.column, model.table_of, len(model.table_names) + 1)
-        rows = pooling.entry_rows(group.start)
-        inputs = np.zeros((group.n, model.deep_width), dtype=np.float32)
-        inputs[:, model.embedding_width :] = group.dense
-        found = []
-        column = 0
-        for t, dim in enumerate(model.dims):
-            mine = order[bounds[t] : bounds[t + 1]]
-            table = model.tables[t]
-            slots = np.where(group.known[mine], table.find(group.key[mine]), -1)
-            places = np.where(slots < 0, -1, np.arange(len(slots)))
-            pooling.pool(rows[mine], places, group.x[mine], table.vectors(slots), column, inputs)
-            found.append((mine, slots))
-            column += dim
+        fields = [self._entries_of(full, t, cuts) for t in range(len(model.dims))]
+        inputs = np.zeros((full.n, model.deep_width), dtype=np.float32)
+        inputs[:, model.embedding_width :] = full.dense
         trainer = self._trainer()
-        offset = group.z + group.shift
-        step = trainer.step(inputs, model.embedding_width, offset, group.y)
-        if step is None:
-            self.quarantined += 1
-            return np.zeros(group.n)
-        gradients, logits = step
+        for g, (first, last) in enumerate(itertools.pairwise(cuts.tolist())):
+            mine = inputs[first:last]
+            for field in fields:
+                i, j = field.cuts[g], field.cuts[g + 1]
+                arena = field.table.rows
+                at = field.row[i:j] - first
+                pooling.pool(at, field.slot[i:j], field.x[i:j], arena, field.dim, field.column, mine)
+            step = trainer.step(mine, model.embedding_width, z[first:last], full.y[first:last])
+            if step is None:
+                self.quarantined += 1
+                continue
+            gradients, z[first:last] = step
+            for field in fields:
+                i, j = field.cuts[g], field.cuts[g + 1]
+                at = field.row[i:j] - first
+                by_entry = pooling.unpool(at, field.x[i:j], gradients, field.column, field.dim)
+                field.table.apply_gradients(field.slot[i:j], by_entry)
         self.steps[0] = trainer.steps
-        column = 0
-        for t, (mine, slots) in enumerate(found):
-            dim = model.dims[t]
-            entry_gradients = pooling.unpool(rows[mine], group.x[mine], gradients, column, dim)
-            model.tables[t].apply_gradients(slots, entry_gradients)
-            column += dim
-        return logits - offset
+
+    def _entries_of(self, full: Pending, t: int, cuts: npt.NDArray[np.int64]) -> "_Field":
+        """Feature t's entries of many rows, found in its table at once: nothing is inserted meanwhile."""
+        model = self.model
+        table = model.tables[t]
+        mine = np.flatnonzero(full.column == t)
+        row = np.searchsorted(full.start, mine, side="right") - 1
+        slot = np.where(full.known[mine], table.find(full.key[mine]), -1)
+        column = sum(model.dims[:t])
+        bounds = np.searchsorted(row, cuts).tolist()
+        return _Field(table, row, slot, full.x[mine], bounds, column, model.dims[t])
 
     def _trainer(self) -> DeepTrainer:
         if self._deep is None:
