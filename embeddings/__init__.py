@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from embeddings.errors import TableError, TableInputError, TableSpecError
 
 if TYPE_CHECKING:
+    from embeddings.results import Block, Delta, TableStats
     from embeddings.spec import TableSpec
-    from embeddings.table import Block, Delta, Table, TableStats
+    from embeddings.table import Table
 
 __all__ = [
     "Block",

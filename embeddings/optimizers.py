@@ -11,7 +11,8 @@ import numpy as np
 from numba import njit
 
 from embeddings.intrinsics import borrow, prefetch
-from embeddings.kernels import AHEAD, mark
+from embeddings.slots import mark
+from embeddings.store import AHEAD
 
 _EPSILON = np.float32(1e-10)  # torch's, so that the two agree
 

@@ -14,6 +14,9 @@ LANES = 5
 LOAD_MAX = 0.7
 """Fullness at which the index splits a bucket for every few insertions; at 0.8 it grows half as fast."""
 
+AHEAD = 12
+"""How many ids ahead of their use a kernel asks for a cache line."""
+
 # Positions in Store.state.
 BASE = 0  # index: buckets at the last doubling
 SPLIT = 1  # index: buckets split since; there are BASE + SPLIT buckets

@@ -4,18 +4,19 @@ Two ids never share a row. Time is event time, in Unix seconds; a row that was l
 `ttl_s` before a sighting does not exist for it, whether or not a sweep has come by.
 """
 
-from typing import Final, NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import batches, kernels
-from embeddings.errors import TableError, TableInputError
+from embeddings import batches, columns, contents, expiry, lookup
+from embeddings.checks import as_floats, as_keys, as_slots, as_uint32
+from embeddings.errors import TableError
+from embeddings.filter import Filter
+from embeddings.initializers import KINDS
 from embeddings.optimizers import STEPS
+from embeddings.results import Block, Delta, Floats, Keys, Slots, TableStats
 from embeddings.spec import TableSpec
 from embeddings.store import (
     BASE,
-    CHANGED_LINES,
     DELETED,
     EXPIRED,
     FULL,
@@ -27,48 +28,6 @@ from embeddings.store import (
     TOUCHED,
     make_store,
 )
-
-Keys = npt.NDArray[np.uint64]
-Slots = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-
-_INITS = {
-    "zeros": kernels.INIT_ZEROS,
-    "uniform": kernels.INIT_UNIFORM,
-    "normal": kernels.INIT_NORMAL,
-}
-_UINT32_MAX = (1 << 32) - 1
-
-_KERNEL: Final = ("C", "W")
-"""What every array is before a kernel sees it: numba compiles a read-only or strided one anew."""
-
-
-class Block(NamedTuple):
-    """The distinct ids of a batch: rows fetched once each, and how the batch's n ids refer to them."""
-
-    slots: Slots  # (m,), distinct; -1 (at most once, or once per id refused) where there is no row
-    inverse: npt.NDArray[np.int64]  # (n,), id i of the batch is number inverse[i]
-    vectors: Floats  # (m, dim), zeros where there is no row
-
-
-class Delta(NamedTuple):
-    """What changed since the last drain, each key once per list. Apply `deleted` first, then `touched`."""
-
-    touched: Keys
-    deleted: Keys
-
-
-class TableStats(NamedTuple):
-    """Counters since the table was made."""
-
-    rows: int
-    rows_max: int
-    bytes: int
-    inserted: int
-    refused: int  # sightings below admission
-    full: int  # sightings refused at rows_max
-    expired: int
-    deleted: int
 
 
 class Table:
@@ -90,6 +49,7 @@ class Table:
         self.spec = spec
         self._track_delta = track_delta
         self._store = make_store(spec)
+        self.filter = Filter(spec, self._store)
         self._deleted: list[Keys] = []
         self._scratch = np.zeros(1024, dtype=np.uint32)
 
@@ -159,7 +119,7 @@ class Table:
         key_array = self._keys(keys)
         slots = np.empty(len(key_array), dtype=np.int64)
         times = self._times(now, len(key_array))
-        kernels.find(self._store, key_array, times, self.spec.ttl_s, self.spec.tick_s, slots)
+        lookup.find(self._store, key_array, times, self.spec.ttl_s, self.spec.tick_s, slots)
         return slots
 
     def block(self, keys: npt.ArrayLike, times: npt.ArrayLike) -> Block:
@@ -210,12 +170,12 @@ class Table:
     def touch(self, slots: Slots, times: npt.ArrayLike, increments: npt.ArrayLike = 1) -> None:
         """Last seen becomes the later of itself and `times`, the count grows; both (n,) or one."""
         slots = self._slots(slots)
-        grow = self._uint32(increments, len(slots), "increments")
-        kernels.touch(self._store, slots, self._times(times, len(slots)), grow)
+        grow = as_uint32(self.spec.name, increments, len(slots), "increments")
+        columns.touch(self._store, slots, self._times(times, len(slots)), grow)
 
     def mark(self, slots: Slots) -> None:
         """Say that `rows` was written at slots, so that they are part of the next delta."""
-        kernels.mark_all(self._store, self._slots(slots))
+        columns.mark_all(self._store, self._slots(slots))
 
     # Learning.
 
@@ -235,7 +195,7 @@ class Table:
         """Take keys out; returns how many were there."""
         key_array = self._keys(keys)
         removed = np.empty(len(key_array), dtype=np.uint64)
-        return self._note_removed(removed, kernels.delete(self._store, key_array, removed))
+        return self._note_removed(removed, lookup.delete(self._store, key_array, removed))
 
     def expire(self, now: int, budget: int = 4096) -> int:
         """Free what has expired by `now` among the next `budget` slots; returns how many.
@@ -246,7 +206,7 @@ class Table:
         if self.spec.ttl_s == 0:
             return 0
         removed = np.empty(min(budget, int(self._store.state[HIGH])), dtype=np.uint64)
-        count = kernels.sweep(
+        count = expiry.sweep(
             self._store, np.int64(now), self.spec.ttl_s, self.spec.tick_s, np.int64(len(removed)), removed
         )
         return self._note_removed(removed, count)
@@ -259,7 +219,7 @@ class Table:
         A key that was deleted and then made again is in both lists.
         """
         touched = np.empty(int(self._store.state[TOUCHED]), dtype=np.uint64)
-        count = kernels.drain(self._store, touched)
+        count = contents.drain(self._store, touched)
         deleted = np.unique(np.concatenate(self._deleted)) if self._deleted else np.empty(0, dtype=np.uint64)
         self._deleted = []
         return Delta(touched=touched[:count], deleted=deleted)
@@ -269,7 +229,7 @@ class Table:
         key_array = self._keys(keys)
         slots = np.empty(len(key_array), dtype=np.int64)
         never = np.zeros(len(key_array), dtype=np.uint32)
-        kernels.find(self._store, key_array, never, 0, 0, slots)
+        lookup.find(self._store, key_array, never, 0, 0, slots)
         return self._gather(slots, 0, self.width), slots >= 0
 
     def export_serving(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -284,14 +244,9 @@ class Table:
             TableError: the table is full.
         """
         key_array = self._keys(keys)
-        array = np.require(rows, dtype=np.float32, requirements=_KERNEL)
-        if array.shape != (len(key_array), self.width):
-            raise TableInputError(
-                f"table {self.spec.name!r}: rows must have shape {(len(key_array), self.width)}, "
-                f"not {array.shape}; they may come from a table with another dim, optimizer or extra"
-            )
+        array = self._values(rows, len(key_array), self.width, "rows (of the same dim, optimizer and extra)")
         slots = np.empty(len(key_array), dtype=np.int64)
-        kernels.put(self._store, key_array, array.view(np.uint32), slots)
+        lookup.put(self._store, key_array, array.view(np.uint32), slots)
         lost = int(np.count_nonzero(slots < 0))
         if lost:
             raise TableError(
@@ -302,47 +257,13 @@ class Table:
         """Keys and slots of all rows that exist at `now` (default: all not swept yet), in slot order."""
         slots = np.empty(len(self), dtype=np.int64)
         ttl_s = self.spec.ttl_s if now is not None else 0
-        count = kernels.live(self._store, np.int64(now or 0), ttl_s, self.spec.tick_s, slots)
+        count = contents.live(self._store, np.int64(now or 0), ttl_s, self.spec.tick_s, slots)
         slots = slots[:count]
         return self._store.slot_key[slots], slots
 
     def digest(self, now: int) -> int:
         """A 64-bit hash of every (key, row) that exists at `now`, whatever the order they came in."""
-        return int(kernels.digest(self._store, np.int64(now), self.spec.ttl_s, self.spec.tick_s))
-
-    def filter_state(self) -> bytes:
-        """The admission filter, whole; empty where every first sighting is admitted."""
-        return self._store.sightings.tobytes() if self.spec.admit_after > 1 else b""
-
-    def load_filter(self, state: bytes) -> None:
-        """Put a `filter_state` back."""
-        lines = self._store.sightings
-        expected = lines.nbytes if self.spec.admit_after > 1 else 0
-        if len(state) != expected:
-            raise TableInputError(
-                f"table {self.spec.name!r}: the admission filter's state has {len(state)} bytes, not "
-                f"{expected}; admission_capacity or admit_after has changed since it was saved"
-            )
-        if expected:
-            lines[:] = np.frombuffer(state, dtype=np.uint64).reshape(lines.shape)
-
-    def drain_filter(self) -> tuple[npt.NDArray[np.uint32], Keys]:
-        """The admission filter's lines written since the last drain: their numbers (m,) and words (m, 8)."""
-        state = self._store.state
-        numbers = self._store.changed[: int(state[CHANGED_LINES])].copy()
-        self._store.line_changed[numbers] = 0
-        state[CHANGED_LINES] = 0
-        return numbers, self._store.sightings[numbers]
-
-    def load_filter_lines(self, numbers: npt.NDArray[np.uint32], words: Keys) -> None:
-        """Put lines from `drain_filter` back."""
-        lines = self._store.sightings
-        if words.shape != (len(numbers), 8) or (len(numbers) and int(numbers.max()) >= len(lines)):
-            raise TableInputError(
-                f"table {self.spec.name!r}: these lines do not fit the admission filter of "
-                f"{len(lines)} lines; admission_capacity has changed since they were saved"
-            )
-        lines[numbers] = words
+        return int(contents.digest(self._store, np.int64(now), self.spec.ttl_s, self.spec.tick_s))
 
     # Inside.
 
@@ -350,7 +271,7 @@ class Table:
         spec = self.spec
         slots = np.empty(len(keys), dtype=np.int64)
         removed = np.empty(len(keys) if spec.ttl_s else 0, dtype=np.uint64)
-        count = kernels.upsert(
+        count = lookup.upsert(
             self._store,
             keys,
             times,
@@ -359,7 +280,7 @@ class Table:
             spec.admit_after,
             spec.admit_age_s,
             spec.dim,
-            _INITS[spec.init],
+            KINDS[spec.init],
             float(spec.init_scale),
             spec.seed,
             slots,
@@ -395,57 +316,26 @@ class Table:
         batches.total(inverse, values, sums)
         step(self._store, slots, sums, self.spec.dim, float(self.spec.learning_rate))
 
-    def _gather(self, slots: Slots, first: int, columns: int) -> Floats:
+    def _gather(self, slots: Slots, first: int, width: int) -> Floats:
         slots = self._slots(slots)
-        out = np.empty((len(slots), columns), dtype=np.uint32)
-        if columns:
-            kernels.gather(self._store.bits, slots, first, out)
+        out = np.empty((len(slots), width), dtype=np.uint32)
+        if width:
+            columns.gather(self._store.bits, slots, first, out)
         return out.view(np.float32)
 
-    def _scatter(self, slots: Slots, first: int, columns: int, values: npt.ArrayLike) -> None:
+    def _scatter(self, slots: Slots, first: int, width: int, values: npt.ArrayLike) -> None:
         slots = self._slots(slots)
-        array = self._values(values, len(slots), columns, "values")
-        kernels.scatter(self._store, slots, first, array.view(np.uint32))
+        array = self._values(values, len(slots), width, "values")
+        columns.scatter(self._store, slots, first, array.view(np.uint32))
 
     def _keys(self, keys: npt.ArrayLike) -> Keys:
-        array = np.asarray(keys)
-        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-            raise TableInputError(
-                f"table {self.spec.name!r}: keys must be integers of shape (n,), "
-                f"not {array.dtype} of shape {array.shape}"
-            )
-        return np.require(array, dtype=np.uint64, requirements=_KERNEL)
+        return as_keys(self.spec.name, keys)
 
     def _slots(self, slots: Slots) -> Slots:
-        array = np.require(slots, dtype=np.int64, requirements=_KERNEL)
-        if array.ndim != 1:
-            raise TableInputError(f"table {self.spec.name!r}: slots must be (n,), not {array.shape}")
-        if array.size and (array.max() >= self._store.state[HIGH] or array.min() < -1):
-            raise TableInputError(f"table {self.spec.name!r}: slots must come from this table")
-        return array
+        return as_slots(self.spec.name, slots, int(self._store.state[HIGH]))
 
     def _values(self, values: npt.ArrayLike, n: int, columns: int, what: str) -> Floats:
-        array = np.require(values, dtype=np.float32, requirements=_KERNEL)
-        if array.shape != (n, columns):
-            raise TableInputError(
-                f"table {self.spec.name!r}: {what} must have shape {(n, columns)}, not {array.shape}"
-            )
-        return array
+        return as_floats(self.spec.name, values, (n, columns), what)
 
     def _times(self, times: npt.ArrayLike, n: int) -> npt.NDArray[np.uint32]:
-        return self._uint32(times, n, "times")
-
-    def _uint32(self, values: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.uint32]:
-        array = np.asarray(values)
-        if array.shape not in ((), (n,)):
-            raise TableInputError(f"table {self.spec.name!r}: {what} must be one or {n}, not {array.shape}")
-        if array.dtype != np.uint32:
-            if array.size and not (array.min() >= 0 and array.max() <= _UINT32_MAX):
-                raise TableInputError(
-                    f"table {self.spec.name!r}: {what} must be from 0 to {_UINT32_MAX} "
-                    "(whole seconds since 1970, not milliseconds)"
-                )
-            array = array.astype(np.uint32)
-        if array.ndim == 0:
-            return np.full(n, array, dtype=np.uint32)
-        return np.require(array, requirements=_KERNEL)
+        return as_uint32(self.spec.name, times, n, "times")

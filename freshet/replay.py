@@ -201,7 +201,7 @@ class Replay:
         for table in self.learner.model.tables:
             table.expire(int(self.learner.trainer.clock), RECLAIM_SLOTS)
             table.drain_delta()
-            table.drain_filter()
+            table.filter.drain()
 
 
 def run_replay(

@@ -182,7 +182,7 @@ class Learner:
         now = int(self.trainer.clock)
         for table in self.model.tables:
             hasher.update(table.digest(now).to_bytes(8, "little"))
-            hasher.update(table.filter_state())
+            hasher.update(table.filter.state())
         for name, array in sorted(self._arrays().items()):
             hasher.update(name.encode())
             hasher.update(array.tobytes())
@@ -247,7 +247,7 @@ class Learner:
             [prefix + keys[i : i + 8] for i in range(0, len(keys), 8)],
             [data[i : i + width] for i in range(0, len(data), width)],
         )
-        numbers, words = table.drain_filter()
+        numbers, words = table.filter.drain()
         for number, line in zip(numbers.tolist(), words, strict=True):
             commit.put(_FILTER + bytes([t]) + number.to_bytes(4, "little"), line.tobytes())
         name = self.model.table_names[t]
@@ -310,7 +310,7 @@ class Learner:
             if lines:
                 numbers = np.array([int.from_bytes(key[-4:], "little") for key, _ in lines], dtype=np.uint32)
                 words = np.frombuffer(b"".join(line for _, line in lines), dtype=np.uint64)
-                table.load_filter_lines(numbers, words.reshape(-1, 8))
+                table.filter.restore_lines(numbers, words.reshape(-1, 8))
         pending = state.get(_PENDING)
         if pending is not None:
             self.trainer.pending = Pending.decode(pending, self.trainer.dense_width)

@@ -165,13 +165,13 @@ def test_filter_state_restores_the_counting():
         table, copy = make(admit_after=2), make(admit_after=2)
         table.upsert(np.arange(100), 0)
         if incremental:
-            copy.load_filter_lines(*table.drain_filter())
-            assert len(table.drain_filter()[0]) == 0
+            copy.filter.restore_lines(*table.filter.drain())
+            assert len(table.filter.drain()[0]) == 0
         else:
-            copy.load_filter(table.filter_state())
+            copy.filter.restore(table.filter.state())
         assert (copy.upsert(np.arange(100), 1) >= 0).all()
     with pytest.raises(TableInputError, match="admission_capacity"):
-        make(admit_after=2, admission_capacity=64).load_filter(table.filter_state())
+        make(admit_after=2, admission_capacity=64).filter.restore(table.filter.state())
 
 
 def test_expired_row_is_never_read_swept_or_not():

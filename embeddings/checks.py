@@ -1,0 +1,79 @@
+"""What callers pass in, brought into the form that kernels take, or refused with a sentence.
+
+Numba compiles a kernel anew for a read-only or a strided array, so every array is made writable and
+contiguous here; most are already, and are not copied.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.errors import TableInputError
+from embeddings.results import Floats, Keys, Slots
+
+KERNEL: Final = ("C", "W")
+"""What every array is before a kernel sees it."""
+
+_UINT32_MAX: Final = (1 << 32) - 1
+
+
+def as_keys(table: str, keys: npt.ArrayLike) -> Keys:
+    """Keys (n,) uint64; negative integers become their two's complement.
+
+    Raises:
+        TableInputError: they are not integers, or not of one dimension.
+    """
+    array = np.asarray(keys)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise TableInputError(
+            f"table {table!r}: keys must be integers of shape (n,), not {array.dtype} of shape {array.shape}"
+        )
+    return np.require(array, dtype=np.uint64, requirements=KERNEL)
+
+
+def as_slots(table: str, slots: Slots, high: int) -> Slots:
+    """Slots (n,) int64, each -1 or below `high`.
+
+    Raises:
+        TableInputError: they do not come from this table.
+    """
+    array = np.require(slots, dtype=np.int64, requirements=KERNEL)
+    if array.ndim != 1:
+        raise TableInputError(f"table {table!r}: slots must be (n,), not {array.shape}")
+    if array.size and (array.max() >= high or array.min() < -1):
+        raise TableInputError(f"table {table!r}: slots must come from this table")
+    return array
+
+
+def as_floats(table: str, values: npt.ArrayLike, shape: tuple[int, int], what: str) -> Floats:
+    """Values of `shape` as float32.
+
+    Raises:
+        TableInputError: they have another shape.
+    """
+    array = np.require(values, dtype=np.float32, requirements=KERNEL)
+    if array.shape != shape:
+        raise TableInputError(f"table {table!r}: {what} must have shape {shape}, not {array.shape}")
+    return array
+
+
+def as_uint32(table: str, values: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.uint32]:
+    """Whole numbers, one for all or (n,), as (n,) uint32.
+
+    Raises:
+        TableInputError: another shape, or a number that 32 bits do not hold.
+    """
+    array = np.asarray(values)
+    if array.shape not in ((), (n,)):
+        raise TableInputError(f"table {table!r}: {what} must be one or {n}, not {array.shape}")
+    if array.dtype != np.uint32:
+        if array.size and not (array.min() >= 0 and array.max() <= _UINT32_MAX):
+            raise TableInputError(
+                f"table {table!r}: {what} must be from 0 to {_UINT32_MAX} "
+                "(whole seconds since 1970, not milliseconds)"
+            )
+        array = array.astype(np.uint32)
+    if array.ndim == 0:
+        return np.full(n, array, dtype=np.uint32)
+    return np.require(array, requirements=KERNEL)

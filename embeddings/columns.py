@@ -1,0 +1,77 @@
+"""From slots to columns of their rows and back, a batch at a time.
+
+A slot of -1 means "no row" everywhere: it reads as zeros and is never written.
+"""
+
+import numpy as np
+from numba import njit
+
+from embeddings.intrinsics import borrow, prefetch
+from embeddings.slots import mark
+from embeddings.store import AHEAD
+
+_COUNT_MAX = np.int64(0xFFFFFFFF)
+
+
+@njit(cache=True, nogil=True)
+def gather(bits, slots, first, out):  # type: ignore[no-untyped-def]
+    """Copy columns first.. of rows `bits` (R, W) at `slots` (n,) into `out` (n, columns); -1 gives zeros."""
+    n = slots.shape[0]
+    width = out.shape[1]
+    for i in range(n):
+        if i + AHEAD < n and slots[i + AHEAD] >= 0:
+            prefetch(bits, slots[i + AHEAD], first)
+            prefetch(bits, slots[i + AHEAD], first + width - 1)
+        slot = slots[i]
+        if slot >= 0:
+            for j in range(width):
+                out[i, j] = bits[slot, first + j]
+        else:
+            out[i, :] = 0
+
+
+@njit(cache=True, nogil=True)
+def scatter(store, slots, first, values):  # type: ignore[no-untyped-def]
+    """Copy `values` (n, columns), as uint32 bits, into columns first.. of the rows at `slots` (n,)."""
+    bits = borrow(store.bits)
+    flags = borrow(store.flags)
+    touched = borrow(store.touched)
+    state = borrow(store.state)
+    for i in range(slots.shape[0]):
+        slot = slots[i]
+        if slot >= 0:
+            for j in range(values.shape[1]):
+                bits[slot, first + j] = values[i, j]
+            mark(flags, touched, state, slot)
+
+
+@njit(cache=True, nogil=True)
+def touch(store, slots, times, increments):  # type: ignore[no-untyped-def]
+    """Last seen becomes the later of itself and `times`, the count grows by `increments`, up to 2³²-1."""
+    bits = borrow(store.bits)
+    flags = borrow(store.flags)
+    touched = borrow(store.touched)
+    state = borrow(store.state)
+    n = slots.shape[0]
+    seen_column = bits.shape[1] - 2
+    for i in range(n):
+        if i + AHEAD < n and slots[i + AHEAD] >= 0:
+            prefetch(bits, slots[i + AHEAD], seen_column)
+        slot = slots[i]
+        if slot >= 0:
+            if times[i] > bits[slot, seen_column]:
+                bits[slot, seen_column] = times[i]
+            count = np.int64(bits[slot, seen_column + 1]) + np.int64(increments[i])
+            bits[slot, seen_column + 1] = np.uint32(min(count, _COUNT_MAX))
+            mark(flags, touched, state, slot)
+
+
+@njit(cache=True, nogil=True)
+def mark_all(store, slots):  # type: ignore[no-untyped-def]
+    """Note that the rows at `slots` (n,) were written."""
+    flags = borrow(store.flags)
+    touched = borrow(store.touched)
+    state = borrow(store.state)
+    for i in range(slots.shape[0]):
+        if slots[i] >= 0:
+            mark(flags, touched, state, slots[i])

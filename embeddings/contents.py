@@ -1,0 +1,67 @@
+"""What a table holds as a whole: what changed since the last drain, what exists, and a hash of it."""
+
+import numpy as np
+from numba import njit
+
+from embeddings.expiry import gone
+from embeddings.intrinsics import borrow
+from embeddings.store import DIRTY, HIGH, IN_USE, LISTED, TOUCHED
+from ground.mixing import mix
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT_32 = np.uint64(32)
+
+
+@njit(cache=True, nogil=True)
+def drain(store, keys):  # type: ignore[no-untyped-def]
+    """Live keys written since the last drain into `keys` (TOUCHED,); returns how many, and forgets."""
+    slot_key = borrow(store.slot_key)
+    flags = borrow(store.flags)
+    touched = borrow(store.touched)
+    state = borrow(store.state)
+    count = 0
+    for i in range(state[TOUCHED]):
+        slot = touched[i]
+        if flags[slot] & DIRTY != 0:
+            keys[count] = slot_key[slot]
+            count += 1
+        flags[slot] &= ~np.uint8(DIRTY | LISTED)
+    state[TOUCHED] = 0
+    return count
+
+
+@njit(cache=True, nogil=True)
+def live(store, now, ttl_s, tick_s, slots):  # type: ignore[no-untyped-def]
+    """Slots of all rows that exist at `now`, in slot order, into `slots` (LIVE,); returns how many."""
+    bits = borrow(store.bits)
+    flags = borrow(store.flags)
+    state = borrow(store.state)
+    seen_column = bits.shape[1] - 2
+    count = 0
+    for slot in range(state[HIGH]):
+        if flags[slot] & IN_USE != 0 and not gone(np.int64(bits[slot, seen_column]), now, ttl_s, tick_s):
+            slots[count] = slot
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def digest(store, now, ttl_s, tick_s):  # type: ignore[no-untyped-def]
+    """Sum, modulo 2⁶⁴, of a hash of each existing (key, row): the same whatever the order of slots."""
+    bits = borrow(store.bits)
+    slot_key = borrow(store.slot_key)
+    flags = borrow(store.flags)
+    state = borrow(store.state)
+    seen_column = bits.shape[1] - 2
+    total = np.uint64(0)
+    for slot in range(state[HIGH]):
+        if flags[slot] & IN_USE == 0:
+            continue
+        if gone(np.int64(bits[slot, seen_column]), now, ttl_s, tick_s):
+            continue
+        h = mix(slot_key[slot] + _GOLDEN)
+        for j in range(bits.shape[1]):
+            h = (h ^ np.uint64(bits[slot, j])) * _GOLDEN
+            h ^= h >> _SHIFT_32
+        total += mix(h)
+    return total

@@ -1,0 +1,38 @@
+"""What a table hands out: the arrays it speaks in, a batch's block, a delta, and its counters."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Keys = npt.NDArray[np.uint64]
+Slots = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+class Block(NamedTuple):
+    """The distinct ids of a batch: rows fetched once each, and how the batch's n ids refer to them."""
+
+    slots: Slots  # (m,), distinct; -1 (at most once, or once per id refused) where there is no row
+    inverse: npt.NDArray[np.int64]  # (n,), id i of the batch is number inverse[i]
+    vectors: Floats  # (m, dim), zeros where there is no row
+
+
+class Delta(NamedTuple):
+    """What changed since the last drain, each key once per list. Apply `deleted` first, then `touched`."""
+
+    touched: Keys
+    deleted: Keys
+
+
+class TableStats(NamedTuple):
+    """Counters since the table was made."""
+
+    rows: int
+    rows_max: int
+    bytes: int
+    inserted: int
+    refused: int  # sightings below admission
+    full: int  # sightings refused at rows_max
+    expired: int
+    deleted: int

@@ -1,0 +1,80 @@
+"""A slot's life, one slot at a time: taken for a key, started, written, given back.
+
+The small functions that the kernels over whole batches are made of. A released row stays as it was
+until its slot is taken again; then nothing of its last owner stays.
+"""
+
+import numpy as np
+from numba import njit
+
+from embeddings.index import place
+from embeddings.initializers import start_vector
+from embeddings.store import (
+    DIRTY,
+    FREE_HEAD,
+    FREE_TAIL,
+    HIGH,
+    IN_USE,
+    LISTED,
+    LIVE,
+    LOAD_MAX,
+    TOUCHED,
+)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def mark(flags, touched, state, slot):  # type: ignore[no-untyped-def]
+    """Note that a live slot was written since the last drain."""
+    flag = flags[slot]
+    if flag & LISTED == 0:
+        touched[state[TOUCHED]] = np.uint32(slot)
+        state[TOUCHED] += 1
+    if flag & IN_USE != 0:
+        flags[slot] = flag | DIRTY | LISTED
+    else:
+        flags[slot] = flag | LISTED
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def release(flags, free, state, slot):  # type: ignore[no-untyped-def]
+    """Free the slot of a key that left the index. Its row stays as it was until the slot is used again."""
+    flags[slot] &= ~np.uint8(IN_USE | DIRTY)
+    tail = state[FREE_TAIL]
+    free[tail % free.shape[0]] = np.uint32(slot)
+    state[FREE_TAIL] = tail + 1
+    state[LIVE] -= 1
+
+
+@njit(cache=True, nogil=True)
+def start_row(rows, bits, template, slot, key, time, dim, init, scale, seed):  # type: ignore[no-untyped-def]
+    """Write a new row: nothing of its last owner stays; the vector depends on key and seed alone."""
+    row = rows[slot]
+    row[:] = template
+    start_vector(row, key, dim, init, scale, seed)
+    bits[slot, bits.shape[1] - 2] = time
+
+
+@njit(cache=True, nogil=True)
+def take_slot(index_keys, entries, path, slot_key, flags, free, state, key, usable):  # type: ignore[no-untyped-def]
+    """Put an absent key in and give it a slot; -1 if the table is full.
+
+    Slots freed at or beyond position `usable` of the ring stay as they are: the caller of this very
+    batch may still hold their numbers.
+    """
+    head = state[FREE_HEAD]
+    if head < usable:
+        slot = np.int64(free[head % free.shape[0]])
+    elif state[HIGH] < slot_key.shape[0]:
+        slot = state[HIGH]
+    else:
+        return np.int64(-1)
+    if not place(index_keys, entries, path, state, key, slot, LOAD_MAX):
+        return np.int64(-1)
+    if head < usable:
+        state[FREE_HEAD] = head + 1
+    else:
+        state[HIGH] = slot + 1
+    slot_key[slot] = key
+    flags[slot] |= IN_USE
+    state[LIVE] += 1
+    return slot
