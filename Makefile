@@ -17,10 +17,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format clean
+.PHONY: help demo kafka test test-fast lint format clean
 
 help:
 	@echo "make demo       watch a model learn from a live stream (two minutes, ends by itself)"
+	@echo "make kafka      a Kafka broker at 127.0.0.1:9092 until Ctrl-C (needs a JDK and Maven)"
 	@echo "make test       everything that must pass: lint, types and the whole test suite"
 	@echo "make test-fast  the tests that start no processes"
 	@echo "make lint       ruff (rules and format) and mypy"
@@ -29,6 +30,9 @@ help:
 
 demo: $(STAMP)
 	$(BIN)/freshet demo $(ARGS)
+
+kafka:
+	@$(PYTHON) deploy/kafka/broker.py $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -m "not long" $(ARGS)

@@ -1,0 +1,382 @@
+"""A real Kafka broker on this machine, for tests and for trying things out.
+
+    python3 deploy/kafka/broker.py            # one broker at 127.0.0.1:9092 until Ctrl-C
+    make kafka                                # the same
+
+Needs a JDK (17 or newer) and Maven; nothing else, and only the standard library here. Maven fetches the
+jars that `pom.xml` names the first time (about 45 MB). A broker is its own KRaft controller, listens on
+loopback alone, and takes about 350 MB. It dies with whoever started it, however that one ends.
+"""
+
+import argparse
+import base64
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+HERE = Path(__file__).resolve().parent
+POM = HERE / "pom.xml"
+CLASSPATH = HERE.parents[1] / "build" / "kafka-classpath.txt"
+
+PORT = 9092
+FETCH_S_MAX = 300.0
+FORMAT_S_MAX = 60.0
+START_S_MAX = 60.0
+STOP_S_MAX = 20.0
+LOG_TAIL_LINES = 15
+STARTED = "Kafka Server started"
+_PR_SET_PDEATHSIG = 1
+
+
+class BrokerError(Exception):
+    """The broker cannot be had, or does not start; the message says why and what to do."""
+
+
+def classpath() -> str:
+    """The jars of the broker, fetched by Maven if they are not here yet.
+
+    Raises:
+        BrokerError: there is no JDK or no Maven, or Maven cannot fetch the jars.
+    """
+    for tool, what in (("java", "a JDK, 17 or newer"), ("mvn", "Maven")):
+        if shutil.which(tool) is None:
+            raise BrokerError(
+                f"a Kafka broker needs {what}, and there is no {tool!r} on the path: install it (Debian: "
+                "apt install openjdk-17-jdk-headless maven), or name a broker that runs already with "
+                "FRESHET_KAFKA=host:port"
+            )
+    if CLASSPATH.is_file() and CLASSPATH.stat().st_mtime >= POM.stat().st_mtime:
+        found = CLASSPATH.read_text().strip()
+        if found and all(Path(jar).is_file() for jar in found.split(os.pathsep)):
+            return found
+    CLASSPATH.parent.mkdir(parents=True, exist_ok=True)
+    # written beside it and moved, since several test runs may come here at once
+    part = CLASSPATH.with_name(f"{CLASSPATH.name}.{os.getpid()}")
+    command = ["mvn", "-B", "-q", "-f", str(POM), "dependency:build-classpath", f"-Dmdep.outputFile={part}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_S_MAX, check=False)
+        if done.returncode != 0:
+            raise BrokerError(f"Maven cannot fetch the broker's jars:\n{_tail(done.stdout + done.stderr)}")
+        part.replace(CLASSPATH)
+    except subprocess.TimeoutExpired:
+        raise BrokerError(f"Maven has not fetched the broker's jars within {FETCH_S_MAX:.0f} s") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return CLASSPATH.read_text().strip()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for _ in range(count):
+            probe = stack.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            found.append(probe.getsockname()[1])
+        return found
+
+
+class Broker:
+    """One broker, a controller too. A context manager: whatever ends the `with`, the process is gone.
+
+    Args:
+        folder: takes its data, config and log; what a former broker left there is used again.
+        listeners: {name: protocol} of what clients may use, each at a port of its own. The first one
+            also connects the brokers with each other, and must be PLAINTEXT.
+        ports: {listener: port}; those not named get free ones.
+        settings: broker settings over those here.
+        scram: {user: password} known to SCRAM-SHA-256 from the beginning.
+        heap: of the JVM.
+        node, voters, cluster: of a cluster of several; see `cluster_of`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        listeners: Mapping[str, str] | None = None,
+        ports: Mapping[str, int] | None = None,
+        settings: Mapping[str, str] | None = None,
+        scram: Mapping[str, str] | None = None,
+        heap: str = "320m",
+        node: int = 1,
+        voters: Mapping[int, int] | None = None,
+        cluster: str | None = None,
+    ) -> None:
+        self.folder = folder
+        self.log = folder / "broker.log"
+        self.node = node
+        self.process: subprocess.Popen[bytes] | None = None
+        self._listeners = dict(listeners or {"PLAINTEXT": "PLAINTEXT"})
+        names = list(self._listeners)
+        free = dict(zip([*names, "CONTROLLER"], free_ports(len(names) + 1), strict=True))
+        self._voters = dict(voters or {node: free["CONTROLLER"]})
+        self.ports = {name: (ports or {}).get(name, free[name]) for name in names}
+        self._settings = dict(settings or {})
+        self._scram = dict(scram or {})
+        self._heap = heap
+        self._cluster = cluster or _new_cluster()
+        self._read_from = 0
+
+    @property
+    def address(self) -> str:
+        """host:port of the first listener."""
+        return self.address_of(next(iter(self.ports)))
+
+    def address_of(self, listener: str) -> str:
+        """host:port of one listener."""
+        return f"127.0.0.1:{self.ports[listener]}"
+
+    @property
+    def pid(self) -> int:
+        """The JVM's process id."""
+        if self.process is None:
+            raise BrokerError("the broker does not run")
+        return self.process.pid
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start, on the same ports and data if it ran before, and wait until it answers.
+
+        Raises:
+            BrokerError: it cannot be had, or does not answer in time; the message ends in its last words.
+        """
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start without waiting: a broker of several answers only when the others are there too."""
+        jars = classpath()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "server.properties"
+        config.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
+        if not (self.folder / "data" / "meta.properties").is_file():
+            self._format(jars, config)
+        with self.log.open("ab") as log:
+            self._read_from = log.tell()
+            self.process = subprocess.Popen(
+                [*self._java(jars), "kafka.Kafka", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for whoever started it, who then stops it
+                preexec_fn=_die_with_parent,
+            )
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + START_S_MAX
+        while STARTED not in self._said() or not self._accepts():
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise BrokerError(f"the Kafka broker has ended:\n{_tail(self._said())}")
+            if time.monotonic() > deadline:
+                raise BrokerError(
+                    f"the Kafka broker does not answer after {START_S_MAX:.0f} s:\n{_tail(self._said())}"
+                )
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Ask it to stop, and wait until it has; kill it if it takes too long."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGCONT)  # a paused one would not hear
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def kill(self) -> None:
+        """SIGKILL: what a broken machine looks like to the others."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def pause(self) -> None:
+        """SIGSTOP: it holds its connections and answers nothing, until `resume`."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """End a pause."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def version(self) -> str:
+        """The line in which it told its version when it started last."""
+        lines = [line for line in self._said().splitlines() if "Kafka version: " in line]
+        if not lines:
+            raise BrokerError("the broker has not told its version")
+        return "Apache Kafka " + lines[-1].partition("Kafka version: ")[2]
+
+    def _said(self) -> str:
+        if not self.log.is_file():
+            return ""
+        with self.log.open("rb") as log:
+            log.seek(self._read_from)
+            return log.read().decode(errors="replace")
+
+    def _accepts(self) -> bool:
+        for port in self.ports.values():
+            with socket.socket() as probe:
+                probe.settimeout(1.0)
+                if probe.connect_ex(("127.0.0.1", port)) != 0:
+                    return False
+        return True
+
+    def _format(self, jars: str, config: Path) -> None:
+        command = [*self._java(jars), "kafka.tools.StorageTool", "format"]
+        command += ["--cluster-id", self._cluster, "--config", str(config)]
+        for user, password in self._scram.items():
+            command += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={password}]"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_S_MAX, check=False)
+        if done.returncode != 0:
+            raise BrokerError(f"the data folder cannot be formatted:\n{_tail(done.stdout + done.stderr)}")
+
+    def _java(self, jars: str) -> list[str]:
+        logger = "-Dorg.slf4j.simpleLogger"
+        told = ("kafka.server.KafkaRaftServer", "org.apache.kafka.common.utils.AppInfoParser")
+        return [
+            "java",
+            f"-Xmx{self._heap}",
+            # few cores are shared with what is tested: the small collector needs no threads of its own
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            f"{logger}.defaultLogLevel=warn",
+            f"{logger}.showDateTime=true",
+            f"{logger}.dateTimeFormat=HH:mm:ss.SSS",
+            *(f"{logger}.log.{name}=info" for name in told),
+            "-cp",
+            jars,
+        ]
+
+    def _properties(self) -> dict[str, str]:
+        names = list(self._listeners)
+        where = ",".join(f"{name}://127.0.0.1:{port}" for name, port in self.ports.items())
+        protocols = {**self._listeners, "CONTROLLER": "PLAINTEXT"}
+        copies = str(len(self._voters))
+        in_sync = str(max(len(self._voters) - 1, 1))
+        return {
+            "process.roles": "broker,controller",
+            "node.id": str(self.node),
+            "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{p}" for n, p in self._voters.items()),
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"{where},CONTROLLER://127.0.0.1:{self._voters[self.node]}",
+            "advertised.listeners": where,
+            "listener.security.protocol.map": ",".join(f"{n}:{p}" for n, p in protocols.items()),
+            "inter.broker.listener.name": names[0],
+            "log.dirs": str(self.folder / "data"),
+            # a misspelt topic must be an error, not a new topic
+            "auto.create.topics.enable": "false",
+            "default.replication.factor": copies,
+            "min.insync.replicas": in_sync,
+            "offsets.topic.replication.factor": copies,
+            "offsets.topic.num.partitions": "1",
+            "transaction.state.log.replication.factor": copies,
+            "transaction.state.log.min.isr": in_sync,
+            "transaction.state.log.num.partitions": "1",
+            "share.coordinator.state.topic.replication.factor": copies,
+            "share.coordinator.state.topic.min.isr": in_sync,
+            "group.initial.rebalance.delay.ms": "0",
+            # a killed broker is missed, and may come back, after 4 s instead of 9
+            "broker.session.timeout.ms": "4000",
+            "broker.heartbeat.interval.ms": "1000",
+            # the defaults take 128 MB of heap for compaction, and threads for a machine of many cores
+            "log.cleaner.dedupe.buffer.size": str(8 << 20),
+            "num.network.threads": "2",
+            "num.io.threads": "4",
+            **self._settings,
+        }
+
+
+@contextlib.contextmanager
+def cluster_of(count: int, folder: Path, heap: str = "256m") -> Iterator[list[Broker]]:
+    """`count` brokers that are one cluster: each record on all of them, acknowledged by all but one."""
+    ports = free_ports(count)
+    voters = dict(enumerate(ports, 1))
+    cluster = _new_cluster()
+    brokers = [
+        Broker(folder / str(node), heap=heap, node=node, voters=voters, cluster=cluster) for node in voters
+    ]
+    try:
+        for broker in brokers:
+            broker.launch()
+        for broker in brokers:
+            broker.wait()
+        yield brokers
+    finally:
+        for broker in brokers:
+            # together they stop in an order; the last ones would wait for a quorum that is gone
+            broker.kill()
+
+
+def _new_cluster() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def _die_with_parent() -> None:
+    """In the child: be killed when whoever started it is gone, even by SIGKILL (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-LOG_TAIL_LINES:])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one broker until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="One Kafka broker on this machine, until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
+    parser.add_argument("--folder", type=Path, help="keeps its data; default: a new one, removed at the end")
+    options = parser.parse_args(arguments)
+    with contextlib.ExitStack() as stack:
+        folder = options.folder
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freshet-kafka-")))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        try:
+            with Broker(folder, ports={"PLAINTEXT": options.port}) as broker:
+                print(
+                    f"{broker.version()} at {broker.address}, pid {broker.pid}; Ctrl-C stops it", flush=True
+                )
+                print(f'In freshet.toml: log = "kafka://{broker.address}"', flush=True)
+                assert broker.process is not None
+                broker.process.wait()
+                print(f"the broker has ended:\n{_tail(broker.log.read_text())}", file=sys.stderr)
+        except KeyboardInterrupt:
+            return 0
+        except BrokerError as error:
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
