@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_produce(commands)
     _add_replay(commands)
     _add_inspect(commands)
+    _add_schema(commands)
     _add(
         commands,
         "warmup",
@@ -201,6 +202,20 @@ def _add_inspect(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
+def _add_schema(commands: Any) -> None:
+    parser = _add(
+        commands, "schema", _schema, "describe the records for producers in any language",
+        "freshet schema                     JSON Schema of what producers send\n"
+        "freshet schema asyncapi            all topics, as AsyncAPI 3\n"
+        "freshet schema --write schemas/    all of them, each in a file",
+    )  # fmt: skip
+    parser.add_argument(
+        "name", nargs="?", default="event", choices=["event", "example", "dead_letter", "asyncapi"],
+        metavar="NAME", help="event, example, dead_letter (JSON Schema) or asyncapi (event)",
+    )  # fmt: skip
+    parser.add_argument("--write", metavar="DIR", help="write all documents into this folder")
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0.0 < value < float("inf"):
@@ -287,6 +302,23 @@ def _inspect(arguments: argparse.Namespace) -> None:
     from freshet.inspect import inspect_state
 
     inspect_state(Path(arguments.state), as_json=arguments.json)
+
+
+def _schema(arguments: argparse.Namespace) -> None:
+    from freshet.errors import ConfigError
+    from stream.schema import documents
+
+    found = documents()
+    if arguments.write is None:
+        print(next(text for file, text in found.items() if file.split(".")[0] == arguments.name), end="")
+        return
+    folder = Path(arguments.write)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, text in found.items():
+            (folder / file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder}: the schemas cannot be written: {error.strerror}") from None
 
 
 def _warmup(arguments: argparse.Namespace) -> None:

@@ -87,7 +87,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"{file}: there is no such config file; name one with --config, or begin with docs/config.md"
+            f"{file}: there is no such config file; name one with --config, or begin with "
+            "docs/configuration.md"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: the config cannot be read: {error}") from None

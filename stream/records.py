@@ -9,7 +9,7 @@ text where a number belongs, no NaN, no infinity, no time outside of the years t
 """
 
 import math
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -26,18 +26,56 @@ REQUEST_ID_MAX = 128
 TIME_MIN_S = 0.0  # 1970: what is before is a broken clock or a missing unit
 TIME_MAX_S = 4_102_444_800.0  # 2100: what is after is most often milliseconds
 
-Value = int | float | str | list[int | str]
+
+def _field(text: str, kind: dict[str, Any] | None = None) -> msgspec.Meta:
+    """What the JSON Schema of a field says beside its type. `check` enforces it, with better messages."""
+    return msgspec.Meta(description=text, extra_json_schema=kind or {})
+
+
+Label = Annotated[float, msgspec.Meta(extra_json_schema={"enum": [0, 1]})]
+Probability = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
+Id = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 64) - 1})]
+Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": TEXT_MAX})]
+Ids = Annotated[list[Id | Text], msgspec.Meta(extra_json_schema={"maxItems": VALUES_MAX})]
+
+Value = Id | float | Text | Ids
 """One feature's value: an id (int or str), a number, or a list of ids."""
 
-Features = dict[str, Value]
+Features = Annotated[dict[str, Value], msgspec.Meta(extra_json_schema={"maxProperties": FEATURES_MAX})]
+"""The features of a request or of one candidate, by name."""
+
+RequestId = Annotated[
+    str,
+    _field(
+        "Names the request. The record's key in the log too, so that an impression and its actions "
+        "meet in one partition. Sent again under the same id, an impression counts once.",
+        {"minLength": 1, "maxLength": REQUEST_ID_MAX},
+    ),
+]
+EventTime = Annotated[
+    float,
+    _field(
+        "Event time: Unix seconds, fractions allowed. Milliseconds are refused.",
+        {"minimum": TIME_MIN_S, "maximum": TIME_MAX_S},
+    ),
+]
+Candidates = Annotated[
+    list[Features],
+    _field(
+        "What was shown, in its order: each candidate's own features.",
+        {"minItems": 1, "maxItems": CANDIDATES_MAX},
+    ),
+]
+Context = Annotated[Features, _field("Features that all candidates share: who, on which device.")]
+Version = Annotated[int, _field("Version of this schema.", {"const": SCHEMA_VERSION})]
 
 
 class Served(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was answered for a request: one probability per candidate, before and after correction."""
 
-    base: list[float]
-    corrected: list[float]
-    model: str = ""
+    base: Annotated[list[Probability], _field("One per candidate, by the model.")]
+    corrected: Annotated[list[Probability], _field("The same, after the error memory.")]
+    model: Annotated[str, _field("Which model answered, for people.")] = ""
 
 
 class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=True):
@@ -48,24 +86,33 @@ class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=Tr
     they are already known (a rating, a log file): then the request needs no wait.
     """
 
-    request_id: str
-    time: float
-    candidates: list[Features]
-    context: Features = {}
-    served: Served | None = None
-    labels: list[float] | None = None
-    v: int = SCHEMA_VERSION
+    request_id: RequestId
+    time: EventTime
+    candidates: Candidates
+    context: Context = {}
+    served: Annotated[Served | None, _field("What was answered, if Freshet was asked.")] = None
+    labels: Annotated[
+        list[Label] | None,
+        _field("One per candidate, only if they are known already: then the request does not wait."),
+    ] = None
+    v: Version = SCHEMA_VERSION
 
 
 class Action(msgspec.Struct, frozen=True, tag="action", omit_defaults=True):
     """What a person did with one candidate of a request: `label` 1 for a click, 0 to take it back."""
 
-    request_id: str
-    time: float
-    candidate: int
-    label: float = 1.0
-    name: str = "click"
-    v: int = SCHEMA_VERSION
+    request_id: RequestId
+    time: EventTime
+    candidate: Annotated[
+        int,
+        _field(
+            "Which of the impression's candidates, counted from 0.",
+            {"minimum": 0, "maximum": CANDIDATES_MAX - 1},
+        ),
+    ]
+    label: Annotated[Label, _field("1 for a click (or whatever counts), 0 to take it back.")] = 1.0
+    name: Annotated[str, _field("What the person did, for people.")] = "click"
+    v: Version = SCHEMA_VERSION
 
 
 class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True):
@@ -76,28 +123,31 @@ class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True):
     off by it, so the learner adds -log_odds to the logit while it learns and nothing when it serves.
     """
 
-    request_id: str
-    time: float
-    decided: float
-    candidates: list[Features]
-    labels: list[float]
-    context: Features = {}
-    served: Served | None = None
-    log_odds: float = 0.0
-    late: bool = False
-    v: int = SCHEMA_VERSION
+    request_id: RequestId
+    time: EventTime
+    decided: Annotated[
+        float,
+        _field("Event time at which the labels were final.", {"minimum": TIME_MIN_S, "maximum": TIME_MAX_S}),
+    ]
+    candidates: Candidates
+    labels: Annotated[list[Label], _field("One per candidate.")]
+    context: Context = {}
+    served: Annotated[Served | None, _field("What was answered, if Freshet was asked.")] = None
+    log_odds: Annotated[float, _field("ln r when negatives were kept at rate r.")] = 0.0
+    late: Annotated[bool, _field("Learnt although its request was decided before.")] = False
+    v: Version = SCHEMA_VERSION
 
 
 class DeadLetter(msgspec.Struct, frozen=True, tag="dead_letter"):
     """A record that could not be used: its original bytes, why, and where it came from."""
 
-    reason: str
-    stage: str
-    topic: str
-    partition: int
-    offset: int
-    original: bytes
-    v: int = SCHEMA_VERSION
+    reason: Annotated[str, _field("Why it could not be used, for people.")]
+    stage: Annotated[str, _field("The role that could not use it.")]
+    topic: Annotated[str, _field("Where it lies: the topic,")]
+    partition: Annotated[int, _field("the partition")]
+    offset: Annotated[int, _field("and the offset.")]
+    original: Annotated[bytes, _field("Its bytes, as they came.")]
+    v: Version = SCHEMA_VERSION
 
 
 Event = Impression | Action

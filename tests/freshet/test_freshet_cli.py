@@ -11,7 +11,7 @@ import pytest
 from freshet.cli import main
 
 HELP_S_MAX = 0.3
-COMMANDS = ["demo", "up", "join", "learn", "serve", "produce", "replay", "inspect", "warmup"]
+COMMANDS = ["demo", "up", "join", "learn", "serve", "produce", "replay", "inspect", "schema", "warmup"]
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -115,3 +115,15 @@ def test_interrupt_ends_replay_with_130_and_without_traceback(tmp_path: Path) ->
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in told
+
+
+def test_schema_prints_one_document_and_writes_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["schema", "asyncapi"]) == 0
+    assert '"asyncapi": "3.0.0"' in capsys.readouterr().out
+    assert main(["schema", "--write", str(tmp_path / "new" / "folder")]) == 0
+    assert (tmp_path / "new" / "folder" / "asyncapi.json").read_text().startswith("{")
+    (tmp_path / "file").touch()
+    assert main(["schema", "--write", str(tmp_path / "file")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
