@@ -11,7 +11,9 @@ The click probability of person u and item i of category c is, on the logit scal
 where taste(u) is in part that of the person's segment. The bias makes the mean click rate `click_rate`.
 So a linear model on user, item, category, and user × category can come near to the truth. Three things move:
 new items replace old ones, everything drifts slowly, and every `shift_every_s` seconds the tastes of the
-segments and the popularity of the categories are drawn anew, which a frozen model does not survive.
+segments and the popularity of the categories are drawn anew, which a frozen model does not survive. Where
+so configured, shifts come back to worlds that were there before, people come and go too, many items
+arrive at once, a few items are all the rage for a while, and items have attributes that add to the logit.
 
 All randomness comes from the seed: the same settings give the same stream, exactly. What a request's
 reaction will be is drawn with the request, so it does not depend on when or in which order `react` is called.
@@ -27,8 +29,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ground import FreshetError
-from stream.records import CANDIDATES_MAX, Action, Example, Features, Impression, Value
+from stream.records import Action, Example, Features, Impression, Value
+from stream.world_settings import WorldError as WorldError
+from stream.world_settings import WorldSettings as WorldSettings
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -43,63 +46,15 @@ _NOVELTY = 0.4  # of an item just arrived; halves with `item_half_life_h`
 _DEVICES = (("phone", 0.1, 0.6), ("desktop", -0.15, 0.3), ("tablet", 0.05, 0.1))  # name, logit, share
 _HOUR_AMPLITUDE = 0.2  # most clicks at 20:00 UTC
 _SEGMENTS = ("a", "b", "c", "d", "e", "f")
+_ATTRIBUTE_SD = 0.3  # of the first attribute's effect; the fifth's is half of it
+_ATTRIBUTE_VALUES = 20
+_SPIKE_ITEMS, _SPIKE_EXPOSURE, _SPIKE_LOGIT = 5, 30.0, 1.5
 _USER_ZIPF = 1.1  # a few people make most requests
 _ITEM_ZIPF = 0.7
 _TICK_S = 10.0  # of event time; drift, arrivals and exposure move in these steps
 _BLOCK = 256  # requests whose randomness is drawn at once
 _KEPT_REQUESTS = 100_000  # whose truth is still known
 _AGES = ((120.0, "new"), (600.0, "minutes"), (3600.0, "hour"), (86_400.0, "day"), (math.inf, "old"))
-
-
-class WorldError(FreshetError):
-    """A world that cannot be made as configured, or a request that it does not know (any more)."""
-
-
-class WorldSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A world: its size, its pace, and how fast it changes.
-
-    Raises:
-        WorldError: a setting out of its range; the message names it.
-    """
-
-    users: int = 2_000
-    items: int = 500  # on show at a time; ids go on counting as new ones replace old ones
-    categories: int = 12
-    slate: int = 10  # candidates of a request
-    dim: int = 6  # of tastes and styles
-    click_rate: float = 0.1
-    requests_per_s: float = 50.0  # mean; arrivals are a Poisson process
-    new_items_per_h: float = 600.0
-    item_half_life_h: float = 0.5  # an item's exposure and novelty halve in this time
-    drift_slow: float = 0.05  # share of each effect's variance renewed per hour of event time
-    shift_every_s: float = 600.0  # 0: never
-    label_delay_s: float = 20.0  # mean, exponential, from impression to click
-    noise_features: int = 0  # features of the candidates that mean nothing, with 100 values each
-    seed: int = 0
-    start_time: float = 1_700_000_000.0
-
-    def __post_init__(self) -> None:
-        ranges: tuple[tuple[str, float, float], ...] = (
-            ("users", 1, 10_000_000),
-            ("items", 1, 1_000_000),
-            ("categories", 1, 10_000),
-            ("slate", 1, min(CANDIDATES_MAX, self.items)),
-            ("dim", 1, 256),
-            ("click_rate", 1e-4, 0.9),
-            ("requests_per_s", 1e-3, 1e6),
-            ("new_items_per_h", 0, 1e7),
-            ("item_half_life_h", 1e-3, 1e6),
-            ("drift_slow", 0, 1),
-            ("shift_every_s", 0, 1e9),
-            ("label_delay_s", 0, 1e6),
-            ("noise_features", 0, 100),
-            ("seed", 0, 2**63 - 1),
-            ("start_time", 0, 4e9),
-        )
-        for name, low, high in ranges:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise WorldError(f"{name} is {value}; expected {low:g} to {high:g}")
 
 
 class _Draw(msgspec.Struct, frozen=True, gc=False):
@@ -122,16 +77,22 @@ class World:
     def __init__(self, settings: WorldSettings | None = None) -> None:
         self.settings = s = settings or WorldSettings()
         # One generator each, so that the pace of requests does not change how tastes move.
-        requests, tastes, items = np.random.SeedSequence(s.seed).spawn(3)
+        requests, tastes, items, regimes = np.random.SeedSequence(s.seed).spawn(4)
         self._request_rng = np.random.default_rng(requests)
         self._taste_rng = np.random.default_rng(tastes)
         self._item_rng = np.random.default_rng(items)
+        self._regime_rng = np.random.default_rng(regimes)
         self.time = s.start_time
         self.shifts = 0
         self._made = 0
         self._draws: OrderedDict[str, _Draw] = OrderedDict()
         self._tick_time = s.start_time
-        self._next_shift = s.start_time + s.shift_every_s if s.shift_every_s else math.inf
+        self._next_shift = s.start_time + (s.shift_every_s or math.inf)
+        self._next_burst = s.start_time + (s.burst_every_s or math.inf)
+        self._next_spike = s.start_time + (s.spike_every_s or math.inf)
+        self._spike_ends = -math.inf
+        self._spiking: Ints = np.zeros(0, dtype=np.int64)  # places of the items that are all the rage
+        self._remembered: list[tuple[Floats, Floats]] = []  # the worlds that shifts come back to
         self._at = 0  # the next request's place in the block
         self._gaps: Floats  # (block,) seconds since the request before
         self._users: Ints  # (block,)
@@ -152,7 +113,7 @@ class World:
         """The next request: moves the clock, and shows a slate drawn by exposure.
 
         Context: `user` (int), `segment`, `device` (str), `hour` (int). Candidates: `item` (int),
-        `category`, `age` (str), and `noise0`, ... (int) where configured.
+        `category`, `age` (str), and `attr0`, ..., `noise0`, ... (int) where configured.
         """
         s = self.settings
         if self._at == _BLOCK:
@@ -177,7 +138,7 @@ class World:
         if len(self._draws) > _KEPT_REQUESTS:
             self._draws.popitem(last=False)
         context: Features = {
-            "user": user,
+            "user": int(self._user[user]),
             "segment": _SEGMENTS[self._segment[user]],
             "device": _DEVICES[device][0],
             "hour": int(self.time // 3600) % 24,
@@ -240,21 +201,40 @@ class World:
         while coming:
             yield heapq.heappop(coming)[2]
 
-    def examples(self, requests: int) -> Iterator[Example]:
-        """Requests with their labels, as if no click took time: what a joiner with a long window gives."""
+    def examples(self, requests: int, window_s: float | None = None) -> Iterator[Example]:
+        """Requests with their labels, as a joiner gives them.
+
+        Args:
+            requests: how many.
+            window_s: a request is decided so long after it was shown, and clicks that take longer are
+                lost; None: as if no click took time.
+        """
         for _ in range(requests):
             impression = self.request()
             draw = self._draw(impression)
-            labels = (draw.chance < draw.truth).astype(np.float64).tolist()
+            clicked = draw.chance < draw.truth
+            if window_s is not None:
+                clicked &= draw.delay_s <= window_s
             request_id, time = impression.request_id, impression.time
-            yield Example(request_id, time, time, impression.candidates, labels, impression.context)
+            decided = time + (window_s or 0.0)
+            labels = clicked.astype(np.float64).tolist()
+            yield Example(request_id, time, decided, impression.candidates, labels, impression.context)
 
     def shift(self) -> None:
-        """Redraw the segments' tastes and the categories' popularity, now: a sudden shift."""
+        """Redraw the segments' tastes and the categories' popularity, now: a sudden shift.
+
+        With `recurring` worlds, the one whose turn it is comes back as it was first drawn.
+        """
         s, rng = self.settings, self._taste_rng
         self.shifts += 1
-        self._segment_taste = rng.normal(0.0, _SEGMENT_TASTE_SD, (len(_SEGMENTS), s.dim))
-        self._popularity = rng.normal(0.0, _POPULARITY_SD, s.categories)
+        if s.recurring and len(self._remembered) == s.recurring:
+            taste, popularity = self._remembered[self.shifts % s.recurring]
+            self._segment_taste, self._popularity = taste.copy(), popularity.copy()
+        else:
+            self._segment_taste = rng.normal(0.0, _SEGMENT_TASTE_SD, (len(_SEGMENTS), s.dim))
+            self._popularity = rng.normal(0.0, _POPULARITY_SD, s.categories)
+            if s.recurring:
+                self._remembered.append((self._segment_taste.copy(), self._popularity.copy()))
         self._bias = 0.0
         self._weigh_items()
         self._bias = self._bias_for(s.click_rate)
@@ -270,6 +250,12 @@ class World:
         self._segment = rng.integers(0, len(_SEGMENTS), s.users)
         self._own_taste = rng.normal(0.0, _OWN_TASTE_SD, (s.users, s.dim))
         self._activity = rng.normal(0.0, _ACTIVITY_SD, s.users)
+        self._user = np.arange(s.users)
+        self._next_user = s.users
+        self._newcomers = 0.0
+        # The order in which people leave, so that it is not the busiest first.
+        self._leaving = self._regime_rng.permutation(s.users)
+        self._left = 0
         weight = np.arange(1, s.users + 1) ** -_USER_ZIPF
         self._user_share = np.cumsum(weight) / weight.sum()
         self._device_share = np.cumsum([share for _, _, share in _DEVICES])
@@ -281,6 +267,9 @@ class World:
         self._arrivals = 0.0
         self._category = rng.integers(0, s.categories, s.items)
         self._quality = rng.normal(0.0, _QUALITY_SD, s.items)
+        sd = _ATTRIBUTE_SD / (1.0 + np.arange(s.attributes) / 4.0)
+        self._effects = self._regime_rng.normal(0.0, sd, (_ATTRIBUTE_VALUES, s.attributes))
+        self._attributes = self._regime_rng.integers(0, _ATTRIBUTE_VALUES, (s.items, s.attributes))
         self._appeal = (1.0 + rng.permutation(s.items)) ** -_ITEM_ZIPF
         # Ages as if the world had run before: evenly spread over the time that replaces every item once.
         turnover_s = s.items / s.new_items_per_h * 3600.0 if s.new_items_per_h else 0.0
@@ -293,6 +282,8 @@ class World:
         elapsed_s = self.time - self._tick_time
         self._tick_time = self.time
         self._arrive(elapsed_s)
+        self._come_and_go(elapsed_s)
+        self._burst_and_spike()
         kept = (1.0 - s.drift_slow) ** (elapsed_s / 3600.0)  # share of variance that stays
         if kept < 1.0:
             renew = math.sqrt(1.0 - kept)
@@ -315,19 +306,52 @@ class World:
 
     def _arrive(self, elapsed_s: float) -> None:
         """Replace the oldest items by new ones, at the configured rate."""
-        s, rng = self.settings, self._item_rng
+        s = self.settings
         self._arrivals += s.new_items_per_h * elapsed_s / 3600.0
         count = min(int(self._arrivals), s.items)
         self._arrivals -= int(self._arrivals)
-        if not count:
-            return
+        if count:
+            self._replace_items(count)
+
+    def _replace_items(self, count: int) -> None:
+        s, rng = self.settings, self._item_rng
         at = (self._oldest + np.arange(count)) % s.items
         self._oldest = (self._oldest + count) % s.items
         self._item[at] = self._next_item + np.arange(count)
         self._next_item += count
         self._category[at] = rng.integers(0, s.categories, count)
         self._quality[at] = rng.normal(0.0, _QUALITY_SD, count)
+        self._attributes[at] = self._regime_rng.integers(0, _ATTRIBUTE_VALUES, (count, s.attributes))
         self._born[at] = self.time
+
+    def _come_and_go(self, elapsed_s: float) -> None:
+        """Replace people by others, at the configured rate; each has the pace of who was there before."""
+        s, rng = self.settings, self._regime_rng
+        self._newcomers += s.new_users_per_h * elapsed_s / 3600.0
+        count = min(int(self._newcomers), s.users)
+        self._newcomers -= int(self._newcomers)
+        if not count:
+            return
+        at = self._leaving[(self._left + np.arange(count)) % s.users]
+        self._left = (self._left + count) % s.users
+        self._user[at] = self._next_user + np.arange(count)
+        self._next_user += count
+        self._segment[at] = rng.integers(0, len(_SEGMENTS), count)
+        self._own_taste[at] = rng.normal(0.0, _OWN_TASTE_SD, (count, s.dim))
+        self._activity[at] = rng.normal(0.0, _ACTIVITY_SD, count)
+
+    def _burst_and_spike(self) -> None:
+        """Bursts and spikes that are due; after a long silence one stands for all that it hid."""
+        s = self.settings
+        if self.time >= self._next_burst:
+            self._next_burst += s.burst_every_s * (1 + (self.time - self._next_burst) // s.burst_every_s)
+            self._replace_items(max(int(s.items * s.burst_share), 1))
+        if self.time >= self._next_spike:
+            self._next_spike += s.spike_every_s * (1 + (self.time - self._next_spike) // s.spike_every_s)
+            self._spiking = self._regime_rng.permutation(s.items)[:_SPIKE_ITEMS]
+            self._spike_ends = self.time + s.spike_s
+        elif self.time >= self._spike_ends:
+            self._spiking = self._spiking[:0]
 
     def _weigh_items(self) -> None:
         """Each item's exposure, logit without the person, and features, as of the last tick."""
@@ -335,15 +359,21 @@ class World:
         age_s = self._tick_time - self._born
         fresh = 0.5 ** (age_s / (s.item_half_life_h * 3600.0))
         weight = self._appeal * np.maximum(fresh, 1e-3)
+        weight[self._spiking] = np.maximum(weight[self._spiking], weight.mean()) * _SPIKE_EXPOSURE
         self._exposure = np.cumsum(weight) / weight.sum()
         novelty = _NOVELTY * fresh
         self._item_logit = self._bias + self._quality + novelty + self._popularity[self._category]
+        self._item_logit += self._effects[self._attributes, np.arange(s.attributes)].sum(axis=1)
+        self._item_logit[self._spiking] += _SPIKE_LOGIT
         ages = np.searchsorted([limit for limit, _ in _AGES], age_s, side="right").tolist()
         names = [name for _, name in _AGES]
         self._features: list[dict[str, Value]] = [
             {"item": item, "category": f"c{category}", "age": names[age]}
             for item, category, age in zip(self._item.tolist(), self._category.tolist(), ages, strict=True)
         ]
+        if s.attributes:
+            for features, values in zip(self._features, self._attributes.tolist(), strict=True):
+                features.update({f"attr{j}": value for j, value in enumerate(values)})
 
     def _bias_for(self, click_rate: float) -> float:
         """The bias at which the mean click probability of what would be shown is `click_rate`."""

@@ -206,3 +206,61 @@ def test_wrong_settings_and_requests_are_told(act: Callable[[], object], words: 
 def _react_in_order(order: list[int]) -> None:
     world = World()
     world.react(world.request(), order)
+
+
+def test_recurring_shifts_come_back_to_the_same_tastes() -> None:
+    truths = []
+    for shifts in range(4):
+        world = World(WorldSettings(seed=1, recurring=2, drift_slow=0.0, shift_every_s=0.0))
+        for _ in range(shifts):
+            world.shift()
+        truths.append(world.truth(world.request()))
+    # The bias that keeps the click rate is found anew at each shift, from a sample.
+    logits = [np.log(truth / (1.0 - truth)) for truth in truths]
+    assert np.ptp(logits[0] - logits[2]) < 1e-9 and np.ptp(logits[1] - logits[3]) < 1e-9
+    assert np.ptp(logits[0] - logits[1]) > 0.1
+
+
+def test_people_come_and_go_when_so_configured() -> None:
+    world = World(WorldSettings(seed=1, new_users_per_h=20_000.0))
+    users = [example.context["user"] for example in world.examples(3_000)]
+    assert sum(isinstance(user, int) and user >= 2_000 for user in users) > 0.05 * len(users)
+
+
+def test_burst_replaces_its_share_of_the_catalogue_at_once() -> None:
+    world = World(WorldSettings(seed=1, new_items_per_h=0.0, burst_every_s=20.0, burst_share=0.4))
+    before, after = set(), set()
+    for example in world.examples(2_000):
+        at = before if example.time < 1_700_000_019.0 else after
+        at.update(features["item"] for features in example.candidates)
+    assert max(before) < 500
+    assert 100 < sum(item >= 500 for item in after) <= 600
+
+
+def test_spike_shows_a_few_items_to_everybody_for_a_while() -> None:
+    world = World(WorldSettings(seed=1, slate=1, new_items_per_h=0.0, spike_every_s=20.0, spike_s=20.0))
+    calm: dict[object, int] = defaultdict(int)
+    spike: dict[object, int] = defaultdict(int)
+    for example in world.examples(1_500):
+        into = example.time - 1_700_000_000.0
+        for features in example.candidates:
+            (calm if into < 20.0 else spike)[features["item"]] += 1
+    share = sum(sorted(spike.values())[-5:]) / sum(spike.values())
+    assert share > 2 * sum(sorted(calm.values())[-5:]) / sum(calm.values())
+
+
+def test_attributes_move_the_truth_and_stay_with_their_item() -> None:
+    world = World(WorldSettings(seed=1, attributes=3))
+    seen: dict[object, tuple[object, ...]] = {}
+    for example in world.examples(500):
+        for features in example.candidates:
+            values = tuple(features[f"attr{j}"] for j in range(3))
+            assert seen.setdefault(features["item"], values) == values
+
+
+def test_window_decides_later_and_loses_slow_clicks() -> None:
+    at_once = list(World(WorldSettings(seed=1)).examples(2_000))
+    waited = list(World(WorldSettings(seed=1)).examples(2_000, window_s=20.0))
+    clicks = [sum(sum(example.labels) for example in examples) for examples in (at_once, waited)]
+    assert clicks[1] == pytest.approx((1 - math.exp(-1)) * clicks[0], rel=0.1)  # delays of 20 s on average
+    assert {round(example.decided - example.time, 3) for example in waited} == {20.0}
