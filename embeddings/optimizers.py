@@ -1,56 +1,80 @@
 """Optimizers: each is one fused kernel over rows, and the columns of state that it keeps in them.
 
-Every kernel has the signature (store, slots, gradients, dim, learning_rate): `slots` (m,) int64 are
-distinct or -1, `gradients` (m, dim) float32 are the whole gradient of each. To add one, write its
-kernel here, and its name and state width in `spec.py`.
+Every kernel has the signature (store, slots, gradients, dim, constants): `slots` (m,) int64 are
+distinct or -1, `gradients` (m, dim) float32 are the whole gradient of each, `constants` (c,) float64
+are what `constants_of` made of the spec. State lies behind the vector in the row, so that a step
+touches the lines of one row and no other. To add one, write its kernel here, and its name and state
+in `spec.py`.
+
+What they compute, with g the gradient, lr the learning rate, and all products by component:
+
+    sgd                w -= lr g
+    adagrad            a += g²;  w -= lr g / (√a + ε)                             Duchi et al. 2011
+    rowwise_adagrad    a += mean(g²), one a a row;  w -= lr g / (√a + ε)          as in FBGEMM
+    adam               m, v: decaying means of g and g²;
+                       w -= lr m/(1-β₁ᵗ) / (√(v/(1-β₂ᵗ)) + ε)                     Kingma and Ba 2015
+    ftrl               n += g²;  z += g - (√n - √n_before)/lr · w;
+                       w = -(z - sign(z) l1) / ((β + √n)/lr + l2), 0 if |z| ≤ l1  McMahan et al. 2013
+
+Adam's t is the row's own: how often *it* was stepped. A count for the whole table would leave the
+first steps of an id that comes late without their correction (they would be ten times too small),
+and would make a row's future depend on others and on more than the row itself, which is all that a
+snapshot, a delta, or a slot that is used again carries. It costs one column.
 """
 
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from embeddings.intrinsics import borrow, prefetch
 from embeddings.slots import mark
+from embeddings.spec import TableSpec
 from embeddings.store import AHEAD
 
-_EPSILON = np.float32(1e-10)  # torch's, so that the two agree
+_ADAGRAD_EPSILON = 1e-10  # torch's, so that the two agree
+_ADAM_EPSILON = 1e-8  # likewise
+_ADAM_CORRECTIONS = 5  # where the corrections begin in Adam's constants
+_ADAM_STEPS_MAX = 1 << 18
+"""Steps for which Adam's corrections are tabulated at most: β₂ up to 0.9999 have come to 1 by then."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def step_adagrad(store, slots, gradients, dim, learning_rate):  # type: ignore[no-untyped-def]
-    """Adagrad (Duchi et al. 2011): a += g², w -= lr g / (√a + ε), with a beside w in the row."""
-    rows, flags = borrow(store.rows), borrow(store.flags)
-    touched, state = borrow(store.touched), borrow(store.state)
-    n = slots.shape[0]
-    rate = np.float32(learning_rate)
-    for i in range(n):
-        if i + AHEAD < n and slots[i + AHEAD] >= 0:
-            for column in range(0, 2 * dim, 16):
-                prefetch(rows, slots[i + AHEAD], column)
-            prefetch(rows, slots[i + AHEAD], 2 * dim - 1)
-        slot = slots[i]
-        if slot < 0:
-            continue
-        for j in range(dim):
-            g = gradients[i, j]
-            a = rows[slot, dim + j] + g * g
-            rows[slot, dim + j] = a
-            rows[slot, j] -= rate * g / (np.sqrt(a) + _EPSILON)
-        mark(flags, touched, state, slot)
+def constants_of(spec: TableSpec) -> npt.NDArray[np.float64]:
+    """What the kernel of the spec's optimizer needs to know."""
+    rate = spec.learning_rate
+    if spec.optimizer == "adam":
+        # A power for each row would cost more than the rest of its step.
+        decay = max(spec.beta1, spec.beta2)
+        steps = int(np.log(2.0**-25) / np.log(decay)) + 2 if decay > 0.0 else 2
+        t = np.arange(min(steps, _ADAM_STEPS_MAX))
+        first, second = 1.0 - spec.beta1**t, 1.0 - spec.beta2**t
+        first[0] = second[0] = 1.0  # no row is at its step 0
+        corrections = np.stack([rate / first, 1.0 / np.sqrt(second)], axis=1).reshape(-1)
+        head = [1.0 - spec.beta1, 1.0 - spec.beta2, _ADAM_EPSILON, float(len(t) - 1), 0.0]
+        return np.concatenate([head, corrections])
+    if spec.optimizer == "ftrl":
+        return np.array([1.0 / rate, spec.ftrl_beta, spec.l1, spec.l2, spec.initial_accumulator])
+    return np.array([rate, _ADAGRAD_EPSILON])
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _ask(rows, slots, i, columns):  # type: ignore[no-untyped-def]
+    """Prefetch the first columns of a row that comes later in the batch."""
+    if i + AHEAD < slots.shape[0] and slots[i + AHEAD] >= 0:
+        for column in range(0, columns, 16):
+            prefetch(rows, slots[i + AHEAD], column)
+        prefetch(rows, slots[i + AHEAD], columns - 1)
 
 
 @njit(cache=True, nogil=True)
-def step_sgd(store, slots, gradients, dim, learning_rate):  # type: ignore[no-untyped-def]
-    """Gradient descent: w -= lr g."""
+def step_sgd(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
+    """Gradient descent."""
     rows, flags = borrow(store.rows), borrow(store.flags)
     touched, state = borrow(store.touched), borrow(store.state)
-    n = slots.shape[0]
-    rate = np.float32(learning_rate)
-    for i in range(n):
-        if i + AHEAD < n and slots[i + AHEAD] >= 0:
-            for column in range(0, dim, 16):
-                prefetch(rows, slots[i + AHEAD], column)
+    rate = np.float32(constants[0])
+    for i in range(slots.shape[0]):
+        _ask(rows, slots, i, dim)
         slot = slots[i]
         if slot < 0:
             continue
@@ -59,4 +83,125 @@ def step_sgd(store, slots, gradients, dim, learning_rate):  # type: ignore[no-un
         mark(flags, touched, state, slot)
 
 
-STEPS: dict[str, Callable[..., None]] = {"adagrad": step_adagrad, "sgd": step_sgd}
+@njit(cache=True, nogil=True, error_model="numpy")
+def step_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
+    """Adagrad, the sum of squares beside each weight."""
+    rows, flags = borrow(store.rows), borrow(store.flags)
+    touched, state = borrow(store.touched), borrow(store.state)
+    rate, epsilon = np.float32(constants[0]), np.float32(constants[1])
+    for i in range(slots.shape[0]):
+        _ask(rows, slots, i, 2 * dim)
+        slot = slots[i]
+        if slot < 0:
+            continue
+        for j in range(dim):
+            g = gradients[i, j]
+            a = rows[slot, dim + j] + g * g
+            rows[slot, dim + j] = a
+            rows[slot, j] -= rate * g / (np.sqrt(a) + epsilon)
+        mark(flags, touched, state, slot)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
+    """Adagrad with one sum for the whole row: the mean square of its gradient is added."""
+    rows, flags = borrow(store.rows), borrow(store.flags)
+    touched, state = borrow(store.touched), borrow(store.state)
+    rate, epsilon = np.float32(constants[0]), np.float32(constants[1])
+    share = np.float32(1.0 / dim)
+    whole = dim - dim % 4
+    zero = np.float32(0.0)
+    for i in range(slots.shape[0]):
+        _ask(rows, slots, i, dim + 1)
+        slot = slots[i]
+        if slot < 0:
+            continue
+        # Four sums side by side: a single chain of additions would wait for each.
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        for j in range(0, whole, 4):
+            s0 += gradients[i, j] * gradients[i, j]
+            s1 += gradients[i, j + 1] * gradients[i, j + 1]
+            s2 += gradients[i, j + 2] * gradients[i, j + 2]
+            s3 += gradients[i, j + 3] * gradients[i, j + 3]
+        for j in range(whole, dim):
+            s0 += gradients[i, j] * gradients[i, j]
+        a = rows[slot, dim] + ((s0 + s1) + (s2 + s3)) * share
+        rows[slot, dim] = a
+        by = rate / (np.sqrt(a) + epsilon)
+        for j in range(dim):
+            rows[slot, j] -= by * gradients[i, j]
+        mark(flags, touched, state, slot)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
+    """Adam; state is m (dim), v (dim) and the row's own number of steps."""
+    rows, flags = borrow(store.rows), borrow(store.flags)
+    touched, state = borrow(store.touched), borrow(store.state)
+    new1, new2 = np.float32(constants[0]), np.float32(constants[1])
+    epsilon, last = np.float32(constants[2]), np.float32(constants[3])
+    for i in range(slots.shape[0]):
+        _ask(rows, slots, i, 3 * dim + 1)
+        slot = slots[i]
+        if slot < 0:
+            continue
+        t = min(rows[slot, 3 * dim] + np.float32(1.0), last)
+        rows[slot, 3 * dim] = t
+        at = _ADAM_CORRECTIONS + 2 * np.int64(t)
+        rate, correct = np.float32(constants[at]), np.float32(constants[at + 1])
+        for j in range(dim):
+            g = gradients[i, j]
+            m = rows[slot, dim + j]
+            v = rows[slot, 2 * dim + j]
+            m += new1 * (g - m)
+            v += new2 * (g * g - v)
+            rows[slot, dim + j] = m
+            rows[slot, 2 * dim + j] = v
+            rows[slot, j] -= rate * m / (np.sqrt(v) * correct + epsilon)
+        mark(flags, touched, state, slot)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def step_ftrl(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
+    """FTRL-proximal; state is z (dim) and n (dim).
+
+    In FTRL a weight is a function of z and n. A row that was never stepped has a z of 0; it is given
+    the one that its initial weight comes from, so that the initializer is where learning starts.
+    """
+    rows, flags = borrow(store.rows), borrow(store.flags)
+    touched, state = borrow(store.touched), borrow(store.state)
+    per_rate, beta = np.float32(constants[0]), np.float32(constants[1])
+    l1, l2, first = np.float32(constants[2]), np.float32(constants[3]), np.float32(constants[4])
+    zero = np.float32(0.0)
+    for i in range(slots.shape[0]):
+        _ask(rows, slots, i, 3 * dim)
+        slot = slots[i]
+        if slot < 0:
+            continue
+        for j in range(dim):
+            g = gradients[i, j]
+            w = rows[slot, j]
+            z = rows[slot, dim + j]
+            n = rows[slot, 2 * dim + j]
+            root = np.sqrt(n)
+            if z == zero and n == first and w != zero:
+                z = -w * ((beta + root) * per_rate + l2) - np.copysign(l1, w)
+            n += g * g
+            root_new = np.sqrt(n)
+            z += g - (root_new - root) * per_rate * w
+            w = zero
+            if abs(z) > l1:
+                w = -(z - np.copysign(l1, z)) / ((beta + root_new) * per_rate + l2)
+            rows[slot, j] = w
+            rows[slot, dim + j] = z
+            rows[slot, 2 * dim + j] = n
+        mark(flags, touched, state, slot)
+
+
+STEPS: dict[str, Callable[..., None]] = {
+    "sgd": step_sgd,
+    "adagrad": step_adagrad,
+    "rowwise_adagrad": step_rowwise_adagrad,
+    "adam": step_adam,
+    "ftrl": step_ftrl,
+}

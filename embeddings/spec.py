@@ -6,9 +6,11 @@ All columns are 32 bits wide and a row is contiguous: whoever uses an id fetches
 table does not use it does not pay for.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from embeddings.errors import TableSpecError
 
@@ -18,6 +20,12 @@ ROWS_LIMIT = (1 << 32) - 2
 ADMIT_LIMIT = 255
 """Sightings are counted in 8 bits."""
 
+Optimizer = Literal["sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl"]
+"""How vectors learn; `optimizers.py` says what each computes."""
+
+Init = Literal["zeros", "uniform", "normal"]
+"""How a new vector starts; `initializers.py` draws it."""
+
 
 class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one table holds and how it learns.
@@ -25,9 +33,11 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Attributes:
         name: for messages and metrics.
         dim: width of the vector; 0 for a table of extras alone.
-        optimizer: "adagrad" (Duchi et al. 2011), "sgd", or "none" for a table that only serves.
+        optimizer: how vectors learn, see `optimizers.py`; "none" for a table that only serves.
         learning_rate: step size of the optimizer.
-        initial_accumulator: where Adagrad's sum of squared gradients starts.
+        initial_accumulator: where the sum of squared gradients starts, of both Adagrads and of FTRL.
+        beta1, beta2: share that Adam keeps of its two means at each step.
+        ftrl_beta, l1, l2: FTRL's; an l1 above 0 leaves weights of little worth at exactly 0.
         init: how a new vector starts: "zeros", "uniform" in ±init_scale, "normal" of deviation init_scale.
         init_scale: see init.
         seed: with the key it decides a new vector, so a row is reproducible wherever it is made.
@@ -43,10 +53,15 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     name: str = "table"
     dim: int = 16
-    optimizer: Literal["adagrad", "sgd", "none"] = "adagrad"
+    optimizer: Optimizer | Literal["none"] = "adagrad"
     learning_rate: float = 0.1
     initial_accumulator: float = 1e-4
-    init: Literal["zeros", "uniform", "normal"] = "zeros"
+    beta1: float = 0.9
+    beta2: float = 0.999
+    ftrl_beta: float = 1.0
+    l1: float = 0.0
+    l2: float = 0.0
+    init: Init = "zeros"
     init_scale: float = 0.01
     seed: int = 0
     extra: int = 0
@@ -62,8 +77,13 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Refuse what cannot work, naming the setting."""
         ranges: dict[str, tuple[float, float]] = {
             "dim": (0, 4096),
-            "learning_rate": (0.0, 1e6),
+            "learning_rate": (1e-12 if self.optimizer == "ftrl" else 0.0, 1e6),
             "initial_accumulator": (0.0, 1e12),
+            "beta1": (0.0, 0.999_999),
+            "beta2": (0.0, 0.999_999),
+            "ftrl_beta": (0.0, 1e6),
+            "l1": (0.0, 1e6),
+            "l2": (0.0, 1e6),
             "init_scale": (0.0, 1e6),
             "seed": (0, (1 << 63) - 1),
             "extra": (0, 4096),
@@ -79,7 +99,7 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             value = getattr(self, name)
             if not low <= value <= high:
                 raise TableSpecError(f"table {self.name!r}: {name} must be from {low} to {high}, not {value}")
-        choices = {"optimizer": ("adagrad", "sgd", "none"), "init": ("zeros", "uniform", "normal")}
+        choices = {"optimizer": (*get_args(Optimizer), "none"), "init": get_args(Init)}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise TableSpecError(
@@ -92,7 +112,12 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def state_width(self) -> int:
         """Columns of optimizer state."""
-        return self.dim if self.optimizer == "adagrad" else 0
+        return {
+            "adagrad": self.dim,
+            "rowwise_adagrad": min(self.dim, 1),
+            "adam": 2 * self.dim + min(self.dim, 1),
+            "ftrl": 2 * self.dim,
+        }.get(self.optimizer, 0)
 
     @property
     def extra_column(self) -> int:
@@ -108,6 +133,15 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def width(self) -> int:
         """All columns of a row."""
         return self.seen_column + 2
+
+    def template(self) -> npt.NDArray[np.float32]:
+        """What a new row starts from, (width,), before its vector is drawn."""
+        row = np.zeros(self.width, dtype=np.float32)
+        if self.optimizer in ("adagrad", "rowwise_adagrad"):
+            row[self.dim : self.extra_column] = self.initial_accumulator
+        elif self.optimizer == "ftrl":
+            row[2 * self.dim : self.extra_column] = self.initial_accumulator
+        return row
 
     @property
     def serving_slices(self) -> tuple[slice, ...]:

@@ -70,8 +70,6 @@ def make_store(spec: TableSpec) -> Store:
     # Twice what a full table needs: room to split on when a bucket and its alternatives are full.
     buckets_max = max(2 * _power_of_two(spec.rows_max / (LANES * LOAD_MAX)), 16)
     keys = reserve((buckets_max, 8), np.uint64)
-    template = np.zeros(spec.width, dtype=np.float32)
-    template[spec.dim : spec.extra_column] = spec.initial_accumulator
     lines = _power_of_two(spec.admission_capacity / 8) if spec.admit_after > 1 else 1
     state = np.zeros(STATE_SIZE, dtype=np.int64)
     state[BASE] = min(max(_power_of_two(spec.capacity_initial / (LANES * LOAD_MAX)), 8), buckets_max)
@@ -84,7 +82,7 @@ def make_store(spec: TableSpec) -> Store:
         flags=reserve((spec.rows_max,), np.uint8),
         touched=reserve((spec.rows_max,), np.uint32),
         free=reserve((spec.rows_max,), np.uint32),
-        template=template,
+        template=spec.template(),
         sightings=reserve((lines, 8), np.uint64),
         line_changed=np.zeros(lines, dtype=np.uint8),
         changed=np.zeros(lines, dtype=np.uint32),

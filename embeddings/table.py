@@ -12,7 +12,7 @@ from embeddings.checks import as_floats, as_keys, as_slots, as_uint32
 from embeddings.errors import TableError
 from embeddings.filter import Filter
 from embeddings.initializers import KINDS
-from embeddings.optimizers import STEPS
+from embeddings.optimizers import STEPS, constants_of
 from embeddings.results import Block, Delta, Floats, Keys, Slots, TableStats
 from embeddings.spec import TableSpec
 from embeddings.store import (
@@ -50,6 +50,7 @@ class Table:
         self._track_delta = track_delta
         self._store = make_store(spec)
         self.filter = Filter(spec, self._store)
+        self._constants = constants_of(spec)
         self._deleted: list[Keys] = []
         self._scratch = np.zeros(1024, dtype=np.uint32)
 
@@ -312,9 +313,11 @@ class Table:
         if step is None:
             raise TableError(f"table {self.spec.name!r} has optimizer 'none': it serves and cannot learn")
         values = self._values(gradients, len(inverse), self.spec.dim, "gradients")
+        if self.spec.dim == 0:
+            return
         sums = np.zeros((len(slots), self.spec.dim), dtype=np.float32)
         batches.total(inverse, values, sums)
-        step(self._store, slots, sums, self.spec.dim, float(self.spec.learning_rate))
+        step(self._store, slots, sums, self.spec.dim, self._constants)
 
     def _gather(self, slots: Slots, first: int, width: int) -> Floats:
         slots = self._slots(slots)

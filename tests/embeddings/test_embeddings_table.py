@@ -102,14 +102,6 @@ def test_adagrad_matches_torch():
     np.testing.assert_allclose(table.vectors(known), weight.detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adagrad", "sgd"])
-def test_apply_gradients_repeats_are_summed_before_the_step(optimizer):
-    once, twice = make(optimizer=optimizer), make(optimizer=optimizer)
-    twice.apply_gradients(twice.upsert([4, 9, 4], 0), [[1, 2, 3], [1, 1, 1], [2, 2, 2]])
-    once.apply_gradients(once.upsert([4, 9], 0), [[3, 4, 5], [1, 1, 1]])
-    assert once.digest(0) == twice.digest(0)
-
-
 def test_apply_gradients_minus_one_is_skipped():
     table = make()
     slots = table.upsert([1, 2], 0)
