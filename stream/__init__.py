@@ -22,6 +22,8 @@ _HOME = {
     "Log": "stream.log",
     "LogSettings": "stream.log",
     "Outgoing": "stream.log",
+    "Producer": "stream.producer",
+    "ProducerSettings": "stream.producer",
     "Progress": "stream.runner",
     "Record": "stream.log",
     "RoleState": "stream.state",

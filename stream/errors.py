@@ -3,6 +3,9 @@
 FreshetError
 ├── LogError                the log cannot be reached, read or written
 ├── RecordError             a record that cannot be used; goes to the dead letters
+├── ProducerError           events of a program cannot be sent
+│   ├── BufferFullError     too many wait for the log already; this one was not taken
+│   └── UndeliveredError    the log has not confirmed some in time
 ├── SourceError             a data file that cannot be read as configured
 ├── StateError              a role's state cannot be opened, read or written
 │   └── StateLockedError    another process holds it
@@ -18,6 +21,18 @@ class LogError(FreshetError):
 
 class RecordError(FreshetError):
     """A record that cannot be used; the message is the reason written beside its dead letter."""
+
+
+class ProducerError(FreshetError):
+    """Events of a program cannot be sent."""
+
+
+class BufferFullError(ProducerError):
+    """Too many events wait for the log already; the message says why, and that this one was not taken."""
+
+
+class UndeliveredError(ProducerError):
+    """The log has not confirmed some events in time; the message says how many, and what becomes of them."""
 
 
 class SourceError(FreshetError):
