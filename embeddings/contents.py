@@ -46,6 +46,25 @@ def live(store, now, ttl_s, tick_s, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def page(store, first, keys, rows):  # type: ignore[no-untyped-def]
+    """Rows in use among the slots from `first` on, as many slots as fit: keys (n,), rows (n, W) uint32, out.
+
+    Returns how many rows there are.
+    """
+    bits = borrow(store.bits)
+    slot_key = borrow(store.slot_key)
+    flags = borrow(store.flags)
+    state = borrow(store.state)
+    count = 0
+    for slot in range(first, min(first + keys.shape[0], state[HIGH])):
+        if flags[slot] & IN_USE != 0:
+            keys[count] = slot_key[slot]
+            rows[count, :] = bits[slot]
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
 def digest(store, now, ttl_s, tick_s):  # type: ignore[no-untyped-def]
     """Sum, modulo 2⁶⁴, of a hash of each existing (key, row): the same whatever the order of slots."""
     bits = borrow(store.bits)

@@ -49,6 +49,16 @@ class Filter:
         state[CHANGED_LINES] = 0
         return numbers, self._store.sightings[numbers]
 
+    @property
+    def lines(self) -> int:
+        """How many lines it has; 0 where it is not in use."""
+        return len(self._store.sightings) if self.in_use else 0
+
+    def read_lines(self, first: int, count: int) -> tuple[npt.NDArray[np.uint32], Keys]:
+        """Lines first to first + count as they are: their numbers (m,) and words (m, 8)."""
+        last = min(first + count, self.lines)
+        return np.arange(first, last, dtype=np.uint32), self._store.sightings[first:last].copy()
+
     def restore_lines(self, numbers: npt.NDArray[np.uint32], words: Keys) -> None:
         """Put lines from `drain` back.
 

@@ -137,7 +137,13 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
     path = borrow(store.path)
     state = borrow(store.state)
     usable = state[FREE_TAIL]
-    for i in range(keys.shape[0]):
+    n = keys.shape[0]
+    for i in range(n):
+        if i + AHEAD < n:
+            base = state[BASE]
+            h = mix(keys[i + AHEAD])
+            prefetch(index_keys, address(first_half(h), base, base + state[SPLIT]), 0)
+            prefetch(index_keys, address(second_half(h), base, base + state[SPLIT]), 0)
         slot = locate(index_keys, entries, state[BASE], state[BASE] + state[SPLIT], keys[i])
         if slot < 0:
             slot = take_slot(index_keys, entries, path, slot_key, flags, free, state, keys[i], usable)

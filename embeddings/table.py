@@ -262,6 +262,19 @@ class Table:
         slots = slots[:count]
         return self._store.slot_key[slots], slots
 
+    @property
+    def slots_used(self) -> int:
+        """Slots that have ever held a row: `page` has nothing beyond. A row keeps its slot while it lives."""
+        return int(self._store.state[HIGH])
+
+    def page(self, first: int, count: int) -> tuple[Keys, Floats]:
+        """Keys (n,) and whole rows (n, width) in use among slots first to first + count, expired or not."""
+        count = max(min(count, self.slots_used - first), 0)
+        keys = np.empty(count, dtype=np.uint64)
+        rows = np.empty((count, self.width), dtype=np.uint32)
+        found = contents.page(self._store, np.int64(first), keys, rows)
+        return keys[:found], rows[:found].view(np.float32)
+
     def digest(self, now: int) -> int:
         """A 64-bit hash of every (key, row) that exists at `now`, whatever the order they came in."""
         return int(contents.digest(self._store, np.int64(now), self.spec.ttl_s, self.spec.tick_s))

@@ -347,3 +347,21 @@ def test_spec_that_cannot_work_names_its_setting(settings):
 def test_import_is_light():
     code = "import sys, embeddings; from embeddings import TableSpec; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_pages_cover_every_row_once_and_skip_freed_slots() -> None:
+    table = Table(TableSpec(dim=2, init="normal", rows_max=1000))
+    keys = np.arange(100, dtype=np.uint64)
+    table.upsert(keys, 5)
+    table.delete(keys[10:20])
+    found: dict[int, bytes] = {}
+    for first in range(0, table.slots_used, 7):
+        page_keys, rows = table.page(first, 7)
+        for key, row in zip(page_keys.tolist(), rows, strict=True):
+            assert key not in found
+            found[key] = row.tobytes()
+    expected_keys = np.concatenate([keys[:10], keys[20:]])
+    expected, _ = table.export(expected_keys)
+    assert found == {key: row.tobytes() for key, row in zip(expected_keys.tolist(), expected, strict=True)}
+    assert len(table.page(95, 100)[0]) == 5
+    assert len(table.page(200, 10)[0]) == 0
