@@ -1,0 +1,269 @@
+"""The ledger: a stream whose ids say what every counter must be once it has been learnt.
+
+Each request decides, when it is made, which of its candidates are clicked in time, which late and
+which not at all; what it must add to the tables follows from that alone, whatever happens to the
+roles on the way. `Ledger.balance` compares that with what the log and a learner hold.
+"""
+
+import random
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from learner.features import Encoder
+from learner.learner import Learner
+from learner.model import Model
+from stream.log import DEAD_LETTERS, EXAMPLES, Log, Outgoing, Record, partition_of
+from stream.records import Action, DeadLetter, Decoder, Example, Features, Impression, encode
+
+WINDOW_S = 15.0
+EVERY_S = 0.05  # of event time between requests: about 300 wait for their window to close
+BEGIN_S = 1_700_000_000.0
+DELAY_S = 0.3 * WINDOW_S  # the longest: what is on time stays on time, what is late stays late
+COPY_S = 0.3 * WINDOW_S
+USERS, ITEMS = 97, 211
+PRODUCER = "ledger"
+
+
+class Arrival(NamedTuple):
+    """One event: it arrives at `at` (event time), perhaps again later."""
+
+    at: float
+    number: int
+    key: bytes
+    value: bytes
+    copies: tuple[tuple[float, bool], ...] = ()  # (when, by the same producer under the same number)
+
+
+class Told(NamedTuple):
+    """An example as far as it matters: which candidates, with which labels."""
+
+    request_id: str
+    late: bool
+    labels: tuple[tuple[str, float], ...]  # (the candidate's own id, label)
+
+
+class Ledger:
+    """Makes the stream and keeps the books.
+
+    Args:
+        seed: of everything in the stream.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self._requests = 0
+        self._arrivals = 0
+        self._coming: list[Arrival] = []
+        self._copies: deque[tuple[float, Outgoing]] = deque()
+        self._seq = 0
+        self.examples: list[Example] = []  # that must be learnt, in no order
+        self.misfits: set[str] = set()  # requests that a learner cannot use
+        self.buried: list[bytes] = []  # records of no use to the joiner
+        self.sent = Counter[str]()
+
+    # --- the stream ---
+
+    def take(self, requests: int) -> list[Outgoing]:
+        """The records that arrive while `requests` more requests are made, in their order."""
+        for _ in range(requests):
+            self._make()
+        return list(self._arrived(BEGIN_S + self._requests * EVERY_S))
+
+    def flood(self, records: int) -> list[Outgoing]:
+        """Records of which none is of use, so many that a joiner must refuse to go on."""
+        values = [f"flood {self._seq} {i}".encode() for i in range(records)]
+        self.buried += values
+        self.sent["bad"] += records
+        return [self._numbered(value[-3:], value) for value in values]
+
+    def close(self, partitions: int) -> list[Outgoing]:
+        """What is still on its way, and for each partition a last request that closes all windows."""
+        now = BEGIN_S + self._requests * EVERY_S
+        last = list(self._arrived(now + 10 * WINDOW_S))
+        for partition in range(partitions):
+            name = next(
+                f"end-{i}" for i in range(10**6) if partition_of(b"end-%d" % i, partitions) == partition
+            )
+            end = Impression(
+                request_id=name, time=now + 20 * WINDOW_S, candidates=[{"once": f"{name}:0"}], labels=[1.0]
+            )
+            self._expect(end, {0: 1.0})
+            last.append(self._numbered(name.encode(), encode(end)))
+        return last
+
+    def _make(self) -> None:
+        rng = self._rng
+        number = self._requests
+        self._requests += 1
+        time = BEGIN_S + number * EVERY_S
+        name = f"r{number}"
+        kind = rng.random()
+        if kind < 0.01:
+            self._come(time, b"bad", f"no event {number}".encode(), copied=False)
+            self.buried.append(f"no event {number}".encode())
+            self.sent["bad"] += 1
+            return
+        if kind < 0.02:
+            orphan = encode(Action(request_id=f"orphan-{number}", time=time, candidate=0))
+            self._come(time, b"orphan-%d" % number, orphan, copied=False)
+            self.buried.append(orphan)
+            self.sent["orphans"] += 1
+            return
+        candidates: list[Features] = [
+            {"item": rng.randrange(ITEMS), "once": f"{name}:{i}"} for i in range(rng.randrange(1, 5))
+        ]
+        user: int | float = rng.randrange(USERS)
+        if kind < 0.025:
+            user = 0.5  # no id: the joiner lets it pass, the learner cannot use it
+            self.misfits.add(name)
+        impression = Impression(request_id=name, time=time, context={"user": user}, candidates=candidates)
+        key = name.encode()
+        self._come(time, key, encode(impression))
+        self.sent["impressions"] += 1
+        labels: dict[int, float] = {}
+        for i in range(len(candidates)):
+            fate = rng.random()
+            if fate < 0.2:
+                labels[i] = 1.0
+                self._act(name, time + rng.uniform(0.0, 0.5) * WINDOW_S, i)
+            elif fate < 0.23:  # clicked, and taken back
+                first = time + rng.uniform(0.0, 0.2) * WINDOW_S
+                self._act(name, first, i)
+                self._act(name, first + 0.2 * WINDOW_S, i, 0.0)
+            elif fate < 0.26 and name not in self.misfits:
+                self._act(name, time + rng.uniform(1.5, 2.0) * WINDOW_S, i)
+                self._expect(impression, {i: 1.0}, late=True)
+                self.sent["late"] += 1
+        self._expect(impression, {i: labels.get(i, 0.0) for i in range(len(candidates))})
+
+    def _act(self, name: str, time: float, candidate: int, label: float = 1.0) -> None:
+        action = Action(request_id=name, time=time, candidate=candidate, label=label)
+        self._come(time, name.encode(), encode(action))
+        self.sent["actions"] += 1
+
+    def _expect(self, impression: Impression, labels: Mapping[int, float], late: bool = False) -> None:
+        self.examples.append(
+            Example(
+                request_id=impression.request_id,
+                time=impression.time,
+                decided=impression.time,
+                context=impression.context,
+                candidates=[impression.candidates[i] for i in labels],
+                labels=list(labels.values()),
+                late=late,
+            )
+        )
+
+    def _come(self, time: float, key: bytes, value: bytes, copied: bool = True) -> None:
+        rng = self._rng
+        at = time + (rng.uniform(0.0, DELAY_S) if rng.random() < 0.05 else 0.0)
+        copies = []
+        if rng.random() < 0.05:
+            copies.append((at + rng.uniform(0.0, COPY_S), True))
+        if copied and rng.random() < 0.05:
+            copies.append((at + rng.uniform(0.0, COPY_S), False))
+        self._coming.append(Arrival(at, self._arrivals, key, value, tuple(copies)))
+        self._arrivals += 1
+
+    def _arrived(self, until: float) -> Iterator[Outgoing]:
+        """What has arrived before `until`, copies among it."""
+        self._coming.sort()
+        count = next((i for i, arrival in enumerate(self._coming) if arrival.at >= until), len(self._coming))
+        arrived, self._coming = self._coming[:count], self._coming[count:]
+        for arrival in arrived:
+            yield from self._due_copies(arrival.at)
+            record = self._numbered(arrival.key, arrival.value)
+            yield record
+            for at, same in arrival.copies:
+                again = record if same else Outgoing(arrival.key, arrival.value)
+                self._copies.append((at, again))
+                self.sent["copies"] += 1
+        yield from self._due_copies(until)
+
+    def _due_copies(self, now: float) -> Iterator[Outgoing]:
+        due = sorted((copy for copy in self._copies if copy[0] <= now), key=lambda copy: copy[0])
+        if due:
+            self._copies = deque(copy for copy in self._copies if copy[0] > now)
+        yield from (record for _, record in due)
+
+    def _numbered(self, key: bytes, value: bytes) -> Outgoing:
+        """A record under the next number; each partition sees them rise."""
+        self._seq += 1
+        return Outgoing(key, value, producer=PRODUCER, seq=self._seq)
+
+    # --- the books ---
+
+    def balance(self, log: Log, learner: Learner) -> dict[str, Any]:
+        """Compare with what is in the log and in a learner that has consumed all of it; 0 is balanced."""
+        expected = Counter(_told(example) for example in self.examples)
+        found = Counter(_told(example) for example in _examples(log))
+        letters = Counter(_letters(log))
+        buried = Counter(self.buried) + Counter(name.encode() for name in self.misfits)
+        learnt = [example for example in self.examples if example.request_id not in self.misfits]
+        scored = [example for example in learnt if not example.late]
+        learner.finish()
+        return {
+            **_difference("examples", expected, found),
+            **_difference("letters", buried, letters),
+            **self._compare_tables(learner.model, learnt),
+            "requests_off": learner.meta.requests - len(learnt),
+            "rows_off": learner.meta.examples - sum(len(example.labels) for example in learnt),
+            "scored_off": learner.metrics.examples - sum(len(example.labels) for example in scored),
+            "positives_off": int(learner.metrics.summary()["positives"])
+            - int(sum(sum(example.labels) for example in scored)),
+        }
+
+    def _compare_tables(self, model: Model, learnt: list[Example]) -> dict[str, int]:
+        """How often each id was learnt, over all tables of features."""
+        lost = double = 0
+        encoder: Encoder = model.encoder
+        rows = encoder.encode(learnt).rows
+        for t, table in enumerate(model.tables[: len(encoder.names)]):
+            keys, times = np.unique(rows.key[rows.column == t], return_counts=True)
+            expected = Counter(dict(zip(keys.tolist(), times.tolist(), strict=True)))
+            held, slots = table.items()
+            found = Counter(dict(zip(held.tolist(), table.counts(slots).tolist(), strict=True)))
+            lost += (expected - found).total()
+            double += (found - expected).total()
+        return {"sightings_lost": lost, "sightings_double": double}
+
+
+def fresh_records(log: Log, topic: str) -> Iterator[Record]:
+    """A topic's records as every reader takes them: of each producer's numbers those that rise."""
+    for partition, (first, end) in enumerate(log.ends(topic)):
+        seen: dict[str, int] = {}
+        while first < end:
+            for record in log.read(topic, partition, first):
+                first = record.offset + 1
+                if record.seq < 0 or record.seq > seen.get(record.producer, -1):
+                    seen[record.producer] = record.seq
+                    yield record
+
+
+def _examples(log: Log) -> Iterator[Example]:
+    decode = Decoder(Example).decode
+    return (decode(record.value) for record in fresh_records(log, EXAMPLES))
+
+
+def _letters(log: Log) -> Iterator[bytes]:
+    """What was buried: the original bytes of the joiner's letters, the request id of the learner's."""
+    decode = Decoder(DeadLetter, bytes_max=1 << 30).decode
+    decode_example = Decoder(Example).decode
+    for record in fresh_records(log, DEAD_LETTERS):
+        letter: DeadLetter = decode(record.value)
+        if letter.stage == "learner":
+            yield decode_example(letter.original).request_id.encode()
+        else:
+            yield letter.original
+
+
+def _told(example: Example) -> Told:
+    names = [str(candidate["once"]) for candidate in example.candidates]
+    return Told(example.request_id, example.late, tuple(zip(names, example.labels, strict=True)))
+
+
+def _difference(name: str, expected: Counter[Any], found: Counter[Any]) -> dict[str, int]:
+    return {f"{name}_lost": (expected - found).total(), f"{name}_double": (found - expected).total()}
