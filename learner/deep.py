@@ -11,7 +11,7 @@ server starts without it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +83,8 @@ def forward(weights: dict[str, Array], x0: Array) -> Array:
     return x @ out[:width] + h @ out[width:]
 
 
-@njit(cache=True, nogil=True)
+# The numpy error model: a branch for division by zero would keep the loop from being vectorized (10 times).
+@njit(cache=True, nogil=True, error_model="numpy")
 def adam(weights, gradient, moments, steps, scale, rate):  # type: ignore[no-untyped-def]
     """One step of Adam (Kingma & Ba 2015; betas .9 and .999) in one pass over the weights.
 
@@ -106,8 +107,19 @@ def adam(weights, gradient, moments, steps, scale, rate):  # type: ignore[no-unt
         weights[i] -= step * m[i] / (np.sqrt(v[i]) * correct + np.float32(1e-8))
 
 
+class _Passed(NamedTuple):
+    """What a forward pass leaves for the backward pass."""
+
+    x: list[torch.Tensor]  # the inputs, and what each cross layer made of them, (n, width) each
+    c: list[torch.Tensor]  # by what each cross layer multiplied the inputs, (n, width) each
+    h: list[torch.Tensor]  # the inputs, and the MLP's hidden layers
+
+
 class DeepTrainer:
     """Learns the weights of one network in place: one Adam step per group.
+
+    The gradients are written out: for matrices this small, autograd's bookkeeping costs as much as
+    the arithmetic (a test holds the two against each other).
 
     Args:
         flat: (weight_count,) the weights, shared with whoever predicts from them.
@@ -132,31 +144,58 @@ class DeepTrainer:
         self._rate = rate
         self._clip = clip
         self._width = width
-        self._weights: dict[str, torch.Tensor] = {}
-        at = 0
-        for name, shape in shapes(width).items():
-            size = int(np.prod(shape))
-            leaf = self._flat[at : at + size].view(shape).detach().requires_grad_()
-            leaf.grad = self._grad[at : at + size].view(shape)
-            self._weights[name] = leaf
-            at += size
+        self._weights = {name: torch.from_numpy(view) for name, view in split(flat, width).items()}
+        self._grads = {
+            name: torch.from_numpy(view) for name, view in split(self._grad.numpy(), width).items()
+        }
 
-    def _forward(self, x0: torch.Tensor) -> torch.Tensor:
-        w = self._weights
-        torch = self._torch
-        linear = torch.nn.functional.linear
-        x = x0
+    def _forward(self, x0: torch.Tensor) -> tuple[torch.Tensor, _Passed]:
+        torch, w = self._torch, self._weights
+        x, c, h = [x0], [], [x0]
         for i in range(CROSS_LAYERS):
-            x = torch.addcmul(x, x0, linear(x, w[f"cross{i}.w"], w[f"cross{i}.b"]))
-        h = x0
+            c.append(torch.addmm(w[f"cross{i}.b"], x[-1], w[f"cross{i}.w"].t()))
+            x.append(torch.addcmul(x[-1], x0, c[-1]))
         for i in range(len(HIDDEN)):
-            h = torch.relu(linear(h, w[f"mlp{i}.w"], w[f"mlp{i}.b"]))
-        return torch.cat([x, h], dim=1) @ w["out.w"]
+            h.append(torch.addmm(w[f"mlp{i}.b"], h[-1], w[f"mlp{i}.w"].t()).relu_())
+        out = w["out.w"]
+        residual = torch.mv(x[-1], out[: self._width]).addmv_(h[-1], out[self._width :])
+        return residual, _Passed(x, c, h)
+
+    def _backward(self, error: torch.Tensor, passed: _Passed, wanted: int) -> torch.Tensor:
+        """Write the gradients of all weights, given that of the residuals, (n,).
+
+        Returns:
+            The gradient by the first `wanted` inputs, (n, wanted).
+        """
+        torch, w, g = self._torch, self._weights, self._grads
+        x, c, h = passed
+        width = self._width
+        x0 = x[0]
+        out, by_out = w["out.w"], g["out.w"]
+        torch.mv(x[-1].t(), error, out=by_out[:width])
+        torch.mv(h[-1].t(), error, out=by_out[width:])
+
+        by_h = torch.outer(error, out[width:])
+        for i in reversed(range(len(HIDDEN))):
+            by_h.mul_(h[i + 1] > 0)
+            torch.mm(by_h.t(), h[i], out=g[f"mlp{i}.w"])
+            torch.sum(by_h, 0, out=g[f"mlp{i}.b"])
+            by_h = torch.mm(by_h, w[f"mlp{i}.w"] if i else w["mlp0.w"][:, :wanted])
+
+        by_x0 = by_h
+        by_x = torch.outer(error, out[:width])
+        for i in reversed(range(CROSS_LAYERS)):
+            by_x0.addcmul_(by_x[:, :wanted], c[i][:, :wanted])
+            by_c = by_x * x0
+            torch.mm(by_c.t(), x[i], out=g[f"cross{i}.w"])
+            torch.sum(by_c, 0, out=g[f"cross{i}.b"])
+            by_x = torch.addmm(by_x, by_c, w[f"cross{i}.w"])
+        return by_x0.add_(by_x[:, :wanted])
 
     def predict(self, inputs: Array) -> Array:
         """The residual logit (n,) by torch, for checking `forward`."""
         with self._torch.no_grad():
-            return self._forward(self._torch.from_numpy(inputs)).numpy()
+            return self._forward(self._torch.from_numpy(inputs))[0].numpy()
 
     def step(
         self, inputs: Array, embedding_width: int, offset: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
@@ -174,14 +213,11 @@ class DeepTrainer:
             then nothing was learnt.
         """
         torch = self._torch
-        x0 = torch.from_numpy(inputs).requires_grad_()
-        self._grad.zero_()
-        residual = self._forward(x0)
-        z = residual.detach().numpy() + offset
-        # The gradient of the summed log loss by the logits, written down to spare autograd the work.
-        error = 1.0 / (1.0 + np.exp(-z)) - y
-        residual.backward(torch.from_numpy(error.astype(np.float32)))  # type: ignore[no-untyped-call]
-        assert x0.grad is not None
+        with torch.no_grad():
+            residual, passed = self._forward(torch.from_numpy(inputs))
+            z = residual.numpy() + offset
+            error = 1.0 / (1.0 + np.exp(-z)) - y  # the gradient of the summed log loss by the logits
+            by_inputs = self._backward(torch.from_numpy(error.astype(np.float32)), passed, embedding_width)
         norm = float(self._grad.norm())
         if not np.isfinite(norm):
             return None
@@ -191,4 +227,4 @@ class DeepTrainer:
             scale = self._clip / norm
         self.steps += 1
         adam(self._flat.numpy(), self._grad.numpy(), self._moments, self.steps, scale, self._rate)
-        return x0.grad[:, :embedding_width].numpy(), z
+        return by_inputs.numpy(), z
