@@ -66,14 +66,14 @@ def make_generations(generations: int) -> Generations:
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def tag_of(column, key):  # type: ignore[no-untyped-def]
     """The tag of (column, key): one to one within a column, never 0."""
     tag = mix(mix(key) + (np.uint64(column) + _ONE) * _GOLDEN)
     return tag if tag != np.uint64(0) else _ONE
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def find(cells, tag):  # type: ignore[no-untyped-def]
     """The row of a tag, or -1."""
     bucket = np.int64(tag & np.uint64(len(cells.tags) - 1)) & ~np.int64(WAYS - 1)
@@ -83,7 +83,7 @@ def find(cells, tag):  # type: ignore[no-untyped-def]
     return np.int64(-1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def total(cells, gens, row):  # type: ignore[no-untyped-def]
     """(b, L, live) of a row: the sum of its live cells, and whether it has any."""
     b = 0.0
@@ -98,7 +98,7 @@ def total(cells, gens, row):  # type: ignore[no-untyped-def]
     return b, L, live
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def claim(cells, gens, tag):  # type: ignore[no-untyped-def]
     """A row for a tag: its own if that is live, else the bucket's row with the least evidence.
 
@@ -129,7 +129,7 @@ def claim(cells, gens, tag):  # type: ignore[no-untyped-def]
     return best, 1 if least >= 0.0 else 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def settle(cells, gens, row, current, old_b, old_L, new_b, new_L, keep):  # type: ignore[no-untyped-def]
     """Make a row's total (new_b, new_L): every cell keeps its share, the rest goes to the current one."""
     if keep != 1.0:
@@ -146,7 +146,7 @@ def settle(cells, gens, row, current, old_b, old_L, new_b, new_L, keep):  # type
     cells.values[row, current, 1] = max(L, 0.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def free_place(gens):  # type: ignore[no-untyped-def]
     """A free place for a generation, or -1."""
     for g in range(len(gens.epoch)):
@@ -155,7 +155,7 @@ def free_place(gens):  # type: ignore[no-untyped-def]
     return -1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def drop(gens, g):  # type: ignore[no-untyped-def]
     """Drop a generation: every cell with its stamp is dead from here on."""
     gens.epoch[g] = 0
@@ -171,7 +171,7 @@ def drop_learnt(gens: Generations, position: int) -> None:
     gens.examples[learnt] = 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def merge_neighbours(cells, gens, half_life):  # type: ignore[no-untyped-def]
     """Merge the generations pairwise, older into younger, in one sweep over the table.
 

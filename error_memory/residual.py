@@ -44,7 +44,7 @@ _find, _total, _claim, _settle, _tag_of = table.find, table.total, table.claim, 
 _free_place, _drop, _merge_neighbours = table.free_place, table.drop, table.merge_neighbours
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _logit(p):  # type: ignore[no-untyped-def]
     """ln(p / (1 - p)), within ±LOGIT_MAX."""
     if p <= 0.0:
@@ -54,19 +54,19 @@ def _logit(p):  # type: ignore[no-untyped-def]
     return min(max(log(p) - log1p(-p), -LOGIT_MAX), LOGIT_MAX)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _logloss(z, y):  # type: ignore[no-untyped-def]
     """-y ln σ(z) - (1 - y) ln(1 - σ(z))."""
     return max(z, 0.0) - y * z + log1p(exp(-abs(z)))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _level(gens):  # type: ignore[no-untyped-def]
     """⌊log₂(1 + examples held)⌋, within LEVELS."""
     return min(np.int64(log2(1.0 + gens.examples.sum())), LEVELS - 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _gain(small, level):  # type: ignore[no-untyped-def]
     """D at a level, or of the next lower one that was ever met; 0 where there is none."""
     for k in range(level, -1, -1):
@@ -75,7 +75,7 @@ def _gain(small, level):  # type: ignore[no-untyped-def]
     return 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _residual(cells, gens, tau, rows, i, w, col, x):  # type: ignore[no-untyped-def]
     """(f, known) of row i: its residual logit, and whether anything is known of it. Inserts nothing."""
     m = 0
@@ -94,7 +94,7 @@ def _residual(cells, gens, tau, rows, i, w, col, x):  # type: ignore[no-untyped-
     return f, m > 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _longest(start):  # type: ignore[no-untyped-def]
     """Entries of the longest row."""
     m = 1
@@ -103,7 +103,7 @@ def _longest(start):  # type: ignore[no-untyped-def]
     return m
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def correct_rows(cells, gens, tau, gate, rows, p):  # type: ignore[no-untyped-def]
     """Correct `p` (n,), in place, by share `gate` of the residuals."""
     m = _longest(rows.start)
@@ -116,7 +116,7 @@ def correct_rows(cells, gens, tau, gate, rows, p):  # type: ignore[no-untyped-de
             p[i] = sigmoid(_logit(p[i]) + gate * f)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _tick(gens, small, time, half_life):  # type: ignore[no-untyped-def]
     """Move the clock to a request's event time and weigh the generations by their age."""
     small[CLOCK] = max(small[CLOCK], time)
@@ -129,7 +129,7 @@ def _tick(gens, small, time, half_life):  # type: ignore[no-untyped-def]
                 gens.weight[g] = 2.0**-age
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _current(cells, gens, state, small, position, half_life):  # type: ignore[no-untyped-def]
     """The place of the generation that learns a request at `position`; opens one when it is time."""
     g = state[CURRENT]
@@ -155,7 +155,7 @@ def _current(cells, gens, state, small, position, half_life):  # type: ignore[no
     return g
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _learn_row(cells, gens, priors, state, current, rows, i, z, y, slots, tags, w, old, col, x):  # type: ignore[no-untyped-def]
     """Learn one example: row i, base logit z, label y."""
     a = rows.start[i]
@@ -184,7 +184,7 @@ def _learn_row(cells, gens, priors, state, current, rows, i, z, y, slots, tags, 
         _settle(cells, gens, slots[k], current, old[k, 0], old[k, 1], w[k, 0], w[k, 1], priors.keep[col[k]])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type: ignore[no-untyped-def]
     """Correct `seen.p` in place, request by request, and learn each request after it is corrected.
 

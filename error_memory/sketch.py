@@ -27,7 +27,7 @@ from error_memory.settings import MemorySettings
 WATERMARK, FIRST, EXAMPLES = range(3)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _address(projected, arrays, bits, out):  # type: ignore[no-untyped-def]
     """The bucket (n, K) of each vector in each array, from its projections (n, K * L)."""
     for i in range(len(projected)):
@@ -38,7 +38,7 @@ def _address(projected, arrays, bits, out):  # type: ignore[no-untyped-def]
             out[i, k] = bucket
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _read(sums, buckets, p, first, last, gamma, lam):  # type: ignore[no-untyped-def]
     """Correct p[first:last] in place."""
     for i in range(first, last):
@@ -55,7 +55,7 @@ def _read(sums, buckets, p, first, last, gamma, lam):  # type: ignore[no-untyped
             p[i] = min(max(p[i] + lam * error, 0.0), 1.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _observe(sums, buckets, p, y, requests, position, state, gamma, lam):  # type: ignore[no-untyped-def]
     """Correct and then learn request by request; p (n,) in place."""
     for r in range(len(position)):

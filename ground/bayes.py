@@ -50,7 +50,7 @@ def make_priors(tau0: npt.ArrayLike, keep: npt.ArrayLike) -> Priors:
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def predict(w, column, x, n, tau):  # type: ignore[no-untyped-def]
     """Logit and its variance from the first `n` weights of a scratch block.
 
@@ -73,13 +73,13 @@ def predict(w, column, x, n, tau):  # type: ignore[no-untyped-def]
     return f, s2
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def shrink(f, s2):  # type: ignore[no-untyped-def]
     """The logit whose logistic is the honest probability of a Gaussian logit N(f, s²)."""
     return f / sqrt(1.0 + PROBIT * s2)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def sigmoid(z):  # type: ignore[no-untyped-def]
     """The logistic function, without overflow."""
     if z >= 0.0:
@@ -88,7 +88,7 @@ def sigmoid(z):  # type: ignore[no-untyped-def]
     return t / (1.0 + t)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def learn(w, column, x, n, tau, tau0, theta, grad2, keep, f, s2, y):  # type: ignore[no-untyped-def]
     """Learn one label: move the first `n` weights of the block, in place, and their columns' priors.
 

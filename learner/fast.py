@@ -139,7 +139,7 @@ class FastPart:
         return outputs
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _gather(  # type: ignore[no-untyped-def]
     r, start, column, x, index, weights, counts,
     first_tau, column_speeds, count_of, counts_at, count_weights, buckets,
@@ -173,7 +173,7 @@ def _gather(  # type: ignore[no-untyped-def]
     return m
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _scatter(  # type: ignore[no-untyped-def]
     r, start, column, index, weights, column_speeds, count_of, count_weights, buckets, w
 ):
@@ -194,7 +194,7 @@ def _scatter(  # type: ignore[no-untyped-def]
             m += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _run(  # type: ignore[no-untyped-def]
     requests, start, column, x, index, weights, counts,
     learning, labels, offsets,
