@@ -56,9 +56,12 @@ class FastPart:
         self.speeds = speeds
         self.first_tau = np.zeros(encoder.columns, dtype=np.int32)  # of each column
         self.column_speeds = np.ones(encoder.columns, dtype=np.int32)
-        self.column_speeds[:fields] = speeds
-        self.first_tau[:fields] = np.arange(fields) * speeds
-        counts_at = fields * speeds
+        # Sequences have no weights here: they are no columns of the fast part.
+        linear = [i for i in range(fields) if i not in encoder.sequences]
+        self.column_speeds[list(encoder.sequences)] = 0
+        self.column_speeds[linear] = speeds
+        self.first_tau[linear] = np.arange(len(linear)) * speeds
+        counts_at = len(linear) * speeds
         pairs_at = counts_at + len(counted)
         self.first_tau[fields:] = pairs_at + np.arange(len(encoder.pairs))
         self.count_of = np.full(encoder.columns, -1, dtype=np.int32)
@@ -67,10 +70,10 @@ class FastPart:
         self.counted = len(counted)
         pairs = len(encoder.pairs)
         self.priors = bayes.make_priors(
-            list(settings.speed_tau) * fields
+            list(settings.speed_tau) * len(linear)
             + [settings.count_tau] * len(counted)
             + [settings.pair_tau] * pairs,
-            list(settings.speeds) * fields + [1.0] * (len(counted) + pairs),
+            list(settings.speeds) * len(linear) + [1.0] * (len(counted) + pairs),
         )
         self.bias = np.array([0.0, 1.0])  # mean, variance
         self.count_weights = np.zeros((max(len(counted), 1), COUNT_BUCKETS, 2), dtype=np.float32)

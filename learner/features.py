@@ -21,14 +21,19 @@ from stream.records import Features, Value
 
 
 class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One feature: `id` (one value), `ids` (a list, pooled), `number`, or `hour` (of the day).
+    """One feature: `id` (one value), `ids` (a list, pooled), `number`, `hour` (of the day), `sequence`.
 
-    `hour` is taken from the request's event time (UTC) when the request does not say it.
+    `hour` is taken from the request's event time (UTC) when the request does not say it. A `sequence`
+    is a list of ids in order, newest last, of the kind that the feature `of` has: what this person
+    clicked before, say. The deep part attends to it by what `of` is now; the fast part leaves it alone.
     `ttl_s` is event time: a row unseen for longer is gone. `admit_after` sightings make a row.
     """
 
-    kind: Literal["id", "ids", "number", "hour"] = "id"
+    kind: Literal["id", "ids", "number", "hour", "sequence"] = "id"
     dim: int = 16
+    of: str = ""  # of a sequence: the feature that attends
+    length: int = 50  # of a sequence: how many of its newest values are used
+    attention: Literal["decoupled", "shared"] = "decoupled"  # of a sequence: one vector an id, or two
     counts: bool | None = None  # "seen how often before" as an input of its own; None: for ids only
     pairs: bool = True
     ttl_s: float = 0.0
@@ -41,11 +46,20 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("ttl_s must not be negative and admit_after must be 1 to 255")
         if self.counts and self.kind != "id":
             raise ValueError("counts belong to features of kind id")
+        if (self.kind == "sequence") != bool(self.of):
+            raise ValueError("a sequence, and nothing else, needs `of`: the feature whose ids it holds")
+        if not 1 <= self.length <= 1000:
+            raise ValueError("length must be 1 to 1000")
 
     @property
     def counted(self) -> bool:
         """Whether the feature has a count column."""
         return self.kind == "id" if self.counts is None else self.counts
+
+    @property
+    def row_dim(self) -> int:
+        """Width of a table row's vector: a decoupled sequence has one to attend by and one to represent."""
+        return 2 * self.dim if self.kind == "sequence" and self.attention == "decoupled" else self.dim
 
 
 class Requestlike(Protocol):
@@ -90,7 +104,7 @@ class Encoder:
         self.names = list(features)
         self.specs = list(features.values())
         self.numbers = [i for i, spec in enumerate(self.specs) if spec.kind == "number"]
-        pairable = [i for i, s in enumerate(self.specs) if s.pairs and s.kind != "number"]
+        pairable = [i for i, s in enumerate(self.specs) if s.pairs and s.kind not in ("number", "sequence")]
         chosen = sorted(itertools.combinations(pairable, 2), key=lambda pair: (pair[1], pair[0]))
         self.pairs = chosen[:pairs_max]
         n = len(self.names)
@@ -102,6 +116,7 @@ class Encoder:
         self._hours = [i for i, spec in enumerate(self.specs) if spec.kind == "hour"]
         self._column = {name: i for i, name in enumerate(self.names)}
         self._number_at = {column: d for d, column in enumerate(self.numbers)}
+        self.sequences = {i: self._target_of(i) for i, s in enumerate(self.specs) if s.kind == "sequence"}
 
     @property
     def columns(self) -> int:
@@ -136,6 +151,8 @@ class Encoder:
                 for column, entries in shared.items():
                     if column not in own:
                         own[column] = entries
+                for column, target in self.sequences.items():
+                    _put_target_first(own, column, target)
                 # In the schema's order, so that sums do not depend on how a producer orders its fields.
                 for column in sorted(own):
                     entry_keys, x, number = own[column]
@@ -177,10 +194,12 @@ class Encoder:
                 if not isinstance(value, int | str) or isinstance(value, bool):
                     raise _wrong(name, kind, value, "an integer or a string")
                 found[column] = ([key_of(value)], 1.0, None)
-            elif kind == "ids":
+            elif kind in ("ids", "sequence"):
                 if not isinstance(value, list):
                     raise _wrong(name, kind, value, "a list of integers or strings")
-                if value:
+                if kind == "sequence":
+                    found[column] = ([key_of(v) for v in value[-self.specs[column].length :]], 1.0, None)
+                elif value:
                     distinct = list(dict.fromkeys([key_of(v) for v in value]))
                     found[column] = (distinct, 1.0 / math.sqrt(len(distinct)), None)
             else:
@@ -189,12 +208,30 @@ class Encoder:
                 found[column] = ([number_bucket(value)], 1.0, math.asinh(value))
         return found
 
+    def _target_of(self, column: int) -> int:
+        of = self.specs[column].of
+        target = self._column.get(of)
+        if target is None or self.specs[target].kind != "id":
+            raise FeatureError(
+                f"feature {self.names[column]}: `of` is {of!r}, which is no declared feature of kind id"
+            )
+        return target
+
     def _derive_hours(
         self, request: Requestlike, shared: dict[int, tuple[list[int], float, float | None]]
     ) -> None:
         hour = int(request.time // 3600) % 24
         for column in self._hours:
             shared.setdefault(column, ([hour], 1.0, None))
+
+
+def _put_target_first(
+    own: dict[int, tuple[list[int], float, float | None]], column: int, target: int
+) -> None:
+    """Put the id that attends in front of a sequence; without either there is nothing to attend to."""
+    sequence, now = own.pop(column, None), own.get(target)
+    if sequence is not None and now is not None and sequence[0]:
+        own[column] = (now[0] + sequence[0], 1.0, None)
 
 
 def number_bucket(value: float) -> int:

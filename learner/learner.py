@@ -101,7 +101,7 @@ class Learner:
 
     def warm(self) -> None:
         """Begin to import torch beside the caller: it takes seconds, and the first group needs it."""
-        if self.model.deep_on:
+        if self.model.network is not None:
             threading.Thread(target=importlib.import_module, args=("torch",), name="import torch").start()
 
     def figures(self) -> dict[str, float | int | None]:

@@ -12,10 +12,12 @@ import numpy.typing as npt
 from embeddings import Table, TableSpec
 from ground import bayes
 from ground.rows import Rows
-from learner import deep, pooling
+from learner import pooling
+from learner.attention import attend
 from learner.encoding import compact, sort_by_table
 from learner.fast import FastInputs, FastOutputs, FastPart
 from learner.features import Batch, Encoder, FeatureSpec, Requestlike
+from learner.networks import Array, Layout, Network, make_network
 from learner.settings import LearnerSettings
 
 TICKS_PER_TTL = 8
@@ -83,17 +85,13 @@ class Model:
         self.deep_width = (
             self.embedding_width + self.fast.width + self.fast.counted + len(self.encoder.numbers) + 1
         )
-        self.deep_weights = (
-            deep.initial_weights(self.deep_width, self.settings.seed)
-            if self.settings.deep != "none"
-            else np.zeros(0, dtype=np.float32)
-        )
-        self._deep_views = deep.split(self.deep_weights, self.deep_width) if self.deep_on else {}
-
-    @property
-    def deep_on(self) -> bool:
-        """Whether there is a deep part."""
-        return self.settings.deep != "none"
+        self.network: Network | None = None
+        self.deep_weights = np.zeros(0, dtype=np.float32)
+        self._deep_views: dict[str, Array] = {}
+        if self.settings.deep != "none":
+            self.network = make_network(self.settings.deep, Layout(tuple(self.dims), self.deep_width))
+            self.deep_weights = self.network.initial_weights(self.settings.seed)
+            self._deep_views = self.network.split(self.deep_weights)
 
     @property
     def memory_columns(self) -> int:
@@ -122,16 +120,16 @@ class Model:
         gathered = self.gather(batch, insert=False)
         outputs = self.fast.run(gathered.inputs)
         z = bayes_logit(outputs)
-        if self.deep_on:
+        if self.network is not None:
             dense = self.dense_inputs(batch, outputs)
             x0 = self._deep_inputs(gathered, batch.rows, dense)
-            z += deep.forward(self._deep_views, x0)
+            z += self.network.forward(self._deep_views, x0)
         fields = batch.rows.column < len(self.encoder.names)
         return Scores(
             z=z,
             p=1.0 / (1.0 + np.exp(-z)),
             s2=outputs.variance,
-            rows=self.memory_rows(batch.rows, outputs.buckets),
+            rows=self.memory_keys(self.memory_rows(batch.rows, outputs.buckets)),
             unknown=int(np.count_nonzero(gathered.place[fields] < 0)),
         )
 
@@ -203,6 +201,12 @@ class Model:
         """The rows with their count columns appended."""
         return Rows(*pooling.append_counts(*rows, buckets, self.encoder.columns))
 
+    def memory_keys(self, rows: Rows) -> Rows:
+        """The rows as an error memory sees them: without sequences, whose ids speak by attention only."""
+        if not self.encoder.sequences:
+            return rows
+        return Rows(*pooling.without(*rows, np.array(list(self.encoder.sequences), dtype=np.int32)))
+
     def _deep_inputs(
         self, gathered: Gathered, rows: Rows, dense: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
@@ -215,7 +219,10 @@ class Model:
             mine = gathered.order[gathered.bounds[t] : gathered.bounds[t + 1]]
             vectors = self.tables[t].vectors(gathered.slots[t])
             place = gathered.place[mine] - base
-            pooling.pool(entry_row[mine], place, rows.x[mine], vectors, dim, column, x0)
+            if t in self.encoder.sequences:
+                attend(entry_row[mine], place, vectors, dim, self.encoder.specs[t].row_dim - dim, column, x0)
+            else:
+                pooling.pool(entry_row[mine], place, rows.x[mine], vectors, dim, column, x0)
             base += len(vectors)
             column += dim
         return x0
@@ -232,14 +239,15 @@ class Model:
         feature = self.features[name]
         return TableSpec(
             name=name,
-            dim=feature.dim,
+            dim=feature.row_dim,
             optimizer="adagrad" if self._learning else "none",
             learning_rate=settings.embedding_rate,
             initial_accumulator=settings.embedding_accumulator,
             init="normal",
-            init_scale=0.01,
+            # Sequences multiply vectors with each other three times: of small ones nothing would be left.
+            init_scale=0.3 if feature.kind == "sequence" else 0.01,
             seed=settings.seed,
-            extra=2 * speeds,
+            extra=0 if feature.kind == "sequence" else 2 * speeds,
             ttl_s=int(feature.ttl_s),
             tick_s=self.tick_s,
             admit_after=feature.admit_after if self._learning else 1,

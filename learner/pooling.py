@@ -100,3 +100,19 @@ def append_counts(start, column, key, x, buckets, first_column):  # type: ignore
                 at += 1
         out_start[r + 1] = at
     return out_start, out_column[:at], out_key[:at], out_x[:at]
+
+
+@njit(cache=True, nogil=True)
+def without(start, column, key, x, dropped):  # type: ignore[no-untyped-def]
+    """The four arrays of a `Rows` without the entries of the columns `dropped`, (m,) int32."""
+    keep = np.ones(len(column), dtype=np.bool_)
+    out_start = np.zeros(len(start), dtype=np.int64)
+    n = 0
+    for r in range(len(start) - 1):
+        for e in range(start[r], start[r + 1]):
+            for c in dropped:
+                if column[e] == c:
+                    keep[e] = False
+            n += keep[e]
+        out_start[r + 1] = n
+    return out_start, column[keep], key[keep], x[keep]

@@ -8,7 +8,7 @@ import msgspec
 class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model learns. The defaults are one configuration for all streams."""
 
-    deep: Literal["dcn", "none"] = "dcn"
+    deep: Literal["dcn", "deepfm", "dlrm", "logistic", "none"] = "dcn"  # see learner.networks
     group: int = 32  # rows the deep part learns together: 16 is a little better, from 128 on it loses
     deep_rate: float = 1e-3  # Adam
     deep_clip: float = 10.0  # largest norm of the dense gradient

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from embeddings import Table
 from ground.rows import Rows
 from learner import pooling
-from learner.deep import DeepTrainer
+from learner.attention import attend, unattend
+from learner.deep import DeepTrainer, make_trainer
 from learner.features import Batch
 from learner.model import Model, bayes_logit
 from learner.pending import Pending
@@ -51,6 +52,7 @@ class _Field(NamedTuple):
     cuts: list[int]  # entries of group g are cuts[g]:cuts[g + 1]
     column: int  # of the deep part's inputs, where the embedding begins
     dim: int
+    second: int  # of a sequence: where in a row the second vector begins; of others: -1
 
 
 class Trainer:
@@ -192,7 +194,7 @@ class Trainer:
     def _learn_all(self, full: Pending, cuts: Sequence[int]) -> list[Learnt]:
         """Learn groups: the requests of `full`, cut at the request numbers `cuts` (first 0, last all)."""
         z = full.z + full.shift
-        if self.model.deep_on:
+        if self.model.network is not None:
             self._learn_deep(full, full.requests[cuts], z)
         p = 1.0 / (1.0 + np.exp(-z))
         per_row = np.diff(full.requests)
@@ -200,7 +202,7 @@ class Trainer:
         return [
             Learnt(
                 requests=full.requests,
-                rows=full.rows,
+                rows=self.model.memory_keys(full.rows),
                 z=z,
                 p=p,
                 scored=np.where(use_served, full.served, p),
@@ -228,7 +230,10 @@ class Trainer:
                 i, j = field.cuts[g], field.cuts[g + 1]
                 arena = field.table.rows
                 at = field.row[i:j] - first
-                pooling.pool(at, field.slot[i:j], field.x[i:j], arena, field.dim, field.column, mine)
+                if field.second >= 0:
+                    attend(at, field.slot[i:j], arena, field.dim, field.second, field.column, mine)
+                else:
+                    pooling.pool(at, field.slot[i:j], field.x[i:j], arena, field.dim, field.column, mine)
             step = trainer.step(mine, model.embedding_width, z[first:last], full.y[first:last])
             if step is None:
                 self.quarantined += 1
@@ -237,8 +242,14 @@ class Trainer:
             for field in fields:
                 i, j = field.cuts[g], field.cuts[g + 1]
                 at = field.row[i:j] - first
-                by_entry = pooling.unpool(at, field.x[i:j], gradients, field.column, field.dim)
-                field.table.apply_gradients(field.slot[i:j], by_entry)
+                slot = field.slot[i:j]
+                if field.second >= 0:
+                    by_entry = unattend(
+                        at, slot, field.table.rows, field.dim, field.second, gradients, field.column
+                    )
+                else:
+                    by_entry = pooling.unpool(at, field.x[i:j], gradients, field.column, field.dim)
+                field.table.apply_gradients(slot, by_entry)
         self.steps[0] = trainer.steps
 
     def _entries_of(self, full: Pending, t: int, cuts: npt.NDArray[np.int64]) -> "_Field":
@@ -250,16 +261,18 @@ class Trainer:
         slot = np.where(full.known[mine], table.find(full.key[mine]), -1)
         column = sum(model.dims[:t])
         bounds = np.searchsorted(row, cuts).tolist()
-        return _Field(table, row, slot, full.x[mine], bounds, column, model.dims[t])
+        second = model.encoder.specs[t].row_dim - model.dims[t] if t in model.encoder.sequences else -1
+        return _Field(table, row, slot, full.x[mine], bounds, column, model.dims[t], second)
 
     def _trainer(self) -> DeepTrainer:
         if self._deep is None:
             settings = self.model.settings
-            self._deep = DeepTrainer(
+            assert self.model.network is not None
+            self._deep = make_trainer(
+                self.model.network,
                 self.model.deep_weights,
                 self.moments,
                 int(self.steps[0]),
-                self.model.deep_width,
                 settings.deep_rate,
                 settings.deep_clip,
                 settings.threads,

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ground.keys import hash_string
-from learner import deep
+from learner.deep import make_trainer
 from learner.errors import FeatureError
 from learner.features import Encoder, FeatureSpec, Request, number_bucket
 from learner.learner import Learner
 from learner.metrics import auc
+from learner.networks import DCN, Layout
 from learner.settings import LearnerSettings
 from stream.records import Example
 
@@ -95,57 +96,13 @@ def test_fast_part_follows_the_formulas() -> None:
     assert np.concatenate([g.p for g in done]) == pytest.approx(expected, abs=2e-5)
 
 
-def test_deep_forward_in_numpy_equals_torch() -> None:
-    width = 37
-    rng = np.random.default_rng(1)
-    flat = rng.normal(0, 0.2, deep.weight_count(width)).astype(np.float32)
-    trainer = deep.DeepTrainer(
-        flat, np.zeros((2, len(flat)), dtype=np.float32), 0, width, rate=1e-3, clip=1.0, threads=1
-    )
-    inputs = rng.normal(0, 1, (50, width)).astype(np.float32)
-    assert deep.forward(deep.split(flat, width), inputs) == pytest.approx(
-        trainer.predict(inputs), rel=1e-4, abs=1e-4
-    )
-
-
-def test_deep_gradients_are_those_of_autograd() -> None:
-    import torch
-
-    width, embeddings, n = 23, 16, 9
-    rng = np.random.default_rng(4)
-    flat = rng.normal(0, 0.3, deep.weight_count(width)).astype(np.float32)
-    inputs = rng.normal(0, 1, (n, width)).astype(np.float32)
-    offset, y = rng.normal(0, 1, n), (rng.random(n) < 0.5).astype(np.float64)
-
-    x0 = torch.tensor(inputs, requires_grad=True)
-    leaf = torch.tensor(flat, requires_grad=True)
-    sizes = [int(np.prod(shape)) for shape in deep.shapes(width).values()]
-    parts = zip(deep.shapes(width).items(), torch.split(leaf, sizes), strict=True)
-    w = {name: part.view(shape) for (name, shape), part in parts}
-    x = x0 * (x0 @ w["cross0.w"].T + w["cross0.b"]) + x0
-    x = x0 * (x @ w["cross1.w"].T + w["cross1.b"]) + x
-    h = torch.relu(x0 @ w["mlp0.w"].T + w["mlp0.b"])
-    h = torch.relu(h @ w["mlp1.w"].T + w["mlp1.b"])
-    z = torch.cat([x, h], 1) @ w["out.w"] + torch.from_numpy(offset)
-    torch.nn.functional.binary_cross_entropy_with_logits(z, torch.from_numpy(y), reduction="sum").backward()
-    assert leaf.grad is not None and x0.grad is not None
-
-    moments = np.zeros((2, len(flat)), dtype=np.float32)
-    trainer = deep.DeepTrainer(flat.copy(), moments, 0, width, rate=1e-3, clip=1e9, threads=1)
-    step = trainer.step(inputs, embeddings, offset, y)
-    assert step is not None
-    assert step[0] == pytest.approx(x0.grad[:, :embeddings].numpy(), rel=1e-4, abs=1e-4)
-    assert step[1] == pytest.approx(z.detach().numpy(), rel=1e-4, abs=1e-4)
-    # Adam's first moment after one step is a tenth of the mean gradient.
-    assert moments[0] * 10 * n == pytest.approx(leaf.grad.numpy(), rel=1e-3, abs=1e-3)
-
-
 def test_deep_part_quarantines_a_group_whose_loss_is_not_finite() -> None:
     width = 5
-    flat = deep.initial_weights(width, 0)
+    network = DCN(Layout((2,), width))
+    flat = network.initial_weights(0)
     before = flat.copy()
     moments = np.zeros((2, len(flat)), dtype=np.float32)
-    trainer = deep.DeepTrainer(flat, moments, 0, width, rate=1e-3, clip=1.0, threads=1)
+    trainer = make_trainer(network, flat, moments, 0, rate=1e-3, clip=1.0, threads=1)
     inputs = np.full((4, width), np.nan, dtype=np.float32)
     assert trainer.step(inputs, 2, np.zeros(4), np.ones(4)) is None
     assert np.array_equal(flat, before) and not moments.any()

@@ -1,0 +1,206 @@
+"""The deep part's networks, by name: each says its weights' shapes and how inputs become a residual logit.
+
+All of them see the same inputs x0 (n, width): the features' embeddings first, side by side, then the
+fast part's means, scaled counts, numbers, and the fast logit. All begin by saying nothing: what the
+last layer multiplies starts at zero.
+
+`forward` is written once for numpy, which predicts, and for torch, which learns: `xp` is either module.
+
+| name | what it adds to a linear layer | source |
+|---|---|---|
+| `dcn` | two full-rank cross layers beside an MLP | DCN-v2: Wang et al. 2021, arXiv 2008.13535 |
+| `deepfm` | products of all pairs of embeddings, beside an MLP | Guo et al. 2017, arXiv 1703.04247 |
+| `dlrm` | an MLP over the dot products of all pairs of embeddings | Naumov et al. 2019, arXiv 1906.00091 |
+| `logistic` | nothing | |
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from learner.errors import FeatureError
+
+Array = npt.NDArray[np.float32]
+Shapes = dict[str, tuple[int, ...]]
+Tensors = Mapping[str, Any]
+"""Weights by name, all numpy arrays or all torch tensors."""
+
+CROSS_LAYERS = 2
+HIDDEN = (64, 32)
+
+
+class Layout(NamedTuple):
+    """How the inputs are laid out: F embeddings of the given widths, then the rest."""
+
+    embeddings: tuple[int, ...]  # width of each
+    width: int  # of everything
+
+    @property
+    def dense(self) -> int:
+        """How many inputs are no embeddings."""
+        return self.width - sum(self.embeddings)
+
+
+class Network:
+    """What every network can do.
+
+    Raises:
+        FeatureError: the features' embeddings do not suit the network.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    def shapes(self) -> Shapes:
+        """Names and shapes of the weights; matrices are (out, in)."""
+        raise NotImplementedError
+
+    def forward(self, w: Tensors, x0: Any, xp: Any = np) -> Any:
+        """The residual logit (n,) of inputs (n, width)."""
+        raise NotImplementedError
+
+    @property
+    def weight_count(self) -> int:
+        """How many weights there are."""
+        return sum(int(np.prod(shape)) for shape in self.shapes().values())
+
+    def split(self, flat: Array) -> dict[str, Array]:
+        """Views of the flat weight vector (weight_count,) by name."""
+        views = {}
+        at = 0
+        for name, shape in self.shapes().items():
+            size = int(np.prod(shape))
+            views[name] = flat[at : at + size].reshape(shape)
+            at += size
+        return views
+
+    def initial_weights(self, seed: int) -> Array:
+        """The first weights: uniform in ±1/sqrt(in) as torch does for linear layers; the output at zero."""
+        rng = np.random.default_rng(seed)
+        flat = np.zeros(self.weight_count, dtype=np.float32)
+        for name, view in self.split(flat).items():
+            if name != "out.w" and not name.endswith(".b"):
+                bound = 1.0 / np.sqrt(view.shape[1])
+                view[...] = rng.uniform(-bound, bound, view.shape)
+        return flat
+
+    def _equal_widths(self) -> int:
+        widths = set(self.layout.embeddings)
+        if len(widths) != 1:
+            raise FeatureError(
+                f"the {type(self).__name__} network multiplies embeddings with each other: give all features "
+                f"the same dim (they have {sorted(widths)})"
+            )
+        return widths.pop()
+
+
+def _mlp_shapes(prefix: str, inside: int, hidden: tuple[int, ...]) -> Shapes:
+    found: Shapes = {}
+    for i, outside in enumerate(hidden):
+        found[f"{prefix}{i}.w"] = (outside, inside)
+        found[f"{prefix}{i}.b"] = (outside,)
+        inside = outside
+    return found
+
+
+def _mlp(w: Tensors, prefix: str, h: Any, layers: int) -> Any:
+    for i in range(layers):
+        h = (h @ w[f"{prefix}{i}.w"].T + w[f"{prefix}{i}.b"]).clip(0.0)
+    return h
+
+
+class Logistic(Network):
+    """A linear layer: z = w·x0."""
+
+    def shapes(self) -> Shapes:
+        return {"out.w": (self.layout.width,)}
+
+    def forward(self, w: Tensors, x0: Any, xp: Any = np) -> Any:
+        return x0 @ w["out.w"]
+
+
+class DCN(Network):
+    """x_{l+1} = x0 ⊙ (W x_l + b) + x_l twice, beside an MLP 64–32; z = w·[x_2, h]."""
+
+    def shapes(self) -> Shapes:
+        width = self.layout.width
+        found: Shapes = {}
+        for i in range(CROSS_LAYERS):
+            found[f"cross{i}.w"] = (width, width)
+            found[f"cross{i}.b"] = (width,)
+        found |= _mlp_shapes("mlp", width, HIDDEN)
+        found["out.w"] = (width + HIDDEN[-1],)
+        return found
+
+    def forward(self, w: Tensors, x0: Any, xp: Any = np) -> Any:
+        x = x0
+        for i in range(CROSS_LAYERS):
+            x = x0 * (x @ w[f"cross{i}.w"].T + w[f"cross{i}.b"]) + x  # (n, width)
+        h = _mlp(w, "mlp", x0, len(HIDDEN))
+        out = w["out.w"]
+        return x @ out[: self.layout.width] + h @ out[self.layout.width :]
+
+
+class DeepFM(Network):
+    """Second order: ½((Σe)² − Σe²), per dimension (n, d); z = w·[x0, second order, MLP 64–32 of x0].
+
+    A weight for each dimension of the second order, where the paper has ones, lets it start at zero.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        self._dim = self._equal_widths()
+
+    def shapes(self) -> Shapes:
+        width = self.layout.width
+        return {**_mlp_shapes("mlp", width, HIDDEN), "out.w": (width + self._dim + HIDDEN[-1],)}
+
+    def forward(self, w: Tensors, x0: Any, xp: Any = np) -> Any:
+        fields = len(self.layout.embeddings)
+        e = x0[:, : fields * self._dim].reshape(-1, fields, self._dim)  # (n, F, d)
+        total = e.sum(1)
+        second = (total * total - (e * e).sum(1)) * 0.5  # (n, d)
+        h = _mlp(w, "mlp", x0, len(HIDDEN))
+        width = self.layout.width
+        out = w["out.w"]
+        return x0 @ out[:width] + second @ out[width : width + self._dim] + h @ out[width + self._dim :]
+
+
+class DLRM(Network):
+    """A bottom layer makes the dense inputs one more embedding; z = w·MLP 64–32 of [it, all dot products]."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        self._dim = self._equal_widths()
+        # Pairs of the F embeddings and the bottom one, (i, j) with i < j.
+        upper = np.triu_indices(len(layout.embeddings) + 1, 1)
+        self._left, self._right = upper[0].tolist(), upper[1].tolist()
+
+    def shapes(self) -> Shapes:
+        return {
+            **_mlp_shapes("bottom", self.layout.dense, (self._dim,)),
+            **_mlp_shapes("mlp", self._dim + len(self._left), HIDDEN),
+            "out.w": (HIDDEN[-1],),
+        }
+
+    def forward(self, w: Tensors, x0: Any, xp: Any = np) -> Any:
+        fields = len(self.layout.embeddings)
+        bottom = _mlp(w, "bottom", x0[:, fields * self._dim :], 1)  # (n, d)
+        e = x0[:, : fields * self._dim].reshape(-1, fields, self._dim)
+        e = xp.concatenate([e, bottom[:, None, :]], 1)  # (n, F + 1, d)
+        dots = (e @ e.swapaxes(1, 2))[:, self._left, self._right]  # (n, pairs)
+        return _mlp(w, "mlp", xp.concatenate([bottom, dots], 1), len(HIDDEN)) @ w["out.w"]
+
+
+NETWORKS: dict[str, type[Network]] = {"dcn": DCN, "deepfm": DeepFM, "dlrm": DLRM, "logistic": Logistic}
+
+
+def make_network(name: str, layout: Layout) -> Network:
+    """The network of that name.
+
+    Raises:
+        FeatureError: the features' embeddings do not suit it.
+    """
+    return NETWORKS[name](layout)

@@ -1,0 +1,224 @@
+"""The networks by name: numpy against torch, gradients, and what each learns that the fast part cannot."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from learner.attention import attend, unattend
+from learner.deep import DeepTrainer, make_trainer
+from learner.errors import FeatureError
+from learner.features import Encoder, FeatureSpec, Request
+from learner.learner import Learner
+from learner.metrics import auc
+from learner.networks import NETWORKS, Layout, make_network
+from learner.settings import LearnerSettings
+from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing, open_log
+from stream.records import Example, encode
+from stream.runner import Runner, RunnerSettings
+from stream.state import RoleState
+
+LAYOUT = Layout((4, 4, 4), 17)
+ALONE = FeatureSpec(pairs=False, dim=8)
+Attention = Literal["decoupled", "shared"]
+
+
+def weights_of(name: str) -> np.ndarray:
+    """Random weights, the last layer's included."""
+    rng = np.random.default_rng(1)
+    return rng.normal(0, 0.3, make_network(name, LAYOUT).weight_count).astype(np.float32)
+
+
+def trainer_of(name: str, flat: np.ndarray) -> DeepTrainer:
+    """A trainer whose clip never bites."""
+    moments = np.zeros((2, len(flat)), dtype=np.float32)
+    return make_trainer(make_network(name, LAYOUT), flat, moments, 0, rate=1e-3, clip=1e9, threads=1)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_forward_in_numpy_equals_torch(name: str) -> None:
+    network, flat = make_network(name, LAYOUT), weights_of(name)
+    inputs = np.random.default_rng(2).normal(0, 1, (50, LAYOUT.width)).astype(np.float32)
+    expected = trainer_of(name, flat).predict(inputs)
+    assert network.forward(network.split(flat), inputs) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_are_those_of_the_log_loss_and_reach_every_weight(name: str) -> None:
+    """Against autograd over the forward pass; for `dcn` this holds the written-out gradients to it."""
+    network, flat = make_network(name, LAYOUT), weights_of(name)
+    rng = np.random.default_rng(4)
+    n, wanted = 60, sum(LAYOUT.embeddings)
+    inputs = rng.normal(0, 1, (n, LAYOUT.width)).astype(np.float32)
+    offset, y = rng.normal(0, 1, n), (rng.random(n) < 0.5).astype(np.float64)
+
+    x0 = torch.tensor(inputs, requires_grad=True)
+    w = {k: torch.tensor(v, requires_grad=True) for k, v in network.split(flat).items()}
+    z = network.forward(w, x0, torch) + torch.from_numpy(offset)
+    torch.nn.functional.binary_cross_entropy_with_logits(z, torch.from_numpy(y), reduction="sum").backward()
+    assert x0.grad is not None
+    expected = np.concatenate([v.grad.numpy().ravel() for v in w.values() if v.grad is not None])
+    assert all((v.grad != 0).any() for v in w.values())
+
+    moved = flat.copy()
+    trainer = trainer_of(name, moved)
+    moments = trainer._moments
+    step = trainer.step(inputs.copy(), wanted, offset, y)
+    assert step is not None
+    assert step.by_inputs == pytest.approx(x0.grad[:, :wanted].numpy(), rel=1e-3, abs=1e-4)
+    assert step.z == pytest.approx(z.detach().numpy(), rel=1e-4, abs=1e-4)
+    # Adam's first moment after one step is a tenth of the mean gradient.
+    assert moments[0] * 10 * n == pytest.approx(expected, rel=1e-3, abs=2e-3)
+    assert (moved != flat).any()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_says_nothing_at_first(name: str) -> None:
+    network = make_network(name, LAYOUT)
+    inputs = np.random.default_rng(2).normal(0, 1, (5, LAYOUT.width)).astype(np.float32)
+    assert not network.forward(network.split(network.initial_weights(0)), inputs).any()
+
+
+@pytest.mark.parametrize("name", ["deepfm", "dlrm"])
+def test_network_of_products_refuses_embeddings_of_unequal_width(name: str) -> None:
+    with pytest.raises(FeatureError, match="same dim"):
+        make_network(name, Layout((4, 8), 20))
+
+
+@pytest.mark.parametrize("second", [0, 5])
+def test_attention_gradient_is_that_of_autograd(second: int) -> None:
+    """Two rows, ids that come twice, one that has no table row, and a row whose target is unknown."""
+    dim = 5
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(0, 1, (6, second + dim)).astype(np.float32)
+    row = np.array([0, 0, 0, 0, 0, 2, 2, 3, 3])
+    slot = np.array([1, 0, 2, -1, 2, 3, 1, -1, 4])
+    g = rng.normal(0, 1, (4, dim + 1)).astype(np.float32)
+
+    table = torch.tensor(vectors, requires_grad=True)
+    k, v = table[:, :dim], table[:, second : second + dim]
+    h = torch.zeros(4, dim)
+    for r, (t, past) in {0: (1, [0, 2, 2]), 2: (3, [1])}.items():
+        a = torch.softmax(k[past] @ k[t] / dim**0.5, 0)
+        h[r] = (a[:, None] * v[past]).sum(0) * v[t]
+    (h * torch.from_numpy(g[:, 1:])).sum().backward()
+    assert table.grad is not None
+
+    out = np.zeros((4, dim + 1), dtype=np.float32)
+    attend(row, slot, vectors, dim, second, 1, out)
+    assert out[:, 1:] == pytest.approx(h.detach().numpy(), rel=1e-4, abs=1e-5)
+    by_entry = unattend(row, slot, vectors, dim, second, g, 1)
+    by_vector = np.zeros_like(vectors)
+    np.add.at(by_vector, slot[slot >= 0], by_entry[slot >= 0])
+    assert by_vector == pytest.approx(table.grad.numpy(), rel=1e-3, abs=1e-4)
+
+
+def xor_examples(n: int) -> list[Example]:
+    """Clicks where exactly one of two ids is odd, nine times in ten: no sum over ids can tell."""
+    rng = np.random.default_rng(3)
+    a, b, noise = rng.integers(0, 30, n), rng.integers(0, 30, n), rng.random(n) < 0.1
+    return [
+        Example(
+            str(i),
+            1e9 + i,
+            1e9 + i,
+            [{"b": int(b[i])}],
+            [float((a[i] + b[i]) % 2 != noise[i])],
+            {"a": int(a[i])},
+        )
+        for i in range(n)
+    ]
+
+
+def last_auc(learner: Learner, examples: list[Example]) -> float:
+    """AUC over the last fifth of progressive predictions."""
+    done = learner.learn(examples) + learner.finish()
+    p, y = np.concatenate([g.p for g in done]), np.concatenate([g.y for g in done])
+    last = len(p) // 5
+    value = auc(p[-last:], y[-last:])
+    assert value is not None
+    return value
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("none", 0.4, 0.6), ("logistic", 0.4, 0.6), ("dcn", 0.8, 1), ("deepfm", 0.8, 1), ("dlrm", 0.8, 1)],
+)
+def test_network_learns_what_no_sum_over_ids_can_say(name: str, low: float, high: float) -> None:
+    learner = Learner({"a": ALONE, "b": ALONE}, LearnerSettings(deep=name))  # type: ignore[arg-type]
+    assert low < last_auc(learner, xor_examples(15_000)) < high
+
+
+def history_examples(n: int) -> list[Example]:
+    """Clicks where the item's kind (of 5) is that of something seen before, nine times in ten."""
+    rng = np.random.default_rng(6)
+    found = []
+    for i in range(n):
+        past = rng.integers(0, 40, rng.integers(1, 4)).tolist()
+        item = int(rng.integers(0, 40))
+        likes = any(p % 5 == item % 5 for p in past)
+        y = float(likes != (rng.random() < 0.1))
+        found.append(Example(str(i), 1e9 + i, 1e9 + i, [{"item": item}], [y], {"past": past}))
+    return found
+
+
+def history_schema(attention: Attention) -> dict[str, FeatureSpec]:
+    """An item and a sequence of items."""
+    past = FeatureSpec(kind="sequence", of="item", attention=attention, dim=8)
+    return {"item": ALONE, "past": past}
+
+
+@pytest.mark.parametrize("attention", ["decoupled", "shared"])
+def test_sequence_is_learnt_by_attention_and_not_by_the_fast_part(attention: Attention) -> None:
+    examples = history_examples(12_000)
+    schema = history_schema(attention)
+    assert last_auc(Learner(schema, LearnerSettings(deep="none")), examples) < 0.6
+    assert last_auc(Learner(schema, LearnerSettings()), examples) > 0.8
+
+
+def test_sequence_keeps_its_newest_ids_behind_the_target() -> None:
+    schema = {"item": FeatureSpec(), "past": FeatureSpec(kind="sequence", of="item", length=2)}
+    encoder = Encoder(schema)
+    batch = encoder.encode([Request(0.0, {"past": [5, 6, 6]}, [{"item": 9}, {}, {"item": 6, "past": []}])])
+    assert batch.rows.column.tolist() == [0, 1, 1, 1, 0]
+    assert batch.rows.key.tolist() == [9, 9, 6, 6, 6]
+    assert encoder.column_names() == ["item", "past"]
+
+
+def test_sequence_of_something_that_is_no_id_is_refused() -> None:
+    with pytest.raises(ValueError, match="of"):
+        FeatureSpec(kind="sequence")
+    with pytest.raises(FeatureError, match="past"):
+        Encoder({"past": FeatureSpec(kind="sequence", of="item")})
+
+
+def test_error_memory_does_not_see_sequences() -> None:
+    learner = Learner(history_schema("decoupled"), LearnerSettings())
+    done = learner.learn(history_examples(100)) + learner.finish()
+    assert all(not (group.rows.column == 1).any() for group in done)
+    assert all(group.rows.n == len(group.y) for group in done)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_model_resumed_from_its_state_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
+    schema = history_schema("decoupled")
+    settings = LearnerSettings(deep=name)  # type: ignore[arg-type]
+    examples = history_examples(300)
+    whole = Learner(schema, settings)
+    whole.learn(examples)
+    log = open_log(f"sqlite:{tmp_path / 'log.db'}")
+    for topic in (EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS):
+        log.create_topic(topic, 1)
+    for part in (examples[:155], examples[155:]):
+        log.append(EXAMPLES, [Outgoing(e.request_id.encode(), encode(e)) for e in part])
+        print_of = Learner.fingerprint(schema, settings)
+        with RoleState(tmp_path / "learner", "learner", print_of, sync=False) as state:
+            learner = Learner(schema, settings, state)
+            runner = Runner(log, state, learner, EXAMPLES, "learn", RunnerSettings(commit_every_s=0.0))
+            while runner.step():
+                pass
+            runner.commit()
+    log.close()
+    assert learner.digest() == whole.digest()
