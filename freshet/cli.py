@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_produce(commands)
     _add_replay(commands)
     _add_inspect(commands)
+    _add_dead_letters(commands)
     _add_schema(commands)
     _add(
         commands,
@@ -202,6 +203,54 @@ def _add_inspect(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
+def _add_dead_letters(commands: Any) -> None:
+    parser = _add(
+        commands, "dead-letters", _dead_letters, "list, show and send again what could not be used",
+        "freshet dead-letters list                          the newest, with their reasons\n"
+        "freshet dead-letters list --stage learner --since 2026-01-01 --json\n"
+        "freshet dead-letters show 17                       one, with the record as it came\n"
+        "freshet dead-letters retry 17 18                   send records again to where they came from\n"
+        "freshet dead-letters retry --reason schema --dry-run",
+    )  # fmt: skip
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
+    listing = _add(
+        actions, "list", _dead_letters, "print the newest dead letters, a line each",
+        "freshet dead-letters list --limit 100\n"
+        "freshet dead-letters list --reason milliseconds --json | jq .key",
+    )  # fmt: skip
+    listing.add_argument("--limit", type=_count, default=20, metavar="N", help="how many at most (20)")
+    show = _add(
+        actions, "show", _dead_letters, "print one dead letter with the record as it came",
+        "freshet dead-letters show 17\nfreshet dead-letters show 17 --raw > record.json",
+    )  # fmt: skip
+    show.add_argument("offset", type=int, metavar="OFFSET", help="as the list says")
+    show.add_argument("--raw", action="store_true", help="the record's bytes and nothing else")
+    retry = _add(
+        actions, "retry", _dead_letters,
+        "send the original records again, to the topic and partition that they came from, "
+        "once the reason is mended (a longer max_ahead_s, a feature's kind); what was sent again "
+        "before is left alone",
+        "freshet dead-letters retry 17 18\nfreshet dead-letters retry --stage learner --dry-run\n"
+        "freshet dead-letters retry 17 --again",
+    )  # fmt: skip
+    retry.add_argument("offsets", type=int, nargs="*", metavar="OFFSET", help="as the list says")
+    retry.add_argument("--all", action="store_true", help="all of them")
+    retry.add_argument("--again", action="store_true", help="those too that were sent again before")
+    retry.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+    for action in (listing, show, retry):
+        _add_config(action)
+        if action is not retry:
+            action.add_argument("--json", action="store_true", help="for programs, one object a line")
+    for action in (listing, retry):
+        action.add_argument("--stage", default="", help="only what this role could not use: joiner, learner")
+        action.add_argument("--topic", default="", help="only what came from this topic")
+        action.add_argument(
+            "--reason", default="", metavar="TEXT", help="only where the reason has this in it"
+        )
+        action.add_argument("--since", metavar="TIME", help="buried then or later: ISO 8601 or Unix seconds")
+        action.add_argument("--until", metavar="TIME", help="buried before then")
+
+
 def _add_schema(commands: Any) -> None:
     parser = _add(
         commands, "schema", _schema, "describe the records for producers in any language",
@@ -302,6 +351,22 @@ def _inspect(arguments: argparse.Namespace) -> None:
     from freshet.inspect import inspect_state
 
     inspect_state(Path(arguments.state), as_json=arguments.json)
+
+
+def _dead_letters(arguments: argparse.Namespace) -> None:
+    from freshet import dead_letters
+
+    config = _load(arguments)
+    if arguments.action == "show":
+        dead_letters.show_letter(config, arguments.offset, arguments.json, arguments.raw)
+        return
+    given = (arguments.stage, arguments.topic, arguments.reason, arguments.since, arguments.until)
+    wanted = dead_letters.make_filter(*given)
+    if arguments.action == "list":
+        dead_letters.list_letters(config, wanted, arguments.limit, arguments.json)
+        return
+    chosen = wanted if arguments.all or any(given) else None
+    dead_letters.retry_letters(config, arguments.offsets, chosen, arguments.again, arguments.dry_run)
 
 
 def _schema(arguments: argparse.Namespace) -> None:

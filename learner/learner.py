@@ -23,6 +23,7 @@ from learner.pending import Pending
 from learner.settings import LearnerSettings
 from learner.trainer import Learnt, Trainer
 from learner.updates import Changes, Update, cut, encode_update
+from stream.bad_share import BadShare
 from stream.log import DEAD_LETTERS, SNAPSHOTS, UPDATES, Outgoing, Record
 from stream.records import DeadLetter, Decoder, Example, encode
 from stream.state import Commit, RoleState
@@ -30,6 +31,7 @@ from stream.state import Commit, RoleState
 _META = b"learner/meta"
 _METRICS = b"learner/metrics"
 _PENDING = b"learner/pending"
+_BAD_SHARE = b"learner/bad_share"
 _ARRAY = b"array/"
 _ROW = b"row/"
 _FILTER = b"filter/"
@@ -85,6 +87,7 @@ class Learner:
         self.meta = Meta(epoch=time.time_ns() // 1_000_000)
         self.dead_letters = 0
         self._decode = Decoder(Example).decode
+        self._share = self._bad_share(b"")
         if state is not None:
             self._load(state)
         self.model.epoch = self.meta.epoch
@@ -138,17 +141,29 @@ class Learner:
         return done
 
     def handle(self, records: Sequence[Record], commit: Commit) -> None:
-        """Learn records of topic `examples`; those that cannot be used become dead letters."""
+        """Learn records of topic `examples`; those that cannot be used become dead letters.
+
+        Raises:
+            DeadLetterFloodError: too many of them are of no use.
+        """
         good: list[Example] = []
+        bad: dict[int, str] = {}  # offset -> why
         for record in records:
             try:
                 good.append(self._decode(record.value))
             except FreshetError as error:
-                self._bury(record, str(error), commit)
+                bad[record.offset] = str(error)
         try:
             self.learn(good)
         except FreshetError:
-            self._learn_singly(records, commit)
+            self._learn_singly(records, bad)
+        for record in records:
+            reason = bad.get(record.offset)
+            if reason is None:
+                self._share.good()
+            else:
+                self._bury(record, reason, commit)
+                self._share.bad(record.topic, record.partition, record.offset, reason)
         last = records[-1]
         self.meta.watermark[last.partition] = last.offset + 1
         self.meta.ingest_ms = max(self.meta.ingest_ms, last.ingest_ms)
@@ -173,6 +188,7 @@ class Learner:
             )
             meta.update_bytes = 0
         commit.put(_PENDING, self.trainer.pending.encode())
+        commit.put(_BAD_SHARE, self._share.encode())
         commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
         commit.put(_META, msgspec.msgpack.encode(meta))
 
@@ -198,18 +214,17 @@ class Learner:
             else:
                 self.metrics.add(group.scored, group.y, group.group)
 
-    def _learn_singly(self, records: Sequence[Record], commit: Commit) -> None:
-        """Learn what can be learnt of a batch in which something does not fit the schema."""
+    def _learn_singly(self, records: Sequence[Record], bad: dict[int, str]) -> None:
+        """Learn what can be learnt of a batch in which something does not fit the schema; adds to `bad`."""
         good: list[Example] = []
         for record in records:
-            try:
-                example: Example = self._decode(record.value)
-            except FreshetError:
-                continue  # buried already
+            if record.offset in bad:
+                continue
+            example: Example = self._decode(record.value)
             try:
                 self.model.encoder.encode([example])
             except FreshetError as error:
-                self._bury(record, str(error), commit)
+                bad[record.offset] = str(error)
             else:
                 good.append(example)
         self.learn(good)
@@ -223,11 +238,18 @@ class Learner:
             partition=record.partition,
             offset=record.offset,
             original=record.value,
+            key=record.key,
         )
         seq = self.meta.letter_seq
         self.meta.letter_seq += 1
         producer = f"learner-{self.meta.epoch}-dead"
         commit.emit(DEAD_LETTERS, Outgoing(key=b"learner", value=encode(letter), producer=producer, seq=seq))
+
+    def _bad_share(self, saved: bytes) -> BadShare:
+        settings = self.settings
+        return BadShare(
+            "learn", "learner", settings.dead_letter_window, settings.dead_letter_share_max, saved
+        )
 
     def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         return {**self.model.arrays(), "moments": self.trainer.moments, "steps": self.trainer.steps}
@@ -314,6 +336,7 @@ class Learner:
         pending = state.get(_PENDING)
         if pending is not None:
             self.trainer.pending = Pending.decode(pending, self.trainer.dense_width)
+        self._share = self._bad_share(state.get(_BAD_SHARE) or b"")
         metrics = state.get(_METRICS)
         if metrics is not None:
             self.metrics.load(msgspec.msgpack.decode(metrics, type=dict[str, bytes]))

@@ -28,11 +28,15 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     update_bytes_max: int = 4 << 20  # a larger update travels in several parts
     snapshot_ratio: float = 2.0  # updates outgrow the last snapshot by this before a new one is made
     snapshot_bytes_min: int = 32 << 20  # of updates before the first snapshot
+    dead_letter_share_max: float = 0.5  # the role stops when more than this share of examples is of no use
+    dead_letter_window: int = 1000  # examples over which that share is taken
 
     def __post_init__(self) -> None:
         if len(self.speeds) != len(self.speed_tau) or not 1 <= len(self.speeds) <= 4:
             raise ValueError("speeds and speed_tau need the same length, 1 to 4")
         if not all(0.0 < keep <= 1.0 for keep in self.speeds):
             raise ValueError("speeds must lie in (0, 1]")
+        if not 0.0 <= self.dead_letter_share_max <= 1.0 or self.dead_letter_window < 1:
+            raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
         if not 1 <= self.group <= 1024:
             raise ValueError("group must be 1 to 1024")

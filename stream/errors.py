@@ -6,6 +6,7 @@ FreshetError
 ├── ProducerError           events of a program cannot be sent
 │   ├── BufferFullError     too many wait for the log already; this one was not taken
 │   └── UndeliveredError    the log has not confirmed some in time
+├── DeadLetterError         there is no such dead letter
 ├── SourceError             a data file that cannot be read as configured
 ├── StateError              a role's state cannot be opened, read or written
 │   └── StateLockedError    another process holds it
@@ -33,6 +34,10 @@ class BufferFullError(ProducerError):
 
 class UndeliveredError(ProducerError):
     """The log has not confirmed some events in time; the message says how many, and what becomes of them."""
+
+
+class DeadLetterError(FreshetError):
+    """There is no such dead letter."""
 
 
 class SourceError(FreshetError):

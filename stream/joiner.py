@@ -4,12 +4,12 @@ Each partition is on its own: its clock, its pending requests, its sequence numb
 them). Examples keep the partition of the events they come from.
 """
 
-from collections import deque
 from collections.abc import Sequence
 
 import msgspec
 
-from stream.errors import DeadLetterFloodError, RecordError
+from stream.bad_share import BadShare
+from stream.errors import RecordError
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.pairing import JoinCounts, JoinSettings, Origin, Pairing
 from stream.records import (
@@ -49,29 +49,11 @@ class _Partition:
         self._key = b"join/sent/" + number.to_bytes(4, "big")
         saved = state.get(self._key)
         self._sent = _Sent() if saved is None else msgspec.msgpack.decode(saved, type=_Sent)
-        self._useless = deque(self._sent.useless, maxlen=joiner.settings.dead_letter_window)
-        self._useless_sum = sum(self._useless)
+        settings = joiner.settings
+        self.share = BadShare(
+            "join", "join", settings.dead_letter_window, settings.dead_letter_share_max, self._sent.useless
+        )
         self.pairing = Pairing(state, number, joiner.settings, joiner.counts, self._emit, self.bury)
-
-    def note(self, useless: bool, reason: str) -> None:
-        """Count a record as of use or not.
-
-        Raises:
-            DeadLetterFloodError: over the last records the share of useless ones is too large.
-        """
-        window = self._joiner.settings.dead_letter_window
-        if len(self._useless) == window:
-            self._useless_sum -= self._useless[0]
-        self._useless.append(useless)
-        self._useless_sum += useless
-        share_max = self._joiner.settings.dead_letter_share_max
-        if useless and len(self._useless) == window and self._useless_sum > share_max * window:
-            raise DeadLetterFloodError(
-                f"topic {self._joiner.topic!r}, partition {self.number}: {self._useless_sum} of the last "
-                f"{window} records were of no use, more than dead_letter_share_max = {share_max:g} allows; "
-                f"the last one: {reason}. Look into topic {DEAD_LETTERS!r}, then mend the producer, "
-                "or raise the share"
-            )
 
     def bury(self, origin: Origin, reason: str) -> None:
         """Emit a dead letter."""
@@ -83,6 +65,7 @@ class _Partition:
             partition=self.number,
             offset=origin.offset,
             original=origin.value,
+            key=origin.key,
         )
         # one key for all of a partition's letters, so that they stay in order
         outgoing = Outgoing(
@@ -97,7 +80,7 @@ class _Partition:
     def flush(self) -> None:
         """Write what has changed into the commit."""
         self.pairing.flush(self.commit)
-        self._sent.useless = bytes(self._useless)
+        self._sent.useless = self.share.encode()
         self.commit.put(self._key, msgspec.msgpack.encode(self._sent))
 
     def _emit(self, example: Example) -> None:
@@ -134,14 +117,14 @@ class Joiner:
         """
         for record in records:
             partition = self._partition(record.partition, commit)
-            origin = Origin(record.offset, record.value)
+            origin = Origin(record.offset, record.key, record.value)
             try:
                 partition.pairing.take(self._decode_event(record), origin)
             except RecordError as error:
                 partition.bury(origin, str(error))
-                partition.note(True, str(error))
+                partition.share.bad(record.topic, record.partition, record.offset, str(error))
             else:
-                partition.note(False, "")
+                partition.share.good()
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit."""

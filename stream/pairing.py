@@ -70,9 +70,10 @@ class JoinCounts(msgspec.Struct):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a record lay, and its bytes."""
+    """Where a record lay, its key, and its bytes."""
 
     offset: int
+    key: bytes
     value: bytes
 
 
@@ -178,7 +179,7 @@ class Pairing:
             self._pending.set(request_id, entry)
             self._closing.add(deadline, request_id)
         for action in waiting:
-            origin = Origin(action.offset, action.original)
+            origin = Origin(action.offset, request_id.encode(), action.original)
             try:
                 self._react(self._decode_action(action.original), entry)
             except RecordError as error:
@@ -250,7 +251,7 @@ class Pairing:
         reason = f"action without impression: none for request {request_id!r} came in this partition {wait}"
         for action in entry.waiting:
             self._counts.orphans += 1
-            self._bury(Origin(action.offset, action.original), reason)
+            self._bury(Origin(action.offset, request_id.encode(), action.original), reason)
         return True
 
     def _decide(self, request_id: str, entry: Entry, decided: float) -> None:

@@ -147,6 +147,17 @@ class DeadLetter(msgspec.Struct, frozen=True, tag="dead_letter"):
     partition: Annotated[int, _field("the partition")]
     offset: Annotated[int, _field("and the offset.")]
     original: Annotated[bytes, _field("Its bytes, as they came.")]
+    key: Annotated[bytes, _field("Its key.")] = b""
+    v: Version = SCHEMA_VERSION
+
+
+class Retry(msgspec.Struct, frozen=True, tag="retry"):
+    """Dead letters sent again to where they came from: noted before, and noted as done after."""
+
+    id: Annotated[str, _field("Names this retry; its records are sent as by producer `retry-ID`.")]
+    letters: Annotated[list[int], _field("Offsets of the letters, in topic `dead_letters`.")]
+    done: Annotated[bool, _field("Whether all are sent.")]
+    again: Annotated[bool, _field("Whether letters that were sent again before are sent once more.")] = False
     v: Version = SCHEMA_VERSION
 
 
@@ -217,7 +228,7 @@ def check(record: Any) -> None:
         raise RecordError(
             f"schema version {record.v} is unknown; this Freshet reads version {SCHEMA_VERSION}"
         )
-    if isinstance(record, DeadLetter):
+    if isinstance(record, DeadLetter | Retry):
         return
     if not 0 < len(record.request_id) <= REQUEST_ID_MAX:
         raise RecordError(f"request_id must have 1 to {REQUEST_ID_MAX} characters")

@@ -115,6 +115,10 @@ class Runner:
         self._partitions = log.partitions(topic)
         self._send()
         self._next = [self._seek(p, first, end) for p, (first, end) in enumerate(log.ends(topic))]
+        # what the log was told may be from before the commit that an earlier run could not send
+        log.commit(
+            group, topic, {p: o for p, o in enumerate(self._next) if state.offset(topic, p) is not None}
+        )
         self._producers = [self._load_producers(p) for p in range(self._partitions)]
         journal_next = state.get(_JOURNAL_NEXT)
         self._journal_next = 0 if journal_next is None else int.from_bytes(journal_next, "big")

@@ -12,7 +12,16 @@ from typing import Any
 import msgspec
 
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES
-from stream.records import SCHEMA_VERSION, Action, DeadLetter, Example, Impression, Value, encode_json
+from stream.records import (
+    SCHEMA_VERSION,
+    Action,
+    DeadLetter,
+    Example,
+    Impression,
+    Retry,
+    Value,
+    encode_json,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 KAFKA_BINDING = "0.5.0"
@@ -39,7 +48,9 @@ def documents() -> dict[str, str]:
             "event", "What producers send: an impression or an action.", Impression, Action
         ),
         "example.schema.json": _schema("example", "What the joiner emits.", Example),
-        "dead_letter.schema.json": _schema("dead_letter", "What could not be used.", DeadLetter),
+        "dead_letter.schema.json": _schema(
+            "dead_letter", "What could not be used, or a note of what was sent again.", DeadLetter, Retry
+        ),
         "asyncapi.json": _asyncapi(),
     }
     return {name: json.dumps(document, indent=2) + "\n" for name, document in made.items()}
@@ -88,7 +99,7 @@ def _tidy(schema: Any, value: Json, value_ref: Json) -> Any:
 
 def _asyncapi() -> Json:
     """The AsyncAPI 3 document: topics, who writes and reads them, and their records."""
-    kinds = (Impression, Action, Example, DeadLetter)
+    kinds = (Impression, Action, Example, DeadLetter, Retry)
     _, schemas = _components(kinds, "#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
@@ -115,8 +126,10 @@ def _asyncapi() -> Json:
             ),
             DEAD_LETTERS: _channel(
                 DEAD_LETTERS,
-                "What could not be used, with its original bytes, in MessagePack.",
+                "What could not be used, with its original bytes, and notes of what was sent again, "
+                "in MessagePack.",
                 "DeadLetter",
+                "Retry",
             ),
         },
         "operations": {
@@ -132,6 +145,7 @@ def _asyncapi() -> Json:
                 "Action": _message("Action", "application/json", "request_id", encode_json(_ACTION)),
                 "Example": _message("Example", "application/msgpack", "request_id"),
                 "DeadLetter": _message("DeadLetter", "application/msgpack", ""),
+                "Retry": _message("Retry", "application/msgpack", ""),
             },
             "schemas": schemas,
         },

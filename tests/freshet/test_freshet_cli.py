@@ -1,6 +1,7 @@
 """The command line as a user meets it: in a process of its own."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,7 +12,19 @@ import pytest
 from freshet.cli import main
 
 HELP_S_MAX = 0.3
-COMMANDS = ["demo", "up", "join", "learn", "serve", "produce", "replay", "inspect", "schema", "warmup"]
+COMMANDS = [
+    "demo",
+    "up",
+    "join",
+    "learn",
+    "serve",
+    "produce",
+    "replay",
+    "inspect",
+    "dead-letters",
+    "schema",
+    "warmup",
+]
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -39,10 +52,10 @@ def test_help_answers_at_once() -> None:
     assert min(once() for _ in range(5)) < HELP_S_MAX
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"dead-letters {a}" for a in ("list", "show", "retry"))])
 def test_every_command_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert caught.value.code == 0
     assert f"examples:\n  freshet {command}" in capsys.readouterr().out
 
@@ -51,7 +64,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     told = capsys.readouterr().out
-    assert all(f"\n    {command} " in told for command in COMMANDS)
+    assert all(re.search(rf"\n    {command}\s", told) for command in COMMANDS)
 
 
 @pytest.mark.process

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from learner.follower import Follower
 from learner.learner import Learner
 from learner.model import Model
 from learner.settings import LearnerSettings
+from stream.errors import DeadLetterFloodError
 from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing, open_log
 from stream.records import Example, encode
 from stream.runner import Runner, RunnerSettings, read_journal
@@ -169,6 +171,25 @@ def test_example_that_does_not_fit_the_schema_becomes_a_dead_letter(tmp_path: Pa
         letters = log.read(DEAD_LETTERS, 0, 0)
         assert len(letters) == 2
         assert any(b"price" in letter.value and b"expected a number" in letter.value for letter in letters)
+
+
+def test_flood_of_examples_of_no_use_stops_the_learner_where_it_was(tmp_path: Path, log: Log) -> None:
+    settings = msgspec.structs.replace(SETTINGS, dead_letter_window=20, dead_letter_share_max=0.5)
+    log.append(EXAMPLES, [Outgoing(b"", encode(e), partition=0) for e in make_examples(15)])
+    with open_state(tmp_path) as state:
+        step_all(Runner(log, state, Learner(FEATURES, settings, state), EXAMPLES, "learn"))
+    log.append(EXAMPLES, [Outgoing(b"", b"{not json", partition=0)] * 20)
+    for _ in range(2):  # started again it stops there again
+        with open_state(tmp_path) as state:
+            learner = Learner(FEATURES, settings, state)
+            with pytest.raises(DeadLetterFloodError, match=r"offset 25: 11 of the last 20 .*--set learner\."):
+                step_all(Runner(log, state, learner, EXAMPLES, "learn"))
+        assert log.ends(DEAD_LETTERS) == [(0, 0)]
+        assert log.committed("learn", EXAMPLES)[0] == 15
+    settings = msgspec.structs.replace(settings, dead_letter_share_max=1.0)
+    with open_state(tmp_path) as state:
+        step_all(Runner(log, state, Learner(FEATURES, settings, state), EXAMPLES, "learn"))
+    assert log.ends(DEAD_LETTERS) == [(0, 20)]
 
 
 def test_scoring_changes_nothing(tmp_path: Path) -> None:

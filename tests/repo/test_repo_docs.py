@@ -89,16 +89,16 @@ def test_documents_name_only_make_targets_that_exist() -> None:
 
 def test_documents_name_only_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     whole = help_of(capsys)
-    known = set(re.findall(r"^    ([a-z]+)\b", whole, re.MULTILINE))
+    known = set(re.findall(r"^    ([a-z-]+)\b", whole, re.MULTILINE))
     seen = set()
     for line in code_lines():
-        match = re.match(r"(?:\.venv/bin/)?freshet ([a-z]+)\b(.*)", line)
+        match = re.match(r"(?:\.venv/bin/)?freshet ([a-z-]+)(?: (list|show|retry)\b)?(.*)", line)
         if match is None:
             continue
-        command, rest = match[1], match[2].partition("#")[0]
+        command, rest = match[1], match[3].partition("#")[0]
         assert command in known, f"{line!r}: freshet has no {command}"
         options = re.findall(r"(?<!\S)--[a-z-]+", rest)
-        text = help_of(capsys, command)
+        text = help_of(capsys, *filter(None, (command, match[2])))
         for option in options:
             assert re.search(rf"{option}\b", text), f"{line!r}: freshet {command} has no {option}"
         seen.add(command)

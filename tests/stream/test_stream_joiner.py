@@ -291,6 +291,11 @@ def test_flood_of_bad_records_stops_the_joiner(world: Callable[..., World]) -> N
     w.restart()
     with pytest.raises(DeadLetterFloodError, match="11 of the last 20 records"):
         w.send(*[shown(f"s{i}", i) for i in range(10)], *[b"bad"] * 11)
+    buried = len(w.letters())
+    w.restart()  # where it stopped, it stops again: nothing more was taken
+    with pytest.raises(DeadLetterFloodError, match=r"--set join\.dead_letter_share_max=1"):
+        w.runner.step()
+    assert len(w.letters()) == buried
     w.settings = JoinSettings(dead_letter_window=20, dead_letter_share_max=0.9)
     w.restart()
     w.send(shown("t", 11))

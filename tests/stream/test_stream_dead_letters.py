@@ -1,0 +1,185 @@
+"""Dead letters: complete, never lost, and sent again just once."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from stream.dead_letters import DeadLetters, Filter
+from stream.errors import DeadLetterError, LogError
+from stream.joiner import Joiner
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing
+from stream.pairing import JoinSettings
+from stream.records import DeadLetter, Decoder, Impression, encode, encode_json
+from stream.runner import Runner
+from stream.sqlite_log import SqliteLog
+from stream.state import RoleState
+
+
+class Failing(SqliteLog):
+    """A log that refuses an append ("before") or loses its answer ("after") where `fails` says so."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, LogSettings(sync=False))
+        self.fails: Callable[[str], str] = lambda topic: ""
+
+    def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
+        how = self.fails(topic)
+        if how == "before":
+            raise LogError("refused")
+        places = super().append(topic, records)
+        if how == "after":
+            raise LogError("no answer came")
+        return places
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Failing]:
+    log = Failing(tmp_path / "log.db")
+    log.create_topic(EVENTS, 2)
+    log.create_topic(EXAMPLES, 2)
+    log.create_topic(DEAD_LETTERS, 1)
+    yield log
+    log.close()
+
+
+def join(log: SqliteLog, folder: Path, **options: float) -> tuple[Joiner, Runner]:
+    """Let a joiner, on the state in `folder`, take all there is; it is closed again."""
+    with RoleState(folder, "joiner", {}, sync=False) as state:
+        joiner = Joiner(state, JoinSettings(**options))  # type: ignore[arg-type]
+        runner = Runner(log, state, joiner, EVENTS, "join")
+        while runner.step():
+            pass
+        runner.commit()
+        return joiner, runner
+
+
+def labelled(name: str, time: float = 4e9) -> Impression:
+    return Impression(name, time, [{"item": 1}], labels=[1.0])
+
+
+def append(log: SqliteLog, *values: bytes, partition: int = 1) -> None:
+    log.append(EVENTS, [Outgoing(b"key", value, partition) for value in values])
+
+
+def test_letter_carries_all_there_is_to_know(log: Failing, tmp_path: Path) -> None:
+    original = bytes(range(256))
+    append(log, encode(labelled("a", 1e9)), original)
+    join(log, tmp_path / "state")
+    (record,) = log.read(DEAD_LETTERS, 0, 0)
+    letter = Decoder(DeadLetter).decode(record.value)
+    assert letter.original == original and letter.key == b"key"
+    assert (letter.stage, letter.topic, letter.partition, letter.offset) == ("joiner", EVENTS, 1, 1)
+    assert "neither JSON nor MessagePack" in letter.reason
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_input_offset_moves_only_when_letters_are_acknowledged(
+    log: Failing, tmp_path: Path, how: str
+) -> None:
+    append(log, b"bad")
+    log.fails = lambda topic: how if topic == DEAD_LETTERS else ""
+    for _ in range(2):
+        with pytest.raises(LogError):
+            join(log, tmp_path / "state")
+        assert log.committed("join", EVENTS) == {}
+    log.fails = lambda topic: ""
+    join(log, tmp_path / "state")
+    assert log.committed("join", EVENTS)[1] == 1
+    assert len({(r.producer, r.seq) for r in log.read(DEAD_LETTERS, 0, 0)}) == 1
+
+
+def test_letters_are_found_by_stage_reason_and_time(log: Failing, tmp_path: Path) -> None:
+    append(log, b"bad", encode_json(labelled("a")), b"", partition=0)
+    join(log, tmp_path / "state")
+    log.append(DEAD_LETTERS, [Outgoing(b"", encode(DeadLetter("odd", "learner", EXAMPLES, 0, 9, b"?")))])
+    log.append(DEAD_LETTERS, [Outgoing(b"", b"something else")])
+    letters = DeadLetters(log)
+    everything = letters.newest(Filter(), 10)
+    assert [found.offset for found in everything.letters] == [0, 1, 2, 3]
+    assert everything.by_stage == {"joiner": 3, "learner": 1}
+    assert [found.offset for found in letters.newest(Filter(), 2).letters] == [2, 3]
+    assert letters.select(Filter(stage="learner")) == letters.select(Filter(topic=EXAMPLES)) == [3]
+    assert letters.select(Filter(reason="MAX_AHEAD_S")) == [1]
+    at = everything.letters[1].buried_ms
+    assert letters.select(Filter(end_ms=at)) == [
+        found.offset for found in everything.letters if found.buried_ms < at
+    ]
+    assert 1 in letters.select(Filter(begin_ms=at, end_ms=at + 1))
+    assert letters.get(1).letter.reason == everything.letters[1].letter.reason
+    for offset in (-1, 4, 5):
+        with pytest.raises(DeadLetterError, match=f"no dead letter at offset {offset}"):
+            letters.get(offset)
+
+
+def test_letter_sent_again_is_taken_and_a_second_time_is_left_alone(log: Failing, tmp_path: Path) -> None:
+    append(log, encode(labelled("a")), encode(labelled("b")))
+    joiner, _ = join(log, tmp_path / "state", max_ahead_s=1.0)
+    assert joiner.counts.examples == 0
+    letters = DeadLetters(log)
+    done = letters.retry([0])
+    assert (done.sent, done.before) == ({EVENTS: 1}, [])
+    assert log.read(EVENTS, 1, 2)[0].key == b"key"
+    done = letters.retry([0, 1])
+    assert (done.sent, done.before) == ({EVENTS: 1}, [0])
+    joiner, runner = join(log, tmp_path / "state", max_ahead_s=1e12)
+    assert (joiner.counts.examples, runner.progress.records) == (2, 2)
+    assert [found.sent_again for found in letters.newest(Filter(), 9).letters] == [1, 1]
+    done = letters.retry([0], again=True)
+    assert (done.sent, done.before) == ({EVENTS: 1}, [])
+    assert letters.get(0).sent_again == 2
+    joiner, runner = join(log, tmp_path / "state", max_ahead_s=1e12)
+    assert (joiner.counts.duplicate_impressions, runner.progress.records) == (1, 1)
+
+
+def test_nothing_is_sent_when_one_of_the_letters_is_not_there(log: Failing, tmp_path: Path) -> None:
+    append(log, b"bad")
+    join(log, tmp_path / "state")
+    with pytest.raises(DeadLetterError, match="offset 7"):
+        DeadLetters(log).retry([0, 7])
+    assert log.ends(EVENTS) == [(0, 0), (0, 1)] and log.ends(DEAD_LETTERS) == [(0, 1)]
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_retry_that_breaks_off_is_finished_and_each_letter_arrives_once(
+    log: Failing, tmp_path: Path, step: int, how: str
+) -> None:
+    """Its appends are: the note, the originals, the note that they are sent."""
+    append(log, *[encode(labelled(f"r{i}")) for i in range(5)])
+    join(log, tmp_path / "state", max_ahead_s=1.0)
+    steps = iter(range(99))
+    log.fails = lambda topic: how if next(steps) == step else ""
+    with pytest.raises(LogError):
+        DeadLetters(log).retry([0, 1, 2])
+    log.fails = lambda topic: ""
+    done = DeadLetters(log).retry([2, 3])
+    assert done.finished == (0 if (step, how) in ((0, "before"), (2, "after")) else 1)
+    joiner, _ = join(log, tmp_path / "state", max_ahead_s=1e12)
+    expected = {"r2", "r3"} if (step, how) == (0, "before") else {"r0", "r1", "r2", "r3"}
+    examples = [r.key.decode() for r in log.read(EXAMPLES, 1, 0)]
+    assert sorted(examples) == sorted(expected)
+    assert joiner.counts.duplicate_impressions == 0
+
+
+def test_two_people_at_once_send_each_letter_once(log: Failing, tmp_path: Path) -> None:
+    append(log, *[encode(labelled(f"r{i}")) for i in range(250)])
+    join(log, tmp_path / "state", max_ahead_s=1.0)
+    errors: list[Exception] = []
+
+    def retry() -> None:
+        try:
+            DeadLetters(log).retry(range(250))
+        except Exception as error:
+            errors.append(error)
+
+    people = [threading.Thread(target=retry) for _ in range(3)]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join()
+    assert not errors
+    joiner, _ = join(log, tmp_path / "state", max_ahead_s=1e12)
+    assert joiner.counts.examples == 250
+    assert joiner.counts.duplicate_impressions == 0
