@@ -2,6 +2,7 @@
 
 FreshetError
 ├── LogError                the log cannot be reached, read or written
+│   └── LogAwayError        it does not answer for now; the same call may succeed later
 ├── RecordError             a record that cannot be used; goes to the dead letters
 ├── ProducerError           events of a program cannot be sent
 │   ├── BufferFullError     too many wait for the log already; this one was not taken
@@ -18,6 +19,14 @@ from ground import FreshetError
 
 class LogError(FreshetError):
     """The log cannot be reached, read or written."""
+
+
+class LogAwayError(LogError):
+    """The log does not answer for now: what was asked may be asked again.
+
+    After an append it is not known whether the records are there; those that carry a producer and a
+    sequence number may be sent again, since their receiver recognises them.
+    """
 
 
 class RecordError(FreshetError):

@@ -2,13 +2,13 @@
 
 A log holds topics, a topic holds partitions, and a partition is a sequence of records with offsets
 0, 1, 2, ... Roles append, read from an offset, and keep their own offsets in their own state; what
-a group commits here is only for tools that show lag. `SqliteLog` is the embedded one; whatever else
-fulfils `Log` can take its place.
+a group commits here is only for tools that show lag. `SqliteLog` is the embedded one, `KafkaLog` talks
+to a Kafka cluster; whatever else fulfils `Log` can take their place.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import xxhash
@@ -53,6 +53,27 @@ class Outgoing(msgspec.Struct, frozen=True):
     seq: int = -1
 
 
+class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a Kafka cluster is reached. Secrets are in files or in the environment, never here."""
+
+    security: Literal["plaintext", "tls", "sasl_plaintext", "sasl_tls"] = "plaintext"
+    ca_file: str = ""  # PEM, of who signed the brokers' certificates; empty: whom the system trusts
+    cert_file: str = ""  # PEM, our own certificate, where brokers ask for one
+    key_file: str = ""  # PEM, its key; FRESHET_KAFKA_KEY_PASSWORD opens it
+    check_hostname: bool = True
+    mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+    user: str = ""
+    password_file: str = ""  # empty: FRESHET_KAFKA_PASSWORD
+    replication: int = -1  # of topics that are made; -1: as the brokers are set up
+    away_after_s: float = 5.0  # of trying, after which the cluster counts as away
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.away_after_s <= 600.0:
+            raise ValueError(f"away_after_s is {self.away_after_s}; expected 0.1 to 600")
+        if self.replication != -1 and self.replication < 1:
+            raise ValueError(f"replication is {self.replication}; expected 1 or more, or -1")
+
+
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of a log.
 
@@ -65,6 +86,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     record_bytes_max: int = 32 << 20  # over the limit of a usable record, so that dead letters fit
     busy_timeout_s: float = 30.0  # how long to wait for another process's write
     poll_s: float = 0.005  # how often a waiting read looks again
+    kafka: KafkaSettings = KafkaSettings()
     sync: bool = True  # append returns when the disk has it; False: when the operating system has it
 
     def retention(self, topic: str) -> tuple[float, int]:
@@ -88,7 +110,11 @@ class Log(Protocol):
         """How many partitions a topic has."""
 
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
-        """Append all or none, durably; returns each record's (partition, offset)."""
+        """Append all, durably; returns each record's (partition, offset).
+
+        After an error none of them is there, with one exception: after `LogAwayError` some may be, or
+        come to be, always from the front of what a partition was to get.
+        """
 
     def read(
         self,
@@ -103,6 +129,19 @@ class Log(Protocol):
 
         At least one record if there is any, even above `max_bytes`. Where there is none, waits up to
         `wait_s` seconds for one.
+        """
+
+    def read_any(
+        self,
+        topic: str,
+        offsets: Mapping[int, int],
+        max_records: int = READ_RECORDS_MAX,
+        max_bytes: int = READ_BYTES_MAX,
+        wait_s: float = 0.0,
+    ) -> dict[int, list[Record]]:
+        """What `read` gives of several partitions, {partition: offset}; those without a record are left out.
+
+        Where all are without, waits up to `wait_s` seconds for the first record of any.
         """
 
     def ends(self, topic: str) -> list[tuple[int, int]]:
@@ -130,10 +169,11 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:
-    """Open the log that `url` names: `sqlite:PATH`, or just a path.
+    """Open the log that `url` names: `sqlite:PATH`, just a path, or `kafka://HOST:PORT[,...][/PREFIX]`.
 
     Raises:
         LogError: the scheme is unknown, or the log cannot be opened.
+        LogAwayError: the Kafka cluster does not answer.
     """
     # one letter before a colon is a Windows drive, not a scheme
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)
@@ -142,8 +182,15 @@ def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:
     elif scheme[1].lower() == "sqlite":
         path = url[len("sqlite:") :]
         path = path[2:] if path.startswith("//") else path  # sqlite:///absolute, sqlite://relative
+    elif scheme[1].lower() == "kafka":
+        from stream.kafka_log import KafkaLog
+
+        return KafkaLog(url, settings)
     else:
-        raise LogError(f"log URL {url!r}: unknown scheme {scheme[1]!r}; known: sqlite:PATH, or just a path")
+        raise LogError(
+            f"log URL {url!r}: unknown scheme {scheme[1]!r}; known: sqlite:PATH, or just a path, and "
+            "kafka://HOST:PORT"
+        )
     if not path:
         raise LogError(f"log URL {url!r} names no file; write for example sqlite:data/log.db")
     from stream.sqlite_log import SqliteLog

@@ -156,24 +156,36 @@ class SqliteLog:
         max_bytes: int = READ_BYTES_MAX,
         wait_s: float = 0.0,
     ) -> list[Record]:
+        found = self.read_any(topic, {partition: offset}, max_records, max_bytes, wait_s)
+        return found.get(partition, [])
+
+    def read_any(
+        self,
+        topic: str,
+        offsets: Mapping[int, int],
+        max_records: int = READ_RECORDS_MAX,
+        max_bytes: int = READ_BYTES_MAX,
+        wait_s: float = 0.0,
+    ) -> dict[int, list[Record]]:
         with self._connection() as db:
-            slot = self._partition_slot(db, topic, partition)
-            records = self._select(db, topic, partition, slot, offset, max_records, max_bytes)
-            if records or wait_s <= 0.0:
-                return records
+            slots = {p: self._partition_slot(db, topic, p) for p in offsets}
             deadline = time.monotonic() + wait_s
             seen = -1
             while True:
                 # another connection's commit changes this connection's data_version; far cheaper than a query
-                (version,) = db.execute("PRAGMA data_version").fetchone()
+                version = -2 if wait_s <= 0.0 else db.execute("PRAGMA data_version").fetchone()[0]
                 if version != seen:
                     seen = version
-                    records = self._select(db, topic, partition, slot, offset, max_records, max_bytes)
-                    if records:
-                        return records
+                    found = {
+                        p: records
+                        for p, slot in slots.items()
+                        if (records := self._select(db, topic, p, slot, offsets[p], max_records, max_bytes))
+                    }
+                    if found:
+                        return found
                 left_s = deadline - time.monotonic()
-                if left_s <= 0.0:
-                    return []
+                if wait_s <= 0.0 or left_s <= 0.0:
+                    return {}
                 time.sleep(min(self.settings.poll_s, left_s))
 
     def ends(self, topic: str) -> list[tuple[int, int]]:
