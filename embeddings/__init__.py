@@ -8,11 +8,21 @@ vectors = table.vectors(slots)
 table.apply_gradients(slots, gradients)
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from embeddings.errors import TableError, TableInputError, TableSpecError
+from embeddings.errors import (
+    DeltaError,
+    DeltaGapError,
+    SnapshotError,
+    TableError,
+    TableInputError,
+    TableSpecError,
+)
 
 if TYPE_CHECKING:
+    from embeddings.delta import DeltaReader, DeltaWriter
+    from embeddings.folder import SnapshotFolder
     from embeddings.results import Block, Delta, TableStats
     from embeddings.spec import TableSpec
     from embeddings.table import Table
@@ -20,6 +30,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Block",
     "Delta",
+    "DeltaError",
+    "DeltaGapError",
+    "DeltaReader",
+    "DeltaWriter",
+    "SnapshotError",
+    "SnapshotFolder",
     "Table",
     "TableError",
     "TableInputError",
@@ -28,15 +44,20 @@ __all__ = [
     "TableStats",
 ]
 
+_HOMES = {
+    "Block": "results",
+    "Delta": "results",
+    "DeltaReader": "delta",
+    "DeltaWriter": "delta",
+    "SnapshotFolder": "folder",
+    "Table": "table",
+    "TableSpec": "spec",
+    "TableStats": "results",
+}
+
 
 def __getattr__(name: str) -> Any:
     """Import on first use: the table brings numba, which a command line should not pay for."""
-    if name == "TableSpec":
-        from embeddings.spec import TableSpec
-
-        return TableSpec
-    if name in __all__:
-        from embeddings import table
-
-        return getattr(table, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"embeddings.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'embeddings' has no attribute {name!r}")

@@ -3,7 +3,10 @@
 FreshetError
 └── TableError            the table cannot do what was asked
     ├── TableSpecError    a table's settings do not fit together
-    └── TableInputError   keys, slots, times or rows of the wrong shape or range
+    ├── TableInputError   keys, slots, times or rows of the wrong shape or range
+    ├── DeltaError        a delta that cannot be read or does not fit the table
+    │   └── DeltaGapError deltas before this one are missing
+    └── SnapshotError     a snapshot that is missing, damaged, or does not fit the table
 """
 
 from ground.errors import FreshetError
@@ -19,3 +22,15 @@ class TableSpecError(TableError, ValueError):
 
 class TableInputError(TableError):
     """Keys, slots, times or rows of the wrong shape or range."""
+
+
+class DeltaError(TableError):
+    """A delta cannot be read, or does not fit the table."""
+
+
+class DeltaGapError(DeltaError):
+    """Deltas before this one are missing."""
+
+
+class SnapshotError(TableError):
+    """A snapshot is missing, damaged, or does not fit the table; names the file or the entry."""

@@ -60,7 +60,7 @@ class Filter:
         return np.arange(first, last, dtype=np.uint32), self._store.sightings[first:last].copy()
 
     def restore_lines(self, numbers: npt.NDArray[np.uint32], words: Keys) -> None:
-        """Put lines from `drain` back.
+        """Put lines from `drain` or `read_lines` back; they count as written, as rows that are loaded do.
 
         Raises:
             TableInputError: they do not fit the filter's size.
@@ -72,3 +72,9 @@ class Filter:
                 f"{len(lines)} lines; admission_capacity has changed since they were saved"
             )
         lines[numbers] = words
+        state, noted = self._store.state, self._store.line_changed
+        fresh = np.unique(numbers[noted[numbers] == 0])
+        first = int(state[CHANGED_LINES])
+        self._store.changed[first : first + len(fresh)] = fresh
+        noted[fresh] = 1
+        state[CHANGED_LINES] = first + len(fresh)

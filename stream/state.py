@@ -341,11 +341,19 @@ class RoleState:
         strip = len(kind)
         try:
             # raw mode: keys and values are bytes, which rocksdict's own types cannot say
-            entries = self._database().items(from_key=max(begin, kind + start), read_opt=ReadOptions())
+            last = max(begin, kind + start)
+            entries = self._database().items(from_key=last, read_opt=ReadOptions())
             for key, value in cast(Iterator[tuple[bytes, bytes]], entries):
+                last = key
                 if not key.startswith(begin):
                     return
                 yield key[strip:], value
+            # Such a loop also ends, without a word, at the first block that is damaged: look whether it did.
+            check = self._database().iter()
+            check.seek(last)
+            if check.valid():
+                check.next()
+            check.status()
         except GeneratorExit:
             raise
         except Exception as error:

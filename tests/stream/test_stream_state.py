@@ -226,3 +226,19 @@ def test_closed_state_says_so(tmp_path: Path) -> None:
     state.close()
     with pytest.raises(StateError, match="is closed"):
         state.get(b"a")
+
+
+def test_scan_over_a_damaged_block_raises_and_does_not_end_early(tmp_path: Path) -> None:
+    with RoleState(tmp_path, "r", {}) as state:
+        commit = state.begin()
+        for i in range(2000):
+            commit.put(i.to_bytes(4, "big"), os.urandom(1000))
+        state.commit(commit)
+    with RoleState(tmp_path, "r", {}) as state:  # what was in the journal is now in a file
+        assert sum(1 for _ in state.scan()) == 2000
+    file = max((tmp_path / "db").glob("*.sst"), key=lambda f: f.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with RoleState(tmp_path, "r", {}) as state, pytest.raises(StateError, match=file.name):
+        sum(1 for _ in state.scan())

@@ -1,0 +1,236 @@
+"""Deltas: what changed in a table, as bytes that another table applies to become the same, bit for bit.
+
+    writer = DeltaWriter(table)            reader = DeltaReader(copy)
+    table.apply_gradients(...)             reader.apply(data)   # True; False for a repeat
+    data = writer.take()                                        # DeltaGapError if one is missing
+
+`Piece` is the one form in which rows of a table leave it: deltas, updates to servers and the pages of a
+snapshot are made of pieces. All numbers are little-endian.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.errors import DeltaError, DeltaGapError, TableInputError
+from embeddings.results import Floats, Keys
+from embeddings.table import Table
+from ground.sealed import seal, unseal
+
+DELTA_VERSION = 1
+LINE_WORDS = 8
+
+Lines = npt.NDArray[np.uint32]
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """Some changes of one table; `deleted` comes first, since a key may be deleted and made again."""
+
+    name: str
+    deleted: memoryview  # uint64 keys
+    keys: memoryview  # uint64 (m,)
+    rows: memoryview  # float32 (m, width)
+    lines: memoryview = memoryview(b"")  # uint32 (l,), numbers of admission filter lines
+    words: memoryview = memoryview(b"")  # uint64 (l, 8), those lines
+
+
+class Changes(NamedTuple):
+    """What changed in a table between two drains; apply `deleted` first."""
+
+    deleted: Keys  # (d,)
+    keys: Keys  # (m,)
+    rows: Floats  # (m, width)
+    lines: Lines  # (l,), numbers of the admission filter's lines
+    words: Keys  # (l, 8)
+
+    @classmethod
+    def of(
+        cls,
+        table: Table,
+        *,
+        deleted: Keys | None = None,
+        keys: Keys | None = None,
+        rows: Floats | None = None,
+        lines: Lines | None = None,
+        words: Keys | None = None,
+    ) -> Self:
+        """Changes of a table with what is not given left empty."""
+        none = np.zeros(0, dtype=np.uint64)
+        return cls(
+            none if deleted is None else deleted,
+            none if keys is None else keys,
+            np.zeros((0, table.width), dtype=np.float32) if rows is None else rows,
+            np.zeros(0, dtype=np.uint32) if lines is None else lines,
+            none.reshape(0, LINE_WORDS) if words is None else words,
+        )
+
+    def __bool__(self) -> bool:
+        """Whether there is any change."""
+        return bool(len(self.deleted) or len(self.keys) or len(self.lines))
+
+    def whole(self, name: str) -> Piece:
+        """All of it as one piece."""
+        return Piece(name, *(raw(array) for array in self))
+
+    def served(self, table: Table) -> "Changes":
+        """The same for a table made from `table.spec.serving()`: no optimizer state, no filter."""
+        rows = np.concatenate([self.rows[:, part] for part in table.serving_slices], axis=1)
+        return Changes(self.deleted, self.keys, rows, self.lines[:0], self.words[:0])
+
+
+def drain(table: Table) -> Changes:
+    """What changed in a table since the last drain, with whole rows and the admission filter's lines."""
+    delta = table.drain_delta()
+    rows, _ = table.export(delta.touched)
+    lines, words = table.filter.drain()
+    return Changes(delta.deleted, delta.touched, rows, lines, words)
+
+
+def pieces(name: str, changes: Changes, bytes_max: int, first_max: int | None = None) -> Iterator[Piece]:
+    """Changes cut into pieces of about `bytes_max` bytes (the first of about `first_max`), in order."""
+    room = bytes_max if first_max is None else first_max
+    row_bytes = 8 + changes.rows.shape[1] * 4
+    line_bytes = 4 + LINE_WORDS * 8
+    gone_at = row_at = line_at = 0
+    while gone_at < len(changes.deleted) or row_at < len(changes.keys) or line_at < len(changes.lines):
+        gone = _part(gone_at, len(changes.deleted), room // 8, least=1)
+        gone_at = gone.stop
+        room -= 8 * (gone.stop - gone.start)
+        rows = slice(row_at, row_at)
+        lines = slice(line_at, line_at)
+        # No row before the last deletion.
+        if gone_at == len(changes.deleted):
+            alone = gone.stop == gone.start
+            rows = _part(row_at, len(changes.keys), room // row_bytes, least=int(alone))
+            row_at = rows.stop
+            room -= row_bytes * (rows.stop - rows.start)
+            alone = alone and rows.stop == rows.start
+            lines = _part(line_at, len(changes.lines), room // line_bytes, least=int(alone))
+            line_at = lines.stop
+        yield Piece(
+            name,
+            raw(changes.deleted[gone]),
+            raw(changes.keys[rows]),
+            raw(changes.rows[rows]),
+            raw(changes.lines[lines]),
+            raw(changes.words[lines]),
+        )
+        room = bytes_max
+
+
+def apply(table: Table, piece: Piece) -> None:
+    """Bring a table to where a piece says.
+
+    Raises:
+        DeltaError: it comes from a table of another layout.
+        TableError: the table is full.
+    """
+    deleted = np.frombuffer(piece.deleted, dtype=np.uint64)
+    keys = np.frombuffer(piece.keys, dtype=np.uint64)
+    rows = np.frombuffer(piece.rows, dtype=np.float32)
+    if rows.size != len(keys) * table.width:
+        raise DeltaError(
+            f"table {table.spec.name!r}: {len(keys)} rows came with {rows.size} numbers, but a row here has "
+            f"{table.width}: the table they come from has another dim, optimizer or extra"
+        )
+    if len(deleted):
+        table.delete(deleted)
+    if len(keys):
+        table.load(keys, rows.reshape(len(keys), table.width))
+    if len(piece.lines) and table.filter.in_use:
+        lines = np.frombuffer(piece.lines, dtype=np.uint32)
+        words = np.frombuffer(piece.words, dtype=np.uint64)
+        try:
+            table.filter.restore_lines(lines, words.reshape(-1, LINE_WORDS))
+        except TableInputError as error:
+            raise DeltaError(str(error)) from None
+
+
+class _Numbered(msgspec.Struct, frozen=True, array_like=True):
+    """One delta as it travels."""
+
+    v: int
+    seq: int  # 1, 2, 3, ...
+    piece: Piece
+
+
+_decoder = msgspec.msgpack.Decoder(_Numbered)
+
+
+class DeltaWriter:
+    """Numbers the changes of a table. Whatever else drains the table's delta takes changes away from it.
+
+    Args:
+        table: one that tracks its delta.
+        seq: the number of the last delta taken, by an earlier writer of the same table.
+        serving: leave optimizer state and admission filter out: for tables made from `spec.serving()`.
+    """
+
+    def __init__(self, table: Table, seq: int = 0, *, serving: bool = False) -> None:
+        self.seq = seq
+        self._table = table
+        self._serving = serving
+
+    def take(self) -> bytes:
+        """What changed since the last one, as one sealed message; also if that is nothing."""
+        changes = drain(self._table)
+        if self._serving:
+            changes = changes.served(self._table)
+        self.seq += 1
+        numbered = _Numbered(DELTA_VERSION, self.seq, changes.whole(self._table.spec.name))
+        return seal(msgspec.msgpack.encode(numbered))
+
+
+class DeltaReader:
+    """Applies deltas to a copy of a table, in order.
+
+    Args:
+        table: it must be as the other was at delta `seq`.
+        seq: the number of the last delta that is in it.
+    """
+
+    def __init__(self, table: Table, seq: int = 0) -> None:
+        self.seq = seq
+        self._table = table
+
+    def apply(self, data: bytes) -> bool:
+        """Apply one delta; False if it was applied before, and is left out.
+
+        Raises:
+            DeltaGapError: deltas before it are missing; nothing was applied.
+            DeltaError: it is damaged, of an unknown version, or of another table.
+        """
+        name = self._table.spec.name
+        try:
+            numbered = _decoder.decode(unseal(data))
+        except (ValueError, msgspec.DecodeError) as error:
+            raise DeltaError(f"a delta for table {name!r} cannot be read: {error}") from None
+        if numbered.v != DELTA_VERSION:
+            raise DeltaError(
+                f"a delta for table {name!r} has version {numbered.v}; this Freshet reads {DELTA_VERSION}"
+            )
+        if numbered.piece.name != name:
+            raise DeltaError(f"a delta of table {numbered.piece.name!r} was given to table {name!r}")
+        if numbered.seq <= self.seq:
+            return False
+        if numbered.seq != self.seq + 1:
+            raise DeltaGapError(
+                f"table {name!r}: delta {numbered.seq} came where {self.seq + 1} was expected: "
+                "apply those between first, or begin anew from a snapshot"
+            )
+        apply(self._table, numbered.piece)
+        self.seq = numbered.seq
+        return True
+
+
+def raw(array: npt.NDArray[np.generic]) -> memoryview:
+    """An array's bytes, without a copy where it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _part(at: int, end: int, count: int, least: int) -> slice:
+    """The next `count` (at least `least`) of what goes from `at` to `end`."""
+    return slice(at, min(at + max(count, least), end))

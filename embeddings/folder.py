@@ -1,0 +1,278 @@
+"""Snapshots of tables in a folder of their own: one RocksDB, for whoever uses tables without a stream.
+
+    with SnapshotFolder("model.snapshot") as folder:
+        folder.save(users, items)           # whole the first time, then what changed
+    with SnapshotFolder("model.snapshot") as folder:
+        users = folder.restore("user")      # a new table, as it was, ready to go on
+
+All tables of one `save` are of one moment: they become visible in one atomic write, or not at all.
+"""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteOptions,
+)
+
+from embeddings.errors import SnapshotError
+from embeddings.snapshot import TableSnapshot, read_meta
+from embeddings.table import Table
+from ground.errors import FreshetError
+from ground.sealed import seal, unseal
+
+BATCH_BYTES = 64 << 20
+"""Pages of a whole snapshot gathered before they are handed to RocksDB."""
+
+OPEN_TRIES = 5
+OPEN_AGAIN_S = 0.05
+
+_TABLES = b"tables"
+_TABLE = b"table/"
+_META = b"meta"
+
+
+class SnapshotFolder:
+    """A folder of tables' snapshots, held by one process.
+
+    Args:
+        path: the folder; it is made if it is not there, unless `read_only`.
+        read_only: for restoring only; another process may hold the folder meanwhile.
+
+    Raises:
+        SnapshotError: there is none to read, or it is damaged or in use.
+    """
+
+    def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
+        self.path = Path(path)
+        self._snapshots: dict[str, TableSnapshot] = {}
+        if not (self.path / "CURRENT").is_file():
+            leftover = self.path.is_dir() and any(
+                file.suffix == ".sst" or file.name.startswith("MANIFEST") for file in self.path.iterdir()
+            )
+            if read_only or leftover:
+                # A folder that has lost its CURRENT file must be reported, never quietly begun anew.
+                raise SnapshotError(f"{self.path / 'CURRENT'}: there is no such file, so no snapshot here")
+        self._db: Rdict | None = self._open(read_only)
+
+    def tables(self) -> list[str]:
+        """The names of the tables that have a snapshot here."""
+        data = self.get(_TABLES)
+        try:
+            return [] if data is None else msgspec.msgpack.decode(unseal(data), type=list[str])
+        except (ValueError, msgspec.DecodeError) as error:
+            raise self._unreadable(error) from None
+
+    def save(self, *tables: Table, whole: bool = False) -> None:
+        """Save tables, all as they are now, in one atomic write.
+
+        A table that was saved or restored through this object before is saved by what changed since, at
+        a cost that follows from the changes alone; any other is saved whole.
+
+        Args:
+            whole: save all that the tables hold, and drop what was before.
+
+        Raises:
+            SnapshotError: the disk is full or failing; the last save is intact.
+        """
+        batch = _Batch()
+        parts = []
+        for table in tables:
+            snapshot = self._snapshots.get(table.spec.name)
+            known = snapshot is not None and snapshot.table is table
+            if snapshot is None or not known:
+                snapshot = self._begin(table)
+            parts.append((snapshot, whole or not known))
+
+        def spill() -> None:
+            if batch.size > BATCH_BYTES:
+                self._write(batch, sync=False)
+
+        try:
+            for snapshot, all_of_it in parts:
+                if all_of_it:
+                    snapshot.save_base(batch, spill)
+            for snapshot, all_of_it in parts:
+                if all_of_it:
+                    snapshot.save_whole(batch)
+                else:
+                    snapshot.save(batch)
+            names = {*self.tables(), *(snapshot.table.spec.name for snapshot, _ in parts)}
+            batch.put(_TABLES, seal(msgspec.msgpack.encode(sorted(names))))
+            self._write(batch, sync=True)
+            self._database().flush()
+        except SnapshotError:
+            # What these snapshots took from their tables is lost to the folder: next time all of it.
+            for snapshot, _ in parts:
+                self._snapshots.pop(snapshot.table.spec.name, None)
+            raise
+        for snapshot, _ in parts:
+            self._snapshots[snapshot.table.spec.name] = snapshot
+
+    def restore(self, name: str | None = None, table: Table | None = None) -> Table:
+        """A table as it was when it was saved last.
+
+        Args:
+            name: which one; may be left out where there is one only.
+            table: an empty table to fill, for other settings than those saved (a longer ttl, say); its
+                name says which one. None: a new one with the settings saved.
+
+        Raises:
+            SnapshotError: there is none of that name, or it is damaged, or does not fit `table`.
+        """
+        if table is None:
+            name = name or self._only()
+            table = Table(read_meta(self._meta_of(name), f"{self.path}: table {name!r}").spec)
+        elif len(table):
+            raise SnapshotError(
+                f"{self.path}: table {table.spec.name!r} is not empty; restore into a new one"
+            )
+        snapshot = self._begin(table)
+        if not snapshot.restore(self):
+            self._meta_of(table.spec.name)
+        self._snapshots[table.spec.name] = snapshot
+        return table
+
+    def purge(self, *tables: Table) -> None:
+        """Save whole, and leave nothing on the disk of what is no longer in the tables: after `forget`."""
+        self.save(*tables, whole=True)
+        database = self._database()
+        try:
+            database.compact_range(None, None)
+            database.flush()
+        except Exception as error:
+            raise self._unreadable(error) from None
+
+    def kept_bytes(self, name: str) -> int:
+        """Bytes of deltas that a restore of a table reads after its base; 0 for one not saved from here."""
+        snapshot = self._snapshots.get(name)
+        return 0 if snapshot is None else snapshot.kept_bytes
+
+    def get(self, key: bytes) -> bytes | None:
+        """One entry, as `TableSnapshot` reads it."""
+        try:
+            return self._database().get(key)
+        except FreshetError:
+            raise
+        except Exception as error:
+            raise self._unreadable(error) from None
+
+    def close(self) -> None:
+        """Close the folder. Safe to call twice."""
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, read_only: bool) -> Rdict:
+        access = AccessType.read_only() if read_only else AccessType.read_write()
+        tries = OPEN_TRIES if read_only else 1
+        while True:
+            tries -= 1
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                return Rdict(str(self.path), _options(), access_type=access)
+            except Exception as error:
+                # The process that holds the folder may have merged a file away while this one looked.
+                if tries <= 0 or "No such file" not in str(error):
+                    raise self._unreadable(error) from None
+            time.sleep(OPEN_AGAIN_S)
+
+    def _begin(self, table: Table) -> TableSnapshot:
+        name = table.spec.name
+        if "/" in name:
+            raise SnapshotError(f"{self.path}: table {name!r}: a name with a slash cannot be saved")
+        return TableSnapshot(table, _prefix(name), str(self.path))
+
+    def _only(self) -> str:
+        names = self.tables()
+        if len(names) != 1:
+            raise SnapshotError(
+                f"{self.path}: name the table to restore; there are {', '.join(names) or 'none'}"
+            )
+        return names[0]
+
+    def _meta_of(self, name: str) -> bytes:
+        data = self.get(_prefix(name) + _META)
+        if data is None:
+            there = ", ".join(self.tables()) or "none"
+            raise SnapshotError(f"{self.path}: no table {name!r} was saved here; there are {there}")
+        return data
+
+    def _database(self) -> Rdict:
+        if self._db is None:
+            raise SnapshotError(f"{self.path}: the folder is closed")
+        return self._db
+
+    def _write(self, batch: "_Batch", *, sync: bool) -> None:
+        options = WriteOptions()
+        options.sync = sync
+        try:
+            self._database().write(batch.take(), options)
+        except Exception as error:
+            raise SnapshotError(
+                f"{self.path}: the snapshot could not be written ({error}); free some disk space or repair "
+                "the disk: what was saved before is intact"
+            ) from None
+
+    def _unreadable(self, error: Exception) -> SnapshotError:
+        return SnapshotError(
+            f"{self.path}: the snapshot cannot be read ({error}); take a copy of the folder, or save anew"
+        )
+
+
+class _Batch:
+    """Entries on their way into the folder."""
+
+    def __init__(self) -> None:
+        self._batch = WriteBatch(raw_mode=True)
+        self.size = 0
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._batch.put(key, value)
+        self.size += len(value)
+
+    def delete(self, key: bytes) -> None:
+        self._batch.delete(key)
+
+    def take(self) -> Any:
+        batch, self._batch, self.size = self._batch, WriteBatch(raw_mode=True), 0
+        return batch
+
+
+def _prefix(name: str) -> bytes:
+    return _TABLE + name.encode() + b"/"
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_paranoid_checks(True)
+    # A crash may tear the journal's end; a save that returned is not in it any more.
+    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    # Learnt floats do not compress, and what is purged should be seen to be gone.
+    options.set_compression_type(DBCompressionType.none())
+    options.set_keep_log_file_num(1)
+    options.set_max_log_file_size(1 << 20)
+    options.set_stats_dump_period_sec(0)
+    tables = BlockBasedOptions()
+    tables.disable_cache()  # everything is read once
+    options.set_block_based_table_factory(tables)
+    return options
