@@ -49,11 +49,13 @@ def distinct(keys, scratch, unique, first, inverse):  # type: ignore[no-untyped-
 @njit(cache=True, nogil=True)
 def total(inverse, values, out):  # type: ignore[no-untyped-def]
     """Add values (n, d) float32 up by number: out (m, d), zeros before, in the order of the batch."""
-    n = inverse.shape[0]
-    for i in range(n):
-        number = inverse[i]
-        for j in range(values.shape[1]):
-            out[number, j] += values[i, j]
+    # Flat, and by unsigned positions: numba would ask of each signed one whether it is negative.
+    flat_values, flat_out = values.ravel(), out.ravel()
+    d = np.uint64(values.shape[1])
+    for i in range(inverse.shape[0]):
+        source, target = np.uint64(i) * d, np.uint64(inverse[i]) * d
+        for j in range(d):
+            flat_out[target + j] += flat_values[source + j]
 
 
 @njit(cache=True, nogil=True)
@@ -66,3 +68,10 @@ def spread(vectors, inverse, out):  # type: ignore[no-untyped-def]
         number = inverse[i]
         for j in range(vectors.shape[1]):
             out[i, j] = vectors[number, j]
+
+
+@njit(cache=True, nogil=True)
+def newest(inverse, times, out):  # type: ignore[no-untyped-def]
+    """The latest of the times (n,) uint32 of each number's sightings: out (m,) uint32, zeros before."""
+    for i in range(inverse.shape[0]):
+        out[inverse[i]] = max(out[inverse[i]], times[i])

@@ -7,29 +7,42 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 
+def _ask(context, builder, array_type, array, positions):  # type: ignore[no-untyped-def]
+    """Emit a prefetch of one element; `positions` is pairs of a value and its type, one a dimension."""
+    view = context.make_array(array_type)(context, builder, array)
+    index = [context.cast(builder, value, kind, types.intp) for value, kind in positions]
+    element = cgutils.get_item_pointer(  # type: ignore[no-untyped-call]
+        context, builder, array_type, view, index, wraparound=False
+    )
+    byte_pointer = ir.IntType(8).as_pointer()
+    integer = ir.IntType(32)
+    function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, integer, integer, integer])
+    hint = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        builder.module, function_type, "llvm.prefetch.p0"
+    )
+    for_reading, keep_near, data = integer(0), integer(3), integer(1)
+    builder.call(hint, [builder.bitcast(element, byte_pointer), for_reading, keep_near, data])
+    return context.get_dummy_value()
+
+
 @intrinsic
 def _prefetch(typing_context, array, row, column):  # type: ignore[no-untyped-def]
     signature = types.void(array, row, column)
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        array_type = signature.args[0]
-        view = context.make_array(array_type)(context, builder, arguments[0])
-        index = [
-            context.cast(builder, value, kind, types.intp)
-            for value, kind in zip(arguments[1:], signature.args[1:], strict=True)
-        ]
-        element = cgutils.get_item_pointer(  # type: ignore[no-untyped-call]
-            context, builder, array_type, view, index, wraparound=False
-        )
-        byte_pointer = ir.IntType(8).as_pointer()
-        integer = ir.IntType(32)
-        function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, integer, integer, integer])
-        hint = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module, function_type, "llvm.prefetch.p0"
-        )
-        for_reading, keep_near, data = integer(0), integer(3), integer(1)
-        builder.call(hint, [builder.bitcast(element, byte_pointer), for_reading, keep_near, data])
-        return context.get_dummy_value()
+        positions = list(zip(arguments[1:], signature.args[1:], strict=True))
+        return _ask(context, builder, signature.args[0], arguments[0], positions)  # type: ignore[no-untyped-call]
+
+    return signature, generate
+
+
+@intrinsic
+def _prefetch_element(typing_context, array, position):  # type: ignore[no-untyped-def]
+    signature = types.void(array, position)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        positions = [(arguments[1], signature.args[1])]
+        return _ask(context, builder, signature.args[0], arguments[0], positions)  # type: ignore[no-untyped-call]
 
     return signature, generate
 
@@ -49,6 +62,9 @@ def _borrow(typing_context, array):  # type: ignore[no-untyped-def]
 
 prefetch: Any = _prefetch
 """`prefetch(array, row, column)`: that element is used soon. Only a hint: never faults, changes nothing."""
+
+prefetch_element: Any = _prefetch_element
+"""`prefetch_element(array, position)`: the same for an array of one dimension."""
 
 borrow: Any = _borrow
 """`borrow(array)`: the same memory, without reference counts.

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from embeddings.intrinsics import borrow, prefetch
+from embeddings.intrinsics import borrow, prefetch, prefetch_element
 from embeddings.slots import mark
 from embeddings.spec import TableSpec
 from embeddings.store import AHEAD
@@ -59,12 +59,13 @@ def constants_of(spec: TableSpec) -> npt.NDArray[np.float64]:
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _ask(rows, slots, i, columns):  # type: ignore[no-untyped-def]
-    """Prefetch the first columns of a row that comes later in the batch."""
+def _ask(rows, flags, slots, i, columns):  # type: ignore[no-untyped-def]
+    """Prefetch the first columns of a row that comes later in the batch, and the flags that `mark` writes."""
     if i + AHEAD < slots.shape[0] and slots[i + AHEAD] >= 0:
         for column in range(0, columns, 16):
             prefetch(rows, slots[i + AHEAD], column)
         prefetch(rows, slots[i + AHEAD], columns - 1)
+        prefetch_element(flags, slots[i + AHEAD])
 
 
 @njit(cache=True, nogil=True)
@@ -74,7 +75,7 @@ def step_sgd(store, slots, gradients, dim, constants):  # type: ignore[no-untype
     touched, state = borrow(store.touched), borrow(store.state)
     rate = np.float32(constants[0])
     for i in range(slots.shape[0]):
-        _ask(rows, slots, i, dim)
+        _ask(rows, flags, slots, i, dim)
         slot = slots[i]
         if slot < 0:
             continue
@@ -90,7 +91,7 @@ def step_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-un
     touched, state = borrow(store.touched), borrow(store.state)
     rate, epsilon = np.float32(constants[0]), np.float32(constants[1])
     for i in range(slots.shape[0]):
-        _ask(rows, slots, i, 2 * dim)
+        _ask(rows, flags, slots, i, 2 * dim)
         slot = slots[i]
         if slot < 0:
             continue
@@ -112,7 +113,7 @@ def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: igno
     whole = dim - dim % 4
     zero = np.float32(0.0)
     for i in range(slots.shape[0]):
-        _ask(rows, slots, i, dim + 1)
+        _ask(rows, flags, slots, i, dim + 1)
         slot = slots[i]
         if slot < 0:
             continue
@@ -141,7 +142,7 @@ def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
     new1, new2 = np.float32(constants[0]), np.float32(constants[1])
     epsilon, last = np.float32(constants[2]), np.float32(constants[3])
     for i in range(slots.shape[0]):
-        _ask(rows, slots, i, 3 * dim + 1)
+        _ask(rows, flags, slots, i, 3 * dim + 1)
         slot = slots[i]
         if slot < 0:
             continue
@@ -174,7 +175,7 @@ def step_ftrl(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
     l1, l2, first = np.float32(constants[2]), np.float32(constants[3]), np.float32(constants[4])
     zero = np.float32(0.0)
     for i in range(slots.shape[0]):
-        _ask(rows, slots, i, 3 * dim)
+        _ask(rows, flags, slots, i, 3 * dim)
         slot = slots[i]
         if slot < 0:
             continue

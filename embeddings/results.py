@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float32]
 class Block(NamedTuple):
     """The distinct ids of a batch: rows fetched once each, and how the batch's n ids refer to them."""
 
-    slots: Slots  # (m,), distinct; -1 (at most once, or once per id refused) where there is no row
+    slots: Slots  # (m,), distinct but for -1, where there is no row
     inverse: npt.NDArray[np.int64]  # (n,), id i of the batch is number inverse[i]
     vectors: Floats  # (m, dim), zeros where there is no row
 

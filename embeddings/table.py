@@ -7,7 +7,7 @@ Two ids never share a row. Time is event time, in Unix seconds; a row that was l
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import batches, columns, contents, expiry, lookup
+from embeddings import batches, blocks, columns, contents, expiry, lookup
 from embeddings.checks import as_floats, as_keys, as_slots, as_uint32
 from embeddings.errors import TableError
 from embeddings.filter import Filter
@@ -19,6 +19,7 @@ from embeddings.store import (
     BASE,
     DELETED,
     EXPIRED,
+    FREE_TAIL,
     FULL,
     HIGH,
     INSERTED,
@@ -127,14 +128,13 @@ class Table:
         """`upsert` and fetch the vectors of the distinct ids once: the fast way to learn from a batch."""
         key_array = self._keys(keys)
         time_array = self._times(times, len(key_array))
-        if self.spec.admit_after == 1 and self.spec.ttl_s == 0:
-            # Only an id's first sighting can matter: look up the distinct ones alone.
-            unique, first, inverse = self._distinct(key_array)
-            slots = self._upsert(unique, time_array[first])
-        else:
+        low, high = (int(time_array.min()), int(time_array.max())) if len(time_array) else (0, 0)
+        if 0 < self.spec.ttl_s < high - low:
+            # A row might expire between two sightings of its id, and the second make a new one.
             unique, _, inverse = self._distinct(self._upsert(key_array, time_array).view(np.uint64))
             slots = unique.view(np.int64)
-        return Block(slots=slots, inverse=inverse, vectors=self.vectors(slots))
+            return Block(slots=slots, inverse=inverse, vectors=self.vectors(slots))
+        return self._block(key_array, time_array, constant=low == high)
 
     def spread(self, block: Block) -> Floats:
         """A block's vectors for every id of the batch, (n, dim)."""
@@ -302,6 +302,34 @@ class Table:
         )
         self._note_removed(removed, count)
         return slots
+
+    def _block(self, keys: Keys, times: npt.NDArray[np.uint32], *, constant: bool) -> Block:
+        """A block of a batch within which no row expires; `constant`: its times are all the same."""
+        spec, store = self.spec, self._store
+        usable = int(store.state[FREE_TAIL])
+        unique, first, inverse = self._distinct(keys)
+        m = len(unique)
+        slots = np.full(m + 1, -1, dtype=np.int64)  # the last is for the sightings that are refused
+        vectors = np.empty((m + 1, spec.dim), dtype=np.float32)
+        vectors[m] = 0.0
+        newest = times[:m]
+        if spec.ttl_s and not constant:
+            newest = np.zeros(m, dtype=np.uint32)
+            batches.newest(inverse, times, newest)
+        lookup.find(store, unique, newest, 0, 0, slots[:m])
+        removed = np.empty(m if spec.ttl_s else 0, dtype=np.uint64)
+        missing, gone = blocks.fetch(
+            store, unique, slots[:m], first, times, newest, spec.dim, spec.ttl_s, spec.tick_s,
+            vectors[:m], removed,
+        )  # fmt: skip
+        self._note_removed(removed, gone)
+        if missing:
+            blocks.make_missing(
+                store, unique, first, inverse, times, newest, usable,
+                spec.ttl_s, spec.admit_after, spec.admit_age_s,
+                spec.dim, KINDS[spec.init], float(spec.init_scale), spec.seed, slots[:m], vectors[:m],
+            )  # fmt: skip
+        return Block(slots=slots, inverse=inverse, vectors=vectors)
 
     def _note_removed(self, removed: Keys, count: int) -> int:
         if count and self._track_delta:

@@ -113,20 +113,29 @@ def test_apply_gradients_minus_one_is_skipped():
     assert len(slots) == 2
 
 
-@pytest.mark.parametrize("settings", [{}, {"admit_after": 2}, {"ttl_s": 50}])
-def test_block_equals_slot_by_slot(settings):
+@pytest.mark.parametrize("ttl_s", [0, 15, 50])
+@pytest.mark.parametrize("admit_after", [1, 3])
+@pytest.mark.parametrize("rows_max", [40, 10_000])
+def test_block_equals_slot_by_slot(ttl_s, admit_after, rows_max):
     rng = np.random.default_rng(2)
-    plain, fast = make(**settings), make(**settings)
-    for step in range(30):
-        keys = rng.zipf(1.3, 300).astype(np.uint64)
-        times = np.sort(rng.integers(step * 20, step * 20 + 20, 300))
-        gradients = rng.normal(size=(300, 3)).astype(np.float32)
+    settings = {"ttl_s": ttl_s, "admit_after": admit_after, "admit_age_s": 25, "rows_max": rows_max}
+    plain, fast = make(init="normal", **settings), make(init="normal", **settings)
+    for step in range(60):
+        n = int(rng.integers(0, 200))
+        keys = rng.zipf(1.3, n).astype(np.uint64)
+        times = rng.integers(step * 20, step * 20 + rng.integers(1, 20), n)  # in no order within the batch
+        gradients = rng.normal(size=(n, 3)).astype(np.float32)
         slots = plain.upsert(keys, times)
         block = fast.block(keys, times)
         np.testing.assert_array_equal(plain.vectors(slots), fast.spread(block))
         plain.apply_gradients(slots, gradients)
         fast.apply_block(block, gradients)
-    assert plain.digest(600) == fast.digest(600)
+        assert plain.digest(0) == fast.digest(0)
+        for one in (plain, fast):
+            one.expire(step * 20, 30)
+    assert plain.filter.state() == fast.filter.state()
+    assert (np.sort(plain.drain_delta().touched) == np.sort(fast.drain_delta().touched)).all()
+    assert plain.stats.inserted == fast.stats.inserted
 
 
 def test_admission_kth_sighting_makes_the_row_within_and_across_batches():
