@@ -20,8 +20,7 @@ def gone(seen, now, ttl_s, tick_s):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def sweep(store, now, ttl_s, tick_s, budget, removed):  # type: ignore[no-untyped-def]
     """Free the expired among the next `budget` slots, in turn; returns how many, as `delete` does."""
-    index_keys = borrow(store.keys)
-    entries = borrow(store.entries)
+    buckets = borrow(store.buckets)
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
     flags = borrow(store.flags)
@@ -36,7 +35,7 @@ def sweep(store, now, ttl_s, tick_s, budget, removed):  # type: ignore[no-untype
         state[SWEEP] = slot + 1
         if flags[slot] & IN_USE != 0 and gone(np.int64(bits[slot, seen_column]), now, ttl_s, tick_s):
             key = slot_key[slot]
-            remove(index_keys, entries, state, key)
+            remove(buckets, slot_key, state, key)
             release(flags, free, state, slot)
             removed[count] = key
             count += 1

@@ -1,30 +1,41 @@
 """The index from key to slot: bucketised cuckoo hashing that grows by one bucket at a time.
 
-A key lives in one of two buckets of one cache line each, so a lookup touches at most two lines, and
-taking a key out frees its lane at once (Pagh and Rodler 2004; Dietzfelbinger and Weidling 2007 for
-buckets). Growth is linear hashing (Litwin 1980): the bucket at the split pointer gives the keys that
-now belong to its twin, at the end of the table, away. A bucket's keys always fit into its twin, so
-there is no rehash, no second table to look into while growing, and no step longer than the others.
+A key lives in one of two buckets of one cache line each, so a lookup touches at most two lines of the
+index, mostly one, and taking a key out frees its lane at once (Pagh and Rodler 2004; Dietzfelbinger and
+Weidling 2007 for buckets). A lane is 32 bits of the key's hash, its *tag*, and the slot; the key itself
+is beside the row and is compared there. Both buckets follow from the tag, so entries move without their
+keys being fetched (as in a cuckoo filter, Fan et al. 2014).
 
-The two addresses of a key are the lower and the upper half of its mixed bits; since mixing is a
-bijection, no two keys share both at every size.
+Growth is linear hashing (Litwin 1980): the bucket at the split pointer gives the entries that now
+belong to its twin, at the end of the table, away. A bucket's entries always fit into its twin, so there
+is no rehash, no second table to look into while growing, and no step longer than the others.
+
+Keys are hashed with a salt that each table draws at random: nobody can prepare ids that meet in one
+bucket. It decides where an entry lies and nothing else; slots and rows do not depend on it.
 """
 
 import numpy as np
 from numba import njit
 
-from embeddings.store import BASE, LANES, LIVE, SPLIT
+from embeddings.store import BASE, LANES, LIVE, LOAD_MAX, SALT, SPLIT
 from ground.mixing import mix
 
-_LOW = np.uint64(0xFFFFFFFF)
-_HIGH = np.uint64(32)
-_FIRST = 10  # the first slot's column in `entries`
-_NODES = 300  # buckets visited for one insertion: four moves deep
+_SLOT = np.uint64(0xFFFFFFFF)  # the low half of an entry: slot + 1; an empty lane is 0
+_TAG = np.uint64(32)
+_ONE = np.uint64(1)
+_SECOND = np.uint64(0x9E3779B97F4A7C15)
+_SECOND_SHIFT = np.uint64(33)
+_NODES = 300  # buckets visited for one insertion: three moves deep
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def address(half, base, size):  # type: ignore[no-untyped-def]
-    """The bucket of one half of a key's mixed bits, among `size` buckets, `base` before the doubling."""
+def tag_of(state, key):  # type: ignore[no-untyped-def]
+    """The odd 32 bits (so never those of an empty lane) that stand for `key` in the index."""
+    return (mix(key ^ np.uint64(state[SALT])) >> _TAG) | _ONE
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _address(half, base, size):  # type: ignore[no-untyped-def]
     a = half & (2 * base - 1)
     if a >= size:
         a &= base - 1
@@ -32,84 +43,94 @@ def address(half, base, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def first_half(h):  # type: ignore[no-untyped-def]
-    """Lower half of mixed bits."""
-    return np.int64(h & _LOW)
+def first_bucket(tag, base, size):  # type: ignore[no-untyped-def]
+    """Where a key is put if there is room, among `size` buckets, `base` of them before the doubling."""
+    return _address(np.int64(tag >> _ONE), base, size)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def second_half(h):  # type: ignore[no-untyped-def]
-    """Upper half of mixed bits."""
-    return np.int64(h >> _HIGH)
+def second_bucket(tag, base, size):  # type: ignore[no-untyped-def]
+    """Where it is otherwise."""
+    return _address(np.int64((tag * _SECOND) >> _SECOND_SHIFT), base, size)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def lane_of(keys, entries, bucket, key):  # type: ignore[no-untyped-def]
-    """The lane of `key` in a bucket, or -1. Any key is legal: an empty lane is told by its slot."""
+def slot_with_tag(buckets, bucket, tag):  # type: ignore[no-untyped-def]
+    """The slot of an entry with this tag in a bucket, or -1. All lanes are compared: no branch to guess."""
+    found = np.uint64(0)
     for lane in range(LANES):
-        if keys[bucket, lane] == key and entries[bucket, _FIRST + lane] != 0:
-            return lane
-    return -1
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def free_lane(entries, bucket):  # type: ignore[no-untyped-def]
-    """An empty lane of a bucket, or -1."""
-    for lane in range(LANES):
-        if entries[bucket, _FIRST + lane] == 0:
-            return lane
-    return -1
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def locate(keys, entries, base, size, key):  # type: ignore[no-untyped-def]
-    """The slot of `key`, or -1. (Plain arrays, not a store: taking it apart for each id would cost more.)"""
-    h = mix(key)
-    bucket = address(first_half(h), base, size)
-    lane = lane_of(keys, entries, bucket, key)
-    if lane < 0:
-        bucket = address(second_half(h), base, size)
-        lane = lane_of(keys, entries, bucket, key)
-        if lane < 0:
-            return np.int64(-1)
-    return np.int64(entries[bucket, _FIRST + lane]) - 1
+        entry = buckets[bucket, lane]
+        if entry >> _TAG == tag:
+            found = entry
+    return np.int64(found & _SLOT) - 1
 
 
 @njit(cache=True, nogil=True)
-def remove(keys, entries, state, key):  # type: ignore[no-untyped-def]
-    """Take `key` out; its lane is free at once. True if it was there."""
-    h = mix(key)
+def _lane_of(buckets, slot_key, bucket, tag, key):  # type: ignore[no-untyped-def]
+    for lane in range(LANES):
+        entry = buckets[bucket, lane]
+        if entry >> _TAG == tag and slot_key[np.int64(entry & _SLOT) - 1] == key:
+            return lane
+    return -1
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _free_lane(buckets, bucket):  # type: ignore[no-untyped-def]
+    for lane in range(LANES):
+        if buckets[bucket, lane] == np.uint64(0):
+            return lane
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _where(buckets, slot_key, state, key):  # type: ignore[no-untyped-def]
+    """(bucket, lane) of `key`; lane -1 if it is not there."""
+    tag = tag_of(state, key)
     base = state[BASE]
     size = base + state[SPLIT]
-    bucket = address(first_half(h), base, size)
-    lane = lane_of(keys, entries, bucket, key)
+    bucket = first_bucket(tag, base, size)
+    lane = _lane_of(buckets, slot_key, bucket, tag, key)
     if lane < 0:
-        bucket = address(second_half(h), base, size)
-        lane = lane_of(keys, entries, bucket, key)
-        if lane < 0:
-            return False
-    entries[bucket, _FIRST + lane] = 0
+        bucket = second_bucket(tag, base, size)
+        lane = _lane_of(buckets, slot_key, bucket, tag, key)
+    return bucket, lane
+
+
+@njit(cache=True, nogil=True)
+def locate(buckets, slot_key, state, key):  # type: ignore[no-untyped-def]
+    """The slot of `key`, or -1. (Plain arrays, not a store: taking it apart for each id would cost more.)"""
+    bucket, lane = _where(buckets, slot_key, state, key)
+    if lane < 0:
+        return np.int64(-1)
+    return np.int64(buckets[bucket, lane] & _SLOT) - 1
+
+
+@njit(cache=True, nogil=True)
+def remove(buckets, slot_key, state, key):  # type: ignore[no-untyped-def]
+    """Take `key` out; its lane is free at once. True if it was there."""
+    bucket, lane = _where(buckets, slot_key, state, key)
+    if lane < 0:
+        return False
+    buckets[bucket, lane] = np.uint64(0)
     return True
 
 
 @njit(cache=True, nogil=True)
-def split(keys, entries, state):  # type: ignore[no-untyped-def]
+def _split(buckets, state):  # type: ignore[no-untyped-def]
     """Grow by one bucket. False if the reserved room is used up."""
     base = state[BASE]
     old = state[SPLIT]
     new = base + old
-    if new >= keys.shape[0]:
+    if new >= buckets.shape[0]:
         return False
     for lane in range(LANES):
-        entry = entries[old, _FIRST + lane]
-        if entry == 0:
+        entry = buckets[old, lane]
+        if entry == np.uint64(0):
             continue
-        key = keys[old, lane]
-        h = mix(key)
-        if address(first_half(h), base, new + 1) != old and address(second_half(h), base, new + 1) != old:
-            keys[new, lane] = key
-            entries[new, _FIRST + lane] = entry
-            entries[old, _FIRST + lane] = 0
+        tag = entry >> _TAG
+        if first_bucket(tag, base, new + 1) != old and second_bucket(tag, base, new + 1) != old:
+            buckets[new, lane] = entry
+            buckets[old, lane] = np.uint64(0)
     state[SPLIT] = old + 1
     if old + 1 == base:
         state[BASE] = 2 * base
@@ -118,8 +139,8 @@ def split(keys, entries, state):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _place_by_moves(keys, entries, path, state, key, slot, a, b):  # type: ignore[no-untyped-def]
-    """Place `key`, both of whose buckets are full, by moving others to their alternative: breadth first.
+def _place_by_moves(buckets, path, state, new_entry, a, b):  # type: ignore[no-untyped-def]
+    """Place an entry, both of whose buckets are full, by moving others to their alternative: breadth first.
 
     Nothing moves before a whole path to an empty lane is known, so a failure leaves no trace.
     """
@@ -132,26 +153,24 @@ def _place_by_moves(keys, entries, path, state, key, slot, a, b):  # type: ignor
     node = 0
     while node < known:
         bucket = path[node, 0]
-        lane = free_lane(entries, bucket)
+        lane = _free_lane(buckets, bucket)
         if lane >= 0:
             while path[node, 1] >= 0:
                 parent = path[path[node, 1], 0]
                 source = path[node, 2]
-                keys[bucket, lane] = keys[parent, source]
-                entries[bucket, _FIRST + lane] = entries[parent, _FIRST + source]
+                buckets[bucket, lane] = buckets[parent, source]
                 node = path[node, 1]
                 bucket = parent
                 lane = source
-            keys[bucket, lane] = key
-            entries[bucket, _FIRST + lane] = np.uint32(slot + 1)
+            buckets[bucket, lane] = new_entry
             return True
         for lane in range(LANES):
             if known >= _NODES:
                 break
-            h = mix(keys[bucket, lane])
-            other = address(first_half(h), base, size)
+            tag = buckets[bucket, lane] >> _TAG
+            other = first_bucket(tag, base, size)
             if other == bucket:
-                other = address(second_half(h), base, size)
+                other = second_bucket(tag, base, size)
             ancestor = node
             while ancestor >= 0 and path[ancestor, 0] != other:
                 ancestor = path[ancestor, 1]
@@ -163,31 +182,31 @@ def _place_by_moves(keys, entries, path, state, key, slot, a, b):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
-def place(keys, entries, path, state, key, slot, load_max):  # type: ignore[no-untyped-def]
-    """Put an absent `key` in, growing by a bucket when fuller than `load_max`. False if there is no room.
+def place(buckets, path, state, key, slot):  # type: ignore[no-untyped-def]
+    """Put an absent `key` in, growing by a bucket when fuller than LOAD_MAX. False if there is no room.
 
-    Room is out only when the reserve is, or when more keys than two buckets hold were made to share
-    both addresses on purpose: growth for the sake of one key stops at a twentieth of `load_max`.
+    Room is out only when the reserve is, or when more keys have the same 32 bits than two buckets hold:
+    growth for the sake of one key stops at a twentieth of LOAD_MAX.
     """
-    if state[LIVE] + 1 > load_max * LANES * (state[BASE] + state[SPLIT]):
-        split(keys, entries, state)
-    h = mix(key)
+    if state[LIVE] + 1 > LOAD_MAX * LANES * (state[BASE] + state[SPLIT]):
+        _split(buckets, state)
+    tag = tag_of(state, key)
+    entry = (tag << _TAG) | np.uint64(slot + 1)
     while True:
         base = state[BASE]
         size = base + state[SPLIT]
-        a = address(first_half(h), base, size)
-        lane = free_lane(entries, a)
+        a = first_bucket(tag, base, size)
+        lane = _free_lane(buckets, a)
         bucket = a
         if lane < 0:
-            bucket = address(second_half(h), base, size)
-            lane = free_lane(entries, bucket)
+            bucket = second_bucket(tag, base, size)
+            lane = _free_lane(buckets, bucket)
         if lane >= 0:
-            keys[bucket, lane] = key
-            entries[bucket, _FIRST + lane] = np.uint32(slot + 1)
+            buckets[bucket, lane] = entry
             return True
-        if _place_by_moves(keys, entries, path, state, key, slot, a, bucket):
+        if _place_by_moves(buckets, path, state, entry, a, bucket):
             return True
-        if 20 * state[LIVE] < load_max * LANES * size and size > 64:
+        if 20 * state[LIVE] < LOAD_MAX * LANES * size and size > 64:
             return False
-        if not split(keys, entries, state):
+        if not _split(buckets, state):
             return False

@@ -1,7 +1,7 @@
 """From keys to slots, a batch at a time: find, find or make, put back, take out.
 
-Kernels run some iterations ahead of themselves with prefetches, since nearly every access is a miss
-of the cache.
+Nearly every access is a miss of the cache, so lookups go in groups: ask for the index lines of a whole
+group, then for its rows, and only then use them (group prefetching, Chen et al. 2004).
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ from numba import njit
 
 from embeddings.admission import admit
 from embeddings.expiry import gone
-from embeddings.index import address, first_half, locate, remove, second_half
-from embeddings.intrinsics import borrow, prefetch
+from embeddings.index import first_bucket, locate, remove, second_bucket, slot_with_tag, tag_of
+from embeddings.intrinsics import borrow, prefetch, prefetch_element
 from embeddings.slots import mark, release, start_row, take_slot
 from embeddings.store import (
     AHEAD,
@@ -23,25 +23,99 @@ from embeddings.store import (
     REFUSED,
     SPLIT,
 )
-from ground.mixing import mix
+
+GROUP = 64
+"""Keys looked up at once."""
+
+_UNSEEN = np.int64(-2)  # a distinct key none of whose sightings has been looked at
+_LANES = 16
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def ask_for_buckets(buckets, state, keys, begin, tags):  # type: ignore[no-untyped-def]
+    """Tags of the group of keys from `begin` on, and their first buckets on the way to the cache."""
+    base = state[BASE]
+    size = base + state[SPLIT]
+    for i in range(begin, min(begin + GROUP, keys.shape[0])):
+        tag = tag_of(state, keys[i])
+        tags[i % (2 * GROUP)] = tag
+        prefetch(buckets, first_bucket(tag, base, size), 0)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def ask_for_rows(buckets, slot_key, flags, bits, state, tags, begin, end, width, slots, waiting):  # type: ignore[no-untyped-def]
+    """Slots of a group by tag alone, -1 where neither bucket has it, and their rows on the way to the cache.
+
+    `width` columns of each row are asked for, its last two, the key beside it and its flags.
+    """
+    base = state[BASE]
+    size = base + state[SPLIT]
+    columns = bits.shape[1]
+    again = 0
+    for i in range(begin, end):
+        tag = tags[i % (2 * GROUP)]
+        slot = slot_with_tag(buckets, first_bucket(tag, base, size), tag)
+        slots[i] = slot
+        waiting[again] = i
+        if slot < 0:
+            prefetch(buckets, second_bucket(tag, base, size), 0)
+            again += 1
+        else:
+            prefetch_element(slot_key, slot)
+            prefetch_element(flags, slot)
+            for column in range(0, width, _LANES):
+                prefetch(bits, slot, column)
+            prefetch(bits, slot, columns - 1)
+    for k in range(again):
+        i = waiting[k]
+        tag = tags[i % (2 * GROUP)]
+        slot = slot_with_tag(buckets, second_bucket(tag, base, size), tag)
+        slots[i] = slot
+        if slot >= 0:
+            prefetch_element(slot_key, slot)
+            prefetch_element(flags, slot)
+            for column in range(0, width, _LANES):
+                prefetch(bits, slot, column)
+            prefetch(bits, slot, columns - 1)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def copy_row(source, row, out, i):  # type: ignore[no-untyped-def]
+    """The first columns of a row into out[i]."""
+    row = np.uint64(row)
+    width = out.shape[1]
+    whole = width - width % _LANES
+    for first in range(0, whole, _LANES):
+        for j in range(_LANES):
+            out[i, first + j] = source[row, first + j]
+    for j in range(whole, width):
+        out[i, j] = source[row, j]
 
 
 @njit(cache=True, nogil=True)
 def upsert(  # type: ignore[no-untyped-def]
-    store, keys, times, ttl_s, tick_s, admit_after, admit_age_s, dim, init, scale, seed, slots, removed
-):
-    """Find each key or give it a row, sighting by sighting.
+    store, keys, times, ttl_s, tick_s, admit_after, admit_age_s, dim, init, scale, seed,
+    unique, inverse, latest, slots, vectors, removed
+):  # fmt: skip
+    """Find each key of a batch or give it a row, as if sighting by sighting in order.
+
+    Distinct keys that have a row which outlives the batch, nearly all of them, are found once each, in
+    groups; their sightings do nothing but renew last seen, in whatever order. The sightings of all
+    others are then taken one by one.
 
     Args:
         keys, times: (n,) uint64 and (n,) uint32.
-        slots: (n,) int64, out: the slot of each sighting, -1 where it has none.
+        unique: (m,) uint64, the distinct keys.
+        inverse: (n,) int64, in: the number of each key in `unique`; out: the number of its slot.
+        latest: (m,) uint32, the latest time of each distinct key.
+        slots: (n,) int64, out: the slots by number; -1 where there is no row.
+        vectors: (n, dim) float32, out: the first columns of the rows by number; not if of 0 columns.
         removed: (n,) uint64, out: keys whose row was found expired.
 
     Returns:
-        How many keys are in `removed`.
+        How many numbers there are, at least m, and how many keys are in `removed`.
     """
-    index_keys = borrow(store.keys)
-    entries = borrow(store.entries)
+    buckets = borrow(store.buckets)
     rows = borrow(store.rows)
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
@@ -54,81 +128,123 @@ def upsert(  # type: ignore[no-untyped-def]
     changed = borrow(store.changed)
     path = borrow(store.path)
     state = borrow(store.state)
-    n = keys.shape[0]
+    m = unique.shape[0]
     seen_column = bits.shape[1] - 2
+    width = vectors.shape[1]
+    tags = np.empty(2 * GROUP, dtype=np.uint64)
+    waiting = np.empty(GROUP + 1, dtype=np.int64)
+    apart = 0
+    ask_for_buckets(buckets, state, unique, 0, tags)
+    for begin in range(0, m, GROUP):
+        end = min(begin + GROUP, m)
+        ask_for_buckets(buckets, state, unique, begin + GROUP, tags)
+        ask_for_rows(buckets, slot_key, flags, bits, state, tags, begin, end, width, slots, waiting)
+        for i in range(begin, end):
+            slot = slots[i]
+            if slot >= 0 and slot_key[slot] != unique[i]:
+                slot = locate(buckets, slot_key, state, unique[i])
+                slots[i] = slot
+            if slot >= 0 and ttl_s > 0:
+                seen = bits[slot, seen_column]
+                if gone(np.int64(seen), np.int64(latest[i]), ttl_s, tick_s):
+                    slot = _UNSEEN
+                elif latest[i] > seen:
+                    bits[slot, seen_column] = latest[i]
+                    mark(flags, touched, state, slot)
+            if slot >= 0:
+                copy_row(rows, slot, vectors, i)
+            else:
+                slots[i] = _UNSEEN
+                apart += 1
+    if apart == 0:
+        return m, 0
+
+    n = keys.shape[0]
     usable = state[FREE_TAIL]
+    current = np.empty(m, dtype=np.int64)  # the number that stands for a distinct key at this sighting
+    for i in range(m):
+        current[i] = i if slots[i] == _UNSEEN else -1
+    count = m
     gone_count = 0
     for i in range(n):
-        if i + AHEAD < n:
-            base = state[BASE]
-            h = mix(keys[i + AHEAD])
-            prefetch(index_keys, address(first_half(h), base, base + state[SPLIT]), 0)
-            prefetch(index_keys, address(second_half(h), base, base + state[SPLIT]), 0)
+        which = inverse[i]
+        if current[which] < 0:
+            continue
         key = keys[i]
         time = times[i]
-        slot = locate(index_keys, entries, state[BASE], state[BASE] + state[SPLIT], key)
-        if slot >= 0:
-            if ttl_s == 0:
-                slots[i] = slot
-                continue
+        slot = locate(buckets, slot_key, state, key)
+        if slot >= 0 and ttl_s > 0:
             seen = bits[slot, seen_column]
-            if not gone(np.int64(seen), np.int64(time), ttl_s, tick_s):
-                if time > seen:
-                    bits[slot, seen_column] = time
-                    mark(flags, touched, state, slot)
-                slots[i] = slot
-                continue
-            remove(index_keys, entries, state, key)
-            release(flags, free, state, slot)
-            removed[gone_count] = key
-            gone_count += 1
-            state[EXPIRED] += 1
-        slot = np.int64(-1)
-        if not admit(sightings, line_changed, changed, state, key, time, admit_after, admit_age_s):
-            state[REFUSED] += 1
-        else:
-            slot = take_slot(index_keys, entries, path, slot_key, flags, free, state, key, usable)
-            if slot < 0:
-                state[FULL] += 1
-            else:
-                start_row(rows, bits, template, slot, key, time, dim, init, scale, seed)
+            if gone(np.int64(seen), np.int64(time), ttl_s, tick_s):
+                remove(buckets, slot_key, state, key)
+                release(flags, free, state, slot)
+                removed[gone_count] = key
+                gone_count += 1
+                state[EXPIRED] += 1
+                slot = np.int64(-1)
+            elif time > seen:
+                bits[slot, seen_column] = time
                 mark(flags, touched, state, slot)
-                state[INSERTED] += 1
-        slots[i] = slot
-    return gone_count
+        if slot < 0:
+            if not admit(sightings, line_changed, changed, state, key, time, admit_after, admit_age_s):
+                state[REFUSED] += 1
+            else:
+                slot = take_slot(buckets, path, slot_key, flags, free, state, key, usable)
+                if slot < 0:
+                    state[FULL] += 1
+                else:
+                    start_row(rows, bits, template, slot, key, time, dim, init, scale, seed)
+                    mark(flags, touched, state, slot)
+                    state[INSERTED] += 1
+        number = current[which]
+        if slots[number] != slot:
+            if slots[number] != _UNSEEN:
+                number = count
+                count += 1
+                current[which] = number
+            slots[number] = slot
+            if slot >= 0:
+                copy_row(rows, slot, vectors, number)
+            else:
+                vectors[number, :] = 0
+        inverse[i] = number
+    return count, gone_count
 
 
 @njit(cache=True, nogil=True)
 def find(store, keys, times, ttl_s, tick_s, slots):  # type: ignore[no-untyped-def]
     """The slot of each key, -1 where it has none at its time. Changes nothing. Arguments as in `upsert`."""
-    index_keys = borrow(store.keys)
-    entries = borrow(store.entries)
+    buckets = borrow(store.buckets)
+    slot_key = borrow(store.slot_key)
+    flags = borrow(store.flags)
     bits = borrow(store.bits)
     state = borrow(store.state)
     n = keys.shape[0]
     seen_column = bits.shape[1] - 2
-    base = state[BASE]
-    size = base + state[SPLIT]
-    for i in range(n):
-        if i + AHEAD < n:
-            h = mix(keys[i + AHEAD])
-            prefetch(index_keys, address(first_half(h), base, size), 0)
-            prefetch(index_keys, address(second_half(h), base, size), 0)
-        slot = locate(index_keys, entries, base, size, keys[i])
-        if (
-            slot >= 0
-            and ttl_s > 0
-            and gone(np.int64(bits[slot, seen_column]), np.int64(times[i]), ttl_s, tick_s)
-        ):
-            slot = np.int64(-1)
-        slots[i] = slot
+    tags = np.empty(2 * GROUP, dtype=np.uint64)
+    waiting = np.empty(GROUP + 1, dtype=np.int64)
+    ask_for_buckets(buckets, state, keys, 0, tags)
+    for begin in range(0, n, GROUP):
+        end = min(begin + GROUP, n)
+        ask_for_buckets(buckets, state, keys, begin + GROUP, tags)
+        ask_for_rows(buckets, slot_key, flags, bits, state, tags, begin, end, 0, slots, waiting)
+        for i in range(begin, end):
+            slot = slots[i]
+            if slot >= 0 and slot_key[slot] != keys[i]:
+                slot = locate(buckets, slot_key, state, keys[i])
+            if (
+                slot >= 0
+                and ttl_s > 0
+                and gone(np.int64(bits[slot, seen_column]), np.int64(times[i]), ttl_s, tick_s)
+            ):
+                slot = np.int64(-1)
+            slots[i] = slot
 
 
 @njit(cache=True, nogil=True)
 def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
     """Store whole rows (n, W), bit for bit, under their keys, new or not; slots (n,) out, -1 where full."""
-    index_keys = borrow(store.keys)
-    entries = borrow(store.entries)
+    buckets = borrow(store.buckets)
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
     flags = borrow(store.flags)
@@ -141,12 +257,10 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
     for i in range(n):
         if i + AHEAD < n:
             base = state[BASE]
-            h = mix(keys[i + AHEAD])
-            prefetch(index_keys, address(first_half(h), base, base + state[SPLIT]), 0)
-            prefetch(index_keys, address(second_half(h), base, base + state[SPLIT]), 0)
-        slot = locate(index_keys, entries, state[BASE], state[BASE] + state[SPLIT], keys[i])
+            prefetch(buckets, first_bucket(tag_of(state, keys[i + AHEAD]), base, base + state[SPLIT]), 0)
+        slot = locate(buckets, slot_key, state, keys[i])
         if slot < 0:
-            slot = take_slot(index_keys, entries, path, slot_key, flags, free, state, keys[i], usable)
+            slot = take_slot(buckets, path, slot_key, flags, free, state, keys[i], usable)
             if slot >= 0:
                 state[INSERTED] += 1
         if slot >= 0:
@@ -158,16 +272,16 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def delete(store, keys, removed):  # type: ignore[no-untyped-def]
     """Take keys out; `removed` (n,) uint64, out: those that were there. Returns how many."""
-    index_keys = borrow(store.keys)
-    entries = borrow(store.entries)
+    buckets = borrow(store.buckets)
+    slot_key = borrow(store.slot_key)
     flags = borrow(store.flags)
     free = borrow(store.free)
     state = borrow(store.state)
     count = 0
     for i in range(keys.shape[0]):
-        slot = locate(index_keys, entries, state[BASE], state[BASE] + state[SPLIT], keys[i])
+        slot = locate(buckets, slot_key, state, keys[i])
         if slot >= 0:
-            remove(index_keys, entries, state, keys[i])
+            remove(buckets, slot_key, state, keys[i])
             release(flags, free, state, slot)
             removed[count] = keys[i]
             count += 1

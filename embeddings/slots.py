@@ -17,7 +17,6 @@ from embeddings.store import (
     IN_USE,
     LISTED,
     LIVE,
-    LOAD_MAX,
     TOUCHED,
 )
 
@@ -55,7 +54,7 @@ def start_row(rows, bits, template, slot, key, time, dim, init, scale, seed):  #
 
 
 @njit(cache=True, nogil=True)
-def take_slot(index_keys, entries, path, slot_key, flags, free, state, key, usable):  # type: ignore[no-untyped-def]
+def take_slot(buckets, path, slot_key, flags, free, state, key, usable):  # type: ignore[no-untyped-def]
     """Put an absent key in and give it a slot; -1 if the table is full.
 
     Slots freed at or beyond position `usable` of the ring stay as they are: the caller of this very
@@ -68,7 +67,7 @@ def take_slot(index_keys, entries, path, slot_key, flags, free, state, key, usab
         slot = state[HIGH]
     else:
         return np.int64(-1)
-    if not place(index_keys, entries, path, state, key, slot, LOAD_MAX):
+    if not place(buckets, path, state, key, slot):
         return np.int64(-1)
     if head < usable:
         state[FREE_HEAD] = head + 1

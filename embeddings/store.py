@@ -1,5 +1,6 @@
 """The arrays behind a table, and the counters that its kernels keep."""
 
+import secrets
 from typing import NamedTuple
 
 import numpy as np
@@ -8,11 +9,11 @@ import numpy.typing as npt
 from embeddings.memory import reserve
 from embeddings.spec import TableSpec
 
-LANES = 5
-"""Entries of an index bucket: 5 × (8-byte key + 4-byte slot) and 4 spare bytes are one cache line."""
+LANES = 8
+"""Entries of an index bucket, 8 bytes each: one cache line."""
 
-LOAD_MAX = 0.7
-"""Fullness at which the index splits a bucket for every few insertions; at 0.8 it grows half as fast."""
+LOAD_MAX = 0.8
+"""Fullness at which the index splits a bucket for every few insertions: 10 bytes of index for each key."""
 
 AHEAD = 12
 """How many ids ahead of their use a kernel asks for a cache line."""
@@ -32,6 +33,7 @@ FULL = 10  # sightings refused because the table is full
 EXPIRED = 11
 DELETED = 12
 CHANGED_LINES = 13  # lines in `changed`
+SALT = 14  # index: drawn at random, so that nobody can prepare ids that meet in one bucket
 STATE_SIZE = 16
 
 # Bits of Store.flags.
@@ -43,8 +45,7 @@ LISTED = 4  # its number is in `touched`
 class Store(NamedTuple):
     """All arrays of one table. R is rows_max, W a row's width, B buckets, A lines of the admission filter."""
 
-    keys: npt.NDArray[np.uint64]  # (B, 8), a bucket's keys are columns 0..4
-    entries: npt.NDArray[np.uint32]  # (B, 16), the same memory: columns 10..14 are slot + 1, 0 where empty
+    buckets: npt.NDArray[np.uint64]  # (B, LANES), the index: tag << 32 | slot + 1, 0 where empty
     rows: npt.NDArray[np.float32]  # (R, W)
     bits: npt.NDArray[np.uint32]  # (R, W), the same memory
     slot_key: npt.NDArray[np.uint64]  # (R,)
@@ -69,13 +70,12 @@ def make_store(spec: TableSpec) -> Store:
     rows = reserve((spec.rows_max, spec.width), np.float32)
     # Twice what a full table needs: room to split on when a bucket and its alternatives are full.
     buckets_max = max(2 * _power_of_two(spec.rows_max / (LANES * LOAD_MAX)), 16)
-    keys = reserve((buckets_max, 8), np.uint64)
     lines = _power_of_two(spec.admission_capacity / 8) if spec.admit_after > 1 else 1
     state = np.zeros(STATE_SIZE, dtype=np.int64)
+    state[SALT] = secrets.randbits(63)
     state[BASE] = min(max(_power_of_two(spec.capacity_initial / (LANES * LOAD_MAX)), 8), buckets_max)
     return Store(
-        keys=keys,
-        entries=keys.view(np.uint32),
+        buckets=reserve((buckets_max, LANES), np.uint64),
         rows=rows,
         bits=rows.view(np.uint32),
         slot_key=reserve((spec.rows_max,), np.uint64),

@@ -7,7 +7,7 @@ Two ids never share a row. Time is event time, in Unix seconds; a row that was l
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import batches, blocks, columns, contents, expiry, lookup
+from embeddings import batches, columns, contents, expiry, lookup
 from embeddings.checks import as_floats, as_keys, as_slots, as_uint32
 from embeddings.errors import TableError
 from embeddings.filter import Filter
@@ -19,12 +19,12 @@ from embeddings.store import (
     BASE,
     DELETED,
     EXPIRED,
-    FREE_TAIL,
     FULL,
     HIGH,
     INSERTED,
     LIVE,
     REFUSED,
+    SALT,
     SPLIT,
     TOUCHED,
     make_store,
@@ -113,8 +113,8 @@ class Table:
         Returns:
             (n,) int64; -1 where the id is not admitted yet, or the table is full.
         """
-        key_array = self._keys(keys)
-        return self._upsert(key_array, self._times(times, len(key_array)))
+        slots, inverse, _ = self._upsert(keys, times, 0)
+        return slots[inverse]
 
     def find(self, keys: npt.ArrayLike, now: npt.ArrayLike = 0) -> Slots:
         """The slot of each key, (n,) int64, -1 where it has no row at `now` ((n,) or one). Never inserts."""
@@ -126,15 +126,7 @@ class Table:
 
     def block(self, keys: npt.ArrayLike, times: npt.ArrayLike) -> Block:
         """`upsert` and fetch the vectors of the distinct ids once: the fast way to learn from a batch."""
-        key_array = self._keys(keys)
-        time_array = self._times(times, len(key_array))
-        low, high = (int(time_array.min()), int(time_array.max())) if len(time_array) else (0, 0)
-        if 0 < self.spec.ttl_s < high - low:
-            # A row might expire between two sightings of its id, and the second make a new one.
-            unique, _, inverse = self._distinct(self._upsert(key_array, time_array).view(np.uint64))
-            slots = unique.view(np.int64)
-            return Block(slots=slots, inverse=inverse, vectors=self.vectors(slots))
-        return self._block(key_array, time_array, constant=low == high)
+        return Block(*self._upsert(keys, times, self.spec.dim))
 
     def spread(self, block: Block) -> Floats:
         """A block's vectors for every id of the batch, (n, dim)."""
@@ -183,7 +175,7 @@ class Table:
     def apply_gradients(self, slots: Slots, gradients: npt.ArrayLike) -> None:
         """One optimizer step: gradients (n, dim) of a slot's repeats are summed first, then applied once."""
         slots = self._slots(slots)
-        unique, _, inverse = self._distinct(slots.view(np.uint64))
+        unique, inverse = self._distinct(slots.view(np.uint64))
         self._step(unique.view(np.int64), inverse, gradients)
 
     def apply_block(self, block: Block, gradients: npt.ArrayLike) -> None:
@@ -281,14 +273,23 @@ class Table:
 
     # Inside.
 
-    def _upsert(self, keys: Keys, times: npt.NDArray[np.uint32]) -> Slots:
+    def _upsert(self, keys: npt.ArrayLike, times: npt.ArrayLike, columns: int) -> Block:
+        """A batch's slots by number, and the first columns of their rows."""
         spec = self.spec
-        slots = np.empty(len(keys), dtype=np.int64)
-        removed = np.empty(len(keys) if spec.ttl_s else 0, dtype=np.uint64)
-        count = lookup.upsert(
+        key_array = self._keys(keys)
+        n = len(key_array)
+        time_array = self._times(times, n)
+        unique, inverse = self._distinct(key_array)
+        latest = np.zeros(len(unique) if spec.ttl_s else 0, dtype=np.uint32)
+        if spec.ttl_s:
+            batches.newest(inverse, time_array, latest)
+        slots = np.empty(n, dtype=np.int64)
+        vectors = np.empty((n, columns), dtype=np.float32)
+        removed = np.empty(n if spec.ttl_s else 0, dtype=np.uint64)
+        count, gone_count = lookup.upsert(
             self._store,
-            keys,
-            times,
+            key_array,
+            time_array,
             spec.ttl_s,
             spec.tick_s,
             spec.admit_after,
@@ -297,57 +298,33 @@ class Table:
             KINDS[spec.init],
             float(spec.init_scale),
             spec.seed,
+            unique,
+            inverse,
+            latest,
             slots,
+            vectors,
             removed,
         )
-        self._note_removed(removed, count)
-        return slots
-
-    def _block(self, keys: Keys, times: npt.NDArray[np.uint32], *, constant: bool) -> Block:
-        """A block of a batch within which no row expires; `constant`: its times are all the same."""
-        spec, store = self.spec, self._store
-        usable = int(store.state[FREE_TAIL])
-        unique, first, inverse = self._distinct(keys)
-        m = len(unique)
-        slots = np.full(m + 1, -1, dtype=np.int64)  # the last is for the sightings that are refused
-        vectors = np.empty((m + 1, spec.dim), dtype=np.float32)
-        vectors[m] = 0.0
-        newest = times[:m]
-        if spec.ttl_s and not constant:
-            newest = np.zeros(m, dtype=np.uint32)
-            batches.newest(inverse, times, newest)
-        lookup.find(store, unique, newest, 0, 0, slots[:m])
-        removed = np.empty(m if spec.ttl_s else 0, dtype=np.uint64)
-        missing, gone = blocks.fetch(
-            store, unique, slots[:m], first, times, newest, spec.dim, spec.ttl_s, spec.tick_s,
-            vectors[:m], removed,
-        )  # fmt: skip
-        self._note_removed(removed, gone)
-        if missing:
-            blocks.make_missing(
-                store, unique, first, inverse, times, newest, usable,
-                spec.ttl_s, spec.admit_after, spec.admit_age_s,
-                spec.dim, KINDS[spec.init], float(spec.init_scale), spec.seed, slots[:m], vectors[:m],
-            )  # fmt: skip
-        return Block(slots=slots, inverse=inverse, vectors=vectors)
+        self._note_removed(removed, gone_count)
+        return Block(slots=slots[:count], inverse=inverse, vectors=vectors[:count])
 
     def _note_removed(self, removed: Keys, count: int) -> int:
         if count and self._track_delta:
             self._deleted.append(removed[:count].copy())
         return count
 
-    def _distinct(self, keys: Keys) -> tuple[Keys, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _distinct(self, keys: Keys) -> tuple[Keys, npt.NDArray[np.int64]]:
+        """The distinct keys (m,) in the order of their first appearance, and each key's number among them."""
         n = len(keys)
         size = 1 << max(10, int(1.5 * n).bit_length())
         if len(self._scratch) < size:
             self._scratch = np.empty(size, dtype=np.uint32)
-        scratch = self._scratch[:size]
-        scratch[:] = 0
-        unique = np.empty(n, dtype=np.uint64)
-        first = np.empty(n, dtype=np.int64)
+        hashes = np.empty(n, dtype=np.uint64)
+        unique = np.empty(n + 1, dtype=np.uint64)
         inverse = np.empty(n, dtype=np.int64)
-        count = batches.distinct(keys, scratch, unique, first, inverse)
-        return unique[:count], first[:count], inverse
+        salt = np.uint64(self._store.state[SALT])
+        count = batches.distinct(keys, salt, self._scratch[:size], hashes, unique, inverse)
+        return unique[:count], inverse
 
     def _step(self, slots: Slots, inverse: npt.NDArray[np.int64], gradients: npt.ArrayLike) -> None:
         step = STEPS.get(self.spec.optimizer)
