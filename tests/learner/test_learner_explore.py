@@ -1,0 +1,59 @@
+"""Thompson sampling: draws have the stated mean and variance, share what candidates share, repeat by seed."""
+
+import numpy as np
+import pytest
+
+from learner.explore import thompson
+from learner.features import FeatureSpec, Request
+from learner.learner import Learner
+from learner.settings import LearnerSettings
+from stream.records import Example
+
+SCHEMA = {"user": FeatureSpec(), "item": FeatureSpec(), "tags": FeatureSpec(kind="ids")}
+REQUEST = Request(
+    2e9, {"user": 1}, [{"item": 0, "tags": [1, 2]}, {"item": 1, "tags": [3]}, {"item": 999, "tags": [4]}]
+)
+
+
+def learnt(deep: str) -> Learner:
+    """A learner of 600 examples."""
+    rng = np.random.default_rng(0)
+    learner = Learner(SCHEMA, LearnerSettings(deep=deep))  # type: ignore[arg-type]
+    learner.learn(
+        [
+            Example(str(i), 1e9 + i, 1e9 + i, [{"item": i % 7, "tags": [i % 3]}], [float(rng.random() < 0.3)],
+                    {"user": i % 5})
+            for i in range(600)
+        ]
+    )  # fmt: skip
+    return learner
+
+
+def test_draws_have_the_mean_and_the_variance_that_the_fast_part_states() -> None:
+    learner = learnt("none")
+    model = learner.model
+    before = learner.digest()
+    outputs = model.fast.run(model.gather(model.encoder.encode([REQUEST]), insert=False).inputs)
+    draws = np.stack([thompson(model, [REQUEST], seed) for seed in range(4000)])
+    sd = np.sqrt(outputs.variance)
+    assert draws.mean(axis=0) == pytest.approx(outputs.logit, abs=float(5 * sd.max() / np.sqrt(4000)))
+    assert draws.var(axis=0) == pytest.approx(outputs.variance, rel=0.12)
+    assert learner.digest() == before
+
+
+def test_candidates_that_are_the_same_get_the_same_draw() -> None:
+    model = learnt("none").model
+    twins = Request(2e9, {"user": 77}, [{"item": 5}, {"item": 5}, {"item": 6}])
+    for seed in range(20):
+        a, b, c = thompson(model, [twins], seed)
+        assert a == b != c
+    assert np.array_equal(thompson(model, [twins], 3), thompson(model, [twins], 3))
+    assert not np.array_equal(thompson(model, [twins], 3), thompson(model, [twins], 4))
+
+
+def test_deep_residual_is_added_to_the_draw() -> None:
+    model = learnt("dcn").model
+    alone = learnt("none").model
+    residual = thompson(model, [REQUEST], 1) - thompson(alone, [REQUEST], 1)
+    assert np.abs(residual).max() > 1e-3
+    assert thompson(model, [REQUEST], 2) - thompson(alone, [REQUEST], 2) == pytest.approx(residual)
