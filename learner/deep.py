@@ -17,6 +17,8 @@ from learner.networks import CROSS_LAYERS, DCN, HIDDEN, Array, Network
 if TYPE_CHECKING:
     import torch
 
+Floats = npt.NDArray[np.float64]
+
 
 # The numpy error model: a branch for division by zero would keep the loop from being vectorized (10 times).
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -46,7 +48,7 @@ class Step(NamedTuple):
     """What learning one group gave."""
 
     by_inputs: Array  # (n, embedding_width), gradient of the summed loss by the embeddings
-    z: npt.NDArray[np.float64]  # (n,), logits as they stood before the step
+    z: Floats  # (n,), logits as they stood before the step
 
 
 class DeepTrainer:
@@ -60,6 +62,7 @@ class DeepTrainer:
         rate: Adam's step size.
         clip: the largest norm of the gradient.
         threads: of torch.
+        correction: the share of ReLoop's self-correction loss, 0 to 1; see `by_logit`.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class DeepTrainer:
         rate: float,
         clip: float,
         threads: int,
+        correction: float = 0.0,
     ) -> None:
         import torch
 
@@ -83,6 +87,7 @@ class DeepTrainer:
         self.steps = steps
         self._rate = rate
         self._clip = clip
+        self._correction = correction
         self._weights = {name: torch.from_numpy(view) for name, view in network.split(flat).items()}
         self._grads = {
             name: torch.from_numpy(view) for name, view in network.split(self._grad.numpy()).items()
@@ -96,7 +101,12 @@ class DeepTrainer:
         return residual
 
     def step(
-        self, inputs: Array, embedding_width: int, offset: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+        self,
+        inputs: Array,
+        embedding_width: int,
+        offset: Floats,
+        y: Floats,
+        reference: Floats | None = None,
     ) -> Step | None:
         """Predict a group and learn it.
 
@@ -104,12 +114,13 @@ class DeepTrainer:
             inputs: (n, width), of which the first `embedding_width` are embeddings.
             offset: (n,) the logit that the residual is added to.
             y: (n,) labels.
+            reference: (n,) logits that are to be bettered, for self-correction; None: the offsets.
 
         Returns:
             The gradient by the embeddings and the logits before the step; or None if the loss or a
             gradient was not finite: then nothing was learnt.
         """
-        z, by_inputs = self._gradients(inputs, embedding_width, offset, y)
+        z, by_inputs = self._gradients(inputs, embedding_width, offset, y, reference)
         norm = float(self._grad.norm())
         if not np.isfinite(norm):
             return None
@@ -122,8 +133,8 @@ class DeepTrainer:
         return Step(by_inputs.numpy(), z)
 
     def _gradients(
-        self, inputs: Array, wanted: int, offset: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.float64], torch.Tensor]:
+        self, inputs: Array, wanted: int, offset: Floats, y: Floats, reference: Floats | None
+    ) -> tuple[Floats, torch.Tensor]:
         """Fill `_grad`; the logits (n,), and the gradient by the first `wanted` inputs (n, wanted)."""
         torch = self._torch
         x0 = torch.from_numpy(inputs).requires_grad_()
@@ -131,11 +142,34 @@ class DeepTrainer:
             weight.requires_grad_().grad = self._grads[name].zero_()
         residual = self._network.forward(self._weights, x0, torch)
         z = residual.detach().numpy() + offset
-        residual.backward(torch.from_numpy(_by_logit(z, y)))
+        residual.backward(torch.from_numpy(self._by_logit(z, y, offset, reference)))
         for weight in self._weights.values():
             weight.requires_grad_(False)
         assert x0.grad is not None
         return z, x0.grad[:, :wanted]
+
+    def _by_logit(self, z: Floats, y: Floats, offset: Floats, reference: Floats | None) -> Array:
+        return by_logit(z, y, offset if reference is None else reference, self._correction)
+
+
+def by_logit(z: Floats, y: Floats, reference: Floats, correction: float) -> Array:
+    """The gradient of the summed loss by the logits, (n,).
+
+    With p = σ(z), the prediction q = σ(reference) that is to be bettered, and α = `correction`, the loss is
+
+        (1 - α) logloss(p, y) + α [y max(q - p, 0) + (1 - y) max(p - q, 0)]
+
+    whose second part is ReLoop's self-correction loss (Cai et al. 2022, arXiv 2204.11165): it asks for
+    nothing where a prediction is already better than the one before it.
+    """
+    p = 1.0 / (1.0 + np.exp(-z))
+    gradient = p - y
+    if correction:
+        worse = np.where(y > 0.5, z < reference, z > reference)
+        gradient = (1.0 - correction) * gradient + correction * worse * np.where(y > 0.5, -1.0, 1.0) * p * (
+            1.0 - p
+        )
+    return gradient.astype(np.float32)
 
 
 class _Passed(NamedTuple):
@@ -154,13 +188,15 @@ class DCNTrainer(DeepTrainer):
     """
 
     def _gradients(
-        self, inputs: Array, wanted: int, offset: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.float64], torch.Tensor]:
+        self, inputs: Array, wanted: int, offset: Floats, y: Floats, reference: Floats | None
+    ) -> tuple[Floats, torch.Tensor]:
         torch = self._torch
         with torch.no_grad():
             residual, passed = self._forward(torch.from_numpy(inputs))
             z = residual.numpy() + offset
-            return z, self._backward(torch.from_numpy(_by_logit(z, y)), passed, wanted)
+            return z, self._backward(
+                torch.from_numpy(self._by_logit(z, y, offset, reference)), passed, wanted
+            )
 
     def _forward(self, x0: torch.Tensor) -> tuple[torch.Tensor, _Passed]:
         torch, w = self._torch, self._weights
@@ -208,13 +244,15 @@ class DCNTrainer(DeepTrainer):
 
 
 def make_trainer(
-    network: Network, flat: Array, moments: Array, steps: int, rate: float, clip: float, threads: int
+    network: Network,
+    flat: Array,
+    moments: Array,
+    steps: int,
+    rate: float,
+    clip: float,
+    threads: int,
+    correction: float = 0.0,
 ) -> DeepTrainer:
     """A trainer for the network; see `DeepTrainer`."""
     kind = DCNTrainer if isinstance(network, DCN) else DeepTrainer
-    return kind(network, flat, moments, steps, rate, clip, threads)
-
-
-def _by_logit(z: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Array:
-    """The gradient of the summed log loss by the logits, (n,)."""
-    return (1.0 / (1.0 + np.exp(-z)) - y).astype(np.float32)
+    return kind(network, flat, moments, steps, rate, clip, threads, correction)

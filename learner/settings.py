@@ -12,6 +12,7 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     group: int = 32  # rows the deep part learns together: 16 is a little better, from 128 on it loses
     deep_rate: float = 1e-3  # Adam
     deep_clip: float = 10.0  # largest norm of the dense gradient
+    self_correction: float = 0.0  # share of ReLoop's self-correction in the deep part's loss, 0 to 1
     speeds: tuple[float, ...] = (1.0, 0.99, 0.9)  # share of evidence kept at each sighting, one per speed
     speed_tau: tuple[float, ...] = (0.3, 0.1, 0.1)  # prior variance of each speed's weights
     count_tau: float = 0.05
@@ -38,5 +39,7 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise ValueError("speeds must lie in (0, 1]")
         if not 0.0 <= self.dead_letter_share_max <= 1.0 or self.dead_letter_window < 1:
             raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
+        if not 0.0 <= self.self_correction <= 1.0:
+            raise ValueError("self_correction must lie in [0, 1]")
         if not 1 <= self.group <= 1024:
             raise ValueError("group must be 1 to 1024")

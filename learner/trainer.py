@@ -224,6 +224,7 @@ class Trainer:
         inputs = np.zeros((full.n, model.deep_width), dtype=np.float32)
         inputs[:, model.embedding_width :] = full.dense
         trainer = self._trainer()
+        reference = self._to_be_bettered(full)
         for g, (first, last) in enumerate(itertools.pairwise(cuts.tolist())):
             mine = inputs[first:last]
             for field in fields:
@@ -234,7 +235,8 @@ class Trainer:
                     attend(at, field.slot[i:j], arena, field.dim, field.second, field.column, mine)
                 else:
                     pooling.pool(at, field.slot[i:j], field.x[i:j], arena, field.dim, field.column, mine)
-            step = trainer.step(mine, model.embedding_width, z[first:last], full.y[first:last])
+            before = None if reference is None else reference[first:last]
+            step = trainer.step(mine, model.embedding_width, z[first:last], full.y[first:last], before)
             if step is None:
                 self.quarantined += 1
                 continue
@@ -251,6 +253,13 @@ class Trainer:
                     by_entry = pooling.unpool(at, field.x[i:j], gradients, field.column, field.dim)
                 field.table.apply_gradients(slot, by_entry)
         self.steps[0] = trainer.steps
+
+    def _to_be_bettered(self, full: Pending) -> npt.NDArray[np.float64] | None:
+        """For self-correction: the logits that were served, or the fast part's own; None without it."""
+        if not self.model.settings.self_correction:
+            return None
+        served = np.clip(full.served, 1e-9, 1.0 - 1e-9)
+        return np.where(np.isnan(served), full.z, np.log(served) - np.log1p(-served)) + full.shift
 
     def _entries_of(self, full: Pending, t: int, cuts: npt.NDArray[np.int64]) -> "_Field":
         """Feature t's entries of many rows, found in its table at once: nothing is inserted meanwhile."""
@@ -276,6 +285,7 @@ class Trainer:
                 settings.deep_rate,
                 settings.deep_clip,
                 settings.threads,
+                settings.self_correction,
             )
         return self._deep
 

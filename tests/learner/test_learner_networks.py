@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from learner.attention import attend, unattend
-from learner.deep import DeepTrainer, make_trainer
+from learner.deep import DeepTrainer, by_logit, make_trainer
 from learner.errors import FeatureError
 from learner.features import Encoder, FeatureSpec, Request
 from learner.learner import Learner
@@ -16,7 +16,7 @@ from learner.metrics import auc
 from learner.networks import NETWORKS, Layout, make_network
 from learner.settings import LearnerSettings
 from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing, open_log
-from stream.records import Example, encode
+from stream.records import Example, Served, encode
 from stream.runner import Runner, RunnerSettings
 from stream.state import RoleState
 
@@ -222,3 +222,32 @@ def test_model_resumed_from_its_state_goes_on_bit_for_bit(name: str, tmp_path: P
             runner.commit()
     log.close()
     assert learner.digest() == whole.digest()
+
+
+def test_self_correction_is_the_gradient_of_its_loss() -> None:
+    rng = np.random.default_rng(7)
+    z, last = rng.normal(0, 1, 40), rng.normal(0, 1, 40)
+    y = (rng.random(40) < 0.5).astype(np.float64)
+    t = torch.tensor(z, requires_grad=True)
+    p, q, label = torch.sigmoid(t), torch.sigmoid(torch.tensor(last)), torch.tensor(y)
+    relu = torch.relu
+    loss = 0.7 * torch.nn.functional.binary_cross_entropy(p, label, reduction="none")
+    loss += 0.3 * (label * relu(q - p) + (1 - label) * relu(p - q))
+    loss.sum().backward()
+    assert t.grad is not None
+    assert by_logit(z, y, last, 0.3) == pytest.approx(t.grad.numpy(), rel=1e-4, abs=1e-6)
+
+
+def test_self_correction_betters_what_was_served_and_the_fast_part_where_nothing_was() -> None:
+    """All of the loss from it; what was served far worse than the model says asks for nothing."""
+
+    def moved(served: float | None) -> float:
+        learner = Learner({"a": ALONE}, LearnerSettings(self_correction=1.0))
+        shown = None if served is None else Served(base=[served], corrected=[served], model="1-1")
+        learner.learn(
+            [Example(str(i), 1e9 + i, 1e9 + i, [{"a": i % 3}], [1.0], served=shown) for i in range(64)]
+        )
+        return float(np.abs(learner.trainer.moments[0]).max())
+
+    assert moved(0.001) == 0.0
+    assert moved(0.999) > 0.0
