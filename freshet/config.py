@@ -49,6 +49,19 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"partitions must be 1 to {PARTITIONS_MAX}")
 
 
+class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [metrics]: where joiner and learner answer `/metrics`; the server has it on its own port."""
+
+    host: str = "127.0.0.1"  # there is no authentication: what listens elsewhere belongs behind a firewall
+    join_port: int = 0  # 0: none
+    learn_port: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("join_port", "learn_port"):
+            if not 0 <= getattr(self, name) <= 65_535:
+                raise ValueError(f"{name} must be 0 to 65535")
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be configured; every section is the settings of the part it is named for."""
 
@@ -60,6 +73,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     learner: LearnerSettings = LearnerSettings()
     memory: MemorySettings = MemorySettings()
     server: ServerSettings = ServerSettings()
+    metrics: MetricsSettings = MetricsSettings()
     data: DataSettings = DataSettings()
 
     def state_of(self, role: str) -> Path:

@@ -15,6 +15,7 @@ import msgspec
 from freshet.config import Config
 from freshet.errors import ConfigError
 from freshet.process import Voice
+from freshet.role_metrics import RoleMetrics
 from freshet.warmup import warm_up
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log, open_log
 from stream.runner import Progress, Runner
@@ -65,8 +66,13 @@ def run_join(config: Config, stop: threading.Event) -> None:
 
             told = _Told(voice, log, figures)
             runner = Runner(log, state, joiner, EVENTS, "join", config.stream.runner, told.progress)
-            told.ready(stop)
-            runner.run(stop)
+
+            def clocks() -> Mapping[int, float]:
+                return {p: clock for p in runner.positions() if (clock := joiner.clock(p))}
+
+            with RoleMetrics(config.metrics, "join", log, EVENTS, runner, figures, clocks) as told.metrics:
+                told.ready(stop)
+                runner.run(stop)
             told.end(runner.progress)
     finally:
         log.close()
@@ -94,8 +100,9 @@ def run_learn(config: Config, stop: threading.Event) -> None:
                 config.stream.runner, commit_every_s=config.learner.publish_every_s
             )
             runner = Runner(log, state, learner, EXAMPLES, "learn", settings, told.progress)
-            told.ready(stop)
-            runner.run(stop)
+            with RoleMetrics(config.metrics, "learn", log, EXAMPLES, runner, learner.figures) as told.metrics:
+                told.ready(stop)
+                runner.run(stop)
             told.end(runner.progress)
     finally:
         log.close()
@@ -165,6 +172,7 @@ class _Told:
     """Tells how a log-reading role is doing, and applies the log's retention now and then."""
 
     def __init__(self, voice: Voice, log: Log, figures: Callable[[], Mapping[str, Any]]) -> None:
+        self.metrics: RoleMetrics | None = None
         self._voice = voice
         self._log = log
         self._figures = figures
@@ -176,11 +184,13 @@ class _Told:
             self._voice.ready()
 
     def progress(self, progress: Progress) -> None:
+        if self.metrics is not None:
+            self.metrics.refresh()
         now = time.monotonic()
         if now - self._kept >= RETENTION_EVERY_S:
             self._kept = now
             self._log.enforce_retention()
-        if now - self._said >= SAY_EVERY_S:
+        if now - self._said >= SAY_EVERY_S and progress.records != self._records:
             rate = (progress.records - self._records) / (now - self._said)
             self._said, self._records = now, progress.records
             self._say("working", progress, per_second=round(rate, 1))

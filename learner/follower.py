@@ -32,6 +32,7 @@ class Follower:
         self.gaps = 0
         self.behind = False
         self._parts: list[Update] = []
+        self.read_ms = 0  # ingest time of the last record read from topic `updates`, Unix ms
         self._offset = 0
         self._snapshot_offset = 0
         self._snapshot_parts: list[Update] = []
@@ -40,6 +41,11 @@ class Follower:
     def seq(self) -> int:
         """The number of the newest update applied."""
         return self.model.seq
+
+    @property
+    def offset(self) -> int:
+        """The offset of the next record that it reads from topic `updates`."""
+        return self._offset
 
     def start(self, log: Log) -> bool:
         """Load the newest complete snapshot, if there is one, and find the update behind it."""
@@ -60,6 +66,7 @@ class Follower:
         applied = []
         for record in log.read(UPDATES, 0, self._offset, 1000, READ_BYTES_MAX, wait_s):
             self._offset = record.offset + 1
+            self.read_ms = record.ingest_ms
             update = self._take(record)
             if update is not None:
                 applied.append(update)

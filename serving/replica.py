@@ -29,7 +29,8 @@ from serving.positions import Positions
 from serving.settings import ServerSettings
 from serving.status import MemoryStatus, ModelStatus, Quality, Scored
 from stream.errors import LogError, RecordError
-from stream.log import EXAMPLES, Log, Record
+from stream.lag import LagMeter, Position
+from stream.log import EXAMPLES, UPDATES, Log, Record
 from stream.records import Decoder, Example
 
 READ_RECORDS = 256  # per partition and round: updates do not wait for a long backlog
@@ -101,6 +102,7 @@ class Replica:
         self._next: list[int] = []  # per partition of `examples`, the next offset to observe
         self._measured: list[int] = []  # per partition, the next offset to measure
         self._learnt: dict[int, int] = {}  # the watermark that the memory was told last
+        self._taken_ms: dict[int, int] = {}  # per partition, the ingest time of the last one taken
         self._producers: dict[tuple[int, str], int] = {}  # last sequence number taken
         self._positions = Positions(settings.marks_max)
         self._observed = self._skipped = self._bad = 0
@@ -112,6 +114,10 @@ class Replica:
         self._backlog_checked = 0.0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._meters = [
+            LagMeter(log, EXAMPLES, self._examples_taken),
+            LagMeter(log, UPDATES, self._updates_taken),
+        ]
 
     # --- what requests ask ---
 
@@ -161,6 +167,7 @@ class Replica:
                 freshness_s=_age_s(max(self._follower.ingest_ms, self._memory_ingest_ms)),
                 base_freshness_s=_age_s(self._follower.ingest_ms),
                 behind_s=self.behind_s,
+                lag=[lag for meter in self._meters for lag in meter.lags],
                 examples_learnt=self._follower.examples,
                 examples_observed=self._observed,
                 examples_skipped=self._skipped,
@@ -211,6 +218,8 @@ class Replica:
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
         self._thread.start()
+        for meter in self._meters:
+            meter.start()
         return self
 
     def __exit__(
@@ -220,11 +229,19 @@ class Replica:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        for meter in self._meters:
+            meter.stop()
 
     def check(self) -> None:
         """Raise what ended its thread before its time, if anything did."""
         if self.failure is not None:
             raise self.failure
+
+    def _examples_taken(self) -> dict[int, Position]:
+        return {p: Position(offset, self._taken_ms.get(p, 0)) for p, offset in enumerate(list(self._next))}
+
+    def _updates_taken(self) -> dict[int, Position]:
+        return {0: Position(self._follower.offset, self._follower.read_ms)} if self._loaded else {}
 
     def _run(self) -> None:
         retry_s = 0.1
@@ -327,6 +344,7 @@ class Replica:
             if seen:
                 self._observe(partition, seen)
             self._next[partition] = chunk[-1].offset + 1
+            self._taken_ms[partition] = chunk[-1].ingest_ms
             self._measured[partition] = max(self._measured[partition], self._next[partition])
 
     def _decode(self, record: Record) -> _Seen | None:

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from learner.metrics import Summary
+from stream.lag import Lag
 from stream.records import Impression
 
 
@@ -45,6 +46,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     freshness_s: float | None  # now - ingest time of the newest example in what answers
     base_freshness_s: float | None  # the same for the weights alone, without the error memory
     behind_s: float  # for how long it has not been at the end of the log
+    lag: list[Lag]  # behind topics examples and updates, by partition
     examples_learnt: int  # candidates with their labels in the weights
     examples_observed: int  # decided requests that the error memory was shown
     examples_skipped: int  # those that the weights had learnt first, or beyond the backlog's limit

@@ -4,8 +4,8 @@ Names follow Prometheus' conventions: base units, `_total` for counters, `freshe
 """
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -13,18 +13,29 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from serving.status import ModelStatus, Scorer
-
-if TYPE_CHECKING:
-    from serving.writer import Writer
+from stream.lag import Lag
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
+class Written(Protocol):
+    """What is told of the writer."""
+
+    @property
+    def records(self) -> int: ...
+    @property
+    def batches(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+
+
 class Telemetry:
     """The metrics of one server, in a registry of its own."""
 
-    def __init__(self, replica: Scorer, writer: "Writer") -> None:
+    def __init__(self, replica: Scorer, writer: Written) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "freshet_requests",
@@ -60,7 +71,7 @@ class Telemetry:
 class _State(Collector):
     """Reads the replica and the writer whenever metrics are asked for."""
 
-    def __init__(self, replica: Scorer, writer: "Writer") -> None:
+    def __init__(self, replica: Scorer, writer: Written) -> None:
         self.replica = replica
         self.writer = writer
 
@@ -71,29 +82,30 @@ class _State(Collector):
         status = self.replica.status()
         yield from _gauges(status)
         yield from _counters(status)
-        yield _counter("freshet_log_records", "Records appended to the log.", self.writer.records)
-        yield _counter("freshet_log_batches", "Appends that they took.", self.writer.batches)
-        yield _counter("freshet_log_failures", "Appends that the log refused.", self.writer.failures)
-        yield _gauge("freshet_log_waiting_records", "Records on their way to the log.", self.writer.waiting)
+        yield from lag_metrics("server", status.lag)
+        yield counter("freshet_log_records", "Records appended to the log.", self.writer.records)
+        yield counter("freshet_log_batches", "Appends that they took.", self.writer.batches)
+        yield counter("freshet_log_failures", "Appends that the log refused.", self.writer.failures)
+        yield gauge("freshet_log_waiting_records", "Records on their way to the log.", self.writer.waiting)
 
 
 def _gauges(status: ModelStatus) -> Iterator[Metric]:
-    yield _gauge("freshet_ready", "1 if the server should be sent requests.", status.ready)
-    yield _gauge(
+    yield gauge("freshet_ready", "1 if the server should be sent requests.", status.ready)
+    yield gauge(
         "freshet_freshness_seconds",
         "Now less the ingest time of the newest example in what answers (weights and error memory).",
         math.nan if status.freshness_s is None else status.freshness_s,
     )
-    yield _gauge(
+    yield gauge(
         "freshet_base_freshness_seconds",
         "Now less the ingest time of the newest example in the weights.",
         math.nan if status.base_freshness_s is None else status.base_freshness_s,
     )
-    yield _gauge("freshet_behind_seconds", "For how long the log's end was not reached.", status.behind_s)
-    yield _gauge("freshet_frozen", "1 if the base follows no updates any more.", status.frozen)
-    yield _gauge("freshet_memory_evidence", "Examples the error memory stands on.", status.memory.evidence)
-    yield _gauge("freshet_memory_gate_ratio", "Share of the correction that is applied.", status.memory.gate)
-    yield _gauge("freshet_memory_bytes", "Bytes of the error memory.", status.memory.bytes)
+    yield gauge("freshet_behind_seconds", "For how long the log's end was not reached.", status.behind_s)
+    yield gauge("freshet_frozen", "1 if the base follows no updates any more.", status.frozen)
+    yield gauge("freshet_memory_evidence", "Examples the error memory stands on.", status.memory.evidence)
+    yield gauge("freshet_memory_gate_ratio", "Share of the correction that is applied.", status.memory.gate)
+    yield gauge("freshet_memory_bytes", "Bytes of the error memory.", status.memory.bytes)
     rows = GaugeMetricFamily("freshet_table_rows", "Rows of the embedding tables.", labels=["table"])
     for table, count in status.table_rows.items():
         rows.add_metric([table], count)
@@ -115,24 +127,45 @@ def _gauges(status: ModelStatus) -> Iterator[Metric]:
 
 
 def _counters(status: ModelStatus) -> Iterator[Metric]:
-    yield _counter("freshet_updates_applied", "Updates applied to the model.", status.updates_applied)
-    yield _counter(
+    yield counter("freshet_updates_applied", "Updates applied to the model.", status.updates_applied)
+    yield counter(
         "freshet_examples_learnt", "Candidates with their labels in the weights.", status.examples_learnt
     )
-    yield _counter(
+    yield counter(
         "freshet_examples_observed", "Requests shown to the error memory.", status.examples_observed
     )
-    yield _counter(
+    yield counter(
         "freshet_examples_skipped",
         "Requests that the error memory need not or could not see.",
         status.examples_skipped,
     )
-    yield _counter("freshet_examples_bad", "Requests that could not be read.", status.examples_bad)
+    yield counter("freshet_examples_bad", "Requests that could not be read.", status.examples_bad)
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
+def lag_metrics(role: str, lags: Iterable[Lag]) -> Iterator[Metric]:
+    """How far a role is behind what it reads."""
+    labels = ["role", "topic", "partition"]
+    records = GaugeMetricFamily(
+        "freshet_lag_records", "Records in the log that are not taken.", labels=labels
+    )
+    seconds = GaugeMetricFamily(
+        "freshet_lag_seconds",
+        "Age of the oldest record that is not taken, 0 if there is none.",
+        labels=labels,
+    )
+    for lag in lags:
+        place = [role, lag.topic, str(lag.partition)]
+        records.add_metric(place, lag.records)
+        seconds.add_metric(place, lag.seconds)
+    yield records
+    yield seconds
+
+
+def gauge(name: str, text: str, value: float) -> Metric:
+    """One gauge without labels."""
     return GaugeMetricFamily(name, text, value=value)
 
 
-def _counter(name: str, text: str, value: float) -> Metric:
+def counter(name: str, text: str, value: float) -> Metric:
+    """One counter without labels; `_total` is added to its name."""
     return CounterMetricFamily(name, text, value=value)

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from stream.errors import LogError
+from stream.lag import Position
 from stream.log import Log, Outgoing, Record
 from stream.state import Commit, RoleState
 
@@ -99,7 +100,7 @@ class Runner:
 
         Args:
             group: the name under which the log's lag tools see this role.
-            on_progress: called after each commit.
+            on_progress: called after each commit, and whenever there is nothing to read.
 
         Raises:
             LogError: the log fails, or has dropped records that this role has yet to read.
@@ -129,6 +130,11 @@ class Runner:
         self._uncommitted = 0
         self._first_uncommitted_s = 0.0
         self._lag_at_s = float("-inf")
+        self._taken_ms: dict[int, int] = {}  # partition -> ingest time of the last record taken
+
+    def positions(self) -> dict[int, Position]:
+        """Where it is in each partition that it reads. May be called from any thread."""
+        return {p: Position(offset, self._taken_ms.get(p, 0)) for p, offset in enumerate(list(self._next))}
 
     def run(self, stop: threading.Event) -> None:
         """Read, handle and commit until `stop` is set; then commit what was taken, send it, and return.
@@ -165,6 +171,8 @@ class Runner:
                 self.commit()
         if not took:
             self.progress.lag_records = 0
+            if self._on_progress is not None:
+                self._on_progress(self.progress)
         return took
 
     def follow(self, journal: Iterable[Sequence[Taken]], stop: threading.Event | None = None) -> None:
@@ -274,6 +282,7 @@ class Runner:
         else:
             self._taken.append(Taken(partition, start, end))
         self._next[partition] = end
+        self._taken_ms[partition] = records[-1].ingest_ms
         fresh = [record for record in records if self._is_new(partition, record)]
         self.progress.duplicates += len(records) - len(fresh)
         if fresh:

@@ -1,0 +1,128 @@
+"""docs/metrics.md, made from the metrics themselves:
+
+python -m freshet.metrics_page > docs/metrics.md
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from prometheus_client.metrics_core import Metric
+
+from freshet.role_metrics import STAGES, RoleCollector
+from learner.metrics import Metrics
+from serving.status import MemoryStatus, ModelStatus, Quality, Scored
+from serving.telemetry import Telemetry
+from stream.lag import Lag
+from stream.log import EVENTS, EXAMPLES, UPDATES
+from stream.records import Impression
+from stream.runner import Progress
+
+_HEAD = (
+    "# Metrics\n\n"
+    "Prometheus' text format, on `/metrics`: of the server on its own port, of joiner and learner on "
+    "`metrics.join_port` and `metrics.learn_port` once they are given one "
+    "([configuration.md](configuration.md#metrics)).\n\n"
+    "Units are seconds and bytes; what ends in `_total` is a counter, and what ends in "
+    "`_timestamp_seconds` is Unix time. A value that cannot be told yet is `NaN`. The joiner's own counters "
+    "go on from its state when it is started again; all others begin at 0.\n\n"
+    "This page is made from the code: `python -m freshet.metrics_page > docs/metrics.md`.\n"
+)
+
+_SECTIONS = {
+    "All roles": ("joiner", "learner", "server"),
+    "Joiner and learner": ("joiner", "learner"),
+    "Joiner": ("joiner",),
+    "Learner": ("learner",),
+    "Server": ("server",),
+}
+
+
+class Family(NamedTuple):
+    """One metric as Prometheus sees it."""
+
+    name: str
+    kind: str  # counter, gauge, histogram
+    labels: tuple[str, ...]
+    text: str
+
+
+class _FixedMeter:
+    """Lags that do not move, in place of a meter's."""
+
+    def __init__(self, *lags: Lag) -> None:
+        self.lags = list(lags)
+        self.up = True
+
+
+class _FixedWriter:
+    """Counts that do not move, in place of a writer's."""
+
+    records = batches = failures = waiting = 0
+
+
+class _FixedScorer:
+    """A replica that has every kind of thing to tell."""
+
+    def score(self, requests: Sequence[Impression]) -> list[Scored]:
+        return []
+
+    def unready(self) -> str:
+        return ""
+
+    def status(self) -> ModelStatus:
+        metrics = Metrics()
+        quality = Quality(overall=metrics.summary(), recent=metrics.recent())
+        return ModelStatus(
+            version="1-1", ready=True, why_not_ready="", frozen=False, freshness_s=1.0, base_freshness_s=1.0,
+            behind_s=0.0, lag=[Lag(EXAMPLES, 0, 1, 1.0), Lag(UPDATES, 0, 1, 1.0)], examples_learnt=1,
+            examples_observed=1, examples_skipped=0, examples_bad=0, updates_applied=1, features=["user"],
+            table_rows={"user": 1}, memory=MemoryStatus("residual", 1, 0.1, 1),
+            base=quality, corrected=quality,
+        )  # fmt: skip
+
+
+def families(role: str) -> dict[str, Family]:
+    """The metrics of "joiner", "learner" or "server" by name."""
+    if role == "server":
+        telemetry = Telemetry(_FixedScorer(), _FixedWriter())
+        telemetry.request_ended("/v1/score", 200, 0.01)
+        return _as_families(telemetry.registry.collect())
+    command = next(name for name, stage in STAGES.items() if stage == role)
+    topic = EVENTS if role == "joiner" else EXAMPLES
+    clocks = {0: 1.0} if role == "joiner" else {}
+    meter = _FixedMeter(Lag(topic, 0, 1, 1.0))
+    return _as_families(RoleCollector(command, Progress(), {}, meter, lambda: clocks).collect())
+
+
+def page() -> str:
+    """The whole page."""
+    by_role = {role: families(role) for role in ("joiner", "learner", "server")}
+    parts = [_HEAD]
+    for title, roles in _SECTIONS.items():
+        names = [
+            name
+            for name in by_role[roles[0]]
+            if tuple(role for role in by_role if name in by_role[role]) == roles
+        ]
+        rows = [_row(by_role[roles[0]][name]) for name in names]
+        parts.append(f"\n## {title}\n\n| metric | type | labels | |\n|---|---|---|---|\n" + "".join(rows))
+    return "".join(parts)
+
+
+def _row(family: Family) -> str:
+    labels = ", ".join(f"`{label}`" for label in family.labels)
+    return f"| `{family.name}` | {family.kind} | {labels} | {family.text} |\n"
+
+
+def _as_families(metrics: Iterable[Metric]) -> dict[str, Family]:
+    found = {}
+    for metric in metrics:
+        labels = {label for sample in metric.samples for label in sample.labels} - {"le"}
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        found[name] = Family(name, metric.type, tuple(sorted(labels)), metric.documentation)
+    return found
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,222 @@
+"""What Prometheus sees of a role that reads the log: an HTTP endpoint of its own, in its own threads.
+
+Names follow Prometheus' conventions: base units, `_total` for counters, `freshet_` before all. The
+role's loop pays for a copy of its figures about once a second, and for nothing else.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from freshet.config import MetricsSettings
+from freshet.errors import ConfigError
+from serving.telemetry import counter, gauge, lag_metrics
+from stream.lag import Lag, LagMeter
+from stream.log import Log
+from stream.runner import Progress, Runner
+
+REFRESH_S = 1.0
+
+Figures = Mapping[str, Any]
+"""A role's own numbers by name, as it logs them too; None: cannot be told yet."""
+
+
+class Told(NamedTuple):
+    """How one of a role's figures is shown."""
+
+    name: str  # of the metric, without `_total`
+    text: str
+    counts: bool = True  # a counter, else a gauge
+
+
+JOIN = {
+    "impressions": Told("freshet_join_impressions", "Impressions accepted."),
+    "actions": Told("freshet_join_actions", "Actions accepted before their request was decided."),
+    "examples": Told("freshet_join_examples", "Examples emitted: decided requests."),
+    "positives": Told("freshet_join_positives", "Labels of 1 in them."),
+    "negatives": Told("freshet_join_negatives", "Labels of 0 in them."),
+    "duplicate_impressions": Told("freshet_join_duplicate_impressions", "Impressions that came again."),
+    "duplicate_actions": Told(
+        "freshet_join_duplicate_actions", "Actions that came again, or were overtaken."
+    ),
+    "late": Told("freshet_join_late_actions", "Actions after their request was decided."),
+    "orphans": Told("freshet_join_orphan_actions", "Actions whose impression never came."),
+    "subsampled": Told("freshet_join_subsampled_candidates", "Candidates without a click not kept."),
+    "emptied": Told("freshet_join_emptied_requests", "Requests of which nothing was kept."),
+    "early": Told("freshet_join_early_requests", "Requests decided early because pending_max was reached."),
+    "forgotten_early": Told(
+        "freshet_join_forgotten_early_requests",
+        "Decided requests forgotten early because pending_max was reached.",
+    ),
+    "undecided": Told("freshet_join_undecided_requests", "Requests that wait for their window.", False),
+}
+LEARN = {
+    "examples": Told("freshet_learn_examples", "Candidates with their labels learnt."),
+    "updates": Told("freshet_learn_updates", "Updates of the model published."),
+    "quarantined": Told("freshet_learn_quarantined_groups", "Groups left unlearnt for a loss not finite."),
+    "rows": Told("freshet_learn_rows", "Rows of the embedding tables.", False),
+    "auc": Told("freshet_learn_auc", "Progressive AUC over the recent window.", False),
+    "logloss": Told("freshet_learn_logloss", "Progressive log loss over the recent window, nats.", False),
+}
+FIGURES = {"join": JOIN, "learn": LEARN}
+STAGES = {"join": "joiner", "learn": "learner"}
+
+
+class RoleMetrics:
+    """Answers `/metrics` for one role; a context manager. Port 0: it does nothing at all.
+
+    Args:
+        role: "join" or "learn".
+        topic: that it reads.
+        runner: that it runs.
+        figures: its own numbers; called in the role's thread only.
+        clocks: partition -> event time, Unix seconds, where the role has such clocks.
+    """
+
+    def __init__(
+        self,
+        settings: MetricsSettings,
+        role: str,
+        log: Log,
+        topic: str,
+        runner: Runner,
+        figures: Callable[[], Figures],
+        clocks: Callable[[], Mapping[int, float]] = dict,
+    ) -> None:
+        self._address = settings.host, getattr(settings, f"{role}_port")
+        self._role = role
+        self._runner = runner
+        self._figures = figures
+        self._meter = LagMeter(log, topic, runner.positions)
+        self._state = RoleCollector(role, runner.progress, figures(), self._meter, clocks)
+        self._refreshed_s = time.monotonic()
+        self._stop: Callable[[], None] = lambda: None
+
+    def refresh(self) -> None:
+        """Copy the role's figures, if that was not done lately. To be called in the role's thread."""
+        if self._address[1] and time.monotonic() - self._refreshed_s >= REFRESH_S:
+            self._refreshed_s = time.monotonic()
+            self._state.figures = self._figures()
+
+    def __enter__(self) -> Self:
+        host, port = self._address
+        if not port:
+            return self
+        registry = CollectorRegistry()
+        registry.register(self._state)
+        try:
+            server, thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise ConfigError(
+                f"metrics.{self._role}_port = {port}: cannot listen on {host}: {error.strerror or error}; "
+                "choose another port, or 0 for no metrics"
+            ) from None
+        self._meter.start()
+
+        def stop() -> None:
+            self._meter.stop()
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        self._stop = stop
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+
+class Measured(Protocol):
+    """What is told of a lag meter."""
+
+    @property
+    def lags(self) -> list[Lag]: ...
+    @property
+    def up(self) -> bool: ...
+
+
+class RoleCollector(Collector):
+    """A role's numbers as Prometheus' metrics. `figures` is replaced, never changed, by the role's thread."""
+
+    def __init__(
+        self,
+        role: str,
+        progress: Progress,
+        figures: Figures,
+        meter: Measured,
+        clocks: Callable[[], Mapping[int, float]],
+    ) -> None:
+        self.figures = figures
+        self._role = role
+        self._progress = progress
+        self._meter = meter
+        self._clocks = clocks
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        progress = self._progress
+        role = self._role
+        yield _labelled(
+            "freshet_records_taken", "Records taken from the log, less repeats.", role, progress.records
+        )
+        yield _labelled(
+            "freshet_records_repeated", "Records dropped as sent twice.", role, progress.duplicates
+        )
+        yield _labelled(
+            "freshet_records_skipped",
+            "Records gone from the log before they were read.",
+            role,
+            progress.skipped,
+        )
+        yield _labelled("freshet_records_sent", "Records sent to the log.", role, progress.sent)
+        yield _labelled("freshet_commits", "Commits of the role's state.", role, progress.commits)
+        newest = GaugeMetricFamily(
+            "freshet_newest_record_timestamp_seconds",
+            "Ingest time of the newest record taken, Unix time.",
+            labels=["role"],
+        )
+        newest.add_metric([role], progress.newest_ingest_ms / 1e3 if progress.newest_ingest_ms else math.nan)
+        yield newest
+        yield from self._own()
+        yield from lag_metrics(STAGES[role], self._meter.lags)
+        yield gauge("freshet_log_up", "1 if the log answered when it was asked last.", self._meter.up)
+
+    def _own(self) -> Iterator[Metric]:
+        figures = self.figures
+        for name, told in FIGURES[self._role].items():
+            value = figures.get(name)
+            if told.counts:
+                yield counter(told.name, told.text, value or 0)
+            else:
+                yield gauge(told.name, told.text, math.nan if value is None else value)
+        letters = CounterMetricFamily(
+            "freshet_dead_letters", "Records that could not be used.", labels=["stage"]
+        )
+        letters.add_metric([STAGES[self._role]], figures.get("dead_letters") or 0)
+        yield letters
+        clocks = self._clocks()
+        if clocks:
+            family = GaugeMetricFamily(
+                "freshet_join_clock_timestamp_seconds",
+                "Event time of a partition, Unix time: no request is decided before it moves on.",
+                labels=["partition"],
+            )
+            for partition, clock in sorted(clocks.items()):
+                family.add_metric([str(partition)], clock)
+            yield family
+
+
+def _labelled(name: str, text: str, role: str, value: float) -> Metric:
+    family = CounterMetricFamily(name, text, labels=["role"])
+    family.add_metric([STAGES[role]], value)
+    return family
