@@ -27,6 +27,7 @@ from embeddings.store import (
     SALT,
     SPLIT,
     TOUCHED,
+    Store,
     make_store,
 )
 
@@ -69,6 +70,11 @@ class Table:
     def rows(self) -> Floats:
         """The arena, (rows_max, width) float32, indexed by slot; whoever writes to it calls `mark`."""
         return self._store.rows
+
+    @property
+    def arrays(self) -> Store:
+        """The arrays behind the table, for kernels of this package."""
+        return self._store
 
     def __len__(self) -> int:
         """Rows in use, those expired but not yet swept included."""
@@ -159,6 +165,19 @@ class Table:
     def set_vectors(self, slots: Slots, values: npt.ArrayLike) -> None:
         """Write the vectors, (n, dim), not the optimizer's state; of a slot given twice the last stays."""
         self._scatter(slots, 0, self.spec.dim, values)
+
+    def weights(self, slots: Slots) -> Floats:
+        """The vectors at slots with their optimizer's state behind them, (n, dim + state); zeros for -1."""
+        return self._gather(slots, 0, self.spec.extra_column)
+
+    def set_weights(self, slots: Slots, values: npt.ArrayLike) -> None:
+        """Write what `weights` gave; of a slot given twice the last stays."""
+        self._scatter(slots, 0, self.spec.extra_column, values)
+
+    def keys_at(self, slots: Slots) -> Keys:
+        """The keys whose rows are at slots, (n,); 0 for -1, and some key long gone for a free slot."""
+        slots = self._slots(slots)
+        return np.where(slots < 0, np.uint64(0), self._store.slot_key[slots])
 
     def touch(self, slots: Slots, times: npt.ArrayLike, increments: npt.ArrayLike = 1) -> None:
         """Last seen becomes the later of itself and `times`, the count grows; both (n,) or one."""

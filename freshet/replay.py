@@ -82,7 +82,7 @@ class Replay:
     """One pass over a tape."""
 
     def __init__(self, config: Config, freeze_after: int | None = None) -> None:
-        self.learner = Learner(config.features, config.learner)
+        self.learner = Learner(config.features, config.learner, beside=True)
         self.memory: ErrorMemory = make_memory(config.memory, self.learner.model.memory_columns)
         self.scored = Scored()
         self.requests = 0
@@ -110,6 +110,8 @@ class Replay:
 
     def finish(self) -> str:
         """The hash of the state that was reached; then the requests still waiting are scored too."""
+        for learnt in self.learner.settle():
+            self._observe(learnt)
         digest = self.learner.digest()
         for learnt in self.learner.finish():
             self._observe(learnt)

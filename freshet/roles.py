@@ -93,7 +93,7 @@ def run_learn(config: Config, stop: threading.Event) -> None:
     try:
         fingerprint = Learner.fingerprint(config.features, config.learner)
         with RoleState(config.state_of("learn"), "learner", fingerprint) as state:
-            learner = Learner(config.features, config.learner, state)
+            learner = Learner(config.features, config.learner, state, beside=True)
             learner.warm()
             told = _Told(voice, log, learner.figures)
             settings = msgspec.structs.replace(

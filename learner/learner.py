@@ -69,6 +69,7 @@ class Learner:
         features: the schema.
         settings: how to learn.
         state: where to resume from and commit to; None for a replay that keeps nothing.
+        beside: let the deep part learn in a thread of its own, see `Trainer`.
 
     Raises:
         StateError: the state is damaged or does not fit.
@@ -79,10 +80,12 @@ class Learner:
         features: Mapping[str, FeatureSpec],
         settings: LearnerSettings,
         state: RoleState | None = None,
+        *,
+        beside: bool = False,
     ) -> None:
         self.settings = settings
         self.model = Model(features, settings, learning=True)
-        self.trainer = Trainer(self.model)
+        self.trainer = Trainer(self.model, beside=beside)
         self.metrics = Metrics(settings.window)
         self.meta = Meta(epoch=time.time_ns() // 1_000_000)
         self.dead_letters = 0
@@ -134,6 +137,12 @@ class Learner:
         self.meta.requests += len(examples)
         return done
 
+    def settle(self) -> list[Learnt]:
+        """Wait for what the deep part is learning beside; returns the groups that were completed by it."""
+        done = self.trainer.settle()
+        self._score(done)
+        return done
+
     def finish(self) -> list[Learnt]:
         """Learn the group that is still filling up: at the end of a replay."""
         done = self.trainer.finish()
@@ -170,6 +179,7 @@ class Learner:
 
     def flush(self, commit: Commit) -> None:
         """Write what was touched into the commit, and the update that tells of it."""
+        self.settle()
         meta = self.meta
         meta.seq += 1
         self.model.seq = meta.seq
@@ -193,7 +203,11 @@ class Learner:
         commit.put(_META, msgspec.msgpack.encode(meta))
 
     def digest(self) -> str:
-        """A hash of all that decides what comes next: rows, arrays, waiting rows and counters."""
+        """A hash of all that decides what comes next: rows, arrays, waiting rows and counters.
+
+        With `beside`, call `settle` first.
+        """
+        assert self.trainer.settled
         hasher = xxhash.xxh3_128()
         now = int(self.trainer.clock)
         for table in self.model.tables:

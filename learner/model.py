@@ -162,11 +162,8 @@ class Model:
             keys = rows.key[mine]
             now = times[mine]
             slots = table.upsert(keys, now) if insert else table.find(keys, now)
-            highest = int(slots.max(initial=-1))
-            if highest >= len(self._marks[t]):
-                self._marks[t] = np.full(2 * highest, -1, dtype=np.int32)
             distinct = np.empty(len(slots), dtype=np.int64)
-            n = compact(slots, self._marks[t], mine, base, index, distinct)
+            n = compact(slots, self.marks(t, slots), mine, base, index, distinct)
             distinct = distinct[:n]
             block = np.zeros((n, width), dtype=np.float32)
             block[:, : table.spec.extra] = table.extras(distinct)
@@ -184,6 +181,13 @@ class Model:
             counts=np.concatenate(counts),
         )
         return Gathered(order, bounds, index, times, found, inputs)
+
+    def marks(self, t: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Scratch for `compact`, long enough for these slots of table t."""
+        highest = int(slots.max(initial=-1))
+        if highest >= len(self._marks[t]):
+            self._marks[t] = np.full(2 * highest, -1, dtype=np.int32)
+        return self._marks[t]
 
     def dense_inputs(self, batch: Batch, outputs: FastOutputs) -> npt.NDArray[np.float32]:
         """The deep part's inputs beside the embeddings, (n, deep_width - embedding_width)."""
@@ -222,7 +226,8 @@ class Model:
             if t in self.encoder.sequences:
                 attend(entry_row[mine], place, vectors, dim, self.encoder.specs[t].row_dim - dim, column, x0)
             else:
-                pooling.pool(entry_row[mine], place, rows.x[mine], vectors, dim, column, x0)
+                columns = np.full(len(mine), column, dtype=np.int32)
+                pooling.pool(entry_row[mine], place, rows.x[mine], vectors, dim, columns, x0)
             base += len(vectors)
             column += dim
         return x0

@@ -46,7 +46,7 @@ def pool(rows, index, x, vectors, dim, column, out):  # type: ignore[no-untyped-
         x: (k,) float32.
         vectors: (m, dim or more) float32; a table's arena will do.
         dim: how many of a vector's columns to take.
-        column: where the feature's columns begin.
+        column: (k,) int32, where the columns of each entry's feature begin.
         out: (n, width) float32, added to in place.
     """
     for i in range(len(rows)):
@@ -54,7 +54,7 @@ def pool(rows, index, x, vectors, dim, column, out):  # type: ignore[no-untyped-
         if v < 0:
             continue
         for j in range(dim):
-            out[rows[i], column + j] += x[i] * vectors[v, j]
+            out[rows[i], column[i] + j] += x[i] * vectors[v, j]
 
 
 @njit(cache=True, nogil=True)
@@ -63,7 +63,7 @@ def unpool(rows, x, gradients, column, dim):  # type: ignore[no-untyped-def]
     out = np.empty((len(rows), dim), dtype=np.float32)
     for i in range(len(rows)):
         for j in range(dim):
-            out[i, j] = x[i] * gradients[rows[i], column + j]
+            out[i, j] = x[i] * gradients[rows[i], column[i] + j]
     return out
 
 

@@ -5,19 +5,18 @@ same requests in groups of a fixed number of rows, cut by absolute counts, so th
 ends never changes what is learnt.
 """
 
-import itertools
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import Table
 from ground.rows import Rows
 from learner import pooling
-from learner.attention import attend, unattend
 from learner.deep import DeepTrainer, make_trainer
 from learner.features import Batch
+from learner.groups import GroupLearner
 from learner.model import Model, bayes_logit
 from learner.pending import Pending
 from stream.records import Example
@@ -42,27 +41,17 @@ class Learnt(NamedTuple):
     late: npt.NDArray[np.bool_]  # (n,)
 
 
-class _Field(NamedTuple):
-    """One feature's k entries of many groups of rows."""
-
-    table: Table
-    row: npt.NDArray[np.int64]  # (k,), ascending
-    slot: npt.NDArray[np.int64]  # (k,), -1 where the id had no row when it was predicted
-    x: npt.NDArray[np.float32]  # (k,)
-    cuts: list[int]  # entries of group g are cuts[g]:cuts[g + 1]
-    column: int  # of the deep part's inputs, where the embedding begins
-    dim: int
-    second: int  # of a sequence: where in a row the second vector begins; of others: -1
-
-
 class Trainer:
     """Moves a model by examples in order.
 
     Args:
         model: made with learning=True.
+        beside: learn the deep part in a thread of its own, one chunk behind the fast part. What is learnt
+            is the same, bit for bit; `learn` returns it one call later, and who reads the model's deep
+            weights or vectors calls `settle` first.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, beside: bool = False) -> None:
         settings = model.settings
         self.model = model
         self.dense_width = model.deep_width - model.embedding_width
@@ -78,6 +67,8 @@ class Trainer:
             (name for name, spec in model.features.items() if spec.kind == "id"), ""
         )
         self._deep: DeepTrainer | None = None
+        self._thread = ThreadPoolExecutor(1, "deep part") if beside and model.network is not None else None
+        self._running: tuple[GroupLearner, Future[None]] | None = None
 
     def learn(self, examples: Sequence[Example]) -> list[Learnt]:
         """Predict, then learn.
@@ -106,12 +97,26 @@ class Trainer:
             done += self._learn_groups()
         return done
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is being learnt beside."""
+        return self._running is None
+
+    def settle(self) -> list[Learnt]:
+        """Wait for the groups that the deep part is learning; returns them."""
+        if self._running is None:
+            return []
+        (groups, done), self._running = self._running, None
+        done.result()
+        return [self._close(groups)]
+
     def finish(self) -> list[Learnt]:
         """Learn the group that is still filling up, as it is."""
-        if self.pending.n == 0:
-            return []
-        full, self.pending = self.pending, Pending.empty(self.dense_width)
-        return self._learn_all(full, [0, len(full.requests) - 1])
+        done = self.settle()
+        if self.pending.n:
+            full, self.pending = self.pending, Pending.empty(self.dense_width)
+            done += self._learn_all(full, [0, len(full.requests) - 1])
+        return done + self.settle()
 
     def restored(self) -> None:
         """Take note that the model's arrays were replaced from a checkpoint."""
@@ -193,66 +198,39 @@ class Trainer:
 
     def _learn_all(self, full: Pending, cuts: Sequence[int]) -> list[Learnt]:
         """Learn groups: the requests of `full`, cut at the request numbers `cuts` (first 0, last all)."""
+        done = self.settle()
         z = full.z + full.shift
-        if self.model.network is not None:
-            self._learn_deep(full, full.requests[cuts], z)
+        if self.model.network is None:
+            return [*done, self._learnt(full, z)]
+        groups = GroupLearner(self.model, full, full.requests[cuts], z, self._to_be_bettered(full))
+        if self._thread is None:
+            groups.run(self._trainer())
+            return [*done, self._close(groups)]
+        self._running = groups, self._thread.submit(lambda: groups.run(self._trainer()))
+        return done
+
+    def _close(self, groups: GroupLearner) -> Learnt:
+        groups.close()
+        self.quarantined += groups.quarantined
+        self.steps[0] = self._trainer().steps
+        return self._learnt(groups.chunk, groups.z)
+
+    def _learnt(self, full: Pending, z: npt.NDArray[np.float64]) -> Learnt:
         p = 1.0 / (1.0 + np.exp(-z))
         per_row = np.diff(full.requests)
         use_served = ~np.isnan(full.served) & (self.model.settings.score == "served")
-        return [
-            Learnt(
-                requests=full.requests,
-                rows=self.model.memory_keys(full.rows),
-                z=z,
-                p=p,
-                scored=np.where(use_served, full.served, p),
-                y=full.y,
-                s2=full.s2,
-                group=np.repeat(full.group, per_row),
-                time=np.repeat(full.time, per_row),
-                late=np.repeat(full.late, per_row),
-            )
-        ]
-
-    def _learn_deep(self, full: Pending, cuts: npt.NDArray[np.int64], z: npt.NDArray[np.float64]) -> None:
-        """One step of the deep part per group: rows cuts[g] to cuts[g + 1].
-
-        Adds to the logits z (n,), in place, the residuals as they stood before each group's step.
-        """
-        model = self.model
-        fields = [self._entries_of(full, t, cuts) for t in range(len(model.dims))]
-        inputs = np.zeros((full.n, model.deep_width), dtype=np.float32)
-        inputs[:, model.embedding_width :] = full.dense
-        trainer = self._trainer()
-        reference = self._to_be_bettered(full)
-        for g, (first, last) in enumerate(itertools.pairwise(cuts.tolist())):
-            mine = inputs[first:last]
-            for field in fields:
-                i, j = field.cuts[g], field.cuts[g + 1]
-                arena = field.table.rows
-                at = field.row[i:j] - first
-                if field.second >= 0:
-                    attend(at, field.slot[i:j], arena, field.dim, field.second, field.column, mine)
-                else:
-                    pooling.pool(at, field.slot[i:j], field.x[i:j], arena, field.dim, field.column, mine)
-            before = None if reference is None else reference[first:last]
-            step = trainer.step(mine, model.embedding_width, z[first:last], full.y[first:last], before)
-            if step is None:
-                self.quarantined += 1
-                continue
-            gradients, z[first:last] = step
-            for field in fields:
-                i, j = field.cuts[g], field.cuts[g + 1]
-                at = field.row[i:j] - first
-                slot = field.slot[i:j]
-                if field.second >= 0:
-                    by_entry = unattend(
-                        at, slot, field.table.rows, field.dim, field.second, gradients, field.column
-                    )
-                else:
-                    by_entry = pooling.unpool(at, field.x[i:j], gradients, field.column, field.dim)
-                field.table.apply_gradients(slot, by_entry)
-        self.steps[0] = trainer.steps
+        return Learnt(
+            requests=full.requests,
+            rows=self.model.memory_keys(full.rows),
+            z=z,
+            p=p,
+            scored=np.where(use_served, full.served, p),
+            y=full.y,
+            s2=full.s2,
+            group=np.repeat(full.group, per_row),
+            time=np.repeat(full.time, per_row),
+            late=np.repeat(full.late, per_row),
+        )
 
     def _to_be_bettered(self, full: Pending) -> npt.NDArray[np.float64] | None:
         """For self-correction: the logits that were served, or the fast part's own; None without it."""
@@ -260,18 +238,6 @@ class Trainer:
             return None
         served = np.clip(full.served, 1e-9, 1.0 - 1e-9)
         return np.where(np.isnan(served), full.z, np.log(served) - np.log1p(-served)) + full.shift
-
-    def _entries_of(self, full: Pending, t: int, cuts: npt.NDArray[np.int64]) -> "_Field":
-        """Feature t's entries of many rows, found in its table at once: nothing is inserted meanwhile."""
-        model = self.model
-        table = model.tables[t]
-        mine = np.flatnonzero(full.column == t)
-        row = np.searchsorted(full.start, mine, side="right") - 1
-        slot = np.where(full.known[mine], table.find(full.key[mine]), -1)
-        column = sum(model.dims[:t])
-        bounds = np.searchsorted(row, cuts).tolist()
-        second = model.encoder.specs[t].row_dim - model.dims[t] if t in model.encoder.sequences else -1
-        return _Field(table, row, slot, full.x[mine], bounds, column, model.dims[t], second)
 
     def _trainer(self) -> DeepTrainer:
         if self._deep is None:

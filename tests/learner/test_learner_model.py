@@ -139,3 +139,31 @@ def test_shuffled_labels_give_no_auc_on_slates() -> None:
     done = learner.learn(examples) + learner.finish()
     p, y = np.concatenate([g.p for g in done]), np.concatenate([g.y for g in done])
     assert auc(p, y) == pytest.approx(0.5, abs=0.03)
+
+
+def test_deep_part_learning_beside_the_fast_part_changes_nothing() -> None:
+    rng = np.random.default_rng(5)
+    examples = [
+        Example(
+            str(n),
+            1e9 + 40 * n,
+            1e9 + 40 * n,
+            [{"item": int(i), "tags": [int(i) % 7, int(i) % 5]} for i in rng.integers(0, 300, 1 + n % 3)],
+            (rng.random(1 + n % 3) < 0.4).astype(float).tolist(),
+            {"user": int(rng.integers(0, 100))},
+        )
+        for n in range(2500)
+    ]
+    features = {
+        "user": FeatureSpec(ttl_s=7200),
+        "item": FeatureSpec(dim=8),
+        "tags": FeatureSpec(kind="ids", dim=8),
+    }
+    found = []
+    for beside, chunk in ((False, 2500), (False, 300), (True, 300), (True, 77)):
+        learner = Learner(features, LearnerSettings(), beside=beside)
+        learner.meta.epoch = 1
+        done = [g for i in range(0, 2500, chunk) for g in learner.learn(examples[i : i + chunk])]
+        done += learner.settle()
+        found.append((learner.digest(), np.concatenate([g.z for g in done]).tobytes()))
+    assert found[0] == found[1] == found[2] == found[3]
