@@ -178,14 +178,8 @@ class Replay:
         positions = np.arange(self._position, self._position + n, dtype=np.int64)
         self._position += n
         corrected = self.memory.observe(scores.rows, base, y, positions, batch.requests, batch.times)
-        group = np.repeat(np.array([self._group(e) for e in examples], dtype=np.uint64), per_request)
+        group = np.repeat(model.users(batch), per_request)
         self.scored.add(base, corrected, y, group, np.repeat(batch.times, per_request))
-
-    def _group(self, example: Example) -> int:
-        model = self.learner.model
-        ids = [name for name, spec in model.features.items() if spec.kind == "id"]
-        by = model.settings.group_by or (ids[0] if ids else "")
-        return model.encoder.group_key(example, by)
 
     def _fitting(self, examples: Sequence[Example]) -> list[Example]:
         fitting = []

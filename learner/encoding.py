@@ -7,6 +7,53 @@ from ground.mixing import join_keys
 
 
 @njit(cache=True, nogil=True)
+def by_row(first, last, key, x):  # type: ignore[no-untyped-def]
+    """Lay out the entries of F features row by row, in the schema's order.
+
+    Args:
+        first, last: (F, n) int64, feature f's entries of row r are first[f, r]:last[f, r].
+        key, x: (K,) uint64 and (K,) float32, into which they point.
+
+    Returns:
+        The four arrays of a `Rows`.
+    """
+    fields, n = first.shape
+    start = np.zeros(n + 1, dtype=np.int64)
+    for r in range(n):
+        total = start[r]
+        for f in range(fields):
+            total += last[f, r] - first[f, r]
+        start[r + 1] = total
+    out_column = np.empty(start[n], dtype=np.int32)
+    out_key = np.empty(start[n], dtype=np.uint64)
+    out_x = np.empty(start[n], dtype=np.float32)
+    at = 0
+    for r in range(n):
+        for f in range(fields):
+            for e in range(first[f, r], last[f, r]):
+                out_column[at] = f
+                out_key[at] = key[e]
+                out_x[at] = x[e]
+                at += 1
+    return start, out_column, out_key, out_x
+
+
+@njit(cache=True, nogil=True)
+def first_keys(requests, start, column, key, wanted):  # type: ignore[no-untyped-def]
+    """The key of column `wanted` in each request's first row, (R,) uint64; 0 where it has none."""
+    out = np.zeros(len(requests) - 1, dtype=np.uint64)
+    for q in range(len(requests) - 1):
+        r = requests[q]
+        if r == requests[q + 1]:
+            continue
+        for e in range(start[r], start[r + 1]):
+            if column[e] == wanted:
+                out[q] = key[e]
+                break
+    return out
+
+
+@njit(cache=True, nogil=True)
 def add_pairs(start, column, key, x, pair_column, pair_salt):  # type: ignore[no-untyped-def]
     """Append to each row the pairs of its entries.
 

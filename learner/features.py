@@ -5,19 +5,19 @@ the features come the columns of their pairs, whose keys join the keys of both s
 """
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ground.keys import hash_string, key_of
+from ground.keys import hash_string
 from ground.rows import Rows
-from learner.encoding import add_pairs
+from learner.encoding import add_pairs, by_row, first_keys
 from learner.errors import FeatureError
-from stream.records import Features, Value
+from learner.values import read_ids, read_lists, read_numbers, read_sequences
+from stream.records import Features
 
 
 class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,10 +113,10 @@ class Encoder:
         for p, (i, j) in enumerate(self.pairs):
             self._pair_column[i, j] = n + p
             self._pair_salt[p] = hash_string(f"{self.names[i]}\0{self.names[j]}")
-        self._hours = [i for i, spec in enumerate(self.specs) if spec.kind == "hour"]
         self._column = {name: i for i, name in enumerate(self.names)}
         self._number_at = {column: d for d, column in enumerate(self.numbers)}
         self.sequences = {i: self._target_of(i) for i, s in enumerate(self.specs) if s.kind == "sequence"}
+        self._order = [i for i in range(n) if i not in self.sequences] + list(self.sequences)
 
     @property
     def columns(self) -> int:
@@ -135,78 +135,67 @@ class Encoder:
         Raises:
             FeatureError: a value is not of its feature's declared kind.
         """
-        columns: list[int] = []
-        keys: list[int] = []
-        xs: list[float] = []
-        starts: list[int] = [0]
-        offsets: list[int] = [0]
-        numbers = np.zeros((sum(len(r.candidates) for r in requests), len(self.numbers)), np.float32)
-        row = 0
-        for request in requests:
-            shared = self._entries(request.context)
-            if self._hours:
-                self._derive_hours(request, shared)
-            for candidate in request.candidates:
-                own = self._entries(candidate)
-                for column, entries in shared.items():
-                    if column not in own:
-                        own[column] = entries
-                for column, target in self.sequences.items():
-                    _put_target_first(own, column, target)
-                # In the schema's order, so that sums do not depend on how a producer orders its fields.
-                for column in sorted(own):
-                    entry_keys, x, number = own[column]
-                    for key in entry_keys:
-                        columns.append(column)
-                        keys.append(key)
-                        xs.append(x)
-                    if number is not None:
-                        numbers[row, self._number_at[column]] = number
-                starts.append(len(keys))
-                row += 1
-            offsets.append(row)
-        fields = Rows(
-            start=np.array(starts, dtype=np.int64),
-            column=np.array(columns, dtype=np.int32),
-            key=np.array(keys, dtype=np.uint64),
-            x=np.array(xs, dtype=np.float32),
-        )
+        sizes = np.array([len(request.candidates) for request in requests], dtype=np.int64)
+        request_of = np.repeat(np.arange(len(requests)), sizes)  # (n,)
+        candidates = [candidate for request in requests for candidate in request.candidates]
+        n = len(candidates)
+        numbers = np.zeros((n, len(self.numbers)), np.float32)
+        first = np.zeros((len(self.names), n), dtype=np.int64)
+        last = np.zeros((len(self.names), n), dtype=np.int64)
+        key: list[npt.NDArray[np.uint64]] = []
+        x: list[npt.NDArray[np.float32]] = []
+        base = 0
+        for column in self._order:
+            name, spec = self.names[column], self.specs[column]
+            own = [candidate.get(name) for candidate in candidates]
+            source: list[Any] = own
+            row_of = None  # of `source`; None: its rows are the batch's
+            if None in own:
+                shared = self._shared(requests, name, spec.kind)
+                if own.count(None) == n and spec.kind != "sequence":
+                    source, row_of = shared, request_of
+                else:
+                    source = [shared[q] if v is None else v for q, v in zip(request_of, own, strict=True)]
+            if spec.kind == "sequence":
+                target = self.sequences[column]
+                known = first[target] < last[target]
+                of = np.concatenate([*key, np.zeros(1, dtype=np.uint64)])[np.where(known, first[target], -1)]
+                values = read_sequences(name, source, spec.length, of, known)
+            elif spec.kind == "ids":
+                values = read_lists(name, spec.kind, source)
+            elif spec.kind == "number":
+                values, squashed = read_numbers(name, source)
+                numbers[:, self._number_at[column]] = squashed if row_of is None else squashed[row_of]
+            else:
+                values = read_ids(name, spec.kind, source)
+            first[column] = base + (values.start[:-1] if row_of is None else values.start[row_of])
+            last[column] = base + (values.start[1:] if row_of is None else values.start[row_of + 1])
+            key.append(values.key)
+            x.append(values.x)
+            base += len(values.key)
+        fields = Rows(*by_row(first, last, np.concatenate(key), np.concatenate(x)))
         if self.pairs:
             fields = Rows(*add_pairs(*fields, self._pair_column, self._pair_salt))
         times = np.array([r.time for r in requests], dtype=np.float64)
-        return Batch(np.array(offsets, dtype=np.int64), times, fields, numbers)
+        offsets = np.zeros(len(requests) + 1, dtype=np.int64)
+        np.cumsum(sizes, out=offsets[1:])
+        return Batch(offsets, times, fields, numbers)
 
-    def group_key(self, request: Requestlike, feature: str) -> int:
-        """The key of a request's user for per-user metrics; 0 if the request does not say."""
-        value = request.context.get(feature)
-        if value is None and request.candidates:
-            value = request.candidates[0].get(feature)
-        return key_of(value) if isinstance(value, int | str) else 0
+    def users(self, batch: Batch, feature: str) -> npt.NDArray[np.uint64]:
+        """The key of each request's user for per-user metrics, (R,): that of feature `feature`, or 0."""
+        rows = batch.rows
+        column = self._column.get(feature, -1)
+        return first_keys(batch.requests, rows.start, rows.column, rows.key, column)
 
-    def _entries(self, features: Features) -> dict[int, tuple[list[int], float, float | None]]:
-        found: dict[int, tuple[list[int], float, float | None]] = {}
-        for name, value in features.items():
-            column = self._column.get(name)
-            if column is None:
-                continue
-            kind = self.specs[column].kind
-            if kind in ("id", "hour"):
-                if not isinstance(value, int | str) or isinstance(value, bool):
-                    raise _wrong(name, kind, value, "an integer or a string")
-                found[column] = ([key_of(value)], 1.0, None)
-            elif kind in ("ids", "sequence"):
-                if not isinstance(value, list):
-                    raise _wrong(name, kind, value, "a list of integers or strings")
-                if kind == "sequence":
-                    found[column] = ([key_of(v) for v in value[-self.specs[column].length :]], 1.0, None)
-                elif value:
-                    distinct = list(dict.fromkeys([key_of(v) for v in value]))
-                    found[column] = (distinct, 1.0 / math.sqrt(len(distinct)), None)
-            else:
-                if not isinstance(value, int | float) or isinstance(value, bool):
-                    raise _wrong(name, kind, value, "a number")
-                found[column] = ([number_bucket(value)], 1.0, math.asinh(value))
-        return found
+    def _shared(self, requests: Sequence[Requestlike], name: str, kind: str) -> list[Any]:
+        """What each request's context says of a feature, (R,)."""
+        shared: list[Any] = [request.context.get(name) for request in requests]
+        if kind == "hour":
+            shared = [
+                int(request.time // 3600) % 24 if value is None else value
+                for request, value in zip(requests, shared, strict=True)
+            ]
+        return shared
 
     def _target_of(self, column: int) -> int:
         of = self.specs[column].of
@@ -216,36 +205,3 @@ class Encoder:
                 f"feature {self.names[column]}: `of` is {of!r}, which is no declared feature of kind id"
             )
         return target
-
-    def _derive_hours(
-        self, request: Requestlike, shared: dict[int, tuple[list[int], float, float | None]]
-    ) -> None:
-        hour = int(request.time // 3600) % 24
-        for column in self._hours:
-            shared.setdefault(column, ([hour], 1.0, None))
-
-
-def _put_target_first(
-    own: dict[int, tuple[list[int], float, float | None]], column: int, target: int
-) -> None:
-    """Put the id that attends in front of a sequence; without either there is nothing to attend to."""
-    sequence, now = own.pop(column, None), own.get(target)
-    if sequence is not None and now is not None and sequence[0]:
-        own[column] = (now[0] + sequence[0], 1.0, None)
-
-
-def number_bucket(value: float) -> int:
-    """The bucket of a number, as a key: four to an octave, so that it fits any unit; whole numbers
-    to 8 each have their own."""
-    if value == 0:
-        return 0
-    mantissa, exponent = math.frexp(abs(value))  # mantissa in [0.5, 1)
-    bucket = (exponent + 2048) * 4 + int((mantissa - 0.5) * 8) + 1
-    return key_of(bucket if value > 0 else -bucket)
-
-
-def _wrong(name: str, kind: str, value: Value, expected: str) -> FeatureError:
-    return FeatureError(
-        f"feature {name} (kind {kind}) has the value {str(value)[:80]!r} of type "
-        f"{type(value).__name__}; expected {expected}"
-    )

@@ -65,6 +65,9 @@ class Model:
         ttls = [int(spec.ttl_s) for spec in features.values() if spec.ttl_s]
         self.tick_s = max(min(ttls) // TICKS_PER_TTL, 1) if ttls else 0
         self._learning = learning
+        self._group_by = settings.group_by or next(
+            (name for name, spec in self.features.items() if spec.kind == "id"), ""
+        )
         self.table_names = [*self.encoder.names, *([PAIRS] if self.encoder.pairs else [])]
         fields = len(self.encoder.names)
         # Count columns, behind the pairs, have no table: they point past the last.
@@ -106,6 +109,10 @@ class Model:
     def memory_tau(self) -> npt.NDArray[np.float64]:
         """The prior variance of each memory column, (memory_columns,), as learnt by the fast part."""
         return self.fast.memory_tau(self.encoder.columns)
+
+    def users(self, batch: Batch) -> npt.NDArray[np.uint64]:
+        """Whom each request is from, for per-user metrics: the keys of `group_by`'s feature, (R,)."""
+        return self.encoder.users(batch, self._group_by)
 
     def table_rows(self) -> dict[str, int]:
         """How many rows each table has."""

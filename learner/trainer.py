@@ -52,7 +52,6 @@ class Trainer:
     """
 
     def __init__(self, model: Model, *, beside: bool = False) -> None:
-        settings = model.settings
         self.model = model
         self.dense_width = model.deep_width - model.embedding_width
         self.pending = Pending.empty(self.dense_width)
@@ -63,9 +62,6 @@ class Trainer:
         # Tables see event time that never runs back, so that what a sweep reclaims can never be asked
         # for again by a straggler: when the sweep comes by must not matter.
         self.clock = 0.0
-        self._group_by = settings.group_by or next(
-            (name for name, spec in model.features.items() if spec.kind == "id"), ""
-        )
         self._deep: DeepTrainer | None = None
         self._thread = ThreadPoolExecutor(1, "deep part") if beside and model.network is not None else None
         self._running: tuple[GroupLearner, Future[None]] | None = None
@@ -161,7 +157,6 @@ class Trainer:
         entries = memory.column < model.encoder.columns
         known[entries] = gathered.place >= 0
         served = [p for e in examples for p in (e.served.base if e.served else [np.nan] * len(e.labels))]
-        encoder = model.encoder
         self.pending = self.pending.joined(
             Pending(
                 requests=batch.requests,
@@ -176,7 +171,7 @@ class Trainer:
                 shift=shift,
                 y=y,
                 served=np.array(served, dtype=np.float64),
-                group=np.array([encoder.group_key(e, self._group_by) for e in examples], dtype=np.uint64),
+                group=model.users(batch),
                 time=batch.times,
                 late=np.array([e.late for e in examples], dtype=np.bool_),
             )

@@ -89,9 +89,6 @@ class Replica:
         self._memory_settings = memory_settings
         self._model = Model(features, learner_settings)
         self._memory = self._new_memory()
-        self._group_by = learner_settings.group_by or next(
-            (name for name, spec in features.items() if spec.kind == "id"), ""
-        )
         self._decoder = Decoder(Example)
         # Guards model and memory. Requests take it in the event loop, so nobody holds it for long.
         self._lock = threading.Lock()
@@ -377,8 +374,7 @@ class Replica:
             corrected = self._memory.observe(scores.rows, base, y, position, batch.requests, batch.times)
             self._observed += len(seen)
             self._memory_ingest_ms = max(self._memory_ingest_ms, seen[-1].record.ingest_ms)
-        users = [self._model.encoder.group_key(s.example, self._group_by) for s in seen]
-        group = np.repeat(np.array(users, dtype=np.uint64), per_request)
+        group = np.repeat(self._model.users(batch), per_request)
         # what is observed again after the base was rebuilt has been measured already
         fresh = np.repeat([s.record.offset >= self._measured[partition] for s in seen], per_request)
         with self._metrics_lock:

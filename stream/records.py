@@ -23,6 +23,7 @@ FEATURES_MAX = 256
 VALUES_MAX = 1_024  # of one list feature
 TEXT_MAX = 1_024  # characters of one string id
 REQUEST_ID_MAX = 128
+_ID_MIN, _ID_END = -(1 << 63), 1 << 64
 TIME_MIN_S = 0.0  # 1970: what is before is a broken clock or a missing unit
 TIME_MAX_S = 4_102_444_800.0  # 2100: what is after is most often milliseconds
 
@@ -274,11 +275,13 @@ def check_features(where: str, features: Features) -> None:
     if len(features) > FEATURES_MAX:
         raise RecordError(f"{where} has {len(features)} features, more than {FEATURES_MAX}")
     for name, value in features.items():
-        if isinstance(value, str):
+        # Every value of a stream comes by here, most of them integers.
+        if isinstance(value, int):
+            if not _ID_MIN <= value < _ID_END:
+                raise _beyond(where, name, value)
+        elif isinstance(value, str):
             if len(value) > TEXT_MAX:
                 raise RecordError(f"{where}.{name} has {len(value)} characters, more than {TEXT_MAX}")
-        elif isinstance(value, int):
-            _check_id(where, name, value)
         elif isinstance(value, float):
             if not math.isfinite(value):
                 raise RecordError(f"{where}.{name} is {value}; expected a finite number")
@@ -287,14 +290,14 @@ def check_features(where: str, features: Features) -> None:
                 raise RecordError(f"{where}.{name} has {len(value)} values, more than {VALUES_MAX}")
             for item in value:
                 if isinstance(item, int):
-                    _check_id(where, name, item)
+                    if not _ID_MIN <= item < _ID_END:
+                        raise _beyond(where, name, item)
                 elif len(item) > TEXT_MAX:
                     raise RecordError(f"{where}.{name} holds an id of more than {TEXT_MAX} characters")
 
 
-def _check_id(where: str, name: str, value: int) -> None:
-    if not -(1 << 63) <= value < (1 << 64):
-        raise RecordError(f"{where}.{name} is {value}; an integer id must fit in 64 bits")
+def _beyond(where: str, name: str, value: Value) -> RecordError:
+    return RecordError(f"{where}.{name} is {value}; an integer id must fit in 64 bits")
 
 
 def _check_time(name: str, seconds: float) -> None:

@@ -4,13 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ground.keys import hash_string
 from learner.deep import make_trainer
 from learner.errors import FeatureError
-from learner.features import Encoder, FeatureSpec, Request, number_bucket
+from learner.features import Encoder, FeatureSpec, Request
 from learner.learner import Learner
 from learner.metrics import auc
 from learner.networks import DCN, Layout
@@ -50,14 +48,6 @@ def test_hour_comes_from_the_time_unless_it_is_given() -> None:
     encoder = Encoder({"hour": FeatureSpec(kind="hour")})
     batch = encoder.encode([Request(7 * 3600.0 + 1, {}, [{}, {"hour": 3}])])
     assert batch.rows.key.tolist() == [7, 3]
-
-
-@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
-def test_number_buckets_keep_the_order_within_a_sign(a: float, b: float) -> None:
-    if a > b >= 0:
-        assert number_bucket(a) >= number_bucket(b)
-    if 0 < 1.3 * b < a:
-        assert number_bucket(a) > number_bucket(b)
 
 
 def test_fast_part_follows_the_formulas() -> None:

@@ -1,0 +1,124 @@
+"""Encoding a batch at once gives what a plain loop over its requests and features gives."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ground.keys import key_of
+from learner.errors import FeatureError
+from learner.features import Encoder, FeatureSpec, Request
+from learner.values import number_buckets
+
+SCHEMA = {
+    "user": FeatureSpec(),
+    "clicked": FeatureSpec(kind="sequence", of="item", length=3),
+    "hour": FeatureSpec(kind="hour"),
+    "item": FeatureSpec(),
+    "tags": FeatureSpec(kind="ids"),
+    "price": FeatureSpec(kind="number"),
+}
+
+ids = st.one_of(st.integers(-(1 << 63), (1 << 64) - 1), st.text(max_size=5))
+numbers = st.one_of(st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False))
+values: dict[str, st.SearchStrategy[Any]] = {
+    "user": ids,
+    "clicked": st.lists(ids, max_size=5),
+    "hour": st.integers(0, 23),
+    "item": ids,
+    "tags": st.lists(ids, max_size=4),
+    "price": numbers,
+    "unheard of": ids,
+}
+features = st.fixed_dictionaries({}, optional=values)
+requests = st.lists(
+    st.builds(Request, st.floats(0, 2e9), features, st.lists(features, min_size=1, max_size=3)),
+    min_size=1,
+    max_size=5,
+)
+
+
+def expected_rows(batch: list[Request]) -> list[list[tuple[int, int, float]]]:
+    """(column, key, x) of each row, features only, one value at a time."""
+    rows = []
+    for request in batch:
+        for candidate in request.candidates:
+            says = {"hour": int(request.time // 3600) % 24, **request.context, **candidate}
+            row = []
+            for column, (name, spec) in enumerate(SCHEMA.items()):
+                value: Any = says.get(name)
+                if value is None:
+                    continue
+                if spec.kind == "sequence":
+                    if value and "item" in says:
+                        keys = [says["item"], *value[-spec.length :]]
+                        row += [(column, key_of(key), 1.0) for key in keys]
+                elif spec.kind == "ids":
+                    distinct = dict.fromkeys(key_of(v) for v in value)
+                    row += [(column, key, 1 / math.sqrt(len(distinct))) for key in distinct]
+                elif spec.kind == "number":
+                    row.append((column, int(number_buckets(np.array([float(value)]))[0]), 1.0))
+                else:
+                    row.append((column, key_of(value), 1.0))
+            rows.append(row)
+    return rows
+
+
+@settings(max_examples=200, deadline=None)
+@given(requests)
+def test_batch_equals_row_by_row(batch: list[Request]) -> None:
+    found = Encoder(SCHEMA, pairs_max=0).encode(batch)
+    rows = found.rows
+    expected = expected_rows(batch)
+    assert rows.n == len(expected)
+    for r, row in enumerate(expected):
+        part = slice(rows.start[r], rows.start[r + 1])
+        assert rows.column[part].tolist() == [column for column, _, _ in row]
+        assert rows.key[part].tolist() == [key for _, key, _ in row]
+        assert rows.x[part] == pytest.approx([x for _, _, x in row])
+    says = [{**request.context, **candidate} for request in batch for candidate in request.candidates]
+    squashed = [math.asinh(s["price"]) if "price" in s else 0.0 for s in says]
+    assert found.numbers[:, 0] == pytest.approx(squashed, rel=1e-6)
+
+
+@settings(deadline=None)
+@given(requests)
+def test_users_are_the_keys_of_the_first_candidates(batch: list[Request]) -> None:
+    encoder = Encoder(SCHEMA)
+    users = encoder.users(encoder.encode(batch), "user").tolist()
+    for request, user in zip(batch, users, strict=True):
+        value = {**request.context, **request.candidates[0]}.get("user")
+        assert user == (0 if value is None else key_of(value))
+
+
+@settings(deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
+def test_number_buckets_keep_the_order_within_a_sign(a: float, b: float) -> None:
+    of_a, of_b = number_buckets(np.array([a, b])).tolist()
+    if a > b >= 0:
+        assert of_a >= of_b
+    if 0 < 1.3 * b < a:
+        assert of_a > of_b
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("user", 1.5, "an integer or a string"),
+        ("user", True, "an integer or a string"),
+        ("user", [1], "an integer or a string"),
+        ("user", 1 << 64, "64 bits"),
+        ("tags", 3, "a list"),
+        ("tags", [1, 2.5], "a list"),
+        ("clicked", "a", "a list"),
+        ("price", "cheap", "a number"),
+        ("price", False, "a number"),
+    ],
+)
+def test_value_of_another_kind_is_refused_by_name(name: str, value: Any, expected: str) -> None:
+    good: dict[str, Any] = {"user": 1, "item": 2}
+    with pytest.raises(FeatureError, match=f"{name}.*{expected}"):
+        Encoder(SCHEMA).encode([Request(0.0, {}, [good, {**good, name: value}])])
