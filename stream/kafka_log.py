@@ -162,6 +162,8 @@ class KafkaLog:
 
     def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
         self._check_open()
+        if not offsets:
+            return
         wanted = {
             TopicPartition(self._name(topic), p): OffsetAndMetadata(offset, "", -1)
             for p, offset in offsets.items()

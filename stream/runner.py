@@ -5,16 +5,17 @@ partitions were taken, which no rerun repeats, is noted in each commit: the jour
 reads along a journal instead of as records happen to arrive, and so arrives at the same state.
 """
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal, Protocol
 
 import msgspec
 
-from stream.errors import LogError
+from stream.errors import LogAwayError, LogError
 from stream.lag import Position
 from stream.log import Log, Outgoing, Record
 from stream.state import Commit, RoleState
@@ -27,6 +28,10 @@ _JOURNAL_NEXT = _RUNNER + b"journal_next"
 SEND_RECORDS_MAX = 1000
 SEND_BYTES_MAX = 8 << 20
 LAG_EVERY_S = 1.0
+AWAY_S_MIN = 0.25  # until a log that is away is tried again; doubled each time
+AWAY_S_MAX = 5.0
+
+_log = logging.getLogger("freshet.runner")
 
 
 class Handler(Protocol):
@@ -95,10 +100,12 @@ class Runner:
         group: str,
         settings: RunnerSettings = RUNNER_DEFAULTS,
         on_progress: Callable[[Progress], None] | None = None,
+        partitions: Collection[int] | None = None,
     ) -> None:
         """Send what an earlier run left unsent, and seek to the state's offsets.
 
         Args:
+            partitions: those to begin with; None: all of the topic.
             group: the name under which the log's lag tools see this role.
             on_progress: called after each commit, and whenever there is nothing to read.
 
@@ -113,14 +120,9 @@ class Runner:
         self._group = group
         self._settings = settings
         self._on_progress = on_progress
-        self._partitions = log.partitions(topic)
-        self._send()
-        self._next = [self._seek(p, first, end) for p, (first, end) in enumerate(log.ends(topic))]
-        # what the log was told may be from before the commit that an earlier run could not send
-        log.commit(
-            group, topic, {p: o for p, o in enumerate(self._next) if state.offset(topic, p) is not None}
-        )
-        self._producers = [self._load_producers(p) for p in range(self._partitions)]
+        self.last_sent: dict[str, int] = {}  # topic -> offset of the last record that was sent there
+        self._next: dict[int, int] = {}  # of the partitions held
+        self._producers: dict[int, dict[str, int]] = {}
         journal_next = state.get(_JOURNAL_NEXT)
         self._journal_next = 0 if journal_next is None else int.from_bytes(journal_next, "big")
         self._commit = state.begin()
@@ -131,10 +133,38 @@ class Runner:
         self._first_uncommitted_s = 0.0
         self._lag_at_s = float("-inf")
         self._taken_ms: dict[int, int] = {}  # partition -> ingest time of the last record taken
+        self._away_s = 0.0  # how long the log was last waited for; 0: it is there
+        self._send()
+        for partition in range(log.partitions(topic)) if partitions is None else partitions:
+            self.take_up(partition)
+
+    @property
+    def held(self) -> set[int]:
+        """The partitions that it reads."""
+        return set(self._next)
+
+    def take_up(self, partition: int) -> None:
+        """Read a partition from now on, from where the state is.
+
+        Raises:
+            LogError: the log has dropped records that this role has yet to read.
+        """
+        first, end = self._log.ends(self._topic)[partition]
+        self._next[partition] = self._seek(partition, first, end)
+        self._producers[partition] = self._load_producers(partition)
+        if self._state.offset(self._topic, partition) is not None:
+            # what the log was told may be from before the commit that an earlier run could not send
+            self._log.commit(self._group, self._topic, {partition: self._next[partition]})
+
+    def let_go(self, partition: int) -> None:
+        """Commit, and read a partition no more."""
+        self.commit()
+        del self._next[partition]
+        del self._producers[partition]
 
     def positions(self) -> dict[int, Position]:
         """Where it is in each partition that it reads. May be called from any thread."""
-        return {p: Position(offset, self._taken_ms.get(p, 0)) for p, offset in enumerate(list(self._next))}
+        return {p: Position(offset, self._taken_ms.get(p, 0)) for p, offset in list(self._next.items())}
 
     def run(self, stop: threading.Event) -> None:
         """Read, handle and commit until `stop` is set; then commit what was taken, send it, and return.
@@ -143,37 +173,57 @@ class Runner:
             FreshetError: whatever stops the role. What was not committed is read again next time.
         """
         while not stop.is_set():
-            took = self.step()
-            wait_s = self._settings.wait_s
-            if self._uncommitted:
-                wait_s = min(wait_s, max(self._due_s() - time.monotonic(), 0.0))
-            if not took and wait_s > 0.0:
-                self._wait(wait_s, stop)
-        self.commit()
+            self.turn(stop)
+        try:
+            self.commit()
+        except LogAwayError as error:
+            # it is committed, and sent at the next start: no reason to keep whoever stops us waiting
+            _log.warning("%s; what is unsent will be sent at the next start", error)
 
-    def step(self) -> int:
-        """Take what each partition has, once, in turn; commit where due. Returns how many were read."""
+    def turn(self, stop: threading.Event) -> None:
+        """One step, which may wait a moment for something to read.
+
+        While the log is away it waits for its return, or for `stop`, and goes on where it was.
+        """
+        wait_s = self._settings.wait_s
+        if self._uncommitted:
+            wait_s = min(wait_s, max(self._due_s() - time.monotonic(), 0.0))
+        try:
+            if self._away_s:
+                self._send()  # what was committed when the log went away
+                _log.warning("the log is back")
+                self._away_s = 0.0
+            self.step(wait_s)
+        except LogAwayError as error:
+            self._away_s = min(max(2.0 * self._away_s, AWAY_S_MIN), AWAY_S_MAX)
+            _log.warning("%s; trying again in %g s", error, self._away_s)
+            stop.wait(self._away_s)
+
+    def step(self, wait_s: float = 0.0) -> int:
+        """Take what each partition has, once, in turn; commit where due. Returns how many were read.
+
+        Where none has anything, waits up to `wait_s` seconds for a record.
+        """
         took = 0
-        for partition in range(self._partitions):
-            records = self._log.read(
-                self._topic,
-                partition,
-                self._next[partition],
-                self._settings.read_max,
-                self._settings.read_bytes_max,
-            )
-            if records:
-                took += len(records)
-                self._take(partition, records)
-            if self._uncommitted and (
-                self._uncommitted >= self._settings.commit_records_max or time.monotonic() >= self._due_s()
-            ):
-                self.commit()
-        if not took:
+        found = self._log.read_any(
+            self._topic, self._next, self._settings.read_max, self._settings.read_bytes_max, wait_s
+        )
+        for partition in sorted(found):
+            took += len(found[partition])
+            self._take(partition, found[partition])
+            self._commit_if_due()
+        if not found:
+            self._commit_if_due()
             self.progress.lag_records = 0
             if self._on_progress is not None:
                 self._on_progress(self.progress)
         return took
+
+    def _commit_if_due(self) -> None:
+        if self._uncommitted and (
+            self._uncommitted >= self._settings.commit_records_max or time.monotonic() >= self._due_s()
+        ):
+            self.commit()
 
     def follow(self, journal: Iterable[Sequence[Taken]], stop: threading.Event | None = None) -> None:
         """Take just what a journal says, in its order, with its commits.
@@ -212,19 +262,13 @@ class Runner:
             self._uncommitted = 0
             self.progress.commits += 1
             self._send()
-            self._log.commit(self._group, self._topic, dict(enumerate(self._next)))
+            self._log.commit(self._group, self._topic, self._next)
             self._measure_lag()
             if self._on_progress is not None:
                 self._on_progress(self.progress)
 
     def _due_s(self) -> float:
         return self._first_uncommitted_s + self._settings.commit_every_s
-
-    def _wait(self, wait_s: float, stop: threading.Event) -> None:
-        if self._partitions == 1:
-            self._log.read(self._topic, 0, self._next[0], 1, 1, wait_s)
-        else:
-            stop.wait(min(wait_s, 0.005))
 
     def _seek(self, partition: int, first: int, end: int) -> int:
         """Where to go on in a partition that holds offsets [first, end)."""
@@ -342,7 +386,8 @@ class Runner:
             self._append(topic, piece)
 
     def _append(self, topic: str, piece: Sequence[tuple[int, Outgoing]]) -> None:
-        self._log.append(topic, [record for _, record in piece])
+        places = self._log.append(topic, [record for _, record in piece])
+        self.last_sent[topic] = places[-1][1]
         self._state.mark_sent([number for number, _ in piece])
         self.progress.sent += len(piece)
 
@@ -351,4 +396,4 @@ class Runner:
         if now_s - self._lag_at_s >= LAG_EVERY_S:
             self._lag_at_s = now_s
             ends = self._log.ends(self._topic)
-            self.progress.lag_records = sum(end - self._next[p] for p, (_, end) in enumerate(ends))
+            self.progress.lag_records = sum(ends[p][1] - offset for p, offset in self._next.items())
