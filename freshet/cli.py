@@ -107,6 +107,7 @@ def _add_demo(commands: Any) -> None:
     parser = _add(
         commands, "demo", _demo, "play a click stream against the whole system and watch it learn",
         "freshet demo\nfreshet demo --seconds 30 --report demo.html\n"
+        "freshet demo --log kafka://localhost:9092\n"
         "freshet demo --data ratings/ --keep demo/",
     )  # fmt: skip
     parser.add_argument(
@@ -122,6 +123,12 @@ def _add_demo(commands: Any) -> None:
         "--keep", metavar="DIR", help="keep config, log and state there (else they are removed)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the simulated world (0)")
+    parser.add_argument(
+        "--log",
+        metavar="URL",
+        default="sqlite:log.db",
+        help="the log, e.g. kafka://HOST:PORT (a SQLite file)",
+    )
 
 
 def _add_roles(commands: Any) -> None:
@@ -168,6 +175,7 @@ def _add_replay(commands: Any) -> None:
         "freshet replay --data clicks.csv --set learner.deep=none --report -   is the deep part worth it?\n"
         "freshet replay --data clicks.csv --freeze-after 50000 --report -      is the error memory?\n"
         "freshet replay --data sqlite:.freshet/log.db --from 2026-01-01 --report r.json\n"
+        "freshet replay --data kafka://localhost:9092 --from offset:1000 --to offset:2000 --report r.json\n"
         "freshet replay --data sqlite:.freshet/log.db --journal .freshet/learn --report r.json",
     )  # fmt: skip
     _add_config(parser, default=None)
@@ -175,9 +183,11 @@ def _add_replay(commands: Any) -> None:
         "--data", metavar="PATH|URL", help="data file or folder, or a log's URL (the config's log)"
     )
     parser.add_argument(
-        "--from", dest="begin", metavar="TIME", help="event time, ISO 8601 or Unix seconds, inclusive"
-    )
-    parser.add_argument("--to", dest="end", metavar="TIME", help="event time, exclusive")
+        "--from", dest="begin", metavar="TIME|offset:N",
+        help="event time, ISO 8601 or Unix seconds, inclusive; of a log also offset:N, or offset:N,N,... "
+        "with one number per partition",
+    )  # fmt: skip
+    parser.add_argument("--to", dest="end", metavar="TIME|offset:N", help="the same, exclusive")
     parser.add_argument("--limit", type=_count, metavar="N", help="stop after so many requests")
     parser.add_argument("--report", metavar="FILE", default="-", help="JSON report; - prints it (-)")
     parser.add_argument("--html", metavar="FILE", help="the report as a page with plots")
@@ -294,6 +304,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         report=Path(arguments.report),
         keep=Path(arguments.keep) if arguments.keep else None,
         seed=arguments.seed,
+        log=arguments.log,
     )
 
 

@@ -7,10 +7,12 @@ memory goes on. So every request is answered four ways, and all four are scored 
 
 import asyncio
 import itertools
+import json
 import math
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,7 @@ from freshet.roles import open_topics
 from freshet.scenes import RatingsScene, Scene, WorldScene
 from freshet.view import ArmRow, Screen, Show, Shown
 from freshet.warmup import warm_up
+from stream.kafka_log import parse_url
 from stream.log import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records import encode
 
@@ -46,7 +49,7 @@ ARM_STYLE: dict[str, Arm] = {
 CONFIG_NAME = "freshet.toml"
 _CONFIG = """\
 # Written by `freshet demo`.
-log = "sqlite:log.db"
+log = {log}
 state = "state"
 
 {sections}
@@ -66,6 +69,7 @@ def run_demo(
     report: Path = Path("freshet-demo-report.html"),
     keep: Path | None = None,
     seed: int = 0,
+    log: str = "sqlite:log.db",
     screen: Screen | None = None,
 ) -> int:
     """Run the demo; returns the exit status.
@@ -77,6 +81,8 @@ def run_demo(
         report: where the HTML report goes.
         keep: keep config, log and state in this folder, which must be empty or new.
         seed: of the simulated world.
+        log: URL of the log; a relative path starts at the demo's folder. A Kafka cluster keeps the demo's
+            topics, under a prefix of their own if the URL has none.
         screen: what to show it on; stdout by default.
 
     Raises:
@@ -90,7 +96,7 @@ def run_demo(
     with _folder(keep) as folder, Stop() as stop:
         try:
             with screen or Screen() as shown, Children(folder / "logs") as children:
-                demo = _Demo(scene, folder, children, shown, stop, seconds)
+                demo = _Demo(scene, folder, children, shown, stop, seconds, own_prefix(log))
                 asyncio.run(demo.run())
         except _StoppedError:
             return stop.status
@@ -104,7 +110,14 @@ class _Demo:
     """One run of the demo: starts the roles, plays, shows."""
 
     def __init__(
-        self, scene: Scene, folder: Path, children: Children, screen: Screen, stop: Stop, seconds: float
+        self,
+        scene: Scene,
+        folder: Path,
+        children: Children,
+        screen: Screen,
+        stop: Stop,
+        seconds: float,
+        log: str,
     ) -> None:
         self.scene = scene
         self.ticks: list[Tick] = []
@@ -117,7 +130,7 @@ class _Demo:
         self._seconds = seconds
         self._show = Show(title=f"Freshet demo: {scene.title}", phase="starting", total_s=seconds)
         self._config = folder / CONFIG_NAME
-        self._config.write_text(_CONFIG.format(sections=scene.config), encoding="utf-8")
+        self._config.write_text(_CONFIG.format(log=json.dumps(log), sections=scene.config), encoding="utf-8")
         self._read = (0.0, 0)  # when the log's end was read last, and what it was
         self._frozen = False
 
@@ -150,7 +163,8 @@ class _Demo:
         if keep is not None:
             say(f"config, log and state  {keep.resolve()}")
             say(f"again   freshet up --config {keep / CONFIG_NAME}")
-            say(f"replay  freshet replay --config {keep / CONFIG_NAME} --data sqlite:{keep / 'log.db'}")
+            config = keep / CONFIG_NAME
+            say(f"replay  freshet replay --config {config} --data {load_config(config).log}")
         else:
             say("next    freshet demo --keep demo/    keeps config, log and state, to go on with freshet up")
 
@@ -303,6 +317,17 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     if used:
         raise ConfigError(f"--keep {keep}: the folder is not empty; name a new one, or remove it")
     yield keep.resolve()
+
+
+def own_prefix(log: str) -> str:
+    """The log's URL, that of a Kafka cluster with a new prefix if it has none: demos do not meet there.
+
+    >>> own_prefix("sqlite:log.db"), own_prefix("kafka://localhost/shop")
+    ('sqlite:log.db', 'kafka://localhost/shop')
+    """
+    if not log.lower().startswith("kafka:") or parse_url(log)[1]:
+        return log
+    return f"{log.rstrip('/')}/demo-{uuid.uuid4().hex[:8]}"
 
 
 def _url(child: Child) -> str:

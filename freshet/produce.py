@@ -15,13 +15,15 @@ import xxhash
 from freshet.config import Config
 from freshet.errors import ProduceError
 from freshet.roles import open_topics
-from stream.errors import RecordError
-from stream.log import EVENTS, Outgoing
+from stream.errors import LogAwayError, RecordError
+from stream.log import EVENTS, Log, Outgoing
 from stream.records import REQUEST_ID_MAX, Action, Decoder, Example, Impression, encode
 from stream.sources import read_examples
 
 BATCH = 1000
 TELL_EVERY_S = 2.0
+AWAY_S_MAX = 60.0  # that a log may be away in the middle
+RETRY_S = 1.0
 
 Event = Impression | Action
 
@@ -56,8 +58,8 @@ def produce(
     try:
         size = BATCH if rate is None else max(1, min(BATCH, int(rate / 20)))
         while batch := list(islice(source, size)):
-            log.append(
-                EVENTS,
+            _append(
+                log,
                 [
                     Outgoing(key=event.request_id.encode(), value=encode(event), producer=name, seq=sent + i)
                     for i, event in enumerate(batch)
@@ -77,6 +79,20 @@ def produce(
     seconds = max(time.monotonic() - began, 1e-9)
     print(f"sent {sent:,} events to {config.log} in {seconds:.1f} s, as producer {name!r}", file=sys.stderr)
     return sent
+
+
+def _append(log: Log, records: list[Outgoing]) -> None:
+    """Append, again and again while the log is away; what arrives twice is recognised by its number."""
+    give_up_at = time.monotonic() + AWAY_S_MAX
+    while True:
+        try:
+            log.append(EVENTS, records)
+            return
+        except LogAwayError as error:
+            if time.monotonic() > give_up_at:
+                raise
+            print(f"waiting: {error}", file=sys.stderr, flush=True)
+            time.sleep(RETRY_S)
 
 
 def producer_name(file: Path) -> str:

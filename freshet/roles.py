@@ -4,10 +4,12 @@ Roles share nothing but the log. Each prints `ROLE: ready` once it is at work, r
 set, and then commits what it has taken and returns.
 """
 
+import contextlib
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from freshet.errors import ConfigError
 from freshet.process import Voice
 from freshet.role_metrics import RoleMetrics
 from freshet.warmup import warm_up
+from stream.errors import LogAwayError
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log, open_log
 from stream.runner import Progress, Runner
 from stream.state import RoleState
@@ -24,6 +27,38 @@ from stream.state import RoleState
 SAY_EVERY_S = 10.0
 RETENTION_EVERY_S = 60.0
 READY_S_MAX = 600.0  # a replica that has a long log of updates to read
+AWAY_S_MIN = 0.25  # until a log that is away is tried again; doubled each time
+AWAY_S_MAX = 5.0
+
+Run = Callable[[Config, threading.Event], None]
+
+
+def _role(name: str) -> Callable[[Run], Run]:
+    """A role says what lower floors log, and begins anew while the log is away at its start."""
+
+    def decorate(run: Run) -> Run:
+        @functools.wraps(run)
+        def patient(config: Config, stop: threading.Event) -> None:
+            voice = Voice(name)
+            with _forwarding(voice):
+                wait_for_log(lambda: run(config, stop), stop, voice)
+
+        return patient
+
+    return decorate
+
+
+def wait_for_log(action: Callable[[], None], stop: threading.Event, voice: Voice) -> None:
+    """Do `action`, again and again while the log is away, until it has succeeded or `stop` is set."""
+    pause_s = AWAY_S_MIN
+    while not stop.is_set():
+        try:
+            return action()
+        except LogAwayError as error:
+            voice.log("waiting for the log", level="warning", error=str(error), again_s=pause_s)
+            stop.wait(pause_s)
+            pause_s = min(2.0 * pause_s, AWAY_S_MAX)
+    return None
 
 
 def open_topics(config: Config) -> Log:
@@ -44,6 +79,7 @@ def open_topics(config: Config) -> Log:
     return log
 
 
+@_role("join")
 def run_join(config: Config, stop: threading.Event) -> None:
     """Events in, examples out, until `stop` is set.
 
@@ -78,6 +114,7 @@ def run_join(config: Config, stop: threading.Event) -> None:
         log.close()
 
 
+@_role("learn")
 def run_learn(config: Config, stop: threading.Event) -> None:
     """Examples in, updates of the model out, until `stop` is set.
 
@@ -108,6 +145,7 @@ def run_learn(config: Config, stop: threading.Event) -> None:
         log.close()
 
 
+@_role("serve")
 def run_serve(config: Config, stop: threading.Event) -> None:
     """Answer requests from a live copy of the model, until `stop` is set.
 
@@ -120,9 +158,6 @@ def run_serve(config: Config, stop: threading.Event) -> None:
     from serving.server import serve
 
     voice = Voice("serve")
-    logger = logging.getLogger("freshet")
-    handler = _Forward(voice)
-    logger.addHandler(handler)
     log = open_topics(config)
     watching: list[threading.Thread] = []
     try:
@@ -158,10 +193,9 @@ def run_serve(config: Config, stop: threading.Event) -> None:
         voice.log("stopped")
     finally:
         log.close()
-        logger.removeHandler(handler)
 
 
-RUN: dict[str, Callable[[Config, threading.Event], None]] = {
+RUN: dict[str, Run] = {
     "join": run_join,
     "learn": run_learn,
     "serve": run_serve,
@@ -208,6 +242,17 @@ class _Told:
             **self._figures(),
         }
         self._voice.log(event, "info", **told)
+
+
+@contextlib.contextmanager
+def _forwarding(voice: Voice) -> Iterator[None]:
+    logger = logging.getLogger("freshet")
+    handler = _Forward(voice)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 class _Forward(logging.Handler):

@@ -24,14 +24,15 @@ from stream.sources import DataSettings, count_examples, detect_format, read_exa
 from stream.state import RoleState
 
 _SQLITE = b"SQLite format 3\0"
+_OFFSET = "offset:"
 
 
 class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be replayed, and how; as on the command line."""
 
     data: str | None = None  # a file, a folder, or a log's URL; None: the config's log
-    begin: str | None = None  # event time, inclusive
-    end: str | None = None  # event time, exclusive
+    begin: str | None = None  # event time, or offset:N[,N...], inclusive
+    end: str | None = None  # event time, or offset:N[,N...], exclusive
     limit: int | None = None  # requests
     shuffle_labels: int | None = None  # seed
     freeze_after: int | None = None  # requests
@@ -95,6 +96,8 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
     if options.data is not None and not is_log(options.data):
         if options.journal is not None:
             raise ReplayError("--journal follows a log: give its URL as --data, or leave --data out")
+        if any(text is not None and text.startswith(_OFFSET) for text in (options.begin, options.end)):
+            raise ReplayError("a file has no offsets: give --from and --to as event times")
         path = Path(options.data)
         total = count_examples(path, config.data)
 
@@ -109,7 +112,7 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
     try:
         if options.journal is not None:
             return _follow(log, config, options)
-        ends = log.ends(EXAMPLES)
+        ends = _range(log.ends(EXAMPLES), options)
 
         def play_log(tape: Tape) -> Iterator[Example]:
             parts = [_read(log, tape, p, first, end) for p, (first, end) in enumerate(ends)]
@@ -119,7 +122,7 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
                 merged = heapq.merge(*parts, key=lambda example: example.decided)
             return _cut(merged, between, options.limit)
 
-        total = sum(end - first for first, end in ends)
+        total = sum(max(end - first, 0) for first, end in ends)
         return Tape(play_log, _least(total, options.limit), strict=False, close=log.close)
     except BaseException:
         log.close()
@@ -230,10 +233,46 @@ def _read(
             yield example
 
 
+def _range(ends: list[tuple[int, int]], options: ReplayOptions) -> list[tuple[int, int]]:
+    """What of each partition, which holds [first, end), is to be read."""
+    begins = _offsets("--from", options.begin, len(ends))
+    stops = _offsets("--to", options.end, len(ends))
+    for partition, ((first, end), begin) in enumerate(zip(ends, begins or [], strict=False)):
+        if not first <= begin <= end:
+            raise ReplayError(
+                f"--from: partition {partition} holds offsets {first} to {end - 1}, and {begin} is not among "
+                "them; only what the log still holds can be replayed (retain_s, retain_bytes)"
+            )
+    return [
+        (begins[p] if begins else first, min(end, stops[p]) if stops else end)
+        for p, (first, end) in enumerate(ends)
+    ]
+
+
+def _offsets(name: str, text: str | None, partitions: int) -> list[int] | None:
+    """The offsets that an option names, one per partition; None: it names none."""
+    if text is None or not text.startswith(_OFFSET):
+        return None
+    try:
+        found = [int(part) for part in text.removeprefix(_OFFSET).split(",")]
+    except ValueError:
+        found = []
+    if len(found) != partitions or any(offset < 0 for offset in found):
+        raise ReplayError(
+            f"{name} {text}: expected {_OFFSET}N, or {_OFFSET}N,N,... with one number per partition, of "
+            f"which there are {partitions}"
+        )
+    return found
+
+
 def _between(options: ReplayOptions) -> tuple[float, float]:
+    begin, end = (
+        None if text is not None and text.startswith(_OFFSET) else text
+        for text in (options.begin, options.end)
+    )
     return (
-        float("-inf") if options.begin is None else _time("--from", options.begin),
-        float("inf") if options.end is None else _time("--to", options.end),
+        float("-inf") if begin is None else _time("--from", begin),
+        float("inf") if end is None else _time("--to", end),
     )
 
 

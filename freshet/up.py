@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from freshet.children import Children
 from freshet.config import Config
 from freshet.process import Voice
-from freshet.roles import open_topics
+from freshet.roles import open_topics, wait_for_log
 from freshet.warmup import warm_up
 
 ROLES = ("join", "learn", "serve")
@@ -22,7 +22,8 @@ def run_up(config: Config, config_file: str, overrides: Sequence[str], stop: thr
     """
     voice = Voice("up")
     warm_up()
-    open_topics(config).close()
+    # made here, once: roles that start together would all try to
+    wait_for_log(lambda: open_topics(config).close(), stop, voice)
     settings = [part for override in overrides for part in ("--set", override)]
     with Children() as children:
         for role in ROLES:

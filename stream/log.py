@@ -65,7 +65,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     user: str = ""
     password_file: str = ""  # empty: FRESHET_KAFKA_PASSWORD
     replication: int = -1  # of topics that are made; -1: as the brokers are set up
-    away_after_s: float = 5.0  # of trying, after which the cluster counts as away
+    away_after_s: float = 3.0  # of trying, after which the cluster counts as away
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.away_after_s <= 600.0:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from freshet.config import Config, load_config
-from freshet.errors import ProduceError
+from freshet.errors import ProduceError, ReplayError
 from freshet.inspect import read_state
 from freshet.produce import produce
 from freshet.replay import replay
@@ -27,7 +27,7 @@ from stream.log import EVENTS, EXAMPLES
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 90.0
 CONFIG = """
-log = "sqlite:run/log.db"
+log = "LOG"
 state = "run"
 [stream]
 partitions = 2
@@ -40,9 +40,19 @@ publish_every_s = 0.1
 """
 
 
+BOTH_LOGS = pytest.mark.parametrize(
+    "config", ["sqlite", pytest.param("kafka", marks=pytest.mark.process)], indirect=True
+)
+
+
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
-    (tmp_path / "freshet.toml").write_text(CONFIG)
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
+    """A config on the embedded log, or where a test asks for it on Kafka."""
+    log = "sqlite:run/log.db"
+    if getattr(request, "param", "sqlite") == "kafka":
+        broker, prefix = (request.getfixturevalue(name) for name in ("kafka_broker", "kafka_prefix"))
+        log = f"kafka://{broker}/{prefix}"
+    (tmp_path / "freshet.toml").write_text(CONFIG.replace("LOG", log))
     return load_config(tmp_path / "freshet.toml")
 
 
@@ -132,6 +142,7 @@ def run_until(
     assert not failed, failed
 
 
+@BOTH_LOGS
 def test_events_become_a_model_that_replay_reaches_bit_for_bit(config: Config, tmp_path: Path) -> None:
     file = write_clicks(tmp_path)
     assert produce(config, file) == 600
@@ -166,6 +177,33 @@ def test_sending_a_file_again_changes_nothing(config: Config, tmp_path: Path) ->
     assert read_state(join)["joined"]["examples"] == 100
 
 
+@BOTH_LOGS
+def test_replay_takes_a_range_of_a_log_by_offset_or_by_time(config: Config, tmp_path: Path) -> None:
+    produce(config, write_clicks(tmp_path, 300))
+    run_until(run_join, config, lambda: ends(config, EXAMPLES) == 300)
+    log = open_topics(config)
+    half = [end // 2 for _, end in log.ends(EXAMPLES)]
+    log.close()
+    at = f"offset:{half[0]},{half[1]}"
+
+    def replayed(begin: str | None, end: str | None) -> dict[str, Any]:
+        return replay(config, ReplayOptions(data=config.log, begin=begin, end=end))
+
+    whole, first, last = replayed(None, None), replayed(None, at), replayed(at, None)
+    assert (whole["events"], first["events"], last["events"]) == (300, sum(half), 300 - sum(half))
+    assert len({report["data_hash"] for report in (whole, first, last)}) == 3
+    assert replayed("offset:0,0", "offset:300,300")["state_hash"] == whole["state_hash"]
+    assert replayed("1700000100", "1700000150")["events"] == 50
+    for begin, message in (
+        ("offset:1", "one number per partition, of which there are 2"),
+        ("offset:a,b", "one number per partition"),
+        ("offset:0,9999", "partition 1 holds offsets 0 to"),
+        ("yesterday", "--from"),
+    ):
+        with pytest.raises(ReplayError, match=message):
+            replayed(begin, None)
+
+
 def test_two_files_with_the_same_line_numbers_are_both_learnt(config: Config, tmp_path: Path) -> None:
     file = write_clicks(tmp_path, 50)
     other = tmp_path / "more.csv"
@@ -192,6 +230,7 @@ def test_produce_sends_events_as_they_are(config: Config, tmp_path: Path) -> Non
 
 
 @pytest.mark.process
+@BOTH_LOGS
 def test_joiner_stops_cleanly_on_sigterm_and_by_itself_when_its_parent_is_gone(
     config: Config, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -219,6 +258,7 @@ def test_second_process_on_one_state_is_told_who_has_it(
 
 
 @pytest.mark.process
+@BOTH_LOGS
 def test_up_serves_learns_restarts_what_dies_and_leaves_nothing(
     config: Config, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -273,9 +313,8 @@ def test_up_that_is_killed_leaves_nothing_running(
 def test_up_ends_when_a_role_cannot_run(
     start: Callable[..., subprocess.Popen[str]], config: Config, tmp_path: Path
 ) -> None:
-    (tmp_path / "freshet.toml").write_text(
-        CONFIG.replace("port = 0", 'port = 0\nhost = "no.such.host.invalid"')
-    )
+    file = tmp_path / "freshet.toml"
+    file.write_text(file.read_text().replace("port = 0", 'port = 0\nhost = "no.such.host.invalid"'))
     up = start("up", "--config", "freshet.toml")
     assert up.wait(WAIT_S) == 2
     told = (tmp_path / "up.err").read_text()
