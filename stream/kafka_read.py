@@ -23,6 +23,7 @@ from stream.log import Record
 FETCH_BYTES_MAX = 16 << 20
 PARTITION_BYTES_MAX = 1 << 20
 WAIT_S_MAX = 0.5  # that one fetch waits at the broker; a longer wait is several
+BEHIND_END_S = 0.02  # how often a read that waits behind a partition's end looks again
 SHARED_WAIT_S = 0.02  # when several nodes are asked
 FETCH_VERSION_MAX = 12
 
@@ -92,12 +93,17 @@ class TopicReader:
                         {p: found[p][-1].offset + 1 if p in found else o for p, o in offsets.items()}
                     )
                     return found
-                left_s = max(deadline - time.monotonic(), 0.0)
-                self._fetch(offsets, min(left_s, WAIT_S_MAX))
+                began = time.monotonic()
+                left_s = max(deadline - began, 0.0)
+                if offsets:
+                    self._fetch(offsets, min(left_s, WAIT_S_MAX))
                 if any(self._has(p, offset) for p, offset in offsets.items()):
                     continue
-                if time.monotonic() >= deadline:
+                now = time.monotonic()
+                if now >= deadline:
                     return {}
+                # an offset behind the end is answered at once, whatever the fetch was to wait
+                time.sleep(max(min(deadline, began + BEHIND_END_S) - now, 0.0))
 
     def _has(self, partition: int, offset: int) -> bool:
         ahead = self._ahead.get(partition)
