@@ -306,7 +306,7 @@ class TableSnapshot:
         try:
             return _decode_page(unseal(value)), len(value)
         except (ValueError, msgspec.DecodeError) as error:
-            raise self._wrong(f"{what} is damaged: {error}") from None
+            raise self._wrong(f"{what} cannot be read: {error}") from None
 
     def _apply(self, piece: Piece) -> None:
         try:
@@ -343,7 +343,7 @@ def read_meta(data: bytes, where: str) -> Meta:
             )
         return _decode_meta(body)
     except (ValueError, KeyError, msgspec.DecodeError) as error:
-        raise SnapshotError(f"{where}: the entry that describes the snapshot is damaged: {error}") from None
+        raise SnapshotError(f"{where}: its description cannot be read: {error}") from None
 
 
 def _encode(value: msgspec.Struct) -> bytes:

@@ -22,5 +22,5 @@ def unseal(data: bytes) -> memoryview:
     """
     body = memoryview(data)[_SEAL_BYTES:]
     if len(data) < _SEAL_BYTES or xxhash.xxh3_64_intdigest(body).to_bytes(8, "little") != data[:_SEAL_BYTES]:
-        raise ValueError("its checksum does not fit its bytes")
+        raise ValueError("it is damaged: its checksum does not fit its bytes")
     return body

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from embeddings.delta import Changes
+from embeddings.snapshot import TableSnapshot
 from ground import FreshetError
 from learner.features import FeatureSpec
 from learner.metrics import Metrics
@@ -22,8 +24,9 @@ from learner.model import Model
 from learner.pending import Pending
 from learner.settings import LearnerSettings
 from learner.trainer import Learnt, Trainer
-from learner.updates import Changes, Update, cut, encode_update
+from learner.updates import Update, cut, encode_update
 from stream.bad_share import BadShare
+from stream.errors import StateError
 from stream.log import DEAD_LETTERS, SNAPSHOTS, UPDATES, Outgoing, Record
 from stream.records import DeadLetter, Decoder, Example, encode
 from stream.state import Commit, RoleState
@@ -33,11 +36,7 @@ _METRICS = b"learner/metrics"
 _PENDING = b"learner/pending"
 _BAD_SHARE = b"learner/bad_share"
 _ARRAY = b"array/"
-_ROW = b"row/"
-_FILTER = b"filter/"
-
-LOAD_ROWS = 50_000
-"""Rows put into a table at once when a checkpoint is loaded."""
+_TABLE = b"table/"
 
 EXPIRE_SLOTS = 2_000
 """Slots of each table that a flush looks through for expired rows."""
@@ -72,7 +71,7 @@ class Learner:
         beside: let the deep part learn in a thread of its own, see `Trainer`.
 
     Raises:
-        StateError: the state is damaged or does not fit.
+        StateError, SnapshotError: the state is damaged or does not fit.
     """
 
     def __init__(
@@ -90,6 +89,11 @@ class Learner:
         self.meta = Meta(epoch=time.time_ns() // 1_000_000)
         self.dead_letters = 0
         self._decode = Decoder(Example).decode
+        where = "" if state is None else f"state {state.path}"
+        self._snapshots = [
+            TableSnapshot(table, _TABLE + name.encode() + b"/", where)
+            for name, table in zip(self.model.table_names, self.model.tables, strict=True)
+        ]
         self._share = self._bad_share(b"")
         if state is not None:
             self._load(state)
@@ -268,41 +272,24 @@ class Learner:
     def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         return {**self.model.arrays(), "moments": self.trainer.moments, "steps": self.trainer.steps}
 
-    def _flush_table(self, t: int, commit: Commit) -> Changes:
+    def _flush_table(self, t: int, commit: Commit) -> tuple[str, Changes]:
         table = self.model.tables[t]
         table.expire(int(self.trainer.clock), EXPIRE_SLOTS)
-        delta = table.drain_delta()
-        prefix = _ROW + bytes([t])
-        for key in delta.deleted.tolist():
-            commit.delete(prefix + key.to_bytes(8, "little"))
-        rows, _ = table.export(delta.touched)
-        keys = delta.touched.tobytes()
-        data = rows.tobytes()
-        width = table.width * 4
-        commit.put_many(
-            [prefix + keys[i : i + 8] for i in range(0, len(keys), 8)],
-            [data[i : i + width] for i in range(0, len(data), width)],
-        )
-        numbers, words = table.filter.drain()
-        for number, line in zip(numbers.tolist(), words, strict=True):
-            commit.put(_FILTER + bytes([t]) + number.to_bytes(4, "little"), line.tobytes())
-        name = self.model.table_names[t]
-        served = np.concatenate([rows[:, part] for part in table.serving_slices], axis=1)
-        return Changes(name, delta.deleted, delta.touched, served)
+        return self.model.table_names[t], self._snapshots[t].save(commit).served(table)
 
-    def _all_rows(self) -> list[Changes]:
+    def _all_rows(self) -> list[tuple[str, Changes]]:
         everything = []
         for name, table in zip(self.model.table_names, self.model.tables, strict=True):
             keys, _ = table.items(int(self.trainer.clock))
             rows, _ = table.export_serving(keys)
-            everything.append(Changes(name, np.zeros(0, dtype=np.uint64), keys, rows))
+            everything.append((name, Changes.of(table, keys=keys, rows=rows)))
         return everything
 
     def _emit(
         self,
         topic: str,
         producer: str,
-        changes: Sequence[Changes],
+        changes: Sequence[tuple[str, Changes]],
         arrays: dict[str, bytes],
         commit: Commit,
     ) -> int:
@@ -340,13 +327,12 @@ class Learner:
             data = state.get(_ARRAY + name.encode())
             if data is not None:
                 array[...] = np.frombuffer(data, dtype=array.dtype).reshape(array.shape)
-        for t, table in enumerate(self.model.tables):
-            self._load_table(state, t)
-            lines = list(state.scan(_FILTER + bytes([t])))
-            if lines:
-                numbers = np.array([int.from_bytes(key[-4:], "little") for key, _ in lines], dtype=np.uint32)
-                words = np.frombuffer(b"".join(line for _, line in lines), dtype=np.uint64)
-                table.filter.restore_lines(numbers, words.reshape(-1, 8))
+        for snapshot in self._snapshots:
+            if not snapshot.restore(state):
+                raise StateError(
+                    f"state {state.path}: it holds no table {snapshot.table.spec.name!r}; if an older "
+                    "Freshet made it use that one, or configure another state folder to begin anew"
+                )
         pending = state.get(_PENDING)
         if pending is not None:
             self.trainer.pending = Pending.decode(pending, self.trainer.dense_width)
@@ -358,23 +344,3 @@ class Learner:
         self.trainer.clock = self.meta.clock
         self.trainer.quarantined = self.meta.quarantined
         self.trainer.restored()
-
-    def _load_table(self, state: RoleState, t: int) -> None:
-        table = self.model.tables[t]
-        keys: list[bytes] = []
-        rows: list[bytes] = []
-
-        def put() -> None:
-            array = np.frombuffer(b"".join(rows), dtype=np.float32).reshape(len(keys), table.width)
-            table.load(np.frombuffer(b"".join(keys), dtype=np.uint64), array)
-            keys.clear()
-            rows.clear()
-
-        for key, row in state.scan(_ROW + bytes([t])):
-            keys.append(key[-8:])
-            rows.append(row)
-            if len(keys) >= LOAD_ROWS:
-                put()
-        if keys:
-            put()
-        table.drain_delta()

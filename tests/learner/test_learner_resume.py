@@ -13,7 +13,7 @@ from learner.follower import Follower
 from learner.learner import Learner
 from learner.model import Model
 from learner.settings import LearnerSettings
-from stream.errors import DeadLetterFloodError
+from stream.errors import DeadLetterFloodError, StateError
 from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing, open_log
 from stream.records import Example, encode
 from stream.runner import Runner, RunnerSettings, read_journal
@@ -212,3 +212,14 @@ def test_candidates_of_one_request_do_not_see_each_other() -> None:
     a = np.concatenate([g.p for g in first.learn([ones]) + first.finish()])[-64:]
     b = np.concatenate([g.p for g in second.learn([zeros]) + second.finish()])[-64:]
     assert np.array_equal(a, b)
+
+
+def test_state_that_has_lost_a_table_is_refused(tmp_path: Path, log: Log) -> None:
+    append(log, make_examples(50))
+    with open_state(tmp_path) as state:
+        step_all(Runner(log, state, Learner(FEATURES, SETTINGS, state), EXAMPLES, "learn"))
+        commit = state.begin()
+        commit.delete(b"table/item/meta")
+        state.commit(commit)
+        with pytest.raises(StateError, match="holds no table 'item'"):
+            Learner(FEATURES, SETTINGS, state)
