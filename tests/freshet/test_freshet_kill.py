@@ -23,7 +23,7 @@ from stream.log import EXAMPLES
 from stream.state import RoleState
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUESTS = 4000
+REQUESTS = 8000
 CONFIG = """
 log = "sqlite:run/log.db"
 state = "run"
@@ -69,7 +69,7 @@ def test_learner_killed_many_times_learns_each_example_once(tmp_path: Path) -> N
         with process.stdout as said:
             assert b"learn: ready" in said.readline()
             if kills < 5:
-                time.sleep(rng.uniform(0.02, 0.25))  # into the middle of a batch, a commit or a send
+                time.sleep(rng.uniform(0.005, 0.1))  # into the middle of a batch, a commit or a send
             else:
                 while _consumed(config) < REQUESTS and time.monotonic() < deadline:
                     time.sleep(0.05)
