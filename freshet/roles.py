@@ -20,7 +20,7 @@ from freshet.process import Voice
 from freshet.role_metrics import RoleMetrics
 from freshet.warmup import warm_up
 from stream.errors import LogAwayError
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log, open_log
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, open_log
 from stream.runner import Progress, Runner
 from stream.state import RoleState
 
@@ -71,7 +71,7 @@ def open_topics(config: Config) -> Log:
     try:
         for topic in (EVENTS, EXAMPLES):
             log.create_topic(topic, config.stream.partitions)
-        for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS):
+        for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
             log.create_topic(topic, 1)
     except BaseException:
         log.close()

@@ -3,6 +3,7 @@
 FreshetError
 ├── LogError                the log cannot be reached, read or written
 │   └── LogAwayError        it does not answer for now; the same call may succeed later
+├── GroupError              a process cannot be a member of its role's group
 ├── RecordError             a record that cannot be used; goes to the dead letters
 ├── ProducerError           events of a program cannot be sent
 │   ├── BufferFullError     too many wait for the log already; this one was not taken
@@ -27,6 +28,10 @@ class LogAwayError(LogError):
     After an append it is not known whether the records are there; those that carry a producer and a
     sequence number may be sent again, since their receiver recognises them.
     """
+
+
+class GroupError(FreshetError):
+    """A process cannot be a member of its role's group."""
 
 
 class RecordError(FreshetError):

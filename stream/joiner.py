@@ -2,16 +2,21 @@
 
 Each partition is on its own: its clock, its pending requests, its sequence numbers (`Pairing` decides
 them). Examples keep the partition of the events they come from.
+
+An output's sequence number is made of the offset of the record that brought it about, and its place
+among that record's outputs. So it depends on the partition's records alone: whoever joins a partition,
+and from whichever state, sends the same outputs under the same numbers, and readers take each once.
 """
 
 from collections.abc import Sequence
 
 import msgspec
 
+from stream.ahead import Ahead
 from stream.bad_share import BadShare
 from stream.errors import RecordError
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
-from stream.pairing import JoinCounts, JoinSettings, Origin, Pairing
+from stream.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, JoinCounts, JoinSettings, Origin, Pairing
 from stream.records import (
     RECORD_BYTES_MAX,
     Action,
@@ -21,6 +26,7 @@ from stream.records import (
     Impression,
     encode,
 )
+from stream.runner import producers_prefix
 from stream.state import Commit, RoleState
 
 __all__ = ["JOIN_DEFAULTS", "JoinCounts", "JoinSettings", "Joiner"]
@@ -28,14 +34,25 @@ __all__ = ["JOIN_DEFAULTS", "JoinCounts", "JoinSettings", "Joiner"]
 JOIN_DEFAULTS = JoinSettings()
 
 _COUNTS = b"join/counts"
+_SENT = b"join/sent/"
+PLACE_BITS = 23  # of a sequence number: a record may end the wait of millions
+MARKS_MAX = 32  # in the reach of a record
+CLEAR_KEYS = 10_000  # deleted per commit
 _REENCODED_FROM_BYTES = RECORD_BYTES_MAX // 16  # below, a record stays within the limit whatever its numbers
 
 
-class _Sent(msgspec.Struct):
-    """Per partition: next sequence numbers, and which of the last records were of no use (one byte each)."""
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """What lies before `offset` has no more influence once the clock is at `clock` plus the reach."""
 
-    example_seq: int = 0
-    letter_seq: int = 0
+    clock: float
+    offset: int
+
+
+class _Sent(msgspec.Struct):
+    """Per partition: marks to take it up from, and which of the last records were of no use."""
+
+    marks: list[Mark] = []
+    counted_from: int = 0  # records before it were counted by another joiner
     useless: bytes = b""
 
 
@@ -46,18 +63,65 @@ class _Partition:
         self.number = number
         self.commit = commit
         self._joiner = joiner
-        self._key = b"join/sent/" + number.to_bytes(4, "big")
+        self._key = _SENT + number.to_bytes(4, "big")
         saved = state.get(self._key)
         self._sent = _Sent() if saved is None else msgspec.msgpack.decode(saved, type=_Sent)
         settings = joiner.settings
-        self.share = BadShare(
+        self._share = BadShare(
             "join", "join", settings.dead_letter_window, settings.dead_letter_share_max, self._sent.useless
         )
-        self.pairing = Pairing(state, number, joiner.settings, joiner.counts, self._emit, self.bury)
+        self._offset = -1  # of the record that is being taken
+        self._examples = self._letters = 0  # that it has brought about
+        self._reach_s = REACH_WINDOWS * settings.window_s
+        self._elsewhere = JoinCounts()
+        self._quiet_until = 0
+        self.pairing = Pairing(state, number, settings, joiner.counts, self._emit, self.bury)
+
+    def begin(self, offset: int) -> None:
+        """The record at `offset` is taken next."""
+        if offset == self._offset:
+            return
+        self._offset = offset
+        self._examples = self._letters = 0
+        counted = offset >= self._sent.counted_from
+        self.pairing.counts = self._joiner.counts if counted else self._elsewhere
+        marks, clock = self._sent.marks, self.pairing.clock
+        if not marks or clock >= marks[-1].clock + self._reach_s / MARKS_MAX:
+            marks.append(Mark(clock, offset))
+            while len(marks) > 1 and marks[1].clock + self._reach_s <= clock:
+                del marks[0]
+
+    def mark(self) -> Mark | None:
+        """The newest mark whose reach is over; None: it has been taken up too recently."""
+        first = self._sent.marks[:1]
+        return first[0] if first and first[0].clock + self._reach_s <= self.pairing.clock else None
+
+    def start(self, mark: Mark) -> None:
+        """Begin, with an empty state, at a mark."""
+        self.pairing.clock = mark.clock
+        self._sent.marks = [mark]
+
+    def keep_quiet(self, until: int) -> None:
+        """Send nothing and count nothing until the record at an offset."""
+        self._quiet_until = until
+        self._sent.counted_from = max(self._sent.counted_from, until)
+
+    def note(self, record: Record, wrong: str) -> None:
+        """Count a record as of use, or with a reason as of none; not again what another joiner counted.
+
+        Raises:
+            DeadLetterFloodError: over the last records the share of useless ones is too large.
+        """
+        if record.offset < self._quiet_until:
+            return
+        if wrong:
+            self._share.bad(record.topic, record.partition, record.offset, wrong)
+        else:
+            self._share.good()
 
     def bury(self, origin: Origin, reason: str) -> None:
         """Emit a dead letter."""
-        self._joiner.counts.dead_letters += 1
+        self.pairing.counts.dead_letters += 1
         letter = DeadLetter(
             reason=reason,
             stage="joiner",
@@ -72,15 +136,16 @@ class _Partition:
             key=f"{self._joiner.topic}/{self.number}".encode(),
             value=encode(letter),
             producer=f"joiner-{self.number}-dead",
-            seq=self._sent.letter_seq,
+            seq=output_seq(self._offset, self._letters),
         )
-        self._sent.letter_seq += 1
-        self.commit.emit(DEAD_LETTERS, outgoing)
+        self._letters += 1
+        if self._offset >= self._quiet_until:
+            self.commit.emit(DEAD_LETTERS, outgoing)
 
     def flush(self) -> None:
         """Write what has changed into the commit."""
         self.pairing.flush(self.commit)
-        self._sent.useless = self.share.encode()
+        self._sent.useless = self._share.encode()
         self.commit.put(self._key, msgspec.msgpack.encode(self._sent))
 
     def _emit(self, example: Example) -> None:
@@ -88,11 +153,28 @@ class _Partition:
             key=example.request_id.encode(),
             value=encode(example),
             partition=self.number,
-            producer=f"joiner-{self.number}",
-            seq=self._sent.example_seq,
+            producer=producer_of(self.number),
+            seq=output_seq(self._offset, self._examples),
         )
-        self._sent.example_seq += 1
-        self.commit.emit(EXAMPLES, outgoing)
+        self._examples += 1
+        if self._offset >= self._quiet_until:
+            self.commit.emit(EXAMPLES, outgoing)
+
+
+def producer_of(partition: int) -> str:
+    """The name under which a partition's examples are sent, whoever joins it."""
+    return f"joiner-{partition}"
+
+
+def output_seq(offset: int, place: int) -> int:
+    """The sequence number of the record at `offset`'s output number `place`."""
+    assert 0 <= place < 1 << PLACE_BITS, "pending_max keeps what one record can bring about below this"
+    return offset << PLACE_BITS | place
+
+
+def offset_of(seq: int) -> int:
+    """The offset of the record that brought about an output, -1 for an output without a number."""
+    return seq >> PLACE_BITS
 
 
 class Joiner:
@@ -107,6 +189,7 @@ class Joiner:
         self._state = state
         self._partitions: dict[int, _Partition] = {}
         self._touched: set[int] = set()
+        self.ahead = Ahead()
         self._decode = Decoder(Impression, Action).decode
 
     def handle(self, records: Sequence[Record], commit: Commit) -> None:
@@ -117,14 +200,15 @@ class Joiner:
         """
         for record in records:
             partition = self._partition(record.partition, commit)
-            origin = Origin(record.offset, record.key, record.value)
+            origin = Origin(record.offset, record.key, record.value, record.ingest_ms)
+            partition.begin(record.offset)
             try:
                 partition.pairing.take(self._decode_event(record), origin)
             except RecordError as error:
                 partition.bury(origin, str(error))
-                partition.share.bad(record.topic, record.partition, record.offset, str(error))
+                partition.note(record, str(error))
             else:
-                partition.share.good()
+                partition.note(record, "")
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit."""
@@ -132,6 +216,49 @@ class Joiner:
             self._partition(number, commit).flush()
         self._touched.clear()
         commit.put(_COUNTS, msgspec.msgpack.encode(self.counts))
+
+    def keep_quiet(self, partition: int, until: int) -> None:
+        """Send and count nothing that a record before offset `until` brings about: it has been sent."""
+        self._partition(partition, self._state.begin()).keep_quiet(until)
+
+    def begin_at(self, partition: int, mark: Mark) -> None:
+        """Forget what the state has of a partition, and set it to begin at a mark.
+
+        A crash in between leaves a partition of which nothing is in the state.
+        """
+        self._partitions.pop(partition, None)
+        number = partition.to_bytes(4, "big")
+        commit = self._state.begin()
+        commit.forget_offset(self.topic, partition)
+        commit.delete(PROGRESS + number)
+        commit.delete(_SENT + number)
+        self._state.commit(commit)
+        self._clear(*(prefix + number + b"/" for prefix in ENTRIES), producers_prefix(self.topic, partition))
+        commit = self._state.begin()
+        started = self._partition(partition, commit)
+        started.start(mark)
+        started.flush()
+        commit.set_offset(self.topic, partition, mark.offset)
+        self._state.commit(commit)
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition in memory; the state keeps it."""
+        self._partitions.pop(partition, None)
+        self._touched.discard(partition)
+
+    def mark(self, partition: int) -> Mark | None:
+        """Where another joiner may begin, to have the present state at the next record."""
+        found = self._partitions.get(partition)
+        return None if found is None else found.mark()
+
+    def _clear(self, *prefixes: bytes) -> None:
+        for prefix in prefixes:
+            keys = [key for key, _ in self._state.scan(prefix)]
+            for first in range(0, len(keys), CLEAR_KEYS):
+                commit = self._state.begin()
+                for key in keys[first : first + CLEAR_KEYS]:
+                    commit.delete(key)
+                self._state.commit(commit)
 
     def clock(self, partition: int) -> float:
         """The event time of a partition in Unix seconds, 0 before its first event."""
@@ -153,9 +280,12 @@ class Joiner:
 
     def _decode_event(self, record: Record) -> Impression | Action:
         event: Impression | Action = self._decode(record.value)
-        ahead_s = event.time - record.ingest_ms / 1000.0
         # ingest time 0: a log that does not say
-        if record.ingest_ms > 0 and ahead_s > self.settings.max_ahead_s:
+        ahead_s = event.time - record.ingest_ms / 1e3 if record.ingest_ms > 0 else 0.0
+        refused = ahead_s > self.settings.max_ahead_s
+        if refused or ahead_s > self.settings.clock_ahead_s:
+            self.ahead.note(record.producer, ahead_s, refused)
+        if refused:
             raise RecordError(
                 f"time is {event.time:.3f}, {ahead_s:,.0f} s ahead of when the log took the record; "
                 f"max_ahead_s = {self.settings.max_ahead_s:g}"

@@ -20,6 +20,7 @@ EXAMPLES = "examples"
 UPDATES = "updates"
 SNAPSHOTS = "snapshots"
 DEAD_LETTERS = "dead_letters"
+ROLES = "roles"
 
 READ_RECORDS_MAX = 1000
 READ_BYTES_MAX = 8 << 20

@@ -1,9 +1,16 @@
 """Impressions meet their actions, in one partition, in event time.
 
-The partition's clock is the newest event time in it. A request is decided when the clock reaches its
-impression's time plus the window (or by its first action, if so configured), and requests that come
-due together are decided in the order of (deadline, request_id). So what is decided depends on the
-partition's records and their order alone.
+The partition's clock is the newest event time in it, as far as the log's own clock allows: an event
+that runs ahead of the moment at which the log took it counts as of about that moment, so that no
+producer's broken clock can end the wait of everybody else's requests. A request is decided when the
+clock reaches its impression's time plus the window (or by its first action, if so configured), and
+requests that come due together are decided in the order of (deadline, request_id). So what is decided
+depends on the partition's records and their order alone.
+
+And on its recent records alone: what a record leaves behind is gone once the clock has moved on by
+`REACH_WINDOWS` windows. A request waits for at most one window and is remembered for two more, and an
+action waits for its impression for at most one. So whoever takes the partition up need only read back
+so far to decide from there on just what would have been decided (`stream.shares`).
 """
 
 import math
@@ -20,7 +27,14 @@ from stream.state import Commit, RoleState
 from stream.timers import Timers
 
 WAITING_MAX = 256  # actions that wait for one impression
+PENDING_MAX = 8_000_000  # undecided requests of a partition: one record may decide them all
 REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
+REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
+
+
+# Where a state has a partition's numbers (+ 4 bytes of partition) and its entries (+ the same and "/").
+PROGRESS = b"join/partition/"
+ENTRIES = (b"join/pending/", b"join/close/", b"join/forget/")
 
 
 class JoinSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +45,7 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     late: Literal["drop", "learn"] = "drop"  # an action after the decision
     negative_rate: float = 1.0  # share of candidates without a click that are kept
     max_ahead_s: float = 300.0  # event time ahead of the log's clock beyond which a record is refused
+    clock_ahead_s: float = 1.0  # event time ahead of it counts as no further ahead than this
     pending_max_memory: int = 50_000  # entries per partition kept in memory; the rest is on disk
     pending_max: int = 5_000_000  # undecided requests per partition, and as many remembered ones
     dead_letter_share_max: float = 0.5
@@ -42,10 +57,10 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError(f"window_s is {self.window_s}; expected over 0, up to 30 days")
         if not 0.0 < self.negative_rate <= 1.0:
             raise ValueError(f"negative_rate is {self.negative_rate}; expected over 0, up to 1")
-        if not self.max_ahead_s >= 0.0:
-            raise ValueError(f"max_ahead_s is {self.max_ahead_s}; expected 0 or more")
-        if self.pending_max_memory < 1 or self.pending_max < 1:
-            raise ValueError("pending_max_memory and pending_max must be 1 or more")
+        if not (self.max_ahead_s >= 0.0 and self.clock_ahead_s >= 0.0):
+            raise ValueError("max_ahead_s and clock_ahead_s must be 0 or more")
+        if self.pending_max_memory < 1 or not 1 <= self.pending_max <= PENDING_MAX:
+            raise ValueError(f"pending_max_memory must be 1 or more, and pending_max 1 to {PENDING_MAX:,}")
         if not 0.0 <= self.dead_letter_share_max <= 1.0 or self.dead_letter_window < 1:
             raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
 
@@ -67,6 +82,7 @@ class JoinCounts(msgspec.Struct):
     early: int = 0  # decided before their time because pending_max was reached
     forgotten_early: int = 0  # decided requests forgotten before their time because pending_max was reached
     dead_letters: int = 0
+    ahead: int = 0  # events further ahead of the log's clock than clock_ahead_s
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -75,6 +91,7 @@ class Origin(msgspec.Struct, frozen=True):
     offset: int
     key: bytes
     value: bytes
+    ingest_ms: int = 0  # when the log took it, Unix ms; 0: unknown
 
 
 class Progress(msgspec.Struct):
@@ -100,19 +117,20 @@ class Pairing:
         """Open partition `partition` as the state has it.
 
         Args:
-            counts: counted into.
+            counts: counted into; `counts` may be replaced at any time.
             emit: takes each example as it is decided.
             bury: takes each record that turned out to be of no use, and why.
         """
         number = partition.to_bytes(4, "big")
-        self._key = b"join/partition/" + number
+        self._key = PROGRESS + number
         saved = state.get(self._key)
         self._progress = Progress() if saved is None else msgspec.msgpack.decode(saved, type=Progress)
-        self._pending = Pending(state, b"join/pending/" + number + b"/", settings.pending_max_memory)
-        self._closing = Timers(state, b"join/close/" + number + b"/")
-        self._forgetting = Timers(state, b"join/forget/" + number + b"/")
+        pending, closing, forgetting = (prefix + number + b"/" for prefix in ENTRIES)
+        self._pending = Pending(state, pending, settings.pending_max_memory)
+        self._closing = Timers(state, closing)
+        self._forgetting = Timers(state, forgetting)
         self._settings = settings
-        self._counts = counts
+        self.counts = counts
         self._emit = emit
         self._bury = bury
         self._decode_action = Decoder(Action).decode
@@ -122,6 +140,10 @@ class Pairing:
     def clock(self) -> float:
         """The partition's event time in Unix seconds."""
         return self._progress.clock
+
+    @clock.setter
+    def clock(self, clock: float) -> None:
+        self._progress.clock = clock
 
     @property
     def undecided(self) -> int:
@@ -134,9 +156,13 @@ class Pairing:
         Raises:
             RecordError: it is of no use.
         """
-        self._advance(event.time)
+        time = event.time
+        if origin.ingest_ms > 0:
+            time = min(time, origin.ingest_ms / 1e3 + self._settings.clock_ahead_s)
+            self.counts.ahead += time < event.time
+        self._advance(time)
         if isinstance(event, Impression):
-            self._take_impression(event)
+            self._take_impression(event, time)
         else:
             self._take_action(event, origin)
 
@@ -156,7 +182,7 @@ class Pairing:
         for deadline, request_id in self._forgetting.due(time):
             self._forget(request_id, deadline)
 
-    def _take_impression(self, impression: Impression) -> None:
+    def _take_impression(self, impression: Impression, time: float) -> None:
         request_id = impression.request_id
         entry = self._pending.get(request_id)
         waiting: list[Waiting] = []
@@ -165,10 +191,10 @@ class Pairing:
         elif entry.size == 0:
             waiting = entry.waiting
         else:
-            self._counts.duplicate_impressions += 1
+            self.counts.duplicate_impressions += 1
             return
-        self._counts.impressions += 1
-        deadline = impression.time + self._settings.window_s
+        self.counts.impressions += 1
+        deadline = time + self._settings.window_s
         entry = Entry(deadline, size=len(impression.candidates), impression=impression, reactions={})
         if impression.labels is not None:
             entry.reactions = {
@@ -193,13 +219,13 @@ class Pairing:
         if entry is not None and entry.size:
             self._react(action, entry)
             return
-        waiting = Waiting(origin.offset, origin.value)
+        deadline = self._progress.clock + self._settings.window_s
+        waiting = Waiting(origin.offset, origin.value, deadline)
         if entry is None:
-            entry = Entry(self._progress.clock + self._settings.window_s, waiting=[waiting])
+            entry = Entry(deadline, waiting=[waiting])
             self._progress.undecided += 1
-            self._closing.add(entry.deadline, action.request_id)
         elif any(other.original == origin.value for other in entry.waiting):
-            self._counts.duplicate_actions += 1
+            self.counts.duplicate_actions += 1
             return
         elif len(entry.waiting) == WAITING_MAX:
             raise RecordError(
@@ -207,6 +233,7 @@ class Pairing:
             )
         else:
             entry.waiting.append(waiting)
+        self._closing.add(deadline, action.request_id)
         self._pending.set(action.request_id, entry)
         self._keep_limit()
 
@@ -219,40 +246,43 @@ class Pairing:
             )
         before = entry.reactions.get(action.candidate)
         if before is not None and (before.label == action.label or action.time < before.time):
-            self._counts.duplicate_actions += 1
+            self.counts.duplicate_actions += 1
             return
         entry.reactions[action.candidate] = Reaction(action.label, action.time)
         self._pending.set(action.request_id, entry)
         if entry.decided:
-            self._counts.late += 1
+            self.counts.late += 1
             if entry.impression is not None:
                 self._send(
                     entry.impression, {action.candidate: action.label}, self._progress.clock, late=True
                 )
             return
-        self._counts.actions += 1
+        self.counts.actions += 1
         if self._settings.decide == "first_action" and action.label:
             self._decide(action.request_id, entry, self._progress.clock)
 
     def _close(self, request_id: str, deadline: float, decided: float) -> bool:
         """End a request's wait, unless its timer is one that means nothing any more."""
         entry = self._pending.get(request_id)
-        if entry is None or entry.decided or entry.deadline != deadline:
+        if entry is None or entry.decided or (entry.size and entry.deadline != deadline):
             return False
         if entry.size:
             self._decide(request_id, entry, decided)
             return True
-        self._progress.undecided -= 1
-        self._pending.set(request_id, None)
+        over = [action for action in entry.waiting if action.deadline <= deadline]
+        entry.waiting = entry.waiting[len(over) :]
+        if not entry.waiting:
+            self._progress.undecided -= 1
+        self._pending.set(request_id, entry if entry.waiting else None)
         if self._progress.clock < deadline:
             wait = "and too many requests are pending to wait longer"
         else:
             wait = f"within {self._settings.window_s:g} s of event time"
         reason = f"action without impression: none for request {request_id!r} came in this partition {wait}"
-        for action in entry.waiting:
-            self._counts.orphans += 1
+        for action in over:
+            self.counts.orphans += 1
             self._bury(Origin(action.offset, request_id.encode(), action.original), reason)
-        return True
+        return not entry.waiting
 
     def _decide(self, request_id: str, entry: Entry, decided: float) -> None:
         impression = entry.impression
@@ -285,24 +315,24 @@ class Pairing:
             timer = self._closing.pop()
             assert timer is not None, "every undecided request has a timer"
             if self._close(timer[1], timer[0], self._progress.clock):
-                self._counts.early += 1
+                self.counts.early += 1
         while self._progress.remembered > self._settings.pending_max:
             timer = self._forgetting.pop()
             assert timer is not None, "every remembered request has a timer"
             if self._forget(timer[1], timer[0]):
-                self._counts.forgotten_early += 1
+                self.counts.forgotten_early += 1
 
     def _send(self, impression: Impression, labels: dict[int, float], decided: float, late: bool) -> None:
         """Emit an example of the candidates in `labels`, less the negatives that are not kept."""
         kept = [i for i, label in labels.items() if label or self._keeps(impression.request_id, i)]
-        self._counts.subsampled += len(labels) - len(kept)
+        self.counts.subsampled += len(labels) - len(kept)
         if not kept:
-            self._counts.emptied += 1
+            self.counts.emptied += 1
             return
         positives = sum(1 for i in kept if labels[i])
-        self._counts.examples += 1
-        self._counts.positives += positives
-        self._counts.negatives += len(kept) - positives
+        self.counts.examples += 1
+        self.counts.positives += positives
+        self.counts.negatives += len(kept) - positives
         candidates: list[Features] = [impression.candidates[i] for i in kept]
         served = impression.served
         if served is not None:

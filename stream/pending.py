@@ -14,10 +14,14 @@ class Reaction(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Waiting(msgspec.Struct, array_like=True, frozen=True):
-    """An action whose impression has not come: as it arrived, in case it ends as a dead letter."""
+    """An action whose impression has not come: as it arrived, in case it ends as a dead letter.
+
+    `deadline` is the clock at which its wait is over; each has its own.
+    """
 
     offset: int
     original: bytes
+    deadline: float
 
 
 class Entry(msgspec.Struct, array_like=True):

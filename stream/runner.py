@@ -88,6 +88,11 @@ def read_journal(state: RoleState) -> Iterator[list[Taken]]:
         yield msgspec.msgpack.decode(value, type=list[Taken])
 
 
+def producers_prefix(topic: str, partition: int) -> bytes:
+    """What the keys begin with under which a state has a partition's producers and their numbers."""
+    return _PRODUCER + f"{topic}/{partition}/".encode()
+
+
 class Runner:
     """Runs one handler on one topic. Of one thread; `stop` of `run` may be set from another."""
 
@@ -155,6 +160,15 @@ class Runner:
         if self._state.offset(self._topic, partition) is not None:
             # what the log was told may be from before the commit that an earlier run could not send
             self._log.commit(self._group, self._topic, {partition: self._next[partition]})
+
+    @property
+    def uncommitted(self) -> int:
+        """Records taken since the last commit."""
+        return self._uncommitted
+
+    def position(self, partition: int) -> int:
+        """The next offset of a partition to be taken."""
+        return self._next[partition]
 
     def let_go(self, partition: int) -> None:
         """Commit, and read a partition no more."""
@@ -370,7 +384,7 @@ class Runner:
         self._gone_producers.clear()
 
     def _producer_key(self, partition: int, producer: str) -> bytes:
-        return _PRODUCER + f"{self._topic}/{partition}/{producer}".encode()
+        return producers_prefix(self._topic, partition) + producer.encode()
 
     def _send(self) -> None:
         """Append the outbox to the log, topic after topic as emitted, in bounded pieces."""

@@ -84,6 +84,10 @@ class Commit:
         """Note that a partition has been consumed up to before `next_offset`."""
         self._batch.put(_offset_key(topic, partition), next_offset.to_bytes(8, "big"))
 
+    def forget_offset(self, topic: str, partition: int) -> None:
+        """Note that nothing of a partition is in the state."""
+        self._batch.delete(_offset_key(topic, partition))
+
     def emit(self, topic: str, record: Outgoing) -> None:
         """Put one record into the outbox, to be sent once this commit is written."""
         self._sending.append((topic, record))

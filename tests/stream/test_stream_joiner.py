@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.errors import DeadLetterFloodError
-from stream.joiner import Joiner, JoinSettings
+from stream.joiner import Joiner, JoinSettings, output_seq
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
 from stream.records import Action, DeadLetter, Decoder, Example, Impression, Served, encode, encode_json
 from stream.runner import Runner, RunnerSettings
@@ -268,11 +268,28 @@ def test_time_a_year_ahead_is_refused_and_closes_nobody_elses_window(world: Call
     w = world(window_s=60.0)
     now = time.time() - T
     year_s = 365 * 86400
-    w.send(shown("a", now), shown("b", now + year_s), click("a", now + year_s), click("a", now + 1))
+    w.send(shown("a", now), shown("b", now + year_s), click("a", now + year_s), click("a", now))
     assert w.examples() == [] and len(w.letters()) == 2
     assert all("ahead" in letter.reason for letter in w.letters())
-    w.send(shown("end", now + 61))
-    assert labels(w.examples()) == [("a", [1.0, 0.0])]
+    w.send(shown("end", now + 61))  # is taken, but not before its time
+    assert w.examples() == [] and len(w.letters()) == 2 and w.joiner.counts.ahead == 1
+
+
+def test_clock_a_little_ahead_decides_nothing_early_and_its_own_request_in_time(
+    world: Callable[..., World],
+) -> None:
+    w = world(window_s=5.0, clock_ahead_s=0.0, max_ahead_s=1e6)
+    now = time.time() - T
+    w.send(shown("a", now - 3), shown("fast", now + 1e5), click("a", now - 2))
+    assert w.examples() == []
+    time.sleep(0.01)
+    w.log.append(EVENTS, [])
+    later = time.time() - T
+    w.send(click("fast", later))
+    for record in w.log.read(EVENTS, 0, 0):
+        assert abs(record.ingest_ms / 1e3 - T - now) < 5.0
+    assert w.joiner.clock(0) <= time.time()
+    assert w.joiner.counts.ahead == 1 and w.joiner.undecided == 2
 
 
 def test_action_out_of_range_is_a_dead_letter_also_when_it_came_first(world: Callable[..., World]) -> None:
@@ -334,7 +351,12 @@ def test_partitions_have_clocks_of_their_own(world: Callable[..., World]) -> Non
     w.send(shown("c", 60), partition=0)
     assert [e.request_id for e in w.examples()] == ["a"]
     (record,) = w.log.read(EXAMPLES, 0, 0)
-    assert (record.partition, record.producer, record.seq, record.key) == (0, "joiner-0", 0, b"a")
+    assert (record.partition, record.producer, record.seq, record.key) == (
+        0,
+        "joiner-0",
+        output_seq(1, 0),
+        b"a",
+    )
 
 
 EVENT = st.one_of(

@@ -1,0 +1,40 @@
+"""Producers whose clock runs ahead: counted by name, told now and then."""
+
+import logging
+import time
+
+_log = logging.getLogger("freshet.joiner")
+
+NAMES_MAX = 100
+TELL_EVERY_S = 10.0
+OTHERS = "(others)"
+NAMELESS = "(no name)"
+
+
+class Ahead:
+    """Events ahead of the log's clock, by producer. At most `NAMES_MAX` names; the rest count as one."""
+
+    def __init__(self) -> None:
+        self.by_producer: dict[str, int] = {}
+        self._told_s = float("-inf")
+        self._untold = 0
+
+    def note(self, producer: str, ahead_s: float, refused: bool) -> None:
+        """Count one event and, at most every `TELL_EVERY_S`, say so in the log."""
+        name = producer or NAMELESS
+        if name not in self.by_producer and len(self.by_producer) >= NAMES_MAX:
+            name = OTHERS
+        self.by_producer[name] = self.by_producer.get(name, 0) + 1
+        self._untold += 1
+        now_s = time.monotonic()
+        if now_s - self._told_s >= TELL_EVERY_S:
+            self._told_s = now_s
+            _log.warning(
+                "producer %s sent an event %.1f s ahead of the log's clock, which was %s (%d such events "
+                "since the last line like this): set its clock right",
+                name,
+                ahead_s,
+                "refused" if refused else "taken as of now",
+                self._untold,
+            )
+            self._untold = 0

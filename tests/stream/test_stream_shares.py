@@ -1,0 +1,263 @@
+"""Joiners that share partitions: whoever joins one, readers get each output once and none other."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.group import GroupSettings, Member
+from stream.joiner import Joiner, JoinSettings
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, LogSettings, Outgoing
+from stream.pairing import REACH_WINDOWS
+from stream.records import Action, Impression, encode
+from stream.runner import Runner, RunnerSettings
+from stream.shares import Shares
+from stream.sqlite_log import SqliteLog
+from stream.state import RoleState
+
+T = 1_700_000_000.0
+WINDOW_S = 10.0
+BY_HAND = GroupSettings(beat_s=60.0, timeout_s=180.0)  # beats when the test says so
+EAGER = RunnerSettings(commit_every_s=0.0, read_max=7)
+
+
+def make_log(path: Path, partitions: int) -> SqliteLog:
+    log = SqliteLog(path, LogSettings(sync=False))
+    for topic in (EVENTS, EXAMPLES):
+        log.create_topic(topic, partitions)
+    for topic in (DEAD_LETTERS, ROLES):
+        log.create_topic(topic, 1)
+    return log
+
+
+class Joining:
+    """One joiner with its own state, of a group."""
+
+    def __init__(
+        self, log: SqliteLog, folder: Path, name: str, late: str = "learn", group: GroupSettings = BY_HAND
+    ) -> None:
+        self.log = log
+        self._opened = ExitStack()
+        self.state = self._opened.enter_context(RoleState(folder / name, "joiner", {}, sync=False))
+        self.joiner = Joiner(self.state, JoinSettings(window_s=WINDOW_S, late=late, pending_max_memory=5))  # type: ignore[arg-type]
+        self.runner = Runner(log, self.state, self.joiner, EVENTS, "join", EAGER, partitions=())
+        self.member = self._opened.enter_context(Member(log, "join", name, group))
+        self.shares = Shares(log, self.state, self.joiner, self.runner, self.member)
+
+    def step(self, times: int = 100_000) -> None:
+        """Take so many reads of what there is."""
+        for _ in range(times):
+            if not self.runner.step():
+                return
+
+    def note(self) -> None:
+        """Do what it does about once a second: note where it is, and beat."""
+        self.runner.commit()
+        self.shares._note()
+        self.member.beat()
+
+    def close(self) -> None:
+        self._opened.close()
+
+
+def events(seed: int, n: int) -> list[Outgoing]:
+    """Requests with clicks in time, late, twice, before their impression, and without one."""
+    rng = random.Random(seed)
+    arriving: list[tuple[float, Impression | Action]] = []
+    for i in range(n):
+        time = T + i * rng.choice((0.0, 0.3, 1.0))
+        name = f"r{i}"
+        shown = Impression(request_id=name, time=time, candidates=[{"item": j} for j in range(2)])
+        if rng.random() < 0.9:
+            arriving.append((time + rng.uniform(0, 5), shown))
+        if rng.random() < 0.1:
+            arriving.append((time + rng.uniform(0, 3 * WINDOW_S), shown))
+        for _ in range(rng.randrange(3)):
+            acted = Action(
+                request_id=name,
+                time=time + rng.uniform(0, 2.5 * WINDOW_S),
+                candidate=rng.randrange(3),
+                label=float(rng.random() < 0.8),
+            )
+            arriving.append((acted.time + rng.uniform(0, 5), acted))
+            if rng.random() < 0.2:
+                arriving.append((acted.time + rng.uniform(0, WINDOW_S), acted))
+    arriving.sort(key=lambda entry: entry[0])
+    return [Outgoing(event.request_id.encode(), encode(event)) for _, event in arriving]
+
+
+def taken(log: SqliteLog, topic: str) -> list[tuple[int, str, int, bytes]]:
+    """A topic as a runner lets it through."""
+    found: list[tuple[int, str, int, bytes]] = []
+    newest: dict[tuple[int, str], int] = {}
+    for partition in range(log.partitions(topic)):
+        for record in log.read(topic, partition, 0, 1_000_000, 1 << 30):
+            if record.seq > newest.get((partition, record.producer), -1):
+                newest[partition, record.producer] = record.seq
+                found.append((partition, record.producer, record.seq, record.value))
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    late=st.sampled_from(["learn", "drop"]),
+    cuts=st.lists(st.integers(1, 60), min_size=2, max_size=6),
+    together=st.booleans(),
+)
+def test_partition_that_moves_gives_the_outputs_of_one_that_stays(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, late: str, cuts: list[int], together: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("moves")
+    sent = events(seed, 150)
+    alone = make_log(folder / "alone.db", 1)
+    alone.append(EVENTS, sent)
+    one = Joining(alone, folder / "alone", "one", late)
+    one.shares._take_up(0)
+    one.step()
+    one.close()
+
+    log = make_log(folder / "log.db", 1)
+    log.append(EVENTS, sent)
+    joinings: list[Joining] = []
+    for number, cut in enumerate(cuts):
+        # a new machine, which knows what is in the log and nothing else
+        joining = Joining(log, folder, f"m{number}", late)
+        joining.shares._take_up(0)
+        joinings.append(joining)
+        for earlier in joinings if together else [joining]:
+            earlier.step(cut)
+        joining.note()
+    joinings[0].step()  # which was away all the time, goes on from its own state
+    joinings[-1].step()
+    for topic in (EXAMPLES, DEAD_LETTERS):
+        assert taken(log, topic) == taken(alone, topic)
+    assert joinings[-1].joiner.undecided == one.joiner.undecided
+    for joining in joinings:
+        joining.close()
+    alone.close()
+    log.close()
+
+
+def test_one_who_takes_up_reads_back_no_more_than_a_record_reaches(tmp_path: Path) -> None:
+    log = make_log(tmp_path / "log.db", 1)
+    per_s = 20
+    log.append(
+        EVENTS,
+        [
+            Outgoing(b"", encode(Impression(request_id=f"r{i}", time=T + i / per_s, candidates=[{}])))
+            for i in range(4_000)
+        ],
+    )
+    first = Joining(log, tmp_path, "a")
+    first.shares._take_up(0)
+    first.step()
+    first.note()
+    first.close()
+    second = Joining(log, tmp_path, "b")
+    second.shares._take_up(0)
+    second.step()
+    reach = REACH_WINDOWS * WINDOW_S * per_s
+    assert reach <= second.runner.progress.records <= 1.1 * reach
+    assert second.runner.progress.sent == 0
+    assert second.joiner.undecided == WINDOW_S * per_s
+    assert second.joiner.counts.impressions == 0, "they were counted by the first"
+    second.close()
+    log.close()
+
+
+def test_crash_while_beginning_anew_leaves_nothing_of_the_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = make_log(tmp_path / "log.db", 1)
+    log.append(EVENTS, events(1, 100))
+    joining = Joining(log, tmp_path, "a")
+    joining.shares._take_up(0)
+    joining.step()
+    began = taken(log, EXAMPLES)
+    from stream.joiner import Mark
+
+    def crash(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Joiner, "_clear", crash)
+    with pytest.raises(KeyboardInterrupt):
+        joining.joiner.begin_at(0, Mark(0.0, 0))
+    monkeypatch.undo()
+    joining.close()
+    again = Joining(log, tmp_path, "a")
+    assert again.state.offset(EVENTS, 0) is None
+    again.shares._take_up(0)
+    again.step()
+    assert taken(log, EXAMPLES) == began
+    again.close()
+    log.close()
+
+
+class Living:
+    """A joiner at work in a thread, which can be left without a word, as by SIGKILL."""
+
+    def __init__(self, log: SqliteLog, folder: Path, name: str) -> None:
+        self.joining = Joining(log, folder, name, group=GroupSettings(beat_s=0.05, timeout_s=0.4))
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.joining.shares.run, args=(self.stop,))
+        self.thread.start()
+
+    @property
+    def held(self) -> set[int]:
+        return self.joining.runner.held
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def die(self) -> None:
+        """End without a last beat."""
+        member = self.joining.member
+        member._stop.set()
+        assert member._thread is not None
+        member._thread.join()
+        self.end()
+
+
+@pytest.fixture
+def living(tmp_path: Path) -> Iterator[Callable[[str], Living]]:
+    made: list[Living] = []
+    log = make_log(tmp_path / "log.db", 6)
+
+    def make(name: str) -> Living:
+        made.append(Living(log, tmp_path, name))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+        one.joining.close()
+    log.close()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def test_partitions_move_when_a_joiner_comes_dies_or_leaves(living: Callable[[str], Living]) -> None:
+    a = living("a")
+    wait_until(lambda: a.held == set(range(6)))
+    b = living("b")
+    wait_until(lambda: a.held == {0, 2, 4} and b.held == {1, 3, 5})
+    c = living("c")
+    wait_until(lambda: (a.held, b.held, c.held) == ({0, 3}, {1, 4}, {2, 5}))
+    b.die()
+    wait_until(lambda: a.held == {0, 2, 4} and c.held == {1, 3, 5})
+    a.end()
+    a.joining.close()
+    wait_until(lambda: c.held == set(range(6)), 2.0)
