@@ -144,6 +144,8 @@ def _add_roles(commands: Any) -> None:
         parser = _add(commands, name, run, help_, example)
         parser.set_defaults(role=name)
         _add_config(parser)
+        if name in ("join", "learn"):
+            parser.add_argument("--name", help="of this one among several that share the work (group.name)")
         # For whoever starts a role as a child: it stops when that process is gone.
         parser.add_argument("--with-parent", type=int, metavar="PID", default=0, help=argparse.SUPPRESS)
 
@@ -314,6 +316,8 @@ def _role(arguments: argparse.Namespace) -> int:
     with Stop(arguments.with_parent) as stop:
         from freshet import roles
 
+        if getattr(arguments, "name", None):
+            arguments.overrides.append(f'group.name="{arguments.name}"')
         roles.RUN[arguments.role](_load(arguments), stop.event)
     return stop.status
 

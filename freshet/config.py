@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import math
 import re
+import socket
 import tomllib
 import types
 import typing
@@ -29,6 +30,7 @@ from ground import FreshetError
 from learner.features import FeatureSpec
 from learner.settings import LearnerSettings
 from serving.settings import ServerSettings
+from stream.group import GroupSettings
 from stream.joiner import JoinSettings
 from stream.log import PARTITIONS_MAX, LogSettings
 from stream.runner import RunnerSettings
@@ -68,6 +70,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: str = "sqlite:.freshet/log.db"
     state: str = ".freshet"  # each role keeps its own in a folder below
     stream: StreamSettings = StreamSettings()
+    group: GroupSettings = GroupSettings()
     join: JoinSettings = JoinSettings()
     features: dict[str, FeatureSpec] = {}
     learner: LearnerSettings = LearnerSettings()
@@ -77,8 +80,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     data: DataSettings = DataSettings()
 
     def state_of(self, role: str) -> Path:
-        """The folder of one role's state."""
-        return Path(self.state) / role
+        """The folder of one role's state: of this member's, where it has a name."""
+        return Path(self.state) / (f"{role}-{self.group.name}" if self.group.name else role)
+
+    @property
+    def member(self) -> str:
+        """What this process is called in its group."""
+        return self.group.name or socket.gethostname()
 
     def digest(self) -> str:
         """A hash of what decides what is learnt: every section but where things lie and listen."""

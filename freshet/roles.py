@@ -20,6 +20,7 @@ from freshet.process import Voice
 from freshet.role_metrics import RoleMetrics
 from freshet.warmup import warm_up
 from stream.errors import LogAwayError
+from stream.group import Member
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, open_log
 from stream.runner import Progress, Runner
 from stream.state import RoleState
@@ -87,28 +88,35 @@ def run_join(config: Config, stop: threading.Event) -> None:
         FreshetError: whatever stops the role; what was not committed is read again next time.
     """
     from stream.joiner import Joiner
+    from stream.shares import Shares
 
     voice = Voice("join")
     log = open_topics(config)
     try:
-        with RoleState(
-            config.state_of("join"), "joiner", {"partitions": str(config.stream.partitions)}
-        ) as state:
+        fingerprint = {"partitions": str(config.stream.partitions)}
+        with (
+            RoleState(config.state_of("join"), "joiner", fingerprint) as state,
+            Member(log, "join", config.member, config.group) as member,
+        ):
             joiner = Joiner(state, config.join)
 
             def figures() -> Mapping[str, Any]:
                 counts = msgspec.to_builtins(joiner.counts)
-                return {"undecided": joiner.undecided, **{k: v for k, v in counts.items() if v}}
+                return {
+                    "undecided": joiner.undecided,
+                    "partitions": len(runner.held),
+                    **{k: v for k, v in counts.items() if v},
+                }
 
             told = _Told(voice, log, figures)
-            runner = Runner(log, state, joiner, EVENTS, "join", config.stream.runner, told.progress)
+            runner = Runner(log, state, joiner, EVENTS, "join", config.stream.runner, told.progress, ())
 
             def clocks() -> Mapping[int, float]:
                 return {p: clock for p in runner.positions() if (clock := joiner.clock(p))}
 
             with RoleMetrics(config.metrics, "join", log, EVENTS, runner, figures, clocks) as told.metrics:
                 told.ready(stop)
-                runner.run(stop)
+                Shares(log, state, joiner, runner, member).run(stop)
             told.end(runner.progress)
     finally:
         log.close()
@@ -246,25 +254,28 @@ class _Told:
 
 @contextlib.contextmanager
 def _forwarding(voice: Voice) -> Iterator[None]:
+    """What lower floors log is said in the role's voice."""
     logger = logging.getLogger("freshet")
-    handler = _Forward(voice)
+    handler, level = _Forward(voice), logger.level
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 class _Forward(logging.Handler):
     """What lower floors log, in the role's voice."""
 
     def __init__(self, voice: Voice) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._voice = voice
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = str(record.exc_info[1]) if record.exc_info else ""
-        self._voice.log(record.getMessage(), record.levelname.lower(), error=error)
+        more = {"error": str(record.exc_info[1])} if record.exc_info else {}
+        self._voice.log(record.getMessage(), record.levelname.lower(), **more)
 
 
 def _need_features(config: Config) -> None:

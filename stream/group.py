@@ -15,6 +15,7 @@ several joiners that read one partition at once send the same records under the 
 """
 
 import logging
+import re
 import threading
 import time
 import uuid
@@ -42,12 +43,15 @@ REPLACED_MAX = 1000
 class GroupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How members of a group tell that another is gone."""
 
+    name: str = ""  # of this process in its group; empty: the machine's name
     beat_s: float = 1.0  # between two beats
     timeout_s: float = 6.0  # of silence, after which a member counts as gone
     snapshots: str = ""  # a folder that all learners see; empty: `snapshots` in the state folder
     snapshot_every_s: float = 60.0  # between two snapshots of the one that leads
 
     def __post_init__(self) -> None:
+        if len(self.name) > NAME_MAX or not re.fullmatch(r"[\w.-]*", self.name):
+            raise ValueError(f"name is {self.name!r}; expected letters, digits, dots and dashes")
         if not 0.05 <= self.beat_s <= 60.0:
             raise ValueError(f"beat_s is {self.beat_s}; expected 0.05 to 60")
         if not 2.0 * self.beat_s <= self.timeout_s <= 3600.0:

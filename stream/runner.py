@@ -20,6 +20,8 @@ from stream.lag import Position
 from stream.log import Log, Outgoing, Record
 from stream.state import Commit, RoleState
 
+_log = logging.getLogger("freshet.runner")
+
 JOURNAL = b"journal/"  # + 8 bytes: the commit's number; a handler keeps off keys that begin so
 _RUNNER = b"runner/"
 _PRODUCER = _RUNNER + b"producer/"
@@ -30,8 +32,6 @@ SEND_BYTES_MAX = 8 << 20
 LAG_EVERY_S = 1.0
 AWAY_S_MIN = 0.25  # until a log that is away is tried again; doubled each time
 AWAY_S_MAX = 5.0
-
-_log = logging.getLogger("freshet.runner")
 
 
 class Handler(Protocol):
@@ -88,6 +88,21 @@ def read_journal(state: RoleState) -> Iterator[list[Taken]]:
         yield msgspec.msgpack.decode(value, type=list[Taken])
 
 
+def patiently(turn: Callable[[], None], stop: threading.Event) -> None:
+    """Call `turn` again and again until `stop` is set; while the log is away, wait and try again."""
+    away_s = 0.0
+    while not stop.is_set():
+        try:
+            turn()
+            if away_s:
+                _log.warning("the log is back")
+                away_s = 0.0
+        except LogAwayError as error:
+            away_s = min(max(2.0 * away_s, AWAY_S_MIN), AWAY_S_MAX)
+            _log.warning("%s; trying again in %g s", error, away_s)
+            stop.wait(away_s)
+
+
 def producers_prefix(topic: str, partition: int) -> bytes:
     """What the keys begin with under which a state has a partition's producers and their numbers."""
     return _PRODUCER + f"{topic}/{partition}/".encode()
@@ -138,7 +153,7 @@ class Runner:
         self._first_uncommitted_s = 0.0
         self._lag_at_s = float("-inf")
         self._taken_ms: dict[int, int] = {}  # partition -> ingest time of the last record taken
-        self._away_s = 0.0  # how long the log was last waited for; 0: it is there
+        self._to_send = False
         self._send()
         for partition in range(log.partitions(topic)) if partitions is None else partitions:
             self.take_up(partition)
@@ -186,8 +201,11 @@ class Runner:
         Raises:
             FreshetError: whatever stops the role. What was not committed is read again next time.
         """
-        while not stop.is_set():
-            self.turn(stop)
+        patiently(lambda: self.turn(stop), stop)
+        self.end()
+
+    def end(self) -> None:
+        """Commit what was taken, and send it."""
         try:
             self.commit()
         except LogAwayError as error:
@@ -197,21 +215,15 @@ class Runner:
     def turn(self, stop: threading.Event) -> None:
         """One step, which may wait a moment for something to read.
 
-        While the log is away it waits for its return, or for `stop`, and goes on where it was.
+        Raises:
+            LogAwayError: the log is away; the next turn goes on where this one was.
         """
+        if self._to_send:
+            self._send()  # what was committed when the log went away
         wait_s = self._settings.wait_s
         if self._uncommitted:
             wait_s = min(wait_s, max(self._due_s() - time.monotonic(), 0.0))
-        try:
-            if self._away_s:
-                self._send()  # what was committed when the log went away
-                _log.warning("the log is back")
-                self._away_s = 0.0
-            self.step(wait_s)
-        except LogAwayError as error:
-            self._away_s = min(max(2.0 * self._away_s, AWAY_S_MIN), AWAY_S_MAX)
-            _log.warning("%s; trying again in %g s", error, self._away_s)
-            stop.wait(self._away_s)
+        self.step(wait_s)
 
     def step(self, wait_s: float = 0.0) -> int:
         """Take what each partition has, once, in turn; commit where due. Returns how many were read.
@@ -388,6 +400,7 @@ class Runner:
 
     def _send(self) -> None:
         """Append the outbox to the log, topic after topic as emitted, in bounded pieces."""
+        self._to_send = True  # until it is done: the log may be away
         for topic, entries in groupby(self._state.unsent(), key=itemgetter(1)):
             piece: list[tuple[int, Outgoing]] = []
             size = 0
@@ -398,6 +411,7 @@ class Runner:
                 piece.append((number, record))
                 size += len(record.value)
             self._append(topic, piece)
+        self._to_send = False
 
     def _append(self, topic: str, piece: Sequence[tuple[int, Outgoing]]) -> None:
         places = self._log.append(topic, [record for _, record in piece])

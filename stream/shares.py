@@ -17,7 +17,7 @@ import time
 from stream.group import Member, Note
 from stream.joiner import Joiner, Mark, offset_of, producer_of
 from stream.log import EVENTS, EXAMPLES, Log
-from stream.runner import Runner
+from stream.runner import Runner, patiently
 from stream.state import RoleState
 
 _log = logging.getLogger("freshet.shares")
@@ -46,16 +46,18 @@ class Shares:
         Raises:
             FreshetError: whatever stops the role.
         """
-        while not stop.is_set():
-            self.turn()
-            if self._runner.held:
-                self._runner.turn(stop)
-            else:
-                stop.wait(self._member.settings.beat_s / 10.0)
-        self._runner.commit()
+        patiently(lambda: self._turn(stop), stop)
+        self._runner.end()
         self._note()
 
-    def turn(self) -> None:
+    def _turn(self, stop: threading.Event) -> None:
+        self.settle()
+        if self._runner.held:
+            self._runner.turn(stop)
+        else:
+            stop.wait(self._member.settings.beat_s / 10.0)
+
+    def settle(self) -> None:
         """Let go of what is others' now, take up what is ours, and note now and then where others could."""
         self._member.turn()
         mine = self._member.share(self._partitions)
@@ -74,6 +76,8 @@ class Shares:
     def _note(self) -> None:
         """Say where others may take our partitions up. All that was taken is committed and sent."""
         self._noted_s = time.monotonic()
+        if self._state.unsent():
+            return
         notes = []
         for partition in sorted(self._runner.held):
             mark = self._joiner.mark(partition)
