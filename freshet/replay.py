@@ -8,28 +8,25 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from error_memory import ErrorMemory, make_memory
 from freshet.config import Config
 from freshet.errors import ReplayError
-from freshet.tape import ReplayOptions, Tape, open_tape, replay_config, shuffle_labels
+from freshet.feed import open_feed
+from freshet.tape import ReplayOptions, replay_config
 from freshet.warmup import warm_up
-from ground import FreshetError
+from learner.labelled import Labelled
 from learner.learner import Learner
 from learner.metrics import Summary, summarize
 from learner.trainer import Learnt
-from stream.records import Example, encode
 from stream.state import RoleState
 
-CHUNK_REQUESTS = 512
 ADVANCE_REQUESTS = 64
 """How far a live replica's weights are behind, in requests: after so many the error memory is told that
 the base has learnt them."""
@@ -86,7 +83,6 @@ class Replay:
         self.memory: ErrorMemory = make_memory(config.memory, self.learner.model.memory_columns)
         self.scored = Scored()
         self.requests = 0
-        self.refused = 0  # examples that do not fit the schema
         self.memory_s = 0.0
         self._freeze_after = freeze_after
         self._frozen = False
@@ -94,19 +90,15 @@ class Replay:
         self._advanced = 0
         self._reclaimed = 0
 
-    def take(self, examples: Sequence[Example], strict: bool) -> None:
-        """Predict, score and learn.
-
-        Raises:
-            FeatureError: with `strict`, an example does not fit the schema.
-        """
-        if self._freeze_after is not None and self.requests + len(examples) > self._freeze_after:
+    def take(self, labelled: Labelled) -> None:
+        """Predict, score and learn."""
+        if self._freeze_after is not None and self.requests + labelled.requests > self._freeze_after:
             last = max(self._freeze_after - self.requests, 0)
-            self._learn(examples[:last], strict)
+            self._learn(labelled.part(0, last))
             self._freeze()
-            self._answer(examples[last:], strict)
+            self._answer(labelled.part(last, labelled.requests))
         else:
-            self._learn(examples, strict)
+            self._learn(labelled)
 
     def finish(self) -> str:
         """The hash of the state that was reached; then the requests still waiting are scored too."""
@@ -117,17 +109,9 @@ class Replay:
             self._observe(learnt)
         return digest
 
-    def _learn(self, examples: Sequence[Example], strict: bool) -> None:
-        if not examples:
-            return
-        self.requests += len(examples)
-        try:
-            done = self.learner.learn(examples)
-        except FreshetError:
-            if strict:
-                raise
-            done = self.learner.learn(self._fitting(examples))
-        for learnt in done:
+    def _learn(self, labelled: Labelled) -> None:
+        self.requests += labelled.requests
+        for learnt in self.learner.learn_labelled(labelled):
             self._observe(learnt)
         if self.requests - self._reclaimed >= RECLAIM_REQUESTS:
             self._reclaimed = self.requests
@@ -160,37 +144,21 @@ class Replay:
         self.memory.set_priors(self.learner.model.memory_tau())
         self.memory.advance(self._position - 1)
 
-    def _answer(self, examples: Sequence[Example], strict: bool) -> None:
+    def _answer(self, labelled: Labelled) -> None:
         """Predict with the frozen base, and show the labels to the memory alone."""
-        self.requests += len(examples)
-        model = self.learner.model
-        if not strict:
-            examples = self._fitting(examples)
-        if not examples:
+        if labelled.requests == 0:
             return
-        batch = model.encoder.encode(examples)
-        scores = model.score(batch)
+        self.requests += labelled.requests
+        batch = labelled.batch
+        scores = self.learner.model.score(batch)
         per_request = np.diff(batch.requests)
-        y = np.array([label for example in examples for label in example.labels])
-        thinned = np.repeat([example.log_odds for example in examples], per_request)
-        base = 1.0 / (1.0 + np.exp(-(scores.z - thinned)))
-        n = len(examples)
+        base = 1.0 / (1.0 + np.exp(-(scores.z + labelled.shift)))
+        n = labelled.requests
         positions = np.arange(self._position, self._position + n, dtype=np.int64)
         self._position += n
-        corrected = self.memory.observe(scores.rows, base, y, positions, batch.requests, batch.times)
-        group = np.repeat(model.users(batch), per_request)
-        self.scored.add(base, corrected, y, group, np.repeat(batch.times, per_request))
-
-    def _fitting(self, examples: Sequence[Example]) -> list[Example]:
-        fitting = []
-        for example in examples:
-            try:
-                self.learner.model.encoder.encode([example])
-            except FreshetError:
-                self.refused += 1
-            else:
-                fitting.append(example)
-        return fitting
+        corrected = self.memory.observe(scores.rows, base, labelled.y, positions, batch.requests, batch.times)
+        group = np.repeat(self.learner.model.users(batch), per_request)
+        self.scored.add(base, corrected, labelled.y, group, np.repeat(batch.times, per_request))
 
     def _reclaim(self) -> None:
         """Do what a commit does beside writing: rows that have expired make room, deltas are let go."""
@@ -234,46 +202,33 @@ def replay(config: Config, options: ReplayOptions) -> dict[str, Any]:
     if not config.features:
         raise ReplayError("the config declares no features; add a section [features.NAME] for each")
     began = time.perf_counter()
-    warm_up()
-    tape = open_tape(config, options)
-    try:
-        if options.shuffle_labels is not None:
-            tape = shuffle_labels(tape, options.shuffle_labels)
+    refused = 0
+    with open_feed(config, options) as feed:
+        warm_up()
         run = Replay(config, options.freeze_after)
         run.learner.warm()
         started = time.perf_counter()
-        hasher = xxhash.xxh3_128()
-        reading_s = 0.0
-        with _progress(tape) as advance:
-            examples = iter(tape)
-            while True:
-                at = time.perf_counter()
-                chunk = list(islice(examples, CHUNK_REQUESTS))
-                for example in chunk:
-                    hasher.update(encode(example))
-                reading_s += time.perf_counter() - at
-                if not chunk:
-                    break
-                run.take(chunk, tape.strict)
-                advance(len(chunk))
-        if run.requests == run.refused:
-            raise ReplayError(
-                "there is nothing to replay: no example that fits the config lies in this data and range"
-            )
-        state_hash = run.finish()
-        ended = time.perf_counter()
-    finally:
-        tape.close()
+        with _progress(feed.total) as advance:
+            for chunk in feed:
+                run.take(chunk.labelled)
+                refused += chunk.refused
+                advance(chunk.labelled.requests + chunk.refused)
+    if run.requests == 0:
+        raise ReplayError(
+            "there is nothing to replay: no example that fits the config lies in this data and range"
+        )
+    state_hash = run.finish()
+    ended = time.perf_counter()
     figures = run.scored.summaries(_window(config, run))
-    learnt_s = ended - started - reading_s - run.memory_s
+    learnt_s = ended - started - feed.waited_s - run.memory_s
     report = {
-        "events": run.requests,
+        "events": run.requests + refused,
         "candidates": figures["base"]["overall"]["examples"],
         "events_per_second": run.requests / (ended - started),
         "state_hash": state_hash,
         "config_hash": config.digest(),
-        "data_hash": hasher.hexdigest(),
-        "skipped": tape.skipped + run.refused,
+        "data_hash": feed.ended.data_hash,
+        "skipped": feed.ended.skipped + refused,
         "shuffled_labels": options.shuffle_labels,
         "frozen_after": options.freeze_after,
         **figures,
@@ -282,7 +237,7 @@ def replay(config: Config, options: ReplayOptions) -> dict[str, Any]:
         "memory": {"gate": run.memory.gate, "evidence": run.memory.evidence, "bytes": run.memory.nbytes},
         "seconds": {
             "start": started - began,
-            "read": reading_s,
+            "read": feed.waited_s,
             "learn": learnt_s,
             "memory": run.memory_s,
             "metrics": time.perf_counter() - ended,
@@ -306,7 +261,7 @@ def _window(config: Config, run: Replay) -> int:
 
 
 @contextmanager
-def _progress(tape: Tape) -> Iterator[Any]:
+def _progress(total: int | None) -> Iterator[Any]:
     """A bar on stderr if that is a terminal; the yielded function takes how many more are done."""
     if not sys.stderr.isatty():
         yield lambda n: None
@@ -322,7 +277,7 @@ def _progress(tape: Tape) -> Iterator[Any]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=tape.total, rate="")
+        task = bar.add_task("", total=total, rate="")
         began, done = time.perf_counter(), 0
 
         def advance(n: int) -> None:

@@ -19,6 +19,7 @@ from embeddings.delta import Changes
 from embeddings.snapshot import TableSnapshot
 from ground import FreshetError
 from learner.features import FeatureSpec
+from learner.labelled import Labelled
 from learner.metrics import Metrics
 from learner.model import Model
 from learner.pending import Pending
@@ -133,12 +134,15 @@ class Learner:
         Raises:
             FeatureError: an example does not fit the schema; nothing of the call has been learnt.
         """
-        done = self.trainer.learn(examples)
+        return self.learn_labelled(Labelled.of(self.model.encoder, examples)) if examples else []
+
+    def learn_labelled(self, labelled: Labelled) -> list[Learnt]:
+        """The same for examples that have been encoded."""
+        done = self.trainer.learn_labelled(labelled)
         self._score(done)
-        for example in examples:
-            self.meta.examples += len(example.labels)
-            self.meta.event_time = max(self.meta.event_time, example.time)
-        self.meta.requests += len(examples)
+        self.meta.examples += len(labelled.y)
+        self.meta.event_time = max(self.meta.event_time, float(labelled.batch.times.max(initial=0.0)))
+        self.meta.requests += labelled.requests
         return done
 
     def settle(self) -> list[Learnt]:

@@ -17,6 +17,7 @@ from learner import pooling
 from learner.deep import DeepTrainer, make_trainer
 from learner.features import Batch
 from learner.groups import GroupLearner
+from learner.labelled import Labelled
 from learner.model import Model, bayes_logit
 from learner.pending import Pending
 from stream.records import Example
@@ -75,21 +76,24 @@ class Trainer:
         Raises:
             FeatureError: a value does not fit the schema; nothing of the call has been learnt.
         """
-        if not examples:
+        return self.learn_labelled(Labelled.of(self.model.encoder, examples)) if examples else []
+
+    def learn_labelled(self, labelled: Labelled) -> list[Learnt]:
+        """The same for examples that have been encoded."""
+        if labelled.requests == 0:
             return []
-        batch = self.model.encoder.encode(examples)
-        batch.times[0] = max(batch.times[0], self.clock)
-        np.maximum.accumulate(batch.times, out=batch.times)
-        self.clock = float(batch.times[-1])
+        times = np.maximum.accumulate(np.maximum(labelled.batch.times, self.clock))
+        labelled = labelled._replace(batch=labelled.batch._replace(times=times))
+        self.clock = float(times[-1])
         done: list[Learnt] = []
-        for first, last in self._chunks(batch):
-            tick = self._tick_of(batch.times[first])
+        for first, last in self._chunks(labelled.batch):
+            tick = self._tick_of(times[first])
             if tick > self.tick:
                 # Rows expire at ticks only; nothing may wait across one.
                 if self.tick >= 0:
                     done += self.finish()
                 self.tick = tick
-            self._learn_fast(_slice(batch, first, last), examples[first:last])
+            self._learn_fast(labelled.part(first, last))
             done += self._learn_groups()
         return done
 
@@ -137,13 +141,11 @@ class Trainer:
         ranges.append((first, total))
         return ranges
 
-    def _learn_fast(self, batch: Batch, examples: Sequence[Example]) -> None:
+    def _learn_fast(self, labelled: Labelled) -> None:
         model = self.model
-        rows_per_request = np.diff(batch.requests)
-        y = np.array([label for e in examples for label in e.labels], dtype=np.float64)
-        shift = np.repeat(np.array([-e.log_odds for e in examples]), rows_per_request)
+        batch = labelled.batch
         gathered = model.gather(batch, insert=True)
-        outputs = model.fast.run(gathered.inputs, y, shift)
+        outputs = model.fast.run(gathered.inputs, labelled.y, labelled.shift)
         base = 0
         newest = pooling.newest(gathered.place, gathered.times, len(gathered.inputs.counts))
         for table, slots in zip(model.tables, gathered.slots, strict=True):
@@ -156,7 +158,6 @@ class Trainer:
         known = np.ones(len(memory.key), dtype=np.bool_)
         entries = memory.column < model.encoder.columns
         known[entries] = gathered.place >= 0
-        served = [p for e in examples for p in (e.served.base if e.served else [np.nan] * len(e.labels))]
         self.pending = self.pending.joined(
             Pending(
                 requests=batch.requests,
@@ -168,12 +169,12 @@ class Trainer:
                 dense=model.dense_inputs(batch, outputs),
                 z=bayes_logit(outputs),
                 s2=outputs.variance,
-                shift=shift,
-                y=y,
-                served=np.array(served, dtype=np.float64),
+                shift=labelled.shift,
+                y=labelled.y,
+                served=labelled.served,
                 group=model.users(batch),
                 time=batch.times,
-                late=np.array([e.late for e in examples], dtype=np.bool_),
+                late=labelled.late,
             )
         )
 
@@ -249,15 +250,3 @@ class Trainer:
                 settings.self_correction,
             )
         return self._deep
-
-
-def _slice(batch: Batch, first: int, last: int) -> Batch:
-    a, b = batch.requests[first], batch.requests[last]
-    i, j = batch.rows.start[a], batch.rows.start[b]
-    rows = Rows(
-        batch.rows.start[a : b + 1] - i,
-        batch.rows.column[i:j],
-        batch.rows.key[i:j],
-        batch.rows.x[i:j],
-    )
-    return Batch(batch.requests[first : last + 1] - a, batch.times[first:last], rows, batch.numbers[a:b])

@@ -2,18 +2,21 @@
 
 import json
 import os
+import pickle
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from freshet import feed
 from freshet.cli import main
-from freshet.config import Config, default_config, load_config, override_config
+from freshet.config import Config, default_config, load_config, override_config, parse_config
 from freshet.errors import ConfigError, ReplayError
 from freshet.replay import replay
 from freshet.tape import ReplayOptions
 from ground import FreshetError
+from stream.errors import SourceError
 
 CONFIG = """
 [features.user]
@@ -201,3 +204,52 @@ def test_missing_log_is_not_made(tmp_path: Path) -> None:
 def test_unknown_schema_is_refused(played: tuple[Config, Path, dict[str, Any]]) -> None:
     with pytest.raises((ReplayError, ConfigError), match="features"):
         replay(Config(), ReplayOptions(data=str(played[1])))
+
+
+@pytest.mark.process
+def test_tape_read_by_a_process_of_its_own_gives_the_same_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "clicks.csv"
+    data.write_text(
+        "time,label,user,item\n" + "".join(f"{1e9 + n},{n % 2},{n % 7},i{n % 11}\n" for n in range(3000))
+    )
+    config = parse_config({"features": {"user": {}, "item": {}}}, "test")
+    found = []
+    for least in (10_000, 0):
+        monkeypatch.setattr(feed, "PROCESS_FROM", least)
+        with feed.open_feed(config, ReplayOptions(data=str(data))) as chunks:
+            parts = [pickle.dumps(chunk) for chunk in chunks]
+        found.append((len(parts), parts, chunks.ended))
+    assert found[0] == found[1]
+    assert found[0][0] > 5
+
+
+@pytest.mark.process
+def test_error_in_the_reading_process_is_told_as_if_it_were_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "clicks.csv"
+    data.write_text("time,label,user\n1000000000,1,5\n1000000001,perhaps,6\n")
+    config = parse_config({"features": {"user": {}}}, "test")
+    monkeypatch.setattr(feed, "PROCESS_FROM", 0)
+    with (
+        feed.open_feed(config, ReplayOptions(data=str(data))) as chunks,
+        pytest.raises(SourceError, match=r"clicks.csv:3: label: .*perhaps"),
+    ):
+        list(chunks)
+
+
+@pytest.mark.process
+def test_reading_process_that_is_killed_is_an_error_and_not_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "clicks.csv"
+    data.write_text("time,label,user\n" + "".join(f"{1e9 + n},1,{n}\n" for n in range(60_000)))
+    config = parse_config({"features": {"user": {}}}, "test")
+    with feed.open_feed(config, ReplayOptions(data=str(data))) as chunks:
+        taken = iter(chunks)
+        next(taken)
+        chunks._process.kill()  # type: ignore[attr-defined]
+        with pytest.raises(ReplayError, match="ended early, with -9"):
+            list(taken)
