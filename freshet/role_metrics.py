@@ -54,6 +54,8 @@ JOIN = {
         "freshet_join_forgotten_early_requests",
         "Decided requests forgotten early because pending_max was reached.",
     ),
+    "ahead": Told("freshet_join_ahead_events", "Events further ahead of the log's clock than clock_ahead_s."),
+    "partitions": Told("freshet_join_partitions", "Partitions that this joiner holds.", False),
     "undecided": Told("freshet_join_undecided_requests", "Requests that wait for their window.", False),
 }
 LEARN = {

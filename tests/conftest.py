@@ -1,6 +1,7 @@
-"""One Kafka broker for all tests of a run."""
+"""What tests share that is no Python: one Kafka broker for a run, and tools of other projects."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 
@@ -33,3 +34,26 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def kafka_prefix() -> str:
     """What the names of a test's topics begin with, so that tests share a broker and meet nothing old."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def kcat() -> str:
+    """kcat, a Kafka client that is not ours. Without it tests are skipped; with CI=true they fail."""
+    return find_tool("kcat", "kcat")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus' own checker of rules. Without it tests are skipped; with CI=true they fail."""
+    return find_tool("promtool", "prometheus")
+
+
+def find_tool(name: str, package: str) -> str:
+    """The path of a tool that is no Python package."""
+    found = shutil.which(name)
+    if found is None:
+        missing = f"there is no {name!r} on the path; install it (Debian: apt install {package})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(f"NO {name}: {missing}")
+    return found

@@ -3,31 +3,20 @@
 import socket
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
+from scraping import free_port, running, scrape, scrape_until, total
 
 from freshet.config import Config, parse_config, resolve
 from freshet.errors import ConfigError
 from freshet.role_metrics import JOIN, LEARN
-from freshet.roles import open_topics, run_join, run_learn
+from freshet.roles import open_topics, run_join
 from learner.learner import Learner
 from stream.log import EVENTS, Outgoing
 from stream.pairing import JoinCounts
 from stream.records import Impression, encode
-
-WAIT_S = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture
@@ -39,50 +28,6 @@ def config(tmp_path: Path) -> Config:
         "metrics": {"join_port": free_port(), "learn_port": free_port()},
     }
     return resolve(parse_config(table, "test"), tmp_path)
-
-
-@contextmanager
-def running(config: Config) -> Iterator[None]:
-    """Joiner and learner in threads; raises what they raised."""
-    stop = threading.Event()
-    errors: list[BaseException] = []
-
-    def work(run: object) -> None:
-        try:
-            run(config, stop)  # type: ignore[operator]
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(run,)) for run in (run_join, run_learn)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert not errors, errors
-
-
-def scrape(port: int) -> dict[str, Metric]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10.0) as answer:
-        text = answer.read().decode()
-    return {family.name: family for family in text_string_to_metric_families(text)}
-
-
-def scrape_until(port: int, name: str, at_least: float) -> dict[str, Metric]:
-    """Scrape until the sum of a metric's samples has grown to `at_least`."""
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        try:
-            found = scrape(port)
-            if sum(sample.value for sample in found[name].samples) >= at_least:
-                return found
-        except (OSError, KeyError):
-            pass
-        assert time.monotonic() < deadline, f"{name} has not come to {at_least}"
-        time.sleep(0.1)
 
 
 def values(found: dict[str, Metric], name: str) -> dict[tuple[str, ...], float]:
@@ -99,7 +44,8 @@ def test_joiner_and_learner_tell_what_they_did_and_how_far_behind_they_are(confi
         ]
         log.append(EVENTS, [Outgoing(e.request_id.encode(), encode(e)) for e in shown])
         log.append(EVENTS, [Outgoing(b"", b"bad", partition=1)])
-        found = scrape_until(config.metrics.join_port, "freshet_join_examples", 40)
+        scrape_until(config.metrics.join_port, lambda m: total(m, "freshet_join_examples") == 40)
+        found = scrape_until(config.metrics.join_port, lambda m: len(m["freshet_lag_records"].samples) == 2)
         assert values(found, "freshet_join_positives") == {(): 40.0}
         assert values(found, "freshet_dead_letters") == {("joiner",): 1.0}
         assert values(found, "freshet_records_taken") == {("joiner",): 41.0}
@@ -107,8 +53,9 @@ def test_joiner_and_learner_tell_what_they_did_and_how_far_behind_they_are(confi
         clocks = values(found, "freshet_join_clock_timestamp_seconds")
         assert clocks == {("0",): pytest.approx(now), ("1",): pytest.approx(now)}
         assert values(found, "freshet_log_up") == {(): 1.0}
-        found = scrape_until(config.metrics.learn_port, "freshet_learn_examples", 80)
+        found = scrape_until(config.metrics.learn_port, lambda m: total(m, "freshet_learn_examples") == 80)
         assert values(found, "freshet_learn_rows")[()] > 0
+        found = scrape_until(config.metrics.learn_port, lambda m: bool(m["freshet_lag_seconds"].samples))
         assert values(found, "freshet_lag_seconds")[("0", "learner", "examples")] >= 0.0
     log.close()
     with pytest.raises(OSError, match="refused"):
@@ -124,5 +71,5 @@ def test_port_in_use_is_an_error_that_names_the_key(config: Config) -> None:
 
 
 def test_every_figure_of_a_role_has_its_metric(config: Config) -> None:
-    assert set(JOIN) | {"dead_letters"} == {*JoinCounts.__struct_fields__, "undecided"}
+    assert set(JOIN) | {"dead_letters"} == {*JoinCounts.__struct_fields__, "undecided", "partitions"}
     assert set(LEARN) | {"dead_letters"} == set(Learner(config.features, config.learner).figures())

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kafka.partitioner.default import murmur2 as kafka_murmur2
 
 from stream.errors import LogError
 from stream.log import DEAD_LETTERS, Log, LogSettings, Outgoing, Record, open_log, partition_of
+from stream.murmur import murmur2
 from stream.sqlite_log import SqliteLog
 
 FAST = LogSettings(sync=False)
@@ -331,3 +333,9 @@ def test_threads_share_one_log(log: Log) -> None:
     for thread in threads:
         thread.join()
     assert log.ends("t") == [(0, 50)] * 4
+
+
+@given(st.binary(max_size=200), st.integers(1, 1024))
+def test_keys_go_where_kafkas_own_clients_put_them(key: bytes, partitions: int) -> None:
+    assert murmur2(key) == kafka_murmur2(key) & 0xFFFFFFFF
+    assert partition_of(key, partitions) == (kafka_murmur2(key) & 0x7FFFFFFF) % partitions
