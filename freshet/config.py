@@ -142,7 +142,10 @@ def resolve(config: Config, folder: Path) -> Config:
     elif scheme[0].lower() == "sqlite:":
         path = log[len("sqlite:") :]
         log = f"sqlite:{folder / (path[2:] if path.startswith('//') else path)}"
-    return msgspec.structs.replace(config, log=log, state=str(folder / config.state))
+    server = config.server
+    if server.tokens:
+        server = msgspec.structs.replace(server, tokens=str(folder / server.tokens))
+    return msgspec.structs.replace(config, log=log, state=str(folder / config.state), server=server)
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from serving.access import Access
 from serving.errors import RequestError, TooLargeError, UnavailableError
-from serving.http import Frame, Response, Route, json_response
+from serving.http import Call, Frame, Response, Route, json_response
 from serving.settings import ServerSettings
 from serving.status import Scorer
 from serving.telemetry import CONTENT_TYPE, Telemetry
@@ -100,16 +101,17 @@ class App(Frame):
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
         self._event = Decoder(Impression, Action)
         routes = {
-            "/v1/score": Route("POST", self.score),
-            "/v1/feedback": Route("POST", self.feedback),
-            "/v1/events": Route("POST", self.events),
+            "/v1/score": Route("POST", self.score, "score"),
+            "/v1/feedback": Route("POST", self.feedback, "write"),
+            "/v1/events": Route("POST", self.events, "write"),
             "/v1/model": Route("GET", self.model, bounded=False),
-            "/v2/health/live": Route("GET", self.live, bounded=False),
-            "/v2/health/ready": Route("GET", self.ready, bounded=False),
+            "/v2/health/live": Route("GET", self.live, bounded=False, open=True),
+            "/v2/health/ready": Route("GET", self.ready, bounded=False, open=True),
             "/metrics": Route("GET", self.metrics, bounded=False),
         }
         super().__init__(
             routes,
+            access=Access(settings.tokens or None, settings.rate_max),
             body_bytes_max=settings.body_bytes_max,
             read_timeout_s=settings.read_timeout_s,
             concurrency_max=settings.concurrency_max,
@@ -122,9 +124,9 @@ class App(Frame):
     async def stopped(self) -> None:
         await asyncio.to_thread(self.writer.stop)
 
-    async def score(self, body: bytes) -> Response:
+    async def score(self, call: Call) -> Response:
         """POST /v1/score."""
-        request = _decode(self._score_body, body)
+        request = _decode(self._score_body, call.body)
         n = len(request.candidates)
         if not 1 <= n <= self.settings.candidates_max:
             raise RequestError(
@@ -155,9 +157,9 @@ class App(Frame):
         )
         return json_response(200, answer)
 
-    async def feedback(self, body: bytes) -> Response:
+    async def feedback(self, call: Call) -> Response:
         """POST /v1/feedback."""
-        request = _decode(self._feedback_body, body)
+        request = _decode(self._feedback_body, call.body)
         action = Action(
             request_id=request.request_id,
             time=time.time() if request.time is None else request.time,
@@ -169,11 +171,11 @@ class App(Frame):
         ((partition, offset),) = await self.writer.append([_outgoing(action)])
         return json_response(202, {"partition": partition, "offset": offset})
 
-    async def events(self, body: bytes) -> Response:
+    async def events(self, call: Call) -> Response:
         """POST /v1/events: one record, a JSON array of records, or one record a line."""
         verdicts: list[dict[str, Any]] = []
         good: list[Outgoing] = []
-        for i, data in enumerate(_split(body)):
+        for i, data in enumerate(_split(call.body)):
             try:
                 good.append(_outgoing(self._event.decode(data)))
                 verdicts.append({})
@@ -192,23 +194,23 @@ class App(Frame):
             return json_response(400, {"error": f"no record was accepted: {first}", **answer})
         return json_response(202, answer)
 
-    async def model(self, _: bytes) -> Response:
+    async def model(self, _: Call) -> Response:
         """GET /v1/model."""
         status = await asyncio.to_thread(self.replica.status)  # sorts a window of metrics
         return json_response(200, status)
 
-    async def live(self, _: bytes) -> Response:
+    async def live(self, _: Call) -> Response:
         """GET /v2/health/live: the process answers."""
         return json_response(200, {"live": True})
 
-    async def ready(self, _: bytes) -> Response:
+    async def ready(self, _: Call) -> Response:
         """GET /v2/health/ready: it should be sent requests."""
         why_not = self.replica.unready()
         if why_not:
             return json_response(503, {"ready": False, "error": why_not})
         return json_response(200, {"ready": True})
 
-    async def metrics(self, _: bytes) -> Response:
+    async def metrics(self, _: Call) -> Response:
         """GET /metrics."""
         return Response(200, await asyncio.to_thread(self.telemetry.render), CONTENT_TYPE)
 

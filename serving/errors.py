@@ -2,11 +2,15 @@
 
 FreshetError
 ├── RequestError              400: the request cannot be answered as it is
+│   ├── AccessError           401: no token, or one that is not known
+│   ├── ForbiddenError        403: the token is not for this
 │   ├── NotFoundError         404: no such path
 │   ├── MethodError           405: the path is there, the method is not
 │   ├── SlowRequestError      408: the body did not arrive in time
-│   └── TooLargeError         413: the body, or what would be logged of it, is over the limit
+│   ├── TooLargeError         413: the body, or what would be logged of it, is over the limit
+│   └── BusyTokenError        429: the token's requests come faster than allowed
 ├── UnavailableError          503: not now; try again after a moment
+├── TokensError               the file of tokens cannot be read or used
 └── ListenError               the server cannot listen where its settings say
 """
 
@@ -17,6 +21,18 @@ class RequestError(FreshetError):
     """The request cannot be answered as it is; the message says what was expected."""
 
     status = 400
+
+
+class AccessError(RequestError):
+    """There is no token, or it is not known."""
+
+    status = 401
+
+
+class ForbiddenError(RequestError):
+    """The token is known, and not for this."""
+
+    status = 403
 
 
 class NotFoundError(RequestError):
@@ -47,10 +63,24 @@ class TooLargeError(RequestError):
     status = 413
 
 
+class BusyTokenError(RequestError):
+    """The token's requests come faster than allowed."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class UnavailableError(FreshetError):
     """Not now: too much at once, the log does not answer, or the model is still loading."""
 
     status = 503
+
+
+class TokensError(FreshetError):
+    """The tokens cannot be read or used; the message names the line, and no token."""
 
 
 class ListenError(FreshetError):

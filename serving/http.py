@@ -1,11 +1,15 @@
 """The HTTP frame around the routes: bodies within their limits, errors as JSON, requests counted.
 
-Plain ASGI without a framework. Whatever goes wrong is answered with `{"error": "..."}`: what the
-caller can change with a 4xx, what passes with a 503, a defect of Freshet with a 500.
+Plain ASGI without a framework. Whatever goes wrong is answered with `{"error": "...", "request_id":
+"..."}`: what the caller can change with a 4xx, what passes with a 503, a defect of Freshet with a 500.
+The request id is the caller's (`X-Request-ID`) or a new one; every answer has it as a header, and so
+have the lines of the server's log.
 """
 
 import asyncio
 import logging
+import os
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple, Protocol
@@ -13,16 +17,18 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from ground import FreshetError
+from serving.access import Access, Scope
 from serving.errors import (
+    AccessError,
+    BusyTokenError,
     MethodError,
     NotFoundError,
-    RequestError,
     SlowRequestError,
     TooLargeError,
     UnavailableError,
 )
 
-Scope = MutableMapping[str, Any]
+Connection = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -30,6 +36,8 @@ JSON = b"application/json"
 DRAIN_FACTOR = 16
 """How much of a body over the limit is read and thrown away, in limits: a client that is still
 sending would not see the answer."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 log = logging.getLogger("freshet.serving")
 
@@ -43,12 +51,23 @@ class Response(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+class Call(NamedTuple):
+    """One request that was let in."""
+
+    body: bytes
+    headers: Mapping[bytes, bytes]  # by lower-case name; of one sent twice the last
+    request_id: str
+    caller: str  # whose token it came with; "" where none is needed
+
+
 class Route(NamedTuple):
-    """What a path does. `bounded`: counted against the limit of requests at once."""
+    """What a path does."""
 
     method: str
-    handle: Callable[[bytes], Awaitable[Response]]
-    bounded: bool = True
+    handle: Callable[[Call], Awaitable[Response]]
+    scope: Scope | None = None  # that a token must have; None: any token
+    bounded: bool = True  # counted against the limit of requests at once
+    open: bool = False  # needs no token
 
 
 class Watch(Protocol):
@@ -67,21 +86,26 @@ def json_response(status: int, answer: object) -> Response:
     return Response(status, msgspec.json.encode(answer, enc_hook=float))  # numpy's scalars are no floats
 
 
-def error_response(error: Exception) -> Response:
+def error_response(error: Exception, request_id: str = "") -> Response:
     """The answer to a request that failed."""
+    if not isinstance(error, FreshetError):
+        text = "the server failed at this request; its log has the details under the request id"
+        return json_response(500, {"error": text, "request_id": request_id})
+    status = getattr(error, "status", 400)
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, MethodError):
-        allow = ((b"allow", error.allow.encode()),)
-        return Response(error.status, msgspec.json.encode({"error": str(error)}), headers=allow)
-    if isinstance(error, UnavailableError):
-        again = ((b"retry-after", b"1"),)
-        return Response(error.status, msgspec.json.encode({"error": str(error)}), headers=again)
-    if isinstance(error, RequestError):
+        headers = ((b"allow", error.allow.encode()),)
+    elif isinstance(error, AccessError):
+        headers = ((b"www-authenticate", b"Bearer"),)
+    elif isinstance(error, BusyTokenError):
+        headers = ((b"retry-after", str(error.retry_after_s).encode()),)
+    elif isinstance(error, UnavailableError):
+        headers = ((b"retry-after", b"1"),)
+    elif isinstance(error, TooLargeError | SlowRequestError):
         # the rest of a body that was not read would be taken for the next request
-        close = ((b"connection", b"close"),) if isinstance(error, TooLargeError | SlowRequestError) else ()
-        return Response(error.status, msgspec.json.encode({"error": str(error)}), headers=close)
-    if isinstance(error, FreshetError):
-        return json_response(400, {"error": str(error)})
-    return json_response(500, {"error": "the server failed at this request; its log has the details"})
+        headers = ((b"connection", b"close"),)
+    answer = {"error": str(error), "request_id": request_id}
+    return Response(status, msgspec.json.encode(answer), headers=headers)
 
 
 class Frame:
@@ -89,6 +113,7 @@ class Frame:
 
     Args:
         routes: by path.
+        access: lets requests in.
         body_bytes_max: a longer body is answered with a 413, whether it says its length or not.
         read_timeout_s: a body that takes longer to arrive is answered with a 408.
         concurrency_max: bounded requests beyond so many at once are answered with a 503.
@@ -99,12 +124,14 @@ class Frame:
         self,
         routes: Mapping[str, Route],
         *,
+        access: Access,
         body_bytes_max: int,
         read_timeout_s: float,
         concurrency_max: int,
         watch: Watch,
     ) -> None:
         self.routes = routes
+        self.access = access
         self.body_bytes_max = body_bytes_max
         self.read_timeout_s = read_timeout_s
         self.concurrency_max = concurrency_max
@@ -117,7 +144,7 @@ class Frame:
     async def stopped(self) -> None:
         """Called in the event loop after the last request."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
@@ -133,38 +160,42 @@ class Frame:
         await self.stopped()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Connection, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         path = scope["path"]
         route = self.routes.get(path)
         bounded = route is not None and route.bounded
+        headers = dict(scope["headers"])
+        request_id = _request_id(headers)
         response = None
         self.at_work += bounded
         try:
             route = self._check(scope, route)
+            caller = "" if route.open else self.access.admit(route.scope, headers)
             body = await self._body(scope, receive)
-            response = await route.handle(body)
+            response = await route.handle(Call(body, headers, request_id, caller))
         except _GoneError:
             return
         except Exception as error:
-            response = error_response(error)
+            response = error_response(error, request_id)
             if response.status == 500:
-                log.exception("request to %s failed", path)
+                log.exception("request %s to %s failed", request_id, path)
         finally:
             self.at_work -= bounded
             status = response.status if response is not None else 499  # 499: nobody waits for the answer
             self.watch.request_ended(
                 path if path in self.routes else "other", status, time.perf_counter() - began
             )
-        headers = [
+        answered = [
             (b"content-type", response.content_type),
             (b"content-length", str(len(response.body)).encode()),
+            (b"x-request-id", request_id.encode()),
             *response.headers,
         ]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.start", "status": response.status, "headers": answered})
         await send({"type": "http.response.body", "body": response.body})
 
-    def _check(self, scope: Scope, route: Route | None) -> Route:
+    def _check(self, scope: Connection, route: Route | None) -> Route:
         if route is None:
             known = ", ".join(f"{r.method} {p}" for p, r in self.routes.items())
             raise NotFoundError(f"there is no {str(scope['path'])[:200]}; there are {known}")
@@ -177,7 +208,7 @@ class Frame:
             )
         return route
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+    async def _body(self, scope: Connection, receive: Receive) -> bytes:
         too_large = TooLargeError(
             f"the body is over the limit of {self.body_bytes_max:,} bytes (body_bytes_max); send less at once"
         )
@@ -209,3 +240,9 @@ class Frame:
         if size > self.body_bytes_max:
             raise too_large
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    """The caller's own, if it can be shown anywhere as it is; else a new one."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()

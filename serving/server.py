@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import sys
 import threading
@@ -70,7 +71,7 @@ def run_app(
     Raises:
         ListenError: the address is taken or not of this machine.
     """
-    listener = _listen(settings)
+    listener = _listen(settings, guarded=app.access.required)
     try:
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -112,12 +113,18 @@ async def _run(
             await watching
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
+def _listen(settings: ServerSettings, guarded: bool) -> socket.socket:
     try:
         found = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, kind, protocol, _, address = found[0]
+        if not guarded and not ipaddress.ip_address(address[0]).is_loopback:
+            raise ListenError(
+                f"{settings.host} can be reached from other machines, and there are no tokens: put "
+                "`NAME score+write TOKEN` into a file and name it in [server] tokens, or into the "
+                "environment variable FRESHET_TOKENS; or listen on 127.0.0.1"
+            )
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

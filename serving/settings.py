@@ -8,8 +8,10 @@ from stream.records import CANDIDATES_MAX, RECORD_BYTES_MAX
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the server listens and what it takes. Every limit answers with a 4xx or 503 when reached."""
 
-    host: str = "127.0.0.1"  # there is no authentication: what listens elsewhere belongs behind a proxy
+    host: str = "127.0.0.1"  # beyond loopback only with tokens
     port: int = 8470  # 0: any free one
+    tokens: str = ""  # a file of bearer tokens, `NAME SCOPES TOKEN` a line; "": FRESHET_TOKENS, or none
+    rate_max: float = 0.0  # requests a second of one token; those beyond get a 429. 0: no limit
     log_impressions: bool = True  # append what was served to topic `events`, before the answer goes out
     freeze_after_examples: int = 0
     """The base follows no updates once it has learnt so many candidates with their labels, and only its
@@ -43,6 +45,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         for name in ("concurrency_max", "connections_max", "log_queue_max", "backlog_max", "window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if not 0.0 <= self.rate_max <= 1e6:
+            raise ValueError("rate_max must be 0 to 1000000 requests a second")
         if self.marks_max < 2:
             raise ValueError("marks_max must be at least 2")
         for name in ("read_timeout_s", "keep_alive_s", "stop_s", "log_wait_s", "ready_age_s_max"):

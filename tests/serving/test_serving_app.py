@@ -150,7 +150,7 @@ def test_score_with_bad_body_is_400_with_a_sentence(
 ) -> None:
     answer = client.post("/v1/score", json=body)
     assert answer.status_code == 400
-    assert list(answer.json()) == ["error"] and says in answer.json()["error"]
+    assert list(answer.json()) == ["error", "request_id"] and says in answer.json()["error"]
     assert events(log) == []
 
 

@@ -1,0 +1,202 @@
+"""Who may ask what: bearer tokens by scope, read from a file or the environment, each with its pace.
+
+One token a line, `NAME SCOPES TOKEN`:
+
+    # who     may                 shows
+    shop      score+write         3b1f0c6a9e7d4a52
+    operator  score+write+admin   c0ffee5eedc0ffee5eed
+
+In the environment (FRESHET_TOKENS) a `;` may stand for the end of a line. A changed file counts within
+a second; one that cannot be read or used leaves things as they were, and says so in the server's log.
+"""
+
+import hashlib
+import hmac
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from serving.errors import AccessError, BusyTokenError, ForbiddenError, TokensError
+
+Scope = Literal["score", "write", "admin"]
+ENVIRONMENT = "FRESHET_TOKENS"
+LOOK_EVERY_S = 1.0
+TOKEN_CHARACTERS_MIN = 16
+
+log = logging.getLogger("freshet.serving")
+
+
+class Caller(NamedTuple):
+    """Whom a token stands for."""
+
+    name: str
+    scopes: frozenset[str]
+    digest: bytes  # SHA-256 of the token
+
+
+def parse_tokens(text: str, source: str) -> list[Caller]:
+    """The callers of a token file's text.
+
+    >>> [(c.name, sorted(c.scopes)) for c in parse_tokens("shop score+write 0123456789abcdef", "test")]
+    [('shop', ['score', 'write'])]
+
+    Raises:
+        TokensError: naming the line, never showing a token.
+    """
+    callers: list[Caller] = []
+    for number, line in enumerate(re.split(r"[\n;]", text), start=1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        if len(words) != 3:
+            raise TokensError(f"{source}:{number}: expected NAME SCOPES TOKEN, found {len(words)} words")
+        name, scopes, token = words
+        unknown = set(scopes.split("+")) - set(get_args(Scope))
+        if unknown:
+            known = ", ".join(get_args(Scope))
+            raise TokensError(
+                f"{source}:{number}: unknown scope {min(unknown)!r}; there are {known}, joined by +"
+            )
+        if len(token) < TOKEN_CHARACTERS_MIN:
+            raise TokensError(
+                f"{source}:{number}: the token of {name} has {len(token)} characters; use at least "
+                f"{TOKEN_CHARACTERS_MIN}, `openssl rand -hex 16` makes one"
+            )
+        if any(caller.name == name for caller in callers):
+            raise TokensError(f"{source}:{number}: {name} is there twice")
+        callers.append(Caller(name, frozenset(scopes.split("+")), _digest(token.encode())))
+    if not callers:
+        raise TokensError(f"{source}: holds no token")
+    return callers
+
+
+class Access:
+    """Lets requests in by their token, no faster than allowed. With no tokens everybody is let in.
+
+    Args:
+        file: of tokens; None: what the environment says, if anything.
+        rate_max: requests a second of one token; 0: no limit.
+        clock: monotonic seconds.
+
+    Raises:
+        TokensError: the tokens cannot be read or used.
+    """
+
+    def __init__(
+        self,
+        file: str | None = None,
+        rate_max: float = 0.0,
+        environment: Mapping[str, str] = os.environ,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._file = Path(file) if file else None
+        self._rate_max = rate_max
+        self._clock = clock
+        self._looked = clock()
+        self._stamp: tuple[int, int] | None = None
+        self._callers: list[Caller] = []
+        self._left: dict[str, tuple[float, float]] = {}  # name -> (requests left, when that was)
+        if self._file is not None:
+            self._stamp = _stamp(self._file)
+            self._callers = _read(self._file)
+        elif environment.get(ENVIRONMENT):
+            self._callers = parse_tokens(environment[ENVIRONMENT], ENVIRONMENT)
+
+    @property
+    def required(self) -> bool:
+        """Whether a request needs a token."""
+        return bool(self._callers)
+
+    def admit(self, scope: Scope | None, headers: Mapping[bytes, bytes]) -> str:
+        """Let a request in; returns the caller's name, "" where no token is needed.
+
+        Args:
+            scope: what the request needs; None: any token will do.
+            headers: by lower-case name.
+
+        Raises:
+            AccessError: there is no token, or it is not known.
+            ForbiddenError: the token has not the scope.
+            BusyTokenError: the token's requests come faster than allowed.
+        """
+        self._look()
+        if not self._callers:
+            return ""
+        kind, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if kind.lower() != b"bearer" or not token:
+            raise AccessError("this needs a token: send the header `Authorization: Bearer TOKEN`")
+        digest = _digest(token.strip())
+        found: Caller | None = None
+        for caller in self._callers:  # all of them: how long it takes must not tell which came close
+            if hmac.compare_digest(caller.digest, digest):
+                found = caller
+        if found is None:
+            raise AccessError("the token is not known")
+        if scope is not None and scope not in found.scopes:
+            raise ForbiddenError(
+                f"the token of {found.name} is for {', '.join(sorted(found.scopes))}; this needs {scope}"
+            )
+        self._pace(found.name)
+        return found.name
+
+    def _pace(self, name: str) -> None:
+        """A bucket of one second's requests, refilled as time goes by."""
+        if self._rate_max <= 0:
+            return
+        now = self._clock()
+        full = max(self._rate_max, 1.0)
+        left, at = self._left.get(name, (full, now))
+        left = min(left + (now - at) * self._rate_max, full)
+        if left < 1.0:
+            self._left[name] = left, now
+            raise BusyTokenError(
+                f"the token of {name} may send {self._rate_max:g} requests a second (rate_max)",
+                retry_after_s=math.ceil((1.0 - left) / self._rate_max),
+            )
+        self._left[name] = left - 1.0, now
+
+    def _look(self) -> None:
+        """Read the file again if it has changed."""
+        now = self._clock()
+        if self._file is None or now - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = now
+        stamp = _stamp(self._file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._callers = _read(self._file)
+        except TokensError as error:
+            log.error("the tokens stay as they were: %s", error)
+            return
+        self._left = {
+            caller.name: self._left[caller.name] for caller in self._callers if caller.name in self._left
+        }
+        log.info("read %d tokens from %s", len(self._callers), self._file)
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _read(file: Path) -> list[Caller]:
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise TokensError(f"{file}: the tokens cannot be read: {reason}") from None
+    return parse_tokens(text, str(file))
