@@ -1,9 +1,10 @@
-"""Admission: which sighting of an id makes a row (Monolith's frequency filter).
+"""Admission: which sighting of an id makes a row (Monolith's frequency filter, and its probabilistic one).
 
 Sightings are counted in a bounded, set-associative filter: one line of 8 counters per bucket, each
 with 24 bits of the key's fingerprint, an 8-bit count and the time of the last sighting. A full line
 forgets the id that was unseen for longest. An id that is admitted leaves the filter, so that after
-it expires it earns its place anew. Everything is decided sighting by sighting, in order: how a
+it expires it earns its place anew. Or, with no memory but the number of draws so far, each sighting
+admits with a given probability. Everything is decided sighting by sighting, in order: how a
 stream is cut into batches changes nothing. Two ids are taken for one with odds of about 8 / 2²⁴.
 
 Source: Liu et al. 2022, arXiv 2209.07663, section 2.2.1.
@@ -21,24 +22,38 @@ _FINGERPRINT_SHIFT = np.uint64(40)
 _COUNT_SHIFT = np.uint64(32)
 _COUNT_MASK = np.uint64(0xFF)
 _TIME_MASK = np.uint64(0xFFFFFFFF)
+_SHIFT_11 = np.uint64(11)
+_UNIT = 1.0 / (1 << 53)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _note(line_changed, changed, state, line):  # type: ignore[no-untyped-def]
+    """List a line that is written."""
+    if line_changed[line] == 0:
+        line_changed[line] = 1
+        changed[state[CHANGED_LINES]] = np.uint32(line)
+        state[CHANGED_LINES] += 1
 
 
 @njit(cache=True, nogil=True)
-def admit(sightings, line_changed, changed, state, key, time, admit_after, admit_age_s):  # type: ignore[no-untyped-def]
+def admit(sightings, line_changed, changed, state, key, time, rules):  # type: ignore[no-untyped-def]
     """Count one sighting of an id that has no row; True if this one admits it.
 
     A counter is a uint64: fingerprint (24 bits) | count (8) | last sighting (32, Unix seconds); a
-    count of 0 means empty.
+    count of 0 means empty. Where chance admits, the first word counts the draws.
     """
+    admit_after, admit_age_s = rules.admit_after, rules.admit_age_s
+    if rules.admit_share < 1.0:
+        draws = sightings[0, 0]
+        sightings[0, 0] = draws + np.uint64(1)
+        _note(line_changed, changed, state, 0)
+        return float(mix(mix(key ^ _SALT) ^ draws) >> _SHIFT_11) * _UNIT < rules.admit_share
     if admit_after <= 1:
         return True
     h = mix(key ^ _SALT)
     line = np.int64(h & np.uint64(sightings.shape[0] - 1))
     fingerprint = h >> _FINGERPRINT_SHIFT
-    if line_changed[line] == 0:
-        line_changed[line] = 1
-        changed[state[CHANGED_LINES]] = np.uint32(line)
-        state[CHANGED_LINES] += 1
+    _note(line_changed, changed, state, line)
     found = -1
     victim = 0
     oldest = np.int64(1) << 40

@@ -92,3 +92,17 @@ def spread(vectors, inverse, out):  # type: ignore[no-untyped-def]
                 out[i, first + j] = vectors[number, first + j]
         for j in range(whole, width):
             out[i, j] = vectors[number, j]
+
+
+@njit(cache=True, nogil=True)
+def tally(inverse, out):  # type: ignore[no-untyped-def]
+    """How many sightings each number has: out (m,) uint32, zeros before."""
+    for i in range(inverse.shape[0]):
+        out[inverse[i]] += np.uint32(1)
+
+
+@njit(cache=True, nogil=True)
+def last(inverse, out):  # type: ignore[no-untyped-def]
+    """Where each number's last sighting is: out (m,) int64."""
+    for i in range(inverse.shape[0]):
+        out[inverse[i]] = i

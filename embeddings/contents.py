@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from embeddings.expiry import gone
+from embeddings.expiry import exists
 from embeddings.intrinsics import borrow
 from embeddings.store import DIRTY, HIGH, IN_USE, LISTED, TOUCHED
 from ground.mixing import mix
@@ -31,15 +31,15 @@ def drain(store, keys):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def live(store, now, ttl_s, tick_s, slots):  # type: ignore[no-untyped-def]
+def live(store, rules, now, slots):  # type: ignore[no-untyped-def]
     """Slots of all rows that exist at `now`, in slot order, into `slots` (LIVE,); returns how many."""
     bits = borrow(store.bits)
     flags = borrow(store.flags)
     state = borrow(store.state)
-    seen_column = bits.shape[1] - 2
+    ages = borrow(store.ages)
     count = 0
     for slot in range(state[HIGH]):
-        if flags[slot] & IN_USE != 0 and not gone(np.int64(bits[slot, seen_column]), now, ttl_s, tick_s):
+        if flags[slot] & IN_USE != 0 and exists(bits, ages, slot, now, rules):
             slots[count] = slot
             count += 1
     return count
@@ -65,18 +65,18 @@ def page(store, first, keys, rows):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def digest(store, now, ttl_s, tick_s):  # type: ignore[no-untyped-def]
+def digest(store, rules, now):  # type: ignore[no-untyped-def]
     """Sum, modulo 2⁶⁴, of a hash of each existing (key, row): the same whatever the order of slots."""
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
     flags = borrow(store.flags)
     state = borrow(store.state)
-    seen_column = bits.shape[1] - 2
+    ages = borrow(store.ages)
     total = np.uint64(0)
     for slot in range(state[HIGH]):
         if flags[slot] & IN_USE == 0:
             continue
-        if gone(np.int64(bits[slot, seen_column]), now, ttl_s, tick_s):
+        if not exists(bits, ages, slot, now, rules):
             continue
         h = mix(slot_key[slot] + _GOLDEN)
         for j in range(bits.shape[1]):

@@ -137,7 +137,7 @@ def apply(table: Table, piece: Piece) -> None:
             f"{table.width}: the table they come from has another dim, optimizer or extra"
         )
     if len(deleted):
-        table.delete(deleted)
+        table.delete(deleted, counted=False)
     if len(keys):
         table.load(keys, rows.reshape(len(keys), table.width))
     if len(piece.lines) and table.filter.in_use:

@@ -1,8 +1,9 @@
-"""Expiry in event time: a row unseen for longer than its lifetime does not exist, swept or not."""
+"""Rows that no longer exist, by event time or by eviction, swept or not; and sweeping."""
 
 import numpy as np
 from numba import njit
 
+from embeddings.eviction import HAND, HAND_END, evicted
 from embeddings.index import remove
 from embeddings.intrinsics import borrow
 from embeddings.slots import release
@@ -17,8 +18,34 @@ def gone(seen, now, ttl_s, tick_s):  # type: ignore[no-untyped-def]
     return ttl_s > 0 and seen + ttl_s < now
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def exists(bits, ages, slot, now, rules):  # type: ignore[no-untyped-def]
+    """Whether the row at a slot in use exists at `now`: neither expired nor evicted."""
+    if rules.ttl_s > 0 and gone(np.int64(bits[slot, bits.shape[1] - 2]), now, rules.ttl_s, rules.tick_s):
+        return False
+    return not evicted(bits, ages, slot, rules)
+
+
 @njit(cache=True, nogil=True)
-def sweep(store, now, ttl_s, tick_s, budget, removed):  # type: ignore[no-untyped-def]
+def sweep_evicted(  # type: ignore[no-untyped-def]
+    buckets, bits, slot_key, flags, free, state, ages, rules, budget, removed, count
+):
+    """Free the evicted among the next `budget` slots of the hand; the new count of keys in `removed`."""
+    for _ in range(budget):
+        slot = state[HAND]
+        if slot >= state[HAND_END]:
+            break
+        state[HAND] = slot + 1
+        if flags[slot] & IN_USE != 0 and evicted(bits, ages, slot, rules):
+            remove(buckets, slot_key, state, slot_key[slot])
+            release(flags, free, state, slot)
+            removed[count] = slot_key[slot]
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def sweep(store, rules, now, budget, removed):  # type: ignore[no-untyped-def]
     """Free the expired among the next `budget` slots, in turn; returns how many, as `delete` does."""
     buckets = borrow(store.buckets)
     bits = borrow(store.bits)
@@ -33,7 +60,9 @@ def sweep(store, now, ttl_s, tick_s, budget, removed):  # type: ignore[no-untype
         if slot >= state[HIGH]:
             slot = 0
         state[SWEEP] = slot + 1
-        if flags[slot] & IN_USE != 0 and gone(np.int64(bits[slot, seen_column]), now, ttl_s, tick_s):
+        if flags[slot] & IN_USE != 0 and gone(
+            np.int64(bits[slot, seen_column]), now, rules.ttl_s, rules.tick_s
+        ):
             key = slot_key[slot]
             remove(buckets, slot_key, state, key)
             release(flags, free, state, slot)

@@ -1,80 +1,94 @@
-"""The admission filter as a caller sees it: saved and restored, whole or by the lines that changed."""
+"""A table's memory beside its rows: admission's counters and eviction's clock, whole or by changed lines."""
 
 import numpy as np
 import numpy.typing as npt
 
 from embeddings.errors import TableInputError
+from embeddings.eviction import aim
 from embeddings.results import Keys
 from embeddings.spec import TableSpec
 from embeddings.store import CHANGED_LINES, Store
 
+LineNumbers = npt.NDArray[np.uint32]
+
 
 class Filter:
-    """The counters of ids that have no row yet (`admission.py` counts); part of a table."""
+    """What decides which ids have a row (`admission.py`, `eviction.py`), in lines of 8 words."""
 
     def __init__(self, spec: TableSpec, store: Store) -> None:
         self._spec = spec
         self._store = store
+        self._admits = len(store.sightings)  # lines of admission come first
+        self._drained = self._clock.copy()
 
     @property
     def in_use(self) -> bool:
-        """Whether sightings are counted at all: not where the first of an id makes its row."""
-        return self._spec.admit_after > 1
+        """Whether there is any: not where an id's first sighting makes a row that stays."""
+        spec = self._spec
+        return spec.admit_after > 1 or spec.admit_share < 1.0 or spec.evict != "none"
+
+    @property
+    def lines(self) -> int:
+        """How many lines it has; 0 where it is not in use."""
+        return len(self._store.book) if self.in_use else 0
 
     def state(self) -> bytes:
         """The filter, whole; empty where it is not in use."""
-        return self._store.sightings.tobytes() if self.in_use else b""
+        return self._store.book[: self.lines].tobytes()
 
     def restore(self, state: bytes) -> None:
-        """Put a `state` back.
+        """Put a `state` back, once the rows that belong to it are back.
 
         Raises:
             TableInputError: it comes from a filter of another size.
         """
-        lines = self._store.sightings
-        expected = lines.nbytes if self.in_use else 0
-        if len(state) != expected:
+        if len(state) != self.lines * 64:
             raise TableInputError(
                 f"table {self._spec.name!r}: the admission filter's state has {len(state)} bytes, not "
-                f"{expected}; admission_capacity or admit_after has changed since it was saved"
+                f"{self.lines * 64}; admission_capacity, admit_after or evict has changed since it was saved"
             )
-        if expected:
-            lines[:] = np.frombuffer(state, dtype=np.uint64).reshape(lines.shape)
+        words = np.frombuffer(state, dtype=np.uint64).reshape(-1, 8)
+        self.restore_lines(np.arange(self.lines, dtype=np.uint32), words)
 
-    def drain(self) -> tuple[npt.NDArray[np.uint32], Keys]:
+    def drain(self) -> tuple[LineNumbers, Keys]:
         """The lines written since the last drain: their numbers (m,) and words (m, 8)."""
         state = self._store.state
         numbers = self._store.changed[: int(state[CHANGED_LINES])].copy()
         self._store.line_changed[numbers] = 0
         state[CHANGED_LINES] = 0
-        return numbers, self._store.sightings[numbers]
+        # The clock's lines are few and change at nearly every sighting: no note is taken, they are compared.
+        moved = np.flatnonzero((self._clock != self._drained).any(axis=1))
+        self._drained = self._clock.copy()
+        numbers = np.concatenate([numbers, (self._admits + moved).astype(np.uint32)])
+        return numbers, self._store.book[numbers]
 
-    @property
-    def lines(self) -> int:
-        """How many lines it has; 0 where it is not in use."""
-        return len(self._store.sightings) if self.in_use else 0
-
-    def read_lines(self, first: int, count: int) -> tuple[npt.NDArray[np.uint32], Keys]:
+    def read_lines(self, first: int, count: int) -> tuple[LineNumbers, Keys]:
         """Lines first to first + count as they are: their numbers (m,) and words (m, 8)."""
         last = min(first + count, self.lines)
-        return np.arange(first, last, dtype=np.uint32), self._store.sightings[first:last].copy()
+        return np.arange(first, last, dtype=np.uint32), self._store.book[first:last].copy()
 
-    def restore_lines(self, numbers: npt.NDArray[np.uint32], words: Keys) -> None:
+    def restore_lines(self, numbers: LineNumbers, words: Keys) -> None:
         """Put lines from `drain` or `read_lines` back; they count as written, as rows that are loaded do.
 
         Raises:
             TableInputError: they do not fit the filter's size.
         """
-        lines = self._store.sightings
-        if words.shape != (len(numbers), 8) or (len(numbers) and int(numbers.max()) >= len(lines)):
+        store = self._store
+        if words.shape != (len(numbers), 8) or (len(numbers) and int(numbers.max()) >= self.lines):
             raise TableInputError(
-                f"table {self._spec.name!r}: these lines do not fit the admission filter of "
-                f"{len(lines)} lines; admission_capacity has changed since they were saved"
+                f"table {self._spec.name!r}: these lines do not fit the admission filter of {self.lines} "
+                "lines; admission_capacity, admit_after or evict has changed since they were saved"
             )
-        lines[numbers] = words
-        state, noted = self._store.state, self._store.line_changed
-        fresh = np.unique(numbers[noted[numbers] == 0])
-        first = int(state[CHANGED_LINES])
-        self._store.changed[first : first + len(fresh)] = fresh
-        noted[fresh] = 1
-        state[CHANGED_LINES] = first + len(fresh)
+        store.book[numbers] = words
+        if self._spec.evict != "none":
+            aim(store.state, self._spec.rows_max)
+        mine = numbers[numbers < self._admits]
+        fresh = np.unique(mine[store.line_changed[mine] == 0])
+        first = int(store.state[CHANGED_LINES])
+        store.changed[first : first + len(fresh)] = fresh
+        store.line_changed[fresh] = 1
+        store.state[CHANGED_LINES] = first + len(fresh)
+
+    @property
+    def _clock(self) -> Keys:
+        return self._store.book[self._admits :]

@@ -8,7 +8,20 @@ import numpy as np
 from numba import njit
 
 from embeddings.admission import admit
-from embeddings.expiry import gone
+from embeddings.eviction import (
+    GENERATION,
+    LEFT,
+    NEWEST,
+    STRIDE,
+    begin,
+    evicted,
+    leave,
+    limit,
+    pass_time,
+    turn,
+    use,
+)
+from embeddings.expiry import exists, gone, sweep_evicted
 from embeddings.index import first_bucket, locate, remove, second_bucket, slot_with_tag, tag_of
 from embeddings.intrinsics import borrow, prefetch, prefetch_element
 from embeddings.slots import mark, release, start_row, take_slot
@@ -19,6 +32,7 @@ from embeddings.store import (
     EXPIRED,
     FREE_TAIL,
     FULL,
+    HIGH,
     INSERTED,
     REFUSED,
     SPLIT,
@@ -32,18 +46,18 @@ _LANES = 16
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def ask_for_buckets(buckets, state, keys, begin, tags):  # type: ignore[no-untyped-def]
-    """Tags of the group of keys from `begin` on, and their first buckets on the way to the cache."""
+def ask_for_buckets(buckets, state, keys, start, tags):  # type: ignore[no-untyped-def]
+    """Tags of the group of keys from `start` on, and their first buckets on the way to the cache."""
     base = state[BASE]
     size = base + state[SPLIT]
-    for i in range(begin, min(begin + GROUP, keys.shape[0])):
+    for i in range(start, min(start + GROUP, keys.shape[0])):
         tag = tag_of(state, keys[i])
         tags[i % (2 * GROUP)] = tag
         prefetch(buckets, first_bucket(tag, base, size), 0)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def ask_for_rows(buckets, slot_key, flags, bits, state, tags, begin, end, width, slots, waiting):  # type: ignore[no-untyped-def]
+def ask_for_rows(buckets, slot_key, flags, bits, state, tags, start, end, width, slots, waiting):  # type: ignore[no-untyped-def]
     """Slots of a group by tag alone, -1 where neither bucket has it, and their rows on the way to the cache.
 
     `width` columns of each row are asked for, its last two, the key beside it and its flags.
@@ -52,7 +66,7 @@ def ask_for_rows(buckets, slot_key, flags, bits, state, tags, begin, end, width,
     size = base + state[SPLIT]
     columns = bits.shape[1]
     again = 0
-    for i in range(begin, end):
+    for i in range(start, end):
         tag = tags[i % (2 * GROUP)]
         slot = slot_with_tag(buckets, first_bucket(tag, base, size), tag)
         slots[i] = slot
@@ -94,9 +108,8 @@ def copy_row(source, row, out, i):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def upsert(  # type: ignore[no-untyped-def]
-    store, keys, times, ttl_s, tick_s, admit_after, admit_age_s, dim, init, scale, seed,
-    unique, inverse, latest, slots, vectors, removed
-):  # fmt: skip
+    store, rules, keys, times, unique, inverse, latest, tally, stamps, one_by_one, slots, vectors, removed
+):
     """Find each key of a batch or give it a row, as if sighting by sighting in order.
 
     Distinct keys that have a row which outlives the batch, nearly all of them, are found once each, in
@@ -104,13 +117,19 @@ def upsert(  # type: ignore[no-untyped-def]
     others are then taken one by one.
 
     Args:
+        rules: the table's `Rules`.
         keys, times: (n,) uint64 and (n,) uint32.
         unique: (m,) uint64, the distinct keys.
         inverse: (n,) int64, in: the number of each key in `unique`; out: the number of its slot.
         latest: (m,) uint32, the latest time of each distinct key.
+        tally: (m,) uint32, the number of sightings of each; used where uses are counted.
+        stamps: (m,) int64, the generation of the last of them; used where rows are evicted, for which
+            the clock was moved on already, unless one by one.
+        one_by_one: take every sighting by itself: rows may be evicted within the batch.
         slots: (n,) int64, out: the slots by number; -1 where there is no row.
         vectors: (n, dim) float32, out: the first columns of the rows by number; not if of 0 columns.
-        removed: (n,) uint64, out: keys whose row was found expired.
+        removed: uint64, out: keys whose row was found expired or evicted; (n,) if rows can only expire,
+            n more than there are slots if they can be evicted.
 
     Returns:
         How many numbers there are, at least m, and how many keys are in `removed`.
@@ -126,30 +145,48 @@ def upsert(  # type: ignore[no-untyped-def]
     sightings = borrow(store.sightings)
     line_changed = borrow(store.line_changed)
     changed = borrow(store.changed)
+    ages = borrow(store.ages)
+    held = borrow(store.held)
+    age_times = borrow(store.age_times)
     path = borrow(store.path)
     state = borrow(store.state)
     m = unique.shape[0]
     seen_column = bits.shape[1] - 2
     width = vectors.shape[1]
+    ttl_s, tick_s = rules.ttl_s, rules.tick_s
+    evicts = rules.classes > 0
     tags = np.empty(2 * GROUP, dtype=np.uint64)
     waiting = np.empty(GROUP + 1, dtype=np.int64)
-    apart = 0
-    ask_for_buckets(buckets, state, unique, 0, tags)
-    for begin in range(0, m, GROUP):
-        end = min(begin + GROUP, m)
-        ask_for_buckets(buckets, state, unique, begin + GROUP, tags)
-        ask_for_rows(buckets, slot_key, flags, bits, state, tags, begin, end, width, slots, waiting)
-        for i in range(begin, end):
+    apart = m if one_by_one else 0
+    if one_by_one:
+        slots[:m] = _UNSEEN
+    else:
+        ask_for_buckets(buckets, state, unique, 0, tags)
+    for start in range(0, m - apart, GROUP):
+        end = min(start + GROUP, m)
+        ask_for_buckets(buckets, state, unique, start + GROUP, tags)
+        ask_for_rows(buckets, slot_key, flags, bits, state, tags, start, end, width, slots, waiting)
+        for i in range(start, end):
             slot = slots[i]
             if slot >= 0 and slot_key[slot] != unique[i]:
                 slot = locate(buckets, slot_key, state, unique[i])
                 slots[i] = slot
-            if slot >= 0 and ttl_s > 0:
-                seen = bits[slot, seen_column]
-                if gone(np.int64(seen), np.int64(latest[i]), ttl_s, tick_s):
-                    slot = _UNSEEN
-                elif latest[i] > seen:
-                    bits[slot, seen_column] = latest[i]
+            if slot >= 0 and (ttl_s > 0 or evicts):
+                wrote = False
+                if ttl_s > 0:
+                    seen = bits[slot, seen_column]
+                    if gone(np.int64(seen), np.int64(latest[i]), ttl_s, tick_s):
+                        slot = _UNSEEN
+                    elif latest[i] > seen and not evicted(bits, ages, slot, rules):
+                        bits[slot, seen_column] = latest[i]
+                        wrote = True
+                if slot >= 0 and evicts:
+                    if evicted(bits, ages, slot, rules):
+                        slot = _UNSEEN
+                    else:
+                        times_used = np.int64(tally[i]) if rules.classes > 1 else np.int64(1)
+                        wrote |= use(bits, held, ages, slot, rules, stamps[i], times_used)
+                if wrote:
                     mark(flags, touched, state, slot)
             if slot >= 0:
                 copy_row(rows, slot, vectors, i)
@@ -165,37 +202,60 @@ def upsert(  # type: ignore[no-untyped-def]
     for i in range(m):
         current[i] = i if slots[i] == _UNSEEN else -1
     count = m
-    gone_count = 0
+    out = 0
     for i in range(n):
         which = inverse[i]
         if current[which] < 0:
             continue
         key = keys[i]
         time = times[i]
+        now = np.int64(0)
+        if one_by_one:
+            if ages[LEFT] == 0 and turn(held, ages, age_times, rules.rows_max, ttl_s):
+                out = sweep_evicted(
+                    buckets, bits, slot_key, flags, free, state, ages, rules, state[HIGH], removed, out
+                )
+                limit(held, ages, state, rules.rows_max)
+            ages[LEFT] -= 1
+            pass_time(ages, age_times, time)
+            now = ages[GENERATION]
+        elif evicts:
+            now = stamps[which]
         slot = locate(buckets, slot_key, state, key)
-        if slot >= 0 and ttl_s > 0:
+        if slot >= 0 and (ttl_s > 0 or evicts):
             seen = bits[slot, seen_column]
-            if gone(np.int64(seen), np.int64(time), ttl_s, tick_s):
+            lost = gone(np.int64(seen), np.int64(time), ttl_s, tick_s)
+            state[EXPIRED] += lost
+            if lost or evicted(bits, ages, slot, rules):
                 remove(buckets, slot_key, state, key)
                 release(flags, free, state, slot)
-                removed[gone_count] = key
-                gone_count += 1
-                state[EXPIRED] += 1
+                removed[out] = key
+                out += 1
                 slot = np.int64(-1)
-            elif time > seen:
-                bits[slot, seen_column] = time
-                mark(flags, touched, state, slot)
+            else:
+                wrote = evicts and use(bits, held, ages, slot, rules, now, np.int64(1))
+                if ttl_s > 0 and time > seen:
+                    bits[slot, seen_column] = time
+                    wrote = True
+                if wrote:
+                    mark(flags, touched, state, slot)
         if slot < 0:
-            if not admit(sightings, line_changed, changed, state, key, time, admit_after, admit_age_s):
+            if not admit(sightings, line_changed, changed, state, key, time, rules):
                 state[REFUSED] += 1
             else:
                 slot = take_slot(buckets, path, slot_key, flags, free, state, key, usable)
                 if slot < 0:
                     state[FULL] += 1
                 else:
-                    start_row(rows, bits, template, slot, key, time, dim, init, scale, seed)
+                    start_row(rows, bits, template, slot, key, time, rules)
                     mark(flags, touched, state, slot)
                     state[INSERTED] += 1
+                    if evicts:
+                        begin(bits, held, ages, slot, rules, now, np.int64(1))
+                        out = sweep_evicted(
+                            buckets, bits, slot_key, flags, free, state, ages, rules,
+                            state[STRIDE], removed, out,
+                        )  # fmt: skip
         number = current[which]
         if slots[number] != slot:
             if slots[number] != _UNSEEN:
@@ -208,11 +268,11 @@ def upsert(  # type: ignore[no-untyped-def]
             else:
                 vectors[number, :] = 0
         inverse[i] = number
-    return count, gone_count
+    return count, out
 
 
 @njit(cache=True, nogil=True)
-def find(store, keys, times, ttl_s, tick_s, slots):  # type: ignore[no-untyped-def]
+def find(store, rules, keys, times, slots):  # type: ignore[no-untyped-def]
     """The slot of each key, -1 where it has none at its time. Changes nothing. Arguments as in `upsert`."""
     buckets = borrow(store.buckets)
     slot_key = borrow(store.slot_key)
@@ -220,22 +280,22 @@ def find(store, keys, times, ttl_s, tick_s, slots):  # type: ignore[no-untyped-d
     bits = borrow(store.bits)
     state = borrow(store.state)
     n = keys.shape[0]
-    seen_column = bits.shape[1] - 2
+    ages = borrow(store.ages)
     tags = np.empty(2 * GROUP, dtype=np.uint64)
     waiting = np.empty(GROUP + 1, dtype=np.int64)
     ask_for_buckets(buckets, state, keys, 0, tags)
-    for begin in range(0, n, GROUP):
-        end = min(begin + GROUP, n)
-        ask_for_buckets(buckets, state, keys, begin + GROUP, tags)
-        ask_for_rows(buckets, slot_key, flags, bits, state, tags, begin, end, 0, slots, waiting)
-        for i in range(begin, end):
+    for start in range(0, n, GROUP):
+        end = min(start + GROUP, n)
+        ask_for_buckets(buckets, state, keys, start + GROUP, tags)
+        ask_for_rows(buckets, slot_key, flags, bits, state, tags, start, end, 0, slots, waiting)
+        for i in range(start, end):
             slot = slots[i]
             if slot >= 0 and slot_key[slot] != keys[i]:
                 slot = locate(buckets, slot_key, state, keys[i])
             if (
                 slot >= 0
-                and ttl_s > 0
-                and gone(np.int64(bits[slot, seen_column]), np.int64(times[i]), ttl_s, tick_s)
+                and (rules.ttl_s > 0 or rules.classes > 0)
+                and not exists(bits, ages, slot, np.int64(times[i]), rules)
             ):
                 slot = np.int64(-1)
             slots[i] = slot
@@ -270,17 +330,25 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def delete(store, keys, removed):  # type: ignore[no-untyped-def]
-    """Take keys out; `removed` (n,) uint64, out: those that were there. Returns how many."""
+def delete(store, rules, keys, removed, counted):  # type: ignore[no-untyped-def]
+    """Take keys out; `removed` (n,) uint64, out: those that were there. Returns how many.
+
+    `counted`: take existing rows out of eviction's count, too.
+    """
     buckets = borrow(store.buckets)
     slot_key = borrow(store.slot_key)
     flags = borrow(store.flags)
     free = borrow(store.free)
     state = borrow(store.state)
+    bits = borrow(store.bits)
+    ages = borrow(store.ages)
+    held = borrow(store.held)
     count = 0
     for i in range(keys.shape[0]):
         slot = locate(buckets, slot_key, state, keys[i])
         if slot >= 0:
+            if counted and rules.classes > 0 and exists(bits, ages, slot, ages[NEWEST], rules):
+                leave(bits, held, ages, slot, rules)
             remove(buckets, slot_key, state, keys[i])
             release(flags, free, state, slot)
             removed[count] = keys[i]

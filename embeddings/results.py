@@ -36,3 +36,4 @@ class TableStats(NamedTuple):
     full: int  # sightings refused at rows_max
     expired: int
     deleted: int
+    evicted: int

@@ -45,11 +45,11 @@ def release(flags, free, state, slot):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def start_row(rows, bits, template, slot, key, time, dim, init, scale, seed):  # type: ignore[no-untyped-def]
+def start_row(rows, bits, template, slot, key, time, rules):  # type: ignore[no-untyped-def]
     """Write a new row: nothing of its last owner stays; the vector depends on key and seed alone."""
     row = rows[slot]
     row[:] = template
-    start_vector(row, key, dim, init, scale, seed)
+    start_vector(row, key, rules.dim, rules.init, rules.init_scale, rules.seed)
     bits[slot, bits.shape[1] - 2] = time
 
 

@@ -6,7 +6,7 @@ All columns are 32 bits wide and a row is contiguous: whoever uses an id fetches
 table does not use it does not pay for.
 """
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -25,6 +25,33 @@ Optimizer = Literal["sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl"]
 
 Init = Literal["zeros", "uniform", "normal"]
 """How a new vector starts; `initializers.py` draws it."""
+
+Evict = Literal["none", "least_recent", "least_frequent"]
+"""Which rows go when there are too many; `eviction.py` says how."""
+
+EVICT_ROWS_MIN = 64
+"""The smallest budget that is kept by eviction, which works in 64ths of it."""
+
+
+EVICT_SLOTS_SPARE = 1 << 18
+"""Slots beyond the budget: what one batch frees is not used again within it. Address space only."""
+
+
+class Rules(NamedTuple):
+    """What kernels must know of a spec: all numbers, so that they are compiled once for all tables."""
+
+    ttl_s: int
+    tick_s: int
+    admit_after: int
+    admit_share: float
+    admit_age_s: int
+    age_column: int  # of the stamp; where uses are counted they follow it
+    classes: int  # of uses; 0 where nothing is evicted
+    rows_max: int
+    dim: int
+    init: int
+    init_scale: float
+    seed: int
 
 
 class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,10 +72,13 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         ttl_s: a row last seen more than this long before a sighting is gone, in event time; 0 is never.
         tick_s: expiry sees time rounded down to multiples of this; 0 or 1 is each second.
         admit_after: the sighting that makes a row: 1 is the first, 3 the third.
+        admit_share: probability with which a sighting makes a row; goes with an admit_after of 1.
         admit_age_s: sightings further apart than this start counting anew; 0 is never.
         admission_capacity: ids whose sightings are counted; beyond it the longest unseen is forgotten.
         capacity_initial: rows for which the index has room at first; it grows bucket by bucket.
-        rows_max: limit of rows; beyond it new ids are refused and counted.
+        rows_max: limit of rows; beyond it new ids are refused and counted, unless others are evicted.
+        evict: which rows make room before rows_max is reached: none, the least recently or the least
+            frequently used.
     """
 
     name: str = "table"
@@ -68,10 +98,12 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ttl_s: int = 0
     tick_s: int = 0
     admit_after: int = 1
+    admit_share: float = 1.0
     admit_age_s: int = 0
     admission_capacity: int = 1 << 20
     capacity_initial: int = 1024
     rows_max: int = 1 << 24
+    evict: Evict = "none"
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the setting."""
@@ -90,22 +122,31 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             "ttl_s": (0, (1 << 32) - 1),
             "tick_s": (0, (1 << 31) - 1),
             "admit_after": (1, ADMIT_LIMIT),
+            "admit_share": (1e-6, 1.0),
             "admit_age_s": (0, (1 << 32) - 1),
             "admission_capacity": (8, 1 << 32),
             "capacity_initial": (1, ROWS_LIMIT),
-            "rows_max": (1, ROWS_LIMIT),
+            "rows_max": (EVICT_ROWS_MIN if self.evict != "none" else 1, ROWS_LIMIT // 2),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise TableSpecError(f"table {self.name!r}: {name} must be from {low} to {high}, not {value}")
-        choices = {"optimizer": (*get_args(Optimizer), "none"), "init": get_args(Init)}
+        choices = {
+            "optimizer": (*get_args(Optimizer), "none"),
+            "init": get_args(Init),
+            "evict": get_args(Evict),
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise TableSpecError(
                     f"table {self.name!r}: {name} must be one of {', '.join(known)}, "
                     f"not {getattr(self, name)!r}"
                 )
+        if self.admit_share < 1.0 and self.admit_after > 1:
+            raise TableSpecError(
+                f"table {self.name!r}: admit_share and admit_after are two ways to admit; choose one"
+            )
         if self.dim + self.extra == 0:
             raise TableSpecError(f"table {self.name!r}: dim and extra are both 0; a row would hold nothing")
 
@@ -120,9 +161,14 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         }.get(self.optimizer, 0)
 
     @property
+    def age_column(self) -> int:
+        """The first of the columns that eviction needs: the stamp, and uses where they are counted."""
+        return self.dim + self.state_width
+
+    @property
     def extra_column(self) -> int:
         """The first of the caller's columns."""
-        return self.dim + self.state_width
+        return self.age_column + {"none": 0, "least_recent": 1, "least_frequent": 2}[self.evict]
 
     @property
     def seen_column(self) -> int:
@@ -138,18 +184,30 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """What a new row starts from, (width,), before its vector is drawn."""
         row = np.zeros(self.width, dtype=np.float32)
         if self.optimizer in ("adagrad", "rowwise_adagrad"):
-            row[self.dim : self.extra_column] = self.initial_accumulator
+            row[self.dim : self.age_column] = self.initial_accumulator
         elif self.optimizer == "ftrl":
-            row[2 * self.dim : self.extra_column] = self.initial_accumulator
+            row[2 * self.dim : self.age_column] = self.initial_accumulator
         return row
 
     @property
     def serving_slices(self) -> tuple[slice, ...]:
-        """The columns that serving needs: everything but the optimizer's state."""
-        if self.state_width == 0:
+        """The columns that serving needs: everything but the state of optimizer and eviction."""
+        if self.extra_column == self.dim:
             return (slice(0, self.width),)
         return (slice(0, self.dim), slice(self.extra_column, self.width))
 
     def serving(self) -> "TableSpec":
-        """The same table without optimizer state and admission: its rows are this one's `serving_slices`."""
-        return msgspec.structs.replace(self, optimizer="none", admit_after=1)
+        """The same table without optimizer, admission and eviction: its rows are this one's `serving_slices`.
+
+        It has room for the rows that are evicted but not taken out yet, too.
+        """
+        return msgspec.structs.replace(
+            self, optimizer="none", admit_after=1, admit_share=1.0, evict="none", rows_max=self.slots_max
+        )
+
+    @property
+    def slots_max(self) -> int:
+        """Slots that rows may take: with eviction more than rows_max, for those on their way out."""
+        if self.evict == "none":
+            return self.rows_max
+        return self.rows_max + self.rows_max // 4 + EVICT_SLOTS_SPARE

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embeddings.eviction import AGES_SIZE, CLASSES, FLOOR, GENERATION, GENERATIONS, LEFT, MADE, PARTS
+from embeddings.initializers import KINDS
 from embeddings.memory import reserve
-from embeddings.spec import TableSpec
+from embeddings.spec import Rules, TableSpec
 
 LANES = 8
 """Entries of an index bucket, 8 bytes each: one cache line."""
@@ -34,7 +36,8 @@ EXPIRED = 11
 DELETED = 12
 CHANGED_LINES = 13  # lines in `changed`
 SALT = 14  # index: drawn at random, so that nobody can prepare ids that meet in one bucket
-STATE_SIZE = 16
+# 16 to 18 are of `eviction.py`.
+STATE_SIZE = 24
 
 # Bits of Store.flags.
 IN_USE = 1  # the slot holds a live row
@@ -43,7 +46,7 @@ LISTED = 4  # its number is in `touched`
 
 
 class Store(NamedTuple):
-    """All arrays of one table. R is rows_max, W a row's width, B buckets, A lines of the admission filter."""
+    """All arrays of one table. R is slots_max, W a row's width, B buckets, A lines of admission."""
 
     buckets: npt.NDArray[np.uint64]  # (B, LANES), the index: tag << 32 | slot + 1, 0 where empty
     rows: npt.NDArray[np.float32]  # (R, W)
@@ -53,7 +56,11 @@ class Store(NamedTuple):
     touched: npt.NDArray[np.uint32]  # (R,), slots written since the last drain, each once
     free: npt.NDArray[np.uint32]  # (R,), a ring of slots to use again
     template: npt.NDArray[np.float32]  # (W,), what a new row starts from
+    book: npt.NDArray[np.uint64]  # (A + E, 8), the memory of the next four; what is saved beside the rows
     sightings: npt.NDArray[np.uint64]  # (A, 8), the admission filter
+    ages: npt.NDArray[np.int64]  # (AGES_SIZE,), eviction's clock and limit
+    held: npt.NDArray[np.int64]  # (classes, generations), rows by uses and stamp
+    age_times: npt.NDArray[np.int64]  # (generations,), latest time of a sighting in each
     line_changed: npt.NDArray[np.uint8]  # (A,), 1 where the line's number is in `changed`
     changed: npt.NDArray[np.uint32]  # (A,), filter lines written since the last drain, each once
     path: npt.NDArray[np.int64]  # (., 3), scratch of an insertion
@@ -67,10 +74,20 @@ def _power_of_two(n: float) -> int:
 
 def make_store(spec: TableSpec) -> Store:
     """An empty store; reserves address space for `rows_max` rows, takes memory for few."""
-    rows = reserve((spec.rows_max, spec.width), np.float32)
+    slots = spec.slots_max
+    rows = reserve((slots, spec.width), np.float32)
     # Twice what a full table needs: room to split on when a bucket and its alternatives are full.
-    buckets_max = max(2 * _power_of_two(spec.rows_max / (LANES * LOAD_MAX)), 16)
+    buckets_max = max(2 * _power_of_two(slots / (LANES * LOAD_MAX)), 16)
     lines = _power_of_two(spec.admission_capacity / 8) if spec.admit_after > 1 else 1
+    classes, ring = CLASSES[spec.evict], GENERATIONS[spec.evict]
+    cells = classes * ring
+    age_lines = (AGES_SIZE + cells + ring) // 8 if classes else 0
+    book = reserve((lines + age_lines, 8), np.uint64)
+    clock = book[lines:].view(np.int64).reshape(-1) if classes else np.zeros(AGES_SIZE + 2, dtype=np.int64)
+    if classes:
+        clock[GENERATION] = clock[FLOOR] = 1
+        clock[LEFT] = max(spec.rows_max // PARTS, 1)
+        clock[MADE] = spec.rows_max
     state = np.zeros(STATE_SIZE, dtype=np.int64)
     state[SALT] = secrets.randbits(63)
     state[BASE] = min(max(_power_of_two(spec.capacity_initial / (LANES * LOAD_MAX)), 8), buckets_max)
@@ -78,14 +95,36 @@ def make_store(spec: TableSpec) -> Store:
         buckets=reserve((buckets_max, LANES), np.uint64),
         rows=rows,
         bits=rows.view(np.uint32),
-        slot_key=reserve((spec.rows_max,), np.uint64),
-        flags=reserve((spec.rows_max,), np.uint8),
-        touched=reserve((spec.rows_max,), np.uint32),
-        free=reserve((spec.rows_max,), np.uint32),
+        slot_key=reserve((slots,), np.uint64),
+        flags=reserve((slots,), np.uint8),
+        touched=reserve((slots,), np.uint32),
+        free=reserve((slots,), np.uint32),
         template=spec.template(),
-        sightings=reserve((lines, 8), np.uint64),
+        book=book,
+        sightings=book[:lines],
+        ages=clock[:AGES_SIZE],
+        held=clock[AGES_SIZE : AGES_SIZE + max(cells, 1)].reshape(max(classes, 1), -1),
+        age_times=clock[AGES_SIZE + max(cells, 1) :],
         line_changed=np.zeros(lines, dtype=np.uint8),
         changed=np.zeros(lines, dtype=np.uint32),
         path=np.zeros((320, 3), dtype=np.int64),
         state=state,
+    )
+
+
+def rules_of(spec: TableSpec) -> Rules:
+    """What the kernels must know of a spec."""
+    return Rules(
+        ttl_s=spec.ttl_s,
+        tick_s=spec.tick_s,
+        admit_after=spec.admit_after,
+        admit_share=float(spec.admit_share),
+        admit_age_s=spec.admit_age_s,
+        age_column=spec.age_column,
+        classes=CLASSES[spec.evict],
+        rows_max=spec.rows_max,
+        dim=spec.dim,
+        init=KINDS[spec.init],
+        init_scale=float(spec.init_scale),
+        seed=spec.seed,
     )

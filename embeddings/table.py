@@ -10,8 +10,8 @@ import numpy.typing as npt
 from embeddings import batches, columns, contents, expiry, lookup
 from embeddings.checks import as_floats, as_keys, as_slots, as_uint32
 from embeddings.errors import TableError
+from embeddings.eviction import EVICTED, LEFT, limit_is_far, pass_batch
 from embeddings.filter import Filter
-from embeddings.initializers import KINDS
 from embeddings.optimizers import STEPS, constants_of
 from embeddings.results import Block, Delta, Floats, Keys, Slots, TableStats
 from embeddings.spec import TableSpec
@@ -29,6 +29,7 @@ from embeddings.store import (
     TOUCHED,
     Store,
     make_store,
+    rules_of,
 )
 
 
@@ -52,6 +53,8 @@ class Table:
         self._track_delta = track_delta
         self._store = make_store(spec)
         self.filter = Filter(spec, self._store)
+        self._rules = rules_of(spec)
+        self._bare = self._rules._replace(ttl_s=0, classes=0)  # every row in the index exists
         self._constants = constants_of(spec)
         self._deleted: list[Keys] = []
         self._scratch = np.zeros(1024, dtype=np.uint32)
@@ -101,6 +104,7 @@ class Table:
             full=int(state[FULL]),
             expired=int(state[EXPIRED]),
             deleted=int(state[DELETED]),
+            evicted=int(self._store.ages[EVICTED]),
         )
 
     # Keys to slots.
@@ -127,7 +131,7 @@ class Table:
         key_array = self._keys(keys)
         slots = np.empty(len(key_array), dtype=np.int64)
         times = self._times(now, len(key_array))
-        lookup.find(self._store, key_array, times, self.spec.ttl_s, self.spec.tick_s, slots)
+        lookup.find(self._store, self._rules, key_array, times, slots)
         return slots
 
     def block(self, keys: npt.ArrayLike, times: npt.ArrayLike) -> Block:
@@ -168,11 +172,11 @@ class Table:
 
     def weights(self, slots: Slots) -> Floats:
         """The vectors at slots with their optimizer's state behind them, (n, dim + state); zeros for -1."""
-        return self._gather(slots, 0, self.spec.extra_column)
+        return self._gather(slots, 0, self.spec.age_column)
 
     def set_weights(self, slots: Slots, values: npt.ArrayLike) -> None:
         """Write what `weights` gave; of a slot given twice the last stays."""
-        self._scatter(slots, 0, self.spec.extra_column, values)
+        self._scatter(slots, 0, self.spec.age_column, values)
 
     def keys_at(self, slots: Slots) -> Keys:
         """The keys whose rows are at slots, (n,); 0 for -1, and some key long gone for a free slot."""
@@ -203,11 +207,17 @@ class Table:
 
     # Leaving.
 
-    def delete(self, keys: npt.ArrayLike) -> int:
-        """Take keys out; returns how many were there."""
+    def delete(self, keys: npt.ArrayLike, *, counted: bool = True) -> int:
+        """Take keys out; returns how many were there.
+
+        Args:
+            keys: (n,) uint64.
+            counted: False where another table, whose filter lines come along, has counted them out.
+        """
         key_array = self._keys(keys)
         removed = np.empty(len(key_array), dtype=np.uint64)
-        return self._note_removed(removed, lookup.delete(self._store, key_array, removed))
+        count = lookup.delete(self._store, self._rules, key_array, removed, counted)
+        return self._note_removed(removed, count)
 
     def expire(self, now: int, budget: int = 4096) -> int:
         """Free what has expired by `now` among the next `budget` slots; returns how many.
@@ -218,9 +228,7 @@ class Table:
         if self.spec.ttl_s == 0:
             return 0
         removed = np.empty(min(budget, int(self._store.state[HIGH])), dtype=np.uint64)
-        count = expiry.sweep(
-            self._store, np.int64(now), self.spec.ttl_s, self.spec.tick_s, np.int64(len(removed)), removed
-        )
+        count = expiry.sweep(self._store, self._rules, np.int64(now), np.int64(len(removed)), removed)
         return self._note_removed(removed, count)
 
     # Deltas, checkpoints, state.
@@ -241,7 +249,7 @@ class Table:
         key_array = self._keys(keys)
         slots = np.empty(len(key_array), dtype=np.int64)
         never = np.zeros(len(key_array), dtype=np.uint32)
-        lookup.find(self._store, key_array, never, 0, 0, slots)
+        lookup.find(self._store, self._bare, key_array, never, slots)
         return self._gather(slots, 0, self.width), slots >= 0
 
     def export_serving(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -268,8 +276,8 @@ class Table:
     def items(self, now: int | None = None) -> tuple[Keys, Slots]:
         """Keys and slots of all rows that exist at `now` (default: all not swept yet), in slot order."""
         slots = np.empty(len(self), dtype=np.int64)
-        ttl_s = self.spec.ttl_s if now is not None else 0
-        count = contents.live(self._store, np.int64(now or 0), ttl_s, self.spec.tick_s, slots)
+        rules = self._bare if now is None else self._rules
+        count = contents.live(self._store, rules, np.int64(now or 0), slots)
         slots = slots[:count]
         return self._store.slot_key[slots], slots
 
@@ -288,44 +296,56 @@ class Table:
 
     def digest(self, now: int) -> int:
         """A 64-bit hash of every (key, row) that exists at `now`, whatever the order they came in."""
-        return int(contents.digest(self._store, np.int64(now), self.spec.ttl_s, self.spec.tick_s))
+        return int(contents.digest(self._store, self._rules, np.int64(now)))
 
     # Inside.
 
     def _upsert(self, keys: npt.ArrayLike, times: npt.ArrayLike, columns: int) -> Block:
         """A batch's slots by number, and the first columns of their rows."""
-        spec = self.spec
+        spec, store = self.spec, self._store
         key_array = self._keys(keys)
         n = len(key_array)
         time_array = self._times(times, n)
         unique, inverse = self._distinct(key_array)
-        latest = np.zeros(len(unique) if spec.ttl_s else 0, dtype=np.uint32)
+        m = len(unique)
+        latest = np.zeros(m if spec.ttl_s else 0, dtype=np.uint32)
         if spec.ttl_s:
             batches.newest(inverse, time_array, latest)
+        tally = np.zeros(m if spec.evict == "least_frequent" else 0, dtype=np.uint32)
+        stamps = np.empty(0, dtype=np.int64)
+        one_by_one = spec.evict != "none" and self._may_evict(unique, time_array)
+        if spec.evict != "none" and not one_by_one:
+            if len(tally):
+                batches.tally(inverse, tally)
+            stamps, last = np.empty(m, dtype=np.int64), np.empty(m, dtype=np.int64)
+            batches.last(inverse, last)
+            pass_batch(
+                store.held, store.ages, store.age_times, spec.rows_max, spec.ttl_s, time_array, last, stamps
+            )
         slots = np.empty(n, dtype=np.int64)
         vectors = np.empty((n, columns), dtype=np.float32)
-        removed = np.empty(n if spec.ttl_s else 0, dtype=np.uint64)
+        room = n + int(store.state[HIGH]) + n if spec.evict != "none" else n if spec.ttl_s else 0
+        removed = np.empty(room, dtype=np.uint64)
         count, gone_count = lookup.upsert(
-            self._store,
-            key_array,
-            time_array,
-            spec.ttl_s,
-            spec.tick_s,
-            spec.admit_after,
-            spec.admit_age_s,
-            spec.dim,
-            KINDS[spec.init],
-            float(spec.init_scale),
-            spec.seed,
-            unique,
-            inverse,
-            latest,
-            slots,
-            vectors,
-            removed,
-        )
+            store, self._rules, key_array, time_array, unique, inverse, latest, tally, stamps, one_by_one,
+            slots, vectors, removed,
+        )  # fmt: skip
         self._note_removed(removed, gone_count)
         return Block(slots=slots[:count], inverse=inverse, vectors=vectors[:count])
+
+    def _may_evict(self, unique: Keys, times: npt.NDArray[np.uint32]) -> bool:
+        """Whether a limit may be drawn among these sightings, or a row expire before its last."""
+        spec, ages, n = self.spec, self._store.ages, len(times)
+        if n <= ages[LEFT]:
+            return False
+        if 0 < spec.ttl_s < int(times.max()) - int(times.min()):
+            return True
+        if limit_is_far(ages, spec.rows_max, n, len(unique)):
+            return False
+        slots = np.empty(len(unique), dtype=np.int64)
+        now = np.full(len(unique), times.max(), dtype=np.uint32)
+        lookup.find(self._store, self._rules, unique, now, slots)
+        return not limit_is_far(ages, spec.rows_max, n, int(np.count_nonzero(slots < 0)))
 
     def _note_removed(self, removed: Keys, count: int) -> int:
         if count and self._track_delta:

@@ -1,0 +1,226 @@
+"""Eviction under a row budget: the least recently or least frequently used rows go, as if at once.
+
+A clock counts sightings. `generation` of them are one generation, and a row's *stamp* is the
+generation of its last sighting; where the least frequent go, *uses* counts sightings beside it.
+`held` says how many rows there are of each class of uses and generation: so, when a generation ends
+with the table nearly full, the rows to go are known as a limit (all below a class; within it, all
+below a generation) without looking at one of them. From that moment they do not exist, as a row
+does not whose TTL is over: `find` misses them, a sighting starts anew. Their slots are given back in
+bounded steps, a few for each row made, and all before the next limit is drawn.
+
+So what is evicted depends on the sightings alone, not on slots, batches, sweeps or restarts. What is
+given up for that is exactness at the edge: with generations of G = rows_max / 64 sightings, a table that
+holds more than rows_max - G rows as one ends is emptied to rows_max - 7 G.
+
+Rows that outlive their TTL are taken out of `held` by whole generations, once all of one must have
+expired; that too follows from event times alone.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+# Positions in Store.ages.
+GENERATION: Final = 0  # the one under way; the first is 1
+LEFT: Final = 1  # sightings until it ends
+FLOOR: Final = 2  # the oldest generation told apart; older rows count as of it
+HELD: Final = 3  # rows that exist, but for single ones whose TTL is over
+LIMIT_GENERATION: Final = 4  # the generation that began with the limit: its rows and younger ones stay
+LIMIT_CLASS: Final = 5
+LIMIT_STAMP: Final = 6
+NEWEST: Final = 7  # latest time of a sighting, Unix seconds
+EVICTED: Final = 8  # rows that a limit put an end to
+MADE: Final = 9  # rows made since the limit was drawn
+AGES_SIZE: Final = 16
+
+# Positions in Store.state: of slots, which a restart gives out anew, so not of what is saved.
+HIGH: Final = 3
+HAND: Final = 16  # slots from here to HAND_END are to be looked at for rows beyond the limit
+HAND_END: Final = 17
+STRIDE: Final = 18  # of them for each row made
+
+CLASSES: Final = {"none": 0, "least_recent": 1, "least_frequent": 64}
+"""Classes of uses: with one, only recency counts; of 64, the last is "63 or more"."""
+
+GENERATIONS: Final = {"none": 0, "least_recent": 4096, "least_frequent": 256}
+"""Generations told apart; a row that was not seen for so many is as old as all that were not."""
+
+PARTS: Final = 64
+"""Generations in which as many sightings come as the budget has rows."""
+
+BATCH: Final = 6
+"""Generations' worth of rows that go at once, at least. Fewer: rows live longer, but for each row made the
+hand must look at more slots, PARTS / BATCH of them."""
+
+
+_USES_MAX = np.int64(0xFFFFFFFF)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _age(bits, slot, rules):  # type: ignore[no-untyped-def]
+    """A row's stamp and uses."""
+    stamp = np.int64(bits[slot, rules.age_column])
+    return stamp, np.int64(bits[slot, rules.age_column + 1]) if rules.classes > 1 else np.int64(0)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def evicted(bits, ages, slot, rules):  # type: ignore[no-untyped-def]
+    """Whether the row at a slot is beyond the limit: it no longer exists."""
+    if rules.classes == 0:
+        return False
+    stamp, uses = _age(bits, slot, rules)
+    if stamp >= ages[LIMIT_GENERATION]:
+        return False
+    rank = min(uses, rules.classes - 1)
+    return rank < ages[LIMIT_CLASS] or (rank == ages[LIMIT_CLASS] and stamp < ages[LIMIT_STAMP])
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _cell(held, ages, stamp):  # type: ignore[no-untyped-def]
+    return max(min(stamp, ages[GENERATION]), ages[FLOOR]) % held.shape[1]
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _arrive(held, ages, stamp, uses):  # type: ignore[no-untyped-def]
+    held[min(uses, held.shape[0] - 1), _cell(held, ages, stamp)] += 1
+    ages[HELD] += 1
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def leave(bits, held, ages, slot, rules):  # type: ignore[no-untyped-def]
+    """Count a row out; one that had already left with its whole generation is not counted twice."""
+    stamp, uses = _age(bits, slot, rules)
+    rank, cell = min(uses, held.shape[0] - 1), _cell(held, ages, stamp)
+    if held[rank, cell] > 0:
+        held[rank, cell] -= 1
+        ages[HELD] -= 1
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def use(bits, held, ages, slot, rules, now, times):  # type: ignore[no-untyped-def]
+    """Note that an existing row was sighted `times` times more, last in generation `now`; was it changed?"""
+    stamp, uses = _age(bits, slot, rules)
+    if rules.classes == 1 and stamp == now:
+        return False
+    leave(bits, held, ages, slot, rules)
+    uses = min(uses + times, _USES_MAX)
+    bits[slot, rules.age_column] = np.uint32(now)
+    if rules.classes > 1:
+        bits[slot, rules.age_column + 1] = np.uint32(uses)
+    _arrive(held, ages, now, uses)
+    return True
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def begin(bits, held, ages, slot, rules, now, times):  # type: ignore[no-untyped-def]
+    """Note that a row was made, sighted `times` times, last in generation `now`."""
+    bits[slot, rules.age_column] = np.uint32(now)
+    if rules.classes > 1:
+        bits[slot, rules.age_column + 1] = np.uint32(times)
+    _arrive(held, ages, now, times if rules.classes > 1 else np.int64(0))
+    ages[MADE] += 1
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def pass_time(ages, age_times, time):  # type: ignore[no-untyped-def]
+    """Note the time of a sighting in the generation under way."""
+    cell = ages[GENERATION] % age_times.shape[0]
+    age_times[cell] = max(age_times[cell], np.int64(time))
+    ages[NEWEST] = max(ages[NEWEST], np.int64(time))
+
+
+@njit(cache=True, nogil=True)
+def turn(held, ages, age_times, rows_max, ttl_s):  # type: ignore[no-untyped-def]
+    """Begin a generation; whether the table is so full that `limit` must be called.
+
+    Args:
+        held: (classes, generations) int64.
+        ages, age_times: the clock, and the latest time in each generation.
+        rows_max: the budget.
+        ttl_s: 0 for none.
+    """
+    classes, ring = held.shape
+    length = max(rows_max // PARTS, 1)
+    generation = ages[GENERATION] + 1
+    if generation - ages[FLOOR] >= ring:
+        oldest, after = ages[FLOOR] % ring, (ages[FLOOR] + 1) % ring
+        for rank in range(classes):
+            held[rank, after] += held[rank, oldest]
+            held[rank, oldest] = 0
+        age_times[after] = max(age_times[after], age_times[oldest])
+        ages[FLOOR] += 1
+    ages[GENERATION] = generation
+    ages[LEFT] = length
+    age_times[generation % ring] = 0
+    if ttl_s > 0:
+        for g in range(ages[FLOOR], generation):
+            if age_times[g % ring] + ttl_s < ages[NEWEST]:
+                for rank in range(classes):
+                    ages[HELD] -= held[rank, g % ring]
+                    held[rank, g % ring] = 0
+    return ages[HELD] > rows_max - length and ages[MADE] >= BATCH * length
+
+
+@njit(cache=True, nogil=True)
+def limit(held, ages, state, rows_max):  # type: ignore[no-untyped-def]
+    """Draw a limit that leaves rows_max less BATCH + 1 generations of rows; send the hand for the others.
+
+    All rows beyond the one before must have been taken out: where uses count, it may have lain higher.
+    """
+    classes, ring = held.shape
+    length = max(rows_max // PARTS, 1)
+    excess = ages[HELD] - (rows_max - (BATCH + 1) * length)
+    out = 0
+    for rank in range(classes):
+        for g in range(ages[FLOOR], ages[GENERATION]):
+            out += held[rank, g % ring]
+            held[rank, g % ring] = 0
+            if out >= excess:
+                ages[LIMIT_GENERATION] = ages[GENERATION]
+                ages[LIMIT_CLASS] = rank
+                ages[LIMIT_STAMP] = g + 1
+                ages[HELD] -= out
+                ages[EVICTED] += out
+                ages[MADE] = 0
+                aim(state, rows_max)
+                return
+
+
+@njit(cache=True, nogil=True)
+def aim(state, rows_max):  # type: ignore[no-untyped-def]
+    """Let the hand go over all slots in use, fast enough to be through before the next limit."""
+    state[HAND] = 0
+    state[HAND_END] = state[HIGH]
+    state[STRIDE] = state[HIGH] // (BATCH * max(rows_max // PARTS, 1)) + 1
+
+
+@njit(cache=True, nogil=True)
+def pass_batch(held, ages, age_times, rows_max, ttl_s, times, last, stamps):  # type: ignore[no-untyped-def]
+    """Move the clock over a batch in which no limit is drawn: generations may end, but no row goes.
+
+    Args:
+        times: (n,) uint32, of all sightings.
+        last: (m,) int64, where each id's last sighting is.
+        stamps: (m,) int64, out: the generation of that sighting.
+    """
+    generation, left = ages[GENERATION], ages[LEFT]
+    length = max(rows_max // PARTS, 1)
+    for k in range(last.shape[0]):
+        stamps[k] = generation if last[k] < left else generation + 1 + (last[k] - left) // length
+    for i in range(times.shape[0]):
+        if ages[LEFT] == 0:
+            turn(held, ages, age_times, rows_max, ttl_s)
+        ages[LEFT] -= 1
+        pass_time(ages, age_times, times[i])
+
+
+def limit_is_far(ages: npt.NDArray[np.int64], rows_max: int, sightings: int, rows: int) -> bool:
+    """Whether so many sightings, which make at most so many rows, surely draw no limit."""
+    length = max(rows_max // PARTS, 1)
+    return bool(
+        sightings <= ages[LEFT]
+        or ages[HELD] + rows <= rows_max - length
+        or ages[MADE] + rows < BATCH * length
+    )
