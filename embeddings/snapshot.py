@@ -221,7 +221,8 @@ class TableSnapshot:
             deltas.append(_Kept(seq, parts, size))
         if len(table) != meta.rows:
             raise self._wrong(f"it has {meta.rows} rows by its own account, but {len(table)} were found")
-        drain(table)
+        table.drain_delta()
+        table.filter.drain()
         self._deltas = deltas
         # The base that was being written is begun anew, and soon: a restart must not make deltas pile up.
         self._credit = BASE_PER_DELTA * self.kept_bytes

@@ -132,6 +132,7 @@ def run_learn(config: Config, stop: threading.Event) -> None:
     _need_features(config)
     warm_up()
     from learner.learner import Learner
+    from learner.snapshots import Trimmer
 
     voice = Voice("learn")
     log = open_topics(config)
@@ -140,7 +141,7 @@ def run_learn(config: Config, stop: threading.Event) -> None:
         with RoleState(config.state_of("learn"), "learner", fingerprint) as state:
             learner = Learner(config.features, config.learner, state, beside=True)
             learner.warm()
-            told = _Told(voice, log, learner.figures)
+            told = _Told(voice, log, learner.figures, Trimmer(log).trim)
             settings = msgspec.structs.replace(
                 config.stream.runner, commit_every_s=config.learner.publish_every_s
             )
@@ -213,8 +214,15 @@ RUN: dict[str, Run] = {
 class _Told:
     """Tells how a log-reading role is doing, and applies the log's retention now and then."""
 
-    def __init__(self, voice: Voice, log: Log, figures: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        voice: Voice,
+        log: Log,
+        figures: Callable[[], Mapping[str, Any]],
+        trim: Callable[[], None] = lambda: None,
+    ) -> None:
         self.metrics: RoleMetrics | None = None
+        self._trim = trim
         self._voice = voice
         self._log = log
         self._figures = figures
@@ -232,6 +240,7 @@ class _Told:
         if now - self._kept >= RETENTION_EVERY_S:
             self._kept = now
             self._log.enforce_retention()
+            self._trim()
         if now - self._said >= SAY_EVERY_S and progress.records != self._records:
             rate = (progress.records - self._records) / (now - self._said)
             self._said, self._records = now, progress.records

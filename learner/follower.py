@@ -3,12 +3,11 @@
 import logging
 
 from learner.model import Model
+from learner.snapshots import READ_BYTES_MAX, SnapshotReader, first_update_after
 from learner.updates import Update, apply_update, decode_update
-from stream.log import SNAPSHOTS, UPDATES, Log, Record
+from stream.log import UPDATES, Log, Record
 
 _log = logging.getLogger("freshet.follower")
-
-READ_BYTES_MAX = 32 << 20
 
 
 class Follower:
@@ -34,8 +33,7 @@ class Follower:
         self._parts: list[Update] = []
         self.read_ms = 0  # ingest time of the last record read from topic `updates`, Unix ms
         self._offset = 0
-        self._snapshot_offset = 0
-        self._snapshot_parts: list[Update] = []
+        self._snapshots = SnapshotReader()
 
     @property
     def seq(self) -> int:
@@ -122,40 +120,14 @@ class Follower:
 
     def _load_snapshot(self, log: Log) -> bool:
         """Take the newest complete snapshot if it is ahead of the model."""
-        newest: list[Update] = []
-        first, end = log.ends(SNAPSHOTS)[0]
-        offset = max(first, self._snapshot_offset)
-        parts = self._snapshot_parts
-        while offset < end:
-            for record in log.read(SNAPSHOTS, 0, offset, 100, READ_BYTES_MAX):
-                offset = record.offset + 1
-                part = decode_update(record.value)
-                if part.part == 0:
-                    parts = []
-                if part.part == len(parts) and (not parts or part.seq == parts[0].seq):
-                    parts.append(part)
-                    if len(parts) == part.parts:
-                        newest, parts = parts, []
-        self._snapshot_offset = offset
-        self._snapshot_parts = parts
-        if not newest:
+        newest = None
+        for snapshot in self._snapshots.read(log):
+            newest = snapshot
+        if newest is None or newest.number <= (self.model.epoch, self.model.seq):
             return False
-        last = newest[-1]
-        if (last.epoch, last.seq) <= (self.model.epoch, self.model.seq):
-            return False
-        self._apply(newest, fresh=True)
+        self._parts = []
+        self._apply(newest.parts, fresh=True)
         return True
 
     def _find_update(self, log: Log) -> int:
-        """The offset of the first record that is newer than the model; numbers only grow along the topic."""
-        low, high = log.ends(UPDATES)[0]
-        here = (self.model.epoch, self.model.seq)
-        while low < high:
-            middle = (low + high) // 2
-            record = log.read(UPDATES, 0, middle, 1)[0]
-            update = decode_update(record.value)
-            if (update.epoch, update.seq) <= here:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return first_update_after(log, self.model.epoch, self.model.seq)

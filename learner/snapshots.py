@@ -1,0 +1,105 @@
+"""Topic `snapshots`: reading whole ones, and dropping what they make superfluous.
+
+A follower begins at the newest snapshot and needs the updates behind it. So what came up to a snapshot may
+go; it goes one snapshot late, so that whoever is reading, or a little behind, is not disturbed.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from learner.updates import Update, decode_update
+from stream.log import SNAPSHOTS, UPDATES, Log
+
+READ_BYTES_MAX = 32 << 20
+
+
+class Snapshot(NamedTuple):
+    """A complete snapshot."""
+
+    offset: int  # of its first part
+    parts: list[Update]
+
+    @property
+    def number(self) -> tuple[int, int]:
+        """Epoch and number of the last update that is in it."""
+        return self.parts[-1].epoch, self.parts[-1].seq
+
+
+class SnapshotReader:
+    """Reads the topic on from where it was.
+
+    Args:
+        heads: without rows and arrays.
+    """
+
+    def __init__(self, *, heads: bool = False) -> None:
+        self._heads = heads
+        self._next = 0
+        self._offset = 0  # of the first of `_parts`
+        self._parts: list[Update] = []
+
+    def read(self, log: Log) -> Iterator[Snapshot]:
+        """Each snapshot whose last part has come since the last call, in order.
+
+        Raises:
+            LogError: the log fails.
+            UpdateError: a part is damaged.
+        """
+        first, end = log.ends(SNAPSHOTS)[0]
+        self._next = max(first, self._next)
+        while self._next < end:
+            for record in log.read(SNAPSHOTS, 0, self._next, 100, READ_BYTES_MAX):
+                self._next = record.offset + 1
+                part = decode_update(record.value)
+                if self._heads:
+                    part = msgspec.structs.replace(part, tables=[], arrays={})
+                if part.part == 0:
+                    self._parts, self._offset = [], record.offset
+                # A learner that died between parts sends some of them again.
+                same = not self._parts or (part.epoch, part.seq) == (self._parts[0].epoch, self._parts[0].seq)
+                if same and part.part == len(self._parts):
+                    self._parts.append(part)
+                    if len(self._parts) == part.parts:
+                        whole, self._parts = Snapshot(self._offset, self._parts), []
+                        yield whole
+
+
+def first_update_after(log: Log, epoch: int, seq: int) -> int:
+    """The offset of the first update that is newer; numbers only grow along the topic."""
+    low, high = log.ends(UPDATES)[0]
+    while low < high:
+        middle = (low + high) // 2
+        update = decode_update(log.read(UPDATES, 0, middle, 1)[0].value)
+        if (update.epoch, update.seq) <= (epoch, seq):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+class Trimmer:
+    """Drops the snapshots before the second newest, and the updates that are in that one."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._reader = SnapshotReader(heads=True)
+        self._newest: list[tuple[tuple[int, int], int]] = []  # number and offset of at most two
+
+    def trim(self) -> None:
+        """Drop what can go by now.
+
+        Raises:
+            LogError: the log fails.
+            UpdateError: a snapshot in the log is damaged.
+        """
+        before = self._newest
+        for snapshot in self._reader.read(self._log):
+            # One that was sent twice is still one.
+            if not self._newest or snapshot.number > self._newest[-1][0]:
+                self._newest = [*self._newest[-1:], (snapshot.number, snapshot.offset)]
+        if len(self._newest) == 2 and self._newest != before:
+            (epoch, seq), offset = self._newest[0]
+            self._log.trim(SNAPSHOTS, 0, offset)
+            self._log.trim(UPDATES, 0, first_update_after(self._log, epoch, seq))
