@@ -129,7 +129,7 @@ class TableSnapshot:
         self._next: _Base | None = None
         self._credit = 0.0  # bytes of base that may be written
         self._page_slots = max(PAGE_BYTES // (8 + 4 * table.width), 1)
-        self._page_lines = PAGE_BYTES // 68
+        self._page_lines = max(PAGE_BYTES // 68, 1)
 
     @property
     def seq(self) -> int:

@@ -265,6 +265,9 @@ class Table:
         """
         key_array = self._keys(keys)
         array = self._values(rows, len(key_array), self.width, "rows (of the same dim, optimizer and extra)")
+        self._load(key_array, array)
+
+    def _load(self, key_array: Keys, array: Floats) -> None:
         slots = np.empty(len(key_array), dtype=np.int64)
         lookup.put(self._store, key_array, array.view(np.uint32), slots)
         lost = int(np.count_nonzero(slots < 0))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings import Table, TableSpec
+from embeddings.packed import serving_table
 from ground import bayes
 from ground.rows import Rows
 from learner import pooling
@@ -54,10 +55,16 @@ class Model:
         features: the schema.
         settings: the learner's settings; what a replica and its learner must agree on.
         learning: with optimizer state in the rows; False for a replica.
+        rows: how a replica holds its rows: float32, float16 or int8 (`embeddings/packed.py`).
     """
 
     def __init__(
-        self, features: Mapping[str, FeatureSpec], settings: LearnerSettings, *, learning: bool = False
+        self,
+        features: Mapping[str, FeatureSpec],
+        settings: LearnerSettings,
+        *,
+        learning: bool = False,
+        rows: str = "float32",
     ) -> None:
         self.features = dict(features)
         self.settings = settings
@@ -65,6 +72,7 @@ class Model:
         ttls = [int(spec.ttl_s) for spec in features.values() if spec.ttl_s]
         self.tick_s = max(min(ttls) // TICKS_PER_TTL, 1) if ttls else 0
         self._learning = learning
+        self._rows = rows
         self._group_by = settings.group_by or next(
             (name for name, spec in self.features.items() if spec.kind == "id"), ""
         )
@@ -83,7 +91,11 @@ class Model:
     def reset(self) -> None:
         """Forget everything that was learnt."""
         self.fast = FastPart(self.encoder, self.settings)
-        self.tables = [Table(self._spec(name), track_delta=self._learning) for name in self.table_names]
+        specs = [self._spec(name) for name in self.table_names]
+        if self._learning:
+            self.tables = [Table(spec) for spec in specs]
+        else:
+            self.tables = [serving_table(spec, self._rows) for spec in specs]
         self._marks = [np.full(1024, -1, dtype=np.int32) for _ in self.tables]
         self.deep_width = (
             self.embedding_width + self.fast.width + self.fast.counted + len(self.encoder.numbers) + 1
@@ -173,7 +185,8 @@ class Model:
             n = compact(slots, self.marks(t, slots), mine, base, index, distinct)
             distinct = distinct[:n]
             block = np.zeros((n, width), dtype=np.float32)
-            block[:, : table.spec.extra] = table.extras(distinct)
+            extras = table.extras(distinct)
+            block[:, : extras.shape[1]] = extras
             found.append(distinct)
             weights.append(block)
             counts.append(table.counts(distinct))

@@ -87,7 +87,7 @@ class Replica:
         self.failure: Exception | None = None
         self._log = log
         self._memory_settings = memory_settings
-        self._model = Model(features, learner_settings)
+        self._model = Model(features, learner_settings, rows=settings.rows)
         self._memory = self._new_memory()
         self._decoder = Decoder(Example)
         # Guards model and memory. Requests take it in the event loop, so nobody holds it for long.

@@ -1,5 +1,7 @@
 """The server's settings: where it listens, and the limit on everything that comes from outside."""
 
+from typing import Literal
+
 import msgspec
 
 from stream.records import CANDIDATES_MAX, RECORD_BYTES_MAX
@@ -13,6 +15,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tokens: str = ""  # a file of bearer tokens, `NAME SCOPES TOKEN` a line; "": FRESHET_TOKENS, or none
     rate_max: float = 0.0  # requests a second of one token; those beyond get a 429. 0: no limit
     log_impressions: bool = True  # append what was served to topic `events`, before the answer goes out
+    rows: Literal["float32", "float16", "int8"] = "float32"  # how rows are held in memory
     freeze_after_examples: int = 0
     """The base follows no updates once it has learnt so many candidates with their labels, and only its
     error memory goes on: a frozen model to compare with. 0: never. A restart begins from what is newest."""

@@ -1,14 +1,34 @@
-"""The table against a dict: any sequence of operations on few keys, so that they meet often."""
+"""The table against a dict: any sequence of operations on few keys, so that they meet often.
+
+Beside the table goes a copy that is fed by its deltas, and a store that takes its snapshots: pages of few
+rows, so that bases are finished and begun, and restored from, in the middle of everything.
+"""
+
+import copy
+from unittest import mock
 
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from embeddings import Table, TableSpec
+from embeddings import snapshot as snapshot_module
+from embeddings.delta import apply
+from embeddings.snapshot import TableSnapshot
 
 KEYS = st.sampled_from([0, 1, 2, 3, 2**32, 2**63, 2**64 - 2, 2**64 - 1])
 BATCH = st.lists(st.tuples(KEYS, st.integers(0, 15)), min_size=1, max_size=12)
+
+
+class Entries(dict[bytes, bytes]):
+    """A store in memory."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self[key] = value
+
+    def delete(self, key: bytes) -> None:
+        self.pop(key, None)
 
 
 class TableAgainstDict(RuleBasedStateMachine):
@@ -16,17 +36,20 @@ class TableAgainstDict(RuleBasedStateMachine):
 
     @initialize(ttl_s=st.sampled_from([0, 10]), admit_after=st.sampled_from([1, 3]))
     def begin(self, ttl_s: int, admit_after: int) -> None:
-        self.table = Table(
-            TableSpec(
-                dim=1,
-                optimizer="sgd",
-                learning_rate=1.0,
-                ttl_s=ttl_s,
-                admit_after=admit_after,
-                rows_max=64,
-                capacity_initial=1,
-            )
+        self.spec = TableSpec(
+            dim=1,
+            optimizer="sgd",
+            learning_rate=1.0,
+            ttl_s=ttl_s,
+            admit_after=admit_after,
+            admission_capacity=64,
+            rows_max=64,
+            capacity_initial=1,
         )
+        self.table = Table(self.spec)
+        self.follower = Table(self.spec)
+        self.entries = Entries()
+        self.snapshot = self.open_snapshot()
         self.ttl_s, self.admit_after = ttl_s, admit_after
         self.model: dict[int, list[float]] = {}
         self.sightings: dict[int, int] = {}
@@ -92,12 +115,39 @@ class TableAgainstDict(RuleBasedStateMachine):
             assert self.is_gone(key, self.now)
             self.forget(key)
 
-    @rule()
-    def drain(self) -> None:
-        delta = self.table.drain_delta()
-        assert sorted(delta.touched.tolist()) == sorted(self.touched)
-        assert sorted(delta.deleted.tolist()) == sorted(self.deleted)
+    def open_snapshot(self) -> TableSnapshot:
+        with mock.patch.object(snapshot_module, "PAGE_BYTES", 70):
+            return TableSnapshot(self.table, b"t/")
+
+    @rule(whole=st.booleans())
+    def save(self, whole: bool) -> None:
+        """The delta is what changed; a copy that takes it is the same, bit for bit."""
+        with mock.patch.object(snapshot_module, "PAGE_BYTES", 70):
+            if whole:
+                changes = self.snapshot.save_base(self.entries)
+                self.snapshot.save_whole(self.entries)
+            else:
+                changes = self.snapshot.save(self.entries)
+        assert sorted(changes.keys.tolist()) == sorted(self.touched)
+        assert sorted(changes.deleted.tolist()) == sorted(self.deleted)
         self.touched, self.deleted = set(), set()
+        apply(self.follower, changes.whole("table"))
+        assert self.follower.digest(0) == self.table.digest(0)
+        assert self.follower.filter.state() == self.table.filter.state()
+        self.restorable = copy.deepcopy((self.model, self.sightings, self.now))
+
+    @precondition(lambda self: hasattr(self, "restorable"))
+    @rule()
+    def crash(self) -> None:
+        """What was not saved is gone; the table, its admission filter and its snapshot go on from there."""
+        self.table = Table(self.spec)
+        self.snapshot = self.open_snapshot()
+        with mock.patch.object(snapshot_module, "PAGE_BYTES", 70):
+            assert self.snapshot.restore(self.entries)
+        self.model, self.sightings, self.now = copy.deepcopy(self.restorable)
+        self.touched, self.deleted = set(), set()
+        assert self.table.digest(0) == self.follower.digest(0)
+        assert self.table.filter.state() == self.follower.filter.state()
 
     @invariant()
     def agree(self) -> None:

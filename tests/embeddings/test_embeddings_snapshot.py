@@ -1,6 +1,7 @@
 """Snapshots: what is restored is what was saved, at every moment, and damage is never taken for data."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import msgspec
@@ -257,3 +258,18 @@ def test_purged_id_leaves_no_trace_on_the_disk(tmp_path: Path) -> None:
 def found(path: Path, trace: bytes) -> list[str]:
     """The files of a folder that hold these bytes."""
     return [file.name for file in path.iterdir() if trace in file.read_bytes()]
+
+
+def test_snapshot_of_format_1_can_still_be_read(tmp_path: Path) -> None:
+    """A folder written by the first version, with a base, deltas and a filter, and what was in it."""
+    with zipfile.ZipFile(Path(__file__).parent / "data" / "snapshot_v1.zip") as stored:
+        stored.extractall(tmp_path)
+    with SnapshotFolder(tmp_path / "snapshot", read_only=True) as folder:
+        assert folder.tables() == ["item"]
+        table = folder.restore("item")
+    with np.load(tmp_path / "expected.npz") as expected:
+        keys, _ = table.items()
+        assert np.array_equal(np.sort(keys), expected["keys"])
+        rows, _ = table.export(expected["keys"])
+        assert np.array_equal(rows.view(np.uint32), expected["rows"])
+        assert table.filter.state() == expected["filter"].tobytes()

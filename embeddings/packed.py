@@ -1,0 +1,208 @@
+"""Rows packed for serving: float16, or int8 with a scale for each row, in place of float32.
+
+    row = | vector, packed | caller's columns, packed | last seen | count |
+
+What may be packed and how far, was measured (`benchmarks/rows.py`):
+
+- The vector takes float16, or int8 with one float32 scale a row: its entries are of one size.
+- The caller's columns (a learner's evidence: a precision weighted mean and a precision, of several speeds)
+  span many decades in one row and grow without end. They take float16 with one power of two a row, which
+  keeps 11 bits of each number within nine decades below the largest; int8 they do not take.
+- Last seen and count stay as they are: expiry is exact.
+
+A packed table answers as any other (`find`, `vectors`, `extras`, `counts`); what is loaded into it is
+packed, what is read from it is unpacked. It cannot learn.
+"""
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.checks import as_floats, as_keys
+from embeddings.errors import TableError
+from embeddings.results import Floats, Keys, Slots
+from embeddings.spec import TableSpec
+from embeddings.table import Table
+
+RowsKind = Literal["float32", "float16", "int8"]
+
+Words = npt.NDArray[np.uint32]
+
+_HALF_MAX = 65504.0
+_EXPONENT_MIN = -100  # a row of zeros has some power of two as well
+_HALF_EXPONENT = 15  # the largest entry comes to lie below 2¹⁵
+
+
+class Packing(Protocol):
+    """How some float32 columns become 32-bit words."""
+
+    words: int
+
+    def pack(self, values: Floats) -> Words:
+        """Values (n, columns) as words (n, words)."""
+
+    def unpack(self, words: Words) -> Floats:
+        """The values again, (n, columns), about."""
+
+
+class Float32Packing:
+    """As they are."""
+
+    def __init__(self, columns: int) -> None:
+        self.words = columns
+
+    def pack(self, values: Floats) -> Words:
+        return values.view(np.uint32)
+
+    def unpack(self, words: Words) -> Floats:
+        return np.ascontiguousarray(words).view(np.float32)
+
+
+class Float16Packing:
+    """IEEE half precision; values beyond ±65504 become that."""
+
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        self.words = -(-columns // 2)
+
+    def pack(self, values: Floats) -> Words:
+        halves = np.zeros((len(values), 2 * self.words), dtype=np.float16)
+        halves[:, : self._columns] = np.clip(values, -_HALF_MAX, _HALF_MAX)
+        return halves.view(np.uint32)
+
+    def unpack(self, words: Words) -> Floats:
+        return np.ascontiguousarray(words).view(np.float16)[:, : self._columns].astype(np.float32)
+
+
+class ScaledFloat16Packing:
+    """Half precision behind a power of two of the row's own: for numbers of any size."""
+
+    def __init__(self, columns: int) -> None:
+        self._halves = Float16Packing(columns)
+        self.words = 1 + self._halves.words
+
+    def pack(self, values: Floats) -> Words:
+        largest = np.abs(values).max(axis=1, initial=0.0)
+        exponent = np.maximum(np.frexp(largest)[1] - _HALF_EXPONENT, _EXPONENT_MIN)
+        scale = np.ldexp(np.float32(1.0), exponent).astype(np.float32)
+        halves = self._halves.pack(values / scale[:, None])
+        return np.concatenate([scale.view(np.uint32)[:, None], halves], axis=1)
+
+    def unpack(self, words: Words) -> Floats:
+        scale = np.ascontiguousarray(words[:, :1]).view(np.float32)
+        return self._halves.unpack(words[:, 1:]) * scale
+
+
+class Int8Packing:
+    """Eight bits an entry, from -127 to 127 times the row's scale: its largest entry by 127."""
+
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        self.words = 1 + -(-columns // 4)
+
+    def pack(self, values: Floats) -> Words:
+        scale = (np.abs(values).max(axis=1, initial=0.0) / 127.0).astype(np.float32)
+        steps = np.zeros((len(values), 4 * (self.words - 1)), dtype=np.int8)
+        safe = np.where(scale > 0.0, scale, np.float32(1.0))
+        steps[:, : self._columns] = np.rint(np.clip(values / safe[:, None], -127.0, 127.0))
+        return np.concatenate([scale.view(np.uint32)[:, None], steps.view(np.uint32)], axis=1)
+
+    def unpack(self, words: Words) -> Floats:
+        scale = np.ascontiguousarray(words[:, :1]).view(np.float32)
+        steps = np.ascontiguousarray(words[:, 1:]).view(np.int8)[:, : self._columns]
+        return steps.astype(np.float32) * scale
+
+
+PACKINGS: dict[str, tuple[Callable[[int], Packing], Callable[[int], Packing]]] = {
+    "float32": (Float32Packing, Float32Packing),
+    "float16": (Float16Packing, ScaledFloat16Packing),
+    "int8": (Int8Packing, ScaledFloat16Packing),
+}
+"""By the kind of rows: how the vector is packed, and how the caller's columns are."""
+
+
+class PackedTable(Table):
+    """A table that serves from packed rows. It takes and gives rows of `spec.serving()` of the same spec.
+
+    Args:
+        spec: of the rows as they come, without optimizer state.
+        rows: their kind here; see PACKINGS.
+    """
+
+    def __init__(self, spec: TableSpec, rows: str) -> None:
+        vector, extra = PACKINGS[rows]
+        self.unpacked = spec.serving()
+        self._vector = _pack_or_not(vector, spec.dim)
+        self._extra = _pack_or_not(extra, spec.extra)
+        held = self._vector.words + self._extra.words
+        super().__init__(msgspec.structs.replace(self.unpacked, dim=0, extra=held), track_delta=False)
+
+    @property
+    def width(self) -> int:
+        """Columns of a row as it is given and taken."""
+        return self.unpacked.width
+
+    def vectors(self, slots: Slots) -> Floats:
+        """The vectors at slots, (n, dim); zeros for -1."""
+        return self._vector.unpack(self._gather(slots, 0, self._vector.words).view(np.uint32))
+
+    def extras(self, slots: Slots) -> Floats:
+        """The caller's columns at slots, (n, extra); zeros for -1."""
+        words = self._gather(slots, self._vector.words, self._extra.words)
+        return self._extra.unpack(words.view(np.uint32))
+
+    def load(self, keys: npt.ArrayLike, rows: Floats) -> None:
+        """Put rows (n, width) in, packed; a key that is there is overwritten.
+
+        Raises:
+            TableError: the table is full.
+        """
+        array = as_keys(self.spec.name, keys)
+        values = as_floats(self.spec.name, rows, (len(array), self.width), "rows")
+        spec = self.unpacked
+        first, last = spec.extra_column, spec.seen_column
+        parts = [
+            self._vector.pack(np.ascontiguousarray(values[:, : spec.dim])),
+            self._extra.pack(np.ascontiguousarray(values[:, first : first + spec.extra])),
+            np.ascontiguousarray(values[:, last:]).view(np.uint32),
+        ]
+        self._load(array, np.concatenate(parts, axis=1).view(np.float32))
+
+    def export(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """Rows (n, width), unpacked, with metadata, and which keys were there."""
+        slots = self.find(keys)
+        metadata = self._gather(slots, self.spec.seen_column, 2)
+        return np.concatenate([self.vectors(slots), self.extras(slots), metadata], axis=1), slots >= 0
+
+    def set_extras(self, slots: Slots, values: npt.ArrayLike) -> None:
+        """Not in a packed table."""
+        raise self._serves_only()
+
+    def set_vectors(self, slots: Slots, values: npt.ArrayLike) -> None:
+        """Not in a packed table."""
+        raise self._serves_only()
+
+    def page(self, first: int, count: int) -> tuple[Keys, Floats]:
+        """Not of a packed table: a snapshot is made of the table that learns."""
+        raise self._serves_only()
+
+    def _serves_only(self) -> TableError:
+        return TableError(
+            f"table {self.spec.name!r} holds packed rows: it serves; learn and save the table it follows"
+        )
+
+
+def _pack_or_not(make: Callable[[int], Packing], columns: int) -> Packing:
+    """Some packing of columns; as they are where it would save nothing."""
+    packing = make(columns)
+    return packing if columns and packing.words < columns else Float32Packing(columns)
+
+
+def serving_table(spec: TableSpec, rows: str = "float32") -> Table:
+    """A table for serving, whose rows are float32, float16 or int8."""
+    if rows == "float32":
+        return Table(spec.serving(), track_delta=False)
+    return PackedTable(spec, rows)
