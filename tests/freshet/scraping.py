@@ -23,8 +23,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(config: Config) -> Iterator[None]:
-    """Joiner and learner in threads; raises what they raised."""
+def running(config: Config, *roles: Callable[[Config, threading.Event], None]) -> Iterator[None]:
+    """Roles in threads, joiner and learner unless others are named; raises what they raised."""
     stop = threading.Event()
     errors: list[BaseException] = []
 
@@ -34,7 +34,7 @@ def running(config: Config) -> Iterator[None]:
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(run,)) for run in (run_join, run_learn)]
+    threads = [threading.Thread(target=work, args=(run,)) for run in roles or (run_join, run_learn)]
     for thread in threads:
         thread.start()
     try:
