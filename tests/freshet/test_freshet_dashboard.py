@@ -23,7 +23,7 @@ DASHBOARD = json.loads(
 )
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
-WAIT_S = 90.0
+WAIT_S = 240.0  # a busy machine that compiles kernels first
 
 
 def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
@@ -105,6 +105,7 @@ def ask(url: str, expr: str) -> list[Any]:
 
 
 @pytest.mark.process
+@pytest.mark.timeout(600)
 def test_every_query_returns_data_from_running_roles(config: Config, prometheus: str) -> None:
     server = f"http://127.0.0.1:{config.server.port}"
     stop = threading.Event()
