@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import xxhash
 from quality_cache import (
     COMPARATOR_CODE,
     FRESHET_CODE,
@@ -86,16 +87,20 @@ class Bench:
         """All figures."""
         settings = [msgspec.to_builtins(self.learner), msgspec.to_builtins(self.memory)]
         freshet_key = key_of(self.stream_key, settings, code_hash(FRESHET_CODE))
-        sketch_key = key_of(freshet_key, code_hash(SKETCH_CODE))
         runs_others = self.others is not None and self.name != "thinned"
         others_key = key_of(self.stream_key, code_hash(COMPARATOR_CODE))
-        knn_key = key_of(sketch_key, others_key)
-        key = key_of(freshet_key, sketch_key, others_key if runs_others else "", code_hash(EVALUATION_CODE))
+        everything = [code_hash(SKETCH_CODE), others_key if runs_others else "", code_hash(EVALUATION_CODE)]
+        key = key_of(freshet_key, *everything)
         path = self.cache.folder / f"{self.label.replace(' ', '_').replace('%', 'pct')}.json"
         if path.exists() and (kept := json.loads(path.read_text()))["key"] == key:
             return kept["told"]
         freshet = self.cache.get(f"{self.label} freshet", freshet_key, self._freshet)
         learnt = {name[7:]: array for name, array in freshet.items() if name.startswith("learnt ")}
+        # What other memories hold depends on what the bases had learnt, and on no other code of Freshet's.
+        held_key = key_of(
+            self.stream_key, *(xxhash.xxh3_64_hexdigest(learnt[name]) for name in sorted(learnt))
+        )
+        sketch_key, knn_key = key_of(held_key, code_hash(SKETCH_CODE)), key_of(held_key, others_key)
         answers = {name: array for name, array in freshet.items() if not name.startswith("learnt ")}
         sketch = self.cache.get(f"{self.label} sketch", sketch_key, lambda: self._sketch(learnt))
         knn: Arrays_ = {}

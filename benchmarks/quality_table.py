@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 from quality_memories import LAMBDAS, added
 from quality_streams import APART, DRIFTING, Arrays
 
@@ -57,7 +58,7 @@ class Bootstrap:
         requests = int(request[-1] - request[0]) + 1
         draws = rng.multinomial(requests, np.full(requests, 1.0 / requests), RESAMPLES)
         self._weights = draws[:, request - request[0]].astype(np.float64)  # (RESAMPLES, n of the half)
-        self._known: dict[int, tuple[Floats, Floats]] = {}
+        self._known: dict[str, tuple[Floats, Floats]] = {}
 
     def difference(self, a: Floats, b: Floats) -> dict[str, list[float]]:
         """AUC and log loss of `a` minus those of `b`: [difference, 2.5 %, 97.5 %]."""
@@ -70,9 +71,10 @@ class Bootstrap:
 
     def _resampled(self, p: Floats) -> tuple[Floats, Floats]:
         """AUC and log loss as they are, and of each resample."""
-        if id(p) in self._known:
-            return self._known[id(p)]
         q = p[self._half]
+        key = xxhash.xxh3_128_hexdigest(q)
+        if key in self._known:
+            return self._known[key]
         clipped = np.clip(q, 1e-9, 1 - 1e-9)
         loss = np.where(self._y > 0.5, -np.log(clipped), -np.log1p(-clipped))
         order = np.argsort(q, kind="stable")
@@ -86,7 +88,7 @@ class Bootstrap:
             below = np.cumsum(neg) - neg
             areas[i] = (pos * (below + 0.5 * neg)).sum() / (pos.sum() * neg.sum())
             losses[i] = (w * loss[order]).sum() / w.sum()
-        self._known[id(p)] = areas, losses
+        self._known[key] = areas, losses
         return areas, losses
 
 

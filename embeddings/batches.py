@@ -7,8 +7,8 @@ distinct id into a compact block that stays in the cache; everything per example
 import numpy as np
 from numba import njit
 
-from embeddings.intrinsics import prefetch
 from embeddings.store import AHEAD
+from ground.intrinsics import prefetch
 from ground.mixing import mix
 
 _ONE = np.uint64(1)

@@ -6,9 +6,9 @@ A slot of -1 means "no row" everywhere: it reads as zeros and is never written.
 import numpy as np
 from numba import njit
 
-from embeddings.intrinsics import borrow, prefetch
 from embeddings.slots import mark
 from embeddings.store import AHEAD
+from ground.intrinsics import borrow, prefetch
 
 _COUNT_MAX = np.int64(0xFFFFFFFF)
 

@@ -4,8 +4,8 @@ import numpy as np
 from numba import njit
 
 from embeddings.expiry import exists
-from embeddings.intrinsics import borrow
 from embeddings.store import DIRTY, HIGH, IN_USE, LISTED, TOUCHED
+from ground.intrinsics import borrow
 from ground.mixing import mix
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

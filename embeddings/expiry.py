@@ -5,9 +5,9 @@ from numba import njit
 
 from embeddings.eviction import HAND, HAND_END, evicted
 from embeddings.index import remove
-from embeddings.intrinsics import borrow
 from embeddings.slots import release
 from embeddings.store import EXPIRED, HIGH, IN_USE, SWEEP
+from ground.intrinsics import borrow
 
 
 @njit(cache=True, nogil=True, forceinline=True)

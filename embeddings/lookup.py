@@ -23,7 +23,6 @@ from embeddings.eviction import (
 )
 from embeddings.expiry import exists, gone, sweep_evicted
 from embeddings.index import first_bucket, locate, remove, second_bucket, slot_with_tag, tag_of
-from embeddings.intrinsics import borrow, prefetch, prefetch_element
 from embeddings.slots import mark, release, start_row, take_slot
 from embeddings.store import (
     AHEAD,
@@ -37,6 +36,7 @@ from embeddings.store import (
     REFUSED,
     SPLIT,
 )
+from ground.intrinsics import borrow, prefetch, prefetch_element
 
 GROUP = 64
 """Keys looked up at once."""

@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from embeddings.intrinsics import borrow, prefetch, prefetch_element
 from embeddings.slots import mark
 from embeddings.spec import TableSpec
 from embeddings.store import AHEAD
+from ground.intrinsics import borrow, prefetch, prefetch_element
 
 _ADAGRAD_EPSILON = 1e-10  # torch's, so that the two agree
 _ADAM_EPSILON = 1e-8  # likewise

@@ -6,10 +6,14 @@ generation that now has its place, so dropping a generation of evidence from eve
 Natural parameters add up: a key's weight is the sum of its live cells.
 
 A tag's bucket is one cache line of eight tags. When all eight are taken the row with the least
-evidence makes room. What a table answers depends on its live cells alone, never on leftovers.
+evidence makes room; to say which that is, each row notes the evidence that it had when it was last
+written, so that nobody has to sum up eight rows for it. What a table answers depends on its live cells
+alone, never on leftovers.
 
-Decay in event time is Cormode's forward decay: a cell is kept at the scale of its generation's
-origin, and read times the generation's weight, 2^-((clock - origin) / half life). Nothing is swept.
+    b = Σ_g w_g b_g     L = Σ_g w_g L_g     μ = b / (1/τ + L)     P = 1 / (1/τ + L)
+
+with w_g the generation's weight (`error_memory.generations`). Sums of natural parameters are products of
+Gaussian likelihoods; the step that adds to them is `ground.bayes` (assumed-density filtering: Opper 1998).
 """
 
 from typing import NamedTuple
@@ -18,11 +22,14 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from error_memory.generations import drop, oldest_epoch
 from ground.mixing import mix
 
 WAYS = 8
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _ONE = np.uint64(1)
+
+_oldest_epoch, _drop = oldest_epoch, drop
 
 
 class Cells(NamedTuple):
@@ -31,17 +38,8 @@ class Cells(NamedTuple):
     tags: npt.NDArray[np.uint64]  # (S,), 0: free
     values: npt.NDArray[np.float32]  # (S, G, 2): (b, L) at the scale of the generation's origin
     stamps: npt.NDArray[np.uint32]  # (S, G)
-
-
-class Generations(NamedTuple):
-    """The G places that generations take. All arrays have shape (G,)."""
-
-    epoch: npt.NDArray[np.uint32]  # rises with age's opposite; 0: free
-    first: npt.NDArray[np.int64]  # least position of its examples
-    last: npt.NDArray[np.int64]  # greatest
-    examples: npt.NDArray[np.int64]  # how many it holds
-    origin: npt.NDArray[np.float64]  # event time at which it opened, s
-    weight: npt.NDArray[np.float64]  # what its cells are worth now; 0 where free
+    worth: npt.NDArray[np.float32]  # (S,), L of the row when it was last written
+    newest: npt.NDArray[np.uint32]  # (S,), the epoch in which that was
 
 
 def make_cells(capacity: int, generations: int) -> Cells:
@@ -51,18 +49,8 @@ def make_cells(capacity: int, generations: int) -> Cells:
         tags=np.zeros(rows, dtype=np.uint64),
         values=np.zeros((rows, generations, 2), dtype=np.float32),
         stamps=np.zeros((rows, generations), dtype=np.uint32),
-    )
-
-
-def make_generations(generations: int) -> Generations:
-    """Places for `generations` generations, all free."""
-    return Generations(
-        epoch=np.zeros(generations, dtype=np.uint32),
-        first=np.zeros(generations, dtype=np.int64),
-        last=np.zeros(generations, dtype=np.int64),
-        examples=np.zeros(generations, dtype=np.int64),
-        origin=np.zeros(generations, dtype=np.float64),
-        weight=np.zeros(generations, dtype=np.float64),
+        worth=np.zeros(rows, dtype=np.float32),
+        newest=np.zeros(rows, dtype=np.uint32),
     )
 
 
@@ -74,13 +62,19 @@ def tag_of(column, key):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def bucket_of(cells, tag):  # type: ignore[no-untyped-def]
+    """The first of the `WAYS` rows where a tag may be."""
+    return np.int64(tag & np.uint64(len(cells.tags) - 1)) & ~np.int64(WAYS - 1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def find(cells, tag):  # type: ignore[no-untyped-def]
-    """The row of a tag, or -1."""
-    bucket = np.int64(tag & np.uint64(len(cells.tags) - 1)) & ~np.int64(WAYS - 1)
-    for row in range(bucket, bucket + WAYS):
-        if cells.tags[row] == tag:
-            return row
-    return np.int64(-1)
+    """The row of a tag, or -1. Without a branch, so that the searches of many tags overlap."""
+    bucket = bucket_of(cells, tag)
+    found = np.int64(-1)
+    for way in range(WAYS):
+        found = bucket + way if cells.tags[bucket + way] == tag else found
+    return found
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -91,39 +85,39 @@ def total(cells, gens, row):  # type: ignore[no-untyped-def]
     live = False
     for g in range(len(gens.epoch)):
         epoch = gens.epoch[g]
-        if epoch != 0 and cells.stamps[row, g] == epoch:
-            b += gens.weight[g] * cells.values[row, g, 0]
-            L += gens.weight[g] * cells.values[row, g, 1]
-            live = True
+        mine = cells.stamps[row, g] == epoch
+        # A free place has weight 0, so an old stamp of it adds nothing.
+        weight = gens.weight[g] if mine else 0.0
+        b += weight * cells.values[row, g, 0]
+        L += weight * cells.values[row, g, 1]
+        live |= mine & (epoch != 0)
     return b, L, live
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def claim(cells, gens, tag):  # type: ignore[no-untyped-def]
-    """A row for a tag: its own if that is live, else the bucket's row with the least evidence.
+def claim(cells, gens, tag, current):  # type: ignore[no-untyped-def]
+    """A row for a tag that has no live one: a free row of its bucket, else that with the least evidence.
 
     Returns:
         (row, evicted): evicted is 1 if another live key had to make room.
     """
     row = find(cells, tag)
     if row >= 0:
-        if total(cells, gens, row)[2]:
-            return row, 0
         # Dead: it is free like any other, so that where a key goes depends on what lives alone.
         cells.tags[row] = 0
-    bucket = np.int64(tag & np.uint64(len(cells.tags) - 1)) & ~np.int64(WAYS - 1)
+    bucket = bucket_of(cells, tag)
+    oldest = _oldest_epoch(gens)
     best = int(bucket)
     least = np.inf
     for way in range(bucket, bucket + WAYS):
-        evidence = -1.0
-        if cells.tags[way] != 0:
-            _, L, live = total(cells, gens, way)
-            if live:
-                evidence = L
+        taken = cells.tags[way] != 0 and cells.newest[way] >= oldest
+        evidence = cells.worth[way] if taken else -1.0
         if evidence < least:
             least = evidence
             best = way
     cells.tags[best] = tag
+    cells.worth[best] = 0.0
+    cells.newest[best] = gens.epoch[current]
     for g in range(len(gens.epoch)):
         cells.stamps[best, g] = 0
     return best, 1 if least >= 0.0 else 0
@@ -144,31 +138,8 @@ def settle(cells, gens, row, current, old_b, old_L, new_b, new_L, keep):  # type
     cells.values[row, current, 0] += scale * (new_b - keep * old_b)
     L = cells.values[row, current, 1] + scale * (new_L - keep * old_L)
     cells.values[row, current, 1] = max(L, 0.0)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def free_place(gens):  # type: ignore[no-untyped-def]
-    """A free place for a generation, or -1."""
-    for g in range(len(gens.epoch)):
-        if gens.epoch[g] == 0:
-            return g
-    return -1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def drop(gens, g):  # type: ignore[no-untyped-def]
-    """Drop a generation: every cell with its stamp is dead from here on."""
-    gens.epoch[g] = 0
-    gens.weight[g] = 0.0
-    gens.examples[g] = 0
-
-
-def drop_learnt(gens: Generations, position: int) -> None:
-    """Drop the generations whose every example is at or below `position`."""
-    learnt = gens.last <= position
-    gens.epoch[learnt] = 0
-    gens.weight[learnt] = 0.0
-    gens.examples[learnt] = 0
+    cells.worth[row] = new_L
+    cells.newest[row] = gens.epoch[current]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -203,10 +174,11 @@ def merge_neighbours(cells, gens, half_life):  # type: ignore[no-untyped-def]
                 cells.values[row, b, 1] = 0.0
             cells.values[row, b, 0] += share[i] * cells.values[row, a, 0]
             cells.values[row, b, 1] += share[i] * cells.values[row, a, 1]
+            cells.newest[row] = max(cells.newest[row], gens.epoch[b])
     for i in range(pairs):
         a = order[2 * i]
         b = order[2 * i + 1]
         gens.first[b] = min(gens.first[a], gens.first[b])
         gens.last[b] = max(gens.last[a], gens.last[b])
         gens.examples[b] += gens.examples[a]
-        drop(gens, a)
+        _drop(gens, a)

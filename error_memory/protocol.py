@@ -4,6 +4,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from error_memory.errors import MemoryInputError
 from ground.rows import Rows, rows_from_keys
@@ -133,18 +134,55 @@ def as_rows(keys: Keys, columns: int) -> Rows:
         _plain(keys.key, np.uint64),
         _plain(keys.x, np.float32),
     )
+    if not _are_rows(*rows, columns):
+        _refuse(rows, columns)
+    return rows
+
+
+@njit(cache=True, nogil=True)
+def _are_rows(start, column, key, x, columns):  # type: ignore[no-untyped-def]
+    """Whether the arrays describe rows: one pass, as this is asked before every answer."""
+    entries = len(key)
+    if len(column) != entries or len(x) != entries or not _rises(start, entries):
+        return False
+    for c in column:  # noqa: SIM110 (numba)
+        if c < 0 or c >= columns:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _rises(offsets, end):  # type: ignore[no-untyped-def]
+    """Whether offsets rise from 0 to `end`."""
+    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != end:
+        return False
+    for i in range(1, len(offsets)):  # noqa: SIM110 (numba)
+        if offsets[i] < offsets[i - 1]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _all_within_unit(values):  # type: ignore[no-untyped-def]
+    """Whether all lie in 0 to 1; NaN does not."""
+    for v in values:  # noqa: SIM110 (numba)
+        if not (v >= 0.0 and v <= 1.0):
+            return False
+    return True
+
+
+def _refuse(rows: Rows, columns: int) -> None:
+    """Say what is wrong with rows that `_are_rows` does not take."""
     entries = len(rows.key)
     if len(rows.column) != entries or len(rows.x) != entries:
         raise MemoryInputError(
             f"rows have {entries} keys, {len(rows.column)} columns and {len(rows.x)} values: must be equal"
         )
     _check_offsets("rows.start", rows.start, entries)
-    if entries and not (rows.column.min() >= 0 and rows.column.max() < columns):
-        raise MemoryInputError(
-            f"rows name columns {rows.column.min()} to {rows.column.max()}, "
-            f"this memory was made for 0 to {columns - 1}"
-        )
-    return rows
+    raise MemoryInputError(
+        f"rows name columns {rows.column.min()} to {rows.column.max()}, "
+        f"this memory was made for 0 to {columns - 1}"
+    )
 
 
 def as_probabilities(p: npt.ArrayLike, n: int) -> Floats:
@@ -193,12 +231,14 @@ def as_observed(
 
 def _plain(array: npt.NDArray[np.generic], dtype: type[_Scalar]) -> npt.NDArray[_Scalar]:
     """The array itself, or a copy where layout or read-only memory would compile a second kernel."""
+    if array.ndim == 1 and array.dtype == dtype and array.flags.carray:
+        return array  # type: ignore[return-value]
     plain = np.ascontiguousarray(array, dtype=dtype).reshape(-1)
     return plain if plain.flags.writeable else plain.copy()
 
 
 def _check_offsets(name: str, offsets: Ints, end: int) -> None:
-    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
+    if not _rises(offsets, end):
         raise MemoryInputError(f"{name} must rise from 0 to {end}")
 
 
@@ -206,8 +246,7 @@ def _unit(name: str, values: npt.ArrayLike, n: int) -> Floats:
     array = np.array(values, dtype=np.float64)
     if array.shape != (n,):
         raise MemoryInputError(f"{name} has shape {array.shape}, the rows ask for ({n},)")
-    # Written so that NaN fails too.
-    if n and not (array.min() >= 0.0 and array.max() <= 1.0):
+    if not _all_within_unit(array):
         raise MemoryInputError(f"{name} must lie in 0 to 1, not {array.min()} to {array.max()}")
     return array
 

@@ -1,16 +1,15 @@
 """The residual memory: Bayesian residuals per entity on the base's logit, dropped by stream position.
 
 The model is that of `ground.bayes`, on offset z = logit(p): f = Σ x μ over a row's entries, each
-weight's evidence being the sum of its live generations (`error_memory.cells`). An online gate
-g = σ(D - bias) weighs the correction by its own recent worth, D ← decay·D + [logloss(z) -
-logloss(z + f)] - toll, so that a memory that does not help fades to nothing.
+weight's evidence being the sum of its live generations (`error_memory.cells`, `.generations`). A gate
+(`error_memory.gate`) weighs the correction by its own recent worth, so that a memory that does not help
+fades to nothing.
 
-What helps a base that is an hour old can harm one that is a second old: a handful of examples says
-much of what nobody has learnt and little of what the base knows. So there is one D for each power of
-two of examples held; a level met for the first time begins with the D of the next lower one.
+An entry's x says how much of its prior deviation the base has left for it: whoever knows the base's
+posterior variance P of a key gives x sqrt(P / τ), and the memory goes on where the base stopped.
 """
 
-from math import exp, isnan, log, log1p, log2, sqrt
+from math import isnan, log, log1p, sqrt
 from threading import Lock
 from typing import Any
 
@@ -19,21 +18,23 @@ import numpy.typing as npt
 from numba import njit
 
 from error_memory import cells as table
+from error_memory import gate as gates
+from error_memory import generations
 from error_memory.errors import MemoryInputError
 from error_memory.protocol import Floats, Keys, as_observed, as_probabilities, as_rows
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings, by_column
 from ground.bayes import PROBIT, TAU_MAX, TAU_MIN, Priors, learn, make_priors, predict, sigmoid
+from ground.intrinsics import borrow, prefetch, prefetch_element
+from ground.rows import Rows
 
 LOGIT_MAX = 16.0
 """A base's 0 or 1 counts as this logit: one wrong certainty must not swamp the memory."""
-GAIN_MAX = 10.0
-"""Bound of |D|: a gate that has long been open must be able to close within some thousand examples."""
-LEVELS = 40
 HALF_LIVES_OPEN = 16.0
 """A generation closes at this age, in half lives, so that float32 holds its scale."""
-HALF_LIVES_MAX = 40.0
-"""A generation older than this is worth less than 1e-12 of itself, and goes."""
+LOUD = 1.0
+"""A row with a key whose correction is about this large, as a logit, says half as much of its other keys,
+and less beyond: what is odd about one entity, or false, is not to be laid at the door of its company."""
 
 # Places in the two small arrays of counters that the kernels move.
 CURRENT, NEXT_EPOCH, SPAN, WATERMARK, EVICTED, MERGES, SKIPPED = range(7)
@@ -41,7 +42,12 @@ CLOCK, GAINS = 0, 1  # GAINS and on: D of each level, NaN where it was never met
 _NOTHING_LEARNT = np.iinfo(np.int64).min
 
 _find, _total, _claim, _settle, _tag_of = table.find, table.total, table.claim, table.settle, table.tag_of
-_free_place, _drop, _merge_neighbours = table.free_place, table.drop, table.merge_neighbours
+_bucket_of = table.bucket_of
+_free_place, _merge_neighbours = generations.free_place, table.merge_neighbours
+_tick, _oldest_epoch = generations.tick, generations.oldest_epoch
+_logloss, _level_of, _gain_at = gates.logloss, gates.level_of, gates.gain_at
+_moved = gates.moved
+_NO_EPOCH = np.uint32(0xFFFFFFFF)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -55,78 +61,109 @@ def _logit(p):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _logloss(z, y):  # type: ignore[no-untyped-def]
-    """-y ln σ(z) - (1 - y) ln(1 - σ(z))."""
-    return max(z, 0.0) - y * z + log1p(exp(-abs(z)))
+def _borrowed(cells):  # type: ignore[no-untyped-def]
+    """The same cells without reference counts, for kernels whose caller keeps them alive."""
+    return table.Cells(
+        borrow(cells.tags), borrow(cells.values), borrow(cells.stamps), borrow(cells.worth),
+        borrow(cells.newest),
+    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _level(gens):  # type: ignore[no-untyped-def]
-    """⌊log₂(1 + examples held)⌋, within LEVELS."""
-    return min(np.int64(log2(1.0 + gens.examples.sum())), LEVELS - 1)
+def _borrowed_generations(gens):  # type: ignore[no-untyped-def]
+    return generations.Generations(
+        borrow(gens.epoch), borrow(gens.first), borrow(gens.last), borrow(gens.examples), borrow(gens.origin),
+        borrow(gens.weight),
+    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gain(small, level):  # type: ignore[no-untyped-def]
-    """D at a level, or of the next lower one that was ever met; 0 where there is none."""
-    for k in range(level, -1, -1):
-        if not isnan(small[GAINS + k]):
-            return small[GAINS + k]
-    return 0.0
+def _borrowed_rows(rows):  # type: ignore[no-untyped-def]
+    return Rows(borrow(rows.start), borrow(rows.column), borrow(rows.key), borrow(rows.x))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _residual(cells, gens, tau, rows, i, w, col, x):  # type: ignore[no-untyped-def]
-    """(f, known) of row i: its residual logit, and whether anything is known of it. Inserts nothing."""
-    m = 0
-    for j in range(rows.start[i], rows.start[i + 1]):
-        row = _find(cells, _tag_of(rows.column[j], rows.key[j]))
-        if row >= 0:
-            b, L, live = _total(cells, gens, row)
-            if live:
-                w[m, 0] = b
-                w[m, 1] = L
-                col[m] = rows.column[j]
-                x[m] = rows.x[j]
-                m += 1
-    # A key without evidence has mean 0: it adds nothing to f.
-    f, _ = predict(w, col, x, m, tau)
-    return f, m > 0
+def _locate(cells, rows, first, last, tags, slots):  # type: ignore[no-untyped-def]
+    """Tag and cell row (-1: none) of every entry of rows first to last.
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _longest(start):  # type: ignore[no-untyped-def]
-    """Entries of the longest row."""
-    m = 1
-    for i in range(len(start) - 1):
-        m = max(m, start[i + 1] - start[i])
-    return m
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def correct_rows(cells, gens, tau, gate, rows, p):  # type: ignore[no-untyped-def]
-    """Correct `p` (n,), in place, by share `gate` of the residuals."""
-    m = _longest(rows.start)
-    w = np.empty((m, 2))
-    col = np.empty(m, dtype=np.int32)
-    x = np.empty(m)
-    for i in range(len(p)):
-        f, known = _residual(cells, gens, tau, rows, i, w, col, x)
-        if known:
-            p[i] = sigmoid(_logit(p[i]) + gate * f)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _tick(gens, small, time, half_life):  # type: ignore[no-untyped-def]
-    """Move the clock to a request's event time and weigh the generations by their age."""
-    small[CLOCK] = max(small[CLOCK], time)
-    for g in range(len(gens.epoch)):
-        if gens.epoch[g] != 0:
-            age = (small[CLOCK] - gens.origin[g]) / half_life
-            if age > HALF_LIVES_MAX:
-                _drop(gens, g)
+    All of them before any is read, and each line of memory asked for ahead: what takes long is waiting
+    for it. What a candidate shares with the one before it, as the request's own features, is looked up once.
+    """
+    for i in range(first, last):
+        begin = rows.start[i]
+        m = rows.start[i + 1] - begin
+        like = i > first and begin - rows.start[i - 1] == m
+        for e in range(begin, begin + m):
+            if like and rows.key[e] == rows.key[e - m] and rows.column[e] == rows.column[e - m]:
+                tags[e] = tags[e - m]
+                slots[e] = -1
             else:
-                gens.weight[g] = 2.0**-age
+                tags[e] = _tag_of(rows.column[e], rows.key[e])
+                slots[e] = 0
+                prefetch_element(cells.tags, _bucket_of(cells, tags[e]))
+    for i in range(first, last):
+        begin = rows.start[i]
+        m = rows.start[i + 1] - begin
+        for e in range(begin, begin + m):
+            if slots[e] < 0:
+                slots[e] = slots[e - m]
+                continue
+            slots[e] = _find(cells, tags[e])
+            if slots[e] >= 0:
+                prefetch(cells.values, slots[e], 0)
+                prefetch(cells.stamps, slots[e], 0)
+            else:
+                prefetch_element(cells.worth, _bucket_of(cells, tags[e]))
+                prefetch_element(cells.newest, _bucket_of(cells, tags[e]))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _residuals(cells, gens, precision, rows, first, last, slots, means, f):  # type: ignore[no-untyped-def]
+    """f[i] = Σ x μ of rows first to last, NaN where nothing is known; changes no cell.
+
+    `precision` is 1/τ by column; the rows that turn out to be dead are set to -1 in `slots`.
+    """
+    for i in range(first, last):
+        begin = rows.start[i]
+        m = rows.start[i + 1] - begin
+        total = 0.0
+        known = False
+        for e in range(begin, begin + m):
+            if slots[e] < 0:
+                continue
+            if i > first and e - m >= rows.start[first] and slots[e] == slots[e - m]:
+                means[e] = means[e - m]
+            else:
+                b, L, live = _total(cells, gens, slots[e])
+                if not live:
+                    slots[e] = -1
+                    continue
+                means[e] = b / (precision[rows.column[e]] + L)
+            known = True
+            total += rows.x[e] * means[e]
+        f[i] = total if known else np.nan
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-untyped-def]
+    """Correct `p` (n,), in place, by the gate's share of the residuals."""
+    if _oldest_epoch(gens) == _NO_EPOCH:
+        return
+    cells = _borrowed(cells)
+    gens = _borrowed_generations(gens)
+    rows = _borrowed_rows(rows)
+    gate = sigmoid(_gain_at(small[GAINS:], _level_of(gens)) - gating[1])
+    entries = len(rows.key)
+    n = len(p)
+    tags = np.empty(entries, dtype=np.uint64)
+    slots = np.empty(entries, dtype=np.int64)
+    means = np.empty(entries)
+    f = np.empty(n)
+    _locate(cells, rows, 0, n, tags, slots)
+    _residuals(cells, gens, 1.0 / tau, rows, 0, n, slots, means, f)
+    for i in range(n):
+        if not isnan(f[i]):
+            p[i] = sigmoid(_logit(p[i]) + gate * f[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -156,22 +193,43 @@ def _current(cells, gens, state, small, position, half_life):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _learn_row(cells, gens, priors, state, current, rows, i, z, y, slots, tags, w, old, col, x):  # type: ignore[no-untyped-def]
+def _longest(start):  # type: ignore[no-untyped-def]
+    """Entries of the longest row."""
+    m = 1
+    for i in range(len(start) - 1):
+        m = max(m, start[i + 1] - start[i])
+    return m
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _learn_row(cells, gens, priors, state, current, rows, i, z, y, tags, slots, w, old, col, x):  # type: ignore[no-untyped-def]
     """Learn one example: row i, base logit z, label y."""
     a = rows.start[i]
     n = rows.start[i + 1] - a
     for k in range(n):
-        tags[k] = _tag_of(rows.column[a + k], rows.key[a + k])
-        slots[k], evicted = _claim(cells, gens, tags[k])
-        state[EVICTED] += evicted
+        tag = tags[a + k]
+        slot = slots[a + k]
+        if slot < 0 or cells.tags[slot] != tag:
+            # Another candidate of the request may have claimed it since, or taken its place.
+            slot = _find(cells, tag)
+        live = False
+        if slot >= 0:
+            old[k, 0], old[k, 1], live = _total(cells, gens, slot)
+        if not live:
+            slot, evicted = _claim(cells, gens, tag, current)
+            state[EVICTED] += evicted
+            old[k, 0] = 0.0
+            old[k, 1] = 0.0
+        slots[a + k] = slot
     m = 0
     for k in range(n):
         # A row's own entries may displace each other in a bucket that is full of them.
-        if cells.tags[slots[k]] == tags[k]:
-            slots[m] = slots[k]
-            old[m, 0], old[m, 1], _ = _total(cells, gens, slots[m])
-            w[m, 0] = old[m, 0]
-            w[m, 1] = old[m, 1]
+        if cells.tags[slots[a + k]] == tags[a + k]:
+            slots[a + m] = slots[a + k]
+            old[m, 0] = old[k, 0]
+            old[m, 1] = old[k, 1]
+            w[m, 0] = old[k, 0]
+            w[m, 1] = old[k, 1]
             col[m] = rows.column[a + k]
             x[m] = rows.x[a + k]
             m += 1
@@ -179,9 +237,25 @@ def _learn_row(cells, gens, priors, state, current, rows, i, z, y, slots, tags, 
     # `learn` shrinks its logit for uncertainty, and the base's is honest already: stretched beforehand,
     # or where clicks are rare every unknown key would look over-predicted and be pushed down.
     logit = (z + f) * sqrt(1.0 + PROBIT * s2)
-    learn(w, col, x, m, priors.tau, priors.tau0, priors.theta, priors.grad2, priors.keep, logit, s2, y)
+    loudest = 0
+    most = 0.0
     for k in range(m):
-        _settle(cells, gens, slots[k], current, old[k, 0], old[k, 1], w[k, 0], w[k, 1], priors.keep[col[k]])
+        mean = abs(x[k] * old[k, 0] / (1.0 / priors.tau[col[k]] + old[k, 1]))
+        if mean > most:
+            most = mean
+            loudest = k
+    heard = 1.0 / (1.0 + (most / LOUD) ** 4)
+    tau, theta, grad2 = priors.tau, priors.theta, priors.grad2
+    if most > LOUD:
+        # Nor does it say how much the weights of its columns differ.
+        tau, theta, grad2 = tau.copy(), theta.copy(), grad2.copy()
+    learn(w, col, x, m, tau, priors.tau0, theta, grad2, priors.keep, logit, s2, y)
+    for k in range(m):
+        keep = priors.keep[col[k]]
+        if k != loudest:
+            w[k, 0] = keep * old[k, 0] + heard * (w[k, 0] - keep * old[k, 0])
+            w[k, 1] = keep * old[k, 1] + heard * (w[k, 1] - keep * old[k, 1])
+        _settle(cells, gens, slots[a + k], current, old[k, 0], old[k, 1], w[k, 0], w[k, 1], keep)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -191,48 +265,62 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
     `gating` is (decay, bias, toll, half life).
     """
     decay, bias, toll, half_life = gating
-    m = _longest(rows.start)
-    w = np.empty((m, 2))
-    old = np.empty((m, 2))
-    col = np.empty(m, dtype=np.int32)
-    x = np.empty(m)
-    slots = np.empty(m, dtype=np.int64)
-    tags = np.empty(m, dtype=np.uint64)
+    cells = _borrowed(cells)
+    gens = _borrowed_generations(gens)
+    rows = _borrowed_rows(rows)
+    longest = _longest(rows.start)
+    entries = len(rows.key)
+    w = np.empty((longest, 2))
+    old = np.empty((longest, 2))
+    col = np.empty(longest, dtype=np.int32)
+    x = np.empty(longest)
+    tags = np.empty(entries, dtype=np.uint64)
+    slots = np.empty(entries, dtype=np.int64)
+    means = np.empty(entries)
     z = np.empty(len(seen.p))
+    f = np.empty(len(seen.p))
+    gains = small[GAINS:]
     for r in range(len(seen.position)):
         if half_life > 0.0:
-            _tick(gens, small, seen.times[r], half_life)
+            small[CLOCK] = max(small[CLOCK], seen.times[r])
+            _tick(gens, small[CLOCK], half_life)
         position = seen.position[r]
+        a = seen.requests[r]
+        b = seen.requests[r + 1]
         known_to_base = position <= state[WATERMARK]
-        level = _level(gens)
-        D = _gain(small, level)
+        level = _level_of(gens)
+        D = _gain_at(gains, level)
         gate = sigmoid(D - bias)
-        for i in range(seen.requests[r], seen.requests[r + 1]):
+        _locate(cells, rows, a, b, tags, slots)
+        _residuals(cells, gens, 1.0 / priors.tau, rows, a, b, slots, means, f)
+        for i in range(a, b):
             z[i] = _logit(seen.p[i])
-            f, known = _residual(cells, gens, priors.tau, rows, i, w, col, x)
-            if known:
-                seen.p[i] = sigmoid(z[i] + gate * f)
+            before = after = _logloss(z[i], seen.y[i])
+            if not isnan(f[i]):
+                seen.p[i] = sigmoid(z[i] + gate * f[i])
+                after = _logloss(z[i] + f[i], seen.y[i])
             # A base that has learnt this label says nothing about the worth of a correction.
             if not known_to_base:
-                gain = _logloss(z[i], seen.y[i]) - _logloss(z[i] + f, seen.y[i])
-                D = min(max(decay * D + gain - toll, -GAIN_MAX), GAIN_MAX)
-                small[GAINS + level] = D
+                D = _moved(D, before, after, decay, toll)
+                gains[level] = D
         if known_to_base:
-            state[SKIPPED] += seen.requests[r + 1] - seen.requests[r]
+            state[SKIPPED] += b - a
             continue
-        if seen.requests[r + 1] == seen.requests[r]:
+        if a == b:
             continue
         g = _current(cells, gens, state, small, position, half_life)
-        for i in range(seen.requests[r], seen.requests[r + 1]):
-            _learn_row(cells, gens, priors, state, g, rows, i, z[i], seen.y[i], slots, tags, w, old, col, x)
-        gens.examples[g] += seen.requests[r + 1] - seen.requests[r]
+        for i in range(a, b):
+            _learn_row(
+                cells, gens, priors, state, g, rows, i, z[i], seen.y[i], tags, slots, w, old, col, x
+            )  # fmt: skip
+        gens.examples[g] += b - a
 
 
 class ResidualMemory:
     """The default `ErrorMemory`.
 
     Reading or learning a row of m entries costs O(m), whatever was observed before. Memory is fixed:
-    8 + 12 G bytes per key, for `capacity` keys.
+    16 + 12 G bytes per key, for `capacity` keys.
     """
 
     def __init__(self, settings: MemorySettings, columns: int) -> None:
@@ -240,11 +328,11 @@ class ResidualMemory:
         self.columns = columns
         self._lock = Lock()
         self._cells = table.make_cells(settings.capacity, settings.generations)
-        self._gens = table.make_generations(settings.generations)
+        self._gens = generations.make_generations(settings.generations)
         self._priors = make_priors(by_column(settings.tau0, columns), by_column(settings.keep, columns))
         self._state = np.zeros(7, dtype=np.int64)
         self._state[[CURRENT, NEXT_EPOCH, SPAN, WATERMARK]] = -1, 1, settings.span, _NOTHING_LEARNT
-        self._small = np.full(GAINS + LEVELS, np.nan)
+        self._small = np.full(GAINS + gates.LEVELS, np.nan)
         self._small[CLOCK] = -np.inf
         self._gating = (settings.gate_decay, settings.gate_bias, settings.gate_toll, settings.half_life_s)
 
@@ -256,7 +344,8 @@ class ResidualMemory:
     @property
     def gate(self) -> float:
         """g = σ(D - bias), at the level of what is held now."""
-        return float(sigmoid(_gain(self._small, _level(self._gens)) - self.settings.gate_bias))
+        gain = _gain_at(self._small[GAINS:], _level_of(self._gens))
+        return float(sigmoid(gain - self.settings.gate_bias))
 
     @property
     def evidence(self) -> int:
@@ -279,8 +368,7 @@ class ResidualMemory:
         rows = as_rows(keys, self.columns)
         out = as_probabilities(p, rows.n)
         with self._lock:
-            if self._gens.epoch.any():
-                correct_rows(self._cells, self._gens, self._priors.tau, self.gate, rows, out)
+            correct_rows(self._cells, self._gens, self._priors.tau, self._small, self._gating, rows, out)
         return out
 
     def observe(
@@ -316,7 +404,7 @@ class ResidualMemory:
             if position <= state[WATERMARK]:
                 return
             state[WATERMARK] = position
-            table.drop_learnt(gens, position)
+            generations.drop_learnt(gens, position)
             used = gens.epoch != 0
             g = state[CURRENT]
             if not used.any():
@@ -351,8 +439,7 @@ class ResidualMemory:
         """See `ErrorMemory.save`; as long as what is live."""
         cells, gens = self._cells, self._gens
         with self._lock:
-            live = ((cells.stamps == gens.epoch) & (gens.epoch != 0)).any(axis=1) & (cells.tags != 0)
-            slots = np.flatnonzero(live)
+            slots = np.flatnonzero((cells.newest >= _oldest_epoch(gens)) & (cells.tags != 0))
             arrays: dict[str, npt.NDArray[Any]] = {
                 "slots": slots,
                 "state": self._state,
@@ -371,6 +458,8 @@ class ResidualMemory:
             self._cells.tags[:] = 0
             for name, array in self._cells._asdict().items():
                 array[slots] = arrays[f"cells.{name}"]
-            self._gens = table.Generations(**{n: arrays[f"gens.{n}"] for n in table.Generations._fields})
+            self._gens = generations.Generations(
+                **{n: arrays[f"gens.{n}"] for n in generations.Generations._fields}
+            )
             self._priors = Priors(**{n: arrays[f"priors.{n}"] for n in Priors._fields})
             self._state, self._small = arrays["state"], arrays["small"]

@@ -18,7 +18,7 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     # residual: Bayesian residuals per (column, key), dropped by stream position
     capacity: int = 1 << 17
-    """Keys held, rounded up to a power of two; at 8 generations a key takes 104 bytes."""
+    """Keys held, rounded up to a power of two; at 8 generations a key takes 112 bytes."""
     generations: int = 8
     """How finely evidence can be dropped: in parts of about 1/8 to 1/4 of what is held."""
     span: int = 64
@@ -34,8 +34,8 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Memory of the gate: about 2000 examples."""
     gate_bias: float = 2.0
     """The gate is σ(D - bias), D the recent gain in log loss: without a record, 0.12 of a correction."""
-    gate_toll: float = 0.0002
-    """Gain in log loss per example below which a correction is not worth having."""
+    gate_toll: float = 0.001
+    """Gain, as a share of the base's log loss, below which a correction is not worth having."""
 
     # sketch: ReLoop2 as published
     arrays: int = 70

@@ -242,3 +242,24 @@ def _run(  # type: ignore[no-untyped-def]
             for e_ in range(start[r], start[r + 1]):
                 if index[e_] >= 0:
                     counts[index[e_]] += np.uint32(1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def doubts(  # type: ignore[no-untyped-def]
+    column, key, place, evidence, columns, first_tau, counts_at, count_weights, tau
+):
+    """sqrt(P / τ) = 1 / sqrt(1 + τ L) of each entry (E,); see `Model.doubts`."""
+    out = np.empty(len(column), dtype=np.float32)
+    e = 0
+    for i in range(len(column)):
+        c = column[i]
+        if c < columns:
+            L = evidence[place[e]] if place[e] >= 0 else np.float32(0.0)
+            t = first_tau[c]
+            e += 1
+        else:
+            L = count_weights[c - columns, key[i], 1]
+            t = counts_at + c - columns
+        # A sequence's entries have no weights: no evidence, and no τ.
+        out[i] = 1.0 / np.sqrt(1.0 + tau[t] * L) if L > 0.0 else 1.0
+    return out

@@ -1,0 +1,50 @@
+"""The gate: the share of a correction that is applied, from what corrections have lately been worth.
+
+    D ← decay · D + (1 - toll) logloss(z) - logloss(z + f)        g = σ(D - bias)        z' = z + g f
+
+A Hedge (Freund and Schapire 1997) between two experts, the base and the corrected base: with learning
+rate 1 the weight of the second is σ(its cumulative gain + prior log-odds), here with forgetting (`decay`),
+with a price, a share of the base's log loss whatever that is (`toll`), and with the prior against it
+(`bias`). On noise f earns nothing, every example costs the toll, and D falls towards
+-toll · logloss / (1 - decay); |D| stays within GAIN_MAX so that it can turn round.
+
+What helps a base that is an hour old can harm one that is a second old: a handful of examples says much
+of what nobody has learnt and little of what the base knows. So there is one D for each power of two of
+examples held; a level met for the first time begins with the D of the next lower one.
+"""
+
+from math import exp, isnan, log1p, log2
+
+import numpy as np
+from numba import njit
+
+GAIN_MAX = 10.0
+"""Bound of |D|: a gate that has long been open must be able to close within some thousand examples."""
+LEVELS = 40
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def logloss(z, y):  # type: ignore[no-untyped-def]
+    """-y ln σ(z) - (1 - y) ln(1 - σ(z))."""
+    return max(z, 0.0) - y * z + log1p(exp(-abs(z)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def level_of(gens):  # type: ignore[no-untyped-def]
+    """⌊log₂(1 + examples held)⌋, within LEVELS."""
+    return min(np.int64(log2(1.0 + gens.examples.sum())), LEVELS - 1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def gain_at(gains, level):  # type: ignore[no-untyped-def]
+    """D at a level, or of the next lower one that was ever met; 0 where there is none."""
+    for k in range(level, -1, -1):
+        if not isnan(gains[k]):
+            return gains[k]
+    return 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def moved(D, before, after, decay, toll):  # type: ignore[no-untyped-def]
+    """D after one example that cost the base the log loss `before`, and the corrected base `after`."""
+    return min(max(decay * D + (before - after) - toll * before, -GAIN_MAX), GAIN_MAX)
