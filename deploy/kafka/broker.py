@@ -253,7 +253,8 @@ class Broker:
 
     def _format(self, jars: str, config: Path) -> None:
         command = [*self._java(jars), "kafka.tools.StorageTool", "format"]
-        command += ["--cluster-id", self._cluster, "--config", str(config)]
+        # as one word: an id may begin with a dash
+        command += [f"--cluster-id={self._cluster}", "--config", str(config)]
         for user, password in self._scram.items():
             command += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={password}]"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_S_MAX, check=False)
