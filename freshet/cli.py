@@ -311,9 +311,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _role(arguments: argparse.Namespace) -> int:
-    from freshet.process import Stop
+    from freshet.process import SIGNAL_S_MAX, Stop
 
-    with Stop(arguments.with_parent) as stop:
+    with Stop(arguments.with_parent, SIGNAL_S_MAX) as stop:
         from freshet import roles
 
         if getattr(arguments, "name", None):

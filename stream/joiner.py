@@ -25,6 +25,7 @@ from stream.records import (
     Example,
     Impression,
     encode,
+    split_batch,
 )
 from stream.runner import producers_prefix
 from stream.state import Commit, RoleState
@@ -200,15 +201,23 @@ class Joiner:
         """
         for record in records:
             partition = self._partition(record.partition, commit)
-            origin = Origin(record.offset, record.key, record.value, record.ingest_ms)
             partition.begin(record.offset)
             try:
-                partition.pairing.take(self._decode_event(record), origin)
+                parts = split_batch(record.value)
             except RecordError as error:
-                partition.bury(origin, str(error))
+                parts = []
+                partition.bury(Origin(record.offset, record.key, record.value, record.ingest_ms), str(error))
                 partition.note(record, str(error))
-            else:
-                partition.note(record, "")
+            for part in parts:
+                # each event of a batch is on its own: a bad one goes to the dead letters without the others
+                origin = Origin(record.offset, record.key, part, record.ingest_ms)
+                try:
+                    partition.pairing.take(self._decode_event(record, part), origin)
+                except RecordError as error:
+                    partition.bury(origin, str(error))
+                    partition.note(record, str(error))
+                else:
+                    partition.note(record, "")
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit."""
@@ -278,8 +287,8 @@ class Joiner:
         self._touched.add(number)
         return partition
 
-    def _decode_event(self, record: Record) -> Impression | Action:
-        event: Impression | Action = self._decode(record.value)
+    def _decode_event(self, record: Record, data: bytes) -> Impression | Action:
+        event: Impression | Action = self._decode(data)
         # ingest time 0: a log that does not say
         ahead_s = event.time - record.ingest_ms / 1e3 if record.ingest_ms > 0 else 0.0
         refused = ahead_s > self.settings.max_ahead_s
@@ -290,7 +299,7 @@ class Joiner:
                 f"time is {event.time:.3f}, {ahead_s:,.0f} s ahead of when the log took the record; "
                 f"max_ahead_s = {self.settings.max_ahead_s:g}"
             )
-        if isinstance(event, Impression) and len(record.value) > _REENCODED_FROM_BYTES:
+        if isinstance(event, Impression) and len(data) > _REENCODED_FROM_BYTES:
             size = len(encode(event)) + _REENCODED_FROM_BYTES
             if size > RECORD_BYTES_MAX:
                 raise RecordError(

@@ -118,16 +118,43 @@ def _decode_batch(
     at = position + BATCH_BYTES
     add = records.append
     for _ in range(count):
-        # A varint of one byte is a number up to 63, twice over: most lengths and deltas. The rest, below.
-        at = _skip(data, at)  # the record's length
-        at = _skip(data, at + 1)  # attributes, time
-        number, at = _number(data, at)
-        length, at = _number(data, at)
-        key = data[at : at + length] if length > 0 else b""
-        at += max(length, 0)
-        length, at = _number(data, at)
-        value = data[at : at + length] if length > 0 else b""
-        at += max(length, 0)
+        # Nearly every number here is a varint of one or two bytes: those are read in place, since a call
+        # for each would take longer than all the rest.
+        while data[at] > 0x7F:  # the record's length, not needed
+            at += 1
+        at += 2  # its last byte, and the attributes
+        while data[at] > 0x7F:  # the time, not needed
+            at += 1
+        at += 1
+        number = data[at]
+        if number < 0x80:
+            number >>= 1
+            at += 1
+        else:
+            number, at = _number(data, at)
+        length = data[at]
+        if length < 0x80:
+            length = -1 if length & 1 else length >> 1
+            at += 1
+        else:
+            length, at = _number(data, at)
+        key = b""
+        if length > 0:
+            key = data[at : at + length]
+            at += length
+        length = data[at]
+        if length < 0x80:
+            length = -1 if length & 1 else length >> 1
+            at += 1
+        elif data[at + 1] < 0x80:
+            length = (length & 0x7F | data[at + 1] << 7) >> 1
+            at += 2
+        else:
+            length, at = _number(data, at)
+        value = b""
+        if length > 0:
+            value = data[at : at + length]
+            at += length
         producer, seq = "", -1
         if data[at]:
             producer, seq, at = _headers(data, at)
@@ -143,6 +170,15 @@ def _decode_batch(
 
 def _headers(data: bytes, at: int) -> tuple[str, int, int]:
     """(producer, sequence number, position behind) of a record's headers."""
+    if data.startswith(_HEADER_START, at):  # what our own producers write: this header and no other
+        at += len(_HEADER_START)
+        length = data[at]
+        if length < 0x80:
+            mark, at = data[at + 1 : at + 1 + (length >> 1)], at + 1 + (length >> 1)
+        else:
+            length, at = _number(data, at)
+            mark, at = data[at : at + length], at + length
+        return *_parse_mark(mark), at
     producer, seq = "", -1
     count, at = _number(data, at)
     for _ in range(count):
@@ -193,12 +229,6 @@ def _decode_by_library(data: bytes, topic: str, partition: int, start: int, reco
                 )
             )
     return behind
-
-
-def _skip(data: bytes, at: int) -> int:
-    while data[at] & 0x80:
-        at += 1
-    return at + 1
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:

@@ -217,12 +217,12 @@ class KafkaClient:
                 **self._options,
             )
         except (kafka.errors.KafkaError, OSError, ssl.SSLError) as error:
-            refused = [e for c in made for e in c._manager._auth_failures.values()]
+            refused = _first_answer(made[0]._manager) if made else None
             for half_made in made:
                 half_made._net.stop()
                 half_made.close()
-            if refused:
-                raise LogError(f"{self} refuses the log-in: {_text(refused[0])}; {self._who()}") from None
+            if isinstance(refused, _FORBIDDEN):
+                raise LogError(f"{self} refuses the log-in: {_text(refused)}; {self._who()}") from None
             raise self._reason(error) from None
 
     def _reason(self, error: BaseException) -> LogError:
@@ -247,6 +247,9 @@ class KafkaClient:
             except (OSError, ValueError) as failed:
                 reasons.append(f"{server}: {failed}")
         if isinstance(error, _PASSING):
+            if self.settings.security.startswith("sasl"):
+                # a broker that knows the user but not the password ends the connection without a word
+                reasons.append(f"or it refuses the log-in: {self._who()}")
             return LogAwayError(
                 f"{self} does not answer ({'; '.join(reasons)}); start the broker, or correct the address"
             )
@@ -259,6 +262,23 @@ class KafkaClient:
             f"user {self.settings.user!r}, mechanism {self.settings.mechanism}: check them, the password "
             f"(stream.log.kafka.password_file or {PASSWORD_VARIABLE}) and the cluster's access rules"
         )
+
+
+def _first_answer(manager: Any) -> Exception | None:
+    """What a broker answers to a connection: the library tries on, and keeps to itself why it has to."""
+
+    async def ask() -> Exception | None:
+        node = manager.cluster.bootstrap_brokers()[0].node_id
+        manager.reset_backoff(node)
+        try:
+            connection = manager.get_connection(node, timeout_ms=CLOSE_MS_MAX, refresh_metadata_on_err=False)
+            await manager.wait_for(connection.init_future, CLOSE_MS_MAX)
+        except (kafka.errors.KafkaError, OSError) as error:
+            return error
+        return None
+
+    answer: Exception | None = manager.run(ask)
+    return answer
 
 
 def _close_sockets(manager: Any) -> None:

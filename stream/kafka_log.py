@@ -10,12 +10,13 @@ consumer group is joined, since roles keep their offsets in their own state.
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import kafka.errors
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.admin import OffsetSpec
+from kafka.protocol.metadata import CoordinatorType
 
 from stream.errors import LogError
 from stream.kafka_client import KafkaClient
@@ -32,6 +33,8 @@ from stream.log import (
     Record,
     partition_of,
 )
+
+T = TypeVar("T")
 
 PORT = 9092
 DEAD_LETTER_BYTES = 64 << 10  # what a dead letter adds to its original, at most
@@ -175,7 +178,10 @@ class KafkaLog:
         self._check_open()
         name = self._name(group)
         wanted = {name: [TopicPartition(self._name(topic), p) for p in range(self.partitions(topic))]}
-        told = self._client.call(f"reading group {name!r}", lambda admin: admin.list_group_offsets(wanted))
+        told = self._client.call(
+            f"reading group {name!r}",
+            self._ask_coordinator(name, lambda admin: admin.list_group_offsets(wanted)),
+        )
         return {p.partition: found.offset for p, found in told[name].items() if found.offset >= 0}
 
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
@@ -227,6 +233,18 @@ class KafkaLog:
             return partition_of(record.key, partitions)
         self._check_partition(topic, record.partition)
         return record.partition
+
+    def _ask_coordinator(self, group: str, action: Callable[[Any], T]) -> Callable[[Any], T]:
+        """`action`, after whose failure the group's coordinator is looked up anew: the library never does."""
+
+        def ask(admin: Any) -> T:
+            try:
+                return action(admin)
+            except kafka.errors.KafkaError:
+                admin._manager.cluster._coordinators.pop((CoordinatorType.GROUP, group), None)
+                raise
+
+        return ask
 
     def _reader(self, topic: str) -> TopicReader:
         with self._lock:

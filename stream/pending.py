@@ -48,6 +48,8 @@ class Pending:
         self._memory_max = memory_max
         self._entries: dict[str, Entry | None] = {}  # the least recently used first; None: deleted
         self._changed: set[str] = set()
+        # nothing is on disk that is not in memory: what is not here is nowhere
+        self._all_here = next(iter(state.scan(prefix)), None) is None
         self._decode = msgspec.msgpack.Decoder(Entry).decode
         self._encode = msgspec.msgpack.Encoder().encode
 
@@ -55,6 +57,8 @@ class Pending:
         """The entry of a request; call `set` after changing it."""
         if request_id in self._entries:
             entry = self._entries.pop(request_id)
+        elif self._all_here:
+            return None
         else:
             data = self._state.get(self._prefix + request_id.encode())
             if data is None:
@@ -82,5 +86,6 @@ class Pending:
         self._changed.clear()
         excess = len(self._entries) - self._memory_max
         if excess > 0:
+            self._all_here = False
             for request_id in list(self._entries)[:excess]:
                 del self._entries[request_id]

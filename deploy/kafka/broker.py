@@ -99,6 +99,7 @@ class Broker:
         settings: broker settings over those here.
         scram: {user: password} known to SCRAM-SHA-256 from the beginning.
         heap: of the JVM.
+        host: under which clients reach it; a name of this machine.
         node, voters, cluster: of a cluster of several; see `cluster_of`.
     """
 
@@ -111,6 +112,7 @@ class Broker:
         settings: Mapping[str, str] | None = None,
         scram: Mapping[str, str] | None = None,
         heap: str = "320m",
+        host: str = "127.0.0.1",
         node: int = 1,
         voters: Mapping[int, int] | None = None,
         cluster: str | None = None,
@@ -127,6 +129,7 @@ class Broker:
         self._settings = dict(settings or {})
         self._scram = dict(scram or {})
         self._heap = heap
+        self._host = host
         self._cluster = cluster or _new_cluster()
         self._read_from = 0
 
@@ -137,7 +140,7 @@ class Broker:
 
     def address_of(self, listener: str) -> str:
         """host:port of one listener."""
-        return f"127.0.0.1:{self.ports[listener]}"
+        return f"{self._host}:{self.ports[listener]}"
 
     @property
     def pid(self) -> int:
@@ -290,7 +293,7 @@ class Broker:
             "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{p}" for n, p in self._voters.items()),
             "controller.listener.names": "CONTROLLER",
             "listeners": f"{where},CONTROLLER://127.0.0.1:{self._voters[self.node]}",
-            "advertised.listeners": where,
+            "advertised.listeners": ",".join(f"{n}://{self.address_of(n)}" for n in self.ports),
             "listener.security.protocol.map": ",".join(f"{n}:{p}" for n, p in protocols.items()),
             "inter.broker.listener.name": names[0],
             "log.dirs": str(self.folder / "data"),

@@ -250,6 +250,26 @@ def test_joiner_stops_cleanly_on_sigterm_and_by_itself_when_its_parent_is_gone(
 
 
 @pytest.mark.process
+@BOTH_LOGS
+def test_roles_told_to_stop_under_load_do_within_ten_seconds_and_lose_nothing(
+    config: Config, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    produce(config, write_clicks(tmp_path, 6_000))
+    roles = {role: start(role, "--config", "freshet.toml") for role in ("join", "learn")}
+    for role, process in roles.items():
+        wait_line(process, f"{role}: ready")
+    wait_until(lambda: ends(config, EXAMPLES) > 0)
+    for process in roles.values():
+        process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert [process.wait(WAIT_S) for process in roles.values()] == [0, 0]
+    assert time.monotonic() - began < 10.0
+    assert "ending without waiting" not in (tmp_path / "join.err").read_text()
+    run_until(run_join, config, lambda: ends(config, EXAMPLES) == 6_000)
+    assert read_state(config.state_of("join"))["joined"]["examples"] == 6_000
+
+
+@pytest.mark.process
 def test_second_process_on_one_state_is_told_who_has_it(
     config: Config, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The documents are true to the code: every key with its default, every command one that exists."""
 
 import re
+import textwrap
 import tomllib
 import typing
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from freshet import metrics_page
 from freshet.cli import main
 from freshet.config import Config, load_config, parse_config
+from stream.kafka_log import parse_url
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "configuration.md").read_text()
@@ -55,12 +57,6 @@ def test_configuration_page_shows_every_key_with_its_default() -> None:
     unset = {name for name, _ in UNSET.findall(BLOCKS)}
     wrong = undocumented(Config, tomllib.loads(BLOCKS), "", unset)
     assert not wrong, "\n".join(wrong)
-
-
-def test_config_of_containers_loads() -> None:
-    config = load_config(ROOT / "deploy" / "freshet.toml")
-    assert config.server.host == "0.0.0.0"
-    assert f"http://127.0.0.1:{config.server.port}/" in (ROOT / "deploy" / "Dockerfile").read_text()
 
 
 def code_lines() -> list[str]:
@@ -130,5 +126,30 @@ def test_documents_name_only_metrics_that_exist() -> None:
 
 
 @pytest.mark.parametrize("service", ["join", "learn", "serve"])
-def test_containers_run_every_role(service: str) -> None:
-    assert f"command: [{service}, --config," in (ROOT / "deploy" / "compose.yaml").read_text()
+@pytest.mark.parametrize("file", ["compose.yaml", "compose.kafka.yaml"])
+def test_containers_run_every_role(file: str, service: str) -> None:
+    assert f"command: [{service}, --config," in (ROOT / "deploy" / file).read_text()
+
+
+@pytest.mark.parametrize("file", ["freshet.toml", "freshet.kafka.toml"])
+def test_config_of_containers_loads(file: str) -> None:
+    config = load_config(ROOT / "deploy" / file)
+    assert config.server.host == "0.0.0.0"
+    assert f"http://127.0.0.1:{config.server.port}/" in (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+def test_config_inside_the_kubernetes_file_loads() -> None:
+    text = (ROOT / "deploy" / "kubernetes.yaml").read_text()
+    block = re.search(r"^  freshet\.toml: \|\n((?:    .*\n)+)", text, re.MULTILINE)
+    assert block is not None
+    config = parse_config(tomllib.loads(textwrap.dedent(block[1])), "deploy/kubernetes.yaml")
+    servers, _ = parse_url(config.log)
+    assert len(servers) == config.stream.log.kafka.replication == 3
+
+
+def test_every_file_names_the_broker_that_the_tests_run() -> None:
+    pom = (ROOT / "deploy" / "kafka" / "pom.xml").read_text()
+    version = re.search(r"<artifactId>kafka_2\.13</artifactId>\s*<version>([\d.]+)</version>", pom)
+    assert version is not None
+    for file in ("compose.kafka.yaml", "kubernetes.yaml"):
+        assert re.findall(r"image: apache/kafka:(\S+)", (ROOT / "deploy" / file).read_text()) == [version[1]]

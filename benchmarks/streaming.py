@@ -1,0 +1,260 @@
+"""How fast events go through the log and the joiner, and examples into the learner, on both logs.
+
+    .venv/bin/python benchmarks/streaming.py [--log sqlite|kafka|both] [--events N] [--json OUT]
+
+A stream of impressions (four candidates, five features) of which every fourth is clicked, as JSON and as
+MessagePack, one event per message and many. The measure to compare with, in the same run and on the
+same messages, is a bare consumer loop that reads and counts: of kafka-python where the log is Kafka, of
+SQLite else. "End to end" is the time to append the messages and to join them, one after the other.
+
+Kafka is a broker of its own (`deploy/kafka`), or that of FRESHET_KAFKA.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+from learner.features import FeatureSpec
+from learner.learner import Learner
+from learner.settings import LearnerSettings
+from stream.joiner import Joiner, JoinSettings
+from stream.kafka_log import parse_url
+from stream.log import (
+    DEAD_LETTERS,
+    EVENTS,
+    EXAMPLES,
+    SNAPSHOTS,
+    UPDATES,
+    Log,
+    LogSettings,
+    Outgoing,
+    open_log,
+)
+from stream.records import Action, Impression, encode, encode_json, join_batch
+from stream.runner import Runner, RunnerSettings
+from stream.state import RoleState
+
+APPEND_BYTES = 512 << 10
+WINDOW_S = 5.0
+LEARNT = 3_000  # examples that the learner takes
+
+
+def make_events(count: int) -> list[Impression | Action]:
+    """The stream; 100 requests a second of event time."""
+    draw = random.Random(1)
+    events: list[Impression | Action] = []
+    at = 1_700_000_000.0
+    for i in range(int(count / 1.25)):
+        at += 0.01
+        candidates: list[Any] = [
+            {"item": draw.randrange(10_000), "category": draw.randrange(50), "price": round(draw.random(), 3)}
+            for _ in range(4)
+        ]
+        context: dict[str, Any] = {"user": draw.randrange(5_000), "device": "phone"}
+        events.append(Impression(f"request-{i}", at, candidates, context=context))
+        if i % 4 == 3:
+            events.append(Action(f"request-{i - draw.randrange(3)}", at, draw.randrange(4)))
+    return events
+
+
+def pack(events: Sequence[Impression | Action], form: str, batch: int) -> list[bytes]:
+    """The messages: each event alone, or `batch` of them together."""
+    one = [encode_json(event) if form == "json" else encode(event) for event in events]
+    if batch == 1:
+        return one
+    groups = [one[i : i + batch] for i in range(0, len(one), batch)]
+    if form == "json":
+        return [b"[" + b",".join(group) + b"]" for group in groups]
+    return [join_batch(group) for group in groups]
+
+
+def open_fresh(url: str, name: str) -> Log:
+    """A log with empty topics."""
+    log = open_log(
+        f"{url}/{name}" if url.startswith("kafka") else f"{url}/{name}.db", LogSettings(sync=False)
+    )
+    for topic in (EVENTS, EXAMPLES, DEAD_LETTERS, UPDATES, SNAPSHOTS):
+        log.create_topic(topic, 1)
+    return log
+
+
+def append_all(log: Log, messages: Sequence[bytes]) -> float:
+    """Append in pieces of half a MiB, as a producer would; seconds."""
+    pieces: list[list[Outgoing]] = [[]]
+    size = 0
+    for i, message in enumerate(messages):
+        if size + len(message) > APPEND_BYTES:
+            pieces.append([])
+            size = 0
+        pieces[-1].append(Outgoing(b"", message, 0, "bench", i))
+        size += len(message)
+    began = time.perf_counter()
+    for piece in pieces:
+        log.append(EVENTS, piece)
+    return time.perf_counter() - began
+
+
+def bare_loop(log: Log, url: str, name: str, topic: str, count: int) -> float:
+    """Read and count `count` messages with nothing done to them; seconds."""
+    if not url.startswith("kafka"):
+        began, offset = time.perf_counter(), 0
+        while records := log.read(topic, 0, offset, 2_000):
+            offset = records[-1].offset + 1
+        assert offset == count
+        return time.perf_counter() - began
+    consumer = KafkaConsumer(
+        bootstrap_servers=parse_url(url)[0], auto_offset_reset="earliest", enable_auto_commit=False,
+        max_poll_records=2_000,
+    )  # fmt: skip
+    consumer.assign([TopicPartition(f"{name}.{topic}", 0)])
+    began, seen = time.perf_counter(), 0
+    while seen < count:
+        for records in consumer.poll(1_000).values():
+            seen += len(records)
+    took = time.perf_counter() - began
+    consumer.close()
+    return took
+
+
+def log_loop(log: Log, topic: str, count: int) -> float:
+    """The same, through our own reader; seconds."""
+    began, seen = time.perf_counter(), 0
+    while seen < count:
+        seen += len(log.read(topic, 0, seen, 2_000, wait_s=1.0))
+    return time.perf_counter() - began
+
+
+def join_all(log: Log, folder: Path, messages: int) -> tuple[float, int]:
+    """Seconds to join everything, and how many examples came of it."""
+    with RoleState(folder, "joiner", {}) as state:
+        joiner = Joiner(state, JoinSettings(window_s=WINDOW_S))
+        runner = Runner(log, state, joiner, EVENTS, "join")
+        began = time.perf_counter()
+        while runner.progress.records < messages:
+            runner.step(0.1)
+        runner.commit()
+        return time.perf_counter() - began, joiner.counts.examples
+
+
+def learn_some(log: Log, folder: Path, count: int) -> float:
+    """Seconds in which a learner takes the first `count` examples of the log."""
+    features = {name: FeatureSpec() for name in ("user", "item", "category", "device")}
+    settings = LearnerSettings()
+    with RoleState(folder, "learner", Learner.fingerprint(features, settings)) as state:
+        learner = Learner(features, settings, state)
+        learner.warm()
+        limits = RunnerSettings(read_max=min(count, 500), commit_every_s=0.5)
+        runner = Runner(log, state, learner, EXAMPLES, "learn", limits)
+        began = time.perf_counter()
+        while runner.progress.records < count:
+            runner.step(0.1)
+        runner.commit()
+        return time.perf_counter() - began
+
+
+def measure(
+    url: str, kind: str, events: Sequence[Impression | Action], batch: int, folder: Path
+) -> list[Any]:
+    """All forms of the stream on one log."""
+    rows = []
+    for form in ("json", "msgpack"):
+        for per_message in (1, batch):
+            name = f"bench-{uuid.uuid4().hex[:8]}"
+            messages = pack(events, form, per_message)
+            megabytes = sum(map(len, messages)) / 1e6
+            log = open_fresh(url, name)
+            try:
+                append_s = append_all(log, messages)
+                bare_s = bare_loop(log, url, name, EVENTS, len(messages))
+                read_s = log_loop(log, EVENTS, len(messages))
+                join_s, examples = join_all(log, folder / name, len(messages))
+                row = {
+                    "log": kind, "form": form, "events_per_message": per_message, "events": len(events),
+                    "bytes_per_event": megabytes * 1e6 / len(events), "messages": len(messages),
+                    "append_per_s": len(events) / append_s, "bare_per_s": len(events) / bare_s,
+                    "bare_mb_per_s": megabytes / bare_s, "read_per_s": len(events) / read_s,
+                    "join_per_s": len(events) / join_s, "join_mb_per_s": megabytes / join_s,
+                    "join_share": bare_s / join_s, "end_to_end_per_s": len(events) / (append_s + join_s),
+                    "transport_per_s": len(events) / (append_s + read_s),
+                }  # fmt: skip
+                if form == "msgpack" and per_message == 1:
+                    count = min(LEARNT, examples)
+                    row["learn_per_s"] = count / learn_some(log, folder / f"{name}-l", count)
+                    row["bare_examples_per_s"] = examples / bare_loop(log, url, name, EXAMPLES, examples)
+            finally:
+                log.close()
+            rows.append(row)
+            print(
+                f"{kind:<7}{form:<8}{per_message:>4} a message: append {row['append_per_s']:>9,.0f}/s   "
+                f"bare loop {row['bare_per_s']:>10,.0f}/s {row['bare_mb_per_s']:>6.1f} MB/s   our reader "
+                f"{row['read_per_s']:>10,.0f}/s   joiner {row['join_per_s']:>8,.0f}/s "
+                f"{row['join_mb_per_s']:>5.1f} MB/s, {row['join_share']:.2f} of the bare loop",
+                flush=True,
+            )
+            if "learn_per_s" in row:
+                print(
+                    f"{'':<7}learner {row['learn_per_s']:>8,.0f} requests/s; a bare loop over its topic "
+                    f"{row['bare_examples_per_s']:,.0f}/s",
+                    flush=True,
+                )
+    for form in ("json", "msgpack"):
+        one, many = (row for row in rows if row["form"] == form)
+        print(
+            f"{kind:<7}{form:<8}{batch} in a message instead of one: append and read "
+            f"{many['transport_per_s'] / one['transport_per_s']:.1f} times as fast, append and join "
+            f"{many['end_to_end_per_s'] / one['end_to_end_per_s']:.1f} times"
+        )
+    return rows
+
+
+@contextlib.contextmanager
+def kafka_url(folder: Path) -> Iterator[str]:
+    """A broker's URL."""
+    if os.environ.get("FRESHET_KAFKA"):
+        yield f"kafka://{os.environ['FRESHET_KAFKA']}"
+        return
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "deploy" / "kafka"))
+    from broker import Broker
+
+    with Broker(folder / "broker", heap="512m") as broker:
+        print(broker.version())
+        yield f"kafka://{broker.address}"
+
+
+def main() -> None:
+    """Run, print one line a case, write JSON if asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--log", choices=["sqlite", "kafka", "both"], default="both")
+    parser.add_argument("--events", type=int, default=60_000)
+    parser.add_argument("--batch", type=int, default=100, help="events per message where there are many")
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    options = parser.parse_args()
+    events = make_events(options.events)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.log in ("sqlite", "both"):
+            rows += measure(f"sqlite:{folder}", "sqlite", events, options.batch, folder)
+        if options.log in ("kafka", "both"):
+            with kafka_url(folder) as url:
+                rows += measure(url, "kafka", events, options.batch, folder)
+    print(json.dumps(rows))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
