@@ -172,7 +172,16 @@ class KafkaLog:
             for p, offset in offsets.items()
         }
         name = self._name(group)
-        self._client.call(f"committing group {name!r}", lambda admin: admin.alter_group_offsets(name, wanted))
+
+        def alter(admin: Any) -> None:
+            told = admin.alter_group_offsets(name, wanted)
+            for place in wanted:
+                # a coordinator that is still loading its groups may answer for none of them
+                error = told.get(place, kafka.errors.CoordinatorLoadInProgressError)
+                if error is not kafka.errors.NoError:
+                    raise error()
+
+        self._client.call(f"committing group {name!r}", self._ask_coordinator(name, alter))
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         self._check_open()

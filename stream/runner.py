@@ -30,6 +30,7 @@ _JOURNAL_NEXT = _RUNNER + b"journal_next"
 SEND_RECORDS_MAX = 1000
 SEND_BYTES_MAX = 8 << 20
 LAG_EVERY_S = 1.0
+TAKE_RECORDS_MAX = 250  # handed over at once: whoever stops a slow role waits for no more than these
 AWAY_S_MIN = 0.25  # until a log that is away is tried again; doubled each time
 AWAY_S_MAX = 5.0
 
@@ -223,20 +224,25 @@ class Runner:
         wait_s = self._settings.wait_s
         if self._uncommitted:
             wait_s = min(wait_s, max(self._due_s() - time.monotonic(), 0.0))
-        self.step(wait_s)
+        self.step(wait_s, stop)
 
-    def step(self, wait_s: float = 0.0) -> int:
-        """Take what each partition has, once, in turn; commit where due. Returns how many were read.
+    def step(self, wait_s: float = 0.0, stop: threading.Event | None = None) -> int:
+        """Take what each partition has, once, in turn; commit where due. Returns how many were taken.
 
-        Where none has anything, waits up to `wait_s` seconds for a record.
+        Where none has anything, waits up to `wait_s` seconds for a record. Takes no more once `stop` is set.
         """
         took = 0
         found = self._log.read_any(
             self._topic, self._next, self._settings.read_max, self._settings.read_bytes_max, wait_s
         )
         for partition in sorted(found):
-            took += len(found[partition])
-            self._take(partition, found[partition])
+            records = found[partition]
+            for first in range(0, len(records), TAKE_RECORDS_MAX):
+                if stop is not None and stop.is_set():
+                    return took  # what is left is read again
+                piece = records[first : first + TAKE_RECORDS_MAX]
+                took += len(piece)
+                self._take(partition, piece)
             self._commit_if_due()
         if not found:
             self._commit_if_due()
