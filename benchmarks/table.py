@@ -1,192 +1,129 @@
-"""How fast the embedding table learns, and how evenly it grows; against torch's EmbeddingBag with Adagrad.
+"""The embedding table: speed beside FBGEMM and torch, growth, memory, threads, and what bounds it.
 
 The workload: steps of 4096 examples × 20 ids, dim 16, ids drawn zipf(1.05) from 10 million and spread
-over all 64 bits. A step looks every id up, hands out a vector for each, takes a gradient for each and
-applies Adagrad. torch does the same with ids hashed to 10 million rows (so ids collide), and also with
-its 20 vectors pooled by sum, which is less work for it. Both on one thread, in this process.
+over all 64 bits; TTL and admission on. A step finds every id (inserting what is new), hands out a
+vector for each, takes a gradient for each and applies the optimizer. FBGEMM and torch do the same with
+ids hashed to 10 million rows, so theirs collide. One thread; everybody takes turns within one run, and
+what is told are medians over repeats of the medians of a repeat's steps.
 
-    .venv/bin/python benchmarks/table.py [--quick] [--json OUT]
+    .venv/bin/python benchmarks/table.py [--quick] [--json OUT] [--peer-python PATH] [--only PART ...]
+
+--peer-python names an interpreter with FBGEMM (benchmarks/README.md has the recipe); without it only
+torch is the peer. Growth and memory want 4 GiB, sizes 6 GiB.
 """
 
 import argparse
 import json
-import time
-from collections.abc import Callable
+import platform
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from table_growth import measure_growth, measure_memory, measure_sizes
+from table_plot import cache_sizes, draw_sizes
+from table_speed import measure_speed
 
-from embeddings import Table, TableSpec
-
-EXAMPLES, FEATURES, DIM = 4096, 20, 16
-IDS = EXAMPLES * FEATURES
-POPULATION = 10_000_000
-EXPONENT = 1.05
-SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: a bijection from ranks to 64-bit ids
-
-Keys = npt.NDArray[np.uint64]
+PARTS = ("speed", "growth", "memory", "sizes")
 
 
-def draw_steps(steps: int, seed: int) -> list[Keys]:
-    """`steps` arrays of IDS ids each."""
-    cumulative = np.cumsum(np.arange(1, POPULATION + 1, dtype=np.float64) ** -EXPONENT)
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(steps):
-        ranks = np.searchsorted(cumulative, rng.random(IDS) * cumulative[-1])
-        drawn.append((ranks.astype(np.uint64) + np.uint64(1)) * SPREAD)
-    return drawn
+def told_speed(speed: dict[str, Any]) -> list[str]:
+    """Lines for people."""
+    lines = [
+        f"{speed['ids']} ids a step, {speed['distinct']:.0f} distinct, {speed['rows']} rows, "
+        f"medians of {speed['repeats']} repeats"
+    ]
+    for name, rate in speed["ids_per_second"].items():
+        lines.append(f"  {name:34s} {rate / 1e6:6.1f} M ids/s   step {speed['step_ms'][name]:.2f} ms")
+    for name, ratio in speed["ratios"].items():
+        lines.append(f"  {name}: {ratio:.2f} times")
+    for name, parts in speed["profile_ms"].items():
+        lines.append(f"  {name}, ms: " + ", ".join(f"{part} {took:.2f}" for part, took in parts.items()))
+    for name, limit in speed["limit"].items():
+        lines.append(
+            f"  {name}, limit: {limit['index_lines'] + limit['row_lines']:.1f} lines for each distinct id, "
+            f"{limit['row_line_ns']:.1f} to {limit['index_line_ns']:.1f} ns a line: "
+            f"{limit['limit_ms']:.2f} ms, "
+            f"of which the step reaches {100 * limit['share_reached']:.0f} %"
+        )
+    expiry, threads = speed["expiry"], speed["threads"]
+    lines.append(
+        f"  expiry: sweeping 4096 slots a step takes {100 * expiry['share']:.1f} % of it; an expired row "
+        f"{expiry['expired_row_ns']:.0f} ns, so {expiry['rows_a_step_within_5_percent']:.0f} rows a step "
+        "are within 5 %"
+    )
+    lines.append(
+        f"  lookups: one thread {threads['one_ids_per_second'] / 1e6:.1f} M ids/s, two at once "
+        f"{threads['two_over_one']:.2f} times that; one beside training "
+        f"{threads['beside_training_ids_per_second'] / 1e6:.1f} M ids/s"
+    )
+    return lines
 
 
-def measure(step: Callable[[Keys], None], batches: list[Keys]) -> dict[str, float]:
-    """Milliseconds a step, after three to warm up, and ids a second at the median."""
-    for keys in batches[:3]:
-        step(keys)
-    times = []
-    for keys in batches:
-        start = time.perf_counter()
-        step(keys)
-        times.append(time.perf_counter() - start)
-    median, worst = float(np.median(times)), float(np.max(times))
-    return {"ids_per_second": IDS / median, "step_ms_median": median * 1e3, "step_ms_max": worst * 1e3}
+def told_growth(growth: dict[str, Any]) -> list[str]:
+    """Lines for people."""
+    step, supply = growth["step"], growth["page_supply_2_mib"]
+    worst = ", ".join(f"{value:.1f}" for value in growth["worst_over_median_each_run"])
+    return [
+        f"growth to {growth['rows']} rows in {growth['steps']} steps, 30 % new: "
+        f"median {step['median_ms']:.2f} ms, p99 {step['p99_ms']:.2f}, worst {step['worst_ms']:.2f}",
+        f"  worst step over the median: {growth['worst_over_median_of_least']:.2f} of the least time of each "
+        f"step over {growth['repeats']} equal runs; {worst} in each run",
+        f"  this machine hands out 2 MiB of new memory in {supply['median_ms']:.2f} ms, at worst "
+        f"{supply['worst_ms']:.2f} ms",
+    ]
 
 
-def bench_block(batches: list[Keys], table: Table, gradients: npt.NDArray[np.float32]) -> dict[str, float]:
-    """The fast way: distinct ids once, a compact block."""
-
-    def step(keys: Keys) -> None:
-        block = table.block(keys, 1)
-        table.spread(block)
-        table.apply_block(block, gradients)
-
-    return measure(step, batches)
+def told_memory(memory: dict[str, Any]) -> list[str]:
+    """Lines for people."""
+    more = 100 * (memory["peak_after_turnover"] - 1)
+    return [
+        f"memory at {memory['rows']} rows ({memory['optimizer']}): {memory['over_key_and_row']:.3f} times "
+        f"key and row bytes; after half expired and as many came {more:+.1f} %"
+    ]
 
 
-def bench_slots(batches: list[Keys], table: Table, gradients: npt.NDArray[np.float32]) -> dict[str, float]:
-    """The plain way: a slot for each id."""
-
-    def step(keys: Keys) -> None:
-        slots = table.upsert(keys, 1)
-        table.vectors(slots)
-        table.apply_gradients(slots, gradients)
-
-    return measure(step, batches)
-
-
-def bench_stages(batches: list[Keys], table: Table, gradients: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Median milliseconds of the parts of the fast way."""
-    parts: dict[str, list[float]] = {"block": [], "spread": [], "apply": []}
-    for keys in batches:
-        t0 = time.perf_counter()
-        block = table.block(keys, 1)
-        t1 = time.perf_counter()
-        table.spread(block)
-        t2 = time.perf_counter()
-        table.apply_block(block, gradients)
-        t3 = time.perf_counter()
-        for name, took in zip(parts, (t1 - t0, t2 - t1, t3 - t2), strict=True):
-            parts[name].append(took * 1e3)
-    return {name: float(np.median(took)) for name, took in parts.items()}
-
-
-def bench_torch(batches: list[Keys], *, pooled: bool) -> dict[str, float]:
-    """torch.nn.EmbeddingBag with sparse gradients and Adagrad, ids hashed to POPULATION rows."""
-    bag = torch.nn.EmbeddingBag(POPULATION, DIM, mode="sum", sparse=True)
-    optimizer = torch.optim.Adagrad(bag.parameters(), lr=0.1, initial_accumulator_value=1e-4)
-    shape = (EXAMPLES, FEATURES) if pooled else (IDS, 1)
-    gradient = torch.full((shape[0], DIM), 0.01)
-
-    def step(keys: Keys) -> None:
-        hashed = torch.from_numpy((keys % np.uint64(POPULATION)).astype(np.int64)).view(shape)
-        optimizer.zero_grad()
-        bag(hashed).backward(gradient)
-        optimizer.step()
-
-    return measure(step, batches)
-
-
-def bench_growth(rows: int, batch: int = 4096) -> dict[str, float]:
-    """Steps of `batch` new ids from an empty table up to `rows`: the worst over the median."""
-    table = Table(TableSpec(dim=DIM, rows_max=rows))
-    times = []
-    for start in range(1, rows, batch):
-        keys = np.arange(start, min(start + batch, rows), dtype=np.uint64) * SPREAD
-        began = time.perf_counter()
-        table.upsert(keys, 1)
-        times.append(time.perf_counter() - began)
-    times = times[1:-1]
-    median = float(np.median(times))
-    return {
-        "inserts_per_second": batch / median,
-        "step_ms_median": median * 1e3,
-        "step_ms_p99": float(np.quantile(times, 0.99)) * 1e3,
-        "step_ms_max": max(times) * 1e3,
-        "worst_over_median": max(times) / median,
-        "bytes_per_row": table.nbytes / len(table),
-    }
+def told_sizes(sizes: list[dict[str, float]]) -> list[str]:
+    """Lines for people."""
+    return ["ns per id of a step, by rows:"] + [
+        f"  {line['rows']:>10.0f} rows, {line['table_bytes'] / 2**20:7.1f} MiB: "
+        f"zipf {line['zipf_ns_per_id']:6.1f}, uniform {line['uniform_ns_per_id']:6.1f}"
+        for line in sizes
+    ]
 
 
 def main() -> None:
-    """Run, print a line for each, write JSON if asked."""
+    """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer steps and a smaller growth; under a minute"
-    )
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows: under a minute")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results here")
+    parser.add_argument("--peer-python", type=Path, metavar="PATH", help="an interpreter that has FBGEMM")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure these alone")
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="draw time per id by rows here")
     arguments = parser.parse_args()
+    quick = arguments.quick
     torch.set_num_threads(1)
     # torch warns where this is left undecided.
     torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
 
-    steps = 20 if arguments.quick else 100
-    batches = draw_steps(steps, seed=1)
-    distinct = float(np.mean([len(np.unique(keys)) for keys in batches]))
-    gradients = np.full((IDS, DIM), 0.01, dtype=np.float32)
-    everyone = np.arange(1, POPULATION + 1, dtype=np.uint64) * SPREAD
-    table = Table(TableSpec(dim=DIM, rows_max=POPULATION + 1_000_000))
-    for start in range(0, POPULATION, 1_000_000):
-        table.upsert(everyone[start : start + 1_000_000], 0)
-    del everyone
-
-    results = {
-        "table, distinct ids in a block": bench_block(batches, table, gradients),
-        "table, a slot for each id": bench_slots(batches, table, gradients),
-        "torch EmbeddingBag, hashed, pooled": bench_torch(batches, pooled=True),
-        "torch EmbeddingBag, hashed, a vector for each id": bench_torch(batches, pooled=False),
-    }
-    stages = bench_stages(batches, table, gradients)
-    rows = len(table)
-    del table
-    growth = bench_growth(1_000_000 if arguments.quick else POPULATION)
-
-    print(f"{IDS} ids a step, {distinct:.0f} distinct, dim {DIM}, {rows} rows, one thread")
-    for name, result in results.items():
-        print(
-            f"{name:52s} {result['ids_per_second'] / 1e6:6.1f} M ids/s"
-            f"   step {result['step_ms_median']:.2f} ms, worst {result['step_ms_max']:.2f}"
+    report: dict[str, Any] = {"benchmark": "table", "quick": quick, "machine": platform.processor()}
+    if "speed" in arguments.only:
+        report["speed"] = measure_speed(
+            1_000_000 if quick else 10_000_000, 5 if quick else 12, 5, arguments.peer_python
         )
-    print("block way, ms: " + ", ".join(f"{name} {took:.2f}" for name, took in stages.items()))
-    print(
-        f"growth: {growth['inserts_per_second'] / 1e6:.1f} M inserts/s, worst step "
-        f"{growth['worst_over_median']:.1f} × the median, {growth['bytes_per_row']:.0f} bytes a row"
-    )
+        print("\n".join(told_speed(report["speed"])), flush=True)
+    if "growth" in arguments.only:
+        report["growth"] = measure_growth(1_000_000 if quick else 20_000_000, 3)
+        print("\n".join(told_growth(report["growth"])), flush=True)
+    if "memory" in arguments.only:
+        report["memory"] = measure_memory(1_000_000 if quick else 10_000_000)
+        print("\n".join(told_memory(report["memory"])), flush=True)
+    if "sizes" in arguments.only:
+        sizes = [10_000, 100_000, 1_000_000] + ([] if quick else [10_000_000, 40_000_000])
+        report["sizes"] = measure_sizes(sizes, 8, 5)
+        print("\n".join(told_sizes(report["sizes"])), flush=True)
+        if arguments.plot:
+            draw_sizes(report["sizes"], arguments.plot, cache_sizes())
     if arguments.json:
-        report = {
-            "benchmark": "table",
-            "quick": arguments.quick,
-            "workload": {
-                "ids": IDS,
-                "distinct": distinct,
-                "dim": DIM,
-                "population": POPULATION,
-                "steps": steps,
-            },
-            "results": results,
-            "stages_ms": stages,
-            "growth": growth,
-        }
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
 

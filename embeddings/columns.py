@@ -8,6 +8,7 @@ from numba import njit
 
 from embeddings.slots import mark
 from embeddings.store import AHEAD
+from embeddings.versions import begin_write, end_write
 from ground.intrinsics import borrow, prefetch
 
 _COUNT_MAX = np.int64(0xFFFFFFFF)
@@ -34,14 +35,17 @@ def gather(bits, slots, first, out):  # type: ignore[no-untyped-def]
 def scatter(store, slots, first, values):  # type: ignore[no-untyped-def]
     """Copy `values` (n, columns), as uint32 bits, into columns first.. of the rows at `slots` (n,)."""
     bits = borrow(store.bits)
+    versions = borrow(store.versions)
     flags = borrow(store.flags)
     touched = borrow(store.touched)
     state = borrow(store.state)
     for i in range(slots.shape[0]):
         slot = slots[i]
         if slot >= 0:
+            begin_write(versions, slot)
             for j in range(values.shape[1]):
                 bits[slot, first + j] = values[i, j]
+            end_write(versions, slot)
             mark(flags, touched, state, slot)
 
 

@@ -17,7 +17,8 @@ bucket. It decides where an entry lies and nothing else; slots and rows do not d
 import numpy as np
 from numba import njit
 
-from embeddings.store import BASE, LANES, LIVE, LOAD_MAX, SALT, SPLIT
+from embeddings.store import BASE, LANES, LIVE, LOAD_MAX, MOVED, SALT, SPLIT
+from ground.intrinsics import fence
 from ground.mixing import mix
 
 _SLOT = np.uint64(0xFFFFFFFF)  # the low half of an entry: slot + 1; an empty lane is 0
@@ -37,9 +38,8 @@ def tag_of(state, key):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, forceinline=True)
 def _address(half, base, size):  # type: ignore[no-untyped-def]
     a = half & (2 * base - 1)
-    if a >= size:
-        a &= base - 1
-    return a
+    b = half & (base - 1)
+    return a if a < size else b
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -60,8 +60,7 @@ def slot_with_tag(buckets, bucket, tag):  # type: ignore[no-untyped-def]
     found = np.uint64(0)
     for lane in range(LANES):
         entry = buckets[bucket, lane]
-        if entry >> _TAG == tag:
-            found = entry
+        found = max(found, entry if entry >> _TAG == tag else np.uint64(0))
     return np.int64(found & _SLOT) - 1
 
 
@@ -123,6 +122,8 @@ def _split(buckets, state):  # type: ignore[no-untyped-def]
     new = base + old
     if new >= buckets.shape[0]:
         return False
+    state[MOVED] += 1
+    fence()
     for lane in range(LANES):
         entry = buckets[old, lane]
         if entry == np.uint64(0):
@@ -133,8 +134,11 @@ def _split(buckets, state):  # type: ignore[no-untyped-def]
             buckets[old, lane] = np.uint64(0)
     state[SPLIT] = old + 1
     if old + 1 == base:
-        state[BASE] = 2 * base
         state[SPLIT] = 0
+        fence()  # a reader that sees only one of the two must see a smaller table, not a larger one
+        state[BASE] = 2 * base
+    fence()
+    state[MOVED] += 1
     return True
 
 
@@ -155,6 +159,8 @@ def _place_by_moves(buckets, path, state, new_entry, a, b):  # type: ignore[no-u
         bucket = path[node, 0]
         lane = _free_lane(buckets, bucket)
         if lane >= 0:
+            state[MOVED] += 1
+            fence()
             while path[node, 1] >= 0:
                 parent = path[path[node, 1], 0]
                 source = path[node, 2]
@@ -163,6 +169,8 @@ def _place_by_moves(buckets, path, state, new_entry, a, b):  # type: ignore[no-u
                 bucket = parent
                 lane = source
             buckets[bucket, lane] = new_entry
+            fence()
+            state[MOVED] += 1
             return True
         for lane in range(LANES):
             if known >= _NODES:

@@ -1,7 +1,8 @@
 """From keys to slots, a batch at a time: find, find or make, put back, take out.
 
-Nearly every access is a miss of the cache, so lookups go in groups: ask for the index lines of a whole
-group, then for its rows, and only then use them (group prefetching, Chen et al. 2004).
+Nearly every access is a miss of the cache, so lookups are pipelined: a key's index line is asked for
+long before it is looked into, and its row long before it is used (software pipelining of prefetches,
+Chen et al. 2004).
 """
 
 import numpy as np
@@ -36,61 +37,55 @@ from embeddings.store import (
     REFUSED,
     SPLIT,
 )
+from embeddings.versions import begin_write, end_write
 from ground.intrinsics import borrow, prefetch, prefetch_element
-
-GROUP = 64
-"""Keys looked up at once."""
 
 _UNSEEN = np.int64(-2)  # a distinct key none of whose sightings has been looked at
 _LANES = 16
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def ask_for_buckets(buckets, state, keys, start, tags):  # type: ignore[no-untyped-def]
-    """Tags of the group of keys from `start` on, and their first buckets on the way to the cache."""
-    base = state[BASE]
-    size = base + state[SPLIT]
-    for i in range(start, min(start + GROUP, keys.shape[0])):
-        tag = tag_of(state, keys[i])
-        tags[i % (2 * GROUP)] = tag
-        prefetch(buckets, first_bucket(tag, base, size), 0)
+def _ask_for_row(slot_key, flags, bits, slot, width):  # type: ignore[no-untyped-def]
+    """The first `width` columns of a row, its last ones, the key beside it and its flags."""
+    prefetch_element(slot_key, slot)
+    prefetch_element(flags, slot)
+    for column in range(0, width, _LANES):
+        prefetch(bits, slot, column)
+    prefetch(bits, slot, bits.shape[1] - 1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def ask_for_rows(buckets, slot_key, flags, bits, state, tags, start, end, width, slots, waiting):  # type: ignore[no-untyped-def]
-    """Slots of a group by tag alone, -1 where neither bucket has it, and their rows on the way to the cache.
+def look_up(buckets, slot_key, flags, bits, state, keys, i, width, slots):  # type: ignore[no-untyped-def]
+    """One turn of a pipeline over keys (n,), for i from 0 to n + 3 AHEAD; returns the key that is ready.
 
-    `width` columns of each row are asked for, its last two, the key beside it and its flags.
+    Ask for the first bucket of key i; look into that of key i - AHEAD, and ask for its row, or for its
+    second bucket; look into that where need be, AHEAD keys later; and AHEAD keys later still its row
+    has come. Then slots[j] is the slot of the last of these keys, j, by its tag alone: to be compared
+    with the key. A j below 0 means that none is ready.
     """
+    n = keys.shape[0]
     base = state[BASE]
     size = base + state[SPLIT]
-    columns = bits.shape[1]
-    again = 0
-    for i in range(start, end):
-        tag = tags[i % (2 * GROUP)]
+    if i < n:
+        tag = tag_of(state, keys[i])
+        prefetch(buckets, first_bucket(tag, base, size), 0)
+    j = i - AHEAD
+    if 0 <= j < n:
+        tag = tag_of(state, keys[j])
         slot = slot_with_tag(buckets, first_bucket(tag, base, size), tag)
-        slots[i] = slot
-        waiting[again] = i
-        if slot < 0:
-            prefetch(buckets, second_bucket(tag, base, size), 0)
-            again += 1
-        else:
-            prefetch_element(slot_key, slot)
-            prefetch_element(flags, slot)
-            for column in range(0, width, _LANES):
-                prefetch(bits, slot, column)
-            prefetch(bits, slot, columns - 1)
-    for k in range(again):
-        i = waiting[k]
-        tag = tags[i % (2 * GROUP)]
-        slot = slot_with_tag(buckets, second_bucket(tag, base, size), tag)
-        slots[i] = slot
+        slots[j] = slot
         if slot >= 0:
-            prefetch_element(slot_key, slot)
-            prefetch_element(flags, slot)
-            for column in range(0, width, _LANES):
-                prefetch(bits, slot, column)
-            prefetch(bits, slot, columns - 1)
+            _ask_for_row(slot_key, flags, bits, slot, width)
+        else:
+            prefetch(buckets, second_bucket(tag, base, size), 0)
+    j -= AHEAD
+    if 0 <= j < n and slots[j] < 0:
+        tag = tag_of(state, keys[j])
+        slot = slot_with_tag(buckets, second_bucket(tag, base, size), tag)
+        slots[j] = slot
+        if slot >= 0:
+            _ask_for_row(slot_key, flags, bits, slot, width)
+    return j - AHEAD
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -112,8 +107,8 @@ def upsert(  # type: ignore[no-untyped-def]
 ):
     """Find each key of a batch or give it a row, as if sighting by sighting in order.
 
-    Distinct keys that have a row which outlives the batch, nearly all of them, are found once each, in
-    groups; their sightings do nothing but renew last seen, in whatever order. The sightings of all
+    Distinct keys that have a row which outlives the batch, nearly all of them, are found once each;
+    their sightings do nothing but renew last seen, in whatever order. The sightings of all
     others are then taken one by one.
 
     Args:
@@ -138,6 +133,7 @@ def upsert(  # type: ignore[no-untyped-def]
     rows = borrow(store.rows)
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
+    versions = borrow(store.versions)
     flags = borrow(store.flags)
     touched = borrow(store.touched)
     free = borrow(store.free)
@@ -150,49 +146,45 @@ def upsert(  # type: ignore[no-untyped-def]
     age_times = borrow(store.age_times)
     path = borrow(store.path)
     state = borrow(store.state)
+    unique, slots, vectors = borrow(unique), borrow(slots), borrow(vectors)
     m = unique.shape[0]
     seen_column = bits.shape[1] - 2
     width = vectors.shape[1]
     ttl_s, tick_s = rules.ttl_s, rules.tick_s
     evicts = rules.classes > 0
-    tags = np.empty(2 * GROUP, dtype=np.uint64)
-    waiting = np.empty(GROUP + 1, dtype=np.int64)
     apart = m if one_by_one else 0
     if one_by_one:
         slots[:m] = _UNSEEN
-    else:
-        ask_for_buckets(buckets, state, unique, 0, tags)
-    for start in range(0, m - apart, GROUP):
-        end = min(start + GROUP, m)
-        ask_for_buckets(buckets, state, unique, start + GROUP, tags)
-        ask_for_rows(buckets, slot_key, flags, bits, state, tags, start, end, width, slots, waiting)
-        for i in range(start, end):
-            slot = slots[i]
-            if slot >= 0 and slot_key[slot] != unique[i]:
-                slot = locate(buckets, slot_key, state, unique[i])
-                slots[i] = slot
-            if slot >= 0 and (ttl_s > 0 or evicts):
-                wrote = False
-                if ttl_s > 0:
-                    seen = bits[slot, seen_column]
-                    if gone(np.int64(seen), np.int64(latest[i]), ttl_s, tick_s):
-                        slot = _UNSEEN
-                    elif latest[i] > seen and not evicted(bits, ages, slot, rules):
-                        bits[slot, seen_column] = latest[i]
-                        wrote = True
-                if slot >= 0 and evicts:
-                    if evicted(bits, ages, slot, rules):
-                        slot = _UNSEEN
-                    else:
-                        times_used = np.int64(tally[i]) if rules.classes > 1 else np.int64(1)
-                        wrote |= use(bits, held, ages, slot, rules, stamps[i], times_used)
-                if wrote:
-                    mark(flags, touched, state, slot)
-            if slot >= 0:
-                copy_row(rows, slot, vectors, i)
-            else:
-                slots[i] = _UNSEEN
-                apart += 1
+    for step in range(0 if one_by_one else m + 3 * AHEAD):
+        i = look_up(buckets, slot_key, flags, bits, state, unique, step, width, slots)
+        if i < 0:
+            continue
+        slot = slots[i]
+        if slot >= 0 and slot_key[slot] != unique[i]:
+            slot = locate(buckets, slot_key, state, unique[i])
+            slots[i] = slot
+        if slot >= 0 and (ttl_s > 0 or evicts):
+            wrote = False
+            if ttl_s > 0:
+                seen = bits[slot, seen_column]
+                if gone(np.int64(seen), np.int64(latest[i]), ttl_s, tick_s):
+                    slot = _UNSEEN
+                elif latest[i] > seen and not evicted(bits, ages, slot, rules):
+                    bits[slot, seen_column] = latest[i]
+                    wrote = True
+            if slot >= 0 and evicts:
+                if evicted(bits, ages, slot, rules):
+                    slot = _UNSEEN
+                else:
+                    times_used = np.int64(tally[i]) if rules.classes > 1 else np.int64(1)
+                    wrote |= use(bits, held, ages, slot, rules, stamps[i], times_used)
+            if wrote:
+                mark(flags, touched, state, slot)
+        if slot >= 0:
+            copy_row(rows, slot, vectors, i)
+        else:
+            slots[i] = _UNSEEN
+            apart += 1
     if apart == 0:
         return m, 0
 
@@ -243,11 +235,11 @@ def upsert(  # type: ignore[no-untyped-def]
             if not admit(sightings, line_changed, changed, state, key, time, rules):
                 state[REFUSED] += 1
             else:
-                slot = take_slot(buckets, path, slot_key, flags, free, state, key, usable)
+                slot = take_slot(buckets, path, slot_key, versions, flags, free, state, key, usable)
                 if slot < 0:
                     state[FULL] += 1
                 else:
-                    start_row(rows, bits, template, slot, key, time, rules)
+                    start_row(rows, bits, versions, template, slot, key, time, rules)
                     mark(flags, touched, state, slot)
                     state[INSERTED] += 1
                     if evicts:
@@ -279,26 +271,23 @@ def find(store, rules, keys, times, slots):  # type: ignore[no-untyped-def]
     flags = borrow(store.flags)
     bits = borrow(store.bits)
     state = borrow(store.state)
-    n = keys.shape[0]
     ages = borrow(store.ages)
-    tags = np.empty(2 * GROUP, dtype=np.uint64)
-    waiting = np.empty(GROUP + 1, dtype=np.int64)
-    ask_for_buckets(buckets, state, keys, 0, tags)
-    for start in range(0, n, GROUP):
-        end = min(start + GROUP, n)
-        ask_for_buckets(buckets, state, keys, start + GROUP, tags)
-        ask_for_rows(buckets, slot_key, flags, bits, state, tags, start, end, 0, slots, waiting)
-        for i in range(start, end):
-            slot = slots[i]
-            if slot >= 0 and slot_key[slot] != keys[i]:
-                slot = locate(buckets, slot_key, state, keys[i])
-            if (
-                slot >= 0
-                and (rules.ttl_s > 0 or rules.classes > 0)
-                and not exists(bits, ages, slot, np.int64(times[i]), rules)
-            ):
-                slot = np.int64(-1)
-            slots[i] = slot
+    keys, slots = borrow(keys), borrow(slots)
+    n = keys.shape[0]
+    for step in range(n + 3 * AHEAD):
+        i = look_up(buckets, slot_key, flags, bits, state, keys, step, 0, slots)
+        if i < 0:
+            continue
+        slot = slots[i]
+        if slot >= 0 and slot_key[slot] != keys[i]:
+            slot = locate(buckets, slot_key, state, keys[i])
+        if (
+            slot >= 0
+            and (rules.ttl_s > 0 or rules.classes > 0)
+            and not exists(bits, ages, slot, np.int64(times[i]), rules)
+        ):
+            slot = np.int64(-1)
+        slots[i] = slot
 
 
 @njit(cache=True, nogil=True)
@@ -307,6 +296,7 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
     buckets = borrow(store.buckets)
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
+    versions = borrow(store.versions)
     flags = borrow(store.flags)
     touched = borrow(store.touched)
     free = borrow(store.free)
@@ -319,12 +309,15 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
             base = state[BASE]
             prefetch(buckets, first_bucket(tag_of(state, keys[i + AHEAD]), base, base + state[SPLIT]), 0)
         slot = locate(buckets, slot_key, state, keys[i])
-        if slot < 0:
-            slot = take_slot(buckets, path, slot_key, flags, free, state, keys[i], usable)
+        if slot >= 0:
+            begin_write(versions, slot)
+        else:
+            slot = take_slot(buckets, path, slot_key, versions, flags, free, state, keys[i], usable)
             if slot >= 0:
                 state[INSERTED] += 1
         if slot >= 0:
             bits[slot, :] = rows[i]
+            end_write(versions, slot)
             mark(flags, touched, state, slot)
         slots[i] = slot
 

@@ -31,6 +31,7 @@ from numba import njit
 from embeddings.slots import mark
 from embeddings.spec import TableSpec
 from embeddings.store import AHEAD
+from embeddings.versions import begin_write, end_write
 from ground.intrinsics import borrow, prefetch, prefetch_element
 
 _ADAGRAD_EPSILON = 1e-10  # torch's, so that the two agree
@@ -73,14 +74,17 @@ def step_sgd(store, slots, gradients, dim, constants):  # type: ignore[no-untype
     """Gradient descent."""
     rows, flags = borrow(store.rows), borrow(store.flags)
     touched, state = borrow(store.touched), borrow(store.state)
+    versions = borrow(store.versions)
     rate = np.float32(constants[0])
     for i in range(slots.shape[0]):
         _ask(rows, flags, slots, i, dim)
         slot = slots[i]
         if slot < 0:
             continue
+        begin_write(versions, slot)
         for j in range(dim):
             rows[slot, j] -= rate * gradients[i, j]
+        end_write(versions, slot)
         mark(flags, touched, state, slot)
 
 
@@ -89,17 +93,20 @@ def step_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-un
     """Adagrad, the sum of squares beside each weight."""
     rows, flags = borrow(store.rows), borrow(store.flags)
     touched, state = borrow(store.touched), borrow(store.state)
+    versions = borrow(store.versions)
     rate, epsilon = np.float32(constants[0]), np.float32(constants[1])
     for i in range(slots.shape[0]):
         _ask(rows, flags, slots, i, 2 * dim)
         slot = slots[i]
         if slot < 0:
             continue
+        begin_write(versions, slot)
         for j in range(dim):
             g = gradients[i, j]
             a = rows[slot, dim + j] + g * g
             rows[slot, dim + j] = a
             rows[slot, j] -= rate * g / (np.sqrt(a) + epsilon)
+        end_write(versions, slot)
         mark(flags, touched, state, slot)
 
 
@@ -108,6 +115,7 @@ def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: igno
     """Adagrad with one sum for the whole row: the mean square of its gradient is added."""
     rows, flags = borrow(store.rows), borrow(store.flags)
     touched, state = borrow(store.touched), borrow(store.state)
+    versions = borrow(store.versions)
     rate, epsilon = np.float32(constants[0]), np.float32(constants[1])
     share = np.float32(1.0 / dim)
     whole = dim - dim % 4
@@ -117,6 +125,7 @@ def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: igno
         slot = slots[i]
         if slot < 0:
             continue
+        begin_write(versions, slot)
         # Four sums side by side: a single chain of additions would wait for each.
         s0, s1, s2, s3 = zero, zero, zero, zero
         for j in range(0, whole, 4):
@@ -131,6 +140,7 @@ def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: igno
         by = rate / (np.sqrt(a) + epsilon)
         for j in range(dim):
             rows[slot, j] -= by * gradients[i, j]
+        end_write(versions, slot)
         mark(flags, touched, state, slot)
 
 
@@ -139,6 +149,7 @@ def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
     """Adam; state is m (dim), v (dim) and the row's own number of steps."""
     rows, flags = borrow(store.rows), borrow(store.flags)
     touched, state = borrow(store.touched), borrow(store.state)
+    versions = borrow(store.versions)
     new1, new2 = np.float32(constants[0]), np.float32(constants[1])
     epsilon, last = np.float32(constants[2]), np.float32(constants[3])
     for i in range(slots.shape[0]):
@@ -146,6 +157,7 @@ def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
         slot = slots[i]
         if slot < 0:
             continue
+        begin_write(versions, slot)
         t = min(rows[slot, 3 * dim] + np.float32(1.0), last)
         rows[slot, 3 * dim] = t
         at = _ADAM_CORRECTIONS + 2 * np.int64(t)
@@ -159,6 +171,7 @@ def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
             rows[slot, dim + j] = m
             rows[slot, 2 * dim + j] = v
             rows[slot, j] -= rate * m / (np.sqrt(v) * correct + epsilon)
+        end_write(versions, slot)
         mark(flags, touched, state, slot)
 
 
@@ -171,6 +184,7 @@ def step_ftrl(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
     """
     rows, flags = borrow(store.rows), borrow(store.flags)
     touched, state = borrow(store.touched), borrow(store.state)
+    versions = borrow(store.versions)
     per_rate, beta = np.float32(constants[0]), np.float32(constants[1])
     l1, l2, first = np.float32(constants[2]), np.float32(constants[3]), np.float32(constants[4])
     zero = np.float32(0.0)
@@ -179,6 +193,7 @@ def step_ftrl(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
         slot = slots[i]
         if slot < 0:
             continue
+        begin_write(versions, slot)
         for j in range(dim):
             g = gradients[i, j]
             w = rows[slot, j]
@@ -196,6 +211,7 @@ def step_ftrl(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
             rows[slot, j] = w
             rows[slot, dim + j] = z
             rows[slot, 2 * dim + j] = n
+        end_write(versions, slot)
         mark(flags, touched, state, slot)
 
 

@@ -19,6 +19,7 @@ from embeddings.store import (
     LIVE,
     TOUCHED,
 )
+from embeddings.versions import begin_write, end_write
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -45,17 +46,18 @@ def release(flags, free, state, slot):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def start_row(rows, bits, template, slot, key, time, rules):  # type: ignore[no-untyped-def]
-    """Write a new row: nothing of its last owner stays; the vector depends on key and seed alone."""
+def start_row(rows, bits, versions, template, slot, key, time, rules):  # type: ignore[no-untyped-def]
+    """Write a new row, and close it: nothing of its last owner stays; its start follows from key and seed."""
     row = rows[slot]
     row[:] = template
     start_vector(row, key, rules.dim, rules.init, rules.init_scale, rules.seed)
     bits[slot, bits.shape[1] - 2] = time
+    end_write(versions, slot)
 
 
 @njit(cache=True, nogil=True)
-def take_slot(buckets, path, slot_key, flags, free, state, key, usable):  # type: ignore[no-untyped-def]
-    """Put an absent key in and give it a slot; -1 if the table is full.
+def take_slot(buckets, path, slot_key, versions, flags, free, state, key, usable):  # type: ignore[no-untyped-def]
+    """Put an absent key in and give it a slot, open for writing (`begin_write`); -1 if the table is full.
 
     Slots freed at or beyond position `usable` of the ring stay as they are: the caller of this very
     batch may still hold their numbers.
@@ -67,7 +69,9 @@ def take_slot(buckets, path, slot_key, flags, free, state, key, usable):  # type
         slot = state[HIGH]
     else:
         return np.int64(-1)
+    begin_write(versions, slot)  # before the key can be found
     if not place(buckets, path, state, key, slot):
+        end_write(versions, slot)
         return np.int64(-1)
     if head < usable:
         state[FREE_HEAD] = head + 1

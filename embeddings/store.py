@@ -10,6 +10,7 @@ from embeddings.eviction import AGES_SIZE, CLASSES, FLOOR, GENERATION, GENERATIO
 from embeddings.initializers import KINDS
 from embeddings.memory import reserve
 from embeddings.spec import Rules, TableSpec
+from embeddings.versions import STRIPES
 
 LANES = 8
 """Entries of an index bucket, 8 bytes each: one cache line."""
@@ -17,7 +18,7 @@ LANES = 8
 LOAD_MAX = 0.8
 """Fullness at which the index splits a bucket for every few insertions: 10 bytes of index for each key."""
 
-AHEAD = 12
+AHEAD = 64
 """How many ids ahead of their use a kernel asks for a cache line."""
 
 # Positions in Store.state.
@@ -36,6 +37,7 @@ EXPIRED = 11
 DELETED = 12
 CHANGED_LINES = 13  # lines in `changed`
 SALT = 14  # index: drawn at random, so that nobody can prepare ids that meet in one bucket
+MOVED = 15  # index: odd while entries move between buckets
 # 16 to 18 are of `eviction.py`.
 STATE_SIZE = 24
 
@@ -52,6 +54,7 @@ class Store(NamedTuple):
     rows: npt.NDArray[np.float32]  # (R, W)
     bits: npt.NDArray[np.uint32]  # (R, W), the same memory
     slot_key: npt.NDArray[np.uint64]  # (R,)
+    versions: npt.NDArray[np.uint32]  # (STRIPES,), odd while a row of the stripe is being written
     flags: npt.NDArray[np.uint8]  # (R,)
     touched: npt.NDArray[np.uint32]  # (R,), slots written since the last drain, each once
     free: npt.NDArray[np.uint32]  # (R,), a ring of slots to use again
@@ -96,6 +99,7 @@ def make_store(spec: TableSpec) -> Store:
         rows=rows,
         bits=rows.view(np.uint32),
         slot_key=reserve((slots,), np.uint64),
+        versions=np.zeros(STRIPES, dtype=np.uint32),
         flags=reserve((slots,), np.uint8),
         touched=reserve((slots,), np.uint32),
         free=reserve((slots,), np.uint32),

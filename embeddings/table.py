@@ -4,10 +4,13 @@ Two ids never share a row. Time is event time, in Unix seconds; a row that was l
 `ttl_s` before a sighting does not exist for it, whether or not a sweep has come by.
 """
 
+import time
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import batches, columns, contents, expiry, lookup
+from embeddings import batches, columns, contents, expiry, lookup, reading
 from embeddings.checks import as_floats, as_keys, as_slots, as_uint32
 from embeddings.errors import TableError
 from embeddings.eviction import EVICTED, LEFT, limit_is_far, pass_batch
@@ -32,9 +35,15 @@ from embeddings.store import (
     rules_of,
 )
 
+_READ_ROUNDS: Final = 2000
+_READ_PAUSE_S: Final = 0.001
+"""Together seconds: much longer than a thread that can run is kept waiting."""
+
 
 class Table:
-    """A collisionless, expirable embedding table. One caller at a time; calls release the GIL.
+    """A collisionless, expirable embedding table. One caller at a time, and `read` from any thread beside it.
+
+    Calls release the GIL.
 
     Slots name rows until the next `upsert`, `block`, `load`, `delete` or `expire`. Slots that an
     `upsert` handed out stay harmless to read and to write even when their key is gone by then, until
@@ -57,7 +66,6 @@ class Table:
         self._bare = self._rules._replace(ttl_s=0, classes=0)  # every row in the index exists
         self._constants = constants_of(spec)
         self._deleted: list[Keys] = []
-        self._scratch = np.zeros(1024, dtype=np.uint32)
 
     @property
     def width(self) -> int:
@@ -137,6 +145,35 @@ class Table:
     def block(self, keys: npt.ArrayLike, times: npt.ArrayLike) -> Block:
         """`upsert` and fetch the vectors of the distinct ids once: the fast way to learn from a batch."""
         return Block(*self._upsert(keys, times, self.spec.dim))
+
+    def read(self, keys: npt.ArrayLike, now: int = 0) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """The vectors of keys, (n, dim), and which have a row at `now`, (n,); zeros for the others.
+
+        Any number of threads may call this while one other thread calls anything else: every row is
+        whole, as it was before or after a write (but for writes to `rows`), and belongs to its key.
+
+        Raises:
+            TableError: a row was open for writing all along; the writing thread seems to be stopped.
+        """
+        unique, inverse = self._distinct(self._keys(keys))
+        slots = np.empty(len(unique), dtype=np.int64)
+        vectors = np.empty((len(unique), self.spec.dim), dtype=np.float32)
+        busy = reading.read(self._store, self._rules, unique, slots, np.int64(now), vectors)
+        for _ in range(_READ_ROUNDS):
+            if not busy:
+                break
+            time.sleep(_READ_PAUSE_S)  # lets the writer's thread run
+            left = np.flatnonzero(slots == reading.BUSY)
+            part_slots, part = slots[left], vectors[left]
+            busy = reading.read(self._store, self._rules, unique[left], part_slots, np.int64(now), part)
+            slots[left], vectors[left] = part_slots, part
+        if busy:
+            raise TableError(
+                f"table {self.spec.name!r}: {busy} rows cannot be read: a writing thread stopped midway"
+            )
+        out = np.empty((len(inverse), self.spec.dim), dtype=np.float32)
+        batches.spread(vectors, inverse, out)
+        return out, (slots >= 0)[inverse]
 
     def spread(self, block: Block) -> Floats:
         """A block's vectors for every id of the batch, (n, dim)."""
@@ -359,13 +396,12 @@ class Table:
         """The distinct keys (m,) in the order of their first appearance, and each key's number among them."""
         n = len(keys)
         size = 1 << max(10, int(1.5 * n).bit_length())
-        if len(self._scratch) < size:
-            self._scratch = np.empty(size, dtype=np.uint32)
+        scratch = np.empty(size, dtype=np.uint32)
         hashes = np.empty(n, dtype=np.uint64)
         unique = np.empty(n + 1, dtype=np.uint64)
         inverse = np.empty(n, dtype=np.int64)
         salt = np.uint64(self._store.state[SALT])
-        count = batches.distinct(keys, salt, self._scratch[:size], hashes, unique, inverse)
+        count = batches.distinct(keys, salt, scratch, hashes, unique, inverse)
         return unique[:count], inverse
 
     def _step(self, slots: Slots, inverse: npt.NDArray[np.int64], gradients: npt.ArrayLike) -> None:

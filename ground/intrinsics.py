@@ -1,4 +1,4 @@
-"""Two things that numba kernels cannot say for themselves: a prefetch, and an array without bookkeeping."""
+"""What numba kernels cannot say for themselves: a prefetch, a fence, an array without bookkeeping."""
 
 from typing import Any
 
@@ -48,6 +48,15 @@ def _prefetch_element(typing_context, array, position):  # type: ignore[no-untyp
 
 
 @intrinsic
+def _fence(typing_context):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        builder.fence("acq_rel")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
 def _borrow(typing_context, array):  # type: ignore[no-untyped-def]
     signature = array(array)
 
@@ -65,6 +74,12 @@ prefetch: Any = _prefetch
 
 prefetch_element: Any = _prefetch_element
 """`prefetch_element(array, position)`: the same for an array of one dimension."""
+
+fence: Any = _fence
+"""`fence()`: no access moves across it, but that a later read may come before an earlier write.
+
+On x86 it holds back the compiler and costs no instruction.
+"""
 
 borrow: Any = _borrow
 """`borrow(array)`: the same memory, without reference counts.
