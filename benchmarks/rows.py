@@ -2,9 +2,9 @@
 
 A learner learns MovieTweetings in time order. Beside it stand servers' models, which differ in how they hold
 their rows alone: each takes the same updates every CHUNK_REQUESTS ratings and predicts the next ones before
-they are learnt. So what an AUC loses against float32 is lost to packing. `vector + columns` names how the
-vector and how the caller's columns (the fast part's evidence) are held; the last lines show why int8 goes no
-further than the vector.
+they are learnt. So what an AUC loses against float32 is lost to packing. The last lines
+pack in ways that no setting offers: `vector + columns` names how the vector and how the caller's columns (the
+fast part's evidence) are held.
 
     .venv/bin/python benchmarks/rows.py [--quick] [--data FOLDER] [--json OUT]
 """

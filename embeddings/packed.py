@@ -2,12 +2,13 @@
 
     row = | vector, packed | caller's columns, packed | last seen | count |
 
-What may be packed and how far, was measured (`benchmarks/rows.py`):
+What may be packed and how far (`benchmarks/rows.py` measures it):
 
 - The vector takes float16, or int8 with one float32 scale a row: its entries are of one size.
 - The caller's columns (a learner's evidence: a precision weighted mean and a precision, of several speeds)
-  span many decades in one row and grow without end. They take float16 with one power of two a row, which
-  keeps 11 bits of each number within nine decades below the largest; int8 they do not take.
+  span decades in one row and grow without end. They take float16 behind one power of two a row, which keeps
+  11 bits of each number that is within nine decades of the largest, and never overflows. In int8 they would
+  save a few bytes more, and single logits would move by a tenth.
 - Last seen and count stay as they are: expiry is exact.
 
 A packed table answers as any other (`find`, `vectors`, `extras`, `counts`); what is loaded into it is

@@ -317,7 +317,7 @@ class TableSnapshot:
 
     def _check_layout(self, saved: TableSpec) -> None:
         spec = self.table.spec
-        for name in ("dim", "optimizer", "extra"):
+        for name in ("dim", "optimizer", "extra", "evict"):
             then, now = getattr(saved, name), getattr(spec, name)
             if then != now:
                 raise self._wrong(

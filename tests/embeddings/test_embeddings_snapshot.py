@@ -12,6 +12,7 @@ from embeddings import Table, TableSpec
 from embeddings import snapshot as snapshot_module
 from embeddings.errors import SnapshotError
 from embeddings.folder import SnapshotFolder
+from embeddings.spec import Evict
 
 SPEC = TableSpec(
     name="item",
@@ -52,12 +53,16 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_every_save_can_be_restored_and_gone_on_from(tmp_path: Path) -> None:
-    table = Table(SPEC)
+@pytest.mark.parametrize("evict", ["none", "least_recent", "least_frequent"])
+def test_every_save_can_be_restored_and_gone_on_from(tmp_path: Path, evict: Evict) -> None:
+    spec = (
+        SPEC if evict == "none" else msgspec.structs.replace(SPEC, evict=evict, rows_max=256, admit_after=1)
+    )
+    table = Table(spec)
     path = tmp_path / "s"
     bases = set()
     with SnapshotFolder(path) as folder:
-        for step in range(1, 40):
+        for step in range(1, 30):
             learn(table, step)
             folder.save(table)
             with SnapshotFolder(path, read_only=True) as reader:
@@ -68,7 +73,7 @@ def test_every_save_can_be_restored_and_gone_on_from(tmp_path: Path) -> None:
     # The restored one learns on as the first one does, in a folder that goes on incrementally.
     with SnapshotFolder(path) as folder:
         again = folder.restore("item")
-        for step in range(40, 60):
+        for step in range(30, 45):
             learn(table, step)
             learn(again, step)
             folder.save(again)

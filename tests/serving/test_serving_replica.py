@@ -129,6 +129,20 @@ def test_replica_answers_as_its_learner_would(log: Log, make_role) -> None:
     assert (status.ready, status.examples_learnt, status.memory.evidence) == (True, 900, 0)
 
 
+@pytest.mark.parametrize("rows", ["float16", "int8"])
+def test_packed_rows_answer_nearly_the_same_in_less_memory(log: Log, make_role, rows: str) -> None:
+    append(log, make_examples(300))
+    make_role().catch_up()
+    exact, packed = make_replica(log), make_replica(log, rows=rows)  # type: ignore[arg-type]
+    catch_up(exact)
+    catch_up(packed)
+    expected, answered = exact.score(ASKED)[0].base, packed.score(ASKED)[0].base
+    assert answered != expected
+    assert np.allclose(answered, expected, atol=0.005)
+    widths = [replica._model.tables[0].spec.width for replica in (exact, packed)]
+    assert widths[1] < widths[0]
+
+
 def test_replica_without_a_learner_answers_and_learns_by_its_memory(log: Log) -> None:
     replica = make_replica(log)
     catch_up(replica)
