@@ -3,48 +3,54 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stream.dead_letters import DeadLetters, Filter
 from stream.errors import DeadLetterError, LogError
 from stream.joiner import Joiner
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Log, LogSettings, Outgoing, open_log
 from stream.pairing import JoinSettings
 from stream.records import DeadLetter, Decoder, Impression, encode, encode_json
 from stream.runner import Runner
-from stream.sqlite_log import SqliteLog
 from stream.state import RoleState
 
 
-class Failing(SqliteLog):
+class Failing:
     """A log that refuses an append ("before") or loses its answer ("after") where `fails` says so."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, LogSettings(sync=False))
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self.fails: Callable[[str], str] = lambda topic: ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
 
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         how = self.fails(topic)
         if how == "before":
             raise LogError("refused")
-        places = super().append(topic, records)
+        places = self._log.append(topic, records)
         if how == "after":
             raise LogError("no answer came")
         return places
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[Failing]:
-    log = Failing(tmp_path / "log.db")
-    log.create_topic(EVENTS, 2)
-    log.create_topic(EXAMPLES, 2)
-    log.create_topic(DEAD_LETTERS, 1)
-    yield log
-    log.close()
+@pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.process)])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Failing]:
+    if request.param == "sqlite":
+        opened = open_log(f"sqlite:{tmp_path / 'log.db'}", LogSettings(sync=False))
+    else:
+        broker, prefix = (request.getfixturevalue(name) for name in ("kafka_broker", "kafka_prefix"))
+        opened = open_log(f"kafka://{broker}/{prefix}")
+    for topic, partitions in ((EVENTS, 2), (EXAMPLES, 2), (DEAD_LETTERS, 1)):
+        opened.create_topic(topic, partitions)
+    yield Failing(opened)
+    opened.close()
 
 
-def join(log: SqliteLog, folder: Path, **options: float) -> tuple[Joiner, Runner]:
+def join(log: Failing, folder: Path, **options: float) -> tuple[Joiner, Runner]:
     """Let a joiner, on the state in `folder`, take all there is; it is closed again."""
     with RoleState(folder, "joiner", {}, sync=False) as state:
         joiner = Joiner(state, JoinSettings(**options))  # type: ignore[arg-type]
@@ -59,7 +65,7 @@ def labelled(name: str, time: float = 4e9) -> Impression:
     return Impression(name, time, [{"item": 1}], labels=[1.0])
 
 
-def append(log: SqliteLog, *values: bytes, partition: int = 1) -> None:
+def append(log: Failing, *values: bytes, partition: int = 1) -> None:
     log.append(EVENTS, [Outgoing(b"key", value, partition) for value in values])
 
 
