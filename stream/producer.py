@@ -12,18 +12,29 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
 import msgspec
 
 from stream.errors import BufferFullError, LogError, ProducerError, RecordError, UndeliveredError
-from stream.log import EVENTS, Log, Outgoing, open_log
-from stream.records import RECORD_BYTES_MAX, Action, Features, Impression, Served, check, encode
+from stream.log import EVENTS, Log, Outgoing, open_log, partition_of
+from stream.records import (
+    BATCH_EVENTS_MAX,
+    RECORD_BYTES_MAX,
+    Action,
+    Features,
+    Impression,
+    Served,
+    check,
+    encode,
+    join_batch,
+)
 
 RETRY_S = 0.02  # before the first retry; doubled for each further one
 RETRY_S_MAX = 5.0
+BATCH_HEAD_BYTES = 5  # before the first event of a message of several
 
 _logger = logging.getLogger("freshet.producer")
 
@@ -36,6 +47,7 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     batch_max: int = 1000  # events appended at once
     batch_bytes_max: int = 1 << 20
+    pack: bool = True  # events of one partition travel as one message; False: each in its own
     linger_s: float = 0.01  # how long the first event of a batch may wait for others
     buffer_max: int = 20_000  # events that wait for the log, those being appended included
     buffer_bytes_max: int = 64 << 20
@@ -108,7 +120,7 @@ class Producer:
         try:
             if partitions is not None:
                 self._log.create_topic(EVENTS, partitions)
-            self._log.partitions(EVENTS)
+            self._partitions = self._log.partitions(EVENTS)
         except BaseException:
             if self._own_log:
                 self._log.close()
@@ -372,13 +384,32 @@ class Producer:
         return batch
 
     def _pack(self, batch: Sequence[_Waiting]) -> list[Outgoing]:
-        """The messages of a batch, numbered."""
-        first = self._seq
-        self._seq += len(batch)
-        return [
-            Outgoing(entry.event.request_id.encode(), entry.value, None, self.name, first + i)
-            for i, entry in enumerate(batch)
-        ]
+        """The messages of a batch, numbered: for each partition as few as its events fit into."""
+        messages: list[Outgoing] = []
+        groups: dict[int, list[_Waiting]] = {}
+        for entry in batch:
+            partition = partition_of(entry.event.request_id.encode(), self._partitions)
+            groups.setdefault(partition, []).append(entry)
+        for partition, entries in groups.items():
+            for piece in self._cut(entries):
+                value = piece[0].value if len(piece) == 1 else join_batch([entry.value for entry in piece])
+                key = piece[0].event.request_id.encode()
+                messages.append(Outgoing(key, value, partition, self.name, self._seq))
+                self._seq += 1
+        return messages
+
+    def _cut(self, entries: Sequence[_Waiting]) -> Iterator[list[_Waiting]]:
+        """The entries in order, as many together as one message may hold."""
+        count_max = BATCH_EVENTS_MAX if self.settings.pack else 1
+        piece: list[_Waiting] = []
+        size = BATCH_HEAD_BYTES
+        for entry in entries:
+            if piece and (len(piece) == count_max or size + len(entry.value) > RECORD_BYTES_MAX):
+                yield piece
+                piece, size = [], BATCH_HEAD_BYTES
+            piece.append(entry)
+            size += len(entry.value)
+        yield piece
 
     def _deliver(self, messages: Sequence[Outgoing]) -> LogError | None:
         """Append, again and again if need be; returns why not, in the end."""

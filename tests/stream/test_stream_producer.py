@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,8 +17,18 @@ import pytest
 from stream import Action, Impression, JoinSettings, Producer, ProducerSettings
 from stream.errors import BufferFullError, LogError, ProducerError, RecordError, UndeliveredError
 from stream.joiner import Joiner
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing
-from stream.records import Decoder, Event
+from stream.log import (
+    DEAD_LETTERS,
+    EVENTS,
+    EXAMPLES,
+    KafkaSettings,
+    LogSettings,
+    Outgoing,
+    Record,
+    open_log,
+    partition_of,
+)
+from stream.records import RECORD_BYTES_MAX, Decoder, Event, split_batch
 from stream.runner import Runner
 from stream.sqlite_log import SqliteLog
 from stream.state import RoleState
@@ -66,12 +77,12 @@ def locked(log: Doubtful) -> Iterator[Callable[[bool], None]]:
     other.close()
 
 
+def messages(log: SqliteLog) -> list[Record]:
+    return [record for p in range(PARTITIONS) for record in log.read(EVENTS, p, 0, max_records=100_000)]
+
+
 def arrived(log: SqliteLog) -> list[Event]:
-    return [
-        decode(record.value)
-        for p in range(PARTITIONS)
-        for record in log.read(EVENTS, p, 0, max_records=100_000)
-    ]
+    return [decode(event) for message in messages(log) for event in split_batch(message.value)]
 
 
 def test_impressions_and_actions_arrive_in_their_partition_and_order(log: Doubtful) -> None:
@@ -101,6 +112,28 @@ def test_events_are_appended_together(log: Doubtful) -> None:
             producer.action(f"r{i}", 0)
     assert len(arrived(log)) == 1000
     assert log.appends == 10
+    assert len(messages(log)) == 10 * PARTITIONS
+
+
+def test_events_travel_alone_where_asked(log: Doubtful) -> None:
+    with Producer(log, settings=ProducerSettings(linger_s=5.0, pack=False)) as producer:
+        for i in range(100):
+            producer.action(f"r{i}", 0)
+    assert log.appends == 1
+    assert len(messages(log)) == len(arrived(log)) == 100
+
+
+def test_message_is_never_larger_than_a_record_may_be(log: Doubtful) -> None:
+    settings = ProducerSettings(linger_s=5.0, batch_max=1000, batch_bytes_max=64 << 20)
+    with Producer(log, settings=settings) as producer:
+        for i in range(60):
+            producer.impression([{str(k): "x" * 1000 for k in range(100)}], request_id=f"r{i}")
+    assert log.appends == 1
+    assert [event.request_id for event in sorted(arrived(log), key=lambda e: int(e.request_id[1:]))] == [
+        f"r{i}" for i in range(60)
+    ]
+    sizes = [len(message.value) for message in messages(log)]
+    assert len(sizes) < 12 and max(sizes) <= RECORD_BYTES_MAX
 
 
 def test_flush_and_acks_do_not_wait_for_linger(log: Doubtful) -> None:
@@ -223,11 +256,14 @@ def test_error_of_the_body_is_the_one_that_is_raised(log: Doubtful) -> None:
         raise KeyError("mine")
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_the_log_answers_each_event_counts_once(tmp_path: Path, log: Doubtful, seed: int) -> None:
+@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_the_log_answers_each_event_counts_once(
+    tmp_path: Path, log: Doubtful, seed: int, pack: bool
+) -> None:
     chance = random.Random(seed)
     log.fails = lambda: chance.choice(["", "", "before", "after"])
-    settings = ProducerSettings(batch_max=7, linger_s=0.0)
+    settings = ProducerSettings(batch_max=7, linger_s=0.0, pack=pack)
     with Producer(log, settings=settings) as producer:
         for i in range(100):
             producer.impression([{"item": 1}, {"item": 2}], request_id=f"r{i}", time_s=1e9 + i)
@@ -244,7 +280,7 @@ def test_whatever_the_log_answers_each_event_counts_once(tmp_path: Path, log: Do
         assert (joiner.counts.examples, joiner.counts.positives) == (100, 100)
         # sent twice is recognised by number, before anything looks at what is in it
         assert joiner.counts.duplicate_impressions == joiner.counts.duplicate_actions == 0
-        assert runner.progress.duplicates == len(arrived(log)) - 200
+        assert runner.progress.duplicates == len(messages(log)) - len({m.seq for m in messages(log)})
 
 
 def test_threads_share_a_producer(log: Doubtful) -> None:
@@ -306,3 +342,27 @@ def test_producer_from_before_a_fork_says_what_to_do(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.startswith("ProducerError this producer was made before the process forked")
+
+
+@pytest.mark.process
+def test_events_arrive_in_kafka_too_as_few_messages(kafka_broker: str, kafka_prefix: str) -> None:
+    url = f"kafka://{kafka_broker}/{kafka_prefix}"
+    with Producer(url, partitions=3, settings=ProducerSettings(linger_s=5.0)) as producer:
+        for i in range(500):
+            producer.action(f"r{i}", i)
+    with contextlib.closing(open_log(url)) as log:
+        found = [log.read(EVENTS, p, 0) for p in range(3)]
+        assert [len(records) for records in found] == [1, 1, 1]
+        for partition, (message,) in enumerate(found):
+            events = [decode(event) for event in split_batch(message.value)]
+            assert {partition_of(event.request_id.encode(), 3) for event in events} == {partition}
+            assert [event.candidate for event in events] == sorted(event.candidate for event in events)
+
+
+def test_kafka_that_does_not_answer_is_a_clear_error() -> None:
+    with socket.socket() as listener:  # bound, and listens to nobody
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        settings = LogSettings(kafka=KafkaSettings(away_after_s=0.5))
+        with pytest.raises(LogError, match=str(port)):
+            Producer(open_log(f"kafka://127.0.0.1:{port}", settings))
