@@ -4,12 +4,13 @@ python -m freshet.metrics_page > docs/metrics.md
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric
 
 from freshet.role_metrics import STAGES, RoleCollector
+from learner.features import FeatureSpec
 from learner.metrics import Metrics
 from serving.status import MemoryStatus, ModelStatus, Quality, Scored
 from serving.telemetry import Telemetry
@@ -66,6 +67,8 @@ class _FixedWriter:
 
 class _FixedScorer:
     """A replica that has every kind of thing to tell."""
+
+    features: Mapping[str, FeatureSpec] = {}
 
     def score(self, requests: Sequence[Impression]) -> list[Scored]:
         return []

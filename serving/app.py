@@ -6,6 +6,7 @@
     GET  /v1/model      the model that answers, its freshness and its record
     GET  /v2/health/live, /v2/health/ready
     GET  /metrics       for Prometheus
+    GET  /openapi.json  all of this, for programs
 
 Scoring takes well under a millisecond and runs in the event loop; the log is written by a thread of
 its own (`serving.writer`), and an answer goes out when the log has what belongs to it.
@@ -14,15 +15,16 @@ its own (`serving.writer`), and an answer goes out when the log has what belongs
 import asyncio
 import os
 import time
-from typing import Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
+from serving import openapi
 from serving.access import Access
 from serving.errors import RequestError, TooLargeError, UnavailableError
 from serving.http import Call, Frame, Response, Route, json_response
 from serving.settings import ServerSettings
-from serving.status import Scorer
+from serving.status import ModelStatus, Scorer
 from serving.telemetry import CONTENT_TYPE, Telemetry
 from serving.writer import Place, Writer
 from stream.errors import RecordError
@@ -30,9 +32,14 @@ from stream.log import Log, Outgoing
 from stream.records import (
     RECORD_BYTES_MAX,
     Action,
+    CandidateNumber,
+    Candidates,
+    Context,
     Decoder,
-    Features,
+    EventTime,
     Impression,
+    Label,
+    RequestId,
     Served,
     check,
     encode,
@@ -43,6 +50,8 @@ YIELD_EVERY = 256
 
 T = TypeVar("T")
 
+Batch = Annotated[list[Impression | Action], msgspec.Meta(extra_json_schema={"minItems": 1})]
+
 
 class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /v1/score. `time` is event time in Unix seconds, now if it is not given.
@@ -50,10 +59,10 @@ class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `log` false: this request is not appended to `events`, so nothing will be learnt from it.
     """
 
-    candidates: list[Features]
-    context: Features = {}
-    time: float | None = None
-    request_id: str | None = None
+    candidates: Candidates
+    context: Context = {}
+    time: EventTime | None = None
+    request_id: RequestId | None = None
     log: bool = True
 
 
@@ -76,11 +85,47 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
 class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /v1/feedback: what the person did with candidate number `candidate`."""
 
-    request_id: str
-    candidate: int
-    label: float = 1.0
-    time: float | None = None
+    request_id: RequestId
+    candidate: CandidateNumber
+    label: Label = 1.0
+    time: EventTime | None = None
     name: str = "click"
+
+
+class PlaceAnswer(msgspec.Struct, frozen=True):
+    """Where in topic `events` the record is, durably."""
+
+    partition: int
+    offset: int
+
+
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one record: where it is, or why it was not taken."""
+
+    partition: int | None = None
+    offset: int | None = None
+    error: str | None = None
+
+
+class EventsAnswer(msgspec.Struct, frozen=True):
+    """Answer of POST /v1/events: one verdict per record, in their order."""
+
+    accepted: int
+    rejected: int
+    records: list[Verdict]
+
+
+class LiveAnswer(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    live: bool
+
+
+class ReadyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether the server should be sent requests, and why not."""
+
+    ready: bool
+    error: str | None = None
 
 
 class App(Frame):
@@ -100,14 +145,61 @@ class App(Frame):
         self._score_body = msgspec.json.Decoder(ScoreRequest)
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
         self._event = Decoder(Impression, Action)
+        self._openapi: bytes | None = None
         routes = {
-            "/v1/score": Route("POST", self.score, "score"),
-            "/v1/feedback": Route("POST", self.feedback, "write"),
-            "/v1/events": Route("POST", self.events, "write"),
-            "/v1/model": Route("GET", self.model, bounded=False),
-            "/v2/health/live": Route("GET", self.live, bounded=False, open=True),
-            "/v2/health/ready": Route("GET", self.ready, bounded=False, open=True),
-            "/metrics": Route("GET", self.metrics, bounded=False),
+            "/v1/score": Route(
+                "POST",
+                self.score,
+                "score",
+                about="Probabilities for the candidates of one request, before and after correction.",
+                takes=ScoreRequest,
+                gives={200: ScoreAnswer},
+            ),
+            "/v1/feedback": Route(
+                "POST",
+                self.feedback,
+                "write",
+                about="What the person did with one candidate; answered once the log has it.",
+                takes=FeedbackRequest,
+                gives={202: PlaceAnswer},
+            ),
+            "/v1/events": Route(
+                "POST",
+                self.events,
+                "write",
+                about="Impressions and actions of other systems: one, a JSON array, or one a line.",
+                takes=Impression | Action | Batch,
+                gives={202: EventsAnswer, 207: EventsAnswer},
+            ),
+            "/v1/model": Route(
+                "GET",
+                self.model,
+                bounded=False,
+                about="The model that answers, how fresh it is, and how well it has done.",
+                gives={200: ModelStatus},
+            ),
+            "/v2/health/live": Route(
+                "GET",
+                self.live,
+                bounded=False,
+                open=True,
+                about="Whether the process answers.",
+                gives={200: LiveAnswer},
+            ),
+            "/v2/health/ready": Route(
+                "GET",
+                self.ready,
+                bounded=False,
+                open=True,
+                about="Whether the server should be sent requests.",
+                gives={200: ReadyAnswer, 503: ReadyAnswer},
+            ),
+            "/metrics": Route(
+                "GET", self.metrics, bounded=False, about="All metrics, for Prometheus.", gives={200: str}
+            ),
+            "/openapi.json": Route(
+                "GET", self.openapi, bounded=False, about="This document.", gives={200: dict}
+            ),
         }
         super().__init__(
             routes,
@@ -169,30 +261,29 @@ class App(Frame):
         )
         check(action)
         ((partition, offset),) = await self.writer.append([_outgoing(action)])
-        return json_response(202, {"partition": partition, "offset": offset})
+        return json_response(202, PlaceAnswer(partition, offset))
 
     async def events(self, call: Call) -> Response:
         """POST /v1/events: one record, a JSON array of records, or one record a line."""
-        verdicts: list[dict[str, Any]] = []
+        verdicts: list[Verdict | None] = []  # None: accepted
         good: list[Outgoing] = []
         for i, data in enumerate(_split(call.body)):
             try:
                 good.append(_outgoing(self._event.decode(data)))
-                verdicts.append({})
+                verdicts.append(None)
             except RecordError as error:
-                verdicts.append({"error": str(error)})
+                verdicts.append(Verdict(error=str(error)))
             if i % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)
         places: list[Place] = await self.writer.append(good) if good else []
         taken = iter(places)
-        for verdict in verdicts:
-            if not verdict:
-                verdict["partition"], verdict["offset"] = next(taken)
-        answer = {"accepted": len(good), "rejected": len(verdicts) - len(good), "records": verdicts}
+        records = [Verdict(*next(taken)) if verdict is None else verdict for verdict in verdicts]
+        answer = EventsAnswer(len(good), len(records) - len(good), records)
         if not good:
-            first = verdicts[0]["error"] if verdicts else "the body holds none"
-            return json_response(400, {"error": f"no record was accepted: {first}", **answer})
-        return json_response(202, answer)
+            first = records[0].error if records else "the body holds none"
+            said = {"error": f"no record was accepted: {first}", "request_id": call.request_id}
+            return json_response(400, said | msgspec.structs.asdict(answer))
+        return json_response(207 if answer.rejected else 202, answer)
 
     async def model(self, _: Call) -> Response:
         """GET /v1/model."""
@@ -201,18 +292,24 @@ class App(Frame):
 
     async def live(self, _: Call) -> Response:
         """GET /v2/health/live: the process answers."""
-        return json_response(200, {"live": True})
+        return json_response(200, LiveAnswer(live=True))
 
     async def ready(self, _: Call) -> Response:
         """GET /v2/health/ready: it should be sent requests."""
         why_not = self.replica.unready()
         if why_not:
-            return json_response(503, {"ready": False, "error": why_not})
-        return json_response(200, {"ready": True})
+            return json_response(503, ReadyAnswer(ready=False, error=why_not))
+        return json_response(200, ReadyAnswer(ready=True))
 
     async def metrics(self, _: Call) -> Response:
         """GET /metrics."""
         return Response(200, await asyncio.to_thread(self.telemetry.render), CONTENT_TYPE)
+
+    async def openapi(self, _: Call) -> Response:
+        """GET /openapi.json."""
+        if self._openapi is None:
+            self._openapi = openapi.document(self.routes, self.replica.features, self.settings.candidates_max)
+        return Response(200, self._openapi)
 
     async def _log_impression(self, impression: Impression) -> bool:
         record = _outgoing(impression)

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -68,6 +69,9 @@ class Route(NamedTuple):
     scope: Scope | None = None  # that a token must have; None: any token
     bounded: bool = True  # counted against the limit of requests at once
     open: bool = False  # needs no token
+    about: str = ""  # one sentence, for the document of the API
+    takes: Any = None  # the type of its body
+    gives: Mapping[int, Any] = MappingProxyType({})  # the type of its answer, by status
 
 
 class Watch(Protocol):

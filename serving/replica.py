@@ -118,6 +118,11 @@ class Replica:
 
     # --- what requests ask ---
 
+    @property
+    def features(self) -> Mapping[str, FeatureSpec]:
+        """The schema of what it scores."""
+        return self._model.features
+
     def score(self, requests: Sequence[Requestlike]) -> list[Scored]:
         """Answer each request, by its base and corrected; changes nothing.
 

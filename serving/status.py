@@ -1,10 +1,11 @@
 """What a replica tells of itself, and what the HTTP routes ask of one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from learner.features import FeatureSpec
 from learner.metrics import Summary
 from stream.lag import Lag
 from stream.records import Impression
@@ -61,6 +62,10 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
 class Scorer(Protocol):
     """What the HTTP routes ask of a replica. All methods may be called from any thread."""
+
+    @property
+    def features(self) -> Mapping[str, FeatureSpec]:
+        """The schema of what it scores."""
 
     def score(self, requests: Sequence[Impression]) -> list[Scored]:
         """Answer each request, by its base and corrected; changes nothing.

@@ -76,6 +76,15 @@ Context = Annotated[Features, _field("Features that all candidates share: who, o
 Version = Annotated[int, _field("Version of this schema.", {"const": SCHEMA_VERSION})]
 
 
+CandidateNumber = Annotated[
+    int,
+    _field(
+        "Which of the impression's candidates, counted from 0.",
+        {"minimum": 0, "maximum": CANDIDATES_MAX - 1},
+    ),
+]
+
+
 class Served(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was answered for a request: one probability per candidate, before and after correction."""
 
@@ -109,13 +118,7 @@ class Action(msgspec.Struct, frozen=True, tag="action", omit_defaults=True):
 
     request_id: RequestId
     time: EventTime
-    candidate: Annotated[
-        int,
-        _field(
-            "Which of the impression's candidates, counted from 0.",
-            {"minimum": 0, "maximum": CANDIDATES_MAX - 1},
-        ),
-    ]
+    candidate: CandidateNumber
     label: Annotated[Label, _field("1 for a click (or whatever counts), 0 to take it back.")] = 1.0
     name: Annotated[str, _field("What the person did, for people.")] = "click"
     v: Version = SCHEMA_VERSION

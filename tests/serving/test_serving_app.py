@@ -11,6 +11,7 @@ import httpx
 import msgspec
 import pytest
 
+from learner.features import FeatureSpec
 from learner.metrics import Metrics
 from serving.app import App
 from serving.errors import ListenError
@@ -30,6 +31,7 @@ class Known:
     """Scores each candidate by its own number `p`, and corrects by halving."""
 
     def __init__(self) -> None:
+        self.features = {"p": FeatureSpec(kind="number")}
         self.why_not = ""
         self.slow_s = 0.0
 
@@ -235,7 +237,7 @@ def test_events_take_one_record_an_array_or_lines(client: httpx.Client, log: Log
 def test_events_give_a_verdict_for_each_record(client: httpx.Client, log: Log) -> None:
     bad = {**ACTION, "time": -1}
     answer = client.post("/v1/events", content=lines(ACTION, bad) + b"\n{oops\n" + lines(ACTION))
-    assert answer.status_code == 202
+    assert answer.status_code == 207
     got = answer.json()
     assert (got["accepted"], got["rejected"]) == (2, 2)
     assert ["error" in verdict for verdict in got["records"]] == [False, True, True, False]

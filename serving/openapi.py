@@ -1,0 +1,126 @@
+"""The API for programs: an OpenAPI 3.1 document, made from the routes and the types that decode their bodies.
+
+What it says of features is what this server's config declares. What it cannot say: `labels` and
+`served` of an impression are as long as its `candidates`.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import msgspec
+
+from learner.features import FeatureSpec
+from serving.http import Route
+from stream.records import Id, Ids, Text
+
+Json = dict[str, Any]
+
+_KINDS: dict[str, Any] = {
+    "id": Id | Text,
+    "hour": Id | Text,
+    "ids": Ids,
+    "sequence": Ids,
+    "number": float,
+}
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """What every failed request is answered with."""
+
+    error: Annotated[str, msgspec.Meta(description="A sentence that says what was expected.")]
+    request_id: Annotated[str, msgspec.Meta(description="By which the server's log names the request.")]
+
+
+_ERRORS = {
+    400: "The body is not JSON, or does not fit.",
+    401: "There is no token, or it is not known.",
+    403: "The token is not for this.",
+    408: "The body did not arrive in time.",
+    413: "The body is over the limit.",
+    429: "The token's requests come faster than allowed.",
+    503: "Not now: too much at once, the log does not answer, or the model is still loading.",
+}
+_WITH_BODY = (400, 408, 413)
+_GUARDED = (401, 403, 429)
+
+
+def document(routes: Mapping[str, Route], features: Mapping[str, FeatureSpec], candidates_max: int) -> bytes:
+    """The document, as JSON.
+
+    Args:
+        routes: by path.
+        features: what requests may say, by name; what is not declared is taken and left alone.
+        candidates_max: in one request.
+    """
+    bodies = [route.takes for route in routes.values() if route.takes is not None]
+    answers = [t for route in routes.values() for t in route.gives.values() if t not in (str, dict)]
+    kinds = [*bodies, *answers, ErrorAnswer]
+    refs, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    of = {id(kind): ref for kind, ref in zip(kinds, refs, strict=True)}
+    _declare(schemas, features, candidates_max)
+    try:
+        release = version("freshet")
+    except PackageNotFoundError:
+        release = "0"
+    return json.dumps(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "Freshet",
+                "version": release,
+                "description": "Scores that have learnt from a click a moment later.",
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "paths": {
+                path: {route.method.lower(): _operation(path, route, of)} for path, route in routes.items()
+            },
+            "components": {
+                "schemas": schemas,
+                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            },
+        }
+    ).encode()
+
+
+def _operation(path: str, route: Route, of: Mapping[int, Json]) -> Json:
+    """One route. `of` has the schema of each type, by the type's identity."""
+    operation: Json = {
+        "operationId": path.strip("/").replace("/", "_").replace(".", "_"),
+        "summary": route.about,
+    }
+    if route.open:
+        operation["security"] = []
+    else:
+        # Without tokens the server asks for none.
+        scopes = [route.scope] if route.scope else []
+        operation["security"] = [{"token": scopes}, {}]
+    if route.takes is not None:
+        content: Json = {"application/json": {"schema": of[id(route.takes)]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    responses = {status: _answer(kind, of) for status, kind in route.gives.items()}
+    failing = [*(_WITH_BODY if route.takes is not None else ()), *(() if route.open else _GUARDED)]
+    failing += [503] if route.bounded else []
+    error = {"application/json": {"schema": of[id(ErrorAnswer)]}}
+    for status in failing:
+        responses.setdefault(status, {"description": _ERRORS[status], "content": error})
+    operation["responses"] = {str(status): responses[status] for status in sorted(responses)}
+    return operation
+
+
+def _answer(kind: Any, of: Mapping[int, Json]) -> Json:
+    if kind is str:
+        return {"description": "As text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    schema = {"type": "object"} if kind is dict else of[id(kind)]
+    text = " ".join((kind.__doc__ or "").split()) if kind is not dict else "The document."
+    return {"description": text or "The answer.", "content": {"application/json": {"schema": schema}}}
+
+
+def _declare(schemas: Json, features: Mapping[str, FeatureSpec], candidates_max: int) -> None:
+    """Say in requests' schemas what the declared features are."""
+    declared = {name: msgspec.json.schema(_KINDS[spec.kind]) for name, spec in features.items()}
+    body = schemas["ScoreRequest"]["properties"]
+    body["candidates"]["maxItems"] = candidates_max
+    for said in (body["candidates"]["items"], body["context"]):
+        said["properties"] = declared

@@ -1,0 +1,41 @@
+"""What JSON Schema cannot say of a body, put right in what schemathesis generates from it.
+
+To JSON Schema 1.0 is an integer; Freshet takes it for a number. And a request's lists are as long as
+its candidates.
+"""
+
+from typing import Any
+
+import schemathesis
+
+
+def whole(value: Any) -> Any:
+    """The same value with integers where a float is one of 64 bits."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2.0**63:
+        return int(value)
+    if isinstance(value, list):
+        return [whole(part) for part in value]
+    if isinstance(value, dict):
+        return {name: whole(part) for name, part in value.items()}
+    return value
+
+
+def fit(record: Any) -> Any:
+    """An impression with as many labels and served probabilities as candidates."""
+    if not isinstance(record, dict) or not isinstance(record.get("candidates"), list):
+        return record
+    n = len(record["candidates"])
+    if record.get("labels") is not None:
+        record = {**record, "labels": [0, 1] * (n // 2) + [1] * (n % 2)}
+    if record.get("served") is not None:
+        record = {**record, "served": {**record["served"], "base": [0.5] * n, "corrected": [0.5] * n}}
+    return record
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    """Called before each request."""
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    body = whole(case.body)
+    case.body = [fit(record) for record in body] if isinstance(body, list) else fit(body)
