@@ -119,7 +119,7 @@ def client(running, log: Log, tmp_path: Path) -> Iterator[httpx.Client]:
     def serve(stop: threading.Event, on_listening) -> None:
         run_app(App(Known(), log, settings), settings, stop.is_set, on_listening)
 
-    with running(serve) as url, httpx.Client(base_url=url, timeout=10.0) as opened:
+    with running(serve) as url, httpx.Client(base_url=url, timeout=60.0) as opened:
         yield opened
 
 

@@ -74,7 +74,7 @@ def client(running, log: Log, scorer: Known, settings: ServerSettings) -> Iterat
     def serve(stop: threading.Event, on_listening) -> None:
         run_app(App(scorer, log, settings), settings, stop.is_set, on_listening)
 
-    with running(serve) as url, httpx.Client(base_url=url, timeout=10.0) as opened:
+    with running(serve) as url, httpx.Client(base_url=url, timeout=60.0) as opened:
         yield opened
 
 
@@ -325,7 +325,7 @@ class TestWithStubbornLog:
         def serve(stop: threading.Event, on_listening) -> None:
             run_app(App(scorer, stubborn, settings), settings, stop.is_set, on_listening)  # type: ignore[arg-type]
 
-        with running(serve) as url, httpx.Client(base_url=url, timeout=10.0) as opened:
+        with running(serve) as url, httpx.Client(base_url=url, timeout=60.0) as opened:
             yield opened
             stubborn.go.set()
 

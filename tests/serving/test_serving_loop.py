@@ -57,7 +57,7 @@ def client(roles: None, running, log: Log) -> Iterator[httpx.Client]:
     def run(stop: threading.Event, on_listening) -> None:
         serve(replica, log, settings, stop, on_listening)
 
-    with running(run) as url, httpx.Client(base_url=url, timeout=10.0) as opened:
+    with running(run) as url, httpx.Client(base_url=url, timeout=60.0) as opened:
         assert replica.wait_ready(30.0)
         yield opened
 
