@@ -36,26 +36,27 @@ from stream.sources import DataSettings
 Floats = npt.NDArray[np.float64]
 
 BINS = 8
-EPSILONS = (0.02, 0.05, 0.1, 0.2)
+EPSILONS = (0.02, 0.05, 0.1)
 FAST = LearnerSettings(deep="none")
 
 _PACE = {"requests_per_s": 1.0, "shift_every_s": 0.0, "drift_slow": 0.0}
+_STRANGERS = {**_PACE, "users": 1_000_000, "items": 20, "slate": 20, "item_half_life_h": 1000.0}
 WORLDS: dict[str, dict[str, Any]] = {
-    "new items": {**_PACE, "items": 200, "new_items_per_h": 200.0, "item_half_life_h": 2.0},
-    "bursts of new items": {
-        **_PACE, "items": 200, "new_items_per_h": 0.0, "burst_every_s": 1800.0, "item_half_life_h": 2.0,
+    "strangers, new items": {**_STRANGERS, "new_items_per_h": 6.0, "click_rate": 0.5},
+    "strangers, bursts of new items": {
+        **_STRANGERS, "new_items_per_h": 0.0, "burst_every_s": 1000.0, "click_rate": 0.5,
     },
-    "new people": {**_PACE, "items": 200, "new_items_per_h": 0.0, "users": 1000, "new_users_per_h": 1000.0},
-    "new items, 3 % clicks": {
-        **_PACE, "items": 200, "new_items_per_h": 200.0, "item_half_life_h": 2.0, "click_rate": 0.03,
-    },
+    "new items": {**_PACE, "items": 100, "new_items_per_h": 20.0, "item_half_life_h": 2.0},
+    "new people": {**_PACE, "items": 100, "new_items_per_h": 0.0, "users": 300, "new_users_per_h": 300.0},
 }  # fmt: skip
-"""Simulated worlds in which something is new all the time."""
+"""Simulated worlds in which something is new all the time. Of strangers nothing is known but their id."""
 
 
-def schema_of(example: Example) -> dict[str, FeatureSpec]:
-    """A feature for each field of an example; lists are `ids`."""
+def schema_of(example: Example, strangers: bool = False) -> dict[str, FeatureSpec]:
+    """A feature for each field of an example, or for user and item alone; lists are `ids`."""
     given = {**example.context, **example.candidates[0]}
+    if strangers:
+        given = {name: given[name] for name in ("user", "item")}
     kinds = {"hour": "hour", "genres": "ids"}
     return {name: FeatureSpec(kind=kinds.get(name, "id")) for name in given}  # type: ignore[arg-type]
 
@@ -164,7 +165,7 @@ def regret(settings: WorldSettings, requests: int, choose: Policy) -> Floats:
         truth = world.truth(impression)
         if learner is None:
             first = Example("", 0.0, 0.0, impression.candidates, [], impression.context)
-            learner = Learner(schema_of(first), FAST)
+            learner = Learner(schema_of(first, settings.users > requests), FAST)
         request = Request(impression.time, impression.context, impression.candidates)
         shown = choose(learner, request, number)
         clicked = any(action.candidate == shown for action in world.react(impression))
@@ -214,7 +215,6 @@ def draw(result: dict[str, Any], folder: Path) -> None:
     from plotly.subplots import make_subplots
 
     honest, useful = result["honest"], result["useful"]
-    titles = [*honest, *useful]
     columns = max(len(honest), len(useful))
     padded = [*list(honest), *[""] * (columns - len(honest)), *useful]
     figure = make_subplots(rows=2, cols=columns, subplot_titles=padded)
@@ -244,7 +244,6 @@ def draw(result: dict[str, Any], folder: Path) -> None:
         title="Slope of label on logit by stated standard deviation (above), regret over time (below)",
         template="plotly_white", height=800,
     )  # fmt: skip
-    assert titles
     folder.mkdir(parents=True, exist_ok=True)
     figure.write_html(folder / "uncertainty.html", include_plotlyjs=True)
 
@@ -256,12 +255,14 @@ def main() -> None:
     )
     parser.add_argument("--movies", type=Path, metavar="FOLDER", help="MovieTweetings")
     parser.add_argument("--quick", action="store_true", help="a run of under a minute")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=3000, help="of each bandit's world")
+    parser.add_argument("--worlds", type=int, default=len(WORLDS), help="how many of the worlds")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers here")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write uncertainty.html there")
     options = parser.parse_args()
-    requests, seeds = (600, 2) if options.quick else (8000, options.seeds)
-    worlds = dict(list(WORLDS.items())[:1]) if options.quick else WORLDS
+    requests, seeds = (600, 2) if options.quick else (options.requests, options.seeds)
+    worlds = dict(list(WORLDS.items())[: 1 if options.quick else options.worlds])
     honest: dict[str, list[dict[str, float]]] = {}
     if options.movies:
         examples = list(read_ratings(options.movies, "movietweetings", DataSettings()))
@@ -274,13 +275,15 @@ def main() -> None:
         print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in summary(bins).items()))
         for line in bins:
             print("   " + "  ".join(f"{key} {value:.3f}" for key, value in line.items()))
-    useful = {name: compare(settings, requests, seeds) for name, settings in worlds.items()}
-    for name, policies in useful.items():
+    useful = {}
+    for name, settings in worlds.items():
+        useful[name] = compare(settings, requests, seeds)
         print(f"{name}, {requests} requests, {seeds} seeds: regret")
-        for policy, told in policies.items():
+        for policy, told in useful[name].items():
             print(
                 f"   {policy:13s} {told['regret']:8.1f}   more than Thompson by "
-                f"{told['more_than_thompson']:+.1f} ± {told['standard_error'] or 0.0:.1f}"
+                f"{told['more_than_thompson']:+.1f} ± {told['standard_error'] or 0.0:.1f}",
+                flush=True,
             )
     result = {
         "benchmark": "uncertainty",

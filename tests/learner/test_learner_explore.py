@@ -1,5 +1,7 @@
 """Thompson sampling: draws have the stated mean and variance, share what candidates share, repeat by seed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -15,10 +17,10 @@ REQUEST = Request(
 )
 
 
-def learnt(deep: str) -> Learner:
+def learnt(deep: str, schema: dict[str, FeatureSpec] = SCHEMA, **settings: Any) -> Learner:
     """A learner of 600 examples."""
     rng = np.random.default_rng(0)
-    learner = Learner(SCHEMA, LearnerSettings(deep=deep))  # type: ignore[arg-type]
+    learner = Learner(schema, LearnerSettings(deep=deep, **settings))  # type: ignore[arg-type]
     learner.learn(
         [
             Example(str(i), 1e9 + i, 1e9 + i, [{"item": i % 7, "tags": [i % 3]}], [float(rng.random() < 0.3)],
@@ -30,10 +32,13 @@ def learnt(deep: str) -> Learner:
 
 
 def test_draws_have_the_mean_and_the_variance_that_the_fast_part_states() -> None:
-    learner = learnt("none")
+    """A schema and speeds of which every weight lasts: then the draws' variance is all of the stated one."""
+    schema = {name: FeatureSpec(counts=False, pairs=False) for name in ("user", "item")}
+    learner = learnt("none", schema, speeds=(1.0,), speed_tau=(0.3,))
     model = learner.model
     before = learner.digest()
     outputs = model.fast.run(model.gather(model.encoder.encode([REQUEST]), insert=False).inputs)
+    outputs.variance[:] -= model.fast.bias[1]  # which all candidates share: it is not drawn
     draws = np.stack([thompson(model, [REQUEST], seed) for seed in range(4000)])
     sd = np.sqrt(outputs.variance)
     assert draws.mean(axis=0) == pytest.approx(outputs.logit, abs=float(5 * sd.max() / np.sqrt(4000)))
@@ -57,3 +62,9 @@ def test_deep_residual_is_added_to_the_draw() -> None:
     residual = thompson(model, [REQUEST], 1) - thompson(alone, [REQUEST], 1)
     assert np.abs(residual).max() > 1e-3
     assert thompson(model, [REQUEST], 2) - thompson(alone, [REQUEST], 2) == pytest.approx(residual)
+
+
+def test_weights_that_forget_pairs_and_counts_are_not_drawn() -> None:
+    forgetful = learnt("none", speeds=(0.99, 0.9), speed_tau=(0.3, 0.1)).model
+    outputs = forgetful.fast.run(forgetful.gather(forgetful.encoder.encode([REQUEST]), insert=False).inputs)
+    assert np.array_equal(thompson(forgetful, [REQUEST], 5), outputs.logit)
