@@ -13,6 +13,7 @@ import msgspec
 
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES
 from stream.records import (
+    BATCH_EVENTS_MAX,
     SCHEMA_VERSION,
     Action,
     DeadLetter,
@@ -35,6 +36,7 @@ _IMPRESSION = Impression(
     candidates=[{"item": 1, "price": 9.5}, {"item": 2, "tags": ["red", "large"]}],
 )
 _ACTION = Action(request_id="r1", time=1767225607.5, candidate=1)
+_BATCH = b"[" + encode_json(_IMPRESSION) + b"," + encode_json(_ACTION) + b"]"
 
 
 def documents() -> dict[str, str]:
@@ -117,9 +119,11 @@ def _asyncapi() -> Json:
         "channels": {
             EVENTS: _channel(
                 EVENTS,
-                "Impressions and actions. Each record is JSON or MessagePack: its first byte tells which.",
+                "Impressions and actions, alone or as a batch. Each record is JSON or MessagePack: its first "
+                "byte tells which.",
                 "Impression",
                 "Action",
+                "Batch",
             ),
             EXAMPLES: _channel(
                 EXAMPLES, "Decided requests, in the partitions of their events, in MessagePack.", "Example"
@@ -143,12 +147,26 @@ def _asyncapi() -> Json:
                     "Impression", "application/json", "request_id", encode_json(_IMPRESSION)
                 ),
                 "Action": _message("Action", "application/json", "request_id", encode_json(_ACTION)),
+                "Batch": _message("Batch", "application/json", "", _BATCH),
                 "Example": _message("Example", "application/msgpack", "request_id"),
                 "DeadLetter": _message("DeadLetter", "application/msgpack", ""),
                 "Retry": _message("Retry", "application/msgpack", ""),
             },
-            "schemas": schemas,
+            "schemas": {**schemas, "Batch": _batch()},
         },
+    }
+
+
+def _batch() -> Json:
+    """Many events as one record."""
+    events = [{"$ref": f"#/components/schemas/{name}"} for name in ("Impression", "Action")]
+    return {
+        "title": "Batch",
+        "description": "Events of one partition: that of each one's request_id, which the record is sent to.",
+        "type": "array",
+        "items": {"oneOf": events},
+        "minItems": 1,
+        "maxItems": BATCH_EVENTS_MAX,
     }
 
 

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from stream.errors import RecordError
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES
-from stream.records import Action, DeadLetter, Decoder, Example, Impression, encode_json
+from stream.records import (
+    BATCH_EVENTS_MAX,
+    Action,
+    DeadLetter,
+    Decoder,
+    Example,
+    Impression,
+    encode_json,
+    split_batch,
+)
 from stream.schema import documents
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schema"
@@ -161,7 +170,25 @@ def test_asyncapi_names_topics_and_its_examples_are_taken() -> None:
         for message in document["components"]["messages"].values()
         for example in message.get("examples", [])
     ]
-    assert {payload["type"] for payload in payloads} == {"impression", "action"}
+    assert len(payloads) == 3
     for payload in payloads:
-        EVENT.validate(payload)
-        assert accepted(payload)
+        for event in payload if isinstance(payload, list) else [payload]:
+            EVENT.validate(event)
+            assert accepted(event)
+        assert len(split_batch(json.dumps(payload).encode())) == (
+            len(payload) if payload is payloads[2] else 1
+        )
+
+
+def test_batch_schema_says_what_a_batch_may_be() -> None:
+    parts = DOCUMENTS["asyncapi.json"]["components"]
+    whole = {**parts["schemas"]["Batch"], "components": parts}
+    validator = jsonschema.Draft202012Validator(whole)
+    for count in (0, 1, 2, BATCH_EVENTS_MAX, BATCH_EVENTS_MAX + 1):
+        batch = [ACTION] * count
+        try:
+            taken = len(split_batch(json.dumps(batch).encode())) == count
+        except RecordError:
+            taken = False
+        assert validator.is_valid(batch) == taken == (1 <= count <= BATCH_EVENTS_MAX)
+    assert not validator.is_valid([{}])
