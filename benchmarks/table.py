@@ -51,6 +51,11 @@ def told_speed(speed: dict[str, Any]) -> list[str]:
         f"{expiry['expired_row_ns']:.0f} ns, so {expiry['rows_a_step_within_5_percent']:.0f} rows a step "
         "are within 5 %"
     )
+    eviction = speed["eviction"]
+    lines.append(
+        f"  eviction: a step with 1 % new ids at the row budget takes {100 * eviction['share']:+.1f} % "
+        f"of one without ({eviction['evicted']:.0f} rows evicted)"
+    )
     lines.append(
         f"  lookups: one thread {threads['one_ids_per_second'] / 1e6:.1f} M ids/s, two at once "
         f"{threads['two_over_one']:.2f} times that; one beside training "

@@ -12,6 +12,7 @@ from table_workload import (
     DAY_S,
     DIM,
     IDS,
+    SPREAD,
     Floats,
     Keys,
     draw_steps,
@@ -122,6 +123,7 @@ def measure_speed(population: int, steps_n: int, repeats: int, peer_python: Path
     for name, limit in result["limit"].items():
         limit["share_reached"] = limit["limit_ms"] / result["step_ms"][name]
     result["expiry"] = _expiry(tables["rowwise_adagrad"], steps, gradients)
+    result["eviction"] = _eviction(population // 10, gradients)
     result["threads"] = _threads(tables["rowwise_adagrad"], steps, gradients)
     return result
 
@@ -146,6 +148,37 @@ def _expiry(table: Table, steps: Keys, gradients: Floats, repeats: int = 5) -> d
         "share": float(np.median(sweeps)) / step,
         "expired_row_ns": spent / (1 << 20) * 1e6,
         "rows_a_step_within_5_percent": 0.05 * step / (spent / (1 << 20)),
+    }
+
+
+def _eviction(rows: int, gradients: Floats, repeats: int = 60) -> dict[str, float]:
+    """A step with 1 % new ids in a table at its row budget, which evicts, over one that has no limit yet.
+
+    Both see the same ids by turns; the ids leave the population at one end and come in at the other.
+    """
+    bounded = Table(spec_of("rowwise_adagrad", rows, admit_after=1, evict="least_recent"))
+    free = Table(spec_of("rowwise_adagrad", 2 * rows, admit_after=1))
+    took: dict[str, list[float]] = {"evicting": [], "free": []}
+    rng = np.random.default_rng(6)
+    new = IDS // 100
+    everyone = np.arange(1, rows + 1, dtype=np.uint64) * SPREAD
+    for start in range(0, rows, 50_000):
+        for table in (bounded, free):
+            table.upsert(everyone[start : start + 50_000], 1)
+            table.drain_delta()
+    for step in range(repeats):
+        fresh = np.arange(rows + step * new, rows + (step + 1) * new, dtype=np.uint64)
+        keys = np.concatenate([rng.integers(rows // 2, rows, IDS - new).astype(np.uint64), fresh])
+        keys = (keys + np.uint64(1)) * SPREAD
+        for name, table in (("evicting", bounded), ("free", free)):
+            took[name].append(milliseconds(lambda t=table, k=keys: train_step(t, k, 2, gradients)))
+            table.drain_delta()
+    ratio = np.array(took["evicting"]) / np.array(took["free"])
+    return {
+        "evicted": float(bounded.stats.evicted),
+        "evicting_ms": float(np.median(took["evicting"])),
+        "free_ms": float(np.median(took["free"])),
+        "share": float(np.median(ratio)) - 1.0,
     }
 
 

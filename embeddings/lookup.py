@@ -45,17 +45,18 @@ _LANES = 16
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _ask_for_row(slot_key, flags, bits, slot, width):  # type: ignore[no-untyped-def]
-    """The first `width` columns of a row, its last ones, the key beside it and its flags."""
+def _ask_for_row(slot_key, flags, bits, slot, width, to_write):  # type: ignore[no-untyped-def]
+    """The first `width` columns of a row, its last ones, the key beside it, and its flags if `to_write`."""
     prefetch_element(slot_key, slot)
-    prefetch_element(flags, slot)
+    if to_write:
+        prefetch_element(flags, slot)
     for column in range(0, width, _LANES):
         prefetch(bits, slot, column)
     prefetch(bits, slot, bits.shape[1] - 1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def look_up(buckets, slot_key, flags, bits, state, keys, i, width, slots):  # type: ignore[no-untyped-def]
+def look_up(buckets, slot_key, flags, bits, state, keys, i, width, to_write, slots):  # type: ignore[no-untyped-def]
     """One turn of a pipeline over keys (n,), for i from 0 to n + 3 AHEAD; returns the key that is ready.
 
     Ask for the first bucket of key i; look into that of key i - AHEAD, and ask for its row, or for its
@@ -75,7 +76,7 @@ def look_up(buckets, slot_key, flags, bits, state, keys, i, width, slots):  # ty
         slot = slot_with_tag(buckets, first_bucket(tag, base, size), tag)
         slots[j] = slot
         if slot >= 0:
-            _ask_for_row(slot_key, flags, bits, slot, width)
+            _ask_for_row(slot_key, flags, bits, slot, width, to_write)
         else:
             prefetch(buckets, second_bucket(tag, base, size), 0)
     j -= AHEAD
@@ -84,7 +85,7 @@ def look_up(buckets, slot_key, flags, bits, state, keys, i, width, slots):  # ty
         slot = slot_with_tag(buckets, second_bucket(tag, base, size), tag)
         slots[j] = slot
         if slot >= 0:
-            _ask_for_row(slot_key, flags, bits, slot, width)
+            _ask_for_row(slot_key, flags, bits, slot, width, to_write)
     return j - AHEAD
 
 
@@ -156,7 +157,7 @@ def upsert(  # type: ignore[no-untyped-def]
     if one_by_one:
         slots[:m] = _UNSEEN
     for step in range(0 if one_by_one else m + 3 * AHEAD):
-        i = look_up(buckets, slot_key, flags, bits, state, unique, step, width, slots)
+        i = look_up(buckets, slot_key, flags, bits, state, unique, step, width, True, slots)
         if i < 0:
             continue
         slot = slots[i]
@@ -275,7 +276,7 @@ def find(store, rules, keys, times, slots):  # type: ignore[no-untyped-def]
     keys, slots = borrow(keys), borrow(slots)
     n = keys.shape[0]
     for step in range(n + 3 * AHEAD):
-        i = look_up(buckets, slot_key, flags, bits, state, keys, step, 0, slots)
+        i = look_up(buckets, slot_key, flags, bits, state, keys, step, 0, False, slots)
         if i < 0:
             continue
         slot = slots[i]
