@@ -167,7 +167,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed", "paused"])
+@pytest.mark.parametrize("how", ["stopped", pytest.param("killed", marks=pytest.mark.long), "paused"])
 def test_role_goes_on_where_it_was_when_the_broker_comes_back(
     own_broker: Broker, tmp_path: Path, how: str
 ) -> None:
@@ -218,7 +218,10 @@ def test_role_goes_on_where_it_was_when_the_broker_comes_back(
 
 def test_role_whose_broker_is_away_stops_when_it_is_told_to(own_broker: Broker, tmp_path: Path) -> None:
     config = tmp_path / "freshet.toml"
-    config.write_text(f'log = "kafka://{own_broker.address}"\nstate = "state"\n[features.item]\n')
+    config.write_text(
+        f'log = "kafka://{own_broker.address}"\nstate = "state"\n[features.item]\n'
+        "[stream.log.kafka]\naway_after_s = 1.0\n"
+    )
     told = (tmp_path / "told").open("w+")
     child = subprocess.Popen(
         [sys.executable, "-m", "freshet", "join", "--config", str(config)],
@@ -229,7 +232,7 @@ def test_role_whose_broker_is_away_stops_when_it_is_told_to(own_broker: Broker, 
         assert child.stdout is not None
         assert child.stdout.readline().startswith("join: ready")
         own_broker.pause()
-        time.sleep(5.0)
+        time.sleep(3.0)
         began = time.monotonic()
         child.terminate()
         assert child.wait(15.0) == 0
