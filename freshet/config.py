@@ -84,6 +84,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return Path(self.state) / (f"{role}-{self.group.name}" if self.group.name else role)
 
     @property
+    def snapshots(self) -> Path:
+        """The folder of the learners' snapshots, which all of them see."""
+        return Path(self.group.snapshots or Path(self.state) / "snapshots")
+
+    @property
     def member(self) -> str:
         """What this process is called in its group."""
         return self.group.name or socket.gethostname()
@@ -142,10 +147,13 @@ def resolve(config: Config, folder: Path) -> Config:
     elif scheme[0].lower() == "sqlite:":
         path = log[len("sqlite:") :]
         log = f"sqlite:{folder / (path[2:] if path.startswith('//') else path)}"
-    server = config.server
+    server, group = config.server, config.group
     if server.tokens:
         server = msgspec.structs.replace(server, tokens=str(folder / server.tokens))
-    return msgspec.structs.replace(config, log=log, state=str(folder / config.state), server=server)
+    if group.snapshots:
+        group = msgspec.structs.replace(group, snapshots=str(folder / group.snapshots))
+    state = str(folder / config.state)
+    return msgspec.structs.replace(config, log=log, state=state, server=server, group=group)
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:

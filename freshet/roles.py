@@ -133,23 +133,32 @@ def run_learn(config: Config, stop: threading.Event) -> None:
     warm_up()
     from learner.learner import Learner
     from learner.snapshots import Trimmer
+    from learner.succession import Succession
 
     voice = Voice("learn")
     log = open_topics(config)
+    told = _Told(voice, log, dict, Trimmer(log).trim)
+
+    @contextlib.contextmanager
+    def at_work(runner: Runner, learner: Learner) -> Iterator[Callable[[Progress], None]]:
+        told.figures = learner.figures
+        with RoleMetrics(config.metrics, "learn", log, EXAMPLES, runner, learner.figures) as told.metrics:
+            yield told.progress
+        told.end(runner.progress)
+
     try:
-        fingerprint = Learner.fingerprint(config.features, config.learner)
-        with RoleState(config.state_of("learn"), "learner", fingerprint) as state:
-            learner = Learner(config.features, config.learner, state, beside=True)
-            learner.warm()
-            told = _Told(voice, log, learner.figures, Trimmer(log).trim)
-            settings = msgspec.structs.replace(
-                config.stream.runner, commit_every_s=config.learner.publish_every_s
-            )
-            runner = Runner(log, state, learner, EXAMPLES, "learn", settings, told.progress)
-            with RoleMetrics(config.metrics, "learn", log, EXAMPLES, runner, learner.figures) as told.metrics:
-                told.ready(stop)
-                runner.run(stop)
-            told.end(runner.progress)
+        with Member(log, "learn", config.member, config.group) as member:
+            Succession(
+                log,
+                member,
+                config.state_of("learn"),
+                config.snapshots,
+                config.features,
+                config.learner,
+                msgspec.structs.replace(config.stream.runner, commit_every_s=config.learner.publish_every_s),
+                lambda: told.ready(stop),
+                at_work,
+            ).run(stop)
     finally:
         log.close()
 
@@ -225,7 +234,7 @@ class _Told:
         self._trim = trim
         self._voice = voice
         self._log = log
-        self._figures = figures
+        self.figures = figures
         self._said = self._kept = time.monotonic()
         self._records = 0
 
@@ -256,7 +265,7 @@ class _Told:
             "lag": progress.lag_records,
             "duplicates": progress.duplicates,
             "commits": progress.commits,
-            **self._figures(),
+            **self.figures(),
         }
         self._voice.log(event, "info", **told)
 

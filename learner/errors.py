@@ -3,6 +3,7 @@
 FreshetError
 ├── FeatureError      a request that the declared features cannot take; or a schema that makes no sense
 └── UpdateError       an update or snapshot that cannot be read
+    └── UpdateGapError    updates are missing before one that came
 """
 
 from ground import FreshetError
@@ -14,3 +15,7 @@ class FeatureError(FreshetError):
 
 class UpdateError(FreshetError):
     """An update or a snapshot chunk cannot be read or does not fit the model."""
+
+
+class UpdateGapError(UpdateError):
+    """Updates are missing before the one that came."""

@@ -2,10 +2,12 @@
 
 import logging
 
+from learner.chain import Chain, Place
+from learner.errors import UpdateGapError
 from learner.model import Model
 from learner.snapshots import READ_BYTES_MAX, SnapshotReader, first_update_after
 from learner.updates import Update, apply_update, decode_update
-from stream.log import UPDATES, Log, Record
+from stream.log import UPDATES, Log
 
 _log = logging.getLogger("freshet.follower")
 
@@ -13,11 +15,12 @@ _log = logging.getLogger("freshet.follower")
 class Follower:
     """Keeps a model at the newest update of its learner.
 
-    Repeats are recognised by their number and left out. After a gap the model stays as it is, goes
-    on answering, and heals from the next snapshot.
+    Repeats are recognised by their number and left out, and so is what a learner writes after another
+    has begun to lead. After a gap the model stays as it is, goes on answering, and heals from the next
+    snapshot.
 
     Args:
-        model: it is moved by `poll` only.
+        model: it is moved by `poll` only. A snapshot makes a new one: ask for `model` each time.
     """
 
     def __init__(self, model: Model) -> None:
@@ -27,13 +30,22 @@ class Follower:
         self.ingest_ms = 0
         self.examples = 0
         self.applied = 0
-        self.repeated = 0
         self.gaps = 0
         self.behind = False
-        self._parts: list[Update] = []
+        self._chain = Chain(Place())
         self.read_ms = 0  # ingest time of the last record read from topic `updates`, Unix ms
         self._offset = 0
         self._snapshots = SnapshotReader()
+
+    @property
+    def repeated(self) -> int:
+        """Updates that were left out as repeats."""
+        return self._chain.repeated
+
+    @property
+    def fenced(self) -> int:
+        """Records that were left out because their learner led no more."""
+        return self._chain.fenced
 
     @property
     def seq(self) -> int:
@@ -47,9 +59,8 @@ class Follower:
 
     def start(self, log: Log) -> bool:
         """Load the newest complete snapshot, if there is one, and find the update behind it."""
-        found = self._load_snapshot(log)
-        self._offset = self._find_update(log)
-        return found
+        self._offset = log.ends(UPDATES)[0][0]
+        return self._load_snapshot(log)
 
     def poll(self, log: Log, wait_s: float = 0.0) -> list[Update]:
         """Apply what has come since; returns the last part of each update applied.
@@ -60,74 +71,66 @@ class Follower:
         """
         if self.behind and self._load_snapshot(log):
             self.behind = False
-            self._offset = self._find_update(log)
         applied = []
         for record in log.read(UPDATES, 0, self._offset, 1000, READ_BYTES_MAX, wait_s):
             self._offset = record.offset + 1
             self.read_ms = record.ingest_ms
-            update = self._take(record)
-            if update is not None:
-                applied.append(update)
-            if self.behind:
+            update = decode_update(record.value)
+            try:
+                parts = self._chain.take(update)
+            except UpdateGapError as gap:
+                self._note_gap(gap)
                 break
+            if parts is not None:
+                self._apply(parts, fresh=parts[-1].epoch != self.model.epoch)
+                self.applied += 1
+                applied.append(parts[-1])
         return applied
 
-    def _take(self, record: Record) -> Update | None:
-        update = decode_update(record.value)
-        model = self.model
-        if update.epoch < model.epoch or (update.epoch == model.epoch and update.seq <= model.seq):
-            self.repeated += 1
-            return None
-        expected = model.seq + 1 if update.epoch == model.epoch else 1
-        if update.seq != expected:
-            self._note_gap(update, expected)
-            return None
-        if update.part != len(self._parts):
-            if update.part == 0 or update.part < len(self._parts):
-                # The learner died between parts and sent the update again, from its first part.
-                self._parts = self._parts[: update.part]
-            else:
-                self._note_gap(update, expected)
-                return None
-        self._parts.append(update)
-        if len(self._parts) < update.parts:
-            return None
-        self._apply(self._parts, fresh=update.epoch != model.epoch)
-        self._parts = []
-        self.applied += 1
-        return update
-
     def _apply(self, parts: list[Update], fresh: bool) -> None:
-        if fresh:
-            self.model.reset()
+        if not fresh:
+            self._move(parts)
+            return
+        model = self.model.empty()
+        for part in parts:
+            apply_update(model, part)
+        self._replace(model, parts[-1])
+
+    def _move(self, parts: list[Update]) -> None:
+        """Bring the model to the next update."""
         for part in parts:
             apply_update(self.model, part)
-        last = parts[-1]
+        self._note(parts[-1])
+
+    def _replace(self, model: Model, last: Update) -> None:
+        """Put another model, which is at an update, into the place of this one."""
+        self.model = model
+        self._note(last)
+
+    def _note(self, last: Update) -> None:
         self.watermark = dict(last.watermark)
         self.event_time = last.event_time
         self.ingest_ms = last.ingest_ms
         self.examples = last.examples
 
-    def _note_gap(self, update: Update, expected: int) -> None:
+    def _note_gap(self, gap: UpdateGapError) -> None:
         self.gaps += 1
         self.behind = True
-        self._parts = []
-        _log.warning(
-            "update %d came where %d was expected; waiting for a snapshot, answering with what is here",
-            update.seq,
-            expected,
-        )
+        _log.warning("%s; waiting for a snapshot, answering with what is here", gap)
 
     def _load_snapshot(self, log: Log) -> bool:
-        """Take the newest complete snapshot if it is ahead of the model."""
+        """Take the newest complete snapshot if it is ahead of the model, and go on behind it."""
         newest = None
         for snapshot in self._snapshots.read(log):
             newest = snapshot
-        if newest is None or newest.number <= (self.model.epoch, self.model.seq):
+        if newest is None:
             return False
-        self._parts = []
+        last = newest.parts[-1]
+        if last.epoch == self.model.epoch and last.seq <= self.model.seq:
+            return False
+        if newest.number <= (self._chain.made_in, self.model.epoch, self.model.seq):
+            return False
         self._apply(newest.parts, fresh=True)
+        self._chain.jump(last.epoch, last.seq, last.term)
+        self._offset = max(first_update_after(log, last), log.ends(UPDATES)[0][0])
         return True
-
-    def _find_update(self, log: Log) -> int:
-        return first_update_after(log, self.model.epoch, self.model.seq)

@@ -18,6 +18,7 @@ import xxhash
 from embeddings.delta import Changes
 from embeddings.snapshot import TableSnapshot
 from ground import FreshetError
+from learner.chain import Place
 from learner.features import FeatureSpec
 from learner.labelled import Labelled
 from learner.metrics import Metrics
@@ -36,6 +37,7 @@ _META = b"learner/meta"
 _METRICS = b"learner/metrics"
 _PENDING = b"learner/pending"
 _BAD_SHARE = b"learner/bad_share"
+_PLACE = b"learner/place"
 _ARRAY = b"array/"
 _TABLE = b"table/"
 
@@ -55,11 +57,11 @@ class Meta(msgspec.Struct):
     ingest_ms: int = 0
     tick: int = -1
     clock: float = 0.0  # see Trainer.clock
-    letter_seq: int = 0
     record_seq: int = 0  # of the next record on topics updates and snapshots
     snapshot_bytes: int = 0  # of the last snapshot; 0: none yet
     update_bytes: int = 0  # since the last snapshot
     quarantined: int = 0
+    term: int = 0  # in which the last update was made
 
 
 class Learner:
@@ -89,6 +91,9 @@ class Learner:
         self.metrics = Metrics(settings.window)
         self.meta = Meta(epoch=time.time_ns() // 1_000_000)
         self.dead_letters = 0
+        self.leads = True  # else it learns what another has learnt, and publishes nothing
+        self.term = 0
+        self.place = Place()  # in topic `updates`, as the state has it
         self._decode = Decoder(Example).decode
         where = "" if state is None else f"state {state.path}"
         self._snapshots = [
@@ -157,6 +162,21 @@ class Learner:
         self._score(done)
         return done
 
+    def lead(self, term: int, place: Place) -> None:
+        """Publish from now on, in a term that has begun just before `place`."""
+        self.leads = True
+        self.term = term
+        self.place = place
+        self.meta.record_seq = 0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Take over the epoch of the learner that is followed from its very first update."""
+        self.meta.epoch = self.model.epoch = epoch
+
+    def close(self) -> None:
+        """End the thread beside, if there is one; the learner is of no use afterwards."""
+        self.trainer.close()
+
     def handle(self, records: Sequence[Record], commit: Commit) -> None:
         """Learn records of topic `examples`; those that cannot be used become dead letters.
 
@@ -176,6 +196,8 @@ class Learner:
             self._learn_singly(records, bad)
         for record in records:
             reason = bad.get(record.offset)
+            if not self.leads:
+                continue  # the one that leads has buried it, and has counted it
             if reason is None:
                 self._share.good()
             else:
@@ -194,21 +216,28 @@ class Learner:
         meta.tick = self.trainer.tick
         meta.clock = self.trainer.clock
         meta.quarantined = self.trainer.quarantined
+        meta.term = self.term
         changes = [self._flush_table(t, commit) for t in range(len(self.model.tables))]
         for name, array in self._arrays().items():
             commit.put(_ARRAY + name.encode(), array.tobytes())
-        arrays = {name: array.tobytes() for name, array in self.model.arrays().items()}
-        meta.update_bytes += self._emit(UPDATES, f"learner-{meta.epoch}", changes, arrays, commit)
-        due = max(self.settings.snapshot_ratio * meta.snapshot_bytes, self.settings.snapshot_bytes_min)
-        if meta.update_bytes > due:
-            meta.snapshot_bytes = self._emit(
-                SNAPSHOTS, f"learner-{meta.epoch}-snapshots", self._all_rows(), arrays, commit
-            )
-            meta.update_bytes = 0
+        if self.leads:
+            self._publish(changes, commit)
+        commit.put(_PLACE, msgspec.msgpack.encode(self.place))
         commit.put(_PENDING, self.trainer.pending.encode())
         commit.put(_BAD_SHARE, self._share.encode())
         commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
         commit.put(_META, msgspec.msgpack.encode(meta))
+
+    def _publish(self, changes: Sequence[Changes], commit: Commit) -> None:
+        """Put the update that tells of a commit into its outbox, and now and then a snapshot."""
+        meta = self.meta
+        arrays = {name: array.tobytes() for name, array in self.model.arrays().items()}
+        name = f"learner-{meta.epoch}-{self.term}"
+        meta.update_bytes += self._emit(UPDATES, name, changes, arrays, commit)
+        due = max(self.settings.snapshot_ratio * meta.snapshot_bytes, self.settings.snapshot_bytes_min)
+        if meta.update_bytes > due:
+            meta.snapshot_bytes = self._emit(SNAPSHOTS, f"{name}-snapshots", self._all_rows(), arrays, commit)
+            meta.update_bytes = 0
 
     def digest(self) -> str:
         """A hash of all that decides what comes next: rows, arrays, waiting rows and counters.
@@ -262,10 +291,12 @@ class Learner:
             original=record.value,
             key=record.key,
         )
-        seq = self.meta.letter_seq
-        self.meta.letter_seq += 1
-        producer = f"learner-{self.meta.epoch}-dead"
-        commit.emit(DEAD_LETTERS, Outgoing(key=b"learner", value=encode(letter), producer=producer, seq=seq))
+        # whichever learner buries it gives it the same name and number, and readers take it once
+        producer = f"learner-{record.partition}-dead"
+        commit.emit(
+            DEAD_LETTERS,
+            Outgoing(key=b"learner", value=encode(letter), producer=producer, seq=record.offset),
+        )
 
     def _bad_share(self, saved: bytes) -> BadShare:
         settings = self.settings
@@ -309,6 +340,9 @@ class Learner:
             event_time=meta.event_time,
             ingest_ms=meta.ingest_ms,
             tables=[],
+            term=self.term,
+            taken=commit.taken if topic == UPDATES else [],
+            updates_from=self.place.offset if topic == SNAPSHOTS else -1,
         )
         size = 0
         for part in cut(head, changes, arrays, self.settings.update_bytes_max):
@@ -327,6 +361,10 @@ class Learner:
         if saved is None:
             return
         self.meta = msgspec.msgpack.decode(saved, type=Meta)
+        self.term = self.meta.term
+        place = state.get(_PLACE)
+        if place is not None:
+            self.place = msgspec.msgpack.decode(place, type=Place)
         for name, array in self._arrays().items():
             data = state.get(_ARRAY + name.encode())
             if data is not None:

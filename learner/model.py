@@ -88,6 +88,10 @@ class Model:
         self.epoch = 0
         self.reset()
 
+    def empty(self) -> "Model":
+        """A new model of the same kind, which has learnt nothing."""
+        return Model(self.features, self.settings, learning=self._learning, rows=self._rows)
+
     def reset(self) -> None:
         """Forget everything that was learnt."""
         self.fast = FastPart(self.encoder, self.settings)

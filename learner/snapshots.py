@@ -22,9 +22,10 @@ class Snapshot(NamedTuple):
     parts: list[Update]
 
     @property
-    def number(self) -> tuple[int, int]:
-        """Epoch and number of the last update that is in it."""
-        return self.parts[-1].epoch, self.parts[-1].seq
+    def number(self) -> tuple[int, int, int]:
+        """Term, epoch and number of the last update that is in it."""
+        last = self.parts[-1]
+        return last.term, last.epoch, last.seq
 
 
 class SnapshotReader:
@@ -39,6 +40,7 @@ class SnapshotReader:
         self._next = 0
         self._offset = 0  # of the first of `_parts`
         self._parts: list[Update] = []
+        self._term = -1  # the highest that has begun; lower ones' snapshots do not count
 
     def read(self, log: Log) -> Iterator[Snapshot]:
         """Each snapshot whose last part has come since the last call, in order.
@@ -53,6 +55,12 @@ class SnapshotReader:
             for record in log.read(SNAPSHOTS, 0, self._next, 100, READ_BYTES_MAX):
                 self._next = record.offset + 1
                 part = decode_update(record.value)
+                if part.term < self._term:
+                    continue
+                if part.term > self._term:
+                    self._term, self._parts = part.term, []
+                if part.parts == 0:
+                    continue  # a term begins
                 if self._heads:
                     part = msgspec.structs.replace(part, tables=[], arrays={})
                 if part.part == 0:
@@ -66,13 +74,16 @@ class SnapshotReader:
                         yield whole
 
 
-def first_update_after(log: Log, epoch: int, seq: int) -> int:
-    """The offset of the first update that is newer; numbers only grow along the topic."""
+def first_update_after(log: Log, snapshot: Update) -> int:
+    """An offset at or before the first update that is not in a snapshot, of which this is the last part."""
+    if snapshot.updates_from >= 0:
+        return snapshot.updates_from
+    here = snapshot.epoch, snapshot.seq
     low, high = log.ends(UPDATES)[0]
     while low < high:
         middle = (low + high) // 2
-        update = decode_update(log.read(UPDATES, 0, middle, 1)[0].value)
-        if (update.epoch, update.seq) <= (epoch, seq):
+        update = decode_update(log.read(UPDATES, 0, middle, 1, wait_s=1.0)[0].value)
+        if (update.epoch, update.seq) <= here:
             low = middle + 1
         else:
             high = middle
@@ -85,7 +96,7 @@ class Trimmer:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._reader = SnapshotReader(heads=True)
-        self._newest: list[tuple[tuple[int, int], int]] = []  # number and offset of at most two
+        self._newest: list[Snapshot] = []  # at most two
 
     def trim(self) -> None:
         """Drop what can go by now.
@@ -97,9 +108,9 @@ class Trimmer:
         before = self._newest
         for snapshot in self._reader.read(self._log):
             # One that was sent twice is still one.
-            if not self._newest or snapshot.number > self._newest[-1][0]:
-                self._newest = [*self._newest[-1:], (snapshot.number, snapshot.offset)]
-        if len(self._newest) == 2 and self._newest != before:
-            (epoch, seq), offset = self._newest[0]
-            self._log.trim(SNAPSHOTS, 0, offset)
-            self._log.trim(UPDATES, 0, first_update_after(self._log, epoch, seq))
+            if not self._newest or snapshot.number > self._newest[-1].number:
+                self._newest = [*self._newest[-1:], snapshot]
+        if len(self._newest) == 2 and self._newest is not before:
+            older = self._newest[0]
+            self._log.trim(SNAPSHOTS, 0, older.offset)
+            self._log.trim(UPDATES, 0, first_update_after(self._log, older.parts[-1]))

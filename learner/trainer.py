@@ -67,6 +67,11 @@ class Trainer:
         self._thread = ThreadPoolExecutor(1, "deep part") if beside and model.network is not None else None
         self._running: tuple[GroupLearner, Future[None]] | None = None
 
+    def close(self) -> None:
+        """End the thread beside, if there is one."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
+
     def learn(self, examples: Sequence[Example]) -> list[Learnt]:
         """Predict, then learn.
 

@@ -35,6 +35,9 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     ingest_ms: int  # when the log took the newest example learnt, Unix ms
     tables: list[Piece]
     arrays: dict[str, bytes] = {}  # dense state, in the last part only
+    term: int = 0  # of the learner that leads; see learner.chain. A record of 0 parts begins a term
+    taken: list[tuple[int, int, int]] = []  # (partition, start, end) of `examples` learnt since the last
+    updates_from: int = -1  # of a snapshot: an offset in `updates` at or before the update after it
     v: int = UPDATE_VERSION
 
 

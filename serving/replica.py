@@ -38,6 +38,7 @@ CHUNK_REQUESTS = 16  # observed under one hold of the lock: about how long an an
 IDLE_S = 0.005
 RETRY_S_MAX = 5.0
 BACKLOG_EVERY_S = 1.0
+PRODUCERS_MAX = 10_000  # whose last sequence numbers are kept; the stalest goes
 
 logger = logging.getLogger("freshet.serving")
 
@@ -56,9 +57,15 @@ class _GuardedFollower(Follower):
         self._lock = lock
         self._moved = moved
 
-    def _apply(self, parts: list[Update], fresh: bool) -> None:
+    def _move(self, parts: list[Update]) -> None:
         with self._lock:
-            super()._apply(parts, fresh)
+            super()._move(parts)
+            self._moved()
+
+    def _replace(self, model: Model, last: Update) -> None:
+        # a snapshot was put together beside the model that answers, and only takes its place here
+        with self._lock:
+            super()._replace(model, last)
             self._moved()
 
 
@@ -87,12 +94,12 @@ class Replica:
         self.failure: Exception | None = None
         self._log = log
         self._memory_settings = memory_settings
-        self._model = Model(features, learner_settings, rows=settings.rows)
-        self._memory = self._new_memory()
-        self._decoder = Decoder(Example)
         # Guards model and memory. Requests take it in the event loop, so nobody holds it for long.
         self._lock = threading.Lock()
-        self._follower = _GuardedFollower(self._model, self._lock, self._moved)
+        model = Model(features, learner_settings, rows=settings.rows)
+        self._follower = _GuardedFollower(model, self._lock, self._moved)
+        self._memory = self._new_memory()
+        self._decoder = Decoder(Example)
         self._metrics_lock = threading.Lock()
         self._base = Metrics(settings.window)
         self._corrected = Metrics(settings.window)
@@ -115,6 +122,10 @@ class Replica:
             LagMeter(log, EXAMPLES, self._examples_taken),
             LagMeter(log, UPDATES, self._updates_taken),
         ]
+
+    @property
+    def _model(self) -> Model:
+        return self._follower.model
 
     # --- what requests ask ---
 
@@ -353,9 +364,13 @@ class Replica:
         """An example ready for the model; None if the record was sent twice or is of no use."""
         if record.seq >= 0:
             producer = (record.partition, record.producer)
-            if record.seq <= self._producers.get(producer, -1):
+            # the stalest producer is first: taking it out and in again moves one to the end
+            last = self._producers.pop(producer, -1)
+            self._producers[producer] = max(last, record.seq)
+            if record.seq <= last:
                 return None
-            self._producers[producer] = record.seq
+            if len(self._producers) > PRODUCERS_MAX:
+                del self._producers[next(iter(self._producers))]
         try:
             example = self._decoder.decode(record.value)
             batch = self._model.encoder.encode([example])

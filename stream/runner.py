@@ -31,6 +31,7 @@ SEND_RECORDS_MAX = 1000
 SEND_BYTES_MAX = 8 << 20
 LAG_EVERY_S = 1.0
 TAKE_RECORDS_MAX = 250  # handed over at once: whoever stops a slow role waits for no more than these
+FOLLOW_WAIT_S = 5.0  # for a record that is there, from a log that has to fetch it
 AWAY_S_MIN = 0.25  # until a log that is away is tried again; doubled each time
 AWAY_S_MAX = 5.0
 
@@ -122,11 +123,13 @@ class Runner:
         settings: RunnerSettings = RUNNER_DEFAULTS,
         on_progress: Callable[[Progress], None] | None = None,
         partitions: Collection[int] | None = None,
+        tells: bool = True,
     ) -> None:
         """Send what an earlier run left unsent, and seek to the state's offsets.
 
         Args:
             partitions: those to begin with; None: all of the topic.
+            tells: tell the log how far the group is; may be changed at any time.
             group: the name under which the log's lag tools see this role.
             on_progress: called after each commit, and whenever there is nothing to read.
 
@@ -140,6 +143,7 @@ class Runner:
         self._topic = topic
         self._group = group
         self._settings = settings
+        self.tells = tells
         self._on_progress = on_progress
         self.last_sent: dict[str, int] = {}  # topic -> offset of the last record that was sent there
         self._next: dict[int, int] = {}  # of the partitions held
@@ -173,7 +177,7 @@ class Runner:
         first, end = self._log.ends(self._topic)[partition]
         self._next[partition] = self._seek(partition, first, end)
         self._producers[partition] = self._load_producers(partition)
-        if self._state.offset(self._topic, partition) is not None:
+        if self.tells and self._state.offset(self._topic, partition) is not None:
             # what the log was told may be from before the commit that an earlier run could not send
             self._log.commit(self._group, self._topic, {partition: self._next[partition]})
 
@@ -280,6 +284,7 @@ class Runner:
     def commit(self) -> None:
         """Commit what was taken, if anything, and send what it emitted."""
         if self._taken:
+            self._commit.taken = [(t.partition, t.start, t.end) for t in self._taken]
             self._handler.flush(self._commit)
             for partition in {stretch.partition for stretch in self._taken}:
                 self._commit.set_offset(self._topic, partition, self._next[partition])
@@ -294,7 +299,8 @@ class Runner:
             self._uncommitted = 0
             self.progress.commits += 1
             self._send()
-            self._log.commit(self._group, self._topic, self._next)
+            if self.tells:
+                self._log.commit(self._group, self._topic, self._next)
             self._measure_lag()
             if self._on_progress is not None:
                 self._on_progress(self.progress)
@@ -335,6 +341,7 @@ class Runner:
             start,
             min(self._settings.read_max, stretch.end - start),
             self._settings.read_bytes_max,
+            FOLLOW_WAIT_S,
         )
         records = [record for record in records if record.offset < stretch.end]
         if not records or self._log.ends(self._topic)[partition][0] > start:

@@ -22,6 +22,7 @@ import msgspec
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DBRecoveryMode,
     Options,
     Rdict,
@@ -63,6 +64,7 @@ class Commit:
     """
 
     def __init__(self) -> None:
+        self.taken: list[tuple[int, int, int]] = []  # (partition, start, end) consumed, in order
         self._batch = WriteBatch(raw_mode=True)
         self._sending: list[tuple[str, Outgoing]] = []
 
@@ -215,6 +217,22 @@ class RoleState:
             sent.remove(self._outbox.popleft()[0])
         if sent:
             self._outbox = deque(entry for entry in self._outbox if entry[0] not in sent)
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy the state of one moment, between two commits, into a database folder that must not exist.
+
+        May be called beside the thread that commits. What does not change is linked, not copied, where
+        the file system allows.
+
+        Raises:
+            StateError: it cannot be written there.
+        """
+        try:
+            Checkpoint(self._database()).create_checkpoint(str(folder))
+        except StateError:
+            raise
+        except Exception as error:
+            raise StateError(f"state {self.path} cannot be copied to {folder}: {error}") from None
 
     def close(self) -> None:
         """Close and let go of the folder. Safe to call twice."""

@@ -1,0 +1,324 @@
+"""One learner leads, the others could: whatever happens to them, who follows sees one learner."""
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from learner.chain import Chain, Place
+from learner.errors import UpdateGapError
+from learner.features import FeatureSpec
+from learner.follower import Follower
+from learner.learner import Learner
+from learner.model import Model
+from learner.settings import LearnerSettings
+from learner.succession import Succession, _AsideError, _FencedError, _Life
+from learner.updates import Update
+from stream.group import GroupSettings, Member
+from stream.log import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing
+from stream.records import Example, encode
+from stream.runner import Progress, Runner, RunnerSettings
+from stream.sqlite_log import SqliteLog
+from stream.state import RoleState
+
+FEATURES = {"user": FeatureSpec(dim=2), "item": FeatureSpec(dim=2, ttl_s=500.0)}
+SETTINGS = LearnerSettings(deep="none", snapshot_bytes_min=50_000)
+BY_HAND = GroupSettings(beat_s=60.0, timeout_s=180.0)
+EAGER = RunnerSettings(commit_every_s=0.0, read_max=11, wait_s=0.0)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    log = SqliteLog(tmp_path / "log.db", LogSettings(sync=False))
+    log.create_topic(EXAMPLES, 3)
+    for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
+        log.create_topic(topic, 1)
+    yield log
+    log.close()
+
+
+def append(log: Log, first: int, n: int) -> None:
+    """Examples by number; every 40th is one that no learner can use."""
+    rng = np.random.default_rng(first)
+    examples = [
+        Example(
+            request_id=f"r{i}",
+            time=1e9 + i,
+            decided=1e9 + i,
+            context={"user": 0.5 if i % 40 == 7 else int(rng.integers(20))},
+            candidates=[{"item": int(rng.integers(200))}],
+            labels=[float(rng.integers(2))],
+        )
+        for i in range(first, first + n)
+    ]
+    log.append(EXAMPLES, [Outgoing(e.request_id.encode(), encode(e)) for e in examples])
+
+
+class One:
+    """A learner of the group, moved step by step."""
+
+    def __init__(self, log: Log, folder: Path, name: str) -> None:
+        self.log = log
+        self.name = name
+        self._opened = ExitStack()
+        self.member = self._opened.enter_context(Member(log, "learn", name, BY_HAND))
+
+        @contextlib.contextmanager
+        def at_work(runner: Runner, learner: Learner) -> Iterator[object]:
+            def ignore(progress: Progress) -> None:
+                pass
+
+            yield ignore
+
+        self.group = Succession(
+            log,
+            self.member,
+            folder / name,
+            folder / "snapshots",
+            FEATURES,
+            SETTINGS,
+            EAGER,
+            lambda: None,
+            at_work,  # type: ignore[arg-type]
+        )
+        self.open()
+
+    def open(self) -> None:
+        self.group._begin_from_snapshot()
+        self.state = RoleState(self.group.folder, "learner", self.group._fingerprint, sync=False)
+        self.life = _Life(self.group, self.state, threading.Event())
+
+    def close(self) -> None:
+        """As after a kill: what is not committed is gone."""
+        self.life.end(finish=False)
+        self.state.close()
+
+    def turn(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.member.beat()
+            self.member.look()
+            self.life.turn()
+
+    def lead(self) -> None:
+        while not self.life._leading:
+            self.turn()
+
+    def learn(self) -> None:
+        """Lead, or follow, to the end of what there is."""
+        for _ in range(400):
+            self.turn()
+            meta = self.life.learner.meta
+            if self.life._leading and sum(meta.watermark.values()) == _end(self.log, EXAMPLES):
+                return
+            if not self.life._leading and self.life._offset == _end(self.log, UPDATES):
+                return
+        raise AssertionError("it does not come to an end")
+
+    @property
+    def digest(self) -> str:
+        return self.life.learner.digest()
+
+    def snap(self) -> None:
+        self.life._snap()
+        assert self.life._snapping is not None
+        self.life._snapping.join()
+
+
+def _end(log: Log, topic: str) -> int:
+    return sum(end for _, end in log.ends(topic))
+
+
+def gone(of: One, watcher: One) -> None:
+    """`watcher` beats until it takes `of` for gone."""
+    for _ in range(10):
+        watcher.member.beat()
+        watcher.member.look()
+    assert of.name not in watcher.member.names
+
+
+def follow(log: Log) -> Follower:
+    follower = Follower(Model(FEATURES, SETTINGS))
+    follower.start(log)
+    while follower.poll(log):
+        pass
+    return follower
+
+
+def assert_follows(follower: Follower, learner: Learner) -> None:
+    """Whoever follows has each of the learner's rows, bit for bit, and none besides."""
+    assert follower.gaps == 0 and follower.seq == learner.meta.seq
+    assert follower.watermark == learner.meta.watermark
+    now = int(learner.trainer.clock)
+    for mine, theirs in zip(follower.model.tables, learner.model.tables, strict=True):
+        keys, _ = theirs.items(now)
+        expected, _ = theirs.export_serving(keys)
+        found, there = mine.export(keys)
+        assert there.all() and np.array_equal(found, expected)
+        assert len(mine.items(now)[0]) == len(keys)
+    for name, array in learner.model.arrays().items():
+        assert np.array_equal(follower.model.arrays()[name], array)
+
+
+def letters(log: Log) -> list[int]:
+    found: dict[tuple[str, int], int] = {}
+    for record in log.read(DEAD_LETTERS, 0, 0, 10_000):
+        found.setdefault((record.producer, record.seq), record.offset)
+    return sorted(found.values())
+
+
+def test_one_that_stands_by_has_the_leaders_state_and_goes_on_where_it_ends(log: Log, tmp_path: Path) -> None:
+    a, b = One(log, tmp_path, "a"), One(log, tmp_path, "b")
+    a.lead()
+    append(log, 0, 400)
+    a.learn()
+    b.learn()
+    assert b.digest == a.digest and not b.life._leading
+    live = follow(log)
+    append(log, 400, 100)
+    a.turn(3)  # and it is paused in the middle of them
+    gone(a, b)
+    b.lead()
+    b.learn()
+    while live.poll(log):
+        pass
+    assert_follows(live, b.life.learner)
+    assert_follows(follow(log), b.life.learner)
+    # it wakes up, and writes, before it knows
+    append(log, 500, 50)
+    a.life.runner.step()
+    a.life.runner.commit()
+    with pytest.raises(_FencedError):
+        a.turn()
+    b.learn()
+    while live.poll(log):
+        pass
+    assert live.fenced > 0
+    assert_follows(live, b.life.learner)
+    requests = b.life.learner.meta.requests
+    assert requests == 550 - len(letters(log))
+    a.close()
+    b.close()
+
+
+def test_state_that_nobody_has_taken_is_put_aside_for_a_snapshots(log: Log, tmp_path: Path) -> None:
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 200)
+    a.learn()
+    a.snap()
+    b = One(log, tmp_path, "b")
+    assert b.life.learner.meta.seq == a.life.learner.meta.seq, "it began from the snapshot"
+    b.learn()
+    append(log, 200, 100)
+    a.life.runner._send = lambda: None  # type: ignore[method-assign]  # killed between commit and send
+    a.turn(2)
+    a.close()
+    gone(a, b)
+    b.lead()
+    b.learn()
+    a.open()
+    with pytest.raises(_AsideError):
+        a.turn()
+    a.close()
+    a.group._put_aside("it was never published")
+    a.open()
+    a.learn()
+    assert a.digest == b.digest
+    append(log, 300, 100)
+    b.learn()
+    a.learn()
+    assert a.digest == b.digest
+    assert_follows(follow(log), b.life.learner)
+    a.close()
+    b.close()
+
+
+def test_leader_that_is_started_again_sends_what_it_had_not_and_goes_on(log: Log, tmp_path: Path) -> None:
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 300)
+    a.turn(4)
+    a.life.runner._send = lambda: None  # type: ignore[method-assign]
+    a.turn(2)
+    committed = a.life.learner.digest()
+    a.close()
+    again = One(log, tmp_path, "a")
+    assert again.digest == committed
+    again.lead()
+    again.learn()
+    assert again.life.learner.meta.requests == 300 - len(letters(log))
+    assert_follows(follow(log), again.life.learner)
+    again.close()
+
+
+def test_one_without_state_neither_leads_nor_begins_anew_beside_a_history(log: Log, tmp_path: Path) -> None:
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 300)
+    a.learn()
+    log.trim(UPDATES, 0, 3)
+    a.close()
+    shutil.rmtree(tmp_path / "snapshots")
+    b = One(log, tmp_path, "b")
+    gone(a, b)
+    b.turn(5)
+    assert b.life._lost and not b.life._leading and b.life._term == -1
+    a = One(log, tmp_path, "a")
+    a.lead()
+    a.snap()
+    with pytest.raises(_AsideError):
+        b.turn()
+    b.close()
+    b.group._put_aside("there is a snapshot")
+    b.open()
+    b.learn()
+    assert b.digest == a.digest
+    a.close()
+    b.close()
+
+
+def test_one_that_begins_beside_a_short_history_learns_it_from_the_log(log: Log, tmp_path: Path) -> None:
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 300)
+    a.learn()
+    b = One(log, tmp_path, "b")
+    b.learn()
+    assert b.digest == a.digest and b.life.learner.meta.epoch == a.life.learner.meta.epoch
+    a.close()
+    b.close()
+
+
+def update(seq: int, term: int, part: int = 0, parts: int = 1, epoch: int = 5) -> Update:
+    return Update(
+        epoch=epoch,
+        seq=seq,
+        part=part,
+        parts=parts,
+        watermark={},
+        examples=0,
+        event_time=0.0,
+        ingest_ms=0,
+        tables=[],
+        term=term,
+    )
+
+
+def test_chain_takes_one_terms_updates_whole_and_once() -> None:
+    chain = Chain(Place())
+    assert [u.seq for u in chain.take(update(1, 3)) or []] == [1]
+    assert chain.take(update(2, 3, 0, 2)) is None
+    assert chain.take(update(0, 7, 0, 0)) is None, "a term begins: the half update is void"
+    assert chain.take(update(2, 3, 1, 2)) is None and chain.fenced == 1
+    assert chain.take(update(2, 7, 0, 2)) is None
+    assert [u.part for u in chain.take(update(2, 7, 1, 2)) or []] == [0, 1]
+    assert chain.take(update(2, 7)) is None and chain.repeated == 1
+    with pytest.raises(UpdateGapError):
+        chain.take(update(4, 7))
+    assert chain.take(update(1, 9, epoch=4)) is not None, "one begins anew in a higher term"
+    assert chain.place(10) == Place(10, 9, 4, 1, 9)
