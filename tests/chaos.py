@@ -2,51 +2,45 @@
 
     python tests/chaos.py --seed 1 --kills 20 --log sqlite
 
-Roles run as real processes and die of SIGKILL: at a moment drawn from the seed, or at a named point
-inside a commit, a publish or a move (`chaos_role.py`). What happens to whom, and after how many events,
-is drawn from the seed too, so a seed that fails plays the same schedule again. At the end everything
-is stopped, and `ledger.py` compares what the ids of the stream say with what was learnt: one line for
-people, one JSON object for programs, exit status 1 if the ledger does not balance.
+Two joiners, two learners and a server run as real processes and die of SIGKILL: at a moment drawn from
+the seed, or at a named point inside a commit, a publish, a move or a take-over (`chaos_role.py`). Some
+come back without their state, as a new machine does. The log is locked, or its broker stopped, killed
+and paused; whoever leads is paused until another does; the stream repeats, delays and garbles. What
+happens to whom, and after how many events, is drawn from the seed, so a seed that fails plays the same
+schedule again. At the end everything is stopped, and `ledger.py` compares what the ids of the stream
+say with what was learnt: one line for people, one JSON object for programs, exit status 1 if the
+ledger does not balance.
 """
 
 import argparse
 import json
-import os
 import random
 import shutil
-import signal
-import sqlite3
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
-from chaos_role import POINTS
+from chaos_books import close_books
+from chaos_processes import Death, Role
+from chaos_role import COMMITS, JOINS, LEARNS
+from chaos_troubles import BrokerTroubles, SqliteTroubles, Troubles
 from ledger import WINDOW_S, Ledger
 
 from freshet.config import Config, load_config
 from freshet.roles import open_topics
-from learner.follower import Follower
-from learner.learner import Learner
-from learner.model import Model
-from stream.errors import LogError
-from stream.log import EVENTS, EXAMPLES, Log
-from stream.state import RoleState
+from stream.errors import LogAwayError
+from stream.log import EVENTS, EXAMPLES, Log, Outgoing
 
-ROOT = Path(__file__).resolve().parents[1]
 PARTITIONS = 4
 REQUESTS_PER_TURN = 25
 EVENTS_PER_S = 1500.0
 AHEAD_MAX = 3000
 """Events that may wait for the roles: so they are always at work, and never far behind."""
-POINT_S_MAX = 20.0
 QUIET_S_MAX = 120.0
-STOP_S_MAX = 10.0
+NAMES = ("join-a", "join-b", "learn-a", "learn-b", "serve")
+WEIGHTS = (24, 24, 22, 22, 8)
 CONFIG = f"""
 log = "LOG"
 state = "state"
@@ -57,6 +51,10 @@ read_max = 40
 commit_every_s = 0.02
 [stream.log]
 sync = false
+[group]
+beat_s = 0.25
+timeout_s = 2.0
+snapshot_every_s = 3.0
 [join]
 window_s = {WINDOW_S}
 late = "learn"
@@ -73,282 +71,145 @@ pairs = false
 publish_every_s = 0.05
 deep = "none"
 snapshot_bytes_min = 200000
+dead_letter_share_max = 1.0
 [server]
 port = 0
 """
-
-
-class Death(NamedTuple):
-    """How a process dies: at a point of its own, or `after` so many events and `delay_s`."""
-
-    point: str
-    count: int
-    after: int
-    delay_s: float
-
-
-class Role:
-    """One process of Freshet, started again whenever it has died, each time with its next death."""
-
-    def __init__(self, name: str, arguments: Sequence[str], folder: Path, deaths: list[Death]) -> None:
-        self.name = name
-        self.killed = Counter[str]()
-        self.stopped_itself = 0
-        self.missed = 0
-        self.more: list[str] = []  # arguments of later starts
-        self._arguments = [*arguments]
-        self._folder = folder
-        self._deaths = deaths
-        self._next: Death | None = None
-        self._said: IO[bytes]
-        self._ready_at_s: float | None = None
-        self._ready_events = 0
-        self._kill_at_s: float | None = None
-        self.process = self._start()
-
-    @property
-    def done(self) -> bool:
-        """Whether it has died all its deaths and is at work again."""
-        return not self._deaths and self._next is None and self.ready
-
-    @property
-    def ready(self) -> bool:
-        return self._ready_at_s is not None and self.process.poll() is None
-
-    def turn(self, events: int) -> None:
-        """Look after it; `events` is how many have been sent."""
-        now = time.monotonic()
-        status = self.process.poll()
-        if status is not None:
-            self._note_end(status)
-            self.process = self._start()
-            return
-        if self._ready_at_s is None:
-            if b": ready" in (self._folder / f"{self.name}.out").read_bytes():
-                self._ready_at_s, self._ready_events = now, events
-            return
-        death = self._next
-        if death is None:
-            return
-        if self._kill_at_s is not None:
-            if now >= self._kill_at_s:
-                self.process.send_signal(signal.SIGKILL)
-                self.process.wait()
-        elif events - self._ready_events >= death.after and death.point == "time":
-            self._kill_at_s = now + death.delay_s
-        elif death.point != "time" and now - self._ready_at_s > POINT_S_MAX:
-            self.missed += 1  # it never came to its point; it dies all the same
-            print(f"{self.name} missed {death}", file=sys.stderr)
-            self._kill_at_s = now
-
-    def stop(self) -> float:
-        """Ask it to end; how many seconds that took."""
-        began = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(STOP_S_MAX)
-        if status != 0:
-            raise AssertionError(f"{self.name} ended with {status} on SIGTERM: {self.last_words()}")
-        return time.monotonic() - began
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-    def last_words(self) -> str:
-        return (self._folder / f"{self.name}.log").read_text(errors="replace")[-1500:]
-
-    def _note_end(self, status: int) -> None:
-        if status == -signal.SIGKILL:
-            death = self._next
-            self.killed["time" if death is None or self._kill_at_s is not None else death.point] += 1
-        elif status == 2 and "dead_letter_share_max" in self.last_words():
-            self.stopped_itself += 1
-            if self._next is not None:
-                self._deaths.insert(0, self._next)
-            self.more = ["--set", "join.dead_letter_share_max=1.0"]  # what its message says to do
-        else:
-            raise AssertionError(f"{self.name} ended with {status}: {self.last_words()}")
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        self._next = self._deaths.pop(0) if self._deaths else None
-        self._ready_at_s = self._kill_at_s = None
-        point, count = ("none", 0) if self._next is None or self._next.point == "time" else self._next[:2]
-        command = [sys.executable, str(ROOT / "tests" / "chaos_role.py"), point, str(count)]
-        command += [
-            *self._arguments,
-            "--config",
-            "freshet.toml",
-            "--with-parent",
-            str(os.getpid()),
-            *self.more,
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        with (
-            (self._folder / f"{self.name}.out").open("wb") as out,
-            (self._folder / f"{self.name}.log").open("ab") as log,
-        ):
-            return subprocess.Popen(
-                command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=environment,
-                start_new_session=True,
-            )  # fmt: skip
 
 
 class Chaos:
     """One run: the stream, the roles, and what happens to them."""
 
     def __init__(self, seed: int, kills: int, kind: str, folder: Path) -> None:
-        rng = random.Random(seed)
         self.folder = folder
-        self.kind = kind
-        self.faults = Counter[str]()
-        (folder / "freshet.toml").write_text(CONFIG.replace("LOG", "sqlite:log.db"))
+        rng = random.Random(seed)
+        self.troubles: Troubles = (BrokerTroubles if kind == "kafka" else SqliteTroubles)(
+            folder, rng, 2_000 + 400 * kills
+        )
+        dying = rng.choices(NAMES, WEIGHTS, k=kills)
+        self.deaths = {name: [_death(rng, name) for _ in range(dying.count(name))] for name in NAMES}
+        self.schedule = {
+            "deaths": {name: [tuple(death) for death in deaths] for name, deaths in self.deaths.items()},
+            "troubles": list(self.troubles.coming),
+        }
+        self.troubles.start()
+        (folder / "freshet.toml").write_text(CONFIG.replace("LOG", self.troubles.url))
         self.config: Config = load_config(folder / "freshet.toml")
         self.log: Log = open_topics(self.config)
         self.ledger = Ledger(seed)
         self.sent = 0
-        self._began_s = time.monotonic()
-        names = rng.choices(("join", "learn", "serve"), weights=(45, 45, 10), k=kills)
-        self.deaths = {name: [self._death(rng, name) for _ in range(names.count(name))] for name in
-                       ("join", "learn", "serve")}  # fmt: skip
-        # the stream's own troubles, by how many events have been sent
-        last = 2_000 + 500 * kills
-        self.troubles: list[tuple[int, str, float]] = sorted(
-            (rng.randrange(1_000, last), what, rng.uniform(0.3, 3.0))
-            for what in ("flood", "lock", "lock", "pause", "pause")
-        )
-        self.schedule = {
-            "deaths": {name: [tuple(death) for death in deaths] for name, deaths in self.deaths.items()},
-            "troubles": list(self.troubles),
-        }
-        self._rng = rng
         self.roles: list[Role] = []
+        self._unsent: list[Outgoing] = []
+        self._said = ""
 
     def run(self) -> dict[str, Any]:
         """Everything, from the first event to the balance."""
         try:
-            self.roles = [
-                Role(name, [name], self.folder, list(deaths)) for name, deaths in self.deaths.items()
-            ]
+            for name, deaths in self.deaths.items():
+                role, _, member = name.partition("-")
+                arguments = [role, "--name", member] if member else [role]
+                self.roles.append(Role(name, arguments, self.folder, list(deaths)))
             self._until(lambda: all(role.ready or role.killed for role in self.roles), "the roles to start")
-            while self.troubles or not all(role.done for role in self.roles):
-                self._send()
-                self._trouble()
+            self.troubles.begin(self.roles, self.config)
+            while self.troubles.coming or not all(role.done for role in self.roles):
                 self._turn()
+                self._send()
+                if self.troubles.happen(self.log, self.sent, self._turn) == "flood":
+                    self._append(self.ledger.flood(1500))
             self._append(self.ledger.close(PARTITIONS))
-            self._until(self._all_consumed, "the roles to consume everything")
+            self._until(lambda: not self._unsent and self._waiting() == 0, "the roles to consume everything")
+            self._until(self._served, "the server to follow")
             stops = [role.stop() for role in self.roles]
-            return self._result(max(stops))
+            killed = sum((role.killed for role in self.roles), Counter[str]())
+            return {
+                "kills": killed.total(),
+                **close_books(self.config, self.log, self.ledger),
+                "killed_at": dict(sorted(killed.items())),
+                "came_back_without_state": sum(role.wiped for role in self.roles),
+                "missed_points": sum(role.missed for role in self.roles),
+                "troubles": dict(self.troubles.happened),
+                "slowest_take_over_s": self.troubles.slowest_take_over_s,
+                "stopped_by_dead_letters": sum(role.stopped_itself for role in self.roles),
+                "events": self.sent,
+                "sent": dict(self.ledger.sent),
+                "slowest_stop_s": round(max(stops), 2),
+                "seconds": round(self.troubles.seconds, 1),
+            }
         finally:
             for role in self.roles:
                 role.kill()
             self.log.close()
-
-    def _death(self, rng: random.Random, name: str) -> Death:
-        point = rng.choice(list(POINTS)) if name != "serve" and rng.random() < 0.6 else "time"
-        return Death(point, rng.randrange(1, 25), rng.randrange(0, 800), rng.uniform(0.0, 0.3))
+            self.troubles.stop()
 
     def _send(self) -> None:
-        if self._waiting() < AHEAD_MAX and self.sent < EVENTS_PER_S * (time.monotonic() - self._began_s):
+        if self.sent < EVENTS_PER_S * self.troubles.seconds and self._waiting() < AHEAD_MAX:
             self._append(self.ledger.take(REQUESTS_PER_TURN))
 
-    def _append(self, records: Sequence[Any]) -> None:
-        if records:
-            self.log.append(EVENTS, records)
-            self.sent += len(records)
+    def _append(self, records: list[Outgoing]) -> None:
+        """Send, as a producer must: what was not acknowledged is sent again, in its order."""
+        self._unsent += records
+        self.sent += len(records)
+        try:
+            if self._unsent:
+                self.log.append(EVENTS, self._unsent)
+                self._unsent = []
+        except LogAwayError:
+            pass
 
     def _waiting(self) -> int:
-        """Records on their way through the joiner and the learner."""
-        return self._behind("join", EVENTS) + self._behind("learn", EXAMPLES)
+        """Records on their way through the joiners and the learners."""
+        try:
+            return self._behind("join", EVENTS) + self._behind("learn", EXAMPLES)
+        except LogAwayError:
+            return AHEAD_MAX
 
     def _behind(self, group: str, topic: str) -> int:
         committed = self.log.committed(group, topic)
-        return sum(end - committed.get(p, 0) for p, (_, end) in enumerate(self.log.ends(topic)))
+        return sum(max(end - committed.get(p, 0), 0) for p, (_, end) in enumerate(self.log.ends(topic)))
 
-    def _all_consumed(self) -> bool:
-        return self._waiting() == 0
-
-    def _trouble(self) -> None:
-        if not self.troubles or self.sent < self.troubles[0][0]:
-            return
-        _, what, seconds = self.troubles.pop(0)
-        self.faults[what] += 1
-        if what == "flood":
-            self._append(self.ledger.flood(1500))
-        elif what == "lock":
-            threading.Thread(target=self._lock, args=(seconds,)).start()
-        elif what == "pause":
-            role = self._rng.choice(self.roles)
-            process = role.process
-            if process.poll() is None:
-                process.send_signal(signal.SIGSTOP)
-                until = time.monotonic() + seconds
-                while time.monotonic() < until:
-                    self._turn()
-                process.send_signal(signal.SIGCONT)
-
-    def _lock(self, seconds: float) -> None:
-        """What stopping a broker is for an embedded log: nobody else can write."""
-        db = sqlite3.connect(self.folder / "log.db", isolation_level=None, timeout=30.0)
-        db.execute("BEGIN IMMEDIATE")
-        time.sleep(seconds)
-        db.execute("ROLLBACK")
-        db.close()
+    def _served(self) -> bool:
+        """Whether the server's model is the newest."""
+        (server,) = (role for role in self.roles if role.name == "serve")
+        return server.ready and server.examples_learnt() == _learnt(self.log)
 
     def _turn(self) -> None:
         for role in self.roles:
             role.turn(self.sent)
-        time.sleep(0.005)
+        if self._unsent:
+            self._append([])
+        self.troubles.wait(0.005)
 
-    def _until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + QUIET_S_MAX
+    def _until(self, condition: Any, what: str) -> None:
+        deadline = self.troubles.seconds + QUIET_S_MAX
         while not condition():
-            if time.monotonic() > deadline:
+            if self.troubles.seconds > deadline:
                 words = "\n".join(f"{role.name}: {role.last_words()}" for role in self.roles)
-                raise AssertionError(f"waited {QUIET_S_MAX:g} s for {what}\n{words}")
+                raise AssertionError(f"waited {QUIET_S_MAX:g} s for {what}; {self._waiting()} wait\n{words}")
             self._turn()
 
-    def _result(self, stop_s: float) -> dict[str, Any]:
-        killed = sum((role.killed for role in self.roles), Counter[str]())
-        fingerprint = Learner.fingerprint(self.config.features, self.config.learner)
-        with RoleState(self.config.state_of("learn"), "learner", fingerprint) as state:
-            learner = Learner(self.config.features, self.config.learner, state)
-            assert state.unsent() == [], "a learner that was stopped has sent everything"
-            replica_off = self._compare_replica(learner)
-            books = {**self.ledger.balance(self.log, learner), **replica_off}
-            learnt, requests = learner.meta.examples, learner.meta.requests
-        return {
-            "kills": killed.total(),
-            "balanced": not any(books.values()),
-            "books": books,
-            "killed_at": dict(sorted(killed.items())),
-            "missed_points": sum(role.missed for role in self.roles),
-            "faults": dict(self.faults),
-            "stopped_by_dead_letters": sum(role.stopped_itself for role in self.roles),
-            "events": self.sent,
-            "sent": dict(self.ledger.sent),
-            "requests_learnt": requests,
-            "rows_learnt": learnt,
-            "slowest_stop_s": round(stop_s, 2),
-            "seconds": round(time.monotonic() - self._began_s, 1),
-        }
 
-    def _compare_replica(self, learner: Learner) -> dict[str, int]:
-        """Rows and arrays in which one who follows the updates differs from the learner."""
-        follower = Follower(Model(self.config.features, self.config.learner))
-        follower.start(self.log)
-        while follower.poll(self.log):
-            pass
-        wrong = 0
-        for mine, theirs in zip(follower.model.tables, learner.model.tables, strict=True):
-            keys, _ = theirs.items()
-            expected, _ = theirs.export_serving(keys)
-            found, there = mine.export(keys)
-            same = (found == expected).all(axis=1) & there
-            wrong += int((~same).sum()) + abs(len(mine) - len(theirs))
-        for name, array in learner.model.arrays().items():
-            wrong += int((follower.model.arrays()[name] != array).sum())
-        return {"replica_rows_off": wrong, "replica_gaps": follower.gaps}
+def _learnt(log: Log) -> int:
+    from learner.chain import Chain, Place
+    from learner.updates import decode_update
+    from stream.log import UPDATES
+
+    chain = Chain(Place())
+    (first, end) = log.ends(UPDATES)[0]
+    examples = 0
+    while first < end:
+        for record in log.read(UPDATES, 0, first, wait_s=1.0):
+            first = record.offset + 1
+            parts = chain.take(decode_update(record.value))
+            examples = parts[-1].examples if parts else examples
+    return examples
+
+
+def _death(rng: random.Random, name: str) -> Death:
+    role = name.partition("-")[0]
+    points = {"join": [*COMMITS, *JOINS], "learn": [*COMMITS, *LEARNS], "serve": ["time"]}[role]
+    point = rng.choice(points) if rng.random() < 0.6 else "time"
+    count = rng.randrange(1, 25) if point in COMMITS else 1 if point in LEARNS else rng.randrange(1, 4)
+    return Death(point, count, rng.randrange(0, 800), rng.uniform(0.0, 0.3), rng.random() < 0.2)
 
 
 def main() -> int:
@@ -363,18 +224,19 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     chaos = Chaos(arguments.seed, arguments.kills, arguments.log, folder)
     try:
-        result = {"seed": arguments.seed, "log": arguments.log, **chaos.run(), "schedule": chaos.schedule}
-    except (AssertionError, LogError) as error:
+        result = {"seed": arguments.seed, "log": arguments.log, **chaos.run()}
+    except AssertionError as error:
         print(f"chaos: seed {arguments.seed}: {error}\nkept: {folder}", file=sys.stderr)
+        print(json.dumps(chaos.schedule), file=sys.stderr)
         return 1
     if arguments.json:
-        arguments.json.write_text(json.dumps(result))
+        arguments.json.write_text(json.dumps({**result, "schedule": chaos.schedule}))
     print(
         f"chaos: {arguments.log}, seed {arguments.seed}: {result['kills']} kills, "
         f"{result['events']:,} events, {result['requests_learnt']:,} requests learnt "
         f"in {result['seconds']:.0f} s: ledger {'balances' if result['balanced'] else 'DOES NOT BALANCE'}"
     )
-    print(json.dumps({key: value for key, value in result.items() if key != "schedule"}))
+    print(json.dumps(result))
     if result["balanced"] and not arguments.keep:
         shutil.rmtree(folder)
     return 0 if result["balanced"] else 1

@@ -16,11 +16,17 @@ from collections.abc import Callable
 from typing import Any
 
 from freshet.cli import main
+from learner.succession import _Life
+from stream.group import Member
+from stream.joiner import Joiner
 from stream.runner import Runner
+from stream.shares import Shares
 from stream.state import RoleState
 
 INSIDE_S_MAX = 0.002
 """How far into a commit's write it may die; most take less."""
+
+Call = Callable[[], Any]
 
 
 def die() -> None:
@@ -28,61 +34,70 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Countdown:
-    """True at the `count`-th call."""
-
-    def __init__(self, count: int) -> None:
-        self.left = count
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left == 0
-
-
-def arm(owner: Any, name: str, count: int, around: Callable[[Callable[[], Any]], Any]) -> None:
+def arm(owner: Any, name: str, count: int, around: Callable[[Call], Any]) -> None:
     """Have `owner.name` called through `around` at its `count`-th call."""
     real = getattr(owner, name)
-    now = Countdown(count)
+    left = count
 
     def wrapped(*args: Any, **more: Any) -> Any:
-        if now():
+        nonlocal left
+        left -= 1
+        if left == 0:
             return around(lambda: real(*args, **more))
         return real(*args, **more)
 
     setattr(owner, name, wrapped)
 
 
-def before(call: Callable[[], Any]) -> Any:
+def before(call: Call) -> Any:
     die()
     return call()
 
 
-def after(call: Callable[[], Any]) -> Any:
+def after(call: Call) -> Any:
     call()
     die()
 
 
-def inside(call: Callable[[], Any]) -> Any:
+def inside(call: Call) -> Any:
     """While it runs: at a moment that differs from time to time, at its end at the latest."""
     wait_s = time.monotonic_ns() % 997 / 997 * INSIDE_S_MAX
-    threading.Thread(target=lambda: (time.sleep(wait_s), die()), daemon=True).start()
+
+    def soon() -> None:
+        time.sleep(wait_s)
+        die()
+
+    threading.Thread(target=soon, daemon=True).start()
     call()
     time.sleep(INSIDE_S_MAX)
     die()
 
 
-POINTS: dict[str, tuple[Any, str, Callable[[Callable[[], Any]], Any]]] = {
+COMMITS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
     "before-checkpoint": (RoleState, "commit", before),
     "inside-checkpoint": (RoleState, "commit", inside),
     "between-checkpoint-and-publish": (RoleState, "commit", after),
     "inside-publish": (Runner, "_append", inside),
     "between-publish-and-note": (RoleState, "mark_sent", before),
 }
+JOINS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
+    "before-taking-up": (Shares, "_take_up", before),
+    "inside-taking-up": (Shares, "_take_up", inside),
+    "after-taking-up": (Shares, "_take_up", after),
+    "inside-beginning-anew": (Joiner, "begin_at", inside),
+}
+LEARNS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
+    "between-claim-and-term": (Member, "claim", after),
+    "inside-beginning-a-term": (_Life, "_take_over", inside),
+    "after-beginning-a-term": (_Life, "_take_over", after),
+    "inside-snapshot": (RoleState, "copy_to", inside),
+}
+POINTS = {**COMMITS, **JOINS, **LEARNS}
 
 
 if __name__ == "__main__":
-    point, count, *arguments = sys.argv[1:]
+    point, times, *arguments = sys.argv[1:]
     if point != "none":
         target, attribute, how = POINTS[point]
-        arm(target, attribute, int(count), how)
+        arm(target, attribute, int(times), how)
     sys.exit(main(arguments))
