@@ -30,6 +30,7 @@ from ledger import WINDOW_S, Ledger
 
 from freshet.config import Config, load_config
 from freshet.roles import open_topics
+from freshet.warmup import warm_up
 from stream.errors import LogAwayError
 from stream.log import EVENTS, EXAMPLES, Log, Outgoing
 
@@ -222,6 +223,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="freshet-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
+    warm_up()
     chaos = Chaos(arguments.seed, arguments.kills, arguments.log, folder)
     try:
         result = {"seed": arguments.seed, "log": arguments.log, **chaos.run()}
