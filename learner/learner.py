@@ -228,7 +228,7 @@ class Learner:
         commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
         commit.put(_META, msgspec.msgpack.encode(meta))
 
-    def _publish(self, changes: Sequence[Changes], commit: Commit) -> None:
+    def _publish(self, changes: Sequence[tuple[str, Changes]], commit: Commit) -> None:
         """Put the update that tells of a commit into its outbox, and now and then a snapshot."""
         meta = self.meta
         arrays = {name: array.tobytes() for name, array in self.model.arrays().items()}
