@@ -173,6 +173,7 @@ class _Life:
         )
         self._chain = Chain(self.learner.place)
         self._offset = self.learner.place.offset
+        self._along: Update | None = None  # that is being learnt
         self._lost = False  # what the group has learnt cannot be learnt from the log alone
         self._term = -1  # that it has claimed
         self._leading = False
@@ -225,6 +226,7 @@ class _Life:
             _AsideError: this learner has published something else, or too much is missing.
         """
         meta = self.learner.meta
+        self._learn_along()
         while self._offset < until and not self._stop.is_set():
             records = self._log.read(UPDATES, 0, self._offset, 100, READ_BYTES_MAX, 1.0)
             for record in records:
@@ -262,8 +264,15 @@ class _Life:
             return
         self.learner.term = update.term
         self.learner.place = self._chain.place(self._offset)
-        self.runner.follow([[Taken(*stretch) for stretch in update.taken]])
-        assert meta.seq == update.seq, "one commit, one update"
+        self._along = update
+        self._learn_along()
+
+    def _learn_along(self) -> None:
+        """Learn what the update at hand was made of: all of it in one commit, even if the log goes away."""
+        if self._along is not None:
+            self.runner.take_along([Taken(*stretch) for stretch in self._along.taken])
+            assert self.learner.meta.seq == self._along.seq, "one commit, one update"
+            self._along = None
 
     def _jump(self, update: Update) -> None:
         """Updates are missing before this one: the log keeps them no more."""

@@ -281,6 +281,24 @@ class Runner:
             if stop is not None and stop.is_set():
                 return
 
+    def take_along(self, taken: Sequence[Taken]) -> None:
+        """Take what is still to be taken of some stretches, in their order, and commit that as one.
+
+        After a LogAwayError call it again with the same, before anything else is taken.
+
+        Raises:
+            LogError: the state is not where they begin, or the log no longer holds some of it.
+        """
+        for stretch in taken:
+            while (position := self._next[stretch.partition]) < stretch.end:
+                if position < stretch.start:
+                    raise LogError(
+                        f"topic {self._topic!r}, partition {stretch.partition}: records up to offset "
+                        f"{stretch.start} were to be taken before; the state is at {position}"
+                    )
+                self._take_stretch(stretch)
+        self.commit()
+
     def commit(self) -> None:
         """Commit what was taken, if anything, and send what it emitted."""
         if self._taken:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from learner.model import Model
 from learner.settings import LearnerSettings
 from learner.succession import Succession, _AsideError, _FencedError, _Life
 from learner.updates import Update
+from stream.errors import LogAwayError
 from stream.group import GroupSettings, Member
 from stream.log import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing
 from stream.records import Example, encode
@@ -201,6 +203,34 @@ def test_one_that_stands_by_has_the_leaders_state_and_goes_on_where_it_ends(log:
     assert_follows(live, b.life.learner)
     requests = b.life.learner.meta.requests
     assert requests == 550 - len(letters(log))
+    a.close()
+    b.close()
+
+
+def test_log_that_goes_away_in_the_middle_of_an_update_is_waited_for(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = One(log, tmp_path, "a"), One(log, tmp_path, "b")
+    a.lead()
+    append(log, 0, 300)
+    a.learn()
+    read = log.read
+    reads = 0
+
+    def away(topic: str, *args: Any, **more: Any) -> Any:
+        nonlocal reads
+        if topic == EXAMPLES:
+            reads += 1
+            if reads % 2:
+                raise LogAwayError("away")
+        return read(topic, *args, **more)
+
+    monkeypatch.setattr(log, "read", away)
+    while b.life.learner.meta.seq < a.life.learner.meta.seq:
+        with contextlib.suppress(LogAwayError):
+            b.turn()
+    monkeypatch.undo()
+    assert reads > 20 and b.digest == a.digest
     a.close()
     b.close()
 
