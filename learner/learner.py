@@ -342,7 +342,7 @@ class Learner:
             tables=[],
             term=self.term,
             taken=commit.taken if topic == UPDATES else [],
-            updates_from=self.place.offset if topic == SNAPSHOTS else -1,
+            updates_from=self.place.offset if topic == SNAPSHOTS and self.place.offset else -1,
         )
         size = 0
         for part in cut(head, changes, arrays, self.settings.update_bytes_max):

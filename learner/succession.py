@@ -173,6 +173,7 @@ class _Life:
         )
         self._chain = Chain(self.learner.place)
         self._offset = self.learner.place.offset
+        self._update_bytes = 0
         self._along: Update | None = None  # that is being learnt
         self._lost = False  # what the group has learnt cannot be learnt from the log alone
         self._term = -1  # that it has claimed
@@ -335,7 +336,11 @@ class _Life:
         if now - self._placed_s >= PLACE_EVERY_S:
             self._placed_s = now
             self._note_place()
-        if now - self._snapped_s >= self._member.settings.snapshot_every_s and self.learner.meta.seq:
+        meta = self.learner.meta
+        # Behind a snapshot in the log older updates may go, which one made before in the folder needs.
+        published = meta.update_bytes < self._update_bytes
+        self._update_bytes = meta.update_bytes
+        if meta.seq and (published or now - self._snapped_s >= self._member.settings.snapshot_every_s):
             self._snapped_s = now
             self._snap()
 
