@@ -29,7 +29,9 @@ _HEAD = (
     "[operations.md](operations.md#when-an-alert-fires).\n\n"
     "Units are seconds and bytes; what ends in `_total` is a counter, and what ends in "
     "`_timestamp_seconds` is Unix time. A value that cannot be told yet is `NaN`. The joiner's own counters "
-    "go on from its state when it is started again; all others begin at 0.\n\n"
+    "go on from its state when it is started again; all others begin at 0. Counting costs a server less than "
+    "1 % of a request's time, and a learner less than 1 % of its own; `benchmarks/metrics.py` measures "
+    "it.\n\n"
     "This page is made from the code: `python -m freshet.metrics_page > docs/metrics.md`.\n"
 )
 

@@ -1,0 +1,123 @@
+"""What metrics cost on the hot path, as a share of the work that they count, in the same run.
+
+    .venv/bin/python benchmarks/metrics.py [--quick] [--json OUT]
+
+A server counts each request as it ends: compared with scoring one of 50 candidates (JSON to scores to the
+record for the log; without HTTP and the log, which only make the share smaller). A learner copies its
+figures once a second: compared with that second. Times are of the processor, the least of five runs, so
+that a busy machine does not decide.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from error_memory import MemorySettings
+from learner.features import FeatureSpec
+from learner.metrics import Metrics
+from learner.settings import LearnerSettings
+from serving.app import ScoreRequest
+from serving.replica import Replica
+from serving.settings import ServerSettings
+from serving.telemetry import Telemetry
+from serving.writer import Writer
+from stream.log import EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, LogSettings
+from stream.records import Impression, Served, check, encode
+from stream.sqlite_log import SqliteLog
+
+CANDIDATES = 50
+SHARE_MAX = 0.01
+FEATURES = {name: FeatureSpec(kind="id") for name in ("user", "item", "category")}
+
+
+def processor_us(work: Callable[[], object], times: int) -> float:
+    """Microseconds of one call."""
+    work()
+    best = float("inf")
+    for _ in range(5):
+        start = time.process_time()
+        for _ in range(times):
+            work()
+        best = min(best, (time.process_time() - start) / times)
+    return best * 1e6
+
+
+def serving(times: int) -> dict[str, float]:
+    """A request's metrics, and a request."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = SqliteLog(Path(folder) / "log.db", LogSettings(sync=False))
+        for topic in (EVENTS, EXAMPLES, UPDATES, SNAPSHOTS):
+            log.create_topic(topic, 1)
+        replica = Replica(log, FEATURES, LearnerSettings(), MemorySettings(), ServerSettings())
+        replica.step()
+        telemetry = Telemetry(replica, Writer(log))
+        candidates = [{"item": i, "category": i % 7} for i in range(CANDIDATES)]
+        body = msgspec.json.encode({"context": {"user": 3}, "candidates": candidates})
+        decode = msgspec.json.Decoder(ScoreRequest).decode
+
+        def score() -> bytes:
+            request = decode(body)
+            shown = Impression("r", 1e9, request.candidates, request.context)
+            check(shown)
+            (scored,) = replica.score([shown])
+            served = Served(scored.base, scored.corrected, scored.version)
+            return encode(msgspec.structs.replace(shown, served=served))
+
+        def count() -> None:
+            telemetry.request_ended("/v1/score", 200, 0.001)
+            telemetry.candidates.inc(CANDIDATES)
+
+        found = {
+            "request_us": processor_us(score, times),
+            "request_metrics_us": processor_us(count, 20 * times),
+            "scrape_us": processor_us(telemetry.render, max(times // 10, 1)),
+        }
+        log.close()
+    return found
+
+
+def learning(times: int) -> float:
+    """Microseconds to copy a learner's figures, its window full."""
+    rng = np.random.default_rng(0)
+    p = rng.random(20_000)
+    metrics = Metrics(LearnerSettings().window)
+    users = rng.integers(0, 1000, p.size).astype(np.uint64)
+    metrics.add(p, (rng.random(p.size) < p).astype(float), users)
+    return processor_us(metrics.recent, times)
+
+
+def main() -> None:
+    """Run, print a line each, write JSON if asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a run of seconds")
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    arguments = parser.parse_args()
+    times = 100 if arguments.quick else 1000
+    found: dict[str, Any] = serving(times)
+    found["figures_us"] = learning(max(times // 20, 5))
+    found["server_share"] = found["request_metrics_us"] / found["request_us"]
+    found["learner_share"] = found["figures_us"] / 1e6
+    print(
+        f"server: {found['request_metrics_us']:.1f} µs of a score of {CANDIDATES} candidates' "
+        f"{found['request_us']:.0f} µs: {found['server_share']:.2%} (limit {SHARE_MAX:.0%}); "
+        f"a scrape: {found['scrape_us']:.0f} µs"
+    )
+    print(
+        f"learner: {found['figures_us']:.0f} µs a second: {found['learner_share']:.2%} "
+        f"(limit {SHARE_MAX:.0%})"
+    )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
