@@ -5,7 +5,9 @@
 Four id fields with zipf-distributed ids, so 22 weights an example: three speeds a field, four count
 columns, six pairs. One thread. Measured are
 
-- *kernel*: `FastPart.run`, predict and learn, on rows that were found already;
+- *kernel*: `FastPart.run`, predict and learn, on rows that were found already: those of a chunk, copied
+  together as the learner does it, and, in the line *spread*, straight on an array of ten million rows
+  that are met in random order, so that every row is a cache miss;
 - *tables*: the same with finding the rows in the tables, reading and writing their weights, that is
   all of the fast part's work behind encoding. Once on tables that are as small as they come, once on
   tables that hold ten million rows in all, whose rows are met in random order.
@@ -22,6 +24,7 @@ import numpy as np
 from ground.rows import Rows, rows_from_keys
 from learner import pooling
 from learner.encoding import add_pairs
+from learner.fast import FastInputs
 from learner.features import Batch, FeatureSpec
 from learner.model import Gathered, Model
 from learner.settings import LearnerSettings
@@ -80,6 +83,25 @@ def measure(model: Model, ids: np.ndarray, labels: np.ndarray) -> dict[str, floa
     }
 
 
+def measure_spread(model: Model, rows: int, chunks: int) -> float:
+    """Examples a second of the kernel alone over `rows` rows of weights met in random order."""
+    rng = np.random.default_rng(1)
+    weights = np.zeros((rows, 2 * model.fast.speeds), dtype=np.float32)
+    counts = np.zeros(rows, dtype=np.uint32)
+    labels = (rng.random(CHUNK) < 0.3).astype(np.float64)
+    took = []
+    for _ in range(chunks):
+        batch = make_batch(model, rng.integers(0, 1 << 40, (CHUNK, FIELDS)).astype(np.uint64))
+        place = rng.integers(0, rows, len(batch.rows.key))
+        inputs = FastInputs(
+            batch.requests, batch.rows.start, batch.rows.column, batch.rows.x, place, weights, counts
+        )
+        began = time.perf_counter()
+        model.fast.run(inputs, labels)
+        took.append(time.perf_counter() - began)
+    return CHUNK / statistics.median(took)
+
+
 def main() -> None:
     """Run, print lines for people, write JSON if asked."""
     parser = argparse.ArgumentParser(
@@ -96,6 +118,9 @@ def main() -> None:
     small = make_model()
     ids = (rng.zipf(1.3, (n, FIELDS)) % ROWS_SMALL).astype(np.uint64)
     result["small"] = measure(small, ids, labels)
+    spread = ROWS_LARGE // (10 if options.quick else 1)
+    result["spread_kernel_per_s"] = each_s = measure_spread(make_model(), spread, 20)
+    print(f"spread: {spread:,} rows of weights: kernel {each_s / 1e6:.2f} M examples/s")
 
     large = make_model()
     rows = ROWS_LARGE // (10 if options.quick else 1)
