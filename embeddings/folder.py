@@ -55,6 +55,7 @@ class SnapshotFolder:
 
     def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
         self.path = Path(path)
+        self._read_only = read_only
         self._snapshots: dict[str, TableSnapshot] = {}
         if not (self.path / "CURRENT").is_file():
             leftover = self.path.is_dir() and any(
@@ -92,6 +93,7 @@ class SnapshotFolder:
             known = snapshot is not None and snapshot.table is table
             if snapshot is None or not known:
                 snapshot = self._begin(table)
+                snapshot.replace(self)
             parts.append((snapshot, whole or not known))
 
         def spill() -> None:
@@ -111,7 +113,7 @@ class SnapshotFolder:
             batch.put(_TABLES, seal(msgspec.msgpack.encode(sorted(names))))
             self._write(batch, sync=True)
             self._database().flush()
-        except SnapshotError:
+        except BaseException:
             # What these snapshots took from their tables is lost to the folder: next time all of it.
             for snapshot, _ in parts:
                 self._snapshots.pop(snapshot.table.spec.name, None)
@@ -140,6 +142,10 @@ class SnapshotFolder:
         snapshot = self._begin(table)
         if not snapshot.restore(self):
             self._meta_of(table.spec.name)
+        if not self._read_only:
+            batch = _Batch()
+            snapshot.drop_unfinished(batch)
+            self._write(batch, sync=False)
         self._snapshots[table.spec.name] = snapshot
         return table
 
@@ -251,6 +257,9 @@ class _Batch:
 
     def delete(self, key: bytes) -> None:
         self._batch.delete(key)
+
+    def delete_range(self, first: bytes, end: bytes) -> None:
+        self._batch.delete_range(first, end)
 
     def take(self) -> Any:
         batch, self._batch, self.size = self._batch, WriteBatch(raw_mode=True), 0

@@ -8,7 +8,7 @@ its first page.
 
     PREFIX meta                             what there is; written with every change, in the same commit
     PREFIX base/ generation(8) page(4)      rows of consecutive slots, or lines of the admission filter
-    PREFIX delta/ seq(8) part(4)            changes, in order
+    PREFIX delta/ seq(8) part(4)            changes, in order  (the character after / is 0)
 
 Numbers in keys are big-endian; every value is sealed MessagePack. A page may be of a later moment than the
 first page of its base: the deltas since then bring every row to the last moment, since a row that was
@@ -52,6 +52,13 @@ class Sink(Protocol):
 
     def delete(self, key: bytes) -> None:
         """Remove one entry; no harm if it is not there."""
+
+
+class RangeSink(Sink, Protocol):
+    """Where a whole snapshot can take the place of all that was before it."""
+
+    def delete_range(self, first: bytes, end: bytes) -> None:
+        """Remove the entries from key `first` to before key `end`."""
 
 
 class Source(Protocol):
@@ -168,6 +175,17 @@ class TableSnapshot:
         self._put_meta(sink)
         return changes
 
+    def replace(self, source: Source) -> None:
+        """Make ready to take the place of another table's snapshot in the same store, if there is one.
+
+        Raises:
+            SnapshotError: its description cannot be read.
+        """
+        data = source.get(self._key(b"meta"))
+        if data is not None:
+            there = read_meta(data, f"{self._where}: table {self.table.spec.name!r}")
+            self._meta.seq, self._meta.base = there.seq, there.base
+
     def save_base(self, sink: Sink, written: Callable[[], None] = lambda: None) -> Changes:
         """Write everything that the table holds, as a base that `save_whole` makes the snapshot's.
 
@@ -188,11 +206,21 @@ class TableSnapshot:
             written()
         return changes
 
-    def save_whole(self, sink: Sink) -> None:
-        """After `save_base`: drop what was before it. Nothing but this base is left."""
-        assert self._next is not None and self._next.next == self._next.pages
-        self._finish(sink)
+    def save_whole(self, sink: RangeSink) -> None:
+        """After `save_base`: drop whatever else there is. Nothing but this base is left."""
+        base = self._next
+        assert base is not None and base.next == base.pages
+        mine = self._key(b"base/", self._meta.base + 1)
+        sink.delete_range(self._key(b"base/"), mine)
+        sink.delete_range(mine + base.pages.to_bytes(4, "big"), self._key(b"base0"))
+        sink.delete_range(self._key(b"delta/"), self._key(b"delta0"))
+        self._deltas.clear()
+        self._adopt(base)
         self._put_meta(sink)
+
+    def drop_unfinished(self, sink: RangeSink) -> None:
+        """After `restore`: drop what there is of a base that was not finished."""
+        sink.delete_range(self._key(b"base/", self._meta.base + 1), self._key(b"base0"))
 
     def restore(self, source: Source) -> bool:
         """Fill the table, which must be empty, from a store; False if the store has no such snapshot.
@@ -286,6 +314,10 @@ class TableSnapshot:
             delta = self._deltas.popleft()
             for part in range(delta.parts):
                 sink.delete(self._key(b"delta/", delta.seq) + part.to_bytes(4, "big"))
+        self._adopt(base)
+
+    def _adopt(self, base: _Base) -> None:
+        meta = self._meta
         meta.base += 1
         meta.base_seq = base.seq
         meta.pages = base.next

@@ -30,6 +30,10 @@ class Entries(dict[bytes, bytes]):
     def delete(self, key: bytes) -> None:
         self.pop(key, None)
 
+    def delete_range(self, first: bytes, end: bytes) -> None:
+        for key in [key for key in self if first <= key < end]:
+            del self[key]
+
 
 class TableAgainstDict(RuleBasedStateMachine):
     """A row of the model is [vector value, last seen, count]; SGD at rate 1 keeps sums exact."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from embeddings import Table, TableSpec
+from embeddings import folder as folder_module
 from embeddings import snapshot as snapshot_module
 from embeddings.errors import SnapshotError
 from embeddings.folder import SnapshotFolder
@@ -121,6 +122,53 @@ def test_tables_saved_together_are_of_one_moment(tmp_path: Path) -> None:
             again = Table(table.spec)
             with SnapshotFolder(tmp_path / "s", read_only=True) as reader:
                 assert state(reader.restore(table=again)) == state(table)
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_whole_save_that_fails_midway_leaves_the_one_before_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another table of the name takes the place of the first, or does not, whenever the disk fails."""
+    first, second = Table(SPEC), Table(SPEC)
+    for step in range(1, 6):
+        learn(first, step)
+    for step in range(1, 12):
+        learn(second, step, 300)
+    path = tmp_path / "s"
+    monkeypatch.setattr(folder_module, "BATCH_BYTES", 1)
+    with SnapshotFolder(path) as folder:
+        folder.save(first)
+        learn(first, 7)
+        folder.save(first)
+    saved = state(first)
+    write = SnapshotFolder._write
+    for allowed in range(4):
+        left = allowed
+
+        def failing(self: SnapshotFolder, batch: object, *, sync: bool) -> None:
+            nonlocal left
+            if left == 0:
+                raise SnapshotError("the disk is full")
+            left -= 1
+            write(self, batch, sync=sync)  # type: ignore[arg-type]
+
+        with SnapshotFolder(path) as folder:
+            monkeypatch.setattr(SnapshotFolder, "_write", failing)
+            with pytest.raises(SnapshotError, match="full"):
+                folder.save(second)
+            monkeypatch.setattr(SnapshotFolder, "_write", write)
+        with SnapshotFolder(path, read_only=True) as reader:
+            assert state(reader.restore()) == saved
+    with SnapshotFolder(path) as folder:
+        folder.save(second)
+        assert state(second) != saved
+        with SnapshotFolder(path, read_only=True) as reader:
+            assert state(reader.restore()) == state(second)
+        folder.purge(second)
+        whole = size_of(path)
+    with SnapshotFolder(tmp_path / "fresh") as folder:
+        folder.purge(second)
+        assert abs(whole - size_of(tmp_path / "fresh")) < 1000
 
 
 def test_incremental_save_writes_what_changed_and_no_more(tmp_path: Path) -> None:
