@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 from embeddings.slots import mark
-from embeddings.store import AHEAD
+from embeddings.store import AHEAD, TAIL
 from embeddings.versions import begin_write, end_write
 from ground.intrinsics import borrow, prefetch
 
@@ -57,7 +57,7 @@ def touch(store, slots, times, increments):  # type: ignore[no-untyped-def]
     touched = borrow(store.touched)
     state = borrow(store.state)
     n = slots.shape[0]
-    seen_column = bits.shape[1] - 2
+    seen_column = bits.shape[1] - TAIL
     for i in range(n):
         if i + AHEAD < n and slots[i + AHEAD] >= 0:
             prefetch(bits, slots[i + AHEAD], seen_column)

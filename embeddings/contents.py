@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from embeddings.expiry import exists
-from embeddings.store import DIRTY, HIGH, IN_USE, LISTED, TOUCHED
+from embeddings.store import DIRTY, HIGH, IN_USE, KEY_COLUMNS, LISTED, TOUCHED
 from ground.intrinsics import borrow
 from ground.mixing import mix
 
@@ -59,7 +59,7 @@ def page(store, first, keys, rows):  # type: ignore[no-untyped-def]
     for slot in range(first, min(first + keys.shape[0], state[HIGH])):
         if flags[slot] & IN_USE != 0:
             keys[count] = slot_key[slot]
-            rows[count, :] = bits[slot]
+            rows[count, :] = bits[slot, : rows.shape[1]]
             count += 1
     return count
 
@@ -79,7 +79,7 @@ def digest(store, rules, now):  # type: ignore[no-untyped-def]
         if not exists(bits, ages, slot, now, rules):
             continue
         h = mix(slot_key[slot] + _GOLDEN)
-        for j in range(bits.shape[1]):
+        for j in range(bits.shape[1] - KEY_COLUMNS):
             h = (h ^ np.uint64(bits[slot, j])) * _GOLDEN
             h ^= h >> _SHIFT_32
         total += mix(h)

@@ -6,7 +6,7 @@ from numba import njit
 from embeddings.eviction import HAND, HAND_END, evicted
 from embeddings.index import remove
 from embeddings.slots import release
-from embeddings.store import EXPIRED, HIGH, IN_USE, SWEEP
+from embeddings.store import EXPIRED, HIGH, IN_USE, SWEEP, TAIL
 from ground.intrinsics import borrow
 
 
@@ -21,7 +21,7 @@ def gone(seen, now, ttl_s, tick_s):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, forceinline=True)
 def exists(bits, ages, slot, now, rules):  # type: ignore[no-untyped-def]
     """Whether the row at a slot in use exists at `now`: neither expired nor evicted."""
-    if rules.ttl_s > 0 and gone(np.int64(bits[slot, bits.shape[1] - 2]), now, rules.ttl_s, rules.tick_s):
+    if rules.ttl_s > 0 and gone(np.int64(bits[slot, bits.shape[1] - TAIL]), now, rules.ttl_s, rules.tick_s):
         return False
     return not evicted(bits, ages, slot, rules)
 
@@ -53,7 +53,7 @@ def sweep(store, rules, now, budget, removed):  # type: ignore[no-untyped-def]
     flags = borrow(store.flags)
     free = borrow(store.free)
     state = borrow(store.state)
-    seen_column = bits.shape[1] - 2
+    seen_column = bits.shape[1] - TAIL
     count = 0
     for _ in range(min(budget, state[HIGH])):
         slot = state[SWEEP]

@@ -36,6 +36,7 @@ from embeddings.store import (
     INSERTED,
     REFUSED,
     SPLIT,
+    TAIL,
 )
 from embeddings.versions import begin_write, end_write
 from ground.intrinsics import borrow, prefetch, prefetch_element
@@ -45,9 +46,8 @@ _LANES = 16
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _ask_for_row(slot_key, flags, bits, slot, width, to_write):  # type: ignore[no-untyped-def]
-    """The first `width` columns of a row, its last ones, the key beside it, and its flags if `to_write`."""
-    prefetch_element(slot_key, slot)
+def _ask_for_row(flags, bits, slot, width, to_write):  # type: ignore[no-untyped-def]
+    """The first `width` columns of a row, its last ones with the key, and its flags if `to_write`."""
     if to_write:
         prefetch_element(flags, slot)
     for column in range(0, width, _LANES):
@@ -56,7 +56,7 @@ def _ask_for_row(slot_key, flags, bits, slot, width, to_write):  # type: ignore[
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def look_up(buckets, slot_key, flags, bits, state, keys, i, width, to_write, slots):  # type: ignore[no-untyped-def]
+def look_up(buckets, flags, bits, state, keys, i, width, to_write, slots):  # type: ignore[no-untyped-def]
     """One turn of a pipeline over keys (n,), for i from 0 to n + 3 AHEAD; returns the key that is ready.
 
     Ask for the first bucket of key i; look into that of key i - AHEAD, and ask for its row, or for its
@@ -76,7 +76,7 @@ def look_up(buckets, slot_key, flags, bits, state, keys, i, width, to_write, slo
         slot = slot_with_tag(buckets, first_bucket(tag, base, size), tag)
         slots[j] = slot
         if slot >= 0:
-            _ask_for_row(slot_key, flags, bits, slot, width, to_write)
+            _ask_for_row(flags, bits, slot, width, to_write)
         else:
             prefetch(buckets, second_bucket(tag, base, size), 0)
     j -= AHEAD
@@ -85,7 +85,7 @@ def look_up(buckets, slot_key, flags, bits, state, keys, i, width, to_write, slo
         slot = slot_with_tag(buckets, second_bucket(tag, base, size), tag)
         slots[j] = slot
         if slot >= 0:
-            _ask_for_row(slot_key, flags, bits, slot, width, to_write)
+            _ask_for_row(flags, bits, slot, width, to_write)
     return j - AHEAD
 
 
@@ -149,7 +149,7 @@ def upsert(  # type: ignore[no-untyped-def]
     state = borrow(store.state)
     unique, slots, vectors = borrow(unique), borrow(slots), borrow(vectors)
     m = unique.shape[0]
-    seen_column = bits.shape[1] - 2
+    seen_column = bits.shape[1] - TAIL
     width = vectors.shape[1]
     ttl_s, tick_s = rules.ttl_s, rules.tick_s
     evicts = rules.classes > 0
@@ -157,7 +157,7 @@ def upsert(  # type: ignore[no-untyped-def]
     if one_by_one:
         slots[:m] = _UNSEEN
     for step in range(0 if one_by_one else m + 3 * AHEAD):
-        i = look_up(buckets, slot_key, flags, bits, state, unique, step, width, True, slots)
+        i = look_up(buckets, flags, bits, state, unique, step, width, True, slots)
         if i < 0:
             continue
         slot = slots[i]
@@ -276,7 +276,7 @@ def find(store, rules, keys, times, slots):  # type: ignore[no-untyped-def]
     keys, slots = borrow(keys), borrow(slots)
     n = keys.shape[0]
     for step in range(n + 3 * AHEAD):
-        i = look_up(buckets, slot_key, flags, bits, state, keys, step, 0, False, slots)
+        i = look_up(buckets, flags, bits, state, keys, step, 0, False, slots)
         if i < 0:
             continue
         slot = slots[i]
@@ -317,7 +317,7 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
             if slot >= 0:
                 state[INSERTED] += 1
         if slot >= 0:
-            bits[slot, :] = rows[i]
+            bits[slot, : rows.shape[1]] = rows[i]
             end_write(versions, slot)
             mark(flags, touched, state, slot)
         slots[i] = slot

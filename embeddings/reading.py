@@ -40,7 +40,7 @@ def read(store, rules, keys, slots, now, out):  # type: ignore[no-untyped-def]
     n = keys.shape[0]
     busy = 0
     for turn in range(n + 3 * AHEAD):
-        i = look_up(buckets, slot_key, flags, bits, state, keys, turn, out.shape[1], False, slots)
+        i = look_up(buckets, flags, bits, state, keys, turn, out.shape[1], False, slots)
         if i < 0:
             continue
         key = keys[i]

@@ -17,6 +17,7 @@ from embeddings.store import (
     IN_USE,
     LISTED,
     LIVE,
+    TAIL,
     TOUCHED,
 )
 from embeddings.versions import begin_write, end_write
@@ -49,9 +50,9 @@ def release(flags, free, state, slot):  # type: ignore[no-untyped-def]
 def start_row(rows, bits, versions, template, slot, key, time, rules):  # type: ignore[no-untyped-def]
     """Write a new row, and close it: nothing of its last owner stays; its start follows from key and seed."""
     row = rows[slot]
-    row[:] = template
+    row[: template.shape[0]] = template
     start_vector(row, key, rules.dim, rules.init, rules.init_scale, rules.seed)
-    bits[slot, bits.shape[1] - 2] = time
+    bits[slot, bits.shape[1] - TAIL] = time
     end_write(versions, slot)
 
 

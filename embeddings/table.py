@@ -80,7 +80,7 @@ class Table:
     @property
     def rows(self) -> Floats:
         """The arena, (rows_max, width) float32, indexed by slot; whoever writes to it calls `mark`."""
-        return self._store.rows
+        return self._store.rows[:, : self.width]
 
     @property
     def arrays(self) -> Store:
@@ -173,7 +173,7 @@ class Table:
             )
         out = np.empty((len(inverse), self.spec.dim), dtype=np.float32)
         batches.spread(vectors, inverse, out)
-        return out, (slots >= 0)[inverse]
+        return out, np.take(slots >= 0, inverse)
 
     def spread(self, block: Block) -> Floats:
         """A block's vectors for every id of the batch, (n, dim)."""
