@@ -22,6 +22,7 @@ from embeddings.errors import (
 
 if TYPE_CHECKING:
     from embeddings.delta import DeltaReader, DeltaWriter
+    from embeddings.features import FeatureTables, Ids, Pooled, TableFeature
     from embeddings.folder import SnapshotFolder
     from embeddings.results import Block, Delta, TableStats
     from embeddings.spec import TableSpec
@@ -34,10 +35,14 @@ __all__ = [
     "DeltaGapError",
     "DeltaReader",
     "DeltaWriter",
+    "FeatureTables",
+    "Ids",
+    "Pooled",
     "SnapshotError",
     "SnapshotFolder",
     "Table",
     "TableError",
+    "TableFeature",
     "TableInputError",
     "TableSpec",
     "TableSpecError",
@@ -49,8 +54,12 @@ _HOMES = {
     "Delta": "results",
     "DeltaReader": "delta",
     "DeltaWriter": "delta",
+    "FeatureTables": "features",
+    "Ids": "features",
+    "Pooled": "features",
     "SnapshotFolder": "folder",
     "Table": "table",
+    "TableFeature": "features",
     "TableSpec": "spec",
     "TableStats": "results",
 }

@@ -84,3 +84,17 @@ def admit(sightings, line_changed, changed, state, key, time, rules):  # type: i
         (fingerprint << _FINGERPRINT_SHIFT) | (np.uint64(count) << _COUNT_SHIFT) | np.uint64(latest)
     )
     return False
+
+
+@njit(cache=True, nogil=True)
+def forget(sightings, line_changed, changed, state, keys):  # type: ignore[no-untyped-def]
+    """Empty the counters of keys (n,) uint64, whatever they had counted."""
+    for i in range(keys.shape[0]):
+        h = mix(keys[i] ^ _SALT)
+        line = np.int64(h & np.uint64(sightings.shape[0] - 1))
+        for way in range(_WAYS):
+            word = sightings[line, way]
+            counted = (word >> _COUNT_SHIFT) & _COUNT_MASK != np.uint64(0)
+            if counted and word >> _FINGERPRINT_SHIFT == h >> _FINGERPRINT_SHIFT:
+                sightings[line, way] = np.uint64(0)
+                _note(line_changed, changed, state, line)

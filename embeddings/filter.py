@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from embeddings.admission import forget
 from embeddings.errors import TableInputError
 from embeddings.eviction import aim
 from embeddings.results import Keys
@@ -49,6 +50,12 @@ class Filter:
             )
         words = np.frombuffer(state, dtype=np.uint64).reshape(-1, 8)
         self.restore_lines(np.arange(self.lines, dtype=np.uint32), words)
+
+    def forget(self, keys: Keys) -> None:
+        """Forget what was counted of keys (n,) that have no row yet."""
+        store = self._store
+        if self._spec.admit_after > 1:
+            forget(store.sightings, store.line_changed, store.changed, store.state, keys)
 
     def drain(self) -> tuple[LineNumbers, Keys]:
         """The lines written since the last drain: their numbers (m,) and words (m, 8)."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embeddings import batches, columns, contents, expiry, lookup, reading
 from embeddings.checks import as_floats, as_keys, as_slots, as_uint32
 from embeddings.errors import TableError
-from embeddings.eviction import EVICTED, LEFT, limit_is_far, pass_batch
+from embeddings.eviction import EVICTED, LEFT, PARTS, limit_is_far, pass_batch
 from embeddings.filter import Filter
 from embeddings.optimizers import STEPS, constants_of
 from embeddings.results import Block, Delta, Floats, Keys, Slots, TableStats
@@ -175,6 +175,19 @@ class Table:
         batches.spread(vectors, inverse, out)
         return out, np.take(slots >= 0, inverse)
 
+    def evicts_within(self, sightings: int) -> bool:
+        """Whether the next so many sightings may evict rows; who says no may be sure."""
+        if self.spec.evict == "none":
+            return False
+        return not limit_is_far(self._store.ages, self.spec.rows_max, sightings, sightings)
+
+    def turns_within(self, sightings: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """At how many of the next so many sightings (k,) eviction looks whether rows must go, (k,)."""
+        if self.spec.evict == "none":
+            return np.zeros_like(sightings)
+        left, length = int(self._store.ages[LEFT]), max(self.spec.rows_max // PARTS, 1)
+        return np.maximum((sightings - left + length - 1) // length, 0)
+
     def spread(self, block: Block) -> Floats:
         """A block's vectors for every id of the batch, (n, dim)."""
         out = np.empty((len(block.inverse), block.vectors.shape[1]), dtype=np.float32)
@@ -255,6 +268,22 @@ class Table:
         removed = np.empty(len(key_array), dtype=np.uint64)
         count = lookup.delete(self._store, self._rules, key_array, removed, counted)
         return self._note_removed(removed, count)
+
+    def forget(self, keys: npt.ArrayLike) -> int:
+        """Take ids out as if they had never been here: rows, and what the filter has counted.
+
+        The next delta names all of them as deleted, rows or not, so that every copy that follows and
+        every snapshot to come is without them; a base of a snapshot that was written before is so
+        once the next one takes its place.
+
+        Returns:
+            How many had a row.
+        """
+        key_array = self._keys(keys)
+        count = self.delete(key_array)
+        self.filter.forget(key_array)
+        self._note_removed(key_array, len(key_array))
+        return count
 
     def expire(self, now: int, budget: int = 4096) -> int:
         """Free what has expired by `now` among the next `budget` slots; returns how many.

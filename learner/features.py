@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict, Optimizer
 from ground.keys import hash_string
 from ground.rows import Rows
 from learner.encoding import add_pairs, by_row, first_keys
@@ -26,7 +27,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `hour` is taken from the request's event time (UTC) when the request does not say it. A `sequence`
     is a list of ids in order, newest last, of the kind that the feature `of` has: what this person
     clicked before, say. The deep part attends to it by what `of` is now; the fast part leaves it alone.
-    `ttl_s` is event time: a row unseen for longer is gone. `admit_after` sightings make a row.
+    `ttl_s` is event time: a row unseen for longer is gone. `admit_after` sightings make a row, or each
+    one with probability `admit_share`. `rows_max` rows are the most; what `evict` says makes room.
     """
 
     kind: Literal["id", "ids", "number", "hour", "sequence"] = "id"
@@ -38,12 +40,23 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     pairs: bool = True
     ttl_s: float = 0.0
     admit_after: int = 1
+    admit_share: float = 1.0
+    rows_max: int = 1 << 24
+    evict: Evict = "none"
+    optimizer: Optimizer = "adagrad"  # of the embedding
+    rate: float = 0.0  # of the optimizer; 0: the learner's embedding_rate, for adam a tenth of it
 
     def __post_init__(self) -> None:
         if not 1 <= self.dim <= 512:
             raise ValueError("dim must be 1 to 512")
         if self.ttl_s < 0 or not 1 <= self.admit_after <= 255:
             raise ValueError("ttl_s must not be negative and admit_after must be 1 to 255")
+        if not 0.0 < self.admit_share <= 1.0 or (self.admit_share < 1.0 and self.admit_after > 1):
+            raise ValueError("admit_share must be above 0 and at most 1, and goes without admit_after")
+        if not (EVICT_ROWS_MIN if self.evict != "none" else 1) <= self.rows_max <= ROWS_LIMIT // 2:
+            raise ValueError(f"rows_max must be 1 to {ROWS_LIMIT // 2}, with evict at least {EVICT_ROWS_MIN}")
+        if not 0.0 <= self.rate <= 1e3:
+            raise ValueError("rate must be 0 to 1000")
         if self.counts and self.kind != "id":
             raise ValueError("counts belong to features of kind id")
         if (self.kind == "sequence") != bool(self.of):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embeddings.pooling import pool, unpool
 from embeddings.working import RowLayout, WorkingSet
-from learner import pooling
 from learner.attention import attend, unattend
 from learner.deep import DeepTrainer
 from learner.encoding import compact
@@ -136,7 +136,7 @@ def _embed(entries: _Entries, g: int, first: int, inputs: Array) -> None:
     if entries.second >= 0:
         attend(row, place, vectors, entries.dim, entries.second, int(entries.column[part.start]), inputs)
     else:
-        pooling.pool(row, place, entries.x[part], vectors, entries.dim, entries.column[part], inputs)
+        pool(row, place, entries.x[part], vectors, entries.dim, entries.column[part], inputs)
 
 
 def _learn(entries: _Entries, g: int, first: int, by_inputs: Array) -> None:
@@ -150,5 +150,5 @@ def _learn(entries: _Entries, g: int, first: int, by_inputs: Array) -> None:
             row, place, entries.rows.rows, entries.dim, entries.second, by_inputs, int(column[0])
         )
     else:
-        gradients = pooling.unpool(row, entries.x[part], by_inputs, column, entries.dim)
+        gradients = unpool(row, entries.x[part], by_inputs, column, entries.dim)
     entries.rows.step(place, gradients)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from embeddings import Table, TableSpec
 from embeddings.packed import serving_table
+from embeddings.pooling import entry_rows, pool
 from ground import bayes
 from ground.rows import Rows
 from learner import pooling
@@ -25,6 +26,9 @@ TICKS_PER_TTL = 8
 """Expiry sees time in ticks of an eighth of the shortest TTL: a row lives for ttl_s, at most a tick more."""
 
 PAIRS = "pairs"
+
+RATE_OF = {"adam": 0.1}
+"""By which an optimizer multiplies `embedding_rate`: Adam's first steps are as long as its rate."""
 
 
 class Scores(NamedTuple):
@@ -277,7 +281,7 @@ class Model:
     ) -> npt.NDArray[np.float32]:
         x0 = np.zeros((len(dense), self.deep_width), dtype=np.float32)
         x0[:, self.embedding_width :] = dense
-        entry_row = pooling.entry_rows(rows.start)
+        entry_row = entry_rows(rows.start)
         base = 0
         column = 0
         for t, dim in enumerate(self.dims):
@@ -288,7 +292,7 @@ class Model:
                 attend(entry_row[mine], place, vectors, dim, self.encoder.specs[t].row_dim - dim, column, x0)
             else:
                 columns = np.full(len(mine), column, dtype=np.int32)
-                pooling.pool(entry_row[mine], place, rows.x[mine], vectors, dim, columns, x0)
+                pool(entry_row[mine], place, rows.x[mine], vectors, dim, columns, x0)
             base += len(vectors)
             column += dim
         return x0
@@ -303,11 +307,11 @@ class Model:
                 name=name, dim=0, optimizer="none", extra=2, ttl_s=ttl, tick_s=self.tick_s, seed=settings.seed
             )
         feature = self.features[name]
-        return TableSpec(
+        spec = TableSpec(
             name=name,
             dim=feature.row_dim,
-            optimizer="adagrad" if self._learning else "none",
-            learning_rate=settings.embedding_rate,
+            optimizer=feature.optimizer,
+            learning_rate=feature.rate or settings.embedding_rate * RATE_OF.get(feature.optimizer, 1.0),
             initial_accumulator=settings.embedding_accumulator,
             init="normal",
             # Sequences multiply vectors with each other three times: of small ones nothing would be left.
@@ -316,8 +320,12 @@ class Model:
             extra=0 if feature.kind == "sequence" else 2 * speeds,
             ttl_s=int(feature.ttl_s),
             tick_s=self.tick_s,
-            admit_after=feature.admit_after if self._learning else 1,
+            admit_after=feature.admit_after,
+            admit_share=feature.admit_share,
+            rows_max=feature.rows_max,
+            evict=feature.evict,
         )
+        return spec if self._learning else spec.serving()
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """The dense state that predicts, by name; the arrays themselves."""

@@ -98,6 +98,8 @@ class Trainer:
                 if self.tick >= 0:
                     done += self.finish()
                 self.tick = tick
+            elif self._may_evict(labelled.batch, first):
+                done += self.finish()  # nor across rows that are evicted
             self._learn_fast(labelled.part(first, last))
             done += self._learn_groups()
         return done
@@ -131,20 +133,44 @@ class Trainer:
         return int(time) // self.model.tick_s if self.model.tick_s else 0
 
     def _chunks(self, batch: Batch) -> list[tuple[int, int]]:
-        """Request ranges of at most CHUNK_ROWS rows (or one request) that lie within one tick."""
+        """Request ranges of at most CHUNK_ROWS rows (or one request).
+
+        Each lies within one tick, and rows are evicted in the first request of one only.
+        """
         ranges = []
         first = 0
+        turns = self._turns(batch)
         highest = self.tick
         total = len(batch.times)
         for r in range(total):
             tick = self._tick_of(batch.times[r])
             too_large = batch.requests[r + 1] - batch.requests[first] > CHUNK_ROWS
-            if r > first and (too_large or tick > highest):
+            if r > first and (too_large or tick > highest or turns[r]):
                 ranges.append((first, r))
                 first = r
             highest = max(highest, tick)
         ranges.append((first, total))
         return ranges
+
+    def _turns(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """In which requests (R,) a table looks if rows must be evicted: at fixed numbers of sightings."""
+        found = np.zeros(len(batch.times), dtype=np.bool_)
+        for t, table in enumerate(self.model.tables):
+            if table.spec.evict != "none":
+                seen = np.concatenate([[0], np.cumsum(self.model.table_of[batch.rows.column] == t)])
+                turns = table.turns_within(seen[batch.rows.start[batch.requests]])
+                found |= np.diff(turns) > 0
+        return found
+
+    def _may_evict(self, batch: Batch, request: int) -> bool:
+        """Whether learning a request may evict rows."""
+        rows = batch.requests[request : request + 2]
+        columns = self.model.table_of[batch.rows.column[slice(*batch.rows.start[rows].tolist())]]
+        return any(
+            table.evicts_within(int(np.count_nonzero(columns == t)))
+            for t, table in enumerate(self.model.tables)
+            if table.spec.evict != "none"
+        )
 
     def _learn_fast(self, labelled: Labelled) -> None:
         model = self.model

@@ -1,0 +1,107 @@
+"""What a feature may say of its table's rows: every choice learns, and the same however cut."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from embeddings import TableError
+from learner.features import FeatureSpec
+from learner.learner import Learner
+from learner.settings import LearnerSettings
+from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing, open_log
+from stream.records import Example, encode
+from stream.runner import Runner, RunnerSettings
+from stream.state import RoleState
+
+SETTINGS = LearnerSettings(window=200, snapshot_bytes_min=100_000)
+CHOICES: list[dict[str, Any]] = [
+    {"optimizer": "sgd", "rate": 0.01},
+    {"optimizer": "rowwise_adagrad"},
+    {"optimizer": "adam"},
+    {"optimizer": "ftrl"},
+    {"admit_share": 0.5},
+    {"rows_max": 64, "evict": "least_recent"},
+    {"rows_max": 64, "evict": "least_frequent", "optimizer": "adam"},
+    {"rows_max": 128, "evict": "least_recent", "ttl_s": 3000.0, "admit_after": 2},
+]
+
+
+def features(choice: dict[str, Any]) -> dict[str, FeatureSpec]:
+    return {"user": FeatureSpec(dim=4), "item": FeatureSpec(dim=4, **choice)}
+
+
+def make_examples(n: int) -> list[Example]:
+    rng = np.random.default_rng(3)
+    found = []
+    for i in range(n):
+        items = np.unique((300 * rng.random(int(rng.integers(1, 5))) ** 2).astype(int) + i // 50)
+        found.append(
+            Example(
+                request_id=f"r{i}",
+                time=1e9 + 10.0 * i,
+                decided=1e9 + 10.0 * i,
+                candidates=[{"item": int(item)} for item in items],
+                labels=[float(rng.random() < 0.1 + 0.8 * (item % 2)) for item in items],
+                context={"user": f"u{rng.integers(0, 30)}"},
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_digest_does_not_depend_on_where_chunks_are_cut(choice: dict[str, Any]) -> None:
+    examples = make_examples(500)
+    whole, cut = Learner(features(choice), SETTINGS), Learner(features(choice), SETTINGS)
+    whole.learn(examples)
+    rng = np.random.default_rng(1)
+    at = 0
+    while at < len(examples):
+        size = int(rng.integers(1, 60))
+        cut.learn(examples[at : at + size])
+        at += size
+    assert cut.digest() == whole.digest()
+    rows = whole.model.tables[1].stats
+    assert (rows.evicted > 100) == ("evict" in choice)
+    plain = Learner(features({}), SETTINGS)
+    plain.learn(examples)
+    assert plain.digest() != whole.digest()
+
+
+@pytest.mark.parametrize("choice", CHOICES[5:], ids=str)
+def test_learner_that_evicts_goes_on_after_restarts_as_if_never_stopped(
+    tmp_path: Path, choice: dict[str, Any]
+) -> None:
+    examples = make_examples(400)
+    never = Learner(features(choice), SETTINGS)
+    never.learn(examples)
+    log = open_log(f"sqlite:{tmp_path / 'log.db'}")
+    for topic in (EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS):
+        log.create_topic(topic, 1)
+    fingerprint = Learner.fingerprint(features(choice), SETTINGS)
+    digest = ""
+    for first in range(0, 400, 40):
+        log.append(
+            EXAMPLES, [Outgoing(e.request_id.encode(), encode(e)) for e in examples[first : first + 40]]
+        )
+        with RoleState(tmp_path / "learner", "learner", fingerprint, sync=False) as state:
+            learner = Learner(features(choice), SETTINGS, state)
+            settings = RunnerSettings(commit_every_s=0.0, read_max=17)
+            runner = Runner(log, state, learner, EXAMPLES, "learn", settings)
+            while runner.step():
+                pass
+            runner.commit()
+            digest = learner.digest()
+    log.close()
+    assert digest == never.digest()
+
+
+def test_choice_that_cannot_work_is_refused() -> None:
+    for choice, message in (
+        ({"rows_max": 10, "evict": "least_recent"}, "rows_max"),
+        ({"admit_share": 0.5, "admit_after": 2}, "admit_share"),
+    ):
+        with pytest.raises((ValueError, TableError, msgspec.ValidationError), match=message):
+            FeatureSpec(**choice)
