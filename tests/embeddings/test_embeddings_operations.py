@@ -184,11 +184,6 @@ class EvictingTableAgainstDict(RuleBasedStateMachine):
             assert self.model.is_gone(key, self.now)
             self.model.drop(key)
 
-    @rule()
-    def drain(self) -> None:
-        delta = self.table.drain_delta()
-        self.agree_on(set(delta.touched.tolist()), set(delta.deleted.tolist()))
-
     @rule(restart=st.booleans())
     def save(self, restart: bool) -> None:
         """Save, and perhaps go on with a table that was made from what was saved."""
