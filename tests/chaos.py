@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from chaos_books import close_books
+from chaos_books import close_books, published
 from chaos_processes import Death, Role
 from chaos_role import COMMITS, JOINS, LEARNS
 from chaos_troubles import BrokerTroubles, SqliteTroubles, Troubles
@@ -171,7 +171,7 @@ class Chaos:
     def _served(self) -> bool:
         """Whether the server's model is the newest."""
         (server,) = (role for role in self.roles if role.name == "serve")
-        return server.ready and server.examples_learnt() == _learnt(self.log)
+        return server.ready and server.examples_learnt() == published(self.log).examples
 
     def _turn(self) -> None:
         for role in self.roles:
@@ -187,22 +187,6 @@ class Chaos:
                 words = "\n".join(f"{role.name}: {role.last_words()}" for role in self.roles)
                 raise AssertionError(f"waited {QUIET_S_MAX:g} s for {what}; {self._waiting()} wait\n{words}")
             self._turn()
-
-
-def _learnt(log: Log) -> int:
-    from learner.chain import Chain, Place
-    from learner.updates import decode_update
-    from stream.log import UPDATES
-
-    chain = Chain(Place())
-    (first, end) = log.ends(UPDATES)[0]
-    examples = 0
-    while first < end:
-        for record in log.read(UPDATES, 0, first, wait_s=1.0):
-            first = record.offset + 1
-            parts = chain.take(decode_update(record.value))
-            examples = parts[-1].examples if parts else examples
-    return examples
 
 
 def _death(rng: random.Random, name: str) -> Death:

@@ -2,20 +2,29 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ledger import Ledger
 
 from freshet.config import Config
 from learner.chain import Chain, Place
+from learner.errors import UpdateGapError
 from learner.follower import Follower
 from learner.learner import Learner
 from learner.model import Model
 from learner.updates import decode_update
 from stream.log import EXAMPLES, UPDATES, Log
-from stream.runner import Runner, Taken
+from stream.runner import Runner, Taken, read_journal
 from stream.state import RoleState
+
+
+class Published(NamedTuple):
+    """What learners have published, as far as it counts."""
+
+    examples: int
+    terms: set[int]
+    fenced: int  # records that do not count
 
 
 def close_books(config: Config, log: Log, ledger: Ledger) -> dict[str, Any]:
@@ -26,6 +35,7 @@ def close_books(config: Config, log: Log, ledger: Ledger) -> dict[str, Any]:
     while follower.poll(log, 1.0):
         pass
     digests: list[str] = []
+    journal: list[list[Taken]] = []
     books: dict[str, int] = {}
     learnt = requests = 0
     for folder in sorted(Path(config.state).glob("learn-*")):
@@ -36,10 +46,11 @@ def close_books(config: Config, log: Log, ledger: Ledger) -> dict[str, Any]:
                 continue
             digests.append(learner.digest())
             replica_off = _compare(follower, learner)
+            journal = list(read_journal(state))
             learnt, requests = learner.meta.examples, learner.meta.requests
             books = {**ledger.balance(log, learner), **replica_off}
     assert books, "no learner is where the updates end"
-    journal, fenced = _journal(log)
+    told = published(log)
     with tempfile.TemporaryDirectory() as folder, RoleState(folder, "learner", fingerprint) as state:
         again = Learner(config.features, config.learner, state)
         again.leads = False
@@ -51,25 +62,28 @@ def close_books(config: Config, log: Log, ledger: Ledger) -> dict[str, Any]:
         "requests_learnt": requests,
         "rows_learnt": learnt,
         "updates": follower.seq,
-        "terms": len(set(_terms(log))),
-        "fenced_records": fenced,
+        "terms": len(told.terms),
+        "fenced_records": told.fenced,
         "learners_compared": len(digests),
     }
 
 
-def _journal(log: Log) -> tuple[list[list[Taken]], int]:
-    """What the updates that count say was learnt, in order; and how many records do not count."""
+def published(log: Log) -> Published:
+    """What the updates that the log still holds say."""
     chain = Chain(Place())
-    journal = []
+    terms: set[int] = set()
+    examples = 0
     for record in _records(log):
-        parts = chain.take(decode_update(record.value))
+        update = decode_update(record.value)
+        try:
+            parts = chain.take(update)
+        except UpdateGapError:  # those before it were trimmed
+            chain.jump(update.epoch, update.seq, update.term)
+            continue
         if parts is not None:
-            journal.append([Taken(*stretch) for stretch in parts[-1].taken])
-    return journal, chain.fenced
-
-
-def _terms(log: Log) -> list[int]:
-    return [update.term for record in _records(log) if (update := decode_update(record.value)).parts]
+            terms.add(update.term)
+            examples = update.examples
+    return Published(examples, terms, chain.fenced)
 
 
 def _records(log: Log) -> Any:
