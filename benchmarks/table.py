@@ -35,7 +35,8 @@ def told_speed(speed: dict[str, Any]) -> list[str]:
     for name, rate in speed["ids_per_second"].items():
         lines.append(f"  {name:34s} {rate / 1e6:6.1f} M ids/s   step {speed['step_ms'][name]:.2f} ms")
     for name, ratio in speed["ratios"].items():
-        lines.append(f"  {name}: {ratio:.2f} times")
+        of_least = speed["ratios_of_least"][name]
+        lines.append(f"  {name}: {ratio:.2f} times; of the quickest step of each {of_least:.2f} times")
     for name, parts in speed["profile_ms"].items():
         lines.append(f"  {name}, ms: " + ", ".join(f"{part} {took:.2f}" for part, took in parts.items()))
     for name, limit in speed["limit"].items():
