@@ -22,11 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from ground.rows import Rows, rows_from_keys
-from learner import pooling
 from learner.encoding import add_pairs
 from learner.fast import FastInputs
 from learner.features import Batch, FeatureSpec
-from learner.model import Gathered, Model
+from learner.model import Model
 from learner.settings import LearnerSettings
 
 FIELDS = 4
@@ -53,17 +52,6 @@ def make_batch(model: Model, keys: np.ndarray) -> Batch:
     )  # fmt: skip
 
 
-def scatter(model: Model, gathered: Gathered) -> None:
-    """Write back what was learnt, as the trainer does."""
-    base = 0
-    newest = pooling.newest(gathered.place, gathered.times, len(gathered.inputs.counts))
-    for table, slots in zip(model.tables, gathered.slots, strict=True):
-        part = slice(base, base + len(slots))
-        base += len(slots)
-        table.set_extras(slots, gathered.inputs.weights[part, : table.spec.extra])
-        table.touch(slots, newest[part], gathered.inputs.counts[part] - table.counts(slots))
-
-
 def measure(model: Model, ids: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Learn chunk by chunk; examples a second of the kernel, and of all of it. Medians over chunks."""
     kernel, whole = [], []
@@ -74,7 +62,7 @@ def measure(model: Model, ids: np.ndarray, labels: np.ndarray) -> dict[str, floa
         at = time.perf_counter()
         model.fast.run(gathered.inputs, labels[first : first + CHUNK])
         ran = time.perf_counter()
-        scatter(model, gathered)
+        model.put_back(gathered)
         kernel.append(ran - at)
         whole.append(time.perf_counter() - began)
     return {

@@ -211,6 +211,17 @@ class Model:
         )
         return Gathered(order, bounds, index, times, found, inputs)
 
+    def put_back(self, gathered: Gathered) -> None:
+        """Write what the fast part moved of a batch's rows into the tables: the counterpart of `gather`."""
+        base = 0
+        newest = pooling.newest(gathered.place, gathered.times, len(gathered.inputs.counts))
+        for table, slots in zip(self.tables, gathered.slots, strict=True):
+            part = slice(base, base + len(slots))
+            base += len(slots)
+            table.set_extras(slots, gathered.inputs.weights[part, : table.spec.extra])
+            before = table.counts(slots)
+            table.touch(slots, newest[part], gathered.inputs.counts[part] - before)
+
     def marks(self, t: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Scratch for `compact`, long enough for these slots of table t."""
         highest = int(slots.max(initial=-1))

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.rows import Rows
-from learner import pooling
 from learner.deep import DeepTrainer, make_trainer
 from learner.features import Batch
 from learner.groups import GroupLearner
@@ -177,14 +176,7 @@ class Trainer:
         batch = labelled.batch
         gathered = model.gather(batch, insert=True)
         outputs = model.fast.run(gathered.inputs, labelled.y, labelled.shift)
-        base = 0
-        newest = pooling.newest(gathered.place, gathered.times, len(gathered.inputs.counts))
-        for table, slots in zip(model.tables, gathered.slots, strict=True):
-            part = slice(base, base + len(slots))
-            base += len(slots)
-            table.set_extras(slots, gathered.inputs.weights[part, : table.spec.extra])
-            before = table.counts(slots)
-            table.touch(slots, newest[part], gathered.inputs.counts[part] - before)
+        model.put_back(gathered)
         memory = model.memory_rows(batch.rows, outputs.buckets)
         known = np.ones(len(memory.key), dtype=np.bool_)
         entries = memory.column < model.encoder.columns

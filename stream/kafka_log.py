@@ -28,6 +28,7 @@ from stream.log import (
     PARTITIONS_MAX,
     READ_BYTES_MAX,
     READ_RECORDS_MAX,
+    Log,
     LogSettings,
     Outgoing,
     Record,
@@ -42,7 +43,7 @@ TOPIC_READY_S_MAX = 10.0
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,180}")
 
 
-class KafkaLog:
+class KafkaLog(Log):
     """A `Log` in a Kafka cluster."""
 
     def __init__(self, url: str, settings: LogSettings = LOG_DEFAULTS) -> None:
@@ -126,18 +127,6 @@ class KafkaLog:
         partitions = self.partitions(topic)
         placed = [self._place(topic, record, partitions) for record in records]
         return self._writer.append(self._name(topic), placed, records)
-
-    def read(
-        self,
-        topic: str,
-        partition: int,
-        offset: int,
-        max_records: int = READ_RECORDS_MAX,
-        max_bytes: int = READ_BYTES_MAX,
-        wait_s: float = 0.0,
-    ) -> list[Record]:
-        found = self.read_any(topic, {partition: offset}, max_records, max_bytes, wait_s)
-        return found.get(partition, [])
 
     def read_any(
         self,

@@ -102,7 +102,10 @@ LOG_DEFAULTS = LogSettings()
 
 
 class Log(Protocol):
-    """What every log does. All methods may be called from several threads; all raise LogError."""
+    """What every log does. All methods may be called from several threads; all raise LogError.
+
+    A log inherits from this, and gets `read` by its `read_any`.
+    """
 
     def create_topic(self, topic: str, partitions: int) -> None:
         """Make a topic, or check that it has this many partitions if it is there already."""
@@ -131,6 +134,8 @@ class Log(Protocol):
         At least one record if there is any, even above `max_bytes`. Where there is none, waits up to
         `wait_s` seconds for one.
         """
+        found = self.read_any(topic, {partition: offset}, max_records, max_bytes, wait_s)
+        return found.get(partition, [])
 
     def read_any(
         self,

@@ -21,6 +21,7 @@ from stream.log import (
     PARTITIONS_MAX,
     READ_BYTES_MAX,
     READ_RECORDS_MAX,
+    Log,
     LogSettings,
     Outgoing,
     Record,
@@ -57,7 +58,7 @@ CREATE TABLE committed (
 """
 
 
-class SqliteLog:
+class SqliteLog(Log):
     """A `Log` in one file."""
 
     def __init__(self, path: str | Path, settings: LogSettings = LOG_DEFAULTS) -> None:
@@ -146,18 +147,6 @@ class SqliteLog:
                     [(*tail, slot + partition) for partition, tail in tails.items()],
                 )
             return taken
-
-    def read(
-        self,
-        topic: str,
-        partition: int,
-        offset: int,
-        max_records: int = READ_RECORDS_MAX,
-        max_bytes: int = READ_BYTES_MAX,
-        wait_s: float = 0.0,
-    ) -> list[Record]:
-        found = self.read_any(topic, {partition: offset}, max_records, max_bytes, wait_s)
-        return found.get(partition, [])
 
     def read_any(
         self,
