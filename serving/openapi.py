@@ -1,7 +1,7 @@
 """The API for programs: an OpenAPI 3.1 document, made from the routes and the types that decode their bodies.
 
-What it says of features is what this server's config declares. What it cannot say: `labels` and
-`served` of an impression are as long as its `candidates`.
+What it says of features is what this server's config declares. What it cannot say: what
+an impression says of each candidate (`labels`, `served`, ...) is as long as its `candidates`.
 """
 
 import json

@@ -15,7 +15,7 @@ so far to decide from there on just what would have been decided (`stream.shares
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 import xxhash
@@ -31,6 +31,7 @@ PENDING_MAX = 8_000_000  # undecided requests of a partition: one record may dec
 REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
 REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
 
+T = TypeVar("T")
 
 # Where a state has a partition's numbers (+ 4 bytes of partition) and its entries (+ the same and "/").
 PROGRESS = b"join/partition/"
@@ -352,6 +353,8 @@ class Pairing:
                 served=served,
                 log_odds=self._log_odds,
                 late=late,
+                place=_of(impression.place, kept),
+                propensity=_of(impression.propensity, kept),
             )
         )
 
@@ -363,3 +366,8 @@ class Pairing:
         name = candidate.to_bytes(4, "big") + request_id.encode()
         seed = self._settings.seed & 0xFFFFFFFFFFFFFFFF
         return xxhash.xxh3_64_intdigest(name, seed) < rate * 2.0**64
+
+
+def _of(values: list[T] | None, kept: list[int]) -> list[T] | None:
+    """The values of the candidates that are kept."""
+    return None if values is None else [values[i] for i in kept]

@@ -157,6 +157,8 @@ class Producer:
         time_s: float | None = None,
         served: Served | None = None,
         labels: list[float] | None = None,
+        place: list[int] | None = None,
+        propensity: list[float] | None = None,
     ) -> str:
         """Say what was shown; returns the request's id, by which actions name it.
 
@@ -167,6 +169,8 @@ class Producer:
             time_s: event time, Unix seconds; None: now.
             served: the prediction that was answered with them.
             labels: one per candidate, if they are known already.
+            place: where each was shown, 0 for the first; None: in the order of `candidates`.
+            propensity: how likely each was to be shown there; None: the order was not drawn.
 
         Raises:
             RecordError: a value that the joiner would refuse.
@@ -180,6 +184,8 @@ class Producer:
             context=context or {},
             served=served,
             labels=labels,
+            place=place,
+            propensity=propensity,
         )
         self.send(event)
         return event.request_id

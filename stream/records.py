@@ -74,6 +74,22 @@ Candidates = Annotated[
 ]
 Context = Annotated[Features, _field("Features that all candidates share: who, on which device.")]
 Version = Annotated[int, _field("Version of this schema.", {"const": SCHEMA_VERSION})]
+Place = Annotated[
+    list[Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": CANDIDATES_MAX - 1})]]
+    | None,
+    _field(
+        "One per candidate, each another: where it was shown, 0 for the first. Not given: in the order of "
+        "`candidates`.",
+        {"uniqueItems": True},
+    ),
+]
+Propensity = Annotated[
+    list[Annotated[float, msgspec.Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": 1})]] | None,
+    _field(
+        "One per candidate, only if the order was drawn at random: the probability with which who drew it "
+        "puts this candidate where it was shown.",
+    ),
+]
 
 
 CandidateNumber = Annotated[
@@ -98,7 +114,8 @@ class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=Tr
 
     `time` is event time in Unix seconds. `context` holds the features that all candidates share
     (user, device), `candidates` each one's own. `labels`, one per candidate, is there only when
-    they are already known (a rating, a log file): then the request needs no wait.
+    they are already known (a rating, a log file): then the request needs no wait. `place` and
+    `propensity`, one per candidate, say how an order that was drawn at random came about.
     """
 
     request_id: RequestId
@@ -110,6 +127,8 @@ class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=Tr
         list[Label] | None,
         _field("One per candidate, only if they are known already: then the request does not wait."),
     ] = None
+    place: Place = None
+    propensity: Propensity = None
     v: Version = SCHEMA_VERSION
 
 
@@ -144,6 +163,8 @@ class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True):
     served: Annotated[Served | None, _field("What was answered, if Freshet was asked.")] = None
     log_odds: Annotated[float, _field("ln r when negatives were kept at rate r.")] = 0.0
     late: Annotated[bool, _field("Learnt although its request was decided before.")] = False
+    place: Place = None
+    propensity: Propensity = None
     v: Version = SCHEMA_VERSION
 
 
@@ -310,10 +331,26 @@ def _check_request(record: Impression | Example) -> None:
                 raise RecordError(f"served.{name} has {len(scores)} entries for {n} candidates")
             if not all(0.0 <= p <= 1.0 for p in scores):
                 raise RecordError(f"served.{name} holds a value that is no probability")
+    if record.place is not None or record.propensity is not None:
+        _check_shown(record.place, record.propensity, n)
     if isinstance(record, Example):
         _check_time("decided", record.decided)
         if not math.isfinite(record.log_odds):
             raise RecordError("log_odds is not a finite number")
+
+
+def _check_shown(place: list[int] | None, propensity: list[float] | None, n: int) -> None:
+    """Check where n candidates were shown, and with which probability."""
+    if place is not None:
+        if len(place) != n:
+            raise RecordError(f"place has {len(place)} entries for {n} candidates")
+        if len(set(place)) != n or not all(0 <= at < CANDIDATES_MAX for at in place):
+            raise RecordError(f"place must hold {n} different numbers from 0 to {CANDIDATES_MAX - 1}")
+    if propensity is not None:
+        if len(propensity) != n:
+            raise RecordError(f"propensity has {len(propensity)} entries for {n} candidates")
+        if not all(0.0 < p <= 1.0 for p in propensity):
+            raise RecordError("propensity holds a value that is not over 0 and at most 1")
 
 
 def _fits(features: Features) -> bool:

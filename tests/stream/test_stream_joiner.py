@@ -221,14 +221,19 @@ def test_negatives_are_thinned_and_the_log_odds_say_so(world: Callable[..., Worl
     assert all(example.labels for example in found)
 
 
-def test_thinning_keeps_served_predictions_beside_their_candidates(world: Callable[..., World]) -> None:
+def test_thinning_keeps_what_was_served_beside_its_candidates(world: Callable[..., World]) -> None:
     w = world(window_s=1.0, negative_rate=0.5)
     scores = [i / 10 for i in range(10)]
-    w.send(shown("a", 0, n=10, served=Served(base=scores, corrected=scores)))
+    served = Served(base=scores, corrected=scores)
+    place, propensity = [9 - i for i in range(10)], [(i + 1) / 10 for i in range(10)]
+    w.send(shown("a", 0, n=10, served=served, place=place, propensity=propensity))
     w.send(shown("end", 100))
     (example,) = w.examples()
     assert 0 < len(example.labels) < 10 and example.served is not None
-    assert example.served.base == [features["item"] / 10 for features in example.candidates]  # type: ignore[operator]
+    items = [features["item"] for features in example.candidates]
+    assert example.served.base == [item / 10 for item in items]  # type: ignore[operator]
+    assert example.place == [9 - item for item in items]  # type: ignore[operator]
+    assert example.propensity == [(item + 1) / 10 for item in items]  # type: ignore[operator]
 
 
 BAD: list[tuple[bytes, str]] = [

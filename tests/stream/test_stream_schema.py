@@ -60,6 +60,7 @@ def test_schemas_are_schemas(name: str) -> None:
         IMPRESSION | {"context": {"user": "ann", "tags": ["a", 2], "age": 3.5, "id": (1 << 64) - 1}},
         IMPRESSION | {"labels": [1], "served": {"base": [0.5], "corrected": [0.25]}},
         IMPRESSION | {"labels": None, "served": None},
+        IMPRESSION | {"candidates": [{}, {}], "place": [3, 1], "propensity": [0.25, 1]},
         IMPRESSION | {"candidates": [{}] * 2000},
     ],
 )
@@ -100,6 +101,10 @@ def test_event_of_use_is_valid_and_taken(event: dict[str, Any]) -> None:
         IMPRESSION | {"labels": [2]},
         IMPRESSION | {"served": {"base": [1.5], "corrected": [0.5]}},
         IMPRESSION | {"served": {"base": [0.5]}},
+        IMPRESSION | {"place": [-1]},
+        IMPRESSION | {"candidates": [{}, {}], "place": [1, 1]},
+        IMPRESSION | {"propensity": [0]},
+        IMPRESSION | {"propensity": [1.5]},
     ],
 )
 def test_event_of_no_use_is_invalid_and_refused(event: Any) -> None:

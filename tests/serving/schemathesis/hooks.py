@@ -21,12 +21,16 @@ def whole(value: Any) -> Any:
 
 
 def fit(record: Any) -> Any:
-    """An impression with as many labels and served probabilities as candidates."""
+    """An impression with as many labels, places and probabilities as candidates."""
     if not isinstance(record, dict) or not isinstance(record.get("candidates"), list):
         return record
     n = len(record["candidates"])
     if record.get("labels") is not None:
         record = {**record, "labels": [0, 1] * (n // 2) + [1] * (n % 2)}
+    if record.get("place") is not None:
+        record = {**record, "place": list(range(n))}
+    if record.get("propensity") is not None:
+        record = {**record, "propensity": [0.5] * n}
     if record.get("served") is not None:
         record = {**record, "served": {**record["served"], "base": [0.5] * n, "corrected": [0.5] * n}}
     return record
