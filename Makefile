@@ -14,6 +14,8 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+# A file's tests stay in one process, so what they share is made once.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -35,10 +37,10 @@ kafka:
 	@$(PYTHON) deploy/kafka/broker.py $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(PYTEST) -m "not long" $(ARGS)
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not long and not process" $(ARGS)
+	$(PYTEST) -m "not long and not process" $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
