@@ -18,16 +18,15 @@ Two parts.
 `--quick` learns with the fast part alone and with two seeds.
 """
 
-import argparse
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import xxhash
+from movies import parse_options
 
 from freshet.config import Config, default_config, override_config
 from ground import FreshetError
@@ -36,7 +35,6 @@ from learner.metrics import summarize
 from stream.records import Example
 from stream.sources import read_examples
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "movietweetings"
 PLACES = 1_000_000
 TABLE_1 = {"users": (162_541, 149_970), "movies": (59_047, 57_361)}  # before and after, as published
 ROWS_PER_ID = (1.0, 0.5, 0.25, 0.1)
@@ -176,19 +174,7 @@ def bench_auc(data: Path, seeds: int, deep: str) -> dict[str, object]:
 
 def main() -> None:
     """Run both parts, print a line for each, write JSON if asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="less of it; under a minute")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="FOLDER",
-        default=Path(os.environ.get("FRESHET_MOVIETWEETINGS", DATA)),
-        help="MovieTweetings' folder (or the environment's FRESHET_MOVIETWEETINGS)",
-    )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results here")
-    options = parser.parse_args()
+    options = parse_options(__doc__, quick="less of it; under a minute")
     result = {
         "benchmark": "collisions",
         "quick": options.quick,

@@ -9,12 +9,10 @@ fast part's evidence) are held.
     .venv/bin/python benchmarks/rows.py [--quick] [--data FOLDER] [--json OUT]
 """
 
-import argparse
 import json
-import os
-from pathlib import Path
 
 import numpy as np
+from movies import parse_options
 
 from embeddings import packed
 from embeddings.delta import apply, drain
@@ -26,7 +24,6 @@ from learner.model import Model
 from stream.records import Example
 from stream.sources import read_examples
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "movietweetings"
 CHUNK_REQUESTS = 256
 TARGETS = {"float16": 0.0005, "int8": 0.001}
 EXTREMES = {
@@ -85,19 +82,7 @@ def logit(p: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Run, print a line for each kind, write JSON if asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="the first 30,000 ratings")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="FOLDER",
-        default=Path(os.environ.get("FRESHET_MOVIETWEETINGS", DATA)),
-        help="MovieTweetings' folder (or the environment's FRESHET_MOVIETWEETINGS)",
-    )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results here")
-    options = parser.parse_args()
+    options = parse_options(__doc__, quick="the first 30,000 ratings")
     report: dict[str, object] = {"benchmark": "rows", "quick": options.quick}
     try:
         if not options.data.is_dir():

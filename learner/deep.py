@@ -243,16 +243,6 @@ class DCNTrainer(DeepTrainer):
         return by_x0.add_(by_x[:, :wanted])
 
 
-def make_trainer(
-    network: Network,
-    flat: Array,
-    moments: Array,
-    steps: int,
-    rate: float,
-    clip: float,
-    threads: int,
-    correction: float = 0.0,
-) -> DeepTrainer:
-    """A trainer for the network; see `DeepTrainer`."""
-    kind = DCNTrainer if isinstance(network, DCN) else DeepTrainer
-    return kind(network, flat, moments, steps, rate, clip, threads, correction)
+def trainer_of(network: Network) -> type[DeepTrainer]:
+    """The class that learns this network: with gradients by hand where they are written, else by autograd."""
+    return DCNTrainer if isinstance(network, DCN) else DeepTrainer

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.rows import Rows
-from learner.deep import DeepTrainer, make_trainer
+from learner.deep import DeepTrainer, trainer_of
 from learner.features import Batch
 from learner.groups import GroupLearner
 from learner.labelled import Labelled
@@ -261,9 +261,10 @@ class Trainer:
     def _trainer(self) -> DeepTrainer:
         if self._deep is None:
             settings = self.model.settings
-            assert self.model.network is not None
-            self._deep = make_trainer(
-                self.model.network,
+            network = self.model.network
+            assert network is not None
+            self._deep = trainer_of(network)(
+                network,
                 self.model.deep_weights,
                 self.moments,
                 int(self.steps[0]),

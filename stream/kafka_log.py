@@ -23,7 +23,7 @@ from stream.kafka_client import KafkaClient
 from stream.kafka_read import TopicReader
 from stream.kafka_write import Writer
 from stream.log import (
-    DEAD_LETTERS,
+    DEAD_LETTER_BYTES,
     LOG_DEFAULTS,
     PARTITIONS_MAX,
     READ_BYTES_MAX,
@@ -32,13 +32,13 @@ from stream.log import (
     LogSettings,
     Outgoing,
     Record,
-    partition_of,
+    check_partition,
+    place,
 )
 
 T = TypeVar("T")
 
 PORT = 9092
-DEAD_LETTER_BYTES = 64 << 10  # what a dead letter adds to its original, at most
 TOPIC_READY_S_MAX = 10.0
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,180}")
 
@@ -125,7 +125,8 @@ class KafkaLog(Log):
         if not records:
             return []
         partitions = self.partitions(topic)
-        placed = [self._place(topic, record, partitions) for record in records]
+        bytes_max = self.settings.record_bytes_max
+        placed = [place(self._client, topic, record, partitions, bytes_max) for record in records]
         return self._writer.append(self._name(topic), placed, records)
 
     def read_any(
@@ -136,8 +137,9 @@ class KafkaLog(Log):
         max_bytes: int = READ_BYTES_MAX,
         wait_s: float = 0.0,
     ) -> dict[int, list[Record]]:
+        partitions = self.partitions(topic)
         for partition in offsets:
-            self._check_partition(topic, partition)
+            check_partition(self._client, topic, partition, partitions)
         return self._reader(topic).read(offsets, max(max_records, 1), max_bytes, wait_s)
 
     def ends(self, topic: str) -> list[tuple[int, int]]:
@@ -164,9 +166,9 @@ class KafkaLog(Log):
 
         def alter(admin: Any) -> None:
             told = admin.alter_group_offsets(name, wanted)
-            for place in wanted:
+            for tp in wanted:
                 # a coordinator that is still loading its groups may answer for none of them
-                error = told.get(place, kafka.errors.CoordinatorLoadInProgressError)
+                error = told.get(tp, kafka.errors.CoordinatorLoadInProgressError)
                 if error is not kafka.errors.NoError:
                     raise error()
 
@@ -183,7 +185,7 @@ class KafkaLog(Log):
         return {p.partition: found.offset for p, found in told[name].items() if found.offset >= 0}
 
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
-        self._check_partition(topic, partition)
+        check_partition(self._client, topic, partition, self.partitions(topic))
         first, end = self.ends(topic)[partition]
         cut = min(before_offset, end)
         if cut > first:
@@ -210,27 +212,6 @@ class KafkaLog(Log):
     def _check_open(self) -> None:
         if self._closed:
             raise LogError(f"{self._client} is closed")
-
-    def _check_partition(self, topic: str, partition: int) -> None:
-        partitions = self.partitions(topic)
-        if not 0 <= partition < partitions:
-            raise LogError(
-                f"{self._client}: topic {topic!r} has partitions 0 to {partitions - 1}, no {partition}"
-            )
-
-    def _place(self, topic: str, record: Outgoing, partitions: int) -> int:
-        size = len(record.key) + len(record.value)
-        # a dead letter wraps a record that was within the limit
-        limit = self.settings.record_bytes_max + (DEAD_LETTER_BYTES if topic == DEAD_LETTERS else 0)
-        if size > limit:
-            raise LogError(
-                f"{self._client}: a record of {size:,} bytes for topic {topic!r} is over the limit of "
-                f"{limit:,} (record_bytes_max)"
-            )
-        if record.partition is None:
-            return partition_of(record.key, partitions)
-        self._check_partition(topic, record.partition)
-        return record.partition
 
     def _ask_coordinator(self, group: str, action: Callable[[Any], T]) -> Callable[[Any], T]:
         """`action`, after whose failure the group's coordinator is looked up anew: the library never does."""

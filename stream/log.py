@@ -25,6 +25,7 @@ ROLES = "roles"
 READ_RECORDS_MAX = 1000
 READ_BYTES_MAX = 8 << 20
 PARTITIONS_MAX = 1024
+DEAD_LETTER_BYTES = 64 << 10  # what a dead letter adds to its original, at most
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -176,6 +177,31 @@ def partition_of(key: bytes, partitions: int) -> int:
     (0, 4)
     """
     return (murmur2(key) & 0x7FFFFFFF) % partitions if partitions > 1 else 0
+
+
+def check_partition(log: object, topic: str, partition: int, partitions: int) -> None:
+    """Raises LogError, naming the log, unless the topic has this partition."""
+    if not 0 <= partition < partitions:
+        raise LogError(f"{log}: topic {topic!r} has partitions 0 to {partitions - 1}, no {partition}")
+
+
+def place(log: object, topic: str, record: Outgoing, partitions: int, bytes_max: int) -> int:
+    """The partition that a record goes to: the one it names, or its key's.
+
+    Raises LogError, naming the log, if it is over bytes_max or names a partition that is not there.
+    """
+    size = len(record.key) + len(record.value)
+    # a dead letter wraps a record that was within the limit
+    limit = bytes_max + (DEAD_LETTER_BYTES if topic == DEAD_LETTERS else 0)
+    if size > limit:
+        raise LogError(
+            f"{log}: a record of {size:,} bytes for topic {topic!r} is over the limit of "
+            f"{limit:,} (record_bytes_max)"
+        )
+    if record.partition is None:
+        return partition_of(record.key, partitions)
+    check_partition(log, topic, record.partition, partitions)
+    return record.partition
 
 
 def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:

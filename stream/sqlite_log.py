@@ -16,7 +16,6 @@ from pathlib import Path
 
 from stream.errors import LogError
 from stream.log import (
-    DEAD_LETTERS,
     LOG_DEFAULTS,
     PARTITIONS_MAX,
     READ_BYTES_MAX,
@@ -25,12 +24,12 @@ from stream.log import (
     LogSettings,
     Outgoing,
     Record,
-    partition_of,
+    check_partition,
+    place,
 )
 from stream.sqlite_pool import Pool, transaction
 
 FORMAT_VERSION = 1
-DEAD_LETTER_BYTES = 64 << 10  # what a dead letter adds to its original, at most
 OFFSET_BITS = 40
 TRIM_RECORDS_MAX = 5_000  # dropped per transaction, so that writers never wait long for a trim
 
@@ -116,7 +115,8 @@ class SqliteLog(Log):
             return []
         with self._connection() as db:
             slot, partitions = self._topic(db, topic)
-            placed = [self._place(topic, record, partitions) for record in records]
+            bytes_max = self.settings.record_bytes_max
+            placed = [place(f"log {self.path}", topic, record, partitions, bytes_max) for record in records]
             taken: list[tuple[int, int]] = []
             rows: list[tuple[int, bytes, bytes, str, int, int, int]] = []
             with transaction(db):
@@ -260,29 +260,8 @@ class SqliteLog(Log):
 
     def _partition_slot(self, db: sqlite3.Connection, topic: str, partition: int) -> int:
         slot, partitions = self._topic(db, topic)
-        if not 0 <= partition < partitions:
-            raise LogError(
-                f"log {self.path}: topic {topic!r} has partitions 0 to {partitions - 1}, no {partition}"
-            )
+        check_partition(f"log {self.path}", topic, partition, partitions)
         return slot + partition
-
-    def _place(self, topic: str, record: Outgoing, partitions: int) -> int:
-        size = len(record.key) + len(record.value)
-        # a dead letter wraps a record that was within the limit
-        limit = self.settings.record_bytes_max + (DEAD_LETTER_BYTES if topic == DEAD_LETTERS else 0)
-        if size > limit:
-            raise LogError(
-                f"log {self.path}: a record of {size:,} bytes for topic {topic!r} is over the limit of "
-                f"{limit:,} (record_bytes_max)"
-            )
-        if record.partition is None:
-            return partition_of(record.key, partitions)
-        if not 0 <= record.partition < partitions:
-            raise LogError(
-                f"log {self.path}: topic {topic!r} has partitions 0 to {partitions - 1}, "
-                f"no {record.partition}"
-            )
-        return record.partition
 
     def _select(
         self,

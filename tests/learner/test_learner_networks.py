@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from learner.attention import attend, unattend
-from learner.deep import DeepTrainer, by_logit, make_trainer
+from learner.deep import DeepTrainer, by_logit, trainer_of
 from learner.errors import FeatureError
 from learner.features import Encoder, FeatureSpec, Request
 from learner.learner import Learner
@@ -31,17 +31,18 @@ def weights_of(name: str) -> np.ndarray:
     return rng.normal(0, 0.3, make_network(name, LAYOUT).weight_count).astype(np.float32)
 
 
-def trainer_of(name: str, flat: np.ndarray) -> DeepTrainer:
+def make_trainer(name: str, flat: np.ndarray) -> DeepTrainer:
     """A trainer whose clip never bites."""
     moments = np.zeros((2, len(flat)), dtype=np.float32)
-    return make_trainer(make_network(name, LAYOUT), flat, moments, 0, rate=1e-3, clip=1e9, threads=1)
+    network = make_network(name, LAYOUT)
+    return trainer_of(network)(network, flat, moments, 0, rate=1e-3, clip=1e9, threads=1)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_forward_in_numpy_equals_torch(name: str) -> None:
     network, flat = make_network(name, LAYOUT), weights_of(name)
     inputs = np.random.default_rng(2).normal(0, 1, (50, LAYOUT.width)).astype(np.float32)
-    expected = trainer_of(name, flat).predict(inputs)
+    expected = make_trainer(name, flat).predict(inputs)
     assert network.forward(network.split(flat), inputs) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
@@ -63,7 +64,7 @@ def test_gradients_are_those_of_the_log_loss_and_reach_every_weight(name: str) -
     assert all((v.grad != 0).any() for v in w.values())
 
     moved = flat.copy()
-    trainer = trainer_of(name, moved)
+    trainer = make_trainer(name, moved)
     moments = trainer._moments
     step = trainer.step(inputs.copy(), wanted, offset, y)
     assert step is not None
