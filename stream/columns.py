@@ -4,6 +4,8 @@ Every function here raises `ValueError` with what was expected; who knows the fi
 (`stream.sources`) makes it a `SourceError`.
 """
 
+import ast
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -14,11 +16,13 @@ import msgspec
 from stream.records import TIME_MAX_S, TIME_MIN_S, Value
 
 Format = Literal["auto", "csv", "jsonl", "parquet", "movietweetings", "movielens"]
-TimeUnit = Literal["auto", "s", "ms", "us", "iso"]
+TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso"]
 Kind = Literal["id", "text", "number", "list"]
 Convert = Callable[[Any], Value]
 
-_UNITS_S: dict[str, float] = {"auto": 1.0, "s": 1.0, "ms": 1e3, "us": 1e6}
+_UNITS_S: dict[str, float] = {"auto": 1.0, "s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_WORDS: dict[str, float] = {"true": 1.0, "false": 0.0}  # as CSV files of many tools write labels
+_BRACKETED_MAX = 65_536  # characters of one list in brackets
 _NO_CATEGORY = "(no genres listed)"  # MovieLens' word for an empty list
 
 
@@ -31,15 +35,19 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `types` says what a column holds where the file cannot: "id" (an integer where the text is exactly
     one, else a string), "text" (always a string), "number", or "list" (of ids, split at
     `list_separator`). Parquet and JSON Lines carry their types; a CSV column without an entry is a list
-    when its first thousand cells hold the separator, a number when they all are numbers and one has a
-    fraction, else an id.
+    when its first thousand cells hold the separator or are all in square brackets, a number when they all
+    are numbers and one has a fraction, else an id. A list in brackets, as JSON and Python write it, is read
+    whatever the separator is.
     """
 
     format: Format = "auto"
-    time: str = "time"
-    time_unit: TimeUnit = "auto"  # auto: Unix seconds, or ISO 8601 text; ms and us must be said
+    columns: list[str] = []  # the columns' names, of a CSV file whose first line is not names but data
+    time: str = "time"  # "": there is none, and the lines count as a second apart
+    time_unit: TimeUnit = "auto"  # auto: Unix seconds, or ISO 8601 text; ms, us and ns must be said
+    time_format: str = ""  # of other text, as for strptime: "%d/%m/%Y %H:%M"
     label: str = "label"
     positive_from: float | None = None  # a label of at least this is 1, else 0; None: labels are 0 or 1
+    positive: list[str] = []  # labels that count as 1, all others as 0; empty: labels are numbers
     request: str | None = None
     features: dict[str, str] = {}  # {feature name: column}; empty: every other column, by its own name
     context: list[str] = []  # the features that belong to the request, not to the candidate
@@ -48,6 +56,16 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     delimiter: str = ","
     sort: bool = False  # sorts by time in memory; off, a line earlier than the one before is an error
     skip_bad: bool = False  # off, the first line that cannot be used ends the reading with an error
+
+    def __post_init__(self) -> None:
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError("columns names one column twice")
+        if self.positive and self.positive_from is not None:
+            raise ValueError("positive names the labels that are 1 and positive_from compares them; give one")
+        if self.time_format and self.time_unit not in ("auto", "iso"):
+            raise ValueError(f"time_format is of text, time_unit {self.time_unit} of a number; give one")
+        if not self.time and (self.time_format or self.time_unit != "auto"):
+            raise ValueError("time names no column, so time_unit and time_format do not apply")
 
 
 class RawRow(msgspec.Struct, gc=False):
@@ -60,14 +78,18 @@ class RawRow(msgspec.Struct, gc=False):
     cells: dict[str, Any]
 
 
-def time_reader(unit: TimeUnit) -> Callable[[Any], float]:
+def time_reader(unit: TimeUnit, pattern: str = "") -> Callable[[Any], float]:
     """The function that makes Unix seconds of one time cell.
 
     >>> time_reader("auto")("1970-01-02T00:00:00Z")
     86400.0
     >>> time_reader("ms")(86_400_000)
     86400.0
+    >>> time_reader("auto", "%d.%m.%Y")("02.01.1970")
+    86400.0
     """
+    if pattern:
+        return lambda cell: _formatted_seconds(cell, pattern)
     if unit == "iso":
         return _iso_seconds
     scale = _UNITS_S[unit]
@@ -95,11 +117,21 @@ def _expected(unit: str) -> str:
 
 
 def _unit_hint(number: float, unit: str) -> str:
-    for name, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+    for name in ("s", "ms", "us", "ns"):
+        scale = _UNITS_S[name]
         # Only a time after 2001 is a guess worth making: small numbers fit every unit.
         if name != unit and 1e9 <= number / scale <= TIME_MAX_S:
             return f'it looks like a time in {name}: set time_unit = "{name}"'
     return f"expected {_expected(unit)}"
+
+
+def _formatted_seconds(cell: Any, pattern: str) -> float:
+    try:
+        return _utc_seconds(datetime.strptime(str(cell), pattern))
+    except ValueError as error:
+        if "is no time" in str(error):
+            raise
+        raise ValueError(f"{_shown(cell)} does not fit time_format {pattern!r}") from None
 
 
 def _iso_seconds(cell: Any) -> float:
@@ -120,29 +152,43 @@ def _utc_seconds(moment: datetime) -> float:
     return seconds
 
 
-def label_reader(positive_from: float | None) -> Callable[[Any], float]:
+def label_reader(positive_from: float | None, positive: Sequence[str] = ()) -> Callable[[Any], float]:
     """The function that makes a label, 0.0 or 1.0, of one label cell.
 
-    >>> label_reader(4.0)("3.5"), label_reader(None)("1")
-    (0.0, 1.0)
+    >>> label_reader(4.0)("3.5"), label_reader(None)("1"), label_reader(None)("False")
+    (0.0, 1.0, 0.0)
+    >>> label_reader(None, ["buy"])("buy"), label_reader(None, ["buy"])("view")
+    (1.0, 0.0)
     """
+    if positive:
+        return _named_label_reader(frozenset(positive))
 
     def read(cell: Any) -> float:
         try:
             value = float(cell)
         except (TypeError, ValueError):
-            value = math.nan
+            value = _WORDS.get(cell.strip().lower(), math.nan) if isinstance(cell, str) else math.nan
         if positive_from is None:
             if value == 0.0 or value == 1.0:
                 return value
             raise ValueError(
-                f"{_shown(cell)} is no label; expected 0 or 1 (for ratings or amounts, set positive_from)"
+                f"{_shown(cell)} is no label; expected 0 or 1 (for ratings or amounts set positive_from, "
+                "for words set positive)"
             )
         if math.isnan(value):
             raise ValueError(
                 f"{_shown(cell)} is no label; expected a number to compare with {positive_from:g}"
             )
         return 1.0 if value >= positive_from else 0.0
+
+    return read
+
+
+def _named_label_reader(positive: frozenset[str]) -> Callable[[Any], float]:
+    def read(cell: Any) -> float:
+        if cell is None or cell == "":
+            raise ValueError("an empty cell is no label")
+        return 1.0 if str(cell) in positive else 0.0
 
     return read
 
@@ -175,10 +221,29 @@ def to_number(cell: Any) -> float:
 
 
 def to_list(text: str, separator: str) -> list[int | str]:
-    """A list of ids; what is empty between two separators is left out."""
+    """A list of ids; what is empty between two separators is left out.
+
+    >>> to_list("a|7", "|"), to_list("['a', 7]", "|"), to_list("[x, y]", "|")
+    (['a', 7], ['a', 7], ['x', 'y'])
+    """
     if text == _NO_CATEGORY:
         return []
+    if _in_brackets(text):
+        return _bracketed(text)
     return [to_id(item) for item in text.split(separator) if item]
+
+
+def _bracketed(text: str) -> list[int | str]:
+    """A list as JSON or Python write it, or with nothing quoted."""
+    if len(text) > _BRACKETED_MAX:
+        raise ValueError(f"a list of {len(text):,} characters, more than {_BRACKETED_MAX:,}")
+    try:
+        items = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        items = None
+    if isinstance(items, list) and all(type(item) in (int, str) for item in items):
+        return items
+    return [to_id(item.strip().strip("'\"")) for item in text[1:-1].split(",") if item.strip()]
 
 
 def text_converter(kind: Kind, separator: str) -> Convert:
@@ -223,11 +288,15 @@ def guess_kind(cells: Sequence[str], separator: str) -> Kind:
     >>> guess_kind(["1.5", "2"], "|"), guess_kind(["Crime|Drama"], "|"), guess_kind(["17", "b2"], "|")
     ('number', 'list', 'id')
     """
-    if any(separator in cell for cell in cells):
+    if any(separator in cell for cell in cells) or (cells and all(_in_brackets(cell) for cell in cells)):
         return "list"
     if any("." in cell for cell in cells) and all(_is_number(cell) for cell in cells):
         return "number"
     return "id"
+
+
+def _in_brackets(text: str) -> bool:
+    return text[:1] == "[" and text[-1:] == "]"
 
 
 def _is_number(text: str) -> bool:
@@ -243,15 +312,23 @@ def choose_columns(settings: DataSettings, available: Sequence[str]) -> Mapping[
     Raises:
         ValueError: naming the missing column and those that there are.
     """
-    special = [settings.time, settings.label] + ([settings.request] if settings.request else [])
+    special = special_columns(settings)
     for column in [*special, *settings.features.values()]:
         if column not in available:
+            near = difflib.get_close_matches(column.lower(), [name.lower() for name in available], 1, 0.6)
+            meant = next((repr(name) for name in available if [name.lower()] == near), "")
             raise ValueError(
-                f"there is no column {column!r}; the columns are {', '.join(map(repr, available))}"
+                f"there is no column {column!r}{f'; did you mean {meant}?' if meant else ''}; "
+                f"the columns are {', '.join(map(repr, available))}"
             )
     chosen = settings.features or {name: name for name in available if name not in special}
     check_names(settings, list(chosen))
     return chosen
+
+
+def special_columns(settings: DataSettings) -> list[str]:
+    """The columns that are no features: time, label and request, as far as there are such."""
+    return [name for name in (settings.time, settings.label, settings.request) if name]
 
 
 def check_names(settings: DataSettings, features: Sequence[str]) -> None:

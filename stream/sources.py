@@ -101,7 +101,7 @@ def count_examples(path: str | Path, settings: DataSettings | None = None) -> in
             from stream.tabular import count_parquet
 
             return count_parquet(path)
-        header = 1 if kind == "csv" else 0
+        header = 1 if kind == "csv" and not settings.columns else 0
         if kind in ("movietweetings", "movielens"):
             from stream.movielens import ratings_file
 
@@ -141,7 +141,8 @@ def _requests(
     from stream.tabular import open_table
 
     rows, convert, default = open_table(path, kind, settings)
-    read_time, read_label = time_reader(settings.time_unit), label_reader(settings.positive_from)
+    read_time = time_reader(settings.time_unit, settings.time_format)
+    read_label = label_reader(settings.positive_from, settings.positive)
     in_context = frozenset(settings.context)
     grouped = settings.request is not None
     open_request: _Request | None = None

@@ -21,6 +21,7 @@ from stream.columns import (
     check_names,
     choose_columns,
     guess_kind,
+    special_columns,
     text_converter,
     typed_converter,
 )
@@ -77,7 +78,7 @@ def _csv_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
     with _open_text(path) as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
-            header = next(reader, [])
+            header = settings.columns or next(reader, [])
             if not header:
                 raise SourceError(f"{path}: is empty; expected a first line with the columns' names")
             if len(set(header)) < len(header):
@@ -101,10 +102,11 @@ def _csv_body(
     path: Path, reader: Any, header: list[str], columns: Mapping[str, str], settings: DataSettings
 ) -> Iterator[Row]:
     at = {column: i for i, column in enumerate(header)}
-    time, label, width = at[settings.time], at[settings.label], len(header)
+    time = at[settings.time] if settings.time else None
+    label, width = at[settings.label], len(header)
     request = None if settings.request is None else at[settings.request]
     names, places = list(columns), [at[column] for column in columns.values()]
-    line = 2  # where the row starts: a quoted cell may span lines
+    line = 1 if settings.columns else 2  # where the row starts: a quoted cell may span lines
     while True:
         try:
             row = next(reader)
@@ -116,9 +118,11 @@ def _csv_body(
             continue
         if len(row) == width:
             cells = dict(zip(names, [row[i] for i in places], strict=True))
-            yield RawRow(line, row[time], row[label], None if request is None else row[request], cells)
+            when = line if time is None else row[time]
+            yield RawRow(line, when, row[label], None if request is None else row[request], cells)
         elif row:
-            yield SourceError(f"{path}:{line}: {len(row)} cells; expected {width}, as in the first line")
+            named = "named in columns" if settings.columns else "in the first line"
+            yield SourceError(f"{path}:{line}: {len(row)} cells; expected {width}, as {named}")
         line = reader.line_num + 1
 
 
@@ -133,7 +137,7 @@ def _open_text(path: Path) -> TextIO:
 
 def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
     decoder = msgspec.json.Decoder(dict[str, Any])
-    special = {settings.time, settings.label, settings.request}
+    special = set(special_columns(settings))
     wanted = settings.features
     if wanted:
         try:
@@ -164,7 +168,8 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
             else:
                 cells = {name: cell for name, cell in found.items() if name not in special}
             request = None if settings.request is None else found.get(settings.request)
-            yield RawRow(line, found.get(settings.time), found.get(settings.label), request, cells)
+            time = found.get(settings.time) if settings.time else line
+            yield RawRow(line, time, found.get(settings.label), request, cells)
 
 
 # Parquet
@@ -180,12 +185,12 @@ def _parquet_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
                 columns = choose_columns(settings, file.schema_arrow.names)
             except ValueError as error:
                 raise SourceError(f"{path}: {error}") from None
-            special = [settings.time, settings.label] + ([settings.request] if settings.request else [])
-            wanted = list(dict.fromkeys([*special, *columns.values()]))
+            wanted = list(dict.fromkeys([*special_columns(settings), *columns.values()]))
             line = 0
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
                 table = {name: batch.column(name).to_pylist() for name in wanted}
-                times, labels = table[settings.time], table[settings.label]
+                times = table[settings.time] if settings.time else itertools.count(line + 1)
+                labels = table[settings.label]
                 requests = table[settings.request] if settings.request else itertools.repeat(None)
                 features = [table[column] for column in columns.values()]
                 values = zip(*features, strict=True) if features else itertools.repeat(())
