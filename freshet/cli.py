@@ -19,6 +19,7 @@ EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 _EPILOG = """\
 examples:
   freshet demo                                    watch a model learn a click stream, in two minutes
+  freshet init --data clicks.csv                  write a config for a file of yours
   freshet replay --data ratings/ --report r.json  what would the model have predicted, event by event?
   freshet up --config freshet.toml                joiner, learner and server on this machine
   curl localhost:8470/v1/score -d '{"context":{"user":1},"candidates":[{"item":7},{"item":9}]}'
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_init(commands)
     _add_roles(commands)
     _add_produce(commands)
     _add_replay(commands)
@@ -129,6 +131,26 @@ def _add_demo(commands: Any) -> None:
         default="sqlite:log.db",
         help="the log, e.g. kafka://HOST:PORT (a SQLite file)",
     )
+
+
+def _add_init(commands: Any) -> None:
+    parser = _add(
+        commands, "init", _init, "look at a data file and write a config for it, with reasons",
+        "freshet init --data clicks.csv               asks where a sample leaves doubt\n"
+        "freshet init --data clicks.tsv.gz --yes --out shop.toml\n"
+        "freshet init --data ratings/ --out -         print it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", metavar="PATH", required=True, help="CSV, JSON Lines, Parquet, or a folder of ratings"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        default=DEFAULT_FILE,
+        help=f"the config to write; - prints it ({DEFAULT_FILE})",
+    )
+    parser.add_argument("--force", action="store_true", help="write over a file that is there")
+    parser.add_argument("--yes", action="store_true", help="ask nothing, take the likeliest")
 
 
 def _add_roles(commands: Any) -> None:
@@ -308,6 +330,12 @@ def _demo(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         log=arguments.log,
     )
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from freshet.init import run_init
+
+    run_init(arguments.data, arguments.out, arguments.force, arguments.yes)
 
 
 def _role(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 FreshetError
 ├── ConfigError     the config file: missing, malformed, an unknown key, a value of the wrong kind
+├── InitError       no config can be made for a data file
 ├── ReplayError     what was asked to be replayed cannot be: an empty range, a journal without its records
 ├── ProduceError    a file's events cannot be sent
 └── RoleError       a role of `freshet up` stopped and cannot be started again
@@ -12,6 +13,10 @@ from ground import FreshetError
 
 class ConfigError(FreshetError):
     """The config cannot be used; the message names the file, the key and what was expected."""
+
+
+class InitError(FreshetError):
+    """A data file of which no config can be made; the message says what was looked for."""
 
 
 class ReplayError(FreshetError):

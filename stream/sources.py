@@ -15,7 +15,7 @@ from stream.columns import DataSettings, RawRow, label_reader, time_reader
 from stream.errors import RecordError, SourceError
 from stream.records import Example, Features, check
 
-__all__ = ["DataSettings", "count_examples", "detect_format", "read_examples"]
+__all__ = ["DataSettings", "count_examples", "detect_format", "read_examples", "read_lines"]
 
 OnBad = Callable[[SourceError], None]
 
@@ -58,6 +58,20 @@ def read_examples(
         yield from examples
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_lines(path: Path, settings: DataSettings) -> Iterator[Example]:
+    """The requests of a data file in its own order, whatever their times: to try settings on it.
+
+    Raises:
+        SourceError: a line cannot be read as configured.
+    """
+    kind = detect_format(path, settings)
+    if kind in ("movietweetings", "movielens"):
+        yield from read_examples(path, settings)
+        return
+    for _, example in _requests(path, kind, settings, None):
+        yield example
 
 
 def detect_format(path: Path, settings: DataSettings) -> str:

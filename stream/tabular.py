@@ -31,7 +31,7 @@ from stream.records import RECORD_BYTES_MAX
 _SAMPLE_ROWS = 1_000  # by which a CSV column's kind is guessed
 _BATCH_ROWS = 8_192  # of Parquet, in memory at once
 
-_DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)  # what reading a broken .gz may raise
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)  # what reading a broken .gz may raise
 
 Row = RawRow | SourceError
 
@@ -75,7 +75,7 @@ def _csv_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
     delimiter = "\t" if suffix == ".tsv" and settings.delimiter == "," else settings.delimiter
     if len(delimiter) != 1:
         raise SourceError(f"delimiter is {delimiter!r}; expected one character")
-    with _open_text(path) as file:
+    with open_text(path) as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
             header = settings.columns or next(reader, [])
@@ -90,7 +90,7 @@ def _csv_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
             yield from _csv_body(path, reader, header, columns, settings)
         except UnicodeDecodeError as error:
             raise SourceError(f"{path}: not UTF-8 after line {reader.line_num}: {error.reason}") from None
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise SourceError(
                 f"{path}: the gzip file is damaged after line {reader.line_num}: {error}"
             ) from None
@@ -126,7 +126,7 @@ def _csv_body(
         line = reader.line_num + 1
 
 
-def _open_text(path: Path) -> TextIO:
+def open_text(path: Path) -> TextIO:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
@@ -148,7 +148,7 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
         for line in itertools.count(1):
             try:
                 text = file.readline(RECORD_BYTES_MAX + 1)
-            except _DAMAGED as error:
+            except DAMAGED as error:
                 raise SourceError(
                     f"{path}: the gzip file is damaged after line {line - 1}: {error}"
                 ) from None

@@ -14,6 +14,7 @@ from freshet.cli import main
 HELP_S_MAX = 0.3
 COMMANDS = [
     "demo",
+    "init",
     "up",
     "join",
     "learn",

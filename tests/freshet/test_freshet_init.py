@@ -1,0 +1,161 @@
+"""`freshet init` writes a config that runs, says why it chose, and asks where it cannot know."""
+
+import math
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from data_files import SHAPES, epoch_ms, no_header, wide
+
+from freshet.cli import main
+from freshet.config import load_config
+from freshet.errors import InitError
+from freshet.init import make_config, run_init
+from freshet.replay import replay
+from freshet.tape import ReplayOptions
+from stream.errors import SourceError
+
+MOVIETWEETINGS = Path(__file__).parents[3] / "shared" / "data" / "movietweetings"
+LINES = 1_800
+
+EXPECTED = {
+    "no_header": (
+        {"c1": "id", "c2": "id"},
+        {"time": "time", "time_unit": "s", "label": "label", "delimiter": " ", "sort": False},
+    ),
+    "iso_times": (
+        {"product_id": "id", "price": "number", "user_id": "id"},
+        {"time": "event_time", "time_unit": "iso", "label": "event_type", "positive": ["cart", "purchase"]},
+    ),
+    "epoch_ms": (
+        {"visitorid": "id", "itemid": "id"},
+        {"time": "timestamp", "time_unit": "ms", "label": "event", "positive": ["addtocart"], "sort": True},
+    ),
+    "quoted_lists": (
+        {"userId": "id", "articleId": "id", "tags": "ids", "topics": "ids", "title": "id"},
+        {"time": "when", "time_format": "%d/%m/%Y %H:%M", "list_separator": ",", "label": "liked"},
+    ),
+    "tabs_without_time": (
+        {"c2": "number", "c3": "id", "c4": "id", "c5": "id"},
+        {"time": "", "label": "label", "delimiter": "\t", "columns": ["label", "c2", "c3", "c4", "c5", "c6"]},
+    ),
+    "wide": (
+        {"user_id": "id", "age": "number", "item_id": "id", "price": "number"}
+        | {f"f{i}": "id" for i in range(20)},
+        {"time": "ts", "label": "clicked", "request": "request_id", "context": ["user_id", "age"]},
+    ),
+    "gzipped_lines": (
+        {"user": "id", "item": "id", "cats": "ids", "price": "number"},
+        {"time": "ts", "time_unit": "us", "label": "clicked", "format": "jsonl"},
+    ),
+    "parquet": (
+        {"user": "id", "movie": "id", "tags": "ids"},
+        {"time": "rated_at", "label": "rating", "positive_from": 4.0, "format": "parquet"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_told_and_its_config_replays(shape: str, tmp_path: Path) -> None:
+    data = SHAPES[shape](tmp_path, LINES)
+    out = tmp_path / "freshet.toml"
+    run_init(str(data), str(out))
+    table = tomllib.loads(out.read_text())
+    features, settings = EXPECTED[shape]
+    hour = {} if shape == "tabs_without_time" else {"hour": "hour"}
+    assert {name: part["kind"] for name, part in table["features"].items()} == features | hour
+    assert {key: table["data"].get(key) for key in settings} == settings
+    report = replay(load_config(out, ["learner.deep=none"]), ReplayOptions(data=str(data)))
+    assert report["candidates"] == LINES and report["skipped"] == 0
+    auc = report["corrected"]["last_half"]["auc"]
+    assert math.isfinite(auc) and auc > 0.6, f"what there is to learn is not learnt: AUC {auc:.3f}"
+
+
+def test_every_choice_has_its_reason_beside_it(tmp_path: Path) -> None:
+    text, guessed = make_config(wide(tmp_path, 300))
+    for line in text.splitlines():
+        if line.startswith(
+            ("kind =", "time =", "label =", "request =", "context =", "sort =", "delimiter =")
+        ):
+            assert "  # " in line, line
+    assert "# purchased: left out: named like an outcome" in text
+    assert "# row: left out: counts the lines" in text
+    assert not guessed
+
+
+def test_movietweetings_folder_has_its_own_config(tmp_path: Path) -> None:
+    if not MOVIETWEETINGS.is_dir():
+        pytest.skip("NO DATA: MovieTweetings is not here")
+    out = tmp_path / "freshet.toml"
+    run_init(str(MOVIETWEETINGS), str(out))
+    config = load_config(out, ["learner.deep=none"])
+    assert list(config.features) == ["user", "movie", "genres", "hour"]
+    report = replay(config, ReplayOptions(data=str(MOVIETWEETINGS), limit=3000))
+    assert math.isfinite(report["corrected"]["overall"]["auc"])
+
+
+def test_doubt_is_asked_and_the_answer_taken(tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    lines = ["ts,seen,opened,amt"] + [f"{1717171200 + i},{i % 2},{i % 3 % 2},{i % 60}" for i in range(600)]
+    path.write_text("\n".join(lines))
+    asked: list[tuple[str, Sequence[str]]] = []
+
+    def second(question: str, answers: Sequence[str]) -> int:
+        asked.append((question, answers))
+        return 1
+
+    text, guessed = make_config(path, second)
+    first_label = tomllib.loads(make_config(path)[0])["data"]["label"]
+    assert [question for question, _ in asked] == [
+        "Which column says whether it was liked (the label)?",
+        "Does amt (as 0, 1, 2, 3) name something, or count it?",
+    ]
+    assert tomllib.loads(text)["data"]["label"] != first_label and not guessed
+    assert tomllib.loads(text)["features"]["amt"]["kind"] == "number"
+    unasked, guessed = make_config(path)
+    assert "a guess (also possible: " in unasked and len(guessed) == 2
+
+
+def test_config_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = no_header(tmp_path, 90)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "--data", str(data), "--yes"]) == 0
+    assert main(["init", "--data", str(data), "--yes"]) == 2
+    assert main(["init", "--data", str(data), "--yes", "--force"]) == 0
+
+
+def test_init_prints_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--data", str(epoch_ms(tmp_path, 90)), "--out", "-"]) == 0
+    assert "visitorid" in tomllib.loads(capsys.readouterr().out)["features"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.csv", b"", "is empty"),
+        ("a.csv", b"time,label\n", "a line of names and nothing else"),
+        ("a.csv", b"one\ntwo\nthree\n", "looks like one column only"),
+        ("a.csv", b"time,user\n1717171200,5\n1717171201,6\n", "no column looks like a label"),
+        ("a.csv", b"time,user,user,label\n1717171200,5,1,0\n", "two columns have the name 'user'"),
+        ("a.csv", b"time,label\n1717171200,0\n1717171201,1\n", "no column is left that could be a feature"),
+        ("a.csv", "Z\xfcrich,1\n".encode("latin-1") * 9, "no text in UTF-8"),
+        ("a.csv.gz", b"\x1f\x8b\x08\x00", "gzip file is damaged"),
+        ("a.jsonl", b'{"request_id": "r", "time": 1, "candidates": [{}]}\n', "produce --events"),
+        ("a.parquet", b"no", "cannot be read as Parquet"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_told_is_said(tmp_path: Path, name: str, data: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises((InitError, SourceError), match=words):
+        make_config(tmp_path / name)
+
+
+def test_strange_names_and_cells_make_a_config_that_loads(tmp_path: Path) -> None:
+    path = tmp_path / "odd.csv"
+    names = 'time,"a ""b"".c","line\nbreak",\x01x,label'
+    lines = [f'{1717171200 + i},"é\t{i % 5}","p\nq {i % 3}",{i % 4}#,{i % 2}' for i in range(60)]
+    path.write_text("\n".join([names, *lines]) + "\n")
+    out = tmp_path / "freshet.toml"
+    run_init(str(path), str(out))
+    assert list(load_config(out).features)[:3] == ['a "b".c', "line\nbreak", "\x01x"]
