@@ -6,14 +6,13 @@ cleanly with 0. Any other exception is a defect of Freshet and keeps its traceba
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from freshet.config import Config
+from freshet.cli_parts import add_command, add_config, count, load, positive
+from freshet.cli_replay import add_replay_commands
 
-DEFAULT_FILE = "freshet.toml"
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
 _EPILOG = """\
@@ -61,11 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_init(commands)
     _add_roles(commands)
     _add_produce(commands)
-    _add_replay(commands)
+    add_replay_commands(commands)
     _add_inspect(commands)
     _add_dead_letters(commands)
     _add_schema(commands)
-    _add(
+    add_command(
         commands,
         "warmup",
         _warmup,
@@ -81,40 +80,14 @@ def _version() -> str:
     return f"freshet {__version__}"
 
 
-def _add(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], help_: str, example: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=help_,
-        description=help_[0].upper() + help_[1:] + ".",
-        epilog="examples:\n" + "\n".join(f"  {line}" for line in example.splitlines()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_config(parser: argparse.ArgumentParser, default: str | None = DEFAULT_FILE) -> None:
-    parser.add_argument(
-        "--config", "-c", metavar="FILE", default=default, help=f"config file ({DEFAULT_FILE})"
-    )
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
-        help="change one setting, for example --set learner.deep=none; may be given again",
-    )  # fmt: skip
-
-
 def _add_demo(commands: Any) -> None:
-    parser = _add(
+    parser = add_command(
         commands, "demo", _demo, "play a click stream against the whole system and watch it learn",
         "freshet demo\nfreshet demo --seconds 30 --report demo.html\n"
         "freshet demo --log kafka://localhost:9092\n"
         "freshet demo --data ratings/ --keep demo/",
     )  # fmt: skip
-    parser.add_argument(
-        "--seconds", type=_positive, default=110.0, metavar="S", help="how long to play (110)"
-    )
+    parser.add_argument("--seconds", type=positive, default=110.0, metavar="S", help="how long to play (110)")
     parser.add_argument(
         "--data", metavar="PATH", help="replay real ratings (MovieTweetings) instead of the simulator"
     )
@@ -163,9 +136,9 @@ def _add_roles(commands: Any) -> None:
         example = f"freshet {name} --config freshet.toml"
         if name in ("up", "serve"):
             example += f"\nfreshet {name} --set server.port=9000"
-        parser = _add(commands, name, run, help_, example)
+        parser = add_command(commands, name, run, help_, example)
         parser.set_defaults(role=name)
-        _add_config(parser)
+        add_config(parser)
         if name in ("join", "learn"):
             parser.add_argument("--name", help="of this one among several that share the work (group.name)")
         # For whoever starts a role as a child: it stops when that process is gone.
@@ -173,63 +146,34 @@ def _add_roles(commands: Any) -> None:
 
 
 def _add_produce(commands: Any) -> None:
-    parser = _add(
+    parser = add_command(
         commands, "produce", _produce, "send a file's events to the log",
         "freshet produce clicks.csv                  one labelled example per line, columns as in [data]\n"
         "freshet produce events.jsonl --events       impressions and actions as they are\n"
-        "freshet produce clicks.parquet --rate 500   500 events a second",
+        "freshet produce clicks.parquet --rate 500   500 events a second\n"
+        "freshet produce export.parquet --examples   what `freshet export` wrote, as it was",
     )  # fmt: skip
     parser.add_argument("file", metavar="FILE", help="CSV, JSON Lines, Parquet, or a folder of ratings")
-    _add_config(parser)
-    parser.add_argument("--events", action="store_true", help="the lines are impressions and actions (JSON)")
-    parser.add_argument("--rate", type=_positive, metavar="N", help="events per second at most")
-    parser.add_argument("--limit", type=_count, metavar="N", help="stop after so many events")
+    add_config(parser)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--events", action="store_true",
+        help="the file holds impressions and actions: JSON Lines, or an export of topic events",
+    )  # fmt: skip
+    what.add_argument(
+        "--examples", action="store_true",
+        help="send examples to topic examples, decided as they are: no joiner looks at them again",
+    )  # fmt: skip
+    parser.add_argument("--rate", type=positive, metavar="N", help="events per second at most")
+    parser.add_argument("--limit", type=count, metavar="N", help="stop after so many events")
     parser.add_argument(
         "--producer", metavar="NAME",
         help="name under which events are counted; sending again under the same name is dropped as a repeat",
     )  # fmt: skip
 
 
-def _add_replay(commands: Any) -> None:
-    parser = _add(
-        commands, "replay", _replay,
-        "learn from a file or a log range, each request predicted before it is learnt",
-        "freshet replay --data ratings/ --report r.json\n"
-        "freshet replay --config freshet.toml --data clicks.csv --report r.json --html r.html\n"
-        "freshet replay --data clicks.csv --set learner.deep=none --report -   is the deep part worth it?\n"
-        "freshet replay --data clicks.csv --freeze-after 50000 --report -      is the error memory?\n"
-        "freshet replay --data sqlite:.freshet/log.db --from 2026-01-01 --report r.json\n"
-        "freshet replay --data kafka://localhost:9092 --from offset:1000 --to offset:2000 --report r.json\n"
-        "freshet replay --data sqlite:.freshet/log.db --journal .freshet/learn --report r.json",
-    )  # fmt: skip
-    _add_config(parser, default=None)
-    parser.add_argument(
-        "--data", metavar="PATH|URL", help="data file or folder, or a log's URL (the config's log)"
-    )
-    parser.add_argument(
-        "--from", dest="begin", metavar="TIME|offset:N",
-        help="event time, ISO 8601 or Unix seconds, inclusive; of a log also offset:N, or offset:N,N,... "
-        "with one number per partition",
-    )  # fmt: skip
-    parser.add_argument("--to", dest="end", metavar="TIME|offset:N", help="the same, exclusive")
-    parser.add_argument("--limit", type=_count, metavar="N", help="stop after so many requests")
-    parser.add_argument("--report", metavar="FILE", default="-", help="JSON report; - prints it (-)")
-    parser.add_argument("--html", metavar="FILE", help="the report as a page with plots")
-    parser.add_argument(
-        "--shuffle-labels", type=int, metavar="SEED",
-        help="permute all labels: every AUC must come out at 0.50, or something leaks",
-    )  # fmt: skip
-    parser.add_argument(
-        "--freeze-after", type=_count, metavar="N",
-        help="the base stops learning after N requests and only the error memory goes on",
-    )  # fmt: skip
-    parser.add_argument(
-        "--journal", metavar="STATE", help="follow a live learner's journal, to its very state"
-    )
-
-
 def _add_inspect(commands: Any) -> None:
-    parser = _add(
+    parser = add_command(
         commands, "inspect", _inspect, "say what a role's state holds",
         "freshet inspect .freshet/learn\nfreshet inspect .freshet/join --json",
     )  # fmt: skip
@@ -238,7 +182,7 @@ def _add_inspect(commands: Any) -> None:
 
 
 def _add_dead_letters(commands: Any) -> None:
-    parser = _add(
+    parser = add_command(
         commands, "dead-letters", _dead_letters, "list, show and send again what could not be used",
         "freshet dead-letters list                          the newest, with their reasons\n"
         "freshet dead-letters list --stage learner --since 2026-01-01 --json\n"
@@ -247,19 +191,19 @@ def _add_dead_letters(commands: Any) -> None:
         "freshet dead-letters retry --reason schema --dry-run",
     )  # fmt: skip
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
-    listing = _add(
+    listing = add_command(
         actions, "list", _dead_letters, "print the newest dead letters, a line each",
         "freshet dead-letters list --limit 100\n"
         "freshet dead-letters list --reason milliseconds --json | jq .key",
     )  # fmt: skip
-    listing.add_argument("--limit", type=_count, default=20, metavar="N", help="how many at most (20)")
-    show = _add(
+    listing.add_argument("--limit", type=count, default=20, metavar="N", help="how many at most (20)")
+    show = add_command(
         actions, "show", _dead_letters, "print one dead letter with the record as it came",
         "freshet dead-letters show 17\nfreshet dead-letters show 17 --raw > record.json",
     )  # fmt: skip
     show.add_argument("offset", type=int, metavar="OFFSET", help="as the list says")
     show.add_argument("--raw", action="store_true", help="the record's bytes and nothing else")
-    retry = _add(
+    retry = add_command(
         actions, "retry", _dead_letters,
         "send the original records again, to the topic and partition that they came from, "
         "once the reason is mended (a longer max_ahead_s, a feature's kind); what was sent again "
@@ -272,7 +216,7 @@ def _add_dead_letters(commands: Any) -> None:
     retry.add_argument("--again", action="store_true", help="those too that were sent again before")
     retry.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
     for action in (listing, show, retry):
-        _add_config(action)
+        add_config(action)
         if action is not retry:
             action.add_argument("--json", action="store_true", help="for programs, one object a line")
     for action in (listing, retry):
@@ -286,7 +230,7 @@ def _add_dead_letters(commands: Any) -> None:
 
 
 def _add_schema(commands: Any) -> None:
-    parser = _add(
+    parser = add_command(
         commands, "schema", _schema, "describe the records for producers in any language",
         "freshet schema                     JSON Schema of what producers send\n"
         "freshet schema asyncapi            all topics, as AsyncAPI 3\n"
@@ -297,26 +241,6 @@ def _add_schema(commands: Any) -> None:
         metavar="NAME", help="event, example, dead_letter (JSON Schema) or asyncapi (event)",
     )  # fmt: skip
     parser.add_argument("--write", metavar="DIR", help="write all documents into this folder")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number over 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number over 0")
-    return value
-
-
-def _load(arguments: argparse.Namespace) -> "Config":
-    from freshet.config import load_config
-
-    return load_config(arguments.config, arguments.overrides)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -346,7 +270,7 @@ def _role(arguments: argparse.Namespace) -> int:
 
         if getattr(arguments, "name", None):
             arguments.overrides.append(f'group.name="{arguments.name}"')
-        roles.RUN[arguments.role](_load(arguments), stop.event)
+        roles.RUN[arguments.role](load(arguments), stop.event)
     return stop.status
 
 
@@ -356,7 +280,7 @@ def _up(arguments: argparse.Namespace) -> int:
     with Stop(arguments.with_parent) as stop:
         from freshet.up import run_up
 
-        run_up(_load(arguments), arguments.config, arguments.overrides, stop.event)
+        run_up(load(arguments), arguments.config, arguments.overrides, stop.event)
     return stop.status
 
 
@@ -364,30 +288,13 @@ def _produce(arguments: argparse.Namespace) -> None:
     from freshet.produce import produce
 
     produce(
-        _load(arguments),
+        load(arguments),
         Path(arguments.file),
-        events=arguments.events,
+        holds="events" if arguments.events else "examples" if arguments.examples else "requests",
         rate=arguments.rate,
         limit=arguments.limit,
         producer=arguments.producer,
     )
-
-
-def _replay(arguments: argparse.Namespace) -> None:
-    from freshet.replay import run_replay
-    from freshet.tape import ReplayOptions
-
-    options = ReplayOptions(
-        data=arguments.data,
-        begin=arguments.begin,
-        end=arguments.end,
-        limit=arguments.limit,
-        shuffle_labels=arguments.shuffle_labels,
-        freeze_after=arguments.freeze_after,
-        journal=arguments.journal,
-    )
-    html = Path(arguments.html) if arguments.html else None
-    run_replay(arguments.config, arguments.overrides, options, arguments.report, html)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
@@ -399,7 +306,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 def _dead_letters(arguments: argparse.Namespace) -> None:
     from freshet import dead_letters
 
-    config = _load(arguments)
+    config = load(arguments)
     if arguments.action == "show":
         dead_letters.show_letter(config, arguments.offset, arguments.json, arguments.raw)
         return

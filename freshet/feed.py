@@ -24,7 +24,7 @@ from freshet.tape import ReplayOptions, Tape, open_tape, shuffle_labels
 from ground import FreshetError
 from learner.features import Encoder
 from learner.labelled import Labelled
-from stream.records import Example, encode
+from stream.records import Example, canonical
 
 CHUNK_REQUESTS = 512
 PROCESS_FROM = 50_000
@@ -118,7 +118,7 @@ class _Inline(Feed):
         examples = iter(self._tape)
         while chunk := list(islice(examples, CHUNK_REQUESTS)):
             for example in chunk:
-                hasher.update(encode(example))
+                hasher.update(canonical(example))
             yield self._encode(chunk)
         self.ended = Ended(self._tape.skipped, hasher.hexdigest())
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import xxhash
 
@@ -16,7 +17,8 @@ from freshet.config import Config
 from freshet.errors import ProduceError
 from freshet.roles import open_topics
 from stream.errors import LogAwayError, RecordError
-from stream.log import EVENTS, Log, Outgoing
+from stream.log import EVENTS, EXAMPLES, Log, Outgoing
+from stream.record_files import read_records
 from stream.records import REQUEST_ID_MAX, Action, Decoder, Example, Impression, encode
 from stream.sources import read_examples
 
@@ -32,16 +34,17 @@ def produce(
     config: Config,
     file: Path,
     *,
-    events: bool = False,
+    holds: Literal["requests", "events", "examples"] = "requests",
     rate: float | None = None,
     limit: int | None = None,
     producer: str | None = None,
 ) -> int:
-    """Append a file's events to topic `events`; returns how many.
+    """Append a file's events to topic `events`, or its examples to topic `examples`; returns how many.
 
     Args:
-        file: data as [data] says, one labelled candidate a line; or with `events` JSON Lines of
-            impressions and actions.
+        file: data as [data] says, one labelled candidate a line; or an export, or JSON Lines of events.
+        holds: how it is sent: as labelled impressions ("requests"), as the impressions and actions that
+            it holds ("events"), or as examples that were decided before.
         rate: events per second at most.
         limit: stop after so many.
         producer: the name that they are numbered under; by default made from the file's name and size.
@@ -50,8 +53,15 @@ def produce(
         FreshetError: the file or the log cannot be used.
     """
     name = producer_name(file) if producer is None else producer
-    source = _read_events(file, config.data.skip_bad) if events else _as_events(config, file, name)
+    source: Iterator[Event | Example]
+    if holds == "events":
+        source = _read_events(file, config.data.skip_bad)
+    elif holds == "examples":
+        source = read_examples(file, config.data)
+    else:
+        source = _as_events(config, file, name)
     source = islice(source, limit)
+    topic = EXAMPLES if holds == "examples" else EVENTS
     began = told = time.monotonic()
     sent = 0
     log = open_topics(config)
@@ -60,6 +70,7 @@ def produce(
         while batch := list(islice(source, size)):
             _append(
                 log,
+                topic,
                 [
                     Outgoing(key=event.request_id.encode(), value=encode(event), producer=name, seq=sent + i)
                     for i, event in enumerate(batch)
@@ -69,7 +80,7 @@ def produce(
             now = time.monotonic()
             if now - told >= TELL_EVERY_S:
                 told = now
-                print(f"{sent:,} events, {sent / (now - began):,.0f}/s", file=sys.stderr, flush=True)
+                print(f"{sent:,} {topic}, {sent / (now - began):,.0f}/s", file=sys.stderr, flush=True)
             if rate is not None:
                 time.sleep(max(began + sent / rate - time.monotonic(), 0.0))
     finally:
@@ -77,16 +88,16 @@ def produce(
     if sent == 0:
         raise ProduceError(f"{file}: there are no events in it")
     seconds = max(time.monotonic() - began, 1e-9)
-    print(f"sent {sent:,} events to {config.log} in {seconds:.1f} s, as producer {name!r}", file=sys.stderr)
+    print(f"sent {sent:,} {topic} to {config.log} in {seconds:.1f} s, as producer {name!r}", file=sys.stderr)
     return sent
 
 
-def _append(log: Log, records: list[Outgoing]) -> None:
+def _append(log: Log, topic: str, records: list[Outgoing]) -> None:
     """Append, again and again while the log is away; what arrives twice is recognised by its number."""
     give_up_at = time.monotonic() + AWAY_S_MAX
     while True:
         try:
-            log.append(EVENTS, records)
+            log.append(topic, records)
             return
         except LogAwayError as error:
             if time.monotonic() > give_up_at:
@@ -126,6 +137,12 @@ def _impression(example: Example, name: str) -> Impression:
 
 
 def _read_events(file: Path, skip_bad: bool) -> Iterator[Event]:
+    if file.suffix == ".parquet":
+        for record in read_records(file):
+            if isinstance(record, Example):
+                raise ProduceError(f"{file}: holds examples, not events; send them with --examples")
+            yield record
+        return
     decode = Decoder(Impression, Action).decode
     try:
         with file.open("rb") as lines:

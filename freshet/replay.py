@@ -6,8 +6,7 @@ figure in the report is out of sample. Base and corrected predictions are scored
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from error_memory import ErrorMemory, make_memory
 from freshet.config import Config
 from freshet.errors import ReplayError
 from freshet.feed import open_feed
+from freshet.progress import progress
 from freshet.tape import ReplayOptions, replay_config
 from freshet.warmup import warm_up
 from learner.labelled import Labelled
@@ -209,7 +209,7 @@ def replay(config: Config, options: ReplayOptions) -> dict[str, Any]:
         run = Replay(config, options.freeze_after)
         run.learner.warm()
         started = time.perf_counter()
-        with _progress(feed.total) as advance:
+        with progress("replaying", feed.total) as advance:
             for chunk in feed:
                 run.take(chunk.labelled)
                 refused += chunk.refused
@@ -259,34 +259,6 @@ def _live_hash(config: Config, folder: Path) -> str:
 def _window(config: Config, run: Replay) -> int:
     """Candidates per window: as configured, less on a short stream so that there is a line to draw."""
     return min(config.learner.window, max(run.learner.meta.examples // 20, 500))
-
-
-@contextmanager
-def _progress(total: int | None) -> Iterator[Any]:
-    """A bar on stderr if that is a terminal; the yielded function takes how many more are done."""
-    if not sys.stderr.isatty():
-        yield lambda n: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns: Iterable[Any] = (
-        TextColumn("replaying"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total, rate="")
-        began, done = time.perf_counter(), 0
-
-        def advance(n: int) -> None:
-            nonlocal done
-            done += n
-            bar.update(task, advance=n, rate=f"{done / (time.perf_counter() - began):,.0f}/s")
-
-        yield advance
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -17,7 +17,7 @@ from freshet.config import Config, default_config, load_config, override_config
 from freshet.errors import ConfigError, ReplayError
 from ground import FreshetError
 from stream.columns import time_reader
-from stream.log import EXAMPLES, Log, open_log
+from stream.log import EXAMPLES, Log, Record, open_log
 from stream.records import Decoder, Example
 from stream.runner import Taken, read_journal
 from stream.sources import DataSettings, count_examples, detect_format, read_examples
@@ -85,6 +85,28 @@ def replay_config(file: str | None, overrides: Sequence[str], options: ReplayOpt
     return override_config(default_config(kind), overrides)
 
 
+class Window:
+    """A range of a topic, as `--from`, `--to` and `--limit` say it.
+
+    Attributes:
+        offsets: [first, end) of each partition, of what the log holds now.
+        begin, end: seconds; whoever reads the records leaves out what is before or not before.
+        total: how many records there may be.
+    """
+
+    def __init__(self, log: Log, topic: str, options: ReplayOptions) -> None:
+        self.topic = topic
+        self.offsets = _range(log.ends(topic), options)
+        self.begin, self.end = _between(options)
+        self.limit = options.limit
+        self.total = _least(sum(max(end - first, 0) for first, end in self.offsets), options.limit)
+
+    def records(self, log: Log) -> Iterator[Record]:
+        """The records of the range's offsets, those sent twice left out, one partition after the other."""
+        for partition, (first, end) in enumerate(self.offsets):
+            yield from log_records(log, self.topic, partition, first, end)
+
+
 def open_tape(config: Config, options: ReplayOptions) -> Tape:
     """The examples that the options name.
 
@@ -108,22 +130,21 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
             return _cut(read_examples(path, config.data, on_bad), between, options.limit)
 
         return Tape(play_file, _least(total, options.limit), strict=not config.data.skip_bad)
-    log = _open_existing(config.log if options.data is None else options.data, config)
+    log = open_existing(config.log if options.data is None else options.data, config)
     try:
         if options.journal is not None:
             return _follow(log, config, options)
-        ends = _range(log.ends(EXAMPLES), options)
+        window = Window(log, EXAMPLES, options)
 
         def play_log(tape: Tape) -> Iterator[Example]:
-            parts = [_read(log, tape, p, first, end) for p, (first, end) in enumerate(ends)]
+            parts = [_read(log, tape, p, first, end) for p, (first, end) in enumerate(window.offsets)]
             if len(parts) == 1:
                 merged = parts[0]
             else:
                 merged = heapq.merge(*parts, key=lambda example: example.decided)
             return _cut(merged, between, options.limit)
 
-        total = sum(max(end - first, 0) for first, end in ends)
-        return Tape(play_log, _least(total, options.limit), strict=False, close=log.close)
+        return Tape(play_log, window.total, strict=False, close=log.close)
     except BaseException:
         log.close()
         raise
@@ -156,7 +177,13 @@ def is_log(data: str) -> bool:
         return file.read(len(_SQLITE)) == _SQLITE
 
 
-def _open_existing(url: str, config: Config) -> Log:
+def open_existing(url: str, config: Config) -> Log:
+    """Open a log that is there already.
+
+    Raises:
+        ReplayError: it is not there.
+        LogError: it cannot be opened.
+    """
     path = Path(re.sub(r"^sqlite:(//)?", "", url))
     if not re.match(r"(?!sqlite:)[A-Za-z][A-Za-z0-9+.-]+:", url) and not path.is_file():
         raise ReplayError(f"there is no log {path}; start the roles first, or replay a file with --data FILE")
@@ -200,16 +227,39 @@ def _read(
     last: dict[tuple[int, str], int] | None = None,
     named: Taken | None = None,
 ) -> Iterator[Example]:
-    """Examples [first, end) of one partition, records sent twice left out.
+    """Examples [first, end) of one partition; what cannot be used is counted."""
+    decode = Decoder(Example).decode
+    for record in log_records(log, EXAMPLES, partition, first, end, last, named):
+        try:
+            example: Example = decode(record.value)
+        except FreshetError:
+            tape.skipped += 1
+            continue
+        yield example
+
+
+def log_records(
+    log: Log,
+    topic: str,
+    partition: int,
+    first: int,
+    end: int,
+    last: dict[tuple[int, str], int] | None = None,
+    named: Taken | None = None,
+) -> Iterator[Record]:
+    """Records [first, end) of one partition, those sent twice left out.
+
+    Args:
+        last: what was the last number of each producer in each partition; moved on.
+        named: the stretch of a journal that names them, for an error.
 
     Raises:
         ReplayError: the journal names records that the log has dropped.
     """
-    decode = Decoder(Example).decode
     last = {} if last is None else last
     offset = first
     while offset < end:
-        records = log.read(EXAMPLES, partition, offset)
+        records = log.read(topic, partition, offset)
         if named is not None and (not records or records[0].offset != offset):
             raise ReplayError(
                 f"the log no longer holds offset {offset} of partition {partition}, which the journal names; "
@@ -225,12 +275,7 @@ def _read(
                 if record.seq <= last.get((partition, record.producer), -1):
                     continue
                 last[partition, record.producer] = record.seq
-            try:
-                example: Example = decode(record.value)
-            except FreshetError:
-                tape.skipped += 1
-                continue
-            yield example
+            yield record
 
 
 def _range(ends: list[tuple[int, int]], options: ReplayOptions) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ import msgspec
 
 from stream.records import TIME_MAX_S, TIME_MIN_S, Value
 
-Format = Literal["auto", "csv", "jsonl", "parquet", "movietweetings", "movielens"]
+Format = Literal["auto", "csv", "jsonl", "parquet", "movietweetings", "movielens", "examples"]
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso"]
 Kind = Literal["id", "text", "number", "list"]
 Convert = Callable[[Any], Value]

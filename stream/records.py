@@ -196,6 +196,7 @@ R = TypeVar("R")
 
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
+_canonical = msgspec.msgpack.Encoder(order="deterministic")
 _json_parts = msgspec.json.Decoder(list[msgspec.Raw])
 _msgpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
@@ -203,6 +204,14 @@ _msgpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw])
 def encode(record: msgspec.Struct) -> bytes:
     """A record as MessagePack, the form in which roles write."""
     return _msgpack.encode(record)
+
+
+def canonical(record: msgspec.Struct) -> bytes:
+    """A record as bytes that equal records share, for hashes.
+
+    They depend neither on the order in which features are named, nor on whether a default was written out.
+    """
+    return _canonical.encode(msgspec.structs.astuple(record))
 
 
 def encode_json(record: msgspec.Struct) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 from stream.columns import DataSettings, RawRow, label_reader, time_reader
 from stream.errors import RecordError, SourceError
+from stream.record_files import read_layout, read_records
 from stream.records import Example, Features, check
 
 __all__ = ["DataSettings", "count_examples", "detect_format", "read_examples", "read_lines"]
@@ -34,6 +35,8 @@ def read_examples(
 ) -> Iterator[Example]:
     """The requests of a data file, in time order, with `decided` the time of their last line.
 
+    Of a file of `freshet export`: its examples as they were, in their order.
+
     Args:
         path: a file (`.csv`, `.tsv`, `.jsonl`, `.parquet`; text also as `.gz`), or for the rating sets
             their folder or ratings file.
@@ -51,6 +54,9 @@ def read_examples(
             from stream.movielens import read_ratings
 
             yield from read_ratings(path, kind, settings, on_bad)
+            return
+        if kind == "examples":
+            yield from _exported(path, settings, on_bad)
             return
         examples = _in_order(path, _requests(path, kind, settings, on_bad), settings, on_bad)
         if settings.sort:
@@ -92,6 +98,8 @@ def detect_format(path: Path, settings: DataSettings) -> str:
     if found is None and path.is_file():
         name = path.with_suffix("") if path.suffix == ".gz" else path
         found = _SUFFIXES.get(name.suffix.lower())
+        if found == "parquet" and read_layout(path) is not None:
+            found = "examples"
     if found is None:
         raise SourceError(
             f"{path}: the format cannot be told from the name; set format to csv, jsonl, parquet, "
@@ -108,6 +116,9 @@ def count_examples(path: str | Path, settings: DataSettings | None = None) -> in
     """
     path, settings = Path(path), settings or DataSettings()
     kind = detect_format(path, settings)
+    if kind == "examples":
+        layout = read_layout(path)
+        return None if layout is None else layout.records
     if settings.request is not None or path.suffix == ".gz":
         return None
     try:
@@ -124,6 +135,19 @@ def count_examples(path: str | Path, settings: DataSettings | None = None) -> in
         return max(_count_lines(path) - header, 0)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _exported(path: Path, settings: DataSettings, on_bad: OnBad | None) -> Iterator[Example]:
+    """The examples of a file of `freshet export`, in the order in which they were decided."""
+    for record in read_records(
+        path, (lambda error: _refuse(error, settings, on_bad)) if settings.skip_bad else None
+    ):
+        if not isinstance(record, Example):
+            raise SourceError(
+                f"{path}: holds events, not examples; a joiner makes examples of them: send them with "
+                "`freshet produce --events`, then export topic examples"
+            )
+        yield record
 
 
 def _count_lines(path: Path) -> int:

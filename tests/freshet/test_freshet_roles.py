@@ -223,13 +223,13 @@ def test_produce_sends_events_as_they_are(config: Config, tmp_path: Path) -> Non
         "\n"
         '{"type":"action","request_id":"r","time":1000000003,"candidate":0}\n'
     )
-    assert produce(config, file, events=True) == 2
+    assert produce(config, file, holds="events") == 2
     assert ends(config, EVENTS) == 2
     file.write_text('{"type":"action"}\n')
     with pytest.raises(ProduceError, match=r"events\.jsonl:1: "):
-        produce(config, file, events=True)
+        produce(config, file, holds="events")
     with pytest.raises(ProduceError, match="cannot be read"):
-        produce(config, tmp_path / "no.jsonl", events=True)
+        produce(config, tmp_path / "no.jsonl", holds="events")
 
 
 @pytest.mark.process
