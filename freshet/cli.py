@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from freshet.cli_parts import add_command, add_config, count, load, positive
+from freshet.cli_parts import DEFAULT_FILE, add_command, add_config, count, load, positive
 from freshet.cli_replay import add_replay_commands
 
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -107,7 +107,7 @@ def _add_demo(commands: Any) -> None:
 
 
 def _add_init(commands: Any) -> None:
-    parser = _add(
+    parser = add_command(
         commands, "init", _init, "look at a data file and write a config for it, with reasons",
         "freshet init --data clicks.csv               asks where a sample leaves doubt\n"
         "freshet init --data clicks.tsv.gz --yes --out shop.toml\n"

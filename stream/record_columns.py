@@ -42,15 +42,18 @@ _KINDS: tuple[tuple[int, Kind], ...] = (
 
 REQUEST_COLUMNS = ("request_id", "time", "candidate", "label")
 EXAMPLE_COLUMNS = (
-    *REQUEST_COLUMNS, "decided", "served_base", "served_corrected", "served_model", "log_odds", "late",
+    *REQUEST_COLUMNS, "decided", "served_base", "served_corrected", "served_model", "place", "propensity",
+    "log_odds", "late",
 )  # fmt: skip
 EVENT_COLUMNS = (
-    "type", *REQUEST_COLUMNS, "action", "served_base", "served_corrected", "served_model",
+    "type", *REQUEST_COLUMNS, "action", "served_base", "served_corrected", "served_model", "place",
+    "propensity",
 )  # fmt: skip
 _ARROW = {
     "type": "string", "request_id": "string", "time": "float64", "candidate": "int32", "label": "float64",
     "decided": "float64", "action": "string", "served_base": "float64", "served_corrected": "float64",
-    "served_model": "string", "log_odds": "float64", "late": "bool_", "int": "int64", "uint": "uint64",
+    "served_model": "string", "place": "int32", "propensity": "float64",
+    "log_odds": "float64", "late": "bool_", "int": "int64", "uint": "uint64",
     "number": "float64", "text": "string", "json": "string",
 }  # fmt: skip
 
@@ -210,6 +213,8 @@ class Rows:
         columns["served_base"].extend([None] * n if served is None else served.base)
         columns["served_corrected"].extend([None] * n if served is None else served.corrected)
         columns["served_model"].extend([None if served is None else served.model] * n)
+        for name in ("place", "propensity"):
+            columns[name].extend(getattr(record, name, None) or [None] * n)
         for name, append, as_json in self._context:
             value: Any = context.get(name)
             if as_json and value is not None:
@@ -282,6 +287,9 @@ def _request(
     if base[0] is not None:
         corrected = columns["served_corrected"][first:end]
         told["served"] = Served(base, corrected, columns["served_model"][first])
+    for name in ("place", "propensity"):
+        values = columns[name][first:end]
+        told[name] = None if values[0] is None else values
     labels = columns["label"][first:end]
     if layout.holds == "events":
         return Impression(**told, labels=None if labels[0] is None else labels)

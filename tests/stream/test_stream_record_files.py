@@ -37,12 +37,17 @@ def requests(draw: st.DrawFn, decided: bool) -> Example | Impression:
     if draw(st.booleans()):
         base, corrected = (draw(st.lists(chances, min_size=n, max_size=n)) for _ in range(2))
         served = Served(base, corrected, draw(texts))
+    place = draw(st.one_of(st.none(), st.permutations(range(n))))
+    propensity = draw(st.one_of(st.none(), st.lists(st.floats(0.01, 1.0), min_size=n, max_size=n)))
     request, time, context = draw(st.text(min_size=1, max_size=3)), draw(times), draw(features)
     candidates = draw(st.lists(features, min_size=n, max_size=n))
     if decided:
-        more = {"log_odds": draw(st.floats(-9.0, 0.0)), "late": draw(st.booleans())}
-        return Example(request, time, draw(times), candidates, labels, context, served, **more)
-    return Impression(request, time, candidates, context, served, draw(st.sampled_from([None, labels])))
+        odds, late = draw(st.floats(-9.0, 0.0)), draw(st.booleans())
+        return Example(
+            request, time, draw(times), candidates, labels, context, served, odds, late, place, propensity
+        )
+    known = draw(st.sampled_from([None, labels]))
+    return Impression(request, time, candidates, context, served, known, place, propensity)
 
 
 actions = st.builds(Action, st.just("r"), times, st.integers(0, 1999), st.sampled_from([0.0, 1.0]), texts)
