@@ -125,6 +125,40 @@ PACKINGS: dict[str, tuple[Callable[[int], Packing], Callable[[int], Packing]]] =
 """By the kind of rows: how the vector is packed, and how the caller's columns are."""
 
 
+class RowPacking:
+    """Rows of a spec without optimizer state, as they come and as they are held.
+
+    Args:
+        spec: of the rows as they come; its optimizer state is left out.
+        rows: their kind when held; see PACKINGS.
+    """
+
+    def __init__(self, spec: TableSpec, rows: str) -> None:
+        vector, extra = PACKINGS[rows]
+        self.spec = spec.serving()
+        self.vector = _pack_or_not(vector, spec.dim)
+        self.extra = _pack_or_not(extra, spec.extra)
+        self.width = self.vector.words + self.extra.words + 2
+
+    def pack(self, rows: Floats) -> Floats:
+        """Rows (n, spec.width) as they are held: words (n, width), typed as float32 and not to be read so."""
+        spec = self.spec
+        first, last = spec.extra_column, spec.seen_column
+        parts = [
+            self.vector.pack(np.ascontiguousarray(rows[:, : spec.dim])),
+            self.extra.pack(np.ascontiguousarray(rows[:, first : first + spec.extra])),
+            np.ascontiguousarray(rows[:, last:]).view(np.uint32),
+        ]
+        return np.concatenate(parts, axis=1).view(np.float32)
+
+    def unpack(self, held: Floats) -> Floats:
+        """The rows again, (n, spec.width), about."""
+        words = held.view(np.uint32)
+        at, end = self.vector.words, self.vector.words + self.extra.words
+        vectors, extras = self.vector.unpack(words[:, :at]), self.extra.unpack(words[:, at:end])
+        return np.concatenate([vectors, extras, held[:, end:]], axis=1)
+
+
 class PackedTable(Table):
     """A table that serves from packed rows. It takes and gives rows of `spec.serving()` of the same spec.
 
@@ -134,10 +168,9 @@ class PackedTable(Table):
     """
 
     def __init__(self, spec: TableSpec, rows: str) -> None:
-        vector, extra = PACKINGS[rows]
-        self.unpacked = spec.serving()
-        self._vector = _pack_or_not(vector, spec.dim)
-        self._extra = _pack_or_not(extra, spec.extra)
+        self._packing = RowPacking(spec, rows)
+        self.unpacked = self._packing.spec
+        self._vector, self._extra = self._packing.vector, self._packing.extra
         held = self._vector.words + self._extra.words
         super().__init__(msgspec.structs.replace(self.unpacked, dim=0, extra=held), track_delta=False)
 
@@ -163,14 +196,7 @@ class PackedTable(Table):
         """
         array = as_keys(self.spec.name, keys)
         values = as_floats(self.spec.name, rows, (len(array), self.width), "rows")
-        spec = self.unpacked
-        first, last = spec.extra_column, spec.seen_column
-        parts = [
-            self._vector.pack(np.ascontiguousarray(values[:, : spec.dim])),
-            self._extra.pack(np.ascontiguousarray(values[:, first : first + spec.extra])),
-            np.ascontiguousarray(values[:, last:]).view(np.uint32),
-        ]
-        self._load(array, np.concatenate(parts, axis=1).view(np.float32))
+        self._load(array, self._packing.pack(values))
 
     def export(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Rows (n, width), unpacked, with metadata, and which keys were there."""

@@ -84,7 +84,8 @@ class _FixedScorer:
         return ModelStatus(
             version="1-1", ready=True, why_not_ready="", frozen=False, freshness_s=1.0, base_freshness_s=1.0,
             behind_s=0.0, lag=[Lag(EXAMPLES, 0, 1, 1.0), Lag(UPDATES, 0, 1, 1.0)], examples_learnt=1,
-            examples_observed=1, examples_skipped=0, examples_bad=0, updates_applied=1, features=["user"],
+            examples_observed=1, examples_skipped=0, examples_bad=0, updates_applied=1, update_gaps=0,
+            features=["user"],
             table_rows={"user": 1}, memory=MemoryStatus("residual", 1, 0.1, 1),
             base=quality, corrected=quality,
         )  # fmt: skip

@@ -36,6 +36,7 @@ class Chain:
         self.made_in = place.made_in
         self.repeated = 0
         self.fenced = 0
+        self._forked = False
         self._parts: list[Update] = []
 
     def place(self, offset: int) -> Place:
@@ -57,6 +58,10 @@ class Chain:
         if update.parts == 0:
             return None  # a term begins
         same = update.epoch == self.epoch
+        if same and (self._forked or (update.seq <= self.seq and update.term > self.made_in)):
+            # the record that began its term was never seen: what was taken behind it does not count
+            self._forked = True
+            raise UpdateGapError(f"update {self.seq} was taken of a learner that led no more")
         if (same and update.seq <= self.seq) or (
             not same and (update.term, update.epoch) < (self.made_in, self.epoch)
         ):
@@ -72,10 +77,12 @@ class Chain:
             return None
         parts, self._parts = self._parts, []
         self.epoch, self.seq, self.made_in = update.epoch, update.seq, update.term
+        self._forked = False
         return parts
 
     def jump(self, epoch: int, seq: int, made_in: int) -> None:
         """Go on behind an update that was learnt of in another way."""
         self.epoch, self.seq, self.made_in = epoch, seq, made_in
         self.term = max(self.term, made_in)
+        self._forked = False
         self._parts = []

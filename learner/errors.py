@@ -3,7 +3,8 @@
 FreshetError
 ├── FeatureError      a request that the declared features cannot take; or a schema that makes no sense
 └── UpdateError       an update or snapshot that cannot be read
-    └── UpdateGapError    updates are missing before one that came
+    ├── UpdateDamagedError    its bytes are not those that were written
+    └── UpdateGapError        updates are missing before one that came
 """
 
 from ground import FreshetError
@@ -15,6 +16,10 @@ class FeatureError(FreshetError):
 
 class UpdateError(FreshetError):
     """An update or a snapshot chunk cannot be read or does not fit the model."""
+
+
+class UpdateDamagedError(UpdateError):
+    """The bytes of an update or a snapshot chunk are not those that were written."""
 
 
 class UpdateGapError(UpdateError):

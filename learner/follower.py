@@ -3,7 +3,7 @@
 import logging
 
 from learner.chain import Chain, Place
-from learner.errors import UpdateGapError
+from learner.errors import UpdateDamagedError, UpdateGapError
 from learner.model import Model
 from learner.snapshots import READ_BYTES_MAX, SnapshotReader, first_update_after
 from learner.updates import Update, apply_update, decode_update
@@ -16,8 +16,8 @@ class Follower:
     """Keeps a model at the newest update of its learner.
 
     Repeats are recognised by their number and left out, and so is what a learner writes after another
-    has begun to lead. After a gap the model stays as it is, goes on answering, and heals from the next
-    snapshot.
+    has begun to lead. After a gap, or a damaged record, the model stays as it is, goes on answering, and
+    heals from the next snapshot, or from the first update of a learner that begins anew.
 
     Args:
         model: it is moved by `poll` only. A snapshot makes a new one: ask for `model` each time.
@@ -30,8 +30,10 @@ class Follower:
         self.ingest_ms = 0
         self.examples = 0
         self.applied = 0
-        self.gaps = 0
-        self.behind = False
+        self.gaps = 0  # how often it had to wait for a snapshot
+        self.damaged = 0  # records that could not be read
+        self._waiting = False  # for a snapshot
+        self._doubtful = False  # the last record read is damaged, and what it was is not known yet
         self._chain = Chain(Place())
         self.read_ms = 0  # ingest time of the last record read from topic `updates`, Unix ms
         self._offset = 0
@@ -53,6 +55,11 @@ class Follower:
         return self.model.seq
 
     @property
+    def behind(self) -> bool:
+        """Whether updates are missing, and a snapshot has to come before it can go on."""
+        return self._waiting or self._doubtful
+
+    @property
     def offset(self) -> int:
         """The offset of the next record that it reads from topic `updates`."""
         return self._offset
@@ -67,21 +74,29 @@ class Follower:
 
         Raises:
             LogError: the log fails.
-            UpdateError: an update is damaged or of a model with other settings.
+            UpdateError: an update is of a model with other settings, or of another version of Freshet.
         """
-        if self.behind and self._load_snapshot(log):
-            self.behind = False
+        if self.behind:
+            self._load_snapshot(log)
         applied = []
         for record in log.read(UPDATES, 0, self._offset, 1000, READ_BYTES_MAX, wait_s):
             self._offset = record.offset + 1
             self.read_ms = record.ingest_ms
-            update = decode_update(record.value)
+            try:
+                update = decode_update(record.value)
+            except UpdateDamagedError as damage:
+                self.damaged += 1
+                self._doubtful = True
+                _log.warning("record %d of topic updates: %s", record.offset, damage)
+                continue
+            self._doubtful = False  # if anything is missing, the numbers tell
             try:
                 parts = self._chain.take(update)
             except UpdateGapError as gap:
-                self._note_gap(gap)
+                self._wait(str(gap))
                 break
             if parts is not None:
+                self._waiting = False
                 self._apply(parts, fresh=parts[-1].epoch != self.model.epoch)
                 self.applied += 1
                 applied.append(parts[-1])
@@ -113,10 +128,12 @@ class Follower:
         self.ingest_ms = last.ingest_ms
         self.examples = last.examples
 
-    def _note_gap(self, gap: UpdateGapError) -> None:
+    def _wait(self, why: str) -> None:
+        if self._waiting:
+            return
         self.gaps += 1
-        self.behind = True
-        _log.warning("%s; waiting for a snapshot, answering with what is here", gap)
+        self._waiting = True
+        _log.warning("%s; waiting for a snapshot, answering with what is here", why)
 
     def _load_snapshot(self, log: Log) -> bool:
         """Take the newest complete snapshot if it is ahead of the model, and go on behind it."""
@@ -132,5 +149,6 @@ class Follower:
             return False
         self._apply(newest.parts, fresh=True)
         self._chain.jump(last.epoch, last.seq, last.term)
+        self._waiting = self._doubtful = False
         self._offset = max(first_update_after(log, last), log.ends(UPDATES)[0][0])
         return True

@@ -26,7 +26,7 @@ from learner.model import Model
 from learner.pending import Pending
 from learner.settings import LearnerSettings
 from learner.trainer import Learnt, Trainer
-from learner.updates import Update, cut, encode_update
+from learner.updates import Update, cut, encode_update, pack
 from stream.bad_share import BadShare
 from stream.errors import StateError
 from stream.log import DEAD_LETTERS, SNAPSHOTS, UPDATES, Outgoing, Record
@@ -343,7 +343,9 @@ class Learner:
             term=self.term,
             taken=commit.taken if topic == UPDATES else [],
             updates_from=self.place.offset if topic == SNAPSHOTS and self.place.offset else -1,
+            rows=self.settings.update_rows,
         )
+        changes = pack(self.model, changes, self.settings.update_rows)
         size = 0
         for part in cut(head, changes, arrays, self.settings.update_bytes_max):
             value = encode_update(part)

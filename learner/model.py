@@ -100,6 +100,7 @@ class Model:
         """Forget everything that was learnt."""
         self.fast = FastPart(self.encoder, self.settings)
         specs = [self._spec(name) for name in self.table_names]
+        self.specs = dict(zip(self.table_names, specs, strict=True))
         if self._learning:
             self.tables = [Table(spec) for spec in specs]
         else:

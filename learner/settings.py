@@ -28,6 +28,7 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     seed: int = 0
     threads: int = 1  # of torch; more do not help matrices of this size
     publish_every_s: float = 0.4  # how long learnt rows may wait before they are committed and published
+    update_rows: Literal["float32", "float16", "int8"] = "float32"  # how learnt rows travel to servers
     update_bytes_max: int = 4 << 20  # a larger update travels in several parts
     snapshot_ratio: float = 2.0  # updates outgrow the last snapshot by this before a new one is made
     snapshot_bytes_min: int = 32 << 20  # of updates before the first snapshot

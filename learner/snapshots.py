@@ -4,15 +4,19 @@ A follower begins at the newest snapshot and needs the updates behind it. So wha
 go; it goes one snapshot late, so that whoever is reading, or a little behind, is not disturbed.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
 
+from learner.errors import UpdateDamagedError
 from learner.updates import Update, decode_update
 from stream.log import SNAPSHOTS, UPDATES, Log
 
 READ_BYTES_MAX = 32 << 20
+
+_log = logging.getLogger("freshet.snapshots")
 
 
 class Snapshot(NamedTuple):
@@ -43,18 +47,27 @@ class SnapshotReader:
         self._term = -1  # the highest that has begun; lower ones' snapshots do not count
 
     def read(self, log: Log) -> Iterator[Snapshot]:
-        """Each snapshot whose last part has come since the last call, in order.
+        """Each whole snapshot whose last part has come since the last call, in order.
+
+        One that is damaged in any part is left out.
 
         Raises:
             LogError: the log fails.
-            UpdateError: a part is damaged.
+            UpdateError: a part is of another version of Freshet.
         """
         first, end = log.ends(SNAPSHOTS)[0]
         self._next = max(first, self._next)
         while self._next < end:
             for record in log.read(SNAPSHOTS, 0, self._next, 100, READ_BYTES_MAX):
                 self._next = record.offset + 1
-                part = decode_update(record.value)
+                try:
+                    part = decode_update(record.value)
+                except UpdateDamagedError as damage:
+                    _log.warning(
+                        "record %d of topic snapshots: %s; its snapshot is left out", record.offset, damage
+                    )
+                    self._parts = []
+                    continue
                 if part.term < self._term:
                     continue
                 if part.term > self._term:
@@ -82,12 +95,22 @@ def first_update_after(log: Log, snapshot: Update) -> int:
     low, high = log.ends(UPDATES)[0]
     while low < high:
         middle = (low + high) // 2
-        update = decode_update(log.read(UPDATES, 0, middle, 1, wait_s=1.0)[0].value)
-        if (update.epoch, update.seq) <= here:
-            low = middle + 1
+        probe, update = _readable(log, middle, high)
+        if update is not None and (update.epoch, update.seq) <= here:
+            low = probe + 1
         else:
             high = middle
     return low
+
+
+def _readable(log: Log, first: int, end: int) -> tuple[int, Update | None]:
+    """The first update from an offset on that is not damaged, and where it is; None before `end`."""
+    for offset in range(first, end):
+        try:
+            return offset, decode_update(log.read(UPDATES, 0, offset, 1, wait_s=1.0)[0].value)
+        except UpdateDamagedError:
+            continue
+    return end, None
 
 
 class Trimmer:
@@ -103,7 +126,7 @@ class Trimmer:
 
         Raises:
             LogError: the log fails.
-            UpdateError: a snapshot in the log is damaged.
+            UpdateError: a snapshot in the log is of another version of Freshet.
         """
         before = self._newest
         for snapshot in self._reader.read(self._log):

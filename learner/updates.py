@@ -5,7 +5,8 @@ A snapshot holds all rows in the same form. Either travels as one or more parts,
 (`ground/sealed.py`) MessagePack of `Update`, whose tables are pieces as `embeddings/delta.py` cuts and
 applies them.
 
-Rows are float32, little-endian, without optimizer state: `| vector | fast weights | last seen | count |`.
+Rows are little-endian and without optimizer state: `| vector | fast weights | last seen | count |`, in
+float32 or packed (`embeddings/packed.py`), as `rows` says. The protocol as a whole: docs/protocol.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,9 +15,10 @@ import msgspec
 import numpy as np
 
 from embeddings import DeltaError
-from embeddings.delta import Changes, Piece, apply, pieces
+from embeddings.delta import Changes, Piece, apply, pieces, raw
+from embeddings.packed import PACKINGS, RowPacking
 from ground.sealed import seal, unseal
-from learner.errors import UpdateError
+from learner.errors import UpdateDamagedError, UpdateError
 from learner.model import Model
 
 UPDATE_VERSION = 1
@@ -38,6 +40,7 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     term: int = 0  # of the learner that leads; see learner.chain. A record of 0 parts begins a term
     taken: list[tuple[int, int, int]] = []  # (partition, start, end) of `examples` learnt since the last
     updates_from: int = -1  # of a snapshot: an offset in `updates` at or before the update after it
+    rows: str = "float32"  # how the tables' rows are held: a key of `embeddings.packed.PACKINGS`
     v: int = UPDATE_VERSION
 
 
@@ -53,15 +56,44 @@ def decode_update(value: bytes) -> Update:
     """What `encode_update` gave.
 
     Raises:
-        UpdateError: it is damaged, or of an unknown version.
+        UpdateDamagedError: its bytes are not those that were written.
+        UpdateError: it is of an unknown version.
     """
     try:
-        update = _decoder.decode(unseal(value))
-    except (ValueError, msgspec.DecodeError) as error:
+        body = unseal(value)
+    except ValueError as error:
+        raise UpdateDamagedError(f"an update cannot be read: {error}") from None
+    try:
+        update = _decoder.decode(body)
+    except msgspec.DecodeError as error:
         raise UpdateError(f"an update cannot be read: {error}") from None
     if update.v != UPDATE_VERSION:
         raise UpdateError(f"an update has version {update.v}; this Freshet reads version {UPDATE_VERSION}")
     return update
+
+
+def pack(model: Model, changes: Sequence[tuple[str, Changes]], rows: str) -> list[tuple[str, Changes]]:
+    """Changes of a model's tables with their rows packed; as they are for float32."""
+    if rows == "float32":
+        return list(changes)
+    return [
+        (name, change._replace(rows=RowPacking(model.specs[name], rows).pack(change.rows)))
+        for name, change in changes
+    ]
+
+
+def _unpacked(piece: Piece, packing: RowPacking) -> Piece:
+    """A piece with its rows in float32.
+
+    Raises:
+        DeltaError: they are of another layout.
+    """
+    held = np.frombuffer(piece.rows, dtype=np.float32)
+    count = len(piece.keys) // 8
+    if held.size != count * packing.width:
+        raise DeltaError(f"table {piece.name!r}: packed rows are of another dim or extra than here")
+    rows = packing.unpack(held.reshape(count, packing.width))
+    return msgspec.structs.replace(piece, rows=raw(rows))
 
 
 def cut(
@@ -104,9 +136,14 @@ def apply_update(model: Model, update: Update) -> None:
             f"the learner's model differs from this one in {', '.join(unknown + differs)}: give learner and "
             "server the same [features] and [learner] settings"
         )
+    if update.rows not in PACKINGS:
+        raise UpdateError(f"an update has {update.rows!r} rows, which this Freshet does not know; update it")
     for piece in update.tables:
+        table = by_name[piece.name]
         try:
-            apply(by_name[piece.name], piece)
+            if update.rows != "float32":
+                piece = _unpacked(piece, RowPacking(model.specs[piece.name], update.rows))
+            apply(table, piece)
         except DeltaError as error:
             raise UpdateError(f"{error}; give learner and server the same settings") from None
     for name, array in arrays.items():

@@ -186,6 +186,7 @@ class Replica:
                 examples_skipped=self._skipped,
                 examples_bad=self._bad,
                 updates_applied=self._follower.applied,
+                update_gaps=self._follower.gaps,
                 features=list(self._model.encoder.names),
                 table_rows=self._model.table_rows(),
                 memory=MemoryStatus(
@@ -205,9 +206,10 @@ class Replica:
         if not self._loaded:
             return "the model is still loading"
         if self.behind_s > self.settings.ready_age_s_max:
+            waits = " and waits for a snapshot, as updates are missing" if self._follower.behind else ""
             return (
                 f"the replica has been behind the log for {self.behind_s:.0f} s, longer than "
-                f"{self.settings.ready_age_s_max:g} s (ready_age_s_max)"
+                f"{self.settings.ready_age_s_max:g} s (ready_age_s_max){waits}"
             )
         return ""
 
@@ -295,7 +297,7 @@ class Replica:
             took |= bool(records)
             full |= len(records) == READ_RECORDS
         took |= self._follow()
-        self._mark_end(not full)
+        self._mark_end(not full and (self._frozen or not self._follower.behind))
         return took
 
     def _load(self) -> None:

@@ -53,6 +53,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     examples_skipped: int  # those that the weights had learnt first, or beyond the backlog's limit
     examples_bad: int  # those that could not be read or encoded
     updates_applied: int
+    update_gaps: int  # how often updates were missing or damaged, and a snapshot had to come
     features: list[str]
     table_rows: dict[str, int]
     memory: MemoryStatus

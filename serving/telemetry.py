@@ -135,6 +135,11 @@ def _gauges(status: ModelStatus) -> Iterator[Metric]:
 def _counters(status: ModelStatus) -> Iterator[Metric]:
     yield counter("freshet_updates_applied", "Updates applied to the model.", status.updates_applied)
     yield counter(
+        "freshet_update_gaps",
+        "Times that updates were missing or damaged, and a snapshot had to come.",
+        status.update_gaps,
+    )
+    yield counter(
         "freshet_examples_learnt", "Candidates with their labels in the weights.", status.examples_learnt
     )
     yield counter(

@@ -51,7 +51,7 @@ class Known:
             version="1-2", ready=not self.why_not, why_not_ready=self.why_not, frozen=False, freshness_s=0.25,
             base_freshness_s=None, behind_s=0.0, lag=[Lag("updates", 0, 2, 1.5)],
             examples_learnt=3, examples_observed=4, examples_skipped=0,
-            examples_bad=0, updates_applied=2, features=["p"], table_rows={"p": 7},
+            examples_bad=0, updates_applied=2, update_gaps=0, features=["p"], table_rows={"p": 7},
             memory=MemoryStatus("residual", 5, 0.1, 100), base=quality, corrected=quality,
         )  # fmt: skip
 
