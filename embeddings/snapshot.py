@@ -135,6 +135,8 @@ class TableSnapshot:
         self._deltas: deque[_Kept] = deque()
         self._next: _Base | None = None
         self._credit = 0.0  # bytes of base that may be written
+        self._renew = False  # the next save begins a base anew
+        self._hurried = False  # the base that is being written is, without regard to its cost
         self._page_slots = max(PAGE_BYTES // (8 + 4 * table.width), 1)
         self._page_lines = max(PAGE_BYTES // 68, 1)
 
@@ -142,6 +144,18 @@ class TableSnapshot:
     def seq(self) -> int:
         """The number of the last delta written."""
         return self._meta.seq
+
+    @property
+    def renewing(self) -> bool:
+        """Whether what `renew` has asked for is still to be done."""
+        return self._renew or self._hurried
+
+    def renew(self) -> None:
+        """Begin a new base at the next save, and write it as fast as saves come, PAGES_PER_SAVE pages each.
+
+        Once it is whole, nothing of what left the table before that save is in the store's entries.
+        """
+        self._renew = True
 
     @property
     def kept_bytes(self) -> int:
@@ -159,15 +173,18 @@ class TableSnapshot:
         if changes:
             meta.seq += 1
             self._credit += BASE_PER_DELTA * self._put_delta(sink, changes)
+        if self._renew:
+            self._next = self._begin()
+            self._renew, self._hurried = False, True
         for _ in range(PAGES_PER_SAVE):
             if self._next is None and not self._deltas:
                 break
             base = self._next or self._begin()
             cost = self._cost(base)
-            if cost > self._credit:
+            if cost > self._credit and not self._hurried:
                 break
             self._next = base
-            self._credit -= cost
+            self._credit = max(self._credit - cost, 0.0)
             if base.next < base.pages:
                 self._put_page(sink, base)
             if base.next == base.pages:
@@ -323,6 +340,7 @@ class TableSnapshot:
         meta.pages = base.next
         meta.begun = 0
         self._next = None
+        self._hurried = False
 
     def _put_meta(self, sink: Sink) -> None:
         self._meta.rows = len(self.table)

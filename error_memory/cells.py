@@ -23,7 +23,7 @@ import numpy.typing as npt
 from numba import njit
 
 from error_memory.generations import drop, oldest_epoch
-from ground.mixing import mix
+from ground.mixing import mix, unmix
 
 WAYS = 8
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -59,6 +59,15 @@ def tag_of(column, key):  # type: ignore[no-untyped-def]
     """The tag of (column, key): one to one within a column, never 0."""
     tag = mix(mix(key) + (np.uint64(column) + _ONE) * _GOLDEN)
     return tag if tag != np.uint64(0) else _ONE
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def keys_of(tags, column):  # type: ignore[no-untyped-def]
+    """The keys (n,) that have made these tags if they are of a column; `tag_of` backwards."""
+    out = np.empty(len(tags), dtype=np.uint64)
+    for i in range(len(tags)):
+        out[i] = unmix(unmix(tags[i]) - (np.uint64(column) + _ONE) * _GOLDEN)
+    return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -121,6 +130,19 @@ def claim(cells, gens, tag, current):  # type: ignore[no-untyped-def]
     for g in range(len(gens.epoch)):
         cells.stamps[best, g] = 0
     return best, 1 if least >= 0.0 else 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def erase(cells, columns, keys):  # type: ignore[no-untyped-def]
+    """Free the rows of (columns, keys), (n,) each, and clear what they held."""
+    for i in range(len(keys)):
+        row = find(cells, tag_of(columns[i], keys[i]))
+        if row >= 0:
+            cells.tags[row] = 0
+            cells.values[row] = 0.0
+            cells.stamps[row] = 0
+            cells.worth[row] = 0.0
+            cells.newest[row] = 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -75,6 +75,17 @@ class NeighbourMemory:
                     self._write(h[rows], seen.y[rows], base, int(at))
         return seen.p
 
+    def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:
+        """Drop all examples: a vector does not say which keys have made it."""
+        with self._lock:
+            self._h[:] = 0.0
+            self._y[:] = self._p[:] = 0.0
+            self._position[:] = _FREE
+
+    def candidates(self, column: int) -> npt.NDArray[np.uint64]:
+        """None: the examples are vectors."""
+        return np.zeros(0, dtype=np.uint64)
+
     def advance(self, position: int) -> None:
         """Drop the examples that the base has learnt."""
         with self._lock:

@@ -1,5 +1,6 @@
 """The memory that holds nothing: corrected equals base."""
 
+import numpy as np
 import numpy.typing as npt
 
 from error_memory.protocol import Floats, Keys, as_observed, as_probabilities, as_rows
@@ -33,6 +34,13 @@ class NoMemory:
     ) -> Floats:
         """`p` as it came; nothing is learnt."""
         return as_observed(keys, p, y, position, requests, times, self.columns).p
+
+    def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:
+        """There is nothing to forget."""
+
+    def candidates(self, column: int) -> npt.NDArray[np.uint64]:
+        """None."""
+        return np.zeros(0, dtype=np.uint64)
 
     def advance(self, position: int) -> None:
         """There is nothing to drop."""

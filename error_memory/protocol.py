@@ -82,6 +82,19 @@ class ErrorMemory(Protocol):
         """
         ...
 
+    def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:
+        """Take keys out with all evidence about them; a kind that cannot tell whose is what drops all of it.
+
+        Args:
+            columns: (n,), or one for all.
+            keys: (n,) uint64.
+        """
+        ...
+
+    def candidates(self, column: int) -> npt.NDArray[np.uint64]:
+        """Keys among which are all with evidence in a column, and others; none where none can be told."""
+        ...
+
     def advance(self, position: int) -> None:
         """The base now served has learnt every example at positions up to and including this one."""
         ...
@@ -227,6 +240,18 @@ def as_observed(
         requests=offsets,
         times=when,
     )
+
+
+def as_entries(
+    columns: npt.ArrayLike, keys: npt.ArrayLike
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint64]]:
+    """The arguments of `forget` in one form, each (n,).
+
+    Raises:
+        MemoryInputError: their lengths differ.
+    """
+    key = _plain(np.asarray(keys, dtype=np.uint64), np.uint64)
+    return _each("columns", columns, len(key), np.int32), key
 
 
 def _plain(array: npt.NDArray[np.generic], dtype: type[_Scalar]) -> npt.NDArray[_Scalar]:

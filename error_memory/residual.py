@@ -21,7 +21,7 @@ from error_memory import cells as table
 from error_memory import gate as gates
 from error_memory import generations
 from error_memory.errors import MemoryInputError
-from error_memory.protocol import Floats, Keys, as_observed, as_probabilities, as_rows
+from error_memory.protocol import Floats, Keys, as_entries, as_observed, as_probabilities, as_rows
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings, by_column
 from ground.bayes import PROBIT, TAU_MAX, TAU_MIN, Priors, learn, make_priors, predict, sigmoid
@@ -396,6 +396,18 @@ class ResidualMemory:
                 seen,
             )
         return seen.p
+
+    def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:
+        """See `ErrorMemory.forget`."""
+        column, key = as_entries(columns, keys)
+        with self._lock:
+            table.erase(self._cells, column, key)
+
+    def candidates(self, column: int) -> npt.NDArray[np.uint64]:
+        """See `ErrorMemory.candidates`: a tag leads back to its key, but does not say of which column."""
+        with self._lock:
+            tags = self._cells.tags[self._cells.tags != 0]
+        return table.keys_of(tags, column)
 
     def advance(self, position: int) -> None:
         """Drop every generation that the base has learnt whole."""

@@ -132,6 +132,16 @@ class SketchMemory:
             )
         return seen.p
 
+    def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:
+        """Empty it: sums cannot be taken apart."""
+        with self._lock:
+            self._sums[:] = 0.0
+            self._state[EXAMPLES] = 0
+
+    def candidates(self, column: int) -> npt.NDArray[np.uint64]:
+        """None: a sketch keeps no keys."""
+        return np.zeros(0, dtype=np.uint64)
+
     def advance(self, position: int) -> None:
         """Empty it if the base has learnt any of what it holds: sums cannot be taken apart."""
         with self._lock:

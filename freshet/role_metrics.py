@@ -54,6 +54,8 @@ JOIN = {
         "freshet_join_forgotten_early_requests",
         "Decided requests forgotten early because pending_max was reached.",
     ),
+    "forgets": Told("freshet_join_forgets", "Requests to forget passed on, one a partition."),
+    "forgotten": Told("freshet_join_forgotten_requests", "Waiting requests that they took something from."),
     "ahead": Told("freshet_join_ahead_events", "Events further ahead of the log's clock than clock_ahead_s."),
     "partitions": Told("freshet_join_partitions", "Partitions that this joiner holds.", False),
     "undecided": Told("freshet_join_undecided_requests", "Requests that wait for their window.", False),
@@ -62,6 +64,10 @@ LEARN = {
     "examples": Told("freshet_learn_examples", "Candidates with their labels learnt."),
     "updates": Told("freshet_learn_updates", "Updates of the model published."),
     "quarantined": Told("freshet_learn_quarantined_groups", "Groups left unlearnt for a loss not finite."),
+    "forgets": Told("freshet_learn_forgets", "Requests to forget followed, one a partition."),
+    "refused": Told(
+        "freshet_learn_refused_candidates", "Candidates left out because they name what is to stay forgotten."
+    ),
     "rows": Told("freshet_learn_rows", "Rows of the embedding tables.", False),
     "auc": Told("freshet_learn_auc", "Progressive AUC over the recent window.", False),
     "logloss": Told("freshet_learn_logloss", "Progressive log loss over the recent window, nats.", False),

@@ -24,3 +24,22 @@ def mix(key: np.uint64) -> np.uint64:
 def join_keys(salt: np.uint64, left: np.uint64, right: np.uint64) -> np.uint64:
     """The key of (salt, left, right); like a hashed string, two pairs meet with odds n²/2⁶⁵."""
     return mix(mix(mix(salt + _GOLDEN) ^ left) * _GOLDEN + right)
+
+
+_U1 = np.uint64(pow(int(_M1), -1, 1 << 64))
+_U2 = np.uint64(pow(int(_M2), -1, 1 << 64))
+
+
+@njit(cache=True, nogil=True)
+def unmix(mixed: np.uint64) -> np.uint64:
+    """The key that `mix` has made this of.
+
+    >>> int(unmix(mix(np.uint64(42))))
+    42
+    """
+    mixed ^= mixed >> _S33
+    mixed *= _U2
+    mixed ^= mixed >> _S33
+    mixed *= _U1
+    mixed ^= mixed >> _S33
+    return mixed

@@ -97,6 +97,18 @@ def add_pairs(start, column, key, x, pair_column, pair_salt):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True)
+def join_all(salt, left, right):  # type: ignore[no-untyped-def]
+    """The keys of all pairs of left (l,) and right (r,), (l * r,) uint64."""
+    out = np.empty(len(left) * len(right), dtype=np.uint64)
+    at = 0
+    for a in left:
+        for b in right:
+            out[at] = join_keys(salt, a, b)
+            at += 1
+    return out
+
+
+@njit(cache=True, nogil=True)
 def sort_by_table(column, table_of, tables):  # type: ignore[no-untyped-def]
     """A stable order of entries by table.
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict, Optimizer
 from ground.keys import hash_string
 from ground.rows import Rows
-from learner.encoding import add_pairs, by_row, first_keys
+from learner.encoding import add_pairs, by_row, first_keys, join_all
 from learner.errors import FeatureError
 from learner.values import read_ids, read_lists, read_numbers, read_sequences
 from stream.records import Features
@@ -136,9 +136,19 @@ class Encoder:
         """How many columns the rows have: features and pairs."""
         return len(self.names) + len(self.pairs)
 
+    def column_of(self, feature: str) -> int:
+        """A feature's column, -1 where it is not declared."""
+        return self._column.get(feature, -1)
+
     def column_names(self) -> list[str]:
         """The columns' names; a pair is `left*right`."""
         return self.names + [f"{self.names[i]}*{self.names[j]}" for i, j in self.pairs]
+
+    def pair_keys(
+        self, pair: int, left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]
+    ) -> npt.NDArray[np.uint64]:
+        """The keys (l * r,) of pair number `pair`'s column for ids left (l,) and right (r,)."""
+        return join_all(self._pair_salt[pair], left, right)
 
     def encode(self, requests: Sequence[Requestlike]) -> Batch:
         """Encode requests whole.

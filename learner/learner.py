@@ -20,6 +20,7 @@ from embeddings.snapshot import TableSnapshot
 from ground import FreshetError
 from learner.chain import Place
 from learner.features import FeatureSpec
+from learner.forgetting import forget, keys_by_column
 from learner.labelled import Labelled
 from learner.metrics import Metrics
 from learner.model import Model
@@ -29,8 +30,9 @@ from learner.trainer import Learnt, Trainer
 from learner.updates import Update, cut, encode_update, pack
 from stream.bad_share import BadShare
 from stream.errors import StateError
+from stream.forgetting import Refusals
 from stream.log import DEAD_LETTERS, SNAPSHOTS, UPDATES, Outgoing, Record
-from stream.records import DeadLetter, Decoder, Example, encode
+from stream.records import DeadLetter, Decoder, Example, Forget, encode
 from stream.state import Commit, RoleState
 
 _META = b"learner/meta"
@@ -38,6 +40,7 @@ _METRICS = b"learner/metrics"
 _PENDING = b"learner/pending"
 _BAD_SHARE = b"learner/bad_share"
 _PLACE = b"learner/place"
+_REFUSALS = b"learner/refusals"
 _ARRAY = b"array/"
 _TABLE = b"table/"
 
@@ -62,6 +65,9 @@ class Meta(msgspec.Struct):
     update_bytes: int = 0  # since the last snapshot
     quarantined: int = 0
     term: int = 0  # in which the last update was made
+    forgets: int = 0  # requests to forget that were met, one a partition
+    refused: int = 0  # candidates left out because they name what is to stay forgotten
+    purging: bool = False  # what was forgotten may still be in the state's entries
 
 
 class Learner:
@@ -94,7 +100,8 @@ class Learner:
         self.leads = True  # else it learns what another has learnt, and publishes nothing
         self.term = 0
         self.place = Place()  # in topic `updates`, as the state has it
-        self._decode = Decoder(Example).decode
+        self._decode = Decoder(Example, Forget).decode
+        self.refusals = Refusals()
         where = "" if state is None else f"state {state.path}"
         self._snapshots = [
             TableSnapshot(table, _TABLE + name.encode() + b"/", where)
@@ -131,6 +138,8 @@ class Learner:
             "logloss": recent["logloss"],
             "dead_letters": self.dead_letters,
             "quarantined": self.trainer.quarantined,
+            "forgets": self.meta.forgets,
+            "refused": self.meta.refused,
         }
 
     def learn(self, examples: Sequence[Example]) -> list[Learnt]:
@@ -177,23 +186,47 @@ class Learner:
         """End the thread beside, if there is one; the learner is of no use afterwards."""
         self.trainer.close()
 
+    def forget(self, request: Forget) -> list[Learnt]:
+        """Forget some ids, with all that was learnt of them alone, and refuse them for as long as it says.
+
+        Returns:
+            The groups that were completed by it: rows that wait for the deep part hold ids.
+        """
+        done = self.finish()
+        users = keys_by_column(self.model, request.entity).get(self.model.user_column)
+        if users is not None:
+            self.metrics.forget(users)
+        for t in forget(self.model, request.entity):
+            self._snapshots[t].renew()
+        self.refusals.add(request)
+        self.meta.forgets += 1
+        self.meta.purging = True
+        return done
+
     def handle(self, records: Sequence[Record], commit: Commit) -> None:
         """Learn records of topic `examples`; those that cannot be used become dead letters.
 
         Raises:
             DeadLetterFloodError: too many of them are of no use.
         """
-        good: list[Example] = []
+        good: dict[int, Example] = {}  # by offset
         bad: dict[int, str] = {}  # offset -> why
         for record in records:
             try:
-                good.append(self._decode(record.value))
+                found: Example | Forget = self._decode(record.value)
             except FreshetError as error:
                 bad[record.offset] = str(error)
-        try:
-            self.learn(good)
-        except FreshetError:
-            self._learn_singly(records, bad)
+                continue
+            if isinstance(found, Forget):
+                self._learn_good(good, bad)
+                good = {}
+                self.forget(found)
+            elif (example := self.refusals.admit(found)) is not None:
+                self.meta.refused += len(found.labels) - len(example.labels)
+                good[record.offset] = example
+            else:
+                self.meta.refused += len(found.labels)
+        self._learn_good(good, bad)
         for record in records:
             reason = bad.get(record.offset)
             if not self.leads:
@@ -223,6 +256,10 @@ class Learner:
         if self.leads:
             self._publish(changes, commit)
         commit.put(_PLACE, msgspec.msgpack.encode(self.place))
+        if meta.purging and not any(snapshot.renewing for snapshot in self._snapshots):
+            meta.purging = False
+            commit.purge = True
+        commit.put(_REFUSALS, self.refusals.encode())
         commit.put(_PENDING, self.trainer.pending.encode())
         commit.put(_BAD_SHARE, self._share.encode())
         commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
@@ -265,20 +302,20 @@ class Learner:
             else:
                 self.metrics.add(group.scored, group.y, group.group)
 
-    def _learn_singly(self, records: Sequence[Record], bad: dict[int, str]) -> None:
-        """Learn what can be learnt of a batch in which something does not fit the schema; adds to `bad`."""
-        good: list[Example] = []
-        for record in records:
-            if record.offset in bad:
-                continue
-            example: Example = self._decode(record.value)
-            try:
-                self.model.encoder.encode([example])
-            except FreshetError as error:
-                bad[record.offset] = str(error)
-            else:
-                good.append(example)
-        self.learn(good)
+    def _learn_good(self, examples: Mapping[int, Example], bad: dict[int, str]) -> None:
+        """Learn what fits the schema of examples, by offset; says in `bad` what is wrong with the others."""
+        try:
+            self.learn(list(examples.values()))
+        except FreshetError:
+            fitting: list[Example] = []
+            for offset, example in examples.items():
+                try:
+                    self.model.encoder.encode([example])
+                except FreshetError as error:
+                    bad[offset] = str(error)
+                else:
+                    fitting.append(example)
+            self.learn(fitting)
 
     def _bury(self, record: Record, reason: str, commit: Commit) -> None:
         self.dead_letters += 1
@@ -381,6 +418,10 @@ class Learner:
         if pending is not None:
             self.trainer.pending = Pending.decode(pending, self.trainer.dense_width)
         self._share = self._bad_share(state.get(_BAD_SHARE) or b"")
+        self.refusals = Refusals(state.get(_REFUSALS) or b"")
+        if self.meta.purging:
+            for snapshot in self._snapshots:
+                snapshot.renew()
         metrics = state.get(_METRICS)
         if metrics is not None:
             self.metrics.load(msgspec.msgpack.decode(metrics, type=dict[str, bytes]))

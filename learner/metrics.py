@@ -127,6 +127,11 @@ class Metrics:
         p, y, group = self._recent[:, :n]
         return summarize(p, y, group.view(np.uint64))
 
+    def forget(self, group: Groups) -> None:
+        """Let the recent examples of some users (k,) be nobody's: they all become user 0's."""
+        users = self._recent[2].view(np.uint64)
+        users[np.isin(users, group)] = 0
+
     def state(self) -> dict[str, bytes]:
         """What `load` takes."""
         arrays = {"h": self._histogram, "s": self._sums, "b": self._bins, "g": self._gauc, "r": self._recent}

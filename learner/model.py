@@ -131,6 +131,11 @@ class Model:
         """The prior variance of each memory column, (memory_columns,), as learnt by the fast part."""
         return self.fast.memory_tau(self.encoder.columns)
 
+    @property
+    def user_column(self) -> int:
+        """The column of the feature whose values are the users of per-user metrics; -1: there is none."""
+        return self.encoder.column_of(self._group_by)
+
     def users(self, batch: Batch) -> npt.NDArray[np.uint64]:
         """Whom each request is from, for per-user metrics: the keys of `group_by`'s feature, (R,)."""
         return self.encoder.users(batch, self._group_by)

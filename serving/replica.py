@@ -20,6 +20,7 @@ from ground.rows import Rows
 from learner.errors import FeatureError
 from learner.features import Batch, FeatureSpec, Requestlike
 from learner.follower import Follower
+from learner.forgetting import keys_by_column, pair_keys
 from learner.metrics import Metrics
 from learner.model import Model
 from learner.settings import LearnerSettings
@@ -29,9 +30,10 @@ from serving.positions import Positions
 from serving.settings import ServerSettings
 from serving.status import MemoryStatus, ModelStatus, Quality, Scored
 from stream.errors import LogError, RecordError
+from stream.forgetting import Refusals
 from stream.lag import LagMeter, Position
 from stream.log import EXAMPLES, UPDATES, Log, Record
-from stream.records import Decoder, Example
+from stream.records import Decoder, Example, Forget
 
 READ_RECORDS = 256  # per partition and round: updates do not wait for a long backlog
 CHUNK_REQUESTS = 16  # observed under one hold of the lock: about how long an answer may have to wait
@@ -99,7 +101,8 @@ class Replica:
         model = Model(features, learner_settings, rows=settings.rows)
         self._follower = _GuardedFollower(model, self._lock, self._moved)
         self._memory = self._new_memory()
-        self._decoder = Decoder(Example)
+        self._decoder = Decoder(Example, Forget)
+        self._refusals = Refusals()
         self._metrics_lock = threading.Lock()
         self._base = Metrics(settings.window)
         self._corrected = Metrics(settings.window)
@@ -355,14 +358,21 @@ class Replica:
     def _take(self, partition: int, records: Sequence[Record]) -> None:
         for first in range(0, len(records), CHUNK_REQUESTS):
             chunk = records[first : first + CHUNK_REQUESTS]
-            seen = [s for record in chunk if (s := self._decode(record)) is not None]
-            if seen:
-                self._observe(partition, seen)
+            seen: list[_Seen] = []
+            for record in chunk:
+                found = self._decode(record)
+                if isinstance(found, Forget):
+                    self._observe(partition, seen)
+                    seen = []
+                    self._forget(found)
+                elif found is not None:
+                    seen.append(found)
+            self._observe(partition, seen)
             self._next[partition] = chunk[-1].offset + 1
             self._taken_ms[partition] = chunk[-1].ingest_ms
             self._measured[partition] = max(self._measured[partition], self._next[partition])
 
-    def _decode(self, record: Record) -> _Seen | None:
+    def _decode(self, record: Record) -> _Seen | Forget | None:
         """An example ready for the model; None if the record was sent twice or is of no use."""
         if record.seq >= 0:
             producer = (record.partition, record.producer)
@@ -374,7 +384,12 @@ class Replica:
             if len(self._producers) > PRODUCERS_MAX:
                 del self._producers[next(iter(self._producers))]
         try:
-            example = self._decoder.decode(record.value)
+            found: Example | Forget = self._decoder.decode(record.value)
+            if isinstance(found, Forget):
+                return found
+            example = self._refusals.admit(found)
+            if example is None:
+                return None
             batch = self._model.encoder.encode([example])
         except (RecordError, FeatureError) as error:
             self._bad += 1
@@ -384,6 +399,8 @@ class Replica:
 
     def _observe(self, partition: int, seen: Sequence[_Seen]) -> None:
         """Say what would have been answered, measure it, then show the labels to the memory."""
+        if not seen:
+            return
         batch = _join([s.batch for s in seen])
         y = np.concatenate([s.example.labels for s in seen])
         per_request = np.diff(batch.requests)
@@ -402,6 +419,26 @@ class Replica:
         with self._metrics_lock:
             self._base.add(base[fresh], y[fresh], group[fresh])
             self._corrected.add(corrected[fresh], y[fresh], group[fresh])
+
+    def _forget(self, request: Forget) -> None:
+        """Forget some ids: the memory now, the model with the learner's next update."""
+        self._refusals.add(request)
+        model, memory = self._model, self._memory
+        keys = keys_by_column(model, request.entity)
+        for column, mine in keys.items():
+            memory.forget(column, mine)
+        # whose company an id was in, the memory and the tables know together
+        known = {
+            column: np.union1d(memory.candidates(column), model.tables[column].items()[0])
+            for column in {side for pair in model.encoder.pairs for side in pair}
+        }
+        for column, pairs in pair_keys(model, keys, known.__getitem__):
+            memory.forget(column, pairs)
+        users = keys.get(model.user_column)
+        if users is not None:
+            with self._metrics_lock:
+                self._base.forget(users)
+                self._corrected.forget(users)
 
     def _new_memory(self) -> ErrorMemory:
         return make_memory(self._memory_settings, self._model.memory_columns)

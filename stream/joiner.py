@@ -15,6 +15,7 @@ import msgspec
 from stream.ahead import Ahead
 from stream.bad_share import BadShare
 from stream.errors import RecordError
+from stream.forgetting import Entity
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, JoinCounts, JoinSettings, Origin, Pairing
 from stream.records import (
@@ -23,6 +24,7 @@ from stream.records import (
     DeadLetter,
     Decoder,
     Example,
+    Forget,
     Impression,
     encode,
     split_batch,
@@ -143,6 +145,12 @@ class _Partition:
         if self._offset >= self._quiet_until:
             self.commit.emit(DEAD_LETTERS, outgoing)
 
+    def forget(self, forget: Forget) -> None:
+        """Forget what waits of some ids, and pass the request on where it stands."""
+        self.pairing.forget(Entity(forget.entity))
+        self.commit.purge = True
+        self._send(b"forget", forget)
+
     def flush(self) -> None:
         """Write what has changed into the commit."""
         self.pairing.flush(self.commit)
@@ -150,9 +158,12 @@ class _Partition:
         self.commit.put(self._key, msgspec.msgpack.encode(self._sent))
 
     def _emit(self, example: Example) -> None:
+        self._send(example.request_id.encode(), example)
+
+    def _send(self, key: bytes, record: Example | Forget) -> None:
         outgoing = Outgoing(
-            key=example.request_id.encode(),
-            value=encode(example),
+            key=key,
+            value=encode(record),
             partition=self.number,
             producer=producer_of(self.number),
             seq=output_seq(self._offset, self._examples),
@@ -191,7 +202,7 @@ class Joiner:
         self._partitions: dict[int, _Partition] = {}
         self._touched: set[int] = set()
         self.ahead = Ahead()
-        self._decode = Decoder(Impression, Action).decode
+        self._decode = Decoder(Impression, Action, Forget).decode
 
     def handle(self, records: Sequence[Record], commit: Commit) -> None:
         """Pair the records' events; emits examples and dead letters.
@@ -212,7 +223,11 @@ class Joiner:
                 # each event of a batch is on its own: a bad one goes to the dead letters without the others
                 origin = Origin(record.offset, record.key, part, record.ingest_ms)
                 try:
-                    partition.pairing.take(self._decode_event(record, part), origin)
+                    event = self._decode_event(record, part)
+                    if isinstance(event, Forget):
+                        partition.forget(event)
+                    else:
+                        partition.pairing.take(event, origin)
                 except RecordError as error:
                     partition.bury(origin, str(error))
                     partition.note(record, str(error))
@@ -287,8 +302,10 @@ class Joiner:
         self._touched.add(number)
         return partition
 
-    def _decode_event(self, record: Record, data: bytes) -> Impression | Action:
-        event: Impression | Action = self._decode(data)
+    def _decode_event(self, record: Record, data: bytes) -> Impression | Action | Forget:
+        event: Impression | Action | Forget = self._decode(data)
+        if isinstance(event, Forget):
+            return event  # it moves no clock
         # ingest time 0: a log that does not say
         ahead_s = event.time - record.ingest_ms / 1e3 if record.ingest_ms > 0 else 0.0
         refused = ahead_s > self.settings.max_ahead_s

@@ -15,14 +15,15 @@ so far to decide from there on just what would have been decided (`stream.shares
 
 import math
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 import xxhash
 
 from stream.errors import RecordError
+from stream.forgetting import Entity, left_of
 from stream.pending import Entry, Pending, Reaction, Waiting
-from stream.records import Action, Decoder, Example, Features, Impression, Served
+from stream.records import Action, Decoder, Example, Features, Impression, picked
 from stream.state import Commit, RoleState
 from stream.timers import Timers
 
@@ -31,7 +32,6 @@ PENDING_MAX = 8_000_000  # undecided requests of a partition: one record may dec
 REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
 REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
 
-T = TypeVar("T")
 
 # Where a state has a partition's numbers (+ 4 bytes of partition) and its entries (+ the same and "/").
 PROGRESS = b"join/partition/"
@@ -83,6 +83,8 @@ class JoinCounts(msgspec.Struct):
     early: int = 0  # decided before their time because pending_max was reached
     forgotten_early: int = 0  # decided requests forgotten before their time because pending_max was reached
     dead_letters: int = 0
+    forgets: int = 0  # requests to forget, one a partition
+    forgotten: int = 0  # waiting or remembered requests that they took something from
     ahead: int = 0  # events further ahead of the log's clock than clock_ahead_s
 
 
@@ -166,6 +168,34 @@ class Pairing:
             self._take_impression(event, time)
         else:
             self._take_action(event, origin)
+
+    def forget(self, entity: Entity) -> None:
+        """Forget some ids: the requests of which they are, and among the candidates of others.
+
+        A request that is gone whole counts as decided, so that its actions are late and no orphans.
+        """
+        self.counts.forgets += 1
+        for request_id, entry in self._pending.find(entity.within):
+            impression = entry.impression
+            if impression is None:
+                continue
+            left = left_of(impression.context, impression.candidates, list(entity.keys), entity.named)
+            if left is not None and not left.changed:
+                continue
+            self.counts.forgotten += 1
+            gone = set(entry.gone)
+            if left is not None:
+                gone |= {i for i, candidate in enumerate(left.candidates) if candidate is None}
+            if left is None or len(gone) == entry.size:
+                self._drop(request_id, entry)
+                continue
+            entry.gone = sorted(gone)
+            entry.impression = msgspec.structs.replace(
+                impression,
+                context=left.context,
+                candidates=[{} if candidate is None else candidate for candidate in left.candidates],
+            )
+            self._pending.set(request_id, entry)
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit."""
@@ -253,7 +283,7 @@ class Pairing:
         self._pending.set(action.request_id, entry)
         if entry.decided:
             self.counts.late += 1
-            if entry.impression is not None:
+            if entry.impression is not None and action.candidate not in entry.gone:
                 self._send(
                     entry.impression, {action.candidate: action.label}, self._progress.clock, late=True
                 )
@@ -292,12 +322,27 @@ class Pairing:
             i: reaction.label if (reaction := entry.reactions.get(i)) is not None else 0.0
             for i in range(entry.size)
         }
+        for gone in entry.gone:
+            del labels[gone]
         self._send(impression, labels, decided, late=False)
+        if self._settings.late == "drop":
+            entry.impression = None
+        self._remember(request_id, entry)
+
+    def _drop(self, request_id: str, entry: Entry) -> None:
+        """Take everything from a request but that it was there."""
+        entry.impression = None
+        entry.reactions = {}
+        if entry.decided:
+            self._pending.set(request_id, entry)
+        else:
+            self._remember(request_id, entry)
+
+    def _remember(self, request_id: str, entry: Entry) -> None:
+        """A request is decided: keep it in mind for a while."""
         self._progress.undecided -= 1
         entry.decided = True
         entry.deadline = self._progress.clock + REMEMBERED_WINDOWS * self._settings.window_s
-        if self._settings.late == "drop":
-            entry.impression = None
         self._pending.set(request_id, entry)
         self._forgetting.add(entry.deadline, request_id)
         self._progress.remembered += 1
@@ -335,13 +380,6 @@ class Pairing:
         self.counts.positives += positives
         self.counts.negatives += len(kept) - positives
         candidates: list[Features] = [impression.candidates[i] for i in kept]
-        served = impression.served
-        if served is not None:
-            served = Served(
-                base=[served.base[i] for i in kept],
-                corrected=[served.corrected[i] for i in kept],
-                model=served.model,
-            )
         self._emit(
             Example(
                 request_id=impression.request_id,
@@ -350,11 +388,11 @@ class Pairing:
                 candidates=candidates,
                 labels=[labels[i] for i in kept],
                 context=impression.context,
-                served=served,
+                served=None if impression.served is None else impression.served.picked(kept),
                 log_odds=self._log_odds,
                 late=late,
-                place=_of(impression.place, kept),
-                propensity=_of(impression.propensity, kept),
+                place=picked(impression.place, kept),
+                propensity=picked(impression.propensity, kept),
             )
         )
 
@@ -366,8 +404,3 @@ class Pairing:
         name = candidate.to_bytes(4, "big") + request_id.encode()
         seed = self._settings.seed & 0xFFFFFFFFFFFFFFFF
         return xxhash.xxh3_64_intdigest(name, seed) < rate * 2.0**64
-
-
-def _of(values: list[T] | None, kept: list[int]) -> list[T] | None:
-    """The values of the candidates that are kept."""
-    return None if values is None else [values[i] for i in kept]

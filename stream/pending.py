@@ -1,5 +1,7 @@
 """Requests that a joiner still has to do with, one entry each: a cache in memory, all of them on disk."""
 
+from collections.abc import Callable, Iterator
+
 import msgspec
 
 from stream.records import Impression
@@ -36,6 +38,7 @@ class Entry(msgspec.Struct, array_like=True):
     impression: Impression | None = None
     reactions: dict[int, Reaction] = {}
     waiting: list[Waiting] = []
+    gone: list[int] = []  # candidates that are forgotten
 
 
 class Pending:
@@ -72,6 +75,21 @@ class Pending:
         self._entries.pop(request_id, None)
         self._entries[request_id] = entry
         self._changed.add(request_id)
+
+    def find(self, may_match: Callable[[bytes], bool]) -> Iterator[tuple[str, Entry]]:
+        """The entries whose bytes may match, in no order; all others are left out.
+
+        A look at each entry, at about 1 µs on disk and 5 µs in memory. Call `set` after changing one.
+        """
+        for request_id, entry in list(self._entries.items()):
+            if entry is not None and may_match(self._encode(entry)):
+                yield request_id, entry
+        if self._all_here:
+            return
+        strip = len(self._prefix)
+        for key, data in self._state.scan(self._prefix):
+            if may_match(data) and (request_id := key[strip:].decode()) not in self._entries:
+                yield request_id, self._decode(data)
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed; memory beyond the limit is given back."""

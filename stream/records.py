@@ -2,7 +2,8 @@
 
 Two kinds arrive on topic `events`, both keyed by `request_id` so that they meet in one partition:
 an `Impression` (one request: who, in which context, the candidates shown) and an `Action` (what the
-person did with one of them). The joiner makes them into an `Example`, on topic `examples`.
+person did with one of them). The joiner makes them into an `Example`, on topic `examples`. A third, a
+`Forget`, comes from the server or the command line, never from producers.
 
 JSON and MessagePack are both accepted; a record's first byte tells which. Decoding is strict: no text
 where a number belongs, no NaN, no infinity, no time outside of the years that make sense. A producer may
@@ -27,6 +28,8 @@ FEATURES_MAX = 256
 VALUES_MAX = 1_024  # of one list feature
 TEXT_MAX = 1_024  # characters of one string id
 REQUEST_ID_MAX = 128
+FORGET_IDS_MAX = 100  # of one request to forget: a learner looks for the pairs of each
+REFUSE_S_MAX = 10 * 366 * 86_400.0
 _ID_MIN, _ID_END = -(1 << 63), 1 << 64
 _ID_MIN, _ID_MAX = -(1 << 63), (1 << 64) - 1
 TIME_MIN_S = 0.0  # 1970: what is before is a broken clock or a missing unit
@@ -108,6 +111,10 @@ class Served(msgspec.Struct, frozen=True, omit_defaults=True):
     corrected: Annotated[list[Probability], _field("The same, after the error memory.")]
     model: Annotated[str, _field("Which model answered, for people.")] = ""
 
+    def picked(self, candidates: Sequence[int]) -> "Served":
+        """The same for some of the candidates."""
+        return Served([self.base[i] for i in candidates], [self.corrected[i] for i in candidates], self.model)
+
 
 class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=True):
     """One request and what was shown.
@@ -168,6 +175,35 @@ class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True):
     v: Version = SCHEMA_VERSION
 
 
+class Forget(msgspec.Struct, frozen=True, tag="forget", omit_defaults=True):
+    """Ids that are to be forgotten, with what the system holds of them, by feature.
+
+    It goes into every partition of `events`, and the joiner passes it on where it stands: so whatever
+    came before it in a partition is forgotten, on every machine at the same place.
+    """
+
+    forget_id: Annotated[
+        str,
+        _field("Names this request to forget.", {"minLength": 1, "maxLength": REQUEST_ID_MAX}),
+    ]
+    time: Annotated[
+        float,
+        _field("When it was asked for, Unix seconds.", {"minimum": TIME_MIN_S, "maximum": TIME_MAX_S}),
+    ]
+    entity: Annotated[
+        dict[str, list[Id | Text]],
+        _field(f"The ids, by feature; 1 to {FORGET_IDS_MAX} in all.", {"minProperties": 1}),
+    ]
+    refuse_s: Annotated[
+        float,
+        _field(
+            "For so long after `time`, in event time, whatever names these ids is left out.",
+            {"minimum": 0, "maximum": REFUSE_S_MAX},
+        ),
+    ] = 0.0
+    v: Version = SCHEMA_VERSION
+
+
 class DeadLetter(msgspec.Struct, frozen=True, tag="dead_letter"):
     """A record that could not be used: its original bytes, why, and where it came from."""
 
@@ -192,13 +228,20 @@ class Retry(msgspec.Struct, frozen=True, tag="retry"):
 
 
 Event = Impression | Action
-R = TypeVar("R")
+"""What producers send."""
+
+T = TypeVar("T")
 
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
 _json_parts = msgspec.json.Decoder(list[msgspec.Raw])
 _msgpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+def picked(values: list[T] | None, candidates: Sequence[int]) -> list[T] | None:
+    """What is said of some of a request's candidates, where it is said of each."""
+    return None if values is None else [values[i] for i in candidates]
 
 
 def encode(record: msgspec.Struct) -> bytes:
@@ -311,6 +354,9 @@ def check(record: Any) -> None:
         )
     if isinstance(record, DeadLetter | Retry):
         return
+    if isinstance(record, Forget):
+        _check_forget(record)
+        return
     if not 0 < len(record.request_id) <= REQUEST_ID_MAX:
         raise RecordError(f"request_id must have 1 to {REQUEST_ID_MAX} characters")
     _check_time("time", record.time)
@@ -320,6 +366,22 @@ def check(record: Any) -> None:
         _check_label("label", record.label)
         return
     _check_request(record)
+
+
+def _check_forget(record: Forget) -> None:
+    if not 0 < len(record.forget_id) <= REQUEST_ID_MAX:
+        raise RecordError(f"forget_id must have 1 to {REQUEST_ID_MAX} characters")
+    _check_time("time", record.time)
+    ids = [len(found) for found in record.entity.values()]
+    if not ids or min(ids) < 1 or sum(ids) > FORGET_IDS_MAX:
+        raise RecordError(
+            f"entity names {sum(ids)} ids of {len(ids)} features; expected 1 to {FORGET_IDS_MAX}, and of "
+            "each feature at least one"
+        )
+    for name, found in record.entity.items():
+        check_features("entity", {name: found})
+    if not 0.0 <= record.refuse_s <= REFUSE_S_MAX:
+        raise RecordError(f"refuse_s is {record.refuse_s}; expected 0 to {REFUSE_S_MAX:.0f} seconds")
 
 
 def _check_request(record: Impression | Example) -> None:

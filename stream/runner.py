@@ -250,6 +250,7 @@ class Runner:
             self._commit_if_due()
         if not found:
             self._commit_if_due()
+            self._state.purge()  # one that could not begin earlier
             self.progress.lag_records = 0
             if self._on_progress is not None:
                 self._on_progress(self.progress)
@@ -319,6 +320,7 @@ class Runner:
             self._send()
             if self.tells:
                 self._log.commit(self._group, self._topic, self._next)
+            self._state.purge()
             self._measure_lag()
             if self._on_progress is not None:
                 self._on_progress(self.progress)

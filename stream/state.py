@@ -10,7 +10,9 @@ begin with a byte for their kind, so that a role's own keys cannot clash with th
 """
 
 import fcntl
+import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,6 +42,9 @@ SHOWN_CHARACTERS = 160  # of a fingerprint's entry in an error message
 
 _DATA, _META, _OFFSET, _OUTBOX = b"d", b"m", b"o", b"x"
 _META_KEY = _META + b"role"
+_PURGE_KEY = _META + b"purge"
+
+_log = logging.getLogger("freshet.state")
 
 
 class _Meta(msgspec.Struct):
@@ -65,6 +70,7 @@ class Commit:
 
     def __init__(self) -> None:
         self.taken: list[tuple[int, int, int]] = []  # (partition, start, end) consumed, in order
+        self.purge = False  # what this commit and those before it delete is to leave the disk, see `purge`
         self._batch = WriteBatch(raw_mode=True)
         self._sending: list[tuple[str, Outgoing]] = []
 
@@ -152,6 +158,9 @@ class RoleState:
             raise
         self._next_id = self._outbox[-1][0] + 1 if self._outbox else 0
         self._sent: list[int] = []
+        self._purge_due = self._database().get(_PURGE_KEY) is not None
+        self._purging: threading.Thread | None = None
+        self.purges = 0  # done since the state was opened
 
     def get(self, key: bytes) -> bytes | None:
         """One entry's value, None if there is none."""
@@ -191,6 +200,9 @@ class RoleState:
             batch.put(_outbox_key(number), _encode(_Sending(topic, record)))
         for number in self._sent:
             batch.delete(_outbox_key(number))
+        if commit.purge:
+            batch.put(_PURGE_KEY, b"")
+            self._purge_due = True
         try:
             self._database().write(batch, self._write)
         except StateError:
@@ -218,6 +230,41 @@ class RoleState:
         if sent:
             self._outbox = deque(entry for entry in self._outbox if entry[0] not in sent)
 
+    def purge(self) -> None:
+        """Begin to rewrite the files without what was deleted, if a commit has asked for it.
+
+        A deleted value stays in the files of a RocksDB until they are merged, which may never happen by
+        itself. Here all are merged, beside the thread that commits; a purge that a crash cuts short is
+        begun anew with the state. Does nothing while records wait to be sent, which may hold what
+        is to be gone: call it again.
+        """
+        running = self._purging is not None and self._purging.is_alive()
+        if not self._purge_due or running or self._outbox:
+            return
+        self._purge_due = False
+        self.commit(self.begin())  # takes what was sent out of the outbox
+        self._purging = threading.Thread(target=self._merge_all, name="purge")
+        self._purging.start()
+
+    def _finish_purging(self) -> None:
+        while self._purging is not None:
+            self._purging.join()
+            self._purging = None
+            if not self._broken:
+                self.purge()
+
+    def _merge_all(self) -> None:
+        try:
+            database = self._database()
+            database.flush()
+            database.compact_range(None, None)
+            if not self._purge_due:
+                database.delete(_PURGE_KEY)
+            database.flush()
+            self.purges += 1
+        except Exception as error:
+            _log.warning("state %s: what was deleted may still be in its files (%s)", self.path, error)
+
     def copy_to(self, folder: Path) -> None:
         """Copy the state of one moment, between two commits, into a database folder that must not exist.
 
@@ -241,6 +288,7 @@ class RoleState:
         try:
             if self._sent and not self._broken:
                 self.commit(self.begin())  # a clean stop sends nothing twice
+            self._finish_purging()
         finally:
             self._release()
 

@@ -13,6 +13,7 @@ from embeddings import folder as folder_module
 from embeddings import snapshot as snapshot_module
 from embeddings.errors import SnapshotError
 from embeddings.folder import SnapshotFolder
+from embeddings.snapshot import TableSnapshot
 from embeddings.spec import Evict
 
 SPEC = TableSpec(
@@ -306,6 +307,51 @@ def test_purged_id_leaves_no_trace_on_the_disk(tmp_path: Path) -> None:
     assert not any(found(path, trace) for trace in traces)
     with SnapshotFolder(path, read_only=True) as reader:
         assert state(reader.restore()) == state(table)
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_renewed_snapshot_holds_nothing_of_what_was_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_module, "PAGES_PER_SAVE", 1)
+    store: dict[bytes, bytes] = {}
+    table = Table(SPEC)
+    snapshot = TableSnapshot(table, b"t/")
+    secret = np.array([0x5EC12E7_5EC12E7], dtype=np.uint64)
+
+    def save(step: int) -> None:
+        learn(table, step)
+        snapshot.save(_Changes(store))
+
+    for step in range(1, 9):
+        table.upsert(np.repeat(secret, 2), 1000 * step)
+        save(step)
+    assert any(secret.tobytes() in value for value in store.values())
+    table.forget(secret)
+    snapshot.renew()
+    saves = 0
+    while snapshot.renewing:
+        save(9 + saves)
+        saves += 1
+    assert saves > 2  # a bounded part of it with each
+    assert not any(secret.tobytes() in value for value in store.values())
+    restored = Table(SPEC)
+    assert TableSnapshot(restored, b"t/").restore(_Changes(store))
+    assert state(restored) == state(table)
+
+
+class _Changes:
+    """A store in memory."""
+
+    def __init__(self, entries: dict[bytes, bytes]) -> None:
+        self._entries = entries
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._entries[key] = value
+
+    def delete(self, key: bytes) -> None:
+        self._entries.pop(key, None)
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._entries.get(key)
 
 
 def found(path: Path, trace: bytes) -> list[str]:

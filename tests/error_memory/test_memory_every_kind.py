@@ -146,6 +146,26 @@ def test_request_that_the_base_knows_is_not_learnt(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_forgotten_key_corrects_like_one_never_seen(kind):
+    memory, keys = memory_of(kind), stream()[0]
+    feed(memory)
+    gone = keys[0, 1]
+    rows, never = keys[keys[:, 1] == gone].copy(), keys[keys[:, 1] == gone].copy()
+    never[:, 1] = 999_999
+    others = keys[keys[:, 1] != gone]
+    base = np.full(len(keys), 0.3)
+    before = memory.correct(others, base[: len(others)])
+    assert kind != "residual" or gone in memory.candidates(1)
+    memory.forget(1, [gone, 12345])
+    assert gone not in memory.candidates(1)
+    assert (memory.correct(rows, base[: len(rows)]) == memory.correct(never, base[: len(rows)])).all()
+    after = memory.correct(others, base[: len(others)])
+    assert (after == (base[: len(others)] if kind in ("sketch", "neighbours") else before)).all()
+    feed(memory, first=1000)  # and it is learnt anew
+    assert kind == "none" or (memory.correct(rows, base[: len(rows)]) != base[: len(rows)]).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_memory_is_bounded(kind):
     memory = memory_of(kind)
     before = memory.nbytes
