@@ -5,7 +5,6 @@ role's loop pays for a copy of its figures about once a second, and for nothing 
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
@@ -20,8 +19,6 @@ from serving.telemetry import counter, gauge, lag_metrics
 from stream.lag import Lag, LagMeter
 from stream.log import Log
 from stream.runner import Progress, Runner
-
-REFRESH_S = 1.0
 
 Figures = Mapping[str, Any]
 """A role's own numbers by name, as it logs them too; None: cannot be told yet."""
@@ -83,7 +80,7 @@ class RoleMetrics:
         role: "join" or "learn".
         topic: that it reads.
         runner: that it runs.
-        figures: its own numbers; called in the role's thread only.
+        figures: its own numbers as it begins; `refresh` gives new ones.
         clocks: partition -> event time, Unix seconds, where the role has such clocks.
     """
 
@@ -94,23 +91,19 @@ class RoleMetrics:
         log: Log,
         topic: str,
         runner: Runner,
-        figures: Callable[[], Figures],
+        figures: Figures,
         clocks: Callable[[], Mapping[int, float]] = dict,
     ) -> None:
         self._address = settings.host, getattr(settings, f"{role}_port")
         self._role = role
         self._runner = runner
-        self._figures = figures
         self._meter = LagMeter(log, topic, runner.positions)
-        self._state = RoleCollector(role, runner.progress, figures(), self._meter, clocks)
-        self._refreshed_s = time.monotonic()
+        self._state = RoleCollector(role, runner.progress, figures, self._meter, clocks)
         self._stop: Callable[[], None] = lambda: None
 
-    def refresh(self) -> None:
-        """Copy the role's figures, if that was not done lately. To be called in the role's thread."""
-        if self._address[1] and time.monotonic() - self._refreshed_s >= REFRESH_S:
-            self._refreshed_s = time.monotonic()
-            self._state.figures = self._figures()
+    def refresh(self, figures: Figures) -> None:
+        """Show these figures from now on."""
+        self._state.figures = figures
 
     def __enter__(self) -> Self:
         host, port = self._address

@@ -20,12 +20,13 @@ from freshet.process import Voice
 from freshet.role_metrics import RoleMetrics
 from freshet.warmup import warm_up
 from stream.errors import LogAwayError
-from stream.group import Member
+from stream.group import Member, Told
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, open_log
 from stream.runner import Progress, Runner
 from stream.state import RoleState
 
 SAY_EVERY_S = 10.0
+TELL_EVERY_S = 1.0
 RETENTION_EVERY_S = 60.0
 READY_S_MAX = 600.0  # a replica that has a long log of updates to read
 AWAY_S_MIN = 0.25  # until a log that is away is tried again; doubled each time
@@ -108,13 +109,14 @@ def run_join(config: Config, stop: threading.Event) -> None:
                     **{k: v for k, v in counts.items() if v},
                 }
 
-            told = _Told(voice, log, figures)
+            told = _Told(voice, log, member, figures)
             runner = Runner(log, state, joiner, EVENTS, "join", config.stream.runner, told.progress, ())
 
             def clocks() -> Mapping[int, float]:
                 return {p: clock for p in runner.positions() if (clock := joiner.clock(p))}
 
-            with RoleMetrics(config.metrics, "join", log, EVENTS, runner, figures, clocks) as told.metrics:
+            told.clocks = clocks
+            with RoleMetrics(config.metrics, "join", log, EVENTS, runner, figures(), clocks) as told.metrics:
                 told.ready(stop)
                 Shares(log, state, joiner, runner, member).run(stop)
             told.end(runner.progress)
@@ -137,17 +139,18 @@ def run_learn(config: Config, stop: threading.Event) -> None:
 
     voice = Voice("learn")
     log = open_topics(config)
-    told = _Told(voice, log, dict, Trimmer(log).trim)
-
-    @contextlib.contextmanager
-    def at_work(runner: Runner, learner: Learner) -> Iterator[Callable[[Progress], None]]:
-        told.figures = learner.figures
-        with RoleMetrics(config.metrics, "learn", log, EXAMPLES, runner, learner.figures) as told.metrics:
-            yield told.progress
-        told.end(runner.progress)
-
     try:
         with Member(log, "learn", config.member, config.group) as member:
+            told = _Told(voice, log, member, dict, Trimmer(log).trim)
+
+            @contextlib.contextmanager
+            def at_work(runner: Runner, learner: Learner) -> Iterator[Callable[[Progress], None]]:
+                told.figures, told.tables = learner.figures, learner.table_counts
+                figures = learner.figures()
+                with RoleMetrics(config.metrics, "learn", log, EXAMPLES, runner, figures) as told.metrics:
+                    yield told.progress
+                told.end(runner.progress)
+
             Succession(
                 log,
                 member,
@@ -221,20 +224,28 @@ RUN: dict[str, Run] = {
 
 
 class _Told:
-    """Tells how a log-reading role is doing, and applies the log's retention now and then."""
+    """Tells how a log-reading role is doing, and applies the log's retention now and then.
+
+    `figures`, `tables` and `clocks` are called in the role's thread, about once a second.
+    """
 
     def __init__(
         self,
         voice: Voice,
         log: Log,
+        member: Member,
         figures: Callable[[], Mapping[str, Any]],
         trim: Callable[[], None] = lambda: None,
     ) -> None:
         self.metrics: RoleMetrics | None = None
+        self.figures = figures
+        self.tables: Callable[[], dict[str, list[int]]] = dict
+        self.clocks: Callable[[], Mapping[int, float]] = dict
         self._trim = trim
         self._voice = voice
         self._log = log
-        self.figures = figures
+        self._member = member
+        self._told = float("-inf")
         self._said = self._kept = time.monotonic()
         self._records = 0
 
@@ -243,9 +254,10 @@ class _Told:
             self._voice.ready()
 
     def progress(self, progress: Progress) -> None:
-        if self.metrics is not None:
-            self.metrics.refresh()
         now = time.monotonic()
+        if now - self._told >= TELL_EVERY_S:
+            self._told = now
+            self._tell(progress)
         if now - self._kept >= RETENTION_EVERY_S:
             self._kept = now
             self._log.enforce_retention()
@@ -254,6 +266,17 @@ class _Told:
             rate = (progress.records - self._records) / (now - self._said)
             self._said, self._records = now, progress.records
             self._say("working", progress, per_second=round(rate, 1))
+
+    def _tell(self, progress: Progress) -> None:
+        """For Prometheus, and in the log for whoever watches there."""
+        figures = self.figures()
+        if self.metrics is not None:
+            self.metrics.refresh(figures)
+        numbers = {"records": progress.records, "skipped": progress.skipped, **figures}
+        if clocks := self.clocks():
+            numbers["clock"] = min(clocks.values())
+        known = {name: float(value) for name, value in numbers.items() if value is not None}
+        self._member.tell(Told(known, self.tables()))
 
     def end(self, progress: Progress) -> None:
         self._say("stopped", progress)

@@ -142,6 +142,15 @@ class Learner:
             "refused": self.meta.refused,
         }
 
+    def table_counts(self) -> dict[str, list[int]]:
+        """Of each table: rows; and since it was made: admitted, not admitted, expired, evicted."""
+        counts = {}
+        for name, table in zip(self.model.table_names, self.model.tables, strict=True):
+            stats = table.stats
+            refused, evicted = stats.refused + stats.full, stats.evicted
+            counts[name] = [stats.rows, stats.inserted, refused, stats.expired, evicted]
+        return counts
+
     def learn(self, examples: Sequence[Example]) -> list[Learnt]:
         """Predict, score and learn; returns the groups that were completed by it.
 

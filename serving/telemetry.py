@@ -11,7 +11,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
+from serving.pulse import SCORE_PATH, Totals
 from serving.status import ModelStatus, Scorer
 from stream.lag import Lag
 
@@ -69,9 +71,28 @@ class Telemetry:
         count.inc()
         times.observe(seconds)
 
+    def totals(self) -> Totals:
+        """Requests so far."""
+        requests = errors = 0.0
+        for sample in _samples(self.requests, "_total"):
+            requests += sample.value
+            errors += sample.value if sample.labels["status"].startswith("5") else 0.0
+        buckets = sorted(
+            (float(sample.labels["le"]), sample.value)
+            for sample in _samples(self.seconds, "_bucket")
+            if sample.labels["path"] == SCORE_PATH
+        )
+        (scored,) = _samples(self.candidates, "_total")
+        (unlogged,) = _samples(self.unlogged, "_total")
+        return Totals(requests, errors, scored.value, unlogged.value, tuple(buckets))
+
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _samples(metric: Counter | Histogram, ending: str) -> list[Sample]:
+    return [s for family in metric.collect() for s in family.samples if s.name.endswith(ending)]
 
 
 class _State(Collector):

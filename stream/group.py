@@ -76,6 +76,17 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     clock: float
 
 
+class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a member tells of how it does, for people who watch; nobody decides anything by it.
+
+    `numbers` by name. `tables`: of each embedding table that it holds, its rows, and where it learns
+    itself also how many were admitted, not admitted, expired and evicted since it began.
+    """
+
+    numbers: dict[str, float] = {}
+    tables: dict[str, list[int]] = {}
+
+
 class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):
     """A member lives."""
 
@@ -87,6 +98,7 @@ class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):
     leading: int = -1  # the term it leads in
     notes: list[Note] = []
     leaving: bool = False
+    told: Told | None = None
 
 
 class Claim(msgspec.Struct, frozen=True, tag="claim"):
@@ -135,6 +147,7 @@ class Member:
         self._notes: dict[int, Note] = {}
         self._leader: Leader | None = None
         self._mine: list[Note] = []
+        self._told: Told | None = None
         self._number = 0
         self._able = False
         self._leading = -1
@@ -179,6 +192,10 @@ class Member:
         """Notes that the next beats carry."""
         with self._lock:
             self._mine = list(notes)
+
+    def tell(self, told: Told) -> None:
+        """What the next beats tell of how this one does."""
+        self._told = told
 
     @property
     def leader(self) -> Leader | None:
@@ -278,8 +295,9 @@ class Member:
             leading=self._leading,
             notes=notes,
             leaving=leaving,
+            told=self._told,
         )
-        self._log.append(ROLES, [Outgoing(self.group.encode(), msgspec.msgpack.encode(beat), 0)])
+        send_beat(self._log, beat)
 
     def look(self) -> None:
         """Read what there is to read.
@@ -299,11 +317,8 @@ class Member:
                 self._position = records[-1].offset + 1
 
     def _take(self, record: Record) -> None:
-        try:
-            said = _decode(record.value)
-        except msgspec.MsgspecError:
-            return  # of a newer version, say
-        if said.group == self.group:
+        said = read_sign(record)
+        if said is not None and said.group == self.group:
             if isinstance(said, Claim):
                 self._lead(Leader(record.offset, said.name, said.life))
             else:
@@ -348,4 +363,20 @@ class Member:
 
 
 _decoder: msgspec.msgpack.Decoder[Beat | Claim] = msgspec.msgpack.Decoder(Beat | Claim)
-_decode = _decoder.decode
+
+
+def send_beat(log: Log, beat: Beat) -> None:
+    """Append a beat.
+
+    Raises:
+        LogError: the log fails.
+    """
+    log.append(ROLES, [Outgoing(beat.group.encode(), msgspec.msgpack.encode(beat), 0)])
+
+
+def read_sign(record: Record) -> Beat | Claim | None:
+    """A record of topic `roles`; None if it is none that this version can read."""
+    try:
+        return _decoder.decode(record.value)
+    except msgspec.MsgspecError:
+        return None

@@ -84,7 +84,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     retain_s: dict[str, float] = {}
-    retain_bytes: dict[str, int] = msgspec.field(default_factory=lambda: {"*": 16 << 30})
+    retain_bytes: dict[str, int] = msgspec.field(default_factory=lambda: {"*": 16 << 30, "roles": 64 << 20})
     record_bytes_max: int = 32 << 20  # over the limit of a usable record, so that dead letters fit
     busy_timeout_s: float = 30.0  # how long to wait for another process's write
     poll_s: float = 0.005  # how often a waiting read looks again

@@ -1,0 +1,207 @@
+"""The alerts of the page: those of deploy/prometheus/rules.yml, told from what one server can see.
+
+Names, thresholds and how long a thing must last are the same there and here (tested). Prometheus asks
+every role; the page knows of the others what they tell in the log. What to do about each is in
+`runbook.md`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+
+ENDED_MAX = 20
+"""Alerts that have ended and are still shown, the newest."""
+
+Severity = Literal["page", "warn"]
+
+
+class Sight(NamedTuple):
+    """All that the rules look at, at one moment. What is not known is not in there."""
+
+    numbers: Mapping[str, float]  # now
+    rises: Mapping[str, float]  # by which counters rose in the last five minutes
+    silent: Mapping[str, float]  # role -> for how many seconds it has said nothing
+    lags: Mapping[str, float]  # role -> age in seconds of the oldest record that it has not taken
+
+
+Found = Iterable[tuple[str, str]]
+"""What is wrong now: whom it concerns ("" where that goes without saying), and a sentence."""
+
+
+class Rule(NamedTuple):
+    """One alert."""
+
+    name: str
+    severity: Severity
+    for_s: float  # that it must last
+    over: float  # the threshold
+    find: Callable[[Sight, float], Found]  # with the threshold
+
+
+class Alert(msgspec.Struct):
+    """An alert that fires, or has ended."""
+
+    name: str
+    severity: Severity
+    about: str
+    summary: str
+    since: float  # Unix seconds
+    until: float | None = None  # None: it fires
+
+
+class Watchman:
+    """Looks at one `Sight` after another, and remembers what was wrong for how long."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[str, str], float] = {}
+        self._firing: dict[tuple[str, str], Alert] = {}
+        self._ended: deque[Alert] = deque(maxlen=ENDED_MAX)
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """Those that fire, then those that have ended; the newest first."""
+        firing = sorted(self._firing.values(), key=lambda alert: -alert.since)
+        return [*firing, *reversed(self._ended)]
+
+    def look(self, now_s: float, sight: Sight) -> None:
+        """Take a moment in; `now_s` is Unix seconds and never goes back."""
+        wrong: dict[tuple[str, str], str] = {}
+        rules = {}
+        for rule in RULES:
+            for about, summary in rule.find(sight, rule.over):
+                wrong[rule.name, about] = summary
+                rules[rule.name] = rule
+        for place in [place for place in self._since if place not in wrong]:
+            del self._since[place]
+            if (alert := self._firing.pop(place, None)) is not None:
+                alert.until = now_s
+                self._ended.append(alert)
+        for place, summary in wrong.items():
+            since = self._since.setdefault(place, now_s)
+            rule = rules[place[0]]
+            if place in self._firing:
+                self._firing[place].summary = summary
+            elif now_s - since >= rule.for_s:
+                self._firing[place] = Alert(rule.name, rule.severity, place[1], summary, since)
+
+
+def _role_down(sight: Sight, over: float) -> Found:
+    for role, silent_s in sight.silent.items():
+        if silent_s > over:
+            yield role, f"{role} has said nothing for {_time(silent_s)}"
+
+
+def _log_away(sight: Sight, over: float) -> Found:
+    if sight.numbers.get("log_up", 1.0) == over:
+        yield "", "this server cannot reach the log"
+
+
+def _lagging(sight: Sight, over: float) -> Found:
+    for role, lag_s in sight.lags.items():
+        if lag_s > over:
+            yield role, f"the {role} is {_time(lag_s)} behind"
+
+
+def _not_ready(sight: Sight, over: float) -> Found:
+    if sight.numbers.get("ready", 1.0) == over:
+        yield "", "this server should not be sent requests"
+
+
+def _errors(sight: Sight, over: float) -> Found:
+    share = sight.numbers.get("errors_share", 0.0)
+    if share > over:
+        yield "", f"{share:.1%} of requests end with 5xx"
+
+
+def _slow(sight: Sight, over: float) -> Found:
+    p99_s = sight.numbers.get("score_p99_s", 0.0)
+    if p99_s > over:
+        yield "", f"one in a hundred scores takes over {p99_s * 1e3:.0f} ms"
+
+
+def _unlogged(sight: Sight, over: float) -> Found:
+    if sight.rises.get("serve.unlogged", 0.0) > over:
+        yield "", "what this server serves is not confirmed by the log: nothing is learnt from it"
+
+
+def _stale(sight: Sight, over: float) -> Found:
+    age_s = sight.numbers.get("base_freshness_s", 0.0)
+    if age_s > over and sight.rises.get("join.examples", 0.0) > 0.0 and not sight.numbers.get("frozen"):
+        yield "", f"the weights are {_time(age_s)} old while examples come in"
+
+
+def _dead_letters(sight: Sight, over: float) -> Found:
+    for role, name in (("join", "joiner"), ("learn", "learner")):
+        taken = sight.rises.get(f"{role}.records", 0.0)
+        share = sight.rises.get(f"{role}.dead_letters", 0.0) / taken if taken else 0.0
+        if share > over:
+            yield name, f"{share:.1%} of what the {name} takes is of no use"
+
+
+def _clock_stuck(sight: Sight, over: float) -> Found:
+    behind_s = sight.numbers.get("clock_behind_s", 0.0)
+    if behind_s > over and sight.rises.get("join.records", 0.0) > 0.0:
+        yield "", f"event time of a partition stands still, {_time(behind_s)} ago"
+
+
+def _late(sight: Sight, over: float) -> Found:
+    late, on_time = sight.rises.get("join.late", 0.0), sight.rises.get("join.actions", 0.0)
+    share = late / (late + on_time) if late else 0.0
+    if share > over:
+        yield "", f"{share:.1%} of actions come after their request was decided"
+
+
+def _pending_full(sight: Sight, over: float) -> Found:
+    if sight.rises.get("join.early", 0.0) > over:
+        yield "", "requests are decided before their time: pending_max is reached"
+
+
+def _skipped(sight: Sight, over: float) -> Found:
+    for role, name in (("join", "joiner"), ("learn", "learner")):
+        if sight.numbers.get(f"{role}.skipped", 0.0) > over:
+            yield name, f"the log dropped records before the {name} had read them"
+
+
+def _quarantine(sight: Sight, over: float) -> Found:
+    if sight.rises.get("learn.quarantined", 0.0) > over:
+        yield "", "groups were left unlearnt: their loss was not finite"
+
+
+def _miscalibrated(sight: Sight, over: float) -> Found:
+    ratio = sight.numbers.get("calibration_corrected", 1.0)
+    if ratio > over or ratio < 1.0 / over:
+        yield "", f"{ratio:.2f} times as many clicks are predicted as there are"
+
+
+def _correction_harms(sight: Sight, over: float) -> Found:
+    base, corrected = sight.numbers.get("logloss_base"), sight.numbers.get("logloss_corrected")
+    if base is not None and corrected is not None and corrected - base > over:
+        yield "", f"the error memory costs {corrected - base:.3f} nats of log loss"
+
+
+RULES = (
+    Rule("FreshetRoleDown", "page", 0.0, 60.0, _role_down),
+    Rule("FreshetLogAway", "page", 60.0, 0.0, _log_away),
+    Rule("FreshetLagging", "page", 120.0, 30.0, _lagging),
+    Rule("FreshetServerNotReady", "page", 120.0, 0.0, _not_ready),
+    Rule("FreshetServerErrors", "page", 300.0, 0.01, _errors),
+    Rule("FreshetServerSlow", "warn", 600.0, 0.05, _slow),
+    Rule("FreshetImpressionsUnlogged", "warn", 300.0, 0.0, _unlogged),
+    Rule("FreshetStale", "page", 120.0, 60.0, _stale),
+    Rule("FreshetDeadLetters", "warn", 300.0, 0.01, _dead_letters),
+    Rule("FreshetClockStuck", "warn", 600.0, 600.0, _clock_stuck),
+    Rule("FreshetLateActions", "warn", 900.0, 0.05, _late),
+    Rule("FreshetPendingFull", "warn", 300.0, 0.0, _pending_full),
+    Rule("FreshetRecordsSkipped", "page", 0.0, 0.0, _skipped),
+    Rule("FreshetQuarantine", "warn", 0.0, 0.0, _quarantine),
+    Rule("FreshetMiscalibrated", "warn", 900.0, 1.25, _miscalibrated),
+    Rule("FreshetCorrectionHarms", "warn", 900.0, 0.005, _correction_harms),
+)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60.0:.0f} min" if seconds < 7200.0 else f"{seconds / 3600.0:.1f} h"

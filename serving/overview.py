@@ -1,0 +1,416 @@
+"""All of a Freshet at a glance, once a second: for the page, and for `freshet up` on a terminal.
+
+What there is to see comes from two places: the server that shows it knows itself (`serving.pulse`), and
+everybody tells in the log (`stream.roll`) how they do. So any server of a log can show all of it, wherever
+the other roles run, and one that hears of no other role shows what it knows and says what it does not.
+One thread does the looking; whoever asks is handed what it found last.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from serving.alerts import Alert, Sight, Watchman
+from serving.history import History, Span
+from stream.errors import LogError
+from stream.group import Beat, Told, send_beat
+from stream.lag import Lag, LagMeter, Position
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Log
+from stream.roll import Heard, Roll
+
+EVERY_S = 1.0
+NEWEST_POINTS = 15
+"""Points that every answer carries; whoever asks less often than that asks for the history again."""
+RATE_TICKS = 10  # a rate is the mean of so many seconds: calm enough to read
+RISE_TICKS = 300  # what alerts look back on
+SILENT_S = 6.0  # a role that says nothing for longer is shown as silent
+TITLES = {"join": "joiner", "learn": "learner", "serve": "server"}
+GROUP = "serve"
+
+logger = logging.getLogger("freshet.serving")
+
+
+class Now(msgspec.Struct):
+    """The numbers of one moment; None: not known (yet). `docs/operations.md` says what each means.
+
+    `frozen` is the base of a server that follows no updates any more, where one runs on this log.
+    """
+
+    events_per_s: float | None = None
+    examples_per_s: float | None = None
+    requests_per_s: float | None = None
+    score_p99_s: float | None = None  # over the last five minutes
+    joiner_lag_records: float | None = None
+    joiner_lag_s: float | None = None
+    learner_lag_records: float | None = None
+    learner_lag_s: float | None = None
+    server_lag_records: float | None = None
+    server_lag_s: float | None = None
+    undecided: float | None = None  # requests that wait for their window
+    freshness_s: float | None = None
+    base_freshness_s: float | None = None
+    auc_frozen: float | None = None
+    auc_base: float | None = None
+    auc_corrected: float | None = None
+    logloss_frozen: float | None = None
+    logloss_base: float | None = None
+    logloss_corrected: float | None = None
+    calibration_base: float | None = None
+    calibration_corrected: float | None = None
+    scored_examples: float | None = None  # that quality is measured on
+    gate: float | None = None  # share of the correction that is applied
+    evidence: float | None = None  # examples that the error memory stands on
+    table_rows: float | None = None
+    dead_letters: float | None = None  # that the log keeps
+    dead_letters_per_s: float | None = None
+
+
+class Role(msgspec.Struct):
+    """A process that tells of itself in the log."""
+
+    role: str  # joiner, learner, server
+    name: str
+    state: str  # well, frozen, standing by, silent
+    heard_s: float  # seconds since it was heard last
+
+
+class TableRow(msgspec.Struct):
+    """One embedding table; rates are the learner's, None while none tells."""
+
+    feature: str
+    rows: int
+    admitted_per_s: float | None = None
+    refused_per_s: float | None = None  # sightings that made no row (yet): admission, or the row budget
+    expired_per_s: float | None = None
+    evicted_per_s: float | None = None
+
+
+class Live(msgspec.Struct):
+    """Everything that the page shows at one moment."""
+
+    step: int  # rises by one with each point
+    time: float  # Unix seconds
+    life: str  # of the process that looks: steps of another are not comparable
+    version: str  # of the model
+    ready: bool
+    why_not_ready: str
+    frozen: bool
+    log_up: bool
+    roles: list[Role]
+    now: Now
+    tables: list[TableRow]
+    alerts: list[Alert]
+    newest: Span
+
+
+class LiveHistory(msgspec.Struct):
+    """The numbers over time, as far back as this process remembers."""
+
+    step: int  # of the newest fine point
+    life: str
+    fine: Span
+    coarse: Span
+
+
+class Own(NamedTuple):
+    """What the server that looks says of itself."""
+
+    told: Told
+    version: str
+    why_not_ready: str
+
+
+class Overview:
+    """Looks once a second, in a thread of its own.
+
+    Args:
+        log: whose roles are looked at. Topic `roles` must exist.
+        own: how the server itself does; None: this is no server, and shows what servers tell in the log.
+    """
+
+    def __init__(self, log: Log, own: Callable[[], Own] | None = None) -> None:
+        self.name = ""  # under which this server tells of itself; "": it does not
+        self._log = log
+        self._own = own
+        self._life = uuid.uuid4().hex[:12]
+        self._roll = Roll(log)
+        self._history = History(Now.__struct_fields__)
+        self._watchman = Watchman()
+        self._meters = {
+            role: LagMeter(log, topic, partial(self._committed, role, topic))
+            for role, topic in (("join", EVENTS), ("learn", EXAMPLES))
+        }
+        self._counters = _Counters()
+        self._step = self._beats = 0
+        self._up = True
+        self._dead_letters: float | None = None
+        self._lock = threading.Lock()
+        self._live = Live(
+            0, 0.0, self._life, "", False, "", False, True, [], Now(), [], [], self._history.fine(1)
+        )
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def live(self) -> Live:
+        """What was found last."""
+        return self._live
+
+    def history(self) -> LiveHistory:
+        """All points; may be called from any thread."""
+        with self._lock:
+            return LiveHistory(self._step, self._life, self._history.fine(), self._history.coarse())
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="overview", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and say in the log that this server leaves."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            if self.name and self._up:
+                self._say(None)
+
+    def look(self) -> Live:
+        """Look now; to be called from one thread."""
+        now_s = time.time()
+        own = self._own() if self._own is not None else None
+        try:
+            self._look_into_log()
+            self._up = True
+        except LogError as error:
+            if self._up:
+                logger.warning("the overview cannot reach the log: %s", error)
+            self._up = False
+        if self._up and own is not None and self.name:
+            self._say(own.told)
+        members = [heard for heard in self._roll.members if not self._is_own(heard)]
+        told = own.told if own is not None else _served(members)
+        self._count(members, told)
+        now = self._numbers(now_s, told, members)
+        self._watchman.look(now_s, self._sight(now_s, now, told, members))
+        with self._lock:
+            self._history.add(now_s, msgspec.structs.astuple(now))
+            self._step += 1
+            newest = self._history.fine(NEWEST_POINTS)
+        roles = [_role(heard) for heard in members]
+        if own is not None:
+            frozen = bool(own.told.numbers.get("frozen"))
+            roles.append(Role("server", self.name or "this one", "frozen" if frozen else "well", 0.0))
+        self._live = Live(
+            step=self._step,
+            time=now_s,
+            life=self._life,
+            version=own.version if own is not None else "",
+            ready=bool(told.numbers.get("ready")),
+            why_not_ready=own.why_not_ready if own is not None else "",
+            frozen=bool(told.numbers.get("frozen")),
+            log_up=self._up,
+            roles=roles,
+            now=now,
+            tables=self._tables(told, members),
+            alerts=self._watchman.alerts,
+            newest=newest,
+        )
+        return self._live
+
+    # --- its thread ---
+
+    def _run(self) -> None:
+        failing = False
+        while not self._stop.is_set():
+            began_s = time.monotonic()
+            try:
+                self.look()
+                failing = False
+            except Exception:  # who watches must not harm who is watched
+                if not failing:
+                    logger.exception("the overview failed; it tries again each second")
+                failing = True
+            self._stop.wait(max(EVERY_S - (time.monotonic() - began_s), 0.05))
+
+    def _look_into_log(self) -> None:
+        self._roll.look()
+        for meter in self._meters.values():
+            meter.measure()
+        self._counters.add("log.events", "log", float(sum(end for _, end in self._log.ends(EVENTS))))
+        ((first, end),) = self._log.ends(DEAD_LETTERS)
+        self._dead_letters = float(end - first)
+        self._counters.add("log.dead_letters", "log", float(end))
+
+    def _committed(self, role: str, topic: str) -> dict[int, Position]:
+        """Where a role is, as it told the log; nothing before it was there."""
+        return {p: Position(offset, 0) for p, offset in self._log.committed(role, topic).items()}
+
+    def _say(self, told: Told | None) -> None:
+        """Tell in the log how this server does; None: it leaves."""
+        beat = Beat(GROUP, self.name, self._life, self._beats, leaving=told is None, told=told)
+        self._beats += 1
+        try:
+            send_beat(self._log, beat)
+        except LogError as error:
+            logger.warning("could not tell the log how this server does: %s", error)
+
+    def _is_own(self, heard: Heard) -> bool:
+        return heard.group == GROUP and heard.name == self.name
+
+    # --- from what was told to what is shown ---
+
+    def _count(self, members: list[Heard], own: Told) -> None:
+        for heard in members:
+            if heard.group in ("join", "learn"):
+                for name in _COUNTED[heard.group]:
+                    self._counters.add(f"{heard.group}.{name}", heard.life, heard.told.numbers.get(name))
+                for feature, counts in heard.told.tables.items() if heard.leads else ():
+                    for name, count in zip(_TABLE_COUNTS, counts[1:], strict=False):
+                        self._counters.add(f"table.{feature}.{name}", heard.life, float(count))
+        for name in _COUNTED[GROUP]:
+            self._counters.add(f"{GROUP}.{name}", "own", own.numbers.get(name))
+        self._counters.end_tick()
+
+    def _numbers(self, now_s: float, told: Told, members: list[Heard]) -> Now:
+        numbers = told.numbers.get
+        joiners = [heard.told.numbers for heard in members if heard.group == "join"]
+        others_frozen = [h.told.numbers for h in members if h.group == GROUP and h.told.numbers.get("frozen")]
+        frozen = told.numbers if numbers("frozen") else others_frozen[0] if others_frozen else {}
+        rate = self._counters.rate
+        return Now(
+            events_per_s=rate("log.events"),
+            examples_per_s=rate("join.examples"),
+            requests_per_s=rate(f"{GROUP}.requests"),
+            score_p99_s=numbers("score_p99_s"),
+            **self._lag("joiner", self._meters["join"].lags),
+            **self._lag("learner", self._meters["learn"].lags),
+            server_lag_records=numbers("lag_records"),
+            server_lag_s=numbers("lag_s"),
+            undecided=sum(j.get("undecided", 0.0) for j in joiners) if joiners else None,
+            freshness_s=numbers("freshness_s"),
+            base_freshness_s=numbers("base_freshness_s"),
+            auc_frozen=frozen.get("auc_base"),
+            auc_base=numbers("auc_base"),
+            auc_corrected=numbers("auc_corrected"),
+            logloss_frozen=frozen.get("logloss_base"),
+            logloss_base=numbers("logloss_base"),
+            logloss_corrected=numbers("logloss_corrected"),
+            calibration_base=numbers("calibration_base"),
+            calibration_corrected=numbers("calibration_corrected"),
+            scored_examples=numbers("examples_corrected"),
+            gate=numbers("gate"),
+            evidence=numbers("evidence"),
+            table_rows=sum(counts[0] for counts in told.tables.values()) if told.tables else None,
+            dead_letters=self._dead_letters,
+            dead_letters_per_s=rate("log.dead_letters"),
+        )
+
+    def _lag(self, role: str, lags: list[Lag]) -> dict[str, float | None]:
+        known = bool(lags) and self._up
+        return {
+            f"{role}_lag_records": float(sum(lag.records for lag in lags)) if known else None,
+            f"{role}_lag_s": max(lag.seconds for lag in lags) if known else None,
+        }
+
+    def _sight(self, now_s: float, now: Now, told: Told, members: list[Heard]) -> Sight:
+        numbers = {**told.numbers, "log_up": float(self._up)}
+        clocks = [h.told.numbers["clock"] for h in members if "clock" in h.told.numbers]
+        if clocks:
+            numbers["clock_behind_s"] = now_s - min(clocks)
+        for heard in members:
+            key = f"{heard.group}.skipped"
+            numbers[key] = numbers.get(key, 0.0) + heard.told.numbers.get("skipped", 0.0)
+        # while the log is away nobody can be heard, which is no fault of theirs
+        heard_s = {f"{TITLES.get(h.group, h.group)} {h.name}": _silent_s(h) for h in members if self._up}
+        lags = {role: getattr(now, f"{role}_lag_s") or 0.0 for role in TITLES.values()}
+        return Sight(numbers, self._counters.rises, heard_s, lags)
+
+    def _tables(self, told: Told, members: list[Heard]) -> list[TableRow]:
+        learning = any(h.group == "learn" and h.leads and h.told.tables for h in members)
+        return [
+            TableRow(
+                feature,
+                counts[0],
+                *((self._counters.rate(f"table.{feature}.{n}") for n in _TABLE_COUNTS) if learning else ()),
+            )
+            for feature, counts in told.tables.items()
+        ]
+
+
+class _Counters:
+    """Counters of processes that come and go, as rates over seconds and rises over minutes."""
+
+    def __init__(self) -> None:
+        self.rises: dict[str, float] = {}  # over the last RISE_TICKS
+        self._last: dict[tuple[str, str], float] = {}
+        self._tick: dict[str, float] = {}
+        self._ticks: deque[tuple[float, dict[str, float]]] = deque()  # with its length in seconds
+        self._ended_s = time.monotonic()
+
+    def add(self, name: str, life: str, value: float | None) -> None:
+        """Take a process's reading. Its first one says nothing of what came when; nor does one that falls."""
+        if value is None:
+            return
+        last = self._last.get((name, life))
+        self._last[name, life] = value
+        if last is not None:
+            self._tick[name] = self._tick.get(name, 0.0) + max(value - last, 0.0)
+
+    def end_tick(self) -> None:
+        """All have been read."""
+        now_s = time.monotonic()
+        self._ticks.append((now_s - self._ended_s, self._tick))
+        self._ended_s = now_s
+        for name, rise in self._tick.items():
+            self.rises[name] = self.rises.get(name, 0.0) + rise
+        if len(self._ticks) > RISE_TICKS:
+            for name, rise in self._ticks.popleft()[1].items():
+                self.rises[name] -= rise
+        self._tick = {}
+        if len(self._last) > COUNTERS_MAX:  # of processes that are gone
+            self._last.clear()
+
+    def rate(self, name: str) -> float | None:
+        """A second, over the last RATE_TICKS; None if nobody has told it in that time."""
+        newest = [(s, tick[name]) for s, tick in list(self._ticks)[-RATE_TICKS:] if name in tick]
+        seconds = sum(s for s, _ in newest)
+        return sum(rise for _, rise in newest) / seconds if seconds > 0.0 else None
+
+
+COUNTERS_MAX = 20_000
+_TABLE_COUNTS = ("admitted", "refused", "expired", "evicted")
+_COUNTED: Mapping[str, tuple[str, ...]] = {
+    "join": ("records", "actions", "examples", "late", "early", "dead_letters"),
+    "learn": ("records", "dead_letters", "quarantined"),
+    GROUP: ("requests", "unlogged"),
+}
+
+
+def _served(members: list[Heard]) -> Told:
+    """What the servers tell, to one who is none: the one that follows updates, else any."""
+    servers = [heard for heard in members if heard.group == GROUP]
+    servers.sort(key=lambda heard: (bool(heard.told.numbers.get("frozen")), _silent_s(heard) > SILENT_S))
+    return servers[0].told if servers else Told()
+
+
+def _silent_s(heard: Heard) -> float:
+    return max(time.monotonic() - heard.at_s, 0.0)
+
+
+def _role(heard: Heard) -> Role:
+    silent_s = _silent_s(heard)
+    if silent_s > SILENT_S:
+        state = "silent"
+    elif heard.group == "learn" and not heard.leads:
+        state = "standing by"
+    else:
+        state = "frozen" if heard.told.numbers.get("frozen") else "well"
+    return Role(TITLES.get(heard.group, heard.group), heard.name, state, round(silent_s, 1))

@@ -1,0 +1,103 @@
+"""What a server tells of itself once a second: on its page, and in the log for all who watch there."""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from learner.metrics import Summary
+from serving.status import Scorer
+from stream.group import Told
+
+SPAN_TICKS = 300
+"""Over so many calls, one a second, the share of errors and the slowest answers are told."""
+SCORE_PATH = "/v1/score"
+
+
+class Totals(NamedTuple):
+    """Requests so far."""
+
+    requests: float
+    errors: float  # answered with a 5xx
+    scored: float  # candidates
+    unlogged: float  # impressions served that the log did not confirm
+    score_buckets: tuple[tuple[float, float], ...]  # (seconds, answers to /v1/score within them), rising
+
+
+class Counted(Protocol):
+    """What is asked of the telemetry."""
+
+    def totals(self) -> Totals:
+        """Requests so far."""
+
+
+class Pulse:
+    """Asks a replica and its server's telemetry how they do. Call `take` once a second, from one thread."""
+
+    def __init__(self, replica: Scorer, counted: Counted) -> None:
+        self._replica = replica
+        self._counted = counted
+        self._recent: deque[Totals] = deque(maxlen=SPAN_TICKS + 1)
+        self.why_not_ready = ""
+
+    def take(self) -> Told:
+        """How it does now."""
+        status = self._replica.status()
+        self.why_not_ready = status.why_not_ready
+        totals = self._counted.totals()
+        self._recent.append(totals)
+        before = self._recent[0]
+        asked = totals.requests - before.requests
+        numbers: dict[str, float | None] = {
+            "ready": float(status.ready),
+            "frozen": float(status.frozen),
+            "freshness_s": status.freshness_s,
+            "base_freshness_s": status.base_freshness_s,
+            "behind_s": status.behind_s,
+            "lag_records": sum(lag.records for lag in status.lag),
+            "lag_s": max((lag.seconds for lag in status.lag), default=None),
+            "requests": totals.requests,
+            "errors": totals.errors,
+            "errors_share": (totals.errors - before.errors) / asked if asked else 0.0,
+            "unlogged": totals.unlogged,
+            "scored": totals.scored,
+            "score_p99_s": quantile(0.99, before.score_buckets, totals.score_buckets),
+            "gate": status.memory.gate,
+            "evidence": status.memory.evidence,
+            "learnt": status.examples_learnt,
+        }
+        numbers |= _quality("base", status.base.recent) | _quality("corrected", status.corrected.recent)
+        told = {name: float(value) for name, value in numbers.items() if value is not None}
+        return Told(told, {name: [rows] for name, rows in status.table_rows.items()})
+
+
+def quantile(
+    share: float, before: Iterable[tuple[float, float]], after: Iterable[tuple[float, float]]
+) -> float | None:
+    """Where `share` of what came between two readings of a histogram lies, as Prometheus tells it.
+
+    >>> quantile(0.5, [(1.0, 4.0), (2.0, 4.0)], [(1.0, 4.0), (2.0, 8.0)])
+    1.5
+    """
+    was = dict(before)
+    steps = [(bound, count - was.get(bound, 0.0)) for bound, count in after]
+    if not steps or steps[-1][1] <= 0:
+        return None
+    rank = share * steps[-1][1]
+    below_bound = below = 0.0
+    for bound, count in steps:
+        if count >= rank:
+            if math.isinf(bound):
+                return below_bound
+            return below_bound + (bound - below_bound) * (rank - below) / max(count - below, 1e-12)
+        below_bound, below = bound, count
+    return below_bound
+
+
+def _quality(prediction: str, summary: Summary) -> dict[str, float | None]:
+    return {
+        f"auc_{prediction}": summary["auc"],
+        f"logloss_{prediction}": summary["logloss"],
+        f"calibration_{prediction}": summary["calibration"],
+        f"examples_{prediction}": summary["examples"],
+    }
