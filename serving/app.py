@@ -6,6 +6,8 @@
     GET  /v1/model      the model that answers, its freshness and its record
     GET  /v2/health/live, /v2/health/ready
     GET  /metrics       for Prometheus
+    GET  /              the live page (`serving.page`)
+    GET  /v1/live       what it shows now; /v1/live/history: over time
     GET  /openapi.json  all of this, for programs
 
 Scoring takes well under a millisecond and runs in the event loop; the log is written by a thread of
@@ -22,7 +24,10 @@ import msgspec
 from serving import openapi
 from serving.access import Access
 from serving.errors import RequestError, TooLargeError, UnavailableError
-from serving.http import Call, Frame, Response, Route, json_response
+from serving.http import JSON, Call, Frame, Response, Route, json_response
+from serving.overview import Live, LiveHistory, Overview
+from serving.page import packed, page_routes
+from serving.pulse import Pulse
 from serving.settings import ServerSettings
 from serving.status import ModelStatus, Scorer
 from serving.telemetry import CONTENT_TYPE, Telemetry
@@ -47,6 +52,8 @@ from stream.records import (
 
 YIELD_EVERY = 256
 """Records of one body that are decoded before others get their turn."""
+
+UNSTORED = ((b"cache-control", b"no-store"),)
 
 T = TypeVar("T")
 
@@ -142,6 +149,8 @@ class App(Frame):
         self.settings = settings
         self.writer = Writer(log, queue_max=settings.log_queue_max, wait_s=settings.log_wait_s)
         self.telemetry = Telemetry(replica, self.writer)
+        self.overview = Overview(log, Pulse(replica, self.telemetry).take)
+        self._newest = self.overview.live, b""  # with its encoding, made once
         self._score_body = msgspec.json.Decoder(ScoreRequest)
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
         self._event = Decoder(Impression, Action)
@@ -197,6 +206,20 @@ class App(Frame):
             "/metrics": Route(
                 "GET", self.metrics, bounded=False, about="All metrics, for Prometheus.", gives={200: str}
             ),
+            "/v1/live": Route(
+                "GET",
+                self.live_now,
+                bounded=False,
+                about="What the live page shows now: all roles, as this server hears of them.",
+                gives={200: Live},
+            ),
+            "/v1/live/history": Route(
+                "GET",
+                self.live_history,
+                about="The live page's numbers over time: ten minutes by the second, a day by the minute.",
+                gives={200: LiveHistory},
+            ),
+            **page_routes(),
             "/openapi.json": Route(
                 "GET", self.openapi, bounded=False, about="This document.", gives={200: dict}
             ),
@@ -212,8 +235,10 @@ class App(Frame):
 
     async def started(self) -> None:
         self.writer.start()
+        self.overview.start()
 
     async def stopped(self) -> None:
+        await asyncio.to_thread(self.overview.stop)
         await asyncio.to_thread(self.writer.stop)
 
     async def score(self, call: Call) -> Response:
@@ -304,6 +329,20 @@ class App(Frame):
     async def metrics(self, _: Call) -> Response:
         """GET /metrics."""
         return Response(200, await asyncio.to_thread(self.telemetry.render), CONTENT_TYPE)
+
+    async def live_now(self, _: Call) -> Response:
+        """GET /v1/live: made once a second, however many ask."""
+        live, body = self._newest
+        if live is not self.overview.live or not body:
+            live = self.overview.live
+            body = msgspec.json.encode(live)
+            self._newest = live, body
+        return Response(200, body, headers=UNSTORED)
+
+    async def live_history(self, call: Call) -> Response:
+        """GET /v1/live/history."""
+        plain, squeezed = await asyncio.to_thread(self.overview.encoded_history)
+        return packed(call, plain, squeezed, JSON, UNSTORED)
 
     async def openapi(self, _: Call) -> Response:
         """GET /openapi.json."""

@@ -72,6 +72,7 @@ class Route(NamedTuple):
     about: str = ""  # one sentence, for the document of the API
     takes: Any = None  # the type of its body
     gives: Mapping[int, Any] = MappingProxyType({})  # the type of its answer, by status
+    media: str = "text/plain"  # what an answer of type str is
 
 
 class Watch(Protocol):

@@ -87,7 +87,7 @@ def document(routes: Mapping[str, Route], features: Mapping[str, FeatureSpec], c
 def _operation(path: str, route: Route, of: Mapping[int, Json]) -> Json:
     """One route. `of` has the schema of each type, by the type's identity."""
     operation: Json = {
-        "operationId": path.strip("/").replace("/", "_").replace(".", "_"),
+        "operationId": path.strip("/").replace("/", "_").replace(".", "_") or "page",
         "summary": route.about,
     }
     if route.open:
@@ -99,7 +99,7 @@ def _operation(path: str, route: Route, of: Mapping[int, Json]) -> Json:
     if route.takes is not None:
         content: Json = {"application/json": {"schema": of[id(route.takes)]}}
         operation["requestBody"] = {"required": True, "content": content}
-    responses = {status: _answer(kind, of) for status, kind in route.gives.items()}
+    responses = {status: _answer(kind, of, route.media) for status, kind in route.gives.items()}
     failing = [*(_WITH_BODY if route.takes is not None else ()), *(() if route.open else _GUARDED)]
     failing += [503] if route.bounded else []
     error = {"application/json": {"schema": of[id(ErrorAnswer)]}}
@@ -109,9 +109,9 @@ def _operation(path: str, route: Route, of: Mapping[int, Json]) -> Json:
     return operation
 
 
-def _answer(kind: Any, of: Mapping[int, Json]) -> Json:
+def _answer(kind: Any, of: Mapping[int, Json], media: str) -> Json:
     if kind is str:
-        return {"description": "As text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+        return {"description": "As text.", "content": {media: {"schema": {"type": "string"}}}}
     schema = {"type": "object"} if kind is dict else of[id(kind)]
     text = " ".join((kind.__doc__ or "").split()) if kind is not dict else "The document."
     return {"description": text or "The answer.", "content": {"application/json": {"schema": schema}}}

@@ -6,19 +6,20 @@ the other roles run, and one that hears of no other role shows what it knows and
 One thread does the looking; whoever asks is handed what it found last.
 """
 
+import gzip
 import logging
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 
 from serving.alerts import Alert, Sight, Watchman
 from serving.history import History, Span
+from serving.pulse import Own
+from serving.rates import Counters
 from stream.errors import LogError
 from stream.group import Beat, Told, send_beat
 from stream.lag import Lag, LagMeter, Position
@@ -28,8 +29,6 @@ from stream.roll import Heard, Roll
 EVERY_S = 1.0
 NEWEST_POINTS = 15
 """Points that every answer carries; whoever asks less often than that asks for the history again."""
-RATE_TICKS = 10  # a rate is the mean of so many seconds: calm enough to read
-RISE_TICKS = 300  # what alerts look back on
 SILENT_S = 6.0  # a role that says nothing for longer is shown as silent
 TITLES = {"join": "joiner", "learn": "learner", "serve": "server"}
 GROUP = "serve"
@@ -119,14 +118,6 @@ class LiveHistory(msgspec.Struct):
     coarse: Span
 
 
-class Own(NamedTuple):
-    """What the server that looks says of itself."""
-
-    told: Told
-    version: str
-    why_not_ready: str
-
-
 class Overview:
     """Looks once a second, in a thread of its own.
 
@@ -147,11 +138,13 @@ class Overview:
             role: LagMeter(log, topic, partial(self._committed, role, topic))
             for role, topic in (("join", EVENTS), ("learn", EXAMPLES))
         }
-        self._counters = _Counters()
+        self._counters = Counters()
         self._step = self._beats = 0
         self._up = True
         self._dead_letters: float | None = None
         self._lock = threading.Lock()
+        self._encoding = threading.Lock()
+        self._encoded = -1, b"", b""  # step, plain, packed
         self._live = Live(
             0, 0.0, self._life, "", False, "", False, True, [], Now(), [], [], self._history.fine(1)
         )
@@ -167,6 +160,15 @@ class Overview:
         """All points; may be called from any thread."""
         with self._lock:
             return LiveHistory(self._step, self._life, self._history.fine(), self._history.coarse())
+
+    def encoded_history(self) -> tuple[bytes, bytes]:
+        """The same as JSON, and that packed by gzip: made once for all who ask for one step."""
+        with self._encoding:
+            if self._encoded[0] != self._step:
+                history = self.history()
+                plain = msgspec.json.encode(history)
+                self._encoded = history.step, plain, gzip.compress(plain, 1)
+            return self._encoded[1:]
 
     def start(self) -> None:
         """Start the thread."""
@@ -345,47 +347,6 @@ class Overview:
         ]
 
 
-class _Counters:
-    """Counters of processes that come and go, as rates over seconds and rises over minutes."""
-
-    def __init__(self) -> None:
-        self.rises: dict[str, float] = {}  # over the last RISE_TICKS
-        self._last: dict[tuple[str, str], float] = {}
-        self._tick: dict[str, float] = {}
-        self._ticks: deque[tuple[float, dict[str, float]]] = deque()  # with its length in seconds
-        self._ended_s = time.monotonic()
-
-    def add(self, name: str, life: str, value: float | None) -> None:
-        """Take a process's reading. Its first one says nothing of what came when; nor does one that falls."""
-        if value is None:
-            return
-        last = self._last.get((name, life))
-        self._last[name, life] = value
-        if last is not None:
-            self._tick[name] = self._tick.get(name, 0.0) + max(value - last, 0.0)
-
-    def end_tick(self) -> None:
-        """All have been read."""
-        now_s = time.monotonic()
-        self._ticks.append((now_s - self._ended_s, self._tick))
-        self._ended_s = now_s
-        for name, rise in self._tick.items():
-            self.rises[name] = self.rises.get(name, 0.0) + rise
-        if len(self._ticks) > RISE_TICKS:
-            for name, rise in self._ticks.popleft()[1].items():
-                self.rises[name] -= rise
-        self._tick = {}
-        if len(self._last) > COUNTERS_MAX:  # of processes that are gone
-            self._last.clear()
-
-    def rate(self, name: str) -> float | None:
-        """A second, over the last RATE_TICKS; None if nobody has told it in that time."""
-        newest = [(s, tick[name]) for s, tick in list(self._ticks)[-RATE_TICKS:] if name in tick]
-        seconds = sum(s for s, _ in newest)
-        return sum(rise for _, rise in newest) / seconds if seconds > 0.0 else None
-
-
-COUNTERS_MAX = 20_000
 _TABLE_COUNTS = ("admitted", "refused", "expired", "evicted")
 _COUNTED: Mapping[str, tuple[str, ...]] = {
     "join": ("records", "actions", "examples", "late", "early", "dead_letters"),

@@ -14,6 +14,14 @@ SPAN_TICKS = 300
 SCORE_PATH = "/v1/score"
 
 
+class Own(NamedTuple):
+    """What the server that looks says of itself."""
+
+    told: Told
+    version: str
+    why_not_ready: str
+
+
 class Totals(NamedTuple):
     """Requests so far."""
 
@@ -38,12 +46,10 @@ class Pulse:
         self._replica = replica
         self._counted = counted
         self._recent: deque[Totals] = deque(maxlen=SPAN_TICKS + 1)
-        self.why_not_ready = ""
 
-    def take(self) -> Told:
+    def take(self) -> Own:
         """How it does now."""
         status = self._replica.status()
-        self.why_not_ready = status.why_not_ready
         totals = self._counted.totals()
         self._recent.append(totals)
         before = self._recent[0]
@@ -68,7 +74,8 @@ class Pulse:
         }
         numbers |= _quality("base", status.base.recent) | _quality("corrected", status.corrected.recent)
         told = {name: float(value) for name, value in numbers.items() if value is not None}
-        return Told(told, {name: [rows] for name, rows in status.table_rows.items()})
+        tables = {name: [rows] for name, rows in status.table_rows.items()}
+        return Own(Told(told, tables), status.version, status.why_not_ready)
 
 
 def quantile(

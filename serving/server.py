@@ -75,6 +75,7 @@ def run_app(
     try:
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        app.overview.name = f"{socket.gethostname()}:{port}"
         config = uvicorn.Config(
             app,
             http="httptools",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log, LogSettings, open_log
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, LogSettings, open_log
 
 Serve = Callable[[threading.Event, Callable[[str], None]], None]
 Running = Callable[[Serve], contextlib.AbstractContextManager[str]]
@@ -19,7 +19,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
     opened = open_log(f"sqlite:{tmp_path / 'log.db'}", LogSettings(sync=False))
     for topic in (EVENTS, EXAMPLES):
         opened.create_topic(topic, 2)
-    for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS):
+    for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
         opened.create_topic(topic, 1)
     yield opened
     opened.close()
