@@ -283,7 +283,7 @@ class Overview:
 
     def _numbers(self, now_s: float, told: Told, members: list[Heard]) -> Now:
         numbers = told.numbers.get
-        joiners = [heard.told.numbers for heard in members if heard.group == "join"]
+        waiting = [h.told.numbers["undecided"] for h in members if "undecided" in h.told.numbers]
         others_frozen = [h.told.numbers for h in members if h.group == GROUP and h.told.numbers.get("frozen")]
         frozen = told.numbers if numbers("frozen") else others_frozen[0] if others_frozen else {}
         rate = self._counters.rate
@@ -296,7 +296,7 @@ class Overview:
             **self._lag("learner", self._meters["learn"].lags),
             server_lag_records=numbers("lag_records"),
             server_lag_s=numbers("lag_s"),
-            undecided=sum(j.get("undecided", 0.0) for j in joiners) if joiners else None,
+            undecided=sum(waiting) if waiting else None,
             freshness_s=numbers("freshness_s"),
             base_freshness_s=numbers("base_freshness_s"),
             auc_frozen=frozen.get("auc_base"),

@@ -18,6 +18,9 @@ from serving.status import ModelStatus, Scorer
 from stream.lag import Lag
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
+WATCHING = ("/live.", "/v1/live", "/v1/model", "/v2/health/", "/metrics", "/openapi.json")
+"""What the paths begin with that tell how the server is; `/` is one too."""
+
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
@@ -72,9 +75,11 @@ class Telemetry:
         times.observe(seconds)
 
     def totals(self) -> Totals:
-        """Requests so far."""
+        """Requests so far, but for those of who watches."""
         requests = errors = 0.0
         for sample in _samples(self.requests, "_total"):
+            if sample.labels["path"].startswith(WATCHING) or sample.labels["path"] == "/":
+                continue
             requests += sample.value
             errors += sample.value if sample.labels["status"].startswith("5") else 0.0
         buckets = sorted(
