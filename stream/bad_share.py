@@ -31,9 +31,13 @@ class BadShare:
         """One byte for each record of the window."""
         return bytes(self._last)
 
-    def good(self) -> None:
-        """Count a record that was of use."""
-        self._push(0)
+    def good(self, count: int = 1) -> None:
+        """Count records that were of use."""
+        if self._bad:
+            for _ in range(min(count, self._window)):
+                self._push(0)
+        else:
+            self._last.extend(bytes(min(count, self._window)))
 
     def bad(self, topic: str, partition: int, offset: int, reason: str) -> None:
         """Count a record that was not.

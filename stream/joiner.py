@@ -8,6 +8,7 @@ among that record's outputs. So it depends on the partition's records alone: who
 and from whichever state, sends the same outputs under the same numbers, and readers take each once.
 """
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -27,6 +28,7 @@ from stream.records import (
     Forget,
     Impression,
     encode,
+    is_batch,
     split_batch,
 )
 from stream.runner import producers_prefix
@@ -64,6 +66,7 @@ class _Partition:
 
     def __init__(self, joiner: "Joiner", state: RoleState, number: int, commit: Commit) -> None:
         self.number = number
+        self._producer = producer_of(number)
         self.commit = commit
         self._joiner = joiner
         self._key = _SENT + number.to_bytes(4, "big")
@@ -76,6 +79,8 @@ class _Partition:
         self._offset = -1  # of the record that is being taken
         self._examples = self._letters = 0  # that it has brought about
         self._reach_s = REACH_WINDOWS * settings.window_s
+        marks = self._sent.marks
+        self._next_mark_s = marks[-1].clock + self._reach_s / MARKS_MAX if marks else float("-inf")
         self._elsewhere = JoinCounts()
         self._quiet_until = 0
         self.pairing = Pairing(state, number, settings, joiner.counts, self._emit, self.bury)
@@ -86,13 +91,15 @@ class _Partition:
             return
         self._offset = offset
         self._examples = self._letters = 0
-        counted = offset >= self._sent.counted_from
-        self.pairing.counts = self._joiner.counts if counted else self._elsewhere
-        marks, clock = self._sent.marks, self.pairing.clock
-        if not marks or clock >= marks[-1].clock + self._reach_s / MARKS_MAX:
+        counts = self._joiner.counts if offset >= self._sent.counted_from else self._elsewhere
+        self.pairing.counts = counts
+        clock = self.pairing.clock
+        if clock >= self._next_mark_s:
+            marks = self._sent.marks
             marks.append(Mark(clock, offset))
             while len(marks) > 1 and marks[1].clock + self._reach_s <= clock:
                 del marks[0]
+            self._next_mark_s = clock + self._reach_s / MARKS_MAX
 
     def mark(self) -> Mark | None:
         """The newest mark whose reach is over; None: it has been taken up too recently."""
@@ -103,24 +110,26 @@ class _Partition:
         """Begin, with an empty state, at a mark."""
         self.pairing.clock = mark.clock
         self._sent.marks = [mark]
+        self._next_mark_s = mark.clock + self._reach_s / MARKS_MAX
 
     def keep_quiet(self, until: int) -> None:
         """Send nothing and count nothing until the record at an offset."""
         self._quiet_until = until
         self._sent.counted_from = max(self._sent.counted_from, until)
 
-    def note(self, record: Record, wrong: str) -> None:
-        """Count a record as of use, or with a reason as of none; not again what another joiner counted.
+    def note_good(self, count: int) -> None:
+        """Count events of use; not again what another joiner counted."""
+        if count and self._offset >= self._quiet_until:
+            self._share.good(count)
+
+    def note_bad(self, record: Record, why: str) -> None:
+        """Count an event of no use; not again what another joiner counted.
 
         Raises:
-            DeadLetterFloodError: over the last records the share of useless ones is too large.
+            DeadLetterFloodError: over the last events the share of useless ones is too large.
         """
-        if record.offset < self._quiet_until:
-            return
-        if wrong:
-            self._share.bad(record.topic, record.partition, record.offset, wrong)
-        else:
-            self._share.good()
+        if record.offset >= self._quiet_until:
+            self._share.bad(record.topic, record.partition, record.offset, why)
 
     def bury(self, origin: Origin, reason: str) -> None:
         """Emit a dead letter."""
@@ -161,16 +170,11 @@ class _Partition:
         self._send(example.request_id.encode(), example)
 
     def _send(self, key: bytes, record: Example | Forget) -> None:
-        outgoing = Outgoing(
-            key=key,
-            value=encode(record),
-            partition=self.number,
-            producer=producer_of(self.number),
-            seq=output_seq(self._offset, self._examples),
-        )
-        self._examples += 1
+        place = self._examples
+        self._examples = place + 1
         if self._offset >= self._quiet_until:
-            self.commit.emit(EXAMPLES, outgoing)
+            seq = output_seq(self._offset, place)
+            self.commit.emit(EXAMPLES, Outgoing(key, encode(record), self.number, self._producer, seq))
 
 
 def producer_of(partition: int) -> str:
@@ -210,29 +214,42 @@ class Joiner:
         Raises:
             DeadLetterFloodError: too many records are of no use.
         """
+        partition = self._partition(records[0].partition, commit)
+        settings, decode, take = self.settings, self._decode, partition.pairing.take
         for record in records:
-            partition = self._partition(record.partition, commit)
-            partition.begin(record.offset)
-            try:
-                parts = split_batch(record.value)
-            except RecordError as error:
-                parts = []
-                partition.bury(Origin(record.offset, record.key, record.value, record.ingest_ms), str(error))
-                partition.note(record, str(error))
+            offset, value = record.offset, record.value
+            partition.begin(offset)
+            parts: Sequence[bytes] = (value,)
+            if is_batch(value):
+                try:
+                    parts = split_batch(value)
+                except RecordError as error:
+                    self._refuse(partition, record, value, str(error))
+                    continue
+            # ingest time 0: a log that does not say
+            taken_s = record.ingest_ms / 1e3 if record.ingest_ms > 0 else math.inf
+            latest_s = taken_s + settings.clock_ahead_s
+            good = 0
             for part in parts:
                 # each event of a batch is on its own: a bad one goes to the dead letters without the others
-                origin = Origin(record.offset, record.key, part, record.ingest_ms)
                 try:
-                    event = self._decode_event(record, part)
-                    if isinstance(event, Forget):
-                        partition.forget(event)
-                    else:
-                        partition.pairing.take(event, origin)
+                    event = decode(part)
+                    if type(event) is Forget:
+                        partition.forget(event)  # it moves no clock
+                        good += 1
+                        continue
+                    if event.time > latest_s or event.time > taken_s + settings.max_ahead_s:
+                        self._judge_ahead(record, event.time - taken_s, event.time)
+                    if len(part) > _REENCODED_FROM_BYTES:
+                        _check_size(event)
+                    take(event, offset, part, latest_s)
                 except RecordError as error:
-                    partition.bury(origin, str(error))
-                    partition.note(record, str(error))
+                    partition.note_good(good)
+                    good = 0
+                    self._refuse(partition, record, part, str(error))
                 else:
-                    partition.note(record, "")
+                    good += 1
+            partition.note_good(good)
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit."""
@@ -302,24 +319,35 @@ class Joiner:
         self._touched.add(number)
         return partition
 
-    def _decode_event(self, record: Record, data: bytes) -> Impression | Action | Forget:
-        event: Impression | Action | Forget = self._decode(data)
-        if isinstance(event, Forget):
-            return event  # it moves no clock
-        # ingest time 0: a log that does not say
-        ahead_s = event.time - record.ingest_ms / 1e3 if record.ingest_ms > 0 else 0.0
+    @staticmethod
+    def _refuse(partition: _Partition, record: Record, data: bytes, why: str) -> None:
+        partition.bury(Origin(record.offset, record.key, data), why)
+        partition.note_bad(record, why)
+
+    def _judge_ahead(self, record: Record, ahead_s: float, time: float) -> None:
+        """Note an event that is ahead of when the log took it.
+
+        Raises:
+            RecordError: it is too far ahead.
+        """
         refused = ahead_s > self.settings.max_ahead_s
-        if refused or ahead_s > self.settings.clock_ahead_s:
-            self.ahead.note(record.producer, ahead_s, refused)
+        self.ahead.note(record.producer, ahead_s, refused)
         if refused:
             raise RecordError(
-                f"time is {event.time:.3f}, {ahead_s:,.0f} s ahead of when the log took the record; "
+                f"time is {time:.3f}, {ahead_s:,.0f} s ahead of when the log took the record; "
                 f"max_ahead_s = {self.settings.max_ahead_s:g}"
             )
-        if isinstance(event, Impression) and len(data) > _REENCODED_FROM_BYTES:
-            size = len(encode(event)) + _REENCODED_FROM_BYTES
-            if size > RECORD_BYTES_MAX:
-                raise RecordError(
-                    f"the impression's example would have {size:,} bytes, more than {RECORD_BYTES_MAX:,}"
-                )
-        return event
+
+
+def _check_size(event: Impression | Action) -> None:
+    """Check that the example of a large impression is no larger than a record may be.
+
+    Raises:
+        RecordError: it is.
+    """
+    if isinstance(event, Impression):
+        size = len(encode(event)) + _REENCODED_FROM_BYTES
+        if size > RECORD_BYTES_MAX:
+            raise RecordError(
+                f"the impression's example would have {size:,} bytes, more than {RECORD_BYTES_MAX:,}"
+            )

@@ -23,7 +23,7 @@ import xxhash
 from stream.errors import RecordError
 from stream.forgetting import Entity, left_of
 from stream.pending import Entry, Pending, Reaction, Waiting
-from stream.records import Action, Decoder, Example, Features, Impression, picked
+from stream.records import Action, Decoder, Example, Impression, encode, picked
 from stream.state import Commit, RoleState
 from stream.timers import Timers
 
@@ -94,7 +94,6 @@ class Origin(msgspec.Struct, frozen=True):
     offset: int
     key: bytes
     value: bytes
-    ingest_ms: int = 0  # when the log took it, Unix ms; 0: unknown
 
 
 class Progress(msgspec.Struct):
@@ -103,6 +102,7 @@ class Progress(msgspec.Struct):
     clock: float = 0.0  # event time, Unix seconds
     undecided: int = 0
     remembered: int = 0
+    flushes: int = 0
 
 
 class Pairing:
@@ -129,14 +129,17 @@ class Pairing:
         saved = state.get(self._key)
         self._progress = Progress() if saved is None else msgspec.msgpack.decode(saved, type=Progress)
         pending, closing, forgetting = (prefix + number + b"/" for prefix in ENTRIES)
-        self._pending = Pending(state, pending, settings.pending_max_memory)
+        count = self._progress.undecided + self._progress.remembered
+        self._pending = Pending(state, pending, settings.pending_max_memory, count)
         self._closing = Timers(state, closing)
         self._forgetting = Timers(state, forgetting)
         self._settings = settings
+        self._window_s = settings.window_s
+        self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
         self.counts = counts
         self._emit = emit
         self._bury = bury
-        self._decode_action = Decoder(Action).decode
+        self._decoder = Decoder(Impression, Action)
         self._log_odds = math.log(settings.negative_rate)
 
     @property
@@ -153,21 +156,36 @@ class Pairing:
         """How many requests are not decided yet."""
         return self._progress.undecided
 
-    def take(self, event: Impression | Action, origin: Origin) -> None:
+    def take(self, event: Impression | Action, offset: int, original: bytes, latest_s: float) -> None:
         """Take the partition's next event.
+
+        Args:
+            event: decoded from `original`.
+            offset: of its record.
+            original: its bytes.
+            latest_s: as of when it counts at the latest, Unix seconds.
 
         Raises:
             RecordError: it is of no use.
         """
         time = event.time
-        if origin.ingest_ms > 0:
-            time = min(time, origin.ingest_ms / 1e3 + self._settings.clock_ahead_s)
-            self.counts.ahead += time < event.time
-        self._advance(time)
-        if isinstance(event, Impression):
-            self._take_impression(event, time)
+        if time > latest_s:
+            time = latest_s
+            self.counts.ahead += 1
+        progress = self._progress
+        if time > progress.clock:
+            progress.clock = time
+            for deadline, request_id in self._closing.due(time):
+                self._close(request_id, deadline, deadline)
+            for deadline, request_id in self._forgetting.due(time):
+                self._forget(request_id, deadline)
+        if type(event) is Impression:
+            self._take_impression(event, time, original)
         else:
-            self._take_action(event, origin)
+            assert isinstance(event, Action)
+            self._take_action(event, offset, original)
+        if progress.undecided > self._settings.pending_max or progress.remembered > self._settings.pending_max:
+            self._keep_limit()
 
     def forget(self, entity: Entity) -> None:
         """Forget some ids: the requests of which they are, and among the candidates of others.
@@ -176,97 +194,88 @@ class Pairing:
         """
         self.counts.forgets += 1
         for request_id, entry in self._pending.find(entity.within):
-            impression = entry.impression
-            if impression is None:
+            if not entry.original:
                 continue
+            impression: Impression = self._decoder.decode_again(entry.original)
             left = left_of(impression.context, impression.candidates, list(entity.keys), entity.named)
             if left is not None and not left.changed:
                 continue
             self.counts.forgotten += 1
-            gone = set(entry.gone)
+            gone = set(entry.gone or ())
             if left is not None:
                 gone |= {i for i, candidate in enumerate(left.candidates) if candidate is None}
             if left is None or len(gone) == entry.size:
                 self._drop(request_id, entry)
                 continue
             entry.gone = sorted(gone)
-            entry.impression = msgspec.structs.replace(
+            rest = msgspec.structs.replace(
                 impression,
                 context=left.context,
                 candidates=[{} if candidate is None else candidate for candidate in left.candidates],
             )
-            self._pending.set(request_id, entry)
+            entry.original = encode(rest)
+            self._pending.changed(request_id, entry)
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit."""
+        self._progress.flushes += 1
         self._pending.flush(commit)
-        self._closing.flush(commit)
-        self._forgetting.flush(commit)
+        self._closing.flush(commit, self._progress.flushes)
+        self._forgetting.flush(commit, self._progress.flushes)
         commit.put(self._key, msgspec.msgpack.encode(self._progress))
 
-    def _advance(self, time: float) -> None:
-        if time <= self._progress.clock:
-            return
-        self._progress.clock = time
-        for deadline, request_id in self._closing.due(time):
-            self._close(request_id, deadline, deadline)
-        for deadline, request_id in self._forgetting.due(time):
-            self._forget(request_id, deadline)
-
-    def _take_impression(self, impression: Impression, time: float) -> None:
+    def _take_impression(self, impression: Impression, time: float, original: bytes) -> None:
         request_id = impression.request_id
         entry = self._pending.get(request_id)
         waiting: list[Waiting] = []
+        deadline = time + self._window_s
         if entry is None:
+            entry = Entry(deadline, len(impression.candidates), False, original)
             self._progress.undecided += 1
+            self._pending.add(request_id, entry)
         elif entry.size == 0:
-            waiting = entry.waiting
+            waiting, entry.waiting = entry.waiting, []
+            entry.deadline, entry.size, entry.original = deadline, len(impression.candidates), original
+            self._pending.changed(request_id, entry)
         else:
             self.counts.duplicate_impressions += 1
             return
         self.counts.impressions += 1
-        deadline = time + self._settings.window_s
-        entry = Entry(deadline, size=len(impression.candidates), impression=impression, reactions={})
         if impression.labels is not None:
             entry.reactions = {
                 i: Reaction(label, impression.time) for i, label in enumerate(impression.labels) if label
             }
-            self._decide(request_id, entry, impression.time)
+            self._decide(request_id, entry, impression.time, impression)
         else:
-            self._pending.set(request_id, entry)
             self._closing.add(deadline, request_id)
         for action in waiting:
-            origin = Origin(action.offset, request_id.encode(), action.original)
             try:
-                self._react(self._decode_action(action.original), entry)
+                self._react(self._decoder.decode(action.original), entry)
             except RecordError as error:
-                self._bury(origin, str(error))
-        if not entry.decided and deadline <= self._progress.clock:
-            self._decide(request_id, entry, deadline)
-        self._keep_limit()
+                self._bury(Origin(action.offset, request_id.encode(), action.original), str(error))
+        if deadline <= self._progress.clock and not entry.decided:
+            self._decide(request_id, entry, deadline, impression)
 
-    def _take_action(self, action: Action, origin: Origin) -> None:
-        entry = self._pending.get(action.request_id)
+    def _take_action(self, action: Action, offset: int, original: bytes) -> None:
+        request_id = action.request_id
+        entry = self._pending.get(request_id)
         if entry is not None and entry.size:
             self._react(action, entry)
             return
-        deadline = self._progress.clock + self._settings.window_s
-        waiting = Waiting(origin.offset, origin.value, deadline)
+        deadline = self._progress.clock + self._window_s
+        waiting = Waiting(offset, original, deadline)
         if entry is None:
-            entry = Entry(deadline, waiting=[waiting])
+            self._pending.add(request_id, Entry(deadline, waiting=[waiting]))
             self._progress.undecided += 1
-        elif any(other.original == origin.value for other in entry.waiting):
+        elif any(other.original == original for other in entry.waiting):
             self.counts.duplicate_actions += 1
             return
         elif len(entry.waiting) == WAITING_MAX:
-            raise RecordError(
-                f"over {WAITING_MAX} actions wait for the impression of request {action.request_id!r}"
-            )
+            raise RecordError(f"over {WAITING_MAX} actions wait for the impression of request {request_id!r}")
         else:
             entry.waiting.append(waiting)
-        self._closing.add(deadline, action.request_id)
-        self._pending.set(action.request_id, entry)
-        self._keep_limit()
+            self._pending.changed(request_id, entry)
+        self._closing.add(deadline, request_id)
 
     def _react(self, action: Action, entry: Entry) -> None:
         """Apply an action to a request whose impression is there."""
@@ -280,16 +289,15 @@ class Pairing:
             self.counts.duplicate_actions += 1
             return
         entry.reactions[action.candidate] = Reaction(action.label, action.time)
-        self._pending.set(action.request_id, entry)
+        self._pending.changed(action.request_id, entry)
         if entry.decided:
             self.counts.late += 1
-            if entry.impression is not None and action.candidate not in entry.gone:
-                self._send(
-                    entry.impression, {action.candidate: action.label}, self._progress.clock, late=True
-                )
+            if entry.original and action.candidate not in (entry.gone or ()):
+                impression = self._decoder.decode_again(entry.original)
+                self._send(impression, {action.candidate: action.label}, self._progress.clock, late=True)
             return
         self.counts.actions += 1
-        if self._settings.decide == "first_action" and action.label:
+        if action.label and self._settings.decide == "first_action":
             self._decide(action.request_id, entry, self._progress.clock)
 
     def _close(self, request_id: str, deadline: float, decided: float) -> bool:
@@ -302,9 +310,11 @@ class Pairing:
             return True
         over = [action for action in entry.waiting if action.deadline <= deadline]
         entry.waiting = entry.waiting[len(over) :]
-        if not entry.waiting:
+        if entry.waiting:
+            self._pending.changed(request_id, entry)
+        else:
             self._progress.undecided -= 1
-        self._pending.set(request_id, entry if entry.waiting else None)
+            self._pending.drop(request_id, entry)
         if self._progress.clock < deadline:
             wait = "and too many requests are pending to wait longer"
         else:
@@ -315,43 +325,46 @@ class Pairing:
             self._bury(Origin(action.offset, request_id.encode(), action.original), reason)
         return not entry.waiting
 
-    def _decide(self, request_id: str, entry: Entry, decided: float) -> None:
-        impression = entry.impression
-        assert impression is not None and not entry.decided
-        labels = {
-            i: reaction.label if (reaction := entry.reactions.get(i)) is not None else 0.0
-            for i in range(entry.size)
-        }
-        for gone in entry.gone:
+    def _decide(
+        self, request_id: str, entry: Entry, decided: float, impression: Impression | None = None
+    ) -> None:
+        assert entry.size and not entry.decided
+        if impression is None:
+            impression = self._decoder.decode_again(entry.original)
+        labels = dict.fromkeys(range(entry.size), 0.0)
+        for i, reaction in entry.reactions.items():
+            labels[i] = reaction.label
+        for gone in entry.gone or ():
             del labels[gone]
         self._send(impression, labels, decided, late=False)
         if self._settings.late == "drop":
-            entry.impression = None
+            entry.original = b""
         self._remember(request_id, entry)
 
     def _drop(self, request_id: str, entry: Entry) -> None:
         """Take everything from a request but that it was there."""
-        entry.impression = None
+        entry.original = b""
         entry.reactions = {}
         if entry.decided:
-            self._pending.set(request_id, entry)
+            self._pending.changed(request_id, entry)
         else:
             self._remember(request_id, entry)
 
     def _remember(self, request_id: str, entry: Entry) -> None:
         """A request is decided: keep it in mind for a while."""
-        self._progress.undecided -= 1
+        progress = self._progress
+        progress.undecided -= 1
+        progress.remembered += 1
         entry.decided = True
-        entry.deadline = self._progress.clock + REMEMBERED_WINDOWS * self._settings.window_s
-        self._pending.set(request_id, entry)
+        entry.deadline = progress.clock + self._remembered_s
+        self._pending.changed(request_id, entry)
         self._forgetting.add(entry.deadline, request_id)
-        self._progress.remembered += 1
 
     def _forget(self, request_id: str, deadline: float) -> bool:
         entry = self._pending.get(request_id)
         if entry is None or not entry.decided or entry.deadline != deadline:
             return False
-        self._pending.set(request_id, None)
+        self._pending.drop(request_id, entry)
         self._progress.remembered -= 1
         return True
 
@@ -370,29 +383,36 @@ class Pairing:
 
     def _send(self, impression: Impression, labels: dict[int, float], decided: float, late: bool) -> None:
         """Emit an example of the candidates in `labels`, less the negatives that are not kept."""
-        kept = [i for i, label in labels.items() if label or self._keeps(impression.request_id, i)]
-        self.counts.subsampled += len(labels) - len(kept)
-        if not kept:
-            self.counts.emptied += 1
-            return
-        positives = sum(1 for i in kept if labels[i])
-        self.counts.examples += 1
-        self.counts.positives += positives
-        self.counts.negatives += len(kept) - positives
-        candidates: list[Features] = [impression.candidates[i] for i in kept]
+        counts = self.counts
+        kept = list(labels)
+        if self._settings.negative_rate < 1.0:
+            kept = [i for i, label in labels.items() if label or self._keeps(impression.request_id, i)]
+            counts.subsampled += len(labels) - len(kept)
+            if not kept:
+                counts.emptied += 1
+                return
+        shown = impression
+        if len(kept) < len(impression.candidates):
+            shown = _of_kept(impression, kept)
+            labels = {i: labels[i] for i in kept}
+        told = list(labels.values())
+        positives = len(told) - told.count(0.0)
+        counts.examples += 1
+        counts.positives += positives
+        counts.negatives += len(told) - positives
         self._emit(
             Example(
-                request_id=impression.request_id,
-                time=impression.time,
-                decided=decided,
-                candidates=candidates,
-                labels=[labels[i] for i in kept],
-                context=impression.context,
-                served=None if impression.served is None else impression.served.picked(kept),
-                log_odds=self._log_odds,
-                late=late,
-                place=picked(impression.place, kept),
-                propensity=picked(impression.propensity, kept),
+                shown.request_id,
+                shown.time,
+                decided,
+                shown.candidates,
+                told,
+                shown.context,
+                shown.served,
+                self._log_odds,
+                late,
+                shown.place,
+                shown.propensity,
             )
         )
 
@@ -404,3 +424,14 @@ class Pairing:
         name = candidate.to_bytes(4, "big") + request_id.encode()
         seed = self._settings.seed & 0xFFFFFFFFFFFFFFFF
         return xxhash.xxh3_64_intdigest(name, seed) < rate * 2.0**64
+
+
+def _of_kept(impression: Impression, kept: list[int]) -> Impression:
+    """An impression of the candidates that are kept."""
+    return msgspec.structs.replace(
+        impression,
+        candidates=[impression.candidates[i] for i in kept],
+        served=None if impression.served is None else impression.served.picked(kept),
+        place=picked(impression.place, kept),
+        propensity=picked(impression.propensity, kept),
+    )

@@ -31,7 +31,6 @@ REQUEST_ID_MAX = 128
 FORGET_IDS_MAX = 100  # of one request to forget: a learner looks for the pairs of each
 REFUSE_S_MAX = 10 * 366 * 86_400.0
 _ID_MIN, _ID_END = -(1 << 63), 1 << 64
-_ID_MIN, _ID_MAX = -(1 << 63), (1 << 64) - 1
 TIME_MIN_S = 0.0  # 1970: what is before is a broken clock or a missing unit
 TIME_MAX_S = 4_102_444_800.0  # 2100: what is after is most often milliseconds
 
@@ -282,15 +281,29 @@ def join_batch(events: Sequence[bytes]) -> bytes:
     return head + b"".join(events)
 
 
+_MAP_STARTS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
+_BATCH_STARTS = frozenset((ord("["), *range(0x90, 0xA0), 0xDC, 0xDD))
+
+
+def is_msgpack(data: bytes) -> bool:
+    """Whether a record is MessagePack, and not JSON."""
+    return bool(data) and data[0] in _MAP_STARTS
+
+
+def is_batch(data: bytes) -> bool:
+    """Whether a message is a batch, good or not: `split_batch` tells."""
+    return bool(data) and data[0] in _BATCH_STARTS
+
+
 def split_batch(data: bytes) -> list[bytes]:
     """The events of a batch, a JSON or MessagePack array; of any other message, the message itself.
 
     Raises:
         RecordError: the batch is malformed, empty or too large.
     """
-    first = data[:1]
-    if first != b"[" and not (b"\x90" <= first <= b"\x9f" or first in (b"\xdc", b"\xdd")):
+    if not is_batch(data):
         return [data]
+    first = data[:1]
     if len(data) > RECORD_BYTES_MAX:
         raise RecordError(f"the batch has {len(data):,} bytes, more than the {RECORD_BYTES_MAX:,} allowed")
     try:
@@ -329,9 +342,8 @@ class Decoder:
             )
         if not data:
             raise RecordError("the record is empty")
-        is_map = 0x80 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)
         try:
-            record = (self._msgpack if is_map else self._json).decode(data)
+            record = self.decode_again(data)
         except msgspec.ValidationError as error:
             raise RecordError(f"the record does not fit its type: {error}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -340,6 +352,10 @@ class Decoder:
             raise RecordError("the record is nested too deeply") from None
         check(record)
         return record
+
+    def decode_again(self, data: bytes) -> Any:
+        """Decode what `decode` has taken before."""
+        return (self._msgpack if is_msgpack(data) else self._json).decode(data)
 
 
 def check(record: Any) -> None:
@@ -352,26 +368,29 @@ def check(record: Any) -> None:
         raise RecordError(
             f"schema version {record.v} is unknown; this Freshet reads version {SCHEMA_VERSION}"
         )
-    if isinstance(record, DeadLetter | Retry):
+    kind = type(record)
+    if kind is DeadLetter or kind is Retry:
         return
-    if isinstance(record, Forget):
+    if kind is Forget:
         _check_forget(record)
         return
     if not 0 < len(record.request_id) <= REQUEST_ID_MAX:
         raise RecordError(f"request_id must have 1 to {REQUEST_ID_MAX} characters")
-    _check_time("time", record.time)
-    if isinstance(record, Action):
+    if not TIME_MIN_S <= record.time <= TIME_MAX_S:
+        raise _no_time("time", record.time)
+    if kind is Action:
         if not 0 <= record.candidate < CANDIDATES_MAX:
             raise RecordError(f"candidate is {record.candidate}; expected 0 to {CANDIDATES_MAX - 1}")
         _check_label("label", record.label)
-        return
-    _check_request(record)
+    else:
+        _check_request(record)
 
 
 def _check_forget(record: Forget) -> None:
     if not 0 < len(record.forget_id) <= REQUEST_ID_MAX:
         raise RecordError(f"forget_id must have 1 to {REQUEST_ID_MAX} characters")
-    _check_time("time", record.time)
+    if not TIME_MIN_S <= record.time <= TIME_MAX_S:
+        raise _no_time("time", record.time)
     ids = [len(found) for found in record.entity.values()]
     if not ids or min(ids) < 1 or sum(ids) > FORGET_IDS_MAX:
         raise RecordError(
@@ -388,9 +407,11 @@ def _check_request(record: Impression | Example) -> None:
     n = len(record.candidates)
     if not 1 <= n <= CANDIDATES_MAX:
         raise RecordError(f"candidates has {n} entries; expected 1 to {CANDIDATES_MAX}")
-    check_features("context", record.context)
-    for i, features in enumerate(record.candidates):
-        check_features(f"candidates[{i}]", features)
+    # Every value of a stream comes by here: one call for all of a record's, and names only if need be.
+    if not _fit(record.candidates) or not _fit((record.context,)):
+        check_features("context", record.context)
+        for i, features in enumerate(record.candidates):
+            check_features(f"candidates[{i}]", features)
     if record.labels is not None:
         if len(record.labels) != n:
             raise RecordError(f"labels has {len(record.labels)} entries for {n} candidates")
@@ -405,7 +426,8 @@ def _check_request(record: Impression | Example) -> None:
     if record.place is not None or record.propensity is not None:
         _check_shown(record.place, record.propensity, n)
     if isinstance(record, Example):
-        _check_time("decided", record.decided)
+        if not TIME_MIN_S <= record.decided <= TIME_MAX_S:
+            raise _no_time("decided", record.decided)
         if not math.isfinite(record.log_odds):
             raise RecordError("log_odds is not a finite number")
 
@@ -424,20 +446,21 @@ def _check_shown(place: list[int] | None, propensity: list[float] | None, n: int
             raise RecordError("propensity holds a value that is not over 0 and at most 1")
 
 
-def _fits(features: Features) -> bool:
+def _fit(sets: Sequence[Features]) -> bool:
     """Whether all is within its limits, for most features at the cost of one look at each."""
-    if len(features) > FEATURES_MAX:
-        return False
-    for value in features.values():
-        kind = type(value)
-        if kind is int:
-            if not _ID_MIN <= value <= _ID_MAX:  # type: ignore[operator]
-                return False
-        elif kind is str:
-            if len(value) > TEXT_MAX:  # type: ignore[arg-type]
-                return False
-        elif kind is not float or value - value != 0.0:  # type: ignore[operator]
-            return False  # a list, or not finite
+    for features in sets:
+        if len(features) > FEATURES_MAX:
+            return False
+        for value in features.values():
+            kind = type(value)
+            if kind is int:
+                if not _ID_MIN <= value < _ID_END:  # type: ignore[operator]
+                    return False
+            elif kind is str:
+                if len(value) > TEXT_MAX:  # type: ignore[arg-type]
+                    return False
+            elif kind is not float or value - value != 0.0:  # type: ignore[operator]
+                return False  # a list, or not finite
     return True
 
 
@@ -447,12 +470,11 @@ def check_features(where: str, features: Features) -> None:
     Raises:
         RecordError: a number that is not finite, an id beyond 64 bits, or a value over its limit.
     """
-    if _fits(features):
+    if _fit((features,)):
         return
     if len(features) > FEATURES_MAX:
         raise RecordError(f"{where} has {len(features)} features, more than {FEATURES_MAX}")
     for name, value in features.items():
-        # Every value of a stream comes by here, most of them integers.
         if isinstance(value, int):
             if not _ID_MIN <= value < _ID_END:
                 raise _beyond(where, name, value)
@@ -477,11 +499,10 @@ def _beyond(where: str, name: str, value: Value) -> RecordError:
     return RecordError(f"{where}.{name} is {value}; an integer id must fit in 64 bits")
 
 
-def _check_time(name: str, seconds: float) -> None:
-    if not TIME_MIN_S <= seconds <= TIME_MAX_S:  # NaN fails both comparisons
-        raise RecordError(
-            f"{name} is {seconds}; expected Unix seconds, 1970 to 2100 (milliseconds? divide by 1000)"
-        )
+def _no_time(name: str, seconds: float) -> RecordError:
+    return RecordError(
+        f"{name} is {seconds}; expected Unix seconds, 1970 to 2100 (milliseconds? divide by 1000)"
+    )
 
 
 def _check_label(name: str, label: float) -> None:
