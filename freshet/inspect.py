@@ -11,11 +11,13 @@ from rocksdict import AccessType, Options, Rdict
 
 from freshet.process import short
 from stream.errors import StateError
+from stream.outbox import decode_block
 
 # How stream.state lays a state out: a byte for the kind of entry, then the entry's own key.
 _DATA, _META, _OFFSET, _OUTBOX = b"d", b"mrole", b"o", b"x"
 _JOIN_COUNTS = b"join/counts"
 _LEARNER_META = b"learner/meta"
+_COMMITS = b"runner/journal_next"
 _UNREADABLE = "the state may be from another version of Freshet, or damaged"
 
 
@@ -72,7 +74,7 @@ def _read(folder: Path, db: Any) -> dict[str, Any]:  # rocksdict types keys for 
             topic, _, partition = rest.rpartition(b"/")
             offsets[f"{topic.decode()}/{int.from_bytes(partition, 'big')}"] = int.from_bytes(value, "big")
         elif kind == _OUTBOX:
-            unsent += 1
+            unsent += len(decode_block(rest, value).records)
         elif kind == _DATA:
             entries[_group(rest)] += 1
     found: dict[str, Any] = {
@@ -80,7 +82,7 @@ def _read(folder: Path, db: Any) -> dict[str, Any]:  # rocksdict types keys for 
         "role": meta["role"],
         "format": meta["format"],
         "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-        "commits": entries.get("journal", 0),
+        "commits": int.from_bytes(db.get(_DATA + _COMMITS) or b"", "big"),
         "unsent_or_just_sent": unsent,
         "next_offsets": offsets,
         "entries": dict(sorted(entries.items())),

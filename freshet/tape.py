@@ -17,9 +17,9 @@ from freshet.config import Config, default_config, load_config, override_config
 from freshet.errors import ConfigError, ReplayError
 from ground import FreshetError
 from stream.columns import time_reader
+from stream.journal import Taken, read_journal
 from stream.log import EXAMPLES, Log, Record, open_log
 from stream.records import Decoder, Example
-from stream.runner import Taken, read_journal
 from stream.sources import DataSettings, count_examples, detect_format, read_examples
 from stream.state import RoleState
 

@@ -28,8 +28,9 @@ from learner.settings import LearnerSettings
 from learner.updates import Update, decode_update, encode_update
 from stream.errors import StateError
 from stream.group import Member
+from stream.journal import Taken
 from stream.log import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
-from stream.runner import Progress, Runner, RunnerSettings, Taken, patiently
+from stream.runner import Progress, Runner, RunnerSettings, patiently
 from stream.state import RoleState
 
 _log = logging.getLogger("freshet.learner")

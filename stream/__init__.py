@@ -33,7 +33,7 @@ _HOME = {
     "encode": "stream.records",
     "encode_json": "stream.records",
     "open_log": "stream.log",
-    "read_journal": "stream.runner",
+    "read_journal": "stream.journal",
 }
 
 __all__ = sorted(_HOME)

@@ -31,7 +31,7 @@ from stream.records import (
     is_batch,
     split_batch,
 )
-from stream.runner import producers_prefix
+from stream.repeats import producers_prefix
 from stream.state import Commit, RoleState
 
 __all__ = ["JOIN_DEFAULTS", "JoinCounts", "JoinSettings", "Joiner"]

@@ -28,7 +28,7 @@ PARTITIONS_MAX = 1024
 DEAD_LETTER_BYTES = 64 << 10  # what a dead letter adds to its original, at most
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One record as read. `ingest_ms` is the wall clock, in Unix ms, at which the log took it.
 
     `producer` and `seq` are the sender's: a record that carries them and comes with a `seq` already
@@ -45,7 +45,7 @@ class Record(msgspec.Struct, frozen=True):
     ingest_ms: int = 0
 
 
-class Outgoing(msgspec.Struct, frozen=True):
+class Outgoing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One record to append. With `partition` None the key's hash chooses it."""
 
     key: bytes

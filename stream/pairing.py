@@ -135,6 +135,7 @@ class Pairing:
         self._forgetting = Timers(state, forgetting)
         self._settings = settings
         self._window_s = settings.window_s
+        self._pending_max = settings.pending_max
         self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
         self.counts = counts
         self._emit = emit
@@ -184,7 +185,10 @@ class Pairing:
         else:
             assert isinstance(event, Action)
             self._take_action(event, offset, original)
-        if progress.undecided > self._settings.pending_max or progress.remembered > self._settings.pending_max:
+        if (
+            progress.undecided > self._settings.pending_max
+            or progress.remembered > self._settings.pending_max
+        ):
             self._keep_limit()
 
     def forget(self, entity: Entity) -> None:
@@ -227,14 +231,14 @@ class Pairing:
     def _take_impression(self, impression: Impression, time: float, original: bytes) -> None:
         request_id = impression.request_id
         entry = self._pending.get(request_id)
-        waiting: list[Waiting] = []
+        waiting: tuple[Waiting, ...] = ()
         deadline = time + self._window_s
         if entry is None:
             entry = Entry(deadline, len(impression.candidates), False, original)
             self._progress.undecided += 1
             self._pending.add(request_id, entry)
         elif entry.size == 0:
-            waiting, entry.waiting = entry.waiting, []
+            waiting, entry.waiting = entry.waiting, ()
             entry.deadline, entry.size, entry.original = deadline, len(impression.candidates), original
             self._pending.changed(request_id, entry)
         else:
@@ -265,7 +269,7 @@ class Pairing:
         deadline = self._progress.clock + self._window_s
         waiting = Waiting(offset, original, deadline)
         if entry is None:
-            self._pending.add(request_id, Entry(deadline, waiting=[waiting]))
+            self._pending.add(request_id, Entry(deadline, waiting=(waiting,)))
             self._progress.undecided += 1
         elif any(other.original == original for other in entry.waiting):
             self.counts.duplicate_actions += 1
@@ -273,7 +277,7 @@ class Pairing:
         elif len(entry.waiting) == WAITING_MAX:
             raise RecordError(f"over {WAITING_MAX} actions wait for the impression of request {request_id!r}")
         else:
-            entry.waiting.append(waiting)
+            entry.waiting += (waiting,)
             self._pending.changed(request_id, entry)
         self._closing.add(deadline, request_id)
 

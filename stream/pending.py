@@ -8,14 +8,14 @@ from stream.records import is_msgpack
 from stream.state import Commit, RoleState
 
 
-class Reaction(msgspec.Struct, array_like=True, frozen=True):
+class Reaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The latest action, by event time, with one candidate."""
 
     label: float
     time: float
 
 
-class Waiting(msgspec.Struct, array_like=True, frozen=True):
+class Waiting(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An action whose impression has not come: as it arrived, in case it ends as a dead letter.
 
     `deadline` is the clock at which its wait is over; each has its own.
@@ -26,7 +26,7 @@ class Waiting(msgspec.Struct, array_like=True, frozen=True):
     deadline: float
 
 
-class Entry(msgspec.Struct, array_like=True):
+class Entry(msgspec.Struct, array_like=True, gc=False):
     """One request: first waiting for its impression (`size` 0), then undecided, then decided.
 
     A decided entry stays for a while so that what comes twice or late is recognised.
@@ -37,7 +37,7 @@ class Entry(msgspec.Struct, array_like=True):
     decided: bool = False
     original: bytes = b""  # the impression's, while it is needed
     reactions: dict[int, Reaction] = {}
-    waiting: list[Waiting] = []
+    waiting: tuple[Waiting, ...] = ()
     gone: list[int] | None = None  # candidates that are forgotten
     stored: bool = False  # on disk there is an entry of this request, perhaps an older one
 

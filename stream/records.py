@@ -103,7 +103,7 @@ CandidateNumber = Annotated[
 ]
 
 
-class Served(msgspec.Struct, frozen=True, omit_defaults=True):
+class Served(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What was answered for a request: one probability per candidate, before and after correction."""
 
     base: Annotated[list[Probability], _field("One per candidate, by the model.")]
@@ -115,7 +115,7 @@ class Served(msgspec.Struct, frozen=True, omit_defaults=True):
         return Served([self.base[i] for i in candidates], [self.corrected[i] for i in candidates], self.model)
 
 
-class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=True):
+class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=True, gc=False):
     """One request and what was shown.
 
     `time` is event time in Unix seconds. `context` holds the features that all candidates share
@@ -138,7 +138,7 @@ class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=Tr
     v: Version = SCHEMA_VERSION
 
 
-class Action(msgspec.Struct, frozen=True, tag="action", omit_defaults=True):
+class Action(msgspec.Struct, frozen=True, tag="action", omit_defaults=True, gc=False):
     """What a person did with one candidate of a request: `label` 1 for a click, 0 to take it back."""
 
     request_id: RequestId
@@ -149,7 +149,7 @@ class Action(msgspec.Struct, frozen=True, tag="action", omit_defaults=True):
     v: Version = SCHEMA_VERSION
 
 
-class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True):
+class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True, gc=False):
     """One decided request: its candidates and their labels (0 or 1); predicted whole before any is learnt.
 
     `time` is the impression's event time, `decided` the event time at which its labels were final.

@@ -8,27 +8,21 @@ reads along a journal instead of as records happen to arrive, and so arrives at 
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
 from stream.errors import LogAwayError, LogError
+from stream.journal import Journal, Taken
 from stream.lag import Position
-from stream.log import Log, Outgoing, Record
+from stream.log import Log, Record
+from stream.outbox import Block
+from stream.repeats import Repeats
 from stream.state import Commit, RoleState
 
 _log = logging.getLogger("freshet.runner")
 
-JOURNAL = b"journal/"  # + 8 bytes: the commit's number; a handler keeps off keys that begin so
-_RUNNER = b"runner/"
-_PRODUCER = _RUNNER + b"producer/"
-_JOURNAL_NEXT = _RUNNER + b"journal_next"
-
-SEND_RECORDS_MAX = 1000
-SEND_BYTES_MAX = 8 << 20
 LAG_EVERY_S = 1.0
 TAKE_RECORDS_MAX = 250  # handed over at once: whoever stops a slow role waits for no more than these
 FOLLOW_WAIT_S = 5.0  # for a record that is there, from a log that has to fetch it
@@ -58,6 +52,7 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     read_bytes_max: int = 8 << 20
     wait_s: float = 0.05  # how long to wait for a record when there is none
     producers_max: int = 10_000  # per partition, whose last sequence numbers are kept; the stalest goes
+    journal_max: int = 1_000_000  # commits that the journal keeps, about 50 bytes each; the oldest go
     on_gap: Literal["stop", "skip"] = "stop"  # when the log has dropped records that were not consumed yet
 
 
@@ -76,20 +71,6 @@ class Progress(msgspec.Struct):
     newest_ingest_ms: int = 0
 
 
-class Taken(msgspec.Struct, frozen=True, array_like=True):
-    """One stretch of the journal: records [start, end) of a partition."""
-
-    partition: int
-    start: int
-    end: int
-
-
-def read_journal(state: RoleState) -> Iterator[list[Taken]]:
-    """What each commit of a role took, in the order taken."""
-    for _, value in state.scan(JOURNAL):
-        yield msgspec.msgpack.decode(value, type=list[Taken])
-
-
 def patiently(turn: Callable[[], None], stop: threading.Event) -> None:
     """Call `turn` again and again until `stop` is set; while the log is away, wait and try again."""
     away_s = 0.0
@@ -103,11 +84,6 @@ def patiently(turn: Callable[[], None], stop: threading.Event) -> None:
             away_s = min(max(2.0 * away_s, AWAY_S_MIN), AWAY_S_MAX)
             _log.warning("%s; trying again in %g s", error, away_s)
             stop.wait(away_s)
-
-
-def producers_prefix(topic: str, partition: int) -> bytes:
-    """What the keys begin with under which a state has a partition's producers and their numbers."""
-    return _PRODUCER + f"{topic}/{partition}/".encode()
 
 
 class Runner:
@@ -147,13 +123,10 @@ class Runner:
         self._on_progress = on_progress
         self.last_sent: dict[str, int] = {}  # topic -> offset of the last record that was sent there
         self._next: dict[int, int] = {}  # of the partitions held
-        self._producers: dict[int, dict[str, int]] = {}
-        journal_next = state.get(_JOURNAL_NEXT)
-        self._journal_next = 0 if journal_next is None else int.from_bytes(journal_next, "big")
+        self._repeats: dict[int, Repeats] = {}
+        self._journal = Journal(state, settings.journal_max)
         self._commit = state.begin()
         self._taken: list[Taken] = []
-        self._new_seqs: dict[tuple[int, str], tuple[int, int]] = {}
-        self._gone_producers: set[tuple[int, str]] = set()
         self._uncommitted = 0
         self._first_uncommitted_s = 0.0
         self._lag_at_s = float("-inf")
@@ -176,7 +149,7 @@ class Runner:
         """
         first, end = self._log.ends(self._topic)[partition]
         self._next[partition] = self._seek(partition, first, end)
-        self._producers[partition] = self._load_producers(partition)
+        self._repeats[partition] = Repeats(self._state, self._topic, partition, self._settings.producers_max)
         if self.tells and self._state.offset(self._topic, partition) is not None:
             # what the log was told may be from before the commit that an earlier run could not send
             self._log.commit(self._group, self._topic, {partition: self._next[partition]})
@@ -194,7 +167,7 @@ class Runner:
         """Commit, and read a partition no more."""
         self.commit()
         del self._next[partition]
-        del self._producers[partition]
+        del self._repeats[partition]
 
     def positions(self) -> dict[int, Position]:
         """Where it is in each partition that it reads. May be called from any thread."""
@@ -307,11 +280,8 @@ class Runner:
             self._handler.flush(self._commit)
             for partition in {stretch.partition for stretch in self._taken}:
                 self._commit.set_offset(self._topic, partition, self._next[partition])
-            self._save_producers()
-            number = self._journal_next.to_bytes(8, "big")
-            self._commit.put(JOURNAL + number, msgspec.msgpack.encode(self._taken))
-            self._journal_next += 1
-            self._commit.put(_JOURNAL_NEXT, self._journal_next.to_bytes(8, "big"))
+                self._repeats[partition].save(self._commit)
+            self._journal.note(self._taken, self._commit)
             self._state.commit(self._commit)
             self._commit = self._state.begin()
             self._taken = []
@@ -386,71 +356,25 @@ class Runner:
             self._taken.append(Taken(partition, start, end))
         self._next[partition] = end
         self._taken_ms[partition] = records[-1].ingest_ms
-        fresh = [record for record in records if self._is_new(partition, record)]
+        fresh = self._repeats[partition].leave_out(records)
         self.progress.duplicates += len(records) - len(fresh)
         if fresh:
             self._handler.handle(fresh, self._commit)
             self.progress.records += len(fresh)
             self.progress.newest_ingest_ms = max(self.progress.newest_ingest_ms, fresh[-1].ingest_ms)
 
-    def _is_new(self, partition: int, record: Record) -> bool:
-        """Whether a record is not one sent before; notes its sequence number."""
-        if record.seq < 0 or not record.producer:
-            return True
-        last = self._producers[partition]
-        if record.seq <= last.get(record.producer, -1):
-            return False
-        # the stalest producer is first: taking it out and in again moves one to the end
-        last.pop(record.producer, None)
-        last[record.producer] = record.seq
-        self._new_seqs[partition, record.producer] = record.seq, record.offset
-        self._gone_producers.discard((partition, record.producer))
-        if len(last) > self._settings.producers_max:
-            stalest = next(iter(last))
-            del last[stalest]
-            self._new_seqs.pop((partition, stalest), None)
-            self._gone_producers.add((partition, stalest))
-        return True
-
-    def _load_producers(self, partition: int) -> dict[str, int]:
-        prefix = self._producer_key(partition, "")
-        found = [
-            (*msgspec.msgpack.decode(value, type=tuple[int, int]), key[len(prefix) :].decode())
-            for key, value in self._state.scan(prefix)
-        ]
-        return {producer: seq for seq, _, producer in sorted(found, key=itemgetter(1))}
-
-    def _save_producers(self) -> None:
-        for (partition, producer), entry in self._new_seqs.items():
-            self._commit.put(self._producer_key(partition, producer), msgspec.msgpack.encode(entry))
-        for partition, producer in self._gone_producers:
-            self._commit.delete(self._producer_key(partition, producer))
-        self._new_seqs.clear()
-        self._gone_producers.clear()
-
-    def _producer_key(self, partition: int, producer: str) -> bytes:
-        return producers_prefix(self._topic, partition) + producer.encode()
-
     def _send(self) -> None:
-        """Append the outbox to the log, topic after topic as emitted, in bounded pieces."""
+        """Append the outbox to the log, block after block."""
         self._to_send = True  # until it is done: the log may be away
-        for topic, entries in groupby(self._state.unsent(), key=itemgetter(1)):
-            piece: list[tuple[int, Outgoing]] = []
-            size = 0
-            for number, _, record in entries:
-                if piece and (len(piece) >= SEND_RECORDS_MAX or size + len(record.value) > SEND_BYTES_MAX):
-                    self._append(topic, piece)
-                    piece, size = [], 0
-                piece.append((number, record))
-                size += len(record.value)
-            self._append(topic, piece)
+        for block in self._state.unsent():
+            self._append(block)
         self._to_send = False
 
-    def _append(self, topic: str, piece: Sequence[tuple[int, Outgoing]]) -> None:
-        places = self._log.append(topic, [record for _, record in piece])
-        self.last_sent[topic] = places[-1][1]
-        self._state.mark_sent([number for number, _ in piece])
-        self.progress.sent += len(piece)
+    def _append(self, block: Block) -> None:
+        places = self._log.append(block.topic, block.records)
+        self.last_sent[block.topic] = places[-1][1]
+        self._state.mark_sent(block.number)
+        self.progress.sent += len(block.records)
 
     def _measure_lag(self) -> None:
         now_s = time.monotonic()

@@ -14,8 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -35,8 +34,9 @@ from rocksdict import (
 
 from stream.errors import StateError, StateLockedError
 from stream.log import Outgoing
+from stream.outbox import Block, Outbox, block_key, encode_block
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BLOCK_CACHE_BYTES = 64 << 20
 SHOWN_CHARACTERS = 160  # of a fingerprint's entry in an error message
 
@@ -55,13 +55,6 @@ class _Meta(msgspec.Struct):
     fingerprint: dict[str, str]
 
 
-class _Sending(msgspec.Struct, array_like=True):
-    """One outbox entry as stored."""
-
-    topic: str
-    record: Outgoing
-
-
 class Commit:
     """The changes of one step, gathered until `RoleState.commit` writes them all or none.
 
@@ -72,7 +65,7 @@ class Commit:
         self.taken: list[tuple[int, int, int]] = []  # (partition, start, end) consumed, in order
         self.purge = False  # what this commit and those before it delete is to leave the disk, see `purge`
         self._batch = WriteBatch(raw_mode=True)
-        self._sending: list[tuple[str, Outgoing]] = []
+        self._sending: list[tuple[str, list[Outgoing]]] = []  # runs of one topic
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set one entry."""
@@ -98,12 +91,16 @@ class Commit:
 
     def emit(self, topic: str, record: Outgoing) -> None:
         """Put one record into the outbox, to be sent once this commit is written."""
-        self._sending.append((topic, record))
+        sending = self._sending
+        if sending and sending[-1][0] == topic:
+            sending[-1][1].append(record)
+        else:
+            sending.append((topic, [record]))
 
     @property
     def emitted(self) -> int:
         """How many records this commit will send."""
-        return len(self._sending)
+        return sum(len(records) for _, records in self._sending)
 
 
 class RoleState:
@@ -152,12 +149,10 @@ class RoleState:
             self._write = WriteOptions()
             self._write.sync = sync
             self._check_meta(role, dict(fingerprint))
-            self._outbox: deque[tuple[int, str, Outgoing]] = deque(self._load_outbox())
+            self._outbox = self._load_outbox()
         except BaseException:
             self._release()
             raise
-        self._next_id = self._outbox[-1][0] + 1 if self._outbox else 0
-        self._sent: list[int] = []
         self._purge_due = self._database().get(_PURGE_KEY) is not None
         self._purging: threading.Thread | None = None
         self.purges = 0  # done since the state was opened
@@ -195,11 +190,11 @@ class RoleState:
         if self._broken:
             raise StateError(self._broken)
         batch = commit._batch
-        sending = [(self._next_id + i, topic, record) for i, (topic, record) in enumerate(commit._sending)]
-        for number, topic, record in sending:
-            batch.put(_outbox_key(number), _encode(_Sending(topic, record)))
-        for number in self._sent:
-            batch.delete(_outbox_key(number))
+        blocks = self._outbox.cut(commit._sending)
+        for block in blocks:
+            batch.put(_OUTBOX + block_key(block.number), encode_block(block))
+        for number in self._outbox.struck:
+            batch.delete(_OUTBOX + block_key(number))
         if commit.purge:
             batch.put(_PURGE_KEY, b"")
             self._purge_due = True
@@ -213,22 +208,15 @@ class RoleState:
                 "free some disk space or repair the disk, then start again: the commit before it is intact"
             )
             raise StateError(self._broken) from None
-        self._sent.clear()
-        self._next_id += len(sending)
-        self._outbox.extend(sending)
+        self._outbox.keep(blocks)
 
-    def unsent(self) -> list[tuple[int, str, Outgoing]]:
-        """Committed records not known to be sent: (id, topic, record), in the order they were emitted."""
-        return list(self._outbox)
+    def unsent(self) -> list[Block]:
+        """Committed records not known to be sent, in the order they were emitted."""
+        return list(self._outbox.blocks)
 
-    def mark_sent(self, ids: Sequence[int]) -> None:
-        """Note that the log has these; they leave the disk with the next commit."""
-        sent = set(ids)
-        self._sent.extend(ids)
-        while self._outbox and self._outbox[0][0] in sent:
-            sent.remove(self._outbox.popleft()[0])
-        if sent:
-            self._outbox = deque(entry for entry in self._outbox if entry[0] not in sent)
+    def mark_sent(self, number: int) -> None:
+        """Note that the log has a block; it leaves the disk with the next commit."""
+        self._outbox.strike(number)
 
     def purge(self) -> None:
         """Begin to rewrite the files without what was deleted, if a commit has asked for it.
@@ -239,7 +227,7 @@ class RoleState:
         is to be gone: call it again.
         """
         running = self._purging is not None and self._purging.is_alive()
-        if not self._purge_due or running or self._outbox:
+        if not self._purge_due or running or self._outbox.blocks:
             return
         self._purge_due = False
         self.commit(self.begin())  # takes what was sent out of the outbox
@@ -286,7 +274,7 @@ class RoleState:
         if self._db is None:
             return
         try:
-            if self._sent and not self._broken:
+            if self._outbox.struck and not self._broken:
                 self.commit(self.begin())  # a clean stop sends nothing twice
             self._finish_purging()
         finally:
@@ -398,13 +386,11 @@ class RoleState:
                     f"{_around(new, old)}; put {name} back, or configure another state folder to begin anew"
                 )
 
-    def _load_outbox(self) -> Iterator[tuple[int, str, Outgoing]]:
-        for key, value in self._scan(_OUTBOX, b"", b""):
-            try:
-                entry = msgspec.msgpack.decode(value, type=_Sending)
-            except msgspec.MsgspecError as error:
-                raise self._damaged(error) from None
-            yield int.from_bytes(key, "big"), entry.topic, entry.record
+    def _load_outbox(self) -> Outbox:
+        try:
+            return Outbox(self._scan(_OUTBOX, b"", b""))
+        except msgspec.MsgspecError as error:
+            raise self._damaged(error) from None
 
     def _scan(self, kind: bytes, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         begin = kind + prefix
@@ -443,15 +429,8 @@ class RoleState:
             os.close(self._lock)
 
 
-_encode = msgspec.msgpack.Encoder().encode
-
-
 def _offset_key(topic: str, partition: int) -> bytes:
     return _OFFSET + topic.encode() + b"/" + partition.to_bytes(4, "big")
-
-
-def _outbox_key(number: int) -> bytes:
-    return _OUTBOX + number.to_bytes(8, "big")
 
 
 def _around(text: str | None, other: str | None) -> str:

@@ -14,8 +14,9 @@ from learner.follower import Follower
 from learner.learner import Learner
 from learner.model import Model
 from learner.updates import decode_update
+from stream.journal import Taken, read_journal
 from stream.log import EXAMPLES, UPDATES, Log
-from stream.runner import Runner, Taken, read_journal
+from stream.runner import Runner
 from stream.state import RoleState
 
 

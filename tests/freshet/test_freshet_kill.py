@@ -85,7 +85,7 @@ def test_learner_killed_many_times_learns_each_example_once(tmp_path: Path) -> N
         digest = learner.digest()
         assert learner.meta.requests == REQUESTS
         assert learner.meta.watermark == {0: _end(config, 0), 1: _end(config, 1)}
-        unsent = {topic for _, topic, _ in state.unsent()}
+        unsent = {block.topic for block in state.unsent()}
     # One uninterrupted life over the same records in the same order ends in the same bits.
     assert replay(config, ReplayOptions(journal=str(config.state_of("learn"))))["state_hash"] == digest
     if not unsent:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from stream.errors import LogError
+from stream.errors import LogError, StateError
+from stream.journal import read_journal
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
 from stream.records import Action, Decoder, Example, Impression, encode
-from stream.runner import Progress, Runner, RunnerSettings, read_journal
+from stream.runner import Progress, Runner, RunnerSettings
 from stream.sqlite_log import SqliteLog
 from stream.state import Commit, RoleState
 
@@ -158,6 +159,20 @@ def test_following_the_journal_arrives_at_the_same_state(
         assert sent(log)[300:] == first_outputs
         with pytest.raises(LogError, match="the journal goes on at"):
             Runner(log, again, Chain(again), "in", "g2").follow(journal)
+
+
+def test_journal_keeps_its_last_commits_and_is_refused_without_its_beginning(
+    log: SqliteLog, state: RoleState
+) -> None:
+    log.append("in", numbers(0, 10))
+    Runner(log, state, Chain(state), "in", "g", RunnerSettings(commit_every_s=0.0, read_max=1)).step()
+    for i in range(10, 16):
+        log.append("in", numbers(i, i + 1))
+        limited = RunnerSettings(commit_every_s=0.0, read_max=1, journal_max=3)
+        Runner(log, state, Chain(state), "in", "g", limited).step()
+    assert len(list(state.scan(b"journal/"))) == 3
+    with pytest.raises(StateError, match=r"its journal begins at commit 4; .*journal_max"):
+        list(read_journal(state))
 
 
 def test_dropped_records_stop_the_role_or_are_skipped_and_counted(log: SqliteLog, state: RoleState) -> None:

@@ -52,25 +52,32 @@ def test_scan_gives_a_prefix_in_key_order(tmp_path: Path) -> None:
 
 
 def test_outbox_is_kept_in_order_until_a_later_commit_notes_it_sent(tmp_path: Path) -> None:
-    records = [Outgoing(b"k", b"%d" % i, i, "p", i) for i in range(300)]
+    records = [Outgoing(b"k", b"%d" % i, i, "p", i) for i in range(2500)]
+
+    def unsent(state: RoleState) -> list[tuple[str, Outgoing]]:
+        return [(block.topic, record) for block in state.unsent() for record in block.records]
+
     with make(tmp_path) as state:
         commit = state.begin()
         for record in records:
             commit.emit("out", record)
-        assert state.unsent() == [] and commit.emitted == 300
+        commit.emit("more", Outgoing(b"", b"y"))
+        assert state.unsent() == [] and commit.emitted == 2501
         state.commit(commit)
-        assert [(topic, record) for _, topic, record in state.unsent()] == [("out", r) for r in records]
+        assert unsent(state) == [*(("out", r) for r in records), ("more", Outgoing(b"", b"y"))]
+        assert [len(block.records) for block in state.unsent()] == [1000, 1000, 500, 1], "in bounded pieces"
     with make(tmp_path) as state:
-        unsent = state.unsent()
-        assert [record for _, _, record in unsent] == records
-        state.mark_sent([number for number, _, _ in unsent[:100]])
+        first, second, *_ = state.unsent()
+        state.mark_sent(first.number)
+        assert unsent(state)[0][1] == records[1000]
         commit = state.begin()
-        commit.emit("more", Outgoing(b"", b"z"))
+        commit.emit("out", Outgoing(b"", b"z"))
         state.commit(commit)
-        assert len(state.unsent()) == 201
+        state.mark_sent(second.number)
     with make(tmp_path) as state:
-        assert [record for _, _, record in state.unsent()] == [*records[100:], Outgoing(b"", b"z")]
-        state.mark_sent([number for number, _, _ in state.unsent()])
+        assert [r.value for _, r in unsent(state)] == [*(r.value for r in records[2000:]), b"y", b"z"]
+        for block in state.unsent():
+            state.mark_sent(block.number)
     with make(tmp_path) as state:
         assert state.unsent() == [], "a clean close sends nothing twice"
 
@@ -197,7 +204,8 @@ for i in range(state.offset("t", 0) or 0, 10**9):
     commit.put_many([b"%d" % j for j in range(50)], [b"%d" % (i + 1)] * 50)
     commit.set_offset("t", 0, i + 1)
     commit.emit("out", Outgoing(b"", b"%d" % (i + 1)))
-    state.mark_sent([number for number, _, _ in state.unsent()])
+    for block in state.unsent():
+        state.mark_sent(block.number)
     state.commit(commit)
     print(i + 1, flush=True)
 """
@@ -217,7 +225,7 @@ def test_kill_leaves_state_offset_and_outbox_of_one_moment(tmp_path: Path) -> No
             offset = state.offset("t", 0)
             assert offset is not None and offset >= acknowledged
             assert {state.get(b"%d" % j) for j in range(50)} == {b"%d" % offset}
-            assert [record.value for _, _, record in state.unsent()] == [b"%d" % offset]
+            assert [record.value for block in state.unsent() for record in block.records] == [b"%d" % offset]
 
 
 def test_closed_state_says_so(tmp_path: Path) -> None:
