@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add_replay_commands(commands)
     _add_inspect(commands)
     _add_dead_letters(commands)
+    _add_forget(commands)
     _add_schema(commands)
     add_command(
         commands,
@@ -229,6 +230,16 @@ def _add_dead_letters(commands: Any) -> None:
         action.add_argument("--until", metavar="TIME", help="buried before then")
 
 
+def _add_forget(commands: Any) -> None:
+    parser = add_command(
+        commands, "forget", _forget, "take ids, with all that was learnt of them, out of the system",
+        "freshet forget user=ann\n"
+        "freshet forget user=ann device=4711 'item=\"17\"'    quotes: the id is a string, not a number",
+    )  # fmt: skip
+    parser.add_argument("ids", nargs="+", metavar="FEATURE=ID", help="what is to be forgotten")
+    add_config(parser)
+
+
 def _add_schema(commands: Any) -> None:
     parser = add_command(
         commands, "schema", _schema, "describe the records for producers in any language",
@@ -317,6 +328,12 @@ def _dead_letters(arguments: argparse.Namespace) -> None:
         return
     chosen = wanted if arguments.all or any(given) else None
     dead_letters.retry_letters(config, arguments.offsets, chosen, arguments.again, arguments.dry_run)
+
+
+def _forget(arguments: argparse.Namespace) -> None:
+    from freshet.forget import forget
+
+    forget(load(arguments), arguments.ids)
 
 
 def _schema(arguments: argparse.Namespace) -> None:

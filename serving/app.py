@@ -3,6 +3,7 @@
     POST /v1/score      probabilities for the candidates of one request, before and after correction
     POST /v1/feedback   what the person did with one of them
     POST /v1/events     impressions and actions of other systems, one or many
+    POST /v1/forget     take ids, with all that was learnt of them, out of the system
     GET  /v1/model      the model that answers, its freshness and its record
     GET  /v2/health/live, /v2/health/ready
     GET  /metrics       for Prometheus
@@ -21,6 +22,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from learner.forgetting import widened
 from serving import openapi
 from serving.access import Access
 from serving.errors import RequestError, TooLargeError, UnavailableError
@@ -33,7 +35,8 @@ from serving.status import ModelStatus, Scorer
 from serving.telemetry import CONTENT_TYPE, Telemetry
 from serving.writer import Place, Writer
 from stream.errors import RecordError
-from stream.log import Log, Outgoing
+from stream.forgetting import forget_records
+from stream.log import EVENTS, Log, Outgoing
 from stream.records import (
     RECORD_BYTES_MAX,
     Action,
@@ -42,10 +45,13 @@ from stream.records import (
     Context,
     Decoder,
     EventTime,
+    Forget,
+    Id,
     Impression,
     Label,
     RequestId,
     Served,
+    Text,
     check,
     encode,
 )
@@ -122,6 +128,20 @@ class EventsAnswer(msgspec.Struct, frozen=True):
     records: list[Verdict]
 
 
+class ForgetRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /v1/forget: the ids of what is to be forgotten, by feature."""
+
+    entity: dict[str, list[Id | Text]]
+
+
+class ForgetAnswer(msgspec.Struct, frozen=True):
+    """The log has the request: every role will follow it where it stands, one record a partition."""
+
+    forget_id: str
+    refused_until: float | None  # event time, Unix seconds; None: what comes later is taken as ever
+    records: list[PlaceAnswer]
+
+
 class LiveAnswer(msgspec.Struct, frozen=True):
     """The process answers."""
 
@@ -153,6 +173,7 @@ class App(Frame):
         self._newest = self.overview.live, b""  # with its encoding, made once
         self._score_body = msgspec.json.Decoder(ScoreRequest)
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
+        self._forget_body = msgspec.json.Decoder(ForgetRequest)
         self._event = Decoder(Impression, Action)
         self._openapi: bytes | None = None
         routes = {
@@ -179,6 +200,14 @@ class App(Frame):
                 about="Impressions and actions of other systems: one, a JSON array, or one a line.",
                 takes=Impression | Action | Batch,
                 gives={202: EventsAnswer, 207: EventsAnswer},
+            ),
+            "/v1/forget": Route(
+                "POST",
+                self.forget,
+                "admin",
+                about="Take ids, with all that was learnt of them, out of the system.",
+                takes=ForgetRequest,
+                gives={202: ForgetAnswer},
             ),
             "/v1/model": Route(
                 "GET",
@@ -309,6 +338,26 @@ class App(Frame):
             said = {"error": f"no record was accepted: {first}", "request_id": call.request_id}
             return json_response(400, said | msgspec.structs.asdict(answer))
         return json_response(207 if answer.rejected else 202, answer)
+
+    async def forget(self, call: Call) -> Response:
+        """POST /v1/forget."""
+        request = _decode(self._forget_body, call.body)
+        refuse_s = self.settings.forget_refuse_s
+        record = Forget(
+            forget_id=call.request_id,
+            time=time.time(),
+            entity=widened(self.replica.features, request.entity),
+            refuse_s=refuse_s,
+        )
+        check(record)
+        partitions = await asyncio.to_thread(self.writer.log.partitions, EVENTS)
+        places = await self.writer.append(forget_records(record, partitions))
+        answer = ForgetAnswer(
+            forget_id=record.forget_id,
+            refused_until=record.time + refuse_s if refuse_s else None,
+            records=[PlaceAnswer(*place) for place in places],
+        )
+        return json_response(202, answer)
 
     async def model(self, _: Call) -> Response:
         """GET /v1/model."""

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import msgspec
 
 from learner.features import FeatureSpec
+from learner.forgetting import FORGETTABLE
 from serving.http import Route
-from stream.records import Id, Ids, Text
+from stream.records import FORGET_IDS_MAX, Id, Ids, Text
 
 Json = dict[str, Any]
 
@@ -124,3 +125,11 @@ def _declare(schemas: Json, features: Mapping[str, FeatureSpec], candidates_max:
     body["candidates"]["maxItems"] = candidates_max
     for said in (body["candidates"]["items"], body["context"]):
         said["properties"] = declared
+    ids = {**msgspec.json.schema(Ids), "minItems": 1, "maxItems": FORGET_IDS_MAX}
+    schemas["ForgetRequest"]["properties"]["entity"] = {
+        "type": "object",
+        "description": f"The ids, by feature; 1 to {FORGET_IDS_MAX} in all.",
+        "properties": {name: ids for name, spec in features.items() if spec.kind in FORGETTABLE},
+        "additionalProperties": False,
+        "minProperties": 1,
+    }

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from stream.records import CANDIDATES_MAX, RECORD_BYTES_MAX
+from stream.records import CANDIDATES_MAX, RECORD_BYTES_MAX, REFUSE_S_MAX
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +31,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     log_wait_s: float = 5.0  # for the log to take what a request writes
     log_queue_max: int = 10_000  # records on their way to the log
 
+    forget_refuse_s: float = (
+        0.0  # event time for which ids that were forgotten are left out if they come again
+    )
+
     ready_age_s_max: float = 30.0  # not ready when behind the log for longer
     backlog_max: int = 200_000  # examples that the error memory may be behind before it skips some
     marks_max: int = 4_096  # positions remembered to tell what the base has learnt of the memory's evidence
@@ -50,6 +54,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 raise ValueError(f"{name} must be at least 1")
         if not 0.0 <= self.rate_max <= 1e6:
             raise ValueError("rate_max must be 0 to 1000000 requests a second")
+        if not 0.0 <= self.forget_refuse_s <= REFUSE_S_MAX:
+            raise ValueError(f"forget_refuse_s must be 0 to {REFUSE_S_MAX:.0f} seconds, ten years")
         if self.marks_max < 2:
             raise ValueError("marks_max must be at least 2")
         for name in ("read_timeout_s", "keep_alive_s", "stop_s", "log_wait_s", "ready_age_s_max"):

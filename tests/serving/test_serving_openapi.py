@@ -16,6 +16,7 @@ from serving.replica import Replica
 from serving.server import serve
 from serving.settings import ServerSettings
 from stream.log import Log
+from stream.records import Decoder, Forget
 
 FEATURES = {
     "user": FeatureSpec(),
@@ -47,6 +48,24 @@ def test_document_names_every_route_and_what_this_server_declares(url: str) -> N
     candidate = document["components"]["schemas"]["ScoreRequest"]["properties"]["candidates"]["items"]
     assert set(candidate["properties"]) == set(FEATURES)
     assert candidate["properties"]["price"] == {"type": "number"}
+
+
+def test_forget_is_written_into_every_partition(url: str, log: Log) -> None:
+    answer = httpx.post(f"{url}/v1/forget", json={"entity": {"user": ["ann", 7]}}).json()
+    assert [record["partition"] for record in answer["records"]] == [0, 1]
+    for record in answer["records"]:
+        (found,) = log.read("events", record["partition"], record["offset"])
+        request = Decoder(Forget).decode(found.value)
+        assert (request.entity, request.forget_id) == ({"user": ["ann", 7]}, answer["forget_id"])
+    for body, why in (
+        ({"entity": {"price": [1]}}, "of kind number and names nobody"),
+        ({"entity": {"user": list(range(101))}}, "101 ids of 1 features; expected 1 to 100"),
+        ({"entity": {"user": []}}, "of each feature at least one"),
+        ({"entity": {}}, "expected 1 to 100"),
+        ({"entity": {"user": [1 << 64]}}, "must fit in 64 bits"),
+    ):
+        refused = httpx.post(f"{url}/v1/forget", json=body)
+        assert refused.status_code == 400 and why in refused.json()["error"]
 
 
 def fuzz(url: str, tmp_path: Path, examples: int, *more: str) -> str:
