@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from error_memory.errors import MemoryInputError, MemorySettingsError, MemoryStateError
     from error_memory.make import make_memory
-    from error_memory.protocol import ErrorMemory, Keys
+    from error_memory.protocol import ErrorMemory, Explained, Keys
     from error_memory.settings import MemorySettings
 
 _HOMES = {
     "ErrorMemory": "protocol",
+    "Explained": "protocol",
     "Keys": "protocol",
     "MemoryInputError": "errors",
     "MemorySettings": "settings",
@@ -37,6 +38,7 @@ _HOMES = {
 
 __all__ = [
     "ErrorMemory",
+    "Explained",
     "Keys",
     "MemoryInputError",
     "MemorySettings",

@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from error_memory.hashed import DIM, hash_rows
-from error_memory.protocol import Floats, Keys, as_observed, as_probabilities, as_rows
+from error_memory.protocol import (
+    Explained,
+    Floats,
+    Keys,
+    as_observed,
+    as_probabilities,
+    as_rows,
+    explain_whole,
+)
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings
 
@@ -53,6 +61,10 @@ class NeighbourMemory:
         with self._lock:
             self._read(h, out)
         return out
+
+    def explain(self, keys: Keys, p: npt.ArrayLike) -> Explained:
+        """See `ErrorMemory.explain`; it has no parts."""
+        return explain_whole(self, keys, p)
 
     def observe(
         self,

@@ -3,7 +3,15 @@
 import numpy as np
 import numpy.typing as npt
 
-from error_memory.protocol import Floats, Keys, as_observed, as_probabilities, as_rows
+from error_memory.protocol import (
+    Explained,
+    Floats,
+    Keys,
+    as_observed,
+    as_probabilities,
+    as_rows,
+    explain_whole,
+)
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings
 
@@ -22,6 +30,10 @@ class NoMemory:
     def correct(self, keys: Keys, p: npt.ArrayLike) -> Floats:
         """`p` as it came."""
         return as_probabilities(p, as_rows(keys, self.columns).n)
+
+    def explain(self, keys: Keys, p: npt.ArrayLike) -> Explained:
+        """See `ErrorMemory.explain`; it has no parts."""
+        return explain_whole(self, keys, p)
 
     def observe(
         self,

@@ -9,12 +9,28 @@ from numba import njit
 from error_memory.errors import MemoryInputError
 from ground.rows import Rows, rows_from_keys
 
+_P_MIN = 1.2e-7  # whose logit is about -16
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 Keys = Rows | npt.NDArray[np.uint64]
 """What says which examples are alike: sparse rows, or a plain (n, fields) table of 64-bit keys."""
+
+
+class Explained(NamedTuple):
+    """How n corrected probabilities came about.
+
+    With F the sum of a row's parts, in their order and without NaN, `p` = σ(`z` + `gate` · F); without a
+    part it is the base probability. Kinds that do not correct key by key have no parts at all.
+    """
+
+    p: Floats  # (n,), corrected
+    z: Floats  # (n,), the base's logit, within ±16
+    gate: float
+    part: Floats  # (E,), what the evidence on each entry of the rows says, a logit; NaN: there is none
+    evidence: Floats  # (E,), precision L of that evidence: Σ x² p (1 - p) of its examples
 
 
 class ErrorMemory(Protocol):
@@ -47,6 +63,14 @@ class ErrorMemory(Protocol):
         """Corrected probabilities (n,) for base probabilities `p` (n,). Changes nothing.
 
         Where nothing is known of a row, its probability comes back bit for bit.
+
+        Raises:
+            MemoryInputError: lengths differ, or a value is out of range.
+        """
+        ...
+
+    def explain(self, keys: Keys, p: npt.ArrayLike) -> Explained:
+        """What `correct` gives, and how. Changes nothing.
 
         Raises:
             MemoryInputError: lengths differ, or a value is out of range.
@@ -125,6 +149,15 @@ class Observed(NamedTuple):
     position: Ints  # (R,)
     requests: Ints  # (R + 1,)
     times: Floats  # (R,)
+
+
+def explain_whole(memory: ErrorMemory, keys: Keys, p: npt.ArrayLike) -> Explained:
+    """`ErrorMemory.explain` of a kind whose correction has no parts."""
+    rows = as_rows(keys, memory.columns)
+    base = as_probabilities(p, rows.n).clip(_P_MIN, 1.0 - _P_MIN)
+    entries = len(rows.key)
+    z = np.log(base) - np.log1p(-base)
+    return Explained(memory.correct(rows, p), z, memory.gate, np.full(entries, np.nan), np.zeros(entries))
 
 
 def as_rows(keys: Keys, columns: int) -> Rows:

@@ -21,7 +21,15 @@ from error_memory import cells as table
 from error_memory import gate as gates
 from error_memory import generations
 from error_memory.errors import MemoryInputError
-from error_memory.protocol import Floats, Keys, as_entries, as_observed, as_probabilities, as_rows
+from error_memory.protocol import (
+    Explained,
+    Floats,
+    Keys,
+    as_entries,
+    as_observed,
+    as_probabilities,
+    as_rows,
+)
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings, by_column
 from ground.bayes import PROBIT, TAU_MAX, TAU_MIN, Priors, learn, make_priors, predict, sigmoid
@@ -164,6 +172,33 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-u
     for i in range(n):
         if not isnan(f[i]):
             p[i] = sigmoid(_logit(p[i]) + gate * f[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def explain_rows(cells, gens, tau, small, gating, rows, p, z, part, evidence):  # type: ignore[no-untyped-def]
+    """What `correct_rows` does to `p` (n,), to the bit, with its parts; see `Explained`. Returns the gate."""
+    gate = sigmoid(_gain_at(small[GAINS:], _level_of(gens)) - gating[1])
+    precision = 1.0 / tau
+    empty = _oldest_epoch(gens) == _NO_EPOCH
+    for i in range(len(p)):
+        z[i] = _logit(p[i])
+        f = 0.0
+        known = False
+        for e in range(rows.start[i], rows.start[i + 1]):
+            part[e] = np.nan
+            evidence[e] = 0.0
+            slot = -1 if empty else _find(cells, _tag_of(rows.column[e], rows.key[e]))
+            if slot < 0:
+                continue
+            b, L, live = _total(cells, gens, slot)
+            if live:
+                part[e] = rows.x[e] * (b / (precision[rows.column[e]] + L))
+                evidence[e] = L
+                f += part[e]
+                known = True
+        if known:
+            p[i] = sigmoid(z[i] + gate * f)
+    return gate
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -370,6 +405,19 @@ class ResidualMemory:
         with self._lock:
             correct_rows(self._cells, self._gens, self._priors.tau, self._small, self._gating, rows, out)
         return out
+
+    def explain(self, keys: Keys, p: npt.ArrayLike) -> Explained:
+        """See `ErrorMemory.explain`."""
+        rows = as_rows(keys, self.columns)
+        out = as_probabilities(p, rows.n)
+        z = np.empty(rows.n)
+        part, evidence = np.empty(len(rows.key)), np.empty(len(rows.key))
+        with self._lock:
+            gate = explain_rows(
+                self._cells, self._gens, self._priors.tau, self._small, self._gating, rows, out, z, part,
+                evidence,
+            )  # fmt: skip
+        return Explained(out, z, float(gate), part, evidence)
 
     def observe(
         self,

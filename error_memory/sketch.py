@@ -20,7 +20,15 @@ import numpy.typing as npt
 from numba import njit
 
 from error_memory.hashed import DIM, hash_rows
-from error_memory.protocol import Floats, Keys, as_observed, as_probabilities, as_rows
+from error_memory.protocol import (
+    Explained,
+    Floats,
+    Keys,
+    as_observed,
+    as_probabilities,
+    as_rows,
+    explain_whole,
+)
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings
 
@@ -112,6 +120,10 @@ class SketchMemory:
             with self._lock:
                 _read(self._sums, buckets, out, 0, rows.n, self.settings.gamma, self.settings.lam)
         return out
+
+    def explain(self, keys: Keys, p: npt.ArrayLike) -> Explained:
+        """See `ErrorMemory.explain`; it has no parts."""
+        return explain_whole(self, keys, p)
 
     def observe(
         self,

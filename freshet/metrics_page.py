@@ -4,19 +4,17 @@ python -m freshet.metrics_page > docs/metrics.md
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric
 
 from freshet.role_metrics import STAGES, RoleCollector
-from learner.features import FeatureSpec
 from learner.metrics import Metrics
-from serving.status import MemoryStatus, ModelStatus, Quality, Scored
+from serving.status import MemoryStatus, ModelStatus, Quality
 from serving.telemetry import Telemetry
 from stream.lag import Lag
 from stream.log import EVENTS, EXAMPLES, UPDATES
-from stream.records import Impression
 from stream.runner import Progress
 
 _HEAD = (
@@ -69,14 +67,6 @@ class _FixedWriter:
 
 class _FixedScorer:
     """A replica that has every kind of thing to tell."""
-
-    features: Mapping[str, FeatureSpec] = {}
-
-    def score(self, requests: Sequence[Impression]) -> list[Scored]:
-        return []
-
-    def unready(self) -> str:
-        return ""
 
     def status(self) -> ModelStatus:
         metrics = Metrics()

@@ -1,6 +1,7 @@
 """The HTTP routes: score, feedback, events, and what tells how the server is.
 
     POST /v1/score      probabilities for the candidates of one request, before and after correction
+    POST /v1/explain    how the score of each candidate comes about
     POST /v1/feedback   what the person did with one of them
     POST /v1/events     impressions and actions of other systems, one or many
     POST /v1/forget     take ids, with all that was learnt of them, out of the system
@@ -26,6 +27,7 @@ from learner.forgetting import widened
 from serving import openapi
 from serving.access import Access
 from serving.errors import RequestError, TooLargeError, UnavailableError
+from serving.explaining import ExplainAnswer
 from serving.http import JSON, Call, Frame, Response, Route, json_response
 from serving.overview import Live, LiveHistory, Overview
 from serving.page import packed, page_routes
@@ -185,6 +187,14 @@ class App(Frame):
                 takes=ScoreRequest,
                 gives={200: ScoreAnswer},
             ),
+            "/v1/explain": Route(
+                "POST",
+                self.explain,
+                "score",
+                about="The same scores, each taken apart. Nothing is logged.",
+                takes=ScoreRequest,
+                gives={200: ExplainAnswer},
+            ),
             "/v1/feedback": Route(
                 "POST",
                 self.feedback,
@@ -270,8 +280,8 @@ class App(Frame):
         await asyncio.to_thread(self.overview.stop)
         await asyncio.to_thread(self.writer.stop)
 
-    async def score(self, call: Call) -> Response:
-        """POST /v1/score."""
+    def _asked(self, call: Call) -> tuple[ScoreRequest, Impression]:
+        """The body of a request for scores, and what it says as an impression."""
         request = _decode(self._score_body, call.body)
         n = len(request.candidates)
         if not 1 <= n <= self.settings.candidates_max:
@@ -285,8 +295,33 @@ class App(Frame):
             context=request.context,
         )
         check(impression)
+        return request, impression
+
+    async def explain(self, call: Call) -> Response:
+        """POST /v1/explain."""
+        _, impression = self._asked(call)
+        taken = self.replica.explain(impression)
+        return json_response(
+            200,
+            ExplainAnswer(
+                request_id=impression.request_id,
+                model_version=taken.version,
+                order=taken.order,
+                freshness_s=taken.freshness_s,
+                base_freshness_s=taken.base_freshness_s,
+                memory=taken.memory,
+                gate=taken.gate,
+                evidence=taken.evidence,
+                bias=taken.bias,
+                candidates=taken.candidates,
+            ),
+        )
+
+    async def score(self, call: Call) -> Response:
+        """POST /v1/score."""
+        request, impression = self._asked(call)
         (scored,) = self.replica.score([impression])
-        self.telemetry.candidates.inc(n)
+        self.telemetry.candidates.inc(len(impression.candidates))
         logged = False
         if request.log and self.settings.log_impressions:
             served = Served(base=scored.base, corrected=scored.corrected, model=scored.version)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from error_memory import ErrorMemory, MemorySettings, make_memory
 from ground.rows import Rows
 from learner.errors import FeatureError
+from learner.explain import explain
 from learner.features import Batch, FeatureSpec, Requestlike
 from learner.follower import Follower
 from learner.forgetting import keys_by_column, pair_keys
@@ -26,6 +27,7 @@ from learner.model import Model
 from learner.settings import LearnerSettings
 from learner.updates import Update
 from serving.errors import UnavailableError
+from serving.explaining import Taken, candidates_of
 from serving.positions import Positions
 from serving.settings import ServerSettings
 from serving.status import MemoryStatus, ModelStatus, Quality, Scored
@@ -144,8 +146,7 @@ class Replica:
             FeatureError: a value is not of its feature's declared kind.
             UnavailableError: the model is still loading.
         """
-        if not self._loaded:
-            raise UnavailableError("the model is still loading; /v2/health/ready tells when it is there")
+        self._check_loaded()
         batch = self._model.encoder.encode(requests)
         with self._lock:
             scores = self._model.score(batch)
@@ -166,6 +167,34 @@ class Replica:
                 )
             )
         return answers
+
+    def explain(self, request: Requestlike) -> Taken:
+        """Answer one request as `score` does, and say how; changes nothing.
+
+        Raises:
+            FeatureError: a value is not of its feature's declared kind.
+            UnavailableError: the model is still loading.
+        """
+        self._check_loaded()
+        batch = self._model.encoder.encode([request])
+        with self._lock:
+            base = explain(self._model, request, batch)
+            corrected = self._memory.explain(base.scores.rows, base.scores.p)
+            return Taken(
+                candidates=candidates_of(self._model, base, corrected),
+                order=np.argsort(-corrected.p, kind="stable").tolist(),
+                version=self._model.version,
+                freshness_s=_age_s(max(self._follower.ingest_ms, self._memory_ingest_ms)),
+                base_freshness_s=_age_s(self._follower.ingest_ms),
+                memory=self._memory_settings.kind,
+                gate=corrected.gate,
+                evidence=self._memory.evidence,
+                bias=base.bias,
+            )
+
+    def _check_loaded(self) -> None:
+        if not self._loaded:
+            raise UnavailableError("the model is still loading; /v2/health/ready tells when it is there")
 
     def status(self) -> ModelStatus:
         """What it is and how it does."""

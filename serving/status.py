@@ -7,6 +7,7 @@ import msgspec
 
 from learner.features import FeatureSpec
 from learner.metrics import Summary
+from serving.explaining import Taken
 from stream.lag import Lag
 from stream.records import Impression
 
@@ -75,6 +76,9 @@ class Scorer(Protocol):
             FeatureError: a value is not of its feature's declared kind.
             UnavailableError: the model is still loading.
         """
+
+    def explain(self, request: Impression) -> Taken:
+        """The same for one request, taken apart; raises as `score` does."""
 
     def status(self) -> ModelStatus:
         """What it is and how it does."""

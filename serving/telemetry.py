@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from serving.pulse import SCORE_PATH, Totals
-from serving.status import ModelStatus, Scorer
+from serving.status import ModelStatus
 from stream.lag import Lag
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
@@ -22,6 +22,12 @@ WATCHING = ("/live.", "/v1/live", "/v1/model", "/v2/health/", "/metrics", "/open
 """What the paths begin with that tell how the server is; `/` is one too."""
 
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+class Known(Protocol):
+    """What is told of the replica."""
+
+    def status(self) -> ModelStatus: ...
 
 
 class Written(Protocol):
@@ -40,7 +46,7 @@ class Written(Protocol):
 class Telemetry:
     """The metrics of one server, in a registry of its own."""
 
-    def __init__(self, replica: Scorer, writer: Written) -> None:
+    def __init__(self, replica: Known, writer: Written) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "freshet_requests",
@@ -103,7 +109,7 @@ def _samples(metric: Counter | Histogram, ending: str) -> list[Sample]:
 class _State(Collector):
     """Reads the replica and the writer whenever metrics are asked for."""
 
-    def __init__(self, replica: Scorer, writer: Written) -> None:
+    def __init__(self, replica: Known, writer: Written) -> None:
         self.replica = replica
         self.writer = writer
 

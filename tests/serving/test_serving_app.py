@@ -15,6 +15,7 @@ from learner.features import FeatureSpec
 from learner.metrics import Metrics
 from serving.app import App
 from serving.errors import ListenError
+from serving.explaining import ExplainedCandidate, Taken, Unknown
 from serving.server import run_app
 from serving.settings import ServerSettings
 from serving.status import MemoryStatus, ModelStatus, Quality, Scored
@@ -44,6 +45,14 @@ class Known:
             order = sorted(range(len(base)), key=lambda i: -half[i])
             answers.append(Scored(base, half, order, "1-2", 0.25))
         return answers
+
+    def explain(self, request: Impression) -> Taken:
+        (scored,) = self.score([request])
+        candidates = [
+            ExplainedCandidate(p, 0.0, half, 0.0, [], {}, 1.0, 0.0, [Unknown("p", [7])])
+            for p, half in zip(scored.base, scored.corrected, strict=True)
+        ]
+        return Taken(candidates, scored.order, scored.version, 0.25, None, "residual", 0.5, 5, 0.0)
 
     def status(self) -> ModelStatus:
         quality = Quality(overall=Metrics().summary(), recent=Metrics().recent())
@@ -101,6 +110,16 @@ def test_score_answers_and_logs_what_was_served(client: httpx.Client, log: Log) 
     assert isinstance(impression, Impression) and impression.served is not None
     assert (impression.request_id, impression.time, impression.context) == ("r1", 1e9, {"user": "ann"})
     assert (impression.served.base, impression.served.model) == ([0.2, 0.8, 0.4], "1-2")
+
+
+def test_explain_takes_what_score_takes_and_logs_nothing(client: httpx.Client, log: Log) -> None:
+    body = {"request_id": "r1", "context": {"user": "ann"}, "candidates": [{"p": 0.2}, {"p": 0.8}]}
+    got = client.post("/v1/explain", json=body).json()
+    assert (got["request_id"], got["model_version"], got["order"], got["gate"]) == ("r1", "1-2", [1, 0], 0.5)
+    assert [c["corrected"] for c in got["candidates"]] == [0.1, 0.4]
+    assert got["candidates"][0]["unknown"] == [{"feature": "p", "values": [7]}]
+    assert client.post("/v1/explain", json={"candidates": []}).status_code == 400
+    assert events(log) == []
 
 
 def test_score_without_id_and_time_gets_both(client: httpx.Client, log: Log) -> None:
