@@ -29,7 +29,7 @@ FEATURES = {
     "tags": FeatureSpec(kind="ids", dim=4),
     "price": FeatureSpec(kind="number", dim=4),
 }
-SETTINGS = LearnerSettings()
+SETTINGS = LearnerSettings(group=256)
 
 
 def tagged(example: Example) -> Example:
