@@ -2,6 +2,9 @@
 
 import sys
 
-from freshet.cli import main
+try:
+    from freshet.cli import main
+except KeyboardInterrupt:  # Ctrl-C before anything was begun
+    sys.exit(130)
 
 sys.exit(main())

@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments) or 0)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        done = f": {interrupt}" if interrupt.args else ""  # what was done until then
+        print(f"freshet: interrupted{done}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read the output has gone: `freshet inspect ... | head`
         sys.stderr.close()
@@ -287,11 +289,12 @@ def _role(arguments: argparse.Namespace) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     from freshet.process import Stop
+    from freshet.up import prepare_up, run_up
 
+    config = load(arguments)
+    prepare_up(config)  # nothing runs yet that would have to be stopped in order
     with Stop(arguments.with_parent) as stop:
-        from freshet.up import run_up
-
-        run_up(load(arguments), arguments.config, arguments.overrides, stop.event)
+        run_up(config, arguments.config, arguments.overrides, stop.event)
     return stop.status
 
 

@@ -114,8 +114,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"{file}: there is no such config file; name one with --config, or begin with "
-            "docs/configuration.md"
+            f"{file}: there is no such config file; name one with --config, or have one written from a data "
+            "file of yours: `freshet init --data FILE`"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: the config cannot be read: {error}") from None

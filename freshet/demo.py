@@ -37,6 +37,7 @@ TICK_S = 1.0
 RECENT_S = 15.0
 READY_S_MAX = 120.0
 SECONDS_MIN, SECONDS_MAX = 5.0, 3600.0
+TICKS_MIN = 3  # below, there is no curve to draw
 SLATE_SHOWN = 10
 HISTORY_BATCH = 1_000
 ARM_STYLE: dict[str, Arm] = {
@@ -99,11 +100,14 @@ def run_demo(
                 demo = _Demo(scene, folder, children, shown, stop, seconds, own_prefix(log))
                 asyncio.run(demo.run())
         except _StoppedError:
-            return stop.status
+            if len(demo.ticks) < TICKS_MIN:
+                demo.say(f"\nstopped while {demo.phase}: too early for a report, none is written")
+                return stop.status
+            demo.say("\nstopped early: the report is of what was played so far")
         page = demo_page(scene, demo.player, demo.ticks, demo.seconds_played)
         write_html(page, report)
         demo.tell(report, keep)
-    return 0
+    return stop.status
 
 
 class _Demo:
@@ -146,14 +150,25 @@ class _Demo:
                 self._show.since, self._show.recent = "since freezing", f"last {RECENT_S:.0f} s"
                 self._show.ticks_total = int(left_s / TICK_S)
                 began = time.monotonic()
-                await self.player.play(left_s, TICK_S, lambda now_s: self._tick(now_s, log))
-                self.seconds_played = time.monotonic() - began
+                try:
+                    await self.player.play(left_s, TICK_S, lambda now_s: self._tick(now_s, log))
+                finally:
+                    self.seconds_played = time.monotonic() - began
         finally:
             log.close()
 
+    @property
+    def phase(self) -> str:
+        """What is being done."""
+        return self._show.phase
+
+    def say(self, text: str) -> None:
+        """One line, for whoever watches."""
+        self._screen.say(text)
+
     def tell(self, report: Path, keep: Path | None) -> None:
         """The result in a few lines, and what to do next."""
-        say = self._screen.say
+        say = self.say
         say(f"\n{self.player.asked:,} requests in {self.seconds_played:.0f} s, each answered four ways:")
         for arm, summary in self.player.board.overall().items():
             if arm != "ceiling" or not self.scene.labelled:

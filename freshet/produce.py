@@ -83,6 +83,11 @@ def produce(
                 print(f"{sent:,} {topic}, {sent / (now - began):,.0f}/s", file=sys.stderr, flush=True)
             if rate is not None:
                 time.sleep(max(began + sent / rate - time.monotonic(), 0.0))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{sent:,} events are in {config.log}, and perhaps a few more; the same command sends the rest, "
+            "and what is there already counts once"
+        ) from None
     finally:
         log.close()
     if sent == 0:

@@ -210,10 +210,16 @@ def replay(config: Config, options: ReplayOptions) -> dict[str, Any]:
         run.learner.warm()
         started = time.perf_counter()
         with progress("replaying", feed.total) as advance:
-            for chunk in feed:
-                run.take(chunk.labelled)
-                refused += chunk.refused
-                advance(chunk.labelled.requests + chunk.refused)
+            try:
+                for chunk in feed:
+                    run.take(chunk.labelled)
+                    refused += chunk.refused
+                    advance(chunk.labelled.requests + chunk.refused)
+            except KeyboardInterrupt:
+                done = f"{run.requests:,} requests were replayed"
+                raise KeyboardInterrupt(
+                    f"{done}; no report is written (--limit N stops after N and writes it)"
+                ) from None
     if run.requests == 0:
         raise ReplayError(
             "there is nothing to replay: no example that fits the config lies in this data and range"

@@ -79,8 +79,8 @@ def replay_config(file: str | None, overrides: Sequence[str], options: ReplayOpt
         kind = detect_format(Path(options.data), DataSettings())
     if kind not in ("movietweetings", "movielens"):
         raise ConfigError(
-            "this data needs a config that says which columns are features: give --config FILE "
-            "(only MovieTweetings and MovieLens are known without one)"
+            "this data needs a config that says which columns are features: give --config FILE; "
+            f"`freshet init --data {options.data}` writes one (only MovieTweetings and MovieLens need none)"
         )
     return override_config(default_config(kind), overrides)
 

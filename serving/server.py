@@ -114,6 +114,15 @@ async def _run(
             await watching
 
 
+def check_address(settings: ServerSettings) -> None:
+    """Try the configured address and let go of it again, before anything is started in vain.
+
+    Raises:
+        ListenError: the address is taken or not of this machine.
+    """
+    _listen(settings, guarded=True).close()
+
+
 def _listen(settings: ServerSettings, guarded: bool) -> socket.socket:
     try:
         found = socket.getaddrinfo(
@@ -137,6 +146,7 @@ def _listen(settings: ServerSettings, guarded: bool) -> socket.socket:
     except OSError as error:
         raise ListenError(
             f"cannot listen on {settings.host}, port {settings.port}: {error.strerror or error}; "
-            "choose another host or port in [server], port 0 for any that is free"
+            "stop what listens there (another Freshet?), or choose another host or port in [server] "
+            f"(--set server.port={settings.port + 1 if settings.port < 65_535 else 0}; 0: any that is free)"
         ) from None
     return listener

@@ -316,10 +316,9 @@ def choose_columns(settings: DataSettings, available: Sequence[str]) -> Mapping[
     for column in [*special, *settings.features.values()]:
         if column not in available:
             near = difflib.get_close_matches(column.lower(), [name.lower() for name in available], 1, 0.6)
-            meant = next((repr(name) for name in available if [name.lower()] == near), "")
+            meant = next((f"; did you mean {name!r}?" for name in available if [name.lower()] == near), ";")
             raise ValueError(
-                f"there is no column {column!r}{f'; did you mean {meant}?' if meant else ''}; "
-                f"the columns are {', '.join(map(repr, available))}"
+                f"there is no column {column!r}{meant} the columns are {', '.join(map(repr, available))}"
             )
     chosen = settings.features or {name: name for name in available if name not in special}
     check_names(settings, list(chosen))

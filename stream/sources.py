@@ -258,7 +258,7 @@ def _in_order(
             # Not a bad line but a file out of order: skipping would silently lose most of it.
             raise SourceError(
                 f"{path}:{line}: {settings.time}: {example.time:.3f} is before {newest:.3f} of line "
-                f"{newest_line}; set sort = true to sort the file in memory"
+                f"{newest_line}; set sort = true in [data] to sort the file in memory"
             )
         newest, newest_line = example.time, line
         yield example

@@ -113,22 +113,55 @@ def test_version_is_the_packages() -> None:
 
 
 @pytest.mark.process
-def test_interrupt_ends_replay_with_130_and_without_traceback(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "begun", "done"),
+    [
+        ("replay --config c.toml --data clicks.csv", None, "requests were replayed; no report is written"),
+        ("produce clicks.csv --config c.toml --rate 9000", "/s\n", "the same command sends the rest"),
+        ("up --config c.toml", "took up partition", '"event": "stopped"'),
+    ],
+)
+def test_interrupt_ends_with_130_says_what_was_done_and_has_no_traceback(
+    tmp_path: Path, command: str, begun: str | None, done: str
+) -> None:
     import signal
 
     lines = ["time,user,item,label"] + [f"{i},{i % 50},{i % 70},{i % 2}" for i in range(1_000_000)]
     (tmp_path / "clicks.csv").write_text("\n".join(lines))
-    (tmp_path / "c.toml").write_text("[features.user]\n[features.item]\n[learner]\ndeep = 'none'\n")
-    command = [sys.executable, "-m", "freshet", "replay", "--config", "c.toml", "--data", "clicks.csv"]
+    settings = "[features.user]\n[features.item]\n[learner]\ndeep = 'none'\n[server]\nport = 0\n"
+    (tmp_path / "c.toml").write_text(settings)
     root = Path(__file__).resolve().parents[2]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)}
-    ) as process:
-        time.sleep(3.0)
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in told
+    err = tmp_path / "err"
+    # a replay says nothing until its end: interrupted too early it has done nothing yet, so once more
+    for wait_s in (3.0, 9.0, 20.0):
+        with err.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "freshet", *command.split()],
+                cwd=tmp_path, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": str(root)},
+            )  # fmt: skip
+        try:
+            if begun is None:
+                time.sleep(wait_s)
+            else:
+                wait_for(begun, err, process)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60.0) == 130
+        finally:
+            process.kill()
+            process.wait()
+        told = err.read_text()
+        assert "Traceback" not in told
+        if done in told:
+            return
+    pytest.fail(told)
+
+
+def wait_for(text: str, file: Path, process: subprocess.Popen[bytes], seconds: float = 100.0) -> None:
+    """Wait until a process has written `text` into `file`."""
+    deadline = time.monotonic() + seconds
+    while text not in file.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, file.read_text()
+        time.sleep(0.05)
 
 
 def test_schema_prints_one_document_and_writes_all(

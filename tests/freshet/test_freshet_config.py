@@ -113,7 +113,7 @@ def test_broken_toml_names_line(tmp_path: Path) -> None:
 
 
 def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"absent\.toml: there is no such config file; .*--config"):
+    with pytest.raises(ConfigError, match=r"absent\.toml: there is no such config file; .*freshet init"):
         load_config(tmp_path / "absent.toml")
 
 

@@ -82,9 +82,7 @@ def test_demo_ends_by_itself_with_a_report(tmp_path: Path, capfd: pytest.Capture
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGKILL, -9)]
-)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -9)])
 def test_demo_leaves_nothing_running_when_stopped(
     playing: tuple[subprocess.Popen[bytes], Path], number: signal.Signals, status: int
 ) -> None:
@@ -92,6 +90,25 @@ def test_demo_leaves_nothing_running_when_stopped(
     process.send_signal(number)
     assert process.wait(30.0) == status
     assert wait_until_gone(keep)
+    if number != signal.SIGKILL:
+        assert "too early for a report" in (keep.parent / "out").read_text()
+
+
+@pytest.mark.process
+def test_demo_interrupted_while_it_plays_still_reports(
+    playing: tuple[subprocess.Popen[bytes], Path], tmp_path: Path
+) -> None:
+    process, keep = playing
+    deadline = time.monotonic() + START_S_MAX
+    while b"AUC" not in (tmp_path / "out").read_bytes():  # printed every few seconds of the play
+        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "out").read_text()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30.0) == 130
+    assert wait_until_gone(keep)
+    told = (tmp_path / "out").read_text()
+    assert "stopped early" in told and "each answered four ways" in told
+    assert "frozen + error memory" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.process

@@ -1,0 +1,105 @@
+"""The errors of the first ten minutes: each is one line that says what to do, and exit status 2."""
+
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+from rocksdict import Options, Rdict, WriteBatch
+
+from freshet.cli import main
+from stream.state import FORMAT_VERSION, RoleState
+
+CONFIG = "[features.user]\n[features.item]\n[learner]\ndeep = 'none'\n[server]\nport = 0\n"
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("freshet.toml").write_text(CONFIG)
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command that fails says at its end, in one line."""
+    assert main(list(arguments)) == 2
+    whole = capsys.readouterr().err
+    line = whole.splitlines()[-1]
+    assert line.startswith("freshet: ") and "Traceback" not in whole
+    return line
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_port_in_use_names_the_key_and_another_port(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = told(capsys, command, "--set", f"server.port={port}")
+    assert f"port {port}: Address already in use" in line and "--set server.port=" in line
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["replay --config freshet.toml --data no.csv", "produce no.csv", "init --data no.csv --out x.toml"],
+)
+def test_no_such_file_is_named(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = told(capsys, *command.split())
+    assert "no.csv" in line and "no such file" in line.lower()
+
+
+def test_missing_config_leads_to_init(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "freshet init --data FILE" in told(capsys, "up", "--config", "no.toml")
+    Path("clicks.csv").write_text("time,user,label\n1,2,1\n")
+    assert "freshet init --data clicks.csv" in told(capsys, "replay", "--data", "clicks.csv")
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "words"),
+    [
+        ("timestamp,label,user\n1,0,3\n", (), "no column 'time'; did you mean 'timestamp'? the columns are"),
+        ("time,Clicked,user\n1,0,3\n", ("data.label=clicked",), "did you mean 'Clicked'?"),
+        ("time,label,user\n1,4,3\n", (), "c.csv:2: label: '4' is no label; expected 0 or 1"),
+        ("time,label,user\n5,0,3\n1,1,3\n", (), "set sort = true in [data]"),
+        ("time,label,user\n1717171200000,0,3\n", (), 'set time_unit = "ms"'),
+        ("time;label;user\n1;0;3\n", (), "the columns are 'time;label;user'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["replay --config freshet.toml --data c.csv", "produce c.csv"])
+def test_table_that_does_not_fit_names_line_and_remedy(
+    command: str, table: str, settings: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("c.csv").write_text(table)
+    options = [part for setting in settings for part in ("--set", setting)]
+    assert words in told(capsys, *command.split(), *options)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["produce c.csv", "replay --config freshet.toml --data kafka://127.0.0.1:1", "dead-letters list"],
+)
+def test_kafka_that_is_not_there_says_so_at_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("c.csv").write_text("time,label,user\n1,0,3\n")
+    options = ["--set", "log=kafka://127.0.0.1:1", "--set", "stream.log.kafka.away_after_s=0.1"]
+    line = told(capsys, *command.split(), *options)
+    assert "kafka://127.0.0.1:1 does not answer" in line and "start the broker" in line
+
+
+def test_state_of_another_version_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(".freshet/join")
+    RoleState(folder, "joiner", {"partitions": "1"}).close()
+    database = Rdict(str(folder / "db"), Options(raw_mode=True))
+    now = f'"format":{FORMAT_VERSION}'.encode()
+    key = next(key for key, value in database.items() if now in value)
+    batch = WriteBatch(raw_mode=True)
+    batch.put(key, database[key].replace(now, b'"format":99'))
+    database.write(batch)
+    database.close()
+    line = told(capsys, "join")
+    assert "has format 99; this Freshet reads" in line and "use the Freshet that wrote it, or another" in line
+
+
+def test_log_of_another_version_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    Path(".freshet").mkdir()
+    with sqlite3.connect(".freshet/log.db") as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    Path("c.csv").write_text("time,label,user\n1,0,3\n")
+    assert "has format 99; this Freshet reads format" in told(capsys, "produce", "c.csv")
