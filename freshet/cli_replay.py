@@ -10,6 +10,7 @@ from freshet.cli_parts import add_command, add_config, count
 def add_replay_commands(commands: Any) -> None:
     """Add replay and what goes with it."""
     _add_replay(commands)
+    _add_compare(commands)
     _add_export(commands)
 
 
@@ -39,6 +40,11 @@ def _add_replay(commands: Any) -> None:
     parser.add_argument("--report", metavar="FILE", default="-", help="JSON report; - prints it (-)")
     parser.add_argument("--html", metavar="FILE", help="the report as a page with plots")
     parser.add_argument(
+        "--predictions", metavar="FILE", nargs="?", const="",
+        help="what was predicted of each candidate, as Parquet, which `freshet compare` needs "
+        "(beside the report, as NAME.predictions.parquet)",
+    )  # fmt: skip
+    parser.add_argument(
         "--shuffle-labels", type=int, metavar="SEED",
         help="permute all labels: every AUC must come out at 0.50, or something leaks",
     )  # fmt: skip
@@ -48,6 +54,43 @@ def _add_replay(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--journal", metavar="STATE", help="follow a live learner's journal, to its very state"
+    )
+
+
+def _add_compare(commands: Any) -> None:
+    parser = add_command(
+        commands, "compare", _compare,
+        "say whether a change is worth making: replays of the same data, request by request, with "
+        "intervals, over time and by slice",
+        "freshet replay --data clicks.csv --report a.json --predictions\n"
+        "freshet replay --data clicks.csv --report b.json --predictions --set learner.deep=none\n"
+        "freshet compare a.json b.json --html compare.html     is b better than a?\n"
+        "freshet compare a.json b.json c.json --prediction base",
+    )  # fmt: skip
+    parser.add_argument("first", metavar="A.json", help="report of the run that the others are compared with")
+    parser.add_argument("others", metavar="B.json", nargs="+", help="reports of the others, of the same data")
+    parser.add_argument(
+        "--prediction", choices=["corrected", "base"], default="corrected",
+        help="which prediction: what would be served (corrected), or the model's without the error memory",
+    )  # fmt: skip
+    parser.add_argument("--html", metavar="FILE", help="a page with plots, which needs no network")
+    parser.add_argument("--report", metavar="FILE", help="the comparison as JSON, for programs")
+    parser.add_argument(
+        "--resamples", type=count, default=400, metavar="N", help="of the bootstrap (400)"
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from freshet.compare import run_compare
+
+    run_compare(
+        [Path(path) for path in (arguments.first, *arguments.others)],
+        arguments.prediction,
+        arguments.resamples,
+        arguments.seed,
+        Path(arguments.report) if arguments.report else None,
+        Path(arguments.html) if arguments.html else None,
     )
 
 
@@ -109,4 +152,8 @@ def _replay(arguments: argparse.Namespace) -> None:
         journal=arguments.journal,
     )
     html = Path(arguments.html) if arguments.html else None
-    run_replay(arguments.config, arguments.overrides, options, arguments.report, html)
+    predictions = None
+    if arguments.predictions is not None:
+        beside = Path("replay.json" if arguments.report == "-" else arguments.report)
+        predictions = Path(arguments.predictions or beside.with_suffix(".predictions.parquet"))
+    run_replay(arguments.config, arguments.overrides, options, arguments.report, html, predictions)

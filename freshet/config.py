@@ -93,10 +93,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """What this process is called in its group."""
         return self.group.name or socket.gethostname()
 
+    def deciding(self) -> dict[str, Any]:
+        """What decides what is learnt, as plain tables: every section but where things lie and listen."""
+        sections = {name: getattr(self, name) for name in ("join", "features", "learner", "memory", "data")}
+        plain: dict[str, Any] = msgspec.to_builtins(sections)
+        return plain
+
     def digest(self) -> str:
-        """A hash of what decides what is learnt: every section but where things lie and listen."""
-        told = {f: getattr(self, f) for f in ("join", "features", "learner", "memory", "data")}
-        return hashlib.blake2b(msgspec.json.encode(told, order="sorted"), digest_size=8).hexdigest()
+        """A hash of what decides what is learnt."""
+        told = msgspec.json.encode(self.deciding(), order="sorted")
+        return hashlib.blake2b(told, digest_size=8).hexdigest()
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

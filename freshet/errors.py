@@ -4,6 +4,7 @@ FreshetError
 ├── ConfigError     the config file: missing, malformed, an unknown key, a value of the wrong kind
 ├── InitError       no config can be made for a data file
 ├── ReplayError     what was asked to be replayed cannot be: an empty range, a journal without its records
+├── CompareError    replays cannot be compared: other data, no predictions
 ├── ExportError     a range cannot be written to a file, or there is nothing in it
 ├── ProduceError    a file's events cannot be sent
 └── RoleError       a role of `freshet up` stopped and cannot be started again
@@ -22,6 +23,10 @@ class InitError(FreshetError):
 
 class ReplayError(FreshetError):
     """There is nothing to replay, or not all of it is there any more."""
+
+
+class CompareError(FreshetError):
+    """Replays cannot be compared; the message says what differs or what is missing."""
 
 
 class ExportError(FreshetError):

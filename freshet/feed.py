@@ -20,7 +20,7 @@ import xxhash
 
 from freshet.config import Config
 from freshet.errors import ReplayError
-from freshet.tape import ReplayOptions, Tape, open_tape, shuffle_labels
+from freshet.tape import ReplayOptions, Tape, open_played
 from ground import FreshetError
 from learner.features import Encoder
 from learner.labelled import Labelled
@@ -90,16 +90,11 @@ def open_feed(config: Config, options: ReplayOptions) -> Feed:
     Raises:
         FreshetError: the data cannot be opened.
     """
-    tape = _open(config, options)
+    tape = open_played(config, options)
     if options.journal is not None or (tape.total is not None and tape.total < PROCESS_FROM):
         return _Inline(tape, Encoder(config.features, config.learner.pairs_max))
     tape.close()
     return _Beside(tape.total, config, options)
-
-
-def _open(config: Config, options: ReplayOptions) -> Tape:
-    tape = open_tape(config, options)
-    return tape if options.shuffle_labels is None else shuffle_labels(tape, options.shuffle_labels)
 
 
 class _Inline(Feed):
@@ -198,7 +193,7 @@ def read_for_parent() -> None:
     out = sys.stdout.buffer
     try:
         try:
-            tape = _open(config, options)
+            tape = open_played(config, options)
             with _Inline(tape, Encoder(config.features, config.learner.pairs_max)) as feed:
                 for chunk in feed:
                     pickle.dump(chunk, out, protocol=5)

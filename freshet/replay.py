@@ -4,6 +4,7 @@ Every request is predicted before any of it is learnt, by the same code that lea
 figure in the report is out of sample. Base and corrected predictions are scored side by side.
 """
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,13 +19,16 @@ from error_memory import ErrorMemory, make_memory
 from freshet.config import Config
 from freshet.errors import ReplayError
 from freshet.feed import open_feed
+from freshet.predictions import write_predictions
 from freshet.progress import progress
 from freshet.tape import ReplayOptions, replay_config
+from freshet.version import code_version
 from freshet.warmup import warm_up
 from learner.labelled import Labelled
 from learner.learner import Learner
 from learner.metrics import Summary, summarize
 from learner.trainer import Learnt
+from stream.record_files import whole_or_nothing
 from stream.state import RoleState
 
 ADVANCE_REQUESTS = 64
@@ -48,9 +52,15 @@ class Scored:
         """Take n candidates: base and corrected predictions, labels, users, event times, each (n,)."""
         self._parts.append((base, corrected, y, group, at))
 
+    def arrays(self) -> tuple[Floats, Floats, Floats, npt.NDArray[np.uint64], Floats]:
+        """All that was taken, as `add` takes it."""
+        base, corrected, y, group, at = zip(*self._parts, strict=True)
+        taken = (np.concatenate(part) for part in (base, corrected, y))
+        return (*taken, np.concatenate(group), np.concatenate(at))  # type: ignore[return-value]
+
     def summaries(self, window: int) -> dict[str, Any]:
         """Figures of base and corrected: overall, of the last half, and over windows of candidates."""
-        base, corrected, y, group, at = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        base, corrected, y, group, at = self.arrays()
         n = len(y)
 
         def both(part: slice) -> dict[str, Summary]:
@@ -159,7 +169,9 @@ class Replay:
         self._position += n
         corrected = self.memory.observe(scores.rows, base, labelled.y, positions, batch.requests, batch.times)
         group = np.repeat(self.learner.model.users(batch), per_request)
-        self.scored.add(base, corrected, labelled.y, group, np.repeat(batch.times, per_request))
+        times = np.repeat(batch.times, per_request)
+        keep = np.repeat(~labelled.late, per_request)
+        self.scored.add(base[keep], corrected[keep], labelled.y[keep], group[keep], times[keep])
 
     def _reclaim(self) -> None:
         """Do what a commit does beside writing: rows that have expired make room, deltas are let go."""
@@ -175,6 +187,7 @@ def run_replay(
     options: ReplayOptions,
     report_to: str = "-",
     html: Path | None = None,
+    predictions: Path | None = None,
 ) -> None:
     """`freshet replay`: play the tape, write the report.
 
@@ -182,7 +195,10 @@ def run_replay(
         FreshetError: the config, the data, or a file to be written.
     """
     config = replay_config(config_file, overrides, options)
-    report = replay(config, options)
+    report = replay(config, options, predictions)
+    if predictions is not None:
+        at = Path(os.path.relpath(predictions.resolve(), Path(report_to).resolve().parent))
+        report["predictions"] = str(predictions.resolve() if report_to == "-" else at)
     if report_to == "-":
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
     else:
@@ -194,8 +210,11 @@ def run_replay(
     _print_summary(report)
 
 
-def replay(config: Config, options: ReplayOptions) -> dict[str, Any]:
+def replay(config: Config, options: ReplayOptions, predictions: Path | None = None) -> dict[str, Any]:
     """Play the examples that `options` name and return the report.
+
+    Args:
+        predictions: a file for what was predicted of each candidate (`freshet.predictions`).
 
     Raises:
         FreshetError: the data cannot be read, or there is none.
@@ -235,9 +254,12 @@ def replay(config: Config, options: ReplayOptions) -> dict[str, Any]:
         "state_hash": state_hash,
         "config_hash": config.digest(),
         "data_hash": feed.ended.data_hash,
+        "code_version": code_version(),
         "skipped": feed.ended.skipped + refused,
         "shuffled_labels": options.shuffle_labels,
         "frozen_after": options.freeze_after,
+        "played": msgspec.to_builtins(options) | {"data": options.data or config.log},
+        "config": config.deciding(),
         **figures,
         "table_rows": run.learner.model.table_rows(),
         "quarantined": run.learner.trainer.quarantined,
@@ -250,6 +272,9 @@ def replay(config: Config, options: ReplayOptions) -> dict[str, Any]:
             "metrics": time.perf_counter() - ended,
         },
     }
+    if predictions is not None:
+        base, corrected = run.scored.arrays()[:2]
+        write_predictions(predictions, config, options, refused, base, corrected)
     if options.journal is not None:
         live = _live_hash(config, Path(options.journal))
         report["live_state_hash"] = live
@@ -269,8 +294,8 @@ def _window(config: Config, run: Replay) -> int:
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        with whole_or_nothing(path) as making:
+            making.write_bytes(data)
     except OSError as error:
         raise ReplayError(f"{path}: the report cannot be written: {error.strerror}") from None
 

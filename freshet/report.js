@@ -7,12 +7,12 @@ function draw() {
   figures.forEach((figure, i) => {
     const axis = { gridcolor: line, linecolor: line, automargin: true };
     const layout = {
-      ...figure.layout,
+      hovermode: "x unified", ...figure.layout,
       xaxis: { ...axis, ...figure.layout.xaxis },
       yaxis: { ...axis, ...figure.layout.yaxis },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: ink, family: "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", size: 13 },
-      margin: { l: 64, r: 16, t: 28, b: 44 }, hovermode: "x unified",
+      margin: { l: 64, r: 16, t: 28, b: 44 },
       hoverlabel: { bgcolor: style.getPropertyValue("--card").trim() },
       modebar: { bgcolor: "rgba(0,0,0,0)" },
       legend: { orientation: "h", y: -0.28, x: 0 },

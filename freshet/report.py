@@ -46,12 +46,13 @@ class Tile(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of a chart; a NaN in `y` is a gap."""
+    """One line of a chart; a NaN in `y` is a gap. `band` is what lies around it: (lower, upper)."""
 
     name: str
     x: Sequence[float | str]
     y: Sequence[float]
     arm: Arm = "plain"
+    band: tuple[Sequence[float], Sequence[float]] | None = None
 
 
 class Chart(msgspec.Struct, frozen=True):
@@ -65,6 +66,16 @@ class Chart(msgspec.Struct, frozen=True):
     marks: Sequence[tuple[float | str, str]] = ()
     log: bool = False
     from_zero: bool = False
+
+
+class Forest(msgspec.Struct, frozen=True):
+    """Estimates with intervals under each other; `rows` are (name, value, low, high)."""
+
+    title: str
+    rows: Sequence[tuple[str, float, float, float]]
+    x_title: str
+    note: str = ""
+    arm: Arm = "plain"
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -82,7 +93,7 @@ class Page(msgspec.Struct, frozen=True):
     title: str
     lead: str
     tiles: Sequence[Tile] = ()
-    charts: Sequence[Chart] = ()
+    charts: Sequence[Chart | Forest] = ()
     tables: Sequence[Table] = ()
     commands: Sequence[tuple[str, str]] = ()
     facts: Sequence[tuple[str, str]] = ()
@@ -122,7 +133,7 @@ def render(page: Page) -> str:
     if page.charts:
         from plotly.offline import get_plotlyjs
 
-        figures = [_figure(chart) for chart in page.charts]
+        figures = [_forest(c) if isinstance(c, Forest) else _figure(c) for c in page.charts]
         # "<" as an escape: no text of a figure can end the script element.
         data = msgspec.json.encode(figures).decode().replace("<", "\\u003c")
         parts.append(f"<script>{get_plotlyjs()}</script>")
@@ -153,10 +164,12 @@ def _tile(tile: Tile) -> str:
     )
 
 
-def _chart_frame(index: int, chart: Chart) -> str:
+def _chart_frame(index: int, chart: Chart | Forest) -> str:
     note = f"<p>{_text(chart.note)}</p>" if chart.note else ""
+    # A forest is as high as it has rows.
+    style = f' style="height: {90 + 22 * len(chart.rows)}px"' if isinstance(chart, Forest) else ""
     return (
-        f'<section><h2>{_text(chart.title)}</h2>{note}<div class="chart" id="chart{index}" role="img" '
+        f'<section><h2>{_text(chart.title)}</h2>{note}<div class="chart"{style} id="chart{index}" role="img" '
         f'aria-label="{_text(chart.title)}"><noscript>This chart needs JavaScript.</noscript></div></section>'
     )
 
@@ -176,13 +189,14 @@ def _table(table: Table) -> str:
 
 def _figure(chart: Chart) -> dict[str, Any]:
     """A chart as plotly's JSON; a NaN becomes null, which plotly leaves open."""
-    traces = [
+    traces: list[dict[str, Any]] = [trace for line in chart.lines for trace in _band(line)]
+    traces += [
         {
             "type": "scatter",
             "mode": "lines" if len(line.x) > 1 else "markers",
             "name": line.name,
             "x": list(line.x),
-            "y": [round(y, 6) if math.isfinite(y) else None for y in line.y],
+            "y": _ys(line.y),
             "line": {"shape": "linear", **LINE_STYLE[line.arm]},
             "hovertemplate": "%{y:.4~f}",
         }
@@ -210,9 +224,58 @@ def _figure(chart: Chart) -> dict[str, Any]:
             "yaxis": y_axis,
             "shapes": shapes,
             "annotations": notes,
-            "showlegend": len(traces) > 1,
+            "showlegend": len(chart.lines) > 1,
         },
     }
+
+
+def _band(line: Line) -> list[dict[str, Any]]:
+    """The band around a line: its lower edge, and its upper edge filled down to that."""
+    if line.band is None:
+        return []
+    color = str(LINE_STYLE[line.arm]["color"])
+    edge = {"type": "scatter", "mode": "lines", "x": list(line.x), "line": {"width": 0, "color": color},
+            "hoverinfo": "skip", "showlegend": False}  # fmt: skip
+    lower, upper = line.band
+    return [
+        {**edge, "y": _ys(lower)},
+        {**edge, "y": _ys(upper), "fill": "tonexty", "fillcolor": f"{color}33"},
+    ]
+
+
+def _forest(forest: Forest) -> dict[str, Any]:
+    """A forest as plotly's JSON: the first row on top."""
+    names, values, lows, highs = zip(*forest.rows, strict=True) if forest.rows else ((), (), (), ())
+    color = LINE_STYLE[forest.arm]["color"]
+    return {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": _ys(values),
+                "y": list(names),
+                "marker": {"color": color, "size": 8},
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": _ys([high - value for value, high in zip(values, highs, strict=True)]),
+                    "arrayminus": _ys([value - low for value, low in zip(values, lows, strict=True)]),
+                    "color": color,
+                },
+                "hovertemplate": "%{x:.3~f}<extra></extra>",
+            }
+        ],
+        "layout": {
+            "xaxis": {"title": {"text": forest.x_title}, "zeroline": True, "zerolinewidth": 2},
+            "yaxis": {"autorange": "reversed", "type": "category", "dtick": 1},
+            "hovermode": "closest",
+            "showlegend": False,
+        },
+    }
+
+
+def _ys(values: Sequence[float]) -> list[float | None]:
+    return [round(value, 6) if math.isfinite(value) else None for value in values]
 
 
 # --- a replay report as a page -----------------------------------------------------------------

@@ -150,6 +150,12 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
         raise
 
 
+def open_played(config: Config, options: ReplayOptions) -> Tape:
+    """The examples as they are played: as `open_tape` gives them, with their labels shuffled if so asked."""
+    tape = open_tape(config, options)
+    return tape if options.shuffle_labels is None else shuffle_labels(tape, options.shuffle_labels)
+
+
 def shuffle_labels(tape: Tape, seed: int) -> Tape:
     """The same tape with all its labels permuted: nothing is left that could be learnt but their rate."""
     labels = np.array([label for example in tape for label in example.labels])

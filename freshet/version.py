@@ -1,0 +1,21 @@
+"""Which code made a result: the release, and a hash of the very sources that ran."""
+
+import hashlib
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from freshet import __version__
+
+PACKAGES = ("ground", "stream", "embeddings", "error_memory", "learner", "serving", "freshet")
+
+
+@cache
+def code_version() -> str:
+    """The release and a hash of all sources: two results with one `code_version` were made by one code."""
+    told = hashlib.blake2b(digest_size=4)
+    for package in PACKAGES:
+        for source in sorted(Path(str(import_module(package).__file__)).parent.glob("*.py")):
+            told.update(f"{package}/{source.name}\0".encode())
+            told.update(source.read_bytes())
+    return f"{__version__}+{told.hexdigest()}"
