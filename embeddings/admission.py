@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from embeddings.store import CHANGED_LINES
+from ground.intrinsics import prefetch
 from ground.mixing import mix
 
 _WAYS = 8
@@ -35,6 +36,17 @@ def _note(line_changed, changed, state, line):  # type: ignore[no-untyped-def]
         state[CHANGED_LINES] += 1
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def _line_of(sightings, hashed):  # type: ignore[no-untyped-def]
+    return np.int64(hashed & np.uint64(sightings.shape[0] - 1))
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def ask_for_line(sightings, key):  # type: ignore[no-untyped-def]
+    """Prefetch the line of an id that is sighted soon."""
+    prefetch(sightings, _line_of(sightings, mix(key ^ _SALT)), 0)
+
+
 @njit(cache=True, nogil=True)
 def admit(sightings, line_changed, changed, state, key, time, rules):  # type: ignore[no-untyped-def]
     """Count one sighting of an id that has no row; True if this one admits it.
@@ -51,7 +63,7 @@ def admit(sightings, line_changed, changed, state, key, time, rules):  # type: i
     if admit_after <= 1:
         return True
     h = mix(key ^ _SALT)
-    line = np.int64(h & np.uint64(sightings.shape[0] - 1))
+    line = _line_of(sightings, h)
     fingerprint = h >> _FINGERPRINT_SHIFT
     _note(line_changed, changed, state, line)
     found = -1
@@ -91,7 +103,7 @@ def forget(sightings, line_changed, changed, state, keys):  # type: ignore[no-un
     """Empty the counters of keys (n,) uint64, whatever they had counted."""
     for i in range(keys.shape[0]):
         h = mix(keys[i] ^ _SALT)
-        line = np.int64(h & np.uint64(sightings.shape[0] - 1))
+        line = _line_of(sightings, h)
         for way in range(_WAYS):
             word = sightings[line, way]
             counted = (word >> _COUNT_SHIFT) & _COUNT_MASK != np.uint64(0)

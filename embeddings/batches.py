@@ -5,14 +5,28 @@ distinct id into a compact block that stays in the cache; everything per example
 """
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
+from embeddings.results import Keys
 from embeddings.store import AHEAD
 from ground.intrinsics import prefetch
 from ground.mixing import mix
 
 _ONE = np.uint64(1)
 _LANES = 16  # columns taken at once: with a constant length the compiler writes straight vector code
+
+
+def number(keys: Keys, salt: np.uint64) -> tuple[Keys, npt.NDArray[np.int64]]:
+    """The distinct keys (m,) in the order of their first appearance, and the number of each key, (n,)."""
+    n = len(keys)
+    size = 1 << max(10, int(1.5 * n).bit_length())
+    scratch = np.empty(size, dtype=np.uint32)
+    hashes = np.empty(n, dtype=np.uint64)
+    unique = np.empty(n + 1, dtype=np.uint64)
+    inverse = np.empty(n, dtype=np.int64)
+    count = distinct(keys, salt, scratch, hashes, unique, inverse)
+    return unique[:count], inverse
 
 
 @njit(cache=True, nogil=True)

@@ -45,7 +45,7 @@ CLASSES: Final = {"none": 0, "least_recent": 1, "least_frequent": 64}
 """Classes of uses: with one, only recency counts; of 64, the last is "63 or more"."""
 
 GENERATIONS: Final = {"none": 0, "least_recent": 4096, "least_frequent": 256}
-"""Generations told apart; a row that was not seen for so many is as old as all that were not."""
+"""Generations told apart, a power of two; a row that was not seen for so many is as old as all such."""
 
 PARTS: Final = 64
 """Generations in which as many sightings come as the budget has rows."""
@@ -54,6 +54,8 @@ BATCH: Final = 6
 """Generations' worth of rows that go at once, at least. Fewer: rows live longer, but for each row made the
 hand must look at more slots, PARTS / BATCH of them."""
 
+
+Counts = npt.NDArray[np.int64]
 
 _USES_MAX = np.int64(0xFFFFFFFF)
 
@@ -79,7 +81,7 @@ def evicted(bits, ages, slot, rules):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _cell(held, ages, stamp):  # type: ignore[no-untyped-def]
-    return max(min(stamp, ages[GENERATION]), ages[FLOOR]) % held.shape[1]
+    return max(min(stamp, ages[GENERATION]), ages[FLOOR]) & (held.shape[1] - 1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -93,24 +95,25 @@ def leave(bits, held, ages, slot, rules):  # type: ignore[no-untyped-def]
     """Count a row out; one that had already left with its whole generation is not counted twice."""
     stamp, uses = _age(bits, slot, rules)
     rank, cell = min(uses, held.shape[0] - 1), _cell(held, ages, stamp)
-    if held[rank, cell] > 0:
-        held[rank, cell] -= 1
-        ages[HELD] -= 1
+    counted = np.int64(held[rank, cell] > 0)
+    held[rank, cell] -= counted
+    ages[HELD] -= counted
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def use(bits, held, ages, slot, rules, now, times):  # type: ignore[no-untyped-def]
-    """Note that an existing row was sighted `times` times more, last in generation `now`; was it changed?"""
+    """Note that an existing row was sighted `times` times more, last in generation `now`; was it changed?
+
+    Without a branch: in which generation a row was last seen is chance to the processor.
+    """
     stamp, uses = _age(bits, slot, rules)
-    if rules.classes == 1 and stamp == now:
-        return False
     leave(bits, held, ages, slot, rules)
     uses = min(uses + times, _USES_MAX)
     bits[slot, rules.age_column] = np.uint32(now)
     if rules.classes > 1:
         bits[slot, rules.age_column + 1] = np.uint32(uses)
     _arrive(held, ages, now, uses)
-    return True
+    return rules.classes > 1 or stamp != now
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -214,6 +217,12 @@ def pass_batch(held, ages, age_times, rows_max, ttl_s, times, last, stamps):  # 
             turn(held, ages, age_times, rows_max, ttl_s)
         ages[LEFT] -= 1
         pass_time(ages, age_times, times[i])
+
+
+def turns_within(ages: npt.NDArray[np.int64], rows_max: int, sightings: npt.NDArray[np.int64]) -> Counts:
+    """How many generations end within the next so many sightings (k,): (k,) int64."""
+    length = max(rows_max // PARTS, 1)
+    return np.maximum((sightings - int(ages[LEFT]) + length - 1) // length, 0)
 
 
 def limit_is_far(ages: npt.NDArray[np.int64], rows_max: int, sightings: int, rows: int) -> bool:

@@ -17,8 +17,8 @@ bucket. It decides where an entry lies and nothing else; slots and rows do not d
 import numpy as np
 from numba import njit
 
-from embeddings.store import BASE, LANES, LIVE, LOAD_MAX, MOVED, SALT, SPLIT
-from ground.intrinsics import fence
+from embeddings.store import AHEAD, BASE, LANES, LIVE, LOAD_MAX, MOVED, SALT, SPLIT
+from ground.intrinsics import borrow, fence, lanes_with, lowest_bit, prefetch
 from ground.mixing import mix
 
 _SLOT = np.uint64(0xFFFFFFFF)  # the low half of an entry: slot + 1; an empty lane is 0
@@ -55,30 +55,64 @@ def second_bucket(tag, base, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def slot_with_tag(buckets, bucket, tag):  # type: ignore[no-untyped-def]
-    """The slot of an entry with this tag in a bucket, or -1. All lanes are compared: no branch to guess."""
-    found = np.uint64(0)
-    for lane in range(LANES):
-        entry = buckets[bucket, lane]
-        found = max(found, entry if entry >> _TAG == tag else np.uint64(0))
-    return np.int64(found & _SLOT) - 1
+def ask(buckets, state, key):  # type: ignore[no-untyped-def]
+    """Prefetch both buckets of a key that is looked up soon."""
+    base = state[BASE]
+    size = base + state[SPLIT]
+    tag = tag_of(state, key)
+    prefetch(buckets, first_bucket(tag, base, size), 0)
+    prefetch(buckets, second_bucket(tag, base, size), 0)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _slot_with_tag(buckets, bucket, tag):  # type: ignore[no-untyped-def]
+    """The slot of an entry with this tag in a bucket, or -1. There is no branch to guess."""
+    lanes = lanes_with(buckets, bucket, tag)
+    slot = np.int64(buckets[bucket, lowest_bit(lanes | np.int64(1 << (LANES - 1)))] & _SLOT) - 1
+    return slot if lanes != 0 else np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def guess(buckets, state, keys, slots):  # type: ignore[no-untyped-def]
+    """The slot of each key (n,) by its tag alone, to be compared with the key: slots (n,) int64, out.
+
+    A key whose tag is not there is not there: -1. Both buckets are asked for long before they are
+    looked into, and looked into without asking which it is: about as often as not a key that has been in
+    the table for long is in its second.
+    """
+    keys, slots = borrow(keys), borrow(slots)
+    n = keys.shape[0]
+    base = state[BASE]
+    size = base + state[SPLIT]
+    for step in range(n + AHEAD):
+        if step < n:
+            tag = tag_of(state, keys[step])
+            slots[step] = np.int64(tag)
+            prefetch(buckets, first_bucket(tag, base, size), 0)
+            prefetch(buckets, second_bucket(tag, base, size), 0)
+        i = step - AHEAD
+        if i >= 0:
+            tag = np.uint64(slots[i])
+            first = _slot_with_tag(buckets, first_bucket(tag, base, size), tag)
+            second = _slot_with_tag(buckets, second_bucket(tag, base, size), tag)
+            slots[i] = max(first, second)
 
 
 @njit(cache=True, nogil=True)
 def _lane_of(buckets, slot_key, bucket, tag, key):  # type: ignore[no-untyped-def]
-    for lane in range(LANES):
-        entry = buckets[bucket, lane]
-        if entry >> _TAG == tag and slot_key[np.int64(entry & _SLOT) - 1] == key:
+    lanes = lanes_with(buckets, bucket, tag)
+    while lanes != 0:
+        lane = lowest_bit(lanes)
+        if slot_key[np.int64(buckets[bucket, lane] & _SLOT) - 1] == key:
             return lane
-    return -1
+        lanes &= lanes - 1
+    return np.int64(-1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _free_lane(buckets, bucket):  # type: ignore[no-untyped-def]
-    for lane in range(LANES):
-        if buckets[bucket, lane] == np.uint64(0):
-            return lane
-    return -1
+    lanes = lanes_with(buckets, bucket, np.uint64(0))
+    return lowest_bit(lanes) if lanes != 0 else np.int64(-1)
 
 
 @njit(cache=True, nogil=True)

@@ -1,92 +1,33 @@
-"""From keys to slots, a batch at a time: find, find or make, put back, take out.
+"""From keys to slots, a batch at a time: find, meet again, put back, take out.
 
-Nearly every access is a miss of the cache, so lookups are pipelined: a key's index line is asked for
-long before it is looked into, and its row long before it is used (software pipelining of prefetches,
-Chen et al. 2004).
+Nearly every access is a miss of the cache, so each kernel asks for a line long before it uses it
+(software prefetching, Chen et al. 2004), in two passes: one over the index, one over the rows. And what
+is left of a look-up then is mostly branches that cannot be guessed: the passes have none.
 """
 
 import numpy as np
 from numba import njit
 
-from embeddings.admission import admit
-from embeddings.eviction import (
-    GENERATION,
-    LEFT,
-    NEWEST,
-    STRIDE,
-    begin,
-    evicted,
-    leave,
-    limit,
-    pass_time,
-    turn,
-    use,
-)
-from embeddings.expiry import exists, gone, sweep_evicted
-from embeddings.index import first_bucket, locate, remove, second_bucket, slot_with_tag, tag_of
-from embeddings.slots import mark, release, start_row, take_slot
-from embeddings.store import (
-    AHEAD,
-    BASE,
-    DELETED,
-    EXPIRED,
-    FREE_TAIL,
-    FULL,
-    HIGH,
-    INSERTED,
-    REFUSED,
-    SPLIT,
-    TAIL,
-)
+from embeddings.eviction import NEWEST, evicted, leave, use
+from embeddings.expiry import exists, gone
+from embeddings.index import ask, guess, locate, remove
+from embeddings.slots import mark, mark_if, release, take_slot
+from embeddings.store import AHEAD, DELETED, FREE_TAIL, INSERTED, NEAR, TAIL
 from embeddings.versions import begin_write, end_write
 from ground.intrinsics import borrow, prefetch, prefetch_element
 
-_UNSEEN = np.int64(-2)  # a distinct key none of whose sightings has been looked at
+UNSEEN = np.int64(-2)
+"""In place of a slot: a distinct key whose sightings are to be taken one by one."""
+
 _LANES = 16
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _ask_for_row(flags, bits, slot, width, to_write):  # type: ignore[no-untyped-def]
-    """The first `width` columns of a row, its last ones with the key, and its flags if `to_write`."""
-    if to_write:
-        prefetch_element(flags, slot)
+def ask_for_row(bits, slot, width):  # type: ignore[no-untyped-def]
+    """Prefetch the first `width` columns of a row, and its last ones with the key."""
     for column in range(0, width, _LANES):
         prefetch(bits, slot, column)
     prefetch(bits, slot, bits.shape[1] - 1)
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def look_up(buckets, flags, bits, state, keys, i, width, to_write, slots):  # type: ignore[no-untyped-def]
-    """One turn of a pipeline over keys (n,), for i from 0 to n + 3 AHEAD; returns the key that is ready.
-
-    Ask for the first bucket of key i; look into that of key i - AHEAD, and ask for its row, or for its
-    second bucket; look into that where need be, AHEAD keys later; and AHEAD keys later still its row
-    has come. Then slots[j] is the slot of the last of these keys, j, by its tag alone: to be compared
-    with the key. A j below 0 means that none is ready.
-    """
-    n = keys.shape[0]
-    base = state[BASE]
-    size = base + state[SPLIT]
-    if i < n:
-        tag = tag_of(state, keys[i])
-        prefetch(buckets, first_bucket(tag, base, size), 0)
-    j = i - AHEAD
-    if 0 <= j < n:
-        tag = tag_of(state, keys[j])
-        slot = slot_with_tag(buckets, first_bucket(tag, base, size), tag)
-        slots[j] = slot
-        if slot >= 0:
-            _ask_for_row(flags, bits, slot, width, to_write)
-        else:
-            prefetch(buckets, second_bucket(tag, base, size), 0)
-    j -= AHEAD
-    if 0 <= j < n and slots[j] < 0:
-        tag = tag_of(state, keys[j])
-        slot = slot_with_tag(buckets, second_bucket(tag, base, size), tag)
-        slots[j] = slot
-        if slot >= 0:
-            _ask_for_row(flags, bits, slot, width, to_write)
-    return j - AHEAD
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -103,182 +44,102 @@ def copy_row(source, row, out, i):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def upsert(  # type: ignore[no-untyped-def]
-    store, rules, keys, times, unique, inverse, latest, tally, stamps, one_by_one, slots, vectors, removed
-):
-    """Find each key of a batch or give it a row, as if sighting by sighting in order.
+def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # type: ignore[no-untyped-def]
+    """Find the distinct keys of a batch; note the sightings of those whose row outlives the batch.
 
-    Distinct keys that have a row which outlives the batch, nearly all of them, are found once each;
-    their sightings do nothing but renew last seen, in whatever order. The sightings of all
-    others are then taken one by one.
+    These, nearly all, are found once each: their sightings do nothing but renew what the row says of
+    them, in whatever order.
 
     Args:
         rules: the table's `Rules`.
-        keys, times: (n,) uint64 and (n,) uint32.
-        unique: (m,) uint64, the distinct keys.
-        inverse: (n,) int64, in: the number of each key in `unique`; out: the number of its slot.
-        latest: (m,) uint32, the latest time of each distinct key.
+        keys: (m,) uint64, distinct.
+        latest: (m,) uint32, the latest time of each key's sightings; used where rows expire.
         tally: (m,) uint32, the number of sightings of each; used where uses are counted.
         stamps: (m,) int64, the generation of the last of them; used where rows are evicted, for which
-            the clock was moved on already, unless one by one.
-        one_by_one: take every sighting by itself: rows may be evicted within the batch.
-        slots: (n,) int64, out: the slots by number; -1 where there is no row.
-        vectors: (n, dim) float32, out: the first columns of the rows by number; not if of 0 columns.
-        removed: uint64, out: keys whose row was found expired or evicted; (n,) if rows can only expire,
-            n more than there are slots if they can be evicted.
+            the clock was moved on already.
+        before: (m, 3) uint32, out: last seen, stamp and uses as they were, for `unmeet`; or (0, 3).
+        slots: (m,) int64, out: UNSEEN for those who have no such row.
+        vectors: (m, dim) float32, out: the first columns of the rows; not if of 0 columns.
 
     Returns:
-        How many numbers there are, at least m, and how many keys are in `removed`.
+        How many are UNSEEN.
     """
     buckets = borrow(store.buckets)
     rows = borrow(store.rows)
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
-    versions = borrow(store.versions)
     flags = borrow(store.flags)
     touched = borrow(store.touched)
-    free = borrow(store.free)
-    template = borrow(store.template)
-    sightings = borrow(store.sightings)
-    line_changed = borrow(store.line_changed)
-    changed = borrow(store.changed)
     ages = borrow(store.ages)
     held = borrow(store.held)
-    age_times = borrow(store.age_times)
-    path = borrow(store.path)
     state = borrow(store.state)
-    unique, slots, vectors = borrow(unique), borrow(slots), borrow(vectors)
-    m = unique.shape[0]
+    keys, slots, vectors = borrow(keys), borrow(slots), borrow(vectors)
+    m = keys.shape[0]
     seen_column = bits.shape[1] - TAIL
     width = vectors.shape[1]
     ttl_s, tick_s = rules.ttl_s, rules.tick_s
     evicts = rules.classes > 0
-    apart = m if one_by_one else 0
-    if one_by_one:
-        slots[:m] = _UNSEEN
-    for step in range(0 if one_by_one else m + 3 * AHEAD):
-        i = look_up(buckets, flags, bits, state, unique, step, width, True, slots)
-        if i < 0:
-            continue
+    unseen = 0
+    guess(buckets, state, keys, slots)
+    for i in range(m):
+        soon = max(slots[min(i + NEAR, m - 1)], 0)
+        ask_for_row(bits, soon, width)
+        prefetch_element(flags, soon)
         slot = slots[i]
-        if slot >= 0 and slot_key[slot] != unique[i]:
-            slot = locate(buckets, slot_key, state, unique[i])
-            slots[i] = slot
+        if slot >= 0 and slot_key[slot] != keys[i]:
+            slot = locate(buckets, slot_key, state, keys[i])
         if slot >= 0 and (ttl_s > 0 or evicts):
-            wrote = False
-            if ttl_s > 0:
-                seen = bits[slot, seen_column]
-                if gone(np.int64(seen), np.int64(latest[i]), ttl_s, tick_s):
-                    slot = _UNSEEN
-                elif latest[i] > seen and not evicted(bits, ages, slot, rules):
-                    bits[slot, seen_column] = latest[i]
-                    wrote = True
-            if slot >= 0 and evicts:
-                if evicted(bits, ages, slot, rules):
-                    slot = _UNSEEN
-                else:
+            seen = bits[slot, seen_column]
+            time = latest[i] if ttl_s > 0 else seen
+            if gone(np.int64(seen), np.int64(time), ttl_s, tick_s) or evicted(bits, ages, slot, rules):
+                slot = UNSEEN
+            else:
+                written = time > seen
+                bits[slot, seen_column] = max(time, seen)
+                if evicts:
+                    if before.shape[0] > 0:
+                        before[i, 0] = seen
+                        before[i, 1] = bits[slot, rules.age_column]
+                        before[i, 2] = bits[slot, rules.age_column + 1]
                     times_used = np.int64(tally[i]) if rules.classes > 1 else np.int64(1)
-                    wrote |= use(bits, held, ages, slot, rules, stamps[i], times_used)
-            if wrote:
-                mark(flags, touched, state, slot)
+                    written |= use(bits, held, ages, slot, rules, stamps[i], times_used)
+                mark_if(flags, touched, state, slot, written)
         if slot >= 0:
             copy_row(rows, slot, vectors, i)
         else:
-            slots[i] = _UNSEEN
-            apart += 1
-    if apart == 0:
-        return m, 0
+            slot = UNSEEN
+            unseen += 1
+        slots[i] = slot
+    return unseen
 
-    n = keys.shape[0]
-    usable = state[FREE_TAIL]
-    current = np.empty(m, dtype=np.int64)  # the number that stands for a distinct key at this sighting
-    for i in range(m):
-        current[i] = i if slots[i] == _UNSEEN else -1
-    count = m
-    out = 0
-    for i in range(n):
-        which = inverse[i]
-        if current[which] < 0:
-            continue
-        key = keys[i]
-        time = times[i]
-        now = np.int64(0)
-        if one_by_one:
-            if ages[LEFT] == 0 and turn(held, ages, age_times, rules.rows_max, ttl_s):
-                out = sweep_evicted(
-                    buckets, bits, slot_key, flags, free, state, ages, rules, state[HIGH], removed, out
-                )
-                limit(held, ages, state, rules.rows_max)
-            ages[LEFT] -= 1
-            pass_time(ages, age_times, time)
-            now = ages[GENERATION]
-        elif evicts:
-            now = stamps[which]
-        slot = locate(buckets, slot_key, state, key)
-        if slot >= 0 and (ttl_s > 0 or evicts):
-            seen = bits[slot, seen_column]
-            lost = gone(np.int64(seen), np.int64(time), ttl_s, tick_s)
-            state[EXPIRED] += lost
-            if lost or evicted(bits, ages, slot, rules):
-                remove(buckets, slot_key, state, key)
-                release(flags, free, state, slot)
-                removed[out] = key
-                out += 1
-                slot = np.int64(-1)
-            else:
-                wrote = evicts and use(bits, held, ages, slot, rules, now, np.int64(1))
-                if ttl_s > 0 and time > seen:
-                    bits[slot, seen_column] = time
-                    wrote = True
-                if wrote:
-                    mark(flags, touched, state, slot)
-        if slot < 0:
-            if not admit(sightings, line_changed, changed, state, key, time, rules):
-                state[REFUSED] += 1
-            else:
-                slot = take_slot(buckets, path, slot_key, versions, flags, free, state, key, usable)
-                if slot < 0:
-                    state[FULL] += 1
-                else:
-                    start_row(rows, bits, versions, template, slot, key, time, rules)
-                    mark(flags, touched, state, slot)
-                    state[INSERTED] += 1
-                    if evicts:
-                        begin(bits, held, ages, slot, rules, now, np.int64(1))
-                        out = sweep_evicted(
-                            buckets, bits, slot_key, flags, free, state, ages, rules,
-                            state[STRIDE], removed, out,
-                        )  # fmt: skip
-        number = current[which]
-        if slots[number] != slot:
-            if slots[number] != _UNSEEN:
-                number = count
-                count += 1
-                current[which] = number
-            slots[number] = slot
-            if slot >= 0:
-                copy_row(rows, slot, vectors, number)
-            else:
-                vectors[number, :] = 0
-        inverse[i] = number
-    return count, out
+
+@njit(cache=True, nogil=True)
+def unmeet(store, rules, slots, before):  # type: ignore[no-untyped-def]
+    """Take back what `meet` wrote into rows; arguments as there. (Not that they count as touched.)"""
+    bits = store.bits
+    seen_column = bits.shape[1] - TAIL
+    for i in range(slots.shape[0]):
+        slot = slots[i]
+        if slot >= 0:
+            bits[slot, seen_column] = before[i, 0]
+            bits[slot, rules.age_column] = before[i, 1]
+            if rules.classes > 1:
+                bits[slot, rules.age_column + 1] = before[i, 2]
 
 
 @njit(cache=True, nogil=True)
 def find(store, rules, keys, times, slots):  # type: ignore[no-untyped-def]
-    """The slot of each key, -1 where it has none at its time. Changes nothing. Arguments as in `upsert`."""
+    """The slot of each key (n,), -1 where it has none at its time: slots (n,) int64, out. Changes nothing."""
     buckets = borrow(store.buckets)
     slot_key = borrow(store.slot_key)
-    flags = borrow(store.flags)
     bits = borrow(store.bits)
     state = borrow(store.state)
     ages = borrow(store.ages)
     keys, slots = borrow(keys), borrow(slots)
     n = keys.shape[0]
-    for step in range(n + 3 * AHEAD):
-        i = look_up(buckets, flags, bits, state, keys, step, 0, False, slots)
-        if i < 0:
-            continue
+    guess(buckets, state, keys, slots)
+    for i in range(n):
+        ask_for_row(bits, max(slots[min(i + NEAR, n - 1)], 0), 0)
         slot = slots[i]
         if slot >= 0 and slot_key[slot] != keys[i]:
             slot = locate(buckets, slot_key, state, keys[i])
@@ -307,8 +168,7 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
     n = keys.shape[0]
     for i in range(n):
         if i + AHEAD < n:
-            base = state[BASE]
-            prefetch(buckets, first_bucket(tag_of(state, keys[i + AHEAD]), base, base + state[SPLIT]), 0)
+            ask(buckets, state, keys[i + AHEAD])
         slot = locate(buckets, slot_key, state, keys[i])
         if slot >= 0:
             begin_write(versions, slot)
@@ -338,7 +198,10 @@ def delete(store, rules, keys, removed, counted):  # type: ignore[no-untyped-def
     ages = borrow(store.ages)
     held = borrow(store.held)
     count = 0
-    for i in range(keys.shape[0]):
+    n = keys.shape[0]
+    for i in range(n):
+        if i + AHEAD < n:
+            ask(buckets, state, keys[i + AHEAD])
         slot = locate(buckets, slot_key, state, keys[i])
         if slot >= 0:
             if counted and rules.classes > 0 and exists(bits, ages, slot, ages[NEWEST], rules):

@@ -1,12 +1,19 @@
 """Rows for other threads: found and copied in one go, each whole, while one thread learns."""
 
+import time
+from typing import Final
+
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
+from embeddings.errors import TableError
 from embeddings.expiry import exists
-from embeddings.index import locate
-from embeddings.lookup import copy_row, look_up
-from embeddings.store import AHEAD, MOVED
+from embeddings.index import guess, locate
+from embeddings.lookup import ask_for_row, copy_row
+from embeddings.results import Floats, Keys
+from embeddings.spec import Rules, TableSpec
+from embeddings.store import MOVED, NEAR, Store
 from embeddings.versions import begin_read, is_whole
 from ground.intrinsics import borrow, fence
 
@@ -14,6 +21,32 @@ BUSY = np.int64(-2)
 """In place of a slot: the row could not be read whole in `_TRIES` tries."""
 
 _TRIES = 100  # some microseconds: longer than a writer has a row open, unless its thread is not running
+
+_ROUNDS: Final = 2000
+_PAUSE_S: Final = 0.001
+"""Together seconds: much longer than a thread that can run is kept waiting."""
+
+
+def read_whole(
+    spec: TableSpec, store: Store, rules: Rules, keys: Keys, now: int
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """The vectors (m, dim) of distinct keys (m,), and which have a row at `now`, (m,); zeros for the others.
+
+    Raises:
+        TableError: a row was open for writing all along; the writing thread seems to be stopped.
+    """
+    slots = np.empty(len(keys), dtype=np.int64)
+    vectors = np.empty((len(keys), spec.dim), dtype=np.float32)
+    busy = read(store, rules, keys, slots, np.int64(now), vectors)
+    for _ in range(_ROUNDS):
+        if not busy:
+            return vectors, slots >= 0
+        time.sleep(_PAUSE_S)  # lets the writer's thread run
+        left = np.flatnonzero(slots == BUSY)
+        part_slots, part = slots[left], vectors[left]
+        busy = read(store, rules, keys[left], part_slots, np.int64(now), part)
+        slots[left], vectors[left] = part_slots, part
+    raise TableError(f"table {spec.name!r}: {busy} rows cannot be read: a writing thread stopped midway")
 
 
 @njit(cache=True, nogil=True)
@@ -31,7 +64,6 @@ def read(store, rules, keys, slots, now, out):  # type: ignore[no-untyped-def]
     buckets = borrow(store.buckets)
     slot_key = borrow(store.slot_key)
     versions = borrow(store.versions)
-    flags = borrow(store.flags)
     bits = borrow(store.bits)
     rows = borrow(store.rows)
     ages = borrow(store.ages)
@@ -39,10 +71,9 @@ def read(store, rules, keys, slots, now, out):  # type: ignore[no-untyped-def]
     keys, slots, out = borrow(keys), borrow(slots), borrow(out)
     n = keys.shape[0]
     busy = 0
-    for turn in range(n + 3 * AHEAD):
-        i = look_up(buckets, flags, bits, state, keys, turn, out.shape[1], False, slots)
-        if i < 0:
-            continue
+    guess(buckets, state, keys, slots)
+    for i in range(n):
+        ask_for_row(bits, max(slots[min(i + NEAR, n - 1)], 0), out.shape[1])
         key = keys[i]
         slot = slots[i]
         result = BUSY

@@ -24,16 +24,21 @@ from embeddings.versions import begin_write, end_write
 
 
 @njit(cache=True, nogil=True, forceinline=True)
+def mark_if(flags, touched, state, slot, written):  # type: ignore[no-untyped-def]
+    """Note that a live slot was written since the last drain, if it was.
+
+    Whether it is listed already is chance to the processor: there is no branch that it could guess wrong.
+    """
+    flag = flags[slot]
+    touched[state[TOUCHED]] = np.uint32(slot)
+    state[TOUCHED] += np.int64(written and flag & LISTED == 0)
+    flags[slot] = flag | np.uint8(written) * (LISTED | DIRTY * np.uint8(flag & IN_USE != 0))
+
+
+@njit(cache=True, nogil=True, forceinline=True)
 def mark(flags, touched, state, slot):  # type: ignore[no-untyped-def]
     """Note that a live slot was written since the last drain."""
-    flag = flags[slot]
-    if flag & LISTED == 0:
-        touched[state[TOUCHED]] = np.uint32(slot)
-        state[TOUCHED] += 1
-    if flag & IN_USE != 0:
-        flags[slot] = flag | DIRTY | LISTED
-    else:
-        flags[slot] = flag | LISTED
+    mark_if(flags, touched, state, slot, True)
 
 
 @njit(cache=True, nogil=True, forceinline=True)

@@ -21,6 +21,9 @@ LOAD_MAX = 0.8
 AHEAD = 64
 """How many ids ahead of their use a kernel asks for a cache line."""
 
+NEAR = 16
+"""The same where an id takes several lines."""
+
 KEY_COLUMNS = 2
 """A row's key lies behind its last column: whoever compares it has the row on the way."""
 
@@ -62,7 +65,7 @@ class Store(NamedTuple):
     slot_key: npt.NDArray[np.uint64]  # (R,), the last two columns of `rows`
     versions: npt.NDArray[np.uint32]  # (STRIPES,), odd while a row of the stripe is being written
     flags: npt.NDArray[np.uint8]  # (R,)
-    touched: npt.NDArray[np.uint32]  # (R,), slots written since the last drain, each once
+    touched: npt.NDArray[np.uint32]  # (R + 1,), slots written since the last drain, each once; one to spare
     free: npt.NDArray[np.uint32]  # (R,), a ring of slots to use again
     template: npt.NDArray[np.float32]  # (W,), what a new row starts from
     book: npt.NDArray[np.uint64]  # (A + E, 8), the memory of the next four; what is saved beside the rows
@@ -107,7 +110,7 @@ def make_store(spec: TableSpec) -> Store:
         slot_key=np.ndarray((slots,), np.uint64, rows, 4 * spec.width, (rows.strides[0],)),
         versions=np.zeros(STRIPES, dtype=np.uint32),
         flags=reserve((slots,), np.uint8),
-        touched=reserve((slots,), np.uint32),
+        touched=reserve((slots + 1,), np.uint32),
         free=reserve((slots,), np.uint32),
         template=spec.template(),
         book=book,

@@ -4,20 +4,18 @@ Two ids never share a row. Time is event time, in Unix seconds; a row that was l
 `ttl_s` before a sighting does not exist for it, whether or not a sweep has come by.
 """
 
-import time
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 
 from embeddings import batches, columns, contents, expiry, lookup, reading
 from embeddings.checks import as_floats, as_keys, as_slots, as_uint32
 from embeddings.errors import TableError
-from embeddings.eviction import EVICTED, LEFT, PARTS, limit_is_far, pass_batch
+from embeddings.eviction import EVICTED, limit_is_far, turns_within
 from embeddings.filter import Filter
 from embeddings.optimizers import STEPS, constants_of
 from embeddings.results import Block, Delta, Floats, Keys, Slots, TableStats
-from embeddings.spec import TableSpec
+from embeddings.sighting import sight
+from embeddings.spec import Rules, TableSpec
 from embeddings.store import (
     BASE,
     DELETED,
@@ -34,10 +32,6 @@ from embeddings.store import (
     make_store,
     rules_of,
 )
-
-_READ_ROUNDS: Final = 2000
-_READ_PAUSE_S: Final = 0.001
-"""Together seconds: much longer than a thread that can run is kept waiting."""
 
 
 class Table:
@@ -132,15 +126,12 @@ class Table:
             (n,) int64; -1 where the id is not admitted yet, or the table is full.
         """
         slots, inverse, _ = self._upsert(keys, times, 0)
-        return slots[inverse]
+        return np.take(slots, inverse)
 
     def find(self, keys: npt.ArrayLike, now: npt.ArrayLike = 0) -> Slots:
         """The slot of each key, (n,) int64, -1 where it has no row at `now` ((n,) or one). Never inserts."""
         key_array = self._keys(keys)
-        slots = np.empty(len(key_array), dtype=np.int64)
-        times = self._times(now, len(key_array))
-        lookup.find(self._store, self._rules, key_array, times, slots)
-        return slots
+        return self._find(self._rules, key_array, self._times(now, len(key_array)))
 
     def block(self, keys: npt.ArrayLike, times: npt.ArrayLike) -> Block:
         """`upsert` and fetch the vectors of the distinct ids once: the fast way to learn from a batch."""
@@ -156,24 +147,10 @@ class Table:
             TableError: a row was open for writing all along; the writing thread seems to be stopped.
         """
         unique, inverse = self._distinct(self._keys(keys))
-        slots = np.empty(len(unique), dtype=np.int64)
-        vectors = np.empty((len(unique), self.spec.dim), dtype=np.float32)
-        busy = reading.read(self._store, self._rules, unique, slots, np.int64(now), vectors)
-        for _ in range(_READ_ROUNDS):
-            if not busy:
-                break
-            time.sleep(_READ_PAUSE_S)  # lets the writer's thread run
-            left = np.flatnonzero(slots == reading.BUSY)
-            part_slots, part = slots[left], vectors[left]
-            busy = reading.read(self._store, self._rules, unique[left], part_slots, np.int64(now), part)
-            slots[left], vectors[left] = part_slots, part
-        if busy:
-            raise TableError(
-                f"table {self.spec.name!r}: {busy} rows cannot be read: a writing thread stopped midway"
-            )
+        vectors, there = reading.read_whole(self.spec, self._store, self._rules, unique, now)
         out = np.empty((len(inverse), self.spec.dim), dtype=np.float32)
         batches.spread(vectors, inverse, out)
-        return out, np.take(slots >= 0, inverse)
+        return out, np.take(there, inverse)
 
     def evicts_within(self, sightings: int) -> bool:
         """Whether the next so many sightings may evict rows; who says no may be sure."""
@@ -185,8 +162,7 @@ class Table:
         """At how many of the next so many sightings (k,) eviction looks whether rows must go, (k,)."""
         if self.spec.evict == "none":
             return np.zeros_like(sightings)
-        left, length = int(self._store.ages[LEFT]), max(self.spec.rows_max // PARTS, 1)
-        return np.maximum((sightings - left + length - 1) // length, 0)
+        return turns_within(self._store.ages, self.spec.rows_max, sightings)
 
     def spread(self, block: Block) -> Floats:
         """A block's vectors for every id of the batch, (n, dim)."""
@@ -313,9 +289,7 @@ class Table:
     def export(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Whole rows (n, width) with metadata, and which keys were there ((n,) bool; others are zeros)."""
         key_array = self._keys(keys)
-        slots = np.empty(len(key_array), dtype=np.int64)
-        never = np.zeros(len(key_array), dtype=np.uint32)
-        lookup.find(self._store, self._bare, key_array, never, slots)
+        slots = self._find(self._bare, key_array, np.zeros(len(key_array), dtype=np.uint32))
         return self._gather(slots, 0, self.width), slots >= 0
 
     def export_serving(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -371,50 +345,16 @@ class Table:
 
     def _upsert(self, keys: npt.ArrayLike, times: npt.ArrayLike, columns: int) -> Block:
         """A batch's slots by number, and the first columns of their rows."""
-        spec, store = self.spec, self._store
         key_array = self._keys(keys)
-        n = len(key_array)
-        time_array = self._times(times, n)
-        unique, inverse = self._distinct(key_array)
-        m = len(unique)
-        latest = np.zeros(m if spec.ttl_s else 0, dtype=np.uint32)
-        if spec.ttl_s:
-            batches.newest(inverse, time_array, latest)
-        tally = np.zeros(m if spec.evict == "least_frequent" else 0, dtype=np.uint32)
-        stamps = np.empty(0, dtype=np.int64)
-        one_by_one = spec.evict != "none" and self._may_evict(unique, time_array)
-        if spec.evict != "none" and not one_by_one:
-            if len(tally):
-                batches.tally(inverse, tally)
-            stamps, last = np.empty(m, dtype=np.int64), np.empty(m, dtype=np.int64)
-            batches.last(inverse, last)
-            pass_batch(
-                store.held, store.ages, store.age_times, spec.rows_max, spec.ttl_s, time_array, last, stamps
-            )
-        slots = np.empty(n, dtype=np.int64)
-        vectors = np.empty((n, columns), dtype=np.float32)
-        room = n + int(store.state[HIGH]) + n if spec.evict != "none" else n if spec.ttl_s else 0
-        removed = np.empty(room, dtype=np.uint64)
-        count, gone_count = lookup.upsert(
-            store, self._rules, key_array, time_array, unique, inverse, latest, tally, stamps, one_by_one,
-            slots, vectors, removed,
-        )  # fmt: skip
-        self._note_removed(removed, gone_count)
-        return Block(slots=slots[:count], inverse=inverse, vectors=vectors[:count])
+        time_array = self._times(times, len(key_array))
+        block, removed = sight(self.spec, self._store, self._rules, key_array, time_array, columns)
+        self._note_removed(removed, len(removed))
+        return block
 
-    def _may_evict(self, unique: Keys, times: npt.NDArray[np.uint32]) -> bool:
-        """Whether a limit may be drawn among these sightings, or a row expire before its last."""
-        spec, ages, n = self.spec, self._store.ages, len(times)
-        if n <= ages[LEFT]:
-            return False
-        if 0 < spec.ttl_s < int(times.max()) - int(times.min()):
-            return True
-        if limit_is_far(ages, spec.rows_max, n, len(unique)):
-            return False
-        slots = np.empty(len(unique), dtype=np.int64)
-        now = np.full(len(unique), times.max(), dtype=np.uint32)
-        lookup.find(self._store, self._rules, unique, now, slots)
-        return not limit_is_far(ages, spec.rows_max, n, int(np.count_nonzero(slots < 0)))
+    def _find(self, rules: Rules, keys: Keys, times: npt.NDArray[np.uint32]) -> Slots:
+        slots = np.empty(len(keys), dtype=np.int64)
+        lookup.find(self._store, rules, keys, times, slots)
+        return slots
 
     def _note_removed(self, removed: Keys, count: int) -> int:
         if count and self._track_delta:
@@ -422,16 +362,7 @@ class Table:
         return count
 
     def _distinct(self, keys: Keys) -> tuple[Keys, npt.NDArray[np.int64]]:
-        """The distinct keys (m,) in the order of their first appearance, and each key's number among them."""
-        n = len(keys)
-        size = 1 << max(10, int(1.5 * n).bit_length())
-        scratch = np.empty(size, dtype=np.uint32)
-        hashes = np.empty(n, dtype=np.uint64)
-        unique = np.empty(n + 1, dtype=np.uint64)
-        inverse = np.empty(n, dtype=np.int64)
-        salt = np.uint64(self._store.state[SALT])
-        count = batches.distinct(keys, salt, scratch, hashes, unique, inverse)
-        return unique[:count], inverse
+        return batches.number(keys, np.uint64(self._store.state[SALT]))
 
     def _step(self, slots: Slots, inverse: npt.NDArray[np.int64], gradients: npt.ArrayLike) -> None:
         step = STEPS.get(self.spec.optimizer)

@@ -86,7 +86,7 @@ class WorkingSet:
             bits=self.rows.view(np.uint32),
             versions=np.zeros_like(tables[0].arrays.versions),  # the table's own has another writer
             flags=np.zeros(m, dtype=np.uint8),
-            touched=np.zeros(m, dtype=np.uint32),
+            touched=np.zeros(m + 1, dtype=np.uint32),
             state=np.zeros(STATE_SIZE, dtype=np.int64),
         )
 

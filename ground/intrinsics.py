@@ -1,4 +1,4 @@
-"""What numba kernels cannot say for themselves: a prefetch, a fence, an array without bookkeeping."""
+"""What numba kernels cannot say for themselves: a prefetch, a fence, eight comparisons at once, and more."""
 
 from typing import Any
 
@@ -69,11 +69,52 @@ def _borrow(typing_context, array):  # type: ignore[no-untyped-def]
     return signature, generate
 
 
+@intrinsic
+def _lanes_with(typing_context, words, row, value):  # type: ignore[no-untyped-def]
+    signature = types.int64(words, types.intp, types.uint64)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        words_type, (words, row, value) = signature.args[0], arguments
+        view = context.make_array(words_type)(context, builder, words)
+        index = [row, context.get_constant(types.intp, 0)]
+        first = cgutils.get_item_pointer(  # type: ignore[no-untyped-call]
+            context, builder, words_type, view, index, wraparound=False
+        )
+        vector = ir.VectorType(ir.IntType(64), 8)
+        loaded = builder.load(builder.bitcast(first, vector.as_pointer()), align=8)
+        alone = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
+        same_lane = ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
+        spread = builder.shuffle_vector(alone, ir.Constant(vector, ir.Undefined), same_lane)
+        equal = builder.icmp_unsigned("==", builder.lshr(loaded, ir.Constant(vector, [32] * 8)), spread)
+        return builder.zext(builder.bitcast(equal, ir.IntType(8)), ir.IntType(64))
+
+    return signature, generate
+
+
+@intrinsic
+def _lowest_bit(typing_context, bits):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.cttz(arguments[0], ir.IntType(1)(0))
+
+    return types.int64(types.int64), generate
+
+
 prefetch: Any = _prefetch
 """`prefetch(array, row, column)`: that element is used soon. Only a hint: never faults, changes nothing."""
 
 prefetch_element: Any = _prefetch_element
 """`prefetch_element(array, position)`: the same for an array of one dimension."""
+
+lanes_with: Any = _lanes_with
+"""`lanes_with(words, row, value)`: bit k is set where words[row, k] >> 32 == value, of the first 8 columns.
+
+`words` is two-dimensional, contiguous, uint64, of 8 or more columns. One comparison of a whole cache
+line, without a branch: which lane it is, is chance, and a processor that guesses wrong loses more time
+than the line took to come.
+"""
+
+lowest_bit: Any = _lowest_bit
+"""`lowest_bit(bits)`: the number of the lowest bit set in an int64; 64 if there is none."""
 
 fence: Any = _fence
 """`fence()`: no access moves across it, but that a later read may come before an earlier write.

@@ -1,0 +1,143 @@
+"""The sightings that say more than "known, and again": of new, expiring and evicted ids, one by one."""
+
+import numpy as np
+from numba import njit
+
+from embeddings.admission import admit, ask_for_line
+from embeddings.eviction import GENERATION, LEFT, STRIDE, begin, evicted, limit, pass_time, turn, use
+from embeddings.expiry import gone, sweep_evicted
+from embeddings.index import ask, locate, remove
+from embeddings.lookup import UNSEEN, copy_row
+from embeddings.slots import mark, release, start_row, take_slot
+from embeddings.store import EXPIRED, FREE_HEAD, FREE_TAIL, FULL, HIGH, INSERTED, NEAR, REFUSED, TAIL
+from ground.intrinsics import borrow, prefetch
+
+
+@njit(cache=True, nogil=True)
+def take_in(  # type: ignore[no-untyped-def]
+    store, rules, keys, times, distinct, inverse, stamps, one_by_one, slots, vectors, removed
+):
+    """Find each sighting of the ids that are UNSEEN, or give it a row, in order.
+
+    Args:
+        rules: the table's `Rules`.
+        keys, times: (n,) uint64 and (n,) uint32.
+        distinct: how many distinct keys there are.
+        inverse: (n,) int64, in: the number of each key among them; out: the number of its slot.
+        stamps: (distinct,) int64, the generation of the last sighting of each; used where rows are
+            evicted, for which the clock was moved on already, unless one by one.
+        one_by_one: all are UNSEEN, and the clock moves as they are taken: rows may be evicted among them.
+        slots: (n,) int64, in and out: the slots by number; -1 where there is no row.
+        vectors: (n, dim) float32, in and out: the first columns of the rows by number; not if of 0 columns.
+        removed: uint64, out: keys whose row was found expired or evicted; room for n if rows can only
+            expire, for n more than there are slots if they can be evicted.
+
+    Returns:
+        How many numbers there are, at least `distinct`, and how many keys are in `removed`.
+    """
+    buckets = borrow(store.buckets)
+    rows = borrow(store.rows)
+    bits = borrow(store.bits)
+    slot_key = borrow(store.slot_key)
+    versions = borrow(store.versions)
+    flags = borrow(store.flags)
+    touched = borrow(store.touched)
+    free = borrow(store.free)
+    template = borrow(store.template)
+    sightings = borrow(store.sightings)
+    line_changed = borrow(store.line_changed)
+    changed = borrow(store.changed)
+    ages = borrow(store.ages)
+    held = borrow(store.held)
+    age_times = borrow(store.age_times)
+    path = borrow(store.path)
+    state = borrow(store.state)
+    keys, slots, vectors = borrow(keys), borrow(slots), borrow(vectors)
+    seen_column = bits.shape[1] - TAIL
+    ttl_s, tick_s = rules.ttl_s, rules.tick_s
+    evicts = rules.classes > 0
+    usable = state[FREE_TAIL]
+    n = keys.shape[0]
+    current = np.empty(distinct, dtype=np.int64)  # the number that stands for a distinct key at this sighting
+    for i in range(distinct):
+        current[i] = i if slots[i] == UNSEEN else -1
+    todo = np.empty(n + 1, dtype=np.int64)
+    todo_count = 0
+    for i in range(n):
+        todo[todo_count] = i
+        todo_count += np.int64(current[inverse[i]] >= 0)
+    count = distinct
+    out = 0
+    due = 0  # slots that the hand must look at for the rows made
+    for step in range(todo_count + NEAR):
+        if step < todo_count:
+            ask(buckets, state, keys[todo[step]])
+            if rules.admit_after > 1:
+                ask_for_line(sightings, keys[todo[step]])
+        if step < NEAR:
+            continue
+        i = todo[step - NEAR]
+        which = inverse[i]
+        key = keys[i]
+        time = times[i]
+        now = np.int64(0)
+        if one_by_one:
+            if ages[LEFT] == 0 and turn(held, ages, age_times, rules.rows_max, ttl_s):
+                out = sweep_evicted(
+                    buckets, bits, slot_key, flags, free, state, ages, rules, state[HIGH], removed, out
+                )
+                due = 0
+                limit(held, ages, state, rules.rows_max)
+            ages[LEFT] -= 1
+            pass_time(ages, age_times, time)
+            now = ages[GENERATION]
+        elif evicts:
+            now = stamps[which]
+        slot = locate(buckets, slot_key, state, key)
+        if slot >= 0 and (ttl_s > 0 or evicts):
+            seen = bits[slot, seen_column]
+            lost = gone(np.int64(seen), np.int64(time), ttl_s, tick_s)
+            state[EXPIRED] += lost
+            if lost or evicted(bits, ages, slot, rules):
+                remove(buckets, slot_key, state, key)
+                release(flags, free, state, slot)
+                removed[out] = key
+                out += 1
+                slot = np.int64(-1)
+            else:
+                wrote = evicts and use(bits, held, ages, slot, rules, now, np.int64(1))
+                if ttl_s > 0 and time > seen:
+                    bits[slot, seen_column] = time
+                    wrote = True
+                if wrote:
+                    mark(flags, touched, state, slot)
+        if slot < 0:
+            if not admit(sightings, line_changed, changed, state, key, time, rules):
+                state[REFUSED] += 1
+            else:
+                slot = take_slot(buckets, path, slot_key, versions, flags, free, state, key, usable)
+                if slot < 0:
+                    state[FULL] += 1
+                else:
+                    prefetch(bits, np.int64(free[(state[FREE_HEAD] + NEAR) % free.shape[0]]), 0)
+                    start_row(rows, bits, versions, template, slot, key, time, rules)
+                    mark(flags, touched, state, slot)
+                    state[INSERTED] += 1
+                    if evicts:
+                        begin(bits, held, ages, slot, rules, now, np.int64(1))
+                        due += state[STRIDE]
+        number = current[which]
+        if slots[number] != slot:
+            if slots[number] != UNSEEN:
+                number = count
+                count += 1
+                current[which] = number
+            slots[number] = slot
+            if slot >= 0:
+                copy_row(rows, slot, vectors, number)
+            else:
+                vectors[number, :] = 0
+        inverse[i] = number
+    if due > 0:
+        out = sweep_evicted(buckets, bits, slot_key, flags, free, state, ages, rules, due, removed, out)
+    return count, out

@@ -1,0 +1,78 @@
+"""A batch of sightings, as if one by one in order, at the price of one look-up for each distinct id."""
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings import arrivals, batches, lookup
+from embeddings.eviction import AGES_SIZE, LEFT, NEWEST, limit_is_far, pass_batch
+from embeddings.results import Block, Keys
+from embeddings.spec import Rules, TableSpec
+from embeddings.store import HIGH, SALT, Store
+
+
+def sight(
+    spec: TableSpec, store: Store, rules: Rules, keys: Keys, times: npt.NDArray[np.uint32], columns: int
+) -> tuple[Block, Keys]:
+    """Find or make the row of each sighting, and fetch its first columns.
+
+    Distinct ids whose row outlives the batch are found once each; the sightings of the others are taken
+    one by one. Where rows are evicted, so are all sightings of a batch within which some may have to
+    go. Whether that is so is known for sure only once it is known how many ids are new: so the batch is
+    taken as if not, and where that was wrong, taken back.
+
+    Args:
+        keys, times: (n,) uint64 and (n,) uint32.
+
+    Returns:
+        The block of the batch, and the keys whose rows were found expired or evicted.
+    """
+    n = len(keys)
+    unique, inverse = batches.number(keys, np.uint64(store.state[SALT]))
+    m = len(unique)
+    evicts = spec.evict != "none"
+    latest = np.zeros(m if spec.ttl_s else 0, dtype=np.uint32)
+    if spec.ttl_s:
+        batches.newest(inverse, times, latest)
+    tally = np.zeros(m if spec.evict == "least_frequent" else 0, dtype=np.uint32)
+    stamps = np.empty(m if evicts else 0, dtype=np.int64)
+    slots = np.empty(n, dtype=np.int64)
+    vectors = np.empty((n, columns), dtype=np.float32)
+
+    one_by_one = evicts and _may_expire_within(spec, store, times)
+    sure = one_by_one or not evicts or limit_is_far(store.ages, spec.rows_max, n, m)
+    clock = store.book[len(store.sightings) :]
+    clock_before = clock[:0] if sure else clock.copy()
+    before = np.empty((0 if sure else m, 3), dtype=np.uint32)
+    if evicts and not one_by_one:
+        if len(tally):
+            batches.tally(inverse, tally)
+        last = np.empty(m, dtype=np.int64)
+        batches.last(inverse, last)
+        pass_batch(store.held, store.ages, store.age_times, spec.rows_max, spec.ttl_s, times, last, stamps)
+    unseen = m
+    if not one_by_one:
+        unseen = lookup.meet(store, rules, unique, latest, tally, stamps, before, slots, vectors)
+    if not sure:
+        ages = clock_before.view(np.int64).reshape(-1)[:AGES_SIZE]
+        if not limit_is_far(ages, spec.rows_max, n, unseen):
+            lookup.unmeet(store, rules, slots[:m], before)
+            clock[:] = clock_before
+            one_by_one, unseen = True, m
+    if one_by_one:
+        slots[:m] = lookup.UNSEEN
+    count, removed = m, np.empty(0, dtype=np.uint64)
+    if unseen:
+        room = 2 * n + int(store.state[HIGH]) if evicts else n if spec.ttl_s else 0
+        removed = np.empty(room, dtype=np.uint64)
+        count, removed_count = arrivals.take_in(
+            store, rules, keys, times, m, inverse, stamps, one_by_one, slots, vectors, removed
+        )
+        removed = removed[:removed_count]
+    return Block(slots=slots[:count], inverse=inverse, vectors=vectors[:count]), removed
+
+
+def _may_expire_within(spec: TableSpec, store: Store, times: npt.NDArray[np.uint32]) -> bool:
+    """Whether a row may expire between two sightings of a batch within which a generation ends."""
+    if spec.ttl_s == 0 or len(times) <= store.ages[LEFT]:
+        return False
+    return max(int(times.max()), int(store.ages[NEWEST])) - int(times.min()) > spec.ttl_s
