@@ -9,7 +9,7 @@ from embeddings.expiry import gone, sweep_evicted
 from embeddings.index import ask, locate, remove
 from embeddings.lookup import UNSEEN, copy_row
 from embeddings.slots import mark, release, start_row, take_slot
-from embeddings.store import EXPIRED, FREE_HEAD, FREE_TAIL, FULL, HIGH, INSERTED, NEAR, REFUSED, TAIL
+from embeddings.store import AHEAD, EXPIRED, FREE_HEAD, FREE_TAIL, FULL, HIGH, INSERTED, REFUSED, TAIL
 from ground.intrinsics import borrow, prefetch
 
 
@@ -65,22 +65,22 @@ def take_in(  # type: ignore[no-untyped-def]
     todo_count = 0
     for i in range(n):
         todo[todo_count] = i
-        todo_count += np.int64(current[inverse[i]] >= 0)
+        todo_count += int(current[inverse[i]] >= 0)
     count = distinct
     out = 0
     due = 0  # slots that the hand must look at for the rows made
-    for step in range(todo_count + NEAR):
+    for step in range(todo_count + AHEAD):
         if step < todo_count:
             ask(buckets, state, keys[todo[step]])
             if rules.admit_after > 1:
                 ask_for_line(sightings, keys[todo[step]])
-        if step < NEAR:
+        if step < AHEAD:
             continue
-        i = todo[step - NEAR]
+        i = todo[step - AHEAD]
         which = inverse[i]
         key = keys[i]
         time = times[i]
-        now = np.int64(0)
+        now = 0
         if one_by_one:
             if ages[LEFT] == 0 and turn(held, ages, age_times, rules.rows_max, ttl_s):
                 out = sweep_evicted(
@@ -119,7 +119,7 @@ def take_in(  # type: ignore[no-untyped-def]
                 if slot < 0:
                     state[FULL] += 1
                 else:
-                    prefetch(bits, np.int64(free[(state[FREE_HEAD] + NEAR) % free.shape[0]]), 0)
+                    prefetch(bits, np.int64(free[(state[FREE_HEAD] + AHEAD) % free.shape[0]]), 0)
                     start_row(rows, bits, versions, template, slot, key, time, rules)
                     mark(flags, touched, state, slot)
                     state[INSERTED] += 1

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from embeddings.expiry import exists
-from embeddings.store import DIRTY, HIGH, IN_USE, KEY_COLUMNS, LISTED, TOUCHED
+from embeddings.store import DIRTY, HIGH, IN_USE, LISTED, OWN_COLUMNS, TOUCHED
 from ground.intrinsics import borrow
 from ground.mixing import mix
 
@@ -79,7 +79,7 @@ def digest(store, rules, now):  # type: ignore[no-untyped-def]
         if not exists(bits, ages, slot, now, rules):
             continue
         h = mix(slot_key[slot] + _GOLDEN)
-        for j in range(bits.shape[1] - KEY_COLUMNS):
+        for j in range(bits.shape[1] - OWN_COLUMNS):
             h = (h ^ np.uint64(bits[slot, j])) * _GOLDEN
             h ^= h >> _SHIFT_32
         total += mix(h)

@@ -12,9 +12,9 @@ from embeddings.eviction import NEWEST, evicted, leave, use
 from embeddings.expiry import exists, gone
 from embeddings.index import ask, guess, locate, remove
 from embeddings.slots import mark, mark_if, release, take_slot
-from embeddings.store import AHEAD, DELETED, FREE_TAIL, INSERTED, NEAR, TAIL
+from embeddings.store import AHEAD, DELETED, FREE_TAIL, INSERTED, TAIL
 from embeddings.versions import begin_write, end_write
-from ground.intrinsics import borrow, prefetch, prefetch_element
+from ground.intrinsics import borrow, prefetch
 
 UNSEEN = np.int64(-2)
 """In place of a slot: a distinct key whose sightings are to be taken one by one."""
@@ -24,9 +24,12 @@ _LANES = 16
 
 @njit(cache=True, nogil=True, forceinline=True)
 def ask_for_row(bits, slot, width):  # type: ignore[no-untyped-def]
-    """Prefetch the first `width` columns of a row, and its last ones with the key."""
+    """Prefetch every line of the first `width` columns of a row, and of its tail, with the key."""
     for column in range(0, width, _LANES):
         prefetch(bits, slot, column)
+    if width > 0:
+        prefetch(bits, slot, width - 1)  # a row does not begin where a line begins
+    prefetch(bits, slot, bits.shape[1] - TAIL)
     prefetch(bits, slot, bits.shape[1] - 1)
 
 
@@ -82,9 +85,7 @@ def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # 
     unseen = 0
     guess(buckets, state, keys, slots)
     for i in range(m):
-        soon = max(slots[min(i + NEAR, m - 1)], 0)
-        ask_for_row(bits, soon, width)
-        prefetch_element(flags, soon)
+        ask_for_row(bits, max(slots[min(i + AHEAD, m - 1)], 0), width)
         slot = slots[i]
         if slot >= 0 and slot_key[slot] != keys[i]:
             slot = locate(buckets, slot_key, state, keys[i])
@@ -139,7 +140,7 @@ def find(store, rules, keys, times, slots):  # type: ignore[no-untyped-def]
     n = keys.shape[0]
     guess(buckets, state, keys, slots)
     for i in range(n):
-        ask_for_row(bits, max(slots[min(i + NEAR, n - 1)], 0), 0)
+        ask_for_row(bits, max(slots[min(i + AHEAD, n - 1)], 0), 0)
         slot = slots[i]
         if slot >= 0 and slot_key[slot] != keys[i]:
             slot = locate(buckets, slot_key, state, keys[i])

@@ -32,7 +32,7 @@ from embeddings.slots import mark
 from embeddings.spec import TableSpec
 from embeddings.store import AHEAD
 from embeddings.versions import begin_write, end_write
-from ground.intrinsics import borrow, prefetch, prefetch_element
+from ground.intrinsics import borrow, prefetch
 
 _ADAGRAD_EPSILON = 1e-10  # torch's, so that the two agree
 _ADAM_EPSILON = 1e-8  # likewise
@@ -60,13 +60,13 @@ def constants_of(spec: TableSpec) -> npt.NDArray[np.float64]:
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _ask(rows, flags, slots, i, columns):  # type: ignore[no-untyped-def]
-    """Prefetch the first columns of a row that comes later in the batch, and the flags that `mark` writes."""
-    if i + AHEAD < slots.shape[0] and slots[i + AHEAD] >= 0:
-        for column in range(0, columns, 16):
-            prefetch(rows, slots[i + AHEAD], column)
-        prefetch(rows, slots[i + AHEAD], columns - 1)
-        prefetch_element(flags, slots[i + AHEAD])
+def _ask(rows, slots, i, columns):  # type: ignore[no-untyped-def]
+    """Prefetch the first columns of a row that comes later in the batch, and its flags for `mark`."""
+    slot = max(slots[min(i + AHEAD, slots.shape[0] - 1)], 0)
+    for column in range(0, columns, 16):
+        prefetch(rows, slot, column)
+    prefetch(rows, slot, columns - 1)
+    prefetch(rows, slot, rows.shape[1] - 1)
 
 
 @njit(cache=True, nogil=True)
@@ -77,7 +77,7 @@ def step_sgd(store, slots, gradients, dim, constants):  # type: ignore[no-untype
     versions = borrow(store.versions)
     rate = np.float32(constants[0])
     for i in range(slots.shape[0]):
-        _ask(rows, flags, slots, i, dim)
+        _ask(rows, slots, i, dim)
         slot = slots[i]
         if slot < 0:
             continue
@@ -96,7 +96,7 @@ def step_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-un
     versions = borrow(store.versions)
     rate, epsilon = np.float32(constants[0]), np.float32(constants[1])
     for i in range(slots.shape[0]):
-        _ask(rows, flags, slots, i, 2 * dim)
+        _ask(rows, slots, i, 2 * dim)
         slot = slots[i]
         if slot < 0:
             continue
@@ -121,7 +121,7 @@ def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: igno
     whole = dim - dim % 4
     zero = np.float32(0.0)
     for i in range(slots.shape[0]):
-        _ask(rows, flags, slots, i, dim + 1)
+        _ask(rows, slots, i, dim + 1)
         slot = slots[i]
         if slot < 0:
             continue
@@ -153,7 +153,7 @@ def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
     new1, new2 = np.float32(constants[0]), np.float32(constants[1])
     epsilon, last = np.float32(constants[2]), np.float32(constants[3])
     for i in range(slots.shape[0]):
-        _ask(rows, flags, slots, i, 3 * dim + 1)
+        _ask(rows, slots, i, 3 * dim + 1)
         slot = slots[i]
         if slot < 0:
             continue
@@ -189,7 +189,7 @@ def step_ftrl(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
     l1, l2, first = np.float32(constants[2]), np.float32(constants[3]), np.float32(constants[4])
     zero = np.float32(0.0)
     for i in range(slots.shape[0]):
-        _ask(rows, flags, slots, i, 3 * dim)
+        _ask(rows, slots, i, 3 * dim)
         slot = slots[i]
         if slot < 0:
             continue

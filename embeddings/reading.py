@@ -13,7 +13,7 @@ from embeddings.index import guess, locate
 from embeddings.lookup import ask_for_row, copy_row
 from embeddings.results import Floats, Keys
 from embeddings.spec import Rules, TableSpec
-from embeddings.store import MOVED, NEAR, Store
+from embeddings.store import AHEAD, MOVED, Store
 from embeddings.versions import begin_read, is_whole
 from ground.intrinsics import borrow, fence
 
@@ -73,7 +73,7 @@ def read(store, rules, keys, slots, now, out):  # type: ignore[no-untyped-def]
     busy = 0
     guess(buckets, state, keys, slots)
     for i in range(n):
-        ask_for_row(bits, max(slots[min(i + NEAR, n - 1)], 0), out.shape[1])
+        ask_for_row(bits, max(slots[min(i + AHEAD, n - 1)], 0), out.shape[1])
         key = keys[i]
         slot = slots[i]
         result = BUSY

@@ -21,14 +21,11 @@ LOAD_MAX = 0.8
 AHEAD = 64
 """How many ids ahead of their use a kernel asks for a cache line."""
 
-NEAR = 16
-"""The same where an id takes several lines."""
+OWN_COLUMNS = 3
+"""A row's key and flags lie behind its last column: whoever needs them has the row on the way."""
 
-KEY_COLUMNS = 2
-"""A row's key lies behind its last column: whoever compares it has the row on the way."""
-
-TAIL = 2 + KEY_COLUMNS
-"""Columns from last seen to the end of a row in memory: last seen, count, the key's two halves."""
+TAIL = 2 + OWN_COLUMNS
+"""Columns from last seen to the end of a row in memory: last seen, count, the key's two halves, flags."""
 
 # Positions in Store.state.
 BASE = 0  # index: buckets at the last doubling
@@ -60,11 +57,11 @@ class Store(NamedTuple):
     """All arrays of one table. R is slots_max, W a row's width, B buckets, A lines of admission."""
 
     buckets: npt.NDArray[np.uint64]  # (B, LANES), the index: tag << 32 | slot + 1, 0 where empty
-    rows: npt.NDArray[np.float32]  # (R, W + KEY_COLUMNS)
+    rows: npt.NDArray[np.float32]  # (R, W + OWN_COLUMNS)
     bits: npt.NDArray[np.uint32]  # the same memory
-    slot_key: npt.NDArray[np.uint64]  # (R,), the last two columns of `rows`
+    slot_key: npt.NDArray[np.uint64]  # (R,), within `rows`
     versions: npt.NDArray[np.uint32]  # (STRIPES,), odd while a row of the stripe is being written
-    flags: npt.NDArray[np.uint8]  # (R,)
+    flags: npt.NDArray[np.uint8]  # (R,), within `rows`, in the last column
     touched: npt.NDArray[np.uint32]  # (R + 1,), slots written since the last drain, each once; one to spare
     free: npt.NDArray[np.uint32]  # (R,), a ring of slots to use again
     template: npt.NDArray[np.float32]  # (W,), what a new row starts from
@@ -87,7 +84,7 @@ def _power_of_two(n: float) -> int:
 def make_store(spec: TableSpec) -> Store:
     """An empty store; reserves address space for `rows_max` rows, takes memory for few."""
     slots = spec.slots_max
-    rows = reserve((slots, spec.width + KEY_COLUMNS), np.float32)
+    rows = reserve((slots, spec.width + OWN_COLUMNS), np.float32)
     # Twice what a full table needs: room to split on when a bucket and its alternatives are full.
     buckets_max = max(2 * _power_of_two(slots / (LANES * LOAD_MAX)), 16)
     lines = _power_of_two(spec.admission_capacity / 8) if spec.admit_after > 1 else 1
@@ -109,7 +106,7 @@ def make_store(spec: TableSpec) -> Store:
         bits=rows.view(np.uint32),
         slot_key=np.ndarray((slots,), np.uint64, rows, 4 * spec.width, (rows.strides[0],)),
         versions=np.zeros(STRIPES, dtype=np.uint32),
-        flags=reserve((slots,), np.uint8),
+        flags=np.ndarray((slots,), np.uint8, rows, 4 * (spec.width + 2), (rows.strides[0],)),
         touched=reserve((slots + 1,), np.uint32),
         free=reserve((slots,), np.uint32),
         template=spec.template(),

@@ -89,7 +89,7 @@ class Table:
     def nbytes(self) -> int:
         """Bytes in use by rows, index, lists and filter (not the address space reserved)."""
         state = self._store.state
-        per_slot = self.spec.width * 4 + 8 + 1 + 4 + 4
+        per_slot = self._store.rows.strides[0] + 4 + 4
         index = int(state[BASE] + state[SPLIT]) * 64
         return int(state[HIGH]) * per_slot + index + self._store.sightings.nbytes
 
