@@ -20,9 +20,10 @@ def gather(bits, slots, first, out):  # type: ignore[no-untyped-def]
     n = slots.shape[0]
     width = out.shape[1]
     for i in range(n):
-        if i + AHEAD < n and slots[i + AHEAD] >= 0:
-            prefetch(bits, slots[i + AHEAD], first)
-            prefetch(bits, slots[i + AHEAD], first + width - 1)
+        soon = max(slots[min(i + AHEAD, n - 1)], 0)
+        for column in range(first, first + width, 16):
+            prefetch(bits, soon, column)
+        prefetch(bits, soon, first + width - 1)
         slot = slots[i]
         if slot >= 0:
             for j in range(width):
@@ -39,11 +40,18 @@ def scatter(store, slots, first, values):  # type: ignore[no-untyped-def]
     flags = borrow(store.flags)
     touched = borrow(store.touched)
     state = borrow(store.state)
-    for i in range(slots.shape[0]):
+    n = slots.shape[0]
+    width = values.shape[1]
+    for i in range(n):
+        soon = max(slots[min(i + AHEAD, n - 1)], 0)
+        for column in range(first, first + width, 16):
+            prefetch(bits, soon, column)
+        prefetch(bits, soon, first + width - 1)
+        prefetch(bits, soon, bits.shape[1] - 1)
         slot = slots[i]
         if slot >= 0:
             begin_write(versions, slot)
-            for j in range(values.shape[1]):
+            for j in range(width):
                 bits[slot, first + j] = values[i, j]
             end_write(versions, slot)
             mark(flags, touched, state, slot)
@@ -59,8 +67,9 @@ def touch(store, slots, times, increments):  # type: ignore[no-untyped-def]
     n = slots.shape[0]
     seen_column = bits.shape[1] - TAIL
     for i in range(n):
-        if i + AHEAD < n and slots[i + AHEAD] >= 0:
-            prefetch(bits, slots[i + AHEAD], seen_column)
+        soon = max(slots[min(i + AHEAD, n - 1)], 0)
+        prefetch(bits, soon, seen_column)
+        prefetch(bits, soon, bits.shape[1] - 1)
         slot = slots[i]
         if slot >= 0:
             if times[i] > bits[slot, seen_column]:
