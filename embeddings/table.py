@@ -20,6 +20,7 @@ from embeddings.store import (
     BASE,
     DELETED,
     EXPIRED,
+    FREE_TAIL,
     FULL,
     HIGH,
     INSERTED,
@@ -89,9 +90,11 @@ class Table:
     def nbytes(self) -> int:
         """Bytes in use by rows, index, lists and filter (not the address space reserved)."""
         state = self._store.state
-        per_slot = self._store.rows.strides[0] + 4 + 4
+        high = int(state[HIGH])
+        rows = high * (self._store.rows.strides[0] + self._store.touched.itemsize)
+        freed = min(int(state[FREE_TAIL]), high) * self._store.free.itemsize
         index = int(state[BASE] + state[SPLIT]) * 64
-        return int(state[HIGH]) * per_slot + index + self._store.sightings.nbytes
+        return rows + freed + index + self._store.sightings.nbytes
 
     @property
     def stats(self) -> TableStats:
