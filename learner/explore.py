@@ -16,18 +16,26 @@ of one request that share a weight share its draw: what they have in common cann
 
 from collections.abc import Sequence
 from math import cos, log, pi, sqrt
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from ground.mixing import mix
-from learner.features import Requestlike
-from learner.model import Model, bayes_logit
+from learner.features import Batch, Requestlike
+from learner.model import Model, Scores, bayes_logit
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _S11 = np.uint64(11)
 _UNIT = 2.0**-53
+
+
+class Slate(NamedTuple):
+    """An order of n candidates, drawn, and how likely each was to come where it came."""
+
+    order: list[int]  # candidates, the first to be shown first
+    propensity: list[float]  # (n,), by candidate; see `sample_slate`
 
 
 def thompson(model: Model, requests: Sequence[Requestlike], seed: int) -> npt.NDArray[np.float64]:
@@ -41,20 +49,76 @@ def thompson(model: Model, requests: Sequence[Requestlike], seed: int) -> npt.ND
     Raises:
         FeatureError: a value does not fit its feature's kind.
     """
-    batch = model.encoder.encode(requests)
+    return draw(model, model.encoder.encode(requests), np.array([seed], dtype=np.uint64))[0]
+
+
+def draw(
+    model: Model,
+    batch: Batch,
+    seeds: npt.NDArray[np.uint64],
+    z: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.float64]:
+    """M draws of each candidate's logit, (M, n), one for each seed.
+
+    Args:
+        z: (n,), `Model.score`'s logits of the batch, if the caller has them.
+    """
     gathered = model.gather(batch, insert=False)
     fast, inputs = model.fast, gathered.inputs
     outputs = fast.run(inputs)
-    drawn = outputs.logit.copy()
+    mean = outputs.logit
+    if model.network is not None:
+        # A draw is no mean of many: the deep part corrects the mean, so it is added to the draw.
+        mean = mean + (model.score(batch).z if z is None else z) - bayes_logit(outputs)
+    drawn = np.repeat(mean[None], len(seeds), axis=0)
     _disturb(
         inputs.start, inputs.column, batch.rows.key, inputs.x, inputs.place, inputs.weights,
         fast.first_tau, fast.column_speeds, len(model.encoder.names), fast.priors.tau, fast.priors.keep,
-        np.uint64(seed), drawn,
+        seeds, drawn,
     )  # fmt: skip
-    if model.network is not None:
-        # A draw is no mean of many: the deep part corrects the mean, so it is added to the draw.
-        drawn += model.score(batch).z - bayes_logit(outputs)
     return drawn
+
+
+def sample_slate(
+    model: Model, batch: Batch, scores: Scores, shift: npt.NDArray[np.float64], seed: int, draws: int
+) -> Slate:
+    """One request's candidates in the order of one draw, with their propensities.
+
+    A candidate's propensity is the probability that a draw puts it at the place where this one did. It has
+    no closed form, so it is counted: this draw and M further ones, of which c agree with it, give
+    q = (c + 1) / (M + 1). For a probability P that estimate is too high by (1 - P) / (M + 1) and has a
+    standard error of sqrt(P (1 - P) / M). What an off-policy estimate divides by it is nearly unbiased all
+    the same: E[1/q] = (1 - (1 - P)^(M + 1)) / P, which is 1/P where P is well above 1/M, and never more.
+
+    Args:
+        batch: of the one request.
+        scores: `Model.score` of it.
+        shift: (n,), added to every draw's logits: an error memory's correction.
+        seed: decides the order.
+        draws: M.
+    """
+    drawn = draw(model, batch, seeds_of(seed, draws + 1), scores.z) + shift
+    order = np.argsort(-drawn, axis=1, kind="stable")
+    place = np.empty_like(order)
+    np.put_along_axis(place, order, np.arange(order.shape[1])[None], axis=1)
+    agreeing = (place == place[0]).sum(axis=0)
+    return Slate(order[0].tolist(), (agreeing / (draws + 1)).tolist())
+
+
+def seeds_of(seed: int, count: int) -> npt.NDArray[np.uint64]:
+    """Seeds of several draws that follow from one; its own is the first."""
+    numbers = np.full(count, seed, dtype=np.uint64)
+    numbers[1:] = mix_all(numbers[1:] ^ (np.arange(1, count, dtype=np.uint64) * _GOLDEN))
+    return numbers
+
+
+@njit(cache=True, nogil=True)
+def mix_all(numbers):  # type: ignore[no-untyped-def]
+    """`mix` of each, (k,) uint64."""
+    out = np.empty_like(numbers)
+    for i in range(len(numbers)):
+        out[i] = mix(numbers[i])
+    return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -68,16 +132,25 @@ def _normal(seed, column, key, speed):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _disturb(  # type: ignore[no-untyped-def]
-    start, column, key, x, place, weights, first_tau, column_speeds, features, tau, keep, seed, drawn
+    start, column, key, x, place, weights, first_tau, column_speeds, features, tau, keep, seeds, drawn
 ):
-    """Add to each mean logit `drawn` (n,) its lasting weights' draws; arguments as in `learner.fast`."""
-    for r in range(len(start) - 1):
-        for e in range(start[r], start[r + 1]):
-            c = column[e]
-            if c >= features:
-                continue
-            for k in range(column_speeds[c]):
-                t = first_tau[c] + k
-                if keep[t] == 1.0:
-                    L = weights[place[e], 2 * k + 1] if place[e] >= 0 else np.float32(0.0)
-                    drawn[r] += x[e] * sqrt(1.0 / (1.0 / tau[t] + L)) * _normal(seed, c, key[e], k)
+    """Add to the mean logits `drawn` (M, n) their lasting weights' draws; arguments as in `learner.fast`."""
+    noise = np.zeros(len(column))
+    for m in range(len(seeds)):
+        for r in range(len(start) - 1):
+            size = start[r + 1] - start[r]
+            like = r > 0 and start[r] - start[r - 1] == size
+            for e in range(start[r], start[r + 1]):
+                c = column[e]
+                if c >= features:
+                    continue
+                if like and column[e - size] == c and key[e - size] == key[e]:
+                    noise[e] = noise[e - size]  # as the request's own features
+                else:
+                    noise[e] = 0.0
+                    for k in range(column_speeds[c]):
+                        t = first_tau[c] + k
+                        if keep[t] == 1.0:
+                            L = weights[place[e], 2 * k + 1] if place[e] >= 0 else np.float32(0.0)
+                            noise[e] += sqrt(1.0 / (1.0 / tau[t] + L)) * _normal(seeds[m], c, key[e], k)
+                drawn[m, r] += x[e] * noise[e]

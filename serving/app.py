@@ -19,9 +19,10 @@ its own (`serving.writer`), and an answer goes out when the log has what belongs
 import asyncio
 import os
 import time
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
+import xxhash
 
 from learner.forgetting import widened
 from serving import openapi
@@ -58,6 +59,8 @@ from stream.records import (
     encode,
 )
 
+Explore = Literal["greedy", "thompson"]
+
 YIELD_EVERY = 256
 """Records of one body that are decoded before others get their turn."""
 
@@ -71,7 +74,8 @@ Batch = Annotated[list[Impression | Action], msgspec.Meta(extra_json_schema={"mi
 class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /v1/score. `time` is event time in Unix seconds, now if it is not given.
 
-    `log` false: this request is not appended to `events`, so nothing will be learnt from it.
+    `log` false: this request is not appended to `events`, so nothing will be learnt from it. `explore`
+    says how candidates are ordered, as configured if it is not given.
     """
 
     candidates: Candidates
@@ -79,6 +83,7 @@ class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time: EventTime | None = None
     request_id: RequestId | None = None
     log: bool = True
+    explore: Explore | None = None
 
 
 class ScoreAnswer(msgspec.Struct, frozen=True):
@@ -92,7 +97,9 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     model_version: str
     base: list[float]
     corrected: list[float]
-    order: list[int]  # candidates by corrected probability, best first
+    order: list[int]  # candidates, the one to show first first
+    explore: Explore  # greedy: by corrected probability; thompson: drawn
+    propensity: list[float] | None  # of an order that was drawn: each candidate's, to come where it came
     freshness_s: float | None  # None: nothing learnt yet
     logged: bool
 
@@ -320,12 +327,24 @@ class App(Frame):
     async def score(self, call: Call) -> Response:
         """POST /v1/score."""
         request, impression = self._asked(call)
-        (scored,) = self.replica.score([impression])
+        explore = request.explore or self.settings.explore
+        if explore == "greedy":
+            (scored,) = self.replica.score([impression])
+        else:
+            seed = xxhash.xxh3_64_intdigest(
+                impression.request_id.encode(), self.settings.explore_seed & 0xFFFFFFFFFFFFFFFF
+            )
+            scored = self.replica.explore(impression, seed, self.settings.explore_draws)
         self.telemetry.candidates.inc(len(impression.candidates))
         logged = False
         if request.log and self.settings.log_impressions:
             served = Served(base=scored.base, corrected=scored.corrected, model=scored.version)
-            logged = await self._log_impression(msgspec.structs.replace(impression, served=served))
+            shown = msgspec.structs.replace(impression, served=served)
+            if scored.propensity is not None:
+                shown = msgspec.structs.replace(
+                    shown, place=_places(scored.order), propensity=scored.propensity
+                )
+            logged = await self._log_impression(shown)
         answer = ScoreAnswer(
             request_id=impression.request_id,
             prediction_id=impression.request_id,
@@ -333,6 +352,8 @@ class App(Frame):
             base=scored.base,
             corrected=scored.corrected,
             order=scored.order,
+            explore=explore,
+            propensity=scored.propensity,
             freshness_s=scored.freshness_s,
             logged=logged,
         )
@@ -482,6 +503,14 @@ def _split(body: bytes) -> list[bytes]:
 
 def _outgoing(record: Impression | Action) -> Outgoing:
     return Outgoing(key=record.request_id.encode(), value=encode(record))
+
+
+def _places(order: list[int]) -> list[int]:
+    """Where each candidate comes in an order."""
+    places = [0] * len(order)
+    for place, candidate in enumerate(order):
+        places[candidate] = place
+    return places
 
 
 def _new_id() -> str:

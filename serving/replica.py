@@ -19,6 +19,7 @@ from error_memory import ErrorMemory, MemorySettings, make_memory
 from ground.rows import Rows
 from learner.errors import FeatureError
 from learner.explain import explain
+from learner.explore import sample_slate
 from learner.features import Batch, FeatureSpec, Requestlike
 from learner.follower import Follower
 from learner.forgetting import keys_by_column, pair_keys
@@ -167,6 +168,37 @@ class Replica:
                 )
             )
         return answers
+
+    def explore(self, request: Requestlike, seed: int, draws: int) -> Scored:
+        """Answer one request as `score` does, but in an order drawn by Thompson sampling.
+
+        What is drawn is the base; the error memory's correction is added to it. The same seed and the same
+        weights give the same order.
+
+        Args:
+            draws: by which the propensities are counted, see `learner.explore.sample_slate`.
+
+        Raises:
+            FeatureError: a value is not of its feature's declared kind.
+            UnavailableError: the model is still loading.
+        """
+        self._check_loaded()
+        batch = self._model.encoder.encode([request])
+        with self._lock:
+            scores = self._model.score(batch)
+            corrected = self._memory.correct(scores.rows, scores.p)
+            shift = _logit(corrected) - _logit(scores.p)
+            slate = sample_slate(self._model, batch, scores, shift, seed, draws)
+            version = self._model.version
+            ingest_ms = max(self._follower.ingest_ms, self._memory_ingest_ms)
+        return Scored(
+            base=scores.p.tolist(),
+            corrected=corrected.tolist(),
+            order=slate.order,
+            version=version,
+            freshness_s=_age_s(ingest_ms),
+            propensity=slate.propensity,
+        )
 
     def explain(self, request: Requestlike) -> Taken:
         """Answer one request as `score` does, and say how; changes nothing.
@@ -494,6 +526,11 @@ def _join(batches: Sequence[Batch]) -> Batch:
 def _join_offsets(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     ends = np.cumsum([0] + [part[-1] for part in parts[:-1]])
     return np.concatenate([[0], *(part[1:] + end for part, end in zip(parts, ends, strict=True))])
+
+
+def _logit(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    p = np.clip(p, 1e-12, 1.0 - 1e-12)
+    return np.asarray(np.log(p) - np.log1p(-p))
 
 
 def _age_s(ingest_ms: int) -> float | None:

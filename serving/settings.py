@@ -15,6 +15,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tokens: str = ""  # a file of bearer tokens, `NAME SCOPES TOKEN` a line; "": FRESHET_TOKENS, or none
     rate_max: float = 0.0  # requests a second of one token; those beyond get a 429. 0: no limit
     log_impressions: bool = True  # append what was served to topic `events`, before the answer goes out
+    explore: Literal["greedy", "thompson"] = "greedy"  # the order of candidates, if not asked otherwise
+    explore_draws: int = 127  # by which the propensities of an order that was drawn are counted
+    explore_seed: int = 0  # with the request's id it decides what is drawn
     rows: Literal["float32", "float16", "int8"] = "float32"  # how rows are held in memory
     freeze_after_examples: int = 0
     """The base follows no updates once it has learnt so many candidates with their labels, and only its
@@ -56,6 +59,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError("rate_max must be 0 to 1000000 requests a second")
         if not 0.0 <= self.forget_refuse_s <= REFUSE_S_MAX:
             raise ValueError(f"forget_refuse_s must be 0 to {REFUSE_S_MAX:.0f} seconds, ten years")
+        if not 1 <= self.explore_draws <= 10_000:
+            raise ValueError("explore_draws must be 1 to 10000")
         if self.marks_max < 2:
             raise ValueError("marks_max must be at least 2")
         for name in ("read_timeout_s", "keep_alive_s", "stop_s", "log_wait_s", "ready_age_s_max"):

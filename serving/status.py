@@ -20,6 +20,7 @@ class Scored(NamedTuple):
     order: list[int]  # (n,) candidates, best corrected probability first
     version: str  # of the model
     freshness_s: float | None  # None: nothing learnt yet
+    propensity: list[float] | None = None  # (n,) of an order that was drawn: to come where it came
 
 
 class MemoryStatus(msgspec.Struct, frozen=True):
@@ -76,6 +77,9 @@ class Scorer(Protocol):
             FeatureError: a value is not of its feature's declared kind.
             UnavailableError: the model is still loading.
         """
+
+    def explore(self, request: Impression, seed: int, draws: int) -> Scored:
+        """`score` for one request, its order drawn from what the model believes; raises as `score` does."""
 
     def explain(self, request: Impression) -> Taken:
         """The same for one request, taken apart; raises as `score` does."""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learner.explore import thompson
+from learner.explore import draw, sample_slate, seeds_of, thompson
 from learner.features import FeatureSpec, Request
 from learner.learner import Learner
 from learner.settings import LearnerSettings
@@ -54,6 +54,32 @@ def test_candidates_that_are_the_same_get_the_same_draw() -> None:
         assert a == b != c
     assert np.array_equal(thompson(model, [twins], 3), thompson(model, [twins], 3))
     assert not np.array_equal(thompson(model, [twins], 3), thompson(model, [twins], 4))
+
+
+def test_propensities_are_those_of_many_draws_within_their_stated_error() -> None:
+    model = learnt("none").model
+    request = Request(2e9, {"user": 1}, [{"item": i, "tags": [i % 3]} for i in (0, 1, 2, 3, 900, 901)])
+    batch = model.encoder.encode([request])
+    scores = model.score(batch)
+    shift = np.linspace(0.0, 0.2, 6)
+    many = draw(model, batch, seeds_of(12345, 20_000), scores.z) + shift
+    place = np.argsort(np.argsort(-many, axis=1, kind="stable"), axis=1)
+    M = 199
+    off, inverse, truths = [], [], []
+    for seed in range(60):
+        slate = sample_slate(model, batch, scores, shift, seed, M)
+        assert slate == sample_slate(model, batch, scores, shift, seed, M)
+        first = np.argsort(-(thompson(model, [request], seed) + shift), kind="stable")
+        assert slate.order == first.tolist()
+        for at, candidate in enumerate(slate.order):
+            P = float((place[:, candidate] == at).mean())
+            q = slate.propensity[candidate]
+            assert 0.0 < q <= 1.0
+            off.append((q - P - (1.0 - P) / (M + 1)) / np.sqrt(P * (1.0 - P) / M))
+            truths.append(P)
+            inverse.append(1.0 / q * P)
+    assert abs(np.mean(off)) < 0.3 and 0.8 < np.std(off) < 1.2  # the stated bias and error
+    assert np.mean(inverse) == pytest.approx(np.mean(1.0 - (1.0 - np.array(truths)) ** (M + 1)), abs=0.03)
 
 
 def test_deep_residual_is_added_to_the_draw() -> None:

@@ -35,6 +35,7 @@ class Known:
         self.features = {"p": FeatureSpec(kind="number")}
         self.why_not = ""
         self.slow_s = 0.0
+        self.explored: list[tuple[int, int]] = []
 
     def score(self, requests: Sequence[Impression]) -> list[Scored]:
         time.sleep(self.slow_s)
@@ -45,6 +46,11 @@ class Known:
             order = sorted(range(len(base)), key=lambda i: -half[i])
             answers.append(Scored(base, half, order, "1-2", 0.25))
         return answers
+
+    def explore(self, request: Impression, seed: int, draws: int) -> Scored:
+        (scored,) = self.score([request])
+        self.explored.append((seed, draws))
+        return scored._replace(order=scored.order[::-1], propensity=[0.25] * len(scored.base))
 
     def explain(self, request: Impression) -> Taken:
         (scored,) = self.score([request])
@@ -110,6 +116,22 @@ def test_score_answers_and_logs_what_was_served(client: httpx.Client, log: Log) 
     assert isinstance(impression, Impression) and impression.served is not None
     assert (impression.request_id, impression.time, impression.context) == ("r1", 1e9, {"user": "ann"})
     assert (impression.served.base, impression.served.model) == ([0.2, 0.8, 0.4], "1-2")
+
+
+def test_order_that_was_drawn_is_logged_with_its_propensities(
+    client: httpx.Client, log: Log, scorer: Known
+) -> None:
+    body = {"candidates": [{"p": 0.2}, {"p": 0.8}, {"p": 0.4}], "explore": "thompson"}
+    got = [client.post("/v1/score", json={**body, "request_id": name}).json() for name in ("a", "a", "b")]
+    assert (got[0]["order"], got[0]["explore"], got[0]["propensity"]) == ([0, 2, 1], "thompson", [0.25] * 3)
+    assert all(draws == 127 for _, draws in scorer.explored)
+    assert scorer.explored[0] == scorer.explored[1] != scorer.explored[2]  # the id decides what is drawn
+    greedy = client.post("/v1/score", json={**body, "request_id": "c", "explore": "greedy"}).json()
+    assert (greedy["order"], greedy["explore"], greedy["propensity"]) == ([1, 2, 0], "greedy", None)
+    assert client.post("/v1/score", json={**body, "explore": "at random"}).status_code == 400
+    logged = {e.request_id: e for e in events(log)}
+    assert (logged["a"].place, logged["a"].propensity) == ([0, 2, 1], [0.25] * 3)
+    assert (logged["c"].place, logged["c"].propensity) == (None, None)
 
 
 def test_explain_takes_what_score_takes_and_logs_nothing(client: httpx.Client, log: Log) -> None:
