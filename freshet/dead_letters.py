@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from freshet.config import Config
+from freshet.process import printable
 from freshet.roles import open_topics
 from stream.columns import time_reader
 from stream.dead_letters import DeadLetters, Filter, Found
@@ -51,7 +52,7 @@ def list_letters(config: Config, wanted: Filter, limit: int, as_json: bool) -> N
     print(f"{'offset':>8}  {'buried (UTC)':<19}  {'stage':<8}  {'came from':<20}  reason")
     for offset, buried_ms, letter, sent_again in listing.letters:
         came_from = f"{letter.topic}/{letter.partition} at {letter.offset}"
-        reason = _printable(letter.reason)
+        reason = printable(letter.reason)
         if len(reason) > REASON_CHARACTERS:
             reason = reason[: REASON_CHARACTERS - 1] + "…"
         mark = " [sent again]" if sent_again else ""
@@ -85,9 +86,9 @@ def show_letter(config: Config, offset: int, as_json: bool, raw: bool) -> None:
             ("buried", f"{_utc(found.buried_ms)} UTC"),
             ("stage", letter.stage),
             ("came from", f"topic {letter.topic}, partition {letter.partition}, offset {letter.offset}"),
-            ("key", _printable(letter.key.decode(errors="backslashreplace"))),
+            ("key", printable(letter.key.decode(errors="backslashreplace"))),
             ("sent again", again),
-            ("reason", _printable(letter.reason)),
+            ("reason", printable(letter.reason)),
         ):
             print(f"{name:<12}{value}")
         print(f"original    {len(letter.original):,} bytes")
@@ -153,11 +154,6 @@ def _readable(original: bytes) -> str:
     cut = original[:SHOWN_BYTES]
     more = f" … and {len(original) - len(cut):,} bytes more" if len(original) > len(cut) else ""
     return repr(cut)[2:-1] + more
-
-
-def _printable(text: str) -> str:
-    """Text from outside, without what could steer a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _some(offsets: list[int]) -> str:

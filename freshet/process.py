@@ -94,11 +94,20 @@ class Voice:
         """One line of log."""
         if self._for_people:
             told = " ".join(f"{name}={short(value)}" for name, value in fields.items())
-            line = f"{time.strftime('%H:%M:%S')} {self.role:<6}{event} {told}"
+            line = printable(f"{time.strftime('%H:%M:%S')} {self.role:<6}{event} {told}")
         else:
             told_all = {"time": round(time.time(), 3), "level": level, "role": self.role, "event": event}
             line = json.dumps({**told_all, **fields}, default=str)
         print(line, file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    r"""Text that may come from outside, without what could steer a terminal or begin a line of its own.
+
+    >>> print(printable("\x1b[31m\nERROR"))
+    \x1b[31m\nERROR
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def short(value: object) -> str:

@@ -30,6 +30,7 @@ from serving.access import Access
 from serving.errors import RequestError, TooLargeError, UnavailableError
 from serving.explaining import ExplainAnswer
 from serving.http import JSON, Call, Frame, Response, Route, json_response
+from serving.idempotency import Answers
 from serving.overview import Live, LiveHistory, Overview
 from serving.page import packed, page_routes
 from serving.pulse import Pulse
@@ -57,6 +58,7 @@ from stream.records import (
     Text,
     check,
     encode,
+    split_batch,
 )
 
 Explore = Literal["greedy", "thompson"]
@@ -209,6 +211,7 @@ class App(Frame):
                 about="What the person did with one candidate; answered once the log has it.",
                 takes=FeedbackRequest,
                 gives={202: PlaceAnswer},
+                writes=True,
             ),
             "/v1/events": Route(
                 "POST",
@@ -217,6 +220,7 @@ class App(Frame):
                 about="Impressions and actions of other systems: one, a JSON array, or one a line.",
                 takes=Impression | Action | Batch,
                 gives={202: EventsAnswer, 207: EventsAnswer},
+                writes=True,
             ),
             "/v1/forget": Route(
                 "POST",
@@ -225,6 +229,7 @@ class App(Frame):
                 about="Take ids, with all that was learnt of them, out of the system.",
                 takes=ForgetRequest,
                 gives={202: ForgetAnswer},
+                writes=True,
             ),
             "/v1/model": Route(
                 "GET",
@@ -276,6 +281,7 @@ class App(Frame):
             body_bytes_max=settings.body_bytes_max,
             read_timeout_s=settings.read_timeout_s,
             concurrency_max=settings.concurrency_max,
+            answers=Answers(settings.idempotency_max, settings.idempotency_bytes_max, settings.idempotency_s),
             watch=self.telemetry,
         )
 
@@ -291,10 +297,12 @@ class App(Frame):
         """The body of a request for scores, and what it says as an impression."""
         request = _decode(self._score_body, call.body)
         n = len(request.candidates)
-        if not 1 <= n <= self.settings.candidates_max:
-            raise RequestError(
+        most = self.settings.candidates_max
+        if not 1 <= n <= most:
+            text = (
                 f"candidates has {n} entries; expected 1 to {self.settings.candidates_max} (candidates_max)"
             )
+            raise TooLargeError(text) if n else RequestError(text)
         impression = Impression(
             request_id=_new_id() if request.request_id is None else request.request_id,
             time=time.time() if request.time is None else request.time,
@@ -428,7 +436,7 @@ class App(Frame):
         """GET /v2/health/ready: it should be sent requests."""
         why_not = self.replica.unready()
         if why_not:
-            return json_response(503, ReadyAnswer(ready=False, error=why_not))
+            return json_response(503, ReadyAnswer(ready=False, error=why_not), ((b"retry-after", b"1"),))
         return json_response(200, ReadyAnswer(ready=True))
 
     async def metrics(self, _: Call) -> Response:
@@ -483,7 +491,11 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def _split(body: bytes) -> list[bytes]:
-    """The records of a body: of an array, of lines, or the one that it is."""
+    """The records of a body: of an array, of lines, or the one that it is.
+
+    Raises:
+        FreshetError: an array is malformed, or over its limits.
+    """
     stripped = body.strip()
     if stripped[:1] == b"[":
         try:
@@ -493,7 +505,8 @@ def _split(body: bytes) -> list[bytes]:
         except RecursionError:
             raise RequestError("the body is nested too deeply") from None
     if stripped[:1] != b"{":
-        return [body] if stripped else []  # MessagePack, where a newline is a byte like any other
+        # MessagePack, where a newline is a byte like any other
+        return split_batch(body) if stripped else []
     try:
         msgspec.json.decode(stripped, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -7,7 +7,8 @@ FreshetError
 │   ├── NotFoundError         404: no such path
 │   ├── MethodError           405: the path is there, the method is not
 │   ├── SlowRequestError      408: the body did not arrive in time
-│   ├── TooLargeError         413: the body, or what would be logged of it, is over the limit
+│   ├── TooLargeError         413: the body, its candidates, or what would be logged of it are too many
+│   ├── ReusedKeyError        422: the idempotency key came with another body before
 │   └── BusyTokenError        429: the token's requests come faster than allowed
 ├── UnavailableError          503: not now; try again after a moment
 ├── TokensError               the file of tokens cannot be read or used
@@ -58,9 +59,20 @@ class SlowRequestError(RequestError):
 
 
 class TooLargeError(RequestError):
-    """The body, or what would be logged of it, is over the limit."""
+    """The body, its candidates, or what would be logged of it are over the limit."""
 
     status = 413
+
+    def __init__(self, message: str, *, unread: bool = False) -> None:
+        """`unread`: some of the body is still to come, so the connection cannot be gone on with."""
+        super().__init__(message)
+        self.unread = unread
+
+
+class ReusedKeyError(RequestError):
+    """The idempotency key came with another body before."""
+
+    status = 422
 
 
 class BusyTokenError(RequestError):

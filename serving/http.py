@@ -28,6 +28,7 @@ from serving.errors import (
     TooLargeError,
     UnavailableError,
 )
+from serving.idempotency import Answer, Answers, key_of
 
 Connection = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -69,6 +70,7 @@ class Route(NamedTuple):
     scope: Scope | None = None  # that a token must have; None: any token
     bounded: bool = True  # counted against the limit of requests at once
     open: bool = False  # needs no token
+    writes: bool = False  # a retry under the same idempotency key is answered as the first was
     about: str = ""  # one sentence, for the document of the API
     takes: Any = None  # the type of its body
     gives: Mapping[int, Any] = MappingProxyType({})  # the type of its answer, by status
@@ -81,14 +83,18 @@ class Watch(Protocol):
     def request_ended(self, path: str, status: int, seconds: float) -> None:
         """`path` is a known path, or "other"."""
 
+    def request_repeated(self) -> None:
+        """A retry was answered as the first request was."""
+
 
 class _GoneError(Exception):
     """The client left before its request was whole."""
 
 
-def json_response(status: int, answer: object) -> Response:
+def json_response(status: int, answer: object, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:
     """An answer as JSON; NaN becomes null."""
-    return Response(status, msgspec.json.encode(answer, enc_hook=float))  # numpy's scalars are no floats
+    # numpy's scalars are no floats
+    return Response(status, msgspec.json.encode(answer, enc_hook=float), headers=headers)
 
 
 def error_response(error: Exception, request_id: str = "") -> Response:
@@ -106,7 +112,7 @@ def error_response(error: Exception, request_id: str = "") -> Response:
         headers = ((b"retry-after", str(error.retry_after_s).encode()),)
     elif isinstance(error, UnavailableError):
         headers = ((b"retry-after", b"1"),)
-    elif isinstance(error, TooLargeError | SlowRequestError):
+    elif isinstance(error, SlowRequestError) or (isinstance(error, TooLargeError) and error.unread):
         # the rest of a body that was not read would be taken for the next request
         headers = ((b"connection", b"close"),)
     answer = {"error": str(error), "request_id": request_id}
@@ -122,6 +128,7 @@ class Frame:
         body_bytes_max: a longer body is answered with a 413, whether it says its length or not.
         read_timeout_s: a body that takes longer to arrive is answered with a 408.
         concurrency_max: bounded requests beyond so many at once are answered with a 503.
+        answers: given under idempotency keys.
         watch: told of every request.
     """
 
@@ -133,6 +140,7 @@ class Frame:
         body_bytes_max: int,
         read_timeout_s: float,
         concurrency_max: int,
+        answers: Answers,
         watch: Watch,
     ) -> None:
         self.routes = routes
@@ -140,6 +148,7 @@ class Frame:
         self.body_bytes_max = body_bytes_max
         self.read_timeout_s = read_timeout_s
         self.concurrency_max = concurrency_max
+        self.answers = answers
         self.watch = watch
         self.at_work = 0
 
@@ -178,7 +187,7 @@ class Frame:
             route = self._check(scope, route)
             caller = "" if route.open else self.access.admit(route.scope, headers)
             body = await self._body(scope, receive)
-            response = await route.handle(Call(body, headers, request_id, caller))
+            response = await self._handle(path, route, Call(body, headers, request_id, caller))
         except _GoneError:
             return
         except Exception as error:
@@ -200,6 +209,21 @@ class Frame:
         await send({"type": "http.response.start", "status": response.status, "headers": answered})
         await send({"type": "http.response.body", "body": response.body})
 
+    async def _handle(self, path: str, route: Route, call: Call) -> Response:
+        key = key_of(call.headers) if route.writes else b""
+        if not key:
+            return await route.handle(call)
+
+        async def make() -> Answer:
+            response = await route.handle(call)
+            return Answer(response.status, response.body)
+
+        answer, repeated = await self.answers.once(call.caller, path, key, call.body, make)
+        if not repeated:
+            return Response(answer.status, answer.body)
+        self.watch.request_repeated()
+        return Response(answer.status, answer.body, headers=((b"idempotent-replayed", b"true"),))
+
     def _check(self, scope: Connection, route: Route | None) -> Route:
         if route is None:
             known = ", ".join(f"{r.method} {p}" for p, r in self.routes.items())
@@ -215,7 +239,9 @@ class Frame:
 
     async def _body(self, scope: Connection, receive: Receive) -> bytes:
         too_large = TooLargeError(
-            f"the body is over the limit of {self.body_bytes_max:,} bytes (body_bytes_max); send less at once"
+            f"the body is over the limit of {self.body_bytes_max:,} bytes (body_bytes_max); "
+            "send less at once",
+            unread=True,
         )
         announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
         if announced.isdigit() and int(announced) > self.body_bytes_max * DRAIN_FACTOR:
@@ -250,4 +276,9 @@ class Frame:
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The caller's own, if it can be shown anywhere as it is; else a new one."""
     given = headers.get(b"x-request-id", b"")
-    return given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+    return given.decode() if _REQUEST_ID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    """An id for a request that came without one."""
+    return os.urandom(8).hex()

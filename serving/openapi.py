@@ -39,7 +39,9 @@ _ERRORS = {
     401: "There is no token, or it is not known.",
     403: "The token is not for this.",
     408: "The body did not arrive in time.",
-    413: "The body is over the limit.",
+    413: "The body is over the limit, or has too many candidates.",
+    422: "The idempotency key came with another body before.",
+    431: "The head of the request is over the limit.",
     429: "The token's requests come faster than allowed.",
     503: "Not now: too much at once, the log does not answer, or the model is still loading.",
 }
@@ -102,7 +104,8 @@ def _operation(path: str, route: Route, of: Mapping[int, Json]) -> Json:
         operation["requestBody"] = {"required": True, "content": content}
     responses = {status: _answer(kind, of, route.media) for status, kind in route.gives.items()}
     failing = [*(_WITH_BODY if route.takes is not None else ()), *(() if route.open else _GUARDED)]
-    failing += [503] if route.bounded else []
+    failing += [422] if route.writes else []
+    failing += [431] + ([503] if route.bounded else [])
     error = {"application/json": {"schema": of[id(ErrorAnswer)]}}
     for status in failing:
         responses.setdefault(status, {"description": _ERRORS[status], "content": error})

@@ -13,6 +13,7 @@ import uvicorn
 import uvloop
 
 from serving.app import App
+from serving.connection import guarded
 from serving.errors import ListenError
 from serving.settings import ServerSettings
 from stream.log import Log
@@ -78,13 +79,13 @@ def run_app(
         app.overview.name = f"{socket.gethostname()}:{port}"
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=guarded(settings),
             ws="none",
             lifespan="on",
             log_level="warning",
             access_log=False,
             server_header=False,
-            limit_concurrency=settings.connections_max,
+            proxy_headers=False,
             timeout_keep_alive=max(1, round(settings.keep_alive_s)),
             timeout_graceful_shutdown=max(1, round(settings.stop_s)),
         )

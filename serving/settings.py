@@ -25,14 +25,19 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     candidates_max: int = 2_000  # in one request
     body_bytes_max: int = 1 << 20
+    header_bytes_max: int = 16 << 10  # of a request's line and headers; those beyond get a 431
     concurrency_max: int = 64  # requests at work at once; those beyond get a 503
-    connections_max: int = 1_024  # open connections, idle ones included
-    read_timeout_s: float = 10.0  # for a request's body to arrive
+    connections_max: int = 1_024  # open connections, idle ones included; those beyond get a 503
+    read_timeout_s: float = 10.0  # for a request's head to arrive, its body, and an answer to be taken
     keep_alive_s: float = 75.0  # an idle connection is closed after this
     stop_s: float = 5.0  # for requests at work to end when the server stops
 
     log_wait_s: float = 5.0  # for the log to take what a request writes
     log_queue_max: int = 10_000  # records on their way to the log
+
+    idempotency_s: float = 3_600.0  # for how long an answer is given again under the same Idempotency-Key
+    idempotency_max: int = 20_000  # keys kept; of more the oldest goes
+    idempotency_bytes_max: int = 32 << 20  # of their answers
 
     forget_refuse_s: float = (
         0.0  # event time for which ids that were forgotten are left out if they come again
@@ -52,9 +57,16 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"body_bytes_max must be 1 to {RECORD_BYTES_MAX}, what a record may hold")
         if self.freeze_after_examples < 0:
             raise ValueError("freeze_after_examples must not be negative")
-        for name in ("concurrency_max", "connections_max", "log_queue_max", "backlog_max", "window"):
+        for name in (
+            "concurrency_max", "connections_max", "log_queue_max", "backlog_max", "window",
+            "idempotency_max", "idempotency_bytes_max",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if not 1 << 10 <= self.header_bytes_max <= 1 << 20:
+            raise ValueError("header_bytes_max must be 1 KiB to 1 MiB")
+        if not 0.0 < self.idempotency_s <= 7 * 86_400.0:
+            raise ValueError("idempotency_s must be over 0 and at most a week")
         if not 0.0 <= self.rate_max <= 1e6:
             raise ValueError("rate_max must be 0 to 1000000 requests a second")
         if not 0.0 <= self.forget_refuse_s <= REFUSE_S_MAX:

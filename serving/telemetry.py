@@ -67,6 +67,11 @@ class Telemetry:
             "Impressions served that the log did not confirm.",
             registry=self.registry,
         )
+        self.repeated = Counter(
+            "freshet_requests_repeated",
+            "Requests answered as another with the same idempotency key was.",
+            registry=self.registry,
+        )
         self.registry.register(_State(replica, writer))
         self._ended: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # as many as Prometheus keeps too
 
@@ -79,6 +84,10 @@ class Telemetry:
         count, times = found
         count.inc()
         times.observe(seconds)
+
+    def request_repeated(self) -> None:
+        """Count one retry."""
+        self.repeated.inc()
 
     def totals(self) -> Totals:
         """Requests so far, but for those of who watches."""

@@ -19,6 +19,13 @@ REFUSALS_MAX = 100_000
 """Ids refused at a time; of more the one that would be refused for the shortest time goes."""
 
 
+_INTEGERS = {
+    **{0xCC + i: (1 << i, 0, (1 << (8 << i)) - 1) for i in range(4)},
+    **{0xD0 + i: (1 << i, -(1 << (8 << i) - 1), (1 << (8 << i) - 1) - 1) for i in range(4)},
+}
+"""MessagePack's forms of an integer: first byte -> (width in bytes, least, most)."""
+
+
 class Left(NamedTuple):
     """What is left of a request without certain ids."""
 
@@ -41,15 +48,8 @@ class Entity:
 
     def __init__(self, ids: Mapping[str, Sequence[int | str]]) -> None:
         self.keys = {feature: {key_of(value) for value in values} for feature, values in ids.items()}
-        # What a record that names one of them has in its bytes, as MessagePack writes it.
-        self.marks = sorted(
-            {
-                msgspec.msgpack.encode(form)
-                for values in ids.values()
-                for value in values
-                for form in _forms(value)
-            }
-        )
+        # what a MessagePack record that names one of them has in its bytes, whoever has encoded it
+        self.marks = sorted({mark for values in ids.values() for value in values for mark in _marks(value)})
 
     def named(self, feature: str, value: int | str) -> bool:
         """Whether it is one of them."""
@@ -187,12 +187,18 @@ def _without(features: Features, looked_at: Sequence[str], named: Named) -> Feat
     return rest
 
 
-def _forms(value: int | str) -> list[int | str]:
-    """The ways to write an id: an integer and its two's complement are one key."""
+def _marks(value: int | str) -> list[bytes]:
+    """The ways in which MessagePack may have an id: an integer and its two's complement are one key."""
     if isinstance(value, str):
-        return [value]
+        return [value.encode()]
     key = key_of(value)
-    return [key, key - (1 << 64)] if key >> 63 else [key]
+    forms = [key, key - (1 << 64)] if key >> 63 else [key]
+    marks = [msgspec.msgpack.encode(form) for form in forms]
+    for form in forms:
+        for kind, (width, least, most) in _INTEGERS.items():
+            if least <= form <= most:
+                marks.append(bytes([kind]) + form.to_bytes(width, "big", signed=least < 0))
+    return marks
 
 
 def _fingerprint(feature: str, value: int | str) -> bytes:

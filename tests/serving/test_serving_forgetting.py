@@ -240,6 +240,11 @@ def test_ids_are_compared_by_feature_and_key() -> None:
     assert not entity.named("user", 7) and not entity.named("item", -5)
     assert entity.within(msgspec.msgpack.encode({"user": -5})) and entity.within(msgspec.msgpack.encode(big))
     assert not entity.within(msgspec.msgpack.encode({"user": 5}))
+    for padded in (
+        b"\xd3" + (-5).to_bytes(8, "big", signed=True),
+        b"\xd0\xfb",
+    ):
+        assert msgspec.msgpack.decode(padded) == -5 and entity.within(b"\x81\xa4user" + padded)
     example = Example("r", T, T, [{"item": 1, "tags": ["a", "b"]}, {"item": 2}], [1.0, 0.0], {"user": "x"})
     left = example_without(example, ["user", "tags"], entity.named)
     assert left is not None and left.candidates == [{"item": 1, "tags": ["b"]}, {"item": 2}]

@@ -1,0 +1,195 @@
+"""One connection: its head within limits of size and time, its answers taken in time, or it is closed.
+
+uvicorn's protocol, with what it leaves open: a head may grow and take for ever, and a client that does
+not read what it asked for keeps its connection. Errors that no route has a part in are answered in the
+shape of all others.
+"""
+
+import asyncio
+from collections.abc import Sized
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from serving.http import Connection, Receive, Send, new_request_id
+
+if TYPE_CHECKING:
+    from serving.settings import ServerSettings
+
+OVERDRAFT = 2
+"""Connections beyond `connections_max`, in times of it, that are told so; those beyond are cut."""
+
+
+PIPELINE_MAX = 16
+"""Requests that wait on a connection for the one before them: no more is read until there are fewer."""
+
+
+class GuardedConnection(HttpToolsProtocol):
+    """A connection that a client cannot hold open, or make grow, at will. Made by `guarded`."""
+
+    settings: "ServerSettings"
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_bytes = 0  # of the head that is arriving
+        self._in_head = True
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+        if len(self.connections) > OVERDRAFT * self.settings.connections_max:
+            transport.abort()
+            return
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        # whom nobody waits for any more must know, and not only the one that came last
+        for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def data_received(self, data: bytes) -> None:
+        was_in_head = self._in_head
+        if was_in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        # what is left of a head whose end has not come; one that came whole has been looked at there
+        if was_in_head and self._in_head and self._head_bytes > self.settings.header_bytes_max:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, self._too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        usual = self.app
+        if size > self.settings.header_bytes_max:
+            self.app = _Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, self._too_large())
+        elif len(self.connections) > self.settings.connections_max:
+            most = self.settings.connections_max
+            text = f"{most} connections are open already (connections_max); try again soon"
+            self.app = _Refusal(HTTPStatus.SERVICE_UNAVAILABLE, text)
+        try:
+            super().on_headers_complete()
+        finally:
+            self.app = usual
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.settings.read_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP at all."""
+        self._refuse(HTTPStatus.BAD_REQUEST, "this is no HTTP/1.1 request that can be understood")
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.settings.read_timeout_s, self._head_late)
+
+    def _head_late(self) -> None:
+        self._head_timer = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._expect_head()  # an answer is on its way to a request that came before
+            return
+        limit_s = self.settings.read_timeout_s
+        text = f"the head of the request did not arrive within {limit_s:g} s (read_timeout_s)"
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, text)
+
+    def _too_large(self) -> str:
+        return f"the head is over the limit of {self.settings.header_bytes_max:,} bytes (header_bytes_max)"
+
+    def _refuse(self, status: HTTPStatus, text: str) -> None:
+        """Answer outside of any request, and close."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()  # an answer now would be taken for that of a request before
+            return
+        request_id = new_request_id()
+        body = msgspec.json.encode({"error": text, "request_id": request_id})
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+class _Flow(FlowControl):
+    """Reads on only while few requests wait on the connection."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if len(self._waiting) < PIPELINE_MAX:
+            super().resume_reading()
+
+
+class _Refusal:
+    """Answers one request with an error, and has its connection closed."""
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        self._status = status
+        self._text = text
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        request_id = new_request_id()
+        body = msgspec.json.encode({"error": self._text, "request_id": request_id})
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", request_id.encode()),
+            (b"connection", b"close"),
+        ]
+        if self._status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers.append((b"retry-after", b"1"))
+        await send({"type": "http.response.start", "status": self._status.value, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def guarded(settings: "ServerSettings") -> type[GuardedConnection]:
+    """The class of a server's connections."""
+    return type("GuardedConnection", (GuardedConnection,), {"settings": settings})
