@@ -11,6 +11,7 @@ def add_replay_commands(commands: Any) -> None:
     """Add replay and what goes with it."""
     _add_replay(commands)
     _add_compare(commands)
+    _add_sweep(commands)
     _add_export(commands)
 
 
@@ -24,7 +25,8 @@ def _add_replay(commands: Any) -> None:
         "freshet replay --data clicks.csv --freeze-after 50000 --report -      is the error memory?\n"
         "freshet replay --data sqlite:.freshet/log.db --from 2026-01-01 --report r.json\n"
         "freshet replay --data kafka://localhost:9092 --from offset:1000 --to offset:2000 --report r.json\n"
-        "freshet replay --data sqlite:.freshet/log.db --journal .freshet/learn --report r.json",
+        "freshet replay --data sqlite:.freshet/log.db --journal .freshet/learn --report r.json\n"
+        "freshet replay --config freshet.toml --from-snapshot .freshet/snapshots --set learner.group=16",
     )  # fmt: skip
     add_config(parser, default=None)
     parser.add_argument(
@@ -55,6 +57,13 @@ def _add_replay(commands: Any) -> None:
     parser.add_argument(
         "--journal", metavar="STATE", help="follow a live learner's journal, to its very state"
     )
+    parser.add_argument(
+        "--from-snapshot", metavar="DIR",
+        help="go on from a learner's snapshot (of .freshet/snapshots; of that folder the newest), behind "
+        "what it has learnt, with the settings as they are given now",
+    )  # fmt: skip
+    # For whoever starts a replay as a child: it ends when that process is gone.
+    parser.add_argument("--with-parent", type=int, metavar="PID", default=0, help=argparse.SUPPRESS)
 
 
 def _add_compare(commands: Any) -> None:
@@ -92,6 +101,74 @@ def _compare(arguments: argparse.Namespace) -> None:
         Path(arguments.report) if arguments.report else None,
         Path(arguments.html) if arguments.html else None,
     )
+
+
+def _add_sweep(commands: Any) -> None:
+    parser = add_command(
+        commands, "sweep", _sweep,
+        "replay many configurations, as many at once as there are cores, and rank them; the same command "
+        "given again goes on where it was",
+        "freshet sweep --data clicks.csv --grid learner.deep=none,dcn --grid features.user.dim=8,16\n"
+        "freshet sweep --data clicks.csv --random 30 --range learner.deep_rate=0.0001..0.01 --halving\n"
+        "freshet sweep --data sqlite:.freshet/log.db --grid 'learner.speeds=[1.0],[1.0,0.9]' "
+        "--set 'learner.speed_tau=[0.3]'",
+    )  # fmt: skip
+    add_config(parser, default=None)
+    parser.add_argument("--data", metavar="PATH|URL", help="as for replay")
+    parser.add_argument("--from", dest="begin", metavar="TIME|offset:N", help="as for replay")
+    parser.add_argument("--to", dest="end", metavar="TIME|offset:N", help="as for replay")
+    parser.add_argument("--limit", type=count, metavar="N", help="of the requests")
+    parser.add_argument("--freeze-after", type=count, metavar="N", help="as for replay")
+    parser.add_argument(
+        "--grid", metavar="KEY=V,V,...", action="append", default=[],
+        help="values of one key; of several keys all combinations are tried",
+    )  # fmt: skip
+    parser.add_argument(
+        "--range", metavar="KEY=LOW..HIGH", action="append", default=[], dest="ranges",
+        help="for --random: draw between two numbers, evenly on the logarithm's scale",
+    )  # fmt: skip
+    parser.add_argument("--random", type=count, metavar="N", help="draw N of all combinations")
+    parser.add_argument("--seed", type=int, default=0, help="of --random (0)")
+    parser.add_argument(
+        "--halving", action="store_true",
+        help="all play the beginning of the stream, the best third three times as much, and so on",
+    )  # fmt: skip
+    parser.add_argument(
+        "--by", choices=["logloss", "auc", "gauc", "ece", "brier"], default="logloss",
+        help="what ranks, over the last half of what was played (logloss)",
+    )  # fmt: skip
+    parser.add_argument("--prediction", choices=["corrected", "base"], default="corrected", help="which one")
+    parser.add_argument("--jobs", type=count, metavar="N", help="processes at once (one for each core)")
+    parser.add_argument(
+        "--out", metavar="DIR", default="sweep", help="folder of the trials' reports, and of what is resumed"
+    )
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    import os
+
+    from freshet.sweep import Sweep, print_table, run_sweep
+    from freshet.tape import ReplayOptions
+    from freshet.trials import make_trials
+
+    trials = make_trials(arguments.grid, arguments.ranges, arguments.random, arguments.seed)
+    sweep = Sweep(
+        config_file=arguments.config,
+        overrides=arguments.overrides,
+        options=ReplayOptions(
+            data=arguments.data,
+            begin=arguments.begin,
+            end=arguments.end,
+            limit=arguments.limit,
+            freeze_after=arguments.freeze_after,
+        ),
+        folder=Path(arguments.out),
+        by=arguments.by,
+        prediction=arguments.prediction,
+        jobs=arguments.jobs or len(os.sched_getaffinity(0)),
+        halving=arguments.halving,
+    )
+    print_table(sweep, run_sweep(sweep, trials))
 
 
 def _add_export(commands: Any) -> None:
@@ -139,6 +216,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _replay(arguments: argparse.Namespace) -> None:
+    from freshet.process import end_with_parent
     from freshet.replay import run_replay
     from freshet.tape import ReplayOptions
 
@@ -150,7 +228,10 @@ def _replay(arguments: argparse.Namespace) -> None:
         shuffle_labels=arguments.shuffle_labels,
         freeze_after=arguments.freeze_after,
         journal=arguments.journal,
+        from_snapshot=arguments.from_snapshot,
     )
+    if arguments.with_parent:
+        end_with_parent(arguments.with_parent)
     html = Path(arguments.html) if arguments.html else None
     predictions = None
     if arguments.predictions is not None:

@@ -6,6 +6,7 @@ FreshetError
 ├── ReplayError     what was asked to be replayed cannot be: an empty range, a journal without its records
 ├── CompareError    replays cannot be compared: other data, no predictions
 ├── ExportError     a range cannot be written to a file, or there is nothing in it
+├── SweepError      trials cannot be run: nothing to try, a folder of another sweep
 ├── ProduceError    a file's events cannot be sent
 └── RoleError       a role of `freshet up` stopped and cannot be started again
 """
@@ -31,6 +32,10 @@ class CompareError(FreshetError):
 
 class ExportError(FreshetError):
     """Records cannot be written to a file, or there are none."""
+
+
+class SweepError(FreshetError):
+    """Trials cannot be run; the message says why."""
 
 
 class ProduceError(FreshetError):

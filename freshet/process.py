@@ -76,6 +76,17 @@ class Stop:
                 os._exit(1)
 
 
+def end_with_parent(parent: int) -> None:
+    """From now on end this process at once when `parent` is not its parent any more; it must hold nothing."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_EVERY_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
 class Voice:
     """What a role says: `ROLE: ready ...` on stdout once, and lines of log on stderr.
 

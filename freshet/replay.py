@@ -21,13 +21,15 @@ from freshet.errors import ReplayError
 from freshet.feed import open_feed
 from freshet.predictions import write_predictions
 from freshet.progress import progress
-from freshet.tape import ReplayOptions, replay_config
+from freshet.tape import ReplayOptions, is_log, open_existing, replay_config
+from freshet.time_travel import restored
 from freshet.version import code_version
 from freshet.warmup import warm_up
 from learner.labelled import Labelled
 from learner.learner import Learner
 from learner.metrics import Summary, summarize
 from learner.trainer import Learnt
+from stream.log import EXAMPLES
 from stream.record_files import whole_or_nothing
 from stream.state import RoleState
 
@@ -88,9 +90,15 @@ class Scored:
 class Replay:
     """One pass over a tape."""
 
-    def __init__(self, config: Config, freeze_after: int | None = None) -> None:
-        self.learner = Learner(config.features, config.learner, beside=True)
+    def __init__(
+        self, config: Config, freeze_after: int | None = None, learner: Learner | None = None
+    ) -> None:
+        self.learner = learner or Learner(config.features, config.learner, beside=True)
         self.memory: ErrorMemory = make_memory(config.memory, self.learner.model.memory_columns)
+        if learner is not None:
+            self.memory.set_priors(learner.model.memory_tau())
+        # Candidates that a restored learner had predicted before, and has still to learn: they come first.
+        self._before = self.learner.trainer.pending.n
         self.scored = Scored()
         self.requests = 0
         self.memory_s = 0.0
@@ -140,6 +148,8 @@ class Replay:
             self.memory.set_priors(self.learner.model.memory_tau())
             self.memory.advance(self._position - 1)
         keep = ~learnt.late
+        keep[: self._before] = False
+        self._before = max(self._before - len(keep), 0)
         self.scored.add(
             learnt.p[keep], corrected[keep], learnt.y[keep], learnt.group[keep], learnt.time[keep]
         )
@@ -195,7 +205,10 @@ def run_replay(
         FreshetError: the config, the data, or a file to be written.
     """
     config = replay_config(config_file, overrides, options)
-    report = replay(config, options, predictions)
+    if options.from_snapshot is None:
+        report = replay(config, options, predictions)
+    else:
+        report = replay_from_snapshot(config, options, predictions, overrides)
     if predictions is not None:
         at = Path(os.path.relpath(predictions.resolve(), Path(report_to).resolve().parent))
         report["predictions"] = str(predictions.resolve() if report_to == "-" else at)
@@ -210,11 +223,46 @@ def run_replay(
     _print_summary(report)
 
 
-def replay(config: Config, options: ReplayOptions, predictions: Path | None = None) -> dict[str, Any]:
+def replay_from_snapshot(
+    config: Config, options: ReplayOptions, predictions: Path | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Go on from `options.from_snapshot`, and return the report of what came behind it.
+
+    Raises:
+        ReplayError: the snapshot cannot be gone on with, or the log no longer holds what came behind it.
+    """
+    assert options.from_snapshot is not None
+    if options.data is not None and not is_log(options.data):
+        raise ReplayError(
+            "--from-snapshot goes on in the log that the snapshot is of: give its URL as --data"
+        )
+    if options.begin is not None or options.journal is not None:
+        raise ReplayError("--from-snapshot says where to begin; leave out --from and --journal")
+    with restored(Path(options.from_snapshot), config, overrides) as (learner, origin):
+        log = open_existing(options.data or config.log, config)
+        places = [origin.offsets.get(p, first) for p, (first, _) in enumerate(log.ends(EXAMPLES))]
+        log.close()
+        resumed = msgspec.structs.replace(
+            options,
+            begin="offset:" + ",".join(map(str, places)),
+            last={f"{partition}/{producer}": seq for (partition, producer), seq in origin.last.items()},
+        )
+        report = replay(config, resumed, predictions, learner)
+    report["snapshot"] = {"requests": origin.requests, "event_time": origin.event_time, "offsets": places}
+    return report
+
+
+def replay(
+    config: Config,
+    options: ReplayOptions,
+    predictions: Path | None = None,
+    learner: Learner | None = None,
+) -> dict[str, Any]:
     """Play the examples that `options` name and return the report.
 
     Args:
         predictions: a file for what was predicted of each candidate (`freshet.predictions`).
+        learner: one that has learnt before; None: a new one.
 
     Raises:
         FreshetError: the data cannot be read, or there is none.
@@ -225,7 +273,7 @@ def replay(config: Config, options: ReplayOptions, predictions: Path | None = No
     refused = 0
     with open_feed(config, options) as feed:
         warm_up()
-        run = Replay(config, options.freeze_after)
+        run = Replay(config, options.freeze_after, learner)
         run.learner.warm()
         started = time.perf_counter()
         with progress("replaying", feed.total) as advance:
@@ -258,7 +306,7 @@ def replay(config: Config, options: ReplayOptions, predictions: Path | None = No
         "skipped": feed.ended.skipped + refused,
         "shuffled_labels": options.shuffle_labels,
         "frozen_after": options.freeze_after,
-        "played": msgspec.to_builtins(options) | {"data": options.data or config.log},
+        "played": _played(config, options),
         "config": config.deciding(),
         **figures,
         "table_rows": run.learner.model.table_rows(),
@@ -280,6 +328,12 @@ def replay(config: Config, options: ReplayOptions, predictions: Path | None = No
         report["live_state_hash"] = live
         report["equals_live_state"] = live == state_hash
     return report
+
+
+def _played(config: Config, options: ReplayOptions) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(options)
+    del told["last"]
+    return told | {"data": options.data or config.log}
 
 
 def _live_hash(config: Config, folder: Path) -> str:

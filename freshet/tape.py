@@ -37,6 +37,10 @@ class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     shuffle_labels: int | None = None  # seed
     freeze_after: int | None = None  # requests
     journal: str | None = None  # folder of a learner's state
+    from_snapshot: str | None = None  # of a learner's state, which `begin` continues
+    last: dict[
+        str, int
+    ] = {}  # "partition/producer" -> number of the last record that the snapshot has learnt
 
 
 class Tape:
@@ -137,7 +141,11 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
         window = Window(log, EXAMPLES, options)
 
         def play_log(tape: Tape) -> Iterator[Example]:
-            parts = [_read(log, tape, p, first, end) for p, (first, end) in enumerate(window.offsets)]
+            last: dict[tuple[int, str], int] = {}
+            for name, number in options.last.items():
+                partition, _, producer = name.partition("/")
+                last[int(partition), producer] = number
+            parts = [_read(log, tape, p, first, end, last) for p, (first, end) in enumerate(window.offsets)]
             if len(parts) == 1:
                 merged = parts[0]
             else:

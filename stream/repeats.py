@@ -14,6 +14,16 @@ def producers_prefix(topic: str, partition: int) -> bytes:
     return b"runner/producer/" + f"{topic}/{partition}/".encode()
 
 
+def last_numbers(state: RoleState, topic: str, partition: int) -> dict[str, int]:
+    """The last sequence number of each producer of a partition that a state has, the stalest first."""
+    prefix = producers_prefix(topic, partition)
+    found = [
+        (*msgspec.msgpack.decode(value, type=tuple[int, int]), key[len(prefix) :].decode())
+        for key, value in state.scan(prefix)
+    ]
+    return {producer: seq for seq, _, producer in sorted(found, key=itemgetter(1))}
+
+
 class Repeats:
     """The last sequence number of each producer of one partition, kept in the reader's state.
 
@@ -24,12 +34,7 @@ class Repeats:
         """Go on from what the state has."""
         self._prefix = producers_prefix(topic, partition)
         self._max = producers_max
-        found = [
-            (*msgspec.msgpack.decode(value, type=tuple[int, int]), key[len(self._prefix) :].decode())
-            for key, value in state.scan(self._prefix)
-        ]
-        # the stalest is first
-        self._last = {producer: seq for seq, _, producer in sorted(found, key=itemgetter(1))}
+        self._last = last_numbers(state, topic, partition)
         self._unsaved: dict[str, tuple[int, int]] = {}  # producer -> (number, offset)
         self._gone: set[str] = set()
 

@@ -117,7 +117,7 @@ class RoleState:
     """
 
     def __init__(
-        self, path: str | Path, role: str, fingerprint: Mapping[str, str], sync: bool = True
+        self, path: str | Path, role: str, fingerprint: Mapping[str, str] | None, sync: bool = True
     ) -> None:
         """Open the folder, or make it.
 
@@ -125,7 +125,7 @@ class RoleState:
             path: the folder.
             role: whose state it is; another role's is refused.
             fingerprint: what the state depends on (name -> canonical text); kept when the state is made,
-                compared whenever it is opened.
+                compared whenever it is opened. None: of a state that is there, whatever it was made with.
             sync: a commit returns when the disk has it; False: when the operating system has it.
 
         Raises:
@@ -148,7 +148,7 @@ class RoleState:
             self._db = self._open(recovery)
             self._write = WriteOptions()
             self._write.sync = sync
-            self._check_meta(role, dict(fingerprint))
+            self.fingerprint = self._check_meta(role, fingerprint)
             self._outbox = self._load_outbox()
         except BaseException:
             self._release()
@@ -175,6 +175,11 @@ class RoleState:
         except Exception as error:
             raise self._damaged(error) from None
         return None if value is None else int.from_bytes(value, "big")
+
+    def partitions(self, topic: str) -> list[int]:
+        """The partitions of a topic of which something was consumed."""
+        prefix = topic.encode() + b"/"
+        return [int.from_bytes(key[len(prefix) :], "big") for key, _ in self._scan(_OFFSET, prefix, b"")]
 
     def begin(self) -> Commit:
         """A new, empty commit."""
@@ -348,7 +353,8 @@ class RoleState:
             "records that the log keeps"
         )
 
-    def _check_meta(self, role: str, fingerprint: dict[str, str]) -> None:
+    def _check_meta(self, role: str, fingerprint: Mapping[str, str] | None) -> dict[str, str]:
+        """What the state was made with, after comparing."""
         try:
             saved = self._database().get(_META_KEY)
         except Exception as error:
@@ -357,14 +363,15 @@ class RoleState:
             if next(self._scan(b"", b"", b""), None) is not None:
                 raise self._damaged(ValueError("it holds entries but not what role they belong to"))
             batch = WriteBatch(raw_mode=True)
-            batch.put(_META_KEY, msgspec.json.encode(_Meta(FORMAT_VERSION, role, fingerprint)))
+            made = dict(fingerprint or {})
+            batch.put(_META_KEY, msgspec.json.encode(_Meta(FORMAT_VERSION, role, made)))
             try:
                 self._database().write(batch, self._write)
             except Exception as error:
                 raise StateError(
                     f"state {self.path}: cannot be written ({error}); is the disk full?"
                 ) from None
-            return
+            return made
         try:
             meta = msgspec.json.decode(saved, type=_Meta)
         except msgspec.MsgspecError as error:
@@ -378,6 +385,8 @@ class RoleState:
             raise StateError(
                 f"state {self.path} belongs to a {meta.role}, not to a {role}; configure another folder"
             )
+        if fingerprint is None:
+            return meta.fingerprint
         for name in sorted(meta.fingerprint.keys() | fingerprint.keys()):
             old, new = meta.fingerprint.get(name), fingerprint.get(name)
             if old != new:
@@ -385,6 +394,7 @@ class RoleState:
                     f"state {self.path} was made with {name} = {_around(old, new)}, but now {name} = "
                     f"{_around(new, old)}; put {name} back, or configure another state folder to begin anew"
                 )
+        return meta.fingerprint
 
     def _load_outbox(self) -> Outbox:
         try:
