@@ -138,11 +138,10 @@ class _Play:
         rows = slice(self.live_rows, self.live_rows + len(done.y))
         self.live_rows = rows.stop
         positions = np.arange(first, seat.observed)
-        weighed = self.trainer.model.weigh_learnt(done.rows, done.time[-1])
         times = done.time[done.requests[:-1]]
         seat.served.base[rows] = done.p
         seat.served.corrected[rows] = seat.memory.observe(
-            weighed, done.p, done.y, positions, done.requests, times
+            done.rows, done.p, done.y, positions, done.requests, times
         )
         seat.served.learnt[first : seat.observed] = positions
         if seat.observed - self.advanced >= ADVANCE_REQUESTS:

@@ -55,6 +55,8 @@ _free_place, _merge_neighbours = generations.free_place, table.merge_neighbours
 _tick, _oldest_epoch = generations.tick, generations.oldest_epoch
 _logloss, _level_of, _gain_at = gates.logloss, gates.level_of, gates.gain_at
 _moved = gates.moved
+_shrink = table.shrink
+REPEATED = -2
 _NO_EPOCH = np.uint32(0xFFFFFFFF)
 
 
@@ -66,15 +68,6 @@ def _logit(p):  # type: ignore[no-untyped-def]
     if p >= 1.0:
         return LOGIT_MAX
     return min(max(log(p) - log1p(-p), -LOGIT_MAX), LOGIT_MAX)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _borrowed(cells):  # type: ignore[no-untyped-def]
-    """The same cells without reference counts, for kernels whose caller keeps them alive."""
-    return table.Cells(
-        borrow(cells.tags), borrow(cells.values), borrow(cells.stamps), borrow(cells.worth),
-        borrow(cells.newest),
-    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -90,12 +83,12 @@ def _borrowed_rows(rows):  # type: ignore[no-untyped-def]
     return Rows(borrow(rows.start), borrow(rows.column), borrow(rows.key), borrow(rows.x))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _locate(cells, rows, first, last, tags, slots):  # type: ignore[no-untyped-def]
-    """Tag and cell row (-1: none) of every entry of rows first to last.
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def _ask(cells, rows, first, last, tags, slots):  # type: ignore[no-untyped-def]
+    """Tag of every entry of rows first to last, whose bucket is asked for ahead: what takes long is waiting.
 
-    All of them before any is read, and each line of memory asked for ahead: what takes long is waiting
-    for it. What a candidate shares with the one before it, as the request's own features, is looked up once.
+    What a candidate shares with the one before it, as the request's own features, is looked up once:
+    `slots` is 0 where an entry is to be looked up, and REPEATED where it is as m entries before.
     """
     for i in range(first, last):
         begin = rows.start[i]
@@ -104,52 +97,64 @@ def _locate(cells, rows, first, last, tags, slots):  # type: ignore[no-untyped-d
         for e in range(begin, begin + m):
             if like and rows.key[e] == rows.key[e - m] and rows.column[e] == rows.column[e - m]:
                 tags[e] = tags[e - m]
-                slots[e] = -1
+                slots[e] = REPEATED
             else:
                 tags[e] = _tag_of(rows.column[e], rows.key[e])
                 slots[e] = 0
-                prefetch_element(cells.tags, _bucket_of(cells, tags[e]))
+                bucket = _bucket_of(cells, tags[e])
+                prefetch_element(cells.tags, table.WAYS * bucket)
+                prefetch(cells.worth, bucket, 0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def _look_up(cells, rows, first, last, tags, slots):  # type: ignore[no-untyped-def]
+    """Cell row (-1: none) of every entry of rows first to last, which is asked for in turn."""
     for i in range(first, last):
         begin = rows.start[i]
         m = rows.start[i + 1] - begin
         for e in range(begin, begin + m):
-            if slots[e] < 0:
+            if slots[e] == REPEATED:
                 slots[e] = slots[e - m]
                 continue
             slots[e] = _find(cells, tags[e])
             if slots[e] >= 0:
                 prefetch(cells.values, slots[e], 0)
-                prefetch(cells.stamps, slots[e], 0)
-            else:
-                prefetch_element(cells.worth, _bucket_of(cells, tags[e]))
-                prefetch_element(cells.newest, _bucket_of(cells, tags[e]))
+                prefetch(cells.values, slots[e], 16)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _residuals(cells, gens, precision, rows, first, last, slots, means, f):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def _residuals(cells, gens, precision, rows, first, last, tags, slots, held, f):  # type: ignore[no-untyped-def]
     """f[i] = Σ x μ of rows first to last, NaN where nothing is known; changes no cell.
 
-    `precision` is 1/τ by column; the rows that turn out to be dead are set to -1 in `slots`.
+    `precision` is 1/τ by column. `held` (E, 2) receives each entry's (b, L), and `slots` -1 for rows that
+    turn out to be dead.
     """
     for i in range(first, last):
         begin = rows.start[i]
         m = rows.start[i + 1] - begin
-        total = 0.0
+        f_i = 0.0
         known = False
         for e in range(begin, begin + m):
-            if slots[e] < 0:
-                continue
-            if i > first and e - m >= rows.start[first] and slots[e] == slots[e - m]:
-                means[e] = means[e - m]
+            held[e, 0] = 0.0
+            held[e, 1] = 0.0
+            slot = slots[e]
+            if slot < 0 or cells.tags[slot] != tags[e]:
+                # It was looked up ahead, and may have come, moved or gone since.
+                slot = _find(cells, tags[e])
+                slots[e] = slot
+                if slot < 0:
+                    continue
+            if i > first and e - m >= rows.start[first] and slot == slots[e - m]:
+                held[e, 0] = held[e - m, 0]
+                held[e, 1] = held[e - m, 1]
             else:
-                b, L, live = _total(cells, gens, slots[e])
+                held[e, 0], held[e, 1], live = _total(cells, gens, slot)
                 if not live:
                     slots[e] = -1
                     continue
-                means[e] = b / (precision[rows.column[e]] + L)
             known = True
-            total += rows.x[e] * means[e]
-        f[i] = total if known else np.nan
+            f_i += rows.x[e] * held[e, 0] / (precision[rows.column[e]] + held[e, 1])
+        f[i] = f_i if known else np.nan
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -157,7 +162,7 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-u
     """Correct `p` (n,), in place, by the gate's share of the residuals."""
     if _oldest_epoch(gens) == _NO_EPOCH:
         return
-    cells = _borrowed(cells)
+    cells = table.borrowed(cells)
     gens = _borrowed_generations(gens)
     rows = _borrowed_rows(rows)
     gate = sigmoid(_gain_at(small[GAINS:], _level_of(gens)) - gating[1])
@@ -165,10 +170,11 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-u
     n = len(p)
     tags = np.empty(entries, dtype=np.uint64)
     slots = np.empty(entries, dtype=np.int64)
-    means = np.empty(entries)
+    held = np.empty((entries, 2))
     f = np.empty(n)
-    _locate(cells, rows, 0, n, tags, slots)
-    _residuals(cells, gens, 1.0 / tau, rows, 0, n, slots, means, f)
+    _ask(cells, rows, 0, n, tags, slots)
+    _look_up(cells, rows, 0, n, tags, slots)
+    _residuals(cells, gens, 1.0 / tau, rows, 0, n, tags, slots, held, f)
     for i in range(n):
         if not isnan(f[i]):
             p[i] = sigmoid(_logit(p[i]) + gate * f[i])
@@ -210,6 +216,8 @@ def _current(cells, gens, state, small, position, half_life):  # type: ignore[no
         gens.first[g] = min(gens.first[g], position)
         gens.last[g] = max(gens.last[g], position)
         return g
+    if _oldest_epoch(gens) == _NO_EPOCH:
+        _shrink(cells)
     g = _free_place(gens)
     if g < 0:
         _merge_neighbours(cells, gens, half_life)
@@ -236,61 +244,71 @@ def _longest(start):  # type: ignore[no-untyped-def]
     return m
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _learn_row(cells, gens, priors, state, current, rows, i, z, y, tags, slots, w, old, col, x):  # type: ignore[no-untyped-def]
-    """Learn one example: row i, base logit z, label y."""
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def _learn_row(  # type: ignore[no-untyped-def]
+    cells, gens, priors, state, current, rows, i, z, y, tags, slots, held, fresh, work
+):
+    """Learn one example: row i, base logit z, label y.
+
+    `fresh`: `held` is as the cells are; else another candidate of the request has been learnt since.
+    """
+    w, col, x, mean, P = work
     a = rows.start[i]
     n = rows.start[i + 1] - a
-    for k in range(n):
-        tag = tags[a + k]
-        slot = slots[a + k]
-        if slot < 0 or cells.tags[slot] != tag:
-            # Another candidate of the request may have claimed it since, or taken its place.
-            slot = _find(cells, tag)
-        live = False
-        if slot >= 0:
-            old[k, 0], old[k, 1], live = _total(cells, gens, slot)
-        if not live:
-            slot, evicted = _claim(cells, gens, tag, current)
+    moved = False
+    oldest = _oldest_epoch(gens)
+    for e in range(a, a + n):
+        if not fresh:
+            held[e, 0] = 0.0
+            held[e, 1] = 0.0
+            slots[e] = _find(cells, tags[e])
+            if slots[e] >= 0:
+                held[e, 0], held[e, 1], live = _total(cells, gens, slots[e])
+                if not live:
+                    slots[e] = -1
+        if slots[e] < 0:
+            buckets = cells.size[0]
+            slots[e], evicted = _claim(cells, gens, tags[e], current, oldest)
             state[EVICTED] += evicted
-            old[k, 0] = 0.0
-            old[k, 1] = 0.0
-        slots[a + k] = slot
+            moved |= evicted > 0 or buckets != cells.size[0]
     m = 0
-    for k in range(n):
-        # A row's own entries may displace each other in a bucket that is full of them.
-        if cells.tags[slots[a + k]] == tags[a + k]:
-            slots[a + m] = slots[a + k]
-            old[m, 0] = old[k, 0]
-            old[m, 1] = old[k, 1]
-            w[m, 0] = old[k, 0]
-            w[m, 1] = old[k, 1]
-            col[m] = rows.column[a + k]
-            x[m] = rows.x[a + k]
-            m += 1
-    f, s2 = predict(w, col, x, m, priors.tau)
+    for e in range(a, a + n):
+        if moved and cells.tags[slots[e]] != tags[e]:
+            # The table has grown, or a row's own entries have displaced each other in a bucket.
+            slots[e] = _find(cells, tags[e])
+            if slots[e] < 0:
+                continue
+        slots[a + m] = slots[e]
+        held[a + m, 0] = held[e, 0]
+        held[a + m, 1] = held[e, 1]
+        w[m, 0] = held[e, 0]
+        w[m, 1] = held[e, 1]
+        col[m] = rows.column[e]
+        x[m] = rows.x[e]
+        m += 1
+    f, s2 = predict(w, col, x, m, priors.tau, mean, P)
     # `learn` shrinks its logit for uncertainty, and the base's is honest already: stretched beforehand,
     # or where clicks are rare every unknown key would look over-predicted and be pushed down.
     logit = (z + f) * sqrt(1.0 + PROBIT * s2)
     loudest = 0
     most = 0.0
     for k in range(m):
-        mean = abs(x[k] * old[k, 0] / (1.0 / priors.tau[col[k]] + old[k, 1]))
-        if mean > most:
-            most = mean
+        if abs(x[k] * mean[k]) > most:
+            most = abs(x[k] * mean[k])
             loudest = k
     heard = 1.0 / (1.0 + (most / LOUD) ** 4)
     tau, theta, grad2 = priors.tau, priors.theta, priors.grad2
     if most > LOUD:
         # Nor does it say how much the weights of its columns differ.
         tau, theta, grad2 = tau.copy(), theta.copy(), grad2.copy()
-    learn(w, col, x, m, tau, priors.tau0, theta, grad2, priors.keep, logit, s2, y)
+    learn(w, col, x, m, mean, P, tau, priors.tau0, theta, grad2, priors.keep, logit, s2, y)
     for k in range(m):
         keep = priors.keep[col[k]]
-        if k != loudest:
-            w[k, 0] = keep * old[k, 0] + heard * (w[k, 0] - keep * old[k, 0])
-            w[k, 1] = keep * old[k, 1] + heard * (w[k, 1] - keep * old[k, 1])
-        _settle(cells, gens, slots[a + k], current, old[k, 0], old[k, 1], w[k, 0], w[k, 1], keep)
+        b, L = held[a + k, 0], held[a + k, 1]
+        share = 1.0 if k == loudest else heard
+        new_b = keep * b + share * (w[k, 0] - keep * b)
+        new_L = keep * L + share * (w[k, 1] - keep * L)
+        _settle(cells, gens, slots[a + k], current, b, L, new_b, new_L, keep)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -300,22 +318,30 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
     `gating` is (decay, bias, toll, half life).
     """
     decay, bias, toll, half_life = gating
-    cells = _borrowed(cells)
+    cells = table.borrowed(cells)
     gens = _borrowed_generations(gens)
     rows = _borrowed_rows(rows)
     longest = _longest(rows.start)
     entries = len(rows.key)
-    w = np.empty((longest, 2))
-    old = np.empty((longest, 2))
-    col = np.empty(longest, dtype=np.int32)
-    x = np.empty(longest)
+    work = (
+        np.empty((longest, 2)), np.empty(longest, dtype=np.int32), np.empty(longest), np.empty(longest),
+        np.empty(longest),
+    )  # fmt: skip
     tags = np.empty(entries, dtype=np.uint64)
     slots = np.empty(entries, dtype=np.int64)
-    means = np.empty(entries)
+    held = np.empty((entries, 2))
     z = np.empty(len(seen.p))
     f = np.empty(len(seen.p))
     gains = small[GAINS:]
-    for r in range(len(seen.position)):
+    R = len(seen.position)
+    # A request's lines of memory are asked for while those before it are learnt.
+    for r in range(-2, R):
+        if r + 2 < R:
+            _ask(cells, rows, seen.requests[r + 2], seen.requests[r + 3], tags, slots)
+        if r >= -1 and r + 1 < R:
+            _look_up(cells, rows, seen.requests[r + 1], seen.requests[r + 2], tags, slots)
+        if r < 0:
+            continue
         if half_life > 0.0:
             small[CLOCK] = max(small[CLOCK], seen.times[r])
             _tick(gens, small[CLOCK], half_life)
@@ -326,18 +352,18 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
         level = _level_of(gens)
         D = _gain_at(gains, level)
         gate = sigmoid(D - bias)
-        _locate(cells, rows, a, b, tags, slots)
-        _residuals(cells, gens, 1.0 / priors.tau, rows, a, b, slots, means, f)
+        _residuals(cells, gens, 1.0 / priors.tau, rows, a, b, tags, slots, held, f)
         for i in range(a, b):
             z[i] = _logit(seen.p[i])
-            before = after = _logloss(z[i], seen.y[i])
-            if not isnan(f[i]):
-                seen.p[i] = sigmoid(z[i] + gate * f[i])
-                after = _logloss(z[i] + f[i], seen.y[i])
             # A base that has learnt this label says nothing about the worth of a correction.
             if not known_to_base:
+                before = after = _logloss(z[i], seen.y[i])
+                if not isnan(f[i]):
+                    after = _logloss(z[i] + f[i], seen.y[i])
                 D = _moved(D, before, after, decay, toll)
                 gains[level] = D
+            if not isnan(f[i]):
+                seen.p[i] = sigmoid(z[i] + gate * f[i])
         if known_to_base:
             state[SKIPPED] += b - a
             continue
@@ -346,8 +372,8 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
         g = _current(cells, gens, state, small, position, half_life)
         for i in range(a, b):
             _learn_row(
-                cells, gens, priors, state, g, rows, i, z[i], seen.y[i], tags, slots, w, old, col, x
-            )  # fmt: skip
+                cells, gens, priors, state, g, rows, i, z[i], seen.y[i], tags, slots, held, i == a, work
+            )
         gens.examples[g] += b - a
 
 
@@ -355,7 +381,7 @@ class ResidualMemory:
     """The default `ErrorMemory`.
 
     Reading or learning a row of m entries costs O(m), whatever was observed before. Memory is fixed:
-    16 + 12 G bytes per key, for `capacity` keys.
+    16 + 16 G bytes per key, for `capacity` keys.
     """
 
     def __init__(self, settings: MemorySettings, columns: int) -> None:
@@ -374,7 +400,9 @@ class ResidualMemory:
     @property
     def nbytes(self) -> int:
         """Bytes of the table."""
-        return sum(array.nbytes for array in (*self._cells, *self._gens, *self._priors))
+        cells = self._cells
+        arrays = (cells.tags, cells.worth, cells.values, *self._gens, *self._priors)
+        return sum(array.nbytes for array in arrays)
 
     @property
     def gate(self) -> float:
@@ -454,7 +482,8 @@ class ResidualMemory:
     def candidates(self, column: int) -> npt.NDArray[np.uint64]:
         """See `ErrorMemory.candidates`: a tag leads back to its key, but does not say of which column."""
         with self._lock:
-            tags = self._cells.tags[self._cells.tags != 0]
+            tags = self._cells.tags[: table.WAYS * self._cells.size[0]]
+            tags = tags[tags != 0]
         return table.keys_of(tags, column)
 
     def advance(self, position: int) -> None:
@@ -499,12 +528,12 @@ class ResidualMemory:
         """See `ErrorMemory.save`; as long as what is live."""
         cells, gens = self._cells, self._gens
         with self._lock:
-            slots = np.flatnonzero((cells.newest >= _oldest_epoch(gens)) & (cells.tags != 0))
+            slots = table.live_rows(cells, gens)
             arrays: dict[str, npt.NDArray[Any]] = {
                 "slots": slots,
                 "state": self._state,
                 "small": self._small,
-                **{f"cells.{name}": array[slots] for name, array in cells._asdict().items()},
+                **{f"cells.{name}": array for name, array in table.part(cells, slots).items()},
                 **{f"gens.{name}": array for name, array in gens._asdict().items()},
                 **{f"priors.{name}": array for name, array in self._priors._asdict().items()},
             }
@@ -513,11 +542,9 @@ class ResidualMemory:
     def load(self, saved: bytes) -> None:
         """See `ErrorMemory.load`."""
         arrays = unpack(saved, self.settings, self.columns)
-        slots = arrays["slots"]
+        saved_cells = {n[6:]: array for n, array in arrays.items() if n.startswith("cells.")}
         with self._lock:
-            self._cells.tags[:] = 0
-            for name, array in self._cells._asdict().items():
-                array[slots] = arrays[f"cells.{name}"]
+            table.replace(self._cells, arrays["slots"], saved_cells)
             self._gens = generations.Generations(
                 **{n: arrays[f"gens.{n}"] for n in generations.Generations._fields}
             )

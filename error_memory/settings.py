@@ -18,7 +18,7 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     # residual: Bayesian residuals per (column, key), dropped by stream position
     capacity: int = 1 << 17
-    """Keys held, rounded up to a power of two; at 8 generations a key takes 112 bytes."""
+    """Keys held, rounded up to a power of two; at 8 generations a key takes 144 bytes."""
     generations: int = 8
     """How finely evidence can be dropped: in parts of about 1/8 to 1/4 of what is held."""
     span: int = 64

@@ -141,8 +141,7 @@ class Replay:
         positions = np.arange(self._position, self._position + n, dtype=np.int64)
         self._position += n
         times = learnt.time[learnt.requests[:-1]]
-        rows = self.learner.model.weigh_learnt(learnt.rows, learnt.time[-1])
-        corrected = self.memory.observe(rows, learnt.p, learnt.y, positions, learnt.requests, times)
+        corrected = self.memory.observe(learnt.rows, learnt.p, learnt.y, positions, learnt.requests, times)
         if self._position - self._advanced >= ADVANCE_REQUESTS:
             self._advanced = self._position
             self.memory.set_priors(self.learner.model.memory_tau())

@@ -51,7 +51,7 @@ def make_priors(tau0: npt.ArrayLike, keep: npt.ArrayLike) -> Priors:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def predict(w, column, x, n, tau):  # type: ignore[no-untyped-def]
+def predict(w, column, x, n, tau, mean, P):  # type: ignore[no-untyped-def]
     """Logit and its variance from the first `n` weights of a scratch block.
 
     Args:
@@ -60,16 +60,20 @@ def predict(w, column, x, n, tau):  # type: ignore[no-untyped-def]
         x: (m,) float64, each weight's input value.
         n: how many rows are in use.
         tau: (T,) float64, prior variances.
+        mean, P: (m,) float64, out: each weight's mean and variance, for `learn`.
 
     Returns:
         (f, s²) without any bias.
     """
+    for i in range(n):
+        t = tau[column[i]]
+        P[i] = t / (1.0 + t * w[i, 1])
+        mean[i] = w[i, 0] * P[i]
     f = 0.0
     s2 = 0.0
     for i in range(n):
-        P = 1.0 / (1.0 / tau[column[i]] + w[i, 1])
-        f += x[i] * w[i, 0] * P
-        s2 += x[i] * x[i] * P
+        f += x[i] * mean[i]
+        s2 += x[i] * x[i] * P[i]
     return f, s2
 
 
@@ -89,11 +93,16 @@ def sigmoid(z):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def learn(w, column, x, n, tau, tau0, theta, grad2, keep, f, s2, y):  # type: ignore[no-untyped-def]
+def learn(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, f, s2, y):  # type: ignore[no-untyped-def]
     """Learn one label: move the first `n` weights of the block, in place, and their columns' priors.
 
+    The filter's step μ' = μ + P x e d, P' = P - P² x² h d in natural parameters, where no difference of
+    large numbers is left:
+
+        q = 1 / (1 - x² P h d)     b ← λ (b + x e d) q     L ← λ (L + x² h d q)
+
     Args:
-        w, column, x, n: as in `predict`.
+        w, column, x, n, mean, P: as `predict` left them.
         tau, tau0, theta, grad2, keep: the arrays of a `Priors`, moved in place.
         f, s2: the whole logit and its variance, bias and offsets included.
         y: the label, 0 or 1.
@@ -105,16 +114,20 @@ def learn(w, column, x, n, tau, tau0, theta, grad2, keep, f, s2, y):  # type: ig
     e = y - p
     h = p * (1.0 - p)
     d = 1.0 / (1.0 + h * s2)
+    ed = e * d
+    hd = h * d
     for i in range(n):
+        kept = keep[column[i]]
+        x2hd = x[i] * x[i] * hd
+        q = kept / (1.0 - P[i] * x2hd)
+        w[i, 0] = (w[i, 0] + x[i] * ed) * q
+        w[i, 1] = min(kept * w[i, 1] + x2hd * q, EVIDENCE_MAX)
+    for i in range(n):
+        # A weight of which nothing is known says nothing of its column.
+        if mean[i] == 0.0:
+            continue
         c = column[i]
-        t = tau[c]
-        P = 1.0 / (1.0 / t + w[i, 1])
-        mean = w[i, 0] * P
-        new_mean = mean + P * x[i] * e * d
-        new_P = P - P * P * x[i] * x[i] * h * d
-        w[i, 0] = keep[c] * new_mean / new_P
-        w[i, 1] = min(max(keep[c] * (1.0 / new_P - 1.0 / t), 0.0), EVIDENCE_MAX)
-        g = e * x[i] * mean * P / t
+        g = e * x[i] * mean[i] * P[i] / tau[c]
         grad2[c] += g * g
         theta[c] = min(max(theta[c] + TAU_RATE * g / sqrt(grad2[c]), THETA_MIN), THETA_MAX)
         tau[c] = min(max(tau0[c] * exp(theta[c]), TAU_MIN), TAU_MAX)

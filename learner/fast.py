@@ -5,7 +5,7 @@ the pairs. Features' and pairs' weights live in table rows and come here as a co
 distinct rows of a batch; the weights of count columns are a small array of this class.
 """
 
-from math import log2
+from math import log2, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +39,10 @@ class FastOutputs(NamedTuple):
     variance: npt.NDArray[np.float64]  # (n,), s² of f
     means: npt.NDArray[np.float32]  # (n, T), Σ x μ of each weight column
     buckets: npt.NDArray[np.int32]  # (n, C), count bucket of each counted feature, -1 if it is absent
+    # What each weight, the slowest of an entry's, has left of its prior deviation when the row has been
+    # learnt, if it is: sqrt(P / τ) = 1 / sqrt(1 + τ L).
+    left: npt.NDArray[np.float32]  # (E,), of entries
+    counts_left: npt.NDArray[np.float32]  # (n, C), of count columns
 
 
 class FastPart:
@@ -117,6 +121,8 @@ class FastPart:
             variance=np.empty(n),
             means=np.zeros((n, self.width), dtype=np.float32),
             buckets=np.full((n, self.counted), -1, dtype=np.int32),
+            left=np.ones(len(inputs.column), dtype=np.float32),
+            counts_left=np.ones((n, self.counted), dtype=np.float32),
         )
         if n == 0:
             return outputs
@@ -137,6 +143,8 @@ class FastPart:
             *outputs,
             np.empty((scratch, 2)),
             np.empty(scratch, dtype=np.int32),
+            np.empty(scratch),
+            np.empty(scratch),
             np.empty(scratch),
         )
         return outputs
@@ -198,43 +206,63 @@ def _scatter(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _tell_left(  # type: ignore[no-untyped-def]
+    r, start, column, column_speeds, count_of, w, c, tau, left, counts_left
+):
+    """Write down what row r's weights, in the scratch block, have left of their prior deviation."""
+    m = 0
+    for e in range(start[r], start[r + 1]):
+        col = column[e]
+        if column_speeds[col] > 0:
+            left[e] = 1.0 / sqrt(1.0 + tau[c[m]] * w[m, 1])
+            m += column_speeds[col]
+        q = count_of[col]
+        if q >= 0:
+            counts_left[r, q] = 1.0 / sqrt(1.0 + tau[c[m]] * w[m, 1])
+            m += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _run(  # type: ignore[no-untyped-def]
     requests, start, column, x, index, weights, counts,
     learning, labels, offsets,
     first_tau, column_speeds, count_of, counts_at, count_weights, bias,
     tau, tau0, theta, grad2, keep,
-    logit, variance, means, buckets,
-    w, c, xs,
+    logit, variance, means, buckets, left, counts_left,
+    w, c, xs, mean, P,
 ):  # fmt: skip
     for q in range(len(requests) - 1):
+        alone = requests[q + 1] - requests[q] == 1
+        m = 0
+        f = 0.0
+        s2 = 0.0
         for r in range(requests[q], requests[q + 1]):
             m = _gather(
                 r, start, column, x, index, weights, counts, first_tau, column_speeds,
                 count_of, counts_at, count_weights, buckets, False, w, c, xs,
             )  # fmt: skip
-            f = 0.0
-            s2 = 0.0
+            f, s2 = bayes.predict(w, c, xs, m, tau, mean, P)
             for i in range(m):
-                P = 1.0 / (1.0 / tau[c[i]] + w[i, 1])
-                mean = xs[i] * w[i, 0] * P
-                means[r, c[i]] += mean
-                f += mean
-                s2 += xs[i] * xs[i] * P
+                means[r, c[i]] += xs[i] * mean[i]
             logit[r] = bias[0] + f
             variance[r] = bias[1] + s2
+            if not learning:
+                _tell_left(r, start, column, column_speeds, count_of, w, c, tau, left, counts_left)
         if not learning:
             continue
         for r in range(requests[q], requests[q + 1]):
-            m = _gather(
-                r, start, column, x, index, weights, counts, first_tau, column_speeds,
-                count_of, counts_at, count_weights, buckets, True, w, c, xs,
-            )  # fmt: skip
-            f, s2 = bayes.predict(w, c, xs, m, tau)
+            if not alone:  # what other candidates have learnt since counts
+                m = _gather(
+                    r, start, column, x, index, weights, counts, first_tau, column_speeds,
+                    count_of, counts_at, count_weights, buckets, True, w, c, xs,
+                )  # fmt: skip
+                f, s2 = bayes.predict(w, c, xs, m, tau, mean, P)
             e, h, d = bayes.learn(
-                w, c, xs, m, tau, tau0, theta, grad2, keep,
+                w, c, xs, m, mean, P, tau, tau0, theta, grad2, keep,
                 bias[0] + f + offsets[r], bias[1] + s2, labels[r],
             )  # fmt: skip
             _scatter(r, start, column, index, weights, column_speeds, count_of, count_weights, buckets, w)
+            _tell_left(r, start, column, column_speeds, count_of, w, c, tau, left, counts_left)
             bias[0] += bias[1] * e * d
             bias[1] = min((bias[1] - bias[1] * bias[1] * h * d) / 0.9999, 1.0)
         # Counters move after the whole request, so that no candidate sees its neighbours.
@@ -242,24 +270,3 @@ def _run(  # type: ignore[no-untyped-def]
             for e_ in range(start[r], start[r + 1]):
                 if index[e_] >= 0:
                     counts[index[e_]] += np.uint32(1)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def doubts(  # type: ignore[no-untyped-def]
-    column, key, place, evidence, columns, first_tau, counts_at, count_weights, tau
-):
-    """sqrt(P / τ) = 1 / sqrt(1 + τ L) of each entry (E,); see `Model.doubts`."""
-    out = np.empty(len(column), dtype=np.float32)
-    e = 0
-    for i in range(len(column)):
-        c = column[i]
-        if c < columns:
-            L = evidence[place[e]] if place[e] >= 0 else np.float32(0.0)
-            t = first_tau[c]
-            e += 1
-        else:
-            L = count_weights[c - columns, key[i], 1]
-            t = counts_at + c - columns
-        # A sequence's entries have no weights: no evidence, and no τ.
-        out[i] = 1.0 / np.sqrt(1.0 + tau[t] * L) if L > 0.0 else 1.0
-    return out

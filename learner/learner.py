@@ -425,7 +425,13 @@ class Learner:
                 )
         pending = state.get(_PENDING)
         if pending is not None:
-            self.trainer.pending = Pending.decode(pending, self.trainer.dense_width)
+            try:
+                self.trainer.pending = Pending.decode(pending, self.trainer.dense_width)
+            except ValueError as error:
+                raise StateError(
+                    f"state {state.path}: its {error}; if an older Freshet made it use that one, or "
+                    "configure another state folder to begin anew"
+                ) from None
         self._share = self._bad_share(state.get(_BAD_SHARE) or b"")
         self.refusals = Refusals(state.get(_REFUSALS) or b"")
         if self.meta.purging:

@@ -17,7 +17,7 @@ from ground.rows import Rows
 from learner import pooling
 from learner.attention import attend
 from learner.encoding import compact, sort_by_table
-from learner.fast import FastInputs, FastOutputs, FastPart, doubts
+from learner.fast import FastInputs, FastOutputs, FastPart
 from learner.features import Batch, Encoder, FeatureSpec, Requestlike
 from learner.networks import Array, Layout, Network, make_network
 from learner.settings import LearnerSettings
@@ -158,12 +158,12 @@ class Model:
             x0 = self._deep_inputs(gathered, batch.rows, dense)
             z += self.network.forward(self._deep_views, x0)
         fields = batch.rows.column < len(self.encoder.names)
-        rows = self.memory_rows(batch.rows, outputs.buckets)
+        rows, left = self.memory_rows(batch.rows, outputs)
         return Scores(
             z=z,
             p=1.0 / (1.0 + np.exp(-z)),
             s2=outputs.variance,
-            rows=self.memory_keys(self.weighed(rows, gathered.place, gathered.inputs.weights[:, 1])),
+            rows=self.memory_keys(rows, left),
             unknown=int(np.count_nonzero(gathered.place[fields] < 0)),
         )
 
@@ -247,51 +247,24 @@ class Model:
         dense[:, -1] = outputs.logit
         return dense
 
-    def memory_rows(self, rows: Rows, buckets: npt.NDArray[np.int32]) -> Rows:
-        """The rows with their count columns appended."""
-        return Rows(*pooling.append_counts(*rows, buckets, self.encoder.columns))
+    def memory_rows(self, rows: Rows, outputs: FastOutputs) -> tuple[Rows, npt.NDArray[np.float32]]:
+        """The rows with their count columns appended, and what is left to learn of each entry, (E,)."""
+        *longer, left = pooling.append_counts(
+            *rows, outputs.left, outputs.buckets, outputs.counts_left, self.encoder.columns
+        )
+        return Rows(*longer), left
 
-    def weighed(self, rows: Rows, place: npt.NDArray[np.int64], evidence: npt.NDArray[np.float32]) -> Rows:
-        """Rows whose entries are weighed by what is left of their prior deviation: x sqrt(P / τ).
+    def memory_keys(self, rows: Rows, left: npt.NDArray[np.float32]) -> Rows:
+        """The rows as an error memory sees them: each entry's x times sqrt(P / τ), what the base's slowest
+        weight has left of its prior deviation (E,), and without sequences, whose ids speak by attention only.
 
-        So an error memory's weights begin with the variance P that the base's slowest weight is left
-        with: it corrects what the base is unsure of, moves little where the base knows much, and learns
-        as the base itself would have gone on learning.
-
-        Args:
-            rows: from `memory_rows`.
-            place: of the entries that are no counts, in their order: the row of each in `evidence`, or -1.
-            evidence: (D,), L of the slowest weight of each distinct row.
+        So the memory's weights begin with the variance P: it corrects what the base is unsure of, moves
+        little where the base knows much, and learns as the base itself would have gone on learning.
         """
-        fast = self.fast
-        left = doubts(
-            rows.column, rows.key, place, np.ascontiguousarray(evidence), self.encoder.columns,
-            fast.first_tau, fast.counts_at, fast.count_weights, fast.priors.tau,
-        )  # fmt: skip
-        return rows._replace(x=rows.x * left)
-
-    def weigh_learnt(self, rows: Rows, now: float) -> Rows:
-        """`weighed` for rows that the learner has predicted and learnt, as the model is now.
-
-        Args:
-            rows: of a `Learnt`.
-            now: event time, Unix seconds.
-        """
-        order, bounds = sort_by_table(rows.column, self.table_of, len(self.table_names) + 1)
-        evidence = np.zeros(len(rows.key), dtype=np.float32)
-        for t, table in enumerate(self.tables):
-            mine = order[bounds[t] : bounds[t + 1]]
-            slots = table.find(rows.key[mine], np.full(len(mine), int(now), dtype=np.uint32))
-            if table.spec.extra:
-                evidence[mine] = table.extras(slots)[:, 1]
-        fields = np.flatnonzero(rows.column < self.encoder.columns)
-        return self.weighed(rows, np.arange(len(fields)), evidence[fields])
-
-    def memory_keys(self, rows: Rows) -> Rows:
-        """The rows as an error memory sees them: without sequences, whose ids speak by attention only."""
+        weighed = rows._replace(x=rows.x * left)
         if not self.encoder.sequences:
-            return rows
-        return Rows(*pooling.without(*rows, np.array(list(self.encoder.sequences), dtype=np.int32)))
+            return weighed
+        return Rows(*pooling.without(*weighed, np.array(list(self.encoder.sequences), dtype=np.int32)))
 
     def _deep_inputs(
         self, gathered: Gathered, rows: Rows, dense: npt.NDArray[np.float32]

@@ -16,7 +16,8 @@ from ground.rows import Rows
 class Pending(NamedTuple):
     """R requests of n rows in order, with what the deep part needs of each.
 
-    `known` says of each entry whether its id had a row when it was predicted.
+    `known` says of each entry whether its id had a row when it was predicted, `left` what its weight
+    had left of its prior deviation when the row had been learnt (`FastOutputs.left`).
     """
 
     requests: npt.NDArray[np.int64]  # (R + 1,)
@@ -25,6 +26,7 @@ class Pending(NamedTuple):
     key: npt.NDArray[np.uint64]  # (E,)
     x: npt.NDArray[np.float32]  # (E,)
     known: npt.NDArray[np.bool_]  # (E,)
+    left: npt.NDArray[np.float32]  # (E,)
     dense: npt.NDArray[np.float32]  # (n, d)
     z: npt.NDArray[np.float64]  # (n,), honest logit of the fast part
     s2: npt.NDArray[np.float64]  # (n,), its variance
@@ -48,10 +50,13 @@ class Pending(NamedTuple):
     @classmethod
     def empty(cls, dense: int) -> Self:
         """Nothing, with `dense` dense inputs a row."""
-        kinds = (np.int64, np.int64, np.int32, np.uint64, np.float32, np.bool_)
+        kinds = (np.int64, np.int64, np.int32, np.uint64, np.float32, np.bool_, np.float32)
         return cls._make(
             [
-                *(np.zeros(size, dtype=kind) for size, kind in zip((1, 1, 0, 0, 0, 0), kinds, strict=True)),
+                *(
+                    np.zeros(size, dtype=kind)
+                    for size, kind in zip((1, 1, 0, 0, 0, 0, 0), kinds, strict=True)
+                ),
                 np.zeros((0, dense), dtype=np.float32),
                 *(np.zeros(0) for _ in range(5)),
                 np.zeros(0, dtype=np.uint64),
@@ -79,9 +84,9 @@ class Pending(NamedTuple):
             [
                 self.requests[first : last + 1] - a,
                 self.start[a : b + 1] - i,
-                *(array[i:j] for array in self[2:6]),
-                *(array[a:b] for array in self[6:12]),
-                *(array[first:last] for array in self[12:]),
+                *(array[i:j] for array in self[2:7]),
+                *(array[a:b] for array in self[7:13]),
+                *(array[first:last] for array in self[13:]),
             ]
         )
 
@@ -98,14 +103,16 @@ class Pending(NamedTuple):
         """What `encode` gave.
 
         Raises:
-            ValueError: it was made with another number of dense inputs.
+            ValueError: it was made with another number of dense inputs, or by another version.
         """
         width, *parts = msgspec.msgpack.decode(data)
         if width != dense:
             raise ValueError(f"pending rows have {width} dense inputs, not {dense}")
         empty: tuple[npt.NDArray[Any], ...] = cls.empty(dense)
+        if len(parts) != len(empty):
+            raise ValueError(f"pending rows have {len(parts)} arrays, not {len(empty)}")
         arrays = [
             np.frombuffer(part, dtype=like.dtype).copy() for part, like in zip(parts, empty, strict=True)
         ]
-        arrays[6] = arrays[6].reshape(-1, dense)
+        arrays[7] = arrays[7].reshape(-1, dense)
         return cls._make(arrays)

@@ -27,16 +27,18 @@ def newest(place, times, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def append_counts(start, column, key, x, buckets, first_column):  # type: ignore[no-untyped-def]
+def append_counts(start, column, key, x, left, buckets, counts_left, first_column):  # type: ignore[no-untyped-def]
     """Append to each row its count columns: column first_column + c, key = the bucket.
 
     Args:
         start, column, key, x: the arrays of a `Rows` of n rows.
+        left: (E,) float32, a number for each of its entries.
         buckets: (n, C) int32, -1 for a feature that the row lacks.
+        counts_left: (n, C) float32, a number for each count column.
         first_column: the number of the first count column.
 
     Returns:
-        The four arrays of the longer `Rows`.
+        The four arrays of the longer `Rows`, and the numbers of its entries.
     """
     n, counted = buckets.shape
     total = start[n] + n * counted
@@ -44,21 +46,24 @@ def append_counts(start, column, key, x, buckets, first_column):  # type: ignore
     out_column = np.empty(total, dtype=np.int32)
     out_key = np.empty(total, dtype=np.uint64)
     out_x = np.empty(total, dtype=np.float32)
+    out_left = np.empty(total, dtype=np.float32)
     at = 0
     for r in range(n):
         for e in range(start[r], start[r + 1]):
             out_column[at] = column[e]
             out_key[at] = key[e]
             out_x[at] = x[e]
+            out_left[at] = left[e]
             at += 1
         for c in range(counted):
             if buckets[r, c] >= 0:
                 out_column[at] = first_column + c
                 out_key[at] = np.uint64(buckets[r, c])
                 out_x[at] = 1.0
+                out_left[at] = counts_left[r, c]
                 at += 1
         out_start[r + 1] = at
-    return out_start, out_column[:at], out_key[:at], out_x[:at]
+    return out_start, out_column[:at], out_key[:at], out_x[:at], out_left[:at]
 
 
 @njit(cache=True, nogil=True)

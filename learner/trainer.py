@@ -30,7 +30,7 @@ class Learnt(NamedTuple):
     """Requests as they were predicted before they were learnt: R requests, n rows."""
 
     requests: npt.NDArray[np.int64]  # (R + 1,)
-    rows: Rows  # keys for an error memory
+    rows: Rows  # for an error memory, weighed by what is left to learn of each entry
     z: npt.NDArray[np.float64]  # (n,), logit of the honest probability, of the stream as it is (thinned)
     p: npt.NDArray[np.float64]  # (n,), its probability
     scored: npt.NDArray[np.float64]  # (n,), what is measured: the served probability if it is known
@@ -177,7 +177,7 @@ class Trainer:
         gathered = model.gather(batch, insert=True)
         outputs = model.fast.run(gathered.inputs, labelled.y, labelled.shift)
         model.put_back(gathered)
-        memory = model.memory_rows(batch.rows, outputs.buckets)
+        memory, left = model.memory_rows(batch.rows, outputs)
         known = np.ones(len(memory.key), dtype=np.bool_)
         entries = memory.column < model.encoder.columns
         known[entries] = gathered.place >= 0
@@ -189,6 +189,7 @@ class Trainer:
                 key=memory.key,
                 x=memory.x,
                 known=known,
+                left=left,
                 dense=model.dense_inputs(batch, outputs),
                 z=bayes_logit(outputs),
                 s2=outputs.variance,
@@ -240,7 +241,7 @@ class Trainer:
         use_served = ~np.isnan(full.served) & (self.model.settings.score == "served")
         return Learnt(
             requests=full.requests,
-            rows=self.model.memory_keys(full.rows),
+            rows=self.model.memory_keys(full.rows, full.left),
             z=z,
             p=p,
             scored=np.where(use_served, full.served, p),
