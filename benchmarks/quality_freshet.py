@@ -22,7 +22,6 @@ from learner.trainer import Learnt, Trainer
 from stream.records import Example
 
 BLOCK = 16
-ADVANCE_REQUESTS = 64  # as in freshet.replay
 DRAIN_REQUESTS = 20_000
 
 Floats = npt.NDArray[np.float64]
@@ -69,7 +68,6 @@ class _Play:
         self.drained = 0
         self.live = self._seat()
         self.live_rows = 0  # candidates scored live, of a stream that does not wait
-        self.advanced = 0
 
     def run(self, policies: Sequence[Policy]) -> dict[str, Served]:
         R = len(self.arrays.time)
@@ -139,15 +137,13 @@ class _Play:
         self.live_rows = rows.stop
         positions = np.arange(first, seat.observed)
         times = done.time[done.requests[:-1]]
+        seat.memory.set_priors(self.trainer.model.memory_tau())
+        seat.memory.advance(seat.observed - 1)  # what was predicted had learnt all that came before
         seat.served.base[rows] = done.p
         seat.served.corrected[rows] = seat.memory.observe(
             done.rows, done.p, done.y, positions, done.requests, times
         )
         seat.served.learnt[first : seat.observed] = positions
-        if seat.observed - self.advanced >= ADVANCE_REQUESTS:
-            self.advanced = seat.observed
-            seat.memory.set_priors(self.trainer.model.memory_tau())
-            seat.memory.advance(seat.observed - 1)
 
     def _serve(self, seat: _Seat, state: int, first: int, last: int) -> None:
         """Serve one block from the learner's state now; the memory has seen what was decided before."""

@@ -153,7 +153,7 @@ def _residuals(cells, gens, precision, rows, first, last, tags, slots, held, f):
                     slots[e] = -1
                     continue
             known = True
-            f_i += rows.x[e] * held[e, 0] / (precision[rows.column[e]] + held[e, 1])
+            f_i += rows.x[e] * (held[e, 0] / (precision[rows.column[e]] + held[e, 1]))
         f[i] = f_i if known else np.nan
 
 

@@ -33,9 +33,6 @@ from stream.log import EXAMPLES
 from stream.record_files import whole_or_nothing
 from stream.state import RoleState
 
-ADVANCE_REQUESTS = 64
-"""How far a live replica's weights are behind, in requests: after so many the error memory is told that
-the base has learnt them."""
 RECLAIM_REQUESTS = 20_000
 RECLAIM_SLOTS = 100_000
 
@@ -105,7 +102,6 @@ class Replay:
         self._freeze_after = freeze_after
         self._frozen = False
         self._position = 0  # of the next request that the memory sees
-        self._advanced = 0
         self._reclaimed = 0
 
     def take(self, labelled: Labelled) -> None:
@@ -141,11 +137,10 @@ class Replay:
         positions = np.arange(self._position, self._position + n, dtype=np.int64)
         self._position += n
         times = learnt.time[learnt.requests[:-1]]
+        # What was predicted had learnt all that came before: live, there is nothing for a memory to know.
+        self.memory.set_priors(self.learner.model.memory_tau())
+        self.memory.advance(self._position - 1)
         corrected = self.memory.observe(learnt.rows, learnt.p, learnt.y, positions, learnt.requests, times)
-        if self._position - self._advanced >= ADVANCE_REQUESTS:
-            self._advanced = self._position
-            self.memory.set_priors(self.learner.model.memory_tau())
-            self.memory.advance(self._position - 1)
         keep = ~learnt.late
         keep[: self._before] = False
         self._before = max(self._before - len(keep), 0)
