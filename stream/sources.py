@@ -77,7 +77,7 @@ def read_lines(path: Path, settings: DataSettings) -> Iterator[Example]:
     if kind in ("movietweetings", "movielens"):
         yield from read_examples(path, settings)
         return
-    for _, example in _requests(path, kind, settings, None):
+    for _, example, _ in _requests(path, kind, settings, None):
         yield example
 
 
