@@ -16,6 +16,7 @@ import msgspec
 from stream.ahead import Ahead
 from stream.bad_share import BadShare
 from stream.errors import RecordError
+from stream.events import EventDecoder
 from stream.forgetting import Entity
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, JoinCounts, JoinSettings, Origin, Pairing
@@ -23,7 +24,6 @@ from stream.records import (
     RECORD_BYTES_MAX,
     Action,
     DeadLetter,
-    Decoder,
     Example,
     Forget,
     Impression,
@@ -206,7 +206,7 @@ class Joiner:
         self._partitions: dict[int, _Partition] = {}
         self._touched: set[int] = set()
         self.ahead = Ahead()
-        self._decode = Decoder(Impression, Action, Forget).decode
+        self._decode = EventDecoder().decode
 
     def handle(self, records: Sequence[Record], commit: Commit) -> None:
         """Pair the records' events; emits examples and dead letters.

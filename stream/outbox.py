@@ -12,7 +12,7 @@ import msgspec
 
 from stream.log import Outgoing
 
-BLOCK_RECORDS_MAX = 1000
+BLOCK_RECORDS_MAX = 4000
 BLOCK_BYTES_MAX = 8 << 20
 
 

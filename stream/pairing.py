@@ -21,9 +21,10 @@ import msgspec
 import xxhash
 
 from stream.errors import RecordError
+from stream.events import EventDecoder
 from stream.forgetting import Entity, left_of
 from stream.pending import Entry, Pending, Reaction, Waiting
-from stream.records import Action, Decoder, Example, Impression, encode, picked
+from stream.records import Action, Example, Impression, encode, picked
 from stream.state import Commit, RoleState
 from stream.timers import Timers
 
@@ -140,7 +141,7 @@ class Pairing:
         self.counts = counts
         self._emit = emit
         self._bury = bury
-        self._decoder = Decoder(Impression, Action)
+        self._decoder = EventDecoder()
         self._log_odds = math.log(settings.negative_rate)
 
     @property
@@ -180,10 +181,9 @@ class Pairing:
                 self._close(request_id, deadline, deadline)
             for deadline, request_id in self._forgetting.due(time):
                 self._forget(request_id, deadline)
-        if type(event) is Impression:
+        if isinstance(event, Impression):
             self._take_impression(event, time, original)
         else:
-            assert isinstance(event, Action)
             self._take_action(event, offset, original)
         if (
             progress.undecided > self._settings.pending_max

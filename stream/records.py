@@ -378,7 +378,7 @@ def check(record: Any) -> None:
         raise RecordError(f"request_id must have 1 to {REQUEST_ID_MAX} characters")
     if not TIME_MIN_S <= record.time <= TIME_MAX_S:
         raise _no_time("time", record.time)
-    if kind is Action:
+    if isinstance(record, Action):
         if not 0 <= record.candidate < CANDIDATES_MAX:
             raise RecordError(f"candidate is {record.candidate}; expected 0 to {CANDIDATES_MAX - 1}")
         _check_label("label", record.label)
@@ -412,6 +412,21 @@ def _check_request(record: Impression | Example) -> None:
         check_features("context", record.context)
         for i, features in enumerate(record.candidates):
             check_features(f"candidates[{i}]", features)
+    check_lists(record)
+    if isinstance(record, Example):
+        if not TIME_MIN_S <= record.decided <= TIME_MAX_S:
+            raise _no_time("decided", record.decided)
+        if not math.isfinite(record.log_odds):
+            raise RecordError("log_odds is not a finite number")
+
+
+def check_lists(record: Impression | Example) -> None:
+    """Check what is said of each candidate beside its features.
+
+    Raises:
+        RecordError: naming the field and what was expected.
+    """
+    n = len(record.candidates)
     if record.labels is not None:
         if len(record.labels) != n:
             raise RecordError(f"labels has {len(record.labels)} entries for {n} candidates")
@@ -425,11 +440,6 @@ def _check_request(record: Impression | Example) -> None:
                 raise RecordError(f"served.{name} holds a value that is no probability")
     if record.place is not None or record.propensity is not None:
         _check_shown(record.place, record.propensity, n)
-    if isinstance(record, Example):
-        if not TIME_MIN_S <= record.decided <= TIME_MAX_S:
-            raise _no_time("decided", record.decided)
-        if not math.isfinite(record.log_odds):
-            raise RecordError("log_odds is not a finite number")
 
 
 def _check_shown(place: list[int] | None, propensity: list[float] | None, n: int) -> None:

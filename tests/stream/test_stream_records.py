@@ -1,12 +1,15 @@
 """Records: what is accepted, what is refused and why."""
 
 import math
+from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.errors import RecordError
+from stream.events import EventDecoder
 from stream.records import (
     Action,
     DeadLetter,
@@ -14,6 +17,7 @@ from stream.records import (
     Event,
     Example,
     Features,
+    Forget,
     Impression,
     Served,
     encode,
@@ -134,3 +138,43 @@ def test_example_is_checked_like_the_rest() -> None:
 def test_dead_letter_keeps_any_bytes() -> None:
     letter = DeadLetter("why", "joiner", "events", 0, 7, bytes(range(256)))
     assert Decoder(DeadLetter).decode(encode(letter)) == letter
+
+
+edge = st.sampled_from(
+    [0, 1, -1, 1.0, 0.5, 2**63 - 1, 2**63, 2**64 - 1, -(2**63), math.nan, math.inf, 1e308, "", "x",
+     "x" * 1025, None, True, [], [1, "a"], [2**63], ["x" * 1025], {}, {"a": 1}, 1999, 2000, 1.7e12, -5.0]
+)  # fmt: skip
+loose = st.dictionaries(st.sampled_from(["a", "b"]), edge | value, max_size=2)
+told = st.lists(st.sampled_from([0.0, 1.0, 0.5, 2.0, 0, 1, "x"]), max_size=3)
+rough = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(["impression", "action", "forget", "wish"]),
+        "request_id": st.sampled_from(["r", "", "x" * 128, "x" * 129, 5]),
+        "time": st.sampled_from([1.7e9, 1_700_000_000]) | edge,
+    },
+    optional={
+        "candidates": st.lists(loose, max_size=3) | edge,
+        "context": loose | edge,
+        "candidate": edge | st.just(0),
+        "label": edge,
+        "labels": told,
+        "place": told,
+        "propensity": told,
+        "served": st.fixed_dictionaries({"base": told, "corrected": told}),
+        "v": st.sampled_from([1, 2, "1"]),
+        "other": edge,
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(rough | event, st.booleans())
+def test_event_decoder_agrees_with_the_plain_one_on_what_to_take_and_why_not(record: Any, json: bool) -> None:
+    data = msgspec.json.encode(record) if json else msgspec.msgpack.encode(record)
+    found = []
+    for one in (EventDecoder().decode, Decoder(Impression, Action, Forget).decode):
+        try:
+            found.append(encode(one(data)))
+        except RecordError as error:
+            found.append(str(error).encode())
+    assert found[0] == found[1]

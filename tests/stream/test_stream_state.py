@@ -52,7 +52,7 @@ def test_scan_gives_a_prefix_in_key_order(tmp_path: Path) -> None:
 
 
 def test_outbox_is_kept_in_order_until_a_later_commit_notes_it_sent(tmp_path: Path) -> None:
-    records = [Outgoing(b"k", b"%d" % i, i, "p", i) for i in range(2500)]
+    records = [Outgoing(b"k", b"%d" % i, i, "p", i) for i in range(10_000)]
 
     def unsent(state: RoleState) -> list[tuple[str, Outgoing]]:
         return [(block.topic, record) for block in state.unsent() for record in block.records]
@@ -62,20 +62,20 @@ def test_outbox_is_kept_in_order_until_a_later_commit_notes_it_sent(tmp_path: Pa
         for record in records:
             commit.emit("out", record)
         commit.emit("more", Outgoing(b"", b"y"))
-        assert state.unsent() == [] and commit.emitted == 2501
+        assert state.unsent() == [] and commit.emitted == 10_001
         state.commit(commit)
         assert unsent(state) == [*(("out", r) for r in records), ("more", Outgoing(b"", b"y"))]
-        assert [len(block.records) for block in state.unsent()] == [1000, 1000, 500, 1], "in bounded pieces"
+        assert [len(block.records) for block in state.unsent()] == [4000, 4000, 2000, 1], "in bounded pieces"
     with make(tmp_path) as state:
         first, second, *_ = state.unsent()
         state.mark_sent(first.number)
-        assert unsent(state)[0][1] == records[1000]
+        assert unsent(state)[0][1] == records[4000]
         commit = state.begin()
         commit.emit("out", Outgoing(b"", b"z"))
         state.commit(commit)
         state.mark_sent(second.number)
     with make(tmp_path) as state:
-        assert [r.value for _, r in unsent(state)] == [*(r.value for r in records[2000:]), b"y", b"z"]
+        assert [r.value for _, r in unsent(state)] == [*(r.value for r in records[8000:]), b"y", b"z"]
         for block in state.unsent():
             state.mark_sent(block.number)
     with make(tmp_path) as state:
