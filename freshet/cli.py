@@ -170,6 +170,10 @@ def _add_produce(commands: Any) -> None:
     parser.add_argument("--rate", type=positive, metavar="N", help="events per second at most")
     parser.add_argument("--limit", type=count, metavar="N", help="stop after so many events")
     parser.add_argument(
+        "--pack", type=count, default=100, metavar="N",
+        help="events of one partition in one message at most (100; 1: each in its own)",
+    )  # fmt: skip
+    parser.add_argument(
         "--producer", metavar="NAME",
         help="name under which events are counted; sending again under the same name is dropped as a repeat",
     )  # fmt: skip
@@ -308,6 +312,7 @@ def _produce(arguments: argparse.Namespace) -> None:
         rate=arguments.rate,
         limit=arguments.limit,
         producer=arguments.producer,
+        events_per_message=arguments.pack,
     )
 
 

@@ -90,8 +90,11 @@ def families(role: str) -> dict[str, Family]:
     command = next(name for name, stage in STAGES.items() if stage == role)
     topic = EVENTS if role == "joiner" else EXAMPLES
     clocks = {0: 1.0} if role == "joiner" else {}
+    ahead = {"web": 1} if role == "joiner" else {}
     meter = _FixedMeter(Lag(topic, 0, 1, 1.0))
-    return _as_families(RoleCollector(command, Progress(), {}, meter, lambda: clocks).collect())
+    return _as_families(
+        RoleCollector(command, Progress(), {}, meter, lambda: clocks, lambda: ahead).collect()
+    )
 
 
 def page() -> str:

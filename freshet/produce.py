@@ -1,7 +1,9 @@
 """`freshet produce`: a file's events into the log.
 
-Each event carries the producer's name and its number in the file, so sending a file again (after a
-Ctrl-C, say) does no harm: the joiner drops what it has already taken from that producer.
+Many events travel as one message, which carries the producer's name and the number in the file of its
+last event. So sending a file again (after a Ctrl-C, say) does no harm, in the same messages or in others:
+the joiner drops a message all of whose events it has already taken from that producer, and of one that it
+has taken in part the requests it knows.
 """
 
 import sys
@@ -18,11 +20,13 @@ from freshet.errors import ProduceError
 from freshet.roles import open_topics
 from stream.errors import LogAwayError, RecordError
 from stream.log import EVENTS, EXAMPLES, Log, Outgoing
+from stream.packing import pack
 from stream.record_files import read_records
 from stream.records import REQUEST_ID_MAX, Action, Decoder, Example, Impression, encode
 from stream.sources import read_examples
 
-BATCH = 1000
+BATCH = 1000  # events appended at once
+PACK = 100  # of them in one message
 TELL_EVERY_S = 2.0
 AWAY_S_MAX = 60.0  # that a log may be away in the middle
 RETRY_S = 1.0
@@ -38,6 +42,7 @@ def produce(
     rate: float | None = None,
     limit: int | None = None,
     producer: str | None = None,
+    events_per_message: int = PACK,
 ) -> int:
     """Append a file's events to topic `events`, or its examples to topic `examples`; returns how many.
 
@@ -48,6 +53,7 @@ def produce(
         rate: events per second at most.
         limit: stop after so many.
         producer: the name that they are numbered under; by default made from the file's name and size.
+        events_per_message: at most; examples always travel alone.
 
     Raises:
         FreshetError: the file or the log cannot be used.
@@ -65,6 +71,7 @@ def produce(
     began = told = time.monotonic()
     sent = 0
     log = open_topics(config)
+    partitions = log.partitions(topic)
     try:
         size = BATCH if rate is None else max(1, min(BATCH, int(rate / 20)))
         while batch := list(islice(source, size)):
@@ -72,8 +79,13 @@ def produce(
                 log,
                 topic,
                 [
-                    Outgoing(key=event.request_id.encode(), value=encode(event), producer=name, seq=sent + i)
-                    for i, event in enumerate(batch)
+                    Outgoing(m.key, m.value, m.partition, name, sent + m.events[-1])
+                    for m in pack(
+                        [event.request_id.encode() for event in batch],
+                        [encode(event) for event in batch],
+                        partitions,
+                        1 if topic == EXAMPLES else events_per_message,
+                    )
                 ],
             )
             sent += len(batch)

@@ -82,6 +82,7 @@ class RoleMetrics:
         runner: that it runs.
         figures: its own numbers as it begins; `refresh` gives new ones.
         clocks: partition -> event time, Unix seconds, where the role has such clocks.
+        ahead: producer -> events ahead of the log's clock since the role was started.
     """
 
     def __init__(
@@ -93,12 +94,13 @@ class RoleMetrics:
         runner: Runner,
         figures: Figures,
         clocks: Callable[[], Mapping[int, float]] = dict,
+        ahead: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._address = settings.host, getattr(settings, f"{role}_port")
         self._role = role
         self._runner = runner
         self._meter = LagMeter(log, topic, runner.positions)
-        self._state = RoleCollector(role, runner.progress, figures, self._meter, clocks)
+        self._state = RoleCollector(role, runner.progress, figures, self._meter, clocks, ahead)
         self._stop: Callable[[], None] = lambda: None
 
     def refresh(self, figures: Figures) -> None:
@@ -154,12 +156,14 @@ class RoleCollector(Collector):
         figures: Figures,
         meter: Measured,
         clocks: Callable[[], Mapping[int, float]],
+        ahead: Callable[[], Mapping[str, int]],
     ) -> None:
         self.figures = figures
         self._role = role
         self._progress = progress
         self._meter = meter
         self._clocks = clocks
+        self._ahead = ahead
 
     def describe(self) -> list[Metric]:
         return []
@@ -215,6 +219,17 @@ class RoleCollector(Collector):
             for partition, clock in sorted(clocks.items()):
                 family.add_metric([str(partition)], clock)
             yield family
+        offenders = self._ahead()
+        if offenders:
+            counts = CounterMetricFamily(
+                "freshet_join_ahead_events_by_producer",
+                "Events further ahead of the log's clock than clock_ahead_s, since the role was started, by "
+                "who sent them: at most 100 names, the rest as (others).",
+                labels=["producer"],
+            )
+            for producer, events in sorted(offenders.items()):
+                counts.add_metric([producer], events)
+            yield counts
 
 
 def _labelled(name: str, text: str, role: str, value: float) -> Metric:

@@ -116,7 +116,9 @@ def run_join(config: Config, stop: threading.Event) -> None:
                 return {p: clock for p in runner.positions() if (clock := joiner.clock(p))}
 
             told.clocks = clocks
-            with RoleMetrics(config.metrics, "join", log, EVENTS, runner, figures(), clocks) as told.metrics:
+            with RoleMetrics(
+                config.metrics, "join", log, EVENTS, runner, figures(), clocks, joiner.ahead.counts
+            ) as told.metrics:
                 told.ready(stop)
                 Shares(log, state, joiner, runner, member).run(stop)
             told.end(runner.progress)

@@ -1,8 +1,9 @@
 """Group commit: what concurrent requests write to the log goes there together.
 
 A durable append costs about the same for one record as for a hundred, so the appends of all requests
-that wait at one moment become one. The work is done by a thread of its own, and the event loop never
-waits for a disk.
+that wait at one moment become one, and their events travel as one message for each partition. Each
+request is answered once its own are in the log. The work is done by a thread of its own, and the event
+loop never waits for a disk.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from serving.errors import UnavailableError
 from stream.errors import LogError
 from stream.log import EVENTS, Log, Outgoing
+from stream.packing import pack
 
 BATCH_RECORDS_MAX = 1_000
 
@@ -38,6 +40,7 @@ class Writer:
         self.records = 0
         self.failures = 0
         self._jobs: deque[_Job] = deque()
+        self._partitions = 0  # of the topic, once known
         self._waiting = 0  # records in the queue or in the append that runs now
         self._wake = threading.Condition()
         self._stopping = False
@@ -110,8 +113,9 @@ class Writer:
 
     def _write(self, jobs: list[_Job]) -> None:
         answers: list[list[Place] | Exception] = []
+        records = [record for job in jobs for record in job.records]
         try:
-            places = self.log.append(self.topic, [record for job in jobs for record in job.records])
+            places = self._append(records)
             self.records += len(places)
             self.batches += 1
             at = 0
@@ -132,6 +136,22 @@ class Writer:
             answers = [error] * len(jobs)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(_resolve, jobs, answers)
+
+    def _append(self, records: Sequence[Outgoing]) -> list[Place]:
+        """Append all, packed; returns where each event is: those of one message are at one place."""
+        if len(records) == 1:
+            return self.log.append(self.topic, records)
+        if not self._partitions:
+            self._partitions = self.log.partitions(self.topic)
+        messages = pack(
+            [record.key for record in records], [record.value for record in records], self._partitions
+        )
+        outgoing = [Outgoing(message.key, message.value, message.partition) for message in messages]
+        places: list[Place] = [(0, 0)] * len(records)
+        for message, place in zip(messages, self.log.append(self.topic, outgoing), strict=True):
+            for i in message.events:
+                places[i] = place
+        return places
 
 
 def _resolve(jobs: list[_Job], answers: list[list[Place] | Exception]) -> None:

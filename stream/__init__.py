@@ -23,7 +23,7 @@ _HOME = {
     "LogSettings": "stream.log",
     "Outgoing": "stream.log",
     "Producer": "stream.producer",
-    "ProducerSettings": "stream.producer",
+    "ProducerSettings": "stream.producer_settings",
     "Progress": "stream.runner",
     "Record": "stream.log",
     "RoleState": "stream.state",

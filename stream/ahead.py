@@ -19,6 +19,10 @@ class Ahead:
         self._told_s = float("-inf")
         self._untold = 0
 
+    def counts(self) -> dict[str, int]:
+        """Events by producer so far. May be called from any thread."""
+        return dict(self.by_producer)
+
     def note(self, producer: str, ahead_s: float, refused: bool) -> None:
         """Count one event and, at most every `TELL_EVERY_S`, say so in the log."""
         name = producer or NAMELESS

@@ -12,14 +12,14 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
-
-import msgspec
+from typing import NamedTuple, Self
 
 from stream.errors import BufferFullError, LogError, ProducerError, RecordError, UndeliveredError
-from stream.log import EVENTS, Log, Outgoing, open_log, partition_of
+from stream.log import EVENTS, Log, Outgoing, open_log
+from stream.packing import pack
+from stream.producer_settings import PRODUCER_DEFAULTS, ProducerSettings
 from stream.records import (
     BATCH_EVENTS_MAX,
     RECORD_BYTES_MAX,
@@ -29,45 +29,12 @@ from stream.records import (
     Served,
     check,
     encode,
-    join_batch,
 )
 
 RETRY_S = 0.02  # before the first retry; doubled for each further one
 RETRY_S_MAX = 5.0
-BATCH_HEAD_BYTES = 5  # before the first event of a message of several
 
 _logger = logging.getLogger("freshet.producer")
-
-
-class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How events are gathered, and what happens when they cannot be sent."""
-
-    acks: Literal["flush", "each"] = "flush"
-    """When a call returns: "flush", at once, and `flush` waits for the log; "each", once the log has it."""
-
-    batch_max: int = 1000  # events appended at once
-    batch_bytes_max: int = 1 << 20
-    pack: bool = True  # events of one partition travel as one message; False: each in its own
-    linger_s: float = 0.01  # how long the first event of a batch may wait for others
-    buffer_max: int = 20_000  # events that wait for the log, those being appended included
-    buffer_bytes_max: int = 64 << 20
-    when_full: Literal["wait", "raise", "drop"] = "wait"
-    """A call that finds the buffer full: waits `full_wait_s` for room and then raises; raises at once; or
-    leaves its event out and counts it in `dropped`."""
-
-    full_wait_s: float = 10.0
-    give_up_s: float = 120.0  # for how long a batch is tried again before its events are given up
-
-    def __post_init__(self) -> None:
-        for name in ("batch_max", "batch_bytes_max", "buffer_max", "buffer_bytes_max"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-        for name in ("linger_s", "full_wait_s", "give_up_s"):
-            if not 0.0 <= getattr(self, name) <= 86_400.0:
-                raise ValueError(f"{name} must be 0 to 86400 seconds")
-
-
-PRODUCER_DEFAULTS = ProducerSettings()
 
 
 class _Waiting(NamedTuple):
@@ -392,30 +359,15 @@ class Producer:
     def _pack(self, batch: Sequence[_Waiting]) -> list[Outgoing]:
         """The messages of a batch, numbered: for each partition as few as its events fit into."""
         messages: list[Outgoing] = []
-        groups: dict[int, list[_Waiting]] = {}
-        for entry in batch:
-            partition = partition_of(entry.event.request_id.encode(), self._partitions)
-            groups.setdefault(partition, []).append(entry)
-        for partition, entries in groups.items():
-            for piece in self._cut(entries):
-                value = piece[0].value if len(piece) == 1 else join_batch([entry.value for entry in piece])
-                key = piece[0].event.request_id.encode()
-                messages.append(Outgoing(key, value, partition, self.name, self._seq))
-                self._seq += 1
+        for message in pack(
+            [entry.event.request_id.encode() for entry in batch],
+            [entry.value for entry in batch],
+            self._partitions,
+            BATCH_EVENTS_MAX if self.settings.pack else 1,
+        ):
+            messages.append(Outgoing(message.key, message.value, message.partition, self.name, self._seq))
+            self._seq += 1
         return messages
-
-    def _cut(self, entries: Sequence[_Waiting]) -> Iterator[list[_Waiting]]:
-        """The entries in order, as many together as one message may hold."""
-        count_max = BATCH_EVENTS_MAX if self.settings.pack else 1
-        piece: list[_Waiting] = []
-        size = BATCH_HEAD_BYTES
-        for entry in entries:
-            if piece and (len(piece) == count_max or size + len(entry.value) > RECORD_BYTES_MAX):
-                yield piece
-                piece, size = [], BATCH_HEAD_BYTES
-            piece.append(entry)
-            size += len(entry.value)
-        yield piece
 
     def _deliver(self, messages: Sequence[Outgoing]) -> LogError | None:
         """Append, again and again if need be; returns why not, in the end."""

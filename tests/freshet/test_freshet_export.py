@@ -15,7 +15,7 @@ from freshet.replay import replay
 from freshet.roles import open_topics
 from freshet.tape import ReplayOptions
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, open_log
-from stream.records import Action, Decoder, Example, Impression, encode, join_batch
+from stream.records import Action, Decoder, Example, Impression, encode, join_batch, split_batch
 from stream.simulator import World, WorldSettings
 
 FEATURES: dict[str, Any] = {"user": {}, "segment": {}, "item": {}, "category": {}}
@@ -111,7 +111,7 @@ def test_events_come_back_into_a_log_as_they_were(
     assert sent == len(world)
     log = open_log(copy.log)
     decode = Decoder(Impression, Action).decode
-    assert [decode(record.value) for record in log.read(EVENTS, 0, 0)] == world
+    assert [decode(part) for record in log.read(EVENTS, 0, 0) for part in split_batch(record.value)] == world
     log.close()
     with pytest.raises(ProduceError, match="--examples"):
         examples_file = tmp_path / "examples.parquet"

@@ -163,16 +163,18 @@ def test_events_become_a_model_that_replay_reaches_bit_for_bit(config: Config, t
     assert report["state_hash"] == report["live_state_hash"]
 
 
-def test_sending_a_file_again_changes_nothing(config: Config, tmp_path: Path) -> None:
+def test_sending_a_file_again_changes_nothing_however_it_is_packed(config: Config, tmp_path: Path) -> None:
     file = write_clicks(tmp_path, 100)
+    produce(config, file, events_per_message=3, limit=60)  # cut short
+    assert 20 <= ends(config, EVENTS) <= 22
     produce(config, file)
-    produce(config, file)
-    assert ends(config, EVENTS) == 200
+    assert ends(config, EVENTS) <= 24
+    produce(config, file, events_per_message=7)
     join = config.state_of("join")
 
     def taken() -> bool:
         with contextlib.suppress(StateError):  # it is being made
-            return sum(read_state(join)["next_offsets"].values()) == 200
+            return sum(read_state(join)["next_offsets"].values()) == ends(config, EVENTS)
         return False
 
     run_until(run_join, config, taken)
@@ -224,7 +226,9 @@ def test_produce_sends_events_as_they_are(config: Config, tmp_path: Path) -> Non
         '{"type":"action","request_id":"r","time":1000000003,"candidate":0}\n'
     )
     assert produce(config, file, holds="events") == 2
-    assert ends(config, EVENTS) == 2
+    assert ends(config, EVENTS) == 1, "both in one message"
+    assert produce(config, file, holds="events", producer="another", events_per_message=1) == 2
+    assert ends(config, EVENTS) == 3
     file.write_text('{"type":"action"}\n')
     with pytest.raises(ProduceError, match=r"events\.jsonl:1: "):
         produce(config, file, holds="events")

@@ -14,10 +14,12 @@ from broker import Broker, cluster_of
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from stream.errors import LogAwayError, LogError
+from stream.errors import BufferFullError, LogAwayError, LogError, UndeliveredError
 from stream.joiner import Joiner, JoinSettings
 from stream.kafka_log import KafkaLog
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, KafkaSettings, LogSettings, Outgoing, Record
+from stream.producer import Producer
+from stream.producer_settings import ProducerSettings
 from stream.records import Impression, encode
 from stream.runner import Runner
 from stream.state import RoleState
@@ -214,6 +216,48 @@ def test_role_goes_on_where_it_was_when_the_broker_comes_back(
     assert len(seqs) == 100
     log.close()
     sender.close()
+
+
+def test_producer_waits_out_an_outage_and_loses_and_doubles_nothing(
+    own_broker: Broker, tmp_path: Path
+) -> None:
+    log = kafka_log(own_broker.address)
+    for topic, partitions in ((EVENTS, 2), (EXAMPLES, 2), (DEAD_LETTERS, 1)):
+        log.create_topic(topic, partitions)
+    settings = ProducerSettings(buffer_max=200, when_full="raise", linger_s=0.001)
+    sent = 0
+
+    def send(count: int) -> None:
+        nonlocal sent
+        for _ in range(count):
+            producer.impression([{"item": sent}], request_id=f"r{sent}", labels=[1.0])
+            sent += 1
+
+    with Producer(log, settings=settings) as producer:
+        send(50)
+        producer.flush()
+        own_broker.pause()
+        with pytest.raises(BufferFullError, match=r"200 events .* wait for the log already"):
+            send(1000)
+        assert (sent, producer.acknowledged, producer.waiting) == (250, 50, 200)
+        with pytest.raises(UndeliveredError, match=r"200 events, and it refuses: .*no success within 1 s"):
+            producer.flush(timeout_s=3.0)
+        with pytest.raises(BufferFullError, match="no success within 1 s"):
+            send(1)
+        own_broker.resume()
+        producer.flush(timeout_s=60.0)
+        send(100)
+    assert (sent, producer.acknowledged, producer.failed, producer.dropped) == (350, 350, 0, 0)
+    with RoleState(tmp_path / "state", "joiner", {}, sync=False) as state:
+        joiner = Joiner(state, JoinSettings())
+        runner = Runner(log, state, joiner, EVENTS, "join")
+        while runner.step(0.5):
+            pass
+        runner.commit()
+        assert joiner.counts.examples == joiner.counts.impressions == 350
+    names = [record.key for p in range(2) for record in read_all(log, EXAMPLES, p)]
+    assert sorted(names) == sorted(b"r%d" % i for i in range(350))
+    log.close()
 
 
 def test_role_whose_broker_is_away_stops_when_it_is_told_to(own_broker: Broker, tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""The writer: what waits together goes into the log together, and each request is told where its own is."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving.writer import Place, Writer
+from stream.log import EVENTS, LogSettings, Outgoing
+from stream.records import Action, Decoder, encode, encode_json, split_batch
+from stream.sqlite_log import SqliteLog
+
+decode = Decoder(Action).decode
+
+
+class Held(SqliteLog):
+    """A log whose appends wait until they are let through."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, LogSettings(sync=False))
+        self.began = threading.Event()
+        self.go = threading.Event()
+
+    def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
+        self.began.set()
+        assert self.go.wait(10.0)
+        return super().append(topic, records)
+
+
+def test_events_that_wait_together_are_one_message_a_partition_and_each_knows_its_place(
+    tmp_path: Path,
+) -> None:
+    log = Held(tmp_path / "log.db")
+    log.create_topic(EVENTS, 2)
+    actions = [Action(f"r{i}", 1e9 + i, 0) for i in range(60)]
+
+    async def write() -> list[list[Place]]:
+        writer = Writer(log)
+        writer.start()
+        try:
+            waiting = [asyncio.create_task(writer.append([_record(action)])) for action in actions[:1]]
+            await asyncio.to_thread(log.began.wait, 10.0)
+            waiting += [asyncio.create_task(writer.append([_record(action)])) for action in actions[1:59]]
+            foreign = Outgoing(actions[59].request_id.encode(), encode_json(actions[59]))
+            waiting.append(asyncio.create_task(writer.append([foreign])))
+            await asyncio.sleep(0)
+            assert not any(task.done() for task in waiting), "nobody is answered before its append"
+            log.go.set()
+            return await asyncio.gather(*waiting)
+        finally:
+            await asyncio.to_thread(writer.stop)
+
+    places = [place for (place,) in asyncio.run(write())]
+    assert sum(end for _, end in log.ends(EVENTS)) == 1 + 2 + 1, "the first alone, then packed; JSON alone"
+    for action, (partition, offset) in zip(actions, places, strict=True):
+        (record,) = log.read(EVENTS, partition, offset, 1)
+        assert action in [decode(part) for part in split_batch(record.value)]
+    log.close()
+
+
+def _record(action: Action) -> Outgoing:
+    return Outgoing(action.request_id.encode(), encode(action))
