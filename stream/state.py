@@ -38,6 +38,7 @@ from stream.outbox import Block, Outbox, block_key, encode_block
 
 FORMAT_VERSION = 2
 BLOCK_CACHE_BYTES = 64 << 20
+WRITE_BUFFER_BYTES = 4 << 20  # a commit is small; larger ones are written as they come
 SHOWN_CHARACTERS = 160  # of a fingerprint's entry in an error message
 
 _DATA, _META, _OFFSET, _OUTBOX = b"d", b"m", b"o", b"x"
@@ -333,6 +334,7 @@ class RoleState:
         options.set_paranoid_checks(True)
         options.set_keep_log_file_num(2)
         options.set_max_log_file_size(1 << 20)
+        options.set_write_buffer_size(WRITE_BUFFER_BYTES)
         options.set_stats_dump_period_sec(0)
         options.set_max_background_jobs(2)
         tables = BlockBasedOptions()
