@@ -11,6 +11,7 @@ def add_replay_commands(commands: Any) -> None:
     """Add replay and what goes with it."""
     _add_replay(commands)
     _add_compare(commands)
+    _add_evaluate(commands)
     _add_sweep(commands)
     _add_export(commands)
 
@@ -100,6 +101,36 @@ def _compare(arguments: argparse.Namespace) -> None:
         arguments.seed,
         Path(arguments.report) if arguments.report else None,
         Path(arguments.html) if arguments.html else None,
+    )
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = add_command(
+        commands, "evaluate", _evaluate,
+        "estimate what an order by a replay's predictions would have earned, from orders that were drawn at "
+        "random and logged with their propensities",
+        "freshet replay --data sqlite:.freshet/log.db --config freshet.toml --report a.json --predictions\n"
+        "freshet evaluate a.json                  against what was shown\n"
+        "freshet evaluate a.json b.json --top 3   against each other, by clicks at the first three places",
+    )  # fmt: skip
+    parser.add_argument(
+        "reports", metavar="A.json", nargs="+", help="reports with predictions, of the same data"
+    )
+    parser.add_argument(
+        "--prediction", choices=["corrected", "base"], default="corrected", help="by which to order"
+    )
+    parser.add_argument("--top", type=count, metavar="K", help="count clicks at the first K places only")
+    parser.add_argument("--report", metavar="FILE", help="the estimates as JSON")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from freshet.evaluate import run_evaluate
+
+    run_evaluate(
+        [Path(path) for path in arguments.reports],
+        arguments.prediction,
+        arguments.top,
+        Path(arguments.report) if arguments.report else None,
     )
 
 
