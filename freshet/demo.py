@@ -220,6 +220,7 @@ class _Demo:
         )
         await self._ready([live, frozen])
         self._frozen = True
+        self._screen.say(f"page    {_url(live)}/    the same in a browser, while it plays")
         return _url(live), _url(frozen)
 
     async def _ready(self, roles: Sequence[Child]) -> None:

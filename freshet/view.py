@@ -127,8 +127,8 @@ def render(show: Show, width: int = 100, height: int = 40) -> RenderableType:
         head,
         _line(bar),
         Text(show.phase),
-        Columns(map(_role, show.roles), padding=(0, 3)),
-        Columns((_number(name, value) for name, value in show.numbers), padding=(0, 3)),
+        Columns((role_text(name, state) for name, state in show.roles), padding=(0, 3)),
+        Columns((number_text(name, value) for name, value in show.numbers), padding=(0, 3)),
     ]
     if show.arms:
         parts += [Text(""), _arms_table(show)]
@@ -149,13 +149,14 @@ def _line(renderable: RenderableType) -> Table:
     return grid
 
 
-def _role(role: tuple[str, str]) -> Text:
-    name, state = role
+def role_text(name: str, state: str) -> Text:
+    """One role and how it is."""
     color = {"ready": "green", "frozen": "cyan", "starting": "yellow"}.get(state, "red")
     return Text.assemble(("● ", color), name, (f" {state}", "dim"))
 
 
-def _number(name: str, value: str) -> Text:
+def number_text(name: str, value: str) -> Text:
+    """One number and what it is."""
     return Text.assemble((f"{name} ", "dim"), (value, "bold"))
 
 

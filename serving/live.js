@@ -253,8 +253,8 @@ function showChart(chart) {
   }
   const end = span.time[span.time.length - 1];
   const length = chosen === "fine" ? FINE_POINTS : 86400;
-  // young histories fill the width: two minutes at least, then as long as there is something to see
-  const begin = Math.max(end - length, Math.min(span.time[0], end - (chosen === "fine" ? 120 : 3600)));
+  // young histories fill the width: a minute at least, then as long as there is something to see
+  const begin = Math.max(end - length, Math.min(span.time[0], end - (chosen === "fine" ? 60 : 3600)));
   const px = (t) => LEFT + ((t - begin) / (end - begin || 1)) * (wide - LEFT - RIGHT);
   const py = (v) => TOP + ((y.high - v) / (y.high - y.low)) * (tall - TOP - BOTTOM);
   const svg = draw("svg", { viewBox: `0 0 ${wide} ${tall}`, "aria-hidden": "true" });

@@ -48,6 +48,12 @@ def promtool() -> str:
     return find_tool("promtool", "prometheus")
 
 
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """A browser to look at pages with. Without it tests are skipped; with CI=true they fail."""
+    return find_tool("chromium", "chromium")
+
+
 def find_tool(name: str, package: str) -> str:
     """The path of a tool that is no Python package."""
     found = shutil.which(name)
