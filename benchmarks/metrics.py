@@ -4,11 +4,13 @@
 
 A server counts each request as it ends: compared with scoring one of 50 candidates (JSON to scores to the
 record for the log; without HTTP and the log, which only make the share smaller). A learner copies its
-figures once a second: compared with that second. Times are of the processor, the least of five runs, so
-that a busy machine does not decide.
+figures once a second: compared with that second. So is the server's overview for the live page, which is
+made once a second however many look, with a full window of metrics; and what one who looks costs. Times
+are of the processor, the least of five runs, so that a busy machine does not decide.
 """
 
 import argparse
+import contextlib
 import json
 import tempfile
 import time
@@ -23,13 +25,16 @@ from error_memory import MemorySettings
 from learner.features import FeatureSpec
 from learner.metrics import Metrics
 from learner.settings import LearnerSettings
-from serving.app import ScoreRequest
+from serving.app import App, ScoreRequest
+from serving.http import Call
+from serving.overview import Overview
+from serving.pulse import Pulse
 from serving.replica import Replica
 from serving.settings import ServerSettings
 from serving.telemetry import Telemetry
 from serving.writer import Writer
-from stream.log import EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, LogSettings
-from stream.records import Impression, Served, check, encode
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
+from stream.records import Example, Impression, Served, check, encode
 from stream.sqlite_log import SqliteLog
 
 CANDIDATES = 50
@@ -53,10 +58,22 @@ def serving(times: int) -> dict[str, float]:
     """A request's metrics, and a request."""
     with tempfile.TemporaryDirectory() as folder:
         log = SqliteLog(Path(folder) / "log.db", LogSettings(sync=False))
-        for topic in (EVENTS, EXAMPLES, UPDATES, SNAPSHOTS):
+        for topic in (EVENTS, EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
             log.create_topic(topic, 1)
         replica = Replica(log, FEATURES, LearnerSettings(), MemorySettings(), ServerSettings())
-        replica.step()
+        rng = np.random.default_rng(0)
+        for first in range(0, ServerSettings().window, 500):
+            log.append(
+                EXAMPLES,
+                [
+                    Outgoing(
+                        b"", encode(Example(f"r{i}", 1e9, 1e9, [{"item": i % 997, "user": i % 1009}], [y]))
+                    )
+                    for i, y in enumerate((rng.random(500) < 0.2).astype(float).tolist(), first)
+                ],
+            )
+        while replica.step():
+            pass
         telemetry = Telemetry(replica, Writer(log))
         candidates = [{"item": i, "category": i % 7} for i in range(CANDIDATES)]
         body = msgspec.json.encode({"context": {"user": 3}, "candidates": candidates})
@@ -74,7 +91,19 @@ def serving(times: int) -> dict[str, float]:
             telemetry.request_ended("/v1/score", 200, 0.001)
             telemetry.candidates.inc(CANDIDATES)
 
+        overview = Overview(log, Pulse(replica, telemetry).take)
+        overview.name = "benchmark"
+        app = App(replica, log, ServerSettings())
+        app.overview = overview
+        call = Call(b"", {}, "", "")
+
+        def view() -> None:
+            with contextlib.suppress(StopIteration):
+                app.live_now(call).send(None)
+
         found = {
+            "look_us": processor_us(overview.look, max(times // 10, 1)),
+            "view_us": processor_us(view, times),
             "request_us": processor_us(score, times),
             "request_metrics_us": processor_us(count, 20 * times),
             "scrape_us": processor_us(telemetry.render, max(times // 10, 1)),
@@ -114,6 +143,11 @@ def main() -> None:
     print(
         f"learner: {found['figures_us']:.0f} µs a second: {found['learner_share']:.2%} "
         f"(limit {SHARE_MAX:.0%})"
+    )
+    look_share = found["look_us"] / 1e6
+    print(
+        f"overview: {found['look_us']:.0f} µs a second: {look_share:.2%} (limit {SHARE_MAX:.0%}), "
+        f"and for each who looks {found['view_us']:.1f} µs a second, besides HTTP"
     )
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
