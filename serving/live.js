@@ -81,23 +81,23 @@ const TILES = [
   { name: "Table rows", where: "table-rows", format: count, value: (n) => n.table_rows,
     note: (n, live) => (live.tables.length ? `of ${live.tables.length} feature${live.tables.length > 1 ? "s" : ""}` : "none yet") },
   { name: "Dead letters", where: "dead-letters", format: count, value: (n) => n.dead_letters,
-    note: (n) => (n.dead_letters ? `${text(rate, n.dead_letters_per_s)} a second now` : "none: all could be used") },
+    note: (n) => (!n.dead_letters ? "all could be used" : n.dead_letters_per_s ? `${text(rate, n.dead_letters_per_s)} a second now` : "none of them just now") },
 ];
 
-// span: what the y axis covers at least; mark: a line to compare with
+// lines: name, number, colour, and "wide" for one on which another often lies; span: what the y axis covers at least; mark: a line to compare with
 const CHARTS = [
   { title: "AUC", where: "auc", format: ratio, span: 0.02, empty: "waiting for the first labels …",
-    lines: [["frozen", "auc_frozen", "frozen"], ["base", "auc_base", "base"], ["corrected", "auc_corrected", "corrected", 1]] },
+    lines: [["frozen", "auc_frozen", "frozen"], ["base", "auc_base", "base", "wide"], ["corrected", "auc_corrected", "corrected"]] },
   { title: "Log loss", where: "log-loss", format: ratio, span: 0.02, empty: "waiting for the first labels …",
-    lines: [["frozen", "logloss_frozen", "frozen"], ["base", "logloss_base", "base"], ["corrected", "logloss_corrected", "corrected", 1]] },
+    lines: [["frozen", "logloss_frozen", "frozen"], ["base", "logloss_base", "base", "wide"], ["corrected", "logloss_corrected", "corrected"]] },
   { title: "Events per second", where: "events", format: rate, zero: true, span: 1, empty: "waiting for the first events …",
     lines: [["events", "events_per_s", "base"], ["examples", "examples_per_s", "corrected"], ["requests", "requests_per_s", "third"]] },
   { title: "Lag", where: "lag", format: seconds, zero: true, span: 0.1, empty: "no role has told the log where it is yet",
     lines: [["joiner", "joiner_lag_s", "base"], ["learner", "learner_lag_s", "corrected"], ["server", "server_lag_s", "third"]] },
   { title: "Freshness", where: "freshness", format: seconds, zero: true, span: 0.5, empty: "nothing learnt yet",
-    lines: [["answers", "freshness_s", "corrected"], ["weights alone", "base_freshness_s", "base"]] },
+    lines: [["weights alone", "base_freshness_s", "base", "wide"], ["answers", "freshness_s", "corrected"]] },
   { title: "Calibration", where: "calibration", format: ratio, span: 0.1, mark: 1, empty: "waiting for the first labels …",
-    lines: [["base", "calibration_base", "base"], ["corrected", "calibration_corrected", "corrected", 1]] },
+    lines: [["base", "calibration_base", "base", "wide"], ["corrected", "calibration_corrected", "corrected"]] },
   { title: "Gate", where: "gate", format: percent, zero: true, span: 1, top: 1, empty: "the model is loading",
     lines: [["share of the correction applied", "gate", "corrected"]] },
   { title: "Table rows", where: "table-rows", format: count, zero: true, span: 10, empty: "waiting for the first rows …",
@@ -196,8 +196,8 @@ function buildCharts() {
   CHARTS.forEach((chart, i) => {
     chart.plot = make("div", { class: "plot", role: "img" });
     chart.values = chart.lines.map(() => make("b", { text: "–" }));
-    chart.items = chart.lines.map(([name, , color, dash], k) => make("li", {},
-      make("span", { class: `swatch c-${color}${dash ? " dash" : ""}`, "aria-hidden": "true" }), `${name} `, chart.values[k]));
+    chart.items = chart.lines.map(([name, , color, style], k) => make("li", {},
+      make("span", { class: `swatch c-${color} ${style || ""}`, "aria-hidden": "true" }), `${name} `, chart.values[k]));
     chart.when = make("li", { text: "" });
     chart.table = make("table");
     chart.details = make("details", {}, make("summary", { text: "As a table" }), make("div", { class: "wide" }, chart.table));
@@ -281,8 +281,8 @@ function showChart(chart) {
       single = pen ? null : [px(t), py(v)];
       pen = true; last = t;
     });
-    const [, , color, dash] = chart.lines[k];
-    if (path) svg.append(draw("path", { d: path, class: `c-${color}${dash ? " dash" : ""}` }));
+    const [, , color, style] = chart.lines[k];
+    if (path) svg.append(draw("path", { d: path, class: `c-${color} ${style || ""}` }));
     if (single) svg.append(draw("circle", { cx: single[0], cy: single[1], r: 3.5, class: `c-${color}` }));
   });
   let index = span.time.length - 1;
@@ -360,6 +360,7 @@ function take(live) {
   return true;
 }
 
+// the server may hand out the same history for some seconds: the newest points come with every answer
 async function load() {
   const history = await ask("/v1/live/history");
   spans = { fine: history.fine, coarse: history.coarse };
@@ -375,7 +376,10 @@ async function turn() {
   if (document.hidden || stopped) return;
   try {
     const live = await ask("/v1/live");
-    if (!take(live) || (chosen === "coarse" && Math.floor(Date.now() / 60000) !== loadedMinute)) await load();
+    if (!take(live) || (chosen === "coarse" && Math.floor(Date.now() / 60000) !== loadedMinute)) {
+      await load();
+      take(live);
+    }
     failures = 0;
     $("live").hidden = false;
     $("token").hidden = true;

@@ -29,6 +29,8 @@ from stream.roll import Heard, Roll
 EVERY_S = 1.0
 NEWEST_POINTS = 15
 """Points that every answer carries; whoever asks less often than that asks for the history again."""
+HISTORY_STEPS = 10
+"""So much older than the newest point an encoded history may be: less than the points of every answer."""
 SILENT_S = 6.0  # a role that says nothing for longer is shown as silent
 TITLES = {"join": "joiner", "learn": "learner", "serve": "server"}
 GROUP = "serve"
@@ -162,9 +164,12 @@ class Overview:
             return LiveHistory(self._step, self._life, self._history.fine(), self._history.coarse())
 
     def encoded_history(self) -> tuple[bytes, bytes]:
-        """The same as JSON, and that packed by gzip: made once for all who ask for one step."""
+        """The same as JSON, and that packed by gzip: made once for all who ask within ten steps.
+
+        What is missing of the newest is in `live.newest`.
+        """
         with self._encoding:
-            if self._encoded[0] != self._step:
+            if not self._encoded[1] or self._step - self._encoded[0] > HISTORY_STEPS:
                 history = self.history()
                 plain = msgspec.json.encode(history)
                 self._encoded = history.step, plain, gzip.compress(plain, 1)
