@@ -54,7 +54,7 @@ function seconds(s) {
 
 const ratio = (x) => [x.toFixed(3), ""];
 const percent = (x) => [(x * 100).toFixed(x < 0.1 ? 1 : 0), "%"];
-const text = (format, x) => (x === null || x === undefined ? "–" : format(x).filter(Boolean).join(" "));
+const text = (format, x) => (x === null || x === undefined ? "–" : format(x).filter(Boolean).join("\u00a0"));
 const clock = (unix, exact) =>
   new Date(unix * 1000).toLocaleTimeString("en-GB", exact ? {} : { hour: "2-digit", minute: "2-digit" });
 
@@ -235,7 +235,7 @@ function axis(chart, columns) {
 }
 
 function label(chart, y, step) {
-  if (chart.format === ratio) return y.toFixed(Math.max(0, Math.min(4, Math.ceil(-Math.log10(step) + 1e-9) + (String(step).includes("25") ? 1 : 0))));
+  if (chart.format === ratio) return y.toFixed(Math.max(0, Math.min(4, Math.ceil(-Math.log10(step) - 1e-9) + (String(step).includes("25") ? 1 : 0))));
   return y === 0 && chart.format === seconds ? "0" : text(chart.format, y).replace(/^(\d+)\.0+(?= |$)/, "$1");
 }
 
