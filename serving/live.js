@@ -176,7 +176,7 @@ function showAlerts(live) {
   if (!firing.length) list.unshift(make("p", { class: "calm", text: "No alert fires." }));
   $("alerts-list").replaceChildren(...list);
   // said aloud only when the set of alerts changes, not with every new figure in them
-  setText($("alerts-said"), firing.length ? `${firing.length} alerts fire: ${firing.map((a) => a.name).join(", ")}` : "No alert fires.");
+  setText($("alerts-said"), firing.length ? `${firing.length} alert${firing.length > 1 ? "s fire" : " fires"}: ${firing.map((a) => a.name).join(", ")}` : "No alert fires.");
 }
 
 function showState(live) {

@@ -171,7 +171,19 @@ def number(browser: Browser, tile: str) -> str:
     return str(found)
 
 
-def test_page_shows_a_running_freshet(up: Up, browser: Browser, pictures: Path) -> None:
+def test_terminal_shows_a_running_freshet(up: Up) -> None:
+    up.until_on_screen(r"● joiner ready +● learner ready +● server ready")
+    up.until_on_screen(r"events/s [\d.,]+")
+    up.until_on_screen(r"freshness [\d.]+ (ms|s)")
+    up.until_on_screen(r"corrected +0\.\d{3} +0\.\d{3} +\d\.\d{3}")
+    up.until_on_screen(r"table rows \d")
+    up.until_on_screen(r"✓ no alert fires")
+    up.until_on_screen(r"user +[\d.k]+ +[\d.]+")
+    assert "Traceback" not in up.screen
+    assert (up.folder / ".freshet" / "logs" / "serve.log").exists()
+
+
+def test_page_shows_the_same(up: Up, browser: Browser, pictures: Path) -> None:
     up.until_on_screen(r"page  http://[\d.:]+/")
     browser.screen(1280, 900)
     browser.open(f"{up.url}/")
@@ -203,14 +215,19 @@ def test_page_shows_a_running_freshet(up: Up, browser: Browser, pictures: Path) 
     assert {"user", "item"} <= set(features)
     browser.until("/\\d/.test(document.querySelector('#tables td:nth-child(3)').textContent)")
 
-    # whatever somebody writes into the log, it is text here
+    # whatever somebody writes into the log, it is text here; and an alert says what fires
     log = open_log(f"sqlite:{up.folder}/.freshet/log.db")
-    send_beat(log, Beat("join", HOSTILE, "x", 0, told=Told({})))
+    send_beat(log, Beat("join", HOSTILE, "x", 0, told=Told({"skipped": 1.0})))
     log.append(EVENTS, [Outgoing(b"k", HOSTILE.encode(), 0)])
     log.close()
     browser.until(f"document.getElementById('roles-list').textContent.includes({HOSTILE!r})")
     assert browser.value("document.querySelectorAll('img').length") == 0
     browser.until("document.querySelector('.tile[href=\"#dead-letters\"] strong').textContent === '1'")
+
+    browser.until("document.querySelector('.alert a').textContent === 'FreshetRecordsSkipped'")
+    said = browser.value("document.getElementById('alerts-said').textContent")
+    assert said == "1 alert fires: FreshetRecordsSkipped"
+    browser.picture(pictures / "alert.png")
 
     # one click from a number to what it means and what to do, and from there to what to do about an alert
     browser.value("document.querySelector('.tile[href=\"#lag\"]').click()")
@@ -263,15 +280,3 @@ def assert_names_and_contrast(browser: Browser) -> None:
             assert node.get("name", {}).get("value") or role == "table", node
     roles = {node.get("role", {}).get("value") for node in tree}
     assert {"main", "banner", "contentinfo", "heading", "status"} <= roles
-
-
-def test_terminal_shows_the_same(up: Up) -> None:
-    up.until_on_screen(r"● joiner ready +● learner ready +● server ready")
-    up.until_on_screen(r"events/s [\d.,]+")
-    up.until_on_screen(r"freshness [\d.]+ (ms|s)")
-    up.until_on_screen(r"corrected +0\.\d{3} +0\.\d{3} +\d\.\d{3}")
-    up.until_on_screen(r"table rows \d")
-    up.until_on_screen(r"✓ no alert fires")
-    up.until_on_screen(r"user +[\d.k]+ +[\d.]+")
-    assert "Traceback" not in up.screen
-    assert (up.folder / ".freshet" / "logs" / "serve.log").exists()
