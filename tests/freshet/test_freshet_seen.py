@@ -68,7 +68,8 @@ class Up:
         ours, theirs = pty.openpty()
         ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
-        environment.pop("NO_COLOR", None)
+        for name in ("NO_COLOR", "COLUMNS", "LINES"):  # of whoever runs the tests
+            environment.pop(name, None)
         command = [sys.executable, "-m", "freshet", "up", "--config", str(folder / "freshet.toml")]
         self.process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
@@ -217,7 +218,7 @@ def test_page_shows_the_same(up: Up, browser: Browser, pictures: Path) -> None:
 
     # whatever somebody writes into the log, it is text here; and an alert says what fires
     log = open_log(f"sqlite:{up.folder}/.freshet/log.db")
-    send_beat(log, Beat("join", HOSTILE, "x", 0, told=Told({"skipped": 1.0})))
+    send_beat(log, Beat("learn", HOSTILE, "x", 0, told=Told({"skipped": 1.0})))
     log.append(EVENTS, [Outgoing(b"k", HOSTILE.encode(), 0)])
     log.close()
     browser.until(f"document.getElementById('roles-list').textContent.includes({HOSTILE!r})")
