@@ -6,7 +6,8 @@ A server (`freshet serve`, a process) holds a model that has learnt 2,000 reques
 generator (`serving_load.py`, another) asks for scores of 50 candidates. In the same run an ASGI application
 that reads its body and answers `{}` stands under the same uvicorn settings. Requests a second are those of
 32 connections that ask again as soon as they are answered, twice each, by turns; latencies are those of an
-open loop at half of the server's rate, from the time at which a request was to begin. `logged` scores are
+open loop at half of the server's rate, from the time at which a request was to begin; those of the no-op
+application at that same rate say what the machine adds. `logged` scores are
 appended to the log, durably, before they are answered, as the default is; the others carry "log": false.
 "At work": a learner with a backlog learns and publishes as fast as it can, and the server follows.
 """
@@ -243,6 +244,7 @@ def measure(folder: Path, deep: str, candidates: int, seconds: float) -> dict[st
             print(f"{name}: {rate:,.0f} requests/s, {rate / found['requests_per_s']['noop']:.2f} of no-op")
         halves = {name: found["requests_per_s"][name] / 2 for name in ("score", "logged")}
         found["idle"] = {
+            "no-op": load(noop_url, plain, seconds, halves["score"]),
             "score": load(url, plain, seconds, halves["score"]),
             "logged": load(url, logged, seconds, halves["logged"]),
             "1,000 candidates": load(url, many, seconds, 20.0),
@@ -255,6 +257,7 @@ def measure(folder: Path, deep: str, candidates: int, seconds: float) -> dict[st
                 log.append(EXAMPLES, backlog)
         ready(children.start("learn", "learn", "--config", str(config)))
         found["at work"] = {
+            "no-op": load(noop_url, plain, seconds, halves["score"]),
             "score": load(url, plain, seconds, halves["score"]),
             "logged": load(url, logged, seconds, halves["logged"]),
         }

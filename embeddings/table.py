@@ -97,6 +97,11 @@ class Table:
         return rows + freed + index + self._store.sightings.nbytes
 
     @property
+    def rules(self) -> Rules:
+        """What kernels must know of its spec."""
+        return self._rules
+
+    @property
     def stats(self) -> TableStats:
         """Counters for metrics."""
         state = self._store.state

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings import Table, TableSpec
-from embeddings.packed import serving_table
+from embeddings.fetching import Reader, fetch, reader_of
+from embeddings.packed import PackedTable, serving_table
 from embeddings.pooling import entry_rows, pool
 from ground import bayes
 from ground.rows import Rows
@@ -105,10 +106,20 @@ class Model:
             self.tables = [Table(spec) for spec in specs]
         else:
             self.tables = [serving_table(spec, self._rows) for spec in specs]
+        packed = any(isinstance(table, PackedTable) for table in self.tables)
+        # Sequences attend, and packed rows are unpacked first: they are read table by table.
+        self._readers: tuple[Reader, ...] = (
+            () if packed or self.encoder.sequences else tuple(map(reader_of, self.tables))
+        )
         self._marks = [np.full(1024, -1, dtype=np.int32) for _ in self.tables]
         self.deep_width = (
             self.embedding_width + self.fast.width + self.fast.counted + len(self.encoder.numbers) + 1
         )
+        starts = (
+            np.cumsum([0, *self.dims])[:-1] if self.settings.deep != "none" else np.full(len(self.dims), -1)
+        )
+        self._first_column = np.full(len(self.tables), -1, dtype=np.int64)
+        self._first_column[: len(self.dims)] = starts
         self.network: Network | None = None
         self.deep_weights = np.zeros(0, dtype=np.float32)
         self._deep_views: dict[str, Array] = {}
@@ -150,12 +161,17 @@ class Model:
         Args:
             batch: from `encoder.encode`.
         """
-        gathered = self.gather(batch, insert=False)
-        outputs = self.fast.run(gathered.inputs)
+        x0 = np.zeros((len(batch.rows.start) - 1, self.deep_width), dtype=np.float32)
+        if self._readers:
+            inputs = self._read(batch, x0)
+        else:
+            gathered = self.gather(batch, insert=False)
+            inputs = gathered.inputs
+            self._pool(gathered, batch.rows, x0)
+        outputs = self.fast.run(inputs)
         z = bayes_logit(outputs)
         if self.network is not None:
-            dense = self.dense_inputs(batch, outputs)
-            x0 = self._deep_inputs(gathered, batch.rows, dense)
+            x0[:, self.embedding_width :] = self.dense_inputs(batch, outputs)
             z += self.network.forward(self._deep_views, x0)
         fields = batch.rows.column < len(self.encoder.names)
         rows, left = self.memory_rows(batch.rows, outputs)
@@ -164,7 +180,7 @@ class Model:
             p=1.0 / (1.0 + np.exp(-z)),
             s2=outputs.variance,
             rows=self.memory_keys(rows, left),
-            unknown=int(np.count_nonzero(gathered.place[fields] < 0)),
+            unknown=int(np.count_nonzero(inputs.place[fields] < 0)),
         )
 
     def score_requests(self, requests: Sequence[Requestlike]) -> Scores:
@@ -266,11 +282,27 @@ class Model:
             return weighed
         return Rows(*pooling.without(*weighed, np.array(list(self.encoder.sequences), dtype=np.int32)))
 
-    def _deep_inputs(
-        self, gathered: Gathered, rows: Rows, dense: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
-        x0 = np.zeros((len(dense), self.deep_width), dtype=np.float32)
-        x0[:, self.embedding_width :] = dense
+    def _read(self, batch: Batch, x0: npt.NDArray[np.float32]) -> FastInputs:
+        """What `gather` and `_pool` do together, for tables whose rows can be read as they are."""
+        rows = batch.rows
+        entries = len(rows.key)
+        order, bounds = sort_by_table(rows.column, self.table_of, len(self.table_names) + 1)
+        place = np.empty(entries, dtype=np.int64)
+        weights = np.zeros((max(entries, 1), 2 * self.fast.speeds), dtype=np.float32)
+        counts = np.empty(max(entries, 1), dtype=np.uint32)
+        count = fetch(
+            self._readers, order, bounds, rows.key,
+            pooling.entry_times(batch.requests, rows.start, batch.times), entry_rows(rows.start), rows.x,
+            self._first_column, place, weights, counts, x0,
+        )  # fmt: skip
+        return FastInputs(
+            batch.requests, rows.start, rows.column, rows.x, place, weights[:count], counts[:count]
+        )
+
+    def _pool(self, gathered: Gathered, rows: Rows, x0: npt.NDArray[np.float32]) -> None:
+        """Put the pooled embeddings into the deep part's inputs (n, deep_width)."""
+        if self.network is None:
+            return
         entry_row = entry_rows(rows.start)
         base = 0
         column = 0
@@ -285,7 +317,6 @@ class Model:
                 pool(entry_row[mine], place, rows.x[mine], vectors, dim, columns, x0)
             base += len(vectors)
             column += dim
-        return x0
 
     def _spec(self, name: str) -> TableSpec:
         settings = self.settings

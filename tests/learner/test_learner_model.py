@@ -13,7 +13,7 @@ from learner.learner import Learner
 from learner.metrics import auc
 from learner.networks import DCN, Layout
 from learner.settings import LearnerSettings
-from stream.records import Example
+from stream.records import Example, Features
 
 ID = FeatureSpec()
 
@@ -157,3 +157,34 @@ def test_deep_part_learning_beside_the_fast_part_changes_nothing() -> None:
         done += learner.settle()
         found.append((learner.digest(), np.concatenate([g.z for g in done]).tobytes()))
     assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_rows_read_in_one_call_score_as_those_read_table_by_table() -> None:
+    """The quick way of `score` beside the way of learning, on rows that expire and lists of ids."""
+    schema = {
+        "user": FeatureSpec(dim=3, ttl_s=40.0),
+        "tags": FeatureSpec(kind="ids", dim=5),
+        "item": FeatureSpec(dim=4),
+    }
+    learner = Learner(schema, LearnerSettings(group=16))
+    rng = np.random.default_rng(3)
+    for i in range(120):
+        items = rng.integers(0, 30, 3).tolist()
+        candidates: list[Features] = [{"item": j, "tags": [j % 4, f"t{j % 5}"]} for j in items]
+        labels = rng.integers(2, size=3).astype(float).tolist()
+        learner.learn([Example(str(i), 1e9 + i, 1e9 + i, candidates, labels, {"user": int(rng.integers(8))})])
+    learner.settle()
+    model = learner.model
+    asked = [
+        Request(1e9 + at, {"user": u}, [{"item": j, "tags": [j % 4, 9]} for j in (1, 1, 5, 99)])
+        for at, u in ((119, 1), (125, 2), (155, 3), (300, 1))
+    ]
+    batch = model.encoder.encode(asked)
+    assert model._readers
+    quick = model.score(batch)
+    model._readers = ()
+    slow = model.score(batch)
+    for mine, theirs in zip(quick[:3], slow[:3], strict=True):
+        assert np.array_equal(mine, theirs)
+    assert all(np.array_equal(a, b) for a, b in zip(quick.rows, slow.rows, strict=True))
+    assert quick.unknown == slow.unknown > 0
