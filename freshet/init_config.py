@@ -70,7 +70,9 @@ def _data(plan: Plan) -> list[str]:
             return ""
         return known.get(id(column), column.name) if sample.names_missing else column.name
 
-    lines = ["[data]", *_line("format", sample.format, sample.why["format"])]
+    lines = ["[data]"]
+    if sample.unnamed:
+        lines += _line("format", sample.format, "the file's name does not say, and it has lines and cells")
     if sample.format == "csv":
         lines += _line("delimiter", sample.delimiter, sample.why["delimiter"])
         if sample.names_missing:

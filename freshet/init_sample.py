@@ -87,6 +87,7 @@ class Sample(NamedTuple):
 
     format: str
     delimiter: str  # of a CSV
+    unnamed: bool  # the file's name does not say what format it has
     names_missing: bool
     columns: list[Column]
     lines: int
@@ -101,9 +102,10 @@ def read_sample(path: Path, lines_max: int = LINES_MAX) -> Sample:
         InitError: it is empty, or no table.
         SourceError: there is no such file, or its format cannot be told.
     """
-    kind = detect_format(path, DataSettings(format=_format_of(path)))
+    told = _format_of(path)
+    kind = detect_format(path, DataSettings(format=told))
     if kind == "csv":
-        return _csv_sample(path, lines_max)
+        return _csv_sample(path, told != "auto", lines_max)
     rows, _, _ = open_table(path, kind, _no_columns(path, kind))
     found: list[dict[str, Any]] = []
     bad = 0
@@ -121,7 +123,7 @@ def read_sample(path: Path, lines_max: int = LINES_MAX) -> Sample:
         )
     names = list(dict.fromkeys(itertools.chain.from_iterable(found)))
     columns = [Column(name, [row.get(name) for row in found]) for name in names]
-    return Sample(kind, ",", False, columns, len(found), bad, {"format": "told from the file's name"})
+    return Sample(kind, ",", False, False, columns, len(found), bad, {})
 
 
 def _format_of(path: Path) -> Any:
@@ -151,7 +153,7 @@ def _no_columns(path: Path, kind: str) -> DataSettings:
 # CSV
 
 
-def _csv_sample(path: Path, lines_max: int) -> Sample:
+def _csv_sample(path: Path, unnamed: bool, lines_max: int) -> Sample:
     lines, whole = _lines(path, lines_max)
     if not lines:
         raise InitError(f"{path}: is empty")
@@ -181,8 +183,8 @@ def _csv_sample(path: Path, lines_max: int) -> Sample:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InitError(f"{path}:1: two columns have the name {twice!r}; rename one")
-    why_all = {"delimiter": why, "columns": why_header, "format": "text in lines and cells"}
-    return Sample("csv", delimiter, missing, columns, len(body), bad, why_all)
+    why_all = {"delimiter": why, "columns": why_header}
+    return Sample("csv", delimiter, unnamed, missing, columns, len(body), bad, why_all)
 
 
 def _lines(path: Path, lines_max: int) -> tuple[list[str], bool]:

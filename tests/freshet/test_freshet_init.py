@@ -22,7 +22,7 @@ LINES = 1_800
 EXPECTED = {
     "no_header": (
         {"c1": "id", "c2": "id"},
-        {"time": "time", "time_unit": "s", "label": "label", "delimiter": " ", "sort": False},
+        {"time": "time", "time_unit": "s", "label": "label", "delimiter": " ", "format": "csv"},
     ),
     "iso_times": (
         {"product_id": "id", "price": "number", "user_id": "id"},
@@ -47,11 +47,11 @@ EXPECTED = {
     ),
     "gzipped_lines": (
         {"user": "id", "item": "id", "cats": "ids", "price": "number"},
-        {"time": "ts", "time_unit": "us", "label": "clicked", "format": "jsonl"},
+        {"time": "ts", "time_unit": "us", "label": "clicked"},
     ),
     "parquet": (
         {"user": "id", "movie": "id", "tags": "ids"},
-        {"time": "rated_at", "label": "rating", "positive_from": 4.0, "format": "parquet"},
+        {"time": "rated_at", "label": "rating", "positive_from": 4.0},
     ),
 }  # fmt: skip
 
