@@ -17,7 +17,7 @@ from stream.kafka_log import parse_url
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "configuration.md").read_text()
-BLOCKS = "\n".join(re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
+BLOCKS = "\n".join(re.findall(r"(?<!<!-- an example -->\n)```toml\n(.*?)```", PAGE, re.DOTALL))
 
 UNSET = re.compile(r"^# (\w+) = (\S+)", re.MULTILINE)
 """A key whose default is that it is not given: TOML has no null, so the page shows it in a comment."""
