@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from itertools import islice
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -24,7 +23,8 @@ from freshet.tape import ReplayOptions, Tape, open_played
 from ground import FreshetError
 from learner.features import Encoder
 from learner.labelled import Labelled
-from stream.records import Example, canonical
+from stream.forgetting import Refusals
+from stream.records import Example, Forget, canonical, encode
 
 CHUNK_REQUESTS = 512
 PROCESS_FROM = 50_000
@@ -36,6 +36,7 @@ class Chunk(NamedTuple):
 
     labelled: Labelled
     refused: int  # examples, besides these, that do not fit the schema
+    forgets: tuple[Forget, ...] = ()  # to be followed behind these
 
 
 class Ended(NamedTuple):
@@ -110,11 +111,24 @@ class _Inline(Feed):
 
     def _chunks(self) -> Iterator[Chunk]:
         hasher = xxhash.xxh3_128()
-        examples = iter(self._tape)
-        while chunk := list(islice(examples, CHUNK_REQUESTS)):
-            for example in chunk:
-                hasher.update(canonical(example))
-            yield self._encode(chunk)
+        forgets: list[Forget] = []
+        self._tape.on_forget = forgets.append
+        refusals = Refusals()
+        chunk: list[Example] = []
+        for example in self._tape:
+            if forgets or len(chunk) == CHUNK_REQUESTS:
+                yield self._encode(chunk)._replace(forgets=tuple(forgets))
+                for forget in forgets:
+                    refusals.add(forget)
+                    hasher.update(encode(forget))
+                chunk = []
+                forgets.clear()
+            hasher.update(canonical(example))
+            left = refusals.admit(example)
+            if left is not None:
+                chunk.append(left)
+        if chunk or forgets:
+            yield self._encode(chunk)._replace(forgets=tuple(forgets))
         self.ended = Ended(self._tape.skipped, hasher.hexdigest())
 
     def _encode(self, examples: list[Example]) -> Chunk:

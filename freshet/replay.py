@@ -25,12 +25,14 @@ from freshet.tape import ReplayOptions, is_log, open_existing, replay_config
 from freshet.time_travel import restored
 from freshet.version import code_version
 from freshet.warmup import warm_up
+from learner.forgetting import forget_in_memory
 from learner.labelled import Labelled
 from learner.learner import Learner
 from learner.metrics import Summary, summarize
 from learner.trainer import Learnt
 from stream.log import EXAMPLES
 from stream.record_files import whole_or_nothing
+from stream.records import Forget
 from stream.state import RoleState
 
 RECLAIM_REQUESTS = 20_000
@@ -113,6 +115,12 @@ class Replay:
             self._answer(labelled.part(last, labelled.requests))
         else:
             self._learn(labelled)
+
+    def forget(self, request: Forget) -> None:
+        """Follow a request to forget, as learners and servers do."""
+        for learnt in self.learner.forget(request):
+            self._observe(learnt)
+        forget_in_memory(self.memory, self.learner.model, request.entity)
 
     def finish(self) -> str:
         """The hash of the state that was reached; then the requests still waiting are scored too."""
@@ -274,6 +282,8 @@ def replay(
             try:
                 for chunk in feed:
                     run.take(chunk.labelled)
+                    for forget in chunk.forgets:
+                        run.forget(forget)
                     refused += chunk.refused
                     advance(chunk.labelled.requests + chunk.refused)
             except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from ground import FreshetError
 from stream.columns import time_reader
 from stream.journal import Taken, read_journal
 from stream.log import EXAMPLES, Log, Record, open_log
-from stream.records import Decoder, Example
+from stream.records import Decoder, Example, Forget
 from stream.sources import DataSettings, count_examples, detect_format, read_examples
 from stream.state import RoleState
 
@@ -62,6 +62,8 @@ class Tape:
         self.total = total
         self.skipped = 0
         self.strict = strict
+        # called with each request to forget of a log, before the example that comes after it
+        self.on_forget: Callable[[Forget], None] = lambda _: None
         self._play = play
         self.close = close
 
@@ -242,14 +244,17 @@ def _read(
     named: Taken | None = None,
 ) -> Iterator[Example]:
     """Examples [first, end) of one partition; what cannot be used is counted."""
-    decode = Decoder(Example).decode
+    decode = Decoder(Example, Forget).decode
     for record in log_records(log, EXAMPLES, partition, first, end, last, named):
         try:
-            example: Example = decode(record.value)
+            found: Example | Forget = decode(record.value)
         except FreshetError:
             tape.skipped += 1
             continue
-        yield example
+        if isinstance(found, Forget):
+            tape.on_forget(found)
+        else:
+            yield found
 
 
 def log_records(

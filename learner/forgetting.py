@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from error_memory import ErrorMemory
 from ground.keys import key_of
 from learner.errors import FeatureError
 from learner.features import FeatureSpec
@@ -97,3 +98,17 @@ def forget(model: Model, entity: Mapping[str, Sequence[int | str]]) -> list[int]
         tables[column].forget(mine)
         touched.append(column)
     return sorted(touched)
+
+
+def forget_in_memory(memory: ErrorMemory, model: Model, entity: Mapping[str, Sequence[int | str]]) -> None:
+    """Take an entity's ids out of an error memory beside a model, with the pairs that they are part of."""
+    keys = keys_by_column(model, entity)
+    for column, mine in keys.items():
+        memory.forget(column, mine)
+    # whose company an id was in, the memory and the tables know together
+    known = {
+        column: np.union1d(memory.candidates(column), model.tables[column].items()[0])
+        for column in {side for pair in model.encoder.pairs for side in pair}
+    }
+    for column, pairs in pair_keys(model, keys, known.__getitem__):
+        memory.forget(column, pairs)

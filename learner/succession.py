@@ -181,6 +181,7 @@ class _Life:
         self._leading = False
         self._placed_s = self._snapped_s = self._said_s = float("-inf")
         self._snapping: threading.Thread | None = None
+        self._purges = 0  # of the state, that a snapshot was made after
 
     def turn(self) -> None:
         """One step of what it is doing."""
@@ -341,7 +342,10 @@ class _Life:
         # Behind a snapshot in the log older updates may go, which one made before in the folder needs.
         published = meta.update_bytes < self._update_bytes
         self._update_bytes = meta.update_bytes
-        if meta.seq and (published or now - self._snapped_s >= self._member.settings.snapshot_every_s):
+        # One made before a purge holds what the purge was for.
+        purged = self._state.purges > self._purges
+        due = now - self._snapped_s >= self._member.settings.snapshot_every_s
+        if meta.seq and (published or purged or due):
             self._snapped_s = now
             self._snap()
 
@@ -360,20 +364,25 @@ class _Life:
         """Copy the state into the shared folder, beside this thread."""
         if self._snapping is not None and self._snapping.is_alive():
             return
+        purges = self._state.purges
+        purged, self._purges = purges > self._purges, purges
         name = f"learn-{self._term:015d}-{self.learner.meta.seq:015d}"
-        self._snapping = threading.Thread(target=self._copy, args=(name,), name="snapshot")
+        self._snapping = threading.Thread(target=self._copy, args=(name, purged), name="snapshot")
         self._snapping.start()
 
-    def _copy(self, name: str) -> None:
+    def _copy(self, name: str, purged: bool) -> None:
+        """`purged`: what was made before may hold what is to be gone."""
         folder = self._group.snapshots
         making = folder / f"making-{self._member.name}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(making, ignore_errors=True)
             self._state.copy_to(making)
+            if purged:
+                shutil.rmtree(folder / name, ignore_errors=True)
             if not (folder / name).exists():
                 making.rename(folder / name)
-            for old in self._group.snapshots_there()[SNAPSHOTS_KEPT:]:
+            for old in self._group.snapshots_there()[1 if purged else SNAPSHOTS_KEPT :]:
                 shutil.rmtree(old, ignore_errors=True)
         except (OSError, StateError) as error:
             _log.warning("no snapshot could be made in %s: %s", folder, error)

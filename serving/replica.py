@@ -22,7 +22,7 @@ from learner.explain import explain
 from learner.explore import sample_slate
 from learner.features import Batch, FeatureSpec, Requestlike
 from learner.follower import Follower
-from learner.forgetting import keys_by_column, pair_keys
+from learner.forgetting import forget_in_memory, keys_by_column
 from learner.metrics import Metrics
 from learner.model import Model
 from learner.settings import LearnerSettings
@@ -484,18 +484,9 @@ class Replica:
     def _forget(self, request: Forget) -> None:
         """Forget some ids: the memory now, the model with the learner's next update."""
         self._refusals.add(request)
-        model, memory = self._model, self._memory
-        keys = keys_by_column(model, request.entity)
-        for column, mine in keys.items():
-            memory.forget(column, mine)
-        # whose company an id was in, the memory and the tables know together
-        known = {
-            column: np.union1d(memory.candidates(column), model.tables[column].items()[0])
-            for column in {side for pair in model.encoder.pairs for side in pair}
-        }
-        for column, pairs in pair_keys(model, keys, known.__getitem__):
-            memory.forget(column, pairs)
-        users = keys.get(model.user_column)
+        model = self._model
+        forget_in_memory(self._memory, model, request.entity)
+        users = keys_by_column(model, request.entity).get(model.user_column)
         if users is not None:
             with self._metrics_lock:
                 self._base.forget(users)
