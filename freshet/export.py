@@ -18,7 +18,7 @@ from ground import FreshetError
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, Record
 from stream.record_columns import Holds, Survey
 from stream.record_files import RecordWriter, whole_or_nothing
-from stream.records import Action, Decoder, Example, Impression, split_batch
+from stream.records import Action, Decoder, Example, Forget, Impression, split_batch
 
 TOPICS = (EXAMPLES, EVENTS, DEAD_LETTERS, UPDATES, SNAPSHOTS, ROLES)
 TELL_EVERY = 1_000
@@ -70,7 +70,7 @@ def _examples(config: Config, options: ReplayOptions, to: Path) -> int:
 
 
 def _events(log: Log, window: Window, to: Path) -> int:
-    decode = Decoder(Impression, Action).decode
+    decode = Decoder(Impression, Action, Forget).decode
     skipped = 0
 
     def play() -> Iterator[Exported]:
@@ -84,6 +84,8 @@ def _events(log: Log, window: Window, to: Path) -> int:
                 skipped += 1
                 continue
             for event in events:
+                if isinstance(event, Forget):
+                    continue
                 if window.begin <= event.time < window.end:
                     if found == window.limit:
                         return

@@ -105,10 +105,12 @@ def forget_in_memory(memory: ErrorMemory, model: Model, entity: Mapping[str, Seq
     keys = keys_by_column(model, entity)
     for column, mine in keys.items():
         memory.forget(column, mine)
-    # whose company an id was in, the memory and the tables know together
-    known = {
-        column: np.union1d(memory.candidates(column), model.tables[column].items()[0])
-        for column in {side for pair in model.encoder.pairs for side in pair}
-    }
-    for column, pairs in pair_keys(model, keys, known.__getitem__):
+
+    def known(column: int) -> Keys:
+        """Whose company an id was in, the memory and the tables know together."""
+        held = memory.candidates(column)
+        # one that holds no key holds no pair
+        return np.concatenate([held, model.tables[column].items()[0]]) if len(held) else held
+
+    for column, pairs in pair_keys(model, keys, known):
         memory.forget(column, pairs)

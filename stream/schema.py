@@ -18,6 +18,7 @@ from stream.records import (
     Action,
     DeadLetter,
     Example,
+    Forget,
     Impression,
     Retry,
     Value,
@@ -49,7 +50,12 @@ def documents() -> dict[str, str]:
         "event.schema.json": _schema(
             "event", "What producers send: an impression or an action.", Impression, Action
         ),
-        "example.schema.json": _schema("example", "What the joiner emits.", Example),
+        "example.schema.json": _schema(
+            "example",
+            "What the joiner emits: a decided request, or where its reader is to forget ids.",
+            Example,
+            Forget,
+        ),
         "dead_letter.schema.json": _schema(
             "dead_letter", "What could not be used, or a note of what was sent again.", DeadLetter, Retry
         ),
@@ -101,7 +107,7 @@ def _tidy(schema: Any, value: Json, value_ref: Json) -> Any:
 
 def _asyncapi() -> Json:
     """The AsyncAPI 3 document: topics, who writes and reads them, and their records."""
-    kinds = (Impression, Action, Example, DeadLetter, Retry)
+    kinds = (Impression, Action, Forget, Example, DeadLetter, Retry)
     _, schemas = _components(kinds, "#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
@@ -124,9 +130,14 @@ def _asyncapi() -> Json:
                 "Impression",
                 "Action",
                 "Batch",
+                "Forget",
             ),
             EXAMPLES: _channel(
-                EXAMPLES, "Decided requests, in the partitions of their events, in MessagePack.", "Example"
+                EXAMPLES,
+                "Decided requests, in the partitions of their events, in MessagePack; and requests to "
+                "forget, where they stand among the events.",
+                "Example",
+                "Forget",
             ),
             DEAD_LETTERS: _channel(
                 DEAD_LETTERS,
@@ -149,6 +160,7 @@ def _asyncapi() -> Json:
                 "Action": _message("Action", "application/json", "request_id", encode_json(_ACTION)),
                 "Batch": _message("Batch", "application/json", "", _BATCH),
                 "Example": _message("Example", "application/msgpack", "request_id"),
+                "Forget": _message("Forget", "application/msgpack", ""),
                 "DeadLetter": _message("DeadLetter", "application/msgpack", ""),
                 "Retry": _message("Retry", "application/msgpack", ""),
             },
