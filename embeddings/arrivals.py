@@ -40,7 +40,8 @@ def take_in(  # type: ignore[no-untyped-def]
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
     versions = borrow(store.versions)
-    flags = borrow(store.flags)
+    in_use = borrow(store.in_use)
+    listed = borrow(store.listed)
     touched = borrow(store.touched)
     free = borrow(store.free)
     template = borrow(store.template)
@@ -84,7 +85,7 @@ def take_in(  # type: ignore[no-untyped-def]
         if one_by_one:
             if ages[LEFT] == 0 and turn(held, ages, age_times, rules.rows_max, ttl_s):
                 out = sweep_evicted(
-                    buckets, bits, slot_key, flags, free, state, ages, rules, state[HIGH], removed, out
+                    buckets, bits, slot_key, in_use, free, state, ages, rules, state[HIGH], removed, out
                 )
                 due = 0
                 limit(held, ages, state, rules.rows_max)
@@ -100,7 +101,7 @@ def take_in(  # type: ignore[no-untyped-def]
             state[EXPIRED] += lost
             if lost or evicted(bits, ages, slot, rules):
                 remove(buckets, slot_key, state, key)
-                release(flags, free, state, slot)
+                release(in_use, free, state, slot)
                 removed[out] = key
                 out += 1
                 slot = np.int64(-1)
@@ -110,18 +111,18 @@ def take_in(  # type: ignore[no-untyped-def]
                     bits[slot, seen_column] = time
                     wrote = True
                 if wrote:
-                    mark(flags, touched, state, slot)
+                    mark(listed, touched, state, slot)
         if slot < 0:
             if not admit(sightings, line_changed, changed, state, key, time, rules):
                 state[REFUSED] += 1
             else:
-                slot = take_slot(buckets, path, slot_key, versions, flags, free, state, key, usable)
+                slot = take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usable)
                 if slot < 0:
                     state[FULL] += 1
                 else:
                     prefetch(bits, np.int64(free[(state[FREE_HEAD] + AHEAD) % free.shape[0]]), 0)
                     start_row(rows, bits, versions, template, slot, key, time, rules)
-                    mark(flags, touched, state, slot)
+                    mark(listed, touched, state, slot)
                     state[INSERTED] += 1
                     if evicts:
                         begin(bits, held, ages, slot, rules, now, np.int64(1))
@@ -139,5 +140,5 @@ def take_in(  # type: ignore[no-untyped-def]
                 vectors[number, :] = 0
         inverse[i] = number
     if due > 0:
-        out = sweep_evicted(buckets, bits, slot_key, flags, free, state, ages, rules, due, removed, out)
+        out = sweep_evicted(buckets, bits, slot_key, in_use, free, state, ages, rules, due, removed, out)
     return count, out

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from numba import njit
 
 from embeddings.results import Keys
-from embeddings.store import AHEAD
 from ground.intrinsics import prefetch
 from ground.mixing import mix
 
 _ONE = np.uint64(1)
+_NEAR = 16  # how many ids ahead of their use a line is asked for, of arrays that the far caches hold
 _LANES = 16  # columns taken at once: with a constant length the compiler writes straight vector code
 
 
@@ -71,7 +71,7 @@ def distinct(keys, salt, scratch, hashes, unique, inverse):  # type: ignore[no-u
 
 @njit(cache=True, nogil=True)
 def newest(inverse, times, out):  # type: ignore[no-untyped-def]
-    """The latest of the times (n,) uint32 of each number: out (m,), zeros before."""
+    """The latest of the times (n,) uint32 of each number: out (m,), no later than any before."""
     for i in range(inverse.shape[0]):
         number = inverse[i]
         out[number] = max(out[number], times[i])
@@ -82,7 +82,9 @@ def total(inverse, values, out):  # type: ignore[no-untyped-def]
     """Add values (n, d) float32 up by number: out (m, d), zeros before, in the order of the batch."""
     width = values.shape[1]
     whole = width - width % _LANES
-    for i in range(inverse.shape[0]):
+    n = inverse.shape[0]
+    for i in range(n):
+        prefetch(out, inverse[min(i + _NEAR, n - 1)], 0)
         number = np.uint64(inverse[i])
         for first in range(0, whole, _LANES):
             for j in range(_LANES):
@@ -98,8 +100,7 @@ def spread(vectors, inverse, out):  # type: ignore[no-untyped-def]
     width = vectors.shape[1]
     whole = width - width % _LANES
     for i in range(n):
-        if i + AHEAD < n:
-            prefetch(vectors, inverse[i + AHEAD], 0)
+        prefetch(vectors, inverse[min(i + _NEAR, n - 1)], 0)
         number = np.uint64(inverse[i])
         for first in range(0, whole, _LANES):
             for j in range(_LANES):
@@ -113,10 +114,3 @@ def tally(inverse, out):  # type: ignore[no-untyped-def]
     """How many sightings each number has: out (m,) uint32, zeros before."""
     for i in range(inverse.shape[0]):
         out[inverse[i]] += np.uint32(1)
-
-
-@njit(cache=True, nogil=True)
-def last(inverse, out):  # type: ignore[no-untyped-def]
-    """Where each number's last sighting is: out (m,) int64."""
-    for i in range(inverse.shape[0]):
-        out[inverse[i]] = i

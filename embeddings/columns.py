@@ -9,7 +9,7 @@ from numba import njit
 from embeddings.slots import mark
 from embeddings.store import AHEAD, TAIL
 from embeddings.versions import begin_write, end_write
-from ground.intrinsics import borrow, prefetch
+from ground.intrinsics import borrow, prefetch, prefetch_element
 
 _COUNT_MAX = np.int64(0xFFFFFFFF)
 
@@ -37,7 +37,7 @@ def scatter(store, slots, first, values):  # type: ignore[no-untyped-def]
     """Copy `values` (n, columns), as uint32 bits, into columns first.. of the rows at `slots` (n,)."""
     bits = borrow(store.bits)
     versions = borrow(store.versions)
-    flags = borrow(store.flags)
+    listed = borrow(store.listed)
     touched = borrow(store.touched)
     state = borrow(store.state)
     n = slots.shape[0]
@@ -47,21 +47,21 @@ def scatter(store, slots, first, values):  # type: ignore[no-untyped-def]
         for column in range(first, first + width, 16):
             prefetch(bits, soon, column)
         prefetch(bits, soon, first + width - 1)
-        prefetch(bits, soon, bits.shape[1] - 1)
+        prefetch_element(listed, soon >> 3)
         slot = slots[i]
         if slot >= 0:
             begin_write(versions, slot)
             for j in range(width):
                 bits[slot, first + j] = values[i, j]
             end_write(versions, slot)
-            mark(flags, touched, state, slot)
+            mark(listed, touched, state, slot)
 
 
 @njit(cache=True, nogil=True)
 def touch(store, slots, times, increments):  # type: ignore[no-untyped-def]
     """Last seen becomes the later of itself and `times`, the count grows by `increments`, up to 2³²-1."""
     bits = borrow(store.bits)
-    flags = borrow(store.flags)
+    listed = borrow(store.listed)
     touched = borrow(store.touched)
     state = borrow(store.state)
     n = slots.shape[0]
@@ -69,22 +69,22 @@ def touch(store, slots, times, increments):  # type: ignore[no-untyped-def]
     for i in range(n):
         soon = max(slots[min(i + AHEAD, n - 1)], 0)
         prefetch(bits, soon, seen_column)
-        prefetch(bits, soon, bits.shape[1] - 1)
+        prefetch_element(listed, soon >> 3)
         slot = slots[i]
         if slot >= 0:
             if times[i] > bits[slot, seen_column]:
                 bits[slot, seen_column] = times[i]
             count = np.int64(bits[slot, seen_column + 1]) + np.int64(increments[i])
             bits[slot, seen_column + 1] = np.uint32(min(count, _COUNT_MAX))
-            mark(flags, touched, state, slot)
+            mark(listed, touched, state, slot)
 
 
 @njit(cache=True, nogil=True)
 def mark_all(store, slots):  # type: ignore[no-untyped-def]
     """Note that the rows at `slots` (n,) were written."""
-    flags = borrow(store.flags)
+    listed = borrow(store.listed)
     touched = borrow(store.touched)
     state = borrow(store.state)
     for i in range(slots.shape[0]):
         if slots[i] >= 0:
-            mark(flags, touched, state, slots[i])
+            mark(listed, touched, state, slots[i])

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from embeddings.expiry import exists
-from embeddings.store import DIRTY, HIGH, IN_USE, LISTED, OWN_COLUMNS, TOUCHED
+from embeddings.store import HIGH, OWN_COLUMNS, TOUCHED
 from ground.intrinsics import borrow
 from ground.mixing import mix
 
@@ -16,16 +16,17 @@ _SHIFT_32 = np.uint64(32)
 def drain(store, keys):  # type: ignore[no-untyped-def]
     """Live keys written since the last drain into `keys` (TOUCHED,); returns how many, and forgets."""
     slot_key = borrow(store.slot_key)
-    flags = borrow(store.flags)
+    in_use = borrow(store.in_use)
+    listed = borrow(store.listed)
     touched = borrow(store.touched)
     state = borrow(store.state)
     count = 0
     for i in range(state[TOUCHED]):
         slot = touched[i]
-        if flags[slot] & DIRTY != 0:
+        if in_use[slot] != 0:
             keys[count] = slot_key[slot]
             count += 1
-        flags[slot] &= ~np.uint8(DIRTY | LISTED)
+        listed[slot >> 3] = 0  # as are the seven beside it, if they are listed
     state[TOUCHED] = 0
     return count
 
@@ -34,12 +35,12 @@ def drain(store, keys):  # type: ignore[no-untyped-def]
 def live(store, rules, now, slots):  # type: ignore[no-untyped-def]
     """Slots of all rows that exist at `now`, in slot order, into `slots` (LIVE,); returns how many."""
     bits = borrow(store.bits)
-    flags = borrow(store.flags)
+    in_use = borrow(store.in_use)
     state = borrow(store.state)
     ages = borrow(store.ages)
     count = 0
     for slot in range(state[HIGH]):
-        if flags[slot] & IN_USE != 0 and exists(bits, ages, slot, now, rules):
+        if in_use[slot] != 0 and exists(bits, ages, slot, now, rules):
             slots[count] = slot
             count += 1
     return count
@@ -53,11 +54,11 @@ def page(store, first, keys, rows):  # type: ignore[no-untyped-def]
     """
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
-    flags = borrow(store.flags)
+    in_use = borrow(store.in_use)
     state = borrow(store.state)
     count = 0
     for slot in range(first, min(first + keys.shape[0], state[HIGH])):
-        if flags[slot] & IN_USE != 0:
+        if in_use[slot] != 0:
             keys[count] = slot_key[slot]
             rows[count, :] = bits[slot, : rows.shape[1]]
             count += 1
@@ -69,12 +70,12 @@ def digest(store, rules, now):  # type: ignore[no-untyped-def]
     """Sum, modulo 2⁶⁴, of a hash of each existing (key, row): the same whatever the order of slots."""
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
-    flags = borrow(store.flags)
+    in_use = borrow(store.in_use)
     state = borrow(store.state)
     ages = borrow(store.ages)
     total = np.uint64(0)
     for slot in range(state[HIGH]):
-        if flags[slot] & IN_USE == 0:
+        if in_use[slot] == 0:
             continue
         if not exists(bits, ages, slot, now, rules):
             continue

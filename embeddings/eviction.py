@@ -73,10 +73,10 @@ def evicted(bits, ages, slot, rules):  # type: ignore[no-untyped-def]
     if rules.classes == 0:
         return False
     stamp, uses = _age(bits, slot, rules)
-    if stamp >= ages[LIMIT_GENERATION]:
-        return False
     rank = min(uses, rules.classes - 1)
-    return rank < ages[LIMIT_CLASS] or (rank == ages[LIMIT_CLASS] and stamp < ages[LIMIT_STAMP])
+    # All of it at once: on which side of the limit's own generation a row is, cannot be guessed.
+    below = (rank < ages[LIMIT_CLASS]) | ((rank == ages[LIMIT_CLASS]) & (stamp < ages[LIMIT_STAMP]))
+    return bool((stamp < ages[LIMIT_GENERATION]) & below)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -107,12 +107,16 @@ def use(bits, held, ages, slot, rules, now, times):  # type: ignore[no-untyped-d
     Without a branch: in which generation a row was last seen is chance to the processor.
     """
     stamp, uses = _age(bits, slot, rules)
-    leave(bits, held, ages, slot, rules)
+    most = held.shape[0] - 1
+    rank, cell = min(uses, most), _cell(held, ages, stamp)
+    counted = np.int64(held[rank, cell] > 0)  # not one that had left with its whole generation
+    held[rank, cell] -= counted
     uses = min(uses + times, _USES_MAX)
+    held[min(uses, most), _cell(held, ages, now)] += 1
+    ages[HELD] += 1 - counted
     bits[slot, rules.age_column] = np.uint32(now)
     if rules.classes > 1:
         bits[slot, rules.age_column + 1] = np.uint32(uses)
-    _arrive(held, ages, now, uses)
     return rules.classes > 1 or stamp != now
 
 
@@ -200,23 +204,27 @@ def aim(state, rows_max):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def pass_batch(held, ages, age_times, rows_max, ttl_s, times, last, stamps):  # type: ignore[no-untyped-def]
+def pass_batch(held, ages, age_times, rows_max, ttl_s, times, inverse, stamps):  # type: ignore[no-untyped-def]
     """Move the clock over a batch in which no limit is drawn: generations may end, but no row goes.
 
     Args:
         times: (n,) uint32, of all sightings.
-        last: (m,) int64, where each id's last sighting is.
-        stamps: (m,) int64, out: the generation of that sighting.
+        inverse: (n,) int64, the number of each sighting's id.
+        stamps: (m,) int64, out: the generation of each id's last sighting.
     """
-    generation, left = ages[GENERATION], ages[LEFT]
-    length = max(rows_max // PARTS, 1)
-    for k in range(last.shape[0]):
-        stamps[k] = generation if last[k] < left else generation + 1 + (last[k] - left) // length
-    for i in range(times.shape[0]):
+    n = times.shape[0]
+    first = 0
+    while first < n:
         if ages[LEFT] == 0:
             turn(held, ages, age_times, rows_max, ttl_s)
-        ages[LEFT] -= 1
-        pass_time(ages, age_times, times[i])
+        last = min(first + ages[LEFT], n)
+        latest = times[first]
+        for i in range(first, last):
+            latest = max(latest, times[i])
+            stamps[inverse[i]] = ages[GENERATION]
+        pass_time(ages, age_times, latest)
+        ages[LEFT] -= last - first
+        first = last
 
 
 def turns_within(ages: npt.NDArray[np.int64], rows_max: int, sightings: npt.NDArray[np.int64]) -> Counts:

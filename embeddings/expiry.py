@@ -6,7 +6,7 @@ from numba import njit
 from embeddings.eviction import HAND, HAND_END, evicted
 from embeddings.index import ask, remove
 from embeddings.slots import release
-from embeddings.store import AHEAD, EXPIRED, HIGH, IN_USE, SWEEP, TAIL
+from embeddings.store import AHEAD, EXPIRED, HIGH, SWEEP, TAIL
 from ground.intrinsics import borrow
 
 
@@ -27,30 +27,30 @@ def exists(bits, ages, slot, now, rules):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _give_back(buckets, slot_key, flags, free, state, removed, first, last):  # type: ignore[no-untyped-def]
+def _give_back(buckets, slot_key, in_use, free, state, removed, first, last):  # type: ignore[no-untyped-def]
     """Free the slots listed in removed[first:last], and put their keys in their place."""
     for i in range(first, last):
         if i + AHEAD < last:
             ask(buckets, state, slot_key[np.int64(removed[i + AHEAD])])
         slot = np.int64(removed[i])
         remove(buckets, slot_key, state, slot_key[slot])
-        release(flags, free, state, slot)
+        release(in_use, free, state, slot)
         removed[i] = slot_key[slot]
 
 
 @njit(cache=True, nogil=True)
 def sweep_evicted(  # type: ignore[no-untyped-def]
-    buckets, bits, slot_key, flags, free, state, ages, rules, budget, removed, count
+    buckets, bits, slot_key, in_use, free, state, ages, rules, budget, removed, count
 ):
     """Free the evicted among the next `budget` slots of the hand; the new count of keys in `removed`."""
     first = count
     start = state[HAND]
     state[HAND] = max(min(start + budget, state[HAND_END]), start)
     for slot in range(start, state[HAND]):
-        if flags[slot] & IN_USE != 0 and evicted(bits, ages, slot, rules):
+        if in_use[slot] != 0 and evicted(bits, ages, slot, rules):
             removed[count] = np.uint64(slot)
             count += 1
-    _give_back(buckets, slot_key, flags, free, state, removed, first, count)
+    _give_back(buckets, slot_key, in_use, free, state, removed, first, count)
     return count
 
 
@@ -58,7 +58,7 @@ def sweep_evicted(  # type: ignore[no-untyped-def]
 def sweep(store, rules, now, budget, removed):  # type: ignore[no-untyped-def]
     """Free the expired among the next `budget` slots, in turn; returns how many, as `delete` does."""
     bits = borrow(store.bits)
-    flags = borrow(store.flags)
+    in_use = borrow(store.in_use)
     state = borrow(store.state)
     seen_column = bits.shape[1] - TAIL
     count = 0
@@ -67,11 +67,9 @@ def sweep(store, rules, now, budget, removed):  # type: ignore[no-untyped-def]
         if slot >= state[HIGH]:
             slot = 0
         state[SWEEP] = slot + 1
-        if flags[slot] & IN_USE != 0 and gone(
-            np.int64(bits[slot, seen_column]), now, rules.ttl_s, rules.tick_s
-        ):
+        if in_use[slot] != 0 and gone(np.int64(bits[slot, seen_column]), now, rules.ttl_s, rules.tick_s):
             removed[count] = np.uint64(slot)
             count += 1
-    _give_back(store.buckets, store.slot_key, flags, store.free, state, removed, 0, count)
+    _give_back(store.buckets, store.slot_key, in_use, store.free, state, removed, 0, count)
     state[EXPIRED] += count
     return count

@@ -14,7 +14,7 @@ from embeddings.index import ask, guess, locate, remove
 from embeddings.slots import mark, mark_if, release, take_slot
 from embeddings.store import AHEAD, DELETED, FREE_TAIL, INSERTED, TAIL
 from embeddings.versions import begin_write, end_write
-from ground.intrinsics import borrow, prefetch
+from ground.intrinsics import borrow, prefetch, prefetch_element
 
 UNSEEN = np.int64(-2)
 """In place of a slot: a distinct key whose sightings are to be taken one by one."""
@@ -71,40 +71,45 @@ def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # 
     rows = borrow(store.rows)
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
-    flags = borrow(store.flags)
+    listed = borrow(store.listed)
     touched = borrow(store.touched)
     ages = borrow(store.ages)
     held = borrow(store.held)
     state = borrow(store.state)
     keys, slots, vectors = borrow(keys), borrow(slots), borrow(vectors)
     m = keys.shape[0]
-    seen_column = bits.shape[1] - TAIL
+    seen_column = np.uint64(bits.shape[1] - TAIL)
     width = vectors.shape[1]
     ttl_s, tick_s = rules.ttl_s, rules.tick_s
     evicts = rules.classes > 0
     unseen = 0
     guess(buckets, state, keys, slots)
     for i in range(m):
-        ask_for_row(bits, max(slots[min(i + AHEAD, m - 1)], 0), width)
+        soon = max(slots[min(i + AHEAD, m - 1)], 0)
+        ask_for_row(bits, soon, width)
+        prefetch_element(listed, soon >> 3)
+        if evicts:
+            prefetch(bits, soon, rules.age_column)
         slot = slots[i]
-        if slot >= 0 and slot_key[slot] != keys[i]:
+        if slot >= 0 and slot_key[np.uint64(slot)] != keys[i]:
             slot = locate(buckets, slot_key, state, keys[i])
         if slot >= 0 and (ttl_s > 0 or evicts):
-            seen = bits[slot, seen_column]
+            at = np.uint64(slot)  # a signed index would be looked at for its sign at each use
+            seen = bits[at, seen_column]
             time = latest[i] if ttl_s > 0 else seen
-            if gone(np.int64(seen), np.int64(time), ttl_s, tick_s) or evicted(bits, ages, slot, rules):
+            if gone(np.int64(seen), np.int64(time), ttl_s, tick_s) or evicted(bits, ages, at, rules):
                 slot = UNSEEN
             else:
                 written = time > seen
-                bits[slot, seen_column] = max(time, seen)
+                bits[at, seen_column] = max(time, seen)
                 if evicts:
                     if before.shape[0] > 0:
                         before[i, 0] = seen
-                        before[i, 1] = bits[slot, rules.age_column]
-                        before[i, 2] = bits[slot, rules.age_column + 1]
+                        before[i, 1] = bits[at, rules.age_column]
+                        before[i, 2] = bits[at, rules.age_column + 1]
                     times_used = np.int64(tally[i]) if rules.classes > 1 else np.int64(1)
-                    written |= use(bits, held, ages, slot, rules, stamps[i], times_used)
-                mark_if(flags, touched, state, slot, written)
+                    written |= use(bits, held, ages, at, rules, stamps[i], times_used)
+                mark_if(listed, touched, state, at, written)
         if slot >= 0:
             copy_row(rows, slot, vectors, i)
         else:
@@ -160,7 +165,8 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
     versions = borrow(store.versions)
-    flags = borrow(store.flags)
+    in_use = borrow(store.in_use)
+    listed = borrow(store.listed)
     touched = borrow(store.touched)
     free = borrow(store.free)
     path = borrow(store.path)
@@ -174,13 +180,13 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
         if slot >= 0:
             begin_write(versions, slot)
         else:
-            slot = take_slot(buckets, path, slot_key, versions, flags, free, state, keys[i], usable)
+            slot = take_slot(buckets, path, slot_key, versions, in_use, free, state, keys[i], usable)
             if slot >= 0:
                 state[INSERTED] += 1
         if slot >= 0:
             bits[slot, : rows.shape[1]] = rows[i]
             end_write(versions, slot)
-            mark(flags, touched, state, slot)
+            mark(listed, touched, state, slot)
         slots[i] = slot
 
 
@@ -192,7 +198,7 @@ def delete(store, rules, keys, removed, counted):  # type: ignore[no-untyped-def
     """
     buckets = borrow(store.buckets)
     slot_key = borrow(store.slot_key)
-    flags = borrow(store.flags)
+    in_use = borrow(store.in_use)
     free = borrow(store.free)
     state = borrow(store.state)
     bits = borrow(store.bits)
@@ -208,7 +214,7 @@ def delete(store, rules, keys, removed, counted):  # type: ignore[no-untyped-def
             if counted and rules.classes > 0 and exists(bits, ages, slot, ages[NEWEST], rules):
                 leave(bits, held, ages, slot, rules)
             remove(buckets, slot_key, state, keys[i])
-            release(flags, free, state, slot)
+            release(in_use, free, state, slot)
             removed[count] = keys[i]
             count += 1
     state[DELETED] += count

@@ -32,7 +32,7 @@ from embeddings.slots import mark
 from embeddings.spec import TableSpec
 from embeddings.store import AHEAD
 from embeddings.versions import begin_write, end_write
-from ground.intrinsics import borrow, prefetch
+from ground.intrinsics import borrow, prefetch, prefetch_element
 
 _ADAGRAD_EPSILON = 1e-10  # torch's, so that the two agree
 _ADAM_EPSILON = 1e-8  # likewise
@@ -60,24 +60,24 @@ def constants_of(spec: TableSpec) -> npt.NDArray[np.float64]:
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _ask(rows, slots, i, columns):  # type: ignore[no-untyped-def]
-    """Prefetch the first columns of a row that comes later in the batch, and its flags for `mark`."""
+def _ask(rows, listed, slots, i, columns):  # type: ignore[no-untyped-def]
+    """Prefetch the first columns of a row that comes later in the batch, and its bit for `mark`."""
     slot = max(slots[min(i + AHEAD, slots.shape[0] - 1)], 0)
     for column in range(0, columns, 16):
         prefetch(rows, slot, column)
     prefetch(rows, slot, columns - 1)
-    prefetch(rows, slot, rows.shape[1] - 1)
+    prefetch_element(listed, slot >> 3)
 
 
 @njit(cache=True, nogil=True)
 def step_sgd(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
     """Gradient descent."""
-    rows, flags = borrow(store.rows), borrow(store.flags)
+    rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
     versions = borrow(store.versions)
     rate = np.float32(constants[0])
     for i in range(slots.shape[0]):
-        _ask(rows, slots, i, dim)
+        _ask(rows, listed, slots, i, dim)
         slot = slots[i]
         if slot < 0:
             continue
@@ -85,18 +85,18 @@ def step_sgd(store, slots, gradients, dim, constants):  # type: ignore[no-untype
         for j in range(dim):
             rows[slot, j] -= rate * gradients[i, j]
         end_write(versions, slot)
-        mark(flags, touched, state, slot)
+        mark(listed, touched, state, slot)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def step_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
     """Adagrad, the sum of squares beside each weight."""
-    rows, flags = borrow(store.rows), borrow(store.flags)
+    rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
     versions = borrow(store.versions)
     rate, epsilon = np.float32(constants[0]), np.float32(constants[1])
     for i in range(slots.shape[0]):
-        _ask(rows, slots, i, 2 * dim)
+        _ask(rows, listed, slots, i, 2 * dim)
         slot = slots[i]
         if slot < 0:
             continue
@@ -107,13 +107,13 @@ def step_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-un
             rows[slot, dim + j] = a
             rows[slot, j] -= rate * g / (np.sqrt(a) + epsilon)
         end_write(versions, slot)
-        mark(flags, touched, state, slot)
+        mark(listed, touched, state, slot)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
     """Adagrad with one sum for the whole row: the mean square of its gradient is added."""
-    rows, flags = borrow(store.rows), borrow(store.flags)
+    rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
     versions = borrow(store.versions)
     rate, epsilon = np.float32(constants[0]), np.float32(constants[1])
@@ -121,7 +121,7 @@ def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: igno
     whole = dim - dim % 4
     zero = np.float32(0.0)
     for i in range(slots.shape[0]):
-        _ask(rows, slots, i, dim + 1)
+        _ask(rows, listed, slots, i, dim + 1)
         slot = slots[i]
         if slot < 0:
             continue
@@ -141,19 +141,19 @@ def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: igno
         for j in range(dim):
             rows[slot, j] -= by * gradients[i, j]
         end_write(versions, slot)
-        mark(flags, touched, state, slot)
+        mark(listed, touched, state, slot)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
     """Adam; state is m (dim), v (dim) and the row's own number of steps."""
-    rows, flags = borrow(store.rows), borrow(store.flags)
+    rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
     versions = borrow(store.versions)
     new1, new2 = np.float32(constants[0]), np.float32(constants[1])
     epsilon, last = np.float32(constants[2]), np.float32(constants[3])
     for i in range(slots.shape[0]):
-        _ask(rows, slots, i, 3 * dim + 1)
+        _ask(rows, listed, slots, i, 3 * dim + 1)
         slot = slots[i]
         if slot < 0:
             continue
@@ -172,7 +172,7 @@ def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
             rows[slot, 2 * dim + j] = v
             rows[slot, j] -= rate * m / (np.sqrt(v) * correct + epsilon)
         end_write(versions, slot)
-        mark(flags, touched, state, slot)
+        mark(listed, touched, state, slot)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -182,14 +182,14 @@ def step_ftrl(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
     In FTRL a weight is a function of z and n. A row that was never stepped has a z of 0; it is given
     the one that its initial weight comes from, so that the initializer is where learning starts.
     """
-    rows, flags = borrow(store.rows), borrow(store.flags)
+    rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
     versions = borrow(store.versions)
     per_rate, beta = np.float32(constants[0]), np.float32(constants[1])
     l1, l2, first = np.float32(constants[2]), np.float32(constants[3]), np.float32(constants[4])
     zero = np.float32(0.0)
     for i in range(slots.shape[0]):
-        _ask(rows, slots, i, 3 * dim)
+        _ask(rows, listed, slots, i, 3 * dim)
         slot = slots[i]
         if slot < 0:
             continue
@@ -212,7 +212,7 @@ def step_ftrl(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
             rows[slot, dim + j] = z
             rows[slot, 2 * dim + j] = n
         end_write(versions, slot)
-        mark(flags, touched, state, slot)
+        mark(listed, touched, state, slot)
 
 
 STEPS: dict[str, Callable[..., None]] = {

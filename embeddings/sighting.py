@@ -31,8 +31,10 @@ def sight(
     m = len(unique)
     evicts = spec.evict != "none"
     latest = np.zeros(m if spec.ttl_s else 0, dtype=np.uint32)
-    if spec.ttl_s:
-        batches.newest(inverse, times, latest)
+    if spec.ttl_s and n:
+        latest[:] = times.min()
+        if times.max() != latest[0]:
+            batches.newest(inverse, times, latest)
     tally = np.zeros(m if spec.evict == "least_frequent" else 0, dtype=np.uint32)
     stamps = np.empty(m if evicts else 0, dtype=np.int64)
     slots = np.empty(n, dtype=np.int64)
@@ -46,9 +48,7 @@ def sight(
     if evicts and not one_by_one:
         if len(tally):
             batches.tally(inverse, tally)
-        last = np.empty(m, dtype=np.int64)
-        batches.last(inverse, last)
-        pass_batch(store.held, store.ages, store.age_times, spec.rows_max, spec.ttl_s, times, last, stamps)
+        pass_batch(store.held, store.ages, store.age_times, spec.rows_max, spec.ttl_s, times, inverse, stamps)
     unseen = m
     if not one_by_one:
         unseen = lookup.meet(store, rules, unique, latest, tally, stamps, before, slots, vectors)

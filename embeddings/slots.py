@@ -9,42 +9,36 @@ from numba import njit
 
 from embeddings.index import place
 from embeddings.initializers import start_vector
-from embeddings.store import (
-    DIRTY,
-    FREE_HEAD,
-    FREE_TAIL,
-    HIGH,
-    IN_USE,
-    LISTED,
-    LIVE,
-    TAIL,
-    TOUCHED,
-)
+from embeddings.store import FREE_HEAD, FREE_TAIL, HIGH, LIVE, TAIL, TOUCHED
 from embeddings.versions import begin_write, end_write
+
+_BYTE, _BIT, _ONE = np.uint64(3), np.uint64(7), np.uint64(1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def mark_if(flags, touched, state, slot, written):  # type: ignore[no-untyped-def]
-    """Note that a live slot was written since the last drain, if it was.
+def mark_if(listed, touched, state, slot, written):  # type: ignore[no-untyped-def]
+    """Note that a slot was written since the last drain, if it was.
 
     Whether it is listed already is chance to the processor: there is no branch that it could guess wrong.
     """
-    flag = flags[slot]
+    place = np.uint64(slot) >> _BYTE
+    bits = listed[place]
+    bit = np.uint8(_ONE << (np.uint64(slot) & _BIT))
     touched[state[TOUCHED]] = np.uint32(slot)
-    state[TOUCHED] += np.int64(written and flag & LISTED == 0)
-    flags[slot] = flag | np.uint8(written) * (LISTED | DIRTY * np.uint8(flag & IN_USE != 0))
+    state[TOUCHED] += np.int64(written & (bits & bit == 0))
+    listed[place] = bits | np.uint8(written) * bit
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def mark(flags, touched, state, slot):  # type: ignore[no-untyped-def]
-    """Note that a live slot was written since the last drain."""
-    mark_if(flags, touched, state, slot, True)
+def mark(listed, touched, state, slot):  # type: ignore[no-untyped-def]
+    """Note that a slot was written since the last drain."""
+    mark_if(listed, touched, state, slot, True)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def release(flags, free, state, slot):  # type: ignore[no-untyped-def]
+def release(in_use, free, state, slot):  # type: ignore[no-untyped-def]
     """Free the slot of a key that left the index. Its row stays as it was until the slot is used again."""
-    flags[slot] &= ~np.uint8(IN_USE | DIRTY)
+    in_use[slot] = 0
     tail = state[FREE_TAIL]
     free[tail % free.shape[0]] = np.uint32(slot)
     state[FREE_TAIL] = tail + 1
@@ -62,7 +56,7 @@ def start_row(rows, bits, versions, template, slot, key, time, rules):  # type: 
 
 
 @njit(cache=True, nogil=True)
-def take_slot(buckets, path, slot_key, versions, flags, free, state, key, usable):  # type: ignore[no-untyped-def]
+def take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usable):  # type: ignore[no-untyped-def]
     """Put an absent key in and give it a slot, open for writing (`begin_write`); -1 if the table is full.
 
     Slots freed at or beyond position `usable` of the ring stay as they are: the caller of this very
@@ -84,6 +78,6 @@ def take_slot(buckets, path, slot_key, versions, flags, free, state, key, usable
     else:
         state[HIGH] = slot + 1
     slot_key[slot] = key
-    flags[slot] |= IN_USE
+    in_use[slot] = 1
     state[LIVE] += 1
     return slot

@@ -21,11 +21,11 @@ LOAD_MAX = 0.8
 AHEAD = 64
 """How many ids ahead of their use a kernel asks for a cache line."""
 
-OWN_COLUMNS = 3
-"""A row's key and flags lie behind its last column: whoever needs them has the row on the way."""
+OWN_COLUMNS = 2
+"""A row's key lies behind its last column: whoever compares it has the row on the way."""
 
 TAIL = 2 + OWN_COLUMNS
-"""Columns from last seen to the end of a row in memory: last seen, count, the key's two halves, flags."""
+"""Columns from last seen to the end of a row in memory: last seen, count, the key's two halves."""
 
 # Positions in Store.state.
 BASE = 0  # index: buckets at the last doubling
@@ -47,11 +47,6 @@ MOVED = 15  # index: odd while entries move between buckets
 # 16 to 18 are of `eviction.py`.
 STATE_SIZE = 24
 
-# Bits of Store.flags.
-IN_USE = 1  # the slot holds a live row
-DIRTY = 2  # written since the last drain
-LISTED = 4  # its number is in `touched`
-
 
 class Store(NamedTuple):
     """All arrays of one table. R is slots_max, W a row's width, B buckets, A lines of admission."""
@@ -61,7 +56,10 @@ class Store(NamedTuple):
     bits: npt.NDArray[np.uint32]  # the same memory
     slot_key: npt.NDArray[np.uint64]  # (R,), within `rows`
     versions: npt.NDArray[np.uint32]  # (STRIPES,), odd while a row of the stripe is being written
-    flags: npt.NDArray[np.uint8]  # (R,), within `rows`, in the last column
+    in_use: npt.NDArray[np.uint8]  # (R,), 1 where the slot holds a row
+    listed: npt.NDArray[
+        np.uint8
+    ]  # (R / 8,), a bit for each slot that is in `touched`: all of them stay in the caches
     touched: npt.NDArray[np.uint32]  # (R + 1,), slots written since the last drain, each once; one to spare
     free: npt.NDArray[np.uint32]  # (R,), a ring of slots to use again
     template: npt.NDArray[np.float32]  # (W,), what a new row starts from
@@ -106,7 +104,8 @@ def make_store(spec: TableSpec) -> Store:
         bits=rows.view(np.uint32),
         slot_key=np.ndarray((slots,), np.uint64, rows, 4 * spec.width, (rows.strides[0],)),
         versions=np.zeros(STRIPES, dtype=np.uint32),
-        flags=np.ndarray((slots,), np.uint8, rows, 4 * (spec.width + 2), (rows.strides[0],)),
+        in_use=reserve((slots,), np.uint8),
+        listed=reserve((slots // 8 + 1,), np.uint8),
         touched=reserve((slots + 1,), np.uint32),
         free=reserve((slots,), np.uint32),
         template=spec.template(),

@@ -91,7 +91,7 @@ class Table:
         """Bytes in use by rows, index, lists and filter (not the address space reserved)."""
         state = self._store.state
         high = int(state[HIGH])
-        rows = high * (self._store.rows.strides[0] + self._store.touched.itemsize)
+        rows = high * (self._store.rows.strides[0] + self._store.touched.itemsize + 1) + high // 8
         freed = min(int(state[FREE_TAIL]), high) * self._store.free.itemsize
         index = int(state[BASE] + state[SPLIT]) * 64
         return rows + freed + index + self._store.sightings.nbytes

@@ -85,7 +85,7 @@ class WorkingSet:
             rows=self.rows,
             bits=self.rows.view(np.uint32),
             versions=np.zeros_like(tables[0].arrays.versions),  # the table's own has another writer
-            flags=np.zeros((m, 4), dtype=np.uint8)[:, 0],
+            listed=np.zeros(m // 8 + 1, dtype=np.uint8),
             touched=np.zeros(m + 1, dtype=np.uint32),
             state=np.zeros(STATE_SIZE, dtype=np.int64),
         )
