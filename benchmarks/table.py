@@ -55,7 +55,8 @@ def told_speed(speed: dict[str, Any]) -> list[str]:
     eviction = speed["eviction"]
     lines.append(
         f"  eviction: a step with 1 % new ids at the row budget takes {100 * eviction['share']:+.1f} % "
-        f"of one without ({eviction['evicted']:.0f} rows evicted)"
+        f"of one without; all steps together {100 * eviction['share_of_all']:+.1f} % "
+        f"({eviction['evicted']:.0f} rows evicted, worst step {eviction['worst_ms']:.1f} ms)"
     )
     lines.append(
         f"  lookups: one thread {threads['one_ids_per_second'] / 1e6:.1f} M ids/s, two at once "

@@ -15,6 +15,7 @@ bucket. It decides where an entry lies and nothing else; slots and rows do not d
 """
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from embeddings.store import AHEAD, BASE, LANES, LIVE, LOAD_MAX, MOVED, SALT, SPLIT
@@ -146,6 +147,14 @@ def remove(buckets, slot_key, state, key):  # type: ignore[no-untyped-def]
         return False
     buckets[bucket, lane] = np.uint64(0)
     return True
+
+
+def make_room(buckets: npt.NDArray[np.uint64], state: npt.NDArray[np.int64], rows: int) -> None:
+    """Give an index the size that it would grow to with so many rows; only if it is empty."""
+    size = min(int(rows / (LANES * LOAD_MAX)) + 1, len(buckets))
+    if state[LIVE] == 0 and size > state[BASE] + state[SPLIT]:
+        state[BASE] = 1 << (size.bit_length() - 1)
+        state[SPLIT] = size - state[BASE]
 
 
 @njit(cache=True, nogil=True)

@@ -251,6 +251,7 @@ class TableSnapshot:
         table = self.table
         meta = read_meta(data, f"{self._where}: table {table.spec.name!r}")
         self._check_layout(meta.spec)
+        table.make_room(meta.rows)
         for number in range(meta.pages):
             key = self._key(b"base/", meta.base) + number.to_bytes(4, "big")
             page, _ = self._read(source, key, f"page {number} of {meta.pages} of its base")

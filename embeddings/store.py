@@ -121,6 +121,15 @@ def make_store(spec: TableSpec) -> Store:
     )
 
 
+def bytes_in_use(store: Store) -> int:
+    """Bytes of rows, index, lists and filter that were ever written (not the address space reserved)."""
+    high = int(store.state[HIGH])
+    rows = high * (store.rows.strides[0] + store.touched.itemsize + store.in_use.itemsize) + high // 8
+    freed = min(int(store.state[FREE_TAIL]), high) * store.free.itemsize
+    index = int(store.state[BASE] + store.state[SPLIT]) * store.buckets.strides[0]
+    return rows + freed + index + store.sightings.nbytes
+
+
 def rules_of(spec: TableSpec) -> Rules:
     """What the kernels must know of a spec."""
     return Rules(

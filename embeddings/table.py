@@ -7,7 +7,7 @@ Two ids never share a row. Time is event time, in Unix seconds; a row that was l
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import batches, columns, contents, expiry, lookup, reading
+from embeddings import batches, columns, contents, expiry, index, lookup, reading
 from embeddings.checks import as_floats, as_keys, as_slots, as_uint32
 from embeddings.errors import TableError
 from embeddings.eviction import EVICTED, limit_is_far, turns_within
@@ -17,19 +17,17 @@ from embeddings.results import Block, Delta, Floats, Keys, Slots, TableStats
 from embeddings.sighting import sight
 from embeddings.spec import Rules, TableSpec
 from embeddings.store import (
-    BASE,
     DELETED,
     EXPIRED,
-    FREE_TAIL,
     FULL,
     HIGH,
     INSERTED,
     LIVE,
     REFUSED,
     SALT,
-    SPLIT,
     TOUCHED,
     Store,
+    bytes_in_use,
     make_store,
     rules_of,
 )
@@ -89,12 +87,7 @@ class Table:
     @property
     def nbytes(self) -> int:
         """Bytes in use by rows, index, lists and filter (not the address space reserved)."""
-        state = self._store.state
-        high = int(state[HIGH])
-        rows = high * (self._store.rows.strides[0] + self._store.touched.itemsize + 1) + high // 8
-        freed = min(int(state[FREE_TAIL]), high) * self._store.free.itemsize
-        index = int(state[BASE] + state[SPLIT]) * 64
-        return rows + freed + index + self._store.sightings.nbytes
+        return bytes_in_use(self._store)
 
     @property
     def rules(self) -> Rules:
@@ -314,6 +307,10 @@ class Table:
         key_array = self._keys(keys)
         array = self._values(rows, len(key_array), self.width, "rows (of the same dim, optimizer and extra)")
         self._load(key_array, array)
+
+    def make_room(self, rows: int) -> None:
+        """Say how many rows are about to be loaded into an empty table: its index need not grow to them."""
+        index.make_room(self._store.buckets, self._store.state, rows)
 
     def _load(self, key_array: Keys, array: Floats) -> None:
         slots = np.empty(len(key_array), dtype=np.int64)

@@ -44,14 +44,16 @@ METRICS = {
 }
 
 
-def write_clicks(folder: Path, requests: int = 800) -> tuple[Config, Path]:
-    """A stream whose clicks depend on user and item, four candidates a request."""
+def write_clicks(
+    folder: Path, requests: int = 800, items: int = 40, *, by_user: bool = True
+) -> tuple[Config, Path]:
+    """A stream whose clicks depend on user and item, or on the item alone; four candidates a request."""
     draw = random.Random(5)
     lines = ["time,request,user,item,tags,label"]
     for i in range(requests):
         user = draw.randrange(30)
-        for item in draw.sample(range(40), 4):
-            label = int(draw.random() < (0.8 if (user + item) % 3 == 0 else 0.1))
+        for item in draw.sample(range(items), 4):
+            label = int(draw.random() < (0.8 if (by_user * user + item) % 3 == 0 else 0.1))
             lines.append(f"{1_700_000_000 + 10 * i},r{i},u{user},{item},a|b{item % 5},{label}")
     (folder / "freshet.toml").write_text(CONFIG)
     (folder / "clicks.csv").write_text("\n".join(lines))
@@ -96,6 +98,24 @@ def test_report_holds_what_is_promised(played: tuple[Config, Path, dict[str, Any
 
 def test_model_learns_what_is_there(played: tuple[Config, Path, dict[str, Any]]) -> None:
     assert played[2]["base"]["last_half"]["auc"] > 0.6
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        'optimizer = "sgd"\nadmit_share = 0.9',
+        'optimizer = "adagrad"\nadmit_share = 0.9',
+        'optimizer = "rowwise_adagrad"\nrows_max = 64\nevict = "least_recent"',
+        'optimizer = "adam"\nrows_max = 64\nevict = "least_frequent"',
+        'optimizer = "ftrl"\nadmit_share = 0.9\nrows_max = 64\nevict = "least_recent"',
+    ],
+)
+def test_every_optimizer_and_every_way_to_keep_rows_learns_from_a_file(tmp_path: Path, rows: str) -> None:
+    _, data = write_clicks(tmp_path, 300, 100, by_user=False)  # more items than the least budget has rows
+    file = tmp_path / "freshet.toml"
+    file.write_text(CONFIG.replace("[features.item]\nadmit_after = 2", f"[features.item]\n{rows}"))
+    report = replay(load_config(file), ReplayOptions(data=str(data)))
+    assert 0.55 < report["base"]["overall"]["auc"] < 0.95
 
 
 def test_other_data_or_settings_give_another_state(played: tuple[Config, Path, dict[str, Any]]) -> None:
