@@ -7,6 +7,10 @@ MessagePack, one event per message and many. The measure to compare with, in the
 same messages, is a bare consumer loop that reads and counts: of kafka-python where the log is Kafka, of
 SQLite else. "End to end" is the time to append the messages and to join them, one after the other.
 
+Each case is run once unmeasured and then `--repeats` times, bare loop and joiner in turn; what is told are
+the medians. The learner is measured with kernels compiled and torch imported, on the same examples each
+time, from an empty state, with its deep part and without.
+
 Kafka is a broker of its own (`deploy/kafka`), or that of FRESHET_KAFKA.
 """
 
@@ -15,13 +19,14 @@ import contextlib
 import json
 import os
 import random
+import statistics
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kafka import KafkaConsumer, TopicPartition
 
@@ -45,9 +50,11 @@ from stream.records import Action, Impression, encode, encode_json, join_batch
 from stream.runner import Runner, RunnerSettings
 from stream.state import RoleState
 
+Row = dict[str, Any]
+
 APPEND_BYTES = 512 << 10
 WINDOW_S = 5.0
-LEARNT = 3_000  # examples that the learner takes
+LEARNT = 5_000  # examples that the learner takes
 
 
 def make_events(count: int) -> list[Impression | Action]:
@@ -151,53 +158,86 @@ def join_all(log: Log, folder: Path, messages: int) -> tuple[float, int]:
         return time.perf_counter() - began, joiner.counts.examples
 
 
-def learn_some(log: Log, folder: Path, count: int) -> float:
-    """Seconds in which a learner takes the first `count` examples of the log."""
+def learn_some(log: Log, folder: Path, count: int, deep: Literal["dcn", "none"]) -> float:
+    """Seconds in which a learner, ready and with an empty state, takes the first `count` examples."""
     features = {name: FeatureSpec() for name in ("user", "item", "category", "device")}
-    settings = LearnerSettings()
+    settings = LearnerSettings(deep=deep)
     with RoleState(folder, "learner", Learner.fingerprint(features, settings)) as state:
-        learner = Learner(features, settings, state)
-        learner.warm()
+        learner = Learner(features, settings, state, beside=True)
         limits = RunnerSettings(read_max=min(count, 500), commit_every_s=0.5)
         runner = Runner(log, state, learner, EXAMPLES, "learn", limits)
         began = time.perf_counter()
         while runner.progress.records < count:
             runner.step(0.1)
         runner.commit()
-        return time.perf_counter() - began
+        took = time.perf_counter() - began
+        learner.close()
+        return took
+
+
+def learn_all(log: Log, folder: Path, examples: int, repeats: int) -> Row:
+    """Requests a second of the learner, its deep part in a thread of its own as in the role, and without."""
+    count = min(LEARNT, examples)
+    row: Row = {}
+    for deep, name in (("none", "learn_fast_per_s"), ("dcn", "learn_deep_per_s")):
+        took = [learn_some(log, folder / f"{deep}{i}", count, deep) for i in range(repeats + 1)][1:]
+        row[name] = count / statistics.median(took)
+        row[name.replace("per_s", "spread")] = [round(count / t) for t in sorted(took, reverse=True)]
+    return row
+
+
+def measure_case(
+    url: str,
+    events: Sequence[Impression | Action],
+    messages: Sequence[bytes],
+    folder: Path,
+    repeats: int,
+    learn: bool,
+) -> Row:
+    """Medians of one form of the stream, and with `learn` of the learner on what came of it."""
+    took: dict[str, list[float]] = {name: [] for name in ("append", "bare", "read", "join")}
+    learnt: Row = {}
+    for i in range(repeats + 1):
+        name = f"bench-{uuid.uuid4().hex[:8]}"
+        log = open_fresh(url, name)
+        try:
+            append_s = append_all(log, messages)
+            bare_s = bare_loop(log, url, name, EVENTS, len(messages))
+            read_s = log_loop(log, EVENTS, len(messages))
+            join_s, examples = join_all(log, folder / name, len(messages))
+            for what, seconds in zip(took, (append_s, bare_s, read_s, join_s), strict=True):
+                took[what] += [seconds] if i else []
+            if i == repeats and learn:
+                learnt = learn_all(log, folder / f"{name}-l", examples, repeats)
+                learnt["bare_examples_per_s"] = examples / bare_loop(log, url, name, EXAMPLES, examples)
+        finally:
+            log.close()
+    median = {what: statistics.median(seconds) for what, seconds in took.items()}
+    megabytes = sum(map(len, messages)) / 1e6
+    count = len(events)
+    row: Row = {f"{what}_per_s": count / seconds for what, seconds in median.items()}
+    row |= {
+        "events": count, "messages": len(messages), "bytes_per_event": megabytes * 1e6 / count,
+        "bare_mb_per_s": megabytes / median["bare"], "join_mb_per_s": megabytes / median["join"],
+        # the share of each pair, measured one after the other: what disturbs one, disturbs both
+        "join_share": statistics.median(b / j for b, j in zip(took["bare"], took["join"], strict=True)),
+        "end_to_end_per_s": count / (median["append"] + median["join"]),
+        "transport_per_s": count / (median["append"] + median["read"]),
+    }  # fmt: skip
+    return row | learnt
 
 
 def measure(
-    url: str, kind: str, events: Sequence[Impression | Action], batch: int, folder: Path
-) -> list[Any]:
+    url: str, kind: str, events: Sequence[Impression | Action], batch: int, folder: Path, repeats: int
+) -> list[Row]:
     """All forms of the stream on one log."""
     rows = []
     for form in ("json", "msgpack"):
         for per_message in (1, batch):
-            name = f"bench-{uuid.uuid4().hex[:8]}"
+            case: Row = {"log": kind, "form": form, "events_per_message": per_message}
+            learn = form == "msgpack" and per_message == 1
             messages = pack(events, form, per_message)
-            megabytes = sum(map(len, messages)) / 1e6
-            log = open_fresh(url, name)
-            try:
-                append_s = append_all(log, messages)
-                bare_s = bare_loop(log, url, name, EVENTS, len(messages))
-                read_s = log_loop(log, EVENTS, len(messages))
-                join_s, examples = join_all(log, folder / name, len(messages))
-                row = {
-                    "log": kind, "form": form, "events_per_message": per_message, "events": len(events),
-                    "bytes_per_event": megabytes * 1e6 / len(events), "messages": len(messages),
-                    "append_per_s": len(events) / append_s, "bare_per_s": len(events) / bare_s,
-                    "bare_mb_per_s": megabytes / bare_s, "read_per_s": len(events) / read_s,
-                    "join_per_s": len(events) / join_s, "join_mb_per_s": megabytes / join_s,
-                    "join_share": bare_s / join_s, "end_to_end_per_s": len(events) / (append_s + join_s),
-                    "transport_per_s": len(events) / (append_s + read_s),
-                }  # fmt: skip
-                if form == "msgpack" and per_message == 1:
-                    count = min(LEARNT, examples)
-                    row["learn_per_s"] = count / learn_some(log, folder / f"{name}-l", count)
-                    row["bare_examples_per_s"] = examples / bare_loop(log, url, name, EXAMPLES, examples)
-            finally:
-                log.close()
+            row = case | measure_case(url, events, messages, folder, repeats, learn)
             rows.append(row)
             print(
                 f"{kind:<7}{form:<8}{per_message:>4} a message: append {row['append_per_s']:>9,.0f}/s   "
@@ -206,18 +246,23 @@ def measure(
                 f"{row['join_mb_per_s']:>5.1f} MB/s, {row['join_share']:.2f} of the bare loop",
                 flush=True,
             )
-            if "learn_per_s" in row:
+            if learn:
                 print(
-                    f"{'':<7}learner {row['learn_per_s']:>8,.0f} requests/s; a bare loop over its topic "
+                    f"{'':<7}learner {row['learn_fast_per_s']:>8,.0f} requests/s of its fast part alone, "
+                    f"{row['learn_deep_per_s']:,.0f} with the deep part; a bare loop over its topic "
                     f"{row['bare_examples_per_s']:,.0f}/s",
                     flush=True,
                 )
     for form in ("json", "msgpack"):
         one, many = (row for row in rows if row["form"] == form)
+        transport_s = 1e6 / one["append_per_s"] + 1e6 / one["read_per_s"]
+        whole_s = 1e6 / one["end_to_end_per_s"]
         print(
             f"{kind:<7}{form:<8}{batch} in a message instead of one: append and read "
             f"{many['transport_per_s'] / one['transport_per_s']:.1f} times as fast, append and join "
-            f"{many['end_to_end_per_s'] / one['end_to_end_per_s']:.1f} times"
+            f"{many['end_to_end_per_s'] / one['end_to_end_per_s']:.1f} times; of {whole_s:.1f} µs an event "
+            f"{transport_s:.1f} are append and read; were they nothing, "
+            f"{whole_s / (whole_s - transport_s):.1f} times"
         )
     return rows
 
@@ -244,6 +289,7 @@ def main() -> None:
     parser.add_argument("--log", choices=["sqlite", "kafka", "both"], default="both")
     parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--batch", type=int, default=100, help="events per message where there are many")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="OUT")
     options = parser.parse_args()
     events = make_events(options.events)
@@ -251,10 +297,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.log in ("sqlite", "both"):
-            rows += measure(f"sqlite:{folder}", "sqlite", events, options.batch, folder)
+            rows += measure(f"sqlite:{folder}", "sqlite", events, options.batch, folder, options.repeats)
         if options.log in ("kafka", "both"):
             with kafka_url(folder) as url:
-                rows += measure(url, "kafka", events, options.batch, folder)
+                rows += measure(url, "kafka", events, options.batch, folder, options.repeats)
     print(json.dumps(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
