@@ -31,6 +31,8 @@ from stream.records import (
     is_msgpack,
 )
 
+SPLICED_BYTES_MAX = RECORD_BYTES_MAX // 16  # the example is then within the limit whatever its numbers' form
+
 _RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_MAX)]
 _Time = Annotated[float, msgspec.Meta(ge=TIME_MIN_S, le=TIME_MAX_S)]
 _Version = Annotated[int, msgspec.Meta(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)]
@@ -83,6 +85,48 @@ def _impressions(id_type: Any) -> type[Impression]:
         gc=False,
     )
     return made
+
+
+class _Shown(msgspec.Struct, gc=False):
+    """An impression in MessagePack whose features are left as they are."""
+
+    request_id: str
+    time: float
+    candidates: msgspec.Raw
+    context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    served: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    place: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    propensity: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Spliced(_Shown, tag="example", omit_defaults=True, kw_only=True, gc=False):
+    """The example made of it."""
+
+    decided: float
+    labels: list[float]
+    log_odds: float = 0.0
+
+
+_decode_shown = msgspec.msgpack.Decoder(_Shown).decode
+_encode_spliced = msgspec.msgpack.Encoder().encode
+
+
+def splices(original: bytes) -> bool:
+    """Whether an impression is of a form and size that `splice` takes."""
+    return len(original) <= SPLICED_BYTES_MAX and is_msgpack(original)
+
+
+def splice(original: bytes, labels: list[float], decided: float) -> bytes:
+    """The example, as bytes, of an impression all of whose candidates are kept.
+
+    Its features are copied as they are: they were checked when it came.
+    """
+    shown = _decode_shown(original)
+    example = _Spliced(
+        shown.request_id, shown.time, shown.candidates, shown.context, shown.served, shown.place,
+        shown.propensity, decided=decided, labels=labels,
+    )  # fmt: skip
+    return _encode_spliced(example)
 
 
 class EventDecoder:

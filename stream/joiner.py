@@ -24,7 +24,6 @@ from stream.records import (
     RECORD_BYTES_MAX,
     Action,
     DeadLetter,
-    Example,
     Forget,
     Impression,
     encode,
@@ -158,7 +157,7 @@ class _Partition:
         """Forget what waits of some ids, and pass the request on where it stands."""
         self.pairing.forget(Entity(forget.entity))
         self.commit.purge = True
-        self._send(b"forget", forget)
+        self._send(b"forget", encode(forget))
 
     def flush(self) -> None:
         """Write what has changed into the commit."""
@@ -166,15 +165,15 @@ class _Partition:
         self._sent.useless = self._share.encode()
         self.commit.put(self._key, msgspec.msgpack.encode(self._sent))
 
-    def _emit(self, example: Example) -> None:
-        self._send(example.request_id.encode(), example)
+    def _emit(self, request_id: str, example: bytes) -> None:
+        self._send(request_id.encode(), example)
 
-    def _send(self, key: bytes, record: Example | Forget) -> None:
+    def _send(self, key: bytes, value: bytes) -> None:
         place = self._examples
         self._examples = place + 1
         if self._offset >= self._quiet_until:
             seq = output_seq(self._offset, place)
-            self.commit.emit(EXAMPLES, Outgoing(key, encode(record), self.number, self._producer, seq))
+            self.commit.emit(EXAMPLES, Outgoing(key, value, self.number, self._producer, seq))
 
 
 def producer_of(partition: int) -> str:

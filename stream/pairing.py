@@ -21,7 +21,7 @@ import msgspec
 import xxhash
 
 from stream.errors import RecordError
-from stream.events import EventDecoder
+from stream.events import EventDecoder, splice, splices
 from stream.forgetting import Entity, left_of
 from stream.pending import Entry, Pending, Reaction, Waiting
 from stream.records import Action, Example, Impression, encode, picked
@@ -115,14 +115,14 @@ class Pairing:
         partition: int,
         settings: JoinSettings,
         counts: JoinCounts,
-        emit: Callable[[Example], None],
+        emit: Callable[[str, bytes], None],
         bury: Callable[[Origin, str], None],
     ) -> None:
         """Open partition `partition` as the state has it.
 
         Args:
             counts: counted into; `counts` may be replaced at any time.
-            emit: takes each example as it is decided.
+            emit: takes each example as it is decided: its request's id, and its bytes.
             bury: takes each record that turned out to be of no use, and why.
         """
         number = partition.to_bytes(4, "big")
@@ -142,6 +142,7 @@ class Pairing:
         self._emit = emit
         self._bury = bury
         self._decoder = EventDecoder()
+        self._keeps_all = settings.negative_rate == 1.0
         self._log_odds = math.log(settings.negative_rate)
 
     @property
@@ -333,14 +334,20 @@ class Pairing:
         self, request_id: str, entry: Entry, decided: float, impression: Impression | None = None
     ) -> None:
         assert entry.size and not entry.decided
-        if impression is None:
-            impression = self._decoder.decode_again(entry.original)
-        labels = dict.fromkeys(range(entry.size), 0.0)
-        for i, reaction in entry.reactions.items():
-            labels[i] = reaction.label
-        for gone in entry.gone or ():
-            del labels[gone]
-        self._send(impression, labels, decided, late=False)
+        original = entry.original
+        if impression is None and self._keeps_all and not entry.gone and splices(original):
+            told = [0.0] * entry.size
+            for i, reaction in entry.reactions.items():
+                told[i] = reaction.label
+            self._count(told)
+            self._emit(request_id, splice(original, told, decided))
+        else:
+            labels = dict.fromkeys(range(entry.size), 0.0)
+            for i, reaction in entry.reactions.items():
+                labels[i] = reaction.label
+            for gone in entry.gone or ():
+                del labels[gone]
+            self._send(impression or self._decoder.decode_again(original), labels, decided, late=False)
         if self._settings.late == "drop":
             entry.original = b""
         self._remember(request_id, entry)
@@ -400,25 +407,28 @@ class Pairing:
             shown = _of_kept(impression, kept)
             labels = {i: labels[i] for i in kept}
         told = list(labels.values())
-        positives = len(told) - told.count(0.0)
-        counts.examples += 1
-        counts.positives += positives
-        counts.negatives += len(told) - positives
-        self._emit(
-            Example(
-                shown.request_id,
-                shown.time,
-                decided,
-                shown.candidates,
-                told,
-                shown.context,
-                shown.served,
-                self._log_odds,
-                late,
-                shown.place,
-                shown.propensity,
-            )
+        self._count(told)
+        example = Example(
+            shown.request_id,
+            shown.time,
+            decided,
+            shown.candidates,
+            told,
+            shown.context,
+            shown.served,
+            self._log_odds,
+            late,
+            shown.place,
+            shown.propensity,
         )
+        self._emit(example.request_id, encode(example))
+
+    def _count(self, labels: list[float]) -> None:
+        negatives = labels.count(0.0)
+        counts = self.counts
+        counts.examples += 1
+        counts.positives += len(labels) - negatives
+        counts.negatives += negatives
 
     def _keeps(self, request_id: str, candidate: int) -> bool:
         """Whether a candidate is kept if it is a negative: a choice that every rerun repeats."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.errors import RecordError
-from stream.events import EventDecoder
+from stream.events import EventDecoder, splice
 from stream.records import (
     Action,
     DeadLetter,
@@ -178,3 +178,14 @@ def test_event_decoder_agrees_with_the_plain_one_on_what_to_take_and_why_not(rec
         except RecordError as error:
             found.append(str(error).encode())
     assert found[0] == found[1]
+
+
+@given(event)
+def test_spliced_example_says_what_the_impression_said(record: Event) -> None:
+    if isinstance(record, Impression):
+        labels = [float(i % 2) for i in range(len(record.candidates))]
+        made = splice(encode(record), labels, 5.0)
+        expected = Example(
+            record.request_id, record.time, 5.0, record.candidates, labels, record.context, record.served
+        )
+        assert Decoder(Example).decode(made) == expected
