@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from freshet.cli_parts import add_command, add_config, count
+from freshet.cli_parts import add_command, add_config, count, load, positive
 
 
 def add_replay_commands(commands: Any) -> None:
@@ -13,6 +13,7 @@ def add_replay_commands(commands: Any) -> None:
     _add_compare(commands)
     _add_evaluate(commands)
     _add_sweep(commands)
+    _add_train(commands)
     _add_export(commands)
 
 
@@ -200,6 +201,42 @@ def _sweep(arguments: argparse.Namespace) -> None:
         halving=arguments.halving,
     )
     print_table(sweep, run_sweep(sweep, trials))
+
+
+def _add_train(commands: Any) -> None:
+    parser = add_command(
+        commands, "train", _train,
+        "learn history from files, then leave the rest to the live log: no event missed, none learnt twice",
+        "freshet train --data history.parquet --until 2026-01-01\n"
+        "freshet train --data nov.csv --data dec.csv --until 2026-01-01T00:00:00Z --overlap 3600\n"
+        "freshet up                                   goes on with the log from there",
+    )  # fmt: skip
+    add_config(parser)
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        action="append",
+        required=True,
+        help="a file; several in the order of their time",
+    )
+    parser.add_argument(
+        "--until", metavar="TIME", required=True,
+        help="event time at which the log takes over, ISO 8601 or Unix seconds; what the files have from "
+        "then on is left to it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overlap", type=positive, default=3600.0, metavar="S",
+        help="seconds around it in which request ids decide what was learnt already (3600); the log must "
+        "hold everything from so long before",
+    )  # fmt: skip
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from freshet.tape import read_time
+    from freshet.train import run_train
+
+    until = read_time("--until", arguments.until)
+    run_train(load(arguments), [Path(path) for path in arguments.data], until, arguments.overlap)
 
 
 def _add_export(commands: Any) -> None:

@@ -7,6 +7,7 @@ FreshetError
 ├── CompareError    replays cannot be compared: other data, no predictions
 ├── ExportError     a range cannot be written to a file, or there is nothing in it
 ├── SweepError      trials cannot be run: nothing to try, a folder of another sweep
+├── TrainError      history cannot be learnt, or the log does not go on where it ends
 ├── ProduceError    a file's events cannot be sent
 └── RoleError       a role of `freshet up` stopped and cannot be started again
 """
@@ -36,6 +37,10 @@ class ExportError(FreshetError):
 
 class SweepError(FreshetError):
     """Trials cannot be run; the message says why."""
+
+
+class TrainError(FreshetError):
+    """History cannot be learnt from files, or not be gone on with from the log."""
 
 
 class ProduceError(FreshetError):

@@ -247,6 +247,7 @@ def replay_from_snapshot(
         resumed = msgspec.structs.replace(
             options,
             begin="offset:" + ",".join(map(str, places)),
+            boundary=learner.boundary.encode() if learner.boundary is not None else b"",
             last={f"{partition}/{producer}": seq for (partition, producer), seq in origin.last.items()},
         )
         report = replay(config, resumed, predictions, learner)
@@ -336,7 +337,7 @@ def replay(
 
 def _played(config: Config, options: ReplayOptions) -> dict[str, Any]:
     told: dict[str, Any] = msgspec.to_builtins(options)
-    del told["last"]
+    del told["last"], told["boundary"]
     return told | {"data": options.data or config.log}
 
 

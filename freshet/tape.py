@@ -16,6 +16,8 @@ import numpy as np
 from freshet.config import Config, default_config, load_config, override_config
 from freshet.errors import ConfigError, ReplayError
 from ground import FreshetError
+from learner.boundary import KEY as BOUNDARY
+from learner.boundary import Boundary
 from stream.columns import time_reader
 from stream.journal import Taken, read_journal
 from stream.log import EXAMPLES, Log, Record, open_log
@@ -38,9 +40,8 @@ class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     freeze_after: int | None = None  # requests
     journal: str | None = None  # folder of a learner's state
     from_snapshot: str | None = None  # of a learner's state, which `begin` continues
-    last: dict[
-        str, int
-    ] = {}  # "partition/producer" -> number of the last record that the snapshot has learnt
+    last: dict[str, int] = {}  # "partition/producer" -> last number that the snapshot has learnt
+    boundary: bytes = b""  # of a snapshot that began with history in files: what that has taught is left out
 
 
 class Tape:
@@ -147,11 +148,14 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
             for name, number in options.last.items():
                 partition, _, producer = name.partition("/")
                 last[int(partition), producer] = number
+            known = Boundary.decode(options.boundary) if options.boundary else None
             parts = [_read(log, tape, p, first, end, last) for p, (first, end) in enumerate(window.offsets)]
             if len(parts) == 1:
                 merged = parts[0]
             else:
                 merged = heapq.merge(*parts, key=lambda example: example.decided)
+            if known is not None:
+                merged = (example for example in merged if not known.learnt(example))
             return _cut(merged, between, options.limit)
 
         return Tape(play_log, window.total, strict=False, close=log.close)
@@ -223,6 +227,11 @@ def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:
     if not state.is_dir():
         raise ReplayError(f"there is no state {state}")
     with RoleState(state, "learner", Learner.fingerprint(config.features, config.learner)) as saved:
+        if saved.get(BOUNDARY) is not None:
+            raise ReplayError(
+                f"{state}: this learner began with history in files, which is not in the log; go on from "
+                "one of its snapshots with --from-snapshot"
+            )
         journal = [taken for commit in read_journal(saved) for taken in commit]
 
     def play(tape: Tape) -> Iterator[Example]:
@@ -335,12 +344,17 @@ def _between(options: ReplayOptions) -> tuple[float, float]:
         for text in (options.begin, options.end)
     )
     return (
-        float("-inf") if begin is None else _time("--from", begin),
-        float("inf") if end is None else _time("--to", end),
+        float("-inf") if begin is None else read_time("--from", begin),
+        float("inf") if end is None else read_time("--to", end),
     )
 
 
-def _time(name: str, text: str) -> float:
+def read_time(name: str, text: str) -> float:
+    """The event time that an option names, Unix seconds.
+
+    Raises:
+        ReplayError: it is none.
+    """
     try:
         return time_reader("auto")(text)
     except ValueError as error:

@@ -18,6 +18,8 @@ import xxhash
 from embeddings.delta import Changes
 from embeddings.snapshot import TableSnapshot
 from ground import FreshetError
+from learner.boundary import KEY as _BOUNDARY
+from learner.boundary import Boundary
 from learner.chain import Place
 from learner.features import FeatureSpec
 from learner.forgetting import forget, keys_by_column
@@ -65,6 +67,7 @@ class Meta(msgspec.Struct):
     update_bytes: int = 0  # since the last snapshot
     quarantined: int = 0
     term: int = 0  # in which the last update was made
+    of_history: int = 0  # examples of the log left out, since history in files has taught them
     forgets: int = 0  # requests to forget that were met, one a partition
     refused: int = 0  # candidates left out because they name what is to stay forgotten
     purging: bool = False  # what was forgotten may still be in the state's entries
@@ -102,6 +105,7 @@ class Learner:
         self.place = Place()  # in topic `updates`, as the state has it
         self._decode = Decoder(Example, Forget).decode
         self.refusals = Refusals()
+        self.boundary: Boundary | None = None  # of a learner that learnt history from files first
         where = "" if state is None else f"state {state.path}"
         self._snapshots = [
             TableSnapshot(table, _TABLE + name.encode() + b"/", where)
@@ -139,6 +143,7 @@ class Learner:
             "dead_letters": self.dead_letters,
             "quarantined": self.trainer.quarantined,
             "forgets": self.meta.forgets,
+            "of_history": self.meta.of_history,
             "refused": self.meta.refused,
         }
 
@@ -187,6 +192,30 @@ class Learner:
         self.place = place
         self.meta.record_seq = 0
 
+    def go_on_in_log(self, boundary: Boundary, place: Place) -> None:
+        """Before anything is learnt: what is learnt now is history, behind which the log is gone on with.
+
+        Args:
+            boundary: tells what of the log history has taught.
+            place: in topic `updates`, whatever another model has published there.
+        """
+        self.boundary = boundary
+        self.leads = False
+        self.term = place.made_in
+        self.place = place
+
+    def publish_whole(self, commit: Commit) -> None:
+        """After `flush`, into the same commit: a snapshot of all that was learnt without being published."""
+        meta = self.meta
+        self.place = msgspec.structs.replace(self.place, epoch=meta.epoch, seq=meta.seq)
+        arrays = {name: array.tobytes() for name, array in self.model.arrays().items()}
+        name = f"learner-{meta.epoch}-{self.term}-snapshots"
+        meta.snapshot_bytes = self._emit(SNAPSHOTS, name, self._all_rows(), arrays, commit)
+        commit.put(_PLACE, msgspec.msgpack.encode(self.place))
+        commit.put(_META, msgspec.msgpack.encode(meta))
+        if self.boundary is not None:
+            commit.put(_BOUNDARY, self.boundary.encode())
+
     def begin_epoch(self, epoch: int) -> None:
         """Take over the epoch of the learner that is followed from its very first update."""
         self.meta.epoch = self.model.epoch = epoch
@@ -230,6 +259,8 @@ class Learner:
                 self._learn_good(good, bad)
                 good = {}
                 self.forget(found)
+            elif self.boundary is not None and self.boundary.learnt(found):
+                self.meta.of_history += 1
             elif (example := self.refusals.admit(found)) is not None:
                 self.meta.refused += len(found.labels) - len(example.labels)
                 good[record.offset] = example
@@ -423,6 +454,9 @@ class Learner:
                     f"state {state.path}: it holds no table {snapshot.table.spec.name!r}; if an older "
                     "Freshet made it use that one, or configure another state folder to begin anew"
                 )
+        boundary = state.get(_BOUNDARY)
+        if boundary is not None:
+            self.boundary = Boundary.decode(boundary)
         pending = state.get(_PENDING)
         if pending is not None:
             try:

@@ -1,0 +1,77 @@
+"""Where history ends and the live log begins: each example is learnt from one of the two, exactly once.
+
+Both sources hold the same requests around the moment T of going over: a nightly file is written some time
+after its last event, and the log keeps some days. Which of them an example is learnt from is decided by
+its event time t (of the impression) and, near T, by its request id:
+
+    t < T - overlap              history alone
+    T - overlap ≤ t < T          history if it has the request; else the log
+    T ≤ t < T + overlap          the log, unless history had the very request with t < T
+    T + overlap ≤ t              the log alone
+
+So nothing is missed if the files are whole up to T - overlap and the log holds all that was shown from
+T - overlap on; and nothing is learnt twice if the two sources' times of one request differ by less than the
+overlap. (Times written in whole seconds differ from the log's by less than one.)
+"""
+
+from typing import Self
+
+import msgspec
+import numpy as np
+import xxhash
+
+from stream.records import Example
+
+KEY = b"learner/boundary"  # in a learner's state
+IDS_MAX = 5_000_000  # of history's requests in the overlap, at 8 bytes in the state
+
+
+class Boundary:
+    """Tells which examples of the log history has taught already.
+
+    Args:
+        until: T, event time in Unix seconds.
+        overlap_s: seconds around T in which request ids decide.
+    """
+
+    def __init__(self, until: float, overlap_s: float) -> None:
+        self.until = until
+        self.overlap_s = overlap_s
+        self._ids: set[int] = set()
+
+    def of_history(self, example: Example) -> bool:
+        """Whether an example of the files is to be learnt; notes its request where that decides."""
+        if example.time >= self.until:
+            return False
+        # twice as far back: the log may have it a little later, where ids decide
+        if example.time >= self.until - 2.0 * self.overlap_s:
+            self._ids.add(_hash(example))
+        return True
+
+    def learnt(self, example: Example) -> bool:
+        """Whether an example of the log was learnt from history."""
+        if example.time >= self.until + self.overlap_s:
+            return False
+        return example.time < self.until - self.overlap_s or _hash(example) in self._ids
+
+    @property
+    def ids(self) -> int:
+        """How many of history's requests are known by their ids."""
+        return len(self._ids)
+
+    def encode(self) -> bytes:
+        """All of it as bytes."""
+        ids = np.sort(np.fromiter(self._ids, dtype=np.uint64, count=len(self._ids)))
+        return msgspec.msgpack.encode((self.until, self.overlap_s, ids.tobytes()))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """What `encode` gave."""
+        until, overlap_s, ids = msgspec.msgpack.decode(data, type=tuple[float, float, bytes])
+        found = cls(until, overlap_s)
+        found._ids = set(np.frombuffer(ids, dtype=np.uint64).tolist())
+        return found
+
+
+def _hash(example: Example) -> int:
+    return xxhash.xxh3_64_intdigest(example.request_id.encode())
