@@ -1,0 +1,275 @@
+"""How many scores a second, and how long one takes: beside a no-op application, the learner idle and at work.
+
+    .venv/bin/python benchmarks/serving.py [--quick] [--deep dcn] [--candidates 50] [--json OUT]
+
+A server (`freshet serve`, a process) holds a model that has learnt 2,000 requests of eight features; a load
+generator (`serving_load.py`, another) asks for scores of 50 candidates. In the same run an ASGI application
+that reads its body and answers `{}` stands under the same uvicorn settings. Requests a second are those of
+32 connections that ask again as soon as they are answered, twice each, by turns; latencies are those of an
+open loop at half of the server's rate, from the time at which a request was to begin; those of the no-op
+application at that same rate say what the machine adds. `logged` scores are
+appended to the log, durably, before they are answered, as the default is; the others carry "log": false.
+"At work": a learner with a backlog learns and publishes as fast as it can, and the server follows.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import numpy as np
+
+from freshet.children import Children
+from freshet.config import load_config
+from learner.learner import Learner
+from serving.http import Connection, Receive, Send
+from serving.server import run_app
+from serving.settings import ServerSettings
+from stream.log import EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing, open_log
+from stream.records import Example, Features, encode
+from stream.runner import Runner, RunnerSettings
+from stream.state import RoleState
+
+HERE = Path(__file__).resolve().parent
+IDS = ("user", "segment", "device", "item", "category", "brand")
+CONNECTIONS = 32
+BODIES = 500
+LEARNT = 2_000
+
+
+class _Open:
+    """Needs no token, and has no page to name."""
+
+    required = False
+    name = ""
+
+
+class NoOp:
+    """Reads the body and answers {}."""
+
+    access = overview = _Open()
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        while (await receive()).get("more_body", False):
+            pass
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+
+def be_noop() -> None:
+    """Be the no-op application, until stdin ends."""
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    app: Any = NoOp()
+    run_app(app, ServerSettings(port=0), ended.is_set, lambda url: print(url, flush=True))
+
+
+class Shop:
+    """Draws requests: 20,000 people, 5,000 items, eight features."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(7)
+
+    def context(self) -> Features:
+        """Three features of a request; the fourth is its hour."""
+        user = int(self._rng.integers(20_000))
+        return {"user": user, "segment": "abcdef"[user % 6], "device": ("phone", "desktop")[user % 2]}
+
+    def candidates(self, count: int) -> list[Features]:
+        """Four features each."""
+        return [
+            {"item": i, "category": i % 20, "brand": f"b{i % 200}", "price": i % 97 + 0.5}
+            for i in self._rng.integers(5_000, size=count).tolist()
+        ]
+
+    def examples(self, count: int, slate: int = 10) -> list[Outgoing]:
+        """Decided requests, as a joiner gives them."""
+        now = time.time()
+        labels = (self._rng.random((count, slate)) < 0.2).astype(float).tolist()
+        return [
+            Outgoing(
+                b"%d" % i,
+                encode(Example(f"e{i}", now, now, self.candidates(slate), labels[i], self.context())),
+            )
+            for i in range(count)
+        ]
+
+    def requests(self, file: Path, candidates: int, log: bool) -> Path:
+        """A file of whole HTTP requests, for `serving_load.py`."""
+        with file.open("wb") as out:
+            for _ in range(BODIES):
+                body = msgspec.json.encode(
+                    {"context": self.context(), "candidates": self.candidates(candidates), "log": log}
+                )
+                head = f"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+                whole = head.encode() + body
+                out.write(len(whole).to_bytes(4, "little") + whole)
+        return file
+
+
+def write_config(folder: Path, deep: str) -> Path:
+    """A config of eight features."""
+    lines = [f'log = "sqlite:{folder / "log.db"}"', f'state = "{folder / "state"}"']
+    lines += [f'[features.{name}]\nkind = "id"' for name in IDS]
+    lines += ['[features.price]\nkind = "number"', '[features.hour]\nkind = "hour"']
+    lines += [f'[learner]\ndeep = "{deep}"', "[server]\nport = 0"]
+    path = folder / "freshet.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def teach(folder: Path, config_file: Path, shop: Shop) -> None:
+    """Learn what the server is to know, in this process, into the learner's own state."""
+    config = load_config(config_file)
+    with contextlib.closing(open_log(config.log, config.stream.log)) as log:
+        for topic in (EVENTS, EXAMPLES, UPDATES, SNAPSHOTS, "dead_letters", "roles"):
+            log.create_topic(topic, 1)
+        log.append(EXAMPLES, shop.examples(LEARNT))
+        with RoleState(folder / "taught", "learner", {}, sync=False) as state:
+            learner = Learner(config.features, config.learner, state)
+            runner = Runner(
+                log, state, learner, EXAMPLES, "learn", RunnerSettings(commit_every_s=1.0, wait_s=0.0)
+            )
+            while runner.step():
+                pass
+            runner.end()
+            learner.close()
+
+
+def load(url: str, requests: Path, seconds: float, rate: float = 0.0) -> dict[str, float]:
+    """What a load generator of its own process found."""
+    where = urlsplit(url)
+    plan = {
+        "host": where.hostname, "port": where.port, "requests": str(requests), "seconds": seconds,
+        "connections": CONNECTIONS, "rate": rate,
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(HERE / "serving_load.py")],
+        input=json.dumps(plan), capture_output=True, text=True, timeout=seconds + 60, check=True,
+    )  # fmt: skip
+    found: dict[str, float] = json.loads(done.stdout)
+    if found["failed"] or not found["requests_per_s"]:
+        raise SystemExit(f"{found['failed']:.0f} requests failed")
+    return found
+
+
+@contextlib.contextmanager
+def noop() -> Iterator[str]:
+    """A no-op application's URL."""
+    command = [sys.executable, str(HERE / "serving_speed.py"), "--be-noop"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdin is not None
+        yield process.stdout.readline().strip()
+        process.stdin.close()
+
+
+def ready(child: Any) -> str:
+    """Wait for a child; what it said with its readiness."""
+    deadline = time.monotonic() + 120.0
+    while (said := child.ready()) is None:
+        if time.monotonic() > deadline or child.process.poll() is not None:
+            raise SystemExit(f"{child.name} does not come up{child.last_words()}")
+        time.sleep(0.05)
+    return str(said)
+
+
+def main() -> None:
+    """Run, print a line each, write JSON if asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a run of seconds")
+    parser.add_argument("--deep", default="dcn", help="the model's deep part, as in [learner]")
+    parser.add_argument("--candidates", type=int, default=50)
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    parser.add_argument("--be-noop", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.be_noop:
+        be_noop()
+        return
+    seconds = 2.0 if arguments.quick else 6.0
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as name:
+        found = measure(Path(name), arguments.deep, arguments.candidates, seconds)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def measure(folder: Path, deep: str, candidates: int, seconds: float) -> dict[str, Any]:
+    """All of it; prints as it goes."""
+    shop = Shop()
+    config = write_config(folder, deep)
+    teach(folder, config, shop)
+    plain = shop.requests(folder / "plain", candidates, False)
+    logged = shop.requests(folder / "logged", candidates, True)
+    many = shop.requests(folder / "many", 1_000, False)
+    found: dict[str, Any] = {"deep": deep, "candidates": candidates}
+    with Children(folder / "said") as children, noop() as noop_url:
+        url = ready(children.start("serve", "serve", "--config", str(config)))
+        url = next(word for word in url.split() if word.startswith("http"))
+        load(url, plain, 1.0)
+        rates: dict[str, list[float]] = {"noop": [], "score": [], "logged": []}
+        for _ in range(2):
+            for name, at, file in (("noop", noop_url, plain), ("score", url, plain), ("logged", url, logged)):
+                told = load(at, file, seconds / 2)
+                rates[name].append(told["requests_per_s"])
+                found.setdefault("generator_busy", {})[name] = told["generator_busy"]
+        found["requests_per_s"] = {name: float(np.mean(each)) for name, each in rates.items()}
+        found["share"] = {
+            name: found["requests_per_s"][name] / found["requests_per_s"]["noop"]
+            for name in ("score", "logged")
+        }
+        for name, rate in found["requests_per_s"].items():
+            print(f"{name}: {rate:,.0f} requests/s, {rate / found['requests_per_s']['noop']:.2f} of no-op")
+        halves = {name: found["requests_per_s"][name] / 2 for name in ("score", "logged")}
+        found["idle"] = {
+            "no-op": load(noop_url, plain, seconds, halves["score"]),
+            "score": load(url, plain, seconds, halves["score"]),
+            "logged": load(url, logged, seconds, halves["logged"]),
+            "1,000 candidates": load(url, many, seconds, 20.0),
+        }
+        say("learner idle", found["idle"])
+        config_log = load_config(config)
+        with contextlib.closing(open_log(config_log.log, config_log.stream.log)) as log:
+            backlog = shop.examples(3_000)
+            for _ in range(2 if seconds < 5 else 6):
+                log.append(EXAMPLES, backlog)
+        ready(children.start("learn", "learn", "--config", str(config)))
+        found["at work"] = {
+            "no-op": load(noop_url, plain, seconds, halves["score"]),
+            "score": load(url, plain, seconds, halves["score"]),
+            "logged": load(url, logged, seconds, halves["logged"]),
+        }
+        say("learner at work", found["at work"])
+    return found
+
+
+def say(when: str, found: dict[str, dict[str, float]]) -> None:
+    """A line each."""
+    for name, told in found.items():
+        print(
+            f"{when}, {name}, at {told['requests_per_s']:,.0f}/s: p50 {told['p50_ms']:.2f} ms, p99 "
+            f"{told['p99_ms']:.2f} ms, p99.9 {told['p999_ms']:.2f} ms"
+        )
+
+
+if __name__ == "__main__":
+    main()
