@@ -52,11 +52,16 @@ WARM_S = 8.0
 FEATURES = ("user", "segment", "device", "item", "category")
 
 
+def differ(pair: list[float]) -> bool:
+    """Whether two probabilities differ by more than what a matrix product's order of summing may do."""
+    return abs(pair[0] - pair[1]) > 1e-5 * pair[1]
+
+
 class Probe:
     """One click, and when what was known of it."""
 
-    def __init__(self, number: int) -> None:
-        self.name = f"probe-{number}"
+    def __init__(self) -> None:
+        self.name = f"probe-{uuid.uuid4().hex}"
         self.clicked_ms = 0  # when the log took the click
         self.place: list[int] = []  # partition and offset of the click
         self.answered_s = 0.0  # feedback's answer, Unix seconds
@@ -109,18 +114,17 @@ async def drive(url: str, seconds: float) -> Served:
     open_probes: list[Probe] = []
     latencies: list[float] = []
     tasks: set[asyncio.Task[None]] = set()
-    numbers = iter(range(1, 1 << 40))
     rng = np.random.default_rng(1)
     async with httpx.AsyncClient(
         base_url=url, timeout=30.0, limits=httpx.Limits(max_connections=32, max_keepalive_connections=32)
     ) as client:
 
         async def begin() -> None:
-            probe = Probe(next(numbers))
+            probe = Probe()
             items = [{"item": probe.name}, {"item": f"{probe.name}-other"}]
             asked = {"request_id": f"{probe.name}-{uuid.uuid4().hex[:8]}", "candidates": items}
             before = (await client.post("/v1/score", json=asked)).raise_for_status().json()
-            if before["corrected"][0] != before["corrected"][1]:
+            if differ(before["corrected"]):
                 raise SystemExit("two items that nobody has seen differ: the probes would tell nothing")
             answer = await client.post(
                 "/v1/feedback", json={"request_id": asked["request_id"], "candidate": 0}
@@ -131,14 +135,14 @@ async def drive(url: str, seconds: float) -> Served:
             open_probes.append(probe)
 
         async def look(probe: Probe) -> None:
-            items = [{"item": probe.name}, {"item": f"unseen-{next(numbers)}"}]
+            items = [{"item": probe.name}, {"item": f"unseen-{uuid.uuid4().hex}"}]
             began = time.perf_counter()
             answer = (await client.post("/v1/score", json={"candidates": items, "log": False})).json()
             now = time.time()
             latencies.append((time.perf_counter() - began) * 1e3)
-            if answer["corrected"][0] != answer["corrected"][1] and not probe.corrected_s:
+            if differ(answer["corrected"]) and not probe.corrected_s:
                 probe.corrected_s = now
-            if answer["base"][0] != answer["base"][1] and not probe.base_s:
+            if differ(answer["base"]) and not probe.base_s:
                 probe.base_s = now
                 if probe in open_probes:
                     open_probes.remove(probe)
