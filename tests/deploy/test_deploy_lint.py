@@ -49,18 +49,21 @@ def pods() -> dict[str, dict[str, Any]]:
     return {name: workload["spec"]["template"]["spec"] for name, workload in workloads.items()}
 
 
+@pytest.mark.process
 def test_yaml_is_clean() -> None:
     files = [p for p in DEPLOY.rglob("*") if p.suffix in (".yaml", ".yml")]
     assert len(files) > 6
     run(TOOLS / "yamllint", "--strict", "-d", YAMLLINT, *files)
 
 
+@pytest.mark.process
 def test_dockerfile_has_no_faults_and_runs_as_nobody_in_particular() -> None:
     run(TOOLS / "hadolint", "deploy/Dockerfile")
     text = (DEPLOY / "Dockerfile").read_text()
     assert re.search(r"^USER 10001:10001$", text, re.MULTILINE) and "HEALTHCHECK" in text
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("file", COMPOSE)
 def test_compose_file_fits_the_specification(file: str) -> None:
     run(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", f"deploy/{file}")
@@ -142,6 +145,7 @@ def test_grafana_finds_the_dashboard_and_its_source() -> None:
         assert any(f":{folder['options']['path']}/freshet.json:" in volume for volume in grafana["volumes"])
 
 
+@pytest.mark.process
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     analyze = find_tool("systemd-analyze", "systemd")
     unit = (DEPLOY / "systemd" / "freshet@.service").read_text()

@@ -1,6 +1,10 @@
 """`freshet init` writes a config that runs, says why it chose, and asks where it cannot know."""
 
 import math
+import os
+import pty
+import subprocess
+import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,6 +119,28 @@ def test_doubt_is_asked_and_the_answer_taken(tmp_path: Path) -> None:
     assert tomllib.loads(text)["features"]["amt"]["kind"] == "number"
     unasked, guessed = make_config(path)
     assert "a guess (also possible: " in unasked and len(guessed) == 2
+
+
+@pytest.mark.process
+def test_terminal_is_asked_until_it_answers(tmp_path: Path) -> None:
+    (tmp_path / "two.csv").write_text(
+        "\n".join(
+            ["ts,seen,opened,item"] + [f"{1717171200 + i},{i % 2},{i % 3 % 2},{i % 9}" for i in range(600)]
+        )
+    )
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb+", buffering=0) as terminal:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "freshet", "init", "--data", "two.csv"],
+            cwd=tmp_path, stdin=theirs, stderr=theirs, stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        )  # fmt: skip
+        os.close(theirs)
+        terminal.write(b"7\n2\n")
+        assert process.wait(60.0) == 0
+        said = terminal.read(4000).decode()
+    assert "Which column says whether it was liked" in said and said.count("1 to 2 [1]: ") == 2
+    assert tomllib.loads((tmp_path / "freshet.toml").read_text())["data"]["label"] == "opened"
 
 
 def test_config_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
