@@ -5,6 +5,7 @@ It is an export of the examples that were scored (docs/parquet.md) with two colu
 request by request, and a feature's values are there to cut them into slices.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import numpy.typing as npt
 from freshet.config import Config
 from freshet.errors import ReplayError
 from freshet.progress import progress
-from freshet.tape import ReplayOptions, open_played
+from freshet.tape import ReplayOptions, Tape, open_played
 from ground import FreshetError
 from learner.features import Encoder
+from stream.forgetting import Refusals
 from stream.record_columns import PREDICTION_COLUMNS, Survey
 from stream.record_files import RecordWriter, whole_or_nothing
 from stream.records import Example
@@ -38,18 +40,14 @@ def write_predictions(
     tape = open_played(config, options)
     encoder = Encoder(config.features, config.learner.pairs_max) if refused else None
 
-    def scored(example: Example) -> bool:
-        return not example.late and (encoder is None or _fits(encoder, example))
-
     changed = ReplayError(
         f"{path}: the data has changed since it was replayed; give --from and --to, and try again"
     )
     try:
         survey = Survey("examples")
         with progress("looking ", tape.total) as advance:
-            for example in tape:
-                if scored(example):
-                    survey.add(example)
+            for example in _scored(tape, encoder):
+                survey.add(example)
                 advance(1)
         at = 0
         with (
@@ -57,23 +55,34 @@ def write_predictions(
             RecordWriter(making, survey.layout(), PREDICTION_COLUMNS) as writer,
             progress("writing ", tape.total) as advance,
         ):
-            for example in tape:
+            for example in _scored(tape, encoder):
                 advance(1)
-                if scored(example):
-                    part = slice(at, at + len(example.labels))
-                    at = part.stop
-                    if at > len(base):
-                        raise changed
-                    told = dict(
-                        zip(PREDICTION_COLUMNS, (base[part].tolist(), corrected[part].tolist()), strict=True)
-                    )
-                    writer.add(example, told)
+                part = slice(at, at + len(example.labels))
+                at = part.stop
+                if at > len(base):
+                    raise changed
+                values = (base[part].tolist(), corrected[part].tolist())
+                writer.add(example, dict(zip(PREDICTION_COLUMNS, values, strict=True)))
             if at != len(base):
                 raise changed
     except OSError as error:
         raise ReplayError(f"{path}: the predictions cannot be written: {error.strerror}") from None
     finally:
         tape.close()
+
+
+def _scored(tape: Tape, encoder: Encoder | None) -> Iterator[Example]:
+    """The tape's examples that a replay scores, without what was to be forgotten by then.
+
+    Args:
+        encoder: to leave out what does not fit the schema; None: all fit.
+    """
+    refusals = Refusals()
+    tape.on_forget = refusals.add
+    for example in tape:
+        left = refusals.admit(example)
+        if left is not None and not left.late and (encoder is None or _fits(encoder, left)):
+            yield left
 
 
 def _fits(encoder: Encoder, example: Example) -> bool:

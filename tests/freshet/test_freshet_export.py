@@ -15,7 +15,7 @@ from freshet.replay import replay
 from freshet.roles import open_topics
 from freshet.tape import ReplayOptions
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, open_log
-from stream.records import Action, Decoder, Example, Impression, encode, join_batch, split_batch
+from stream.records import Action, Decoder, Example, Forget, Impression, encode, join_batch, split_batch
 from stream.simulator import World, WorldSettings
 
 FEATURES: dict[str, Any] = {"user": {}, "segment": {}, "item": {}, "category": {}}
@@ -80,6 +80,23 @@ def test_log_to_parquet_to_replay_and_back_into_a_log(
     assert of_copy["state_hash"] == of_log["state_hash"]
     assert produce(copy, file, holds="examples") == REQUESTS  # once more: repeats, dropped by their numbers
     assert replay(copy, ReplayOptions(data=copy.log))["data_hash"] == of_log["data_hash"]
+
+
+def test_predictions_are_without_what_was_to_be_forgotten(tmp_path: Path) -> None:
+    config = config_for(tmp_path / "log.db")
+    log = open_topics(config)
+    found = examples()
+    busiest = found[0].context["user"]
+    assert isinstance(busiest, int)
+    forget = Forget("f1", found[60].time, {"user": [busiest]}, 1e6)
+    for record in (*found[:60], forget, *found[60:]):
+        log.append(EXAMPLES, [Outgoing(b"", encode(record), 0)])
+    log.close()
+    predictions = tmp_path / "p.parquet"
+    report = replay(config, ReplayOptions(), predictions)
+    users = pq.read_table(predictions)["user"].to_pylist()
+    assert len(users) == report["candidates"] < 5 * REQUESTS
+    assert users.count(busiest) == 5 * sum(e.context["user"] == busiest for e in found[:60]) > 0
 
 
 def test_any_range_is_cut_out_by_time_offset_and_count(
