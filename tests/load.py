@@ -47,6 +47,8 @@ SHORT_S = 100.0
 KILLS = (0.02, 0.08, 0.15, 0.25)
 """Of the learner, as shares of the run: early, so that its last life is long enough to be judged."""
 QUIET_S_MAX = 60.0
+LOOK_S = 0.1
+STOP_S_MAX = 120.0  # on a machine that stands still for a minute, as one that others measure on does
 CONFIG = f"""
 log = "sqlite:log.db"
 state = "state"
@@ -127,7 +129,7 @@ class Process:
     def stop(self) -> None:
         """Ask it to end."""
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(20.0)
+        status = self.process.wait(STOP_S_MAX)
         assert status == 0, f"{self.role} ended with {status}: {self.last_words()}"
 
     def last_words(self) -> str:
@@ -168,6 +170,7 @@ def load(seconds: float, rate: float, folder: Path, out: Path, seed: int) -> dic
     Raises:
         AssertionError: a process has ended by itself, or something waited for does not come.
     """
+    out.mkdir(parents=True, exist_ok=True)
     (folder / "freshet.toml").write_text(CONFIG)
     config = load_config(folder / "freshet.toml")
     log = open_topics(config)
@@ -181,7 +184,11 @@ def load(seconds: float, rate: float, folder: Path, out: Path, seed: int) -> dic
         asyncio.run(play(callers, processes, seconds, rate))
         time.sleep(WINDOW_S + 1.5)
         close(log, callers.books)
-        until(lambda: behind(log) == 0, QUIET_S_MAX, "the roles to consume everything")
+        try:
+            until(lambda: behind(log) == 0, QUIET_S_MAX, "the roles to consume everything")
+        except AssertionError as error:
+            said = "\n".join(f"{one.role}: {one.last_words()}" for one in processes)
+            raise AssertionError(f"{error}; {behind(log)} records wait\n{said}") from None
         for one in processes:
             one.sample()
             one.stop()
@@ -189,6 +196,7 @@ def load(seconds: float, rate: float, folder: Path, out: Path, seed: int) -> dic
         with RoleState(config.state_of("learn"), "learner", fingerprint) as state:
             books = callers.books.balance(log, Learner(config.features, config.learner, state))
     finally:
+        (out / "samples.json").write_text(json.dumps({one.role: one.lives for one in processes}))
         for one in processes:
             if one.process.poll() is None:
                 one.process.kill()
@@ -251,11 +259,12 @@ def behind(log: Log) -> int:
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for something."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
-        time.sleep(0.1)
+    """Wait for something. Looks are counted, not the clock: a machine that stands still ends no wait."""
+    for _ in range(int(seconds / LOOK_S)):
+        if condition():
+            return
+        time.sleep(LOOK_S)
+    raise AssertionError(f"waited {seconds:g} s for {what}")
 
 
 def write(out: Path, processes: list[Process], result: dict[str, Any]) -> None:
