@@ -340,13 +340,13 @@ def test_up_that_is_killed_leaves_nothing_running(
 def test_up_ends_when_a_role_cannot_run(
     start: Callable[..., subprocess.Popen[str]], config: Config, tmp_path: Path
 ) -> None:
-    file = tmp_path / "freshet.toml"
-    file.write_text(file.read_text().replace("port = 0", 'port = 0\nhost = "no.such.host.invalid"'))
+    config.state_of("learn").parent.mkdir(parents=True)
+    config.state_of("learn").write_text("a file where the learner's folder belongs")
     up = start("up", "--config", "freshet.toml")
     assert up.wait(WAIT_S) == 2
     told = (tmp_path / "up.err").read_text()
-    assert "cannot listen on" in told
-    assert "freshet: serve cannot run" in told
+    assert str(config.state_of("learn")) in told
+    assert "freshet: learn cannot run" in told
 
 
 def alive(pid: int) -> bool:
