@@ -10,7 +10,9 @@ with a price, a share of the base's log loss whatever that is (`toll`), and with
 
 What helps a base that is an hour old can harm one that is a second old: a handful of examples says much
 of what nobody has learnt and little of what the base knows. So there is one D for each power of two of
-examples held; a level met for the first time begins with the D of the next lower one.
+examples held; a level met for the first time begins with the D of the next lower one. A memory that
+holds much looks back further: over half as many examples as it holds, where that is more than what
+`decay` says.
 """
 
 from math import exp, isnan, log1p, log2
@@ -45,6 +47,7 @@ def gain_at(gains, level):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def moved(D, before, after, decay, toll):  # type: ignore[no-untyped-def]
+def moved(D, before, after, decay, toll, level):  # type: ignore[no-untyped-def]
     """D after one example that cost the base the log loss `before`, and the corrected base `after`."""
+    decay = max(decay, 1.0 - 2.0 ** (1 - level))
     return min(max(decay * D + (before - after) - toll * before, -GAIN_MAX), GAIN_MAX)

@@ -9,7 +9,7 @@ An entry's x says how much of its prior deviation the base has left for it: whoe
 posterior variance P of a key gives x sqrt(P / τ), and the memory goes on where the base stopped.
 """
 
-from math import isnan, log, log1p, sqrt
+from math import exp, isnan, log, log1p, sqrt
 from threading import Lock
 from typing import Any
 
@@ -40,13 +40,19 @@ LOGIT_MAX = 16.0
 """A base's 0 or 1 counts as this logit: one wrong certainty must not swamp the memory."""
 HALF_LIVES_OPEN = 16.0
 """A generation closes at this age, in half lives, so that float32 holds its scale."""
-LOUD = 1.0
+LOUD = 0.7
 """A row with a key whose correction is about this large, as a logit, says half as much of its other keys,
 and less beyond: what is odd about one entity, or false, is not to be laid at the door of its company."""
 
 # Places in the two small arrays of counters that the kernels move.
 CURRENT, NEXT_EPOCH, SPAN, WATERMARK, EVICTED, MERGES, SKIPPED = range(7)
-CLOCK, GAINS = 0, 1  # GAINS and on: D of each level, NaN where it was never met
+# Of each level, NaN where it was never met: D; the scale of the prior variances, and its gradients squared.
+CLOCK, GAINS, SCALES, SQUARES = 0, 1, 1 + gates.LEVELS, 1 + 2 * gates.LEVELS
+SCALE_RATE, SCALE_SQUARES = 0.3, 30.0
+SCALE_MIN, SCALE_MAX = -4.0, 0.0
+"""The prior variances of all columns together are learnt too, by gradient, faster than each alone, and for
+each power of two of examples held: ln of the factor, its Adagrad rate, and where the squared gradients
+begin."""
 _NOTHING_LEARNT = np.iinfo(np.int64).min
 
 _find, _total, _claim, _settle, _tag_of = table.find, table.total, table.claim, table.settle, table.tag_of
@@ -158,6 +164,12 @@ def _residuals(cells, gens, precision, rows, first, last, tags, slots, held, f):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _scale(small, gens):  # type: ignore[no-untyped-def]
+    """By which prior variances are multiplied, with as many examples held as now."""
+    return exp(_gain_at(small[SCALES:SQUARES], _level_of(gens)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-untyped-def]
     """Correct `p` (n,), in place, by the gate's share of the residuals."""
     if _oldest_epoch(gens) == _NO_EPOCH:
@@ -165,7 +177,7 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-u
     cells = table.borrowed(cells)
     gens = _borrowed_generations(gens)
     rows = _borrowed_rows(rows)
-    gate = sigmoid(_gain_at(small[GAINS:], _level_of(gens)) - gating[1])
+    gate = sigmoid(_gain_at(small[GAINS:SCALES], _level_of(gens)) - gating[1])
     entries = len(rows.key)
     n = len(p)
     tags = np.empty(entries, dtype=np.uint64)
@@ -174,7 +186,7 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-u
     f = np.empty(n)
     _ask(cells, rows, 0, n, tags, slots)
     _look_up(cells, rows, 0, n, tags, slots)
-    _residuals(cells, gens, 1.0 / tau, rows, 0, n, tags, slots, held, f)
+    _residuals(cells, gens, 1.0 / (tau * _scale(small, gens)), rows, 0, n, tags, slots, held, f)
     for i in range(n):
         if not isnan(f[i]):
             p[i] = sigmoid(_logit(p[i]) + gate * f[i])
@@ -183,8 +195,8 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-u
 @njit(cache=True, nogil=True, error_model="numpy")
 def explain_rows(cells, gens, tau, small, gating, rows, p, z, part, evidence):  # type: ignore[no-untyped-def]
     """What `correct_rows` does to `p` (n,), to the bit, with its parts; see `Explained`. Returns the gate."""
-    gate = sigmoid(_gain_at(small[GAINS:], _level_of(gens)) - gating[1])
-    precision = 1.0 / tau
+    gate = sigmoid(_gain_at(small[GAINS:SCALES], _level_of(gens)) - gating[1])
+    precision = 1.0 / (tau * _scale(small, gens))
     empty = _oldest_epoch(gens) == _NO_EPOCH
     for i in range(len(p)):
         z[i] = _logit(p[i])
@@ -246,7 +258,7 @@ def _longest(start):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _learn_row(  # type: ignore[no-untyped-def]
-    cells, gens, priors, state, current, rows, i, z, y, tags, slots, held, fresh, work
+    cells, gens, priors, tau, tau0, state, current, rows, i, z, y, tags, slots, held, fresh, work
 ):
     """Learn one example: row i, base logit z, label y.
 
@@ -286,7 +298,7 @@ def _learn_row(  # type: ignore[no-untyped-def]
         col[m] = rows.column[e]
         x[m] = rows.x[e]
         m += 1
-    f, s2 = predict(w, col, x, m, priors.tau, mean, P)
+    f, s2 = predict(w, col, x, m, tau, mean, P)
     # `learn` shrinks its logit for uncertainty, and the base's is honest already: stretched beforehand,
     # or where clicks are rare every unknown key would look over-predicted and be pushed down.
     logit = (z + f) * sqrt(1.0 + PROBIT * s2)
@@ -297,11 +309,22 @@ def _learn_row(  # type: ignore[no-untyped-def]
             most = abs(x[k] * mean[k])
             loudest = k
     heard = 1.0 / (1.0 + (most / LOUD) ** 4)
-    tau, theta, grad2 = priors.tau, priors.theta, priors.grad2
+    step = 0.0
     if most > LOUD:
         # Nor does it say how much the weights of its columns differ.
-        tau, theta, grad2 = tau.copy(), theta.copy(), grad2.copy()
-    learn(w, col, x, m, mean, P, tau, priors.tau0, theta, grad2, priors.keep, logit, s2, y)
+        learn(
+            w, col, x, m, mean, P, tau.copy(), tau0, priors.theta.copy(), priors.grad2.copy(), priors.keep,
+            logit, s2, y,
+        )  # fmt: skip
+    else:
+        e, _, _ = learn(
+            w, col, x, m, mean, P, tau, tau0, priors.theta, priors.grad2, priors.keep, logit, s2, y
+        )
+        for k in range(m):
+            c = col[k]
+            if mean[k] != 0.0:
+                step += e * x[k] * mean[k] * P[k] / tau[c]
+                priors.tau[c] = tau[c] * (priors.tau0[c] / tau0[c])
     for k in range(m):
         keep = priors.keep[col[k]]
         b, L = held[a + k, 0], held[a + k, 1]
@@ -309,6 +332,7 @@ def _learn_row(  # type: ignore[no-untyped-def]
         new_b = keep * b + share * (w[k, 0] - keep * b)
         new_L = keep * L + share * (w[k, 1] - keep * L)
         _settle(cells, gens, slots[a + k], current, b, L, new_b, new_L, keep)
+    return step
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -332,7 +356,11 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
     held = np.empty((entries, 2))
     z = np.empty(len(seen.p))
     f = np.empty(len(seen.p))
-    gains = small[GAINS:]
+    gains = small[GAINS:SCALES]
+    scales = small[SCALES:SQUARES]
+    squares = small[SQUARES:]
+    tau = np.empty(len(priors.tau))
+    tau0 = np.empty(len(priors.tau))
     R = len(seen.position)
     # A request's lines of memory are asked for while those before it are learnt.
     for r in range(-2, R):
@@ -352,7 +380,11 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
         level = _level_of(gens)
         D = _gain_at(gains, level)
         gate = sigmoid(D - bias)
-        _residuals(cells, gens, 1.0 / priors.tau, rows, a, b, tags, slots, held, f)
+        scale = exp(_gain_at(scales, level))
+        for c in range(len(tau)):
+            tau[c] = priors.tau[c] * scale
+            tau0[c] = priors.tau0[c] * scale
+        _residuals(cells, gens, 1.0 / tau, rows, a, b, tags, slots, held, f)
         for i in range(a, b):
             z[i] = _logit(seen.p[i])
             # A base that has learnt this label says nothing about the worth of a correction.
@@ -360,7 +392,7 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
                 before = after = _logloss(z[i], seen.y[i])
                 if not isnan(f[i]):
                     after = _logloss(z[i] + f[i], seen.y[i])
-                D = _moved(D, before, after, decay, toll)
+                D = _moved(D, before, after, decay, toll, level)
                 gains[level] = D
             if not isnan(f[i]):
                 seen.p[i] = sigmoid(z[i] + gate * f[i])
@@ -370,10 +402,18 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
         if a == b:
             continue
         g = _current(cells, gens, state, small, position, half_life)
+        steps = 0.0
         for i in range(a, b):
-            _learn_row(
-                cells, gens, priors, state, g, rows, i, z[i], seen.y[i], tags, slots, held, i == a, work
-            )
+            steps += _learn_row(
+                cells, gens, priors, tau, tau0, state, g, rows, i, z[i], seen.y[i], tags, slots, held,
+                i == a, work,
+            )  # fmt: skip
+        if isnan(squares[level]):
+            scales[level] = _gain_at(scales, level)
+            squares[level] = SCALE_SQUARES
+        squares[level] += steps * steps
+        theta = scales[level] + SCALE_RATE * steps / sqrt(squares[level])
+        scales[level] = min(max(theta, SCALE_MIN), SCALE_MAX)
         gens.examples[g] += b - a
 
 
@@ -393,7 +433,7 @@ class ResidualMemory:
         self._priors = make_priors(by_column(settings.tau0, columns), by_column(settings.keep, columns))
         self._state = np.zeros(7, dtype=np.int64)
         self._state[[CURRENT, NEXT_EPOCH, SPAN, WATERMARK]] = -1, 1, settings.span, _NOTHING_LEARNT
-        self._small = np.full(GAINS + gates.LEVELS, np.nan)
+        self._small = np.full(1 + 3 * gates.LEVELS, np.nan)
         self._small[CLOCK] = -np.inf
         self._gating = (settings.gate_decay, settings.gate_bias, settings.gate_toll, settings.half_life_s)
 
@@ -407,7 +447,7 @@ class ResidualMemory:
     @property
     def gate(self) -> float:
         """g = σ(D - bias), at the level of what is held now."""
-        gain = _gain_at(self._small[GAINS:], _level_of(self._gens))
+        gain = _gain_at(self._small[GAINS:SCALES], _level_of(self._gens))
         return float(sigmoid(gain - self.settings.gate_bias))
 
     @property
