@@ -31,7 +31,7 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     half_life_s: float = 0.0
     """Evidence loses half its weight in this much event time; 0: never."""
     gate_decay: float = 0.9995
-    """Memory of the gate: about 2000 examples."""
+    """Memory of the gate: about 2000 examples, or half of those held where that is more."""
     gate_bias: float = 2.0
     """The gate is σ(D - bias), D the recent gain in log loss: without a record, 0.12 of a correction."""
     gate_toll: float = 0.001

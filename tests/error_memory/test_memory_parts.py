@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from error_memory import MemorySettings
+from error_memory import MemorySettings, cells
+from error_memory.generations import make_generations, oldest_epoch
+from error_memory.kernels import SCALES, SQUARES
 from error_memory.neighbours import NeighbourMemory
 from error_memory.residual import ResidualMemory
 from ground.rows import rows_from_keys
@@ -92,6 +94,48 @@ def test_poisoned_item_moves_no_other_item(columns: int) -> None:
     print(f"{columns} columns: the item most moved {moved:.4f}, the poisoned one to {own:.3f}")
     assert own > 0.9
     assert moved < 0.01
+
+
+# One factor of all prior variances, θ ← clip(θ + 0.3 g/√G, -4, 0)
+
+
+def test_variances_shrink_where_nothing_is_left_to_learn() -> None:
+    def factor(taste: float) -> float:
+        rng = np.random.default_rng(3)
+        memory = ResidualMemory(MemorySettings(**OPEN), 2)
+        keys = rng.integers(0, 300, (10_000, 2)).astype(np.uint64)
+        logits = rng.normal(0.0, taste, 300)[keys[:, 0].astype(int)]
+        y = (rng.random(10_000) < 1 / (1 + np.exp(1.0 - logits))).astype(float)
+        memory.observe(keys, np.full(10_000, sigmoid(-1.0)), y, np.arange(10_000), np.arange(10_001))
+        return float(np.exp(np.nanmin(memory._small[SCALES:SQUARES])))
+
+    assert factor(0.0) < 0.5
+    assert factor(1.5) > 0.9
+
+
+# The table: as large as what it holds
+
+
+def test_table_grows_without_losing_a_key_and_is_small_again_when_empty() -> None:
+    rng = np.random.default_rng(4)
+    gens = make_generations(2)
+    gens.epoch[0], gens.weight[0] = 1, 1.0
+    table = cells.make_cells(1 << 14, 2)
+    small = int(table.size[0])
+    held = {}
+    for tag in rng.integers(1, 2**64, 6000, dtype=np.uint64):
+        row, evicted = cells.claim(table, gens, tag, 0, oldest_epoch(gens))
+        assert evicted == 0
+        held[tag] = float(np.float32(rng.normal())), float(np.float32(rng.random()))
+        cells.settle(table, gens, row, 0, 0.0, 0.0, *held[tag], 1.0)
+    assert table.size[0] > 4 * small
+    for tag, (b, L) in held.items():
+        assert cells.total(table, gens, cells.find(table, tag)) == (b, L, True)
+    assert len(cells.live_rows(table, gens)) == len(held)
+    gens.epoch[0] = 0
+    cells.shrink(table)
+    assert table.size[0] == small
+    assert len(cells.live_rows(table, gens)) == 0
 
 
 # Neighbourhood: softmax over cosine similarity

@@ -1,0 +1,396 @@
+"""The kernels of the residual memory: look up a row's keys, correct by them, learn a request.
+
+What takes long is waiting for memory, so all lines of a request are asked for before any is read, while
+those before it are learnt (`observe_rows`).
+"""
+
+from math import exp, isnan, log, log1p, sqrt
+
+import numpy as np
+from numba import njit
+
+from error_memory import cells as table
+from error_memory import gate as gates
+from error_memory import generations
+from ground.bayes import PROBIT, learn, predict, sigmoid
+from ground.intrinsics import borrow, prefetch, prefetch_element
+from ground.rows import Rows
+
+LOGIT_MAX = 16.0
+"""A base's 0 or 1 counts as this logit: one wrong certainty must not swamp the memory."""
+HALF_LIVES_OPEN = 16.0
+"""A generation closes at this age, in half lives, so that float32 holds its scale."""
+LOUD = 0.7
+"""A row with a key whose correction is about this large, as a logit, says half as much of its other keys,
+and less beyond: what is odd about one entity, or false, is not to be laid at the door of its company."""
+
+# Places in the two small arrays of counters that the kernels move.
+CURRENT, NEXT_EPOCH, SPAN, WATERMARK, EVICTED, MERGES, SKIPPED = range(7)
+# Of each level, NaN where it was never met: D; the scale of the prior variances, and its gradients squared.
+CLOCK, GAINS, SCALES, SQUARES = 0, 1, 1 + gates.LEVELS, 1 + 2 * gates.LEVELS
+SCALE_RATE, SCALE_SQUARES = 0.3, 30.0
+SCALE_MIN, SCALE_MAX = -4.0, 0.0
+"""The prior variances of all columns together are learnt too, by gradient, faster than each alone, and for
+each power of two of examples held: ln of the factor, its Adagrad rate, and where the squared gradients
+begin."""
+
+_find, _total, _claim, _settle, _tag_of = table.find, table.total, table.claim, table.settle, table.tag_of
+_bucket_of = table.bucket_of
+_free_place, _merge_neighbours = generations.free_place, table.merge_neighbours
+_tick, _oldest_epoch = generations.tick, generations.oldest_epoch
+_logloss, _level_of, _gain_at = gates.logloss, gates.level_of, gates.gain_at
+_moved = gates.moved
+_shrink = table.shrink
+REPEATED = -2
+_NO_EPOCH = np.uint32(0xFFFFFFFF)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _logit(p):  # type: ignore[no-untyped-def]
+    """ln(p / (1 - p)), within ±LOGIT_MAX."""
+    if p <= 0.0:
+        return -LOGIT_MAX
+    if p >= 1.0:
+        return LOGIT_MAX
+    return min(max(log(p) - log1p(-p), -LOGIT_MAX), LOGIT_MAX)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _borrowed_generations(gens):  # type: ignore[no-untyped-def]
+    return generations.Generations(
+        borrow(gens.epoch), borrow(gens.first), borrow(gens.last), borrow(gens.examples), borrow(gens.origin),
+        borrow(gens.weight),
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _borrowed_rows(rows):  # type: ignore[no-untyped-def]
+    return Rows(borrow(rows.start), borrow(rows.column), borrow(rows.key), borrow(rows.x))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def _ask(cells, rows, first, last, tags, slots):  # type: ignore[no-untyped-def]
+    """Tag of every entry of rows first to last, whose bucket is asked for ahead: what takes long is waiting.
+
+    What a candidate shares with the one before it, as the request's own features, is looked up once:
+    `slots` is 0 where an entry is to be looked up, and REPEATED where it is as m entries before.
+    """
+    for i in range(first, last):
+        begin = rows.start[i]
+        m = rows.start[i + 1] - begin
+        like = i > first and begin - rows.start[i - 1] == m
+        for e in range(begin, begin + m):
+            if like and rows.key[e] == rows.key[e - m] and rows.column[e] == rows.column[e - m]:
+                tags[e] = tags[e - m]
+                slots[e] = REPEATED
+            else:
+                tags[e] = _tag_of(rows.column[e], rows.key[e])
+                slots[e] = 0
+                bucket = _bucket_of(cells, tags[e])
+                prefetch_element(cells.tags, table.WAYS * bucket)
+                prefetch(cells.worth, bucket, 0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def _look_up(cells, rows, first, last, tags, slots):  # type: ignore[no-untyped-def]
+    """Cell row (-1: none) of every entry of rows first to last, which is asked for in turn."""
+    for i in range(first, last):
+        begin = rows.start[i]
+        m = rows.start[i + 1] - begin
+        for e in range(begin, begin + m):
+            if slots[e] == REPEATED:
+                slots[e] = slots[e - m]
+                continue
+            slots[e] = _find(cells, tags[e])
+            if slots[e] >= 0:
+                prefetch(cells.values, slots[e], 0)
+                prefetch(cells.values, slots[e], 16)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def _residuals(cells, gens, precision, rows, first, last, tags, slots, held, f):  # type: ignore[no-untyped-def]
+    """f[i] = Σ x μ of rows first to last, NaN where nothing is known; changes no cell.
+
+    `precision` is 1/τ by column. `held` (E, 2) receives each entry's (b, L), and `slots` -1 for rows that
+    turn out to be dead.
+    """
+    for i in range(first, last):
+        begin = rows.start[i]
+        m = rows.start[i + 1] - begin
+        f_i = 0.0
+        known = False
+        for e in range(begin, begin + m):
+            held[e, 0] = 0.0
+            held[e, 1] = 0.0
+            slot = slots[e]
+            if slot < 0 or cells.tags[slot] != tags[e]:
+                # It was looked up ahead, and may have come, moved or gone since.
+                slot = _find(cells, tags[e])
+                slots[e] = slot
+                if slot < 0:
+                    continue
+            if i > first and e - m >= rows.start[first] and slot == slots[e - m]:
+                held[e, 0] = held[e - m, 0]
+                held[e, 1] = held[e - m, 1]
+            else:
+                held[e, 0], held[e, 1], live = _total(cells, gens, slot)
+                if not live:
+                    slots[e] = -1
+                    continue
+            known = True
+            f_i += rows.x[e] * (held[e, 0] / (precision[rows.column[e]] + held[e, 1]))
+        f[i] = f_i if known else np.nan
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _scale(small, gens):  # type: ignore[no-untyped-def]
+    """By which prior variances are multiplied, with as many examples held as now."""
+    return exp(_gain_at(small[SCALES:SQUARES], _level_of(gens)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-untyped-def]
+    """Correct `p` (n,), in place, by the gate's share of the residuals."""
+    if _oldest_epoch(gens) == _NO_EPOCH:
+        return
+    cells = table.borrowed(cells)
+    gens = _borrowed_generations(gens)
+    rows = _borrowed_rows(rows)
+    gate = sigmoid(_gain_at(small[GAINS:SCALES], _level_of(gens)) - gating[1])
+    entries = len(rows.key)
+    n = len(p)
+    tags = np.empty(entries, dtype=np.uint64)
+    slots = np.empty(entries, dtype=np.int64)
+    held = np.empty((entries, 2))
+    f = np.empty(n)
+    _ask(cells, rows, 0, n, tags, slots)
+    _look_up(cells, rows, 0, n, tags, slots)
+    _residuals(cells, gens, 1.0 / (tau * _scale(small, gens)), rows, 0, n, tags, slots, held, f)
+    for i in range(n):
+        if not isnan(f[i]):
+            p[i] = sigmoid(_logit(p[i]) + gate * f[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def explain_rows(cells, gens, tau, small, gating, rows, p, z, part, evidence):  # type: ignore[no-untyped-def]
+    """What `correct_rows` does to `p` (n,), to the bit, with its parts; see `Explained`. Returns the gate."""
+    gate = sigmoid(_gain_at(small[GAINS:SCALES], _level_of(gens)) - gating[1])
+    precision = 1.0 / (tau * _scale(small, gens))
+    empty = _oldest_epoch(gens) == _NO_EPOCH
+    for i in range(len(p)):
+        z[i] = _logit(p[i])
+        f = 0.0
+        known = False
+        for e in range(rows.start[i], rows.start[i + 1]):
+            part[e] = np.nan
+            evidence[e] = 0.0
+            slot = -1 if empty else _find(cells, _tag_of(rows.column[e], rows.key[e]))
+            if slot < 0:
+                continue
+            b, L, live = _total(cells, gens, slot)
+            if live:
+                part[e] = rows.x[e] * (b / (precision[rows.column[e]] + L))
+                evidence[e] = L
+                f += part[e]
+                known = True
+        if known:
+            p[i] = sigmoid(z[i] + gate * f)
+    return gate
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _current(cells, gens, state, small, position, half_life):  # type: ignore[no-untyped-def]
+    """The place of the generation that learns a request at `position`; opens one when it is time."""
+    g = state[CURRENT]
+    young = half_life <= 0.0 or small[CLOCK] - gens.origin[g] <= HALF_LIVES_OPEN * half_life
+    if g >= 0 and gens.epoch[g] != 0 and gens.examples[g] < state[SPAN] and young:
+        gens.first[g] = min(gens.first[g], position)
+        gens.last[g] = max(gens.last[g], position)
+        return g
+    if _oldest_epoch(gens) == _NO_EPOCH:
+        _shrink(cells)
+    g = _free_place(gens)
+    if g < 0:
+        _merge_neighbours(cells, gens, half_life)
+        state[SPAN] *= 2
+        state[MERGES] += 1
+        g = _free_place(gens)
+    gens.epoch[g] = state[NEXT_EPOCH]
+    gens.first[g] = position
+    gens.last[g] = position
+    gens.examples[g] = 0
+    gens.origin[g] = small[CLOCK]
+    gens.weight[g] = 1.0
+    state[NEXT_EPOCH] += 1
+    state[CURRENT] = g
+    return g
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _longest(start):  # type: ignore[no-untyped-def]
+    """Entries of the longest row."""
+    m = 1
+    for i in range(len(start) - 1):
+        m = max(m, start[i + 1] - start[i])
+    return m
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def _learn_row(  # type: ignore[no-untyped-def]
+    cells, gens, priors, tau, tau0, state, current, rows, i, z, y, tags, slots, held, fresh, work
+):
+    """Learn one example: row i, base logit z, label y.
+
+    `fresh`: `held` is as the cells are; else another candidate of the request has been learnt since.
+    """
+    w, col, x, mean, P = work
+    a = rows.start[i]
+    n = rows.start[i + 1] - a
+    moved = False
+    oldest = _oldest_epoch(gens)
+    for e in range(a, a + n):
+        if not fresh:
+            held[e, 0] = 0.0
+            held[e, 1] = 0.0
+            slots[e] = _find(cells, tags[e])
+            if slots[e] >= 0:
+                held[e, 0], held[e, 1], live = _total(cells, gens, slots[e])
+                if not live:
+                    slots[e] = -1
+        if slots[e] < 0:
+            buckets = cells.size[0]
+            slots[e], evicted = _claim(cells, gens, tags[e], current, oldest)
+            state[EVICTED] += evicted
+            moved |= evicted > 0 or buckets != cells.size[0]
+    m = 0
+    for e in range(a, a + n):
+        if moved and cells.tags[slots[e]] != tags[e]:
+            # The table has grown, or a row's own entries have displaced each other in a bucket.
+            slots[e] = _find(cells, tags[e])
+            if slots[e] < 0:
+                continue
+        slots[a + m] = slots[e]
+        held[a + m, 0] = held[e, 0]
+        held[a + m, 1] = held[e, 1]
+        w[m, 0] = held[e, 0]
+        w[m, 1] = held[e, 1]
+        col[m] = rows.column[e]
+        x[m] = rows.x[e]
+        m += 1
+    f, s2 = predict(w, col, x, m, tau, mean, P)
+    # `learn` shrinks its logit for uncertainty, and the base's is honest already: stretched beforehand,
+    # or where clicks are rare every unknown key would look over-predicted and be pushed down.
+    logit = (z + f) * sqrt(1.0 + PROBIT * s2)
+    loudest = 0
+    most = 0.0
+    for k in range(m):
+        if abs(x[k] * mean[k]) > most:
+            most = abs(x[k] * mean[k])
+            loudest = k
+    heard = 1.0 / (1.0 + (most / LOUD) ** 4)
+    step = 0.0
+    if most > LOUD:
+        # Nor does it say how much the weights of its columns differ.
+        learn(
+            w, col, x, m, mean, P, tau.copy(), tau0, priors.theta.copy(), priors.grad2.copy(), priors.keep,
+            logit, s2, y,
+        )  # fmt: skip
+    else:
+        e, _, _ = learn(
+            w, col, x, m, mean, P, tau, tau0, priors.theta, priors.grad2, priors.keep, logit, s2, y
+        )
+        for k in range(m):
+            c = col[k]
+            if mean[k] != 0.0:
+                step += e * x[k] * mean[k] * P[k] / tau[c]
+                priors.tau[c] = tau[c] * (priors.tau0[c] / tau0[c])
+    for k in range(m):
+        keep = priors.keep[col[k]]
+        b, L = held[a + k, 0], held[a + k, 1]
+        share = 1.0 if k == loudest else heard
+        new_b = keep * b + share * (w[k, 0] - keep * b)
+        new_L = keep * L + share * (w[k, 1] - keep * L)
+        _settle(cells, gens, slots[a + k], current, b, L, new_b, new_L, keep)
+    return step
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type: ignore[no-untyped-def]
+    """Correct `seen.p` in place, request by request, and learn each request after it is corrected.
+
+    `gating` is (decay, bias, toll, half life).
+    """
+    decay, bias, toll, half_life = gating
+    cells = table.borrowed(cells)
+    gens = _borrowed_generations(gens)
+    rows = _borrowed_rows(rows)
+    longest = _longest(rows.start)
+    entries = len(rows.key)
+    work = (
+        np.empty((longest, 2)), np.empty(longest, dtype=np.int32), np.empty(longest), np.empty(longest),
+        np.empty(longest),
+    )  # fmt: skip
+    tags = np.empty(entries, dtype=np.uint64)
+    slots = np.empty(entries, dtype=np.int64)
+    held = np.empty((entries, 2))
+    z = np.empty(len(seen.p))
+    f = np.empty(len(seen.p))
+    gains = small[GAINS:SCALES]
+    scales = small[SCALES:SQUARES]
+    squares = small[SQUARES:]
+    tau = np.empty(len(priors.tau))
+    tau0 = np.empty(len(priors.tau))
+    R = len(seen.position)
+    # A request's lines of memory are asked for while those before it are learnt.
+    for r in range(-2, R):
+        if r + 2 < R:
+            _ask(cells, rows, seen.requests[r + 2], seen.requests[r + 3], tags, slots)
+        if r >= -1 and r + 1 < R:
+            _look_up(cells, rows, seen.requests[r + 1], seen.requests[r + 2], tags, slots)
+        if r < 0:
+            continue
+        if half_life > 0.0:
+            small[CLOCK] = max(small[CLOCK], seen.times[r])
+            _tick(gens, small[CLOCK], half_life)
+        position = seen.position[r]
+        a = seen.requests[r]
+        b = seen.requests[r + 1]
+        known_to_base = position <= state[WATERMARK]
+        level = _level_of(gens)
+        D = _gain_at(gains, level)
+        gate = sigmoid(D - bias)
+        scale = exp(_gain_at(scales, level))
+        for c in range(len(tau)):
+            tau[c] = priors.tau[c] * scale
+            tau0[c] = priors.tau0[c] * scale
+        _residuals(cells, gens, 1.0 / tau, rows, a, b, tags, slots, held, f)
+        for i in range(a, b):
+            z[i] = _logit(seen.p[i])
+            # A base that has learnt this label says nothing about the worth of a correction.
+            if not known_to_base:
+                before = after = _logloss(z[i], seen.y[i])
+                if not isnan(f[i]):
+                    after = _logloss(z[i] + f[i], seen.y[i])
+                D = _moved(D, before, after, decay, toll, level)
+                gains[level] = D
+            if not isnan(f[i]):
+                seen.p[i] = sigmoid(z[i] + gate * f[i])
+        if known_to_base:
+            state[SKIPPED] += b - a
+            continue
+        if a == b:
+            continue
+        g = _current(cells, gens, state, small, position, half_life)
+        steps = 0.0
+        for i in range(a, b):
+            steps += _learn_row(
+                cells, gens, priors, tau, tau0, state, g, rows, i, z[i], seen.y[i], tags, slots, held,
+                i == a, work,
+            )  # fmt: skip
+        if isnan(squares[level]):
+            scales[level] = _gain_at(scales, level)
+            squares[level] = SCALE_SQUARES
+        squares[level] += steps * steps
+        theta = scales[level] + SCALE_RATE * steps / sqrt(squares[level])
+        scales[level] = min(max(theta, SCALE_MIN), SCALE_MAX)
+        gens.examples[g] += b - a
