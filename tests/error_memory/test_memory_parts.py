@@ -120,10 +120,10 @@ def test_table_grows_without_losing_a_key_and_is_small_again_when_empty() -> Non
     rng = np.random.default_rng(4)
     gens = make_generations(2)
     gens.epoch[0], gens.weight[0] = 1, 1.0
-    table = cells.make_cells(1 << 14, 2)
+    table = cells.make_cells(1 << 16, 2)
     small = int(table.size[0])
     held = {}
-    for tag in rng.integers(1, 2**64, 6000, dtype=np.uint64):
+    for tag in rng.integers(1, 2**64, 3000, dtype=np.uint64):
         row, evicted = cells.claim(table, gens, tag, 0, oldest_epoch(gens))
         assert evicted == 0
         held[tag] = float(np.float32(rng.normal())), float(np.float32(rng.random()))
