@@ -52,12 +52,13 @@ def told_speed(speed: dict[str, Any]) -> list[str]:
         f"{expiry['expired_row_ns']:.0f} ns, so {expiry['rows_a_step_within_5_percent']:.0f} rows a step "
         "are within 5 %"
     )
-    eviction = speed["eviction"]
-    lines.append(
-        f"  eviction: a step with 1 % new ids at the row budget takes {100 * eviction['share']:+.1f} % "
-        f"of one without; all steps together {100 * eviction['share_of_all']:+.1f} % "
-        f"({eviction['evicted']:.0f} rows evicted, worst step {eviction['worst_ms']:.1f} ms)"
-    )
+    for name, eviction in speed["eviction"].items():
+        lines.append(
+            f"  eviction ({name}): a step with 1 % new ids at the row budget takes "
+            f"{100 * eviction['share']:+.1f} % of one without; all steps together "
+            f"{100 * eviction['share_of_all']:+.1f} % ({eviction['evicted']:.0f} rows evicted, "
+            f"worst step {eviction['worst_ms']:.1f} ms)"
+        )
     lines.append(
         f"  lookups: one thread {threads['one_ids_per_second'] / 1e6:.1f} M ids/s, two at once "
         f"{threads['two_over_one']:.2f} times that; one beside training "
