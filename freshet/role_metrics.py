@@ -62,6 +62,9 @@ LEARN = {
     "updates": Told("freshet_learn_updates", "Updates of the model published."),
     "quarantined": Told("freshet_learn_quarantined_groups", "Groups left unlearnt for a loss not finite."),
     "forgets": Told("freshet_learn_forgets", "Requests to forget followed, one a partition."),
+    "of_history": Told(
+        "freshet_learn_history_examples", "Examples of the log left out because history in files taught them."
+    ),
     "refused": Told(
         "freshet_learn_refused_candidates", "Candidates left out because they name what is to stay forgotten."
     ),

@@ -122,7 +122,8 @@ class Learner:
         """What a saved learner's state depends on: name -> canonical text."""
         shape = {name: getattr(settings, name) for name in ("deep", "speeds", "pairs_max", "seed")}
         return {
-            "features": msgspec.json.encode(dict(features), order="deterministic").decode(),
+            # their order too: it is that of the model's columns
+            "features": msgspec.json.encode(list(features.items()), order="deterministic").decode(),
             "learner": msgspec.json.encode(shape, order="deterministic").decode(),
         }
 

@@ -131,6 +131,14 @@ def test_learner_resumed_from_state_goes_on_as_if_never_stopped(tmp_path: Path, 
         assert again.digest() == digests[3]
 
 
+def test_state_is_of_one_order_of_features_since_columns_follow_it(tmp_path: Path) -> None:
+    other = dict(reversed(FEATURES.items()))
+    with open_state(tmp_path):
+        pass
+    with pytest.raises(StateError, match="features"):
+        RoleState(tmp_path / "learner", "learner", Learner.fingerprint(other, SETTINGS), sync=False)
+
+
 def test_follower_answers_as_the_learner_from_updates_and_from_a_snapshot(tmp_path: Path, log: Log) -> None:
     append(log, make_examples(800))
     with open_state(tmp_path) as state:

@@ -114,7 +114,7 @@ def test_unusual_requests_leave_the_server_and_its_answers_whole(client: httpx.C
     wrong_kind = client.post("/v1/score", json={"candidates": [{"item": [1, 2]}]})
     assert wrong_kind.status_code == 400 and "feature item (kind id)" in wrong_kind.json()["error"]
     assert client.post("/v1/score", json={"candidates": []}).status_code == 400
-    assert client.post("/v1/score", json={"candidates": [{"item": 1}] * 10_000}).status_code == 400
+    assert client.post("/v1/score", json={"candidates": [{"item": 1}] * 10_000}).status_code == 413
     assert client.post("/v1/score", content=b'{"candidates":[{"item":NaN}]}').status_code == 400
     assert client.post("/v1/score", content=b"x" * (2 << 20)).status_code == 413
     whole = client.post("/v1/score", json={"time": now, "candidates": [{"item": i} for i in range(2_000)]})
