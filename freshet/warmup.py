@@ -3,9 +3,13 @@
 Kernels are compiled by numba when first called and kept beside their sources. What is there is found
 by numba itself; a marker in the same folder, named for everything that the compiled code depends on,
 says that all of them have been through here.
+
+Numba takes a kernel to be new only when its own file has changed. But kernels are built into others, and
+constants into all, so what is kept is dropped when any file changes that kernels stand on.
 """
 
 import hashlib
+import re
 import sys
 import threading
 import time
@@ -18,7 +22,12 @@ import msgspec
 
 PACKAGES = ("ground", "stream", "embeddings", "error_memory", "learner")
 MARKER = "freshet-kernels-"
+SOURCES = "freshet-sources-"
 TELL_EVERY_S = 2.0
+_IMPORT = re.compile(rf"^from ({'|'.join(PACKAGES)})\.(\w+) import (\([^)]*\)|.*)", re.MULTILINE)
+_BUILT_IN = re.compile(
+    r"\b(?:[A-Z][A-Z0-9_]*|_?[a-z]\w*)\b"
+)  # a constant or a function: classes are in no kernel
 
 
 def warm_up(*, always: bool = False) -> None:
@@ -27,6 +36,7 @@ def warm_up(*, always: bool = False) -> None:
     Args:
         always: go through it even if the marker says that there is nothing to do.
     """
+    drop_stale()
     marker = marker_path()
     if not always and marker is not None and marker.exists():
         return
@@ -34,7 +44,7 @@ def warm_up(*, always: bool = False) -> None:
     with _telling(began):
         exercise()
     if marker is not None:
-        _leave(marker)
+        _leave(marker, MARKER)
     print(f"kernels are ready ({time.perf_counter() - began:.1f} s)", file=sys.stderr, flush=True)
 
 
@@ -97,24 +107,69 @@ def exercise() -> None:
         table.digest(int(at))
 
 
+def drop_stale() -> None:
+    """Drop kept kernels if a file has changed, since they were made, that some kernel stands on.
+
+    To be called before any kernel is: numba reads what is kept once in a process.
+    """
+    folders = _cache_folders()
+    if not folders:
+        return
+    stamp = folders[0] / f"{SOURCES}{_fingerprint()}"
+    if stamp.exists():
+        return
+    for folder in folders:
+        for kept in (*folder.glob("*.nbi"), *folder.glob("*.nbc")):
+            kept.unlink(missing_ok=True)
+    _leave(stamp, SOURCES)
+
+
+def _cache_folders() -> list[Path]:
+    """Where numba keeps the packages' kernels, `ground`'s first; empty if it keeps nothing here."""
+    from ground import bayes
+
+    found = bayes.predict.stats.cache_path
+    if not found:
+        return []
+    ground = Path(found)
+    if ground.name == "__pycache__":
+        root = ground.parent.parent
+        return [ground, *(root / package / "__pycache__" for package in PACKAGES[1:])]
+    # a folder of numba's own for all packages: NAME_HASH for each
+    return [ground, *(folder for name in PACKAGES[1:] for folder in ground.parent.glob(f"{name}_*"))]
+
+
+def kernel_sources() -> list[Path]:
+    """The files with kernels, and those they import constants or functions from, sorted."""
+    roots = {package: Path(str(import_module(package).__file__)).parent for package in PACKAGES}
+    texts = {
+        source: source.read_text(encoding="utf-8") for root in roots.values() for source in root.glob("*.py")
+    }
+    waiting = [source for source, text in texts.items() if "njit" in text]
+    found = set(waiting)
+    while waiting:
+        for package, module, names in _IMPORT.findall(texts[waiting.pop()]):
+            source = roots[package] / f"{module}.py"
+            if source in texts and source not in found and _BUILT_IN.search(names):
+                found.add(source)
+                waiting.append(source)
+    return sorted(found)
+
+
 def _fingerprint() -> str:
     """Of everything that compiled kernels depend on: the sources, numba, Python, the processor."""
     import numba
     from llvmlite import binding  # type: ignore[import-untyped]
 
     parts = [numba.__version__, sys.version, binding.get_host_cpu_name()]
-    for package in PACKAGES:
-        root = Path(str(import_module(package).__file__)).parent
-        for source in sorted(root.glob("*.py")):
-            stat = source.stat()
-            parts.append(f"{source} {stat.st_size} {stat.st_mtime_ns}")
+    parts += [f"{source.parent.name}/{source.name} {source.read_text()}" for source in kernel_sources()]
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
 
 
-def _leave(marker: Path) -> None:
-    """Leave the marker in place of older ones; where nothing can be written, every start does this again."""
+def _leave(marker: Path, kind: str) -> None:
+    """Leave a marker in place of older ones; where nothing can be written, every start does this again."""
     try:
-        for old in marker.parent.glob(f"{MARKER}*"):
+        for old in marker.parent.glob(f"{kind}*"):
             old.unlink(missing_ok=True)
         marker.touch()
     except OSError:

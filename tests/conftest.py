@@ -8,6 +8,14 @@ from collections.abc import Iterator
 import pytest
 from broker import Broker, BrokerError
 
+from freshet.warmup import drop_stale
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Drop kernels that were compiled from other sources, once, before any process of the run uses one."""
+    if not hasattr(config, "workerinput"):
+        drop_stale()
+
 
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
