@@ -25,7 +25,8 @@ from error_memory import MemorySettings
 from learner.features import FeatureSpec
 from learner.metrics import Metrics
 from learner.settings import LearnerSettings
-from serving.app import App, ScoreRequest
+from serving.app import App
+from serving.bodies import ScoreRequest
 from serving.http import Call
 from serving.overview import Overview
 from serving.pulse import Pulse

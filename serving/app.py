@@ -8,8 +8,7 @@
     GET  /v1/model      the model that answers, its freshness and its record
     GET  /v2/health/live, /v2/health/ready
     GET  /metrics       for Prometheus
-    GET  /              the live page (`serving.page`)
-    GET  /v1/live       what it shows now; /v1/live/history: over time
+    GET  /              the live page, with /v1/live and /v1/live/history behind it (`serving.page`)
     GET  /openapi.json  all of this, for programs
 
 Scoring takes well under a millisecond and runs in the event loop; the log is written by a thread of
@@ -19,7 +18,6 @@ its own (`serving.writer`), and an answer goes out when the log has what belongs
 import asyncio
 import os
 import time
-from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import xxhash
@@ -27,12 +25,27 @@ import xxhash
 from learner.forgetting import widened
 from serving import openapi
 from serving.access import Access
+from serving.bodies import (
+    Batch,
+    EventsAnswer,
+    FeedbackRequest,
+    ForgetAnswer,
+    ForgetRequest,
+    LiveAnswer,
+    PlaceAnswer,
+    ReadyAnswer,
+    ScoreAnswer,
+    ScoreRequest,
+    Verdict,
+    decode_body,
+    split_body,
+)
 from serving.errors import RequestError, TooLargeError, UnavailableError
 from serving.explaining import ExplainAnswer
-from serving.http import JSON, Call, Frame, Response, Route, json_response
+from serving.http import Call, Frame, Response, Route, json_response
 from serving.idempotency import Answers
-from serving.overview import Live, LiveHistory, Overview
-from serving.page import packed, page_routes
+from serving.overview import Overview
+from serving.page import LivePage
 from serving.pulse import Pulse
 from serving.settings import ServerSettings
 from serving.status import ModelStatus, Scorer
@@ -41,129 +54,10 @@ from serving.writer import Place, Writer
 from stream.errors import RecordError
 from stream.forgetting import forget_records
 from stream.log import EVENTS, Log, Outgoing
-from stream.records import (
-    RECORD_BYTES_MAX,
-    Action,
-    CandidateNumber,
-    Candidates,
-    Context,
-    Decoder,
-    EventTime,
-    Forget,
-    Id,
-    Impression,
-    Label,
-    RequestId,
-    Served,
-    Text,
-    check,
-    encode,
-    split_batch,
-)
-
-Explore = Literal["greedy", "thompson"]
+from stream.records import RECORD_BYTES_MAX, Action, Decoder, Forget, Impression, Served, check, encode
 
 YIELD_EVERY = 256
 """Records of one body that are decoded before others get their turn."""
-
-UNSTORED = ((b"cache-control", b"no-store"),)
-
-T = TypeVar("T")
-
-Batch = Annotated[list[Impression | Action], msgspec.Meta(extra_json_schema={"minItems": 1})]
-
-
-class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /v1/score. `time` is event time in Unix seconds, now if it is not given.
-
-    `log` false: this request is not appended to `events`, so nothing will be learnt from it. `explore`
-    says how candidates are ordered, as configured if it is not given.
-    """
-
-    candidates: Candidates
-    context: Context = {}
-    time: EventTime | None = None
-    request_id: RequestId | None = None
-    log: bool = True
-    explore: Explore | None = None
-
-
-class ScoreAnswer(msgspec.Struct, frozen=True):
-    """Answer of POST /v1/score: per candidate, in the order of the request.
-
-    `logged` false: the impression is not known to be in the log (by wish, or the log did not answer).
-    """
-
-    request_id: str
-    prediction_id: str
-    model_version: str
-    base: list[float]
-    corrected: list[float]
-    order: list[int]  # candidates, the one to show first first
-    explore: Explore  # greedy: by corrected probability; thompson: drawn
-    propensity: list[float] | None  # of an order that was drawn: each candidate's, to come where it came
-    freshness_s: float | None  # None: nothing learnt yet
-    logged: bool
-
-
-class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /v1/feedback: what the person did with candidate number `candidate`."""
-
-    request_id: RequestId
-    candidate: CandidateNumber
-    label: Label = 1.0
-    time: EventTime | None = None
-    name: str = "click"
-
-
-class PlaceAnswer(msgspec.Struct, frozen=True):
-    """Where in topic `events` the record is, durably."""
-
-    partition: int
-    offset: int
-
-
-class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one record: where it is, or why it was not taken."""
-
-    partition: int | None = None
-    offset: int | None = None
-    error: str | None = None
-
-
-class EventsAnswer(msgspec.Struct, frozen=True):
-    """Answer of POST /v1/events: one verdict per record, in their order."""
-
-    accepted: int
-    rejected: int
-    records: list[Verdict]
-
-
-class ForgetRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /v1/forget: the ids of what is to be forgotten, by feature."""
-
-    entity: dict[str, list[Id | Text]]
-
-
-class ForgetAnswer(msgspec.Struct, frozen=True):
-    """The log has the request: every role will follow it where it stands, one record a partition."""
-
-    forget_id: str
-    refused_until: float | None  # event time, Unix seconds; None: what comes later is taken as ever
-    records: list[PlaceAnswer]
-
-
-class LiveAnswer(msgspec.Struct, frozen=True):
-    """The process answers."""
-
-    live: bool
-
-
-class ReadyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Whether the server should be sent requests, and why not."""
-
-    ready: bool
-    error: str | None = None
 
 
 class App(Frame):
@@ -181,7 +75,6 @@ class App(Frame):
         self.writer = Writer(log, queue_max=settings.log_queue_max, wait_s=settings.log_wait_s)
         self.telemetry = Telemetry(replica, self.writer)
         self.overview = Overview(log, Pulse(replica, self.telemetry).take)
-        self._newest = self.overview.live, b""  # with its encoding, made once
         self._score_body = msgspec.json.Decoder(ScoreRequest)
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
         self._forget_body = msgspec.json.Decoder(ForgetRequest)
@@ -257,20 +150,7 @@ class App(Frame):
             "/metrics": Route(
                 "GET", self.metrics, bounded=False, about="All metrics, for Prometheus.", gives={200: str}
             ),
-            "/v1/live": Route(
-                "GET",
-                self.live_now,
-                bounded=False,
-                about="What the live page shows now: all roles, as this server hears of them.",
-                gives={200: Live},
-            ),
-            "/v1/live/history": Route(
-                "GET",
-                self.live_history,
-                about="The live page's numbers over time: ten minutes by the second, a day by the minute.",
-                gives={200: LiveHistory},
-            ),
-            **page_routes(),
+            **LivePage(self.overview).routes(),
             "/openapi.json": Route(
                 "GET", self.openapi, bounded=False, about="This document.", gives={200: dict}
             ),
@@ -295,7 +175,7 @@ class App(Frame):
 
     def _asked(self, call: Call) -> tuple[ScoreRequest, Impression]:
         """The body of a request for scores, and what it says as an impression."""
-        request = _decode(self._score_body, call.body)
+        request = decode_body(self._score_body, call.body)
         n = len(request.candidates)
         most = self.settings.candidates_max
         if not 1 <= n <= most:
@@ -369,7 +249,7 @@ class App(Frame):
 
     async def feedback(self, call: Call) -> Response:
         """POST /v1/feedback."""
-        request = _decode(self._feedback_body, call.body)
+        request = decode_body(self._feedback_body, call.body)
         action = Action(
             request_id=request.request_id,
             time=time.time() if request.time is None else request.time,
@@ -385,7 +265,7 @@ class App(Frame):
         """POST /v1/events: one record, a JSON array of records, or one record a line."""
         verdicts: list[Verdict | None] = []  # None: accepted
         good: list[Outgoing] = []
-        for i, data in enumerate(_split(call.body)):
+        for i, data in enumerate(split_body(call.body)):
             try:
                 good.append(_outgoing(self._event.decode(data)))
                 verdicts.append(None)
@@ -405,7 +285,7 @@ class App(Frame):
 
     async def forget(self, call: Call) -> Response:
         """POST /v1/forget."""
-        request = _decode(self._forget_body, call.body)
+        request = decode_body(self._forget_body, call.body)
         refuse_s = self.settings.forget_refuse_s
         record = Forget(
             forget_id=call.request_id,
@@ -443,20 +323,6 @@ class App(Frame):
         """GET /metrics."""
         return Response(200, await asyncio.to_thread(self.telemetry.render), CONTENT_TYPE)
 
-    async def live_now(self, _: Call) -> Response:
-        """GET /v1/live: made once a second, however many ask."""
-        live, body = self._newest
-        if live is not self.overview.live or not body:
-            live = self.overview.live
-            body = msgspec.json.encode(live)
-            self._newest = live, body
-        return Response(200, body, headers=UNSTORED)
-
-    async def live_history(self, call: Call) -> Response:
-        """GET /v1/live/history."""
-        plain, squeezed = await asyncio.to_thread(self.overview.encoded_history)
-        return packed(call, plain, squeezed, JSON, UNSTORED)
-
     async def openapi(self, _: Call) -> Response:
         """GET /openapi.json."""
         if self._openapi is None:
@@ -477,41 +343,6 @@ class App(Frame):
             self.telemetry.unlogged.inc()
             return False
         return True
-
-
-def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise RequestError(f"the body does not fit: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"the body is not JSON: {error}") from None
-    except RecursionError:
-        raise RequestError("the body is nested too deeply") from None
-
-
-def _split(body: bytes) -> list[bytes]:
-    """The records of a body: of an array, of lines, or the one that it is.
-
-    Raises:
-        FreshetError: an array is malformed, or over its limits.
-    """
-    stripped = body.strip()
-    if stripped[:1] == b"[":
-        try:
-            return [bytes(raw) for raw in msgspec.json.decode(stripped, type=list[msgspec.Raw])]
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RequestError(f"the body is no JSON array: {error}") from None
-        except RecursionError:
-            raise RequestError("the body is nested too deeply") from None
-    if stripped[:1] != b"{":
-        # MessagePack, where a newline is a byte like any other
-        return split_batch(body) if stripped else []
-    try:
-        msgspec.json.decode(stripped, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return [line for line in stripped.splitlines() if line.strip()]
-    return [stripped]
 
 
 def _outgoing(record: Impression | Action) -> Outgoing:

@@ -1,19 +1,26 @@
-"""The live page: three files that are the same for everybody, and the texts behind its numbers.
+"""The live page: three files that are the same for everybody, the texts behind its numbers, and these.
 
-Nothing in them is secret or of this server, so they need no token; what they show comes from `/v1/live`,
-which does. A browser is told to load nothing from elsewhere and to run nothing that is not in them.
-The texts are `guide.md` and `runbook.md`, which docs/operations.md repeats word for word.
+    GET  /, /live.css, /live.js   the files
+    GET  /v1/live                 what the page shows now
+    GET  /v1/live/history         the same over time
+
+Nothing in the files is secret or of this server, so they need no token; the numbers do. A browser is told
+to load nothing from elsewhere and to run nothing that is not in them. The texts are `guide.md` and
+`runbook.md`, which docs/operations.md repeats word for word.
 """
 
+import asyncio
 import gzip
 import hashlib
 import re
 from importlib import resources
 from typing import NamedTuple
 
+import msgspec
 from markdown_it import MarkdownIt
 
-from serving.http import Call, Response, Route
+from serving.http import JSON, Call, Response, Route
+from serving.overview import Live, LiveHistory, Overview
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
@@ -26,6 +33,7 @@ HEADERS = (
     (b"cache-control", b"no-cache"),  # asked for again each time; mostly the answer is that nothing changed
     (b"vary", b"accept-encoding"),
 )
+_UNSTORED = ((b"cache-control", b"no-store"),)
 _FILES = {
     "/": ("live.html", b"text/html; charset=utf-8", "The live page."),
     "/live.css": ("live.css", b"text/css; charset=utf-8", "How the live page looks."),
@@ -64,20 +72,58 @@ def packed(
     return Response(200, plain, kind, headers)
 
 
-def page_routes() -> dict[str, Route]:
-    """The routes of the page's files."""
-    routes = {}
-    for path, (name, kind, about) in _FILES.items():
-        data = page() if name == "live.html" else _read(name)
-        asset = Asset.of(data.encode(), kind)
+class LivePage:
+    """Answers a browser that shows the page.
 
-        async def answer(call: Call, asset: Asset = asset) -> Response:
-            return asset.answer(call)
+    Args:
+        overview: where the numbers come from.
+    """
 
-        routes[path] = Route(
-            "GET", answer, bounded=False, open=True, about=about, gives={200: str}, media=kind.decode()
-        )
-    return routes
+    def __init__(self, overview: Overview) -> None:
+        self._overview = overview
+        self._newest = overview.live, b""  # with its encoding, made once
+
+    def routes(self) -> dict[str, Route]:
+        """The routes of the numbers and of the page's files."""
+        routes = {
+            "/v1/live": Route(
+                "GET",
+                self.now,
+                bounded=False,
+                about="What the live page shows now: all roles, as this server hears of them.",
+                gives={200: Live},
+            ),
+            "/v1/live/history": Route(
+                "GET",
+                self.history,
+                about="The live page's numbers over time: ten minutes by the second, a day by the minute.",
+                gives={200: LiveHistory},
+            ),
+        }
+        for path, (name, kind, about) in _FILES.items():
+            asset = Asset.of((page() if name == "live.html" else _read(name)).encode(), kind)
+
+            async def answer(call: Call, asset: Asset = asset) -> Response:
+                return asset.answer(call)
+
+            routes[path] = Route(
+                "GET", answer, bounded=False, open=True, about=about, gives={200: str}, media=kind.decode()
+            )
+        return routes
+
+    async def now(self, _: Call) -> Response:
+        """GET /v1/live: made once a second, however many ask."""
+        live, body = self._newest
+        if live is not self._overview.live or not body:
+            live = self._overview.live
+            body = msgspec.json.encode(live)
+            self._newest = live, body
+        return Response(200, body, headers=_UNSTORED)
+
+    async def history(self, call: Call) -> Response:
+        """GET /v1/live/history."""
+        plain, squeezed = await asyncio.to_thread(self._overview.encoded_history)
+        return packed(call, plain, squeezed, JSON, _UNSTORED)
 
 
 def page() -> str:

@@ -1,0 +1,159 @@
+"""The bodies of the server's own routes: what is asked, what is answered, and how bytes become either."""
+
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from serving.errors import RequestError
+from stream.records import (
+    Action,
+    CandidateNumber,
+    Candidates,
+    Context,
+    EventTime,
+    Id,
+    Impression,
+    Label,
+    RequestId,
+    Text,
+    split_batch,
+)
+
+Explore = Literal["greedy", "thompson"]
+
+T = TypeVar("T")
+
+Batch = Annotated[list[Impression | Action], msgspec.Meta(extra_json_schema={"minItems": 1})]
+
+
+class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /v1/score. `time` is event time in Unix seconds, now if it is not given.
+
+    `log` false: this request is not appended to `events`, so nothing will be learnt from it. `explore`
+    says how candidates are ordered, as configured if it is not given.
+    """
+
+    candidates: Candidates
+    context: Context = {}
+    time: EventTime | None = None
+    request_id: RequestId | None = None
+    log: bool = True
+    explore: Explore | None = None
+
+
+class ScoreAnswer(msgspec.Struct, frozen=True):
+    """Answer of POST /v1/score: per candidate, in the order of the request.
+
+    `logged` false: the impression is not known to be in the log (by wish, or the log did not answer).
+    """
+
+    request_id: str
+    prediction_id: str
+    model_version: str
+    base: list[float]
+    corrected: list[float]
+    order: list[int]  # candidates, the one to show first first
+    explore: Explore  # greedy: by corrected probability; thompson: drawn
+    propensity: list[float] | None  # of an order that was drawn: each candidate's, to come where it came
+    freshness_s: float | None  # None: nothing learnt yet
+    logged: bool
+
+
+class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /v1/feedback: what the person did with candidate number `candidate`."""
+
+    request_id: RequestId
+    candidate: CandidateNumber
+    label: Label = 1.0
+    time: EventTime | None = None
+    name: str = "click"
+
+
+class PlaceAnswer(msgspec.Struct, frozen=True):
+    """Where in topic `events` the record is, durably."""
+
+    partition: int
+    offset: int
+
+
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one record: where it is, or why it was not taken."""
+
+    partition: int | None = None
+    offset: int | None = None
+    error: str | None = None
+
+
+class EventsAnswer(msgspec.Struct, frozen=True):
+    """Answer of POST /v1/events: one verdict per record, in their order."""
+
+    accepted: int
+    rejected: int
+    records: list[Verdict]
+
+
+class ForgetRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /v1/forget: the ids of what is to be forgotten, by feature."""
+
+    entity: dict[str, list[Id | Text]]
+
+
+class ForgetAnswer(msgspec.Struct, frozen=True):
+    """The log has the request: every role will follow it where it stands, one record a partition."""
+
+    forget_id: str
+    refused_until: float | None  # event time, Unix seconds; None: what comes later is taken as ever
+    records: list[PlaceAnswer]
+
+
+class LiveAnswer(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    live: bool
+
+
+class ReadyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether the server should be sent requests, and why not."""
+
+    ready: bool
+    error: str | None = None
+
+
+def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """A body as its type.
+
+    Raises:
+        RequestError: it is not JSON, or does not fit.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"the body does not fit: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise RequestError("the body is nested too deeply") from None
+
+
+def split_body(body: bytes) -> list[bytes]:
+    """The records of a body: of an array, of lines, or the one that it is.
+
+    Raises:
+        FreshetError: an array is malformed, or over its limits.
+    """
+    stripped = body.strip()
+    if stripped[:1] == b"[":
+        try:
+            return [bytes(raw) for raw in msgspec.json.decode(stripped, type=list[msgspec.Raw])]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestError(f"the body is no JSON array: {error}") from None
+        except RecursionError:
+            raise RequestError("the body is nested too deeply") from None
+    if stripped[:1] != b"{":
+        # MessagePack, where a newline is a byte like any other
+        return split_batch(body) if stripped else []
+    try:
+        msgspec.json.decode(stripped, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return [line for line in stripped.splitlines() if line.strip()]
+    return [stripped]
