@@ -38,8 +38,9 @@ from freshet.children import Children
 from freshet.config import load_config
 from freshet.roles import open_topics
 from learner.updates import decode_update
+from stream.decoding import Decoder
 from stream.log import EVENTS, EXAMPLES, UPDATES, Log, Outgoing, open_log
-from stream.records import Decoder, Example, encode
+from stream.records import Example, encode
 from stream.simulator import World, WorldSettings
 
 HERE = Path(__file__).resolve().parent

@@ -34,8 +34,9 @@ from serving.replica import Replica
 from serving.settings import ServerSettings
 from serving.telemetry import Telemetry
 from serving.writer import Writer
+from stream.decoding import check
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
-from stream.records import Example, Impression, Served, check, encode
+from stream.records import Example, Impression, Served, encode
 from stream.sqlite_log import SqliteLog
 
 CANDIDATES = 50

@@ -9,9 +9,10 @@ from freshet.config import Config
 from freshet.errors import ConfigError
 from freshet.roles import open_topics
 from learner.forgetting import widened
+from stream.decoding import check
 from stream.forgetting import append_forget
 from stream.log import EVENTS
-from stream.records import Forget, check
+from stream.records import Forget
 
 
 def forget(config: Config, named: Sequence[str]) -> Forget:

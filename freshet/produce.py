@@ -18,11 +18,12 @@ import xxhash
 from freshet.config import Config
 from freshet.errors import ProduceError
 from freshet.roles import open_topics
+from stream.decoding import Decoder
 from stream.errors import LogAwayError, RecordError
 from stream.log import EVENTS, EXAMPLES, Log, Outgoing
 from stream.packing import pack
 from stream.record_files import read_records
-from stream.records import REQUEST_ID_MAX, Action, Decoder, Example, Impression, encode
+from stream.records import REQUEST_ID_MAX, Action, Example, Impression, encode
 from stream.sources import read_examples
 
 BATCH = 1000  # events appended at once

@@ -19,9 +19,10 @@ from ground import FreshetError
 from learner.boundary import KEY as BOUNDARY
 from learner.boundary import Boundary
 from stream.columns import time_reader
+from stream.decoding import Decoder
 from stream.journal import Taken, read_journal
 from stream.log import EXAMPLES, Log, Record, open_log
-from stream.records import Decoder, Example, Forget
+from stream.records import Example, Forget
 from stream.sources import DataSettings, count_examples, detect_format, read_examples
 from stream.state import RoleState
 

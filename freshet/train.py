@@ -22,8 +22,9 @@ from learner.boundary import IDS_MAX, Boundary
 from learner.chain import Place
 from learner.learner import Learner
 from learner.updates import decode_update
+from stream.decoding import Decoder
 from stream.log import EXAMPLES, SNAPSHOTS, UPDATES, Log
-from stream.records import Decoder, Example
+from stream.records import Example
 from stream.sources import count_examples, read_examples
 from stream.state import RoleState
 

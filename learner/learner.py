@@ -31,10 +31,11 @@ from learner.settings import LearnerSettings
 from learner.trainer import Learnt, Trainer
 from learner.updates import Update, cut, encode_update, pack
 from stream.bad_share import BadShare
+from stream.decoding import Decoder
 from stream.errors import StateError
 from stream.forgetting import Refusals
 from stream.log import DEAD_LETTERS, SNAPSHOTS, UPDATES, Outgoing, Record
-from stream.records import DeadLetter, Decoder, Example, Forget, encode
+from stream.records import DeadLetter, Example, Forget, encode
 from stream.state import Commit, RoleState
 
 _META = b"learner/meta"

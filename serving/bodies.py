@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from serving.errors import RequestError
+from stream.decoding import split_batch
 from stream.records import (
     Action,
     CandidateNumber,
@@ -16,7 +17,6 @@ from stream.records import (
     Label,
     RequestId,
     Text,
-    split_batch,
 )
 
 Explore = Literal["greedy", "thompson"]

@@ -32,11 +32,12 @@ from serving.explaining import Taken, candidates_of
 from serving.positions import Positions
 from serving.settings import ServerSettings
 from serving.status import MemoryStatus, ModelStatus, Quality, Scored
+from stream.decoding import Decoder
 from stream.errors import LogError, RecordError
 from stream.forgetting import Refusals
 from stream.lag import LagMeter, Position
 from stream.log import EXAMPLES, UPDATES, Log, Record
-from stream.records import Decoder, Example, Forget
+from stream.records import Example, Forget
 
 READ_RECORDS = 256  # per partition and round: updates do not wait for a long backlog
 CHUNK_REQUESTS = 16  # observed under one hold of the lock: about how long an answer may have to wait

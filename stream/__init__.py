@@ -12,7 +12,7 @@ _HOME = {
     "Action": "stream.records",
     "Commit": "stream.state",
     "DeadLetter": "stream.records",
-    "Decoder": "stream.records",
+    "Decoder": "stream.decoding",
     "Example": "stream.records",
     "Handler": "stream.runner",
     "Impression": "stream.records",

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from stream.decoding import Decoder
 from stream.errors import DeadLetterError, RecordError
 from stream.log import DEAD_LETTERS, Log, Outgoing, Record
-from stream.records import DeadLetter, Decoder, Retry, encode
+from stream.records import DeadLetter, Retry, encode
 
 RETRY_LETTERS_MAX = 100  # sent again under one name; each may be as large as a record
 LETTER_BYTES_MAX = 1 << 30  # a letter holds a whole record, whose size the log has limited already

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from stream.decoding import Decoder, check, check_lists, is_msgpack
 from stream.records import (
     CANDIDATES_MAX,
     FEATURES_MAX,
@@ -22,13 +23,9 @@ from stream.records import (
     TIME_MIN_S,
     VALUES_MAX,
     Action,
-    Decoder,
     Forget,
     Impression,
     Served,
-    check,
-    check_lists,
-    is_msgpack,
 )
 
 SPLICED_BYTES_MAX = RECORD_BYTES_MAX // 16  # the example is then within the limit whatever its numbers' form

@@ -15,21 +15,13 @@ import msgspec
 
 from stream.ahead import Ahead
 from stream.bad_share import BadShare
+from stream.decoding import is_batch, split_batch
 from stream.errors import RecordError
 from stream.events import EventDecoder
 from stream.forgetting import Entity
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, JoinCounts, JoinSettings, Origin, Pairing
-from stream.records import (
-    RECORD_BYTES_MAX,
-    Action,
-    DeadLetter,
-    Forget,
-    Impression,
-    encode,
-    is_batch,
-    split_batch,
-)
+from stream.records import RECORD_BYTES_MAX, Action, DeadLetter, Forget, Impression, encode
 from stream.repeats import producers_prefix
 from stream.state import Commit, RoleState
 

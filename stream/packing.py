@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from stream.decoding import is_msgpack
 from stream.log import partition_of
-from stream.records import BATCH_EVENTS_MAX, RECORD_BYTES_MAX, is_msgpack, join_batch
+from stream.records import BATCH_EVENTS_MAX, RECORD_BYTES_MAX, join_batch
 
 BATCH_HEAD_BYTES = 5  # before the first event of a message of several
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from stream.records import is_msgpack
+from stream.decoding import is_msgpack
 from stream.state import Commit, RoleState
 
 

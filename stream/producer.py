@@ -16,20 +16,12 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from stream.decoding import check
 from stream.errors import BufferFullError, LogError, ProducerError, RecordError, UndeliveredError
 from stream.log import EVENTS, Log, Outgoing, open_log
 from stream.packing import pack
 from stream.producer_settings import PRODUCER_DEFAULTS, ProducerSettings
-from stream.records import (
-    BATCH_EVENTS_MAX,
-    RECORD_BYTES_MAX,
-    Action,
-    Features,
-    Impression,
-    Served,
-    check,
-    encode,
-)
+from stream.records import BATCH_EVENTS_MAX, RECORD_BYTES_MAX, Action, Features, Impression, Served, encode
 
 RETRY_S = 0.02  # before the first retry; doubled for each further one
 RETRY_S_MAX = 5.0

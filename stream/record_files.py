@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from stream.decoding import check
 from stream.errors import RecordError, SourceError
 from stream.record_columns import Layout, Rows, layout_of, records_of
-from stream.records import Action, Example, Impression, check
+from stream.records import Action, Example, Impression
 
 GROUP_ROWS_MAX = 65_536
 GROUP_BYTES_MAX = 64 << 20  # uncompressed

@@ -1,6 +1,6 @@
 """The records for other languages: JSON Schema and AsyncAPI, made from the types in `stream.records`.
 
-A schema says what types and limits say. What it cannot say, and `stream.records.check` does: lists that
+A schema says what types and limits say. What it cannot say, and `stream.decoding.check` does: lists that
 must be of one length (`candidates` and what is said of each), and that an integer beyond 64 bits is no
 number. The other way round, `1.0` is an integer to JSON Schema and not to Freshet: write `1`.
 """

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from stream.columns import Convert, DataSettings, RawRow, label_reader, time_reader
+from stream.decoding import check, check_features
 from stream.errors import RecordError, SourceError
 from stream.record_files import read_layout, read_records
-from stream.records import FEATURES_MAX, Example, Features, Value, check, check_features
+from stream.records import FEATURES_MAX, Example, Features, Value
 
 __all__ = ["DataSettings", "count_examples", "detect_format", "read_examples", "read_lines"]
 

@@ -14,8 +14,9 @@ from freshet.produce import produce
 from freshet.replay import replay
 from freshet.roles import open_topics
 from freshet.tape import ReplayOptions
+from stream.decoding import Decoder, split_batch
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, open_log
-from stream.records import Action, Decoder, Example, Forget, Impression, encode, join_batch, split_batch
+from stream.records import Action, Example, Forget, Impression, encode, join_batch
 from stream.simulator import World, WorldSettings
 
 FEATURES: dict[str, Any] = {"user": {}, "segment": {}, "item": {}, "category": {}}

@@ -10,8 +10,9 @@ from scraping import free_port, running, scrape_until, total
 
 from freshet.config import Config, parse_config, resolve
 from freshet.roles import open_topics
+from stream.decoding import Decoder
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, partition_of
-from stream.records import Decoder, Example
+from stream.records import Example
 
 PARTITIONS = 4
 REQUESTS = 60

@@ -19,10 +19,11 @@ from serving.explaining import ExplainedCandidate, Taken, Unknown
 from serving.server import run_app
 from serving.settings import ServerSettings
 from serving.status import MemoryStatus, ModelStatus, Quality, Scored
+from stream.decoding import Decoder, split_batch
 from stream.errors import LogError
 from stream.lag import Lag
 from stream.log import EVENTS, Log, Outgoing
-from stream.records import Action, Decoder, Impression, encode, split_batch
+from stream.records import Action, Impression, encode
 
 EVENT = Decoder(Impression, Action)
 ACTION = {"type": "action", "request_id": "r", "time": 1e9, "candidate": 0}

@@ -16,10 +16,11 @@ from learner.learner import Learner
 from learner.settings import LearnerSettings
 from serving.replica import Replica
 from serving.settings import ServerSettings
+from stream.decoding import Decoder
 from stream.forgetting import Entity, append_forget, example_without
 from stream.joiner import Joiner, JoinSettings
 from stream.log import EVENTS, EXAMPLES, Log, Outgoing
-from stream.records import Action, Decoder, Example, Forget, Impression, encode
+from stream.records import Action, Example, Forget, Impression, encode
 from stream.runner import Runner, RunnerSettings
 from stream.state import RoleState
 

@@ -16,8 +16,9 @@ from test_serving_app import EVENT, Known
 from serving.app import App
 from serving.server import run_app
 from serving.settings import ServerSettings
+from stream.decoding import split_batch
 from stream.log import EVENTS, Log
-from stream.records import Action, Impression, encode, join_batch, split_batch
+from stream.records import Action, Impression, encode, join_batch
 
 SLOW_S = 0.5
 

@@ -15,8 +15,9 @@ from learner.settings import LearnerSettings
 from serving.replica import Replica
 from serving.server import serve
 from serving.settings import ServerSettings
+from stream.decoding import Decoder
 from stream.log import Log
-from stream.records import Decoder, Forget
+from stream.records import Forget
 
 FEATURES = {
     "user": FeatureSpec(),

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.writer import Place, Writer
+from stream.decoding import Decoder, split_batch
 from stream.log import EVENTS, LogSettings, Outgoing
-from stream.records import Action, Decoder, encode, encode_json, split_batch
+from stream.records import Action, encode, encode_json
 from stream.sqlite_log import SqliteLog
 
 decode = Decoder(Action).decode

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.decoding import Decoder, split_batch
 from stream.errors import RecordError
 from stream.joiner import Joiner, JoinSettings
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing
@@ -17,13 +18,11 @@ from stream.records import (
     RECORD_BYTES_MAX,
     Action,
     DeadLetter,
-    Decoder,
     Example,
     Impression,
     encode,
     encode_json,
     join_batch,
-    split_batch,
 )
 from stream.runner import Runner
 from stream.sqlite_log import SqliteLog

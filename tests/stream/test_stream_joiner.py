@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.decoding import Decoder
 from stream.errors import DeadLetterFloodError
 from stream.joiner import Joiner, JoinSettings, output_seq
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
-from stream.records import Action, DeadLetter, Decoder, Example, Impression, Served, encode, encode_json
+from stream.records import Action, DeadLetter, Example, Impression, Served, encode, encode_json
 from stream.runner import Runner, RunnerSettings
 from stream.sqlite_log import SqliteLog
 from stream.state import RoleState

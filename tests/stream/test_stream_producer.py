@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from stream import Action, Impression, JoinSettings, Producer, ProducerSettings
+from stream.decoding import Decoder, split_batch
 from stream.errors import BufferFullError, LogError, ProducerError, RecordError, UndeliveredError
 from stream.joiner import Joiner
 from stream.log import (
@@ -28,7 +29,7 @@ from stream.log import (
     open_log,
     partition_of,
 )
-from stream.records import RECORD_BYTES_MAX, Decoder, Event, split_batch
+from stream.records import RECORD_BYTES_MAX, Event
 from stream.runner import Runner
 from stream.sqlite_log import SqliteLog
 from stream.state import RoleState

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.decoding import Decoder
 from stream.errors import RecordError
 from stream.events import EventDecoder, splice
 from stream.records import (
     Action,
     DeadLetter,
-    Decoder,
     Event,
     Example,
     Features,

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from stream.decoding import Decoder
 from stream.errors import LogError, StateError
 from stream.journal import read_journal
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
-from stream.records import Action, Decoder, Example, Impression, encode
+from stream.records import Action, Example, Impression, encode
 from stream.runner import Progress, Runner, RunnerSettings
 from stream.sqlite_log import SqliteLog
 from stream.state import Commit, RoleState

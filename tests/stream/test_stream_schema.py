@@ -9,18 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stream.decoding import Decoder, split_batch
 from stream.errors import RecordError
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES
-from stream.records import (
-    BATCH_EVENTS_MAX,
-    Action,
-    DeadLetter,
-    Decoder,
-    Example,
-    Impression,
-    encode_json,
-    split_batch,
-)
+from stream.records import BATCH_EVENTS_MAX, Action, DeadLetter, Example, Impression, encode_json
 from stream.schema import documents
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schema"

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from stream.records import Action, Decoder, Example, Features, Impression, check, encode
+from stream.decoding import Decoder, check
+from stream.records import Action, Example, Features, Impression, encode
 from stream.simulator import World, WorldError, WorldSettings
 
 Floats = npt.NDArray[np.float64]
