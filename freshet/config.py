@@ -31,7 +31,7 @@ from learner.features import FeatureSpec
 from learner.settings import LearnerSettings
 from serving.settings import ServerSettings
 from stream.group import GroupSettings
-from stream.joiner import JoinSettings
+from stream.join_settings import JoinSettings
 from stream.log import PARTITIONS_MAX, LogSettings
 from stream.runner import RunnerSettings
 from stream.sources import DataSettings

@@ -19,8 +19,9 @@ from stream.decoding import is_batch, split_batch
 from stream.errors import RecordError
 from stream.events import EventDecoder
 from stream.forgetting import Entity
+from stream.join_settings import JoinCounts, JoinSettings
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
-from stream.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, JoinCounts, JoinSettings, Origin, Pairing
+from stream.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, Origin, Pairing
 from stream.records import RECORD_BYTES_MAX, Action, DeadLetter, Forget, Impression, encode
 from stream.repeats import producers_prefix
 from stream.state import Commit, RoleState

@@ -13,23 +13,21 @@ action waits for its impression for at most one. So whoever takes the partition 
 so far to decide from there on just what would have been decided (`stream.shares`).
 """
 
-import math
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
-import xxhash
 
 from stream.errors import RecordError
-from stream.events import EventDecoder, splice, splices
+from stream.events import EventDecoder
+from stream.examples import ExampleMaker
 from stream.forgetting import Entity, left_of
+from stream.join_settings import JoinCounts, JoinSettings
 from stream.pending import Entry, Pending, Reaction, Waiting
-from stream.records import Action, Example, Impression, encode, picked
+from stream.records import Action, Impression, encode
 from stream.state import Commit, RoleState
 from stream.timers import Timers
 
 WAITING_MAX = 256  # actions that wait for one impression
-PENDING_MAX = 8_000_000  # undecided requests of a partition: one record may decide them all
 REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
 REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
 
@@ -37,56 +35,6 @@ REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
 # Where a state has a partition's numbers (+ 4 bytes of partition) and its entries (+ the same and "/").
 PROGRESS = b"join/partition/"
 ENTRIES = (b"join/pending/", b"join/close/", b"join/forget/")
-
-
-class JoinSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How impressions and actions become examples."""
-
-    decide: Literal["window", "first_action"] = "window"
-    window_s: float = 60.0  # of event time, from the impression
-    late: Literal["drop", "learn"] = "drop"  # an action after the decision
-    negative_rate: float = 1.0  # share of candidates without a click that are kept
-    max_ahead_s: float = 300.0  # event time ahead of the log's clock beyond which a record is refused
-    clock_ahead_s: float = 1.0  # event time ahead of it counts as no further ahead than this
-    pending_max_memory: int = 50_000  # entries per partition kept in memory; the rest is on disk
-    pending_max: int = 5_000_000  # undecided requests per partition, and as many remembered ones
-    dead_letter_share_max: float = 0.5
-    dead_letter_window: int = 1000  # records per partition over which that share is taken
-    seed: int = 0  # of the choice of negatives
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.window_s <= 30 * 86400.0:
-            raise ValueError(f"window_s is {self.window_s}; expected over 0, up to 30 days")
-        if not 0.0 < self.negative_rate <= 1.0:
-            raise ValueError(f"negative_rate is {self.negative_rate}; expected over 0, up to 1")
-        if not (self.max_ahead_s >= 0.0 and self.clock_ahead_s >= 0.0):
-            raise ValueError("max_ahead_s and clock_ahead_s must be 0 or more")
-        if self.pending_max_memory < 1 or not 1 <= self.pending_max <= PENDING_MAX:
-            raise ValueError(f"pending_max_memory must be 1 or more, and pending_max 1 to {PENDING_MAX:,}")
-        if not 0.0 <= self.dead_letter_share_max <= 1.0 or self.dead_letter_window < 1:
-            raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
-
-
-class JoinCounts(msgspec.Struct):
-    """What a joiner has met and done since its state was made, over all partitions."""
-
-    impressions: int = 0  # accepted
-    actions: int = 0  # accepted before their request was decided
-    examples: int = 0
-    positives: int = 0  # labels of 1 in them
-    negatives: int = 0  # labels of 0 in them
-    duplicate_impressions: int = 0
-    duplicate_actions: int = 0  # the same again, or overtaken by a newer action with the candidate
-    late: int = 0  # actions after the decision, learnt or dropped as configured
-    orphans: int = 0  # actions whose impression never came; dead letters too
-    subsampled: int = 0  # candidates without a click that were not kept
-    emptied: int = 0  # requests of which nothing was kept
-    early: int = 0  # decided before their time because pending_max was reached
-    forgotten_early: int = 0  # decided requests forgotten before their time because pending_max was reached
-    dead_letters: int = 0
-    forgets: int = 0  # requests to forget, one a partition
-    forgotten: int = 0  # waiting or remembered requests that they took something from
-    ahead: int = 0  # events further ahead of the log's clock than clock_ahead_s
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -139,11 +87,9 @@ class Pairing:
         self._pending_max = settings.pending_max
         self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
         self.counts = counts
-        self._emit = emit
         self._bury = bury
         self._decoder = EventDecoder()
-        self._keeps_all = settings.negative_rate == 1.0
-        self._log_odds = math.log(settings.negative_rate)
+        self._examples = ExampleMaker(settings, self._decoder, emit)
 
     @property
     def clock(self) -> float:
@@ -298,8 +244,7 @@ class Pairing:
         if entry.decided:
             self.counts.late += 1
             if entry.original and action.candidate not in (entry.gone or ()):
-                impression = self._decoder.decode_again(entry.original)
-                self._send(impression, {action.candidate: action.label}, self._progress.clock, late=True)
+                self._examples.make_late(entry, action, self._progress.clock, self.counts)
             return
         self.counts.actions += 1
         if action.label and self._settings.decide == "first_action":
@@ -334,20 +279,7 @@ class Pairing:
         self, request_id: str, entry: Entry, decided: float, impression: Impression | None = None
     ) -> None:
         assert entry.size and not entry.decided
-        original = entry.original
-        if impression is None and self._keeps_all and not entry.gone and splices(original):
-            told = [0.0] * entry.size
-            for i, reaction in entry.reactions.items():
-                told[i] = reaction.label
-            self._count(told)
-            self._emit(request_id, splice(original, told, decided))
-        else:
-            labels = dict.fromkeys(range(entry.size), 0.0)
-            for i, reaction in entry.reactions.items():
-                labels[i] = reaction.label
-            for gone in entry.gone or ():
-                del labels[gone]
-            self._send(impression or self._decoder.decode_again(original), labels, decided, late=False)
+        self._examples.make(request_id, entry, decided, impression, self.counts)
         if self._settings.late == "drop":
             entry.original = b""
         self._remember(request_id, entry)
@@ -391,61 +323,3 @@ class Pairing:
             assert timer is not None, "every remembered request has a timer"
             if self._forget(timer[1], timer[0]):
                 self.counts.forgotten_early += 1
-
-    def _send(self, impression: Impression, labels: dict[int, float], decided: float, late: bool) -> None:
-        """Emit an example of the candidates in `labels`, less the negatives that are not kept."""
-        counts = self.counts
-        kept = list(labels)
-        if self._settings.negative_rate < 1.0:
-            kept = [i for i, label in labels.items() if label or self._keeps(impression.request_id, i)]
-            counts.subsampled += len(labels) - len(kept)
-            if not kept:
-                counts.emptied += 1
-                return
-        shown = impression
-        if len(kept) < len(impression.candidates):
-            shown = _of_kept(impression, kept)
-            labels = {i: labels[i] for i in kept}
-        told = list(labels.values())
-        self._count(told)
-        example = Example(
-            shown.request_id,
-            shown.time,
-            decided,
-            shown.candidates,
-            told,
-            shown.context,
-            shown.served,
-            self._log_odds,
-            late,
-            shown.place,
-            shown.propensity,
-        )
-        self._emit(example.request_id, encode(example))
-
-    def _count(self, labels: list[float]) -> None:
-        negatives = labels.count(0.0)
-        counts = self.counts
-        counts.examples += 1
-        counts.positives += len(labels) - negatives
-        counts.negatives += negatives
-
-    def _keeps(self, request_id: str, candidate: int) -> bool:
-        """Whether a candidate is kept if it is a negative: a choice that every rerun repeats."""
-        rate = self._settings.negative_rate
-        if rate == 1.0:
-            return True
-        name = candidate.to_bytes(4, "big") + request_id.encode()
-        seed = self._settings.seed & 0xFFFFFFFFFFFFFFFF
-        return xxhash.xxh3_64_intdigest(name, seed) < rate * 2.0**64
-
-
-def _of_kept(impression: Impression, kept: list[int]) -> Impression:
-    """An impression of the candidates that are kept."""
-    return msgspec.structs.replace(
-        impression,
-        candidates=[impression.candidates[i] for i in kept],
-        served=None if impression.served is None else impression.served.picked(kept),
-        place=picked(impression.place, kept),
-        propensity=picked(impression.propensity, kept),
-    )

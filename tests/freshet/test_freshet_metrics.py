@@ -14,8 +14,8 @@ from freshet.errors import ConfigError
 from freshet.role_metrics import JOIN, LEARN
 from freshet.roles import open_topics, run_join
 from learner.learner import Learner
+from stream.join_settings import JoinCounts
 from stream.log import EVENTS, Outgoing
-from stream.pairing import JoinCounts
 from stream.records import Impression, encode
 
 

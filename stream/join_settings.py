@@ -1,0 +1,57 @@
+"""How impressions and actions become examples: what can be set, and what is counted."""
+
+from typing import Literal
+
+import msgspec
+
+PENDING_MAX = 8_000_000  # undecided requests of a partition: one record may decide them all
+
+
+class JoinSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How impressions and actions become examples."""
+
+    decide: Literal["window", "first_action"] = "window"
+    window_s: float = 60.0  # of event time, from the impression
+    late: Literal["drop", "learn"] = "drop"  # an action after the decision
+    negative_rate: float = 1.0  # share of candidates without a click that are kept
+    max_ahead_s: float = 300.0  # event time ahead of the log's clock beyond which a record is refused
+    clock_ahead_s: float = 1.0  # event time ahead of it counts as no further ahead than this
+    pending_max_memory: int = 50_000  # entries per partition kept in memory; the rest is on disk
+    pending_max: int = 5_000_000  # undecided requests per partition, and as many remembered ones
+    dead_letter_share_max: float = 0.5
+    dead_letter_window: int = 1000  # records per partition over which that share is taken
+    seed: int = 0  # of the choice of negatives
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.window_s <= 30 * 86400.0:
+            raise ValueError(f"window_s is {self.window_s}; expected over 0, up to 30 days")
+        if not 0.0 < self.negative_rate <= 1.0:
+            raise ValueError(f"negative_rate is {self.negative_rate}; expected over 0, up to 1")
+        if not (self.max_ahead_s >= 0.0 and self.clock_ahead_s >= 0.0):
+            raise ValueError("max_ahead_s and clock_ahead_s must be 0 or more")
+        if self.pending_max_memory < 1 or not 1 <= self.pending_max <= PENDING_MAX:
+            raise ValueError(f"pending_max_memory must be 1 or more, and pending_max 1 to {PENDING_MAX:,}")
+        if not 0.0 <= self.dead_letter_share_max <= 1.0 or self.dead_letter_window < 1:
+            raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
+
+
+class JoinCounts(msgspec.Struct):
+    """What a joiner has met and done since its state was made, over all partitions."""
+
+    impressions: int = 0  # accepted
+    actions: int = 0  # accepted before their request was decided
+    examples: int = 0
+    positives: int = 0  # labels of 1 in them
+    negatives: int = 0  # labels of 0 in them
+    duplicate_impressions: int = 0
+    duplicate_actions: int = 0  # the same again, or overtaken by a newer action with the candidate
+    late: int = 0  # actions after the decision, learnt or dropped as configured
+    orphans: int = 0  # actions whose impression never came; dead letters too
+    subsampled: int = 0  # candidates without a click that were not kept
+    emptied: int = 0  # requests of which nothing was kept
+    early: int = 0  # decided before their time because pending_max was reached
+    forgotten_early: int = 0  # decided requests forgotten before their time because pending_max was reached
+    dead_letters: int = 0
+    forgets: int = 0  # requests to forget, one a partition
+    forgotten: int = 0  # waiting or remembered requests that they took something from
+    ahead: int = 0  # events further ahead of the log's clock than clock_ahead_s
