@@ -9,11 +9,8 @@ Layout of the folder: `lock` holds the pid of the process that has it, `db` is t
 begin with a byte for their kind, so that a role's own keys cannot clash with the rest.
 """
 
-import fcntl
 import logging
-import os
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -32,28 +29,20 @@ from rocksdict import (
     WriteOptions,
 )
 
-from stream.errors import StateError, StateLockedError
+from stream.errors import StateError
+from stream.folder_lock import FolderLock
 from stream.log import Outgoing
 from stream.outbox import Block, Outbox, block_key, encode_block
+from stream.state_meta import FORMAT_VERSION, StateMeta
 
-FORMAT_VERSION = 2
 BLOCK_CACHE_BYTES = 64 << 20
 WRITE_BUFFER_BYTES = 2 << 20  # of what a busy role writes in a second; 53 MB/s go through it
-SHOWN_CHARACTERS = 160  # of a fingerprint's entry in an error message
 
 _DATA, _META, _OFFSET, _OUTBOX = b"d", b"m", b"o", b"x"
 _META_KEY = _META + b"role"
 _PURGE_KEY = _META + b"purge"
 
 _log = logging.getLogger("freshet.state")
-
-
-class _Meta(msgspec.Struct):
-    """What a state says about itself."""
-
-    format: int
-    role: str
-    fingerprint: dict[str, str]
 
 
 class Commit:
@@ -140,7 +129,7 @@ class RoleState:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StateError(f"state {self.path}: the folder cannot be made: {error.strerror}") from None
-        self._lock = self._take_lock()
+        self._lock = FolderLock(self.path)
         try:
             # without sync a power cut may tear the journal anywhere; what is before the tear fits together
             recovery = (
@@ -299,29 +288,6 @@ class RoleState:
             raise StateError(f"state {self.path} is closed")
         return self._db
 
-    def _take_lock(self) -> int:
-        try:
-            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StateError(f"state {self.path}: cannot be opened: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = b""
-            for _ in range(20):  # the holder writes its pid just after it takes the lock
-                holder = os.pread(lock, 32, 0).strip()
-                if holder:
-                    break
-                time.sleep(0.005)
-            os.close(lock)
-            raise StateLockedError(
-                f"state {self.path} is in use by process {holder.decode() or '(unknown)'}; "
-                "stop that process, or configure another state folder"
-            ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        return lock
-
     def _open(self, recovery: DBRecoveryMode) -> Rdict:
         folder = self.path / "db"
         options = Options(raw_mode=True)
@@ -366,7 +332,7 @@ class RoleState:
                 raise self._damaged(ValueError("it holds entries but not what role they belong to"))
             batch = WriteBatch(raw_mode=True)
             made = dict(fingerprint or {})
-            batch.put(_META_KEY, msgspec.json.encode(_Meta(FORMAT_VERSION, role, made)))
+            batch.put(_META_KEY, msgspec.json.encode(StateMeta(FORMAT_VERSION, role, made)))
             try:
                 self._database().write(batch, self._write)
             except Exception as error:
@@ -375,27 +341,10 @@ class RoleState:
                 ) from None
             return made
         try:
-            meta = msgspec.json.decode(saved, type=_Meta)
+            meta = msgspec.json.decode(saved, type=StateMeta)
         except msgspec.MsgspecError as error:
             raise self._damaged(error) from None
-        if meta.format != FORMAT_VERSION:
-            raise StateError(
-                f"state {self.path} has format {meta.format}; this Freshet reads format {FORMAT_VERSION}: "
-                "use the Freshet that wrote it, or another state folder"
-            )
-        if meta.role != role:
-            raise StateError(
-                f"state {self.path} belongs to a {meta.role}, not to a {role}; configure another folder"
-            )
-        if fingerprint is None:
-            return meta.fingerprint
-        for name in sorted(meta.fingerprint.keys() | fingerprint.keys()):
-            old, new = meta.fingerprint.get(name), fingerprint.get(name)
-            if old != new:
-                raise StateError(
-                    f"state {self.path} was made with {name} = {_around(old, new)}, but now {name} = "
-                    f"{_around(new, old)}; put {name} back, or configure another state folder to begin anew"
-                )
+        meta.check(self.path, role, fingerprint)
         return meta.fingerprint
 
     def _load_outbox(self) -> Outbox:
@@ -437,20 +386,8 @@ class RoleState:
             if not self._broken:
                 raise
         finally:
-            os.ftruncate(self._lock, 0)
-            os.close(self._lock)
+            self._lock.release()
 
 
 def _offset_key(topic: str, partition: int) -> bytes:
     return _OFFSET + topic.encode() + b"/" + partition.to_bytes(4, "big")
-
-
-def _around(text: str | None, other: str | None) -> str:
-    """The part of a long text around where it first differs from another."""
-    if text is None:
-        return "(nothing)"
-    if len(text) <= SHOWN_CHARACTERS:
-        return text
-    same = next((i for i, (a, b) in enumerate(zip(text, other or "", strict=False)) if a != b), 0)
-    begin = max(same - SHOWN_CHARACTERS // 2, 0)
-    return f"…{text[begin : begin + SHOWN_CHARACTERS]}…"

@@ -8,7 +8,8 @@ import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
 from freshet.cli import main
-from stream.state import FORMAT_VERSION, RoleState
+from stream.state import RoleState
+from stream.state_meta import FORMAT_VERSION
 
 CONFIG = "[features.user]\n[features.item]\n[learner]\ndeep = 'none'\n[server]\nport = 0\n"
 

@@ -1,0 +1,48 @@
+"""A folder that one process holds: a locked file in it, with the pid of the holder for people."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from stream.errors import StateError, StateLockedError
+
+
+class FolderLock:
+    """Held from its making until `release`, or until the process ends in whatever way.
+
+    Args:
+        path: the folder, which must exist.
+
+    Raises:
+        StateLockedError: another process holds it.
+        StateError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StateError(f"state {path}: cannot be opened: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = b""
+            for _ in range(20):  # the holder writes its pid just after it takes the lock
+                holder = os.pread(lock, 32, 0).strip()
+                if holder:
+                    break
+                time.sleep(0.005)
+            os.close(lock)
+            raise StateLockedError(
+                f"state {path} is in use by process {holder.decode() or '(unknown)'}; "
+                "stop that process, or configure another state folder"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let go of the folder; to be called once."""
+        os.ftruncate(self._lock, 0)
+        os.close(self._lock)

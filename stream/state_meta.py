@@ -1,0 +1,55 @@
+"""What a state says about itself, and whether it is the one that its opener means."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from stream.errors import StateError
+
+FORMAT_VERSION = 2
+SHOWN_CHARACTERS = 160  # of a fingerprint's entry in an error message
+
+
+class StateMeta(msgspec.Struct):
+    """The version of a state's format, whose it is, and what it depends on: name -> canonical text."""
+
+    format: int
+    role: str
+    fingerprint: dict[str, str]
+
+    def check(self, path: Path, role: str, fingerprint: Mapping[str, str] | None) -> None:
+        """Compare with what the opener is and was configured with; None: whatever it was made with.
+
+        Raises:
+            StateError: it is of another format, role or configuration; says what to do.
+        """
+        if self.format != FORMAT_VERSION:
+            raise StateError(
+                f"state {path} has format {self.format}; this Freshet reads format {FORMAT_VERSION}: "
+                "use the Freshet that wrote it, or another state folder"
+            )
+        if self.role != role:
+            raise StateError(
+                f"state {path} belongs to a {self.role}, not to a {role}; configure another folder"
+            )
+        if fingerprint is None:
+            return
+        for name in sorted(self.fingerprint.keys() | fingerprint.keys()):
+            old, new = self.fingerprint.get(name), fingerprint.get(name)
+            if old != new:
+                raise StateError(
+                    f"state {path} was made with {name} = {_around(old, new)}, but now {name} = "
+                    f"{_around(new, old)}; put {name} back, or configure another state folder to begin anew"
+                )
+
+
+def _around(text: str | None, other: str | None) -> str:
+    """The part of a long text around where it first differs from another."""
+    if text is None:
+        return "(nothing)"
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    same = next((i for i, (a, b) in enumerate(zip(text, other or "", strict=False)) if a != b), 0)
+    begin = max(same - SHOWN_CHARACTERS // 2, 0)
+    return f"…{text[begin : begin + SHOWN_CHARACTERS]}…"
