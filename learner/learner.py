@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from embeddings.delta import Changes
 from embeddings.snapshot import TableSnapshot
 from ground import FreshetError
 from learner.boundary import KEY as _BOUNDARY
@@ -24,17 +23,18 @@ from learner.chain import Place
 from learner.features import FeatureSpec
 from learner.forgetting import forget, keys_by_column
 from learner.labelled import Labelled
+from learner.meta import Meta
 from learner.metrics import Metrics
 from learner.model import Model
 from learner.pending import Pending
+from learner.publishing import Publisher
 from learner.settings import LearnerSettings
 from learner.trainer import Learnt, Trainer
-from learner.updates import Update, cut, encode_update, pack
 from stream.bad_share import BadShare
 from stream.decoding import Decoder
 from stream.errors import StateError
 from stream.forgetting import Refusals
-from stream.log import DEAD_LETTERS, SNAPSHOTS, UPDATES, Outgoing, Record
+from stream.log import DEAD_LETTERS, Outgoing, Record
 from stream.records import DeadLetter, Example, Forget, encode
 from stream.state import Commit, RoleState
 
@@ -49,29 +49,6 @@ _TABLE = b"table/"
 
 EXPIRE_SLOTS = 2_000
 """Slots of each table that a flush looks through for expired rows."""
-
-
-class Meta(msgspec.Struct):
-    """What a learner knows beside its weights."""
-
-    epoch: int
-    seq: int = 0  # of the last update
-    watermark: dict[int, int] = {}
-    examples: int = 0  # rows learnt, late ones included
-    requests: int = 0
-    event_time: float = 0.0
-    ingest_ms: int = 0
-    tick: int = -1
-    clock: float = 0.0  # see Trainer.clock
-    record_seq: int = 0  # of the next record on topics updates and snapshots
-    snapshot_bytes: int = 0  # of the last snapshot; 0: none yet
-    update_bytes: int = 0  # since the last snapshot
-    quarantined: int = 0
-    term: int = 0  # in which the last update was made
-    of_history: int = 0  # examples of the log left out, since history in files has taught them
-    forgets: int = 0  # requests to forget that were met, one a partition
-    refused: int = 0  # candidates left out because they name what is to stay forgotten
-    purging: bool = False  # what was forgotten may still be in the state's entries
 
 
 class Learner:
@@ -98,6 +75,7 @@ class Learner:
         self.settings = settings
         self.model = Model(features, settings, learning=True)
         self.trainer = Trainer(self.model, beside=beside)
+        self._publisher = Publisher(self.model, settings)
         self.metrics = Metrics(settings.window)
         self.meta = Meta(epoch=time.time_ns() // 1_000_000)
         self.dead_letters = 0
@@ -210,9 +188,7 @@ class Learner:
         """After `flush`, into the same commit: a snapshot of all that was learnt without being published."""
         meta = self.meta
         self.place = msgspec.structs.replace(self.place, epoch=meta.epoch, seq=meta.seq)
-        arrays = {name: array.tobytes() for name, array in self.model.arrays().items()}
-        name = f"learner-{meta.epoch}-{self.term}-snapshots"
-        meta.snapshot_bytes = self._emit(SNAPSHOTS, name, self._all_rows(), arrays, commit)
+        self._publisher.snapshot(meta, self.place, self.trainer.clock, commit)
         commit.put(_PLACE, msgspec.msgpack.encode(self.place))
         commit.put(_META, msgspec.msgpack.encode(meta))
         if self.boundary is not None:
@@ -292,11 +268,14 @@ class Learner:
         meta.clock = self.trainer.clock
         meta.quarantined = self.trainer.quarantined
         meta.term = self.term
-        changes = [self._flush_table(t, commit) for t in range(len(self.model.tables))]
+        changes = []
+        for name, snapshot in zip(self.model.table_names, self._snapshots, strict=True):
+            snapshot.table.expire(int(self.trainer.clock), EXPIRE_SLOTS)
+            changes.append((name, snapshot.save(commit).served(snapshot.table)))
         for name, array in self._arrays().items():
             commit.put(_ARRAY + name.encode(), array.tobytes())
         if self.leads:
-            self._publish(changes, commit)
+            self._publisher.update(changes, meta, self.place, self.trainer.clock, commit)
         commit.put(_PLACE, msgspec.msgpack.encode(self.place))
         if meta.purging and not any(snapshot.renewing for snapshot in self._snapshots):
             meta.purging = False
@@ -306,17 +285,6 @@ class Learner:
         commit.put(_BAD_SHARE, self._share.encode())
         commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
         commit.put(_META, msgspec.msgpack.encode(meta))
-
-    def _publish(self, changes: Sequence[tuple[str, Changes]], commit: Commit) -> None:
-        """Put the update that tells of a commit into its outbox, and now and then a snapshot."""
-        meta = self.meta
-        arrays = {name: array.tobytes() for name, array in self.model.arrays().items()}
-        name = f"learner-{meta.epoch}-{self.term}"
-        meta.update_bytes += self._emit(UPDATES, name, changes, arrays, commit)
-        due = max(self.settings.snapshot_ratio * meta.snapshot_bytes, self.settings.snapshot_bytes_min)
-        if meta.update_bytes > due:
-            meta.snapshot_bytes = self._emit(SNAPSHOTS, f"{name}-snapshots", self._all_rows(), arrays, commit)
-            meta.update_bytes = 0
 
     def digest(self) -> str:
         """A hash of all that decides what comes next: rows, arrays, waiting rows and counters.
@@ -385,57 +353,6 @@ class Learner:
 
     def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         return {**self.model.arrays(), "moments": self.trainer.moments, "steps": self.trainer.steps}
-
-    def _flush_table(self, t: int, commit: Commit) -> tuple[str, Changes]:
-        table = self.model.tables[t]
-        table.expire(int(self.trainer.clock), EXPIRE_SLOTS)
-        return self.model.table_names[t], self._snapshots[t].save(commit).served(table)
-
-    def _all_rows(self) -> list[tuple[str, Changes]]:
-        everything = []
-        for name, table in zip(self.model.table_names, self.model.tables, strict=True):
-            keys, _ = table.items(int(self.trainer.clock))
-            rows, _ = table.export_serving(keys)
-            everything.append((name, Changes.of(table, keys=keys, rows=rows)))
-        return everything
-
-    def _emit(
-        self,
-        topic: str,
-        producer: str,
-        changes: Sequence[tuple[str, Changes]],
-        arrays: dict[str, bytes],
-        commit: Commit,
-    ) -> int:
-        """Put an update or a snapshot into the outbox; returns its bytes."""
-        meta = self.meta
-        head = Update(
-            epoch=meta.epoch,
-            seq=meta.seq,
-            part=0,
-            parts=1,
-            watermark=dict(meta.watermark),
-            examples=meta.examples,
-            event_time=meta.event_time,
-            ingest_ms=meta.ingest_ms,
-            tables=[],
-            term=self.term,
-            taken=commit.taken if topic == UPDATES else [],
-            updates_from=self.place.offset if topic == SNAPSHOTS and self.place.offset else -1,
-            rows=self.settings.update_rows,
-        )
-        changes = pack(self.model, changes, self.settings.update_rows)
-        size = 0
-        for part in cut(head, changes, arrays, self.settings.update_bytes_max):
-            value = encode_update(part)
-            size += len(value)
-            key = f"{meta.epoch}".encode()
-            # The updates' own numbers tell repeats; (producer, seq) is for the log's other readers.
-            commit.emit(
-                topic, Outgoing(key=key, value=value, partition=0, producer=producer, seq=meta.record_seq)
-            )
-            meta.record_seq += 1
-        return size
 
     def _load(self, state: RoleState) -> None:
         saved = state.get(_META)
