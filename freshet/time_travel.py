@@ -86,11 +86,11 @@ def check_fits(snapshot: Path, saved: Mapping[str, str], config: Config) -> None
     Raises:
         ReplayError: what the snapshot cannot take, and what to do.
     """
-    then = msgspec.json.decode(saved["features"], type=dict[str, FeatureSpec])
-    if then.keys() != config.features.keys():
+    then = dict(msgspec.json.decode(saved["features"], type=list[tuple[str, FeatureSpec]]))
+    if list(then) != list(config.features):
         raise ReplayError(
             f"{snapshot}: its model has the features {', '.join(then)}, the config "
-            f"{', '.join(config.features)}; a model cannot gain or lose features: to try others, "
+            f"{', '.join(config.features)}; a model cannot gain, lose or reorder features: to try others, "
             "replay from the beginning"
         )
     for name, spec in config.features.items():

@@ -94,7 +94,7 @@ def test_a_feature_may_learn_faster_from_here_on(lived: Lived) -> None:
         ("features.item.dim=8", r"features\.item\.dim = 4, and cannot go on with 8"),
         ("features.item.optimizer=adam", r"features\.item\.optimizer = adagrad"),
         ("features.item.ttl_s=5.0", r"features\.item\.ttl_s"),
-        ("features.place.kind=id", "category, item, user, the config user, item, category, place"),
+        ("features.place.kind=id", "user, item, category, the config user, item, category, place"),
         ("learner.deep=none", r"learner\.deep = dcn"),
         ("learner.speed_tau=[0.1,0.1,0.1]", "priors start"),
     ],
