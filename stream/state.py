@@ -11,7 +11,7 @@ begin with a byte for their kind, so that a role's own keys cannot clash with th
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -61,12 +61,6 @@ class Commit:
         """Set one entry."""
         self._batch.put(_DATA + key, value)
 
-    def put_many(self, keys: Iterable[bytes], values: Iterable[bytes]) -> None:
-        """Set many entries; 10,000 take about 5 ms."""
-        put = self._batch.put
-        for key, value in zip(keys, values, strict=True):
-            put(_DATA + key, value)
-
     def delete(self, key: bytes) -> None:
         """Remove one entry; no harm if it is not there."""
         self._batch.delete(_DATA + key)
@@ -86,11 +80,6 @@ class Commit:
             sending[-1][1].append(record)
         else:
             sending.append((topic, [record]))
-
-    @property
-    def emitted(self) -> int:
-        """How many records this commit will send."""
-        return sum(len(records) for _, records in self._sending)
 
 
 class RoleState:

@@ -21,7 +21,8 @@ def test_commit_is_read_back_after_reopening(tmp_path: Path) -> None:
     with make(tmp_path) as state:
         commit = state.begin()
         commit.put(b"a", b"1")
-        commit.put_many([b"b", b"c"], [b"2", b"3"])
+        commit.put(b"b", b"2")
+        commit.put(b"c", b"3")
         commit.set_offset("events", 3, 12)
         assert state.get(b"a") is None, "reads see commits, not what is being gathered"
         state.commit(commit)
@@ -62,7 +63,7 @@ def test_outbox_is_kept_in_order_until_a_later_commit_notes_it_sent(tmp_path: Pa
         for record in records:
             commit.emit("out", record)
         commit.emit("more", Outgoing(b"", b"y"))
-        assert state.unsent() == [] and commit.emitted == 10_001
+        assert state.unsent() == []
         state.commit(commit)
         assert unsent(state) == [*(("out", r) for r in records), ("more", Outgoing(b"", b"y"))]
         assert [len(block.records) for block in state.unsent()] == [4000, 4000, 2000, 1], "in bounded pieces"
@@ -130,7 +131,8 @@ def test_second_opening_in_the_same_process_is_refused_too(tmp_path: Path) -> No
 def test_truncated_database_is_named(tmp_path: Path, pattern: str, size: int) -> None:
     with make(tmp_path) as state:
         commit = state.begin()
-        commit.put_many([b"%d" % i for i in range(1000)], [os.urandom(50) for _ in range(1000)])
+        for i in range(1000):
+            commit.put(b"%d" % i, os.urandom(50))
         state.commit(commit)
     (file,) = (tmp_path / "db").glob(pattern)
     with file.open("r+b") as opened:
@@ -201,7 +203,8 @@ from stream.state import RoleState
 state = RoleState(sys.argv[1], "joiner", {})
 for i in range(state.offset("t", 0) or 0, 10**9):
     commit = state.begin()
-    commit.put_many([b"%d" % j for j in range(50)], [b"%d" % (i + 1)] * 50)
+    for j in range(50):
+        commit.put(b"%d" % j, b"%d" % (i + 1))
     commit.set_offset("t", 0, i + 1)
     commit.emit("out", Outgoing(b"", b"%d" % (i + 1)))
     for block in state.unsent():
