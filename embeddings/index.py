@@ -73,6 +73,17 @@ def _slot_with_tag(buckets, bucket, tag):  # type: ignore[no-untyped-def]
     return slot if lanes != 0 else np.int64(-1)
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def guess_one(buckets, state, key):  # type: ignore[no-untyped-def]
+    """The slot of one key by its tag alone, as `guess` gives it."""
+    base = state[BASE]
+    size = base + state[SPLIT]
+    tag = tag_of(state, key)
+    first = _slot_with_tag(buckets, first_bucket(tag, base, size), tag)
+    second = _slot_with_tag(buckets, second_bucket(tag, base, size), tag)
+    return max(first, second)
+
+
 @njit(cache=True, nogil=True)
 def guess(buckets, state, keys, slots):  # type: ignore[no-untyped-def]
     """The slot of each key (n,) by its tag alone, to be compared with the key: slots (n,) int64, out.

@@ -70,6 +70,14 @@ def _borrow(typing_context, array):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def _address(typing_context, number):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
 def _lanes_with(typing_context, words, row, value):  # type: ignore[no-untyped-def]
     signature = types.int64(words, types.intp, types.uint64)
 
@@ -128,3 +136,6 @@ borrow: Any = _borrow
 A kernel that hands a counted array to a small function pays two atomic operations each time, dozens
 for one id. Only for arrays that the kernel's caller keeps alive, and never to be returned.
 """
+
+address: Any = _address
+"""`address(number)`: an int64 as a pointer, for `numba.carray`. The caller keeps what is there alive."""

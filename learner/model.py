@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings import Table, TableSpec
-from embeddings.fetching import Reader, fetch, reader_of
+from embeddings.fetching import Readers, readers_of
 from embeddings.packed import PackedTable, serving_table
 from embeddings.pooling import entry_rows, pool
 from ground import bayes
@@ -21,6 +21,7 @@ from learner.encoding import compact, sort_by_table
 from learner.fast import FastInputs, FastOutputs, FastPart
 from learner.features import Batch, Encoder, FeatureSpec, Requestlike
 from learner.networks import Array, Layout, Network, make_network
+from learner.reading import read
 from learner.settings import LearnerSettings
 
 TICKS_PER_TTL = 8
@@ -108,8 +109,8 @@ class Model:
             self.tables = [serving_table(spec, self._rows) for spec in specs]
         packed = any(isinstance(table, PackedTable) for table in self.tables)
         # Sequences attend, and packed rows are unpacked first: they are read table by table.
-        self._readers: tuple[Reader, ...] = (
-            () if packed or self.encoder.sequences else tuple(map(reader_of, self.tables))
+        self._readers: Readers | None = (
+            None if packed or self.encoder.sequences else readers_of(self.tables)
         )
         self._marks = [np.full(1024, -1, dtype=np.int32) for _ in self.tables]
         self.deep_width = (
@@ -162,8 +163,8 @@ class Model:
             batch: from `encoder.encode`.
         """
         x0 = np.zeros((len(batch.rows.start) - 1, self.deep_width), dtype=np.float32)
-        if self._readers:
-            inputs = self._read(batch, x0)
+        if self._readers is not None:
+            inputs = self._read(batch, self._readers, x0)
         else:
             gathered = self.gather(batch, insert=False)
             inputs = gathered.inputs
@@ -282,22 +283,14 @@ class Model:
             return weighed
         return Rows(*pooling.without(*weighed, np.array(list(self.encoder.sequences), dtype=np.int32)))
 
-    def _read(self, batch: Batch, x0: npt.NDArray[np.float32]) -> FastInputs:
+    def _read(self, batch: Batch, readers: Readers, x0: npt.NDArray[np.float32]) -> FastInputs:
         """What `gather` and `_pool` do together, for tables whose rows can be read as they are."""
         rows = batch.rows
-        entries = len(rows.key)
-        order, bounds = sort_by_table(rows.column, self.table_of, len(self.table_names) + 1)
-        place = np.empty(entries, dtype=np.int64)
-        weights = np.zeros((max(entries, 1), 2 * self.fast.speeds), dtype=np.float32)
-        counts = np.empty(max(entries, 1), dtype=np.uint32)
-        count = fetch(
-            self._readers, order, bounds, rows.key,
-            pooling.entry_times(batch.requests, rows.start, batch.times), entry_rows(rows.start), rows.x,
-            self._first_column, place, weights, counts, x0,
+        place, weights, counts = read(
+            readers, batch.requests, batch.times, *rows, self.table_of, 2 * self.fast.speeds,
+            self._first_column, x0,
         )  # fmt: skip
-        return FastInputs(
-            batch.requests, rows.start, rows.column, rows.x, place, weights[:count], counts[:count]
-        )
+        return FastInputs(batch.requests, rows.start, rows.column, rows.x, place, weights, counts)
 
     def _pool(self, gathered: Gathered, rows: Rows, x0: npt.NDArray[np.float32]) -> None:
         """Put the pooled embeddings into the deep part's inputs (n, deep_width)."""

@@ -180,9 +180,9 @@ def test_rows_read_in_one_call_score_as_those_read_table_by_table() -> None:
         for at, u in ((119, 1), (125, 2), (155, 3), (300, 1))
     ]
     batch = model.encoder.encode(asked)
-    assert model._readers
+    assert model._readers is not None
     quick = model.score(batch)
-    model._readers = ()
+    model._readers = None
     slow = model.score(batch)
     for mine, theirs in zip(quick[:3], slow[:3], strict=True):
         assert np.array_equal(mine, theirs)
