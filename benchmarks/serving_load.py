@@ -100,6 +100,7 @@ class Load:
         took = time.perf_counter() - began
         found = np.array(self.latencies) * 1e3
         return {
+            "requests": len(found),
             "requests_per_s": len(found) / took,
             "failed": self.failed,
             "unanswered": len(self._waiting),

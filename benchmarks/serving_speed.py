@@ -5,9 +5,10 @@
 A server (`freshet serve`, a process) holds a model that has learnt 2,000 requests of eight features; a load
 generator (`serving_load.py`, another) asks for scores of 50 candidates. In the same run an ASGI application
 that reads its body and answers `{}` stands under the same uvicorn settings. Requests a second are those of
-32 connections that ask again as soon as they are answered, twice each, by turns; latencies are those of an
-open loop at half of the server's rate, from the time at which a request was to begin; those of the no-op
-application at that same rate say what the machine adds. `logged` scores are
+32 connections that ask again as soon as they are answered, the median of five rounds by turns, beside the
+processor time that the server's process took for each; latencies are those of an open loop at half of the
+server's rate, from the time at which a request was to begin, the median of three rounds of each quantile;
+those of the no-op application at that same rate say what the machine adds. `logged` scores are
 appended to the log, durably, before they are answered, as the default is; the others carry "log": false.
 "At work": a learner with a backlog learns and publishes as fast as it can, and the server follows.
 """
@@ -45,6 +46,8 @@ IDS = ("user", "segment", "device", "item", "category", "brand")
 CONNECTIONS = 32
 BODIES = 500
 LEARNT = 2_000
+ROUNDS = 5
+LATENCY_ROUNDS = 3
 
 
 class _Open:
@@ -171,13 +174,31 @@ def load(url: str, requests: Path, seconds: float, rate: float = 0.0) -> dict[st
     return found
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def by_turns(asked: dict[str, tuple[str, Path, float]], seconds: float) -> dict[str, dict[str, float]]:
+    """Loads (URL, requests, rate) by name, `LATENCY_ROUNDS` times by turns; the median of each figure."""
+    told: dict[str, list[dict[str, float]]] = {name: [] for name in asked}
+    for _ in range(LATENCY_ROUNDS):
+        for name, (url, file, rate) in asked.items():
+            told[name].append(load(url, file, seconds / LATENCY_ROUNDS, rate))
+    return {
+        name: {key: float(np.median([each[key] for each in all_])) for key in all_[0]}
+        for name, all_ in told.items()
+    }
+
+
 @contextlib.contextmanager
-def noop() -> Iterator[str]:
-    """A no-op application's URL."""
+def noop() -> Iterator[tuple[str, int]]:
+    """A no-op application's URL, and its process."""
     command = [sys.executable, str(HERE / "serving_speed.py"), "--be-noop"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdin is not None
-        yield process.stdout.readline().strip()
+        yield process.stdout.readline().strip(), process.pid
         process.stdin.close()
 
 
@@ -222,30 +243,44 @@ def measure(folder: Path, deep: str, candidates: int, seconds: float) -> dict[st
     logged = shop.requests(folder / "logged", candidates, True)
     many = shop.requests(folder / "many", 1_000, False)
     found: dict[str, Any] = {"deep": deep, "candidates": candidates}
-    with Children(folder / "said") as children, noop() as noop_url:
-        url = ready(children.start("serve", "serve", "--config", str(config)))
-        url = next(word for word in url.split() if word.startswith("http"))
+    with Children(folder / "said") as children, noop() as (noop_url, noop_pid):
+        server = children.start("serve", "serve", "--config", str(config))
+        url = next(word for word in ready(server).split() if word.startswith("http"))
         load(url, plain, 1.0)
         rates: dict[str, list[float]] = {"noop": [], "score": [], "logged": []}
-        for _ in range(2):
-            for name, at, file in (("noop", noop_url, plain), ("score", url, plain), ("logged", url, logged)):
-                told = load(at, file, seconds / 2)
+        costs: dict[str, list[float]] = {name: [] for name in rates}
+        asked = {
+            "noop": (noop_url, plain, noop_pid),
+            "score": (url, plain, server.process.pid),
+            "logged": (url, logged, server.process.pid),
+        }
+        for _ in range(ROUNDS):
+            for name, (at, file, pid) in asked.items():
+                before = cpu_s(pid)
+                told = load(at, file, seconds / ROUNDS)
                 rates[name].append(told["requests_per_s"])
+                costs[name].append(1e6 * (cpu_s(pid) - before) / told["requests"])
                 found.setdefault("generator_busy", {})[name] = told["generator_busy"]
-        found["requests_per_s"] = {name: float(np.mean(each)) for name, each in rates.items()}
+        found["requests_per_s"] = {name: float(np.median(each)) for name, each in rates.items()}
+        found["requests_per_s_rounds"] = rates
+        found["cpu_us"] = {name: float(np.median(each)) for name, each in costs.items()}
         found["share"] = {
-            name: found["requests_per_s"][name] / found["requests_per_s"]["noop"]
+            name: float(np.median(np.array(rates[name]) / np.array(rates["noop"])))
             for name in ("score", "logged")
         }
         for name, rate in found["requests_per_s"].items():
-            print(f"{name}: {rate:,.0f} requests/s, {rate / found['requests_per_s']['noop']:.2f} of no-op")
+            print(
+                f"{name}: {rate:,.0f} requests/s, {rate / found['requests_per_s']['noop']:.3f} of no-op; "
+                f"{found['cpu_us'][name]:,.0f} us of processor each",
+                flush=True,
+            )
         halves = {name: found["requests_per_s"][name] / 2 for name in ("score", "logged")}
-        found["idle"] = {
-            "no-op": load(noop_url, plain, seconds, halves["score"]),
-            "score": load(url, plain, seconds, halves["score"]),
-            "logged": load(url, logged, seconds, halves["logged"]),
-            "1,000 candidates": load(url, many, seconds, 20.0),
+        latencies = {
+            "no-op": (noop_url, plain, halves["score"]),
+            "score": (url, plain, halves["score"]),
+            "logged": (url, logged, halves["logged"]),
         }
+        found["idle"] = by_turns({**latencies, "1,000 candidates": (url, many, 20.0)}, seconds)
         say("learner idle", found["idle"])
         config_log = load_config(config)
         with contextlib.closing(open_log(config_log.log, config_log.stream.log)) as log:
@@ -253,11 +288,7 @@ def measure(folder: Path, deep: str, candidates: int, seconds: float) -> dict[st
             for _ in range(2 if seconds < 5 else 6):
                 log.append(EXAMPLES, backlog)
         ready(children.start("learn", "learn", "--config", str(config)))
-        found["at work"] = {
-            "no-op": load(noop_url, plain, seconds, halves["score"]),
-            "score": load(url, plain, seconds, halves["score"]),
-            "logged": load(url, logged, seconds, halves["logged"]),
-        }
+        found["at work"] = by_turns(latencies, seconds)
         say("learner at work", found["at work"])
     return found
 
@@ -267,7 +298,8 @@ def say(when: str, found: dict[str, dict[str, float]]) -> None:
     for name, told in found.items():
         print(
             f"{when}, {name}, at {told['requests_per_s']:,.0f}/s: p50 {told['p50_ms']:.2f} ms, p99 "
-            f"{told['p99_ms']:.2f} ms, p99.9 {told['p999_ms']:.2f} ms"
+            f"{told['p99_ms']:.2f} ms, p99.9 {told['p999_ms']:.2f} ms",
+            flush=True,
         )
 
 

@@ -148,7 +148,8 @@ def _scale(small, gens):  # type: ignore[no-untyped-def]
     return exp(_gain_at(small[SCALES:SQUARES], _level_of(gens)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+# Keeps the interpreter: it is a part of every answer, and getting the interpreter back takes longer.
+@njit(cache=True, nogil=False, error_model="numpy")
 def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-untyped-def]
     """Correct `p` (n,), in place, by the gate's share of the residuals."""
     if _oldest_epoch(gens) == _NO_EPOCH:

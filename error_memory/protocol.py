@@ -185,7 +185,8 @@ def as_rows(keys: Keys, columns: int) -> Rows:
     return rows
 
 
-@njit(cache=True, nogil=True)
+# Keeps the interpreter: it is a part of every answer, and getting the interpreter back takes longer.
+@njit(cache=True, nogil=False)
 def _are_rows(start, column, key, x, columns):  # type: ignore[no-untyped-def]
     """Whether the arrays describe rows: one pass, as this is asked before every answer."""
     entries = len(key)
@@ -208,7 +209,8 @@ def _rises(offsets, end):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+# Keeps the interpreter: it is a part of every answer, and getting the interpreter back takes longer.
+@njit(cache=True, nogil=False)
 def _all_within_unit(values):  # type: ignore[no-untyped-def]
     """Whether all lie in 0 to 1; NaN does not."""
     for v in values:  # noqa: SIM110 (numba)

@@ -6,7 +6,8 @@ from numba import njit
 from ground.mixing import join_keys
 
 
-@njit(cache=True, nogil=True)
+# Keeps the interpreter: see `learner.reading`.
+@njit(cache=True, nogil=False)
 def by_row(first, last, key, x):  # type: ignore[no-untyped-def]
     """Lay out the entries of F features row by row, in the schema's order.
 
@@ -53,7 +54,8 @@ def first_keys(requests, start, column, key, wanted):  # type: ignore[no-untyped
     return out
 
 
-@njit(cache=True, nogil=True)
+# Keeps the interpreter: see `learner.reading`.
+@njit(cache=True, nogil=False)
 def add_pairs(start, column, key, x, pair_column, pair_salt):  # type: ignore[no-untyped-def]
     """Append to each row the pairs of its entries.
 

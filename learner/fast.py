@@ -222,7 +222,8 @@ def _tell_left(  # type: ignore[no-untyped-def]
             m += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+# Keeps the interpreter: see `learner.reading`.
+@njit(cache=True, nogil=False, error_model="numpy")
 def _run(  # type: ignore[no-untyped-def]
     requests, start, column, x, index, weights, counts,
     learning, labels, offsets,

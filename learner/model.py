@@ -109,9 +109,7 @@ class Model:
             self.tables = [serving_table(spec, self._rows) for spec in specs]
         packed = any(isinstance(table, PackedTable) for table in self.tables)
         # Sequences attend, and packed rows are unpacked first: they are read table by table.
-        self._readers: Readers | None = (
-            None if packed or self.encoder.sequences else readers_of(self.tables)
-        )
+        self._readers: Readers | None = None if packed or self.encoder.sequences else readers_of(self.tables)
         self._marks = [np.full(1024, -1, dtype=np.int32) for _ in self.tables]
         self.deep_width = (
             self.embedding_width + self.fast.width + self.fast.counted + len(self.encoder.numbers) + 1

@@ -26,7 +26,8 @@ def newest(place, times, size):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True)
+# Keeps the interpreter: see `learner.reading`.
+@njit(cache=True, nogil=False)
 def append_counts(start, column, key, x, left, buckets, counts_left, first_column):  # type: ignore[no-untyped-def]
     """Append to each row its count columns: column first_column + c, key = the bucket.
 

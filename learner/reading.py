@@ -1,4 +1,4 @@
-"""Reading all rows that a prediction needs: entries brought into the tables' order, then one pass over them."""
+"""Reading all rows that a prediction needs: entries in the order of the tables, then one pass over them."""
 
 import numpy as np
 from numba import njit

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -20,7 +21,7 @@ from ground.rows import Rows
 from learner.errors import FeatureError
 from learner.explain import explain
 from learner.explore import sample_slate
-from learner.features import Batch, FeatureSpec, Requestlike
+from learner.features import Batch, FeatureSpec, Request, Requestlike
 from learner.follower import Follower
 from learner.forgetting import forget_in_memory, keys_by_column
 from learner.metrics import Metrics
@@ -44,6 +45,7 @@ CHUNK_REQUESTS = 16  # observed under one hold of the lock: about how long an an
 IDLE_S = 0.005
 RETRY_S_MAX = 5.0
 BACKLOG_EVERY_S = 1.0
+WARM_CAPACITY = 1_024  # keys of the memory that is made to be thrown away
 PRODUCERS_MAX = 10_000  # whose last sequence numbers are kept; the stalest goes
 
 logger = logging.getLogger("freshet.serving")
@@ -367,6 +369,7 @@ class Replica:
 
     def _load(self) -> None:
         follower = self._follower
+        self._warm()
         follower.start(self._log)
         while not self._frozen and follower.poll(self._log):
             pass
@@ -375,6 +378,20 @@ class Replica:
         self._measured = list(self._next)
         self._memory.set_priors(self._model.memory_tau())
         self._loaded = True
+
+    def _warm(self) -> None:
+        """Have every kernel of scoring and observing loaded, or compiled, while nobody waits for it.
+
+        The first call of each takes tens of milliseconds, without a compiler's cache seconds, and the first
+        label would take them with the lock held.
+        """
+        batch = self._model.encoder.encode([Request(time.time(), {}, [{}, {}])])
+        scores = self._model.score(batch)
+        settings = msgspec.structs.replace(self._memory_settings, capacity=WARM_CAPACITY)
+        memory = make_memory(settings, self._model.memory_columns)
+        for position in (1, 2):
+            memory.correct(scores.rows, scores.p)
+            memory.observe(scores.rows, scores.p, np.zeros(2), position, batch.requests, batch.times)
 
     def _follow(self) -> bool:
         return not self._frozen and bool(self._follower.poll(self._log))

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from serving.replica import Replica
 
 WATCH_EVERY_S = 0.05
-SWITCH_INTERVAL_S = 0.001
-"""How long the replica's thread may keep the interpreter from a request that waits; 5 ms by default."""
+SWITCH_INTERVAL_S = 0.0002
+"""How long the replica's thread may keep the interpreter from a request that waits; 5 ms by default.
+
+A request lets go of the interpreter at each product of matrices and each hold of a lock, some ten times,
+and may have to wait as long as this each time.
+"""
 
 
 class _Server(uvicorn.Server):
