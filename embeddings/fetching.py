@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from numba import carray, njit
+from numba import njit
+from numba.np.numpy_support import carray
 
 from embeddings.expiry import exists
 from embeddings.index import ask, guess_one, locate
