@@ -1,6 +1,7 @@
 """How long from the answer to a click's feedback to the first score that has learnt from it, by stage.
 
-    .venv/bin/python benchmarks/freshness.py [--log sqlite|kafka|both] [--seconds S] [--quick] [--json OUT]
+    .venv/bin/python benchmarks/freshness.py [--log sqlite|kafka|both] [--seconds S] [--quick]
+        [--events 2000] [--scores 200] [--json OUT]
 
 Joiner, learner and server are processes (`freshet join`, `learn`, `serve`); a producer, another, appends a
 simulated stream of 2,000 events a second (requests of five candidates and clicks on them), and this process
@@ -8,7 +9,8 @@ asks for 200 scores a second. Among those are probes: a score of two items that 
 one of them, and then, every few milliseconds, a score of that item beside one more that nobody has seen. The
 two differ in nothing but what was learnt, so the first answer in which their corrected scores differ has
 learnt from the click, and so have the weights with the first answer in which the base scores differ. A
-request is decided by its first click (`decide = "first_action"`).
+request is decided by its first click (`decide = "first_action"`). Of requests that would make more than
+64 wait at once none is sent, and the line says how many: then the machine does not carry the rate.
 
 Stages are taken from the log's own clock, in milliseconds: of the click (from its feedback's answer), of its
 example, and of the update whose watermark is behind it. Kafka is a broker of its own (`deploy/kafka`), or
@@ -44,8 +46,7 @@ from stream.records import Example, encode
 from stream.simulator import World, WorldSettings
 
 HERE = Path(__file__).resolve().parent
-EVENTS_PER_S = 2_000
-SCORES_PER_S = 200
+WAITING_MAX = 64
 PROBES_MAX = 4  # at once
 PROBE_EVERY_S = 0.13
 GIVE_UP_S = 20.0
@@ -70,17 +71,25 @@ class Probe:
         self.base_s = 0.0  # the first answer whose base scores have learnt
 
 
+class Rates(NamedTuple):
+    """What goes in and out in a second."""
+
+    events: int
+    scores: int
+
+
 class Served(NamedTuple):
     """What the driver saw."""
 
     probes: list[Probe]
     latencies_ms: list[float]
+    unsent: int
 
 
-def produce(url: str, config_file: str) -> None:
+def produce(url: str, config_file: str, rate: int) -> None:
     """Append the simulated stream at its pace until stdin ends; the process `--produce`."""
     config = load_config(config_file)
-    world = World(WorldSettings(slate=5, click_rate=0.2, requests_per_s=1_000.0, label_delay_s=1.0))
+    world = World(WorldSettings(slate=5, click_rate=0.2, requests_per_s=rate / 2.0, label_delay_s=1.0))
     ended = False
 
     async def watch() -> None:
@@ -93,15 +102,16 @@ def produce(url: str, config_file: str) -> None:
         stream = world.events()
         sent, began, late = 0, time.monotonic(), 0
         while not ended:
-            due = int((time.monotonic() - began) * EVENTS_PER_S) - sent
+            due = int((time.monotonic() - began) * rate) - sent
             if due <= 0:
                 await asyncio.sleep(0.005)
                 continue
-            late += due > EVENTS_PER_S // 2
+            late += due > rate // 2
             now = time.time()
             batch = [msgspec.structs.replace(next(stream), time=now) for _ in range(min(due, 500))]
             log.append(EVENTS, [Outgoing(e.request_id.encode(), encode(e)) for e in batch])
             sent += len(batch)
+            await asyncio.sleep(0)  # one that is behind must still hear that it is to end
         watching.cancel()
         print(json.dumps({"events_per_s": sent / (time.monotonic() - began), "late": late}), flush=True)
 
@@ -109,12 +119,13 @@ def produce(url: str, config_file: str) -> None:
         asyncio.run(run(log))
 
 
-async def drive(url: str, seconds: float) -> Served:
-    """Ask 200 times a second; begin probes among it, and see when they are learnt."""
+async def drive(url: str, seconds: float, rate: int) -> Served:
+    """Ask `rate` times a second; begin probes among it, and see when they are learnt."""
     done: list[Probe] = []
     open_probes: list[Probe] = []
     latencies: list[float] = []
     tasks: set[asyncio.Task[None]] = set()
+    unsent = 0
     rng = np.random.default_rng(1)
     async with httpx.AsyncClient(
         base_url=url, timeout=30.0, limits=httpx.Limits(max_connections=32, max_keepalive_connections=32)
@@ -159,11 +170,14 @@ async def drive(url: str, seconds: float) -> Served:
 
         began = time.monotonic()
         next_probe = began
-        for tick in range(int(seconds * SCORES_PER_S)):
-            await asyncio.sleep(max(began + tick / SCORES_PER_S - time.monotonic(), 0.0))
+        for tick in range(int(seconds * rate)):
+            await asyncio.sleep(max(began + tick / rate - time.monotonic(), 0.0))
             for probe in [p for p in open_probes if time.time() - p.answered_s > GIVE_UP_S]:
                 open_probes.remove(probe)
                 done.append(probe)
+            if len(tasks) >= WAITING_MAX:
+                unsent += 1
+                continue
             starting = time.monotonic() >= next_probe and len(open_probes) < PROBES_MAX
             if starting:
                 next_probe = time.monotonic() + PROBE_EVERY_S * float(rng.uniform(0.5, 1.5))
@@ -177,7 +191,7 @@ async def drive(url: str, seconds: float) -> Served:
             task.add_done_callback(tasks.discard)
         if tasks:
             await asyncio.gather(*tasks)
-    return Served(done, latencies)
+    return Served([*done, *open_probes], latencies, unsent)
 
 
 def stages(log: Log, probes: list[Probe]) -> list[dict[str, float]]:
@@ -246,12 +260,13 @@ def write_config(folder: Path, log: str, deep: str, settings: list[str]) -> Path
     return path
 
 
-def measure(kind: str, url: str, folder: Path, deep: str, seconds: float) -> dict[str, Any]:
+def measure(kind: str, url: str, folder: Path, deep: str, seconds: float, rates: Rates) -> dict[str, Any]:
     """One log's figures."""
     config_file = write_config(folder, url, deep, [])
     config = load_config(config_file)
     open_topics(config).close()
     producer = [sys.executable, str(HERE / "freshness.py"), "--produce", url, "--config", str(config_file)]
+    producer += ["--events", str(rates.events)]
     with Children(folder / "said") as children:
         roles = [children.start(r, r, "--config", str(config_file)) for r in ("serve", "join", "learn")]
         deadline = time.monotonic() + 120.0
@@ -264,8 +279,8 @@ def measure(kind: str, url: str, folder: Path, deep: str, seconds: float) -> dic
             producer, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as producing:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(drive(address, WARM_S))
-                served = runner.run(drive(address, seconds))
+                runner.run(drive(address, WARM_S, rates.scores))
+                served = runner.run(drive(address, seconds, rates.scores))
             assert producing.stdin is not None and producing.stdout is not None
             producing.stdin.close()
             produced = json.loads(producing.stdout.readline())
@@ -276,6 +291,7 @@ def measure(kind: str, url: str, folder: Path, deep: str, seconds: float) -> dic
         "log": kind,
         "deep": deep,
         "events_per_s": produced["events_per_s"],
+        "unsent": served.unsent,
         "scores_per_s": len(served.latencies_ms) / seconds,
         "score_p50_ms": float(np.quantile(served.latencies_ms, 0.5)),
         "score_p99_ms": float(np.quantile(served.latencies_ms, 0.99)),
@@ -286,7 +302,8 @@ def measure(kind: str, url: str, folder: Path, deep: str, seconds: float) -> dic
     }
     print(
         f"{kind}, {found['events_per_s']:,.0f} events/s in, {found['scores_per_s']:.0f} scores/s out "
-        f"(p50 {found['score_p50_ms']:.1f} ms, p99 {found['score_p99_ms']:.1f} ms), deep {deep}:"
+        f"(p50 {found['score_p50_ms']:.1f} ms, p99 {found['score_p99_ms']:.1f} ms), {found['unsent']} "
+        f"not sent, deep {deep}; not seen learnt: {found['missed']} of {len(probes)} clicks"
     )
     for name in ("corrected", "base"):
         told = found[name]
@@ -322,6 +339,8 @@ def main() -> None:
     )
     parser.add_argument("--log", choices=["sqlite", "kafka", "both"], default="both")
     parser.add_argument("--deep", default="dcn")
+    parser.add_argument("--events", type=int, default=2_000, help="a second, in")
+    parser.add_argument("--scores", type=int, default=200, help="a second, out")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--quick", action="store_true", help="a run of seconds, on SQLite")
     parser.add_argument("--json", type=Path, metavar="OUT")
@@ -329,22 +348,24 @@ def main() -> None:
     parser.add_argument("--config", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.produce:
-        produce(arguments.produce, arguments.config)
+        produce(arguments.produce, arguments.config, arguments.events)
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     seconds = 10.0 if arguments.quick else arguments.seconds
     kinds = ["sqlite"] if arguments.quick else ["sqlite", "kafka"]
     if arguments.log != "both":
         kinds = [arguments.log]
+    deep = arguments.deep
+    rates = Rates(arguments.events, arguments.scores)
     found = []
     for kind in kinds:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if kind == "sqlite":
-                found.append(measure(kind, f"sqlite:{folder / 'log.db'}", folder, arguments.deep, seconds))
+                found.append(measure(kind, f"sqlite:{folder / 'log.db'}", folder, deep, seconds, rates))
             else:
                 with kafka(folder / "kafka") as url:
-                    found.append(measure(kind, url, folder, arguments.deep, seconds))
+                    found.append(measure(kind, url, folder, deep, seconds, rates))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 
