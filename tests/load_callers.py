@@ -31,6 +31,7 @@ class Books:
         self.labels: dict[str, list[float]] = {}  # of those that came with labels
         self.scored_at: dict[str, float] = {}
         self.clicks: dict[str, set[int]] = {}  # accepted in time
+        self.first_unsure: set[str] = set()  # requests whose candidate 0 was also said to have no click
         self.unsure: set[str] = set()  # nobody was told what became of them
 
     def balance(self, log: Log, learner: Learner) -> dict[str, int]:
@@ -46,7 +47,10 @@ class Books:
                 wrong += example.labels != expected
             elif example.request_id in known:
                 clicked = {i for i, label in enumerate(example.labels) if label}
-                wrong += not clicked >= self.clicks.get(example.request_id, set())
+                clicks = self.clicks.get(example.request_id, set())
+                if example.request_id in self.first_unsure:
+                    clicks = clicks - {0}
+                wrong += not clicked >= clicks
         return {
             "examples_lost": sum(1 for name in known if name not in times),
             "examples_double": sum(n - 1 for n in times.values()),
@@ -179,10 +183,12 @@ class Callers:
                 self.books.unsure.add(name)
 
     async def retry(self) -> None:
-        """The same feedback three times at once."""
+        """The same feedback three times at once; it takes back a click that came before it."""
         if not self._recent:
             return
-        body = {"request_id": self._recent[-1], "candidate": 0, "label": 0}
+        name = self._recent[-1]
+        self.books.first_unsure.add(name)
+        body = {"request_id": name, "candidate": 0, "label": 0}
         key = {"Idempotency-Key": f"retry-{self._number}-{self._rng.random()}"}
         answers = await asyncio.gather(
             *(self._ask("POST", "/v1/feedback", json=body, headers=key) for _ in range(3))
