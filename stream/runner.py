@@ -24,7 +24,6 @@ from stream.state import Commit, RoleState
 _log = logging.getLogger("freshet.runner")
 
 LAG_EVERY_S = 1.0
-TELL_EVERY_S = 0.25  # how often the log is told of progress while there is more to take
 TAKE_RECORDS_MAX = 250  # handed over at once: whoever stops a slow role waits for no more than these
 FOLLOW_WAIT_S = 5.0  # for a record that is there, from a log that has to fetch it
 AWAY_S_MIN = 0.25  # until a log that is away is tried again; doubled each time
@@ -130,8 +129,7 @@ class Runner:
         self._taken: list[Taken] = []
         self._uncommitted = 0
         self._first_uncommitted_s = 0.0
-        self._lag_at_s = self._told_s = float("-inf")
-        self._untold = False
+        self._lag_at_s = float("-inf")
         self._taken_ms: dict[int, int] = {}  # partition -> ingest time of the last record taken
         self._to_send = False
         self._send()
@@ -168,7 +166,6 @@ class Runner:
     def let_go(self, partition: int) -> None:
         """Commit, and read a partition no more."""
         self.commit()
-        self._tell()
         del self._next[partition]
         del self._repeats[partition]
 
@@ -189,7 +186,6 @@ class Runner:
         """Commit what was taken, and send it."""
         try:
             self.commit()
-            self._tell()
         except LogAwayError as error:
             # it is committed, and sent at the next start: no reason to keep whoever stops us waiting
             _log.warning("%s; what is unsent will be sent at the next start", error)
@@ -227,7 +223,6 @@ class Runner:
             self._commit_if_due()
         if not found:
             self._commit_if_due()
-            self._tell()
             self._state.purge()  # one that could not begin earlier
             self.progress.lag_records = 0
             if self._on_progress is not None:
@@ -299,13 +294,6 @@ class Runner:
             self._measure_lag()
             if self._on_progress is not None:
                 self._on_progress(self.progress)
-
-    def _tell(self) -> None:
-        """Tell the log how far the group is, if there is anything new to tell."""
-        if self._untold and self.tells:
-            self._log.commit(self._group, self._topic, self._next)
-            self._told_s = time.monotonic()
-        self._untold = False
 
     def _due_s(self) -> float:
         return self._first_uncommitted_s + self._settings.commit_every_s
