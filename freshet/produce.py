@@ -82,8 +82,7 @@ def produce(
                 [
                     Outgoing(m.key, m.value, m.partition, name, sent + m.events[-1])
                     for m in pack(
-                        [event.request_id.encode() for event in batch],
-                        [encode(event) for event in batch],
+                        [Outgoing(event.request_id.encode(), encode(event)) for event in batch],
                         partitions,
                         1 if topic == EXAMPLES else events_per_message,
                     )

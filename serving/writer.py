@@ -143,9 +143,7 @@ class Writer:
             return self.log.append(self.topic, records)
         if not self._partitions:
             self._partitions = self.log.partitions(self.topic)
-        messages = pack(
-            [record.key for record in records], [record.value for record in records], self._partitions
-        )
+        messages = pack(records, self._partitions)
         outgoing = [Outgoing(message.key, message.value, message.partition) for message in messages]
         places: list[Place] = [(0, 0)] * len(records)
         for message, place in zip(messages, self.log.append(self.topic, outgoing), strict=True):

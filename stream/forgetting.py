@@ -5,7 +5,6 @@ them goes alone; in a list of ids (a history, tags) the one id goes. Ids are com
 feature and 64-bit key (`ground.keys`).
 """
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import msgspec
 import xxhash
 
 from ground.keys import key_of
-from stream.log import Log, Outgoing, partition_of
+from stream.log import Log, Outgoing
 from stream.records import Example, Features, Forget, Value, encode, picked
 
 REFUSALS_MAX = 100_000
@@ -169,19 +168,13 @@ def append_forget(log: Log, topic: str, forget: Forget) -> list[tuple[int, int]]
 
 
 def forget_records(forget: Forget, partitions: int) -> list[Outgoing]:
-    """A request to forget as records, one for each partition, by number: each has a key that leads there.
+    """A request to forget as records, one for each partition.
 
     >>> [record.partition for record in forget_records(Forget("f", 1e9, {"user": ["ann"]}), 3)]
     [0, 1, 2]
     """
     value = encode(forget)
-    keys: dict[int, bytes] = {}
-    for number in itertools.count():
-        if len(keys) == partitions:
-            break
-        key = b"forget-%d" % number
-        keys.setdefault(partition_of(key, partitions), key)
-    return [Outgoing(keys[number], value, number) for number in range(partitions)]
+    return [Outgoing(b"forget", value, number) for number in range(partitions)]
 
 
 def _without(features: Features, looked_at: Sequence[str], named: Named) -> Features | None:

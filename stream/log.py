@@ -179,6 +179,15 @@ def partition_of(key: bytes, partitions: int) -> int:
     return (murmur2(key) & 0x7FFFFFFF) % partitions if partitions > 1 else 0
 
 
+def destination(record: Outgoing, partitions: int) -> int:
+    """The partition that a record goes to: the one it names, there or not, or its key's.
+
+    >>> destination(Outgoing(b"r1", b""), 8), destination(Outgoing(b"r1", b"", 5), 8)
+    (4, 5)
+    """
+    return partition_of(record.key, partitions) if record.partition is None else record.partition
+
+
 def check_partition(log: object, topic: str, partition: int, partitions: int) -> None:
     """Raises LogError, naming the log, unless the topic has this partition."""
     if not 0 <= partition < partitions:
@@ -186,7 +195,7 @@ def check_partition(log: object, topic: str, partition: int, partitions: int) ->
 
 
 def place(log: object, topic: str, record: Outgoing, partitions: int, bytes_max: int) -> int:
-    """The partition that a record goes to: the one it names, or its key's.
+    """The `destination` of a record that the log can take.
 
     Raises LogError, naming the log, if it is over bytes_max or names a partition that is not there.
     """
@@ -198,10 +207,9 @@ def place(log: object, topic: str, record: Outgoing, partitions: int, bytes_max:
             f"{log}: a record of {size:,} bytes for topic {topic!r} is over the limit of "
             f"{limit:,} (record_bytes_max)"
         )
-    if record.partition is None:
-        return partition_of(record.key, partitions)
-    check_partition(log, topic, record.partition, partitions)
-    return record.partition
+    found = destination(record, partitions)
+    check_partition(log, topic, found, partitions)
+    return found
 
 
 def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:

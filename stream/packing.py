@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from stream.decoding import is_msgpack
-from stream.log import partition_of
+from stream.log import Outgoing, destination
 from stream.records import BATCH_EVENTS_MAX, RECORD_BYTES_MAX, join_batch
 
 BATCH_HEAD_BYTES = 5  # before the first event of a message of several
@@ -19,25 +19,24 @@ class Message(NamedTuple):
     events: Sequence[int]  # which of the events are in it, counted from 0
 
 
-def pack(
-    keys: Sequence[bytes], values: Sequence[bytes], partitions: int, events_max: int = BATCH_EVENTS_MAX
-) -> list[Message]:
+def pack(records: Sequence[Outgoing], partitions: int, events_max: int = BATCH_EVENTS_MAX) -> list[Message]:
     """Events as messages of at most `events_max` each, partition by partition.
 
     An event that is not MessagePack travels alone, and so does one that is larger than a batch may be.
 
-    >>> [(m.partition, list(m.events)) for m in pack([b"a", b"b"], [b"\\x80", b"\\x80"], 1)]
+    >>> [(m.partition, list(m.events)) for m in pack([Outgoing(b"a", b"\\x80"), Outgoing(b"b", b"\\x80")], 1)]
     [(0, [0, 1])]
     """
     by_partition: dict[int, list[int]] = {}
-    for i, key in enumerate(keys):
-        by_partition.setdefault(partition_of(key, partitions), []).append(i)
+    for i, record in enumerate(records):
+        by_partition.setdefault(destination(record, partitions), []).append(i)
+    values = [record.value for record in records]
     messages = []
     for partition, indices in by_partition.items():
         for piece in _cut(indices, values, events_max):
             first = piece[0]
             value = values[first] if len(piece) == 1 else join_batch([values[i] for i in piece])
-            messages.append(Message(partition, keys[first], value, piece))
+            messages.append(Message(partition, records[first].key, value, piece))
     return messages
 
 

@@ -352,8 +352,7 @@ class Producer:
         """The messages of a batch, numbered: for each partition as few as its events fit into."""
         messages: list[Outgoing] = []
         for message in pack(
-            [entry.event.request_id.encode() for entry in batch],
-            [entry.value for entry in batch],
+            [Outgoing(entry.event.request_id.encode(), entry.value) for entry in batch],
             self._partitions,
             BATCH_EVENTS_MAX if self.settings.pack else 1,
         ):
