@@ -23,8 +23,8 @@ def forget(config: Config, named: Sequence[str]) -> Forget:
 
     Raises:
         ConfigError: an id is not written so.
-        FeatureError: a feature is not declared, or holds no ids.
-        RecordError: they are too many.
+        FeatureError: a feature is not declared, or holds no ids; none or too many of one are named.
+        RecordError: an id cannot be one.
         LogError: the log cannot be written.
     """
     entity: dict[str, list[int | str]] = {}

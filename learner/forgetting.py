@@ -17,6 +17,7 @@ from ground.keys import key_of
 from learner.errors import FeatureError
 from learner.features import FeatureSpec
 from learner.model import Model
+from stream.records import FORGET_IDS_MAX
 
 CHUNK_KEYS = 1 << 18
 FORGETTABLE = ("id", "ids", "sequence")
@@ -30,7 +31,7 @@ def widened(
     """An entity with the sequences that hold its ids: whoever forgets an item forgets it in histories too.
 
     Raises:
-        FeatureError: a feature is not declared, or holds no ids.
+        FeatureError: a feature is not declared, or holds no ids; none or too many of one are named.
     """
     found: dict[str, list[int | str]] = {}
     for name, ids in entity.items():
@@ -39,6 +40,8 @@ def widened(
             known = ", ".join(n for n, s in features.items() if s.kind in FORGETTABLE)
             why = "is not declared" if spec is None else f"is of kind {spec.kind} and names nobody"
             raise FeatureError(f"feature {name!r} {why}; ids to forget may be of: {known}")
+        if not 1 <= len(ids) <= FORGET_IDS_MAX:
+            raise FeatureError(f"entity names {len(ids)} ids of {name!r}; expected 1 to {FORGET_IDS_MAX}")
         holders = [name, *(n for n, s in features.items() if s.kind == "sequence" and s.of == name)]
         for holder in holders:
             found[holder] = list(dict.fromkeys([*found.get(holder, []), *ids]))

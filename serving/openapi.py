@@ -131,7 +131,7 @@ def _declare(schemas: Json, features: Mapping[str, FeatureSpec], candidates_max:
     ids = {**msgspec.json.schema(Ids), "minItems": 1, "maxItems": FORGET_IDS_MAX}
     schemas["ForgetRequest"]["properties"]["entity"] = {
         "type": "object",
-        "description": f"The ids, by feature; 1 to {FORGET_IDS_MAX} in all.",
+        "description": f"The ids, by feature; 1 to {FORGET_IDS_MAX} of each.",
         "properties": {name: ids for name, spec in features.items() if spec.kind in FORGETTABLE},
         "additionalProperties": False,
         "minProperties": 1,

@@ -15,7 +15,7 @@ from stream.records import (
     BATCH_EVENTS_MAX,
     CANDIDATES_MAX,
     FEATURES_MAX,
-    FORGET_IDS_MAX,
+    FORGET_IDS_IN_RECORD_MAX,
     RECORD_BYTES_MAX,
     REFUSE_S_MAX,
     REQUEST_ID_MAX,
@@ -148,13 +148,13 @@ def _check_forget(record: Forget) -> None:
         raise RecordError(f"forget_id must have 1 to {REQUEST_ID_MAX} characters")
     if not TIME_MIN_S <= record.time <= TIME_MAX_S:
         raise _no_time("time", record.time)
-    ids = [len(found) for found in record.entity.values()]
-    if not ids or min(ids) < 1 or sum(ids) > FORGET_IDS_MAX:
-        raise RecordError(
-            f"entity names {sum(ids)} ids of {len(ids)} features; expected 1 to {FORGET_IDS_MAX}, and of "
-            "each feature at least one"
-        )
+    if not record.entity:
+        raise RecordError("entity names nothing to forget")
     for name, found in record.entity.items():
+        if not 1 <= len(found) <= FORGET_IDS_IN_RECORD_MAX:
+            raise RecordError(
+                f"entity names {len(found)} ids of {name!r}; expected 1 to {FORGET_IDS_IN_RECORD_MAX}"
+            )
         check_features("entity", {name: found})
     if not 0.0 <= record.refuse_s <= REFUSE_S_MAX:
         raise RecordError(f"refuse_s is {record.refuse_s}; expected 0 to {REFUSE_S_MAX:.0f} seconds")

@@ -23,7 +23,8 @@ FEATURES_MAX = 256
 VALUES_MAX = 1_024  # of one list feature
 TEXT_MAX = 1_024  # characters of one string id
 REQUEST_ID_MAX = 128
-FORGET_IDS_MAX = 100  # of one request to forget: a learner looks for the pairs of each
+FORGET_IDS_MAX = 100  # of a feature, asked for at once: a learner looks for the pairs of each
+FORGET_IDS_IN_RECORD_MAX = 2 * FORGET_IDS_MAX  # a sequence's own ids, and those of the feature that it holds
 REFUSE_S_MAX = 10 * 366 * 86_400.0
 TIME_MIN_S = 0.0  # 1970: what is before is a broken clock or a missing unit
 TIME_MAX_S = 4_102_444_800.0  # 2100: what is after is most often milliseconds
@@ -185,7 +186,7 @@ class Forget(msgspec.Struct, frozen=True, tag="forget", omit_defaults=True):
     ]
     entity: Annotated[
         dict[str, list[Id | Text]],
-        _field(f"The ids, by feature; 1 to {FORGET_IDS_MAX} in all.", {"minProperties": 1}),
+        _field(f"The ids, by feature; 1 to {FORGET_IDS_IN_RECORD_MAX} of each.", {"minProperties": 1}),
     ]
     refuse_s: Annotated[
         float,

@@ -60,9 +60,10 @@ def test_forget_is_written_into_every_partition(url: str, log: Log) -> None:
         assert (request.entity, request.forget_id) == ({"user": ["ann", 7]}, answer["forget_id"])
     for body, why in (
         ({"entity": {"price": [1]}}, "of kind number and names nobody"),
-        ({"entity": {"user": list(range(101))}}, "101 ids of 1 features; expected 1 to 100"),
-        ({"entity": {"user": []}}, "of each feature at least one"),
-        ({"entity": {}}, "expected 1 to 100"),
+        ({"entity": {"user": list(range(101))}}, "101 ids of 'user'; expected 1 to 100"),
+        ({"entity": {"user": ["ann"] * 101}}, "101 ids of 'user'; expected 1 to 100"),
+        ({"entity": {"user": []}}, "0 ids of 'user'; expected 1 to 100"),
+        ({"entity": {}}, "names nothing to forget"),
         ({"entity": {"user": [1 << 64]}}, "must fit in 64 bits"),
     ):
         refused = httpx.post(f"{url}/v1/forget", json=body)
