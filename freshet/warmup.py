@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -50,10 +51,8 @@ def warm_up(*, always: bool = False) -> None:
 
 def marker_path() -> Path | None:
     """Where the marker is or will be; None if numba keeps nothing here."""
-    from ground import bayes
-
-    folder = bayes.predict.stats.cache_path
-    return Path(folder) / f"{MARKER}{_fingerprint()}" if folder else None
+    folders = _cache_folders()
+    return folders[0] / f"{MARKER}{_fingerprint()}" if folders else None
 
 
 def exercise() -> None:
@@ -139,8 +138,8 @@ def _cache_folders() -> list[Path]:
     return [ground, *(folder for name in PACKAGES[1:] for folder in ground.parent.glob(f"{name}_*"))]
 
 
-def kernel_sources() -> list[Path]:
-    """The files with kernels, and those they import constants or functions from, sorted."""
+def kernel_sources() -> dict[Path, str]:
+    """The files with kernels, and those they import constants or functions from, sorted: their texts."""
     roots = {package: Path(str(import_module(package).__file__)).parent for package in PACKAGES}
     texts = {
         source: source.read_text(encoding="utf-8") for root in roots.values() for source in root.glob("*.py")
@@ -153,16 +152,20 @@ def kernel_sources() -> list[Path]:
             if source in texts and source not in found and _BUILT_IN.search(names):
                 found.add(source)
                 waiting.append(source)
-    return sorted(found)
+    return {source: texts[source] for source in sorted(found)}
 
 
+@cache
 def _fingerprint() -> str:
-    """Of everything that compiled kernels depend on: the sources, numba, Python, the processor."""
+    """Of everything that compiled kernels depend on: the sources, numba, Python, the processor.
+
+    Once in a process: numba too reads what it has kept only once.
+    """
     import numba
     from llvmlite import binding  # type: ignore[import-untyped]
 
     parts = [numba.__version__, sys.version, binding.get_host_cpu_name()]
-    parts += [f"{source.parent.name}/{source.name} {source.read_text()}" for source in kernel_sources()]
+    parts += [f"{source.parent.name}/{source.name} {text}" for source, text in kernel_sources().items()]
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
 
 
