@@ -64,7 +64,6 @@ class Probe:
 
     def __init__(self) -> None:
         self.name = f"probe-{uuid.uuid4().hex}"
-        self.clicked_ms = 0  # when the log took the click
         self.place: list[int] = []  # partition and offset of the click
         self.answered_s = 0.0  # feedback's answer, Unix seconds
         self.corrected_s = 0.0  # the first answer whose corrected scores have learnt

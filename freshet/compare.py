@@ -19,7 +19,6 @@ from learner.metrics import Summary, summarize
 from stream.record_files import whole_or_nothing
 
 STRETCHES = 20
-PREDICTIONS = ("corrected", "base")
 
 
 class Run(NamedTuple):

@@ -16,13 +16,11 @@ from freshet.progress import progress
 from freshet.tape import ReplayOptions, Window, is_log, open_existing, open_tape, replay_config
 from ground import FreshetError
 from stream.decoding import Decoder, split_batch
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, Record
+from stream.log import EVENTS, EXAMPLES, Log, Record
 from stream.record_columns import Holds, Survey
 from stream.record_files import RecordWriter, whole_or_nothing
 from stream.records import Action, Example, Forget, Impression
 
-TOPICS = (EXAMPLES, EVENTS, DEAD_LETTERS, UPDATES, SNAPSHOTS, ROLES)
-TELL_EVERY = 1_000
 RAW_BYTES_MAX = 32 << 20  # of values in a row group
 
 Exported = Example | Impression | Action

@@ -31,7 +31,6 @@ class Follower:
         self.examples = 0
         self.applied = 0
         self.gaps = 0  # how often it had to wait for a snapshot
-        self.damaged = 0  # records that could not be read
         self._waiting = False  # for a snapshot
         self._doubtful = False  # the last record read is damaged, and what it was is not known yet
         self._chain = Chain(Place())
@@ -85,7 +84,6 @@ class Follower:
             try:
                 update = decode_update(record.value)
             except UpdateDamagedError as damage:
-                self.damaged += 1
                 self._doubtful = True
                 _log.warning("record %d of topic updates: %s", record.offset, damage)
                 continue

@@ -51,14 +51,6 @@ class _Action(Action, frozen=True, tag="action"):
     v: _Version = SCHEMA_VERSION
 
 
-_LIKE_IMPRESSION: dict[str, Any] = {
-    "frozen": True,
-    "tag": "impression",
-    "omit_defaults": True,
-    "gc": False,
-}
-
-
 def _impressions(id_type: Any) -> type[Impression]:
     """The type of impressions whose integer ids are of `id_type`."""
     ids = Annotated[list[id_type | _Text], msgspec.Meta(max_length=VALUES_MAX)]

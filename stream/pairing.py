@@ -84,7 +84,6 @@ class Pairing:
         self._forgetting = Timers(state, forgetting)
         self._settings = settings
         self._window_s = settings.window_s
-        self._pending_max = settings.pending_max
         self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
         self.counts = counts
         self._bury = bury

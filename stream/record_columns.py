@@ -172,7 +172,6 @@ class Rows:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
         self.rows = 0
         self.weight = 0
         self.columns: dict[str, list[Any]] = {name: [] for name in layout.fixed}
