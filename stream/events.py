@@ -28,7 +28,8 @@ from stream.records import (
     Served,
 )
 
-SPLICED_BYTES_MAX = RECORD_BYTES_MAX // 16  # the example is then within the limit whatever its numbers' form
+SPLICED_BYTES_MAX = RECORD_BYTES_MAX // 16
+"""Of an event: up to here its example is within the limit whatever the form of its numbers."""
 
 _RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_MAX)]
 _Time = Annotated[float, msgspec.Meta(ge=TIME_MIN_S, le=TIME_MAX_S)]

@@ -17,7 +17,7 @@ from stream.ahead import Ahead
 from stream.bad_share import BadShare
 from stream.decoding import is_batch, split_batch
 from stream.errors import RecordError
-from stream.events import EventDecoder
+from stream.events import SPLICED_BYTES_MAX, EventDecoder
 from stream.forgetting import Entity
 from stream.join_settings import JoinCounts, JoinSettings
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
@@ -35,7 +35,6 @@ _SENT = b"join/sent/"
 PLACE_BITS = 23  # of a sequence number: a record may end the wait of millions
 MARKS_MAX = 32  # in the reach of a record
 CLEAR_KEYS = 10_000  # deleted per commit
-_REENCODED_FROM_BYTES = RECORD_BYTES_MAX // 16  # below, a record stays within the limit whatever its numbers
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -232,7 +231,7 @@ class Joiner:
                         continue
                     if event.time > latest_s or event.time > taken_s + settings.max_ahead_s:
                         self._judge_ahead(record, event.time - taken_s, event.time)
-                    if len(part) > _REENCODED_FROM_BYTES:
+                    if len(part) > SPLICED_BYTES_MAX:
                         _check_size(event)
                     take(event, offset, part, latest_s)
                 except RecordError as error:
@@ -338,7 +337,7 @@ def _check_size(event: Impression | Action) -> None:
         RecordError: it is.
     """
     if isinstance(event, Impression):
-        size = len(encode(event)) + _REENCODED_FROM_BYTES
+        size = len(encode(event)) + SPLICED_BYTES_MAX
         if size > RECORD_BYTES_MAX:
             raise RecordError(
                 f"the impression's example would have {size:,} bytes, more than {RECORD_BYTES_MAX:,}"
