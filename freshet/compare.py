@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 
 from freshet.errors import CompareError
+from freshet.files import write_json
 from freshet.paired import Differences, SliceDifference, differences, slice_differences
 from freshet.slices import Predicted, Slices, make_slices, read_predictions
 from freshet.verdict import Verdict, decide
 from learner.metrics import Summary, summarize
-from stream.record_files import whole_or_nothing
 
 STRETCHES = 20
 
@@ -74,12 +74,7 @@ def run_compare(
     runs = read_runs(reports)
     compared = [compare(runs[0], run, prediction, resamples, seed) for run in runs[1:]]
     if report_to is not None:
-        data = msgspec.json.format(msgspec.json.encode(_plain(runs, compared, prediction)), indent=2)
-        try:
-            with whole_or_nothing(report_to) as making:
-                making.write_bytes(data + b"\n")
-        except OSError as error:
-            raise CompareError(f"{report_to}: cannot be written: {error.strerror}") from None
+        write_json(report_to, _plain(runs, compared, prediction), CompareError)
     if html is not None:
         from freshet.compare_report import compare_page
         from freshet.report import write_html

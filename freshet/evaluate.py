@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from freshet.compare import Run, read_runs
 from freshet.errors import CompareError
+from freshet.files import write_json
 from freshet.offpolicy import (
     Estimate,
     Logged,
@@ -28,7 +28,6 @@ from freshet.offpolicy import (
     snips,
 )
 from freshet.paired import Interval
-from stream.record_files import whole_or_nothing
 
 ESTIMATORS = ("ips", "snips", "dr")
 FEW = 100.0
@@ -69,11 +68,7 @@ def run_evaluate(reports: Sequence[Path], prediction: str, top: int | None, repo
                 for value in values
             ],
         }
-        try:
-            with whole_or_nothing(report_to) as making:
-                making.write_bytes(msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n")
-        except OSError as error:
-            raise CompareError(f"{report_to}: cannot be written: {error.strerror}") from None
+        write_json(report_to, told, CompareError)
 
 
 def read_logged(path: Path, top: int | None = None) -> tuple[Logged, Any]:

@@ -19,6 +19,7 @@ from error_memory import ErrorMemory, make_memory
 from freshet.config import Config
 from freshet.errors import ReplayError
 from freshet.feed import open_feed
+from freshet.files import readable_json, write_json
 from freshet.predictions import write_predictions
 from freshet.progress import progress
 from freshet.tape import ReplayOptions, is_log, open_existing, replay_config
@@ -31,7 +32,6 @@ from learner.learner import Learner
 from learner.metrics import Summary, summarize
 from learner.trainer import Learnt
 from stream.log import EXAMPLES
-from stream.record_files import whole_or_nothing
 from stream.records import Forget
 from stream.state import RoleState
 
@@ -215,9 +215,9 @@ def run_replay(
         at = Path(os.path.relpath(predictions.resolve(), Path(report_to).resolve().parent))
         report["predictions"] = str(predictions.resolve() if report_to == "-" else at)
     if report_to == "-":
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
+        sys.stdout.write(readable_json(report).decode())
     else:
-        _write(Path(report_to), msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        write_json(Path(report_to), report, ReplayError)
     if html is not None:
         from freshet.report import replay_page, write_html
 
@@ -349,14 +349,6 @@ def _live_hash(config: Config, folder: Path) -> str:
 def _window(config: Config, run: Replay) -> int:
     """Candidates per window: as configured, less on a short stream so that there is a line to draw."""
     return min(config.learner.window, max(run.learner.meta.examples // 20, 500))
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        with whole_or_nothing(path) as making:
-            making.write_bytes(data)
-    except OSError as error:
-        raise ReplayError(f"{path}: the report cannot be written: {error.strerror}") from None
 
 
 def _print_summary(report: dict[str, Any]) -> None:

@@ -1,0 +1,27 @@
+"""What the tools write for programs: JSON that people can read too, whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ground import FreshetError
+from stream.record_files import whole_or_nothing
+
+
+def readable_json(value: Any) -> bytes:
+    """A value as indented JSON, with a line's end."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def write_json(path: Path, value: Any, error: type[FreshetError]) -> None:
+    """Write a value to a file.
+
+    Raises:
+        FreshetError: of the kind `error`: it cannot be written; the file is as it was.
+    """
+    try:
+        with whole_or_nothing(path) as making:
+            making.write_bytes(readable_json(value))
+    except OSError as cause:
+        raise error(f"{path}: cannot be written: {cause.strerror}") from None
