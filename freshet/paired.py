@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from learner.metrics import losses
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-P_MIN = 1e-12
 LEVEL = 0.95
 
 
@@ -48,12 +49,6 @@ class SliceDifference(NamedTuple):
     logloss: tuple[float, float]  # of the first run and of the other
     share: Interval  # difference as a share of the first run's log loss
     sure: bool  # the difference is more than chance, even with so many slices looked at
-
-
-def losses(p: Floats, y: Floats) -> Floats:
-    """Each candidate's log loss in nats, (n,), for predictions p (n,) and labels y (n,)."""
-    clipped = np.clip(p, P_MIN, 1.0 - P_MIN)
-    return -np.where(y > 0.5, np.log(clipped), np.log1p(-clipped))
 
 
 def resamples(requests: int, count: int, seed: int) -> Iterator[Floats]:

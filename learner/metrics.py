@@ -79,7 +79,7 @@ def summarize(p: Floats, y: Floats, group: Groups) -> Summary:
     if n == 0:
         return _summary(0, 0.0, None, None, 0.0, 0.0, 0.0, np.zeros((ECE_BINS, 3)))
     return _summary(
-        n, float(y.sum()), auc(p, y), gauc(p, y, group), float(_losses(p, y).sum()), float(p.sum()),
+        n, float(y.sum()), auc(p, y), gauc(p, y, group), float(losses(p, y).sum()), float(p.sum()),
         float(((p - y) ** 2).sum()), _reliability(p, y),
     )  # fmt: skip
 
@@ -153,7 +153,7 @@ class Metrics:
         ).astype(np.int64)
         self._histogram[1] += np.bincount(place, weights=y, minlength=_BINS)
         self._histogram[0] += np.bincount(place, weights=1.0 - y, minlength=_BINS)
-        self._sums += (len(p), y.sum(), _losses(p, y).sum(), p.sum(), ((p - y) ** 2).sum())
+        self._sums += (len(p), y.sum(), losses(p, y).sum(), p.sum(), ((p - y) ** 2).sum())
         self._bins += _reliability(p, y)
         rows = np.stack([p, y, group.view(np.float64)])
         room = self._window - self._at
@@ -167,7 +167,8 @@ class Metrics:
             self._recent[:, : self._at] = rows[:, room:]
 
 
-def _losses(p: Floats, y: Floats) -> Floats:
+def losses(p: Floats, y: Floats) -> Floats:
+    """Each candidate's log loss in nats, (n,), for predictions p (n,) and labels y (n,)."""
     clipped = np.clip(p, _P_MIN, 1.0 - _P_MIN)
     return np.where(y > 0.5, -np.log(clipped), -np.log1p(-clipped))
 
