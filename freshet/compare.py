@@ -110,7 +110,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
                 f"replay again with --report {path} --predictions"
             )
         runs.append(Run(name, report, read_predictions(path.parent / report["predictions"])))
-        if runs[0].predicted.y.tolist() != runs[-1].predicted.y.tolist():
+        if not np.array_equal(runs[0].predicted.y, runs[-1].predicted.y):
             raise CompareError(
                 f"{runs[0].name} and {name} scored different candidates of the same data "
                 f"({len(runs[0].predicted.y):,} and {len(runs[-1].predicted.y):,}): the features of one do "

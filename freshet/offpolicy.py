@@ -18,13 +18,12 @@ others are, and that every place that the policy uses had a chance. Intervals ar
 which are taken as independent; a request's candidates are not.
 """
 
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from freshet.paired import LEVEL, Interval
+from freshet.paired import LEVEL, Interval, normal_quantile
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -144,6 +143,6 @@ def _of(values: Floats) -> Estimate:
     mean = float(values.mean())
     if len(values) < 2:
         return Estimate(Interval(mean, -np.inf, np.inf), values)
-    z = NormalDist().inv_cdf(0.5 + LEVEL / 2.0)
+    z = normal_quantile(0.5 + LEVEL / 2.0)
     half = z * float(values.std(ddof=1)) / float(np.sqrt(len(values)))
     return Estimate(Interval(mean, mean - half, mean + half), values)

@@ -8,6 +8,7 @@ is drawing with replacement but for the total, and needs no index (Oza & Russell
 """
 
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -156,7 +157,7 @@ def slice_differences(
     n, a, b, share = shares(np.ones(requests))
     drawn = np.array([shares(weight)[3] for weight in resamples(requests, count, seed)])
     # The tails that so many looks ask for are beyond what resamples show: there they are taken for normal.
-    threshold = _normal_quantile(1.0 - (1.0 - LEVEL) / (2.0 * max(looked_at, 1)))
+    threshold = normal_quantile(1.0 - (1.0 - LEVEL) / (2.0 * max(looked_at, 1)))
     found = []
     for s in range(slices):
         spread = float(drawn[:, s].std())
@@ -178,7 +179,6 @@ def _poisson_table() -> Floats:
     return np.searchsorted(np.cumsum(probabilities), quantile).astype(np.float64)
 
 
-def _normal_quantile(p: float) -> float:
-    from statistics import NormalDist
-
+def normal_quantile(p: float) -> float:
+    """The standard normal's quantile: below it lies the share p."""
     return NormalDist().inv_cdf(p)
