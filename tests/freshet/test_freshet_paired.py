@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from freshet.paired import WeightedAuc, differences, resamples, slice_differences
-from learner.metrics import losses
-from learner.metrics import auc, summarize
+from learner.metrics import auc, losses, summarize
 
 LOGIT_SD = 1.0
 
