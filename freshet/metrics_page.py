@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric
 
-from freshet.role_metrics import STAGES, RoleCollector
+from freshet.role_metrics import STAGES, TABLES, RoleCollector
 from learner.metrics import Metrics
 from serving.status import MemoryStatus, ModelStatus, Quality
 from serving.telemetry import Telemetry
@@ -26,8 +26,9 @@ _HEAD = (
     "[deploy/grafana](../deploy/grafana); what to do when one fires is in "
     "[operations.md](operations.md#when-an-alert-fires).\n\n"
     "Units are seconds and bytes; what ends in `_total` is a counter, and what ends in "
-    "`_timestamp_seconds` is Unix time. A value that cannot be told yet is `NaN`. The joiner's own counters "
-    "go on from its state when it is started again; all others begin at 0. Counting costs a server less than "
+    "`_timestamp_seconds` is Unix time. A value that cannot be told yet is `NaN`. What joiner and "
+    "learner count of events and examples goes on from their state when they are started again; all other "
+    "counters begin at 0. Counting costs a server less than "
     "1 % of a request's time, and a learner less than 1 % of its own; `benchmarks/metrics.py` measures "
     "it.\n\n"
     "This page is made from the code: `python -m freshet.metrics_page > docs/metrics.md`.\n"
@@ -92,9 +93,10 @@ def families(role: str) -> dict[str, Family]:
     clocks = {0: 1.0} if role == "joiner" else {}
     ahead = {"web": 1} if role == "joiner" else {}
     meter = _FixedMeter(Lag(topic, 0, 1, 1.0))
-    return _as_families(
-        RoleCollector(command, Progress(), {}, meter, lambda: clocks, lambda: ahead).collect()
-    )
+    collector = RoleCollector(command, Progress(), {}, meter, lambda: clocks, lambda: ahead)
+    if role == "learner":
+        collector.tables = {"user": [1] * (1 + len(TABLES))}
+    return _as_families(collector.collect())
 
 
 def page() -> str:

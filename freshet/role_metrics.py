@@ -5,7 +5,7 @@ role's loop pays for a copy of its figures about once a second, and for nothing 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -72,7 +72,19 @@ LEARN = {
     "auc": Told("freshet_learn_auc", "Progressive AUC over the recent window.", False),
     "logloss": Told("freshet_learn_logloss", "Progressive log loss over the recent window, nats.", False),
 }
+TABLES = (
+    Told("freshet_learn_rows_admitted", "Rows made, each for an id of a feature that was let in."),
+    Told(
+        "freshet_learn_sightings_refused",
+        "Sightings that made no row: the id is not known well enough yet, or the table is full.",
+    ),
+    Told("freshet_learn_rows_expired", "Rows given back because their id was unseen for ttl_s."),
+    Told("freshet_learn_rows_evicted", "Rows that made room for others at rows_max."),
+)
+"""What is counted of each of a learner's tables, in the order of `learner.table_counts` behind its rows."""
 FIGURES = {"join": JOIN, "learn": LEARN}
+Tables = Mapping[str, Sequence[int]]
+"""Of each table: rows, and the counts of `TABLES`."""
 STAGES = {"join": "joiner", "learn": "learner"}
 
 
@@ -106,9 +118,10 @@ class RoleMetrics:
         self._state = RoleCollector(role, runner.progress, figures, self._meter, clocks, ahead)
         self._stop: Callable[[], None] = lambda: None
 
-    def refresh(self, figures: Figures) -> None:
+    def refresh(self, figures: Figures, tables: Tables) -> None:
         """Show these figures from now on."""
         self._state.figures = figures
+        self._state.tables = tables
 
     def __enter__(self) -> Self:
         host, port = self._address
@@ -150,7 +163,10 @@ class Measured(Protocol):
 
 
 class RoleCollector(Collector):
-    """A role's numbers as Prometheus' metrics. `figures` is replaced, never changed, by the role's thread."""
+    """A role's numbers as Prometheus' metrics.
+
+    `figures` and `tables` are replaced, never changed, by the role's thread.
+    """
 
     def __init__(
         self,
@@ -162,6 +178,7 @@ class RoleCollector(Collector):
         ahead: Callable[[], Mapping[str, int]],
     ) -> None:
         self.figures = figures
+        self.tables: Tables = {}
         self._role = role
         self._progress = progress
         self._meter = meter
@@ -212,6 +229,7 @@ class RoleCollector(Collector):
         )
         letters.add_metric([STAGES[self._role]], figures.get("dead_letters") or 0)
         yield letters
+        yield from self._of_tables()
         clocks = self._clocks()
         if clocks:
             family = GaugeMetricFamily(
@@ -233,6 +251,15 @@ class RoleCollector(Collector):
             for producer, events in sorted(offenders.items()):
                 counts.add_metric([producer], events)
             yield counts
+
+    def _of_tables(self) -> Iterator[Metric]:
+        if not self.tables:
+            return
+        for place, told in enumerate(TABLES, start=1):
+            family = CounterMetricFamily(told.name, told.text, labels=["table"])
+            for table, counts in self.tables.items():
+                family.add_metric([table], counts[place])
+            yield family
 
 
 def _labelled(name: str, text: str, role: str, value: float) -> Metric:

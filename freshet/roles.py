@@ -147,7 +147,7 @@ def run_learn(config: Config, stop: threading.Event) -> None:
 
             @contextlib.contextmanager
             def at_work(runner: Runner, learner: Learner) -> Iterator[Callable[[Progress], None]]:
-                told.figures, told.tables = learner.figures, learner.table_counts
+                told.figures, told.tables = learner.figures, _counted_from_here(learner.table_counts)
                 figures = learner.figures()
                 with RoleMetrics(config.metrics, "learn", log, EXAMPLES, runner, figures) as told.metrics:
                     yield told.progress
@@ -271,14 +271,14 @@ class _Told:
 
     def _tell(self, progress: Progress) -> None:
         """For Prometheus, and in the log for whoever watches there."""
-        figures = self.figures()
+        figures, tables = self.figures(), self.tables()
         if self.metrics is not None:
-            self.metrics.refresh(figures)
+            self.metrics.refresh(figures, tables)
         numbers = {"records": progress.records, "skipped": progress.skipped, **figures}
         if clocks := self.clocks():
             numbers["clock"] = min(clocks.values())
         known = {name: float(value) for name, value in numbers.items() if value is not None}
-        self._member.tell(Told(known, self.tables()))
+        self._member.tell(Told(known, tables))
 
     def end(self, progress: Progress) -> None:
         self._say("stopped", progress)
@@ -293,6 +293,21 @@ class _Told:
             **self.figures(),
         }
         self._voice.log(event, "info", **told)
+
+
+def _counted_from_here(
+    table_counts: Callable[[], dict[str, list[int]]],
+) -> Callable[[], dict[str, list[int]]]:
+    """The same counts less what they are now, but for rows: a table counts what it was loaded with, too."""
+    before = table_counts()
+
+    def counts() -> dict[str, list[int]]:
+        return {
+            name: [rows, *(n - then for n, then in zip(counted, before[name][1:], strict=True))]
+            for name, (rows, *counted) in table_counts().items()
+        }
+
+    return counts
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from stream.records import Impression, encode
 def config(tmp_path: Path) -> Config:
     table = {
         "stream": {"partitions": 2, "log": {"sync": False}},
-        "features": {"item": {"kind": "id"}},
+        "features": {"item": {"kind": "id"}, "tag": {"kind": "id", "admit_after": 2, "ttl_s": 60.0}},
         "learner": {"deep": "none"},
         "metrics": {"join_port": free_port(), "learn_port": free_port()},
     }
@@ -60,6 +60,37 @@ def test_joiner_and_learner_tell_what_they_did_and_how_far_behind_they_are(confi
     log.close()
     with pytest.raises(OSError, match="refused"):
         scrape(config.metrics.join_port)
+
+
+@pytest.mark.process
+def test_learner_counts_what_becomes_of_rows_by_feature(config: Config) -> None:
+    log = open_topics(config)
+    now = time.time()
+
+    def show(first: int, count: int, at: float) -> None:
+        shown = [
+            Impression(f"r{first + i}", at, [{"item": i, "tag": i % 5}], labels=[1.0]) for i in range(count)
+        ]
+        log.append(EVENTS, [Outgoing(b"k", encode(e), partition=0) for e in shown])
+
+    names = ("rows_admitted", "sightings_refused", "rows_expired", "rows_evicted")
+
+    def counted(found: dict[str, Metric], table: str) -> tuple[float, ...]:
+        return tuple(values(found, f"freshet_learn_{name}").get((table,), -1.0) for name in names)
+
+    port = config.metrics.learn_port
+    with running(config):
+        show(0, 40, now - 3600.0)  # each tag is refused once, and then let in
+        found = scrape_until(port, lambda m: total(m, "freshet_learn_examples") == 40)
+        assert counted(found, "item") == (40.0, 0.0, 0.0, 0.0)
+        assert counted(found, "tag") == (5.0, 5.0, 0.0, 0.0)
+        show(40, 1, now)  # an hour later: what became of the tags is not known before
+        found = scrape_until(port, lambda m: counted(m, "tag")[2] == 5.0)
+    with running(config):  # rows that it starts with are not let in again
+        show(41, 1, now)
+        found = scrape_until(port, lambda m: total(m, "freshet_learn_examples") == 42)
+        assert counted(found, "item") == (0.0, 0.0, 0.0, 0.0)
+    log.close()
 
 
 def test_port_in_use_is_an_error_that_names_the_key(config: Config) -> None:
