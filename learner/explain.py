@@ -32,9 +32,9 @@ def explain(model: Model, request: Requestlike, batch: Batch) -> BaseExplained:
         request: the one request that `batch` was encoded from, of n candidates.
     """
     fast = model.fast
-    gathered = model.gather(batch, insert=False)
-    outputs = fast.run(gathered.inputs)
-    scores = model.score(batch)
+    predicted = model.predict(batch)
+    outputs = predicted.outputs
+    scores = model.scores_of(batch, predicted)
     columns = [(name, fast.first_tau[c], fast.column_speeds[c]) for c, name in enumerate(columns_of(model))]
     weights = []
     for r in range(len(scores.z)):
@@ -54,7 +54,7 @@ def explain(model: Model, request: Requestlike, batch: Batch) -> BaseExplained:
         weights=weights,
         share=bayes_logit(outputs._replace(logit=np.ones(len(scores.z)))),
         deep=scores.z - bayes_logit(outputs),
-        unknown=_unknown(model, request, batch, gathered.place),
+        unknown=_unknown(model, request, batch, predicted.inputs.place),
     )
 
 

@@ -24,7 +24,7 @@ from numba import njit
 
 from ground.mixing import mix
 from learner.features import Batch, Requestlike
-from learner.model import Model, Scores, bayes_logit
+from learner.model import Model, Predicted, bayes_logit
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _S11 = np.uint64(11)
@@ -49,27 +49,23 @@ def thompson(model: Model, requests: Sequence[Requestlike], seed: int) -> npt.ND
     Raises:
         FeatureError: a value does not fit its feature's kind.
     """
-    return draw(model, model.encoder.encode(requests), np.array([seed], dtype=np.uint64))[0]
+    batch = model.encoder.encode(requests)
+    return draw(model, batch, model.predict(batch), np.array([seed], dtype=np.uint64))[0]
 
 
 def draw(
-    model: Model,
-    batch: Batch,
-    seeds: npt.NDArray[np.uint64],
-    z: npt.NDArray[np.float64] | None = None,
+    model: Model, batch: Batch, predicted: Predicted, seeds: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.float64]:
     """M draws of each candidate's logit, (M, n), one for each seed.
 
     Args:
-        z: (n,), `Model.score`'s logits of the batch, if the caller has them.
+        predicted: what the model says of the batch.
     """
-    gathered = model.gather(batch, insert=False)
-    fast, inputs = model.fast, gathered.inputs
-    outputs = fast.run(inputs)
+    fast, inputs, outputs = model.fast, predicted.inputs, predicted.outputs
     mean = outputs.logit
     if model.network is not None:
         # A draw is no mean of many: the deep part corrects the mean, so it is added to the draw.
-        mean = mean + (model.score(batch).z if z is None else z) - bayes_logit(outputs)
+        mean = mean + predicted.z - bayes_logit(outputs)
     drawn = np.repeat(mean[None], len(seeds), axis=0)
     _disturb(
         inputs.start, inputs.column, batch.rows.key, inputs.x, inputs.place, inputs.weights,
@@ -80,7 +76,12 @@ def draw(
 
 
 def sample_slate(
-    model: Model, batch: Batch, scores: Scores, shift: npt.NDArray[np.float64], seed: int, draws: int
+    model: Model,
+    batch: Batch,
+    predicted: Predicted,
+    shift: npt.NDArray[np.float64],
+    seed: int,
+    draws: int,
 ) -> Slate:
     """One request's candidates in the order of one draw, with their propensities.
 
@@ -92,12 +93,12 @@ def sample_slate(
 
     Args:
         batch: of the one request.
-        scores: `Model.score` of it.
+        predicted: `Model.predict` of it.
         shift: (n,), added to every draw's logits: an error memory's correction.
         seed: decides the order.
         draws: M.
     """
-    drawn = draw(model, batch, seeds_of(seed, draws + 1), scores.z) + shift
+    drawn = draw(model, batch, predicted, seeds_of(seed, draws + 1)) + shift
     order = np.argsort(-drawn, axis=1, kind="stable")
     place = np.empty_like(order)
     np.put_along_axis(place, order, np.arange(order.shape[1])[None], axis=1)

@@ -43,6 +43,14 @@ class Scores(NamedTuple):
     unknown: int  # how many of the rows' feature entries have no row in their table
 
 
+class Predicted(NamedTuple):
+    """How the base model came to its logits of n rows: what was read, and what each part made of it."""
+
+    inputs: FastInputs
+    outputs: FastOutputs
+    z: npt.NDArray[np.float64]  # (n,), logit of the honest probability
+
+
 class Gathered(NamedTuple):
     """A batch's entries found in the tables. D is the sum of the tables' distinct rows."""
 
@@ -160,6 +168,10 @@ class Model:
         Args:
             batch: from `encoder.encode`.
         """
+        return self.scores_of(batch, self.predict(batch))
+
+    def predict(self, batch: Batch) -> Predicted:
+        """What `score` makes its scores of."""
         x0 = np.zeros((len(batch.rows.start) - 1, self.deep_width), dtype=np.float32)
         if self._readers is not None:
             inputs = self._read(batch, self._readers, x0)
@@ -172,14 +184,18 @@ class Model:
         if self.network is not None:
             x0[:, self.embedding_width :] = self.dense_inputs(batch, outputs)
             z += self.network.forward(self._deep_views, x0)
+        return Predicted(inputs, outputs, z)
+
+    def scores_of(self, batch: Batch, predicted: Predicted) -> Scores:
+        """What `predict` said of a batch, with the rows for an error memory."""
         fields = batch.rows.column < len(self.encoder.names)
-        rows, left = self.memory_rows(batch.rows, outputs)
+        rows, left = self.memory_rows(batch.rows, predicted.outputs)
         return Scores(
-            z=z,
-            p=1.0 / (1.0 + np.exp(-z)),
-            s2=outputs.variance,
+            z=predicted.z,
+            p=1.0 / (1.0 + np.exp(-predicted.z)),
+            s2=predicted.outputs.variance,
             rows=self.memory_keys(rows, left),
-            unknown=int(np.count_nonzero(inputs.place[fields] < 0)),
+            unknown=int(np.count_nonzero(predicted.inputs.place[fields] < 0)),
         )
 
     def score_requests(self, requests: Sequence[Requestlike]) -> Scores:

@@ -180,9 +180,7 @@ class App(Frame):
         n = len(request.candidates)
         most = self.settings.candidates_max
         if not 1 <= n <= most:
-            text = (
-                f"candidates has {n} entries; expected 1 to {self.settings.candidates_max} (candidates_max)"
-            )
+            text = f"candidates has {n} entries; expected 1 to {most} (candidates_max)"
             raise TooLargeError(text) if n else RequestError(text)
         impression = Impression(
             request_id=_new_id() if request.request_id is None else request.request_id,

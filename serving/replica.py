@@ -10,18 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from error_memory import ErrorMemory, MemorySettings, make_memory
-from ground.rows import Rows
-from learner.errors import FeatureError
-from learner.explain import explain
-from learner.explore import sample_slate
-from learner.features import Batch, FeatureSpec, Request, Requestlike
+from learner.features import FeatureSpec, Request, Requestlike
 from learner.follower import Follower
 from learner.forgetting import forget_in_memory, keys_by_column
 from learner.metrics import Metrics
@@ -29,16 +23,16 @@ from learner.model import Model
 from learner.settings import LearnerSettings
 from learner.updates import Update
 from serving.errors import UnavailableError
-from serving.explaining import Taken, candidates_of
+from serving.explaining import Taken
+from serving.live import Live
+from serving.observing import ExampleReader, Seen, join
 from serving.positions import Positions
 from serving.settings import ServerSettings
 from serving.status import MemoryStatus, ModelStatus, Quality, Scored
-from stream.decoding import Decoder
-from stream.errors import LogError, RecordError
-from stream.forgetting import Refusals
+from stream.errors import LogError
 from stream.lag import LagMeter, Position
 from stream.log import EXAMPLES, UPDATES, Log, Record
-from stream.records import Example, Forget
+from stream.records import Forget
 
 READ_RECORDS = 256  # per partition and round: updates do not wait for a long backlog
 CHUNK_REQUESTS = 16  # observed under one hold of the lock: about how long an answer may have to wait
@@ -46,35 +40,33 @@ IDLE_S = 0.005
 RETRY_S_MAX = 5.0
 BACKLOG_EVERY_S = 1.0
 WARM_CAPACITY = 1_024  # keys of the memory that is made to be thrown away
-PRODUCERS_MAX = 10_000  # whose last sequence numbers are kept; the stalest goes
 
 logger = logging.getLogger("freshet.serving")
 
 
-class _Seen(NamedTuple):
-    record: Record
-    example: Example
-    batch: Batch  # of this example alone
+class _LiveFollower(Follower):
+    """Holds the lock of what answers while it moves the model, not while it reads the log."""
 
-
-class _GuardedFollower(Follower):
-    """Holds a lock while it moves the model, not while it reads the log."""
-
-    def __init__(self, model: Model, lock: threading.Lock, moved: Callable[[], None]) -> None:
-        super().__init__(model)
-        self._lock = lock
+    def __init__(self, live: Live, moved: Callable[[], None]) -> None:
+        super().__init__(live.model)
+        self._live = live
         self._moved = moved
 
     def _move(self, parts: list[Update]) -> None:
-        with self._lock:
+        with self._live.lock:
             super()._move(parts)
-            self._moved()
+            self._end()
 
     def _replace(self, model: Model, last: Update) -> None:
         # a snapshot was put together beside the model that answers, and only takes its place here
-        with self._lock:
+        with self._live.lock:
             super()._replace(model, last)
-            self._moved()
+            self._end()
+
+    def _end(self) -> None:
+        self._live.model = self.model
+        self._live.base_ingest_ms = self.ingest_ms
+        self._moved()
 
 
 class Replica:
@@ -102,13 +94,9 @@ class Replica:
         self.failure: Exception | None = None
         self._log = log
         self._memory_settings = memory_settings
-        # Guards model and memory. Requests take it in the event loop, so nobody holds it for long.
-        self._lock = threading.Lock()
-        model = Model(features, learner_settings, rows=settings.rows)
-        self._follower = _GuardedFollower(model, self._lock, self._moved)
-        self._memory = self._new_memory()
-        self._decoder = Decoder(Example, Forget)
-        self._refusals = Refusals()
+        self._live = Live(Model(features, learner_settings, rows=settings.rows), memory_settings)
+        self._follower = _LiveFollower(self._live, self._moved)
+        self._reader = ExampleReader(lambda: self._model.encoder)
         self._metrics_lock = threading.Lock()
         self._base = Metrics(settings.window)
         self._corrected = Metrics(settings.window)
@@ -116,10 +104,8 @@ class Replica:
         self._measured: list[int] = []  # per partition, the next offset to measure
         self._learnt: dict[int, int] = {}  # the watermark that the memory was told last
         self._taken_ms: dict[int, int] = {}  # per partition, the ingest time of the last one taken
-        self._producers: dict[tuple[int, str], int] = {}  # last sequence number taken
         self._positions = Positions(settings.marks_max)
-        self._observed = self._skipped = self._bad = 0
-        self._memory_ingest_ms = 0
+        self._observed = self._skipped = 0
         self._loaded = False
         self._frozen = False
         self._behind_since = time.monotonic()
@@ -134,7 +120,11 @@ class Replica:
 
     @property
     def _model(self) -> Model:
-        return self._follower.model
+        return self._live.model
+
+    @property
+    def _memory(self) -> ErrorMemory:
+        return self._live.memory
 
     # --- what requests ask ---
 
@@ -151,57 +141,17 @@ class Replica:
             UnavailableError: the model is still loading.
         """
         self._check_loaded()
-        batch = self._model.encoder.encode(requests)
-        with self._lock:
-            scores = self._model.score(batch)
-            corrected = self._memory.correct(scores.rows, scores.p)
-            version = self._model.version
-            ingest_ms = max(self._follower.ingest_ms, self._memory_ingest_ms)
-        freshness_s = _age_s(ingest_ms)
-        answers = []
-        for first, end in zip(batch.requests[:-1], batch.requests[1:], strict=True):
-            mine = corrected[first:end]
-            answers.append(
-                Scored(
-                    base=scores.p[first:end].tolist(),
-                    corrected=mine.tolist(),
-                    order=np.argsort(-mine, kind="stable").tolist(),
-                    version=version,
-                    freshness_s=freshness_s,
-                )
-            )
-        return answers
+        return self._live.score(requests)
 
     def explore(self, request: Requestlike, seed: int, draws: int) -> Scored:
-        """Answer one request as `score` does, but in an order drawn by Thompson sampling.
-
-        What is drawn is the base; the error memory's correction is added to it. The same seed and the same
-        weights give the same order.
-
-        Args:
-            draws: by which the propensities are counted, see `learner.explore.sample_slate`.
+        """Answer one request in an order drawn by Thompson sampling: see `Live.explore`.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
             UnavailableError: the model is still loading.
         """
         self._check_loaded()
-        batch = self._model.encoder.encode([request])
-        with self._lock:
-            scores = self._model.score(batch)
-            corrected = self._memory.correct(scores.rows, scores.p)
-            shift = _logit(corrected) - _logit(scores.p)
-            slate = sample_slate(self._model, batch, scores, shift, seed, draws)
-            version = self._model.version
-            ingest_ms = max(self._follower.ingest_ms, self._memory_ingest_ms)
-        return Scored(
-            base=scores.p.tolist(),
-            corrected=corrected.tolist(),
-            order=slate.order,
-            version=version,
-            freshness_s=_age_s(ingest_ms),
-            propensity=slate.propensity,
-        )
+        return self._live.explore(request, seed, draws)
 
     def explain(self, request: Requestlike) -> Taken:
         """Answer one request as `score` does, and say how; changes nothing.
@@ -211,21 +161,7 @@ class Replica:
             UnavailableError: the model is still loading.
         """
         self._check_loaded()
-        batch = self._model.encoder.encode([request])
-        with self._lock:
-            base = explain(self._model, request, batch)
-            corrected = self._memory.explain(base.scores.rows, base.scores.p)
-            return Taken(
-                candidates=candidates_of(self._model, base, corrected),
-                order=np.argsort(-corrected.p, kind="stable").tolist(),
-                version=self._model.version,
-                freshness_s=_age_s(max(self._follower.ingest_ms, self._memory_ingest_ms)),
-                base_freshness_s=_age_s(self._follower.ingest_ms),
-                memory=self._memory_settings.kind,
-                gate=corrected.gate,
-                evidence=self._memory.evidence,
-                bias=base.bias,
-            )
+        return self._live.explain(request)
 
     def _check_loaded(self) -> None:
         if not self._loaded:
@@ -237,21 +173,21 @@ class Replica:
         with self._metrics_lock:
             base = Quality(overall=self._base.summary(), recent=self._base.recent())
             corrected = Quality(overall=self._corrected.summary(), recent=self._corrected.recent())
-        with self._lock:
+        with self._live.lock:
             memory = self._memory
             return ModelStatus(
                 version=self._model.version,
                 ready=not why_not,
                 why_not_ready=why_not,
                 frozen=self._frozen,
-                freshness_s=_age_s(max(self._follower.ingest_ms, self._memory_ingest_ms)),
-                base_freshness_s=_age_s(self._follower.ingest_ms),
+                freshness_s=self._live.freshness_s,
+                base_freshness_s=self._live.base_freshness_s,
                 behind_s=self.behind_s,
                 lag=[lag for meter in self._meters for lag in meter.lags],
                 examples_learnt=self._follower.examples,
                 examples_observed=self._observed,
                 examples_skipped=self._skipped,
-                examples_bad=self._bad,
+                examples_bad=self._reader.bad,
                 updates_applied=self._follower.applied,
                 update_gaps=self._follower.gaps,
                 features=list(self._model.encoder.names),
@@ -403,9 +339,9 @@ class Replica:
         watermark = self._follower.watermark
         if any(watermark.get(partition, 0) < offset for partition, offset in self._learnt.items()):
             # a learner that begins anew has not learnt what was dropped: show it to a new memory
-            self._memory = self._new_memory()
+            self._live.memory = self._live.new_memory()
             self._positions = Positions(self.settings.marks_max)
-            self._producers.clear()
+            self._reader.begin_anew()
             self._next = [watermark.get(partition, 0) for partition in range(len(self._next))]
         self._learnt = dict(watermark)
         self._memory.set_priors(self._model.memory_tau())
@@ -437,9 +373,9 @@ class Replica:
     def _take(self, partition: int, records: Sequence[Record]) -> None:
         for first in range(0, len(records), CHUNK_REQUESTS):
             chunk = records[first : first + CHUNK_REQUESTS]
-            seen: list[_Seen] = []
+            seen: list[Seen] = []
             for record in chunk:
-                found = self._decode(record)
+                found = self._reader.read(record)
                 if isinstance(found, Forget):
                     self._observe(partition, seen)
                     seen = []
@@ -451,47 +387,23 @@ class Replica:
             self._taken_ms[partition] = chunk[-1].ingest_ms
             self._measured[partition] = max(self._measured[partition], self._next[partition])
 
-    def _decode(self, record: Record) -> _Seen | Forget | None:
-        """An example ready for the model; None if the record was sent twice or is of no use."""
-        if record.seq >= 0:
-            producer = (record.partition, record.producer)
-            # the stalest producer is first: taking it out and in again moves one to the end
-            last = self._producers.pop(producer, -1)
-            self._producers[producer] = max(last, record.seq)
-            if record.seq <= last:
-                return None
-            if len(self._producers) > PRODUCERS_MAX:
-                del self._producers[next(iter(self._producers))]
-        try:
-            found: Example | Forget = self._decoder.decode(record.value)
-            if isinstance(found, Forget):
-                return found
-            example = self._refusals.admit(found)
-            if example is None:
-                return None
-            batch = self._model.encoder.encode([example])
-        except (RecordError, FeatureError) as error:
-            self._bad += 1
-            logger.warning("example %d of partition %d: %s", record.offset, record.partition, error)
-            return None
-        return _Seen(record, example, batch)
-
-    def _observe(self, partition: int, seen: Sequence[_Seen]) -> None:
+    def _observe(self, partition: int, seen: Sequence[Seen]) -> None:
         """Say what would have been answered, measure it, then show the labels to the memory."""
         if not seen:
             return
-        batch = _join([s.batch for s in seen])
+        batch = join([s.batch for s in seen])
         y = np.concatenate([s.example.labels for s in seen])
         per_request = np.diff(batch.requests)
         # where negatives were thinned, labels come with higher odds than the served probability has
         thinned = np.repeat([-s.example.log_odds for s in seen], per_request)
-        with self._lock:
+        with self._live.lock:
             scores = self._model.score(batch)
             base = 1.0 / (1.0 + np.exp(-(scores.z + thinned)))
             position = np.array([self._positions.add(partition, s.record.offset) for s in seen])
             corrected = self._memory.observe(scores.rows, base, y, position, batch.requests, batch.times)
             self._observed += len(seen)
-            self._memory_ingest_ms = max(self._memory_ingest_ms, seen[-1].record.ingest_ms)
+            newest_ms = seen[-1].record.ingest_ms
+            self._live.memory_ingest_ms = max(self._live.memory_ingest_ms, newest_ms)
         group = np.repeat(self._model.users(batch), per_request)
         # what is observed again after the base was rebuilt has been measured already
         fresh = np.repeat([s.record.offset >= self._measured[partition] for s in seen], per_request)
@@ -501,7 +413,6 @@ class Replica:
 
     def _forget(self, request: Forget) -> None:
         """Forget some ids: the memory now, the model with the learner's next update."""
-        self._refusals.add(request)
         model = self._model
         forget_in_memory(self._memory, model, request.entity)
         users = keys_by_column(model, request.entity).get(model.user_column)
@@ -509,38 +420,3 @@ class Replica:
             with self._metrics_lock:
                 self._base.forget(users)
                 self._corrected.forget(users)
-
-    def _new_memory(self) -> ErrorMemory:
-        return make_memory(self._memory_settings, self._model.memory_columns)
-
-
-def _join(batches: Sequence[Batch]) -> Batch:
-    """One batch of several."""
-    if len(batches) == 1:
-        return batches[0]
-    rows = [batch.rows for batch in batches]
-    return Batch(
-        requests=_join_offsets([batch.requests for batch in batches]),
-        times=np.concatenate([batch.times for batch in batches]),
-        rows=Rows(
-            start=_join_offsets([r.start for r in rows]),
-            column=np.concatenate([r.column for r in rows]),
-            key=np.concatenate([r.key for r in rows]),
-            x=np.concatenate([r.x for r in rows]),
-        ),
-        numbers=np.concatenate([batch.numbers for batch in batches]),
-    )
-
-
-def _join_offsets(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    ends = np.cumsum([0] + [part[-1] for part in parts[:-1]])
-    return np.concatenate([[0], *(part[1:] + end for part, end in zip(parts, ends, strict=True))])
-
-
-def _logit(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    p = np.clip(p, 1e-12, 1.0 - 1e-12)
-    return np.asarray(np.log(p) - np.log1p(-p))
-
-
-def _age_s(ingest_ms: int) -> float | None:
-    return max(time.time() - ingest_ms / 1e3, 0.0) if ingest_ms else None

@@ -60,15 +60,15 @@ def test_propensities_are_those_of_many_draws_within_their_stated_error() -> Non
     model = learnt("none").model
     request = Request(2e9, {"user": 1}, [{"item": i, "tags": [i % 3]} for i in (0, 1, 2, 3, 900, 901)])
     batch = model.encoder.encode([request])
-    scores = model.score(batch)
+    predicted = model.predict(batch)
     shift = np.linspace(0.0, 0.2, 6)
-    many = draw(model, batch, seeds_of(12345, 20_000), scores.z) + shift
+    many = draw(model, batch, predicted, seeds_of(12345, 20_000)) + shift
     place = np.argsort(np.argsort(-many, axis=1, kind="stable"), axis=1)
     M = 199
     off, inverse, truths = [], [], []
     for seed in range(60):
-        slate = sample_slate(model, batch, scores, shift, seed, M)
-        assert slate == sample_slate(model, batch, scores, shift, seed, M)
+        slate = sample_slate(model, batch, predicted, shift, seed, M)
+        assert slate == sample_slate(model, batch, predicted, shift, seed, M)
         first = np.argsort(-(thompson(model, [request], seed) + shift), kind="stable")
         assert slate.order == first.tolist()
         for at, candidate in enumerate(slate.order):

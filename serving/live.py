@@ -1,0 +1,138 @@
+"""What answers: the model and the error memory as they are at this moment, under one lock.
+
+`serving.replica` moves both as the log goes on; here they are only asked.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from error_memory import ErrorMemory, MemorySettings, make_memory
+from learner.explain import explain
+from learner.explore import sample_slate
+from learner.features import Requestlike
+from learner.model import Model
+from serving.explaining import Taken, candidates_of
+from serving.status import Scored
+
+
+class Live:
+    """Answers requests. Whoever moves model, memory or the times of either holds `lock`.
+
+    Args:
+        model: the first one; a snapshot may put another in its place.
+        settings: the error memory's.
+    """
+
+    def __init__(self, model: Model, settings: MemorySettings) -> None:
+        # Requests take it in the event loop, so nobody holds it for long.
+        self.lock = threading.Lock()
+        self.model = model
+        self.base_ingest_ms = 0  # of the newest example in the weights, Unix ms; 0: there is none
+        self.memory_ingest_ms = 0  # of the newest one that the memory was shown
+        self._settings = settings
+        self.memory = self.new_memory()
+
+    def new_memory(self) -> ErrorMemory:
+        """An error memory that was shown nothing."""
+        return make_memory(self._settings, self.model.memory_columns)
+
+    @property
+    def freshness_s(self) -> float | None:
+        """Age of the newest example in what answers; None: nothing learnt yet."""
+        return _age_s(max(self.base_ingest_ms, self.memory_ingest_ms))
+
+    @property
+    def base_freshness_s(self) -> float | None:
+        """The same for the weights alone."""
+        return _age_s(self.base_ingest_ms)
+
+    def score(self, requests: Sequence[Requestlike]) -> list[Scored]:
+        """Answer each request, by its base and corrected; changes nothing.
+
+        Raises:
+            FeatureError: a value is not of its feature's declared kind.
+        """
+        batch = self.model.encoder.encode(requests)
+        with self.lock:
+            scores = self.model.score(batch)
+            corrected = self.memory.correct(scores.rows, scores.p)
+            version = self.model.version
+            freshness_s = self.freshness_s
+        answers = []
+        for first, end in zip(batch.requests[:-1], batch.requests[1:], strict=True):
+            mine = corrected[first:end]
+            answers.append(
+                Scored(
+                    base=scores.p[first:end].tolist(),
+                    corrected=mine.tolist(),
+                    order=np.argsort(-mine, kind="stable").tolist(),
+                    version=version,
+                    freshness_s=freshness_s,
+                )
+            )
+        return answers
+
+    def explore(self, request: Requestlike, seed: int, draws: int) -> Scored:
+        """Answer one request as `score` does, but in an order drawn by Thompson sampling.
+
+        What is drawn is the base; the error memory's correction is added to it. The same seed and the same
+        weights give the same order.
+
+        Args:
+            draws: by which the propensities are counted, see `learner.explore.sample_slate`.
+
+        Raises:
+            FeatureError: a value is not of its feature's declared kind.
+        """
+        batch = self.model.encoder.encode([request])
+        with self.lock:
+            predicted = self.model.predict(batch)
+            scores = self.model.scores_of(batch, predicted)
+            corrected = self.memory.correct(scores.rows, scores.p)
+            shift = _logit(corrected) - _logit(scores.p)
+            slate = sample_slate(self.model, batch, predicted, shift, seed, draws)
+            version = self.model.version
+            freshness_s = self.freshness_s
+        return Scored(
+            base=scores.p.tolist(),
+            corrected=corrected.tolist(),
+            order=slate.order,
+            version=version,
+            freshness_s=freshness_s,
+            propensity=slate.propensity,
+        )
+
+    def explain(self, request: Requestlike) -> Taken:
+        """Answer one request as `score` does, and say how; changes nothing.
+
+        Raises:
+            FeatureError: a value is not of its feature's declared kind.
+        """
+        batch = self.model.encoder.encode([request])
+        with self.lock:
+            base = explain(self.model, request, batch)
+            corrected = self.memory.explain(base.scores.rows, base.scores.p)
+            return Taken(
+                candidates=candidates_of(self.model, base, corrected),
+                order=np.argsort(-corrected.p, kind="stable").tolist(),
+                version=self.model.version,
+                freshness_s=self.freshness_s,
+                base_freshness_s=self.base_freshness_s,
+                memory=self._settings.kind,
+                gate=corrected.gate,
+                evidence=self.memory.evidence,
+                bias=base.bias,
+            )
+
+
+def _logit(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    p = np.clip(p, 1e-12, 1.0 - 1e-12)
+    return np.asarray(np.log(p) - np.log1p(-p))
+
+
+def _age_s(ingest_ms: int) -> float | None:
+    return max(time.time() - ingest_ms / 1e3, 0.0) if ingest_ms else None

@@ -1,0 +1,99 @@
+"""From records of topic `examples` to what the error memory is shown: each once, encoded, in batches."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ground.rows import Rows
+from learner.errors import FeatureError
+from learner.features import Batch, Encoder
+from stream.decoding import Decoder
+from stream.errors import RecordError
+from stream.forgetting import Refusals
+from stream.log import Record
+from stream.records import Example, Forget
+
+PRODUCERS_MAX = 10_000  # whose last sequence numbers are kept; the stalest goes
+
+logger = logging.getLogger("freshet.serving")
+
+
+class Seen(NamedTuple):
+    """An example that is ready for the model."""
+
+    record: Record
+    example: Example
+    batch: Batch  # of this example alone
+
+
+class ExampleReader:
+    """Decodes records, and leaves out what was sent twice, is refused, or is of no use.
+
+    Args:
+        encoder: gives the encoder of the model that answers now.
+    """
+
+    def __init__(self, encoder: Callable[[], Encoder]) -> None:
+        self.bad = 0  # records that could not be read or encoded
+        self._encoder = encoder
+        self._decoder = Decoder(Example, Forget)
+        self._refusals = Refusals()
+        self._producers: dict[tuple[int, str], int] = {}  # last sequence number taken
+
+    def begin_anew(self) -> None:
+        """Take records again that were taken before."""
+        self._producers.clear()
+
+    def read(self, record: Record) -> Seen | Forget | None:
+        """An example or a request to forget; None for what is left out."""
+        if record.seq >= 0 and self._is_repeat(record):
+            return None
+        try:
+            found: Example | Forget = self._decoder.decode(record.value)
+            if isinstance(found, Forget):
+                self._refusals.add(found)
+                return found
+            example = self._refusals.admit(found)
+            if example is None:
+                return None
+            batch = self._encoder().encode([example])
+        except (RecordError, FeatureError) as error:
+            self.bad += 1
+            logger.warning("example %d of partition %d: %s", record.offset, record.partition, error)
+            return None
+        return Seen(record, example, batch)
+
+    def _is_repeat(self, record: Record) -> bool:
+        producer = (record.partition, record.producer)
+        # the stalest producer is first: taking it out and in again moves one to the end
+        last = self._producers.pop(producer, -1)
+        self._producers[producer] = max(last, record.seq)
+        if len(self._producers) > PRODUCERS_MAX:
+            del self._producers[next(iter(self._producers))]
+        return record.seq <= last
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """One batch of several."""
+    if len(batches) == 1:
+        return batches[0]
+    rows = [batch.rows for batch in batches]
+    return Batch(
+        requests=_join_offsets([batch.requests for batch in batches]),
+        times=np.concatenate([batch.times for batch in batches]),
+        rows=Rows(
+            start=_join_offsets([r.start for r in rows]),
+            column=np.concatenate([r.column for r in rows]),
+            key=np.concatenate([r.key for r in rows]),
+            x=np.concatenate([r.x for r in rows]),
+        ),
+        numbers=np.concatenate([batch.numbers for batch in batches]),
+    )
+
+
+def _join_offsets(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    ends = np.cumsum([0] + [part[-1] for part in parts[:-1]])
+    return np.concatenate([[0], *(part[1:] + end for part, end in zip(parts, ends, strict=True))])
