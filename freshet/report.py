@@ -20,14 +20,15 @@ from ground import FreshetError
 
 Arm = Literal["frozen", "frozen_memory", "live", "live_memory", "ceiling", "plain"]
 
-# Okabe and Ito's palette: told apart with any kind of colour vision. Where two lines coincide, as a
-# live base and its correction do, the dashed one lets the solid one be seen through it.
+# The hues of Okabe and Ito's palette, told apart with any kind of colour vision, each of a lightness that
+# reaches 3 : 1 on white and on a dark page: a page is read on either. Where two lines coincide, as a live
+# base and its correction do, the dashed one lets the solid one be seen through it.
 LINE_STYLE: dict[Arm, dict[str, Any]] = {
-    "frozen": {"color": "#8b919a", "width": 2.5},
-    "frozen_memory": {"color": "#e69f00", "width": 2.5},
+    "frozen": {"color": "#838992", "width": 2.5},
+    "frozen_memory": {"color": "#bf7a00", "width": 2.5},
     "live": {"color": "#0072b2", "width": 3.5},
-    "live_memory": {"color": "#4dc9a6", "width": 1.8, "dash": "5px,4px"},
-    "ceiling": {"color": "#b08cc9", "width": 1.3, "dash": "dot"},
+    "live_memory": {"color": "#0e9c75", "width": 1.8, "dash": "5px,4px"},
+    "ceiling": {"color": "#a274c2", "width": 1.3, "dash": "dot"},
     "plain": {"color": "#0072b2", "width": 2},
 }
 
@@ -204,12 +205,12 @@ def _figure(chart: Chart) -> dict[str, Any]:
     ]
     shapes = [
         {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1,
-         "line": {"width": 1, "dash": "dash", "color": "#999"}}
+         "line": {"width": 1, "dash": "dash"}}
         for x, _ in chart.marks
     ]  # fmt: skip
     notes = [
         {"xref": "x", "yref": "paper", "x": x, "y": 1, "text": text, "showarrow": False,
-         "xanchor": "left", "yanchor": "bottom", "font": {"size": 11, "color": "#888"}}
+         "xanchor": "left", "yanchor": "bottom", "font": {"size": 11}}
         for x, text in chart.marks
     ]  # fmt: skip
     y_axis: dict[str, Any] = {"title": {"text": chart.y_title}, "zeroline": False}
@@ -234,7 +235,7 @@ def _band(line: Line) -> list[dict[str, Any]]:
     if line.band is None:
         return []
     color = str(LINE_STYLE[line.arm]["color"])
-    edge = {"type": "scatter", "mode": "lines", "x": list(line.x), "line": {"width": 0, "color": color},
+    edge = {"type": "scatter", "mode": "lines", "x": list(line.x), "line": {"width": 1, "color": color},
             "hoverinfo": "skip", "showlegend": False}  # fmt: skip
     lower, upper = line.band
     return [
