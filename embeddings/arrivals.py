@@ -7,10 +7,11 @@ from embeddings.admission import admit, ask_for_line
 from embeddings.eviction import GENERATION, LEFT, STRIDE, begin, evicted, limit, pass_time, turn, use
 from embeddings.expiry import gone, sweep_evicted
 from embeddings.index import ask, locate, remove
-from embeddings.lookup import UNSEEN, copy_row
+from embeddings.lookup import UNSEEN
 from embeddings.slots import mark, release, start_row, take_slot
 from embeddings.store import AHEAD, EXPIRED, FREE_HEAD, FREE_TAIL, FULL, HIGH, INSERTED, REFUSED, TAIL
 from ground.intrinsics import borrow, prefetch
+from ground.simd import copy
 
 
 @njit(cache=True, nogil=True)
@@ -135,7 +136,7 @@ def take_in(  # type: ignore[no-untyped-def]
                 current[which] = number
             slots[number] = slot
             if slot >= 0:
-                copy_row(rows, slot, vectors, number)
+                copy(rows, np.uint64(slot), 0, vectors, number, 0, vectors.shape[1])
             else:
                 vectors[number, :] = 0
         inverse[i] = number

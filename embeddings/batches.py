@@ -11,10 +11,10 @@ from numba import njit
 from embeddings.results import Keys
 from ground.intrinsics import prefetch
 from ground.mixing import mix
+from ground.simd import WIDE, copy, load, put
 
 _ONE = np.uint64(1)
 _NEAR = 16  # how many ids ahead of their use a line is asked for, of arrays that the far caches hold
-_LANES = 16  # columns taken at once: with a constant length the compiler writes straight vector code
 
 
 def number(keys: Keys, salt: np.uint64) -> tuple[Keys, npt.NDArray[np.int64]]:
@@ -81,32 +81,21 @@ def newest(inverse, times, out):  # type: ignore[no-untyped-def]
 def total(inverse, values, out):  # type: ignore[no-untyped-def]
     """Add values (n, d) float32 up by number: out (m, d), zeros before, in the order of the batch."""
     width = values.shape[1]
-    whole = width - width % _LANES
     n = inverse.shape[0]
     for i in range(n):
         prefetch(out, inverse[min(i + _NEAR, n - 1)], 0)
         number = np.uint64(inverse[i])
-        for first in range(0, whole, _LANES):
-            for j in range(_LANES):
-                out[number, first + j] += values[i, first + j]
-        for j in range(whole, width):
-            out[number, j] += values[i, j]
+        for j in range(0, width, WIDE):
+            put(out, number, j, width, load(out, number, j, width) + load(values, i, j, width))
 
 
 @njit(cache=True, nogil=True)
 def spread(vectors, inverse, out):  # type: ignore[no-untyped-def]
     """Copy the vectors (m, d) of the distinct ids to every example: out (n, d)."""
     n = inverse.shape[0]
-    width = vectors.shape[1]
-    whole = width - width % _LANES
     for i in range(n):
         prefetch(vectors, inverse[min(i + _NEAR, n - 1)], 0)
-        number = np.uint64(inverse[i])
-        for first in range(0, whole, _LANES):
-            for j in range(_LANES):
-                out[i, first + j] = vectors[number, first + j]
-        for j in range(whole, width):
-            out[i, j] = vectors[number, j]
+        copy(vectors, np.uint64(inverse[i]), 0, out, i, 0, out.shape[1])
 
 
 @njit(cache=True, nogil=True)

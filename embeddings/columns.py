@@ -10,6 +10,7 @@ from embeddings.slots import mark
 from embeddings.store import AHEAD, TAIL
 from embeddings.versions import begin_write, end_write
 from ground.intrinsics import borrow, prefetch, prefetch_element
+from ground.simd import WIDE, copy
 
 _COUNT_MAX = np.int64(0xFFFFFFFF)
 
@@ -21,13 +22,12 @@ def gather(bits, slots, first, out):  # type: ignore[no-untyped-def]
     width = out.shape[1]
     for i in range(n):
         soon = max(slots[min(i + AHEAD, n - 1)], 0)
-        for column in range(first, first + width, 16):
+        for column in range(first, first + width, WIDE):
             prefetch(bits, soon, column)
         prefetch(bits, soon, first + width - 1)
         slot = slots[i]
         if slot >= 0:
-            for j in range(width):
-                out[i, j] = bits[slot, first + j]
+            copy(bits, slot, first, out, i, 0, width)
         else:
             out[i, :] = 0
 
@@ -44,15 +44,14 @@ def scatter(store, slots, first, values):  # type: ignore[no-untyped-def]
     width = values.shape[1]
     for i in range(n):
         soon = max(slots[min(i + AHEAD, n - 1)], 0)
-        for column in range(first, first + width, 16):
+        for column in range(first, first + width, WIDE):
             prefetch(bits, soon, column)
         prefetch(bits, soon, first + width - 1)
         prefetch_element(listed, soon >> 3)
         slot = slots[i]
         if slot >= 0:
             begin_write(versions, slot)
-            for j in range(width):
-                bits[slot, first + j] = values[i, j]
+            copy(values, i, 0, bits, slot, first, width)
             end_write(versions, slot)
             mark(listed, touched, state, slot)
 

@@ -7,6 +7,7 @@ from embeddings.expiry import exists
 from embeddings.store import HIGH, OWN_COLUMNS, TOUCHED
 from ground.intrinsics import borrow
 from ground.mixing import mix
+from ground.simd import copy
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT_32 = np.uint64(32)
@@ -60,7 +61,7 @@ def page(store, first, keys, rows):  # type: ignore[no-untyped-def]
     for slot in range(first, min(first + keys.shape[0], state[HIGH])):
         if in_use[slot] != 0:
             keys[count] = slot_key[slot]
-            rows[count, :] = bits[slot, : rows.shape[1]]
+            copy(bits, slot, 0, rows, count, 0, rows.shape[1])
             count += 1
     return count
 

@@ -15,35 +15,21 @@ from embeddings.slots import mark, mark_if, release, take_slot
 from embeddings.store import AHEAD, DELETED, FREE_TAIL, INSERTED, TAIL
 from embeddings.versions import begin_write, end_write
 from ground.intrinsics import borrow, prefetch, prefetch_element
+from ground.simd import WIDE, copy
 
 UNSEEN = np.int64(-2)
 """In place of a slot: a distinct key whose sightings are to be taken one by one."""
-
-_LANES = 16
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def ask_for_row(bits, slot, width):  # type: ignore[no-untyped-def]
     """Prefetch every line of the first `width` columns of a row, and of its tail, with the key."""
-    for column in range(0, width, _LANES):
+    for column in range(0, width, WIDE):
         prefetch(bits, slot, column)
     if width > 0:
         prefetch(bits, slot, width - 1)  # a row does not begin where a line begins
     prefetch(bits, slot, bits.shape[1] - TAIL)
     prefetch(bits, slot, bits.shape[1] - 1)
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def copy_row(source, row, out, i):  # type: ignore[no-untyped-def]
-    """The first columns of a row into out[i]."""
-    row = np.uint64(row)
-    width = out.shape[1]
-    whole = width - width % _LANES
-    for first in range(0, whole, _LANES):
-        for j in range(_LANES):
-            out[i, first + j] = source[row, first + j]
-    for j in range(whole, width):
-        out[i, j] = source[row, j]
 
 
 @njit(cache=True, nogil=True)
@@ -111,7 +97,7 @@ def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # 
                     written |= use(bits, held, ages, at, rules, stamps[i], times_used)
                 mark_if(listed, touched, state, at, written)
         if slot >= 0:
-            copy_row(rows, slot, vectors, i)
+            copy(rows, np.uint64(slot), 0, vectors, i, 0, width)
         else:
             slot = UNSEEN
             unseen += 1
@@ -184,7 +170,7 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
             if slot >= 0:
                 state[INSERTED] += 1
         if slot >= 0:
-            bits[slot, : rows.shape[1]] = rows[i]
+            copy(rows, i, 0, bits, slot, 0, rows.shape[1])
             end_write(versions, slot)
             mark(listed, touched, state, slot)
         slots[i] = slot

@@ -33,6 +33,7 @@ from embeddings.spec import TableSpec
 from embeddings.store import AHEAD
 from embeddings.versions import begin_write, end_write
 from ground.intrinsics import borrow, prefetch, prefetch_element
+from ground.simd import WIDE, load, put, root, splat, sum_of
 
 _ADAGRAD_EPSILON = 1e-10  # torch's, so that the two agree
 _ADAM_EPSILON = 1e-8  # likewise
@@ -63,7 +64,7 @@ def constants_of(spec: TableSpec) -> npt.NDArray[np.float64]:
 def _ask(rows, listed, slots, i, columns):  # type: ignore[no-untyped-def]
     """Prefetch the first columns of a row that comes later in the batch, and its bit for `mark`."""
     slot = max(slots[min(i + AHEAD, slots.shape[0] - 1)], 0)
-    for column in range(0, columns, 16):
+    for column in range(0, columns, WIDE):
         prefetch(rows, slot, column)
     prefetch(rows, slot, columns - 1)
     prefetch_element(listed, slot >> 3)
@@ -75,15 +76,16 @@ def step_sgd(store, slots, gradients, dim, constants):  # type: ignore[no-untype
     rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
     versions = borrow(store.versions)
-    rate = np.float32(constants[0])
+    rate = splat(np.float32(constants[0]))
     for i in range(slots.shape[0]):
         _ask(rows, listed, slots, i, dim)
         slot = slots[i]
         if slot < 0:
             continue
         begin_write(versions, slot)
-        for j in range(dim):
-            rows[slot, j] -= rate * gradients[i, j]
+        for j in range(0, dim, WIDE):
+            w = load(rows, slot, j, dim)
+            put(rows, slot, j, dim, w - rate * load(gradients, i, j, dim))
         end_write(versions, slot)
         mark(listed, touched, state, slot)
 
@@ -94,18 +96,19 @@ def step_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-un
     rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
     versions = borrow(store.versions)
-    rate, epsilon = np.float32(constants[0]), np.float32(constants[1])
+    rate, epsilon = splat(np.float32(constants[0])), splat(np.float32(constants[1]))
     for i in range(slots.shape[0]):
         _ask(rows, listed, slots, i, 2 * dim)
         slot = slots[i]
         if slot < 0:
             continue
         begin_write(versions, slot)
-        for j in range(dim):
-            g = gradients[i, j]
-            a = rows[slot, dim + j] + g * g
-            rows[slot, dim + j] = a
-            rows[slot, j] -= rate * g / (np.sqrt(a) + epsilon)
+        for j in range(0, dim, WIDE):
+            g = load(gradients, i, j, dim)
+            w = load(rows, slot, j, dim)
+            a = load(rows, slot, dim + j, 2 * dim) + g * g
+            put(rows, slot, dim + j, 2 * dim, a)
+            put(rows, slot, j, dim, w - rate * g / (root(a) + epsilon))
         end_write(versions, slot)
         mark(listed, touched, state, slot)
 
@@ -118,28 +121,22 @@ def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: igno
     versions = borrow(store.versions)
     rate, epsilon = np.float32(constants[0]), np.float32(constants[1])
     share = np.float32(1.0 / dim)
-    whole = dim - dim % 4
-    zero = np.float32(0.0)
     for i in range(slots.shape[0]):
         _ask(rows, listed, slots, i, dim + 1)
         slot = slots[i]
         if slot < 0:
             continue
         begin_write(versions, slot)
-        # Four sums side by side: a single chain of additions would wait for each.
-        s0, s1, s2, s3 = zero, zero, zero, zero
-        for j in range(0, whole, 4):
-            s0 += gradients[i, j] * gradients[i, j]
-            s1 += gradients[i, j + 1] * gradients[i, j + 1]
-            s2 += gradients[i, j + 2] * gradients[i, j + 2]
-            s3 += gradients[i, j + 3] * gradients[i, j + 3]
-        for j in range(whole, dim):
-            s0 += gradients[i, j] * gradients[i, j]
-        a = rows[slot, dim] + ((s0 + s1) + (s2 + s3)) * share
+        squares = splat(np.float32(0.0))
+        for j in range(0, dim, WIDE):
+            g = load(gradients, i, j, dim)
+            squares = squares + g * g
+        a = rows[slot, dim] + sum_of(squares) * share
         rows[slot, dim] = a
-        by = rate / (np.sqrt(a) + epsilon)
-        for j in range(dim):
-            rows[slot, j] -= by * gradients[i, j]
+        by = splat(rate / (np.sqrt(a) + epsilon))
+        for j in range(0, dim, WIDE):
+            w = load(rows, slot, j, dim)
+            put(rows, slot, j, dim, w - by * load(gradients, i, j, dim))
         end_write(versions, slot)
         mark(listed, touched, state, slot)
 
@@ -150,8 +147,8 @@ def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
     rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
     versions = borrow(store.versions)
-    new1, new2 = np.float32(constants[0]), np.float32(constants[1])
-    epsilon, last = np.float32(constants[2]), np.float32(constants[3])
+    new1, new2 = splat(np.float32(constants[0])), splat(np.float32(constants[1]))
+    epsilon, last = splat(np.float32(constants[2])), np.float32(constants[3])
     for i in range(slots.shape[0]):
         _ask(rows, listed, slots, i, 3 * dim + 1)
         slot = slots[i]
@@ -161,16 +158,17 @@ def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
         t = min(rows[slot, 3 * dim] + np.float32(1.0), last)
         rows[slot, 3 * dim] = t
         at = _ADAM_CORRECTIONS + 2 * np.int64(t)
-        rate, correct = np.float32(constants[at]), np.float32(constants[at + 1])
-        for j in range(dim):
-            g = gradients[i, j]
-            m = rows[slot, dim + j]
-            v = rows[slot, 2 * dim + j]
-            m += new1 * (g - m)
-            v += new2 * (g * g - v)
-            rows[slot, dim + j] = m
-            rows[slot, 2 * dim + j] = v
-            rows[slot, j] -= rate * m / (np.sqrt(v) * correct + epsilon)
+        rate, correct = splat(np.float32(constants[at])), splat(np.float32(constants[at + 1]))
+        for j in range(0, dim, WIDE):
+            g = load(gradients, i, j, dim)
+            w = load(rows, slot, j, dim)
+            m = load(rows, slot, dim + j, 2 * dim)
+            v = load(rows, slot, 2 * dim + j, 3 * dim)
+            m = m + new1 * (g - m)
+            v = v + new2 * (g * g - v)
+            put(rows, slot, dim + j, 2 * dim, m)
+            put(rows, slot, 2 * dim + j, 3 * dim, v)
+            put(rows, slot, j, dim, w - rate * m / (root(v) * correct + epsilon))
         end_write(versions, slot)
         mark(listed, touched, state, slot)
 

@@ -10,12 +10,13 @@ from numba import njit
 from embeddings.errors import TableError
 from embeddings.expiry import exists
 from embeddings.index import guess, locate
-from embeddings.lookup import ask_for_row, copy_row
+from embeddings.lookup import ask_for_row
 from embeddings.results import Floats, Keys
 from embeddings.spec import Rules, TableSpec
 from embeddings.store import AHEAD, MOVED, Store
 from embeddings.versions import begin_read, is_whole
 from ground.intrinsics import borrow, fence
+from ground.simd import copy
 
 BUSY = np.int64(-2)
 """In place of a slot: the row could not be read whole in `_TRIES` tries."""
@@ -92,7 +93,7 @@ def read(store, rules, keys, slots, now, out):  # type: ignore[no-untyped-def]
             version = begin_read(versions, slot)
             owner = slot_key[slot]
             there = exists(bits, ages, slot, now, rules)
-            copy_row(rows, slot, out, i)
+            copy(rows, np.uint64(slot), 0, out, i, 0, out.shape[1])
             if is_whole(versions, slot, version) and owner == key:
                 result = slot if there else np.int64(-1)
                 break
