@@ -56,6 +56,7 @@ def bench(examples: list[Example], deep: str) -> dict[str, dict[str, float]]:
         for model in models.values():
             for name, array in model.arrays().items():
                 array[...] = arrays[name]
+            model.weights_moved()
     y = np.array(labels)
     half = len(y) // 2
     found = {}

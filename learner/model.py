@@ -17,6 +17,7 @@ from ground import bayes
 from ground.rows import Rows
 from learner import pooling
 from learner.attention import attend
+from learner.dcn import Prediction, prediction_of
 from learner.encoding import compact, sort_by_table
 from learner.fast import FastInputs, FastOutputs, FastPart
 from learner.features import Batch, Encoder, FeatureSpec, Requestlike
@@ -134,6 +135,7 @@ class Model:
             self.network = make_network(self.settings.deep, Layout(tuple(self.dims), self.deep_width))
             self.deep_weights = self.network.initial_weights(self.settings.seed)
             self._deep_views = self.network.split(self.deep_weights)
+        self.weights_moved()
 
     @property
     def memory_columns(self) -> int:
@@ -183,7 +185,7 @@ class Model:
         z = bayes_logit(outputs)
         if self.network is not None:
             x0[:, self.embedding_width :] = self.dense_inputs(batch, outputs)
-            z += self.network.forward(self._deep_views, x0)
+            self._prediction()(x0, z)
         return Predicted(inputs, outputs, z)
 
     def scores_of(self, batch: Batch, predicted: Predicted) -> Scores:
@@ -354,6 +356,16 @@ class Model:
             evict=feature.evict,
         )
         return spec if self._learning else spec.serving()
+
+    def weights_moved(self) -> None:
+        """To be called by whoever has written into `arrays` of a model that only predicts."""
+        self._deep: Prediction | None = None
+
+    def _prediction(self) -> Prediction:
+        if self._deep is None or self._learning:
+            assert self.network is not None
+            self._deep = prediction_of(self.network, self._deep_views)
+        return self._deep
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """The dense state that predicts, by name; the arrays themselves."""

@@ -148,5 +148,7 @@ def apply_update(model: Model, update: Update) -> None:
             raise UpdateError(f"{error}; give learner and server the same settings") from None
     for name, array in arrays.items():
         array[...] = np.frombuffer(update.arrays[name], dtype=array.dtype).reshape(array.shape)
+    if arrays:
+        model.weights_moved()
     model.epoch = update.epoch
     model.seq = update.seq

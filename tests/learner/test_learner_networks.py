@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from learner.attention import attend, unattend
+from learner.dcn import prediction_of
 from learner.deep import DeepTrainer, by_logit, trainer_of
 from learner.errors import FeatureError
 from learner.features import Encoder, FeatureSpec, Request
@@ -44,6 +45,29 @@ def test_forward_in_numpy_equals_torch(name: str) -> None:
     inputs = np.random.default_rng(2).normal(0, 1, (50, LAYOUT.width)).astype(np.float32)
     expected = make_trainer(name, flat).predict(inputs)
     assert network.forward(network.split(flat), inputs) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    z = np.ones(50)
+    prediction_of(network, network.split(flat))(inputs, z)
+    assert z - 1.0 == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 61, 130])
+def test_quick_prediction_is_that_of_the_network_whatever_rows_share(rows: int) -> None:
+    """What all rows share is multiplied once and what is zero not at all; and no row depends on others."""
+    rng = np.random.default_rng(rows)
+    network, w = make_network("dcn", LAYOUT), make_network("dcn", LAYOUT).split(weights_of("dcn"))
+    inputs = rng.normal(0, 1, (rows, LAYOUT.width)).astype(np.float32)
+    inputs[:, 3:9] = inputs[0, 3:9]
+    inputs[:, 7] = 0.0
+    inputs[1:2, 12] = np.inf
+    predict = prediction_of(network, w)
+    z = np.zeros(rows)
+    predict(inputs, z)
+    inputs[1:2, 12] = 1.0
+    again = np.zeros(rows)
+    predict(inputs, again)
+    assert again == pytest.approx(network.forward(w, inputs), rel=1e-4, abs=1e-5)
+    others = np.arange(rows) != 1
+    assert np.array_equal(z[others], again[others])
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -1,0 +1,137 @@
+"""Products of small matrices in float32, for kernels: a tile of the result at a time stays in registers.
+
+A product of 50 rows is too small for a BLAS to show what it can: it packs both matrices first, and each of
+its calls from a kernel's caller costs some microseconds more.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+TILE_ROWS: Final = 5
+"""Rows of a tile: 5 by 32 sums, each row's times two vectors of 16, are 10 of AVX-512's 32 registers."""
+
+TILE_COLUMNS: Final = 32
+
+_LANES = 16
+_VECTORS = TILE_COLUMNS // _LANES
+
+
+@intrinsic
+def _tile(typing_context, packed, at, which, count, w, column, out, row):  # type: ignore[no-untyped-def]
+    signature = types.void(packed, types.intp, which, types.intp, w, types.intp, out, types.intp)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        def view(i):  # type: ignore[no-untyped-def]
+            return context.make_array(signature.args[i])(context, builder, arguments[i])
+
+        packed, which, w, out = view(0), view(2), view(4), view(6)  # type: ignore[no-untyped-call]
+        _, at, _, count, _, column, _, row = arguments
+        vector = ir.VectorType(ir.FloatType(), _LANES)
+        size, zero = ir.IntType(64), ir.IntType(64)(0)
+        undefined = ir.Constant(vector, ir.Undefined)
+        same_lane = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        w_stride = cgutils.unpack_tuple(builder, w.shape, 2)[1]  # type: ignore[no-untyped-call]
+        out_stride = cgutils.unpack_tuple(builder, out.shape, 2)[1]  # type: ignore[no-untyped-call]
+        multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{_LANES}f32"
+        )
+
+        def vectors_at(pointer):  # type: ignore[no-untyped-def]
+            places = [builder.gep(pointer, [size(_LANES * v)]) for v in range(_VECTORS)]
+            return [builder.bitcast(place, vector.as_pointer()) for place in places]
+
+        places = []
+        for r in range(TILE_ROWS):
+            first = builder.add(builder.mul(builder.add(row, size(r)), out_stride), column)
+            places += vectors_at(builder.gep(out.data, [first]))  # type: ignore[no-untyped-call]
+        before = [builder.load(place, align=4) for place in places]
+        left, right = builder.gep(packed.data, [at]), builder.gep(w.data, [column])
+
+        begin = builder.block
+        loop, end = builder.append_basic_block("tile"), builder.append_basic_block("tile.end")
+        builder.cbranch(builder.icmp_signed(">", count, zero), loop, end)
+        builder.position_at_end(loop)
+        k = builder.phi(size)
+        sums = [builder.phi(vector) for _ in before]
+        line = builder.mul(builder.load(builder.gep(which.data, [k])), w_stride)
+        weights = [
+            builder.load(place, align=4)
+            for place in vectors_at(builder.gep(right, [line]))  # type: ignore[no-untyped-call]
+        ]
+        after = []
+        for r in range(TILE_ROWS):
+            at_row = builder.add(builder.mul(k, size(TILE_ROWS)), size(r))
+            alone = builder.insert_element(
+                undefined, builder.load(builder.gep(left, [at_row])), ir.IntType(32)(0)
+            )
+            spread = builder.shuffle_vector(alone, undefined, same_lane)
+            for v in range(_VECTORS):
+                after.append(builder.call(multiply_add, [spread, weights[v], sums[r * _VECTORS + v]]))
+        following = builder.add(k, size(1))
+        for phi, first, again in zip([k, *sums], [zero, *before], [following, *after], strict=True):
+            phi.add_incoming(first, begin)
+            phi.add_incoming(again, loop)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
+        builder.position_at_end(end)
+        results = [builder.phi(vector) for _ in before]
+        for result, first, again in zip(results, before, after, strict=True):
+            result.add_incoming(first, begin)
+            result.add_incoming(again, loop)
+        for result, place in zip(results, places, strict=True):
+            builder.store(result, place, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+tile: Any = _tile
+"""`tile(packed, at, which, count, w, column, out, row)`: `TILE_ROWS` rows of a product, `TILE_COLUMNS` wide.
+
+    out[row + r, column + c] += Σ_k packed[at + k * TILE_ROWS + r] * w[which[k], column + c]     k < count
+
+All are contiguous: packed (.,), w and out (., .) float32, which (.,) int64. Sums go in the order of k,
+with fused multiply-add where the processor has it.
+"""
+
+
+@njit(cache=True, nogil=True)
+def add_product(x, first, rows, which, count, w, packed, out):  # type: ignore[no-untyped-def]
+    """out[r] += x[first + r, which] @ w[which], for each r below `rows`.
+
+    Each row's result is the same whatever the other rows are.
+
+    Args:
+        x: (., K) float32.
+        which: (count or more,) int64, the columns of x, and rows of w, that count.
+        w: (K, columns) float32, `columns` a multiple of TILE_COLUMNS.
+        packed: (K * rows rounded up to TILE_ROWS,) float32 or more, scratch.
+        out: (rows rounded up to TILE_ROWS, columns) float32; rows beyond `rows` are left as they are.
+    """
+    for at in range(0, rows, TILE_ROWS):
+        for r in range(TILE_ROWS):
+            if at + r < rows:
+                for k in range(count):
+                    packed[at * count + k * TILE_ROWS + r] = x[first + at + r, which[k]]
+            else:
+                for k in range(count):
+                    packed[at * count + k * TILE_ROWS + r] = 0.0
+    for column in range(0, w.shape[1], TILE_COLUMNS):
+        for at in range(0, rows, TILE_ROWS):
+            tile(packed, at * count, which, count, w, column, out, at)
+
+
+def rounded_up(count: int, to: int) -> int:
+    """The least multiple of `to` that is at least `count`."""
+    return -(-count // to) * to
+
+
+def padded(matrix: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A copy (K, columns) with its columns filled up by zeros to a multiple of TILE_COLUMNS."""
+    out = np.zeros((matrix.shape[0], rounded_up(matrix.shape[1], TILE_COLUMNS)), dtype=np.float32)
+    out[:, : matrix.shape[1]] = matrix
+    return out
