@@ -13,7 +13,7 @@ from numba import njit
 from numba.np.numpy_support import carray
 
 from embeddings.expiry import exists
-from embeddings.index import ask, guess_one, locate
+from embeddings.index import ask_tag, guess_one, locate, tag_of
 from embeddings.spec import Rules
 from embeddings.table import Table
 from ground.intrinsics import address, borrow, prefetch
@@ -68,13 +68,14 @@ def readers_of(tables: Sequence[Table]) -> Readers:
 
 @njit(cache=True, nogil=False)
 def fetch(  # type: ignore[no-untyped-def]
-    readers, order, bounds, keys, times, entry_row, x, first_column, place, extras, counts, pooled
+    readers, order, bounds, like, keys, times, entry_row, x, first_column, place, extras, counts, pooled
 ):
     """Read the rows of E entries in T tables.
 
     Args:
         readers: (T, READER_SIZE), see `readers_of`.
         order: (E,) int64, the entries by table; those of table t are order[bounds[t]:bounds[t + 1]].
+        like: (E,) int64, an entry before it in `order` with the same key and time; -1: none is known.
         keys, times, entry_row, x: (E,), of each entry: uint64, uint32 seconds, its row, float32.
         first_column: (T,) int64, where the pooled vectors of a table go in `pooled`; -1: nowhere.
         place: (E,) int64, out: the number of the entry's row, -1 without one.
@@ -83,7 +84,7 @@ def fetch(  # type: ignore[no-untyped-def]
         pooled: (n, width) float32; each entry's x times its vector is added to its row.
 
     Returns:
-        How many numbers were given. Neighbours with one key share theirs.
+        How many numbers were given. An entry shares that of the one it is like.
     """
     keys, times, entry_row, x, place = (
         borrow(keys),
@@ -93,6 +94,9 @@ def fetch(  # type: ignore[no-untyped-def]
         borrow(place),
     )
     order, extras, counts, pooled = borrow(order), borrow(extras), borrow(counts), borrow(pooled)
+    new = np.empty(len(order), dtype=np.int64)  # those of one table that are like none
+    tags = np.empty(len(order), dtype=np.uint64)
+    slots = np.empty(len(order), dtype=np.int64)  # by entry
     count = 0
     for t in range(readers.shape[0]):
         r = readers[t]
@@ -111,41 +115,51 @@ def fetch(  # type: ignore[no-untyped-def]
         rules = Rules(r[TTL], r[TICK], 0, 0.0, 0, r[AGE_COLUMN], r[CLASSES], 0, dim, 0, 0.0, 0)
         ages_matter = rules.ttl_s > 0 or rules.classes > 0
         column = first_column[t]
-        last = slot = np.int64(-1)
-        for step in range(bounds[t], bounds[t + 1] + 2 * ASK_AHEAD):
+        k = 0
+        for i in range(bounds[t], bounds[t + 1]):
+            if like[order[i]] < 0:
+                new[k] = order[i]
+                k += 1
+        for step in range(k + 2 * ASK_AHEAD):
             # Rows lie all over memory: waiting for one after the other would take longer than all else.
-            if step < bounds[t + 1]:
-                ask(buckets, state, keys[order[step]])
+            if step < k:
+                tags[step] = tag_of(state, keys[new[step]])
+                ask_tag(buckets, state, tags[step])
             i = step - ASK_AHEAD
-            if bounds[t] <= i < bounds[t + 1]:
-                guessed = guess_one(buckets, state, keys[order[i]])
+            if 0 <= i < k:
+                guessed = guess_one(buckets, state, tags[i])
+                slots[new[i]] = guessed
                 if guessed >= 0:
                     prefetch(rows, guessed, extra_column)
                     prefetch(rows, guessed, r[KEY_COLUMN])
                     if column >= 0:
                         prefetch(rows, guessed, 0)
             i = step - 2 * ASK_AHEAD
-            if i < bounds[t]:
+            if i < 0:
                 continue
-            e = order[i]
-            if last >= 0 and keys[last] == keys[e] and times[last] == times[e]:
-                place[e] = place[last]  # and `slot` is as before
-            else:
+            e = new[i]
+            slot = slots[e]  # a key whose tag is nowhere is nowhere
+            if slot >= 0 and slot_key[slot] != keys[e]:
                 slot = locate(buckets, slot_key, state, keys[e])
-                if slot >= 0 and ages_matter and not exists(bits, ages, slot, np.int64(times[e]), rules):
-                    slot = np.int64(-1)
-                if slot >= 0:
-                    for j in range(extra):
-                        extras[count, j] = rows[slot, extra_column + j]
-                    counts[count] = bits[slot, r[COUNT_COLUMN]]
-                    place[e] = count
-                    count += 1
-                else:
-                    place[e] = -1
-            last = e
-            if slot >= 0 and column >= 0:
+            if slot >= 0 and ages_matter and not exists(bits, ages, slot, np.int64(times[e]), rules):
+                slot = np.int64(-1)
+            slots[e] = slot
+            if slot >= 0:
+                for j in range(extra):
+                    extras[count, j] = rows[slot, extra_column + j]
+                counts[count] = bits[slot, r[COUNT_COLUMN]]
+                place[e] = count
+                count += 1
+            else:
+                place[e] = -1
+        for i in range(bounds[t], bounds[t + 1]):
+            e = order[i]
+            if like[e] >= 0:
+                place[e] = place[like[e]]
+                slots[e] = slots[like[e]]
+            if slots[e] >= 0 and column >= 0:
                 for j in range(dim):
-                    pooled[entry_row[e], column + j] += x[e] * rows[slot, j]
+                    pooled[entry_row[e], column + j] += x[e] * rows[slots[e], j]
     for i in range(bounds[readers.shape[0]], len(order)):
         place[order[i]] = -1
     return count

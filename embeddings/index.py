@@ -56,13 +56,18 @@ def second_bucket(tag, base, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def ask(buckets, state, key):  # type: ignore[no-untyped-def]
-    """Prefetch both buckets of a key that is looked up soon."""
+def ask_tag(buckets, state, tag):  # type: ignore[no-untyped-def]
+    """Prefetch both buckets of a tag that is looked up soon."""
     base = state[BASE]
     size = base + state[SPLIT]
-    tag = tag_of(state, key)
     prefetch(buckets, first_bucket(tag, base, size), 0)
     prefetch(buckets, second_bucket(tag, base, size), 0)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def ask(buckets, state, key):  # type: ignore[no-untyped-def]
+    """Prefetch both buckets of a key that is looked up soon."""
+    ask_tag(buckets, state, tag_of(state, key))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -74,11 +79,10 @@ def _slot_with_tag(buckets, bucket, tag):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def guess_one(buckets, state, key):  # type: ignore[no-untyped-def]
+def guess_one(buckets, state, tag):  # type: ignore[no-untyped-def]
     """The slot of one key by its tag alone, as `guess` gives it."""
     base = state[BASE]
     size = base + state[SPLIT]
-    tag = tag_of(state, key)
     first = _slot_with_tag(buckets, first_bucket(tag, base, size), tag)
     second = _slot_with_tag(buckets, second_bucket(tag, base, size), tag)
     return max(first, second)

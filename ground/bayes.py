@@ -50,6 +50,24 @@ def make_priors(tau0: npt.ArrayLike, keep: npt.ArrayLike) -> Priors:
     )
 
 
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def posterior(b, L, tau):  # type: ignore[no-untyped-def]
+    """Mean and variance of a weight with evidence (b, L), of prior variance `tau`."""
+    P = tau / (1.0 + tau * L)
+    return b * P, P
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def add_up(x, n, mean, P):  # type: ignore[no-untyped-def]
+    """Logit and its variance, without any bias, of `n` weights' means and variances, in their order."""
+    f = 0.0
+    s2 = 0.0
+    for i in range(n):
+        f += x[i] * mean[i]
+        s2 += x[i] * x[i] * P[i]
+    return f, s2
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def predict(w, column, x, n, tau, mean, P):  # type: ignore[no-untyped-def]
     """Logit and its variance from the first `n` weights of a scratch block.
@@ -66,15 +84,8 @@ def predict(w, column, x, n, tau, mean, P):  # type: ignore[no-untyped-def]
         (f, s²) without any bias.
     """
     for i in range(n):
-        t = tau[column[i]]
-        P[i] = t / (1.0 + t * w[i, 1])
-        mean[i] = w[i, 0] * P[i]
-    f = 0.0
-    s2 = 0.0
-    for i in range(n):
-        f += x[i] * mean[i]
-        s2 += x[i] * x[i] * P[i]
-    return f, s2
+        mean[i], P[i] = posterior(w[i, 0], w[i, 1], tau[column[i]])
+    return add_up(x, n, mean, P)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

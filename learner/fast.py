@@ -128,10 +128,28 @@ class FastPart:
             return outputs
         entries_max = int(np.diff(inputs.start).max(initial=0))
         scratch = entries_max * self.speeds + self.counted
+        columns = np.empty(scratch, dtype=np.int32)
+        xs, mean, P = np.empty((3, scratch))
+        if labels is None:
+            _predict(
+                *inputs[1:],
+                self.first_tau,
+                self.column_speeds,
+                self.count_of,
+                self.counts_at,
+                self.count_weights,
+                self.bias,
+                self.priors.tau,
+                *outputs,
+                columns,
+                xs,
+                mean,
+                P,
+            )
+            return outputs
         _run(
             *inputs,
-            labels is not None,
-            np.zeros(n) if labels is None else labels,
+            labels,
             np.zeros(n) if offsets is None else offsets,
             self.first_tau,
             self.column_speeds,
@@ -142,10 +160,10 @@ class FastPart:
             *self.priors,
             *outputs,
             np.empty((scratch, 2)),
-            np.empty(scratch, dtype=np.int32),
-            np.empty(scratch),
-            np.empty(scratch),
-            np.empty(scratch),
+            columns,
+            xs,
+            mean,
+            P,
         )
         return outputs
 
@@ -224,14 +242,73 @@ def _tell_left(  # type: ignore[no-untyped-def]
 
 # Keeps the interpreter: see `learner.reading`.
 @njit(cache=True, nogil=False, error_model="numpy")
+def _predict(  # type: ignore[no-untyped-def]
+    start, column, x, index, weights, counts,
+    first_tau, column_speeds, count_of, counts_at, count_weights, bias, tau,
+    logit, variance, means, buckets, left, counts_left,
+    c, xs, mean, P,
+):  # fmt: skip
+    """What `_run` says before it learns, to the bit; what a row has like the one before is not computed again.
+
+    c, xs, mean, P are scratch for one row; what a row leaves there serves the next.
+    """
+    for r in range(len(start) - 1):
+        size = start[r + 1] - start[r]
+        like = r > 0 and start[r] - start[r - 1] == size  # as the row before, as far as it was compared
+        m = 0
+        for e in range(start[r], start[r + 1]):
+            col = column[e]
+            i = index[e]
+            q = count_of[col]
+            like = like and column[e - size] == col
+            if like and index[e - size] == i:
+                left[e] = left[e - size]
+                for _ in range(column_speeds[col]):
+                    xs[m] = x[e]
+                    m += 1
+                if q >= 0:
+                    buckets[r, q] = buckets[r - 1, q]
+                    counts_left[r, q] = counts_left[r - 1, q]
+                    m += 1
+                continue
+            for k in range(column_speeds[col]):
+                t = first_tau[col] + k
+                b = np.float64(weights[i, 2 * k]) if i >= 0 else 0.0
+                L = np.float64(weights[i, 2 * k + 1]) if i >= 0 else 0.0
+                mean[m], P[m] = bayes.posterior(b, L, tau[t])
+                if k == 0:
+                    left[e] = 1.0 / sqrt(1.0 + tau[t] * L)
+                c[m] = t
+                xs[m] = x[e]
+                m += 1
+            if q >= 0:
+                seen = counts[i] if i >= 0 else np.uint32(0)
+                bucket = min(int(2.0 * log2(1.0 + seen)), 63)
+                t = counts_at + q
+                L = np.float64(count_weights[q, bucket, 1])
+                mean[m], P[m] = bayes.posterior(np.float64(count_weights[q, bucket, 0]), L, tau[t])
+                counts_left[r, q] = 1.0 / sqrt(1.0 + tau[t] * L)
+                buckets[r, q] = bucket
+                c[m] = t
+                xs[m] = 1.0
+                m += 1
+        f, s2 = bayes.add_up(xs, m, mean, P)
+        for i in range(m):
+            means[r, c[i]] += xs[i] * mean[i]
+        logit[r] = bias[0] + f
+        variance[r] = bias[1] + s2
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _run(  # type: ignore[no-untyped-def]
     requests, start, column, x, index, weights, counts,
-    learning, labels, offsets,
+    labels, offsets,
     first_tau, column_speeds, count_of, counts_at, count_weights, bias,
     tau, tau0, theta, grad2, keep,
     logit, variance, means, buckets, left, counts_left,
     w, c, xs, mean, P,
 ):  # fmt: skip
+    """Predict each request whole, then learn it, request by request."""
     for q in range(len(requests) - 1):
         alone = requests[q + 1] - requests[q] == 1
         m = 0
@@ -247,10 +324,6 @@ def _run(  # type: ignore[no-untyped-def]
                 means[r, c[i]] += xs[i] * mean[i]
             logit[r] = bias[0] + f
             variance[r] = bias[1] + s2
-            if not learning:
-                _tell_left(r, start, column, column_speeds, count_of, w, c, tau, left, counts_left)
-        if not learning:
-            continue
         for r in range(requests[q], requests[q + 1]):
             if not alone:  # what other candidates have learnt since counts
                 m = _gather(
