@@ -248,7 +248,7 @@ def _predict(  # type: ignore[no-untyped-def]
     logit, variance, means, buckets, left, counts_left,
     c, xs, mean, P,
 ):  # fmt: skip
-    """What `_run` says before it learns, to the bit; what a row has like the one before is not computed again.
+    """What `_run` says before it learns, to the bit; what a row has as the one before is not computed again.
 
     c, xs, mean, P are scratch for one row; what a row leaves there serves the next.
     """

@@ -17,6 +17,7 @@ from ground.keys import hash_string
 from ground.rows import Rows
 from learner.encoding import add_pairs, by_row, first_keys, join_all
 from learner.errors import FeatureError
+from learner.quick import QuickEncoder
 from learner.values import read_ids, read_lists, read_numbers, read_sequences
 from stream.records import Features
 
@@ -129,6 +130,8 @@ class Encoder:
         self._column = {name: i for i, name in enumerate(self.names)}
         self._number_at = {column: d for d, column in enumerate(self.numbers)}
         self.sequences = {i: self._target_of(i) for i, s in enumerate(self.specs) if s.kind == "sequence"}
+        kinds = [spec.kind for spec in self.specs]
+        self._quick = QuickEncoder(self.names, kinds, self._pair_column, self._pair_salt)
         self._order = [i for i in range(n) if i not in self.sequences] + list(self.sequences)
 
     @property
@@ -158,6 +161,12 @@ class Encoder:
         Raises:
             FeatureError: a value is not of its feature's declared kind.
         """
+        if len(requests) == 1:
+            request = requests[0]
+            quick = self._quick.encode(request.time, request.context, request.candidates)
+            if quick is not None:
+                offsets = np.array([0, len(request.candidates)], dtype=np.int64)
+                return Batch(offsets, np.array([request.time], dtype=np.float64), *quick)
         sizes = np.array([len(request.candidates) for request in requests], dtype=np.int64)
         request_of = np.repeat(np.arange(len(requests)), sizes)  # (n,)
         candidates = [candidate for request in requests for candidate in request.candidates]

@@ -97,16 +97,22 @@ def read_numbers(name: str, values: Sequence[Any]) -> tuple[Values, npt.NDArray[
     return Values(start, key, np.ones(len(key), dtype=np.float32)), squashed
 
 
+@njit(cache=True, nogil=True)
+def bucket_of(value):  # type: ignore[no-untyped-def]
+    """The bucket of a number, as a key: four to an octave, so that they fit any unit; whole numbers to 8 each
+    have their own."""
+    mantissa, exponent = frexp(abs(value))  # mantissa in [0.5, 1)
+    bucket = (exponent + 2048) * 4 + int((mantissa - 0.5) * 8) + 1
+    return np.uint64(np.int64(0 if value == 0 else bucket if value > 0 else -bucket))
+
+
 # Keeps the interpreter: see `learner.reading`.
 @njit(cache=True, nogil=False)
 def number_buckets(values):  # type: ignore[no-untyped-def]
-    """The buckets of numbers (n,) float64, as keys (n,) uint64: four to an octave, so that they fit any unit;
-    whole numbers to 8 each have their own."""
+    """The buckets of numbers (n,) float64, as keys (n,) uint64."""
     keys = np.empty(len(values), dtype=np.uint64)
     for i in range(len(values)):
-        mantissa, exponent = frexp(abs(values[i]))  # mantissa in [0.5, 1)
-        bucket = (exponent + 2048) * 4 + int((mantissa - 0.5) * 8) + 1
-        keys[i] = np.uint64(np.int64(0 if values[i] == 0 else bucket if values[i] > 0 else -bucket))
+        keys[i] = bucket_of(values[i])
     return keys
 
 

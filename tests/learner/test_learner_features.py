@@ -1,6 +1,7 @@
 """Encoding a batch at once gives what a plain loop over its requests and features gives."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -122,3 +123,53 @@ def test_value_of_another_kind_is_refused_by_name(name: str, value: Any, expecte
     good: dict[str, Any] = {"user": 1, "item": 2}
     with pytest.raises(FeatureError, match=f"{name}.*{expected}"):
         Encoder(SCHEMA).encode([Request(0.0, {}, [good, {**good, name: value}])])
+
+
+NAMES = ("user", "item", "price", "hour", "other")
+VALUES = st.one_of(
+    st.integers(-(1 << 63), (1 << 64) - 1),
+    st.integers(-3, 3),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=5),
+    st.booleans(),
+)
+TYPICAL = {"user": st.integers(0, 9), "item": st.text(max_size=3), "price": st.floats(-9, 9)}
+
+
+@st.composite
+def lone_requests(draw: st.DrawFn) -> Request:
+    """Mostly such as the quick way takes: every candidate names the same, values of one type by name."""
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
+    unusual = draw(st.booleans())
+    kinds = {name: VALUES if unusual else TYPICAL.get(name, st.integers(0, 23)) for name in NAMES}
+    fixed = st.fixed_dictionaries({name: kinds[name] for name in names})
+    own = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3) if unusual else fixed
+    context = draw(st.fixed_dictionaries({}, optional=kinds))
+    return Request(draw(st.floats(0, 2e9)), context, draw(st.lists(fixed | own, max_size=4)))
+
+
+@settings(deadline=None)
+@given(lone_requests())
+def test_one_request_is_encoded_as_many_are(request: Request) -> None:
+    """The quick way of one request beside the general way."""
+    schema = {
+        "user": FeatureSpec(),
+        "item": FeatureSpec(),
+        "price": FeatureSpec(kind="number"),
+        "hour": FeatureSpec(kind="hour"),
+    }
+    encoder = Encoder(schema, pairs_max=2)
+    try:
+        many = encoder.encode([request, request])
+    except FeatureError as error:
+        with pytest.raises(FeatureError, match=re.escape(str(error))):
+            encoder.encode([request])
+        return
+    one = encoder.encode([request])
+    n = one.rows.n
+    entries = many.rows.start[n]
+    assert np.array_equal(one.rows.start, many.rows.start[: n + 1])
+    for mine, theirs in zip(one.rows[1:], many.rows[1:], strict=True):
+        assert np.array_equal(mine, theirs[:entries]) and mine.dtype == theirs.dtype
+    assert np.array_equal(one.numbers, many.numbers[:n])
+    assert np.array_equal(one.requests, many.requests[:2]) and one.times == many.times[:1]
