@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from freshet.cli_parts import DEFAULT_FILE, add_command, add_config, count, load, positive
+from freshet.cli_parts import DEFAULT_FILE, add_command, add_config, add_parent, count, load, positive
 from freshet.cli_replay import add_replay_commands
 
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -145,7 +145,7 @@ def _add_roles(commands: Any) -> None:
         if name in ("join", "learn"):
             parser.add_argument("--name", help="of this one among several that share the work (group.name)")
         # For whoever starts a role as a child: it stops when that process is gone.
-        parser.add_argument("--with-parent", type=int, metavar="PID", default=0, help=argparse.SUPPRESS)
+        add_parent(parser)
 
 
 def _add_produce(commands: Any) -> None:

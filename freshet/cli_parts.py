@@ -36,6 +36,11 @@ def add_config(parser: argparse.ArgumentParser, default: str | None = DEFAULT_FI
     )  # fmt: skip
 
 
+def add_parent(parser: argparse.ArgumentParser) -> None:
+    """Add --with-parent, for the processes that other commands start."""
+    parser.add_argument("--with-parent", type=int, metavar="PID", default=0, help=argparse.SUPPRESS)
+
+
 def positive(text: str) -> float:
     """A number over 0, as an argument's type."""
     value = float(text)

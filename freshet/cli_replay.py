@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from freshet.cli_parts import add_command, add_config, count, load, positive
+from freshet.cli_parts import add_command, add_config, add_parent, count, load, positive
 
 
 def add_replay_commands(commands: Any) -> None:
@@ -65,7 +65,7 @@ def _add_replay(commands: Any) -> None:
         "what it has learnt, with the settings as they are given now",
     )  # fmt: skip
     # For whoever starts a replay as a child: it ends when that process is gone.
-    parser.add_argument("--with-parent", type=int, metavar="PID", default=0, help=argparse.SUPPRESS)
+    add_parent(parser)
 
 
 def _add_compare(commands: Any) -> None:
@@ -229,12 +229,16 @@ def _add_train(commands: Any) -> None:
         help="seconds around it in which request ids decide what was learnt already (3600); the log must "
         "hold everything from so long before",
     )  # fmt: skip
+    add_parent(parser)
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from freshet.process import end_with_parent
     from freshet.tape import read_time
     from freshet.train import run_train
 
+    if arguments.with_parent:
+        end_with_parent(arguments.with_parent)
     until = read_time("--until", arguments.until)
     run_train(load(arguments), [Path(path) for path in arguments.data], until, arguments.overlap)
 

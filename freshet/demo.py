@@ -6,7 +6,6 @@ memory goes on. So every request is answered four ways, and all four are scored 
 """
 
 import asyncio
-import itertools
 import json
 import math
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 
 from freshet.children import Child, Children
 from freshet.config import load_config
+from freshet.demo_history import Learnt, lay_out, learnt, train
 from freshet.demo_report import Tick, demo_page
 from freshet.errors import ConfigError, RoleError
 from freshet.player import ARMS, Player
@@ -39,7 +39,6 @@ READY_S_MAX = 120.0
 SECONDS_MIN, SECONDS_MAX = 5.0, 3600.0
 TICKS_MIN = 3  # below, there is no curve to draw
 SLATE_SHOWN = 10
-HISTORY_BATCH = 1_000
 ARM_STYLE: dict[str, Arm] = {
     "frozen": "frozen",
     "frozen + memory": "frozen_memory",
@@ -104,7 +103,7 @@ def run_demo(
                 demo.say(f"\nstopped while {demo.phase}: too early for a report, none is written")
                 return stop.status
             demo.say("\nstopped early: the report is of what was played so far")
-        page = demo_page(scene, demo.player, demo.ticks, demo.seconds_played)
+        page = demo_page(scene, demo.learnt, demo.player, demo.ticks, demo.seconds_played)
         write_html(page, report)
         demo.tell(report, keep)
     return stop.status
@@ -127,12 +126,14 @@ class _Demo:
         self.ticks: list[Tick] = []
         self.seconds_played = 0.0
         self.player: Player
+        self.learnt: Learnt  # of the history
         self._children = children
         self._screen = screen
         self._stop = stop
         self._began = time.monotonic()
         self._seconds = seconds
         self._show = Show(title=f"Freshet demo: {scene.title}", phase="starting", total_s=seconds)
+        self._folder = folder
         self._config = folder / CONFIG_NAME
         self._config.write_text(_CONFIG.format(log=json.dumps(log), sections=scene.config), encoding="utf-8")
         self._read = (0.0, 0)  # when the log's end was read last, and what it was
@@ -184,28 +185,26 @@ class _Demo:
             say("next    freshet demo --keep demo/    keeps config, log and state, to go on with freshet up")
 
     async def _learn_history(self, log: Log) -> int:
-        """Start joiner and learner and have them learn the history; returns how many candidates it had."""
-        self._show.phase = "starting joiner and learner"
-        roles = [
-            self._children.start(role, role, "--config", str(self._config)) for role in ("join", "learn")
-        ]
-        total = self.scene.history_requests
-        candidates = 0
-        history = self.scene.history()
-        while batch := list(itertools.islice(history, HISTORY_BATCH)):
-            candidates += sum(len(impression.candidates) for impression in batch)
-            log.append(EVENTS, [Outgoing(key=i.request_id.encode(), value=encode(i)) for i in batch])
-            self._refresh()
-        await self._ready(roles)
-        self._show.phase = f"learning a history of {total:,} requests"
+        """Learn the history, in batch and then from the log; returns how many candidates it had."""
+        self._show.phase = "starting the joiner, learning history in batch"
+        joiner = self._children.start("join", "join", "--config", str(self._config))
+        history = lay_out(self.scene, self._folder)
+        log.append(EVENTS, [Outgoing(i.request_id.encode(), encode(i)) for i in history.logged])
+        await train(history, self._config, self._folder / "logs" / "train.log", self._wait)
+        state = load_config(self._config).state_of("learn")
+        in_batch = learnt(history, state, 0).requests
+        self._show.phase = "going live: learning from the log what came since"
+        learner = self._children.start("learn", "learn", "--config", str(self._config))
+        await self._ready([joiner, learner])
+        total = len(history.logged)
         deadline = time.monotonic() + READY_S_MAX
-        while (learnt := sum(log.committed("learn", EXAMPLES).values())) < total:
+        while (taken := sum(log.committed("learn", EXAMPLES).values())) < total:
             if time.monotonic() > deadline:
-                raise RoleError(f"only {learnt:,} of {total:,} requests were learnt in {READY_S_MAX:.0f} s")
-            self._show.numbers = [("learnt", f"{learnt:,} of {total:,}")]
+                raise RoleError(f"only {taken:,} of {total:,} requests were learnt in {READY_S_MAX:.0f} s")
             await self._wait()
-        self._show.numbers = []
-        return candidates
+        self.learnt = learnt(history, state, in_batch)
+        self._screen.say(f"history {self.learnt.told()}")
+        return history.candidates
 
     async def _start_servers(self, candidates: int) -> tuple[str, str]:
         """Start the live server and the one that stops at the history's end; returns their URLs."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 
+from freshet.demo_history import Learnt
 from freshet.player import Player
 from freshet.report import Arm, Chart, Line, Page, Table, Tile
 from freshet.scenes import Scene
@@ -37,7 +38,7 @@ class Tick(msgspec.Struct, frozen=True):
     table_rows: int
 
 
-def demo_page(scene: Scene, player: Player, ticks: Sequence[Tick], seconds: float) -> Page:
+def demo_page(scene: Scene, history: Learnt, player: Player, ticks: Sequence[Tick], seconds: float) -> Page:
     """The report of a demo that has been played."""
     overall = player.board.overall()
     arms = [arm for arm in NAMES if arm != "ceiling" or not scene.labelled]
@@ -55,7 +56,7 @@ def demo_page(scene: Scene, player: Player, ticks: Sequence[Tick], seconds: floa
     latency = np.array(player.latency_ms or [math.nan])
     facts = [
         ("stream", scene.title),
-        ("history learnt before freezing", f"{scene.history_requests:,} requests"),
+        ("history, learnt before freezing", history.told()),
         ("played", f"{player.asked:,} requests and {player.clicks:,} clicks in {seconds:.0f} s"),
         ("left out because an answer took too long", f"{player.left_out:,}"),
         (

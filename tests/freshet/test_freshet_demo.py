@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,15 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ledger import fresh_records
 
 from freshet.children import Children
 from freshet.config import load_config
 from freshet.demo import CONFIG_NAME, run_demo
+from freshet.demo_history import FILE_NAME
 from freshet.errors import ConfigError, RoleError
 from freshet.inspect import read_state
 from freshet.scenes import RatingsScene, WorldScene
+from stream.decoding import Decoder
 from stream.errors import StateError
 from stream.log import EXAMPLES, open_log
+from stream.records import Example
+from stream.sources import read_examples
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S_MAX = 200.0  # on a busy machine, kernels not yet compiled
@@ -125,7 +131,9 @@ def test_demo_whose_roles_cannot_run_ends_and_says_so(
 
 
 @pytest.mark.process
-def test_demo_whose_learner_is_killed_learns_every_example_once(tmp_path: Path) -> None:
+def test_demo_learns_every_request_once_of_file_or_log_though_its_learner_is_killed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     keep = tmp_path / "kept"
     state = keep / "state" / "learn"
     killed: list[int] = []
@@ -147,13 +155,25 @@ def test_demo_whose_learner_is_killed_learns_every_example_once(tmp_path: Path) 
     killer.join()
     assert killed
     log = open_log(f"sqlite:{keep / 'log.db'}")
-    ends = {partition: end for partition, (_, end) in enumerate(log.ends(EXAMPLES))}
+    sent = list(fresh_records(log, EXAMPLES))
     log.close()
-    learnt = read_state(state)
-    consumed = sum(learnt["next_offsets"].values())
+    found = read_state(state)
+    consumed = [r for r in sent if r.offset < found["next_offsets"][f"{EXAMPLES}/{r.partition}"]]
     # The joiner sends its last examples while all of them are stopping.
-    assert learnt["learnt"]["requests"] == consumed
-    assert 0 <= sum(ends.values()) - consumed < 200
+    assert 0 <= len(sent) - len(consumed) < 200
+    # Whether the file or the log taught it, each request was learnt, and once; late clicks come on top.
+    decode = Decoder(Example).decode
+    of_log = [decode(record.value) for record in consumed]
+    in_file = {example.request_id for example in read_examples(keep / FILE_NAME)}
+    in_log = {example.request_id for example in of_log if not example.late}
+    late = sum(example.late for example in of_log)
+    assert len(in_file | in_log) > WorldScene.history_requests and in_file & in_log
+    assert found["learnt"]["requests"] == len(in_file | in_log) + late
+    told = capfd.readouterr().out
+    assert re.search(r"history [\d,]+ requests learnt in batch up to \S+ \S+, then live from there", told)
+    in_batch = found["learnt"]["requests"] + found["learnt"]["of_history"] - len(consumed)
+    assert f"{in_batch:,} requests learnt in batch" in told
+    assert f"{in_batch:,} requests learnt in batch" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.process
