@@ -26,6 +26,7 @@ from learner.labelled import Labelled
 from learner.meta import Meta
 from learner.metrics import Metrics
 from learner.model import Model
+from learner.networks import DCN
 from learner.pending import Pending
 from learner.publishing import Publisher
 from learner.settings import LearnerSettings
@@ -107,8 +108,8 @@ class Learner:
         }
 
     def warm(self) -> None:
-        """Begin to import torch beside the caller: it takes seconds, and the first group needs it."""
-        if self.model.network is not None:
+        """Begin to import torch beside the caller if it is needed: it takes seconds, and a group waits."""
+        if self.model.network is not None and not isinstance(self.model.network, DCN):
             threading.Thread(target=importlib.import_module, args=("torch",), name="import torch").start()
 
     def figures(self) -> dict[str, float | int | None]:

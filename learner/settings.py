@@ -26,7 +26,7 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     window: int = 10_000  # examples in the recent metrics
     score: Literal["served", "own"] = "served"  # which prediction is measured where both are known
     seed: int = 0
-    threads: int = 1  # of torch; more do not help matrices of this size
+    threads: int = 1  # of torch, for networks other than dcn; more do not help
     publish_every_s: float = 0.4  # how long learnt rows may wait before they are committed and published
     update_rows: Literal["float32", "float16", "int8"] = "float32"  # how learnt rows travel to servers
     update_bytes_max: int = 4 << 20  # a larger update travels in several parts

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.rows import Rows
-from learner.deep import DeepTrainer, trainer_of
+from learner.dcn_trainer import DCNTrainer
+from learner.deep import DeepTrainer
 from learner.features import Batch
 from learner.groups import GroupLearner
 from learner.labelled import Labelled
 from learner.model import Model, bayes_logit
+from learner.networks import DCN, Network
 from learner.pending import Pending
 from stream.records import Example
 
@@ -275,3 +277,12 @@ class Trainer:
                 settings.self_correction,
             )
         return self._deep
+
+
+def trainer_of(network: Network) -> type[DeepTrainer]:
+    """The class that learns this network."""
+    if isinstance(network, DCN):
+        return DCNTrainer
+    from learner.autograd import AutogradTrainer
+
+    return AutogradTrainer

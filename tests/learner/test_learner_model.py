@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ground.keys import hash_string
-from learner.deep import trainer_of
+from learner.dcn_trainer import DCNTrainer
 from learner.errors import FeatureError
 from learner.features import Encoder, FeatureSpec, Request
 from learner.learner import Learner
@@ -92,7 +92,7 @@ def test_deep_part_quarantines_a_group_whose_loss_is_not_finite() -> None:
     flat = network.initial_weights(0)
     before = flat.copy()
     moments = np.zeros((2, len(flat)), dtype=np.float32)
-    trainer = trainer_of(network)(network, flat, moments, 0, rate=1e-3, clip=1.0, threads=1)
+    trainer = DCNTrainer(network, flat, moments, 0, rate=1e-3, clip=1.0, threads=1)
     inputs = np.full((4, width), np.nan, dtype=np.float32)
     assert trainer.step(inputs, 2, np.zeros(4), np.ones(4)) is None
     assert np.array_equal(flat, before) and not moments.any()

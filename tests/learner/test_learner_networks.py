@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from learner.attention import attend, unattend
+from learner.autograd import AutogradTrainer
 from learner.dcn import prediction_of
-from learner.deep import DeepTrainer, by_logit, trainer_of
+from learner.deep import DeepTrainer, by_logit
 from learner.errors import FeatureError
 from learner.features import Encoder, FeatureSpec, Request
 from learner.learner import Learner
 from learner.metrics import auc
-from learner.networks import NETWORKS, Layout, make_network
+from learner.networks import DCN, NETWORKS, Layout, make_network
+from learner.products import add_product
 from learner.settings import LearnerSettings
+from learner.trainer import trainer_of
 from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing, open_log
 from stream.records import Example, Served, encode
 from stream.runner import Runner, RunnerSettings
@@ -43,7 +46,8 @@ def make_trainer(name: str, flat: np.ndarray) -> DeepTrainer:
 def test_forward_in_numpy_equals_torch(name: str) -> None:
     network, flat = make_network(name, LAYOUT), weights_of(name)
     inputs = np.random.default_rng(2).normal(0, 1, (50, LAYOUT.width)).astype(np.float32)
-    expected = make_trainer(name, flat).predict(inputs)
+    trainer = AutogradTrainer(network, flat, np.zeros((2, len(flat)), np.float32), 0, 1e-3, 1e9, 1)
+    expected = trainer.predict(inputs)
     assert network.forward(network.split(flat), inputs) == pytest.approx(expected, rel=1e-4, abs=1e-4)
     z = np.ones(50)
     prediction_of(network, network.split(flat))(inputs, z)
@@ -72,7 +76,7 @@ def test_quick_prediction_is_that_of_the_network_whatever_rows_share(rows: int) 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_are_those_of_the_log_loss_and_reach_every_weight(name: str) -> None:
-    """Against autograd over the forward pass; for `dcn` this holds the written-out gradients to it."""
+    """Against autograd over the forward pass."""
     network, flat = make_network(name, LAYOUT), weights_of(name)
     rng = np.random.default_rng(4)
     n, wanted = 60, sum(LAYOUT.embeddings)
@@ -89,7 +93,7 @@ def test_gradients_are_those_of_the_log_loss_and_reach_every_weight(name: str) -
 
     moved = flat.copy()
     trainer = make_trainer(name, moved)
-    moments = trainer._moments
+    moments = trainer.moments
     step = trainer.step(inputs.copy(), wanted, offset, y)
     assert step is not None
     assert step.by_inputs == pytest.approx(x0.grad[:, :wanted].numpy(), rel=1e-3, abs=1e-4)
@@ -97,6 +101,62 @@ def test_gradients_are_those_of_the_log_loss_and_reach_every_weight(name: str) -
     # Adam's first moment after one step is a tenth of the mean gradient.
     assert moments[0] * 10 * n == pytest.approx(expected, rel=1e-3, abs=2e-3)
     assert (moved != flat).any()
+
+
+@pytest.mark.parametrize(
+    ("rows", "layout", "correction"),
+    [
+        (
+            32,
+            Layout((16,) * 8, 197),
+            0.0,
+        ),  # longer than one block of a product
+        (35, Layout((16, 16), 48), 0.3),  # rows that are no whole vector, and self-correction
+        (3, Layout((2,), 6), 0.0),
+        (300, Layout((8, 8, 8), 400), 0.0),
+    ],
+)
+def test_kernel_of_dcn_steps_as_autograd_does(rows: int, layout: Layout, correction: float) -> None:
+    network = DCN(layout)
+    rng = np.random.default_rng(5)
+    flat = rng.normal(0, 0.1, network.weight_count).astype(np.float32)
+    wanted = sum(layout.embeddings)
+    states = [(flat.copy(), np.zeros((2, len(flat)), dtype=np.float32)) for _ in range(2)]
+    kinds = (trainer_of(network), AutogradTrainer)
+    # The second group's gradient is so large that it is clipped.
+    ours, theirs = (
+        kind(network, *state, 0, 1e-3, 2.0, 1, correction) for kind, state in zip(kinds, states, strict=True)
+    )
+    for size in (1.0, 3.0):
+        inputs = rng.normal(0, size, (rows, layout.width)).astype(np.float32)
+        offset, y, last = rng.normal(0, 1, rows), (rng.random(rows) < 0.5).astype(np.float64), np.zeros(rows)
+        mine = ours.step(inputs.copy(), wanted, offset, y, last)
+        other = theirs.step(inputs.copy(), wanted, offset, y, last)
+        assert mine is not None and other is not None
+        assert mine.z == pytest.approx(other.z, rel=1e-4, abs=1e-4)
+        largest = float(np.abs(other.by_inputs).max())
+        assert mine.by_inputs == pytest.approx(other.by_inputs, rel=1e-3, abs=1e-4 * largest)
+        (_, mine_m), (_, other_m) = states
+        largest = float(np.abs(other_m[0]).max())
+        assert mine_m[0] == pytest.approx(other_m[0], rel=1e-3, abs=1e-4 * largest)
+    assert ours.steps == theirs.steps == 2
+
+
+@pytest.mark.parametrize(("rows", "columns", "count"), [(1, 1, 1), (8, 32, 5), (13, 51, 193), (9, 16, 500)])
+def test_product_is_the_product_and_writes_nothing_else(rows: int, columns: int, count: int) -> None:
+    rng = np.random.default_rng(6)
+    wide = columns + 15
+    a = rng.normal(0, 1, (rows, count)).astype(np.float32)
+    b = rng.normal(0, 1, (count, wide)).astype(np.float32)
+    c = rng.normal(0, 1, (rows + 2, wide)).astype(np.float32)
+    expected = c.copy()
+    product = a.astype(np.float64) @ b[:, :columns]
+    for add in (True, False):
+        expected[1 : rows + 1, :columns] = product + (expected[1 : rows + 1, :columns] if add else 0)
+        flat, left = c.reshape(-1), np.ascontiguousarray(a.T).reshape(-1)
+        add_product(flat, wide, wide, left, 0, 1, rows, b.reshape(-1), 0, wide, rows, columns, count, add)
+        assert c == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        assert (c[[0, -1]] == expected[[0, -1]]).all() and (c[:, columns:] == expected[:, columns:]).all()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
