@@ -131,7 +131,7 @@ class FastPart:
         columns = np.empty(scratch, dtype=np.int32)
         xs, mean, P = np.empty((3, scratch))
         if labels is None:
-            _predict(
+            predict_rows(
                 *inputs[1:],
                 self.first_tau,
                 self.column_speeds,
@@ -242,7 +242,7 @@ def _tell_left(  # type: ignore[no-untyped-def]
 
 # Keeps the interpreter: see `learner.reading`.
 @njit(cache=True, nogil=False, error_model="numpy")
-def _predict(  # type: ignore[no-untyped-def]
+def predict_rows(  # type: ignore[no-untyped-def]
     start, column, x, index, weights, counts,
     first_tau, column_speeds, count_of, counts_at, count_weights, bias, tau,
     logit, variance, means, buckets, left, counts_left,

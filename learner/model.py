@@ -22,7 +22,7 @@ from learner.encoding import compact, sort_by_table
 from learner.fast import FastInputs, FastOutputs, FastPart
 from learner.features import Batch, Encoder, FeatureSpec, Requestlike
 from learner.networks import Array, Layout, Network, make_network
-from learner.reading import read
+from learner.predicting import fill_dense, predict
 from learner.settings import LearnerSettings
 
 TICKS_PER_TTL = 8
@@ -50,6 +50,11 @@ class Predicted(NamedTuple):
     inputs: FastInputs
     outputs: FastOutputs
     z: npt.NDArray[np.float64]  # (n,), logit of the honest probability
+
+    @property
+    def p(self) -> npt.NDArray[np.float64]:
+        """That probability, (n,)."""
+        return 1.0 / (1.0 + np.exp(-self.z))
 
 
 class Gathered(NamedTuple):
@@ -174,17 +179,17 @@ class Model:
 
     def predict(self, batch: Batch) -> Predicted:
         """What `score` makes its scores of."""
-        x0 = np.zeros((len(batch.rows.start) - 1, self.deep_width), dtype=np.float32)
         if self._readers is not None:
-            inputs = self._read(batch, self._readers, x0)
+            z, x0, inputs, outputs = self._predict_at_once(batch, self._readers)
         else:
+            x0 = np.zeros((batch.rows.n, self.deep_width), dtype=np.float32)
             gathered = self.gather(batch, insert=False)
             inputs = gathered.inputs
             self._pool(gathered, batch.rows, x0)
-        outputs = self.fast.run(inputs)
-        z = bayes_logit(outputs)
-        if self.network is not None:
+            outputs = self.fast.run(inputs)
             x0[:, self.embedding_width :] = self.dense_inputs(batch, outputs)
+            z = bayes_logit(outputs)
+        if self.network is not None:
             self._prediction()(x0, z)
         return Predicted(inputs, outputs, z)
 
@@ -194,7 +199,7 @@ class Model:
         rows, left = self.memory_rows(batch.rows, predicted.outputs)
         return Scores(
             z=predicted.z,
-            p=1.0 / (1.0 + np.exp(-predicted.z)),
+            p=predicted.p,
             s2=predicted.outputs.variance,
             rows=self.memory_keys(rows, left),
             unknown=int(np.count_nonzero(predicted.inputs.place[fields] < 0)),
@@ -272,12 +277,7 @@ class Model:
         """The deep part's inputs beside the embeddings, (n, deep_width - embedding_width)."""
         n = len(outputs.logit)
         dense = np.empty((n, self.deep_width - self.embedding_width), dtype=np.float32)
-        at = outputs.means.shape[1]
-        dense[:, :at] = outputs.means
-        dense[:, at : at + self.fast.counted] = (outputs.buckets + 1) / 16.0
-        at += self.fast.counted
-        dense[:, at : at + batch.numbers.shape[1]] = batch.numbers
-        dense[:, -1] = outputs.logit
+        fill_dense(dense, 0, outputs.means, outputs.buckets, batch.numbers, outputs.logit)
         return dense
 
     def memory_rows(self, rows: Rows, outputs: FastOutputs) -> tuple[Rows, npt.NDArray[np.float32]]:
@@ -299,14 +299,20 @@ class Model:
             return weighed
         return Rows(*pooling.without(*weighed, np.array(list(self.encoder.sequences), dtype=np.int32)))
 
-    def _read(self, batch: Batch, readers: Readers, x0: npt.NDArray[np.float32]) -> FastInputs:
-        """What `gather` and `_pool` do together, for tables whose rows can be read as they are."""
-        rows = batch.rows
-        place, weights, counts = read(
-            readers, batch.requests, batch.times, *rows, self.table_of, 2 * self.fast.speeds,
-            self._first_column, x0,
+    def _predict_at_once(
+        self, batch: Batch, readers: Readers
+    ) -> tuple[npt.NDArray[np.float64], Array, FastInputs, FastOutputs]:
+        """What the fast part says, and the deep part's inputs, of tables whose rows can be read as they are."""
+        fast, rows = self.fast, batch.rows
+        deep = self.network is not None
+        z, x0, place, weights, counts, *said = predict(
+            readers, batch.requests, batch.times, *rows, batch.numbers, self.table_of, self._first_column,
+            2 * fast.speeds, self.deep_width if deep else 0, self.embedding_width if deep else 0,
+            fast.speeds, fast.first_tau, fast.column_speeds, fast.count_of, fast.counts_at, fast.counted,
+            fast.count_weights, fast.bias, fast.priors.tau,
         )  # fmt: skip
-        return FastInputs(batch.requests, rows.start, rows.column, rows.x, place, weights, counts)
+        inputs = FastInputs(batch.requests, rows.start, rows.column, rows.x, place, weights, counts)
+        return z, x0, inputs, FastOutputs(*said)
 
     def _pool(self, gathered: Gathered, rows: Rows, x0: npt.NDArray[np.float32]) -> None:
         """Put the pooled embeddings into the deep part's inputs (n, deep_width)."""

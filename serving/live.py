@@ -58,8 +58,11 @@ class Live:
         """
         batch = self.model.encoder.encode(requests)
         with self.lock:
-            scores = self.model.score(batch)
-            corrected = self.memory.correct(scores.rows, scores.p)
+            predicted = self.model.predict(batch)
+            base = corrected = predicted.p
+            if self.memory.evidence:  # without any, what it is asked comes back as it is
+                rows = self.model.scores_of(batch, predicted).rows
+                corrected = self.memory.correct(rows, base)
             version = self.model.version
             freshness_s = self.freshness_s
         answers = []
@@ -67,7 +70,7 @@ class Live:
             mine = corrected[first:end]
             answers.append(
                 Scored(
-                    base=scores.p[first:end].tolist(),
+                    base=base[first:end].tolist(),
                     corrected=mine.tolist(),
                     order=np.argsort(-mine, kind="stable").tolist(),
                     version=version,
