@@ -302,7 +302,7 @@ class Model:
     def _predict_at_once(
         self, batch: Batch, readers: Readers
     ) -> tuple[npt.NDArray[np.float64], Array, FastInputs, FastOutputs]:
-        """What the fast part says, and the deep part's inputs, of tables whose rows can be read as they are."""
+        """What the fast part says, and the deep part's inputs; of tables that can be read as they are."""
         fast, rows = self.fast, batch.rows
         deep = self.network is not None
         z, x0, place, weights, counts, *said = predict(
