@@ -6,8 +6,8 @@ from numba import njit
 from embeddings.admission import admit, ask_for_line
 from embeddings.eviction import GENERATION, LEFT, STRIDE, begin, evicted, limit, pass_time, turn, use
 from embeddings.expiry import gone, sweep_evicted
-from embeddings.index import ask, locate, remove
-from embeddings.lookup import UNSEEN
+from embeddings.index import ask, guess_one, locate, remove
+from embeddings.lookup import UNSEEN, ask_for_row
 from embeddings.slots import mark, release, start_row, take_slot
 from embeddings.store import AHEAD, EXPIRED, FREE_HEAD, FREE_TAIL, FULL, HIGH, INSERTED, REFUSED, TAIL
 from ground.intrinsics import borrow, prefetch
@@ -25,7 +25,7 @@ def take_in(  # type: ignore[no-untyped-def]
         keys, times: (n,) uint64 and (n,) uint32.
         distinct: how many distinct keys there are.
         inverse: (n,) int64, in: the number of each key among them; out: the number of its slot.
-        stamps: (distinct,) int64, the generation of the last sighting of each; used where rows are
+        stamps: (distinct,) uint32, the generation of the last sighting of each; used where rows are
             evicted, for which the clock was moved on already, unless one by one.
         one_by_one: all are UNSEEN, and the clock moves as they are taken: rows may be evicted among them.
         slots: (n,) int64, in and out: the slots by number; -1 where there is no row.
@@ -61,28 +61,34 @@ def take_in(  # type: ignore[no-untyped-def]
     usable = state[FREE_TAIL]
     n = keys.shape[0]
     current = np.empty(distinct, dtype=np.int64)  # the number that stands for a distinct key at this sighting
+    wanted = np.empty(distinct, dtype=np.uint8)  # a byte each: they stay in the nearest cache
     for i in range(distinct):
-        current[i] = i if slots[i] == UNSEEN else -1
+        current[i] = i
+        wanted[i] = slots[i] == UNSEEN
     todo = np.empty(n + 1, dtype=np.int64)
     todo_count = 0
     for i in range(n):
         todo[todo_count] = i
-        todo_count += int(current[inverse[i]] >= 0)
+        todo_count += wanted[inverse[i]]
     count = distinct
     out = 0
     due = 0  # slots that the hand must look at for the rows made
-    for step in range(todo_count + AHEAD):
+    for step in range(todo_count + 2 * AHEAD):
         if step < todo_count:
             ask(buckets, state, keys[todo[step]])
             if rules.admit_after > 1:
                 ask_for_line(sightings, keys[todo[step]])
-        if step < AHEAD:
+        if AHEAD <= step < todo_count + AHEAD:
+            soon = guess_one(buckets, state, keys[todo[step - AHEAD]])
+            if soon >= 0:
+                ask_for_row(bits, soon, vectors.shape[1])
+        if step < 2 * AHEAD:
             continue
-        i = todo[step - AHEAD]
+        i = todo[step - 2 * AHEAD]
         which = inverse[i]
         key = keys[i]
         time = times[i]
-        now = 0
+        now = np.int64(0)
         if one_by_one:
             if ages[LEFT] == 0 and turn(held, ages, age_times, rules.rows_max, ttl_s):
                 out = sweep_evicted(
@@ -94,7 +100,7 @@ def take_in(  # type: ignore[no-untyped-def]
             pass_time(ages, age_times, time)
             now = ages[GENERATION]
         elif evicts:
-            now = stamps[which]
+            now = np.int64(stamps[which])
         slot = locate(buckets, slot_key, state, key)
         if slot >= 0 and (ttl_s > 0 or evicts):
             seen = bits[slot, seen_column]
@@ -107,7 +113,7 @@ def take_in(  # type: ignore[no-untyped-def]
                 out += 1
                 slot = np.int64(-1)
             else:
-                wrote = evicts and use(bits, held, ages, slot, rules, now, np.int64(1))
+                wrote = evicts and use(bits, held, ages, slot, rules, now)
                 if ttl_s > 0 and time > seen:
                     bits[slot, seen_column] = time
                     wrote = True

@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ground.intrinsics import borrow
+
 # Positions in Store.ages.
 GENERATION: Final = 0  # the one under way; the first is 1
 LEFT: Final = 1  # sightings until it ends
@@ -101,23 +103,53 @@ def leave(bits, held, ages, slot, rules):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def use(bits, held, ages, slot, rules, now, times):  # type: ignore[no-untyped-def]
-    """Note that an existing row was sighted `times` times more, last in generation `now`; was it changed?
+def used(uses, times):  # type: ignore[no-untyped-def]
+    """Uses, uint32, of a row that is sighted `times` times more."""
+    return np.uint32(min(np.int64(uses) + np.int64(times), _USES_MAX))
 
-    Without a branch: in which generation a row was last seen is chance to the processor.
-    """
+
+@njit(cache=True, nogil=True, forceinline=True)
+def use(bits, held, ages, slot, rules, now):  # type: ignore[no-untyped-def]
+    """Note that an existing row was sighted once more, in generation `now`; was it changed?"""
     stamp, uses = _age(bits, slot, rules)
-    most = held.shape[0] - 1
-    rank, cell = min(uses, most), _cell(held, ages, stamp)
-    counted = np.int64(held[rank, cell] > 0)  # not one that had left with its whole generation
-    held[rank, cell] -= counted
-    uses = min(uses + times, _USES_MAX)
-    held[min(uses, most), _cell(held, ages, now)] += 1
-    ages[HELD] += 1 - counted
+    leave(bits, held, ages, slot, rules)
+    _arrive(held, ages, now, uses + 1)
     bits[slot, rules.age_column] = np.uint32(now)
     if rules.classes > 1:
-        bits[slot, rules.age_column + 1] = np.uint32(uses)
+        bits[slot, rules.age_column + 1] = used(uses, 1)
     return rules.classes > 1 or stamp != now
+
+
+@njit(cache=True, nogil=True)
+def count_again(held, ages, slots, before, tally, stamps):  # type: ignore[no-untyped-def]
+    """Count existing rows that were sighted: out as they were, in as they are.
+
+    All of them out first, then all in: the same as one by one, since a row that had left with its whole
+    generation, and is not counted out, is not of a generation in which rows arrive.
+
+    Args:
+        slots: (m or more,) int64; those below 0 are left out.
+        before: (m, 3) uint32, of each: (.), stamp and uses before.
+        tally: (m,) uint32, how often each was sighted; used where uses count.
+        stamps: (m,) uint32, the stamp of each now.
+    """
+    held, slots, before = borrow(held), borrow(slots), borrow(before)
+    tally, stamps = borrow(tally), borrow(stamps)
+    most = held.shape[0] - 1
+    change = np.int64(0)
+    for i in range(before.shape[0]):
+        if slots[i] >= 0:
+            rank = min(np.int64(before[i, 2]), most) if most > 0 else 0
+            cell = _cell(held, ages, np.int64(before[i, 1]))
+            counted = np.int64(held[rank, cell] > 0)
+            held[rank, cell] -= counted
+            change -= counted
+    for i in range(before.shape[0]):
+        if slots[i] >= 0:
+            rank = min(np.int64(used(before[i, 2], tally[i])), most) if most > 0 else 0
+            held[rank, _cell(held, ages, np.int64(stamps[i]))] += 1
+            change += 1
+    ages[HELD] += change
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -210,18 +242,24 @@ def pass_batch(held, ages, age_times, rows_max, ttl_s, times, inverse, stamps): 
     Args:
         times: (n,) uint32, of all sightings.
         inverse: (n,) int64, the number of each sighting's id.
-        stamps: (m,) int64, out: the generation of each id's last sighting.
+        stamps: (m,) uint32, out: the generation of each id's last sighting.
     """
+    times, inverse, stamps = borrow(times), borrow(inverse), borrow(stamps)
     n = times.shape[0]
     first = 0
     while first < n:
         if ages[LEFT] == 0:
             turn(held, ages, age_times, rows_max, ttl_s)
         last = min(first + ages[LEFT], n)
+        now = np.uint32(ages[GENERATION])
         latest = times[first]
         for i in range(first, last):
             latest = max(latest, times[i])
-            stamps[inverse[i]] = ages[GENERATION]
+        if last - first == n:
+            stamps[:] = now
+        else:
+            for i in range(first, last):
+                stamps[inverse[i]] = now
         pass_time(ages, age_times, latest)
         ages[LEFT] -= last - first
         first = last

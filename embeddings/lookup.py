@@ -8,11 +8,11 @@ is left of a look-up then is mostly branches that cannot be guessed: the passes 
 import numpy as np
 from numba import njit
 
-from embeddings.eviction import NEWEST, evicted, leave, use
+from embeddings.eviction import NEWEST, count_again, evicted, leave, used
 from embeddings.expiry import exists, gone
 from embeddings.index import ask, guess, locate, remove
 from embeddings.slots import mark, mark_if, release, take_slot
-from embeddings.store import AHEAD, DELETED, FREE_TAIL, INSERTED, TAIL
+from embeddings.store import AHEAD, DELETED, FREE_TAIL, INSERTED, TAIL, TOUCHED
 from embeddings.versions import begin_write, end_write
 from ground.intrinsics import borrow, prefetch, prefetch_element
 from ground.simd import WIDE, copy
@@ -44,9 +44,9 @@ def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # 
         keys: (m,) uint64, distinct.
         latest: (m,) uint32, the latest time of each key's sightings; used where rows expire.
         tally: (m,) uint32, the number of sightings of each; used where uses are counted.
-        stamps: (m,) int64, the generation of the last of them; used where rows are evicted, for which
+        stamps: (m,) uint32, the generation of the last of them; used where rows are evicted, for which
             the clock was moved on already.
-        before: (m, 3) uint32, out: last seen, stamp and uses as they were, for `unmeet`; or (0, 3).
+        before: (m, 3) uint32, out: last seen, stamp and uses as they were; used where rows are evicted.
         slots: (m,) int64, out: UNSEEN for those who have no such row.
         vectors: (m, dim) float32, out: the first columns of the rows; not if of 0 columns.
 
@@ -60,15 +60,17 @@ def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # 
     listed = borrow(store.listed)
     touched = borrow(store.touched)
     ages = borrow(store.ages)
-    held = borrow(store.held)
     state = borrow(store.state)
     keys, slots, vectors = borrow(keys), borrow(slots), borrow(vectors)
+    latest, stamps, before = borrow(latest), borrow(stamps), borrow(before)
     m = keys.shape[0]
     seen_column = np.uint64(bits.shape[1] - TAIL)
+    age_column, one = np.uint64(rules.age_column), np.uint64(1)
     width = vectors.shape[1]
     ttl_s, tick_s = rules.ttl_s, rules.tick_s
     evicts = rules.classes > 0
     unseen = 0
+    touched_count = state[TOUCHED]
     guess(buckets, state, keys, slots)
     for i in range(m):
         soon = max(slots[min(i + AHEAD, m - 1)], 0)
@@ -89,25 +91,33 @@ def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # 
                 written = time > seen
                 bits[at, seen_column] = max(time, seen)
                 if evicts:
-                    if before.shape[0] > 0:
-                        before[i, 0] = seen
-                        before[i, 1] = bits[at, rules.age_column]
-                        before[i, 2] = bits[at, rules.age_column + 1]
-                    times_used = np.int64(tally[i]) if rules.classes > 1 else np.int64(1)
-                    written |= use(bits, held, ages, at, rules, stamps[i], times_used)
-                mark_if(listed, touched, state, at, written)
+                    before[i, 0] = seen
+                    before[i, 1] = bits[at, age_column]
+                    bits[at, age_column] = stamps[i]
+                    written |= before[i, 1] != stamps[i]
+                    if rules.classes > 1:
+                        before[i, 2] = bits[at, age_column + one]
+                        bits[at, age_column + one] = used(before[i, 2], tally[i])
+                        written = True
+                touched_count = mark_if(listed, touched, touched_count, at, written)
         if slot >= 0:
             copy(rows, np.uint64(slot), 0, vectors, i, 0, width)
         else:
             slot = UNSEEN
             unseen += 1
         slots[i] = slot
+    state[TOUCHED] = touched_count
+    if evicts:
+        count_again(borrow(store.held), ages, slots, before, tally, stamps)
     return unseen
 
 
 @njit(cache=True, nogil=True)
 def unmeet(store, rules, slots, before):  # type: ignore[no-untyped-def]
-    """Take back what `meet` wrote into rows; arguments as there. (Not that they count as touched.)"""
+    """Take back what `meet` wrote into rows; arguments as there. (Not that they count as touched.)
+
+    What it counted is eviction's clock, which its caller puts back.
+    """
     bits = store.bits
     seen_column = bits.shape[1] - TAIL
     for i in range(slots.shape[0]):

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings import arrivals, batches, lookup
-from embeddings.eviction import AGES_SIZE, LEFT, NEWEST, limit_is_far, pass_batch
+from embeddings.eviction import AGES_SIZE, LEFT, NEWEST, STRIDE, limit_is_far, pass_batch
 from embeddings.results import Block, Keys
 from embeddings.spec import Rules, TableSpec
 from embeddings.store import HIGH, SALT, Store
@@ -36,7 +36,7 @@ def sight(
         if times.max() != latest[0]:
             batches.newest(inverse, times, latest)
     tally = np.zeros(m if spec.evict == "least_frequent" else 0, dtype=np.uint32)
-    stamps = np.empty(m if evicts else 0, dtype=np.int64)
+    stamps = np.empty(m if evicts else 0, dtype=np.uint32)
     slots = np.empty(n, dtype=np.int64)
     vectors = np.empty((n, columns), dtype=np.float32)
 
@@ -44,7 +44,7 @@ def sight(
     sure = one_by_one or not evicts or limit_is_far(store.ages, spec.rows_max, n, m)
     clock = store.book[len(store.sightings) :]
     clock_before = clock[:0] if sure else clock.copy()
-    before = np.empty((0 if sure else m, 3), dtype=np.uint32)
+    before = np.empty((m if evicts else 0, 3), dtype=np.uint32)
     if evicts and not one_by_one:
         if len(tally):
             batches.tally(inverse, tally)
@@ -62,13 +62,29 @@ def sight(
         slots[:m] = lookup.UNSEEN
     count, removed = m, np.empty(0, dtype=np.uint64)
     if unseen:
-        room = 2 * n + int(store.state[HIGH]) if evicts else n if spec.ttl_s else 0
-        removed = np.empty(room, dtype=np.uint64)
+        removed = np.empty(_removals_max(spec, store, times, unseen, one_by_one), dtype=np.uint64)
         count, removed_count = arrivals.take_in(
             store, rules, keys, times, m, inverse, stamps, one_by_one, slots, vectors, removed
         )
         removed = removed[:removed_count]
     return Block(slots=slots[:count], inverse=inverse, vectors=vectors[:count]), removed
+
+
+def _removals_max(
+    spec: TableSpec, store: Store, times: npt.NDArray[np.uint32], unseen: int, one_by_one: bool
+) -> int:
+    """How many rows a batch with so many ids to be taken in may remove.
+
+    Not more than needed: memory that is asked for and given back at each step makes the allocator give its
+    own back to the system, and the next step has to have all of it mapped anew.
+    """
+    n = len(times)
+    if one_by_one:
+        return 2 * n + int(store.state[HIGH])
+    if spec.ttl_s and int(times.max()) - int(times.min()) > spec.ttl_s:
+        unseen = n  # an id may get a row and lose it again
+    expiring = unseen if spec.ttl_s or spec.evict != "none" else 0
+    return expiring + (unseen * int(store.state[STRIDE]) if spec.evict != "none" else 0)
 
 
 def _may_expire_within(spec: TableSpec, store: Store, times: npt.NDArray[np.uint32]) -> bool:

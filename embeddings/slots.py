@@ -16,23 +16,23 @@ _BYTE, _BIT, _ONE = np.uint64(3), np.uint64(7), np.uint64(1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def mark_if(listed, touched, state, slot, written):  # type: ignore[no-untyped-def]
-    """Note that a slot was written since the last drain, if it was.
+def mark_if(listed, touched, count, slot, written):  # type: ignore[no-untyped-def]
+    """Note that a slot was written since the last drain, if it was; returns how many are listed then.
 
     Whether it is listed already is chance to the processor: there is no branch that it could guess wrong.
     """
     place = np.uint64(slot) >> _BYTE
     bits = listed[place]
     bit = np.uint8(_ONE << (np.uint64(slot) & _BIT))
-    touched[state[TOUCHED]] = np.uint32(slot)
-    state[TOUCHED] += np.int64(written & (bits & bit == 0))
+    touched[count] = np.uint32(slot)
     listed[place] = bits | np.uint8(written) * bit
+    return count + np.int64(written & (bits & bit == 0))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def mark(listed, touched, state, slot):  # type: ignore[no-untyped-def]
     """Note that a slot was written since the last drain."""
-    mark_if(listed, touched, state, slot, True)
+    state[TOUCHED] = mark_if(listed, touched, state[TOUCHED], slot, True)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
