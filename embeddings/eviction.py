@@ -70,15 +70,28 @@ def _age(bits, slot, rules):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def evicted(bits, ages, slot, rules):  # type: ignore[no-untyped-def]
-    """Whether the row at a slot is beyond the limit: it no longer exists."""
+def limit_of(ages):  # type: ignore[no-untyped-def]
+    """The limit in force: generation, class, stamp. A kernel reads it once, not anew after each write."""
+    return ages[LIMIT_GENERATION], ages[LIMIT_CLASS], ages[LIMIT_STAMP]
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def beyond(bits, bounds, slot, rules):  # type: ignore[no-untyped-def]
+    """Whether the row at a slot is beyond a limit: it no longer exists."""
     if rules.classes == 0:
         return False
+    generation, rank_least, stamp_least = bounds
     stamp, uses = _age(bits, slot, rules)
     rank = min(uses, rules.classes - 1)
     # All of it at once: on which side of the limit's own generation a row is, cannot be guessed.
-    below = (rank < ages[LIMIT_CLASS]) | ((rank == ages[LIMIT_CLASS]) & (stamp < ages[LIMIT_STAMP]))
-    return bool((stamp < ages[LIMIT_GENERATION]) & below)
+    below = (rank < rank_least) | ((rank == rank_least) & (stamp < stamp_least))
+    return bool((stamp < generation) & below)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def evicted(bits, ages, slot, rules):  # type: ignore[no-untyped-def]
+    """Whether the row at a slot is beyond the limit in force."""
+    return beyond(bits, limit_of(ages), slot, rules)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -121,33 +134,35 @@ def use(bits, held, ages, slot, rules, now):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def count_again(held, ages, slots, before, tally, stamps):  # type: ignore[no-untyped-def]
+def count_again(held, ages, before, tally, stamps):  # type: ignore[no-untyped-def]
     """Count existing rows that were sighted: out as they were, in as they are.
 
     All of them out first, then all in: the same as one by one, since a row that had left with its whole
     generation, and is not counted out, is not of a generation in which rows arrive.
 
     Args:
-        slots: (m or more,) int64; those below 0 are left out.
-        before: (m, 3) uint32, of each: (.), stamp and uses before.
+        before: (2 or more, m) uint32: stamp and, where they count, uses of each before; those of stamp 0
+            are left out.
         tally: (m,) uint32, how often each was sighted; used where uses count.
         stamps: (m,) uint32, the stamp of each now.
     """
-    held, slots, before = borrow(held), borrow(slots), borrow(before)
-    tally, stamps = borrow(tally), borrow(stamps)
+    held, before, tally, stamps = borrow(held), borrow(before), borrow(tally), borrow(stamps)
     most = held.shape[0] - 1
+    now, floor = np.uint32(ages[GENERATION]), np.uint32(ages[FLOOR])
+    ring = np.uint32(held.shape[1] - 1)
     change = np.int64(0)
-    for i in range(before.shape[0]):
-        if slots[i] >= 0:
-            rank = min(np.int64(before[i, 2]), most) if most > 0 else 0
-            cell = _cell(held, ages, np.int64(before[i, 1]))
+    for i in range(stamps.shape[0]):
+        stamp = before[0, i]
+        if stamp > 0:
+            rank = min(np.int64(before[1, i]), most) if most > 0 else 0
+            cell = max(min(stamp, now), floor) & ring
             counted = np.int64(held[rank, cell] > 0)
             held[rank, cell] -= counted
             change -= counted
-    for i in range(before.shape[0]):
-        if slots[i] >= 0:
-            rank = min(np.int64(used(before[i, 2], tally[i])), most) if most > 0 else 0
-            held[rank, _cell(held, ages, np.int64(stamps[i]))] += 1
+    for i in range(stamps.shape[0]):
+        if before[0, i] > 0:
+            rank = min(np.int64(used(before[1, i], tally[i])), most) if most > 0 else 0
+            held[rank, max(stamps[i], floor) & ring] += 1
             change += 1
     ages[HELD] += change
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from embeddings.eviction import HAND, HAND_END, evicted
+from embeddings.eviction import HAND, HAND_END, beyond, evicted, limit_of
 from embeddings.index import ask, remove
 from embeddings.slots import release
 from embeddings.store import AHEAD, EXPIRED, HIGH, SWEEP, TAIL
@@ -46,10 +46,10 @@ def sweep_evicted(  # type: ignore[no-untyped-def]
     first = count
     start = state[HAND]
     state[HAND] = max(min(start + budget, state[HAND_END]), start)
+    bounds = limit_of(ages)
     for slot in range(start, state[HAND]):
-        if in_use[slot] != 0 and evicted(bits, ages, slot, rules):
-            removed[count] = np.uint64(slot)
-            count += 1
+        removed[count] = np.uint64(slot)  # and the next one over it, if this one stays: no branch to guess
+        count += np.int64((in_use[slot] != 0) & beyond(bits, bounds, slot, rules))
     _give_back(buckets, slot_key, in_use, free, state, removed, first, count)
     return count
 

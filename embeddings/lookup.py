@@ -8,7 +8,7 @@ is left of a look-up then is mostly branches that cannot be guessed: the passes 
 import numpy as np
 from numba import njit
 
-from embeddings.eviction import NEWEST, count_again, evicted, leave, used
+from embeddings.eviction import NEWEST, beyond, count_again, leave, limit_of, used
 from embeddings.expiry import exists, gone
 from embeddings.index import ask, guess, locate, remove
 from embeddings.slots import mark, mark_if, release, take_slot
@@ -33,7 +33,7 @@ def ask_for_row(bits, slot, width):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # type: ignore[no-untyped-def]
+def meet(store, rules, keys, latest, tally, stamps, before, sure, slots, vectors):  # type: ignore[no-untyped-def]
     """Find the distinct keys of a batch; note the sightings of those whose row outlives the batch.
 
     These, nearly all, are found once each: their sightings do nothing but renew what the row says of
@@ -46,7 +46,9 @@ def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # 
         tally: (m,) uint32, the number of sightings of each; used where uses are counted.
         stamps: (m,) uint32, the generation of the last of them; used where rows are evicted, for which
             the clock was moved on already.
-        before: (m, 3) uint32, out: last seen, stamp and uses as they were; used where rows are evicted.
+        before: (3, m) uint32, out: stamp (0 of those without a row), uses where they count, and last seen
+            unless `sure`, as they were; used where rows are evicted.
+        sure: 0 where all of this may be taken back by `unmeet`.
         slots: (m,) int64, out: UNSEEN for those who have no such row.
         vectors: (m, dim) float32, out: the first columns of the rows; not if of 0 columns.
 
@@ -71,6 +73,7 @@ def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # 
     evicts = rules.classes > 0
     unseen = 0
     touched_count = state[TOUCHED]
+    bounds = limit_of(ages)
     guess(buckets, state, keys, slots)
     for i in range(m):
         soon = max(slots[min(i + AHEAD, m - 1)], 0)
@@ -85,19 +88,22 @@ def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # 
             at = np.uint64(slot)  # a signed index would be looked at for its sign at each use
             seen = bits[at, seen_column]
             time = latest[i] if ttl_s > 0 else seen
-            if gone(np.int64(seen), np.int64(time), ttl_s, tick_s) or evicted(bits, ages, at, rules):
+            if gone(np.int64(seen), np.int64(time), ttl_s, tick_s) or beyond(bits, bounds, at, rules):
                 slot = UNSEEN
             else:
                 written = time > seen
                 bits[at, seen_column] = max(time, seen)
                 if evicts:
-                    before[i, 0] = seen
-                    before[i, 1] = bits[at, age_column]
+                    stamp = bits[at, age_column]
+                    before[0, i] = stamp
+                    if sure == 0:
+                        before[2, i] = seen
                     bits[at, age_column] = stamps[i]
-                    written |= before[i, 1] != stamps[i]
+                    written |= stamp != stamps[i]
                     if rules.classes > 1:
-                        before[i, 2] = bits[at, age_column + one]
-                        bits[at, age_column + one] = used(before[i, 2], tally[i])
+                        uses = bits[at, age_column + one]
+                        before[1, i] = uses
+                        bits[at, age_column + one] = used(uses, tally[i])
                         written = True
                 touched_count = mark_if(listed, touched, touched_count, at, written)
         if slot >= 0:
@@ -105,10 +111,12 @@ def meet(store, rules, keys, latest, tally, stamps, before, slots, vectors):  # 
         else:
             slot = UNSEEN
             unseen += 1
+            if evicts:
+                before[0, i] = 0
         slots[i] = slot
     state[TOUCHED] = touched_count
     if evicts:
-        count_again(borrow(store.held), ages, slots, before, tally, stamps)
+        count_again(store.held, ages, before, tally, stamps)
     return unseen
 
 
@@ -123,10 +131,10 @@ def unmeet(store, rules, slots, before):  # type: ignore[no-untyped-def]
     for i in range(slots.shape[0]):
         slot = slots[i]
         if slot >= 0:
-            bits[slot, seen_column] = before[i, 0]
-            bits[slot, rules.age_column] = before[i, 1]
+            bits[slot, rules.age_column] = before[0, i]
+            bits[slot, seen_column] = before[2, i]
             if rules.classes > 1:
-                bits[slot, rules.age_column + 1] = before[i, 2]
+                bits[slot, rules.age_column + 1] = before[1, i]
 
 
 @njit(cache=True, nogil=True)

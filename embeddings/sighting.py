@@ -44,14 +44,14 @@ def sight(
     sure = one_by_one or not evicts or limit_is_far(store.ages, spec.rows_max, n, m)
     clock = store.book[len(store.sightings) :]
     clock_before = clock[:0] if sure else clock.copy()
-    before = np.empty((m if evicts else 0, 3), dtype=np.uint32)
+    before = np.empty((3, m if evicts else 0), dtype=np.uint32)
     if evicts and not one_by_one:
         if len(tally):
             batches.tally(inverse, tally)
         pass_batch(store.held, store.ages, store.age_times, spec.rows_max, spec.ttl_s, times, inverse, stamps)
     unseen = m
     if not one_by_one:
-        unseen = lookup.meet(store, rules, unique, latest, tally, stamps, before, slots, vectors)
+        unseen = lookup.meet(store, rules, unique, latest, tally, stamps, before, sure, slots, vectors)
     if not sure:
         ages = clock_before.view(np.int64).reshape(-1)[:AGES_SIZE]
         if not limit_is_far(ages, spec.rows_max, n, unseen):

@@ -177,6 +177,17 @@ def test_least_frequent_keeps_the_often_seen_that_least_recent_forgets():
         assert (table.find(np.arange(50)) >= 0).all() == kept
 
 
+def test_batch_of_more_generations_than_are_told_apart_counts_each_row_once():
+    keys = np.tile(np.arange(10), 1000)
+    whole, parts = make("least_recent", rows_max=64), make("least_recent", rows_max=64)
+    for part in (keys[:10], keys):  # in a budget of 64, each sighting is a generation
+        whole.upsert(part, 0)
+    for part in (keys[:10], *np.array_split(keys, 700)):
+        parts.upsert(part, 0)
+    assert whole._store.held.sum() == 10
+    assert whole.filter.state() == parts.filter.state()
+
+
 def test_one_large_batch_evicts_within_it():
     table = make("least_recent")
     slots = table.upsert(np.arange(5000), 0)
