@@ -10,17 +10,18 @@ import pytest
 from load import ROOT, Process, until
 
 from freshet.config import load_config
-from freshet.forget import forget
 from freshet.replay import replay
 from freshet.roles import open_topics
 from freshet.tape import ReplayOptions
 from ground.keys import key_of
+from learner.follower import Follower
+from learner.model import Model
 from stream.log import EVENTS, Outgoing
 from stream.records import Impression, encode
 
 USER, ITEM = "ann-7f3a9c1e5b", 0x5EC2E7C0FFEE1234
 CONFIG = """
-log = "sqlite:log.db"
+log = "LOG"
 state = "state"
 [stream]
 partitions = 2
@@ -56,9 +57,23 @@ def files_with(folder: Path) -> list[str]:
     return found
 
 
+def run_forget(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`freshet forget`."""
+    command = [sys.executable, "-m", "freshet", "forget", *words]
+    return subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+
+@pytest.fixture(params=["sqlite", "kafka"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A log that nothing is in yet."""
+    if request.param == "sqlite":
+        return "sqlite:log.db"
+    return f"kafka://{request.getfixturevalue('kafka_broker')}/{request.getfixturevalue('kafka_prefix')}"
+
+
 @pytest.mark.process
-def test_running_system_forgets(tmp_path: Path) -> None:
-    (tmp_path / "freshet.toml").write_text(CONFIG)
+def test_running_system_forgets(tmp_path: Path, url: str) -> None:
+    (tmp_path / "freshet.toml").write_text(CONFIG.replace("LOG", url))
     state = tmp_path / "state"
     config = load_config(tmp_path / "freshet.toml")
     log = open_topics(config)
@@ -98,7 +113,8 @@ def test_running_system_forgets(tmp_path: Path) -> None:
         }
         assert scores(USER) != scores("nobody")
 
-        forget(config, [f"user={USER}", f"item={ITEM}"])
+        done = run_forget(tmp_path, f"user={USER}", f"item={ITEM}")
+        assert done.returncode == 0, done.stderr
         began = time.monotonic()
         until(lambda: model()["table_rows"]["user"] == 20, 10.0, "the server to forget")
         until(lambda: scores(USER) == scores("nobody"), 10.0, "the error memory to forget")
@@ -111,6 +127,12 @@ def test_running_system_forgets(tmp_path: Path) -> None:
         for one in processes:
             one.stop()
         assert not files_with(state)
+        late = Follower(Model(config.features, config.learner))  # a server that starts now
+        late.start(log)
+        while late.poll(log):
+            pass
+        assert late.model.table_rows()["user"] == 20
+        assert set(late.model.tables[1].items()[0].tolist()) == {key_of(i) for i in range(7)}
         report = replay(config, ReplayOptions(journal=str(tmp_path / "state" / "learn")))
         assert report["equals_live_state"]
     finally:
@@ -122,13 +144,10 @@ def test_running_system_forgets(tmp_path: Path) -> None:
 
 
 def test_command_says_what_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "freshet.toml").write_text(CONFIG)
+    (tmp_path / "freshet.toml").write_text(CONFIG.replace("LOG", "sqlite:log.db"))
     for words, why in (
         (["ann"], "'ann' is not FEATURE=ID"),
         (["usr=ann"], "feature 'usr' is not declared; ids to forget may be of: user, item"),
     ):
-        command = [sys.executable, "-m", "freshet", "forget", *words]
-        done = subprocess.run(
-            command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-        )
+        done = run_forget(tmp_path, *words)
         assert done.returncode == 2 and why in done.stderr
