@@ -19,6 +19,7 @@ from learner.model import Model
 from stream.log import EVENTS, Outgoing
 from stream.records import Impression, encode
 
+START_S_MAX = 200.0  # kernels not yet compiled, on a busy machine
 USER, ITEM = "ann-7f3a9c1e5b", 0x5EC2E7C0FFEE1234
 CONFIG = """
 log = "LOG"
@@ -79,7 +80,7 @@ def test_running_system_forgets(tmp_path: Path, url: str) -> None:
     log = open_topics(config)
     processes = [Process(role, tmp_path, time.monotonic()) for role in ("join", "learn", "serve")]
     try:
-        until(lambda: all(": ready" in one.said for one in processes), 60.0, "the roles to start")
+        until(lambda: all(": ready" in one.said for one in processes), START_S_MAX, "the roles to start")
         url = processes[2].said.split("serve: ready ")[1].split()[0]
         client = httpx.Client(base_url=url, timeout=10.0)
         now = time.time()
