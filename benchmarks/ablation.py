@@ -1,15 +1,18 @@
 """What each part of the learner is worth: the default configuration with one part switched off at a time.
 
-    .venv/bin/python benchmarks/ablation.py [--movies FOLDER] [--streams A,B] [--quick] [--json OUT]
+    .venv/bin/python benchmarks/ablation.py [--movies FOLDER] [--streams A,B] [--seeds N] [--quick]
+                                            [--json OUT]
 
 Progressive AUC and log loss (whole requests are predicted before any of them is learnt) over the first
 6,000 examples, where priors matter, and over the last half of each stream; the streams are those of
-`quality.py`. Then the means over all streams, and how far each is from the default.
+`quality.py`, each drawn with every seed; MovieTweetings is one stream, of which a seed is the learner's.
+Then the means over all streams, and how far each is from the default.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +66,9 @@ VARIANTS: dict[str, Change] = {
 }
 
 
-def play(name: str, features: Features, examples: Sequence[Example]) -> dict[str, float]:
+def play(name: str, features: Features, examples: Sequence[Example], seed: int) -> dict[str, float]:
     """Learn a stream with one variant: figures of the first examples and of the last half."""
-    learner = Learner(*VARIANTS[name](features, LearnerSettings()))
+    learner = Learner(*VARIANTS[name](features, LearnerSettings(seed=seed)))
     priors = learner.model.fast.priors
     done = []
     for first in range(0, len(examples), CHUNK):
@@ -97,25 +100,28 @@ def main() -> None:
     parser.add_argument("--movies", type=Path, metavar="FOLDER", help="MovieTweetings")
     parser.add_argument("--streams", default=",".join(STREAMS), help="simulated worlds, by name")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="what to run; default is always")
+    parser.add_argument("--movie-streams", default="movietweetings 8,movietweetings 9", help="of --movies")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="one short stream")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers here")
     options = parser.parse_args()
-    names = ["movietweetings 8", "movietweetings 9"] if options.movies else []
+    names = options.movie_streams.split(",") if options.movies else []
     names += ["sudden"] if options.quick else [n for n in options.streams.split(",") if n]
     variants = ["default", *[v for v in options.variants.split(",") if v != "default"]]
     by_stream: dict[str, dict[str, dict[str, float]]] = {}
     print("differences to the default in brackets; first 6,000: AUC, log loss; last half: AUC, log loss")
-    for name in names:
-        stream = quality_streams.make_stream(name, 0, options.movies, 1500 if options.quick else None)
-        told = by_stream[name] = {v: play(v, stream.features, stream.shown) for v in variants}
-        print(name)
+    for name, seed in product(names, range(options.seeds)):
+        drawn = 0 if name.startswith("movietweetings") else seed
+        requests = 1500 if options.quick else None
+        stream = quality_streams.make_stream(name, drawn, options.movies, requests)
+        told = {v: play(v, stream.features, stream.shown, seed) for v in variants}
+        by_stream[f"{name}, seed {seed}"] = told
+        print(f"{name}, seed {seed}")
         for variant in variants:
             print(_line(variant, told[variant], told["default"]), flush=True)
-    means = {
-        v: {k: float(np.mean([by_stream[n][v][k] for n in names])) for k in by_stream[names[0]][v]}
-        for v in variants
-    }
-    print(f"mean over {len(names)} streams")
+    played = list(by_stream.values())
+    means = {v: {k: float(np.mean([told[v][k] for told in played])) for k in played[0][v]} for v in variants}
+    print(f"mean over {len(played)} streams and seeds")
     for variant in variants:
         print(_line(variant, means[variant], means["default"]))
     if options.json:
