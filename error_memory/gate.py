@@ -10,9 +10,14 @@ with a price, a share of the base's log loss whatever that is (`toll`), and with
 
 What helps a base that is an hour old can harm one that is a second old: a handful of examples says much
 of what nobody has learnt and little of what the base knows. So there is one D for each power of two of
-examples held; a level met for the first time begins with the D of the next lower one. A memory that
-holds much looks back further: over half as many examples as it holds, where that is more than what
-`decay` says.
+examples held. A memory that holds much looks back further: over half as many examples as it holds, where
+that is more than what `decay` says.
+
+A base that stands still and jumps comes by a level now and then, and what was worth much when it was young
+may be noise when it is old. So a level's D counts the less the more examples n_k have been learnt since it
+last moved, and the rest comes from the level below, which the memory has passed through on its way up:
+
+    D̄_k = w_k D_k + (1 - w_k) D̄_(k-1)        w_k = exp(-n_k / max(IDLE, 2^(k-1))), 0 if it was never met
 """
 
 from math import exp, isnan, log1p, log2
@@ -23,6 +28,8 @@ from numba import njit
 GAIN_MAX = 10.0
 """Bound of |D|: a gate that has long been open must be able to close within some thousand examples."""
 LEVELS = 40
+IDLE = 5_000.0
+"""Examples after which a D that did not move counts for 1/e; more where the level looks back further."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -38,12 +45,35 @@ def level_of(gens):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gain_at(gains, level):  # type: ignore[no-untyped-def]
-    """D at a level, or of the next lower one that was ever met; 0 where there is none."""
+def known_at(values, level):  # type: ignore[no-untyped-def]
+    """What is noted of a level, or of the next lower one that was ever met; 0 where there is none."""
     for k in range(level, -1, -1):
-        if not isnan(gains[k]):
-            return gains[k]
+        if not isnan(values[k]):
+            return values[k]
     return 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def gain_at(gains, moved_at, examples, level):  # type: ignore[no-untyped-def]
+    """D̄ at a level, 0 where nothing was ever met.
+
+    Args:
+        gains: (LEVELS,), D; NaN where a level was never met.
+        moved_at: (LEVELS,), how many examples had been learnt when D last moved.
+        examples: how many have been learnt now.
+        level: as `level_of` has it.
+    """
+    found = 0.0
+    rest = 1.0
+    for k in range(level, -1, -1):
+        if isnan(gains[k]):
+            continue
+        w = rest * exp((moved_at[k] - examples) / max(IDLE, 2.0 ** (k - 1)))
+        found += w * gains[k]
+        rest -= w
+        if rest <= 0.0:  # as it is wherever the last example was learnt at this level
+            break
+    return found
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

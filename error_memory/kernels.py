@@ -4,14 +4,15 @@ What takes long is waiting for memory, so all lines of a request are asked for b
 those before it are learnt (`observe_rows`).
 """
 
-from math import exp, isnan, log, log1p, sqrt
+from math import isnan, log, log1p, sqrt
 
 import numpy as np
 from numba import njit
 
 from error_memory import cells as table
 from error_memory import gate as gates
-from error_memory import generations
+from error_memory import generations, levels
+from error_memory.levels import CLOCK, EXAMPLES, GAINS, MOVED_AT, SCALES, SMALL, SQUARES
 from ground.bayes import PROBIT, learn, predict, sigmoid
 from ground.intrinsics import borrow, prefetch, prefetch_element
 from ground.rows import Rows
@@ -24,10 +25,8 @@ LOUD = 0.7
 """A row with a key whose correction is about this large, as a logit, says half as much of its other keys,
 and less beyond: what is odd about one entity, or false, is not to be laid at the door of its company."""
 
-# Places in the two small arrays of counters that the kernels move.
+# Places in the array of counters that the kernels move; `error_memory.levels` has those of the other one.
 CURRENT, NEXT_EPOCH, SPAN, WATERMARK, EVICTED, MERGES, SKIPPED = range(7)
-# Of each level, NaN where it was never met: D; the scale of the prior variances, and its gradients squared.
-CLOCK, GAINS, SCALES, SQUARES = 0, 1, 1 + gates.LEVELS, 1 + 2 * gates.LEVELS
 SCALE_RATE, SCALE_SQUARES = 0.3, 30.0
 SCALE_MIN, SCALE_MAX = -4.0, 0.0
 """The prior variances of all columns together are learnt too, by gradient, faster than each alone, and for
@@ -38,8 +37,8 @@ _find, _total, _claim, _settle, _tag_of = table.find, table.total, table.claim, 
 _bucket_of = table.bucket_of
 _free_place, _merge_neighbours = generations.free_place, table.merge_neighbours
 _tick, _oldest_epoch = generations.tick, generations.oldest_epoch
-_logloss, _level_of, _gain_at = gates.logloss, gates.level_of, gates.gain_at
-_moved = gates.moved
+_logloss, _level_of, _moved = gates.logloss, gates.level_of, gates.moved
+_gain, _scale = levels.gain, levels.scale
 _shrink = table.shrink
 REPEATED = -2
 _NO_EPOCH = np.uint32(0xFFFFFFFF)
@@ -142,12 +141,6 @@ def _residuals(cells, gens, precision, rows, first, last, tags, slots, held, f):
         f[i] = f_i if known else np.nan
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _scale(small, gens):  # type: ignore[no-untyped-def]
-    """By which prior variances are multiplied, with as many examples held as now."""
-    return exp(_gain_at(small[SCALES:SQUARES], _level_of(gens)))
-
-
 # Keeps the interpreter: it is a part of every answer, and getting the interpreter back takes longer.
 @njit(cache=True, nogil=False, error_model="numpy")
 def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-untyped-def]
@@ -157,7 +150,7 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-u
     cells = table.borrowed(cells)
     gens = _borrowed_generations(gens)
     rows = _borrowed_rows(rows)
-    gate = sigmoid(_gain_at(small[GAINS:SCALES], _level_of(gens)) - gating[1])
+    gate = sigmoid(_gain(small, _level_of(gens)) - gating[1])
     entries = len(rows.key)
     n = len(p)
     tags = np.empty(entries, dtype=np.uint64)
@@ -166,7 +159,7 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-u
     f = np.empty(n)
     _ask(cells, rows, 0, n, tags, slots)
     _look_up(cells, rows, 0, n, tags, slots)
-    _residuals(cells, gens, 1.0 / (tau * _scale(small, gens)), rows, 0, n, tags, slots, held, f)
+    _residuals(cells, gens, 1.0 / (tau * _scale(small, _level_of(gens))), rows, 0, n, tags, slots, held, f)
     for i in range(n):
         if not isnan(f[i]):
             p[i] = sigmoid(_logit(p[i]) + gate * f[i])
@@ -175,8 +168,8 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-u
 @njit(cache=True, nogil=True, error_model="numpy")
 def explain_rows(cells, gens, tau, small, gating, rows, p, z, part, evidence):  # type: ignore[no-untyped-def]
     """What `correct_rows` does to `p` (n,), to the bit, with its parts; see `Explained`. Returns the gate."""
-    gate = sigmoid(_gain_at(small[GAINS:SCALES], _level_of(gens)) - gating[1])
-    precision = 1.0 / (tau * _scale(small, gens))
+    gate = sigmoid(_gain(small, _level_of(gens)) - gating[1])
+    precision = 1.0 / (tau * _scale(small, _level_of(gens)))
     empty = _oldest_epoch(gens) == _NO_EPOCH
     for i in range(len(p)):
         z[i] = _logit(p[i])
@@ -336,9 +329,9 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
     held = np.empty((entries, 2))
     z = np.empty(len(seen.p))
     f = np.empty(len(seen.p))
-    gains = small[GAINS:SCALES]
+    gains = small[GAINS:MOVED_AT]
     scales = small[SCALES:SQUARES]
-    squares = small[SQUARES:]
+    squares = small[SQUARES:SMALL]
     tau = np.empty(len(priors.tau))
     tau0 = np.empty(len(priors.tau))
     R = len(seen.position)
@@ -358,9 +351,9 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
         b = seen.requests[r + 1]
         known_to_base = position <= state[WATERMARK]
         level = _level_of(gens)
-        D = _gain_at(gains, level)
+        D = _gain(small, level)
         gate = sigmoid(D - bias)
-        scale = exp(_gain_at(scales, level))
+        scale = _scale(small, level)
         for c in range(len(tau)):
             tau[c] = priors.tau[c] * scale
             tau0[c] = priors.tau0[c] * scale
@@ -381,6 +374,8 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
             continue
         if a == b:
             continue
+        small[EXAMPLES] += b - a
+        small[MOVED_AT + level] = small[EXAMPLES]
         g = _current(cells, gens, state, small, position, half_life)
         steps = 0.0
         for i in range(a, b):
@@ -389,7 +384,7 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type
                 i == a, work,
             )  # fmt: skip
         if isnan(squares[level]):
-            scales[level] = _gain_at(scales, level)
+            scales[level] = log(scale)
             squares[level] = SCALE_SQUARES
         squares[level] += steps * steps
         theta = scales[level] + SCALE_RATE * steps / sqrt(squares[level])

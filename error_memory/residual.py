@@ -25,13 +25,10 @@ from error_memory import gate as gates
 from error_memory import generations
 from error_memory.errors import MemoryInputError
 from error_memory.kernels import (
-    CLOCK,
     CURRENT,
     EVICTED,
-    GAINS,
     MERGES,
     NEXT_EPOCH,
-    SCALES,
     SKIPPED,
     SPAN,
     WATERMARK,
@@ -39,6 +36,7 @@ from error_memory.kernels import (
     explain_rows,
     observe_rows,
 )
+from error_memory.levels import CLOCK, EXAMPLES, SMALL, gain
 from error_memory.protocol import (
     Explained,
     Floats,
@@ -71,22 +69,21 @@ class ResidualMemory:
         self._priors = make_priors(by_column(settings.tau0, columns), by_column(settings.keep, columns))
         self._state = np.zeros(7, dtype=np.int64)
         self._state[[CURRENT, NEXT_EPOCH, SPAN, WATERMARK]] = -1, 1, settings.span, _NOTHING_LEARNT
-        self._small = np.full(1 + 3 * gates.LEVELS, np.nan)
-        self._small[CLOCK] = -np.inf
+        self._small = np.full(SMALL, np.nan)
+        self._small[[CLOCK, EXAMPLES]] = -np.inf, 0.0
         self._gating = (settings.gate_decay, settings.gate_bias, settings.gate_toll, settings.half_life_s)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the table."""
+        """Bytes of the table and of the small arrays beside it."""
         cells = self._cells
-        arrays = (cells.tags, cells.worth, cells.values, *self._gens, *self._priors)
+        arrays = (cells.tags, cells.worth, cells.values, *self._gens, *self._priors, self._small)
         return sum(array.nbytes for array in arrays)
 
     @property
     def gate(self) -> float:
         """g = σ(D - bias), at the level of what is held now."""
-        gain = gates.gain_at(self._small[GAINS:SCALES], gates.level_of(self._gens))
-        return float(sigmoid(gain - self.settings.gate_bias))
+        return float(sigmoid(gain(self._small, gates.level_of(self._gens)) - self.settings.gate_bias))
 
     @property
     def evidence(self) -> int:

@@ -13,7 +13,7 @@ import xxhash
 from error_memory.errors import MemoryStateError
 from error_memory.settings import MemorySettings
 
-_MAGIC = b"freshet.memory.3"
+_MAGIC = b"freshet.memory.4"
 
 
 class _Saved(msgspec.Struct, frozen=True):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from error_memory import MemorySettings, cells
+from error_memory.gate import IDLE, LEVELS, gain_at
 from error_memory.generations import make_generations, oldest_epoch
-from error_memory.kernels import SCALES, SQUARES
+from error_memory.levels import SCALES, SQUARES
 from error_memory.neighbours import NeighbourMemory
 from error_memory.residual import ResidualMemory
 from ground.rows import rows_from_keys
@@ -186,6 +187,47 @@ def test_gate_that_is_shut_leaves_the_base_nearly_alone() -> None:
         return float(-np.mean(y * np.log(q) + (1 - y) * np.log(1 - q)))
 
     assert abs(logloss(out) - logloss(p)) < 2e-4
+
+
+def test_gate_opened_by_a_young_base_is_not_open_when_an_old_one_comes_to_stand_still() -> None:
+    """A base that knows nothing, then knows all and follows, then stands still: it needs no correction."""
+    rng = np.random.default_rng(5)
+    memory = ResidualMemory(MemorySettings(), 1)
+    logits = rng.normal(-1.5, 1.0, 50)
+    position = 0
+
+    def show(n: int, knows: bool) -> None:
+        nonlocal position
+        items = rng.integers(0, 50, n)
+        y = (rng.random(n) < 1 / (1 + np.exp(-logits[items]))).astype(float)
+        p = 1 / (1 + np.exp(-logits[items])) if knows else np.full(n, y.mean())
+        memory.observe(keys_of(*items), p, y, position + np.arange(n), np.arange(n + 1))
+        position += n
+
+    for _ in range(4):
+        show(1_000, knows=False)
+        young = memory.gate
+        memory.advance(position - 1)
+    for _ in range(1_000):
+        show(20, knows=True)
+        memory.advance(position - 1)
+    show(520, knows=True)
+    assert young > 0.95
+    assert memory.gate < 0.2
+
+
+def test_gain_counts_for_less_the_longer_ago_it_was() -> None:
+    gains, moved_at = np.full(LEVELS, np.nan), np.full(LEVELS, np.nan)
+    assert gain_at(gains, moved_at, 0.0, 9) == 0.0
+    gains[[7, 9]] = 2.0, 8.0
+    moved_at[[7, 9]] = 1_000.0, 1_000.0
+    assert gain_at(gains, moved_at, 1_000.0, 9) == 8.0
+    assert gain_at(gains, moved_at, 1_000.0, 8) == 2.0  # never met: as the level below
+    w = np.exp(-1.0)
+    now = 1_000.0 + IDLE
+    assert gain_at(gains, moved_at, now, 9) == pytest.approx(w * 8.0 + (1.0 - w) * w * 2.0)
+    moved_at[7] = now
+    assert gain_at(gains, moved_at, now, 9) == pytest.approx(w * 8.0 + (1.0 - w) * 2.0)
 
 
 # Decay: w = 2^-(age / half life), by event time
