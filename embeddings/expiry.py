@@ -7,7 +7,7 @@ from embeddings.eviction import HAND, HAND_END, beyond, evicted, limit_of
 from embeddings.index import ask, remove
 from embeddings.slots import release
 from embeddings.store import AHEAD, EXPIRED, HIGH, SWEEP, TAIL
-from ground.intrinsics import borrow
+from ground.intrinsics import borrow, prefetch
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -29,9 +29,12 @@ def exists(bits, ages, slot, now, rules):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _give_back(buckets, slot_key, in_use, free, state, removed, first, last):  # type: ignore[no-untyped-def]
     """Free the slots listed in removed[first:last], and put their keys in their place."""
-    for i in range(first, last):
-        if i + AHEAD < last:
-            ask(buckets, state, slot_key[np.int64(removed[i + AHEAD])])
+    for step in range(first, last + AHEAD):
+        if step < last:
+            ask(buckets, state, slot_key[np.int64(removed[step])])
+        i = step - AHEAD
+        if i < first:
+            continue
         slot = np.int64(removed[i])
         remove(buckets, slot_key, state, slot_key[slot])
         release(in_use, free, state, slot)
@@ -47,7 +50,9 @@ def sweep_evicted(  # type: ignore[no-untyped-def]
     start = state[HAND]
     state[HAND] = max(min(start + budget, state[HAND_END]), start)
     bounds = limit_of(ages)
+    last = bits.shape[0] - 1
     for slot in range(start, state[HAND]):
+        prefetch(bits, min(slot + AHEAD, last), rules.age_column)  # rows in a row, but not line by line
         removed[count] = np.uint64(slot)  # and the next one over it, if this one stays: no branch to guess
         count += np.int64((in_use[slot] != 0) & beyond(bits, bounds, slot, rules))
     _give_back(buckets, slot_key, in_use, free, state, removed, first, count)
@@ -61,12 +66,14 @@ def sweep(store, rules, now, budget, removed):  # type: ignore[no-untyped-def]
     in_use = borrow(store.in_use)
     state = borrow(store.state)
     seen_column = bits.shape[1] - TAIL
+    last = bits.shape[0] - 1
     count = 0
     for _ in range(min(budget, state[HIGH])):
         slot = state[SWEEP]
         if slot >= state[HIGH]:
             slot = 0
         state[SWEEP] = slot + 1
+        prefetch(bits, min(slot + AHEAD, last), seen_column)
         if in_use[slot] != 0 and gone(np.int64(bits[slot, seen_column]), now, rules.ttl_s, rules.tick_s):
             removed[count] = np.uint64(slot)
             count += 1
