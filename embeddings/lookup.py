@@ -17,6 +17,9 @@ from embeddings.versions import begin_write, end_write
 from ground.intrinsics import borrow, prefetch, prefetch_element
 from ground.simd import WIDE, copy
 
+PUT_AT_ONCE = 1024
+"""Rows whose places are looked up before the first of them is written: what was asked for is still there."""
+
 UNSEEN = np.int64(-2)
 """In place of a slot: a distinct key whose sightings are to be taken one by one."""
 
@@ -176,22 +179,26 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
     path = borrow(store.path)
     state = borrow(store.state)
     usable = state[FREE_TAIL]
-    n = keys.shape[0]
-    for i in range(n):
-        if i + AHEAD < n:
-            ask(buckets, state, keys[i + AHEAD])
-        slot = locate(buckets, slot_key, state, keys[i])
-        if slot >= 0:
-            begin_write(versions, slot)
-        else:
-            slot = take_slot(buckets, path, slot_key, versions, in_use, free, state, keys[i], usable)
+    for first in range(0, keys.shape[0], PUT_AT_ONCE):
+        last = min(first + PUT_AT_ONCE, keys.shape[0])
+        guess(buckets, state, keys[first:last], slots[first:last])
+        for i in range(first, last):
+            ask_for_row(bits, max(slots[min(i + AHEAD, last - 1)], 0), rows.shape[1])
+            slot = slots[i]
+            # a key that was nowhere may have come since, with a row before this one
+            if slot < 0 or slot_key[slot] != keys[i]:
+                slot = locate(buckets, slot_key, state, keys[i])
             if slot >= 0:
-                state[INSERTED] += 1
-        if slot >= 0:
-            copy(rows, i, 0, bits, slot, 0, rows.shape[1])
-            end_write(versions, slot)
-            mark(listed, touched, state, slot)
-        slots[i] = slot
+                begin_write(versions, slot)
+            else:
+                slot = take_slot(buckets, path, slot_key, versions, in_use, free, state, keys[i], usable)
+                if slot >= 0:
+                    state[INSERTED] += 1
+            if slot >= 0:
+                copy(rows, i, 0, bits, slot, 0, rows.shape[1])
+                end_write(versions, slot)
+                mark(listed, touched, state, slot)
+            slots[i] = slot
 
 
 @njit(cache=True, nogil=True)

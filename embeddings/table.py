@@ -276,6 +276,11 @@ class Table:
 
     # Deltas, checkpoints, state.
 
+    @property
+    def touched(self) -> int:
+        """Rows written since the last drain, each once."""
+        return int(self._store.state[TOUCHED])
+
     def drain_delta(self) -> Delta:
         """The keys written and the keys deleted since the last drain.
 

@@ -259,6 +259,10 @@ class Learner:
         self.meta.watermark[last.partition] = last.offset + 1
         self.meta.ingest_ms = max(self.meta.ingest_ms, last.ingest_ms)
 
+    def full(self) -> bool:
+        """Whether so many rows are touched that they should be committed, and published, now."""
+        return sum(table.touched for table in self.model.tables) >= self.settings.publish_rows_max
+
     def flush(self, commit: Commit) -> None:
         """Write what was touched into the commit, and the update that tells of it."""
         self.settle()

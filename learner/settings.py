@@ -28,6 +28,7 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     seed: int = 0
     threads: int = 1  # of torch, for networks other than dcn; more do not help
     publish_every_s: float = 0.4  # how long learnt rows may wait before they are committed and published
+    publish_rows_max: int = 50_000  # touched, and they wait no longer: a server applies an update whole
     update_rows: Literal["float32", "float16", "int8"] = "float32"  # how learnt rows travel to servers
     update_bytes_max: int = 4 << 20  # a larger update travels in several parts
     snapshot_ratio: float = 2.0  # updates outgrow the last snapshot by this before a new one is made
@@ -44,5 +45,7 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
         if not 0.0 <= self.self_correction <= 1.0:
             raise ValueError("self_correction must lie in [0, 1]")
+        if self.publish_rows_max < 1:
+            raise ValueError("publish_rows_max must be 1 or more")
         if not 1 <= self.group <= 1024:
             raise ValueError("group must be 1 to 1024")

@@ -171,6 +171,7 @@ class _Life:
             group.runner_settings,
             lambda progress: self.progress(progress),
             tells=False,
+            full=self.learner.full,
         )
         self._chain = Chain(self.learner.place)
         self._offset = self.learner.place.offset

@@ -100,6 +100,7 @@ class Runner:
         on_progress: Callable[[Progress], None] | None = None,
         partitions: Collection[int] | None = None,
         tells: bool = True,
+        full: Callable[[], bool] | None = None,
     ) -> None:
         """Send what an earlier run left unsent, and seek to the state's offsets.
 
@@ -108,6 +109,7 @@ class Runner:
             tells: tell the log how far the group is; may be changed at any time.
             group: the name under which the log's lag tools see this role.
             on_progress: called after each commit, and whenever there is nothing to read.
+            full: whether so much has changed that a commit should not wait until it is due.
 
         Raises:
             LogError: the log fails, or has dropped records that this role has yet to read.
@@ -121,6 +123,7 @@ class Runner:
         self._settings = settings
         self.tells = tells
         self._on_progress = on_progress
+        self._full = full
         self.last_sent: dict[str, int] = {}  # topic -> offset of the last record that was sent there
         self._next: dict[int, int] = {}  # of the partitions held
         self._repeats: dict[int, Repeats] = {}
@@ -220,6 +223,8 @@ class Runner:
                 piece = records[first : first + TAKE_RECORDS_MAX]
                 took += len(piece)
                 self._take(partition, piece)
+                if self._full is not None and self._full():
+                    self.commit()
             self._commit_if_due()
         if not found:
             self._commit_if_due()

@@ -374,3 +374,18 @@ def test_pages_cover_every_row_once_and_skip_freed_slots() -> None:
     assert found == {key: row.tobytes() for key, row in zip(expected_keys.tolist(), expected, strict=True)}
     assert len(table.page(95, 100)[0]) == 5
     assert len(table.page(200, 10)[0]) == 0
+
+
+def test_load_of_many_rows_takes_each_key_s_last_one_new_or_not() -> None:
+    """More keys than are looked up ahead of writing, some there before, some twice, some new and twice."""
+    rng = np.random.default_rng(0)
+    table = Table(TableSpec(name="t", dim=1, optimizer="none", rows_max=4096))
+    there = rng.integers(0, 1 << 64, 1500, dtype=np.uint64)
+    table.load(there, np.zeros((1500, table.width), dtype=np.float32))
+    keys = rng.choice(np.concatenate([there, rng.integers(0, 1 << 64, 1500, dtype=np.uint64)]), 5000)
+    rows = rng.random((5000, table.width), dtype=np.float32)
+    table.load(keys, rows)
+    last = dict(zip(keys.tolist(), rows, strict=True))
+    found, known = table.export(np.array(list(last), dtype=np.uint64))
+    assert known.all() and np.array_equal(found, np.array(list(last.values())))
+    assert len(table) == len(set(there.tolist()) | set(last))

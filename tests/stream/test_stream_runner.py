@@ -17,7 +17,7 @@ from stream.errors import LogError, StateError
 from stream.journal import read_journal
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
 from stream.records import Action, Example, Impression, encode
-from stream.runner import Progress, Runner, RunnerSettings
+from stream.runner import TAKE_RECORDS_MAX, Progress, Runner, RunnerSettings
 from stream.sqlite_log import SqliteLog
 from stream.state import Commit, RoleState
 
@@ -102,6 +102,17 @@ def test_commit_comes_in_time_though_records_keep_coming(log: SqliteLog, state: 
     assert len(log.read("out", 0, 0, wait_s=5.0)) == 1
     stop.set()
     thread.join()
+
+
+def test_commit_comes_early_when_the_handler_is_full(log: SqliteLog, state: RoleState) -> None:
+    """After each piece that is handed over, in one read too: a commit holds a bounded change."""
+    handler = Chain(state)
+    held = lambda: handler.count - int((state.get(b"chain") or b"0 0").split()[1])  # noqa: E731
+    settings = RunnerSettings(commit_every_s=1000.0)
+    runner = Runner(log, state, handler, "in", "g", settings, full=lambda: held() >= 2 * TAKE_RECORDS_MAX)
+    log.append("in", numbers(0, 5 * TAKE_RECORDS_MAX))
+    assert runner.step() == 5 * TAKE_RECORDS_MAX
+    assert runner.progress.commits == 2 and len(sent(log)) == 4 * TAKE_RECORDS_MAX
 
 
 def test_repeated_sequence_numbers_are_dropped_also_after_a_restart(log: SqliteLog, state: RoleState) -> None:
