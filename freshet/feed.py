@@ -22,11 +22,10 @@ from freshet.errors import ReplayError
 from freshet.tape import ReplayOptions, Tape, open_played
 from ground import FreshetError
 from learner.features import Encoder
-from learner.labelled import Labelled
+from learner.labelled import CHUNK_ROWS, Labelled
 from stream.forgetting import Refusals
 from stream.records import Example, Forget, canonical, encode
 
-CHUNK_REQUESTS = 512
 PROCESS_FROM = 50_000
 """Requests from which on a process of its own is worth its start of about a second."""
 
@@ -115,13 +114,16 @@ class _Inline(Feed):
         self._tape.on_forget = forgets.append
         refusals = Refusals()
         chunk: list[Example] = []
+        rows = 0  # of the chunk and the example that comes next
         for example in self._tape:
-            if forgets or len(chunk) == CHUNK_REQUESTS:
+            rows += len(example.labels)
+            if forgets or (rows > CHUNK_ROWS and chunk):
                 yield self._encode(chunk)._replace(forgets=tuple(forgets))
                 for forget in forgets:
                     refusals.add(forget)
                     hasher.update(encode(forget))
                 chunk = []
+                rows = len(example.labels)
                 forgets.clear()
             hasher.update(canonical(example))
             left = refusals.admit(example)

@@ -10,6 +10,10 @@ from ground.rows import Rows
 from learner.features import Batch, Encoder
 from stream.records import Example
 
+CHUNK_ROWS = 2048
+"""Rows that are best learnt, and best read, in one call: large enough to pay for the calls, small enough to
+stay in cache."""
+
 
 class Labelled(NamedTuple):
     """R requests with n candidates in all, and what became of them."""

@@ -5,6 +5,7 @@ same requests in groups of a fixed number of rows, cut by absolute counts, so th
 ends never changes what is learnt.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -17,15 +18,11 @@ from learner.dcn_trainer import DCNTrainer
 from learner.deep import DeepTrainer
 from learner.features import Batch
 from learner.groups import GroupLearner
-from learner.labelled import Labelled
+from learner.labelled import CHUNK_ROWS, Labelled
 from learner.model import Model, bayes_logit
 from learner.networks import DCN, Network
 from learner.pending import Pending
 from stream.records import Example
-
-CHUNK_ROWS = 2048
-"""Rows that go through the fast part in one call: large enough to pay for the calls, small enough to
-stay in cache."""
 
 
 class Learnt(NamedTuple):
@@ -93,7 +90,7 @@ class Trainer:
         self.clock = float(times[-1])
         done: list[Learnt] = []
         for first, last in self._chunks(labelled.batch):
-            tick = self._tick_of(times[first])
+            tick = int(self._ticks_of(times[first : first + 1])[0])
             if tick > self.tick:
                 # Rows expire at ticks only; nothing may wait across one.
                 if self.tick >= 0:
@@ -130,27 +127,26 @@ class Trainer:
         """Take note that the model's arrays were replaced from a checkpoint."""
         self._deep = None
 
-    def _tick_of(self, time: float) -> int:
-        return int(time) // self.model.tick_s if self.model.tick_s else 0
+    def _ticks_of(self, times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        whole = times.astype(np.int64)
+        return whole // self.model.tick_s if self.model.tick_s else np.zeros_like(whole)
 
     def _chunks(self, batch: Batch) -> list[tuple[int, int]]:
         """Request ranges of at most CHUNK_ROWS rows (or one request).
 
         Each lies within one tick, and rows are evicted in the first request of one only.
         """
+        ticks = self._ticks_of(batch.times)  # ascending, as the times are
+        before = np.maximum(np.concatenate([[self.tick], ticks[:-1]]), self.tick)
+        cuts = np.flatnonzero(self._turns(batch) | (ticks > before))
         ranges = []
         first = 0
-        turns = self._turns(batch)
-        highest = self.tick
-        total = len(batch.times)
-        for r in range(total):
-            tick = self._tick_of(batch.times[r])
-            too_large = batch.requests[r + 1] - batch.requests[first] > CHUNK_ROWS
-            if r > first and (too_large or tick > highest or turns[r]):
-                ranges.append((first, r))
-                first = r
-            highest = max(highest, tick)
-        ranges.append((first, total))
+        for end in [*cuts[cuts > 0].tolist(), len(ticks)]:
+            while first < end:
+                most = int(np.searchsorted(batch.requests, batch.requests[first] + CHUNK_ROWS, side="right"))
+                last = min(max(most - 1, first + 1), end)
+                ranges.append((first, last))
+                first = last
         return ranges
 
     def _turns(self, batch: Batch) -> npt.NDArray[np.bool_]:
@@ -208,10 +204,10 @@ class Trainer:
         """Learn every group that is full; what is left goes on waiting."""
         size = self.model.settings.group
         pending = self.pending
+        rows = pending.requests.tolist()
         cuts = [0]
-        for last, rows in enumerate(pending.requests.tolist()):
-            if rows - pending.requests[cuts[-1]] >= size:
-                cuts.append(last)
+        while rows[-1] - rows[cuts[-1]] >= size:
+            cuts.append(bisect_left(rows, rows[cuts[-1]] + size))
         if len(cuts) == 1:
             return []
         full = pending.part(0, cuts[-1])
