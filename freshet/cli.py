@@ -29,7 +29,11 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    if not (sys.argv[1:] if argv is None else argv):  # somebody who does not know the commands yet
+        parser.print_help(sys.stderr)
+        return EXIT_ERROR
+    arguments = parser.parse_args(argv)
     try:
         return int(arguments.run(arguments) or 0)
     except KeyboardInterrupt as interrupt:

@@ -252,6 +252,8 @@ def _value(kind: Any, value: Any, source: str, path: tuple[str, ...]) -> Any:
     except msgspec.ValidationError as error:
         detail = re.sub(r" - at `\$(.*)`$", lambda m: f" at {m[1].lstrip('.')}", str(error))
         detail = detail.replace("Expected", "expected", 1).replace("`object`", "a table")
+        if typing.get_origin(kind) is typing.Literal:
+            detail = f"{value!r} is none of {', '.join(map(str, typing.get_args(kind)))}"
         raise ConfigError(f"{source}: key {_dotted(path)}: {detail}") from None
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from freshet.config import Config
 from freshet.process import printable
-from freshet.roles import open_topics
+from freshet.roles import open_used
 from stream.columns import time_reader
 from stream.dead_letters import DeadLetters, Filter, Found
 from stream.errors import DeadLetterError
@@ -37,7 +37,7 @@ def make_filter(stage: str, topic: str, reason: str, since: str | None, until: s
 
 def list_letters(config: Config, wanted: Filter, limit: int, as_json: bool) -> None:
     """Print the newest letters: a line each, or as JSON Lines with everything in them."""
-    log = open_topics(config)
+    log = open_used(config)
     try:
         listing = DeadLetters(log).newest(wanted, limit)
     finally:
@@ -67,7 +67,7 @@ def show_letter(config: Config, offset: int, as_json: bool, raw: bool) -> None:
     Raises:
         DeadLetterError: there is none at this offset.
     """
-    log = open_topics(config)
+    log = open_used(config)
     try:
         found = DeadLetters(log).get(offset)
     finally:
@@ -113,7 +113,7 @@ def retry_letters(
             "name the letters to send again: their offsets, or --stage, --topic, --reason, --since, "
             "--until, or --all"
         )
-    log = open_topics(config)
+    log = open_used(config)
     try:
         letters = DeadLetters(log)
         chosen = sorted({*offsets, *(letters.select(wanted) if wanted is not None else [])})

@@ -22,9 +22,10 @@ from freshet.config import load_config
 from freshet.demo_history import Learnt, lay_out, learnt, train
 from freshet.demo_report import Tick, demo_page
 from freshet.errors import ConfigError, RoleError
+from freshet.files import check_writable
 from freshet.player import ARMS, Player
 from freshet.process import Stop
-from freshet.report import LINE_STYLE, Arm, write_html
+from freshet.report import LINE_STYLE, Arm, ReportError, write_html
 from freshet.roles import open_topics
 from freshet.scenes import RatingsScene, Scene, WorldScene
 from freshet.view import ArmRow, Screen, Show, Shown
@@ -87,10 +88,12 @@ def run_demo(
 
     Raises:
         ConfigError: `seconds` or a path cannot be used.
+        ReportError: the report cannot be written there.
         RoleError: a part of the system ended, or did not become ready.
     """
     if not SECONDS_MIN <= seconds <= SECONDS_MAX:
         raise ConfigError(f"--seconds is {seconds:g}; expected {SECONDS_MIN:g} to {SECONDS_MAX:g}")
+    check_writable(report, ReportError)
     scene: Scene = RatingsScene(data, seconds) if data is not None else WorldScene(seconds, seed)
     warm_up()
     with _folder(keep) as folder, Stop() as stop:

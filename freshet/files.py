@@ -14,6 +14,22 @@ def readable_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
+def check_writable(path: Path, error: type[FreshetError]) -> None:
+    """Check before the work, whose result is to go there, that a file can be written; it is as it was.
+
+    Raises:
+        FreshetError: of the kind `error`: it cannot.
+    """
+    there = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+        if not there:
+            path.unlink()
+    except OSError as cause:
+        raise error(f"{path}: cannot be written: {cause.strerror}; name another file") from None
+
+
 def write_json(path: Path, value: Any, error: type[FreshetError]) -> None:
     """Write a value to a file.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from freshet.config import Config
 from freshet.errors import ConfigError
-from freshet.roles import open_topics
+from freshet.roles import open_used
 from learner.forgetting import widened
 from stream.decoding import check
 from stream.forgetting import append_forget
@@ -38,7 +38,7 @@ def forget(config: Config, named: Sequence[str]) -> Forget:
         refuse_s=config.server.forget_refuse_s,
     )
     check(request)
-    log = open_topics(config)
+    log = open_used(config)
     try:
         places = append_forget(log, EVENTS, request)
     finally:

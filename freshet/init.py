@@ -96,7 +96,11 @@ def make_plan(sample: Sample, path: Path, ask: Ask | None) -> Plan:
     features = find_features(sample, [*taken, request.column], request.column)
     features = [_settle(feature, ask, guessed) for feature in features]
     if not any(feature.kind for feature in features):
-        raise InitError(f"{path}: no column is left that could be a feature")
+        reasons = "".join(f"; {feature.column.name}: {feature.why}" for feature in features)
+        raise InitError(
+            f"{path}: no column is left that could be a feature{reasons}. More lines may help, or a config "
+            "written by hand"
+        )
     return Plan(sample, time, label, request, features, guessed)
 
 

@@ -26,6 +26,7 @@ BYTES_MAX = 16 << 20  # of text
 BAD_SHARE_MAX = 0.05  # of lines that cannot be taken apart
 _DELIMITERS = (("\t", ",", ";"), ("|",), (" ",))
 """By how likely they are: a later group is looked at when no line of an earlier one is taken apart."""
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how its files begin
 _WHOLE_SHARE = 0.95  # of lines with the same number of cells, from which on a delimiter is believed
 _NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", " ": "space"}
 
@@ -199,9 +200,10 @@ def _lines(path: Path, lines_max: int) -> tuple[list[str], bool]:
                     return found, False
                 found.append(line)
     except UnicodeDecodeError as error:
+        encoding = "utf-16" if not found and error.object[:2] in _UTF_16 else "latin1"
         raise InitError(
             f"{path}: is no text in UTF-8 ({error.reason} near line {len(found) + 1}); "
-            "`iconv -f latin1 -t utf-8` may help"
+            f"`iconv -f {encoding} -t utf-8` may help"
         ) from None
     except DAMAGED as error:
         raise InitError(f"{path}: the gzip file is damaged: {error}") from None

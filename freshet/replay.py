@@ -19,7 +19,7 @@ from error_memory import ErrorMemory, make_memory
 from freshet.config import Config
 from freshet.errors import ReplayError
 from freshet.feed import open_feed
-from freshet.files import readable_json, write_json
+from freshet.files import check_writable, readable_json, write_json
 from freshet.predictions import write_predictions
 from freshet.progress import progress
 from freshet.tape import ReplayOptions, is_log, open_existing, replay_config
@@ -207,6 +207,9 @@ def run_replay(
         FreshetError: the config, the data, or a file to be written.
     """
     config = replay_config(config_file, overrides, options)
+    for path in (None if report_to == "-" else Path(report_to), html, predictions):
+        if path is not None:
+            check_writable(path, ReplayError)
     if options.from_snapshot is None:
         report = replay(config, options, predictions)
     else:

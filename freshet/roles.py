@@ -18,6 +18,7 @@ from freshet.config import Config
 from freshet.errors import ConfigError
 from freshet.process import Voice
 from freshet.role_metrics import RoleMetrics
+from freshet.tape import missing_log
 from freshet.warmup import warm_up
 from stream.errors import LogAwayError
 from stream.group import Member, Told
@@ -61,6 +62,20 @@ def wait_for_log(action: Callable[[], None], stop: threading.Event, voice: Voice
             stop.wait(pause_s)
             pause_s = min(2.0 * pause_s, AWAY_S_MAX)
     return None
+
+
+def open_used(config: Config) -> Log:
+    """The configured log, for who looks into it: nothing is to be found in one that is made for it.
+
+    Raises:
+        ConfigError: the config names an embedded log that is not there.
+        LogError: as `open_topics`.
+    """
+    if (path := missing_log(config.log)) is not None:
+        raise ConfigError(
+            f"there is no log {path}: name the config that the roles run with by --config FILE, or start them"
+        )
+    return open_topics(config)
 
 
 def open_topics(config: Config) -> Log:

@@ -185,6 +185,9 @@ def _run_all(
                     found.append(_ended(sweep, one))
                     advance(1)
                 time.sleep(LOOK_EVERY_S)
+    except KeyboardInterrupt:
+        done = f"{len(found)} of {len(trials)} {doing} are in {sweep.folder}"
+        raise KeyboardInterrupt(f"{done}; the same command goes on from there") from None
     finally:
         for one in running:
             one.process.kill()

@@ -85,6 +85,12 @@ def replay_config(file: str | None, overrides: Sequence[str], options: ReplayOpt
     kind = None
     if options.data is not None and not is_log(options.data):
         kind = detect_format(Path(options.data), DataSettings())
+    if kind is None:
+        what = f"{options.data} is a log" if options.data is not None else "there is no --data"
+        raise ConfigError(
+            f"{what}, so --config FILE must name the config that its roles run with; to replay a file "
+            "give it as --data FILE"
+        )
     if kind not in ("movietweetings", "movielens"):
         raise ConfigError(
             "this data needs a config that says which columns are features: give --config FILE; "
@@ -205,10 +211,16 @@ def open_existing(url: str, config: Config) -> Log:
         ReplayError: it is not there.
         LogError: it cannot be opened.
     """
-    path = Path(re.sub(r"^sqlite:(//)?", "", url))
-    if not re.match(r"(?!sqlite:)[A-Za-z][A-Za-z0-9+.-]+:", url) and not path.is_file():
+    if (path := missing_log(url)) is not None:
         raise ReplayError(f"there is no log {path}; start the roles first, or replay a file with --data FILE")
     return open_log(url, config.stream.log)
+
+
+def missing_log(url: str) -> Path | None:
+    """The file of an embedded log that is not there; None where it is, or another kind of log is meant."""
+    path = Path(re.sub(r"^sqlite:(//)?", "", url))
+    embedded = not re.match(r"(?!sqlite:)[A-Za-z][A-Za-z0-9+.-]+:", url)
+    return path if embedded and not path.is_file() else None
 
 
 def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:

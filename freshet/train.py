@@ -67,6 +67,8 @@ def train(config: Config, files: Sequence[Path], until: float, overlap_s: float)
             found = _learn(config, files, boundary, state, log)
         shutil.rmtree(folder, ignore_errors=True)  # nothing is in it but what a start left that failed
         making.rename(folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing was kept; the same command begins again") from None
     except OSError as error:
         raise TrainError(f"{making}: the state cannot be written: {error.strerror}") from None
     finally:

@@ -104,8 +104,9 @@ def detect_format(path: Path, settings: DataSettings) -> str:
             found = "examples"
     if found is None:
         raise SourceError(
-            f"{path}: the format cannot be told from the name; set format to csv, jsonl, parquet, "
-            "movietweetings or movielens"
+            f"{path}: the format cannot be told from the name; let it end in .csv, .tsv, .jsonl or "
+            ".parquet (also with .gz), or set format in [data] to csv, jsonl, parquet, movietweetings or "
+            "movielens"
         )
     return found
 

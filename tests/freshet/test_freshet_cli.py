@@ -118,6 +118,8 @@ def test_version_is_the_packages() -> None:
     [
         ("replay --config c.toml --data clicks.csv", None, "requests were replayed; no report is written"),
         ("produce clicks.csv --config c.toml --rate 9000", "/s\n", "the same command sends the rest"),
+        ("train --config c.toml --data clicks.csv --until 2000000000", None, "nothing was kept"),
+        ("sweep --config c.toml --data clicks.csv --grid learner.group=8,9 --out s", None, "0 of 3 trials"),
         ("up --config c.toml", "took up partition", '"event": "stopped"'),
     ],
 )

@@ -104,3 +104,58 @@ def test_log_of_another_version_says_what_to_do(capsys: pytest.CaptureFixture[st
     database.close()
     Path("c.csv").write_text("time,label,user\n1,0,3\n")
     assert "has format 99; this Freshet reads format" in told(capsys, "produce", "c.csv")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("replay", "there is no --data, so --config FILE must name"),
+        ("replay --data sqlite:log.db", "sqlite:log.db is a log, so --config FILE must name"),
+        ("replay --config freshet.toml --data freshet.toml", "let it end in .csv, .tsv, .jsonl or .parquet"),
+        ("serve --set features.user.kind=idd", "'idd' is none of id, ids, number, hour, sequence"),
+    ],
+)
+def test_what_was_left_out_or_misspelt_is_named_with_what_there_is(
+    command: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in told(capsys, *command.split())
+
+
+@pytest.mark.parametrize("command", ["forget user=ann", "dead-letters list", "dead-letters retry --all"])
+def test_who_looks_into_a_log_that_is_not_there_is_told_and_makes_none(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = told(capsys, *command.split())
+    assert "there is no log" in line and "name the config that the roles run with" in line
+    assert not Path(".freshet").exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["demo --report", "replay --config freshet.toml --data c.csv --limit 9 --report"]
+)
+def test_report_that_cannot_be_written_is_told_before_the_work(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").touch()
+    Path("c.csv").write_text("time,label,user\n1,0,3\n")
+    assert "file/r.json: cannot be written" in told(capsys, *command.split(), "file/r.json")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("time,user,label\n1700000000,1,0\n1700000001,2,1\n".encode("utf-16"), "`iconv -f utf-16 -t utf-8`"),
+        (b"time,name,label\n1700000000,M\xfcller,0\n", "`iconv -f latin1 -t utf-8`"),
+        (b"time,user,label\n1700000000,1,0\n1700000001,2,1\n", "user: counts the lines. More lines may help"),
+    ],
+)
+def test_file_of_which_no_config_can_be_made_says_why(
+    data: bytes, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("c.csv").write_bytes(data)
+    assert words in told(capsys, "init", "--data", "c.csv", "--out", "new.toml", "--yes")
+
+
+def test_no_command_shows_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "play a click stream against the whole system" in capsys.readouterr().err
