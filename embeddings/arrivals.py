@@ -30,8 +30,7 @@ def take_in(  # type: ignore[no-untyped-def]
         one_by_one: all are UNSEEN, and the clock moves as they are taken: rows may be evicted among them.
         slots: (n,) int64, in and out: the slots by number; -1 where there is no row.
         vectors: (n, dim) float32, in and out: the first columns of the rows by number; not if of 0 columns.
-        removed: uint64, out: keys whose row was found expired or evicted; room for n if rows can only
-            expire, for n more than there are slots if they can be evicted.
+        removed: uint64, out: keys whose row was found expired or evicted; room as `sighting` reckons it.
 
     Returns:
         How many numbers there are, at least `distinct`, and how many keys are in `removed`.

@@ -192,7 +192,7 @@ def step_ftrl(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
         if slot < 0:
             continue
         begin_write(versions, slot)
-        for j in range(dim):
+        for j in range(dim):  # one at a time: each may be another case
             g = gradients[i, j]
             w = rows[slot, j]
             z = rows[slot, dim + j]

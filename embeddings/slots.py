@@ -45,17 +45,17 @@ def release(in_use, free, state, slot):  # type: ignore[no-untyped-def]
     state[LIVE] -= 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def start_row(rows, bits, versions, template, slot, key, time, rules):  # type: ignore[no-untyped-def]
     """Write a new row, and close it: nothing of its last owner stays; its start follows from key and seed."""
-    row = rows[slot]
-    row[: template.shape[0]] = template
-    start_vector(row, key, rules.dim, rules.init, rules.init_scale, rules.seed)
+    for j in range(template.shape[0]):
+        rows[slot, j] = template[j]
+    start_vector(rows[slot], key, rules.dim, rules.init, rules.init_scale, rules.seed)
     bits[slot, bits.shape[1] - TAIL] = time
     end_write(versions, slot)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usable):  # type: ignore[no-untyped-def]
     """Put an absent key in and give it a slot, open for writing (`begin_write`); -1 if the table is full.
 
