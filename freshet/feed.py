@@ -5,6 +5,7 @@ beside the one that learns. Both ways the chunks are the same. A chunk crosses a
 few of them, so the reading process waits for a slow learner.
 """
 
+import gc
 import os
 import pickle
 import signal
@@ -28,6 +29,9 @@ from stream.records import Example, Forget, canonical, encode
 
 PROCESS_FROM = 50_000
 """Requests from which on a process of its own is worth its start of about a second."""
+GARBAGE_FROM = 200_000
+"""Objects made before Python looks for cycles among them: a chunk is some 20,000, none of them in a cycle,
+and each look goes through all of it."""
 
 
 class Chunk(NamedTuple):
@@ -205,6 +209,7 @@ def read_for_parent() -> None:
     It ends when its work is done, or when nobody reads it any more.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is its parent's to handle
+    gc.set_threshold(GARBAGE_FROM)
     config, options = pickle.load(sys.stdin.buffer)
     out = sys.stdout.buffer
     try:
