@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from freshet.role_metrics import RoleMetrics
 from freshet.tape import missing_log
 from freshet.warmup import warm_up
 from stream.errors import LogAwayError
+from stream.folder_lock import FolderLock
 from stream.group import Member, Told
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, open_log
 from stream.runner import Progress, Runner
@@ -148,13 +150,15 @@ def run_learn(config: Config, stop: threading.Event) -> None:
     Raises:
         FreshetError: whatever stops the role; what was not committed is read again next time.
     """
-    _need_features(config)
+    need_features(config)
     warm_up()
     from learner.learner import Learner
     from learner.snapshots import Trimmer
     from learner.succession import Succession
 
     voice = Voice("learn")
+    # before its group hears of it: there a name that comes again ends the process that had it
+    check_unused(config.state_of("learn"))
     log = open_topics(config)
     try:
         with Member(log, "learn", config.member, config.group) as member:
@@ -190,7 +194,7 @@ def run_serve(config: Config, stop: threading.Event) -> None:
     Raises:
         FreshetError: the address is taken, or the log or its updates cannot be read.
     """
-    _need_features(config)
+    need_features(config)
     warm_up()
     from serving.replica import Replica
     from serving.server import serve
@@ -351,7 +355,22 @@ class _Forward(logging.Handler):
         self._voice.log(record.getMessage(), record.levelname.lower(), **more)
 
 
-def _need_features(config: Config) -> None:
+def check_unused(state: Path) -> None:
+    """Check that no other process holds a state's folder.
+
+    Raises:
+        StateLockedError: one does.
+    """
+    if state.is_dir():
+        FolderLock(state).release()
+
+
+def need_features(config: Config) -> None:
+    """Check that a model can be made by this config.
+
+    Raises:
+        ConfigError: it declares no features.
+    """
     if not config.features:
         raise ConfigError(
             "the config declares no features; add a section [features.NAME] for each feature of your events"

@@ -15,7 +15,7 @@ from rich.live import Live as Drawn
 from freshet.children import Child, Children
 from freshet.config import Config
 from freshet.process import Voice
-from freshet.roles import open_topics, wait_for_log
+from freshet.roles import check_unused, need_features, open_topics, wait_for_log
 from freshet.up_view import render_up
 from freshet.view import CHART_COLUMNS_MAX
 from freshet.warmup import warm_up
@@ -30,11 +30,16 @@ LOG_BYTES_MAX = 16 << 20  # of a role's file, looked at when it starts; a role w
 
 
 def prepare_up(config: Config) -> None:
-    """What goes before the roles, and Ctrl-C may end at any moment: compile the kernels, try the address.
+    """What goes before the roles, and Ctrl-C may end at any moment: look what would stop them, compile.
 
     Raises:
+        ConfigError: there are no features.
         ListenError: the server's address is taken.
+        StateLockedError: another process holds a role's state.
     """
+    need_features(config)
+    for role in ("join", "learn"):
+        check_unused(config.state_of(role))
     check_address(config.server)
     warm_up()
 

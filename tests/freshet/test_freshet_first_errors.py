@@ -1,5 +1,6 @@
 """The errors of the first ten minutes: each is one line that says what to do, and exit status 2."""
 
+import os
 import socket
 import sqlite3
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
 from freshet.cli import main
+from stream.folder_lock import FolderLock
+from stream.log import ROLES, open_log
 from stream.state import RoleState
 from stream.state_meta import FORMAT_VERSION
 
@@ -159,3 +162,27 @@ def test_file_of_which_no_config_can_be_made_says_why(
 def test_no_command_shows_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "play a click stream against the whole system" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["up", "learn"])
+def test_state_in_use_is_told_before_the_one_who_uses_it_hears_of_another(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(".freshet/learn").mkdir(parents=True)
+    held = FolderLock(Path(".freshet/learn"))
+    line = told(capsys, command)
+    held.release()
+    assert f"is in use by process {os.getpid()}; stop that process" in line
+    log = Path(".freshet/log.db")
+    if log.exists():
+        opened = open_log("sqlite:.freshet/log.db")
+        assert opened.ends(ROLES) == [(0, 0)]
+        opened.close()
+
+
+def test_config_without_features_is_refused_before_anything_starts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("freshet.toml").write_text("")
+    assert "add a section [features.NAME]" in told(capsys, "up")
+    assert not Path(".freshet").exists()
