@@ -8,7 +8,8 @@ are known. The other learners need an environment of their own, whose interprete
 beside this says how to make one); without it, and without MovieTweetings in `--movies`, the rest runs.
 
 Results are kept in DIR by what they depend on (stream, seed, learner, code): a run that was cut off goes on,
-and a second run is over at once. In DIR are also the whole table (`table.md`), the JSON (`quality.json`) and
+and a second run is over at once. In DIR are also the whole table (`table.md`), the tables of docs/quality.md
+(`summary.md`), the JSON (`quality.json`) and
 a plot over time for each stream (`STREAM.html`).
 """
 
@@ -43,6 +44,7 @@ from quality_freshet import encode_rows, play
 from quality_memories import hashed, sketch_means
 from quality_plot import draw
 from quality_streams import Arrays, Stream, arrays_of, make_stream, names, policies
+from quality_summary import summary
 from quality_table import evaluate, goals, markdown
 
 from error_memory import MemorySettings
@@ -230,6 +232,7 @@ def _write(options: argparse.Namespace, results: dict[str, dict[int, Any]]) -> N
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "quality.json").write_text(text)
     (options.out / "table.md").write_text(markdown(results))
+    (options.out / "summary.md").write_text(summary(results))
     if options.json:
         options.json.write_text(text)
 

@@ -173,7 +173,7 @@ def _staleness(
 Results = Mapping[str, Mapping[int, Any]]  # stream: seed: what `evaluate` told
 
 
-def _over_seeds(by_seed: Mapping[int, Any], get: Callable[[Any], float | None]) -> tuple[float, float]:
+def over_seeds(by_seed: Mapping[int, Any], get: Callable[[Any], float | None]) -> tuple[float, float]:
     """Mean and standard deviation over seeds of a figure; NaN where no seed has it."""
     found = [v for v in (get(told) for told in by_seed.values()) if v is not None]
     if not found:
@@ -181,7 +181,9 @@ def _over_seeds(by_seed: Mapping[int, Any], get: Callable[[Any], float | None]) 
     return float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
 
 
-def _at(*path: str) -> Callable[[Any], float | None]:
+def at(*path: str) -> Callable[[Any], float | None]:
+    """What takes the figure at a path out of what `evaluate` told; of an interval, its middle."""
+
     def get(told: Any) -> float | None:
         for step in path:
             told = told.get(step) if isinstance(told, dict) else None
@@ -201,7 +203,7 @@ def markdown(results: Results) -> str:
     ):  # fmt: skip
         title = f"{figure}, {part.replace('_', ' ')}: mean (spread over seeds)"
         rows = [
-            [name, *(_cell(_over_seeds(results[s], _at("learners", name, part, figure))) for s in results)]
+            [name, *(_cell(over_seeds(results[s], at("learners", name, part, figure))) for s in results)]
             for name in learners
         ]
         for row, name in zip(rows, learners, strict=True):
@@ -209,13 +211,13 @@ def markdown(results: Results) -> str:
                 _cell(
                     (
                         _mean(
-                            [_over_seeds(results[s], _at("learners", name, part, figure))[0] for s in counted]
+                            [over_seeds(results[s], at("learners", name, part, figure))[0] for s in counted]
                         ),
                         0.0,
                     )
                 )
             )
-        lines += ["", f"#### {title}", "", *_table(["learner", *results, "mean"], rows)]
+        lines += ["", f"#### {title}", "", *table(["learner", *results, "mean"], rows)]
     lines += [
         "",
         "### Differences, last half: mean over seeds [least lower bound, greatest upper bound of 95 %]",
@@ -226,22 +228,22 @@ def markdown(results: Results) -> str:
         rows = [
             [pair, *(_interval(results[s], ("differences", pair, figure)) for s in results)] for pair in pairs
         ]
-        lines += ["", f"#### {figure}", "", *_table(["difference", *results], rows)]
+        lines += ["", f"#### {figure}", "", *table(["difference", *results], rows)]
     stale = list(dict.fromkeys(n for s in results for t in results[s].values() for n in t["staleness"]))
     lines += ["", "### By the age of the served base, last half", ""]
     for figure in ("auc", "logloss"):
         rows = []
         for name in stale:
             for who in ("base", "corrected", "sketch", "knn"):
-                cells = [_over_seeds(results[s], _at("staleness", name, who, figure))[0] for s in results]
+                cells = [over_seeds(results[s], at("staleness", name, who, figure))[0] for s in results]
                 rows.append(
                     [
                         f"{name}: {who}",
-                        *(_number(c, 4) for c in cells),
-                        _number(_mean([c for s, c in zip(results, cells, strict=True) if s in counted]), 4),
+                        *(number(c, 4) for c in cells),
+                        number(_mean([c for s, c in zip(results, cells, strict=True) if s in counted]), 4),
                     ]
                 )
-        lines += ["", f"#### {figure}", "", *_table(["age: answer", *results, "mean"], rows)]
+        lines += ["", f"#### {figure}", "", *table(["age: answer", *results, "mean"], rows)]
     rows = []
     for name in stale:
         for pair in ("corrected - base", "corrected - sketch", "corrected - knn"):
@@ -256,10 +258,10 @@ def markdown(results: Results) -> str:
         "",
         "#### Differences: mean over seeds [95 %]",
         "",
-        *_table(["age: difference", *results], rows),
+        *table(["age: difference", *results], rows),
     ]
     cells = [
-        _number(100 * _over_seeds(results[s], lambda t: t["regained"])[0], 0) if s in DRIFTING else ""
+        number(100 * over_seeds(results[s], lambda t: t["regained"])[0], 0) if s in DRIFTING else ""
         for s in results
     ]
     lines += [
@@ -267,7 +269,7 @@ def markdown(results: Results) -> str:
         "#### Of what full online learning gains over a frozen base, the corrected frozen base regains (%)",
         "",
     ]
-    lines += _table(list(results), [cells])
+    lines += table(list(results), [cells])
     return "\n".join(lines) + "\n"
 
 
@@ -276,7 +278,8 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _number(value: float, digits: int) -> str:
+def number(value: float, digits: int) -> str:
+    """A figure with so many digits; nothing for NaN."""
     return "" if np.isnan(value) else f"{value:.{digits}f}"
 
 
@@ -298,7 +301,8 @@ def _interval(by_seed: Mapping[int, Any], path: tuple[str, ...]) -> str:
     return f"{d[:, 0].mean():+.5f} [{d[:, 1].min():+.4f}, {d[:, 2].max():+.4f}]"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table's lines."""
     return [
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
@@ -314,9 +318,7 @@ def goals(results: Results) -> list[str]:
     for s, by_seed in results.items():
         if s in APART:
             continue
-        a, b = (
-            _over_seeds(by_seed, _at("differences", "freshet base - vw", f))[0] for f in ("auc", "logloss")
-        )
+        a, b = (over_seeds(by_seed, at("differences", "freshet base - vw", f))[0] for f in ("auc", "logloss"))
         if not np.isnan(a):
             margins.append(a)
             if a <= 0 or b >= 0:
@@ -327,16 +329,16 @@ def goals(results: Results) -> list[str]:
                 ("corrected - sketch", 0.0),
                 ("corrected - knn", 0.0),
             ):
-                a, b = (_over_seeds(by_seed, _at("staleness", name, pair, f))[0] for f in ("auc", "logloss"))
+                a, b = (over_seeds(by_seed, at("staleness", name, pair, f))[0] for f in ("auc", "logloss"))
                 if a < -slack or b > slack:
                     gaps[f"{pair} at {name}"].append(f"{s} ({a:+.5f} AUC, {b:+.5f} log loss)")
         if s in DRIFTING:
-            regained = _over_seeds(by_seed, lambda t: t["regained"])[0]
+            regained = over_seeds(by_seed, lambda t: t["regained"])[0]
             if regained < 0.9:
                 gaps["90 % regained"].append(f"{s} ({regained:.0%})")
         for who in ("freshet base", "freshet corrected"):
             c, e = (
-                _over_seeds(by_seed, _at("learners", who, "last_half", f))[0] for f in ("calibration", "ece")
+                over_seeds(by_seed, at("learners", who, "last_half", f))[0] for f in ("calibration", "ece")
             )
             if not 0.98 <= c <= 1.02 or e > 0.01:
                 gaps[f"calibration of {who}"].append(f"{s} ({c:.3f}, ECE {e:.4f})")
