@@ -18,6 +18,11 @@ from learner.settings import LearnerSettings
 
 COUNT_BUCKETS = 64
 """⌊2·log₂(1 + n)⌋ of a 32-bit count is at most 63."""
+BIAS_VARIANCE = 4.0
+"""Of the bias before anything is learnt, and at most: a click rate of 2 % is two deviations from even odds.
+
+It has to know less than the weights of new ids together, or they learn the stream's level in its place,
+and whatever is new begins without their share of it."""
 
 
 class FastInputs(NamedTuple):
@@ -79,7 +84,7 @@ class FastPart:
             + [settings.pair_tau] * pairs,
             list(settings.speeds) * len(linear) + [1.0] * (len(counted) + pairs),
         )
-        self.bias = np.array([0.0, 1.0])  # mean, variance
+        self.bias = np.array([0.0, BIAS_VARIANCE])  # mean, variance
         self.count_weights = np.zeros((max(len(counted), 1), COUNT_BUCKETS, 2), dtype=np.float32)
 
     @property
@@ -338,7 +343,7 @@ def _run(  # type: ignore[no-untyped-def]
             _scatter(r, start, column, index, weights, column_speeds, count_of, count_weights, buckets, w)
             _tell_left(r, start, column, column_speeds, count_of, w, c, tau, left, counts_left)
             bias[0] += bias[1] * e * d
-            bias[1] = min((bias[1] - bias[1] * bias[1] * h * d) / 0.9999, 1.0)
+            bias[1] = min((bias[1] - bias[1] * bias[1] * h * d) / 0.9999, BIAS_VARIANCE)
         # Counters move after the whole request, so that no candidate sees its neighbours.
         for r in range(requests[q], requests[q + 1]):
             for e_ in range(start[r], start[r + 1]):

@@ -59,7 +59,7 @@ def test_fast_part_follows_the_formulas() -> None:
     labels = [float(rng.random() < 0.2 + 0.15 * i) for i in ids]
     expected = []
     b, L = [0.0] * 5, [0.0] * 5
-    tau, theta, grad2, w0, P0 = 0.3, 0.0, 1.0, 0.0, 1.0
+    tau, theta, grad2, w0, P0 = 0.3, 0.0, 1.0, 0.0, 4.0
     for i, y in zip(ids, labels, strict=True):
         P = 1 / (1 / tau + L[i])
         mu = b[i] * P
@@ -74,7 +74,7 @@ def test_fast_part_follows_the_formulas() -> None:
         grad2 += g * g
         theta = min(max(theta + 0.3 * g / math.sqrt(grad2), -5), 3)
         tau = min(max(0.3 * math.exp(theta), 1e-4), 20)
-        w0, P0 = w0 + P0 * e * d, min((P0 - P0 * P0 * h * d) / 0.9999, 1.0)
+        w0, P0 = w0 + P0 * e * d, min((P0 - P0 * P0 * h * d) / 0.9999, 4.0)
     done = learner.learn(
         [
             Example(str(n), 1e9 + n, 1e9 + n, [{"a": i}], [y])
