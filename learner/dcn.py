@@ -18,7 +18,7 @@ import numpy.typing as npt
 from numba import njit
 
 from learner.networks import CROSS_LAYERS, DCN, HIDDEN, Array, Network, Tensors
-from learner.tiles import TILE_ROWS, add_product, padded
+from learner.tiles import TILE_ROWS, padded, product
 
 assert CROSS_LAYERS == 2 and len(HIDDEN) == 2
 
@@ -32,8 +32,8 @@ class Packed(NamedTuple):
     first: Array  # (W, 2 W + 64 and more), what x0 is multiplied by: W0, W1ᵀ diag w, MLP
     first_bias: Array  # (2 W + 64 and more,): b0 + 1, w, MLP
     direct: Array  # (W,): w ⊙ b1
-    second: Array  # (64, 32), of the MLP
-    second_bias: Array  # (32,)
+    second: Array  # (64, 32 and more), of the MLP
+    second_bias: Array  # (32 and more,)
     out: Array  # (32,), of the MLP
 
 
@@ -48,7 +48,7 @@ def pack(network: Network, w: Tensors) -> Packed:
         first_bias=padded(bias[None])[0],
         direct=cross * w["cross1.b"],
         second=padded(w["mlp1.w"].T),
-        second_bias=w["mlp1.b"].copy(),
+        second_bias=padded(w["mlp1.b"][None])[0],
         out=hidden.copy(),
     )
 
@@ -81,11 +81,11 @@ def _cross(x, first, direct):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _top(hidden, bias, out):  # type: ignore[no-untyped-def]
+def _top(hidden, out):  # type: ignore[no-untyped-def]
     """The MLP's last layer, of one row."""
     z = np.float32(0.0)
     for j in range(len(out)):
-        z += max(hidden[j] + bias[j], np.float32(0.0)) * out[j]
+        z += max(hidden[j], np.float32(0.0)) * out[j]
     return z
 
 
@@ -112,23 +112,18 @@ def add_residual(packed, x, z):  # type: ignore[no-untyped-def]
                 shared[c] += x[0, j] * packed.first[j, c]
     rows_max = min(ROWS_AT_ONCE, (n + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)
     scratch = np.empty(rows_max * max(width, hidden), dtype=np.float32)
-    product = np.empty((rows_max, columns), dtype=np.float32)
+    lower = np.empty((rows_max, columns), dtype=np.float32)
     inner = np.empty((rows_max, hidden), dtype=np.float32)
-    outer = np.empty((rows_max, top), dtype=np.float32)
+    upper = np.empty((rows_max, top), dtype=np.float32)
     for at in range(0, n, ROWS_AT_ONCE):
         rows = min(ROWS_AT_ONCE, n - at)
-        for r in range(rows):
-            product[r] = shared
-        add_product(x, at, rows, which, count, packed.first, scratch, product)
-        outer[:] = 0.0
+        product(x, at, rows, which, count, packed.first, shared, scratch, lower)
         for r in range(rows):
             for j in range(hidden):
-                inner[r, j] = max(product[r, 2 * width + j], np.float32(0.0))
-        add_product(inner, 0, rows, all_hidden, hidden, packed.second, scratch, outer)
+                inner[r, j] = max(lower[r, 2 * width + j], np.float32(0.0))
+        product(inner, 0, rows, all_hidden, hidden, packed.second, packed.second_bias, scratch, upper)
         for r in range(rows):
-            z[at + r] += _cross(x[at + r], product[r], packed.direct) + _top(
-                outer[r], packed.second_bias, packed.out
-            )
+            z[at + r] += _cross(x[at + r], lower[r], packed.direct) + _top(upper[r], packed.out)
 
 
 Prediction = Callable[[Array, npt.NDArray[np.float64]], None]

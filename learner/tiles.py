@@ -22,15 +22,15 @@ _VECTORS = TILE_COLUMNS // _LANES
 
 
 @intrinsic
-def _tile(typing_context, packed, at, which, count, w, column, out, row):  # type: ignore[no-untyped-def]
-    signature = types.void(packed, types.intp, which, types.intp, w, types.intp, out, types.intp)
+def _tile(typing_context, packed, at, which, count, w, column, first, out, row):  # type: ignore[no-untyped-def]
+    signature = types.void(packed, types.intp, which, types.intp, w, types.intp, first, out, types.intp)
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         def view(i):  # type: ignore[no-untyped-def]
             return context.make_array(signature.args[i])(context, builder, arguments[i])
 
-        packed, which, w, out = view(0), view(2), view(4), view(6)  # type: ignore[no-untyped-call]
-        _, at, _, count, _, column, _, row = arguments
+        packed, which, w, first, out = view(0), view(2), view(4), view(6), view(7)  # type: ignore[no-untyped-call]
+        _, at, _, count, _, column, _, _, row = arguments
         vector = ir.VectorType(ir.FloatType(), _LANES)
         size, zero = ir.IntType(64), ir.IntType(64)(0)
         undefined = ir.Constant(vector, ir.Undefined)
@@ -47,9 +47,10 @@ def _tile(typing_context, packed, at, which, count, w, column, out, row):  # typ
 
         places = []
         for r in range(TILE_ROWS):
-            first = builder.add(builder.mul(builder.add(row, size(r)), out_stride), column)
-            places += vectors_at(builder.gep(out.data, [first]))  # type: ignore[no-untyped-call]
-        before = [builder.load(place, align=4) for place in places]
+            begins = builder.add(builder.mul(builder.add(row, size(r)), out_stride), column)
+            places += vectors_at(builder.gep(out.data, [begins]))  # type: ignore[no-untyped-call]
+        firsts = vectors_at(builder.gep(first.data, [column]))  # type: ignore[no-untyped-call]
+        before = [builder.load(place, align=4) for place in firsts] * TILE_ROWS
         left, right = builder.gep(packed.data, [at]), builder.gep(w.data, [column])
 
         begin = builder.block
@@ -73,14 +74,14 @@ def _tile(typing_context, packed, at, which, count, w, column, out, row):  # typ
             for v in range(_VECTORS):
                 after.append(builder.call(multiply_add, [spread, weights[v], sums[r * _VECTORS + v]]))
         following = builder.add(k, size(1))
-        for phi, first, again in zip([k, *sums], [zero, *before], [following, *after], strict=True):
-            phi.add_incoming(first, begin)
+        for phi, begins, again in zip([k, *sums], [zero, *before], [following, *after], strict=True):
+            phi.add_incoming(begins, begin)
             phi.add_incoming(again, loop)
         builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
         builder.position_at_end(end)
         results = [builder.phi(vector) for _ in before]
-        for result, first, again in zip(results, before, after, strict=True):
-            result.add_incoming(first, begin)
+        for result, begins, again in zip(results, before, after, strict=True):
+            result.add_incoming(begins, begin)
             result.add_incoming(again, loop)
         for result, place in zip(results, places, strict=True):
             builder.store(result, place, align=4)
@@ -90,18 +91,18 @@ def _tile(typing_context, packed, at, which, count, w, column, out, row):  # typ
 
 
 tile: Any = _tile
-"""`tile(packed, at, which, count, w, column, out, row)`: `TILE_ROWS` rows of a product, `TILE_COLUMNS` wide.
+"""`tile(packed, at, which, count, w, column, first, out, row)`: TILE_ROWS by TILE_COLUMNS of a product.
 
-    out[row + r, column + c] += Σ_k packed[at + k * TILE_ROWS + r] * w[which[k], column + c]     k < count
+    out[row + r, column + c] = first[column + c] + Σ_k packed[at + TILE_ROWS k + r] w[which[k], column + c]
 
-All are contiguous: packed (.,), w and out (., .) float32, which (.,) int64. Sums go in the order of k,
-with fused multiply-add where the processor has it.
+with k < count. All are contiguous: packed and first (.,), w and out (., .) float32, which (.,) int64. Sums go
+in the order of k, with fused multiply-add where the processor has it.
 """
 
 
 @njit(cache=True, nogil=True)
-def add_product(x, first, rows, which, count, w, packed, out):  # type: ignore[no-untyped-def]
-    """out[r] += x[first + r, which] @ w[which], for each r below `rows`.
+def product(x, at, rows, which, count, w, first, packed, out):  # type: ignore[no-untyped-def]
+    """out[r] = first + x[at + r, which] @ w[which], for each r below `rows`.
 
     Each row's result is the same whatever the other rows are.
 
@@ -109,20 +110,18 @@ def add_product(x, first, rows, which, count, w, packed, out):  # type: ignore[n
         x: (., K) float32.
         which: (count or more,) int64, the columns of x, and rows of w, that count.
         w: (K, columns) float32, `columns` a multiple of TILE_COLUMNS.
+        first: (columns,) float32.
         packed: (K * rows rounded up to TILE_ROWS,) float32 or more, scratch.
-        out: (rows rounded up to TILE_ROWS, columns) float32; rows beyond `rows` are left as they are.
+        out: (rows rounded up to TILE_ROWS, columns) float32; what rows beyond `rows` get means nothing.
     """
-    for at in range(0, rows, TILE_ROWS):
+    for row in range(0, rows, TILE_ROWS):
         for r in range(TILE_ROWS):
-            if at + r < rows:
-                for k in range(count):
-                    packed[at * count + k * TILE_ROWS + r] = x[first + at + r, which[k]]
-            else:
-                for k in range(count):
-                    packed[at * count + k * TILE_ROWS + r] = 0.0
+            of = at + min(row + r, rows - 1)
+            for k in range(count):
+                packed[row * count + k * TILE_ROWS + r] = x[of, which[k]]
     for column in range(0, w.shape[1], TILE_COLUMNS):
-        for at in range(0, rows, TILE_ROWS):
-            tile(packed, at * count, which, count, w, column, out, at)
+        for row in range(0, rows, TILE_ROWS):
+            tile(packed, row * count, which, count, w, column, first, out, row)
 
 
 def rounded_up(count: int, to: int) -> int:

@@ -27,6 +27,7 @@ from serving import openapi
 from serving.access import Access
 from serving.bodies import (
     Batch,
+    BoundedScoreRequest,
     EventsAnswer,
     FeedbackRequest,
     ForgetAnswer,
@@ -76,6 +77,7 @@ class App(Frame):
         self.writer = Writer(log, queue_max=settings.log_queue_max, wait_s=settings.log_wait_s)
         self.telemetry = Telemetry(replica, self.writer)
         self.overview = Overview(log, Pulse(replica, self.telemetry).take)
+        self._bounded_score_body = msgspec.json.Decoder(BoundedScoreRequest)
         self._score_body = msgspec.json.Decoder(ScoreRequest)
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
         self._forget_body = msgspec.json.Decoder(ForgetRequest)
@@ -176,7 +178,12 @@ class App(Frame):
 
     def _asked(self, call: Call) -> tuple[ScoreRequest, Impression]:
         """The body of a request for scores, and what it says as an impression."""
-        request = decode_body(self._score_body, call.body)
+        bounded = True
+        try:
+            request: ScoreRequest = self._bounded_score_body.decode(call.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            bounded = False
+            request = decode_body(self._score_body, call.body)
         n = len(request.candidates)
         most = self.settings.candidates_max
         if not 1 <= n <= most:
@@ -188,7 +195,8 @@ class App(Frame):
             candidates=request.candidates,
             context=request.context,
         )
-        check(impression)
+        if not bounded:
+            check(impression)
         return request, impression
 
     async def explain(self, call: Call) -> Response:

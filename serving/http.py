@@ -19,6 +19,7 @@ import msgspec
 
 from ground import FreshetError
 from serving.access import Access, Scope
+from serving.begun import Begun
 from serving.errors import (
     AccessError,
     BusyTokenError,
@@ -248,10 +249,18 @@ class Frame:
             raise too_large
         parts: list[bytes] = []
         size = 0
+        receiving = Begun(receive())
+        if receiving.done:
+            # the usual case: the body is here already, and no time has to be watched
+            message = receiving.result()
+            if message["type"] != "http.disconnect" and not message.get("more_body", False):
+                body: bytes = message.get("body", b"")
+                if len(body) <= self.body_bytes_max:
+                    return body
         try:
             async with asyncio.timeout(self.read_timeout_s):
+                message = await receiving
                 while True:
-                    message = await receive()
                     if message["type"] == "http.disconnect":
                         raise _GoneError
                     part = message.get("body", b"")
@@ -262,6 +271,7 @@ class Frame:
                         raise too_large
                     if not message.get("more_body", False):
                         break
+                    message = await receive()
         except TimeoutError:
             if size > self.body_bytes_max:
                 raise too_large from None

@@ -1,5 +1,6 @@
 """What a server does at each of its limits, over real sockets."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -11,14 +12,19 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import settings as given_settings
+from hypothesis import strategies as st
 from test_serving_app import EVENT, Known
 
 from serving.app import App
+from serving.begun import Begun
+from serving.bodies import BoundedScoreRequest, ScoreRequest
 from serving.server import run_app
 from serving.settings import ServerSettings
-from stream.decoding import split_batch
+from stream.decoding import check, split_batch
 from stream.log import EVENTS, Log
-from stream.records import Action, Impression, encode, join_batch
+from stream.records import TEXT_MAX, TIME_MAX_S, VALUES_MAX, Action, Impression, encode, join_batch
 
 SLOW_S = 0.5
 
@@ -236,3 +242,63 @@ def test_keys_beyond_the_limit_are_forgotten_oldest_first(url: str, log: Log) ->
         assert post(59).headers.get("idempotent-replayed") == "true"
         assert "idempotent-replayed" not in post(0).headers
     assert len(written(log)) == 61
+
+
+def feature_values() -> st.SearchStrategy[object]:
+    edges = st.sampled_from([1 << 63, (1 << 63) - 1, -(1 << 63), 1 << 64, 1.5, -0.0, 1e308, 7])
+    texts = st.sampled_from(["", "a", "é" * TEXT_MAX, "b" * (TEXT_MAX + 1)])
+    ids = st.lists(edges.filter(lambda v: isinstance(v, int)) | texts, max_size=3)
+    return edges | texts | ids | st.sampled_from([[1] * VALUES_MAX, [1] * (VALUES_MAX + 1)])
+
+
+@given_settings(deadline=None)
+@given(
+    st.dictionaries(st.sampled_from("abc"), feature_values(), max_size=3),
+    st.none() | st.sampled_from([-1, 0, 1e9, TIME_MAX_S, 1e12]),
+    st.none() | st.sampled_from(["", "r", "r" * 128, "r" * 129]),
+)
+def test_what_the_quick_decoder_takes_is_what_the_checks_would_take(
+    features: dict[str, object], when: float | None, request_id: str | None
+) -> None:
+    body = msgspec.json.encode(
+        {"candidates": [features, {}], "context": features, "time": when, "request_id": request_id}
+    )
+    try:
+        taken = msgspec.json.decode(body, type=BoundedScoreRequest)
+    except msgspec.ValidationError:
+        return  # the checks say what is wrong, if anything is
+    plain = msgspec.json.decode(body, type=ScoreRequest)
+    assert msgspec.structs.astuple(taken) == msgspec.structs.astuple(plain)
+    said = "x" if taken.request_id is None else taken.request_id
+    check(Impression(said, 0.0 if taken.time is None else taken.time, taken.candidates, taken.context))
+
+
+def test_begun_coroutine_goes_on_where_it_waited() -> None:
+    async def ready(value: int) -> int:
+        return value
+
+    async def waits(log: list[str]) -> str:
+        try:
+            await asyncio.sleep(0.001)
+            await asyncio.sleep(30.0)
+        except asyncio.CancelledError:
+            log.append("cancelled")
+            raise
+        return "never"
+
+    async def fails() -> None:
+        await asyncio.sleep(0.001)
+        raise ValueError("as it should")
+
+    async def run() -> None:
+        begun = Begun(ready(3))
+        assert begun.done and begun.result() == 3 and await begun == 3
+        log: list[str] = []
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await Begun(waits(log))
+        assert log == ["cancelled"]
+        with pytest.raises(ValueError, match="as it should"):
+            await Begun(fails())
+
+    asyncio.run(run())
