@@ -89,7 +89,8 @@ def _top(hidden, out):  # type: ignore[no-untyped-def]
     return z
 
 
-@njit(cache=True, nogil=True)
+# Keeps the interpreter: see `learner.reading`.
+@njit(cache=True, nogil=False)
 def add_residual(packed, x, z):  # type: ignore[no-untyped-def]
     """Add to z (n,) float64 the residual logits of inputs x (n, W) float32.
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from serving.replica import Replica
 
 WATCH_EVERY_S = 0.05
-SWITCH_INTERVAL_S = 0.0002
-"""How long the replica's thread may keep the interpreter from a request that waits; 5 ms by default.
+SWITCH_INTERVAL_S = 0.001
+"""How long a thread may keep the interpreter from another that waits; 5 ms by default.
 
-A request lets go of the interpreter at each product of matrices and each hold of a lock, some ten times,
-and may have to wait as long as this each time.
+Longer than an answer takes, so that the event loop is not made to let go in the middle of one, and no longer,
+so that it has not to wait for the replica's thread: measured in benchmarks/README.md.
 """
 
 

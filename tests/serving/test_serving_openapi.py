@@ -35,7 +35,7 @@ def url(running, log: Log) -> Iterator[str]:
     settings = ServerSettings(port=0, stop_s=1.0)
     replica = Replica(log, FEATURES, LearnerSettings(), MemorySettings(), settings)
     with running(lambda stop, listening: serve(replica, log, settings, stop, listening)) as found:
-        assert replica.wait_ready(30.0)
+        assert replica.wait_ready(120.0)  # it may compile
         yield found
 
 
