@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_program_finds_the_packages_and_not_the_tests_folders_of_their_names(program: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, program, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, program, "--help"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
