@@ -22,7 +22,7 @@ from freshet.tape import ReplayOptions
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with replays of one stream: a, the same as b, one that has stopped learning, one shorter."""
     folder = tmp_path_factory.mktemp("runs")
-    _, data = write_clicks(folder, 500)
+    _, data = write_clicks(folder, 500, by_user=False)
     for name, options in (
         ("a", {}),
         ("same", {}),
