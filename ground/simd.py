@@ -58,7 +58,8 @@ def _place(context, builder, signature, arguments):  # type: ignore[no-untyped-d
     return builder.bitcast(element, _VECTOR.as_pointer()), left, whole
 
 
-def _spread(builder, value, vector):  # type: ignore[no-untyped-def]
+def in_all_lanes(builder: Any, value: Any, vector: ir.VectorType) -> Any:
+    """For whoever builds instructions: a vector of WIDE lanes that all hold `value`."""
     alone = builder.insert_element(ir.Constant(vector, ir.Undefined), value, _INDEX(0))
     everywhere = ir.Constant(ir.VectorType(_INDEX, WIDE), [0] * WIDE)
     return builder.shuffle_vector(alone, ir.Constant(vector, ir.Undefined), everywhere)
@@ -67,7 +68,7 @@ def _spread(builder, value, vector):  # type: ignore[no-untyped-def]
 def _first(builder, count):  # type: ignore[no-untyped-def]
     """A mask of the first `count` lanes."""
     numbers = ir.VectorType(_INDEX, WIDE)
-    spread = _spread(builder, builder.trunc(count, _INDEX), numbers)  # type: ignore[no-untyped-call]
+    spread = in_all_lanes(builder, builder.trunc(count, _INDEX), numbers)
     return builder.icmp_signed("<", ir.Constant(numbers, list(range(WIDE))), spread)
 
 
@@ -118,7 +119,7 @@ def _put(typing_context, array, row, column, end, value):  # type: ignore[no-unt
 @intrinsic
 def _splat(typing_context, number):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return _spread(builder, arguments[0], _VECTOR)  # type: ignore[no-untyped-call]
+        return in_all_lanes(builder, arguments[0], _VECTOR)
 
     return _wide(types.float32), generate
 

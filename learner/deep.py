@@ -1,7 +1,7 @@
 """Learning the deep part: one Adam step per group of rows.
 
 The deep part is a residual on the fast logit; `learner.networks` has the networks, whose numpy side
-serves and predicts. What learns them is `learner.dcn` for the default network, in one kernel, and
+serves and predicts. What learns them is `learner.dcn_trainer` for the default network, in one kernel, and
 `learner.autograd` for the others.
 """
 

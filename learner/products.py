@@ -14,7 +14,9 @@ from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-LANES = 16
+from ground.simd import WIDE, in_all_lanes
+
+LANES = WIDE
 """Numbers that are worked on side by side; columns are padded to a multiple."""
 
 _ROWS = 8
@@ -62,10 +64,7 @@ def _tile(rows: int, vectors: int) -> Any:
             first = builder.add(a_at, builder.mul(loop.index, a_step))
             for r in range(rows):
                 one = builder.load(builder.gep(a, [builder.add(first, builder.mul(a_row, _INTEGER(r)))]))
-                undefined = ir.Constant(_VECTOR, ir.Undefined)
-                alone = builder.insert_element(undefined, one, ir.IntType(32)(0))
-                same_lane = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-                left = builder.shuffle_vector(alone, undefined, same_lane)
+                left = in_all_lanes(builder, one, _VECTOR)
                 for v in range(vectors):
                     builder.store(
                         builder.call(multiply_add, [left, right[v], builder.load(sums[r][v])]), sums[r][v]

@@ -19,7 +19,7 @@ from numba import njit
 
 from ground.mixing import join_keys
 from ground.rows import Rows
-from learner.values import bucket_of
+from learner.values import number_buckets
 
 PLANS_MAX = 256
 """Sets of names that candidates came with, as JSON gives them in order; of more all are made anew."""
@@ -183,9 +183,7 @@ def lay_out(n, where, ids, key, number, pair_column, pair_salt):  # type: ignore
             if pair_column[here[i], here[j]] >= 0:
                 left[pairs], right[pairs], pair[pairs] = i, j, pair_column[here[i], here[j]]
                 pairs += 1
-    buckets = np.empty(len(number), dtype=np.uint64)
-    for i in range(len(number)):
-        buckets[i] = bucket_of(number[i])
+    buckets = number_buckets(number)
     size = m + pairs
     out_start = np.arange(n + 1) * size
     out_column = np.empty(n * size, dtype=np.int32)

@@ -12,12 +12,14 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ground.simd import WIDE, in_all_lanes
+
 TILE_ROWS: Final = 5
 """Rows of a tile: 5 by 32 sums, each row's times two vectors of 16, are 10 of AVX-512's 32 registers."""
 
 TILE_COLUMNS: Final = 32
 
-_LANES = 16
+_LANES = WIDE
 _VECTORS = TILE_COLUMNS // _LANES
 
 
@@ -33,8 +35,6 @@ def _tile(typing_context, packed, at, which, count, w, column, first, out, row):
         _, at, _, count, _, column, _, _, row = arguments
         vector = ir.VectorType(ir.FloatType(), _LANES)
         size, zero = ir.IntType(64), ir.IntType(64)(0)
-        undefined = ir.Constant(vector, ir.Undefined)
-        same_lane = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
         w_stride = cgutils.unpack_tuple(builder, w.shape, 2)[1]  # type: ignore[no-untyped-call]
         out_stride = cgutils.unpack_tuple(builder, out.shape, 2)[1]  # type: ignore[no-untyped-call]
         multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
@@ -67,10 +67,7 @@ def _tile(typing_context, packed, at, which, count, w, column, first, out, row):
         after = []
         for r in range(TILE_ROWS):
             at_row = builder.add(builder.mul(k, size(TILE_ROWS)), size(r))
-            alone = builder.insert_element(
-                undefined, builder.load(builder.gep(left, [at_row])), ir.IntType(32)(0)
-            )
-            spread = builder.shuffle_vector(alone, undefined, same_lane)
+            spread = in_all_lanes(builder, builder.load(builder.gep(left, [at_row])), vector)
             for v in range(_VECTORS):
                 after.append(builder.call(multiply_add, [spread, weights[v], sums[r * _VECTORS + v]]))
         following = builder.add(k, size(1))
