@@ -1,0 +1,182 @@
+"""Feeding the error memory: each example is predicted, measured, and then shown to it.
+
+The memory holds what the base has not learnt. So an observer is told whenever the base has moved, and lets
+go of what is in the weights by then.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from learner.forgetting import forget_in_memory, keys_by_column
+from learner.metrics import Metrics
+from serving.live import Live
+from serving.observing import ExampleReader, Seen, join
+from serving.positions import Positions
+from serving.settings import ServerSettings
+from serving.status import Quality
+from stream.lag import Position
+from stream.log import EXAMPLES, Log, Record
+from stream.records import Forget
+
+READ_RECORDS = 256  # per partition and round: updates do not wait for a long backlog
+CHUNK_REQUESTS = 16  # observed under one hold of the lock: about how long an answer may have to wait
+BACKLOG_EVERY_S = 1.0
+
+logger = logging.getLogger("freshet.serving")
+
+
+class Observer:
+    """Reads topic `examples` on behalf of the error memory that answers. One thread at a time.
+
+    Args:
+        live: whose memory it feeds.
+        settings: the server's limits.
+    """
+
+    def __init__(self, live: Live, settings: ServerSettings) -> None:
+        self.observed = 0  # requests that the memory was shown
+        self.skipped = 0  # requests that the weights had learnt first, or beyond the backlog's limit
+        self._live = live
+        self._settings = settings
+        self._reader = ExampleReader(lambda: live.model.encoder)
+        self._metrics_lock = threading.Lock()
+        self._base = Metrics(settings.window)
+        self._corrected = Metrics(settings.window)
+        self._next: list[int] = []  # per partition, the next offset to observe
+        self._measured: list[int] = []  # per partition, the next offset to measure
+        self._learnt: dict[int, int] = {}  # the watermark that the memory was told last
+        self._taken_ms: dict[int, int] = {}  # per partition, the ingest time of the last one taken
+        self._positions = Positions(settings.marks_max)
+        self._backlog_checked = 0.0
+
+    @property
+    def bad(self) -> int:
+        """Records that could not be read or encoded."""
+        return self._reader.bad
+
+    def positions(self) -> dict[int, Position]:
+        """Where it is in each partition; none before it has begun. May be called from any thread."""
+        return {p: Position(offset, self._taken_ms.get(p, 0)) for p, offset in enumerate(list(self._next))}
+
+    def quality(self) -> tuple[Quality, Quality]:
+        """How the base and the corrected predictions have done. May be called from any thread."""
+        with self._metrics_lock:
+            base = Quality(overall=self._base.summary(), recent=self._base.recent())
+            corrected = Quality(overall=self._corrected.summary(), recent=self._corrected.recent())
+        return base, corrected
+
+    def begin(self, partitions: int, watermark: Mapping[int, int]) -> None:
+        """Begin behind what the base has learnt.
+
+        Args:
+            partitions: of the topic.
+            watermark: per partition, the next offset that the base has to learn.
+        """
+        self._next = [watermark.get(partition, 0) for partition in range(partitions)]
+        self._measured = list(self._next)
+        self._live.memory.set_priors(self._live.model.memory_tau())
+
+    def observe(self, log: Log) -> tuple[bool, bool]:
+        """Take what each partition has, once.
+
+        Returns:
+            Whether there was anything, and whether a partition seems to have more.
+
+        Raises:
+            LogError: the log fails; call again.
+        """
+        self._bound_backlog(log)
+        took = more = False
+        for partition, offset in enumerate(self._next):
+            records = log.read(EXAMPLES, partition, offset, READ_RECORDS)
+            self._take(partition, records)
+            took |= bool(records)
+            more |= len(records) == READ_RECORDS
+        return took, more
+
+    def base_moved(self, watermark: Mapping[int, int]) -> None:
+        """What the base has learnt by now leaves the memory. Called with the lock of what answers held."""
+        live = self._live
+        if any(watermark.get(partition, 0) < offset for partition, offset in self._learnt.items()):
+            # a learner that begins anew has not learnt what was dropped: show it to a new memory
+            live.memory = live.new_memory()
+            self._positions = Positions(self._settings.marks_max)
+            self._reader.begin_anew()
+            self._next = [watermark.get(partition, 0) for partition in range(len(self._next))]
+        self._learnt = dict(watermark)
+        live.memory.set_priors(live.model.memory_tau())
+        live.memory.advance(self._positions.learnt(watermark))
+        for partition in range(len(self._next)):
+            learnt = watermark.get(partition, 0)
+            if learnt > self._next[partition]:
+                # the weights were faster: these examples are no longer out of sample
+                self.skipped += learnt - self._next[partition]
+                self._next[partition] = learnt
+
+    def _bound_backlog(self, log: Log) -> None:
+        now = time.monotonic()
+        if now - self._backlog_checked < BACKLOG_EVERY_S:
+            return
+        self._backlog_checked = now
+        for partition, (_, end) in enumerate(log.ends(EXAMPLES)):
+            excess = end - self._next[partition] - self._settings.backlog_max
+            if excess > 0:
+                logger.warning("the error memory skips %d examples of partition %d", excess, partition)
+                self.skipped += excess
+                self._next[partition] += excess
+
+    def _take(self, partition: int, records: Sequence[Record]) -> None:
+        for first in range(0, len(records), CHUNK_REQUESTS):
+            chunk = records[first : first + CHUNK_REQUESTS]
+            seen: list[Seen] = []
+            for record in chunk:
+                found = self._reader.read(record)
+                if isinstance(found, Forget):
+                    self._show(partition, seen)
+                    seen = []
+                    self._forget(found)
+                elif found is not None:
+                    seen.append(found)
+            self._show(partition, seen)
+            self._next[partition] = chunk[-1].offset + 1
+            self._taken_ms[partition] = chunk[-1].ingest_ms
+            self._measured[partition] = max(self._measured[partition], self._next[partition])
+
+    def _show(self, partition: int, seen: Sequence[Seen]) -> None:
+        """Say what would have been answered, measure it, then show the labels to the memory."""
+        if not seen:
+            return
+        live = self._live
+        batch = join([s.batch for s in seen])
+        y = np.concatenate([s.example.labels for s in seen])
+        per_request = np.diff(batch.requests)
+        # where negatives were thinned, labels come with higher odds than the served probability has
+        thinned = np.repeat([-s.example.log_odds for s in seen], per_request)
+        with live.lock:
+            scores = live.model.score(batch)
+            base = 1.0 / (1.0 + np.exp(-(scores.z + thinned)))
+            position = np.array([self._positions.add(partition, s.record.offset) for s in seen])
+            corrected = live.memory.observe(scores.rows, base, y, position, batch.requests, batch.times)
+            self.observed += len(seen)
+            newest_ms = seen[-1].record.ingest_ms
+            live.memory_ingest_ms = max(live.memory_ingest_ms, newest_ms)
+        group = np.repeat(live.model.users(batch), per_request)
+        # what is observed again after the base was rebuilt has been measured already
+        fresh = np.repeat([s.record.offset >= self._measured[partition] for s in seen], per_request)
+        with self._metrics_lock:
+            self._base.add(base[fresh], y[fresh], group[fresh])
+            self._corrected.add(corrected[fresh], y[fresh], group[fresh])
+
+    def _forget(self, request: Forget) -> None:
+        """Forget some ids: the memory now, the model with the learner's next update."""
+        model = self._live.model
+        forget_in_memory(self._live.memory, model, request.entity)
+        users = keys_by_column(model, request.entity).get(model.user_column)
+        if users is not None:
+            with self._metrics_lock:
+                self._base.forget(users)
+                self._corrected.forget(users)
