@@ -13,18 +13,20 @@ import numpy as np
 
 from learner.forgetting import forget_in_memory, keys_by_column
 from learner.metrics import Metrics
+from serving.example_reader import ExampleReader, Seen, join
 from serving.live import Live
-from serving.observing import ExampleReader, Seen, join
 from serving.positions import Positions
 from serving.settings import ServerSettings
 from serving.status import Quality
 from stream.lag import Position
 from stream.log import EXAMPLES, Log, Record
 from stream.records import Forget
+from stream.repeats import Repeats
 
 READ_RECORDS = 256  # per partition and round: updates do not wait for a long backlog
 CHUNK_REQUESTS = 16  # observed under one hold of the lock: about how long an answer may have to wait
 BACKLOG_EVERY_S = 1.0
+PRODUCERS_MAX = 10_000  # per partition, whose last sequence numbers are kept; the stalest goes
 
 logger = logging.getLogger("freshet.serving")
 
@@ -46,6 +48,7 @@ class Observer:
         self._metrics_lock = threading.Lock()
         self._base = Metrics(settings.window)
         self._corrected = Metrics(settings.window)
+        self._repeats: list[Repeats] = []  # per partition
         self._next: list[int] = []  # per partition, the next offset to observe
         self._measured: list[int] = []  # per partition, the next offset to measure
         self._learnt: dict[int, int] = {}  # the watermark that the memory was told last
@@ -76,7 +79,7 @@ class Observer:
             partitions: of the topic.
             watermark: per partition, the next offset that the base has to learn.
         """
-        self._next = [watermark.get(partition, 0) for partition in range(partitions)]
+        self._begin_behind(watermark, partitions)
         self._measured = list(self._next)
         self._live.memory.set_priors(self._live.model.memory_tau())
 
@@ -105,8 +108,7 @@ class Observer:
             # a learner that begins anew has not learnt what was dropped: show it to a new memory
             live.memory = live.new_memory()
             self._positions = Positions(self._settings.marks_max)
-            self._reader.begin_anew()
-            self._next = [watermark.get(partition, 0) for partition in range(len(self._next))]
+            self._begin_behind(watermark, len(self._next))
         self._learnt = dict(watermark)
         live.memory.set_priors(live.model.memory_tau())
         live.memory.advance(self._positions.learnt(watermark))
@@ -116,6 +118,11 @@ class Observer:
                 # the weights were faster: these examples are no longer out of sample
                 self.skipped += learnt - self._next[partition]
                 self._next[partition] = learnt
+
+    def _begin_behind(self, watermark: Mapping[int, int], partitions: int) -> None:
+        self._next = [watermark.get(partition, 0) for partition in range(partitions)]
+        # of its own for each beginning: records that were taken before may have to be taken again
+        self._repeats = [Repeats(PRODUCERS_MAX) for _ in range(partitions)]
 
     def _bound_backlog(self, log: Log) -> None:
         now = time.monotonic()
@@ -133,7 +140,7 @@ class Observer:
         for first in range(0, len(records), CHUNK_REQUESTS):
             chunk = records[first : first + CHUNK_REQUESTS]
             seen: list[Seen] = []
-            for record in chunk:
+            for record in self._repeats[partition].leave_out(chunk):
                 found = self._reader.read(record)
                 if isinstance(found, Forget):
                     self._show(partition, seen)

@@ -25,18 +25,15 @@ def last_numbers(state: RoleState, topic: str, partition: int) -> dict[str, int]
 
 
 class Repeats:
-    """The last sequence number of each producer of one partition, kept in the reader's state.
+    """The last sequence number of each producer of one partition.
 
     Of at most `producers_max`: the stalest is forgotten, and what it sends again would be taken.
     """
 
-    def __init__(self, state: RoleState, topic: str, partition: int, producers_max: int) -> None:
-        """Go on from what the state has."""
-        self._prefix = producers_prefix(topic, partition)
+    def __init__(self, producers_max: int, last: dict[str, int] | None = None) -> None:
+        """Know the numbers in `last`, the stalest first."""
         self._max = producers_max
-        self._last = last_numbers(state, topic, partition)
-        self._unsaved: dict[str, tuple[int, int]] = {}  # producer -> (number, offset)
-        self._gone: set[str] = set()
+        self._last = last or {}
 
     def leave_out(self, records: Sequence[Record]) -> Sequence[Record]:
         """The records, in order, without those sent before; notes their numbers."""
@@ -57,6 +54,36 @@ class Repeats:
         self._note(producer, newest, offset)
         return fresh
 
+    def _note(self, producer: str, seq: int, offset: int) -> None:
+        """Note a producer's newest number; offset -1: nothing of it was new."""
+        if offset < 0:
+            return
+        last = self._last
+        last.pop(producer, None)  # taking it out and in again moves it to the end
+        last[producer] = seq
+        self._noted(producer, seq, offset)
+        if len(last) > self._max:
+            stalest = next(iter(last))
+            del last[stalest]
+            self._forgotten(stalest)
+
+    def _noted(self, producer: str, seq: int, offset: int) -> None:
+        """A producer's newest number is another now."""
+
+    def _forgotten(self, producer: str) -> None:
+        """A producer's number is not kept any longer."""
+
+
+class SavedRepeats(Repeats):
+    """The same, kept in the reader's state."""
+
+    def __init__(self, state: RoleState, topic: str, partition: int, producers_max: int) -> None:
+        """Go on from what the state has."""
+        super().__init__(producers_max, last_numbers(state, topic, partition))
+        self._prefix = producers_prefix(topic, partition)
+        self._unsaved: dict[str, tuple[int, int]] = {}  # producer -> (number, offset)
+        self._gone: set[str] = set()
+
     def save(self, commit: Commit) -> None:
         """Write what has changed into the commit."""
         for producer, entry in self._unsaved.items():
@@ -66,17 +93,10 @@ class Repeats:
         self._unsaved.clear()
         self._gone.clear()
 
-    def _note(self, producer: str, seq: int, offset: int) -> None:
-        """Note a producer's newest number; offset -1: nothing of it was new."""
-        if offset < 0:
-            return
-        last = self._last
-        last.pop(producer, None)  # taking it out and in again moves it to the end
-        last[producer] = seq
+    def _noted(self, producer: str, seq: int, offset: int) -> None:
         self._unsaved[producer] = seq, offset
         self._gone.discard(producer)
-        if len(last) > self._max:
-            stalest = next(iter(last))
-            del last[stalest]
-            self._unsaved.pop(stalest, None)
-            self._gone.add(stalest)
+
+    def _forgotten(self, producer: str) -> None:
+        self._unsaved.pop(producer, None)
+        self._gone.add(producer)

@@ -18,7 +18,7 @@ from stream.journal import Journal, Taken
 from stream.lag import Position
 from stream.log import Log, Record
 from stream.outbox import Block
-from stream.repeats import Repeats
+from stream.repeats import SavedRepeats
 from stream.state import Commit, RoleState
 
 _log = logging.getLogger("freshet.runner")
@@ -126,7 +126,7 @@ class Runner:
         self._full = full
         self.last_sent: dict[str, int] = {}  # topic -> offset of the last record that was sent there
         self._next: dict[int, int] = {}  # of the partitions held
-        self._repeats: dict[int, Repeats] = {}
+        self._repeats: dict[int, SavedRepeats] = {}
         self._journal = Journal(state, settings.journal_max)
         self._commit = state.begin()
         self._taken: list[Taken] = []
@@ -152,7 +152,9 @@ class Runner:
         """
         first, end = self._log.ends(self._topic)[partition]
         self._next[partition] = self._seek(partition, first, end)
-        self._repeats[partition] = Repeats(self._state, self._topic, partition, self._settings.producers_max)
+        self._repeats[partition] = SavedRepeats(
+            self._state, self._topic, partition, self._settings.producers_max
+        )
         if self.tells and self._state.offset(self._topic, partition) is not None:
             # what the log was told may be from before the commit that an earlier run could not send
             self._log.commit(self._group, self._topic, {partition: self._next[partition]})

@@ -1,4 +1,4 @@
-"""From records of topic `examples` to what the error memory is shown: each once, encoded, in batches."""
+"""From records of topic `examples` to what the error memory is shown: decoded and encoded, in batches."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -16,8 +16,6 @@ from stream.forgetting import Refusals
 from stream.log import Record
 from stream.records import Example, Forget
 
-PRODUCERS_MAX = 10_000  # whose last sequence numbers are kept; the stalest goes
-
 logger = logging.getLogger("freshet.serving")
 
 
@@ -30,7 +28,7 @@ class Seen(NamedTuple):
 
 
 class ExampleReader:
-    """Decodes records, and leaves out what was sent twice, is refused, or is of no use.
+    """Decodes records, and leaves out what is refused or of no use.
 
     Args:
         encoder: gives the encoder of the model that answers now.
@@ -41,16 +39,9 @@ class ExampleReader:
         self._encoder = encoder
         self._decoder = Decoder(Example, Forget)
         self._refusals = Refusals()
-        self._producers: dict[tuple[int, str], int] = {}  # last sequence number taken
-
-    def begin_anew(self) -> None:
-        """Take records again that were taken before."""
-        self._producers.clear()
 
     def read(self, record: Record) -> Seen | Forget | None:
         """An example or a request to forget; None for what is left out."""
-        if record.seq >= 0 and self._is_repeat(record):
-            return None
         try:
             found: Example | Forget = self._decoder.decode(record.value)
             if isinstance(found, Forget):
@@ -65,15 +56,6 @@ class ExampleReader:
             logger.warning("example %d of partition %d: %s", record.offset, record.partition, error)
             return None
         return Seen(record, example, batch)
-
-    def _is_repeat(self, record: Record) -> bool:
-        producer = (record.partition, record.producer)
-        # the stalest producer is first: taking it out and in again moves one to the end
-        last = self._producers.pop(producer, -1)
-        self._producers[producer] = max(last, record.seq)
-        if len(self._producers) > PRODUCERS_MAX:
-            del self._producers[next(iter(self._producers))]
-        return record.seq <= last
 
 
 def join(batches: Sequence[Batch]) -> Batch:
