@@ -27,34 +27,25 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from stream.records import Action, Example, Features, Impression, Value
+from stream.catalogue import Catalogue, Floats, Ints
+from stream.records import Action, Example, Features, Impression
 from stream.world_settings import WorldError as WorldError
 from stream.world_settings import WorldSettings as WorldSettings
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-# Standard deviations on the logit scale. Together about 1.3, at which the truth's AUC is near 0.8.
+# Standard deviations on the logit scale: with the catalogue's together about 1.3, at which the truth's AUC
+# is near 0.8.
 _ACTIVITY_SD = 0.45
-_QUALITY_SD = 0.55
 _POPULARITY_SD = 0.5
 _SEGMENT_TASTE_SD = 0.65
 _OWN_TASTE_SD = 0.5
-_NOVELTY = 0.4  # of an item just arrived; halves with `item_half_life_h`
 _DEVICES = (("phone", 0.1, 0.6), ("desktop", -0.15, 0.3), ("tablet", 0.05, 0.1))  # name, logit, share
 _HOUR_AMPLITUDE = 0.2  # most clicks at 20:00 UTC
 _SEGMENTS = ("a", "b", "c", "d", "e", "f")
-_ATTRIBUTE_SD = 0.3  # of the first attribute's effect; the fifth's is half of it
-_ATTRIBUTE_VALUES = 20
-_SPIKE_ITEMS, _SPIKE_EXPOSURE, _SPIKE_LOGIT = 5, 30.0, 1.5
 _USER_ZIPF = 1.1  # a few people make most requests
-_ITEM_ZIPF = 0.7
 _TICK_S = 10.0  # of event time; drift, arrivals and exposure move in these steps
 _BLOCK = 256  # requests whose randomness is drawn at once
 _KEPT_REQUESTS = 100_000  # whose truth is still known
-_AGES = ((120.0, "new"), (600.0, "minutes"), (3600.0, "hour"), (86_400.0, "day"), (math.inf, "old"))
 
 
 class _Draw(msgspec.Struct, frozen=True, gc=False):
@@ -80,7 +71,6 @@ class World:
         requests, tastes, items, regimes = np.random.SeedSequence(s.seed).spawn(4)
         self._request_rng = np.random.default_rng(requests)
         self._taste_rng = np.random.default_rng(tastes)
-        self._item_rng = np.random.default_rng(items)
         self._regime_rng = np.random.default_rng(regimes)
         self.time = s.start_time
         self.shifts = 0
@@ -88,10 +78,6 @@ class World:
         self._draws: OrderedDict[str, _Draw] = OrderedDict()
         self._tick_time = s.start_time
         self._next_shift = s.start_time + (s.shift_every_s or math.inf)
-        self._next_burst = s.start_time + (s.burst_every_s or math.inf)
-        self._next_spike = s.start_time + (s.spike_every_s or math.inf)
-        self._spike_ends = -math.inf
-        self._spiking: Ints = np.zeros(0, dtype=np.int64)  # places of the items that are all the rage
         self._remembered: list[tuple[Floats, Floats]] = []  # the worlds that shifts come back to
         self._at = 0  # the next request's place in the block
         self._gaps: Floats  # (block,) seconds since the request before
@@ -102,7 +88,7 @@ class World:
         self._delays: Floats  # (block, slate)
         self._noise: Ints  # (block, slate, noise features)
         self._make_people()
-        self._make_items()
+        self._items = Catalogue(s, np.random.default_rng(items), self._regime_rng)
         self.shift()
         self.shifts = 0
         self._take_block()
@@ -123,9 +109,9 @@ class World:
         if self.time >= self._tick_time + _TICK_S or self.time >= self._next_shift:
             self._move_on()
         user, device = int(self._users[at]), int(self._devices[at])
-        shown = self._slate(at)
+        shown = self._items.slate(self._shown[at])
         taste = self._own_taste[user] + self._segment_taste[self._segment[user]]
-        logit = self._item_logit[shown] + (self._styles @ taste)[self._category[shown]]
+        logit = self._items.logit[shown] + (self._styles @ taste)[self._items.category[shown]]
         logit += (
             self._activity[user]
             + _DEVICES[device][1]
@@ -143,7 +129,7 @@ class World:
             "device": _DEVICES[device][0],
             "hour": int(self.time // 3600) % 24,
         }
-        candidates = [self._features[i].copy() for i in shown.tolist()]
+        candidates = [self._items.features[i].copy() for i in shown.tolist()]
         if s.noise_features:
             for features, values in zip(candidates, self._noise[at].tolist(), strict=True):
                 features.update({f"noise{j}": value for j, value in enumerate(values)})
@@ -238,7 +224,7 @@ class World:
         self._bias = 0.0
         self._weigh_items()
         self._bias = self._bias_for(s.click_rate)
-        self._item_logit += self._bias
+        self._items.logit += self._bias
 
     # How it is made and moves
 
@@ -260,30 +246,14 @@ class World:
         self._user_share = np.cumsum(weight) / weight.sum()
         self._device_share = np.cumsum([share for _, _, share in _DEVICES])
 
-    def _make_items(self) -> None:
-        s, rng = self.settings, self._item_rng
-        self._item = np.arange(s.items)
-        self._next_item = s.items
-        self._arrivals = 0.0
-        self._category = rng.integers(0, s.categories, s.items)
-        self._quality = rng.normal(0.0, _QUALITY_SD, s.items)
-        sd = _ATTRIBUTE_SD / (1.0 + np.arange(s.attributes) / 4.0)
-        self._effects = self._regime_rng.normal(0.0, sd, (_ATTRIBUTE_VALUES, s.attributes))
-        self._attributes = self._regime_rng.integers(0, _ATTRIBUTE_VALUES, (s.items, s.attributes))
-        self._appeal = (1.0 + rng.permutation(s.items)) ** -_ITEM_ZIPF
-        # Ages as if the world had run before: evenly spread over the time that replaces every item once.
-        turnover_s = s.items / s.new_items_per_h * 3600.0 if s.new_items_per_h else 0.0
-        self._born = s.start_time - np.sort(rng.uniform(0.0, turnover_s, s.items))[::-1]
-        self._oldest = 0
-
     def _move_on(self) -> None:
         """Bring the world to the clock: arrivals and drift since the last tick, shifts that are due."""
         s = self.settings
         elapsed_s = self.time - self._tick_time
         self._tick_time = self.time
-        self._arrive(elapsed_s)
+        self._items.arrive(self.time, elapsed_s)
         self._come_and_go(elapsed_s)
-        self._burst_and_spike()
+        self._items.burst_and_spike(self.time)
         kept = (1.0 - s.drift_slow) ** (elapsed_s / 3600.0)  # share of variance that stays
         if kept < 1.0:
             renew = math.sqrt(1.0 - kept)
@@ -304,26 +274,6 @@ class World:
         else:
             self._weigh_items()
 
-    def _arrive(self, elapsed_s: float) -> None:
-        """Replace the oldest items by new ones, at the configured rate."""
-        s = self.settings
-        self._arrivals += s.new_items_per_h * elapsed_s / 3600.0
-        count = min(int(self._arrivals), s.items)
-        self._arrivals -= int(self._arrivals)
-        if count:
-            self._replace_items(count)
-
-    def _replace_items(self, count: int) -> None:
-        s, rng = self.settings, self._item_rng
-        at = (self._oldest + np.arange(count)) % s.items
-        self._oldest = (self._oldest + count) % s.items
-        self._item[at] = self._next_item + np.arange(count)
-        self._next_item += count
-        self._category[at] = rng.integers(0, s.categories, count)
-        self._quality[at] = rng.normal(0.0, _QUALITY_SD, count)
-        self._attributes[at] = self._regime_rng.integers(0, _ATTRIBUTE_VALUES, (count, s.attributes))
-        self._born[at] = self.time
-
     def _come_and_go(self, elapsed_s: float) -> None:
         """Replace people by others, at the configured rate; each has the pace of who was there before."""
         s, rng = self.settings, self._regime_rng
@@ -340,50 +290,18 @@ class World:
         self._own_taste[at] = rng.normal(0.0, _OWN_TASTE_SD, (count, s.dim))
         self._activity[at] = rng.normal(0.0, _ACTIVITY_SD, count)
 
-    def _burst_and_spike(self) -> None:
-        """Bursts and spikes that are due; after a long silence one stands for all that it hid."""
-        s = self.settings
-        if self.time >= self._next_burst:
-            self._next_burst += s.burst_every_s * (1 + (self.time - self._next_burst) // s.burst_every_s)
-            self._replace_items(max(int(s.items * s.burst_share), 1))
-        if self.time >= self._next_spike:
-            self._next_spike += s.spike_every_s * (1 + (self.time - self._next_spike) // s.spike_every_s)
-            self._spiking = self._regime_rng.permutation(s.items)[:_SPIKE_ITEMS]
-            self._spike_ends = self.time + s.spike_s
-        elif self.time >= self._spike_ends:
-            self._spiking = self._spiking[:0]
-
     def _weigh_items(self) -> None:
-        """Each item's exposure, logit without the person, and features, as of the last tick."""
-        s = self.settings
-        age_s = self._tick_time - self._born
-        fresh = 0.5 ** (age_s / (s.item_half_life_h * 3600.0))
-        weight = self._appeal * np.maximum(fresh, 1e-3)
-        weight[self._spiking] = np.maximum(weight[self._spiking], weight.mean()) * _SPIKE_EXPOSURE
-        self._exposure = np.cumsum(weight) / weight.sum()
-        novelty = _NOVELTY * fresh
-        self._item_logit = self._bias + self._quality + novelty + self._popularity[self._category]
-        self._item_logit += self._effects[self._attributes, np.arange(s.attributes)].sum(axis=1)
-        self._item_logit[self._spiking] += _SPIKE_LOGIT
-        ages = np.searchsorted([limit for limit, _ in _AGES], age_s, side="right").tolist()
-        names = [name for _, name in _AGES]
-        self._features: list[dict[str, Value]] = [
-            {"item": item, "category": f"c{category}", "age": names[age]}
-            for item, category, age in zip(self._item.tolist(), self._category.tolist(), ages, strict=True)
-        ]
-        if s.attributes:
-            for features, values in zip(self._features, self._attributes.tolist(), strict=True):
-                features.update({f"attr{j}": value for j, value in enumerate(values)})
+        self._items.weigh(self._tick_time, self._bias, self._popularity)
 
     def _bias_for(self, click_rate: float) -> float:
         """The bias at which the mean click probability of what would be shown is `click_rate`."""
         rng = self._taste_rng
         users = np.searchsorted(self._user_share, rng.random(4_000))
-        items = np.searchsorted(self._exposure, rng.random(4_000))
+        items = np.searchsorted(self._items.exposure, rng.random(4_000))
         users, items = np.minimum(users, self.settings.users - 1), np.minimum(items, self.settings.items - 1)
         tastes = self._own_taste[users] + self._segment_taste[self._segment[users]]
-        logit = self._activity[users] + self._item_logit[items]
-        logit += np.einsum("nd,nd->n", tastes, self._styles[self._category[items]])
+        logit = self._activity[users] + self._items.logit[items]
+        logit += np.einsum("nd,nd->n", tastes, self._styles[self._items.category[items]])
         low, high = -30.0, 30.0
         for _ in range(50):
             middle = (low + high) / 2
@@ -405,21 +323,6 @@ class World:
         self._delays = rng.exponential(s.label_delay_s, (_BLOCK, s.slate))
         if s.noise_features:
             self._noise = rng.integers(0, 100, (_BLOCK, s.slate, s.noise_features))
-
-    def _slate(self, at: int) -> Ints:
-        """Distinct places of items, shape (slate,), drawn by exposure."""
-        s = self.settings
-        drawn = np.searchsorted(self._exposure, self._shown[at])
-        shown = list(dict.fromkeys(drawn.tolist()))[: s.slate]
-        if len(shown) < s.slate or max(shown) >= s.items:
-            # Few items, or most exposure on a few: fill up with those next in place, round the catalogue.
-            taken = {place for place in shown if place < s.items}
-            place = int(self._shown[at, 0] * s.items)
-            while len(taken) < s.slate:
-                taken.add(place)
-                place = (place + 1) % s.items
-            shown = list(taken)
-        return np.array(shown, dtype=np.int64)
 
     def _draw(self, impression: Impression) -> _Draw:
         draw = self._draws.get(impression.request_id)
