@@ -7,8 +7,9 @@ Two ids never share a row. Time is event time, in Unix seconds; a row that was l
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import batches, columns, contents, expiry, index, lookup, reading
-from embeddings.checks import as_floats, as_keys, as_slots, as_uint32
+from embeddings import batches, contents, expiry, index, lookup, reading
+from embeddings.arena import Arena
+from embeddings.checks import as_keys
 from embeddings.errors import TableError
 from embeddings.eviction import EVICTED, limit_is_far, turns_within
 from embeddings.filter import Filter
@@ -33,7 +34,7 @@ from embeddings.store import (
 )
 
 
-class Table:
+class Table(Arena):
     """A collisionless, expirable embedding table. One caller at a time, and `read` from any thread beside it.
 
     Calls release the GIL.
@@ -51,29 +52,13 @@ class Table:
             track_delta: keep the keys of deleted rows for `drain_delta`; off for a table that nobody
                 drains, whose list would otherwise grow with every row that ever expired.
         """
-        self.spec = spec
+        super().__init__(spec, make_store(spec))
         self._track_delta = track_delta
-        self._store = make_store(spec)
         self.filter = Filter(spec, self._store)
         self._rules = rules_of(spec)
         self._bare = self._rules._replace(ttl_s=0, classes=0)  # every row in the index exists
         self._constants = constants_of(spec)
         self._deleted: list[Keys] = []
-
-    @property
-    def width(self) -> int:
-        """Columns of a row."""
-        return self.spec.width
-
-    @property
-    def serving_slices(self) -> tuple[slice, ...]:
-        """The columns of a row that serving needs."""
-        return self.spec.serving_slices
-
-    @property
-    def rows(self) -> Floats:
-        """The arena, (rows_max, width) float32, indexed by slot; whoever writes to it calls `mark`."""
-        return self._store.rows[:, : self.width]
 
     @property
     def arrays(self) -> Store:
@@ -170,55 +155,6 @@ class Table:
         out = np.empty((len(block.inverse), block.vectors.shape[1]), dtype=np.float32)
         batches.spread(block.vectors, block.inverse, out)
         return out
-
-    # Slots to values.
-
-    def vectors(self, slots: Slots) -> Floats:
-        """The vectors at slots, (n, dim); zeros for -1."""
-        return self._gather(slots, 0, self.spec.dim)
-
-    def extras(self, slots: Slots) -> Floats:
-        """The caller's columns at slots, (n, extra); zeros for -1."""
-        return self._gather(slots, self.spec.extra_column, self.spec.extra)
-
-    def counts(self, slots: Slots) -> npt.NDArray[np.uint32]:
-        """The counts at slots, (n,); 0 for -1."""
-        return self._gather(slots, self.spec.seen_column + 1, 1).view(np.uint32)[:, 0]
-
-    def last_seen(self, slots: Slots) -> npt.NDArray[np.uint32]:
-        """When the rows at slots were last seen, (n,) Unix seconds; 0 for -1."""
-        return self._gather(slots, self.spec.seen_column, 1).view(np.uint32)[:, 0]
-
-    def set_extras(self, slots: Slots, values: npt.ArrayLike) -> None:
-        """Write the caller's columns, (n, extra); of a slot given twice the last stays."""
-        self._scatter(slots, self.spec.extra_column, self.spec.extra, values)
-
-    def set_vectors(self, slots: Slots, values: npt.ArrayLike) -> None:
-        """Write the vectors, (n, dim), not the optimizer's state; of a slot given twice the last stays."""
-        self._scatter(slots, 0, self.spec.dim, values)
-
-    def weights(self, slots: Slots) -> Floats:
-        """The vectors at slots with their optimizer's state behind them, (n, dim + state); zeros for -1."""
-        return self._gather(slots, 0, self.spec.age_column)
-
-    def set_weights(self, slots: Slots, values: npt.ArrayLike) -> None:
-        """Write what `weights` gave; of a slot given twice the last stays."""
-        self._scatter(slots, 0, self.spec.age_column, values)
-
-    def keys_at(self, slots: Slots) -> Keys:
-        """The keys whose rows are at slots, (n,); 0 for -1, and some key long gone for a free slot."""
-        slots = self._slots(slots)
-        return np.where(slots < 0, np.uint64(0), self._store.slot_key[slots])
-
-    def touch(self, slots: Slots, times: npt.ArrayLike, increments: npt.ArrayLike = 1) -> None:
-        """Last seen becomes the later of itself and `times`, the count grows; both (n,) or one."""
-        slots = self._slots(slots)
-        grow = as_uint32(self.spec.name, increments, len(slots), "increments")
-        columns.touch(self._store, slots, self._times(times, len(slots)), grow)
-
-    def mark(self, slots: Slots) -> None:
-        """Say that `rows` was written at slots, so that they are part of the next delta."""
-        columns.mark_all(self._store, self._slots(slots))
 
     # Learning.
 
@@ -385,26 +321,5 @@ class Table:
         batches.total(inverse, values, sums)
         step(self._store, slots, sums, self.spec.dim, self._constants)
 
-    def _gather(self, slots: Slots, first: int, width: int) -> Floats:
-        slots = self._slots(slots)
-        out = np.empty((len(slots), width), dtype=np.uint32)
-        if width:
-            columns.gather(self._store.bits, slots, first, out)
-        return out.view(np.float32)
-
-    def _scatter(self, slots: Slots, first: int, width: int, values: npt.ArrayLike) -> None:
-        slots = self._slots(slots)
-        array = self._values(values, len(slots), width, "values")
-        columns.scatter(self._store, slots, first, array.view(np.uint32))
-
     def _keys(self, keys: npt.ArrayLike) -> Keys:
         return as_keys(self.spec.name, keys)
-
-    def _slots(self, slots: Slots) -> Slots:
-        return as_slots(self.spec.name, slots, int(self._store.state[HIGH]))
-
-    def _values(self, values: npt.ArrayLike, n: int, columns: int, what: str) -> Floats:
-        return as_floats(self.spec.name, values, (n, columns), what)
-
-    def _times(self, times: npt.ArrayLike, n: int) -> npt.NDArray[np.uint32]:
-        return as_uint32(self.spec.name, times, n, "times")
