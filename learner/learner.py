@@ -20,6 +20,7 @@ from ground import FreshetError
 from learner.boundary import KEY as _BOUNDARY
 from learner.boundary import Boundary
 from learner.chain import Place
+from learner.dead_letters import DeadLetterWriter
 from learner.features import FeatureSpec
 from learner.forgetting import forget, keys_by_column
 from learner.labelled import Labelled
@@ -31,12 +32,11 @@ from learner.pending import Pending
 from learner.publishing import Publisher
 from learner.settings import LearnerSettings
 from learner.trainer import Learnt, Trainer
-from stream.bad_share import BadShare
 from stream.decoding import Decoder
 from stream.errors import StateError
 from stream.forgetting import Refusals
-from stream.log import DEAD_LETTERS, Outgoing, Record
-from stream.records import DeadLetter, Example, Forget, encode
+from stream.log import Record
+from stream.records import Example, Forget
 from stream.state import Commit, RoleState
 
 _META = b"learner/meta"
@@ -79,7 +79,6 @@ class Learner:
         self._publisher = Publisher(self.model, settings)
         self.metrics = Metrics(settings.window)
         self.meta = Meta(epoch=time.time_ns() // 1_000_000)
-        self.dead_letters = 0
         self.leads = True  # else it learns what another has learnt, and publishes nothing
         self.term = 0
         self.place = Place()  # in topic `updates`, as the state has it
@@ -91,7 +90,7 @@ class Learner:
             TableSnapshot(table, _TABLE + name.encode() + b"/", where)
             for name, table in zip(self.model.table_names, self.model.tables, strict=True)
         ]
-        self._share = self._bad_share(b"")
+        self._dead_letters = DeadLetterWriter(settings)
         if state is not None:
             self._load(state)
         self.model.epoch = self.meta.epoch
@@ -121,7 +120,7 @@ class Learner:
             "rows": sum(self.model.table_rows().values()),
             "auc": recent["auc"],
             "logloss": recent["logloss"],
-            "dead_letters": self.dead_letters,
+            "dead_letters": self._dead_letters.count,
             "quarantined": self.trainer.quarantined,
             "forgets": self.meta.forgets,
             "of_history": self.meta.of_history,
@@ -251,10 +250,9 @@ class Learner:
             if not self.leads:
                 continue  # the one that leads has buried it, and has counted it
             if reason is None:
-                self._share.good()
+                self._dead_letters.note_good()
             else:
-                self._bury(record, reason, commit)
-                self._share.bad(record.topic, record.partition, record.offset, reason)
+                self._dead_letters.bury(record, reason, commit)
         last = records[-1]
         self.meta.watermark[last.partition] = last.offset + 1
         self.meta.ingest_ms = max(self.meta.ingest_ms, last.ingest_ms)
@@ -287,7 +285,7 @@ class Learner:
             commit.purge = True
         commit.put(_REFUSALS, self.refusals.encode())
         commit.put(_PENDING, self.trainer.pending.encode())
-        commit.put(_BAD_SHARE, self._share.encode())
+        commit.put(_BAD_SHARE, self._dead_letters.encode())
         commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
         commit.put(_META, msgspec.msgpack.encode(meta))
 
@@ -332,30 +330,6 @@ class Learner:
                     fitting.append(example)
             self.learn(fitting)
 
-    def _bury(self, record: Record, reason: str, commit: Commit) -> None:
-        self.dead_letters += 1
-        letter = DeadLetter(
-            reason=reason,
-            stage="learner",
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            original=record.value,
-            key=record.key,
-        )
-        # whichever learner buries it gives it the same name and number, and readers take it once
-        producer = f"learner-{record.partition}-dead"
-        commit.emit(
-            DEAD_LETTERS,
-            Outgoing(key=b"learner", value=encode(letter), producer=producer, seq=record.offset),
-        )
-
-    def _bad_share(self, saved: bytes) -> BadShare:
-        settings = self.settings
-        return BadShare(
-            "learn", "learner", settings.dead_letter_window, settings.dead_letter_share_max, saved
-        )
-
     def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         return {**self.model.arrays(), "moments": self.trainer.moments, "steps": self.trainer.steps}
 
@@ -390,7 +364,7 @@ class Learner:
                     f"state {state.path}: its {error}; if an older Freshet made it use that one, or "
                     "configure another state folder to begin anew"
                 ) from None
-        self._share = self._bad_share(state.get(_BAD_SHARE) or b"")
+        self._dead_letters = DeadLetterWriter(self.settings, state.get(_BAD_SHARE) or b"")
         self.refusals = Refusals(state.get(_REFUSALS) or b"")
         if self.meta.purging:
             for snapshot in self._snapshots:
