@@ -25,8 +25,9 @@ from rocksdict import (
     WriteOptions,
 )
 
+from embeddings.entries import read_meta
 from embeddings.errors import SnapshotError
-from embeddings.snapshot import TableSnapshot, read_meta
+from embeddings.snapshot import TableSnapshot
 from embeddings.table import Table
 from ground.errors import FreshetError
 from ground.sealed import seal, unseal

@@ -21,18 +21,25 @@ visible together: a `SnapshotFolder`, or the state of a role in a stream.
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
 from embeddings.delta import Changes, Piece, apply, drain, pieces
+from embeddings.entries import (
+    FORMAT_VERSION,
+    Meta,
+    Page,
+    RangeSink,
+    Sink,
+    Source,
+    decode_page,
+    encode_entry,
+    read_meta,
+)
 from embeddings.errors import SnapshotError, TableError
 from embeddings.spec import TableSpec
 from embeddings.table import Table
-from ground.sealed import seal, unseal
-
-FORMAT_VERSION = 1
-"""Written into `meta`. A reader knows all versions up to its own, and refuses later ones."""
 
 PAGE_BYTES = 4 << 20
 """Rows of one page; also the size at which a delta is cut into parts."""
@@ -42,52 +49,6 @@ PAGES_PER_SAVE = 16
 
 BASE_PER_DELTA = 1.0
 """Bytes of base written for each byte of deltas: more makes a restore read less, and a save write more."""
-
-
-class Sink(Protocol):
-    """Where entries are written."""
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set one entry."""
-
-    def delete(self, key: bytes) -> None:
-        """Remove one entry; no harm if it is not there."""
-
-
-class RangeSink(Sink, Protocol):
-    """Where a whole snapshot can take the place of all that was before it."""
-
-    def delete_range(self, first: bytes, end: bytes) -> None:
-        """Remove the entries from key `first` to before key `end`."""
-
-
-class Source(Protocol):
-    """Where entries are read."""
-
-    def get(self, key: bytes) -> bytes | None:
-        """One entry's value, None if there is none."""
-
-
-class Meta(msgspec.Struct):
-    """What a snapshot says about itself."""
-
-    v: int
-    spec: TableSpec
-    seq: int = 0  # the last delta
-    rows: int = 0  # of the table at that moment
-    base: int = 0  # generation of the base that is whole; 0: the empty table
-    base_seq: int = 0  # the deltas after this one complete it
-    pages: int = 0  # of that base
-    begun: int = 0  # pages that there may be of generation base + 1
-
-
-class Page(msgspec.Struct, frozen=True, array_like=True):
-    """One page or one part of a delta, as stored."""
-
-    v: int
-    seq: int  # of the delta; of the last one contained in a page
-    parts: int  # of the delta; 0 for a page
-    piece: Piece
 
 
 class _Base(msgspec.Struct):
@@ -109,11 +70,6 @@ class _Kept(NamedTuple):
     seq: int
     parts: int
     size: int
-
-
-_decode_page = msgspec.msgpack.Decoder(Page).decode
-_decode_meta = msgspec.msgpack.Decoder(Meta).decode
-_decode_version = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class TableSnapshot:
@@ -282,7 +238,7 @@ class TableSnapshot:
         cut = list(pieces(self.table.spec.name, changes, PAGE_BYTES))
         size = 0
         for part, piece in enumerate(cut):
-            value = _encode(Page(FORMAT_VERSION, seq, len(cut), piece))
+            value = encode_entry(Page(FORMAT_VERSION, seq, len(cut), piece))
             sink.put(self._key(b"delta/", seq) + part.to_bytes(4, "big"), value)
             size += len(value)
         self._deltas.append(_Kept(seq, len(cut), size))
@@ -313,7 +269,7 @@ class TableSnapshot:
             first = (base.next - base.row_pages) * self._page_lines
             lines, words = table.filter.read_lines(first, self._page_lines)
             changes = Changes.of(table, lines=lines, words=words)
-        value = _encode(Page(FORMAT_VERSION, self._meta.seq, 0, changes.whole(table.spec.name)))
+        value = encode_entry(Page(FORMAT_VERSION, self._meta.seq, 0, changes.whole(table.spec.name)))
         sink.put(self._key(b"base/", self._meta.base + 1) + base.next.to_bytes(4, "big"), value)
         base.next += 1
         self._meta.begun = max(self._meta.begun, base.next)
@@ -345,7 +301,7 @@ class TableSnapshot:
 
     def _put_meta(self, sink: Sink) -> None:
         self._meta.rows = len(self.table)
-        sink.put(self._key(b"meta"), _encode(self._meta))
+        sink.put(self._key(b"meta"), encode_entry(self._meta))
 
     def _key(self, kind: bytes, number: int | None = None) -> bytes:
         return self._prefix + kind + (b"" if number is None else number.to_bytes(8, "big"))
@@ -356,7 +312,7 @@ class TableSnapshot:
         if value is None:
             raise self._wrong(f"{what} is missing")
         try:
-            return _decode_page(unseal(value)), len(value)
+            return decode_page(value), len(value)
         except (ValueError, msgspec.DecodeError) as error:
             raise self._wrong(f"{what} cannot be read: {error}") from None
 
@@ -377,26 +333,3 @@ class TableSnapshot:
 
     def _wrong(self, what: str) -> SnapshotError:
         return SnapshotError(f"{self._where}: table {self.table.spec.name!r}: {what}")
-
-
-def read_meta(data: bytes, where: str) -> Meta:
-    """What a snapshot says about itself.
-
-    Raises:
-        SnapshotError: it is damaged, or of a version that this Freshet does not know.
-    """
-    try:
-        body = unseal(data)
-        version = msgspec.msgpack.decode(_decode_version(body)["v"], type=int)
-        if version > FORMAT_VERSION:
-            raise SnapshotError(
-                f"{where}: the snapshot has format {version}; this Freshet reads formats up to "
-                f"{FORMAT_VERSION}: use the Freshet that wrote it, or a later one"
-            )
-        return _decode_meta(body)
-    except (ValueError, KeyError, msgspec.DecodeError) as error:
-        raise SnapshotError(f"{where}: its description cannot be read: {error}") from None
-
-
-def _encode(value: msgspec.Struct) -> bytes:
-    return seal(msgspec.msgpack.encode(value))
