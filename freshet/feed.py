@@ -47,6 +47,7 @@ class Ended(NamedTuple):
 
     skipped: int  # records that could not be used
     data_hash: str  # of all examples
+    first_bad: str = ""  # what was wrong with the first of the records
 
 
 class Feed:
@@ -135,7 +136,7 @@ class _Inline(Feed):
                 chunk.append(left)
         if chunk or forgets:
             yield self._encode(chunk)._replace(forgets=tuple(forgets))
-        self.ended = Ended(self._tape.skipped, hasher.hexdigest())
+        self.ended = Ended(self._tape.skipped, hasher.hexdigest(), self._tape.first_bad)
 
     def _encode(self, examples: list[Example]) -> Chunk:
         """Encode what fits the schema.

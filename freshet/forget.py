@@ -45,7 +45,8 @@ def forget(config: Config, named: Sequence[str]) -> Forget:
         log.close()
     where = ", ".join(f"{partition} at {offset}" for partition, offset in places)
     ids_ = sum(len(found) for found in request.entity.values())
-    print(f"forget {request.forget_id}: {ids_} ids of {', '.join(request.entity)}; in partition {where}")
+    what = f"{ids_} {'id' if ids_ == 1 else 'ids'} of {', '.join(request.entity)}"
+    print(f"forget {request.forget_id}: {what}; in partition {where}")
     return request
 
 

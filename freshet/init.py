@@ -9,9 +9,9 @@ from pathlib import Path
 from freshet.config import Config, parse_config
 from freshet.errors import InitError
 from freshet.init_config import Plan, write_config, write_ratings_config
-from freshet.init_features import Feature, find_features, other_kind
-from freshet.init_roles import Answer, Question, ask_label, ask_request, ask_time
-from freshet.init_sample import Sample, read_sample
+from freshet.init_features import TOO_MANY, Feature, find_features, other_kind
+from freshet.init_roles import TIME_WORDS, Answer, Question, ask_label, ask_request, ask_time
+from freshet.init_sample import Sample, read_sample, shown
 from ground import FreshetError
 from learner.features import Encoder
 from stream.movielens import detect_ratings
@@ -91,6 +91,7 @@ def make_plan(sample: Sample, path: Path, ask: Ask | None) -> Plan:
             f"and buy; the columns are {names}. Freshet learns from what was liked and what was not"
         )
     label = _decide(question, "label", ask, guessed)
+    _note_what_is_odd(sample, time, label, guessed)
     taken = [time.column, label.column]
     request = _decide(ask_request(sample, taken, time.column), "request", ask, guessed)
     features = find_features(sample, [*taken, request.column], request.column)
@@ -101,7 +102,23 @@ def make_plan(sample: Sample, path: Path, ask: Ask | None) -> Plan:
             f"{path}: no column is left that could be a feature{reasons}. More lines may help, or a config "
             "written by hand"
         )
+    over = [feature.column.name for feature in features if feature.why.startswith(TOO_MANY)]
+    if over:
+        guessed.append(f"data.features: {len(over)} columns are left out, from {over[0]} on: {TOO_MANY}")
     return Plan(sample, time, label, request, features, guessed)
+
+
+def _note_what_is_odd(sample: Sample, time: Answer, label: Answer, guessed: list[str]) -> None:
+    """Tell of what makes a config that runs and learns little."""
+    if time.column is None:
+        named = [column for column in sample.columns if column.words & TIME_WORDS and column.filled]
+        like = f"; {named[0].name}, as {shown(named[0].filled[0])}, may need time_format" if named else ""
+        guessed.append(f"data.time: no column looks like a time, so lines count as a second apart{like}")
+    values = label.column.counts if label.column is not None else {}
+    if len(values) == 1:
+        guessed.append(f"data.label: always {next(iter(values))} in the sample: nothing can be told apart")
+    if not sample.marks_sure:
+        guessed.append(f"data.decimal: a guess; {sample.why['decimal']}")
 
 
 def check_config(text: str, path: Path, source: str) -> Config:

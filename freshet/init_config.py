@@ -99,6 +99,11 @@ def _data(plan: Plan) -> list[str]:
         lines += _line("context", context, together)
     for separator in {feature.separator for feature in plan.features if feature.kind} - {""}:
         lines += _line("list_separator", separator, "between the ids of a list")
+    if sample.missing:
+        lines += _line("missing", list(sample.missing), sample.why["missing"])
+    if sample.marks != (".", ""):
+        lines += _line("decimal", sample.marks[0], sample.why["decimal"])
+        lines += _line("thousands", sample.marks[1], "between three digits and three")
     if sample.bad:
         lines += _line("skip_bad", True, f"{sample.bad:,} lines of the sample cannot be taken apart")
     return lines

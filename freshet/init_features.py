@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from freshet.init_roles import OUTCOME_WORDS
 from freshet.init_sample import Column, Sample, is_time_text, shown
+from stream.records import FEATURES_MAX
 
 ID_WORDS = {
     "id", "ids", "uid", "user", "item", "product", "movie", "song", "track", "article", "code", "zip", "sku",
@@ -29,6 +30,7 @@ REPEATED = 3.0  # lines per value, from which on whole numbers without a telling
 UNIQUE_SHARE = 0.95  # of different values among the lines, from which on an id says nothing
 TEXT_LENGTH = 40  # mean characters, from which on words with spaces are text to read, no id
 LIST_SHARE = 0.05  # of the cells with the separator
+TOO_MANY = f"a candidate has {FEATURES_MAX} features at most"
 _SEPARATORS = ("|", ";", ",", " ")
 
 
@@ -63,7 +65,7 @@ def find_features(sample: Sample, taken: Sequence[Column | None], request: Colum
         if feature.kind:
             feature = feature._replace(context=_in_context(column, request))
         found.append(feature)
-    return _with_one_separator(found)
+    return _with_one_separator(_no_more_than_fit(found))
 
 
 def other_kind(feature: Feature) -> Feature:
@@ -110,7 +112,7 @@ def _as_list(column: Column) -> Feature | None:
     cells = column.filled
     if any(isinstance(cell, list) for cell in cells):
         return Feature(column, "ids", "", "", f"lists, as {shown(cells[0])}", True)
-    if not all(isinstance(cell, str) for cell in cells):
+    if not all(isinstance(cell, str) for cell in cells) or column.numbers is not None:
         return None
     if all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
         return Feature(column, "ids", "list", "", f"lists in brackets, as {shown(cells[0])}", True)
@@ -176,6 +178,20 @@ def _in_context(column: Column, request: Column | None) -> bool:
     return all(
         same.setdefault(str(key), cell) == cell for key, cell in zip(request.cells, column.cells, strict=True)
     )
+
+
+def _no_more_than_fit(features: list[Feature]) -> list[Feature]:
+    """As many features as a request's context and a candidate may have; those behind them are left out."""
+    room = {True: FEATURES_MAX, False: FEATURES_MAX}
+    fitting = []
+    for feature in features:
+        if feature.kind:
+            room[feature.context] -= 1
+            if room[feature.context] < 0:
+                why = f"{TOO_MANY}, and those before it are as many"
+                feature = feature._replace(kind="", why=why)
+        fitting.append(feature)
+    return fitting
 
 
 def _with_one_separator(features: list[Feature]) -> list[Feature]:

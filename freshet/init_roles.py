@@ -26,10 +26,11 @@ EVENT_WORDS = {"event", "action", "type", "behavior", "behaviour", "interaction"
 POSITIVE_VALUES = {
     "click", "clicked", "clickout", "cart", "addtocart", "add_to_cart", "fav", "purchase", "buy", "bought",
     "transaction", "order", "conversion", "like", "liked", "yes", "y", "pos", "positive", "play", "watch",
+    "t",
 }  # fmt: skip
 NEGATIVE_VALUES = {
     "view", "viewed", "impression", "show", "shown", "pv", "pageview", "no", "n", "neg", "negative", "none",
-    "skip", "skipped", "dislike", "remove", "remove_from_cart", "removefromcart", "ignore",
+    "skip", "skipped", "dislike", "remove", "remove_from_cart", "removefromcart", "ignore", "f",
 }  # fmt: skip
 REQUEST_WORDS = {
     "request",
@@ -50,7 +51,8 @@ _FORMATS = (
     "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y",
     "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%Y", "%m/%d/%Y",
     "%d/%b/%Y:%H:%M:%S %z", "%d-%b-%Y %H:%M:%S", "%a %b %d %H:%M:%S %z %Y", "%Y%m%d%H%M%S", "%y%m%d%H",
-    "%Y%m%d",
+    "%Y%m%d", "%Y-%m-%d %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S.%f UTC", "%m/%d/%Y %I:%M:%S %p",
+    "%m/%d/%Y %I:%M %p",
 )  # fmt: skip
 
 
@@ -91,7 +93,7 @@ def _ask(text: str, answers: list[Answer]) -> Question:
 
 def ask_time(sample: Sample) -> Question:
     """Which column is the event time; the last answer is that there is none."""
-    answers = [answer for column in sample.columns for answer in _as_times(column)]
+    answers = [answer for column in sample.columns if column.name for answer in _as_times(column)]
     none = Answer(None, {}, {"": "no column looks like a time: lines count as a second apart"}, 1.0)
     question = _ask("Which column is the time of the event?", [*answers, none])
     if question.answers[0].column is None:  # that nothing was found needs no asking
@@ -188,7 +190,7 @@ def ask_label(sample: Sample, taken: Column | None) -> Question:
     """Which column is the label, and what of it counts as 1."""
     answers = []
     for place, column in enumerate(sample.columns):
-        if column is taken or not column.filled:
+        if column is taken or not column.filled or not column.name:
             continue
         answer = _as_label(column)
         if answer is not None:
@@ -220,6 +222,11 @@ def _as_label(column: Column) -> Answer | None:
         return Answer(column, {"positive_from": liked}, {"": why, "positive_from": bar}, 2.5 + named)
     if numbers is None and len(values) <= 20:
         return _as_words(column, values)
+    if numbers and named and column.whole and len(set(numbers)) > 1 and min(numbers) in (-1, 0):
+        share = sum(number >= 1 for number in numbers) / len(numbers)
+        why = f"its name, and whole numbers from {min(numbers):g} to {max(numbers):g}"
+        bar = f"1 or more ({share:.1%} of the lines) counts as 1"
+        return Answer(column, {"positive_from": 1.0}, {"": why, "positive_from": bar}, 1.0 + named)
     return None
 
 

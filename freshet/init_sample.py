@@ -6,10 +6,9 @@ What was found is told with its reason, for whoever reads the config that is mad
 import csv
 import datetime
 import itertools
-import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +17,9 @@ import msgspec
 
 from freshet.errors import InitError
 from ground import FreshetError
-from stream.sources import DataSettings, detect_format
-from stream.tabular import DAMAGED, open_table, open_text
+from stream.columns import DataSettings, missing_test, number_reader
+from stream.sources import detect_format
+from stream.tabular import DAMAGED, open_table, open_text, refuse_packed
 
 LINES_MAX = 5_000
 BYTES_MAX = 16 << 20  # of text
@@ -31,6 +31,16 @@ _WHOLE_SHARE = 0.95  # of lines with the same number of cells, from which on a d
 _NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", " ": "space"}
 
 
+_NOTHING = (
+    "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "none", "(null)", "\\N", "-",
+    "?", "inf", "-inf", "Infinity", "-Infinity",
+)  # fmt: skip
+"""How programs write that there is nothing, or no number, where a number would stand."""
+_MARKS = ((".", ""), (".", ","), (",", ""), (",", "."), (",", " "), (".", " "), (".", "'"))
+"""(decimal, thousands) of numbers, the likeliest first."""
+_NUMBER_LIKE = re.compile(r"[+-]?[\d.,' ]*\d").fullmatch
+
+
 class Column:
     """One column of the sample, and what can be seen of it at a glance.
 
@@ -38,12 +48,23 @@ class Column:
         name: as the file has it, or made up where it has none.
         cells: one per line.
         filled: those that are not empty.
+        decimal: the mark before the fraction of numbers that are text.
     """
 
-    def __init__(self, name: str, cells: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        cells: Sequence[Any],
+        missing: Collection[str] = (),
+        decimal: str = ".",
+        thousands: str = "",
+    ) -> None:
         self.name = name
         self.cells = cells
-        self.filled = [cell for cell in cells if cell is not None and cell != ""]
+        self.decimal = decimal
+        self._read = number_reader(decimal, thousands)
+        is_missing = missing_test(DataSettings(missing=list(missing)))
+        self.filled = [cell for cell in cells if not is_missing(cell)]
 
     @cached_property
     def words(self) -> set[str]:
@@ -67,19 +88,17 @@ class Column:
             if isinstance(cell, bool | list | dict | datetime.date):
                 return None
             try:
-                number = float(cell)
-            except (TypeError, ValueError):
+                found.append(self._read(cell))
+            except ValueError:
                 return None
-            if not math.isfinite(number):
-                return None
-            found.append(number)
         return found or None
 
     @property
     def whole(self) -> bool:
         """Whether all are whole numbers, written as such."""
         return self.numbers is not None and not any(
-            isinstance(cell, float) or "." in str(cell) or "e" in str(cell).lower() for cell in self.filled
+            isinstance(cell, float) or self.decimal in str(cell) or "e" in str(cell).lower()
+            for cell in self.filled
         )
 
 
@@ -94,6 +113,9 @@ class Sample(NamedTuple):
     lines: int
     bad: int  # lines that cannot be taken apart
     why: dict[str, str]  # by key of [data]: why it is as it is
+    missing: tuple[str, ...] = ()  # what stands for nothing, beside an empty cell
+    marks: tuple[str, str] = (".", "")  # of numbers: before the fraction, and between the thousands
+    marks_sure: bool = True
 
 
 def read_sample(path: Path, lines_max: int = LINES_MAX) -> Sample:
@@ -103,10 +125,60 @@ def read_sample(path: Path, lines_max: int = LINES_MAX) -> Sample:
         InitError: it is empty, or no table.
         SourceError: there is no such file, or its format cannot be told.
     """
+    return _with_marks(_read_sample(path, lines_max))
+
+
+def _with_marks(sample: Sample) -> Sample:
+    """The same sample, with what stands for nothing in it, and with how its numbers are written."""
+    missing: dict[str, str] = {}  # each with a column where it stands among numbers or times
+    for column in sample.columns:
+        here = sorted(column.counts.keys() & set(_NOTHING))
+        rest = [cell for cell in column.filled if str(cell) not in here] if here else []
+        if rest and ("\\N" in here or _measured(rest)):
+            missing |= dict.fromkeys(here, column.name)
+    if any(isinstance(cell, float) and cell != cell for column in sample.columns for cell in column.filled):
+        missing["NaN"] = next(c.name for c in sample.columns if any(cell != cell for cell in c.filled))
+
+    def columns(decimal: str = ".", thousands: str = "") -> list[Column]:
+        return [Column(c.name, c.cells, list(missing), decimal, thousands) for c in sample.columns]
+
+    found, marks, sure = columns(), _MARKS[0], True
+    plain = {column.name for column in found if column.numbers is not None}
+    odd = [c for c in found if c.name not in plain and c.filled and _NUMBER_LIKE(str(c.filled[0]).strip())]
+    if sample.format == "csv" and odd:
+        for other in _MARKS[1:]:
+            tried = columns(*other)
+            more = {column.name for column in tried if column.numbers is not None}
+            if more > plain:
+                new = [cell for column in tried if column.name in more - plain for cell in column.filled]
+                found, marks, plain = tried, other, more
+                sure = any(not re.fullmatch(r"[^.,]*[.,]\d{3}|[^.,]*", cell) for cell in new)
+    why = dict(sample.why)
+    if missing:
+        where = ", ".join(dict.fromkeys(missing.values()))
+        why["missing"] = f"stands where others have a value, in {where}: read as an empty cell"
+    if marks != _MARKS[0]:
+        first = next(column for column in odd if column.name in plain)
+        example = next(cell for cell in first.filled if Column("", [cell]).numbers is None)
+        why["decimal"] = f"numbers as {shown(example)} in {first.name}"
+    return sample._replace(columns=found, missing=tuple(missing), marks=marks, marks_sure=sure, why=why)
+
+
+def _measured(cells: Sequence[Any]) -> bool:
+    """Whether all are numbers, or all are times."""
+    return any(Column("", cells, (), *marks).numbers for marks in _MARKS) or all(map(is_time_text, cells))
+
+
+def _read_sample(path: Path, lines_max: int) -> Sample:
     told = _format_of(path)
     kind = detect_format(path, DataSettings(format=told))
     if kind == "csv":
         return _csv_sample(path, told != "auto", lines_max)
+    if kind == "examples":
+        raise InitError(
+            f"{path}: was written by `freshet export`, and what is in it has its roles already; the config "
+            "that it was exported with fits"
+        )
     rows, _, _ = open_table(path, kind, _no_columns(path, kind))
     found: list[dict[str, Any]] = []
     bad = 0
@@ -160,6 +232,8 @@ def _csv_sample(path: Path, unnamed: bool, lines_max: int) -> Sample:
         raise InitError(f"{path}: is empty")
     delimiter, why = _delimiter(lines)
     rows, bad = _rows(lines, delimiter, whole)
+    if not any(line.strip() for line in lines):
+        raise InitError(f"{path}: has only blank lines")
     if not rows:
         raise InitError(f"{path}: no line can be taken apart with the delimiter {_NAMES[delimiter]}")
     width = Counter(len(row) for row in rows).most_common(1)[0][0]
@@ -193,6 +267,7 @@ def _lines(path: Path, lines_max: int) -> tuple[list[str], bool]:
     found: list[str] = []
     size = 0
     try:
+        refuse_packed(path)
         with open_text(path) as file:
             for line in file:
                 size += len(line)
@@ -201,8 +276,9 @@ def _lines(path: Path, lines_max: int) -> tuple[list[str], bool]:
                 found.append(line)
     except UnicodeDecodeError as error:
         encoding = "utf-16" if not found and error.object[:2] in _UTF_16 else "latin1"
+        number = len(found) + 1 + error.object.count(b"\n", 0, error.start)
         raise InitError(
-            f"{path}: is no text in UTF-8 ({error.reason} near line {len(found) + 1}); "
+            f"{path}: is no text in UTF-8 ({error.reason} near line {number}); "
             f"`iconv -f {encoding} -t utf-8` may help"
         ) from None
     except DAMAGED as error:
@@ -218,19 +294,20 @@ def _delimiter(lines: Sequence[str]) -> tuple[str, str]:
     `csv.Sniffer` is not used: it counts characters without heeding quotes, so that a column of quoted
     lists or a time with a space in it leads it astray.
     """
-    best = ("\t", 0.0, 1)
+    best = ("\t", 0.0, 1, False)
     for group in _DELIMITERS:
         for delimiter in group:
             rows, bad = _rows(lines[:500], delimiter)
             widths = Counter(len(row) for row in rows)
             width, often = widths.most_common(1)[0] if widths else (1, 0)
             share = often / max(len(rows) + bad, 1)
-            whole = share >= _WHOLE_SHARE
-            if width > 1 and (whole, width, share) > (best[1] >= _WHOLE_SHARE, best[2], best[1]):
-                best = (delimiter, share, width)
-        if best[1] >= _WHOLE_SHARE:
+            # The first line, of names, has to be taken apart as well: commas may be within every cell below.
+            whole = share >= _WHOLE_SHARE and len(rows[0]) == width
+            if width > 1 and (whole, width, share) > (best[3], best[2], best[1]):
+                best = (delimiter, share, width, whole)
+        if best[3]:
             break
-    delimiter, share, width = best
+    delimiter, share, width, _ = best
     return delimiter, f"{_NAMES[delimiter]}: it gives {width} cells on {share:.0%} of the lines"
 
 
@@ -271,7 +348,7 @@ def _names_missing(rows: Sequence[Sequence[str]]) -> tuple[bool, str]:
 
 def is_time_text(cell: Any) -> bool:
     """Whether a cell is a time or a date as ISO 8601 writes it."""
-    if isinstance(cell, datetime.datetime):
+    if isinstance(cell, datetime.date):
         return True
     if not isinstance(cell, str) or cell.isdigit() or len(cell) < 8:
         return False

@@ -19,12 +19,12 @@ from freshet.config import Config
 from freshet.errors import ProduceError
 from freshet.roles import open_topics
 from stream.decoding import Decoder
-from stream.errors import LogAwayError, RecordError
+from stream.errors import LogAwayError, RecordError, SourceError
 from stream.log import EVENTS, EXAMPLES, Log, Outgoing
 from stream.packing import pack
 from stream.record_files import read_records
 from stream.records import REQUEST_ID_MAX, Action, Example, Impression, encode
-from stream.sources import read_examples
+from stream.sources import LeftOut, read_examples
 
 BATCH = 1000  # events appended at once
 PACK = 100  # of them in one message
@@ -60,13 +60,14 @@ def produce(
         FreshetError: the file or the log cannot be used.
     """
     name = producer_name(file) if producer is None else producer
+    left_out = LeftOut()
     source: Iterator[Event | Example]
     if holds == "events":
-        source = _read_events(file, config.data.skip_bad)
+        source = _read_events(file, config.data.skip_bad, left_out)
     elif holds == "examples":
-        source = read_examples(file, config.data)
+        source = read_examples(file, config.data, left_out)
     else:
-        source = _as_events(config, file, name)
+        source = _as_events(config, file, name, left_out)
     source = islice(source, limit)
     topic = EXAMPLES if holds == "examples" else EVENTS
     began = told = time.monotonic()
@@ -105,7 +106,10 @@ def produce(
     if sent == 0:
         raise ProduceError(f"{file}: there are no events in it")
     seconds = max(time.monotonic() - began, 1e-9)
-    print(f"sent {sent:,} {topic} to {config.log} in {seconds:.1f} s, as producer {name!r}", file=sys.stderr)
+    print(
+        f"sent {sent:,} {topic} to {config.log} in {seconds:.1f} s, as producer {name!r}{left_out.told()}",
+        file=sys.stderr,
+    )
     return sent
 
 
@@ -137,8 +141,8 @@ def producer_name(file: Path) -> str:
     return f"{file.name[:64]}-{mark}"
 
 
-def _as_events(config: Config, file: Path, name: str) -> Iterator[Event]:
-    for example in read_examples(file, config.data):
+def _as_events(config: Config, file: Path, name: str, left_out: LeftOut) -> Iterator[Event]:
+    for example in read_examples(file, config.data, left_out):
         yield _impression(example, name)
 
 
@@ -153,7 +157,7 @@ def _impression(example: Example, name: str) -> Impression:
     )
 
 
-def _read_events(file: Path, skip_bad: bool) -> Iterator[Event]:
+def _read_events(file: Path, skip_bad: bool, left_out: LeftOut) -> Iterator[Event]:
     if file.suffix == ".parquet":
         for record in read_records(file):
             if isinstance(record, Example):
@@ -169,10 +173,12 @@ def _read_events(file: Path, skip_bad: bool) -> Iterator[Event]:
                 try:
                     event: Event = decode(line.strip())
                 except RecordError as error:
+                    wrong = f"{file}:{number}: {error}"
                     if skip_bad:
+                        left_out(SourceError(wrong))
                         continue
                     raise ProduceError(
-                        f"{file}:{number}: {error}; mend it, or set data.skip_bad = true to leave it out"
+                        f"{wrong}; mend it, or set data.skip_bad = true to leave it out"
                     ) from None
                 yield event
     except OSError as error:

@@ -312,6 +312,7 @@ def replay(
         "data_hash": feed.ended.data_hash,
         "code_version": code_version(),
         "skipped": feed.ended.skipped + refused,
+        "first_skipped": feed.ended.first_bad,
         "shuffled_labels": options.shuffle_labels,
         "frozen_after": options.freeze_after,
         "played": _played(config, options),
@@ -372,6 +373,15 @@ def _print_summary(report: dict[str, Any]) -> None:
         sep="\n",
         file=sys.stderr,
     )
+    if report["skipped"]:
+        first = f"; the first: {report['first_skipped']}" if report["first_skipped"] else ""
+        print(f"  left out: {report['skipped']:,} that could not be used{first}", file=sys.stderr)
+    if report["base"]["overall"]["auc"] is None:
+        print(
+            "  no auc: all labels are the same, so nothing can be told apart; is label in [data] the right "
+            "column?",
+            file=sys.stderr,
+        )
     if "live_state_hash" in report:
         equal = "the very state" if report["equals_live_state"] else "NOT the state"
         print(f"  this is {equal} of the live learner ({report['live_state_hash']})", file=sys.stderr)

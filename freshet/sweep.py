@@ -111,7 +111,7 @@ def print_table(sweep: Sweep, results: Sequence[Result]) -> None:
         cells = [f"{place:>3}", f"{result.requests:>9,}", *shown, f"{result.per_second:>8,.0f}", told]
         print("  ".join(cells))
     print(
-        f"by {sweep.by} of the last half ({sweep.prediction}), over {len(varied)} keys; reports are in "
+        f"by {sweep.by} of the last half ({sweep.prediction}), over {', '.join(varied)}; reports are in "
         f"{sweep.folder}. The best of many looks better than it is: compare it with the config as it is on "
         "data that this sweep has not seen (freshet replay --predictions, freshet compare)"
     )

@@ -51,6 +51,7 @@ class Tape:
     Attributes:
         total: about how many there are, for a progress bar; None: not known.
         skipped: records that could not be used, of the last play.
+        first_bad: what was wrong with the first of them, if it is a file's.
         strict: an example that does not fit the schema is an error, not skipped.
     """
 
@@ -63,6 +64,7 @@ class Tape:
     ) -> None:
         self.total = total
         self.skipped = 0
+        self.first_bad = ""
         self.strict = strict
         # called with each request to forget of a log, before the example that comes after it
         self.on_forget: Callable[[Forget], None] = lambda _: None
@@ -94,9 +96,15 @@ def replay_config(file: str | None, overrides: Sequence[str], options: ReplayOpt
     if kind not in ("movietweetings", "movielens"):
         raise ConfigError(
             "this data needs a config that says which columns are features: give --config FILE; "
-            f"`freshet init --data {options.data}` writes one (only MovieTweetings and MovieLens need none)"
+            f"{_where_from(kind, options)} (only MovieTweetings and MovieLens need none)"
         )
     return override_config(default_config(kind), overrides)
+
+
+def _where_from(kind: str, options: ReplayOptions) -> str:
+    if kind == "examples":
+        return "the one that it was exported with fits"
+    return f"`freshet init --data {options.data}` writes one"
 
 
 class Window:
@@ -138,8 +146,9 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
         total = count_examples(path, config.data)
 
         def play_file(tape: Tape) -> Iterator[Example]:
-            def on_bad(_: FreshetError) -> None:
+            def on_bad(error: FreshetError) -> None:
                 tape.skipped += 1
+                tape.first_bad = tape.first_bad or str(error)
 
             return _cut(read_examples(path, config.data, on_bad), between, options.limit)
 
@@ -188,7 +197,7 @@ def shuffle_labels(tape: Tape, seed: int) -> Tape:
             n = len(example.labels)
             yield msgspec.structs.replace(example, labels=labels[at : at + n].tolist())
             at += n
-        shuffled.skipped = tape.skipped
+        shuffled.skipped, shuffled.first_bad = tape.skipped, tape.first_bad
 
     return Tape(play, tape.total, tape.strict, tape.close)
 

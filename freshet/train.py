@@ -25,7 +25,7 @@ from learner.updates import decode_update
 from stream.decoding import Decoder
 from stream.log import EXAMPLES, SNAPSHOTS, UPDATES, Log
 from stream.records import Example
-from stream.sources import count_examples, read_examples
+from stream.sources import LeftOut, count_examples, read_examples
 from stream.state import RoleState
 
 CHUNK_REQUESTS = 512
@@ -39,6 +39,7 @@ class Trained(NamedTuple):
     beyond: int  # examples of the files at or after the boundary, which are the log's
     overlap: int  # requests near the boundary, whose ids are kept
     state: Path
+    left_out: str = ""  # what could not be used, in words
 
 
 def train(config: Config, files: Sequence[Path], until: float, overlap_s: float) -> Trained:
@@ -80,13 +81,14 @@ def train(config: Config, files: Sequence[Path], until: float, overlap_s: float)
 def _learn(config: Config, files: Sequence[Path], boundary: Boundary, state: RoleState, log: Log) -> Trained:
     learner = Learner(config.features, config.learner, state, beside=True)
     learner.warm()
+    left_out = LeftOut()
     try:
         learner.go_on_in_log(boundary, _place(log))
         read = beyond = committed = 0
         counts = [count_examples(file, config.data) for file in files]
         total = sum(n for n in counts if n is not None) if None not in counts else None
         with progress("learning", total) as advance:
-            examples = _examples(config, files)
+            examples = _examples(config, files, left_out)
             while chunk := list(islice(examples, CHUNK_REQUESTS)):
                 mine = [example for example in chunk if boundary.of_history(example)]
                 if boundary.ids > IDS_MAX:
@@ -108,15 +110,15 @@ def _learn(config: Config, files: Sequence[Path], boundary: Boundary, state: Rol
         _commit(learner, state, last=True)
     finally:
         learner.close()
-    return Trained(read, beyond, boundary.ids, state.path)
+    return Trained(read, beyond, boundary.ids, state.path, left_out.told())
 
 
-def _examples(config: Config, files: Sequence[Path]) -> Iterator[Example]:
+def _examples(config: Config, files: Sequence[Path], left_out: LeftOut) -> Iterator[Example]:
     """The files' examples, one file after the other."""
     newest, newest_file = float("-inf"), Path()
     for file in files:
         first = True
-        for example in read_examples(file, config.data):
+        for example in read_examples(file, config.data, left_out):
             if first and example.decided < newest:
                 raise TrainError(
                     f"{file} begins before {newest_file} ends; name the files in the order of their time"
@@ -183,7 +185,8 @@ def run_train(config: Config, files: Sequence[Path], until: float, overlap_s: fl
     found = train(config, files, until, overlap_s)
     print(
         f"learnt {found.requests:,} requests of history into {found.state}; {found.beyond:,} at or after the "
-        f"boundary were left to the log, {found.overlap:,} before it are known by their ids.\n"
+        f"boundary were left to the log, {found.overlap:,} before it are known by their ids"
+        f"{found.left_out}.\n"
         "Start `freshet up` (or `freshet learn`): it goes on with the log and leaves out what is learnt.",
         file=sys.stderr,
     )

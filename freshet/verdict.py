@@ -38,6 +38,8 @@ def decide(
     least, most = sorted((abs(share.low), abs(share.high)))
     by = f"between {_percent(least)} and {_percent(most)}, 95 % sure"
     ranked = _ranked(summaries)
+    if told.logloss.value == share.low == share.high == 0.0:
+        return Verdict("undecided", f"Keep {first}: {over}, both predicted exactly the same.")
     if not share.decided:
         return Verdict(
             "undecided",

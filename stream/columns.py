@@ -7,8 +7,10 @@ Every function here raises `ValueError` with what was expected; who knows the fi
 import ast
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
@@ -21,6 +23,7 @@ Kind = Literal["id", "text", "number", "list"]
 Convert = Callable[[Any], Value]
 
 _UNITS_S: dict[str, float] = {"auto": 1.0, "s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_THOUSANDS = ("", ".", ",", " ", "_", "'")
 _WORDS: dict[str, float] = {"true": 1.0, "false": 0.0}  # as CSV files of many tools write labels
 _BRACKETED_MAX = 65_536  # characters of one list in brackets
 _NO_CATEGORY = "(no genres listed)"  # MovieLens' word for an empty list
@@ -54,6 +57,9 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     types: dict[str, Kind] = {}  # by feature name
     list_separator: str = "|"
     delimiter: str = ","
+    missing: list[str] = []  # what stands for nothing, beside an empty cell: ["NULL", "NaN"]
+    decimal: str = "."  # of numbers that are text; ",": "3,5" is three and a half
+    thousands: str = ""  # between three digits and three: ",": "1,234.5"
     sort: bool = False  # sorts by time in memory; off, a line earlier than the one before is an error
     skip_bad: bool = False  # off, the first line that cannot be used ends the reading with an error
 
@@ -64,6 +70,12 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("positive names the labels that are 1 and positive_from compares them; give one")
         if self.time_format and self.time_unit not in ("auto", "iso"):
             raise ValueError(f"time_format is of text, time_unit {self.time_unit} of a number; give one")
+        marks = (self.decimal, self.thousands)
+        if self.decimal not in (".", ",") or self.thousands not in _THOUSANDS or len(set(marks)) < 2:
+            raise ValueError(
+                f"decimal is {self.decimal!r} and thousands {self.thousands!r}; expected two that differ: "
+                "a point or a comma, and nothing, a point, a comma, a space, _ or '"
+            )
         if not self.time and (self.time_format or self.time_unit != "auto"):
             raise ValueError("time names no column, so time_unit and time_format do not apply")
 
@@ -95,7 +107,7 @@ def time_reader(unit: TimeUnit, pattern: str = "") -> Callable[[Any], float]:
     scale = _UNITS_S[unit]
 
     def read(cell: Any) -> float:
-        if isinstance(cell, datetime):
+        if isinstance(cell, date):
             return _utc_seconds(cell)
         try:
             seconds = float(cell) / scale
@@ -135,7 +147,7 @@ def _formatted_seconds(cell: Any, pattern: str) -> float:
 
 
 def _iso_seconds(cell: Any) -> float:
-    if isinstance(cell, datetime):
+    if isinstance(cell, date):
         return _utc_seconds(cell)
     try:
         moment = datetime.fromisoformat(cell)
@@ -144,7 +156,9 @@ def _iso_seconds(cell: Any) -> float:
     return _utc_seconds(moment)
 
 
-def _utc_seconds(moment: datetime) -> float:
+def _utc_seconds(moment: date) -> float:
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)  # the day's beginning
     # A time without a zone is taken as UTC: the machine's own zone would make a replay depend on the machine.
     seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     if not TIME_MIN_S <= seconds <= TIME_MAX_S:
@@ -220,6 +234,31 @@ def to_number(cell: Any) -> float:
     return number
 
 
+def number_reader(decimal: str = ".", thousands: str = "") -> Callable[[Any], float]:
+    """The function that makes a finite number of a cell, of text with these marks in it.
+
+    >>> number_reader(",", ".")("1.234,5"), number_reader(".", ",")("1,234"), number_reader()("1e3")
+    (1234.5, 1234.0, 1000.0)
+    """
+    if decimal == "." and not thousands:
+        return to_number
+    between = re.escape(thousands)
+    groups = rf"\d{{1,3}}(?:{between}\d{{3}})+|" if thousands else ""
+    fits = re.compile(rf"[+-]?(?:{groups}\d+)?(?:{re.escape(decimal)}\d+)?").fullmatch
+
+    def read(cell: Any) -> float:
+        if isinstance(cell, str):
+            text = cell.strip()
+            if not fits(text):
+                raise ValueError(
+                    f"{_shown(cell)} is no number with decimal = {decimal!r} and thousands = {thousands!r}"
+                )
+            cell = text.replace(thousands, "").replace(decimal, ".") if thousands else text.replace(",", ".")
+        return to_number(cell)
+
+    return read
+
+
 def to_list(text: str, separator: str) -> list[int | str]:
     """A list of ids; what is empty between two separators is left out.
 
@@ -246,23 +285,30 @@ def _bracketed(text: str) -> list[int | str]:
     return [to_id(item.strip().strip("'\"")) for item in text[1:-1].split(",") if item.strip()]
 
 
-def text_converter(kind: Kind, separator: str) -> Convert:
-    """The function that makes a feature's value of a cell of text."""
+def text_converter(kind: Kind, separator: str, number: Convert = to_number) -> Convert:
+    """The function that makes a feature's value of a cell of text; `number` reads those of that kind."""
     if kind == "list":
         return lambda text: to_list(text, separator)
     if kind == "number":
-        return to_number
+        return number
     return str if kind == "text" else to_id
 
 
-def typed_converter(kind: Kind | None, separator: str) -> Convert:
+def typed_converter(kind: Kind | None, separator: str, number: Convert = to_number) -> Convert:
     """The function that makes a feature's value of a cell that has a type already (JSON, Parquet)."""
+    of_text = None if kind is None else text_converter(kind, separator, number)
 
     def read(cell: Any) -> Value:
         if isinstance(cell, bool):
             cell = int(cell)
-        if kind is not None and isinstance(cell, str):
-            return text_converter(kind, separator)(cell)
+        elif isinstance(cell, bytes):
+            cell = (
+                cell.decode()
+            )  # as some writers of Parquet store text; a UnicodeDecodeError is a ValueError
+        elif isinstance(cell, Decimal):
+            cell = int(cell) if cell == cell.to_integral_value() and kind != "number" else float(cell)
+        if of_text is not None and isinstance(cell, str):
+            return of_text(cell)
         if kind == "number":
             return to_number(cell)
         if kind == "text" and isinstance(cell, int):
@@ -293,6 +339,26 @@ def guess_kind(cells: Sequence[str], separator: str) -> Kind:
     if any("." in cell for cell in cells) and all(_is_number(cell) for cell in cells):
         return "number"
     return "id"
+
+
+def missing_test(settings: DataSettings) -> Callable[[Any], bool]:
+    """The function that says whether a cell stands for nothing.
+
+    >>> test = missing_test(DataSettings(missing=["NaN"]))
+    >>> test("NaN"), test(float("nan")), test(""), test("nan"), test(0)
+    (True, True, True, False, False)
+    """
+    words = frozenset(settings.missing)
+    no_number = "NaN" in words
+
+    def test(cell: Any) -> bool:
+        if cell is None or cell == "":
+            return True
+        if isinstance(cell, str):
+            return cell in words
+        return no_number and isinstance(cell, float) and cell != cell
+
+    return test
 
 
 def _in_brackets(text: str) -> bool:

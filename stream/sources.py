@@ -11,15 +11,37 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stream.columns import Convert, DataSettings, RawRow, label_reader, time_reader
+from stream.columns import Convert, DataSettings, RawRow, label_reader, missing_test, time_reader
 from stream.decoding import check, check_features
 from stream.errors import RecordError, SourceError
 from stream.record_files import read_layout, read_records
 from stream.records import FEATURES_MAX, Example, Features, Value
 
-__all__ = ["DataSettings", "count_examples", "detect_format", "read_examples", "read_lines"]
+__all__ = ["DataSettings", "LeftOut", "count_examples", "detect_format", "read_examples", "read_lines"]
 
 OnBad = Callable[[SourceError], None]
+
+
+class LeftOut:
+    """An `on_bad` that counts.
+
+    Attributes:
+        lines: how many were left out.
+        first: what was wrong with the first of them.
+    """
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self.first = ""
+
+    def __call__(self, error: SourceError) -> None:
+        self.lines += 1
+        self.first = self.first or str(error)
+
+    def told(self) -> str:
+        """In words for the end of a sentence; nothing if nothing was left out."""
+        return f"; {self.lines:,} left out that cannot be used, the first: {self.first}" if self.lines else ""
+
 
 _KNOWN_MAX = 1 << 16  # cells of a column whose values are kept
 _SUFFIXES = {
@@ -27,6 +49,7 @@ _SUFFIXES = {
     ".tsv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
 }
@@ -170,12 +193,12 @@ class _Known(dict[str, Value]):
         RecordError: a value over a record's limits.
     """
 
-    def __init__(self, name: str, convert: Convert) -> None:
+    def __init__(self, name: str, convert: Convert, is_missing: Callable[[Any], bool]) -> None:
         super().__init__()
-        self._name, self._convert = name, convert
+        self._name, self._convert, self._is_missing = name, convert, is_missing
 
     def __missing__(self, cell: str) -> Value:
-        if not cell:
+        if self._is_missing(cell):
             raise ValueError("an empty cell")
         value = self._convert(cell)
         check_features("cell", {self._name: value})
@@ -210,6 +233,7 @@ def _requests(
     read_time = time_reader(settings.time_unit, settings.time_format)
     read_label = label_reader(settings.positive_from, settings.positive)
     in_context = frozenset(settings.context)
+    is_missing = missing_test(settings)
     grouped = settings.request is not None
     open_request: _Request | None = None
     known: list[tuple[str, _Known]] | None = None
@@ -221,7 +245,9 @@ def _requests(
                 raise row
             if plain:
                 if known is None:
-                    known = [(name, _Known(name, convert.get(name, default))) for name in row.cells]
+                    known = [
+                        (name, _Known(name, convert.get(name, default), is_missing)) for name in row.cells
+                    ]
                 fast = _plain(row, known, read_time, read_label)
                 if fast is not None:
                     yield row.line, fast, len(known) <= FEATURES_MAX
@@ -232,7 +258,7 @@ def _requests(
             context: Features = {}
             features: Features = {}
             for column, cell in row.cells.items():
-                if cell is None or cell == "":
+                if is_missing(cell):
                     continue  # unknown here: the feature is absent, which every model must bear
                 value = convert.get(column, default)(cell)
                 if column in in_context:
@@ -319,6 +345,7 @@ def _in_order(
 
 def _refuse(error: SourceError, settings: DataSettings, on_bad: OnBad | None) -> None:
     if not settings.skip_bad:
-        raise error from None
+        hint = "mend it, or leave such lines out with skip_bad = true in [data]"
+        raise SourceError(f"{error}; {hint}") from None
     if on_bad is not None:
         on_bad(error)

@@ -21,6 +21,8 @@ from stream.columns import (
     check_names,
     choose_columns,
     guess_kind,
+    missing_test,
+    number_reader,
     special_columns,
     text_converter,
     typed_converter,
@@ -31,6 +33,13 @@ from stream.records import RECORD_BYTES_MAX
 _SAMPLE_ROWS = 1_000  # by which a CSV column's kind is guessed
 _BATCH_ROWS = 8_192  # of Parquet, in memory at once
 
+_PACKED = (
+    (b"\x1f\x8b", "gzip", "let its name end in .gz"),
+    (b"PK\x03\x04", "zip (or is a spreadsheet)", "unzip it, or save it as CSV"),
+    (b"\xfd7zXZ", "xz", "unpack it with `xz -d`"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "unpack it with `zstd -d`"),
+    (b"BZh", "bzip2", "unpack it with `bzip2 -d`"),
+)
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)  # what reading a broken .gz may raise
 
 Row = RawRow | SourceError
@@ -46,8 +55,10 @@ def open_table(
     """
     if kind == "csv":
         return _open_csv(path, settings)
+    number = number_reader(settings.decimal, settings.thousands)
     convert = {
-        name: typed_converter(kind_, settings.list_separator) for name, kind_ in settings.types.items()
+        name: typed_converter(kind_, settings.list_separator, number)
+        for name, kind_ in settings.types.items()
     }
     rows = _parquet_rows(path, settings) if kind == "parquet" else _json_rows(path, settings)
     return rows, convert, typed_converter(None, settings.list_separator)
@@ -61,12 +72,14 @@ def _open_csv(path: Path, settings: DataSettings) -> tuple[Iterator[Row], Mappin
     sample = list(itertools.islice(rows, _SAMPLE_ROWS))
     good = [row for row in sample if isinstance(row, RawRow)]
     separator = settings.list_separator
+    is_missing = missing_test(settings)
+    number = number_reader(settings.decimal, settings.thousands)
     convert = {}
     for name in good[0].cells if good else ():
         kind = settings.types.get(name)
         if kind is None:
-            kind = guess_kind([cell for row in good if (cell := row.cells[name])], separator)
-        convert[name] = text_converter(kind, separator)
+            kind = guess_kind([row.cells[name] for row in good if not is_missing(row.cells[name])], separator)
+        convert[name] = text_converter(kind, separator, number)
     return itertools.chain(sample, rows), convert, text_converter("id", separator)
 
 
@@ -75,6 +88,7 @@ def _csv_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
     delimiter = "\t" if suffix == ".tsv" and settings.delimiter == "," else settings.delimiter
     if len(delimiter) != 1:
         raise SourceError(f"delimiter is {delimiter!r}; expected one character")
+    refuse_packed(path)
     with open_text(path) as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
@@ -126,6 +140,21 @@ def _csv_body(
         line = reader.line_num + 1
 
 
+def refuse_packed(path: Path) -> None:
+    """Check that a file which is read as it is has not been packed.
+
+    Raises:
+        SourceError: it has; the message says how to unpack it.
+    """
+    if path.suffix == ".gz":
+        return
+    with path.open("rb") as file:
+        begins = file.read(6)
+    for mark, what, how in _PACKED:
+        if begins.startswith(mark):
+            raise SourceError(f"{path}: is packed with {what}; {how}")
+
+
 def open_text(path: Path) -> TextIO:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
@@ -144,6 +173,7 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
             check_names(settings, list(wanted))
         except ValueError as error:
             raise SourceError(f"{path}: {error}") from None
+    refuse_packed(path)
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         for line in itertools.count(1):
             try:
@@ -158,6 +188,10 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
                 raise SourceError(f"{path}:{line}: more than {RECORD_BYTES_MAX:,} bytes in one line")
             if text.isspace():
                 continue
+            if line == 1 and text.lstrip().startswith(b"["):
+                raise SourceError(
+                    f"{path}: is one JSON array; expected an object a line, which `jq -c '.[]'` makes of it"
+                )
             try:
                 found = decoder.decode(text)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

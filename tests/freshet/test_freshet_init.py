@@ -3,22 +3,25 @@
 import math
 import os
 import pty
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from data_files import SHAPES, epoch_ms, no_header, wide
 
 from freshet.cli import main
 from freshet.config import load_config
 from freshet.errors import InitError
-from freshet.init import make_config, run_init
+from freshet.init import check_config, make_config, run_init
 from freshet.replay import replay
 from freshet.tape import ReplayOptions
 from stream.errors import SourceError
+from stream.sources import DataSettings, read_examples
 
 MOVIETWEETINGS = Path(__file__).parents[3] / "shared" / "data" / "movietweetings"
 LINES = 1_800
@@ -175,6 +178,90 @@ def test_what_cannot_be_told_is_said(tmp_path: Path, name: str, data: bytes, wor
     (tmp_path / name).write_bytes(data)
     with pytest.raises((InitError, SourceError), match=words):
         make_config(tmp_path / name)
+
+
+def table_of(path: Path, price: str, names: str = "time;user;price;clicked", label: str = "01") -> Path:
+    """600 lines, of which every 7th has an odd cell."""
+    lines = [
+        f"{1717171200 + i};u{i % 9};{price if i % 7 == 0 else 10 + i % 5};{label[i % 2]}" for i in range(600)
+    ]
+    path.write_text("\n".join([names, *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("price", "settings"),
+    [
+        ("NULL", {"missing": ["NULL"]}),
+        ("NaN", {"missing": ["NaN"]}),
+        ("12,75", {"decimal": ",", "thousands": ""}),
+        ("1.234,5", {"decimal": ",", "thousands": "."}),
+        ("1,234.5", {"decimal": ".", "thousands": ","}),
+    ],
+)
+def test_numbers_are_told_as_they_are_written(
+    tmp_path: Path, price: str, settings: dict[str, object]
+) -> None:
+    data = table_of(tmp_path / "a.csv", price)
+    text, guessed = make_config(data)
+    table = tomllib.loads(text)
+    assert table["features"]["price"]["kind"] == "number" and not guessed
+    assert {key: table["data"].get(key) for key in ("missing", "decimal", "thousands")} == {
+        "missing": None, "decimal": None, "thousands": None
+    } | settings  # fmt: skip
+    examples = list(read_examples(data, msgspec.convert(table["data"], DataSettings)))
+    values = {example.candidates[0].get("price") for example in examples}
+    odd = {"NULL": None, "NaN": None, "12,75": 12.75}.get(price, 1234.5)
+    assert values == {odd, 10.0, 11.0, 12.0, 13.0, 14.0}
+
+
+def test_marks_that_may_be_either_are_told_as_a_guess(tmp_path: Path) -> None:
+    _, guessed = make_config(table_of(tmp_path / "a.csv", "1,250"))
+    assert guessed == ['data.decimal: a guess; numbers as "1,250" in price']
+
+
+@pytest.mark.parametrize(
+    ("label", "settings"),
+    [("tf", {"positive": ["t"]}), ("yn", {"positive": ["y"]}), ("03", {"positive_from": 1.0})],
+)
+def test_labels_of_databases_are_told(tmp_path: Path, label: str, settings: dict[str, object]) -> None:
+    table = tomllib.loads(make_config(table_of(tmp_path / "a.csv", "2.5", label=label))[0])["data"]
+    assert table["label"] == "clicked"
+    assert {key: table.get(key) for key in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "words"),
+    [
+        ("id;user;time;clicked", "01", "no column looks like a time.*; time, as .*, may need time_format"),
+        ("time;user;price;clicked", "00", "always 0 in the sample: nothing can be told apart"),
+        (";user;price;clicked", "01", "no column looks like a time"),
+    ],
+)
+def test_config_that_learns_little_is_told(tmp_path: Path, names: str, label: str, words: str) -> None:
+    data = table_of(tmp_path / "a.csv", "Tuesday", names, label)
+    if names.startswith("id"):
+        data.write_text(data.read_text().replace("\n17", "\nx17"))  # no time either
+    _, guessed = make_config(data)
+    assert re.search(words, "\n".join(guessed)), guessed
+
+
+def test_columns_beyond_what_a_candidate_holds_are_left_out(tmp_path: Path) -> None:
+    names = [f"f{i}" for i in range(300)]
+    lines = [",".join([str(i % 2), *(str((i + k) % 5) for k in range(300))]) for i in range(60)]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([",".join(["label", *names]), *lines]))
+    text, guessed = make_config(path)
+    assert len(tomllib.loads(text)["features"]) == 256
+    assert "44 columns are left out, from f256 on" in guessed[-1]
+    assert check_config(text, path, "freshet.toml").features
+
+
+def test_bars_win_over_commas_within_cells(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    lines = [f"{1717171200 + i}|u{i % 9}|item, {i % 5}|{i % 2}" for i in range(60)]
+    path.write_text("\n".join(["time|user|item|clicked", *lines]))
+    assert tomllib.loads(make_config(path)[0])["data"]["delimiter"] == "|"
 
 
 def test_strange_names_and_cells_make_a_config_that_loads(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Data files become requests, or errors that say what to do."""
 
 import gzip
+import math
 import os
 from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,23 @@ def test_parquet_equals_csv(tmp_path: Path) -> None:
     assert count_examples(path) == 3
 
 
+def test_parquet_of_warehouses_is_read(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    day = [date(2026, 1, 1), date(2026, 1, 2)]
+    columns = {
+        "time": day, "label": [1, 0], "user": pa.array([Decimal(7), Decimal(8)], pa.decimal128(38, 0)),
+        "price": [Decimal("1.50"), Decimal("2.25")], "shop": [b"north", b"s\xc3\xbcd"],
+        "age": [math.nan, 3.0],
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    first, second = read(tmp_path / "a.parquet", DataSettings(missing=["NaN"]))
+    assert (first.time, second.time) == (1767225600.0, 1767312000.0)
+    assert first.candidates == [{"user": 7, "price": 1.5, "shop": "north"}]
+    assert second.candidates == [{"user": 8, "price": 2.25, "shop": "süd", "age": 3.0}]
+
+
 def test_compressed_tab_separated_and_quoted_text_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv.gz"
     path.write_bytes(gzip.compress(b'time\tlabel\ttitle\n1\t0\t"two\nlines"\n2\t1\tx\n'))
@@ -166,6 +186,9 @@ def test_bad_lines_are_skipped_and_told_when_so_configured(tmp_path: Path) -> No
         ("a.jsonl.gz", b"no gzip", "damaged"),
         ("a.parquet", b"no parquet", "cannot be read as Parquet"),
         ("a.xls", b"", "format cannot be told"),
+        ("a.csv", GZIP, "packed with gzip; let its name end in .gz"),
+        ("a.jsonl", b"PK\x03\x04", "packed with zip"),
+        ("a.json", b' [{"time": 1}]', r"one JSON array; expected an object a line, which `jq -c '.\[\]'`"),
         (None, b"", "no such file"),
     ],
     ids=[
@@ -178,6 +201,9 @@ def test_bad_lines_are_skipped_and_told_when_so_configured(tmp_path: Path) -> No
         "jsonl-no-gzip",
         "parquet",
         "suffix",
+        "csv-gzip",
+        "jsonl-zip",
+        "array",
         "missing",
     ],
 )
