@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from learner.deep import DeepTrainer, Floats, Step, adam, by_logit
+from learner.deep import DeepTrainer, Floats, Step, by_logits, take_step
 from learner.networks import Array
 
 if TYPE_CHECKING:
@@ -47,15 +45,10 @@ class AutogradTrainer(DeepTrainer):
     ) -> Step | None:
         """See `DeepTrainer.step`."""
         z, by_inputs = self._gradients(inputs, offset, y, offset if reference is None else reference)
-        norm = float(self._grad.norm())
-        if not np.isfinite(norm):
+        gradient = self._grad.numpy()
+        if not take_step(self.flat, gradient, self.moments, self.steps + 1, len(y), self.rate, self.clip):
             return None
-        # Rows of embeddings learn from the sum, the network from the mean, as is usual for Adam.
-        scale = 1.0 / len(y)
-        if norm * scale > self.clip:
-            scale = self.clip / norm
         self.steps += 1
-        adam(self.flat, self._grad.numpy(), self.moments, self.steps, scale, self.rate)
         return Step(by_inputs[:, :embedding_width].numpy(), z)
 
     def _gradients(
@@ -68,7 +61,7 @@ class AutogradTrainer(DeepTrainer):
             weight.requires_grad_().grad = self._grads[name].zero_()
         residual = self.network.forward(self._weights, x0, torch)
         z = residual.detach().numpy() + offset
-        residual.backward(torch.from_numpy(by_logit(z, y, reference, self.correction)))
+        residual.backward(torch.from_numpy(by_logits(z, y, reference, self.correction)))
         for weight in self._weights.values():
             weight.requires_grad_(False)
         assert x0.grad is not None

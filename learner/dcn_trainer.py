@@ -10,12 +10,10 @@ to whole vectors, so that the weights are read as they lie; for the weights' gra
 around.
 """
 
-from math import exp
-
 import numpy as np
 from numba import njit
 
-from learner.deep import DeepTrainer, Floats, Step, adam
+from learner.deep import DeepTrainer, Floats, Step, by_logit, take_step
 from learner.networks import CROSS_LAYERS, HIDDEN, Array
 from learner.products import LANES, add_product, fma
 
@@ -56,19 +54,8 @@ def _learn(  # type: ignore[no-untyped-def]
     flat, gradient, moments, steps, inputs, offset, y, reference, correction, rate, clip, z, by_inputs
 ):
     """Learn one group; arguments as of `DeepTrainer.step`. False: something was not finite, nothing moved."""
-    n = len(y)
     _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_inputs)
-    about = np.sqrt(np.float64(_squares(gradient)))
-    if not np.isfinite(about):
-        return False
-    # Rows of embeddings learn from the sum, the network from the mean, as is usual for Adam.
-    scale = 1.0 / n
-    if about * scale > 0.999 * clip:  # seldom, and a norm that says exactly how much takes ten times as long
-        norm = np.float64(_norm(gradient))
-        if norm * scale > clip:
-            scale = clip / norm
-    adam(flat, gradient, moments, steps, scale, rate)
-    return True
+    return take_step(flat, gradient, moments, steps, len(y), rate, clip)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -114,7 +101,7 @@ def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_i
     error = np.zeros(columns, dtype=np.float32)
     for s in range(n):
         z[s] = residual[s] + offset[s]
-        error[s] = _by_logit(z[s], y[s], reference[s], correction)
+        error[s] = by_logit(z[s], y[s], reference[s], correction)
 
     rows = np.zeros(n * padded, dtype=np.float32)
     narrow = np.empty(n * _FIRST, dtype=np.float32)
@@ -269,40 +256,3 @@ def _sum(x, first, step, count):  # type: ignore[no-untyped-def]
                     s3 += s2
                     s2 = _ZERO
     return ((s0 + s1) + s2) + s3
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
-def _squares(x):  # type: ignore[no-untyped-def]
-    """About the sum of squares: added up in whatever order is quickest."""
-    total = _ZERO
-    for i in range(len(x)):
-        total += x[i] * x[i]
-    return total
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _norm(x):  # type: ignore[no-untyped-def]
-    """The square root of the sum of squares, in eight interleaved parts."""
-    parts = np.zeros(8, dtype=np.float32)
-    whole = len(x) - len(x) % 8
-    for i in range(0, whole, 8):
-        for k in range(8):
-            parts[k] += x[i + k] * x[i + k]
-    total = parts[0]
-    for k in range(1, 8):
-        total += parts[k]
-    for i in range(whole, len(x)):
-        total += x[i] * x[i]
-    return np.sqrt(total)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _by_logit(z, y, reference, correction):  # type: ignore[no-untyped-def]
-    """`learner.deep.by_logit` of one row."""
-    p = 1.0 / (1.0 + exp(-z))
-    gradient = p - y
-    if correction > 0.0:
-        worse = z < reference if y > 0.5 else z > reference
-        by_p = 0.0 if not worse else -1.0 if y > 0.5 else 1.0
-        gradient = (1.0 - correction) * gradient + correction * by_p * p * (1.0 - p)
-    return np.float32(gradient)

@@ -5,6 +5,7 @@ serves and predicts. What learns them is `learner.dcn_trainer` for the default n
 `learner.autograd` for the others.
 """
 
+from math import exp
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,39 @@ from learner.networks import Array, Network
 Floats = npt.NDArray[np.float64]
 
 
-# The numpy error model: a branch for division by zero would keep the loop from being vectorized (10 times).
+# The numpy error model: a branch for division by zero would keep loops from being vectorized (10 times).
 @njit(cache=True, nogil=True, error_model="numpy")
-def adam(weights, gradient, moments, steps, scale, rate):  # type: ignore[no-untyped-def]
+def take_step(weights, gradient, moments, steps, rows, rate, clip):  # type: ignore[no-untyped-def]
+    """One step of Adam by the mean of a group's gradients, no longer than `clip`.
+
+    Rows of embeddings learn from the sum, the network from the mean, as is usual for Adam.
+
+    Args:
+        weights: (W,) float32, moved in place.
+        gradient: (W,) float32, of the group's summed loss.
+        moments: (2, W) float32, moved in place.
+        steps: the number of this step, from 1.
+        rows: of the group.
+        rate: the step size.
+        clip: the largest norm of the mean gradient.
+
+    Returns:
+        False where the gradient is not finite: then nothing was moved.
+    """
+    norm = np.sqrt(np.float64(_squares(gradient)))
+    if not np.isfinite(norm):
+        return False
+    scale = 1.0 / rows
+    if norm * scale > 0.999 * clip:  # seldom, and a norm that says exactly how much takes ten times as long
+        norm = np.float64(_norm(gradient))
+        if norm * scale > clip:
+            scale = clip / norm
+    _adam(weights, gradient, moments, steps, scale, rate)
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _adam(weights, gradient, moments, steps, scale, rate):  # type: ignore[no-untyped-def]
     """One step of Adam (Kingma & Ba 2015; betas .9 and .999) in one pass over the weights.
 
     Args:
@@ -38,6 +69,31 @@ def adam(weights, gradient, moments, steps, scale, rate):  # type: ignore[no-unt
         m[i] += np.float32(0.1) * (g - m[i])
         v[i] += np.float32(0.001) * (g * g - v[i])
         weights[i] -= step * m[i] / (np.sqrt(v[i]) * correct + np.float32(1e-8))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
+def _squares(x):  # type: ignore[no-untyped-def]
+    """About the sum of squares: added up in whatever order is quickest."""
+    total = np.float32(0.0)
+    for i in range(len(x)):
+        total += x[i] * x[i]
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _norm(x):  # type: ignore[no-untyped-def]
+    """The square root of the sum of squares, in eight interleaved parts."""
+    parts = np.zeros(8, dtype=np.float32)
+    whole = len(x) - len(x) % 8
+    for i in range(0, whole, 8):
+        for k in range(8):
+            parts[k] += x[i + k] * x[i + k]
+    total = parts[0]
+    for k in range(1, 8):
+        total += parts[k]
+    for i in range(whole, len(x)):
+        total += x[i] * x[i]
+    return np.sqrt(total)
 
 
 class Step(NamedTuple):
@@ -104,8 +160,9 @@ class DeepTrainer:
         raise NotImplementedError
 
 
-def by_logit(z: Floats, y: Floats, reference: Floats, correction: float) -> Array:
-    """The gradient of the summed loss by the logits, (n,).
+@njit(cache=True, nogil=True, error_model="numpy")
+def by_logit(z, y, reference, correction):  # type: ignore[no-untyped-def]
+    """The gradient of one row's loss by its logit z, as float32.
 
     With p = σ(z), the prediction q = σ(reference) that is to be bettered, and α = `correction`, the loss is
 
@@ -114,11 +171,19 @@ def by_logit(z: Floats, y: Floats, reference: Floats, correction: float) -> Arra
     whose second part is ReLoop's self-correction loss (Cai et al. 2022, arXiv 2204.11165): it asks for
     nothing where a prediction is already better than the one before it.
     """
-    p = 1.0 / (1.0 + np.exp(-z))
+    p = 1.0 / (1.0 + exp(-z))
     gradient = p - y
-    if correction:
-        worse = np.where(y > 0.5, z < reference, z > reference)
-        gradient = (1.0 - correction) * gradient + correction * worse * np.where(y > 0.5, -1.0, 1.0) * p * (
-            1.0 - p
-        )
-    return gradient.astype(np.float32)
+    if correction > 0.0:
+        worse = z < reference if y > 0.5 else z > reference
+        by_p = 0.0 if not worse else -1.0 if y > 0.5 else 1.0
+        gradient = (1.0 - correction) * gradient + correction * by_p * p * (1.0 - p)
+    return np.float32(gradient)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def by_logits(z, y, reference, correction):  # type: ignore[no-untyped-def]
+    """`by_logit` of each row: all (n,) float64; returns (n,) float32."""
+    gradient = np.empty(len(z), dtype=np.float32)
+    for s in range(len(z)):
+        gradient[s] = by_logit(z[s], y[s], reference[s], correction)
+    return gradient

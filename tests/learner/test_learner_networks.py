@@ -10,7 +10,7 @@ import torch
 from learner.attention import attend, unattend
 from learner.autograd import AutogradTrainer
 from learner.dcn import prediction_of
-from learner.deep import DeepTrainer, by_logit
+from learner.deep import DeepTrainer, by_logits
 from learner.errors import FeatureError
 from learner.features import Encoder, FeatureSpec, Request
 from learner.learner import Learner
@@ -320,7 +320,7 @@ def test_self_correction_is_the_gradient_of_its_loss() -> None:
     loss += 0.3 * (label * relu(q - p) + (1 - label) * relu(p - q))
     loss.sum().backward()
     assert t.grad is not None
-    assert by_logit(z, y, last, 0.3) == pytest.approx(t.grad.numpy(), rel=1e-4, abs=1e-6)
+    assert by_logits(z, y, last, 0.3) == pytest.approx(t.grad.numpy(), rel=1e-4, abs=1e-6)
 
 
 def test_self_correction_betters_what_was_served_and_the_fast_part_where_nothing_was() -> None:
