@@ -15,8 +15,7 @@ from typing import NamedTuple
 from freshet.errors import RoleError
 from freshet.inspect import read_state
 from freshet.scenes import Scene
-from stream.record_columns import Survey
-from stream.record_files import RecordWriter
+from stream.record_files import write_records
 from stream.records import Example, Impression
 
 FILE_NAME = "history.parquet"
@@ -59,7 +58,7 @@ def lay_out(scene: Scene, folder: Path) -> History:
     until = shown[cut].time
     overlap_s = max(until - shown[cut - int(len(shown) * OVERLAP_SHARE)].time, 1.0)
     file = folder / FILE_NAME
-    _write(file, [_example(one) for one in shown if one.time < until + overlap_s / 2.0])
+    write_records(file, "examples", [_example(one) for one in shown if one.time < until + overlap_s / 2.0])
     return History(
         requests=len(shown),
         candidates=sum(len(one.candidates) for one in shown),
@@ -107,12 +106,3 @@ def _example(shown: Impression) -> Example:
     return Example(
         shown.request_id, shown.time, shown.time, shown.candidates, shown.labels or [], context=shown.context
     )
-
-
-def _write(file: Path, examples: list[Example]) -> None:
-    survey = Survey("examples")
-    for example in examples:
-        survey.add(example)
-    with RecordWriter(file, survey.layout()) as writer:
-        for example in examples:
-            writer.add(example)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from stream.decoding import check
 from stream.errors import RecordError, SourceError
-from stream.record_columns import Layout, Rows, layout_of, records_of
+from stream.record_columns import Holds, Layout, Rows, Survey, layout_of, records_of
 from stream.records import Action, Example, Impression
 
 GROUP_ROWS_MAX = 65_536
@@ -92,6 +92,16 @@ class RecordWriter:
         self._writer.write_table(pyarrow.Table.from_arrays(arrays, schema=self._schema))
         self.written += self._rows.rows
         self._begin()
+
+
+def write_records(path: Path, holds: Holds, records: Sequence[Example | Impression | Action]) -> None:
+    """Write a file of records, begun anew; `read_records` gives them back."""
+    survey = Survey(holds)
+    for record in records:
+        survey.add(record)
+    with RecordWriter(path, survey.layout()) as writer:
+        for record in records:
+            writer.add(record)
 
 
 def read_layout(path: Path) -> Layout | None:

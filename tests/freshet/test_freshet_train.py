@@ -26,8 +26,7 @@ from learner.follower import Follower
 from learner.learner import Learner
 from learner.model import Model
 from stream.log import EXAMPLES, Log, Outgoing
-from stream.record_columns import Survey
-from stream.record_files import RecordWriter
+from stream.record_files import write_records
 from stream.records import Example, encode
 from stream.runner import Runner
 from stream.simulator import World, WorldSettings
@@ -42,12 +41,7 @@ def world() -> list[Example]:
 
 
 def write_file(path: Path, examples: Sequence[Example]) -> Path:
-    survey = Survey("examples")
-    for example in examples:
-        survey.add(example)
-    with RecordWriter(path, survey.layout()) as writer:
-        for example in examples:
-            writer.add(example)
+    write_records(path, "examples", examples)
     return path
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from stream import record_files
 from stream.errors import SourceError
-from stream.record_columns import Holds, Survey
-from stream.record_files import RecordWriter, read_layout, read_records, whole_or_nothing
+from stream.record_columns import Holds
+from stream.record_files import read_layout, read_records, whole_or_nothing, write_records
 from stream.records import Action, Example, Impression, Served, canonical
 from stream.sources import DataSettings, count_examples, read_examples
 
@@ -53,15 +53,6 @@ def requests(draw: st.DrawFn, decided: bool) -> Example | Impression:
 actions = st.builds(Action, st.just("r"), times, st.integers(0, 1999), st.sampled_from([0.0, 1.0]), texts)
 
 
-def write(path: Path, holds: Holds, records: list[Record]) -> None:
-    survey = Survey(holds)
-    for record in records:
-        survey.add(record)
-    with RecordWriter(path, survey.layout()) as writer:
-        for record in records:
-            writer.add(record)
-
-
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_records_come_back_as_they_were(
@@ -72,7 +63,7 @@ def test_any_records_come_back_as_they_were(
     holds: Holds = data.draw(st.sampled_from(["examples", "events"]))
     kinds = requests(True) if holds == "examples" else st.one_of(requests(False), actions)
     records: list[Record] = data.draw(st.lists(kinds, min_size=1, max_size=6))
-    write(tmp_path / "r.parquet", holds, records)
+    write_records(tmp_path / "r.parquet", holds, records)
     again = list(read_records(tmp_path / "r.parquet"))
     assert again == records
     # equal is not the same: 1 == 1.0
@@ -85,7 +76,7 @@ def an_example(number: int, **features: object) -> Example:
 
 def test_columns_have_the_types_that_other_programs_expect(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
-    write(
+    write_records(
         path, "examples", [an_example(1, item="a", price=1.5, tags=["x"]), an_example(2, item="b", tags=[])]
     )
     table = pq.read_table(path)
@@ -102,7 +93,7 @@ def test_columns_have_the_types_that_other_programs_expect(tmp_path: Path) -> No
 def test_a_plain_reader_takes_an_export_for_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     records: list[Record] = [an_example(n, item=n) for n in range(5)]
-    write(path, "examples", records)
+    write_records(path, "examples", records)
     assert list(read_examples(path)) == records
     assert count_examples(path) == 5
     as_table = DataSettings(format="parquet", request="request_id", features={"item": "item"})
@@ -116,13 +107,13 @@ def test_row_groups_end_where_memory_would_grow(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(record_files, "GROUP_BYTES_MAX", 10_000)
     # a long context weighs as often as it has candidates
     record = Example("r", 1e9, 1e9, [{"item": i} for i in range(50)], [0.0] * 50, {"text": "x" * 1000})
-    write(path, "examples", [record, record, record])
+    write_records(path, "examples", [record, record, record])
     assert pq.ParquetFile(path).num_row_groups == 3
 
 
 def test_what_is_not_written_whole_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
-    write(path, "examples", [an_example(1)])
+    write_records(path, "examples", [an_example(1)])
     before = path.read_bytes()
     with pytest.raises(RuntimeError), whole_or_nothing(path) as making:
         making.write_bytes(b"half")
@@ -146,7 +137,7 @@ def test_files_of_others_and_of_other_versions_are_told_apart(tmp_path: Path) ->
 
 def test_an_export_that_was_tampered_with_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
-    write(path, "examples", [an_example(1), an_example(2)])
+    write_records(path, "examples", [an_example(1), an_example(2)])
     table = pq.read_table(path)
     label = table.schema.get_field_index("label")
     pq.write_table(table.set_column(label, "label", pa.array([1.0, 0.5])), path)
