@@ -35,7 +35,8 @@ def explain(model: Model, request: Requestlike, batch: Batch) -> BaseExplained:
     predicted = model.predict(batch)
     outputs = predicted.outputs
     scores = model.scores_of(batch, predicted)
-    columns = [(name, fast.first_tau[c], fast.column_speeds[c]) for c, name in enumerate(columns_of(model))]
+    firsts, speeds_of = fast.columns.first_tau, fast.columns.column_speeds
+    columns = [(name, firsts[c], speeds_of[c]) for c, name in enumerate(columns_of(model))]
     weights = []
     for r in range(len(scores.z)):
         said = outputs.means[r]
@@ -45,7 +46,7 @@ def explain(model: Model, request: Requestlike, batch: Batch) -> BaseExplained:
             for c, (name, first, speeds) in enumerate(columns)
             if c in here and speeds
         }
-        counts = zip(count_names(model), said[fast.counts_at :], outputs.buckets[r], strict=False)
+        counts = zip(count_names(model), said[fast.columns.counts_at :], outputs.buckets[r], strict=False)
         mine |= {name: float(mean) for name, mean, bucket in counts if bucket >= 0}
         weights.append(mine)
     return BaseExplained(

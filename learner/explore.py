@@ -69,8 +69,8 @@ def draw(
     drawn = np.repeat(mean[None], len(seeds), axis=0)
     _disturb(
         inputs.start, inputs.column, batch.rows.key, inputs.x, inputs.place, inputs.weights,
-        fast.first_tau, fast.column_speeds, len(model.encoder.names), fast.priors.tau, fast.priors.keep,
-        seeds, drawn,
+        fast.columns.first_tau, fast.columns.column_speeds, len(model.encoder.names),
+        fast.priors.tau, fast.priors.keep, seeds, drawn,
     )  # fmt: skip
     return drawn
 

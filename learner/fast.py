@@ -50,6 +50,15 @@ class FastOutputs(NamedTuple):
     counts_left: npt.NDArray[np.float32]  # (n, C), of count columns
 
 
+class WeightColumns(NamedTuple):
+    """Which of T weights an entry has: of each feature one a speed, then one a count, then one a pair."""
+
+    first_tau: npt.NDArray[np.int32]  # (columns,), the first weight column of each feature and pair
+    column_speeds: npt.NDArray[np.int32]  # (columns,), how many it has; 0 for sequences
+    count_of: npt.NDArray[np.int32]  # (columns,), its number among those counted, -1 if it is not
+    counts_at: int  # the weight column of the first count
+
+
 class FastPart:
     """State of the fast part beside the tables: priors, bias, count columns.
 
@@ -60,24 +69,22 @@ class FastPart:
 
     def __init__(self, encoder: Encoder, settings: LearnerSettings) -> None:
         speeds = len(settings.speeds)
-        fields = len(encoder.names)
+        fields, pairs = len(encoder.names), len(encoder.pairs)
         counted = [i for i, spec in enumerate(encoder.specs) if spec.counted]
-        self.speeds = speeds
-        self.first_tau = np.zeros(encoder.columns, dtype=np.int32)  # of each column
-        self.column_speeds = np.ones(encoder.columns, dtype=np.int32)
         # Sequences have no weights here: they are no columns of the fast part.
         linear = [i for i in range(fields) if i not in encoder.sequences]
-        self.column_speeds[list(encoder.sequences)] = 0
-        self.column_speeds[linear] = speeds
-        self.first_tau[linear] = np.arange(len(linear)) * speeds
         counts_at = len(linear) * speeds
-        pairs_at = counts_at + len(counted)
-        self.first_tau[fields:] = pairs_at + np.arange(len(encoder.pairs))
-        self.count_of = np.full(encoder.columns, -1, dtype=np.int32)
-        self.count_of[counted] = np.arange(len(counted))
-        self.counts_at = counts_at
+        first_tau = np.zeros(encoder.columns, dtype=np.int32)
+        first_tau[linear] = np.arange(len(linear)) * speeds
+        first_tau[fields:] = counts_at + len(counted) + np.arange(pairs)
+        column_speeds = np.ones(encoder.columns, dtype=np.int32)
+        column_speeds[linear] = speeds
+        column_speeds[list(encoder.sequences)] = 0
+        count_of = np.full(encoder.columns, -1, dtype=np.int32)
+        count_of[counted] = np.arange(len(counted))
+        self.speeds = speeds
         self.counted = len(counted)
-        pairs = len(encoder.pairs)
+        self.columns = WeightColumns(first_tau, column_speeds, count_of, counts_at)
         self.priors = bayes.make_priors(
             list(settings.speed_tau) * len(linear)
             + [settings.count_tau] * len(counted)
@@ -85,7 +92,7 @@ class FastPart:
             list(settings.speeds) * len(linear) + [1.0] * (len(counted) + pairs),
         )
         self.bias = np.array([0.0, BIAS_VARIANCE])  # mean, variance
-        self.count_weights = np.zeros((max(len(counted), 1), COUNT_BUCKETS, 2), dtype=np.float32)
+        self.count_weights = np.zeros((max(self.counted, 1), COUNT_BUCKETS, 2), dtype=np.float32)
 
     @property
     def width(self) -> int:
@@ -102,10 +109,11 @@ class FastPart:
             "count_weights": self.count_weights,
         }
 
-    def memory_tau(self, columns: int) -> npt.NDArray[np.float64]:
-        """One prior variance per column for an error memory, whose weights have a single speed."""
-        tau = np.array([self.priors.tau[self.first_tau[c]] for c in range(columns)], dtype=np.float64)
-        return np.concatenate([tau, self.priors.tau[self.counts_at : self.counts_at + self.counted]])
+    def memory_tau(self) -> npt.NDArray[np.float64]:
+        """One prior variance per column for an error memory, whose weights have a single speed: of each
+        feature and pair, then of each count."""
+        tau, columns = self.priors.tau, self.columns
+        return np.concatenate([tau[columns.first_tau], tau[columns.counts_at :][: self.counted]])
 
     def run(
         self,
@@ -131,45 +139,17 @@ class FastPart:
         )
         if n == 0:
             return outputs
-        entries_max = int(np.diff(inputs.start).max(initial=0))
-        scratch = entries_max * self.speeds + self.counted
-        columns = np.empty(scratch, dtype=np.int32)
-        xs, mean, P = np.empty((3, scratch))
+        weights_max = int(np.diff(inputs.start).max()) * self.speeds + self.counted  # of one row
+        scratch = (np.empty(weights_max, dtype=np.int32), *np.empty((3, weights_max)))
+        # Array by array: taken out of named tuples inside, they would make learning a third slower.
+        fixed = (*self.columns, self.count_weights, self.bias)
         if labels is None:
-            predict_rows(
-                *inputs[1:],
-                self.first_tau,
-                self.column_speeds,
-                self.count_of,
-                self.counts_at,
-                self.count_weights,
-                self.bias,
-                self.priors.tau,
-                *outputs,
-                columns,
-                xs,
-                mean,
-                P,
-            )
+            predict_rows(*inputs[1:], *fixed, self.priors.tau, *outputs, *scratch)
             return outputs
-        _run(
-            *inputs,
-            labels,
-            np.zeros(n) if offsets is None else offsets,
-            self.first_tau,
-            self.column_speeds,
-            self.count_of,
-            self.counts_at,
-            self.count_weights,
-            self.bias,
-            *self.priors,
-            *outputs,
-            np.empty((scratch, 2)),
-            columns,
-            xs,
-            mean,
-            P,
-        )
+        if offsets is None:
+            offsets = np.zeros(n)
+        w = np.empty((weights_max, 2))
+        _run(*inputs, labels, offsets, *fixed, *self.priors, *outputs, w, *scratch)
         return outputs
 
 

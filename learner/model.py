@@ -154,7 +154,7 @@ class Model:
 
     def memory_tau(self) -> npt.NDArray[np.float64]:
         """The prior variance of each memory column, (memory_columns,), as learnt by the fast part."""
-        return self.fast.memory_tau(self.encoder.columns)
+        return self.fast.memory_tau()
 
     @property
     def user_column(self) -> int:
@@ -307,9 +307,8 @@ class Model:
         deep = self.network is not None
         z, x0, place, weights, counts, *said = predict(
             readers, batch.requests, batch.times, *rows, batch.numbers, self.table_of, self._first_column,
-            2 * fast.speeds, self.deep_width if deep else 0, self.embedding_width if deep else 0,
-            fast.speeds, fast.first_tau, fast.column_speeds, fast.count_of, fast.counts_at, fast.counted,
-            fast.count_weights, fast.bias, fast.priors.tau,
+            self.deep_width if deep else 0, self.embedding_width if deep else 0,
+            fast.speeds, fast.counted, *fast.columns, fast.count_weights, fast.bias, fast.priors.tau,
         )  # fmt: skip
         inputs = FastInputs(batch.requests, rows.start, rows.column, rows.x, place, weights, counts)
         return z, x0, inputs, FastOutputs(*said)

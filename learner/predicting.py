@@ -14,15 +14,15 @@ from learner.reading import read
 # Keeps the interpreter: see `learner.reading`.
 @njit(cache=True, nogil=False)
 def predict(  # type: ignore[no-untyped-def]
-    readers, requests, times, start, column, key, x, numbers, table_of, first_column, width, deep_width,
-    embedding_width, speeds, first_tau, column_speeds, count_of, counts_at, counted, count_weights, bias, tau,
+    readers, requests, times, start, column, key, x, numbers, table_of, first_column, deep_width,
+    embedding_width, speeds, counted, first_tau, column_speeds, count_of, counts_at, count_weights, bias, tau,
 ):  # fmt: skip
     """What the fast part says of n rows, and the deep part's inputs.
 
     Args:
         readers: of the tables.
         requests, times, start, column, key, x, numbers: the arrays of a `Batch`.
-        table_of, first_column, width: as for `read`.
+        table_of, first_column: as for `read`.
         deep_width, embedding_width: of the deep part's inputs, and how many of them are embeddings; 0 and 0
             without one.
         speeds, ...: of the `FastPart`.
@@ -35,7 +35,7 @@ def predict(  # type: ignore[no-untyped-def]
     weight_columns = len(tau)
     inputs = np.zeros((n, deep_width), dtype=np.float32)
     place, weights, counts = read(
-        readers, requests, times, start, column, key, x, table_of, width, first_column, inputs
+        readers, requests, times, start, column, key, x, table_of, 2 * speeds, first_column, inputs
     )
     logit = np.empty(n)
     variance = np.empty(n)
