@@ -1,12 +1,15 @@
-"""Products of small matrices in float32, for kernels: a tile of the result at a time stays in registers.
+"""Products of small matrices as prediction needs them: a tile of the result at a time stays in registers.
 
 A product of 50 rows is too small for a BLAS to show what it can: it packs both matrices first, and each of
-its calls from a kernel's caller costs some microseconds more.
+its calls from a kernel's caller costs some microseconds more. Not that of `learner.products`: columns of the
+inputs that all rows share are left out here without moving the weights, and the order of a sum is free, where
+learning's is fixed for the sake of the same bits everywhere.
 """
 
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
@@ -121,13 +124,9 @@ def product(x, at, rows, which, count, w, first, packed, out):  # type: ignore[n
             tile(packed, row * count, which, count, w, column, first, out, row)
 
 
-def rounded_up(count: int, to: int) -> int:
-    """The least multiple of `to` that is at least `count`."""
-    return -(-count // to) * to
-
-
-def padded(matrix: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def padded(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """A copy (K, columns) with its columns filled up by zeros to a multiple of TILE_COLUMNS."""
-    out = np.zeros((matrix.shape[0], rounded_up(matrix.shape[1], TILE_COLUMNS)), dtype=np.float32)
-    out[:, : matrix.shape[1]] = matrix
+    rows, columns = matrix.shape
+    out = np.zeros((rows, -(-columns // TILE_COLUMNS) * TILE_COLUMNS), dtype=np.float32)
+    out[:, :columns] = matrix
     return out

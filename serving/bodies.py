@@ -146,6 +146,9 @@ class ReadyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+
+
 def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """A body as its type.
 
@@ -170,12 +173,7 @@ def split_body(body: bytes) -> list[bytes]:
     """
     stripped = body.strip()
     if stripped[:1] == b"[":
-        try:
-            return [bytes(raw) for raw in msgspec.json.decode(stripped, type=list[msgspec.Raw])]
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RequestError(f"the body is no JSON array: {error}") from None
-        except RecursionError:
-            raise RequestError("the body is nested too deeply") from None
+        return [bytes(raw) for raw in decode_body(_array, stripped)]
     if stripped[:1] != b"{":
         # MessagePack, where a newline is a byte like any other
         return split_batch(body) if stripped else []
