@@ -96,8 +96,9 @@ class Metrics:
         self._sums = np.zeros(5)  # examples, positives, log loss, predictions, squared error
         self._bins = np.zeros((ECE_BINS, 3))
         self._gauc = np.zeros(2)  # sum over full windows, number of windows
-        self._recent = np.zeros((3, window))  # p, y, group as bits
-        self._at = 0
+        self._recent = np.zeros((3, window))  # p, y, group as bits; a ring
+        self._at = 0  # in the ring, where the next one goes
+        self._held = 0  # how many the ring has
 
     def add(self, p: Floats, y: Floats, group: Groups) -> None:
         """Take predictions p (n,), labels y (n,) and users group (n,), in order."""
@@ -123,8 +124,7 @@ class Metrics:
 
     def recent(self) -> Summary:
         """Exact figures over the last `window` examples."""
-        n = min(self.examples, self._window)
-        p, y, group = self._recent[:, :n]
+        p, y, group = self._recent[:, : self._held]
         return summarize(p, y, group.view(np.uint64))
 
     def forget(self, group: Groups) -> None:
@@ -134,16 +134,26 @@ class Metrics:
 
     def state(self) -> dict[str, bytes]:
         """What `load` takes."""
+        ring = np.array([self._at, self._held], dtype=np.float64)
         arrays = {"h": self._histogram, "s": self._sums, "b": self._bins, "g": self._gauc, "r": self._recent}
-        return {name: array.tobytes() for name, array in arrays.items()}
+        return {name: array.tobytes() for name, array in {**arrays, "n": ring}.items()}
 
     def load(self, state: dict[str, bytes]) -> None:
-        """Go on from a `state`; one of another window keeps the cumulative figures only."""
+        """Go on from a `state`; of one of a longer window the newest examples are kept."""
         for name, array in (("h", self._histogram), ("s", self._sums), ("b", self._bins), ("g", self._gauc)):
             array[:] = np.frombuffer(state[name]).reshape(array.shape)
-        if len(state["r"]) == self._recent.nbytes:
-            self._recent[:] = np.frombuffer(state["r"]).reshape(self._recent.shape)
-            self._at = self.examples % self._window
+        recent = np.frombuffer(state["r"]).reshape(3, -1)
+        window = recent.shape[1]
+        if "n" in state:
+            at, held = np.frombuffer(state["n"]).astype(int).tolist()
+        else:  # of a Freshet that did not tell
+            at, held = self.examples % window, min(self.examples, window)
+        if window != self._window:
+            held = min(held, self._window)
+            recent = np.roll(recent, -at, axis=1)[:, window - held :]  # the oldest first
+            at = held % self._window
+        self._recent[:, : recent.shape[1]] = recent
+        self._at, self._held = at, held
 
     def _add(self, p: Floats, y: Floats, group: Groups) -> None:
         clipped = np.clip(p, _P_MIN, 1.0 - _P_MIN)
@@ -159,6 +169,7 @@ class Metrics:
         room = self._window - self._at
         self._recent[:, self._at : self._at + len(p)] = rows[:, :room]
         self._at += len(p)
+        self._held = min(self._held + len(p), self._window)
         if self._at >= self._window:
             value = gauc(self._recent[0], self._recent[1], self._recent[2].view(np.uint64))
             if value is not None:

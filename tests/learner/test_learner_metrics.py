@@ -76,3 +76,21 @@ def test_metrics_saved_and_loaded_go_on_as_before() -> None:
     second.add(p[700:], y[700:], group[700:])
     assert second.summary() == pytest.approx(whole.summary())
     assert second.recent() == pytest.approx(whole.recent())
+
+
+@pytest.mark.parametrize("window", [100, 300, 1000])
+@pytest.mark.parametrize("seen", [250, 700])
+def test_recent_figures_are_of_examples_seen_when_the_window_has_changed(seen: int, window: int) -> None:
+    p, y, group = make(seen + 40, seed=5)
+    before, after, again = Metrics(window=300), Metrics(window=window), Metrics(window=window)
+    before.add(p[:seen], y[:seen], group[:seen])
+    after.load(before.state())
+    held = min(seen, 300, window)
+    assert after.recent() == pytest.approx(
+        summarize(p[seen - held : seen], y[seen - held : seen], group[seen - held : seen])
+    )
+    after.add(p[seen:], y[seen:], group[seen:])
+    again.load(after.state())
+    first = max(seen - held, seen + 40 - window)
+    assert again.recent() == pytest.approx(summarize(p[first:], y[first:], group[first:]))
+    assert again.summary() == after.summary()
