@@ -16,7 +16,7 @@ packed, what is read from it is unpacked. It cannot learn.
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -27,8 +27,6 @@ from embeddings.errors import TableError
 from embeddings.results import Floats, Keys, Slots
 from embeddings.spec import TableSpec
 from embeddings.table import Table
-
-RowsKind = Literal["float32", "float16", "int8"]
 
 Words = npt.NDArray[np.uint32]
 

@@ -14,14 +14,12 @@ from ground.rows import Rows
 DIM = 64
 """One 64-bit hash gives an entry all its signs."""
 
-_tag_of = tag_of
-
 
 @njit(cache=True, nogil=True)
 def _sum_signs(start, column, key, x, h):  # type: ignore[no-untyped-def]
     for i in range(len(start) - 1):
         for j in range(start[i], start[i + 1]):
-            bits = _tag_of(column[j], key[j])
+            bits = tag_of(column[j], key[j])
             for d in range(DIM):
                 if (bits >> np.uint64(d)) & np.uint64(1):
                     h[i, d] += x[j]

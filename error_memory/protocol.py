@@ -311,10 +311,11 @@ def _unit(name: str, values: npt.ArrayLike, n: int) -> Floats:
     return array
 
 
-def _each(name: str, values: npt.ArrayLike, R: int, dtype: type[_Scalar]) -> npt.NDArray[_Scalar]:
+def _each(name: str, values: npt.ArrayLike, n: int, dtype: type[_Scalar]) -> npt.NDArray[_Scalar]:
+    """Values (n,), of which one may have been given for all."""
     array = np.array(values, dtype=dtype)
     if array.ndim == 0:
-        return np.full(R, array, dtype=dtype)
-    if array.shape != (R,):
-        raise MemoryInputError(f"{name} has shape {array.shape}, {R} requests ask for ({R},)")
+        return np.full(n, array, dtype=dtype)
+    if array.shape != (n,):
+        raise MemoryInputError(f"{name} has shape {array.shape}; expected ({n},), or one for all")
     return array

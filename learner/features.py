@@ -36,7 +36,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     dim: int = 16
     of: str = ""  # of a sequence: the feature that attends
     length: int = 50  # of a sequence: how many of its newest values are used
-    attention: Literal["decoupled", "shared"] = "decoupled"  # of a sequence: one vector an id, or two
+    attention: Literal["decoupled", "shared"] = "decoupled"  # of a sequence: two vectors an id, or one
     counts: bool | None = None  # "seen how often before" as an input of its own; None: for ids only
     pairs: bool = True
     ttl_s: float = 0.0
@@ -110,6 +110,13 @@ class Encoder:
     >>> encoder = Encoder({"user": FeatureSpec(), "item": FeatureSpec()})
     >>> encoder.encode([Request(0.0, {"user": "ann"}, [{"item": 1}, {"item": 2}])]).rows.n
     2
+
+    Args:
+        features: the schema, in the order of the rows' columns.
+        pairs_max: columns of pairs; of more, those go whose features were declared last.
+
+    Raises:
+        FeatureError: it declares nothing, or a sequence is of a feature that it does not declare.
     """
 
     def __init__(self, features: Mapping[str, FeatureSpec], pairs_max: int = 64) -> None:

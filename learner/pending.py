@@ -12,6 +12,12 @@ import numpy.typing as npt
 
 from ground.rows import Rows
 
+_OF_ENTRIES, _OF_ROWS, _OF_REQUESTS = slice(2, 7), slice(7, 13), slice(13, 16)
+"""The fields, of those behind the offsets, that have something for each entry, row or request."""
+
+_DENSE = 7
+"""The one field of two dimensions."""
+
 
 class Pending(NamedTuple):
     """R requests of n rows in order, with what the deep part needs of each.
@@ -50,19 +56,23 @@ class Pending(NamedTuple):
     @classmethod
     def empty(cls, dense: int) -> Self:
         """Nothing, with `dense` dense inputs a row."""
-        kinds = (np.int64, np.int64, np.int32, np.uint64, np.float32, np.bool_, np.float32)
-        return cls._make(
-            [
-                *(
-                    np.zeros(size, dtype=kind)
-                    for size, kind in zip((1, 1, 0, 0, 0, 0, 0), kinds, strict=True)
-                ),
-                np.zeros((0, dense), dtype=np.float32),
-                *(np.zeros(0) for _ in range(5)),
-                np.zeros(0, dtype=np.uint64),
-                np.zeros(0),
-                np.zeros(0, dtype=np.bool_),
-            ]
+        return cls(
+            requests=np.zeros(1, dtype=np.int64),
+            start=np.zeros(1, dtype=np.int64),
+            column=np.zeros(0, dtype=np.int32),
+            key=np.zeros(0, dtype=np.uint64),
+            x=np.zeros(0, dtype=np.float32),
+            known=np.zeros(0, dtype=np.bool_),
+            left=np.zeros(0, dtype=np.float32),
+            dense=np.zeros((0, dense), dtype=np.float32),
+            z=np.zeros(0),
+            s2=np.zeros(0),
+            shift=np.zeros(0),
+            y=np.zeros(0),
+            served=np.zeros(0),
+            group=np.zeros(0, dtype=np.uint64),
+            time=np.zeros(0),
+            late=np.zeros(0, dtype=np.bool_),
         )
 
     def joined(self, other: "Pending") -> "Pending":
@@ -84,9 +94,9 @@ class Pending(NamedTuple):
             [
                 self.requests[first : last + 1] - a,
                 self.start[a : b + 1] - i,
-                *(array[i:j] for array in self[2:7]),
-                *(array[a:b] for array in self[7:13]),
-                *(array[first:last] for array in self[13:]),
+                *(array[i:j] for array in self[_OF_ENTRIES]),
+                *(array[a:b] for array in self[_OF_ROWS]),
+                *(array[first:last] for array in self[_OF_REQUESTS]),
             ]
         )
 
@@ -114,5 +124,5 @@ class Pending(NamedTuple):
         arrays = [
             np.frombuffer(part, dtype=like.dtype).copy() for part, like in zip(parts, empty, strict=True)
         ]
-        arrays[7] = arrays[7].reshape(-1, dense)
+        arrays[_DENSE] = arrays[_DENSE].reshape(-1, dense)
         return cls._make(arrays)

@@ -25,6 +25,7 @@ from learner.errors import UpdateGapError
 from learner.features import FeatureSpec
 from learner.learner import Learner
 from learner.settings import LearnerSettings
+from learner.snapshots import READ_BYTES_MAX
 from learner.updates import Update, decode_update, encode_update
 from stream.errors import StateError
 from stream.group import Member
@@ -35,7 +36,6 @@ from stream.state import RoleState
 
 _log = logging.getLogger("freshet.learner")
 
-READ_BYTES_MAX = 32 << 20
 LOOK_WAIT_S = 0.1
 PLACE_EVERY_S = 5.0
 SNAPSHOTS_KEPT = 2

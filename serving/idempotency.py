@@ -19,7 +19,7 @@ KEY_CHARACTERS_MAX = 255
 ENTRY_BYTES = 512
 """What an entry takes beside its answer's body, about."""
 
-_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
+_KEY = re.compile(rb"[\x21-\x7e]{1,%d}" % KEY_CHARACTERS_MAX)
 
 
 class Answer(NamedTuple):

@@ -38,7 +38,6 @@ class Shares:
         self._member = member
         self._partitions = log.partitions(EVENTS)
         self._noted_s = float("-inf")
-        self.moves = 0
 
     def run(self, stop: threading.Event) -> None:
         """Join what is this member's until `stop` is set; then commit and send.
@@ -64,11 +63,9 @@ class Shares:
         for partition in sorted(self._runner.held - mine):
             self._runner.let_go(partition)
             self._joiner.drop(partition)
-            self.moves += 1
             _log.info("let go of partition %d", partition)
         for partition in sorted(mine - self._runner.held):
             self._take_up(partition)
-            self.moves += 1
         if time.monotonic() - self._noted_s >= self._member.settings.beat_s:
             self._runner.commit()
             self._note()
