@@ -5,8 +5,8 @@
 DIR has the packages that carry the data, and PYTHON is the other learners' interpreter (README.md beside
 this says how to get both). Every learner predicts a request whole before it learns any of it. Freshet has
 its defaults; beside features as declared here, it gets those that `freshet init` makes of the same data as
-a CSV file. Vowpal Wabbit is the best of 18 settings in hindsight, of 54 where there are numbers: as
-buckets, as values, and as both.
+a CSV file. Vowpal Wabbit is the best of 18 settings in hindsight, of 36 where there are numbers: as buckets
+and as values.
 """
 
 import argparse
@@ -44,6 +44,7 @@ from stream.records import Example
 from stream.sources import read_lines
 
 INIT_CODE = ("freshet/init*.py", "stream/sources.py", "stream/tabular.py", "stream/columns.py")
+VALUES_CODE = ("benchmarks/quality_values.py",)
 RIVER = ("river lr", "river ftrl", "river fm")
 
 Floats = npt.NDArray[np.float64]
@@ -118,16 +119,18 @@ class Bench:
             ),
         }
         if self.options.others:
-            others = key_of(self.key, code_hash(COMPARATOR_CODE))
-            with_values = key_of(others, code_hash(("benchmarks/quality_values.py",)))
-            script = "quality_comparators.py"
+            events = self._events()
+            # What they learn depends on the events as they get them, and on no other code of Freshet's.
+            seen = [(field, xxhash.xxh3_64_hexdigest(events[field].tobytes())) for field in sorted(events)]
+            key = key_of(self.name, seen, code_hash(COMPARATOR_CODE))
             for who in ("vw", *RIVER):
                 found[who] = self.cache.get(
-                    f"{self.name} {who}", others, lambda who=who: self._other(script, who)
+                    f"{self.name} {who}", key, lambda who=who: self._other(events, COMPARATOR_CODE[0], who)
                 )
             if any(spec.kind == "number" for spec in self.features.values()):
+                key = key_of(key, code_hash(VALUES_CODE))
                 found["vw"] |= self.cache.get(
-                    f"{self.name} values", with_values, lambda: self._other("quality_values.py")
+                    f"{self.name} values", key, lambda: self._other(events, VALUES_CODE[0])
                 )
         pairs = [(f"{who} {run}", p) for who, runs in found.items() for run, p in runs.items()]
         return self._told({run: p.astype(np.float64) for run, p in pairs if p.ndim})
@@ -169,8 +172,8 @@ class Bench:
         live = play(stream, self.arrays, [], self.learner, self.memory)["live"]
         return {"base": live.base, "corrected": live.corrected}
 
-    def _other(self, script: str, *arguments: str) -> Arrays_:
-        """Run a learner of the other environment on events in a shared file."""
+    def _events(self) -> Arrays_:
+        """What the other learners get."""
         stream = Stream(self.name, 0, self.features, self.examples, self.examples, 0.0)
         rows = encode_rows(stream, Model(self.features, LearnerSettings(pairs_max=0, deep="none")))
         arrays = self.arrays
@@ -187,10 +190,14 @@ class Bench:
             if spec.kind == "number":
                 cells = [candidate.get(field, np.nan) for e in self.examples for candidate in e.candidates]
                 events[f"number{j}"] = np.array(cells, dtype=np.float64)
+        return events
+
+    def _other(self, events: Arrays_, script: str, *arguments: str) -> Arrays_:
+        """Run a learner of the other environment on events in a shared file."""
         with tempfile.TemporaryDirectory() as folder:
             given, out = Path(folder, "events.npz"), Path(folder, "out.npz")
             np.savez(given, **events)
-            command = [self.options.others, Path(__file__).with_name(script), given, out, *arguments]
+            command = [self.options.others, ROOT / script, given, out, *arguments]
             subprocess.run(list(map(str, command)), check=True)
             with np.load(out) as found:
                 return dict(found)
@@ -243,7 +250,7 @@ def main() -> None:
     parser.add_argument("--streams", metavar="A,B", help="only these")
     parser.add_argument("--out", type=Path, metavar="DIR", default=ROOT / "reports" / "public")
     options = parser.parse_args()
-    for code in (FRESHET_CODE, INIT_CODE, COMPARATOR_CODE):
+    for code in (FRESHET_CODE, INIT_CODE, COMPARATOR_CODE, VALUES_CODE):
         code_hash(code)  # now, while the sources are those that have been imported
     cache = Cache(options.out / "cache")
     results: dict[str, Any] = {}

@@ -2,8 +2,7 @@
 
     python quality_values.py EVENTS.npz OUT.npz
 
-Every setting of the same grid, each with the values alone and with values and buckets together: its users
-give it values, and on some data that is better.
+Its users give it values, and on some data that is better.
 """
 
 import sys
@@ -15,15 +14,13 @@ import numpy.typing as npt
 from quality_comparators import NAMESPACES, VW_COMMON, VW_GRID, Events, progressive, read_events, values
 
 
-def lines(events: Events, numbers: dict[int, npt.NDArray[np.float64]], buckets: bool) -> Iterator[str]:
+def lines(events: Events, numbers: dict[int, npt.NDArray[np.float64]]) -> Iterator[str]:
     """The examples as text; `numbers` by field, (n,), NaN where there is none."""
     for i, (y, row) in enumerate(zip(events.y.tolist(), values(events), strict=True)):
         parts = [f"{1 if y > 0.5 else -1}"]
         for j, ids in enumerate(row):
-            said = list(map(str, ids)) if j not in numbers or buckets else []
-            if j in numbers and ids:
-                said.append(f"v:{numbers[j][i]:.9g}")
-            if said:
+            said = [f"v:{numbers[j][i]:.9g}"] if j in numbers else map(str, ids)
+            if ids:
                 parts.append(f"|{NAMESPACES[j]} {' '.join(said)}")
         yield " ".join(parts)
 
@@ -36,23 +33,22 @@ def main() -> None:
     events = read_events(given)
     with np.load(given) as saved:
         numbers = {int(name[6:]): saved[name] for name in saved.files if name.startswith("number")}
+    text = list(lines(events, numbers))
     found = {}
-    for told, buckets in (("values", False), ("values and buckets", True)):
-        text = list(lines(events, numbers, buckets))
-        for setting in VW_GRID:
-            vw = pyvw.Workspace(f"{VW_COMMON} {setting}")
-            rows = [vw.parse(line) for line in text]
+    for setting in VW_GRID:
+        vw = pyvw.Workspace(f"{VW_COMMON} {setting}")
+        rows = [vw.parse(line) for line in text]
 
-            def predict(i: int, vw: Any = vw, rows: list[Any] = rows) -> float:
-                return float(vw.predict(rows[i]))
+        def predict(i: int, vw: Any = vw, rows: list[Any] = rows) -> float:
+            return float(vw.predict(rows[i]))
 
-            def learn(i: int, vw: Any = vw, rows: list[Any] = rows) -> None:
-                vw.learn(rows[i])
+        def learn(i: int, vw: Any = vw, rows: list[Any] = rows) -> None:
+            vw.learn(rows[i])
 
-            found[f"{setting} ({told})"] = progressive(events, predict, learn)
-            for row in rows:
-                vw.finish_example(row)
-            vw.finish()
+        found[f"{setting} (values)"] = progressive(events, predict, learn)
+        for row in rows:
+            vw.finish_example(row)
+        vw.finish()
     np.savez(out, **found)
 
 

@@ -19,7 +19,7 @@ from numba import njit
 
 from ground.mixing import join_keys
 from ground.rows import Rows
-from learner.values import number_buckets
+from learner.values import NUMBER_X, WIDTHS, number_buckets, squash
 
 PLANS_MAX = 256
 """Sets of names that candidates came with, as JSON gives them in order; of more all are made anew."""
@@ -129,7 +129,7 @@ class QuickEncoder:
         rows = Rows(*lay_out(n, where, len(ids), keys, number, self._pair_column, self._pair_salt))
         squashed = np.zeros((n, len(self._numbers)), dtype=np.float32)
         if numbers:
-            all_squashed = np.arcsinh(number)
+            all_squashed = squash(number)
             for d, column in enumerate(self._numbers):
                 bank, at, step = place[column]
                 if bank:
@@ -153,7 +153,7 @@ class QuickEncoder:
 # Keeps the interpreter: see `learner.reading`.
 @njit(cache=True, nogil=False)
 def lay_out(n, where, ids, key, number, pair_column, pair_salt):  # type: ignore[no-untyped-def]
-    """The rows of one request, of which each has at most one value of a feature.
+    """The rows of one request, of which each has at most one value of a feature; a number is WIDTHS entries.
 
     Args:
         n: candidates.
@@ -184,7 +184,10 @@ def lay_out(n, where, ids, key, number, pair_column, pair_salt):  # type: ignore
                 left[pairs], right[pairs], pair[pairs] = i, j, pair_column[here[i], here[j]]
                 pairs += 1
     buckets = number_buckets(number)
-    size = m + pairs
+    entry = np.zeros(m + 1, dtype=np.int64)  # where each feature's entries begin in a row
+    for i in range(m):
+        entry[i + 1] = entry[i] + (WIDTHS if where[here[i], 0] == 3 else 1)
+    size = entry[m] + pairs
     out_start = np.arange(n + 1) * size
     out_column = np.empty(n * size, dtype=np.int32)
     out_key = np.empty(n * size, dtype=np.uint64)
@@ -194,14 +197,22 @@ def lay_out(n, where, ids, key, number, pair_column, pair_salt):  # type: ignore
         for i in range(m):
             f = here[i]
             bank, place = where[f, 0], where[f, 1] + r * where[f, 2]
-            out_column[at + i] = f
-            out_key[at + i] = buckets[place] if bank == 3 else key[place] if bank == 1 else key[ids + place]
+            to = at + entry[i]
+            if bank == 3:
+                for width in range(WIDTHS):
+                    out_column[to + width] = f
+                    out_key[to + width] = buckets[place, width]
+                    out_x[to + width] = NUMBER_X
+            else:
+                out_column[to] = f
+                out_key[to] = key[place] if bank == 1 else key[ids + place]
         for p in range(pairs):
-            i, j = left[p], right[p]
-            out_column[at + m + p] = pair[p]
+            i, j = left[p], right[p]  # ids: a number has no pairs
+            to = at + entry[m] + p
+            out_column[to] = pair[p]
             if r > 0 and where[here[i], 2] + where[here[j], 2] == 0:
-                out_key[at + m + p] = out_key[at - size + m + p]
+                out_key[to] = out_key[to - size]
             else:
                 salt = pair_salt[pair[p] - features]
-                out_key[at + m + p] = join_keys(salt, out_key[at + i], out_key[at + j])
+                out_key[to] = join_keys(salt, out_key[at + entry[i]], out_key[at + entry[j]])
     return out_start, out_column, out_key, out_x

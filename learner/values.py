@@ -4,7 +4,7 @@ A value of None says that the row has none.
 """
 
 from collections.abc import Sequence
-from math import frexp
+from math import frexp, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,12 @@ from ground.keys import key_of, string_keys
 from learner.errors import FeatureError
 
 Keys = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float64]
+
+WIDTHS = 3
+"""Of a number's buckets: wide ones say something soon, narrow ones more in the end."""
+NUMBER_X = 1.0 / sqrt(WIDTHS)
+"""Of each of a number's entries: together they speak no louder than an id."""
 
 
 class Values(NamedTuple):
@@ -82,7 +88,7 @@ def read_sequences(
 
 
 def read_numbers(name: str, values: Sequence[Any]) -> tuple[Values, npt.NDArray[np.float32]]:
-    """Numbers: their buckets as entries, and their squashed values asinh(v), (n,), 0 where there is none.
+    """Numbers: their buckets, of every width, as entries, and their sizes (n,), 0 where there is none.
 
     Raises:
         FeatureError: a value is no number.
@@ -92,27 +98,36 @@ def read_numbers(name: str, values: Sequence[Any]) -> tuple[Values, npt.NDArray[
         _refuse(name, "number", next(v for v in present if type(v) is kind), "a number")
     number = np.array(present, dtype=np.float64)
     squashed = np.zeros(len(values), dtype=np.float32)
-    squashed[np.diff(start) > 0] = np.arcsinh(number)
-    key = number_buckets(number)
-    return Values(start, key, np.ones(len(key), dtype=np.float32)), squashed
+    squashed[np.diff(start) > 0] = squash(number)
+    key = number_buckets(number).ravel()
+    return Values(start * WIDTHS, key, np.full(len(key), NUMBER_X, dtype=np.float32)), squashed
+
+
+def squash(values: Floats) -> Floats:
+    """Sizes as the deep part gets them: a tenth of asinh, so that a million is 1.5 and the network's inputs
+    are of like size."""
+    return 0.1 * np.arcsinh(values)
 
 
 @njit(cache=True, nogil=True)
-def bucket_of(value):  # type: ignore[no-untyped-def]
-    """The bucket of a number, as a key: four to an octave, so that they fit any unit; whole numbers to 8 each
-    have their own."""
+def bucket_of(value, width):  # type: ignore[no-untyped-def]
+    """The bucket of a number, as a key: 4, 16 or 64 to an octave for widths 0, 1 and 2, so that they fit any
+    unit. Whole numbers to 8 have their own at width 0, those to 128 at width 2."""
     mantissa, exponent = frexp(abs(value))  # mantissa in [0.5, 1)
-    bucket = (exponent + 2048) * 4 + int((mantissa - 0.5) * 8) + 1
-    return np.uint64(np.int64(0 if value == 0 else bucket if value > 0 else -bucket))
+    parts = 4 << (2 * width)
+    bucket = (exponent + 2048) * parts + int((mantissa - 0.5) * 2 * parts) + 1
+    own = width << 32  # the widths' keys are apart, and so are those of a zero of each
+    return np.uint64(np.int64(own if value == 0 else own + bucket if value > 0 else -(own + bucket)))
 
 
 # Keeps the interpreter: see `learner.reading`.
 @njit(cache=True, nogil=False)
 def number_buckets(values):  # type: ignore[no-untyped-def]
-    """The buckets of numbers (n,) float64, as keys (n,) uint64."""
-    keys = np.empty(len(values), dtype=np.uint64)
+    """The buckets of numbers (n,) float64, as keys (n, WIDTHS) uint64."""
+    keys = np.empty((len(values), WIDTHS), dtype=np.uint64)
     for i in range(len(values)):
-        keys[i] = bucket_of(values[i])
+        for width in range(WIDTHS):
+            keys[i, width] = bucket_of(values[i], width)
     return keys
 
 

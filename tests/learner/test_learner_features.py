@@ -61,7 +61,8 @@ def expected_rows(batch: list[Request]) -> list[list[tuple[int, int, float]]]:
                     distinct = dict.fromkeys(key_of(v) for v in value)
                     row += [(column, key, 1 / math.sqrt(len(distinct))) for key in distinct]
                 elif spec.kind == "number":
-                    row.append((column, int(number_buckets(np.array([float(value)]))[0]), 1.0))
+                    keys = number_buckets(np.array([float(value)]))[0].tolist()
+                    row += [(column, key, 1 / math.sqrt(len(keys))) for key in keys]
                 else:
                     row.append((column, key_of(value), 1.0))
             rows.append(row)
@@ -81,7 +82,7 @@ def test_batch_equals_row_by_row(batch: list[Request]) -> None:
         assert rows.key[part].tolist() == [key for _, key, _ in row]
         assert rows.x[part] == pytest.approx([x for _, _, x in row])
     says = [{**request.context, **candidate} for request in batch for candidate in request.candidates]
-    squashed = [math.asinh(s["price"]) if "price" in s else 0.0 for s in says]
+    squashed = [math.asinh(s["price"]) / 10 if "price" in s else 0.0 for s in says]
     assert found.numbers[:, 0] == pytest.approx(squashed, rel=1e-6)
 
 
@@ -99,10 +100,12 @@ def test_users_are_the_keys_of_the_first_candidates(batch: list[Request]) -> Non
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
 def test_number_buckets_keep_the_order_within_a_sign(a: float, b: float) -> None:
     of_a, of_b = number_buckets(np.array([a, b])).tolist()
-    if a > b >= 0:
-        assert of_a >= of_b
-    if 0 < 1.3 * b < a:
-        assert of_a > of_b
+    assert len(set(of_a)) == len(of_a)
+    for wider, key_a, key_b in zip((1.3, 1.07, 1.02), of_a, of_b, strict=True):
+        if a > b >= 0:
+            assert key_a >= key_b
+        if 0 < wider * b < a:
+            assert key_a > key_b
 
 
 @pytest.mark.parametrize(
