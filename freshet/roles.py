@@ -21,7 +21,7 @@ from freshet.process import Voice
 from freshet.role_metrics import RoleMetrics
 from freshet.tape import missing_log
 from freshet.warmup import warm_up
-from stream.errors import LogAwayError
+from stream.errors import LogAwayError, StateFullError
 from stream.folder_lock import FolderLock
 from stream.group import Member, Told
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, open_log
@@ -39,7 +39,7 @@ Run = Callable[[Config, threading.Event], None]
 
 
 def _role(name: str) -> Callable[[Run], Run]:
-    """A role says what lower floors log, and begins anew while the log is away at its start."""
+    """A role says what lower floors log, and begins anew while the log is away or its disk full."""
 
     def decorate(run: Run) -> Run:
         @functools.wraps(run)
@@ -54,13 +54,14 @@ def _role(name: str) -> Callable[[Run], Run]:
 
 
 def wait_for_log(action: Callable[[], None], stop: threading.Event, voice: Voice) -> None:
-    """Do `action`, again and again while the log is away, until it has succeeded or `stop` is set."""
+    """Do `action`, again and again while the log is away or the disk full, until it is done or `stop` set."""
     pause_s = AWAY_S_MIN
     while not stop.is_set():
         try:
             return action()
-        except LogAwayError as error:
-            voice.log("waiting for the log", level="warning", error=str(error), again_s=pause_s)
+        except (LogAwayError, StateFullError) as error:
+            what = "the log" if isinstance(error, LogAwayError) else "room on the disk"
+            voice.log(f"waiting for {what}", level="warning", error=str(error), again_s=pause_s)
             stop.wait(pause_s)
             pause_s = min(2.0 * pause_s, AWAY_S_MAX)
     return None

@@ -386,4 +386,5 @@ class _Life:
             for old in self._group.snapshots_there()[1 if purged else SNAPSHOTS_KEPT :]:
                 shutil.rmtree(old, ignore_errors=True)
         except (OSError, StateError) as error:
+            shutil.rmtree(making, ignore_errors=True)
             _log.warning("no snapshot could be made in %s: %s", folder, error)

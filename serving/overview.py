@@ -142,6 +142,7 @@ class Overview:
         }
         self._counters = Counters()
         self._step = self._beats = 0
+        self._silent = False  # a sign of life could not be sent, and that was said
         self._up = True
         self._dead_letters: float | None = None
         self._lock = threading.Lock()
@@ -266,8 +267,11 @@ class Overview:
         self._beats += 1
         try:
             send_beat(self._log, beat)
+            self._silent = False
         except LogError as error:
-            logger.warning("could not tell the log how this server does: %s", error)
+            if not self._silent:
+                logger.warning("could not tell the log how this server does: %s", error)
+            self._silent = True
 
     def _is_own(self, heard: Heard) -> bool:
         return heard.group == GROUP and heard.name == self.name

@@ -11,7 +11,8 @@ FreshetError
 ├── DeadLetterError         there is no such dead letter
 ├── SourceError             a data file that cannot be read as configured
 ├── StateError              a role's state cannot be opened, read or written
-│   └── StateLockedError    another process holds it
+│   ├── StateLockedError    another process holds it
+│   └── StateFullError      there is no room on the disk for it now; it is at its last commit
 └── DeadLetterFloodError    too many bad records in a window; the role stops
 """
 
@@ -64,6 +65,10 @@ class StateError(FreshetError):
 
 class StateLockedError(StateError):
     """Another process holds the state folder; the message names its pid."""
+
+
+class StateFullError(StateError):
+    """There is no room on the disk for a commit: opened anew when there is, the state is at its last one."""
 
 
 class DeadLetterFloodError(FreshetError):

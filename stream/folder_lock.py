@@ -1,5 +1,6 @@
 """A folder that one process holds: a locked file in it, with the pid of the holder for people."""
 
+import contextlib
 import fcntl
 import os
 import time
@@ -39,7 +40,8 @@ class FolderLock:
                 "stop that process, or configure another state folder"
             ) from None
         os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: who holds it is then not told, and held it is
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         self._lock = lock
 
     def release(self) -> None:

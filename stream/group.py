@@ -270,8 +270,10 @@ class Member:
                 if now >= beat_at_s and now - self._turned_s < STALL_S_MAX:
                     beat_at_s = now + self.settings.beat_s
                     self.beat()
+                    if away:  # not for a look that went well: a log with no room can still be read
+                        _log.info("member %s reaches its group again", self.name)
+                    away = False
                 self.look()
-                away = False
             except LogError as error:
                 if not away:
                     _log.warning("member %s cannot reach its group: %s", self.name, error)

@@ -29,7 +29,7 @@ from rocksdict import (
     WriteOptions,
 )
 
-from stream.errors import StateError
+from stream.errors import StateError, StateFullError
 from stream.folder_lock import FolderLock
 from stream.log import Outgoing
 from stream.outbox import Block, Outbox, block_key, encode_block
@@ -109,15 +109,17 @@ class RoleState:
 
         Raises:
             StateLockedError: another process holds it.
+            StateFullError: the disk is full.
             StateError: it is damaged, of another role, configuration or version, or cannot be opened.
         """
         self.path = Path(path)
         self._db: Rdict | None = None
-        self._broken = ""
+        self._broken: StateError | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StateError(f"state {self.path}: the folder cannot be made: {error.strerror}") from None
+            kind = StateFullError if _is_full(error) else StateError
+            raise kind(f"state {self.path}: the folder cannot be made: {error.strerror}") from None
         self._lock = FolderLock(self.path)
         try:
             # without sync a power cut may tear the journal anywhere; what is before the tear fits together
@@ -168,11 +170,12 @@ class RoleState:
         """Write a commit: all of it, or on an error none of it as far as this process can tell.
 
         Raises:
-            StateError: the disk is full or failing. The state must then be opened anew, which finds
-                the last commit that was written.
+            StateFullError: the disk is full.
+            StateError: it is failing. In both cases the state must be opened anew, which finds the last
+                commit that was written.
         """
-        if self._broken:
-            raise StateError(self._broken)
+        if self._broken is not None:
+            raise self._broken
         batch = commit._batch
         blocks = self._outbox.cut(commit._sending)
         for block in blocks:
@@ -187,11 +190,13 @@ class RoleState:
         except StateError:
             raise
         except Exception as error:
-            self._broken = (
-                f"state {self.path}: the commit could not be written ({error}); "
-                "free some disk space or repair the disk, then start again: the commit before it is intact"
+            advice = _advice(error) or "repair the disk, then start again"
+            kind = StateFullError if _is_full(error) else StateError
+            self._broken = kind(
+                f"state {self.path}: the commit could not be written ({error}); {advice}: the commit before "
+                "it is intact"
             )
-            raise StateError(self._broken) from None
+            raise self._broken from None
         self._outbox.keep(blocks)
 
     def unsent(self) -> list[Block]:
@@ -304,6 +309,10 @@ class RoleState:
     def _damaged(self, error: Exception) -> StateError:
         if isinstance(error, StateError):
             return error
+        advice = _advice(error)
+        if advice:
+            kind = StateFullError if _is_full(error) else StateError
+            return kind(f"state {self.path}: cannot be used now ({error}); {advice}: what it holds is intact")
         return StateError(
             f"state {self.path}: the database in {self.path / 'db'} cannot be read ({error}); "
             "restore the folder from a copy, or remove it: the role then begins anew from the oldest "
@@ -325,9 +334,7 @@ class RoleState:
             try:
                 self._database().write(batch, self._write)
             except Exception as error:
-                raise StateError(
-                    f"state {self.path}: cannot be written ({error}); is the disk full?"
-                ) from None
+                raise self._damaged(error) from None
             return made
         try:
             meta = msgspec.json.decode(saved, type=StateMeta)
@@ -376,6 +383,26 @@ class RoleState:
                 raise
         finally:
             self._lock.release()
+
+
+_ADVICE = {
+    "No space left on device": "free some disk space",
+    "Disk quota exceeded": "free some disk space",
+    "File too large": "free some disk space, or let files grow larger (ulimit -f)",
+    "Too many open files": "let the process open more files (ulimit -n, LimitNOFILE)",
+    "Permission denied": "let the user who runs this role write there",
+    "Read-only file system": "mount it so that it can be written",
+}
+"""What helps, by the words with which the system refuses what it can do at another time."""
+
+
+def _advice(error: Exception) -> str:
+    """What helps against an error that says nothing about the data; nothing if it may."""
+    return next((advice for words, advice in _ADVICE.items() if words in str(error)), "")
+
+
+def _is_full(error: Exception) -> bool:
+    return _advice(error).startswith("free some disk space")
 
 
 def _offset_key(topic: str, partition: int) -> bytes:

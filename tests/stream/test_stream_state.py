@@ -155,7 +155,7 @@ def test_missing_database_file_is_an_error_and_no_new_beginning(tmp_path: Path, 
 
 FILL = """
 import os, resource, sys
-from stream.errors import StateError
+from stream.errors import StateFullError
 from stream.state import RoleState
 state = RoleState(sys.argv[1], "joiner", {})
 # no file may grow beyond this: for the writer, just like a full disk
@@ -168,13 +168,18 @@ try:
         commit.set_offset("events", 0, i)
         state.commit(commit)
         print(i, flush=True)
-except StateError as error:
+except StateFullError as error:
     print(error, flush=True)
 try:
     state.commit(state.begin())
-except StateError as error:
+except StateFullError as error:
     print("refused", flush=True)
 state.close()
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 1 << 20))
+try:
+    RoleState(sys.argv[1], "joiner", {})
+except StateFullError as error:
+    print(error)
 """
 
 
@@ -183,8 +188,9 @@ def test_full_disk_while_committing_leaves_the_commit_before_loadable(tmp_path: 
     done = subprocess.run(
         [sys.executable, "-c", FILL, tmp_path], capture_output=True, text=True, timeout=60, check=False
     )
-    *numbers, message, refused = done.stdout.splitlines()
+    *numbers, message, refused, again = done.stdout.splitlines()
     assert "could not be written" in message and "free some disk space" in message and refused == "refused"
+    assert "what it holds is intact" in again and "remove" not in again
     assert done.returncode == 0, done.stderr
     last = int(numbers[-1])
     assert last > 5
