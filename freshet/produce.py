@@ -19,7 +19,7 @@ from freshet.config import Config
 from freshet.errors import ProduceError
 from freshet.roles import open_topics
 from stream.decoding import Decoder
-from stream.errors import LogAwayError, RecordError, SourceError
+from stream.errors import LogAwayError, LogError, RecordError, SourceError
 from stream.log import EVENTS, EXAMPLES, Log, Outgoing
 from stream.packing import pack
 from stream.record_files import read_records
@@ -100,6 +100,11 @@ def produce(
         raise KeyboardInterrupt(
             f"{sent:,} events are in {config.log}, and perhaps a few more; the same command sends the rest, "
             "and what is there already counts once"
+        ) from None
+    except LogError as error:
+        raise type(error)(
+            f"{error}; {sent:,} {topic} are in it: the same command sends the rest, and what is there "
+            "already counts once"
         ) from None
     finally:
         log.close()

@@ -21,13 +21,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from learner.chain import Chain, Place
-from learner.errors import UpdateGapError
+from learner.errors import UpdateDamagedError, UpdateGapError
 from learner.features import FeatureSpec
 from learner.learner import Learner
 from learner.settings import LearnerSettings
 from learner.snapshots import READ_BYTES_MAX
 from learner.updates import Update, decode_update, encode_update
-from stream.errors import StateError
+from stream.errors import StateDamagedError, StateError
 from stream.group import Member
 from stream.journal import Taken
 from stream.log import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
@@ -107,10 +107,11 @@ class Succession:
 
     def _live(self, stop: threading.Event) -> None:
         self.member.able(False)
-        self._begin_from_snapshot()
+        untried = self._begin_from_snapshot()
         try:
             with RoleState(self.folder, "learner", self._fingerprint) as state:
                 life = _Life(self, state, stop)
+                untried = False
                 with self.at_work(life.runner, life.learner) as life.progress:
                     try:
                         patiently(life.turn, stop)
@@ -120,11 +121,17 @@ class Succession:
             _log.warning("another learner leads; this one drops what nobody has taken of it, and stands by")
         except _AsideError as why:
             self._put_aside(str(why))
+        except StateDamagedError as error:
+            if not untried:
+                raise
+            _log.warning("snapshot %s is damaged, and is left alone: %s", self._begun_from, error)
+            self._unfit.add(self._begun_from)
+            shutil.rmtree(self.folder / "db")
 
-    def _begin_from_snapshot(self) -> None:
-        """With no state of its own, begin from the newest snapshot."""
+    def _begin_from_snapshot(self) -> bool:
+        """With no state of its own, begin from the newest snapshot; whether it does."""
         if (self.folder / "db" / "CURRENT").exists():
-            return
+            return False
         for snapshot in self.snapshots_there():
             making = self.folder / "db.making"
             try:
@@ -138,7 +145,8 @@ class Succession:
                 continue
             self._begun_from = snapshot.name
             _log.info("begins from snapshot %s", snapshot)
-            return
+            return True
+        return False
 
     def _put_aside(self, why: str) -> None:
         """Keep the state where a person finds it, until the next one is put aside."""
@@ -235,7 +243,11 @@ class _Life:
             records = self._log.read(UPDATES, 0, self._offset, 100, READ_BYTES_MAX, 1.0)
             for record in records:
                 self._offset = record.offset + 1
-                update = decode_update(record.value)
+                try:
+                    update = decode_update(record.value)
+                except UpdateDamagedError as damage:  # the next one tells whether something is missing
+                    _log.warning("record %d of topic updates: %s", record.offset, damage)
+                    continue
                 try:
                     parts = self._chain.take(update)
                 except UpdateGapError:

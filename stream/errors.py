@@ -12,6 +12,7 @@ FreshetError
 ├── SourceError             a data file that cannot be read as configured
 ├── StateError              a role's state cannot be opened, read or written
 │   ├── StateLockedError    another process holds it
+│   ├── StateDamagedError   what is on the disk is not what was written
 │   └── StateFullError      there is no room on the disk for it now; it is at its last commit
 └── DeadLetterFloodError    too many bad records in a window; the role stops
 """
@@ -65,6 +66,10 @@ class StateError(FreshetError):
 
 class StateLockedError(StateError):
     """Another process holds the state folder; the message names its pid."""
+
+
+class StateDamagedError(StateError):
+    """What is on the disk is not what was written; the message says where the role may begin instead."""
 
 
 class StateFullError(StateError):

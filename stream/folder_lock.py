@@ -37,7 +37,7 @@ class FolderLock:
             os.close(lock)
             raise StateLockedError(
                 f"state {path} is in use by process {holder.decode() or '(unknown)'}; "
-                "stop that process, or configure another state folder"
+                "stop that process, or give this one a name, and so a folder, of its own (group.name)"
             ) from None
         os.ftruncate(lock, 0)
         with contextlib.suppress(OSError):  # a full disk: who holds it is then not told, and held it is

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stream.errors import LogError
+from stream.errors import LogAwayError, LogError
 from stream.log import LogSettings
 
 JOURNAL_BYTES_MAX = 64 << 20  # the write-ahead log's file is cut back to this once it is folded in
@@ -26,7 +26,8 @@ class Pool:
         """One connection for the length of a `with`; after an error it is not used again.
 
         Raises:
-            LogError: for every error of SQLite inside.
+            LogAwayError: there is no room on the disk, or another process does not let go of the file.
+            LogError: for every other error of SQLite inside.
         """
         if self._closed:
             raise LogError(f"log {self._path} is closed")
@@ -72,15 +73,23 @@ class Pool:
 
     def _log_error(self, error: sqlite3.Error) -> LogError:
         text = str(error)
+        away = True  # nothing of what was asked is in the file, and it may be asked again
         if "full" in text:
             advice = "free some space, or lower retain_bytes"
         elif "locked" in text or "busy" in text:
             advice = f"another process has been writing for over {self._settings.busy_timeout_s:g} s"
-        elif "malformed" in text or "not a database" in text:
-            advice = "the file is damaged or no log: restore it from a copy, or use another file"
+        elif "disk I/O error" in text:
+            advice = "is the disk full, or failing?"
         else:
-            advice = "check that the path, its folder and their permissions are right"
-        return LogError(f"log {self._path}: {text}; {advice}")
+            away = False
+            advice = self._advice(text)
+        return (LogAwayError if away else LogError)(f"log {self._path}: {text}; {advice}")
+
+    @staticmethod
+    def _advice(text: str) -> str:
+        if "malformed" in text or "not a database" in text or "decode" in text:
+            return "the file is damaged or no log: restore it from a copy, or use another file"
+        return "check that the path, its folder and their permissions are right"
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from rocksdict import (
     WriteOptions,
 )
 
-from stream.errors import StateError, StateFullError
+from stream.errors import StateDamagedError, StateError, StateFullError
 from stream.folder_lock import FolderLock
 from stream.log import Outgoing
 from stream.outbox import Block, Outbox, block_key, encode_block
@@ -313,10 +313,10 @@ class RoleState:
         if advice:
             kind = StateFullError if _is_full(error) else StateError
             return kind(f"state {self.path}: cannot be used now ({error}); {advice}: what it holds is intact")
-        return StateError(
+        return StateDamagedError(
             f"state {self.path}: the database in {self.path / 'db'} cannot be read ({error}); "
-            "restore the folder from a copy, or remove it: the role then begins anew from the oldest "
-            "records that the log keeps"
+            "restore the folder from a copy, or move it away: a learner then begins from its newest "
+            "snapshot, any other role from what the log keeps"
         )
 
     def _check_meta(self, role: str, fingerprint: Mapping[str, str] | None) -> dict[str, str]:

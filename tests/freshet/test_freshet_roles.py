@@ -18,11 +18,12 @@ import pytest
 from freshet.config import Config, load_config
 from freshet.errors import ProduceError, ReplayError
 from freshet.inspect import read_state
+from freshet.process import Voice
 from freshet.produce import produce
 from freshet.replay import replay
-from freshet.roles import open_topics, run_join, run_learn
+from freshet.roles import open_topics, run_join, run_learn, wait_for_log
 from freshet.tape import ReplayOptions
-from stream.errors import StateError
+from stream.errors import LogAwayError, StateError, StateFullError
 from stream.log import EVENTS, EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -367,3 +368,16 @@ def test_inspect_tells_what_a_learner_holds(config: Config, tmp_path: Path, caps
     assert "joiner" in told and "examples" in told
     assert main(["inspect", str(config.state_of("join")), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["joined"]["impressions"] == 40
+
+
+def test_role_waits_for_room_on_the_disk() -> None:
+    stop, tries = threading.Event(), iter([StateFullError("no room"), LogAwayError("locked"), None])
+
+    def action() -> None:
+        failure = next(tries)
+        if failure is not None:
+            raise failure
+        stop.set()
+
+    wait_for_log(action, stop, Voice("join"))
+    assert stop.is_set()

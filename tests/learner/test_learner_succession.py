@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -352,3 +353,55 @@ def test_chain_takes_one_terms_updates_whole_and_once() -> None:
         chain.take(update(4, 7))
     assert chain.take(update(1, 9, epoch=4)) is not None, "one begins anew in a higher term"
     assert chain.place(10) == Place(10, 9, 4, 1, 9)
+
+
+def spoil(file: Path) -> None:
+    """Flip bits all over a file, and not in those that are linked to it."""
+    spoilt = bytearray(file.read_bytes())
+    for at in range(len(spoilt) // 4, len(spoilt), 97):
+        spoilt[at] ^= 0xFF
+    file.unlink()
+    file.write_bytes(spoilt)
+
+
+def test_damaged_snapshot_is_passed_over_for_the_one_before(log: Log, tmp_path: Path) -> None:
+    a = One(log, tmp_path, "a")
+    a.lead()
+    for first in (0, 200):
+        append(log, first, 200)
+        a.learn()
+        a.snap()
+    older, newer = sorted((tmp_path / "snapshots").glob("learn-*"))
+    a.close()
+    for file in newer.glob("*.sst"):
+        spoil(file)
+    group = a.group
+    shutil.rmtree(group.folder / "db")
+    stop = threading.Event()
+
+    def ready() -> None:
+        assert group._begun_from == older.name and group.snapshots_there() == [older]
+        stop.set()
+
+    group._on_ready = ready
+    group.run(stop)
+    assert stop.is_set() and newer.is_dir(), "what is damaged is left for a person to look at"
+
+
+def test_damaged_update_in_the_log_does_not_stop_the_learner_that_knows_it(log: Log, tmp_path: Path) -> None:
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 200)
+    a.learn()
+    damaged = log.read(UPDATES, 0, _end(log, UPDATES) // 2, 1)[0].value
+    file = sqlite3.connect(tmp_path / "log.db")
+    file.execute("UPDATE records SET value = zeroblob(length(value)) WHERE value = ?", (damaged,))
+    file.commit()
+    file.close()
+    a.close()
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 200, 100)
+    a.learn()
+    assert sum(a.life.learner.meta.watermark.values()) == 300
+    a.close()

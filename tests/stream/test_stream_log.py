@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
-from stream.errors import LogError
+from stream.errors import LogAwayError, LogError
 from stream.log import DEAD_LETTERS, Log, LogSettings, Outgoing, Record, open_log, partition_of
 from stream.murmur import murmur2
 from stream.sqlite_log import SqliteLog
@@ -339,3 +340,34 @@ def test_threads_share_one_log(log: Log) -> None:
 def test_keys_go_where_kafkas_own_clients_put_them(key: bytes, partitions: int) -> None:
     assert murmur2(key) == kafka_murmur2(key) & 0xFFFFFFFF
     assert partition_of(key, partitions) == (kafka_murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def test_log_that_another_holds_on_to_is_away_and_comes_back(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "log.db", LogSettings(sync=False, busy_timeout_s=0.02))
+    log.create_topic("t", 1)
+    other = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # as a backup does
+    with pytest.raises(LogAwayError, match=r"another process has been writing for over 0.02 s"):
+        log.append("t", [Outgoing(b"k", b"a")])
+    other.execute("ROLLBACK")
+    other.close()
+    assert log.append("t", [Outgoing(b"k", b"b")]) == [(0, 0)]
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "advice"),
+    [
+        ("database or disk is full", LogAwayError, "free some space"),
+        ("disk I/O error", LogAwayError, "is the disk full, or failing"),
+        ("database disk image is malformed", LogError, "restore it from a copy"),
+        ("Could not decode to UTF-8 column 'producer'", LogError, "restore it from a copy"),
+        ("unable to open database file", LogError, "permissions"),
+    ],
+)
+def test_what_passes_is_told_from_what_does_not(
+    sqlite_log: SqliteLog, text: str, kind: type[LogError], advice: str
+) -> None:
+    with pytest.raises(LogError, match=advice) as raised, sqlite_log._pool.connection():
+        raise sqlite3.OperationalError(text)
+    assert type(raised.value) is kind
