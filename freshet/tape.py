@@ -23,6 +23,7 @@ from stream.decoding import Decoder
 from stream.journal import Taken, read_journal
 from stream.log import EXAMPLES, Log, Record, open_log
 from stream.records import Example, Forget
+from stream.repeats import PRODUCERS_MAX, Repeats
 from stream.sources import DataSettings, count_examples, detect_format, read_examples
 from stream.state import RoleState
 
@@ -126,7 +127,7 @@ class Window:
     def records(self, log: Log) -> Iterator[Record]:
         """The records of the range's offsets, those sent twice left out, one partition after the other."""
         for partition, (first, end) in enumerate(self.offsets):
-            yield from log_records(log, self.topic, partition, first, end)
+            yield from log_records(log, self.topic, partition, first, end, Repeats(PRODUCERS_MAX))
 
 
 def open_tape(config: Config, options: ReplayOptions) -> Tape:
@@ -158,14 +159,18 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
         if options.journal is not None:
             return _follow(log, config, options)
         window = Window(log, EXAMPLES, options)
+        producers_max = config.stream.runner.producers_max
 
         def play_log(tape: Tape) -> Iterator[Example]:
-            last: dict[tuple[int, str], int] = {}
+            last: dict[int, dict[str, int]] = {}
             for name, number in options.last.items():
                 partition, _, producer = name.partition("/")
-                last[int(partition), producer] = number
+                last.setdefault(int(partition), {})[producer] = number
             known = Boundary.decode(options.boundary) if options.boundary else None
-            parts = [_read(log, tape, p, first, end, last) for p, (first, end) in enumerate(window.offsets)]
+            parts = [
+                _read(log, tape, p, first, end, Repeats(producers_max, last.get(p)))
+                for p, (first, end) in enumerate(window.offsets)
+            ]
             if len(parts) == 1:
                 merged = parts[0]
             else:
@@ -257,9 +262,10 @@ def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:
         journal = [taken for commit in read_journal(saved) for taken in commit]
 
     def play(tape: Tape) -> Iterator[Example]:
-        last: dict[tuple[int, str], int] = {}
+        repeats: dict[int, Repeats] = {}
         for taken in journal:
-            yield from _read(log, tape, taken.partition, taken.start, taken.end, last, taken)
+            known = repeats.setdefault(taken.partition, Repeats(config.stream.runner.producers_max))
+            yield from _read(log, tape, taken.partition, taken.start, taken.end, known, taken)
 
     total = sum(taken.end - taken.start for taken in journal)
     return Tape(play, total, strict=False, close=log.close)
@@ -271,12 +277,12 @@ def _read(
     partition: int,
     first: int,
     end: int,
-    last: dict[tuple[int, str], int] | None = None,
+    repeats: Repeats,
     named: Taken | None = None,
 ) -> Iterator[Example]:
     """Examples [first, end) of one partition; what cannot be used is counted."""
     decode = Decoder(Example, Forget).decode
-    for record in log_records(log, EXAMPLES, partition, first, end, last, named):
+    for record in log_records(log, EXAMPLES, partition, first, end, repeats, named):
         try:
             found: Example | Forget = decode(record.value)
         except FreshetError:
@@ -294,19 +300,18 @@ def log_records(
     partition: int,
     first: int,
     end: int,
-    last: dict[tuple[int, str], int] | None = None,
+    repeats: Repeats,
     named: Taken | None = None,
 ) -> Iterator[Record]:
     """Records [first, end) of one partition, those sent twice left out.
 
     Args:
-        last: what was the last number of each producer in each partition; moved on.
+        repeats: the numbers of the partition's producers so far; moved on.
         named: the stretch of a journal that names them, for an error.
 
     Raises:
         ReplayError: the journal names records that the log has dropped.
     """
-    last = {} if last is None else last
     offset = first
     while offset < end:
         records = log.read(topic, partition, offset)
@@ -317,15 +322,8 @@ def log_records(
             )
         if not records:
             return
-        for record in records:
-            if record.offset >= end:
-                return
-            offset = record.offset + 1
-            if record.producer and record.seq >= 0:
-                if record.seq <= last.get((partition, record.producer), -1):
-                    continue
-                last[partition, record.producer] = record.seq
-            yield record
+        offset = records[-1].offset + 1
+        yield from repeats.leave_out([record for record in records if record.offset < end])
 
 
 def _range(ends: list[tuple[int, int]], options: ReplayOptions) -> list[tuple[int, int]]:

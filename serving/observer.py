@@ -21,12 +21,11 @@ from serving.status import Quality
 from stream.lag import Position
 from stream.log import EXAMPLES, Log, Record
 from stream.records import Forget
-from stream.repeats import Repeats
+from stream.repeats import PRODUCERS_MAX, Repeats
 
 READ_RECORDS = 256  # per partition and round: updates do not wait for a long backlog
 CHUNK_REQUESTS = 16  # observed under one hold of the lock: about how long an answer may have to wait
 BACKLOG_EVERY_S = 1.0
-PRODUCERS_MAX = 10_000  # per partition, whose last sequence numbers are kept; the stalest goes
 
 logger = logging.getLogger("freshet.serving")
 

@@ -8,6 +8,9 @@ import msgspec
 from stream.log import Record
 from stream.state import Commit, RoleState
 
+PRODUCERS_MAX = 10_000
+"""Of one partition, whose numbers are kept if nothing else is said."""
+
 
 def producers_prefix(topic: str, partition: int) -> bytes:
     """What the keys begin with under which a state has a partition's producers and their numbers."""
@@ -33,7 +36,7 @@ class Repeats:
     def __init__(self, producers_max: int, last: dict[str, int] | None = None) -> None:
         """Know the numbers in `last`, the stalest first."""
         self._max = producers_max
-        self._last = last or {}
+        self._last = dict(last or {})
 
     def leave_out(self, records: Sequence[Record]) -> Sequence[Record]:
         """The records, in order, without those sent before; notes their numbers."""

@@ -18,7 +18,7 @@ from stream.journal import Journal, Taken
 from stream.lag import Position
 from stream.log import Log, Record
 from stream.outbox import Block
-from stream.repeats import SavedRepeats
+from stream.repeats import PRODUCERS_MAX, SavedRepeats
 from stream.state import Commit, RoleState
 
 _log = logging.getLogger("freshet.runner")
@@ -51,7 +51,9 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     read_max: int = 2000  # records per read
     read_bytes_max: int = 8 << 20
     wait_s: float = 0.05  # how long to wait for a record when there is none
-    producers_max: int = 10_000  # per partition, whose last sequence numbers are kept; the stalest goes
+    producers_max: int = (
+        PRODUCERS_MAX  # per partition, whose last sequence numbers are kept; the stalest goes
+    )
     journal_max: int = 1_000_000  # commits that the journal keeps, about 50 bytes each; the oldest go
     on_gap: Literal["stop", "skip"] = "stop"  # when the log has dropped records that were not consumed yet
 
