@@ -86,22 +86,6 @@ def test_new_row_depends_on_key_and_seed_alone():
     assert abs(float(a.std()) - 0.5) < 0.05
 
 
-def test_adagrad_matches_torch():
-    torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(1)
-    table = make(dim=16, learning_rate=0.3, initial_accumulator=0.01)
-    weight = torch.zeros(50, 16, requires_grad=True)
-    optimizer = torch.optim.Adagrad([weight], lr=0.3, initial_accumulator_value=0.01)
-    for _ in range(20):
-        ids = rng.integers(0, 50, 64)
-        gradients = rng.normal(size=(64, 16)).astype(np.float32)
-        table.apply_gradients(table.upsert(ids, 0), gradients)
-        weight.grad = torch.zeros(50, 16).index_add_(0, torch.from_numpy(ids), torch.from_numpy(gradients))
-        optimizer.step()
-    known = table.find(np.arange(50))
-    np.testing.assert_allclose(table.vectors(known), weight.detach().numpy(), rtol=1e-4, atol=1e-5)
-
-
 def test_apply_gradients_minus_one_is_skipped():
     table = make()
     slots = table.upsert([1, 2], 0)

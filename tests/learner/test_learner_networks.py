@@ -135,10 +135,10 @@ def test_kernel_of_dcn_steps_as_autograd_does(rows: int, layout: Layout, correct
         assert mine is not None and other is not None
         assert mine.z == pytest.approx(other.z, rel=1e-4, abs=1e-4)
         largest = float(np.abs(other.by_inputs).max())
-        assert mine.by_inputs == pytest.approx(other.by_inputs, rel=1e-3, abs=1e-4 * largest)
+        np.testing.assert_allclose(mine.by_inputs, other.by_inputs, rtol=1e-3, atol=1e-4 * largest)
         (_, mine_m), (_, other_m) = states
         largest = float(np.abs(other_m[0]).max())
-        assert mine_m[0] == pytest.approx(other_m[0], rel=1e-3, abs=1e-4 * largest)
+        np.testing.assert_allclose(mine_m[0], other_m[0], rtol=1e-3, atol=1e-4 * largest)
     assert ours.steps == theirs.steps == 2
 
 

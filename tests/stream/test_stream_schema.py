@@ -181,11 +181,13 @@ def test_batch_schema_says_what_a_batch_may_be() -> None:
     parts = DOCUMENTS["asyncapi.json"]["components"]
     whole = {**parts["schemas"]["Batch"], "components": parts}
     validator = jsonschema.Draft202012Validator(whole)
+    lengths = jsonschema.Draft202012Validator({**whole, "items": True})  # ten thousand items take seconds
     for count in (0, 1, 2, BATCH_EVENTS_MAX, BATCH_EVENTS_MAX + 1):
         batch = [ACTION] * count
         try:
             taken = len(split_batch(json.dumps(batch).encode())) == count
         except RecordError:
             taken = False
-        assert validator.is_valid(batch) == taken == (1 <= count <= BATCH_EVENTS_MAX)
+        said = (validator if count < 3 else lengths).is_valid(batch)
+        assert said == taken == (1 <= count <= BATCH_EVENTS_MAX)
     assert not validator.is_valid([{}])
