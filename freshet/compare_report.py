@@ -63,13 +63,13 @@ def _over_time(compared: Sequence["Comparison"], arms: Mapping[str, Arm]) -> lis
     def both(title: str, y_title: str, note: str, read: Any) -> Chart:
         lines = [Line(first, times, [read(s, 0) for s in compared[0].stretches], arms[first])]
         lines += [Line(c.other, times, [read(s, 1) for s in c.stretches], arms[c.other]) for c in compared]
-        return Chart(title, lines, "event time", y_title, note)
+        return Chart(title, lines, "event time (UTC)", y_title, note)
 
     return [
         Chart(
             f"Difference in log loss from {first}, over time",
             differences,
-            "event time",
+            "event time (UTC)",
             "per cent",
             "Under 0 is better. The band holds the difference with 95 % confidence.",
         ),
@@ -98,7 +98,7 @@ def _by_slice(c: "Comparison", arms: Mapping[str, Arm]) -> list[Forest]:
         Forest(
             f"{c.other} compared with {c.first}, by slice",
             rows,
-            f"difference in log loss from {c.first}, per cent",
+            "log loss, per cent",
             "Left of 0 is better. Each line is the 95 % interval of one slice; of many slices one in twenty "
             "lies beside 0 by chance: the table marks those that are beyond that.",
             arms[c.other],

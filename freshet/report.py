@@ -183,7 +183,8 @@ def _table(table: Table) -> str:
     )
     note = f"<p>{_text(table.note)}</p>" if table.note else ""
     return (
-        f'<section><h2>{_text(table.title)}</h2>{note}<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f'<section><h2>{_text(table.title)}</h2>{note}<div class="wide" tabindex="0">'
+        f"<table><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div></section>"
     )
 
@@ -267,7 +268,13 @@ def _forest(forest: Forest) -> dict[str, Any]:
             }
         ],
         "layout": {
-            "xaxis": {"title": {"text": forest.x_title}, "zeroline": True, "zerolinewidth": 2},
+            "xaxis": {
+                "title": {"text": forest.x_title},
+                "zeroline": True,
+                "zerolinewidth": 2,
+                "nticks": 4,
+                "tickangle": 0,
+            },
             "yaxis": {"autorange": "reversed", "type": "category", "dtick": 1},
             "hovermode": "closest",
             "showlegend": False,
@@ -299,7 +306,9 @@ def replay_page(report: Mapping[str, Any], name: str = "") -> Page:
     whole_base, whole_corrected = base.get("overall", base), corrected.get("overall", corrected)
     gain = _number(half_corrected, "auc") - _number(half_base, "auc")
     lead = (
-        f"Over the last half of the stream the model reached an AUC of {_metric(half_base, 'auc')}, "
+        "All labels are the same, so nothing can be told apart: is label in [data] the right column?"
+        if whole_base.get("auc") is None
+        else f"Over the last half of the stream the model reached an AUC of {_metric(half_base, 'auc')}, "
         "predicting each request before learning from it; with the error memory "
         f"{_metric(half_corrected, 'auc')} ({gain:+.4f})."
     )
@@ -327,7 +336,9 @@ def replay_page(report: Mapping[str, Any], name: str = "") -> Page:
     )
     simple = (str, int, float, bool)
     facts = [
-        (key.replace("_", " "), str(value)) for key, value in report.items() if isinstance(value, simple)
+        (key.replace("_", " "), f"{value:,.0f}" if type(value) in (int, float) else str(value))
+        for key, value in report.items()
+        if isinstance(value, simple) and value != ""
     ]
     seconds = report.get("seconds")
     if isinstance(seconds, dict):
@@ -356,7 +367,8 @@ def _replay_charts(windows: Sequence[Mapping[str, Any]]) -> list[Chart]:
             Line("base", x, [_number(w.get("base", {}), key) for w in windows], "live"),
             Line("corrected", x, [_number(w.get("corrected", {}), key) for w in windows], "live_memory"),
         ]
-        charts.append(Chart(title, lines, x_title, dict(METRICS)[key], note))
+        if any(math.isfinite(y) for line in lines for y in line.y):
+            charts.append(Chart(title, lines, x_title, dict(METRICS)[key], note))
     return charts
 
 
@@ -364,7 +376,7 @@ def _window_axis(windows: Sequence[Mapping[str, Any]]) -> tuple[list[float | str
     """Event time where every window has it, else the number of the window."""
     times = [_number(window, "to_time") for window in windows]
     if all(time > 0.0 for time in times):
-        return [datetime.fromtimestamp(time, UTC).isoformat() for time in times], "event time"
+        return [datetime.fromtimestamp(time, UTC).isoformat() for time in times], "event time (UTC)"
     return [float(i + 1) for i in range(len(windows))], "window"
 
 

@@ -100,6 +100,16 @@ def test_replay_page_shows_base_and_corrected_over_event_time() -> None:
     assert auc["data"][0]["y"] == [0.8012] * 3
 
 
+def test_stream_of_one_label_is_told_and_has_no_empty_charts() -> None:
+    none = SUMMARY | {"auc": None, "gauc": None, "calibration": None}
+    both = {"base": none, "corrected": none}
+    report = {"events": 1_234_567, "events_per_second": 25325.374, "first_skipped": "", **both}
+    page = replay_page(report | {"windows": [{"to_time": 10.0, **both}, {"to_time": 20.0, **both}]}, "a.csv")
+    assert page.lead.startswith("All labels are the same")
+    assert [chart.title for chart in page.charts] == ["Log loss over time"]
+    assert page.facts == [("events", "1,234,567"), ("events per second", "25,325")]
+
+
 def test_replay_page_without_windows_has_no_charts() -> None:
     halves = {"overall": SUMMARY, "last_half": SUMMARY}
     report = {"events": 1, "state_hash": "", "base": halves, "corrected": halves}
