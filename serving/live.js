@@ -214,7 +214,7 @@ function buildCharts() {
 function steps(low, high, about) {
   const raw = (high - low) / about;
   const size = 10 ** Math.floor(Math.log10(raw));
-  return size * [1, 2, 2.5, 5, 10].find((m) => size * m >= raw * 0.999);
+  return size * [1, 2, 5, 10].find((m) => size * m >= raw * 0.999);
 }
 
 function axis(chart, columns) {
@@ -235,7 +235,7 @@ function axis(chart, columns) {
 }
 
 function label(chart, y, step) {
-  if (chart.format === ratio) return y.toFixed(Math.max(0, Math.min(4, Math.ceil(-Math.log10(step) - 1e-9) + (String(step).includes("25") ? 1 : 0))));
+  if (chart.format === ratio) return y.toFixed(Math.max(0, Math.min(4, Math.ceil(-Math.log10(step) - 1e-9))));
   return y === 0 && chart.format === seconds ? "0" : text(chart.format, y).replace(/^(\d+)\.0+(?= |$)/, "$1");
 }
 
