@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from freshet.paired import Interval
-from freshet.report import METRICS, Arm, Chart, Forest, Line, Page, Table, Tile
+from freshet.replay_report import METRICS
+from freshet.report import Arm, Chart, Forest, Line, Page, Table, Tile
 
 if TYPE_CHECKING:
     from freshet.compare import Comparison, Run

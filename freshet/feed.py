@@ -149,15 +149,8 @@ class _Inline(Feed):
         except FreshetError:
             if self._tape.strict:
                 raise
-        fitting = [example for example in examples if self._fits(example)]
+        fitting = [example for example in examples if self._encoder.fits(example)]
         return Chunk(Labelled.of(self._encoder, fitting), len(examples) - len(fitting))
-
-    def _fits(self, example: Example) -> bool:
-        try:
-            self._encoder.encode([example])
-        except FreshetError:
-            return False
-        return True
 
 
 class _Beside(Feed):

@@ -15,7 +15,6 @@ from freshet.config import Config
 from freshet.errors import ReplayError
 from freshet.progress import progress
 from freshet.tape import ReplayOptions, Tape, open_played
-from ground import FreshetError
 from learner.features import Encoder
 from stream.forgetting import Refusals
 from stream.record_columns import PREDICTION_COLUMNS, Survey
@@ -81,13 +80,5 @@ def _scored(tape: Tape, encoder: Encoder | None) -> Iterator[Example]:
     tape.on_forget = refusals.add
     for example in tape:
         left = refusals.admit(example)
-        if left is not None and not left.late and (encoder is None or _fits(encoder, left)):
+        if left is not None and not left.late and (encoder is None or encoder.fits(left)):
             yield left
-
-
-def _fits(encoder: Encoder, example: Example) -> bool:
-    try:
-        encoder.encode([example])
-    except FreshetError:
-        return False
-    return True

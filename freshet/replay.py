@@ -222,7 +222,8 @@ def run_replay(
     else:
         write_json(Path(report_to), report, ReplayError)
     if html is not None:
-        from freshet.report import replay_page, write_html
+        from freshet.replay_report import replay_page
+        from freshet.report import write_html
 
         write_html(replay_page(report, Path(options.data or config.log).name), html)
     _print_summary(report)

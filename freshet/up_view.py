@@ -15,9 +15,8 @@ from freshet.report import LINE_STYLE
 from freshet.view import CHART_COLUMNS_MAX, CHART_ROWS, draw_lines, number_text, role_text
 from serving.alerts import Alert
 from serving.history import Column
-from serving.overview import Live, Now, TableRow
+from serving.overview import TITLES, Live, Now, TableRow
 
-NAMES = {"join": "joiner", "learn": "learner", "serve": "server"}
 ALERTS_SHOWN = 4
 TABLES_SHOWN = 8
 CHART_FROM_ROWS = 30  # a terminal of fewer rows gets no chart
@@ -52,7 +51,7 @@ def render_up(
     head.add_row(Text("Freshet", style="bold"), Text(f"page  {page}" if page else "starting", style="dim"))
     parts: list[RenderableType] = [
         head,
-        Columns((role_text(NAMES.get(name, name), state) for name, state in states), padding=(0, 3)),
+        Columns((role_text(TITLES.get(name, name), state) for name, state in states), padding=(0, 3)),
         Text(""),
         Columns((number_text(name, value) for name, value in _numbers(now)), padding=(0, 3)),
         Text(""),

@@ -220,6 +220,14 @@ class Encoder:
         np.cumsum(sizes, out=offsets[1:])
         return Batch(offsets, times, fields, numbers)
 
+    def fits(self, request: Requestlike) -> bool:
+        """Whether each of a request's values is of its feature's declared kind."""
+        try:
+            self.encode([request])
+        except FeatureError:
+            return False
+        return True
+
     def users(self, batch: Batch, feature: str) -> npt.NDArray[np.uint64]:
         """The key of each request's user for per-user metrics, (R,): that of feature `feature`, or 0."""
         rows = batch.rows

@@ -33,6 +33,7 @@ HISTORY_STEPS = 10
 """So much older than the newest point an encoded history may be: less than the points of every answer."""
 SILENT_S = 6.0  # a role that says nothing for longer is shown as silent
 TITLES = {"join": "joiner", "learn": "learner", "serve": "server"}
+"""What people are told of a role, by its command."""
 GROUP = "serve"
 
 logger = logging.getLogger("freshet.serving")
