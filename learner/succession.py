@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from learner.chain import Chain, Place
@@ -25,9 +26,10 @@ from learner.errors import UpdateDamagedError, UpdateGapError
 from learner.features import FeatureSpec
 from learner.learner import Learner
 from learner.settings import LearnerSettings
+from learner.shared_snapshots import SharedSnapshots
 from learner.snapshots import READ_BYTES_MAX
 from learner.updates import Update, decode_update, encode_update
-from stream.errors import StateDamagedError, StateError
+from stream.errors import StateDamagedError
 from stream.group import Member
 from stream.journal import Taken
 from stream.log import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
@@ -38,7 +40,6 @@ _log = logging.getLogger("freshet.learner")
 
 LOOK_WAIT_S = 0.1
 PLACE_EVERY_S = 5.0
-SNAPSHOTS_KEPT = 2
 SAY_EVERY_S = 30.0
 
 
@@ -76,14 +77,12 @@ class Succession:
         self.log = log
         self.member = member
         self.folder = folder
-        self.snapshots = snapshots
+        self.snapshots = SharedSnapshots(snapshots, member.name)
         self.features = features
         self.settings = settings
         self.runner_settings = runner_settings
         self.at_work = at_work
         self._on_ready: Callable[[], None] | None = on_ready
-        self._unfit: set[str] = set()  # snapshots that are not of the group's history
-        self._begun_from = ""
         self._fingerprint = Learner.fingerprint(features, settings)
 
     def run(self, stop: threading.Event) -> None:
@@ -100,14 +99,9 @@ class Succession:
             self._on_ready()
             self._on_ready = None
 
-    def snapshots_there(self) -> list[Path]:
-        """The snapshots that may be begun from, newest first."""
-        found = [path for path in self.snapshots.glob("learn-*-*") if path.name not in self._unfit]
-        return sorted(found, reverse=True)
-
     def _live(self, stop: threading.Event) -> None:
         self.member.able(False)
-        untried = self._begin_from_snapshot()
+        untried = self.snapshots.begin(self.folder)
         try:
             with RoleState(self.folder, "learner", self._fingerprint) as state:
                 life = _Life(self, state, stop)
@@ -124,35 +118,15 @@ class Succession:
         except StateDamagedError as error:
             if not untried:
                 raise
-            _log.warning("snapshot %s is damaged, and is left alone: %s", self._begun_from, error)
-            self._unfit.add(self._begun_from)
+            _log.warning("snapshot %s is damaged, and is left alone: %s", self.snapshots.begun_from, error)
+            self.snapshots.leave_alone()
             shutil.rmtree(self.folder / "db")
-
-    def _begin_from_snapshot(self) -> bool:
-        """With no state of its own, begin from the newest snapshot; whether it does."""
-        if (self.folder / "db" / "CURRENT").exists():
-            return False
-        for snapshot in self.snapshots_there():
-            making = self.folder / "db.making"
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                shutil.rmtree(making, ignore_errors=True)
-                shutil.copytree(snapshot, making)
-                shutil.rmtree(self.folder / "db", ignore_errors=True)
-                making.rename(self.folder / "db")
-            except OSError as error:  # its maker may just have removed it for a newer one
-                _log.warning("snapshot %s cannot be copied: %s", snapshot, error)
-                continue
-            self._begun_from = snapshot.name
-            _log.info("begins from snapshot %s", snapshot)
-            return True
-        return False
 
     def _put_aside(self, why: str) -> None:
         """Keep the state where a person finds it, until the next one is put aside."""
         aside = self.folder / "db.aside"
         _log.warning("%s; puts its state aside, into %s", why, aside)
-        self._unfit.add(self._begun_from)
+        self.snapshots.leave_alone()
         shutil.rmtree(aside, ignore_errors=True)
         (self.folder / "db").rename(aside)
 
@@ -217,7 +191,7 @@ class _Life:
         self._follow(self._log.ends(UPDATES)[0][1])
         able = not self._lost
         if self._lost:
-            if self._group.snapshots_there():
+            if self._group.snapshots.there():
                 raise _AsideError("the group has a snapshot to begin from")
             leader = self._member.leader
             # the folder of the one that led was emptied: it may begin anew, as it may when it is alone
@@ -306,7 +280,7 @@ class _Life:
             _log.warning(
                 "this learner has no state; it waits for a snapshot in %s (group.snapshots: a folder that "
                 "all learners see)",
-                self._group.snapshots,
+                self._group.snapshots.folder,
             )
 
     # --- leading ---
@@ -379,24 +353,9 @@ class _Life:
             return
         purges = self._state.purges
         purged, self._purges = purges > self._purges, purges
-        name = f"learn-{self._term:015d}-{self.learner.meta.seq:015d}"
-        self._snapping = threading.Thread(target=self._copy, args=(name, purged), name="snapshot")
+        # what was made before a purge may hold what is to be gone
+        work = partial(
+            self._group.snapshots.make, self._state, self._term, self.learner.meta.seq, alone=purged
+        )
+        self._snapping = threading.Thread(target=work, name="snapshot")
         self._snapping.start()
-
-    def _copy(self, name: str, purged: bool) -> None:
-        """`purged`: what was made before may hold what is to be gone."""
-        folder = self._group.snapshots
-        making = folder / f"making-{self._member.name}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(making, ignore_errors=True)
-            self._state.copy_to(making)
-            if purged:
-                shutil.rmtree(folder / name, ignore_errors=True)
-            if not (folder / name).exists():
-                making.rename(folder / name)
-            for old in self._group.snapshots_there()[1 if purged else SNAPSHOTS_KEPT :]:
-                shutil.rmtree(old, ignore_errors=True)
-        except (OSError, StateError) as error:
-            shutil.rmtree(making, ignore_errors=True)
-            _log.warning("no snapshot could be made in %s: %s", folder, error)

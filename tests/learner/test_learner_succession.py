@@ -92,7 +92,7 @@ class One:
         self.open()
 
     def open(self) -> None:
-        self.group._begin_from_snapshot()
+        self.group.snapshots.begin(self.group.folder)
         self.state = RoleState(self.group.folder, "learner", self.group._fingerprint, sync=False)
         self.life = _Life(self.group, self.state, threading.Event())
 
@@ -380,7 +380,7 @@ def test_damaged_snapshot_is_passed_over_for_the_one_before(log: Log, tmp_path: 
     stop = threading.Event()
 
     def ready() -> None:
-        assert group._begun_from == older.name and group.snapshots_there() == [older]
+        assert group.snapshots.begun_from == older.name and group.snapshots.there() == [older]
         stop.set()
 
     group._on_ready = ready
