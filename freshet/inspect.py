@@ -12,9 +12,8 @@ from rocksdict import AccessType, Options, Rdict
 from freshet.process import short
 from stream.errors import StateError
 from stream.outbox import decode_block
+from stream.state_layout import DATA, META_KEY, OFFSET, OUTBOX, read_offset_key
 
-# How stream.state lays a state out: a byte for the kind of entry, then the entry's own key.
-_DATA, _META, _OFFSET, _OUTBOX = b"d", b"mrole", b"o", b"x"
 _JOIN_COUNTS = b"join/counts"
 _LEARNER_META = b"learner/meta"
 _COMMITS = b"runner/journal_next"
@@ -64,33 +63,33 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path, db: Any) -> dict[str, Any]:  # rocksdict types keys for its other, object mode
-    meta = msgspec.json.decode(db[_META])
+    meta = msgspec.json.decode(db[META_KEY])
     entries: Counter[str] = Counter()
     offsets: dict[str, int] = {}
     unsent = 0
     for key, value in db.items():
         kind, rest = key[:1], key[1:]
-        if kind == _OFFSET:
-            topic, _, partition = rest.rpartition(b"/")
-            offsets[f"{topic.decode()}/{int.from_bytes(partition, 'big')}"] = int.from_bytes(value, "big")
-        elif kind == _OUTBOX:
+        if kind == OFFSET:
+            topic, partition = read_offset_key(rest)
+            offsets[f"{topic}/{partition}"] = int.from_bytes(value, "big")
+        elif kind == OUTBOX:
             unsent += len(decode_block(rest, value).records)
-        elif kind == _DATA:
+        elif kind == DATA:
             entries[_group(rest)] += 1
     found: dict[str, Any] = {
         "state": str(folder),
         "role": meta["role"],
         "format": meta["format"],
         "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-        "commits": int.from_bytes(db.get(_DATA + _COMMITS) or b"", "big"),
+        "commits": int.from_bytes(db.get(DATA + _COMMITS) or b"", "big"),
         "unsent_or_just_sent": unsent,
         "next_offsets": offsets,
         "entries": dict(sorted(entries.items())),
     }
-    counts = db.get(_DATA + _JOIN_COUNTS)
+    counts = db.get(DATA + _JOIN_COUNTS)
     if counts is not None:
         found["joined"] = msgspec.msgpack.decode(counts)
-    learner = db.get(_DATA + _LEARNER_META)
+    learner = db.get(DATA + _LEARNER_META)
     if learner is not None:
         found["learnt"] = msgspec.msgpack.decode(learner, strict=False)
         found["learnt"].pop("watermark", None)

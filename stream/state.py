@@ -5,8 +5,8 @@ it has consumed, and the records it wants sent (the outbox). So after a crash st
 outputs are of one moment. Outputs are sent after their commit; until a later commit notes that they
 were sent they are sent again after a restart, which receivers recognise by (producer, seq).
 
-Layout of the folder: `lock` holds the pid of the process that has it, `db` is the database. Keys
-begin with a byte for their kind, so that a role's own keys cannot clash with the rest.
+Layout of the folder: `lock` holds the pid of the process that has it, `db` is the database (its keys:
+`stream.state_layout`).
 """
 
 import logging
@@ -29,18 +29,16 @@ from rocksdict import (
     WriteOptions,
 )
 
+from stream.disk_errors import advice, is_full
 from stream.errors import StateDamagedError, StateError, StateFullError
 from stream.folder_lock import FolderLock
 from stream.log import Outgoing
 from stream.outbox import Block, Outbox, block_key, encode_block
+from stream.state_layout import DATA, META_KEY, OFFSET, OUTBOX, PURGE_KEY, offset_key
 from stream.state_meta import FORMAT_VERSION, StateMeta
 
 BLOCK_CACHE_BYTES = 64 << 20
 WRITE_BUFFER_BYTES = 2 << 20  # of what a busy role writes in a second; 53 MB/s go through it
-
-_DATA, _META, _OFFSET, _OUTBOX = b"d", b"m", b"o", b"x"
-_META_KEY = _META + b"role"
-_PURGE_KEY = _META + b"purge"
 
 _log = logging.getLogger("freshet.state")
 
@@ -59,19 +57,19 @@ class Commit:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set one entry."""
-        self._batch.put(_DATA + key, value)
+        self._batch.put(DATA + key, value)
 
     def delete(self, key: bytes) -> None:
         """Remove one entry; no harm if it is not there."""
-        self._batch.delete(_DATA + key)
+        self._batch.delete(DATA + key)
 
     def set_offset(self, topic: str, partition: int, next_offset: int) -> None:
         """Note that a partition has been consumed up to before `next_offset`."""
-        self._batch.put(_offset_key(topic, partition), next_offset.to_bytes(8, "big"))
+        self._batch.put(offset_key(topic, partition), next_offset.to_bytes(8, "big"))
 
     def forget_offset(self, topic: str, partition: int) -> None:
         """Note that nothing of a partition is in the state."""
-        self._batch.delete(_offset_key(topic, partition))
+        self._batch.delete(offset_key(topic, partition))
 
     def emit(self, topic: str, record: Outgoing) -> None:
         """Put one record into the outbox, to be sent once this commit is written."""
@@ -118,7 +116,7 @@ class RoleState:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            kind = StateFullError if _is_full(error) else StateError
+            kind = StateFullError if is_full(error) else StateError
             raise kind(f"state {self.path}: the folder cannot be made: {error.strerror}") from None
         self._lock = FolderLock(self.path)
         try:
@@ -134,25 +132,25 @@ class RoleState:
         except BaseException:
             self._release()
             raise
-        self._purge_due = self._database().get(_PURGE_KEY) is not None
+        self._purge_due = self._database().get(PURGE_KEY) is not None
         self._purging: threading.Thread | None = None
         self.purges = 0  # done since the state was opened
 
     def get(self, key: bytes) -> bytes | None:
         """One entry's value, None if there is none."""
         try:
-            return self._database().get(_DATA + key)
+            return self._database().get(DATA + key)
         except Exception as error:
             raise self._damaged(error) from None
 
     def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Entries whose key begins with `prefix`, from key `start` on, in key order."""
-        return self._scan(_DATA, prefix, start)
+        return self._scan(DATA, prefix, start)
 
     def offset(self, topic: str, partition: int) -> int | None:
         """The next offset of a partition to consume, None if none of it was."""
         try:
-            value = self._database().get(_offset_key(topic, partition))
+            value = self._database().get(offset_key(topic, partition))
         except Exception as error:
             raise self._damaged(error) from None
         return None if value is None else int.from_bytes(value, "big")
@@ -160,7 +158,7 @@ class RoleState:
     def partitions(self, topic: str) -> list[int]:
         """The partitions of a topic of which something was consumed."""
         prefix = topic.encode() + b"/"
-        return [int.from_bytes(key[len(prefix) :], "big") for key, _ in self._scan(_OFFSET, prefix, b"")]
+        return [int.from_bytes(key[len(prefix) :], "big") for key, _ in self._scan(OFFSET, prefix, b"")]
 
     def begin(self) -> Commit:
         """A new, empty commit."""
@@ -179,21 +177,21 @@ class RoleState:
         batch = commit._batch
         blocks = self._outbox.cut(commit._sending)
         for block in blocks:
-            batch.put(_OUTBOX + block_key(block.number), encode_block(block))
+            batch.put(OUTBOX + block_key(block.number), encode_block(block))
         for number in self._outbox.struck:
-            batch.delete(_OUTBOX + block_key(number))
+            batch.delete(OUTBOX + block_key(number))
         if commit.purge:
-            batch.put(_PURGE_KEY, b"")
+            batch.put(PURGE_KEY, b"")
             self._purge_due = True
         try:
             self._database().write(batch, self._write)
         except StateError:
             raise
         except Exception as error:
-            advice = _advice(error) or "repair the disk, then start again"
-            kind = StateFullError if _is_full(error) else StateError
+            helps = advice(error) or "repair the disk, then start again"
+            kind = StateFullError if is_full(error) else StateError
             self._broken = kind(
-                f"state {self.path}: the commit could not be written ({error}); {advice}: the commit before "
+                f"state {self.path}: the commit could not be written ({error}); {helps}: the commit before "
                 "it is intact"
             )
             raise self._broken from None
@@ -236,7 +234,7 @@ class RoleState:
             database.flush()
             database.compact_range(None, None)
             if not self._purge_due:
-                database.delete(_PURGE_KEY)
+                database.delete(PURGE_KEY)
             database.flush()
             self.purges += 1
         except Exception as error:
@@ -309,10 +307,10 @@ class RoleState:
     def _damaged(self, error: Exception) -> StateError:
         if isinstance(error, StateError):
             return error
-        advice = _advice(error)
-        if advice:
-            kind = StateFullError if _is_full(error) else StateError
-            return kind(f"state {self.path}: cannot be used now ({error}); {advice}: what it holds is intact")
+        helps = advice(error)
+        if helps:
+            kind = StateFullError if is_full(error) else StateError
+            return kind(f"state {self.path}: cannot be used now ({error}); {helps}: what it holds is intact")
         return StateDamagedError(
             f"state {self.path}: the database in {self.path / 'db'} cannot be read ({error}); "
             "restore the folder from a copy, or move it away: a learner then begins from its newest "
@@ -322,7 +320,7 @@ class RoleState:
     def _check_meta(self, role: str, fingerprint: Mapping[str, str] | None) -> dict[str, str]:
         """What the state was made with, after comparing."""
         try:
-            saved = self._database().get(_META_KEY)
+            saved = self._database().get(META_KEY)
         except Exception as error:
             raise self._damaged(error) from None
         if saved is None:
@@ -330,7 +328,7 @@ class RoleState:
                 raise self._damaged(ValueError("it holds entries but not what role they belong to"))
             batch = WriteBatch(raw_mode=True)
             made = dict(fingerprint or {})
-            batch.put(_META_KEY, msgspec.json.encode(StateMeta(FORMAT_VERSION, role, made)))
+            batch.put(META_KEY, msgspec.json.encode(StateMeta(FORMAT_VERSION, role, made)))
             try:
                 self._database().write(batch, self._write)
             except Exception as error:
@@ -345,7 +343,7 @@ class RoleState:
 
     def _load_outbox(self) -> Outbox:
         try:
-            return Outbox(self._scan(_OUTBOX, b"", b""))
+            return Outbox(self._scan(OUTBOX, b"", b""))
         except msgspec.MsgspecError as error:
             raise self._damaged(error) from None
 
@@ -383,27 +381,3 @@ class RoleState:
                 raise
         finally:
             self._lock.release()
-
-
-_ADVICE = {
-    "No space left on device": "free some disk space",
-    "Disk quota exceeded": "free some disk space",
-    "File too large": "free some disk space, or let files grow larger (ulimit -f)",
-    "Too many open files": "let the process open more files (ulimit -n, LimitNOFILE)",
-    "Permission denied": "let the user who runs this role write there",
-    "Read-only file system": "mount it so that it can be written",
-}
-"""What helps, by the words with which the system refuses what it can do at another time."""
-
-
-def _advice(error: Exception) -> str:
-    """What helps against an error that says nothing about the data; nothing if it may."""
-    return next((advice for words, advice in _ADVICE.items() if words in str(error)), "")
-
-
-def _is_full(error: Exception) -> bool:
-    return _advice(error).startswith("free some disk space")
-
-
-def _offset_key(topic: str, partition: int) -> bytes:
-    return _OFFSET + topic.encode() + b"/" + partition.to_bytes(4, "big")
