@@ -10,13 +10,13 @@ import msgspec
 from rocksdict import AccessType, Options, Rdict
 
 from freshet.process import short
+from learner.meta import KEY as LEARNER_META
 from stream.errors import StateError
+from stream.join_settings import COUNTS_KEY
+from stream.journal import NEXT_KEY
 from stream.outbox import decode_block
 from stream.state_layout import DATA, META_KEY, OFFSET, OUTBOX, read_offset_key
 
-_JOIN_COUNTS = b"join/counts"
-_LEARNER_META = b"learner/meta"
-_COMMITS = b"runner/journal_next"
 _UNREADABLE = "the state may be from another version of Freshet, or damaged"
 
 
@@ -81,15 +81,15 @@ def _read(folder: Path, db: Any) -> dict[str, Any]:  # rocksdict types keys for 
         "role": meta["role"],
         "format": meta["format"],
         "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-        "commits": int.from_bytes(db.get(DATA + _COMMITS) or b"", "big"),
+        "commits": int.from_bytes(db.get(DATA + NEXT_KEY) or b"", "big"),
         "unsent_or_just_sent": unsent,
         "next_offsets": offsets,
         "entries": dict(sorted(entries.items())),
     }
-    counts = db.get(DATA + _JOIN_COUNTS)
+    counts = db.get(DATA + COUNTS_KEY)
     if counts is not None:
         found["joined"] = msgspec.msgpack.decode(counts)
-    learner = db.get(DATA + _LEARNER_META)
+    learner = db.get(DATA + LEARNER_META)
     if learner is not None:
         found["learnt"] = msgspec.msgpack.decode(learner, strict=False)
         found["learnt"].pop("watermark", None)

@@ -24,6 +24,7 @@ from learner.dead_letters import DeadLetterWriter
 from learner.features import FeatureSpec
 from learner.forgetting import forget, keys_by_column
 from learner.labelled import Labelled
+from learner.meta import KEY as _META
 from learner.meta import Meta
 from learner.metrics import Metrics
 from learner.model import Model
@@ -39,7 +40,6 @@ from stream.log import Record
 from stream.records import Example, Forget
 from stream.state import Commit, RoleState
 
-_META = b"learner/meta"
 _METRICS = b"learner/metrics"
 _PENDING = b"learner/pending"
 _BAD_SHARE = b"learner/bad_share"

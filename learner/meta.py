@@ -2,6 +2,8 @@
 
 import msgspec
 
+KEY = b"learner/meta"  # in a learner's state
+
 
 class Meta(msgspec.Struct):
     """What a learner knows beside its weights."""

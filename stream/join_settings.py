@@ -35,6 +35,10 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
 
 
+COUNTS_KEY = b"join/counts"
+"""Of the counts in a joiner's state."""
+
+
 class JoinCounts(msgspec.Struct):
     """What a joiner has met and done since its state was made, over all partitions."""
 

@@ -19,7 +19,7 @@ from stream.decoding import is_batch, split_batch
 from stream.errors import RecordError
 from stream.events import SPLICED_BYTES_MAX, EventDecoder
 from stream.forgetting import Entity
-from stream.join_settings import JoinCounts, JoinSettings
+from stream.join_settings import COUNTS_KEY, JoinCounts, JoinSettings
 from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, Origin, Pairing
 from stream.records import RECORD_BYTES_MAX, Action, DeadLetter, Forget, Impression, encode
@@ -30,7 +30,6 @@ __all__ = ["JOIN_DEFAULTS", "JoinCounts", "JoinSettings", "Joiner"]
 
 JOIN_DEFAULTS = JoinSettings()
 
-_COUNTS = b"join/counts"
 _SENT = b"join/sent/"
 PLACE_BITS = 23  # of a sequence number: a record may end the wait of millions
 MARKS_MAX = 32  # in the reach of a record
@@ -191,7 +190,7 @@ class Joiner:
         """A joiner that goes on from `state`; `topic` is the one it is run on."""
         self.settings = settings
         self.topic = topic
-        saved = state.get(_COUNTS)
+        saved = state.get(COUNTS_KEY)
         self.counts = JoinCounts() if saved is None else msgspec.msgpack.decode(saved, type=JoinCounts)
         self._state = state
         self._partitions: dict[int, _Partition] = {}
@@ -247,7 +246,7 @@ class Joiner:
         for number in sorted(self._touched):
             self._partition(number, commit).flush()
         self._touched.clear()
-        commit.put(_COUNTS, msgspec.msgpack.encode(self.counts))
+        commit.put(COUNTS_KEY, msgspec.msgpack.encode(self.counts))
 
     def keep_quiet(self, partition: int, until: int) -> None:
         """Send and count nothing that a record before offset `until` brings about: it has been sent."""

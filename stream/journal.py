@@ -12,7 +12,7 @@ from stream.errors import StateError
 from stream.state import Commit, RoleState
 
 _JOURNAL = b"journal/"  # + 8 bytes: the commit's number; a handler keeps off keys that begin so
-_NEXT = b"runner/journal_next"
+NEXT_KEY = b"runner/journal_next"
 DROP_MAX = 1_000  # entries that one commit drops, where the limit was lowered
 
 
@@ -29,7 +29,7 @@ class Journal:
 
     def __init__(self, state: RoleState, commits_max: int) -> None:
         """Go on where the state's journal ends; keep the last `commits_max` commits of it."""
-        following = state.get(_NEXT)
+        following = state.get(NEXT_KEY)
         self._next = 0 if following is None else int.from_bytes(following, "big")
         self._first = _first(state, self._next)
         self._max = commits_max
@@ -38,7 +38,7 @@ class Journal:
         """Put what a commit took into it."""
         commit.put(_key(self._next), msgspec.msgpack.encode(taken))
         self._next += 1
-        commit.put(_NEXT, self._next.to_bytes(8, "big"))
+        commit.put(NEXT_KEY, self._next.to_bytes(8, "big"))
         for _ in range(DROP_MAX):
             if self._next - self._first <= self._max:
                 break
