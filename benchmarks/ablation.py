@@ -55,6 +55,8 @@ VARIANTS: dict[str, Change] = {
     "no pairs": _settings(pairs_max=0),
     "no counts": _features(counts=False),
     "slow speed alone": _settings(speeds=(1.0,), speed_tau=(0.3,)),
+    "slow pairs alone": _settings(pair_speeds=(1.0,), pair_tau=(0.02,)),
+    "all embeddings as loud": _settings(),  # see `play`
     "fixed priors": _settings(),  # see `play`
     "large first priors": _settings(speed_tau=(0.3, 0.1, 0.1), count_tau=0.05),
     "groups of 128": _settings(group=128),
@@ -69,7 +71,10 @@ VARIANTS: dict[str, Change] = {
 def play(name: str, features: Features, examples: Sequence[Example], seed: int) -> dict[str, float]:
     """Learn a stream with one variant: figures of the first examples and of the last half."""
     learner = Learner(*VARIANTS[name](features, LearnerSettings(seed=seed)))
-    priors = learner.model.fast.priors
+    fast = learner.model.fast
+    priors = fast.priors
+    if name == "all embeddings as loud":
+        fast.columns = fast.columns._replace(heard_at=np.zeros_like(fast.columns.heard_at))
     done = []
     for first in range(0, len(examples), CHUNK):
         done += learner.learn(examples[first : first + CHUNK])

@@ -14,7 +14,8 @@ import numpy.typing as npt
 ROOT = Path(__file__).resolve().parent.parent
 
 STREAM_CODE = (
-    "benchmarks/quality_streams.py", "stream/simulator.py", "stream/world_settings.py", "stream/movielens.py",
+    "benchmarks/quality_streams.py", "stream/simulator.py", "stream/catalogue.py", "stream/world_settings.py",
+    "stream/movielens.py",
 )  # fmt: skip
 FRESHET_CODE = (
     "benchmarks/quality_freshet.py",

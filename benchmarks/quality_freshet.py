@@ -137,7 +137,7 @@ class _Play:
         self.live_rows = rows.stop
         positions = np.arange(first, seat.observed)
         times = done.time[done.requests[:-1]]
-        seat.memory.set_priors(self.trainer.model.memory_tau())
+        seat.memory.set_priors(*self.trainer.model.memory_priors())
         seat.memory.advance(seat.observed - 1)  # what was predicted had learnt all that came before
         seat.served.base[rows] = done.p
         seat.served.corrected[rows] = seat.memory.observe(
@@ -150,7 +150,7 @@ class _Play:
         arrays, model = self.arrays, self.trainer.model
         if seat.state != state:
             seat.state = state
-            seat.memory.set_priors(model.memory_tau())
+            seat.memory.set_priors(*model.memory_priors())
             seat.memory.advance(state - 1)
         begin, end = arrays.requests[[first, last]]
         if not self.stream.waits:

@@ -106,7 +106,7 @@ class NeighbourMemory:
             self._h[learnt] = 0.0
             self._position[learnt] = _FREE
 
-    def set_priors(self, tau: npt.ArrayLike) -> None:
+    def set_priors(self, tau: npt.ArrayLike, keep: npt.ArrayLike | None = None) -> None:
         """Neighbours have no priors."""
 
     def save(self) -> bytes:

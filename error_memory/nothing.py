@@ -57,7 +57,7 @@ class NoMemory:
     def advance(self, position: int) -> None:
         """There is nothing to drop."""
 
-    def set_priors(self, tau: npt.ArrayLike) -> None:
+    def set_priors(self, tau: npt.ArrayLike, keep: npt.ArrayLike | None = None) -> None:
         """There are no priors."""
 
     def save(self) -> bytes:

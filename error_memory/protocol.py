@@ -123,8 +123,13 @@ class ErrorMemory(Protocol):
         """The base now served has learnt every example at positions up to and including this one."""
         ...
 
-    def set_priors(self, tau: npt.ArrayLike) -> None:
-        """Inherit the base's prior variances, (columns,). Kinds without priors ignore them."""
+    def set_priors(self, tau: npt.ArrayLike, keep: npt.ArrayLike | None = None) -> None:
+        """Learn as the base does. Kinds without priors ignore it.
+
+        Args:
+            tau: (columns,), the base's prior variances.
+            keep: (columns,), the share of evidence that its weights keep at each sighting; None: all.
+        """
         ...
 
     def save(self) -> bytes:

@@ -184,20 +184,28 @@ class ResidualMemory:
                 # so that this one can be dropped as soon as the base has learnt the rest of it.
                 state[CURRENT] = -1
 
-    def set_priors(self, tau: npt.ArrayLike) -> None:
-        """Take over the base's prior variances, (columns,); they go on being learnt from there.
+    def set_priors(self, tau: npt.ArrayLike, keep: npt.ArrayLike | None = None) -> None:
+        """See `ErrorMemory.set_priors`; the variances go on being learnt from there, and a key keeps the
+        product of `keep` and the setting of that name.
 
         Raises:
-            MemoryInputError: another shape, or a value that is no variance.
+            MemoryInputError: another shape, or a value that is no variance or share.
         """
         values = np.array(tau, dtype=np.float64)
-        if values.shape != (self.columns,):
-            raise MemoryInputError(f"tau has shape {values.shape}, this memory has {self.columns} columns")
+        kept = np.ones(self.columns) if keep is None else np.array(keep, dtype=np.float64)
+        for name, array in (("tau", values), ("keep", kept)):
+            if array.shape != (self.columns,):
+                raise MemoryInputError(
+                    f"{name} has shape {array.shape}, this memory has {self.columns} columns"
+                )
         if not (np.isfinite(values) & (values > 0.0)).all():
             raise MemoryInputError("prior variances must be finite and above 0")
+        if not ((kept > 0.0) & (kept <= 1.0)).all():
+            raise MemoryInputError("shares of evidence to keep must be above 0 and at most 1")
         with self._lock:
             self._priors.tau[:] = self._priors.tau0[:] = values.clip(TAU_MIN, TAU_MAX)
             self._priors.theta[:] = 0.0
+            self._priors.keep[:] = np.array(by_column(self.settings.keep, self.columns)) * kept
 
     def save(self) -> bytes:
         """See `ErrorMemory.save`; as long as what is live."""

@@ -162,7 +162,7 @@ class SketchMemory:
                 self._sums[:] = 0.0
                 self._state[EXAMPLES] = 0
 
-    def set_priors(self, tau: npt.ArrayLike) -> None:
+    def set_priors(self, tau: npt.ArrayLike, keep: npt.ArrayLike | None = None) -> None:
         """A sketch has no priors."""
 
     def save(self) -> bytes:

@@ -95,7 +95,7 @@ class Replay:
         self.learner = learner or Learner(config.features, config.learner, beside=True)
         self.memory: ErrorMemory = make_memory(config.memory, self.learner.model.memory_columns)
         if learner is not None:
-            self.memory.set_priors(learner.model.memory_tau())
+            self.memory.set_priors(*learner.model.memory_priors())
         # Candidates that a restored learner had predicted before, and has still to learn: they come first.
         self._before = self.learner.trainer.pending.n
         self.scored = Scored()
@@ -146,7 +146,7 @@ class Replay:
         self._position += n
         times = learnt.time[learnt.requests[:-1]]
         # What was predicted had learnt all that came before: live, there is nothing for a memory to know.
-        self.memory.set_priors(self.learner.model.memory_tau())
+        self.memory.set_priors(*self.learner.model.memory_priors())
         self.memory.advance(self._position - 1)
         corrected = self.memory.observe(learnt.rows, learnt.p, learnt.y, positions, learnt.requests, times)
         keep = ~learnt.late
@@ -164,7 +164,7 @@ class Replay:
         self._frozen = True
         for learnt in self.learner.finish():
             self._observe(learnt)
-        self.memory.set_priors(self.learner.model.memory_tau())
+        self.memory.set_priors(*self.learner.model.memory_priors())
         self.memory.advance(self._position - 1)
 
     def _answer(self, labelled: Labelled) -> None:

@@ -91,7 +91,7 @@ def exercise() -> None:
         for learnt in trainer.learn(examples):
             position = hour * len(examples)
             for memory in memories:
-                memory.set_priors(trainer.model.memory_tau())
+                memory.set_priors(*trainer.model.memory_priors())
                 memory.correct(learnt.rows, learnt.p)
                 memory.observe(learnt.rows, learnt.p, learnt.y, position, learnt.requests)
                 memory.advance(position - 1)

@@ -65,9 +65,15 @@ def columns_of(model: Model) -> list[str]:
 
 
 def count_names(model: Model) -> list[str]:
-    """Names of the count columns, which an error memory sees behind the others."""
+    """Names of the count columns."""
     encoder = model.encoder
     return [f"{name} count" for name, spec in zip(encoder.names, encoder.specs, strict=True) if spec.counted]
+
+
+def memory_names(model: Model) -> list[str]:
+    """Names of an error memory's columns: those with tables, counts, and the former at their second speed."""
+    names = columns_of(model)
+    return [*names, *count_names(model), *(f"{name} lately" for name in names)]
 
 
 def _unknown(

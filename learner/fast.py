@@ -1,8 +1,14 @@
 """The fast part: a Bayesian linear model that learns event by event, in order.
 
 Columns of weights (index t into the priors): each feature at every speed, the count columns, then
-the pairs. Features' and pairs' weights live in table rows and come here as a compact block of the
-distinct rows of a batch; the weights of count columns are a small array of this class.
+each pair at every speed of pairs. Features' and pairs' weights live in table rows and come here as a
+compact block of the distinct rows of a batch; the weights of count columns are a small array of this class.
+
+What the fast part has found of no use the deep part is to learn little from, or it learns noise by heart
+where features are many. So it hears the embedding of feature j by a share g_j, with τ/τ0 what is left of
+the prior variance of the feature's slowest weights and of those of the pairs that it is in:
+
+    g_j = min(1, sqrt(max_c τ_c / τ0_c))
 """
 
 from math import log2, sqrt
@@ -33,7 +39,7 @@ class FastInputs(NamedTuple):
     column: npt.NDArray[np.int32]  # (E,)
     x: npt.NDArray[np.float32]  # (E,)
     place: npt.NDArray[np.int64]  # (E,), into the D weights rows; -1: no row, prior only
-    weights: npt.NDArray[np.float32]  # (D, 2 * speeds), (b, L) per speed; moved in place by learning
+    weights: npt.NDArray[np.float32]  # (D, 2 * speeds), (b, L) per speed, then zeros; moved by learning
     counts: npt.NDArray[np.uint32]  # (D,), sightings before; moved in place by learning
 
 
@@ -48,15 +54,19 @@ class FastOutputs(NamedTuple):
     # learnt, if it is: sqrt(P / τ) = 1 / sqrt(1 + τ L).
     left: npt.NDArray[np.float32]  # (E,), of entries
     counts_left: npt.NDArray[np.float32]  # (n, C), of count columns
+    heard: npt.NDArray[np.float32]  # (n, F), g: how loud the deep part hears each feature
 
 
 class WeightColumns(NamedTuple):
-    """Which of T weights an entry has: of each feature one a speed, then one a count, then one a pair."""
+    """Which of T weights an entry has: of each feature one a speed, one a count, of each pair one a speed."""
 
     first_tau: npt.NDArray[np.int32]  # (columns,), the first weight column of each feature and pair
     column_speeds: npt.NDArray[np.int32]  # (columns,), how many it has; 0 for sequences
     count_of: npt.NDArray[np.int32]  # (columns,), its number among those counted, -1 if it is not
     counts_at: int  # the weight column of the first count
+    # Those that decide how loud the deep part hears feature j are heard_by[heard_at[j] : heard_at[j + 1]].
+    heard_at: npt.NDArray[np.int64]  # (F + 1,)
+    heard_by: npt.NDArray[np.int64]
 
 
 class FastPart:
@@ -68,7 +78,7 @@ class FastPart:
     """
 
     def __init__(self, encoder: Encoder, settings: LearnerSettings) -> None:
-        speeds = len(settings.speeds)
+        speeds, pair_speeds = len(settings.speeds), len(settings.pair_speeds)
         fields, pairs = len(encoder.names), len(encoder.pairs)
         counted = [i for i, spec in enumerate(encoder.specs) if spec.counted]
         # Sequences have no weights here: they are no columns of the fast part.
@@ -76,20 +86,27 @@ class FastPart:
         counts_at = len(linear) * speeds
         first_tau = np.zeros(encoder.columns, dtype=np.int32)
         first_tau[linear] = np.arange(len(linear)) * speeds
-        first_tau[fields:] = counts_at + len(counted) + np.arange(pairs)
-        column_speeds = np.ones(encoder.columns, dtype=np.int32)
+        first_tau[fields:] = counts_at + len(counted) + np.arange(pairs) * pair_speeds
+        column_speeds = np.zeros(encoder.columns, dtype=np.int32)
         column_speeds[linear] = speeds
-        column_speeds[list(encoder.sequences)] = 0
+        column_speeds[fields:] = pair_speeds
         count_of = np.full(encoder.columns, -1, dtype=np.int32)
         count_of[counted] = np.arange(len(counted))
-        self.speeds = speeds
+        decide = [[c for c in (i, *encoder.pair_columns(i)) if column_speeds[c]] for i in range(fields)]
+        heard_at = np.cumsum([0, *(len(columns) for columns in decide)])
+        heard_by = np.array([first_tau[c] for columns in decide for c in columns], dtype=np.int64)
+        # The weight that each column of an error memory goes on learning: the slowest of a feature or pair,
+        # those of counts, then the next faster one of each feature and pair, where there is one.
+        faster = first_tau + (column_speeds > 1)
+        self.remembered = np.concatenate([first_tau, counts_at + np.arange(len(counted)), faster])
+        self.speeds = max(speeds, pair_speeds)  # of an entry, at most
         self.counted = len(counted)
-        self.columns = WeightColumns(first_tau, column_speeds, count_of, counts_at)
+        self.columns = WeightColumns(first_tau, column_speeds, count_of, counts_at, heard_at, heard_by)
         self.priors = bayes.make_priors(
             list(settings.speed_tau) * len(linear)
             + [settings.count_tau] * len(counted)
-            + [settings.pair_tau] * pairs,
-            list(settings.speeds) * len(linear) + [1.0] * (len(counted) + pairs),
+            + list(settings.pair_tau) * pairs,
+            list(settings.speeds) * len(linear) + [1.0] * len(counted) + list(settings.pair_speeds) * pairs,
         )
         self.bias = np.array([0.0, BIAS_VARIANCE])  # mean, variance
         self.count_weights = np.zeros((max(self.counted, 1), COUNT_BUCKETS, 2), dtype=np.float32)
@@ -109,11 +126,9 @@ class FastPart:
             "count_weights": self.count_weights,
         }
 
-    def memory_tau(self) -> npt.NDArray[np.float64]:
-        """One prior variance per column for an error memory, whose weights have a single speed: of each
-        feature and pair, then of each count."""
-        tau, columns = self.priors.tau, self.columns
-        return np.concatenate([tau[columns.first_tau], tau[columns.counts_at :][: self.counted]])
+    def memory_priors(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """(prior variance, share of evidence kept at each sighting) of an error memory's columns."""
+        return self.priors.tau[self.remembered], self.priors.keep[self.remembered]
 
     def run(
         self,
@@ -136,6 +151,7 @@ class FastPart:
             buckets=np.full((n, self.counted), -1, dtype=np.int32),
             left=np.ones(len(inputs.column), dtype=np.float32),
             counts_left=np.ones((n, self.counted), dtype=np.float32),
+            heard=np.empty((n, len(self.columns.heard_at) - 1), dtype=np.float32),
         )
         if n == 0:
             return outputs
@@ -144,13 +160,24 @@ class FastPart:
         # Array by array: taken out of named tuples inside, they would make learning a third slower.
         fixed = (*self.columns, self.count_weights, self.bias)
         if labels is None:
-            predict_rows(*inputs[1:], *fixed, self.priors.tau, *outputs, *scratch)
+            predict_rows(*inputs[1:], *fixed, self.priors.tau, self.priors.tau0, *outputs, *scratch)
             return outputs
         if offsets is None:
             offsets = np.zeros(n)
         w = np.empty((weights_max, 2))
         _run(*inputs, labels, offsets, *fixed, *self.priors, *outputs, w, *scratch)
         return outputs
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def hear(r, tau, tau0, heard_at, heard_by, heard):  # type: ignore[no-untyped-def]
+    """Write down how loud the deep part hears each feature of row r."""
+    for j in range(len(heard_at) - 1):
+        most = 0.0 if heard_at[j] < heard_at[j + 1] else 1.0  # a sequence has no weights to go by
+        for i in range(heard_at[j], heard_at[j + 1]):
+            t = heard_by[i]
+            most = max(most, tau[t] / tau0[t])
+        heard[r, j] = sqrt(min(most, 1.0))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -229,8 +256,8 @@ def _tell_left(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=False, error_model="numpy")
 def predict_rows(  # type: ignore[no-untyped-def]
     start, column, x, index, weights, counts,
-    first_tau, column_speeds, count_of, counts_at, count_weights, bias, tau,
-    logit, variance, means, buckets, left, counts_left,
+    first_tau, column_speeds, count_of, counts_at, heard_at, heard_by, count_weights, bias, tau, tau0,
+    logit, variance, means, buckets, left, counts_left, heard,
     c, xs, mean, P,
 ):  # fmt: skip
     """What `_run` says before it learns, to the bit; what a row has as the one before is not computed again.
@@ -282,15 +309,19 @@ def predict_rows(  # type: ignore[no-untyped-def]
             means[r, c[i]] += xs[i] * mean[i]
         logit[r] = bias[0] + f
         variance[r] = bias[1] + s2
+        if r == 0:
+            hear(r, tau, tau0, heard_at, heard_by, heard)
+        else:
+            heard[r] = heard[0]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _run(  # type: ignore[no-untyped-def]
     requests, start, column, x, index, weights, counts,
     labels, offsets,
-    first_tau, column_speeds, count_of, counts_at, count_weights, bias,
+    first_tau, column_speeds, count_of, counts_at, heard_at, heard_by, count_weights, bias,
     tau, tau0, theta, grad2, keep,
-    logit, variance, means, buckets, left, counts_left,
+    logit, variance, means, buckets, left, counts_left, heard,
     w, c, xs, mean, P,
 ):  # fmt: skip
     """Predict each request whole, then learn it, request by request."""
@@ -300,6 +331,7 @@ def _run(  # type: ignore[no-untyped-def]
         f = 0.0
         s2 = 0.0
         for r in range(requests[q], requests[q + 1]):
+            hear(r, tau, tau0, heard_at, heard_by, heard)
             m = _gather(
                 r, start, column, x, index, weights, counts, first_tau, column_speeds,
                 count_of, counts_at, count_weights, buckets, False, w, c, xs,

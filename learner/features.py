@@ -154,6 +154,10 @@ class Encoder:
         """The columns' names; a pair is `left*right`."""
         return self.names + [f"{self.names[i]}*{self.names[j]}" for i, j in self.pairs]
 
+    def pair_columns(self, feature: int) -> list[int]:
+        """The columns of the pairs that feature number `feature` is in."""
+        return [len(self.names) + p for p, pair in enumerate(self.pairs) if feature in pair]
+
     def pair_keys(
         self, pair: int, left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]
     ) -> npt.NDArray[np.uint64]:

@@ -107,7 +107,8 @@ def forget_in_memory(memory: ErrorMemory, model: Model, entity: Mapping[str, Seq
     """Take an entity's ids out of an error memory beside a model, with the pairs that they are part of."""
     keys = keys_by_column(model, entity)
     for column, mine in keys.items():
-        memory.forget(column, mine)
+        for place in model.memory_columns_of(column):
+            memory.forget(place, mine)
 
     def known(column: int) -> Keys:
         """Whose company an id was in, the memory and the tables know together."""
@@ -116,4 +117,5 @@ def forget_in_memory(memory: ErrorMemory, model: Model, entity: Mapping[str, Seq
         return np.concatenate([held, model.tables[column].items()[0]]) if len(held) else held
 
     for column, pairs in pair_keys(model, keys, known):
-        memory.forget(column, pairs)
+        for place in model.memory_columns_of(column):
+            memory.forget(place, pairs)

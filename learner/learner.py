@@ -99,7 +99,8 @@ class Learner:
     @staticmethod
     def fingerprint(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> dict[str, str]:
         """What a saved learner's state depends on: name -> canonical text."""
-        shape = {name: getattr(settings, name) for name in ("deep", "speeds", "pairs_max", "seed")}
+        kept = ("deep", "speeds", "pair_speeds", "pairs_max", "seed")
+        shape = {name: getattr(settings, name) for name in kept}
         return {
             # their order too: it is that of the model's columns
             "features": msgspec.json.encode(list(features.items()), order="deterministic").decode(),
@@ -358,7 +359,7 @@ class Learner:
         pending = state.get(_PENDING)
         if pending is not None:
             try:
-                self.trainer.pending = Pending.decode(pending, self.trainer.dense_width)
+                self.trainer.pending = Pending.decode(pending, self.trainer.pending)
             except ValueError as error:
                 raise StateError(
                     f"state {state.path}: its {error}; if an older Freshet made it use that one, or "

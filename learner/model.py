@@ -144,17 +144,23 @@ class Model:
 
     @property
     def memory_columns(self) -> int:
-        """How many columns the rows given to an error memory have: features, pairs, counts."""
-        return self.encoder.columns + sum(spec.counted for spec in self.encoder.specs)
+        """How many columns the rows given to an error memory have: features, pairs, counts, and features and
+        pairs once more at their second speed."""
+        return 2 * self.encoder.columns + sum(spec.counted for spec in self.encoder.specs)
 
     @property
     def version(self) -> str:
         """Names the weights that answer: the learner's epoch and the number of its last update."""
         return f"{self.epoch}-{self.seq}"
 
-    def memory_tau(self) -> npt.NDArray[np.float64]:
-        """The prior variance of each memory column, (memory_columns,), as learnt by the fast part."""
-        return self.fast.memory_tau()
+    def memory_priors(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Of each memory column, (memory_columns,): its prior variance, as learnt by the fast part, and the
+        share of evidence that its weights keep at each sighting."""
+        return self.fast.memory_priors()
+
+    def memory_columns_of(self, column: int) -> list[int]:
+        """The memory columns that hold the keys of one of the encoder's columns."""
+        return [column, self.encoder.columns + self.fast.counted + column]
 
     @property
     def user_column(self) -> int:
@@ -185,8 +191,8 @@ class Model:
             x0 = np.zeros((batch.rows.n, self.deep_width), dtype=np.float32)
             gathered = self.gather(batch, insert=False)
             inputs = gathered.inputs
-            self._pool(gathered, batch.rows, x0)
             outputs = self.fast.run(inputs)
+            self._pool(gathered, batch.rows, outputs.heard, x0)
             x0[:, self.embedding_width :] = self.dense_inputs(batch, outputs)
             z = bayes_logit(outputs)
         if self.network is not None:
@@ -281,9 +287,9 @@ class Model:
         return dense
 
     def memory_rows(self, rows: Rows, outputs: FastOutputs) -> tuple[Rows, npt.NDArray[np.float32]]:
-        """The rows with their count columns appended, and what is left to learn of each entry, (E,)."""
-        *longer, left = pooling.append_counts(
-            *rows, outputs.left, outputs.buckets, outputs.counts_left, self.encoder.columns
+        """The rows with an error memory's other columns, and what is left to learn of each entry, (E,)."""
+        *longer, left = pooling.append_remembered(
+            *rows, outputs.left, outputs.buckets, outputs.counts_left, self.fast.columns.column_speeds
         )
         return Rows(*longer), left
 
@@ -292,7 +298,8 @@ class Model:
         weight has left of its prior deviation (E,), and without sequences, whose ids speak by attention only.
 
         So the memory's weights begin with the variance P: it corrects what the base is unsure of, moves
-        little where the base knows much, and learns as the base itself would have gone on learning.
+        little where the base knows much, and learns as the base itself would have gone on learning. The
+        faster weights, which never know much, begin with the whole of it.
         """
         weighed = rows._replace(x=rows.x * left)
         if not self.encoder.sequences:
@@ -308,13 +315,14 @@ class Model:
         z, x0, place, weights, counts, *said = predict(
             readers, batch.requests, batch.times, *rows, batch.numbers, self.table_of, self._first_column,
             self.deep_width if deep else 0, self.embedding_width if deep else 0,
-            fast.speeds, fast.counted, *fast.columns, fast.count_weights, fast.bias, fast.priors.tau,
+            fast.speeds, fast.counted, *fast.columns, fast.count_weights, fast.bias,
+            fast.priors.tau, fast.priors.tau0,
         )  # fmt: skip
         inputs = FastInputs(batch.requests, rows.start, rows.column, rows.x, place, weights, counts)
         return z, x0, inputs, FastOutputs(*said)
 
-    def _pool(self, gathered: Gathered, rows: Rows, x0: npt.NDArray[np.float32]) -> None:
-        """Put the pooled embeddings into the deep part's inputs (n, deep_width)."""
+    def _pool(self, gathered: Gathered, rows: Rows, heard: Array, x0: Array) -> None:
+        """Put the pooled embeddings, as loud as they are heard, into the deep part's inputs."""
         if self.network is None:
             return
         entry_row = entry_rows(rows.start)
@@ -328,7 +336,8 @@ class Model:
                 attend(entry_row[mine], place, vectors, dim, self.encoder.specs[t].row_dim - dim, column, x0)
             else:
                 columns = np.full(len(mine), column, dtype=np.int32)
-                pool(entry_row[mine], place, rows.x[mine], vectors, dim, columns, x0)
+                loud = rows.x[mine] * heard[entry_row[mine], t]
+                pool(entry_row[mine], place, loud, vectors, dim, columns, x0)
             base += len(vectors)
             column += dim
 
@@ -339,7 +348,13 @@ class Model:
             kinds = self.encoder.specs
             ttl = max(int(spec.ttl_s) for spec in kinds) if all(spec.ttl_s for spec in kinds) else 0
             return TableSpec(
-                name=name, dim=0, optimizer="none", extra=2, ttl_s=ttl, tick_s=self.tick_s, seed=settings.seed
+                name=name,
+                dim=0,
+                optimizer="none",
+                extra=2 * len(settings.pair_speeds),
+                ttl_s=ttl,
+                tick_s=self.tick_s,
+                seed=settings.seed,
             )
         feature = self.features[name]
         spec = TableSpec(

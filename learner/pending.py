@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from ground.rows import Rows
 
-_OF_ENTRIES, _OF_ROWS, _OF_REQUESTS = slice(2, 7), slice(7, 13), slice(13, 16)
+_OF_ENTRIES, _OF_ROWS, _OF_REQUESTS = slice(2, 7), slice(7, 14), slice(14, 17)
 """The fields, of those behind the offsets, that have something for each entry, row or request."""
 
-_DENSE = 7
-"""The one field of two dimensions."""
+_DENSE, _HEARD = 7, 8
+"""The fields of two dimensions."""
 
 
 class Pending(NamedTuple):
@@ -34,6 +34,7 @@ class Pending(NamedTuple):
     known: npt.NDArray[np.bool_]  # (E,)
     left: npt.NDArray[np.float32]  # (E,)
     dense: npt.NDArray[np.float32]  # (n, d)
+    heard: npt.NDArray[np.float32]  # (n, F), how loud the deep part hears each feature
     z: npt.NDArray[np.float64]  # (n,), honest logit of the fast part
     s2: npt.NDArray[np.float64]  # (n,), its variance
     shift: npt.NDArray[np.float64]  # (n,), minus the log-odds of thinned negatives
@@ -54,7 +55,7 @@ class Pending(NamedTuple):
         return len(self.y)
 
     @classmethod
-    def empty(cls, dense: int) -> Self:
+    def empty(cls, dense: int, features: int) -> Self:
         """Nothing, with `dense` dense inputs a row."""
         return cls(
             requests=np.zeros(1, dtype=np.int64),
@@ -65,6 +66,7 @@ class Pending(NamedTuple):
             known=np.zeros(0, dtype=np.bool_),
             left=np.zeros(0, dtype=np.float32),
             dense=np.zeros((0, dense), dtype=np.float32),
+            heard=np.zeros((0, features), dtype=np.float32),
             z=np.zeros(0),
             s2=np.zeros(0),
             shift=np.zeros(0),
@@ -106,23 +108,26 @@ class Pending(NamedTuple):
 
     def encode(self) -> bytes:
         """All of it as bytes."""
-        return msgspec.msgpack.encode([self.dense.shape[1], *(array.tobytes() for array in self)])
+        return msgspec.msgpack.encode(
+            [self.dense.shape[1], self.heard.shape[1], *(array.tobytes() for array in self)]
+        )
 
     @classmethod
-    def decode(cls, data: bytes, dense: int) -> Self:
+    def decode(cls, data: bytes, like: "Pending") -> Self:
         """What `encode` gave.
 
         Raises:
-            ValueError: it was made with another number of dense inputs, or by another version.
+            ValueError: its rows are wider or narrower than those of `like`, or it is of another version.
         """
-        width, *parts = msgspec.msgpack.decode(data)
-        if width != dense:
-            raise ValueError(f"pending rows have {width} dense inputs, not {dense}")
-        empty: tuple[npt.NDArray[Any], ...] = cls.empty(dense)
+        dense, features, *parts = msgspec.msgpack.decode(data)
+        if [dense, features] != [like.dense.shape[1], like.heard.shape[1]]:
+            raise ValueError("pending rows are of another width, or of another version of Freshet")
+        empty: tuple[npt.NDArray[Any], ...] = cls.empty(dense, features)
         if len(parts) != len(empty):
             raise ValueError(f"pending rows have {len(parts)} arrays, not {len(empty)}")
         arrays = [
-            np.frombuffer(part, dtype=like.dtype).copy() for part, like in zip(parts, empty, strict=True)
+            np.frombuffer(part, dtype=mine.dtype).copy() for part, mine in zip(parts, empty, strict=True)
         ]
         arrays[_DENSE] = arrays[_DENSE].reshape(-1, dense)
+        arrays[_HEARD] = arrays[_HEARD].reshape(-1, features)
         return cls._make(arrays)

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 from ground import bayes
-from learner.fast import predict_rows
+from learner.fast import hear, predict_rows
 from learner.reading import read
 
 
@@ -15,7 +15,8 @@ from learner.reading import read
 @njit(cache=True, nogil=False)
 def predict(  # type: ignore[no-untyped-def]
     readers, requests, times, start, column, key, x, numbers, table_of, first_column, deep_width,
-    embedding_width, speeds, counted, first_tau, column_speeds, count_of, counts_at, count_weights, bias, tau,
+    embedding_width, speeds, counted, first_tau, column_speeds, count_of, counts_at, heard_at, heard_by,
+    count_weights, bias, tau, tau0,
 ):  # fmt: skip
     """What the fast part says of n rows, and the deep part's inputs.
 
@@ -34,8 +35,15 @@ def predict(  # type: ignore[no-untyped-def]
     n = len(start) - 1
     weight_columns = len(tau)
     inputs = np.zeros((n, deep_width), dtype=np.float32)
+    heard = np.empty((n, len(heard_at) - 1), dtype=np.float32)
+    loud = x.copy()
+    if n > 0 and deep_width > 0:
+        hear(0, tau, tau0, heard_at, heard_by, heard)
+        for e in range(len(column)):
+            if column[e] < heard.shape[1]:
+                loud[e] *= heard[0, column[e]]
     place, weights, counts = read(
-        readers, requests, times, start, column, key, x, table_of, 2 * speeds, first_column, inputs
+        readers, requests, times, start, column, key, loud, table_of, 2 * speeds, first_column, inputs
     )
     logit = np.empty(n)
     variance = np.empty(n)
@@ -48,8 +56,9 @@ def predict(  # type: ignore[no-untyped-def]
         longest = max(longest, start[r + 1] - start[r])
     scratch = longest * speeds + counted
     predict_rows(
-        start, column, x, place, weights, counts, first_tau, column_speeds, count_of, counts_at,
-        count_weights, bias, tau, logit, variance, means, buckets, left, counts_left,
+        start, column, x, place, weights, counts,
+        first_tau, column_speeds, count_of, counts_at, heard_at, heard_by, count_weights, bias, tau, tau0,
+        logit, variance, means, buckets, left, counts_left, heard,
         np.empty(scratch, dtype=np.int32), np.empty(scratch), np.empty(scratch), np.empty(scratch),
     )  # fmt: skip
     z = np.empty(n)
@@ -57,7 +66,7 @@ def predict(  # type: ignore[no-untyped-def]
         z[r] = bayes.shrink(logit[r], variance[r])
     if deep_width > 0:
         fill_dense(inputs, embedding_width, means, buckets, numbers, logit)
-    return z, inputs, place, weights, counts, logit, variance, means, buckets, left, counts_left
+    return z, inputs, place, weights, counts, logit, variance, means, buckets, left, counts_left, heard
 
 
 @njit(cache=True, nogil=True)

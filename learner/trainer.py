@@ -53,7 +53,7 @@ class Trainer:
     def __init__(self, model: Model, *, beside: bool = False) -> None:
         self.model = model
         self.dense_width = model.deep_width - model.embedding_width
-        self.pending = Pending.empty(self.dense_width)
+        self.pending = self._empty()
         self.moments = np.zeros((2, len(model.deep_weights)), dtype=np.float32)
         self.steps = np.zeros(1, dtype=np.int64)
         self.quarantined = 0
@@ -64,6 +64,9 @@ class Trainer:
         self._deep: DeepTrainer | None = None
         self._thread = ThreadPoolExecutor(1, "deep part") if beside and model.network is not None else None
         self._running: tuple[GroupLearner, Future[None]] | None = None
+
+    def _empty(self) -> Pending:
+        return Pending.empty(self.dense_width, len(self.model.dims))
 
     def close(self) -> None:
         """End the thread beside, if there is one."""
@@ -119,7 +122,7 @@ class Trainer:
         """Learn the group that is still filling up, as it is."""
         done = self.settle()
         if self.pending.n:
-            full, self.pending = self.pending, Pending.empty(self.dense_width)
+            full, self.pending = self.pending, self._empty()
             done += self._learn_all(full, [0, len(full.requests) - 1])
         return done + self.settle()
 
@@ -189,6 +192,7 @@ class Trainer:
                 known=known,
                 left=left,
                 dense=model.dense_inputs(batch, outputs),
+                heard=outputs.heard,
                 z=bayes_logit(outputs),
                 s2=outputs.variance,
                 shift=labelled.shift,

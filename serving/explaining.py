@@ -5,14 +5,14 @@ from typing import NamedTuple
 import msgspec
 
 from error_memory import Explained
-from learner.explain import BaseExplained, columns_of, count_names
+from learner.explain import BaseExplained, memory_names
 from learner.model import Model
 
 
 class Part(msgspec.Struct, frozen=True):
     """What the error memory's evidence on one key says of a candidate."""
 
-    of: str  # a feature, a pair `a*b`, or a feature's count
+    of: str  # a feature, a pair `a*b`, a feature's count; `a lately`: at its second speed
     logit: float  # before the gate
     evidence: float  # Σ x² p (1 - p) of the examples it stands on: a fair click counts a quarter
 
@@ -74,7 +74,7 @@ class Taken(NamedTuple):
 
 def candidates_of(model: Model, base: BaseExplained, corrected: Explained) -> list[ExplainedCandidate]:
     """Each of n candidates, from what the model and the memory said."""
-    names = [*columns_of(model), *count_names(model)]
+    names = memory_names(model)
     rows = base.scores.rows
     found = []
     for r in range(rows.n):

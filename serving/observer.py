@@ -80,7 +80,7 @@ class Observer:
         """
         self._begin_behind(watermark, partitions)
         self._measured = list(self._next)
-        self._live.memory.set_priors(self._live.model.memory_tau())
+        self._live.memory.set_priors(*self._live.model.memory_priors())
 
     def observe(self, log: Log) -> tuple[bool, bool]:
         """Take what each partition has, once.
@@ -109,7 +109,7 @@ class Observer:
             self._positions = Positions(self._settings.marks_max)
             self._begin_behind(watermark, len(self._next))
         self._learnt = dict(watermark)
-        live.memory.set_priors(live.model.memory_tau())
+        live.memory.set_priors(*live.model.memory_priors())
         live.memory.advance(self._positions.learnt(watermark))
         for partition in range(len(self._next)):
             learnt = watermark.get(partition, 0)

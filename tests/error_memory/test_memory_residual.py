@@ -111,6 +111,22 @@ def test_inherited_priors_bound_the_correction():
         strict.set_priors([0.0])
 
 
+def test_keys_forget_at_their_columns_pace():
+    """After the world has turned, the column that keeps nine tenths at each sighting has turned with it."""
+    said = []
+    for keep in (1.0, 0.9):
+        memory = memory_of()
+        memory.set_priors([0.3], [keep])
+        for position in range(400):
+            memory.observe(keys_of(1), [0.5], [position < 300], position)
+        said.append(memory.explain(keys_of(1), [0.5]).part[0])
+    assert said[0] > 0.3 and said[1] < -0.5
+    with pytest.raises(MemoryInputError, match="keep has shape"):
+        memory_of().set_priors([0.3], [1.0, 1.0])
+    with pytest.raises(MemoryInputError, match="at most 1"):
+        memory_of().set_priors([0.3], [1.1])
+
+
 def test_evidence_decays_in_event_time():
     memory = memory_of(half_life_s=100.0)
     for position in range(40):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from ground.keys import hash_string
@@ -84,6 +85,52 @@ def test_fast_part_follows_the_formulas() -> None:
     done += learner.finish()
     # Weights rest in float32 between events.
     assert np.concatenate([g.p for g in done]) == pytest.approx(expected, abs=2e-5)
+
+
+def examples_of(candidates: list[dict[str, int]], labels: npt.NDArray[np.bool_]) -> list[Example]:
+    return [
+        Example(str(n), 1e9 + n, 1e9 + n, [candidate], [float(y)])  # type: ignore[list-item]
+        for n, (candidate, y) in enumerate(zip(candidates, labels, strict=True))
+    ]
+
+
+def test_pairs_follow_a_taste_that_turns() -> None:
+    """Who likes what turns over after 3,000 sightings; only a pair's faster weight can follow at once."""
+    rng = np.random.default_rng(5)
+    user, kind = rng.integers(0, 2, (2, 3_600))
+    liked = (user == kind) ^ (np.arange(3_600) >= 3_000)
+    labels = rng.random(3_600) < np.where(liked, 0.8, 0.2)
+    examples = examples_of(
+        [{"user": u, "kind": k} for u, k in zip(user.tolist(), kind.tolist(), strict=True)], labels
+    )
+    features = {"user": FeatureSpec(), "kind": FeatureSpec()}
+    losses = []
+    for speeds, tau in (((1.0, 0.98), (0.02, 0.015)), ((1.0,), (0.02,))):
+        learner = Learner(features, LearnerSettings(deep="none", pair_speeds=speeds, pair_tau=tau))
+        p = np.concatenate([g.p for g in learner.learn(examples) + learner.finish()])[-300:]
+        losses.append(float(-np.log(np.where(labels[-300:], p, 1.0 - p)).mean()))
+    assert losses[0] < np.log(2.0) < losses[1]
+
+
+def test_deep_part_hears_little_of_what_is_of_no_use() -> None:
+    rng = np.random.default_rng(6)
+    a, noise = rng.integers(0, 4, 4_000), rng.integers(0, 50, 4_000)
+    examples = examples_of(
+        [{"a": i, "noise": j} for i, j in zip(a.tolist(), noise.tolist(), strict=True)],
+        rng.random(4_000) < 0.1 + 0.25 * a,
+    )
+    learner = Learner({"a": FeatureSpec(), "noise": FeatureSpec(pairs=False)}, LearnerSettings())
+    model = learner.model
+    learner.learn(examples)
+    learner.finish()
+    batch = model.encoder.encode(examples[-8:])
+    predicted = model.predict(batch)
+    assert (predicted.outputs.heard[:, 0] > 0.95).all()
+    assert (predicted.outputs.heard[:, 1] < 0.6).all()
+    model._readers = None  # table by table, as where sequences attend
+    assert model.predict(batch).z == pytest.approx(predicted.z, abs=1e-6)
+    model.fast.priors.tau[:] = model.fast.priors.tau0  # heard as at first
+    assert abs(model.predict(batch).z - predicted.z).max() > 0.01
 
 
 def test_deep_part_quarantines_a_group_whose_loss_is_not_finite() -> None:
