@@ -18,7 +18,6 @@ from freshet.errors import ConfigError, ReplayError
 from ground import FreshetError
 from learner.boundary import KEY as BOUNDARY
 from learner.boundary import Boundary
-from stream.columns import time_reader
 from stream.decoding import Decoder
 from stream.journal import Taken, read_journal
 from stream.log import EXAMPLES, Log, Record, open_log
@@ -26,6 +25,7 @@ from stream.records import Example, Forget
 from stream.repeats import PRODUCERS_MAX, Repeats
 from stream.sources import DataSettings, count_examples, detect_format, read_examples
 from stream.state import RoleState
+from stream.times import time_reader
 
 _SQLITE = b"SQLite format 3\0"
 _OFFSET = "offset:"

@@ -1,4 +1,4 @@
-"""What the columns of a data file mean: the settings, and how one cell becomes a time, a label or a value.
+"""What the columns of a data file mean: the settings, and how one cell becomes a label or a value.
 
 Every function here raises `ValueError` with what was expected; who knows the file and the line
 (`stream.sources`) makes it a `SourceError`.
@@ -9,20 +9,19 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
 
-from stream.records import TIME_MAX_S, TIME_MIN_S, Value
+from stream.records import Value
+from stream.times import TimeUnit, shown
 
 Format = Literal["auto", "csv", "jsonl", "parquet", "movietweetings", "movielens", "examples"]
-TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso"]
 Kind = Literal["id", "text", "number", "list"]
 Convert = Callable[[Any], Value]
 
-_UNITS_S: dict[str, float] = {"auto": 1.0, "s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _THOUSANDS = ("", ".", ",", " ", "_", "'")
 _WORDS: dict[str, float] = {"true": 1.0, "false": 0.0}  # as CSV files of many tools write labels
 _BRACKETED_MAX = 65_536  # characters of one list in brackets
@@ -90,82 +89,6 @@ class RawRow(msgspec.Struct, gc=False):
     cells: dict[str, Any]
 
 
-def time_reader(unit: TimeUnit, pattern: str = "") -> Callable[[Any], float]:
-    """The function that makes Unix seconds of one time cell.
-
-    >>> time_reader("auto")("1970-01-02T00:00:00Z")
-    86400.0
-    >>> time_reader("ms")(86_400_000)
-    86400.0
-    >>> time_reader("auto", "%d.%m.%Y")("02.01.1970")
-    86400.0
-    """
-    if pattern:
-        return lambda cell: _formatted_seconds(cell, pattern)
-    if unit == "iso":
-        return _iso_seconds
-    scale = _UNITS_S[unit]
-
-    def read(cell: Any) -> float:
-        if isinstance(cell, date):
-            return _utc_seconds(cell)
-        try:
-            seconds = float(cell) / scale
-        except (TypeError, ValueError):
-            if unit == "auto" and isinstance(cell, str) and cell:
-                return _iso_seconds(cell)
-            raise ValueError(f"{_shown(cell)} is no time; expected {_expected(unit)}") from None
-        if isinstance(cell, bool) or not TIME_MIN_S <= seconds <= TIME_MAX_S:
-            raise ValueError(
-                f"{_shown(cell)} is no time from 1970 to 2100; {_unit_hint(seconds * scale, unit)}"
-            )
-        return seconds
-
-    return read
-
-
-def _expected(unit: str) -> str:
-    return {"auto": "Unix seconds or ISO 8601", "s": "Unix seconds"}.get(unit, f"a Unix time in {unit}")
-
-
-def _unit_hint(number: float, unit: str) -> str:
-    for name in ("s", "ms", "us", "ns"):
-        scale = _UNITS_S[name]
-        # Only a time after 2001 is a guess worth making: small numbers fit every unit.
-        if name != unit and 1e9 <= number / scale <= TIME_MAX_S:
-            return f'it looks like a time in {name}: set time_unit = "{name}"'
-    return f"expected {_expected(unit)}"
-
-
-def _formatted_seconds(cell: Any, pattern: str) -> float:
-    try:
-        return _utc_seconds(datetime.strptime(str(cell), pattern))
-    except ValueError as error:
-        if "is no time" in str(error):
-            raise
-        raise ValueError(f"{_shown(cell)} does not fit time_format {pattern!r}") from None
-
-
-def _iso_seconds(cell: Any) -> float:
-    if isinstance(cell, date):
-        return _utc_seconds(cell)
-    try:
-        moment = datetime.fromisoformat(cell)
-    except (TypeError, ValueError):
-        raise ValueError(f"{_shown(cell)} is no time; expected ISO 8601, as 2024-05-31T18:00:00Z") from None
-    return _utc_seconds(moment)
-
-
-def _utc_seconds(moment: date) -> float:
-    if not isinstance(moment, datetime):
-        moment = datetime(moment.year, moment.month, moment.day)  # the day's beginning
-    # A time without a zone is taken as UTC: the machine's own zone would make a replay depend on the machine.
-    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if not TIME_MIN_S <= seconds <= TIME_MAX_S:
-        raise ValueError(f"{moment.isoformat()} is no time from 1970 to 2100")
-    return seconds
-
-
 def label_reader(positive_from: float | None, positive: Sequence[str] = ()) -> Callable[[Any], float]:
     """The function that makes a label, 0.0 or 1.0, of one label cell.
 
@@ -186,12 +109,12 @@ def label_reader(positive_from: float | None, positive: Sequence[str] = ()) -> C
             if value == 0.0 or value == 1.0:
                 return value
             raise ValueError(
-                f"{_shown(cell)} is no label; expected 0 or 1 (for ratings or amounts set positive_from, "
+                f"{shown(cell)} is no label; expected 0 or 1 (for ratings or amounts set positive_from, "
                 "for words set positive)"
             )
         if math.isnan(value):
             raise ValueError(
-                f"{_shown(cell)} is no label; expected a number to compare with {positive_from:g}"
+                f"{shown(cell)} is no label; expected a number to compare with {positive_from:g}"
             )
         return 1.0 if value >= positive_from else 0.0
 
@@ -228,9 +151,9 @@ def to_number(cell: Any) -> float:
     try:
         number = float(cell)
     except (TypeError, ValueError):
-        raise ValueError(f"{_shown(cell)} is no number") from None
+        raise ValueError(f"{shown(cell)} is no number") from None
     if not math.isfinite(number):
-        raise ValueError(f"{_shown(cell)} is no finite number; leave the cell empty where it is unknown")
+        raise ValueError(f"{shown(cell)} is no finite number; leave the cell empty where it is unknown")
     return number
 
 
@@ -251,7 +174,7 @@ def number_reader(decimal: str = ".", thousands: str = "") -> Callable[[Any], fl
             text = cell.strip()
             if not fits(text):
                 raise ValueError(
-                    f"{_shown(cell)} is no number with decimal = {decimal!r} and thousands = {thousands!r}"
+                    f"{shown(cell)} is no number with decimal = {decimal!r} and thousands = {thousands!r}"
                 )
             cell = text.replace(thousands, "").replace(decimal, ".") if thousands else text.replace(",", ".")
         return to_number(cell)
@@ -320,10 +243,10 @@ def typed_converter(kind: Kind | None, separator: str, number: Convert = to_numb
         if isinstance(cell, list) and all(type(item) in (int, str) for item in cell):
             if kind in (None, "list"):
                 return cell
-            raise ValueError(f"{_shown(cell)} is a list; expected {kind}")
+            raise ValueError(f"{shown(cell)} is a list; expected {kind}")
         if isinstance(cell, date):
             raise ValueError("a date is no feature; write it as text or as a number")
-        raise ValueError(f"{_shown(cell)} is no value; expected a number, a string, or a list of ids")
+        raise ValueError(f"{shown(cell)} is no value; expected a number, a string, or a list of ids")
 
     return read
 
@@ -404,10 +327,3 @@ def check_names(settings: DataSettings, features: Sequence[str]) -> None:
                 raise ValueError(
                     f"{where} names {name!r}, which is no feature; the features are {', '.join(features)}"
                 )
-
-
-def _shown(cell: Any) -> str:
-    if cell is None or cell == "":
-        return "an empty cell"
-    text = repr(cell)
-    return text if len(text) <= 60 else text[:57] + "..."

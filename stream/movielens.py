@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stream.columns import DataSettings, label_reader, time_reader, to_list
+from stream.columns import DataSettings, label_reader, to_list
 from stream.errors import SourceError
 from stream.records import Example, Features
+from stream.times import time_reader
 
 FEATURES = ("user", "hour", "movie", "genres")
 _CONTEXT = ("user", "hour")

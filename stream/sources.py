@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stream.columns import Convert, DataSettings, RawRow, label_reader, missing_test, time_reader
+from stream.columns import Convert, DataSettings, RawRow, label_reader, missing_test
 from stream.decoding import check, check_features
 from stream.errors import RecordError, SourceError
 from stream.record_files import read_layout, read_records
 from stream.records import FEATURES_MAX, Example, Features, Value
+from stream.times import time_reader
 
 __all__ = ["DataSettings", "LeftOut", "count_examples", "detect_format", "read_examples", "read_lines"]
 
