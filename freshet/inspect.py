@@ -11,6 +11,7 @@ from rocksdict import AccessType, Options, Rdict
 
 from freshet.process import short
 from learner.meta import KEY as LEARNER_META
+from stream.disk_errors import advice
 from stream.errors import StateError
 from stream.join_settings import COUNTS_KEY
 from stream.journal import NEXT_KEY
@@ -53,7 +54,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         db = Rdict(str(database), Options(raw_mode=True), access_type=AccessType.read_only())
     except Exception as error:
-        raise StateError(f"{folder}: cannot be read ({error}); {_UNREADABLE}") from None
+        helps = advice(error) or _UNREADABLE
+        raise StateError(f"{folder}: cannot be read ({error}); {helps}") from None
     try:
         return _read(folder, db)
     except (msgspec.MsgspecError, KeyError, ValueError) as error:
