@@ -24,7 +24,8 @@ PROBIT = 0.3927
 
 TAU_MIN, TAU_MAX = 1e-4, 20.0
 THETA_MIN, THETA_MAX = -5.0, 3.0
-TAU_RATE = 0.3
+TAU_RATE, TAU_SQUARES = 0.3, 0.1
+"""Adagrad's rate, and where its sums begin: from 1 a prior takes long to move where clicks are rare."""
 EVIDENCE_MAX = 1e12
 
 
@@ -34,7 +35,7 @@ class Priors(NamedTuple):
     tau: npt.NDArray[np.float64]  # prior variance now
     tau0: npt.NDArray[np.float64]  # where it started
     theta: npt.NDArray[np.float64]  # ln(tau / tau0)
-    grad2: npt.NDArray[np.float64]  # sum of squared gradients, from 1 (Adagrad)
+    grad2: npt.NDArray[np.float64]  # sum of squared gradients, from TAU_SQUARES (Adagrad)
     keep: npt.NDArray[np.float64]  # λ: the share of evidence kept at each sighting
 
 
@@ -45,7 +46,7 @@ def make_priors(tau0: npt.ArrayLike, keep: npt.ArrayLike) -> Priors:
         tau=start.copy(),
         tau0=start,
         theta=np.zeros_like(start),
-        grad2=np.ones_like(start),
+        grad2=np.full_like(start, TAU_SQUARES),
         keep=np.array(keep, dtype=np.float64),
     )
 

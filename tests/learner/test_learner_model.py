@@ -60,7 +60,7 @@ def test_fast_part_follows_the_formulas() -> None:
     labels = [float(rng.random() < 0.2 + 0.15 * i) for i in ids]
     expected = []
     b, L = [0.0] * 5, [0.0] * 5
-    tau, theta, grad2, w0, P0 = 0.3, 0.0, 1.0, 0.0, 4.0
+    tau, theta, grad2, w0, P0 = 0.3, 0.0, 0.1, 0.0, 4.0
     for i, y in zip(ids, labels, strict=True):
         P = 1 / (1 / tau + L[i])
         mu = b[i] * P
