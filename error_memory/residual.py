@@ -66,7 +66,8 @@ class ResidualMemory:
         self._lock = Lock()
         self._cells = table.make_cells(settings.capacity, settings.generations)
         self._gens = generations.make_generations(settings.generations)
-        self._priors = make_priors(by_column(settings.tau0, columns), by_column(settings.keep, columns))
+        self._keep = np.array(by_column(settings.keep, columns))
+        self._priors = make_priors(by_column(settings.tau0, columns), self._keep)
         self._state = np.zeros(7, dtype=np.int64)
         self._state[[CURRENT, NEXT_EPOCH, SPAN, WATERMARK]] = -1, 1, settings.span, _NOTHING_LEARNT
         self._small = np.full(SMALL, np.nan)
@@ -205,7 +206,7 @@ class ResidualMemory:
         with self._lock:
             self._priors.tau[:] = self._priors.tau0[:] = values.clip(TAU_MIN, TAU_MAX)
             self._priors.theta[:] = 0.0
-            self._priors.keep[:] = np.array(by_column(self.settings.keep, self.columns)) * kept
+            self._priors.keep[:] = self._keep * kept
 
     def save(self) -> bytes:
         """See `ErrorMemory.save`; as long as what is live."""

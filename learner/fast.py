@@ -64,9 +64,6 @@ class WeightColumns(NamedTuple):
     column_speeds: npt.NDArray[np.int32]  # (columns,), how many it has; 0 for sequences
     count_of: npt.NDArray[np.int32]  # (columns,), its number among those counted, -1 if it is not
     counts_at: int  # the weight column of the first count
-    # Those that decide how loud the deep part hears feature j are heard_by[heard_at[j] : heard_at[j + 1]].
-    heard_at: npt.NDArray[np.int64]  # (F + 1,)
-    heard_by: npt.NDArray[np.int64]
 
 
 class FastPart:
@@ -93,15 +90,16 @@ class FastPart:
         count_of = np.full(encoder.columns, -1, dtype=np.int32)
         count_of[counted] = np.arange(len(counted))
         decide = [[c for c in (i, *encoder.pair_columns(i)) if column_speeds[c]] for i in range(fields)]
-        heard_at = np.cumsum([0, *(len(columns) for columns in decide)])
-        heard_by = np.array([first_tau[c] for columns in decide for c in columns], dtype=np.int64)
+        # The weight columns heard_by[heard_at[j] : heard_at[j + 1]] decide how loud feature j is heard.
+        self.heard_at = np.cumsum([0, *(len(columns) for columns in decide)])
+        self.heard_by = np.array([first_tau[c] for columns in decide for c in columns], dtype=np.int64)
         # The weight that each column of an error memory goes on learning: the slowest of a feature or pair,
         # those of counts, then the next faster one of each feature and pair, where there is one.
         faster = first_tau + (column_speeds > 1)
         self.remembered = np.concatenate([first_tau, counts_at + np.arange(len(counted)), faster])
         self.speeds = max(speeds, pair_speeds)  # of an entry, at most
         self.counted = len(counted)
-        self.columns = WeightColumns(first_tau, column_speeds, count_of, counts_at, heard_at, heard_by)
+        self.columns = WeightColumns(first_tau, column_speeds, count_of, counts_at)
         self.priors = bayes.make_priors(
             list(settings.speed_tau) * len(linear)
             + [settings.count_tau] * len(counted)
@@ -151,7 +149,7 @@ class FastPart:
             buckets=np.full((n, self.counted), -1, dtype=np.int32),
             left=np.ones(len(inputs.column), dtype=np.float32),
             counts_left=np.ones((n, self.counted), dtype=np.float32),
-            heard=np.empty((n, len(self.columns.heard_at) - 1), dtype=np.float32),
+            heard=np.empty((n, len(self.heard_at) - 1), dtype=np.float32),
         )
         if n == 0:
             return outputs
@@ -160,24 +158,26 @@ class FastPart:
         # Array by array: taken out of named tuples inside, they would make learning a third slower.
         fixed = (*self.columns, self.count_weights, self.bias)
         if labels is None:
-            predict_rows(*inputs[1:], *fixed, self.priors.tau, self.priors.tau0, *outputs, *scratch)
+            predict_rows(*inputs[1:], *fixed, self.priors.tau, *outputs[:-1], *scratch)
+            hear(self.priors.tau, self.priors.tau0, self.heard_at, self.heard_by, outputs.heard)
             return outputs
         if offsets is None:
             offsets = np.zeros(n)
         w = np.empty((weights_max, 2))
-        _run(*inputs, labels, offsets, *fixed, *self.priors, *outputs, w, *scratch)
+        hearing = self.heard_at, self.heard_by
+        _run(*inputs, labels, offsets, *fixed, *self.priors, *hearing, *outputs, w, *scratch)
         return outputs
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def hear(r, tau, tau0, heard_at, heard_by, heard):  # type: ignore[no-untyped-def]
-    """Write down how loud the deep part hears each feature of row r."""
+def hear(tau, tau0, heard_at, heard_by, heard):  # type: ignore[no-untyped-def]
+    """Write down how loud the deep part hears each feature of rows predicted with these priors, (n, F)."""
     for j in range(len(heard_at) - 1):
         most = 0.0 if heard_at[j] < heard_at[j + 1] else 1.0  # a sequence has no weights to go by
         for i in range(heard_at[j], heard_at[j + 1]):
             t = heard_by[i]
             most = max(most, tau[t] / tau0[t])
-        heard[r, j] = sqrt(min(most, 1.0))
+        heard[:, j] = sqrt(min(most, 1.0))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -256,8 +256,8 @@ def _tell_left(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=False, error_model="numpy")
 def predict_rows(  # type: ignore[no-untyped-def]
     start, column, x, index, weights, counts,
-    first_tau, column_speeds, count_of, counts_at, heard_at, heard_by, count_weights, bias, tau, tau0,
-    logit, variance, means, buckets, left, counts_left, heard,
+    first_tau, column_speeds, count_of, counts_at, count_weights, bias, tau,
+    logit, variance, means, buckets, left, counts_left,
     c, xs, mean, P,
 ):  # fmt: skip
     """What `_run` says before it learns, to the bit; what a row has as the one before is not computed again.
@@ -309,18 +309,14 @@ def predict_rows(  # type: ignore[no-untyped-def]
             means[r, c[i]] += xs[i] * mean[i]
         logit[r] = bias[0] + f
         variance[r] = bias[1] + s2
-        if r == 0:
-            hear(r, tau, tau0, heard_at, heard_by, heard)
-        else:
-            heard[r] = heard[0]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _run(  # type: ignore[no-untyped-def]
     requests, start, column, x, index, weights, counts,
     labels, offsets,
-    first_tau, column_speeds, count_of, counts_at, heard_at, heard_by, count_weights, bias,
-    tau, tau0, theta, grad2, keep,
+    first_tau, column_speeds, count_of, counts_at, count_weights, bias,
+    tau, tau0, theta, grad2, keep, heard_at, heard_by,
     logit, variance, means, buckets, left, counts_left, heard,
     w, c, xs, mean, P,
 ):  # fmt: skip
@@ -330,8 +326,8 @@ def _run(  # type: ignore[no-untyped-def]
         m = 0
         f = 0.0
         s2 = 0.0
+        hear(tau, tau0, heard_at, heard_by, heard[requests[q] : requests[q + 1]])
         for r in range(requests[q], requests[q + 1]):
-            hear(r, tau, tau0, heard_at, heard_by, heard)
             m = _gather(
                 r, start, column, x, index, weights, counts, first_tau, column_speeds,
                 count_of, counts_at, count_weights, buckets, False, w, c, xs,

@@ -316,7 +316,7 @@ class Model:
             readers, batch.requests, batch.times, *rows, batch.numbers, self.table_of, self._first_column,
             self.deep_width if deep else 0, self.embedding_width if deep else 0,
             fast.speeds, fast.counted, *fast.columns, fast.count_weights, fast.bias,
-            fast.priors.tau, fast.priors.tau0,
+            fast.priors.tau, fast.priors.tau0, fast.heard_at, fast.heard_by,
         )  # fmt: skip
         inputs = FastInputs(batch.requests, rows.start, rows.column, rows.x, place, weights, counts)
         return z, x0, inputs, FastOutputs(*said)

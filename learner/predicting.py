@@ -15,8 +15,8 @@ from learner.reading import read
 @njit(cache=True, nogil=False)
 def predict(  # type: ignore[no-untyped-def]
     readers, requests, times, start, column, key, x, numbers, table_of, first_column, deep_width,
-    embedding_width, speeds, counted, first_tau, column_speeds, count_of, counts_at, heard_at, heard_by,
-    count_weights, bias, tau, tau0,
+    embedding_width, speeds, counted, first_tau, column_speeds, count_of, counts_at, count_weights, bias, tau,
+    tau0, heard_at, heard_by,
 ):  # fmt: skip
     """What the fast part says of n rows, and the deep part's inputs.
 
@@ -36,9 +36,9 @@ def predict(  # type: ignore[no-untyped-def]
     weight_columns = len(tau)
     inputs = np.zeros((n, deep_width), dtype=np.float32)
     heard = np.empty((n, len(heard_at) - 1), dtype=np.float32)
+    hear(tau, tau0, heard_at, heard_by, heard)
     loud = x.copy()
     if n > 0 and deep_width > 0:
-        hear(0, tau, tau0, heard_at, heard_by, heard)
         for e in range(len(column)):
             if column[e] < heard.shape[1]:
                 loud[e] *= heard[0, column[e]]
@@ -57,8 +57,8 @@ def predict(  # type: ignore[no-untyped-def]
     scratch = longest * speeds + counted
     predict_rows(
         start, column, x, place, weights, counts,
-        first_tau, column_speeds, count_of, counts_at, heard_at, heard_by, count_weights, bias, tau, tau0,
-        logit, variance, means, buckets, left, counts_left, heard,
+        first_tau, column_speeds, count_of, counts_at, count_weights, bias, tau,
+        logit, variance, means, buckets, left, counts_left,
         np.empty(scratch, dtype=np.int32), np.empty(scratch), np.empty(scratch), np.empty(scratch),
     )  # fmt: skip
     z = np.empty(n)
