@@ -16,9 +16,7 @@ a plot over time for each stream (`STREAM.html`).
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +40,7 @@ from quality_cache import (
 )
 from quality_freshet import encode_rows, play
 from quality_memories import hashed, sketch_means
+from quality_others import events_of, run_other
 from quality_plot import draw
 from quality_streams import Arrays, Stream, arrays_of, make_stream, names, policies
 from quality_summary import summary
@@ -144,30 +143,11 @@ class Bench:
         )  # fmt: skip
 
     def _other(self, learner: str) -> Arrays_:
-        stream, arrays = self.stream()
-        rows = encode_rows(stream, Model(stream.features, LearnerSettings(pairs_max=0, deep="none")))
-        events: Arrays_ = {
-            "y": arrays.y, "requests": arrays.requests, "visible": arrays.visible,
-            "names": np.array(list(stream.features)),
-        }  # fmt: skip
-        entry_row = np.repeat(np.arange(rows.n), np.diff(rows.start))
-        for j in range(len(stream.features)):
-            mine = rows.column == j
-            counts = np.bincount(entry_row[mine], minlength=rows.n)
-            events[f"start{j}"] = np.concatenate([[0], np.cumsum(counts)])
-            events[f"ids{j}"] = rows.key[mine]
-        return self._run_other(learner, events)
+        return self._run_other(learner, events_of(*self.stream()))
 
     def _run_other(self, learner: str, events: Arrays_) -> Arrays_:
-        """Run a learner of the other environment on events in a shared file."""
         assert self.others is not None
-        with tempfile.TemporaryDirectory() as folder:
-            given, out = Path(folder, "events.npz"), Path(folder, "out.npz")
-            np.savez(given, **events)
-            script = Path(__file__).with_name("quality_comparators.py")
-            subprocess.run([self.others, str(script), str(given), str(out), learner], check=True)
-            with np.load(out) as found:
-                return dict(found)
+        return run_other(self.others, COMPARATOR_CODE[0], events, learner)
 
 
 def main() -> None:

@@ -83,12 +83,17 @@ def progressive(
 
 def run_vw(events: Events) -> dict[str, Array]:
     """Vowpal Wabbit, each setting of the grid."""
-    from vowpalwabbit import pyvw
-
     lines = []
     for label, row in zip(events.y.tolist(), values(events), strict=True):
         parts = [f"|{NAMESPACES[j]} " + " ".join(map(str, ids)) for j, ids in enumerate(row) if ids]
         lines.append(f"{1 if label > 0.5 else -1} " + " ".join(parts))
+    return run_vw_lines(events, lines)
+
+
+def run_vw_lines(events: Events, lines: list[str]) -> dict[str, Array]:
+    """Each setting of the grid, on the candidates as text, (n,)."""
+    from vowpalwabbit import pyvw
+
     found = {}
     for setting in VW_GRID:
         vw = pyvw.Workspace(f"{VW_COMMON} {setting}")

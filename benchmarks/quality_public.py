@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import os
-import subprocess
 import tempfile
 import time
 import tomllib
@@ -28,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 from quality_cache import COMPARATOR_CODE, FRESHET_CODE, ROOT, Cache, code_hash, key_of
-from quality_freshet import encode_rows, play
+from quality_freshet import play
+from quality_others import events_of, run_other
 from quality_public_data import SOURCES, load
 from quality_streams import Arrays, Stream
 from quality_table import Bootstrap, number, table
@@ -38,7 +38,6 @@ from freshet.config import parse_config
 from freshet.init import make_config
 from learner.features import FeatureSpec
 from learner.metrics import summarize
-from learner.model import Model
 from learner.settings import LearnerSettings
 from stream.records import Example
 from stream.sources import read_lines
@@ -175,32 +174,15 @@ class Bench:
     def _events(self) -> Arrays_:
         """What the other learners get."""
         stream = Stream(self.name, 0, self.features, self.examples, self.examples, 0.0)
-        rows = encode_rows(stream, Model(self.features, LearnerSettings(pairs_max=0, deep="none")))
-        arrays = self.arrays
-        events: Arrays_ = {
-            "y": arrays.y, "requests": arrays.requests, "visible": arrays.visible,
-            "names": np.array(list(self.features)),
-        }  # fmt: skip
-        entry_row = np.repeat(np.arange(rows.n), np.diff(rows.start))
+        events = events_of(stream, self.arrays)
         for j, (field, spec) in enumerate(self.features.items()):
-            mine = rows.column == j
-            counts = np.bincount(entry_row[mine], minlength=rows.n)
-            events[f"start{j}"] = np.concatenate([[0], np.cumsum(counts)])
-            events[f"ids{j}"] = rows.key[mine]
             if spec.kind == "number":
                 cells = [candidate.get(field, np.nan) for e in self.examples for candidate in e.candidates]
                 events[f"number{j}"] = np.array(cells, dtype=np.float64)
         return events
 
     def _other(self, events: Arrays_, script: str, *arguments: str) -> Arrays_:
-        """Run a learner of the other environment on events in a shared file."""
-        with tempfile.TemporaryDirectory() as folder:
-            given, out = Path(folder, "events.npz"), Path(folder, "out.npz")
-            np.savez(given, **events)
-            command = [self.options.others, ROOT / script, given, out, *arguments]
-            subprocess.run(list(map(str, command)), check=True)
-            with np.load(out) as found:
-                return dict(found)
+        return run_other(self.options.others, script, events, *arguments)
 
 
 def markdown(results: Mapping[str, Any]) -> str:

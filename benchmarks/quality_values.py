@@ -7,11 +7,10 @@ Its users give it values, and on some data that is better.
 
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from quality_comparators import NAMESPACES, VW_COMMON, VW_GRID, Events, progressive, read_events, values
+from quality_comparators import NAMESPACES, Events, read_events, run_vw_lines, values
 
 
 def lines(events: Events, numbers: dict[int, npt.NDArray[np.float64]]) -> Iterator[str]:
@@ -27,29 +26,12 @@ def lines(events: Events, numbers: dict[int, npt.NDArray[np.float64]]) -> Iterat
 
 def main() -> None:
     """Run every setting."""
-    from vowpalwabbit import pyvw
-
     given, out = sys.argv[1:]
     events = read_events(given)
     with np.load(given) as saved:
         numbers = {int(name[6:]): saved[name] for name in saved.files if name.startswith("number")}
-    text = list(lines(events, numbers))
-    found = {}
-    for setting in VW_GRID:
-        vw = pyvw.Workspace(f"{VW_COMMON} {setting}")
-        rows = [vw.parse(line) for line in text]
-
-        def predict(i: int, vw: Any = vw, rows: list[Any] = rows) -> float:
-            return float(vw.predict(rows[i]))
-
-        def learn(i: int, vw: Any = vw, rows: list[Any] = rows) -> None:
-            vw.learn(rows[i])
-
-        found[f"{setting} (values)"] = progressive(events, predict, learn)
-        for row in rows:
-            vw.finish_example(row)
-        vw.finish()
-    np.savez(out, **found)
+    found = run_vw_lines(events, list(lines(events, numbers)))
+    np.savez(out, **{f"{setting} (values)": p for setting, p in found.items()})
 
 
 if __name__ == "__main__":
