@@ -15,7 +15,8 @@ def code_version() -> str:
     """The release and a hash of all sources: two results with one `code_version` were made by one code."""
     told = hashlib.blake2b(digest_size=4)
     for package in PACKAGES:
-        for source in sorted(Path(str(import_module(package).__file__)).parent.glob("*.py")):
-            told.update(f"{package}/{source.name}\0".encode())
+        root = Path(str(import_module(package).__file__)).parent
+        for source in sorted(root.rglob("*.py")):
+            told.update(f"{package}/{source.relative_to(root).as_posix()}\0".encode())
             told.update(source.read_bytes())
     return f"{__version__}+{told.hexdigest()}"

@@ -25,7 +25,7 @@ PACKAGES = ("ground", "stream", "embeddings", "error_memory", "learner")
 MARKER = "freshet-kernels-"
 SOURCES = "freshet-sources-"
 TELL_EVERY_S = 2.0
-_IMPORT = re.compile(rf"^from ({'|'.join(PACKAGES)})\.(\w+) import (\([^)]*\)|.*)", re.MULTILINE)
+_IMPORT = re.compile(rf"^from ((?:{'|'.join(PACKAGES)})(?:\.\w+)*) import (\([^)]*\)|.*)", re.MULTILINE)
 _BUILT_IN = re.compile(
     r"\b(?:[A-Z][A-Z0-9_]*|_?[a-z]\w*)\b"
 )  # a constant or a function: classes are in no kernel
@@ -124,35 +124,49 @@ def drop_stale() -> None:
 
 
 def _cache_folders() -> list[Path]:
-    """Where numba keeps the packages' kernels, `ground`'s first; empty if it keeps nothing here."""
+    """Where numba keeps the packages' kernels, the marker's first; empty if it keeps nothing here."""
     from ground import bayes
 
     found = bayes.predict.stats.cache_path
     if not found:
         return []
-    ground = Path(found)
-    if ground.name == "__pycache__":
-        root = ground.parent.parent
-        return [ground, *(root / package / "__pycache__" for package in PACKAGES[1:])]
-    # a folder of numba's own for all packages: NAME_HASH for each
-    return [ground, *(folder for name in PACKAGES[1:] for folder in ground.parent.glob(f"{name}_*"))]
+    marked = Path(found)
+    sources = sorted({source.parent for source in kernel_sources()})
+    if marked.name == "__pycache__":
+        folders = [source / "__pycache__" for source in sources]
+    else:  # one folder of numba's own for all sources: in it NAME_HASH for each
+        folders = [
+            marked.parent / f"{source.name}_{hashlib.sha1(str(source).encode()).hexdigest()}"
+            for source in sources
+        ]
+    return [marked, *(folder for folder in folders if folder != marked)]
 
 
 def kernel_sources() -> dict[Path, str]:
     """The files with kernels, and those they import constants or functions from, sorted: their texts."""
     roots = {package: Path(str(import_module(package).__file__)).parent for package in PACKAGES}
     texts = {
-        source: source.read_text(encoding="utf-8") for root in roots.values() for source in root.glob("*.py")
+        source: source.read_text(encoding="utf-8") for root in roots.values() for source in root.rglob("*.py")
     }
     waiting = [source for source, text in texts.items() if "njit" in text]
     found = set(waiting)
     while waiting:
-        for package, module, names in _IMPORT.findall(texts[waiting.pop()]):
-            source = roots[package] / f"{module}.py"
-            if source in texts and source not in found and _BUILT_IN.search(names):
-                found.add(source)
-                waiting.append(source)
+        for module, names in _IMPORT.findall(texts[waiting.pop()]):
+            package, *path = module.split(".")
+            place = roots[package].joinpath(*path)
+            sources = [place.with_suffix(".py")] if _BUILT_IN.search(names) else []
+            sources += [place / f"{name}.py" for name in re.findall(r"\w+", names)]  # of a whole module
+            for source in sources:
+                if source in texts and source not in found:
+                    found.add(source)
+                    waiting.append(source)
     return {source: texts[source] for source in sorted(found)}
+
+
+def _name(source: Path) -> str:
+    """A source within its package, as `embeddings/core/index.py`: the same wherever that is installed."""
+    package = next(parent for parent in source.parents if parent.name in PACKAGES)
+    return source.relative_to(package.parent).as_posix()
 
 
 @cache
@@ -165,7 +179,7 @@ def _fingerprint() -> str:
     from llvmlite import binding  # type: ignore[import-untyped]
 
     parts = [numba.__version__, sys.version, binding.get_host_cpu_name()]
-    parts += [f"{source.parent.name}/{source.name} {text}" for source, text in kernel_sources().items()]
+    parts += [f"{_name(source)} {text}" for source, text in kernel_sources().items()]
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
 
 

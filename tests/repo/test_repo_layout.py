@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOUND = PYPROJECT["tool"]["setuptools"]["packages"]["find"]
 
 FLOORS = [
     ["ground"],
@@ -103,7 +104,7 @@ def requirements() -> dict[str, Requirement]:
 
 
 def test_floors_name_every_package_of_the_wheel() -> None:
-    assert set(FLOOR_OF) == set(PYPROJECT["tool"]["setuptools"]["packages"])
+    assert {f"{package}*" for package in FLOOR_OF} == set(FOUND["include"])
 
 
 @pytest.mark.parametrize("package", FLOOR_OF)
@@ -170,17 +171,18 @@ def test_package_imports_only_declared_dependencies(package: str) -> None:
 
 
 def test_wheel_takes_every_file_of_every_package() -> None:
-    data = PYPROJECT["tool"]["setuptools"].get("package-data", {})
-    left_out = []
-    for package in FLOOR_OF:
-        patterns = [*data.get("*", []), *data.get(package, [])]
-        for path in (p for p in repository_files() if p.is_relative_to(ROOT / package)):
-            inside = path.relative_to(ROOT / package)
-            if path.suffix in (".nbi", ".nbc"):
-                continue  # numba's cache
-            taken = len(inside.parts) == 1 and path.suffix == ".py"
-            if not taken and not any(fnmatch(inside.as_posix(), pattern) for pattern in patterns):
-                left_out.append(str(path.relative_to(ROOT)))
+    data = PYPROJECT["tool"]["setuptools"]["package-data"]["*"]
+    left_out = [
+        str(path.relative_to(ROOT))
+        for package in FLOOR_OF
+        for path in repository_files()
+        if path.is_relative_to(ROOT / package)
+        and path.suffix not in (".nbi", ".nbc")  # numba's cache
+        and not (
+            (path.parent / "__init__.py").exists()  # otherwise setuptools takes nothing of the folder
+            and (path.suffix == ".py" or any(fnmatch(path.name, pattern) for pattern in data))
+        )
+    ]
     assert not left_out, "pyproject.toml's packages and package-data leave out " + ", ".join(left_out)
 
 
