@@ -8,7 +8,7 @@ from numba import njit
 
 from embeddings import Table
 from embeddings.memory import reserve
-from ground.intrinsics import prefetch
+from ground.kernels.intrinsics import prefetch
 
 LINE = 64
 AHEAD = 64

@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 
 from embeddings.store import CHANGED_LINES
-from ground.intrinsics import prefetch
-from ground.mixing import mix
+from ground.kernels.intrinsics import prefetch
+from ground.kernels.mixing import mix
 
 _WAYS = 8
 _SALT = np.uint64(0xA0761D6478BD642F)

@@ -10,8 +10,8 @@ from embeddings.index import ask, guess_one, locate, remove
 from embeddings.lookup import UNSEEN, ask_for_row
 from embeddings.slots import mark, release, start_row, take_slot
 from embeddings.store import AHEAD, EXPIRED, FREE_HEAD, FREE_TAIL, FULL, HIGH, INSERTED, REFUSED, TAIL
-from ground.intrinsics import borrow, prefetch
-from ground.simd import copy
+from ground.kernels.intrinsics import borrow, prefetch
+from ground.kernels.simd import copy
 
 
 @njit(cache=True, nogil=True)

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from numba import njit
 
 from embeddings.results import Keys
-from ground.intrinsics import prefetch
-from ground.mixing import mix
-from ground.simd import WIDE, copy, load, put
+from ground.kernels.intrinsics import prefetch
+from ground.kernels.mixing import mix
+from ground.kernels.simd import WIDE, copy, load, put
 
 _ONE = np.uint64(1)
 _NEAR = 16  # how many ids ahead of their use a line is asked for, of arrays that the far caches hold

@@ -9,8 +9,8 @@ from numba import njit
 from embeddings.slots import mark
 from embeddings.store import AHEAD, TAIL
 from embeddings.versions import begin_write, end_write
-from ground.intrinsics import borrow, prefetch, prefetch_element
-from ground.simd import WIDE, copy
+from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
+from ground.kernels.simd import WIDE, copy
 
 _COUNT_MAX = np.int64(0xFFFFFFFF)
 

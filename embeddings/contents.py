@@ -5,9 +5,9 @@ from numba import njit
 
 from embeddings.expiry import exists
 from embeddings.store import HIGH, OWN_COLUMNS, TOUCHED
-from ground.intrinsics import borrow
-from ground.mixing import mix
-from ground.simd import copy
+from ground.kernels.intrinsics import borrow
+from ground.kernels.mixing import mix
+from ground.kernels.simd import copy
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT_32 = np.uint64(32)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from ground.intrinsics import borrow
+from ground.kernels.intrinsics import borrow
 
 # Positions in Store.ages.
 GENERATION: Final = 0  # the one under way; the first is 1

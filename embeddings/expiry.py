@@ -7,7 +7,7 @@ from embeddings.eviction import HAND, HAND_END, beyond, evicted, limit_of
 from embeddings.index import ask, remove
 from embeddings.slots import release
 from embeddings.store import AHEAD, EXPIRED, HIGH, SWEEP, TAIL
-from ground.intrinsics import borrow, prefetch
+from ground.kernels.intrinsics import borrow, prefetch
 
 
 @njit(cache=True, nogil=True, forceinline=True)

@@ -16,7 +16,7 @@ from embeddings.expiry import exists
 from embeddings.index import ask_tag, guess_one, locate, tag_of
 from embeddings.spec import Rules
 from embeddings.table import Table
-from ground.intrinsics import address, borrow, prefetch
+from ground.kernels.intrinsics import address, borrow, prefetch
 
 # Positions in a reader.
 BUCKETS: Final = 0  # the address of each array, and how long it is

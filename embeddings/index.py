@@ -19,8 +19,8 @@ import numpy.typing as npt
 from numba import njit
 
 from embeddings.store import AHEAD, BASE, LANES, LIVE, LOAD_MAX, MOVED, SALT, SPLIT
-from ground.intrinsics import borrow, fence, lanes_with, lowest_bit, prefetch
-from ground.mixing import mix
+from ground.kernels.intrinsics import borrow, fence, lanes_with, lowest_bit, prefetch
+from ground.kernels.mixing import mix
 
 _SLOT = np.uint64(0xFFFFFFFF)  # the low half of an entry: slot + 1; an empty lane is 0
 _TAG = np.uint64(32)

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from ground.mixing import mix
+from ground.kernels.mixing import mix
 
 ZEROS: Final = 0
 UNIFORM: Final = 1

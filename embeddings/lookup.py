@@ -14,8 +14,8 @@ from embeddings.index import ask, guess, locate, remove
 from embeddings.slots import mark, mark_if, release, take_slot
 from embeddings.store import AHEAD, DELETED, FREE_TAIL, INSERTED, TAIL, TOUCHED
 from embeddings.versions import begin_write, end_write
-from ground.intrinsics import borrow, prefetch, prefetch_element
-from ground.simd import WIDE, copy
+from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
+from ground.kernels.simd import WIDE, copy
 
 PUT_AT_ONCE = 1024
 """Rows whose places are looked up before the first of them is written: what was asked for is still there."""

@@ -32,8 +32,8 @@ from embeddings.slots import mark
 from embeddings.spec import TableSpec
 from embeddings.store import AHEAD
 from embeddings.versions import begin_write, end_write
-from ground.intrinsics import borrow, prefetch, prefetch_element
-from ground.simd import WIDE, load, put, root, splat, sum_of
+from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
+from ground.kernels.simd import WIDE, load, put, root, splat, sum_of
 
 _ADAGRAD_EPSILON = 1e-10  # torch's, so that the two agree
 _ADAM_EPSILON = 1e-8  # likewise

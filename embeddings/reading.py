@@ -15,8 +15,8 @@ from embeddings.results import Floats, Keys
 from embeddings.spec import Rules, TableSpec
 from embeddings.store import AHEAD, MOVED, Store
 from embeddings.versions import begin_read, is_whole
-from ground.intrinsics import borrow, fence
-from ground.simd import copy
+from ground.kernels.intrinsics import borrow, fence
+from ground.kernels.simd import copy
 
 BUSY = np.int64(-2)
 """In place of a slot: the row could not be read whole in `_TRIES` tries."""

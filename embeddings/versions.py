@@ -12,7 +12,7 @@ There is one writer at a time; the lock is none between writers.
 import numpy as np
 from numba import njit
 
-from ground.intrinsics import fence
+from ground.kernels.intrinsics import fence
 
 STRIPES = 1 << 14
 """Versions: 64 KiB of them, which stay in a core's cache."""

@@ -8,7 +8,8 @@ Natural parameters add up: a key's weight is the sum of its live cells.
     b = Σ_g w_g b_g     L = Σ_g w_g L_g     μ = b / (1/τ + L)     P = 1 / (1/τ + L)
 
 with w_g the generation's weight (`error_memory.generations`). Sums of natural parameters are products of
-Gaussian likelihoods; the step that adds to them is `ground.bayes` (assumed-density filtering: Opper 1998).
+Gaussian likelihoods; the step that adds to them is `ground.kernels.bayes` (assumed-density filtering: Opper
+1998).
 
 A tag's bucket is eight rows, whose tags are one cache line and whose ages are another; with eight
 generations a row is two lines. The buckets in use double when one of them is full of live rows, and are
@@ -24,8 +25,8 @@ import numpy.typing as npt
 from numba import njit
 
 from error_memory.generations import Generations, drop, oldest_epoch
-from ground.intrinsics import borrow
-from ground.mixing import mix, unmix
+from ground.kernels.intrinsics import borrow
+from ground.kernels.mixing import mix, unmix
 
 WAYS = 8
 FIRST_BUCKETS = 64

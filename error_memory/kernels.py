@@ -13,8 +13,8 @@ from error_memory import cells as table
 from error_memory import gate as gates
 from error_memory import generations, levels
 from error_memory.levels import CLOCK, EXAMPLES, GAINS, MOVED_AT, SCALES, SMALL, SQUARES
-from ground.bayes import PROBIT, learn, predict, sigmoid
-from ground.intrinsics import borrow, prefetch, prefetch_element
+from ground.kernels.bayes import PROBIT, learn, predict, sigmoid
+from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
 from ground.rows import Rows
 
 LOGIT_MAX = 16.0

@@ -1,6 +1,6 @@
 """The residual memory: Bayesian residuals per entity on the base's logit, dropped by stream position.
 
-The model is that of `ground.bayes`, on offset z = logit(p): f = Σ x μ over a row's entries, each
+The model is that of `ground.kernels.bayes`, on offset z = logit(p): f = Σ x μ over a row's entries, each
 weight's evidence being the sum of its live generations (`error_memory.cells`, `.generations`; the step is
 in `error_memory.kernels`). A gate (`error_memory.gate`) weighs the correction by its own recent worth, so
 that a memory that does not help fades to nothing.
@@ -8,7 +8,8 @@ that a memory that does not help fades to nothing.
 An entry's x says how much of its prior deviation the base has left for it: whoever knows the base's
 posterior variance P of a key gives x sqrt(P / τ), and the memory goes on where the base stopped. That is
 right for a base that moves and too much for one that has come to rest, so one factor exp(θ) of all prior
-variances is learnt, by the gradient that each column's own is learnt by (`ground.bayes`), summed over a
+variances is learnt, by the gradient that each column's own is learnt by (`ground.kernels.bayes`), summed
+over a
 request's entries, for each power of two of examples held:
 
     g = Σ e x μ P/τ      G ← G + g²  (from 30)      θ ← clip(θ + 0.3 g/√G, -4, 0)      τ_c exp(θ)
@@ -48,7 +49,7 @@ from error_memory.protocol import (
 )
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings, by_column
-from ground.bayes import TAU_MAX, TAU_MIN, Priors, make_priors, sigmoid
+from ground.kernels.bayes import TAU_MAX, TAU_MIN, Priors, make_priors, sigmoid
 
 _NOTHING_LEARNT = np.iinfo(np.int64).min
 

@@ -125,7 +125,7 @@ def drop_stale() -> None:
 
 def _cache_folders() -> list[Path]:
     """Where numba keeps the packages' kernels, the marker's first; empty if it keeps nothing here."""
-    from ground import bayes
+    from ground.kernels import bayes
 
     found = bayes.predict.stats.cache_path
     if not found:
@@ -163,7 +163,7 @@ def kernel_sources() -> dict[Path, str]:
     return {source: texts[source] for source in sorted(found)}
 
 
-def _name(source: Path) -> str:
+def name_of(source: Path) -> str:
     """A source within its package, as `embeddings/core/index.py`: the same wherever that is installed."""
     package = next(parent for parent in source.parents if parent.name in PACKAGES)
     return source.relative_to(package.parent).as_posix()
@@ -179,7 +179,7 @@ def _fingerprint() -> str:
     from llvmlite import binding  # type: ignore[import-untyped]
 
     parts = [numba.__version__, sys.version, binding.get_host_cpu_name()]
-    parts += [f"{_name(source)} {text}" for source, text in kernel_sources().items()]
+    parts += [f"{name_of(source)} {text}" for source, text in kernel_sources().items()]
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
 
 

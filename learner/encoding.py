@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from ground.mixing import join_keys
+from ground.kernels.mixing import join_keys
 
 
 # Keeps the interpreter: see `learner.reading`.

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from ground.mixing import mix
+from ground.kernels.mixing import mix
 from learner.features import Batch, Requestlike
 from learner.model import Model, Predicted, bayes_logit
 

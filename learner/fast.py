@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from ground import bayes
+from ground.kernels import bayes
 from learner.features import Encoder
 from learner.settings import LearnerSettings
 

@@ -13,7 +13,7 @@ from embeddings import Table, TableSpec
 from embeddings.fetching import Readers, readers_of
 from embeddings.packed import PackedTable, serving_table
 from embeddings.pooling import entry_rows, pool
-from ground import bayes
+from ground.kernels import bayes
 from ground.rows import Rows
 from learner import pooling
 from learner.attention import attend

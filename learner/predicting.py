@@ -6,7 +6,7 @@ In pieces it is a dozen calls, whose arguments and results cost more than what m
 import numpy as np
 from numba import njit
 
-from ground import bayes
+from ground.kernels import bayes
 from learner.fast import hear, predict_rows
 from learner.reading import read
 

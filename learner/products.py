@@ -14,7 +14,7 @@ from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ground.simd import WIDE, in_all_lanes
+from ground.kernels.simd import WIDE, in_all_lanes
 
 LANES = WIDE
 """Numbers that are worked on side by side; columns are padded to a multiple."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import xxhash
 from numba import njit
 
-from ground.mixing import join_keys
+from ground.kernels.mixing import join_keys
 from ground.rows import Rows
 from learner.values import NUMBER_X, WIDTHS, number_buckets, squash
 

@@ -15,7 +15,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ground.simd import WIDE, in_all_lanes
+from ground.kernels.simd import WIDE, in_all_lanes
 
 TILE_ROWS: Final = 5
 """Rows of a tile: 5 by 32 sums, each row's times two vectors of 16, are 10 of AVX-512's 32 registers."""

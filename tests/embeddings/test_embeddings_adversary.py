@@ -14,7 +14,7 @@ _INVERSE = [pow(m, -1, 2**64) for m in (0xC4CEB9FE1A85EC53, 0xFF51AFD7ED558CCD)]
 
 
 def unmix(h: np.ndarray) -> np.ndarray:
-    """The key of each hash: `ground.mixing.mix` backwards."""
+    """The key of each hash: `ground.kernels.mixing.mix` backwards."""
     h = h ^ (h >> _U(33))
     for factor in _INVERSE:
         h = h * _U(factor)
@@ -47,7 +47,7 @@ def seconds(keys: np.ndarray, salt: int | None = None) -> float:
 
 
 def test_unmix_is_the_hash_backwards():
-    from ground.mixing import mix
+    from ground.kernels.mixing import mix
 
     keys = np.random.default_rng(2).integers(0, 2**64, 1000, dtype=np.uint64)
     assert unmix(np.array([mix(key) for key in keys], dtype=np.uint64)).tolist() == keys.tolist()

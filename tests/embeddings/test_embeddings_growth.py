@@ -55,7 +55,7 @@ def test_rows_that_come_for_rows_that_expired_take_no_more_memory():
 
 
 def unmix(h: int) -> int:
-    """The key whose `ground.mixing.mix` is h."""
+    """The key whose `ground.kernels.mixing.mix` is h."""
     for multiplier in (0xC4CEB9FE1A85EC53, 0xFF51AFD7ED558CCD):
         h ^= h >> 33
         h = h * pow(multiplier, -1, 1 << 64) % (1 << 64)

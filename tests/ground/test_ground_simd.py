@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from ground.simd import WIDE, copy, load, put, root, splat, sum_of
+from ground.kernels.simd import WIDE, copy, load, put, root, splat, sum_of
 
 
 @njit
