@@ -41,7 +41,8 @@ from freshet.config import load_config
 from freshet.roles import open_topics
 from learner.updates import decode_update
 from stream.decoding import Decoder
-from stream.log import EVENTS, EXAMPLES, UPDATES, Log, Outgoing, open_log
+from stream.log import EVENTS, EXAMPLES, UPDATES, Log, Outgoing
+from stream.log_open import open_log
 from stream.records import Example, encode
 from stream.simulator import World, WorldSettings
 

@@ -36,7 +36,8 @@ from learner.learner import Learner
 from serving.http import Connection, Receive, Send
 from serving.server import run_app
 from serving.settings import ServerSettings
-from stream.log import EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing, open_log
+from stream.log import EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
+from stream.log_open import open_log
 from stream.records import Example, Features, encode
 from stream.runner import Runner, RunnerSettings
 from stream.state import RoleState

@@ -35,17 +35,8 @@ from learner.learner import Learner
 from learner.settings import LearnerSettings
 from stream.joiner import Joiner, JoinSettings
 from stream.kafka_log import parse_url
-from stream.log import (
-    DEAD_LETTERS,
-    EVENTS,
-    EXAMPLES,
-    SNAPSHOTS,
-    UPDATES,
-    Log,
-    LogSettings,
-    Outgoing,
-    open_log,
-)
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing
+from stream.log_open import open_log
 from stream.records import Action, Impression, encode, encode_json, join_batch
 from stream.runner import Runner, RunnerSettings
 from stream.state import RoleState

@@ -24,7 +24,8 @@ from freshet.warmup import warm_up
 from stream.errors import LogAwayError, StateFullError
 from stream.folder_lock import FolderLock
 from stream.group import Member, Told
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, open_log
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
+from stream.log_open import open_log
 from stream.runner import Progress, Runner
 from stream.state import RoleState
 

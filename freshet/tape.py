@@ -20,7 +20,8 @@ from learner.boundary import KEY as BOUNDARY
 from learner.boundary import Boundary
 from stream.decoding import Decoder
 from stream.journal import Taken, read_journal
-from stream.log import EXAMPLES, Log, Record, open_log
+from stream.log import EXAMPLES, Log, Record
+from stream.log_open import open_log
 from stream.records import Example, Forget
 from stream.repeats import PRODUCERS_MAX, Repeats
 from stream.sources import DataSettings, count_examples, detect_format, read_examples

@@ -32,7 +32,7 @@ _HOME = {
     "Served": "stream.records",
     "encode": "stream.records",
     "encode_json": "stream.records",
-    "open_log": "stream.log",
+    "open_log": "stream.log_open",
     "read_journal": "stream.journal",
 }
 

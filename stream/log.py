@@ -6,7 +6,6 @@ a group commits here is only for tools that show lag. `SqliteLog` is the embedde
 to a Kafka cluster; whatever else fulfils `Log` can take their place.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -210,33 +209,3 @@ def place(log: object, topic: str, record: Outgoing, partitions: int, bytes_max:
     found = destination(record, partitions)
     check_partition(log, topic, found, partitions)
     return found
-
-
-def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:
-    """Open the log that `url` names: `sqlite:PATH`, just a path, or `kafka://HOST:PORT[,...][/PREFIX]`.
-
-    Raises:
-        LogError: the scheme is unknown, or the log cannot be opened.
-        LogAwayError: the Kafka cluster does not answer.
-    """
-    # one letter before a colon is a Windows drive, not a scheme
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)
-    if scheme is None:
-        path = url
-    elif scheme[1].lower() == "sqlite":
-        path = url[len("sqlite:") :]
-        path = path[2:] if path.startswith("//") else path  # sqlite:///absolute, sqlite://relative
-    elif scheme[1].lower() == "kafka":
-        from stream.kafka_log import KafkaLog
-
-        return KafkaLog(url, settings)
-    else:
-        raise LogError(
-            f"log URL {url!r}: unknown scheme {scheme[1]!r}; known: sqlite:PATH, or just a path, and "
-            "kafka://HOST:PORT"
-        )
-    if not path:
-        raise LogError(f"log URL {url!r} names no file; write for example sqlite:data/log.db")
-    from stream.sqlite_log import SqliteLog
-
-    return SqliteLog(path, settings)

@@ -18,7 +18,8 @@ from typing import NamedTuple, Self
 
 from stream.decoding import check
 from stream.errors import BufferFullError, LogError, ProducerError, RecordError, UndeliveredError
-from stream.log import EVENTS, Log, Outgoing, open_log
+from stream.log import EVENTS, Log, Outgoing
+from stream.log_open import open_log
 from stream.packing import pack
 from stream.producer_settings import PRODUCER_DEFAULTS, ProducerSettings
 from stream.records import BATCH_EVENTS_MAX, RECORD_BYTES_MAX, Action, Features, Impression, Served, encode

@@ -24,7 +24,8 @@ from freshet.inspect import read_state
 from freshet.scenes import RatingsScene, WorldScene
 from stream.decoding import Decoder
 from stream.errors import StateError
-from stream.log import EXAMPLES, open_log
+from stream.log import EXAMPLES
+from stream.log_open import open_log
 from stream.records import Example
 from stream.sources import read_examples
 

@@ -15,7 +15,8 @@ from freshet.replay import replay
 from freshet.roles import open_topics
 from freshet.tape import ReplayOptions
 from stream.decoding import Decoder, split_batch
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, open_log
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
+from stream.log_open import open_log
 from stream.records import Action, Example, Forget, Impression, encode, join_batch
 from stream.simulator import World, WorldSettings
 

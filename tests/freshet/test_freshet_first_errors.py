@@ -10,7 +10,8 @@ from rocksdict import Options, Rdict, WriteBatch
 
 from freshet.cli import main
 from stream.folder_lock import FolderLock
-from stream.log import ROLES, open_log
+from stream.log import ROLES
+from stream.log_open import open_log
 from stream.state import RoleState
 from stream.state_meta import FORMAT_VERSION
 

@@ -19,7 +19,8 @@ from learner.networks import DCN, NETWORKS, Layout, make_network
 from learner.products import add_product
 from learner.settings import LearnerSettings
 from learner.trainer import trainer_of
-from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing, open_log
+from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
+from stream.log_open import open_log
 from stream.records import Example, Served, encode
 from stream.runner import Runner, RunnerSettings
 from stream.state import RoleState

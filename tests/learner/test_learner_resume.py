@@ -16,7 +16,8 @@ from learner.settings import LearnerSettings
 from learner.snapshots import Trimmer
 from stream.errors import DeadLetterFloodError, StateError
 from stream.journal import read_journal
-from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing, open_log
+from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
+from stream.log_open import open_log
 from stream.records import Example, encode
 from stream.runner import Runner, RunnerSettings
 from stream.state import RoleState

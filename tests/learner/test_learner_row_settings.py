@@ -11,7 +11,8 @@ from embeddings import TableError
 from learner.features import FeatureSpec
 from learner.learner import Learner
 from learner.settings import LearnerSettings
-from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing, open_log
+from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
+from stream.log_open import open_log
 from stream.records import Example, encode
 from stream.runner import Runner, RunnerSettings
 from stream.state import RoleState

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.log import LogSettings, Outgoing, Record, open_log
+from stream.log import LogSettings, Outgoing, Record
+from stream.log_open import open_log
 from stream.runner import Runner, RunnerSettings
 from stream.state import Commit, RoleState
 

@@ -12,7 +12,8 @@ from stream.decoding import Decoder
 from stream.errors import DeadLetterError, LogError
 from stream.join_settings import JoinSettings
 from stream.joiner import Joiner
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Log, LogSettings, Outgoing, open_log
+from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Log, LogSettings, Outgoing
+from stream.log_open import open_log
 from stream.records import DeadLetter, Impression, encode, encode_json
 from stream.runner import Runner
 from stream.state import RoleState

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
 from stream.errors import LogAwayError, LogError
-from stream.log import DEAD_LETTERS, Log, LogSettings, Outgoing, Record, open_log, partition_of
+from stream.log import DEAD_LETTERS, Log, LogSettings, Outgoing, Record, partition_of
+from stream.log_open import open_log
 from stream.murmur import murmur2
 from stream.sqlite_log import SqliteLog
 

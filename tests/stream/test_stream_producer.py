@@ -26,9 +26,9 @@ from stream.log import (
     LogSettings,
     Outgoing,
     Record,
-    open_log,
     partition_of,
 )
+from stream.log_open import open_log
 from stream.records import RECORD_BYTES_MAX, Event
 from stream.runner import Runner
 from stream.sqlite_log import SqliteLog
