@@ -24,7 +24,7 @@ from learner.features import FeatureSpec
 from learner.learner import Learner
 from learner.metrics import summarize
 from learner.settings import LearnerSettings
-from stream.records import Example
+from stream.records.types import Example
 
 FIRST = 6_000
 CHUNK = 32

@@ -32,8 +32,8 @@ from freshet.config import Config, default_config, override_config
 from ground import FreshetError
 from learner.learner import Learner
 from learner.metrics import summarize
-from stream.records import Example
-from stream.sources import read_examples
+from stream.files.sources import read_examples
+from stream.records.types import Example
 
 PLACES = 1_000_000
 TABLE_1 = {"users": (162_541, 149_970), "movies": (59_047, 57_361)}  # before and after, as published

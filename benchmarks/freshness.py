@@ -40,11 +40,11 @@ from freshet.children import Children
 from freshet.config import load_config
 from freshet.roles import open_topics
 from learner.updates import decode_update
-from stream.decoding import Decoder
-from stream.log import EVENTS, EXAMPLES, UPDATES, Log, Outgoing
-from stream.log_open import open_log
-from stream.records import Example, encode
-from stream.simulator import World, WorldSettings
+from stream.log.base import EVENTS, EXAMPLES, UPDATES, Log, Outgoing
+from stream.log.open import open_log
+from stream.records.decoding import Decoder
+from stream.records.types import Example, encode
+from stream.world.simulator import World, WorldSettings
 
 HERE = Path(__file__).resolve().parent
 WAITING_MAX = 64

@@ -34,10 +34,10 @@ from serving.replica import Replica
 from serving.settings import ServerSettings
 from serving.telemetry import Telemetry
 from serving.writer import Writer
-from stream.decoding import check
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
-from stream.records import Example, Impression, Served, encode
-from stream.sqlite_log import SqliteLog
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
+from stream.log.sqlite.log import SqliteLog
+from stream.records.decoding import check
+from stream.records.types import Example, Impression, Served, encode
 
 CANDIDATES = 50
 SHARE_MAX = 0.01

@@ -14,15 +14,16 @@ import numpy.typing as npt
 ROOT = Path(__file__).resolve().parent.parent
 
 STREAM_CODE = (
-    "benchmarks/quality_streams.py", "stream/simulator.py", "stream/catalogue.py", "stream/world_settings.py",
-    "stream/movielens.py",
+    "benchmarks/quality_streams.py", "stream/world/simulator.py", "stream/world/catalogue.py",
+    "stream/world/settings.py",
+    "stream/files/movielens.py",
 )  # fmt: skip
 FRESHET_CODE = (
     "benchmarks/quality_freshet.py",
-    "ground/*.py",
-    "learner/*.py",
-    "error_memory/*.py",
-    "embeddings/*.py",
+    "ground/**/*.py",
+    "learner/**/*.py",
+    "error_memory/**/*.py",
+    "embeddings/**/*.py",
 )
 SKETCH_CODE = ("benchmarks/quality_memories.py", "error_memory/sketch.py", "error_memory/hashed.py")
 COMPARATOR_CODE = ("benchmarks/quality_comparators.py",)

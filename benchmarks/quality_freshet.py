@@ -19,7 +19,7 @@ from ground.rows import Rows
 from learner.model import Model
 from learner.settings import LearnerSettings
 from learner.trainer import Learnt, Trainer
-from stream.records import Example
+from stream.records.types import Example
 
 BLOCK = 16
 DRAIN_REQUESTS = 20_000

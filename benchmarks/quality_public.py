@@ -39,10 +39,15 @@ from freshet.init import make_config
 from learner.features import FeatureSpec
 from learner.metrics import summarize
 from learner.settings import LearnerSettings
-from stream.records import Example
-from stream.sources import read_lines
+from stream.files.sources import read_lines
+from stream.records.types import Example
 
-INIT_CODE = ("freshet/init*.py", "stream/sources.py", "stream/tabular.py", "stream/columns.py")
+INIT_CODE = (
+    "freshet/init*.py",
+    "stream/files/sources.py",
+    "stream/files/tabular.py",
+    "stream/files/columns.py",
+)
 VALUES_CODE = ("benchmarks/quality_values.py",)
 RIVER = ("river lr", "river ftrl", "river fm")
 

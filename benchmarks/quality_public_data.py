@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learner.features import FeatureSpec
-from stream.records import Example
+from stream.records.types import Example
 
 EVENTS_MAX = 150_000
 """Of a longer data set, as many: its first or, where those are a few days, every n-th."""

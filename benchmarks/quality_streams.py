@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from ground.keys import key_of
 from learner.features import FeatureSpec
-from stream.movielens import read_ratings
-from stream.records import Example
-from stream.simulator import World, WorldSettings
-from stream.sources import DataSettings
+from stream.files.movielens import read_ratings
+from stream.files.sources import DataSettings
+from stream.records.types import Example
+from stream.world.simulator import World, WorldSettings
 
 HOUR_S = 3600.0
 REQUESTS = 12_000

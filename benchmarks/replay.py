@@ -25,7 +25,7 @@ from freshet.replay import replay
 from freshet.tape import ReplayOptions
 from learner.model import Model
 from learner.trainer import Trainer
-from stream.sources import read_examples
+from stream.files.sources import read_examples
 
 CARDINALITIES = (50_000, 5_000, 24, 200, 12, 1_000, 3, 40)  # user, item, hour, category, ...
 CHUNK = 512

@@ -25,12 +25,12 @@ from learner.learner import Learner
 from learner.settings import LearnerSettings
 from serving.replica import Replica
 from serving.settings import ServerSettings
-from stream.log import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
-from stream.records import Impression, encode
-from stream.runner import Runner, RunnerSettings
-from stream.simulator import World, WorldSettings
-from stream.sqlite_log import SqliteLog
-from stream.state import RoleState
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
+from stream.log.sqlite.log import SqliteLog
+from stream.records.types import Impression, encode
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
+from stream.world.simulator import World, WorldSettings
 
 FEATURES = {name: FeatureSpec() for name in ("user", "segment", "device", "item", "category")}
 PARTITIONS = 2

@@ -21,8 +21,8 @@ from ground import FreshetError
 from learner.learner import Learner
 from learner.metrics import auc
 from learner.model import Model
-from stream.records import Example
-from stream.sources import read_examples
+from stream.files.sources import read_examples
+from stream.records.types import Example
 
 CHUNK_REQUESTS = 256
 TARGETS = {"float16": 0.0005, "int8": 0.001}

@@ -36,11 +36,11 @@ from learner.learner import Learner
 from serving.http import Connection, Receive, Send
 from serving.server import run_app
 from serving.settings import ServerSettings
-from stream.log import EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
-from stream.log_open import open_log
-from stream.records import Example, Features, encode
-from stream.runner import Runner, RunnerSettings
-from stream.state import RoleState
+from stream.log.base import EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
+from stream.log.open import open_log
+from stream.records.types import Example, Features, encode
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
 
 HERE = Path(__file__).resolve().parent
 IDS = ("user", "segment", "device", "item", "category", "brand")

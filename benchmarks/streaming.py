@@ -33,13 +33,13 @@ from kafka import KafkaConsumer, TopicPartition
 from learner.features import FeatureSpec
 from learner.learner import Learner
 from learner.settings import LearnerSettings
-from stream.joiner import Joiner, JoinSettings
-from stream.kafka_log import parse_url
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing
-from stream.log_open import open_log
-from stream.records import Action, Impression, encode, encode_json, join_batch
-from stream.runner import Runner, RunnerSettings
-from stream.state import RoleState
+from stream.join.joiner import Joiner, JoinSettings
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing
+from stream.log.kafka.log import parse_url
+from stream.log.open import open_log
+from stream.records.types import Action, Impression, encode, encode_json, join_batch
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
 
 Row = dict[str, Any]
 

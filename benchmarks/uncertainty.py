@@ -28,10 +28,10 @@ from learner.explore import thompson
 from learner.features import FeatureSpec, Request
 from learner.learner import Learner
 from learner.settings import LearnerSettings
-from stream.movielens import read_ratings
-from stream.records import Example
-from stream.simulator import World, WorldSettings
-from stream.sources import DataSettings
+from stream.files.movielens import read_ratings
+from stream.files.sources import DataSettings
+from stream.records.types import Example
+from stream.world.simulator import World, WorldSettings
 
 Floats = npt.NDArray[np.float64]
 

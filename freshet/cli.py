@@ -350,7 +350,7 @@ def _forget(arguments: argparse.Namespace) -> None:
 
 def _schema(arguments: argparse.Namespace) -> None:
     from freshet.errors import ConfigError
-    from stream.schema import documents
+    from stream.records.schema import documents
 
     found = documents()
     if arguments.write is None:

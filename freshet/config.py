@@ -30,11 +30,11 @@ from ground import FreshetError
 from learner.features import FeatureSpec
 from learner.settings import LearnerSettings
 from serving.settings import ServerSettings
-from stream.group import GroupSettings
-from stream.join_settings import JoinSettings
-from stream.log import PARTITIONS_MAX, LogSettings
-from stream.runner import RunnerSettings
-from stream.sources import DataSettings
+from stream.files.sources import DataSettings
+from stream.group.membership import GroupSettings
+from stream.join.settings import JoinSettings
+from stream.log.base import PARTITIONS_MAX, LogSettings
+from stream.run.runner import RunnerSettings
 
 DEFAULT_FILE = "freshet.toml"
 

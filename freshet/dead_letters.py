@@ -10,10 +10,10 @@ import msgspec
 from freshet.config import Config
 from freshet.process import printable
 from freshet.roles import open_used
-from stream.dead_letters import DeadLetters, Filter, Found
 from stream.errors import DeadLetterError
-from stream.records import encode_json
-from stream.times import time_reader
+from stream.files.times import time_reader
+from stream.records.types import encode_json
+from stream.run.dead_letters import DeadLetters, Filter, Found
 
 REASON_CHARACTERS = 100  # of one line of the list
 SHOWN_BYTES = 4096  # of an original that is neither JSON nor MessagePack

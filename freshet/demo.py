@@ -30,9 +30,9 @@ from freshet.roles import open_topics
 from freshet.scenes import RatingsScene, Scene, WorldScene
 from freshet.view import ArmRow, Screen, Show, Shown
 from freshet.warmup import warm_up
-from stream.kafka_log import parse_url
-from stream.log import EVENTS, EXAMPLES, Log, Outgoing
-from stream.records import encode
+from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
+from stream.log.kafka.log import parse_url
+from stream.records.types import encode
 
 TICK_S = 1.0
 RECENT_S = 15.0

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from freshet.errors import RoleError
 from freshet.inspect import read_state
 from freshet.scenes import Scene
-from stream.record_files import write_records
-from stream.records import Example, Impression
+from stream.files.record_files import write_records
+from stream.records.types import Example, Impression
 
 FILE_NAME = "history.parquet"
 BATCH_SHARE = 5 / 6

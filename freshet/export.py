@@ -1,6 +1,6 @@
 """`freshet export`: any range of a log, or any data file, as one Parquet file.
 
-Examples and events become columns (`stream.record_columns`), one row a candidate, and can be read back
+Examples and events become columns (`stream.files.record_columns`), one row a candidate, and can be read back
 as they were; what other topics hold is written as it lies in the log. The range is read twice, first to
 see which columns there are: so memory is bounded, whatever comes late in it.
 """
@@ -15,11 +15,11 @@ from freshet.errors import ExportError
 from freshet.progress import progress
 from freshet.tape import ReplayOptions, Window, is_log, open_existing, open_tape, replay_config
 from ground import FreshetError
-from stream.decoding import Decoder, split_batch
-from stream.log import EVENTS, EXAMPLES, Log, Record
-from stream.record_columns import Holds, Survey
-from stream.record_files import RecordWriter, whole_or_nothing
-from stream.records import Action, Example, Forget, Impression
+from stream.files.record_columns import Holds, Survey
+from stream.files.record_files import RecordWriter, whole_or_nothing
+from stream.log.base import EVENTS, EXAMPLES, Log, Record
+from stream.records.decoding import Decoder, split_batch
+from stream.records.types import Action, Example, Forget, Impression
 
 RAW_BYTES_MAX = 32 << 20  # of values in a row group
 

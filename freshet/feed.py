@@ -24,8 +24,8 @@ from freshet.tape import ReplayOptions, Tape, open_played
 from ground import FreshetError
 from learner.features import Encoder
 from learner.labelled import CHUNK_ROWS, Labelled
-from stream.forgetting import Refusals
-from stream.records import Example, Forget, canonical, encode
+from stream.records.forgetting import Refusals
+from stream.records.types import Example, Forget, canonical, encode
 
 PROCESS_FROM = 50_000
 """Requests from which on a process of its own is worth its start of about a second."""

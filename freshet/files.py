@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from ground import FreshetError
-from stream.record_files import whole_or_nothing
+from stream.files.record_files import whole_or_nothing
 
 
 def readable_json(value: Any) -> bytes:

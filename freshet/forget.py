@@ -9,10 +9,10 @@ from freshet.config import Config
 from freshet.errors import ConfigError
 from freshet.roles import open_used
 from learner.forgetting import widened
-from stream.decoding import check
-from stream.forgetting import append_forget
-from stream.log import EVENTS
-from stream.records import Forget
+from stream.log.base import EVENTS
+from stream.records.decoding import check
+from stream.records.forgetting import append_forget
+from stream.records.types import Forget
 
 
 def forget(config: Config, named: Sequence[str]) -> Forget:

@@ -14,8 +14,8 @@ from freshet.init_roles import TIME_WORDS, Answer, Question, ask_label, ask_requ
 from freshet.init_sample import Sample, read_sample, shown
 from ground import FreshetError
 from learner.features import Encoder
-from stream.movielens import detect_ratings
-from stream.sources import read_lines
+from stream.files.movielens import detect_ratings
+from stream.files.sources import read_lines
 
 CHECKED_LINES = 1_000
 ASKED_MAX = 8  # answers that are offered

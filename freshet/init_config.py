@@ -9,7 +9,7 @@ from freshet.config import default_config
 from freshet.init_features import USER_WORDS, Feature
 from freshet.init_roles import Answer
 from freshet.init_sample import Column, Sample
-from stream.times import time_reader
+from stream.files.times import time_reader
 
 _WIDTH = 110
 _DAY_S = 86_400

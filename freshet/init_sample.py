@@ -17,9 +17,9 @@ import msgspec
 
 from freshet.errors import InitError
 from ground import FreshetError
-from stream.columns import DataSettings, missing_test, number_reader
-from stream.sources import detect_format
-from stream.tabular import DAMAGED, open_table, open_text, refuse_packed
+from stream.files.columns import DataSettings, missing_test, number_reader
+from stream.files.sources import detect_format
+from stream.files.tabular import DAMAGED, open_table, open_text, refuse_packed
 
 LINES_MAX = 5_000
 BYTES_MAX = 16 << 20  # of text

@@ -11,12 +11,12 @@ from rocksdict import AccessType, Options, Rdict
 
 from freshet.process import short
 from learner.meta import KEY as LEARNER_META
-from stream.disk_errors import advice
 from stream.errors import StateError
-from stream.join_settings import COUNTS_KEY
-from stream.journal import NEXT_KEY
-from stream.outbox import decode_block
-from stream.state_layout import DATA, META_KEY, OFFSET, OUTBOX, read_offset_key
+from stream.join.settings import COUNTS_KEY
+from stream.state.disk_errors import advice
+from stream.state.journal import NEXT_KEY
+from stream.state.layout import DATA, META_KEY, OFFSET, OUTBOX, read_offset_key
+from stream.state.outbox import decode_block
 
 _UNREADABLE = "the state may be from another version of Freshet, or damaged"
 

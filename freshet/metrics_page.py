@@ -13,9 +13,9 @@ from freshet.role_metrics import STAGES, TABLES, RoleCollector
 from learner.metrics import Metrics
 from serving.status import MemoryStatus, ModelStatus, Quality
 from serving.telemetry import Telemetry
-from stream.lag import Lag
-from stream.log import EVENTS, EXAMPLES, UPDATES
-from stream.runner import Progress
+from stream.log.base import EVENTS, EXAMPLES, UPDATES
+from stream.log.lag import Lag
+from stream.run.runner import Progress
 
 _HEAD = (
     "# Metrics\n\n"

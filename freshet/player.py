@@ -19,7 +19,7 @@ import numpy as np
 from freshet.errors import RoleError
 from freshet.scenes import Scene, Turn
 from freshet.scoreboard import Scoreboard
-from stream.records import Action, encode_json
+from stream.records.types import Action, encode_json
 
 ARMS = ("frozen", "frozen + memory", "live", "live + memory", "ceiling")
 ASKED_MAX = 24  # requests under way; beyond, one is left out and counted

@@ -16,10 +16,10 @@ from freshet.errors import ReplayError
 from freshet.progress import progress
 from freshet.tape import ReplayOptions, Tape, open_played
 from learner.features import Encoder
-from stream.forgetting import Refusals
-from stream.record_columns import PREDICTION_COLUMNS, Survey
-from stream.record_files import RecordWriter, whole_or_nothing
-from stream.records import Example
+from stream.files.record_columns import PREDICTION_COLUMNS, Survey
+from stream.files.record_files import RecordWriter, whole_or_nothing
+from stream.records.forgetting import Refusals
+from stream.records.types import Example
 
 Floats = npt.NDArray[np.float64]
 

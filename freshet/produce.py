@@ -18,13 +18,13 @@ import xxhash
 from freshet.config import Config
 from freshet.errors import ProduceError
 from freshet.roles import open_topics
-from stream.decoding import Decoder
 from stream.errors import LogAwayError, LogError, RecordError, SourceError
-from stream.log import EVENTS, EXAMPLES, Log, Outgoing
-from stream.packing import pack
-from stream.record_files import read_records
-from stream.records import REQUEST_ID_MAX, Action, Example, Impression, encode
-from stream.sources import LeftOut, read_examples
+from stream.files.record_files import read_records
+from stream.files.sources import LeftOut, read_examples
+from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
+from stream.records.batching import pack
+from stream.records.decoding import Decoder
+from stream.records.types import REQUEST_ID_MAX, Action, Example, Impression, encode
 
 BATCH = 1000  # events appended at once
 PACK = 100  # of them in one message

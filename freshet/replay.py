@@ -31,9 +31,9 @@ from learner.labelled import Labelled
 from learner.learner import Learner
 from learner.metrics import Summary, summarize
 from learner.trainer import Learnt
-from stream.log import EXAMPLES
-from stream.records import Forget
-from stream.state import RoleState
+from stream.log.base import EXAMPLES
+from stream.records.types import Forget
+from stream.state.role_state import RoleState
 
 RECLAIM_REQUESTS = 20_000
 RECLAIM_SLOTS = 100_000

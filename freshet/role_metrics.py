@@ -16,9 +16,9 @@ from prometheus_client.registry import Collector
 from freshet.config import MetricsSettings
 from freshet.errors import ConfigError
 from serving.telemetry import counter, gauge, lag_metrics
-from stream.lag import Lag, LagMeter
-from stream.log import Log
-from stream.runner import Progress, Runner
+from stream.log.base import Log
+from stream.log.lag import Lag, LagMeter
+from stream.run.runner import Progress, Runner
 
 Figures = Mapping[str, Any]
 """A role's own numbers by name, as it logs them too; None: cannot be told yet."""

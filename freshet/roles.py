@@ -22,12 +22,12 @@ from freshet.role_metrics import RoleMetrics
 from freshet.tape import missing_log
 from freshet.warmup import warm_up
 from stream.errors import LogAwayError, StateFullError
-from stream.folder_lock import FolderLock
-from stream.group import Member, Told
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
-from stream.log_open import open_log
-from stream.runner import Progress, Runner
-from stream.state import RoleState
+from stream.group.membership import Member, Told
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
+from stream.log.open import open_log
+from stream.run.runner import Progress, Runner
+from stream.state.folder_lock import FolderLock
+from stream.state.role_state import RoleState
 
 SAY_EVERY_S = 10.0
 TELL_EVERY_S = 1.0
@@ -107,8 +107,8 @@ def run_join(config: Config, stop: threading.Event) -> None:
     Raises:
         FreshetError: whatever stops the role; what was not committed is read again next time.
     """
-    from stream.joiner import Joiner
-    from stream.shares import Shares
+    from stream.join.assignment import Shares
+    from stream.join.joiner import Joiner
 
     voice = Voice("join")
     log = open_topics(config)

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from freshet.errors import ConfigError
-from stream.records import Action, Example, Impression
-from stream.simulator import World, WorldSettings
-from stream.sources import DataSettings, detect_format, read_examples
+from stream.files.sources import DataSettings, detect_format, read_examples
+from stream.records.types import Action, Example, Impression
+from stream.world.simulator import World, WorldSettings
 
 Floats = npt.NDArray[np.float64]
 

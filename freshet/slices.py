@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freshet.errors import CompareError
-from stream.record_columns import Column, layout_of
+from stream.files.record_columns import Column, layout_of
 
 Ints = npt.NDArray[np.int64]
 

@@ -25,7 +25,7 @@ from freshet.progress import progress
 from freshet.tape import ReplayOptions, open_tape, replay_config
 from freshet.trials import Trial
 from freshet.version import code_version
-from stream.record_files import whole_or_nothing
+from stream.files.record_files import whole_or_nothing
 
 HALVING = 3
 PREFIX_MIN = 1_000  # requests: what fewer say is chance

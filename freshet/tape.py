@@ -18,15 +18,15 @@ from freshet.errors import ConfigError, ReplayError
 from ground import FreshetError
 from learner.boundary import KEY as BOUNDARY
 from learner.boundary import Boundary
-from stream.decoding import Decoder
-from stream.journal import Taken, read_journal
-from stream.log import EXAMPLES, Log, Record
-from stream.log_open import open_log
-from stream.records import Example, Forget
-from stream.repeats import PRODUCERS_MAX, Repeats
-from stream.sources import DataSettings, count_examples, detect_format, read_examples
-from stream.state import RoleState
-from stream.times import time_reader
+from stream.files.sources import DataSettings, count_examples, detect_format, read_examples
+from stream.files.times import time_reader
+from stream.log.base import EXAMPLES, Log, Record
+from stream.log.open import open_log
+from stream.records.decoding import Decoder
+from stream.records.types import Example, Forget
+from stream.state.journal import Taken, read_journal
+from stream.state.repeats import PRODUCERS_MAX, Repeats
+from stream.state.role_state import RoleState
 
 _SQLITE = b"SQLite format 3\0"
 _OFFSET = "offset:"

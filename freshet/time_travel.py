@@ -16,9 +16,9 @@ from freshet.config import Config
 from freshet.errors import ReplayError
 from learner.features import FeatureSpec
 from learner.learner import Learner
-from stream.log import EXAMPLES
-from stream.repeats import last_numbers
-from stream.state import RoleState
+from stream.log.base import EXAMPLES
+from stream.state.repeats import last_numbers
+from stream.state.role_state import RoleState
 
 CHANGEABLE = ("rate", "admit_after", "admit_share", "rows_max", "length")
 """What of a feature may differ from what the snapshot was made with: its rows stay what they are."""

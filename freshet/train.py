@@ -22,11 +22,11 @@ from learner.boundary import IDS_MAX, Boundary
 from learner.chain import Place
 from learner.learner import Learner
 from learner.updates import decode_update
-from stream.decoding import Decoder
-from stream.log import EXAMPLES, SNAPSHOTS, UPDATES, Log
-from stream.records import Example
-from stream.sources import LeftOut, count_examples, read_examples
-from stream.state import RoleState
+from stream.files.sources import LeftOut, count_examples, read_examples
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log
+from stream.records.decoding import Decoder
+from stream.records.types import Example
+from stream.state.role_state import RoleState
 
 CHUNK_REQUESTS = 512
 COMMIT_REQUESTS = 50_000

@@ -21,7 +21,7 @@ from freshet.view import CHART_COLUMNS_MAX
 from freshet.warmup import warm_up
 from serving.overview import Overview
 from serving.server import check_address
-from stream.log import Log
+from stream.log.base import Log
 
 ROLES = ("join", "learn", "serve")
 WATCH_EVERY_S = 0.1

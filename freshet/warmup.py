@@ -63,7 +63,7 @@ def exercise() -> None:
     from learner.model import Model
     from learner.settings import LearnerSettings
     from learner.trainer import Trainer
-    from stream.records import Example
+    from stream.records.types import Example
 
     features = {
         "user": FeatureSpec(ttl_s=3600.0),

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import xxhash
 
-from stream.records import Example
+from stream.records.types import Example
 
 KEY = b"learner/boundary"  # in a learner's state
 IDS_MAX = 5_000_000  # of history's requests in the overlap, at 8 bytes in the state

@@ -1,10 +1,10 @@
 """What of topic `examples` cannot be learnt: into the dead letters, and how much of it a learner bears."""
 
 from learner.settings import LearnerSettings
-from stream.bad_share import BadShare
-from stream.log import DEAD_LETTERS, Outgoing, Record
-from stream.records import DeadLetter, encode
-from stream.state import Commit
+from stream.log.base import DEAD_LETTERS, Outgoing, Record
+from stream.records.types import DeadLetter, encode
+from stream.run.dead_letter_limit import BadShare
+from stream.state.role_state import Commit
 
 
 class DeadLetterWriter:

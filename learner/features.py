@@ -19,7 +19,7 @@ from learner.encoding import add_pairs, by_row, first_keys, join_all
 from learner.errors import FeatureError
 from learner.quick import QuickEncoder
 from learner.values import read_ids, read_lists, read_numbers, read_sequences
-from stream.records import Features
+from stream.records.types import Features
 
 
 class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

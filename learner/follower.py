@@ -7,7 +7,7 @@ from learner.errors import UpdateDamagedError, UpdateGapError
 from learner.model import Model
 from learner.snapshots import READ_BYTES_MAX, SnapshotReader, first_update_after
 from learner.updates import Update, apply_update, decode_update
-from stream.log import UPDATES, Log
+from stream.log.base import UPDATES, Log
 
 _log = logging.getLogger("freshet.follower")
 

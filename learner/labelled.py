@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ground.rows import Rows
 from learner.features import Batch, Encoder
-from stream.records import Example
+from stream.records.types import Example
 
 CHUNK_ROWS = 2048
 """Rows that are best learnt, and best read, in one call: large enough to pay for the calls, small enough to

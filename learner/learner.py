@@ -33,12 +33,12 @@ from learner.pending import Pending
 from learner.publishing import Publisher
 from learner.settings import LearnerSettings
 from learner.trainer import Learnt, Trainer
-from stream.decoding import Decoder
 from stream.errors import StateError
-from stream.forgetting import Refusals
-from stream.log import Record
-from stream.records import Example, Forget
-from stream.state import Commit, RoleState
+from stream.log.base import Record
+from stream.records.decoding import Decoder
+from stream.records.forgetting import Refusals
+from stream.records.types import Example, Forget
+from stream.state.role_state import Commit, RoleState
 
 _METRICS = b"learner/metrics"
 _PENDING = b"learner/pending"

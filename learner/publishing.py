@@ -12,8 +12,8 @@ from learner.meta import Meta
 from learner.model import Model
 from learner.settings import LearnerSettings
 from learner.updates import Update, cut, encode_update, pack
-from stream.log import SNAPSHOTS, UPDATES, Outgoing
-from stream.state import Commit
+from stream.log.base import SNAPSHOTS, UPDATES, Outgoing
+from stream.state.role_state import Commit
 
 
 class Publisher:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from stream.errors import StateError
-from stream.state import RoleState
+from stream.state.role_state import RoleState
 
 KEPT = 2
 

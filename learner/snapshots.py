@@ -12,7 +12,7 @@ import msgspec
 
 from learner.errors import UpdateDamagedError
 from learner.updates import Update, decode_update
-from stream.log import SNAPSHOTS, UPDATES, Log
+from stream.log.base import SNAPSHOTS, UPDATES, Log
 
 READ_BYTES_MAX = 32 << 20
 

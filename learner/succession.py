@@ -5,7 +5,8 @@ examples it comes from. So it has the leader's state, bit for bit, and when the 
 on with the very next update; a replica sees one row of updates from one learner. A learner that is new
 begins from the newest *snapshot* of the leader's state, in a folder that all see.
 
-To lead is to (1) claim, which gives a *term* (`stream.group`); (2) write into topics `snapshots` and
+To lead is to (1) claim, which gives a *term* (`stream.group.membership`); (2) write into topics `snapshots`
+and
 `updates` that the term has begun: what a lower term writes behind that does not count (`learner.chain`);
 (3) learn what lies before it in `updates`. Nothing here depends on who is believed to be gone: if two
 believe that they lead, one has the higher term, and readers take that one's updates alone. The other
@@ -30,11 +31,11 @@ from learner.shared_snapshots import SharedSnapshots
 from learner.snapshots import READ_BYTES_MAX
 from learner.updates import Update, decode_update, encode_update
 from stream.errors import StateDamagedError
-from stream.group import Member
-from stream.journal import Taken
-from stream.log import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
-from stream.runner import Progress, Runner, RunnerSettings, patiently
-from stream.state import RoleState
+from stream.group.membership import Member
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
+from stream.run.runner import Progress, Runner, RunnerSettings, patiently
+from stream.state.journal import Taken
+from stream.state.role_state import RoleState
 
 _log = logging.getLogger("freshet.learner")
 

@@ -22,7 +22,7 @@ from learner.labelled import CHUNK_ROWS, Labelled
 from learner.model import Model, bayes_logit
 from learner.networks import DCN, Network
 from learner.pending import Pending
-from stream.records import Example
+from stream.records.types import Example
 
 
 class Learnt(NamedTuple):

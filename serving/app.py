@@ -52,11 +52,11 @@ from serving.settings import ServerSettings
 from serving.status import ModelStatus, Scorer
 from serving.telemetry import CONTENT_TYPE, Telemetry
 from serving.writer import Place, Writer
-from stream.decoding import Decoder, check
 from stream.errors import RecordError
-from stream.forgetting import forget_records
-from stream.log import EVENTS, Log, Outgoing
-from stream.records import RECORD_BYTES_MAX, Action, Forget, Impression, Served, encode
+from stream.log.base import EVENTS, Log, Outgoing
+from stream.records.decoding import Decoder, check
+from stream.records.forgetting import forget_records
+from stream.records.types import RECORD_BYTES_MAX, Action, Forget, Impression, Served, encode
 
 YIELD_EVERY = 256
 """Records of one body that are decoded before others get their turn."""

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from serving.errors import RequestError
-from stream.decoding import split_batch
-from stream.records import (
+from stream.records.decoding import split_batch
+from stream.records.types import (
     CANDIDATES_MAX,
     FEATURES_MAX,
     REQUEST_ID_MAX,
@@ -57,7 +57,7 @@ _BoundedFeatures = Annotated[
 
 
 class BoundedScoreRequest(ScoreRequest, frozen=True, forbid_unknown_fields=True):
-    """A `ScoreRequest` that needs no `stream.decoding.check`: the decoder has held it to every limit.
+    """A `ScoreRequest` that needs no `stream.records.decoding.check`: the decoder has held it to every limit.
 
     It is much quicker at that, and not as good at saying what is wrong: what it does not take may be good.
     """

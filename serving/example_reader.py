@@ -10,11 +10,11 @@ import numpy.typing as npt
 from ground.rows import Rows
 from learner.errors import FeatureError
 from learner.features import Batch, Encoder
-from stream.decoding import Decoder
 from stream.errors import RecordError
-from stream.forgetting import Refusals
-from stream.log import Record
-from stream.records import Example, Forget
+from stream.log.base import Record
+from stream.records.decoding import Decoder
+from stream.records.forgetting import Refusals
+from stream.records.types import Example, Forget
 
 logger = logging.getLogger("freshet.serving")
 

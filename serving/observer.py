@@ -18,10 +18,10 @@ from serving.live import Live
 from serving.positions import Positions
 from serving.settings import ServerSettings
 from serving.status import Quality
-from stream.lag import Position
-from stream.log import EXAMPLES, Log, Record
-from stream.records import Forget
-from stream.repeats import PRODUCERS_MAX, Repeats
+from stream.log.base import EXAMPLES, Log, Record
+from stream.log.lag import Position
+from stream.records.types import Forget
+from stream.state.repeats import PRODUCERS_MAX, Repeats
 
 READ_RECORDS = 256  # per partition and round: updates do not wait for a long backlog
 CHUNK_REQUESTS = 16  # observed under one hold of the lock: about how long an answer may have to wait

@@ -14,7 +14,7 @@ import msgspec
 from learner.features import FeatureSpec
 from learner.forgetting import FORGETTABLE
 from serving.http import Route
-from stream.records import FORGET_IDS_MAX, Id, Ids, Text
+from stream.records.types import FORGET_IDS_MAX, Id, Ids, Text
 
 Json = dict[str, Any]
 

@@ -1,7 +1,8 @@
 """All of a Freshet at a glance, once a second: for the page, and for `freshet up` on a terminal.
 
 What there is to see comes from two places: the server that shows it knows itself (`serving.pulse`), and
-everybody tells in the log (`stream.roll`) how they do. So any server of a log can show all of it, wherever
+everybody tells in the log (`stream.group.observer`) how they do. So any server of a log can show all of it,
+wherever
 the other roles run, and one that hears of no other role shows what it knows and says what it does not.
 One thread does the looking; whoever asks is handed what it found last.
 """
@@ -21,10 +22,10 @@ from serving.history import History, Span
 from serving.pulse import Own
 from serving.rates import Counters
 from stream.errors import LogError
-from stream.group import Beat, Told, send_beat
-from stream.lag import Lag, LagMeter, Position
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Log
-from stream.roll import Heard, Roll
+from stream.group.membership import Beat, Told, send_beat
+from stream.group.observer import Heard, Roll
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Log
+from stream.log.lag import Lag, LagMeter, Position
 
 EVERY_S = 1.0
 NEWEST_POINTS = 15

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from learner.metrics import Summary
 from serving.status import Scorer
-from stream.group import Told
+from stream.group.membership import Told
 
 SPAN_TICKS = 300
 """Over so many calls, one a second, the share of errors and the slowest answers are told."""

@@ -27,8 +27,8 @@ from serving.observer import Observer
 from serving.settings import ServerSettings
 from serving.status import MemoryStatus, ModelStatus, Scored
 from stream.errors import LogError
-from stream.lag import LagMeter, Position
-from stream.log import EXAMPLES, UPDATES, Log
+from stream.log.base import EXAMPLES, UPDATES, Log
+from stream.log.lag import LagMeter, Position
 
 IDLE_S = 0.005
 RETRY_S_MAX = 5.0

@@ -16,7 +16,7 @@ from serving.app import App
 from serving.connection import guarded
 from serving.errors import ListenError
 from serving.settings import ServerSettings
-from stream.log import Log
+from stream.log.base import Log
 
 if TYPE_CHECKING:
     from serving.replica import Replica

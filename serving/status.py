@@ -8,8 +8,8 @@ import msgspec
 from learner.features import FeatureSpec
 from learner.metrics import Summary
 from serving.explaining import Taken
-from stream.lag import Lag
-from stream.records import Impression
+from stream.log.lag import Lag
+from stream.records.types import Impression
 
 
 class Scored(NamedTuple):

@@ -15,7 +15,7 @@ from prometheus_client.samples import Sample
 
 from serving.pulse import SCORE_PATH, Totals
 from serving.status import ModelStatus
-from stream.lag import Lag
+from stream.log.lag import Lag
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 WATCHING = ("/live.", "/v1/live", "/v1/model", "/v2/health/", "/metrics", "/openapi.json")

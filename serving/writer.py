@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from serving.errors import UnavailableError
 from stream.errors import LogError
-from stream.log import EVENTS, Log, Outgoing
-from stream.packing import pack
+from stream.log.base import EVENTS, Log, Outgoing
+from stream.records.batching import pack
 
 BATCH_RECORDS_MAX = 1_000
 

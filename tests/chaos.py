@@ -32,7 +32,7 @@ from freshet.config import Config, load_config
 from freshet.roles import open_topics
 from freshet.warmup import warm_up
 from stream.errors import LogAwayError
-from stream.log import EVENTS, EXAMPLES, Log, Outgoing
+from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 
 PARTITIONS = 4
 REQUESTS_PER_TURN = 25

@@ -14,10 +14,10 @@ from learner.follower import Follower
 from learner.learner import Learner
 from learner.model import Model
 from learner.updates import decode_update
-from stream.journal import Taken, read_journal
-from stream.log import EXAMPLES, UPDATES, Log
-from stream.runner import Runner
-from stream.state import RoleState
+from stream.log.base import EXAMPLES, UPDATES, Log
+from stream.run.runner import Runner
+from stream.state.journal import Taken, read_journal
+from stream.state.role_state import RoleState
 
 
 class Published(NamedTuple):

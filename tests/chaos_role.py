@@ -17,11 +17,11 @@ from typing import Any
 
 from freshet.cli import main
 from learner.succession import _Life
-from stream.group import Member
-from stream.joiner import Joiner
-from stream.runner import Runner
-from stream.shares import Shares
-from stream.state import RoleState
+from stream.group.membership import Member
+from stream.join.assignment import Shares
+from stream.join.joiner import Joiner
+from stream.run.runner import Runner
+from stream.state.role_state import RoleState
 
 INSIDE_S_MAX = 0.002
 """How far into a commit's write it may die; most take less."""

@@ -16,8 +16,8 @@ from chaos_processes import Role
 
 from freshet.config import Config
 from stream.errors import LogAwayError
-from stream.group import Beat, Claim
-from stream.log import ROLES, Log
+from stream.group.membership import Beat, Claim
+from stream.log.base import ROLES, Log
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy" / "kafka"))
 

@@ -15,9 +15,9 @@ import numpy as np
 from learner.features import Encoder
 from learner.learner import Learner
 from learner.model import Model
-from stream.decoding import Decoder
-from stream.log import DEAD_LETTERS, EXAMPLES, Log, Outgoing, Record, partition_of
-from stream.records import Action, DeadLetter, Example, Features, Impression, encode
+from stream.log.base import DEAD_LETTERS, EXAMPLES, Log, Outgoing, Record, partition_of
+from stream.records.decoding import Decoder
+from stream.records.types import Action, DeadLetter, Example, Features, Impression, encode
 
 WINDOW_S = 15.0
 EVERY_S = 0.05  # of event time between requests: about 300 wait for their window to close

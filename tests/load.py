@@ -32,9 +32,9 @@ from freshet.report import Chart, Line, Page, write_html
 from freshet.roles import open_topics
 from freshet.warmup import warm_up
 from learner.learner import Learner
-from stream.log import EVENTS, EXAMPLES, Log, Outgoing, partition_of
-from stream.records import Impression, encode
-from stream.state import RoleState
+from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing, partition_of
+from stream.records.types import Impression, encode
+from stream.state.role_state import RoleState
 
 ROOT = Path(__file__).resolve().parents[1]
 ROLES = ("join", "learn", "serve")

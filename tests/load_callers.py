@@ -15,9 +15,9 @@ import msgspec
 from ledger import fresh_records
 
 from learner.learner import Learner
-from stream.decoding import Decoder
-from stream.log import EXAMPLES, Log
-from stream.records import Example, Impression
+from stream.log.base import EXAMPLES, Log
+from stream.records.decoding import Decoder
+from stream.records.types import Example, Impression
 
 FEEDBACK_S = 2.0  # feedback accepted within this of its score is in time, whatever the machine does
 USERS, ITEMS = 30, 60

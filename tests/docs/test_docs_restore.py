@@ -16,8 +16,8 @@ from load import Process, until
 from freshet.config import Config, load_config
 from freshet.roles import open_topics
 from learner.learner import Learner
-from stream.log import EVENTS, EXAMPLES, Log, Outgoing
-from stream.state import RoleState
+from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
+from stream.state.role_state import RoleState
 
 SECTION = "## Copies, and getting things back"
 PARTITIONS = 2

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from freshet.cli import main
-from stream.joiner import Joiner
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
-from stream.records import Impression, encode
-from stream.runner import Runner
-from stream.sqlite_log import SqliteLog
-from stream.state import RoleState
+from stream.join.joiner import Joiner
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
+from stream.log.sqlite.log import SqliteLog
+from stream.records.types import Impression, encode
+from stream.run.runner import Runner
+from stream.state.role_state import RoleState
 
 BAD = [
     b'{"type":"impression","request_id":"r","time":"noon","candidates":[{}]}',

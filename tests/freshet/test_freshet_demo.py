@@ -22,12 +22,12 @@ from freshet.demo_history import FILE_NAME
 from freshet.errors import ConfigError, RoleError
 from freshet.inspect import read_state
 from freshet.scenes import RatingsScene, WorldScene
-from stream.decoding import Decoder
 from stream.errors import StateError
-from stream.log import EXAMPLES
-from stream.log_open import open_log
-from stream.records import Example
-from stream.sources import read_examples
+from stream.files.sources import read_examples
+from stream.log.base import EXAMPLES
+from stream.log.open import open_log
+from stream.records.decoding import Decoder
+from stream.records.types import Example
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S_MAX = 200.0  # on a busy machine, kernels not yet compiled

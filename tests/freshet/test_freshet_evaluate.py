@@ -22,9 +22,9 @@ from freshet.config import Config, load_config
 from freshet.evaluate import read_logged
 from freshet.offpolicy import greedy_places
 from freshet.roles import open_topics, run_join, run_learn, run_serve
-from stream.log import EVENTS, EXAMPLES, Outgoing
-from stream.records import Action, Impression, encode, encode_json
-from stream.simulator import World, WorldSettings
+from stream.log.base import EVENTS, EXAMPLES, Outgoing
+from stream.records.types import Action, Impression, encode, encode_json
+from stream.world.simulator import World, WorldSettings
 
 HISTORY, REQUESTS, SLATE, SEED = 300, 900, 4, 11
 CONFIG = """

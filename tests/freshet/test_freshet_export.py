@@ -14,11 +14,11 @@ from freshet.produce import produce
 from freshet.replay import replay
 from freshet.roles import open_topics
 from freshet.tape import ReplayOptions
-from stream.decoding import Decoder, split_batch
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
-from stream.log_open import open_log
-from stream.records import Action, Example, Forget, Impression, encode, join_batch
-from stream.simulator import World, WorldSettings
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
+from stream.log.open import open_log
+from stream.records.decoding import Decoder, split_batch
+from stream.records.types import Action, Example, Forget, Impression, encode, join_batch
+from stream.world.simulator import World, WorldSettings
 
 FEATURES: dict[str, Any] = {"user": {}, "segment": {}, "item": {}, "category": {}}
 REQUESTS = 120

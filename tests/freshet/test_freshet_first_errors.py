@@ -9,11 +9,11 @@ import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
 from freshet.cli import main
-from stream.folder_lock import FolderLock
-from stream.log import ROLES
-from stream.log_open import open_log
-from stream.state import RoleState
-from stream.state_meta import FORMAT_VERSION
+from stream.log.base import ROLES
+from stream.log.open import open_log
+from stream.state.folder_lock import FolderLock
+from stream.state.meta import FORMAT_VERSION
+from stream.state.role_state import RoleState
 
 CONFIG = "[features.user]\n[features.item]\n[learner]\ndeep = 'none'\n[server]\nport = 0\n"
 

@@ -16,8 +16,8 @@ from freshet.tape import ReplayOptions
 from ground.keys import key_of
 from learner.follower import Follower
 from learner.model import Model
-from stream.log import EVENTS, Outgoing
-from stream.records import Impression, encode
+from stream.log.base import EVENTS, Outgoing
+from stream.records.types import Impression, encode
 
 START_S_MAX = 200.0  # kernels not yet compiled, on a busy machine
 USER, ITEM = "ann-7f3a9c1e5b", 0x5EC2E7C0FFEE1234

@@ -16,7 +16,7 @@ from freshet.produce import produce
 from freshet.roles import open_topics
 from learner.follower import Follower
 from learner.model import Model
-from stream.log import EVENTS, EXAMPLES
+from stream.log.base import EVENTS, EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 90.0

@@ -21,7 +21,7 @@ from freshet.init import check_config, make_config, run_init
 from freshet.replay import replay
 from freshet.tape import ReplayOptions
 from stream.errors import SourceError
-from stream.sources import DataSettings, read_examples
+from stream.files.sources import DataSettings, read_examples
 
 MOVIETWEETINGS = Path(__file__).parents[3] / "shared" / "data" / "movietweetings"
 LINES = 1_800

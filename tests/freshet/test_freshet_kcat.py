@@ -10,9 +10,9 @@ from scraping import free_port, running, scrape_until, total
 
 from freshet.config import Config, parse_config, resolve
 from freshet.roles import open_topics
-from stream.decoding import Decoder
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, partition_of
-from stream.records import Example
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, partition_of
+from stream.records.decoding import Decoder
+from stream.records.types import Example
 
 PARTITIONS = 4
 REQUESTS = 60

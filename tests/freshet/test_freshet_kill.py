@@ -19,8 +19,8 @@ from freshet.tape import ReplayOptions
 from learner.follower import Follower
 from learner.learner import Learner
 from learner.model import Model
-from stream.log import EXAMPLES
-from stream.state import RoleState
+from stream.log.base import EXAMPLES
+from stream.state.role_state import RoleState
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUESTS = 8000

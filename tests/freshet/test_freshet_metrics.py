@@ -14,9 +14,9 @@ from freshet.errors import ConfigError
 from freshet.role_metrics import JOIN, LEARN
 from freshet.roles import open_topics, run_join
 from learner.learner import Learner
-from stream.join_settings import JoinCounts
-from stream.log import EVENTS, Outgoing
-from stream.records import Impression, encode
+from stream.join.settings import JoinCounts
+from stream.log.base import EVENTS, Outgoing
+from stream.records.types import Impression, encode
 
 
 @pytest.fixture

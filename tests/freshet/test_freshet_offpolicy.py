@@ -23,10 +23,10 @@ from freshet.offpolicy import (
     on_policy,
     snips,
 )
-from stream.record_columns import PREDICTION_COLUMNS, Survey
-from stream.record_files import RecordWriter
-from stream.records import Example
-from stream.simulator import World, WorldSettings
+from stream.files.record_columns import PREDICTION_COLUMNS, Survey
+from stream.files.record_files import RecordWriter
+from stream.records.types import Example
+from stream.world.simulator import World, WorldSettings
 
 OBP = json.loads((Path(__file__).parent / "data" / "obp.json").read_text())
 SLATE = 4

@@ -24,7 +24,7 @@ from freshet.replay import replay
 from freshet.roles import open_topics, run_join, run_learn, wait_for_log
 from freshet.tape import ReplayOptions
 from stream.errors import LogAwayError, StateError, StateFullError
-from stream.log import EVENTS, EXAMPLES
+from stream.log.base import EVENTS, EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 90.0

@@ -25,9 +25,9 @@ import pytest
 from browser import Browser
 from scraping import free_port
 
-from stream.group import Beat, Told, send_beat
-from stream.log import EVENTS, Outgoing
-from stream.log_open import open_log
+from stream.group.membership import Beat, Told, send_beat
+from stream.log.base import EVENTS, Outgoing
+from stream.log.open import open_log
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S_MAX = 200.0  # on a busy machine, kernels not yet compiled

@@ -15,11 +15,11 @@ from freshet.tape import ReplayOptions
 from freshet.time_travel import restored
 from ground import FreshetError
 from learner.learner import Learner
-from stream.log import EXAMPLES, Outgoing
-from stream.records import encode
-from stream.runner import Runner
-from stream.simulator import World, WorldSettings
-from stream.state import RoleState
+from stream.log.base import EXAMPLES, Outgoing
+from stream.records.types import encode
+from stream.run.runner import Runner
+from stream.state.role_state import RoleState
+from stream.world.simulator import World, WorldSettings
 
 REQUESTS, LEARNT = 300, 170
 

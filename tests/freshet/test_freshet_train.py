@@ -25,12 +25,12 @@ from learner.boundary import Boundary
 from learner.follower import Follower
 from learner.learner import Learner
 from learner.model import Model
-from stream.log import EXAMPLES, Log, Outgoing
-from stream.record_files import write_records
-from stream.records import Example, encode
-from stream.runner import Runner
-from stream.simulator import World, WorldSettings
-from stream.state import RoleState
+from stream.files.record_files import write_records
+from stream.log.base import EXAMPLES, Log, Outgoing
+from stream.records.types import Example, encode
+from stream.run.runner import Runner
+from stream.state.role_state import RoleState
+from stream.world.simulator import World, WorldSettings
 
 REQUESTS = 400
 OVERLAP_S = 2.0

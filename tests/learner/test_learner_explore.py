@@ -9,7 +9,7 @@ from learner.explore import draw, sample_slate, seeds_of, thompson
 from learner.features import FeatureSpec, Request
 from learner.learner import Learner
 from learner.settings import LearnerSettings
-from stream.records import Example
+from stream.records.types import Example
 
 SCHEMA = {"user": FeatureSpec(), "item": FeatureSpec(), "tags": FeatureSpec(kind="ids")}
 REQUEST = Request(

@@ -14,7 +14,7 @@ from learner.learner import Learner
 from learner.metrics import auc
 from learner.networks import DCN, Layout
 from learner.settings import LearnerSettings
-from stream.records import Example, Features
+from stream.records.types import Example, Features
 
 ID = FeatureSpec()
 

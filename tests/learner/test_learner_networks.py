@@ -19,11 +19,11 @@ from learner.networks import DCN, NETWORKS, Layout, make_network
 from learner.products import add_product
 from learner.settings import LearnerSettings
 from learner.trainer import trainer_of
-from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
-from stream.log_open import open_log
-from stream.records import Example, Served, encode
-from stream.runner import Runner, RunnerSettings
-from stream.state import RoleState
+from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
+from stream.log.open import open_log
+from stream.records.types import Example, Served, encode
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
 
 LAYOUT = Layout((4, 4, 4), 17)
 ALONE = FeatureSpec(pairs=False, dim=8)

@@ -15,12 +15,12 @@ from learner.model import Model
 from learner.settings import LearnerSettings
 from learner.snapshots import Trimmer
 from stream.errors import DeadLetterFloodError, StateError
-from stream.journal import read_journal
-from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
-from stream.log_open import open_log
-from stream.records import Example, encode
-from stream.runner import Runner, RunnerSettings
-from stream.state import RoleState
+from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
+from stream.log.open import open_log
+from stream.records.types import Example, encode
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.journal import read_journal
+from stream.state.role_state import RoleState
 
 FEATURES = {
     "user": FeatureSpec(dim=4),

@@ -11,11 +11,11 @@ from embeddings import TableError
 from learner.features import FeatureSpec
 from learner.learner import Learner
 from learner.settings import LearnerSettings
-from stream.log import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
-from stream.log_open import open_log
-from stream.records import Example, encode
-from stream.runner import Runner, RunnerSettings
-from stream.state import RoleState
+from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
+from stream.log.open import open_log
+from stream.records.types import Example, encode
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
 
 SETTINGS = LearnerSettings(window=200, snapshot_bytes_min=100_000)
 CHOICES: list[dict[str, Any]] = [

@@ -22,12 +22,12 @@ from learner.settings import LearnerSettings
 from learner.succession import Succession, _AsideError, _FencedError, _Life
 from learner.updates import Update
 from stream.errors import LogAwayError
-from stream.group import GroupSettings, Member
-from stream.log import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing
-from stream.records import Example, encode
-from stream.runner import Progress, Runner, RunnerSettings
-from stream.sqlite_log import SqliteLog
-from stream.state import RoleState
+from stream.group.membership import GroupSettings, Member
+from stream.log.base import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing
+from stream.log.sqlite.log import SqliteLog
+from stream.records.types import Example, encode
+from stream.run.runner import Progress, Runner, RunnerSettings
+from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=2), "item": FeatureSpec(dim=2, ttl_s=500.0)}
 SETTINGS = LearnerSettings(deep="none", snapshot_bytes_min=50_000)

@@ -13,7 +13,7 @@ import pytest
 from freshet import metrics_page
 from freshet.cli import main
 from freshet.config import Config, load_config, parse_config
-from stream.kafka_log import parse_url
+from stream.log.kafka.log import parse_url
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "configuration.md").read_text()

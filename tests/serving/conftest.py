@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, LogSettings
-from stream.log_open import open_log
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, LogSettings
+from stream.log.open import open_log
 
 Serve = Callable[[threading.Event, Callable[[str], None]], None]
 Running = Callable[[Serve], contextlib.AbstractContextManager[str]]

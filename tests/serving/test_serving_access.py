@@ -14,7 +14,7 @@ from serving.app import App
 from serving.errors import AccessError, BusyTokenError, ForbiddenError, ListenError, TokensError
 from serving.server import run_app
 from serving.settings import ServerSettings
-from stream.log import Log
+from stream.log.base import Log
 from tests.serving.test_serving_app import Known
 
 SHOP, ADMIN = "shop-0123456789abcdef", "admin-0123456789abcdef"

@@ -19,11 +19,11 @@ from serving.explaining import ExplainedCandidate, Taken, Unknown
 from serving.server import run_app
 from serving.settings import ServerSettings
 from serving.status import MemoryStatus, ModelStatus, Quality, Scored
-from stream.decoding import Decoder, split_batch
 from stream.errors import LogError
-from stream.lag import Lag
-from stream.log import EVENTS, Log, Outgoing
-from stream.records import Action, Impression, encode
+from stream.log.base import EVENTS, Log, Outgoing
+from stream.log.lag import Lag
+from stream.records.decoding import Decoder, split_batch
+from stream.records.types import Action, Impression, encode
 
 EVENT = Decoder(Impression, Action)
 ACTION = {"type": "action", "request_id": "r", "time": 1e9, "candidate": 0}

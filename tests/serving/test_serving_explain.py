@@ -16,12 +16,12 @@ from learner.settings import LearnerSettings
 from serving.explaining import Taken
 from serving.replica import Replica
 from serving.settings import ServerSettings
-from stream.log import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
-from stream.records import Example, Impression, encode
-from stream.runner import Runner, RunnerSettings
-from stream.simulator import World, WorldSettings
-from stream.sqlite_log import SqliteLog
-from stream.state import RoleState
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
+from stream.log.sqlite.log import SqliteLog
+from stream.records.types import Example, Impression, encode
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
+from stream.world.simulator import World, WorldSettings
 
 FEATURES = {
     "user": FeatureSpec(dim=4),

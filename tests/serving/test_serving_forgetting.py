@@ -16,13 +16,13 @@ from learner.learner import Learner
 from learner.settings import LearnerSettings
 from serving.replica import Replica
 from serving.settings import ServerSettings
-from stream.decoding import Decoder
-from stream.forgetting import Entity, append_forget, example_without
-from stream.joiner import Joiner, JoinSettings
-from stream.log import EVENTS, EXAMPLES, Log, Outgoing
-from stream.records import Action, Example, Forget, Impression, encode
-from stream.runner import Runner, RunnerSettings
-from stream.state import RoleState
+from stream.join.joiner import Joiner, JoinSettings
+from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
+from stream.records.decoding import Decoder
+from stream.records.forgetting import Entity, append_forget, example_without
+from stream.records.types import Action, Example, Forget, Impression, encode
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
 
 USER = "ann-7f3a9c1e5b"
 ITEM = 0x5EC2E7C0FFEE1234

@@ -22,9 +22,9 @@ from serving.begun import Begun
 from serving.bodies import BoundedScoreRequest, ScoreRequest
 from serving.server import run_app
 from serving.settings import ServerSettings
-from stream.decoding import check, split_batch
-from stream.log import EVENTS, Log
-from stream.records import TEXT_MAX, TIME_MAX_S, VALUES_MAX, Action, Impression, encode, join_batch
+from stream.log.base import EVENTS, Log
+from stream.records.decoding import check, split_batch
+from stream.records.types import TEXT_MAX, TIME_MAX_S, VALUES_MAX, Action, Impression, encode, join_batch
 
 SLOW_S = 0.5
 

@@ -16,10 +16,10 @@ from learner.settings import LearnerSettings
 from serving.replica import Replica
 from serving.server import serve
 from serving.settings import ServerSettings
-from stream.joiner import Joiner, JoinSettings
-from stream.log import EVENTS, EXAMPLES, Log
-from stream.runner import Runner, RunnerSettings
-from stream.state import RoleState
+from stream.join.joiner import Joiner, JoinSettings
+from stream.log.base import EVENTS, EXAMPLES, Log
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=4), "item": FeatureSpec(dim=4)}
 LEARNER = LearnerSettings(deep="none")

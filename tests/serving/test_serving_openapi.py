@@ -15,9 +15,9 @@ from learner.settings import LearnerSettings
 from serving.replica import Replica
 from serving.server import serve
 from serving.settings import ServerSettings
-from stream.decoding import Decoder
-from stream.log import Log
-from stream.records import Forget
+from stream.log.base import Log
+from stream.records.decoding import Decoder
+from stream.records.types import Forget
 
 FEATURES = {
     "user": FeatureSpec(),

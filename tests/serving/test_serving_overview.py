@@ -13,9 +13,9 @@ from serving.history import COARSE_POINTS, FINE_POINTS, History
 from serving.overview import Live, Now, Overview
 from serving.pulse import Own, quantile
 from stream.errors import LogError
-from stream.group import Beat, GroupSettings, Member, Told, send_beat
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, Log, Outgoing
-from stream.roll import MEMBERS_MAX, Roll
+from stream.group.membership import Beat, GroupSettings, Member, Told, send_beat
+from stream.group.observer import MEMBERS_MAX, Roll
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, Log, Outgoing
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES_FILE = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text()

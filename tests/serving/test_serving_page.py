@@ -14,7 +14,7 @@ from serving.app import App
 from serving.page import POLICY, anchor, page, titles
 from serving.server import run_app
 from serving.settings import ServerSettings
-from stream.log import Log
+from stream.log.base import Log
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVING = ROOT / "serving"

@@ -19,11 +19,11 @@ from learner.settings import LearnerSettings
 from learner.updates import decode_update, encode_update
 from serving.replica import Replica
 from serving.settings import ServerSettings
-from stream.log import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
-from stream.records import Example, encode
-from stream.runner import Runner, RunnerSettings
-from stream.sqlite_log import SqliteLog
-from stream.state import RoleState
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
+from stream.log.sqlite.log import SqliteLog
+from stream.records.types import Example, encode
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=4, ttl_s=150.0), "item": FeatureSpec(dim=16)}
 ASKED = [Request(1e9 + 1000, {"user": f"u{u}"}, [{"item": i} for i in range(15)]) for u in range(20)]

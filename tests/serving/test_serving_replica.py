@@ -19,10 +19,10 @@ from learner.settings import LearnerSettings
 from serving.errors import UnavailableError
 from serving.replica import Replica
 from serving.settings import ServerSettings
-from stream.log import EXAMPLES, UPDATES, Log, Outgoing
-from stream.records import Example, encode
-from stream.runner import Runner, RunnerSettings
-from stream.state import RoleState
+from stream.log.base import EXAMPLES, UPDATES, Log, Outgoing
+from stream.records.types import Example, encode
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=4), "item": FeatureSpec(dim=4)}
 SETTINGS = LearnerSettings(window=500)

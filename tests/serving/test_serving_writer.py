@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.writer import Place, Writer
-from stream.decoding import Decoder, split_batch
-from stream.log import EVENTS, LogSettings, Outgoing
-from stream.records import Action, encode, encode_json
-from stream.sqlite_log import SqliteLog
+from stream.log.base import EVENTS, LogSettings, Outgoing
+from stream.log.sqlite.log import SqliteLog
+from stream.records.decoding import Decoder, split_batch
+from stream.records.types import Action, encode, encode_json
 
 decode = Decoder(Action).decode
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stream.log import LogSettings, Outgoing, Record
-from stream.log_open import open_log
-from stream.runner import Runner, RunnerSettings
-from stream.state import Commit, RoleState
+from stream.log.base import LogSettings, Outgoing, Record
+from stream.log.open import open_log
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import Commit, RoleState
 
 RECORD_BYTES = 100_000
 RECORDS = 1_500  # 150 MB in all

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.decoding import Decoder, split_batch
 from stream.errors import RecordError
-from stream.joiner import Joiner, JoinSettings
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing
-from stream.records import (
+from stream.join.joiner import Joiner, JoinSettings
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing
+from stream.log.sqlite.log import SqliteLog
+from stream.records.decoding import Decoder, split_batch
+from stream.records.types import (
     BATCH_EVENTS_MAX,
     RECORD_BYTES_MAX,
     Action,
@@ -24,9 +25,8 @@ from stream.records import (
     encode_json,
     join_batch,
 )
-from stream.runner import Runner
-from stream.sqlite_log import SqliteLog
-from stream.state import RoleState
+from stream.run.runner import Runner
+from stream.state.role_state import RoleState
 
 T = 1_700_000_000.0
 Event = Impression | Action

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from stream.dead_letters import DeadLetters, Filter
-from stream.decoding import Decoder
 from stream.errors import DeadLetterError, LogError
-from stream.join_settings import JoinSettings
-from stream.joiner import Joiner
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, Log, LogSettings, Outgoing
-from stream.log_open import open_log
-from stream.records import DeadLetter, Impression, encode, encode_json
-from stream.runner import Runner
-from stream.state import RoleState
+from stream.join.joiner import Joiner
+from stream.join.settings import JoinSettings
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Log, LogSettings, Outgoing
+from stream.log.open import open_log
+from stream.records.decoding import Decoder
+from stream.records.types import DeadLetter, Impression, encode, encode_json
+from stream.run.dead_letters import DeadLetters, Filter
+from stream.run.runner import Runner
+from stream.state.role_state import RoleState
 
 
 class Failing:

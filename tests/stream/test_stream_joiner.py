@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.decoding import Decoder
 from stream.errors import DeadLetterFloodError
-from stream.joiner import Joiner, JoinSettings, output_seq
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
-from stream.records import Action, DeadLetter, Example, Impression, Served, encode, encode_json
-from stream.runner import Runner, RunnerSettings
-from stream.sqlite_log import SqliteLog
-from stream.state import RoleState
+from stream.join.joiner import Joiner, JoinSettings, output_seq
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
+from stream.log.sqlite.log import SqliteLog
+from stream.records.decoding import Decoder
+from stream.records.types import Action, DeadLetter, Example, Impression, Served, encode, encode_json
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
 
 T = 1_700_000_000.0
 

@@ -15,14 +15,14 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from stream.errors import BufferFullError, LogAwayError, LogError, UndeliveredError
-from stream.joiner import Joiner, JoinSettings
-from stream.kafka_log import KafkaLog
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, KafkaSettings, LogSettings, Outgoing, Record
-from stream.producer import Producer
-from stream.producer_settings import ProducerSettings
-from stream.records import Impression, encode
-from stream.runner import Runner
-from stream.state import RoleState
+from stream.join.joiner import Joiner, JoinSettings
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, KafkaSettings, LogSettings, Outgoing, Record
+from stream.log.kafka.log import KafkaLog
+from stream.produce.producer import Producer
+from stream.produce.settings import ProducerSettings
+from stream.records.types import Impression, encode
+from stream.run.runner import Runner
+from stream.state.role_state import RoleState
 
 pytestmark = [
     pytest.mark.process,

@@ -10,9 +10,9 @@ import pytest
 from broker import Broker
 
 from stream.errors import LogError
-from stream.kafka_client import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE
-from stream.kafka_log import KafkaLog
-from stream.log import KafkaSettings, LogSettings, Outgoing
+from stream.log.base import KafkaSettings, LogSettings, Outgoing
+from stream.log.kafka.client import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE
+from stream.log.kafka.log import KafkaLog
 
 pytestmark = [
     pytest.mark.process,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from stream.errors import LogError
-from stream.lag import Lag, LagMeter, Position
-from stream.log import LogSettings, Outgoing, Record
-from stream.sqlite_log import SqliteLog
+from stream.log.base import LogSettings, Outgoing, Record
+from stream.log.lag import Lag, LagMeter, Position
+from stream.log.sqlite.log import SqliteLog
 
 
 class Counting(SqliteLog):
@@ -97,7 +97,7 @@ def test_what_is_remembered_is_bounded_and_says_the_same(log: Counting) -> None:
 
 
 def test_log_that_is_away_is_told_and_comes_back(log: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.lag.EVERY_S", 0.01)
+    monkeypatch.setattr("stream.log.lag.EVERY_S", 0.01)
     append(log, 3)
     meter = LagMeter(log, "t", lambda: {0: Position(1, 1)})
 

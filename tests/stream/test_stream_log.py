@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
 from stream.errors import LogAwayError, LogError
-from stream.log import DEAD_LETTERS, Log, LogSettings, Outgoing, Record, partition_of
-from stream.log_open import open_log
-from stream.murmur import murmur2
-from stream.sqlite_log import SqliteLog
+from stream.log.base import DEAD_LETTERS, Log, LogSettings, Outgoing, Record, partition_of
+from stream.log.open import open_log
+from stream.log.partitioner import murmur2
+from stream.log.sqlite.log import SqliteLog
 
 FAST = LogSettings(sync=False)
 
@@ -284,7 +284,8 @@ def read_all(log: Log) -> list[Record]:
 
 APPEND = """
 import sys
-from stream.log import LogSettings, Outgoing, open_log
+from stream.log.base import LogSettings, Outgoing
+from stream.log.open import open_log
 log = open_log(sys.argv[1], LogSettings(sync=False))
 log.create_topic("t", 1)
 for i in range(int(sys.argv[3])):

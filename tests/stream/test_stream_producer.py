@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from stream import Action, Impression, JoinSettings, Producer, ProducerSettings
-from stream.decoding import Decoder, split_batch
 from stream.errors import BufferFullError, LogError, ProducerError, RecordError, UndeliveredError
-from stream.joiner import Joiner
-from stream.log import (
+from stream.join.joiner import Joiner
+from stream.log.base import (
     DEAD_LETTERS,
     EVENTS,
     EXAMPLES,
@@ -28,11 +27,12 @@ from stream.log import (
     Record,
     partition_of,
 )
-from stream.log_open import open_log
-from stream.records import RECORD_BYTES_MAX, Event
-from stream.runner import Runner
-from stream.sqlite_log import SqliteLog
-from stream.state import RoleState
+from stream.log.open import open_log
+from stream.log.sqlite.log import SqliteLog
+from stream.records.decoding import Decoder, split_batch
+from stream.records.types import RECORD_BYTES_MAX, Event
+from stream.run.runner import Runner
+from stream.state.role_state import RoleState
 
 PARTITIONS = 2
 QUICK = LogSettings(sync=False, busy_timeout_s=0.05)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream import record_files
 from stream.errors import SourceError
-from stream.record_columns import Holds
-from stream.record_files import read_layout, read_records, whole_or_nothing, write_records
-from stream.records import Action, Example, Impression, Served, canonical
-from stream.sources import DataSettings, count_examples, read_examples
+from stream.files import record_files
+from stream.files.record_columns import Holds
+from stream.files.record_files import read_layout, read_records, whole_or_nothing, write_records
+from stream.files.sources import DataSettings, count_examples, read_examples
+from stream.records.types import Action, Example, Impression, Served, canonical
 
 Record = Example | Impression | Action
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.decoding import Decoder
 from stream.errors import RecordError
-from stream.events import EventDecoder, splice
-from stream.records import (
+from stream.records.decoding import Decoder
+from stream.records.fast_decoding import EventDecoder, splice
+from stream.records.types import (
     Action,
     DeadLetter,
     Event,

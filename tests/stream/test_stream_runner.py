@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from stream.decoding import Decoder
 from stream.errors import LogError, StateError
-from stream.journal import read_journal
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
-from stream.records import Action, Example, Impression, encode
-from stream.runner import TAKE_RECORDS_MAX, Progress, Runner, RunnerSettings
-from stream.sqlite_log import SqliteLog
-from stream.state import Commit, RoleState
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
+from stream.log.sqlite.log import SqliteLog
+from stream.records.decoding import Decoder
+from stream.records.types import Action, Example, Impression, encode
+from stream.run.runner import TAKE_RECORDS_MAX, Progress, Runner, RunnerSettings
+from stream.state.journal import read_journal
+from stream.state.role_state import Commit, RoleState
 
 EAGER = RunnerSettings(commit_every_s=0.0)
 
@@ -218,11 +218,11 @@ def test_failing_handler_leaves_the_last_commit(log: SqliteLog, state: RoleState
 
 JOIN = """
 import sys, threading, time
-from stream.joiner import Joiner, JoinSettings
-from stream.log import EVENTS
-from stream.runner import Runner, RunnerSettings
-from stream.sqlite_log import SqliteLog
-from stream.state import RoleState
+from stream.join.joiner import Joiner, JoinSettings
+from stream.log.base import EVENTS
+from stream.run.runner import Runner, RunnerSettings
+from stream.log.sqlite.log import SqliteLog
+from stream.state.role_state import RoleState
 log = SqliteLog(sys.argv[1])
 with RoleState(sys.argv[2], "joiner", {}) as state:
     joiner = Joiner(state, JoinSettings(window_s=20.0, pending_max_memory=20))

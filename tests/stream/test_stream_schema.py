@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream.decoding import Decoder, split_batch
 from stream.errors import RecordError
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES
-from stream.records import BATCH_EVENTS_MAX, Action, DeadLetter, Example, Impression, encode_json
-from stream.schema import documents
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES
+from stream.records.decoding import Decoder, split_batch
+from stream.records.schema import documents
+from stream.records.types import BATCH_EVENTS_MAX, Action, DeadLetter, Example, Impression, encode_json
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schema"
 DOCUMENTS = {name: json.loads(text) for name, text in documents().items()}

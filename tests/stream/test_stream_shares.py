@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.group import GroupSettings, Member
-from stream.joiner import Joiner, JoinSettings
-from stream.log import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, LogSettings, Outgoing
-from stream.pairing import REACH_WINDOWS
-from stream.records import Action, Impression, encode
-from stream.runner import Runner, RunnerSettings
-from stream.shares import Shares
-from stream.sqlite_log import SqliteLog
-from stream.state import RoleState
+from stream.group.membership import GroupSettings, Member
+from stream.join.assignment import Shares
+from stream.join.joiner import Joiner, JoinSettings
+from stream.join.pairing import REACH_WINDOWS
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, LogSettings, Outgoing
+from stream.log.sqlite.log import SqliteLog
+from stream.records.types import Action, Impression, encode
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
 
 T = 1_700_000_000.0
 WINDOW_S = 10.0
@@ -181,7 +181,7 @@ def test_crash_while_beginning_anew_leaves_nothing_of_the_partition(
     joining.shares._take_up(0)
     joining.step()
     began = taken(log, EXAMPLES)
-    from stream.joiner import Mark
+    from stream.join.joiner import Mark
 
     def crash(*args: object) -> None:
         raise KeyboardInterrupt

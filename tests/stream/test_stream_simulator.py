@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from stream.decoding import Decoder, check
-from stream.records import Action, Example, Features, Impression, encode
-from stream.simulator import World, WorldError, WorldSettings
+from stream.records.decoding import Decoder, check
+from stream.records.types import Action, Example, Features, Impression, encode
+from stream.world.simulator import World, WorldError, WorldSettings
 
 Floats = npt.NDArray[np.float64]
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.columns import to_id
 from stream.errors import SourceError
-from stream.records import Example
-from stream.sources import DataSettings, count_examples, detect_format, read_examples
+from stream.files.columns import to_id
+from stream.files.sources import DataSettings, count_examples, detect_format, read_examples
+from stream.records.types import Example
 
 MOVIETWEETINGS = Path(__file__).parents[3] / "shared" / "data" / "movietweetings"
 GZIP = gzip.compress(b"time,label,x\n" + b"1,1,1\n" * 999, mtime=0)

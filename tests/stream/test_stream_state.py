@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stream.errors import StateError, StateLockedError
-from stream.log import Outgoing
-from stream.state import RoleState
+from stream.log.base import Outgoing
+from stream.state.role_state import RoleState
 
 
 def make(path: Path, role: str = "joiner", **fingerprint: str) -> RoleState:
@@ -103,7 +103,7 @@ def test_long_configuration_is_shown_where_it_differs(tmp_path: Path) -> None:
 
 HOLD = """
 import sys, time
-from stream.state import RoleState
+from stream.state.role_state import RoleState
 state = RoleState(sys.argv[1], "joiner", {})
 print("held", flush=True)
 time.sleep(60)
@@ -156,7 +156,7 @@ def test_missing_database_file_is_an_error_and_no_new_beginning(tmp_path: Path, 
 FILL = """
 import os, resource, sys
 from stream.errors import StateFullError
-from stream.state import RoleState
+from stream.state.role_state import RoleState
 state = RoleState(sys.argv[1], "joiner", {})
 # no file may grow beyond this: for the writer, just like a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
@@ -204,8 +204,8 @@ def test_full_disk_while_committing_leaves_the_commit_before_loadable(tmp_path: 
 
 COUNT = """
 import sys
-from stream.log import Outgoing
-from stream.state import RoleState
+from stream.log.base import Outgoing
+from stream.state.role_state import RoleState
 state = RoleState(sys.argv[1], "joiner", {})
 for i in range(state.offset("t", 0) or 0, 10**9):
     commit = state.begin()

@@ -1,0 +1,329 @@
+"""What the columns of a data file mean: the settings, and how one cell becomes a label or a value.
+
+Every function here raises `ValueError` with what was expected; who knows the file and the line
+(`stream.files.sources`) makes it a `SourceError`.
+"""
+
+import ast
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any, Literal
+
+import msgspec
+
+from stream.files.times import TimeUnit, shown
+from stream.records.types import Value
+
+Format = Literal["auto", "csv", "jsonl", "parquet", "movietweetings", "movielens", "examples"]
+Kind = Literal["id", "text", "number", "list"]
+Convert = Callable[[Any], Value]
+
+_THOUSANDS = ("", ".", ",", " ", "_", "'")
+_WORDS: dict[str, float] = {"true": 1.0, "false": 0.0}  # as CSV files of many tools write labels
+_BRACKETED_MAX = 65_536  # characters of one list in brackets
+_NO_CATEGORY = "(no genres listed)"  # MovieLens' word for an empty list
+
+
+class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a data file is read: its format, and which column is what.
+
+    A line is one candidate with its label. Without `request`, each line is a request of one; with it,
+    consecutive lines with equal values in that column are one request, shown together.
+
+    `types` says what a column holds where the file cannot: "id" (an integer where the text is exactly
+    one, else a string), "text" (always a string), "number", or "list" (of ids, split at
+    `list_separator`). Parquet and JSON Lines carry their types; a CSV column without an entry is a list
+    when its first thousand cells hold the separator or are all in square brackets, a number when they all
+    are numbers and one has a fraction, else an id. A list in brackets, as JSON and Python write it, is read
+    whatever the separator is.
+    """
+
+    format: Format = "auto"
+    columns: list[str] = []  # the columns' names, of a CSV file whose first line is not names but data
+    time: str = "time"  # "": there is none, and the lines count as a second apart
+    time_unit: TimeUnit = "auto"  # auto: Unix seconds, or ISO 8601 text; ms, us and ns must be said
+    time_format: str = ""  # of other text, as for strptime: "%d/%m/%Y %H:%M"
+    label: str = "label"
+    positive_from: float | None = None  # a label of at least this is 1, else 0; None: labels are 0 or 1
+    positive: list[str] = []  # labels that count as 1, all others as 0; empty: labels are numbers
+    request: str | None = None
+    features: dict[str, str] = {}  # {feature name: column}; empty: every other column, by its own name
+    context: list[str] = []  # the features that belong to the request, not to the candidate
+    types: dict[str, Kind] = {}  # by feature name
+    list_separator: str = "|"
+    delimiter: str = ","
+    missing: list[str] = []  # what stands for nothing, beside an empty cell: ["NULL", "NaN"]
+    decimal: str = "."  # of numbers that are text; ",": "3,5" is three and a half
+    thousands: str = ""  # between three digits and three: ",": "1,234.5"
+    sort: bool = False  # sorts by time in memory; off, a line earlier than the one before is an error
+    skip_bad: bool = False  # off, the first line that cannot be used ends the reading with an error
+
+    def __post_init__(self) -> None:
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError("columns names one column twice")
+        if self.positive and self.positive_from is not None:
+            raise ValueError("positive names the labels that are 1 and positive_from compares them; give one")
+        if self.time_format and self.time_unit not in ("auto", "iso"):
+            raise ValueError(f"time_format is of text, time_unit {self.time_unit} of a number; give one")
+        marks = (self.decimal, self.thousands)
+        if self.decimal not in (".", ",") or self.thousands not in _THOUSANDS or len(set(marks)) < 2:
+            raise ValueError(
+                f"decimal is {self.decimal!r} and thousands {self.thousands!r}; expected two that differ: "
+                "a point or a comma, and nothing, a point, a comma, a space, _ or '"
+            )
+        if not self.time and (self.time_format or self.time_unit != "auto"):
+            raise ValueError("time names no column, so time_unit and time_format do not apply")
+
+
+class RawRow(msgspec.Struct, gc=False):
+    """One line as a format's reader found it: its number (from 1) and the cells still to be converted."""
+
+    line: int
+    time: Any
+    label: Any
+    request: Any
+    cells: dict[str, Any]
+
+
+def label_reader(positive_from: float | None, positive: Sequence[str] = ()) -> Callable[[Any], float]:
+    """The function that makes a label, 0.0 or 1.0, of one label cell.
+
+    >>> label_reader(4.0)("3.5"), label_reader(None)("1"), label_reader(None)("False")
+    (0.0, 1.0, 0.0)
+    >>> label_reader(None, ["buy"])("buy"), label_reader(None, ["buy"])("view")
+    (1.0, 0.0)
+    """
+    if positive:
+        return _named_label_reader(frozenset(positive))
+
+    def read(cell: Any) -> float:
+        try:
+            value = float(cell)
+        except (TypeError, ValueError):
+            value = _WORDS.get(cell.strip().lower(), math.nan) if isinstance(cell, str) else math.nan
+        if positive_from is None:
+            if value == 0.0 or value == 1.0:
+                return value
+            raise ValueError(
+                f"{shown(cell)} is no label; expected 0 or 1 (for ratings or amounts set positive_from, "
+                "for words set positive)"
+            )
+        if math.isnan(value):
+            raise ValueError(
+                f"{shown(cell)} is no label; expected a number to compare with {positive_from:g}"
+            )
+        return 1.0 if value >= positive_from else 0.0
+
+    return read
+
+
+def _named_label_reader(positive: frozenset[str]) -> Callable[[Any], float]:
+    def read(cell: Any) -> float:
+        if cell is None or cell == "":
+            raise ValueError("an empty cell is no label")
+        return 1.0 if str(cell) in positive else 0.0
+
+    return read
+
+
+def to_id(text: str) -> int | str:
+    """An id: an integer where the text is exactly how that integer is written, else the text itself.
+
+    >>> to_id("42"), to_id("0042"), to_id("-7"), to_id("a1")
+    (42, '0042', -7, 'a1')
+    """
+    # Most ids that are no integers are told by their first character, without raising.
+    if text[:1] > "9" or len(text) > 20:
+        return text
+    try:
+        number = int(text)
+    except ValueError:
+        return text
+    return number if -(1 << 63) <= number < (1 << 64) and str(number) == text else text
+
+
+def to_number(cell: Any) -> float:
+    """A finite number."""
+    try:
+        number = float(cell)
+    except (TypeError, ValueError):
+        raise ValueError(f"{shown(cell)} is no number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{shown(cell)} is no finite number; leave the cell empty where it is unknown")
+    return number
+
+
+def number_reader(decimal: str = ".", thousands: str = "") -> Callable[[Any], float]:
+    """The function that makes a finite number of a cell, of text with these marks in it.
+
+    >>> number_reader(",", ".")("1.234,5"), number_reader(".", ",")("1,234"), number_reader()("1e3")
+    (1234.5, 1234.0, 1000.0)
+    """
+    if decimal == "." and not thousands:
+        return to_number
+    between = re.escape(thousands)
+    groups = rf"\d{{1,3}}(?:{between}\d{{3}})+|" if thousands else ""
+    fits = re.compile(rf"[+-]?(?:{groups}\d+)?(?:{re.escape(decimal)}\d+)?").fullmatch
+
+    def read(cell: Any) -> float:
+        if isinstance(cell, str):
+            text = cell.strip()
+            if not fits(text):
+                raise ValueError(
+                    f"{shown(cell)} is no number with decimal = {decimal!r} and thousands = {thousands!r}"
+                )
+            cell = text.replace(thousands, "").replace(decimal, ".") if thousands else text.replace(",", ".")
+        return to_number(cell)
+
+    return read
+
+
+def to_list(text: str, separator: str) -> list[int | str]:
+    """A list of ids; what is empty between two separators is left out.
+
+    >>> to_list("a|7", "|"), to_list("['a', 7]", "|"), to_list("[x, y]", "|")
+    (['a', 7], ['a', 7], ['x', 'y'])
+    """
+    if text == _NO_CATEGORY:
+        return []
+    if _in_brackets(text):
+        return _bracketed(text)
+    return [to_id(item) for item in text.split(separator) if item]
+
+
+def _bracketed(text: str) -> list[int | str]:
+    """A list as JSON or Python write it, or with nothing quoted."""
+    if len(text) > _BRACKETED_MAX:
+        raise ValueError(f"a list of {len(text):,} characters, more than {_BRACKETED_MAX:,}")
+    try:
+        items = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        items = None
+    if isinstance(items, list) and all(type(item) in (int, str) for item in items):
+        return items
+    return [to_id(item.strip().strip("'\"")) for item in text[1:-1].split(",") if item.strip()]
+
+
+def text_converter(kind: Kind, separator: str, number: Convert = to_number) -> Convert:
+    """The function that makes a feature's value of a cell of text; `number` reads those of that kind."""
+    if kind == "list":
+        return lambda text: to_list(text, separator)
+    if kind == "number":
+        return number
+    return str if kind == "text" else to_id
+
+
+def typed_converter(kind: Kind | None, separator: str, number: Convert = to_number) -> Convert:
+    """The function that makes a feature's value of a cell that has a type already (JSON, Parquet)."""
+    of_text = None if kind is None else text_converter(kind, separator, number)
+
+    def read(cell: Any) -> Value:
+        if isinstance(cell, bool):
+            cell = int(cell)
+        elif isinstance(cell, bytes):
+            cell = (
+                cell.decode()
+            )  # as some writers of Parquet store text; a UnicodeDecodeError is a ValueError
+        elif isinstance(cell, Decimal):
+            cell = int(cell) if cell == cell.to_integral_value() and kind != "number" else float(cell)
+        if of_text is not None and isinstance(cell, str):
+            return of_text(cell)
+        if kind == "number":
+            return to_number(cell)
+        if kind == "text" and isinstance(cell, int):
+            return str(cell)
+        if isinstance(cell, float):
+            return to_number(cell)
+        if isinstance(cell, int | str):
+            return [cell] if kind == "list" else cell
+        if isinstance(cell, list) and all(type(item) in (int, str) for item in cell):
+            if kind in (None, "list"):
+                return cell
+            raise ValueError(f"{shown(cell)} is a list; expected {kind}")
+        if isinstance(cell, date):
+            raise ValueError("a date is no feature; write it as text or as a number")
+        raise ValueError(f"{shown(cell)} is no value; expected a number, a string, or a list of ids")
+
+    return read
+
+
+def guess_kind(cells: Sequence[str], separator: str) -> Kind:
+    """What a CSV column holds, from its first cells (the empty ones left out).
+
+    >>> guess_kind(["1.5", "2"], "|"), guess_kind(["Crime|Drama"], "|"), guess_kind(["17", "b2"], "|")
+    ('number', 'list', 'id')
+    """
+    if any(separator in cell for cell in cells) or (cells and all(_in_brackets(cell) for cell in cells)):
+        return "list"
+    if any("." in cell for cell in cells) and all(_is_number(cell) for cell in cells):
+        return "number"
+    return "id"
+
+
+def missing_test(settings: DataSettings) -> Callable[[Any], bool]:
+    """The function that says whether a cell stands for nothing.
+
+    >>> test = missing_test(DataSettings(missing=["NaN"]))
+    >>> test("NaN"), test(float("nan")), test(""), test("nan"), test(0)
+    (True, True, True, False, False)
+    """
+    words = frozenset(settings.missing)
+    no_number = "NaN" in words
+
+    def test(cell: Any) -> bool:
+        if cell is None or cell == "":
+            return True
+        if isinstance(cell, str):
+            return cell in words
+        return no_number and isinstance(cell, float) and cell != cell
+
+    return test
+
+
+def _in_brackets(text: str) -> bool:
+    return text[:1] == "[" and text[-1:] == "]"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def choose_columns(settings: DataSettings, available: Sequence[str]) -> Mapping[str, str]:
+    """{feature name: column} of a file with these columns, after checking that all that is named is there.
+
+    Raises:
+        ValueError: naming the missing column and those that there are.
+    """
+    special = special_columns(settings)
+    for column in [*special, *settings.features.values()]:
+        if column not in available:
+            near = difflib.get_close_matches(column.lower(), [name.lower() for name in available], 1, 0.6)
+            meant = next((f"; did you mean {name!r}?" for name in available if [name.lower()] == near), ";")
+            raise ValueError(
+                f"there is no column {column!r}{meant} the columns are {', '.join(map(repr, available))}"
+            )
+    chosen = settings.features or {name: name for name in available if name not in special}
+    check_names(settings, list(chosen))
+    return chosen
+
+
+def special_columns(settings: DataSettings) -> list[str]:
+    """The columns that are no features: time, label and request, as far as there are such."""
+    return [name for name in (settings.time, settings.label, settings.request) if name]
+
+
+def check_names(settings: DataSettings, features: Sequence[str]) -> None:
+    """Check that `context` and `types` name features that there are."""
+    for where, names in (("context", settings.context), ("types", list(settings.types))):
+        for name in names:
+            if name not in features:
+                raise ValueError(
+                    f"{where} names {name!r}, which is no feature; the features are {', '.join(features)}"
+                )

@@ -1,0 +1,338 @@
+"""Records as columns: which column holds what, so that a table gives back the very records.
+
+One row is one candidate. What a request says once (its id, its time, its context) stands in each of
+its rows. A feature is a column of its own, named as the feature, whose type follows from the values
+that it has; a feature whose values are of several types is a column of JSON texts. A feature that a
+request does not have is null there, which no value is. All of this is written into the file's schema
+(`Layout`), so nothing has to be guessed when it is read.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from stream.records.types import Action, Example, Features, Impression, Served, Value
+
+if TYPE_CHECKING:
+    import pyarrow
+
+METADATA = b"freshet"
+FORMAT_VERSION = 1
+
+Holds = Literal["examples", "events", "records"]
+Where = Literal["context", "candidate"]
+Kind = Literal["int", "uint", "number", "text", "ints", "uints", "texts", "json"]
+
+# What values have been seen of a feature, as bits.
+_INT, _NEGATIVE, _BEYOND, _NUMBER, _TEXT, _LIST, _OF_INT, _OF_NEGATIVE, _OF_BEYOND, _OF_TEXT = (
+    1 << bit for bit in range(10)
+)
+_KINDS: tuple[tuple[int, Kind], ...] = (
+    (_INT | _NEGATIVE, "int"),
+    (_INT | _BEYOND, "uint"),
+    (_NUMBER, "number"),
+    (_TEXT, "text"),
+    (_LIST | _OF_INT | _OF_NEGATIVE, "ints"),
+    (_LIST | _OF_INT | _OF_BEYOND, "uints"),
+    (_LIST | _OF_TEXT, "texts"),
+)
+"""The first kind that has room for all that was seen is a feature's; "json" has room for anything."""
+
+REQUEST_COLUMNS = ("request_id", "time", "candidate", "label")
+EXAMPLE_COLUMNS = (
+    *REQUEST_COLUMNS, "decided", "served_base", "served_corrected", "served_model", "place", "propensity",
+    "log_odds", "late",
+)  # fmt: skip
+EVENT_COLUMNS = (
+    "type", *REQUEST_COLUMNS, "action", "served_base", "served_corrected", "served_model", "place",
+    "propensity",
+)  # fmt: skip
+_ARROW = {
+    "type": "string", "request_id": "string", "time": "float64", "candidate": "int32", "label": "float64",
+    "decided": "float64", "action": "string", "served_base": "float64", "served_corrected": "float64",
+    "served_model": "string", "place": "int32", "propensity": "float64",
+    "log_odds": "float64", "late": "bool_", "int": "int64", "uint": "uint64",
+    "number": "float64", "text": "string", "json": "string",
+}  # fmt: skip
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One feature's column."""
+
+    column: str
+    feature: str
+    where: Where
+    kind: Kind
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file's schema says of it, beside the columns' types."""
+
+    holds: Holds
+    features: list[Column] = []
+    records: int = 0  # requests and actions; when the file was written, so about as many
+    v: int = FORMAT_VERSION
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The columns that are no features."""
+        return EXAMPLE_COLUMNS if self.holds == "examples" else EVENT_COLUMNS
+
+    def schema(self, more: tuple[str, ...] = ()) -> "pyarrow.Schema":
+        """The Arrow schema; `more` are columns of numbers behind all others."""
+        import pyarrow
+
+        fields = [pyarrow.field(name, _arrow(name)) for name in self.fixed]
+        fields += [pyarrow.field(column.column, _arrow(column.kind)) for column in self.features]
+        fields += [pyarrow.field(name, pyarrow.float64()) for name in more]
+        return pyarrow.schema(fields, {METADATA: msgspec.json.encode(self)})
+
+
+class Survey:
+    """Looks at records, to say in which columns they fit.
+
+    >>> survey = Survey("examples")
+    >>> survey.add(Example("r", 1e9, 1e9, [{"item": 1}, {"item": "a"}], [0.0, 1.0], {"user": -5}))
+    >>> [(c.column, c.kind) for c in survey.layout().features]
+    [('user', 'int'), ('item', 'json')]
+    """
+
+    def __init__(self, holds: Holds) -> None:
+        self._holds: Holds = holds
+        self._seen: dict[tuple[Where, str], int] = {}
+        self._records = 0
+
+    def add(self, record: Example | Impression | Action) -> None:
+        """Look at one record."""
+        self._records += 1
+        if not isinstance(record, Action):
+            self._look("context", record.context)
+            for features in record.candidates:
+                self._look("candidate", features)
+
+    def layout(self) -> Layout:
+        """The columns, in the order in which their features were met."""
+        layout = Layout(holds=self._holds)
+        names = Counter(name for _, name in self._seen)
+        taken = {*layout.fixed, *PREDICTION_COLUMNS, *names}
+        columns = []
+        for (where, name), seen in self._seen.items():
+            column = name
+            if names[name] > 1 or name in layout.fixed or name in PREDICTION_COLUMNS:
+                column = f"{where}:{name}"
+                while column in taken:
+                    column += "'"
+                taken.add(column)
+            columns.append(Column(column, name, where, _kind(seen)))
+        return Layout(holds=self._holds, features=columns, records=self._records)
+
+    def _look(self, where: Where, features: Features) -> None:
+        seen = self._seen
+        for name, value in features.items():
+            key = (where, name)
+            kind = type(value)
+            if kind is int and 0 <= value < 1 << 63:  # type: ignore[operator]
+                bits = _INT
+            elif kind is str:
+                bits = _TEXT
+            else:
+                bits = _bits(value)
+            seen[key] = seen.get(key, 0) | bits
+
+
+PREDICTION_COLUMNS = ("base", "corrected")
+"""What a replay adds to the examples it has played: its predictions."""
+
+
+def layout_of(schema: "pyarrow.Schema") -> Layout | None:
+    """What a schema says of itself, None if it is not one of ours.
+
+    Raises:
+        ValueError: it was written by another version.
+    """
+    told = (schema.metadata or {}).get(METADATA)
+    if told is None:
+        return None
+    version = msgspec.json.decode(told, type=dict[str, msgspec.Raw]).get("v")
+    if version is None or bytes(version) != b"%d" % FORMAT_VERSION:
+        raise ValueError(
+            f"it is of version {bytes(version or b'?').decode()}; this Freshet reads version {FORMAT_VERSION}"
+        )
+    return msgspec.json.decode(told, type=Layout)
+
+
+class Rows:
+    """Gathers records as columns.
+
+    Attributes:
+        rows: how many rows are gathered.
+        weight: about how many bytes they take, uncompressed.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.rows = 0
+        self.weight = 0
+        self.columns: dict[str, list[Any]] = {name: [] for name in layout.fixed}
+        self.columns |= {column.column: [] for column in layout.features}
+        self._context, self._candidate = (
+            [
+                (column.feature, self.columns[column.column].append, column.kind == "json")
+                for column in layout.features
+                if column.where == where
+            ]
+            for where in ("context", "candidate")
+        )
+
+    def add(self, record: Example | Impression | Action) -> None:
+        """Take one record."""
+        columns = self.columns
+        candidates: list[Features] = [{}]
+        context: Features = {}
+        if isinstance(record, Action):
+            n = 1
+            columns["candidate"].append(record.candidate)
+            columns["label"].append(record.label)
+        else:
+            candidates, context = record.candidates, record.context
+            n = len(candidates)
+            columns["candidate"].extend(range(n))
+            columns["label"].extend(record.labels if record.labels is not None else [None] * n)
+        columns["request_id"].extend([record.request_id] * n)
+        columns["time"].extend([record.time] * n)
+        if isinstance(record, Example):
+            columns["decided"].extend([record.decided] * n)
+            columns["log_odds"].extend([record.log_odds] * n)
+            columns["late"].extend([record.late] * n)
+        else:
+            columns["type"].extend(["action" if isinstance(record, Action) else "impression"] * n)
+            columns["action"].extend([record.name if isinstance(record, Action) else None] * n)
+        served = None if isinstance(record, Action) else record.served
+        columns["served_base"].extend([None] * n if served is None else served.base)
+        columns["served_corrected"].extend([None] * n if served is None else served.corrected)
+        columns["served_model"].extend([None if served is None else served.model] * n)
+        for name in ("place", "propensity"):
+            columns[name].extend(getattr(record, name, None) or [None] * n)
+        for name, append, as_json in self._context:
+            value: Any = context.get(name)
+            if as_json and value is not None:
+                value = _to_json(value)
+            for _ in range(n):
+                append(value)
+        for name, append, as_json in self._candidate:
+            for features in candidates:
+                value = features.get(name)
+                append(_to_json(value) if as_json and value is not None else value)
+        self.rows += n
+        # A context is written once for each candidate, however large it is.
+        self.weight += _size(candidates) + n * (_size(context) + 100)
+
+
+def records_of(layout: Layout, columns: dict[str, list[Any]]) -> Iterator[Example | Impression | Action]:
+    """The records of some rows, which begin and end with whole requests.
+
+    Args:
+        layout: of the file.
+        columns: all columns' values, by name, as Python values.
+    """
+    read = [
+        (c.feature, c.where == "context", columns[c.column], _from_json if c.kind == "json" else None)
+        for c in layout.features
+    ]
+    candidate = columns["candidate"]
+    total = len(candidate)
+    kinds = columns.get("type")
+    first = 0
+    while first < total:
+        if kinds is not None and kinds[first] == "action":
+            request, time, label = (columns[name][first] for name in ("request_id", "time", "label"))
+            yield Action(request, time, candidate[first], label, columns["action"][first])
+            first += 1
+            continue
+        end = first + 1
+        while end < total and candidate[end] > 0 and (kinds is None or kinds[end] == "impression"):
+            end += 1
+        yield _request(layout, columns, read, first, end)
+        first = end
+
+
+def _request(
+    layout: Layout,
+    columns: dict[str, list[Any]],
+    read: Sequence[tuple[str, bool, list[Any], Callable[[str], Any] | None]],
+    first: int,
+    end: int,
+) -> Example | Impression:
+    """The request of rows [first, end)."""
+    context: Features = {}
+    candidates: list[Features] = [{} for _ in range(first, end)]
+    for name, shared, values, convert in read:
+        if shared:
+            value = values[first]
+            if value is not None:
+                context[name] = value if convert is None else convert(value)
+        else:
+            for features, value in zip(candidates, values[first:end], strict=True):
+                if value is not None:
+                    features[name] = value if convert is None else convert(value)
+    told: dict[str, Any] = {
+        "request_id": columns["request_id"][first],
+        "time": columns["time"][first],
+        "candidates": candidates,
+        "context": context,
+    }
+    base = columns["served_base"][first:end]
+    if base[0] is not None:
+        corrected = columns["served_corrected"][first:end]
+        told["served"] = Served(base, corrected, columns["served_model"][first])
+    for name in ("place", "propensity"):
+        values = columns[name][first:end]
+        told[name] = None if values[0] is None else values
+    labels = columns["label"][first:end]
+    if layout.holds == "events":
+        return Impression(**told, labels=None if labels[0] is None else labels)
+    more = {name: columns[name][first] for name in ("decided", "log_odds", "late")}
+    return Example(**told, **more, labels=labels)
+
+
+_json = msgspec.json.Encoder()
+_value = msgspec.json.Decoder(Value)
+_msgpack = msgspec.msgpack.Encoder()
+_from_json = _value.decode
+
+
+def _to_json(value: Any) -> str:
+    return _json.encode(value).decode()
+
+
+def _size(value: Any) -> int:
+    return len(_msgpack.encode(value))
+
+
+def _bits(value: Any) -> int:
+    """Of which kinds a value is."""
+    if isinstance(value, list):
+        bits = _LIST
+        for item in value:
+            if isinstance(item, str):
+                bits |= _OF_TEXT
+            else:
+                bits |= _OF_NEGATIVE if item < 0 else _OF_BEYOND if item >= 1 << 63 else _OF_INT
+        return bits
+    if isinstance(value, float):
+        return _NUMBER
+    if isinstance(value, str):
+        return _TEXT
+    return _NEGATIVE if value < 0 else _BEYOND if value >= 1 << 63 else _INT
+
+
+def _kind(seen: int) -> Kind:
+    return next((kind for room, kind in _KINDS if seen & ~room == 0), "json")
+
+
+def _arrow(name: str) -> Any:
+    import pyarrow
+
+    lists = {"ints": pyarrow.int64(), "uints": pyarrow.uint64(), "texts": pyarrow.string()}
+    return pyarrow.list_(lists[name]) if name in lists else getattr(pyarrow, _ARROW[name])()

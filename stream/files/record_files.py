@@ -1,0 +1,183 @@
+"""Parquet files of records: written a row group at a time, whole or not at all; read back as they were."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from stream.errors import RecordError, SourceError
+from stream.files.record_columns import Holds, Layout, Rows, Survey, layout_of, records_of
+from stream.records.decoding import check
+from stream.records.types import Action, Example, Impression
+
+GROUP_ROWS_MAX = 65_536
+GROUP_BYTES_MAX = 64 << 20  # uncompressed
+READ_ROWS = 8_192
+
+
+@contextmanager
+def whole_or_nothing(path: Path) -> Iterator[Path]:
+    """A place to write a file at, which takes the place of `path` once it is whole and on the disk.
+
+    Raises:
+        OSError: it cannot be written; `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    making = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield making
+        with making.open("rb") as made:
+            os.fsync(made.fileno())
+        making.replace(path)
+    finally:
+        making.unlink(missing_ok=True)
+
+
+class RecordWriter:
+    """Writes records into one Parquet file, in bounded memory.
+
+    Args:
+        path: the file, which is begun anew.
+        layout: where everything goes; from a `Survey` of the same records.
+        more: columns of numbers to be written beside, which `add` is given.
+    """
+
+    def __init__(self, path: Path, layout: Layout, more: Sequence[str] = ()) -> None:
+        import pyarrow.parquet
+
+        self.layout = layout
+        self.written = 0  # rows
+        self._more = tuple(more)
+        self._schema = layout.schema(self._more)
+        self._writer = pyarrow.parquet.ParquetWriter(path, self._schema, compression="zstd")
+        self._begin()
+
+    def add(
+        self, record: Example | Impression | Action, more: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
+        """Write a record, with one number per candidate of each of the columns beside."""
+        self._rows.add(record)
+        for name in self._more:
+            assert more is not None
+            self._beside[name].extend(more[name])
+        if self._rows.rows >= GROUP_ROWS_MAX or self._rows.weight >= GROUP_BYTES_MAX:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left, and the file's footer."""
+        self._flush()
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._writer.close()
+
+    def _begin(self) -> None:
+        self._rows = Rows(self.layout)
+        self._beside: dict[str, list[float]] = {name: [] for name in self._more}
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        if self._rows.rows == 0:
+            return
+        columns = {**self._rows.columns, **self._beside}
+        arrays = [pyarrow.array(columns[field.name], field.type) for field in self._schema]
+        self._writer.write_table(pyarrow.Table.from_arrays(arrays, schema=self._schema))
+        self.written += self._rows.rows
+        self._begin()
+
+
+def write_records(path: Path, holds: Holds, records: Sequence[Example | Impression | Action]) -> None:
+    """Write a file of records, begun anew; `read_records` gives them back."""
+    survey = Survey(holds)
+    for record in records:
+        survey.add(record)
+    with RecordWriter(path, survey.layout()) as writer:
+        for record in records:
+            writer.add(record)
+
+
+def read_layout(path: Path) -> Layout | None:
+    """What a Parquet file says that it holds; None if Freshet has not written it.
+
+    Raises:
+        SourceError: it is no Parquet file, or of another version of Freshet.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return layout_of(pyarrow.parquet.read_schema(path))
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise SourceError(f"{path}: cannot be read as Parquet: {error}") from None
+
+
+def read_records(
+    path: Path, on_bad: Callable[[SourceError], None] | None = None
+) -> Iterator[Example | Impression | Action]:
+    """The records of a file that `RecordWriter` has written, in its order.
+
+    Args:
+        on_bad: told of a record that is left out since it is none; without, it is an error. Files that
+            were changed by other programs may have such.
+
+    Raises:
+        SourceError: the file is no such file, or damaged.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    layout = read_layout(path)
+    if layout is None:
+        raise SourceError(f"{path}: is not a file of `freshet export`")
+    names = [*layout.fixed, *(column.column for column in layout.features)]
+    kept: dict[str, list[Any]] = {name: [] for name in names}
+    row = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            missing = [name for name in names if name not in file.schema_arrow.names]
+            if missing:
+                raise SourceError(f"{path}: column {missing[0]!r} is missing; export the records again")
+            for batch in file.iter_batches(batch_size=READ_ROWS, columns=names):
+                for name in names:
+                    kept[name] += batch.column(name).to_pylist()
+                # The last request may go on in the next batch.
+                cut = len(kept["candidate"]) - 1
+                while cut > 0 and kept["candidate"][cut] != 0 and not _is_action(kept, cut):
+                    cut -= 1
+                whole = {name: values[:cut] for name, values in kept.items()}
+                kept = {name: values[cut:] for name, values in kept.items()}
+                yield from _checked(path, row, records_of(layout, whole), on_bad)
+                row += cut
+    except pyarrow.ArrowException as error:
+        raise SourceError(f"{path}: cannot be read as Parquet: {error}") from None
+    yield from _checked(path, row, records_of(layout, kept), on_bad)
+
+
+def _is_action(columns: dict[str, list[Any]], row: int) -> bool:
+    return "type" in columns and columns["type"][row] == "action"
+
+
+def _checked(
+    path: Path,
+    row: int,
+    records: Iterator[Example | Impression | Action],
+    on_bad: Callable[[SourceError], None] | None,
+) -> Iterator[Example | Impression | Action]:
+    for record in records:
+        try:
+            check(record)
+        except (RecordError, TypeError) as error:
+            refused = SourceError(f"{path}: request {record.request_id!r}, behind row {row}: {error}")
+            if on_bad is None:
+                raise refused from None
+            on_bad(refused)
+            continue
+        yield record

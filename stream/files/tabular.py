@@ -1,0 +1,246 @@
+"""The rows of CSV, JSON Lines and Parquet files, before their cells are converted.
+
+A reader yields a `RawRow` a line, or the `SourceError` of a line that cannot be taken apart; it goes
+on after it, so that whoever reads may skip it.
+"""
+
+import csv
+import gzip
+import itertools
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+from stream.errors import SourceError
+from stream.files.columns import (
+    Convert,
+    DataSettings,
+    RawRow,
+    check_names,
+    choose_columns,
+    guess_kind,
+    missing_test,
+    number_reader,
+    special_columns,
+    text_converter,
+    typed_converter,
+)
+from stream.records.types import RECORD_BYTES_MAX
+
+_SAMPLE_ROWS = 1_000  # by which a CSV column's kind is guessed
+_BATCH_ROWS = 8_192  # of Parquet, in memory at once
+
+_PACKED = (
+    (b"\x1f\x8b", "gzip", "let its name end in .gz"),
+    (b"PK\x03\x04", "zip (or is a spreadsheet)", "unzip it, or save it as CSV"),
+    (b"\xfd7zXZ", "xz", "unpack it with `xz -d`"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "unpack it with `zstd -d`"),
+    (b"BZh", "bzip2", "unpack it with `bzip2 -d`"),
+)
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)  # what reading a broken .gz may raise
+
+Row = RawRow | SourceError
+
+
+def open_table(
+    path: Path, kind: str, settings: DataSettings
+) -> tuple[Iterator[Row], Mapping[str, Convert], Convert]:
+    """The file's rows, the conversion of each feature's cells, and that of all features without one.
+
+    Raises:
+        SourceError: a column that the settings name is not there.
+    """
+    if kind == "csv":
+        return _open_csv(path, settings)
+    number = number_reader(settings.decimal, settings.thousands)
+    convert = {
+        name: typed_converter(kind_, settings.list_separator, number)
+        for name, kind_ in settings.types.items()
+    }
+    rows = _parquet_rows(path, settings) if kind == "parquet" else _json_rows(path, settings)
+    return rows, convert, typed_converter(None, settings.list_separator)
+
+
+# CSV
+
+
+def _open_csv(path: Path, settings: DataSettings) -> tuple[Iterator[Row], Mapping[str, Convert], Convert]:
+    rows = _csv_rows(path, settings)
+    sample = list(itertools.islice(rows, _SAMPLE_ROWS))
+    good = [row for row in sample if isinstance(row, RawRow)]
+    separator = settings.list_separator
+    is_missing = missing_test(settings)
+    number = number_reader(settings.decimal, settings.thousands)
+    convert = {}
+    for name in good[0].cells if good else ():
+        kind = settings.types.get(name)
+        if kind is None:
+            kind = guess_kind([row.cells[name] for row in good if not is_missing(row.cells[name])], separator)
+        convert[name] = text_converter(kind, separator, number)
+    return itertools.chain(sample, rows), convert, text_converter("id", separator)
+
+
+def _csv_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
+    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    delimiter = "\t" if suffix == ".tsv" and settings.delimiter == "," else settings.delimiter
+    if len(delimiter) != 1:
+        raise SourceError(f"delimiter is {delimiter!r}; expected one character")
+    refuse_packed(path)
+    with open_text(path) as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            header = settings.columns or next(reader, [])
+            if not header:
+                raise SourceError(f"{path}: is empty; expected a first line with the columns' names")
+            if len(set(header)) < len(header):
+                raise SourceError(f"{path}:1: two columns have the same name")
+            try:
+                columns = choose_columns(settings, header)
+            except ValueError as error:
+                raise SourceError(f"{path}:1: {error}") from None
+            yield from _csv_body(path, reader, header, columns, settings)
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{path}: not UTF-8 after line {reader.line_num}: {error.reason}") from None
+        except DAMAGED as error:
+            raise SourceError(
+                f"{path}: the gzip file is damaged after line {reader.line_num}: {error}"
+            ) from None
+        except csv.Error as error:
+            raise SourceError(f"{path}:{reader.line_num}: {error}") from None
+
+
+def _csv_body(
+    path: Path, reader: Any, header: list[str], columns: Mapping[str, str], settings: DataSettings
+) -> Iterator[Row]:
+    at = {column: i for i, column in enumerate(header)}
+    time = at[settings.time] if settings.time else None
+    label, width = at[settings.label], len(header)
+    request = None if settings.request is None else at[settings.request]
+    names, places = list(columns), [at[column] for column in columns.values()]
+    line = 1 if settings.columns else 2  # where the row starts: a quoted cell may span lines
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield SourceError(f"{path}:{line}: {error}")
+            line = reader.line_num + 1
+            continue
+        if len(row) == width:
+            cells = dict(zip(names, [row[i] for i in places], strict=True))
+            when = line if time is None else row[time]
+            yield RawRow(line, when, row[label], None if request is None else row[request], cells)
+        elif row:
+            named = "named in columns" if settings.columns else "in the first line"
+            yield SourceError(f"{path}:{line}: {len(row)} cells; expected {width}, as {named}")
+        line = reader.line_num + 1
+
+
+def refuse_packed(path: Path) -> None:
+    """Check that a file which is read as it is has not been packed.
+
+    Raises:
+        SourceError: it has; the message says how to unpack it.
+    """
+    if path.suffix == ".gz":
+        return
+    with path.open("rb") as file:
+        begins = file.read(6)
+    for mark, what, how in _PACKED:
+        if begins.startswith(mark):
+            raise SourceError(f"{path}: is packed with {what}; {how}")
+
+
+def open_text(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+# JSON Lines
+
+
+def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    special = set(special_columns(settings))
+    wanted = settings.features
+    if wanted:
+        try:
+            check_names(settings, list(wanted))
+        except ValueError as error:
+            raise SourceError(f"{path}: {error}") from None
+    refuse_packed(path)
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        for line in itertools.count(1):
+            try:
+                text = file.readline(RECORD_BYTES_MAX + 1)
+            except DAMAGED as error:
+                raise SourceError(
+                    f"{path}: the gzip file is damaged after line {line - 1}: {error}"
+                ) from None
+            if not text:
+                return
+            if len(text) > RECORD_BYTES_MAX:
+                raise SourceError(f"{path}:{line}: more than {RECORD_BYTES_MAX:,} bytes in one line")
+            if text.isspace():
+                continue
+            if line == 1 and text.lstrip().startswith(b"["):
+                raise SourceError(
+                    f"{path}: is one JSON array; expected an object a line, which `jq -c '.[]'` makes of it"
+                )
+            try:
+                found = decoder.decode(text)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                yield SourceError(f"{path}:{line}: is no JSON object: {error}")
+                continue
+            if wanted:
+                cells = {name: found.get(column) for name, column in wanted.items()}
+            else:
+                cells = {name: cell for name, cell in found.items() if name not in special}
+            request = None if settings.request is None else found.get(settings.request)
+            time = found.get(settings.time) if settings.time else line
+            yield RawRow(line, time, found.get(settings.label), request, cells)
+
+
+# Parquet
+
+
+def _parquet_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            try:
+                columns = choose_columns(settings, file.schema_arrow.names)
+            except ValueError as error:
+                raise SourceError(f"{path}: {error}") from None
+            wanted = list(dict.fromkeys([*special_columns(settings), *columns.values()]))
+            line = 0
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
+                table = {name: batch.column(name).to_pylist() for name in wanted}
+                times = table[settings.time] if settings.time else itertools.count(line + 1)
+                labels = table[settings.label]
+                requests = table[settings.request] if settings.request else itertools.repeat(None)
+                features = [table[column] for column in columns.values()]
+                values = zip(*features, strict=True) if features else itertools.repeat(())
+                for time, label, request, cells in zip(times, labels, requests, values, strict=False):
+                    line += 1
+                    yield RawRow(line, time, label, request, dict(zip(columns, cells, strict=True)))
+    except pyarrow.ArrowException as error:
+        raise SourceError(f"{path}: cannot be read as Parquet: {error}") from None
+
+
+def count_parquet(path: Path) -> int:
+    """The number of rows, from the file's footer."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return int(pyarrow.parquet.read_metadata(path).num_rows)
+    except pyarrow.ArrowException as error:
+        raise SourceError(f"{path}: cannot be read as Parquet: {error}") from None

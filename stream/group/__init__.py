@@ -1,0 +1,1 @@
+"""Which members of a role are there, by the beats that they send."""

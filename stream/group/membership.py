@@ -1,0 +1,385 @@
+"""Who is there: the processes that do one role's work together, and which of them leads.
+
+Members say that they are alive by a *beat* on the one-partition topic `roles`, about once a second, and
+who wants to lead says so there too, by a *claim*. Everybody reads the topic, so everybody comes to the
+same view, in the topic's own order; no clock of any machine is compared with another's:
+
+- A member has gone when it says so, or when so many beats of the one who watches have come back from
+  the log since its last one. While the log is away no beats come back, and nobody is given up.
+- A claim's *term* is its offset in the topic. The newest claim holds. Terms only rise, whatever is
+  trimmed and whoever restarts.
+
+This view only says who *should* do what. That nothing is lost or counted twice does not hang on it:
+several joiners that read one partition at once send the same records under the same numbers
+(`stream.join.assignment`), and a learner whose term is over is recognised in its own outputs
+(`learner.terms`).
+"""
+
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import msgspec
+
+from stream.errors import GroupError, LogError
+from stream.log.base import ROLES, Log, Outgoing, Record
+
+_log = logging.getLogger("freshet.group")
+
+LOOK_EVERY_S = 0.2
+STALL_S_MAX = 60.0
+"""A member whose own loop has not turned for so long sends no beats, however well its thread does."""
+LOOK_BACK = 10_000
+"""Records of the topic that a newcomer reads: beats repeat all that matters."""
+NAME_MAX = 100
+REPLACED_MAX = 1000
+"""Lives remembered whose name another process has taken since."""
+
+
+class GroupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How members of a group tell that another is gone."""
+
+    name: str = ""  # of this process in its group; empty: the machine's name
+    beat_s: float = 1.0  # between two beats
+    timeout_s: float = 6.0  # of silence, after which a member counts as gone
+    snapshots: str = ""  # a folder that all learners see; empty: `snapshots` in the state folder
+    snapshot_every_s: float = 60.0  # between two snapshots of the one that leads
+
+    def __post_init__(self) -> None:
+        if len(self.name) > NAME_MAX or not re.fullmatch(r"[\w.-]*", self.name):
+            raise ValueError(f"name is {self.name!r}; expected letters, digits, dots and dashes")
+        if not 0.05 <= self.beat_s <= 60.0:
+            raise ValueError(f"beat_s is {self.beat_s}; expected 0.05 to 60")
+        if not 2.0 * self.beat_s <= self.timeout_s <= 3600.0:
+            raise ValueError(f"timeout_s is {self.timeout_s}; expected two beats (2 beat_s) to 3600")
+        if not 0.1 <= self.snapshot_every_s <= 86400.0:
+            raise ValueError(f"snapshot_every_s is {self.snapshot_every_s}; expected 0.1 to 86400")
+
+
+GROUP_DEFAULTS = GroupSettings()
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    """Where to take a partition up: all outputs of records before `position` are in the log.
+
+    Whoever reads from `offset` on, with an empty state whose clock is `clock`, has at `position` the
+    state that the one before had.
+    """
+
+    partition: int
+    position: int
+    offset: int
+    clock: float
+
+
+class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a member tells of how it does, for people who watch; nobody decides anything by it.
+
+    `numbers` by name. `tables`: of each embedding table that it holds, its rows, and where it learns
+    itself also how many were admitted, not admitted, expired and evicted since it began.
+    """
+
+    numbers: dict[str, float] = {}
+    tables: dict[str, list[int]] = {}
+
+
+class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):
+    """A member lives."""
+
+    group: str
+    name: str
+    life: str  # of this one process
+    number: int  # 0, 1, 2, ...: with 0 it takes over the name
+    able: bool = False  # it could lead at once
+    leading: int = -1  # the term it leads in
+    notes: list[Note] = []
+    leaving: bool = False
+    told: Told | None = None
+
+
+class Claim(msgspec.Struct, frozen=True, tag="claim"):
+    """A member wants to lead; its term is this record's offset."""
+
+    group: str
+    name: str
+    life: str
+
+
+class Leader(NamedTuple):
+    """The newest claim."""
+
+    term: int
+    name: str
+    life: str
+
+
+class _Peer(msgspec.Struct):
+    life: str
+    able: bool = False
+    unanswered: int = 0  # beats of ours since its last one
+
+
+class Member:
+    """One process's membership in a group. A context manager: inside, a thread beats and reads.
+
+    Args:
+        group: what the group does: "join", "learn".
+        name: unique in the group; a new process under a name takes the place of the one before.
+    """
+
+    def __init__(self, log: Log, group: str, name: str, settings: GroupSettings = GROUP_DEFAULTS) -> None:
+        if not 0 < len(name) <= NAME_MAX:
+            raise GroupError(f"member name {name!r}: it must have 1 to {NAME_MAX} characters")
+        self.group = group
+        self.name = name
+        self.life = uuid.uuid4().hex[:12]
+        self.settings = settings
+        self._log = log
+        self._unanswered_max = max(2, round(settings.timeout_s / settings.beat_s))
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._peers: dict[str, _Peer] = {}
+        self._replaced: dict[str, None] = {}  # lives, the latest last
+        self._notes: dict[int, Note] = {}
+        self._leader: Leader | None = None
+        self._mine: list[Note] = []
+        self._told: Told | None = None
+        self._number = 0
+        self._able = False
+        self._leading = -1
+        self._turned_s = time.monotonic()
+        self._position = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # --- what the role asks ---
+
+    def turn(self) -> None:
+        """Say that the role's loop goes on; to be called from it.
+
+        Raises:
+            GroupError: another process has taken this one's name.
+        """
+        self._turned_s = time.monotonic()
+        with self._lock:
+            if self.life in self._replaced:
+                raise GroupError(
+                    f"another process has joined group {self.group!r} as {self.name!r}; this one stops. "
+                    "Give each its own --name"
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """The members that are there, sorted; empty until this one has seen its own first beat."""
+        with self._lock:
+            return sorted(self._peers) if self.name in self._peers else []
+
+    def share(self, parts: int) -> set[int]:
+        """Which of so many parts are this member's now: dealt out in turn, in the order of names."""
+        names = self.names
+        return set(range(names.index(self.name), parts, len(names))) if names else set()
+
+    def note(self, partition: int) -> Note | None:
+        """The newest note of a partition, whoever wrote it."""
+        with self._lock:
+            return self._notes.get(partition)
+
+    def say(self, notes: Sequence[Note]) -> None:
+        """Notes that the next beats carry."""
+        with self._lock:
+            self._mine = list(notes)
+
+    def tell(self, told: Told) -> None:
+        """What the next beats tell of how this one does."""
+        self._told = told
+
+    @property
+    def leader(self) -> Leader | None:
+        """The newest claim; None: nobody has claimed."""
+        with self._lock:
+            return self._leader
+
+    def leads(self, term: int) -> bool:
+        """Whether nobody has claimed after `term`, as far as has been read."""
+        leader = self.leader
+        return leader is None or leader.term <= term
+
+    def vacant(self) -> bool:
+        """Whether this member should claim: nobody leads, and it is the first by name that could."""
+        with self._lock:
+            if self.name not in self._peers:
+                return False
+            leader = self._leader
+            if leader is not None:
+                if leader.name == self.name:
+                    return leader.life != self.life  # our own predecessor
+                peer = self._peers.get(leader.name)
+                if peer is not None and peer.life == leader.life:
+                    return False
+            able = sorted(name for name, peer in self._peers.items() if peer.able)
+            return able[:1] == [self.name]
+
+    def able(self, able: bool) -> None:
+        """Say whether this member could lead."""
+        self._able = able
+
+    def claim(self) -> int:
+        """Claim to lead; returns the term."""
+        value = msgspec.msgpack.encode(Claim(self.group, self.name, self.life))
+        ((_, term),) = self._log.append(ROLES, [Outgoing(self.group.encode(), value, 0)])
+        self._leading = term
+        self.look()
+        return term
+
+    def resign(self) -> None:
+        """Lead no more."""
+        self._leading = -1
+
+    # --- its thread ---
+
+    def __enter__(self) -> Self:
+        first, end = self._log.ends(ROLES)[0]
+        self._position = max(first, end - LOOK_BACK)
+        self.beat()
+        self.look()
+        self._thread = threading.Thread(target=self._run, name=f"group {self.group}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            self.beat(leaving=True)
+        except LogError as away:
+            _log.warning("could not say that member %s leaves: %s", self.name, away)
+
+    def _run(self) -> None:
+        beat_at_s = time.monotonic() + self.settings.beat_s
+        away = False
+        while not self._stop.wait(min(LOOK_EVERY_S, self.settings.beat_s)):
+            now = time.monotonic()
+            try:
+                if now >= beat_at_s and now - self._turned_s < STALL_S_MAX:
+                    beat_at_s = now + self.settings.beat_s
+                    self.beat()
+                    if away:  # not for a look that went well: a log with no room can still be read
+                        _log.info("member %s reaches its group again", self.name)
+                    away = False
+                self.look()
+            except LogError as error:
+                if not away:
+                    _log.warning("member %s cannot reach its group: %s", self.name, error)
+                away = True
+
+    def beat(self, leaving: bool = False) -> None:
+        """Send a beat now.
+
+        Raises:
+            LogError: the log fails.
+        """
+        with self._lock:
+            number, self._number = self._number, self._number + 1
+            notes = self._mine
+        beat = Beat(
+            group=self.group,
+            name=self.name,
+            life=self.life,
+            number=number,
+            able=self._able,
+            leading=self._leading,
+            notes=notes,
+            leaving=leaving,
+            told=self._told,
+        )
+        send_beat(self._log, beat)
+
+    def look(self) -> None:
+        """Read what there is to read.
+
+        Raises:
+            LogError: the log fails.
+        """
+        with self._reading:
+            end = self._log.ends(ROLES)[0][1]
+            while self._position < end:
+                records = self._log.read(ROLES, 0, self._position, wait_s=0.5)
+                if not records:
+                    return
+                with self._lock:
+                    for record in records:
+                        self._take(record)
+                self._position = records[-1].offset + 1
+
+    def _take(self, record: Record) -> None:
+        said = read_sign(record)
+        if said is not None and said.group == self.group:
+            if isinstance(said, Claim):
+                self._lead(Leader(record.offset, said.name, said.life))
+            else:
+                self._hear(said)
+
+    def _lead(self, leader: Leader) -> None:
+        if self._leader is None or leader.term > self._leader.term:
+            self._leader = leader
+
+    def _hear(self, beat: Beat) -> None:
+        for note in beat.notes:
+            known = self._notes.get(note.partition)
+            if known is None or note.position >= known.position:
+                self._notes[note.partition] = note
+        if beat.leading >= 0:
+            self._lead(Leader(beat.leading, beat.name, beat.life))
+        peer = self._peers.get(beat.name)
+        if beat.leaving:
+            if peer is not None and peer.life == beat.life:
+                del self._peers[beat.name]
+            return
+        if beat.life in self._replaced:
+            return
+        if peer is None or peer.life != beat.life:
+            if peer is not None:
+                self._replaced[peer.life] = None
+                if len(self._replaced) > REPLACED_MAX:
+                    del self._replaced[next(iter(self._replaced))]
+            peer = self._peers[beat.name] = _Peer(beat.life)
+        peer.able = beat.able
+        peer.unanswered = 0
+        if beat.life == self.life:
+            self._count_silence()
+
+    def _count_silence(self) -> None:
+        for name, peer in list(self._peers.items()):
+            if peer.life != self.life:
+                peer.unanswered += 1
+                if peer.unanswered >= self._unanswered_max:
+                    _log.warning("member %s of group %s is gone", name, self.group)
+                    del self._peers[name]
+
+
+_decoder: msgspec.msgpack.Decoder[Beat | Claim] = msgspec.msgpack.Decoder(Beat | Claim)
+
+
+def send_beat(log: Log, beat: Beat) -> None:
+    """Append a beat.
+
+    Raises:
+        LogError: the log fails.
+    """
+    log.append(ROLES, [Outgoing(beat.group.encode(), msgspec.msgpack.encode(beat), 0)])
+
+
+def read_sign(record: Record) -> Beat | Claim | None:
+    """A record of topic `roles`; None if it is none that this version can read."""
+    try:
+        return _decoder.decode(record.value)
+    except msgspec.MsgspecError:
+        return None

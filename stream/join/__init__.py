@@ -1,0 +1,1 @@
+"""The joiner: events become decided examples."""

@@ -1,0 +1,113 @@
+"""Several joiners share the partitions; a partition moves when one of them comes or goes.
+
+Who should join which partition follows from who is there (`stream.group.membership`). To take a partition
+up, a
+joiner goes on from its own state if it has joined it not long ago; else it begins with nothing, reads
+back as far as a record can have influence (`REACH_WINDOWS`), and so comes to just the state that the
+one before had. What records bring about that the one before has dealt with is not sent again.
+
+Where to begin is in the notes that each joiner's beats carry, a few numbers a partition; state never
+moves. Nobody waits for anybody to let go: two who join one partition for a while send the same records
+under the same numbers, of which readers take one.
+"""
+
+import logging
+import threading
+import time
+
+from stream.group.membership import Member, Note
+from stream.join.joiner import Joiner, Mark, offset_of, producer_of
+from stream.log.base import EVENTS, EXAMPLES, Log
+from stream.run.runner import Runner, patiently
+from stream.state.role_state import RoleState
+
+_log = logging.getLogger("freshet.shares")
+
+
+class Shares:
+    """Keeps a joiner's runner at its member's share of the partitions.
+
+    Args:
+        runner: of the joiner, on topic `events`, made with no partitions.
+    """
+
+    def __init__(self, log: Log, state: RoleState, joiner: Joiner, runner: Runner, member: Member) -> None:
+        self._log = log
+        self._state = state
+        self._joiner = joiner
+        self._runner = runner
+        self._member = member
+        self._partitions = log.partitions(EVENTS)
+        self._noted_s = float("-inf")
+
+    def run(self, stop: threading.Event) -> None:
+        """Join what is this member's until `stop` is set; then commit and send.
+
+        Raises:
+            FreshetError: whatever stops the role.
+        """
+        patiently(lambda: self._turn(stop), stop)
+        self._runner.end()
+        self._note()
+
+    def _turn(self, stop: threading.Event) -> None:
+        self.settle()
+        if self._runner.held:
+            self._runner.turn(stop)
+        else:
+            stop.wait(self._member.settings.beat_s / 10.0)
+
+    def settle(self) -> None:
+        """Let go of what is others' now, take up what is ours, and note now and then where others could."""
+        self._member.turn()
+        mine = self._member.share(self._partitions)
+        for partition in sorted(self._runner.held - mine):
+            self._runner.let_go(partition)
+            self._joiner.drop(partition)
+            _log.info("let go of partition %d", partition)
+        for partition in sorted(mine - self._runner.held):
+            self._take_up(partition)
+        if time.monotonic() - self._noted_s >= self._member.settings.beat_s:
+            self._runner.commit()
+            self._note()
+
+    def _note(self) -> None:
+        """Say where others may take our partitions up. All that was taken is committed and sent."""
+        self._noted_s = time.monotonic()
+        if self._state.unsent():
+            return
+        notes = []
+        for partition in sorted(self._runner.held):
+            mark = self._joiner.mark(partition)
+            if mark is not None:
+                position = self._runner.position(partition)
+                notes.append(Note(partition, position, mark.offset, mark.clock))
+        self._member.say(notes)
+
+    def _take_up(self, partition: int) -> None:
+        first, _ = self._log.ends(EVENTS)[partition]
+        sent = self._newest_sent(partition)
+        note = self._member.note(partition)
+        held = self._state.offset(EVENTS, partition)
+        how = "goes on from its own state"
+        if note is not None and (held is None or held < note.offset):
+            sent = max(sent, note.position)
+            # what retention has taken from the front is missed only if it was still to be joined
+            begin = note.offset if first <= note.offset or first > sent else first
+            self._joiner.begin_at(partition, Mark(note.clock, begin))
+            how = f"reads back from offset {begin}"
+        elif held is None:
+            self._joiner.begin_at(partition, Mark(0.0, first))
+            how = "begins at the front of the log"
+        self._joiner.keep_quiet(partition, sent)
+        self._runner.take_up(partition)
+        _log.info("took up partition %d: %s, sends from offset %d on", partition, how, sent)
+
+    def _newest_sent(self, partition: int) -> int:
+        """The offset of the record that brought about the newest example; 0: there is none."""
+        first, end = self._log.ends(EXAMPLES)[partition]
+        if end == first:
+            return 0
+        newest = self._log.read(EXAMPLES, partition, end - 1, 1, wait_s=1.0)
+        ours = [record for record in newest if record.producer == producer_of(partition)]
+        return max(offset_of(ours[-1].seq), 0) if ours else 0

@@ -1,0 +1,343 @@
+"""The joiner: events in, examples out, and what is of no use into the dead letters.
+
+Each partition is on its own: its clock, its pending requests, its sequence numbers (`Pairing` decides
+them). Examples keep the partition of the events they come from.
+
+An output's sequence number is made of the offset of the record that brought it about, and its place
+among that record's outputs. So it depends on the partition's records alone: whoever joins a partition,
+and from whichever state, sends the same outputs under the same numbers, and readers take each once.
+"""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from stream.errors import RecordError
+from stream.join.clock_skew import Ahead
+from stream.join.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, Origin, Pairing
+from stream.join.settings import COUNTS_KEY, JoinCounts, JoinSettings
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
+from stream.records.decoding import is_batch, split_batch
+from stream.records.fast_decoding import SPLICED_BYTES_MAX, EventDecoder
+from stream.records.forgetting import Entity
+from stream.records.types import RECORD_BYTES_MAX, Action, DeadLetter, Forget, Impression, encode
+from stream.run.dead_letter_limit import BadShare
+from stream.state.repeats import producers_prefix
+from stream.state.role_state import Commit, RoleState
+
+__all__ = ["JOIN_DEFAULTS", "JoinCounts", "JoinSettings", "Joiner"]
+
+JOIN_DEFAULTS = JoinSettings()
+
+_SENT = b"join/sent/"
+PLACE_BITS = 23  # of a sequence number: a record may end the wait of millions
+MARKS_MAX = 32  # in the reach of a record
+CLEAR_KEYS = 10_000  # deleted per commit
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """What lies before `offset` has no more influence once the clock is at `clock` plus the reach."""
+
+    clock: float
+    offset: int
+
+
+class _Sent(msgspec.Struct):
+    """Per partition: marks to take it up from, and which of the last records were of no use."""
+
+    marks: list[Mark] = []
+    counted_from: int = 0  # records before it were counted by another joiner
+    useless: bytes = b""
+
+
+class _Partition:
+    """One partition's pairing and outputs. `commit` is the one being gathered."""
+
+    def __init__(self, joiner: "Joiner", state: RoleState, number: int, commit: Commit) -> None:
+        self.number = number
+        self._producer = producer_of(number)
+        self.commit = commit
+        self._joiner = joiner
+        self._key = _SENT + number.to_bytes(4, "big")
+        saved = state.get(self._key)
+        self._sent = _Sent() if saved is None else msgspec.msgpack.decode(saved, type=_Sent)
+        settings = joiner.settings
+        self._share = BadShare(
+            "join", "join", settings.dead_letter_window, settings.dead_letter_share_max, self._sent.useless
+        )
+        self._offset = -1  # of the record that is being taken
+        self._examples = self._letters = 0  # that it has brought about
+        self._reach_s = REACH_WINDOWS * settings.window_s
+        marks = self._sent.marks
+        self._next_mark_s = marks[-1].clock + self._reach_s / MARKS_MAX if marks else float("-inf")
+        self._elsewhere = JoinCounts()
+        self._quiet_until = 0
+        self.pairing = Pairing(state, number, settings, joiner.counts, self._emit, self.bury)
+
+    def begin(self, offset: int) -> None:
+        """The record at `offset` is taken next."""
+        if offset == self._offset:
+            return
+        self._offset = offset
+        self._examples = self._letters = 0
+        counts = self._joiner.counts if offset >= self._sent.counted_from else self._elsewhere
+        self.pairing.counts = counts
+        clock = self.pairing.clock
+        if clock >= self._next_mark_s:
+            marks = self._sent.marks
+            marks.append(Mark(clock, offset))
+            while len(marks) > 1 and marks[1].clock + self._reach_s <= clock:
+                del marks[0]
+            self._next_mark_s = clock + self._reach_s / MARKS_MAX
+
+    def mark(self) -> Mark | None:
+        """The newest mark whose reach is over; None: it has been taken up too recently."""
+        first = self._sent.marks[:1]
+        return first[0] if first and first[0].clock + self._reach_s <= self.pairing.clock else None
+
+    def start(self, mark: Mark) -> None:
+        """Begin, with an empty state, at a mark."""
+        self.pairing.clock = mark.clock
+        self._sent.marks = [mark]
+        self._next_mark_s = mark.clock + self._reach_s / MARKS_MAX
+
+    def keep_quiet(self, until: int) -> None:
+        """Send nothing and count nothing until the record at an offset."""
+        self._quiet_until = until
+        self._sent.counted_from = max(self._sent.counted_from, until)
+
+    def note_good(self, count: int) -> None:
+        """Count events of use; not again what another joiner counted."""
+        if count and self._offset >= self._quiet_until:
+            self._share.good(count)
+
+    def note_bad(self, record: Record, why: str) -> None:
+        """Count an event of no use; not again what another joiner counted.
+
+        Raises:
+            DeadLetterFloodError: over the last events the share of useless ones is too large.
+        """
+        if record.offset >= self._quiet_until:
+            self._share.bad(record.topic, record.partition, record.offset, why)
+
+    def bury(self, origin: Origin, reason: str) -> None:
+        """Emit a dead letter."""
+        self.pairing.counts.dead_letters += 1
+        letter = DeadLetter(
+            reason=reason,
+            stage="joiner",
+            topic=self._joiner.topic,
+            partition=self.number,
+            offset=origin.offset,
+            original=origin.value,
+            key=origin.key,
+        )
+        # one key for all of a partition's letters, so that they stay in order
+        outgoing = Outgoing(
+            key=f"{self._joiner.topic}/{self.number}".encode(),
+            value=encode(letter),
+            producer=f"joiner-{self.number}-dead",
+            seq=output_seq(self._offset, self._letters),
+        )
+        self._letters += 1
+        if self._offset >= self._quiet_until:
+            self.commit.emit(DEAD_LETTERS, outgoing)
+
+    def forget(self, forget: Forget) -> None:
+        """Forget what waits of some ids, and pass the request on where it stands."""
+        self.pairing.forget(Entity(forget.entity))
+        self.commit.purge = True
+        self._send(b"forget", encode(forget))
+
+    def flush(self) -> None:
+        """Write what has changed into the commit."""
+        self.pairing.flush(self.commit)
+        self._sent.useless = self._share.encode()
+        self.commit.put(self._key, msgspec.msgpack.encode(self._sent))
+
+    def _emit(self, request_id: str, example: bytes) -> None:
+        self._send(request_id.encode(), example)
+
+    def _send(self, key: bytes, value: bytes) -> None:
+        place = self._examples
+        self._examples = place + 1
+        if self._offset >= self._quiet_until:
+            seq = output_seq(self._offset, place)
+            self.commit.emit(EXAMPLES, Outgoing(key, value, self.number, self._producer, seq))
+
+
+def producer_of(partition: int) -> str:
+    """The name under which a partition's examples are sent, whoever joins it."""
+    return f"joiner-{partition}"
+
+
+def output_seq(offset: int, place: int) -> int:
+    """The sequence number of the record at `offset`'s output number `place`."""
+    assert 0 <= place < 1 << PLACE_BITS, "pending_max keeps what one record can bring about below this"
+    return offset << PLACE_BITS | place
+
+
+def offset_of(seq: int) -> int:
+    """The offset of the record that brought about an output, -1 for an output without a number."""
+    return seq >> PLACE_BITS
+
+
+class Joiner:
+    """A `Handler` for topic `events`. Topic `examples` needs as many partitions; `dead_letters` any."""
+
+    def __init__(self, state: RoleState, settings: JoinSettings = JOIN_DEFAULTS, topic: str = EVENTS) -> None:
+        """A joiner that goes on from `state`; `topic` is the one it is run on."""
+        self.settings = settings
+        self.topic = topic
+        saved = state.get(COUNTS_KEY)
+        self.counts = JoinCounts() if saved is None else msgspec.msgpack.decode(saved, type=JoinCounts)
+        self._state = state
+        self._partitions: dict[int, _Partition] = {}
+        self._touched: set[int] = set()
+        self.ahead = Ahead()
+        self._decode = EventDecoder().decode
+
+    def handle(self, records: Sequence[Record], commit: Commit) -> None:
+        """Pair the records' events; emits examples and dead letters.
+
+        Raises:
+            DeadLetterFloodError: too many records are of no use.
+        """
+        partition = self._partition(records[0].partition, commit)
+        settings, decode, take = self.settings, self._decode, partition.pairing.take
+        for record in records:
+            offset, value = record.offset, record.value
+            partition.begin(offset)
+            parts: Sequence[bytes] = (value,)
+            if is_batch(value):
+                try:
+                    parts = split_batch(value)
+                except RecordError as error:
+                    self._refuse(partition, record, value, str(error))
+                    continue
+            # ingest time 0: a log that does not say
+            taken_s = record.ingest_ms / 1e3 if record.ingest_ms > 0 else math.inf
+            latest_s = taken_s + settings.clock_ahead_s
+            good = 0
+            for part in parts:
+                # each event of a batch is on its own: a bad one goes to the dead letters without the others
+                try:
+                    event = decode(part)
+                    if type(event) is Forget:
+                        partition.forget(event)  # it moves no clock
+                        good += 1
+                        continue
+                    if event.time > latest_s or event.time > taken_s + settings.max_ahead_s:
+                        self._judge_ahead(record, event.time - taken_s, event.time)
+                    if len(part) > SPLICED_BYTES_MAX:
+                        _check_size(event)
+                    take(event, offset, part, latest_s)
+                except RecordError as error:
+                    partition.note_good(good)
+                    good = 0
+                    self._refuse(partition, record, part, str(error))
+                else:
+                    good += 1
+            partition.note_good(good)
+
+    def flush(self, commit: Commit) -> None:
+        """Write what has changed into the commit."""
+        for number in sorted(self._touched):
+            self._partition(number, commit).flush()
+        self._touched.clear()
+        commit.put(COUNTS_KEY, msgspec.msgpack.encode(self.counts))
+
+    def keep_quiet(self, partition: int, until: int) -> None:
+        """Send and count nothing that a record before offset `until` brings about: it has been sent."""
+        self._partition(partition, self._state.begin()).keep_quiet(until)
+
+    def begin_at(self, partition: int, mark: Mark) -> None:
+        """Forget what the state has of a partition, and set it to begin at a mark.
+
+        A crash in between leaves a partition of which nothing is in the state.
+        """
+        self._partitions.pop(partition, None)
+        number = partition.to_bytes(4, "big")
+        commit = self._state.begin()
+        commit.forget_offset(self.topic, partition)
+        commit.delete(PROGRESS + number)
+        commit.delete(_SENT + number)
+        self._state.commit(commit)
+        self._clear(*(prefix + number + b"/" for prefix in ENTRIES), producers_prefix(self.topic, partition))
+        commit = self._state.begin()
+        started = self._partition(partition, commit)
+        started.start(mark)
+        started.flush()
+        commit.set_offset(self.topic, partition, mark.offset)
+        self._state.commit(commit)
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition in memory; the state keeps it."""
+        self._partitions.pop(partition, None)
+        self._touched.discard(partition)
+
+    def mark(self, partition: int) -> Mark | None:
+        """Where another joiner may begin, to have the present state at the next record."""
+        found = self._partitions.get(partition)
+        return None if found is None else found.mark()
+
+    def _clear(self, *prefixes: bytes) -> None:
+        for prefix in prefixes:
+            keys = [key for key, _ in self._state.scan(prefix)]
+            for first in range(0, len(keys), CLEAR_KEYS):
+                commit = self._state.begin()
+                for key in keys[first : first + CLEAR_KEYS]:
+                    commit.delete(key)
+                self._state.commit(commit)
+
+    def clock(self, partition: int) -> float:
+        """The event time of a partition in Unix seconds, 0 before its first event."""
+        found = self._partitions.get(partition)
+        return 0.0 if found is None else found.pairing.clock
+
+    @property
+    def undecided(self) -> int:
+        """Requests not decided yet, over the partitions met since the start."""
+        return sum(partition.pairing.undecided for partition in self._partitions.values())
+
+    def _partition(self, number: int, commit: Commit) -> _Partition:
+        partition = self._partitions.get(number)
+        if partition is None:
+            partition = self._partitions[number] = _Partition(self, self._state, number, commit)
+        partition.commit = commit
+        self._touched.add(number)
+        return partition
+
+    @staticmethod
+    def _refuse(partition: _Partition, record: Record, data: bytes, why: str) -> None:
+        partition.bury(Origin(record.offset, record.key, data), why)
+        partition.note_bad(record, why)
+
+    def _judge_ahead(self, record: Record, ahead_s: float, time: float) -> None:
+        """Note an event that is ahead of when the log took it.
+
+        Raises:
+            RecordError: it is too far ahead.
+        """
+        refused = ahead_s > self.settings.max_ahead_s
+        self.ahead.note(record.producer, ahead_s, refused)
+        if refused:
+            raise RecordError(
+                f"time is {time:.3f}, {ahead_s:,.0f} s ahead of when the log took the record; "
+                f"max_ahead_s = {self.settings.max_ahead_s:g}"
+            )
+
+
+def _check_size(event: Impression | Action) -> None:
+    """Check that the example of a large impression is no larger than a record may be.
+
+    Raises:
+        RecordError: it is.
+    """
+    if isinstance(event, Impression):
+        size = len(encode(event)) + SPLICED_BYTES_MAX
+        if size > RECORD_BYTES_MAX:
+            raise RecordError(
+                f"the impression's example would have {size:,} bytes, more than {RECORD_BYTES_MAX:,}"
+            )

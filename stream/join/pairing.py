@@ -1,0 +1,324 @@
+"""Impressions meet their actions, in one partition, in event time.
+
+The partition's clock is the newest event time in it, as far as the log's own clock allows: an event
+that runs ahead of the moment at which the log took it counts as of about that moment, so that no
+producer's broken clock can end the wait of everybody else's requests. A request is decided when the
+clock reaches its impression's time plus the window (or by its first action, if so configured), and
+requests that come due together are decided in the order of (deadline, request_id). So what is decided
+depends on the partition's records and their order alone.
+
+And on its recent records alone: what a record leaves behind is gone once the clock has moved on by
+`REACH_WINDOWS` windows. A request waits for at most one window and is remembered for two more, and an
+action waits for its impression for at most one. So whoever takes the partition up need only read back
+so far to decide from there on just what would have been decided (`stream.join.assignment`).
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from stream.errors import RecordError
+from stream.join.examples import ExampleMaker
+from stream.join.pending import Entry, Pending, Reaction, Waiting
+from stream.join.settings import JoinCounts, JoinSettings
+from stream.join.timers import Timers
+from stream.records.fast_decoding import EventDecoder
+from stream.records.forgetting import Entity, left_of
+from stream.records.types import Action, Impression, encode
+from stream.state.role_state import Commit, RoleState
+
+WAITING_MAX = 256  # actions that wait for one impression
+REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
+REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
+
+
+# Where a state has a partition's numbers (+ 4 bytes of partition) and its entries (+ the same and "/").
+PROGRESS = b"join/partition/"
+ENTRIES = (b"join/pending/", b"join/close/", b"join/forget/")
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a record lay, its key, and its bytes."""
+
+    offset: int
+    key: bytes
+    value: bytes
+
+
+class Progress(msgspec.Struct):
+    """One partition's own numbers, kept in the state."""
+
+    clock: float = 0.0  # event time, Unix seconds
+    undecided: int = 0
+    remembered: int = 0
+    flushes: int = 0
+
+
+class Pairing:
+    """The requests of one partition."""
+
+    def __init__(
+        self,
+        state: RoleState,
+        partition: int,
+        settings: JoinSettings,
+        counts: JoinCounts,
+        emit: Callable[[str, bytes], None],
+        bury: Callable[[Origin, str], None],
+    ) -> None:
+        """Open partition `partition` as the state has it.
+
+        Args:
+            counts: counted into; `counts` may be replaced at any time.
+            emit: takes each example as it is decided: its request's id, and its bytes.
+            bury: takes each record that turned out to be of no use, and why.
+        """
+        number = partition.to_bytes(4, "big")
+        self._key = PROGRESS + number
+        saved = state.get(self._key)
+        self._progress = Progress() if saved is None else msgspec.msgpack.decode(saved, type=Progress)
+        pending, closing, forgetting = (prefix + number + b"/" for prefix in ENTRIES)
+        count = self._progress.undecided + self._progress.remembered
+        self._pending = Pending(state, pending, settings.pending_max_memory, count)
+        self._closing = Timers(state, closing)
+        self._forgetting = Timers(state, forgetting)
+        self._settings = settings
+        self._window_s = settings.window_s
+        self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
+        self.counts = counts
+        self._bury = bury
+        self._decoder = EventDecoder()
+        self._examples = ExampleMaker(settings, self._decoder, emit)
+
+    @property
+    def clock(self) -> float:
+        """The partition's event time in Unix seconds."""
+        return self._progress.clock
+
+    @clock.setter
+    def clock(self, clock: float) -> None:
+        self._progress.clock = clock
+
+    @property
+    def undecided(self) -> int:
+        """How many requests are not decided yet."""
+        return self._progress.undecided
+
+    def take(self, event: Impression | Action, offset: int, original: bytes, latest_s: float) -> None:
+        """Take the partition's next event.
+
+        Args:
+            event: decoded from `original`.
+            offset: of its record.
+            original: its bytes.
+            latest_s: as of when it counts at the latest, Unix seconds.
+
+        Raises:
+            RecordError: it is of no use.
+        """
+        time = event.time
+        if time > latest_s:
+            time = latest_s
+            self.counts.ahead += 1
+        progress = self._progress
+        if time > progress.clock:
+            progress.clock = time
+            for deadline, request_id in self._closing.due(time):
+                self._close(request_id, deadline, deadline)
+            for deadline, request_id in self._forgetting.due(time):
+                self._forget(request_id, deadline)
+        if isinstance(event, Impression):
+            self._take_impression(event, time, original)
+        else:
+            self._take_action(event, offset, original)
+        if (
+            progress.undecided > self._settings.pending_max
+            or progress.remembered > self._settings.pending_max
+        ):
+            self._keep_limit()
+
+    def forget(self, entity: Entity) -> None:
+        """Forget some ids: the requests of which they are, and among the candidates of others.
+
+        A request that is gone whole counts as decided, so that its actions are late and no orphans.
+        """
+        self.counts.forgets += 1
+        for request_id, entry in self._pending.find(entity.within):
+            if not entry.original:
+                continue
+            impression: Impression = self._decoder.decode_again(entry.original)
+            left = left_of(impression.context, impression.candidates, list(entity.keys), entity.named)
+            if left is not None and not left.changed:
+                continue
+            self.counts.forgotten += 1
+            gone = set(entry.gone or ())
+            if left is not None:
+                gone |= {i for i, candidate in enumerate(left.candidates) if candidate is None}
+            if left is None or len(gone) == entry.size:
+                self._drop(request_id, entry)
+                continue
+            entry.gone = sorted(gone)
+            rest = msgspec.structs.replace(
+                impression,
+                context=left.context,
+                candidates=[{} if candidate is None else candidate for candidate in left.candidates],
+            )
+            entry.original = encode(rest)
+            self._pending.changed(request_id, entry)
+
+    def flush(self, commit: Commit) -> None:
+        """Write what has changed into the commit."""
+        self._progress.flushes += 1
+        self._pending.flush(commit)
+        self._closing.flush(commit, self._progress.flushes)
+        self._forgetting.flush(commit, self._progress.flushes)
+        commit.put(self._key, msgspec.msgpack.encode(self._progress))
+
+    def _take_impression(self, impression: Impression, time: float, original: bytes) -> None:
+        request_id = impression.request_id
+        entry = self._pending.get(request_id)
+        waiting: tuple[Waiting, ...] = ()
+        deadline = time + self._window_s
+        if entry is None:
+            entry = Entry(deadline, len(impression.candidates), False, original)
+            self._progress.undecided += 1
+            self._pending.add(request_id, entry)
+        elif entry.size == 0:
+            waiting, entry.waiting = entry.waiting, ()
+            entry.deadline, entry.size, entry.original = deadline, len(impression.candidates), original
+            self._pending.changed(request_id, entry)
+        else:
+            self.counts.duplicate_impressions += 1
+            return
+        self.counts.impressions += 1
+        if impression.labels is not None:
+            entry.reactions = {
+                i: Reaction(label, impression.time) for i, label in enumerate(impression.labels) if label
+            }
+            self._decide(request_id, entry, impression.time, impression)
+        else:
+            self._closing.add(deadline, request_id)
+        for action in waiting:
+            try:
+                self._react(self._decoder.decode(action.original), entry)
+            except RecordError as error:
+                self._bury(Origin(action.offset, request_id.encode(), action.original), str(error))
+        if deadline <= self._progress.clock and not entry.decided:
+            self._decide(request_id, entry, deadline, impression)
+
+    def _take_action(self, action: Action, offset: int, original: bytes) -> None:
+        request_id = action.request_id
+        entry = self._pending.get(request_id)
+        if entry is not None and entry.size:
+            self._react(action, entry)
+            return
+        deadline = self._progress.clock + self._window_s
+        waiting = Waiting(offset, original, deadline)
+        if entry is None:
+            self._pending.add(request_id, Entry(deadline, waiting=(waiting,)))
+            self._progress.undecided += 1
+        elif any(other.original == original for other in entry.waiting):
+            self.counts.duplicate_actions += 1
+            return
+        elif len(entry.waiting) == WAITING_MAX:
+            raise RecordError(f"over {WAITING_MAX} actions wait for the impression of request {request_id!r}")
+        else:
+            entry.waiting += (waiting,)
+            self._pending.changed(request_id, entry)
+        self._closing.add(deadline, request_id)
+
+    def _react(self, action: Action, entry: Entry) -> None:
+        """Apply an action to a request whose impression is there."""
+        if action.candidate >= entry.size:
+            raise RecordError(
+                f"action with candidate {action.candidate} of a request of {entry.size} candidates "
+                f"(0 to {entry.size - 1})"
+            )
+        before = entry.reactions.get(action.candidate)
+        if before is not None and (before.label == action.label or action.time < before.time):
+            self.counts.duplicate_actions += 1
+            return
+        entry.reactions[action.candidate] = Reaction(action.label, action.time)
+        self._pending.changed(action.request_id, entry)
+        if entry.decided:
+            self.counts.late += 1
+            if entry.original and action.candidate not in (entry.gone or ()):
+                self._examples.make_late(entry, action, self._progress.clock, self.counts)
+            return
+        self.counts.actions += 1
+        if action.label and self._settings.decide == "first_action":
+            self._decide(action.request_id, entry, self._progress.clock)
+
+    def _close(self, request_id: str, deadline: float, decided: float) -> bool:
+        """End a request's wait, unless its timer is one that means nothing any more."""
+        entry = self._pending.get(request_id)
+        if entry is None or entry.decided or (entry.size and entry.deadline != deadline):
+            return False
+        if entry.size:
+            self._decide(request_id, entry, decided)
+            return True
+        over = [action for action in entry.waiting if action.deadline <= deadline]
+        entry.waiting = entry.waiting[len(over) :]
+        if entry.waiting:
+            self._pending.changed(request_id, entry)
+        else:
+            self._progress.undecided -= 1
+            self._pending.drop(request_id, entry)
+        if self._progress.clock < deadline:
+            wait = "and too many requests are pending to wait longer"
+        else:
+            wait = f"within {self._settings.window_s:g} s of event time"
+        reason = f"action without impression: none for request {request_id!r} came in this partition {wait}"
+        for action in over:
+            self.counts.orphans += 1
+            self._bury(Origin(action.offset, request_id.encode(), action.original), reason)
+        return not entry.waiting
+
+    def _decide(
+        self, request_id: str, entry: Entry, decided: float, impression: Impression | None = None
+    ) -> None:
+        assert entry.size and not entry.decided
+        self._examples.make(request_id, entry, decided, impression, self.counts)
+        if self._settings.late == "drop":
+            entry.original = b""
+        self._remember(request_id, entry)
+
+    def _drop(self, request_id: str, entry: Entry) -> None:
+        """Take everything from a request but that it was there."""
+        entry.original = b""
+        entry.reactions = {}
+        if entry.decided:
+            self._pending.changed(request_id, entry)
+        else:
+            self._remember(request_id, entry)
+
+    def _remember(self, request_id: str, entry: Entry) -> None:
+        """A request is decided: keep it in mind for a while."""
+        progress = self._progress
+        progress.undecided -= 1
+        progress.remembered += 1
+        entry.decided = True
+        entry.deadline = progress.clock + self._remembered_s
+        self._pending.changed(request_id, entry)
+        self._forgetting.add(entry.deadline, request_id)
+
+    def _forget(self, request_id: str, deadline: float) -> bool:
+        entry = self._pending.get(request_id)
+        if entry is None or not entry.decided or entry.deadline != deadline:
+            return False
+        self._pending.drop(request_id, entry)
+        self._progress.remembered -= 1
+        return True
+
+    def _keep_limit(self) -> None:
+        """Decide the oldest early, and forget the longest decided, while there are too many."""
+        while self._progress.undecided > self._settings.pending_max:
+            timer = self._closing.pop()
+            assert timer is not None, "every undecided request has a timer"
+            if self._close(timer[1], timer[0], self._progress.clock):
+                self.counts.early += 1
+        while self._progress.remembered > self._settings.pending_max:
+            timer = self._forgetting.pop()
+            assert timer is not None, "every remembered request has a timer"
+            if self._forget(timer[1], timer[0]):
+                self.counts.forgotten_early += 1

@@ -1,0 +1,211 @@
+"""The log: the one seam through which all roles talk.
+
+A log holds topics, a topic holds partitions, and a partition is a sequence of records with offsets
+0, 1, 2, ... Roles append, read from an offset, and keep their own offsets in their own state; what
+a group commits here is only for tools that show lag. `SqliteLog` is the embedded one, `KafkaLog` talks
+to a Kafka cluster; whatever else fulfils `Log` can take their place.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from stream.errors import LogError
+from stream.log.partitioner import murmur2
+
+EVENTS = "events"
+EXAMPLES = "examples"
+UPDATES = "updates"
+SNAPSHOTS = "snapshots"
+DEAD_LETTERS = "dead_letters"
+ROLES = "roles"
+
+READ_RECORDS_MAX = 1000
+READ_BYTES_MAX = 8 << 20
+PARTITIONS_MAX = 1024
+DEAD_LETTER_BYTES = 64 << 10  # what a dead letter adds to its original, at most
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One record as read. `ingest_ms` is the wall clock, in Unix ms, at which the log took it.
+
+    `producer` and `seq` are the sender's: a record that carries them and comes with a `seq` already
+    taken from that producer in that partition has been sent twice. `seq` -1: the sender does not count.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    producer: str = ""
+    seq: int = -1
+    ingest_ms: int = 0
+
+
+class Outgoing(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One record to append. With `partition` None the key's hash chooses it."""
+
+    key: bytes
+    value: bytes
+    partition: int | None = None
+    producer: str = ""
+    seq: int = -1
+
+
+class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a Kafka cluster is reached. Secrets are in files or in the environment, never here."""
+
+    security: Literal["plaintext", "tls", "sasl_plaintext", "sasl_tls"] = "plaintext"
+    ca_file: str = ""  # PEM, of who signed the brokers' certificates; empty: whom the system trusts
+    cert_file: str = ""  # PEM, our own certificate, where brokers ask for one
+    key_file: str = ""  # PEM, its key; FRESHET_KAFKA_KEY_PASSWORD opens it
+    check_hostname: bool = True
+    mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+    user: str = ""
+    password_file: str = ""  # empty: FRESHET_KAFKA_PASSWORD
+    replication: int = -1  # of topics that are made; -1: as the brokers are set up
+    away_after_s: float = 3.0  # of trying, after which the cluster counts as away
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.away_after_s <= 600.0:
+            raise ValueError(f"away_after_s is {self.away_after_s}; expected 0.1 to 600")
+        if self.replication != -1 and self.replication < 1:
+            raise ValueError(f"replication is {self.replication}; expected 1 or more, or -1")
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of a log.
+
+    `retain_s` and `retain_bytes` map a topic to the age in seconds and the bytes beyond which its
+    oldest records may go; "*" stands for every topic without an entry of its own, 0 for no limit.
+    """
+
+    retain_s: dict[str, float] = {}
+    retain_bytes: dict[str, int] = msgspec.field(default_factory=lambda: {"*": 16 << 30, "roles": 64 << 20})
+    record_bytes_max: int = 32 << 20  # over the limit of a usable record, so that dead letters fit
+    busy_timeout_s: float = 30.0  # how long to wait for another process's write
+    poll_s: float = 0.005  # how often a waiting read looks again
+    kafka: KafkaSettings = KafkaSettings()
+    sync: bool = True  # append returns when the disk has it; False: when the operating system has it
+
+    def retention(self, topic: str) -> tuple[float, int]:
+        """(seconds, bytes) that `topic` may keep, 0 where there is no limit."""
+        return (
+            self.retain_s.get(topic, self.retain_s.get("*", 0.0)),
+            self.retain_bytes.get(topic, self.retain_bytes.get("*", 0)),
+        )
+
+
+LOG_DEFAULTS = LogSettings()
+
+
+class Log(Protocol):
+    """What every log does. All methods may be called from several threads; all raise LogError.
+
+    A log inherits from this, and gets `read` by its `read_any`.
+    """
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        """Make a topic, or check that it has this many partitions if it is there already."""
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has."""
+
+    def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
+        """Append all, durably; returns each record's (partition, offset).
+
+        After an error none of them is there, with one exception: after `LogAwayError` some may be, or
+        come to be, always from the front of what a partition was to get.
+        """
+
+    def read(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        max_records: int = READ_RECORDS_MAX,
+        max_bytes: int = READ_BYTES_MAX,
+        wait_s: float = 0.0,
+    ) -> list[Record]:
+        """Records from `offset` on, in order; from the oldest kept where `offset` is trimmed already.
+
+        At least one record if there is any, even above `max_bytes`. Where there is none, waits up to
+        `wait_s` seconds for one.
+        """
+        found = self.read_any(topic, {partition: offset}, max_records, max_bytes, wait_s)
+        return found.get(partition, [])
+
+    def read_any(
+        self,
+        topic: str,
+        offsets: Mapping[int, int],
+        max_records: int = READ_RECORDS_MAX,
+        max_bytes: int = READ_BYTES_MAX,
+        wait_s: float = 0.0,
+    ) -> dict[int, list[Record]]:
+        """What `read` gives of several partitions, {partition: offset}; those without a record are left out.
+
+        Where all are without, waits up to `wait_s` seconds for the first record of any.
+        """
+
+    def ends(self, topic: str) -> list[tuple[int, int]]:
+        """Per partition (offset of the oldest record kept, offset that the next record will get)."""
+
+    def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+        """Note how far a group is, for tools that show lag: {partition: next offset}."""
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """What a group has noted."""
+
+    def trim(self, topic: str, partition: int, before_offset: int) -> None:
+        """Drop a partition's records before an offset."""
+
+    def enforce_retention(self) -> None:
+        """Drop what the settings no longer keep."""
+
+    def close(self) -> None:
+        """Close; the log object is of no use afterwards."""
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key among `partitions`, as Java's Kafka client has it: so every producer agrees.
+
+    >>> partition_of(b"r1", 1), partition_of(b"r1", 8)
+    (0, 4)
+    """
+    return (murmur2(key) & 0x7FFFFFFF) % partitions if partitions > 1 else 0
+
+
+def destination(record: Outgoing, partitions: int) -> int:
+    """The partition that a record goes to: the one it names, there or not, or its key's.
+
+    >>> destination(Outgoing(b"r1", b""), 8), destination(Outgoing(b"r1", b"", 5), 8)
+    (4, 5)
+    """
+    return partition_of(record.key, partitions) if record.partition is None else record.partition
+
+
+def check_partition(log: object, topic: str, partition: int, partitions: int) -> None:
+    """Raises LogError, naming the log, unless the topic has this partition."""
+    if not 0 <= partition < partitions:
+        raise LogError(f"{log}: topic {topic!r} has partitions 0 to {partitions - 1}, no {partition}")
+
+
+def place(log: object, topic: str, record: Outgoing, partitions: int, bytes_max: int) -> int:
+    """The `destination` of a record that the log can take.
+
+    Raises LogError, naming the log, if it is over bytes_max or names a partition that is not there.
+    """
+    size = len(record.key) + len(record.value)
+    # a dead letter wraps a record that was within the limit
+    limit = bytes_max + (DEAD_LETTER_BYTES if topic == DEAD_LETTERS else 0)
+    if size > limit:
+        raise LogError(
+            f"{log}: a record of {size:,} bytes for topic {topic!r} is over the limit of "
+            f"{limit:,} (record_bytes_max)"
+        )
+    found = destination(record, partitions)
+    check_partition(log, topic, found, partitions)
+    return found

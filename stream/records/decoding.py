@@ -1,0 +1,277 @@
+"""How bytes become records: decoded strictly, and checked for what types cannot say.
+
+JSON and MessagePack are both accepted; a record's first byte tells which. There is no text where a number
+belongs, no NaN, no infinity, no time outside of the years that make sense, and nothing over its limit.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from stream.errors import RecordError
+from stream.records.types import (
+    BATCH_EVENTS_MAX,
+    CANDIDATES_MAX,
+    FEATURES_MAX,
+    FORGET_IDS_IN_RECORD_MAX,
+    RECORD_BYTES_MAX,
+    REFUSE_S_MAX,
+    REQUEST_ID_MAX,
+    SCHEMA_VERSION,
+    TEXT_MAX,
+    TIME_MAX_S,
+    TIME_MIN_S,
+    VALUES_MAX,
+    Action,
+    DeadLetter,
+    Example,
+    Features,
+    Forget,
+    Impression,
+    Retry,
+    Value,
+)
+
+_ID_MIN, _ID_END = -(1 << 63), 1 << 64
+_json_parts = msgspec.json.Decoder(list[msgspec.Raw])
+_msgpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+_MAP_STARTS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
+_BATCH_STARTS = frozenset((ord("["), *range(0x90, 0xA0), 0xDC, 0xDD))
+
+
+def is_msgpack(data: bytes) -> bool:
+    """Whether a record is MessagePack, and not JSON."""
+    return bool(data) and data[0] in _MAP_STARTS
+
+
+def is_batch(data: bytes) -> bool:
+    """Whether a message is a batch, good or not: `split_batch` tells."""
+    return bool(data) and data[0] in _BATCH_STARTS
+
+
+def split_batch(data: bytes) -> list[bytes]:
+    """The events of a batch, a JSON or MessagePack array; of any other message, the message itself.
+
+    Raises:
+        RecordError: the batch is malformed, empty or too large.
+    """
+    if not is_batch(data):
+        return [data]
+    first = data[:1]
+    if len(data) > RECORD_BYTES_MAX:
+        raise RecordError(f"the batch has {len(data):,} bytes, more than the {RECORD_BYTES_MAX:,} allowed")
+    try:
+        parts = (_json_parts if first == b"[" else _msgpack_parts).decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordError(f"the batch is neither a JSON nor a MessagePack array: {error}") from None
+    if not 1 <= len(parts) <= BATCH_EVENTS_MAX:
+        raise RecordError(f"the batch has {len(parts):,} events; expected 1 to {BATCH_EVENTS_MAX:,}")
+    return [bytes(part) for part in parts]
+
+
+class Decoder:
+    """Bytes to checked records of the given types.
+
+    >>> Decoder(Action).decode(b'{"type":"action","request_id":"r","time":1e9,"candidate":0}').candidate
+    0
+    """
+
+    def __init__(self, *types: type[msgspec.Struct], bytes_max: int = RECORD_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        union: Any = types[0]
+        for kind in types[1:]:
+            union = union | kind
+        self._json = msgspec.json.Decoder(union)
+        self._msgpack = msgspec.msgpack.Decoder(union)
+
+    def decode(self, data: bytes) -> Any:
+        """Decode and check one record.
+
+        Raises:
+            RecordError: it is too large, malformed, of another type or version, or a value is out of range.
+        """
+        if len(data) > self._bytes_max:
+            raise RecordError(
+                f"the record has {len(data):,} bytes, more than the {RECORD_BYTES_MAX:,} allowed"
+            )
+        if not data:
+            raise RecordError("the record is empty")
+        try:
+            record = self.decode_again(data)
+        except msgspec.ValidationError as error:
+            raise RecordError(f"the record does not fit its type: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RecordError(f"the record is neither JSON nor MessagePack: {error}") from None
+        except RecursionError:
+            raise RecordError("the record is nested too deeply") from None
+        check(record)
+        return record
+
+    def decode_again(self, data: bytes) -> Any:
+        """Decode what `decode` has taken before."""
+        return (self._msgpack if is_msgpack(data) else self._json).decode(data)
+
+
+def check(record: Any) -> None:
+    """Check what types cannot say: version, ranges, finite numbers, lengths that must agree.
+
+    Raises:
+        RecordError: naming the field and what was expected.
+    """
+    if record.v != SCHEMA_VERSION:
+        raise RecordError(
+            f"schema version {record.v} is unknown; this Freshet reads version {SCHEMA_VERSION}"
+        )
+    kind = type(record)
+    if kind is DeadLetter or kind is Retry:
+        return
+    if kind is Forget:
+        _check_forget(record)
+        return
+    if not 0 < len(record.request_id) <= REQUEST_ID_MAX:
+        raise RecordError(f"request_id must have 1 to {REQUEST_ID_MAX} characters")
+    if not TIME_MIN_S <= record.time <= TIME_MAX_S:
+        raise _no_time("time", record.time)
+    if isinstance(record, Action):
+        if not 0 <= record.candidate < CANDIDATES_MAX:
+            raise RecordError(f"candidate is {record.candidate}; expected 0 to {CANDIDATES_MAX - 1}")
+        _check_label("label", record.label)
+    else:
+        _check_request(record)
+
+
+def _check_forget(record: Forget) -> None:
+    if not 0 < len(record.forget_id) <= REQUEST_ID_MAX:
+        raise RecordError(f"forget_id must have 1 to {REQUEST_ID_MAX} characters")
+    if not TIME_MIN_S <= record.time <= TIME_MAX_S:
+        raise _no_time("time", record.time)
+    if not record.entity:
+        raise RecordError("entity names nothing to forget")
+    for name, found in record.entity.items():
+        if not 1 <= len(found) <= FORGET_IDS_IN_RECORD_MAX:
+            raise RecordError(
+                f"entity names {len(found)} ids of {name!r}; expected 1 to {FORGET_IDS_IN_RECORD_MAX}"
+            )
+        check_features("entity", {name: found})
+    if not 0.0 <= record.refuse_s <= REFUSE_S_MAX:
+        raise RecordError(f"refuse_s is {record.refuse_s}; expected 0 to {REFUSE_S_MAX:.0f} seconds")
+
+
+def _check_request(record: Impression | Example) -> None:
+    n = len(record.candidates)
+    if not 1 <= n <= CANDIDATES_MAX:
+        raise RecordError(f"candidates has {n} entries; expected 1 to {CANDIDATES_MAX}")
+    # Every value of a stream comes by here: one call for all of a record's, and names only if need be.
+    if not _fit(record.candidates) or not _fit((record.context,)):
+        check_features("context", record.context)
+        for i, features in enumerate(record.candidates):
+            check_features(f"candidates[{i}]", features)
+    check_lists(record)
+    if isinstance(record, Example):
+        if not TIME_MIN_S <= record.decided <= TIME_MAX_S:
+            raise _no_time("decided", record.decided)
+        if not math.isfinite(record.log_odds):
+            raise RecordError("log_odds is not a finite number")
+
+
+def check_lists(record: Impression | Example) -> None:
+    """Check what is said of each candidate beside its features.
+
+    Raises:
+        RecordError: naming the field and what was expected.
+    """
+    n = len(record.candidates)
+    if record.labels is not None:
+        if len(record.labels) != n:
+            raise RecordError(f"labels has {len(record.labels)} entries for {n} candidates")
+        for label in record.labels:
+            _check_label("labels", label)
+    if record.served is not None:
+        for name, scores in (("base", record.served.base), ("corrected", record.served.corrected)):
+            if len(scores) != n:
+                raise RecordError(f"served.{name} has {len(scores)} entries for {n} candidates")
+            if not all(0.0 <= p <= 1.0 for p in scores):
+                raise RecordError(f"served.{name} holds a value that is no probability")
+    if record.place is not None or record.propensity is not None:
+        _check_shown(record.place, record.propensity, n)
+
+
+def _check_shown(place: list[int] | None, propensity: list[float] | None, n: int) -> None:
+    """Check where n candidates were shown, and with which probability."""
+    if place is not None:
+        if len(place) != n:
+            raise RecordError(f"place has {len(place)} entries for {n} candidates")
+        if len(set(place)) != n or not all(0 <= at < CANDIDATES_MAX for at in place):
+            raise RecordError(f"place must hold {n} different numbers from 0 to {CANDIDATES_MAX - 1}")
+    if propensity is not None:
+        if len(propensity) != n:
+            raise RecordError(f"propensity has {len(propensity)} entries for {n} candidates")
+        if not all(0.0 < p <= 1.0 for p in propensity):
+            raise RecordError("propensity holds a value that is not over 0 and at most 1")
+
+
+def _fit(sets: Sequence[Features]) -> bool:
+    """Whether all is within its limits, for most features at the cost of one look at each."""
+    for features in sets:
+        if len(features) > FEATURES_MAX:
+            return False
+        for value in features.values():
+            kind = type(value)
+            if kind is int:
+                if not _ID_MIN <= value < _ID_END:  # type: ignore[operator]
+                    return False
+            elif kind is str:
+                if len(value) > TEXT_MAX:  # type: ignore[arg-type]
+                    return False
+            elif kind is not float or value - value != 0.0:  # type: ignore[operator]
+                return False  # a list, or not finite
+    return True
+
+
+def check_features(where: str, features: Features) -> None:
+    """Check the values of one set of features.
+
+    Raises:
+        RecordError: a number that is not finite, an id beyond 64 bits, or a value over its limit.
+    """
+    if _fit((features,)):
+        return
+    if len(features) > FEATURES_MAX:
+        raise RecordError(f"{where} has {len(features)} features, more than {FEATURES_MAX}")
+    for name, value in features.items():
+        if isinstance(value, int):
+            if not _ID_MIN <= value < _ID_END:
+                raise _beyond(where, name, value)
+        elif isinstance(value, str):
+            if len(value) > TEXT_MAX:
+                raise RecordError(f"{where}.{name} has {len(value)} characters, more than {TEXT_MAX}")
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise RecordError(f"{where}.{name} is {value}; expected a finite number")
+        elif isinstance(value, list):
+            if len(value) > VALUES_MAX:
+                raise RecordError(f"{where}.{name} has {len(value)} values, more than {VALUES_MAX}")
+            for item in value:
+                if isinstance(item, int):
+                    if not _ID_MIN <= item < _ID_END:
+                        raise _beyond(where, name, item)
+                elif len(item) > TEXT_MAX:
+                    raise RecordError(f"{where}.{name} holds an id of more than {TEXT_MAX} characters")
+
+
+def _beyond(where: str, name: str, value: Value) -> RecordError:
+    return RecordError(f"{where}.{name} is {value}; an integer id must fit in 64 bits")
+
+
+def _no_time(name: str, seconds: float) -> RecordError:
+    return RecordError(
+        f"{name} is {seconds}; expected Unix seconds, 1970 to 2100 (milliseconds? divide by 1000)"
+    )
+
+
+def _check_label(name: str, label: float) -> None:
+    if label not in (0.0, 1.0):
+        raise RecordError(f"{name} is {label}; expected 0 or 1")

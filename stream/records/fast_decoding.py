@@ -1,0 +1,161 @@
+"""Events decoded as fast as they come: the limits of a record checked by the decoder itself.
+
+`Decoder` looks at each value after decoding, which takes as long as all else that a joiner does with an
+event. Here the types carry the limits, and only what they refuse is decoded again by `Decoder`: for a
+message that a person understands, or because the types are stricter than the rules are. That is so for
+integer ids from 2^63 on in JSON, which msgspec cannot bound.
+"""
+
+import sys
+from typing import Annotated, Any
+
+import msgspec
+
+from stream.records.decoding import Decoder, check, check_lists, is_msgpack
+from stream.records.types import (
+    CANDIDATES_MAX,
+    FEATURES_MAX,
+    RECORD_BYTES_MAX,
+    REQUEST_ID_MAX,
+    SCHEMA_VERSION,
+    TEXT_MAX,
+    TIME_MAX_S,
+    TIME_MIN_S,
+    VALUES_MAX,
+    Action,
+    Forget,
+    Impression,
+    Served,
+)
+
+SPLICED_BYTES_MAX = RECORD_BYTES_MAX // 16
+"""Of an event: up to here its example is within the limit whatever the form of its numbers."""
+
+_RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_MAX)]
+_Time = Annotated[float, msgspec.Meta(ge=TIME_MIN_S, le=TIME_MAX_S)]
+_Version = Annotated[int, msgspec.Meta(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)]
+_Number = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]  # NaN fits neither
+_Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+_Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
+_JsonId = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+
+
+class _Served(Served, frozen=True):
+    base: list[_Probability]
+    corrected: list[_Probability]
+
+
+class _Action(Action, frozen=True, tag="action"):
+    request_id: _RequestId
+    time: _Time
+    candidate: Annotated[int, msgspec.Meta(ge=0, le=CANDIDATES_MAX - 1)]
+    v: _Version = SCHEMA_VERSION
+
+
+def _impressions(id_type: Any) -> type[Impression]:
+    """The type of impressions whose integer ids are of `id_type`."""
+    ids = Annotated[list[id_type | _Text], msgspec.Meta(max_length=VALUES_MAX)]
+    features = Annotated[dict[str, id_type | _Number | _Text | ids], msgspec.Meta(max_length=FEATURES_MAX)]
+    candidates = Annotated[list[features], msgspec.Meta(min_length=1, max_length=CANDIDATES_MAX)]
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
+        ("request_id", _RequestId),
+        ("time", _Time),
+        ("candidates", candidates),
+        ("context", features, msgspec.field(default_factory=dict)),
+        ("served", _Served | None, None),
+        ("v", _Version, SCHEMA_VERSION),
+    ]
+    made: type[Any] = msgspec.defstruct(
+        "_Impression",
+        fields,
+        bases=(Impression,),
+        frozen=True,
+        tag="impression",
+        omit_defaults=True,
+        gc=False,
+    )
+    return made
+
+
+class _Shown(msgspec.Struct, gc=False):
+    """An impression in MessagePack whose features are left as they are."""
+
+    request_id: str
+    time: float
+    candidates: msgspec.Raw
+    context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    served: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    place: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    propensity: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Spliced(_Shown, tag="example", omit_defaults=True, kw_only=True, gc=False):
+    """The example made of it."""
+
+    decided: float
+    labels: list[float]
+    log_odds: float = 0.0
+
+
+_decode_shown = msgspec.msgpack.Decoder(_Shown).decode
+_encode_spliced = msgspec.msgpack.Encoder().encode
+
+
+def splices(original: bytes) -> bool:
+    """Whether an impression is of a form and size that `splice` takes."""
+    return len(original) <= SPLICED_BYTES_MAX and is_msgpack(original)
+
+
+def splice(original: bytes, labels: list[float], decided: float) -> bytes:
+    """The example, as bytes, of an impression all of whose candidates are kept.
+
+    Its features are copied as they are: they were checked when it came.
+    """
+    shown = _decode_shown(original)
+    example = _Spliced(
+        shown.request_id, shown.time, shown.candidates, shown.context, shown.served, shown.place,
+        shown.propensity, decided=decided, labels=labels,
+    )  # fmt: skip
+    return _encode_spliced(example)
+
+
+class EventDecoder:
+    """Bytes to checked events. What it gives are instances of subclasses of `Impression` and `Action`.
+
+    >>> EventDecoder().decode(b'{"type":"action","request_id":"r","time":1e9,"candidate":0}').candidate
+    0
+    """
+
+    def __init__(self) -> None:
+        self._json = msgspec.json.Decoder(_impressions(_JsonId) | _Action)
+        self._msgpack = msgspec.msgpack.Decoder(_impressions(int) | _Action)
+        self._plain = Decoder(Impression, Action, Forget)
+
+    def decode(self, data: bytes) -> Any:
+        """Decode and check one event.
+
+        Raises:
+            RecordError: as `Decoder.decode` says.
+        """
+        if len(data) > RECORD_BYTES_MAX:
+            return self._plain.decode(data)
+        try:
+            event: Any = (self._msgpack if is_msgpack(data) else self._json).decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return self._plain.decode(data)
+        # what the types cannot say
+        if isinstance(event, Action):
+            if event.label != 1.0:
+                check(event)
+        elif (
+            event.served is not None
+            or event.labels is not None
+            or event.place is not None
+            or event.propensity is not None
+        ):
+            check_lists(event)
+        return event
+
+    def decode_again(self, data: bytes) -> Any:
+        """Decode what `decode` has taken before."""
+        return self._plain.decode_again(data)

@@ -1,0 +1,276 @@
+"""The records that travel in the log, and how they become bytes; the way back is `stream.records.decoding`.
+
+Two kinds arrive on topic `events`, both keyed by `request_id` so that they meet in one partition:
+an `Impression` (one request: who, in which context, the candidates shown) and an `Action` (what the
+person did with one of them). The joiner makes them into an `Example`, on topic `examples`. A third, a
+`Forget`, comes from the server or the command line, never from producers.
+
+Each type carries what the JSON Schema says of its fields (`stream.records.schema`). A producer may send many
+events
+of one partition as one message, an array of them: a batch, which costs a fraction of as many messages.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+RECORD_BYTES_MAX = 1 << 20
+BATCH_EVENTS_MAX = 10_000
+CANDIDATES_MAX = 2_000
+FEATURES_MAX = 256
+VALUES_MAX = 1_024  # of one list feature
+TEXT_MAX = 1_024  # characters of one string id
+REQUEST_ID_MAX = 128
+FORGET_IDS_MAX = 100  # of a feature, asked for at once: a learner looks for the pairs of each
+FORGET_IDS_IN_RECORD_MAX = 2 * FORGET_IDS_MAX  # a sequence's own ids, and those of the feature that it holds
+REFUSE_S_MAX = 10 * 366 * 86_400.0
+TIME_MIN_S = 0.0  # 1970: what is before is a broken clock or a missing unit
+TIME_MAX_S = 4_102_444_800.0  # 2100: what is after is most often milliseconds
+
+
+def _field(text: str, kind: dict[str, Any] | None = None) -> msgspec.Meta:
+    """What the JSON Schema of a field says beside its type. `check` enforces it, with better messages."""
+    return msgspec.Meta(description=text, extra_json_schema=kind or {})
+
+
+Label = Annotated[float, msgspec.Meta(extra_json_schema={"enum": [0, 1]})]
+Probability = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
+Id = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 64) - 1})]
+Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": TEXT_MAX})]
+Ids = Annotated[list[Id | Text], msgspec.Meta(extra_json_schema={"maxItems": VALUES_MAX})]
+
+Value = Id | float | Text | Ids
+"""One feature's value: an id (int or str), a number, or a list of ids."""
+
+Features = Annotated[dict[str, Value], msgspec.Meta(extra_json_schema={"maxProperties": FEATURES_MAX})]
+"""The features of a request or of one candidate, by name."""
+
+RequestId = Annotated[
+    str,
+    _field(
+        "Names the request. The record's key in the log too, so that an impression and its actions "
+        "meet in one partition. Sent again under the same id, an impression counts once.",
+        {"minLength": 1, "maxLength": REQUEST_ID_MAX},
+    ),
+]
+EventTime = Annotated[
+    float,
+    _field(
+        "Event time: Unix seconds, fractions allowed. Milliseconds are refused.",
+        {"minimum": TIME_MIN_S, "maximum": TIME_MAX_S},
+    ),
+]
+Candidates = Annotated[
+    list[Features],
+    _field(
+        "What was shown, in its order: each candidate's own features.",
+        {"minItems": 1, "maxItems": CANDIDATES_MAX},
+    ),
+]
+Context = Annotated[Features, _field("Features that all candidates share: who, on which device.")]
+Version = Annotated[int, _field("Version of this schema.", {"const": SCHEMA_VERSION})]
+Place = Annotated[
+    list[Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": CANDIDATES_MAX - 1})]]
+    | None,
+    _field(
+        "One per candidate, each another: where it was shown, 0 for the first. Not given: in the order of "
+        "`candidates`.",
+        {"uniqueItems": True},
+    ),
+]
+Propensity = Annotated[
+    list[Annotated[float, msgspec.Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": 1})]] | None,
+    _field(
+        "One per candidate, only if the order was drawn at random: the probability with which who drew it "
+        "puts this candidate where it was shown.",
+    ),
+]
+
+
+CandidateNumber = Annotated[
+    int,
+    _field(
+        "Which of the impression's candidates, counted from 0.",
+        {"minimum": 0, "maximum": CANDIDATES_MAX - 1},
+    ),
+]
+
+
+class Served(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What was answered for a request: one probability per candidate, before and after correction."""
+
+    base: Annotated[list[Probability], _field("One per candidate, by the model.")]
+    corrected: Annotated[list[Probability], _field("The same, after the error memory.")]
+    model: Annotated[str, _field("Which model answered, for people.")] = ""
+
+    def picked(self, candidates: Sequence[int]) -> "Served":
+        """The same for some of the candidates."""
+        return Served([self.base[i] for i in candidates], [self.corrected[i] for i in candidates], self.model)
+
+
+class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=True, gc=False):
+    """One request and what was shown.
+
+    `time` is event time in Unix seconds. `context` holds the features that all candidates share
+    (user, device), `candidates` each one's own. `labels`, one per candidate, is there only when
+    they are already known (a rating, a log file): then the request needs no wait. `place` and
+    `propensity`, one per candidate, say how an order that was drawn at random came about.
+    """
+
+    request_id: RequestId
+    time: EventTime
+    candidates: Candidates
+    context: Context = {}
+    served: Annotated[Served | None, _field("What was answered, if Freshet was asked.")] = None
+    labels: Annotated[
+        list[Label] | None,
+        _field("One per candidate, only if they are known already: then the request does not wait."),
+    ] = None
+    place: Place = None
+    propensity: Propensity = None
+    v: Version = SCHEMA_VERSION
+
+
+class Action(msgspec.Struct, frozen=True, tag="action", omit_defaults=True, gc=False):
+    """What a person did with one candidate of a request: `label` 1 for a click, 0 to take it back."""
+
+    request_id: RequestId
+    time: EventTime
+    candidate: CandidateNumber
+    label: Annotated[Label, _field("1 for a click (or whatever counts), 0 to take it back.")] = 1.0
+    name: Annotated[str, _field("What the person did, for people.")] = "click"
+    v: Version = SCHEMA_VERSION
+
+
+class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True, gc=False):
+    """One decided request: its candidates and their labels (0 or 1); predicted whole before any is learnt.
+
+    `time` is the impression's event time, `decided` the event time at which its labels were final.
+    `log_odds` is ln r when negatives were kept at rate r, else 0: a model of the thinned stream is
+    off by it, so the learner adds -log_odds to the logit while it learns and nothing when it serves.
+    """
+
+    request_id: RequestId
+    time: EventTime
+    decided: Annotated[
+        float,
+        _field("Event time at which the labels were final.", {"minimum": TIME_MIN_S, "maximum": TIME_MAX_S}),
+    ]
+    candidates: Candidates
+    labels: Annotated[list[Label], _field("One per candidate.")]
+    context: Context = {}
+    served: Annotated[Served | None, _field("What was answered, if Freshet was asked.")] = None
+    log_odds: Annotated[float, _field("ln r when negatives were kept at rate r.")] = 0.0
+    late: Annotated[bool, _field("Learnt although its request was decided before.")] = False
+    place: Place = None
+    propensity: Propensity = None
+    v: Version = SCHEMA_VERSION
+
+
+class Forget(msgspec.Struct, frozen=True, tag="forget", omit_defaults=True):
+    """Ids that are to be forgotten, with what the system holds of them, by feature.
+
+    It goes into every partition of `events`, and the joiner passes it on where it stands: so whatever
+    came before it in a partition is forgotten, on every machine at the same place.
+    """
+
+    forget_id: Annotated[
+        str,
+        _field("Names this request to forget.", {"minLength": 1, "maxLength": REQUEST_ID_MAX}),
+    ]
+    time: Annotated[
+        float,
+        _field("When it was asked for, Unix seconds.", {"minimum": TIME_MIN_S, "maximum": TIME_MAX_S}),
+    ]
+    entity: Annotated[
+        dict[str, list[Id | Text]],
+        _field(f"The ids, by feature; 1 to {FORGET_IDS_IN_RECORD_MAX} of each.", {"minProperties": 1}),
+    ]
+    refuse_s: Annotated[
+        float,
+        _field(
+            "For so long after `time`, in event time, whatever names these ids is left out.",
+            {"minimum": 0, "maximum": REFUSE_S_MAX},
+        ),
+    ] = 0.0
+    v: Version = SCHEMA_VERSION
+
+
+class DeadLetter(msgspec.Struct, frozen=True, tag="dead_letter"):
+    """A record that could not be used: its original bytes, why, and where it came from."""
+
+    reason: Annotated[str, _field("Why it could not be used, for people.")]
+    stage: Annotated[str, _field("The role that could not use it.")]
+    topic: Annotated[str, _field("Where it lies: the topic,")]
+    partition: Annotated[int, _field("the partition")]
+    offset: Annotated[int, _field("and the offset.")]
+    original: Annotated[bytes, _field("Its bytes, as they came.")]
+    key: Annotated[bytes, _field("Its key.")] = b""
+    v: Version = SCHEMA_VERSION
+
+
+class Retry(msgspec.Struct, frozen=True, tag="retry"):
+    """Dead letters sent again to where they came from: noted before, and noted as done after."""
+
+    id: Annotated[str, _field("Names this retry; its records are sent as by producer `retry-ID`.")]
+    letters: Annotated[list[int], _field("Offsets of the letters, in topic `dead_letters`.")]
+    done: Annotated[bool, _field("Whether all are sent.")]
+    again: Annotated[bool, _field("Whether letters that were sent again before are sent once more.")] = False
+    v: Version = SCHEMA_VERSION
+
+
+Event = Impression | Action
+"""What producers send."""
+
+T = TypeVar("T")
+
+_json = msgspec.json.Encoder()
+_msgpack = msgspec.msgpack.Encoder()
+_canonical = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def picked(values: list[T] | None, candidates: Sequence[int]) -> list[T] | None:
+    """What is said of some of a request's candidates, where it is said of each."""
+    return None if values is None else [values[i] for i in candidates]
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    """A record as MessagePack, the form in which roles write."""
+    return _msgpack.encode(record)
+
+
+def canonical(record: msgspec.Struct) -> bytes:
+    """A record as bytes that equal records share, for hashes.
+
+    They depend neither on the order in which features are named, nor on whether a default was written out.
+    """
+    return _canonical.encode(msgspec.structs.astuple(record))
+
+
+def encode_json(record: msgspec.Struct) -> bytes:
+    """A record as one line of JSON, for people and other languages."""
+    return _json.encode(record)
+
+
+def join_batch(events: Sequence[bytes]) -> bytes:
+    """Events that are MessagePack already as one message, a batch: an array of them.
+
+    All go into one partition: that of every one of their keys.
+
+    >>> from stream.records.decoding import split_batch
+    >>> split_batch(join_batch([encode(Action("r", 1e9, 0)), encode(Action("s", 1e9, 1))]))[1] == encode(
+    ...     Action("s", 1e9, 1)
+    ... )
+    True
+    """
+    count = len(events)
+    if count < 16:
+        head = bytes([0x90 | count])
+    elif count < 1 << 16:
+        head = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        head = b"\xdd" + count.to_bytes(4, "big")
+    return head + b"".join(events)

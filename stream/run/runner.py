@@ -1,0 +1,393 @@
+"""The loop that every role runs which reads the log: read, drop repeats, handle, commit, send.
+
+State, offsets and outputs go into one commit; outputs are sent after it. The order in which
+partitions were taken, which no rerun repeats, is noted in each commit: the journal. `Runner.follow`
+reads along a journal instead of as records happen to arrive, and so arrives at the same state.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from stream.errors import LogAwayError, LogError
+from stream.log.base import Log, Record
+from stream.log.lag import Position
+from stream.state.journal import Journal, Taken
+from stream.state.outbox import Block
+from stream.state.repeats import PRODUCERS_MAX, SavedRepeats
+from stream.state.role_state import Commit, RoleState
+
+_log = logging.getLogger("freshet.runner")
+
+LAG_EVERY_S = 1.0
+TAKE_RECORDS_MAX = 250  # handed over at once: whoever stops a slow role waits for no more than these
+FOLLOW_WAIT_S = 5.0  # for a record that is there, from a log that has to fetch it
+AWAY_S_MIN = 0.25  # until a log that is away is tried again; doubled each time
+AWAY_S_MAX = 5.0
+
+
+class Handler(Protocol):
+    """A role's own part: what it does with records. It decides from its state and the records alone.
+
+    How records are cut into calls of `handle`, and when a flush comes, must not change what it does.
+    """
+
+    def handle(self, records: Sequence[Record], commit: Commit) -> None:
+        """Take records of one partition, in order; may emit into the commit."""
+
+    def flush(self, commit: Commit) -> None:
+        """Write what has changed into the commit, which is written right after."""
+
+
+class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a role reads and commits."""
+
+    commit_every_s: float = 0.1  # counted from the first record that is not committed
+    commit_records_max: int = 20_000  # commit at once when so many are not
+    read_max: int = 2000  # records per read
+    read_bytes_max: int = 8 << 20
+    wait_s: float = 0.05  # how long to wait for a record when there is none
+    producers_max: int = (
+        PRODUCERS_MAX  # per partition, whose last sequence numbers are kept; the stalest goes
+    )
+    journal_max: int = 1_000_000  # commits that the journal keeps, about 50 bytes each; the oldest go
+    on_gap: Literal["stop", "skip"] = "stop"  # when the log has dropped records that were not consumed yet
+
+
+RUNNER_DEFAULTS = RunnerSettings()
+
+
+class Progress(msgspec.Struct):
+    """What a runner has done since it was made; times are wall clock, Unix ms."""
+
+    records: int = 0  # handed to the handler
+    duplicates: int = 0  # dropped as sent twice
+    skipped: int = 0  # gone from the log before they were read (on_gap="skip")
+    commits: int = 0
+    sent: int = 0
+    lag_records: int = 0  # in the log, not consumed yet
+    newest_ingest_ms: int = 0
+
+
+def patiently(turn: Callable[[], None], stop: threading.Event) -> None:
+    """Call `turn` again and again until `stop` is set; while the log is away, wait and try again."""
+    away_s = 0.0
+    while not stop.is_set():
+        try:
+            turn()
+            if away_s:
+                _log.warning("the log is back")
+                away_s = 0.0
+        except LogAwayError as error:
+            away_s = min(max(2.0 * away_s, AWAY_S_MIN), AWAY_S_MAX)
+            _log.warning("%s; trying again in %g s", error, away_s)
+            stop.wait(away_s)
+
+
+class Runner:
+    """Runs one handler on one topic. Of one thread; `stop` of `run` may be set from another."""
+
+    def __init__(
+        self,
+        log: Log,
+        state: RoleState,
+        handler: Handler,
+        topic: str,
+        group: str,
+        settings: RunnerSettings = RUNNER_DEFAULTS,
+        on_progress: Callable[[Progress], None] | None = None,
+        partitions: Collection[int] | None = None,
+        tells: bool = True,
+        full: Callable[[], bool] | None = None,
+    ) -> None:
+        """Send what an earlier run left unsent, and seek to the state's offsets.
+
+        Args:
+            partitions: those to begin with; None: all of the topic.
+            tells: tell the log how far the group is; may be changed at any time.
+            group: the name under which the log's lag tools see this role.
+            on_progress: called after each commit, and whenever there is nothing to read.
+            full: whether so much has changed that a commit should not wait until it is due.
+
+        Raises:
+            LogError: the log fails, or has dropped records that this role has yet to read.
+        """
+        self.progress = Progress()
+        self._log = log
+        self._state = state
+        self._handler = handler
+        self._topic = topic
+        self._group = group
+        self._settings = settings
+        self.tells = tells
+        self._on_progress = on_progress
+        self._full = full
+        self.last_sent: dict[str, int] = {}  # topic -> offset of the last record that was sent there
+        self._next: dict[int, int] = {}  # of the partitions held
+        self._repeats: dict[int, SavedRepeats] = {}
+        self._journal = Journal(state, settings.journal_max)
+        self._commit = state.begin()
+        self._taken: list[Taken] = []
+        self._uncommitted = 0
+        self._first_uncommitted_s = 0.0
+        self._lag_at_s = float("-inf")
+        self._taken_ms: dict[int, int] = {}  # partition -> ingest time of the last record taken
+        self._to_send = False
+        self._send()
+        for partition in range(log.partitions(topic)) if partitions is None else partitions:
+            self.take_up(partition)
+
+    @property
+    def held(self) -> set[int]:
+        """The partitions that it reads."""
+        return set(self._next)
+
+    def take_up(self, partition: int) -> None:
+        """Read a partition from now on, from where the state is.
+
+        Raises:
+            LogError: the log has dropped records that this role has yet to read.
+        """
+        first, end = self._log.ends(self._topic)[partition]
+        self._next[partition] = self._seek(partition, first, end)
+        self._repeats[partition] = SavedRepeats(
+            self._state, self._topic, partition, self._settings.producers_max
+        )
+        if self.tells and self._state.offset(self._topic, partition) is not None:
+            # what the log was told may be from before the commit that an earlier run could not send
+            self._log.commit(self._group, self._topic, {partition: self._next[partition]})
+
+    @property
+    def uncommitted(self) -> int:
+        """Records taken since the last commit."""
+        return self._uncommitted
+
+    def position(self, partition: int) -> int:
+        """The next offset of a partition to be taken."""
+        return self._next[partition]
+
+    def let_go(self, partition: int) -> None:
+        """Commit, and read a partition no more."""
+        self.commit()
+        del self._next[partition]
+        del self._repeats[partition]
+
+    def positions(self) -> dict[int, Position]:
+        """Where it is in each partition that it reads. May be called from any thread."""
+        return {p: Position(offset, self._taken_ms.get(p, 0)) for p, offset in list(self._next.items())}
+
+    def run(self, stop: threading.Event) -> None:
+        """Read, handle and commit until `stop` is set; then commit what was taken, send it, and return.
+
+        Raises:
+            FreshetError: whatever stops the role. What was not committed is read again next time.
+        """
+        patiently(lambda: self.turn(stop), stop)
+        self.end()
+
+    def end(self) -> None:
+        """Commit what was taken, and send it."""
+        try:
+            self.commit()
+        except LogAwayError as error:
+            # it is committed, and sent at the next start: no reason to keep whoever stops us waiting
+            _log.warning("%s; what is unsent will be sent at the next start", error)
+
+    def turn(self, stop: threading.Event) -> None:
+        """One step, which may wait a moment for something to read.
+
+        Raises:
+            LogAwayError: the log is away; the next turn goes on where this one was.
+        """
+        if self._to_send:
+            self._send()  # what was committed when the log went away
+        wait_s = self._settings.wait_s
+        if self._uncommitted:
+            wait_s = min(wait_s, max(self._due_s() - time.monotonic(), 0.0))
+        self.step(wait_s, stop)
+
+    def step(self, wait_s: float = 0.0, stop: threading.Event | None = None) -> int:
+        """Take what each partition has, once, in turn; commit where due. Returns how many were taken.
+
+        Where none has anything, waits up to `wait_s` seconds for a record. Takes no more once `stop` is set.
+        """
+        took = 0
+        found = self._log.read_any(
+            self._topic, self._next, self._settings.read_max, self._settings.read_bytes_max, wait_s
+        )
+        for partition in sorted(found):
+            records = found[partition]
+            for first in range(0, len(records), TAKE_RECORDS_MAX):
+                if stop is not None and stop.is_set():
+                    return took  # what is left is read again
+                piece = records[first : first + TAKE_RECORDS_MAX]
+                took += len(piece)
+                self._take(partition, piece)
+                if self._full is not None and self._full():
+                    self.commit()
+            self._commit_if_due()
+        if not found:
+            self._commit_if_due()
+            self._state.purge()  # one that could not begin earlier
+            self.progress.lag_records = 0
+            if self._on_progress is not None:
+                self._on_progress(self.progress)
+        return took
+
+    def _commit_if_due(self) -> None:
+        if self._uncommitted and (
+            self._uncommitted >= self._settings.commit_records_max or time.monotonic() >= self._due_s()
+        ):
+            self.commit()
+
+    def follow(self, journal: Iterable[Sequence[Taken]], stop: threading.Event | None = None) -> None:
+        """Take just what a journal says, in its order, with its commits.
+
+        Raises:
+            LogError: the log no longer holds some of it, or the state is not where the journal begins.
+        """
+        for taken in journal:
+            for stretch in taken:
+                if self._next[stretch.partition] != stretch.start:
+                    raise LogError(
+                        f"topic {self._topic!r}, partition {stretch.partition}: the journal goes on at "
+                        f"offset {stretch.start}, the state at {self._next[stretch.partition]}; follow a "
+                        "journal from its beginning with an empty state, while the log still holds all of it"
+                    )
+                while self._next[stretch.partition] < stretch.end:
+                    self._take_stretch(stretch)
+            self.commit()
+            if stop is not None and stop.is_set():
+                return
+
+    def take_along(self, taken: Sequence[Taken]) -> None:
+        """Take what is still to be taken of some stretches, in their order, and commit that as one.
+
+        After a LogAwayError call it again with the same, before anything else is taken.
+
+        Raises:
+            LogError: the state is not where they begin, or the log no longer holds some of it.
+        """
+        for stretch in taken:
+            while (position := self._next[stretch.partition]) < stretch.end:
+                if position < stretch.start:
+                    raise LogError(
+                        f"topic {self._topic!r}, partition {stretch.partition}: records up to offset "
+                        f"{stretch.start} were to be taken before; the state is at {position}"
+                    )
+                self._take_stretch(stretch)
+        self.commit()
+
+    def commit(self) -> None:
+        """Commit what was taken, if anything, and send what it emitted."""
+        if self._taken:
+            self._commit.taken = [(t.partition, t.start, t.end) for t in self._taken]
+            self._handler.flush(self._commit)
+            for partition in {stretch.partition for stretch in self._taken}:
+                self._commit.set_offset(self._topic, partition, self._next[partition])
+                self._repeats[partition].save(self._commit)
+            self._journal.note(self._taken, self._commit)
+            self._state.commit(self._commit)
+            self._commit = self._state.begin()
+            self._taken = []
+            self._uncommitted = 0
+            self.progress.commits += 1
+            self._send()
+            if self.tells:
+                self._log.commit(self._group, self._topic, self._next)
+            self._state.purge()
+            self._measure_lag()
+            if self._on_progress is not None:
+                self._on_progress(self.progress)
+
+    def _due_s(self) -> float:
+        return self._first_uncommitted_s + self._settings.commit_every_s
+
+    def _seek(self, partition: int, first: int, end: int) -> int:
+        """Where to go on in a partition that holds offsets [first, end)."""
+        offset = self._state.offset(self._topic, partition)
+        if offset is None:
+            return first
+        if offset > end:
+            raise LogError(
+                f"topic {self._topic!r}, partition {partition}: the state has consumed up to offset "
+                f"{offset}, the log ends at {end}: this is not the log that state {self._state.path} "
+                "was made from; configure the right log, or another state folder"
+            )
+        if offset < first:
+            self._gap(partition, offset, first)
+            return first
+        return offset
+
+    def _gap(self, partition: int, expected: int, found: int) -> None:
+        if self._settings.on_gap == "stop":
+            raise LogError(
+                f"topic {self._topic!r}, partition {partition}: the log has dropped offsets {expected} to "
+                f"{found - 1}, which were not consumed yet; keep records longer (retain_s, retain_bytes), "
+                'or set on_gap = "skip" to go on without them'
+            )
+        self.progress.skipped += found - expected
+
+    def _take_stretch(self, stretch: Taken) -> None:
+        partition, start = stretch.partition, self._next[stretch.partition]
+        records = self._log.read(
+            self._topic,
+            partition,
+            start,
+            min(self._settings.read_max, stretch.end - start),
+            self._settings.read_bytes_max,
+            FOLLOW_WAIT_S,
+        )
+        records = [record for record in records if record.offset < stretch.end]
+        if not records or self._log.ends(self._topic)[partition][0] > start:
+            raise LogError(
+                f"topic {self._topic!r}, partition {partition}: the log does not hold offset {start}, "
+                "which the journal names"
+            )
+        self._take(partition, records)
+
+    def _take(self, partition: int, records: list[Record]) -> None:
+        start, end = self._next[partition], records[-1].offset + 1
+        if records[0].offset > start:
+            first = self._log.ends(self._topic)[partition][0]
+            if first > start:  # else it is one of the numbers that some logs leave out
+                self._gap(partition, start, first)
+        if not self._uncommitted:
+            self._first_uncommitted_s = time.monotonic()
+        self._uncommitted += len(records)
+        if self._taken and self._taken[-1].partition == partition and self._taken[-1].end == start:
+            self._taken[-1] = Taken(partition, self._taken[-1].start, end)
+        else:
+            self._taken.append(Taken(partition, start, end))
+        self._next[partition] = end
+        self._taken_ms[partition] = records[-1].ingest_ms
+        fresh = self._repeats[partition].leave_out(records)
+        self.progress.duplicates += len(records) - len(fresh)
+        if fresh:
+            self._handler.handle(fresh, self._commit)
+            self.progress.records += len(fresh)
+            self.progress.newest_ingest_ms = max(self.progress.newest_ingest_ms, fresh[-1].ingest_ms)
+
+    def _send(self) -> None:
+        """Append the outbox to the log, block after block."""
+        self._to_send = True  # until it is done: the log may be away
+        for block in self._state.unsent():
+            self._append(block)
+        self._to_send = False
+
+    def _append(self, block: Block) -> None:
+        places = self._log.append(block.topic, block.records)
+        self.last_sent[block.topic] = places[-1][1]
+        self._state.mark_sent(block.number)
+        self.progress.sent += len(block.records)
+
+    def _measure_lag(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._lag_at_s >= LAG_EVERY_S:
+            self._lag_at_s = now_s
+            ends = self._log.ends(self._topic)
+            self.progress.lag_records = sum(ends[p][1] - offset for p, offset in self._next.items())

@@ -1,0 +1,103 @@
+"""The outbox: records that a role has committed and the log may not have yet, in blocks.
+
+A block is what one commit sends to one topic, in pieces of bounded size. It is written, sent and
+struck out whole; it lies under its number, so blocks are sent in the order of their commits.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from stream.log.base import Outgoing
+
+BLOCK_RECORDS_MAX = 4000
+BLOCK_BYTES_MAX = 8 << 20
+
+
+class Block(NamedTuple):
+    """Records to be appended to one topic at once."""
+
+    number: int
+    topic: str
+    records: Sequence[Outgoing]
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    topic: str
+    records: list[Outgoing]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Stored).decode
+
+
+class Outbox:
+    """The blocks of one state that are committed and not known to be sent."""
+
+    def __init__(self, stored: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take up what is on disk: (key, value) in key order.
+
+        Raises:
+            msgspec.MsgspecError: it is damaged.
+        """
+        self.blocks: deque[Block] = deque()
+        for key, value in stored:
+            self.blocks.append(decode_block(key, value))
+        self._next = self.blocks[-1].number + 1 if self.blocks else 0
+        self._struck: list[int] = []
+
+    def cut(self, sending: Iterable[tuple[str, Sequence[Outgoing]]]) -> list[Block]:
+        """What one commit sends, as blocks; `keep` them once they are written."""
+        blocks: list[Block] = []
+        for topic, records in sending:
+            for piece in _pieces(records):
+                blocks.append(Block(self._next + len(blocks), topic, piece))
+        return blocks
+
+    def keep(self, blocks: Sequence[Block]) -> None:
+        """These are on disk now, and those struck out no longer."""
+        self._next += len(blocks)
+        self.blocks.extend(blocks)
+        self._struck.clear()
+
+    def strike(self, number: int) -> None:
+        """The log has this block; it leaves the disk with the next commit."""
+        self._struck.append(number)
+        self.blocks = deque(block for block in self.blocks if block.number != number)
+
+    @property
+    def struck(self) -> Sequence[int]:
+        """The numbers of blocks that are on disk still, and need not be."""
+        return self._struck
+
+
+def block_key(number: int) -> bytes:
+    """A block's key."""
+    return number.to_bytes(8, "big")
+
+
+def encode_block(block: Block) -> bytes:
+    """A block's value."""
+    return _encode((block.topic, block.records))
+
+
+def decode_block(key: bytes, value: bytes) -> Block:
+    """A block as it is stored.
+
+    Raises:
+        msgspec.MsgspecError: it is damaged.
+    """
+    stored = _decode(value)
+    return Block(int.from_bytes(key, "big"), stored.topic, stored.records)
+
+
+def _pieces(records: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
+    begin = size = 0
+    for i, record in enumerate(records):
+        if i > begin and (i - begin >= BLOCK_RECORDS_MAX or size + len(record.value) > BLOCK_BYTES_MAX):
+            yield records[begin:i]
+            begin, size = i, 0
+        size += len(record.value)
+    yield records[begin:]

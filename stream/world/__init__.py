@@ -1,0 +1,1 @@
+"""A simulated world of people, items and clicks."""
