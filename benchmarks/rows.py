@@ -14,8 +14,8 @@ import json
 import numpy as np
 from movies import parse_options
 
-from embeddings import packed
-from embeddings.delta import apply, drain
+from embeddings.save.delta import apply, drain
+from embeddings.views import packed
 from freshet.config import default_config, override_config
 from ground import FreshetError
 from learner.learner import Learner

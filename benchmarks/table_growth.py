@@ -19,7 +19,7 @@ from table_workload import (
 )
 
 from embeddings import Table
-from embeddings.memory import reserve
+from embeddings.core.memory import reserve
 
 NEW = IDS * 3 // 10
 

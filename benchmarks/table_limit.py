@@ -7,7 +7,7 @@ import numpy.typing as npt
 from numba import njit
 
 from embeddings import Table
-from embeddings.memory import reserve
+from embeddings.core.memory import reserve
 from ground.kernels.intrinsics import prefetch
 
 LINE = 64

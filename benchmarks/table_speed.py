@@ -24,7 +24,8 @@ from table_workload import (
     train_step,
 )
 
-from embeddings import Table, batches
+from embeddings import Table
+from embeddings.kernels import batches
 
 OPTIMIZERS = ("rowwise_adagrad", "adagrad")
 

@@ -21,12 +21,12 @@ from embeddings.errors import (
 )
 
 if TYPE_CHECKING:
-    from embeddings.delta import DeltaReader, DeltaWriter
-    from embeddings.features import FeatureTables, Ids, Pooled, TableFeature
-    from embeddings.folder import SnapshotFolder
-    from embeddings.results import Block, Delta, TableStats
+    from embeddings.save.delta import DeltaReader, DeltaWriter
+    from embeddings.save.folder import SnapshotFolder
     from embeddings.spec import TableSpec
-    from embeddings.table import Table
+    from embeddings.table.table import Table
+    from embeddings.types import Block, Delta, TableStats
+    from embeddings.views.features import FeatureTables, Ids, Pooled, TableFeature
 
 __all__ = [
     "Block",
@@ -50,18 +50,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Block": "results",
-    "Delta": "results",
-    "DeltaReader": "delta",
-    "DeltaWriter": "delta",
-    "FeatureTables": "features",
-    "Ids": "features",
-    "Pooled": "features",
-    "SnapshotFolder": "folder",
-    "Table": "table",
-    "TableFeature": "features",
+    "Block": "types",
+    "Delta": "types",
+    "DeltaReader": "save.delta",
+    "DeltaWriter": "save.delta",
+    "FeatureTables": "views.features",
+    "Ids": "views.features",
+    "Pooled": "views.features",
+    "SnapshotFolder": "save.folder",
+    "Table": "table.table",
+    "TableFeature": "views.features",
     "TableSpec": "spec",
-    "TableStats": "results",
+    "TableStats": "types",
 }
 
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.pooling import pool, unpool
-from embeddings.working import RowLayout, WorkingSet
+from embeddings.kernels.pooling import pool, unpool
+from embeddings.views.working import RowLayout, WorkingSet
 from learner.attention import attend, unattend
 from learner.deep import DeepTrainer
 from learner.encoding import compact

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from embeddings.snapshot import TableSnapshot
+from embeddings.save.snapshot import TableSnapshot
 from ground import FreshetError
 from learner.boundary import KEY as _BOUNDARY
 from learner.boundary import Boundary

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings import Table, TableSpec
-from embeddings.fetching import Readers, readers_of
-from embeddings.packed import PackedTable, serving_table
-from embeddings.pooling import entry_rows, pool
+from embeddings.kernels.pooling import entry_rows, pool
+from embeddings.views.fetching import Readers, readers_of
+from embeddings.views.packed import PackedTable, serving_table
 from ground.kernels import bayes
 from ground.rows import Rows
 from learner import pooling
@@ -75,7 +75,7 @@ class Model:
         features: the schema.
         settings: the learner's settings; what a replica and its learner must agree on.
         learning: with optimizer state in the rows; False for a replica.
-        rows: how a replica holds its rows: float32, float16 or int8 (`embeddings/packed.py`).
+        rows: how a replica holds its rows: float32, float16 or int8 (`embeddings/views/packed.py`).
     """
 
     def __init__(

@@ -6,7 +6,7 @@ has a bounded stretch of updates to read, and what is written stays in proportio
 
 from collections.abc import Sequence
 
-from embeddings.delta import Changes
+from embeddings.save.delta import Changes
 from learner.chain import Place
 from learner.meta import Meta
 from learner.model import Model

@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from embeddings.fetching import fetch
-from embeddings.pooling import entry_rows
+from embeddings.kernels.pooling import entry_rows
+from embeddings.views.fetching import fetch
 from learner.encoding import sort_by_table
 from learner.pooling import entry_times
 

@@ -2,11 +2,11 @@
 
 An update holds the rows touched and the keys deleted since the one before, and the dense arrays.
 A snapshot holds all rows in the same form. Either travels as one or more parts, each a record: a sealed
-(`ground/sealed.py`) MessagePack of `Update`, whose tables are pieces as `embeddings/delta.py` cuts and
+(`ground/sealed.py`) MessagePack of `Update`, whose tables are pieces as `embeddings/save/delta.py` cuts and
 applies them.
 
 Rows are little-endian and without optimizer state: `| vector | fast weights | last seen | count |`, in
-float32 or packed (`embeddings/packed.py`), as `rows` says. The protocol as a whole: docs/protocol.md.
+float32 or packed (`embeddings/views/packed.py`), as `rows` says. The protocol as a whole: docs/protocol.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from embeddings import DeltaError
-from embeddings.delta import Changes, Piece, apply, pieces, raw
-from embeddings.packed import PACKINGS, RowPacking
+from embeddings.save.delta import Changes, Piece, apply, pieces, raw
+from embeddings.views.packed import PACKINGS, RowPacking
 from ground.sealed import seal, unseal
 from learner.errors import UpdateDamagedError, UpdateError
 from learner.model import Model
@@ -40,7 +40,7 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     term: int = 0  # of the learner that leads; see learner.chain. A record of 0 parts begins a term
     taken: list[tuple[int, int, int]] = []  # (partition, start, end) of `examples` learnt since the last
     updates_from: int = -1  # of a snapshot: an offset in `updates` at or before the update after it
-    rows: str = "float32"  # how the tables' rows are held: a key of `embeddings.packed.PACKINGS`
+    rows: str = "float32"  # how the tables' rows are held: a key of `embeddings.views.packed.PACKINGS`
     v: int = UPDATE_VERSION
 
 

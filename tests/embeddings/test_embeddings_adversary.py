@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embeddings import Table, TableSpec
-from embeddings.store import SALT
+from embeddings.core.store import SALT
 
 N = 100_000
 _U = np.uint64

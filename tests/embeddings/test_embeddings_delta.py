@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from embeddings import Table, TableSpec
-from embeddings.delta import Changes, DeltaReader, DeltaWriter, apply, drain, pieces
 from embeddings.errors import DeltaError, DeltaGapError
+from embeddings.save.delta import Changes, DeltaReader, DeltaWriter, apply, drain, pieces
 
 SPEC = TableSpec(
     name="item",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embeddings import Table, TableSpec, TableSpecError
-from embeddings.eviction import HELD
+from embeddings.core.eviction import HELD
 
 POLICIES = ["least_recent", "least_frequent"]
 

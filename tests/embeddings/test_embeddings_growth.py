@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embeddings import Table, TableSpec
-from embeddings.store import BASE, HIGH, LANES, LOAD_MAX, SPLIT
+from embeddings.core.store import BASE, HIGH, LANES, LOAD_MAX, SPLIT
 
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
 

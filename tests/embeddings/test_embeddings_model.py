@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from embeddings import Table, TableSpec
-from embeddings import snapshot as snapshot_module
-from embeddings.delta import apply
-from embeddings.snapshot import TableSnapshot
+from embeddings.save import snapshot as snapshot_module
+from embeddings.save.delta import apply
+from embeddings.save.snapshot import TableSnapshot
 
 KEYS = st.sampled_from([0, 1, 2, 3, 2**32, 2**63, 2**64 - 2, 2**64 - 1])
 BATCH = st.lists(st.tuples(KEYS, st.integers(0, 15)), min_size=1, max_size=12)

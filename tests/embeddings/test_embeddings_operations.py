@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from embeddings import Table, TableSpec
-from embeddings.snapshot import TableSnapshot
+from embeddings.save.snapshot import TableSnapshot
 
 EDGES = [0, 1, 2, 3, 2**32, 2**63, 2**63 - 1, 2**64 - 2, 2**64 - 1]  # as int64: also -2**63, -2 and -1
 KEYS = st.sampled_from(EDGES)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from embeddings import Table, TableSpec
-from embeddings.delta import DeltaReader, DeltaWriter
 from embeddings.errors import TableError
-from embeddings.packed import PackedTable, serving_table
+from embeddings.save.delta import DeltaReader, DeltaWriter
+from embeddings.views.packed import PackedTable, serving_table
 
 SPEC = TableSpec(name="item", dim=6, init="normal", init_scale=0.3, extra=5, ttl_s=100, rows_max=5000)
 KEYS = np.arange(400, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)

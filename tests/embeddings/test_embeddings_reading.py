@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embeddings import Table, TableError, TableSpec
-from embeddings import reading as module
+from embeddings.kernels import reading as module
 
 DIM = 1024  # a row takes long to write and to read: a reader without protection meets half of one
 KEYS = 32

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from embeddings import Table, TableSpec
-from embeddings import folder as folder_module
-from embeddings import snapshot as snapshot_module
 from embeddings.errors import SnapshotError
-from embeddings.folder import SnapshotFolder
-from embeddings.snapshot import TableSnapshot
+from embeddings.save import folder as folder_module
+from embeddings.save import snapshot as snapshot_module
+from embeddings.save.folder import SnapshotFolder
+from embeddings.save.snapshot import TableSnapshot
 from embeddings.spec import Evict
 
 SPEC = TableSpec(

@@ -123,7 +123,7 @@ def test_package_imports_only_from_floors_below(package: str) -> None:
     ("package", "source"),
     [
         ("ground", "import stream"),
-        ("stream", "from embeddings.table import Table"),
+        ("stream", "from embeddings.table.table import Table"),
         ("learner", "def late():\n    from serving import Replica"),
         ("embeddings", "import importlib\nimportlib.import_module('error_memory.gate')"),
     ],

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from embeddings.store import AHEAD, BASE, LANES, LIVE, LOAD_MAX, MOVED, SALT, SPLIT
+from embeddings.core.store import AHEAD, BASE, LANES, LIVE, LOAD_MAX, MOVED, SALT, SPLIT
 from ground.kernels.intrinsics import borrow, fence, lanes_with, lowest_bit, prefetch
 from ground.kernels.mixing import mix
 

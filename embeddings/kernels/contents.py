@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from embeddings.expiry import exists
-from embeddings.store import HIGH, OWN_COLUMNS, TOUCHED
+from embeddings.core.store import HIGH, OWN_COLUMNS, TOUCHED
+from embeddings.kernels.expiry import exists
 from ground.kernels.intrinsics import borrow
 from ground.kernels.mixing import mix
 from ground.kernels.simd import copy

@@ -25,8 +25,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from embeddings.delta import Changes, Piece, apply, drain, pieces
-from embeddings.entries import (
+from embeddings.errors import SnapshotError, TableError
+from embeddings.save.delta import Changes, Piece, apply, drain, pieces
+from embeddings.save.entries import (
     FORMAT_VERSION,
     Meta,
     Page,
@@ -37,9 +38,8 @@ from embeddings.entries import (
     encode_entry,
     read_meta,
 )
-from embeddings.errors import SnapshotError, TableError
 from embeddings.spec import TableSpec
-from embeddings.table import Table
+from embeddings.table.table import Table
 
 PAGE_BYTES = 4 << 20
 """Rows of one page; also the size at which a delta is cut into parts."""

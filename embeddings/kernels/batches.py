@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from embeddings.results import Keys
+from embeddings.types import Keys
 from ground.kernels.intrinsics import prefetch
 from ground.kernels.mixing import mix
 from ground.kernels.simd import WIDE, copy, load, put

@@ -6,9 +6,9 @@ A slot of -1 means "no row" everywhere: it reads as zeros and is never written.
 import numpy as np
 from numba import njit
 
-from embeddings.slots import mark
-from embeddings.store import AHEAD, TAIL
-from embeddings.versions import begin_write, end_write
+from embeddings.core.slots import mark
+from embeddings.core.store import AHEAD, TAIL
+from embeddings.core.versions import begin_write, end_write
 from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
 from ground.kernels.simd import WIDE, copy
 

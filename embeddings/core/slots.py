@@ -7,10 +7,10 @@ until its slot is taken again; then nothing of its last owner stays.
 import numpy as np
 from numba import njit
 
-from embeddings.index import place
-from embeddings.initializers import start_vector
-from embeddings.store import FREE_HEAD, FREE_TAIL, HIGH, LIVE, TAIL, TOUCHED
-from embeddings.versions import begin_write, end_write
+from embeddings.core.index import place
+from embeddings.core.initializers import start_vector
+from embeddings.core.store import FREE_HEAD, FREE_TAIL, HIGH, LIVE, TAIL, TOUCHED
+from embeddings.core.versions import begin_write, end_write
 
 _BYTE, _BIT, _ONE = np.uint64(3), np.uint64(7), np.uint64(1)
 

@@ -3,13 +3,13 @@
 import numpy as np
 from numba import njit
 
-from embeddings.admission import admit, ask_for_line
-from embeddings.eviction import GENERATION, LEFT, STRIDE, begin, evicted, limit, pass_time, turn, use
-from embeddings.expiry import gone, sweep_evicted
-from embeddings.index import ask, guess_one, locate, remove
-from embeddings.lookup import UNSEEN, ask_for_row
-from embeddings.slots import mark, release, start_row, take_slot
-from embeddings.store import AHEAD, EXPIRED, FREE_HEAD, FREE_TAIL, FULL, HIGH, INSERTED, REFUSED, TAIL
+from embeddings.core.eviction import GENERATION, LEFT, STRIDE, begin, evicted, limit, pass_time, turn, use
+from embeddings.core.index import ask, guess_one, locate, remove
+from embeddings.core.slots import mark, release, start_row, take_slot
+from embeddings.core.store import AHEAD, EXPIRED, FREE_HEAD, FREE_TAIL, FULL, HIGH, INSERTED, REFUSED, TAIL
+from embeddings.kernels.admission import admit, ask_for_line
+from embeddings.kernels.expiry import gone, sweep_evicted
+from embeddings.kernels.lookup import UNSEEN, ask_for_row
 from ground.kernels.intrinsics import borrow, prefetch
 from ground.kernels.simd import copy
 

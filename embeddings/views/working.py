@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from embeddings.core.store import STATE_SIZE, TOUCHED, Store
 from embeddings.errors import TableError
-from embeddings.optimizers import STEPS, constants_of
-from embeddings.results import Floats, Slots
+from embeddings.kernels.optimizers import STEPS, constants_of
 from embeddings.spec import TableSpec
-from embeddings.store import STATE_SIZE, TOUCHED, Store
-from embeddings.table import Table
+from embeddings.table.table import Table
+from embeddings.types import Floats, Slots
 
 
 class RowLayout(NamedTuple):

@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from embeddings.slots import mark
+from embeddings.core.slots import mark
+from embeddings.core.store import AHEAD
+from embeddings.core.versions import begin_write, end_write
 from embeddings.spec import TableSpec
-from embeddings.store import AHEAD
-from embeddings.versions import begin_write, end_write
 from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
 from ground.kernels.simd import WIDE, load, put, root, splat, sum_of
 

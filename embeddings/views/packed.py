@@ -22,11 +22,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.checks import as_floats, as_keys
 from embeddings.errors import TableError
-from embeddings.results import Floats, Keys, Slots
 from embeddings.spec import TableSpec
-from embeddings.table import Table
+from embeddings.table.checks import as_floats, as_keys
+from embeddings.table.table import Table
+from embeddings.types import Floats, Keys, Slots
 
 Words = npt.NDArray[np.uint32]
 

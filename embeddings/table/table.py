@@ -7,17 +7,9 @@ Two ids never share a row. Time is event time, in Unix seconds; a row that was l
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import batches, contents, expiry, index, lookup, reading
-from embeddings.arena import Arena
-from embeddings.checks import as_keys
-from embeddings.errors import TableError
-from embeddings.eviction import EVICTED, limit_is_far, turns_within
-from embeddings.filter import Filter
-from embeddings.optimizers import STEPS, constants_of
-from embeddings.results import Block, Delta, Floats, Keys, Slots, TableStats
-from embeddings.sighting import sight
-from embeddings.spec import Rules, TableSpec
-from embeddings.store import (
+from embeddings.core import index
+from embeddings.core.eviction import EVICTED, limit_is_far, turns_within
+from embeddings.core.store import (
     DELETED,
     EXPIRED,
     FULL,
@@ -32,6 +24,15 @@ from embeddings.store import (
     make_store,
     rules_of,
 )
+from embeddings.errors import TableError
+from embeddings.kernels import batches, contents, expiry, lookup, reading
+from embeddings.kernels.optimizers import STEPS, constants_of
+from embeddings.spec import Rules, TableSpec
+from embeddings.table.arena import Arena
+from embeddings.table.checks import as_keys
+from embeddings.table.filter import Filter
+from embeddings.table.sighting import sight
+from embeddings.types import Block, Delta, Floats, Keys, Slots, TableStats
 
 
 class Table(Arena):

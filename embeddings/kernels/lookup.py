@@ -8,12 +8,12 @@ is left of a look-up then is mostly branches that cannot be guessed: the passes 
 import numpy as np
 from numba import njit
 
-from embeddings.eviction import NEWEST, beyond, count_again, leave, limit_of, used
-from embeddings.expiry import exists, gone
-from embeddings.index import ask, guess, locate, remove
-from embeddings.slots import mark, mark_if, release, take_slot
-from embeddings.store import AHEAD, DELETED, FREE_TAIL, INSERTED, TAIL, TOUCHED
-from embeddings.versions import begin_write, end_write
+from embeddings.core.eviction import NEWEST, beyond, count_again, leave, limit_of, used
+from embeddings.core.index import ask, guess, locate, remove
+from embeddings.core.slots import mark, mark_if, release, take_slot
+from embeddings.core.store import AHEAD, DELETED, FREE_TAIL, INSERTED, TAIL, TOUCHED
+from embeddings.core.versions import begin_write, end_write
+from embeddings.kernels.expiry import exists, gone
 from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
 from ground.kernels.simd import WIDE, copy
 

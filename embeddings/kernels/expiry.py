@@ -3,10 +3,10 @@
 import numpy as np
 from numba import njit
 
-from embeddings.eviction import HAND, HAND_END, beyond, evicted, limit_of
-from embeddings.index import ask, remove
-from embeddings.slots import release
-from embeddings.store import AHEAD, EXPIRED, HIGH, SWEEP, TAIL
+from embeddings.core.eviction import HAND, HAND_END, beyond, evicted, limit_of
+from embeddings.core.index import ask, remove
+from embeddings.core.slots import release
+from embeddings.core.store import AHEAD, EXPIRED, HIGH, SWEEP, TAIL
 from ground.kernels.intrinsics import borrow, prefetch
 
 

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from numba import njit
 from numba.np.numpy_support import carray
 
-from embeddings.expiry import exists
-from embeddings.index import ask_tag, guess_one, locate, tag_of
+from embeddings.core.index import ask_tag, guess_one, locate, tag_of
+from embeddings.kernels.expiry import exists
 from embeddings.spec import Rules
-from embeddings.table import Table
+from embeddings.table.table import Table
 from ground.kernels.intrinsics import address, borrow, prefetch
 
 # Positions in a reader.

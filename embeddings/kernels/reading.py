@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from embeddings.core.index import guess, locate
+from embeddings.core.store import AHEAD, MOVED, Store
+from embeddings.core.versions import begin_read, is_whole
 from embeddings.errors import TableError
-from embeddings.expiry import exists
-from embeddings.index import guess, locate
-from embeddings.lookup import ask_for_row
-from embeddings.results import Floats, Keys
+from embeddings.kernels.expiry import exists
+from embeddings.kernels.lookup import ask_for_row
 from embeddings.spec import Rules, TableSpec
-from embeddings.store import AHEAD, MOVED, Store
-from embeddings.versions import begin_read, is_whole
+from embeddings.types import Floats, Keys
 from ground.kernels.intrinsics import borrow, fence
 from ground.kernels.simd import copy
 

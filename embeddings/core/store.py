@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.eviction import AGES_SIZE, CLASSES, FLOOR, GENERATION, GENERATIONS, LEFT, MADE, PARTS
-from embeddings.initializers import KINDS
-from embeddings.memory import reserve
+from embeddings.core.eviction import AGES_SIZE, CLASSES, FLOOR, GENERATION, GENERATIONS, LEFT, MADE, PARTS
+from embeddings.core.initializers import KINDS
+from embeddings.core.memory import reserve
+from embeddings.core.versions import STRIPES
 from embeddings.spec import Rules, TableSpec
-from embeddings.versions import STRIPES
 
 LANES = 8
 """Entries of an index bucket, 8 bytes each: one cache line."""

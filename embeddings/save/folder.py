@@ -25,10 +25,10 @@ from rocksdict import (
     WriteOptions,
 )
 
-from embeddings.entries import read_meta
 from embeddings.errors import SnapshotError
-from embeddings.snapshot import TableSnapshot
-from embeddings.table import Table
+from embeddings.save.entries import read_meta
+from embeddings.save.snapshot import TableSnapshot
+from embeddings.table.table import Table
 from ground.errors import FreshetError
 from ground.sealed import seal, unseal
 

@@ -1,14 +1,14 @@
 """The entries of a table's snapshot: what is in them, and what a store of them must be able to do.
 
-Where they lie and how they come about: `embeddings.snapshot`.
+Where they lie and how they come about: `embeddings.save.snapshot`.
 """
 
 from typing import Protocol
 
 import msgspec
 
-from embeddings.delta import Piece
 from embeddings.errors import SnapshotError
+from embeddings.save.delta import Piece
 from embeddings.spec import TableSpec
 from ground.sealed import seal, unseal
 

@@ -13,7 +13,7 @@ Source: Liu et al. 2022, arXiv 2209.07663, section 2.2.1.
 import numpy as np
 from numba import njit
 
-from embeddings.store import CHANGED_LINES
+from embeddings.core.store import CHANGED_LINES
 from ground.kernels.intrinsics import prefetch
 from ground.kernels.mixing import mix
 

@@ -7,11 +7,11 @@ written.
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import columns
-from embeddings.checks import as_floats, as_slots, as_uint32
-from embeddings.results import Floats, Keys, Slots
+from embeddings.core.store import HIGH, Store
+from embeddings.kernels import columns
 from embeddings.spec import TableSpec
-from embeddings.store import HIGH, Store
+from embeddings.table.checks import as_floats, as_slots, as_uint32
+from embeddings.types import Floats, Keys, Slots
 
 
 class Arena:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.errors import TableInputError
-from embeddings.results import Floats, Keys, Slots
+from embeddings.types import Floats, Keys, Slots
 
 KERNEL: Final = ("C", "W")
 """What every array is before a kernel sees it."""

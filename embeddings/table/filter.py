@@ -3,12 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.admission import forget
+from embeddings.core.eviction import aim
+from embeddings.core.store import CHANGED_LINES, Store
 from embeddings.errors import TableInputError
-from embeddings.eviction import aim
-from embeddings.results import Keys
+from embeddings.kernels.admission import forget
 from embeddings.spec import TableSpec
-from embeddings.store import CHANGED_LINES, Store
+from embeddings.types import Keys
 
 LineNumbers = npt.NDArray[np.uint32]
 

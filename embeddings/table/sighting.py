@@ -3,11 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import arrivals, batches, lookup
-from embeddings.eviction import AGES_SIZE, LEFT, NEWEST, STRIDE, limit_is_far, pass_batch
-from embeddings.results import Block, Keys
+from embeddings.core.eviction import AGES_SIZE, LEFT, NEWEST, STRIDE, limit_is_far, pass_batch
+from embeddings.core.store import HIGH, SALT, Store
+from embeddings.kernels import arrivals, batches, lookup
 from embeddings.spec import Rules, TableSpec
-from embeddings.store import HIGH, SALT, Store
+from embeddings.types import Block, Keys
 
 
 def sight(

@@ -16,12 +16,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.checks import as_floats, as_keys, as_uint32
 from embeddings.errors import TableInputError
-from embeddings.pooling import entry_rows, pool, unpool
-from embeddings.results import Block, Floats
+from embeddings.kernels.pooling import entry_rows, pool, unpool
 from embeddings.spec import TableSpec
-from embeddings.table import Table
+from embeddings.table.checks import as_floats, as_keys, as_uint32
+from embeddings.table.table import Table
+from embeddings.types import Block, Floats
 
 
 class TableFeature(msgspec.Struct, frozen=True):

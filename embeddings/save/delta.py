@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.errors import DeltaError, DeltaGapError, TableInputError
-from embeddings.results import Floats, Keys
-from embeddings.table import Table
+from embeddings.table.table import Table
+from embeddings.types import Floats, Keys
 from ground.sealed import seal, unseal
 
 DELTA_VERSION = 1

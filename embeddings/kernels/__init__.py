@@ -1,0 +1,1 @@
+"""Compiled loops over batches of ids: lookup, admission, expiry, reading, optimizers."""

@@ -1,0 +1,1 @@
+"""Copies of a table: deltas, snapshots, and folders of them."""
