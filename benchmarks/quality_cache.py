@@ -25,7 +25,11 @@ FRESHET_CODE = (
     "error_memory/**/*.py",
     "embeddings/**/*.py",
 )
-SKETCH_CODE = ("benchmarks/quality_memories.py", "error_memory/sketch.py", "error_memory/hashed.py")
+SKETCH_CODE = (
+    "benchmarks/quality_memories.py",
+    "error_memory/baselines/sketch.py",
+    "error_memory/baselines/hashed.py",
+)
 COMPARATOR_CODE = ("benchmarks/quality_comparators.py",)
 
 

@@ -22,7 +22,7 @@ NEWEST = 4096
 NEAREST = 64
 TEMPERATURE = 0.1
 LEAST_SIMILAR = 0.3
-"""As in Freshet's own neighbour memory (`error_memory.neighbours`)."""
+"""As in Freshet's own neighbour memory (`error_memory.baselines.neighbours`)."""
 
 VW_COMMON = "--loss_function logistic --link logistic --holdout_off --quiet -b 22"
 VW_GRID = [

@@ -11,8 +11,8 @@ from numba import njit
 from quality_streams import Arrays
 
 from error_memory import MemorySettings
-from error_memory.hashed import hash_rows
-from error_memory.sketch import SketchMemory
+from error_memory.baselines.hashed import hash_rows
+from error_memory.baselines.sketch import SketchMemory
 from ground.rows import Rows
 
 LAMBDAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)

@@ -16,19 +16,19 @@ def make_memory(settings: MemorySettings, columns: int) -> ErrorMemory:
     # Imported where asked for: numba and its kernels take time to load.
     match settings.kind:
         case "residual":
-            from error_memory.residual import ResidualMemory
+            from error_memory.residual.memory import ResidualMemory
 
             return ResidualMemory(settings, columns)
         case "sketch":
-            from error_memory.sketch import SketchMemory
+            from error_memory.baselines.sketch import SketchMemory
 
             return SketchMemory(settings, columns)
         case "neighbours":
-            from error_memory.neighbours import NeighbourMemory
+            from error_memory.baselines.neighbours import NeighbourMemory
 
             return NeighbourMemory(settings, columns)
         case "none":
-            from error_memory.nothing import NoMemory
+            from error_memory.baselines.nothing import NoMemory
 
             return NoMemory(settings, columns)
     raise MemorySettingsError(

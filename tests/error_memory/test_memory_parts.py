@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from error_memory import MemorySettings, cells
-from error_memory.gate import IDLE, LEVELS, gain_at
-from error_memory.generations import make_generations, oldest_epoch
-from error_memory.levels import SCALES, SQUARES
-from error_memory.neighbours import NeighbourMemory
-from error_memory.residual import ResidualMemory
+from error_memory import MemorySettings
+from error_memory.baselines.neighbours import NeighbourMemory
+from error_memory.residual import cells
+from error_memory.residual.gate import IDLE, LEVELS, gain_at
+from error_memory.residual.generations import make_generations, oldest_epoch
+from error_memory.residual.levels import SCALES, SQUARES
+from error_memory.residual.memory import ResidualMemory
 from ground.rows import rows_from_keys
 
 OPEN = {"gate_bias": -20.0}  # a gate of 1, so that a correction can be seen whole

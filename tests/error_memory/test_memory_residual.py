@@ -7,8 +7,8 @@ import pytest
 
 import error_memory
 from error_memory import MemoryInputError, MemorySettings
-from error_memory.kernels import correct_rows, observe_rows
-from error_memory.residual import ResidualMemory
+from error_memory.residual.kernels import correct_rows, observe_rows
+from error_memory.residual.memory import ResidualMemory
 from ground.rows import rows_from_keys
 
 

@@ -8,7 +8,7 @@ and near 0 for rows that share nothing.
 import numpy as np
 from numba import njit
 
-from error_memory.cells import tag_of
+from error_memory.residual.cells import tag_of
 from ground.rows import Rows
 
 DIM = 64

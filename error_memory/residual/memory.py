@@ -1,8 +1,10 @@
 """The residual memory: Bayesian residuals per entity on the base's logit, dropped by stream position.
 
 The model is that of `ground.kernels.bayes`, on offset z = logit(p): f = Σ x μ over a row's entries, each
-weight's evidence being the sum of its live generations (`error_memory.cells`, `.generations`; the step is
-in `error_memory.kernels`). A gate (`error_memory.gate`) weighs the correction by its own recent worth, so
+weight's evidence being the sum of its live generations (`error_memory.residual.cells`, `.generations`; the
+step is
+in `error_memory.residual.kernels`). A gate (`error_memory.residual.gate`) weighs the correction by its own
+recent worth, so
 that a memory that does not help fades to nothing.
 
 An entry's x says how much of its prior deviation the base has left for it: whoever knows the base's
@@ -21,11 +23,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from error_memory import cells as table
-from error_memory import gate as gates
-from error_memory import generations
 from error_memory.errors import MemoryInputError
-from error_memory.kernels import (
+from error_memory.protocol import (
+    Explained,
+    Floats,
+    Keys,
+    as_entries,
+    as_observed,
+    as_probabilities,
+    as_rows,
+)
+from error_memory.residual import cells as table
+from error_memory.residual import gate as gates
+from error_memory.residual import generations
+from error_memory.residual.kernels import (
     CURRENT,
     EVICTED,
     MERGES,
@@ -37,16 +48,7 @@ from error_memory.kernels import (
     explain_rows,
     observe_rows,
 )
-from error_memory.levels import CLOCK, EXAMPLES, SMALL, gain
-from error_memory.protocol import (
-    Explained,
-    Floats,
-    Keys,
-    as_entries,
-    as_observed,
-    as_probabilities,
-    as_rows,
-)
+from error_memory.residual.levels import CLOCK, EXAMPLES, SMALL, gain
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings, by_column
 from ground.kernels.bayes import TAU_MAX, TAU_MIN, Priors, make_priors, sigmoid

@@ -9,10 +9,10 @@ from math import isnan, log, log1p, sqrt
 import numpy as np
 from numba import njit
 
-from error_memory import cells as table
-from error_memory import gate as gates
-from error_memory import generations, levels
-from error_memory.levels import CLOCK, EXAMPLES, GAINS, MOVED_AT, SCALES, SMALL, SQUARES
+from error_memory.residual import cells as table
+from error_memory.residual import gate as gates
+from error_memory.residual import generations, levels
+from error_memory.residual.levels import CLOCK, EXAMPLES, GAINS, MOVED_AT, SCALES, SMALL, SQUARES
 from ground.kernels.bayes import PROBIT, learn, predict, sigmoid
 from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
 from ground.rows import Rows
@@ -25,7 +25,8 @@ LOUD = 0.7
 """A row with a key whose correction is about this large, as a logit, says half as much of its other keys,
 and less beyond: what is odd about one entity, or false, is not to be laid at the door of its company."""
 
-# Places in the array of counters that the kernels move; `error_memory.levels` has those of the other one.
+# Places in the array of counters that the kernels move; `error_memory.residual.levels` has those of the
+# other one.
 CURRENT, NEXT_EPOCH, SPAN, WATERMARK, EVICTED, MERGES, SKIPPED = range(7)
 SCALE_RATE, SCALE_SQUARES = 0.3, 30.0
 SCALE_MIN, SCALE_MAX = -4.0, 0.0

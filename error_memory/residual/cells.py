@@ -7,7 +7,8 @@ Natural parameters add up: a key's weight is the sum of its live cells.
 
     b = Σ_g w_g b_g     L = Σ_g w_g L_g     μ = b / (1/τ + L)     P = 1 / (1/τ + L)
 
-with w_g the generation's weight (`error_memory.generations`). Sums of natural parameters are products of
+with w_g the generation's weight (`error_memory.residual.generations`). Sums of natural parameters are
+products of
 Gaussian likelihoods; the step that adds to them is `ground.kernels.bayes` (assumed-density filtering: Opper
 1998).
 
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from error_memory.generations import Generations, drop, oldest_epoch
+from error_memory.residual.generations import Generations, drop, oldest_epoch
 from ground.kernels.intrinsics import borrow
 from ground.kernels.mixing import mix, unmix
 

@@ -1,7 +1,9 @@
 """What the residual memory has learnt about itself, for each power of two of examples held: one small array.
 
-A clock and a counter, then LEVELS numbers each: the gate's D and when it last moved (`error_memory.gate`),
-the scale of the prior variances and its squared gradients (`error_memory.residual`). NaN is what was never
+A clock and a counter, then LEVELS numbers each: the gate's D and when it last moved
+(`error_memory.residual.gate`),
+the scale of the prior variances and its squared gradients (`error_memory.residual.memory`). NaN is what was
+never
 met.
 """
 
@@ -9,7 +11,7 @@ from math import exp
 
 from numba import njit
 
-from error_memory.gate import LEVELS, gain_at, known_at
+from error_memory.residual.gate import LEVELS, gain_at, known_at
 
 CLOCK, EXAMPLES, GAINS = 0, 1, 2  # event time, s; examples learnt since the memory was made; D
 MOVED_AT = GAINS + LEVELS  # examples learnt when D last moved

@@ -9,7 +9,7 @@ temperature 1/L, which is how the sketch reads by "similarity softmax" without k
     error = γ (ȳ - p) + (1 - γ) (ȳ - p̄),  p' = clamp(p + λ error, 0, 1)
 
 The paper's key is a hidden layer of the base; here rows are hashed to dense vectors
-(`error_memory.hashed`), so that the sketch stands beside the other memories around any model. It is
+(`error_memory.baselines.hashed`), so that the sketch stands beside the other memories around any model. It is
 emptied when the base is updated, as published.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from error_memory.hashed import DIM, hash_rows
+from error_memory.baselines.hashed import DIM, hash_rows
 from error_memory.protocol import (
     Explained,
     Floats,

@@ -1,6 +1,6 @@
 """A memory of the newest examples, read exactly: the nearest ones by cosine, softmax over similarity.
 
-What ReLoop2's sketch approximates, with the same correction (`error_memory.sketch`), and with every
+What ReLoop2's sketch approximates, with the same correction (`error_memory.baselines.sketch`), and with every
 example's position kept, so that exactly what the base has learnt is dropped.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from error_memory.hashed import DIM, hash_rows
+from error_memory.baselines.hashed import DIM, hash_rows
 from error_memory.protocol import (
     Explained,
     Floats,

@@ -1,0 +1,1 @@
+"""Memories to compare with: ReLoop2's sketch, nearest neighbours, none."""

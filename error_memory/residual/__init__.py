@@ -1,0 +1,1 @@
+"""The default memory: a Bayesian model of what the base has not learned yet."""
