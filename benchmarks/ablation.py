@@ -20,9 +20,9 @@ import msgspec
 import numpy as np
 import quality_streams
 
-from learner.features import FeatureSpec
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec
 from learner.metrics import summarize
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.records.types import Example
 

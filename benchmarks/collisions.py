@@ -30,8 +30,8 @@ from movies import parse_options
 
 from freshet.config import Config, default_config, override_config
 from ground import FreshetError
-from learner.learner import Learner
 from learner.metrics import summarize
+from learner.role.learner import Learner
 from stream.files.sources import read_examples
 from stream.records.types import Example
 

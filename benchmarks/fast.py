@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from ground.rows import Rows, rows_from_keys
-from learner.encoding import add_pairs
-from learner.fast import FastInputs
-from learner.features import Batch, FeatureSpec
-from learner.model import Model
+from learner.fast.fast import FastInputs
+from learner.features.encoder import Batch, FeatureSpec
+from learner.features.encoding import add_pairs
+from learner.model.model import Model
 from learner.settings import LearnerSettings
 
 FIELDS = 4

@@ -39,7 +39,7 @@ import uvloop
 from freshet.children import Children
 from freshet.config import load_config
 from freshet.roles import open_topics
-from learner.updates import decode_update
+from learner.updates.format import decode_update
 from stream.log.base import EVENTS, EXAMPLES, UPDATES, Log, Outgoing
 from stream.log.open import open_log
 from stream.records.decoding import Decoder

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from error_memory import MemorySettings
-from learner.features import FeatureSpec
+from learner.features.encoder import FeatureSpec
 from learner.metrics import Metrics
 from learner.settings import LearnerSettings
 from serving.app import App

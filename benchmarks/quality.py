@@ -47,7 +47,7 @@ from quality_summary import summary
 from quality_table import evaluate, goals, markdown
 
 from error_memory import MemorySettings
-from learner.model import Model
+from learner.model.model import Model
 from learner.settings import LearnerSettings
 
 OTHERS = ("vw", "river lr", "river ftrl", "river fm")

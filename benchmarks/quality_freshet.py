@@ -16,9 +16,9 @@ from quality_streams import Arrays, Policy, Stream
 
 from error_memory import ErrorMemory, MemorySettings, make_memory
 from ground.rows import Rows
-from learner.model import Model
+from learner.model.model import Model
 from learner.settings import LearnerSettings
-from learner.trainer import Learnt, Trainer
+from learner.train.trainer import Learnt, Trainer
 from stream.records.types import Example
 
 BLOCK = 16

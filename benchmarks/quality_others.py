@@ -12,7 +12,7 @@ from quality_cache import ROOT
 from quality_freshet import encode_rows
 from quality_streams import Arrays, Stream
 
-from learner.model import Model
+from learner.model.model import Model
 from learner.settings import LearnerSettings
 
 Found = dict[str, npt.NDArray[Any]]

@@ -36,7 +36,7 @@ from quality_table import Bootstrap, number, table
 from error_memory import MemorySettings
 from freshet.config import parse_config
 from freshet.init import make_config
-from learner.features import FeatureSpec
+from learner.features.encoder import FeatureSpec
 from learner.metrics import summarize
 from learner.settings import LearnerSettings
 from stream.files.sources import read_lines

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from learner.features import FeatureSpec
+from learner.features.encoder import FeatureSpec
 from stream.records.types import Example
 
 EVENTS_MAX = 150_000

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.keys import key_of
-from learner.features import FeatureSpec
+from learner.features.encoder import FeatureSpec
 from stream.files.movielens import read_ratings
 from stream.files.sources import DataSettings
 from stream.records.types import Example

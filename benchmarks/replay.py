@@ -23,8 +23,8 @@ import numpy as np
 from freshet.config import Config, parse_config
 from freshet.replay import replay
 from freshet.tape import ReplayOptions
-from learner.model import Model
-from learner.trainer import Trainer
+from learner.model.model import Model
+from learner.train.trainer import Trainer
 from stream.files.sources import read_examples
 
 CARDINALITIES = (50_000, 5_000, 24, 200, 12, 1_000, 3, 40)  # user, item, hour, category, ...

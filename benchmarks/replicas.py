@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from error_memory import MemorySettings
-from learner.features import FeatureSpec
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from serving.replica import Replica
 from serving.settings import ServerSettings

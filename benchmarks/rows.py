@@ -18,9 +18,9 @@ from embeddings.save.delta import apply, drain
 from embeddings.views import packed
 from freshet.config import default_config, override_config
 from ground import FreshetError
-from learner.learner import Learner
 from learner.metrics import auc
-from learner.model import Model
+from learner.model.model import Model
+from learner.role.learner import Learner
 from stream.files.sources import read_examples
 from stream.records.types import Example
 

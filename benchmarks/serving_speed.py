@@ -32,7 +32,7 @@ import numpy as np
 
 from freshet.children import Children
 from freshet.config import load_config
-from learner.learner import Learner
+from learner.role.learner import Learner
 from serving.http import Connection, Receive, Send
 from serving.server import run_app
 from serving.settings import ServerSettings

@@ -30,8 +30,8 @@ from typing import Any, Literal
 
 from kafka import KafkaConsumer, TopicPartition
 
-from learner.features import FeatureSpec
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing

@@ -24,9 +24,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from learner.explore import thompson
-from learner.features import FeatureSpec, Request
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec, Request
+from learner.model.explore import thompson
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.files.movielens import read_ratings
 from stream.files.sources import DataSettings

@@ -27,7 +27,7 @@ import msgspec
 from error_memory import MemorySettings
 from freshet.errors import ConfigError
 from ground import FreshetError
-from learner.features import FeatureSpec
+from learner.features.encoder import FeatureSpec
 from learner.settings import LearnerSettings
 from serving.settings import ServerSettings
 from stream.files.sources import DataSettings

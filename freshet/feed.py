@@ -22,8 +22,8 @@ from freshet.config import Config
 from freshet.errors import ReplayError
 from freshet.tape import ReplayOptions, Tape, open_played
 from ground import FreshetError
-from learner.features import Encoder
-from learner.labelled import CHUNK_ROWS, Labelled
+from learner.features.encoder import Encoder
+from learner.features.labelled import CHUNK_ROWS, Labelled
 from stream.records.forgetting import Refusals
 from stream.records.types import Example, Forget, canonical, encode
 

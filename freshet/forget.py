@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from freshet.config import Config
 from freshet.errors import ConfigError
 from freshet.roles import open_used
-from learner.forgetting import widened
+from learner.model.forgetting import widened
 from stream.log.base import EVENTS
 from stream.records.decoding import check
 from stream.records.forgetting import append_forget

@@ -13,7 +13,7 @@ from freshet.init_features import TOO_MANY, Feature, find_features, other_kind
 from freshet.init_roles import TIME_WORDS, Answer, Question, ask_label, ask_request, ask_time
 from freshet.init_sample import Sample, read_sample, shown
 from ground import FreshetError
-from learner.features import Encoder
+from learner.features.encoder import Encoder
 from stream.files.movielens import detect_ratings
 from stream.files.sources import read_lines
 

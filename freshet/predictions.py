@@ -15,7 +15,7 @@ from freshet.config import Config
 from freshet.errors import ReplayError
 from freshet.progress import progress
 from freshet.tape import ReplayOptions, Tape, open_played
-from learner.features import Encoder
+from learner.features.encoder import Encoder
 from stream.files.record_columns import PREDICTION_COLUMNS, Survey
 from stream.files.record_files import RecordWriter, whole_or_nothing
 from stream.records.forgetting import Refusals

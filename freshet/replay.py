@@ -26,11 +26,11 @@ from freshet.tape import ReplayOptions, is_log, open_existing, replay_config
 from freshet.time_travel import restored
 from freshet.version import code_version
 from freshet.warmup import warm_up
-from learner.forgetting import forget_in_memory
-from learner.labelled import Labelled
-from learner.learner import Learner
+from learner.features.labelled import Labelled
 from learner.metrics import Summary, summarize
-from learner.trainer import Learnt
+from learner.model.forgetting import forget_in_memory
+from learner.role.learner import Learner
+from learner.train.trainer import Learnt
 from stream.log.base import EXAMPLES
 from stream.records.types import Forget
 from stream.state.role_state import RoleState

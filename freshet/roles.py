@@ -154,9 +154,9 @@ def run_learn(config: Config, stop: threading.Event) -> None:
     """
     need_features(config)
     warm_up()
-    from learner.learner import Learner
-    from learner.snapshots import Trimmer
-    from learner.succession import Succession
+    from learner.role.learner import Learner
+    from learner.role.succession import Succession
+    from learner.updates.snapshots import Trimmer
 
     voice = Voice("learn")
     # before its group hears of it: there a name that comes again ends the process that had it

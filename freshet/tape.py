@@ -16,8 +16,8 @@ import numpy as np
 from freshet.config import Config, default_config, load_config, override_config
 from freshet.errors import ConfigError, ReplayError
 from ground import FreshetError
-from learner.boundary import KEY as BOUNDARY
-from learner.boundary import Boundary
+from learner.role.boundary import KEY as BOUNDARY
+from learner.role.boundary import Boundary
 from stream.files.sources import DataSettings, count_examples, detect_format, read_examples
 from stream.files.times import time_reader
 from stream.log.base import EXAMPLES, Log, Record
@@ -239,7 +239,7 @@ def missing_log(url: str) -> Path | None:
 
 
 def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:
-    from learner.learner import Learner
+    from learner.role.learner import Learner
 
     if (
         options.begin

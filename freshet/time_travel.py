@@ -14,8 +14,8 @@ import msgspec
 
 from freshet.config import Config
 from freshet.errors import ReplayError
-from learner.features import FeatureSpec
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec
+from learner.role.learner import Learner
 from stream.log.base import EXAMPLES
 from stream.state.repeats import last_numbers
 from stream.state.role_state import RoleState

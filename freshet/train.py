@@ -1,7 +1,7 @@
 """`freshet train`: learn from history in files, then leave the rest to the live log (Monolith, section 2.2).
 
 The result is the state of a learner that has learnt the files up to a stated moment and knows it
-(`learner.boundary`): `freshet learn` or `up` goes on from it with the log, leaving out what history has
+(`learner.role.boundary`): `freshet learn` or `up` goes on from it with the log, leaving out what history has
 taught. The state is made in a folder beside its own and takes its name when it is whole, so whoever is
 interrupted begins again, with nothing to clear away.
 """
@@ -18,10 +18,10 @@ from freshet.errors import TrainError
 from freshet.progress import progress
 from freshet.roles import open_topics
 from freshet.warmup import warm_up
-from learner.boundary import IDS_MAX, Boundary
-from learner.chain import Place
-from learner.learner import Learner
-from learner.updates import decode_update
+from learner.role.boundary import IDS_MAX, Boundary
+from learner.role.learner import Learner
+from learner.updates.chain import Place
+from learner.updates.format import decode_update
 from stream.files.sources import LeftOut, count_examples, read_examples
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log
 from stream.records.decoding import Decoder
@@ -48,7 +48,7 @@ def train(config: Config, files: Sequence[Path], until: float, overlap_s: float)
     Args:
         files: in order of time.
         until: event time, Unix seconds.
-        overlap_s: see `learner.boundary`.
+        overlap_s: see `learner.role.boundary`.
 
     Raises:
         TrainError: there is a state already, the log does not hold what comes after, or nothing to learn.

@@ -59,10 +59,10 @@ def exercise() -> None:
     """Call every kernel once, with the types that the roles call it with: a stream in small."""
     from error_memory import MemorySettings, make_memory
     from error_memory.settings import Kind
-    from learner.features import FeatureSpec
-    from learner.model import Model
+    from learner.features.encoder import FeatureSpec
+    from learner.model.model import Model
     from learner.settings import LearnerSettings
-    from learner.trainer import Trainer
+    from learner.train.trainer import Trainer
     from stream.records.types import Example
 
     features = {

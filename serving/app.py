@@ -22,7 +22,7 @@ import time
 import msgspec
 import xxhash
 
-from learner.forgetting import widened
+from learner.model.forgetting import widened
 from serving import openapi
 from serving.access import Access
 from serving.bodies import (

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ground.rows import Rows
 from learner.errors import FeatureError
-from learner.features import Batch, Encoder
+from learner.features.encoder import Batch, Encoder
 from stream.errors import RecordError
 from stream.log.base import Record
 from stream.records.decoding import Decoder

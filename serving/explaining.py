@@ -5,8 +5,8 @@ from typing import NamedTuple
 import msgspec
 
 from error_memory import Explained
-from learner.explain import BaseExplained, memory_names
-from learner.model import Model
+from learner.model.explain import BaseExplained, memory_names
+from learner.model.model import Model
 
 
 class Part(msgspec.Struct, frozen=True):

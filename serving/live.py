@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from error_memory import ErrorMemory, MemorySettings, make_memory
-from learner.explain import explain
-from learner.explore import sample_slate
-from learner.features import Requestlike
-from learner.model import Model
+from learner.features.encoder import Requestlike
+from learner.model.explain import explain
+from learner.model.explore import sample_slate
+from learner.model.model import Model
 from serving.explaining import Taken, candidates_of
 from serving.status import Scored
 
@@ -86,7 +86,7 @@ class Live:
         weights give the same order.
 
         Args:
-            draws: by which the propensities are counted, see `learner.explore.sample_slate`.
+            draws: by which the propensities are counted, see `learner.model.explore.sample_slate`.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.

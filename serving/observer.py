@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from learner.forgetting import forget_in_memory, keys_by_column
 from learner.metrics import Metrics
+from learner.model.forgetting import forget_in_memory, keys_by_column
 from serving.example_reader import ExampleReader, Seen, join
 from serving.live import Live
 from serving.positions import Positions

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from learner.features import FeatureSpec
-from learner.forgetting import FORGETTABLE
+from learner.features.encoder import FeatureSpec
+from learner.model.forgetting import FORGETTABLE
 from serving.http import Route
 from stream.records.types import FORGET_IDS_MAX, Id, Ids, Text
 

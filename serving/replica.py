@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 
 from error_memory import ErrorMemory, MemorySettings, make_memory
-from learner.features import FeatureSpec, Request, Requestlike
-from learner.follower import Follower
-from learner.model import Model
+from learner.features.encoder import FeatureSpec, Request, Requestlike
+from learner.model.model import Model
 from learner.settings import LearnerSettings
-from learner.updates import Update
+from learner.updates.follower import Follower
+from learner.updates.format import Update
 from serving.errors import UnavailableError
 from serving.explaining import Taken
 from serving.live import Live

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from learner.features import FeatureSpec
+from learner.features.encoder import FeatureSpec
 from learner.metrics import Summary
 from serving.explaining import Taken
 from stream.log.lag import Lag

@@ -8,12 +8,12 @@ import numpy as np
 from ledger import Ledger
 
 from freshet.config import Config
-from learner.chain import Chain, Place
 from learner.errors import UpdateGapError
-from learner.follower import Follower
-from learner.learner import Learner
-from learner.model import Model
-from learner.updates import decode_update
+from learner.model.model import Model
+from learner.role.learner import Learner
+from learner.updates.chain import Chain, Place
+from learner.updates.follower import Follower
+from learner.updates.format import decode_update
 from stream.log.base import EXAMPLES, UPDATES, Log
 from stream.run.runner import Runner
 from stream.state.journal import Taken, read_journal

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from freshet.cli import main
-from learner.succession import _Life
+from learner.role.succession import _Life
 from stream.group.membership import Member
 from stream.join.assignment import Shares
 from stream.join.joiner import Joiner

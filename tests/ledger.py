@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from learner.features import Encoder
-from learner.learner import Learner
-from learner.model import Model
+from learner.features.encoder import Encoder
+from learner.model.model import Model
+from learner.role.learner import Learner
 from stream.log.base import DEAD_LETTERS, EXAMPLES, Log, Outgoing, Record, partition_of
 from stream.records.decoding import Decoder
 from stream.records.types import Action, DeadLetter, Example, Features, Impression, encode

@@ -31,7 +31,7 @@ from freshet.config import load_config
 from freshet.report import Chart, Line, Page, write_html
 from freshet.roles import open_topics
 from freshet.warmup import warm_up
-from learner.learner import Learner
+from learner.role.learner import Learner
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing, partition_of
 from stream.records.types import Impression, encode
 from stream.state.role_state import RoleState

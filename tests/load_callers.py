@@ -14,7 +14,7 @@ import httpx
 import msgspec
 from ledger import fresh_records
 
-from learner.learner import Learner
+from learner.role.learner import Learner
 from stream.log.base import EXAMPLES, Log
 from stream.records.decoding import Decoder
 from stream.records.types import Example, Impression

@@ -15,7 +15,7 @@ from load import Process, until
 
 from freshet.config import Config, load_config
 from freshet.roles import open_topics
-from learner.learner import Learner
+from learner.role.learner import Learner
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.state.role_state import RoleState
 

@@ -14,8 +14,8 @@ from freshet.replay import replay
 from freshet.roles import open_topics
 from freshet.tape import ReplayOptions
 from ground.keys import key_of
-from learner.follower import Follower
-from learner.model import Model
+from learner.model.model import Model
+from learner.updates.follower import Follower
 from stream.log.base import EVENTS, Outgoing
 from stream.records.types import Impression, encode
 

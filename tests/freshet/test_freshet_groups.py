@@ -14,8 +14,8 @@ import pytest
 from freshet.config import Config, load_config
 from freshet.produce import produce
 from freshet.roles import open_topics
-from learner.follower import Follower
-from learner.model import Model
+from learner.model.model import Model
+from learner.updates.follower import Follower
 from stream.log.base import EVENTS, EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,9 +16,9 @@ from freshet.produce import produce
 from freshet.replay import replay
 from freshet.roles import open_topics, run_join
 from freshet.tape import ReplayOptions
-from learner.follower import Follower
-from learner.learner import Learner
-from learner.model import Model
+from learner.model.model import Model
+from learner.role.learner import Learner
+from learner.updates.follower import Follower
 from stream.log.base import EXAMPLES
 from stream.state.role_state import RoleState
 

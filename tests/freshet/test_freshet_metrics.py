@@ -13,7 +13,7 @@ from freshet.config import Config, parse_config, resolve
 from freshet.errors import ConfigError
 from freshet.role_metrics import JOIN, LEARN
 from freshet.roles import open_topics, run_join
-from learner.learner import Learner
+from learner.role.learner import Learner
 from stream.join.settings import JoinCounts
 from stream.log.base import EVENTS, Outgoing
 from stream.records.types import Impression, encode

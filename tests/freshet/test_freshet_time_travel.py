@@ -14,7 +14,7 @@ from freshet.roles import open_topics
 from freshet.tape import ReplayOptions
 from freshet.time_travel import restored
 from ground import FreshetError
-from learner.learner import Learner
+from learner.role.learner import Learner
 from stream.log.base import EXAMPLES, Outgoing
 from stream.records.types import encode
 from stream.run.runner import Runner

@@ -21,10 +21,10 @@ from freshet.replay import replay, replay_from_snapshot
 from freshet.roles import open_topics
 from freshet.tape import ReplayOptions
 from freshet.train import train
-from learner.boundary import Boundary
-from learner.follower import Follower
-from learner.learner import Learner
-from learner.model import Model
+from learner.model.model import Model
+from learner.role.boundary import Boundary
+from learner.role.learner import Learner
+from learner.updates.follower import Follower
 from stream.files.record_files import write_records
 from stream.log.base import EXAMPLES, Log, Outgoing
 from stream.records.types import Example, encode

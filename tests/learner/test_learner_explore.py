@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learner.explore import draw, sample_slate, seeds_of, thompson
-from learner.features import FeatureSpec, Request
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec, Request
+from learner.model.explore import draw, sample_slate, seeds_of, thompson
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.records.types import Example
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ground.keys import key_of
 from learner.errors import FeatureError
-from learner.features import Encoder, FeatureSpec, Request
-from learner.values import number_buckets
+from learner.features.encoder import Encoder, FeatureSpec, Request
+from learner.features.values import number_buckets
 
 SCHEMA = {
     "user": FeatureSpec(),

@@ -7,12 +7,12 @@ import numpy.typing as npt
 import pytest
 
 from ground.keys import hash_string
-from learner.dcn_trainer import DCNTrainer
+from learner.deep.dcn_train import DCNTrainer
+from learner.deep.networks import DCN, Layout
 from learner.errors import FeatureError
-from learner.features import Encoder, FeatureSpec, Request
-from learner.learner import Learner
+from learner.features.encoder import Encoder, FeatureSpec, Request
 from learner.metrics import auc
-from learner.networks import DCN, Layout
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.records.types import Example, Features
 

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from learner.attention import attend, unattend
-from learner.autograd import AutogradTrainer
-from learner.dcn import prediction_of
-from learner.deep import DeepTrainer, by_logits
+from learner.deep.attention import attend, unattend
+from learner.deep.autograd import AutogradTrainer
+from learner.deep.dcn_predict import prediction_of
+from learner.deep.networks import DCN, NETWORKS, Layout, make_network
+from learner.deep.products import add_product
+from learner.deep.trainer import DeepTrainer, by_logits
 from learner.errors import FeatureError
-from learner.features import Encoder, FeatureSpec, Request
-from learner.learner import Learner
+from learner.features.encoder import Encoder, FeatureSpec, Request
 from learner.metrics import auc
-from learner.networks import DCN, NETWORKS, Layout, make_network
-from learner.products import add_product
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from learner.trainer import trainer_of
+from learner.train.trainer import trainer_of
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.open import open_log
 from stream.records.types import Example, Served, encode

@@ -8,12 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from learner.features import FeatureSpec, Request
-from learner.follower import Follower
-from learner.learner import Learner
-from learner.model import Model
+from learner.features.encoder import FeatureSpec, Request
+from learner.model.model import Model
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from learner.snapshots import Trimmer
+from learner.updates.follower import Follower
+from learner.updates.snapshots import Trimmer
 from stream.errors import DeadLetterFloodError, StateError
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.log.open import open_log

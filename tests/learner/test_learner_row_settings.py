@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from embeddings import TableError
-from learner.features import FeatureSpec
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.open import open_log

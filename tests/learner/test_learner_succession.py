@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learner.chain import Chain, Place
 from learner.errors import UpdateGapError
-from learner.features import FeatureSpec
-from learner.follower import Follower
-from learner.learner import Learner
-from learner.model import Model
+from learner.features.encoder import FeatureSpec
+from learner.model.model import Model
+from learner.role.learner import Learner
+from learner.role.succession import Succession, _AsideError, _FencedError, _Life
 from learner.settings import LearnerSettings
-from learner.succession import Succession, _AsideError, _FencedError, _Life
-from learner.updates import Update
+from learner.updates.chain import Chain, Place
+from learner.updates.follower import Follower
+from learner.updates.format import Update
 from stream.errors import LogAwayError
 from stream.group.membership import GroupSettings, Member
 from stream.log.base import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 
-from learner.features import FeatureSpec
+from learner.features.encoder import FeatureSpec
 from learner.metrics import Metrics
 from serving.app import App
 from serving.errors import ListenError

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from error_memory import MemorySettings
-from learner.features import FeatureSpec
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from serving.explaining import Taken
 from serving.replica import Replica

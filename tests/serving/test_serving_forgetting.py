@@ -10,9 +10,9 @@ import pytest
 from error_memory import MemorySettings
 from ground.keys import hash_string, key_of
 from learner.errors import FeatureError
-from learner.features import FeatureSpec, Request
-from learner.forgetting import widened
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec, Request
+from learner.model.forgetting import widened
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from serving.replica import Replica
 from serving.settings import ServerSettings

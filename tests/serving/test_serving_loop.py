@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from error_memory import MemorySettings
-from learner.features import FeatureSpec
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from serving.replica import Replica
 from serving.server import serve

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from error_memory import MemorySettings
-from learner.features import FeatureSpec
+from learner.features.encoder import FeatureSpec
 from learner.settings import LearnerSettings
 from serving.replica import Replica
 from serving.server import serve

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from error_memory import MemorySettings
 from learner.errors import UpdateError
-from learner.features import FeatureSpec, Request
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec, Request
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from learner.updates import decode_update, encode_update
+from learner.updates.format import decode_update, encode_update
 from serving.replica import Replica
 from serving.settings import ServerSettings
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing

@@ -13,8 +13,8 @@ import pytest
 from error_memory import MemorySettings
 from ground.sealed import seal
 from learner.errors import UpdateError
-from learner.features import FeatureSpec, Request
-from learner.learner import Learner
+from learner.features.encoder import FeatureSpec, Request
+from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from serving.errors import UnavailableError
 from serving.replica import Replica
@@ -310,8 +310,8 @@ def test_scoring_never_imports_torch() -> None:
     code = """
 import sys
 from learner.errors import UpdateError
-from learner.features import FeatureSpec, Request
-from learner.model import Model
+from learner.features.encoder import FeatureSpec, Request
+from learner.model.model import Model
 from learner.settings import LearnerSettings
 import serving.replica, serving.server
 Model({"user": FeatureSpec()}, LearnerSettings()).score_requests([Request(0.0, {"user": 1}, [{}])])

@@ -1,0 +1,1 @@
+"""The deep part: networks that learn the fast part's residual."""

@@ -1,0 +1,68 @@
+"""Learning the networks that have no kernel of their own: gradients by torch's autograd.
+
+torch is needed here only, so a server, and a learner of the default network, start without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from learner.deep.networks import Array
+from learner.deep.trainer import DeepTrainer, Floats, Step, by_logits, take_step
+
+if TYPE_CHECKING:
+    import torch
+
+
+class AutogradTrainer(DeepTrainer):
+    """Learns the weights of any network."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        import torch
+
+        super().__init__(*arguments, **named)
+        torch.set_num_threads(self.threads)
+        self._torch = torch
+        self._grad = torch.zeros(len(self.flat))
+        split = self.network.split
+        self._weights = {name: torch.from_numpy(view) for name, view in split(self.flat).items()}
+        self._grads = {name: torch.from_numpy(view) for name, view in split(self._grad.numpy()).items()}
+
+    def predict(self, inputs: Array) -> Array:
+        """The residual logit (n,) by torch, for checking the network's numpy side."""
+        torch = self._torch
+        with torch.no_grad():
+            residual: Array = self.network.forward(self._weights, torch.from_numpy(inputs), torch).numpy()
+        return residual
+
+    def step(
+        self,
+        inputs: Array,
+        embedding_width: int,
+        offset: Floats,
+        y: Floats,
+        reference: Floats | None = None,
+    ) -> Step | None:
+        """See `DeepTrainer.step`."""
+        z, by_inputs = self._gradients(inputs, offset, y, offset if reference is None else reference)
+        gradient = self._grad.numpy()
+        if not take_step(self.flat, gradient, self.moments, self.steps + 1, len(y), self.rate, self.clip):
+            return None
+        self.steps += 1
+        return Step(by_inputs[:, :embedding_width].numpy(), z)
+
+    def _gradients(
+        self, inputs: Array, offset: Floats, y: Floats, reference: Floats
+    ) -> tuple[Floats, torch.Tensor]:
+        """Fill `_grad`; the logits (n,), and the gradient by the inputs (n, width)."""
+        torch = self._torch
+        x0 = torch.from_numpy(inputs).requires_grad_()
+        for name, weight in self._weights.items():
+            weight.requires_grad_().grad = self._grads[name].zero_()
+        residual = self.network.forward(self._weights, x0, torch)
+        z = residual.detach().numpy() + offset
+        residual.backward(torch.from_numpy(by_logits(z, y, reference, self.correction)))
+        for weight in self._weights.values():
+            weight.requires_grad_(False)
+        assert x0.grad is not None
+        return z, x0.grad

@@ -1,0 +1,142 @@
+"""DCN-v2 as prediction needs it: one product of matrices where learning has three.
+
+With x1 = x0 ⊙ (W0 x0 + b0) + x0 and x2 = x0 ⊙ (W1 x1 + b1) + x1, of which only w·x2 is wanted, the second
+cross layer can be read from its other side:
+
+    w·x2 = x1·(W1ᵀ(w ⊙ x0) + w) + x0·(w ⊙ b1)
+
+so that W0 x0, (W1ᵀ diag w) x0 and the MLP's first layer are one product with x0. What all rows of a request
+share of x0, its context, goes into that product once, and what is zero there not at all.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from learner.deep.networks import CROSS_LAYERS, DCN, HIDDEN, Array, Network, Tensors
+from learner.deep.tiles import TILE_ROWS, padded, product
+
+assert CROSS_LAYERS == 2 and len(HIDDEN) == 2
+
+ROWS_AT_ONCE = 12 * TILE_ROWS
+"""Rows whose intermediate results are held at once: they stay in the processor's second cache."""
+
+
+class Packed(NamedTuple):
+    """The weights, laid out for `add_residual`. W is the inputs' width."""
+
+    first: Array  # (W, 2 W + 64 and more), what x0 is multiplied by: W0, W1ᵀ diag w, MLP
+    first_bias: Array  # (2 W + 64 and more,): b0 + 1, w, MLP
+    direct: Array  # (W,): w ⊙ b1
+    second: Array  # (64, 32 and more), of the MLP
+    second_bias: Array  # (32 and more,)
+    out: Array  # (32,), of the MLP
+
+
+def pack(network: Network, w: Tensors) -> Packed:
+    """A DCN's weights, by name, in the order in which prediction wants them."""
+    width = network.layout.width
+    cross, hidden = w["out.w"][:width], w["out.w"][width:]
+    first = np.concatenate([w["cross0.w"].T, cross[:, None] * w["cross1.w"], w["mlp0.w"].T], axis=1)
+    bias = np.concatenate([w["cross0.b"] + np.float32(1.0), cross, w["mlp0.b"]])
+    return Packed(
+        first=padded(first),
+        first_bias=padded(bias[None])[0],
+        direct=cross * w["cross1.b"],
+        second=padded(w["mlp1.w"].T),
+        second_bias=padded(w["mlp1.b"][None])[0],
+        out=hidden.copy(),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _columns_that_differ(x, which):  # type: ignore[no-untyped-def]
+    """Which columns of x (n, W) are not the same in all rows: `which` (W,) int64, out. Returns how many."""
+    n, width = x.shape
+    differs = np.zeros(width, dtype=np.bool_)
+    for r in range(1, n):
+        for j in range(width):
+            differs[j] |= x[r, j] != x[0, j]
+    count = 0
+    for j in range(width):
+        if differs[j]:
+            which[count] = j
+            count += 1
+    return count
+
+
+# Sums of a row's products may be added in any order, which is the same for the same row on one machine.
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _cross(x, first, direct):  # type: ignore[no-untyped-def]
+    """w·x2 of one row: x (W,), and its share of the first product (2 W and more,)."""
+    width = len(x)
+    z = np.float32(0.0)
+    for j in range(width):
+        z += x[j] * (first[j] * first[width + j] + direct[j])
+    return z
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _top(hidden, out):  # type: ignore[no-untyped-def]
+    """The MLP's last layer, of one row."""
+    z = np.float32(0.0)
+    for j in range(len(out)):
+        z += max(hidden[j], np.float32(0.0)) * out[j]
+    return z
+
+
+# Keeps the interpreter: see `learner.model.reading`.
+@njit(cache=True, nogil=False)
+def add_residual(packed, x, z):  # type: ignore[no-untyped-def]
+    """Add to z (n,) float64 the residual logits of inputs x (n, W) float32.
+
+    A row's is the same whatever the other rows are, but for the rounding that follows from which columns
+    all rows share.
+    """
+    n, width = x.shape
+    columns = packed.first.shape[1]
+    hidden, top = packed.second.shape
+    which = np.empty(width, dtype=np.int64)
+    all_hidden = np.arange(hidden)
+    count = _columns_that_differ(x, which)
+    shared = packed.first_bias.copy()
+    differs = 0
+    for j in range(width):
+        if differs < count and which[differs] == j:
+            differs += 1
+        elif x[0, j] != 0.0:
+            for c in range(columns):
+                shared[c] += x[0, j] * packed.first[j, c]
+    rows_max = min(ROWS_AT_ONCE, (n + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)
+    scratch = np.empty(rows_max * max(width, hidden), dtype=np.float32)
+    lower = np.empty((rows_max, columns), dtype=np.float32)
+    inner = np.empty((rows_max, hidden), dtype=np.float32)
+    upper = np.empty((rows_max, top), dtype=np.float32)
+    for at in range(0, n, ROWS_AT_ONCE):
+        rows = min(ROWS_AT_ONCE, n - at)
+        product(x, at, rows, which, count, packed.first, shared, scratch, lower)
+        for r in range(rows):
+            for j in range(hidden):
+                inner[r, j] = max(lower[r, 2 * width + j], np.float32(0.0))
+        product(inner, 0, rows, all_hidden, hidden, packed.second, packed.second_bias, scratch, upper)
+        for r in range(rows):
+            z[at + r] += _cross(x[at + r], lower[r], packed.direct) + _top(upper[r], packed.out)
+
+
+Prediction = Callable[[Array, npt.NDArray[np.float64]], None]
+"""Adds to logits z (n,) the residual logits of inputs (n, width)."""
+
+
+def prediction_of(network: Network, w: Tensors) -> Prediction:
+    """How this network predicts with weights as they are now; ask again when they have moved."""
+    if isinstance(network, DCN):
+        return partial(add_residual, pack(network, w))
+
+    def add(x0: Array, z: npt.NDArray[np.float64]) -> None:
+        z += network.forward(w, x0)
+
+    return add

@@ -1,0 +1,189 @@
+"""Learning the deep part: one Adam step per group of rows.
+
+The deep part is a residual on the fast logit; `learner.deep.networks` has the networks, whose numpy side
+serves and predicts. What learns them is `learner.deep.dcn_train` for the default network, in one kernel, and
+`learner.deep.autograd` for the others.
+"""
+
+from math import exp
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from learner.deep.networks import Array, Network
+
+Floats = npt.NDArray[np.float64]
+
+
+# The numpy error model: a branch for division by zero would keep loops from being vectorized (10 times).
+@njit(cache=True, nogil=True, error_model="numpy")
+def take_step(weights, gradient, moments, steps, rows, rate, clip):  # type: ignore[no-untyped-def]
+    """One step of Adam by the mean of a group's gradients, no longer than `clip`.
+
+    Rows of embeddings learn from the sum, the network from the mean, as is usual for Adam.
+
+    Args:
+        weights: (W,) float32, moved in place.
+        gradient: (W,) float32, of the group's summed loss.
+        moments: (2, W) float32, moved in place.
+        steps: the number of this step, from 1.
+        rows: of the group.
+        rate: the step size.
+        clip: the largest norm of the mean gradient.
+
+    Returns:
+        False where the gradient is not finite: then nothing was moved.
+    """
+    norm = np.sqrt(np.float64(_squares(gradient)))
+    if not np.isfinite(norm):
+        return False
+    scale = 1.0 / rows
+    if norm * scale > 0.999 * clip:  # seldom, and a norm that says exactly how much takes ten times as long
+        norm = np.float64(_norm(gradient))
+        if norm * scale > clip:
+            scale = clip / norm
+    _adam(weights, gradient, moments, steps, scale, rate)
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _adam(weights, gradient, moments, steps, scale, rate):  # type: ignore[no-untyped-def]
+    """One step of Adam (Kingma & Ba 2015; betas .9 and .999) in one pass over the weights.
+
+    Args:
+        weights: (W,) float32, moved in place.
+        gradient: (W,) float32.
+        moments: (2, W) float32, moved in place.
+        steps: the number of this step, from 1.
+        scale: by which the gradient is multiplied first.
+        rate: the step size.
+    """
+    by = np.float32(scale)
+    step = np.float32(rate / (1.0 - 0.9**steps))
+    correct = np.float32((1.0 - 0.999**steps) ** -0.5)
+    m, v = moments[0], moments[1]
+    for i in range(len(weights)):
+        g = gradient[i] * by
+        m[i] += np.float32(0.1) * (g - m[i])
+        v[i] += np.float32(0.001) * (g * g - v[i])
+        weights[i] -= step * m[i] / (np.sqrt(v[i]) * correct + np.float32(1e-8))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
+def _squares(x):  # type: ignore[no-untyped-def]
+    """About the sum of squares: added up in whatever order is quickest."""
+    total = np.float32(0.0)
+    for i in range(len(x)):
+        total += x[i] * x[i]
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _norm(x):  # type: ignore[no-untyped-def]
+    """The square root of the sum of squares, in eight interleaved parts."""
+    parts = np.zeros(8, dtype=np.float32)
+    whole = len(x) - len(x) % 8
+    for i in range(0, whole, 8):
+        for k in range(8):
+            parts[k] += x[i + k] * x[i + k]
+    total = parts[0]
+    for k in range(1, 8):
+        total += parts[k]
+    for i in range(whole, len(x)):
+        total += x[i] * x[i]
+    return np.sqrt(total)
+
+
+class Step(NamedTuple):
+    """What learning one group gave."""
+
+    by_inputs: Array  # (n, embedding_width), gradient of the summed loss by the embeddings
+    z: Floats  # (n,), logits as they stood before the step
+
+
+class DeepTrainer:
+    """Learns the weights of one network in place: one Adam step per group.
+
+    Args:
+        network: what to learn.
+        flat: (weight_count,) the weights, shared with whoever predicts from them.
+        moments: (2, weight_count) Adam's two moments, shared likewise.
+        steps: how many steps have been taken already.
+        rate: Adam's step size.
+        clip: the largest norm of the gradient.
+        threads: of whatever library does the work.
+        correction: the share of ReLoop's self-correction loss, 0 to 1; see `by_logit`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        flat: Array,
+        moments: Array,
+        steps: int,
+        rate: float,
+        clip: float,
+        threads: int,
+        correction: float = 0.0,
+    ) -> None:
+        self.network = network
+        self.flat = flat
+        self.moments = moments
+        self.steps = steps
+        self.rate = rate
+        self.clip = clip
+        self.threads = threads
+        self.correction = correction
+
+    def step(
+        self,
+        inputs: Array,
+        embedding_width: int,
+        offset: Floats,
+        y: Floats,
+        reference: Floats | None = None,
+    ) -> Step | None:
+        """Predict a group and learn it.
+
+        Args:
+            inputs: (n, width), of which the first `embedding_width` are embeddings.
+            offset: (n,) the logit that the residual is added to.
+            y: (n,) labels.
+            reference: (n,) logits that are to be bettered, for self-correction; None: the offsets.
+
+        Returns:
+            The gradient by the embeddings and the logits before the step; or None if the loss or a
+            gradient was not finite: then nothing was learnt.
+        """
+        raise NotImplementedError
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def by_logit(z, y, reference, correction):  # type: ignore[no-untyped-def]
+    """The gradient of one row's loss by its logit z, as float32.
+
+    With p = σ(z), the prediction q = σ(reference) that is to be bettered, and α = `correction`, the loss is
+
+        (1 - α) logloss(p, y) + α [y max(q - p, 0) + (1 - y) max(p - q, 0)]
+
+    whose second part is ReLoop's self-correction loss (Cai et al. 2022, arXiv 2204.11165): it asks for
+    nothing where a prediction is already better than the one before it.
+    """
+    p = 1.0 / (1.0 + exp(-z))
+    gradient = p - y
+    if correction > 0.0:
+        worse = z < reference if y > 0.5 else z > reference
+        by_p = 0.0 if not worse else -1.0 if y > 0.5 else 1.0
+        gradient = (1.0 - correction) * gradient + correction * by_p * p * (1.0 - p)
+    return np.float32(gradient)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def by_logits(z, y, reference, correction):  # type: ignore[no-untyped-def]
+    """`by_logit` of each row: all (n,) float64; returns (n,) float32."""
+    gradient = np.empty(len(z), dtype=np.float32)
+    for s in range(len(z)):
+        gradient[s] = by_logit(z[s], y[s], reference[s], correction)
+    return gradient

@@ -1,0 +1,1 @@
+"""From a request's values to the entries that the model reads."""

@@ -1,0 +1,258 @@
+"""Features: from what a request says to the sparse rows that the model learns.
+
+A schema names each feature and its kind. Column j of the rows is the j-th declared feature; behind
+the features come the columns of their pairs, whose keys join the keys of both sides.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict, Optimizer
+from ground.keys import hash_string
+from ground.rows import Rows
+from learner.errors import FeatureError
+from learner.features.encoding import add_pairs, by_row, first_keys, join_all
+from learner.features.quick import QuickEncoder
+from learner.features.values import read_ids, read_lists, read_numbers, read_sequences
+from stream.records.types import Features
+
+
+class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One feature: `id` (one value), `ids` (a list, pooled), `number`, `hour` (of the day), `sequence`.
+
+    `hour` is taken from the request's event time (UTC) when the request does not say it. A `sequence`
+    is a list of ids in order, newest last, of the kind that the feature `of` has: what this person
+    clicked before, say. The deep part attends to it by what `of` is now; the fast part leaves it alone.
+    `ttl_s` is event time: a row unseen for longer is gone. `admit_after` sightings make a row, or each
+    one with probability `admit_share`. `rows_max` rows are the most; what `evict` says makes room.
+    """
+
+    kind: Literal["id", "ids", "number", "hour", "sequence"] = "id"
+    dim: int = 16
+    of: str = ""  # of a sequence: the feature that attends
+    length: int = 50  # of a sequence: how many of its newest values are used
+    attention: Literal["decoupled", "shared"] = "decoupled"  # of a sequence: two vectors an id, or one
+    counts: bool | None = None  # "seen how often before" as an input of its own; None: for ids only
+    pairs: bool = True
+    ttl_s: float = 0.0
+    admit_after: int = 1
+    admit_share: float = 1.0
+    rows_max: int = 1 << 24
+    evict: Evict = "none"
+    optimizer: Optimizer = "adagrad"  # of the embedding
+    rate: float = 0.0  # of the optimizer; 0: the learner's embedding_rate, for adam a tenth of it
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.dim <= 512:
+            raise ValueError("dim must be 1 to 512")
+        if self.ttl_s < 0 or not 1 <= self.admit_after <= 255:
+            raise ValueError("ttl_s must not be negative and admit_after must be 1 to 255")
+        if not 0.0 < self.admit_share <= 1.0 or (self.admit_share < 1.0 and self.admit_after > 1):
+            raise ValueError("admit_share must be above 0 and at most 1, and goes without admit_after")
+        if not (EVICT_ROWS_MIN if self.evict != "none" else 1) <= self.rows_max <= ROWS_LIMIT // 2:
+            raise ValueError(f"rows_max must be 1 to {ROWS_LIMIT // 2}, with evict at least {EVICT_ROWS_MIN}")
+        if not 0.0 <= self.rate <= 1e3:
+            raise ValueError("rate must be 0 to 1000")
+        if self.counts and self.kind != "id":
+            raise ValueError("counts belong to features of kind id")
+        if (self.kind == "sequence") != bool(self.of):
+            raise ValueError("a sequence, and nothing else, needs `of`: the feature whose ids it holds")
+        if not 1 <= self.length <= 1000:
+            raise ValueError("length must be 1 to 1000")
+
+    @property
+    def counted(self) -> bool:
+        """Whether the feature has a count column."""
+        return self.kind == "id" if self.counts is None else self.counts
+
+    @property
+    def row_dim(self) -> int:
+        """Width of a table row's vector: a decoupled sequence has one to attend by and one to represent."""
+        return 2 * self.dim if self.kind == "sequence" and self.attention == "decoupled" else self.dim
+
+
+class Requestlike(Protocol):
+    """What can be encoded: an `Impression`, an `Example`, or a `Request`."""
+
+    @property
+    def time(self) -> float: ...
+    @property
+    def context(self) -> Features: ...
+    @property
+    def candidates(self) -> list[Features]: ...
+
+
+class Request(NamedTuple):
+    """One request to be scored: event time in Unix seconds, shared features, and each candidate's own."""
+
+    time: float
+    context: Features
+    candidates: list[Features]
+
+
+class Batch(NamedTuple):
+    """R requests with n candidate rows in all, ready for the model."""
+
+    requests: npt.NDArray[np.int64]  # (R + 1,), rows of request r are requests[r]:requests[r + 1]
+    times: npt.NDArray[np.float64]  # (R,), Unix seconds
+    rows: Rows  # n rows: features first, then pairs
+    numbers: npt.NDArray[np.float32]  # (n, d), squashed values of the features of kind number
+
+
+class Encoder:
+    """Turns requests into batches, by a declared schema.
+
+    >>> encoder = Encoder({"user": FeatureSpec(), "item": FeatureSpec()})
+    >>> encoder.encode([Request(0.0, {"user": "ann"}, [{"item": 1}, {"item": 2}])]).rows.n
+    2
+
+    Args:
+        features: the schema, in the order of the rows' columns.
+        pairs_max: columns of pairs; of more, those go whose features were declared last.
+
+    Raises:
+        FeatureError: it declares nothing, or a sequence is of a feature that it does not declare.
+    """
+
+    def __init__(self, features: Mapping[str, FeatureSpec], pairs_max: int = 64) -> None:
+        if not features:
+            raise FeatureError("the schema declares no features; add at least one [features.NAME]")
+        self.names = list(features)
+        self.specs = list(features.values())
+        self.numbers = [i for i, spec in enumerate(self.specs) if spec.kind == "number"]
+        pairable = [i for i, s in enumerate(self.specs) if s.pairs and s.kind not in ("number", "sequence")]
+        chosen = sorted(itertools.combinations(pairable, 2), key=lambda pair: (pair[1], pair[0]))
+        self.pairs = chosen[:pairs_max]
+        n = len(self.names)
+        self._pair_column = np.full((n, n), -1, dtype=np.int32)
+        self._pair_salt = np.zeros(max(len(self.pairs), 1), dtype=np.uint64)
+        for p, (i, j) in enumerate(self.pairs):
+            self._pair_column[i, j] = n + p
+            self._pair_salt[p] = hash_string(f"{self.names[i]}\0{self.names[j]}")
+        self._column = {name: i for i, name in enumerate(self.names)}
+        self._number_at = {column: d for d, column in enumerate(self.numbers)}
+        self.sequences = {i: self._target_of(i) for i, s in enumerate(self.specs) if s.kind == "sequence"}
+        kinds = [spec.kind for spec in self.specs]
+        self._quick = QuickEncoder(self.names, kinds, self._pair_column, self._pair_salt)
+        self._order = [i for i in range(n) if i not in self.sequences] + list(self.sequences)
+
+    @property
+    def columns(self) -> int:
+        """How many columns the rows have: features and pairs."""
+        return len(self.names) + len(self.pairs)
+
+    def column_of(self, feature: str) -> int:
+        """A feature's column, -1 where it is not declared."""
+        return self._column.get(feature, -1)
+
+    def column_names(self) -> list[str]:
+        """The columns' names; a pair is `left*right`."""
+        return self.names + [f"{self.names[i]}*{self.names[j]}" for i, j in self.pairs]
+
+    def pair_columns(self, feature: int) -> list[int]:
+        """The columns of the pairs that feature number `feature` is in."""
+        return [len(self.names) + p for p, pair in enumerate(self.pairs) if feature in pair]
+
+    def pair_keys(
+        self, pair: int, left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]
+    ) -> npt.NDArray[np.uint64]:
+        """The keys (l * r,) of pair number `pair`'s column for ids left (l,) and right (r,)."""
+        return join_all(self._pair_salt[pair], left, right)
+
+    def encode(self, requests: Sequence[Requestlike]) -> Batch:
+        """Encode requests whole.
+
+        Features that the schema does not know are left alone; missing ones are absent from the row.
+
+        Raises:
+            FeatureError: a value is not of its feature's declared kind.
+        """
+        if len(requests) == 1:
+            request = requests[0]
+            quick = self._quick.encode(request.time, request.context, request.candidates)
+            if quick is not None:
+                offsets = np.array([0, len(request.candidates)], dtype=np.int64)
+                return Batch(offsets, np.array([request.time], dtype=np.float64), *quick)
+        sizes = np.array([len(request.candidates) for request in requests], dtype=np.int64)
+        request_of = np.repeat(np.arange(len(requests)), sizes)  # (n,)
+        candidates = [candidate for request in requests for candidate in request.candidates]
+        n = len(candidates)
+        numbers = np.zeros((n, len(self.numbers)), np.float32)
+        first = np.zeros((len(self.names), n), dtype=np.int64)
+        last = np.zeros((len(self.names), n), dtype=np.int64)
+        key: list[npt.NDArray[np.uint64]] = []
+        x: list[npt.NDArray[np.float32]] = []
+        base = 0
+        for column in self._order:
+            name, spec = self.names[column], self.specs[column]
+            own = [candidate.get(name) for candidate in candidates]
+            source: list[Any] = own
+            row_of = None  # of `source`; None: its rows are the batch's
+            if None in own:
+                shared = self._shared(requests, name, spec.kind)
+                if own.count(None) == n and spec.kind != "sequence":
+                    source, row_of = shared, request_of
+                else:
+                    source = [shared[q] if v is None else v for q, v in zip(request_of, own, strict=True)]
+            if spec.kind == "sequence":
+                target = self.sequences[column]
+                known = first[target] < last[target]
+                of = np.concatenate([*key, np.zeros(1, dtype=np.uint64)])[np.where(known, first[target], -1)]
+                values = read_sequences(name, source, spec.length, of, known)
+            elif spec.kind == "ids":
+                values = read_lists(name, spec.kind, source)
+            elif spec.kind == "number":
+                values, squashed = read_numbers(name, source)
+                numbers[:, self._number_at[column]] = squashed if row_of is None else squashed[row_of]
+            else:
+                values = read_ids(name, spec.kind, source)
+            first[column] = base + (values.start[:-1] if row_of is None else values.start[row_of])
+            last[column] = base + (values.start[1:] if row_of is None else values.start[row_of + 1])
+            key.append(values.key)
+            x.append(values.x)
+            base += len(values.key)
+        fields = Rows(*by_row(first, last, np.concatenate(key), np.concatenate(x)))
+        if self.pairs:
+            fields = Rows(*add_pairs(*fields, self._pair_column, self._pair_salt))
+        times = np.array([r.time for r in requests], dtype=np.float64)
+        offsets = np.zeros(len(requests) + 1, dtype=np.int64)
+        np.cumsum(sizes, out=offsets[1:])
+        return Batch(offsets, times, fields, numbers)
+
+    def fits(self, request: Requestlike) -> bool:
+        """Whether each of a request's values is of its feature's declared kind."""
+        try:
+            self.encode([request])
+        except FeatureError:
+            return False
+        return True
+
+    def users(self, batch: Batch, feature: str) -> npt.NDArray[np.uint64]:
+        """The key of each request's user for per-user metrics, (R,): that of feature `feature`, or 0."""
+        rows = batch.rows
+        column = self._column.get(feature, -1)
+        return first_keys(batch.requests, rows.start, rows.column, rows.key, column)
+
+    def _shared(self, requests: Sequence[Requestlike], name: str, kind: str) -> list[Any]:
+        """What each request's context says of a feature, (R,)."""
+        shared: list[Any] = [request.context.get(name) for request in requests]
+        if kind == "hour":
+            shared = [
+                int(request.time // 3600) % 24 if value is None else value
+                for request, value in zip(requests, shared, strict=True)
+            ]
+        return shared
+
+    def _target_of(self, column: int) -> int:
+        of = self.specs[column].of
+        target = self._column.get(of)
+        if target is None or self.specs[target].kind != "id":
+            raise FeatureError(
+                f"feature {self.names[column]}: `of` is {of!r}, which is no declared feature of kind id"
+            )
+        return target

@@ -1,0 +1,60 @@
+"""Labelled requests: examples as arrays, ready to be learnt. They can cross from one process to another."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ground.rows import Rows
+from learner.features.encoder import Batch, Encoder
+from stream.records.types import Example
+
+CHUNK_ROWS = 2048
+"""Rows that are best learnt, and best read, in one call: large enough to pay for the calls, small enough to
+stay in cache."""
+
+
+class Labelled(NamedTuple):
+    """R requests with n candidates in all, and what became of them."""
+
+    batch: Batch
+    y: npt.NDArray[np.float64]  # (n,), labels, 0 or 1
+    shift: npt.NDArray[np.float64]  # (n,), minus the log-odds of thinned negatives
+    served: npt.NDArray[np.float64]  # (n,), the probability that was served, or NaN
+    late: npt.NDArray[np.bool_]  # (R,)
+
+    @classmethod
+    def of(cls, encoder: Encoder, examples: Sequence[Example]) -> "Labelled":
+        """Encode examples.
+
+        Raises:
+            FeatureError: a value does not fit the schema.
+        """
+        batch = encoder.encode(examples)
+        served = [p for e in examples for p in (e.served.base if e.served else [np.nan] * len(e.labels))]
+        return cls(
+            batch=batch,
+            y=np.array([label for e in examples for label in e.labels], dtype=np.float64),
+            shift=np.repeat(np.array([-e.log_odds for e in examples]), np.diff(batch.requests)),
+            served=np.array(served, dtype=np.float64),
+            late=np.array([e.late for e in examples], dtype=np.bool_),
+        )
+
+    @property
+    def requests(self) -> int:
+        """R."""
+        return len(self.late)
+
+    def part(self, first: int, last: int) -> "Labelled":
+        """Requests first to last (exclusive), as views where that is possible."""
+        requests, times, rows, numbers = self.batch
+        a, b = requests[first], requests[last]
+        i, j = rows.start[a], rows.start[b]
+        batch = Batch(
+            requests[first : last + 1] - a,
+            times[first:last],
+            Rows(rows.start[a : b + 1] - i, rows.column[i:j], rows.key[i:j], rows.x[i:j]),
+            numbers[a:b],
+        )
+        return Labelled(batch, self.y[a:b], self.shift[a:b], self.served[a:b], self.late[first:last])

@@ -1,0 +1,176 @@
+"""The values of one feature in a batch: checked, and made into keys, a column at a time.
+
+A value of None says that the row has none.
+"""
+
+from collections.abc import Sequence
+from math import frexp, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from ground.keys import key_of, string_keys
+from learner.errors import FeatureError
+
+Keys = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float64]
+
+WIDTHS = 3
+"""Of a number's buckets: wide ones say something soon, narrow ones more in the end."""
+NUMBER_X = 1.0 / sqrt(WIDTHS)
+"""Of each of a number's entries: together they speak no louder than an id."""
+
+
+class Values(NamedTuple):
+    """One feature's k entries of n rows."""
+
+    start: npt.NDArray[np.int64]  # (n + 1,), entries of row r are start[r]:start[r + 1]
+    key: Keys  # (k,)
+    x: npt.NDArray[np.float32]  # (k,)
+
+
+def read_ids(name: str, kind: str, values: Sequence[Any]) -> Values:
+    """Integers or strings, n of them.
+
+    Raises:
+        FeatureError: a value is something else.
+    """
+    start, present = _present(values)
+    key = _keys(name, kind, present, "an integer or a string")
+    return Values(start, key, np.ones(len(key), dtype=np.float32))
+
+
+def read_lists(name: str, kind: str, values: Sequence[Any]) -> Values:
+    """Lists of integers or strings; of m distinct ones each has x = 1/√m.
+
+    Raises:
+        FeatureError: a value is something else.
+    """
+    rows: list[dict[int, None]] = []
+    for value in values:
+        rows.append({} if value is None else dict.fromkeys(_list_keys(name, kind, value).tolist()))
+    sizes = np.array([len(row) for row in rows], dtype=np.int64)
+    key = np.array([k for row in rows for k in row], dtype=np.uint64)
+    x = np.repeat(1.0 / np.sqrt(np.maximum(sizes, 1)), sizes).astype(np.float32)
+    return Values(_starts(sizes), key, x)
+
+
+def read_sequences(
+    name: str,
+    values: Sequence[Any],
+    length: int,
+    target: npt.NDArray[np.uint64],
+    known: npt.NDArray[np.bool_],
+) -> Values:
+    """Lists in order, the newest `length` of each behind the row's target.
+
+    Args:
+        target: (n,), the key of the id that attends.
+        known: (n,), whether the row has one.
+
+    Raises:
+        FeatureError: a value is no list of integers or strings.
+    """
+    parts: list[Keys] = []
+    sizes = np.zeros(len(values), dtype=np.int64)
+    for r, value in enumerate(values):
+        if value is None:
+            continue
+        keys = _list_keys(name, "sequence", value)[-length:]
+        # Without either there is nothing to attend to.
+        if len(keys) and known[r]:
+            parts += [target[r : r + 1], keys]
+            sizes[r] = 1 + len(keys)
+    key = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
+    return Values(_starts(sizes), key, np.ones(len(key), dtype=np.float32))
+
+
+def read_numbers(name: str, values: Sequence[Any]) -> tuple[Values, npt.NDArray[np.float32]]:
+    """Numbers: their buckets, of every width, as entries, and their sizes (n,), 0 where there is none.
+
+    Raises:
+        FeatureError: a value is no number.
+    """
+    start, present = _present(values)
+    for kind in set(map(type, present)) - {int, float}:
+        _refuse(name, "number", next(v for v in present if type(v) is kind), "a number")
+    number = np.array(present, dtype=np.float64)
+    squashed = np.zeros(len(values), dtype=np.float32)
+    squashed[np.diff(start) > 0] = squash(number)
+    key = number_buckets(number).ravel()
+    return Values(start * WIDTHS, key, np.full(len(key), NUMBER_X, dtype=np.float32)), squashed
+
+
+def squash(values: Floats) -> Floats:
+    """Sizes as the deep part gets them: a tenth of asinh, so that a million is 1.5 and the network's inputs
+    are of like size."""
+    return 0.1 * np.arcsinh(values)
+
+
+@njit(cache=True, nogil=True)
+def bucket_of(value, width):  # type: ignore[no-untyped-def]
+    """The bucket of a number, as a key: 4, 16 or 64 to an octave for widths 0, 1 and 2, so that they fit any
+    unit. Whole numbers to 8 have their own at width 0, those to 128 at width 2."""
+    mantissa, exponent = frexp(abs(value))  # mantissa in [0.5, 1)
+    parts = 4 << (2 * width)
+    bucket = (exponent + 2048) * parts + int((mantissa - 0.5) * 2 * parts) + 1
+    own = width << 32  # the widths' keys are apart, and so are those of a zero of each
+    return np.uint64(np.int64(own if value == 0 else own + bucket if value > 0 else -(own + bucket)))
+
+
+# Keeps the interpreter: see `learner.model.reading`.
+@njit(cache=True, nogil=False)
+def number_buckets(values):  # type: ignore[no-untyped-def]
+    """The buckets of numbers (n,) float64, as keys (n, WIDTHS) uint64."""
+    keys = np.empty((len(values), WIDTHS), dtype=np.uint64)
+    for i in range(len(values)):
+        for width in range(WIDTHS):
+            keys[i, width] = bucket_of(values[i], width)
+    return keys
+
+
+def _present(values: Sequence[Any]) -> tuple[npt.NDArray[np.int64], Sequence[Any]]:
+    """Where each row's value is, (n + 1,), and the values that are there."""
+    if None not in values:
+        return np.arange(len(values) + 1), values
+    there = np.array([value is not None for value in values], dtype=np.int64)
+    return _starts(there), [value for value in values if value is not None]
+
+
+def _starts(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    starts = np.zeros(len(sizes) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    return starts
+
+
+def _list_keys(name: str, kind: str, value: Any) -> Keys:
+    expected = "a list of integers or strings"
+    if not isinstance(value, list):
+        _refuse(name, kind, value, expected)
+    return _keys(name, kind, value, expected)
+
+
+def _keys(name: str, kind: str, values: Sequence[Any], expected: str) -> Keys:
+    kinds = set(map(type, values))  # exact: a bool is no id
+    if not kinds <= {int, str}:
+        _refuse(name, kind, next(v for v in values if type(v) not in (int, str)), expected)
+    if kinds == {str}:
+        return string_keys(values)
+    try:
+        if kinds == {int}:
+            return np.array(values, dtype=np.int64).view(np.uint64)
+    except OverflowError:
+        pass  # beyond 63 bits, or not an id at all
+    try:
+        return np.array([key_of(value) for value in values], dtype=np.uint64)
+    except OverflowError as error:
+        raise FeatureError(f"feature {name} (kind {kind}): {error}") from None
+
+
+def _refuse(name: str, kind: str, value: Any, expected: str) -> None:
+    raise FeatureError(
+        f"feature {name} (kind {kind}) has the value {str(value)[:80]!r} of type "
+        f"{type(value).__name__}; expected {expected}"
+    )

@@ -1,0 +1,102 @@
+"""How the base model came to its numbers: what each feature says, how sure it is, what it does not know."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ground.keys import key_of
+from learner.features.encoder import Batch, Requestlike
+from learner.model.model import Model, Scores, bayes_logit
+
+
+class BaseExplained(NamedTuple):
+    """The parts of n base logits.
+
+    `scores.z` = (bias + Σ `weights`) · `share` + `deep`, to the rounding of float32.
+    """
+
+    scores: Scores
+    bias: float
+    weights: list[dict[str, float]]  # n, by column: a feature, a pair `a*b`, a count `a count`
+    share: npt.NDArray[np.float64]  # (n,), what the fast part's own doubt leaves of its logit, 0 to 1
+    deep: npt.NDArray[np.float64]  # (n,), what the deep part adds
+    unknown: list[dict[str, list[int | float | str]]]  # n, by feature: ids without a row
+
+
+def explain(model: Model, request: Requestlike, batch: Batch) -> BaseExplained:
+    """Take apart what the model says of a request.
+
+    Args:
+        model: it is not changed.
+        request: the one request that `batch` was encoded from, of n candidates.
+    """
+    fast = model.fast
+    predicted = model.predict(batch)
+    outputs = predicted.outputs
+    scores = model.scores_of(batch, predicted)
+    firsts, speeds_of = fast.columns.first_tau, fast.columns.column_speeds
+    columns = [(name, firsts[c], speeds_of[c]) for c, name in enumerate(columns_of(model))]
+    weights = []
+    for r in range(len(scores.z)):
+        said = outputs.means[r]
+        here = set(batch.rows.column[batch.rows.start[r] : batch.rows.start[r + 1]].tolist())
+        mine = {
+            name: float(said[first : first + speeds].sum())
+            for c, (name, first, speeds) in enumerate(columns)
+            if c in here and speeds
+        }
+        counts = zip(count_names(model), said[fast.columns.counts_at :], outputs.buckets[r], strict=False)
+        mine |= {name: float(mean) for name, mean, bucket in counts if bucket >= 0}
+        weights.append(mine)
+    return BaseExplained(
+        scores=scores,
+        bias=float(fast.bias[0]),
+        weights=weights,
+        share=bayes_logit(outputs._replace(logit=np.ones(len(scores.z)))),
+        deep=scores.z - bayes_logit(outputs),
+        unknown=_unknown(model, request, batch, predicted.inputs.place),
+    )
+
+
+def columns_of(model: Model) -> list[str]:
+    """Names of the columns that have tables: features, then pairs."""
+    return model.encoder.column_names()
+
+
+def count_names(model: Model) -> list[str]:
+    """Names of the count columns."""
+    encoder = model.encoder
+    return [f"{name} count" for name, spec in zip(encoder.names, encoder.specs, strict=True) if spec.counted]
+
+
+def memory_names(model: Model) -> list[str]:
+    """Names of an error memory's columns: those with tables, counts, and the former at their second speed."""
+    names = columns_of(model)
+    return [*names, *count_names(model), *(f"{name} lately" for name in names)]
+
+
+def _unknown(
+    model: Model, request: Requestlike, batch: Batch, place: npt.NDArray[np.int64]
+) -> list[dict[str, list[int | float | str]]]:
+    names = model.encoder.names
+    rows = batch.rows
+    found: list[dict[str, list[int | float | str]]] = []
+    for r, candidate in enumerate(request.candidates):
+        entries = slice(rows.start[r], rows.start[r + 1])
+        missing: dict[int, set[int]] = {}
+        for column, key, at in zip(rows.column[entries], rows.key[entries], place[entries], strict=True):
+            if at < 0 and column < len(names):
+                missing.setdefault(int(column), set()).add(int(key))
+        mine: dict[str, list[int | float | str]] = {}
+        for column, keys in missing.items():
+            name = names[column]
+            value = candidate.get(name, request.context.get(name))
+            if isinstance(value, list):
+                mine[name] = [one for one in value if key_of(one) in keys]
+            elif value is not None:
+                mine[name] = [value]
+            else:
+                mine[name] = []
+        found.append(mine)
+    return found

@@ -1,0 +1,121 @@
+"""Forgetting an entity: every place in a model, and in an error memory beside it, that its ids have made.
+
+An id has a row in its feature's table, and a row for each pair that it was ever seen in. A pair's key is
+a hash of both ids, which nothing leads back to: so the pairs of an id are found by joining it with every
+id that its partners' tables know. A pair whose other side has itself left its table before (evicted, or
+with a shorter ttl than the pair's) or was never let in (`admit_after`) cannot be found so; it goes by
+the pairs' own ttl.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from error_memory import ErrorMemory
+from ground.keys import key_of
+from learner.errors import FeatureError
+from learner.features.encoder import FeatureSpec
+from learner.model.model import Model
+from stream.records.types import FORGET_IDS_MAX
+
+CHUNK_KEYS = 1 << 18
+FORGETTABLE = ("id", "ids", "sequence")
+
+Keys = npt.NDArray[np.uint64]
+
+
+def widened(
+    features: Mapping[str, FeatureSpec], entity: Mapping[str, Sequence[int | str]]
+) -> dict[str, list[int | str]]:
+    """An entity with the sequences that hold its ids: whoever forgets an item forgets it in histories too.
+
+    Raises:
+        FeatureError: a feature is not declared, or holds no ids; none or too many of one are named.
+    """
+    found: dict[str, list[int | str]] = {}
+    for name, ids in entity.items():
+        spec = features.get(name)
+        if spec is None or spec.kind not in FORGETTABLE:
+            known = ", ".join(n for n, s in features.items() if s.kind in FORGETTABLE)
+            why = "is not declared" if spec is None else f"is of kind {spec.kind} and names nobody"
+            raise FeatureError(f"feature {name!r} {why}; ids to forget may be of: {known}")
+        if not 1 <= len(ids) <= FORGET_IDS_MAX:
+            raise FeatureError(f"entity names {len(ids)} ids of {name!r}; expected 1 to {FORGET_IDS_MAX}")
+        holders = [name, *(n for n, s in features.items() if s.kind == "sequence" and s.of == name)]
+        for holder in holders:
+            found[holder] = list(dict.fromkeys([*found.get(holder, []), *ids]))
+    return found
+
+
+def keys_by_column(model: Model, entity: Mapping[str, Sequence[int | str]]) -> dict[int, Keys]:
+    """The keys (k,) of an entity's ids, by column of the model; what the schema does not know is left out."""
+    columns = {name: model.encoder.column_of(name) for name in entity}
+    return {
+        column: np.array(sorted({key_of(one) for one in entity[name]}), dtype=np.uint64)
+        for name, column in columns.items()
+        if column >= 0
+    }
+
+
+def pair_keys(
+    model: Model, keys: Mapping[int, Keys], partners: Callable[[int], Keys]
+) -> Iterator[tuple[int, Keys]]:
+    """Every pair that certain ids may be part of: (column, keys), in bounded pieces.
+
+    Args:
+        keys: by column of a feature.
+        partners: the ids that there may be in a feature's column, (n,).
+    """
+    encoder = model.encoder
+    for pair, (left, right) in enumerate(encoder.pairs):
+        column = len(encoder.names) + pair
+        for mine, other in ((left, right), (right, left)):
+            if mine not in keys:
+                continue
+            known = partners(other)
+            size = max(CHUNK_KEYS // len(keys[mine]), 1)
+            for first in range(0, len(known), size):
+                part = known[first : first + size]
+                sides = (keys[mine], part) if mine == left else (part, keys[mine])
+                yield column, encoder.pair_keys(pair, *sides)
+
+
+def forget(model: Model, entity: Mapping[str, Sequence[int | str]]) -> list[int]:
+    """Take an entity's ids out of a learning model's tables; returns the numbers of the tables touched.
+
+    Rows, counters of admission and pairs are gone; the next delta of each table says so. What the dense
+    weights and the priors have learnt from it, with everybody else's, stays.
+    """
+    keys = keys_by_column(model, entity)
+    tables = model.tables
+    touched = []
+    if any(side in keys for pair in model.encoder.pairs for side in pair):
+        pairs = tables[-1]
+        found: list[Keys] = [np.zeros(0, dtype=np.uint64)]
+        for _, candidates in pair_keys(model, keys, lambda column: tables[column].items()[0]):
+            found.append(candidates[pairs.find(candidates) >= 0])
+        pairs.forget(np.unique(np.concatenate(found)))
+        touched.append(len(tables) - 1)
+    for column, mine in keys.items():
+        tables[column].forget(mine)
+        touched.append(column)
+    return sorted(touched)
+
+
+def forget_in_memory(memory: ErrorMemory, model: Model, entity: Mapping[str, Sequence[int | str]]) -> None:
+    """Take an entity's ids out of an error memory beside a model, with the pairs that they are part of."""
+    keys = keys_by_column(model, entity)
+    for column, mine in keys.items():
+        for place in model.memory_columns_of(column):
+            memory.forget(place, mine)
+
+    def known(column: int) -> Keys:
+        """Whose company an id was in, the memory and the tables know together."""
+        held = memory.candidates(column)
+        # one that holds no key holds no pair
+        return np.concatenate([held, model.tables[column].items()[0]]) if len(held) else held
+
+    for column, pairs in pair_keys(model, keys, known):
+        for place in model.memory_columns_of(column):
+            memory.forget(place, pairs)

@@ -1,0 +1,397 @@
+"""The model: tables, fast part and deep part together, as far as predicting goes.
+
+The learner holds one and moves it; a replica holds one and follows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings import Table, TableSpec
+from embeddings.kernels.pooling import entry_rows, pool
+from embeddings.views.fetching import Readers, readers_of
+from embeddings.views.packed import PackedTable, serving_table
+from ground.kernels import bayes
+from ground.rows import Rows
+from learner.deep.attention import attend
+from learner.deep.dcn_predict import Prediction, prediction_of
+from learner.deep.networks import Array, Layout, Network, make_network
+from learner.fast.fast import FastInputs, FastOutputs, FastPart
+from learner.features import entries as pooling
+from learner.features.encoder import Batch, Encoder, FeatureSpec, Requestlike
+from learner.features.encoding import compact, sort_by_table
+from learner.model.predicting import fill_dense, predict
+from learner.settings import LearnerSettings
+
+TICKS_PER_TTL = 8
+"""Expiry sees time in ticks of an eighth of the shortest TTL: a row lives for ttl_s, at most a tick more."""
+
+PAIRS = "pairs"
+
+RATE_OF = {"adam": 0.1}
+"""By which an optimizer multiplies `embedding_rate`: Adam's first steps are as long as its rate."""
+
+
+class Scores(NamedTuple):
+    """What the base model says of n rows, and what an error memory needs beside it."""
+
+    z: npt.NDArray[np.float64]  # (n,), logit of the honest probability
+    p: npt.NDArray[np.float64]  # (n,), that probability
+    s2: npt.NDArray[np.float64]  # (n,), variance of the fast part's logit
+    rows: Rows  # features, pairs and count columns: the error memory's keys
+    unknown: int  # how many of the rows' feature entries have no row in their table
+
+
+class Predicted(NamedTuple):
+    """How the base model came to its logits of n rows: what was read, and what each part made of it."""
+
+    inputs: FastInputs
+    outputs: FastOutputs
+    z: npt.NDArray[np.float64]  # (n,), logit of the honest probability
+
+    @property
+    def p(self) -> npt.NDArray[np.float64]:
+        """That probability, (n,)."""
+        return 1.0 / (1.0 + np.exp(-self.z))
+
+
+class Gathered(NamedTuple):
+    """A batch's entries found in the tables. D is the sum of the tables' distinct rows."""
+
+    order: npt.NDArray[np.int64]  # (E,), entries by table
+    bounds: npt.NDArray[np.int64]  # (tables + 1,), into `order`
+    place: npt.NDArray[np.int64]  # (E,), number of each entry's row among the D, -1 without one
+    times: npt.NDArray[np.uint32]  # (E,), event time in whole seconds
+    slots: list[npt.NDArray[np.int64]]  # the distinct slots of each table
+    inputs: FastInputs
+
+
+class Model:
+    """A model that predicts.
+
+    Args:
+        features: the schema.
+        settings: the learner's settings; what a replica and its learner must agree on.
+        learning: with optimizer state in the rows; False for a replica.
+        rows: how a replica holds its rows: float32, float16 or int8 (`embeddings/views/packed.py`).
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, FeatureSpec],
+        settings: LearnerSettings,
+        *,
+        learning: bool = False,
+        rows: str = "float32",
+    ) -> None:
+        self.features = dict(features)
+        self.settings = settings
+        self.encoder = Encoder(features, settings.pairs_max)
+        ttls = [int(spec.ttl_s) for spec in features.values() if spec.ttl_s]
+        self.tick_s = max(min(ttls) // TICKS_PER_TTL, 1) if ttls else 0
+        self._learning = learning
+        self._rows = rows
+        self._group_by = settings.group_by or next(
+            (name for name, spec in self.features.items() if spec.kind == "id"), ""
+        )
+        self.table_names = [*self.encoder.names, *([PAIRS] if self.encoder.pairs else [])]
+        fields = len(self.encoder.names)
+        # Count columns, behind the pairs, have no table: they point past the last.
+        self.table_of = np.full(self.memory_columns, len(self.table_names), dtype=np.int32)
+        self.table_of[:fields] = np.arange(fields)
+        self.table_of[fields : self.encoder.columns] = fields
+        self.dims = [spec.dim for spec in self.encoder.specs]
+        self.embedding_width = sum(self.dims)
+        self.seq = 0
+        self.epoch = 0
+        self.reset()
+
+    def empty(self) -> "Model":
+        """A new model of the same kind, which has learnt nothing."""
+        return Model(self.features, self.settings, learning=self._learning, rows=self._rows)
+
+    def reset(self) -> None:
+        """Forget everything that was learnt."""
+        self.fast = FastPart(self.encoder, self.settings)
+        specs = [self._spec(name) for name in self.table_names]
+        self.specs = dict(zip(self.table_names, specs, strict=True))
+        if self._learning:
+            self.tables = [Table(spec) for spec in specs]
+        else:
+            self.tables = [serving_table(spec, self._rows) for spec in specs]
+        packed = any(isinstance(table, PackedTable) for table in self.tables)
+        # Sequences attend, and packed rows are unpacked first: they are read table by table.
+        self._readers: Readers | None = None if packed or self.encoder.sequences else readers_of(self.tables)
+        self._marks = [np.full(1024, -1, dtype=np.int32) for _ in self.tables]
+        self.deep_width = (
+            self.embedding_width + self.fast.width + self.fast.counted + len(self.encoder.numbers) + 1
+        )
+        starts = (
+            np.cumsum([0, *self.dims])[:-1] if self.settings.deep != "none" else np.full(len(self.dims), -1)
+        )
+        self._first_column = np.full(len(self.tables), -1, dtype=np.int64)
+        self._first_column[: len(self.dims)] = starts
+        self.network: Network | None = None
+        self.deep_weights = np.zeros(0, dtype=np.float32)
+        self._deep_views: dict[str, Array] = {}
+        if self.settings.deep != "none":
+            self.network = make_network(self.settings.deep, Layout(tuple(self.dims), self.deep_width))
+            self.deep_weights = self.network.initial_weights(self.settings.seed)
+            self._deep_views = self.network.split(self.deep_weights)
+        self.weights_moved()
+
+    @property
+    def memory_columns(self) -> int:
+        """How many columns the rows given to an error memory have: features, pairs, counts, and features and
+        pairs once more at their second speed."""
+        return 2 * self.encoder.columns + sum(spec.counted for spec in self.encoder.specs)
+
+    @property
+    def version(self) -> str:
+        """Names the weights that answer: the learner's epoch and the number of its last update."""
+        return f"{self.epoch}-{self.seq}"
+
+    def memory_priors(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Of each memory column, (memory_columns,): its prior variance, as learnt by the fast part, and the
+        share of evidence that its weights keep at each sighting."""
+        return self.fast.memory_priors()
+
+    def memory_columns_of(self, column: int) -> list[int]:
+        """The memory columns that hold the keys of one of the encoder's columns."""
+        return [column, self.encoder.columns + self.fast.counted + column]
+
+    @property
+    def user_column(self) -> int:
+        """The column of the feature whose values are the users of per-user metrics; -1: there is none."""
+        return self.encoder.column_of(self._group_by)
+
+    def users(self, batch: Batch) -> npt.NDArray[np.uint64]:
+        """Whom each request is from, for per-user metrics: the keys of `group_by`'s feature, (R,)."""
+        return self.encoder.users(batch, self._group_by)
+
+    def table_rows(self) -> dict[str, int]:
+        """How many rows each table has."""
+        return {name: len(table) for name, table in zip(self.table_names, self.tables, strict=True)}
+
+    def score(self, batch: Batch) -> Scores:
+        """Predict requests without learning; changes nothing.
+
+        Args:
+            batch: from `encoder.encode`.
+        """
+        return self.scores_of(batch, self.predict(batch))
+
+    def predict(self, batch: Batch) -> Predicted:
+        """What `score` makes its scores of."""
+        if self._readers is not None:
+            z, x0, inputs, outputs = self._predict_at_once(batch, self._readers)
+        else:
+            x0 = np.zeros((batch.rows.n, self.deep_width), dtype=np.float32)
+            gathered = self.gather(batch, insert=False)
+            inputs = gathered.inputs
+            outputs = self.fast.run(inputs)
+            self._pool(gathered, batch.rows, outputs.heard, x0)
+            x0[:, self.embedding_width :] = self.dense_inputs(batch, outputs)
+            z = bayes_logit(outputs)
+        if self.network is not None:
+            self._prediction()(x0, z)
+        return Predicted(inputs, outputs, z)
+
+    def scores_of(self, batch: Batch, predicted: Predicted) -> Scores:
+        """What `predict` said of a batch, with the rows for an error memory."""
+        fields = batch.rows.column < len(self.encoder.names)
+        rows, left = self.memory_rows(batch.rows, predicted.outputs)
+        return Scores(
+            z=predicted.z,
+            p=predicted.p,
+            s2=predicted.outputs.variance,
+            rows=self.memory_keys(rows, left),
+            unknown=int(np.count_nonzero(predicted.inputs.place[fields] < 0)),
+        )
+
+    def score_requests(self, requests: Sequence[Requestlike]) -> Scores:
+        """Encode and predict.
+
+        Raises:
+            FeatureError: a value does not fit its feature's kind.
+        """
+        return self.score(self.encoder.encode(requests))
+
+    def gather(self, batch: Batch, *, insert: bool) -> Gathered:
+        """Find a batch's rows in the tables, and copy the fast weights of the distinct ones together.
+
+        Args:
+            batch: the requests.
+            insert: make rows for new ids (learning); else unknown ids stay unknown.
+        """
+        rows = batch.rows
+        order, bounds = sort_by_table(rows.column, self.table_of, len(self.table_names) + 1)
+        index = np.empty(len(rows.key), dtype=np.int64)
+        times = pooling.entry_times(batch.requests, rows.start, batch.times)
+        width = 2 * self.fast.speeds
+        found: list[npt.NDArray[np.int64]] = []
+        weights: list[npt.NDArray[np.float32]] = []
+        counts: list[npt.NDArray[np.uint32]] = []
+        base = 0
+        for t, table in enumerate(self.tables):
+            mine = order[bounds[t] : bounds[t + 1]]
+            keys = rows.key[mine]
+            now = times[mine]
+            slots = table.upsert(keys, now) if insert else table.find(keys, now)
+            distinct = np.empty(len(slots), dtype=np.int64)
+            n = compact(slots, self.marks(t, slots), mine, base, index, distinct)
+            distinct = distinct[:n]
+            block = np.zeros((n, width), dtype=np.float32)
+            extras = table.extras(distinct)
+            block[:, : extras.shape[1]] = extras
+            found.append(distinct)
+            weights.append(block)
+            counts.append(table.counts(distinct))
+            base += n
+        inputs = FastInputs(
+            requests=batch.requests,
+            start=rows.start,
+            column=rows.column,
+            x=rows.x,
+            place=index,
+            weights=np.concatenate(weights),
+            counts=np.concatenate(counts),
+        )
+        return Gathered(order, bounds, index, times, found, inputs)
+
+    def put_back(self, gathered: Gathered) -> None:
+        """Write what the fast part moved of a batch's rows into the tables: the counterpart of `gather`."""
+        base = 0
+        newest = pooling.newest(gathered.place, gathered.times, len(gathered.inputs.counts))
+        for table, slots in zip(self.tables, gathered.slots, strict=True):
+            part = slice(base, base + len(slots))
+            base += len(slots)
+            table.set_extras(slots, gathered.inputs.weights[part, : table.spec.extra])
+            before = table.counts(slots)
+            table.touch(slots, newest[part], gathered.inputs.counts[part] - before)
+
+    def marks(self, t: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Scratch for `compact`, long enough for these slots of table t."""
+        highest = int(slots.max(initial=-1))
+        if highest >= len(self._marks[t]):
+            self._marks[t] = np.full(2 * highest, -1, dtype=np.int32)
+        return self._marks[t]
+
+    def dense_inputs(self, batch: Batch, outputs: FastOutputs) -> npt.NDArray[np.float32]:
+        """The deep part's inputs beside the embeddings, (n, deep_width - embedding_width)."""
+        n = len(outputs.logit)
+        dense = np.empty((n, self.deep_width - self.embedding_width), dtype=np.float32)
+        fill_dense(dense, 0, outputs.means, outputs.buckets, batch.numbers, outputs.logit)
+        return dense
+
+    def memory_rows(self, rows: Rows, outputs: FastOutputs) -> tuple[Rows, npt.NDArray[np.float32]]:
+        """The rows with an error memory's other columns, and what is left to learn of each entry, (E,)."""
+        *longer, left = pooling.append_remembered(
+            *rows, outputs.left, outputs.buckets, outputs.counts_left, self.fast.columns.column_speeds
+        )
+        return Rows(*longer), left
+
+    def memory_keys(self, rows: Rows, left: npt.NDArray[np.float32]) -> Rows:
+        """The rows as an error memory sees them: each entry's x times sqrt(P / τ), what the base's slowest
+        weight has left of its prior deviation (E,), and without sequences, whose ids speak by attention only.
+
+        So the memory's weights begin with the variance P: it corrects what the base is unsure of, moves
+        little where the base knows much, and learns as the base itself would have gone on learning. The
+        faster weights, which never know much, begin with the whole of it.
+        """
+        weighed = rows._replace(x=rows.x * left)
+        if not self.encoder.sequences:
+            return weighed
+        return Rows(*pooling.without(*weighed, np.array(list(self.encoder.sequences), dtype=np.int32)))
+
+    def _predict_at_once(
+        self, batch: Batch, readers: Readers
+    ) -> tuple[npt.NDArray[np.float64], Array, FastInputs, FastOutputs]:
+        """What the fast part says, and the deep part's inputs; of tables that can be read as they are."""
+        fast, rows = self.fast, batch.rows
+        deep = self.network is not None
+        z, x0, place, weights, counts, *said = predict(
+            readers, batch.requests, batch.times, *rows, batch.numbers, self.table_of, self._first_column,
+            self.deep_width if deep else 0, self.embedding_width if deep else 0,
+            fast.speeds, fast.counted, *fast.columns, fast.count_weights, fast.bias,
+            fast.priors.tau, fast.priors.tau0, fast.heard_at, fast.heard_by,
+        )  # fmt: skip
+        inputs = FastInputs(batch.requests, rows.start, rows.column, rows.x, place, weights, counts)
+        return z, x0, inputs, FastOutputs(*said)
+
+    def _pool(self, gathered: Gathered, rows: Rows, heard: Array, x0: Array) -> None:
+        """Put the pooled embeddings, as loud as they are heard, into the deep part's inputs."""
+        if self.network is None:
+            return
+        entry_row = entry_rows(rows.start)
+        base = 0
+        column = 0
+        for t, dim in enumerate(self.dims):
+            mine = gathered.order[gathered.bounds[t] : gathered.bounds[t + 1]]
+            vectors = self.tables[t].vectors(gathered.slots[t])
+            place = gathered.place[mine] - base
+            if t in self.encoder.sequences:
+                attend(entry_row[mine], place, vectors, dim, self.encoder.specs[t].row_dim - dim, column, x0)
+            else:
+                columns = np.full(len(mine), column, dtype=np.int32)
+                loud = rows.x[mine] * heard[entry_row[mine], t]
+                pool(entry_row[mine], place, loud, vectors, dim, columns, x0)
+            base += len(vectors)
+            column += dim
+
+    def _spec(self, name: str) -> TableSpec:
+        settings = self.settings
+        speeds = len(settings.speeds)
+        if name == PAIRS:
+            kinds = self.encoder.specs
+            ttl = max(int(spec.ttl_s) for spec in kinds) if all(spec.ttl_s for spec in kinds) else 0
+            return TableSpec(
+                name=name,
+                dim=0,
+                optimizer="none",
+                extra=2 * len(settings.pair_speeds),
+                ttl_s=ttl,
+                tick_s=self.tick_s,
+                seed=settings.seed,
+            )
+        feature = self.features[name]
+        spec = TableSpec(
+            name=name,
+            dim=feature.row_dim,
+            optimizer=feature.optimizer,
+            learning_rate=feature.rate or settings.embedding_rate * RATE_OF.get(feature.optimizer, 1.0),
+            initial_accumulator=settings.embedding_accumulator,
+            init="normal",
+            # Sequences multiply vectors with each other three times: of small ones nothing would be left.
+            init_scale=0.3 if feature.kind == "sequence" else 0.01,
+            seed=settings.seed,
+            extra=0 if feature.kind == "sequence" else 2 * speeds,
+            ttl_s=int(feature.ttl_s),
+            tick_s=self.tick_s,
+            admit_after=feature.admit_after,
+            admit_share=feature.admit_share,
+            rows_max=feature.rows_max,
+            evict=feature.evict,
+        )
+        return spec if self._learning else spec.serving()
+
+    def weights_moved(self) -> None:
+        """To be called by whoever has written into `arrays` of a model that only predicts."""
+        self._deep: Prediction | None = None
+
+    def _prediction(self) -> Prediction:
+        if self._deep is None or self._learning:
+            assert self.network is not None
+            self._deep = prediction_of(self.network, self._deep_views)
+        return self._deep
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """The dense state that predicts, by name; the arrays themselves."""
+        return {**self.fast.arrays(), "deep": self.deep_weights}
+
+
+def bayes_logit(outputs: FastOutputs) -> npt.NDArray[np.float64]:
+    """The logit of the honest probability: shrunk by its own variance."""
+    return outputs.logit / np.sqrt(1.0 + bayes.PROBIT * outputs.variance)

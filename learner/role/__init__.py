@@ -1,0 +1,1 @@
+"""The learner as a role: what it commits, and who leads."""

@@ -1,0 +1,379 @@
+"""The learner: examples in; predicted, scored, learnt; touched rows out.
+
+A `Handler`: it decides from its state and the records alone. Everything that it changes is written
+in the commit that also holds the offsets and the update to be sent, so that after a crash it goes on
+from where its state is, and sends again what was not sent.
+"""
+
+import importlib
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from embeddings.save.snapshot import TableSnapshot
+from ground import FreshetError
+from learner.deep.networks import DCN
+from learner.features.encoder import FeatureSpec
+from learner.features.labelled import Labelled
+from learner.meta import KEY as _META
+from learner.meta import Meta
+from learner.metrics import Metrics
+from learner.model.forgetting import forget, keys_by_column
+from learner.model.model import Model
+from learner.role.boundary import KEY as _BOUNDARY
+from learner.role.boundary import Boundary
+from learner.role.dead_letters import DeadLetterWriter
+from learner.settings import LearnerSettings
+from learner.train.trainer import Learnt, Trainer
+from learner.train.waiting import Pending
+from learner.updates.chain import Place
+from learner.updates.publisher import Publisher
+from stream.errors import StateError
+from stream.log.base import Record
+from stream.records.decoding import Decoder
+from stream.records.forgetting import Refusals
+from stream.records.types import Example, Forget
+from stream.state.role_state import Commit, RoleState
+
+_METRICS = b"learner/metrics"
+_PENDING = b"learner/pending"
+_BAD_SHARE = b"learner/bad_share"
+_PLACE = b"learner/place"
+_REFUSALS = b"learner/refusals"
+_ARRAY = b"array/"
+_TABLE = b"table/"
+
+EXPIRE_SLOTS = 2_000
+"""Slots of each table that a flush looks through for expired rows."""
+
+
+class Learner:
+    """Learns a model from examples, in order.
+
+    Args:
+        features: the schema.
+        settings: how to learn.
+        state: where to resume from and commit to; None for a replay that keeps nothing.
+        beside: let the deep part learn in a thread of its own, see `Trainer`.
+
+    Raises:
+        StateError, SnapshotError: the state is damaged or does not fit.
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, FeatureSpec],
+        settings: LearnerSettings,
+        state: RoleState | None = None,
+        *,
+        beside: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.model = Model(features, settings, learning=True)
+        self.trainer = Trainer(self.model, beside=beside)
+        self._publisher = Publisher(self.model, settings)
+        self.metrics = Metrics(settings.window)
+        self.meta = Meta(epoch=time.time_ns() // 1_000_000)
+        self.leads = True  # else it learns what another has learnt, and publishes nothing
+        self.term = 0
+        self.place = Place()  # in topic `updates`, as the state has it
+        self._decode = Decoder(Example, Forget).decode
+        self.refusals = Refusals()
+        self.boundary: Boundary | None = None  # of a learner that learnt history from files first
+        where = "" if state is None else f"state {state.path}"
+        self._snapshots = [
+            TableSnapshot(table, _TABLE + name.encode() + b"/", where)
+            for name, table in zip(self.model.table_names, self.model.tables, strict=True)
+        ]
+        self._dead_letters = DeadLetterWriter(settings)
+        if state is not None:
+            self._load(state)
+        self.model.epoch = self.meta.epoch
+        self.model.seq = self.meta.seq
+
+    @staticmethod
+    def fingerprint(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> dict[str, str]:
+        """What a saved learner's state depends on: name -> canonical text."""
+        kept = ("deep", "speeds", "pair_speeds", "pairs_max", "seed")
+        shape = {name: getattr(settings, name) for name in kept}
+        return {
+            # their order too: it is that of the model's columns
+            "features": msgspec.json.encode(list(features.items()), order="deterministic").decode(),
+            "learner": msgspec.json.encode(shape, order="deterministic").decode(),
+        }
+
+    def warm(self) -> None:
+        """Begin to import torch beside the caller if it is needed: it takes seconds, and a group waits."""
+        if self.model.network is not None and not isinstance(self.model.network, DCN):
+            threading.Thread(target=importlib.import_module, args=("torch",), name="import torch").start()
+
+    def figures(self) -> dict[str, float | int | None]:
+        """A few numbers for a log line or a dashboard."""
+        recent = self.metrics.recent()
+        return {
+            "examples": self.meta.examples,
+            "updates": self.meta.seq,
+            "rows": sum(self.model.table_rows().values()),
+            "auc": recent["auc"],
+            "logloss": recent["logloss"],
+            "dead_letters": self._dead_letters.count,
+            "quarantined": self.trainer.quarantined,
+            "forgets": self.meta.forgets,
+            "of_history": self.meta.of_history,
+            "refused": self.meta.refused,
+        }
+
+    def table_counts(self) -> dict[str, list[int]]:
+        """Of each table: rows; and since it was made: admitted, not admitted, expired, evicted."""
+        counts = {}
+        for name, table in zip(self.model.table_names, self.model.tables, strict=True):
+            stats = table.stats
+            refused, evicted = stats.refused + stats.full, stats.evicted
+            counts[name] = [stats.rows, stats.inserted, refused, stats.expired, evicted]
+        return counts
+
+    def learn(self, examples: Sequence[Example]) -> list[Learnt]:
+        """Predict, score and learn; returns the groups that were completed by it.
+
+        Raises:
+            FeatureError: an example does not fit the schema; nothing of the call has been learnt.
+        """
+        return self.learn_labelled(Labelled.of(self.model.encoder, examples)) if examples else []
+
+    def learn_labelled(self, labelled: Labelled) -> list[Learnt]:
+        """The same for examples that have been encoded."""
+        done = self.trainer.learn_labelled(labelled)
+        self._score(done)
+        self.meta.examples += len(labelled.y)
+        self.meta.event_time = max(self.meta.event_time, float(labelled.batch.times.max(initial=0.0)))
+        self.meta.requests += labelled.requests
+        return done
+
+    def settle(self) -> list[Learnt]:
+        """Wait for what the deep part is learning beside; returns the groups that were completed by it."""
+        done = self.trainer.settle()
+        self._score(done)
+        return done
+
+    def finish(self) -> list[Learnt]:
+        """Learn the group that is still filling up: at the end of a replay."""
+        done = self.trainer.finish()
+        self._score(done)
+        return done
+
+    def lead(self, term: int, place: Place) -> None:
+        """Publish from now on, in a term that has begun just before `place`."""
+        self.leads = True
+        self.term = term
+        self.place = place
+        self.meta.record_seq = 0
+
+    def go_on_in_log(self, boundary: Boundary, place: Place) -> None:
+        """Before anything is learnt: what is learnt now is history, behind which the log is gone on with.
+
+        Args:
+            boundary: tells what of the log history has taught.
+            place: in topic `updates`, whatever another model has published there.
+        """
+        self.boundary = boundary
+        self.leads = False
+        self.term = place.made_in
+        self.place = place
+
+    def publish_whole(self, commit: Commit) -> None:
+        """After `flush`, into the same commit: a snapshot of all that was learnt without being published."""
+        meta = self.meta
+        self.place = msgspec.structs.replace(self.place, epoch=meta.epoch, seq=meta.seq)
+        self._publisher.snapshot(meta, self.place, self.trainer.clock, commit)
+        commit.put(_PLACE, msgspec.msgpack.encode(self.place))
+        commit.put(_META, msgspec.msgpack.encode(meta))
+        if self.boundary is not None:
+            commit.put(_BOUNDARY, self.boundary.encode())
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Take over the epoch of the learner that is followed from its very first update."""
+        self.meta.epoch = self.model.epoch = epoch
+
+    def close(self) -> None:
+        """End the thread beside, if there is one; the learner is of no use afterwards."""
+        self.trainer.close()
+
+    def forget(self, request: Forget) -> list[Learnt]:
+        """Forget some ids, with all that was learnt of them alone, and refuse them for as long as it says.
+
+        Returns:
+            The groups that were completed by it: rows that wait for the deep part hold ids.
+        """
+        done = self.finish()
+        users = keys_by_column(self.model, request.entity).get(self.model.user_column)
+        if users is not None:
+            self.metrics.forget(users)
+        for t in forget(self.model, request.entity):
+            self._snapshots[t].renew()
+        self.refusals.add(request)
+        self.meta.forgets += 1
+        self.meta.purging = True
+        return done
+
+    def handle(self, records: Sequence[Record], commit: Commit) -> None:
+        """Learn records of topic `examples`; those that cannot be used become dead letters.
+
+        Raises:
+            DeadLetterFloodError: too many of them are of no use.
+        """
+        good: dict[int, Example] = {}  # by offset
+        bad: dict[int, str] = {}  # offset -> why
+        for record in records:
+            try:
+                found: Example | Forget = self._decode(record.value)
+            except FreshetError as error:
+                bad[record.offset] = str(error)
+                continue
+            if isinstance(found, Forget):
+                self._learn_good(good, bad)
+                good = {}
+                self.forget(found)
+            elif self.boundary is not None and self.boundary.learnt(found):
+                self.meta.of_history += 1
+            elif (example := self.refusals.admit(found)) is not None:
+                self.meta.refused += len(found.labels) - len(example.labels)
+                good[record.offset] = example
+            else:
+                self.meta.refused += len(found.labels)
+        self._learn_good(good, bad)
+        for record in records:
+            reason = bad.get(record.offset)
+            if not self.leads:
+                continue  # the one that leads has buried it, and has counted it
+            if reason is None:
+                self._dead_letters.note_good()
+            else:
+                self._dead_letters.bury(record, reason, commit)
+        last = records[-1]
+        self.meta.watermark[last.partition] = last.offset + 1
+        self.meta.ingest_ms = max(self.meta.ingest_ms, last.ingest_ms)
+
+    def full(self) -> bool:
+        """Whether so many rows are touched that they should be committed, and published, now."""
+        return sum(table.touched for table in self.model.tables) >= self.settings.publish_rows_max
+
+    def flush(self, commit: Commit) -> None:
+        """Write what was touched into the commit, and the update that tells of it."""
+        self.settle()
+        meta = self.meta
+        meta.seq += 1
+        self.model.seq = meta.seq
+        meta.tick = self.trainer.tick
+        meta.clock = self.trainer.clock
+        meta.quarantined = self.trainer.quarantined
+        meta.term = self.term
+        changes = []
+        for name, snapshot in zip(self.model.table_names, self._snapshots, strict=True):
+            snapshot.table.expire(int(self.trainer.clock), EXPIRE_SLOTS)
+            changes.append((name, snapshot.save(commit).served(snapshot.table)))
+        for name, array in self._arrays().items():
+            commit.put(_ARRAY + name.encode(), array.tobytes())
+        if self.leads:
+            self._publisher.update(changes, meta, self.place, self.trainer.clock, commit)
+        commit.put(_PLACE, msgspec.msgpack.encode(self.place))
+        if meta.purging and not any(snapshot.renewing for snapshot in self._snapshots):
+            meta.purging = False
+            commit.purge = True
+        commit.put(_REFUSALS, self.refusals.encode())
+        commit.put(_PENDING, self.trainer.pending.encode())
+        commit.put(_BAD_SHARE, self._dead_letters.encode())
+        commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
+        commit.put(_META, msgspec.msgpack.encode(meta))
+
+    def digest(self) -> str:
+        """A hash of all that decides what comes next: rows, arrays, waiting rows and counters.
+
+        With `beside`, call `settle` first.
+        """
+        assert self.trainer.settled
+        hasher = xxhash.xxh3_128()
+        now = int(self.trainer.clock)
+        for table in self.model.tables:
+            hasher.update(table.digest(now).to_bytes(8, "little"))
+            hasher.update(table.filter.state())
+        for name, array in sorted(self._arrays().items()):
+            hasher.update(name.encode())
+            hasher.update(array.tobytes())
+        hasher.update(self.trainer.pending.encode())
+        hasher.update(msgspec.msgpack.encode((self.meta.examples, self.meta.requests, self.trainer.tick)))
+        return hasher.hexdigest()
+
+    def _score(self, done: Sequence[Learnt]) -> None:
+        for group in done:
+            if group.late.any():
+                keep = ~group.late
+                self.metrics.add(group.scored[keep], group.y[keep], group.group[keep])
+            else:
+                self.metrics.add(group.scored, group.y, group.group)
+
+    def _learn_good(self, examples: Mapping[int, Example], bad: dict[int, str]) -> None:
+        """Learn what fits the schema of examples, by offset; says in `bad` what is wrong with the others."""
+        try:
+            self.learn(list(examples.values()))
+        except FreshetError:
+            fitting: list[Example] = []
+            for offset, example in examples.items():
+                try:
+                    self.model.encoder.encode([example])
+                except FreshetError as error:
+                    bad[offset] = str(error)
+                else:
+                    fitting.append(example)
+            self.learn(fitting)
+
+    def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        return {**self.model.arrays(), "moments": self.trainer.moments, "steps": self.trainer.steps}
+
+    def _load(self, state: RoleState) -> None:
+        saved = state.get(_META)
+        if saved is None:
+            return
+        self.meta = msgspec.msgpack.decode(saved, type=Meta)
+        self.term = self.meta.term
+        place = state.get(_PLACE)
+        if place is not None:
+            self.place = msgspec.msgpack.decode(place, type=Place)
+        for name, array in self._arrays().items():
+            data = state.get(_ARRAY + name.encode())
+            if data is not None:
+                array[...] = np.frombuffer(data, dtype=array.dtype).reshape(array.shape)
+        for snapshot in self._snapshots:
+            if not snapshot.restore(state):
+                raise StateError(
+                    f"state {state.path}: it holds no table {snapshot.table.spec.name!r}; if an older "
+                    "Freshet made it use that one, or configure another state folder to begin anew"
+                )
+        boundary = state.get(_BOUNDARY)
+        if boundary is not None:
+            self.boundary = Boundary.decode(boundary)
+        pending = state.get(_PENDING)
+        if pending is not None:
+            try:
+                self.trainer.pending = Pending.decode(pending, self.trainer.pending)
+            except ValueError as error:
+                raise StateError(
+                    f"state {state.path}: its {error}; if an older Freshet made it use that one, or "
+                    "configure another state folder to begin anew"
+                ) from None
+        self._dead_letters = DeadLetterWriter(self.settings, state.get(_BAD_SHARE) or b"")
+        self.refusals = Refusals(state.get(_REFUSALS) or b"")
+        if self.meta.purging:
+            for snapshot in self._snapshots:
+                snapshot.renew()
+        metrics = state.get(_METRICS)
+        if metrics is not None:
+            self.metrics.load(msgspec.msgpack.decode(metrics, type=dict[str, bytes]))
+        self.trainer.tick = self.meta.tick
+        self.trainer.clock = self.meta.clock
+        self.trainer.quarantined = self.meta.quarantined
+        self.trainer.restored()

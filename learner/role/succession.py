@@ -1,0 +1,363 @@
+"""Of one model's learners one leads and the others stand by, ready to go on where it ends.
+
+The one that stands by learns what the leader has learnt, in the leader's order: each update says which
+examples it comes from. So it has the leader's state, bit for bit, and when the leader is gone it goes
+on with the very next update; a replica sees one row of updates from one learner. A learner that is new
+begins from the newest *snapshot* of the leader's state, in a folder that all see.
+
+To lead is to (1) claim, which gives a *term* (`stream.group.membership`); (2) write into topics `snapshots`
+and
+`updates` that the term has begun: what a lower term writes behind that does not count
+(`learner.updates.chain`);
+(3) learn what lies before it in `updates`. Nothing here depends on who is believed to be gone: if two
+believe that they lead, one has the higher term, and readers take that one's updates alone. The other
+finds out, drops what it has learnt since, and stands by.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+from learner.errors import UpdateDamagedError, UpdateGapError
+from learner.features.encoder import FeatureSpec
+from learner.role.learner import Learner
+from learner.role.shared_snapshots import SharedSnapshots
+from learner.settings import LearnerSettings
+from learner.updates.chain import Chain, Place
+from learner.updates.format import Update, decode_update, encode_update
+from learner.updates.snapshots import READ_BYTES_MAX
+from stream.errors import StateDamagedError
+from stream.group.membership import Member
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
+from stream.run.runner import Progress, Runner, RunnerSettings, patiently
+from stream.state.journal import Taken
+from stream.state.role_state import RoleState
+
+_log = logging.getLogger("freshet.learner")
+
+LOOK_WAIT_S = 0.1
+PLACE_EVERY_S = 5.0
+SAY_EVERY_S = 30.0
+
+
+class _AsideError(Exception):
+    """The state is not of the group's history; a snapshot has to take its place."""
+
+
+class _FencedError(Exception):
+    """Somebody leads in a higher term."""
+
+
+class Succession:
+    """One learner of a group.
+
+    Args:
+        folder: of its own state.
+        snapshots: the folder that all learners of the group see.
+        on_ready: called once, when it leads or could.
+        at_work: entered with each learner that is made, for as long as it is at work; gives what the
+            runner tells its progress.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        member: Member,
+        folder: Path,
+        snapshots: Path,
+        features: Mapping[str, FeatureSpec],
+        settings: LearnerSettings,
+        runner_settings: RunnerSettings,
+        on_ready: Callable[[], None],
+        at_work: Callable[[Runner, Learner], AbstractContextManager[Callable[[Progress], None]]],
+    ) -> None:
+        self.log = log
+        self.member = member
+        self.folder = folder
+        self.snapshots = SharedSnapshots(snapshots, member.name)
+        self.features = features
+        self.settings = settings
+        self.runner_settings = runner_settings
+        self.at_work = at_work
+        self._on_ready: Callable[[], None] | None = on_ready
+        self._fingerprint = Learner.fingerprint(features, settings)
+
+    def run(self, stop: threading.Event) -> None:
+        """Stand by and lead, in turns, until `stop` is set.
+
+        Raises:
+            FreshetError: whatever stops the role.
+        """
+        patiently(lambda: self._live(stop), stop)
+
+    def ready(self) -> None:
+        """Say once that it is at work."""
+        if self._on_ready is not None:
+            self._on_ready()
+            self._on_ready = None
+
+    def _live(self, stop: threading.Event) -> None:
+        self.member.able(False)
+        untried = self.snapshots.begin(self.folder)
+        try:
+            with RoleState(self.folder, "learner", self._fingerprint) as state:
+                life = _Life(self, state, stop)
+                untried = False
+                with self.at_work(life.runner, life.learner) as life.progress:
+                    try:
+                        patiently(life.turn, stop)
+                    finally:
+                        life.end(finish=stop.is_set())
+        except _FencedError:
+            _log.warning("another learner leads; this one drops what nobody has taken of it, and stands by")
+        except _AsideError as why:
+            self._put_aside(str(why))
+        except StateDamagedError as error:
+            if not untried:
+                raise
+            _log.warning("snapshot %s is damaged, and is left alone: %s", self.snapshots.begun_from, error)
+            self.snapshots.leave_alone()
+            shutil.rmtree(self.folder / "db")
+
+    def _put_aside(self, why: str) -> None:
+        """Keep the state where a person finds it, until the next one is put aside."""
+        aside = self.folder / "db.aside"
+        _log.warning("%s; puts its state aside, into %s", why, aside)
+        self.snapshots.leave_alone()
+        shutil.rmtree(aside, ignore_errors=True)
+        (self.folder / "db").rename(aside)
+
+
+class _Life:
+    """A learner from the opening of its state to its close."""
+
+    def __init__(self, group: Succession, state: RoleState, stop: threading.Event) -> None:
+        self._group = group
+        self._log = group.log
+        self._member = group.member
+        self._state = state
+        self._stop = stop
+        self.progress: Callable[[Progress], None] = lambda progress: None
+        self.learner = Learner(group.features, group.settings, state, beside=True)
+        self.learner.leads = False
+        self.learner.warm()
+        self.runner = Runner(
+            self._log,
+            state,
+            self.learner,
+            EXAMPLES,
+            "learn",
+            group.runner_settings,
+            lambda progress: self.progress(progress),
+            tells=False,
+            full=self.learner.full,
+        )
+        self._chain = Chain(self.learner.place)
+        self._offset = self.learner.place.offset
+        self._update_bytes = 0
+        self._along: Update | None = None  # that is being learnt
+        self._lost = False  # what the group has learnt cannot be learnt from the log alone
+        self._term = -1  # that it has claimed
+        self._leading = False
+        self._placed_s = self._snapped_s = self._said_s = float("-inf")
+        self._snapping: threading.Thread | None = None
+        self._purges = 0  # of the state, that a snapshot was made after
+
+    def turn(self) -> None:
+        """One step of what it is doing."""
+        self._member.turn()
+        if self._leading:
+            self._lead()
+        elif self._term >= 0:
+            self._take_over()
+        else:
+            self._stand_by()
+
+    def end(self, finish: bool) -> None:
+        """Lead no more. With `finish` what was learnt is committed and sent."""
+        if self._leading and finish:
+            self.runner.end()
+        self._member.resign()
+        if self._snapping is not None:
+            self._snapping.join()
+        self.learner.close()
+
+    # --- standing by ---
+
+    def _stand_by(self) -> None:
+        self._follow(self._log.ends(UPDATES)[0][1])
+        able = not self._lost
+        if self._lost:
+            if self._group.snapshots.there():
+                raise _AsideError("the group has a snapshot to begin from")
+            leader = self._member.leader
+            # the folder of the one that led was emptied: it may begin anew, as it may when it is alone
+            able = leader is not None and leader.name == self._member.name
+            self._say_waiting()
+        self._member.able(able)
+        if able:
+            self._group.ready()
+            if self._member.vacant():
+                self._term = self._member.claim()
+                return
+        self._log.read(UPDATES, 0, self._offset, 1, 1, LOOK_WAIT_S)
+
+    def _follow(self, until: int) -> None:
+        """Learn what leaders have published before an offset.
+
+        Raises:
+            _AsideError: this learner has published something else, or too much is missing.
+        """
+        meta = self.learner.meta
+        self._learn_along()
+        while self._offset < until and not self._stop.is_set():
+            records = self._log.read(UPDATES, 0, self._offset, 100, READ_BYTES_MAX, 1.0)
+            for record in records:
+                self._offset = record.offset + 1
+                try:
+                    update = decode_update(record.value)
+                except UpdateDamagedError as damage:  # the next one tells whether something is missing
+                    _log.warning("record %d of topic updates: %s", record.offset, damage)
+                    continue
+                try:
+                    parts = self._chain.take(update)
+                except UpdateGapError:
+                    self._jump(update)
+                    continue
+                if parts is not None:
+                    self._take(parts[-1])
+                if self._offset >= until:
+                    break
+        if self._chain.seq < meta.seq and self._chain.made_in > meta.term:
+            raise _AsideError(f"update {meta.seq} came after another learner had begun to lead")
+        if meta.seq and self._chain.seq < meta.seq and self._chain.term > meta.term:
+            raise _AsideError(f"update {meta.seq} was never published")
+
+    def _take(self, update: Update) -> None:
+        """Learn a whole update that counts, or see that it is what this learner has learnt."""
+        meta = self.learner.meta
+        if self._lost:
+            return
+        if meta.seq == 0:
+            if not update.taken:
+                self._lost = True
+                return
+            self.learner.begin_epoch(update.epoch)
+        if update.epoch != meta.epoch:
+            raise _AsideError("another learner has begun from the beginning")
+        if update.seq <= meta.seq:
+            if update.term != meta.term:
+                raise _AsideError(f"update {update.seq} is another learner's")
+            return
+        self.learner.term = update.term
+        self.learner.place = self._chain.place(self._offset)
+        self._along = update
+        self._learn_along()
+
+    def _learn_along(self) -> None:
+        """Learn what the update at hand was made of: all of it in one commit, even if the log goes away."""
+        if self._along is not None:
+            self.runner.take_along([Taken(*stretch) for stretch in self._along.taken])
+            assert self.learner.meta.seq == self._along.seq, "one commit, one update"
+            self._along = None
+
+    def _jump(self, update: Update) -> None:
+        """Updates are missing before this one: the log keeps them no more."""
+        meta = self.learner.meta
+        if meta.seq == 0:
+            self._lost = True
+        elif not (update.epoch == meta.epoch and update.seq <= meta.seq and update.term == meta.term):
+            raise _AsideError(f"the log no longer holds update {meta.seq + 1}")
+        self._chain.jump(update.epoch, update.seq, update.term)
+
+    def _say_waiting(self) -> None:
+        now = time.monotonic()
+        if now - self._said_s >= SAY_EVERY_S:
+            self._said_s = now
+            _log.warning(
+                "this learner has no state; it waits for a snapshot in %s (group.snapshots: a folder that "
+                "all learners see)",
+                self._group.snapshots.folder,
+            )
+
+    # --- leading ---
+
+    def _take_over(self) -> None:
+        """Begin the term that was claimed: from here on no lower term counts."""
+        if not self._member.leads(self._term):
+            self._term = -1
+            return
+        learner = self.learner
+        begin = encode_update(
+            Update(
+                epoch=learner.meta.epoch,
+                seq=0,
+                part=0,
+                parts=0,
+                watermark={},
+                examples=0,
+                event_time=0.0,
+                ingest_ms=0,
+                tables=[],
+                term=self._term,
+            )
+        )
+        # Snapshots first: a snapshot that counts is then never of an update that does not.
+        for topic in (SNAPSHOTS, UPDATES):
+            ((_, offset),) = self._log.append(topic, [Outgoing(b"term", begin, 0)])
+        self._follow(offset + 1)
+        if self._chain.term > self._term:
+            self._term = -1
+            return
+        learner.lead(self._term, self._chain.place(offset + 1))
+        self.runner.tells = True
+        self._leading = True
+        _log.info("leads, in term %d, from update %d on", self._term, learner.meta.seq)
+
+    def _lead(self) -> None:
+        if not self._member.leads(self._term):
+            raise _FencedError
+        self.runner.turn(self._stop)
+        now = time.monotonic()
+        if now - self._placed_s >= PLACE_EVERY_S:
+            self._placed_s = now
+            self._note_place()
+        meta = self.learner.meta
+        # Behind a snapshot in the log older updates may go, which one made before in the folder needs.
+        published = meta.update_bytes < self._update_bytes
+        self._update_bytes = meta.update_bytes
+        # One made before a purge holds what the purge was for.
+        purged = self._state.purges > self._purges
+        due = now - self._snapped_s >= self._member.settings.snapshot_every_s
+        if meta.seq and (published or purged or due):
+            self._snapped_s = now
+            self._snap()
+
+    def _note_place(self) -> None:
+        """All that was published counts, if nobody has claimed by now: note how far that is."""
+        offset = self.runner.last_sent.get(UPDATES)
+        if self.runner.uncommitted or self._state.unsent() or offset is None:
+            self._placed_s = float("-inf")  # at the next turn
+            return
+        self._member.look()
+        if self._member.leads(self._term):
+            meta = self.learner.meta
+            self.learner.place = Place(offset + 1, self._term, meta.epoch, meta.seq, self._term)
+
+    def _snap(self) -> None:
+        """Copy the state into the shared folder, beside this thread."""
+        if self._snapping is not None and self._snapping.is_alive():
+            return
+        purges = self._state.purges
+        purged, self._purges = purges > self._purges, purges
+        # what was made before a purge may hold what is to be gone
+        work = partial(
+            self._group.snapshots.make, self._state, self._term, self.learner.meta.seq, alone=purged
+        )
+        self._snapping = threading.Thread(target=work, name="snapshot")
+        self._snapping.start()

@@ -1,0 +1,1 @@
+"""Predict, score, learn: whole requests, in order."""

@@ -1,0 +1,154 @@
+"""The deep part's groups: a chunk of requests learnt a few rows at a time.
+
+The rows of the embedding tables that a chunk needs are copied together first (`WorkingSet`), and what
+was learnt is written back at the end. In between nothing here touches the model's tables, so the fast
+part may go on with the next requests in another thread.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.kernels.pooling import pool, unpool
+from embeddings.views.working import RowLayout, WorkingSet
+from learner.deep.attention import attend, unattend
+from learner.deep.networks import Array
+from learner.deep.trainer import DeepTrainer
+from learner.features.encoding import compact
+from learner.model.model import Model
+from learner.train.waiting import Pending
+
+Ints = npt.NDArray[np.int64]
+
+
+class _Entries(NamedTuple):
+    """The chunk's k entries of one or more features whose rows share a working set, by row."""
+
+    rows: WorkingSet
+    row: Ints  # (k,), ascending
+    place: Ints  # (k,), in the working set; -1 where the id had no row when it was predicted
+    x: npt.NDArray[np.float32]  # (k,), as loud as the deep part hears it
+    column: npt.NDArray[np.int32]  # (k,), of the inputs, where the entry's embedding begins
+    cuts: list[int]  # entries of group g are cuts[g]:cuts[g + 1]
+    dim: int  # of what the entries add to the inputs
+    second: int  # of a sequence: where in a row the second vector begins; of others: -1
+
+
+class GroupLearner:
+    """Learns one chunk. Make it, `run` it (in any thread), then `close` it where the tables are used.
+
+    Args:
+        model: whose tables' rows are learnt.
+        chunk: whole requests, as they stood at prediction time.
+        cuts: rows cuts[g] to cuts[g + 1] of the chunk are group g.
+        z: (n,) logits that the residual is added to.
+        reference: (n,) logits to be bettered, see `DeepTrainer.step`; None: plain log loss.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        chunk: Pending,
+        cuts: Ints,
+        z: npt.NDArray[np.float64],
+        reference: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        self.chunk = chunk
+        self.z = z
+        self.quarantined = 0
+        self._cuts = cuts.tolist()
+        self._reference = reference
+        self._embedding_width = model.embedding_width
+        self._inputs = np.zeros((chunk.n, model.deep_width), dtype=np.float32)
+        self._inputs[:, model.embedding_width :] = chunk.dense
+        self._entries = [_find(model, chunk, fields, cuts) for fields in _shared(model)]
+
+    def run(self, trainer: DeepTrainer) -> None:
+        """One step per group; adds to `z`, in place, the residuals as they stood before each step."""
+        for g, (first, last) in enumerate(itertools.pairwise(self._cuts)):
+            inputs = self._inputs[first:last]
+            for entries in self._entries:
+                _embed(entries, g, first, inputs)
+            before = None if self._reference is None else self._reference[first:last]
+            z, y = self.z[first:last], self.chunk.y[first:last]
+            step = trainer.step(inputs, self._embedding_width, z, y, before)
+            if step is None:
+                self.quarantined += 1
+                continue
+            self.z[first:last] = step.z
+            for entries in self._entries:
+                _learn(entries, g, first, step.by_inputs)
+
+    def close(self) -> None:
+        """Write what was learnt into the tables."""
+        for entries in self._entries:
+            entries.rows.write_back()
+
+
+def _shared(model: Model) -> list[list[int]]:
+    """The features, by whose rows can share a working set; a sequence has one of its own."""
+    groups: dict[object, list[int]] = {}
+    for t in range(len(model.dims)):
+        alone = t if t in model.encoder.sequences else None
+        groups.setdefault((RowLayout.of(model.tables[t].spec), alone), []).append(t)
+    return list(groups.values())
+
+
+def _find(model: Model, chunk: Pending, fields: Sequence[int], cuts: Ints) -> _Entries:
+    """The entries of some features, found in their tables."""
+    mine = np.flatnonzero(np.isin(chunk.column, fields))
+    column, key, known = chunk.column[mine], chunk.key[mine], chunk.known[mine]
+    place = np.full(len(mine), -1, dtype=np.int64)
+    starts = np.zeros(model.encoder.columns, dtype=np.int32)
+    starts[: len(model.dims)] = list(itertools.accumulate(model.dims, initial=0))[:-1]
+    distinct: list[Ints] = []
+    base = 0
+    for t in fields:
+        at = np.flatnonzero(column == t)
+        slots = np.where(known[at], model.tables[t].find(key[at]), -1)
+        found = np.empty(len(slots), dtype=np.int64)
+        n = compact(slots, model.marks(t, slots), at, base, place, found)
+        distinct.append(found[:n])
+        base += n
+    row = np.searchsorted(chunk.start, mine, side="right") - 1
+    t = fields[0]
+    return _Entries(
+        rows=WorkingSet([model.tables[field] for field in fields], distinct),
+        row=row,
+        place=place,
+        x=chunk.x[mine] * chunk.heard[row, column],
+        column=starts[column],
+        cuts=np.searchsorted(row, cuts).tolist(),
+        dim=model.dims[t],
+        second=model.encoder.specs[t].row_dim - model.dims[t] if t in model.encoder.sequences else -1,
+    )
+
+
+def _embed(entries: _Entries, g: int, first: int, inputs: Array) -> None:
+    """Write group g's embeddings into its inputs (rows from `first` of the chunk on)."""
+    part = slice(entries.cuts[g], entries.cuts[g + 1])
+    row, place, vectors = entries.row[part] - first, entries.place[part], entries.rows.rows
+    if len(row) == 0:
+        return
+    if entries.second >= 0:
+        attend(row, place, vectors, entries.dim, entries.second, int(entries.column[part.start]), inputs)
+    else:
+        pool(row, place, entries.x[part], vectors, entries.dim, entries.column[part], inputs)
+
+
+def _learn(entries: _Entries, g: int, first: int, by_inputs: Array) -> None:
+    """One step of group g's rows by the gradients of its inputs."""
+    part = slice(entries.cuts[g], entries.cuts[g + 1])
+    row, place, column = entries.row[part] - first, entries.place[part], entries.column[part]
+    if len(row) == 0:
+        return
+    if entries.second >= 0:
+        gradients = unattend(
+            row, place, entries.rows.rows, entries.dim, entries.second, by_inputs, int(column[0])
+        )
+    else:
+        gradients = unpool(row, entries.x[part], by_inputs, column, entries.dim)
+    entries.rows.step(place, gradients)

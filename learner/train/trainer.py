@@ -1,0 +1,288 @@
+"""Test, then train: the part of the learner that moves the model, free of logs and disks.
+
+Each chunk of requests goes through the fast part at once, event by event. The deep part takes the
+same requests in groups of a fixed number of rows, cut by absolute counts, so that where a chunk
+ends never changes what is learnt.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ground.rows import Rows
+from learner.deep.dcn_train import DCNTrainer
+from learner.deep.networks import DCN, Network
+from learner.deep.trainer import DeepTrainer
+from learner.features.encoder import Batch
+from learner.features.labelled import CHUNK_ROWS, Labelled
+from learner.model.model import Model, bayes_logit
+from learner.train.groups import GroupLearner
+from learner.train.waiting import Pending
+from stream.records.types import Example
+
+
+class Learnt(NamedTuple):
+    """Requests as they were predicted before they were learnt: R requests, n rows."""
+
+    requests: npt.NDArray[np.int64]  # (R + 1,)
+    rows: Rows  # for an error memory, weighed by what is left to learn of each entry
+    z: npt.NDArray[np.float64]  # (n,), logit of the honest probability, of the stream as it is (thinned)
+    p: npt.NDArray[np.float64]  # (n,), its probability
+    scored: npt.NDArray[np.float64]  # (n,), what is measured: the served probability if it is known
+    y: npt.NDArray[np.float64]  # (n,)
+    s2: npt.NDArray[np.float64]  # (n,), variance of the fast logit
+    group: npt.NDArray[np.uint64]  # (n,), the row's user
+    time: npt.NDArray[np.float64]  # (n,), event time
+    late: npt.NDArray[np.bool_]  # (n,)
+
+
+class Trainer:
+    """Moves a model by examples in order.
+
+    Args:
+        model: made with learning=True.
+        beside: learn the deep part in a thread of its own, one chunk behind the fast part. What is learnt
+            is the same, bit for bit; `learn` returns it one call later, and who reads the model's deep
+            weights or vectors calls `settle` first.
+    """
+
+    def __init__(self, model: Model, *, beside: bool = False) -> None:
+        self.model = model
+        self.dense_width = model.deep_width - model.embedding_width
+        self.pending = self._empty()
+        self.moments = np.zeros((2, len(model.deep_weights)), dtype=np.float32)
+        self.steps = np.zeros(1, dtype=np.int64)
+        self.quarantined = 0
+        self.tick = -1
+        # Tables see event time that never runs back, so that what a sweep reclaims can never be asked
+        # for again by a straggler: when the sweep comes by must not matter.
+        self.clock = 0.0
+        self._deep: DeepTrainer | None = None
+        self._thread = ThreadPoolExecutor(1, "deep part") if beside and model.network is not None else None
+        self._running: tuple[GroupLearner, Future[None]] | None = None
+
+    def _empty(self) -> Pending:
+        return Pending.empty(self.dense_width, len(self.model.dims))
+
+    def close(self) -> None:
+        """End the thread beside, if there is one."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
+
+    def learn(self, examples: Sequence[Example]) -> list[Learnt]:
+        """Predict, then learn.
+
+        Returns:
+            What has been completed: the groups that filled up. The last rows wait for more.
+
+        Raises:
+            FeatureError: a value does not fit the schema; nothing of the call has been learnt.
+        """
+        return self.learn_labelled(Labelled.of(self.model.encoder, examples)) if examples else []
+
+    def learn_labelled(self, labelled: Labelled) -> list[Learnt]:
+        """The same for examples that have been encoded."""
+        if labelled.requests == 0:
+            return []
+        times = np.maximum.accumulate(np.maximum(labelled.batch.times, self.clock))
+        labelled = labelled._replace(batch=labelled.batch._replace(times=times))
+        self.clock = float(times[-1])
+        done: list[Learnt] = []
+        for first, last in self._chunks(labelled.batch):
+            tick = int(self._ticks_of(times[first : first + 1])[0])
+            if tick > self.tick:
+                # Rows expire at ticks only; nothing may wait across one.
+                if self.tick >= 0:
+                    done += self.finish()
+                self.tick = tick
+            elif self._may_evict(labelled.batch, first):
+                done += self.finish()  # nor across rows that are evicted
+            self._learn_fast(labelled.part(first, last))
+            done += self._learn_groups()
+        return done
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is being learnt beside."""
+        return self._running is None
+
+    def settle(self) -> list[Learnt]:
+        """Wait for the groups that the deep part is learning; returns them."""
+        if self._running is None:
+            return []
+        (groups, done), self._running = self._running, None
+        done.result()
+        return [self._close(groups)]
+
+    def finish(self) -> list[Learnt]:
+        """Learn the group that is still filling up, as it is."""
+        done = self.settle()
+        if self.pending.n:
+            full, self.pending = self.pending, self._empty()
+            done += self._learn_all(full, [0, len(full.requests) - 1])
+        return done + self.settle()
+
+    def restored(self) -> None:
+        """Take note that the model's arrays were replaced from a checkpoint."""
+        self._deep = None
+
+    def _ticks_of(self, times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        whole = times.astype(np.int64)
+        return whole // self.model.tick_s if self.model.tick_s else np.zeros_like(whole)
+
+    def _chunks(self, batch: Batch) -> list[tuple[int, int]]:
+        """Request ranges of at most CHUNK_ROWS rows (or one request).
+
+        Each lies within one tick, and rows are evicted in the first request of one only.
+        """
+        ticks = self._ticks_of(batch.times)  # ascending, as the times are
+        before = np.maximum(np.concatenate([[self.tick], ticks[:-1]]), self.tick)
+        cuts = np.flatnonzero(self._turns(batch) | (ticks > before))
+        ranges = []
+        first = 0
+        for end in [*cuts[cuts > 0].tolist(), len(ticks)]:
+            while first < end:
+                most = int(np.searchsorted(batch.requests, batch.requests[first] + CHUNK_ROWS, side="right"))
+                last = min(max(most - 1, first + 1), end)
+                ranges.append((first, last))
+                first = last
+        return ranges
+
+    def _turns(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """In which requests (R,) a table looks if rows must be evicted: at fixed numbers of sightings."""
+        found = np.zeros(len(batch.times), dtype=np.bool_)
+        for t, table in enumerate(self.model.tables):
+            if table.spec.evict != "none":
+                seen = np.concatenate([[0], np.cumsum(self.model.table_of[batch.rows.column] == t)])
+                turns = table.turns_within(seen[batch.rows.start[batch.requests]])
+                found |= np.diff(turns) > 0
+        return found
+
+    def _may_evict(self, batch: Batch, request: int) -> bool:
+        """Whether learning a request may evict rows."""
+        rows = batch.requests[request : request + 2]
+        columns = self.model.table_of[batch.rows.column[slice(*batch.rows.start[rows].tolist())]]
+        return any(
+            table.evicts_within(int(np.count_nonzero(columns == t)))
+            for t, table in enumerate(self.model.tables)
+            if table.spec.evict != "none"
+        )
+
+    def _learn_fast(self, labelled: Labelled) -> None:
+        model = self.model
+        batch = labelled.batch
+        gathered = model.gather(batch, insert=True)
+        outputs = model.fast.run(gathered.inputs, labelled.y, labelled.shift)
+        model.put_back(gathered)
+        memory, left = model.memory_rows(batch.rows, outputs)
+        known = np.ones(len(memory.key), dtype=np.bool_)
+        entries = memory.column < model.encoder.columns
+        known[entries] = gathered.place >= 0
+        self.pending = self.pending.joined(
+            Pending(
+                requests=batch.requests,
+                start=memory.start,
+                column=memory.column,
+                key=memory.key,
+                x=memory.x,
+                known=known,
+                left=left,
+                dense=model.dense_inputs(batch, outputs),
+                heard=outputs.heard,
+                z=bayes_logit(outputs),
+                s2=outputs.variance,
+                shift=labelled.shift,
+                y=labelled.y,
+                served=labelled.served,
+                group=model.users(batch),
+                time=batch.times,
+                late=labelled.late,
+            )
+        )
+
+    def _learn_groups(self) -> list[Learnt]:
+        """Learn every group that is full; what is left goes on waiting."""
+        size = self.model.settings.group
+        pending = self.pending
+        rows = pending.requests.tolist()
+        cuts = [0]
+        while rows[-1] - rows[cuts[-1]] >= size:
+            cuts.append(bisect_left(rows, rows[cuts[-1]] + size))
+        if len(cuts) == 1:
+            return []
+        full = pending.part(0, cuts[-1])
+        self.pending = pending.part(cuts[-1], len(pending.requests) - 1).copy()
+        return self._learn_all(full, cuts)
+
+    def _learn_all(self, full: Pending, cuts: Sequence[int]) -> list[Learnt]:
+        """Learn groups: the requests of `full`, cut at the request numbers `cuts` (first 0, last all)."""
+        done = self.settle()
+        z = full.z + full.shift
+        if self.model.network is None:
+            return [*done, self._learnt(full, z)]
+        groups = GroupLearner(self.model, full, full.requests[cuts], z, self._to_be_bettered(full))
+        if self._thread is None:
+            groups.run(self._trainer())
+            return [*done, self._close(groups)]
+        self._running = groups, self._thread.submit(lambda: groups.run(self._trainer()))
+        return done
+
+    def _close(self, groups: GroupLearner) -> Learnt:
+        groups.close()
+        self.quarantined += groups.quarantined
+        self.steps[0] = self._trainer().steps
+        return self._learnt(groups.chunk, groups.z)
+
+    def _learnt(self, full: Pending, z: npt.NDArray[np.float64]) -> Learnt:
+        p = 1.0 / (1.0 + np.exp(-z))
+        per_row = np.diff(full.requests)
+        use_served = ~np.isnan(full.served) & (self.model.settings.score == "served")
+        return Learnt(
+            requests=full.requests,
+            rows=self.model.memory_keys(full.rows, full.left),
+            z=z,
+            p=p,
+            scored=np.where(use_served, full.served, p),
+            y=full.y,
+            s2=full.s2,
+            group=np.repeat(full.group, per_row),
+            time=np.repeat(full.time, per_row),
+            late=np.repeat(full.late, per_row),
+        )
+
+    def _to_be_bettered(self, full: Pending) -> npt.NDArray[np.float64] | None:
+        """For self-correction: the logits that were served, or the fast part's own; None without it."""
+        if not self.model.settings.self_correction:
+            return None
+        served = np.clip(full.served, 1e-9, 1.0 - 1e-9)
+        return np.where(np.isnan(served), full.z, np.log(served) - np.log1p(-served)) + full.shift
+
+    def _trainer(self) -> DeepTrainer:
+        if self._deep is None:
+            settings = self.model.settings
+            network = self.model.network
+            assert network is not None
+            self._deep = trainer_of(network)(
+                network,
+                self.model.deep_weights,
+                self.moments,
+                int(self.steps[0]),
+                settings.deep_rate,
+                settings.deep_clip,
+                settings.threads,
+                settings.self_correction,
+            )
+        return self._deep
+
+
+def trainer_of(network: Network) -> type[DeepTrainer]:
+    """The class that learns this network."""
+    if isinstance(network, DCN):
+        return DCNTrainer
+    from learner.deep.autograd import AutogradTrainer
+
+    return AutogradTrainer

@@ -1,0 +1,1 @@
+"""Replication: updates and snapshots, who may write them, and who follows them."""

@@ -1,0 +1,152 @@
+"""Following a learner: from the newest snapshot on, update by update, in order."""
+
+import logging
+
+from learner.errors import UpdateDamagedError, UpdateGapError
+from learner.model.model import Model
+from learner.updates.chain import Chain, Place
+from learner.updates.format import Update, apply_update, decode_update
+from learner.updates.snapshots import READ_BYTES_MAX, SnapshotReader, first_update_after
+from stream.log.base import UPDATES, Log
+
+_log = logging.getLogger("freshet.follower")
+
+
+class Follower:
+    """Keeps a model at the newest update of its learner.
+
+    Repeats are recognised by their number and left out, and so is what a learner writes after another
+    has begun to lead. After a gap, or a damaged record, the model stays as it is, goes on answering, and
+    heals from the next snapshot, or from the first update of a learner that begins anew.
+
+    Args:
+        model: it is moved by `poll` only. A snapshot makes a new one: ask for `model` each time.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.watermark: dict[int, int] = {}
+        self.event_time = 0.0
+        self.ingest_ms = 0
+        self.examples = 0
+        self.applied = 0
+        self.gaps = 0  # how often it had to wait for a snapshot
+        self._waiting = False  # for a snapshot
+        self._doubtful = False  # the last record read is damaged, and what it was is not known yet
+        self._chain = Chain(Place())
+        self.read_ms = 0  # ingest time of the last record read from topic `updates`, Unix ms
+        self._offset = 0
+        self._snapshots = SnapshotReader()
+
+    @property
+    def repeated(self) -> int:
+        """Updates that were left out as repeats."""
+        return self._chain.repeated
+
+    @property
+    def fenced(self) -> int:
+        """Records that were left out because their learner led no more."""
+        return self._chain.fenced
+
+    @property
+    def seq(self) -> int:
+        """The number of the newest update applied."""
+        return self.model.seq
+
+    @property
+    def behind(self) -> bool:
+        """Whether updates are missing, and a snapshot has to come before it can go on."""
+        return self._waiting or self._doubtful
+
+    @property
+    def offset(self) -> int:
+        """The offset of the next record that it reads from topic `updates`."""
+        return self._offset
+
+    def start(self, log: Log) -> bool:
+        """Load the newest complete snapshot, if there is one, and find the update behind it."""
+        self._offset = log.ends(UPDATES)[0][0]
+        return self._load_snapshot(log)
+
+    def poll(self, log: Log, wait_s: float = 0.0) -> list[Update]:
+        """Apply what has come since; returns the last part of each update applied.
+
+        Raises:
+            LogError: the log fails.
+            UpdateError: an update is of a model with other settings, or of another version of Freshet.
+        """
+        if self.behind:
+            self._load_snapshot(log)
+        applied = []
+        for record in log.read(UPDATES, 0, self._offset, 1000, READ_BYTES_MAX, wait_s):
+            self._offset = record.offset + 1
+            self.read_ms = record.ingest_ms
+            try:
+                update = decode_update(record.value)
+            except UpdateDamagedError as damage:
+                self._doubtful = True
+                _log.warning("record %d of topic updates: %s", record.offset, damage)
+                continue
+            self._doubtful = False  # if anything is missing, the numbers tell
+            try:
+                parts = self._chain.take(update)
+            except UpdateGapError as gap:
+                self._wait(str(gap))
+                break
+            if parts is not None:
+                self._waiting = False
+                self._apply(parts, fresh=parts[-1].epoch != self.model.epoch)
+                self.applied += 1
+                applied.append(parts[-1])
+        return applied
+
+    def _apply(self, parts: list[Update], fresh: bool) -> None:
+        if not fresh:
+            self._move(parts)
+            return
+        model = self.model.empty()
+        for part in parts:
+            apply_update(model, part)
+        self._replace(model, parts[-1])
+
+    def _move(self, parts: list[Update]) -> None:
+        """Bring the model to the next update."""
+        for part in parts:
+            apply_update(self.model, part)
+        self._note(parts[-1])
+
+    def _replace(self, model: Model, last: Update) -> None:
+        """Put another model, which is at an update, into the place of this one."""
+        self.model = model
+        self._note(last)
+
+    def _note(self, last: Update) -> None:
+        self.watermark = dict(last.watermark)
+        self.event_time = last.event_time
+        self.ingest_ms = last.ingest_ms
+        self.examples = last.examples
+
+    def _wait(self, why: str) -> None:
+        if self._waiting:
+            return
+        self.gaps += 1
+        self._waiting = True
+        _log.warning("%s; waiting for a snapshot, answering with what is here", why)
+
+    def _load_snapshot(self, log: Log) -> bool:
+        """Take the newest complete snapshot if it is ahead of the model, and go on behind it."""
+        newest = None
+        for snapshot in self._snapshots.read(log):
+            newest = snapshot
+        if newest is None:
+            return False
+        last = newest.parts[-1]
+        if last.epoch == self.model.epoch and last.seq <= self.model.seq:
+            return False
+        if newest.number <= (self._chain.made_in, self.model.epoch, self.model.seq):
+            return False
+        self._apply(newest.parts, fresh=True)
+        self._chain.jump(last.epoch, last.seq, last.term)
+        self._waiting = self._doubtful = False
+        self._offset = max(first_update_after(log, last), log.ends(UPDATES)[0][0])
+        return True

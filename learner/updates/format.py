@@ -1,0 +1,154 @@
+"""Updates: what a learner publishes, and what a replica applies.
+
+An update holds the rows touched and the keys deleted since the one before, and the dense arrays.
+A snapshot holds all rows in the same form. Either travels as one or more parts, each a record: a sealed
+(`ground/sealed.py`) MessagePack of `Update`, whose tables are pieces as `embeddings/save/delta.py` cuts and
+applies them.
+
+Rows are little-endian and without optimizer state: `| vector | fast weights | last seen | count |`, in
+float32 or packed (`embeddings/views/packed.py`), as `rows` says. The protocol as a whole: docs/protocol.md.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+
+from embeddings import DeltaError
+from embeddings.save.delta import Changes, Piece, apply, pieces, raw
+from embeddings.views.packed import PACKINGS, RowPacking
+from ground.sealed import seal, unseal
+from learner.errors import UpdateDamagedError, UpdateError
+from learner.model.model import Model
+
+UPDATE_VERSION = 1
+
+
+class Update(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One part of update number `seq` of a learner's epoch."""
+
+    epoch: int  # when the learner's state was made, Unix ms: a later one supersedes all before
+    seq: int  # 1, 2, 3, ...
+    part: int  # 0 .. parts - 1
+    parts: int
+    watermark: dict[int, int]  # partition of `examples` -> next offset to be learnt
+    examples: int  # learnt since the epoch began
+    event_time: float  # newest event learnt, Unix seconds
+    ingest_ms: int  # when the log took the newest example learnt, Unix ms
+    tables: list[Piece]
+    arrays: dict[str, bytes] = {}  # dense state, in the last part only
+    term: int = 0  # of the learner that leads; see learner.chain. A record of 0 parts begins a term
+    taken: list[tuple[int, int, int]] = []  # (partition, start, end) of `examples` learnt since the last
+    updates_from: int = -1  # of a snapshot: an offset in `updates` at or before the update after it
+    rows: str = "float32"  # how the tables' rows are held: a key of `embeddings.views.packed.PACKINGS`
+    v: int = UPDATE_VERSION
+
+
+def encode_update(update: Update) -> bytes:
+    """One part as a record's value."""
+    return seal(msgspec.msgpack.encode(update))
+
+
+_decoder = msgspec.msgpack.Decoder(Update)
+
+
+def decode_update(value: bytes) -> Update:
+    """What `encode_update` gave.
+
+    Raises:
+        UpdateDamagedError: its bytes are not those that were written.
+        UpdateError: it is of an unknown version.
+    """
+    try:
+        body = unseal(value)
+    except ValueError as error:
+        raise UpdateDamagedError(f"an update cannot be read: {error}") from None
+    try:
+        update = _decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise UpdateError(f"an update cannot be read: {error}") from None
+    if update.v != UPDATE_VERSION:
+        raise UpdateError(f"an update has version {update.v}; this Freshet reads version {UPDATE_VERSION}")
+    return update
+
+
+def pack(model: Model, changes: Sequence[tuple[str, Changes]], rows: str) -> list[tuple[str, Changes]]:
+    """Changes of a model's tables with their rows packed; as they are for float32."""
+    if rows == "float32":
+        return list(changes)
+    return [
+        (name, change._replace(rows=RowPacking(model.specs[name], rows).pack(change.rows)))
+        for name, change in changes
+    ]
+
+
+def _unpacked(piece: Piece, packing: RowPacking) -> Piece:
+    """A piece with its rows in float32.
+
+    Raises:
+        DeltaError: they are of another layout.
+    """
+    held = np.frombuffer(piece.rows, dtype=np.float32)
+    count = len(piece.keys) // 8
+    if held.size != count * packing.width:
+        raise DeltaError(f"table {piece.name!r}: packed rows are of another dim or extra than here")
+    rows = packing.unpack(held.reshape(count, packing.width))
+    return msgspec.structs.replace(piece, rows=raw(rows))
+
+
+def cut(
+    head: Update, changes: Sequence[tuple[str, Changes]], arrays: dict[str, bytes], bytes_max: int
+) -> Iterator[Update]:
+    """An update's parts, each of about `bytes_max` bytes of rows at most.
+
+    Args:
+        head: the update without tables, arrays and part numbers.
+        changes: each table's name and what changed in it.
+    """
+    parts: list[list[Piece]] = [[]]
+    size = 0
+    for name, change in changes:
+        for piece in pieces(name, change, bytes_max, first_max=max(bytes_max - size, 0)):
+            if size >= bytes_max:
+                parts.append([])
+                size = 0
+            parts[-1].append(piece)
+            size += sum(len(raw) for raw in (piece.deleted, piece.keys, piece.rows))
+    for i, tables in enumerate(parts):
+        last = i == len(parts) - 1
+        yield msgspec.structs.replace(
+            head, part=i, parts=len(parts), tables=tables, arrays=arrays if last else {}
+        )
+
+
+def apply_update(model: Model, update: Update) -> None:
+    """Bring a model to where an update's part says.
+
+    Raises:
+        UpdateError: the learner that made it has another schema or other settings than this model.
+    """
+    by_name = dict(zip(model.table_names, model.tables, strict=True))
+    arrays = model.arrays() if update.arrays else {}
+    unknown = [piece.name for piece in update.tables if piece.name not in by_name]
+    differs = [name for name, array in arrays.items() if len(update.arrays.get(name, b"")) != array.nbytes]
+    if unknown or differs:
+        raise UpdateError(
+            f"the learner's model differs from this one in {', '.join(unknown + differs)}: give learner and "
+            "server the same [features] and [learner] settings"
+        )
+    if update.rows not in PACKINGS:
+        raise UpdateError(f"an update has {update.rows!r} rows, which this Freshet does not know; update it")
+    for piece in update.tables:
+        table = by_name[piece.name]
+        try:
+            if update.rows != "float32":
+                piece = _unpacked(piece, RowPacking(model.specs[piece.name], update.rows))
+            apply(table, piece)
+        except DeltaError as error:
+            raise UpdateError(f"{error}; give learner and server the same settings") from None
+    for name, array in arrays.items():
+        array[...] = np.frombuffer(update.arrays[name], dtype=array.dtype).reshape(array.shape)
+    if arrays:
+        model.weights_moved()
+    model.epoch = update.epoch
+    model.seq = update.seq

@@ -1,0 +1,97 @@
+"""What a learner tells its replicas: an update of each commit, and now and then a snapshot of all rows.
+
+A snapshot is due once the updates since the last outgrow it by `snapshot_ratio`: so a replica that begins
+has a bounded stretch of updates to read, and what is written stays in proportion to what is learnt.
+"""
+
+from collections.abc import Sequence
+
+from embeddings.save.delta import Changes
+from learner.meta import Meta
+from learner.model.model import Model
+from learner.settings import LearnerSettings
+from learner.updates.chain import Place
+from learner.updates.format import Update, cut, encode_update, pack
+from stream.log.base import SNAPSHOTS, UPDATES, Outgoing
+from stream.state.role_state import Commit
+
+
+class Publisher:
+    """Puts updates and snapshots into the outbox of the commit that they tell of.
+
+    `meta` is the learner's, of this commit, and its sizes and record numbers are counted on; `place` is where
+    the commit stands in topic `updates`; `clock` (event time, Unix seconds) tells which rows have expired.
+    """
+
+    def __init__(self, model: Model, settings: LearnerSettings) -> None:
+        self._model = model
+        self._settings = settings
+
+    def update(
+        self, changes: Sequence[tuple[str, Changes]], meta: Meta, place: Place, clock: float, commit: Commit
+    ) -> None:
+        """Tell of a commit's changes, by table; and of all rows, if that is due."""
+        name = f"learner-{meta.epoch}-{meta.term}"
+        meta.update_bytes += self._emit(UPDATES, name, changes, meta, place, commit)
+        settings = self._settings
+        if meta.update_bytes > max(
+            settings.snapshot_ratio * meta.snapshot_bytes, settings.snapshot_bytes_min
+        ):
+            self.snapshot(meta, place, clock, commit)
+            meta.update_bytes = 0
+
+    def snapshot(self, meta: Meta, place: Place, clock: float, commit: Commit) -> None:
+        """Tell of all rows."""
+        rows = []
+        for table_name, table in zip(self._model.table_names, self._model.tables, strict=True):
+            keys, _ = table.items(int(clock))
+            served, _ = table.export_serving(keys)
+            rows.append((table_name, Changes.of(table, keys=keys, rows=served)))
+        name = f"learner-{meta.epoch}-{meta.term}-snapshots"
+        meta.snapshot_bytes = self._emit(SNAPSHOTS, name, rows, meta, place, commit)
+
+    def _emit(
+        self,
+        topic: str,
+        producer: str,
+        changes: Sequence[tuple[str, Changes]],
+        meta: Meta,
+        place: Place,
+        commit: Commit,
+    ) -> int:
+        """Put an update or a snapshot into the outbox; returns its bytes."""
+        rows = self._settings.update_rows
+        head = Update(
+            epoch=meta.epoch,
+            seq=meta.seq,
+            part=0,
+            parts=1,
+            watermark=dict(meta.watermark),
+            examples=meta.examples,
+            event_time=meta.event_time,
+            ingest_ms=meta.ingest_ms,
+            tables=[],
+            term=meta.term,
+            taken=commit.taken if topic == UPDATES else [],
+            updates_from=place.offset if topic == SNAPSHOTS and place.offset else -1,
+            rows=rows,
+        )
+        arrays = {name: array.tobytes() for name, array in self._model.arrays().items()}
+        changes = pack(self._model, changes, rows)
+        size = 0
+        for part in cut(head, changes, arrays, self._settings.update_bytes_max):
+            value = encode_update(part)
+            size += len(value)
+            # The updates' own numbers tell repeats; (producer, seq) is for the log's other readers.
+            commit.emit(
+                topic,
+                Outgoing(
+                    key=f"{meta.epoch}".encode(),
+                    value=value,
+                    partition=0,
+                    producer=producer,
+                    seq=meta.record_seq,
+                ),
+            )
+            meta.record_seq += 1
+        return size
