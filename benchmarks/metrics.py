@@ -25,15 +25,15 @@ from error_memory import MemorySettings
 from learner.features.encoder import FeatureSpec
 from learner.metrics import Metrics
 from learner.settings import LearnerSettings
-from serving.app import App
-from serving.bodies import ScoreRequest
-from serving.http import Call
-from serving.overview import Overview
-from serving.pulse import Pulse
-from serving.replica import Replica
+from serving.app.app import App
+from serving.app.bodies import ScoreRequest
+from serving.app.writer import Writer
+from serving.http.frame import Call
+from serving.replica.replica import Replica
 from serving.settings import ServerSettings
-from serving.telemetry import Telemetry
-from serving.writer import Writer
+from serving.watch.overview import Overview
+from serving.watch.pulse import Pulse
+from serving.watch.telemetry import Telemetry
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import check

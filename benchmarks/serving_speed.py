@@ -33,8 +33,8 @@ import numpy as np
 from freshet.children import Children
 from freshet.config import load_config
 from learner.role.learner import Learner
-from serving.http import Connection, Receive, Send
-from serving.server import run_app
+from serving.app.server import run_app
+from serving.http.frame import Connection, Receive, Send
 from serving.settings import ServerSettings
 from stream.log.base import EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.open import open_log

@@ -11,8 +11,8 @@ from prometheus_client.metrics_core import Metric
 
 from freshet.role_metrics import STAGES, TABLES, RoleCollector
 from learner.metrics import Metrics
-from serving.status import MemoryStatus, ModelStatus, Quality
-from serving.telemetry import Telemetry
+from serving.replica.status import MemoryStatus, ModelStatus, Quality
+from serving.watch.telemetry import Telemetry
 from stream.log.base import EVENTS, EXAMPLES, UPDATES
 from stream.log.lag import Lag
 from stream.run.runner import Progress

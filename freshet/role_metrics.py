@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from freshet.config import MetricsSettings
 from freshet.errors import ConfigError
-from serving.telemetry import counter, gauge, lag_metrics
+from serving.watch.telemetry import counter, gauge, lag_metrics
 from stream.log.base import Log
 from stream.log.lag import Lag, LagMeter
 from stream.run.runner import Progress, Runner

@@ -198,8 +198,8 @@ def run_serve(config: Config, stop: threading.Event) -> None:
     """
     need_features(config)
     warm_up()
-    from serving.replica import Replica
-    from serving.server import serve
+    from serving.app.server import serve
+    from serving.replica.replica import Replica
 
     voice = Voice("serve")
     log = open_topics(config)

@@ -19,8 +19,8 @@ from freshet.roles import check_unused, need_features, open_topics, wait_for_log
 from freshet.up_view import render_up
 from freshet.view import CHART_COLUMNS_MAX
 from freshet.warmup import warm_up
-from serving.overview import Overview
-from serving.server import check_address
+from serving.app.server import check_address
+from serving.watch.overview import Overview
 from stream.log.base import Log
 
 ROLES = ("join", "learn", "serve")

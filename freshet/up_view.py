@@ -13,9 +13,9 @@ from rich.text import Text
 
 from freshet.report import LINE_STYLE
 from freshet.view import CHART_COLUMNS_MAX, CHART_ROWS, draw_lines, number_text, role_text
-from serving.alerts import Alert
-from serving.history import Column
-from serving.overview import TITLES, Live, Now, TableRow
+from serving.watch.alerts import Alert
+from serving.watch.history import Column
+from serving.watch.overview import TITLES, Live, Now, TableRow
 
 ALERTS_SHOWN = 4
 TABLES_SHOWN = 8

@@ -3,18 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.app import App
-    from serving.replica import Replica
-    from serving.server import serve
+    from serving.app.app import App
+    from serving.app.server import serve
+    from serving.replica.replica import Replica
+    from serving.replica.status import Scored
     from serving.settings import ServerSettings
-    from serving.status import Scored
 
 _HOMES = {
-    "App": "app",
-    "Replica": "replica",
-    "Scored": "status",
+    "App": "app.app",
+    "Replica": "replica.replica",
+    "Scored": "replica.status",
     "ServerSettings": "settings",
-    "serve": "server",
+    "serve": "app.server",
 }
 
 __all__ = ["App", "Replica", "Scored", "ServerSettings", "serve"]

@@ -15,7 +15,7 @@ import yaml
 from conftest import find_tool
 
 from freshet.config import load_config, parse_config
-from serving.access import parse_tokens
+from serving.http.access import parse_tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

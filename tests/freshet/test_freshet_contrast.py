@@ -12,7 +12,7 @@ import pytest
 from freshet.report import LINE_STYLE
 
 ROOT = Path(__file__).resolve().parents[2]
-LIVE = (ROOT / "serving" / "live.css").read_text()
+LIVE = (ROOT / "serving" / "watch" / "live.css").read_text()
 REPORT = (ROOT / "freshet" / "report.css").read_text()
 DRAWING = (ROOT / "freshet" / "report.js").read_text()
 TEXT, GRAPHICS = 4.5, 3.0

@@ -5,9 +5,9 @@ import io
 from rich.console import Console
 
 from freshet.up_view import render_up
-from serving.alerts import Alert
-from serving.history import Span
-from serving.overview import Live, Now, TableRow
+from serving.watch.alerts import Alert
+from serving.watch.history import Span
+from serving.watch.overview import Live, Now, TableRow
 
 STATES = [("join", "ready"), ("learn", "starting"), ("serve", "gone")]
 

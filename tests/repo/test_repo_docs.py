@@ -104,7 +104,7 @@ def test_documents_name_only_commands_and_options_that_exist(capsys: pytest.Capt
 
 def test_http_page_names_every_route() -> None:
     page = (ROOT / "docs" / "http.md").read_text()
-    code = "".join((ROOT / "serving" / name).read_text() for name in ("app.py", "page.py"))
+    code = "".join((ROOT / "serving" / name).read_text() for name in ("app/app.py", "watch/page.py"))
     routes = re.findall(r'"(/[\w/]+)": Route\(', code)
     assert len(routes) > 5
     assert not [route for route in routes if route not in page]

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.access import Access, parse_tokens
-from serving.app import App
+from serving.app.app import App
+from serving.app.server import run_app
 from serving.errors import AccessError, BusyTokenError, ForbiddenError, ListenError, TokensError
-from serving.server import run_app
+from serving.http.access import Access, parse_tokens
 from serving.settings import ServerSettings
 from stream.log.base import Log
 from tests.serving.test_serving_app import Known

@@ -13,12 +13,12 @@ import pytest
 
 from learner.features.encoder import FeatureSpec
 from learner.metrics import Metrics
-from serving.app import App
+from serving.app.app import App
+from serving.app.server import run_app
 from serving.errors import ListenError
-from serving.explaining import ExplainedCandidate, Taken, Unknown
-from serving.server import run_app
+from serving.replica.explaining import ExplainedCandidate, Taken, Unknown
+from serving.replica.status import MemoryStatus, ModelStatus, Quality, Scored
 from serving.settings import ServerSettings
-from serving.status import MemoryStatus, ModelStatus, Quality, Scored
 from stream.errors import LogError
 from stream.log.base import EVENTS, Log, Outgoing
 from stream.log.lag import Lag

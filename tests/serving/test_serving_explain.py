@@ -13,8 +13,8 @@ from error_memory import MemorySettings
 from learner.features.encoder import FeatureSpec
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from serving.explaining import Taken
-from serving.replica import Replica
+from serving.replica.explaining import Taken
+from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
 from stream.log.sqlite.log import SqliteLog

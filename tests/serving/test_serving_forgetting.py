@@ -14,7 +14,7 @@ from learner.features.encoder import FeatureSpec, Request
 from learner.model.forgetting import widened
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from serving.replica import Replica
+from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing

@@ -17,10 +17,10 @@ from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 from test_serving_app import EVENT, Known
 
-from serving.app import App
-from serving.begun import Begun
-from serving.bodies import BoundedScoreRequest, ScoreRequest
-from serving.server import run_app
+from serving.app.app import App
+from serving.app.bodies import BoundedScoreRequest, ScoreRequest
+from serving.app.server import run_app
+from serving.replica.begun import Begun
 from serving.settings import ServerSettings
 from stream.log.base import EVENTS, Log
 from stream.records.decoding import check, split_batch

@@ -13,8 +13,8 @@ from error_memory import MemorySettings
 from learner.features.encoder import FeatureSpec
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from serving.replica import Replica
-from serving.server import serve
+from serving.app.server import serve
+from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import EVENTS, EXAMPLES, Log

@@ -12,8 +12,8 @@ import pytest
 from error_memory import MemorySettings
 from learner.features.encoder import FeatureSpec
 from learner.settings import LearnerSettings
-from serving.replica import Replica
-from serving.server import serve
+from serving.app.server import serve
+from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from stream.log.base import Log
 from stream.records.decoding import Decoder

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serving.alerts import RULES, Sight, Watchman
-from serving.history import COARSE_POINTS, FINE_POINTS, History
-from serving.overview import Live, Now, Overview
-from serving.pulse import Own, quantile
+from serving.watch.alerts import RULES, Sight, Watchman
+from serving.watch.history import COARSE_POINTS, FINE_POINTS, History
+from serving.watch.overview import Live, Now, Overview
+from serving.watch.pulse import Own, quantile
 from stream.errors import LogError
 from stream.group.membership import Beat, GroupSettings, Member, Told, send_beat
 from stream.group.observer import MEMBERS_MAX, Roll

@@ -10,14 +10,14 @@ import httpx
 import pytest
 from test_serving_app import Known
 
-from serving.app import App
-from serving.page import POLICY, anchor, page, titles
-from serving.server import run_app
+from serving.app.app import App
+from serving.app.server import run_app
 from serving.settings import ServerSettings
+from serving.watch.page import POLICY, anchor, page, titles
 from stream.log.base import Log
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVING = ROOT / "serving"
+SERVING = ROOT / "serving" / "watch"
 TOKEN = "0123456789abcdef"
 FILES = ("/", "/live.css", "/live.js")
 

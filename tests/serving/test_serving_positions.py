@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.positions import Positions
+from serving.replica.positions import Positions
 
 steps = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), max_size=60)
 

@@ -17,7 +17,7 @@ from learner.features.encoder import FeatureSpec, Request
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from learner.updates.format import decode_update, encode_update
-from serving.replica import Replica
+from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
 from stream.log.sqlite.log import SqliteLog

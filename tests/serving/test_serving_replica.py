@@ -17,7 +17,7 @@ from learner.features.encoder import FeatureSpec, Request
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from serving.errors import UnavailableError
-from serving.replica import Replica
+from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from stream.log.base import EXAMPLES, UPDATES, Log, Outgoing
 from stream.records.types import Example, encode

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.writer import Place, Writer
+from serving.app.writer import Place, Writer
 from stream.log.base import EVENTS, LogSettings, Outgoing
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder, split_batch

@@ -1,6 +1,6 @@
 """All of a Freshet at a glance, once a second: for the page, and for `freshet up` on a terminal.
 
-What there is to see comes from two places: the server that shows it knows itself (`serving.pulse`), and
+What there is to see comes from two places: the server that shows it knows itself (`serving.watch.pulse`), and
 everybody tells in the log (`stream.group.observer`) how they do. So any server of a log can show all of it,
 wherever
 the other roles run, and one that hears of no other role shows what it knows and says what it does not.
@@ -17,10 +17,10 @@ from functools import partial
 
 import msgspec
 
-from serving.alerts import Alert, Sight, Watchman
-from serving.history import History, Span
-from serving.pulse import Own
-from serving.rates import Counters
+from serving.watch.alerts import Alert, Sight, Watchman
+from serving.watch.history import History, Span
+from serving.watch.pulse import Own
+from serving.watch.rates import Counters
 from stream.errors import LogError
 from stream.group.membership import Beat, Told, send_beat
 from stream.group.observer import Heard, Roll

@@ -13,11 +13,11 @@ import numpy as np
 
 from learner.metrics import Metrics
 from learner.model.forgetting import forget_in_memory, keys_by_column
-from serving.example_reader import ExampleReader, Seen, join
-from serving.live import Live
-from serving.positions import Positions
+from serving.replica.answering import Live
+from serving.replica.example_reader import ExampleReader, Seen, join
+from serving.replica.positions import Positions
+from serving.replica.status import Quality
 from serving.settings import ServerSettings
-from serving.status import Quality
 from stream.log.base import EXAMPLES, Log, Record
 from stream.log.lag import Position
 from stream.records.types import Forget

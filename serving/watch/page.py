@@ -19,8 +19,8 @@ from typing import NamedTuple
 import msgspec
 from markdown_it import MarkdownIt
 
-from serving.http import JSON, Call, Response, Route
-from serving.overview import Live, LiveHistory, Overview
+from serving.http.frame import JSON, Call, Response, Route
+from serving.watch.overview import Live, LiveHistory, Overview
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
@@ -168,4 +168,4 @@ def _link(name: str, known: list[str]) -> str:
 
 
 def _read(name: str) -> str:
-    return resources.files("serving").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("serving.watch").joinpath(name).read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """What answers: the model and the error memory as they are at this moment, under one lock.
 
-`serving.replica` moves both as the log goes on; here they are only asked.
+`serving.replica.replica` moves both as the log goes on; here they are only asked.
 """
 
 import threading
@@ -15,8 +15,8 @@ from learner.features.encoder import Requestlike
 from learner.model.explain import explain
 from learner.model.explore import sample_slate
 from learner.model.model import Model
-from serving.explaining import Taken, candidates_of
-from serving.status import Scored
+from serving.replica.explaining import Taken, candidates_of
+from serving.replica.status import Scored
 
 
 class Live:

@@ -13,7 +13,7 @@ import msgspec
 
 from learner.features.encoder import FeatureSpec
 from learner.model.forgetting import FORGETTABLE
-from serving.http import Route
+from serving.http.frame import Route
 from stream.records.types import FORGET_IDS_MAX, Id, Ids, Text
 
 Json = dict[str, Any]

@@ -18,8 +18,6 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from ground import FreshetError
-from serving.access import Access, Scope
-from serving.begun import Begun
 from serving.errors import (
     AccessError,
     BusyTokenError,
@@ -29,7 +27,9 @@ from serving.errors import (
     TooLargeError,
     UnavailableError,
 )
-from serving.idempotency import Answer, Answers, key_of
+from serving.http.access import Access, Scope
+from serving.http.idempotency import Answer, Answers, key_of
+from serving.replica.begun import Begun
 
 Connection = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -8,11 +8,11 @@
     GET  /v1/model      the model that answers, its freshness and its record
     GET  /v2/health/live, /v2/health/ready
     GET  /metrics       for Prometheus
-    GET  /              the live page, with /v1/live and /v1/live/history behind it (`serving.page`)
+    GET  /              the live page, with /v1/live and /v1/live/history behind it (`serving.watch.page`)
     GET  /openapi.json  all of this, for programs
 
 Scoring takes well under a millisecond and runs in the event loop; the log is written by a thread of
-its own (`serving.writer`), and an answer goes out when the log has what belongs to it.
+its own (`serving.app.writer`), and an answer goes out when the log has what belongs to it.
 """
 
 import asyncio
@@ -23,9 +23,7 @@ import msgspec
 import xxhash
 
 from learner.model.forgetting import widened
-from serving import openapi
-from serving.access import Access
-from serving.bodies import (
+from serving.app.bodies import (
     Batch,
     BoundedScoreRequest,
     EventsAnswer,
@@ -41,17 +39,19 @@ from serving.bodies import (
     decode_body,
     split_body,
 )
+from serving.app.writer import Place, Writer
 from serving.errors import RequestError, TooLargeError, UnavailableError
-from serving.explaining import ExplainAnswer
-from serving.http import Call, Frame, Response, Route, json_response
-from serving.idempotency import Answers
-from serving.overview import Overview
-from serving.page import LivePage
-from serving.pulse import Pulse
+from serving.http import openapi
+from serving.http.access import Access
+from serving.http.frame import Call, Frame, Response, Route, json_response
+from serving.http.idempotency import Answers
+from serving.replica.explaining import ExplainAnswer
+from serving.replica.status import ModelStatus, Scorer
 from serving.settings import ServerSettings
-from serving.status import ModelStatus, Scorer
-from serving.telemetry import CONTENT_TYPE, Telemetry
-from serving.writer import Place, Writer
+from serving.watch.overview import Overview
+from serving.watch.page import LivePage
+from serving.watch.pulse import Pulse
+from serving.watch.telemetry import CONTENT_TYPE, Telemetry
 from stream.errors import RecordError
 from stream.log.base import EVENTS, Log, Outgoing
 from stream.records.decoding import Decoder, check

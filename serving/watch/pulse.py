@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from learner.metrics import Summary
-from serving.status import Scorer
+from serving.replica.status import Scorer
 from stream.group.membership import Told
 
 SPAN_TICKS = 300

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import uvicorn
 import uvloop
 
-from serving.app import App
-from serving.connection import guarded
+from serving.app.app import App
 from serving.errors import ListenError
+from serving.http.connection import guarded
 from serving.settings import ServerSettings
 from stream.log.base import Log
 
 if TYPE_CHECKING:
-    from serving.replica import Replica
+    from serving.replica.replica import Replica
 
 WATCH_EVERY_S = 0.05
 SWITCH_INTERVAL_S = 0.001

@@ -7,7 +7,7 @@ import msgspec
 
 from learner.features.encoder import FeatureSpec
 from learner.metrics import Summary
-from serving.explaining import Taken
+from serving.replica.explaining import Taken
 from stream.log.lag import Lag
 from stream.records.types import Impression
 

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from serving.http import Connection, Receive, Send, new_request_id
+from serving.http.frame import Connection, Receive, Send, new_request_id
 
 if TYPE_CHECKING:
     from serving.settings import ServerSettings

@@ -1,6 +1,7 @@
 """The replica: a live copy of the model that answers, and the error memory that it feeds itself.
 
-One thread follows two topics. From `examples` it feeds the error memory (`serving.observer`, which also
+One thread follows two topics. From `examples` it feeds the error memory (`serving.replica.observer`, which
+also
 measures what would have been answered, before it learns); from `updates` it moves the model, and what the
 model has now learnt itself leaves the memory. While the learner is slow or down, the memory goes on.
 """
@@ -21,11 +22,11 @@ from learner.settings import LearnerSettings
 from learner.updates.follower import Follower
 from learner.updates.format import Update
 from serving.errors import UnavailableError
-from serving.explaining import Taken
-from serving.live import Live
-from serving.observer import Observer
+from serving.replica.answering import Live
+from serving.replica.explaining import Taken
+from serving.replica.observer import Observer
+from serving.replica.status import MemoryStatus, ModelStatus, Scored
 from serving.settings import ServerSettings
-from serving.status import MemoryStatus, ModelStatus, Scored
 from stream.errors import LogError
 from stream.log.base import EXAMPLES, UPDATES, Log
 from stream.log.lag import LagMeter, Position

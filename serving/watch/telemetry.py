@@ -13,8 +13,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from serving.pulse import SCORE_PATH, Totals
-from serving.status import ModelStatus
+from serving.replica.status import ModelStatus
+from serving.watch.pulse import SCORE_PATH, Totals
 from stream.log.lag import Lag
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
