@@ -36,9 +36,9 @@ import msgspec
 import numpy as np
 import uvloop
 
-from freshet.children import Children
 from freshet.config import load_config
-from freshet.roles import open_topics
+from freshet.roles.children import Children
+from freshet.roles.roles import open_topics
 from learner.updates.format import decode_update
 from stream.log.base import EVENTS, EXAMPLES, UPDATES, Log, Outgoing
 from stream.log.open import open_log

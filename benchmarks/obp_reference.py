@@ -1,4 +1,5 @@
-"""What Open Bandit Pipeline (obp) says of its own synthetic data: the reference of `freshet.offpolicy`.
+"""What Open Bandit Pipeline (obp) says of its own synthetic data: the reference of
+`freshet.decide.offpolicy`.
 
     python -m venv obp-env
     obp-env/bin/pip install --no-deps --ignore-requires-python obp==0.5.7

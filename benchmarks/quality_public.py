@@ -35,7 +35,7 @@ from quality_table import Bootstrap, number, table
 
 from error_memory import MemorySettings
 from freshet.config import parse_config
-from freshet.init import make_config
+from freshet.init.command import make_config
 from learner.features.encoder import FeatureSpec
 from learner.metrics import summarize
 from learner.settings import LearnerSettings
@@ -43,7 +43,7 @@ from stream.files.sources import read_lines
 from stream.records.types import Example
 
 INIT_CODE = (
-    "freshet/init*.py",
+    "freshet/init/*.py",
     "stream/files/sources.py",
     "stream/files/tabular.py",
     "stream/files/columns.py",

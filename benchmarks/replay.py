@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from freshet.config import Config, parse_config
-from freshet.replay import replay
-from freshet.tape import ReplayOptions
+from freshet.replay.replay import replay
+from freshet.replay.tape import ReplayOptions
 from learner.model.model import Model
 from learner.train.trainer import Trainer
 from stream.files.sources import read_examples

@@ -30,8 +30,8 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 
-from freshet.children import Children
 from freshet.config import load_config
+from freshet.roles.children import Children
 from learner.role.learner import Learner
 from serving.app.server import run_app
 from serving.http.frame import Connection, Receive, Send

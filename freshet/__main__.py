@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from freshet.cli import main
+    from freshet.cli.main import main
 except KeyboardInterrupt:  # Ctrl-C before anything was begun
     sys.exit(130)
 

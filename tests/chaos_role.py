@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from freshet.cli import main
+from freshet.cli.main import main
 from learner.role.succession import _Life
 from stream.group.membership import Member
 from stream.join.assignment import Shares

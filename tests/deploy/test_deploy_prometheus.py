@@ -4,7 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from freshet import metrics_page
+from freshet.roles import metrics_page
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "prometheus"

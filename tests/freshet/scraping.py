@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from freshet.config import Config
-from freshet.roles import run_join, run_learn
+from freshet.roles.roles import run_join, run_learn
 
 WAIT_S = 240.0  # a busy machine that compiles kernels first
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from freshet.cli import main
+from freshet.cli.main import main
 
 HELP_S_MAX = 0.3
 COMMANDS = [

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from test_freshet_replay import write_clicks
 
-from freshet.cli import main
-from freshet.compare import compare, read_runs
+from freshet.cli.main import main
+from freshet.decide.compare import compare, read_runs
+from freshet.decide.slices import make_slices, read_predictions
 from freshet.errors import CompareError
-from freshet.replay import run_replay
-from freshet.slices import make_slices, read_predictions
-from freshet.tape import ReplayOptions
+from freshet.replay.replay import run_replay
+from freshet.replay.tape import ReplayOptions
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from freshet.report import LINE_STYLE
+from freshet.show.report import LINE_STYLE
 
 ROOT = Path(__file__).resolve().parents[2]
 LIVE = (ROOT / "serving" / "watch" / "live.css").read_text()
-REPORT = (ROOT / "freshet" / "report.css").read_text()
-DRAWING = (ROOT / "freshet" / "report.js").read_text()
+REPORT = (ROOT / "freshet" / "show" / "report.css").read_text()
+DRAWING = (ROOT / "freshet" / "show" / "report.js").read_text()
 TEXT, GRAPHICS = 4.5, 3.0
 MODES = ("light", "dark")
 
@@ -130,6 +130,6 @@ def test_reports_can_be_read_and_their_lines_be_seen(mode: str) -> None:
 
 
 def test_reports_take_all_other_colours_from_their_style_sheet() -> None:
-    code = (ROOT / "freshet" / "report.py").read_text()
+    code = (ROOT / "freshet" / "show" / "report.py").read_text()
     outside = code[code.index("class ReportError") :] + DRAWING
     assert re.findall(r"#[0-9a-fA-F]{3,6}\b", outside) == []

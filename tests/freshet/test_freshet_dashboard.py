@@ -14,9 +14,9 @@ import httpx
 import pytest
 from scraping import free_port, running
 
-from freshet import metrics_page
 from freshet.config import Config, parse_config, resolve
-from freshet.roles import run_join, run_learn, run_serve
+from freshet.roles import metrics_page
+from freshet.roles.roles import run_join, run_learn, run_serve
 
 DASHBOARD = json.loads(
     (Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "freshet.json").read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from freshet.cli import main
+from freshet.cli.main import main
 from stream.join.joiner import Joiner
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.sqlite.log import SqliteLog

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from ledger import fresh_records
 
-from freshet.children import Children
 from freshet.config import load_config
-from freshet.demo import CONFIG_NAME, run_demo
-from freshet.demo_history import FILE_NAME
+from freshet.demo.demo import CONFIG_NAME, run_demo
+from freshet.demo.history import FILE_NAME
+from freshet.demo.scenes import RatingsScene, WorldScene
 from freshet.errors import ConfigError, RoleError
-from freshet.inspect import read_state
-from freshet.scenes import RatingsScene, WorldScene
+from freshet.roles.children import Children
+from freshet.tools.inspect import read_state
 from stream.errors import StateError
 from stream.files.sources import read_examples
 from stream.log.base import EXAMPLES

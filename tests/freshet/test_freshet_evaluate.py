@@ -16,12 +16,12 @@ import pyarrow.parquet
 import pytest
 from scraping import WAIT_S, free_port, running
 
-from freshet.cli import main
-from freshet.compare import read_runs
+from freshet.cli.main import main
 from freshet.config import Config, load_config
-from freshet.evaluate import read_logged
-from freshet.offpolicy import greedy_places
-from freshet.roles import open_topics, run_join, run_learn, run_serve
+from freshet.decide.compare import read_runs
+from freshet.decide.evaluate import read_logged
+from freshet.decide.offpolicy import greedy_places
+from freshet.roles.roles import open_topics, run_join, run_learn, run_serve
 from stream.log.base import EVENTS, EXAMPLES, Outgoing
 from stream.records.types import Action, Impression, encode, encode_json
 from stream.world.simulator import World, WorldSettings

@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from freshet.cli import main
+from freshet.cli.main import main
 from freshet.config import Config, parse_config
 from freshet.errors import ExportError, ProduceError
-from freshet.produce import produce
-from freshet.replay import replay
-from freshet.roles import open_topics
-from freshet.tape import ReplayOptions
+from freshet.replay.replay import replay
+from freshet.replay.tape import ReplayOptions
+from freshet.roles.roles import open_topics
+from freshet.tools.produce import produce
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.open import open_log
 from stream.records.decoding import Decoder, split_batch
@@ -171,7 +171,7 @@ def test_a_data_file_becomes_the_same_columns(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_folder_that_cannot_be_written_is_told(logged: Config, tmp_path: Path) -> None:
-    from freshet.export import run_export
+    from freshet.tools.export import run_export
 
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot be written"):

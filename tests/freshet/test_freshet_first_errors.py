@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
-from freshet.cli import main
+from freshet.cli.main import main
 from stream.log.base import ROLES
 from stream.log.open import open_log
 from stream.state.folder_lock import FolderLock

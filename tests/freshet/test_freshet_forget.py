@@ -10,9 +10,9 @@ import pytest
 from load import ROOT, Process, until
 
 from freshet.config import load_config
-from freshet.replay import replay
-from freshet.roles import open_topics
-from freshet.tape import ReplayOptions
+from freshet.replay.replay import replay
+from freshet.replay.tape import ReplayOptions
+from freshet.roles.roles import open_topics
 from ground.keys import key_of
 from learner.model.model import Model
 from learner.updates.follower import Follower

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from freshet.config import Config, load_config
-from freshet.produce import produce
-from freshet.roles import open_topics
+from freshet.roles.roles import open_topics
+from freshet.tools.produce import produce
 from learner.model.model import Model
 from learner.updates.follower import Follower
 from stream.log.base import EVENTS, EXAMPLES

@@ -14,12 +14,12 @@ import msgspec
 import pytest
 from data_files import SHAPES, epoch_ms, no_header, wide
 
-from freshet.cli import main
+from freshet.cli.main import main
 from freshet.config import load_config
 from freshet.errors import InitError
-from freshet.init import check_config, make_config, run_init
-from freshet.replay import replay
-from freshet.tape import ReplayOptions
+from freshet.init.command import check_config, make_config, run_init
+from freshet.replay.replay import replay
+from freshet.replay.tape import ReplayOptions
 from stream.errors import SourceError
 from stream.files.sources import DataSettings, read_examples
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from freshet.config import Config, load_config
-from freshet.produce import produce
-from freshet.replay import replay
-from freshet.roles import open_topics, run_join
-from freshet.tape import ReplayOptions
+from freshet.replay.replay import replay
+from freshet.replay.tape import ReplayOptions
+from freshet.roles.roles import open_topics, run_join
+from freshet.tools.produce import produce
 from learner.model.model import Model
 from learner.role.learner import Learner
 from learner.updates.follower import Follower

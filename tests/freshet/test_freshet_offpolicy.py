@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freshet.cli import main
-from freshet.errors import CompareError
-from freshet.evaluate import read_logged
-from freshet.offpolicy import (
+from freshet.cli.main import main
+from freshet.decide.evaluate import read_logged
+from freshet.decide.offpolicy import (
     Logged,
     difference,
     doubly_robust,
@@ -23,6 +22,7 @@ from freshet.offpolicy import (
     on_policy,
     snips,
 )
+from freshet.errors import CompareError
 from stream.files.record_columns import PREDICTION_COLUMNS, Survey
 from stream.files.record_files import RecordWriter
 from stream.records.types import Example

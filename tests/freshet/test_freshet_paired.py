@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from freshet.paired import WeightedAuc, differences, resamples, slice_differences
+from freshet.decide.paired import WeightedAuc, differences, resamples, slice_differences
 from learner.metrics import auc, losses, summarize
 
 LOGIT_SD = 1.0

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freshet import feed
-from freshet.cli import main
+from freshet.cli.main import main
 from freshet.config import Config, default_config, load_config, override_config, parse_config
 from freshet.errors import ConfigError, ReplayError
-from freshet.replay import replay
-from freshet.tape import ReplayOptions
+from freshet.replay import feed
+from freshet.replay.replay import replay
+from freshet.replay.tape import ReplayOptions
 from ground import FreshetError
 from stream.errors import SourceError
 

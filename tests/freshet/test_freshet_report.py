@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from freshet.replay_report import replay_page
-from freshet.report import Chart, Line, Page, ReportError, Table, Tile, render, write_html
+from freshet.show.replay_report import replay_page
+from freshet.show.report import Chart, Line, Page, ReportError, Table, Tile, render, write_html
 from ground import FreshetError
 
 SUMMARY = {

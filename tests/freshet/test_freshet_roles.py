@@ -17,12 +17,12 @@ import pytest
 
 from freshet.config import Config, load_config
 from freshet.errors import ProduceError, ReplayError
-from freshet.inspect import read_state
-from freshet.process import Voice
-from freshet.produce import produce
-from freshet.replay import replay
-from freshet.roles import open_topics, run_join, run_learn, wait_for_log
-from freshet.tape import ReplayOptions
+from freshet.replay.replay import replay
+from freshet.replay.tape import ReplayOptions
+from freshet.roles.process import Voice
+from freshet.roles.roles import open_topics, run_join, run_learn, wait_for_log
+from freshet.tools.inspect import read_state
+from freshet.tools.produce import produce
 from stream.errors import LogAwayError, StateError, StateFullError
 from stream.log.base import EVENTS, EXAMPLES
 
@@ -359,7 +359,7 @@ def alive(pid: int) -> bool:
 
 
 def test_inspect_tells_what_a_learner_holds(config: Config, tmp_path: Path, capsys: Any) -> None:
-    from freshet.cli import main
+    from freshet.cli.main import main
 
     produce(config, write_clicks(tmp_path, 40))
     run_until(run_join, config, lambda: ends(config, EXAMPLES) == 40)

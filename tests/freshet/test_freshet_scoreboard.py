@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from freshet.scoreboard import Scoreboard
+from freshet.demo.scoreboard import Scoreboard
 
 GOOD, BAD = np.array([0.9, 0.1]), np.array([0.1, 0.9])
 Y = np.array([1.0, 0.0])

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from test_freshet_replay import write_clicks
 
-from freshet import sweep as sweeping
-from freshet.cli import main
+from freshet.cli.main import main
 from freshet.config import Config, load_config
+from freshet.decide import sweep as sweeping
+from freshet.decide.sweep import Sweep, run_sweep
+from freshet.decide.trials import Trial, make_trials
 from freshet.errors import ConfigError, SweepError
-from freshet.replay import replay
-from freshet.sweep import Sweep, run_sweep
-from freshet.tape import ReplayOptions
-from freshet.trials import Trial, make_trials
+from freshet.replay.replay import replay
+from freshet.replay.tape import ReplayOptions
 
 
 def test_grid_is_all_combinations_and_the_config_as_it_is() -> None:

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 import pytest
 
-from freshet.cli import main
+from freshet.cli.main import main
 from freshet.config import Config, override_config, parse_config
 from freshet.errors import ReplayError
-from freshet.replay import replay, replay_from_snapshot
-from freshet.roles import open_topics
-from freshet.tape import ReplayOptions
-from freshet.time_travel import restored
+from freshet.replay.replay import replay, replay_from_snapshot
+from freshet.replay.tape import ReplayOptions
+from freshet.replay.time_travel import restored
+from freshet.roles.roles import open_topics
 from ground import FreshetError
 from learner.role.learner import Learner
 from stream.log.base import EXAMPLES, Outgoing

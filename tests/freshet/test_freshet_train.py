@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from freshet.cli import main
+from freshet.cli.main import main
 from freshet.config import Config, parse_config
 from freshet.errors import ReplayError, TrainError
-from freshet.replay import replay, replay_from_snapshot
-from freshet.roles import open_topics
-from freshet.tape import ReplayOptions
-from freshet.train import train
+from freshet.replay.replay import replay, replay_from_snapshot
+from freshet.replay.tape import ReplayOptions
+from freshet.replay.train import train
+from freshet.roles.roles import open_topics
 from learner.model.model import Model
 from learner.role.boundary import Boundary
 from learner.role.learner import Learner

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from freshet.up_view import render_up
+from freshet.show.up_view import render_up
 from serving.watch.alerts import Alert
 from serving.watch.history import Span
 from serving.watch.overview import Live, Now, TableRow

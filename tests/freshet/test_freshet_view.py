@@ -5,7 +5,7 @@ import math
 
 from rich.console import Console
 
-from freshet.view import ArmRow, Screen, Show, Shown, draw_lines, plain_line, render
+from freshet.show.view import ArmRow, Screen, Show, Shown, draw_lines, plain_line, render
 
 
 def a_show() -> Show:

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from freshet import metrics_page
-from freshet.cli import main
+from freshet.cli.main import main
 from freshet.config import Config, load_config, parse_config
+from freshet.roles import metrics_page
 from stream.log.kafka.log import parse_url
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -313,7 +313,7 @@ from learner.errors import UpdateError
 from learner.features.encoder import FeatureSpec, Request
 from learner.model.model import Model
 from learner.settings import LearnerSettings
-import serving.replica, serving.server
+import serving.replica.replica, serving.app.server
 Model({"user": FeatureSpec()}, LearnerSettings()).score_requests([Request(0.0, {"user": 1}, [{}])])
 assert "torch" not in sys.modules
 """

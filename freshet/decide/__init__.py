@@ -1,0 +1,1 @@
+"""Is a change better? Comparisons, sweeps, off-policy estimates."""

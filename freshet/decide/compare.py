@@ -1,0 +1,255 @@
+"""`freshet compare`: is one replay better than another, by how much, where, and is it more than chance?
+
+All runs must have predicted the same candidates. The first is what the others are compared with.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from freshet.decide.paired import Differences, SliceDifference, differences, slice_differences
+from freshet.decide.slices import Predicted, Slices, make_slices, read_predictions
+from freshet.decide.verdict import Verdict, decide
+from freshet.errors import CompareError
+from freshet.files import write_json
+from learner.metrics import Summary, summarize
+
+STRETCHES = 20
+
+
+class Run(NamedTuple):
+    """One replay: its report and its predictions."""
+
+    name: str
+    report: Mapping[str, Any]
+    predicted: Predicted
+
+
+class Stretch(NamedTuple):
+    """A stretch of the stream."""
+
+    from_time: float
+    to_time: float
+    difference: SliceDifference
+    auc: tuple[float | None, float | None]  # of the first run and of the other
+
+
+class Cut(NamedTuple):
+    """The differences within the slices of one cut."""
+
+    title: str
+    slices: list[tuple[str, SliceDifference]]
+
+
+class Comparison(NamedTuple):
+    """One run compared with the first."""
+
+    first: str
+    other: str
+    changed: list[str]  # what the other was run with
+    summaries: tuple[Summary, Summary]
+    differences: Differences
+    stretches: list[Stretch]
+    cuts: list[Cut]
+    verdict: Verdict
+
+
+def run_compare(
+    reports: Sequence[Path],
+    prediction: str,
+    resamples: int,
+    seed: int,
+    report_to: Path | None,
+    html: Path | None,
+) -> None:
+    """`freshet compare`: say what differs, and write it down.
+
+    Raises:
+        CompareError: the runs cannot be compared, or a file not be written.
+    """
+    runs = read_runs(reports)
+    compared = [compare(runs[0], run, prediction, resamples, seed) for run in runs[1:]]
+    if report_to is not None:
+        write_json(report_to, _plain(runs, compared, prediction), CompareError)
+    if html is not None:
+        from freshet.decide.compare_report import compare_page
+        from freshet.show.report import write_html
+
+        write_html(compare_page(runs, compared, prediction), html)
+    _print(compared)
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs, which are of the same data.
+
+    Raises:
+        CompareError: one cannot be read, has no predictions, or is of other data; says what differs.
+    """
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    runs: list[Run] = []
+    for name, path in zip(names, paths, strict=True):
+        try:
+            report = msgspec.json.decode(path.read_bytes())
+        except OSError as error:
+            raise CompareError(f"{path}: cannot be read: {error.strerror}") from None
+        except msgspec.DecodeError as error:
+            raise CompareError(f"{path}: is no report of `freshet replay`: {error}") from None
+        if not isinstance(report, dict) or not {"data_hash", "config_hash", "base"} <= report.keys():
+            raise CompareError(f"{path}: is no report of `freshet replay --report FILE`")
+        if runs:
+            _check_same_data(runs[0].name, runs[0].report, name, report)
+        if "predictions" not in report:
+            raise CompareError(
+                f"{path}: was written without predictions, which are compared request by request; "
+                f"replay again with --report {path} --predictions"
+            )
+        runs.append(Run(name, report, read_predictions(path.parent / report["predictions"])))
+        if not np.array_equal(runs[0].predicted.y, runs[-1].predicted.y):
+            raise CompareError(
+                f"{runs[0].name} and {name} scored different candidates of the same data "
+                f"({len(runs[0].predicted.y):,} and {len(runs[-1].predicted.y):,}): the features of one do "
+                "not take all examples that those of the other take"
+            )
+    return runs
+
+
+def _check_same_data(first: str, a: Mapping[str, Any], other: str, b: Mapping[str, Any]) -> None:
+    if a["data_hash"] == b["data_hash"]:
+        return
+    told = [f"data_hash {a['data_hash']} and {b['data_hash']}"]
+    if a["events"] != b["events"]:
+        told.append(f"{a['events']:,} and {b['events']:,} requests")
+    played_a, played_b = a.get("played", {}), b.get("played", {})
+    for key in ("data", "begin", "end", "limit", "shuffle_labels", "from_snapshot"):
+        if played_a.get(key) != played_b.get(key):
+            told.append(f"{key} {_shown(played_a.get(key))} and {_shown(played_b.get(key))}")
+    raise CompareError(
+        f"{first} and {other} are of different data, so nothing can be said of their predictions: "
+        f"{'; '.join(told)}. Replay both over the same range"
+    )
+
+
+def compare(first: Run, other: Run, prediction: str, resamples: int, seed: int) -> Comparison:
+    """Compare one run with the first."""
+    a, b = first.predicted, other.predicted
+    p, q = (np.asarray(getattr(predicted, prediction)) for predicted in (a, b))
+    request, y = a.request, a.y
+    summaries: tuple[Summary, Summary] = (
+        first.report[prediction]["overall"], other.report[prediction]["overall"],
+    )  # fmt: skip
+    whole = differences(request, y, p, q, resamples, seed)
+    ways = make_slices(a)
+    looked_at = STRETCHES + sum(len(slices.names) for slices in ways)
+
+    def within(slice_of: Any, slices: int) -> list[SliceDifference]:
+        return slice_differences(request, y, p, q, slice_of, slices, looked_at, resamples, seed)
+
+    stretches = list(_stretches(a, p, q, within))
+    cuts = [Cut(way.title, list(_cut(way, len(y), within))) for way in ways]
+    changed = list(config_changes(first.report, other.report))
+    verdict = decide(first.name, other.name, a.requests, whole, summaries, stretches, cuts)
+    return Comparison(first.name, other.name, changed, summaries, whole, stretches, cuts, verdict)
+
+
+def _stretches(predicted: Predicted, p: Any, q: Any, within: Any) -> Iterator[Stretch]:
+    """Stretches of about as many requests each."""
+    count = max(min(STRETCHES, predicted.requests // 10), 1)
+    stretch = predicted.request * count // predicted.requests
+    for i, difference in enumerate(within(stretch, count)):
+        rows = stretch == i
+        auc = [summarize(r[rows], predicted.y[rows], np.zeros(rows.sum(), np.uint64))["auc"] for r in (p, q)]
+        times = predicted.time[rows]
+        yield Stretch(float(times[0]), float(times[-1]), difference, (auc[0], auc[1]))
+
+
+def _cut(way: Slices, n: int, within: Any) -> Iterator[tuple[str, SliceDifference]]:
+    found: dict[int, SliceDifference] = {}
+    for layer in way.layers(n):
+        for s, difference in enumerate(within(layer, len(way.names))):
+            if difference.examples:
+                found[s] = difference
+    for s, difference in sorted(found.items()):
+        yield way.names[s], difference
+
+
+def config_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
+    """What the second run was run with that the first was not: settings, options, code."""
+    before, after = (dict(_flat(report.get("config", {}))) for report in (a, b))
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            yield f"{key}: {_shown(before.get(key))} → {_shown(after.get(key))}"
+    if a.get("config_hash") != b.get("config_hash") and before == after:
+        yield f"config_hash: {a.get('config_hash')} → {b.get('config_hash')}"
+    for key in ("frozen_after", "code_version"):
+        if a.get(key) != b.get(key):
+            yield f"{key.replace('_', ' ')}: {_shown(a.get(key))} → {_shown(b.get(key))}"
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _plain(runs: Sequence[Run], compared: Sequence[Comparison], prediction: str) -> dict[str, Any]:
+    """The comparisons for programs."""
+
+    def sliced(name: str, difference: SliceDifference) -> dict[str, Any]:
+        return {"slice": name, **difference._asdict(), "share": difference.share._asdict()}
+
+    keys = ("data_hash", "config_hash", "code_version", "state_hash")
+    return {
+        "prediction": prediction,
+        "runs": [{"name": run.name, **{key: run.report.get(key) for key in keys}} for run in runs],
+        "comparisons": [
+            {
+                "first": c.first,
+                "other": c.other,
+                "verdict": c.verdict.kind,
+                "sentence": c.verdict.sentence,
+                "changed": c.changed,
+                "summaries": dict(zip((c.first, c.other), c.summaries, strict=True)),
+                "differences": {
+                    name: None if value is None else value._asdict()
+                    for name, value in c.differences._asdict().items()
+                },
+                "stretches": [
+                    {"from_time": s.from_time, "to_time": s.to_time, "auc": s.auc, **sliced("", s.difference)}
+                    for s in c.stretches
+                ],
+                "slices": {cut.title: [sliced(*part) for part in cut.slices] for cut in c.cuts},
+            }
+            for c in compared
+        ],
+    }
+
+
+def _print(compared: Sequence[Comparison]) -> None:
+    for c in compared:
+        told = c.differences
+        print(f"{c.other} compared with {c.first}")
+        for change in c.changed or ["(run with the same config, options and code)"]:
+            print(f"  {change}")
+        for key, name, interval in (
+            ("logloss", "log loss", told.logloss),
+            ("auc", "AUC", told.auc),
+        ):
+            a, b = (summary[key] for summary in c.summaries)  # type: ignore[literal-required]
+            if interval is not None and a is not None:
+                print(
+                    f"  {name:<10}{a:.5f} → {b:.5f}   {interval.value:+.5f} "
+                    f"({interval.low:+.5f} to {interval.high:+.5f}, 95 %)"
+                )
+        sys.stdout.write(f"{c.verdict.sentence}\n\n")

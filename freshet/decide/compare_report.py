@@ -1,0 +1,169 @@
+"""The page of a comparison: the verdict, the differences over time and by slice, what was run."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from freshet.decide.paired import Interval
+from freshet.show.replay_report import METRICS
+from freshet.show.report import Arm, Chart, Forest, Line, Page, Table, Tile
+
+if TYPE_CHECKING:
+    from freshet.decide.compare import Comparison, Run
+
+ARMS: tuple[Arm, ...] = ("frozen", "live", "frozen_memory", "live_memory", "ceiling")
+"""Colours of the runs, the first one's first; a sixth has the second's again."""
+FOREST_ROWS_MAX = 40
+
+
+def compare_page(runs: Sequence["Run"], compared: Sequence["Comparison"], prediction: str) -> Page:
+    """All comparisons with the first run on one page."""
+    arms = {run.name: ARMS[i if i < len(ARMS) else 1] for i, run in enumerate(runs)}
+    title = " and ".join(run.name for run in runs)
+    return Page(
+        title=f"Freshet compare: {title}",
+        lead=" ".join(c.verdict.sentence for c in compared),
+        tiles=[tile for c in compared for tile in _tiles(c, arms[c.other])],
+        charts=[*_over_time(compared, arms), *(chart for c in compared for chart in _by_slice(c, arms))],
+        tables=[_metrics(compared), *(_slice_table(c) for c in compared)],
+        facts=_facts(runs, compared, prediction),
+    )
+
+
+def _tiles(c: "Comparison", arm: Arm) -> list[Tile]:
+    told = c.differences
+    tiles = [Tile(f"log loss, {c.other}", _percent(told.logloss_share), _between(told.logloss_share), arm)]
+    if told.auc is not None:
+        low, high = f"{told.auc.low:+.4f}", f"{told.auc.high:+.4f}"
+        tiles.append(Tile(f"AUC, {c.other}", f"{told.auc.value:+.4f}", f"{low} to {high}", arm))
+    worse = sum(s.difference.share.value > 0 for s in c.stretches)
+    tiles.append(
+        Tile(f"stretches of time, {c.other}", f"{len(c.stretches) - worse} of {len(c.stretches)}", "better")
+    )
+    return tiles
+
+
+def _over_time(compared: Sequence["Comparison"], arms: Mapping[str, Arm]) -> list[Chart]:
+    times = [datetime.fromtimestamp(s.to_time, UTC).isoformat() for s in compared[0].stretches]
+    first = compared[0].first
+    differences = [
+        Line(
+            c.other,
+            times,
+            [100.0 * s.difference.share.value for s in c.stretches],
+            arms[c.other],
+            band=(
+                [100.0 * s.difference.share.low for s in c.stretches],
+                [100.0 * s.difference.share.high for s in c.stretches],
+            ),
+        )
+        for c in compared
+    ]
+    differences.append(Line(first, times, [0.0] * len(times), arms[first]))
+
+    def both(title: str, y_title: str, note: str, read: Any) -> Chart:
+        lines = [Line(first, times, [read(s, 0) for s in compared[0].stretches], arms[first])]
+        lines += [Line(c.other, times, [read(s, 1) for s in c.stretches], arms[c.other]) for c in compared]
+        return Chart(title, lines, "event time (UTC)", y_title, note)
+
+    return [
+        Chart(
+            f"Difference in log loss from {first}, over time",
+            differences,
+            "event time (UTC)",
+            "per cent",
+            "Under 0 is better. The band holds the difference with 95 % confidence.",
+        ),
+        both(
+            "Log loss over time", "log loss", "Lower is better.", lambda s, i: s.difference.logloss[i]
+        ),
+        both(
+            "AUC over time",
+            "AUC",
+            "Higher is better.",
+            lambda s, i: float("nan") if s.auc[i] is None else s.auc[i],
+        ),
+    ]  # fmt: skip
+
+
+def _by_slice(c: "Comparison", arms: Mapping[str, Arm]) -> list[Forest]:
+    """The slices with most candidates of every cut, in cuts' order."""
+    rows: list[tuple[str, float, float, float]] = []
+    each = max(FOREST_ROWS_MAX // max(len(c.cuts), 1), 2)
+    for cut in c.cuts:
+        biggest = sorted(cut.slices, key=lambda part: -part[1].examples)[:each]
+        for name, part in (s for s in cut.slices if s in biggest):
+            share = part.share
+            rows.append((f"{cut.title}: {name}", 100 * share.value, 100 * share.low, 100 * share.high))
+    return [
+        Forest(
+            f"{c.other} compared with {c.first}, by slice",
+            rows,
+            "log loss, per cent",
+            "Left of 0 is better. Each line is the 95 % interval of one slice; of many slices one in twenty "
+            "lies beside 0 by chance: the table marks those that are beyond that.",
+            arms[c.other],
+        )
+    ]
+
+
+def _metrics(compared: Sequence["Comparison"]) -> Table:
+    summaries: dict[str, Any] = {compared[0].first: compared[0].summaries[0]}
+    summaries |= {c.other: c.summaries[1] for c in compared}
+    rows = []
+    for key, name in METRICS:
+        values = [summary[key] for summary in summaries.values()]
+        if any(value is not None for value in values):
+            rows.append((name, *("–" if value is None else f"{value:.5f}" for value in values)))
+    return Table(
+        "Figures",
+        ("", *summaries),
+        rows,
+        "Every number is out of sample: a whole request is predicted before any of it is learnt.",
+    )
+
+
+def _slice_table(c: "Comparison") -> Table:
+    rows = [
+        (
+            f"{cut.title}: {name}",
+            f"{part.examples:,}",
+            f"{part.logloss[0]:.4f}",
+            f"{part.logloss[1]:.4f}",
+            _percent(part.share),
+            _between(part.share),
+            "" if not part.sure else "better" if part.share.value < 0.0 else "worse",
+        )
+        for cut in c.cuts
+        for name, part in cut.slices
+    ]
+    return Table(
+        f"All slices: {c.other} compared with {c.first}",
+        ("", "candidates", f"log loss, {c.first}", c.other, "difference", "95 % interval", "surely"),
+        rows,
+        'Differences are shares of the first run\'s log loss; under 0 is better. "Surely" takes into account '
+        "how many slices were looked at.",
+    )
+
+
+def _facts(runs: Sequence["Run"], compared: Sequence["Comparison"], prediction: str) -> list[tuple[str, str]]:
+    facts = [("prediction", prediction), ("requests", f"{runs[0].predicted.requests:,}")]
+    facts += [
+        ("candidates", f"{len(runs[0].predicted.y):,}"),
+        ("data hash", str(runs[0].report["data_hash"])),
+    ]
+    facts += [
+        (f"{run.name}: config, code", f"{run.report['config_hash']}, {run.report.get('code_version', '–')}")
+        for run in runs
+    ]
+    for c in compared:
+        facts.append((f"{c.other}, changed", "; ".join(c.changed) or "nothing"))
+    return facts
+
+
+def _percent(share: Interval) -> str:
+    return f"{share.value:+.2%}"
+
+
+def _between(share: Interval) -> str:
+    return f"{share.low:+.2%} to {share.high:+.2%}"

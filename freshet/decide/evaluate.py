@@ -1,0 +1,151 @@
+"""`freshet evaluate`: what would an order by this model have earned, where the order shown was drawn?
+
+The requests are those of a replay's predictions that were shown in an order drawn at random and say how
+likely each place was (`propensity`). The policy: the highest prediction first. A request is predicted before
+it is learnt, so no model is judged by clicks that it has learnt from.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from freshet.decide.compare import Run, read_runs
+from freshet.decide.offpolicy import (
+    Estimate,
+    Logged,
+    difference,
+    doubly_robust,
+    effective_requests,
+    greedy_places,
+    greedy_weight,
+    guesses,
+    ips,
+    on_policy,
+    snips,
+)
+from freshet.decide.paired import Interval
+from freshet.errors import CompareError
+from freshet.files import write_json
+
+ESTIMATORS = ("ips", "snips", "dr")
+FEW = 100.0
+"""Effective requests below which an interval itself is not to be trusted."""
+
+
+class Value(NamedTuple):
+    """What one run's order is worth, in clicks a request, by each estimator."""
+
+    name: str
+    estimates: dict[str, Estimate]
+    over_logged: dict[str, Interval]  # how much more than what was shown
+    effective: float
+
+
+def run_evaluate(reports: Sequence[Path], prediction: str, top: int | None, report_to: Path | None) -> None:
+    """Print what each run's order is worth beside what was shown, and write it down.
+
+    Raises:
+        CompareError: there are no propensities, or the runs are of different data.
+    """
+    runs = read_runs(reports)
+    logged, rows = read_logged(runs[0].predicted.path, top)
+    shown = on_policy(logged)
+    values = [value_of(run, prediction, logged, rows, shown) for run in runs]
+    _print(logged, shown, values, top)
+    if report_to is not None:
+        told = {
+            "requests": logged.requests,
+            "shown": shown.value._asdict(),
+            "values": [
+                {
+                    "name": value.name,
+                    "effective_requests": value.effective,
+                    **{name: e.value._asdict() for name, e in value.estimates.items()},
+                    "over_shown": {name: i._asdict() for name, i in value.over_logged.items()},
+                }
+                for value in values
+            ],
+        }
+        write_json(report_to, told, CompareError)
+
+
+def read_logged(path: Path, top: int | None = None) -> tuple[Logged, Any]:
+    """The requests of a predictions file whose order was drawn, and their rows in it.
+
+    Args:
+        top: clicks at later places count nothing.
+
+    Raises:
+        CompareError: there are none.
+    """
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(
+        path, columns=["candidate", "place", "propensity", "label", "log_odds"]
+    )
+    candidate, odds, y = (table[name].to_numpy() for name in ("candidate", "log_odds", "label"))
+    propensity = np.asarray(table["propensity"].to_numpy(zero_copy_only=False), dtype=np.float64)
+    rows = np.flatnonzero(np.isfinite(propensity))
+    if len(rows) == 0:
+        raise CompareError(
+            f"{path}: no request says how likely what was shown was; only an order that was drawn at random "
+            'and logged with its propensities can be weighed (explore = "thompson" under [server])'
+        )
+    if np.any(odds[rows] != 0.0):
+        raise CompareError(
+            f"{path}: negatives were thinned (join.negative_rate), so it is not known what else was shown; "
+            "keep them all where orders are to be weighed"
+        )
+    place = np.asarray(table["place"].to_numpy(zero_copy_only=False), dtype=np.float64)
+    places = np.where(np.isfinite(place), place, candidate)[rows].astype(np.int64)
+    _, request = np.unique(np.cumsum(candidate == 0)[rows], return_inverse=True)
+    clicked = y[rows] if top is None else np.where(places < top, y[rows], 0.0)
+    return Logged(request.astype(np.int64), places, propensity[rows], clicked), rows
+
+
+def value_of(run: Run, prediction: str, logged: Logged, rows: Any, shown: Estimate) -> Value:
+    """What an order by a run's predictions would have earned."""
+    p = np.asarray(getattr(run.predicted, prediction))[rows]
+    target = greedy_places(logged, p)
+    weight = greedy_weight(logged, target)
+    q, expected = guesses(logged, p, target)
+    estimates = {
+        "ips": ips(logged, weight),
+        "snips": snips(logged, weight),
+        "dr": doubly_robust(logged, weight, q, expected),
+    }
+    over = {name: difference(shown, estimate) for name, estimate in estimates.items()}
+    return Value(run.name, estimates, over, effective_requests(logged, weight))
+
+
+def _print(logged: Logged, shown: Estimate, values: Sequence[Value], top: int | None) -> None:
+    where = f" at the first {top} places" if top else ""
+    print(
+        f"clicks a request{where}, over {logged.requests:,} requests whose order was drawn (95 % intervals)"
+    )
+    print(f"  {'as shown':<24}{_told(shown.value)}")
+    for value in values:
+        for name in ESTIMATORS:
+            over = value.over_logged[name]
+            print(
+                f"  {f'{value.name}, {name.upper()}':<24}{_told(value.estimates[name].value)}"
+                f"   {over.value:+.4f} ({over.low:+.4f} to {over.high:+.4f}) than as shown"
+            )
+        if value.effective < FEW:
+            print(
+                f"  {value.name}: what was shown agrees with its order so seldom that {value.effective:.0f} "
+                "requests count; an interval from so few is too narrow as often as not"
+            )
+    for value in values[1:]:
+        told = difference(values[0].estimates["dr"], value.estimates["dr"])
+        verdict = "more" if told.low > 0.0 else "less" if told.high < 0.0 else "neither surely more nor less"
+        print(
+            f"{value.name} would have earned {verdict} than {values[0].name}: {told.value:+.4f} clicks a "
+            f"request ({told.low:+.4f} to {told.high:+.4f}, by doubly robust)"
+        )
+
+
+def _told(interval: Interval) -> str:
+    return f"{interval.value:.4f} ({interval.low:.4f} to {interval.high:.4f})"

@@ -1,0 +1,257 @@
+"""`freshet sweep`: many configurations over one stream, on as many processes as there are cores.
+
+Each trial is a `freshet replay` in a process of its own, whose report lands in the sweep's folder whole
+or not at all, under a name made of its config's hash and of how many requests it played. So a sweep that
+was killed, however, goes on where it was when the same command is given again.
+
+With halving (Jamieson & Talwalkar 2016, "Non-stochastic best arm identification") all trials play the
+beginning of the stream, the best third of them plays three times as much, and so on to the whole: a
+stream is a good judge early, and most configurations show early that they are no good.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from freshet.config import Config
+from freshet.decide.trials import Trial
+from freshet.errors import SweepError
+from freshet.progress import progress
+from freshet.replay.tape import ReplayOptions, open_tape, replay_config
+from freshet.version import code_version
+from stream.files.record_files import whole_or_nothing
+
+HALVING = 3
+PREFIX_MIN = 1_000  # requests: what fewer say is chance
+LOOK_EVERY_S = 0.05
+HIGHER_IS_BETTER = ("auc", "gauc")
+FIGURES = ("logloss", "auc", "gauc", "ece")
+MANIFEST = "sweep.json"
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be swept, and how."""
+
+    config_file: str | None
+    overrides: list[str]
+    options: ReplayOptions
+    folder: Path
+    by: str = "logloss"
+    prediction: str = "corrected"
+    jobs: int = 1
+    halving: bool = False
+
+
+class Result(NamedTuple):
+    """A trial's furthest report, or why there is none."""
+
+    trial: Trial
+    requests: int
+    figures: dict[str, float | None]
+    per_second: float
+    report: Path | None
+    failed: str = ""
+
+
+class _Running(NamedTuple):
+    process: subprocess.Popen[bytes]
+    trial: Trial
+    report: Path
+    log: Path
+
+
+def run_sweep(sweep: Sweep, trials: Sequence[Trial]) -> list[Result]:
+    """Run all trials; returns their results, the best first.
+
+    Raises:
+        SweepError: the folder is of another sweep, or no trial could be run.
+        FreshetError: a trial's config, or the data; told before anything runs.
+    """
+    different: dict[str, tuple[Trial, Config]] = {}  # by their config's hash
+    for trial in trials:
+        config = replay_config(sweep.config_file, _sets(sweep, trial), sweep.options)
+        different.setdefault(config.digest(), (trial, config))
+    left = list(different.values())
+    _claim(sweep)
+    rungs = _rungs(sweep, left[0][1], len(left))
+    results: dict[Trial, Result] = {}
+    for number, limit in enumerate(rungs):
+        doing = f"rung {number + 1} of {len(rungs)}" if len(rungs) > 1 else "trials"
+        for result in _run_all(sweep, left, limit, doing):
+            results[result.trial] = result
+        ranked = sorted(left, key=lambda pair: _rank(sweep, results[pair[0]]))
+        keep = -(-len(left) // HALVING) if number + 1 < len(rungs) else len(left)
+        # The config as it is goes on whatever its rank: it is what the others are measured by.
+        left = [pair for i, pair in enumerate(ranked) if i < keep or not pair[0].values]
+    found = sorted(results.values(), key=lambda result: (-result.requests, *_rank(sweep, result)))
+    if all(result.failed for result in found):
+        raise SweepError(f"no trial could be run; the first said: {found[0].failed}")
+    return found
+
+
+def print_table(sweep: Sweep, results: Sequence[Result]) -> None:
+    """One line a trial, the best first."""
+    varied = sorted({key for result in results for key, _ in result.trial.values})
+    print(
+        "  ".join([f"{'':>3}", f"{'requests':>9}", *(f"{figure:>8}" for figure in FIGURES), f"{'req/s':>8}"])
+    )
+    for place, result in enumerate(results, 1):
+        told = ", ".join(f"{key}={value}" for key, value in result.trial.values) or "(as it is)"
+        if result.failed:
+            print(f"{place:>3}  {told}   failed: {result.failed}")
+            continue
+        values = [result.figures[figure] for figure in FIGURES]
+        shown = ["–".rjust(8) if value is None else f"{value:8.5f}" for value in values]
+        cells = [f"{place:>3}", f"{result.requests:>9,}", *shown, f"{result.per_second:>8,.0f}", told]
+        print("  ".join(cells))
+    print(
+        f"by {sweep.by} of the last half ({sweep.prediction}), over {', '.join(varied)}; reports are in "
+        f"{sweep.folder}. The best of many looks better than it is: compare it with the config as it is on "
+        "data that this sweep has not seen (freshet replay --predictions, freshet compare)"
+    )
+
+
+def _sets(sweep: Sweep, trial: Trial) -> list[str]:
+    return [*sweep.overrides, *trial.overrides()]
+
+
+def _claim(sweep: Sweep) -> None:
+    """Note in the folder what it is of; refuse one that is of something else."""
+    told = msgspec.json.encode(
+        {"options": msgspec.to_builtins(sweep.options), "config": sweep.config_file or ""}, order="sorted"
+    )
+    manifest = sweep.folder / MANIFEST
+    try:
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+        if not manifest.exists():
+            with whole_or_nothing(manifest) as making:
+                making.write_bytes(told)
+        elif manifest.read_bytes() != told:
+            raise SweepError(
+                f"{sweep.folder} holds the results of other data or another config file; name another folder "
+                "with --out, or remove it"
+            )
+    except OSError as error:
+        raise SweepError(f"{sweep.folder}: cannot be written: {error.strerror}") from None
+
+
+def _rungs(sweep: Sweep, config: Config, trials: int) -> list[int | None]:
+    """How many requests each rung plays; None: all."""
+    if not sweep.halving:
+        return [sweep.options.limit]
+    tape = open_tape(config, sweep.options)
+    try:
+        total = sum(1 for _ in tape)
+    finally:
+        tape.close()
+    rungs: list[int | None] = [sweep.options.limit]
+    prefix, left = total // HALVING, trials
+    while left > 1 and prefix >= PREFIX_MIN:
+        rungs.insert(0, prefix)
+        prefix //= HALVING
+        left = -(-left // HALVING)
+    return rungs
+
+
+def _run_all(
+    sweep: Sweep, trials: Sequence[tuple[Trial, Config]], limit: int | None, doing: str
+) -> list[Result]:
+    """Results of all trials over the first `limit` requests; those that there are already are taken."""
+    found: list[Result] = []
+    waiting: list[tuple[Trial, Path]] = []
+    for trial, config in trials:
+        report = sweep.folder / f"{config.digest()}-{limit or 'all'}.json"
+        known = _read(sweep, trial, report)
+        if known is None:
+            waiting.append((trial, report))
+        else:
+            found.append(known)
+    waiting.reverse()
+    running: list[_Running] = []
+    try:
+        with progress(doing, len(trials)) as advance:
+            advance(len(found))
+            while waiting or running:
+                while waiting and len(running) < sweep.jobs:
+                    running.append(_start(sweep, *waiting.pop(), limit))
+                for one in [one for one in running if one.process.poll() is not None]:
+                    running.remove(one)
+                    found.append(_ended(sweep, one))
+                    advance(1)
+                time.sleep(LOOK_EVERY_S)
+    except KeyboardInterrupt:
+        done = f"{len(found)} of {len(trials)} {doing} are in {sweep.folder}"
+        raise KeyboardInterrupt(f"{done}; the same command goes on from there") from None
+    finally:
+        for one in running:
+            one.process.kill()
+            one.process.wait()
+    return found
+
+
+def _start(sweep: Sweep, trial: Trial, report: Path, limit: int | None) -> _Running:
+    options = sweep.options
+    command = [sys.executable, "-m", "freshet", "replay", "--report", str(report)]
+    command += ["--with-parent", str(os.getpid())]
+    for name, value in (
+        ("--config", sweep.config_file),
+        ("--data", options.data),
+        ("--from", options.begin),
+        ("--to", options.end),
+        ("--limit", limit),
+        ("--freeze-after", options.freeze_after),
+    ):
+        if value is not None:
+            command += [name, str(value)]
+    for override in _sets(sweep, trial):
+        command += ["--set", override]
+    log = report.with_suffix(".log")
+    # a core for each process, not for each thread of each
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env={**os.environ, **one}
+        )
+    return _Running(process, trial, report, log)
+
+
+def _ended(sweep: Sweep, one: _Running) -> Result:
+    result = _read(sweep, one.trial, one.report)
+    if one.process.returncode == 0 and result is not None:
+        one.log.unlink(missing_ok=True)
+        return result
+    lines = one.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    why = lines[-1] if lines else f"exit status {one.process.returncode}"
+    return Result(one.trial, 0, {}, 0.0, None, why.removeprefix("freshet: "))
+
+
+def _read(sweep: Sweep, trial: Trial, path: Path) -> Result | None:
+    """A trial's report; None if there is none that this code has made."""
+    try:
+        report: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+    if report["code_version"] != code_version():
+        return None
+    figures = report[sweep.prediction]["last_half"]
+    return Result(
+        trial,
+        report["events"],
+        {name: figures[name] for name in {*FIGURES, sweep.by}},
+        report["events_per_second"],
+        path,
+    )
+
+
+def _rank(sweep: Sweep, result: Result) -> tuple[bool, float]:
+    """Sorts the best first, and what failed or is undefined last."""
+    value = result.figures.get(sweep.by)
+    if value is None:
+        return (True, 0.0)
+    return (False, -value if sweep.by in HIGHER_IS_BETTER else value)

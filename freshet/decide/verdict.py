@@ -1,0 +1,99 @@
+"""What a comparison comes to, in a sentence for whoever decides."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from freshet.decide.paired import Differences
+from learner.metrics import Summary
+
+if TYPE_CHECKING:
+    from freshet.decide.compare import Cut, Stretch
+
+WORSE_NAMED_MAX = 3
+
+
+class Verdict(NamedTuple):
+    """`kind` for programs, `sentence` for people."""
+
+    kind: Literal["better", "worse", "mixed", "undecided"]
+    sentence: str
+
+
+def decide(
+    first: str,
+    other: str,
+    requests: int,
+    told: Differences,
+    summaries: Sequence[Summary],
+    stretches: Sequence["Stretch"],
+    cuts: Sequence["Cut"],
+) -> Verdict:
+    """Say whether `other` is to be taken.
+
+    Log loss decides, since it asks for both: the right order and the right size of the probabilities.
+    A ranking that is surely worse makes it a mixed blessing.
+    """
+    share, auc = told.logloss_share, told.auc
+    over = f"over {requests:,} requests"
+    least, most = sorted((abs(share.low), abs(share.high)))
+    by = f"between {_percent(least)} and {_percent(most)}, 95 % sure"
+    ranked = _ranked(summaries)
+    if told.logloss.value == share.low == share.high == 0.0:
+        return Verdict("undecided", f"Keep {first}: {over}, both predicted exactly the same.")
+    if not share.decided:
+        return Verdict(
+            "undecided",
+            f"Keep {first}: {over}, {other} was neither better nor worse than chance explains (its error "
+            f"differs from {first}'s by something between {_signed(share.low)} and {_signed(share.high)}).",
+        )
+    if share.value > 0.0:
+        return Verdict(
+            "worse",
+            f"Keep {first}: {over}, {other}'s predictions were {_percent(share.value)} further off "
+            f"({by}){ranked}.",
+        )
+    if auc is not None and auc.decided and auc.value < 0.0:
+        return Verdict(
+            "mixed",
+            f"Think twice: {over}, {other}'s probabilities were {_percent(-share.value)} closer to what "
+            f"people did ({by}), but it puts candidates in a worse order{ranked}. Where only the order "
+            f"counts, keep {first}.",
+        )
+    steady = sum(stretch.difference.share.value < 0.0 for stretch in stretches)
+    return Verdict(
+        "better",
+        f"Take {other}: {over}, its predictions were {_percent(-share.value)} closer to what people did "
+        f"than {first}'s ({by}){ranked}, in {steady} of {len(stretches)} stretches of time{_worse(cuts)}.",
+    )
+
+
+def _ranked(summaries: Sequence[Summary]) -> str:
+    a, b = (summary["auc"] for summary in summaries)
+    if a is None or b is None:
+        return ""
+    return f", and a clicked candidate got the higher score in {b:.2%} of cases instead of {a:.2%}"
+
+
+def _worse(cuts: Sequence["Cut"]) -> str:
+    """Where the better run is surely worse, the most frequent first."""
+    found = sorted(
+        (
+            (-part.examples, f"{cut.title} {name} ({_signed(part.share.value)})")
+            for cut in cuts
+            for name, part in cut.slices
+            if part.sure and part.share.value > 0.0
+        )
+    )
+    if not found:
+        return ""
+    named = ", ".join(text for _, text in found[:WORSE_NAMED_MAX])
+    more = f" and {len(found) - WORSE_NAMED_MAX} more" if len(found) > WORSE_NAMED_MAX else ""
+    return f"; but look first at where it is worse: {named}{more}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.01 else f"{share:.2%}"
+
+
+def _signed(share: float) -> str:
+    return f"{share:+.1%}" if abs(share) >= 0.01 else f"{share:+.2%}"

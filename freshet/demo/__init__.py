@@ -1,0 +1,1 @@
+"""`freshet demo`: a simulated world played against live roles."""

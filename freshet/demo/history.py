@@ -1,0 +1,108 @@
+"""The demo's history: learnt from a file in batch, then gone on with from the log (Monolith, section 2.2).
+
+File and log have some requests in common, as they have in earnest: a file is written a while after its
+last request, and the log keeps some time. Each request is learnt from one of the two.
+"""
+
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from os import getpid
+from pathlib import Path
+from typing import NamedTuple
+
+from freshet.demo.scenes import Scene
+from freshet.errors import RoleError
+from freshet.tools.inspect import read_state
+from stream.files.record_files import write_records
+from stream.records.types import Example, Impression
+
+FILE_NAME = "history.parquet"
+BATCH_SHARE = 5 / 6
+OVERLAP_SHARE = 1 / 12
+
+
+class History(NamedTuple):
+    """A scene's history, laid out as a file and as what the log has of it."""
+
+    requests: int
+    candidates: int
+    until: float  # event time, Unix seconds: the log's from here on
+    overlap_s: float
+    file: Path
+    logged: list[Impression]
+
+
+class Learnt(NamedTuple):
+    """What was learnt of the history, by the learner's own counts."""
+
+    until: float
+    in_batch: int  # requests
+    known: int  # of the log, which the file had taught
+    requests: int  # in all
+
+    def told(self) -> str:
+        """In words."""
+        moment = datetime.fromtimestamp(self.until, UTC).isoformat(sep=" ", timespec="seconds")
+        return (
+            f"{self.in_batch:,} requests learnt in batch up to {moment}, then live from there: "
+            f"{self.requests - self.in_batch:,} more from the log, and {self.known:,} that both had only once"
+        )
+
+
+def lay_out(scene: Scene, folder: Path) -> History:
+    """Write the history's file, and keep what is the log's; the two overlap."""
+    shown = list(scene.history())
+    cut = int(len(shown) * BATCH_SHARE)
+    until = shown[cut].time
+    overlap_s = max(until - shown[cut - int(len(shown) * OVERLAP_SHARE)].time, 1.0)
+    file = folder / FILE_NAME
+    write_records(file, "examples", [_example(one) for one in shown if one.time < until + overlap_s / 2.0])
+    return History(
+        requests=len(shown),
+        candidates=sum(len(one.candidates) for one in shown),
+        until=until,
+        overlap_s=overlap_s,
+        file=file,
+        logged=[one for one in shown if one.time >= until - overlap_s],
+    )
+
+
+async def train(history: History, config: Path, said: Path, wait: Callable[[], Awaitable[None]]) -> None:
+    """Run `freshet train`; `wait` is awaited meanwhile, and may raise to end it.
+
+    Args:
+        said: file for what it says.
+
+    Raises:
+        RoleError: it failed.
+    """
+    command = [sys.executable, "-m", "freshet", "train", "--config", str(config)]
+    command += ["--data", str(history.file), "--until", repr(history.until)]
+    command += ["--overlap", repr(history.overlap_s), "--with-parent", str(getpid())]
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        while process.poll() is None:
+            await wait()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        raise RoleError(f"freshet train ended with {process.returncode}: {said.read_text(errors='replace')}")
+
+
+def learnt(history: History, state: Path, in_batch: int) -> Learnt:
+    """What the learner has learnt by now, as its state says."""
+    meta = read_state(state)["learnt"]
+    return Learnt(history.until, in_batch, meta["of_history"], meta["requests"])
+
+
+def _example(shown: Impression) -> Example:
+    return Example(
+        shown.request_id, shown.time, shown.time, shown.candidates, shown.labels or [], context=shown.context
+    )

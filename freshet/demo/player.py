@@ -1,0 +1,229 @@
+"""Plays a scene from outside: asks both servers, sends clicks when their time comes, keeps the score.
+
+It knows of Freshet only what any client knows, its HTTP interface. Every prediction is asked for
+before its label is sent, and scored when the label is known.
+"""
+
+import asyncio
+import heapq
+import statistics
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+import numpy as np
+
+from freshet.demo.scenes import Scene, Turn
+from freshet.demo.scoreboard import Scoreboard
+from freshet.errors import RoleError
+from stream.records.types import Action, encode_json
+
+ARMS = ("frozen", "frozen + memory", "live", "live + memory", "ceiling")
+ASKED_MAX = 24  # requests under way; beyond, one is left out and counted
+TIMEOUT_S = 10.0
+STEP_S = 0.01
+LATENCIES_MAX = 20_000
+
+
+class Answer(msgspec.Struct):
+    """What is used of an answer of POST /v1/score."""
+
+    base: list[float]
+    corrected: list[float]
+    freshness_s: float | None = None
+
+
+class Newest(NamedTuple):
+    """The newest request that was answered."""
+
+    turn: Turn
+    answer: Answer
+
+
+class _Open(NamedTuple):
+    due_s: float
+    turn: Turn
+    live: Answer
+    frozen: Answer
+
+
+class Player:
+    """Plays `scene` against two servers, one live, one whose base is frozen.
+
+    Use as an async context manager.
+    """
+
+    def __init__(self, scene: Scene, live_url: str, frozen_url: str, window_s: float) -> None:
+        self.scene = scene
+        self.board = Scoreboard(ARMS, window_s)
+        self.newest: Newest | None = None
+        self.asked = self.clicks = self.left_out = 0
+        self.freshness_s: list[float] = []  # of the answers since `take_freshness`
+        self.latency_ms: deque[float] = deque(maxlen=LATENCIES_MAX)  # of the live server, as a client sees it
+        limits = httpx.Limits(max_connections=ASKED_MAX + 8)
+        # trust_env: a proxy for the outside must not get between us and our own machine
+        settings: dict[str, Any] = {"timeout": TIMEOUT_S, "limits": limits, "trust_env": False}
+        self._live = httpx.AsyncClient(base_url=live_url, **settings)
+        self._frozen = httpx.AsyncClient(base_url=frozen_url, **settings)
+        self._answer = msgspec.json.Decoder(Answer)
+        self._open: deque[_Open] = deque()
+        self._coming: list[tuple[float, int, Action]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._began = time.monotonic()
+
+    async def __aenter__(self) -> "Player":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._live.aclose()
+        await self._frozen.aclose()
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since the play began."""
+        return time.monotonic() - self._began
+
+    async def models(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the live and the frozen server tell of their models."""
+        raw = await asyncio.gather(*(self._send(c, "GET", "/v1/model") for c in (self._live, self._frozen)))
+        live, frozen = map(msgspec.json.decode, raw)
+        return live, frozen
+
+    async def play(self, seconds: float, tick_s: float, on_tick: Callable[[float], Awaitable[None]]) -> None:
+        """Play for so long, or until the scene ends; `on_tick` is awaited now and then, with the time.
+
+        Raises:
+            RoleError: a server does not answer.
+        """
+        self._began = time.monotonic()
+        shifts = deque(share * seconds for share in self.scene.shifts)
+        ask_at = 0.0
+        tick_at = tick_s
+        more = True
+        while more and (now := self.now_s) < seconds:
+            if shifts and now >= shifts[0]:
+                shifts.popleft()
+                self.scene.shift()
+            while more and ask_at <= now:
+                more = self._ask_next()
+                ask_at = max(
+                    ask_at + 1.0 / self.scene.rate, now - 1.0
+                )  # what a pause missed is not made up for
+            self._send_due(now)
+            self._settle(now)
+            if self._failure is not None:
+                raise self._failure
+            if now >= tick_at:
+                tick_at = max(tick_at + tick_s, now)
+                await on_tick(now)
+            await asyncio.sleep(STEP_S)
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+        self._settle(self.now_s + self.scene.settle_s)
+        await on_tick(self.now_s)
+
+    def take_freshness(self) -> float:
+        """The median freshness of the answers since the last call, seconds; NaN without any."""
+        taken, self.freshness_s = self.freshness_s, []
+        return statistics.median(taken) if taken else float("nan")
+
+    def _ask_next(self) -> bool:
+        turn = self.scene.turn()
+        if turn is None:
+            return False
+        if len(self._tasks) >= ASKED_MAX:
+            self.left_out += 1
+        else:
+            self._start(self._ask(turn))
+        return True
+
+    async def _ask(self, turn: Turn) -> None:
+        impression = turn.impression
+        body = {
+            "request_id": impression.request_id,
+            "time": impression.time,
+            "context": impression.context,
+            "candidates": impression.candidates,
+        }
+        quiet = msgspec.json.encode({**body, "log": False})
+        loud = quiet if self.scene.labelled else msgspec.json.encode(body)
+        began = time.perf_counter()
+        frozen_answer = asyncio.ensure_future(self._post(self._frozen, "/v1/score", quiet))
+        try:
+            raw = await self._post(self._live, "/v1/score", loud)
+            self.latency_ms.append(1e3 * (time.perf_counter() - began))
+            live = self._answer.decode(raw)
+            frozen = self._answer.decode(await frozen_answer)
+        finally:
+            frozen_answer.cancel()
+        self.asked += 1
+        if live.freshness_s is not None:
+            self.freshness_s.append(live.freshness_s)
+        self.newest = Newest(turn, live)
+        now = self.now_s
+        self._open.append(_Open(now + self.scene.settle_s, turn, live, frozen))
+        if self.scene.labelled:
+            labelled = msgspec.structs.replace(impression, labels=turn.y.tolist())
+            await self._post(self._live, "/v1/events", encode_json(labelled))
+        for action in turn.clicks:
+            delay_s = (action.time - impression.time) / self.scene.speed
+            self.clicks += 1
+            heapq.heappush(self._coming, (now + delay_s, self.clicks, action))
+
+    async def _click(self, action: Action) -> None:
+        body = {"request_id": action.request_id, "candidate": action.candidate, "time": action.time}
+        await self._post(self._live, "/v1/feedback", msgspec.json.encode(body))
+
+    async def _post(self, client: httpx.AsyncClient, path: str, body: bytes) -> bytes:
+        return await self._send(client, "POST", path, body)
+
+    async def _send(self, client: httpx.AsyncClient, method: str, path: str, body: bytes = b"") -> bytes:
+        """The body of the answer.
+
+        Raises:
+            RoleError: there is none, or it is an error.
+        """
+        try:
+            answer = await client.request(method, path, content=body)
+            if answer.status_code == 503:  # at a limit: try once more
+                await asyncio.sleep(0.5)
+                answer = await client.request(method, path, content=body)
+        except httpx.HTTPError as error:
+            raise RoleError(f"{client.base_url}{path} does not answer: {error!r}") from None
+        if answer.status_code >= 400:
+            raise RoleError(f"{client.base_url}{path} answered {answer.status_code}: {answer.text[:300]}")
+        return answer.content
+
+    def _send_due(self, now: float) -> None:
+        while self._coming and self._coming[0][0] <= now:
+            self._start(self._click(heapq.heappop(self._coming)[2]))
+
+    def _settle(self, now: float) -> None:
+        """Score the answers whose labels are known by now."""
+        while self._open and self._open[0].due_s <= now:
+            due_s, turn, live, frozen = self._open.popleft()
+            predictions = {
+                "frozen": np.array(frozen.base),
+                "frozen + memory": np.array(frozen.corrected),
+                "live": np.array(live.base),
+                "live + memory": np.array(live.corrected),
+                "ceiling": turn.ceiling if turn.ceiling is not None else np.full(len(turn.y), 0.5),
+            }
+            self.board.add(due_s, turn.y, predictions, turn.person)
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = self._failure or error

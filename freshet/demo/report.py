@@ -1,0 +1,203 @@
+"""The demo's report: what was played, and how each way of answering did over time."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+
+from freshet.demo.history import Learnt
+from freshet.demo.player import Player
+from freshet.demo.scenes import Scene
+from freshet.show.report import Arm, Chart, Line, Page, Table, Tile
+from learner.metrics import Summary
+
+NAMES: dict[str, tuple[str, Arm]] = {
+    "ceiling": ("the world's own odds", "ceiling"),
+    "frozen": ("frozen", "frozen"),
+    "frozen + memory": ("frozen + error memory", "frozen_memory"),
+    "live": ("live", "live"),
+    "live + memory": ("live + error memory", "live_memory"),
+}
+FIRST_S = 2.0  # until then the newest example is one of the history
+_FIGURES = ("auc", "gauc", "logloss", "normalized_entropy", "calibration", "ece", "brier")
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """Where things stood at one moment of the play."""
+
+    at_s: float
+    auc: dict[str, float]  # of each arm, recent
+    logloss: dict[str, float]
+    freshness_s: float  # of the live answers, median since the last tick
+    base_freshness_s: float  # of the live weights alone
+    events_per_s: float
+    lag: int  # records that joiner and learner have still to commit
+    memory_live: float  # evidence in the live server's error memory
+    memory_frozen: float
+    table_rows: int
+
+
+def demo_page(scene: Scene, history: Learnt, player: Player, ticks: Sequence[Tick], seconds: float) -> Page:
+    """The report of a demo that has been played."""
+    overall = player.board.overall()
+    arms = [arm for arm in NAMES if arm != "ceiling" or not scene.labelled]
+    notes = {
+        "frozen": "stopped learning when the play began",
+        "frozen + memory": _regained(overall),
+        "live": "learns from every request",
+        "live + memory": "corrected by what it has not learnt yet",
+    }
+    tiles = [
+        Tile(f"AUC, {NAMES[arm][0]}", _figure(overall[arm], "auc"), notes[arm], NAMES[arm][1])
+        for arm in arms
+        if arm != "ceiling"
+    ]
+    latency = np.array(player.latency_ms or [math.nan])
+    facts = [
+        ("stream", scene.title),
+        ("history, learnt before freezing", history.told()),
+        ("played", f"{player.asked:,} requests and {player.clicks:,} clicks in {seconds:.0f} s"),
+        ("left out because an answer took too long", f"{player.left_out:,}"),
+        (
+            "answer time at the client, two servers asked at once",
+            f"median {np.median(latency):.1f} ms, 99 of 100 within {np.percentile(latency, 99):.1f} ms",
+        ),
+        (
+            "median freshness",
+            f"{_median([t.freshness_s for t in ticks if t.at_s > scene.settle_s + FIRST_S]):.2f} s",
+        ),
+        ("embedding table", f"{ticks[-1].table_rows if ticks else 0:,} rows at the end"),
+    ]
+    return Page(
+        title="Freshet demo",
+        lead=_lead(overall),
+        tiles=tiles,
+        charts=_charts(scene, ticks, arms, seconds),
+        tables=[_table(overall, arms)],
+        commands=(
+            (
+                "freshet replay --data ratings/ --report r.json --html r.html",
+                "what would it do on your data?",
+            ),
+            ("freshet up --config freshet.toml", "the same three roles, with your own events"),
+            ("freshet demo --keep demo/", "keep config, log and state of the demo"),
+        ),
+        facts=facts,
+    )
+
+
+def _charts(scene: Scene, ticks: Sequence[Tick], arms: Sequence[str], seconds: float) -> list[Chart]:
+    x = [round(tick.at_s, 2) for tick in ticks]
+    marks = [(share * seconds, "tastes shift") for share in scene.shifts]
+
+    def by_arm(read: Callable[[Tick], dict[str, float]], shown: Sequence[str]) -> list[Line]:
+        return [Line(NAMES[arm][0], x, [read(tick)[arm] for tick in ticks], NAMES[arm][1]) for arm in shown]
+
+    later = [tick for tick in ticks if tick.at_s > scene.settle_s + FIRST_S]
+    later_x = [round(tick.at_s, 2) for tick in later]
+    seconds_title = "seconds since the model was frozen"
+    return [
+        Chart(
+            "AUC",
+            by_arm(lambda tick: tick.auc, arms),
+            seconds_title,
+            "AUC, last 15 s",
+            "All lines are scored on the same requests, each predicted before its labels were known. "
+            "Higher is better.",
+            marks,
+        ),
+        Chart(
+            "Log loss",
+            by_arm(lambda tick: tick.logloss, arms),
+            seconds_title,
+            "log loss, last 15 s",
+            "Lower is better.",
+            marks,
+        ),
+        Chart(
+            "Freshness",
+            [
+                Line(
+                    "answers, error memory included", later_x, [t.freshness_s for t in later], "live_memory"
+                ),
+                Line("weights alone", later_x, [t.base_freshness_s for t in later], "live"),
+            ],
+            seconds_title,
+            "seconds",
+            "How long ago the newest example that an answer knows of came in. "
+            f"Labels are known {scene.settle_s:g} s after a request; from the first ones on.",
+            from_zero=True,
+        ),
+        Chart(
+            "What the error memories hold",
+            [
+                Line("beside the frozen model", x, [tick.memory_frozen for tick in ticks], "frozen_memory"),
+                Line("beside the live model", x, [tick.memory_live for tick in ticks], "live_memory"),
+            ],
+            seconds_title,
+            "examples",
+            "Evidence that the model beside it has not learnt: all since freezing, or next to nothing.",
+            from_zero=True,
+        ),
+        Chart(
+            "Flow",
+            [
+                Line("events a second", x, [tick.events_per_s for tick in ticks], "live"),
+                Line("records not yet committed", x, [float(tick.lag) for tick in ticks], "frozen"),
+            ],
+            seconds_title,
+            "records",
+            "Impressions and clicks that came in, and what joiner and learner had still before them.",
+            from_zero=True,
+        ),
+    ]
+
+
+def _table(overall: dict[str, Summary], arms: Sequence[str]) -> Table:
+    rows = [(NAMES[arm][0], *(_figure(overall[arm], key) for key in _FIGURES)) for arm in arms]
+    header = ("", "AUC", "AUC per user", "log loss", "normalized entropy", "calibration", "ECE", "Brier")
+    examples = overall["live"]["examples"]
+    return Table(
+        "Since freezing", header, rows, f"Over {examples:,} candidates, each predicted before it was learnt."
+    )
+
+
+def _lead(overall: dict[str, Summary]) -> str:
+    frozen, live = overall["frozen"]["auc"], overall["live + memory"]["auc"]
+    if frozen is None or live is None:
+        return "The play was too short to tell the ways of answering apart."
+    return (
+        f"While the stream went on, a model that had stopped learning reached an AUC of {frozen:.3f}. "
+        f"The same model, learning from each event, reached {live:.3f}. {_memory_sentence(overall)}"
+    )
+
+
+def _memory_sentence(overall: dict[str, Summary]) -> str:
+    share = _share_regained(overall)
+    if share is None:
+        return ""
+    return f"With nothing but an error memory beside it, the frozen model regained {share:.0%} of that gain."
+
+
+def _regained(overall: dict[str, Summary]) -> str:
+    share = _share_regained(overall)
+    return "the same model, corrected" if share is None else f"regains {share:.0%} of what learning gains"
+
+
+def _share_regained(overall: dict[str, Summary]) -> float | None:
+    """How much of the live model's gain in AUC the memory brings back; None without such a gain."""
+    frozen, memory, live = (overall[arm]["auc"] for arm in ("frozen", "frozen + memory", "live + memory"))
+    if frozen is None or memory is None or live is None or live - frozen < 0.003:
+        return None
+    return (memory - frozen) / (live - frozen)
+
+
+def _median(values: Sequence[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return float(np.median(known)) if known else math.nan
+
+
+def _figure(summary: Summary, key: str) -> str:
+    value = summary.get(key)
+    return f"{value:.4f}" if isinstance(value, float) else "–"

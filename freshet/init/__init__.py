@@ -1,0 +1,1 @@
+"""`freshet init`: a config from a look at a data file."""

@@ -1,0 +1,176 @@
+"""The text of a config that `freshet init` writes: every choice with its reason beside it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from freshet.config import default_config
+from freshet.init.features import USER_WORDS, Feature
+from freshet.init.roles import Answer
+from freshet.init.sample import Column, Sample
+from stream.files.times import time_reader
+
+_WIDTH = 110
+_DAY_S = 86_400
+_HEAD = [
+    "# Each choice has its reason beside it: change what is wrong. Every key: docs/configuration.md.",
+    "",
+    'log = "sqlite:.freshet/log.db"  # one file, in the folder of this one',
+    'state = ".freshet"',
+    "",
+]
+_GROUP_BY = "metrics per user (gauc) are over this feature"
+
+
+class Plan(NamedTuple):
+    """What was decided about a file."""
+
+    sample: Sample
+    time: Answer
+    label: Answer
+    request: Answer
+    features: list[Feature]
+    guessed: list[str]  # what is worth a look, because it was not sure and nobody was asked
+
+
+def write_config(plan: Plan, path: Path) -> str:
+    """The config's text."""
+    used = [feature for feature in plan.features if feature.kind]
+    typed = [feature for feature in used if feature.type]
+    user = next((f for f in used if f.kind == "id" and f.column.words & USER_WORDS), None)
+    lines = [
+        f"# Written by `freshet init` after a look at the first {plan.sample.lines:,} lines of {path.name}.",
+        *_HEAD,
+        *_data(plan),
+        "",
+        "[data.features]  # feature = column; what is not named here is not read",
+        *(f"{_key(f.column.name)} = {_value(f.column.name)}" for f in used),
+        *(_plain(f"# {f.column.name}: left out: {f.why}") for f in plan.features if not f.kind),
+    ]
+    if typed:
+        lines += ["", "[data.types]  # how a feature's cells are read; the reasons are with the features"]
+        lines += [f"{_key(f.column.name)} = {_value(f.type)}" for f in typed]
+    for feature in used:
+        lines += ["", f"[features.{_key(feature.column.name)}]", *_line("kind", feature.kind, feature.why)]
+    lines += _hour(plan)
+    if user is not None:
+        lines += ["", "[learner]", *_line("group_by", user.column.name, _GROUP_BY)]
+    return "\n".join(lines) + "\n"
+
+
+def _data(plan: Plan) -> list[str]:
+    """The section [data]."""
+    sample, time, label, request = plan.sample, plan.time, plan.label, plan.request
+    known = {id(time.column): "time", id(label.column): "label", id(request.column): "request"}
+
+    def name_of(column: Column | None) -> str:
+        """The column's name in the config: what it is, where the file has no names."""
+        if column is None:
+            return ""
+        return known.get(id(column), column.name) if sample.names_missing else column.name
+
+    lines = ["[data]"]
+    if sample.unnamed:
+        lines += _line("format", sample.format, "the file's name does not say, and it has lines and cells")
+    if sample.format == "csv":
+        lines += _line("delimiter", sample.delimiter, sample.why["delimiter"])
+        if sample.names_missing:
+            lines += _line("columns", [name_of(c) for c in sample.columns], sample.why["columns"])
+        else:
+            lines.append(f"# {sample.why['columns']}")
+    lines += _line("time", name_of(time.column), time.why[""])
+    if time.column is not None:
+        for key in ("time_unit", "time_format"):
+            if key in time.settings:
+                lines += _line(key, time.settings[key], time.why[key])
+        lines += _line("sort", time.settings.get("sort", False), time.why["sort"])
+    lines += _line("label", name_of(label.column), label.why[""])
+    for key, value in label.settings.items():
+        lines += _line(key, value, label.why[key])
+    if request.column is None:
+        lines.append(f"# {request.why['']}")
+        together = "of the person, by their names"
+    else:
+        lines += _line("request", name_of(request.column), request.why[""])
+        together = "the same for all candidates of a request"
+    context = [feature.column.name for feature in plan.features if feature.kind and feature.context]
+    if context:
+        lines += _line("context", context, together)
+    for separator in {feature.separator for feature in plan.features if feature.kind} - {""}:
+        lines += _line("list_separator", separator, "between the ids of a list")
+    if sample.missing:
+        lines += _line("missing", list(sample.missing), sample.why["missing"])
+    if sample.marks != (".", ""):
+        lines += _line("decimal", sample.marks[0], sample.why["decimal"])
+        lines += _line("thousands", sample.marks[1], "between three digits and three")
+    if sample.bad:
+        lines += _line("skip_bad", True, f"{sample.bad:,} lines of the sample cannot be taken apart")
+    return lines
+
+
+def _hour(plan: Plan) -> list[str]:
+    """The hour of the day as a feature, where there is one."""
+    if plan.time.column is None or any(f.column.name == "hour" for f in plan.features):
+        return []
+    settings = plan.time.settings
+    read = time_reader(settings.get("time_unit", "auto"), settings.get("time_format", ""))
+    if all(read(cell) % _DAY_S == 0 for cell in plan.time.column.filled):
+        return ["", "# No feature of the hour: the times are days."]
+    return ["", "[features.hour]", *_line("kind", "hour", "of the day, UTC, made from the event's time")]
+
+
+def write_ratings_config(kind: str, path: Path) -> str:
+    """The text of the config for a folder of ratings: the built-in one, with reasons."""
+    config = default_config(kind)
+    lines = [
+        f"# Written by `freshet init`: {path.name} holds ratings as {kind} has them.",
+        *_HEAD,
+        "[data]",
+        *_line("format", kind, "by the names of its files and its first line"),
+    ]
+    liked = "8 of 10" if kind == "movietweetings" else "4 of 5"
+    lines.append(f"# a rating of {liked} or more counts as liked; positive_from changes that")
+    why = {
+        "user": "who rated",
+        "movie": "what was rated",
+        "genres": "a list of words, from the movies' file",
+        "hour": "of the day, UTC, made from the rating's time",
+    }
+    for name, spec in config.features.items():
+        lines += ["", f"[features.{name}]", *_line("kind", spec.kind, why[name])]
+    lines += ["", "[learner]", *_line("group_by", "user", _GROUP_BY)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(key: str, value: Any, why: str) -> list[str]:
+    """`key = value  # why`, the reason above where it does not fit beside."""
+    line = f"{key} = {_value(value)}"
+    reason = _plain(why)
+    if not reason:
+        return [line]
+    if len(line) + len(reason) + 4 <= _WIDTH:
+        return [f"{line}  # {reason}"]
+    return [f"# {reason}", line]
+
+
+def _value(value: Any) -> str:
+    """As TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return (
+        json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        if isinstance(value, str)
+        else repr(value)
+    )
+
+
+def _plain(text: str) -> str:
+    """Text that can stand in a comment: one line, no control characters."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)

@@ -1,0 +1,213 @@
+"""What each other column of a sample is as a feature: an id, a number, a list; or of no use; and why."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from freshet.init.roles import OUTCOME_WORDS
+from freshet.init.sample import Column, Sample, is_time_text, shown
+from stream.records.types import FEATURES_MAX
+
+ID_WORDS = {
+    "id", "ids", "uid", "user", "item", "product", "movie", "song", "track", "article", "code", "zip", "sku",
+    "category", "cat", "brand", "shop", "store", "city", "country", "region", "device", "os", "browser",
+    "ad", "campaign", "site", "app", "page", "type", "class", "group", "gender", "channel", "hash",
+}  # fmt: skip
+NUMBER_WORDS = {
+    "price", "amount", "count", "cnt", "num", "qty", "quantity", "age", "score", "length", "duration", "size",
+    "lat", "lon", "latitude", "longitude", "distance", "width", "height", "weight", "value", "ratio", "pct",
+    "percent", "seconds", "minutes", "days", "temperature", "discount", "views",
+}  # fmt: skip
+USER_WORDS = {"user", "uid", "visitor", "customer", "member", "viewer", "person", "account", "client"}
+ENTITY_WORDS = USER_WORDS | {"item", "product", "movie", "ad", "article", "song", "track"}
+CONTEXT_WORDS = USER_WORDS | {
+    "device", "browser", "os", "platform", "country", "city", "region", "zip", "age", "gender", "locale",
+    "referrer", "referer", "hour", "weekday", "session", "ip", "occupation",
+}  # fmt: skip
+LIST_WORDS = {"tags", "genres", "keywords", "categories", "topics", "history", "items", "ids", "clicks"}
+FEW = 32  # different values, up to which whole numbers are ids whatever they are called
+REPEATED = 3.0  # lines per value, from which on whole numbers without a telling name are ids
+UNIQUE_SHARE = 0.95  # of different values among the lines, from which on an id says nothing
+TEXT_LENGTH = 40  # mean characters, from which on words with spaces are text to read, no id
+LIST_SHARE = 0.05  # of the cells with the separator
+TOO_MANY = f"a candidate has {FEATURES_MAX} features at most"
+_SEPARATORS = ("|", ";", ",", " ")
+
+
+class Feature(NamedTuple):
+    """A column as a feature.
+
+    Attributes:
+        kind: of the feature in the model: id, ids or number; empty: it is left out.
+        type: how the file's cells are read, as [data.types] says; empty: they have types.
+        separator: between the ids of a list, if it is one.
+        why: the reason.
+        sure: no doubt about it.
+        context: it belongs to the request rather than to the candidate.
+    """
+
+    column: Column
+    kind: str
+    type: str
+    separator: str
+    why: str
+    sure: bool
+    context: bool = False
+
+
+def find_features(sample: Sample, taken: Sequence[Column | None], request: Column | None) -> list[Feature]:
+    """A feature for every column that has no other role, in the file's order."""
+    found = []
+    for column in sample.columns:
+        if any(column is other for other in taken):
+            continue
+        feature = _feature(sample, column)
+        if feature.kind:
+            feature = feature._replace(context=_in_context(column, request))
+        found.append(feature)
+    return _with_one_separator(_no_more_than_fit(found))
+
+
+def other_kind(feature: Feature) -> Feature:
+    """The same column taken the other way: a number for an id, an id for a number."""
+    kind = "number" if feature.kind == "id" else "id"
+    return feature._replace(kind=kind, type=kind, why="as you said", sure=True)
+
+
+def _feature(sample: Sample, column: Column) -> Feature:
+    n, distinct = len(column.cells), len(column.counts)
+
+    def left_out(why: str) -> Feature:
+        return Feature(column, "", "", "", why, True)
+
+    if not column.name:
+        return left_out("it has no name, as the row numbers that some tools write")
+    if distinct == 0:
+        return left_out("empty in the sample")
+    if distinct == 1:
+        return left_out(f"always {shown(column.filled[0])} in the sample")
+    if any(isinstance(cell, dict) for cell in column.filled):
+        return left_out("holds objects; a feature is an id, a number or a list of ids")
+    outcomes = column.words & OUTCOME_WORDS
+    if outcomes and not column.words & {"history", "past", "prior", "previous", "last", "avg", "mean"}:
+        return left_out(
+            f"named like an outcome ({', '.join(sorted(outcomes))}): not known when a score is asked for"
+        )
+    if all(is_time_text(cell) for cell in column.filled):
+        return left_out("another time; a time as such is no feature")
+    found = _as_list(column) or _as_number(sample, column)
+    if found is not None:
+        return found
+    named = bool(column.words & ID_WORDS)
+    if distinct > UNIQUE_SHARE * n and n >= 50 and not column.words & ENTITY_WORDS:
+        return left_out(f"{distinct:,} different values on {n:,} lines: nothing to learn from so far")
+    characters = [len(str(cell)) for cell in column.filled]
+    if sum(characters) > TEXT_LENGTH * n and sum(" " in value for value in column.counts) > distinct // 2:
+        return left_out("text to read, not an id")
+    why = f"{distinct:,} different values on {n:,} lines" + (", and its name" if named else "")
+    return Feature(column, "id", "id" if sample.format == "csv" else "", "", why, True)
+
+
+def _as_list(column: Column) -> Feature | None:
+    cells = column.filled
+    if any(isinstance(cell, list) for cell in cells):
+        return Feature(column, "ids", "", "", f"lists, as {shown(cells[0])}", True)
+    if not all(isinstance(cell, str) for cell in cells) or column.numbers is not None:
+        return None
+    if all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
+        return Feature(column, "ids", "list", "", f"lists in brackets, as {shown(cells[0])}", True)
+    for separator in _SEPARATORS:
+        if separator == " " and not column.words & LIST_WORDS:
+            continue  # else every title is a list
+        split = [cell for cell in cells if separator in cell]
+        if len(split) < LIST_SHARE * len(cells):
+            continue
+        items = [item for cell in cells for item in cell.split(separator) if item]
+        # A list's items come again, each on its own, and are short: a sentence's words are too many.
+        repeated = len(items) >= REPEATED * len(set(items)) and len(set(items)) < len(column.counts)
+        tight = not any(item != item.strip() for item in items)
+        if repeated and tight and max(map(len, items)) <= TEXT_LENGTH:
+            why = f"ids between {separator!r}, as {shown(split[0])}"
+            return Feature(column, "ids", "list", separator, why, separator != " ")
+    return None
+
+
+def _as_number(sample: Sample, column: Column) -> Feature | None:
+    """The column as a number, or as an id of whole numbers if there is doubt; None: not numbers."""
+    numbers = column.numbers
+    if numbers is None:
+        return None
+    n, distinct = len(column.filled), len(column.counts)
+    typed = "number" if sample.format == "csv" or column.whole else ""
+    span = f"{min(numbers):g} to {max(numbers):g}"
+
+    def number(why: str, sure: bool = True) -> Feature:
+        return Feature(column, "number", typed, "", why, sure)
+
+    def an_id(why: str, sure: bool = True) -> Feature:
+        return Feature(column, "id", "id" if sample.format == "csv" else "", "", why, sure)
+
+    if all(b - a == 1 for a, b in itertools.pairwise(numbers)):
+        return Feature(column, "", "", "", "counts the lines", True)
+    if not column.whole:
+        return number(f"numbers with fractions, {span}")
+    if column.words & NUMBER_WORDS and not column.words & {"id", "code"}:
+        return number(f"its name, and whole numbers from {span}")
+    if min(numbers) < 0:
+        return number(f"whole numbers from {span}: ids are not below zero")
+    if column.words & ID_WORDS:
+        unique = distinct > UNIQUE_SHARE * n and n >= 50
+        if unique and not column.words & ENTITY_WORDS:
+            return Feature(column, "", "", "", f"a different number on each of {n:,} lines", True)
+        return an_id(f"its name; {distinct:,} different values on {n:,} lines")
+    if distinct <= FEW:
+        return an_id(f"whole numbers, and only {distinct} different ones")
+    if distinct > UNIQUE_SHARE * n and n >= 50:
+        why = f"whole numbers, {span}, nearly all different"
+        return number(why, sure=False)
+    if n >= REPEATED * distinct:
+        return an_id(f"whole numbers; each of {distinct:,} comes {n / distinct:.0f} times", sure=False)
+    return number(f"whole numbers, {span}, most of them rare", sure=False)
+
+
+def _in_context(column: Column, request: Column | None) -> bool:
+    """Whether the feature belongs to the request: the same within each, or of the person by its name."""
+    if request is None:
+        return bool(column.words & CONTEXT_WORDS)
+    same: dict[str, Any] = {}
+    return all(
+        same.setdefault(str(key), cell) == cell for key, cell in zip(request.cells, column.cells, strict=True)
+    )
+
+
+def _no_more_than_fit(features: list[Feature]) -> list[Feature]:
+    """As many features as a request's context and a candidate may have; those behind them are left out."""
+    room = {True: FEATURES_MAX, False: FEATURES_MAX}
+    fitting = []
+    for feature in features:
+        if feature.kind:
+            room[feature.context] -= 1
+            if room[feature.context] < 0:
+                why = f"{TOO_MANY}, and those before it are as many"
+                feature = feature._replace(kind="", why=why)
+        fitting.append(feature)
+    return fitting
+
+
+def _with_one_separator(features: list[Feature]) -> list[Feature]:
+    """[data] has one separator for all lists: the most frequent; columns with another are ids."""
+    separators = [feature.separator for feature in features if feature.separator]
+    if not separators:
+        return features
+    common = max(sorted(set(separators)), key=lambda s: (s != " ", separators.count(s)))
+    return [
+        feature
+        if feature.separator in ("", common)
+        else feature._replace(
+            kind="id",
+            type="id",
+            separator="",
+            why=f"{feature.why}, taken whole: other lists are split at {common!r}",
+        )
+        for feature in features
+    ]

@@ -1,0 +1,1 @@
+"""The live loop with a file or a log as its source."""

@@ -1,0 +1,220 @@
+"""What feeds a replay: a tape's examples, read, checked, hashed and encoded a chunk at a time.
+
+All of that is Python and holds the interpreter's lock, so a long tape is fed by a process of its own,
+beside the one that learns. Both ways the chunks are the same. A chunk crosses as arrays; the pipe holds
+few of them, so the reading process waits for a slow learner.
+"""
+
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import xxhash
+
+from freshet.config import Config
+from freshet.errors import ReplayError
+from freshet.replay.tape import ReplayOptions, Tape, open_played
+from ground import FreshetError
+from learner.features.encoder import Encoder
+from learner.features.labelled import CHUNK_ROWS, Labelled
+from stream.records.forgetting import Refusals
+from stream.records.types import Example, Forget, canonical, encode
+
+PROCESS_FROM = 50_000
+"""Requests from which on a process of its own is worth its start of about a second."""
+GARBAGE_FROM = 200_000
+"""Objects made before Python looks for cycles among them: a chunk is some 20,000, none of them in a cycle,
+and each look goes through all of it."""
+
+
+class Chunk(NamedTuple):
+    """Some requests of the tape, in order."""
+
+    labelled: Labelled
+    refused: int  # examples, besides these, that do not fit the schema
+    forgets: tuple[Forget, ...] = ()  # to be followed behind these
+
+
+class Ended(NamedTuple):
+    """What is known of a tape that has been played to its end."""
+
+    skipped: int  # records that could not be used
+    data_hash: str  # of all examples
+    first_bad: str = ""  # what was wrong with the first of the records
+
+
+class Feed:
+    """Chunks of a tape; iterate once, then read `ended`. Close it when done.
+
+    Attributes:
+        total: about how many requests there are; None: not known.
+        waited_s: seconds that the iterating thread spent on reading, or on waiting for it.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        self.total = total
+        self.ended = Ended(0, "")
+        self.waited_s = 0.0
+
+    def __iter__(self) -> Iterator[Chunk]:
+        chunks = self._chunks()
+        while True:
+            began = time.perf_counter()
+            chunk = next(chunks, None)
+            self.waited_s += time.perf_counter() - began
+            if chunk is None:
+                return
+            yield chunk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the data."""
+        raise NotImplementedError
+
+    def _chunks(self) -> Iterator[Chunk]:
+        raise NotImplementedError
+
+
+def open_feed(config: Config, options: ReplayOptions) -> Feed:
+    """The examples that the options name, as chunks.
+
+    Raises:
+        FreshetError: the data cannot be opened.
+    """
+    tape = open_played(config, options)
+    if options.journal is not None or (tape.total is not None and tape.total < PROCESS_FROM):
+        return _Inline(tape, Encoder(config.features, config.learner.pairs_max))
+    tape.close()
+    return _Beside(tape.total, config, options)
+
+
+class _Inline(Feed):
+    """Reads the tape itself."""
+
+    def __init__(self, tape: Tape, encoder: Encoder) -> None:
+        super().__init__(tape.total)
+        self._tape = tape
+        self._encoder = encoder
+
+    def close(self) -> None:
+        self._tape.close()
+
+    def _chunks(self) -> Iterator[Chunk]:
+        hasher = xxhash.xxh3_128()
+        forgets: list[Forget] = []
+        self._tape.on_forget = forgets.append
+        refusals = Refusals()
+        chunk: list[Example] = []
+        rows = 0  # of the chunk and the example that comes next
+        for example in self._tape:
+            rows += len(example.labels)
+            if forgets or (rows > CHUNK_ROWS and chunk):
+                yield self._encode(chunk)._replace(forgets=tuple(forgets))
+                for forget in forgets:
+                    refusals.add(forget)
+                    hasher.update(encode(forget))
+                chunk = []
+                rows = len(example.labels)
+                forgets.clear()
+            hasher.update(canonical(example))
+            left = refusals.admit(example)
+            if left is not None:
+                chunk.append(left)
+        if chunk or forgets:
+            yield self._encode(chunk)._replace(forgets=tuple(forgets))
+        self.ended = Ended(self._tape.skipped, hasher.hexdigest(), self._tape.first_bad)
+
+    def _encode(self, examples: list[Example]) -> Chunk:
+        """Encode what fits the schema.
+
+        Raises:
+            FeatureError: of a strict tape, an example that does not.
+        """
+        try:
+            return Chunk(Labelled.of(self._encoder, examples), 0)
+        except FreshetError:
+            if self._tape.strict:
+                raise
+        fitting = [example for example in examples if self._encoder.fits(example)]
+        return Chunk(Labelled.of(self._encoder, fitting), len(examples) - len(fitting))
+
+
+class _Beside(Feed):
+    """Has a process of its own read the tape."""
+
+    def __init__(self, total: int | None, config: Config, options: ReplayOptions) -> None:
+        super().__init__(total)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from freshet.replay.feed import read_for_parent; read_for_parent()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdin is not None
+        pickle.dump((config, options), self._process.stdin)
+        self._process.stdin.close()
+
+    def close(self) -> None:
+        assert self._process.stdout is not None
+        self._process.kill()
+        self._process.stdout.close()
+        self._process.wait()
+
+    def _chunks(self) -> Iterator[Chunk]:
+        """Chunks until the end.
+
+        Raises:
+            FreshetError: as in the reading process.
+        """
+        assert self._process.stdout is not None
+        while True:
+            try:
+                sent = pickle.load(self._process.stdout)
+            except (EOFError, pickle.UnpicklingError):
+                raise ReplayError(
+                    f"the process that reads the data ended early, with {self._process.wait()}; try again, "
+                    "with less data if memory is short"
+                ) from None
+            if isinstance(sent, Chunk):
+                yield sent
+            elif isinstance(sent, Ended):
+                self.ended = sent
+                return
+            else:
+                raise sent
+
+
+def read_for_parent() -> None:
+    """The reading process: (config, options) come pickled on stdin, chunks go to stdout.
+
+    It ends when its work is done, or when nobody reads it any more.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is its parent's to handle
+    gc.set_threshold(GARBAGE_FROM)
+    config, options = pickle.load(sys.stdin.buffer)
+    out = sys.stdout.buffer
+    try:
+        try:
+            tape = open_played(config, options)
+            with _Inline(tape, Encoder(config.features, config.learner.pairs_max)) as feed:
+                for chunk in feed:
+                    pickle.dump(chunk, out, protocol=5)
+            pickle.dump(feed.ended, out)
+        except FreshetError as error:
+            pickle.dump(error, out)
+        out.flush()
+    except BrokenPipeError:
+        os._exit(0)  # or Python complains of the pipe once more at its end

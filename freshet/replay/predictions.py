@@ -1,0 +1,84 @@
+"""What a replay predicted for each candidate, beside what the candidate was: one Parquet file.
+
+It is an export of the examples that were scored (docs/parquet.md) with two columns more, `base` and
+`corrected`. Two replays of the same data have the same rows in the same order: so they can be compared
+request by request, and a feature's values are there to cut them into slices.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from freshet.config import Config
+from freshet.errors import ReplayError
+from freshet.progress import progress
+from freshet.replay.tape import ReplayOptions, Tape, open_played
+from learner.features.encoder import Encoder
+from stream.files.record_columns import PREDICTION_COLUMNS, Survey
+from stream.files.record_files import RecordWriter, whole_or_nothing
+from stream.records.forgetting import Refusals
+from stream.records.types import Example
+
+Floats = npt.NDArray[np.float64]
+
+
+def write_predictions(
+    path: Path, config: Config, options: ReplayOptions, refused: int, base: Floats, corrected: Floats
+) -> None:
+    """Play the tape again, to write each example with what was predicted.
+
+    Args:
+        refused: examples of the tape that do not fit the schema.
+        base, corrected: (n,), of all candidates that were scored, in the tape's order.
+
+    Raises:
+        ReplayError: the file cannot be written, or the data is not what it was when it was replayed.
+    """
+    tape = open_played(config, options)
+    encoder = Encoder(config.features, config.learner.pairs_max) if refused else None
+
+    changed = ReplayError(
+        f"{path}: the data has changed since it was replayed; give --from and --to, and try again"
+    )
+    try:
+        survey = Survey("examples")
+        with progress("looking ", tape.total) as advance:
+            for example in _scored(tape, encoder):
+                survey.add(example)
+                advance(1)
+        at = 0
+        with (
+            whole_or_nothing(path) as making,
+            RecordWriter(making, survey.layout(), PREDICTION_COLUMNS) as writer,
+            progress("writing ", tape.total) as advance,
+        ):
+            for example in _scored(tape, encoder):
+                advance(1)
+                part = slice(at, at + len(example.labels))
+                at = part.stop
+                if at > len(base):
+                    raise changed
+                values = (base[part].tolist(), corrected[part].tolist())
+                writer.add(example, dict(zip(PREDICTION_COLUMNS, values, strict=True)))
+            if at != len(base):
+                raise changed
+    except OSError as error:
+        raise ReplayError(f"{path}: the predictions cannot be written: {error.strerror}") from None
+    finally:
+        tape.close()
+
+
+def _scored(tape: Tape, encoder: Encoder | None) -> Iterator[Example]:
+    """The tape's examples that a replay scores, without what was to be forgotten by then.
+
+    Args:
+        encoder: to leave out what does not fit the schema; None: all fit.
+    """
+    refusals = Refusals()
+    tape.on_forget = refusals.add
+    for example in tape:
+        left = refusals.admit(example)
+        if left is not None and not left.late and (encoder is None or encoder.fits(left)):
+            yield left

@@ -1,0 +1,388 @@
+"""Replay: the live loop with a file or a log range as its source.
+
+Every request is predicted before any of it is learnt, by the same code that learns live, so every
+figure in the report is out of sample. Base and corrected predictions are scored side by side.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from error_memory import ErrorMemory, make_memory
+from freshet.config import Config
+from freshet.errors import ReplayError
+from freshet.files import check_writable, readable_json, write_json
+from freshet.progress import progress
+from freshet.replay.feed import open_feed
+from freshet.replay.predictions import write_predictions
+from freshet.replay.tape import ReplayOptions, is_log, open_existing, replay_config
+from freshet.replay.time_travel import restored
+from freshet.version import code_version
+from freshet.warmup import warm_up
+from learner.features.labelled import Labelled
+from learner.metrics import Summary, summarize
+from learner.model.forgetting import forget_in_memory
+from learner.role.learner import Learner
+from learner.train.trainer import Learnt
+from stream.log.base import EXAMPLES
+from stream.records.types import Forget
+from stream.state.role_state import RoleState
+
+RECLAIM_REQUESTS = 20_000
+RECLAIM_SLOTS = 100_000
+
+Floats = npt.NDArray[np.float64]
+
+
+class Scored:
+    """Predictions and labels of a replay, in order; 40 bytes a candidate."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Floats, Floats, Floats, npt.NDArray[np.uint64], Floats]] = []
+
+    def add(
+        self, base: Floats, corrected: Floats, y: Floats, group: npt.NDArray[np.uint64], at: Floats
+    ) -> None:
+        """Take n candidates: base and corrected predictions, labels, users, event times, each (n,)."""
+        self._parts.append((base, corrected, y, group, at))
+
+    def arrays(self) -> tuple[Floats, Floats, Floats, npt.NDArray[np.uint64], Floats]:
+        """All that was taken, as `add` takes it."""
+        base, corrected, y, group, at = zip(*self._parts, strict=True)
+        taken = (np.concatenate(part) for part in (base, corrected, y))
+        return (*taken, np.concatenate(group), np.concatenate(at))  # type: ignore[return-value]
+
+    def summaries(self, window: int) -> dict[str, Any]:
+        """Figures of base and corrected: overall, of the last half, and over windows of candidates."""
+        base, corrected, y, group, at = self.arrays()
+        n = len(y)
+
+        def both(part: slice) -> dict[str, Summary]:
+            return {
+                "base": summarize(base[part], y[part], group[part]),
+                "corrected": summarize(corrected[part], y[part], group[part]),
+            }
+
+        overall, last_half = both(slice(0, n)), both(slice(n // 2, n))
+        windows = [
+            {
+                "from_time": float(at[first]),
+                "to_time": float(at[min(first + window, n) - 1]),
+                **both(slice(first, first + window)),
+            }
+            for first in range(0, n, window)
+        ]
+        told: dict[str, Any] = {
+            name: {"overall": overall[name], "last_half": last_half[name]} for name in overall
+        }
+        told["windows"] = windows
+        return told
+
+
+class Replay:
+    """One pass over a tape."""
+
+    def __init__(
+        self, config: Config, freeze_after: int | None = None, learner: Learner | None = None
+    ) -> None:
+        self.learner = learner or Learner(config.features, config.learner, beside=True)
+        self.memory: ErrorMemory = make_memory(config.memory, self.learner.model.memory_columns)
+        if learner is not None:
+            self.memory.set_priors(*learner.model.memory_priors())
+        # Candidates that a restored learner had predicted before, and has still to learn: they come first.
+        self._before = self.learner.trainer.pending.n
+        self.scored = Scored()
+        self.requests = 0
+        self.memory_s = 0.0
+        self._freeze_after = freeze_after
+        self._frozen = False
+        self._position = 0  # of the next request that the memory sees
+        self._reclaimed = 0
+
+    def take(self, labelled: Labelled) -> None:
+        """Predict, score and learn."""
+        if self._freeze_after is not None and self.requests + labelled.requests > self._freeze_after:
+            last = max(self._freeze_after - self.requests, 0)
+            self._learn(labelled.part(0, last))
+            self._freeze()
+            self._answer(labelled.part(last, labelled.requests))
+        else:
+            self._learn(labelled)
+
+    def forget(self, request: Forget) -> None:
+        """Follow a request to forget, as learners and servers do."""
+        for learnt in self.learner.forget(request):
+            self._observe(learnt)
+        forget_in_memory(self.memory, self.learner.model, request.entity)
+
+    def finish(self) -> str:
+        """The hash of the state that was reached; then the requests still waiting are scored too."""
+        for learnt in self.learner.settle():
+            self._observe(learnt)
+        digest = self.learner.digest()
+        for learnt in self.learner.finish():
+            self._observe(learnt)
+        return digest
+
+    def _learn(self, labelled: Labelled) -> None:
+        self.requests += labelled.requests
+        for learnt in self.learner.learn_labelled(labelled):
+            self._observe(learnt)
+        if self.requests - self._reclaimed >= RECLAIM_REQUESTS:
+            self._reclaimed = self.requests
+            self._reclaim()
+
+    def _observe(self, learnt: Learnt) -> None:
+        began = time.perf_counter()
+        n = len(learnt.requests) - 1
+        positions = np.arange(self._position, self._position + n, dtype=np.int64)
+        self._position += n
+        times = learnt.time[learnt.requests[:-1]]
+        # What was predicted had learnt all that came before: live, there is nothing for a memory to know.
+        self.memory.set_priors(*self.learner.model.memory_priors())
+        self.memory.advance(self._position - 1)
+        corrected = self.memory.observe(learnt.rows, learnt.p, learnt.y, positions, learnt.requests, times)
+        keep = ~learnt.late
+        keep[: self._before] = False
+        self._before = max(self._before - len(keep), 0)
+        self.scored.add(
+            learnt.p[keep], corrected[keep], learnt.y[keep], learnt.group[keep], learnt.time[keep]
+        )
+        self.memory_s += time.perf_counter() - began
+
+    def _freeze(self) -> None:
+        """From here on the base is as it is; the memory starts with the priors it has learnt."""
+        if self._frozen:
+            return
+        self._frozen = True
+        for learnt in self.learner.finish():
+            self._observe(learnt)
+        self.memory.set_priors(*self.learner.model.memory_priors())
+        self.memory.advance(self._position - 1)
+
+    def _answer(self, labelled: Labelled) -> None:
+        """Predict with the frozen base, and show the labels to the memory alone."""
+        if labelled.requests == 0:
+            return
+        self.requests += labelled.requests
+        batch = labelled.batch
+        scores = self.learner.model.score(batch)
+        per_request = np.diff(batch.requests)
+        base = 1.0 / (1.0 + np.exp(-(scores.z + labelled.shift)))
+        n = labelled.requests
+        positions = np.arange(self._position, self._position + n, dtype=np.int64)
+        self._position += n
+        corrected = self.memory.observe(scores.rows, base, labelled.y, positions, batch.requests, batch.times)
+        group = np.repeat(self.learner.model.users(batch), per_request)
+        times = np.repeat(batch.times, per_request)
+        keep = np.repeat(~labelled.late, per_request)
+        self.scored.add(base[keep], corrected[keep], labelled.y[keep], group[keep], times[keep])
+
+    def _reclaim(self) -> None:
+        """Do what a commit does beside writing: rows that have expired make room, deltas are let go."""
+        for table in self.learner.model.tables:
+            table.expire(int(self.learner.trainer.clock), RECLAIM_SLOTS)
+            table.drain_delta()
+            table.filter.drain()
+
+
+def run_replay(
+    config_file: str | None,
+    overrides: Sequence[str],
+    options: ReplayOptions,
+    report_to: str = "-",
+    html: Path | None = None,
+    predictions: Path | None = None,
+) -> None:
+    """`freshet replay`: play the tape, write the report.
+
+    Raises:
+        FreshetError: the config, the data, or a file to be written.
+    """
+    config = replay_config(config_file, overrides, options)
+    for path in (None if report_to == "-" else Path(report_to), html, predictions):
+        if path is not None:
+            check_writable(path, ReplayError)
+    if options.from_snapshot is None:
+        report = replay(config, options, predictions)
+    else:
+        report = replay_from_snapshot(config, options, predictions, overrides)
+    if predictions is not None:
+        at = Path(os.path.relpath(predictions.resolve(), Path(report_to).resolve().parent))
+        report["predictions"] = str(predictions.resolve() if report_to == "-" else at)
+    if report_to == "-":
+        sys.stdout.write(readable_json(report).decode())
+    else:
+        write_json(Path(report_to), report, ReplayError)
+    if html is not None:
+        from freshet.show.replay_report import replay_page
+        from freshet.show.report import write_html
+
+        write_html(replay_page(report, Path(options.data or config.log).name), html)
+    _print_summary(report)
+
+
+def replay_from_snapshot(
+    config: Config, options: ReplayOptions, predictions: Path | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Go on from `options.from_snapshot`, and return the report of what came behind it.
+
+    Raises:
+        ReplayError: the snapshot cannot be gone on with, or the log no longer holds what came behind it.
+    """
+    assert options.from_snapshot is not None
+    if options.data is not None and not is_log(options.data):
+        raise ReplayError(
+            "--from-snapshot goes on in the log that the snapshot is of: give its URL as --data"
+        )
+    if options.begin is not None or options.journal is not None:
+        raise ReplayError("--from-snapshot says where to begin; leave out --from and --journal")
+    with restored(Path(options.from_snapshot), config, overrides) as (learner, origin):
+        log = open_existing(options.data or config.log, config)
+        places = [origin.offsets.get(p, first) for p, (first, _) in enumerate(log.ends(EXAMPLES))]
+        log.close()
+        resumed = msgspec.structs.replace(
+            options,
+            begin="offset:" + ",".join(map(str, places)),
+            boundary=learner.boundary.encode() if learner.boundary is not None else b"",
+            last={f"{partition}/{producer}": seq for (partition, producer), seq in origin.last.items()},
+        )
+        report = replay(config, resumed, predictions, learner)
+    report["snapshot"] = {"requests": origin.requests, "event_time": origin.event_time, "offsets": places}
+    return report
+
+
+def replay(
+    config: Config,
+    options: ReplayOptions,
+    predictions: Path | None = None,
+    learner: Learner | None = None,
+) -> dict[str, Any]:
+    """Play the examples that `options` name and return the report.
+
+    Args:
+        predictions: a file for what was predicted of each candidate (`freshet.replay.predictions`).
+        learner: one that has learnt before; None: a new one.
+
+    Raises:
+        FreshetError: the data cannot be read, or there is none.
+    """
+    if not config.features:
+        raise ReplayError("the config declares no features; add a section [features.NAME] for each")
+    began = time.perf_counter()
+    refused = 0
+    with open_feed(config, options) as feed:
+        warm_up()
+        run = Replay(config, options.freeze_after, learner)
+        run.learner.warm()
+        started = time.perf_counter()
+        with progress("replaying", feed.total) as advance:
+            try:
+                for chunk in feed:
+                    run.take(chunk.labelled)
+                    for forget in chunk.forgets:
+                        run.forget(forget)
+                    refused += chunk.refused
+                    advance(chunk.labelled.requests + chunk.refused)
+            except KeyboardInterrupt:
+                done = f"{run.requests:,} requests were replayed"
+                raise KeyboardInterrupt(
+                    f"{done}; no report is written (--limit N stops after N and writes it)"
+                ) from None
+    if run.requests == 0:
+        raise ReplayError(
+            "there is nothing to replay: no example that fits the config lies in this data and range"
+        )
+    state_hash = run.finish()
+    ended = time.perf_counter()
+    figures = run.scored.summaries(_window(config, run))
+    learnt_s = ended - started - feed.waited_s - run.memory_s
+    report = {
+        "events": run.requests + refused,
+        "candidates": figures["base"]["overall"]["examples"],
+        "events_per_second": run.requests / (ended - started),
+        "state_hash": state_hash,
+        "config_hash": config.digest(),
+        "data_hash": feed.ended.data_hash,
+        "code_version": code_version(),
+        "skipped": feed.ended.skipped + refused,
+        "first_skipped": feed.ended.first_bad,
+        "shuffled_labels": options.shuffle_labels,
+        "frozen_after": options.freeze_after,
+        "played": _played(config, options),
+        "config": config.deciding(),
+        **figures,
+        "table_rows": run.learner.model.table_rows(),
+        "quarantined": run.learner.trainer.quarantined,
+        "memory": {"gate": run.memory.gate, "evidence": run.memory.evidence, "bytes": run.memory.nbytes},
+        "seconds": {
+            "start": started - began,
+            "read": feed.waited_s,
+            "learn": learnt_s,
+            "memory": run.memory_s,
+            "metrics": time.perf_counter() - ended,
+        },
+    }
+    if predictions is not None:
+        base, corrected = run.scored.arrays()[:2]
+        write_predictions(predictions, config, options, refused, base, corrected)
+    if options.journal is not None:
+        live = _live_hash(config, Path(options.journal))
+        report["live_state_hash"] = live
+        report["equals_live_state"] = live == state_hash
+    return report
+
+
+def _played(config: Config, options: ReplayOptions) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(options)
+    del told["last"], told["boundary"]
+    return told | {"data": options.data or config.log}
+
+
+def _live_hash(config: Config, folder: Path) -> str:
+    with RoleState(folder, "learner", Learner.fingerprint(config.features, config.learner)) as state:
+        return Learner(config.features, config.learner, state).digest()
+
+
+def _window(config: Config, run: Replay) -> int:
+    """Candidates per window: as configured, less on a short stream so that there is a line to draw."""
+    return min(config.learner.window, max(run.learner.meta.examples // 20, 500))
+
+
+def _print_summary(report: dict[str, Any]) -> None:
+    def line(name: str, part: dict[str, Any]) -> str:
+        keys = ("auc", "gauc", "logloss", "calibration")
+        return f"  {name:<22}" + "".join(
+            f"{key} {'–' if part[key] is None else format(part[key], '.4f')}   " for key in keys
+        )
+
+    print(
+        f"{report['events']:,} requests, {report['candidates']:,} candidates, "
+        f"{report['events_per_second']:,.0f} requests/s, state {report['state_hash']}",
+        *(
+            line(f"{name}, {part.replace('_', ' ')}", report[name][part])
+            for part in ("overall", "last_half")
+            for name in ("base", "corrected")
+        ),
+        sep="\n",
+        file=sys.stderr,
+    )
+    if report["skipped"]:
+        first = f"; the first: {report['first_skipped']}" if report["first_skipped"] else ""
+        print(f"  left out: {report['skipped']:,} that could not be used{first}", file=sys.stderr)
+    if report["base"]["overall"]["auc"] is None:
+        print(
+            "  no auc: all labels are the same, so nothing can be told apart; is label in [data] the right "
+            "column?",
+            file=sys.stderr,
+        )
+    if "live_state_hash" in report:
+        equal = "the very state" if report["equals_live_state"] else "NOT the state"
+        print(f"  this is {equal} of the live learner ({report['live_state_hash']})", file=sys.stderr)

@@ -1,0 +1,192 @@
+"""`freshet train`: learn from history in files, then leave the rest to the live log (Monolith, section 2.2).
+
+The result is the state of a learner that has learnt the files up to a stated moment and knows it
+(`learner.role.boundary`): `freshet learn` or `up` goes on from it with the log, leaving out what history has
+taught. The state is made in a folder beside its own and takes its name when it is whole, so whoever is
+interrupted begins again, with nothing to clear away.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from freshet.config import Config
+from freshet.errors import TrainError
+from freshet.progress import progress
+from freshet.roles.roles import open_topics
+from freshet.warmup import warm_up
+from learner.role.boundary import IDS_MAX, Boundary
+from learner.role.learner import Learner
+from learner.updates.chain import Place
+from learner.updates.format import decode_update
+from stream.files.sources import LeftOut, count_examples, read_examples
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log
+from stream.records.decoding import Decoder
+from stream.records.types import Example
+from stream.state.role_state import RoleState
+
+CHUNK_REQUESTS = 512
+COMMIT_REQUESTS = 50_000
+
+
+class Trained(NamedTuple):
+    """What was learnt."""
+
+    requests: int
+    beyond: int  # examples of the files at or after the boundary, which are the log's
+    overlap: int  # requests near the boundary, whose ids are kept
+    state: Path
+    left_out: str = ""  # what could not be used, in words
+
+
+def train(config: Config, files: Sequence[Path], until: float, overlap_s: float) -> Trained:
+    """Learn the files' examples before `until` into the state of this config's learner.
+
+    Args:
+        files: in order of time.
+        until: event time, Unix seconds.
+        overlap_s: see `learner.role.boundary`.
+
+    Raises:
+        TrainError: there is a state already, the log does not hold what comes after, or nothing to learn.
+        FreshetError: the files, or the log.
+    """
+    folder = config.state_of("learn")
+    _check_free(config, folder)
+    warm_up()
+    log = open_topics(config)
+    making = folder.with_name(f"{folder.name}.training")
+    boundary = Boundary(until, overlap_s)
+    try:
+        _check_kept(log, until - overlap_s)
+        shutil.rmtree(making, ignore_errors=True)
+        fingerprint = Learner.fingerprint(config.features, config.learner)
+        with RoleState(making, "learner", fingerprint) as state:
+            found = _learn(config, files, boundary, state, log)
+        shutil.rmtree(folder, ignore_errors=True)  # nothing is in it but what a start left that failed
+        making.rename(folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing was kept; the same command begins again") from None
+    except OSError as error:
+        raise TrainError(f"{making}: the state cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+        log.close()
+    return found._replace(state=folder)
+
+
+def _learn(config: Config, files: Sequence[Path], boundary: Boundary, state: RoleState, log: Log) -> Trained:
+    learner = Learner(config.features, config.learner, state, beside=True)
+    learner.warm()
+    left_out = LeftOut()
+    try:
+        learner.go_on_in_log(boundary, _place(log))
+        read = beyond = committed = 0
+        counts = [count_examples(file, config.data) for file in files]
+        total = sum(n for n in counts if n is not None) if None not in counts else None
+        with progress("learning", total) as advance:
+            examples = _examples(config, files, left_out)
+            while chunk := list(islice(examples, CHUNK_REQUESTS)):
+                mine = [example for example in chunk if boundary.of_history(example)]
+                if boundary.ids > IDS_MAX:
+                    raise TrainError(
+                        f"over {IDS_MAX:,} requests of history lie within the overlap of "
+                        f"{boundary.overlap_s:g} s; give a shorter --overlap"
+                    )
+                learner.learn(mine)
+                read, beyond = read + len(mine), beyond + len(chunk) - len(mine)
+                advance(len(chunk))
+                if read - committed >= COMMIT_REQUESTS:
+                    committed = read
+                    _commit(learner, state, last=False)
+        if read == 0:
+            raise TrainError(
+                "there is nothing to learn: no example of these files comes before --until; it is event "
+                "time, as ISO 8601 or Unix seconds"
+            )
+        _commit(learner, state, last=True)
+    finally:
+        learner.close()
+    return Trained(read, beyond, boundary.ids, state.path, left_out.told())
+
+
+def _examples(config: Config, files: Sequence[Path], left_out: LeftOut) -> Iterator[Example]:
+    """The files' examples, one file after the other."""
+    newest, newest_file = float("-inf"), Path()
+    for file in files:
+        first = True
+        for example in read_examples(file, config.data, left_out):
+            if first and example.decided < newest:
+                raise TrainError(
+                    f"{file} begins before {newest_file} ends; name the files in the order of their time"
+                )
+            first = False
+            newest = max(newest, example.decided)
+            yield example
+        newest_file = file
+
+
+def _commit(learner: Learner, state: RoleState, last: bool) -> None:
+    commit = state.begin()
+    learner.flush(commit)
+    if last:
+        learner.publish_whole(commit)
+    state.commit(commit)
+
+
+def _place(log: Log) -> Place:
+    """The end of topic `updates`: what others have published there is another model's."""
+    _, end = log.ends(UPDATES)[0]
+    terms = [0]
+    for topic in (UPDATES, SNAPSHOTS):
+        first, after = log.ends(topic)[0]
+        if after > first:
+            terms.append(decode_update(log.read(topic, 0, after - 1, 1, wait_s=1.0)[0].value).term)
+    return Place(offset=end, term=max(terms), made_in=max(terms))
+
+
+def _check_free(config: Config, folder: Path) -> None:
+    if (folder / "db" / "CURRENT").exists():
+        raise TrainError(
+            f"{folder} holds a learner's state already, which would be lost; train into another one "
+            "(--set state=DIR), or remove it"
+        )
+    if any(config.snapshots.glob("learn-*-*")):
+        raise TrainError(
+            f"{config.snapshots} holds snapshots of a learner, from which others would begin; remove them, "
+            "or name another folder (--set state=DIR)"
+        )
+
+
+def _check_kept(log: Log, begin: float) -> None:
+    """Check that the log has not dropped what comes after `begin`."""
+    decode = Decoder(Example).decode
+    for partition, (first, end) in enumerate(log.ends(EXAMPLES)):
+        if first == 0:
+            continue
+        kept = log.read(EXAMPLES, partition, first, 1) if end > first else []
+        if not kept or decode(kept[0].value).decided > begin:
+            raise TrainError(
+                f"the log has dropped examples of partition {partition} that came after --until less "
+                "--overlap; give a later --until with history up to it, or keep records longer (retain_s, "
+                "retain_bytes)"
+            )
+
+
+def run_train(config: Config, files: Sequence[Path], until: float, overlap_s: float) -> None:
+    """`freshet train`: train, and say what is next.
+
+    Raises:
+        FreshetError: as `train`.
+    """
+    found = train(config, files, until, overlap_s)
+    print(
+        f"learnt {found.requests:,} requests of history into {found.state}; {found.beyond:,} at or after the "
+        f"boundary were left to the log, {found.overlap:,} before it are known by their ids"
+        f"{found.left_out}.\n"
+        "Start `freshet up` (or `freshet learn`): it goes on with the log and leaves out what is learnt.",
+        file=sys.stderr,
+    )

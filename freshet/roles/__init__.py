@@ -1,0 +1,1 @@
+"""Roles wired to a log, as processes, and `freshet up`."""

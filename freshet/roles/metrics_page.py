@@ -1,0 +1,132 @@
+"""docs/metrics.md, made from the metrics themselves:
+
+python -m freshet.roles.metrics_page > docs/metrics.md
+"""
+
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from prometheus_client.metrics_core import Metric
+
+from freshet.roles.role_metrics import STAGES, TABLES, RoleCollector
+from learner.metrics import Metrics
+from serving.replica.status import MemoryStatus, ModelStatus, Quality
+from serving.watch.telemetry import Telemetry
+from stream.log.base import EVENTS, EXAMPLES, UPDATES
+from stream.log.lag import Lag
+from stream.run.runner import Progress
+
+_HEAD = (
+    "# Metrics\n\n"
+    "Prometheus' text format, on `/metrics`: of the server on its own port, of joiner and learner on "
+    "`metrics.join_port` and `metrics.learn_port` once they are given one "
+    "([configuration.md](configuration.md#metrics)). Rules and alerts for Prometheus are in "
+    "[deploy/prometheus](../deploy/prometheus), a dashboard for Grafana in "
+    "[deploy/grafana](../deploy/grafana); what to do when one fires is in "
+    "[operations.md](operations.md#when-an-alert-fires).\n\n"
+    "Units are seconds and bytes; what ends in `_total` is a counter, and what ends in "
+    "`_timestamp_seconds` is Unix time. A value that cannot be told yet is `NaN`. What joiner and "
+    "learner count of events and examples goes on from their state when they are started again; all other "
+    "counters begin at 0. Counting costs a server less than "
+    "1 % of a request's time, and a learner less than 1 % of its own; `benchmarks/metrics.py` measures "
+    "it.\n\n"
+    "This page is made from the code: `python -m freshet.roles.metrics_page > docs/metrics.md`.\n"
+)
+
+_SECTIONS = {
+    "All roles": ("joiner", "learner", "server"),
+    "Joiner and learner": ("joiner", "learner"),
+    "Joiner": ("joiner",),
+    "Learner": ("learner",),
+    "Server": ("server",),
+}
+
+
+class Family(NamedTuple):
+    """One metric as Prometheus sees it."""
+
+    name: str
+    kind: str  # counter, gauge, histogram
+    labels: tuple[str, ...]
+    text: str
+
+
+class _FixedMeter:
+    """Lags that do not move, in place of a meter's."""
+
+    def __init__(self, *lags: Lag) -> None:
+        self.lags = list(lags)
+        self.up = True
+
+
+class _FixedWriter:
+    """Counts that do not move, in place of a writer's."""
+
+    records = batches = failures = waiting = 0
+
+
+class _FixedScorer:
+    """A replica that has every kind of thing to tell."""
+
+    def status(self) -> ModelStatus:
+        metrics = Metrics()
+        quality = Quality(overall=metrics.summary(), recent=metrics.recent())
+        return ModelStatus(
+            version="1-1", ready=True, why_not_ready="", frozen=False, freshness_s=1.0, base_freshness_s=1.0,
+            behind_s=0.0, lag=[Lag(EXAMPLES, 0, 1, 1.0), Lag(UPDATES, 0, 1, 1.0)], examples_learnt=1,
+            examples_observed=1, examples_skipped=0, examples_bad=0, updates_applied=1, update_gaps=0,
+            features=["user"],
+            table_rows={"user": 1}, memory=MemoryStatus("residual", 1, 0.1, 1),
+            base=quality, corrected=quality,
+        )  # fmt: skip
+
+
+def families(role: str) -> dict[str, Family]:
+    """The metrics of "joiner", "learner" or "server" by name."""
+    if role == "server":
+        telemetry = Telemetry(_FixedScorer(), _FixedWriter())
+        telemetry.request_ended("/v1/score", 200, 0.01)
+        return _as_families(telemetry.registry.collect())
+    command = next(name for name, stage in STAGES.items() if stage == role)
+    topic = EVENTS if role == "joiner" else EXAMPLES
+    clocks = {0: 1.0} if role == "joiner" else {}
+    ahead = {"web": 1} if role == "joiner" else {}
+    meter = _FixedMeter(Lag(topic, 0, 1, 1.0))
+    collector = RoleCollector(command, Progress(), {}, meter, lambda: clocks, lambda: ahead)
+    if role == "learner":
+        collector.tables = {"user": [1] * (1 + len(TABLES))}
+    return _as_families(collector.collect())
+
+
+def page() -> str:
+    """The whole page."""
+    by_role = {role: families(role) for role in ("joiner", "learner", "server")}
+    parts = [_HEAD]
+    for title, roles in _SECTIONS.items():
+        names = [
+            name
+            for name in by_role[roles[0]]
+            if tuple(role for role in by_role if name in by_role[role]) == roles
+        ]
+        rows = [_row(by_role[roles[0]][name]) for name in names]
+        parts.append(f"\n## {title}\n\n| metric | type | labels | |\n|---|---|---|---|\n" + "".join(rows))
+    return "".join(parts)
+
+
+def _row(family: Family) -> str:
+    labels = ", ".join(f"`{label}`" for label in family.labels)
+    return f"| `{family.name}` | {family.kind} | {labels} | {family.text} |\n"
+
+
+def _as_families(metrics: Iterable[Metric]) -> dict[str, Family]:
+    found = {}
+    for metric in metrics:
+        labels = {label for sample in metric.samples for label in sample.labels} - {"le"}
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        found[name] = Family(name, metric.type, tuple(sorted(labels)), metric.documentation)
+    return found
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,1 @@
+"""Reports and views: pages for a browser, lines for a terminal."""

@@ -1,0 +1,109 @@
+"""A replay's report (JSON) as a page: base and corrected side by side, over all, the last half, and time."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from freshet.show.report import Chart, Line, Page, Table, Tile
+
+METRICS = (
+    ("auc", "AUC"),
+    ("gauc", "AUC per user"),
+    ("logloss", "log loss"),
+    ("normalized_entropy", "normalized entropy"),
+    ("calibration", "calibration"),
+    ("ece", "ECE"),
+    ("brier", "Brier"),
+)
+
+
+def replay_page(report: Mapping[str, Any], name: str = "") -> Page:
+    """A replay report as a page: base and corrected side by side, overall, last half, and over time."""
+    base, corrected = report["base"], report["corrected"]
+    half_base, half_corrected = base.get("last_half", base), corrected.get("last_half", corrected)
+    whole_base, whole_corrected = base.get("overall", base), corrected.get("overall", corrected)
+    gain = _number(half_corrected, "auc") - _number(half_base, "auc")
+    lead = (
+        "All labels are the same, so nothing can be told apart: is label in [data] the right column?"
+        if whole_base.get("auc") is None
+        else f"Over the last half of the stream the model reached an AUC of {_metric(half_base, 'auc')}, "
+        "predicting each request before learning from it; with the error memory "
+        f"{_metric(half_corrected, 'auc')} ({gain:+.4f})."
+    )
+    tiles = (
+        Tile("AUC, last half", _metric(half_corrected, "auc"), f"base {_metric(half_base, 'auc')}", "live"),
+        Tile(
+            "log loss, last half", _metric(half_corrected, "logloss"), f"base {_metric(half_base, 'logloss')}"
+        ),
+        Tile(
+            "calibration, last half",
+            _metric(half_corrected, "calibration"),
+            "1 = as many clicks as predicted",
+        ),
+        Tile(
+            "events", f"{report['events']:,}", f"{report.get('events_per_second', math.nan):,.0f} per second"
+        ),
+    )
+    parts = (whole_base, whole_corrected, half_base, half_corrected)
+    rows = [(title, *(_metric(part, key) for part in parts)) for key, title in METRICS]
+    table = Table(
+        "Progressive metrics",
+        ("", "base, all", "corrected, all", "base, last half", "corrected, last half"),
+        rows,
+        "Every number is out of sample: a whole request is predicted before any of it is learnt.",
+    )
+    simple = (str, int, float, bool)
+    facts = [
+        (key.replace("_", " "), f"{value:,.0f}" if type(value) in (int, float) else str(value))
+        for key, value in report.items()
+        if isinstance(value, simple) and value != ""
+    ]
+    seconds = report.get("seconds")
+    if isinstance(seconds, dict):
+        facts += [(f"seconds, {phase}", f"{float(value):.2f}") for phase, value in seconds.items()]
+    return Page(
+        title=f"Freshet replay{': ' + name if name else ''}",
+        lead=lead,
+        tiles=tiles,
+        charts=_replay_charts(report.get("windows", [])),
+        tables=(table,),
+        facts=facts,
+    )
+
+
+def _replay_charts(windows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    if not windows:
+        return []
+    x, x_title = _window_axis(windows)
+    charts = []
+    for key, title, note in (
+        ("auc", "AUC over time", "Exact within each window. Higher is better."),
+        ("logloss", "Log loss over time", "Lower is better."),
+        ("calibration", "Calibration over time", "Mean prediction over mean label; 1 is right."),
+    ):
+        lines = [
+            Line("base", x, [_number(w.get("base", {}), key) for w in windows], "live"),
+            Line("corrected", x, [_number(w.get("corrected", {}), key) for w in windows], "live_memory"),
+        ]
+        if any(math.isfinite(y) for line in lines for y in line.y):
+            charts.append(Chart(title, lines, x_title, dict(METRICS)[key], note))
+    return charts
+
+
+def _window_axis(windows: Sequence[Mapping[str, Any]]) -> tuple[list[float | str], str]:
+    """Event time where every window has it, else the number of the window."""
+    times = [_number(window, "to_time") for window in windows]
+    if all(time > 0.0 for time in times):
+        return [datetime.fromtimestamp(time, UTC).isoformat() for time in times], "event time (UTC)"
+    return [float(i + 1) for i in range(len(windows))], "window"
+
+
+def _number(summary: Mapping[str, Any], key: str) -> float:
+    value = summary.get(key)
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _metric(summary: Mapping[str, Any], key: str) -> str:
+    value = _number(summary, key)
+    return f"{value:.4f}" if math.isfinite(value) else "–"

@@ -1,0 +1,1 @@
+"""Commands around a log and a state: produce, export, inspect, dead letters, forget."""

@@ -1,0 +1,177 @@
+"""`freshet export`: any range of a log, or any data file, as one Parquet file.
+
+Examples and events become columns (`stream.files.record_columns`), one row a candidate, and can be read back
+as they were; what other topics hold is written as it lies in the log. The range is read twice, first to
+see which columns there are: so memory is bounded, whatever comes late in it.
+"""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from freshet.config import Config, load_config, override_config
+from freshet.errors import ExportError
+from freshet.progress import progress
+from freshet.replay.tape import ReplayOptions, Window, is_log, open_existing, open_tape, replay_config
+from ground import FreshetError
+from stream.files.record_columns import Holds, Survey
+from stream.files.record_files import RecordWriter, whole_or_nothing
+from stream.log.base import EVENTS, EXAMPLES, Log, Record
+from stream.records.decoding import Decoder, split_batch
+from stream.records.types import Action, Example, Forget, Impression
+
+RAW_BYTES_MAX = 32 << 20  # of values in a row group
+
+Exported = Example | Impression | Action
+
+
+def run_export(
+    config_file: str | None, overrides: list[str], options: ReplayOptions, topic: str, to: Path
+) -> int:
+    """Write what `options` name to the file `to`; returns how many records.
+
+    Raises:
+        ExportError: there is nothing to export, or the file cannot be written.
+        FreshetError: the config or the data.
+    """
+    config = _config(config_file, overrides, options)
+    if topic != EXAMPLES and options.data is not None and not is_log(options.data):
+        raise ExportError(f"--topic {topic} is of a log, and {options.data} is a file of examples")
+    try:
+        if topic == EXAMPLES:
+            return _examples(config, options, to)
+        log = open_existing(config.log if options.data is None else options.data, config)
+        try:
+            window = Window(log, topic, options)
+            return _events(log, window, to) if topic == EVENTS else _raw(log, window, topic, to)
+        finally:
+            log.close()
+    except OSError as error:
+        raise ExportError(f"{to}: cannot be written: {error.strerror}") from None
+
+
+def _config(file: str | None, overrides: list[str], options: ReplayOptions) -> Config:
+    """The config: of a log's URL nothing has to be known, a data file's columns do."""
+    if file is None and options.data is not None and is_log(options.data):
+        return override_config(Config(), overrides)
+    if file is None and options.data is None:
+        return load_config("freshet.toml", overrides)
+    return replay_config(file, overrides, options)
+
+
+def _examples(config: Config, options: ReplayOptions, to: Path) -> int:
+    tape = open_tape(config, options)
+    try:
+        return _write("examples", lambda: iter(tape), tape.total, to, lambda: tape.skipped)
+    finally:
+        tape.close()
+
+
+def _events(log: Log, window: Window, to: Path) -> int:
+    decode = Decoder(Impression, Action, Forget).decode
+    skipped = 0
+
+    def play() -> Iterator[Exported]:
+        nonlocal skipped
+        skipped = 0
+        found = 0
+        for record in window.records(log):
+            try:
+                events = [decode(part) for part in split_batch(record.value)]
+            except FreshetError:
+                skipped += 1
+                continue
+            for event in events:
+                if isinstance(event, Forget):
+                    continue
+                if window.begin <= event.time < window.end:
+                    if found == window.limit:
+                        return
+                    found += 1
+                    yield event
+
+    return _write("events", play, window.total, to, lambda: skipped)
+
+
+def _write(
+    holds: Holds,
+    play: Callable[[], Iterator[Exported]],
+    total: int | None,
+    to: Path,
+    skipped: Callable[[], int],
+) -> int:
+    """Play once to see what there is and once to write it; returns how many records."""
+    survey = Survey(holds)
+    with progress("looking ", total) as advance:
+        for record in play():
+            survey.add(record)
+            advance(1)
+    layout = survey.layout()
+    if layout.records == 0:
+        raise ExportError(f"there is nothing to export: no {holds} lie in this range")
+    written = 0
+    with (
+        whole_or_nothing(to) as making,
+        RecordWriter(making, layout) as writer,
+        progress("writing ", layout.records) as advance,
+    ):
+        for record in play():
+            writer.add(record)
+            advance(1)
+            written += 1
+    _tell(to, f"{written:,} {holds}, {writer.written:,} rows", skipped())
+    return written
+
+
+def _raw(log: Log, window: Window, topic: str, to: Path) -> int:
+    """Records as they lie in the log."""
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema(
+        [
+            ("partition", pyarrow.int32()),
+            ("offset", pyarrow.int64()),
+            ("ingest_ms", pyarrow.int64()),
+            ("producer", pyarrow.string()),
+            ("seq", pyarrow.int64()),
+            ("key", pyarrow.binary()),
+            ("value", pyarrow.binary()),
+        ]
+    )
+    written = 0
+    with (
+        whole_or_nothing(to) as making,
+        pyarrow.parquet.ParquetWriter(making, schema, compression="zstd") as writer,
+        progress("writing ", window.total) as advance,
+    ):
+        kept = (r for r in window.records(log) if window.begin <= r.ingest_ms / 1e3 < window.end)
+        for group in _groups(itertools.islice(kept, window.limit)):
+            columns = [[getattr(record, name) for record in group] for name in schema.names]
+            arrays = [pyarrow.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+            written += len(group)
+            advance(len(group))
+        if written == 0:
+            raise ExportError(f"there is nothing to export: topic {topic!r} has no records in this range")
+    _tell(to, f"{written:,} records of topic {topic!r}", 0)
+    return written
+
+
+def _groups(records: Iterator[Record]) -> Iterator[list[Record]]:
+    group: list[Record] = []
+    size = 0
+    for record in records:
+        group.append(record)
+        size += len(record.value)
+        if size >= RAW_BYTES_MAX or len(group) >= 65_536:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _tell(to: Path, what: str, skipped: int) -> None:
+    left_out = f"; {skipped:,} records that cannot be read were left out" if skipped else ""
+    print(f"wrote {what} to {to} ({to.stat().st_size / 1e6:,.1f} MB){left_out}", file=sys.stderr)

@@ -1,0 +1,190 @@
+"""`freshet produce`: a file's events into the log.
+
+Many events travel as one message, which carries the producer's name and the number in the file of its
+last event. So sending a file again (after a Ctrl-C, say) does no harm, in the same messages or in others:
+the joiner drops a message all of whose events it has already taken from that producer, and of one that it
+has taken in part the requests it knows.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import xxhash
+
+from freshet.config import Config
+from freshet.errors import ProduceError
+from freshet.roles.roles import open_topics
+from stream.errors import LogAwayError, LogError, RecordError, SourceError
+from stream.files.record_files import read_records
+from stream.files.sources import LeftOut, read_examples
+from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
+from stream.records.batching import pack
+from stream.records.decoding import Decoder
+from stream.records.types import REQUEST_ID_MAX, Action, Example, Impression, encode
+
+BATCH = 1000  # events appended at once
+PACK = 100  # of them in one message
+TELL_EVERY_S = 2.0
+AWAY_S_MAX = 60.0  # that a log may be away in the middle
+RETRY_S = 1.0
+
+Event = Impression | Action
+
+
+def produce(
+    config: Config,
+    file: Path,
+    *,
+    holds: Literal["requests", "events", "examples"] = "requests",
+    rate: float | None = None,
+    limit: int | None = None,
+    producer: str | None = None,
+    events_per_message: int = PACK,
+) -> int:
+    """Append a file's events to topic `events`, or its examples to topic `examples`; returns how many.
+
+    Args:
+        file: data as [data] says, one labelled candidate a line; or an export, or JSON Lines of events.
+        holds: how it is sent: as labelled impressions ("requests"), as the impressions and actions that
+            it holds ("events"), or as examples that were decided before.
+        rate: events per second at most.
+        limit: stop after so many.
+        producer: the name that they are numbered under; by default made from the file's name and size.
+        events_per_message: at most; examples always travel alone.
+
+    Raises:
+        FreshetError: the file or the log cannot be used.
+    """
+    name = producer_name(file) if producer is None else producer
+    left_out = LeftOut()
+    source: Iterator[Event | Example]
+    if holds == "events":
+        source = _read_events(file, config.data.skip_bad, left_out)
+    elif holds == "examples":
+        source = read_examples(file, config.data, left_out)
+    else:
+        source = _as_events(config, file, name, left_out)
+    source = islice(source, limit)
+    topic = EXAMPLES if holds == "examples" else EVENTS
+    began = told = time.monotonic()
+    sent = 0
+    log = open_topics(config)
+    partitions = log.partitions(topic)
+    try:
+        size = BATCH if rate is None else max(1, min(BATCH, int(rate / 20)))
+        while batch := list(islice(source, size)):
+            _append(
+                log,
+                topic,
+                [
+                    Outgoing(m.key, m.value, m.partition, name, sent + m.events[-1])
+                    for m in pack(
+                        [Outgoing(event.request_id.encode(), encode(event)) for event in batch],
+                        partitions,
+                        1 if topic == EXAMPLES else events_per_message,
+                    )
+                ],
+            )
+            sent += len(batch)
+            now = time.monotonic()
+            if now - told >= TELL_EVERY_S:
+                told = now
+                print(f"{sent:,} {topic}, {sent / (now - began):,.0f}/s", file=sys.stderr, flush=True)
+            if rate is not None:
+                time.sleep(max(began + sent / rate - time.monotonic(), 0.0))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{sent:,} events are in {config.log}, and perhaps a few more; the same command sends the rest, "
+            "and what is there already counts once"
+        ) from None
+    except LogError as error:
+        raise type(error)(
+            f"{error}; {sent:,} {topic} are in it: the same command sends the rest, and what is there "
+            "already counts once"
+        ) from None
+    finally:
+        log.close()
+    if sent == 0:
+        raise ProduceError(f"{file}: there are no events in it")
+    seconds = max(time.monotonic() - began, 1e-9)
+    print(
+        f"sent {sent:,} {topic} to {config.log} in {seconds:.1f} s, as producer {name!r}{left_out.told()}",
+        file=sys.stderr,
+    )
+    return sent
+
+
+def _append(log: Log, topic: str, records: list[Outgoing]) -> None:
+    """Append, again and again while the log is away; what arrives twice is recognised by its number."""
+    give_up_at = time.monotonic() + AWAY_S_MAX
+    while True:
+        try:
+            log.append(topic, records)
+            return
+        except LogAwayError as error:
+            if time.monotonic() > give_up_at:
+                raise
+            print(f"waiting: {error}", file=sys.stderr, flush=True)
+            time.sleep(RETRY_S)
+
+
+def producer_name(file: Path) -> str:
+    """A name that the same file has every time, and another file does not.
+
+    Raises:
+        ProduceError: there is no such file.
+    """
+    try:
+        size = sum(part.stat().st_size for part in ([file] if file.is_file() else sorted(file.iterdir())))
+    except OSError as error:
+        raise ProduceError(f"{file}: cannot be read: {error.strerror}") from None
+    mark = xxhash.xxh3_64_hexdigest(f"{file.resolve()} {size}".encode())[:8]
+    return f"{file.name[:64]}-{mark}"
+
+
+def _as_events(config: Config, file: Path, name: str, left_out: LeftOut) -> Iterator[Event]:
+    for example in read_examples(file, config.data, left_out):
+        yield _impression(example, name)
+
+
+def _impression(example: Example, name: str) -> Impression:
+    # A file's ids are often line numbers: without the name two files' requests would be taken for one.
+    return Impression(
+        request_id=f"{name}/{example.request_id}"[-REQUEST_ID_MAX:],
+        time=example.time,
+        candidates=example.candidates,
+        context=example.context,
+        labels=example.labels,
+    )
+
+
+def _read_events(file: Path, skip_bad: bool, left_out: LeftOut) -> Iterator[Event]:
+    if file.suffix == ".parquet":
+        for record in read_records(file):
+            if isinstance(record, Example):
+                raise ProduceError(f"{file}: holds examples, not events; send them with --examples")
+            yield record
+        return
+    decode = Decoder(Impression, Action).decode
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    event: Event = decode(line.strip())
+                except RecordError as error:
+                    wrong = f"{file}:{number}: {error}"
+                    if skip_bad:
+                        left_out(SourceError(wrong))
+                        continue
+                    raise ProduceError(
+                        f"{wrong}; mend it, or set data.skip_bad = true to leave it out"
+                    ) from None
+                yield event
+    except OSError as error:
+        raise ProduceError(f"{file}: cannot be read: {error.strerror}") from None
