@@ -6,56 +6,20 @@ All runs must have predicted the same candidates. The first is what the others a
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from freshet.decide.paired import Differences, SliceDifference, differences, slice_differences
+from freshet.decide.comparison import Comparison, Cut, Run, Stretch
+from freshet.decide.paired import SliceDifference, differences, slice_differences
 from freshet.decide.slices import Predicted, Slices, make_slices, read_predictions
-from freshet.decide.verdict import Verdict, decide
+from freshet.decide.verdict import decide
 from freshet.errors import CompareError
 from freshet.files import write_json
 from learner.metrics import Summary, summarize
 
 STRETCHES = 20
-
-
-class Run(NamedTuple):
-    """One replay: its report and its predictions."""
-
-    name: str
-    report: Mapping[str, Any]
-    predicted: Predicted
-
-
-class Stretch(NamedTuple):
-    """A stretch of the stream."""
-
-    from_time: float
-    to_time: float
-    difference: SliceDifference
-    auc: tuple[float | None, float | None]  # of the first run and of the other
-
-
-class Cut(NamedTuple):
-    """The differences within the slices of one cut."""
-
-    title: str
-    slices: list[tuple[str, SliceDifference]]
-
-
-class Comparison(NamedTuple):
-    """One run compared with the first."""
-
-    first: str
-    other: str
-    changed: list[str]  # what the other was run with
-    summaries: tuple[Summary, Summary]
-    differences: Differences
-    stretches: list[Stretch]
-    cuts: list[Cut]
-    verdict: Verdict
 
 
 def run_compare(

@@ -2,21 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from freshet.decide.comparison import Comparison, Run
 from freshet.decide.paired import Interval
 from freshet.show.replay_report import METRICS
 from freshet.show.report import Arm, Chart, Forest, Line, Page, Table, Tile
-
-if TYPE_CHECKING:
-    from freshet.decide.compare import Comparison, Run
 
 ARMS: tuple[Arm, ...] = ("frozen", "live", "frozen_memory", "live_memory", "ceiling")
 """Colours of the runs, the first one's first; a sixth has the second's again."""
 FOREST_ROWS_MAX = 40
 
 
-def compare_page(runs: Sequence["Run"], compared: Sequence["Comparison"], prediction: str) -> Page:
+def compare_page(runs: Sequence[Run], compared: Sequence[Comparison], prediction: str) -> Page:
     """All comparisons with the first run on one page."""
     arms = {run.name: ARMS[i if i < len(ARMS) else 1] for i, run in enumerate(runs)}
     title = " and ".join(run.name for run in runs)
@@ -30,7 +28,7 @@ def compare_page(runs: Sequence["Run"], compared: Sequence["Comparison"], predic
     )
 
 
-def _tiles(c: "Comparison", arm: Arm) -> list[Tile]:
+def _tiles(c: Comparison, arm: Arm) -> list[Tile]:
     told = c.differences
     tiles = [Tile(f"log loss, {c.other}", _percent(told.logloss_share), _between(told.logloss_share), arm)]
     if told.auc is not None:
@@ -43,7 +41,7 @@ def _tiles(c: "Comparison", arm: Arm) -> list[Tile]:
     return tiles
 
 
-def _over_time(compared: Sequence["Comparison"], arms: Mapping[str, Arm]) -> list[Chart]:
+def _over_time(compared: Sequence[Comparison], arms: Mapping[str, Arm]) -> list[Chart]:
     times = [datetime.fromtimestamp(s.to_time, UTC).isoformat() for s in compared[0].stretches]
     first = compared[0].first
     differences = [
@@ -86,7 +84,7 @@ def _over_time(compared: Sequence["Comparison"], arms: Mapping[str, Arm]) -> lis
     ]  # fmt: skip
 
 
-def _by_slice(c: "Comparison", arms: Mapping[str, Arm]) -> list[Forest]:
+def _by_slice(c: Comparison, arms: Mapping[str, Arm]) -> list[Forest]:
     """The slices with most candidates of every cut, in cuts' order."""
     rows: list[tuple[str, float, float, float]] = []
     each = max(FOREST_ROWS_MAX // max(len(c.cuts), 1), 2)
@@ -107,7 +105,7 @@ def _by_slice(c: "Comparison", arms: Mapping[str, Arm]) -> list[Forest]:
     ]
 
 
-def _metrics(compared: Sequence["Comparison"]) -> Table:
+def _metrics(compared: Sequence[Comparison]) -> Table:
     summaries: dict[str, Any] = {compared[0].first: compared[0].summaries[0]}
     summaries |= {c.other: c.summaries[1] for c in compared}
     rows = []
@@ -123,7 +121,7 @@ def _metrics(compared: Sequence["Comparison"]) -> Table:
     )
 
 
-def _slice_table(c: "Comparison") -> Table:
+def _slice_table(c: Comparison) -> Table:
     rows = [
         (
             f"{cut.title}: {name}",
@@ -146,7 +144,7 @@ def _slice_table(c: "Comparison") -> Table:
     )
 
 
-def _facts(runs: Sequence["Run"], compared: Sequence["Comparison"], prediction: str) -> list[tuple[str, str]]:
+def _facts(runs: Sequence[Run], compared: Sequence[Comparison], prediction: str) -> list[tuple[str, str]]:
     facts = [("prediction", prediction), ("requests", f"{runs[0].predicted.requests:,}")]
     facts += [
         ("candidates", f"{len(runs[0].predicted.y):,}"),

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from freshet.decide.compare import Run, read_runs
+from freshet.decide.compare import read_runs
+from freshet.decide.comparison import Run
 from freshet.decide.offpolicy import (
     Estimate,
     Logged,

@@ -1,22 +1,12 @@
 """What a comparison comes to, in a sentence for whoever decides."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from freshet.decide.comparison import Cut, Stretch, Verdict
 from freshet.decide.paired import Differences
 from learner.metrics import Summary
 
-if TYPE_CHECKING:
-    from freshet.decide.compare import Cut, Stretch
-
 WORSE_NAMED_MAX = 3
-
-
-class Verdict(NamedTuple):
-    """`kind` for programs, `sentence` for people."""
-
-    kind: Literal["better", "worse", "mixed", "undecided"]
-    sentence: str
 
 
 def decide(
@@ -25,8 +15,8 @@ def decide(
     requests: int,
     told: Differences,
     summaries: Sequence[Summary],
-    stretches: Sequence["Stretch"],
-    cuts: Sequence["Cut"],
+    stretches: Sequence[Stretch],
+    cuts: Sequence[Cut],
 ) -> Verdict:
     """Say whether `other` is to be taken.
 
@@ -74,7 +64,7 @@ def _ranked(summaries: Sequence[Summary]) -> str:
     return f", and a clicked candidate got the higher score in {b:.2%} of cases instead of {a:.2%}"
 
 
-def _worse(cuts: Sequence["Cut"]) -> str:
+def _worse(cuts: Sequence[Cut]) -> str:
     """Where the better run is surely worse, the most frequent first."""
     found = sorted(
         (

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from freshet.demo.scenes import Scene
 from freshet.errors import RoleError
-from freshet.tools.inspect import read_state
+from freshet.roles.states import read_state
 from stream.files.record_files import write_records
 from stream.records.types import Example, Impression
 

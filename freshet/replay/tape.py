@@ -21,7 +21,7 @@ from learner.role.boundary import Boundary
 from stream.files.sources import DataSettings, count_examples, detect_format, read_examples
 from stream.files.times import time_reader
 from stream.log.base import EXAMPLES, Log, Record
-from stream.log.open import open_log
+from stream.log.open import missing_log, open_log
 from stream.records.decoding import Decoder
 from stream.records.types import Example, Forget
 from stream.state.journal import Taken, read_journal
@@ -229,13 +229,6 @@ def open_existing(url: str, config: Config) -> Log:
     if (path := missing_log(url)) is not None:
         raise ReplayError(f"there is no log {path}; start the roles first, or replay a file with --data FILE")
     return open_log(url, config.stream.log)
-
-
-def missing_log(url: str) -> Path | None:
-    """The file of an embedded log that is not there; None where it is, or another kind of log is meant."""
-    path = Path(re.sub(r"^sqlite:(//)?", "", url))
-    embedded = not re.match(r"(?!sqlite:)[A-Za-z][A-Za-z0-9+.-]+:", url)
-    return path if embedded and not path.is_file() else None
 
 
 def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:

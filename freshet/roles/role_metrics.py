@@ -15,9 +15,10 @@ from prometheus_client.registry import Collector
 
 from freshet.config import MetricsSettings
 from freshet.errors import ConfigError
-from serving.watch.telemetry import counter, gauge, lag_metrics
+from ground.prometheus import counter, gauge
 from stream.log.base import Log
 from stream.log.lag import Lag, LagMeter
+from stream.log.lag_metrics import lag_metrics
 from stream.run.runner import Progress, Runner
 
 Figures = Mapping[str, Any]

@@ -17,14 +17,13 @@ import msgspec
 
 from freshet.config import Config
 from freshet.errors import ConfigError
-from freshet.replay.tape import missing_log
 from freshet.roles.process import Voice
 from freshet.roles.role_metrics import RoleMetrics
 from freshet.warmup import warm_up
 from stream.errors import LogAwayError, StateFullError
 from stream.group.membership import Member, Told
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
-from stream.log.open import open_log
+from stream.log.open import missing_log, open_log
 from stream.run.runner import Progress, Runner
 from stream.state.folder_lock import FolderLock
 from stream.state.role_state import RoleState

@@ -4,18 +4,19 @@ Names follow Prometheus' conventions: base units, `_total` for counters, `freshe
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from ground.prometheus import counter, gauge
 from serving.replica.status import ModelStatus
 from serving.watch.pulse import SCORE_PATH, Totals
-from stream.log.lag import Lag
+from stream.log.lag_metrics import lag_metrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 WATCHING = ("/live.", "/v1/live", "/v1/model", "/v2/health/", "/metrics", "/openapi.json")
@@ -192,32 +193,3 @@ def _counters(status: ModelStatus) -> Iterator[Metric]:
         status.examples_skipped,
     )
     yield counter("freshet_examples_bad", "Requests that could not be read.", status.examples_bad)
-
-
-def lag_metrics(role: str, lags: Iterable[Lag]) -> Iterator[Metric]:
-    """How far a role is behind what it reads."""
-    labels = ["role", "topic", "partition"]
-    records = GaugeMetricFamily(
-        "freshet_lag_records", "Records in the log that are not taken.", labels=labels
-    )
-    seconds = GaugeMetricFamily(
-        "freshet_lag_seconds",
-        "Age of the oldest record that is not taken, 0 if there is none.",
-        labels=labels,
-    )
-    for lag in lags:
-        place = [role, lag.topic, str(lag.partition)]
-        records.add_metric(place, lag.records)
-        seconds.add_metric(place, lag.seconds)
-    yield records
-    yield seconds
-
-
-def gauge(name: str, text: str, value: float) -> Metric:
-    """One gauge without labels."""
-    return GaugeMetricFamily(name, text, value=value)
-
-
-def counter(name: str, text: str, value: float) -> Metric:
-    """One counter without labels; `_total` is added to its name."""
-    return CounterMetricFamily(name, text, value=value)

@@ -1,6 +1,7 @@
 """What opens a log: the one place that knows which kinds there are."""
 
 import re
+from pathlib import Path
 
 from stream.errors import LogError
 from stream.log.base import LOG_DEFAULTS, Log, LogSettings
@@ -14,6 +15,27 @@ def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:
         LogError: the scheme is unknown, or the log cannot be opened.
         LogAwayError: the Kafka cluster does not answer.
     """
+    path = _embedded(url)
+    if path is not None:
+        return SqliteLog(path, settings)
+    # kafka-python is loaded only where it is used
+    from stream.log.kafka.log import KafkaLog
+
+    return KafkaLog(url, settings)
+
+
+def missing_log(url: str) -> Path | None:
+    """The file of an embedded log that is not there; None if it is there, or if `url` names a cluster.
+
+    Raises:
+        LogError: the scheme is unknown.
+    """
+    path = _embedded(url)
+    return Path(path) if path is not None and not Path(path).is_file() else None
+
+
+def _embedded(url: str) -> str | None:
+    """The path of an embedded log; None for a Kafka cluster."""
     # one letter before a colon is a Windows drive, not a scheme
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)
     if scheme is None:
@@ -22,10 +44,7 @@ def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:
         path = url[len("sqlite:") :]
         path = path[2:] if path.startswith("//") else path  # sqlite:///absolute, sqlite://relative
     elif scheme[1].lower() == "kafka":
-        # kafka-python is loaded only where it is used
-        from stream.log.kafka.log import KafkaLog
-
-        return KafkaLog(url, settings)
+        return None
     else:
         raise LogError(
             f"log URL {url!r}: unknown scheme {scheme[1]!r}; known: sqlite:PATH, or just a path, and "
@@ -33,4 +52,4 @@ def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:
         )
     if not path:
         raise LogError(f"log URL {url!r} names no file; write for example sqlite:data/log.db")
-    return SqliteLog(path, settings)
+    return path

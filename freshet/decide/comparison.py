@@ -1,0 +1,52 @@
+"""What a comparison of replays consists of: the runs, their differences, and the verdict."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from freshet.decide.paired import Differences, SliceDifference
+from freshet.decide.slices import Predicted
+from learner.metrics import Summary
+
+
+class Verdict(NamedTuple):
+    """`kind` for programs, `sentence` for people."""
+
+    kind: Literal["better", "worse", "mixed", "undecided"]
+    sentence: str
+
+
+class Run(NamedTuple):
+    """One replay: its report and its predictions."""
+
+    name: str
+    report: Mapping[str, Any]
+    predicted: Predicted
+
+
+class Stretch(NamedTuple):
+    """A stretch of the stream."""
+
+    from_time: float
+    to_time: float
+    difference: SliceDifference
+    auc: tuple[float | None, float | None]  # of the first run and of the other
+
+
+class Cut(NamedTuple):
+    """The differences within the slices of one cut."""
+
+    title: str
+    slices: list[tuple[str, SliceDifference]]
+
+
+class Comparison(NamedTuple):
+    """One run compared with the first."""
+
+    first: str
+    other: str
+    changed: list[str]  # what the other was run with
+    summaries: tuple[Summary, Summary]
+    differences: Differences
+    stretches: list[Stretch]
+    cuts: list[Cut]
+    verdict: Verdict

@@ -1,0 +1,87 @@
+"""What a role's state holds, read without disturbing the role or changing anything."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rocksdict import AccessType, Options, Rdict
+
+from learner.meta import KEY as LEARNER_META
+from stream.errors import StateError
+from stream.join.settings import COUNTS_KEY
+from stream.state.disk_errors import advice
+from stream.state.journal import NEXT_KEY
+from stream.state.layout import DATA, META_KEY, OFFSET, OUTBOX, read_offset_key
+from stream.state.outbox import decode_block
+
+_UNREADABLE = "the state may be from another version of Freshet, or damaged"
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What a state holds, as plain values; a process that has it open is not disturbed.
+
+    Raises:
+        StateError: there is none in the folder, or it cannot be read.
+    """
+    database = folder / "db"
+    if not (database / "CURRENT").is_file():
+        inside = sorted(p.parent.name for p in folder.glob("*/db")) if folder.is_dir() else []
+        hint = f"; it has states of {', '.join(inside)}" if inside else ""
+        raise StateError(f"{folder}: there is no role's state in this folder{hint}")
+    try:
+        db = Rdict(str(database), Options(raw_mode=True), access_type=AccessType.read_only())
+    except Exception as error:
+        helps = advice(error) or _UNREADABLE
+        raise StateError(f"{folder}: cannot be read ({error}); {helps}") from None
+    try:
+        return _read(folder, db)
+    except (msgspec.MsgspecError, KeyError, ValueError) as error:
+        raise StateError(f"{folder}: cannot be read ({error}); {_UNREADABLE}") from None
+    finally:
+        db.close()
+
+
+def _read(folder: Path, db: Any) -> dict[str, Any]:  # rocksdict types keys for its other, object mode
+    meta = msgspec.json.decode(db[META_KEY])
+    entries: Counter[str] = Counter()
+    offsets: dict[str, int] = {}
+    unsent = 0
+    for key, value in db.items():
+        kind, rest = key[:1], key[1:]
+        if kind == OFFSET:
+            topic, partition = read_offset_key(rest)
+            offsets[f"{topic}/{partition}"] = int.from_bytes(value, "big")
+        elif kind == OUTBOX:
+            unsent += len(decode_block(rest, value).records)
+        elif kind == DATA:
+            entries[_group(rest)] += 1
+    found: dict[str, Any] = {
+        "state": str(folder),
+        "role": meta["role"],
+        "format": meta["format"],
+        "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "commits": int.from_bytes(db.get(DATA + NEXT_KEY) or b"", "big"),
+        "unsent_or_just_sent": unsent,
+        "next_offsets": offsets,
+        "entries": dict(sorted(entries.items())),
+    }
+    counts = db.get(DATA + COUNTS_KEY)
+    if counts is not None:
+        found["joined"] = msgspec.msgpack.decode(counts)
+    learner = db.get(DATA + LEARNER_META)
+    if learner is not None:
+        found["learnt"] = msgspec.msgpack.decode(learner, strict=False)
+        found["learnt"].pop("watermark", None)
+    found["made_for"] = meta["fingerprint"]
+    return found
+
+
+def _group(key: bytes) -> str:
+    """What an entry is, from its key: the words before the first part that is not one."""
+    words: list[str] = []
+    for part in key.split(b"/")[:2]:
+        if not part.isascii() or not part.replace(b"_", b"").isalpha() or len(part) > 24:
+            break
+        words.append(part.decode())
+    return "/".join(words).replace(" ", "_") or "other"
