@@ -19,7 +19,7 @@ LAMBDAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 
 @njit(cache=True, nogil=True)
-def _means(buckets, y, requests, learnt, visible, size, out):  # type: ignore[no-untyped-def]
+def _means(buckets, y, requests, learnt, visible, size, out):
     """ȳ (n,) of each row by the examples of requests learnt[r] to visible[r], NaN without any."""
     K = buckets.shape[1]
     count = np.zeros((K, size))

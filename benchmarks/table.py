@@ -111,7 +111,7 @@ def main() -> None:
     quick = arguments.quick
     torch.set_num_threads(1)
     # torch warns where this is left undecided.
-    torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
+    torch.sparse.check_sparse_tensor_invariants.disable()
 
     report: dict[str, Any] = {"benchmark": "table", "quick": quick, "machine": platform.processor()}
     if "speed" in arguments.only:

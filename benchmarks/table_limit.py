@@ -15,7 +15,7 @@ AHEAD = 64
 
 
 @njit(cache=True, nogil=True)
-def _rewrite(words, at, columns):  # type: ignore[no-untyped-def]
+def _rewrite(words, at, columns):
     """Add 1 to every 16th of the first columns of rows `at`: each of their lines is read and written."""
     for i in range(at.shape[0]):
         if i + AHEAD < at.shape[0]:

@@ -192,7 +192,7 @@ def as_rows(keys: Keys, columns: int) -> Rows:
 
 # Keeps the interpreter: it is a part of every answer, and getting the interpreter back takes longer.
 @njit(cache=True, nogil=False)
-def _are_rows(start, column, key, x, columns):  # type: ignore[no-untyped-def]
+def _are_rows(start, column, key, x, columns):
     """Whether the arrays describe rows: one pass, as this is asked before every answer."""
     entries = len(key)
     if len(column) != entries or len(x) != entries or not _rises(start, entries):
@@ -204,7 +204,7 @@ def _are_rows(start, column, key, x, columns):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _rises(offsets, end):  # type: ignore[no-untyped-def]
+def _rises(offsets, end):
     """Whether offsets rise from 0 to `end`."""
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != end:
         return False
@@ -216,7 +216,7 @@ def _rises(offsets, end):  # type: ignore[no-untyped-def]
 
 # Keeps the interpreter: it is a part of every answer, and getting the interpreter back takes longer.
 @njit(cache=True, nogil=False)
-def _all_within_unit(values):  # type: ignore[no-untyped-def]
+def _all_within_unit(values):
     """Whether all lie in 0 to 1; NaN does not."""
     for v in values:  # noqa: SIM110 (numba)
         if not (v >= 0.0 and v <= 1.0):

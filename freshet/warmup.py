@@ -176,7 +176,7 @@ def _fingerprint() -> str:
     Once in a process: numba too reads what it has kept only once.
     """
     import numba
-    from llvmlite import binding  # type: ignore[import-untyped]
+    from llvmlite import binding
 
     parts = [numba.__version__, sys.version, binding.get_host_cpu_name()]
     parts += [f"{name_of(source)} {text}" for source, text in kernel_sources().items()]

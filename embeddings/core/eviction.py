@@ -63,20 +63,20 @@ _USES_MAX = np.int64(0xFFFFFFFF)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _age(bits, slot, rules):  # type: ignore[no-untyped-def]
+def _age(bits, slot, rules):
     """A row's stamp and uses."""
     stamp = np.int64(bits[slot, rules.age_column])
     return stamp, np.int64(bits[slot, rules.age_column + 1]) if rules.classes > 1 else np.int64(0)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def limit_of(ages):  # type: ignore[no-untyped-def]
+def limit_of(ages):
     """The limit in force: generation, class, stamp. A kernel reads it once, not anew after each write."""
     return ages[LIMIT_GENERATION], ages[LIMIT_CLASS], ages[LIMIT_STAMP]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def beyond(bits, bounds, slot, rules):  # type: ignore[no-untyped-def]
+def beyond(bits, bounds, slot, rules):
     """Whether the row at a slot is beyond a limit: it no longer exists."""
     if rules.classes == 0:
         return False
@@ -89,24 +89,24 @@ def beyond(bits, bounds, slot, rules):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def evicted(bits, ages, slot, rules):  # type: ignore[no-untyped-def]
+def evicted(bits, ages, slot, rules):
     """Whether the row at a slot is beyond the limit in force."""
     return beyond(bits, limit_of(ages), slot, rules)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _cell(held, ages, stamp):  # type: ignore[no-untyped-def]
+def _cell(held, ages, stamp):
     return max(min(stamp, ages[GENERATION]), ages[FLOOR]) & (held.shape[1] - 1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _arrive(held, ages, stamp, uses):  # type: ignore[no-untyped-def]
+def _arrive(held, ages, stamp, uses):
     held[min(uses, held.shape[0] - 1), _cell(held, ages, stamp)] += 1
     ages[HELD] += 1
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def leave(bits, held, ages, slot, rules):  # type: ignore[no-untyped-def]
+def leave(bits, held, ages, slot, rules):
     """Count a row out; one that had already left with its whole generation is not counted twice."""
     stamp, uses = _age(bits, slot, rules)
     rank, cell = min(uses, held.shape[0] - 1), _cell(held, ages, stamp)
@@ -116,13 +116,13 @@ def leave(bits, held, ages, slot, rules):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def used(uses, times):  # type: ignore[no-untyped-def]
+def used(uses, times):
     """Uses, uint32, of a row that is sighted `times` times more."""
     return np.uint32(min(np.int64(uses) + np.int64(times), _USES_MAX))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def use(bits, held, ages, slot, rules, now):  # type: ignore[no-untyped-def]
+def use(bits, held, ages, slot, rules, now):
     """Note that an existing row was sighted once more, in generation `now`; was it changed?"""
     stamp, uses = _age(bits, slot, rules)
     leave(bits, held, ages, slot, rules)
@@ -134,7 +134,7 @@ def use(bits, held, ages, slot, rules, now):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def count_again(held, ages, before, tally, stamps):  # type: ignore[no-untyped-def]
+def count_again(held, ages, before, tally, stamps):
     """Count existing rows that were sighted: out as they were, in as they are.
 
     All of them out first, then all in: the same as one by one, since a row that had left with its whole
@@ -168,7 +168,7 @@ def count_again(held, ages, before, tally, stamps):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def begin(bits, held, ages, slot, rules, now, times):  # type: ignore[no-untyped-def]
+def begin(bits, held, ages, slot, rules, now, times):
     """Note that a row was made, sighted `times` times, last in generation `now`."""
     bits[slot, rules.age_column] = np.uint32(now)
     if rules.classes > 1:
@@ -178,7 +178,7 @@ def begin(bits, held, ages, slot, rules, now, times):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def pass_time(ages, age_times, time):  # type: ignore[no-untyped-def]
+def pass_time(ages, age_times, time):
     """Note the time of a sighting in the generation under way."""
     cell = ages[GENERATION] % age_times.shape[0]
     age_times[cell] = max(age_times[cell], np.int64(time))
@@ -186,7 +186,7 @@ def pass_time(ages, age_times, time):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def turn(held, ages, age_times, rows_max, ttl_s):  # type: ignore[no-untyped-def]
+def turn(held, ages, age_times, rows_max, ttl_s):
     """Begin a generation; whether the table is so full that `limit` must be called.
 
     Args:
@@ -218,7 +218,7 @@ def turn(held, ages, age_times, rows_max, ttl_s):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True)
-def limit(held, ages, state, rows_max):  # type: ignore[no-untyped-def]
+def limit(held, ages, state, rows_max):
     """Draw a limit that leaves rows_max less BATCH + 1 generations of rows; send the hand for the others.
 
     All rows beyond the one before must have been taken out: where uses count, it may have lain higher.
@@ -243,7 +243,7 @@ def limit(held, ages, state, rows_max):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def aim(state, rows_max):  # type: ignore[no-untyped-def]
+def aim(state, rows_max):
     """Let the hand go over all slots in use, fast enough to be through before the next limit."""
     state[HAND] = 0
     state[HAND_END] = state[HIGH]
@@ -251,7 +251,7 @@ def aim(state, rows_max):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def pass_batch(held, ages, age_times, rows_max, ttl_s, times, inverse, stamps):  # type: ignore[no-untyped-def]
+def pass_batch(held, ages, age_times, rows_max, ttl_s, times, inverse, stamps):
     """Move the clock over a batch in which no limit is drawn: generations may end, but no row goes.
 
     Args:

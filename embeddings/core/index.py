@@ -31,32 +31,32 @@ _NODES = 300  # buckets visited for one insertion: three moves deep
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def tag_of(state, key):  # type: ignore[no-untyped-def]
+def tag_of(state, key):
     """The odd 32 bits (so never those of an empty lane) that stand for `key` in the index."""
     return (mix(key ^ np.uint64(state[SALT])) >> _TAG) | _ONE
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _address(half, base, size):  # type: ignore[no-untyped-def]
+def _address(half, base, size):
     a = half & (2 * base - 1)
     b = half & (base - 1)
     return a if a < size else b
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def first_bucket(tag, base, size):  # type: ignore[no-untyped-def]
+def first_bucket(tag, base, size):
     """Where a key is put if there is room, among `size` buckets, `base` of them before the doubling."""
     return _address(np.int64(tag >> _ONE), base, size)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def second_bucket(tag, base, size):  # type: ignore[no-untyped-def]
+def second_bucket(tag, base, size):
     """Where it is otherwise."""
     return _address(np.int64((tag * _SECOND) >> _SECOND_SHIFT), base, size)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def ask_tag(buckets, state, tag):  # type: ignore[no-untyped-def]
+def ask_tag(buckets, state, tag):
     """Prefetch both buckets of a tag that is looked up soon."""
     base = state[BASE]
     size = base + state[SPLIT]
@@ -65,13 +65,13 @@ def ask_tag(buckets, state, tag):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def ask(buckets, state, key):  # type: ignore[no-untyped-def]
+def ask(buckets, state, key):
     """Prefetch both buckets of a key that is looked up soon."""
     ask_tag(buckets, state, tag_of(state, key))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _slot_with_tag(buckets, bucket, tag):  # type: ignore[no-untyped-def]
+def _slot_with_tag(buckets, bucket, tag):
     """The slot of an entry with this tag in a bucket, or -1. There is no branch to guess."""
     lanes = lanes_with(buckets, bucket, tag)
     slot = np.int64(buckets[bucket, lowest_bit(lanes | np.int64(1 << (LANES - 1)))] & _SLOT) - 1
@@ -79,7 +79,7 @@ def _slot_with_tag(buckets, bucket, tag):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def guess_one(buckets, state, tag):  # type: ignore[no-untyped-def]
+def guess_one(buckets, state, tag):
     """The slot of one key by its tag alone, as `guess` gives it."""
     base = state[BASE]
     size = base + state[SPLIT]
@@ -89,7 +89,7 @@ def guess_one(buckets, state, tag):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def guess(buckets, state, keys, slots):  # type: ignore[no-untyped-def]
+def guess(buckets, state, keys, slots):
     """The slot of each key (n,) by its tag alone, to be compared with the key: slots (n,) int64, out.
 
     A key whose tag is not there is not there: -1. Both buckets are asked for long before they are
@@ -115,7 +115,7 @@ def guess(buckets, state, keys, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _lane_of(buckets, slot_key, bucket, tag, key):  # type: ignore[no-untyped-def]
+def _lane_of(buckets, slot_key, bucket, tag, key):
     lanes = lanes_with(buckets, bucket, tag)
     while lanes != 0:
         lane = lowest_bit(lanes)
@@ -126,13 +126,13 @@ def _lane_of(buckets, slot_key, bucket, tag, key):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _free_lane(buckets, bucket):  # type: ignore[no-untyped-def]
+def _free_lane(buckets, bucket):
     lanes = lanes_with(buckets, bucket, np.uint64(0))
     return lowest_bit(lanes) if lanes != 0 else np.int64(-1)
 
 
 @njit(cache=True, nogil=True)
-def _where(buckets, slot_key, state, key):  # type: ignore[no-untyped-def]
+def _where(buckets, slot_key, state, key):
     """(bucket, lane) of `key`; lane -1 if it is not there."""
     tag = tag_of(state, key)
     base = state[BASE]
@@ -146,7 +146,7 @@ def _where(buckets, slot_key, state, key):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def locate(buckets, slot_key, state, key):  # type: ignore[no-untyped-def]
+def locate(buckets, slot_key, state, key):
     """The slot of `key`, or -1. (Plain arrays, not a store: taking it apart for each id would cost more.)"""
     bucket, lane = _where(buckets, slot_key, state, key)
     if lane < 0:
@@ -155,7 +155,7 @@ def locate(buckets, slot_key, state, key):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def remove(buckets, slot_key, state, key):  # type: ignore[no-untyped-def]
+def remove(buckets, slot_key, state, key):
     """Take `key` out; its lane is free at once. True if it was there."""
     bucket, lane = _where(buckets, slot_key, state, key)
     if lane < 0:
@@ -173,7 +173,7 @@ def make_room(buckets: npt.NDArray[np.uint64], state: npt.NDArray[np.int64], row
 
 
 @njit(cache=True, nogil=True)
-def _split(buckets, state):  # type: ignore[no-untyped-def]
+def _split(buckets, state):
     """Grow by one bucket. False if the reserved room is used up."""
     base = state[BASE]
     old = state[SPLIT]
@@ -201,7 +201,7 @@ def _split(buckets, state):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _place_by_moves(buckets, path, state, new_entry, a, b):  # type: ignore[no-untyped-def]
+def _place_by_moves(buckets, path, state, new_entry, a, b):
     """Place an entry, both of whose buckets are full, by moving others to their alternative: breadth first.
 
     Nothing moves before a whole path to an empty lane is known, so a failure leaves no trace.
@@ -248,7 +248,7 @@ def _place_by_moves(buckets, path, state, new_entry, a, b):  # type: ignore[no-u
 
 
 @njit(cache=True, nogil=True)
-def place(buckets, path, state, key, slot):  # type: ignore[no-untyped-def]
+def place(buckets, path, state, key, slot):
     """Put an absent `key` in, growing by a bucket when fuller than LOAD_MAX. False if there is no room.
 
     Room is out only when the reserve is, or when more keys have the same 32 bits than two buckets hold:

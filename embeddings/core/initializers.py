@@ -21,7 +21,7 @@ _UNIT = 1.0 / (1 << 53)
 
 
 @njit(cache=True, nogil=True)
-def start_vector(row, key, dim, kind, scale, seed):  # type: ignore[no-untyped-def]
+def start_vector(row, key, dim, kind, scale, seed):
     """Draw the first `dim` columns of a new row, which are zeros.
 
     Uniform in ±scale, or normal of deviation `scale` (Box and Muller 1958), from SplitMix64 (Steele,

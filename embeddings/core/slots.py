@@ -16,7 +16,7 @@ _BYTE, _BIT, _ONE = np.uint64(3), np.uint64(7), np.uint64(1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def mark_if(listed, touched, count, slot, written):  # type: ignore[no-untyped-def]
+def mark_if(listed, touched, count, slot, written):
     """Note that a slot was written since the last drain, if it was; returns how many are listed then.
 
     Whether it is listed already is chance to the processor: there is no branch that it could guess wrong.
@@ -30,13 +30,13 @@ def mark_if(listed, touched, count, slot, written):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def mark(listed, touched, state, slot):  # type: ignore[no-untyped-def]
+def mark(listed, touched, state, slot):
     """Note that a slot was written since the last drain."""
     state[TOUCHED] = mark_if(listed, touched, state[TOUCHED], slot, True)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def release(in_use, free, state, slot):  # type: ignore[no-untyped-def]
+def release(in_use, free, state, slot):
     """Free the slot of a key that left the index. Its row stays as it was until the slot is used again."""
     in_use[slot] = 0
     tail = state[FREE_TAIL]
@@ -46,7 +46,7 @@ def release(in_use, free, state, slot):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def start_row(rows, bits, versions, template, slot, key, time, rules):  # type: ignore[no-untyped-def]
+def start_row(rows, bits, versions, template, slot, key, time, rules):
     """Write a new row, and close it: nothing of its last owner stays; its start follows from key and seed."""
     for j in range(template.shape[0]):
         rows[slot, j] = template[j]
@@ -56,7 +56,7 @@ def start_row(rows, bits, versions, template, slot, key, time, rules):  # type: 
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usable):  # type: ignore[no-untyped-def]
+def take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usable):
     """Put an absent key in and give it a slot, open for writing (`begin_write`); -1 if the table is full.
 
     Slots freed at or beyond position `usable` of the ring stay as they are: the caller of this very

@@ -22,21 +22,21 @@ _ONE = np.uint32(1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def begin_write(versions, slot):  # type: ignore[no-untyped-def]
+def begin_write(versions, slot):
     """Open a row for writing: readers turn away from it until `end_write`."""
     versions[slot & _STRIPE] += _ONE
     fence()
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def end_write(versions, slot):  # type: ignore[no-untyped-def]
+def end_write(versions, slot):
     """Close it: all that was written is seen by whoever sees this."""
     fence()
     versions[slot & _STRIPE] += _ONE
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def begin_read(versions, slot):  # type: ignore[no-untyped-def]
+def begin_read(versions, slot):
     """The version of a row before it is copied; odd while it is being written."""
     version = versions[slot & _STRIPE]
     fence()
@@ -44,7 +44,7 @@ def begin_read(versions, slot):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def is_whole(versions, slot, version):  # type: ignore[no-untyped-def]
+def is_whole(versions, slot, version):
     """Whether what was copied since `begin_read` returned `version` is one state of the row."""
     fence()
     return version & _ONE == np.uint32(0) and versions[slot & _STRIPE] == version

@@ -28,7 +28,7 @@ _UNIT = 1.0 / (1 << 53)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _note(line_changed, changed, state, line):  # type: ignore[no-untyped-def]
+def _note(line_changed, changed, state, line):
     """List a line that is written."""
     if line_changed[line] == 0:
         line_changed[line] = 1
@@ -37,18 +37,18 @@ def _note(line_changed, changed, state, line):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _line_of(sightings, hashed):  # type: ignore[no-untyped-def]
+def _line_of(sightings, hashed):
     return np.int64(hashed & np.uint64(sightings.shape[0] - 1))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def ask_for_line(sightings, key):  # type: ignore[no-untyped-def]
+def ask_for_line(sightings, key):
     """Prefetch the line of an id that is sighted soon."""
     prefetch(sightings, _line_of(sightings, mix(key ^ _SALT)), 0)
 
 
 @njit(cache=True, nogil=True)
-def admit(sightings, line_changed, changed, state, key, time, rules):  # type: ignore[no-untyped-def]
+def admit(sightings, line_changed, changed, state, key, time, rules):
     """Count one sighting of an id that has no row; True if this one admits it.
 
     A counter is a uint64: fingerprint (24 bits) | count (8) | last sighting (32, Unix seconds); a
@@ -99,7 +99,7 @@ def admit(sightings, line_changed, changed, state, key, time, rules):  # type: i
 
 
 @njit(cache=True, nogil=True)
-def forget(sightings, line_changed, changed, state, keys):  # type: ignore[no-untyped-def]
+def forget(sightings, line_changed, changed, state, keys):
     """Empty the counters of keys (n,) uint64, whatever they had counted."""
     for i in range(keys.shape[0]):
         h = mix(keys[i] ^ _SALT)

@@ -15,9 +15,7 @@ from ground.kernels.simd import copy
 
 
 @njit(cache=True, nogil=True)
-def take_in(  # type: ignore[no-untyped-def]
-    store, rules, keys, times, distinct, inverse, stamps, one_by_one, slots, vectors, removed
-):
+def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, slots, vectors, removed):
     """Find each sighting of the ids that are UNSEEN, or give it a row, in order.
 
     Args:

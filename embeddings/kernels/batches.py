@@ -30,7 +30,7 @@ def number(keys: Keys, salt: np.uint64) -> tuple[Keys, npt.NDArray[np.int64]]:
 
 
 @njit(cache=True, nogil=True)
-def distinct(keys, salt, scratch, hashes, unique, inverse):  # type: ignore[no-untyped-def]
+def distinct(keys, salt, scratch, hashes, unique, inverse):
     """Number the distinct keys of a batch in the order of their first appearance.
 
     Whether a key is new is as good as random, so the loop does not branch on it: it writes the same
@@ -70,7 +70,7 @@ def distinct(keys, salt, scratch, hashes, unique, inverse):  # type: ignore[no-u
 
 
 @njit(cache=True, nogil=True)
-def newest(inverse, times, out):  # type: ignore[no-untyped-def]
+def newest(inverse, times, out):
     """The latest of the times (n,) uint32 of each number: out (m,), no later than any before."""
     for i in range(inverse.shape[0]):
         number = inverse[i]
@@ -78,7 +78,7 @@ def newest(inverse, times, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def total(inverse, values, out):  # type: ignore[no-untyped-def]
+def total(inverse, values, out):
     """Add values (n, d) float32 up by number: out (m, d), zeros before, in the order of the batch."""
     width = values.shape[1]
     n = inverse.shape[0]
@@ -90,7 +90,7 @@ def total(inverse, values, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def spread(vectors, inverse, out):  # type: ignore[no-untyped-def]
+def spread(vectors, inverse, out):
     """Copy the vectors (m, d) of the distinct ids to every example: out (n, d)."""
     n = inverse.shape[0]
     for i in range(n):
@@ -99,7 +99,7 @@ def spread(vectors, inverse, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def tally(inverse, out):  # type: ignore[no-untyped-def]
+def tally(inverse, out):
     """How many sightings each number has: out (m,) uint32, zeros before."""
     for i in range(inverse.shape[0]):
         out[inverse[i]] += np.uint32(1)

@@ -16,7 +16,7 @@ _COUNT_MAX = np.int64(0xFFFFFFFF)
 
 
 @njit(cache=True, nogil=True)
-def gather(bits, slots, first, out):  # type: ignore[no-untyped-def]
+def gather(bits, slots, first, out):
     """Copy columns first.. of rows `bits` (R, W) at `slots` (n,) into `out` (n, columns); -1 gives zeros."""
     n = slots.shape[0]
     width = out.shape[1]
@@ -33,7 +33,7 @@ def gather(bits, slots, first, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def scatter(store, slots, first, values):  # type: ignore[no-untyped-def]
+def scatter(store, slots, first, values):
     """Copy `values` (n, columns), as uint32 bits, into columns first.. of the rows at `slots` (n,)."""
     bits = borrow(store.bits)
     versions = borrow(store.versions)
@@ -57,7 +57,7 @@ def scatter(store, slots, first, values):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def touch(store, slots, times, increments):  # type: ignore[no-untyped-def]
+def touch(store, slots, times, increments):
     """Last seen becomes the later of itself and `times`, the count grows by `increments`, up to 2³²-1."""
     bits = borrow(store.bits)
     listed = borrow(store.listed)
@@ -79,7 +79,7 @@ def touch(store, slots, times, increments):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def mark_all(store, slots):  # type: ignore[no-untyped-def]
+def mark_all(store, slots):
     """Note that the rows at `slots` (n,) were written."""
     listed = borrow(store.listed)
     touched = borrow(store.touched)

@@ -14,7 +14,7 @@ _SHIFT_32 = np.uint64(32)
 
 
 @njit(cache=True, nogil=True)
-def drain(store, keys):  # type: ignore[no-untyped-def]
+def drain(store, keys):
     """Live keys written since the last drain into `keys` (TOUCHED,); returns how many, and forgets."""
     slot_key = borrow(store.slot_key)
     in_use = borrow(store.in_use)
@@ -33,7 +33,7 @@ def drain(store, keys):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def live(store, rules, now, slots):  # type: ignore[no-untyped-def]
+def live(store, rules, now, slots):
     """Slots of all rows that exist at `now`, in slot order, into `slots` (LIVE,); returns how many."""
     bits = borrow(store.bits)
     in_use = borrow(store.in_use)
@@ -48,7 +48,7 @@ def live(store, rules, now, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def page(store, first, keys, rows):  # type: ignore[no-untyped-def]
+def page(store, first, keys, rows):
     """Rows in use among the slots from `first` on, as many slots as fit: keys (n,), rows (n, W) uint32, out.
 
     Returns how many rows there are.
@@ -67,7 +67,7 @@ def page(store, first, keys, rows):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def digest(store, rules, now):  # type: ignore[no-untyped-def]
+def digest(store, rules, now):
     """Sum, modulo 2⁶⁴, of a hash of each existing (key, row): the same whatever the order of slots."""
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)

@@ -11,7 +11,7 @@ from ground.kernels.intrinsics import borrow, prefetch
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def gone(seen, now, ttl_s, tick_s):  # type: ignore[no-untyped-def]
+def gone(seen, now, ttl_s, tick_s):
     """Whether a row last seen at `seen` no longer exists at `now`."""
     if tick_s > 1:
         now -= now % tick_s
@@ -19,7 +19,7 @@ def gone(seen, now, ttl_s, tick_s):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def exists(bits, ages, slot, now, rules):  # type: ignore[no-untyped-def]
+def exists(bits, ages, slot, now, rules):
     """Whether the row at a slot in use exists at `now`: neither expired nor evicted."""
     if rules.ttl_s > 0 and gone(np.int64(bits[slot, bits.shape[1] - TAIL]), now, rules.ttl_s, rules.tick_s):
         return False
@@ -27,7 +27,7 @@ def exists(bits, ages, slot, now, rules):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _give_back(buckets, slot_key, in_use, free, state, removed, first, last):  # type: ignore[no-untyped-def]
+def _give_back(buckets, slot_key, in_use, free, state, removed, first, last):
     """Free the slots listed in removed[first:last], and put their keys in their place."""
     for step in range(first, last + AHEAD):
         if step < last:
@@ -42,9 +42,7 @@ def _give_back(buckets, slot_key, in_use, free, state, removed, first, last):  #
 
 
 @njit(cache=True, nogil=True)
-def sweep_evicted(  # type: ignore[no-untyped-def]
-    buckets, bits, slot_key, in_use, free, state, ages, rules, budget, removed, count
-):
+def sweep_evicted(buckets, bits, slot_key, in_use, free, state, ages, rules, budget, removed, count):
     """Free the evicted among the next `budget` slots of the hand; the new count of keys in `removed`."""
     first = count
     start = state[HAND]
@@ -60,7 +58,7 @@ def sweep_evicted(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def sweep(store, rules, now, budget, removed):  # type: ignore[no-untyped-def]
+def sweep(store, rules, now, budget, removed):
     """Free the expired among the next `budget` slots, in turn; returns how many, as `delete` does."""
     bits = borrow(store.bits)
     in_use = borrow(store.in_use)

@@ -25,7 +25,7 @@ UNSEEN = np.int64(-2)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def ask_for_row(bits, slot, width):  # type: ignore[no-untyped-def]
+def ask_for_row(bits, slot, width):
     """Prefetch every line of the first `width` columns of a row, and of its tail, with the key."""
     for column in range(0, width, WIDE):
         prefetch(bits, slot, column)
@@ -36,7 +36,7 @@ def ask_for_row(bits, slot, width):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def meet(store, rules, keys, latest, tally, stamps, before, sure, slots, vectors):  # type: ignore[no-untyped-def]
+def meet(store, rules, keys, latest, tally, stamps, before, sure, slots, vectors):
     """Find the distinct keys of a batch; note the sightings of those whose row outlives the batch.
 
     These, nearly all, are found once each: their sightings do nothing but renew what the row says of
@@ -124,7 +124,7 @@ def meet(store, rules, keys, latest, tally, stamps, before, sure, slots, vectors
 
 
 @njit(cache=True, nogil=True)
-def unmeet(store, rules, slots, before):  # type: ignore[no-untyped-def]
+def unmeet(store, rules, slots, before):
     """Take back what `meet` wrote into rows; arguments as there. (Not that they count as touched.)
 
     What it counted is eviction's clock, which its caller puts back.
@@ -141,7 +141,7 @@ def unmeet(store, rules, slots, before):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def find(store, rules, keys, times, slots):  # type: ignore[no-untyped-def]
+def find(store, rules, keys, times, slots):
     """The slot of each key (n,), -1 where it has none at its time: slots (n,) int64, out. Changes nothing."""
     buckets = borrow(store.buckets)
     slot_key = borrow(store.slot_key)
@@ -166,7 +166,7 @@ def find(store, rules, keys, times, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
+def put(store, keys, rows, slots):
     """Store whole rows (n, W), bit for bit, under their keys, new or not; slots (n,) out, -1 where full."""
     buckets = borrow(store.buckets)
     bits = borrow(store.bits)
@@ -202,7 +202,7 @@ def put(store, keys, rows, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def delete(store, rules, keys, removed, counted):  # type: ignore[no-untyped-def]
+def delete(store, rules, keys, removed, counted):
     """Take keys out; `removed` (n,) uint64, out: those that were there. Returns how many.
 
     `counted`: take existing rows out of eviction's count, too.

@@ -61,7 +61,7 @@ def constants_of(spec: TableSpec) -> npt.NDArray[np.float64]:
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _ask(rows, listed, slots, i, columns):  # type: ignore[no-untyped-def]
+def _ask(rows, listed, slots, i, columns):
     """Prefetch the first columns of a row that comes later in the batch, and its bit for `mark`."""
     slot = max(slots[min(i + AHEAD, slots.shape[0] - 1)], 0)
     for column in range(0, columns, WIDE):
@@ -71,7 +71,7 @@ def _ask(rows, listed, slots, i, columns):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def step_sgd(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
+def step_sgd(store, slots, gradients, dim, constants):
     """Gradient descent."""
     rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
@@ -91,7 +91,7 @@ def step_sgd(store, slots, gradients, dim, constants):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def step_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
+def step_adagrad(store, slots, gradients, dim, constants):
     """Adagrad, the sum of squares beside each weight."""
     rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
@@ -114,7 +114,7 @@ def step_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
+def step_rowwise_adagrad(store, slots, gradients, dim, constants):
     """Adagrad with one sum for the whole row: the mean square of its gradient is added."""
     rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
@@ -142,7 +142,7 @@ def step_rowwise_adagrad(store, slots, gradients, dim, constants):  # type: igno
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
+def step_adam(store, slots, gradients, dim, constants):
     """Adam; state is m (dim), v (dim) and the row's own number of steps."""
     rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
@@ -174,7 +174,7 @@ def step_adam(store, slots, gradients, dim, constants):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def step_ftrl(store, slots, gradients, dim, constants):  # type: ignore[no-untyped-def]
+def step_ftrl(store, slots, gradients, dim, constants):
     """FTRL-proximal; state is z (dim) and n (dim).
 
     In FTRL a weight is a function of z and n. A row that was never stepped has a z of 0; it is given

@@ -5,7 +5,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def entry_rows(start):  # type: ignore[no-untyped-def]
+def entry_rows(start):
     """The row of each entry, (E,) int64."""
     out = np.empty(start[-1], dtype=np.int64)
     for r in range(len(start) - 1):
@@ -15,7 +15,7 @@ def entry_rows(start):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def pool(rows, index, x, vectors, dim, column, out):  # type: ignore[no-untyped-def]
+def pool(rows, index, x, vectors, dim, column, out):
     """Add each entry's x times its vector to its row of `out`, from `column` on.
 
     Args:
@@ -36,7 +36,7 @@ def pool(rows, index, x, vectors, dim, column, out):  # type: ignore[no-untyped-
 
 
 @njit(cache=True, nogil=True)
-def unpool(rows, x, gradients, column, dim):  # type: ignore[no-untyped-def]
+def unpool(rows, x, gradients, column, dim):
     """The gradient of each entry's vector, (k, dim) float32: the counterpart of `pool`."""
     out = np.empty((len(rows), dim), dtype=np.float32)
     for i in range(len(rows)):

@@ -51,7 +51,7 @@ def read_whole(
 
 
 @njit(cache=True, nogil=True)
-def read(store, rules, keys, slots, now, out):  # type: ignore[no-untyped-def]
+def read(store, rules, keys, slots, now, out):
     """Copy the first columns of the rows of keys (n,) that exist at `now`; zeros for those without.
 
     Args:

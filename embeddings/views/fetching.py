@@ -67,7 +67,7 @@ def readers_of(tables: Sequence[Table]) -> Readers:
 
 
 @njit(cache=True, nogil=False)
-def fetch(  # type: ignore[no-untyped-def]
+def fetch(
     readers, order, bounds, like, keys, times, entry_row, x, first_column, place, extras, counts, pooled
 ):
     """Read the rows of E entries in T tables.

@@ -110,7 +110,7 @@ class WorkingSet:
 
 
 @njit(cache=True, nogil=True)
-def _sum_by_place(places, gradients, number, distinct, sums):  # type: ignore[no-untyped-def]
+def _sum_by_place(places, gradients, number, distinct, sums):
     """Add gradients (n, d) up by place (n,), in the order of the batch.
 
     Args:

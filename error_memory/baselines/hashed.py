@@ -16,7 +16,7 @@ DIM = 64
 
 
 @njit(cache=True, nogil=True)
-def _sum_signs(start, column, key, x, h):  # type: ignore[no-untyped-def]
+def _sum_signs(start, column, key, x, h):
     for i in range(len(start) - 1):
         for j in range(start[i], start[i + 1]):
             bits = tag_of(column[j], key[j])

@@ -36,7 +36,7 @@ WATERMARK, FIRST, EXAMPLES = range(3)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _address(projected, arrays, bits, out):  # type: ignore[no-untyped-def]
+def _address(projected, arrays, bits, out):
     """The bucket (n, K) of each vector in each array, from its projections (n, K * L)."""
     for i in range(len(projected)):
         for k in range(arrays):
@@ -47,7 +47,7 @@ def _address(projected, arrays, bits, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _read(sums, buckets, p, first, last, gamma, lam):  # type: ignore[no-untyped-def]
+def _read(sums, buckets, p, first, last, gamma, lam):
     """Correct p[first:last] in place."""
     for i in range(first, last):
         count = 0.0
@@ -64,7 +64,7 @@ def _read(sums, buckets, p, first, last, gamma, lam):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _observe(sums, buckets, p, y, requests, position, state, gamma, lam):  # type: ignore[no-untyped-def]
+def _observe(sums, buckets, p, y, requests, position, state, gamma, lam):
     """Correct and then learn request by request; p (n,) in place."""
     for r in range(len(position)):
         a = requests[r]

@@ -103,7 +103,7 @@ def replace(cells: Cells, rows: npt.NDArray[np.int64], saved: dict[str, npt.NDAr
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def borrowed(cells):  # type: ignore[no-untyped-def]
+def borrowed(cells):
     """The same cells without reference counts, for kernels whose caller keeps them alive."""
     return Cells(
         borrow(cells.tags), borrow(cells.worth), borrow(cells.newest), borrow(cells.values),
@@ -112,14 +112,14 @@ def borrowed(cells):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def tag_of(column, key):  # type: ignore[no-untyped-def]
+def tag_of(column, key):
     """The tag of (column, key): one to one within a column, never 0."""
     tag = mix(mix(key) + (np.uint64(column) + _ONE) * _GOLDEN)
     return tag if tag != np.uint64(0) else _ONE
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def keys_of(tags, column):  # type: ignore[no-untyped-def]
+def keys_of(tags, column):
     """The keys (n,) that have made these tags if they are of a column; `tag_of` backwards."""
     out = np.empty(len(tags), dtype=np.uint64)
     for i in range(len(tags)):
@@ -128,13 +128,13 @@ def keys_of(tags, column):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def bucket_of(cells, tag):  # type: ignore[no-untyped-def]
+def bucket_of(cells, tag):
     """The bucket where a tag may be; its rows are `WAYS` times it and on."""
     return np.int64(tag & np.uint64(cells.size[0] - 1))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def find(cells, tag):  # type: ignore[no-untyped-def]
+def find(cells, tag):
     """The row of a tag, or -1. Without a branch, so that the searches of many tags overlap."""
     first = WAYS * bucket_of(cells, tag)
     found = -1
@@ -144,7 +144,7 @@ def find(cells, tag):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def total(cells, gens, row):  # type: ignore[no-untyped-def]
+def total(cells, gens, row):
     """(b, L, live) of a row: the sum of its live cells, and whether it has any."""
     b = 0.0
     L_ = 0.0
@@ -161,7 +161,7 @@ def total(cells, gens, row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _grow(cells):  # type: ignore[no-untyped-def]
+def _grow(cells):
     """Twice the buckets: a row whose tag says so moves into its bucket's twin, all of which was free."""
     size = cells.size[0]
     bit = np.uint64(size)
@@ -185,7 +185,7 @@ def _grow(cells):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _make_room(cells, gens, tag, oldest):  # type: ignore[no-untyped-def]
+def _make_room(cells, gens, tag, oldest):
     """A row in a bucket that is full of live rows: the table grows, or the row with the least evidence goes.
 
     Returns:
@@ -209,7 +209,7 @@ def _make_room(cells, gens, tag, oldest):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def claim(cells, gens, tag, current, oldest):  # type: ignore[no-untyped-def]
+def claim(cells, gens, tag, current, oldest):
     """A row for a tag that has no live one: a free row of its bucket, else that with the least evidence.
 
     Rows may move: whoever holds numbers of others looks whether their tags are still there. `oldest` is
@@ -240,7 +240,7 @@ def claim(cells, gens, tag, current, oldest):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def erase(cells, columns, keys):  # type: ignore[no-untyped-def]
+def erase(cells, columns, keys):
     """Free the rows of (columns, keys), (n,) each, and clear what they held."""
     for i in range(len(keys)):
         row = find(cells, tag_of(columns[i], keys[i]))
@@ -254,7 +254,7 @@ def erase(cells, columns, keys):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def settle(cells, gens, row, current, old_b, old_L, new_b, new_L, keep):  # type: ignore[no-untyped-def]
+def settle(cells, gens, row, current, old_b, old_L, new_b, new_L, keep):
     """Make a row's total (new_b, new_L): every cell keeps its share, the rest goes to the current one."""
     if keep != 1.0:
         for g in range(len(gens.epoch)):
@@ -273,7 +273,7 @@ def settle(cells, gens, row, current, old_b, old_L, new_b, new_L, keep):  # type
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def shrink(cells):  # type: ignore[no-untyped-def]
+def shrink(cells):
     """As few buckets as an empty table has; only where nothing lives."""
     size = min(FIRST_BUCKETS, len(cells.tags) // WAYS)
     cells.size[0] = size
@@ -281,7 +281,7 @@ def shrink(cells):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def merge_neighbours(cells, gens, half_life):  # type: ignore[no-untyped-def]
+def merge_neighbours(cells, gens, half_life):
     """Merge the generations pairwise, older into younger, in one sweep over the table.
 
     The sweep costs a few ns per cell; as the span of a generation doubles each time, a memory that

@@ -33,19 +33,19 @@ IDLE = 5_000.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def logloss(z, y):  # type: ignore[no-untyped-def]
+def logloss(z, y):
     """-y ln σ(z) - (1 - y) ln(1 - σ(z))."""
     return max(z, 0.0) - y * z + log1p(exp(-abs(z)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def level_of(gens):  # type: ignore[no-untyped-def]
+def level_of(gens):
     """⌊log₂(1 + examples held)⌋, within LEVELS."""
     return min(np.int64(log2(1.0 + gens.examples.sum())), LEVELS - 1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def known_at(values, level):  # type: ignore[no-untyped-def]
+def known_at(values, level):
     """What is noted of a level, or of the next lower one that was ever met; 0 where there is none."""
     for k in range(level, -1, -1):
         if not isnan(values[k]):
@@ -54,7 +54,7 @@ def known_at(values, level):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gain_at(gains, moved_at, examples, level):  # type: ignore[no-untyped-def]
+def gain_at(gains, moved_at, examples, level):
     """D̄ at a level, 0 where nothing was ever met.
 
     Args:
@@ -77,7 +77,7 @@ def gain_at(gains, moved_at, examples, level):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def moved(D, before, after, decay, toll, level):  # type: ignore[no-untyped-def]
+def moved(D, before, after, decay, toll, level):
     """D after one example that cost the base the log loss `before`, and the corrected base `after`."""
     decay = max(decay, 1.0 - 2.0 ** (1 - level))
     return min(max(decay * D + (before - after) - toll * before, -GAIN_MAX), GAIN_MAX)

@@ -43,7 +43,7 @@ def make_generations(generations: int) -> Generations:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def free_place(gens):  # type: ignore[no-untyped-def]
+def free_place(gens):
     """A free place for a generation, or -1."""
     for g in range(len(gens.epoch)):
         if gens.epoch[g] == 0:
@@ -52,7 +52,7 @@ def free_place(gens):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def drop(gens, g):  # type: ignore[no-untyped-def]
+def drop(gens, g):
     """Drop a generation: every cell with its stamp is dead from here on."""
     gens.epoch[g] = 0
     gens.weight[g] = 0.0
@@ -68,7 +68,7 @@ def drop_learnt(gens: Generations, position: int) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def oldest_epoch(gens):  # type: ignore[no-untyped-def]
+def oldest_epoch(gens):
     """The least epoch in use: a row last written before it holds nothing. The greatest number if none is."""
     oldest = np.uint32(0xFFFFFFFF)
     for g in range(len(gens.epoch)):
@@ -78,7 +78,7 @@ def oldest_epoch(gens):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def tick(gens, clock, half_life):  # type: ignore[no-untyped-def]
+def tick(gens, clock, half_life):
     """Weigh the generations by their age at event time `clock`: 2^-(age / half life)."""
     for g in range(len(gens.epoch)):
         if gens.epoch[g] != 0:

@@ -46,7 +46,7 @@ _NO_EPOCH = np.uint32(0xFFFFFFFF)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _logit(p):  # type: ignore[no-untyped-def]
+def _logit(p):
     """ln(p / (1 - p)), within ±LOGIT_MAX."""
     if p <= 0.0:
         return -LOGIT_MAX
@@ -56,7 +56,7 @@ def _logit(p):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _borrowed_generations(gens):  # type: ignore[no-untyped-def]
+def _borrowed_generations(gens):
     return generations.Generations(
         borrow(gens.epoch), borrow(gens.first), borrow(gens.last), borrow(gens.examples), borrow(gens.origin),
         borrow(gens.weight),
@@ -64,12 +64,12 @@ def _borrowed_generations(gens):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _borrowed_rows(rows):  # type: ignore[no-untyped-def]
+def _borrowed_rows(rows):
     return Rows(borrow(rows.start), borrow(rows.column), borrow(rows.key), borrow(rows.x))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def _ask(cells, rows, first, last, tags, slots):  # type: ignore[no-untyped-def]
+def _ask(cells, rows, first, last, tags, slots):
     """Tag of every entry of rows first to last, whose bucket is asked for ahead: what takes long is waiting.
 
     What a candidate shares with the one before it, as the request's own features, is looked up once:
@@ -92,7 +92,7 @@ def _ask(cells, rows, first, last, tags, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def _look_up(cells, rows, first, last, tags, slots):  # type: ignore[no-untyped-def]
+def _look_up(cells, rows, first, last, tags, slots):
     """Cell row (-1: none) of every entry of rows first to last, which is asked for in turn."""
     for i in range(first, last):
         begin = rows.start[i]
@@ -108,7 +108,7 @@ def _look_up(cells, rows, first, last, tags, slots):  # type: ignore[no-untyped-
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def _residuals(cells, gens, precision, rows, first, last, tags, slots, held, f):  # type: ignore[no-untyped-def]
+def _residuals(cells, gens, precision, rows, first, last, tags, slots, held, f):
     """f[i] = Σ x μ of rows first to last, NaN where nothing is known; changes no cell.
 
     `precision` is 1/τ by column. `held` (E, 2) receives each entry's (b, L), and `slots` -1 for rows that
@@ -144,7 +144,7 @@ def _residuals(cells, gens, precision, rows, first, last, tags, slots, held, f):
 
 # Keeps the interpreter: it is a part of every answer, and getting the interpreter back takes longer.
 @njit(cache=True, nogil=False, error_model="numpy")
-def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-untyped-def]
+def correct_rows(cells, gens, tau, small, gating, rows, p):
     """Correct `p` (n,), in place, by the gate's share of the residuals."""
     if _oldest_epoch(gens) == _NO_EPOCH:
         return
@@ -167,7 +167,7 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):  # type: ignore[no-u
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def explain_rows(cells, gens, tau, small, gating, rows, p, z, part, evidence):  # type: ignore[no-untyped-def]
+def explain_rows(cells, gens, tau, small, gating, rows, p, z, part, evidence):
     """What `correct_rows` does to `p` (n,), to the bit, with its parts; see `Explained`. Returns the gate."""
     gate = sigmoid(_gain(small, _level_of(gens)) - gating[1])
     precision = 1.0 / (tau * _scale(small, _level_of(gens)))
@@ -194,7 +194,7 @@ def explain_rows(cells, gens, tau, small, gating, rows, p, z, part, evidence):  
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _current(cells, gens, state, small, position, half_life):  # type: ignore[no-untyped-def]
+def _current(cells, gens, state, small, position, half_life):
     """The place of the generation that learns a request at `position`; opens one when it is time."""
     g = state[CURRENT]
     young = half_life <= 0.0 or small[CLOCK] - gens.origin[g] <= HALF_LIVES_OPEN * half_life
@@ -222,7 +222,7 @@ def _current(cells, gens, state, small, position, half_life):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _longest(start):  # type: ignore[no-untyped-def]
+def _longest(start):
     """Entries of the longest row."""
     m = 1
     for i in range(len(start) - 1):
@@ -231,9 +231,7 @@ def _longest(start):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def _learn_row(  # type: ignore[no-untyped-def]
-    cells, gens, priors, tau, tau0, state, current, rows, i, z, y, tags, slots, held, fresh, work
-):
+def _learn_row(cells, gens, priors, tau, tau0, state, current, rows, i, z, y, tags, slots, held, fresh, work):
     """Learn one example: row i, base logit z, label y.
 
     `fresh`: `held` is as the cells are; else another candidate of the request has been learnt since.
@@ -310,7 +308,7 @@ def _learn_row(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def observe_rows(cells, gens, priors, state, small, gating, rows, seen):  # type: ignore[no-untyped-def]
+def observe_rows(cells, gens, priors, state, small, gating, rows, seen):
     """Correct `seen.p` in place, request by request, and learn each request after it is corrected.
 
     `gating` is (decay, bias, toll, half life).

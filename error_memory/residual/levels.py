@@ -21,12 +21,12 @@ SMALL = GAINS + 4 * LEVELS
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gain(small, level):  # type: ignore[no-untyped-def]
+def gain(small, level):
     """What corrections have lately been worth at a level."""
     return gain_at(small[GAINS:MOVED_AT], small[MOVED_AT:SCALES], small[EXAMPLES], level)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def scale(small, level):  # type: ignore[no-untyped-def]
+def scale(small, level):
     """By which prior variances are multiplied at a level."""
     return exp(known_at(small[SCALES:SQUARES], level))

@@ -52,14 +52,14 @@ def make_priors(tau0: npt.ArrayLike, keep: npt.ArrayLike) -> Priors:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def posterior(b, L, tau):  # type: ignore[no-untyped-def]
+def posterior(b, L, tau):
     """Mean and variance of a weight with evidence (b, L), of prior variance `tau`."""
     P = tau / (1.0 + tau * L)
     return b * P, P
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def add_up(x, n, mean, P):  # type: ignore[no-untyped-def]
+def add_up(x, n, mean, P):
     """Logit and its variance, without any bias, of `n` weights' means and variances, in their order."""
     f = 0.0
     s2 = 0.0
@@ -70,7 +70,7 @@ def add_up(x, n, mean, P):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def predict(w, column, x, n, tau, mean, P):  # type: ignore[no-untyped-def]
+def predict(w, column, x, n, tau, mean, P):
     """Logit and its variance from the first `n` weights of a scratch block.
 
     Args:
@@ -90,13 +90,13 @@ def predict(w, column, x, n, tau, mean, P):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def shrink(f, s2):  # type: ignore[no-untyped-def]
+def shrink(f, s2):
     """The logit whose logistic is the honest probability of a Gaussian logit N(f, s²)."""
     return f / sqrt(1.0 + PROBIT * s2)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sigmoid(z):  # type: ignore[no-untyped-def]
+def sigmoid(z):
     """The logistic function, without overflow."""
     if z >= 0.0:
         return 1.0 / (1.0 + exp(-z))
@@ -105,7 +105,7 @@ def sigmoid(z):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def learn(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, f, s2, y):  # type: ignore[no-untyped-def]
+def learn(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, f, s2, y):
     """Learn one label: move the first `n` weights of the block, in place, and their columns' priors.
 
     The filter's step μ' = μ + P x e d, P' = P - P² x² h d in natural parameters, where no difference of

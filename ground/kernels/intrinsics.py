@@ -1,55 +1,54 @@
 """What numba kernels cannot say for themselves: a prefetch, a fence, eight comparisons at once, and more."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 
-def _ask(context, builder, array_type, array, positions):  # type: ignore[no-untyped-def]
+def _ask(
+    context: Any, builder: Any, array_type: Any, array: Any, positions: Sequence[tuple[Any, Any]]
+) -> Any:
     """Emit a prefetch of one element; `positions` is pairs of a value and its type, one a dimension."""
     view = context.make_array(array_type)(context, builder, array)
     index = [context.cast(builder, value, kind, types.intp) for value, kind in positions]
-    element = cgutils.get_item_pointer(  # type: ignore[no-untyped-call]
-        context, builder, array_type, view, index, wraparound=False
-    )
+    element = cgutils.get_item_pointer(context, builder, array_type, view, index, wraparound=False)
     byte_pointer = ir.IntType(8).as_pointer()
     integer = ir.IntType(32)
     function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, integer, integer, integer])
-    hint = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-        builder.module, function_type, "llvm.prefetch.p0"
-    )
+    hint = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
     for_reading, keep_near, data = integer(0), integer(3), integer(1)
     builder.call(hint, [builder.bitcast(element, byte_pointer), for_reading, keep_near, data])
     return context.get_dummy_value()
 
 
 @intrinsic
-def _prefetch(typing_context, array, row, column):  # type: ignore[no-untyped-def]
+def _prefetch(typing_context, array, row, column):
     signature = types.void(array, row, column)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         positions = list(zip(arguments[1:], signature.args[1:], strict=True))
-        return _ask(context, builder, signature.args[0], arguments[0], positions)  # type: ignore[no-untyped-call]
+        return _ask(context, builder, signature.args[0], arguments[0], positions)
 
     return signature, generate
 
 
 @intrinsic
-def _prefetch_element(typing_context, array, position):  # type: ignore[no-untyped-def]
+def _prefetch_element(typing_context, array, position):
     signature = types.void(array, position)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         positions = [(arguments[1], signature.args[1])]
-        return _ask(context, builder, signature.args[0], arguments[0], positions)  # type: ignore[no-untyped-call]
+        return _ask(context, builder, signature.args[0], arguments[0], positions)
 
     return signature, generate
 
 
 @intrinsic
-def _fence(typing_context):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _fence(typing_context):
+    def generate(context, builder, signature, arguments):
         builder.fence("acq_rel")
         return context.get_dummy_value()
 
@@ -57,10 +56,10 @@ def _fence(typing_context):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _borrow(typing_context, array):  # type: ignore[no-untyped-def]
+def _borrow(typing_context, array):
     signature = array(array)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         view = context.make_array(signature.args[0])(context, builder, arguments[0])
         view.meminfo = ir.Constant(view.meminfo.type, None)
         view.parent = ir.Constant(view.parent.type, None)
@@ -70,24 +69,22 @@ def _borrow(typing_context, array):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _address(typing_context, number):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _address(typing_context, number):
+    def generate(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), generate
 
 
 @intrinsic
-def _lanes_with(typing_context, words, row, value):  # type: ignore[no-untyped-def]
+def _lanes_with(typing_context, words, row, value):
     signature = types.int64(words, types.intp, types.uint64)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         words_type, (words, row, value) = signature.args[0], arguments
         view = context.make_array(words_type)(context, builder, words)
         index = [row, context.get_constant(types.intp, 0)]
-        first = cgutils.get_item_pointer(  # type: ignore[no-untyped-call]
-            context, builder, words_type, view, index, wraparound=False
-        )
+        first = cgutils.get_item_pointer(context, builder, words_type, view, index, wraparound=False)
         vector = ir.VectorType(ir.IntType(64), 8)
         loaded = builder.load(builder.bitcast(first, vector.as_pointer()), align=8)
         alone = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
@@ -100,8 +97,8 @@ def _lanes_with(typing_context, words, row, value):  # type: ignore[no-untyped-d
 
 
 @intrinsic
-def _lowest_bit(typing_context, bits):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _lowest_bit(typing_context, bits):
+    def generate(context, builder, signature, arguments):
         return builder.cttz(arguments[0], ir.IntType(1)(0))
 
     return types.int64(types.int64), generate

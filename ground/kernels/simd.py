@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, Final
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, overload, register_model
@@ -37,10 +37,10 @@ _wide = _WideType("Wide")
 @register_model(_WideType)
 class _WideModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _VECTOR)  # type: ignore[no-untyped-call]
+        super().__init__(manager, kind, _VECTOR)
 
 
-def _place(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> tuple[Any, Any, Any]:
     """Where array[row, column] is, how many columns there are from there to `end`, and whether 16 or more."""
     array_type = signature.args[0]
     if array_type.dtype.bitwidth != 32:
@@ -50,9 +50,7 @@ def _place(context, builder, signature, arguments):  # type: ignore[no-untyped-d
         context.cast(builder, value, kind, types.intp)
         for value, kind in zip(arguments[1:4], signature.args[1:4], strict=True)
     )
-    element = cgutils.get_item_pointer(  # type: ignore[no-untyped-call]
-        context, builder, array_type, view, [row, column], wraparound=False
-    )
+    element = cgutils.get_item_pointer(context, builder, array_type, view, [row, column], wraparound=False)
     left = builder.sub(end, column)
     whole = builder.icmp_signed(">=", left, context.get_constant(types.intp, WIDE))
     return builder.bitcast(element, _VECTOR.as_pointer()), left, whole
@@ -65,7 +63,7 @@ def in_all_lanes(builder: Any, value: Any, vector: ir.VectorType) -> Any:
     return builder.shuffle_vector(alone, ir.Constant(vector, ir.Undefined), everywhere)
 
 
-def _first(builder, count):  # type: ignore[no-untyped-def]
+def _first(builder: Any, count: Any) -> Any:
     """A mask of the first `count` lanes."""
     numbers = ir.VectorType(_INDEX, WIDE)
     spread = in_all_lanes(builder, builder.trunc(count, _INDEX), numbers)
@@ -73,19 +71,17 @@ def _first(builder, count):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _load(typing_context, array, row, column, end):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer, left, whole = _place(context, builder, signature, arguments)  # type: ignore[no-untyped-call]
+def _load(typing_context, array, row, column, end):
+    def generate(context, builder, signature, arguments):
+        pointer, left, whole = _place(context, builder, signature, arguments)
         kind = ir.FunctionType(_VECTOR, [_VECTOR.as_pointer(), _INDEX, _MASK, _VECTOR])
-        masked = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module, kind, "llvm.masked.load.v16f32.p0"
-        )
+        masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16f32.p0")
         with builder.if_else(whole, likely=True) as (then, otherwise):
             with then:
                 all_of_it = builder.load(pointer, align=_ALIGN)
                 after_all = builder.block
             with otherwise:
-                mask = _first(builder, left)  # type: ignore[no-untyped-call]
+                mask = _first(builder, left)
                 zeros = ir.Constant(_VECTOR, [0.0] * WIDE)
                 some_of_it = builder.call(masked, [pointer, _INDEX(_ALIGN), mask, zeros])
                 after_some = builder.block
@@ -98,18 +94,16 @@ def _load(typing_context, array, row, column, end):  # type: ignore[no-untyped-d
 
 
 @intrinsic
-def _put(typing_context, array, row, column, end, value):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer, left, whole = _place(context, builder, signature, arguments)  # type: ignore[no-untyped-call]
+def _put(typing_context, array, row, column, end, value):
+    def generate(context, builder, signature, arguments):
+        pointer, left, whole = _place(context, builder, signature, arguments)
         kind = ir.FunctionType(ir.VoidType(), [_VECTOR, _VECTOR.as_pointer(), _INDEX, _MASK])
-        masked = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module, kind, "llvm.masked.store.v16f32.p0"
-        )
+        masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.store.v16f32.p0")
         with builder.if_else(whole, likely=True) as (then, otherwise):
             with then:
                 builder.store(arguments[4], pointer, align=_ALIGN)
             with otherwise:
-                mask = _first(builder, left)  # type: ignore[no-untyped-call]
+                mask = _first(builder, left)
                 builder.call(masked, [arguments[4], pointer, _INDEX(_ALIGN), mask])
         return context.get_dummy_value()
 
@@ -117,28 +111,26 @@ def _put(typing_context, array, row, column, end, value):  # type: ignore[no-unt
 
 
 @intrinsic
-def _splat(typing_context, number):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _splat(typing_context, number):
+    def generate(context, builder, signature, arguments):
         return in_all_lanes(builder, arguments[0], _VECTOR)
 
     return _wide(types.float32), generate
 
 
 @intrinsic
-def _root(typing_context, value):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _root(typing_context, value):
+    def generate(context, builder, signature, arguments):
         function_type = ir.FunctionType(_VECTOR, [_VECTOR])
-        root = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module, function_type, "llvm.sqrt.v16f32"
-        )
+        root = cgutils.get_or_insert_function(builder.module, function_type, "llvm.sqrt.v16f32")
         return builder.call(root, arguments)
 
     return _wide(value), generate
 
 
 @intrinsic
-def _sum(typing_context, value):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _sum(typing_context, value):
+    def generate(context, builder, signature, arguments):
         total = arguments[0]
         width = WIDE
         while width > 1:
@@ -160,14 +152,14 @@ def _define(symbol: Callable[..., Any], instruction: str) -> None:
     """Give the values one of the four operations."""
 
     @intrinsic
-    def compute(typing_context, left, right):  # type: ignore[no-untyped-def]
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def compute(typing_context, left, right):
+        def generate(context, builder, signature, arguments):
             return getattr(builder, instruction)(*arguments)
 
         return _wide(left, right), generate
 
     @overload(symbol)
-    def choose(left, right):  # type: ignore[no-untyped-def]
+    def choose(left, right):
         if left is _wide and right is _wide:
             return lambda left, right: compute(left, right)  # type: ignore[call-arg]
         return None
@@ -202,7 +194,7 @@ sum_of: Any = _sum
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def copy(source, row, first, target, i, start, width):  # type: ignore[no-untyped-def]
+def copy(source, row, first, target, i, start, width):
     """Copy `width` columns of source[row] from column `first` on into target[i] from column `start` on."""
     for j in range(0, width, WIDE):
         put(target, i, start + j, start + width, load(source, row, first + j, first + width))

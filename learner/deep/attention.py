@@ -19,7 +19,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def _weigh(slot, i, j, vectors, dim, a):  # type: ignore[no-untyped-def]
+def _weigh(slot, i, j, vectors, dim, a):
     """Attention weights a[i + 1:j] of the entries behind target i; whether there is anything to attend to."""
     t = slot[i]
     if t < 0:
@@ -43,7 +43,7 @@ def _weigh(slot, i, j, vectors, dim, a):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _end(row, i):  # type: ignore[no-untyped-def]
+def _end(row, i):
     """Where the entries of entry i's row end."""
     j = i + 1
     while j < len(row) and row[j] == row[i]:
@@ -52,7 +52,7 @@ def _end(row, i):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def attend(row, slot, vectors, dim, second, column, out):  # type: ignore[no-untyped-def]
+def attend(row, slot, vectors, dim, second, column, out):
     """Write each row's h into its row of `out`, from `column` on.
 
     Args:
@@ -79,7 +79,7 @@ def attend(row, slot, vectors, dim, second, column, out):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def unattend(row, slot, vectors, dim, second, gradients, column):  # type: ignore[no-untyped-def]
+def unattend(row, slot, vectors, dim, second, gradients, column):
     """The gradient by each entry's vector, (k, second + dim) float32: the counterpart of `attend`.
 
     With g = ∂loss/∂h and G = g ⊙ v_t: ∂v_i = a_i G; ∂v_t = g ⊙ Σ a_i v_i; the gradient of score i is

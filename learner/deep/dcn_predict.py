@@ -54,7 +54,7 @@ def pack(network: Network, w: Tensors) -> Packed:
 
 
 @njit(cache=True, nogil=True)
-def _columns_that_differ(x, which):  # type: ignore[no-untyped-def]
+def _columns_that_differ(x, which):
     """Which columns of x (n, W) are not the same in all rows: `which` (W,) int64, out. Returns how many."""
     n, width = x.shape
     differs = np.zeros(width, dtype=np.bool_)
@@ -71,7 +71,7 @@ def _columns_that_differ(x, which):  # type: ignore[no-untyped-def]
 
 # Sums of a row's products may be added in any order, which is the same for the same row on one machine.
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _cross(x, first, direct):  # type: ignore[no-untyped-def]
+def _cross(x, first, direct):
     """w·x2 of one row: x (W,), and its share of the first product (2 W and more,)."""
     width = len(x)
     z = np.float32(0.0)
@@ -81,7 +81,7 @@ def _cross(x, first, direct):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _top(hidden, out):  # type: ignore[no-untyped-def]
+def _top(hidden, out):
     """The MLP's last layer, of one row."""
     z = np.float32(0.0)
     for j in range(len(out)):
@@ -91,7 +91,7 @@ def _top(hidden, out):  # type: ignore[no-untyped-def]
 
 # Keeps the interpreter: see `learner.model.reading`.
 @njit(cache=True, nogil=False)
-def add_residual(packed, x, z):  # type: ignore[no-untyped-def]
+def add_residual(packed, x, z):
     """Add to z (n,) float64 the residual logits of inputs x (n, W) float32.
 
     A row's is the same whatever the other rows are, but for the rounding that follows from which columns

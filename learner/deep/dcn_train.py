@@ -51,7 +51,7 @@ class DCNTrainer(DeepTrainer):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _learn(  # type: ignore[no-untyped-def]
+def _learn(
     flat, gradient, moments, steps, inputs, offset, y, reference, correction, rate, clip, z, by_inputs
 ):
     """Learn one group; arguments as of `DeepTrainer.step`. False: something was not finite, nothing moved."""
@@ -60,7 +60,7 @@ def _learn(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_inputs):  # type: ignore[no-untyped-def]
+def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_inputs):
     """Predict a group, and write the gradients of its summed loss.
 
     Args:
@@ -147,7 +147,7 @@ def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_i
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _layer(out, flat, at, outside, inside, x, columns):  # type: ignore[no-untyped-def]
+def _layer(out, flat, at, outside, inside, x, columns):
     """out = W x + b, with W (outside, inside) at flat[at:] and b behind it."""
     bias = at + outside * inside
     for j in range(outside):
@@ -156,19 +156,19 @@ def _layer(out, flat, at, outside, inside, x, columns):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rectify(x):  # type: ignore[no-untyped-def]
+def _rectify(x):
     for k in range(len(x)):
         x[k] = x[k] if not x[k] <= _ZERO else _ZERO  # what is no number stays so
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _mask(by_x, x):  # type: ignore[no-untyped-def]
+def _mask(by_x, x):
     for k in range(len(x)):
         by_x[k] = by_x[k] if x[k] > _ZERO else _ZERO
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _outer(out, flat, at, count, error, columns):  # type: ignore[no-untyped-def]
+def _outer(out, flat, at, count, error, columns):
     """out[j] = flat[at + j] times the errors."""
     for j in range(count):
         for s in range(columns):
@@ -176,7 +176,7 @@ def _outer(out, flat, at, count, error, columns):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _turn(x, width, columns, n, padded, out):  # type: ignore[no-untyped-def]
+def _turn(x, width, columns, n, padded, out):
     """x (width, columns) row by row: out (n, padded); what is behind the width is left as it is."""
     for s in range(n):
         for j in range(width):
@@ -184,7 +184,7 @@ def _turn(x, width, columns, n, padded, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_dot(total, x, flat, at, count, columns):  # type: ignore[no-untyped-def]
+def _add_dot(total, x, flat, at, count, columns):
     """total += Σ_j flat[at + j] x[j], in four interleaved parts; the first one to four go into the first."""
     parts = np.zeros((4, columns), dtype=np.float32)
     start = (count - 1) % 4 + 1
@@ -197,7 +197,7 @@ def _add_dot(total, x, flat, at, count, columns):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _by_output(gradient, at, rows, width, padded, error, n):  # type: ignore[no-untyped-def]
+def _by_output(gradient, at, rows, width, padded, error, n):
     """gradient[at + j] = Σ_s rows[s, j] error[s], in order; but for those up to a multiple of 4, of which
     every other four rows are summed apart."""
     for j in range(width):
@@ -217,7 +217,7 @@ def _by_output(gradient, at, rows, width, padded, error, n):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _by_weights(gradient, at, by_out, outside, rows, inside, padded, n, columns):  # type: ignore[no-untyped-def]
+def _by_weights(gradient, at, by_out, outside, rows, inside, padded, n, columns):
     """The gradients of a layer, W (outside, inside) at gradient[at:] and b behind it."""
     add_product(gradient, at, inside, by_out, 0, columns, 1, rows, 0, padded, outside, inside, n, False)
     bias = at + outside * inside
@@ -237,7 +237,7 @@ def _by_weights(gradient, at, by_out, outside, rows, inside, padded, n, columns)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sum(x, first, step, count):  # type: ignore[no-untyped-def]
+def _sum(x, first, step, count):
     """The sum of x[first], x[first + step], ...: in parts of 16, the parts in parts of 16 again (the error
     of a long sum then grows with the parts, not with its length)."""
     level = 4

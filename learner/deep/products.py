@@ -10,7 +10,7 @@ has the product of prediction, which leaves columns out.)
 from typing import Any
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -28,8 +28,8 @@ _INTEGER = ir.IntType(64)
 
 
 @intrinsic
-def _fma(typing_context, a, b, c):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _fma(typing_context, a, b, c):
+    def generate(context, builder, signature, arguments):
         return builder.fma(*arguments)
 
     return types.float32(types.float32, types.float32, types.float32), generate
@@ -38,7 +38,7 @@ def _fma(typing_context, a, b, c):  # type: ignore[no-untyped-def]
 def _tile(rows: int, vectors: int) -> Any:
     """An intrinsic that adds a product to `rows` rows of `vectors` times LANES columns, all in registers."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds = signature.args
         c, a, b = (context.make_array(kinds[i])(context, builder, arguments[i]).data for i in (0, 3, 7))
         c_at, c_row, a_at, a_row, a_step, b_at, b_step, count, add = (
@@ -51,14 +51,11 @@ def _tile(rows: int, vectors: int) -> Any:
         def load(base: Any, offset: Any) -> Any:
             return builder.load(vector_at(base, offset), align=4)
 
-        multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        multiply_add = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32"
         )
         zero = ir.Constant(_VECTOR, [0.0] * LANES)
-        sums = [
-            [cgutils.alloca_once_value(builder, zero) for _ in range(vectors)]  # type: ignore[no-untyped-call]
-            for _ in range(rows)
-        ]
+        sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in range(rows)]
         with cgutils.for_range(builder, count) as loop:
             line = builder.add(b_at, builder.mul(loop.index, b_step))
             right = [load(b, builder.add(line, _INTEGER(LANES * v))) for v in range(vectors)]
@@ -79,9 +76,7 @@ def _tile(rows: int, vectors: int) -> Any:
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(  # type: ignore[no-untyped-def]
-        typing_context, c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_step, count, add
-    ):
+    def tile(typing_context, c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_step, count, add):
         whole = types.int64
         signature = types.void(c, whole, whole, a, whole, whole, whole, b, whole, whole, whole, types.boolean)
         return signature, generate
@@ -97,15 +92,13 @@ _tile_1_2, _tile_1_1 = _tile(1, 2), _tile(1, 1)
 
 
 @njit(cache=True, nogil=True)
-def _block(count):  # type: ignore[no-untyped-def]
+def _block(count):
     """How many numbers are added up before the sum is added to the result."""
     return count if count <= _BLOCK else count // 2 if count < 2 * _BLOCK else _BLOCK
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_product(  # type: ignore[no-untyped-def]
-    c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_step, rows, columns, count, add
-):
+def add_product(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_step, rows, columns, count, add):
     """C = A B, or C += A B: each number summed over q in order, in blocks.
 
     All arrays are flat float32. Number (i, j) of C is c[c_at + i c_row + j], (i, q) of A is

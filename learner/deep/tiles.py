@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -28,32 +28,32 @@ _VECTORS = TILE_COLUMNS // _LANES
 
 
 @intrinsic
-def _tile(typing_context, packed, at, which, count, w, column, first, out, row):  # type: ignore[no-untyped-def]
+def _tile(typing_context, packed, at, which, count, w, column, first, out, row):
     signature = types.void(packed, types.intp, which, types.intp, w, types.intp, first, out, types.intp)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        def view(i):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
+        def view(i):
             return context.make_array(signature.args[i])(context, builder, arguments[i])
 
-        packed, which, w, first, out = view(0), view(2), view(4), view(6), view(7)  # type: ignore[no-untyped-call]
+        packed, which, w, first, out = view(0), view(2), view(4), view(6), view(7)
         _, at, _, count, _, column, _, _, row = arguments
         vector = ir.VectorType(ir.FloatType(), _LANES)
         size, zero = ir.IntType(64), ir.IntType(64)(0)
-        w_stride = cgutils.unpack_tuple(builder, w.shape, 2)[1]  # type: ignore[no-untyped-call]
-        out_stride = cgutils.unpack_tuple(builder, out.shape, 2)[1]  # type: ignore[no-untyped-call]
-        multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        w_stride = cgutils.unpack_tuple(builder, w.shape, 2)[1]
+        out_stride = cgutils.unpack_tuple(builder, out.shape, 2)[1]
+        multiply_add = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{_LANES}f32"
         )
 
-        def vectors_at(pointer):  # type: ignore[no-untyped-def]
+        def vectors_at(pointer):
             places = [builder.gep(pointer, [size(_LANES * v)]) for v in range(_VECTORS)]
             return [builder.bitcast(place, vector.as_pointer()) for place in places]
 
         places = []
         for r in range(TILE_ROWS):
             begins = builder.add(builder.mul(builder.add(row, size(r)), out_stride), column)
-            places += vectors_at(builder.gep(out.data, [begins]))  # type: ignore[no-untyped-call]
-        firsts = vectors_at(builder.gep(first.data, [column]))  # type: ignore[no-untyped-call]
+            places += vectors_at(builder.gep(out.data, [begins]))
+        firsts = vectors_at(builder.gep(first.data, [column]))
         before = [builder.load(place, align=4) for place in firsts] * TILE_ROWS
         left, right = builder.gep(packed.data, [at]), builder.gep(w.data, [column])
 
@@ -64,10 +64,7 @@ def _tile(typing_context, packed, at, which, count, w, column, first, out, row):
         k = builder.phi(size)
         sums = [builder.phi(vector) for _ in before]
         line = builder.mul(builder.load(builder.gep(which.data, [k])), w_stride)
-        weights = [
-            builder.load(place, align=4)
-            for place in vectors_at(builder.gep(right, [line]))  # type: ignore[no-untyped-call]
-        ]
+        weights = [builder.load(place, align=4) for place in vectors_at(builder.gep(right, [line]))]
         after = []
         for r in range(TILE_ROWS):
             at_row = builder.add(builder.mul(k, size(TILE_ROWS)), size(r))
@@ -102,7 +99,7 @@ in the order of k, with fused multiply-add where the processor has it.
 
 
 @njit(cache=True, nogil=True)
-def product(x, at, rows, which, count, w, first, packed, out):  # type: ignore[no-untyped-def]
+def product(x, at, rows, which, count, w, first, packed, out):
     """out[r] = first + x[at + r, which] @ w[which], for each r below `rows`.
 
     Each row's result is the same whatever the other rows are.

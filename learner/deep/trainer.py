@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 # The numpy error model: a branch for division by zero would keep loops from being vectorized (10 times).
 @njit(cache=True, nogil=True, error_model="numpy")
-def take_step(weights, gradient, moments, steps, rows, rate, clip):  # type: ignore[no-untyped-def]
+def take_step(weights, gradient, moments, steps, rows, rate, clip):
     """One step of Adam by the mean of a group's gradients, no longer than `clip`.
 
     Rows of embeddings learn from the sum, the network from the mean, as is usual for Adam.
@@ -49,7 +49,7 @@ def take_step(weights, gradient, moments, steps, rows, rate, clip):  # type: ign
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _adam(weights, gradient, moments, steps, scale, rate):  # type: ignore[no-untyped-def]
+def _adam(weights, gradient, moments, steps, scale, rate):
     """One step of Adam (Kingma & Ba 2015; betas .9 and .999) in one pass over the weights.
 
     Args:
@@ -72,7 +72,7 @@ def _adam(weights, gradient, moments, steps, scale, rate):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
-def _squares(x):  # type: ignore[no-untyped-def]
+def _squares(x):
     """About the sum of squares: added up in whatever order is quickest."""
     total = np.float32(0.0)
     for i in range(len(x)):
@@ -81,7 +81,7 @@ def _squares(x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _norm(x):  # type: ignore[no-untyped-def]
+def _norm(x):
     """The square root of the sum of squares, in eight interleaved parts."""
     parts = np.zeros(8, dtype=np.float32)
     whole = len(x) - len(x) % 8
@@ -161,7 +161,7 @@ class DeepTrainer:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def by_logit(z, y, reference, correction):  # type: ignore[no-untyped-def]
+def by_logit(z, y, reference, correction):
     """The gradient of one row's loss by its logit z, as float32.
 
     With p = σ(z), the prediction q = σ(reference) that is to be bettered, and α = `correction`, the loss is
@@ -181,7 +181,7 @@ def by_logit(z, y, reference, correction):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def by_logits(z, y, reference, correction):  # type: ignore[no-untyped-def]
+def by_logits(z, y, reference, correction):
     """`by_logit` of each row: all (n,) float64; returns (n,) float32."""
     gradient = np.empty(len(z), dtype=np.float32)
     for s in range(len(z)):

@@ -170,7 +170,7 @@ class FastPart:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def hear(tau, tau0, heard_at, heard_by, heard):  # type: ignore[no-untyped-def]
+def hear(tau, tau0, heard_at, heard_by, heard):
     """Write down how loud the deep part hears each feature of rows predicted with these priors, (n, F)."""
     for j in range(len(heard_at) - 1):
         most = 0.0 if heard_at[j] < heard_at[j + 1] else 1.0  # a sequence has no weights to go by
@@ -181,7 +181,7 @@ def hear(tau, tau0, heard_at, heard_by, heard):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gather(  # type: ignore[no-untyped-def]
+def _gather(
     r, start, column, x, index, weights, counts,
     first_tau, column_speeds, count_of, counts_at, count_weights, buckets,
     use_buckets, w, c, xs,
@@ -215,9 +215,7 @@ def _gather(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _scatter(  # type: ignore[no-untyped-def]
-    r, start, column, index, weights, column_speeds, count_of, count_weights, buckets, w
-):
+def _scatter(r, start, column, index, weights, column_speeds, count_of, count_weights, buckets, w):
     """Copy the scratch block back to where row r's weights live."""
     m = 0
     for e in range(start[r], start[r + 1]):
@@ -236,9 +234,7 @@ def _scatter(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _tell_left(  # type: ignore[no-untyped-def]
-    r, start, column, column_speeds, count_of, w, c, tau, left, counts_left
-):
+def _tell_left(r, start, column, column_speeds, count_of, w, c, tau, left, counts_left):
     """Write down what row r's weights, in the scratch block, have left of their prior deviation."""
     m = 0
     for e in range(start[r], start[r + 1]):
@@ -254,7 +250,7 @@ def _tell_left(  # type: ignore[no-untyped-def]
 
 # Keeps the interpreter: see `learner.model.reading`.
 @njit(cache=True, nogil=False, error_model="numpy")
-def predict_rows(  # type: ignore[no-untyped-def]
+def predict_rows(
     start, column, x, index, weights, counts,
     first_tau, column_speeds, count_of, counts_at, count_weights, bias, tau,
     logit, variance, means, buckets, left, counts_left,
@@ -312,7 +308,7 @@ def predict_rows(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _run(  # type: ignore[no-untyped-def]
+def _run(
     requests, start, column, x, index, weights, counts,
     labels, offsets,
     first_tau, column_speeds, count_of, counts_at, count_weights, bias,

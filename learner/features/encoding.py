@@ -8,7 +8,7 @@ from ground.kernels.mixing import join_keys
 
 # Keeps the interpreter: see `learner.model.reading`.
 @njit(cache=True, nogil=False)
-def by_row(first, last, key, x):  # type: ignore[no-untyped-def]
+def by_row(first, last, key, x):
     """Lay out the entries of F features row by row, in the schema's order.
 
     Args:
@@ -40,7 +40,7 @@ def by_row(first, last, key, x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def first_keys(requests, start, column, key, wanted):  # type: ignore[no-untyped-def]
+def first_keys(requests, start, column, key, wanted):
     """The key of column `wanted` in each request's first row, (R,) uint64; 0 where it has none."""
     out = np.zeros(len(requests) - 1, dtype=np.uint64)
     for q in range(len(requests) - 1):
@@ -56,7 +56,7 @@ def first_keys(requests, start, column, key, wanted):  # type: ignore[no-untyped
 
 # Keeps the interpreter: see `learner.model.reading`.
 @njit(cache=True, nogil=False)
-def add_pairs(start, column, key, x, pair_column, pair_salt):  # type: ignore[no-untyped-def]
+def add_pairs(start, column, key, x, pair_column, pair_salt):
     """Append to each row the pairs of its entries.
 
     Args:
@@ -99,7 +99,7 @@ def add_pairs(start, column, key, x, pair_column, pair_salt):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True)
-def join_all(salt, left, right):  # type: ignore[no-untyped-def]
+def join_all(salt, left, right):
     """The keys of all pairs of left (l,) and right (r,), (l * r,) uint64."""
     out = np.empty(len(left) * len(right), dtype=np.uint64)
     at = 0
@@ -111,7 +111,7 @@ def join_all(salt, left, right):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def sort_by_table(column, table_of, tables):  # type: ignore[no-untyped-def]
+def sort_by_table(column, table_of, tables):
     """A stable order of entries by table.
 
     Args:
@@ -137,7 +137,7 @@ def sort_by_table(column, table_of, tables):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def compact(slots, mark, order, base, index, distinct):  # type: ignore[no-untyped-def]
+def compact(slots, mark, order, base, index, distinct):
     """Number the distinct slots of one table from `base` on.
 
     Args:

@@ -5,7 +5,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def entry_times(requests, start, times):  # type: ignore[no-untyped-def]
+def entry_times(requests, start, times):
     """The event time of each entry in whole seconds, (E,) uint32."""
     out = np.empty(start[-1], dtype=np.uint32)
     for q in range(len(requests) - 1):
@@ -16,7 +16,7 @@ def entry_times(requests, start, times):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def newest(place, times, size):  # type: ignore[no-untyped-def]
+def newest(place, times, size):
     """The latest of the times (E,) of the entries at each place below `size`; (size,) uint32."""
     out = np.zeros(size, dtype=np.uint32)
     for e in range(len(place)):
@@ -28,9 +28,7 @@ def newest(place, times, size):  # type: ignore[no-untyped-def]
 
 # Keeps the interpreter: see `learner.model.reading`.
 @njit(cache=True, nogil=False)
-def append_remembered(  # type: ignore[no-untyped-def]
-    start, column, key, x, left, buckets, counts_left, speeds
-):
+def append_remembered(start, column, key, x, left, buckets, counts_left, speeds):
     """Append to each row the columns that only an error memory has: first those of counts, with the bucket
     as key, then the row's own once more, for the second of their speeds.
 
@@ -79,7 +77,7 @@ def append_remembered(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def without(start, column, key, x, dropped):  # type: ignore[no-untyped-def]
+def without(start, column, key, x, dropped):
     """The four arrays of a `Rows` without the entries of the columns `dropped`, (m,) int32."""
     keep = np.ones(len(column), dtype=np.bool_)
     out_start = np.zeros(len(start), dtype=np.int64)

@@ -152,7 +152,7 @@ class QuickEncoder:
 
 # Keeps the interpreter: see `learner.model.reading`.
 @njit(cache=True, nogil=False)
-def lay_out(n, where, ids, key, number, pair_column, pair_salt):  # type: ignore[no-untyped-def]
+def lay_out(n, where, ids, key, number, pair_column, pair_salt):
     """The rows of one request, of which each has at most one value of a feature; a number is WIDTHS entries.
 
     Args:

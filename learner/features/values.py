@@ -110,7 +110,7 @@ def squash(values: Floats) -> Floats:
 
 
 @njit(cache=True, nogil=True)
-def bucket_of(value, width):  # type: ignore[no-untyped-def]
+def bucket_of(value, width):
     """The bucket of a number, as a key: 4, 16 or 64 to an octave for widths 0, 1 and 2, so that they fit any
     unit. Whole numbers to 8 have their own at width 0, those to 128 at width 2."""
     mantissa, exponent = frexp(abs(value))  # mantissa in [0.5, 1)
@@ -122,7 +122,7 @@ def bucket_of(value, width):  # type: ignore[no-untyped-def]
 
 # Keeps the interpreter: see `learner.model.reading`.
 @njit(cache=True, nogil=False)
-def number_buckets(values):  # type: ignore[no-untyped-def]
+def number_buckets(values):
     """The buckets of numbers (n,) float64, as keys (n, WIDTHS) uint64."""
     keys = np.empty((len(values), WIDTHS), dtype=np.uint64)
     for i in range(len(values)):

@@ -114,7 +114,7 @@ def seeds_of(seed: int, count: int) -> npt.NDArray[np.uint64]:
 
 
 @njit(cache=True, nogil=True)
-def mix_all(numbers):  # type: ignore[no-untyped-def]
+def mix_all(numbers):
     """`mix` of each, (k,) uint64."""
     out = np.empty_like(numbers)
     for i in range(len(numbers)):
@@ -123,7 +123,7 @@ def mix_all(numbers):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _normal(seed, column, key, speed):  # type: ignore[no-untyped-def]
+def _normal(seed, column, key, speed):
     """A standard normal number that these four decide (Box & Muller 1958)."""
     a = mix(mix(mix(seed * _GOLDEN + np.uint64(column)) + key) * _GOLDEN + np.uint64(speed))
     b = mix(a + _GOLDEN)
@@ -132,7 +132,7 @@ def _normal(seed, column, key, speed):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _disturb(  # type: ignore[no-untyped-def]
+def _disturb(
     start, column, key, x, place, weights, first_tau, column_speeds, features, tau, keep, seeds, drawn
 ):
     """Add to the mean logits `drawn` (M, n) their lasting weights' draws; arguments as in

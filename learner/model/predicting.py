@@ -13,7 +13,7 @@ from learner.model.reading import read
 
 # Keeps the interpreter: see `learner.model.reading`.
 @njit(cache=True, nogil=False)
-def predict(  # type: ignore[no-untyped-def]
+def predict(
     readers, requests, times, start, column, key, x, numbers, table_of, first_column, deep_width,
     embedding_width, speeds, counted, first_tau, column_speeds, count_of, counts_at, count_weights, bias, tau,
     tau0, heard_at, heard_by,
@@ -70,7 +70,7 @@ def predict(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def fill_dense(inputs, at, means, buckets, numbers, logit):  # type: ignore[no-untyped-def]
+def fill_dense(inputs, at, means, buckets, numbers, logit):
     """Write the deep part's inputs beside the embeddings, from column `at` on: means (n, T), count buckets
     (n, C) as sixteenths, squashed numbers (n, d), and the fast logit (n,)."""
     for r in range(len(logit)):

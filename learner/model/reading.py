@@ -10,7 +10,7 @@ from learner.features.entries import entry_times
 
 
 @njit(cache=True, nogil=True)
-def repeats(requests, start, column, key):  # type: ignore[no-untyped-def]
+def repeats(requests, start, column, key):
     """For each entry that is as the one in its place in its request's row before, that entry; else -1. (E,)
 
     What candidates share, the request's own features and their pairs, is so found without a search. In the
@@ -31,9 +31,7 @@ def repeats(requests, start, column, key):  # type: ignore[no-untyped-def]
 # It keeps the interpreter (nogil=False): a tenth of a millisecond for 50 candidates. Who lets go of it in
 # the middle of an answer gets it back when the thread that follows the log is made to let go in its turn.
 @njit(cache=True, nogil=False)
-def read(  # type: ignore[no-untyped-def]
-    readers, requests, times, start, column, key, x, table_of, width, first_column, x0
-):
+def read(readers, requests, times, start, column, key, x, table_of, width, first_column, x0):
     """The weights of E entries, and their pooled embeddings.
 
     Args:
