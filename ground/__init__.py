@@ -1,4 +1,4 @@
-"""What every floor of Freshet stands on: the root of all errors, keys, and the Bayesian kernel."""
+"""Shared by all packages: the root of all errors, keys, sparse rows, compiled kernels."""
 
 from ground.errors import FreshetError
 

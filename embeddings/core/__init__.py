@@ -1,1 +1,1 @@
-"""The table's memory: its arrays, its index, one slot, and what is evicted."""
+"""The table's memory: arrays, index, slots, eviction."""

@@ -1,1 +1,1 @@
-"""Copies of a table: deltas, snapshots, and folders of them."""
+"""Copies of a table: deltas, snapshots, folders of snapshots."""

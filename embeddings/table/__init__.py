@@ -1,1 +1,1 @@
-"""The table as Python sees it."""
+"""The table's Python interface."""

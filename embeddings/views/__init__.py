@@ -1,1 +1,1 @@
-"""Other ways to read or learn rows: by feature, packed, fetched for a prediction."""
+"""Other ways to read or train rows: by feature, packed, fetched for a prediction."""

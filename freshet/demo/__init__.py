@@ -1,1 +1,1 @@
-"""`freshet demo`: a simulated world played against live roles."""
+"""`freshet demo`: a simulated world plays against live roles."""

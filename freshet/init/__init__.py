@@ -1,1 +1,1 @@
-"""`freshet init`: a config from a look at a data file."""
+"""`freshet init`: looks at a data file and writes a config."""

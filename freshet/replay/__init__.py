@@ -1,1 +1,1 @@
-"""The live loop with a file or a log as its source."""
+"""The live loop with a file or a log range as its source."""

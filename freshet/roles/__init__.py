@@ -1,1 +1,1 @@
-"""Roles wired to a log, as processes, and `freshet up`."""
+"""Roles wired to a log, as processes; `freshet up`."""

@@ -1,1 +1,1 @@
-"""Reports and views: pages for a browser, lines for a terminal."""
+"""Reports and live views, for a browser and for a terminal."""

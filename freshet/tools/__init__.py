@@ -1,1 +1,1 @@
-"""Commands around a log and a state: produce, export, inspect, dead letters, forget."""
+"""Commands on a log or a state: produce, export, inspect, dead letters, forget."""

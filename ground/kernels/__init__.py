@@ -1,1 +1,1 @@
-"""What Numba cannot say by itself, and the Bayesian step that the fast part and the error memory share."""
+"""Compiled building blocks: prefetch, SIMD, hash mixing, and the Bayesian update of a weight."""

@@ -1,1 +1,1 @@
-"""The deep part: networks that learn the fast part's residual."""
+"""The deep part: a network trained on the residual of the fast part."""

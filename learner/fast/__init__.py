@@ -1,1 +1,1 @@
-"""The fast part: a Bayesian linear model that learns event by event."""
+"""The fast part: a Bayesian linear model, updated by each event."""

@@ -1,1 +1,1 @@
-"""From a request's values to the entries that the model reads."""
+"""Encoding: from the values of a request to the entries that the model reads."""

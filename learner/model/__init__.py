@@ -1,1 +1,1 @@
-"""The model as a whole: predict, explain, explore, forget."""
+"""The whole model: predict, explain, explore, forget."""

@@ -1,1 +1,1 @@
-"""The learner as a role: what it commits, and who leads."""
+"""The learner as a role: commits, leadership, standby."""

@@ -1,1 +1,1 @@
-"""Predict, score, learn: whole requests, in order."""
+"""The training loop: predict, score, learn, whole requests in order."""

@@ -1,1 +1,1 @@
-"""Replication: updates and snapshots, who may write them, and who follows them."""
+"""Replication: format of updates and snapshots, who writes them, who follows."""

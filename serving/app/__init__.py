@@ -1,1 +1,1 @@
-"""The server and its routes."""
+"""The HTTP server and its routes."""

@@ -1,1 +1,1 @@
-"""HTTP/1.1 by itself: frames, connections, access, idempotency, the API's description."""
+"""The HTTP protocol: connections, access rules, idempotency, OpenAPI."""

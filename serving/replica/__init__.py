@@ -1,1 +1,1 @@
-"""A live copy of the model with its error memory, and how it answers."""
+"""A live copy of the model with its error memory."""

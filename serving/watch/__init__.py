@@ -1,1 +1,1 @@
-"""What people and Prometheus see: metrics, alerts, the live page."""
+"""Metrics, alerts and the live page."""

@@ -1,1 +1,1 @@
-"""Data files and logs as sources of examples, and records as Parquet files."""
+"""Data files and logs as sources of examples; records as Parquet files."""

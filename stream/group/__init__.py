@@ -1,1 +1,1 @@
-"""Which members of a role are there, by the beats that they send."""
+"""Group membership: who is there, told by heartbeats in topic `roles`."""

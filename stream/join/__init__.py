@@ -1,1 +1,1 @@
-"""The joiner: events become decided examples."""
+"""The joiner: pairs impressions with actions and emits one example per request."""

@@ -1,1 +1,1 @@
-"""The log, the one seam through which all roles talk: what every log does, and what opens one."""
+"""The log, the only channel between roles: its contract, and `open_log`."""

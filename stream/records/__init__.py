@@ -1,1 +1,1 @@
-"""What travels in the topics: the types of records, and their bytes."""
+"""What travels in the topics: record types, decoding, schemas."""

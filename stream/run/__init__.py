@@ -1,1 +1,1 @@
-"""The loop of a role, and what it does with records that cannot be used."""
+"""The loop of a role, and its dead letters."""

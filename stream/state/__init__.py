@@ -1,1 +1,1 @@
-"""A role's state: what it knows, has consumed and wants sent, in one atomic write."""
+"""A role's state: data, offsets and outbox in one atomic write."""

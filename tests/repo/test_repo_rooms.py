@@ -107,3 +107,17 @@ def test_circles_are_seen() -> None:
     assert circle({"a.x": ["a.y"], "a.y": ["b.x"], "b.x": ["a.x"]})
     assert circle(room_graph({"p.a.x": ["p.b.x"], "p.b.y": ["p.a.y"]}))
     assert not circle(room_graph({"p.a.x": ["p.y"], "p.z": ["p.a.x"]}))  # a room and its parent
+
+
+def test_architecture_page_lists_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    listed = page.partition("### The rooms")[2].split("```")[1].splitlines()[1:]
+    packages = [line.partition("/")[0] for line in listed if not line.startswith(" ")]
+    assert sorted(packages) == sorted(FLOOR_OF)
+    rooms = [room for package in packages for room in ROOMS if room.relative_to(ROOT).parts[0] == package]
+    expected = []
+    for room in rooms:
+        about = (ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or "").split("\n")[0]
+        indent = "  " * (len(room.relative_to(ROOT).parts) - 1)
+        expected.append(f"{indent}{room.name}/".ljust(20) + about)
+    assert listed == expected, "it should be\n" + "\n".join(expected)

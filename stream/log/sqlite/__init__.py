@@ -1,1 +1,1 @@
-"""The embedded log: one SQLite file, which several processes may use."""
+"""The embedded log: one SQLite file, shared by several processes."""
