@@ -1,18 +1,18 @@
 """The error memory: what a served model has not learnt yet, added to what it says.
 
-It works around any model that gives a probability:
+It wraps any model that outputs a probability:
 
     >>> import numpy as np
-    >>> from error_memory import MemorySettings, make_memory
+    >>> from error_memory import MemorySettings, keys_of, make_memory
     >>> memory = make_memory(MemorySettings(), columns=2)
-    >>> keys = np.array([[7, 1], [7, 2]], dtype=np.uint64)  # one request: two candidates, two fields
-    >>> base = np.array([0.1, 0.1])                         # what the model says
+    >>> keys = keys_of(["ann", "ann"], [1, 2])  # one request: two candidates, two fields
+    >>> base = np.array([0.1, 0.1])             # the model's predictions
     >>> for position in range(300):
     ...     _ = memory.observe(keys, base, [1, 0], position)
     >>> corrected = memory.correct(keys, base)
     >>> bool(corrected[0] > 0.5 > corrected[1])
     True
-    >>> memory.advance(299)                                 # a model that has learnt all of it is served
+    >>> memory.advance(299)                                 # now a model is served that has learned all of it
     >>> memory.correct(keys, base).tolist()
     [0.1, 0.1]
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from error_memory.errors import MemoryInputError, MemorySettingsError, MemoryStateError
+    from error_memory.keys import keys_of
     from error_memory.make import make_memory
     from error_memory.protocol import ErrorMemory, Explained, Keys
     from error_memory.settings import MemorySettings
@@ -33,6 +34,7 @@ _HOMES = {
     "MemorySettings": "settings",
     "MemorySettingsError": "errors",
     "MemoryStateError": "errors",
+    "keys_of": "keys",
     "make_memory": "make",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "MemorySettings",
     "MemorySettingsError",
     "MemoryStateError",
+    "keys_of",
     "make_memory",
 ]
 
