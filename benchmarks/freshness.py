@@ -38,7 +38,7 @@ import uvloop
 
 from freshet.config import load_config
 from freshet.roles.children import Children
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from learner.updates.format import decode_update
 from stream.log.base import EVENTS, EXAMPLES, UPDATES, Log, Outgoing
 from stream.log.open import open_log

@@ -29,7 +29,7 @@ from chaos_troubles import BrokerTroubles, SqliteTroubles, Troubles
 from ledger import WINDOW_S, Ledger
 
 from freshet.config import Config, load_config
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from freshet.warmup import warm_up
 from stream.errors import LogAwayError
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing

@@ -28,7 +28,7 @@ import numpy as np
 from load_callers import Books, Callers
 
 from freshet.config import load_config
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from freshet.show.report import Chart, Line, Page, write_html
 from freshet.warmup import warm_up
 from learner.role.learner import Learner

@@ -25,8 +25,8 @@ from freshet.demo.scenes import RatingsScene, Scene, WorldScene
 from freshet.errors import ConfigError, RoleError
 from freshet.files import check_writable
 from freshet.roles.children import Child, Children
+from freshet.roles.opening import open_topics
 from freshet.roles.process import Stop
-from freshet.roles.roles import open_topics
 from freshet.show.report import LINE_STYLE, Arm, ReportError, write_html
 from freshet.show.view import ArmRow, Screen, Show, Shown
 from freshet.warmup import warm_up

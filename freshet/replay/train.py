@@ -16,7 +16,7 @@ from typing import NamedTuple
 from freshet.config import Config
 from freshet.errors import TrainError
 from freshet.progress import progress
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from freshet.warmup import warm_up
 from learner.role.boundary import IDS_MAX, Boundary
 from learner.role.learner import Learner

@@ -1,10 +1,9 @@
-"""A role as a process: how it is told to stop, and what it says.
+"""A role as a process: how it stops.
 
 SIGTERM and Ctrl-C set an event that the role's loop watches; a second Ctrl-C does not wait. A role
 started as a child stops when its parent is gone, however that went.
 """
 
-import json
 import os
 import signal
 import sys
@@ -85,46 +84,3 @@ def end_with_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
-class Voice:
-    """What a role says: `ROLE: ready ...` on stdout once, and lines of log on stderr.
-
-    On a terminal a line is for people, else it is one JSON object.
-    """
-
-    def __init__(self, role: str) -> None:
-        self.role = role
-        self._for_people = sys.stderr.isatty()
-
-    def ready(self, detail: str = "") -> None:
-        """Tell that the role is at work; whoever started it may wait for this line."""
-        print(f"{self.role}: ready{' ' + detail if detail else ''}", flush=True)
-
-    def log(self, event: str, level: str = "info", **fields: object) -> None:
-        """One line of log."""
-        if self._for_people:
-            told = " ".join(f"{name}={short(value)}" for name, value in fields.items())
-            line = printable(f"{time.strftime('%H:%M:%S')} {self.role:<6}{event} {told}")
-        else:
-            told_all = {"time": round(time.time(), 3), "level": level, "role": self.role, "event": event}
-            line = json.dumps({**told_all, **fields}, default=str)
-        print(line, file=sys.stderr, flush=True)
-
-
-def printable(text: str) -> str:
-    r"""Text that may come from outside, without what could steer a terminal or begin a line of its own.
-
-    >>> print(printable("\x1b[31m\nERROR"))
-    \x1b[31m\nERROR
-    """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def short(value: object) -> str:
-    """A value for people: numbers with thousands separated and few digits."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return (
-        f"{value:,}" if isinstance(value, int) else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    )

@@ -25,8 +25,28 @@ Figures = Mapping[str, Any]
 """A role's own numbers by name, as it logs them too; None: cannot be told yet."""
 
 
-class Told(NamedTuple):
-    """How one of a role's figures is shown."""
+Tables = Mapping[str, Sequence[int]]
+"""Of each table: rows, and the counts of `TABLES`."""
+
+
+class Source(NamedTuple):
+    """Where a role's own numbers come from; the first two are called in the role's thread.
+
+    Attributes:
+        figures: numbers by name.
+        tables: table -> rows, and the counts of `TABLES`.
+        clocks: partition -> event time, Unix seconds.
+        ahead: producer -> events ahead of the log's clock since the role was started.
+    """
+
+    figures: Callable[[], Figures]
+    tables: Callable[[], Tables] = dict
+    clocks: Callable[[], Mapping[int, float]] = dict
+    ahead: Callable[[], Mapping[str, int]] = dict
+
+
+class Series(NamedTuple):
+    """How one of a role's figures is shown to Prometheus."""
 
     name: str  # of the metric, without `_total`
     text: str
@@ -34,58 +54,58 @@ class Told(NamedTuple):
 
 
 JOIN = {
-    "impressions": Told("freshet_join_impressions", "Impressions accepted."),
-    "actions": Told("freshet_join_actions", "Actions accepted before their request was decided."),
-    "examples": Told("freshet_join_examples", "Examples emitted: decided requests."),
-    "positives": Told("freshet_join_positives", "Labels of 1 in them."),
-    "negatives": Told("freshet_join_negatives", "Labels of 0 in them."),
-    "duplicate_impressions": Told("freshet_join_duplicate_impressions", "Impressions that came again."),
-    "duplicate_actions": Told(
+    "impressions": Series("freshet_join_impressions", "Impressions accepted."),
+    "actions": Series("freshet_join_actions", "Actions accepted before their request was decided."),
+    "examples": Series("freshet_join_examples", "Examples emitted: decided requests."),
+    "positives": Series("freshet_join_positives", "Labels of 1 in them."),
+    "negatives": Series("freshet_join_negatives", "Labels of 0 in them."),
+    "duplicate_impressions": Series("freshet_join_duplicate_impressions", "Impressions that came again."),
+    "duplicate_actions": Series(
         "freshet_join_duplicate_actions", "Actions that came again, or were overtaken."
     ),
-    "late": Told("freshet_join_late_actions", "Actions after their request was decided."),
-    "orphans": Told("freshet_join_orphan_actions", "Actions whose impression never came."),
-    "subsampled": Told("freshet_join_subsampled_candidates", "Candidates without a click not kept."),
-    "emptied": Told("freshet_join_emptied_requests", "Requests of which nothing was kept."),
-    "early": Told("freshet_join_early_requests", "Requests decided early because pending_max was reached."),
-    "forgotten_early": Told(
+    "late": Series("freshet_join_late_actions", "Actions after their request was decided."),
+    "orphans": Series("freshet_join_orphan_actions", "Actions whose impression never came."),
+    "subsampled": Series("freshet_join_subsampled_candidates", "Candidates without a click not kept."),
+    "emptied": Series("freshet_join_emptied_requests", "Requests of which nothing was kept."),
+    "early": Series("freshet_join_early_requests", "Requests decided early because pending_max was reached."),
+    "forgotten_early": Series(
         "freshet_join_forgotten_early_requests",
         "Decided requests forgotten early because pending_max was reached.",
     ),
-    "forgets": Told("freshet_join_forgets", "Requests to forget passed on, one a partition."),
-    "forgotten": Told("freshet_join_forgotten_requests", "Waiting requests that they took something from."),
-    "ahead": Told("freshet_join_ahead_events", "Events further ahead of the log's clock than clock_ahead_s."),
-    "partitions": Told("freshet_join_partitions", "Partitions that this joiner holds.", False),
-    "undecided": Told("freshet_join_undecided_requests", "Requests that wait for their window.", False),
+    "forgets": Series("freshet_join_forgets", "Requests to forget passed on, one a partition."),
+    "forgotten": Series("freshet_join_forgotten_requests", "Waiting requests that they took something from."),
+    "ahead": Series(
+        "freshet_join_ahead_events", "Events further ahead of the log's clock than clock_ahead_s."
+    ),
+    "partitions": Series("freshet_join_partitions", "Partitions that this joiner holds.", False),
+    "undecided": Series("freshet_join_undecided_requests", "Requests that wait for their window.", False),
 }
 LEARN = {
-    "examples": Told("freshet_learn_examples", "Candidates with their labels learnt."),
-    "updates": Told("freshet_learn_updates", "Updates of the model published."),
-    "quarantined": Told("freshet_learn_quarantined_groups", "Groups left unlearnt for a loss not finite."),
-    "forgets": Told("freshet_learn_forgets", "Requests to forget followed, one a partition."),
-    "of_history": Told(
+    "examples": Series("freshet_learn_examples", "Candidates with their labels learnt."),
+    "updates": Series("freshet_learn_updates", "Updates of the model published."),
+    "quarantined": Series("freshet_learn_quarantined_groups", "Groups left unlearnt for a loss not finite."),
+    "forgets": Series("freshet_learn_forgets", "Requests to forget followed, one a partition."),
+    "of_history": Series(
         "freshet_learn_history_examples", "Examples of the log left out because history in files taught them."
     ),
-    "refused": Told(
+    "refused": Series(
         "freshet_learn_refused_candidates", "Candidates left out because they name what is to stay forgotten."
     ),
-    "rows": Told("freshet_learn_rows", "Rows of the embedding tables.", False),
-    "auc": Told("freshet_learn_auc", "Progressive AUC over the recent window.", False),
-    "logloss": Told("freshet_learn_logloss", "Progressive log loss over the recent window, nats.", False),
+    "rows": Series("freshet_learn_rows", "Rows of the embedding tables.", False),
+    "auc": Series("freshet_learn_auc", "Progressive AUC over the recent window.", False),
+    "logloss": Series("freshet_learn_logloss", "Progressive log loss over the recent window, nats.", False),
 }
 TABLES = (
-    Told("freshet_learn_rows_admitted", "Rows made, each for an id of a feature that was let in."),
-    Told(
+    Series("freshet_learn_rows_admitted", "Rows made, each for an id of a feature that was let in."),
+    Series(
         "freshet_learn_sightings_refused",
         "Sightings that made no row: the id is not known well enough yet, or the table is full.",
     ),
-    Told("freshet_learn_rows_expired", "Rows given back because their id was unseen for ttl_s."),
-    Told("freshet_learn_rows_evicted", "Rows that made room for others at rows_max."),
+    Series("freshet_learn_rows_expired", "Rows given back because their id was unseen for ttl_s."),
+    Series("freshet_learn_rows_evicted", "Rows that made room for others at rows_max."),
 )
 """What is counted of each of a learner's tables, in the order of `learner.table_counts` behind its rows."""
 FIGURES = {"join": JOIN, "learn": LEARN}
-Tables = Mapping[str, Sequence[int]]
-"""Of each table: rows, and the counts of `TABLES`."""
 STAGES = {"join": "joiner", "learn": "learner"}
 
 
@@ -96,9 +116,7 @@ class RoleMetrics:
         role: "join" or "learn".
         topic: that it reads.
         runner: that it runs.
-        figures: its own numbers as it begins; `refresh` gives new ones.
-        clocks: partition -> event time, Unix seconds, where the role has such clocks.
-        ahead: producer -> events ahead of the log's clock since the role was started.
+        source: of its own numbers: the figures are read now, and replaced by `refresh`.
     """
 
     def __init__(
@@ -108,15 +126,14 @@ class RoleMetrics:
         log: Log,
         topic: str,
         runner: Runner,
-        figures: Figures,
-        clocks: Callable[[], Mapping[int, float]] = dict,
-        ahead: Callable[[], Mapping[str, int]] = dict,
+        source: Source,
     ) -> None:
         self._address = settings.host, getattr(settings, f"{role}_port")
         self._role = role
-        self._runner = runner
         self._meter = LagMeter(log, topic, runner.positions)
-        self._state = RoleCollector(role, runner.progress, figures, self._meter, clocks, ahead)
+        self._state = RoleCollector(
+            role, runner.progress, source.figures(), self._meter, source.clocks, source.ahead
+        )
         self._stop: Callable[[], None] = lambda: None
 
     def refresh(self, figures: Figures, tables: Tables) -> None:
@@ -154,8 +171,8 @@ class RoleMetrics:
         self._stop()
 
 
-class Measured(Protocol):
-    """What is told of a lag meter."""
+class Lags(Protocol):
+    """What a lag meter knows."""
 
     @property
     def lags(self) -> list[Lag]: ...
@@ -174,7 +191,7 @@ class RoleCollector(Collector):
         role: str,
         progress: Progress,
         figures: Figures,
-        meter: Measured,
+        meter: Lags,
         clocks: Callable[[], Mapping[int, float]],
         ahead: Callable[[], Mapping[str, int]],
     ) -> None:
@@ -219,12 +236,12 @@ class RoleCollector(Collector):
 
     def _own(self) -> Iterator[Metric]:
         figures = self.figures
-        for name, told in FIGURES[self._role].items():
+        for name, series in FIGURES[self._role].items():
             value = figures.get(name)
-            if told.counts:
-                yield counter(told.name, told.text, value or 0)
+            if series.counts:
+                yield counter(series.name, series.text, value or 0)
             else:
-                yield gauge(told.name, told.text, math.nan if value is None else value)
+                yield gauge(series.name, series.text, math.nan if value is None else value)
         letters = CounterMetricFamily(
             "freshet_dead_letters", "Records that could not be used.", labels=["stage"]
         )
@@ -256,10 +273,10 @@ class RoleCollector(Collector):
     def _of_tables(self) -> Iterator[Metric]:
         if not self.tables:
             return
-        for place, told in enumerate(TABLES, start=1):
-            family = CounterMetricFamily(told.name, told.text, labels=["table"])
+        for column, series in enumerate(TABLES, start=1):
+            family = CounterMetricFamily(series.name, series.text, labels=["table"])
             for table, counts in self.tables.items():
-                family.add_metric([table], counts[place])
+                family.add_metric([table], counts[column])
             yield family
 
 

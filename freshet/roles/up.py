@@ -14,8 +14,8 @@ from rich.live import Live as Drawn
 
 from freshet.config import Config
 from freshet.roles.children import Child, Children
-from freshet.roles.process import Voice
-from freshet.roles.roles import check_unused, need_features, open_topics, wait_for_log
+from freshet.roles.opening import check_unused, need_features, open_topics, wait_for_log
+from freshet.roles.voice import Voice
 from freshet.show.up_view import render_up
 from freshet.show.view import CHART_COLUMNS_MAX
 from freshet.warmup import warm_up

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from freshet.config import Config
-from freshet.roles.process import printable
-from freshet.roles.roles import open_used
+from freshet.roles.opening import open_used
+from freshet.roles.voice import printable
 from stream.errors import DeadLetterError
 from stream.files.times import time_reader
 from stream.records.types import encode_json

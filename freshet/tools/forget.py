@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from freshet.config import Config
 from freshet.errors import ConfigError
-from freshet.roles.roles import open_used
+from freshet.roles.opening import open_used
 from learner.model.forgetting import widened
 from stream.log.base import EVENTS
 from stream.records.decoding import check

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from freshet.roles.process import short
 from freshet.roles.states import read_state
+from freshet.roles.voice import short
 
 
 def inspect_state(folder: Path, as_json: bool = False) -> None:

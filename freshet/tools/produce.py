@@ -17,7 +17,7 @@ import xxhash
 
 from freshet.config import Config
 from freshet.errors import ProduceError
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from stream.errors import LogAwayError, LogError, RecordError, SourceError
 from stream.files.record_files import read_records
 from stream.files.sources import LeftOut, read_examples

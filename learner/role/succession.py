@@ -34,7 +34,7 @@ from learner.updates.snapshots import READ_BYTES_MAX
 from stream.errors import StateDamagedError
 from stream.group.membership import Member
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
-from stream.run.runner import Progress, Runner, RunnerSettings, patiently
+from stream.run.runner import Runner, RunnerSettings, patiently
 from stream.state.journal import Taken
 from stream.state.role_state import RoleState
 
@@ -60,8 +60,8 @@ class Succession:
         folder: of its own state.
         snapshots: the folder that all learners of the group see.
         on_ready: called once, when it leads or could.
-        at_work: entered with each learner that is made, for as long as it is at work; gives what the
-            runner tells its progress.
+        at_work: entered with each learner that is made, for as long as it is at work; gives a function
+            that is called after each of its turns, some times a second.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Succession:
         settings: LearnerSettings,
         runner_settings: RunnerSettings,
         on_ready: Callable[[], None],
-        at_work: Callable[[Runner, Learner], AbstractContextManager[Callable[[Progress], None]]],
+        at_work: Callable[[Runner, Learner], AbstractContextManager[Callable[[], None]]],
     ) -> None:
         self.log = log
         self.member = member
@@ -108,9 +108,14 @@ class Succession:
             with RoleState(self.folder, "learner", self._fingerprint) as state:
                 life = _Life(self, state, stop)
                 untried = False
-                with self.at_work(life.runner, life.learner) as life.progress:
+                with self.at_work(life.runner, life.learner) as report:
+
+                    def turn() -> None:
+                        life.turn()
+                        report()
+
                     try:
-                        patiently(life.turn, stop)
+                        patiently(turn, stop)
                     finally:
                         life.end(finish=stop.is_set())
         except _FencedError:
@@ -142,7 +147,6 @@ class _Life:
         self._member = group.member
         self._state = state
         self._stop = stop
-        self.progress: Callable[[Progress], None] = lambda progress: None
         self.learner = Learner(group.features, group.settings, state, beside=True)
         self.learner.leads = False
         self.learner.warm()
@@ -153,7 +157,6 @@ class _Life:
             EXAMPLES,
             "learn",
             group.runner_settings,
-            lambda progress: self.progress(progress),
             tells=False,
             full=self.learner.full,
         )

@@ -14,6 +14,7 @@ under the same numbers, of which readers take one.
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from stream.group.membership import Member, Note
 from stream.join.joiner import Joiner, Mark, offset_of, producer_of
@@ -40,13 +41,21 @@ class Shares:
         self._partitions = log.partitions(EVENTS)
         self._noted_s = float("-inf")
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, report: Callable[[], None] = lambda: None) -> None:
         """Join what is this member's until `stop` is set; then commit and send.
+
+        Args:
+            report: called after each turn, some times a second.
 
         Raises:
             FreshetError: whatever stops the role.
         """
-        patiently(lambda: self._turn(stop), stop)
+
+        def turn() -> None:
+            self._turn(stop)
+            report()
+
+        patiently(turn, stop)
         self._runner.end()
         self._note()
 

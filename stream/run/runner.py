@@ -99,7 +99,6 @@ class Runner:
         topic: str,
         group: str,
         settings: RunnerSettings = RUNNER_DEFAULTS,
-        on_progress: Callable[[Progress], None] | None = None,
         partitions: Collection[int] | None = None,
         tells: bool = True,
         full: Callable[[], bool] | None = None,
@@ -110,7 +109,6 @@ class Runner:
             partitions: those to begin with; None: all of the topic.
             tells: tell the log how far the group is; may be changed at any time.
             group: the name under which the log's lag tools see this role.
-            on_progress: called after each commit, and whenever there is nothing to read.
             full: whether so much has changed that a commit should not wait until it is due.
 
         Raises:
@@ -124,7 +122,6 @@ class Runner:
         self._group = group
         self._settings = settings
         self.tells = tells
-        self._on_progress = on_progress
         self._full = full
         self.last_sent: dict[str, int] = {}  # topic -> offset of the last record that was sent there
         self._next: dict[int, int] = {}  # of the partitions held
@@ -180,13 +177,21 @@ class Runner:
         """Where it is in each partition that it reads. May be called from any thread."""
         return {p: Position(offset, self._taken_ms.get(p, 0)) for p, offset in list(self._next.items())}
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, report: Callable[[], None] = lambda: None) -> None:
         """Read, handle and commit until `stop` is set; then commit what was taken, send it, and return.
+
+        Args:
+            report: called after each turn, some times a second.
 
         Raises:
             FreshetError: whatever stops the role. What was not committed is read again next time.
         """
-        patiently(lambda: self.turn(stop), stop)
+
+        def turn() -> None:
+            self.turn(stop)
+            report()
+
+        patiently(turn, stop)
         self.end()
 
     def end(self) -> None:
@@ -234,8 +239,6 @@ class Runner:
             self._commit_if_due()
             self._state.purge()  # one that could not begin earlier
             self.progress.lag_records = 0
-            if self._on_progress is not None:
-                self._on_progress(self.progress)
         return took
 
     def _commit_if_due(self) -> None:
@@ -301,8 +304,6 @@ class Runner:
                 self._log.commit(self._group, self._topic, self._next)
             self._state.purge()
             self._measure_lag()
-            if self._on_progress is not None:
-                self._on_progress(self.progress)
 
     def _due_s(self) -> float:
         return self._first_uncommitted_s + self._settings.commit_every_s

@@ -14,7 +14,7 @@ from ledger import WINDOW_S, Ledger
 from load import Process, until
 
 from freshet.config import Config, load_config
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from learner.role.learner import Learner
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.state.role_state import RoleState

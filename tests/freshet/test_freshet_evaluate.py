@@ -21,7 +21,8 @@ from freshet.config import Config, load_config
 from freshet.decide.compare import read_runs
 from freshet.decide.evaluate import read_logged
 from freshet.decide.offpolicy import greedy_places
-from freshet.roles.roles import open_topics, run_join, run_learn, run_serve
+from freshet.roles.opening import open_topics
+from freshet.roles.roles import run_join, run_learn, run_serve
 from stream.log.base import EVENTS, EXAMPLES, Outgoing
 from stream.records.types import Action, Impression, encode, encode_json
 from stream.world.simulator import World, WorldSettings

@@ -12,7 +12,7 @@ from freshet.config import Config, parse_config
 from freshet.errors import ExportError, ProduceError
 from freshet.replay.replay import replay
 from freshet.replay.tape import ReplayOptions
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from freshet.tools.produce import produce
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.open import open_log

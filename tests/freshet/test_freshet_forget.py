@@ -12,7 +12,7 @@ from load import ROOT, Process, until
 from freshet.config import load_config
 from freshet.replay.replay import replay
 from freshet.replay.tape import ReplayOptions
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from ground.keys import key_of
 from learner.model.model import Model
 from learner.updates.follower import Follower

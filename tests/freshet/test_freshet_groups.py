@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from freshet.config import Config, load_config
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from freshet.tools.produce import produce
 from learner.model.model import Model
 from learner.updates.follower import Follower

@@ -9,7 +9,7 @@ import pytest
 from scraping import free_port, running, scrape_until, total
 
 from freshet.config import Config, parse_config, resolve
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, partition_of
 from stream.records.decoding import Decoder
 from stream.records.types import Example

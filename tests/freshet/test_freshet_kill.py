@@ -14,7 +14,8 @@ import pytest
 from freshet.config import Config, load_config
 from freshet.replay.replay import replay
 from freshet.replay.tape import ReplayOptions
-from freshet.roles.roles import open_topics, run_join
+from freshet.roles.opening import open_topics
+from freshet.roles.roles import run_join
 from freshet.tools.produce import produce
 from learner.model.model import Model
 from learner.role.learner import Learner

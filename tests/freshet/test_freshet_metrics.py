@@ -11,8 +11,9 @@ from scraping import free_port, running, scrape, scrape_until, total
 
 from freshet.config import Config, parse_config, resolve
 from freshet.errors import ConfigError
+from freshet.roles.opening import open_topics
 from freshet.roles.role_metrics import JOIN, LEARN
-from freshet.roles.roles import open_topics, run_join
+from freshet.roles.roles import run_join
 from learner.role.learner import Learner
 from stream.join.settings import JoinCounts
 from stream.log.base import EVENTS, Outgoing

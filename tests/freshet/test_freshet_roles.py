@@ -19,8 +19,9 @@ from freshet.config import Config, load_config
 from freshet.errors import ProduceError, ReplayError
 from freshet.replay.replay import replay
 from freshet.replay.tape import ReplayOptions
-from freshet.roles.process import Voice
-from freshet.roles.roles import open_topics, run_join, run_learn, wait_for_log
+from freshet.roles.opening import open_topics, wait_for_log
+from freshet.roles.roles import run_join, run_learn
+from freshet.roles.voice import Voice
 from freshet.tools.inspect import read_state
 from freshet.tools.produce import produce
 from stream.errors import LogAwayError, StateError, StateFullError

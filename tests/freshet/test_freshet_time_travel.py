@@ -12,7 +12,7 @@ from freshet.errors import ReplayError
 from freshet.replay.replay import replay, replay_from_snapshot
 from freshet.replay.tape import ReplayOptions
 from freshet.replay.time_travel import restored
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from ground import FreshetError
 from learner.role.learner import Learner
 from stream.log.base import EXAMPLES, Outgoing

@@ -20,7 +20,7 @@ from freshet.errors import ReplayError, TrainError
 from freshet.replay.replay import replay, replay_from_snapshot
 from freshet.replay.tape import ReplayOptions
 from freshet.replay.train import train
-from freshet.roles.roles import open_topics
+from freshet.roles.opening import open_topics
 from learner.model.model import Model
 from learner.role.boundary import Boundary
 from learner.role.learner import Learner

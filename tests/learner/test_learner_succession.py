@@ -26,7 +26,7 @@ from stream.group.membership import GroupSettings, Member
 from stream.log.base import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Example, encode
-from stream.run.runner import Progress, Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings
 from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=2), "item": FeatureSpec(dim=2, ttl_s=500.0)}
@@ -73,7 +73,7 @@ class One:
 
         @contextlib.contextmanager
         def at_work(runner: Runner, learner: Learner) -> Iterator[object]:
-            def ignore(progress: Progress) -> None:
+            def ignore() -> None:
                 pass
 
             yield ignore

@@ -17,7 +17,7 @@ from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoin
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder
 from stream.records.types import Action, Example, Impression, encode
-from stream.run.runner import TAKE_RECORDS_MAX, Progress, Runner, RunnerSettings
+from stream.run.runner import TAKE_RECORDS_MAX, Runner, RunnerSettings
 from stream.state.journal import read_journal
 from stream.state.role_state import Commit, RoleState
 
@@ -68,14 +68,14 @@ def sent(log: SqliteLog) -> list[int]:
 
 def test_records_are_handled_committed_and_sent(log: SqliteLog, state: RoleState) -> None:
     log.append("in", numbers(0, 10))
-    seen: list[Progress] = []
-    runner = Runner(log, state, Chain(state), "in", "group", EAGER, seen.append)
+    runner = Runner(log, state, Chain(state), "in", "group", EAGER)
     assert runner.step() == 10 and runner.step() == 0
     assert sent(log) == list(range(10))
     assert state.offset("in", 0) == 10 and state.unsent() == []
     assert log.committed("group", "in") == {0: 10, 1: 0, 2: 0}
-    assert (seen[-1].records, seen[-1].commits, seen[-1].sent, seen[-1].lag_records) == (10, 1, 10, 0)
-    assert seen[-1].newest_ingest_ms > 0
+    done = runner.progress
+    assert (done.records, done.commits, done.sent, done.lag_records) == (10, 1, 10, 0)
+    assert done.newest_ingest_ms > 0
 
 
 def test_run_stops_after_committing_what_it_took(log: SqliteLog, state: RoleState) -> None:
@@ -229,15 +229,14 @@ with RoleState(sys.argv[2], "joiner", {}) as state:
     settings = RunnerSettings(commit_every_s=0.002, read_max=8)
     stop = threading.Event()
     end = [e for _, e in log.ends(EVENTS)]
-    def report(progress):
-        print(progress.commits, flush=True)
+    def report():
+        print(runner.progress.commits, flush=True)
         time.sleep(0.001)
         if all(state.offset(EVENTS, p) == e for p, e in enumerate(end)):
             stop.set()
+    runner = Runner(log, state, joiner, EVENTS, "joiner", settings)
     if any(state.offset(EVENTS, p) != e for p, e in enumerate(end)):
-        Runner(log, state, joiner, EVENTS, "joiner", settings, report).run(stop)
-    else:
-        Runner(log, state, joiner, EVENTS, "joiner", settings)
+        runner.run(stop, report)
 print("done", flush=True)
 """
 

@@ -1,0 +1,85 @@
+"""What comes before a role's work: checks of the config, and the log with its topics."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from freshet.config import Config
+from freshet.errors import ConfigError
+from freshet.roles.voice import Voice
+from stream.errors import LogAwayError, StateFullError
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
+from stream.log.open import missing_log, open_log
+from stream.state.folder_lock import FolderLock
+
+AWAY_S_MIN = 0.25  # until a log that does not answer is tried again; doubled each time
+AWAY_S_MAX = 5.0
+
+
+def wait_for_log(action: Callable[[], None], stop: threading.Event, voice: Voice) -> None:
+    """Do `action`, and again while the log is away or the disk full, until it succeeds or `stop` is set."""
+    pause_s = AWAY_S_MIN
+    while not stop.is_set():
+        try:
+            return action()
+        except (LogAwayError, StateFullError) as error:
+            what = "the log" if isinstance(error, LogAwayError) else "room on the disk"
+            voice.log(f"waiting for {what}", level="warning", error=str(error), again_s=pause_s)
+            stop.wait(pause_s)
+            pause_s = min(2.0 * pause_s, AWAY_S_MAX)
+    return None
+
+
+def open_used(config: Config) -> Log:
+    """The configured log, for commands that look into one: a log that is missing is not created.
+
+    Raises:
+        ConfigError: the config names an embedded log that does not exist.
+        LogError: as `open_topics`.
+    """
+    if (path := missing_log(config.log)) is not None:
+        raise ConfigError(
+            f"there is no log {path}: name the config of the roles with --config FILE, or start them with "
+            "`freshet up`"
+        )
+    return open_topics(config)
+
+
+def open_topics(config: Config) -> Log:
+    """The configured log, with all topics in place.
+
+    Raises:
+        LogError: it cannot be opened, or has topics with another number of partitions.
+    """
+    log = open_log(config.log, config.stream.log)
+    try:
+        for topic in (EVENTS, EXAMPLES):
+            log.create_topic(topic, config.stream.partitions)
+        for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
+            log.create_topic(topic, 1)
+    except BaseException:
+        log.close()
+        raise
+    return log
+
+
+def check_unused(state: Path) -> None:
+    """Check that no other process holds a state's folder.
+
+    Raises:
+        StateLockedError: one does.
+    """
+    if state.is_dir():
+        FolderLock(state).release()
+
+
+def need_features(config: Config) -> None:
+    """Check that a model can be made from this config.
+
+    Raises:
+        ConfigError: it declares no features.
+    """
+    if not config.features:
+        raise ConfigError(
+            "the config declares no features; add a section [features.NAME] for each feature of your events"
+        )

@@ -1,0 +1,132 @@
+"""How a role that reads the log reports: to Prometheus, in topic `roles`, and as lines of its own log."""
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from freshet.roles.role_metrics import Figures, RoleMetrics, Source, Tables
+from freshet.roles.voice import Voice
+from learner.role.learner import Learner
+from stream.group.membership import Member, Told
+from stream.join.joiner import Joiner
+from stream.log.base import Log
+from stream.run.runner import Runner
+
+SAY_EVERY_S = 10.0
+TELL_EVERY_S = 1.0
+RETENTION_EVERY_S = 60.0
+
+
+def of_joiner(joiner: Joiner, runner: Runner) -> Source:
+    """The numbers of a joiner and of the partitions that its runner holds."""
+
+    def figures() -> Figures:
+        counts = msgspec.to_builtins(joiner.counts)
+        return {
+            "undecided": joiner.undecided,
+            "partitions": len(runner.held),
+            **{name: count for name, count in counts.items() if count},
+        }
+
+    def clocks() -> Mapping[int, float]:
+        return {p: clock for p in runner.positions() if (clock := joiner.clock(p))}
+
+    return Source(figures, clocks=clocks, ahead=joiner.ahead.counts)
+
+
+def of_learner(learner: Learner) -> Source:
+    """The numbers of a learner; its tables are counted from now on, for they count what they load, too."""
+    before = learner.table_counts()
+
+    def tables() -> Tables:
+        return {
+            name: [rows, *(n - then for n, then in zip(counts, before[name][1:], strict=True))]
+            for name, (rows, *counts) in learner.table_counts().items()
+        }
+
+    return Source(learner.figures, tables)
+
+
+class Reporter:
+    """Reports on one role, and applies the log's retention once a minute.
+
+    A context manager: inside it the role's numbers are on `/metrics`.
+
+    Args:
+        runner: that the role runs.
+        source: of the role's own numbers.
+        metrics: shows them to Prometheus.
+        trim: drops what no reader needs any more, once a minute.
+    """
+
+    def __init__(
+        self,
+        voice: Voice,
+        log: Log,
+        member: Member,
+        runner: Runner,
+        source: Source,
+        metrics: RoleMetrics,
+        trim: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._voice = voice
+        self._log = log
+        self._member = member
+        self._progress = runner.progress
+        self._source = source
+        self._metrics = metrics
+        self._trim = trim
+        self._told_s = float("-inf")
+        self._said_s = self._retained_s = time.monotonic()
+        self._records = 0  # when it was last said
+
+    def __enter__(self) -> Self:
+        self._metrics.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._metrics.__exit__(kind, error, trace)
+        if error is None:
+            self._say("stopped")
+
+    def report(self) -> None:
+        """To be called some times a second: does whatever of its work is due."""
+        now_s = time.monotonic()
+        if now_s - self._told_s >= TELL_EVERY_S:
+            self._told_s = now_s
+            self._tell()
+        if now_s - self._retained_s >= RETENTION_EVERY_S:
+            self._retained_s = now_s
+            self._log.enforce_retention()
+            self._trim()
+        records = self._progress.records
+        if now_s - self._said_s >= SAY_EVERY_S and records != self._records:
+            rate = (records - self._records) / (now_s - self._said_s)
+            self._said_s, self._records = now_s, records
+            self._say("working", per_second=round(rate, 1))
+
+    def _tell(self) -> None:
+        """Refresh what Prometheus sees, and what topic `roles` tells servers and `freshet status`."""
+        figures, tables = self._source.figures(), self._source.tables()
+        self._metrics.refresh(figures, tables)
+        numbers = {"records": self._progress.records, "skipped": self._progress.skipped, **figures}
+        if clocks := self._source.clocks():
+            numbers["clock"] = min(clocks.values())
+        known = {name: float(value) for name, value in numbers.items() if value is not None}
+        self._member.tell(Told(known, {name: list(counts) for name, counts in tables.items()}))
+
+    def _say(self, event: str, **more: object) -> None:
+        told: dict[str, object] = {
+            "records": self._progress.records,
+            **more,
+            "lag": self._progress.lag_records,
+            "duplicates": self._progress.duplicates,
+            "commits": self._progress.commits,
+            **self._source.figures(),
+        }
+        self._voice.log(event, "info", **told)

@@ -1,0 +1,82 @@
+"""What a role says: `ROLE: ready` on stdout once, and its log on stderr, a line each."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+
+class Voice:
+    """The words of one role. On a terminal a line is for people, else it is one JSON object."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self._for_people = sys.stderr.isatty()
+
+    def ready(self, detail: str = "") -> None:
+        """Say that the role is at work; a parent process may wait for this line."""
+        print(f"{self.role}: ready{' ' + detail if detail else ''}", flush=True)
+
+    def log(self, event: str, level: str = "info", **fields: object) -> None:
+        """One line of log; its time is ISO 8601 in UTC, on a terminal the local time of day."""
+        if self._for_people:
+            told = " ".join(f"{name}={short(value)}" for name, value in fields.items())
+            line = printable(f"{time.strftime('%H:%M:%S')} {self.role:<6}{event} {told}")
+        else:
+            head = {"time": iso_time(time.time()), "level": level, "role": self.role, "event": event}
+            line = json.dumps({**head, **fields}, default=str)
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def forwarding(voice: Voice) -> Iterator[None]:
+    """For the time of a `with`, messages that lower floors log are said by `voice`."""
+    logger = logging.getLogger("freshet")
+    handler, level = _Forward(voice), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Forward(logging.Handler):
+    def __init__(self, voice: Voice) -> None:
+        super().__init__()
+        self._voice = voice
+
+    def emit(self, record: logging.LogRecord) -> None:
+        more = {"error": str(record.exc_info[1])} if record.exc_info else {}
+        self._voice.log(record.getMessage(), record.levelname.lower(), **more)
+
+
+def iso_time(seconds: float) -> str:
+    """Unix seconds as ISO 8601 in UTC, with milliseconds.
+
+    >>> iso_time(1767225600.25)
+    '2026-01-01T00:00:00.250Z'
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def printable(text: str) -> str:
+    r"""Text that may come from outside, without what could steer a terminal or begin a line of its own.
+
+    >>> print(printable("\x1b[31m\nERROR"))
+    \x1b[31m\nERROR
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def short(value: object) -> str:
+    """A value for people: numbers with thousands separated and few digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    )
