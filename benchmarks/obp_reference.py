@@ -4,7 +4,7 @@
     python -m venv obp-env
     obp-env/bin/pip install --no-deps --ignore-requires-python obp==0.5.7
     obp-env/bin/pip install numpy pandas scikit-learn scipy tqdm pyyaml matplotlib torch
-    obp-env/bin/python benchmarks/obp_reference.py tests/freshet/data/obp.json
+    obp-env/bin/python benchmarks/obp_reference.py tests/freshet/decide/data/obp.json
 
 Writes obp's inputs and outputs as JSON, which the tests read: they need no obp.
 """

@@ -1,12 +1,12 @@
 """What tests share that is no Python: one Kafka broker for a run, and tools of other projects."""
 
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 
 import pytest
 from broker import Broker, BrokerError
+from tools import find_tool
 
 from freshet.warmup import drop_stale
 
@@ -60,14 +60,3 @@ def promtool() -> str:
 def chromium() -> str:
     """A browser to look at pages with. Without it tests are skipped; with CI=true they fail."""
     return find_tool("chromium", "chromium")
-
-
-def find_tool(name: str, package: str) -> str:
-    """The path of a tool that is no Python package."""
-    found = shutil.which(name)
-    if found is None:
-        missing = f"there is no {name!r} on the path; install it (Debian: apt install {package})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(f"NO {name}: {missing}")
-    return found

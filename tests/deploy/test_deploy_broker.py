@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 from broker import Broker, BrokerError, free_ports
-
-ROOT = Path(__file__).resolve().parents[2]
+from paths import ROOT
 
 pytestmark = pytest.mark.process
 

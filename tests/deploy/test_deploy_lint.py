@@ -12,12 +12,12 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from conftest import find_tool
+from paths import ROOT
+from tools import find_tool
 
 from freshet.config import load_config, parse_config
 from serving.http.access import parse_tokens
 
-ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = "1.33"
 COMPOSE = ["compose.yaml", "compose.kafka.yaml"]

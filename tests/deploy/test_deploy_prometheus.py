@@ -2,11 +2,11 @@
 
 import re
 import subprocess
-from pathlib import Path
+
+from paths import ROOT
 
 from freshet.roles import metrics_page
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "prometheus"
 RULES = (FOLDER / "rules.yml").read_text()
 ALERTS = re.findall(r"- alert: (\w+)", RULES)

@@ -13,7 +13,8 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
+from paths import ROOT
+
 LANGUAGES = {"sh", "python", "toml", "json", "text"}
 _FENCE = re.compile(
     r"(?:^[ \t]*<!-- test: (?P<mark>\w+)(?:: ?(?P<more>.*?))? ?-->\n)?"

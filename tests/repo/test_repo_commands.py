@@ -3,15 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from paths import ROOT
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("program", ["tests/chaos.py", "tests/load.py"])
+@pytest.mark.parametrize("program", ["tests/chaos/chaos.py", "tests/chaos/load.py"])
 def test_program_finds_the_packages_and_not_the_tests_folders_of_their_names(program: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(

@@ -4,18 +4,17 @@ import re
 import textwrap
 import tomllib
 import typing
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from paths import ROOT
 
 from freshet.cli.main import main
 from freshet.config import Config, load_config, parse_config
 from freshet.roles import metrics_page
 from stream.log.kafka.log import parse_url
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "configuration.md").read_text()
 BLOCKS = "\n".join(re.findall(r"(?<!<!-- an example -->\n)```toml\n(.*?)```", PAGE, re.DOTALL))
 

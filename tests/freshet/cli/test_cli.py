@@ -1,0 +1,180 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+from freshet.cli.main import main
+
+HELP_S_MAX = 0.3
+COMMANDS = [
+    "demo",
+    "init",
+    "up",
+    "join",
+    "learn",
+    "serve",
+    "produce",
+    "replay",
+    "inspect",
+    "dead-letters",
+    "schema",
+    "warmup",
+]
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "freshet", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+@pytest.mark.process
+def test_help_answers_at_once() -> None:
+    def once() -> float:
+        # processor time, so that a busy machine does not decide
+        before = os.times()
+        assert run("--help").returncode == 0
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    assert min(once() for _ in range(5)) < HELP_S_MAX
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"dead-letters {a}" for a in ("list", "show", "retry"))])
+def test_every_command_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command.split(), "--help"])
+    assert caught.value.code == 0
+    assert f"examples:\n  freshet {command}" in capsys.readouterr().out
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert all(re.search(rf"\n    {command}\s", told) for command in COMMANDS)
+
+
+@pytest.mark.process
+def test_missing_config_is_one_line_and_status_2(tmp_path: Path) -> None:
+    done = run("join", "--config", str(tmp_path / "no.toml"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("freshet: ") and "no such config file" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_config_without_features_says_what_to_add(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "freshet.toml").write_text("")
+    assert main(["learn", "--config", str(tmp_path / "freshet.toml")]) == 2
+    assert "[features.NAME]" in capsys.readouterr().err
+
+
+def test_replay_of_missing_file_is_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", "--data", str(tmp_path / "no.csv")]) == 2
+    assert "no.csv" in capsys.readouterr().err
+
+
+def test_replay_of_unknown_data_asks_for_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clicks.csv").write_text("time,user,label\n1,2,1\n")
+    assert main(["replay", "--data", str(tmp_path / "clicks.csv")]) == 2
+    assert "--config" in capsys.readouterr().err
+
+
+def test_inspect_of_empty_folder_is_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert "no role's state" in capsys.readouterr().err
+
+
+def test_wrong_count_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["replay", "--limit", "0"])
+    assert caught.value.code == 2
+    assert "whole number over 0" in capsys.readouterr().err
+
+
+@pytest.mark.process
+def test_version_is_the_packages() -> None:
+    from importlib.metadata import version
+
+    assert run("--version").stdout.split() == ["freshet", version("freshet")]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("command", "begun", "done"),
+    [
+        ("replay --config c.toml --data clicks.csv", None, "requests were replayed; no report is written"),
+        ("produce clicks.csv --config c.toml --rate 9000", "/s\n", "the same command sends the rest"),
+        ("train --config c.toml --data clicks.csv --until 2000000000", None, "nothing was kept"),
+        ("sweep --config c.toml --data clicks.csv --grid learner.group=8,9 --out s", None, "0 of 3 trials"),
+        ("up --config c.toml", "took up partition", '"event": "stopped"'),
+    ],
+)
+def test_interrupt_ends_with_130_says_what_was_done_and_has_no_traceback(
+    tmp_path: Path, command: str, begun: str | None, done: str
+) -> None:
+    import signal
+
+    lines = ["time,user,item,label"] + [f"{i},{i % 50},{i % 70},{i % 2}" for i in range(1_000_000)]
+    (tmp_path / "clicks.csv").write_text("\n".join(lines))
+    settings = "[features.user]\n[features.item]\n[learner]\ndeep = 'none'\n[server]\nport = 0\n"
+    (tmp_path / "c.toml").write_text(settings)
+    err = tmp_path / "err"
+    assert run("warmup").returncode == 0  # or it would be compiling when it is interrupted
+    # a replay says nothing until its end: interrupted too early it has done nothing yet, so once more
+    for wait_s in (3.0, 5.0, 8.0, 12.0, 20.0):
+        with err.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "freshet", *command.split()],
+                cwd=tmp_path, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                # a shell that starts the tests in its background has them ignore it
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )  # fmt: skip
+        try:
+            if begun is None:
+                time.sleep(wait_s)
+            else:
+                wait_for(begun, err, process)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60.0) == 130
+        finally:
+            process.kill()
+            process.wait()
+        told = err.read_text()
+        assert "Traceback" not in told
+        if done in told:
+            return
+    pytest.fail(told)
+
+
+def wait_for(text: str, file: Path, process: subprocess.Popen[bytes], seconds: float = 100.0) -> None:
+    """Wait until a process has written `text` into `file`."""
+    deadline = time.monotonic() + seconds
+    while text not in file.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, file.read_text()
+        time.sleep(0.05)
+
+
+def test_schema_prints_one_document_and_writes_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["schema", "asyncapi"]) == 0
+    assert '"asyncapi": "3.0.0"' in capsys.readouterr().out
+    assert main(["schema", "--write", str(tmp_path / "new" / "folder")]) == 0
+    assert (tmp_path / "new" / "folder" / "asyncapi.json").read_text().startswith("{")
+    (tmp_path / "file").touch()
+    assert main(["schema", "--write", str(tmp_path / "file")]) == 2
+    assert "cannot be written" in capsys.readouterr().err

@@ -1,0 +1,141 @@
+"""Compare: the same candidates or nothing; a verdict in a sentence; where it holds and where not."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from clicks import write_clicks
+
+from freshet.cli.main import main
+from freshet.decide.compare import compare, read_runs
+from freshet.decide.slices import make_slices, read_predictions
+from freshet.errors import CompareError
+from freshet.replay.replay import run_replay
+from freshet.replay.tape import ReplayOptions
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with replays of one stream: a, the same as b, one that has stopped learning, one shorter."""
+    folder = tmp_path_factory.mktemp("runs")
+    _, data = write_clicks(folder, 500, by_user=False)
+    for name, options in (
+        ("a", {}),
+        ("same", {}),
+        ("frozen", {"freeze_after": 60}),
+        ("shorter", {"limit": 400}),
+    ):
+        sets = ["learner.deep=none", "memory.kind=none"]
+        run_replay(
+            str(folder / "freshet.toml"),
+            sets if name != "same" else [*sets, "learner.deep_rate=0.002"],
+            ReplayOptions(data=str(data), **options),  # type: ignore[arg-type]
+            str(folder / f"{name}.json"),
+            None,
+            folder / f"{name}.predictions.parquet",
+        )
+    return folder
+
+
+def test_predictions_are_the_examples_with_what_was_predicted(runs: Path) -> None:
+    table = pq.read_table(runs / "a.predictions.parquet")
+    report = json.loads((runs / "a.json").read_text())
+    assert table.num_rows == report["candidates"] == 2000
+    p, y = table["base"].to_numpy(), table["label"].to_numpy()
+    loss = -np.where(y > 0.5, np.log(p), np.log1p(-p)).mean()
+    assert loss == pytest.approx(report["base"]["overall"]["logloss"], abs=1e-12)
+    assert set(table.column_names) >= {"request_id", "user", "item", "tags", "corrected"}
+
+
+def test_worse_run_is_found_worse_over_all_time_and_slices(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    html, told = tmp_path / "c.html", tmp_path / "c.json"
+    reports = [str(runs / f"{name}.json") for name in ("a", "frozen", "same")]
+    assert main(["compare", *reports, "--html", str(html), "--report", str(told), "--resamples", "100"]) == 0
+    out = capsys.readouterr().out
+    assert "Keep a: over 500 requests, frozen's predictions were" in out
+    assert "frozen after: – → 60" in out
+    assert "learner.deep_rate: 0.001 → 0.002" in out
+    worse, same = json.loads(told.read_text())["comparisons"]
+    assert (worse["verdict"], same["verdict"]) == ("worse", "undecided")
+    assert worse["differences"]["logloss"]["low"] > 0.0
+    assert same["differences"]["logloss"]["value"] == 0.0
+    assert len(worse["stretches"]) == 20
+    assert set(worse["slices"]) == {"hour (UTC)", "user", "item", "tags"}
+    assert sum(s["examples"] for s in worse["slices"]["hour (UTC)"]) == 2000
+    page = html.read_text()
+    assert "frozen compared with a" in page
+    figures = json.loads(re.search(r"const figures = (.*);\n", page)[1])  # type: ignore[index]
+    assert any("error_x" in trace for figure in figures for trace in figure["data"])
+    assert any(trace.get("fill") == "tonexty" for figure in figures for trace in figure["data"])
+
+
+def test_turned_round_the_better_run_is_taken(runs: Path) -> None:
+    found = read_runs([runs / "frozen.json", runs / "a.json"])
+    verdict = compare(found[0], found[1], "base", 100, 0).verdict
+    assert verdict.kind == "better"
+    assert re.match(r"Take a: over 500 requests, its predictions were \d", verdict.sentence)
+    assert "stretches of time" in verdict.sentence
+
+
+def test_runs_on_different_data_are_refused_and_told_apart(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(runs / "a.json"), str(runs / "shorter.json")]) == 2
+    said = capsys.readouterr().err
+    assert "different data" in said
+    assert "500 and 400 requests" in said
+    assert "limit – and 400" in said
+
+    def changed(name: str, **values: Any) -> Path:
+        report = json.loads((runs / "a.json").read_text())
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps({k: v for k, v in {**report, **values}.items() if v is not None}))
+        return path
+
+    with pytest.raises(CompareError, match="--predictions"):
+        read_runs([runs / "a.json", changed("without", predictions=None)])
+    with pytest.raises(CompareError, match="not there"):
+        read_runs([runs / "a.json", changed("gone", predictions="gone.parquet")])
+    with pytest.raises(CompareError, match="different candidates"):
+        other = str(runs / "shorter.predictions.parquet")
+        read_runs([runs / "a.json", changed("fewer", predictions=other)])
+    (tmp_path / "no.json").write_text("[]")
+    with pytest.raises(CompareError, match="no report"):
+        read_runs([runs / "a.json", tmp_path / "no.json"])
+
+
+def test_slices_are_the_values_of_the_data(runs: Path) -> None:
+    predicted = read_predictions(runs / "a.predictions.parquet")
+    table = pq.read_table(runs / "a.predictions.parquet")
+    ways = {way.title: way for way in make_slices(predicted)}
+    (layer,) = ways["user"].layers(len(predicted.y))
+    users = np.array(table["user"].to_pylist())
+    counts = {name: int((users == name).sum()) for name in ways["user"].names}
+    assert {n: int((layer == i).sum()) for i, n in enumerate(ways["user"].names)} == counts
+    assert max(counts.values()) == max(np.unique(users, return_counts=True)[1])
+    tags = table["tags"].to_pylist()
+    for i, name in enumerate(ways["tags"].names):
+        rows = [r for layer in ways["tags"].layers(len(tags)) for r in np.flatnonzero(layer == i)]
+        assert sorted(rows) == [r for r, values in enumerate(tags) if name in values]
+
+
+def test_new_ids_are_those_of_their_first_request(tmp_path: Path) -> None:
+    lines = ["time,request,item,label"]
+    lines += [f"{1e9 + r},r{r},i{item},{item % 2}" for r in range(60) for item in (r, r, r // 2)]
+    (tmp_path / "c.csv").write_text("\n".join(lines))
+    config = '[features.item]\n[data]\nrequest = "request"\n[learner]\ndeep = "none"\n'
+    (tmp_path / "c.toml").write_text(config)
+    options = ReplayOptions(data=str(tmp_path / "c.csv"))
+    predictions = tmp_path / "p.parquet"
+    run_replay(str(tmp_path / "c.toml"), [], options, str(tmp_path / "r.json"), None, predictions)
+    predicted = read_predictions(predictions)
+    (way,) = [way for way in make_slices(predicted) if way.title == "item, new or known"]
+    (layer,) = way.layers(180)
+    # two of three candidates are a new item, and one is an item of half the number (of request 0: new too)
+    assert layer.tolist() == [0, 0, 0] + [0, 0, 1] * 59

@@ -1,0 +1,60 @@
+"""A scorer whose answers are known, to stand behind a real server."""
+
+import time
+from collections.abc import Sequence
+
+from learner.features.encoder import FeatureSpec
+from learner.metrics import Metrics
+from serving.replica.explaining import ExplainedCandidate, Taken, Unknown
+from serving.replica.status import MemoryStatus, ModelStatus, Quality, Scored
+from stream.log.lag import Lag
+from stream.records.decoding import Decoder
+from stream.records.types import Action, Impression
+
+EVENT = Decoder(Impression, Action)
+
+
+class Known:
+    """Scores each candidate by its own number `p`, and corrects by halving."""
+
+    def __init__(self) -> None:
+        self.features = {"p": FeatureSpec(kind="number")}
+        self.why_not = ""
+        self.slow_s = 0.0
+        self.explored: list[tuple[int, int]] = []
+
+    def score(self, requests: Sequence[Impression]) -> list[Scored]:
+        time.sleep(self.slow_s)
+        answers = []
+        for request in requests:
+            base = [float(c.get("p", 0.5)) for c in request.candidates]  # type: ignore[arg-type]
+            half = [p / 2 for p in base]
+            order = sorted(range(len(base)), key=lambda i: -half[i])
+            answers.append(Scored(base, half, order, "1-2", 0.25))
+        return answers
+
+    def explore(self, request: Impression, seed: int, draws: int) -> Scored:
+        (scored,) = self.score([request])
+        self.explored.append((seed, draws))
+        return scored._replace(order=scored.order[::-1], propensity=[0.25] * len(scored.base))
+
+    def explain(self, request: Impression) -> Taken:
+        (scored,) = self.score([request])
+        candidates = [
+            ExplainedCandidate(p, 0.0, half, 0.0, [], {}, 1.0, 0.0, [Unknown("p", [7])])
+            for p, half in zip(scored.base, scored.corrected, strict=True)
+        ]
+        return Taken(candidates, scored.order, scored.version, 0.25, None, "residual", 0.5, 5, 0.0)
+
+    def status(self) -> ModelStatus:
+        quality = Quality(overall=Metrics().summary(), recent=Metrics().recent())
+        return ModelStatus(
+            version="1-2", ready=not self.why_not, why_not_ready=self.why_not, frozen=False, freshness_s=0.25,
+            base_freshness_s=None, behind_s=0.0, lag=[Lag("updates", 0, 2, 1.5)],
+            examples_learnt=3, examples_observed=4, examples_skipped=0,
+            examples_bad=0, updates_applied=2, update_gaps=0, features=["p"], table_rows={"p": 7},
+            memory=MemoryStatus("residual", 5, 0.1, 100), base=quality, corrected=quality,
+        )  # fmt: skip
+
+    def unready(self) -> str:
+        return self.why_not

@@ -1,0 +1,294 @@
+"""Data files become requests, or errors that say what to do."""
+
+import gzip
+import math
+import os
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paths import DATA
+
+from stream.errors import SourceError
+from stream.files.columns import to_id
+from stream.files.sources import DataSettings, count_examples, detect_format, read_examples
+from stream.records.types import Example
+
+MOVIETWEETINGS = DATA / "movietweetings"
+GZIP = gzip.compress(b"time,label,x\n" + b"1,1,1\n" * 999, mtime=0)
+CSV = """time,label,user,item,price,tags
+1000,1,7,a1,1.5,x|y
+1001,0,007,a2,,z
+1001.5,1,8,a1,2,
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def read(path: Path, settings: DataSettings | None = None) -> list[Example]:
+    return list(read_examples(path, settings))
+
+
+def test_csv_columns_become_typed_features(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", CSV)
+    first, second, third = read(path)
+    assert first == Example(
+        "2", 1000.0, 1000.0, [{"user": 7, "item": "a1", "price": 1.5, "tags": ["x", "y"]}], [1.0]
+    )
+    assert second.candidates == [{"user": "007", "item": "a2", "tags": ["z"]}]
+    assert third.candidates == [{"user": 8, "item": "a1", "price": 2.0}]
+    assert count_examples(path) == 3
+
+
+def test_context_types_and_features_are_chosen(tmp_path: Path) -> None:
+    settings = DataSettings(
+        features={"who": "user", "cost": "price"}, context=["who"], types={"who": "text", "cost": "number"}
+    )
+    first, *_ = read(write(tmp_path / "a.csv", CSV), settings)
+    assert (first.context, first.candidates) == ({"who": "7"}, [{"cost": 1.5}])
+
+
+def test_consecutive_lines_form_one_request(tmp_path: Path) -> None:
+    text = "time,label,s,user,item\n10,0,A,1,5\n12,1,A,1,6\n13,0,B,2,5\n14,1,A,1,7\n"
+    path = write(tmp_path / "a.csv", text)
+    a, b, again = read(path, DataSettings(request="s", context=["user"]))
+    assert a == Example("A", 10.0, 12.0, [{"item": 5}, {"item": 6}], [0.0, 1.0], {"user": 1})
+    assert (b.request_id, b.labels) == ("B", [0.0])
+    assert (again.request_id, again.candidates) == ("A", [{"item": 7}])
+    assert count_examples(path, DataSettings(request="s")) is None
+
+
+def test_context_that_differs_within_a_request_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "time,label,s,item\n10,0,A,5\n10,1,A,6\n")
+    with pytest.raises(SourceError, match=r"a.csv:3: context: differs from that of line 2"):
+        read(path, DataSettings(request="s", context=["item"]))
+
+
+def test_jsonl_keeps_types_and_takes_each_lines_keys(tmp_path: Path) -> None:
+    text = (
+        '{"time": "2024-05-31T18:00:00Z", "label": true, "user": "7", "tags": [1, "b"], "x": 0.5}\n'
+        '\n{"time": "2024-05-31T20:00:00+02:00", "label": 0, "user": 7, "x": null, "new": false}\n'
+    )
+    first, second = read(write(tmp_path / "a.jsonl", text))
+    assert first.time == second.time == 1717178400.0
+    assert first.candidates == [{"user": "7", "tags": [1, "b"], "x": 0.5}]
+    assert (second.request_id, second.candidates) == ("3", [{"user": 7, "new": 0}])
+
+
+def test_parquet_equals_csv(tmp_path: Path) -> None:
+    import datetime
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    times = [datetime.datetime(2024, 5, 31, 18, i, tzinfo=datetime.UTC) for i in range(3)]
+    path = tmp_path / "a.parquet"
+    table = {"time": times, "label": [1, 0, 1], "user": [7, 8, None], "tags": [["a"], [], ["b", "c"]]}
+    pq.write_table(pa.table(table), path)
+    first, _, third = read(path)
+    assert first == Example("1", 1717178400.0, 1717178400.0, [{"user": 7, "tags": ["a"]}], [1.0])
+    assert third.candidates == [{"tags": ["b", "c"]}]
+    assert count_examples(path) == 3
+
+
+def test_parquet_of_warehouses_is_read(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    day = [date(2026, 1, 1), date(2026, 1, 2)]
+    columns = {
+        "time": day, "label": [1, 0], "user": pa.array([Decimal(7), Decimal(8)], pa.decimal128(38, 0)),
+        "price": [Decimal("1.50"), Decimal("2.25")], "shop": [b"north", b"s\xc3\xbcd"],
+        "age": [math.nan, 3.0],
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    first, second = read(tmp_path / "a.parquet", DataSettings(missing=["NaN"]))
+    assert (first.time, second.time) == (1767225600.0, 1767312000.0)
+    assert first.candidates == [{"user": 7, "price": 1.5, "shop": "north"}]
+    assert second.candidates == [{"user": 8, "price": 2.25, "shop": "süd", "age": 3.0}]
+
+
+def test_compressed_tab_separated_and_quoted_text_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv.gz"
+    path.write_bytes(gzip.compress(b'time\tlabel\ttitle\n1\t0\t"two\nlines"\n2\t1\tx\n'))
+    first, second = read(path)
+    assert first.candidates == [{"title": "two\nlines"}]
+    assert second.request_id == "4"  # the line where it starts
+
+
+def test_unsorted_file_is_refused_or_sorted_stably(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "time,label,item\n5,0,1\n3,0,2\n5,1,3\n3,1,4\n")
+    with pytest.raises(SourceError, match=r"a.csv:3: time: 3.000 is before 5.000 of line 2; set sort = true"):
+        read(path)
+    with pytest.raises(SourceError, match="sort = true"):
+        read(path, DataSettings(skip_bad=True))
+    assert [e.candidates[0]["item"] for e in read(path, DataSettings(sort=True))] == [2, 4, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("line", "settings", "words"),
+    [
+        ("1717178400000,1,5", {}, r'a.csv:2: time: .*set time_unit = "ms"'),
+        ("1717178400000000,1,5", {}, r'set time_unit = "us"'),
+        ("1717178400,1,5", {"time_unit": "ms"}, None),
+        ("yesterday,1,5", {}, "expected ISO 8601"),
+        ("nan,1,5", {}, "no time from 1970 to 2100"),
+        (",1,5", {}, "an empty cell is no time; expected Unix seconds"),
+        ("1,4,5", {}, r"a.csv:2: label: '4' is no label; expected 0 or 1 .*positive_from"),
+        ("1,,5", {"positive_from": 3.0}, "expected a number to compare with 3"),
+        ("1,1,5,6", {}, "a.csv:2: 4 cells; expected 3"),
+        ("1,1,x", {"types": {"item": "number"}}, "a.csv:2: item: 'x' is no number"),
+        ("1,1,inf", {"types": {"item": "number"}}, "no finite number"),
+        ("1,1," + "x" * 2000, {}, "2000 characters"),
+        ("1,1,5", {"label": "clicked"}, "no column 'clicked'; the columns are 'time', 'label', 'item'"),
+        ("1,1,5", {"context": ["user"]}, "context names 'user', which is no feature"),
+        ("1,1,5", {"delimiter": "::"}, "expected one character"),
+        ('1,1,"5', {}, "a.csv:2: unexpected end of data"),
+    ],
+)
+def test_errors_name_the_place_and_what_was_expected(
+    tmp_path: Path, line: str, settings: dict[str, object], words: str | None
+) -> None:
+    path = write(tmp_path / "a.csv", f"time,label,item\n{line}\n")
+    chosen = DataSettings(**settings)  # type: ignore[arg-type]
+    if words is None:
+        assert read(path, chosen)[0].time == 1717178.4
+        return
+    with pytest.raises(SourceError, match=words):
+        read(path, chosen)
+
+
+def test_bad_lines_are_skipped_and_told_when_so_configured(tmp_path: Path) -> None:
+    bad = ["{broken", '{"time":2,"label":7}', '{"time":3,"label":0,"x":{}}', "[]"]
+    text = "\n".join(['{"time":1,"label":1}', *bad, '{"time":4,"label":0}'])
+    path = write(tmp_path / "a.jsonl", text)
+    told: list[SourceError] = []
+    good = list(read_examples(path, DataSettings(skip_bad=True), told.append))
+    assert [e.request_id for e in good] == ["1", "6"]
+    assert [str(e).split(":")[1] for e in told] == ["2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", b"", "is empty"),
+        ("a.csv", b"time,label,x,x\n", "same name"),
+        ("a.csv", b"time,label,x\n1,1,\xff\xff\n", "not UTF-8"),
+        ("a.csv.gz", GZIP[:-9], "damaged"),
+        ("a.csv.gz", GZIP[:20] + b"\xff" * 9 + GZIP[29:], "damaged"),
+        ("a.csv.gz", b"no gzip", "damaged"),
+        ("a.jsonl.gz", b"no gzip", "damaged"),
+        ("a.parquet", b"no parquet", "cannot be read as Parquet"),
+        ("a.xls", b"", "format cannot be told"),
+        ("a.csv", GZIP, "packed with gzip; let its name end in .gz"),
+        ("a.jsonl", b"PK\x03\x04", "packed with zip"),
+        ("a.json", b' [{"time": 1}]', r"one JSON array; expected an object a line, which `jq -c '.\[\]'`"),
+        (None, b"", "no such file"),
+    ],
+    ids=[
+        "empty",
+        "same",
+        "utf8",
+        "cut",
+        "flipped",
+        "csv-no-gzip",
+        "jsonl-no-gzip",
+        "parquet",
+        "suffix",
+        "csv-gzip",
+        "jsonl-zip",
+        "array",
+        "missing",
+    ],
+)
+def test_unusable_file_is_an_error(tmp_path: Path, name: str | None, content: bytes, words: str) -> None:
+    path = tmp_path / (name or "missing.csv")
+    if name is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError, match=words):
+        read(path)
+
+
+@given(st.text(max_size=30))
+def test_ids_never_meet_by_conversion(text: str) -> None:
+    assert str(to_id(text)) == text
+
+
+def small_ratings(folder: Path, zero_padded: bool = True) -> Path:
+    one = "0000009" if zero_padded else "9"
+    write(folder / "ratings.dat", f"1::{one}::8::7200\n2::{one}::3::3600\n1::12::10::3600\n")
+    write(folder / "movies.dat", f"{one}::A: B::C (1999)::Crime|Drama\n")
+    return folder
+
+
+def test_ratings_are_sorted_by_time_with_genres_and_hour(tmp_path: Path) -> None:
+    examples = read(small_ratings(tmp_path))
+    assert [e.request_id for e in examples] == ["2", "3", "1"]
+    assert examples[2] == Example(
+        "1", 7200.0, 7200.0, [{"movie": 9, "genres": ["Crime", "Drama"]}], [1.0], {"user": 1, "hour": 2}
+    )
+    assert [e.labels for e in examples] == [[0.0], [1.0], [1.0]]
+    assert examples[1].candidates == [{"movie": 12, "genres": []}]
+    assert count_examples(tmp_path) == 3
+    only = read(tmp_path / "ratings.dat", DataSettings(features={"u": "user", "m": "movie"}, positive_from=2))
+    assert [(e.context, e.candidates, e.labels) for e in only[:1]] == [({"u": 2}, [{"m": 9}], [1.0])]
+
+
+def test_movielens_files_are_told_and_read(tmp_path: Path) -> None:
+    assert detect_format(small_ratings(tmp_path, zero_padded=False), DataSettings()) == "movielens"
+    (tmp_path / "new").mkdir()
+    write(tmp_path / "new" / "ratings.csv", "userId,movieId,rating,timestamp\n1,2,4.0,20\n1,3,3.5,10\n")
+    movies = 'movieId,title,genres\n2,"The, One (1995)",Comedy|War\n3,B,(no genres listed)\n'
+    write(tmp_path / "new" / "movies.csv", movies)
+    first, second = read(tmp_path / "new")
+    assert (first.labels, first.candidates) == ([0.0], [{"movie": 3, "genres": []}])
+    assert (second.labels, second.candidates) == ([1.0], [{"movie": 2, "genres": ["Comedy", "War"]}])
+    assert count_examples(tmp_path / "new") == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("1::2::8", "expected user, movie"), ("1::-2::8::5", "below 0"), ("1::2::8::5e12", '"ms"|1970 to 2100')],
+)
+def test_bad_rating_is_an_error_or_skipped(tmp_path: Path, line: str, words: str) -> None:
+    small_ratings(tmp_path)
+    with (tmp_path / "ratings.dat").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(SourceError, match=words):
+        read(tmp_path)
+    assert len(read(tmp_path, DataSettings(skip_bad=True))) == 3
+
+
+def test_ratings_without_movies_or_with_settings_that_do_not_apply_are_errors(tmp_path: Path) -> None:
+    small_ratings(tmp_path)
+    wrong: Iterable[tuple[DataSettings, str]] = (
+        (DataSettings(request="user"), "request of one"),
+        (DataSettings(features={"t": "title"}), "no column 'title'"),
+        (DataSettings(context=["x"]), "context names 'x'"),
+    )
+    for settings, words in wrong:
+        with pytest.raises(SourceError, match=words):
+            read(tmp_path, settings)
+    (tmp_path / "movies.dat").unlink()
+    with pytest.raises(SourceError, match=r"movies.dat: no such file"):
+        read(tmp_path)
+
+
+def test_movietweetings_is_read_whole() -> None:
+    if not MOVIETWEETINGS.is_dir():
+        if os.environ.get("CI") == "true":
+            pytest.fail("shared/data/movietweetings is not beside the repository")
+        pytest.skip("shared/data/movietweetings is not beside the repository")
+    examples = read(MOVIETWEETINGS)
+    assert len(examples) == count_examples(MOVIETWEETINGS) == 141_695
+    times = [example.time for example in examples]
+    assert times == sorted(times)
+    assert 0.49 < sum(example.labels[0] for example in examples) / len(examples) < 0.51
+    assert all(example.candidates[0].keys() == {"movie", "genres"} for example in examples)

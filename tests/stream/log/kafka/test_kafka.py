@@ -1,0 +1,355 @@
+"""What only Kafka has: topics' settings, other clients' records, brokers that go away, three of them."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from broker import Broker, cluster_of
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
+from paths import ROOT
+
+from stream.errors import BufferFullError, LogAwayError, LogError, UndeliveredError
+from stream.join.joiner import Joiner, JoinSettings
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, KafkaSettings, LogSettings, Outgoing, Record
+from stream.log.kafka.log import KafkaLog
+from stream.produce.producer import Producer
+from stream.produce.settings import ProducerSettings
+from stream.records.types import Impression, encode
+from stream.run.runner import Runner
+from stream.state.role_state import RoleState
+
+pytestmark = [
+    pytest.mark.process,
+    # the library leaves the sockets of connections that fail to Python's collector
+    pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
+]
+
+QUICK = KafkaSettings(away_after_s=1.0)
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    yield
+    gc.collect()
+
+
+def kafka_log(address: str, prefix: str = "", kafka: KafkaSettings = QUICK) -> KafkaLog:
+    return KafkaLog(f"kafka://{address}/{prefix}", LogSettings(kafka=kafka))
+
+
+def read_all(log: KafkaLog, topic: str, partition: int = 0) -> list[Record]:
+    found: list[Record] = []
+    while records := log.read(topic, partition, found[-1].offset + 1 if found else 0):
+        found += records
+    return found
+
+
+# Topics, and what other programs put into them
+
+
+def test_topics_are_made_with_the_logs_own_settings(kafka_broker: str, kafka_prefix: str) -> None:
+    settings = LogSettings(retain_s={"t": 3600.0}, retain_bytes={"t": 1000, "*": 0}, record_bytes_max=5 << 20)
+    log = KafkaLog(f"kafka://{kafka_broker}/{kafka_prefix}", settings)
+    log.create_topic("t", 2)
+    log.create_topic("u", 1)
+    assert log.topics() == {"t": 2, "u": 1}
+    log.close()
+    admin = KafkaAdminClient(bootstrap_servers=kafka_broker)
+    names = [f"{kafka_prefix}.{topic}" for topic in ("t", "u")]
+    told = admin.describe_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, name) for name in names], config_filter="all"
+    )
+    admin.close()
+    first, second = ({key: entry["value"] for key, entry in told["topic"][name].items()} for name in names)
+    assert first["message.timestamp.type"] == "LogAppendTime"
+    assert (first["retention.ms"], first["retention.bytes"]) == ("3600000", "500")
+    assert (second["retention.ms"], second["retention.bytes"]) == ("-1", "-1")
+    assert int(first["max.message.bytes"]) > 5 << 20
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_records_of_other_clients_are_read(
+    kafka_broker: str, kafka_prefix: str, compression: str | None
+) -> None:
+    log = kafka_log(kafka_broker, kafka_prefix)
+    log.create_topic("t", 1)
+    producer = KafkaProducer(bootstrap_servers=kafka_broker, compression_type=compression, linger_ms=50)
+    for i in range(200):
+        headers = [("other", b"x"), ("freshet", b"their/%d" % i)] if i % 2 else []
+        producer.send(
+            f"{kafka_prefix}.t", b"v%d" % i * 20, key=b"k%d" % i if i % 3 else None, headers=headers
+        )
+    producer.flush()
+    producer.close()
+    found = read_all(log, "t")
+    assert [r.value for r in found] == [b"v%d" % i * 20 for i in range(200)]
+    assert [r.key for r in found] == [b"k%d" % i if i % 3 else b"" for i in range(200)]
+    assert [(r.producer, r.seq) for r in found] == [("their", i) if i % 2 else ("", -1) for i in range(200)]
+    assert abs(found[0].ingest_ms / 1e3 - time.time()) < 60.0
+    assert [r.offset for r in log.read("t", 0, 150)] == list(range(150, 200))
+    log.close()
+
+
+def test_reader_goes_on_behind_what_transactions_leave(kafka_broker: str, kafka_prefix: str) -> None:
+    log = kafka_log(kafka_broker, kafka_prefix)
+    log.create_topic("t", 1)
+    producer = KafkaProducer(bootstrap_servers=kafka_broker, transactional_id=kafka_prefix)
+    producer.init_transactions()
+    for i in range(3):
+        producer.begin_transaction()
+        producer.send(f"{kafka_prefix}.t", b"%d" % i)
+        producer.commit_transaction()
+    producer.close()
+    assert [(r.offset, r.value) for r in read_all(log, "t")] == [(0, b"0"), (2, b"1"), (4, b"2")]
+    assert log.read("t", 0, 5) == []  # the last transaction's end, and nothing behind it
+    log.append("t", [Outgoing(b"", b"x")])
+    assert [(r.offset, r.value) for r in log.read("t", 0, 5)] == [(6, b"x")]
+    log.close()
+
+
+# A broker that is not there
+
+
+def test_broker_that_is_not_there_is_told(kafka_broker: str, free_port: int) -> None:
+    began = time.monotonic()
+    with pytest.raises(
+        LogAwayError, match=r"does not answer \(127\.0\.0\.1:\d+: .*refused.*start the broker"
+    ):
+        kafka_log(f"127.0.0.1:{free_port}")
+    assert time.monotonic() - began < 5.0
+    with pytest.raises(LogError, match=r"no\.such\.host"):
+        kafka_log("no.such.host.invalid:9092")
+
+
+@pytest.fixture
+def free_port() -> int:
+    from broker import free_ports
+
+    return free_ports(1)[0]
+
+
+@pytest.fixture
+def own_broker(kafka_broker: str, tmp_path: Path) -> Iterator[Broker]:
+    """A broker that a test may stop (the shared one has told by now whether there can be any)."""
+    with Broker(tmp_path / "broker") as broker:
+        yield broker
+
+
+def impressions(first: int, count: int) -> list[Outgoing]:
+    return [
+        Outgoing(
+            b"k", encode(Impression(f"r{i}", 1_700_000_000.0 + i, [{"item": i}], labels=[float(i % 2)])),
+            producer="p", seq=i,
+        )
+        for i in range(first, first + count)
+    ]  # fmt: skip
+
+
+def append_patiently(log: KafkaLog, topic: str, records: list[Outgoing]) -> None:
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            log.append(topic, records)
+            return
+        except LogAwayError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", ["stopped", pytest.param("killed", marks=pytest.mark.long), "paused"])
+def test_role_goes_on_where_it_was_when_the_broker_comes_back(
+    own_broker: Broker, tmp_path: Path, how: str
+) -> None:
+    log, sender = kafka_log(own_broker.address), kafka_log(own_broker.address)
+    for topic in (EVENTS, EXAMPLES, DEAD_LETTERS):
+        log.create_topic(topic, 1)
+    stop = threading.Event()
+    failed: list[BaseException] = []
+    with RoleState(tmp_path / "state", "joiner", {}, sync=False) as state:
+        runner = Runner(log, state, Joiner(state, JoinSettings()), EVENTS, "join")
+
+        def work() -> None:
+            try:
+                runner.run(stop)
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            sender.append(EVENTS, impressions(0, 50))
+            wait_until(lambda: runner.progress.sent >= 50)
+            if how == "paused":
+                own_broker.pause()
+            elif how == "killed":
+                own_broker.kill()
+            else:
+                own_broker.stop()
+            with pytest.raises(LogAwayError, match="no success within 1 s"):
+                sender.append(EVENTS, impressions(50, 50))
+            time.sleep(1.0)
+            assert thread.is_alive() and not failed
+            if how == "paused":
+                own_broker.resume()
+            else:
+                own_broker.start()
+            append_patiently(sender, EVENTS, impressions(50, 50))
+            wait_until(lambda: bool(failed) or min(runner.progress.records, runner.progress.sent) >= 100)
+        finally:
+            stop.set()
+            thread.join(20.0)
+        assert not failed and not thread.is_alive()
+    seqs = {record.seq for record in read_all(log, EXAMPLES)}
+    assert len(seqs) == 100
+    log.close()
+    sender.close()
+
+
+def test_producer_waits_out_an_outage_and_loses_and_doubles_nothing(
+    own_broker: Broker, tmp_path: Path
+) -> None:
+    log = kafka_log(own_broker.address)
+    for topic, partitions in ((EVENTS, 2), (EXAMPLES, 2), (DEAD_LETTERS, 1)):
+        log.create_topic(topic, partitions)
+    settings = ProducerSettings(buffer_max=200, when_full="raise", linger_s=0.001)
+    sent = 0
+
+    def send(count: int) -> None:
+        nonlocal sent
+        for _ in range(count):
+            producer.impression([{"item": sent}], request_id=f"r{sent}", labels=[1.0])
+            sent += 1
+
+    with Producer(log, settings=settings) as producer:
+        send(50)
+        producer.flush()
+        own_broker.pause()
+        with pytest.raises(BufferFullError, match=r"200 events .* wait for the log already"):
+            send(1000)
+        assert (sent, producer.acknowledged, producer.waiting) == (250, 50, 200)
+        with pytest.raises(UndeliveredError, match=r"200 events, and it refuses: .*no success within 1 s"):
+            producer.flush(timeout_s=3.0)
+        with pytest.raises(BufferFullError, match="no success within 1 s"):
+            send(1)
+        own_broker.resume()
+        producer.flush(timeout_s=60.0)
+        send(100)
+    assert (sent, producer.acknowledged, producer.failed, producer.dropped) == (350, 350, 0, 0)
+    with RoleState(tmp_path / "state", "joiner", {}, sync=False) as state:
+        joiner = Joiner(state, JoinSettings())
+        runner = Runner(log, state, joiner, EVENTS, "join")
+        while runner.step(0.5):
+            pass
+        runner.commit()
+        assert joiner.counts.examples == joiner.counts.impressions == 350
+    names = [record.key for p in range(2) for record in read_all(log, EXAMPLES, p)]
+    assert sorted(names) == sorted(b"r%d" % i for i in range(350))
+    log.close()
+
+
+def test_role_whose_broker_is_away_stops_when_it_is_told_to(own_broker: Broker, tmp_path: Path) -> None:
+    config = tmp_path / "freshet.toml"
+    config.write_text(
+        f'log = "kafka://{own_broker.address}"\nstate = "state"\n[features.item]\n'
+        "[stream.log.kafka]\naway_after_s = 1.0\n"
+    )
+    told = (tmp_path / "told").open("w+")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "freshet", "join", "--config", str(config)],
+        stdout=subprocess.PIPE, stderr=told, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline().startswith("join: ready")
+        own_broker.pause()
+        time.sleep(3.0)
+        began = time.monotonic()
+        child.terminate()
+        assert child.wait(15.0) == 0
+        assert time.monotonic() - began < 10.0
+        told.seek(0)
+        assert "check that the brokers run" in told.read()
+    finally:
+        child.kill()
+        child.wait()
+        told.close()
+        assert child.stdout is not None
+        child.stdout.close()
+        own_broker.resume()
+
+
+# Three brokers
+
+
+@pytest.mark.long
+def test_nothing_acknowledged_is_lost_when_a_leader_is_killed_under_load(
+    kafka_broker: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with cluster_of(3, tmp_path) as brokers:
+        servers = ",".join(broker.address for broker in brokers)
+        log = kafka_log(servers, "", KafkaSettings(away_after_s=3.0, replication=3))
+        log.create_topic("t", 3)
+        acknowledged: list[tuple[int, int]] = []
+        pauses: list[float] = []
+        stop = threading.Event()
+
+        def load() -> None:
+            at = [0, 0, 0]
+            last = time.monotonic()
+            while not stop.is_set():
+                records = [
+                    Outgoing(b"", b"x" * 200, p, f"p{p}", at[p] + i) for p in range(3) for i in range(20)
+                ]
+                try:
+                    log.append("t", records)
+                except LogAwayError:
+                    continue  # the same again, under the same numbers
+                now = time.monotonic()
+                pauses.append(now - last)
+                last = now
+                acknowledged.extend((p, at[p] + i) for p in range(3) for i in range(20))
+                at = [n + 20 for n in at]
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            for _ in range(2):
+                time.sleep(3.0)
+                leader = log._client.leaders("t", [0])[0]
+                killed = next(broker for broker in brokers if broker.node == leader)
+                before = len(acknowledged)
+                killed.kill()
+                wait_until(lambda before=before: len(acknowledged) > before + 600, 60.0)  # type: ignore[misc]
+                killed.start()
+                time.sleep(2.0)
+        finally:
+            stop.set()
+            thread.join(60.0)
+        assert not thread.is_alive()
+        held = [read_all(log, "t", p) for p in range(3)]
+        log.close()
+    for p, records in enumerate(held):
+        seqs = list(dict.fromkeys(record.seq for record in records))
+        assert seqs == sorted(seqs), "a record came before one that was sent earlier"
+        assert {seq for q, seq in acknowledged if q == p} <= set(seqs), "an acknowledged record is lost"
+    pauses.sort()
+    longest, median_ms = ", ".join(f"{s:.1f}" for s in pauses[-2:]), pauses[len(pauses) // 2] * 1e3
+    told = f"{len(acknowledged):,} records acknowledged, none lost; longest pauses {longest} s"
+    print(f"leader killed twice under load: {told}, median {median_ms:.1f} ms")
+    record_property("longest_pause_s", pauses[-1])
+    assert pauses[-1] < 30.0
