@@ -34,7 +34,8 @@ from serving.settings import ServerSettings
 from serving.watch.overview import Overview
 from serving.watch.pulse import Pulse
 from serving.watch.telemetry import Telemetry
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Outgoing
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import check
 from stream.records.types import Example, Impression, Served, encode

@@ -25,7 +25,8 @@ from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from serving.replica.replica import Replica
 from serving.settings import ServerSettings
-from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Impression, encode
 from stream.run.runner import Runner, RunnerSettings

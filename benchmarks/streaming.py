@@ -34,9 +34,10 @@ from learner.features.encoder import FeatureSpec
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.join.joiner import Joiner, JoinSettings
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.log.kafka.log import parse_url
 from stream.log.open import open_log
+from stream.log.settings import LogSettings
 from stream.records.types import Action, Impression, encode, encode_json, join_batch
 from stream.run.runner import Runner, RunnerSettings
 from stream.state.role_state import RoleState

@@ -33,7 +33,8 @@ from serving.settings import ServerSettings
 from stream.files.sources import DataSettings
 from stream.group.membership import GroupSettings
 from stream.join.settings import JoinSettings
-from stream.log.base import PARTITIONS_MAX, LogSettings
+from stream.log.base import PARTITIONS_MAX
+from stream.log.settings import LogSettings
 from stream.run.runner import RunnerSettings
 
 DEFAULT_FILE = "freshet.toml"

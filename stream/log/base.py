@@ -3,11 +3,11 @@
 A log holds topics, a topic holds partitions, and a partition is a sequence of records with offsets
 0, 1, 2, ... Roles append, read from an offset, and keep their own offsets in their own state; what
 a group commits here is only for tools that show lag. `SqliteLog` is the embedded one, `KafkaLog` talks
-to a Kafka cluster; whatever else fulfils `Log` can take their place.
+to a Kafka cluster, `MemoryLog` is for tests; anything else that fulfils `Log` can take their place.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -28,7 +28,11 @@ DEAD_LETTER_BYTES = 64 << 10  # what a dead letter adds to its original, at most
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record as read. `ingest_ms` is the wall clock, in Unix ms, at which the log took it.
+    """One record as read.
+
+    `ingest_ms` is the log's own clock, in Unix ms, when it took the record; 0 where the log did not note it
+    (a Kafka topic with `message.timestamp.type=CreateTime`). `created_ms` is then the time that the producer
+    wrote, which may be anything; it is 0 where the log's own time is known.
 
     `producer` and `seq` are the sender's: a record that carries them and comes with a `seq` already
     taken from that producer in that partition has been sent twice. `seq` -1: the sender does not count.
@@ -42,6 +46,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     producer: str = ""
     seq: int = -1
     ingest_ms: int = 0
+    created_ms: int = 0
 
 
 class Outgoing(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -52,53 +57,6 @@ class Outgoing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     partition: int | None = None
     producer: str = ""
     seq: int = -1
-
-
-class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a Kafka cluster is reached. Secrets are in files or in the environment, never here."""
-
-    security: Literal["plaintext", "tls", "sasl_plaintext", "sasl_tls"] = "plaintext"
-    ca_file: str = ""  # PEM, of who signed the brokers' certificates; empty: whom the system trusts
-    cert_file: str = ""  # PEM, our own certificate, where brokers ask for one
-    key_file: str = ""  # PEM, its key; FRESHET_KAFKA_KEY_PASSWORD opens it
-    check_hostname: bool = True
-    mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
-    user: str = ""
-    password_file: str = ""  # empty: FRESHET_KAFKA_PASSWORD
-    replication: int = -1  # of topics that are made; -1: as the brokers are set up
-    away_after_s: float = 3.0  # of trying, after which the cluster counts as away
-
-    def __post_init__(self) -> None:
-        if not 0.1 <= self.away_after_s <= 600.0:
-            raise ValueError(f"away_after_s is {self.away_after_s}; expected 0.1 to 600")
-        if self.replication != -1 and self.replication < 1:
-            raise ValueError(f"replication is {self.replication}; expected 1 or more, or -1")
-
-
-class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of a log.
-
-    `retain_s` and `retain_bytes` map a topic to the age in seconds and the bytes beyond which its
-    oldest records may go; "*" stands for every topic without an entry of its own, 0 for no limit.
-    """
-
-    retain_s: dict[str, float] = {}
-    retain_bytes: dict[str, int] = msgspec.field(default_factory=lambda: {"*": 16 << 30, "roles": 64 << 20})
-    record_bytes_max: int = 32 << 20  # over the limit of a usable record, so that dead letters fit
-    busy_timeout_s: float = 30.0  # how long to wait for another process's write
-    poll_s: float = 0.005  # how often a waiting read looks again
-    kafka: KafkaSettings = KafkaSettings()
-    sync: bool = True  # append returns when the disk has it; False: when the operating system has it
-
-    def retention(self, topic: str) -> tuple[float, int]:
-        """(seconds, bytes) that `topic` may keep, 0 where there is no limit."""
-        return (
-            self.retain_s.get(topic, self.retain_s.get("*", 0.0)),
-            self.retain_bytes.get(topic, self.retain_bytes.get("*", 0)),
-        )
-
-
-LOG_DEFAULTS = LogSettings()
 
 
 class Log(Protocol):
@@ -112,6 +70,9 @@ class Log(Protocol):
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has."""
+
+    def record_bytes_max(self, topic: str) -> int:
+        """The bytes of key and value together that a record of this topic may have."""
 
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         """Append all, durably; returns each record's (partition, offset).
@@ -193,18 +154,25 @@ def check_partition(log: object, topic: str, partition: int, partitions: int) ->
         raise LogError(f"{log}: topic {topic!r} has partitions 0 to {partitions - 1}, no {partition}")
 
 
+def bytes_allowed(topic: str, record_bytes_max: int) -> int:
+    """`Log.record_bytes_max` as the setting has it: a dead letter wraps a record that was within the limit.
+
+    >>> bytes_allowed("events", 1000), bytes_allowed("dead_letters", 1000)
+    (1000, 66536)
+    """
+    return record_bytes_max + (DEAD_LETTER_BYTES if topic == DEAD_LETTERS else 0)
+
+
 def place(log: object, topic: str, record: Outgoing, partitions: int, bytes_max: int) -> int:
     """The `destination` of a record that the log can take.
 
     Raises LogError, naming the log, if it is over bytes_max or names a partition that is not there.
     """
     size = len(record.key) + len(record.value)
-    # a dead letter wraps a record that was within the limit
-    limit = bytes_max + (DEAD_LETTER_BYTES if topic == DEAD_LETTERS else 0)
-    if size > limit:
+    if size > bytes_max:
         raise LogError(
             f"{log}: a record of {size:,} bytes for topic {topic!r} is over the limit of "
-            f"{limit:,} (record_bytes_max)"
+            f"{bytes_max:,} (record_bytes_max)"
         )
     found = destination(record, partitions)
     check_partition(log, topic, found, partitions)

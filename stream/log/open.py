@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from stream.errors import LogError
-from stream.log.base import LOG_DEFAULTS, Log, LogSettings
+from stream.log.base import Log
+from stream.log.settings import LOG_DEFAULTS, LogSettings
 from stream.log.sqlite.log import SqliteLog
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, LogSettings
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
 from stream.log.open import open_log
+from stream.log.settings import LogSettings
 
 Serve = Callable[[threading.Event, Callable[[str], None]], None]
 Running = Callable[[Serve], contextlib.AbstractContextManager[str]]

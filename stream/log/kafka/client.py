@@ -21,7 +21,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.net.compat import KafkaNetClient
 
 from stream.errors import LogAwayError, LogError
-from stream.log.base import KafkaSettings
+from stream.log.settings import KafkaSettings
 
 PASSWORD_VARIABLE = "FRESHET_KAFKA_PASSWORD"
 KEY_PASSWORD_VARIABLE = "FRESHET_KAFKA_KEY_PASSWORD"

@@ -21,20 +21,20 @@ from kafka.protocol.metadata import CoordinatorType
 from stream.errors import LogError
 from stream.log.base import (
     DEAD_LETTER_BYTES,
-    LOG_DEFAULTS,
     PARTITIONS_MAX,
     READ_BYTES_MAX,
     READ_RECORDS_MAX,
     Log,
-    LogSettings,
     Outgoing,
     Record,
+    bytes_allowed,
     check_partition,
     place,
 )
 from stream.log.kafka.client import KafkaClient
 from stream.log.kafka.reader import TopicReader
 from stream.log.kafka.writer import Writer
+from stream.log.settings import LOG_DEFAULTS, LogSettings
 
 T = TypeVar("T")
 
@@ -120,12 +120,15 @@ class KafkaLog(Log):
             if entry["name"].startswith(start) and not entry["is_internal"]
         }
 
+    def record_bytes_max(self, topic: str) -> int:
+        return bytes_allowed(topic, self.settings.record_bytes_max)
+
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         self._check_open()
         if not records:
             return []
         partitions = self.partitions(topic)
-        bytes_max = self.settings.record_bytes_max
+        bytes_max = self.record_bytes_max(topic)
         placed = [place(self._client, topic, record, partitions, bytes_max) for record in records]
         return self._writer.append(self._name(topic), placed, records)
 

@@ -16,17 +16,17 @@ from pathlib import Path
 
 from stream.errors import LogError
 from stream.log.base import (
-    LOG_DEFAULTS,
     PARTITIONS_MAX,
     READ_BYTES_MAX,
     READ_RECORDS_MAX,
     Log,
-    LogSettings,
     Outgoing,
     Record,
+    bytes_allowed,
     check_partition,
     place,
 )
+from stream.log.settings import LOG_DEFAULTS, LogSettings
 from stream.log.sqlite.pool import Pool, transaction
 
 FORMAT_VERSION = 1
@@ -110,12 +110,15 @@ class SqliteLog(Log):
         with self._connection() as db:
             return dict(db.execute("SELECT name, partitions FROM topics ORDER BY name").fetchall())
 
+    def record_bytes_max(self, topic: str) -> int:
+        return bytes_allowed(topic, self.settings.record_bytes_max)
+
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         if not records:
             return []
         with self._connection() as db:
             slot, partitions = self._topic(db, topic)
-            bytes_max = self.settings.record_bytes_max
+            bytes_max = self.record_bytes_max(topic)
             placed = [place(f"log {self.path}", topic, record, partitions, bytes_max) for record in records]
             taken: list[tuple[int, int]] = []
             rows: list[tuple[int, bytes, bytes, str, int, int, int]] = []

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stream.errors import LogAwayError, LogError
-from stream.log.base import LogSettings
+from stream.log.settings import LogSettings
 
 JOURNAL_BYTES_MAX = 64 << 20  # the write-ahead log's file is cut back to this once it is folded in
 

@@ -23,7 +23,8 @@ from learner.updates.follower import Follower
 from learner.updates.format import Update
 from stream.errors import LogAwayError
 from stream.group.membership import GroupSettings, Member
-from stream.log.base import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, LogSettings, Outgoing
+from stream.log.base import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, Outgoing
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Example, encode
 from stream.run.runner import Runner, RunnerSettings

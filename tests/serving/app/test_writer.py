@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.app.writer import Place, Writer
-from stream.log.base import EVENTS, LogSettings, Outgoing
+from stream.log.base import EVENTS, Outgoing
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder, split_batch
 from stream.records.types import Action, encode, encode_json

@@ -16,7 +16,8 @@ from learner.settings import LearnerSettings
 from serving.replica.explaining import Taken
 from serving.replica.replica import Replica
 from serving.settings import ServerSettings
-from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Example, Impression, encode
 from stream.run.runner import Runner, RunnerSettings

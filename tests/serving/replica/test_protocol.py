@@ -19,7 +19,8 @@ from learner.settings import LearnerSettings
 from learner.updates.format import decode_update, encode_update
 from serving.replica.replica import Replica
 from serving.settings import ServerSettings
-from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, LogSettings, Outgoing
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Example, encode
 from stream.run.runner import Runner, RunnerSettings

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from stream.errors import DeadLetterFloodError
 from stream.join.joiner import Joiner, JoinSettings, output_seq
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder
 from stream.records.types import Action, DeadLetter, Example, Impression, Served, encode, encode_json

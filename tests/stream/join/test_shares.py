@@ -15,7 +15,8 @@ from stream.group.membership import GroupSettings, Member
 from stream.join.assignment import Shares
 from stream.join.joiner import Joiner, JoinSettings
 from stream.join.pairing import REACH_WINDOWS
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, LogSettings, Outgoing
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, Outgoing
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Action, Impression, encode
 from stream.run.runner import Runner, RunnerSettings

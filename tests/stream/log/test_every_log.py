@@ -17,31 +17,54 @@ from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
 from stream.errors import LogAwayError, LogError
-from stream.log.base import DEAD_LETTERS, Log, LogSettings, Outgoing, Record, partition_of
+from stream.log.base import DEAD_LETTERS, Log, Outgoing, Record, partition_of
 from stream.log.open import open_log
 from stream.log.partitioner import murmur2
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
+from stream.log.testing import Faults, FaultyLog, MemoryLog
 
 FAST = LogSettings(sync=False)
 
 
-Open = Callable[..., Log]
+Open = Callable[[LogSettings], Log]
+
+KAFKA = pytest.param("kafka", marks=pytest.mark.process)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.process)])
+@pytest.fixture
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A log that nothing is in yet."""
+    """A log that nothing is in yet, which other processes may open."""
     if request.param == "sqlite":
         return f"sqlite:{tmp_path / 'log.db'}"
     address = request.getfixturevalue("kafka_broker")
     return f"kafka://{address}/{request.getfixturevalue('kafka_prefix')}"
 
 
+SHARED = pytest.mark.parametrize("url", ["sqlite", KAFKA], indirect=True)
+
+
+@pytest.fixture(params=["sqlite", "memory", "faulty", KAFKA])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens one and the same log, that nothing is in yet, again and again."""
+    if request.param == "sqlite":
+        return lambda settings: open_log(f"sqlite:{tmp_path / 'log.db'}", settings)
+    if request.param == "kafka":
+        address, prefix = request.getfixturevalue("kafka_broker"), request.getfixturevalue("kafka_prefix")
+        return lambda settings: open_log(f"kafka://{address}/{prefix}", settings)
+    first = MemoryLog(FAST)
+    if request.param == "memory":
+        return first.connect
+    # these faults only delay: every call must still do what it promises
+    slow = Faults(delay=0.2, delay_s_max=0.001)
+    return lambda settings: FaultyLog(first.connect(settings), 1, slow)
+
+
 @pytest.fixture
-def log(url: str) -> Iterator[Log]:
-    opened = open_log(url, FAST)
-    yield opened
-    opened.close()
+def log(opened: Open) -> Iterator[Log]:
+    log = opened(FAST)
+    yield log
+    log.close()
 
 
 @pytest.fixture
@@ -119,9 +142,9 @@ def test_reads_jump_to_any_offset(log: Log) -> None:
         assert [r.value for r in found] == [b"%d" % i for i in range(offset, min(offset + count, 3000))]
 
 
-def test_another_log_object_sees_what_was_appended_at_once(log: Log, url: str) -> None:
+def test_another_log_object_sees_what_was_appended_at_once(log: Log, opened: Open) -> None:
     log.create_topic("t", 1)
-    other = open_log(url, FAST)
+    other = opened(FAST)
     for i in range(5):
         assert other.read("t", 0, i) == []
         log.append("t", [Outgoing(b"", b"%d" % i)])
@@ -201,10 +224,11 @@ def test_url_forms_open_the_same_file(tmp_path: Path) -> None:
     log.close()
 
 
-def test_record_over_the_limit_is_refused_but_fits_as_a_dead_letter(url: str) -> None:
-    log = open_log(url, LogSettings(record_bytes_max=1000, sync=False))
+def test_record_over_the_limit_is_refused_but_fits_as_a_dead_letter(opened: Open) -> None:
+    log = opened(LogSettings(record_bytes_max=1000, sync=False))
     log.create_topic("t", 1)
     log.create_topic(DEAD_LETTERS, 1)
+    assert log.record_bytes_max("t") == 1000 and log.record_bytes_max(DEAD_LETTERS) > 60_000
     log.append("t", [Outgoing(b"", b"x" * 1000)])
     with pytest.raises(LogError, match="over the limit of 1,000"):
         log.append("t", [Outgoing(b"", b"y"), Outgoing(b"", b"x" * 1001)])
@@ -250,8 +274,14 @@ def test_trim_drops_from_the_front_only_and_offsets_go_on(log: Log) -> None:
     assert log.append("t", [Outgoing(b"", b"", 0)]) == [(0, 6_000)]
 
 
-def test_sqlite_retention_by_bytes_keeps_the_newest_of_each_partition(tmp_path: Path) -> None:
-    log = SqliteLog(tmp_path / "log.db", LogSettings(retain_bytes={"t": 30_000}, sync=False))
+@pytest.fixture(params=["sqlite", "memory"])
+def opened_here(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """A log that enforces its retention itself."""
+    return MemoryLog if request.param == "memory" else lambda given: SqliteLog(tmp_path / "log.db", given)
+
+
+def test_retention_by_bytes_keeps_the_newest_of_each_partition(opened_here: Open) -> None:
+    log = opened_here(LogSettings(retain_bytes={"t": 30_000}, sync=False))
     log.create_topic("t", 2)
     log.create_topic("u", 1)
     for topic in ("t", "u"):
@@ -264,8 +294,8 @@ def test_sqlite_retention_by_bytes_keeps_the_newest_of_each_partition(tmp_path: 
     log.close()
 
 
-def test_sqlite_retention_by_age_drops_what_is_older(tmp_path: Path) -> None:
-    log = SqliteLog(tmp_path / "log.db", LogSettings(retain_s={"*": 0.2}, retain_bytes={}, sync=False))
+def test_retention_by_age_drops_what_is_older(opened_here: Open) -> None:
+    log = opened_here(LogSettings(retain_s={"*": 0.2}, retain_bytes={}, sync=False))
     log.create_topic("t", 1)
     log.append("t", [Outgoing(b"", b"old")] * 10)
     time.sleep(0.25)
@@ -284,7 +314,8 @@ def read_all(log: Log) -> list[Record]:
 
 APPEND = """
 import sys
-from stream.log.base import LogSettings, Outgoing
+from stream.log.base import Outgoing
+from stream.log.settings import LogSettings
 from stream.log.open import open_log
 log = open_log(sys.argv[1], LogSettings(sync=False))
 log.create_topic("t", 1)
@@ -294,22 +325,26 @@ for i in range(int(sys.argv[3])):
 """
 
 
+@SHARED
 @pytest.mark.process
-def test_several_processes_append_in_their_own_order(log: Log, url: str) -> None:
+def test_several_processes_append_in_their_own_order(url: str) -> None:
     children = [
         subprocess.Popen([sys.executable, "-c", APPEND, url, f"p{n}", "60"], stdout=subprocess.DEVNULL)
         for n in range(3)
     ]
     assert [child.wait(60) for child in children] == [0, 0, 0]
+    log = open_log(url, FAST)
     records = read_all(log)
+    log.close()
     assert [record.offset for record in records] == list(range(900))
     for n in range(3):
         mine = [r.value for r in records if r.producer == f"p{n}"]
         assert mine == [b"%d/%d" % (i, j) for i in range(60) for j in range(5)]
 
 
+@SHARED
 @pytest.mark.process
-def test_kill_while_appending_leaves_whole_batches_and_all_that_were_acknowledged(log: Log, url: str) -> None:
+def test_kill_while_appending_leaves_whole_batches_and_all_that_were_acknowledged(url: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", APPEND, url, "p", "1000000"], stdout=subprocess.PIPE, text=True
     ) as child:
@@ -318,7 +353,9 @@ def test_kill_while_appending_leaves_whole_batches_and_all_that_were_acknowledge
             acknowledged = int(child.stdout.readline())
         os.kill(child.pid, signal.SIGKILL)
     time.sleep(0.2)  # what the killed one had sent may still arrive
+    log = open_log(url, FAST)
     records = read_all(log)
+    log.close()
     assert len(records) % 5 == 0 and len(records) >= 5 * (acknowledged + 1)
     assert [r.seq for r in records] == [i // 5 for i in range(len(records))]
 

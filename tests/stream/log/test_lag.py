@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from stream.errors import LogError
-from stream.log.base import LogSettings, Outgoing, Record
+from stream.log.base import Outgoing, Record
 from stream.log.lag import Lag, LagMeter, Position
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 
 

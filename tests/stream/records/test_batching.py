@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from stream.errors import RecordError
 from stream.join.joiner import Joiner, JoinSettings
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder, split_batch
 from stream.records.types import (

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stream.log.base import LogSettings, Outgoing, Record
+from stream.log.base import Outgoing, Record
 from stream.log.open import open_log
+from stream.log.settings import LogSettings
 from stream.run.runner import Runner, RunnerSettings
 from stream.state.role_state import Commit, RoleState
 

@@ -10,8 +10,9 @@ import pytest
 from stream.errors import DeadLetterError, LogError
 from stream.join.joiner import Joiner
 from stream.join.settings import JoinSettings
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Log, LogSettings, Outgoing
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Log, Outgoing
 from stream.log.open import open_log
+from stream.log.settings import LogSettings
 from stream.records.decoding import Decoder
 from stream.records.types import DeadLetter, Impression, encode, encode_json
 from stream.run.dead_letters import DeadLetters, Filter

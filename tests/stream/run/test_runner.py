@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from stream.errors import LogError, StateError
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, LogSettings, Outgoing, Record
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
+from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder
 from stream.records.types import Action, Example, Impression, encode

@@ -17,8 +17,9 @@ from paths import ROOT
 
 from stream.errors import BufferFullError, LogAwayError, LogError, UndeliveredError
 from stream.join.joiner import Joiner, JoinSettings
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, KafkaSettings, LogSettings, Outgoing, Record
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.log.kafka.log import KafkaLog
+from stream.log.settings import KafkaSettings, LogSettings
 from stream.produce.producer import Producer
 from stream.produce.settings import ProducerSettings
 from stream.records.types import Impression, encode

@@ -10,9 +10,10 @@ import pytest
 from broker import Broker
 
 from stream.errors import LogError
-from stream.log.base import KafkaSettings, LogSettings, Outgoing
+from stream.log.base import Outgoing
 from stream.log.kafka.client import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE
 from stream.log.kafka.log import KafkaLog
+from stream.log.settings import KafkaSettings, LogSettings
 
 pytestmark = [
     pytest.mark.process,

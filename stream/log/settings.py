@@ -1,0 +1,52 @@
+"""Settings of a log: how long it keeps records, how large they may be, how a Kafka cluster is reached."""
+
+from typing import Literal
+
+import msgspec
+
+
+class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a Kafka cluster is reached. Secrets are in files or in the environment, never here."""
+
+    security: Literal["plaintext", "tls", "sasl_plaintext", "sasl_tls"] = "plaintext"
+    ca_file: str = ""  # PEM, of who signed the brokers' certificates; empty: whom the system trusts
+    cert_file: str = ""  # PEM, our own certificate, where brokers ask for one
+    key_file: str = ""  # PEM, its key; FRESHET_KAFKA_KEY_PASSWORD opens it
+    check_hostname: bool = True
+    mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+    user: str = ""
+    password_file: str = ""  # empty: FRESHET_KAFKA_PASSWORD
+    replication: int = -1  # of topics that are made; -1: as the brokers are set up
+    away_after_s: float = 3.0  # of trying, after which the cluster counts as away
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.away_after_s <= 600.0:
+            raise ValueError(f"away_after_s is {self.away_after_s}; expected 0.1 to 600")
+        if self.replication != -1 and self.replication < 1:
+            raise ValueError(f"replication is {self.replication}; expected 1 or more, or -1")
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of a log.
+
+    `retain_s` and `retain_bytes` map a topic to the age in seconds and the bytes beyond which its
+    oldest records may go; "*" stands for every topic without an entry of its own, 0 for no limit.
+    """
+
+    retain_s: dict[str, float] = {}
+    retain_bytes: dict[str, int] = msgspec.field(default_factory=lambda: {"*": 16 << 30, "roles": 64 << 20})
+    record_bytes_max: int = 32 << 20  # over the limit of a usable record, so that dead letters fit
+    busy_timeout_s: float = 30.0  # how long to wait for another process's write
+    poll_s: float = 0.005  # how often a waiting read looks again
+    kafka: KafkaSettings = KafkaSettings()
+    sync: bool = True  # append returns when the disk has it; False: when the operating system has it
+
+    def retention(self, topic: str) -> tuple[float, int]:
+        """(seconds, bytes) that `topic` may keep, 0 where there is no limit."""
+        return (
+            self.retain_s.get(topic, self.retain_s.get("*", 0.0)),
+            self.retain_bytes.get(topic, self.retain_bytes.get("*", 0)),
+        )
+
+
+LOG_DEFAULTS = LogSettings()

@@ -1,0 +1,438 @@
+"""Logs for tests: one that lives in memory, and one that fails as a seed says.
+
+`MemoryLog` does all that the other logs do, within one process and without a file or a broker, so that
+code around a log can be tested in milliseconds. `FaultyLog` wraps any log and lets its calls fail in the
+ways that `stream.log.base.Log` allows; the same seed and the same calls bring the same faults.
+
+    log = FaultyLog(MemoryLog(), seed=7, faults=Faults(append_in_doubt=0.1, away=0.02))
+"""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar
+
+import msgspec
+
+from stream.errors import LogAwayError, LogError
+from stream.log.base import (
+    PARTITIONS_MAX,
+    READ_BYTES_MAX,
+    READ_RECORDS_MAX,
+    Log,
+    Outgoing,
+    Record,
+    bytes_allowed,
+    check_partition,
+    destination,
+    place,
+)
+from stream.log.settings import LOG_DEFAULTS, LogSettings
+
+T = TypeVar("T")
+
+NAME_CHARACTERS_MAX = 200
+APPEND_FAULTS = ("append_lost", "append_in_doubt", "append_late")
+LATE_MAX = 100  # appends that a FaultyLog holds back at a time
+
+
+class _Partition:
+    """Records `first`, `first + 1`, ... of one partition."""
+
+    def __init__(self) -> None:
+        self.first = 0
+        self.records: list[Record] = []
+        self.last_ms = 0
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.records)
+
+    def held_bytes(self) -> int:
+        return sum(map(_size, self.records))
+
+    def trim(self, before_offset: int) -> None:
+        cut = min(before_offset, self.end)
+        if cut > self.first:
+            del self.records[: cut - self.first]
+            self.first = cut
+
+
+class _Store:
+    """What the handles of one memory log share."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, list[_Partition]] = {}
+        self.committed: dict[tuple[str, str], dict[int, int]] = {}
+        self.changed = threading.Condition()
+
+
+class MemoryLog(Log):
+    """A `Log` in this process's memory. It is gone with the last object that refers to it.
+
+    Args:
+        settings: limits; `sync`, `busy_timeout_s` and `kafka` mean nothing here.
+        now_ms: the clock that gives records their ingest time, Unix ms; by default the machine's.
+        sleep: what a read that waits calls with a number of seconds, again and again, until there is a
+            record or as many seconds have been slept as it was to wait. A simulator passes what moves its
+            clock. By default a read waits in real time and wakes at the append.
+    """
+
+    def __init__(
+        self,
+        settings: LogSettings = LOG_DEFAULTS,
+        *,
+        now_ms: Callable[[], int] | None = None,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self._now_ms = now_ms or _wall_ms
+        self._sleep = sleep
+        self._store = _Store()
+        self._closed = False
+
+    def __str__(self) -> str:
+        return "log in memory"
+
+    def connect(self, settings: LogSettings | None = None) -> "MemoryLog":
+        """Another log object over the same records, as another process would open one."""
+        other = MemoryLog(settings or self.settings, now_ms=self._now_ms, sleep=self._sleep)
+        other._store = self._store
+        return other
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        if not topic or len(topic) > NAME_CHARACTERS_MAX:
+            raise LogError(f"{self}: a topic's name must have 1 to {NAME_CHARACTERS_MAX} characters")
+        if not 1 <= partitions <= PARTITIONS_MAX:
+            raise LogError(
+                f"{self}: topic {topic!r} cannot have {partitions} partitions; 1 to {PARTITIONS_MAX}"
+            )
+        with self._store.changed:
+            self._check_open()
+            found = self._store.topics.setdefault(topic, [_Partition() for _ in range(partitions)])
+            if len(found) != partitions:
+                raise LogError(
+                    f"{self}: topic {topic!r} has {len(found)} partitions, not {partitions}; it is fixed "
+                    "when a topic is made: configure the same number"
+                )
+
+    def partitions(self, topic: str) -> int:
+        with self._store.changed:
+            return len(self._topic(topic))
+
+    def topics(self) -> dict[str, int]:
+        """All topics and how many partitions each has."""
+        with self._store.changed:
+            self._check_open()
+            return {name: len(held) for name, held in sorted(self._store.topics.items())}
+
+    def record_bytes_max(self, topic: str) -> int:
+        return bytes_allowed(topic, self.settings.record_bytes_max)
+
+    def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
+        with self._store.changed:
+            held = self._topic(topic) if records else []
+            bytes_max = self.record_bytes_max(topic)
+            placed = [place(self, topic, record, len(held), bytes_max) for record in records]
+            now_ms = self._now_ms() if records else 0
+            taken = []
+            for record, p in zip(records, placed, strict=True):
+                partition = held[p]
+                partition.last_ms = max(partition.last_ms, now_ms)
+                offset = partition.end
+                partition.records.append(
+                    Record(
+                        topic,
+                        p,
+                        offset,
+                        bytes(record.key),
+                        bytes(record.value),
+                        record.producer,
+                        record.seq,
+                        partition.last_ms,
+                    )
+                )
+                taken.append((p, offset))
+            self._store.changed.notify_all()
+            return taken
+
+    def read_any(
+        self,
+        topic: str,
+        offsets: Mapping[int, int],
+        max_records: int = READ_RECORDS_MAX,
+        max_bytes: int = READ_BYTES_MAX,
+        wait_s: float = 0.0,
+    ) -> dict[int, list[Record]]:
+        deadline_s = time.monotonic() + wait_s
+        left_s = wait_s
+        with self._store.changed:
+            while True:
+                held = self._topic(topic)
+                found = {}
+                for p, offset in offsets.items():
+                    check_partition(self, topic, p, len(held))
+                    records = _select(held[p], offset, max(max_records, 1), max_bytes)
+                    if records:
+                        found[p] = records
+                if found or left_s <= 0.0:
+                    return found
+                if self._sleep is None:
+                    self._store.changed.wait(left_s)
+                    left_s = deadline_s - time.monotonic()
+                else:
+                    pause_s = min(self.settings.poll_s, left_s)
+                    self._store.changed.release()  # what runs while the simulated time passes may append
+                    try:
+                        self._sleep(pause_s)
+                    finally:
+                        self._store.changed.acquire()
+                    left_s -= pause_s
+
+    def ends(self, topic: str) -> list[tuple[int, int]]:
+        with self._store.changed:
+            return [(held.first, held.end) for held in self._topic(topic)]
+
+    def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+        with self._store.changed:
+            held = self._topic(topic)
+            for partition in offsets:
+                check_partition(self, topic, partition, len(held))
+            self._store.committed.setdefault((group, topic), {}).update(offsets)
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        with self._store.changed:
+            self._topic(topic)
+            return dict(self._store.committed.get((group, topic), {}))
+
+    def trim(self, topic: str, partition: int, before_offset: int) -> None:
+        with self._store.changed:
+            held = self._topic(topic)
+            check_partition(self, topic, partition, len(held))
+            held[partition].trim(before_offset)
+
+    def enforce_retention(self) -> None:
+        with self._store.changed:
+            self._check_open()
+            for topic, held in self._store.topics.items():
+                keep_s, keep_bytes = self.settings.retention(topic)
+                oldest_ms = self._now_ms() - keep_s * 1e3
+                sizes = [partition.held_bytes() for partition in held]
+                excess = sum(sizes) - keep_bytes if keep_bytes > 0 else 0
+                for partition, size in zip(held, sizes, strict=True):
+                    # each partition gives up bytes in proportion to what it holds
+                    drop = -(-excess * size // sum(sizes)) if excess > 0 and size else 0
+                    count = 0
+                    for record in partition.records:
+                        if drop <= 0 and not (keep_s > 0.0 and record.ingest_ms < oldest_ms):
+                            break
+                        drop -= _size(record)
+                        count += 1
+                    partition.trim(partition.first + count)
+
+    def close(self) -> None:
+        with self._store.changed:
+            self._closed = True
+            self._store.changed.notify_all()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogError(f"{self} is closed")
+
+    def _topic(self, topic: str) -> list[_Partition]:
+        self._check_open()
+        found = self._store.topics.get(topic)
+        if found is None:
+            raise LogError(f"{self} has no topic {topic!r}; create it first")
+        return found
+
+
+class Faults(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a `FaultyLog` does what; rates are probabilities per call, 0 to 1."""
+
+    append_lost: float = 0.0  # LogAwayError, and nothing is there
+    append_in_doubt: float = 0.0  # LogAwayError, and the front of what each partition was to get is there
+    append_late: float = 0.0  # the same, but the front comes only some calls later, behind other records
+    repeat: float = 0.0  # numbered records are there twice, as after an answer that was lost
+    away: float = 0.0  # from this call on, every call raises LogAwayError for a while
+    away_calls_max: int = 20  # how long that lasts at most
+    short_read: float = 0.0  # fewer records than there are, but one at least
+    delay: float = 0.0  # the call takes up to `delay_s_max` seconds longer
+    delay_s_max: float = 0.01
+    late_calls_max: int = 20
+
+    def __post_init__(self) -> None:
+        for name in (
+            "append_lost",
+            "append_in_doubt",
+            "append_late",
+            "repeat",
+            "away",
+            "short_read",
+            "delay",
+        ):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
+
+
+class FaultyLog(Log):
+    """Any log, with faults that follow from a seed. All of them are faults that a `Log` may have.
+
+    Args:
+        log: what is wrapped; closing this closes it.
+        seed: the same seed, faults and calls bring the same failures.
+        faults: rates; the attribute `faults` may be set at any time, `Faults()` ends all trouble.
+        sleep: called with a number of seconds for a delay.
+    """
+
+    def __init__(
+        self, log: Log, seed: int, faults: Faults, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.faults = faults
+        self.happened: Counter[str] = Counter()  # by the name of the rate
+        self._log = log
+        self._draw = random.Random(seed)
+        self._sleep = sleep
+        self._lock = threading.RLock()
+        self._calls = 0
+        self._away_until = 0
+        self._late: list[tuple[int, str, list[Outgoing]]] = []  # (due at call, topic, records)
+
+    def __str__(self) -> str:
+        return f"faulty {self._log}"
+
+    def settle(self) -> None:
+        """End all trouble: no further faults, and what was to come late comes now."""
+        with self._lock:
+            self.faults = Faults()
+            self._away_until = 0
+            self._bring_late(all_of_it=True)
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        self._call(lambda: self._log.create_topic(topic, partitions))
+
+    def partitions(self, topic: str) -> int:
+        return self._call(lambda: self._log.partitions(topic))
+
+    def record_bytes_max(self, topic: str) -> int:
+        return self._log.record_bytes_max(topic)
+
+    def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
+        with self._lock:
+            self._begin()
+            kind = self._append_fault() if records else ""
+            if not kind:
+                taken = self._log.append(topic, records)
+                if all(record.seq >= 0 and record.producer for record in records) and self._hits("repeat"):
+                    self._log.append(topic, records)
+                return taken
+            front = self._front(topic, records)
+            if kind == "append_in_doubt" and front:
+                self._log.append(topic, front)
+            elif kind == "append_late" and front and len(self._late) < LATE_MAX:
+                due = self._calls + self._draw.randint(1, max(self.faults.late_calls_max, 1))
+                self._late.append((due, topic, front))
+            raise LogAwayError(f"{self}: appending to topic {topic!r}: no answer ({kind})")
+
+    def read_any(
+        self,
+        topic: str,
+        offsets: Mapping[int, int],
+        max_records: int = READ_RECORDS_MAX,
+        max_bytes: int = READ_BYTES_MAX,
+        wait_s: float = 0.0,
+    ) -> dict[int, list[Record]]:
+        with self._lock:
+            self._begin()
+            if self._hits("short_read"):
+                max_records = self._draw.randint(1, max(max_records, 1))
+        return self._log.read_any(topic, offsets, max_records, max_bytes, wait_s)
+
+    def ends(self, topic: str) -> list[tuple[int, int]]:
+        return self._call(lambda: self._log.ends(topic))
+
+    def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+        self._call(lambda: self._log.commit(group, topic, offsets))
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        return self._call(lambda: self._log.committed(group, topic))
+
+    def trim(self, topic: str, partition: int, before_offset: int) -> None:
+        self._call(lambda: self._log.trim(topic, partition, before_offset))
+
+    def enforce_retention(self) -> None:
+        self._call(self._log.enforce_retention)
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _call(self, action: Callable[[], T]) -> T:
+        with self._lock:
+            self._begin()
+        return action()
+
+    def _begin(self) -> None:
+        """What happens at each call, before it does anything."""
+        self._calls += 1
+        self._bring_late()
+        if self._calls >= self._away_until and self._hits("away"):
+            self._away_until = self._calls + self._draw.randint(1, max(self.faults.away_calls_max, 1))
+        if self._calls < self._away_until:
+            raise LogAwayError(f"{self} does not answer")
+        if self._hits("delay"):
+            self._sleep(self._draw.random() * self.faults.delay_s_max)
+
+    def _bring_late(self, all_of_it: bool = False) -> None:
+        due = [late for late in self._late if all_of_it or late[0] <= self._calls]
+        self._late = [late for late in self._late if late not in due]
+        for _, topic, records in due:
+            self._log.append(topic, records)
+
+    def _hits(self, name: Literal["repeat", "away", "short_read", "delay"]) -> bool:
+        hit = self._draw.random() < getattr(self.faults, name)
+        self.happened[name] += hit
+        return hit
+
+    def _append_fault(self) -> str:
+        drawn = self._draw.random()
+        for name in APPEND_FAULTS:
+            drawn -= getattr(self.faults, name)
+            if drawn < 0.0:
+                self.happened[name] += 1
+                return name
+        return ""
+
+    def _front(self, topic: str, records: Sequence[Outgoing]) -> list[Outgoing]:
+        """Of what each partition was to get, as much from the front as the seed says."""
+        partitions = self._log.partitions(topic)
+        counts = Counter(destination(record, partitions) for record in records)
+        left = {p: self._draw.randint(0, count) for p, count in sorted(counts.items())}
+        front = []
+        for record in records:
+            p = destination(record, partitions)
+            if left[p] > 0:
+                left[p] -= 1
+                front.append(record)
+        return front
+
+
+def _select(held: _Partition, offset: int, max_records: int, max_bytes: int) -> list[Record]:
+    start = max(offset - held.first, 0)
+    found: list[Record] = []
+    size = 0
+    for record in held.records[start : start + max_records]:
+        size += _size(record)
+        if found and size > max_bytes:
+            break
+        found.append(record)
+    return found
+
+
+def _size(record: Record) -> int:
+    return len(record.key) + len(record.value)
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,160 @@
+"""The logs for tests: what `FaultyLog` may do and what it may not, and a simulated clock for `MemoryLog`."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.errors import LogAwayError
+from stream.join.joiner import Joiner, JoinSettings
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
+from stream.log.testing import Faults, FaultyLog, MemoryLog
+from stream.records.types import Impression, encode
+from stream.run.runner import Runner, RunnerSettings
+from stream.state.role_state import RoleState
+
+TROUBLE = Faults(
+    append_lost=0.1, append_in_doubt=0.15, append_late=0.1, repeat=0.1, away=0.03, away_calls_max=5,
+    short_read=0.3, delay=0.1, delay_s_max=0.0,
+)  # fmt: skip
+
+
+def patiently_append(log: FaultyLog, topic: str, records: list[Outgoing]) -> None:
+    for _ in range(1000):
+        try:
+            log.append(topic, records)
+            return
+        except LogAwayError:
+            continue
+    raise AssertionError("the log never took it")
+
+
+def everything(log: MemoryLog, topic: str) -> list[list[Record]]:
+    return [log.read(topic, p, 0, 10**6, 1 << 40) for p in range(log.partitions(topic))]
+
+
+def run(seed: int, faults: Faults) -> tuple[list[list[Record]], list[tuple[int, bool]]]:
+    """What is in a log after thirty appends that each are sent until they are taken; and the acknowledged."""
+    memory = MemoryLog(now_ms=lambda: 1)
+    memory.create_topic("t", 2)
+    log = FaultyLog(memory, seed, faults)
+    tried = []
+    for i in range(30):
+        records = [Outgoing(b"", b"%d" % i, p, f"p{p}", i * 5 + j) for j in range(5) for p in (0, 1)]
+        while True:
+            try:
+                log.append("t", records)
+                tried.append((i, True))
+                break
+            except LogAwayError:
+                tried.append((i, False))
+    log.settle()
+    return everything(memory, "t"), tried
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32))
+def test_numbered_records_sent_until_taken_are_each_there_once_for_a_reader_that_drops_repeats(
+    seed: int,
+) -> None:
+    found, tried = run(seed, TROUBLE)
+    assert sum(taken for _, taken in tried) == 30
+    for records in found:
+        newest, taken = -1, []
+        for record in records:
+            if record.seq > newest:
+                taken.append(record.seq)
+                newest = record.seq
+        assert taken == list(range(150)), "a record came before one that was sent earlier"
+
+
+def test_same_seed_brings_the_same_faults() -> None:
+    assert run(7, TROUBLE) == run(7, TROUBLE)
+    assert run(7, TROUBLE) != run(8, TROUBLE)
+
+
+@pytest.mark.parametrize("name", ["append_lost", "append_in_doubt", "append_late", "repeat", "away"])
+def test_each_fault_happens_and_is_counted(name: str) -> None:
+    memory = MemoryLog()
+    memory.create_topic("t", 1)
+    log = FaultyLog(memory, 3, Faults(**{name: 0.5}))
+    sent = [Outgoing(b"", b"%d" % i, 0, "p", i) for i in range(3)]
+    for _ in range(20):
+        try:
+            log.append("t", sent)
+        except LogAwayError:
+            continue
+    assert log.happened[name] > 0
+    log.settle()
+    log.append("t", sent)
+
+
+def test_late_records_come_behind_others_at_last() -> None:
+    memory = MemoryLog()
+    memory.create_topic("t", 1)
+    log = FaultyLog(memory, 1, Faults(append_late=1.0, late_calls_max=50))
+    with pytest.raises(LogAwayError, match="append_late"):
+        log.append("t", [Outgoing(b"", b"%d" % i) for i in range(100)])
+    assert memory.ends("t") == [(0, 0)]
+    memory.append("t", [Outgoing(b"", b"other")])
+    log.settle()
+    found = [record.value for record in memory.read("t", 0, 0)]
+    assert found[0] == b"other" and found[1:] == [b"%d" % i for i in range(len(found) - 1)]
+    assert 1 < len(found) <= 101
+
+
+def test_rate_that_is_no_probability_is_refused() -> None:
+    with pytest.raises(ValueError, match="away is 2; expected 0 to 1"):
+        Faults(away=2)
+
+
+def test_joiner_over_a_faulty_log_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    memory = MemoryLog()
+    for topic in (EVENTS, EXAMPLES, DEAD_LETTERS):
+        memory.create_topic(topic, 1)
+    log = FaultyLog(memory, 11, TROUBLE)
+    for i in range(200):
+        event = Impression(f"r{i}", 1_700_000_000.0 + i, [{"item": i}], labels=[float(i % 2)])
+        patiently_append(log, EVENTS, [Outgoing(b"k", encode(event), None, "p", i)])
+    limits = RunnerSettings(read_max=7, commit_records_max=20, wait_s=0.01)
+    with RoleState(tmp_path / "state", "joiner", {}, sync=False) as state:
+        runner: Runner | None = None
+        stop = threading.Event()
+        while runner is None or len(log.happened) < 6 or runner.position(0) < memory.ends(EVENTS)[0][1]:
+            try:
+                runner = runner or Runner(log, state, Joiner(state, JoinSettings()), EVENTS, "join", limits)
+                runner.turn(stop)
+            except LogAwayError:
+                continue
+        log.settle()
+        runner.turn(stop)
+        runner.end()
+    (records,) = everything(memory, EXAMPLES)
+    taken, newest = [], -1
+    for record in records:
+        if record.seq > newest:
+            taken.append(record.key)
+            newest = record.seq
+    assert taken == [b"r%d" % i for i in range(200)]
+    assert len(log.happened) > 5
+
+
+def test_memory_log_takes_a_simulated_clock() -> None:
+    now_s = 0.0
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+        slept.append(seconds)
+        if len(slept) == 3:
+            log.connect().append("t", [Outgoing(b"", b"x")])
+
+    log = MemoryLog(now_ms=lambda: int(now_s * 1e3), sleep=sleep)
+    log.create_topic("t", 1)
+    (record,) = log.read("t", 0, 0, wait_s=1.0)
+    assert record.ingest_ms == int(now_s * 1e3) and len(slept) == 3
+    assert log.read("t", 0, 1, wait_s=1.0) == []
+    assert now_s == pytest.approx(slept[0] * 3 + 1.0)
