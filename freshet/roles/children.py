@@ -15,13 +15,13 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from freshet.errors import RoleError
+from ground.retry import Backoff, Pauses
 
 STOP_S_MAX = 15.0
 TAIL_LINES = 6
 RESTARTS_MAX = 5
 RESTARTS_WINDOW_S = 60.0
-RESTART_WAIT_S = 0.25  # before the first restart; doubled for each further one within the window
-RESTART_WAIT_S_MAX = 5.0
+RESTART_PAUSES = Pauses(first_s=0.25, longest_s=5.0)  # of a child that crashes again and again
 EXIT_USER_ERROR = 2
 
 
@@ -49,6 +49,7 @@ class Child:
         self._folder = folder
         self._restart = restart
         self._crashes: list[float] = []
+        self._backoff = Backoff(RESTART_PAUSES)
         self._again_at: float | None = None
         self._said = 0
         self._command = [sys.executable, "-m", "freshet", *arguments, "--with-parent", str(os.getpid())]
@@ -70,6 +71,8 @@ class Child:
         if status is None:
             return None
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+        if not any(now - at < RESTARTS_WINDOW_S for at in self._crashes):
+            self._backoff.reset()
         self._crashes = [at for at in self._crashes if now - at < RESTARTS_WINDOW_S] + [now]
         if status == EXIT_USER_ERROR:
             raise RoleError(f"{self.name} cannot run ({how}){self.last_words()}")
@@ -80,7 +83,7 @@ class Child:
                 f"{self.name} ended {len(self._crashes)} times within {RESTARTS_WINDOW_S:.0f} s, "
                 f"last {how}{self.last_words()}"
             )
-        wait_s = min(RESTART_WAIT_S * 2 ** (len(self._crashes) - 1), RESTART_WAIT_S_MAX)
+        wait_s = self._backoff.next_s() or 0.0
         self._again_at = now + wait_s
         return Restart(self.name, how, wait_s)
 

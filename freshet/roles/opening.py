@@ -7,26 +7,24 @@ from pathlib import Path
 from freshet.config import Config
 from freshet.errors import ConfigError
 from freshet.roles.voice import Voice
+from ground.retry import Backoff
 from stream.errors import LogAwayError, StateFullError
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
 from stream.log.open import missing_log, open_log
+from stream.run.runner import AWAY_PAUSES
 from stream.state.folder_lock import FolderLock
-
-AWAY_S_MIN = 0.25  # until a log that does not answer is tried again; doubled each time
-AWAY_S_MAX = 5.0
 
 
 def wait_for_log(action: Callable[[], None], stop: threading.Event, voice: Voice) -> None:
     """Do `action`, and again while the log is away or the disk full, until it succeeds or `stop` is set."""
-    pause_s = AWAY_S_MIN
+    backoff = Backoff(AWAY_PAUSES)
     while not stop.is_set():
         try:
             return action()
         except (LogAwayError, StateFullError) as error:
             what = "the log" if isinstance(error, LogAwayError) else "room on the disk"
-            voice.log(f"waiting for {what}", level="warning", error=str(error), again_s=pause_s)
-            stop.wait(pause_s)
-            pause_s = min(2.0 * pause_s, AWAY_S_MAX)
+            voice.log(f"waiting for {what}", level="warning", error=str(error))
+            backoff.wait(stop)
     return None
 
 

@@ -18,6 +18,7 @@ import xxhash
 from freshet.config import Config
 from freshet.errors import ProduceError
 from freshet.roles.opening import open_topics
+from ground.retry import Backoff, Pauses
 from stream.errors import LogAwayError, LogError, RecordError, SourceError
 from stream.files.record_files import read_records
 from stream.files.sources import LeftOut, read_examples
@@ -29,8 +30,7 @@ from stream.records.types import REQUEST_ID_MAX, Action, Example, Impression, en
 BATCH = 1000  # events appended at once
 PACK = 100  # of them in one message
 TELL_EVERY_S = 2.0
-AWAY_S_MAX = 60.0  # that a log may be away in the middle
-RETRY_S = 1.0
+AWAY_PAUSES = Pauses(first_s=0.25, longest_s=5.0, give_up_s=60.0)  # for a log that goes away in the middle
 
 Event = Impression | Action
 
@@ -120,16 +120,16 @@ def produce(
 
 def _append(log: Log, topic: str, records: list[Outgoing]) -> None:
     """Append, again and again while the log is away; what arrives twice is recognised by its number."""
-    give_up_at = time.monotonic() + AWAY_S_MAX
+    backoff = Backoff(AWAY_PAUSES)
     while True:
         try:
             log.append(topic, records)
             return
         except LogAwayError as error:
-            if time.monotonic() > give_up_at:
+            if not backoff.failed:
+                print(f"waiting: {error}", file=sys.stderr, flush=True)
+            if not backoff.sleep():
                 raise
-            print(f"waiting: {error}", file=sys.stderr, flush=True)
-            time.sleep(RETRY_S)
 
 
 def producer_name(file: Path) -> str:

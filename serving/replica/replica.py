@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from error_memory import ErrorMemory, MemorySettings, make_memory
+from ground.retry import Backoff, Pauses
 from learner.features.encoder import FeatureSpec, Request, Requestlike
 from learner.model.model import Model
 from learner.settings import LearnerSettings
@@ -32,7 +33,7 @@ from stream.log.base import EXAMPLES, UPDATES, Log
 from stream.log.lag import LagMeter, Position
 
 IDLE_S = 0.005
-RETRY_S_MAX = 5.0
+AWAY_PAUSES = Pauses(first_s=0.1, longest_s=5.0)  # between attempts to follow
 WARM_CAPACITY = 1_024  # keys of the memory that is made to be thrown away
 
 logger = logging.getLogger("freshet.serving")
@@ -241,18 +242,18 @@ class Replica:
         return {0: Position(self._follower.offset, self._follower.read_ms)} if self._loaded else {}
 
     def _run(self) -> None:
-        retry_s = 0.1
+        backoff = Backoff(AWAY_PAUSES)
         while not self._stop.is_set():
             try:
                 if not self.step():
                     self._stop.wait(IDLE_S)
-                retry_s = 0.1
+                backoff.reset()
             except LogError as error:
                 # the log may come back; until then what is known goes on answering
-                logger.warning("the replica cannot follow: %s; trying again in %g s", error, retry_s)
+                if not backoff.failed:
+                    logger.warning("the replica cannot follow: %s; trying again until it can", error)
                 self._mark_end(False)
-                self._stop.wait(retry_s)
-                retry_s = min(2 * retry_s, RETRY_S_MAX)
+                backoff.wait(self._stop)
             except Exception as error:
                 logger.exception("the replica has stopped")
                 self.failure = error

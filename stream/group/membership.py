@@ -18,16 +18,16 @@ several joiners that read one partition at once send the same records under the 
 import logging
 import re
 import threading
-import time
-import uuid
 from collections.abc import Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
 import msgspec
 
+from ground.clock import SYSTEM_CLOCK, Clock
+from ground.threads import HelperThread
 from stream.errors import GroupError, LogError
-from stream.log.base import ROLES, Log, Outgoing, Record
+from stream.log.base import PARTITIONS_MAX, ROLES, Log, Outgoing, Record
 
 _log = logging.getLogger("freshet.group")
 
@@ -38,7 +38,11 @@ LOOK_BACK = 10_000
 """Records of the topic that a newcomer reads: beats repeat all that matters."""
 NAME_MAX = 100
 REPLACED_MAX = 1000
-"""Lives remembered whose name another process has taken since."""
+"""Processes remembered whose name another process has taken since."""
+PEERS_MAX = 1000
+"""Members that are known at a time; a new one beyond that is ignored until another has gone."""
+NUMBERS_MAX = 1000
+"""Entries of what a member tells of how it does."""
 
 
 class GroupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +67,12 @@ class GroupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 GROUP_DEFAULTS = GroupSettings()
 
+# What comes from the topic is held to these: anybody who may write there may write anything.
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_MAX)]
+_Life = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+_Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Clock = Annotated[float, msgspec.Meta(ge=0.0, le=1e18)]  # and so no NaN
+
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
     """Where to take a partition up: all outputs of records before `position` are in the log.
@@ -71,10 +81,10 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     state that the one before had.
     """
 
-    partition: int
-    position: int
-    offset: int
-    clock: float
+    partition: Annotated[int, msgspec.Meta(ge=0, le=PARTITIONS_MAX - 1)]
+    position: _Offset
+    offset: _Offset
+    clock: _Clock
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,20 +94,23 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     itself also how many were admitted, not admitted, expired and evicted since it began.
     """
 
-    numbers: dict[str, float] = {}
-    tables: dict[str, list[int]] = {}
+    numbers: Annotated[dict[str, float], msgspec.Meta(max_length=NUMBERS_MAX)] = {}
+    tables: Annotated[
+        dict[str, Annotated[list[int], msgspec.Meta(max_length=NUMBERS_MAX)]],
+        msgspec.Meta(max_length=NUMBERS_MAX),
+    ] = {}
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):
     """A member lives."""
 
-    group: str
-    name: str
-    life: str  # of this one process
-    number: int  # 0, 1, 2, ...: with 0 it takes over the name
+    group: _Name
+    name: _Name
+    life: _Life  # of this one process
+    number: _Offset  # 0, 1, 2, ...: with 0 it takes over the name
     able: bool = False  # it could lead at once
-    leading: int = -1  # the term it leads in
-    notes: list[Note] = []
+    leading: Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)] = -1  # the term it leads in
+    notes: Annotated[list[Note], msgspec.Meta(max_length=PARTITIONS_MAX)] = []
     leaving: bool = False
     told: Told | None = None
 
@@ -105,9 +118,9 @@ class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):
 class Claim(msgspec.Struct, frozen=True, tag="claim"):
     """A member wants to lead; its term is this record's offset."""
 
-    group: str
-    name: str
-    life: str
+    group: _Name
+    name: _Name
+    life: _Life
 
 
 class Leader(NamedTuple):
@@ -132,14 +145,22 @@ class Member:
         name: unique in the group; a new process under a name takes the place of the one before.
     """
 
-    def __init__(self, log: Log, group: str, name: str, settings: GroupSettings = GROUP_DEFAULTS) -> None:
+    def __init__(
+        self,
+        log: Log,
+        group: str,
+        name: str,
+        settings: GroupSettings = GROUP_DEFAULTS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         if not 0 < len(name) <= NAME_MAX:
             raise GroupError(f"member name {name!r}: it must have 1 to {NAME_MAX} characters")
         self.group = group
         self.name = name
-        self.life = uuid.uuid4().hex[:12]
+        self.life = clock.token()[:12]
         self.settings = settings
         self._log = log
+        self._clock = clock
         self._unanswered_max = max(2, round(settings.timeout_s / settings.beat_s))
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -152,10 +173,11 @@ class Member:
         self._number = 0
         self._able = False
         self._leading = -1
-        self._turned_s = time.monotonic()
+        self._turned_s = self._clock.now_s()
         self._position = 0
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._beat_at_s = float("-inf")
+        self._away = False  # the log does not answer
+        self._thread = HelperThread(f"group {group}", self._run)
 
     # --- what the role asks ---
 
@@ -164,8 +186,10 @@ class Member:
 
         Raises:
             GroupError: another process has taken this one's name.
+            BaseException: what ended the thread that beats, which leaves this member without a group.
         """
-        self._turned_s = time.monotonic()
+        self._thread.check()
+        self._turned_s = self._clock.now_s()
         with self._lock:
             if self.life in self._replaced:
                 raise GroupError(
@@ -243,42 +267,54 @@ class Member:
     # --- its thread ---
 
     def __enter__(self) -> Self:
-        first, end = self._log.ends(ROLES)[0]
-        self._position = max(first, end - LOOK_BACK)
-        self.beat()
-        self.look()
-        self._thread = threading.Thread(target=self._run, name=f"group {self.group}", daemon=True)
+        self.join()
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.stop()
+        self.leave()
+
+    def join(self) -> None:
+        """Send the first beat, and read who else is there. Without the thread, call `pulse` from here on.
+
+        Raises:
+            LogError: the log fails.
+        """
+        first, end = self._log.ends(ROLES)[0]
+        self._position = max(first, end - LOOK_BACK)
+        self.beat()
+        self._beat_at_s = self._clock.now_s() + self.settings.beat_s
+        self.look()
+
+    def leave(self) -> None:
+        """Say that this member goes, if the log takes it."""
         try:
             self.beat(leaving=True)
         except LogError as away:
             _log.warning("could not say that member %s leaves: %s", self.name, away)
 
-    def _run(self) -> None:
-        beat_at_s = time.monotonic() + self.settings.beat_s
-        away = False
-        while not self._stop.wait(min(LOOK_EVERY_S, self.settings.beat_s)):
-            now = time.monotonic()
-            try:
-                if now >= beat_at_s and now - self._turned_s < STALL_S_MAX:
-                    beat_at_s = now + self.settings.beat_s
-                    self.beat()
-                    if away:  # not for a look that went well: a log with no room can still be read
-                        _log.info("member %s reaches its group again", self.name)
-                    away = False
-                self.look()
-            except LogError as error:
-                if not away:
-                    _log.warning("member %s cannot reach its group: %s", self.name, error)
-                away = True
+    def pulse(self) -> None:
+        """Beat, if it is time to, and read what there is to read. While the log is away nothing happens."""
+        now = self._clock.now_s()
+        try:
+            if now >= self._beat_at_s and now - self._turned_s < STALL_S_MAX:
+                self._beat_at_s = now + self.settings.beat_s
+                self.beat()
+                if self._away:  # not for a look that went well: a log with no room can still be read
+                    _log.info("member %s reaches its group again", self.name)
+                self._away = False
+            self.look()
+        except LogError as error:
+            if not self._away:
+                _log.warning("member %s cannot reach its group: %s", self.name, error)
+            self._away = True
+
+    def _run(self, stop: threading.Event) -> None:
+        while not self._clock.wait(stop, min(LOOK_EVERY_S, self.settings.beat_s)):
+            self.pulse()
 
     def beat(self, leaving: bool = False) -> None:
         """Send a beat now.
@@ -325,18 +361,18 @@ class Member:
             if isinstance(said, Claim):
                 self._lead(Leader(record.offset, said.name, said.life))
             else:
-                self._hear(said)
+                self._hear(said, record.offset)
 
     def _lead(self, leader: Leader) -> None:
         if self._leader is None or leader.term > self._leader.term:
             self._leader = leader
 
-    def _hear(self, beat: Beat) -> None:
+    def _hear(self, beat: Beat, offset: int) -> None:
         for note in beat.notes:
             known = self._notes.get(note.partition)
             if known is None or note.position >= known.position:
                 self._notes[note.partition] = note
-        if beat.leading >= 0:
+        if 0 <= beat.leading < offset:  # a term is the offset of a claim, which comes before its beats
             self._lead(Leader(beat.leading, beat.name, beat.life))
         peer = self._peers.get(beat.name)
         if beat.leaving:
@@ -346,6 +382,8 @@ class Member:
         if beat.life in self._replaced:
             return
         if peer is None or peer.life != beat.life:
+            if peer is None and len(self._peers) >= PEERS_MAX and beat.life != self.life:
+                return
             if peer is not None:
                 self._replaced[peer.life] = None
                 if len(self._replaced) > REPLACED_MAX:

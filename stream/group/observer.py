@@ -5,10 +5,9 @@ topic so
 knows all roles of a Freshet, wherever they run, with nothing but the log between them.
 """
 
-import time
-
 import msgspec
 
+from ground.clock import SYSTEM_CLOCK, Clock
 from stream.group.membership import Claim, Told, read_sign
 from stream.log.base import ROLES, Log, Record
 
@@ -34,7 +33,8 @@ class Heard(msgspec.Struct):
 class Roll:
     """Reads topic `roles` from a little before its end on. Call `look` now and then, from one thread."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self._log = log
         self._position = -1
         self._heard: dict[tuple[str, str], Heard] = {}
@@ -61,10 +61,14 @@ class Roll:
                 break
             for record in records:
                 # what is read at once was just sent; what was there before is as old as the log says
-                age_s = max(time.time() - record.ingest_ms / 1e3, 0.0) if begins and record.ingest_ms else 0.0
-                self._take(record, time.monotonic() - age_s)
+                age_s = (
+                    max(self._clock.unix_s() - record.ingest_ms / 1e3, 0.0)
+                    if begins and record.ingest_ms
+                    else 0.0
+                )
+                self._take(record, self._clock.now_s() - age_s)
             self._position = records[-1].offset + 1
-        self._forget(time.monotonic())
+        self._forget(self._clock.now_s())
 
     def _take(self, record: Record, at_s: float) -> None:
         said = read_sign(record)

@@ -1,7 +1,8 @@
 """Producers whose clock runs ahead: counted by name, told now and then."""
 
 import logging
-import time
+
+from ground.clock import SYSTEM_CLOCK, Clock
 
 _log = logging.getLogger("freshet.joiner")
 
@@ -14,7 +15,8 @@ NAMELESS = "(no name)"
 class Ahead:
     """Events ahead of the log's clock, by producer. At most `NAMES_MAX` names; the rest count as one."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self.by_producer: dict[str, int] = {}
         self._told_s = float("-inf")
         self._untold = 0
@@ -30,7 +32,7 @@ class Ahead:
             name = OTHERS
         self.by_producer[name] = self.by_producer.get(name, 0) + 1
         self._untold += 1
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         if now_s - self._told_s >= TELL_EVERY_S:
             self._told_s = now_s
             _log.warning(

@@ -9,13 +9,13 @@ import contextlib
 import logging
 import os
 import threading
-import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from ground.clock import SYSTEM_CLOCK, Clock
+from ground.retry import Backoff, Pauses
 from stream.errors import BufferFullError, LogError, ProducerError, RecordError, UndeliveredError
 from stream.log.base import EVENTS, Log, Outgoing
 from stream.log.open import open_log
@@ -32,8 +32,8 @@ from stream.records.types import (
     encode,
 )
 
-RETRY_S = 0.02  # before the first retry; doubled for each further one
-RETRY_S_MAX = 5.0
+RETRY_S = 0.02  # before the first retry
+RETRY_S_MAX = 5.0  # before any
 
 _logger = logging.getLogger("freshet.producer")
 
@@ -65,6 +65,7 @@ class Producer:
         partitions: int | None = None,
         settings: ProducerSettings = PRODUCER_DEFAULTS,
         on_failed: Callable[[Sequence[Impression | Action], LogError], None] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Connect to a log.
 
@@ -74,12 +75,14 @@ class Producer:
             partitions: of topic `events`, which is made if it is not there; None: it must be there.
             on_failed: called, by the sending thread, with events that are given up and why. It may
                 write them elsewhere; it must not call this producer, nor raise.
+            clock: event times, waiting and names come from it.
 
         Raises:
             LogError: the log cannot be reached, has no topic `events`, or one of other partitions.
         """
         self.settings = settings
-        self.name = f"{name or 'producer'}-{uuid.uuid4().hex[:12]}"
+        self._clock = clock
+        self.name = f"{name or 'producer'}-{clock.token()[:12]}"
         self.acknowledged = 0  # events that the log has confirmed
         self.failed = 0  # events given up
         self.dropped = 0  # events left out because the buffer was full
@@ -146,8 +149,8 @@ class Producer:
             UndeliveredError: with acks="each", the log did not take it.
         """
         event = Impression(
-            request_id=uuid.uuid4().hex if request_id is None else request_id,
-            time=time.time() if time_s is None else time_s,
+            request_id=self._clock.token() if request_id is None else request_id,
+            time=self._clock.unix_s() if time_s is None else time_s,
             candidates=candidates,
             context=context or {},
             served=served,
@@ -179,7 +182,7 @@ class Producer:
             BufferFullError: there is no room, as configured.
             UndeliveredError: with acks="each", the log did not take it.
         """
-        now_s = time.time() if time_s is None else time_s
+        now_s = self._clock.unix_s() if time_s is None else time_s
         self.send(Action(request_id=request_id, time=now_s, candidate=candidate, label=label, name=name))
 
     def send(self, event: Impression | Action) -> None:
@@ -273,27 +276,27 @@ class Producer:
                 return True
             if settings.when_full == "drop":
                 return False
-            now = time.monotonic()
+            now = self._clock.now_s()
             deadline = now + settings.full_wait_s if deadline is None else deadline
             if settings.when_full == "raise" or now >= deadline:
                 raise BufferFullError(
                     f"{waiting:,} events ({self._bytes:,} bytes) wait for the log already, and "
                     f"{self._reason()}; this one was not taken"
                 )
-            self._room.wait(deadline - now)
+            self._clock.wait_on(self._room, deadline - now)
 
     def _await(self, number: int, timeout_s: float) -> None:
         """Wait until the first `number` events taken are acknowledged or given up."""
-        deadline = time.monotonic() + timeout_s
+        deadline = self._clock.now_s() + timeout_s
         while self.acknowledged + self.failed < number:
             self._raise_defect()
-            left_s = deadline - time.monotonic()
+            left_s = deadline - self._clock.now_s()
             if left_s <= 0.0:
                 raise UndeliveredError(
                     f"after {timeout_s:g} s the log has not confirmed {self.waiting:,} events, and "
                     f"{self._reason()}; they still wait and are tried again"
                 )
-            self._room.wait(left_s)
+            self._clock.wait_on(self._room, left_s)
 
     def _reason(self) -> str:
         return self._trouble or "it does not keep up with what is sent"
@@ -327,14 +330,14 @@ class Producer:
                         return
                     self._hurry = False
                     self._work.wait()
-                lingers_until = time.monotonic() + settings.linger_s
+                lingers_until = self._clock.now_s() + settings.linger_s
                 while (
                     len(self._buffer) < settings.batch_max
                     and not self._hurry
                     and not self._closing
-                    and (left_s := lingers_until - time.monotonic()) > 0.0
+                    and (left_s := lingers_until - self._clock.now_s()) > 0.0
                 ):
-                    self._work.wait(left_s)
+                    self._clock.wait_on(self._work, left_s)
                 batch = self._take_batch()
             error = self._deliver(self._pack(batch))
             with self._work:
@@ -373,8 +376,7 @@ class Producer:
         """Append, again and again if need be; returns why not, in the end."""
         if self._abandon.is_set() and self._trouble:
             return LogError(self._trouble)
-        give_up_at = time.monotonic() + self.settings.give_up_s
-        retry_s = RETRY_S
+        backoff = Backoff(Pauses(RETRY_S, RETRY_S_MAX, self.settings.give_up_s), self._clock)
         while True:
             try:
                 self._log.append(EVENTS, messages)
@@ -382,10 +384,8 @@ class Producer:
                 if not self._trouble:
                     _logger.warning("the log takes nothing, trying again: %s", error)
                 self._trouble = f"it refuses: {error}"
-                left_s = give_up_at - time.monotonic()
-                if left_s <= 0.0 or self._abandon.wait(min(retry_s, left_s)):
+                if not backoff.wait(self._abandon):
                     return error
-                retry_s = min(2.0 * retry_s, RETRY_S_MAX)
             else:
                 self._trouble = ""
                 return None

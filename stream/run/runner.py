@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from ground.clock import SYSTEM_CLOCK, Clock
+from ground.retry import Backoff, Pauses
 from stream.errors import LogAwayError, LogError
 from stream.log.base import Log, Record
 from stream.log.lag import Position
@@ -26,8 +28,7 @@ _log = logging.getLogger("freshet.runner")
 LAG_EVERY_S = 1.0
 TAKE_RECORDS_MAX = 250  # handed over at once: whoever stops a slow role waits for no more than these
 FOLLOW_WAIT_S = 5.0  # for a record that is there, from a log that has to fetch it
-AWAY_S_MIN = 0.25  # until a log that is away is tried again; doubled each time
-AWAY_S_MAX = 5.0
+AWAY_PAUSES = Pauses(first_s=0.25, longest_s=5.0)  # until a log that is away is tried again
 
 
 class Handler(Protocol):
@@ -73,19 +74,20 @@ class Progress(msgspec.Struct):
     newest_ingest_ms: int = 0
 
 
-def patiently(turn: Callable[[], None], stop: threading.Event) -> None:
+def patiently(turn: Callable[[], None], stop: threading.Event, clock: Clock = SYSTEM_CLOCK) -> None:
     """Call `turn` again and again until `stop` is set; while the log is away, wait and try again."""
-    away_s = 0.0
+    backoff = Backoff(AWAY_PAUSES, clock)
     while not stop.is_set():
         try:
             turn()
-            if away_s:
-                _log.warning("the log is back")
-                away_s = 0.0
         except LogAwayError as error:
-            away_s = min(max(2.0 * away_s, AWAY_S_MIN), AWAY_S_MAX)
-            _log.warning("%s; trying again in %g s", error, away_s)
-            stop.wait(away_s)
+            if not backoff.failed:
+                _log.warning("%s; trying again until it answers", error)
+            backoff.wait(stop)
+        else:
+            if backoff.failed:
+                _log.warning("the log is back")
+                backoff.reset()
 
 
 class Runner:

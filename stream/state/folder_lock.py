@@ -3,9 +3,9 @@
 import contextlib
 import fcntl
 import os
-import time
 from pathlib import Path
 
+from ground.clock import SYSTEM_CLOCK, Clock
 from stream.errors import StateError, StateLockedError
 
 
@@ -20,7 +20,7 @@ class FolderLock:
         StateError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         try:
             lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -33,7 +33,7 @@ class FolderLock:
                 holder = os.pread(lock, 32, 0).strip()
                 if holder:
                     break
-                time.sleep(0.005)
+                clock.sleep(0.005)
             os.close(lock)
             raise StateLockedError(
                 f"state {path} is in use by process {holder.decode() or '(unknown)'}; "

@@ -221,9 +221,7 @@ class Living:
     def die(self) -> None:
         """End without a last beat."""
         member = self.joining.member
-        member._stop.set()
-        assert member._thread is not None
-        member._thread.join()
+        member._thread.stop()
         self.end()
 
 
