@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import quality_streams
+from quality_parts import streams
 
 from learner.features.encoder import FeatureSpec
 from learner.metrics import summarize
@@ -118,7 +118,7 @@ def main() -> None:
     for name, seed in product(names, range(options.seeds)):
         drawn = 0 if name.startswith("movietweetings") else seed
         requests = 1500 if options.quick else None
-        stream = quality_streams.make_stream(name, drawn, options.movies, requests)
+        stream = streams.make_stream(name, drawn, options.movies, requests)
         told = {v: play(v, stream.features, stream.shown, seed) for v in variants}
         by_stream[f"{name}, seed {seed}"] = told
         print(f"{name}, seed {seed}")

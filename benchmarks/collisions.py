@@ -26,7 +26,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import xxhash
-from movies import parse_options
+from table_parts.movies import parse_options
 
 from freshet.config import Config, default_config, override_config
 from ground import FreshetError

@@ -28,7 +28,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from quality_cache import (
+from quality_parts.cache import (
     COMPARATOR_CODE,
     FRESHET_CODE,
     ROOT,
@@ -38,13 +38,13 @@ from quality_cache import (
     code_hash,
     key_of,
 )
-from quality_freshet import encode_rows, play
-from quality_memories import hashed, sketch_means
-from quality_others import events_of, run_other
-from quality_plot import draw
-from quality_streams import Arrays, Stream, arrays_of, make_stream, names, policies
-from quality_summary import summary
-from quality_table import evaluate, goals, markdown
+from quality_parts.freshet import encode_rows, play
+from quality_parts.memories import hashed, sketch_means
+from quality_parts.others import events_of, run_other
+from quality_parts.plot import draw
+from quality_parts.streams import Arrays, Stream, arrays_of, make_stream, names, policies
+from quality_parts.summary import summary
+from quality_parts.table import evaluate, goals, markdown
 
 from error_memory import MemorySettings
 from learner.model.model import Model
@@ -53,7 +53,7 @@ from learner.settings import LearnerSettings
 OTHERS = ("vw", "river lr", "river ftrl", "river fm")
 QUICK = ("sudden", "delay 10 min", "permuted")
 QUICK_REQUESTS = 1_500
-EVALUATION_CODE = ("benchmarks/quality_table.py", "learner/metrics.py")
+EVALUATION_CODE = ("benchmarks/quality_parts/table.py", "learner/metrics.py")
 
 Arrays_ = dict[str, npt.NDArray[Any]]
 

@@ -26,12 +26,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from quality_cache import COMPARATOR_CODE, FRESHET_CODE, ROOT, Cache, code_hash, key_of
-from quality_freshet import play
-from quality_others import events_of, run_other
-from quality_public_data import SOURCES, load
-from quality_streams import Arrays, Stream
-from quality_table import Bootstrap, number, table
+from quality_parts.cache import COMPARATOR_CODE, FRESHET_CODE, ROOT, Cache, code_hash, key_of
+from quality_parts.freshet import play
+from quality_parts.others import events_of, run_other
+from quality_parts.public_data import SOURCES, load
+from quality_parts.streams import Arrays, Stream
+from quality_parts.table import Bootstrap, number, table
 
 from error_memory import MemorySettings
 from freshet.config import parse_config
@@ -48,7 +48,7 @@ INIT_CODE = (
     "stream/files/tabular.py",
     "stream/files/columns.py",
 )
-VALUES_CODE = ("benchmarks/quality_values.py",)
+VALUES_CODE = ("benchmarks/foreign/values.py",)
 RIVER = ("river lr", "river ftrl", "river fm")
 
 Floats = npt.NDArray[np.float64]

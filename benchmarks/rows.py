@@ -12,7 +12,7 @@ fast part's evidence) are held.
 import json
 
 import numpy as np
-from movies import parse_options
+from table_parts.movies import parse_options
 
 from embeddings.save.delta import apply, drain
 from embeddings.views import packed

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/serving.py [--quick] [--deep dcn] [--candidates 50] [--json OUT]
 
-What is measured, and how, is in `serving_speed.py`; `serving_load.py` is the load generator.
+What is measured, and how, is in `serving_parts/speed.py`; `serving_parts/load.py` is the load generator.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    from serving_speed import main
+    from serving_parts.speed import main
 
     main()
 else:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from table_growth import measure_growth, measure_memory, measure_sizes
-from table_plot import cache_sizes, draw_sizes
-from table_speed import measure_speed
+from table_parts.growth import measure_growth, measure_memory, measure_sizes
+from table_parts.plot import cache_sizes, draw_sizes
+from table_parts.speed import measure_speed
 
 PARTS = ("speed", "growth", "memory", "sizes")
 

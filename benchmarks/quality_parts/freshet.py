@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from quality_streams import Arrays, Policy, Stream
 
 from error_memory import ErrorMemory, MemorySettings, make_memory
 from ground.rows import Rows
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from learner.train.trainer import Learnt, Trainer
+from quality_parts.streams import Arrays, Policy, Stream
 from stream.records.types import Example
 
 BLOCK = 16

@@ -1,11 +1,12 @@
-"""The tables of docs/quality.md: what a quality run comes to; `quality_table.markdown` has all of it."""
+"""The tables of docs/quality.md: what a quality run comes to; `quality_parts/table.py` has all of it."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from quality_streams import APART
-from quality_table import Results, at, number, over_seeds, table
+
+from quality_parts.streams import APART
+from quality_parts.table import Results, at, number, over_seeds, table
 
 AGES = ("live", "2 s", "1 min", "10 min", "1 h", "5 h", "daily", "stops", "frozen")
 MEMORIES = ("sketch", "knn")

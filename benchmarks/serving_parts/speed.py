@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/serving.py [--quick] [--deep dcn] [--candidates 50] [--json OUT]
 
 A server (`freshet serve`, a process) holds a model that has learnt 2,000 requests of eight features; a load
-generator (`serving_load.py`, another) asks for scores of 50 candidates. In the same run an ASGI application
+generator (`load.py`, another) asks for scores of 50 candidates. In the same run an ASGI application
 that reads its body and answers `{}` stands under the same uvicorn settings. Requests a second are those of
 32 connections that ask again as soon as they are answered, the median of five rounds by turns, beside the
 processor time that the server's process took for each; latencies are those of an open loop at half of the
@@ -117,7 +117,7 @@ class Shop:
         ]
 
     def requests(self, file: Path, candidates: int, log: bool) -> Path:
-        """A file of whole HTTP requests, for `serving_load.py`."""
+        """A file of whole HTTP requests, for `load.py`."""
         with file.open("wb") as out:
             for _ in range(BODIES):
                 body = msgspec.json.encode(
@@ -166,7 +166,7 @@ def load(url: str, requests: Path, seconds: float, rate: float = 0.0) -> dict[st
         "connections": CONNECTIONS, "rate": rate,
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, str(HERE / "serving_load.py")],
+        [sys.executable, str(HERE / "load.py")],
         input=json.dumps(plan), capture_output=True, text=True, timeout=seconds + 60, check=True,
     )  # fmt: skip
     found: dict[str, float] = json.loads(done.stdout)
@@ -196,7 +196,7 @@ def by_turns(asked: dict[str, tuple[str, Path, float]], seconds: float) -> dict[
 @contextlib.contextmanager
 def noop() -> Iterator[tuple[str, int]]:
     """A no-op application's URL, and its process."""
-    command = [sys.executable, str(HERE / "serving_speed.py"), "--be-noop"]
+    command = [sys.executable, str(HERE / "speed.py"), "--be-noop"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdin is not None
         yield process.stdout.readline().strip(), process.pid

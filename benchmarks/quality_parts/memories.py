@@ -8,12 +8,12 @@ sketch whenever the base is updated. "all" keeps everything, whatever the base h
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from quality_streams import Arrays
 
 from error_memory import MemorySettings
 from error_memory.baselines.hashed import hash_rows
 from error_memory.baselines.sketch import SketchMemory
 from ground.rows import Rows
+from quality_parts.streams import Arrays
 
 LAMBDAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from quality_memories import LAMBDAS, added
-from quality_streams import APART, DRIFTING, Arrays
 
 from learner.metrics import auc, summarize
+from quality_parts.memories import LAMBDAS, added
+from quality_parts.streams import APART, DRIFTING, Arrays
 
 Floats = npt.NDArray[np.float64]
 FIGURES = ("auc", "gauc", "logloss", "calibration", "ece")

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from table_limit import limit_ms
-from table_peers import FbgemmPeer, TorchPeer
-from table_workload import (
+
+from embeddings import Table
+from embeddings.kernels import batches
+from table_parts.limit import limit_ms
+from table_parts.peers import FbgemmPeer, TorchPeer
+from table_parts.workload import (
     DAY_S,
     DIM,
     EXPONENT,
@@ -23,9 +26,6 @@ from table_workload import (
     spec_of,
     train_step,
 )
-
-from embeddings import Table
-from embeddings.kernels import batches
 
 OPTIMIZERS = ("rowwise_adagrad", "adagrad")
 

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "movietweetings"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "movietweetings"
 
 
 def parse_options(doc: str | None, quick: str) -> argparse.Namespace:

@@ -3,7 +3,10 @@
 from typing import Any
 
 import numpy as np
-from table_workload import (
+
+from embeddings import Table
+from embeddings.core.memory import reserve
+from table_parts.workload import (
     DIM,
     EXPONENT,
     IDS,
@@ -17,9 +20,6 @@ from table_workload import (
     summary,
     train_step,
 )
-
-from embeddings import Table
-from embeddings.core.memory import reserve
 
 NEW = IDS * 3 // 10
 

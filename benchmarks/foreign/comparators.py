@@ -1,8 +1,8 @@
-"""The other learners of the quality benchmark, in an environment of their own (see README.md beside this).
+"""The other learners of the quality benchmark, in an environment of their own (see ../README.md).
 
-    python quality_comparators.py EVENTS.npz OUT.npz LEARNER
+    python comparators.py EVENTS.npz OUT.npz LEARNER
 
-reads the events that `quality.py` wrote and writes what the learner predicted of each candidate before it
+reads the events that `../quality.py` wrote and writes what the learner predicted of each candidate before it
 learnt any of its request. Learners: `vw` (every setting of the grid), `river lr`, `river ftrl`, `river fm`,
 and `knn`, the mean label of the nearest remembered examples.
 

@@ -11,26 +11,26 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 STREAM_CODE = (
-    "benchmarks/quality_streams.py", "stream/world/simulator.py", "stream/world/catalogue.py",
+    "benchmarks/quality_parts/streams.py", "stream/world/simulator.py", "stream/world/catalogue.py",
     "stream/world/settings.py",
     "stream/files/movielens.py",
 )  # fmt: skip
 FRESHET_CODE = (
-    "benchmarks/quality_freshet.py",
+    "benchmarks/quality_parts/freshet.py",
     "ground/**/*.py",
     "learner/**/*.py",
     "error_memory/**/*.py",
     "embeddings/**/*.py",
 )
 SKETCH_CODE = (
-    "benchmarks/quality_memories.py",
+    "benchmarks/quality_parts/memories.py",
     "error_memory/baselines/sketch.py",
     "error_memory/baselines/hashed.py",
 )
-COMPARATOR_CODE = ("benchmarks/quality_comparators.py",)
+COMPARATOR_CODE = ("benchmarks/foreign/comparators.py",)
 
 
 @functools.cache
@@ -38,7 +38,10 @@ def code_hash(patterns: tuple[str, ...]) -> str:
     """A hash of the sources that match, as they were when this was first asked."""
     digest = hashlib.blake2b(digest_size=8)
     for pattern in patterns:
-        for path in sorted(ROOT.glob(pattern)):
+        found = sorted(ROOT.glob(pattern))
+        if not found:
+            raise FileNotFoundError(f"no source matches {pattern!r}: results would be kept when it changes")
+        for path in found:
             digest.update(path.name.encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -8,7 +8,8 @@ from types import TracebackType
 
 import numpy as np
 import torch
-from table_workload import DIM, FEATURES, IDS, Keys, milliseconds
+
+from table_parts.workload import DIM, FEATURES, IDS, Keys, milliseconds
 
 
 class TorchPeer:
@@ -48,7 +49,7 @@ class FbgemmPeer:
         self._folder = tempfile.TemporaryDirectory()
         ids = Path(self._folder.name) / "ids.npy"
         np.save(ids, steps)
-        script = Path(__file__).with_name("table_fbgemm.py")
+        script = Path(__file__).resolve().parents[1] / "foreign" / "fbgemm.py"
         command = [str(python), str(script), str(ids), "--rows", str(rows)]
         command += ["--dim", str(DIM), "--features", str(FEATURES)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

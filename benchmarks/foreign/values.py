@@ -1,6 +1,6 @@
-"""Vowpal Wabbit as in `quality_comparators.py`, with numbers as they are instead of their buckets.
+"""Vowpal Wabbit as in `comparators.py`, with numbers as they are instead of their buckets.
 
-    python quality_values.py EVENTS.npz OUT.npz
+    python values.py EVENTS.npz OUT.npz
 
 Its users give it values, and on some data that is better.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from quality_comparators import NAMESPACES, Events, read_events, run_vw_lines, values
+from comparators import NAMESPACES, Events, read_events, run_vw_lines, values
 
 
 def lines(events: Events, numbers: dict[int, npt.NDArray[np.float64]]) -> Iterator[str]:

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from quality_cache import ROOT
-from quality_freshet import encode_rows
-from quality_streams import Arrays, Stream
 
 from learner.model.model import Model
 from learner.settings import LearnerSettings
+from quality_parts.cache import ROOT
+from quality_parts.freshet import encode_rows
+from quality_parts.streams import Arrays, Stream
 
 Found = dict[str, npt.NDArray[Any]]
 
 
 def events_of(stream: Stream, arrays: Arrays) -> Found:
-    """Labels, requests, and the ids of each field, as `quality_comparators.py` reads them."""
+    """Labels, requests, and the ids of each field, as `foreign/comparators.py` reads them."""
     rows = encode_rows(stream, Model(stream.features, LearnerSettings(pairs_max=0, deep="none")))
     events: Found = {
         "y": arrays.y, "requests": arrays.requests, "visible": arrays.visible,

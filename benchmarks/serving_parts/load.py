@@ -1,6 +1,6 @@
 """A load generator in a process of its own: raw sockets, requests made beforehand, as little work as can be.
 
-    python benchmarks/serving_load.py < PLAN.json > RESULT.json
+    python benchmarks/serving_parts/load.py < PLAN.json > RESULT.json
 
 The plan names a host and port, a file of requests (each a whole HTTP request, behind 4 bytes of its
 length), how many connections, and either `seconds` alone (closed: every connection asks again as soon as it

@@ -1,0 +1,1 @@
+"""Parts of `serving.py`: the server under test and the load generator."""
