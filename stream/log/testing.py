@@ -9,13 +9,13 @@ ways that `stream.log.base.Log` allows; the same seed and the same calls bring t
 
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import msgspec
 
+from ground.clock import SYSTEM_CLOCK, Clock
 from stream.errors import LogAwayError, LogError
 from stream.log.base import (
     PARTITIONS_MAX,
@@ -74,22 +74,13 @@ class MemoryLog(Log):
 
     Args:
         settings: limits; `sync`, `busy_timeout_s` and `kafka` mean nothing here.
-        now_ms: the clock that gives records their ingest time, Unix ms; by default the machine's.
-        sleep: what a read that waits calls with a number of seconds, again and again, until there is a
-            record or as many seconds have been slept as it was to wait. A simulator passes what moves its
-            clock. By default a read waits in real time and wakes at the append.
+        clock: gives records their ingest time, and is waited on by a read that finds nothing; an append
+            notifies what waits. A simulator passes its own.
     """
 
-    def __init__(
-        self,
-        settings: LogSettings = LOG_DEFAULTS,
-        *,
-        now_ms: Callable[[], int] | None = None,
-        sleep: Callable[[float], None] | None = None,
-    ) -> None:
+    def __init__(self, settings: LogSettings = LOG_DEFAULTS, clock: Clock = SYSTEM_CLOCK) -> None:
         self.settings = settings
-        self._now_ms = now_ms or _wall_ms
-        self._sleep = sleep
+        self._clock = clock
         self._store = _Store()
         self._closed = False
 
@@ -98,7 +89,7 @@ class MemoryLog(Log):
 
     def connect(self, settings: LogSettings | None = None) -> "MemoryLog":
         """Another log object over the same records, as another process would open one."""
-        other = MemoryLog(settings or self.settings, now_ms=self._now_ms, sleep=self._sleep)
+        other = MemoryLog(settings or self.settings, self._clock)
         other._store = self._store
         return other
 
@@ -136,7 +127,7 @@ class MemoryLog(Log):
             held = self._topic(topic) if records else []
             bytes_max = self.record_bytes_max(topic)
             placed = [place(self, topic, record, len(held), bytes_max) for record in records]
-            now_ms = self._now_ms() if records else 0
+            now_ms = int(self._clock.unix_s() * 1e3) if records else 0
             taken = []
             for record, p in zip(records, placed, strict=True):
                 partition = held[p]
@@ -166,8 +157,7 @@ class MemoryLog(Log):
         max_bytes: int = READ_BYTES_MAX,
         wait_s: float = 0.0,
     ) -> dict[int, list[Record]]:
-        deadline_s = time.monotonic() + wait_s
-        left_s = wait_s
+        deadline_s = self._clock.now_s() + wait_s
         with self._store.changed:
             while True:
                 held = self._topic(topic)
@@ -177,19 +167,10 @@ class MemoryLog(Log):
                     records = _select(held[p], offset, max(max_records, 1), max_bytes)
                     if records:
                         found[p] = records
+                left_s = deadline_s - self._clock.now_s()
                 if found or left_s <= 0.0:
                     return found
-                if self._sleep is None:
-                    self._store.changed.wait(left_s)
-                    left_s = deadline_s - time.monotonic()
-                else:
-                    pause_s = min(self.settings.poll_s, left_s)
-                    self._store.changed.release()  # what runs while the simulated time passes may append
-                    try:
-                        self._sleep(pause_s)
-                    finally:
-                        self._store.changed.acquire()
-                    left_s -= pause_s
+                self._clock.wait_on(self._store.changed, left_s)
 
     def ends(self, topic: str) -> list[tuple[int, int]]:
         with self._store.changed:
@@ -218,7 +199,7 @@ class MemoryLog(Log):
             self._check_open()
             for topic, held in self._store.topics.items():
                 keep_s, keep_bytes = self.settings.retention(topic)
-                oldest_ms = self._now_ms() - keep_s * 1e3
+                oldest_ms = (self._clock.unix_s() - keep_s) * 1e3
                 sizes = [partition.held_bytes() for partition in held]
                 excess = sum(sizes) - keep_bytes if keep_bytes > 0 else 0
                 for partition, size in zip(held, sizes, strict=True):
@@ -284,17 +265,15 @@ class FaultyLog(Log):
         log: what is wrapped; closing this closes it.
         seed: the same seed, faults and calls bring the same failures.
         faults: rates; the attribute `faults` may be set at any time, `Faults()` ends all trouble.
-        sleep: called with a number of seconds for a delay.
+        clock: slept on for a delay.
     """
 
-    def __init__(
-        self, log: Log, seed: int, faults: Faults, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, log: Log, seed: int, faults: Faults, clock: Clock = SYSTEM_CLOCK) -> None:
         self.faults = faults
         self.happened: Counter[str] = Counter()  # by the name of the rate
         self._log = log
         self._draw = random.Random(seed)
-        self._sleep = sleep
+        self._clock = clock
         self._lock = threading.RLock()
         self._calls = 0
         self._away_until = 0
@@ -382,7 +361,7 @@ class FaultyLog(Log):
         if self._calls < self._away_until:
             raise LogAwayError(f"{self} does not answer")
         if self._hits("delay"):
-            self._sleep(self._draw.random() * self.faults.delay_s_max)
+            self._clock.sleep(self._draw.random() * self.faults.delay_s_max)
 
     def _bring_late(self, all_of_it: bool = False) -> None:
         due = [late for late in self._late if all_of_it or late[0] <= self._calls]
@@ -432,7 +411,3 @@ def _select(held: _Partition, offset: int, max_records: int, max_bytes: int) -> 
 
 def _size(record: Record) -> int:
     return len(record.key) + len(record.value)
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000

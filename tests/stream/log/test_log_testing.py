@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ground.clock import ManualClock
 from stream.errors import LogAwayError
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
@@ -37,7 +38,7 @@ def everything(log: MemoryLog, topic: str) -> list[list[Record]]:
 
 def run(seed: int, faults: Faults) -> tuple[list[list[Record]], list[tuple[int, bool]]]:
     """What is in a log after thirty appends that each are sent until they are taken; and the acknowledged."""
-    memory = MemoryLog(now_ms=lambda: 1)
+    memory = MemoryLog(clock=ManualClock())
     memory.create_topic("t", 2)
     log = FaultyLog(memory, seed, faults)
     tried = []
@@ -142,19 +143,14 @@ def test_joiner_over_a_faulty_log_loses_and_doubles_nothing(tmp_path: Path) -> N
 
 
 def test_memory_log_takes_a_simulated_clock() -> None:
-    now_s = 0.0
-    slept: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        nonlocal now_s
-        now_s += seconds
-        slept.append(seconds)
-        if len(slept) == 3:
-            log.connect().append("t", [Outgoing(b"", b"x")])
-
-    log = MemoryLog(now_ms=lambda: int(now_s * 1e3), sleep=sleep)
+    clock = ManualClock()
+    log = MemoryLog(clock=clock)
     log.create_topic("t", 1)
-    (record,) = log.read("t", 0, 0, wait_s=1.0)
-    assert record.ingest_ms == int(now_s * 1e3) and len(slept) == 3
-    assert log.read("t", 0, 1, wait_s=1.0) == []
-    assert now_s == pytest.approx(slept[0] * 3 + 1.0)
+    log.append("t", [Outgoing(b"", b"x")])
+    clock.advance(3.0)
+    log.append("t", [Outgoing(b"", b"x")])
+    first, second = log.read("t", 0, 0)
+    assert second.ingest_ms - first.ingest_ms == 3_000
+    began_s = clock.now_s()
+    assert log.read("t", 0, 2, wait_s=5.0) == []
+    assert clock.now_s() - began_s == pytest.approx(5.0)
