@@ -88,7 +88,7 @@ def test_documents_name_only_commands_and_options_that_exist(capsys: pytest.Capt
     known = set(re.findall(r"^    ([a-z-]+)\b", whole, re.MULTILINE))
     seen = set()
     for line in code_lines():
-        match = re.match(r"(?:\.venv/bin/)?freshet ([a-z-]+)(?: (list|show|retry)\b)?(.*)", line)
+        match = re.match(r"(?:\.venv/bin/)?freshet ([a-z][a-z-]*)(?: (list|show|retry)\b)?(.*)", line)
         if match is None:
             continue
         command, rest = match[1], match[3].partition("#")[0]
