@@ -14,21 +14,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from rocksdict import (
-    AccessType,
-    BlockBasedOptions,
-    DBCompressionType,
-    DBRecoveryMode,
-    Options,
-    Rdict,
-    WriteBatch,
-    WriteOptions,
-)
+from rocksdict import AccessType, Rdict, WriteBatch, WriteOptions
 
 from embeddings.errors import SnapshotError
 from embeddings.save.entries import read_meta
 from embeddings.save.snapshot import TableSnapshot
 from embeddings.table.table import Table
+from ground import rocks
 from ground.errors import FreshetError
 from ground.sealed import seal, unseal
 
@@ -58,13 +50,8 @@ class SnapshotFolder:
         self.path = Path(path)
         self._read_only = read_only
         self._snapshots: dict[str, TableSnapshot] = {}
-        if not (self.path / "CURRENT").is_file():
-            leftover = self.path.is_dir() and any(
-                file.suffix == ".sst" or file.name.startswith("MANIFEST") for file in self.path.iterdir()
-            )
-            if read_only or leftover:
-                # A folder that has lost its CURRENT file must be reported, never quietly begun anew.
-                raise SnapshotError(f"{self.path / 'CURRENT'}: there is no such file, so no snapshot here")
+        if not (self.path / "CURRENT").is_file() and (read_only or rocks.is_begun(self.path)):
+            raise SnapshotError(f"{self.path / 'CURRENT'}: there is no such file, so no snapshot here")
         self._db: Rdict | None = self._open(read_only)
 
     def tables(self) -> list[str]:
@@ -195,8 +182,11 @@ class SnapshotFolder:
             tries -= 1
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                return Rdict(str(self.path), _options(), access_type=access)
+                options = rocks.options(create=True, compress=False)  # learnt floats do not compress
+                return Rdict(str(self.path), options, access_type=access)
             except Exception as error:
+                if rocks.read_error(error) is None:
+                    raise
                 # The process that holds the folder may have merged a file away while this one looked.
                 if tries <= 0 or "No such file" not in str(error):
                     raise self._unreadable(error) from None
@@ -234,9 +224,13 @@ class SnapshotFolder:
         try:
             self._database().write(batch.take(), options)
         except Exception as error:
+            trouble = rocks.read_error(error)
+            if trouble is None:
+                raise
+            helps = trouble.helps or "free some disk space or repair the disk"
             raise SnapshotError(
-                f"{self.path}: the snapshot could not be written ({error}); free some disk space or repair "
-                "the disk: what was saved before is intact"
+                f"{self.path}: the snapshot could not be written ({error}); {helps}: what was saved "
+                "before is intact"
             ) from None
 
     def _unreadable(self, error: Exception) -> SnapshotError:
@@ -269,20 +263,3 @@ class _Batch:
 
 def _prefix(name: str) -> bytes:
     return _TABLE + name.encode() + b"/"
-
-
-def _options() -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_paranoid_checks(True)
-    # A crash may tear the journal's end; a save that returned is not in it any more.
-    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    # Learnt floats do not compress, and what is purged should be seen to be gone.
-    options.set_compression_type(DBCompressionType.none())
-    options.set_keep_log_file_num(1)
-    options.set_max_log_file_size(1 << 20)
-    options.set_stats_dump_period_sec(0)
-    tables = BlockBasedOptions()
-    tables.disable_cache()  # everything is read once
-    options.set_block_based_table_factory(tables)
-    return options

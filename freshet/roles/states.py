@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 from rocksdict import AccessType, Options, Rdict
 
+from ground.rocks import read_error
 from learner.meta import KEY as LEARNER_META
 from stream.errors import StateError
 from stream.join.settings import COUNTS_KEY
-from stream.state.disk_errors import advice
 from stream.state.journal import NEXT_KEY
 from stream.state.layout import DATA, META_KEY, OFFSET, OUTBOX, read_offset_key
 from stream.state.outbox import decode_block
@@ -32,7 +32,10 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         db = Rdict(str(database), Options(raw_mode=True), access_type=AccessType.read_only())
     except Exception as error:
-        helps = advice(error) or _UNREADABLE
+        trouble = read_error(error)
+        if trouble is None:
+            raise
+        helps = trouble.helps or _UNREADABLE
         raise StateError(f"{folder}: cannot be read ({error}); {helps}") from None
     try:
         return _read(folder, db)

@@ -96,8 +96,9 @@ def decode_block(key: bytes, value: bytes) -> Block:
 def _pieces(records: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
     begin = size = 0
     for i, record in enumerate(records):
-        if i > begin and (i - begin >= BLOCK_RECORDS_MAX or size + len(record.value) > BLOCK_BYTES_MAX):
+        bytes_ = len(record.key) + len(record.value)
+        if i > begin and (i - begin >= BLOCK_RECORDS_MAX or size + bytes_ > BLOCK_BYTES_MAX):
             yield records[begin:i]
             begin, size = i, 0
-        size += len(record.value)
+        size += bytes_
     yield records[begin:]

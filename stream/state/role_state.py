@@ -17,21 +17,13 @@ from types import TracebackType
 from typing import cast
 
 import msgspec
-from rocksdict import (
-    BlockBasedOptions,
-    Cache,
-    Checkpoint,
-    DBRecoveryMode,
-    Options,
-    Rdict,
-    ReadOptions,
-    WriteBatch,
-    WriteOptions,
-)
+from rocksdict import Checkpoint, Rdict, ReadOptions, WriteBatch, WriteOptions
 
+from ground import rocks
+from ground.clock import SYSTEM_CLOCK, Clock
+from ground.threads import HelperThread
 from stream.errors import StateDamagedError, StateError, StateFullError
 from stream.log.base import Outgoing
-from stream.state.disk_errors import advice, is_full
 from stream.state.folder_lock import FolderLock
 from stream.state.layout import DATA, META_KEY, OFFSET, OUTBOX, PURGE_KEY, offset_key
 from stream.state.meta import FORMAT_VERSION, StateMeta
@@ -94,7 +86,12 @@ class RoleState:
     """
 
     def __init__(
-        self, path: str | Path, role: str, fingerprint: Mapping[str, str] | None, sync: bool = True
+        self,
+        path: str | Path,
+        role: str,
+        fingerprint: Mapping[str, str] | None,
+        sync: bool = True,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Open the folder, or make it.
 
@@ -113,18 +110,16 @@ class RoleState:
         self.path = Path(path)
         self._db: Rdict | None = None
         self._broken: StateError | None = None
+        self._asking = threading.Lock()  # between a commit that asks for a purge and the end of one
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            kind = StateFullError if is_full(error) else StateError
+            trouble = rocks.read_error(error)
+            kind = StateFullError if trouble is not None and trouble.kind == "full" else StateError
             raise kind(f"state {self.path}: the folder cannot be made: {error.strerror}") from None
-        self._lock = FolderLock(self.path)
+        self._lock = FolderLock(self.path, clock)
         try:
-            # without sync a power cut may tear the journal anywhere; what is before the tear fits together
-            recovery = (
-                DBRecoveryMode.tolerate_corrupted_tail_records() if sync else DBRecoveryMode.point_in_time()
-            )
-            self._db = self._open(recovery)
+            self._db = self._open(sync)
             self._write = WriteOptions()
             self._write.sync = sync
             self.fingerprint = self._check_meta(role, fingerprint)
@@ -133,15 +128,12 @@ class RoleState:
             self._release()
             raise
         self._purge_due = self._database().get(PURGE_KEY) is not None
-        self._purging: threading.Thread | None = None
+        self._purging = HelperThread("purge", self._merge_all, daemon=False)
         self.purges = 0  # done since the state was opened
 
     def get(self, key: bytes) -> bytes | None:
         """One entry's value, None if there is none."""
-        try:
-            return self._database().get(DATA + key)
-        except Exception as error:
-            raise self._damaged(error) from None
+        return self._get(DATA + key)
 
     def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Entries whose key begins with `prefix`, from key `start` on, in key order."""
@@ -149,10 +141,7 @@ class RoleState:
 
     def offset(self, topic: str, partition: int) -> int | None:
         """The next offset of a partition to consume, None if none of it was."""
-        try:
-            value = self._database().get(offset_key(topic, partition))
-        except Exception as error:
-            raise self._damaged(error) from None
+        value = self._get(offset_key(topic, partition))
         return None if value is None else int.from_bytes(value, "big")
 
     def partitions(self, topic: str) -> list[int]:
@@ -182,14 +171,19 @@ class RoleState:
             batch.delete(OUTBOX + block_key(number))
         if commit.purge:
             batch.put(PURGE_KEY, b"")
-            self._purge_due = True
         try:
-            self._database().write(batch, self._write)
-        except StateError:
-            raise
+            if commit.purge:
+                with self._asking:
+                    self._database().write(batch, self._write)
+                    self._purge_due = True
+            else:
+                self._database().write(batch, self._write)
         except Exception as error:
-            helps = advice(error) or "repair the disk, then start again"
-            kind = StateFullError if is_full(error) else StateError
+            trouble = rocks.read_error(error)
+            if trouble is None:
+                raise
+            helps = trouble.helps or "repair the disk, then start again"
+            kind = StateFullError if trouble.kind == "full" else StateError
             self._broken = kind(
                 f"state {self.path}: the commit could not be written ({error}); {helps}: the commit before "
                 "it is intact"
@@ -213,31 +207,33 @@ class RoleState:
         begun anew with the state. Does nothing while records wait to be sent, which may hold what
         is to be gone: call it again.
         """
-        running = self._purging is not None and self._purging.is_alive()
-        if not self._purge_due or running or self._outbox.blocks:
+        self._purging.check()
+        if not self._purge_due or self._purging.alive or self._outbox.blocks:
             return
         self._purge_due = False
         self.commit(self.begin())  # takes what was sent out of the outbox
-        self._purging = threading.Thread(target=self._merge_all, name="purge")
         self._purging.start()
 
     def _finish_purging(self) -> None:
-        while self._purging is not None:
+        while self._purging.alive:
             self._purging.join()
-            self._purging = None
             if not self._broken:
                 self.purge()
+        self._purging.check()
 
-    def _merge_all(self) -> None:
+    def _merge_all(self, stop: threading.Event) -> None:
         try:
             database = self._database()
             database.flush()
             database.compact_range(None, None)
-            if not self._purge_due:
-                database.delete(PURGE_KEY)
+            with self._asking:  # a purge asked for in the meantime is to find its mark, and begin anew
+                if not self._purge_due:
+                    database.delete(PURGE_KEY)
             database.flush()
             self.purges += 1
         except Exception as error:
+            if rocks.read_error(error) is None:
+                raise
             _log.warning("state %s: what was deleted may still be in its files (%s)", self.path, error)
 
     def copy_to(self, folder: Path) -> None:
@@ -251,10 +247,12 @@ class RoleState:
         """
         try:
             Checkpoint(self._database()).create_checkpoint(str(folder))
-        except StateError:
-            raise
         except Exception as error:
-            raise StateError(f"state {self.path} cannot be copied to {folder}: {error}") from None
+            trouble = rocks.read_error(error)
+            if trouble is None:
+                raise
+            helps = f"; {trouble.helps}" if trouble.helps else ""
+            raise StateError(f"state {self.path} cannot be copied to {folder}: {error}{helps}") from None
 
     def close(self) -> None:
         """Close and let go of the folder. Safe to call twice."""
@@ -280,37 +278,38 @@ class RoleState:
             raise StateError(f"state {self.path} is closed")
         return self._db
 
-    def _open(self, recovery: DBRecoveryMode) -> Rdict:
+    def _open(self, sync: bool) -> Rdict:
         folder = self.path / "db"
-        options = Options(raw_mode=True)
-        # a folder that has lost its CURRENT file must be reported, never quietly begun anew
-        fresh = not folder.exists() or not any(
-            file.suffix == ".sst" or file.name.startswith("MANIFEST") for file in folder.iterdir()
+        options = rocks.options(
+            create=not rocks.is_begun(folder),
+            write_buffer_bytes=WRITE_BUFFER_BYTES,
+            cache_bytes=BLOCK_CACHE_BYTES,
+            bloom=True,  # most look-ups of a joiner are for requests never seen
+            torn_journal="tail" if sync else "point",
         )
-        options.create_if_missing(fresh)
-        options.set_wal_recovery_mode(recovery)
-        options.set_paranoid_checks(True)
-        options.set_keep_log_file_num(2)
-        options.set_max_log_file_size(1 << 20)
-        options.set_write_buffer_size(WRITE_BUFFER_BYTES)
-        options.set_stats_dump_period_sec(0)
-        options.set_max_background_jobs(2)
-        tables = BlockBasedOptions()
-        tables.set_bloom_filter(10, False)  # most look-ups of a joiner are for requests never seen
-        tables.set_block_cache(Cache(BLOCK_CACHE_BYTES))
-        options.set_block_based_table_factory(tables)
         try:
             return Rdict(str(folder), options)
         except Exception as error:
-            raise self._damaged(error) from None
+            raise self._failure(error) from None
 
-    def _damaged(self, error: Exception) -> StateError:
-        if isinstance(error, StateError):
+    def _get(self, key: bytes) -> bytes | None:
+        try:
+            return self._database().get(key)
+        except Exception as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: Exception) -> Exception:
+        """What to raise for an error of the database; any other error as it is."""
+        trouble = rocks.read_error(error)
+        if trouble is None:
             return error
-        helps = advice(error)
-        if helps:
-            kind = StateFullError if is_full(error) else StateError
-            return kind(f"state {self.path}: cannot be used now ({error}); {helps}: what it holds is intact")
+        if trouble.kind == "damaged":
+            return self._damaged(error)
+        kind = StateFullError if trouble.kind == "full" else StateError
+        helps = trouble.helps or "start it again; if that does not help, look at the disk"
+        return kind(f"state {self.path}: cannot be used now ({error}); {helps}: what it holds is intact")
+
+    def _damaged(self, error: Exception) -> StateDamagedError:
         return StateDamagedError(
             f"state {self.path}: the database in {self.path / 'db'} cannot be read ({error}); "
             "restore the folder from a copy, or move it away: a learner then begins from its newest "
@@ -319,10 +318,7 @@ class RoleState:
 
     def _check_meta(self, role: str, fingerprint: Mapping[str, str] | None) -> dict[str, str]:
         """What the state was made with, after comparing."""
-        try:
-            saved = self._database().get(META_KEY)
-        except Exception as error:
-            raise self._damaged(error) from None
+        saved = self._get(META_KEY)
         if saved is None:
             if next(self._scan(b"", b"", b""), None) is not None:
                 raise self._damaged(ValueError("it holds entries but not what role they belong to"))
@@ -332,7 +328,7 @@ class RoleState:
             try:
                 self._database().write(batch, self._write)
             except Exception as error:
-                raise self._damaged(error) from None
+                raise self._failure(error) from None
             return made
         try:
             meta = msgspec.json.decode(saved, type=StateMeta)
@@ -365,10 +361,8 @@ class RoleState:
             if check.valid():
                 check.next()
             check.status()
-        except GeneratorExit:
-            raise
         except Exception as error:
-            raise self._damaged(error) from None
+            raise self._failure(error) from None
 
     def _release(self) -> None:
         db, self._db = self._db, None

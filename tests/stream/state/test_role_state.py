@@ -4,12 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rocksdict import Options, Rdict
 
-from stream.errors import StateError, StateLockedError
+from stream.errors import StateDamagedError, StateError, StateFullError, StateLockedError
 from stream.log.base import Outgoing
+from stream.state.layout import DATA, META_KEY
+from stream.state.outbox import BLOCK_BYTES_MAX, BLOCK_RECORDS_MAX
 from stream.state.role_state import RoleState
 
 
@@ -259,3 +263,125 @@ def test_scan_over_a_damaged_block_raises_and_does_not_end_early(tmp_path: Path)
     file.write_bytes(data)
     with RoleState(tmp_path, "r", {}) as state, pytest.raises(StateError, match=file.name):
         sum(1 for _ in state.scan())
+
+
+def _half_made(folder: Path, left: dict[str, bytes]) -> Path:
+    (folder / "db").mkdir()
+    for name, content in left.items():
+        (folder / "db" / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {},
+        {"LOCK": b"", "LOG": b"", "IDENTITY": b"x"},
+        {"rocksdict-config.json": b'{"raw'},
+        {"LOCK": b"", "MANIFEST-000001": b""},
+        {"LOCK": b"", "MANIFEST-000001": b"torn", "000001.dbtmp": b"MANIFEST-000001\n"},
+    ],
+)
+def test_folder_that_a_crash_left_half_made_is_begun_anew(tmp_path: Path, left: dict[str, bytes]) -> None:
+    with make(_half_made(tmp_path, left)) as state:
+        commit = state.begin()
+        commit.put(b"a", b"1")
+        state.commit(commit)
+    with make(tmp_path) as state:
+        assert state.get(b"a") == b"1"
+
+
+@pytest.mark.parametrize("left", [{"MANIFEST-000005": b""}, {"000004.log": b""}, {"000009.sst": b""}])
+def test_folder_that_has_lost_its_current_file_is_never_begun_anew(
+    tmp_path: Path, left: dict[str, bytes]
+) -> None:
+    with pytest.raises(StateDamagedError, match="cannot be read"):
+        make(_half_made(tmp_path, left))
+
+
+def test_state_without_its_mark_holds_entries_of_nobody(tmp_path: Path) -> None:
+    with make(tmp_path):
+        pass
+    database = Rdict(str(tmp_path / "db"), Options(raw_mode=True))
+    database.delete(META_KEY)
+    database.close()
+    with make(tmp_path):
+        pass  # killed between the database and its mark: nothing is in it
+    database = Rdict(str(tmp_path / "db"), Options(raw_mode=True))
+    database.delete(META_KEY)
+    database.put(DATA + b"a", b"1")
+    database.close()
+    with pytest.raises(StateDamagedError, match="not what role they belong to"):
+        make(tmp_path)
+
+
+class _Disk:
+    """A database on a disk that fails once it is told how."""
+
+    error: Exception | None = None
+
+    def __init__(self, database: Rdict) -> None:
+        self._database = database
+
+    def __getattr__(self, name: str) -> object:
+        if self.error is not None and name != "close":
+            raise self.error
+        return getattr(self._database, name)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "says"),
+    [
+        (Exception("Corruption: block checksum mismatch"), StateDamagedError, "restore the folder"),
+        (Exception("IO error: x: No space left on device"), StateFullError, "free some disk space"),
+        (Exception("IO error: x: Permission denied"), StateError, "is intact"),
+        (Exception("IO error: x: Input/output error"), StateError, "the disk fails"),
+        (Exception("Busy: too much to do"), StateError, "is intact"),
+        (KeyError("a defect"), KeyError, "a defect"),
+        (MemoryError("no memory"), MemoryError, "no memory"),
+        (AttributeError("a defect"), AttributeError, "a defect"),
+        (RuntimeError("Corruption: of another's"), RuntimeError, "of another's"),
+    ],
+)
+@pytest.mark.parametrize("does", ["get", "offset", "scan", "commit"])
+def test_error_is_told_by_what_it_is_and_what_is_unknown_passes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    expected: type[Exception],
+    says: str,
+    does: str,
+) -> None:
+    monkeypatch.setattr("stream.state.role_state.Rdict", lambda *given: _Disk(Rdict(*given)))
+    state = make(tmp_path)
+    calls: dict[str, Callable[[], object]] = {
+        "get": lambda: state.get(b"a"),
+        "offset": lambda: state.offset("events", 0),
+        "scan": lambda: list(state.scan()),
+        "commit": lambda: state.commit(state.begin()),
+    }
+    monkeypatch.setattr(_Disk, "error", error)
+    with pytest.raises(Exception, match=None if does == "commit" else says) as caught:
+        calls[does]()
+    if does == "commit" and expected is StateDamagedError:
+        expected = StateError  # a write that fails damages nothing
+    assert type(caught.value) is expected
+    state.close()
+
+
+def test_block_of_the_outbox_is_bounded_in_bytes_and_in_records(tmp_path: Path) -> None:
+    sent = [Outgoing(b"k" * 1000, bytes(BLOCK_BYTES_MAX // 3), 0, "p", i) for i in range(8)]
+    sent += [Outgoing(b"k", b"", 0, "p", 8 + i) for i in range(2 * BLOCK_RECORDS_MAX)]
+    sent += [Outgoing(b"k", bytes(BLOCK_BYTES_MAX + 1), 0, "p", 10**6)]
+    with make(tmp_path) as state:
+        commit = state.begin()
+        for record in sent:
+            commit.emit("t", record)
+        state.commit(commit)
+    with make(tmp_path) as state:
+        blocks = state.unsent()
+        assert [record for block in blocks for record in block.records] == sent
+        for block in blocks:
+            size = sum(len(record.key) + len(record.value) for record in block.records)
+            assert size <= BLOCK_BYTES_MAX or len(block.records) == 1
+            assert len(block.records) <= BLOCK_RECORDS_MAX

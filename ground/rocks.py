@@ -1,0 +1,144 @@
+"""RocksDB as Freshet uses it: how it is opened, what a folder holds, and what its errors mean.
+
+`rocksdict` raises a plain `Exception` with RocksDB's status in words for whatever the database refuses. Only
+those are read here; any other exception is a defect or another's, and passes.
+"""
+
+import errno
+import os
+import re
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options
+
+Kind = Literal["damaged", "full", "refused", "failing"]
+"""What is wrong: the data; no room; the system does not allow it now; anything else the database says."""
+
+_HELPS: dict[int, tuple[Kind, str]] = {
+    errno.ENOSPC: ("full", "free some disk space"),
+    errno.EDQUOT: ("full", "free some disk space"),
+    errno.EFBIG: ("full", "free some disk space, or let files grow larger (ulimit -f)"),
+    errno.EMFILE: ("refused", "let the process open more files (ulimit -n, LimitNOFILE)"),
+    errno.ENFILE: ("refused", "let the system open more files (fs.file-max)"),
+    errno.EACCES: ("refused", "let the user who runs this write there"),
+    errno.EPERM: ("refused", "let the user who runs this write there"),
+    errno.EROFS: ("refused", "mount it so that it can be written"),
+    errno.ENOLCK: ("refused", "another process holds the database: stop that one first"),
+    errno.EAGAIN: ("refused", "another process holds the database: stop that one first"),
+    errno.ENOMEM: ("refused", "give the process more memory"),
+    errno.ENOENT: ("damaged", ""),
+    errno.EIO: ("failing", "the disk fails: replace it, or copy what can be read to another one"),
+}
+"""What the operating system's errors mean for a database."""
+
+_OS_CODE = re.compile(r"\(os error (\d+)\)")
+_STATUS = re.compile(r"([A-Z][a-zA-Z ]+): ")
+
+
+class Trouble(NamedTuple):
+    """What is wrong with a database, and what helps; "" if that depends on whose it is."""
+
+    kind: Kind
+    helps: str
+
+
+def read_error(error: Exception) -> Trouble | None:
+    """What an error of a database or of the disk means; None: it is neither's, and is to be raised as it is.
+
+    >>> read_error(OSError(28, "No space left on device"))
+    Trouble(kind='full', helps='free some disk space')
+    >>> read_error(Exception("Corruption: block checksum mismatch"))
+    Trouble(kind='damaged', helps='')
+    >>> read_error(ValueError("Corruption: no")) is None
+    True
+    """
+    if isinstance(error, OSError):
+        return _of_code(error.errno or 0)
+    if type(error) is not Exception:
+        return None
+    text = str(error)
+    found = _STATUS.match(text)
+    status = found[1] if found else ""
+    if status == "Corruption":
+        return Trouble("damaged", "")
+    code = _OS_CODE.search(text)
+    if code is not None:
+        return _of_code(int(code[1]))
+    if status == "IO error":
+        # its text ends with the system's own words
+        for number in _HELPS:
+            if os.strerror(number) in text:
+                return _of_code(number)
+    if status == "Invalid argument" and "does not exist" in text:
+        return Trouble("damaged", "")  # CURRENT, or a file that it leads to
+    return Trouble("failing", "")
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a folder holds a database, or what is left of one, in which something may have been written.
+
+    Not so if there is nothing, or a crash has cut short the making of the database. RocksDB writes
+    CURRENT last of all, and before it nothing but the first manifest. A folder that has lost its CURRENT
+    is begun: RocksDB would make a new database in it, so open it with `create_if_missing(False)`.
+    """
+    if not folder.is_dir():
+        return False
+    return any(
+        file.name == "CURRENT"
+        or file.suffix in (".sst", ".log")
+        or (file.name.startswith("MANIFEST-") and file.name != "MANIFEST-000001")
+        for file in folder.iterdir()
+    )
+
+
+def options(
+    *,
+    create: bool,
+    write_buffer_bytes: int | None = None,
+    cache_bytes: int = 0,
+    bloom: bool = False,
+    compress: bool = True,
+    torn_journal: Literal["tail", "point"] = "tail",
+) -> Options:
+    """How a database of ours is opened: checked, without statistics, with little in its own log.
+
+    Args:
+        create: make it if it is not there.
+        write_buffer_bytes: that are written before they are sorted into a file; None: as RocksDB has it.
+        cache_bytes: of blocks that were read; 0: what is read is read once.
+        bloom: most look-ups are for keys that are not there.
+        compress: files are compressed; learnt floats do not compress.
+        torn_journal: what a crash may do to the journal: tear its end ("tail"), or, where writes do not
+            wait for the disk, tear it anywhere, so that only what lies before fits together ("point").
+    """
+    found = Options(raw_mode=True)
+    found.create_if_missing(create)
+    found.set_wal_recovery_mode(
+        DBRecoveryMode.tolerate_corrupted_tail_records()
+        if torn_journal == "tail"
+        else DBRecoveryMode.point_in_time()
+    )
+    found.set_paranoid_checks(True)
+    found.set_keep_log_file_num(2)
+    found.set_max_log_file_size(1 << 20)
+    found.set_stats_dump_period_sec(0)
+    found.set_max_background_jobs(2)
+    if write_buffer_bytes is not None:
+        found.set_write_buffer_size(write_buffer_bytes)
+    if not compress:
+        found.set_compression_type(DBCompressionType.none())
+    tables = BlockBasedOptions()
+    if bloom:
+        tables.set_bloom_filter(10, False)
+    if cache_bytes:
+        tables.set_block_cache(Cache(cache_bytes))
+    else:
+        tables.disable_cache()
+    found.set_block_based_table_factory(tables)
+    return found
+
+
+def _of_code(number: int) -> Trouble:
+    kind, helps = _HELPS.get(number, ("failing", ""))
+    return Trouble(kind, helps)
