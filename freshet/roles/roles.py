@@ -56,7 +56,7 @@ def run_join(config: Config, stop: threading.Event, voice: Voice) -> None:
         RoleState(config.state_of("join"), "joiner", fingerprint) as state,
         Member(log, "join", config.member, config.group) as member,
     ):
-        joiner = Joiner(state, config.join)
+        joiner = Joiner(state, config.join, declared=frozenset(config.features))
         runner = Runner(log, state, joiner, EVENTS, "join", config.stream.runner, partitions=())
         source = of_joiner(joiner, runner)
         metrics = RoleMetrics(config.metrics, "join", log, EVENTS, runner, source)

@@ -63,9 +63,9 @@ def produce(
     left_out = LeftOut()
     source: Iterator[Event | Example]
     if holds == "events":
-        source = _read_events(file, config.data.skip_bad, left_out)
+        source = _read_events(file, config, left_out)
     elif holds == "examples":
-        source = read_examples(file, config.data, left_out)
+        source = read_examples(file, config.data, left_out, config.features)
     else:
         source = _as_events(config, file, name, left_out)
     source = islice(source, limit)
@@ -147,7 +147,7 @@ def producer_name(file: Path) -> str:
 
 
 def _as_events(config: Config, file: Path, name: str, left_out: LeftOut) -> Iterator[Event]:
-    for example in read_examples(file, config.data, left_out):
+    for example in read_examples(file, config.data, left_out, config.features):
         yield _impression(example, name)
 
 
@@ -162,14 +162,14 @@ def _impression(example: Example, name: str) -> Impression:
     )
 
 
-def _read_events(file: Path, skip_bad: bool, left_out: LeftOut) -> Iterator[Event]:
+def _read_events(file: Path, config: Config, left_out: LeftOut) -> Iterator[Event]:
     if file.suffix == ".parquet":
         for record in read_records(file):
             if isinstance(record, Example):
                 raise ProduceError(f"{file}: holds examples, not events; send them with --examples")
             yield record
         return
-    decode = Decoder(Impression, Action).decode
+    decode = Decoder(Impression, Action, declared=frozenset(config.features)).decode
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -179,7 +179,7 @@ def _read_events(file: Path, skip_bad: bool, left_out: LeftOut) -> Iterator[Even
                     event: Event = decode(line.strip())
                 except RecordError as error:
                     wrong = f"{file}:{number}: {error}"
-                    if skip_bad:
+                    if config.data.skip_bad:
                         left_out(SourceError(wrong))
                         continue
                     raise ProduceError(

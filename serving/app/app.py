@@ -24,6 +24,7 @@ import xxhash
 
 from learner.model.forgetting import widened
 from serving.app.bodies import (
+    AnyScoreRequest,
     Batch,
     BoundedScoreRequest,
     EventsAnswer,
@@ -54,7 +55,7 @@ from serving.watch.pulse import Pulse
 from serving.watch.telemetry import CONTENT_TYPE, Telemetry
 from stream.errors import RecordError
 from stream.log.base import EVENTS, Log, Outgoing
-from stream.records.decoding import Decoder, check
+from stream.records.decoding import Decoder, check, tidy_request
 from stream.records.forgetting import forget_records
 from stream.records.types import RECORD_BYTES_MAX, Action, Forget, Impression, Served, encode
 
@@ -78,10 +79,11 @@ class App(Frame):
         self.telemetry = Telemetry(replica, self.writer)
         self.overview = Overview(log, Pulse(replica, self.telemetry).take)
         self._bounded_score_body = msgspec.json.Decoder(BoundedScoreRequest)
-        self._score_body = msgspec.json.Decoder(ScoreRequest)
+        self._any_score_body = msgspec.json.Decoder(AnyScoreRequest)
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
         self._forget_body = msgspec.json.Decoder(ForgetRequest)
-        self._event = Decoder(Impression, Action)
+        self._declared = frozenset(replica.features)
+        self._event = Decoder(Impression, Action, declared=self._declared)
         self._openapi: bytes | None = None
         routes = {
             "/v1/score": Route(
@@ -176,14 +178,14 @@ class App(Frame):
         await asyncio.to_thread(self.overview.stop)
         await asyncio.to_thread(self.writer.stop)
 
-    def _asked(self, call: Call) -> tuple[ScoreRequest, Impression]:
+    def _asked(self, call: Call) -> tuple[ScoreRequest | AnyScoreRequest, Impression]:
         """The body of a request for scores, and what it says as an impression."""
         bounded = True
         try:
-            request: ScoreRequest = self._bounded_score_body.decode(call.body)
+            request: ScoreRequest | AnyScoreRequest = self._bounded_score_body.decode(call.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             bounded = False
-            request = decode_body(self._score_body, call.body)
+            request = decode_body(self._any_score_body, call.body)
         n = len(request.candidates)
         most = self.settings.candidates_max
         if not 1 <= n <= most:
@@ -196,6 +198,7 @@ class App(Frame):
             context=request.context,
         )
         if not bounded:
+            impression = tidy_request(impression, self._declared)
             check(impression)
         return request, impression
 

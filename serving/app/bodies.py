@@ -1,6 +1,6 @@
 """The bodies of the server's own routes: what is asked, what is answered, and how bytes become either."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -66,6 +66,17 @@ class BoundedScoreRequest(ScoreRequest, frozen=True, forbid_unknown_fields=True)
     context: _BoundedFeatures = {}
     time: Annotated[float, msgspec.Meta(ge=TIME_MIN_S, le=TIME_MAX_S)] | None = None
     request_id: Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_MAX)] | None = None
+
+
+class AnyScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A `ScoreRequest` whose features are of any types: what is declared is checked after decoding."""
+
+    candidates: list[dict[str, Any]]
+    context: dict[str, Any] = {}
+    time: float | None = None
+    request_id: str | None = None
+    log: bool = True
+    explore: Explore | None = None
 
 
 class ScoreAnswer(msgspec.Struct, frozen=True):

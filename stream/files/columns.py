@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from stream.files.times import TimeUnit, shown
+from stream.records.fields import tidy_value
 from stream.records.types import Value
 
 Format = Literal["auto", "csv", "jsonl", "parquet", "movietweetings", "movielens", "examples"]
@@ -240,9 +241,9 @@ def typed_converter(kind: Kind | None, separator: str, number: Convert = to_numb
             return to_number(cell)
         if isinstance(cell, int | str):
             return [cell] if kind == "list" else cell
-        if isinstance(cell, list) and all(type(item) in (int, str) for item in cell):
+        if isinstance(cell, list):
             if kind in (None, "list"):
-                return cell
+                return tidy_value(cell)
             raise ValueError(f"{shown(cell)} is a list; expected {kind}")
         if isinstance(cell, date):
             raise ValueError("a date is no feature; write it as text or as a number")
@@ -265,21 +266,20 @@ def guess_kind(cells: Sequence[str], separator: str) -> Kind:
 
 
 def missing_test(settings: DataSettings) -> Callable[[Any], bool]:
-    """The function that says whether a cell stands for nothing.
+    """The function that says whether a cell stands for nothing: as NaN does where cells have types.
 
     >>> test = missing_test(DataSettings(missing=["NaN"]))
     >>> test("NaN"), test(float("nan")), test(""), test("nan"), test(0)
     (True, True, True, False, False)
     """
     words = frozenset(settings.missing)
-    no_number = "NaN" in words
 
     def test(cell: Any) -> bool:
         if cell is None or cell == "":
             return True
         if isinstance(cell, str):
             return cell in words
-        return no_number and isinstance(cell, float) and cell != cell
+        return isinstance(cell, float) and (cell != cell or (bool(words) and str(cell) in words))
 
     return test
 

@@ -7,7 +7,7 @@ Reading is strict: a line that cannot be used is a `SourceError` that names file
 what was expected, or with `skip_bad` is left out and told to `on_bad`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from stream.errors import RecordError, SourceError
 from stream.files.columns import Convert, DataSettings, RawRow, label_reader, missing_test
 from stream.files.record_files import read_layout, read_records
 from stream.files.times import time_reader
-from stream.records.decoding import check, check_features
+from stream.records.decoding import check
+from stream.records.fields import tidy_value
 from stream.records.types import FEATURES_MAX, Example, Features, Value
 
 __all__ = ["DataSettings", "LeftOut", "count_examples", "detect_format", "read_examples", "read_lines"]
@@ -57,7 +58,10 @@ _SUFFIXES = {
 
 
 def read_examples(
-    path: str | Path, settings: DataSettings | None = None, on_bad: OnBad | None = None
+    path: str | Path,
+    settings: DataSettings | None = None,
+    on_bad: OnBad | None = None,
+    declared: Collection[str] | None = None,
 ) -> Iterator[Example]:
     """The requests of a data file, in time order, with `decided` the time of their last line.
 
@@ -68,6 +72,8 @@ def read_examples(
             their folder or ratings file.
         settings: which column is what.
         on_bad: told of each line that `skip_bad` leaves out.
+        declared: the features' names: what another column holds stops no line. None: all are taken for
+            declared.
 
     Raises:
         SourceError: the file cannot be read as configured.
@@ -84,7 +90,7 @@ def read_examples(
         if kind == "examples":
             yield from _exported(path, settings, on_bad)
             return
-        examples = _in_order(path, _requests(path, kind, settings, on_bad), settings, on_bad)
+        examples = _in_order(path, _requests(path, kind, settings, on_bad, declared), settings, on_bad)
         if settings.sort:
             examples = iter(sorted(examples, key=lambda example: example.time))
         yield from examples
@@ -102,7 +108,7 @@ def read_lines(path: Path, settings: DataSettings) -> Iterator[Example]:
     if kind in ("movietweetings", "movielens"):
         yield from read_examples(path, settings)
         return
-    for _, example, _ in _requests(path, kind, settings, None):
+    for _, example, _ in _requests(path, kind, settings, None, None):
         yield example
 
 
@@ -190,19 +196,17 @@ class _Known(dict[str, Value]):
     """The values of cells met before in one column: looking up is quicker than reading, and most come again.
 
     Raises:
-        ValueError: a cell that is empty or cannot be converted.
-        RecordError: a value over a record's limits.
+        ValueError: a cell that is empty, cannot be converted, or is over a record's limits.
     """
 
-    def __init__(self, name: str, convert: Convert, is_missing: Callable[[Any], bool]) -> None:
+    def __init__(self, convert: Convert, is_missing: Callable[[Any], bool]) -> None:
         super().__init__()
-        self._name, self._convert, self._is_missing = name, convert, is_missing
+        self._convert, self._is_missing = convert, is_missing
 
     def __missing__(self, cell: str) -> Value:
         if self._is_missing(cell):
             raise ValueError("an empty cell")
-        value = self._convert(cell)
-        check_features("cell", {self._name: value})
+        value = tidy_value(self._convert(cell))
         if isinstance(value, list):
             return value  # whoever gets it may change it
         if len(self) >= _KNOWN_MAX:
@@ -225,7 +229,7 @@ class _Request:
 
 
 def _requests(
-    path: Path, kind: str, settings: DataSettings, on_bad: OnBad | None
+    path: Path, kind: str, settings: DataSettings, on_bad: OnBad | None, declared: Collection[str] | None
 ) -> Iterator[tuple[int, Example, bool]]:
     """(first line, request, whether it is known to fit the limits of a record) in file order."""
     from stream.files.tabular import open_table
@@ -246,9 +250,7 @@ def _requests(
                 raise row
             if plain:
                 if known is None:
-                    known = [
-                        (name, _Known(name, convert.get(name, default), is_missing)) for name in row.cells
-                    ]
+                    known = [(name, _Known(convert.get(name, default), is_missing)) for name in row.cells]
                 fast = _plain(row, known, read_time, read_label)
                 if fast is not None:
                     yield row.line, fast, len(known) <= FEATURES_MAX
@@ -261,7 +263,12 @@ def _requests(
             for column, cell in row.cells.items():
                 if is_missing(cell):
                     continue  # unknown here: the feature is absent, which every model must bear
-                value = convert.get(column, default)(cell)
+                try:
+                    value = tidy_value(convert.get(column, default)(cell))
+                except ValueError:
+                    if declared is None or column in declared:
+                        raise
+                    continue  # no feature: what it holds is not looked at
                 if column in in_context:
                     context[column] = value
                 else:
@@ -307,7 +314,7 @@ def _plain(
         time = read_time(row.time)
         features = {name: at[cell] for (name, at), cell in zip(known, row.cells.values(), strict=True)}
         return Example(str(row.line), time, time, [features], [read_label(row.label)], {})
-    except (ValueError, RecordError):
+    except ValueError:
         return None
 
 

@@ -7,6 +7,7 @@ on after it, so that whoever reads may skip it.
 import csv
 import gzip
 import itertools
+import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -195,8 +196,11 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
             try:
                 found = decoder.decode(text)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                yield SourceError(f"{path}:{line}: is no JSON object: {error}")
-                continue
+                other = _python_json(text)
+                if other is None:
+                    yield SourceError(f"{path}:{line}: is no JSON object: {error}")
+                    continue
+                found = other
             if wanted:
                 cells = {name: found.get(column) for name, column in wanted.items()}
             else:
@@ -204,6 +208,15 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
             request = None if settings.request is None else found.get(settings.request)
             time = found.get(settings.time) if settings.time else line
             yield RawRow(line, time, found.get(settings.label), request, cells)
+
+
+def _python_json(text: bytes) -> dict[str, Any] | None:
+    """An object as Python writes it, with NaN and Infinity for numbers; None: it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 # Parquet

@@ -9,7 +9,7 @@ and from whichever state, sends the same outputs under the same numbers, and rea
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -186,8 +186,19 @@ def offset_of(seq: int) -> int:
 class Joiner:
     """A `Handler` for topic `events`. Topic `examples` needs as many partitions; `dead_letters` any."""
 
-    def __init__(self, state: RoleState, settings: JoinSettings = JOIN_DEFAULTS, topic: str = EVENTS) -> None:
-        """A joiner that goes on from `state`; `topic` is the one it is run on."""
+    def __init__(
+        self,
+        state: RoleState,
+        settings: JoinSettings = JOIN_DEFAULTS,
+        topic: str = EVENTS,
+        declared: Collection[str] | None = None,
+    ) -> None:
+        """A joiner that goes on from `state`.
+
+        Args:
+            topic: the one that it is run on.
+            declared: the features' names; see `stream.records.fields.tidy_features`.
+        """
         self.settings = settings
         self.topic = topic
         saved = state.get(COUNTS_KEY)
@@ -196,7 +207,7 @@ class Joiner:
         self._partitions: dict[int, _Partition] = {}
         self._touched: set[int] = set()
         self.ahead = Ahead()
-        self._decode = EventDecoder().decode
+        self._decode = EventDecoder(declared).decode
 
     def handle(self, records: Sequence[Record], commit: Commit) -> None:
         """Pair the records' events; emits examples and dead letters.

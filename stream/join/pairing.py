@@ -176,6 +176,8 @@ class Pairing:
 
     def _take_impression(self, impression: Impression, time: float, original: bytes) -> None:
         request_id = impression.request_id
+        if type(impression) is Impression:
+            original = encode(impression)  # without what no feature takes: it is spliced into the example
         entry = self._pending.get(request_id)
         waiting: tuple[Waiting, ...] = ()
         deadline = time + self._window_s

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -21,7 +21,7 @@ from stream.log.base import EVENTS, Log, Outgoing
 from stream.log.open import open_log
 from stream.produce.settings import PRODUCER_DEFAULTS, ProducerSettings
 from stream.records.batching import pack
-from stream.records.decoding import check
+from stream.records.decoding import check, tidy_request
 from stream.records.types import (
     BATCH_EVENTS_MAX,
     RECORD_BYTES_MAX,
@@ -64,6 +64,7 @@ class Producer:
         name: str = "",
         partitions: int | None = None,
         settings: ProducerSettings = PRODUCER_DEFAULTS,
+        features: Collection[str] | None = None,
         on_failed: Callable[[Sequence[Impression | Action], LogError], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -73,6 +74,8 @@ class Producer:
             log: an open log, which stays the caller's, or the URL of one.
             name: for people; what tells this producer's records from others' is made anew each time.
             partitions: of topic `events`, which is made if it is not there; None: it must be there.
+            features: the names of those that the config declares: no others are looked at. None: all may be
+                declared, so every value that is of a feature's type is checked.
             on_failed: called, by the sending thread, with events that are given up and why. It may
                 write them elsewhere; it must not call this producer, nor raise.
             clock: event times, waiting and names come from it.
@@ -86,6 +89,7 @@ class Producer:
         self.acknowledged = 0  # events that the log has confirmed
         self.failed = 0  # events given up
         self.dropped = 0  # events left out because the buffer was full
+        self._features = None if features is None else frozenset(features)
         self._own_log = isinstance(log, str)
         self._log = open_log(log) if isinstance(log, str) else log
         try:
@@ -187,8 +191,14 @@ class Producer:
 
     def send(self, event: Impression | Action) -> None:
         """Send an event made elsewhere. Raises as `impression` does."""
-        check(event)
-        value = encode(event)
+        if self._features is not None and isinstance(event, Impression):
+            check(tidy_request(event, self._features))
+        else:
+            check(event)
+        try:
+            value = encode(event)
+        except TypeError as error:
+            raise RecordError(f"the event cannot be sent: {error}; expected plain Python values") from None
         if len(value) > RECORD_BYTES_MAX:
             raise RecordError(
                 f"the event has {len(value):,} bytes, more than the {RECORD_BYTES_MAX:,} allowed"

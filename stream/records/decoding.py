@@ -5,12 +5,13 @@ belongs, no NaN, no infinity, no time outside of the years that make sense, and 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
 
 from stream.errors import RecordError
+from stream.records.fields import ID_END, ID_MIN, tidy_features
 from stream.records.types import (
     BATCH_EVENTS_MAX,
     CANDIDATES_MAX,
@@ -23,7 +24,6 @@ from stream.records.types import (
     TEXT_MAX,
     TIME_MAX_S,
     TIME_MIN_S,
-    VALUES_MAX,
     Action,
     DeadLetter,
     Example,
@@ -31,12 +31,23 @@ from stream.records.types import (
     Forget,
     Impression,
     Retry,
-    Value,
 )
 
-_ID_MIN, _ID_END = -(1 << 63), 1 << 64
 _json_parts = msgspec.json.Decoder(list[msgspec.Raw])
 _msgpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+_Anything = dict[str, Any]
+
+
+class _Said(Impression, frozen=True, tag="impression", gc=False):
+    """An impression whose features are of any types."""
+
+    candidates: list[_Anything]
+    context: _Anything = msgspec.field(default_factory=dict)
+
+
+_said_json = msgspec.json.Decoder(_Said)
+_said_msgpack = msgspec.msgpack.Decoder(_Said)
 
 _MAP_STARTS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 _BATCH_STARTS = frozenset((ord("["), *range(0x90, 0xA0), 0xDC, 0xDD))
@@ -79,13 +90,26 @@ class Decoder:
     0
     """
 
-    def __init__(self, *types: type[msgspec.Struct], bytes_max: int = RECORD_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        *types: type[msgspec.Struct],
+        bytes_max: int = RECORD_BYTES_MAX,
+        declared: Collection[str] | None = None,
+    ) -> None:
+        """A decoder of records of these types.
+
+        Args:
+            bytes_max: of a record.
+            declared: the features' names, for impressions; see `stream.records.fields.tidy_features`.
+        """
         self._bytes_max = bytes_max
         union: Any = types[0]
         for kind in types[1:]:
             union = union | kind
         self._json = msgspec.json.Decoder(union)
         self._msgpack = msgspec.msgpack.Decoder(union)
+        self._declared = declared
+        self._takes_impressions = Impression in types
 
     def decode(self, data: bytes) -> Any:
         """Decode and check one record.
@@ -101,18 +125,52 @@ class Decoder:
             raise RecordError("the record is empty")
         try:
             record = self.decode_again(data)
+            check(record)
         except msgspec.ValidationError as error:
-            raise RecordError(f"the record does not fit its type: {error}") from None
+            return self._decode_with_care(data, f"the record does not fit its type: {error}")
+        except RecordError as error:
+            return self._decode_with_care(data, str(error))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RecordError(f"the record is neither JSON nor MessagePack: {error}") from None
         except RecursionError:
             raise RecordError("the record is nested too deeply") from None
-        check(record)
         return record
 
     def decode_again(self, data: bytes) -> Any:
         """Decode what `decode` has taken before."""
         return (self._msgpack if is_msgpack(data) else self._json).decode(data)
+
+    def _decode_with_care(self, data: bytes, why_not: str) -> Impression:
+        """An impression that says more than features take: values that nobody declared, null, booleans.
+
+        Raises:
+            RecordError: it is no such impression, for the reason that is known, or names a declared feature
+                whose value is none.
+        """
+        if not self._takes_impressions:
+            raise RecordError(why_not)
+        try:
+            said = (_said_msgpack if is_msgpack(data) else _said_json).decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise RecordError(why_not) from None
+        record = tidy_request(said, self._declared)
+        check(record)
+        return record
+
+
+def tidy_request(said: "Impression", declared: Collection[str] | None) -> Impression:
+    """An impression whose values are of any types, with what the declared features take of them.
+
+    Raises:
+        RecordError: naming the feature and what was expected.
+    """
+    fields = {name: getattr(said, name) for name in Impression.__struct_fields__}
+    fields["context"] = tidy_features("context", said.context, declared)
+    fields["candidates"] = [
+        tidy_features(f"candidates[{i}]", candidate, declared)
+        for i, candidate in enumerate(said.candidates[: CANDIDATES_MAX + 1])
+    ]
+    return Impression(**fields)
 
 
 def check(record: Any) -> None:
@@ -221,7 +279,7 @@ def _fit(sets: Sequence[Features]) -> bool:
         for value in features.values():
             kind = type(value)
             if kind is int:
-                if not _ID_MIN <= value < _ID_END:  # type: ignore[operator]
+                if not ID_MIN <= value < ID_END:  # type: ignore[operator]
                     return False
             elif kind is str:
                 if len(value) > TEXT_MAX:  # type: ignore[arg-type]
@@ -237,33 +295,8 @@ def check_features(where: str, features: Features) -> None:
     Raises:
         RecordError: a number that is not finite, an id beyond 64 bits, or a value over its limit.
     """
-    if _fit((features,)):
-        return
-    if len(features) > FEATURES_MAX:
-        raise RecordError(f"{where} has {len(features)} features, more than {FEATURES_MAX}")
-    for name, value in features.items():
-        if isinstance(value, int):
-            if not _ID_MIN <= value < _ID_END:
-                raise _beyond(where, name, value)
-        elif isinstance(value, str):
-            if len(value) > TEXT_MAX:
-                raise RecordError(f"{where}.{name} has {len(value)} characters, more than {TEXT_MAX}")
-        elif isinstance(value, float):
-            if not math.isfinite(value):
-                raise RecordError(f"{where}.{name} is {value}; expected a finite number")
-        elif isinstance(value, list):
-            if len(value) > VALUES_MAX:
-                raise RecordError(f"{where}.{name} has {len(value)} values, more than {VALUES_MAX}")
-            for item in value:
-                if isinstance(item, int):
-                    if not _ID_MIN <= item < _ID_END:
-                        raise _beyond(where, name, item)
-                elif len(item) > TEXT_MAX:
-                    raise RecordError(f"{where}.{name} holds an id of more than {TEXT_MAX} characters")
-
-
-def _beyond(where: str, name: str, value: Value) -> RecordError:
-    return RecordError(f"{where}.{name} is {value}; an integer id must fit in 64 bits")
+    if not _fit((features,)):
+        tidy_features(where, features)
 
 
 def _no_time(name: str, seconds: float) -> RecordError:

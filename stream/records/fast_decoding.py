@@ -7,6 +7,7 @@ integer ids from 2^63 on in JSON, which msgspec cannot bound.
 """
 
 import sys
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import msgspec
@@ -120,16 +121,20 @@ def splice(original: bytes, labels: list[float], decided: float) -> bytes:
 
 
 class EventDecoder:
-    """Bytes to checked events. What it gives are instances of subclasses of `Impression` and `Action`.
+    """Bytes to checked events.
+
+    An impression is an instance of a subclass where its bytes say just what it says. One that is an
+    `Impression` itself was decoded with care: its bytes may hold more, which no feature takes.
 
     >>> EventDecoder().decode(b'{"type":"action","request_id":"r","time":1e9,"candidate":0}').candidate
     0
     """
 
-    def __init__(self) -> None:
+    def __init__(self, declared: Collection[str] | None = None) -> None:
+        """`declared`: the features' names; see `stream.records.fields.tidy_features`."""
         self._json = msgspec.json.Decoder(_impressions(_JsonId) | _Action)
         self._msgpack = msgspec.msgpack.Decoder(_impressions(int) | _Action)
-        self._plain = Decoder(Impression, Action, Forget)
+        self._plain = Decoder(Impression, Action, Forget, declared=declared)
 
     def decode(self, data: bytes) -> Any:
         """Decode and check one event.

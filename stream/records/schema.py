@@ -16,6 +16,8 @@ from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES
 from stream.records.types import (
     BATCH_EVENTS_MAX,
     SCHEMA_VERSION,
+    TEXT_MAX,
+    VALUES_MAX,
     Action,
     DeadLetter,
     Example,
@@ -30,6 +32,24 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 KAFKA_BINDING = "0.5.0"
 
 Json = dict[str, Any]
+
+_IN_LISTS: list[Json] = [{"type": ["integer", "boolean", "null"]}, {"type": "string", "maxLength": TEXT_MAX}]
+_BESIDE_VALUES: list[Json] = [
+    {"description": "Absent if null; the id 0 or 1 if a boolean.", "type": ["boolean", "null"]},
+    {
+        "description": "Ids, some of them such.",
+        "type": "array",
+        "maxItems": VALUES_MAX,
+        "items": {"anyOf": _IN_LISTS},
+    },
+    {"description": "Only where no feature of that name is declared.", "type": "object"},
+    {
+        "description": "The same.",
+        "type": "array",
+        "contains": {"not": {"type": ["integer", "string", "boolean", "null"]}},
+    },
+]
+"""What an impression may say of a feature beside a `Value`: see `stream.records.fields`."""
 
 _IMPRESSION = Impression(
     request_id="r1",
@@ -84,6 +104,12 @@ def _components(kinds: tuple[type[msgspec.Struct], ...], template: str) -> tuple
     value = refs[-1]
     value_ref = {"$ref": template.format(name="Value")}
     found = {name: _tidy(schema, value, value_ref) for name, schema in found.items()}
+    if "Impression" in found:
+        for features in (
+            found["Impression"]["properties"]["candidates"]["items"],
+            found["Impression"]["properties"]["context"],
+        ):
+            features["additionalProperties"] = {"anyOf": [value_ref, *_BESIDE_VALUES]}
     if any(value_ref["$ref"] in json.dumps(schema) for schema in found.values()):
         text = "One feature's value: an id (integer or text), a number, or a list of ids."
         found["Value"] = {"title": "Value", "description": text, **value}

@@ -128,14 +128,13 @@ def test_feedback_meets_its_impression_in_one_partition(client: httpx.Client, lo
         ({}, "missing required field `candidates`"),
         ({"candidates": 3}, "Expected `array`, got `int` - at `$.candidates`"),
         ({"candidates": [{}], "contxt": {}}, "unknown field `contxt`"),
-        ({"candidates": [{"item": {"deep": 1}}]}, "got `object` - at `$.candidates[0]"),
-        ({"candidates": [{"item": 2**64}]}, "64 bits"),
-        ({"candidates": [{"item": None}]}, "got `null`"),
-        ({"candidates": [{"item": True}]}, "got `bool`"),
+        ({"candidates": [{"p": {"deep": 1}}]}, "candidates[0].p is an object; expected an id"),
+        ({"candidates": [{"p": 2**64}]}, "64 bits"),
+        ({"candidates": [{"p": [0.5]}]}, "candidates[0].p is a list that holds 0.5 of type float"),
         ({"candidates": [{}], "time": 1.7e12}, "milliseconds? divide by 1000"),
         ({"candidates": [{}], "time": "now"}, "got `str` - at `$.time`"),
         ({"candidates": [{}], "request_id": ""}, "1 to 128 characters"),
-        ({"candidates": [{"item": "x" * 2000}]}, "2000 characters"),
+        ({"candidates": [{"p": "x" * 2000}]}, "2000 characters"),
     ],
 )
 def test_score_with_bad_body_is_400_with_a_sentence(

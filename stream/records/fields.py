@@ -1,0 +1,108 @@
+"""The one rule for what a request says of features, at every door: files, producers, HTTP and topics.
+
+A feature that the config does not declare is not looked at. A declared one may be absent or null, which
+is the same, or a boolean, which is the id 0 or 1; else it is an id, a number or a list of ids, within the
+limits of a record.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from stream.errors import RecordError
+from stream.records.types import FEATURES_MAX, TEXT_MAX, VALUES_MAX, Features, Value
+
+ID_MIN, ID_END = -(1 << 63), 1 << 64
+
+_SCALARS = frozenset((bool, int, float, str))
+
+
+def tidy_features(where: str, said: Mapping[str, Any], declared: Collection[str] | None = None) -> Features:
+    """What is said of features, without what is null and what no feature takes.
+
+    >>> tidy_features("context", {"user": "ann", "beta": True, "trace": {"span": 1}, "age": None})
+    {'user': 'ann', 'beta': 1}
+
+    Args:
+        where: the field, for errors.
+        said: as decoded, of any types.
+        declared: the features' names; what is not among them is left out where it fits no feature. None:
+            they are not known here, so only what fits no feature of any kind is left out unseen.
+
+    Raises:
+        RecordError: naming the feature and what was expected.
+    """
+    found: Features = {}
+    for name, value in said.items():
+        if value is None:
+            continue
+        if declared is None and not _may_be_declared(value):
+            continue
+        try:
+            found[name] = tidy_value(value)
+        except ValueError as error:
+            if declared is None or name in declared:
+                raise RecordError(f"{where}.{name} {error}") from None
+    if len(found) > FEATURES_MAX and declared is not None:
+        found = {name: value for name, value in found.items() if name in declared}
+    if len(found) > FEATURES_MAX:
+        raise RecordError(f"{where} has {len(found)} features, more than {FEATURES_MAX}")
+    return found
+
+
+def tidy_value(value: Any) -> Value:
+    """One value that is not null.
+
+    Raises:
+        ValueError: it is no value of a feature; the message goes on behind the feature's name.
+    """
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int):
+        if not ID_MIN <= value < ID_END:
+            raise ValueError(f"is {value}; an integer id must fit in 64 bits")
+        return value
+    if isinstance(value, str):
+        if len(value) > TEXT_MAX:
+            raise ValueError(f"has {len(value)} characters, more than {TEXT_MAX}")
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"is {value}; expected a finite number, or null where it is not known")
+        return value
+    if isinstance(value, list | tuple):
+        return _tidy_list(value)
+    raise ValueError(f"is {_kind_of(value)}; expected an id, a number, a list of ids, or null")
+
+
+def _tidy_list(values: Collection[Any]) -> list[int | str]:
+    if len(values) > VALUES_MAX:
+        raise ValueError(f"has {len(values)} values, more than {VALUES_MAX}")
+    found: list[int | str] = []
+    for item in values:
+        if isinstance(item, int):
+            if not ID_MIN <= item < ID_END:
+                raise ValueError(f"is {item}; an integer id must fit in 64 bits")
+            found.append(int(item))
+        elif isinstance(item, str):
+            if len(item) > TEXT_MAX:
+                raise ValueError(f"holds an id of more than {TEXT_MAX} characters")
+            found.append(item)
+        elif item is not None:
+            raise ValueError(f"is a list that holds {_kind_of(item)}; expected ids, integers or text")
+    return found
+
+
+def _may_be_declared(value: Any) -> bool:
+    """Whether a value is of a type that some feature takes."""
+    if isinstance(value, list):
+        return all(item is None or isinstance(item, bool | int | str) for item in value)
+    return type(value) in _SCALARS
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return f"{str(value)[:40]} of type {type(value).__name__}"
