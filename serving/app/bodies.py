@@ -1,11 +1,11 @@
 """The bodies of the server's own routes: what is asked, what is answered, and how bytes become either."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
 from serving.errors import RequestError
-from stream.records.decoding import split_batch
+from stream.records.decoding import AnyFeatures, split_batch
 from stream.records.types import (
     CANDIDATES_MAX,
     FEATURES_MAX,
@@ -71,8 +71,8 @@ class BoundedScoreRequest(ScoreRequest, frozen=True, forbid_unknown_fields=True)
 class AnyScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A `ScoreRequest` whose features are of any types: what is declared is checked after decoding."""
 
-    candidates: list[dict[str, Any]]
-    context: dict[str, Any] = {}
+    candidates: list[AnyFeatures]
+    context: AnyFeatures = {}
     time: float | None = None
     request_id: str | None = None
     log: bool = True

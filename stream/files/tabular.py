@@ -210,7 +210,7 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
             yield RawRow(line, time, found.get(settings.label), request, cells)
 
 
-def _python_json(text: bytes) -> dict[str, Any] | None:
+def _python_json(text: bytes) -> dict[str, object] | None:
     """An object as Python writes it, with NaN and Infinity for numbers; None: it is none."""
     try:
         found = json.loads(text)

@@ -36,14 +36,14 @@ from stream.records.types import (
 _json_parts = msgspec.json.Decoder(list[msgspec.Raw])
 _msgpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
-_Anything = dict[str, Any]
+AnyFeatures = dict[str, Any]
 
 
 class _Said(Impression, frozen=True, tag="impression", gc=False):
     """An impression whose features are of any types."""
 
-    candidates: list[_Anything]
-    context: _Anything = msgspec.field(default_factory=dict)
+    candidates: list[AnyFeatures]
+    context: AnyFeatures = msgspec.field(default_factory=dict)
 
 
 _said_json = msgspec.json.Decoder(_Said)

@@ -7,7 +7,6 @@ limits of a record.
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from stream.errors import RecordError
 from stream.records.types import FEATURES_MAX, TEXT_MAX, VALUES_MAX, Features, Value
@@ -17,7 +16,9 @@ ID_MIN, ID_END = -(1 << 63), 1 << 64
 _SCALARS = frozenset((bool, int, float, str))
 
 
-def tidy_features(where: str, said: Mapping[str, Any], declared: Collection[str] | None = None) -> Features:
+def tidy_features(
+    where: str, said: Mapping[str, object], declared: Collection[str] | None = None
+) -> Features:
     """What is said of features, without what is null and what no feature takes.
 
     >>> tidy_features("context", {"user": "ann", "beta": True, "trace": {"span": 1}, "age": None})
@@ -50,7 +51,7 @@ def tidy_features(where: str, said: Mapping[str, Any], declared: Collection[str]
     return found
 
 
-def tidy_value(value: Any) -> Value:
+def tidy_value(value: object) -> Value:
     """One value that is not null.
 
     Raises:
@@ -75,7 +76,7 @@ def tidy_value(value: Any) -> Value:
     raise ValueError(f"is {_kind_of(value)}; expected an id, a number, a list of ids, or null")
 
 
-def _tidy_list(values: Collection[Any]) -> list[int | str]:
+def _tidy_list(values: Collection[object]) -> list[int | str]:
     if len(values) > VALUES_MAX:
         raise ValueError(f"has {len(values)} values, more than {VALUES_MAX}")
     found: list[int | str] = []
@@ -93,14 +94,14 @@ def _tidy_list(values: Collection[Any]) -> list[int | str]:
     return found
 
 
-def _may_be_declared(value: Any) -> bool:
+def _may_be_declared(value: object) -> bool:
     """Whether a value is of a type that some feature takes."""
     if isinstance(value, list):
         return all(item is None or isinstance(item, bool | int | str) for item in value)
     return type(value) in _SCALARS
 
 
-def _kind_of(value: Any) -> str:
+def _kind_of(value: object) -> str:
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list | tuple):
