@@ -124,11 +124,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             f"{file}: there is no such config file; name one with --config, or have one written from a data "
             "file of yours: `freshet init --data FILE`"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
         raise ConfigError(f"{file}: the config cannot be read: {error}") from None
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
         raise ConfigError(f"{file}: this is not TOML: {error}") from None
     return resolve(parse_config(table, str(file), overrides), file.resolve().parent)
 
@@ -248,8 +248,12 @@ def _value(kind: Any, value: Any, source: str, path: tuple[str, ...]) -> Any:
         return {name: _value(entry, part, source, (*path, name)) for name, part in value.items()}
     if any(not math.isfinite(number) for number in _floats(value)):
         raise ConfigError(f"{source}: key {_dotted(path)}: expected a finite number")
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{source}: key {_dotted(path)}: expected text without the character U+0000")
     try:
         return msgspec.convert(value, kind)
+    except OverflowError:
+        raise ConfigError(f"{source}: key {_dotted(path)}: the number is too large") from None
     except msgspec.ValidationError as error:
         detail = re.sub(r" - at `\$(.*)`$", lambda m: f" at {m[1].lstrip('.')}", str(error))
         detail = detail.replace("Expected", "expected", 1).replace("`object`", "a table")
@@ -299,14 +303,27 @@ def _set(table: dict[str, Any], override: str) -> None:
     if not sign or not all(path):
         raise ConfigError(f"--set {override}: expected section.key=value, for example learner.deep=none")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        found = {"value": text.strip()}
+    # text with a line's end may hold further keys: those are not what was asked to be set
+    value = found["value"] if len(found) == 1 else text.strip()
     for name in path[:-1]:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise ConfigError(f"--set {override}: {name} is a value, not a section")
     table[path[-1]] = value
+
+
+def toml_text(text: str) -> str:
+    r"""A string as TOML, for an override: nothing in it can end it, or begin another value.
+
+    >>> print(toml_text('a"b'))
+    "a\"b"
+    """
+    special = {'"': '\\"', "\\": "\\\\"}
+    told = (special.get(c) or (c if c.isprintable() else f"\\U{ord(c):08x}") for c in text)
+    return f'"{"".join(told)}"'
 
 
 def _copy(value: Any) -> Any:

@@ -31,11 +31,14 @@ _BUILT_IN = re.compile(
 )  # a constant or a function: classes are in no kernel
 
 
-def warm_up(*, always: bool = False) -> None:
-    """Compile all kernels if that has not been done yet on this machine, with a line of progress.
+def warm_up(*, always: bool = False, everything: bool = False) -> None:
+    """Compile what the default config runs, if that has not been done yet on this machine.
+
+    Says how far it is.
 
     Args:
         always: go through it even if the marker says that there is nothing to do.
+        everything: also what only other configs run; otherwise that is compiled when first called.
     """
     drop_stale()
     marker = marker_path()
@@ -43,7 +46,7 @@ def warm_up(*, always: bool = False) -> None:
         return
     began = time.perf_counter()
     with _telling(began):
-        exercise()
+        exercise(everything)
     if marker is not None:
         _leave(marker, MARKER)
     print(f"kernels are ready ({time.perf_counter() - began:.1f} s)", file=sys.stderr, flush=True)
@@ -55,8 +58,12 @@ def marker_path() -> Path | None:
     return folders[0] / f"{MARKER}{_fingerprint()}" if folders else None
 
 
-def exercise() -> None:
-    """Call every kernel once, with the types that the roles call it with: a stream in small."""
+def exercise(everything: bool = False) -> None:
+    """Call the kernels once, with the types that the roles call them with: a stream in small.
+
+    Args:
+        everything: also the error memories that are not the default.
+    """
     from error_memory import MemorySettings, make_memory
     from error_memory.settings import Kind
     from learner.features.encoder import FeatureSpec
@@ -73,7 +80,7 @@ def exercise() -> None:
         "price": FeatureSpec(kind="number"),
     }
     trainer = Trainer(Model(features, LearnerSettings(group=8), learning=True))
-    kinds: tuple[Kind, ...] = ("residual", "sketch", "neighbours")
+    kinds: tuple[Kind, ...] = ("residual", "sketch", "neighbours") if everything else ("residual",)
     memories = [make_memory(MemorySettings(kind=k, capacity=64), trainer.model.memory_columns) for k in kinds]
     for hour in range(4):
         at = 1e9 + 3000.0 * hour

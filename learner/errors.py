@@ -2,6 +2,7 @@
 
 FreshetError
 ├── FeatureError      a request that the declared features cannot take; or a schema that makes no sense
+├── TorchMissingError a network that PyTorch learns, where PyTorch is not installed
 └── UpdateError       an update or snapshot that cannot be read
     ├── UpdateDamagedError    its bytes are not those that were written
     └── UpdateGapError        updates are missing before one that came
@@ -12,6 +13,10 @@ from ground import FreshetError
 
 class FeatureError(FreshetError):
     """A feature's value is not of its declared kind, or the declaration itself makes no sense."""
+
+
+class TorchMissingError(FreshetError):
+    """A network is learnt by PyTorch, which is not installed; the message says how to install it."""
 
 
 class UpdateError(FreshetError):

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from freshet.config import Config, default_config, load_config, override_config
+from freshet.config import DEFAULT_FILE, Config, default_config, load_config, override_config
 from freshet.errors import ConfigError, ReplayError
 from ground import FreshetError
 from learner.role.boundary import KEY as BOUNDARY
@@ -79,28 +79,32 @@ class Tape:
 
 
 def replay_config(file: str | None, overrides: Sequence[str], options: ReplayOptions) -> Config:
-    """The config of a replay: the named file's, or the one built in for known data.
+    """The config of a replay: the named file's, that of data that needs none, or `freshet.toml` here.
 
     Raises:
-        ConfigError: none is named and the data is not of a known kind.
+        SourceError: there is no such data.
+        ConfigError: no config is named, none is here, and the data needs one.
     """
     if file is not None:
         return load_config(file, overrides)
     kind = None
     if options.data is not None and not is_log(options.data):
         kind = detect_format(Path(options.data), DataSettings())
-    if kind is None:
-        what = f"{options.data} is a log" if options.data is not None else "there is no --data"
+        if kind in ("movietweetings", "movielens"):
+            return override_config(default_config(kind), overrides)
+    if Path(DEFAULT_FILE).exists():
+        return load_config(DEFAULT_FILE, overrides)
+    if kind is not None:
         raise ConfigError(
-            f"{what}, so --config FILE must name the config that its roles run with; to replay a file "
-            "give it as --data FILE"
+            f"there is no {DEFAULT_FILE} here, and this data needs a config that says which columns are "
+            f"features: name one with --config FILE; {_where_from(kind, options)} (only MovieTweetings and "
+            "MovieLens need none)"
         )
-    if kind not in ("movietweetings", "movielens"):
-        raise ConfigError(
-            "this data needs a config that says which columns are features: give --config FILE; "
-            f"{_where_from(kind, options)} (only MovieTweetings and MovieLens need none)"
-        )
-    return override_config(default_config(kind), overrides)
+    what = f"{options.data} is a log" if options.data is not None else "there is no --data"
+    raise ConfigError(
+        f"there is no {DEFAULT_FILE} here, and {what}: name the config that its roles run with by "
+        "--config FILE; to replay a file, name it with --data FILE"
+    )
 
 
 def _where_from(kind: str, options: ReplayOptions) -> str:

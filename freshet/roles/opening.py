@@ -76,8 +76,12 @@ def need_features(config: Config) -> None:
 
     Raises:
         ConfigError: it declares no features.
+        TorchMissingError: its network needs torch, which is not installed.
     """
+    from learner.deep.autograd import need_torch
+
     if not config.features:
         raise ConfigError(
             "the config declares no features; add a section [features.NAME] for each feature of your events"
         )
+    need_torch(config.learner.deep)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from freshet.config import Config, load_config, override_config
+from freshet.config import DEFAULT_FILE, Config, load_config, override_config
 from freshet.errors import ExportError
 from freshet.progress import progress
 from freshet.replay.tape import ReplayOptions, Window, is_log, open_existing, open_tape, replay_config
@@ -56,7 +56,7 @@ def _config(file: str | None, overrides: list[str], options: ReplayOptions) -> C
     if file is None and options.data is not None and is_log(options.data):
         return override_config(Config(), overrides)
     if file is None and options.data is None:
-        return load_config("freshet.toml", overrides)
+        return load_config(DEFAULT_FILE, overrides)
     return replay_config(file, overrides, options)
 
 

@@ -1,13 +1,28 @@
-"""`freshet inspect`: print what a role's state holds."""
+"""`freshet inspect`: say what a role's state holds, in dates and counts."""
 
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from freshet.roles.states import read_state
 from freshet.roles.voice import short
+
+_NAMES = {
+    "format": "format of the state",
+    "commits": "commits",
+    "unsent_or_just_sent": "records to send",
+    "next_offsets": "read up to, by topic/partition (offset)",
+    "entries": "entries in the database",
+    "joined": "joined so far",
+    "learnt": "learnt so far",
+    "made_for": "made for these settings",
+}
+_TIMES = ("time", "clock", "since")
+_SHOWN_MAX = 100  # characters of one value
 
 
 def inspect_state(folder: Path, as_json: bool = False) -> None:
@@ -20,16 +35,34 @@ def inspect_state(folder: Path, as_json: bool = False) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
         return
+    print("\n".join(describe(found)))
+
+
+def describe(found: dict[str, Any]) -> Iterator[str]:
+    """What `read_state` found, as lines for people."""
     for name, value in found.items():
+        title = _NAMES.get(name, name.replace("_", " "))
         if isinstance(value, dict):
-            print(f"{name.replace('_', ' ')}:")
+            yield f"{title}:"
             for key, entry in value.items():
-                print(f"  {key.replace('_', ' '):<24}{_told(key, entry)}")
+                yield f"  {key.replace('_', ' '):<26}{_told(key, entry)}"
         else:
-            print(f"{name.replace('_', ' '):<26}{_told(name, value)}")
+            yield f"{title:<28}{_size(value) if name == 'bytes' else _told(name, value)}"
 
 
 def _told(name: str, value: object) -> str:
-    if isinstance(value, float) and name.endswith("time") and value > 0:
-        return datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds")
-    return short(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and name.endswith(_TIMES) and value > 0:
+        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if isinstance(value, list | tuple) and all(isinstance(part, int | float) for part in value):
+        return ", ".join(map(short, value))
+    text = short(value)
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}… ({len(text):,} characters; --json)"
+
+
+def _size(count: object) -> str:
+    size = float(str(count))
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000.0:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1000.0
+    return f"{size:,.1f} GB"

@@ -5,20 +5,53 @@ torch is needed here only, so a server, and a learner of the default network, st
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from learner.deep.networks import Array
 from learner.deep.trainer import DeepTrainer, Floats, Step, by_logits, take_step
+from learner.errors import TorchMissingError
 
 if TYPE_CHECKING:
     import torch
 
 
+WITHOUT_TORCH = ("none", "dcn")
+"""Deep parts that learn in kernels of our own."""
+
+
+def need_torch(deep: str) -> None:
+    """Check that this deep part can be learnt with what is installed.
+
+    Raises:
+        TorchMissingError: it needs torch, which is not installed.
+    """
+    try:
+        missing = deep not in WITHOUT_TORCH and find_spec("torch") is None
+    except ValueError:  # a module that was put into sys.modules by hand
+        missing = True
+    if missing:
+        raise TorchMissingError(
+            f"learner.deep = {deep!r} is learnt by PyTorch, which is not installed: pip install "
+            "'freshet[torch]'; the default, learner.deep = 'dcn', does not need it"
+        )
+
+
 class AutogradTrainer(DeepTrainer):
-    """Learns the weights of any network."""
+    """Learns the weights of any network.
+
+    Raises:
+        TorchMissingError: torch is not installed.
+    """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
-        import torch
+        try:
+            import torch
+        except ImportError as error:
+            raise TorchMissingError(
+                f"this network is learnt by PyTorch, which cannot be imported ({error}): pip install "
+                "'freshet[torch]'; learner.deep = 'dcn' does not need it"
+            ) from None
 
         super().__init__(*arguments, **named)
         torch.set_num_threads(self.threads)

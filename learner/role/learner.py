@@ -9,6 +9,7 @@ import importlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 
 import msgspec
 import numpy as np
@@ -109,7 +110,7 @@ class Learner:
 
     def warm(self) -> None:
         """Begin to import torch beside the caller if it is needed: it takes seconds, and a group waits."""
-        if self.model.network is not None and not isinstance(self.model.network, DCN):
+        if self.model.network is not None and not isinstance(self.model.network, DCN) and find_spec("torch"):
             threading.Thread(target=importlib.import_module, args=("torch",), name="import torch").start()
 
     def figures(self) -> dict[str, float | int | None]:

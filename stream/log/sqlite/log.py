@@ -63,6 +63,8 @@ class SqliteLog(Log):
     def __init__(self, path: str | Path, settings: LogSettings = LOG_DEFAULTS) -> None:
         """Open `path`, creating it and its folder where missing.
 
+        A file that cannot be written here (on a read-only mount, say) is opened for reading.
+
         Raises:
             LogError: the file cannot be opened, or is no log of this version.
         """
@@ -74,8 +76,12 @@ class SqliteLog(Log):
         except OSError as error:
             raise LogError(f"log {self.path}: its folder cannot be made: {error.strerror}") from None
         self._pool = Pool(self.path, settings)
-        with self._connection() as db, transaction(db):
-            self._prepare(db)
+        with self._connection() as db:
+            if self._pool.read_only:
+                self._check_format(db)
+            else:
+                with transaction(db):
+                    self._prepare(db)
 
     def create_topic(self, topic: str, partitions: int) -> None:
         if not topic or len(topic) > 200:
@@ -239,7 +245,12 @@ class SqliteLog(Log):
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        elif version != FORMAT_VERSION:
+        else:
+            self._check_format(db)
+
+    def _check_format(self, db: sqlite3.Connection) -> None:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version != FORMAT_VERSION:
             raise LogError(
                 f"log {self.path} has format {version}; this Freshet reads format {FORMAT_VERSION}: "
                 "use the Freshet that wrote it, or another file"

@@ -1,10 +1,12 @@
 """Connections to the embedded log's file: pooled, set up alike, their errors told in our words."""
 
+import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from stream.errors import LogAwayError, LogError
 from stream.log.settings import LogSettings
@@ -16,6 +18,7 @@ class Pool:
     """As many connections as threads are inside a call at the same time. Not to be carried over a fork."""
 
     def __init__(self, path: Path, settings: LogSettings) -> None:
+        self.read_only = _read_only(path)
         self._path = path
         self._settings = settings
         self._idle: deque[sqlite3.Connection] = deque()
@@ -55,6 +58,8 @@ class Pool:
             self._idle.pop().close()
 
     def _connect(self) -> sqlite3.Connection:
+        if self.read_only:
+            return self._connect_read_only()
         db = sqlite3.connect(
             self._path,
             timeout=self._settings.busy_timeout_s,
@@ -71,6 +76,11 @@ class Pool:
             raise
         return db
 
+    def _connect_read_only(self) -> sqlite3.Connection:
+        """Open a file that nobody can write here: without locks, and without files of its own beside it."""
+        name = f"file:{quote(str(self._path.absolute()), errors='surrogateescape')}?mode=ro&immutable=1"
+        return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False)
+
     def _log_error(self, error: sqlite3.Error) -> LogError:
         text = str(error)
         away = True  # nothing of what was asked is in the file, and it may be asked again
@@ -78,6 +88,9 @@ class Pool:
             advice = "free some space, or lower retain_bytes"
         elif "locked" in text or "busy" in text:
             advice = f"another process has been writing for over {self._settings.busy_timeout_s:g} s"
+        elif "readonly" in text:
+            away = False
+            advice = "its file or folder cannot be written here, so it can only be read"
         elif "disk I/O error" in text:
             advice = "is the disk full, or failing?"
         else:
@@ -90,6 +103,24 @@ class Pool:
         if "malformed" in text or "not a database" in text or "decode" in text:
             return "the file is damaged or no log: restore it from a copy, or use another file"
         return "check that the path, its folder and their permissions are right"
+
+
+def _read_only(path: Path) -> bool:
+    """Whether an existing file can be read here but not written, or its folder not.
+
+    Raises:
+        LogError: it cannot be read as it lies there, for a write-ahead log is still to be folded into it.
+    """
+    if not path.is_file() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        return False
+    waiting = path.with_name(f"{path.name}-wal")
+    if waiting.exists() and waiting.stat().st_size > 0:
+        raise LogError(
+            f"log {path}: it cannot be written here, and {waiting.name} beside it holds records that are not "
+            "in it yet: copy both files to a folder that can be written and name the log there, or copy the "
+            "log again while no role runs"
+        )
+    return True
 
 
 @contextmanager

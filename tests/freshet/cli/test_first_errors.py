@@ -53,6 +53,7 @@ def test_no_such_file_is_named(command: str, capsys: pytest.CaptureFixture[str])
 def test_missing_config_leads_to_init(capsys: pytest.CaptureFixture[str]) -> None:
     assert "freshet init --data FILE" in told(capsys, "up", "--config", "no.toml")
     Path("clicks.csv").write_text("time,user,label\n1,2,1\n")
+    Path("freshet.toml").unlink()
     assert "freshet init --data clicks.csv" in told(capsys, "replay", "--data", "clicks.csv")
 
 
@@ -113,8 +114,8 @@ def test_log_of_another_version_says_what_to_do(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("replay", "there is no --data, so --config FILE must name"),
-        ("replay --data sqlite:log.db", "sqlite:log.db is a log, so --config FILE must name"),
+        ("replay", "there is no log"),
+        ("replay --data sqlite:log.db", "there is no log log.db"),
         ("replay --config freshet.toml --data freshet.toml", "let it end in .csv, .tsv, .jsonl or .parquet"),
         ("serve --set features.user.kind=idd", "'idd' is none of id, ids, number, hour, sequence"),
     ],
@@ -125,17 +126,24 @@ def test_what_was_left_out_or_misspelt_is_named_with_what_there_is(
     assert words in told(capsys, *command.split())
 
 
+def test_replay_without_any_config_says_whose_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("freshet.toml").unlink()
+    assert "there is no --data: name the config that its roles run with by --config" in told(capsys, "replay")
+    line = told(capsys, "replay", "--data", "sqlite:log.db")
+    assert "there is no freshet.toml here, and sqlite:log.db is a log" in line
+
+
 @pytest.mark.parametrize("command", ["forget user=ann", "dead-letters list", "dead-letters retry --all"])
 def test_who_looks_into_a_log_that_is_not_there_is_told_and_makes_none(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = told(capsys, *command.split())
-    assert "there is no log" in line and "name the config that the roles run with" in line
+    assert "there is no log" in line and "name the config of the roles" in line
     assert not Path(".freshet").exists()
 
 
 @pytest.mark.parametrize(
-    "command", ["demo --report", "replay --config freshet.toml --data c.csv --limit 9 --report"]
+    "command", ["demo --html", "replay --config freshet.toml --data c.csv --limit 9 --report"]
 )
 def test_report_that_cannot_be_written_is_told_before_the_work(
     command: str, capsys: pytest.CaptureFixture[str]

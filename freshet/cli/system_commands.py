@@ -1,0 +1,181 @@
+"""The commands that run Freshet: demo, init, the roles, check and status."""
+
+import argparse
+from pathlib import Path
+
+from freshet.cli.table import (
+    AS_JSON,
+    DATA_FILE,
+    DEFAULT_FILE,
+    ROLE_CONFIG,
+    WITH_PARENT,
+    Command,
+    data_of,
+    load,
+    option,
+    path_of,
+    port,
+    positive,
+)
+
+EXIT_NOT_OK = 1
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from freshet.demo.demo import run_demo
+
+    data = data_of(arguments)
+    return run_demo(
+        seconds=arguments.seconds,
+        data=path_of(data),
+        report=Path(arguments.html),
+        keep=path_of(arguments.keep),
+        seed=arguments.seed,
+        log=arguments.log,
+    )
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from freshet.init.command import run_init
+
+    run_init(data_of(arguments, needed=True) or "", arguments.out, arguments.force, arguments.yes)
+
+
+def _role(arguments: argparse.Namespace) -> int:
+    from freshet.roles.process import SIGNAL_S_MAX, Stop
+
+    with Stop(arguments.with_parent, SIGNAL_S_MAX) as stop:
+        from freshet.roles import roles
+
+        _put_options(arguments)
+        roles.RUN[arguments.command](load(arguments), stop.event)
+    return stop.status
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from freshet.roles.process import Stop
+    from freshet.roles.up import prepare_up, run_up
+
+    _put_options(arguments)
+    config = load(arguments)
+    prepare_up(config)  # nothing runs yet that would have to be stopped in order
+    with Stop(arguments.with_parent) as stop:
+        run_up(config, arguments.config, arguments.overrides, stop.event)
+    return stop.status
+
+
+def _put_options(arguments: argparse.Namespace) -> None:
+    """Put options that are short for a setting among the overrides."""
+    from freshet.config import toml_text
+
+    if getattr(arguments, "name", None) is not None:
+        arguments.overrides.append(f"group.name={toml_text(arguments.name)}")
+    if getattr(arguments, "port", None) is not None:
+        arguments.overrides.append(f"server.port={arguments.port}")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from freshet.tools.check import print_checks
+
+    data = path_of(data_of(arguments))
+    fine = print_checks(arguments.config, arguments.overrides, data, arguments.json)
+    return 0 if fine else EXIT_NOT_OK
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from freshet.tools.status import print_status
+
+    return 0 if print_status(load(arguments), arguments.json) else EXIT_NOT_OK
+
+
+def _warmup(arguments: argparse.Namespace) -> None:
+    from freshet.warmup import warm_up
+
+    warm_up(always=True, everything=True)
+
+
+_NAME = option("--name", help="name of this process among several that share the work (group.name)")
+_PORT = option("--port", type=port, metavar="N", help="port to listen on (server.port)")
+
+COMMANDS = (
+    Command(
+        "demo", _demo, "play a click stream against the whole system and watch it learn",
+        (
+            "freshet demo",
+            "freshet demo --seconds 30 --html demo.html",
+            "freshet demo --log kafka://localhost:9092",
+            "freshet demo --data ratings/ --keep demo/",
+        ),
+        (
+            option("--seconds", type=positive, default=110.0, metavar="S", help="how long to play (110)"),
+            option(
+                "--data", metavar="PATH", help="play real ratings (MovieTweetings) instead of the simulator"
+            ),
+            option("file", nargs="?", hidden=True),
+            option(
+                "--html", metavar="FILE", default="freshet-demo-report.html",
+                help="the report, a page with plots (freshet-demo-report.html)",
+            ),
+            option("--report", dest="html", default=argparse.SUPPRESS, hidden=True),
+            option("--keep", metavar="DIR", help="keep config, log and state there (else they are removed)"),
+            option("--seed", type=int, default=0, metavar="N", help="seed of the simulated world (0)"),
+            option(
+                "--log", metavar="URL", default="sqlite:log.db",
+                help="the log, for example kafka://HOST:PORT (a SQLite file)",
+            ),
+        ),
+    ),
+    Command(
+        "init", _init, "look at a data file and write a config for it, with reasons",
+        (
+            "freshet init --data clicks.csv               asks where a sample leaves doubt",
+            "freshet init --data clicks.tsv.gz --yes --out shop.toml",
+            "freshet init --data ratings/ --out -         print it",
+        ),
+        (
+            *DATA_FILE,
+            option(
+                "--out", metavar="FILE", default=DEFAULT_FILE,
+                help=f"the config to write; - prints it ({DEFAULT_FILE})",
+            ),
+            option("--force", action="store_true", help="write over a file that is there"),
+            option("--yes", action="store_true", help="ask nothing, take the likeliest"),
+        ),
+    ),
+    Command(
+        "up", _up, "run joiner, learner and server on this machine; Ctrl-C stops all three",
+        ("freshet up --config freshet.toml", "freshet up --port 9000"),
+        (*ROLE_CONFIG, _PORT, WITH_PARENT),
+    ),
+    Command(
+        "join", _role, "run the joiner: events in, examples out",
+        ("freshet join --config freshet.toml",), (*ROLE_CONFIG, _NAME, WITH_PARENT),
+    ),
+    Command(
+        "learn", _role, "run the learner: examples in, updates of the model out",
+        ("freshet learn --config freshet.toml",), (*ROLE_CONFIG, _NAME, WITH_PARENT),
+    ),
+    Command(
+        "serve", _role, "run a server: answers requests from a live copy of the model",
+        ("freshet serve --config freshet.toml", "freshet serve --port 9000"),
+        (*ROLE_CONFIG, _PORT, WITH_PARENT),
+    ),
+    Command(
+        "check", _check,
+        "check config, log, states and rights before anything runs: one line each, ok or not ok with what to "
+        "do; the exit status is 0 if all is ok, else 1",
+        ("freshet check", "freshet check --data clicks.csv    and would its lines be used?"),
+        (*ROLE_CONFIG, *DATA_FILE, AS_JSON),
+    ),
+    Command(
+        "status", _status,
+        "say which roles run, since when and how far they are, as the log has it; the exit status is 0 if a "
+        "joiner and a learner run, else 1",
+        ("freshet status", "freshet status --json"),
+        (*ROLE_CONFIG, AS_JSON),
+    ),
+    Command(
+        "warmup", _warmup, "compile all kernels now, once, instead of at the first start",
+        ("freshet warmup",),
+    ),
+)  # fmt: skip

@@ -1,0 +1,204 @@
+"""`freshet check`: what would stop the roles, said before they are started, a line each.
+
+Nothing is created and no role is disturbed: what does not exist yet is what the first start makes.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from freshet.config import Config, load_config
+from freshet.errors import ConfigError
+from freshet.roles.opening import check_unused, need_features
+from freshet.roles.states import read_state
+from freshet.roles.voice import printable
+from freshet.tools.status import ask_server
+from ground import FreshetError
+from learner.deep.autograd import need_torch
+from learner.features.encoder import Encoder
+from learner.role.learner import Learner
+from serving.app.server import check_address
+from serving.http.access import Access
+from stream.errors import LogError, StateLockedError
+from stream.files.sources import LeftOut, read_examples
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES
+from stream.log.open import missing_log, open_log
+from stream.state.meta import StateMeta
+
+FREE_BYTES_MIN = 1 << 30
+LINES = 10_000  # of a data file
+
+
+class Check(NamedTuple):
+    """One line: whether it is in order, and what was found or is to be done."""
+
+    ok: bool
+    what: str
+    found: str
+
+
+def run_checks(file: str, overrides: Sequence[str], data: Path | None) -> Iterator[Check]:
+    """All checks, in the order in which a start would come to them; without a config there is only one."""
+    try:
+        config = load_config(file, overrides)
+        need_features(config)
+    except FreshetError as error:
+        yield Check(False, "config", str(error))
+        return
+    yield Check(True, "config", f"{file}: {len(config.features)} features")
+    for what, check in (
+        ("log", _log),
+        ("state", _state),
+        ("joiner", lambda c: _role_state(c, "join", "joiner", {"partitions": str(c.stream.partitions)})),
+        ("learner", lambda c: _role_state(c, "learn", "learner", Learner.fingerprint(c.features, c.learner))),
+        ("network", _network),
+        ("server", _server),
+        ("access", _access),
+    ):
+        yield _checked(what, check, config)
+    if data is not None:
+        yield _checked("data", lambda c: _data(c, data), config)
+
+
+def print_checks(file: str, overrides: Sequence[str], data: Path | None, as_json: bool) -> bool:
+    """Print each check as a line; returns whether all are in order."""
+    fine = True
+    for check in run_checks(file, overrides, data):
+        fine = fine and check.ok
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(check._asdict()).decode() + "\n")
+        else:
+            print(f"{'ok' if check.ok else 'not ok':<8}{check.what:<9}{printable(check.found)}")
+    return fine
+
+
+def _checked(what: str, check: Callable[[Config], str], config: Config) -> Check:
+    try:
+        return Check(True, what, check(config))
+    except FreshetError as error:
+        return Check(False, what, str(error))
+
+
+def _log(config: Config) -> str:
+    if (path := missing_log(config.log)) is not None:
+        folder = _writable(path.parent, "log")
+        return f"{config.log} is not there yet: the first start makes it in {folder}"
+    log = open_log(config.log, config.stream.log)
+    try:
+        wanted = dict.fromkeys((UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES), 1)
+        wanted |= {EVENTS: config.stream.partitions, EXAMPLES: config.stream.partitions}
+        missing = []
+        for topic, partitions in wanted.items():
+            try:
+                found = log.partitions(topic)
+            except LogError:
+                missing.append(topic)
+                continue
+            if found != partitions:
+                raise ConfigError(
+                    f"topic {topic!r} has {found} partitions, and the config asks for {partitions}: set "
+                    f"stream.partitions = {found}, or name another log"
+                )
+    finally:
+        log.close()
+    path = Path(config.log.partition(":")[2]) if config.log.startswith("sqlite:") else None
+    if path is not None and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        raise ConfigError(
+            f"{path} cannot be written by this user: it can be replayed, exported and looked at, but no role "
+            "can run on it; change the rights of the file and of its folder"
+        )
+    later = f"; the first start makes {', '.join(sorted(missing))}" if missing else ""
+    return f"{config.log} answers{later}"
+
+
+def _state(config: Config) -> str:
+    folder = _writable(Path(config.state), "state")
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES_MIN:
+        raise ConfigError(
+            f"only {free / 1e9:.2f} GB are free for {config.state}: free some disk space, or name another "
+            "folder (state)"
+        )
+    return f"{config.state} can be written, {free / 1e9:,.0f} GB are free"
+
+
+def _role_state(config: Config, folder: str, role: str, fingerprint: dict[str, str]) -> str:
+    state = config.state_of(folder)
+    if not (state / "db" / "CURRENT").is_file():
+        return f"{state} is not there yet: the first start makes it"
+    try:
+        check_unused(state)
+        used = ""
+    except StateLockedError:
+        used = ", and is in use by a running role"
+    found = read_state(state)
+    meta = StateMeta(format=found["format"], role=found["role"], fingerprint=found["made_for"])
+    meta.check(state, role, fingerprint)
+    return f"{state} fits the config{used}"
+
+
+def _network(config: Config) -> str:
+    need_torch(config.learner.deep)
+    return f"learner.deep = {config.learner.deep!r} can be learnt with what is installed"
+
+
+def _server(config: Config) -> str:
+    where = f"{config.server.host} port {config.server.port}"
+    state, url = ask_server(config)
+    if state in ("ready", "not ready"):
+        return f"a server runs already at {url}: {state}"
+    check_address(config.server)
+    return f"{where} is free"
+
+
+def _access(config: Config) -> str:
+    access = Access(config.server.tokens or None)
+    if not access.required and config.server.host not in ("127.0.0.1", "localhost", "::1"):
+        raise ConfigError(
+            f"server.host = {config.server.host!r} can be reached from other machines, and there are no "
+            "tokens: name a file of tokens in server.tokens, set FRESHET_TOKENS, or listen on 127.0.0.1"
+        )
+    return "requests need a token" if access.required else "no tokens: this machine alone is answered"
+
+
+def _data(config: Config, data: Path) -> str:
+    """Play the beginning of a data file through the reader and the features, and learn nothing."""
+    encoder = Encoder(config.features, config.learner.pairs_max)
+    left_out = LeftOut()
+    fitting = refused = 0
+    first = ""
+    for example in islice(read_examples(data, config.data, left_out), LINES):
+        try:
+            encoder.encode([example])
+            fitting += 1
+        except FreshetError as error:
+            refused += 1
+            first = first or str(error)
+    bad = refused + left_out.lines
+    if not fitting:
+        raise ConfigError(f"{data}: no request can be used; the first: {first or left_out.first or 'none'}")
+    if bad:
+        raise ConfigError(
+            f"{data}: {bad:,} of the first {fitting + bad:,} requests would be refused; the first: "
+            f"{left_out.first or first}"
+        )
+    return f"{data}: the first {fitting:,} requests can be used"
+
+
+def _writable(folder: Path, what: str) -> Path:
+    """The folder, or the nearest one above it that exists; checks that this user may write there."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{there} cannot be written by this user, and {what} is to lie in {folder}: change its rights, "
+            f"or name another place ({what} in the config)"
+        )
+    return there

@@ -1,0 +1,157 @@
+"""`freshet status`: which roles run, since when and how far they are, as topic `roles` and the server say.
+
+Joiners and learners send a beat to topic `roles` each second (`stream.group.membership`), so one look at
+the log finds them wherever they run. Servers send none: the one that the config names is asked over HTTP.
+"""
+
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from freshet.config import Config
+from freshet.progress import duration
+from freshet.roles.opening import open_used
+from freshet.roles.voice import printable
+from stream.group.membership import Beat, read_sign
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, UPDATES, Log
+
+LOOK_BACK = 5_000
+"""Records of topic `roles` that are read: an hour of the beats of one joiner and one learner."""
+ASK_S = 2.0
+READS = {"join": EVENTS, "learn": EXAMPLES}
+
+
+class Seen(msgspec.Struct):
+    """One joiner or learner, from its beats."""
+
+    role: str
+    name: str
+    state: str  # "runs", "silent" or "stopped"
+    leads: bool
+    since: float  # Unix seconds
+    heard_s: float  # since its last beat
+    numbers: dict[str, float]
+
+
+def look(log: Log, config: Config, now: float) -> list[Seen]:
+    """The members whose beats are among the newest in topic `roles`, by role and name.
+
+    Args:
+        now: Unix seconds, by this machine's clock; ages are as good as it agrees with the log's.
+    """
+    first, end = log.ends(ROLES)[0]
+    position = max(first, end - LOOK_BACK)
+    found: dict[tuple[str, str], Seen] = {}
+    lives: dict[tuple[str, str], str] = {}
+    while position < end:
+        records = log.read(ROLES, 0, position)
+        if not records:
+            break
+        position = records[-1].offset + 1
+        for record in records:
+            beat = read_sign(record)
+            if isinstance(beat, Beat):
+                _take(found, lives, beat, record.ingest_ms / 1e3, config.group.beat_s)
+    for seen in found.values():
+        seen.heard_s = max(now - seen.heard_s, 0.0)
+        if seen.state == "runs" and seen.heard_s > config.group.timeout_s:
+            seen.state = "silent"
+    return [seen for _, seen in sorted(found.items())]
+
+
+def _take(
+    found: dict[tuple[str, str], Seen],
+    lives: dict[tuple[str, str], str],
+    beat: Beat,
+    at: float,
+    beat_s: float,
+) -> None:
+    place = beat.group, beat.name
+    if lives.get(place) != beat.life:
+        lives[place] = beat.life
+        # its earlier beats may lie before those that were read: they came one each `beat_s`
+        found[place] = Seen(beat.group, beat.name, "runs", False, at - beat.number * beat_s, at, {})
+    seen = found[place]
+    seen.heard_s = at
+    seen.leads = beat.leading >= 0
+    seen.state = "stopped" if beat.leaving else "runs"
+    if beat.told is not None:
+        seen.numbers = dict(beat.told.numbers)
+
+
+def ask_server(config: Config) -> tuple[str, str]:
+    """Whether the server that the config names is ready, and its address: ("ready", "http://...")."""
+    host = "127.0.0.1" if config.server.host in ("", "0.0.0.0", "::") else config.server.host
+    if config.server.port == 0:
+        return "unknown", "its port is any that is free (server.port = 0)"
+    url = f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/v2/health/ready", timeout=ASK_S):
+            return "ready", url
+    except urllib.error.HTTPError as error:
+        with error:
+            return ("not ready" if error.code == 503 else f"answers {error.code}"), url
+    except (OSError, ValueError):
+        return "does not answer", url
+
+
+def print_status(config: Config, as_json: bool) -> bool:
+    """Print what runs; returns whether a joiner and a learner do.
+
+    Raises:
+        ConfigError: there is no such log.
+        LogError: the log cannot be read.
+    """
+    now = time.time()
+    log = open_used(config)
+    try:
+        members = look(log, config, now)
+        ends = {topic: log.ends(topic) for topic in (EVENTS, EXAMPLES, UPDATES, DEAD_LETTERS)}
+    finally:
+        log.close()
+    server, url = ask_server(config)
+    held = {topic: sum(end - first for first, end in spans) for topic, spans in ends.items()}
+    if as_json:
+        told: dict[str, Any] = {
+            "log": config.log, "records": held, "members": members, "server": {"state": server, "url": url},
+        }  # fmt: skip
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+    else:
+        print("\n".join(_lines(config, members, held, server, url)))
+    running = {seen.role for seen in members if seen.state == "runs"}
+    return {"join", "learn"} <= running
+
+
+def _lines(config: Config, members: list[Seen], held: dict[str, int], server: str, url: str) -> Iterator[str]:
+    yield f"log      {printable(config.log)}: " + ", ".join(
+        f"{n:,} {topic.replace('_', ' ')}" for topic, n in held.items()
+    )
+    for role in READS:
+        mine = [seen for seen in members if seen.role == role]
+        if not mine:
+            yield f"{role:<9}none has been heard of; `freshet {role}` starts one, `freshet up` all roles"
+        yield from (_member(seen) for seen in mine)
+    yield f"{'serve':<9}{server:<9}{url}"
+
+
+def _member(seen: Seen) -> str:
+    since = datetime.fromtimestamp(seen.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    state = "leads" if seen.leads and seen.state == "runs" else seen.state
+    line = f"{seen.role:<9}{state:<9}{printable(seen.name)}"
+    if seen.state != "runs":
+        return f"{line}, last heard {duration(seen.heard_s)} ago"
+    line += f", since {since}"
+    what = {"records": "records", "examples": "examples", "undecided": "undecided"}
+    counts = [f"{seen.numbers[key]:,.0f} {name}" for key, name in what.items() if key in seen.numbers]
+    if counts:
+        line += ": " + ", ".join(counts)
+    if clock := seen.numbers.get("clock"):
+        line += f", event time {datetime.fromtimestamp(clock, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return line
