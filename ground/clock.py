@@ -9,6 +9,7 @@ No decision about records depends on a clock: event time comes from the records 
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -29,6 +30,9 @@ class Clock(Protocol):
 
     def wait_on(self, condition: threading.Condition, seconds: float) -> bool:
         """Wait, with a condition's lock held, until it is notified, at most so long; whether it was."""
+
+    def thread(self, work: Callable[[], None], name: str, daemon: bool) -> threading.Thread:
+        """A thread that waits by this clock, not started yet."""
 
     def draw(self) -> float:
         """A random number in [0, 1)."""
@@ -58,6 +62,9 @@ class SystemClock:
 
     def wait_on(self, condition: threading.Condition, seconds: float) -> bool:
         return condition.wait(seconds)
+
+    def thread(self, work: Callable[[], None], name: str, daemon: bool) -> threading.Thread:
+        return threading.Thread(target=work, name=name, daemon=daemon)
 
     def draw(self) -> float:
         return _random.random()
@@ -111,6 +118,9 @@ class ManualClock:
             return True
         self.sleep(seconds)
         return False
+
+    def thread(self, work: Callable[[], None], name: str, daemon: bool) -> threading.Thread:
+        return threading.Thread(target=work, name=name, daemon=daemon)
 
     def draw(self) -> float:
         with self._lock:

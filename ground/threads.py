@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
+from ground.clock import SYSTEM_CLOCK, Clock
+
 _log = logging.getLogger("freshet.threads")
 
 
@@ -27,6 +29,7 @@ class HelperThread:
             allowed; to raise ends the role.
         on_failure: called in the thread with what it raised: for a role that does not check by itself.
         daemon: the process may end without it.
+        clock: makes the thread.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class HelperThread:
         work: Callable[[threading.Event], None],
         on_failure: Callable[[BaseException], None] | None = None,
         daemon: bool = True,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.name = name
         self.stopping = threading.Event()
@@ -42,6 +46,7 @@ class HelperThread:
         self._work = work
         self._on_failure = on_failure
         self._daemon = daemon
+        self._clock = clock
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -50,7 +55,7 @@ class HelperThread:
             raise RuntimeError(f"thread {self.name!r} runs already")
         self.stopping.clear()
         self.failure = None
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=self._daemon)
+        self._thread = self._clock.thread(self._run, self.name, self._daemon)
         self._thread.start()
 
     @property

@@ -7,7 +7,6 @@ from where its state is, and sends again what was not sent.
 
 import importlib
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
@@ -18,6 +17,7 @@ import xxhash
 
 from embeddings.save.snapshot import TableSnapshot
 from ground import FreshetError
+from ground.clock import SYSTEM_CLOCK, Clock
 from learner.deep.networks import DCN
 from learner.features.encoder import FeatureSpec
 from learner.features.labelled import Labelled
@@ -61,6 +61,7 @@ class Learner:
         settings: how to learn.
         state: where to resume from and commit to; None for a replay that keeps nothing.
         beside: let the deep part learn in a thread of its own, see `Trainer`.
+        clock: names a new model's epoch.
 
     Raises:
         StateError, SnapshotError: the state is damaged or does not fit.
@@ -73,13 +74,14 @@ class Learner:
         state: RoleState | None = None,
         *,
         beside: bool = False,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.settings = settings
         self.model = Model(features, settings, learning=True)
         self.trainer = Trainer(self.model, beside=beside)
         self._publisher = Publisher(self.model, settings)
         self.metrics = Metrics(settings.window)
-        self.meta = Meta(epoch=time.time_ns() // 1_000_000)
+        self.meta = Meta(epoch=int(clock.unix_s() * 1e3))
         self.leads = True  # else it learns what another has learnt, and publishes nothing
         self.term = 0
         self.place = Place()  # in topic `updates`, as the state has it

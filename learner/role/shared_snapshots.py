@@ -4,10 +4,11 @@ A snapshot is a database folder, `learn-TERM-SEQ`, of the state's moment behind 
 """
 
 import logging
-import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 from stream.errors import StateError
+from stream.state.disk import ROCKS_DISK, Disk
 from stream.state.role_state import RoleState
 
 KEPT = 2
@@ -21,31 +22,34 @@ class SharedSnapshots:
     Args:
         folder: it is made when the first snapshot is.
         member: the learner's name, unlike those of the others.
+        disk: where the folder and the learners' states lie.
     """
 
-    def __init__(self, folder: Path, member: str) -> None:
+    def __init__(self, folder: Path, member: str, disk: Disk = ROCKS_DISK) -> None:
         self.folder = folder
+        self._disk = disk
         self.begun_from = ""  # the name of the snapshot that the learner's state was copied from; "": none
         self._making = folder / f"making-{member}"
         self._left_alone: set[str] = set()
 
     def there(self) -> list[Path]:
         """The snapshots that may be begun from, newest first."""
-        found = [path for path in self.folder.glob("learn-*-*") if path.name not in self._left_alone]
-        return sorted(found, reverse=True)
+        names = [name for name in self._disk.names(self.folder) if fnmatch(name, "learn-*-*")]
+        return [self.folder / name for name in reversed(names) if name not in self._left_alone]
 
     def begin(self, state: Path) -> bool:
         """Fill a state's folder that holds no state from the newest snapshot; whether that was done."""
-        if (state / "db" / "CURRENT").exists():
+        disk = self._disk
+        if disk.is_whole(state / "db"):
             return False
         for snapshot in self.there():
             making = state / "db.making"
             try:
-                state.mkdir(parents=True, exist_ok=True)
-                shutil.rmtree(making, ignore_errors=True)
-                shutil.copytree(snapshot, making)
-                shutil.rmtree(state / "db", ignore_errors=True)
-                making.rename(state / "db")
+                disk.make(state)
+                disk.remove(making)
+                disk.copy(snapshot, making)
+                disk.remove(state / "db")
+                disk.move(making, state / "db")
             except OSError as error:  # its maker may just have removed it for a newer one
                 _log.warning("snapshot %s cannot be copied: %s", snapshot, error)
                 continue
@@ -64,17 +68,18 @@ class SharedSnapshots:
         Args:
             alone: no older one stays: they may hold what is to be gone.
         """
+        disk = self._disk
         whole = self.folder / f"learn-{term:015d}-{seq:015d}"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(self._making, ignore_errors=True)
+            disk.make(self.folder)
+            disk.remove(self._making)
             state.copy_to(self._making)
             if alone:
-                shutil.rmtree(whole, ignore_errors=True)
-            if not whole.exists():
-                self._making.rename(whole)
+                disk.remove(whole)
+            if whole.name not in disk.names(self.folder):
+                disk.move(self._making, whole)
             for old in self.there()[1 if alone else KEPT :]:
-                shutil.rmtree(old, ignore_errors=True)
+                disk.remove(old)
         except (OSError, StateError) as error:
-            shutil.rmtree(self._making, ignore_errors=True)
+            disk.remove(self._making)
             _log.warning("no snapshot could be made in %s: %s", self.folder, error)

@@ -15,14 +15,14 @@ finds out, drops what it has learnt since, and stands by.
 """
 
 import logging
-import shutil
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
+from ground.clock import SYSTEM_CLOCK, Clock
+from ground.threads import HelperThread
 from learner.errors import UpdateDamagedError, UpdateGapError
 from learner.features.encoder import FeatureSpec
 from learner.role.learner import Learner
@@ -35,6 +35,7 @@ from stream.errors import StateDamagedError
 from stream.group.membership import Member
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.run.runner import Runner, RunnerSettings, patiently
+from stream.state.disk import ROCKS_DISK, Disk
 from stream.state.journal import Taken
 from stream.state.role_state import RoleState
 
@@ -62,6 +63,7 @@ class Succession:
         on_ready: called once, when it leads or could.
         at_work: entered with each learner that is made, for as long as it is at work; gives a function
             that is called after each of its turns, some times a second.
+        clock, disk: by which it waits, and where both folders lie.
     """
 
     def __init__(
@@ -75,11 +77,15 @@ class Succession:
         runner_settings: RunnerSettings,
         on_ready: Callable[[], None],
         at_work: Callable[[Runner, Learner], AbstractContextManager[Callable[[], None]]],
+        clock: Clock = SYSTEM_CLOCK,
+        disk: Disk = ROCKS_DISK,
     ) -> None:
         self.log = log
         self.member = member
         self.folder = folder
-        self.snapshots = SharedSnapshots(snapshots, member.name)
+        self.clock = clock
+        self.disk = disk
+        self.snapshots = SharedSnapshots(snapshots, member.name, disk)
         self.features = features
         self.settings = settings
         self.runner_settings = runner_settings
@@ -93,7 +99,7 @@ class Succession:
         Raises:
             FreshetError: whatever stops the role.
         """
-        patiently(lambda: self._live(stop), stop)
+        patiently(lambda: self._live(stop), stop, self.clock)
 
     def ready(self) -> None:
         """Say once that it is at work."""
@@ -105,7 +111,9 @@ class Succession:
         self.member.able(False)
         untried = self.snapshots.begin(self.folder)
         try:
-            with RoleState(self.folder, "learner", self._fingerprint) as state:
+            with RoleState(
+                self.folder, "learner", self._fingerprint, clock=self.clock, disk=self.disk
+            ) as state:
                 life = _Life(self, state, stop)
                 untried = False
                 with self.at_work(life.runner, life.learner) as report:
@@ -115,7 +123,7 @@ class Succession:
                         report()
 
                     try:
-                        patiently(turn, stop)
+                        patiently(turn, stop, self.clock)
                     finally:
                         life.end(finish=stop.is_set())
         except _FencedError:
@@ -127,15 +135,15 @@ class Succession:
                 raise
             _log.warning("snapshot %s is damaged, and is left alone: %s", self.snapshots.begun_from, error)
             self.snapshots.leave_alone()
-            shutil.rmtree(self.folder / "db")
+            self.disk.remove(self.folder / "db")
 
     def _put_aside(self, why: str) -> None:
         """Keep the state where a person finds it, until the next one is put aside."""
         aside = self.folder / "db.aside"
         _log.warning("%s; puts its state aside, into %s", why, aside)
         self.snapshots.leave_alone()
-        shutil.rmtree(aside, ignore_errors=True)
-        (self.folder / "db").rename(aside)
+        self.disk.remove(aside)
+        self.disk.move(self.folder / "db", aside)
 
 
 class _Life:
@@ -147,7 +155,8 @@ class _Life:
         self._member = group.member
         self._state = state
         self._stop = stop
-        self.learner = Learner(group.features, group.settings, state, beside=True)
+        self._clock = group.clock
+        self.learner = Learner(group.features, group.settings, state, beside=True, clock=group.clock)
         self.learner.leads = False
         self.learner.warm()
         self.runner = Runner(
@@ -159,6 +168,7 @@ class _Life:
             group.runner_settings,
             tells=False,
             full=self.learner.full,
+            clock=group.clock,
         )
         self._chain = Chain(self.learner.place)
         self._offset = self.learner.place.offset
@@ -168,7 +178,7 @@ class _Life:
         self._term = -1  # that it has claimed
         self._leading = False
         self._placed_s = self._snapped_s = self._said_s = float("-inf")
-        self._snapping: threading.Thread | None = None
+        self._snapping: HelperThread | None = None
         self._purges = 0  # of the state, that a snapshot was made after
 
     def turn(self) -> None:
@@ -279,7 +289,7 @@ class _Life:
         self._chain.jump(update.epoch, update.seq, update.term)
 
     def _say_waiting(self) -> None:
-        now = time.monotonic()
+        now = self._clock.now_s()
         if now - self._said_s >= SAY_EVERY_S:
             self._said_s = now
             _log.warning(
@@ -326,7 +336,7 @@ class _Life:
         if not self._member.leads(self._term):
             raise _FencedError
         self.runner.turn(self._stop)
-        now = time.monotonic()
+        now = self._clock.now_s()
         if now - self._placed_s >= PLACE_EVERY_S:
             self._placed_s = now
             self._note_place()
@@ -354,13 +364,15 @@ class _Life:
 
     def _snap(self) -> None:
         """Copy the state into the shared folder, beside this thread."""
-        if self._snapping is not None and self._snapping.is_alive():
-            return
+        if self._snapping is not None:
+            self._snapping.check()
+            if self._snapping.alive:
+                return
         purges = self._state.purges
         purged, self._purges = purges > self._purges, purges
         # what was made before a purge may hold what is to be gone
         work = partial(
             self._group.snapshots.make, self._state, self._term, self.learner.meta.seq, alone=purged
         )
-        self._snapping = threading.Thread(target=work, name="snapshot")
+        self._snapping = HelperThread("snapshot", lambda _: work(), daemon=False, clock=self._clock)
         self._snapping.start()

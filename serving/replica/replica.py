@@ -8,7 +8,6 @@ model has now learnt itself leaves the memory. While the learner is slow or down
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
@@ -16,6 +15,7 @@ import msgspec
 import numpy as np
 
 from error_memory import ErrorMemory, MemorySettings, make_memory
+from ground.clock import SYSTEM_CLOCK, Clock
 from ground.retry import Backoff, Pauses
 from learner.features.encoder import FeatureSpec, Request, Requestlike
 from learner.model.model import Model
@@ -73,6 +73,7 @@ class Replica:
         learner_settings: the learner's.
         memory_settings: the error memory's.
         settings: the server's limits.
+        clock: by which it waits.
 
     Use it as a context manager (`with replica:` starts and stops its thread), or call `step` yourself.
     """
@@ -84,8 +85,10 @@ class Replica:
         learner_settings: LearnerSettings,
         memory_settings: MemorySettings,
         settings: ServerSettings,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.settings = settings
+        self._clock = clock
         self.failure: Exception | None = None
         self._log = log
         self._memory_settings = memory_settings
@@ -94,7 +97,7 @@ class Replica:
         self._observer = Observer(self._live, settings)
         self._loaded = False
         self._frozen = False
-        self._behind_since = time.monotonic()
+        self._behind_since = self._clock.now_s()
         self._at_end = False
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -202,15 +205,15 @@ class Replica:
     @property
     def behind_s(self) -> float:
         """For how long it has not been at the end of the log, in seconds."""
-        return 0.0 if self._at_end else time.monotonic() - self._behind_since
+        return 0.0 if self._at_end else self._clock.now_s() - self._behind_since
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until it may be sent requests; False when that took longer, or will not come."""
-        deadline = time.monotonic() + timeout_s
+        deadline = self._clock.now_s() + timeout_s
         while self.unready():
-            if self.failure is not None or time.monotonic() > deadline:
+            if self.failure is not None or self._clock.now_s() > deadline:
                 return False
-            time.sleep(IDLE_S)
+            self._clock.sleep(IDLE_S)
         return True
 
     # --- its thread ---
@@ -242,11 +245,11 @@ class Replica:
         return {0: Position(self._follower.offset, self._follower.read_ms)} if self._loaded else {}
 
     def _run(self) -> None:
-        backoff = Backoff(AWAY_PAUSES)
+        backoff = Backoff(AWAY_PAUSES, self._clock)
         while not self._stop.is_set():
             try:
                 if not self.step():
-                    self._stop.wait(IDLE_S)
+                    self._clock.wait(self._stop, IDLE_S)
                 backoff.reset()
             except LogError as error:
                 # the log may come back; until then what is known goes on answering
@@ -291,7 +294,7 @@ class Replica:
         The first call of each takes tens of milliseconds, without a compiler's cache seconds, and the first
         label would take them with the lock held.
         """
-        batch = self._model.encoder.encode([Request(time.time(), {}, [{}, {}])])
+        batch = self._model.encoder.encode([Request(self._clock.unix_s(), {}, [{}, {}])])
         scores = self._model.score(batch)
         settings = msgspec.structs.replace(self._memory_settings, capacity=WARM_CAPACITY)
         memory = make_memory(settings, self._model.memory_columns)
@@ -310,5 +313,5 @@ class Replica:
 
     def _mark_end(self, at_end: bool) -> None:
         if self._at_end and not at_end:
-            self._behind_since = time.monotonic()
+            self._behind_since = self._clock.now_s()
         self._at_end = at_end

@@ -177,7 +177,7 @@ class Member:
         self._position = 0
         self._beat_at_s = float("-inf")
         self._away = False  # the log does not answer
-        self._thread = HelperThread(f"group {group}", self._run)
+        self._thread = HelperThread(f"group {group}", self._run, clock=clock)
 
     # --- what the role asks ---
 

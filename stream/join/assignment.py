@@ -13,9 +13,9 @@ under the same numbers, of which readers take one.
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
+from ground.clock import SYSTEM_CLOCK, Clock
 from stream.group.membership import Member, Note
 from stream.join.joiner import Joiner, Mark, offset_of, producer_of
 from stream.log.base import EVENTS, EXAMPLES, Log
@@ -32,12 +32,21 @@ class Shares:
         runner: of the joiner, on topic `events`, made with no partitions.
     """
 
-    def __init__(self, log: Log, state: RoleState, joiner: Joiner, runner: Runner, member: Member) -> None:
+    def __init__(
+        self,
+        log: Log,
+        state: RoleState,
+        joiner: Joiner,
+        runner: Runner,
+        member: Member,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self._log = log
         self._state = state
         self._joiner = joiner
         self._runner = runner
         self._member = member
+        self._clock = clock
         self._partitions = log.partitions(EVENTS)
         self._noted_s = float("-inf")
 
@@ -55,7 +64,7 @@ class Shares:
             self._turn(stop)
             report()
 
-        patiently(turn, stop)
+        patiently(turn, stop, self._clock)
         self._runner.end()
         self._note()
 
@@ -64,7 +73,7 @@ class Shares:
         if self._runner.held:
             self._runner.turn(stop)
         else:
-            stop.wait(self._member.settings.beat_s / 10.0)
+            self._clock.wait(stop, self._member.settings.beat_s / 10.0)
 
     def settle(self) -> None:
         """Let go of what is others' now, take up what is ours, and note now and then where others could."""
@@ -76,13 +85,13 @@ class Shares:
             _log.info("let go of partition %d", partition)
         for partition in sorted(mine - self._runner.held):
             self._take_up(partition)
-        if time.monotonic() - self._noted_s >= self._member.settings.beat_s:
+        if self._clock.now_s() - self._noted_s >= self._member.settings.beat_s:
             self._runner.commit()
             self._note()
 
     def _note(self) -> None:
         """Say where others may take our partitions up. All that was taken is committed and sent."""
-        self._noted_s = time.monotonic()
+        self._noted_s = self._clock.now_s()
         if self._state.unsent():
             return
         notes = []

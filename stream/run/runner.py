@@ -7,7 +7,6 @@ reads along a journal instead of as records happen to arrive, and so arrives at 
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, Protocol
 
@@ -104,6 +103,7 @@ class Runner:
         partitions: Collection[int] | None = None,
         tells: bool = True,
         full: Callable[[], bool] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Send what an earlier run left unsent, and seek to the state's offsets.
 
@@ -112,6 +112,7 @@ class Runner:
             tells: tell the log how far the group is; may be changed at any time.
             group: the name under which the log's lag tools see this role.
             full: whether so much has changed that a commit should not wait until it is due.
+            clock: says when one is due.
 
         Raises:
             LogError: the log fails, or has dropped records that this role has yet to read.
@@ -125,6 +126,7 @@ class Runner:
         self._settings = settings
         self.tells = tells
         self._full = full
+        self._clock = clock
         self.last_sent: dict[str, int] = {}  # topic -> offset of the last record that was sent there
         self._next: dict[int, int] = {}  # of the partitions held
         self._repeats: dict[int, SavedRepeats] = {}
@@ -193,7 +195,7 @@ class Runner:
             self.turn(stop)
             report()
 
-        patiently(turn, stop)
+        patiently(turn, stop, self._clock)
         self.end()
 
     def end(self) -> None:
@@ -214,7 +216,7 @@ class Runner:
             self._send()  # what was committed when the log went away
         wait_s = self._settings.wait_s
         if self._uncommitted:
-            wait_s = min(wait_s, max(self._due_s() - time.monotonic(), 0.0))
+            wait_s = min(wait_s, max(self._due_s() - self._clock.now_s(), 0.0))
         self.step(wait_s, stop)
 
     def step(self, wait_s: float = 0.0, stop: threading.Event | None = None) -> int:
@@ -245,7 +247,7 @@ class Runner:
 
     def _commit_if_due(self) -> None:
         if self._uncommitted and (
-            self._uncommitted >= self._settings.commit_records_max or time.monotonic() >= self._due_s()
+            self._uncommitted >= self._settings.commit_records_max or self._clock.now_s() >= self._due_s()
         ):
             self.commit()
 
@@ -360,7 +362,7 @@ class Runner:
             if first > start:  # else it is one of the numbers that some logs leave out
                 self._gap(partition, start, first)
         if not self._uncommitted:
-            self._first_uncommitted_s = time.monotonic()
+            self._first_uncommitted_s = self._clock.now_s()
         self._uncommitted += len(records)
         if self._taken and self._taken[-1].partition == partition and self._taken[-1].end == start:
             self._taken[-1] = Taken(partition, self._taken[-1].start, end)
@@ -389,7 +391,7 @@ class Runner:
         self.progress.sent += len(block.records)
 
     def _measure_lag(self) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         if now_s - self._lag_at_s >= LAG_EVERY_S:
             self._lag_at_s = now_s
             ends = self._log.ends(self._topic)

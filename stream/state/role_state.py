@@ -14,23 +14,18 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import cast
 
 import msgspec
-from rocksdict import Checkpoint, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from ground import rocks
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.threads import HelperThread
 from stream.errors import StateDamagedError, StateError, StateFullError
 from stream.log.base import Outgoing
-from stream.state.folder_lock import FolderLock
+from stream.state.disk import ROCKS_DISK, Batch, Database, Disk
 from stream.state.layout import DATA, META_KEY, OFFSET, OUTBOX, PURGE_KEY, offset_key
 from stream.state.meta import FORMAT_VERSION, StateMeta
 from stream.state.outbox import Block, Outbox, block_key, encode_block
-
-BLOCK_CACHE_BYTES = 64 << 20
-WRITE_BUFFER_BYTES = 2 << 20  # of what a busy role writes in a second; 53 MB/s go through it
 
 _log = logging.getLogger("freshet.state")
 
@@ -41,10 +36,10 @@ class Commit:
     Reads of the state do not see them before. A commit that is never written changes nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batch: Batch) -> None:
         self.taken: list[tuple[int, int, int]] = []  # (partition, start, end) consumed, in order
         self.purge = False  # what this commit and those before it delete is to leave the disk, see `purge`
-        self._batch = WriteBatch(raw_mode=True)
+        self._batch = batch
         self._sending: list[tuple[str, list[Outgoing]]] = []  # runs of one topic
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -92,6 +87,7 @@ class RoleState:
         fingerprint: Mapping[str, str] | None,
         sync: bool = True,
         clock: Clock = SYSTEM_CLOCK,
+        disk: Disk = ROCKS_DISK,
     ) -> None:
         """Open the folder, or make it.
 
@@ -101,6 +97,7 @@ class RoleState:
             fingerprint: what the state depends on (name -> canonical text); kept when the state is made,
                 compared whenever it is opened. None: of a state that is there, whatever it was made with.
             sync: a commit returns when the disk has it; False: when the operating system has it.
+            disk: where the folder lies.
 
         Raises:
             StateLockedError: another process holds it.
@@ -108,27 +105,25 @@ class RoleState:
             StateError: it is damaged, of another role, configuration or version, or cannot be opened.
         """
         self.path = Path(path)
-        self._db: Rdict | None = None
+        self._disk = disk
+        self._db: Database | None = None
         self._broken: StateError | None = None
         self._asking = threading.Lock()  # between a commit that asks for a purge and the end of one
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = disk.hold(self.path, clock)
         except OSError as error:
             trouble = rocks.read_error(error)
             kind = StateFullError if trouble is not None and trouble.kind == "full" else StateError
             raise kind(f"state {self.path}: the folder cannot be made: {error.strerror}") from None
-        self._lock = FolderLock(self.path, clock)
         try:
             self._db = self._open(sync)
-            self._write = WriteOptions()
-            self._write.sync = sync
             self.fingerprint = self._check_meta(role, fingerprint)
             self._outbox = self._load_outbox()
         except BaseException:
             self._release()
             raise
         self._purge_due = self._database().get(PURGE_KEY) is not None
-        self._purging = HelperThread("purge", self._merge_all, daemon=False)
+        self._purging = HelperThread("purge", self._merge_all, daemon=False, clock=clock)
         self.purges = 0  # done since the state was opened
 
     def get(self, key: bytes) -> bytes | None:
@@ -151,7 +146,7 @@ class RoleState:
 
     def begin(self) -> Commit:
         """A new, empty commit."""
-        return Commit()
+        return Commit(self._database().batch())
 
     def commit(self, commit: Commit) -> None:
         """Write a commit: all of it, or on an error none of it as far as this process can tell.
@@ -174,10 +169,10 @@ class RoleState:
         try:
             if commit.purge:
                 with self._asking:
-                    self._database().write(batch, self._write)
+                    self._database().write(batch)
                     self._purge_due = True
             else:
-                self._database().write(batch, self._write)
+                self._database().write(batch)
         except Exception as error:
             trouble = rocks.read_error(error)
             if trouble is None:
@@ -224,8 +219,7 @@ class RoleState:
     def _merge_all(self, stop: threading.Event) -> None:
         try:
             database = self._database()
-            database.flush()
-            database.compact_range(None, None)
+            database.merge()
             with self._asking:  # a purge asked for in the meantime is to find its mark, and begin anew
                 if not self._purge_due:
                     database.delete(PURGE_KEY)
@@ -246,7 +240,7 @@ class RoleState:
             StateError: it cannot be written there.
         """
         try:
-            Checkpoint(self._database()).create_checkpoint(str(folder))
+            self._database().copy_to(folder)
         except Exception as error:
             trouble = rocks.read_error(error)
             if trouble is None:
@@ -273,22 +267,14 @@ class RoleState:
     ) -> None:
         self.close()
 
-    def _database(self) -> Rdict:
+    def _database(self) -> Database:
         if self._db is None:
             raise StateError(f"state {self.path} is closed")
         return self._db
 
-    def _open(self, sync: bool) -> Rdict:
-        folder = self.path / "db"
-        options = rocks.options(
-            create=not rocks.is_begun(folder),
-            write_buffer_bytes=WRITE_BUFFER_BYTES,
-            cache_bytes=BLOCK_CACHE_BYTES,
-            bloom=True,  # most look-ups of a joiner are for requests never seen
-            torn_journal="tail" if sync else "point",
-        )
+    def _open(self, sync: bool) -> Database:
         try:
-            return Rdict(str(folder), options)
+            return self._disk.open(self.path / "db", sync)
         except Exception as error:
             raise self._failure(error) from None
 
@@ -322,11 +308,11 @@ class RoleState:
         if saved is None:
             if next(self._scan(b"", b"", b""), None) is not None:
                 raise self._damaged(ValueError("it holds entries but not what role they belong to"))
-            batch = WriteBatch(raw_mode=True)
+            batch = self._database().batch()
             made = dict(fingerprint or {})
             batch.put(META_KEY, msgspec.json.encode(StateMeta(FORMAT_VERSION, role, made)))
             try:
-                self._database().write(batch, self._write)
+                self._database().write(batch)
             except Exception as error:
                 raise self._failure(error) from None
             return made
@@ -347,20 +333,10 @@ class RoleState:
         begin = kind + prefix
         strip = len(kind)
         try:
-            # raw mode: keys and values are bytes, which rocksdict's own types cannot say
-            last = max(begin, kind + start)
-            entries = self._database().items(from_key=last, read_opt=ReadOptions())
-            for key, value in cast(Iterator[tuple[bytes, bytes]], entries):
-                last = key
+            for key, value in self._database().items(max(begin, kind + start)):
                 if not key.startswith(begin):
                     return
                 yield key[strip:], value
-            # Such a loop also ends, without a word, at the first block that is damaged: look whether it did.
-            check = self._database().iter()
-            check.seek(last)
-            if check.valid():
-                check.next()
-            check.status()
         except Exception as error:
             raise self._failure(error) from None
 

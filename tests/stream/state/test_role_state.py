@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from rocksdict import Options, Rdict
 
 from stream.errors import StateDamagedError, StateError, StateFullError, StateLockedError
 from stream.log.base import Outgoing
+from stream.state.disk import Database, RocksDisk
 from stream.state.layout import DATA, META_KEY
 from stream.state.outbox import BLOCK_BYTES_MAX, BLOCK_RECORDS_MAX
 from stream.state.role_state import RoleState
@@ -315,18 +317,21 @@ def test_state_without_its_mark_holds_entries_of_nobody(tmp_path: Path) -> None:
         make(tmp_path)
 
 
-class _Disk:
-    """A database on a disk that fails once it is told how."""
+class _FailingDisk(RocksDisk):
+    """A disk that fails once it is told how."""
 
     error: Exception | None = None
 
-    def __init__(self, database: Rdict) -> None:
-        self._database = database
+    def open(self, folder: Path, sync: bool) -> Database:
+        disk, database = self, super().open(folder, sync)
 
-    def __getattr__(self, name: str) -> object:
-        if self.error is not None and name != "close":
-            raise self.error
-        return getattr(self._database, name)
+        class Failing:
+            def __getattr__(self, name: str) -> object:
+                if disk.error is not None and name not in ("batch", "close"):
+                    raise disk.error
+                return getattr(database, name)
+
+        return cast(Database, Failing())
 
 
 @pytest.mark.parametrize(
@@ -345,27 +350,23 @@ class _Disk:
 )
 @pytest.mark.parametrize("does", ["get", "offset", "scan", "commit"])
 def test_error_is_told_by_what_it_is_and_what_is_unknown_passes(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    expected: type[Exception],
-    says: str,
-    does: str,
+    tmp_path: Path, error: Exception, expected: type[Exception], says: str, does: str
 ) -> None:
-    monkeypatch.setattr("stream.state.role_state.Rdict", lambda *given: _Disk(Rdict(*given)))
-    state = make(tmp_path)
+    disk = _FailingDisk()
+    state = RoleState(tmp_path, "joiner", {}, disk=disk)
     calls: dict[str, Callable[[], object]] = {
         "get": lambda: state.get(b"a"),
         "offset": lambda: state.offset("events", 0),
         "scan": lambda: list(state.scan()),
         "commit": lambda: state.commit(state.begin()),
     }
-    monkeypatch.setattr(_Disk, "error", error)
+    disk.error = error
     with pytest.raises(Exception, match=None if does == "commit" else says) as caught:
         calls[does]()
     if does == "commit" and expected is StateDamagedError:
         expected = StateError  # a write that fails damages nothing
     assert type(caught.value) is expected
+    disk.error = None
     state.close()
 
 
