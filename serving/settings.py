@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from stream.records.types import CANDIDATES_MAX, RECORD_BYTES_MAX, REFUSE_S_MAX
+from stream.limits import CANDIDATES_MAX, RECORD_BYTES_MAX, REFUSE_S_MAX
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from freshet.init.roles import OUTCOME_WORDS
 from freshet.init.sample import Column, Sample, is_time_text, shown
-from stream.records.types import FEATURES_MAX
+from stream.limits import FEATURES_MAX
 
 ID_WORDS = {
     "id", "ids", "uid", "user", "item", "product", "movie", "song", "track", "article", "code", "zip", "sku",

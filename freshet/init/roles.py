@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from freshet.init.sample import Column, Sample, is_time_text, shown
 from stream.files.times import TimeUnit, time_reader
-from stream.records.types import TIME_MAX_S
+from stream.limits import TIME_MAX_S
 
 TIME_WORDS = {"time", "timestamp", "ts", "date", "datetime", "when", "at", "unix", "epoch", "created"}
 LATER_WORDS = {"birth", "birthday", "release", "released", "expires", "expiry", "updated", "until", "end"}

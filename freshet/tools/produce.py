@@ -22,10 +22,11 @@ from ground.retry import Backoff, Pauses
 from stream.errors import LogAwayError, LogError, RecordError, SourceError
 from stream.files.record_files import read_records
 from stream.files.sources import LeftOut, read_examples
+from stream.limits import REQUEST_ID_MAX
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records.batching import pack
 from stream.records.decoding import Decoder
-from stream.records.types import REQUEST_ID_MAX, Action, Example, Impression, encode
+from stream.records.types import Action, Example, Impression, encode
 
 BATCH = 1000  # events appended at once
 PACK = 100  # of them in one message

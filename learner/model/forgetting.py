@@ -17,7 +17,7 @@ from ground.keys import key_of
 from learner.errors import FeatureError
 from learner.features.encoder import FeatureSpec
 from learner.model.model import Model
-from stream.records.types import FORGET_IDS_MAX
+from stream.limits import FORGET_IDS_MAX
 
 CHUNK_KEYS = 1 << 18
 FORGETTABLE = ("id", "ids", "sequence")

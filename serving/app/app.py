@@ -54,10 +54,11 @@ from serving.watch.page import LivePage
 from serving.watch.pulse import Pulse
 from serving.watch.telemetry import CONTENT_TYPE, Telemetry
 from stream.errors import RecordError
+from stream.limits import RECORD_BYTES_MAX
 from stream.log.base import EVENTS, Log, Outgoing
 from stream.records.decoding import Decoder, check, tidy_request
 from stream.records.forgetting import forget_records
-from stream.records.types import RECORD_BYTES_MAX, Action, Forget, Impression, Served, encode
+from stream.records.types import Action, Forget, Impression, Served, encode
 
 YIELD_EVERY = 256
 """Records of one body that are decoded before others get their turn."""

@@ -5,8 +5,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from serving.errors import RequestError
-from stream.records.decoding import AnyFeatures, split_batch
-from stream.records.types import (
+from stream.limits import (
     CANDIDATES_MAX,
     FEATURES_MAX,
     REQUEST_ID_MAX,
@@ -14,6 +13,9 @@ from stream.records.types import (
     TIME_MAX_S,
     TIME_MIN_S,
     VALUES_MAX,
+)
+from stream.records.decoding import AnyFeatures, split_batch
+from stream.records.types import (
     Action,
     CandidateNumber,
     Candidates,

@@ -14,7 +14,8 @@ import msgspec
 from learner.features.encoder import FeatureSpec
 from learner.model.forgetting import FORGETTABLE
 from serving.http.frame import Route
-from stream.records.types import FORGET_IDS_MAX, Id, Ids, Text
+from stream.limits import FORGET_IDS_MAX
+from stream.records.types import Id, Ids, Text
 
 Json = dict[str, Any]
 

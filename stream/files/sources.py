@@ -15,9 +15,10 @@ from stream.errors import RecordError, SourceError
 from stream.files.columns import Convert, DataSettings, RawRow, label_reader, missing_test
 from stream.files.record_files import read_layout, read_records
 from stream.files.times import time_reader
+from stream.limits import FEATURES_MAX
 from stream.records.decoding import check
 from stream.records.fields import tidy_value
-from stream.records.types import FEATURES_MAX, Example, Features, Value
+from stream.records.types import Example, Features, Value
 
 __all__ = ["DataSettings", "LeftOut", "count_examples", "detect_format", "read_examples", "read_lines"]
 

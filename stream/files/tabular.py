@@ -29,7 +29,7 @@ from stream.files.columns import (
     text_converter,
     typed_converter,
 )
-from stream.records.types import RECORD_BYTES_MAX
+from stream.limits import RECORD_BYTES_MAX
 
 _SAMPLE_ROWS = 1_000  # by which a CSV column's kind is guessed
 _BATCH_ROWS = 8_192  # of Parquet, in memory at once

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
-from stream.records.types import TIME_MAX_S, TIME_MIN_S
+from stream.limits import TIME_MAX_S, TIME_MIN_S
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso"]
 

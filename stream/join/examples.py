@@ -1,7 +1,6 @@
 """Decided requests become examples: all of their candidates, or all clicks and a share of the rest."""
 
 import math
-from collections.abc import Callable
 
 import msgspec
 import xxhash
@@ -17,22 +16,18 @@ class ExampleMaker:
 
     Args:
         decoder: of the impressions that entries hold.
-        emit: takes each example: its request's id, and its bytes.
     """
 
-    def __init__(
-        self, settings: JoinSettings, decoder: EventDecoder, emit: Callable[[str, bytes], None]
-    ) -> None:
+    def __init__(self, settings: JoinSettings, decoder: EventDecoder) -> None:
         self._decoder = decoder
-        self._emit = emit
         self._rate = settings.negative_rate
         self._log_odds = math.log(settings.negative_rate)
         self._seed = settings.seed & 0xFFFFFFFFFFFFFFFF
 
     def make(
-        self, request_id: str, entry: Entry, decided: float, impression: Impression | None, counts: JoinCounts
-    ) -> None:
-        """Emit the example of a request that is decided now, if anything of it is kept.
+        self, entry: Entry, decided: float, impression: Impression | None, counts: JoinCounts
+    ) -> bytes | None:
+        """The example of a request that is decided now, as bytes; None: nothing of it is kept.
 
         Args:
             impression: the entry's, where it has been decoded.
@@ -44,32 +39,31 @@ class ExampleMaker:
             for i, reaction in entry.reactions.items():
                 told[i] = reaction.label
             _count(told, counts)
-            self._emit(request_id, splice(original, told, decided))
-            return
+            return splice(original, told, decided)
         labels = dict.fromkeys(range(entry.size), 0.0)
         for i, reaction in entry.reactions.items():
             labels[i] = reaction.label
         for gone in entry.gone or ():
             del labels[gone]
         impression = impression or self._decoder.decode_again(original)
-        self._send(impression, labels, decided, False, counts)
+        return self._encode(impression, labels, decided, False, counts)
 
-    def make_late(self, entry: Entry, action: Action, decided: float, counts: JoinCounts) -> None:
-        """Emit an example of the one candidate of an action that came after its request was decided."""
+    def make_late(self, entry: Entry, action: Action, decided: float, counts: JoinCounts) -> bytes | None:
+        """An example of the one candidate of an action that came after its request was decided."""
         impression = self._decoder.decode_again(entry.original)
-        self._send(impression, {action.candidate: action.label}, decided, True, counts)
+        return self._encode(impression, {action.candidate: action.label}, decided, True, counts)
 
-    def _send(
+    def _encode(
         self, impression: Impression, labels: dict[int, float], decided: float, late: bool, counts: JoinCounts
-    ) -> None:
-        """Emit an example of the candidates in `labels`, less the negatives that are not kept."""
+    ) -> bytes | None:
+        """An example of the candidates in `labels`, less the negatives that are not kept; None: of none."""
         kept = list(labels)
         if self._rate < 1.0:
             kept = [i for i, label in labels.items() if label or self._keeps(impression.request_id, i)]
             counts.subsampled += len(labels) - len(kept)
             if not kept:
                 counts.emptied += 1
-                return
+                return None
         shown = impression
         if len(kept) < len(impression.candidates):
             shown = _of_kept(impression, kept)
@@ -89,7 +83,7 @@ class ExampleMaker:
             shown.place,
             shown.propensity,
         )
-        self._emit(example.request_id, encode(example))
+        return encode(example)
 
     def _keeps(self, request_id: str, candidate: int) -> bool:
         """Whether a candidate is kept if it is a negative: a choice that every rerun repeats."""

@@ -8,20 +8,20 @@ among that record's outputs. So it depends on the partition's records alone: who
 and from whichever state, sends the same outputs under the same numbers, and readers take each once.
 """
 
-import math
 from collections.abc import Collection, Sequence
 
 import msgspec
 
-from stream.errors import RecordError
+from stream.errors import LogError, RecordError
 from stream.join.clock_skew import Ahead
-from stream.join.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, Origin, Pairing
+from stream.join.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, Decided, Origin, Outputs, Pairing
 from stream.join.settings import COUNTS_KEY, JoinCounts, JoinSettings
+from stream.limits import OFFSET_END, OUTPUTS_MAX, PLACE_BITS, RECORD_BYTES_MAX, SPLICED_BYTES_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.records.decoding import is_batch, split_batch
-from stream.records.fast_decoding import SPLICED_BYTES_MAX, EventDecoder
+from stream.records.fast_decoding import EventDecoder
 from stream.records.forgetting import Entity
-from stream.records.types import RECORD_BYTES_MAX, Action, DeadLetter, Forget, Impression, encode
+from stream.records.types import Action, DeadLetter, Forget, Impression, encode
 from stream.run.dead_letter_limit import BadShare
 from stream.state.repeats import producers_prefix
 from stream.state.role_state import Commit, RoleState
@@ -31,7 +31,6 @@ __all__ = ["JOIN_DEFAULTS", "JoinCounts", "JoinSettings", "Joiner"]
 JOIN_DEFAULTS = JoinSettings()
 
 _SENT = b"join/sent/"
-PLACE_BITS = 23  # of a sequence number: a record may end the wait of millions
 MARKS_MAX = 32  # in the reach of a record
 CLEAR_KEYS = 10_000  # deleted per commit
 
@@ -73,18 +72,27 @@ class _Partition:
         self._next_mark_s = marks[-1].clock + self._reach_s / MARKS_MAX if marks else float("-inf")
         self._elsewhere = JoinCounts()
         self._quiet_until = 0
-        self.pairing = Pairing(state, number, settings, joiner.counts, self._emit, self.bury)
+        self.pairing = Pairing(state, number, settings, joiner.counts)
 
     def begin(self, offset: int) -> None:
-        """The record at `offset` is taken next."""
+        """The record at `offset` is taken next.
+
+        Raises:
+            LogError: no number is left for its outputs.
+        """
         if offset == self._offset:
             return
+        if offset >= OFFSET_END:
+            raise LogError(
+                f"topic {self._joiner.topic!r}, partition {self.number}: offset {offset} is beyond "
+                f"{OFFSET_END - 1:,}, the last one that a joiner can number outputs of; use a new topic"
+            )
         self._offset = offset
         self._examples = self._letters = 0
         counts = self._joiner.counts if offset >= self._sent.counted_from else self._elsewhere
         self.pairing.counts = counts
         clock = self.pairing.clock
-        if clock >= self._next_mark_s:
+        if clock >= self._next_mark_s and self.pairing.steady:
             marks = self._sent.marks
             marks.append(Mark(clock, offset))
             while len(marks) > 1 and marks[1].clock + self._reach_s <= clock:
@@ -98,7 +106,7 @@ class _Partition:
 
     def start(self, mark: Mark) -> None:
         """Begin, with an empty state, at a mark."""
-        self.pairing.clock = mark.clock
+        self.pairing.begin(mark.clock)
         self._sent.marks = [mark]
         self._next_mark_s = mark.clock + self._reach_s / MARKS_MAX
 
@@ -120,6 +128,27 @@ class _Partition:
         """
         if record.offset >= self._quiet_until:
             self._share.bad(record.topic, record.partition, record.offset, why)
+
+    def send(self, outputs: Outputs) -> str:
+        """Emit what an event has brought about; returns why the event itself cannot be used, or ""."""
+        refused = ""
+        for output in outputs:
+            if isinstance(output, Decided):
+                self._send(output.request_id.encode(), output.example)
+            elif output.origin is not None:
+                self.bury(output.origin, output.reason)
+            else:
+                refused = output.reason
+        return refused
+
+    def refuse(self, record: Record, event: bytes, why: str) -> None:
+        """Emit a dead letter for an event of a record, and count it.
+
+        Raises:
+            DeadLetterFloodError: over the last events the share of useless ones is too large.
+        """
+        self.bury(Origin(record.offset, record.key, event), why)
+        self.note_bad(record, why)
 
     def bury(self, origin: Origin, reason: str) -> None:
         """Emit a dead letter."""
@@ -156,9 +185,6 @@ class _Partition:
         self._sent.useless = self._share.encode()
         self.commit.put(self._key, msgspec.msgpack.encode(self._sent))
 
-    def _emit(self, request_id: str, example: bytes) -> None:
-        self._send(request_id.encode(), example)
-
     def _send(self, key: bytes, value: bytes) -> None:
         place = self._examples
         self._examples = place + 1
@@ -174,7 +200,7 @@ def producer_of(partition: int) -> str:
 
 def output_seq(offset: int, place: int) -> int:
     """The sequence number of the record at `offset`'s output number `place`."""
-    assert 0 <= place < 1 << PLACE_BITS, "pending_max keeps what one record can bring about below this"
+    assert 0 <= place < OUTPUTS_MAX, "the limits of what waits keep a record's outputs below this"
     return offset << PLACE_BITS | place
 
 
@@ -217,6 +243,8 @@ class Joiner:
         """
         partition = self._partition(records[0].partition, commit)
         settings, decode, take = self.settings, self._decode, partition.pairing.take
+        if records[0].ingest_ms > 0 and not partition.pairing.steady:
+            partition.pairing.trust_log()
         for record in records:
             offset, value = record.offset, record.value
             partition.begin(offset)
@@ -225,10 +253,10 @@ class Joiner:
                 try:
                     parts = split_batch(value)
                 except RecordError as error:
-                    self._refuse(partition, record, value, str(error))
+                    partition.refuse(record, value, str(error))
                     continue
-            # ingest time 0: a log that does not say
-            taken_s = record.ingest_ms / 1e3 if record.ingest_ms > 0 else math.inf
+            told = record.ingest_ms > 0  # by the log, when it took the record
+            taken_s = record.ingest_ms / 1e3
             latest_s = taken_s + settings.clock_ahead_s
             good = 0
             for part in parts:
@@ -239,15 +267,22 @@ class Joiner:
                         partition.forget(event)  # it moves no clock
                         good += 1
                         continue
-                    if event.time > latest_s or event.time > taken_s + settings.max_ahead_s:
+                    if not told:
+                        latest_s = partition.pairing.latest(event.time)
+                        if event.time > latest_s:
+                            self.ahead.note(record.producer, event.time - latest_s, refused=False)
+                    elif event.time > latest_s or event.time > taken_s + settings.max_ahead_s:
                         self._judge_ahead(record, event.time - taken_s, event.time)
                     if len(part) > SPLICED_BYTES_MAX:
                         _check_size(event)
-                    take(event, offset, part, latest_s)
+                    outputs = take(event, offset, part, latest_s, told)
+                    refused = partition.send(outputs) if outputs else ""
                 except RecordError as error:
+                    refused = str(error)
+                if refused:
                     partition.note_good(good)
                     good = 0
-                    self._refuse(partition, record, part, str(error))
+                    partition.refuse(record, part, refused)
                 else:
                     good += 1
             partition.note_good(good)
@@ -319,11 +354,6 @@ class Joiner:
         partition.commit = commit
         self._touched.add(number)
         return partition
-
-    @staticmethod
-    def _refuse(partition: _Partition, record: Record, data: bytes, why: str) -> None:
-        partition.bury(Origin(record.offset, record.key, data), why)
-        partition.note_bad(record, why)
 
     def _judge_ahead(self, record: Record, ahead_s: float, time: float) -> None:
         """Note an event that is ahead of when the log took it.

@@ -1,33 +1,32 @@
 """Impressions meet their actions, in one partition, in event time.
 
-The partition's clock is the newest event time in it, as far as the log's own clock allows: an event
-that runs ahead of the moment at which the log took it counts as of about that moment, so that no
-producer's broken clock can end the wait of everybody else's requests. A request is decided when the
-clock reaches its impression's time plus the window (or by its first action, if so configured), and
-requests that come due together are decided in the order of (deadline, request_id). So what is decided
-depends on the partition's records and their order alone.
+The partition's clock is the newest event time in it that is to be believed (`stream.join.event_clock`). A
+request is decided when the clock reaches its impression's time plus the window (or by its first action, if
+so configured), and requests that come due together are decided in the order of (deadline, request_id). So
+what is decided depends on the partition's records and their order alone.
 
 And on its recent records alone: what a record leaves behind is gone once the clock has moved on by
 `REACH_WINDOWS` windows. A request waits for at most one window and is remembered for two more, and an
-action waits for its impression for at most one. So whoever takes the partition up need only read back
+action waits for its impression for at most one. So a joiner that takes the partition up need only read back
 so far to decide from there on just what would have been decided (`stream.join.assignment`).
 """
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
 from stream.errors import RecordError
+from stream.join.event_clock import Progress, compare, forget_doubts, is_steady
 from stream.join.examples import ExampleMaker
 from stream.join.pending import Entry, Pending, Reaction, Waiting
 from stream.join.settings import JoinCounts, JoinSettings
 from stream.join.timers import Timers
+from stream.limits import WAITING_MAX, further_actions_max
 from stream.records.fast_decoding import EventDecoder
 from stream.records.forgetting import Entity, left_of
 from stream.records.types import Action, Impression, encode
 from stream.state.role_state import Commit, RoleState
 
-WAITING_MAX = 256  # actions that wait for one impression
 REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
 REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
 
@@ -45,33 +44,32 @@ class Origin(msgspec.Struct, frozen=True):
     value: bytes
 
 
-class Progress(msgspec.Struct):
-    """One partition's own numbers, kept in the state."""
+class Decided(NamedTuple):
+    """An output: a request became an example."""
 
-    clock: float = 0.0  # event time, Unix seconds
-    undecided: int = 0
-    remembered: int = 0
-    flushes: int = 0
+    request_id: str
+    example: bytes
+
+
+class Useless(NamedTuple):
+    """An output: a record cannot be used."""
+
+    origin: Origin | None  # None: the event that was just taken
+    reason: str
+
+
+Outputs = list[Decided | Useless]
+"""What one event has brought about, in order."""
 
 
 class Pairing:
     """The requests of one partition."""
 
-    def __init__(
-        self,
-        state: RoleState,
-        partition: int,
-        settings: JoinSettings,
-        counts: JoinCounts,
-        emit: Callable[[str, bytes], None],
-        bury: Callable[[Origin, str], None],
-    ) -> None:
+    def __init__(self, state: RoleState, partition: int, settings: JoinSettings, counts: JoinCounts) -> None:
         """Open partition `partition` as the state has it.
 
         Args:
             counts: counted into; `counts` may be replaced at any time.
-            emit: takes each example as it is decided: its request's id, and its bytes.
-            bury: takes each record that turned out to be of no use, and why.
         """
         number = partition.to_bytes(4, "big")
         self._key = PROGRESS + number
@@ -84,37 +82,50 @@ class Pairing:
         self._forgetting = Timers(state, forgetting)
         self._settings = settings
         self._window_s = settings.window_s
+        self._pending_max = settings.pending_max
+        self._further_actions_max = further_actions_max(settings.pending_max)
         self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
         self.counts = counts
-        self._bury = bury
         self._decoder = EventDecoder()
-        self._examples = ExampleMaker(settings, self._decoder, emit)
+        self._examples = ExampleMaker(settings, self._decoder)
+        self._outputs: Outputs = []  # of the event that is being taken
 
     @property
     def clock(self) -> float:
         """The partition's event time in Unix seconds."""
         return self._progress.clock
 
-    @clock.setter
-    def clock(self, clock: float) -> None:
+    def begin(self, clock: float) -> None:
+        """Begin with no requests, at a clock that another joiner had here; 0: at the front of the log."""
         self._progress.clock = clock
+        self._progress.begun = clock > 0.0
+
+    @property
+    def steady(self) -> bool:
+        """Whether a joiner that begins here, with the clock alone, decides the same from a while on."""
+        return is_steady(self._progress)
+
+    def trust_log(self) -> None:
+        """The log says when it takes records, from here on."""
+        forget_doubts(self._progress)
 
     @property
     def undecided(self) -> int:
         """How many requests are not decided yet."""
         return self._progress.undecided
 
-    def take(self, event: Impression | Action, offset: int, original: bytes, latest_s: float) -> None:
-        """Take the partition's next event.
+    def take(
+        self, event: Impression | Action, offset: int, original: bytes, latest_s: float, told: bool = True
+    ) -> Outputs:
+        """Take the partition's next event; returns what it has brought about.
 
         Args:
             event: decoded from `original`.
             offset: of its record.
             original: its bytes.
             latest_s: as of when it counts at the latest, Unix seconds.
-
-        Raises:
-            RecordError: it is of no use.
+            told: whether the log says when it took the record. If not, `latest_s` is what `latest` gives,
+                and an impression ahead of it waits from its own time on: the stream may have paused.
         """
         time = event.time
         if time > latest_s:
@@ -122,20 +133,36 @@ class Pairing:
             self.counts.ahead += 1
         progress = self._progress
         if time > progress.clock:
-            progress.clock = time
-            for deadline, request_id in self._closing.due(time):
-                self._close(request_id, deadline, deadline)
-            for deadline, request_id in self._forgetting.due(time):
-                self._forget(request_id, deadline)
-        if isinstance(event, Impression):
-            self._take_impression(event, time, original)
-        else:
-            self._take_action(event, offset, original)
+            self._advance(time)
+        try:
+            if isinstance(event, Impression):
+                self._take_impression(event, time if told else event.time, original)
+            else:
+                self._take_action(event, offset, original)
+        except RecordError as error:
+            self._outputs.append(Useless(None, str(error)))
         if (
-            progress.undecided > self._settings.pending_max
-            or progress.remembered > self._settings.pending_max
+            progress.undecided > self._pending_max
+            or progress.remembered > self._pending_max
+            or progress.further_actions > self._further_actions_max
         ):
             self._keep_limit()
+        outputs = self._outputs
+        if outputs:
+            self._outputs = []
+        return outputs
+
+    def latest(self, time: float) -> float:
+        """As of when an event at `time` counts at the latest, as its partition's other events have it."""
+        return compare(self._progress, time, self._settings.max_ahead_s)
+
+    def _advance(self, time: float) -> None:
+        """Move the clock; ends the wait of what is due."""
+        self._progress.clock = time
+        for deadline, request_id in self._closing.due(time):
+            self._close(request_id, deadline, deadline)
+        for deadline, request_id in self._forgetting.due(time):
+            self._forget(request_id, deadline)
 
     def forget(self, entity: Entity) -> None:
         """Forget some ids: the requests of which they are, and among the candidates of others.
@@ -187,6 +214,7 @@ class Pairing:
             self._pending.add(request_id, entry)
         elif entry.size == 0:
             waiting, entry.waiting = entry.waiting, ()
+            self._end_wait(len(waiting) - 1)
             entry.deadline, entry.size, entry.original = deadline, len(impression.candidates), original
             self._pending.changed(request_id, entry)
         else:
@@ -204,7 +232,8 @@ class Pairing:
             try:
                 self._react(self._decoder.decode(action.original), entry)
             except RecordError as error:
-                self._bury(Origin(action.offset, request_id.encode(), action.original), str(error))
+                origin = Origin(action.offset, request_id.encode(), action.original)
+                self._outputs.append(Useless(origin, str(error)))
         if deadline <= self._progress.clock and not entry.decided:
             self._decide(request_id, entry, deadline, impression)
 
@@ -226,6 +255,7 @@ class Pairing:
             raise RecordError(f"over {WAITING_MAX} actions wait for the impression of request {request_id!r}")
         else:
             entry.waiting += (waiting,)
+            self._progress.further_actions += 1
             self._pending.changed(request_id, entry)
         self._closing.add(deadline, request_id)
 
@@ -245,7 +275,9 @@ class Pairing:
         if entry.decided:
             self.counts.late += 1
             if entry.original and action.candidate not in (entry.gone or ()):
-                self._examples.make_late(entry, action, self._progress.clock, self.counts)
+                example = self._examples.make_late(entry, action, self._progress.clock, self.counts)
+                if example is not None:
+                    self._outputs.append(Decided(action.request_id, example))
             return
         self.counts.actions += 1
         if action.label and self._settings.decide == "first_action":
@@ -261,6 +293,7 @@ class Pairing:
             return True
         over = [action for action in entry.waiting if action.deadline <= deadline]
         entry.waiting = entry.waiting[len(over) :]
+        self._end_wait(len(over) if entry.waiting else len(over) - 1)
         if entry.waiting:
             self._pending.changed(request_id, entry)
         else:
@@ -273,14 +306,17 @@ class Pairing:
         reason = f"action without impression: none for request {request_id!r} came in this partition {wait}"
         for action in over:
             self.counts.orphans += 1
-            self._bury(Origin(action.offset, request_id.encode(), action.original), reason)
+            origin = Origin(action.offset, request_id.encode(), action.original)
+            self._outputs.append(Useless(origin, reason))
         return not entry.waiting
 
     def _decide(
         self, request_id: str, entry: Entry, decided: float, impression: Impression | None = None
     ) -> None:
         assert entry.size and not entry.decided
-        self._examples.make(request_id, entry, decided, impression, self.counts)
+        example = self._examples.make(entry, decided, impression, self.counts)
+        if example is not None:
+            self._outputs.append(Decided(request_id, example))
         if self._settings.late == "drop":
             entry.original = b""
         self._remember(request_id, entry)
@@ -304,6 +340,11 @@ class Pairing:
         self._pending.changed(request_id, entry)
         self._forgetting.add(entry.deadline, request_id)
 
+    def _end_wait(self, further: int) -> None:
+        """So many actions beyond the first of their request wait no more."""
+        # states from before this was counted hold some that were not
+        self._progress.further_actions = max(self._progress.further_actions - further, 0)
+
     def _forget(self, request_id: str, deadline: float) -> bool:
         entry = self._pending.get(request_id)
         if entry is None or not entry.decided or entry.deadline != deadline:
@@ -314,12 +355,13 @@ class Pairing:
 
     def _keep_limit(self) -> None:
         """Decide the oldest early, and forget the longest decided, while there are too many."""
-        while self._progress.undecided > self._settings.pending_max:
+        progress = self._progress
+        while progress.undecided > self._pending_max or progress.further_actions > self._further_actions_max:
             timer = self._closing.pop()
             assert timer is not None, "every undecided request has a timer"
-            if self._close(timer[1], timer[0], self._progress.clock):
+            if self._close(timer[1], timer[0], progress.clock):
                 self.counts.early += 1
-        while self._progress.remembered > self._settings.pending_max:
+        while progress.remembered > self._pending_max:
             timer = self._forgetting.pop()
             assert timer is not None, "every remembered request has a timer"
             if self._forget(timer[1], timer[0]):

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-PENDING_MAX = 8_000_000  # undecided requests of a partition: one record may decide them all
+from stream.limits import PENDING_MAX
 
 
 class JoinSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

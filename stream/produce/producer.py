@@ -17,20 +17,13 @@ from typing import NamedTuple, Self
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.retry import Backoff, Pauses
 from stream.errors import BufferFullError, LogError, ProducerError, RecordError, UndeliveredError
+from stream.limits import BATCH_EVENTS_MAX, RECORD_BYTES_MAX
 from stream.log.base import EVENTS, Log, Outgoing
 from stream.log.open import open_log
 from stream.produce.settings import PRODUCER_DEFAULTS, ProducerSettings
 from stream.records.batching import pack
 from stream.records.decoding import check, tidy_request
-from stream.records.types import (
-    BATCH_EVENTS_MAX,
-    RECORD_BYTES_MAX,
-    Action,
-    Features,
-    Impression,
-    Served,
-    encode,
-)
+from stream.records.types import Action, Features, Impression, Served, encode
 
 RETRY_S = 0.02  # before the first retry
 RETRY_S_MAX = 5.0  # before any

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from stream.limits import BATCH_EVENTS_MAX, RECORD_BYTES_MAX
 from stream.log.base import Outgoing, destination
 from stream.records.decoding import is_msgpack
-from stream.records.types import BATCH_EVENTS_MAX, RECORD_BYTES_MAX, join_batch
+from stream.records.types import join_batch
 
 BATCH_HEAD_BYTES = 5  # before the first event of a message of several
 

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 
 from stream.errors import RecordError
-from stream.records.fields import ID_END, ID_MIN, tidy_features
-from stream.records.types import (
+from stream.limits import (
     BATCH_EVENTS_MAX,
     CANDIDATES_MAX,
     FEATURES_MAX,
@@ -24,14 +23,9 @@ from stream.records.types import (
     TEXT_MAX,
     TIME_MAX_S,
     TIME_MIN_S,
-    Action,
-    DeadLetter,
-    Example,
-    Features,
-    Forget,
-    Impression,
-    Retry,
 )
+from stream.records.fields import ID_END, ID_MIN, tidy_features
+from stream.records.types import Action, DeadLetter, Example, Features, Forget, Impression, Retry
 
 _json_parts = msgspec.json.Decoder(list[msgspec.Raw])
 _msgpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw])

@@ -12,25 +12,20 @@ from typing import Annotated, Any
 
 import msgspec
 
-from stream.records.decoding import Decoder, check, check_lists, is_msgpack
-from stream.records.types import (
+from stream.limits import (
     CANDIDATES_MAX,
     FEATURES_MAX,
     RECORD_BYTES_MAX,
     REQUEST_ID_MAX,
     SCHEMA_VERSION,
+    SPLICED_BYTES_MAX,
     TEXT_MAX,
     TIME_MAX_S,
     TIME_MIN_S,
     VALUES_MAX,
-    Action,
-    Forget,
-    Impression,
-    Served,
 )
-
-SPLICED_BYTES_MAX = RECORD_BYTES_MAX // 16
-"""Of an event: up to here its example is within the limit whatever the form of its numbers."""
+from stream.records.decoding import Decoder, check, check_lists, is_msgpack
+from stream.records.types import Action, Forget, Impression, Served
 
 _RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_MAX)]
 _Time = Annotated[float, msgspec.Meta(ge=TIME_MIN_S, le=TIME_MAX_S)]

@@ -9,7 +9,8 @@ import math
 from collections.abc import Collection, Mapping
 
 from stream.errors import RecordError
-from stream.records.types import FEATURES_MAX, TEXT_MAX, VALUES_MAX, Features, Value
+from stream.limits import FEATURES_MAX, TEXT_MAX, VALUES_MAX
+from stream.records.types import Features, Value
 
 ID_MIN, ID_END = -(1 << 63), 1 << 64
 

@@ -12,21 +12,9 @@ from typing import Any
 
 import msgspec
 
+from stream.limits import BATCH_EVENTS_MAX, SCHEMA_VERSION, TEXT_MAX, VALUES_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES
-from stream.records.types import (
-    BATCH_EVENTS_MAX,
-    SCHEMA_VERSION,
-    TEXT_MAX,
-    VALUES_MAX,
-    Action,
-    DeadLetter,
-    Example,
-    Forget,
-    Impression,
-    Retry,
-    Value,
-    encode_json,
-)
+from stream.records.types import Action, DeadLetter, Example, Forget, Impression, Retry, Value, encode_json
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 KAFKA_BINDING = "0.5.0"

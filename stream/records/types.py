@@ -15,20 +15,18 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-SCHEMA_VERSION = 1
-
-RECORD_BYTES_MAX = 1 << 20
-BATCH_EVENTS_MAX = 10_000
-CANDIDATES_MAX = 2_000
-FEATURES_MAX = 256
-VALUES_MAX = 1_024  # of one list feature
-TEXT_MAX = 1_024  # characters of one string id
-REQUEST_ID_MAX = 128
-FORGET_IDS_MAX = 100  # of a feature, asked for at once: a learner looks for the pairs of each
-FORGET_IDS_IN_RECORD_MAX = 2 * FORGET_IDS_MAX  # a sequence's own ids, and those of the feature that it holds
-REFUSE_S_MAX = 10 * 366 * 86_400.0
-TIME_MIN_S = 0.0  # 1970: what is before is a broken clock or a missing unit
-TIME_MAX_S = 4_102_444_800.0  # 2100: what is after is most often milliseconds
+from stream.limits import (
+    CANDIDATES_MAX,
+    FEATURES_MAX,
+    FORGET_IDS_IN_RECORD_MAX,
+    REFUSE_S_MAX,
+    REQUEST_ID_MAX,
+    SCHEMA_VERSION,
+    TEXT_MAX,
+    TIME_MAX_S,
+    TIME_MIN_S,
+    VALUES_MAX,
+)
 
 
 def _field(text: str, kind: dict[str, Any] | None = None) -> msgspec.Meta:

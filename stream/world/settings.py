@@ -3,7 +3,7 @@
 import msgspec
 
 from ground import FreshetError
-from stream.records.types import CANDIDATES_MAX
+from stream.limits import CANDIDATES_MAX
 
 
 class WorldError(FreshetError):

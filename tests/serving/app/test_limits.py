@@ -22,9 +22,10 @@ from serving.app.bodies import BoundedScoreRequest, ScoreRequest
 from serving.app.server import run_app
 from serving.replica.begun import Begun
 from serving.settings import ServerSettings
+from stream.limits import TEXT_MAX, TIME_MAX_S, VALUES_MAX
 from stream.log.base import EVENTS, Log
 from stream.records.decoding import check, split_batch
-from stream.records.types import TEXT_MAX, TIME_MAX_S, VALUES_MAX, Action, Impression, encode, join_batch
+from stream.records.types import Action, Impression, encode, join_batch
 
 SLOW_S = 0.5
 

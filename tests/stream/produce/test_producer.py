@@ -17,12 +17,13 @@ import pytest
 from stream import Action, Impression, JoinSettings, Producer, ProducerSettings
 from stream.errors import BufferFullError, LogError, ProducerError, RecordError, UndeliveredError
 from stream.join.joiner import Joiner
+from stream.limits import RECORD_BYTES_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record, partition_of
 from stream.log.open import open_log
 from stream.log.settings import KafkaSettings, LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder, split_batch
-from stream.records.types import RECORD_BYTES_MAX, Event
+from stream.records.types import Event
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 

@@ -11,21 +11,12 @@ from hypothesis import strategies as st
 
 from stream.errors import RecordError
 from stream.join.joiner import Joiner, JoinSettings
+from stream.limits import BATCH_EVENTS_MAX, RECORD_BYTES_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder, split_batch
-from stream.records.types import (
-    BATCH_EVENTS_MAX,
-    RECORD_BYTES_MAX,
-    Action,
-    DeadLetter,
-    Example,
-    Impression,
-    encode,
-    encode_json,
-    join_batch,
-)
+from stream.records.types import Action, DeadLetter, Example, Impression, encode, encode_json, join_batch
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 

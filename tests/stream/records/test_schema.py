@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from paths import ROOT
 
 from stream.errors import RecordError
+from stream.limits import BATCH_EVENTS_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES
 from stream.records.decoding import Decoder, split_batch
 from stream.records.schema import documents
-from stream.records.types import BATCH_EVENTS_MAX, Action, DeadLetter, Example, Impression, encode_json
+from stream.records.types import Action, DeadLetter, Example, Impression, encode_json
 
 FOLDER = ROOT / "docs" / "schema"
 DOCUMENTS = {name: json.loads(text) for name, text in documents().items()}
