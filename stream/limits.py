@@ -43,7 +43,8 @@ def further_actions_max(pending_max: int) -> int:
     return OUTPUTS_MAX - BATCH_EVENTS_MAX - pending_max
 
 
-def _check() -> None:
+def check_relations() -> None:
+    """Raises ValueError, naming them, if limits do not fit together."""
     relations = {
         "an output has a place": further_actions_max(PENDING_MAX) >= WAITING_MAX,
         "a batch of one event fits into a record": BATCH_EVENTS_MAX >= 1 and RECORD_BYTES_MAX > 5,
@@ -59,4 +60,4 @@ def _check() -> None:
         raise ValueError(f"limits of the stream do not fit together: {'; '.join(broken)}")
 
 
-_check()
+check_relations()
