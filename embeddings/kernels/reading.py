@@ -23,7 +23,7 @@ BUSY = np.int64(-2)
 
 _TRIES = 100  # some microseconds: longer than a writer has a row open, unless its thread is not running
 
-_ROUNDS: Final = 2000
+ROUNDS_MAX: Final = 2000
 _PAUSE_S: Final = 0.001
 """Together seconds: much longer than a thread that can run is kept waiting."""
 
@@ -39,7 +39,7 @@ def read_whole(
     slots = np.empty(len(keys), dtype=np.int64)
     vectors = np.empty((len(keys), spec.dim), dtype=np.float32)
     busy = read(store, rules, keys, slots, np.int64(now), vectors)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS_MAX):
         if not busy:
             return vectors, slots >= 0
         time.sleep(_PAUSE_S)  # lets the writer's thread run

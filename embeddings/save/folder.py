@@ -86,7 +86,7 @@ class SnapshotFolder:
 
         def spill() -> None:
             if batch.size > BATCH_BYTES:
-                self._write(batch, sync=False)
+                self.write(batch, sync=False)
 
         try:
             for snapshot, all_of_it in parts:
@@ -99,7 +99,7 @@ class SnapshotFolder:
                     snapshot.save(batch)
             names = {*self.tables(), *(snapshot.table.spec.name for snapshot, _ in parts)}
             batch.put(_TABLES, seal(msgspec.msgpack.encode(sorted(names))))
-            self._write(batch, sync=True)
+            self.write(batch, sync=True)
             self._database().flush()
         except BaseException:
             # What these snapshots took from their tables is lost to the folder: next time all of it.
@@ -133,7 +133,7 @@ class SnapshotFolder:
         if not self._read_only:
             batch = _Batch()
             snapshot.drop_unfinished(batch)
-            self._write(batch, sync=False)
+            self.write(batch, sync=False)
         self._snapshots[table.spec.name] = snapshot
         return table
 
@@ -218,7 +218,8 @@ class SnapshotFolder:
             raise SnapshotError(f"{self.path}: the folder is closed")
         return self._db
 
-    def _write(self, batch: "_Batch", *, sync: bool) -> None:
+    def write(self, batch: "_Batch", *, sync: bool) -> None:
+        """Write a batch of entries whole, or raise a SnapshotError."""
         options = WriteOptions()
         options.sync = sync
         try:

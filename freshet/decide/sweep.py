@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,8 +66,15 @@ class _Running(NamedTuple):
     log: Path
 
 
-def run_sweep(sweep: Sweep, trials: Sequence[Trial]) -> list[Result]:
+Play = Callable[[Sweep, Sequence[tuple[Trial, Config]], int | None, str], Sequence[Result]]
+"""Plays (trial, its config) up to a number of requests (None: all), saying what is being done."""
+
+
+def run_sweep(sweep: Sweep, trials: Sequence[Trial], play: Play | None = None) -> list[Result]:
     """Run all trials; returns their results, the best first.
+
+    Args:
+        play: what plays trials up to a number of requests; None: replays in processes of their own.
 
     Raises:
         SweepError: the folder is of another sweep, or no trial could be run.
@@ -83,7 +90,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial]) -> list[Result]:
     results: dict[Trial, Result] = {}
     for number, limit in enumerate(rungs):
         doing = f"rung {number + 1} of {len(rungs)}" if len(rungs) > 1 else "trials"
-        for result in _run_all(sweep, left, limit, doing):
+        for result in (play or _run_all)(sweep, left, limit, doing):
             results[result.trial] = result
         ranked = sorted(left, key=lambda pair: _rank(sweep, results[pair[0]]))
         keep = -(-len(left) // HALVING) if number + 1 < len(rungs) else len(left)

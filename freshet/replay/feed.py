@@ -158,20 +158,20 @@ class _Beside(Feed):
 
     def __init__(self, total: int | None, config: Config, options: ReplayOptions) -> None:
         super().__init__(total)
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-c", "from freshet.replay.feed import read_for_parent; read_for_parent()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        assert self._process.stdin is not None
-        pickle.dump((config, options), self._process.stdin)
-        self._process.stdin.close()
+        assert self.process.stdin is not None
+        pickle.dump((config, options), self.process.stdin)
+        self.process.stdin.close()
 
     def close(self) -> None:
-        assert self._process.stdout is not None
-        self._process.kill()
-        self._process.stdout.close()
-        self._process.wait()
+        assert self.process.stdout is not None
+        self.process.kill()
+        self.process.stdout.close()
+        self.process.wait()
 
     def _chunks(self) -> Iterator[Chunk]:
         """Chunks until the end.
@@ -179,13 +179,13 @@ class _Beside(Feed):
         Raises:
             FreshetError: as in the reading process.
         """
-        assert self._process.stdout is not None
+        assert self.process.stdout is not None
         while True:
             try:
-                sent = pickle.load(self._process.stdout)
+                sent = pickle.load(self.process.stdout)
             except (EOFError, pickle.UnpicklingError):
                 raise ReplayError(
-                    f"the process that reads the data ended early, with {self._process.wait()}; try again, "
+                    f"the process that reads the data ended early, with {self.process.wait()}; try again, "
                     "with less data if memory is short"
                 ) from None
             if isinstance(sent, Chunk):

@@ -123,7 +123,7 @@ class Model:
             self.tables = [serving_table(spec, self._rows) for spec in specs]
         packed = any(isinstance(table, PackedTable) for table in self.tables)
         # Sequences attend, and packed rows are unpacked first: they are read table by table.
-        self._readers: Readers | None = None if packed or self.encoder.sequences else readers_of(self.tables)
+        self.readers: Readers | None = None if packed or self.encoder.sequences else readers_of(self.tables)
         self._marks = [np.full(1024, -1, dtype=np.int32) for _ in self.tables]
         self.deep_width = (
             self.embedding_width + self.fast.width + self.fast.counted + len(self.encoder.numbers) + 1
@@ -185,8 +185,8 @@ class Model:
 
     def predict(self, batch: Batch) -> Predicted:
         """What `score` makes its scores of."""
-        if self._readers is not None:
-            z, x0, inputs, outputs = self._predict_at_once(batch, self._readers)
+        if self.readers is not None:
+            z, x0, inputs, outputs = self._predict_at_once(batch, self.readers)
         else:
             x0 = np.zeros((batch.rows.n, self.deep_width), dtype=np.float32)
             gathered = self.gather(batch, insert=False)

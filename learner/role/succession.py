@@ -46,11 +46,11 @@ PLACE_EVERY_S = 5.0
 SAY_EVERY_S = 30.0
 
 
-class _AsideError(Exception):
+class AsideError(Exception):
     """The state is not of the group's history; a snapshot has to take its place."""
 
 
-class _FencedError(Exception):
+class FencedError(Exception):
     """Somebody leads in a higher term."""
 
 
@@ -91,7 +91,7 @@ class Succession:
         self.runner_settings = runner_settings
         self.at_work = at_work
         self._on_ready: Callable[[], None] | None = on_ready
-        self._fingerprint = Learner.fingerprint(features, settings)
+        self.fingerprint = Learner.fingerprint(features, settings)
 
     def run(self, stop: threading.Event) -> None:
         """Stand by and lead, in turns, until `stop` is set.
@@ -112,9 +112,9 @@ class Succession:
         untried = self.snapshots.begin(self.folder)
         try:
             with RoleState(
-                self.folder, "learner", self._fingerprint, clock=self.clock, disk=self.disk
+                self.folder, "learner", self.fingerprint, clock=self.clock, disk=self.disk
             ) as state:
-                life = _Life(self, state, stop)
+                life = Life(self, state, stop)
                 untried = False
                 with self.at_work(life.runner, life.learner) as report:
 
@@ -126,10 +126,10 @@ class Succession:
                         patiently(turn, stop, self.clock)
                     finally:
                         life.end(finish=stop.is_set())
-        except _FencedError:
+        except FencedError:
             _log.warning("another learner leads; this one drops what nobody has taken of it, and stands by")
-        except _AsideError as why:
-            self._put_aside(str(why))
+        except AsideError as why:
+            self.put_aside(str(why))
         except StateDamagedError as error:
             if not untried:
                 raise
@@ -137,7 +137,7 @@ class Succession:
             self.snapshots.leave_alone()
             self.disk.remove(self.folder / "db")
 
-    def _put_aside(self, why: str) -> None:
+    def put_aside(self, why: str) -> None:
         """Keep the state where a person finds it, until the next one is put aside."""
         aside = self.folder / "db.aside"
         _log.warning("%s; puts its state aside, into %s", why, aside)
@@ -146,7 +146,7 @@ class Succession:
         self.disk.move(self.folder / "db", aside)
 
 
-class _Life:
+class Life:
     """A learner from the opening of its state to its close."""
 
     def __init__(self, group: Succession, state: RoleState, stop: threading.Event) -> None:
@@ -171,43 +171,43 @@ class _Life:
             clock=group.clock,
         )
         self._chain = Chain(self.learner.place)
-        self._offset = self.learner.place.offset
+        self.offset = self.learner.place.offset
         self._update_bytes = 0
         self._along: Update | None = None  # that is being learnt
-        self._lost = False  # what the group has learnt cannot be learnt from the log alone
-        self._term = -1  # that it has claimed
-        self._leading = False
+        self.lost = False  # what the group has learnt cannot be learnt from the log alone
+        self.term = -1  # that it has claimed
+        self.leading = False
         self._placed_s = self._snapped_s = self._said_s = float("-inf")
-        self._snapping: HelperThread | None = None
+        self.snapping: HelperThread | None = None
         self._purges = 0  # of the state, that a snapshot was made after
 
     def turn(self) -> None:
         """One step of what it is doing."""
         self._member.turn()
-        if self._leading:
+        if self.leading:
             self._lead()
-        elif self._term >= 0:
-            self._take_over()
+        elif self.term >= 0:
+            self.take_over()
         else:
             self._stand_by()
 
     def end(self, finish: bool) -> None:
         """Lead no more. With `finish` what was learnt is committed and sent."""
-        if self._leading and finish:
+        if self.leading and finish:
             self.runner.end()
         self._member.resign()
-        if self._snapping is not None:
-            self._snapping.join()
+        if self.snapping is not None:
+            self.snapping.join()
         self.learner.close()
 
     # --- standing by ---
 
     def _stand_by(self) -> None:
         self._follow(self._log.ends(UPDATES)[0][1])
-        able = not self._lost
-        if self._lost:
+        able = not self.lost
+        if self.lost:
             if self._group.snapshots.there():
-                raise _AsideError("the group has a snapshot to begin from")
+                raise AsideError("the group has a snapshot to begin from")
             leader = self._member.leader
             # the folder of the one that led was emptied: it may begin anew, as it may when it is alone
             able = leader is not None and leader.name == self._member.name
@@ -216,22 +216,22 @@ class _Life:
         if able:
             self._group.ready()
             if self._member.vacant():
-                self._term = self._member.claim()
+                self.term = self._member.claim()
                 return
-        self._log.read(UPDATES, 0, self._offset, 1, 1, LOOK_WAIT_S)
+        self._log.read(UPDATES, 0, self.offset, 1, 1, LOOK_WAIT_S)
 
     def _follow(self, until: int) -> None:
         """Learn what leaders have published before an offset.
 
         Raises:
-            _AsideError: this learner has published something else, or too much is missing.
+            AsideError: this learner has published something else, or too much is missing.
         """
         meta = self.learner.meta
         self._learn_along()
-        while self._offset < until and not self._stop.is_set():
-            records = self._log.read(UPDATES, 0, self._offset, 100, READ_BYTES_MAX, 1.0)
+        while self.offset < until and not self._stop.is_set():
+            records = self._log.read(UPDATES, 0, self.offset, 100, READ_BYTES_MAX, 1.0)
             for record in records:
-                self._offset = record.offset + 1
+                self.offset = record.offset + 1
                 try:
                     update = decode_update(record.value)
                 except UpdateDamagedError as damage:  # the next one tells whether something is missing
@@ -244,31 +244,31 @@ class _Life:
                     continue
                 if parts is not None:
                     self._take(parts[-1])
-                if self._offset >= until:
+                if self.offset >= until:
                     break
         if self._chain.seq < meta.seq and self._chain.made_in > meta.term:
-            raise _AsideError(f"update {meta.seq} came after another learner had begun to lead")
+            raise AsideError(f"update {meta.seq} came after another learner had begun to lead")
         if meta.seq and self._chain.seq < meta.seq and self._chain.term > meta.term:
-            raise _AsideError(f"update {meta.seq} was never published")
+            raise AsideError(f"update {meta.seq} was never published")
 
     def _take(self, update: Update) -> None:
         """Learn a whole update that counts, or see that it is what this learner has learnt."""
         meta = self.learner.meta
-        if self._lost:
+        if self.lost:
             return
         if meta.seq == 0:
             if not update.taken:
-                self._lost = True
+                self.lost = True
                 return
             self.learner.begin_epoch(update.epoch)
         if update.epoch != meta.epoch:
-            raise _AsideError("another learner has begun from the beginning")
+            raise AsideError("another learner has begun from the beginning")
         if update.seq <= meta.seq:
             if update.term != meta.term:
-                raise _AsideError(f"update {update.seq} is another learner's")
+                raise AsideError(f"update {update.seq} is another learner's")
             return
         self.learner.term = update.term
-        self.learner.place = self._chain.place(self._offset)
+        self.learner.place = self._chain.place(self.offset)
         self._along = update
         self._learn_along()
 
@@ -283,9 +283,9 @@ class _Life:
         """Updates are missing before this one: the log keeps them no more."""
         meta = self.learner.meta
         if meta.seq == 0:
-            self._lost = True
+            self.lost = True
         elif not (update.epoch == meta.epoch and update.seq <= meta.seq and update.term == meta.term):
-            raise _AsideError(f"the log no longer holds update {meta.seq + 1}")
+            raise AsideError(f"the log no longer holds update {meta.seq + 1}")
         self._chain.jump(update.epoch, update.seq, update.term)
 
     def _say_waiting(self) -> None:
@@ -300,10 +300,10 @@ class _Life:
 
     # --- leading ---
 
-    def _take_over(self) -> None:
+    def take_over(self) -> None:
         """Begin the term that was claimed: from here on no lower term counts."""
-        if not self._member.leads(self._term):
-            self._term = -1
+        if not self._member.leads(self.term):
+            self.term = -1
             return
         learner = self.learner
         begin = encode_update(
@@ -317,24 +317,24 @@ class _Life:
                 event_time=0.0,
                 ingest_ms=0,
                 tables=[],
-                term=self._term,
+                term=self.term,
             )
         )
         # Snapshots first: a snapshot that counts is then never of an update that does not.
         for topic in (SNAPSHOTS, UPDATES):
             ((_, offset),) = self._log.append(topic, [Outgoing(b"term", begin, 0)])
         self._follow(offset + 1)
-        if self._chain.term > self._term:
-            self._term = -1
+        if self._chain.term > self.term:
+            self.term = -1
             return
-        learner.lead(self._term, self._chain.place(offset + 1))
+        learner.lead(self.term, self._chain.place(offset + 1))
         self.runner.tells = True
-        self._leading = True
-        _log.info("leads, in term %d, from update %d on", self._term, learner.meta.seq)
+        self.leading = True
+        _log.info("leads, in term %d, from update %d on", self.term, learner.meta.seq)
 
     def _lead(self) -> None:
-        if not self._member.leads(self._term):
-            raise _FencedError
+        if not self._member.leads(self.term):
+            raise FencedError
         self.runner.turn(self._stop)
         now = self._clock.now_s()
         if now - self._placed_s >= PLACE_EVERY_S:
@@ -349,7 +349,7 @@ class _Life:
         due = now - self._snapped_s >= self._member.settings.snapshot_every_s
         if meta.seq and (published or purged or due):
             self._snapped_s = now
-            self._snap()
+            self.snap()
 
     def _note_place(self) -> None:
         """All that was published counts, if nobody has claimed by now: note how far that is."""
@@ -358,21 +358,21 @@ class _Life:
             self._placed_s = float("-inf")  # at the next turn
             return
         self._member.look()
-        if self._member.leads(self._term):
+        if self._member.leads(self.term):
             meta = self.learner.meta
-            self.learner.place = Place(offset + 1, self._term, meta.epoch, meta.seq, self._term)
+            self.learner.place = Place(offset + 1, self.term, meta.epoch, meta.seq, self.term)
 
-    def _snap(self) -> None:
+    def snap(self) -> None:
         """Copy the state into the shared folder, beside this thread."""
-        if self._snapping is not None:
-            self._snapping.check()
-            if self._snapping.alive:
+        if self.snapping is not None:
+            self.snapping.check()
+            if self.snapping.alive:
                 return
         purges = self._state.purges
         purged, self._purges = purges > self._purges, purges
         # what was made before a purge may hold what is to be gone
         work = partial(
-            self._group.snapshots.make, self._state, self._term, self.learner.meta.seq, alone=purged
+            self._group.snapshots.make, self._state, self.term, self.learner.meta.seq, alone=purged
         )
-        self._snapping = HelperThread("snapshot", lambda _: work(), daemon=False, clock=self._clock)
-        self._snapping.start()
+        self.snapping = HelperThread("snapshot", lambda _: work(), daemon=False, clock=self._clock)
+        self.snapping.start()

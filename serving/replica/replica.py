@@ -96,7 +96,7 @@ class Replica:
         self._follower = _LiveFollower(self._live, self._moved)
         self._observer = Observer(self._live, settings)
         self._loaded = False
-        self._frozen = False
+        self.frozen = False
         self._behind_since = self._clock.now_s()
         self._at_end = False
         self._thread: threading.Thread | None = None
@@ -107,11 +107,13 @@ class Replica:
         ]
 
     @property
-    def _model(self) -> Model:
+    def model(self) -> Model:
+        """The base that answers now; a snapshot may put another in its place."""
         return self._live.model
 
     @property
-    def _memory(self) -> ErrorMemory:
+    def memory(self) -> ErrorMemory:
+        """The error memory that answers now."""
         return self._live.memory
 
     # --- what requests ask ---
@@ -119,7 +121,7 @@ class Replica:
     @property
     def features(self) -> Mapping[str, FeatureSpec]:
         """The schema of what it scores."""
-        return self._model.features
+        return self.model.features
 
     def score(self, requests: Sequence[Requestlike]) -> list[Scored]:
         """Answer each request, by its base and corrected; changes nothing.
@@ -160,12 +162,12 @@ class Replica:
         why_not = self.unready()
         base, corrected = self._observer.quality()
         with self._live.lock:
-            memory = self._memory
+            memory = self.memory
             return ModelStatus(
-                version=self._model.version,
+                version=self.model.version,
                 ready=not why_not,
                 why_not_ready=why_not,
-                frozen=self._frozen,
+                frozen=self.frozen,
                 freshness_s=self._live.freshness_s,
                 base_freshness_s=self._live.base_freshness_s,
                 behind_s=self.behind_s,
@@ -176,8 +178,8 @@ class Replica:
                 examples_bad=self._observer.bad,
                 updates_applied=self._follower.applied,
                 update_gaps=self._follower.gaps,
-                features=list(self._model.encoder.names),
-                table_rows=self._model.table_rows(),
+                features=list(self.model.encoder.names),
+                table_rows=self.model.table_rows(),
                 memory=MemoryStatus(
                     kind=self._memory_settings.kind,
                     evidence=memory.evidence,
@@ -276,14 +278,14 @@ class Replica:
             self._load()
         took, more = self._observer.observe(self._log)
         took |= self._follow()
-        self._mark_end(not more and (self._frozen or not self._follower.behind))
+        self._mark_end(not more and (self.frozen or not self._follower.behind))
         return took
 
     def _load(self) -> None:
         follower = self._follower
         self._warm()
         follower.start(self._log)
-        while not self._frozen and follower.poll(self._log):
+        while not self.frozen and follower.poll(self._log):
             pass
         self._observer.begin(self._log.partitions(EXAMPLES), follower.watermark)
         self._loaded = True
@@ -294,21 +296,21 @@ class Replica:
         The first call of each takes tens of milliseconds, without a compiler's cache seconds, and the first
         label would take them with the lock held.
         """
-        batch = self._model.encoder.encode([Request(self._clock.unix_s(), {}, [{}, {}])])
-        scores = self._model.score(batch)
+        batch = self.model.encoder.encode([Request(self._clock.unix_s(), {}, [{}, {}])])
+        scores = self.model.score(batch)
         settings = msgspec.structs.replace(self._memory_settings, capacity=WARM_CAPACITY)
-        memory = make_memory(settings, self._model.memory_columns)
+        memory = make_memory(settings, self.model.memory_columns)
         for position in (1, 2):
             memory.correct(scores.rows, scores.p)
             memory.observe(scores.rows, scores.p, np.zeros(2), position, batch.requests, batch.times)
 
     def _follow(self) -> bool:
-        return not self._frozen and bool(self._follower.poll(self._log))
+        return not self.frozen and bool(self._follower.poll(self._log))
 
     def _moved(self) -> None:
         """The model has changed. Called with the lock held."""
         limit = self.settings.freeze_after_examples
-        self._frozen = limit > 0 and self._follower.examples >= limit
+        self.frozen = limit > 0 and self._follower.examples >= limit
         self._observer.base_moved(self._follower.watermark)
 
     def _mark_end(self, at_end: bool) -> None:

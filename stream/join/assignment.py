@@ -66,7 +66,7 @@ class Shares:
 
         patiently(turn, stop, self._clock)
         self._runner.end()
-        self._note()
+        self.note()
 
     def _turn(self, stop: threading.Event) -> None:
         self.settle()
@@ -84,12 +84,12 @@ class Shares:
             self._joiner.drop(partition)
             _log.info("let go of partition %d", partition)
         for partition in sorted(mine - self._runner.held):
-            self._take_up(partition)
+            self.take_up(partition)
         if self._clock.now_s() - self._noted_s >= self._member.settings.beat_s:
             self._runner.commit()
-            self._note()
+            self.note()
 
-    def _note(self) -> None:
+    def note(self) -> None:
         """Say where others may take our partitions up. All that was taken is committed and sent."""
         self._noted_s = self._clock.now_s()
         if self._state.unsent():
@@ -102,7 +102,8 @@ class Shares:
                 notes.append(Note(partition, position, mark.offset, mark.clock))
         self._member.say(notes)
 
-    def _take_up(self, partition: int) -> None:
+    def take_up(self, partition: int) -> None:
+        """Read a partition from now on: from our own state, or from where the one before noted."""
         first, _ = self._log.ends(EVENTS)[partition]
         sent = self._newest_sent(partition)
         note = self._member.note(partition)

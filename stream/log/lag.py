@@ -53,6 +53,11 @@ class LagMeter:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def remembered(self) -> int:
+        """Measurements kept, at most `HISTORY_MAX` a partition."""
+        return sum(len(ends) for ends in self._history.values())
+
     def start(self) -> None:
         """Start the thread."""
         self._stop.clear()
@@ -115,6 +120,9 @@ class _Ends:
     def __init__(self) -> None:
         self._at_s: list[float] = []
         self._end: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._end)
 
     def add(self, at_s: float, end: int) -> None:
         if len(self._end) > 1 and self._end[-2] == self._end[-1] == end:

@@ -381,10 +381,11 @@ class Runner:
         """Append the outbox to the log, block after block."""
         self._to_send = True  # until it is done: the log may be away
         for block in self._state.unsent():
-            self._append(block)
+            self.send_block(block)
         self._to_send = False
 
-    def _append(self, block: Block) -> None:
+    def send_block(self, block: Block) -> None:
+        """Append one block of the outbox to the log, and note that it is there."""
         places = self._log.append(block.topic, block.records)
         self.last_sent[block.topic] = places[-1][1]
         self._state.mark_sent(block.number)

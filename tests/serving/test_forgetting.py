@@ -142,7 +142,7 @@ def test_an_entity_is_nowhere_after_it_is_forgotten(world: World) -> None:
 
     world.forget(user=[USER], item=[ITEM])
 
-    for model in (world.learner.model, world.replica._model):
+    for model in (world.learner.model, world.replica.model):
         for name, one in (("user", USER), ("item", ITEM), ("history", ITEM)):
             table = model.tables[model.table_names.index(name)]
             assert table.find(np.array([key_of(one)], dtype=np.uint64))[0] == -1, name
@@ -212,7 +212,7 @@ def test_an_error_memory_beside_a_frozen_base_forgets(log: Log, tmp_path: Path, 
     world.play(20)
     world.turn()
     replica = world.replica
-    replica._frozen = True  # the learner's updates drop nothing from here on
+    replica.frozen = True  # the learner's updates drop nothing from here on
     world.play(100)
     world.turn()
     asked = [
@@ -224,7 +224,7 @@ def test_an_error_memory_beside_a_frozen_base_forgets(log: Log, tmp_path: Path, 
     assert not np.array_equal(ann, nobody)
     world.forget(user=[USER])
     _, other2, nobody2 = (np.array(one.corrected) / np.array(one.base) for one in replica.score(asked))
-    memory = replica._memory
+    memory = replica.memory
     if kind == "residual":
         assert np.array_equal(other2, other)  # whoever is not named is corrected as before
         assert np.array_equal(nobody2, nobody)

@@ -35,7 +35,7 @@ def seconds(keys: np.ndarray, salt: int | None = None) -> float:
     for _ in range(5):
         table = Table(TableSpec(dim=4, rows_max=2 * N))
         if salt is not None:
-            table._store.state[SALT] = salt
+            table.arrays.state[SALT] = salt
         began = time.perf_counter()
         for part in np.array_split(keys, 50):
             slots = table.upsert(part, 0)

@@ -117,7 +117,7 @@ def test_read_equals_find_and_vectors():
 
 
 def test_read_tells_when_a_writer_stopped_midway(monkeypatch):
-    monkeypatch.setattr(module, "_ROUNDS", 3)
+    monkeypatch.setattr(module, "ROUNDS_MAX", 3)
     table = make()
     table.arrays.versions[:] = 1  # as if its thread had been stopped between begin_write and end_write
     with pytest.raises(TableError, match="stopped"):

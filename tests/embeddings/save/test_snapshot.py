@@ -143,7 +143,7 @@ def test_whole_save_that_fails_midway_leaves_the_one_before_and_no_litter(
         learn(first, 7)
         folder.save(first)
     saved = state(first)
-    write = SnapshotFolder._write
+    write = SnapshotFolder.write
     for allowed in range(4):
         left = allowed
 
@@ -155,10 +155,10 @@ def test_whole_save_that_fails_midway_leaves_the_one_before_and_no_litter(
             write(self, batch, sync=sync)  # type: ignore[arg-type]
 
         with SnapshotFolder(path) as folder:
-            monkeypatch.setattr(SnapshotFolder, "_write", failing)
+            monkeypatch.setattr(SnapshotFolder, "write", failing)
             with pytest.raises(SnapshotError, match="full"):
                 folder.save(second)
-            monkeypatch.setattr(SnapshotFolder, "_write", write)
+            monkeypatch.setattr(SnapshotFolder, "write", write)
         with SnapshotFolder(path, read_only=True) as reader:
             assert state(reader.restore()) == saved
     with SnapshotFolder(path) as folder:

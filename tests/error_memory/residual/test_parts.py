@@ -10,6 +10,7 @@ from error_memory.residual.gate import IDLE, LEVELS, gain_at
 from error_memory.residual.generations import make_generations, oldest_epoch
 from error_memory.residual.levels import SCALES, SQUARES
 from error_memory.residual.memory import ResidualMemory
+from error_memory.saved import unpack
 from ground.rows import rows_from_keys
 
 OPEN = {"gate_bias": -20.0}  # a gate of 1, so that a correction can be seen whole
@@ -109,7 +110,8 @@ def test_variances_shrink_where_nothing_is_left_to_learn() -> None:
         logits = rng.normal(0.0, taste, 300)[keys[:, 0].astype(int)]
         y = (rng.random(10_000) < 1 / (1 + np.exp(1.0 - logits))).astype(float)
         memory.observe(keys, np.full(10_000, sigmoid(-1.0)), y, np.arange(10_000), np.arange(10_001))
-        return float(np.exp(np.nanmin(memory._small[SCALES:SQUARES])))
+        saved = unpack(memory.save(), memory.settings, memory.columns)
+        return float(np.exp(np.nanmin(saved["small"][SCALES:SQUARES])))
 
     assert factor(0.0) < 0.5
     assert factor(1.5) > 0.8
@@ -148,7 +150,8 @@ def test_neighbourhood_is_a_softmax_over_similarity() -> None:
     memory = NeighbourMemory(settings, 2)
     keys = np.array([[1, 1], [1, 2], [5, 6]], dtype=np.uint64)
     memory.observe(keys, [0.5, 0.5, 0.5], [1, 0, 0], 0)
-    alike = memory._h[:3] @ memory._h[0]
+    hashed = unpack(memory.save(), settings, 2)["h"]
+    alike = hashed[:3] @ hashed[0]
     assert alike[0] == pytest.approx(1.0) and 0.3 < alike[1] < 0.8 and alike[2] < 0.3
     weight = np.exp((alike[:2].astype(float) - 1.0) / 0.1)
     assert memory.correct(keys[:1], [0.5])[0] == pytest.approx(weight[0] / weight.sum(), rel=1e-5)

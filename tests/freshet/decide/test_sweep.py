@@ -133,10 +133,9 @@ def test_halving_plays_the_whole_stream_with_the_best_and_the_config_as_it_is(
             results.append(sweeping.Result(trial, report["events"], figures, 1.0, None))
         return results
 
-    monkeypatch.setattr(sweeping, "_run_all", run_here)
     # priors so wide that predictions are wild; one of them twice, which is tried once
     trials = make_trials(["learner.count_tau=0.02,300.0,400.0,400.00"], [], None, 0)
-    results = run_sweep(sweep, trials)
+    results = run_sweep(sweep, trials, run_here)
     assert sorted(result.requests for result in results) in ([20, 20, 180, 180], [20, 20, 60, 180])
     played = {result.trial: result.requests for result in results}
     assert played[Trial()] == 180

@@ -249,6 +249,6 @@ def test_reading_process_that_is_killed_is_an_error_and_not_an_end(
     with feed.open_feed(config, ReplayOptions(data=str(data))) as chunks:
         taken = iter(chunks)
         next(taken)
-        chunks._process.kill()  # type: ignore[attr-defined]
+        chunks.process.kill()  # type: ignore[attr-defined]
         with pytest.raises(ReplayError, match="ended early, with -9"):
             list(taken)

@@ -127,7 +127,7 @@ def test_deep_part_hears_little_of_what_is_of_no_use() -> None:
     predicted = model.predict(batch)
     assert (predicted.outputs.heard[:, 0] > 0.95).all()
     assert (predicted.outputs.heard[:, 1] < 0.6).all()
-    model._readers = None  # table by table, as where sequences attend
+    model.readers = None  # table by table, as where sequences attend
     assert model.predict(batch).z == pytest.approx(predicted.z, abs=1e-6)
     model.fast.priors.tau[:] = model.fast.priors.tau0  # heard as at first
     assert abs(model.predict(batch).z - predicted.z).max() > 0.01
@@ -227,9 +227,9 @@ def test_rows_read_in_one_call_score_as_those_read_table_by_table() -> None:
         for at, u in ((119, 1), (125, 2), (155, 3), (300, 1))
     ]
     batch = model.encoder.encode(asked)
-    assert model._readers is not None
+    assert model.readers is not None
     quick = model.score(batch)
-    model._readers = None
+    model.readers = None
     slow = model.score(batch)
     for mine, theirs in zip(quick[:3], slow[:3], strict=True):
         assert np.array_equal(mine, theirs)

@@ -4,10 +4,9 @@ import contextlib
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from learner.errors import UpdateGapError
 from learner.features.encoder import FeatureSpec
 from learner.model.model import Model
 from learner.role.learner import Learner
-from learner.role.succession import Succession, _AsideError, _FencedError, _Life
+from learner.role.succession import AsideError, FencedError, Life, Succession
 from learner.settings import LearnerSettings
 from learner.updates.chain import Chain, Place
 from learner.updates.follower import Follower
@@ -26,6 +25,7 @@ from stream.group.membership import GroupSettings, Member
 from stream.log.base import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
+from stream.log.testing import Faults, FaultyLog
 from stream.records.types import Example, encode
 from stream.run.runner import Runner, RunnerSettings
 from stream.state.role_state import RoleState
@@ -66,8 +66,16 @@ def append(log: Log, first: int, n: int) -> None:
 class One:
     """A learner of the group, moved step by step."""
 
-    def __init__(self, log: Log, folder: Path, name: str) -> None:
+    def __init__(
+        self,
+        log: Log,
+        folder: Path,
+        name: str,
+        on_ready: Callable[[], None] = lambda: None,
+        opens: bool = True,
+    ) -> None:
         self.log = log
+        self.faulty = FaultyLog(log, 0, Faults())
         self.name = name
         self._opened = ExitStack()
         self.member = self._opened.enter_context(Member(log, "learn", name, BY_HAND))
@@ -80,22 +88,23 @@ class One:
             yield ignore
 
         self.group = Succession(
-            log,
+            self.faulty,
             self.member,
             folder / name,
             folder / "snapshots",
             FEATURES,
             SETTINGS,
             EAGER,
-            lambda: None,
+            on_ready,
             at_work,  # type: ignore[arg-type]
         )
-        self.open()
+        if opens:
+            self.open()
 
     def open(self) -> None:
         self.group.snapshots.begin(self.group.folder)
-        self.state = RoleState(self.group.folder, "learner", self.group._fingerprint, sync=False)
-        self.life = _Life(self.group, self.state, threading.Event())
+        self.state = RoleState(self.group.folder, "learner", self.group.fingerprint, sync=False)
+        self.life = Life(self.group, self.state, threading.Event())
 
     def close(self) -> None:
         """As after a kill: what is not committed is gone."""
@@ -108,8 +117,17 @@ class One:
             self.member.look()
             self.life.turn()
 
+    def commit_unsent(self) -> None:
+        """Learn and commit something of which nothing gets out."""
+        self.faulty.faults = Faults(append_lost=1.0)
+        committed = self.life.runner.progress.commits
+        with pytest.raises(LogAwayError):
+            self.turn()
+        assert self.life.runner.progress.commits == committed + 1
+        self.faulty.faults = Faults()
+
     def lead(self) -> None:
-        while not self.life._leading:
+        while not self.life.leading:
             self.turn()
 
     def learn(self) -> None:
@@ -117,9 +135,9 @@ class One:
         for _ in range(400):
             self.turn()
             meta = self.life.learner.meta
-            if self.life._leading and sum(meta.watermark.values()) == _end(self.log, EXAMPLES):
+            if self.life.leading and sum(meta.watermark.values()) == _end(self.log, EXAMPLES):
                 return
-            if not self.life._leading and self.life._offset == _end(self.log, UPDATES):
+            if not self.life.leading and self.life.offset == _end(self.log, UPDATES):
                 return
         raise AssertionError("it does not come to an end")
 
@@ -128,9 +146,9 @@ class One:
         return self.life.learner.digest()
 
     def snap(self) -> None:
-        self.life._snap()
-        assert self.life._snapping is not None
-        self.life._snapping.join()
+        self.life.snap()
+        assert self.life.snapping is not None
+        self.life.snapping.join()
 
 
 def _end(log: Log, topic: str) -> int:
@@ -181,7 +199,7 @@ def test_one_that_stands_by_has_the_leaders_state_and_goes_on_where_it_ends(log:
     append(log, 0, 400)
     a.learn()
     b.learn()
-    assert b.digest == a.digest and not b.life._leading
+    assert b.digest == a.digest and not b.life.leading
     live = follow(log)
     append(log, 400, 100)
     a.turn(3)  # and it is paused in the middle of them
@@ -196,7 +214,7 @@ def test_one_that_stands_by_has_the_leaders_state_and_goes_on_where_it_ends(log:
     append(log, 500, 50)
     a.life.runner.step()
     a.life.runner.commit()
-    with pytest.raises(_FencedError):
+    with pytest.raises(FencedError):
         a.turn()
     b.learn()
     while live.poll(log):
@@ -209,30 +227,16 @@ def test_one_that_stands_by_has_the_leaders_state_and_goes_on_where_it_ends(log:
     b.close()
 
 
-def test_log_that_goes_away_in_the_middle_of_an_update_is_waited_for(
-    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_that_goes_away_in_the_middle_of_an_update_is_waited_for(log: Log, tmp_path: Path) -> None:
     a, b = One(log, tmp_path, "a"), One(log, tmp_path, "b")
     a.lead()
     append(log, 0, 300)
     a.learn()
-    read = log.read
-    reads = 0
-
-    def away(topic: str, *args: Any, **more: Any) -> Any:
-        nonlocal reads
-        if topic == EXAMPLES:
-            reads += 1
-            if reads % 2:
-                raise LogAwayError("away")
-        return read(topic, *args, **more)
-
-    monkeypatch.setattr(log, "read", away)
+    b.faulty.faults = Faults(away=0.3, away_calls_max=2)
     while b.life.learner.meta.seq < a.life.learner.meta.seq:
         with contextlib.suppress(LogAwayError):
             b.turn()
-    monkeypatch.undo()
-    assert reads > 20 and b.digest == a.digest
+    assert b.faulty.happened["away"] > 20 and b.digest == a.digest
     a.close()
     b.close()
 
@@ -247,17 +251,16 @@ def test_state_that_nobody_has_taken_is_put_aside_for_a_snapshots(log: Log, tmp_
     assert b.life.learner.meta.seq == a.life.learner.meta.seq, "it began from the snapshot"
     b.learn()
     append(log, 200, 100)
-    a.life.runner._send = lambda: None  # type: ignore[method-assign]  # killed between commit and send
-    a.turn(2)
+    a.commit_unsent()
     a.close()
     gone(a, b)
     b.lead()
     b.learn()
     a.open()
-    with pytest.raises(_AsideError):
+    with pytest.raises(AsideError):
         a.turn()
     a.close()
-    a.group._put_aside("it was never published")
+    a.group.put_aside("it was never published")
     a.open()
     a.learn()
     assert a.digest == b.digest
@@ -275,8 +278,7 @@ def test_leader_that_is_started_again_sends_what_it_had_not_and_goes_on(log: Log
     a.lead()
     append(log, 0, 300)
     a.turn(4)
-    a.life.runner._send = lambda: None  # type: ignore[method-assign]
-    a.turn(2)
+    a.commit_unsent()
     committed = a.life.learner.digest()
     a.close()
     again = One(log, tmp_path, "a")
@@ -299,14 +301,14 @@ def test_one_without_state_neither_leads_nor_begins_anew_beside_a_history(log: L
     b = One(log, tmp_path, "b")
     gone(a, b)
     b.turn(5)
-    assert b.life._lost and not b.life._leading and b.life._term == -1
+    assert b.life.lost and not b.life.leading and b.life.term == -1
     a = One(log, tmp_path, "a")
     a.lead()
     a.snap()
-    with pytest.raises(_AsideError):
+    with pytest.raises(AsideError):
         b.turn()
     b.close()
-    b.group._put_aside("there is a snapshot")
+    b.group.put_aside("there is a snapshot")
     b.open()
     b.learn()
     assert b.digest == a.digest
@@ -376,16 +378,16 @@ def test_damaged_snapshot_is_passed_over_for_the_one_before(log: Log, tmp_path: 
     a.close()
     for file in newer.glob("*.sst"):
         spoil(file)
-    group = a.group
-    shutil.rmtree(group.folder / "db")
+    shutil.rmtree(a.group.folder / "db")
     stop = threading.Event()
 
     def ready() -> None:
-        assert group.snapshots.begun_from == older.name and group.snapshots.there() == [older]
+        assert again.group.snapshots.begun_from == older.name
+        assert again.group.snapshots.there() == [older]
         stop.set()
 
-    group._on_ready = ready
-    group.run(stop)
+    again = One(log, tmp_path, "a", ready, opens=False)
+    again.group.run(stop)
     assert stop.is_set() and newer.is_dir(), "what is damaged is left for a person to look at"
 
 

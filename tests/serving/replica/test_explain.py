@@ -16,9 +16,8 @@ from learner.settings import LearnerSettings
 from serving.replica.explaining import Taken
 from serving.replica.replica import Replica
 from serving.settings import ServerSettings
-from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
-from stream.log.settings import LogSettings
-from stream.log.sqlite.log import SqliteLog
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
+from stream.log.testing import MemoryLog
 from stream.records.types import Example, Impression, encode
 from stream.run.runner import Runner, RunnerSettings
 from stream.state.role_state import RoleState
@@ -41,10 +40,16 @@ def tagged(example: Example) -> Example:
 
 
 @pytest.fixture(scope="module")
-def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+def log() -> Iterator[Log]:
+    opened = MemoryLog()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory, log: Log) -> Iterator[Replica]:
     """One whose learner has learnt 300 requests, and whose memory has seen 400 more."""
     folder: Path = tmp_path_factory.mktemp("explain")
-    log = SqliteLog(folder / "log.db", LogSettings(sync=False))
     for topic in (EXAMPLES, UPDATES, SNAPSHOTS):
         log.create_topic(topic, 1)
     world = World(WorldSettings(users=30, items=40, slate=5))
@@ -66,7 +71,6 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     while made.step():
         pass
     yield made
-    log.close()
 
 
 item = st.integers(0, 60)
@@ -133,8 +137,8 @@ def test_it_names_what_is_known_and_what_is_not(replica: Replica) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sketch", "neighbours", "none"])
-def test_memories_without_parts_say_what_they_made_of_it(replica: Replica, kind: str) -> None:
-    made = Replica(replica._log, FEATURES, SETTINGS, MemorySettings(kind=kind), ServerSettings())  # type: ignore[arg-type]
+def test_memories_without_parts_say_what_they_made_of_it(replica: Replica, log: Log, kind: str) -> None:
+    made = Replica(log, FEATURES, SETTINGS, MemorySettings(kind=kind), ServerSettings())  # type: ignore[arg-type]
     while made.step():
         pass
     asked = Impression("r", 1_700_001_000.0, [{"item": i} for i in range(5)], {"user": 2})

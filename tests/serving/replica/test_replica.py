@@ -140,7 +140,7 @@ def test_packed_rows_answer_nearly_the_same_in_less_memory(log: Log, make_role, 
     expected, answered = exact.score(ASKED)[0].base, packed.score(ASKED)[0].base
     assert answered != expected
     assert np.allclose(answered, expected, atol=0.005)
-    widths = [replica._model.tables[0].spec.width for replica in (exact, packed)]
+    widths = [replica.model.tables[0].spec.width for replica in (exact, packed)]
     assert widths[1] < widths[0]
 
 

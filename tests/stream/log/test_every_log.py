@@ -22,6 +22,7 @@ from stream.log.open import open_log
 from stream.log.partitioner import murmur2
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
+from stream.log.sqlite.pool import Pool
 from stream.log.testing import Faults, FaultyLog, MemoryLog
 
 FAST = LogSettings(sync=False)
@@ -405,8 +406,9 @@ def test_log_that_another_holds_on_to_is_away_and_comes_back(tmp_path: Path) -> 
     ],
 )
 def test_what_passes_is_told_from_what_does_not(
-    sqlite_log: SqliteLog, text: str, kind: type[LogError], advice: str
+    tmp_path: Path, text: str, kind: type[LogError], advice: str
 ) -> None:
-    with pytest.raises(LogError, match=advice) as raised, sqlite_log._pool.connection():
+    pool = Pool(tmp_path / "log.db", LogSettings())
+    with pytest.raises(LogError, match=advice) as raised, pool.connection():
         raise sqlite3.OperationalError(text)
     assert type(raised.value) is kind
