@@ -30,19 +30,19 @@ def same_bucket(salt: int) -> np.ndarray:
 
 
 def seconds(keys: np.ndarray, salt: int | None = None) -> float:
-    """The least of five times for taking ids in, finding them and taking them out again."""
+    """The least of five processor times for taking ids in, finding them and taking them out again."""
     best = np.inf
     for _ in range(5):
         table = Table(TableSpec(dim=4, rows_max=2 * N))
         if salt is not None:
             table.arrays.state[SALT] = salt
-        began = time.perf_counter()
+        began = time.thread_time()  # other processes' work does not count
         for part in np.array_split(keys, 50):
             slots = table.upsert(part, 0)
             assert (slots >= 0).all()
         assert (table.find(keys) >= 0).all()
         assert table.delete(keys) == len(keys)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.thread_time() - began)
     return best
 
 
