@@ -231,7 +231,7 @@ def test_replica_that_misses_an_update_says_so_and_goes_on_answering(
     listener.hear(0, ["as it is"] * 6 + [harm])
     known = base(replica)
     assert replica.unready() == "" and known != told.base[0]  # not yet
-    replica.settings = msgspec.structs.replace(replica.settings, ready_age_s_max=0.0)
+    replica.settings = msgspec.structs.replace(replica.settings, ready_age_s_max=1e-9)
     catch_up(replica)
     assert "waits for a snapshot, as updates are missing" in replica.unready()
     assert base(replica) == known and not replica.status().ready
