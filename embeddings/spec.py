@@ -33,8 +33,11 @@ EVICT_ROWS_MIN = 64
 """The smallest budget that is kept by eviction, which works in 64ths of it."""
 
 
-EVICT_SLOTS_SPARE = 1 << 18
-"""Slots beyond the budget: what one batch frees is not used again within it. Address space only."""
+BATCH_MAX = 1 << 20
+"""Sightings in one batch, where rows may leave a table: what a batch frees is not used again within it."""
+
+SLOTS_SPARE = BATCH_MAX + BATCH_MAX // 8
+"""Slots beyond the budget for the new rows of one batch. Address space only."""
 
 
 class Rules(NamedTuple):
@@ -45,6 +48,8 @@ class Rules(NamedTuple):
     admit_after: int
     admit_share: float
     admit_age_s: int
+    seen_shift: int  # rows are counted by last seen in cells of 2^seen_shift seconds
+    crowded: int  # more rows in memory than this: sweep for those that have expired
     age_column: int  # of the stamp; where uses are counted they follow it
     classes: int  # of uses; 0 where nothing is evicted
     rows_max: int
@@ -202,12 +207,26 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         It has room for the rows that are evicted but not taken out yet, too.
         """
         return msgspec.structs.replace(
-            self, optimizer="none", admit_after=1, admit_share=1.0, evict="none", rows_max=self.slots_max
+            self,
+            optimizer="none",
+            admit_after=1,
+            admit_share=1.0,
+            evict="none",
+            rows_max=min(self.slots_max, ROWS_LIMIT // 2),
         )
 
     @property
     def slots_max(self) -> int:
-        """Slots that rows may take: with eviction more than rows_max, for those on their way out."""
-        if self.evict == "none":
+        """Slots that rows may take: more than rows_max where rows leave, for those on their way out.
+
+        Of the quarter above rows_max, an eighth is for rows that were evicted, the other for those that
+        expired during two rounds of the sweep (`lifetimes.py`).
+        """
+        if not self.rows_leave:
             return self.rows_max
-        return self.rows_max + self.rows_max // 4 + EVICT_SLOTS_SPARE
+        return min(self.rows_max + self.rows_max // 4 + SLOTS_SPARE, ROWS_LIMIT)
+
+    @property
+    def rows_leave(self) -> bool:
+        """Whether a sighting may end other rows: by expiry or by eviction."""
+        return self.ttl_s > 0 or self.evict != "none"

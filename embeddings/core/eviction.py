@@ -186,16 +186,16 @@ def pass_time(ages, age_times, time):
 
 
 @njit(cache=True, nogil=True)
-def turn(held, ages, age_times, rows_max, ttl_s):
+def turn(held, ages, age_times, rules):
     """Begin a generation; whether the table is so full that `limit` must be called.
 
     Args:
         held: (classes, generations) int64.
         ages, age_times: the clock, and the latest time in each generation.
-        rows_max: the budget.
-        ttl_s: 0 for none.
+        rules: the table's `Rules`.
     """
     classes, ring = held.shape
+    rows_max, ttl_s = rules.rows_max, rules.ttl_s
     length = max(rows_max // PARTS, 1)
     generation = ages[GENERATION] + 1
     if generation - ages[FLOOR] >= ring:
@@ -207,10 +207,13 @@ def turn(held, ages, age_times, rows_max, ttl_s):
         ages[FLOOR] += 1
     ages[GENERATION] = generation
     ages[LEFT] = length
-    age_times[generation % ring] = 0
+    age_times[generation % ring] = ages[NEWEST]  # a row may keep a last seen that is later than its sighting
     if ttl_s > 0:
+        now = ages[NEWEST]
+        if rules.tick_s > 1:
+            now -= now % rules.tick_s
         for g in range(ages[FLOOR], generation):
-            if age_times[g % ring] + ttl_s < ages[NEWEST]:
+            if age_times[g % ring] + ttl_s < now:
                 for rank in range(classes):
                     ages[HELD] -= held[rank, g % ring]
                     held[rank, g % ring] = 0
@@ -251,7 +254,7 @@ def aim(state, rows_max):
 
 
 @njit(cache=True, nogil=True)
-def pass_batch(held, ages, age_times, rows_max, ttl_s, times, inverse, stamps):
+def pass_batch(held, ages, age_times, rules, times, inverse, stamps):
     """Move the clock over a batch in which no limit is drawn: generations may end, but no row goes.
 
     Args:
@@ -264,7 +267,7 @@ def pass_batch(held, ages, age_times, rows_max, ttl_s, times, inverse, stamps):
     first = 0
     while first < n:
         if ages[LEFT] == 0:
-            turn(held, ages, age_times, rows_max, ttl_s)
+            turn(held, ages, age_times, rules)
         last = min(first + ages[LEFT], n)
         now = np.uint32(ages[GENERATION])
         latest = times[first]

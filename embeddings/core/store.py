@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from embeddings.core.eviction import AGES_SIZE, CLASSES, FLOOR, GENERATION, GENERATIONS, LEFT, MADE, PARTS
 from embeddings.core.initializers import KINDS
+from embeddings.core.lifetimes import CELLS, shift_of
 from embeddings.core.memory import reserve
 from embeddings.core.versions import STRIPES
 from embeddings.spec import Rules, TableSpec
@@ -68,6 +69,7 @@ class Store(NamedTuple):
     ages: npt.NDArray[np.int64]  # (AGES_SIZE,), eviction's clock and limit
     held: npt.NDArray[np.int64]  # (classes, generations), rows by uses and stamp
     age_times: npt.NDArray[np.int64]  # (generations,), latest time of a sighting in each
+    alive: npt.NDArray[np.int64]  # (CELLS,), rows by last seen, with a TTL and no eviction; else (1,)
     line_changed: npt.NDArray[np.uint8]  # (A,), 1 where the line's number is in `changed`
     changed: npt.NDArray[np.uint32]  # (A,), filter lines written since the last drain, each once
     path: npt.NDArray[np.int64]  # (., 3), scratch of an insertion
@@ -114,6 +116,7 @@ def make_store(spec: TableSpec) -> Store:
         ages=clock[:AGES_SIZE],
         held=clock[AGES_SIZE : AGES_SIZE + max(cells, 1)].reshape(max(classes, 1), -1),
         age_times=clock[AGES_SIZE + max(cells, 1) :],
+        alive=np.zeros(CELLS if spec.ttl_s and not classes else 1, dtype=np.int64),
         line_changed=np.zeros(lines, dtype=np.uint8),
         changed=np.zeros(lines, dtype=np.uint32),
         path=np.zeros((320, 3), dtype=np.int64),
@@ -138,6 +141,8 @@ def rules_of(spec: TableSpec) -> Rules:
         admit_after=spec.admit_after,
         admit_share=float(spec.admit_share),
         admit_age_s=spec.admit_age_s,
+        seen_shift=shift_of(spec.ttl_s, spec.tick_s),
+        crowded=spec.rows_max if spec.evict == "none" else spec.rows_max + spec.rows_max // 8,
         age_column=spec.age_column,
         classes=CLASSES[spec.evict],
         rows_max=spec.rows_max,

@@ -3,12 +3,36 @@
 import numpy as np
 from numba import njit
 
-from embeddings.core.eviction import GENERATION, LEFT, STRIDE, begin, evicted, limit, pass_time, turn, use
+from embeddings.core.eviction import (
+    GENERATION,
+    HELD,
+    LEFT,
+    NEWEST,
+    STRIDE,
+    begin,
+    evicted,
+    limit,
+    pass_time,
+    turn,
+    use,
+)
 from embeddings.core.index import ask, guess_one, locate, remove
+from embeddings.core.lifetimes import SWEPT_PER_ROW, advance, count_in, count_out, renew
 from embeddings.core.slots import mark, release, start_row, take_slot
-from embeddings.core.store import AHEAD, EXPIRED, FREE_HEAD, FREE_TAIL, FULL, HIGH, INSERTED, REFUSED, TAIL
+from embeddings.core.store import (
+    AHEAD,
+    EXPIRED,
+    FREE_HEAD,
+    FREE_TAIL,
+    FULL,
+    HIGH,
+    INSERTED,
+    LIVE,
+    REFUSED,
+    TAIL,
+)
 from embeddings.kernels.admission import admit, ask_for_line
-from embeddings.kernels.expiry import gone, sweep_evicted
+from embeddings.kernels.expiry import gone, sweep_evicted, sweep_expired
 from embeddings.kernels.lookup import UNSEEN, ask_for_row
 from ground.kernels.intrinsics import borrow, prefetch
 from ground.kernels.simd import copy
@@ -25,7 +49,8 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
         inverse: (n,) int64, in: the number of each key among them; out: the number of its slot.
         stamps: (distinct,) uint32, the generation of the last sighting of each; used where rows are
             evicted, for which the clock was moved on already, unless one by one.
-        one_by_one: all are UNSEEN, and the clock moves as they are taken: rows may be evicted among them.
+        one_by_one: all are UNSEEN, and eviction's clock moves as they are taken, if there is one: rows
+            may be evicted among them.
         slots: (n,) int64, in and out: the slots by number; -1 where there is no row.
         vectors: (n, dim) float32, in and out: the first columns of the rows by number; not if of 0 columns.
         removed: uint64, out: keys whose row was found expired or evicted; room as `sighting` reckons it.
@@ -49,12 +74,14 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
     ages = borrow(store.ages)
     held = borrow(store.held)
     age_times = borrow(store.age_times)
+    alive = borrow(store.alive)
     path = borrow(store.path)
     state = borrow(store.state)
     keys, slots, vectors = borrow(keys), borrow(slots), borrow(vectors)
     seen_column = bits.shape[1] - TAIL
     ttl_s, tick_s = rules.ttl_s, rules.tick_s
     evicts = rules.classes > 0
+    counts_alive = ttl_s > 0 and not evicts
     usable = state[FREE_TAIL]
     n = keys.shape[0]
     current = np.empty(distinct, dtype=np.int64)  # the number that stands for a distinct key at this sighting
@@ -63,13 +90,18 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
         current[i] = i
         wanted[i] = slots[i] == UNSEEN
     todo = np.empty(n + 1, dtype=np.int64)
+    clocks = np.empty(n + 1, dtype=np.int64)  # the table's clock at each of them
+    clock = ages[NEWEST]
     todo_count = 0
     for i in range(n):
+        clock = max(clock, np.int64(times[i]))
         todo[todo_count] = i
+        clocks[todo_count] = clock
         todo_count += wanted[inverse[i]]
     count = distinct
     out = 0
     due = 0  # slots that the hand must look at for the rows made
+    due_expired = 0  # and those that the sweep for expired rows must
     for step in range(todo_count + 2 * AHEAD):
         if step < todo_count:
             ask(buckets, state, keys[todo[step]])
@@ -86,8 +118,10 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
         key = keys[i]
         time = times[i]
         now = np.int64(0)
-        if one_by_one:
-            if ages[LEFT] == 0 and turn(held, ages, age_times, rules.rows_max, ttl_s):
+        if counts_alive:
+            advance(alive, ages, clocks[step - 2 * AHEAD], rules)
+        if one_by_one and evicts:
+            if ages[LEFT] == 0 and turn(held, ages, age_times, rules):
                 out = sweep_evicted(
                     buckets, bits, slot_key, in_use, free, state, ages, rules, state[HIGH], removed, out
                 )
@@ -106,12 +140,16 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
             if lost or evicted(bits, ages, slot, rules):
                 remove(buckets, slot_key, state, key)
                 release(in_use, free, state, slot)
+                if counts_alive:
+                    count_out(alive, ages, seen, rules)
                 removed[out] = key
                 out += 1
                 slot = np.int64(-1)
             else:
                 wrote = evicts and use(bits, held, ages, slot, rules, now)
                 if ttl_s > 0 and time > seen:
+                    if counts_alive:
+                        renew(alive, ages, seen, time, rules)
                     bits[slot, seen_column] = time
                     wrote = True
                 if wrote:
@@ -120,7 +158,8 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
             if not admit(sightings, line_changed, changed, state, key, time, rules):
                 state[REFUSED] += 1
             else:
-                slot = take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usable)
+                if not counts_alive or ages[HELD] < rules.rows_max:
+                    slot = take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usable)
                 if slot < 0:
                     state[FULL] += 1
                 else:
@@ -128,6 +167,10 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
                     start_row(rows, bits, versions, template, slot, key, time, rules)
                     mark(listed, touched, state, slot)
                     state[INSERTED] += 1
+                    if ttl_s > 0 and state[LIVE] > rules.crowded:
+                        due_expired += SWEPT_PER_ROW
+                    if counts_alive:
+                        count_in(alive, ages, time, rules)
                     if evicts:
                         begin(bits, held, ages, slot, rules, now, np.int64(1))
                         due += state[STRIDE]
@@ -145,4 +188,10 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
         inverse[i] = number
     if due > 0:
         out = sweep_evicted(buckets, bits, slot_key, in_use, free, state, ages, rules, due, removed, out)
+    if counts_alive:
+        advance(alive, ages, clock, rules)
+    if due_expired > 0:
+        out = sweep_expired(
+            buckets, bits, slot_key, in_use, free, state, rules, clock, due_expired, removed, out
+        )
     return count, out

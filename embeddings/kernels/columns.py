@@ -6,6 +6,7 @@ A slot of -1 means "no row" everywhere: it reads as zeros and is never written.
 import numpy as np
 from numba import njit
 
+from embeddings.core.lifetimes import advance, renew
 from embeddings.core.slots import mark
 from embeddings.core.store import AHEAD, TAIL
 from embeddings.core.versions import begin_write, end_write
@@ -57,7 +58,7 @@ def scatter(store, slots, first, values):
 
 
 @njit(cache=True, nogil=True)
-def touch(store, slots, times, increments):
+def touch(store, rules, slots, times, increments):
     """Last seen becomes the later of itself and `times`, the count grows by `increments`, up to 2³²-1."""
     bits = borrow(store.bits)
     listed = borrow(store.listed)
@@ -72,6 +73,10 @@ def touch(store, slots, times, increments):
         slot = slots[i]
         if slot >= 0:
             if times[i] > bits[slot, seen_column]:
+                # A slot may have been given back since its number was handed out.
+                if rules.ttl_s > 0 and rules.classes == 0 and store.in_use[slot] != 0:
+                    advance(store.alive, store.ages, np.int64(times[i]), rules)
+                    renew(store.alive, store.ages, bits[slot, seen_column], times[i], rules)
                 bits[slot, seen_column] = times[i]
             count = np.int64(bits[slot, seen_column + 1]) + np.int64(increments[i])
             bits[slot, seen_column + 1] = np.uint32(min(count, _COUNT_MAX))

@@ -5,6 +5,7 @@ from numba import njit
 
 from embeddings.core.eviction import HAND, HAND_END, beyond, evicted, limit_of
 from embeddings.core.index import ask, remove
+from embeddings.core.lifetimes import advance, cell_of, floor_at
 from embeddings.core.slots import release
 from embeddings.core.store import AHEAD, EXPIRED, HIGH, SWEEP, TAIL
 from ground.kernels.intrinsics import borrow, prefetch
@@ -58,23 +59,45 @@ def sweep_evicted(buckets, bits, slot_key, in_use, free, state, ages, rules, bud
 
 
 @njit(cache=True, nogil=True)
-def sweep(store, rules, now, budget, removed):
-    """Free the expired among the next `budget` slots, in turn; returns how many, as `delete` does."""
-    bits = borrow(store.bits)
-    in_use = borrow(store.in_use)
-    state = borrow(store.state)
+def sweep_expired(buckets, bits, slot_key, in_use, free, state, rules, now, budget, removed, count):
+    """Free rows whose whole cell has expired by `now` among the next `budget` slots; the new count.
+
+    In turn, from where the last sweep ended. A row that has expired in a cell that has not stays, and
+    counts: how full a table is must not depend on when a sweep comes by.
+    """
+    first = count
     seen_column = bits.shape[1] - TAIL
     last = bits.shape[0] - 1
-    count = 0
+    floor = floor_at(now, rules)
     for _ in range(min(budget, state[HIGH])):
         slot = state[SWEEP]
         if slot >= state[HIGH]:
             slot = 0
         state[SWEEP] = slot + 1
         prefetch(bits, min(slot + AHEAD, last), seen_column)
-        if in_use[slot] != 0 and gone(np.int64(bits[slot, seen_column]), now, rules.ttl_s, rules.tick_s):
+        if in_use[slot] != 0 and cell_of(bits[slot, seen_column], rules) < floor:
             removed[count] = np.uint64(slot)
             count += 1
-    _give_back(store.buckets, store.slot_key, in_use, store.free, state, removed, 0, count)
-    state[EXPIRED] += count
+    _give_back(buckets, slot_key, in_use, free, state, removed, first, count)
+    state[EXPIRED] += count - first
     return count
+
+
+@njit(cache=True, nogil=True)
+def sweep(store, rules, now, budget, removed):
+    """`sweep_expired` on its own; returns how many rows it freed, as `delete` does."""
+    if rules.classes == 0:
+        advance(store.alive, store.ages, now, rules)
+    return sweep_expired(
+        borrow(store.buckets),
+        borrow(store.bits),
+        borrow(store.slot_key),
+        borrow(store.in_use),
+        borrow(store.free),
+        borrow(store.state),
+        rules,
+        now,
+        budget,
+        removed,
+        0,
+    )

@@ -10,6 +10,7 @@ from numba import njit
 
 from embeddings.core.eviction import NEWEST, beyond, count_again, leave, limit_of, used
 from embeddings.core.index import ask, guess, locate, remove
+from embeddings.core.lifetimes import advance, count_in, count_out, renew
 from embeddings.core.slots import mark, mark_if, release, take_slot
 from embeddings.core.store import AHEAD, DELETED, FREE_TAIL, INSERTED, TAIL, TOUCHED
 from embeddings.core.versions import begin_write, end_write
@@ -36,7 +37,7 @@ def ask_for_row(bits, slot, width):
 
 
 @njit(cache=True, nogil=True)
-def meet(store, rules, keys, latest, tally, stamps, before, sure, slots, vectors):
+def meet(store, rules, keys, first_time, last_time, latest, tally, stamps, before, sure, slots, vectors):
     """Find the distinct keys of a batch; note the sightings of those whose row outlives the batch.
 
     These, nearly all, are found once each: their sightings do nothing but renew what the row says of
@@ -45,6 +46,7 @@ def meet(store, rules, keys, latest, tally, stamps, before, sure, slots, vectors
     Args:
         rules: the table's `Rules`.
         keys: (m,) uint64, distinct.
+        first_time, last_time: the times of the batch's first sighting and of its latest.
         latest: (m,) uint32, the latest time of each key's sightings; used where rows expire.
         tally: (m,) uint32, the number of sightings of each; used where uses are counted.
         stamps: (m,) uint32, the generation of the last of them; used where rows are evicted, for which
@@ -65,6 +67,7 @@ def meet(store, rules, keys, latest, tally, stamps, before, sure, slots, vectors
     listed = borrow(store.listed)
     touched = borrow(store.touched)
     ages = borrow(store.ages)
+    alive = borrow(store.alive)
     state = borrow(store.state)
     keys, slots, vectors = borrow(keys), borrow(slots), borrow(vectors)
     latest, stamps, before = borrow(latest), borrow(stamps), borrow(before)
@@ -74,6 +77,9 @@ def meet(store, rules, keys, latest, tally, stamps, before, sure, slots, vectors
     width = vectors.shape[1]
     ttl_s, tick_s = rules.ttl_s, rules.tick_s
     evicts = rules.classes > 0
+    counts_alive = ttl_s > 0 and not evicts
+    if counts_alive:
+        advance(alive, ages, np.int64(first_time), rules)
     unseen = 0
     touched_count = state[TOUCHED]
     bounds = limit_of(ages)
@@ -96,6 +102,8 @@ def meet(store, rules, keys, latest, tally, stamps, before, sure, slots, vectors
             else:
                 written = time > seen
                 bits[at, seen_column] = max(time, seen)
+                if counts_alive:
+                    renew(alive, ages, seen, max(time, seen), rules)
                 if evicts:
                     stamp = bits[at, age_column]
                     before[0, i] = stamp
@@ -120,6 +128,8 @@ def meet(store, rules, keys, latest, tally, stamps, before, sure, slots, vectors
     state[TOUCHED] = touched_count
     if evicts:
         count_again(store.held, ages, before, tally, stamps)
+    if counts_alive and unseen == 0:  # else the clock is moved sighting by sighting
+        advance(alive, ages, np.int64(last_time), rules)
     return unseen
 
 
@@ -166,7 +176,7 @@ def find(store, rules, keys, times, slots):
 
 
 @njit(cache=True, nogil=True)
-def put(store, keys, rows, slots):
+def put(store, rules, keys, rows, slots):
     """Store whole rows (n, W), bit for bit, under their keys, new or not; slots (n,) out, -1 where full."""
     buckets = borrow(store.buckets)
     bits = borrow(store.bits)
@@ -178,6 +188,10 @@ def put(store, keys, rows, slots):
     free = borrow(store.free)
     path = borrow(store.path)
     state = borrow(store.state)
+    ages = borrow(store.ages)
+    alive = borrow(store.alive)
+    seen_column = bits.shape[1] - TAIL
+    counts_alive = rules.ttl_s > 0 and rules.classes == 0
     usable = state[FREE_TAIL]
     for first in range(0, keys.shape[0], PUT_AT_ONCE):
         last = min(first + PUT_AT_ONCE, keys.shape[0])
@@ -190,6 +204,8 @@ def put(store, keys, rows, slots):
                 slot = locate(buckets, slot_key, state, keys[i])
             if slot >= 0:
                 begin_write(versions, slot)
+                if counts_alive:
+                    count_out(alive, ages, bits[slot, seen_column], rules)
             else:
                 slot = take_slot(buckets, path, slot_key, versions, in_use, free, state, keys[i], usable)
                 if slot >= 0:
@@ -197,6 +213,9 @@ def put(store, keys, rows, slots):
             if slot >= 0:
                 copy(rows, i, 0, bits, slot, 0, rows.shape[1])
                 end_write(versions, slot)
+                if counts_alive:
+                    advance(alive, ages, np.int64(bits[slot, seen_column]), rules)
+                    count_in(alive, ages, bits[slot, seen_column], rules)
                 mark(listed, touched, state, slot)
             slots[i] = slot
 
@@ -224,6 +243,8 @@ def delete(store, rules, keys, removed, counted):
         if slot >= 0:
             if counted and rules.classes > 0 and exists(bits, ages, slot, ages[NEWEST], rules):
                 leave(bits, held, ages, slot, rules)
+            if rules.ttl_s > 0 and rules.classes == 0:
+                count_out(store.alive, ages, bits[slot, bits.shape[1] - TAIL], rules)
             remove(buckets, slot_key, state, keys[i])
             release(in_use, free, state, slot)
             removed[count] = keys[i]

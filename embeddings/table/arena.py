@@ -7,7 +7,7 @@ written.
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.core.store import HIGH, Store
+from embeddings.core.store import HIGH, Store, rules_of
 from embeddings.kernels import columns
 from embeddings.spec import TableSpec
 from embeddings.table.checks import as_floats, as_slots, as_uint32
@@ -25,6 +25,7 @@ class Arena:
     def __init__(self, spec: TableSpec, store: Store) -> None:
         self.spec = spec
         self._store = store
+        self._rules = rules_of(spec)
 
     @property
     def width(self) -> int:
@@ -82,7 +83,7 @@ class Arena:
         """Last seen becomes the later of itself and `times`, the count grows; both (n,) or one."""
         slots = self._slots(slots)
         grow = as_uint32(self.spec.name, increments, len(slots), "increments")
-        columns.touch(self._store, slots, self._times(times, len(slots)), grow)
+        columns.touch(self._store, self._rules, slots, self._times(times, len(slots)), grow)
 
     def mark(self, slots: Slots) -> None:
         """Say that `rows` was written at slots, so that they are part of the next delta."""

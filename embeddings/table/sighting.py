@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.core.eviction import AGES_SIZE, LEFT, NEWEST, STRIDE, limit_is_far, pass_batch
-from embeddings.core.store import HIGH, SALT, Store
+from embeddings.core.lifetimes import SWEPT_PER_ROW
+from embeddings.core.store import HIGH, LIVE, SALT, Store
 from embeddings.kernels import arrivals, batches, lookup
 from embeddings.spec import Rules, TableSpec
 from embeddings.types import Block, Keys
@@ -31,16 +32,20 @@ def sight(
     m = len(unique)
     evicts = spec.evict != "none"
     latest = np.zeros(m if spec.ttl_s else 0, dtype=np.uint32)
+    first_time, last_time = (int(times[0]), int(times.max())) if spec.ttl_s and n else (0, 0)
     if spec.ttl_s and n:
         latest[:] = times.min()
-        if times.max() != latest[0]:
+        if last_time != latest[0]:
             batches.newest(inverse, times, latest)
     tally = np.zeros(m if spec.evict == "least_frequent" else 0, dtype=np.uint32)
     stamps = np.empty(m if evicts else 0, dtype=np.uint32)
     slots = np.empty(n, dtype=np.int64)
     vectors = np.empty((n, columns), dtype=np.float32)
 
-    one_by_one = evicts and _may_expire_within(spec, store, times)
+    if evicts:
+        one_by_one = _may_expire_within(spec, store, times)
+    else:  # rows are told apart by last seen over two TTLs, no more
+        one_by_one = spec.ttl_s > 0 and last_time - max(first_time, int(store.ages[NEWEST])) > spec.ttl_s
     sure = one_by_one or not evicts or limit_is_far(store.ages, spec.rows_max, n, m)
     clock = store.book[len(store.sightings) :]
     clock_before = clock[:0] if sure else clock.copy()
@@ -48,10 +53,12 @@ def sight(
     if evicts and not one_by_one:
         if len(tally):
             batches.tally(inverse, tally)
-        pass_batch(store.held, store.ages, store.age_times, spec.rows_max, spec.ttl_s, times, inverse, stamps)
+        pass_batch(store.held, store.ages, store.age_times, rules, times, inverse, stamps)
     unseen = m
     if not one_by_one:
-        unseen = lookup.meet(store, rules, unique, latest, tally, stamps, before, sure, slots, vectors)
+        unseen = lookup.meet(
+            store, rules, unique, first_time, last_time, latest, tally, stamps, before, sure, slots, vectors
+        )
     if not sure:
         ages = clock_before.view(np.int64).reshape(-1)[:AGES_SIZE]
         if not limit_is_far(ages, spec.rows_max, n, unseen):
@@ -62,7 +69,7 @@ def sight(
         slots[:m] = lookup.UNSEEN
     count, removed = m, np.empty(0, dtype=np.uint64)
     if unseen:
-        removed = np.empty(_removals_max(spec, store, times, unseen, one_by_one), dtype=np.uint64)
+        removed = np.empty(_removals_max(spec, store, rules, times, unseen, one_by_one), dtype=np.uint64)
         count, removed_count = arrivals.take_in(
             store, rules, keys, times, m, inverse, stamps, one_by_one, slots, vectors, removed
         )
@@ -71,7 +78,7 @@ def sight(
 
 
 def _removals_max(
-    spec: TableSpec, store: Store, times: npt.NDArray[np.uint32], unseen: int, one_by_one: bool
+    spec: TableSpec, store: Store, rules: Rules, times: npt.NDArray[np.uint32], unseen: int, one_by_one: bool
 ) -> int:
     """How many rows a batch with so many ids to be taken in may remove.
 
@@ -79,12 +86,17 @@ def _removals_max(
     own back to the system, and the next step has to have all of it mapped anew.
     """
     n = len(times)
+    if not spec.rows_leave:
+        return 0
+    high = int(store.state[HIGH]) + n
     if one_by_one:
-        return 2 * n + int(store.state[HIGH])
+        return 2 * n + high
     if spec.ttl_s and int(times.max()) - int(times.min()) > spec.ttl_s:
         unseen = n  # an id may get a row and lose it again
-    expiring = unseen if spec.ttl_s or spec.evict != "none" else 0
-    return expiring + (unseen * int(store.state[STRIDE]) if spec.evict != "none" else 0)
+    swept = unseen * int(store.state[STRIDE]) if spec.evict != "none" else 0
+    if spec.ttl_s and int(store.state[LIVE]) + unseen > rules.crowded:
+        swept += unseen * SWEPT_PER_ROW
+    return unseen + min(swept, high)
 
 
 def _may_expire_within(spec: TableSpec, store: Store, times: npt.NDArray[np.uint32]) -> bool:

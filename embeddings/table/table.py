@@ -22,12 +22,11 @@ from embeddings.core.store import (
     Store,
     bytes_in_use,
     make_store,
-    rules_of,
 )
-from embeddings.errors import TableError
+from embeddings.errors import TableError, TableInputError
 from embeddings.kernels import batches, contents, expiry, lookup, reading
 from embeddings.kernels.optimizers import STEPS, constants_of
-from embeddings.spec import Rules, TableSpec
+from embeddings.spec import BATCH_MAX, Rules, TableSpec
 from embeddings.table.arena import Arena
 from embeddings.table.checks import as_keys
 from embeddings.table.filter import Filter
@@ -56,7 +55,6 @@ class Table(Arena):
         super().__init__(spec, make_store(spec))
         self._track_delta = track_delta
         self.filter = Filter(spec, self._store)
-        self._rules = rules_of(spec)
         self._bare = self._rules._replace(ttl_s=0, classes=0)  # every row in the index exists
         self._constants = constants_of(spec)
         self._deleted: list[Keys] = []
@@ -256,7 +254,7 @@ class Table(Arena):
 
     def _load(self, key_array: Keys, array: Floats) -> None:
         slots = np.empty(len(key_array), dtype=np.int64)
-        lookup.put(self._store, key_array, array.view(np.uint32), slots)
+        lookup.put(self._store, self._rules, key_array, array.view(np.uint32), slots)
         lost = int(np.count_nonzero(slots < 0))
         if lost:
             raise TableError(
@@ -293,6 +291,11 @@ class Table(Arena):
     def _upsert(self, keys: npt.ArrayLike, times: npt.ArrayLike, columns: int) -> Block:
         """A batch's slots by number, and the first columns of their rows."""
         key_array = self._keys(keys)
+        if len(key_array) > BATCH_MAX and self.spec.rows_leave:
+            raise TableInputError(
+                f"table {self.spec.name!r}: a batch of {len(key_array)} sightings: with a ttl_s or evict at "
+                f"most {BATCH_MAX} can be taken at once; cut it"
+            )
         time_array = self._times(times, len(key_array))
         block, removed = sight(self.spec, self._store, self._rules, key_array, time_array, columns)
         self._note_removed(removed, len(removed))

@@ -112,7 +112,7 @@ def fetch(
         ages = carray(address(r[AGES]), (r[AGES_SIZE],), np.int64)
         state = carray(address(r[STATE]), (r[STATE_SIZE],), np.int64)
         dim, extra_column, extra = r[DIM], r[EXTRA_COLUMN], r[EXTRA]
-        rules = Rules(r[TTL], r[TICK], 0, 0.0, 0, r[AGE_COLUMN], r[CLASSES], 0, dim, 0, 0.0, 0)
+        rules = Rules(r[TTL], r[TICK], 0, 0.0, 0, 0, 0, r[AGE_COLUMN], r[CLASSES], 0, dim, 0, 0.0, 0)
         ages_matter = rules.ttl_s > 0 or rules.classes > 0
         column = first_column[t]
         k = 0
