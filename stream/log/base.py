@@ -7,6 +7,7 @@ to a Kafka cluster, `MemoryLog` is for tests; anything else that fulfils `Log` c
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -24,6 +25,8 @@ ROLES = "roles"
 READ_RECORDS_MAX = 1000
 READ_BYTES_MAX = 8 << 20
 PARTITIONS_MAX = 1024
+PRODUCER_BYTES_MAX = 255  # of a producer's name, in UTF-8
+SEQ_MAX = (1 << 63) - 1
 DEAD_LETTER_BYTES = 64 << 10  # what a dead letter adds to its original, at most
 
 
@@ -166,8 +169,15 @@ def bytes_allowed(topic: str, record_bytes_max: int) -> int:
 def place(log: object, topic: str, record: Outgoing, partitions: int, bytes_max: int) -> int:
     """The `destination` of a record that the log can take.
 
-    Raises LogError, naming the log, if it is over bytes_max or names a partition that is not there.
+    Raises LogError, naming the log, if it is over bytes_max, names a partition that is not there, or has a
+    producer or a number that no log can keep.
     """
+    problem = _mark_problem(record.producer) or ("" if -1 <= record.seq <= SEQ_MAX else "its number")
+    if problem:
+        raise LogError(
+            f"{log}: topic {topic!r}: a record cannot be taken because of {problem}; a producer's name has "
+            f"up to {PRODUCER_BYTES_MAX} bytes of UTF-8, a number is -1 to 2^63 - 1"
+        )
     size = len(record.key) + len(record.value)
     if size > bytes_max:
         raise LogError(
@@ -177,3 +187,12 @@ def place(log: object, topic: str, record: Outgoing, partitions: int, bytes_max:
     found = destination(record, partitions)
     check_partition(log, topic, found, partitions)
     return found
+
+
+@lru_cache(1024)
+def _mark_problem(producer: str) -> str:
+    try:
+        fits = len(producer.encode()) <= PRODUCER_BYTES_MAX
+    except UnicodeEncodeError:  # half a surrogate pair
+        fits = False
+    return "" if fits else f"the producer's name {producer[:40]!r}"

@@ -1,105 +1,151 @@
-"""A connection to a Kafka cluster: reached when it is needed, its errors told in our words.
+"""A Kafka cluster as the client library (confluent-kafka) sees it, its errors told in our words.
 
-The client library does connections, TLS, SASL, metadata and administration; this module gives each call
-a bounded time, tells what may pass (`LogAwayError`: call again) from what will not (`LogError`), and
-finds out why a cluster cannot be reached.
+Each call has a bounded time. What may pass is a `LogAwayError` (call again), what will not a `LogError`.
+Where no broker answers, a look at its address tells why.
 """
 
-import contextlib
+import concurrent.futures
 import logging
-import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-import kafka.errors
-from kafka import KafkaAdminClient, TopicPartition
-from kafka.net.compat import KafkaNetClient
+from confluent_kafka import KafkaError, KafkaException, ThrottleEvent
+from confluent_kafka.admin import AdminClient
 
+from ground.retry import Backoff, Pauses
 from stream.errors import LogAwayError, LogError
+from stream.log.kafka.login import Options, login_options, tls_context, who
 from stream.log.settings import KafkaSettings
 
-PASSWORD_VARIABLE = "FRESHET_KAFKA_PASSWORD"
-KEY_PASSWORD_VARIABLE = "FRESHET_KAFKA_KEY_PASSWORD"
-RETRY_S = 0.05  # after the first failure, doubled for each further one
+RETRY_S = 0.05  # after the first failure, longer for each further one
 RETRY_S_MAX = 1.0
-CLOSE_MS_MAX = 1000.0  # that closing waits for a connection that is being made
-RESPONSE_BYTES_MAX = 100 << 20
-PROTOCOLS = {
-    "plaintext": "PLAINTEXT",
-    "tls": "SSL",
-    "sasl_plaintext": "SASL_PLAINTEXT",
-    "sasl_tls": "SASL_SSL",
-}
+PROBE_S = 2.0  # for a look at an address that does not answer
+THROTTLED_S = 10.0  # for how long a quota that held us up is named in messages
+THROTTLE_TELL_S = 60.0
+TEXT_MAX = 200  # characters of the library's own words in a message
 
 T = TypeVar("T")
 
-_library = logging.getLogger("kafka")
-if _library.level == logging.NOTSET:
-    # what it logs while it retries reaches the caller as one error; whoever sets a level sees it again
-    _library.setLevel(logging.CRITICAL)
+_log = logging.getLogger("freshet.kafka")
+# what the library says while it retries reaches the caller as one error
+_library = logging.getLogger("freshet.kafka.library")
+_library.setLevel(logging.CRITICAL)
 
-_PASSING = (
-    kafka.errors.RetriableError,
-    kafka.errors.UnknownBrokerIdError,  # until the metadata are read again
-    kafka.errors.BrokerNotAvailableError,
-    kafka.errors.KafkaStorageError,
-    kafka.errors.FencedLeaderEpochError,
-    kafka.errors.UnknownLeaderEpochError,
-    kafka.errors.OffsetNotAvailableError,
+_PASSING = frozenset(
+    getattr(KafkaError, name)
+    for name in (
+        "_TRANSPORT", "_RESOLVE", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_TIMED_OUT_QUEUE", "_MSG_TIMED_OUT",
+        "_WAIT_COORD", "_WAIT_CACHE", "_IN_PROGRESS", "_RETRY", "_PURGE_QUEUE", "_PURGE_INFLIGHT",
+        "_DESTROY", "_UNKNOWN_PARTITION", "_STATE", "UNKNOWN_TOPIC_OR_PART", "LEADER_NOT_AVAILABLE",
+        "NOT_LEADER_FOR_PARTITION", "REQUEST_TIMED_OUT", "BROKER_NOT_AVAILABLE", "REPLICA_NOT_AVAILABLE",
+        "NETWORK_EXCEPTION", "COORDINATOR_LOAD_IN_PROGRESS", "COORDINATOR_NOT_AVAILABLE", "NOT_COORDINATOR",
+        "NOT_ENOUGH_REPLICAS", "NOT_ENOUGH_REPLICAS_AFTER_APPEND", "NOT_CONTROLLER", "KAFKA_STORAGE_ERROR",
+        "FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH", "OFFSET_NOT_AVAILABLE", "THROTTLING_QUOTA_EXCEEDED",
+        "UNSTABLE_OFFSET_COMMIT", "UNKNOWN_TOPIC_ID", "INCONSISTENT_TOPIC_ID",
+        # the broker has forgotten what this producer sent: the next append begins under a new id
+        "OUT_OF_ORDER_SEQUENCE_NUMBER", "UNKNOWN_PRODUCER_ID", "INVALID_PRODUCER_EPOCH", "_GAPLESS_GUARANTEE",
+        "_FENCED", "_INCONSISTENT",
+    )
+    if hasattr(KafkaError, name)  # older releases of the library do not know all
+)  # fmt: skip
+_FORBIDDEN = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,
+    }
 )
-_FORBIDDEN = (kafka.errors.AuthorizationError, kafka.errors.SaslAuthenticationFailedError)
+
+
+class ForbiddenError(LogError):
+    """The cluster's access rules do not allow it."""
 
 
 class KafkaClient:
-    """One connection to each broker that is needed. May be called from several threads.
+    """Who talks to the cluster: settings for the library's clients, its administration, and its errors.
+
+    May be used from several threads.
 
     Args:
         servers: host:port of some brokers; the others are learnt from them.
-        name: for the broker's own logs.
     """
 
-    def __init__(self, servers: Sequence[str], settings: KafkaSettings, name: str) -> None:
+    def __init__(self, servers: Sequence[str], settings: KafkaSettings) -> None:
         self.servers = list(servers)
         self.settings = settings
-        self._name = name
-        self._admin: KafkaAdminClient | None = None
+        self.closed = False
         self._lock = threading.Lock()
-        self._closed = False
-        self._options = _options(settings)
+        self._admin: AdminClient | None = None
+        self._login = login_options(settings)
+        self._heard: dict[int, str] = {}  # by code, the last thing that the library said went wrong
+        self._throttled_at_s = self._throttle_told_s = float("-inf")
+        self._throttle_s = 0.0
 
     def __str__(self) -> str:
         return f"log kafka://{','.join(self.servers)}"
 
-    def admin(self) -> KafkaAdminClient:
-        """The library's client, connected.
+    def options(self, name: str) -> Options:
+        """Settings that all of the library's clients share; `name` is for the brokers' own logs."""
+        return {
+            "bootstrap.servers": ",".join(self.servers),
+            "client.id": name,
+            # a topic that was deleted must not come back because somebody asked for it
+            "allow.auto.create.topics": False,
+            "socket.timeout.ms": max(int(self.settings.away_after_s * 1e3), 1_000),
+            "socket.connection.setup.timeout.ms": max(int(self.settings.away_after_s * 1e3), 1_000),
+            "socket.nagle.disable": True,
+            "reconnect.backoff.ms": int(RETRY_S * 1e3),
+            "reconnect.backoff.max.ms": int(RETRY_S_MAX * 1e3),
+            "retry.backoff.ms": int(RETRY_S * 1e3),
+            "topic.metadata.refresh.interval.ms": 30_000,
+            "error_cb": self.hear,
+            "throttle_cb": self.throttled,
+            "logger": _library,
+            **self._login,
+        }
+
+    def connect(self) -> None:
+        """Find out whether the cluster answers.
 
         Raises:
-            LogAwayError: the cluster does not answer.
-            LogError: it will not let us in, or the settings are not right.
+            LogAwayError: it does not.
+            LogError: it refuses us, or the settings are not right.
         """
+        timeout_s = self.settings.away_after_s
+        try:
+            admin = self.admin()
+            result(admin.describe_cluster(request_timeout=timeout_s), timeout_s)
+        except KafkaException as error:
+            failed: KafkaError = error.args[0]
+            admin.poll(0.0)  # what the library has heard meanwhile
+            raise self._reason(failed) from None
+
+    def admin(self) -> AdminClient:
+        """The library's client for administration."""
         with self._lock:
-            if self._closed:
+            if self.closed:
                 raise LogError(f"{self} is closed")
             if self._admin is None:
-                self._admin = self._connect()
+                try:
+                    self._admin = AdminClient(self.options("freshet"))
+                except KafkaException as error:
+                    raise LogError(f"{self} cannot be used: {text(error.args[0])}") from None
             return self._admin
 
     def close(self) -> None:
-        """Close the connections."""
+        """End the client for administration."""
         with self._lock:
-            self._closed = True
-            if self._admin is not None:
-                _close_sockets(self._admin._manager)
-                self._admin.close()
-                self._admin = None
+            self.closed = True
+            self._admin = None
 
-    def call(self, what: str, action: Callable[[KafkaAdminClient], T]) -> T:
-        """`action` of the connected client, tried again while its error is one that passes.
+    def call(self, what: str, action: Callable[[AdminClient, float], T]) -> T:
+        """`action` of the library's client and a time-out in seconds, tried again while its error may pass.
 
         Args:
             what: what is done, for the message.
@@ -108,263 +154,132 @@ class KafkaClient:
             LogAwayError: it has not succeeded within `away_after_s`.
             LogError: an error that does not pass.
         """
-        attempts = Attempts(self.settings.away_after_s)
+        timeout_s = self.settings.away_after_s
+        backoff = Backoff(Pauses(RETRY_S, RETRY_S_MAX, give_up_s=timeout_s))
+        began_s = time.monotonic()
         while True:
+            admin = self.admin()
             try:
-                return action(self.admin())
-            except kafka.errors.KafkaError as error:
-                self.judge(what, error)
-                if not attempts.wait():
-                    raise self.away(what, error) from None
+                return action(admin, max(timeout_s - (time.monotonic() - began_s), 0.1))
+            except KafkaException as error:
+                failed: KafkaError = error.args[0]
+                admin.poll(0.0)
+                self.judge(what, failed)
+                if not backoff.sleep():
+                    raise self.away(what, failed) from None
 
-    def judge(self, what: str, error: kafka.errors.KafkaError) -> None:
-        """Return if `error` is one that passes.
+    def judge(self, what: str, error: KafkaError) -> None:
+        """Return if `error` is one that may pass.
 
         Raises:
             LogError: it is not.
         """
-        if isinstance(error, _FORBIDDEN):
-            raise LogError(f"{self}: {what}: not allowed: {_text(error)}; {self._who()}") from None
-        if not isinstance(error, _PASSING):
-            raise LogError(f"{self}: {what}: {_text(error)}") from None
+        if error.code() in _FORBIDDEN:
+            raise ForbiddenError(
+                f"{self}: {what}: not allowed: {text(error)}; {who(self.settings)}"
+            ) from None
+        if error.code() not in _PASSING:
+            raise LogError(f"{self}: {what}: {text(error)}") from None
 
-    def away(self, what: str, error: BaseException) -> LogAwayError:
-        """What to raise when an error that passes has not passed in time."""
-        return LogAwayError(
-            f"{self}: {what}: no success within {self.settings.away_after_s:g} s ({_text(error)}); "
-            "check that the brokers run"
-        )
-
-    def exchange(self, requests: Mapping[int, Any]) -> dict[int, Any]:
-        """Send each node its request, at the same time; each one's response, or its KafkaError."""
-        manager = self.admin()._manager
-
-        async def send() -> dict[int, Any]:
-            futures = {node: manager.send(request, node_id=node) for node, request in requests.items()}
-            found: dict[int, Any] = {}
-            for node, future in futures.items():
-                try:
-                    found[node] = await future
-                except kafka.errors.KafkaError as error:
-                    found[node] = error
-            return found
-
-        # get_connection raises, rather than fails the future, when there is no way to the node
-        try:
-            answers: dict[int, Any] = manager.run(send)
-        except kafka.errors.KafkaError as error:
-            return dict.fromkeys(requests, error)
-        return answers
-
-    def begin(self, node: int, request: Any) -> Any:
-        """Send a request without waiting; the library's future of its response."""
-        manager = self.admin()._manager
-        return manager.call_soon(manager.send, request, node)
-
-    def finish(self, future: Any) -> Any:
-        """Wait for a response that `begin` asked for; the library's limit of time applies.
-
-        Raises:
-            KafkaError: there is none.
-        """
-        if not future.is_done:
-
-            async def wait() -> Any:
-                return await future
-
-            return self.admin()._manager.run(wait)
-        if future.exception is not None:
-            raise future.exception
-        return future.value
-
-    def leaders(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
-        """{partition: node that leads it}; those without a known leader are left out."""
-        cluster = self.admin()._manager.cluster
-        found = {}
-        for partition in partitions:
-            leader = cluster.leader_for_partition(TopicPartition(topic, partition))
-            if leader is not None and leader >= 0:
-                found[partition] = leader
-        return found
-
-    def refresh(self, topic: str) -> None:
-        """Read again which brokers there are and who leads a topic's partitions; no error if that fails."""
-        manager = self.admin()._manager
-
-        async def update() -> None:
-            manager.cluster.add_topic(topic)
-            await manager.wait_for(manager.cluster.request_update(), 1000.0)
-
-        with contextlib.suppress(kafka.errors.KafkaError):
-            manager.run(update)
-
-    def _connect(self) -> KafkaAdminClient:
-        made: list[KafkaNetClient] = []
-
-        def client(**options: Any) -> KafkaNetClient:
-            made.append(KafkaNetClient(**options))
-            return made[0]
-
-        try:
-            return KafkaAdminClient(
-                bootstrap_servers=self.servers,
-                client_id=self._name,
-                kafka_client=client,
-                bootstrap_timeout_ms=int(self.settings.away_after_s * 1e3),
-                request_timeout_ms=int(self.settings.away_after_s * 1e3),
-                reconnect_backoff_max_ms=1000,
-                receive_message_max_bytes=RESPONSE_BYTES_MAX,
-                **self._options,
-            )
-        except (kafka.errors.KafkaError, OSError, ssl.SSLError) as error:
-            refused = _first_answer(made[0]._manager) if made else None
-            for half_made in made:
-                half_made._net.stop()
-                half_made.close()
-            if isinstance(refused, _FORBIDDEN):
-                raise LogError(f"{self} refuses the log-in: {_text(refused)}; {self._who()}") from None
-            raise self._reason(error) from None
-
-    def _reason(self, error: BaseException) -> LogError:
-        """Why no broker can be reached: the library only tells that time was up."""
-        reasons = []
-        for server in self.servers:
-            host, _, port = server.rpartition(":")
-            try:
-                with socket.create_connection((host, int(port)), timeout=2.0) as plain:
-                    if self.settings.security in ("tls", "sasl_tls"):
-                        with _context(self.settings).wrap_socket(plain, server_hostname=host):
-                            pass
-                    reasons.append(
-                        f"{server} accepts connections but does not answer as a Kafka broker with security "
-                        f"= {self.settings.security!r} would"
-                    )
-            except ssl.SSLError as failed:
-                return LogError(
-                    f"{self}: no secure connection to {server}: {failed.reason or failed}; check "
-                    "stream.log.kafka.ca_file, cert_file and check_hostname"
-                )
-            except (OSError, ValueError) as failed:
-                reasons.append(f"{server}: {failed}")
-        if isinstance(error, _PASSING):
-            if self.settings.security.startswith("sasl"):
-                # a broker that knows the user but not the password ends the connection without a word
-                reasons.append(f"or it refuses the log-in: {self._who()}")
+    def away(self, what: str, error: KafkaError | None) -> LogAwayError:
+        """What to raise when an error that may pass has not passed in time."""
+        why = f" ({text(error)})" if error is not None else ""
+        begin = f"{self}: {what}: no success within {self.settings.away_after_s:g} s{why}"
+        if time.monotonic() - self._throttled_at_s < THROTTLED_S:
             return LogAwayError(
-                f"{self} does not answer ({'; '.join(reasons)}); start the broker, or correct the address"
+                f"{begin}; a quota of the cluster throttles this client (by {self._throttle_s:g} s last): "
+                "raise the quota, or send and read less"
             )
-        return LogError(f"{self} cannot be used: {_text(error)}")
+        unreachable = self._unreachable()
+        if unreachable:
+            return LogAwayError(
+                f"{begin}; the cluster tells clients to reach its brokers at {', '.join(unreachable)}, and "
+                "from here there is no way to it: correct advertised.listeners of the brokers, or the network"
+            )
+        return LogAwayError(f"{begin}; check that the brokers run")
 
-    def _who(self) -> str:
-        if not self.settings.security.startswith("sasl"):
-            return "check the cluster's access rules"
-        return (
-            f"user {self.settings.user!r}, mechanism {self.settings.mechanism}: check them, the password "
-            f"(stream.log.kafka.password_file or {PASSWORD_VARIABLE}) and the cluster's access rules"
-        )
+    def hear(self, error: KafkaError) -> None:
+        """Note what the library says went wrong; called by it."""
+        self._heard[error.code()] = text(error)
 
+    def throttled(self, event: ThrottleEvent) -> None:
+        """Note that a broker's quota holds us up; called by the library."""
+        now_s = time.monotonic()
+        self._throttled_at_s, self._throttle_s = now_s, event.throttle_time
+        if now_s - self._throttle_told_s > THROTTLE_TELL_S:
+            self._throttle_told_s = now_s
+            _log.warning(
+                "%s: broker %s throttles this client by %g s: a quota of the cluster is used up",
+                self,
+                event.broker_name,
+                event.throttle_time,
+            )
 
-def _first_answer(manager: Any) -> Exception | None:
-    """What a broker answers to a connection: the library tries on, and keeps to itself why it has to."""
-
-    async def ask() -> Exception | None:
-        node = manager.cluster.bootstrap_brokers()[0].node_id
-        manager.reset_backoff(node)
+    def _unreachable(self) -> list[str]:
+        """Addresses that the cluster tells clients, that are not those we were given, and do not answer."""
         try:
-            connection = manager.get_connection(node, timeout_ms=CLOSE_MS_MAX, refresh_metadata_on_err=False)
-            await manager.wait_for(connection.init_future, CLOSE_MS_MAX)
-        except (kafka.errors.KafkaError, OSError) as error:
-            return error
+            with self._lock:
+                admin = self._admin
+            known = admin.list_topics(topic="", timeout=PROBE_S / 2).brokers if admin is not None else {}
+        except KafkaException:
+            return []
+        found = [f"{broker.host}:{broker.port}" for broker in known.values()]
+        return [a for a in found if a not in self.servers and self._look(a) is not None]
+
+    def _look(self, server: str) -> LogError | str | None:
+        """What is wrong with an address: None if it takes connections, a LogError if TLS fails there."""
+        host, _, port = server.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S) as plain:
+                if self.settings.security in ("tls", "sasl_tls"):
+                    with tls_context(self.settings).wrap_socket(plain, server_hostname=host.strip("[]")):
+                        pass
+        except ssl.SSLError as failed:
+            return LogError(
+                f"{self}: no secure connection to {server}: {failed.reason or failed}; check "
+                "stream.log.kafka.ca_file, cert_file and check_hostname"
+            )
+        except (OSError, ValueError) as failed:
+            return f"{server}: {failed}"
         return None
 
-    answer: Exception | None = manager.run(ask)
-    return answer
+    def _reason(self, error: KafkaError) -> LogError:
+        """Why no broker can be reached: the library only tells that time was up."""
+        refused = self._heard.get(KafkaError._AUTHENTICATION)
+        if refused is not None:
+            return LogError(f"{self} refuses the log-in: {refused}; {who(self.settings)}")
+        reasons = []
+        for server in self.servers:
+            found = self._look(server)
+            if isinstance(found, LogError):
+                return found
+            reasons.append(
+                found
+                or f"{server} accepts connections but does not answer as a Kafka broker with security = "
+                f"{self.settings.security!r} would"
+            )
+        if error.code() not in _PASSING:
+            return LogError(f"{self} cannot be used: {text(error)}")
+        if self.settings.security.startswith("sasl"):
+            # a broker that knows the user but not the password may end the connection without a word
+            reasons.append(f"or it refuses the log-in: {who(self.settings)}")
+        return LogAwayError(
+            f"{self} does not answer ({'; '.join(reasons)}); start the broker, or correct the address"
+        )
 
 
-def _close_sockets(manager: Any) -> None:
-    """Close every connection now: the library leaves open those that are being made, or have yet to send."""
-
-    async def close() -> None:
-        for connection in list(manager._conns.values()):
-            with contextlib.suppress(kafka.errors.KafkaError):
-                await manager.wait_for(connection.init_future, CLOSE_MS_MAX)
-            if connection.transport is not None:
-                connection.transport.abort()
-
-    with contextlib.suppress(kafka.errors.KafkaError):
-        manager.run(close)
-
-
-class Attempts:
-    """Waits between attempts, longer and longer, until the time is up."""
-
-    def __init__(self, seconds: float) -> None:
-        self._deadline = time.monotonic() + seconds
-        self._pauses = self._growing()
-
-    def wait(self) -> bool:
-        """Wait for the next attempt; False when there is no time left for one."""
-        pause_s = next(self._pauses)
-        if time.monotonic() + pause_s > self._deadline:
-            return False
-        time.sleep(pause_s)
-        return True
-
-    def _growing(self) -> Iterator[float]:
-        pause_s = RETRY_S
-        while True:
-            yield pause_s
-            pause_s = min(2 * pause_s, RETRY_S_MAX)
-
-
-def _options(settings: KafkaSettings) -> dict[str, Any]:
-    """What the library is told of TLS and SASL.
+def result(future: "concurrent.futures.Future[T]", timeout_s: float) -> T:
+    """What a future of the library brings.
 
     Raises:
-        LogError: a file is missing or damaged, or there is no password.
+        KafkaException: it failed, or took too long.
     """
-    options: dict[str, Any] = {"security_protocol": PROTOCOLS[settings.security]}
-    if settings.security in ("tls", "sasl_tls"):
-        options["ssl_context"] = _context(settings)
-    if settings.security in ("sasl_plaintext", "sasl_tls"):
-        if not settings.user:
-            raise LogError(f'security = "{settings.security}" needs a user: set stream.log.kafka.user')
-        options["sasl_mechanism"] = settings.mechanism
-        options["sasl_plain_username"] = settings.user
-        options["sasl_plain_password"] = _password(settings)
-    return options
-
-
-def _context(settings: KafkaSettings) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=settings.ca_file or None)
-        context.check_hostname = settings.check_hostname
-        if settings.cert_file:
-            password = os.environ.get(KEY_PASSWORD_VARIABLE)
-            context.load_cert_chain(settings.cert_file, settings.key_file or None, password)
-    except (OSError, ssl.SSLError) as error:
-        files = ", ".join(f for f in (settings.ca_file, settings.cert_file, settings.key_file) if f)
-        raise LogError(f"the certificates or the key cannot be read ({files}): {error}") from None
-    return context
+        return future.result(timeout_s + 1.0)
+    except concurrent.futures.TimeoutError:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
 
 
-def _password(settings: KafkaSettings) -> str:
-    if settings.password_file:
-        try:
-            return Path(settings.password_file).read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise LogError(f"password_file {settings.password_file}: {error.strerror}") from None
-    password = os.environ.get(PASSWORD_VARIABLE)
-    if password is None:
-        raise LogError(
-            f"there is no password for user {settings.user!r}: set stream.log.kafka.password_file, or the "
-            f"environment variable {PASSWORD_VARIABLE}"
-        )
-    return password
-
-
-def _text(error: BaseException) -> str:
-    name = type(error).__name__.removesuffix("Error")
-    detail = str(error.args[0]) if error.args else ""
-    # the library's own text may be a whole request, of any length
-    return f"{name}: {detail[:200]}" if detail else name
+def text(error: KafkaError) -> str:
+    """An error of the library in few words."""
+    return f"{error.name().lstrip('_')}: {error.str()[:TEXT_MAX]}"

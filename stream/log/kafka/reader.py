@@ -1,76 +1,329 @@
-"""Reading a topic of Kafka from any offset: what is asked for, plus what will be asked for next.
+"""Reading topics of Kafka from any offset, committed records only.
 
-A fetch asks for all partitions at once. While its records are used the next one is under way, so a
-reader that goes on where it stopped seldom waits; one that jumps is answered by a fetch of its own.
-Memory holds at most one fetch's records and the bytes of the next.
+The client library fetches ahead of what is asked for; a reader that goes on where it stopped finds records
+here already. One that jumps, or asks for other partitions, gets a consumer of its own (a `_Cursor`) or takes
+over the one that was used least lately. No consumer group is joined.
+
+An empty answer is only given when it is known to be right: when the library has told that a partition ends
+where we are, after the brokers have told where its end is. Between our last record and that end there may be
+offsets without records (what transactions leave, aborted records); `Ends` keeps where that is so.
 """
 
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-import kafka.errors
-from kafka import TopicPartition
-from kafka.admin import OffsetSpec
-from kafka.protocol.consumer import FetchRequest
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from stream.errors import LogError
 from stream.log.base import Record
-from stream.log.kafka.batches import decode_batches
-from stream.log.kafka.client import Attempts, KafkaClient
+from stream.log.kafka.client import KafkaClient, result
+from stream.log.kafka.mark import read_mark
 
+CURSORS_MAX = 4  # consumers of one topic
+QUEUE_KBYTES = 16 << 10  # fetched ahead by the library, for each consumer
+AHEAD_BYTES_MAX = 16 << 20  # and taken from it, but not asked for yet
+TAKE_MAX = 2_000  # messages taken from the library at once
 FETCH_BYTES_MAX = 16 << 20
 PARTITION_BYTES_MAX = 1 << 20
-WAIT_S_MAX = 0.5  # that one fetch waits at the broker; a longer wait is several
-BEHIND_END_S = 0.02  # how often a read that waits behind a partition's end looks again
-SHARED_WAIT_S = 0.02  # when several nodes are asked
-FETCH_VERSION_MAX = 12
+FETCH_WAIT_MS = 100  # that a fetch waits at the broker: a reader that jumps waits for it
+SLICE_S = 0.1  # how long a wait lasts before it looks whether the log was closed
+CONTACT_S = 1.0  # a wait in vain asks the brokers where the ends are, so often
+BEHIND_END_S = 0.1  # how often a read behind a partition's end looks again
+LOG_APPEND_TIME = 2
 
 
-class _Ahead:
-    """Records of one partition that were fetched and not asked for yet, from `offset` on."""
+class Ends:
+    """Where partitions end, for all readers of one log object."""
 
-    def __init__(self, offset: int, records: list[Record]) -> None:
-        self.offset = offset
-        self._records = records
-        self._at = 0
+    def __init__(self, client: KafkaClient) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        # (topic in the cluster, partition) -> (offset, end): between them there is no record
+        self._empty: dict[tuple[str, int], tuple[int, int]] = {}
 
-    def __bool__(self) -> bool:
-        return self._at < len(self._records)
+    def of(self, name: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """(first offset kept, offset behind the last record that may be read) of some partitions."""
+        places = [TopicPartition(name, p) for p in partitions]
 
-    def take(self, max_records: int, max_bytes: int) -> list[Record]:
-        records, start = self._records, self._at
-        end, size = start, 0
-        limit = min(len(records), start + max_records)
-        while end < limit:
-            size += len(records[end].key) + len(records[end].value)
-            if end > start and size > max_bytes:
-                break
-            end += 1
-        self._at = end
-        taken = records if end - start == len(records) else records[start:end]
-        self.offset = taken[-1].offset + 1
-        return taken
+        def find(admin: AdminClient, timeout_s: float) -> dict[int, tuple[int, int]]:
+            asked = [
+                admin.list_offsets(
+                    dict.fromkeys(places, spec),
+                    isolation_level=IsolationLevel.READ_COMMITTED,
+                    request_timeout=timeout_s,
+                )
+                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+            ]
+            first, end = (
+                {place.partition: result(future, timeout_s).offset for place, future in futures.items()}
+                for futures in asked
+            )
+            if min([*first.values(), *end.values()]) < 0:  # a leader that has just changed may not know
+                raise KafkaException(KafkaError(KafkaError.OFFSET_NOT_AVAILABLE))
+            return {p: (first[p], end[p]) for p in partitions}
+
+        found = self._client.call(f"reading the ends of topic {name!r}", find) if places else {}
+        return {p: (first, self._last(name, p, first, end)) for p, (first, end) in found.items()}
+
+    def note_empty(self, name: str, partition: int, offset: int, end: int) -> None:
+        """Note that there is no record from `offset` up to `end`."""
+        with self._lock:
+            known = self._empty.get((name, partition))
+            if known is None or end > known[1] or (end == known[1] and offset < known[0]):
+                self._empty[name, partition] = offset, end
+
+    def _last(self, name: str, partition: int, first: int, end: int) -> int:
+        with self._lock:
+            offset, empty_end = self._empty.get((name, partition), (end, end))
+        return max(offset, first) if end == empty_end else end
+
+
+class _Cursor:
+    """One consumer: where it is in some partitions, and what it has taken from the library already."""
+
+    def __init__(self, client: KafkaClient, ends: Ends, name: str, told: str) -> None:
+        self.positions: dict[int, int] = {}  # the next offset to be given out, as asked for
+        self.used_s = 0.0
+        self._client = client
+        self._ends = ends
+        self._name = name
+        self._told = told
+        self._ahead: dict[int, list[Record]] = {}
+        self._ahead_bytes = 0
+        self._after: dict[int, int] = {}  # partition -> offset behind the last record taken from the library
+        self._ended: dict[int, int] = {}  # partition -> its end, where the library told that it is there
+        self._behind: dict[int, float] = {}  # partition asked for behind its end -> when to look again
+        self._contact_s = float("-inf")
+        self._consumer = self._open()
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def matches(self, offsets: Mapping[int, int]) -> int:
+        """How many of the partitions it could go on with."""
+        return sum(self.positions.get(p) == offset for p, offset in offsets.items())
+
+    def read(
+        self, offsets: Mapping[int, int], max_records: int, max_bytes: int, wait_s: float
+    ) -> dict[int, list[Record]]:
+        """As `Log.read_any` says."""
+        deadline_s = time.monotonic() + wait_s
+        self._go_to(offsets)
+        self._await(lambda: all(self._settled(p) for p in offsets))
+        while True:
+            self._take()
+            if any(self._ahead.get(p) for p in offsets):
+                return self._give(offsets, max_records, max_bytes)
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0.0:
+                if wait_s <= 0.0 or time.monotonic() - self._contact_s > CONTACT_S:
+                    self._confirm(offsets)
+                    if any(self._ahead.get(p) for p in offsets):
+                        return self._give(offsets, max_records, max_bytes)
+                return {}
+            if time.monotonic() - self._contact_s > CONTACT_S:
+                self._confirm(offsets)
+            else:
+                self._take(min(left_s, SLICE_S))
+            self._look_behind(offsets)
+
+    def _go_to(self, offsets: Mapping[int, int]) -> None:
+        """Be at these offsets, and in no other partition."""
+        moved = {p: max(offset, 0) for p, offset in offsets.items() if self.positions.get(p) != offset}
+        left = self.positions.keys() - offsets.keys()
+        if not moved and not left:
+            return
+        stopped = left | (moved.keys() & self.positions.keys())
+        if stopped:
+            self._consumer.incremental_unassign([TopicPartition(self._name, p) for p in stopped])
+            # the library may hold records of theirs, of before
+            for p in stopped:
+                self._drop(p)
+        for p, offset in moved.items():
+            self._seek(p, offset, assigned=False)
+            self.positions[p] = offsets[p]
+
+    def _seek(self, partition: int, offset: int, assigned: bool = True) -> None:
+        """Let the library fetch a partition from an offset on."""
+        place = TopicPartition(self._name, partition, offset)
+        if assigned:
+            self._consumer.incremental_unassign([TopicPartition(self._name, partition)])
+        self._after[partition] = offset
+        self._ended.pop(partition, None)
+        self._behind.pop(partition, None)
+        self._consumer.incremental_assign([place])
+
+    def _drop(self, partition: int) -> None:
+        for known in (self.positions, self._after, self._ended, self._behind):
+            known.pop(partition, None)
+        for record in self._ahead.pop(partition, ()):
+            self._ahead_bytes -= len(record.key) + len(record.value)
+
+    def _settled(self, partition: int) -> bool:
+        """Whether it is known that a partition has a record for us, or that it has none."""
+        return bool(self._ahead.get(partition)) or partition in self._ended or partition in self._behind
+
+    def _await(self, condition: Callable[[], bool]) -> None:
+        """Take from the library until a condition holds; LogAwayError if it does not in time."""
+        if condition():
+            return
+        deadline_s = time.monotonic() + self._client.settings.away_after_s
+        self._take()
+        while not condition():
+            if time.monotonic() > deadline_s:
+                raise self._client.away(f"reading topic {self._name!r}", None)
+            self._take(SLICE_S)
+
+    def _confirm(self, offsets: Mapping[int, int]) -> None:
+        """Ask the brokers where the partitions end, and have what is before that.
+
+        Raises:
+            LogAwayError: they do not answer.
+        """
+        ends = self._ends.of(self._name, list(offsets))
+        self._contact_s = time.monotonic()
+        self._await(lambda: all(self._reached(p, ends[p][1]) for p in offsets))
+
+    def _reached(self, partition: int, end: int) -> bool:
+        if self._ahead.get(partition) or partition in self._behind:
+            return True
+        return max(self._after[partition], self._ended.get(partition, 0)) >= end
+
+    def _look_behind(self, offsets: Mapping[int, int]) -> None:
+        """Try again with partitions that were asked for behind their end."""
+        now_s = time.monotonic()
+        for p in [p for p, at_s in self._behind.items() if at_s <= now_s and p in offsets]:
+            self._seek(p, max(offsets[p], 0))
+
+    def _take(self, wait_s: float = 0.0) -> None:
+        """Take from the library what it has; where it has nothing, wait for the first message."""
+        if self._client.closed:
+            raise LogError(f"{self._client} is closed")
+        if self._ahead_bytes >= AHEAD_BYTES_MAX:
+            return
+        try:
+            found = self._consumer.consume(TAKE_MAX, 0.0)
+            if not found and wait_s > 0.0:
+                first = self._consumer.poll(wait_s)
+                found = [] if first is None else [first]
+        except KafkaException as error:
+            self._client.judge(f"reading topic {self._name!r}", error.args[0])
+            return
+        if found:
+            self._contact_s = time.monotonic()
+            self._keep(found)
+
+    def _keep(self, messages: Sequence[Message]) -> None:
+        told, ahead = self._told, self._ahead
+        for message in messages:
+            partition, offset = message.partition(), message.offset()
+            error = message.error()
+            if error is not None:
+                self._note(error, partition, offset)
+                continue
+            assert partition is not None and offset is not None
+            key, value = message.key() or b"", message.value() or b""
+            kind, time_ms = message.timestamp()
+            headers = message.headers()
+            producer, seq = read_mark(headers) if headers else ("", -1)
+            ingest_ms, created_ms = (time_ms, 0) if kind == LOG_APPEND_TIME else (0, max(time_ms, 0))
+            kept = ahead.get(partition)
+            if kept is None:
+                kept = ahead[partition] = []
+            kept.append(Record(told, partition, offset, key, value, producer, seq, ingest_ms, created_ms))
+            self._ahead_bytes += len(key) + len(value)
+            self._after[partition] = offset + 1
+            self._ended.pop(partition, None)
+
+    def _note(self, error: KafkaError, partition: int | None, offset: int | None) -> None:
+        """What the library says instead of a record."""
+        if partition is None or partition not in self.positions:
+            self._client.hear(error)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            assert offset is not None
+            self._ended[partition] = offset
+            self._ends.note_empty(self._name, partition, self._after[partition], offset)
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            asked = self._after[partition]
+            first = self._ends.of(self._name, [partition])[partition][0]
+            if first > asked:
+                self._seek(partition, first)
+            else:
+                self._behind[partition] = time.monotonic() + BEHIND_END_S
+        else:
+            self._client.judge(f"reading topic {self._name!r}", error)
+
+    def _give(self, offsets: Mapping[int, int], max_records: int, max_bytes: int) -> dict[int, list[Record]]:
+        given = {}
+        for p in offsets:
+            kept = self._ahead.get(p)
+            if not kept:
+                continue
+            count, size = 0, 0
+            for record in kept[:max_records]:
+                size += len(record.key) + len(record.value)
+                if count and size > max_bytes:
+                    size -= len(record.key) + len(record.value)
+                    break
+                count += 1
+            if count == len(kept):
+                given[p] = kept
+                del self._ahead[p]
+            else:
+                given[p] = kept[:count]
+                del kept[:count]
+            self._ahead_bytes -= size
+            self.positions[p] = given[p][-1].offset + 1
+        return given
+
+    def _open(self) -> Consumer:
+        settings = {
+            **self._client.options(f"freshet-{self._told}"),
+            "group.id": "freshet",  # the library wants one; it is not joined
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "check.crcs": True,
+            "fetch.wait.max.ms": FETCH_WAIT_MS,
+            "fetch.error.backoff.ms": 50,
+            "fetch.queue.backoff.ms": 5,
+            "fetch.max.bytes": FETCH_BYTES_MAX,
+            "fetch.message.max.bytes": PARTITION_BYTES_MAX,
+            "queued.max.messages.kbytes": QUEUE_KBYTES,
+            "queued.min.messages": 10_000,
+        }
+        try:
+            return Consumer(settings)
+        except KafkaException as error:
+            raise LogError(f"{self._client} cannot be used: {error.args[0].str()}") from None
 
 
 class TopicReader:
-    """Reads one topic, for one thread at a time."""
+    """Reads one topic, for several threads."""
 
-    def __init__(self, client: KafkaClient, topic: str, told: str) -> None:
-        """`topic` is the cluster's name for it, `told` ours."""
+    def __init__(self, client: KafkaClient, ends: Ends, name: str, told: str) -> None:
+        """`name` is the topic's in the cluster, `told` ours."""
         self._client = client
-        self._topic = topic
+        self._ends = ends
+        self._name = name
         self._told = told
-        self._ahead: dict[int, _Ahead] = {}
-        self._under_way: dict[int, tuple[dict[int, int], Any]] = {}  # node -> ({partition: offset}, future)
-        # partition -> (offset asked for, offset of the next record there is): what is between is gone
-        self._jumps: dict[int, tuple[int, int]] = {}
-        self._lock = threading.Lock()
+        self._idle: list[_Cursor] = []
+        self._count = 0
+        self._free = threading.Condition()
 
     def close(self) -> None:
-        """Close the connection; a read that waits ends with an error."""
-        self._client.close()
+        """End the consumers; a read that waits ends with an error. The client must be closed."""
+        with self._free:
+            while self._count:
+                while self._idle:
+                    self._idle.pop().close()
+                    self._count -= 1
+                if self._count:
+                    self._free.wait(SLICE_S)
 
     def read(
         self, offsets: Mapping[int, int], max_records: int, max_bytes: int, wait_s: float
@@ -81,150 +334,29 @@ class TopicReader:
             LogAwayError: the cluster does not answer.
             LogError: it refuses, or a record is damaged.
         """
-        with self._lock:
-            deadline = time.monotonic() + wait_s
-            if self._under_way and all(future.is_done for _, future in self._under_way.values()):
-                self._take_answers()
-            while True:
-                here = [p for p, offset in offsets.items() if self._has(p, offset)]
-                if here:
-                    found = {p: self._ahead[p].take(max_records, max_bytes) for p in here}
-                    self._send_next(
-                        {p: found[p][-1].offset + 1 if p in found else o for p, o in offsets.items()}
-                    )
-                    return found
-                began = time.monotonic()
-                left_s = max(deadline - began, 0.0)
-                if offsets:
-                    self._fetch(offsets, min(left_s, WAIT_S_MAX))
-                if any(self._has(p, offset) for p, offset in offsets.items()):
-                    continue
-                now = time.monotonic()
-                if now >= deadline:
-                    return {}
-                # an offset behind the end is answered at once, whatever the fetch was to wait
-                time.sleep(max(min(deadline, began + BEHIND_END_S) - now, 0.0))
-
-    def _has(self, partition: int, offset: int) -> bool:
-        ahead = self._ahead.get(partition)
-        return bool(ahead) and ahead is not None and ahead.offset == offset
-
-    def _fetch(self, offsets: Mapping[int, int], wait_s: float) -> None:
-        """Ask for records of all partitions, and wait for the answer."""
-        attempts = Attempts(self._client.settings.away_after_s)
-        what = f"reading topic {self._topic!r}"
-        if self._under_way:
-            self._take_answers()  # what went wrong there will again, and is told then
-            if any(self._has(p, offset) for p, offset in offsets.items()):
-                return
-        while True:
-            jumps = dict(self._jumps)
-            problem = self._send(offsets, wait_s) or self._take_answers()
-            if problem is not None:
-                self._client.judge(what, problem)
-                if not attempts.wait():
-                    raise self._client.away(what, problem)
-                self._client.refresh(self._topic)
-            elif self._jumps == jumps:
-                return
-
-    def _send_next(self, offsets: Mapping[int, int]) -> None:
-        """Ask for what comes behind what was taken, unless it is here or under way."""
-        wanted = {p: o for p, o in offsets.items() if not self._has(p, o)}
-        if wanted and not self._under_way:
-            self._send(wanted, 0.0)
-
-    def _send(self, offsets: Mapping[int, int], wait_s: float) -> kafka.errors.KafkaError | None:
-        """Send fetches; an error if there is a partition whose leader is not known."""
-        client = self._client
-        leaders = client.leaders(self._topic, list(offsets))
-        if len(leaders) < len(offsets):
-            client.refresh(self._topic)
-            leaders = client.leaders(self._topic, list(offsets))
-            if len(leaders) < len(offsets):
-                return kafka.errors.LeaderNotAvailableError()
-        by_node: dict[int, dict[int, int]] = {}
-        for partition, node in leaders.items():
-            by_node.setdefault(node, {})[partition] = offsets[partition]
-        # each node answers for itself: none may hold up long what another one has
-        wait_s = wait_s if len(by_node) == 1 else min(wait_s, SHARED_WAIT_S)
-        for node, wanted in by_node.items():
-            self._under_way[node] = wanted, client.begin(node, self._request(wanted, wait_s))
-        return None
-
-    def _take_answers(self) -> kafka.errors.KafkaError | None:
-        """Wait for all that is under way and keep its records; the last error, if any."""
-        problem: kafka.errors.KafkaError | None = None
-        under_way, self._under_way = self._under_way, {}
-        for wanted, future in under_way.values():
-            try:
-                response = self._client.finish(future)
-            except kafka.errors.KafkaError as error:
-                problem = error
-                continue
-            if response.error_code:
-                problem = kafka.errors.for_code(response.error_code)()
-            for topic in response.responses:
-                for part in topic.partitions:
-                    problem = self._keep(part, wanted[part.partition_index]) or problem
-        return problem
-
-    def _keep(self, part: Any, asked: int) -> kafka.errors.KafkaError | None:
-        """Keep the records of one partition, from the offset that was asked for; the error, if any."""
-        partition = part.partition_index
-        error = kafka.errors.for_code(part.error_code)
-        if error is kafka.errors.OffsetOutOfRangeError:
-            place = TopicPartition(self._topic, partition)
-            found = self._client.call(
-                f"reading the ends of topic {self._topic!r}",
-                lambda admin: admin.list_partition_offsets({place: OffsetSpec.EARLIEST}),
-            )
-            if found[place].offset > asked:
-                self._jumps[partition] = asked, found[place].offset
-            return None  # else it is behind the end, where there is nothing yet
-        if error is not kafka.errors.NoError:
-            return error()
-        start = self._start(partition, asked)
+        cursor = self._claim(offsets)
         try:
-            records, behind = decode_batches(bytes(part.records or b""), self._told, partition, start)
-        except (ValueError, IndexError) as damage:
-            raise LogError(
-                f"{self._client}: topic {self._topic!r}, partition {partition}: {damage}"
-            ) from None
-        if not records and behind > start:
-            self._jumps[partition] = asked, behind  # only what other producers' transactions leave behind
-        if records or not self._has(partition, asked):
-            self._ahead[partition] = _Ahead(asked, records)
-        return None
+            return cursor.read(offsets, max_records, max_bytes, wait_s)
+        finally:
+            cursor.used_s = time.monotonic()
+            with self._free:
+                self._idle.append(cursor)
+                self._free.notify()
 
-    def _start(self, partition: int, asked: int) -> int:
-        jump = self._jumps.get(partition)
-        if jump is not None and jump[0] == asked:
-            return jump[1]
-        return max(asked, 0)
-
-    def _request(self, offsets: Mapping[int, int], wait_s: float) -> FetchRequest:
-        topic = FetchRequest.FetchTopic
-        parts = [
-            topic.FetchPartition(
-                partition=partition,
-                current_leader_epoch=-1,
-                fetch_offset=self._start(partition, offset),
-                last_fetched_epoch=-1,
-                log_start_offset=-1,
-                partition_max_bytes=PARTITION_BYTES_MAX,
-            )
-            for partition, offset in offsets.items()
-        ]
-        return FetchRequest(
-            max_wait_ms=int(wait_s * 1e3),
-            min_bytes=1,
-            max_bytes=FETCH_BYTES_MAX,
-            isolation_level=0,
-            session_id=0,
-            session_epoch=-1,  # no session: each fetch says all that it wants
-            topics=[topic(topic=self._topic, partitions=parts)],
-            forgotten_topics_data=[],
-            rack_id="",
-            max_version=FETCH_VERSION_MAX,
-        )
+    def _claim(self, offsets: Mapping[int, int]) -> _Cursor:
+        """The cursor that can go on best; else a new one; at `CURSORS_MAX` the one idle longest."""
+        with self._free:
+            while True:
+                if self._client.closed:
+                    raise LogError(f"{self._client} is closed")
+                best = max(self._idle, key=lambda cursor: cursor.matches(offsets), default=None)
+                if best is None or not best.matches(offsets):
+                    if self._count < CURSORS_MAX:
+                        best = _Cursor(self._client, self._ends, self._name, self._told)
+                        self._count += 1
+                        return best
+                    best = min(self._idle, key=lambda cursor: cursor.used_s, default=None)
+                if best is not None:
+                    self._idle.remove(best)
+                    return best
+                self._free.wait(SLICE_S)

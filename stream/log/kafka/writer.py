@@ -1,37 +1,31 @@
 """Appending to Kafka: idempotent, acknowledged by all replicas in sync, in order.
 
-One batch of a partition is on its way at a time, and the next one is sent only when it has been
-acknowledged. So whatever fails, what a partition has of an append is its front: a receiver that keeps
-the last sequence number of a producer never takes a later record for granted while an earlier one is
-missing. A batch that is sent again, because its answer was lost, is recognised by the broker.
+The client library keeps the order: what a broker has of an append is, in each partition, its front. An
+append that is not acknowledged in time is taken back, together with the producer: what is under way may
+still arrive, what had not been sent never does, and the next append begins under a new producer id. So a
+receiver that keeps the last sequence number of a producer never takes a later record for granted while an
+earlier one is missing.
 """
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
 
-import kafka.errors
-from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from stream.errors import LogAwayError, LogError
 from stream.log.base import Outgoing
-from stream.log.kafka.batches import BATCH_BYTES, RECORD_BYTES, Producing, encode_batch
-from stream.log.kafka.client import Attempts, KafkaClient
+from stream.log.kafka.client import KafkaClient
+from stream.log.kafka.mark import write_mark
 
 BATCH_BYTES_MAX = 900_000  # under the brokers' default limit; a larger record is a batch of its own
-REQUEST_BYTES_MAX = 16 << 20
-PRODUCE_VERSION_MAX = 9
-_BROKEN_SEQUENCE = (
-    kafka.errors.OutOfOrderSequenceNumberError,
-    kafka.errors.UnknownProducerIdError,
-    kafka.errors.InvalidProducerEpochError,
-)
-
-
-class _Batch(NamedTuple):
-    partition: int
-    records: list[Outgoing]
-    at: list[int]  # where each of them stood in the append
+BATCH_HEAD_BYTES = 100  # what a batch has beside its records, at most
+QUEUE_KBYTES_MAX = 256 << 10
+QUEUE_RECORDS_MAX = 1_000_000
+MESSAGE_BYTES_MAX = 1_000_000_000  # the topic's own limit is checked before
+POLL_S = 0.1
+TAKE_BACK_S = 1.0
 
 
 class Writer:
@@ -40,151 +34,147 @@ class Writer:
     def __init__(self, client: KafkaClient) -> None:
         self._client = client
         self._lock = threading.Lock()
-        self._id: tuple[int, int] | None = None  # producer id, epoch
-        self._sequences: dict[tuple[str, int], int] = {}
+        # by the size of a batch: topics that take little need smaller ones
+        self._producers: dict[int, Producer] = {}
 
-    def append(self, topic: str, placed: Sequence[int], records: Sequence[Outgoing]) -> list[tuple[int, int]]:
+    def append(
+        self, name: str, placed: Sequence[int], records: Sequence[Outgoing], message_bytes_max: int
+    ) -> list[tuple[int, int]]:
         """Append each record to the partition that `placed` says; returns (partition, offset) of each.
+
+        Args:
+            name: the topic, as the cluster calls it.
+            message_bytes_max: what the topic takes at once.
 
         Raises:
             LogAwayError: not all were acknowledged in time.
             LogError: the cluster refuses them.
         """
-        queues: dict[int, list[_Batch]] = {}
-        for batch in _cut(placed, records):
-            queues.setdefault(batch.partition, []).append(batch)
-        taken = [(0, 0)] * len(records)
+        batch_bytes = max(min(BATCH_BYTES_MAX, message_bytes_max - BATCH_HEAD_BYTES), 1)
         with self._lock:
-            while queues:
-                stage: list[_Batch] = []
-                size = 0
-                for queue in list(queues.values()):
-                    size += sum(len(record.value) for record in queue[0].records)
-                    if stage and size > REQUEST_BYTES_MAX:
-                        break
-                    stage.append(queue[0])
-                for batch, base in self._send(topic, stage):
-                    for i, place in enumerate(batch.at):
-                        taken[place] = batch.partition, base + i
-                    queue = queues[batch.partition]
-                    del queue[0]
-                    if not queue:
-                        del queues[batch.partition]
-        return taken
-
-    def _send(self, topic: str, stage: Sequence[_Batch]) -> list[tuple[_Batch, int]]:
-        """Send one batch to each of some partitions, until all are acknowledged; (batch, base offset)."""
-        client = self._client
-        what = f"appending to topic {topic!r}"
-        attempts = Attempts(client.settings.away_after_s)
-        waiting = {batch.partition: batch for batch in stage}
-        encoded: dict[int, bytes] = {}
-        done: list[tuple[_Batch, int]] = []
-        while waiting:
-            problem: kafka.errors.KafkaError = kafka.errors.LeaderNotAvailableError()
+            append = _Append(self._client, name, len(records))
+            producer = self._producer(batch_bytes)
             try:
-                if self._id is None:
-                    self._start(what)
-                    encoded.clear()
-                for partition, batch in waiting.items():
-                    if partition not in encoded:
-                        encoded[partition] = self._encode(topic, batch)
-                for partition, answer in self._ask(topic, {p: encoded[p] for p in waiting}).items():
-                    if isinstance(answer, int):
-                        batch = waiting.pop(partition)
-                        self._sequences[topic, partition] += len(batch.records)
-                        done.append((batch, answer))
-                    elif isinstance(answer, _BROKEN_SEQUENCE):
-                        # The broker has forgotten this producer. Under a new id it may take a batch again
-                        # that it had already: its records' own numbers tell their receiver.
-                        self._id = None
-                        problem = answer
-                    else:
-                        problem = answer
-                        client.judge(what, answer)
-                if waiting and not attempts.wait():
-                    raise client.away(what, problem)
-                if waiting:
-                    client.refresh(topic)
+                append.run(producer, placed, records)
             except BaseException:
-                # what is still on its way must not be followed by another under the same number
-                self._id = None
+                del self._producers[batch_bytes]
+                with contextlib.suppress(KafkaException, SystemError):
+                    producer.purge()
+                    producer.flush(TAKE_BACK_S)
                 raise
-        return done
+            return append.places(placed)
 
-    def _ask(self, topic: str, batches: dict[int, bytes]) -> dict[int, int | kafka.errors.KafkaError]:
-        """Send batches to their leaders: the base offset of each, or why it is not acknowledged."""
-        client = self._client
-        leaders = client.leaders(topic, list(batches))
-        if len(leaders) < len(batches):
-            client.refresh(topic)
-            leaders = client.leaders(topic, list(batches))
-        answers: dict[int, int | kafka.errors.KafkaError] = {
-            p: kafka.errors.LeaderNotAvailableError() for p in batches
-        }
-        by_node: dict[int, list[int]] = {}
-        for partition, node in leaders.items():
-            by_node.setdefault(node, []).append(partition)
-        requests = {
-            node: _request(topic, {p: batches[p] for p in partitions}, client.settings.away_after_s)
-            for node, partitions in by_node.items()
-        }
-        for node, response in client.exchange(requests).items():
-            if isinstance(response, kafka.errors.KafkaError):
-                answers.update(dict.fromkeys(by_node[node], response))
-                continue
-            for part in response.responses[0].partition_responses:
-                error = kafka.errors.for_code(part.error_code)
-                if error in (kafka.errors.NoError, kafka.errors.DuplicateSequenceNumberError):
-                    answers[part.index] = int(part.base_offset)
-                else:
-                    answers[part.index] = error(getattr(part, "error_message", None) or error.description)
-        return answers
+    def close(self) -> None:
+        """End the producers; an append that waits ends with an error."""
+        with self._lock:
+            self._producers.clear()
 
-    def _encode(self, topic: str, batch: _Batch) -> bytes:
-        assert self._id is not None
-        sequence = self._sequences.setdefault((topic, batch.partition), 0)
-        # the protocol's counter starts again at 0 after 2^31 - 1
-        producing = Producing(*self._id, sequence & 0x7FFFFFFF)
-        return encode_batch(batch.records, producing, time.time_ns() // 1_000_000)
-
-    def _start(self, what: str) -> None:
-        def ask(admin: Any) -> tuple[int, int]:
-            request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000)
-            response = admin._manager.run(admin._manager.send, request)
-            error = kafka.errors.for_code(response.error_code)
-            if error is not kafka.errors.NoError:
-                raise error()
-            return response.producer_id, response.producer_epoch
-
-        self._id = self._client.call(what, ask)
-        self._sequences.clear()
+    def _producer(self, batch_bytes: int) -> Producer:
+        if self._client.closed:
+            raise LogError(f"{self._client} is closed")
+        found = self._producers.get(batch_bytes)
+        if found is None:
+            settings = {
+                **self._client.options("freshet"),
+                "acks": "all",
+                "enable.idempotence": True,
+                # an append ends by our clock and as a whole: no record ends alone, before those behind it
+                "message.timeout.ms": 0,
+                "enable.gapless.guarantee": True,
+                "request.timeout.ms": max(int(self._client.settings.away_after_s * 1e3), 100),
+                "batch.size": batch_bytes,
+                "batch.num.messages": 1_000_000,
+                "message.max.bytes": MESSAGE_BYTES_MAX,
+                "queue.buffering.max.kbytes": QUEUE_KBYTES_MAX,
+                "queue.buffering.max.messages": QUEUE_RECORDS_MAX,
+                "topic.metadata.propagation.max.ms": max(int(self._client.settings.away_after_s * 1e3), 100),
+                "linger.ms": 5,  # while an append is handed over; waiting for its end sends at once
+            }
+            try:
+                found = self._producers[batch_bytes] = Producer(settings)
+            except KafkaException as error:
+                raise LogError(f"{self._client} cannot be used: {error.args[0].str()}") from None
+        return found
 
 
-def _cut(placed: Sequence[int], records: Sequence[Outgoing]) -> Iterator[_Batch]:
-    """The records as batches of bounded size, those of a partition in order."""
-    open_batches: dict[int, tuple[_Batch, int]] = {}
-    for place, (partition, record) in enumerate(zip(placed, records, strict=True)):
-        size = len(record.key) + len(record.value) + len(record.producer) + RECORD_BYTES
-        batch, held = open_batches.get(partition, (None, 0))
-        if batch is None or held + size > BATCH_BYTES_MAX:
-            if batch is not None:
-                yield batch
-            batch, held = _Batch(partition, [], []), BATCH_BYTES
-        batch.records.append(record)
-        batch.at.append(place)
-        open_batches[partition] = batch, held + size
-    for batch, _ in open_batches.values():
-        yield batch
+class _Append:
+    """One append on its way."""
 
+    def __init__(self, client: KafkaClient, name: str, count: int) -> None:
+        self._client = client
+        self._name = name
+        self._what = f"appending to topic {name!r}"
+        self._count = count
+        self._offsets: dict[int, list[int]] = {}
+        self._done = 0
+        self._problem: KafkaError | None = None
 
-def _request(topic: str, batches: dict[int, bytes], timeout_s: float) -> ProduceRequest:
-    data = ProduceRequest.TopicProduceData
-    parts = [data.PartitionProduceData(index=p, records=batch) for p, batch in batches.items()]
-    return ProduceRequest(
-        transactional_id=None,
-        acks=-1,
-        timeout_ms=int(timeout_s * 1e3),
-        topic_data=[data(name=topic, partition_data=parts)],
-        max_version=PRODUCE_VERSION_MAX,
-    )
+    def run(self, producer: Producer, placed: Sequence[int], records: Sequence[Outgoing]) -> None:
+        """Send all and wait until all are acknowledged.
+
+        Raises:
+            LogAwayError, LogError: as `Writer.append` says.
+        """
+        self._quiet_from_s = time.monotonic()
+        produce, name, delivered = producer.produce, self._name, self._delivered
+        for record, partition in zip(records, placed, strict=True):
+            headers = write_mark(record.producer, record.seq)
+            while True:
+                try:
+                    produce(name, record.value, record.key, partition, on_delivery=delivered, headers=headers)
+                    break
+                except BufferError:  # the library's queue is full
+                    self._serve(producer.poll)
+                except KafkaException as error:
+                    self._problem = error.args[0]
+                    self._check()
+        while self._done < self._count:
+            self._serve(producer.flush)
+
+    def places(self, placed: Sequence[int]) -> list[tuple[int, int]]:
+        """(partition, offset) of each record."""
+        following = {partition: iter(offsets) for partition, offsets in self._offsets.items()}
+        return [(partition, next(following[partition])) for partition in placed]
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        # those of a partition come in its order
+        if error is not None:
+            # later ones fail because the first one did
+            self._problem = self._problem or error
+            return
+        partition, offset = message.partition(), message.offset()
+        assert partition is not None and offset is not None
+        self._offsets.setdefault(partition, []).append(offset)
+        self._done += 1
+        self._quiet_from_s = time.monotonic()
+
+    def _serve(self, wait: Callable[[float], int]) -> None:
+        """Wait a moment for what the library tells."""
+        try:
+            wait(POLL_S)
+        except (KafkaException, SystemError) as error:
+            # a producer that cannot go on raises this in whatever is called, within our functions too
+            failed = error if isinstance(error, KafkaException) else error.__cause__
+            if not isinstance(failed, KafkaException):
+                raise
+            self._problem = self._problem or failed.args[0]
+        self._check()
+
+    def _check(self) -> None:
+        if self._client.closed:
+            raise LogError(f"{self._client} is closed")
+        if self._problem is not None:
+            try:
+                self._client.judge(self._what, self._problem)
+            except LogError as error:
+                if self._done:
+                    raise type(error)(
+                        f"{error} ({self._done} of {self._count} records were taken before)"
+                    ) from None
+                raise
+            raise self._client.away(self._what, self._problem)
+        if time.monotonic() - self._quiet_from_s > self._client.settings.away_after_s:
+            raise self._away()
+
+    def _away(self) -> LogAwayError:
+        return self._client.away(self._what, self._problem)

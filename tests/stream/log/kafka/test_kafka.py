@@ -192,7 +192,7 @@ def test_role_goes_on_where_it_was_when_the_broker_comes_back(
         thread = threading.Thread(target=work)
         thread.start()
         try:
-            sender.append(EVENTS, impressions(0, 50))
+            append_patiently(sender, EVENTS, impressions(0, 50))
             wait_until(lambda: runner.progress.sent >= 50)
             if how == "paused":
                 own_broker.pause()

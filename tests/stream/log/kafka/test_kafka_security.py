@@ -11,8 +11,8 @@ from broker import Broker
 
 from stream.errors import LogError
 from stream.log.base import Outgoing
-from stream.log.kafka.client import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE
 from stream.log.kafka.log import KafkaLog
+from stream.log.kafka.login import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE
 from stream.log.settings import KafkaSettings, LogSettings
 
 pytestmark = [

@@ -1,0 +1,88 @@
+"""What the Kafka client is told of TLS and log-ins; secrets come from files and the environment."""
+
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+
+from stream.errors import LogError
+from stream.log.settings import KafkaSettings
+
+PASSWORD_VARIABLE = "FRESHET_KAFKA_PASSWORD"
+KEY_PASSWORD_VARIABLE = "FRESHET_KAFKA_KEY_PASSWORD"
+PROTOCOLS = {
+    "plaintext": "PLAINTEXT",
+    "tls": "SSL",
+    "sasl_plaintext": "SASL_PLAINTEXT",
+    "sasl_tls": "SASL_SSL",
+}
+
+Options = dict[str, Any]  # as the library has it: texts, numbers, and the functions that it calls
+
+
+def login_options(settings: KafkaSettings) -> Options:
+    """librdkafka's settings of TLS and SASL.
+
+    Raises:
+        LogError: a file is missing or damaged, or there is no password.
+    """
+    options: Options = {"security.protocol": PROTOCOLS[settings.security]}
+    if settings.security in ("tls", "sasl_tls"):
+        tls_context(settings)  # says what is wrong with the files in better words
+        if settings.ca_file:
+            options["ssl.ca.location"] = settings.ca_file
+        if settings.cert_file:
+            options["ssl.certificate.location"] = settings.cert_file
+            options["ssl.key.location"] = settings.key_file or settings.cert_file
+            options["ssl.key.password"] = os.environ.get(KEY_PASSWORD_VARIABLE, "")
+        options["ssl.endpoint.identification.algorithm"] = "https" if settings.check_hostname else "none"
+    if settings.security in ("sasl_plaintext", "sasl_tls"):
+        if not settings.user:
+            raise LogError(f'security = "{settings.security}" needs a user: set stream.log.kafka.user')
+        options["sasl.mechanism"] = settings.mechanism
+        options["sasl.username"] = settings.user
+        options["sasl.password"] = _password(settings)
+    return options
+
+
+def tls_context(settings: KafkaSettings) -> ssl.SSLContext:
+    """Python's own reading of the certificates and the key.
+
+    Raises:
+        LogError: they cannot be read.
+    """
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
+        context.check_hostname = settings.check_hostname
+        if settings.cert_file:
+            password = os.environ.get(KEY_PASSWORD_VARIABLE)
+            context.load_cert_chain(settings.cert_file, settings.key_file or None, password)
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(f for f in (settings.ca_file, settings.cert_file, settings.key_file) if f)
+        raise LogError(f"the certificates or the key cannot be read ({files}): {error}") from None
+    return context
+
+
+def who(settings: KafkaSettings) -> str:
+    """What to check where a cluster says no."""
+    if not settings.security.startswith("sasl"):
+        return "check the cluster's access rules"
+    return (
+        f"user {settings.user!r}, mechanism {settings.mechanism}: check them, the password "
+        f"(stream.log.kafka.password_file or {PASSWORD_VARIABLE}) and the cluster's access rules"
+    )
+
+
+def _password(settings: KafkaSettings) -> str:
+    if settings.password_file:
+        try:
+            return Path(settings.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise LogError(f"password_file {settings.password_file}: {error.strerror}") from None
+    password = os.environ.get(PASSWORD_VARIABLE)
+    if password is None:
+        raise LogError(
+            f"there is no password for user {settings.user!r}: set stream.log.kafka.password_file, or the "
+            f"environment variable {PASSWORD_VARIABLE}"
+        )
+    return password

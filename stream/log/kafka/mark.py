@@ -1,0 +1,56 @@
+"""The header in which a record's producer and sequence number travel: `freshet: PRODUCER/SEQ`.
+
+Anybody may write such a header. What is not exactly one is taken as none: digits other than 0 to 9, a sign,
+a leading zero, a number over 2^63 - 1, a name that is too long or no UTF-8.
+"""
+
+import re
+
+from stream.log.base import PRODUCER_BYTES_MAX, SEQ_MAX
+
+HEADER = "freshet"
+
+_MARK = re.compile(rb"(.{0,%d})/(0|[1-9][0-9]{0,18})" % PRODUCER_BYTES_MAX, re.DOTALL)
+
+
+Value = str | bytes | None
+Headers = dict[str, Value] | list[tuple[str, Value]]
+
+
+def write_mark(producer: str, seq: int) -> list[tuple[str, Value]]:
+    """The headers of a record.
+
+    >>> write_mark("shop", 7), write_mark("", -1)
+    ([('freshet', b'shop/7')], [])
+    """
+    return [(HEADER, f"{producer}/{seq}".encode())] if producer or seq >= 0 else []
+
+
+def read_mark(headers: Headers | None) -> tuple[str, int]:
+    """(producer, sequence number) of a record's headers; ("", -1) where they say none.
+
+    >>> read_mark([("trace", b"x"), ("freshet", b"shop/7")])
+    ('shop', 7)
+    >>> read_mark([("freshet", b"shop/1_0")]), read_mark(None)
+    (('', -1), ('', -1))
+    """
+    for name, value in reversed(headers if isinstance(headers, list) else ()):
+        if name == HEADER:
+            return parse_mark(value) if isinstance(value, bytes) else ("", -1)
+    return "", -1
+
+
+def parse_mark(value: bytes) -> tuple[str, int]:
+    """(producer, sequence number) of the header's value; ("", -1) of what is no such value."""
+    # `PRODUCER/-1`: a sender with a name that does not count
+    if value.endswith(b"/-1") and len(value) <= PRODUCER_BYTES_MAX + 3:
+        name, seq = value[:-3], -1
+    else:
+        found = _MARK.fullmatch(value)
+        if found is None:
+            return "", -1
+        name, seq = found[1], int(found[2])
+    try:
+        return (name.decode(), seq) if seq <= SEQ_MAX else ("", -1)
+    except UnicodeDecodeError:
+        return "", -1

@@ -1,0 +1,268 @@
+"""A cluster's topics: what they are made with, what is checked of those that are there, what changes later.
+
+A topic that somebody else made may lose records (compaction), hide when a record came (`CreateTime`), or
+take smaller ones than we send. The first two are refused where a role starts, with the command that mends
+the topic; the third is told through `record_bytes_max`. While roles run, a topic that was deleted and made
+anew, or got more partitions, is found within `CHECK_S` and stops them: offsets and keys no longer mean what
+they did.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, TopicDescription
+
+from stream.errors import LogError
+from stream.log.base import DEAD_LETTER_BYTES, PARTITIONS_MAX, PRODUCER_BYTES_MAX, bytes_allowed
+from stream.log.kafka.client import ForbiddenError, KafkaClient, result
+from stream.log.settings import LogSettings
+
+CHECK_S = 5.0  # how often a topic that is used is looked at again
+LIMIT_S = 60.0  # for how long a topic's limit of a message is believed
+READY_S_MAX = 10.0
+DEFAULT_MESSAGE_BYTES = 1_048_588  # Kafka's own max.message.bytes
+OVERHEAD_BYTES = 61 + 64 + PRODUCER_BYTES_MAX + 20  # of a batch of one record, beside its key and value
+
+_log = logging.getLogger("freshet.kafka")
+
+
+class Topic:
+    """What is known of a topic: how many partitions, and its id ("" where the brokers give none)."""
+
+    def __init__(self, partitions: int, topic_id: str) -> None:
+        self.partitions = partitions
+        self.topic_id = topic_id
+        self.checked_s = time.monotonic()
+        self.message_bytes: int | None = None
+        self.limit_at_s = float("-inf")
+
+
+class Topics:
+    """The topics of one log object; may be used from several threads.
+
+    Args:
+        prefix: what the names in the cluster begin with.
+    """
+
+    def __init__(self, client: KafkaClient, settings: LogSettings, prefix: str) -> None:
+        self._client = client
+        self._settings = settings
+        self._prefix = prefix
+        self._known: dict[str, Topic] = {}
+        self._lock = threading.Lock()
+        self._told: set[str] = set()
+
+    def name(self, topic: str) -> str:
+        """A topic's, or a group's, name in the cluster."""
+        return f"{self._prefix}.{topic}" if self._prefix else topic
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has; looked up again every `CHECK_S`.
+
+        Raises:
+            LogError: there is no such topic, or it is not the one that it was.
+        """
+        known = self._known.get(topic)
+        if known is not None and time.monotonic() - known.checked_s < CHECK_S:
+            return known.partitions
+        if known is not None and not self._lock.acquire(blocking=False):
+            return known.partitions  # another thread is looking it up
+        if known is None:
+            self._lock.acquire()
+        try:
+            return self._check(topic)
+        finally:
+            self._lock.release()
+
+    def check(self, topic: str) -> int:
+        """The same, looked up now."""
+        with self._lock:
+            return self._check(topic)
+
+    def _check(self, topic: str) -> int:
+        known = self._known.get(topic)
+        name = self.name(topic)
+        found = self._find(topic)
+        if found is None:
+            if known is None:
+                raise LogError(f"{self._client} has no topic {name!r}; create it first")
+            raise LogError(
+                f"{self._client}: topic {name!r} is gone: it was deleted while it was used; stop the "
+                "roles, and start them with a new state folder, or another prefix (kafka://HOST:PORT/PREFIX)"
+            )
+        if known is None:
+            known = self._known[topic] = found
+        elif known.topic_id != found.topic_id:
+            raise LogError(
+                f"{self._client}: topic {name!r} was deleted and made anew while it was used: its offsets "
+                "mean other records now; stop the roles, and start them with a new state folder"
+            )
+        elif known.partitions != found.partitions:
+            raise LogError(
+                f"{self._client}: topic {name!r} had {known.partitions} partitions and now has "
+                f"{found.partitions}: the events of one request may lie in two of them. Partitions are fixed "
+                "when a topic is made: move to a new prefix (kafka://HOST:PORT/PREFIX) with as many as "
+                "you need"
+            )
+        known.checked_s = time.monotonic()
+        return known.partitions
+
+    def all(self) -> dict[str, int]:
+        """All topics under the prefix and how many partitions each has."""
+        start = f"{self._prefix}." if self._prefix else ""
+        told = self._client.call(
+            "listing topics", lambda admin, timeout_s: admin.list_topics(timeout=timeout_s).topics
+        )
+        return {
+            name[len(start) :]: len(found.partitions)
+            for name, found in sorted(told.items())
+            if name.startswith(start) and not name.startswith("__")
+        }
+
+    def create(self, topic: str, partitions: int) -> None:
+        """Make a topic, or check one that is there.
+
+        Raises:
+            LogError: it is there with other partitions, or with settings that would lose records.
+        """
+        name = self.name(topic)
+        with self._lock:
+            found = self._find(topic)
+            if found is None:
+                self._client.call(
+                    f"making topic {name!r}", lambda admin, s: self._make(admin, s, topic, partitions)
+                )
+                found = self._await(topic)
+            else:
+                self._check_settings(topic)
+            if found.partitions != partitions:
+                raise LogError(
+                    f"{self._client}: topic {topic!r} has {found.partitions} partitions, not {partitions}; "
+                    "it is fixed when a topic is made: configure the same number, or use another prefix "
+                    "(kafka://HOST:PORT/PREFIX)"
+                )
+            self._known.setdefault(topic, found)
+
+    def record_bytes_max(self, topic: str) -> int:
+        """What the setting allows, or less where the topic takes less."""
+        wanted = bytes_allowed(topic, self._settings.record_bytes_max)
+        return max(min(wanted, self.message_bytes_max(topic) - OVERHEAD_BYTES), 0)
+
+    def message_bytes_max(self, topic: str) -> int:
+        """The topic's max.message.bytes, as it was within `LIMIT_S`."""
+        self.partitions(topic)
+        known = self._known[topic]
+        if known.message_bytes is None or time.monotonic() - known.limit_at_s > LIMIT_S:
+            told = self._settings_of(topic)
+            known.message_bytes = int(told.get("max.message.bytes", DEFAULT_MESSAGE_BYTES))
+            known.limit_at_s = time.monotonic()
+        return known.message_bytes
+
+    def forget_limit(self, topic: str) -> None:
+        """Look a topic's limit up again the next time."""
+        known = self._known.get(topic)
+        if known is not None:
+            known.message_bytes = None
+
+    def alter_command(self, topic: str, setting: str) -> str:
+        """The command that gives a topic a setting."""
+        return (
+            f"kafka-configs.sh --bootstrap-server {self._client.servers[0]} --alter --entity-type topics "
+            f"--entity-name {self.name(topic)} --add-config {setting}"
+        )
+
+    def _find(self, topic: str) -> Topic | None:
+        name = self.name(topic)
+
+        def describe(admin: AdminClient, timeout_s: float) -> TopicDescription | None:
+            try:
+                futures = admin.describe_topics(TopicCollection([name]), request_timeout=timeout_s)
+                return result(futures[name], timeout_s)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    return None
+                raise
+
+        told = self._client.call(f"looking up topic {name!r}", describe)
+        if told is None or not told.partitions:
+            return None
+        found = Topic(len(told.partitions), str(told.topic_id))
+        self._led = all(partition.leader is not None for partition in told.partitions)
+        return found
+
+    def _make(self, admin: AdminClient, timeout_s: float, topic: str, partitions: int) -> None:
+        name = self.name(topic)
+        wanted = NewTopic(
+            name, partitions, self._settings.kafka.replication, config=self._settings_for(topic, partitions)
+        )
+        try:
+            result(admin.create_topics([wanted], request_timeout=timeout_s)[name], timeout_s)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process has been quicker
+                raise
+
+    def _await(self, topic: str) -> Topic:
+        """A new topic is known to its maker before the brokers know it."""
+        deadline_s = time.monotonic() + READY_S_MAX
+        while (found := self._find(topic)) is None or not self._led:
+            if time.monotonic() > deadline_s:
+                raise LogError(
+                    f"{self._client}: topic {self.name(topic)!r} was made, but has no leader after "
+                    f"{READY_S_MAX:g} s; check that enough brokers run for its replication"
+                )
+            time.sleep(0.02)
+        return found
+
+    def _check_settings(self, topic: str) -> None:
+        told = self._settings_of(topic)
+        begin = f"{self._client}: topic {self.name(topic)!r}"
+        if "compact" in told.get("cleanup.policy", ""):
+            raise LogError(
+                f"{begin} is compacted (cleanup.policy={told['cleanup.policy']}): Kafka would drop records "
+                "that have not been read. Change it: " + self.alter_command(topic, "cleanup.policy=delete")
+            )
+        if told.get("message.timestamp.type", "LogAppendTime") != "LogAppendTime":
+            raise LogError(
+                f"{begin} keeps the producers' times (message.timestamp.type=CreateTime): then one event "
+                "with a wrong time decides all requests that wait. Change it: "
+                + self.alter_command(topic, "message.timestamp.type=LogAppendTime")
+            )
+
+    def _settings_of(self, topic: str) -> Mapping[str, str]:
+        """A topic's settings in the cluster; none of them where we may not look."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.name(topic))
+
+        def describe(admin: AdminClient, timeout_s: float) -> Mapping[str, str]:
+            futures = admin.describe_configs([resource], request_timeout=timeout_s)
+            (told,) = (result(future, timeout_s) for future in futures.values())
+            return {key: str(entry.value) for key, entry in told.items() if entry.value is not None}
+
+        try:
+            return self._client.call(f"reading the settings of topic {self.name(topic)!r}", describe)
+        except ForbiddenError as error:
+            if topic not in self._told:
+                self._told.add(topic)
+                _log.warning("%s; its settings are not checked (right: DESCRIBE_CONFIGS)", error)
+            return {}
+
+    def _settings_for(self, topic: str, partitions: int) -> dict[str, str]:
+        keep_s, keep_bytes = self._settings.retention(topic)
+        limit = self._settings.record_bytes_max + DEAD_LETTER_BYTES + (1 << 20)
+        return {
+            "cleanup.policy": "delete",
+            # ingest time is when the broker took a record, whatever a producer says
+            "message.timestamp.type": "LogAppendTime",
+            "max.message.bytes": str(limit),
+            "retention.ms": str(int(keep_s * 1e3)) if keep_s > 0 else "-1",
+            # the broker counts by partition
+            "retention.bytes": str(max(keep_bytes // partitions, 1)) if keep_bytes > 0 else "-1",
+        }
+
+
+def check_partitions(log: object, topic: str, partitions: int) -> None:
+    """Raises LogError, naming the log, unless a topic may have so many partitions."""
+    if not 1 <= partitions <= PARTITIONS_MAX:
+        raise LogError(f"{log}: topic {topic!r} cannot have {partitions} partitions; 1 to {PARTITIONS_MAX}")
