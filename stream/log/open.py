@@ -19,7 +19,7 @@ def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:
     path = _embedded(url)
     if path is not None:
         return SqliteLog(path, settings)
-    # kafka-python is loaded only where it is used
+    # the client library is loaded only where it is used
     from stream.log.kafka.log import KafkaLog
 
     return KafkaLog(url, settings)

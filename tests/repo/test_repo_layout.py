@@ -38,9 +38,8 @@ MACHINE_PATH = re.compile(
 )
 
 
-COMES_WITH = {"llvmlite": "numba", "crc32c": "kafka"}
-"""Imports that another dependency brings and pins itself: numba ties each release to one llvmlite, and
-kafka-python's extra of that name brings crc32c."""
+COMES_WITH = {"llvmlite": "numba"}
+"""Imports that another dependency brings and pins itself: numba ties each release to one llvmlite."""
 
 
 def python_files(folder: str) -> list[Path]:
