@@ -29,7 +29,7 @@ from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Impression, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 from stream.world.simulator import World, WorldSettings
 
@@ -71,10 +71,9 @@ def measure(folder: Path, learnt: int, behind: int, asked: int) -> dict[str, dic
             log,
             state,
             learner,
-            EXAMPLES,
-            "learn",
+            Subscription(EXAMPLES, "learn"),
             RunnerSettings(commit_every_s=0.0, read_max=64, wait_s=0.0),
-        )
+        ).open()
         catch_up(replicas["other order"])
         at = 0
         for _ in range(learnt // 200):

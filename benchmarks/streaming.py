@@ -39,7 +39,7 @@ from stream.log.kafka.log import parse_url
 from stream.log.open import open_log
 from stream.log.settings import LogSettings
 from stream.records.types import Action, Impression, encode, encode_json, join_batch
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
 Row = dict[str, Any]
@@ -142,7 +142,7 @@ def join_all(log: Log, folder: Path, messages: int) -> tuple[float, int]:
     """Seconds to join everything, and how many examples came of it."""
     with RoleState(folder, "joiner", {}) as state:
         joiner = Joiner(state, JoinSettings(window_s=WINDOW_S))
-        runner = Runner(log, state, joiner, EVENTS, "join")
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join")).open()
         began = time.perf_counter()
         while runner.progress.records < messages:
             runner.step(0.1)
@@ -157,7 +157,7 @@ def learn_some(log: Log, folder: Path, count: int, deep: Literal["dcn", "none"])
     with RoleState(folder, "learner", Learner.fingerprint(features, settings)) as state:
         learner = Learner(features, settings, state, beside=True)
         limits = RunnerSettings(read_max=min(count, 500), commit_every_s=0.5)
-        runner = Runner(log, state, learner, EXAMPLES, "learn", limits)
+        runner = Runner(log, state, learner, Subscription(EXAMPLES, "learn"), limits).open()
         began = time.perf_counter()
         while runner.progress.records < count:
             runner.step(0.1)

@@ -39,7 +39,7 @@ from serving.settings import ServerSettings
 from stream.log.base import EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.open import open_log
 from stream.records.types import Example, Features, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
 HERE = Path(__file__).resolve().parent
@@ -150,8 +150,12 @@ def teach(folder: Path, config_file: Path, shop: Shop) -> None:
         with RoleState(folder / "taught", "learner", {}, sync=False) as state:
             learner = Learner(config.features, config.learner, state)
             runner = Runner(
-                log, state, learner, EXAMPLES, "learn", RunnerSettings(commit_every_s=1.0, wait_s=0.0)
-            )
+                log,
+                state,
+                learner,
+                Subscription(EXAMPLES, "learn"),
+                RunnerSettings(commit_every_s=1.0, wait_s=0.0),
+            ).open()
             while runner.step():
                 pass
             runner.end()

@@ -19,7 +19,7 @@ from freshet.roles.voice import Voice, forwarding
 from freshet.warmup import warm_up
 from stream.group.membership import Member
 from stream.log.base import EVENTS, EXAMPLES
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 
 Run = Callable[[Config, threading.Event], None]
@@ -57,7 +57,9 @@ def run_join(config: Config, stop: threading.Event, voice: Voice) -> None:
         Member(log, "join", config.member, config.group) as member,
     ):
         joiner = Joiner(state, config.join, declared=frozenset(config.features))
-        runner = Runner(log, state, joiner, EVENTS, "join", config.stream.runner, partitions=())
+        runner = Runner(
+            log, state, joiner, Subscription(EVENTS, "join", partitions=()), config.stream.runner
+        ).open()
         source = of_joiner(joiner, runner)
         metrics = RoleMetrics(config.metrics, "join", log, EVENTS, runner, source)
         with Reporter(voice, log, member, runner, source, metrics) as reporter:

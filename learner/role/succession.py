@@ -34,7 +34,7 @@ from learner.updates.snapshots import READ_BYTES_MAX
 from stream.errors import StateDamagedError
 from stream.group.membership import Member
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
-from stream.run.runner import Runner, RunnerSettings, patiently
+from stream.run.runner import Runner, RunnerSettings, Subscription, patiently
 from stream.state.disk import ROCKS_DISK, Disk
 from stream.state.journal import Taken
 from stream.state.role_state import RoleState
@@ -163,13 +163,10 @@ class Life:
             self._log,
             state,
             self.learner,
-            EXAMPLES,
-            "learn",
+            Subscription(EXAMPLES, "learn", tells=False),
             group.runner_settings,
-            tells=False,
-            full=self.learner.full,
             clock=group.clock,
-        )
+        ).open()
         self._chain = Chain(self.learner.place)
         self.offset = self.learner.place.offset
         self._update_bytes = 0

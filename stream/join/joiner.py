@@ -23,6 +23,7 @@ from stream.records.fast_decoding import EventDecoder
 from stream.records.forgetting import Entity
 from stream.records.types import Action, DeadLetter, Forget, Impression, encode
 from stream.run.dead_letter_limit import BadShare
+from stream.run.runner import Handler
 from stream.state.repeats import producers_prefix
 from stream.state.role_state import Commit, RoleState
 
@@ -209,7 +210,7 @@ def offset_of(seq: int) -> int:
     return seq >> PLACE_BITS
 
 
-class Joiner:
+class Joiner(Handler):
     """A `Handler` for topic `events`. Topic `examples` needs as many partitions; `dead_letters` any."""
 
     def __init__(

@@ -8,7 +8,7 @@ reads along a journal instead of as records happen to arrive, and so arrives at 
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import msgspec
 
@@ -33,7 +33,8 @@ AWAY_PAUSES = Pauses(first_s=0.25, longest_s=5.0)  # until a log that is away is
 class Handler(Protocol):
     """A role's own part: what it does with records. It decides from its state and the records alone.
 
-    How records are cut into calls of `handle`, and when a flush comes, must not change what it does.
+    How records are cut into calls of `handle`, and when a flush comes, must not change what it does. A class
+    that names this one as its base is never `full` unless it says so.
     """
 
     def handle(self, records: Sequence[Record], commit: Commit) -> None:
@@ -42,12 +43,26 @@ class Handler(Protocol):
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit, which is written right after."""
 
+    def full(self) -> bool:
+        """Whether so much has changed that a commit should not wait until it is due."""
+        return False
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    """What a role reads, and as whom."""
+
+    topic: str
+    group: str  # the name under which the log's lag tools see the role
+    partitions: Collection[int] | None = None  # to begin with; None: all of the topic
+    tells: bool = True  # the log is told how far the group is
+
 
 class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a role reads and commits."""
 
     commit_every_s: float = 0.1  # counted from the first record that is not committed
     commit_records_max: int = 20_000  # commit at once when so many are not
+    commit_bytes_max: int = 64 << 20  # or so many bytes: what they change waits in memory
     read_max: int = 2000  # records per read
     read_bytes_max: int = 8 << 20
     wait_s: float = 0.05  # how long to wait for a record when there is none
@@ -97,35 +112,24 @@ class Runner:
         log: Log,
         state: RoleState,
         handler: Handler,
-        topic: str,
-        group: str,
+        subscription: Subscription,
         settings: RunnerSettings = RUNNER_DEFAULTS,
-        partitions: Collection[int] | None = None,
-        tells: bool = True,
-        full: Callable[[], bool] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """Send what an earlier run left unsent, and seek to the state's offsets.
+        """Go on from a state; `open` comes before all else, and is the first to talk to the log.
 
         Args:
-            partitions: those to begin with; None: all of the topic.
-            tells: tell the log how far the group is; may be changed at any time.
-            group: the name under which the log's lag tools see this role.
-            full: whether so much has changed that a commit should not wait until it is due.
-            clock: says when one is due.
-
-        Raises:
-            LogError: the log fails, or has dropped records that this role has yet to read.
+            clock: says when a commit is due.
         """
         self.progress = Progress()
         self._log = log
         self._state = state
         self._handler = handler
-        self._topic = topic
-        self._group = group
+        self._subscription = subscription
+        self._topic = subscription.topic
+        self._group = subscription.group
         self._settings = settings
-        self.tells = tells
-        self._full = full
+        self.tells = subscription.tells  # may be changed at any time
         self._clock = clock
         self.last_sent: dict[str, int] = {}  # topic -> offset of the last record that was sent there
         self._next: dict[int, int] = {}  # of the partitions held
@@ -137,10 +141,20 @@ class Runner:
         self._first_uncommitted_s = 0.0
         self._lag_at_s = float("-inf")
         self._taken_ms: dict[int, int] = {}  # partition -> ingest time of the last record taken
+        self._uncommitted_bytes = 0
         self._to_send = False
+
+    def open(self) -> Self:
+        """Send what an earlier run left unsent, and seek to the state's offsets.
+
+        Raises:
+            LogError: the log fails, or has dropped records that this role has yet to read.
+        """
         self._send()
-        for partition in range(log.partitions(topic)) if partitions is None else partitions:
+        partitions = self._subscription.partitions
+        for partition in range(self._log.partitions(self._topic)) if partitions is None else partitions:
             self.take_up(partition)
+        return self
 
     @property
     def held(self) -> set[int]:
@@ -236,7 +250,7 @@ class Runner:
                 piece = records[first : first + TAKE_RECORDS_MAX]
                 took += len(piece)
                 self._take(partition, piece)
-                if self._full is not None and self._full():
+                if self._handler.full() or self._uncommitted_bytes >= self._settings.commit_bytes_max:
                     self.commit()
             self._commit_if_due()
         if not found:
@@ -301,7 +315,7 @@ class Runner:
             self._state.commit(self._commit)
             self._commit = self._state.begin()
             self._taken = []
-            self._uncommitted = 0
+            self._uncommitted = self._uncommitted_bytes = 0
             self.progress.commits += 1
             self._send()
             if self.tells:
@@ -364,6 +378,7 @@ class Runner:
         if not self._uncommitted:
             self._first_uncommitted_s = self._clock.now_s()
         self._uncommitted += len(records)
+        self._uncommitted_bytes += sum([len(record.value) for record in records])
         if self._taken and self._taken[-1].partition == partition and self._taken[-1].end == start:
             self._taken[-1] = Taken(partition, self._taken[-1].start, end)
         else:

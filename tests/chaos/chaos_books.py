@@ -15,7 +15,7 @@ from learner.updates.chain import Chain, Place
 from learner.updates.follower import Follower
 from learner.updates.format import decode_update
 from stream.log.base import EXAMPLES, UPDATES, Log
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.journal import Taken, read_journal
 from stream.state.role_state import RoleState
 
@@ -55,7 +55,9 @@ def close_books(config: Config, log: Log, ledger: Ledger) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, RoleState(folder, "learner", fingerprint) as state:
         again = Learner(config.features, config.learner, state)
         again.leads = False
-        Runner(log, state, again, EXAMPLES, "again", config.stream.runner, tells=False).follow(journal)
+        Runner(
+            log, state, again, Subscription(EXAMPLES, "again", tells=False), config.stream.runner
+        ).open().follow(journal)
         books["one_life_off"] = sum(digest != again.digest() for digest in digests)
     return {
         "balanced": not any(books.values()),

@@ -21,7 +21,7 @@ from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records.decoding import Decoder
 from stream.records.forgetting import Entity, append_forget, example_without
 from stream.records.types import Action, Example, Forget, Impression, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
 USER = "ann-7f3a9c1e5b"
@@ -56,7 +56,7 @@ class World:
         self.sent = 0
         self.join_state = RoleState(folder / "join", "joiner", {}, sync=False)
         self.joiner = Joiner(self.join_state, JOIN)
-        self.join = Runner(log, self.join_state, self.joiner, EVENTS, "join", FAST)
+        self.join = Runner(log, self.join_state, self.joiner, Subscription(EVENTS, "join"), FAST).open()
         self.open_learner()
         self.replica = Replica(
             log,
@@ -70,7 +70,9 @@ class World:
         fingerprint = Learner.fingerprint(FEATURES, SETTINGS)
         self.learn_state = RoleState(self.folder / "learn", "learner", fingerprint, sync=False)
         self.learner = Learner(FEATURES, SETTINGS, self.learn_state)
-        self.learn = Runner(self.log, self.learn_state, self.learner, EXAMPLES, "learn", FAST)
+        self.learn = Runner(
+            self.log, self.learn_state, self.learner, Subscription(EXAMPLES, "learn"), FAST
+        ).open()
 
     def send(self, *events: Impression | Action) -> None:
         self.log.append(EVENTS, [Outgoing(e.request_id.encode(), encode(e)) for e in events])

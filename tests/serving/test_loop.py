@@ -18,7 +18,7 @@ from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import EVENTS, EXAMPLES, Log
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=4), "item": FeatureSpec(dim=4)}
@@ -38,8 +38,14 @@ def roles(log: Log, tmp_path: Path) -> Iterator[None]:
     ):
         settings = RunnerSettings(commit_every_s=0.05)
         runners = [
-            Runner(log, join_state, Joiner(join_state, JOIN), EVENTS, "join", settings),
-            Runner(log, learn_state, Learner(FEATURES, LEARNER, learn_state), EXAMPLES, "learn", settings),
+            Runner(log, join_state, Joiner(join_state, JOIN), Subscription(EVENTS, "join"), settings).open(),
+            Runner(
+                log,
+                learn_state,
+                Learner(FEATURES, LEARNER, learn_state),
+                Subscription(EXAMPLES, "learn"),
+                settings,
+            ).open(),
         ]
         with ThreadPoolExecutor(len(runners)) as pool:
             ends = [pool.submit(runner.run, stop) for runner in runners]

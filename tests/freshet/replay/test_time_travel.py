@@ -17,7 +17,7 @@ from ground import FreshetError
 from learner.role.learner import Learner
 from stream.log.base import EXAMPLES, Outgoing
 from stream.records.types import encode
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 from stream.world.simulator import World, WorldSettings
 
@@ -45,7 +45,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Lived:
         folder / "learn", "learner", Learner.fingerprint(config.features, config.learner)
     ) as state:
         learner = Learner(config.features, config.learner, state)
-        runner = Runner(log, state, learner, EXAMPLES, "learn")
+        runner = Runner(log, state, learner, Subscription(EXAMPLES, "learn")).open()
         while runner.step():
             runner.commit()
         state.copy_to(folder / "snapshots-1")

@@ -28,7 +28,7 @@ from learner.updates.follower import Follower
 from stream.files.record_files import write_records
 from stream.log.base import EXAMPLES, Log, Outgoing
 from stream.records.types import Example, encode
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 from stream.world.simulator import World, WorldSettings
 
@@ -71,7 +71,7 @@ def learn_live(config: Config, log: Log) -> Learner:
     with open_state(config) as state:
         learner = Learner(config.features, config.learner, state)
         learner.leads = True
-        runner = Runner(log, state, learner, EXAMPLES, "learn")
+        runner = Runner(log, state, learner, Subscription(EXAMPLES, "learn")).open()
         while runner.step():
             runner.commit()
     return learner

@@ -10,7 +10,7 @@ from stream.join.joiner import Joiner
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Impression, encode
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 
 BAD = [
@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> str:
         log.create_topic(topic, 1)
     log.append(EVENTS, [Outgoing(b"key \x1b", value) for value in BAD])
     with RoleState(tmp_path / ".freshet" / "join", "joiner", {}) as state:
-        runner = Runner(log, state, Joiner(state), EVENTS, "join")
+        runner = Runner(log, state, Joiner(state), Subscription(EVENTS, "join")).open()
         runner.step()
         runner.commit()
     log.close()

@@ -22,7 +22,7 @@ from learner.train.trainer import trainer_of
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.open import open_log
 from stream.records.types import Example, Served, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
 LAYOUT = Layout((4, 4, 4), 17)
@@ -302,7 +302,9 @@ def test_model_resumed_from_its_state_goes_on_bit_for_bit(name: str, tmp_path: P
         print_of = Learner.fingerprint(schema, settings)
         with RoleState(tmp_path / "learner", "learner", print_of, sync=False) as state:
             learner = Learner(schema, settings, state)
-            runner = Runner(log, state, learner, EXAMPLES, "learn", RunnerSettings(commit_every_s=0.0))
+            runner = Runner(
+                log, state, learner, Subscription(EXAMPLES, "learn"), RunnerSettings(commit_every_s=0.0)
+            ).open()
             while runner.step():
                 pass
             runner.commit()

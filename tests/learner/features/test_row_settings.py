@@ -14,7 +14,7 @@ from learner.settings import LearnerSettings
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.open import open_log
 from stream.records.types import Example, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
 SETTINGS = LearnerSettings(window=200, snapshot_bytes_min=100_000)
@@ -90,7 +90,7 @@ def test_learner_that_evicts_goes_on_after_restarts_as_if_never_stopped(
         with RoleState(tmp_path / "learner", "learner", fingerprint, sync=False) as state:
             learner = Learner(features(choice), SETTINGS, state)
             settings = RunnerSettings(commit_every_s=0.0, read_max=17)
-            runner = Runner(log, state, learner, EXAMPLES, "learn", settings)
+            runner = Runner(log, state, learner, Subscription(EXAMPLES, "learn"), settings).open()
             while runner.step():
                 pass
             runner.commit()

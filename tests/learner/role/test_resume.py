@@ -18,7 +18,7 @@ from stream.errors import DeadLetterFloodError, StateError
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.log.open import open_log
 from stream.records.types import Example, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.journal import read_journal
 from stream.state.role_state import RoleState
 
@@ -115,7 +115,7 @@ def test_learner_resumed_from_state_goes_on_as_if_never_stopped(tmp_path: Path, 
         with open_state(tmp_path) as state:
             learner = Learner(FEATURES, SETTINGS, state)
             digests.append(learner.digest())
-            step_all(Runner(log, state, learner, EXAMPLES, "learn", settings))
+            step_all(Runner(log, state, learner, Subscription(EXAMPLES, "learn"), settings).open())
             digests.append(learner.digest())
             if more is not None:
                 append(log, more)
@@ -128,7 +128,9 @@ def test_learner_resumed_from_state_goes_on_as_if_never_stopped(tmp_path: Path, 
         tmp_path / "again", "learner", Learner.fingerprint(FEATURES, SETTINGS), sync=False
     ) as state:
         again = Learner(FEATURES, SETTINGS, state)
-        Runner(log, state, again, EXAMPLES, "again", RunnerSettings(commit_every_s=9.0)).follow(journal)
+        Runner(
+            log, state, again, Subscription(EXAMPLES, "again"), RunnerSettings(commit_every_s=9.0)
+        ).open().follow(journal)
         assert again.digest() == digests[3]
 
 
@@ -145,7 +147,13 @@ def test_follower_answers_as_the_learner_from_updates_and_from_a_snapshot(tmp_pa
     with open_state(tmp_path) as state:
         learner = Learner(FEATURES, SETTINGS, state)
         step_all(
-            Runner(log, state, learner, EXAMPLES, "learn", RunnerSettings(commit_every_s=0.0, read_max=20))
+            Runner(
+                log,
+                state,
+                learner,
+                Subscription(EXAMPLES, "learn"),
+                RunnerSettings(commit_every_s=0.0, read_max=20),
+            ).open()
         )
         live = Follower(Model(FEATURES, SETTINGS))
         while live.poll(log):
@@ -169,8 +177,12 @@ def test_trimmed_log_still_holds_all_that_a_new_follower_needs(tmp_path: Path, l
     with open_state(tmp_path) as state:
         learner = Learner(FEATURES, SETTINGS, state)
         runner = Runner(
-            log, state, learner, EXAMPLES, "learn", RunnerSettings(commit_every_s=0.0, read_max=20)
-        )
+            log,
+            state,
+            learner,
+            Subscription(EXAMPLES, "learn"),
+            RunnerSettings(commit_every_s=0.0, read_max=20),
+        ).open()
         behind = Follower(Model(FEATURES, SETTINGS))
         behind.start(log)
         trimmer = Trimmer(log)
@@ -204,7 +216,7 @@ def test_example_that_does_not_fit_the_schema_becomes_a_dead_letter(tmp_path: Pa
     log.append(EXAMPLES, [Outgoing(b"x", b"{not json", partition=0)])
     with open_state(tmp_path) as state:
         learner = Learner(FEATURES, SETTINGS, state)
-        runner = Runner(log, state, learner, EXAMPLES, "learn")
+        runner = Runner(log, state, learner, Subscription(EXAMPLES, "learn")).open()
         stop = threading.Event()
         stop.set()
         step_all(runner)
@@ -218,18 +230,22 @@ def test_flood_of_examples_of_no_use_stops_the_learner_where_it_was(tmp_path: Pa
     settings = msgspec.structs.replace(SETTINGS, dead_letter_window=20, dead_letter_share_max=0.5)
     log.append(EXAMPLES, [Outgoing(b"", encode(e), partition=0) for e in make_examples(15)])
     with open_state(tmp_path) as state:
-        step_all(Runner(log, state, Learner(FEATURES, settings, state), EXAMPLES, "learn"))
+        step_all(
+            Runner(log, state, Learner(FEATURES, settings, state), Subscription(EXAMPLES, "learn")).open()
+        )
     log.append(EXAMPLES, [Outgoing(b"", b"{not json", partition=0)] * 20)
     for _ in range(2):  # started again it stops there again
         with open_state(tmp_path) as state:
             learner = Learner(FEATURES, settings, state)
             with pytest.raises(DeadLetterFloodError, match=r"offset 25: 11 of the last 20 .*--set learner\."):
-                step_all(Runner(log, state, learner, EXAMPLES, "learn"))
+                step_all(Runner(log, state, learner, Subscription(EXAMPLES, "learn")).open())
         assert log.ends(DEAD_LETTERS) == [(0, 0)]
         assert log.committed("learn", EXAMPLES)[0] == 15
     settings = msgspec.structs.replace(settings, dead_letter_share_max=1.0)
     with open_state(tmp_path) as state:
-        step_all(Runner(log, state, Learner(FEATURES, settings, state), EXAMPLES, "learn"))
+        step_all(
+            Runner(log, state, Learner(FEATURES, settings, state), Subscription(EXAMPLES, "learn")).open()
+        )
     assert log.ends(DEAD_LETTERS) == [(0, 20)]
 
 
@@ -258,7 +274,9 @@ def test_candidates_of_one_request_do_not_see_each_other() -> None:
 def test_state_that_has_lost_a_table_is_refused(tmp_path: Path, log: Log) -> None:
     append(log, make_examples(50))
     with open_state(tmp_path) as state:
-        step_all(Runner(log, state, Learner(FEATURES, SETTINGS, state), EXAMPLES, "learn"))
+        step_all(
+            Runner(log, state, Learner(FEATURES, SETTINGS, state), Subscription(EXAMPLES, "learn")).open()
+        )
         commit = state.begin()
         commit.delete(b"table/item/meta")
         state.commit(commit)

@@ -19,7 +19,7 @@ from serving.settings import ServerSettings
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.log.testing import MemoryLog
 from stream.records.types import Example, Impression, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 from stream.world.simulator import World, WorldSettings
 
@@ -61,8 +61,12 @@ def replica(tmp_path_factory: pytest.TempPathFactory, log: Log) -> Iterator[Repl
     with RoleState(folder / "state", "learner", {}, sync=False) as state:
         learner = Learner(FEATURES, SETTINGS, state)
         runner = Runner(
-            log, state, learner, EXAMPLES, "learn", RunnerSettings(commit_every_s=0.0, wait_s=0.0)
-        )
+            log,
+            state,
+            learner,
+            Subscription(EXAMPLES, "learn"),
+            RunnerSettings(commit_every_s=0.0, wait_s=0.0),
+        ).open()
         while runner.step():
             pass
     world.shift()

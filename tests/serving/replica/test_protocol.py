@@ -22,7 +22,7 @@ from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Example, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=4, ttl_s=150.0), "item": FeatureSpec(dim=16)}
@@ -57,7 +57,9 @@ class World:
         self.state = RoleState(folder / "state", "learner", {}, sync=False)
         self.learner = Learner(FEATURES, self.settings, self.state)
         eager = RunnerSettings(commit_every_s=0.0, read_max=10, wait_s=0.0)
-        self.runner = Runner(self.log, self.state, self.learner, EXAMPLES, "learn", eager)
+        self.runner = Runner(
+            self.log, self.state, self.learner, Subscription(EXAMPLES, "learn"), eager
+        ).open()
         self.learnt = 0
 
     def learn(self, updates: int, *, snapshot: bool = False) -> None:

@@ -21,7 +21,7 @@ from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from stream.log.base import EXAMPLES, UPDATES, Log, Outgoing
 from stream.records.types import Example, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=4), "item": FeatureSpec(dim=4)}
@@ -74,7 +74,7 @@ class Role:
         self.state = RoleState(path, "learner", Learner.fingerprint(FEATURES, SETTINGS), sync=False)
         self.learner = Learner(FEATURES, SETTINGS, self.state)
         settings = RunnerSettings(commit_every_s=0.0, read_max=50, wait_s=0.0)
-        self.runner = Runner(log, self.state, self.learner, EXAMPLES, "learn", settings)
+        self.runner = Runner(log, self.state, self.learner, Subscription(EXAMPLES, "learn"), settings).open()
 
     def catch_up(self) -> None:
         while self.runner.step():

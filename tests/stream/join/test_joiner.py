@@ -19,7 +19,7 @@ from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder
 from stream.records.types import Action, DeadLetter, Example, Impression, Served, encode, encode_json
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
 T = 1_700_000_000.0
@@ -55,8 +55,12 @@ class World:
         self.state = RoleState(self.folder, "joiner", {}, sync=False)
         self.joiner = Joiner(self.state, self.settings)
         self.runner = Runner(
-            self.log, self.state, self.joiner, EVENTS, "joiner", RunnerSettings(commit_every_s=0.0)
-        )
+            self.log,
+            self.state,
+            self.joiner,
+            Subscription(EVENTS, "joiner"),
+            RunnerSettings(commit_every_s=0.0),
+        ).open()
 
     def restart(self) -> None:
         self.state.close()

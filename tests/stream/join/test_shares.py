@@ -20,7 +20,7 @@ from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.log.testing import Faults, FaultyLog
 from stream.records.types import Action, Impression, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
 T = 1_700_000_000.0
@@ -48,7 +48,9 @@ class Joining:
         self._opened = ExitStack()
         self.state = self._opened.enter_context(RoleState(folder / name, "joiner", {}, sync=False))
         self.joiner = Joiner(self.state, JoinSettings(window_s=WINDOW_S, late=late, pending_max_memory=5))  # type: ignore[arg-type]
-        self.runner = Runner(log, self.state, self.joiner, EVENTS, "join", EAGER, partitions=())
+        self.runner = Runner(
+            log, self.state, self.joiner, Subscription(EVENTS, "join", partitions=()), EAGER
+        ).open()
         self.beats = FaultyLog(log, 0, Faults())
         self.member = self._opened.enter_context(Member(self.beats, "join", name, group))
         self.shares = Shares(log, self.state, self.joiner, self.runner, self.member)

@@ -13,7 +13,7 @@ from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.log.testing import Faults, FaultyLog, MemoryLog
 from stream.records.types import Impression, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
 TROUBLE = Faults(
@@ -125,7 +125,12 @@ def test_joiner_over_a_faulty_log_loses_and_doubles_nothing(tmp_path: Path) -> N
         stop = threading.Event()
         while runner is None or len(log.happened) < 6 or runner.position(0) < memory.ends(EVENTS)[0][1]:
             try:
-                runner = runner or Runner(log, state, Joiner(state, JoinSettings()), EVENTS, "join", limits)
+                runner = (
+                    runner
+                    or Runner(
+                        log, state, Joiner(state, JoinSettings()), Subscription(EVENTS, "join"), limits
+                    ).open()
+                )
                 runner.turn(stop)
             except LogAwayError:
                 continue

@@ -24,7 +24,7 @@ from stream.log.settings import KafkaSettings, LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder, split_batch
 from stream.records.types import Event
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 
 PARTITIONS = 2
@@ -267,7 +267,7 @@ def test_whatever_the_log_answers_each_event_counts_once(
     assert len(arrived(log)) > 200, "nothing was sent twice: the test shows nothing"
     with RoleState(tmp_path / "state", "joiner", {}, sync=False) as state:
         joiner = Joiner(state, JoinSettings(decide="first_action"))
-        runner = Runner(log, state, joiner, EVENTS, "join")
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join")).open()
         while runner.step():
             pass
         runner.commit()

@@ -17,7 +17,7 @@ from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder, split_batch
 from stream.records.types import Action, DeadLetter, Example, Impression, encode, encode_json, join_batch
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 
 T = 1_700_000_000.0
@@ -56,7 +56,7 @@ def join(folder: Path, messages: Sequence[Outgoing]) -> tuple[Joiner, list[Examp
         log.append(EVENTS, [message])
     with RoleState(folder / "state", "joiner", {}, sync=False) as state:
         joiner = Joiner(state, JoinSettings(window_s=10.0))
-        runner = Runner(log, state, joiner, EVENTS, "join")
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join")).open()
         while runner.step():
             pass
         runner.commit()

@@ -19,7 +19,7 @@ from stream.log.open import open_log
 from stream.produce.producer import Producer
 from stream.records.decoding import Decoder
 from stream.records.types import DeadLetter, Example, Impression, encode
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 
 DECLARED = frozenset({"user", "item", "price", "tags"})
@@ -59,7 +59,7 @@ def joined(log: Log, folder: Path) -> tuple[list[Example], list[DeadLetter]]:
     """What a joiner that knows the features makes of the events in a log."""
     with RoleState(folder, "joiner", {}) as state:
         joiner = Joiner(state, JoinSettings(dead_letter_share_max=1.0), declared=DECLARED)
-        runner = Runner(log, state, joiner, EVENTS, "join")
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join")).open()
         while runner.step():
             pass
         runner.commit()

@@ -10,7 +10,7 @@ import pytest
 from stream.log.base import Outgoing, Record
 from stream.log.open import open_log
 from stream.log.settings import LogSettings
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Handler, Runner, RunnerSettings, Subscription
 from stream.state.role_state import Commit, RoleState
 
 RECORD_BYTES = 100_000
@@ -18,7 +18,7 @@ RECORDS = 1_500  # 150 MB in all
 HELD_BYTES_MAX = 60 << 20
 
 
-class Slow:
+class Slow(Handler):
     """Takes its time over each call."""
 
     def __init__(self) -> None:
@@ -50,7 +50,9 @@ def test_slow_role_holds_a_bounded_part_of_what_waits(
     tracemalloc.start()
     try:
         with RoleState(tmp_path / "state", "slow", {}, sync=False) as state:
-            runner = Runner(log, state, handler, "t", "slow", RunnerSettings(read_bytes_max=1 << 20))
+            runner = Runner(
+                log, state, handler, Subscription("t", "slow"), RunnerSettings(read_bytes_max=1 << 20)
+            ).open()
             while handler.taken < RECORDS:
                 runner.step(1.0)
             runner.commit()

@@ -16,7 +16,7 @@ from stream.log.settings import LogSettings
 from stream.records.decoding import Decoder
 from stream.records.types import DeadLetter, Impression, encode, encode_json
 from stream.run.dead_letters import DeadLetters, Filter
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 
 
@@ -57,7 +57,7 @@ def join(log: Failing, folder: Path, **options: float) -> tuple[Joiner, Runner]:
     """Let a joiner, on the state in `folder`, take all there is; it is closed again."""
     with RoleState(folder, "joiner", {}, sync=False) as state:
         joiner = Joiner(state, JoinSettings(**options))  # type: ignore[arg-type]
-        runner = Runner(log, state, joiner, EVENTS, "join")
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join")).open()
         while runner.step():
             pass
         runner.commit()

@@ -9,23 +9,24 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from stream.errors import LogError, StateError
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Log, Outgoing, Record
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder
 from stream.records.types import Action, Example, Impression, encode
-from stream.run.runner import TAKE_RECORDS_MAX, Runner, RunnerSettings
+from stream.run.runner import TAKE_RECORDS_MAX, Handler, Runner, RunnerSettings, Subscription
 from stream.state.journal import read_journal
 from stream.state.role_state import Commit, RoleState
 
 EAGER = RunnerSettings(commit_every_s=0.0)
 
 
-class Chain:
+class Chain(Handler):
     """A handler whose state depends on every record and their order over all partitions."""
 
     def __init__(self, state: RoleState) -> None:
@@ -69,7 +70,7 @@ def sent(log: SqliteLog) -> list[int]:
 
 def test_records_are_handled_committed_and_sent(log: SqliteLog, state: RoleState) -> None:
     log.append("in", numbers(0, 10))
-    runner = Runner(log, state, Chain(state), "in", "group", EAGER)
+    runner = Runner(log, state, Chain(state), Subscription("in", "group"), EAGER).open()
     assert runner.step() == 10 and runner.step() == 0
     assert sent(log) == list(range(10))
     assert state.offset("in", 0) == 10 and state.unsent() == []
@@ -80,7 +81,9 @@ def test_records_are_handled_committed_and_sent(log: SqliteLog, state: RoleState
 
 
 def test_run_stops_after_committing_what_it_took(log: SqliteLog, state: RoleState) -> None:
-    runner = Runner(log, state, Chain(state), "in", "g", RunnerSettings(commit_every_s=1000.0))
+    runner = Runner(
+        log, state, Chain(state), Subscription("in", "g"), RunnerSettings(commit_every_s=1000.0)
+    ).open()
     stop = threading.Event()
     thread = threading.Thread(target=runner.run, args=(stop,))
     thread.start()
@@ -95,7 +98,9 @@ def test_run_stops_after_committing_what_it_took(log: SqliteLog, state: RoleStat
 
 
 def test_commit_comes_in_time_though_records_keep_coming(log: SqliteLog, state: RoleState) -> None:
-    runner = Runner(log, state, Chain(state), "in", "g", RunnerSettings(commit_every_s=0.05))
+    runner = Runner(
+        log, state, Chain(state), Subscription("in", "g"), RunnerSettings(commit_every_s=0.05)
+    ).open()
     stop = threading.Event()
     thread = threading.Thread(target=runner.run, args=(stop,))
     thread.start()
@@ -107,10 +112,15 @@ def test_commit_comes_in_time_though_records_keep_coming(log: SqliteLog, state: 
 
 def test_commit_comes_early_when_the_handler_is_full(log: SqliteLog, state: RoleState) -> None:
     """After each piece that is handed over, in one read too: a commit holds a bounded change."""
-    handler = Chain(state)
-    held = lambda: handler.count - int((state.get(b"chain") or b"0 0").split()[1])  # noqa: E731
+
+    class Bounded(Chain):
+        def full(self) -> bool:
+            committed = int((state.get(b"chain") or b"0 0").split()[1])
+            return self.count - committed >= 2 * TAKE_RECORDS_MAX
+
+    handler = Bounded(state)
     settings = RunnerSettings(commit_every_s=1000.0)
-    runner = Runner(log, state, handler, "in", "g", settings, full=lambda: held() >= 2 * TAKE_RECORDS_MAX)
+    runner = Runner(log, state, handler, Subscription("in", "g"), settings).open()
     log.append("in", numbers(0, 5 * TAKE_RECORDS_MAX))
     assert runner.step() == 5 * TAKE_RECORDS_MAX
     assert runner.progress.commits == 2 and len(sent(log)) == 4 * TAKE_RECORDS_MAX
@@ -120,11 +130,11 @@ def test_repeated_sequence_numbers_are_dropped_also_after_a_restart(log: SqliteL
     log.append(
         "in", [*numbers(0, 5, 0, "p"), *numbers(2, 7, 0, "p"), *numbers(0, 2, 1, "p"), *numbers(0, 2, 0, "q")]
     )
-    runner = Runner(log, state, Chain(state), "in", "g", EAGER)
+    runner = Runner(log, state, Chain(state), Subscription("in", "g"), EAGER).open()
     runner.step()
     assert runner.progress.duplicates == 3 and sorted(sent(log)) == sorted([*range(7), 0, 1, 0, 1])
     log.append("in", [*numbers(5, 9, 0, "p"), *numbers(0, 3, 0)])
-    runner = Runner(log, state, Chain(state), "in", "g", EAGER)
+    runner = Runner(log, state, Chain(state), Subscription("in", "g"), EAGER).open()
     runner.step()
     assert runner.progress.duplicates == 2 and sent(log)[-5:] == [7, 8, 0, 1, 2]
 
@@ -132,9 +142,9 @@ def test_repeated_sequence_numbers_are_dropped_also_after_a_restart(log: SqliteL
 def test_only_so_many_producers_are_remembered_and_the_stalest_goes(log: SqliteLog, state: RoleState) -> None:
     settings = RunnerSettings(commit_every_s=0.0, producers_max=2)
     log.append("in", [Outgoing(b"", b"1", 0, name, 5) for name in ("a", "b", "a2", "b")])
-    Runner(log, state, Chain(state), "in", "g", settings).step()
+    Runner(log, state, Chain(state), Subscription("in", "g"), settings).open().step()
     log.append("in", [Outgoing(b"", b"2", 0, name, 5) for name in ("b", "a2", "a")])
-    runner = Runner(log, state, Chain(state), "in", "g", settings)
+    runner = Runner(log, state, Chain(state), Subscription("in", "g"), settings).open()
     runner.step()
     assert runner.progress.duplicates == 2, "a is forgotten, a2 and b are not"
 
@@ -144,7 +154,7 @@ def test_unsent_outputs_are_sent_first_and_unchanged(log: SqliteLog, state: Role
     commit.emit("out", Outgoing(b"k", b"41", 0, "chain", 3))
     commit.emit("out", Outgoing(b"k", b"42", 0, "chain", 4))
     state.commit(commit)
-    Runner(log, state, Chain(state), "in", "g")
+    Runner(log, state, Chain(state), Subscription("in", "g")).open()
     assert [(r.value, r.producer, r.seq) for r in log.read("out", 0, 0)] == [
         (b"41", "chain", 3),
         (b"42", "chain", 4),
@@ -155,7 +165,9 @@ def test_unsent_outputs_are_sent_first_and_unchanged(log: SqliteLog, state: Role
 def test_following_the_journal_arrives_at_the_same_state(
     log: SqliteLog, state: RoleState, tmp_path: Path
 ) -> None:
-    runner = Runner(log, state, Chain(state), "in", "g", RunnerSettings(commit_every_s=0.0, read_max=7))
+    runner = Runner(
+        log, state, Chain(state), Subscription("in", "g"), RunnerSettings(commit_every_s=0.0, read_max=7)
+    ).open()
     chance = random.Random(1)
     for i in range(0, 300, 10):
         log.append("in", [Outgoing(b"", b"%d" % j, chance.randrange(3)) for j in range(i, i + 10)])
@@ -166,23 +178,27 @@ def test_following_the_journal_arrives_at_the_same_state(
     assert sum(t.end - t.start for taken in journal for t in taken) == 300
     first_outputs = sent(log)
     with RoleState(tmp_path / "again", "chain", {}, sync=False) as again:
-        Runner(log, again, Chain(again), "in", "g2", RunnerSettings(read_max=3)).follow(journal)
+        Runner(log, again, Chain(again), Subscription("in", "g2"), RunnerSettings(read_max=3)).open().follow(
+            journal
+        )
         assert again.get(b"chain") == state.get(b"chain")
         assert list(read_journal(again)) == journal
         assert sent(log)[300:] == first_outputs
         with pytest.raises(LogError, match="the journal goes on at"):
-            Runner(log, again, Chain(again), "in", "g2").follow(journal)
+            Runner(log, again, Chain(again), Subscription("in", "g2")).open().follow(journal)
 
 
 def test_journal_keeps_its_last_commits_and_is_refused_without_its_beginning(
     log: SqliteLog, state: RoleState
 ) -> None:
     log.append("in", numbers(0, 10))
-    Runner(log, state, Chain(state), "in", "g", RunnerSettings(commit_every_s=0.0, read_max=1)).step()
+    Runner(
+        log, state, Chain(state), Subscription("in", "g"), RunnerSettings(commit_every_s=0.0, read_max=1)
+    ).open().step()
     for i in range(10, 16):
         log.append("in", numbers(i, i + 1))
         limited = RunnerSettings(commit_every_s=0.0, read_max=1, journal_max=3)
-        Runner(log, state, Chain(state), "in", "g", limited).step()
+        Runner(log, state, Chain(state), Subscription("in", "g"), limited).open().step()
     assert len(list(state.scan(b"journal/"))) == 3
     with pytest.raises(StateError, match=r"its journal begins at commit 4; .*journal_max"):
         list(read_journal(state))
@@ -190,30 +206,32 @@ def test_journal_keeps_its_last_commits_and_is_refused_without_its_beginning(
 
 def test_dropped_records_stop_the_role_or_are_skipped_and_counted(log: SqliteLog, state: RoleState) -> None:
     log.append("in", numbers(0, 10))
-    Runner(log, state, Chain(state), "in", "g", EAGER).step()
+    Runner(log, state, Chain(state), Subscription("in", "g"), EAGER).open().step()
     log.append("in", numbers(10, 20))
     log.trim("in", 0, 15)
     with pytest.raises(LogError, match="dropped offsets 10 to 14"):
-        Runner(log, state, Chain(state), "in", "g")
-    runner = Runner(log, state, Chain(state), "in", "g", RunnerSettings(commit_every_s=0.0, on_gap="skip"))
+        Runner(log, state, Chain(state), Subscription("in", "g")).open()
+    runner = Runner(
+        log, state, Chain(state), Subscription("in", "g"), RunnerSettings(commit_every_s=0.0, on_gap="skip")
+    ).open()
     runner.step()
     assert runner.progress.skipped == 5 and sent(log)[-5:] == list(range(15, 20))
 
 
 def test_state_of_another_log_is_refused(state: RoleState, log: SqliteLog, tmp_path: Path) -> None:
     log.append("in", numbers(0, 10))
-    Runner(log, state, Chain(state), "in", "g", EAGER).step()
+    Runner(log, state, Chain(state), Subscription("in", "g"), EAGER).open().step()
     other = SqliteLog(tmp_path / "other.db", LogSettings(sync=False))
     other.create_topic("in", 3)
     with pytest.raises(LogError, match="not the log that state"):
-        Runner(other, state, Chain(state), "in", "g")
+        Runner(other, state, Chain(state), Subscription("in", "g")).open()
     other.close()
 
 
 def test_failing_handler_leaves_the_last_commit(log: SqliteLog, state: RoleState) -> None:
     log.append("in", [*numbers(0, 5), Outgoing(b"", b"boom", 0)])
     with pytest.raises(ValueError, match="boom"):
-        Runner(log, state, Chain(state), "in", "g", EAGER).step()
+        Runner(log, state, Chain(state), Subscription("in", "g"), EAGER).open().step()
     assert state.offset("in", 0) is None and state.get(b"chain") is None and sent(log) == []
 
 
@@ -300,3 +318,33 @@ def test_kill_9_of_a_joiner_loses_no_example_and_doubles_none(tmp_path: Path) ->
     assert n == 0 and clicked == {}
     assert log.ends(DEAD_LETTERS) == [(0, 0)]
     log.close()
+
+
+def test_commit_comes_early_when_so_many_bytes_were_taken(log: SqliteLog, state: RoleState) -> None:
+    settings = RunnerSettings(commit_every_s=1000.0, commit_bytes_max=8_000)
+    runner = Runner(log, state, Chain(state), Subscription("in", "g"), settings).open()
+    for i in range(7):
+        log.append("in", [Outgoing(b"", b"%04000d" % i, 0)])
+        runner.step()
+    assert runner.progress.commits == 3 and runner.uncommitted == 1
+
+
+def test_making_a_runner_does_not_talk_to_the_log(state: RoleState) -> None:
+    class Away:
+        def __getattr__(self, name: str) -> object:
+            raise AssertionError(f"{name} was called")
+
+    Runner(cast(Log, Away()), state, Chain(state), Subscription("in", "g"))
+
+
+def test_runner_rests_while_something_is_uncommitted(log: SqliteLog, state: RoleState) -> None:
+    """It waits in the log's read until the commit is due, and does not ask again and again."""
+    runner = Runner(
+        log, state, Chain(state), Subscription("in", "g"), RunnerSettings(commit_every_s=0.5)
+    ).open()
+    log.append("in", numbers(0, 3))
+    turns, stop = 0, threading.Event()
+    while not runner.progress.commits:
+        runner.turn(stop)
+        turns += 1
+    assert turns < 40

@@ -23,7 +23,7 @@ from stream.log.settings import KafkaSettings, LogSettings
 from stream.produce.producer import Producer
 from stream.produce.settings import ProducerSettings
 from stream.records.types import Impression, encode
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 
 pytestmark = [
@@ -181,7 +181,7 @@ def test_role_goes_on_where_it_was_when_the_broker_comes_back(
     stop = threading.Event()
     failed: list[BaseException] = []
     with RoleState(tmp_path / "state", "joiner", {}, sync=False) as state:
-        runner = Runner(log, state, Joiner(state, JoinSettings()), EVENTS, "join")
+        runner = Runner(log, state, Joiner(state, JoinSettings()), Subscription(EVENTS, "join")).open()
 
         def work() -> None:
             try:
@@ -252,7 +252,7 @@ def test_producer_waits_out_an_outage_and_loses_and_doubles_nothing(
     assert (sent, producer.acknowledged, producer.failed, producer.dropped) == (350, 350, 0, 0)
     with RoleState(tmp_path / "state", "joiner", {}, sync=False) as state:
         joiner = Joiner(state, JoinSettings())
-        runner = Runner(log, state, joiner, EVENTS, "join")
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join")).open()
         while runner.step(0.5):
             pass
         runner.commit()
