@@ -19,13 +19,15 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist lo
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kafka test test-fast lint format clean
+.PHONY: help demo kafka test suite test-fast test-deep kernels mutants lint format clean
 
 help:
 	@echo "make demo       watch a model learn from a live stream (two minutes, ends by itself)"
 	@echo "make kafka      a Kafka broker at 127.0.0.1:9092 until Ctrl-C (needs a JDK and Maven)"
 	@echo "make test       everything that must pass: lint, types and the whole test suite"
 	@echo "make test-fast  the tests that start no processes"
+	@echo "make test-deep  the same, with twenty times as many generated examples"
+	@echo "make mutants    change the code at random and see which changes no test notices (hours)"
 	@echo "make lint       ruff (rules and format) and mypy"
 	@echo "make format     put the code into ruff's format"
 	@echo "make clean      remove .venv, caches and build outputs"
@@ -36,11 +38,25 @@ demo: $(STAMP)
 kafka:
 	@$(PYTHON) deploy/kafka/broker.py $(ARGS)
 
-test: lint
+# Lint runs beside the suite: tests of processes often wait, and so does a core.
+test: $(STAMP)
+	@$(MAKE) --no-print-directory --jobs=2 lint suite
+
+suite: kernels
 	$(PYTEST) -m "not long" $(ARGS)
 
-test-fast: $(STAMP)
+test-fast: kernels
 	$(PYTEST) -m "not long and not process" $(ARGS)
+
+test-deep: kernels
+	FRESHET_EXAMPLES=20 $(PYTEST) -m "not long and not process" $(ARGS)
+
+# Compiled once before the tests' processes begin: each of them would compile the same ones again.
+kernels: $(STAMP)
+	@$(BIN)/python -c 'from freshet.warmup import warm_up; warm_up(everything=True)'
+
+mutants: $(STAMP)
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

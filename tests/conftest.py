@@ -1,11 +1,13 @@
 """What tests share that is no Python: one Kafka broker for a run, and tools of other projects."""
 
+import contextlib
 import os
 import uuid
 from collections.abc import Iterator
 
 import pytest
-from broker import Broker, BrokerError
+from broker import BrokerError
+from shared_broker import shared_broker
 from tools import find_tool
 
 from freshet.warmup import drop_stale
@@ -19,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """host:port of a running broker: that of FRESHET_KAFKA, or one started for this test run.
+    """host:port of a running broker: that of FRESHET_KAFKA, or one that all processes of this test run share.
 
     Without a JDK and Maven the tests that need it are skipped; with CI=true they fail.
     """
@@ -27,15 +29,17 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if running:
         yield running
         return
-    try:
-        broker = Broker(tmp_path_factory.mktemp("kafka"))
-        broker.start()
-    except BrokerError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"no Kafka broker: {error}")
-        pytest.skip(f"NO KAFKA: {error}")
-    yield broker.address
-    broker.stop()
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = folder.parent  # which all workers of a run share
+    with contextlib.ExitStack() as opened:
+        try:
+            address = opened.enter_context(shared_broker(folder / "shared-broker"))
+        except BrokerError as error:
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"no Kafka broker: {error}")
+            pytest.skip(f"NO KAFKA: {error}")
+        yield address
 
 
 @pytest.fixture

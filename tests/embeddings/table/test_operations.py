@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from depth import many
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -232,7 +233,9 @@ class EvictingTableAgainstDict(RuleBasedStateMachine):
         assert (self.table.find(known, self.now) < 0).tolist() == gone
 
 
-EvictingTableAgainstDict.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+EvictingTableAgainstDict.TestCase.settings = settings(
+    max_examples=many(80), stateful_step_count=30, deadline=None
+)
 TestEvictingTableAgainstDict = EvictingTableAgainstDict.TestCase
 
 

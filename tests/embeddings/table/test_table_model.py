@@ -8,6 +8,7 @@ import copy
 from unittest import mock
 
 import numpy as np
+from depth import many
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -171,5 +172,5 @@ class TableAgainstDict(RuleBasedStateMachine):
             assert (found[0] >= 0) == (not self.is_gone(key, self.now))
 
 
-TableAgainstDict.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TableAgainstDict.TestCase.settings = settings(max_examples=many(60), stateful_step_count=30, deadline=None)
 TestTableAgainstDict = TableAgainstDict.TestCase

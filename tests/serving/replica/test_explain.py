@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,7 +97,7 @@ request = st.builds(
 
 
 @given(request)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=many(40))
 def test_parts_add_up_to_the_score_exactly(replica: Replica, asked: Impression) -> None:
     (scored,) = replica.score([asked])
     taken = replica.explain(asked)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -372,7 +373,7 @@ EVENT = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=many(25), deadline=None)
 @given(
     events=st.lists(EVENT, max_size=40),
     cuts=st.lists(st.integers(0, 40), max_size=4),

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,7 +110,7 @@ def taken(log: SqliteLog, topic: str) -> list[tuple[int, str, int, bytes]]:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=many(25), deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     late=st.sampled_from(["learn", "drop"]),

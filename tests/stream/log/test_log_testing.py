@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,7 +56,7 @@ def run(seed: int, faults: Faults) -> tuple[list[list[Record]], list[tuple[int, 
     return everything(memory, "t"), tried
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=many(60), deadline=None)
 @given(st.integers(0, 2**32))
 def test_numbered_records_sent_until_taken_are_each_there_once_for_a_reader_that_drops_repeats(
     seed: int,
