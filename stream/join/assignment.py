@@ -24,6 +24,8 @@ from stream.state.role_state import RoleState
 
 _log = logging.getLogger("freshet.shares")
 
+LOOK_BACK = (1, 10, 1000)  # records from the end of `examples`, among which the newest of ours is looked for
+
 
 class Shares:
     """Keeps a joiner's runner at its member's share of the partitions.
@@ -104,9 +106,12 @@ class Shares:
 
     def take_up(self, partition: int) -> None:
         """Read a partition from now on: from our own state, or from where the one before noted."""
-        first, _ = self._log.ends(EVENTS)[partition]
+        first, end = self._log.ends(EVENTS)[partition]
         sent = self._newest_sent(partition)
         note = self._member.note(partition)
+        if note is not None and not note.offset <= note.position <= end:
+            _log.warning("partition %d: a note that lies beyond the end of the log is ignored", partition)
+            note = None
         held = self._state.offset(EVENTS, partition)
         how = "goes on from its own state"
         if note is not None and (held is None or held < note.offset):
@@ -125,8 +130,12 @@ class Shares:
     def _newest_sent(self, partition: int) -> int:
         """The offset of the record that brought about the newest example; 0: there is none."""
         first, end = self._log.ends(EXAMPLES)[partition]
-        if end == first:
-            return 0
-        newest = self._log.read(EXAMPLES, partition, end - 1, 1, wait_s=1.0)
-        ours = [record for record in newest if record.producer == producer_of(partition)]
-        return max(offset_of(ours[-1].seq), 0) if ours else 0
+        name = producer_of(partition)
+        for back in LOOK_BACK:  # some logs leave numbers out, and others may write to the topic too
+            start = max(first, end - back)
+            if start < end:
+                newest = self._log.read(EXAMPLES, partition, start, back, wait_s=1.0)
+                ours = [record for record in newest if record.producer == name]
+                if ours:
+                    return max(offset_of(ours[-1].seq), 0)
+        return 0

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stream.errors import DeadLetterFloodError
 from stream.join.joiner import Joiner, JoinSettings, output_seq
+from stream.limits import RECORD_BYTES_MAX, SPLICED_BYTES_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
@@ -424,3 +425,29 @@ def test_ingest_time_zero_means_unknown_and_refuses_nothing(tmp_path: Path) -> N
         commit = state.begin()
         joiner.handle([Record(EVENTS, 0, 0, b"", encode(shown("a", 1e9)))], commit)
         assert joiner.counts.impressions == 1 and joiner.clock(0) == T + 1e9
+
+
+def test_remembered_requests_are_forgotten_early_at_the_limit_the_longest_decided_first(
+    world: Callable[..., World],
+) -> None:
+    w = world(window_s=1000.0, pending_max=3)
+    for i in range(6):
+        w.send(shown(f"r{i}", i, labels=[1.0, 0.0]))
+    assert len(w.examples()) == 6 and w.joiner.counts.forgotten_early == 3
+    for i in (3, 4, 5):
+        w.send(shown(f"r{i}", i, labels=[1.0, 0.0]))
+    assert w.joiner.counts.duplicate_impressions == 3 and len(w.examples()) == 6, "these are remembered"
+    w.send(shown("r0", 0, labels=[1.0, 0.0]))
+    assert w.joiner.counts.duplicate_impressions == 3 and len(w.examples()) == 7, "this one is not"
+
+
+def test_impression_whose_example_would_be_too_large_is_a_dead_letter(world: Callable[..., World]) -> None:
+    w = world(window_s=10.0)
+    room = (RECORD_BYTES_MAX - SPLICED_BYTES_MAX) // 1100
+    large = Impression("large", T, [{"word": "x" * 1000, "id": i} for i in range(room)])
+    over = Impression("over", T, [{"word": "x" * 1000, "id": i} for i in range(1010)])
+    assert len(encode(over)) <= RECORD_BYTES_MAX < len(encode(over)) + SPLICED_BYTES_MAX
+    w.send(encode(large), encode(over), encode(shown("end", 100)))
+    assert [example.request_id for example in w.examples()] == ["large"]
+    (letter,) = w.letters()
+    assert "example would have" in letter.reason and letter.original == encode(over)

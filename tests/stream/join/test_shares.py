@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.group.membership import GroupSettings, Member
+from stream.group.membership import Beat, GroupSettings, Member, Note
 from stream.join.assignment import Shares
 from stream.join.joiner import Joiner, JoinSettings
 from stream.join.pairing import REACH_WINDOWS
@@ -264,3 +265,38 @@ def test_partitions_move_when_a_joiner_comes_dies_or_leaves(living: Callable[[st
     a.end()
     a.joining.close()
     wait_until(lambda: c.held == set(range(6)), 2.0)
+
+
+def test_joiner_that_takes_over_without_a_note_sends_and_counts_only_what_is_new(tmp_path: Path) -> None:
+    log = make_log(tmp_path / "log.db", 1)
+    log.append(EVENTS, events(3, 200))
+    first = Joining(log, tmp_path, "a")
+    first.shares.take_up(0)
+    first.step()
+    first.close()  # it has never beaten since: nobody says where to begin
+    sent = log.ends(EXAMPLES)[0][1]
+    log.append(EXAMPLES, [Outgoing(b"", b"another's", 0, "other", 1)])
+    second = Joining(log, tmp_path, "b")
+    second.shares.take_up(0)
+    second.step()
+    again = log.ends(EXAMPLES)[0][1] - sent - 1
+    last = first.joiner.counts.examples
+    assert sent == last > 50
+    assert again <= 5, "the outputs of the record that brought about the newest example, and no others"
+    assert second.joiner.counts.examples <= 5
+    second.close()
+    log.close()
+
+
+def test_note_that_lies_beyond_the_end_of_the_log_is_ignored(tmp_path: Path) -> None:
+    log = make_log(tmp_path / "log.db", 1)
+    log.append(EVENTS, events(4, 50))
+    lie = Beat("join", "liar", "l", 0, notes=[Note(0, 1 << 50, 0, T)])
+    log.append(ROLES, [Outgoing(b"join", msgspec.msgpack.encode(lie), 0)])
+    joining = Joining(log, tmp_path, "a")
+    joining.member.look()
+    joining.shares.take_up(0)
+    joining.step()
+    assert joining.joiner.counts.impressions > 0 and log.ends(EXAMPLES)[0][1] > 0
+    joining.close()
+    log.close()
