@@ -190,13 +190,7 @@ class KafkaClient:
                 f"{begin}; a quota of the cluster throttles this client (by {self._throttle_s:g} s last): "
                 "raise the quota, or send and read less"
             )
-        unreachable = self._unreachable()
-        if unreachable:
-            return LogAwayError(
-                f"{begin}; the cluster tells clients to reach its brokers at {', '.join(unreachable)}, and "
-                "from here there is no way to it: correct advertised.listeners of the brokers, or the network"
-            )
-        return LogAwayError(f"{begin}; check that the brokers run")
+        return LogAwayError(f"{begin}; {self._lost() or 'check that the brokers run'}")
 
     def hear(self, error: KafkaError) -> None:
         """Note what the library says went wrong; called by it."""
@@ -215,16 +209,22 @@ class KafkaClient:
                 event.throttle_time,
             )
 
-    def _unreachable(self) -> list[str]:
-        """Addresses that the cluster tells clients, that are not those we were given, and do not answer."""
+    def _lost(self) -> str:
+        """What to say where the cluster tells clients addresses, other than ours, that do not answer."""
         try:
             with self._lock:
                 admin = self._admin
             known = admin.list_topics(topic="", timeout=PROBE_S / 2).brokers if admin is not None else {}
         except KafkaException:
-            return []
+            return ""
         found = [f"{broker.host}:{broker.port}" for broker in known.values()]
-        return [a for a in found if a not in self.servers and self._look(a) is not None]
+        lost = [a for a in found if a not in self.servers and self._look(a) is not None]
+        if not lost:
+            return ""
+        return (
+            f"the cluster tells clients to reach its brokers at {', '.join(lost)}, and from here there is no "
+            "way to it: correct advertised.listeners of the brokers, or the network"
+        )
 
     def _look(self, server: str) -> LogError | str | None:
         """What is wrong with an address: None if it takes connections, a LogError if TLS fails there."""
@@ -260,6 +260,9 @@ class KafkaClient:
             )
         if error.code() not in _PASSING:
             return LogError(f"{self} cannot be used: {text(error)}")
+        lost = self._lost()
+        if lost:
+            return LogAwayError(f"{self} does not answer: {lost}")
         if self.settings.security.startswith("sasl"):
             # a broker that knows the user but not the password may end the connection without a word
             reasons.append(f"or it refuses the log-in: {who(self.settings)}")
