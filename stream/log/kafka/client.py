@@ -24,6 +24,7 @@ from stream.log.settings import KafkaSettings
 RETRY_S = 0.05  # after the first failure, longer for each further one
 RETRY_S_MAX = 1.0
 PROBE_S = 2.0  # for a look at an address that does not answer
+PROBE_EVERY_S = 30.0  # how often it is asked which addresses the cluster tells
 THROTTLED_S = 10.0  # for how long a quota that held us up is named in messages
 THROTTLE_TELL_S = 60.0
 TEXT_MAX = 200  # characters of the library's own words in a message
@@ -33,7 +34,7 @@ T = TypeVar("T")
 _log = logging.getLogger("freshet.kafka")
 # what the library says while it retries reaches the caller as one error
 _library = logging.getLogger("freshet.kafka.library")
-_library.setLevel(logging.CRITICAL)
+_library.setLevel(logging.CRITICAL + 1)
 
 _PASSING = frozenset(
     getattr(KafkaError, name)
@@ -86,6 +87,7 @@ class KafkaClient:
         self._heard: dict[int, str] = {}  # by code, the last thing that the library said went wrong
         self._throttled_at_s = self._throttle_told_s = float("-inf")
         self._throttle_s = 0.0
+        self._probed_at_s = float("-inf")
 
     def __str__(self) -> str:
         return f"log kafka://{','.join(self.servers)}"
@@ -211,10 +213,15 @@ class KafkaClient:
 
     def _lost(self) -> str:
         """What to say where the cluster tells clients addresses, other than ours, that do not answer."""
+        now_s = time.monotonic()
+        if now_s - self._probed_at_s < PROBE_EVERY_S:
+            return ""
+        self._probed_at_s = now_s
+        if all(self._look(server) is not None for server in self.servers):
+            return ""  # no broker there
         try:
-            with self._lock:
-                admin = self._admin
-            known = admin.list_topics(topic="", timeout=PROBE_S / 2).brokers if admin is not None else {}
+            # a client of its own: its first connection is to an address that we were given
+            known = AdminClient(self.options("freshet-probe")).list_topics(timeout=PROBE_S).brokers
         except KafkaException:
             return ""
         found = [f"{broker.host}:{broker.port}" for broker in known.values()]

@@ -157,6 +157,8 @@ class _Append:
             failed = error if isinstance(error, KafkaException) else error.__cause__
             if not isinstance(failed, KafkaException):
                 raise
+            with contextlib.suppress(KafkaException, SystemError):
+                wait(POLL_S)  # why: the records' own errors come behind it
             self._problem = self._problem or failed.args[0]
         self._check()
 
