@@ -203,7 +203,7 @@ def test_role_goes_on_where_it_was_when_the_broker_comes_back(
             with pytest.raises(LogAwayError, match="no success within 1 s"):
                 sender.append(EVENTS, impressions(50, 50))
             time.sleep(1.0)
-            assert thread.is_alive() and not failed
+            assert thread.is_alive() and not failed, failed
             if how == "paused":
                 own_broker.resume()
             else:
