@@ -8,6 +8,7 @@ import numpy.typing as npt
 Keys = npt.NDArray[np.uint64]
 Slots = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Lines = npt.NDArray[np.uint32]
 
 
 class Block(NamedTuple):

@@ -125,7 +125,6 @@ class _Play:
             self.drained = self.learnt
             for table in self.trainer.model.tables:
                 table.drain_delta()
-                table.filter.drain()
 
     def _score_live(self, done: Learnt) -> None:
         """Base and corrected of requests just learnt, as `freshet replay` has them."""

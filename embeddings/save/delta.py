@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.errors import DeltaError, DeltaGapError, TableInputError
+from embeddings.table.cursor import Cursor
 from embeddings.table.table import Table
-from embeddings.types import Floats, Keys
+from embeddings.types import Floats, Keys, Lines
 from ground.sealed import seal, unseal
 
 DELTA_VERSION = 1
 LINE_WORDS = 8
-
-Lines = npt.NDArray[np.uint32]
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
@@ -81,12 +80,11 @@ class Changes(NamedTuple):
         return Changes(self.deleted, self.keys, rows, self.lines[:0], self.words[:0])
 
 
-def drain(table: Table) -> Changes:
-    """What changed in a table since the last drain, with whole rows and the admission filter's lines."""
-    delta = table.drain_delta()
-    rows, _ = table.export(delta.touched)
-    lines, words = table.filter.drain()
-    return Changes(delta.deleted, delta.touched, rows, lines, words)
+def drain(table: Table, cursor: Cursor | None = None) -> Changes:
+    """What changed since a consumer took changes last, with whole rows and the admission filter's lines."""
+    touched, deleted, lines = table.take_changes(cursor)
+    rows, _ = table.export(touched)
+    return Changes(deleted, touched, rows, lines, table.filter.words_of(lines))
 
 
 def pieces(name: str, changes: Changes, bytes_max: int, first_max: int | None = None) -> Iterator[Piece]:
@@ -161,11 +159,12 @@ _decoder = msgspec.msgpack.Decoder(_Numbered)
 
 
 class DeltaWriter:
-    """Numbers the changes of a table. Whatever else drains the table's delta takes changes away from it.
+    """Numbers the changes of a table; snapshots and other writers of the same table lose nothing by it.
 
     Args:
         table: one that tracks its delta.
-        seq: the number of the last delta taken, by an earlier writer of the same table.
+        seq: the number of the last delta taken, by an earlier writer of the same table. 0: the first one
+            holds all of the table, for a copy that is empty.
         serving: leave optimizer state and admission filter out: for tables made from `spec.serving()`.
     """
 
@@ -173,10 +172,11 @@ class DeltaWriter:
         self.seq = seq
         self._table = table
         self._serving = serving
+        self._cursor = table.open_cursor(whole=seq == 0)
 
     def take(self) -> bytes:
         """What changed since the last one, as one sealed message; also if that is nothing."""
-        changes = drain(self._table)
+        changes = drain(self._table, self._cursor)
         if self._serving:
             changes = changes.served(self._table)
         self.seq += 1

@@ -75,7 +75,7 @@ class _Kept(NamedTuple):
 class TableSnapshot:
     """Keeps the snapshot of one table up to date.
 
-    It drains the table's delta; whoever needs the changes too takes them from what `save` returns.
+    It has a list of the table's changes of its own; `save` returns what it wrote of them.
 
     Args:
         table: the table; it tracks its delta.
@@ -88,6 +88,7 @@ class TableSnapshot:
         self._prefix = prefix
         self._where = where
         self._meta = Meta(FORMAT_VERSION, table.spec)
+        self._cursor = table.open_cursor(whole=True)
         self._deltas: deque[_Kept] = deque()
         self._next: _Base | None = None
         self._credit = 0.0  # bytes of base that may be written
@@ -124,7 +125,7 @@ class TableSnapshot:
         Returns:
             What changed.
         """
-        changes = drain(self.table)
+        changes = drain(self.table, self._cursor)
         meta = self._meta
         if changes:
             meta.seq += 1
@@ -170,7 +171,7 @@ class TableSnapshot:
         Returns:
             What changed since the last save.
         """
-        changes = drain(self.table)
+        changes = drain(self.table, self._cursor)
         if changes:
             self._meta.seq += 1
         self._next = self._begin()
@@ -223,8 +224,7 @@ class TableSnapshot:
             deltas.append(_Kept(seq, parts, size))
         if len(table) != meta.rows:
             raise self._wrong(f"it has {meta.rows} rows by its own account, but {len(table)} were found")
-        table.drain_delta()
-        table.filter.drain()
+        table.take_changes(self._cursor)
         self._deltas = deltas
         # The base that was being written is begun anew, and soon: a restart must not make deltas pile up.
         self._credit = BASE_PER_DELTA * self.kept_bytes

@@ -1,16 +1,13 @@
 """A table's memory beside its rows: admission's counters and eviction's clock, whole or by changed lines."""
 
 import numpy as np
-import numpy.typing as npt
 
 from embeddings.core.eviction import aim
 from embeddings.core.store import CHANGED_LINES, Store
 from embeddings.errors import TableInputError
 from embeddings.kernels.admission import forget
 from embeddings.spec import TableSpec
-from embeddings.types import Keys
-
-LineNumbers = npt.NDArray[np.uint32]
+from embeddings.types import Keys, Lines
 
 
 class Filter:
@@ -57,8 +54,8 @@ class Filter:
         if self._spec.admit_after > 1:
             forget(store.sightings, store.line_changed, store.changed, store.state, keys)
 
-    def drain(self) -> tuple[LineNumbers, Keys]:
-        """The lines written since the last drain: their numbers (m,) and words (m, 8)."""
+    def take_changed(self) -> Lines:
+        """The numbers (m,) of the lines written since the last call: for `Table.take_changes` alone."""
         state = self._store.state
         numbers = self._store.changed[: int(state[CHANGED_LINES])].copy()
         self._store.line_changed[numbers] = 0
@@ -66,16 +63,19 @@ class Filter:
         # The clock's lines are few and change at nearly every sighting: no note is taken, they are compared.
         moved = np.flatnonzero((self._clock != self._drained).any(axis=1))
         self._drained = self._clock.copy()
-        numbers = np.concatenate([numbers, (self._admits + moved).astype(np.uint32)])
-        return numbers, self._store.book[numbers]
+        return np.concatenate([numbers, (self._admits + moved).astype(np.uint32)])
 
-    def read_lines(self, first: int, count: int) -> tuple[LineNumbers, Keys]:
+    def words_of(self, numbers: Lines) -> Keys:
+        """The words (m, 8) of lines (m,) as they are."""
+        return self._store.book[numbers]
+
+    def read_lines(self, first: int, count: int) -> tuple[Lines, Keys]:
         """Lines first to first + count as they are: their numbers (m,) and words (m, 8)."""
         last = min(first + count, self.lines)
         return np.arange(first, last, dtype=np.uint32), self._store.book[first:last].copy()
 
-    def restore_lines(self, numbers: LineNumbers, words: Keys) -> None:
-        """Put lines from `drain` or `read_lines` back; they count as written, as rows that are loaded do.
+    def restore_lines(self, numbers: Lines, words: Keys) -> None:
+        """Put lines from `words_of` or `read_lines` back; they count as written, as rows that are loaded do.
 
         Raises:
             TableInputError: they do not fit the filter's size.

@@ -4,6 +4,8 @@ Two ids never share a row. Time is event time, in Unix seconds; a row that was l
 `ttl_s` before a sighting does not exist for it, whether or not a sweep has come by.
 """
 
+from weakref import WeakSet
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,9 +31,10 @@ from embeddings.kernels.optimizers import STEPS, constants_of
 from embeddings.spec import BATCH_MAX, Rules, TableSpec
 from embeddings.table.arena import Arena
 from embeddings.table.checks import as_keys
+from embeddings.table.cursor import Cursor
 from embeddings.table.filter import Filter
 from embeddings.table.sighting import sight
-from embeddings.types import Block, Delta, Floats, Keys, Slots, TableStats
+from embeddings.types import Block, Delta, Floats, Keys, Lines, Slots, TableStats
 
 
 class Table(Arena):
@@ -58,6 +61,9 @@ class Table(Arena):
         self._bare = self._rules._replace(ttl_s=0, classes=0)  # every row in the index exists
         self._constants = constants_of(spec)
         self._deleted: list[Keys] = []
+        self._cursors: WeakSet[Cursor] = WeakSet()
+        self._own_cursor: Cursor | None = None
+        self._taken = False  # whether any changes were ever taken
 
     @property
     def arrays(self) -> Store:
@@ -216,16 +222,47 @@ class Table(Arena):
         """Rows written since the last drain, each once."""
         return int(self._store.state[TOUCHED])
 
-    def drain_delta(self) -> Delta:
-        """The keys written and the keys deleted since the last drain.
+    def open_cursor(self, *, whole: bool = False) -> Cursor:
+        """A consumer's own list of changes: from now on, with those that nobody has taken yet.
 
-        A key that was deleted and then made again is in both lists.
+        Args:
+            whole: from the beginning: all that the table holds counts as changed.
         """
+        cursor = Cursor()
+        self._cursors.add(cursor)
+        if whole and self._taken:
+            lines = np.arange(self.filter.lines, dtype=np.uint32)
+            cursor.note(self.items()[0], np.empty(0, dtype=np.uint64), lines)
+        return cursor
+
+    def take_changes(self, cursor: Cursor | None = None) -> tuple[Keys, Keys, Lines]:
+        """What changed since a consumer took changes last: keys written, keys deleted, lines of the filter.
+
+        A key that was deleted and then made again is in both lists. Changes that one consumer takes still
+        wait for each of the others.
+
+        Args:
+            cursor: whose; None: the table's own, of callers that are the only ones.
+        """
+        if cursor is None:
+            cursor = self._own_cursor = self._own_cursor or self.open_cursor()
         touched = np.empty(int(self._store.state[TOUCHED]), dtype=np.uint64)
-        count = contents.drain(self._store, touched)
+        touched = touched[: contents.drain(self._store, touched)]
         deleted = np.unique(np.concatenate(self._deleted)) if self._deleted else np.empty(0, dtype=np.uint64)
         self._deleted = []
-        return Delta(touched=touched[:count], deleted=deleted)
+        lines = self.filter.take_changed()
+        self._taken = True
+        for each in self._cursors:
+            each.note(touched, deleted, lines)
+        mine, deleted, lines = cursor.take()
+        if len(mine) != len(touched):  # some waited, and may be gone by now
+            mine = mine[self._find(self._bare, mine, np.zeros(len(mine), dtype=np.uint32)) >= 0]
+        return mine, deleted, lines
+
+    def drain_delta(self) -> Delta:
+        """The keys written and the keys deleted since the last call of this."""
+        touched, deleted, _ = self.take_changes()
+        return Delta(touched=touched, deleted=deleted)
 
     def export(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Whole rows (n, width) with metadata, and which keys were there ((n,) bool; others are zeros)."""

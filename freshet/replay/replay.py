@@ -190,7 +190,6 @@ class Replay:
         for table in self.learner.model.tables:
             table.expire(int(self.learner.trainer.clock), RECLAIM_SLOTS)
             table.drain_delta()
-            table.filter.drain()
 
 
 def run_replay(

@@ -150,8 +150,9 @@ def test_filter_state_restores_the_counting():
         table, copy = make(admit_after=2), make(admit_after=2)
         table.upsert(np.arange(100), 0)
         if incremental:
-            copy.filter.restore_lines(*table.filter.drain())
-            assert len(table.filter.drain()[0]) == 0
+            lines = table.take_changes()[2]
+            copy.filter.restore_lines(lines, table.filter.words_of(lines))
+            assert len(table.take_changes()[2]) == 0
         else:
             copy.filter.restore(table.filter.state())
         assert (copy.upsert(np.arange(100), 1) >= 0).all()
