@@ -14,11 +14,11 @@ torch is the peer. Growth and memory want 4 GiB, sizes 6 GiB.
 
 import argparse
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
+from table_parts.compiled import machine
 from table_parts.growth import measure_growth, measure_memory, measure_sizes
 from table_parts.plot import cache_sizes, draw_sizes
 from table_parts.speed import measure_speed
@@ -113,7 +113,8 @@ def main() -> None:
     # torch warns where this is left undecided.
     torch.sparse.check_sparse_tensor_invariants.disable()
 
-    report: dict[str, Any] = {"benchmark": "table", "quick": quick, "machine": platform.processor()}
+    report: dict[str, Any] = {"benchmark": "table", "quick": quick, "machine": machine()}
+    print("{processor}, kernels compiled for {target}: {vector_bits}-bit vectors".format(**report["machine"]))
     if "speed" in arguments.only:
         report["speed"] = measure_speed(
             1_000_000 if quick else 10_000_000, 5 if quick else 12, 5, arguments.peer_python

@@ -24,9 +24,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
+from embeddings.core.adoption import adopt, widen
 from embeddings.errors import SnapshotError, TableError
-from embeddings.save.delta import Changes, Piece, apply, drain, pieces
+from embeddings.save.delta import Changes, Piece, apply, drain, pieces, raw
 from embeddings.save.entries import (
     FORMAT_VERSION,
     Meta,
@@ -225,6 +227,8 @@ class TableSnapshot:
         if len(table) != meta.rows:
             raise self._wrong(f"it has {meta.rows} rows by its own account, but {len(table)} were found")
         table.take_changes(self._cursor)
+        if table.spec.evict != "none":
+            adopt(table.spec, table.arrays)
         self._deltas = deltas
         # The base that was being written is begun anew, and soon: a restart must not make deltas pile up.
         self._credit = BASE_PER_DELTA * self.kept_bytes
@@ -317,7 +321,13 @@ class TableSnapshot:
             raise self._wrong(f"{what} cannot be read: {error}") from None
 
     def _apply(self, piece: Piece) -> None:
+        spec = self.table.spec
+        rows = np.frombuffer(piece.rows, dtype=np.float32)
+        narrow = spec.width - (spec.extra_column - spec.age_column)
         try:
+            if rows.size == len(piece.keys) // 8 * narrow < len(piece.keys) // 8 * spec.width:
+                rows = widen(spec, rows.reshape(-1, narrow))
+                piece = msgspec.structs.replace(piece, rows=raw(rows))
             apply(self.table, piece)
         except TableError as error:
             raise self._wrong(str(error)) from None
@@ -326,7 +336,7 @@ class TableSnapshot:
         spec = self.table.spec
         for name in ("dim", "optimizer", "extra", "evict"):
             then, now = getattr(saved, name), getattr(spec, name)
-            if then != now:
+            if then != now and (name, then) != ("evict", "none"):
                 raise self._wrong(
                     f"it was saved with {name} = {then}, but now {name} = {now}: its rows mean something else"
                 )

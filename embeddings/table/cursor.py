@@ -8,7 +8,7 @@ from embeddings.types import Keys, Lines
 
 Part = TypeVar("Part", Keys, Lines)
 
-_COMPACT_FROM = 1 << 16
+COMPACT_FROM = 1 << 16
 """Entries from which a waiting list is looked through for repeats, each time that it has doubled."""
 
 
@@ -23,13 +23,14 @@ class Cursor:
         self._touched: list[Keys] = []
         self._deleted: list[Keys] = []
         self._lines: list[Lines] = []
-        self._waiting = 0
-        self._compact_at = _COMPACT_FROM
+        self.waiting = 0
+        """Keys and lines that wait here."""
+        self._compact_at = COMPACT_FROM
 
     def _set(self, touched: list[Keys], deleted: list[Keys], lines: list[Lines]) -> None:
         self._touched, self._deleted, self._lines = touched, deleted, lines
-        self._waiting = sum(map(len, touched)) + sum(map(len, deleted)) + sum(map(len, lines))
-        self._compact_at = max(2 * self._waiting, _COMPACT_FROM)
+        self.waiting = sum(map(len, touched)) + sum(map(len, deleted)) + sum(map(len, lines))
+        self._compact_at = max(2 * self.waiting, COMPACT_FROM)
 
     def note(self, touched: Keys, deleted: Keys, lines: Lines) -> None:
         """Add changes: keys (m,) and (d,), and numbers (l,) of filter lines."""
@@ -38,8 +39,8 @@ class Cursor:
                 waiting.append(new)
         if len(lines):
             self._lines.append(lines)
-        self._waiting += len(touched) + len(deleted) + len(lines)
-        if self._waiting > self._compact_at:
+        self.waiting += len(touched) + len(deleted) + len(lines)
+        if self.waiting > self._compact_at:
             once = self.take()
             self._set([once[0]], [once[1]], [once[2]])
 

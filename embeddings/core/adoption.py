@@ -1,0 +1,60 @@
+"""Eviction begins in a table whose rows were saved without it: each gets a stamp by when it was last seen.
+
+A row that was saved without eviction's columns comes back with a stamp of 0, which no sighting gives. The
+first time, the times of last seen are divided into PARTS generations of equal length, which become the
+oldest; the division is kept beside eviction's clock, so that a row which is read again from the same page
+after another restart gets the same stamp.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from embeddings.core.eviction import FLOOR, GENERATION, HELD, NEWEST, PARTS
+from embeddings.core.store import HIGH, Store
+from embeddings.errors import TableInputError
+from embeddings.spec import TableSpec
+from embeddings.types import Floats
+
+# Positions in Store.ages.
+SEEN_FROM: Final = 10  # of the rows that were there when eviction began
+SEEN_TO: Final = 11  # 0: eviction has been there from the start
+
+
+def widen(spec: TableSpec, rows: Floats) -> Floats:
+    """Rows (n, W) without eviction's columns as rows (n, spec.width), with a stamp of 0.
+
+    Raises:
+        TableInputError: they are of another width.
+    """
+    columns = spec.extra_column - spec.age_column
+    if rows.shape[1] + columns != spec.width:
+        raise TableInputError(f"table {spec.name!r}: rows have {rows.shape[1]} columns, not {spec.width}")
+    none = np.zeros((len(rows), columns), dtype=np.float32)
+    return np.concatenate([rows[:, : spec.age_column], none, rows[:, spec.age_column :]], axis=1)
+
+
+def adopt(spec: TableSpec, store: Store) -> None:
+    """Give each row with a stamp of 0 its stamp and uses; count them, if they are not counted yet."""
+    high = int(store.state[HIGH])
+    slots = np.flatnonzero((store.in_use[:high] != 0) & (store.bits[:high, spec.age_column] == 0))
+    if not len(slots):
+        return
+    ages = store.ages
+    seen = store.bits[slots, spec.seen_column].astype(np.int64)
+    first = ages[SEEN_TO] == 0
+    if first:
+        ages[SEEN_FROM], ages[SEEN_TO] = seen.min(), seen.max() + 1
+    part = (seen - ages[SEEN_FROM]) * PARTS // (ages[SEEN_TO] - ages[SEEN_FROM])
+    stamps = 1 + np.clip(part, 0, PARTS - 1)
+    store.bits[slots, spec.age_column] = stamps
+    uses = np.zeros(len(slots), dtype=np.int64)
+    if spec.evict == "least_frequent":
+        uses = np.maximum(store.bits[slots, spec.seen_column + 1].astype(np.int64), 1)
+        store.bits[slots, spec.age_column + 1] = uses
+    if first:
+        ages[GENERATION], ages[FLOOR] = PARTS + 1, 1
+        ages[NEWEST] = ages[SEEN_TO] - 1
+        np.maximum.at(store.age_times, stamps, seen)
+        np.add.at(store.held, (np.minimum(uses, store.held.shape[0] - 1), stamps), 1)
+        ages[HELD] += len(slots)
