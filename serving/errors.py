@@ -3,11 +3,12 @@
 FreshetError
 ├── RequestError              400: the request cannot be answered as it is
 │   ├── AccessError           401: no token, or one that is not known
-│   ├── ForbiddenError        403: the token is not for this
+│   ├── ForbiddenError        403: the token is not for this, or a page of another site asks
 │   ├── NotFoundError         404: no such path
 │   ├── MethodError           405: the path is there, the method is not
 │   ├── SlowRequestError      408: the body did not arrive in time
 │   ├── TooLargeError         413: the body, its candidates, or what would be logged of it are too many
+│   ├── MediaTypeError        415: the body is of a type, or packed in a way, that is not taken
 │   ├── ReusedKeyError        422: the idempotency key came with another body before
 │   └── BusyTokenError        429: the token's requests come faster than allowed
 ├── UnavailableError          503: not now; try again after a moment
@@ -31,7 +32,7 @@ class AccessError(RequestError):
 
 
 class ForbiddenError(RequestError):
-    """The token is known, and not for this."""
+    """The token is known, and not for this; or there are no tokens, and a page of another site asks."""
 
     status = 403
 
@@ -67,6 +68,12 @@ class TooLargeError(RequestError):
         """`unread`: some of the body is still to come, so the connection cannot be gone on with."""
         super().__init__(message)
         self.unread = unread
+
+
+class MediaTypeError(RequestError):
+    """The body is of a type, or packed in a way, that is not taken."""
+
+    status = 415
 
 
 class ReusedKeyError(RequestError):

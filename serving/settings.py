@@ -12,6 +12,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     host: str = "127.0.0.1"  # beyond loopback only with tokens
     port: int = 8470  # 0: any free one
+    hosts: tuple[str, ...] = ()  # names, besides localhost, by which a server without tokens may be asked
     tokens: str = ""  # a file of bearer tokens, `NAME SCOPES TOKEN` a line; "": FRESHET_TOKENS, or none
     rate_max: float = 0.0  # requests a second of one token; those beyond get a 429. 0: no limit
     log_impressions: bool = True  # append what was served to topic `events`, before the answer goes out

@@ -123,7 +123,7 @@ class Shop:
                 body = msgspec.json.encode(
                     {"context": self.context(), "candidates": self.candidates(candidates), "log": log}
                 )
-                head = f"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+                head = f"POST /v1/score HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
                 whole = head.encode() + body
                 out.write(len(whole).to_bytes(4, "little") + whole)
         return file

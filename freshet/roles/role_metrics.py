@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from freshet.config import MetricsSettings
 from freshet.errors import ConfigError
+from freshet.roles.metrics_port import serve_metrics
 from ground.prometheus import counter, gauge
 from stream.log.base import Log
 from stream.log.lag import Lag, LagMeter
@@ -148,7 +149,7 @@ class RoleMetrics:
         registry = CollectorRegistry()
         registry.register(self._state)
         try:
-            server, thread = start_http_server(port, host, registry)
+            end = serve_metrics(host, port, registry)
         except OSError as error:
             raise ConfigError(
                 f"metrics.{self._role}_port = {port}: cannot listen on {host}: {error.strerror or error}; "
@@ -158,9 +159,7 @@ class RoleMetrics:
 
         def stop() -> None:
             self._meter.stop()
-            server.shutdown()
-            server.server_close()
-            thread.join()
+            end()
 
         self._stop = stop
         return self

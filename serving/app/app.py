@@ -46,6 +46,7 @@ from serving.http import openapi
 from serving.http.access import Access
 from serving.http.frame import Call, Frame, Response, Route, json_response
 from serving.http.idempotency import Answers
+from serving.http.local_only import LocalOnly
 from serving.replica.explaining import ExplainAnswer
 from serving.replica.status import ModelStatus, Scorer
 from serving.settings import ServerSettings
@@ -164,6 +165,7 @@ class App(Frame):
         super().__init__(
             routes,
             access=Access(settings.tokens or None, settings.rate_max),
+            local=LocalOnly([settings.host, *settings.hosts]),
             body_bytes_max=settings.body_bytes_max,
             read_timeout_s=settings.read_timeout_s,
             concurrency_max=settings.concurrency_max,

@@ -29,6 +29,7 @@ from serving.errors import (
 )
 from serving.http.access import Access, Scope
 from serving.http.idempotency import Answer, Answers, key_of
+from serving.http.local_only import LocalOnly
 from serving.replica.begun import Begun
 
 Connection = MutableMapping[str, Any]
@@ -126,6 +127,7 @@ class Frame:
     Args:
         routes: by path.
         access: lets requests in.
+        local: checks them where `access` requires no token.
         body_bytes_max: a longer body is answered with a 413, whether it says its length or not.
         read_timeout_s: a body that takes longer to arrive is answered with a 408.
         concurrency_max: bounded requests beyond so many at once are answered with a 503.
@@ -138,6 +140,7 @@ class Frame:
         routes: Mapping[str, Route],
         *,
         access: Access,
+        local: LocalOnly,
         body_bytes_max: int,
         read_timeout_s: float,
         concurrency_max: int,
@@ -146,6 +149,7 @@ class Frame:
     ) -> None:
         self.routes = routes
         self.access = access
+        self.local = local
         self.body_bytes_max = body_bytes_max
         self.read_timeout_s = read_timeout_s
         self.concurrency_max = concurrency_max
@@ -185,6 +189,8 @@ class Frame:
         response = None
         self.at_work += bounded
         try:
+            if not self.access.required:
+                self.local.check(scope["method"], headers)
             route = self._check(scope, route)
             caller = "" if route.open else self.access.admit(route.scope, headers)
             body = await self._body(scope, receive)

@@ -38,15 +38,17 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
 _ERRORS = {
     400: "The body is not JSON, or does not fit.",
     401: "There is no token, or it is not known.",
-    403: "The token is not for this.",
+    403: "The token is not for this; or, on a server without tokens, a page of another site asks.",
     408: "The body did not arrive in time.",
     413: "The body is over the limit, or has too many candidates.",
+    415: "The body is of a type that is not taken.",
     422: "The idempotency key came with another body before.",
     431: "The head of the request is over the limit.",
     429: "The token's requests come faster than allowed.",
     503: "Not now: too much at once, the log does not answer, or the model is still loading.",
 }
-_WITH_BODY = (400, 408, 413)
+_WITH_BODY = (400, 408, 413, 415)
+_OPEN = (403,)
 _GUARDED = (401, 403, 429)
 
 
@@ -104,7 +106,7 @@ def _operation(path: str, route: Route, of: Mapping[int, Json]) -> Json:
         content: Json = {"application/json": {"schema": of[id(route.takes)]}}
         operation["requestBody"] = {"required": True, "content": content}
     responses = {status: _answer(kind, of, route.media) for status, kind in route.gives.items()}
-    failing = [*(_WITH_BODY if route.takes is not None else ()), *(() if route.open else _GUARDED)]
+    failing = [*(_WITH_BODY if route.takes is not None else ()), *(_OPEN if route.open else _GUARDED)]
     failing += [422] if route.writes else []
     failing += [431] + ([503] if route.bounded else [])
     error = {"application/json": {"schema": of[id(ErrorAnswer)]}}

@@ -239,10 +239,13 @@ class Callers:
         """Begin a request and go, politely or with a reset."""
         sent = self._rng.choice(
             [
-                b"", b"POST /v1/sc", b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{",
-                b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20,
+                b"",
+                b"POST /v1/sc",
+                b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{",
+                b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20,
             ]
-        )  # fmt: skip
+        )
         await self._raw(sent, 0.0)
 
     async def no_http(self) -> None:
@@ -250,7 +253,7 @@ class Callers:
 
     async def dawdle(self) -> None:
         """Send half a head and wait to be let go."""
-        await self._raw(b"POST /v1/score HTTP/1.1\r\nHost: x\r\n", 6.0)
+        await self._raw(b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\n", 6.0)
 
     async def _raw(self, sent: bytes, wait_s: float) -> None:
         parts = urlsplit(self.url)

@@ -1,16 +1,20 @@
 """Each role's /metrics, scraped from running roles, in the format that Prometheus reads."""
 
+import contextlib
+import http.client
 import socket
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.metrics_core import Metric
 from scraping import free_port, running, scrape, scrape_until, total
 
 from freshet.config import Config, parse_config, resolve
 from freshet.errors import ConfigError
+from freshet.roles.metrics_port import REQUESTS_MAX, serve_metrics
 from freshet.roles.opening import open_topics
 from freshet.roles.role_metrics import JOIN, LEARN
 from freshet.roles.roles import run_join
@@ -105,3 +109,52 @@ def test_port_in_use_is_an_error_that_names_the_key(config: Config) -> None:
 def test_every_figure_of_a_role_has_its_metric(config: Config) -> None:
     assert set(JOIN) | {"dead_letters"} == {*JoinCounts.__struct_fields__, "undecided", "partitions"}
     assert set(LEARN) | {"dead_letters"} == set(Learner(config.features, config.learner).figures())
+
+
+def test_no_web_page_reads_the_metrics_and_no_idle_client_holds_the_port() -> None:
+    port = free_port()
+    registry = CollectorRegistry()
+    Gauge("freshet_known", "A number.", registry=registry).set(7.0)
+    stop = serve_metrics("127.0.0.1", port, registry, wait_s=3.0)
+
+    def ask(headers: dict[str, str]) -> tuple[int, bytes]:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10.0)) as peer:
+            peer.request("GET", "/metrics", headers=headers)
+            with peer.getresponse() as answer:
+                return answer.status, answer.read()
+
+    try:
+        assert ask({})[1].endswith(b"freshet_known 7.0\n")
+        assert ask({"Host": f"localhost:{port}"})[0] == 200
+        assert ask({"Sec-Fetch-Site": "none"})[0] == 200
+        for headers in (
+            {"Host": "evil.test"},
+            {"Host": f"evil.test:{port}"},
+            {"Origin": "http://evil.test"},
+            {"Sec-Fetch-Site": "cross-site"},
+        ):
+            status, body = ask(headers)
+            assert (status, b"freshet_known" in body) == (403, False)
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(REQUESTS_MAX)]
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+            for _ in range(100):  # until all of them are at work
+                ask({})
+        time.sleep(3.5)
+        assert ask({})[0] == 200, "those that said nothing were let go"
+        for peer in idle:
+            peer.close()
+    finally:
+        stop()
+
+
+@pytest.mark.parametrize(("host", "status"), [("0.0.0.0", 200), ("localhost", 403)])
+def test_metrics_beyond_loopback_are_asked_for_by_any_name(host: str, status: int) -> None:
+    port = free_port()
+    stop = serve_metrics(host, port, CollectorRegistry())
+    try:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10.0)) as peer:
+            peer.request("GET", "/metrics", headers={"Host": "join:8471"})
+            with peer.getresponse() as answer:
+                assert answer.status == status
+    finally:
+        stop()

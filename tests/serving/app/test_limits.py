@@ -68,7 +68,7 @@ def written(log: Log) -> list[Impression | Action]:
     return [EVENT.decode(event) for message in messages for event in split_batch(message)]
 
 
-HEAD = b"POST /v1/score HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"Content-Length: 30\r\n\r\n{"])
@@ -88,7 +88,7 @@ def test_slow_client_is_answered_408_and_let_go(url: str, sent: bytes) -> None:
 
 def test_second_head_on_a_connection_is_as_limited_as_the_first(url: str) -> None:
     peer = connect(url)
-    peer.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    peer.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert peer.recv(65_536).startswith(b"HTTP/1.1 200")
     peer.sendall(b"GET /v2/health/live HT")
     assert told(peer)[0] == 408
@@ -107,7 +107,7 @@ def test_head_over_the_limit_is_431(url: str, whole: bool) -> None:
     peer = connect(url)
     end = b"\r\n\r\n" if whole else b""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        peer.sendall(b"GET /v1/model HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 5000 + end)
+        peer.sendall(b"GET /v1/model HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 5000 + end)
     status, _, body = told(peer)
     assert status == 431
     answer = msgspec.json.decode(body)
@@ -151,7 +151,7 @@ def test_client_that_does_not_read_is_let_go(url: str) -> None:
     with connect(url) as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.settimeout(0.2)
-        request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50
+        request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50
         deadline = time.monotonic() + 10.0
         sent = 0
         with pytest.raises((ConnectionResetError, BrokenPipeError)):

@@ -1,0 +1,120 @@
+"""The port on which a role answers `/metrics`: few requests at once, each within a time, none of web pages.
+
+On loopback a request must name this machine and must not come from a page of another site, as for a server
+without tokens (`serving.http.local_only`). On other addresses whoever reaches the port can read the metrics,
+so it belongs behind a firewall.
+"""
+
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from serving.errors import RequestError
+from serving.http.local_only import LocalOnly, is_local
+
+WAIT_S = 10.0
+REQUESTS_MAX = 8
+"""At once; a connection beyond them is closed without an answer."""
+
+Environment = dict[str, Any]  # as PEP 3333 has it
+Start = Callable[..., object]
+Application = Callable[[Environment, Start], Iterable[bytes]]
+
+
+def serve_metrics(
+    host: str, port: int, registry: CollectorRegistry, wait_s: float = WAIT_S
+) -> Callable[[], None]:
+    """Answer in threads of its own; returns what ends that.
+
+    Args:
+        wait_s: for a request to arrive, and for each piece of an answer to be taken.
+
+    Raises:
+        OSError: the address is taken, or not of this machine.
+    """
+    app: Application = make_wsgi_app(registry)
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    kind: type[_Server] = _Server6 if family == socket.AF_INET6 else _Server
+    handler = type("Handler", (_Handler,), {"timeout": wait_s})  # of the socket, see StreamRequestHandler
+    server = make_server(host, port, app, kind, handler)
+    if is_local(str(server.server_address[0])):
+        server.set_app(_local_only(app, LocalOnly([host])))
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop
+
+
+def _local_only(app: Application, local: LocalOnly) -> Application:
+    """`app`, for requests that `local` lets in."""
+
+    def answer(environment: Environment, start: Start) -> Iterable[bytes]:
+        headers = {
+            name[5:].replace("_", "-").lower().encode("latin-1"): str(value).encode("latin-1")
+            for name, value in environment.items()
+            if name.startswith("HTTP_")
+        }
+        try:
+            local.check(environment["REQUEST_METHOD"], headers)
+        except RequestError as error:
+            start("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+            return [f"{error}\n".encode()]
+        return app(environment, start)
+
+    return answer
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each request, up to `REQUESTS_MAX`."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._free = threading.BoundedSemaphore(REQUESTS_MAX)
+        super().__init__(*arguments, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that leaves in the middle is no news."""
+
+
+class _Server6(_Server):
+    """The same on IPv6."""
+
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    """Logs nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing."""
+
+    def address_string(self) -> str:
+        """The client's address; no name server is asked for its name."""
+        return str(self.client_address[0])
