@@ -25,6 +25,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     error memory goes on: a frozen model to compare with. 0: never. A restart begins from what is newest."""
 
     candidates_max: int = 2_000  # in one request
+    explain_candidates_max: int = 100  # in one request to explain, which is for people
     body_bytes_max: int = 1 << 20
     header_bytes_max: int = 16 << 10  # of a request's line and headers; those beyond get a 431
     concurrency_max: int = 64  # requests at work at once; those beyond get a 503
@@ -54,6 +55,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError("port must be 0 to 65535")
         if not 1 <= self.candidates_max <= CANDIDATES_MAX:
             raise ValueError(f"candidates_max must be 1 to {CANDIDATES_MAX}, what a record may hold")
+        if not 1 <= self.explain_candidates_max <= CANDIDATES_MAX:
+            raise ValueError(f"explain_candidates_max must be 1 to {CANDIDATES_MAX}")
         if not 1 <= self.body_bytes_max <= RECORD_BYTES_MAX:
             raise ValueError(f"body_bytes_max must be 1 to {RECORD_BYTES_MAX}, what a record may hold")
         if self.freeze_after_examples < 0:

@@ -21,6 +21,9 @@ from learner.features.quick import QuickEncoder
 from learner.features.values import read_ids, read_lists, read_numbers, read_sequences
 from stream.records.types import Features
 
+ENTRIES_MAX = 1 << 23
+"""Of one request's rows, features and pairs, 16 bytes each. 2,000 candidates with 90 values each fit."""
+
 
 class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One feature: `id` (one value), `ids` (a list, pooled), `number`, `hour` (of the day), `sequence`.
@@ -216,6 +219,7 @@ class Encoder:
             key.append(values.key)
             x.append(values.x)
             base += len(values.key)
+        self._check_size(sizes, (last - first).sum(axis=0))
         fields = Rows(*by_row(first, last, np.concatenate(key), np.concatenate(x)))
         if self.pairs:
             fields = Rows(*add_pairs(*fields, self._pair_column, self._pair_salt))
@@ -223,6 +227,25 @@ class Encoder:
         offsets = np.zeros(len(requests) + 1, dtype=np.int64)
         np.cumsum(sizes, out=offsets[1:])
         return Batch(offsets, times, fields, numbers)
+
+    def _check_size(self, sizes: npt.NDArray[np.int64], values: npt.NDArray[np.int64]) -> None:
+        """Refuse a request of too many entries: long lists of a context meet in pairs, for each candidate.
+
+        Args:
+            sizes: (R,), candidates of each request.
+            values: (n,), of each candidate.
+        """
+        entries = values + values * (values - 1) // 2 if self.pairs else values
+        if entries.sum() <= ENTRIES_MAX:
+            return
+        bounds = np.concatenate([[0], np.cumsum(sizes)])
+        for begin, end in itertools.pairwise(bounds):
+            if (size := int(entries[begin:end].sum())) > ENTRIES_MAX:
+                raise FeatureError(
+                    f"the lists of {end - begin} candidates and their pairs make up to {size:,} entries, "
+                    f"over the limit of {ENTRIES_MAX:,} for one request; send fewer candidates or shorter "
+                    "lists, or declare `pairs = false` for the lists' features"
+                )
 
     def fits(self, request: Requestlike) -> bool:
         """Whether each of a request's values is of its feature's declared kind."""

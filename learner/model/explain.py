@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.keys import key_of
+from learner.fast.fast import FastInputs, FastOutputs
 from learner.features.encoder import Batch, Requestlike
-from learner.model.model import Model, Scores, bayes_logit
+from learner.model.model import Model, Predicted, Scores, bayes_logit
 
 
 class BaseExplained(NamedTuple):
@@ -24,17 +25,35 @@ class BaseExplained(NamedTuple):
     unknown: list[dict[str, list[int | float | str]]]  # n, by feature: ids without a row
 
 
-def explain(model: Model, request: Requestlike, batch: Batch) -> BaseExplained:
-    """Take apart what the model says of a request.
+class Reading(NamedTuple):
+    """What a model said of a batch, copied: the model may move on meanwhile."""
+
+    predicted: Predicted
+    scores: Scores
+    bias: float
+
+
+def read(model: Model, batch: Batch) -> Reading:
+    """What is taken apart by `explain`."""
+    predicted = model.predict(batch)
+    kept = Predicted(
+        FastInputs(*(part.copy() for part in predicted.inputs)),
+        FastOutputs(*(part.copy() for part in predicted.outputs)),
+        predicted.z.copy(),
+    )
+    return Reading(kept, model.scores_of(batch, kept), float(model.fast.bias[0]))
+
+
+def explain(model: Model, request: Requestlike, batch: Batch, reading: Reading) -> BaseExplained:
+    """Take apart what the model said of a request.
 
     Args:
-        model: it is not changed.
+        model: only its schema is looked at.
         request: the one request that `batch` was encoded from, of n candidates.
+        reading: what `read` said of it.
     """
     fast = model.fast
-    predicted = model.predict(batch)
-    outputs = predicted.outputs
-    scores = model.scores_of(batch, predicted)
+    outputs, scores = reading.predicted.outputs, reading.scores
     firsts, speeds_of = fast.columns.first_tau, fast.columns.column_speeds
     columns = [(name, firsts[c], speeds_of[c]) for c, name in enumerate(columns_of(model))]
     weights = []
@@ -51,11 +70,11 @@ def explain(model: Model, request: Requestlike, batch: Batch) -> BaseExplained:
         weights.append(mine)
     return BaseExplained(
         scores=scores,
-        bias=float(fast.bias[0]),
+        bias=reading.bias,
         weights=weights,
         share=bayes_logit(outputs._replace(logit=np.ones(len(scores.z)))),
         deep=scores.z - bayes_logit(outputs),
-        unknown=_unknown(model, request, batch, predicted.inputs.place),
+        unknown=_unknown(model, request, batch, reading.predicted.inputs.place),
     )
 
 

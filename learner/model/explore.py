@@ -23,6 +23,7 @@ import numpy.typing as npt
 from numba import njit
 
 from ground.kernels.mixing import mix
+from learner.fast.fast import FastInputs, WeightColumns
 from learner.features.encoder import Batch, Requestlike
 from learner.model.model import Model, Predicted, bayes_logit
 
@@ -50,39 +51,56 @@ def thompson(model: Model, requests: Sequence[Requestlike], seed: int) -> npt.ND
         FeatureError: a value does not fit its feature's kind.
     """
     batch = model.encoder.encode(requests)
-    return draw(model, batch, model.predict(batch), np.array([seed], dtype=np.uint64))[0]
+    beliefs = beliefs_of(model, batch, model.predict(batch))
+    return draw(beliefs, np.array([seed], dtype=np.uint64))[0]
 
 
-def draw(
-    model: Model, batch: Batch, predicted: Predicted, seeds: npt.NDArray[np.uint64]
-) -> npt.NDArray[np.float64]:
-    """M draws of each candidate's logit, (M, n), one for each seed.
+class Beliefs(NamedTuple):
+    """All that draws of n candidates need, copied: the model may move on meanwhile."""
+
+    mean: npt.NDArray[np.float64]  # (n,), logits
+    inputs: FastInputs
+    key: npt.NDArray[np.uint64]  # (E,)
+    columns: WeightColumns
+    features: int
+    tau: npt.NDArray[np.float64]
+    keep: npt.NDArray[np.float64]
+
+
+def beliefs_of(model: Model, batch: Batch, predicted: Predicted) -> Beliefs:
+    """What the model believes of a batch.
 
     Args:
         predicted: what the model says of the batch.
     """
-    fast, inputs, outputs = model.fast, predicted.inputs, predicted.outputs
-    mean = outputs.logit
+    fast, outputs = model.fast, predicted.outputs
+    mean = outputs.logit.copy()
     if model.network is not None:
         # A draw is no mean of many: the deep part corrects the mean, so it is added to the draw.
         mean = mean + predicted.z - bayes_logit(outputs)
-    drawn = np.repeat(mean[None], len(seeds), axis=0)
+    return Beliefs(
+        mean=mean,
+        inputs=FastInputs(*(part.copy() for part in predicted.inputs)),
+        key=batch.rows.key,
+        columns=fast.columns,
+        features=len(model.encoder.names),
+        tau=fast.priors.tau.copy(),
+        keep=fast.priors.keep.copy(),
+    )
+
+
+def draw(beliefs: Beliefs, seeds: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """M draws of each candidate's logit, (M, n), one for each seed."""
+    inputs, columns = beliefs.inputs, beliefs.columns
+    drawn = np.repeat(beliefs.mean[None], len(seeds), axis=0)
     _disturb(
-        inputs.start, inputs.column, batch.rows.key, inputs.x, inputs.place, inputs.weights,
-        fast.columns.first_tau, fast.columns.column_speeds, len(model.encoder.names),
-        fast.priors.tau, fast.priors.keep, seeds, drawn,
+        inputs.start, inputs.column, beliefs.key, inputs.x, inputs.place, inputs.weights,
+        columns.first_tau, columns.column_speeds, beliefs.features, beliefs.tau, beliefs.keep, seeds, drawn,
     )  # fmt: skip
     return drawn
 
 
-def sample_slate(
-    model: Model,
-    batch: Batch,
-    predicted: Predicted,
-    shift: npt.NDArray[np.float64],
-    seed: int,
-    draws: int,
-) -> Slate:
+def sample_slate(beliefs: Beliefs, shift: npt.NDArray[np.float64], seed: int, draws: int) -> Slate:
     """One request's candidates in the order of one draw, with their propensities.
 
     A candidate's propensity is the probability that a draw puts it at the place where this one did. It has
@@ -92,13 +110,12 @@ def sample_slate(
     the same: E[1/q] = (1 - (1 - P)^(M + 1)) / P, which is 1/P where P is well above 1/M, and never more.
 
     Args:
-        batch: of the one request.
-        predicted: `Model.predict` of it.
+        beliefs: of the one request.
         shift: (n,), added to every draw's logits: an error memory's correction.
         seed: decides the order.
         draws: M.
     """
-    drawn = draw(model, batch, predicted, seeds_of(seed, draws + 1)) + shift
+    drawn = draw(beliefs, seeds_of(seed, draws + 1)) + shift
     order = np.argsort(-drawn, axis=1, kind="stable")
     place = np.empty_like(order)
     np.put_along_axis(place, order, np.arange(order.shape[1])[None], axis=1)

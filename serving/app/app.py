@@ -44,8 +44,8 @@ from serving.app.writer import Place, Writer
 from serving.errors import RequestError, TooLargeError, UnavailableError
 from serving.http import openapi
 from serving.http.access import Access
-from serving.http.frame import Call, Frame, Response, Route, json_response
-from serving.http.idempotency import Answers
+from serving.http.frame import Call, Frame, Response, Route, json_response, shortened
+from serving.http.idempotency import KeptAnswers
 from serving.http.local_only import LocalOnly
 from serving.replica.explaining import ExplainAnswer
 from serving.replica.status import ModelStatus, Scorer
@@ -61,6 +61,12 @@ from stream.records.decoding import Decoder, check, tidy_request
 from stream.records.forgetting import forget_records
 from stream.records.types import Action, Forget, Impression, Served, encode
 
+REASONS_MAX = 100
+"""Records of one body whose errors are told; the answer says how many more there are."""
+REASON_CHARACTERS_MAX = 500
+_UNTOLD = Verdict(error="untold")
+DRAWN_AT_ONCE_MAX = 8_192
+"""Candidates times draws that take about a millisecond; more are drawn in a thread beside the event loop."""
 YIELD_EVERY = 256
 """Records of one body that are decoded before others get their turn."""
 
@@ -169,7 +175,9 @@ class App(Frame):
             body_bytes_max=settings.body_bytes_max,
             read_timeout_s=settings.read_timeout_s,
             concurrency_max=settings.concurrency_max,
-            answers=Answers(settings.idempotency_max, settings.idempotency_bytes_max, settings.idempotency_s),
+            answers=KeptAnswers(
+                settings.idempotency_max, settings.idempotency_bytes_max, settings.idempotency_s
+            ),
             watch=self.telemetry,
         )
 
@@ -178,11 +186,15 @@ class App(Frame):
         self.overview.start()
 
     async def stopped(self) -> None:
-        await asyncio.to_thread(self.overview.stop)
-        await asyncio.to_thread(self.writer.stop)
+        within_s = self.settings.stop_s
+        await asyncio.gather(
+            asyncio.to_thread(self.overview.stop, within_s), asyncio.to_thread(self.writer.stop, within_s)
+        )
 
-    def _asked(self, call: Call) -> tuple[ScoreRequest | AnyScoreRequest, Impression]:
-        """The body of a request for scores, and what it says as an impression."""
+    def _asked(
+        self, call: Call, limit: str = "candidates_max"
+    ) -> tuple[ScoreRequest | AnyScoreRequest, Impression]:
+        """The body of a request for scores, and what it says as an impression; `limit` names the setting."""
         bounded = True
         try:
             request: ScoreRequest | AnyScoreRequest = self._bounded_score_body.decode(call.body)
@@ -190,9 +202,9 @@ class App(Frame):
             bounded = False
             request = decode_body(self._any_score_body, call.body)
         n = len(request.candidates)
-        most = self.settings.candidates_max
+        most = min(getattr(self.settings, limit), self.settings.candidates_max)
         if not 1 <= n <= most:
-            text = f"candidates has {n} entries; expected 1 to {most} (candidates_max)"
+            text = f"candidates has {n} entries; expected 1 to {most} ({limit})"
             raise TooLargeError(text) if n else RequestError(text)
         impression = Impression(
             request_id=_new_id() if request.request_id is None else request.request_id,
@@ -207,8 +219,8 @@ class App(Frame):
 
     async def explain(self, call: Call) -> Response:
         """POST /v1/explain."""
-        _, impression = self._asked(call)
-        taken = self.replica.explain(impression)
+        _, impression = self._asked(call, "explain_candidates_max")
+        taken = await asyncio.to_thread(self.replica.explain, impression)
         return json_response(
             200,
             ExplainAnswer(
@@ -235,7 +247,11 @@ class App(Frame):
             seed = xxhash.xxh3_64_intdigest(
                 impression.request_id.encode(), self.settings.explore_seed & 0xFFFFFFFFFFFFFFFF
             )
-            scored = self.replica.explore(impression, seed, self.settings.explore_draws)
+            draws = self.settings.explore_draws
+            if len(impression.candidates) * draws <= DRAWN_AT_ONCE_MAX:
+                scored = self.replica.explore(impression, seed, draws)
+            else:
+                scored = await asyncio.to_thread(self.replica.explore, impression, seed, draws)
         self.telemetry.candidates.inc(len(impression.candidates))
         logged = False
         if request.log and self.settings.log_impressions:
@@ -283,13 +299,19 @@ class App(Frame):
                 good.append(_outgoing(self._event.decode(data)))
                 verdicts.append(None)
             except RecordError as error:
-                verdicts.append(Verdict(error=str(error)))
+                rejected = len(verdicts) - len(good)
+                verdicts.append(
+                    Verdict(error=shortened(str(error), REASON_CHARACTERS_MAX))
+                    if rejected < REASONS_MAX
+                    else _UNTOLD
+                )
             if i % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)
         places: list[Place] = await self.writer.append(good) if good else []
         taken = iter(places)
         records = [Verdict(*next(taken)) if verdict is None else verdict for verdict in verdicts]
-        answer = EventsAnswer(len(good), len(records) - len(good), records)
+        rejected = len(records) - len(good)
+        answer = EventsAnswer(len(good), rejected, max(rejected - REASONS_MAX, 0), records)
         if not good:
             first = records[0].error if records else "the body holds none"
             said = {"error": f"no record was accepted: {first}", "request_id": call.request_id}

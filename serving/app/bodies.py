@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from serving.errors import RequestError
+from serving.errors import RequestError, TooLargeError
 from stream.limits import (
     CANDIDATES_MAX,
     FEATURES_MAX,
@@ -129,6 +129,7 @@ class EventsAnswer(msgspec.Struct, frozen=True):
 
     accepted: int
     rejected: int
+    untold: int  # rejected records whose own error is left out
     records: list[Verdict]
 
 
@@ -159,6 +160,9 @@ class ReadyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
+EVENTS_MAX = 20_000
+"""Records of one body. No event is shorter than 50 bytes: a body of 1 MiB with more has bad ones."""
+
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -183,15 +187,27 @@ def split_body(body: bytes) -> list[bytes]:
 
     Raises:
         FreshetError: an array is malformed, or over its limits.
+        TooLargeError: there are more than `EVENTS_MAX`.
     """
     stripped = body.strip()
     if stripped[:1] == b"[":
-        return [bytes(raw) for raw in decode_body(_array, stripped)]
+        parts = decode_body(_array, stripped)
+        _check_count(len(parts))
+        return [bytes(raw) for raw in parts]
     if stripped[:1] != b"{":
         # MessagePack, where a newline is a byte like any other
         return split_batch(body) if stripped else []
     try:
         msgspec.json.decode(stripped, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return [line for line in stripped.splitlines() if line.strip()]
+        lines = [line for line in stripped.splitlines() if line.strip()]
+        _check_count(len(lines))
+        return lines
     return [stripped]
+
+
+def _check_count(records: int) -> None:
+    if records > EVENTS_MAX:
+        raise TooLargeError(
+            f"the body holds {records:,} records, over the limit of {EVENTS_MAX:,}; send fewer at once"
+        )

@@ -7,6 +7,8 @@ loop never waits for a disk.
 """
 
 import asyncio
+import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +20,8 @@ from stream.log.base import EVENTS, Log, Outgoing
 from stream.records.batching import pack
 
 BATCH_RECORDS_MAX = 1_000
+
+logger = logging.getLogger("freshet.serving")
 
 Place = tuple[int, int]
 """(partition, offset) of a record in the log."""
@@ -44,6 +48,7 @@ class Writer:
         self._waiting = 0  # records in the queue or in the append that runs now
         self._wake = threading.Condition()
         self._stopping = False
+        self._abandoned = False  # nobody waits for what is still to be written
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -58,14 +63,29 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Write what is on its way, and end the thread."""
+    def stop(self, within_s: float = 5.0) -> None:
+        """Write what is on its way, and end the thread; what is not written in time is refused.
+
+        Args:
+            within_s: for the log to take it. An append that is at work then ends by itself, unheard: the
+                log may take as long as its own settings say.
+        """
         with self._wake:
             self._stopping = True
             self._wake.notify()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        thread.join(within_s)
+        if not thread.is_alive():
+            return
+        with self._wake:
+            self._abandoned = True
+            left = list(self._jobs)
+            self._jobs.clear()
+            waiting = self._waiting
+        logger.warning("stopped with %d records on their way to the log, which does not answer", waiting)
+        self._answer(left, [UnavailableError("the server is stopping; nothing was written")] * len(left))
 
     async def append(self, records: Sequence[Outgoing]) -> list[Place]:
         """Append all records or none; returns where they are once the log has them durably.
@@ -127,15 +147,19 @@ class Writer:
             if len(jobs) > 1:
                 # one request's record may be what the log refuses: the others must not fail with it
                 for job in jobs:
-                    if not job.future.done():
+                    if not job.future.done() and not self._abandoned:
                         self._write([job])
                 return
             answers.append(UnavailableError(f"the log took nothing: {error}"))
         except Exception as error:  # a defect must reach its requests; without an answer they would hang
             self.failures += 1
             answers = [error] * len(jobs)
+        self._answer(jobs, answers)
+
+    def _answer(self, jobs: Sequence[_Job], answers: Sequence[list[Place] | Exception]) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(_resolve, jobs, answers)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(_resolve, jobs, answers)
 
     def _append(self, records: Sequence[Outgoing]) -> list[Place]:
         """Append all, packed; returns where each event is: those of one message are at one place."""
@@ -152,7 +176,7 @@ class Writer:
         return places
 
 
-def _resolve(jobs: list[_Job], answers: list[list[Place] | Exception]) -> None:
+def _resolve(jobs: Sequence[_Job], answers: Sequence[list[Place] | Exception]) -> None:
     for job, answer in zip(jobs, answers, strict=True):
         if job.future.done():  # its request gave up waiting
             continue

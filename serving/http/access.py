@@ -11,7 +11,6 @@ a second; one that cannot be read or used leaves things as they were, and says s
 """
 
 import hashlib
-import hmac
 import logging
 import math
 import os
@@ -27,6 +26,7 @@ Scope = Literal["score", "write", "admin"]
 ENVIRONMENT = "FRESHET_TOKENS"
 LOOK_EVERY_S = 1.0
 TOKEN_CHARACTERS_MIN = 16
+TOKENS_MAX = 10_000
 
 log = logging.getLogger("freshet.serving")
 
@@ -48,7 +48,7 @@ def parse_tokens(text: str, source: str) -> list[Caller]:
     Raises:
         TokensError: naming the line, never showing a token.
     """
-    callers: list[Caller] = []
+    callers: dict[str, Caller] = {}  # by name
     for number, line in enumerate(re.split(r"[\n;]", text), start=1):
         words = line.split("#")[0].split()
         if not words:
@@ -67,12 +67,16 @@ def parse_tokens(text: str, source: str) -> list[Caller]:
                 f"{source}:{number}: the token of {name} has {len(token)} characters; use at least "
                 f"{TOKEN_CHARACTERS_MIN}, `openssl rand -hex 16` makes one"
             )
-        if any(caller.name == name for caller in callers):
+        if name in callers:
             raise TokensError(f"{source}:{number}: {name} is there twice")
-        callers.append(Caller(name, frozenset(scopes.split("+")), _digest(token.encode())))
+        callers[name] = Caller(name, frozenset(scopes.split("+")), _digest(token.encode()))
+        if len(callers) > TOKENS_MAX:
+            raise TokensError(
+                f"{source}:{number}: over {TOKENS_MAX:,} tokens; let some share one"
+            )
     if not callers:
         raise TokensError(f"{source}: holds no token")
-    return callers
+    return list(callers.values())
 
 
 class Access:
@@ -99,13 +103,13 @@ class Access:
         self._clock = clock
         self._looked = clock()
         self._stamp: tuple[int, int] | None = None
-        self._callers: list[Caller] = []
+        self._callers: dict[bytes, Caller] = {}  # by the token's digest
         self._left: dict[str, tuple[float, float]] = {}  # name -> (requests left, when that was)
         if self._file is not None:
             self._stamp = _stamp(self._file)
-            self._callers = _read(self._file)
+            self._callers = _by_digest(_read(self._file))
         elif environment.get(ENVIRONMENT):
-            self._callers = parse_tokens(environment[ENVIRONMENT], ENVIRONMENT)
+            self._callers = _by_digest(parse_tokens(environment[ENVIRONMENT], ENVIRONMENT))
 
     @property
     def required(self) -> bool:
@@ -131,10 +135,8 @@ class Access:
         if kind.lower() != b"bearer" or not token:
             raise AccessError("this needs a token: send the header `Authorization: Bearer TOKEN`")
         digest = _digest(token.strip())
-        found: Caller | None = None
-        for caller in self._callers:  # all of them: how long it takes must not tell which came close
-            if hmac.compare_digest(caller.digest, digest):
-                found = caller
+        # how long the search takes says something of digests only, and nothing of tokens
+        found = self._callers.get(digest)
         if found is None:
             raise AccessError("the token is not known")
         if scope is not None and scope not in found.scopes:
@@ -171,14 +173,20 @@ class Access:
             return
         self._stamp = stamp
         try:
-            self._callers = _read(self._file)
+            self._callers = _by_digest(_read(self._file))
         except TokensError as error:
             log.error("the tokens stay as they were: %s", error)
             return
         self._left = {
-            caller.name: self._left[caller.name] for caller in self._callers if caller.name in self._left
+            caller.name: self._left[caller.name]
+            for caller in self._callers.values()
+            if caller.name in self._left
         }
         log.info("read %d tokens from %s", len(self._callers), self._file)
+
+
+def _by_digest(callers: list[Caller]) -> dict[bytes, Caller]:
+    return {caller.digest: caller for caller in callers}
 
 
 def _digest(token: bytes) -> bytes:

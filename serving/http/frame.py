@@ -28,7 +28,7 @@ from serving.errors import (
     UnavailableError,
 )
 from serving.http.access import Access, Scope
-from serving.http.idempotency import Answer, Answers, key_of
+from serving.http.idempotency import KeptAnswer, KeptAnswers, key_of
 from serving.http.local_only import LocalOnly
 from serving.replica.begun import Begun
 
@@ -40,6 +40,9 @@ JSON = b"application/json"
 DRAIN_FACTOR = 16
 """How much of a body over the limit is read and thrown away, in limits: a client that is still
 sending would not see the answer."""
+
+ERROR_CHARACTERS_MAX = 2_000
+"""Of an error's sentence: names and values in it are the caller's, and may be as long as a body."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -117,8 +120,13 @@ def error_response(error: Exception, request_id: str = "") -> Response:
     elif isinstance(error, SlowRequestError) or (isinstance(error, TooLargeError) and error.unread):
         # the rest of a body that was not read would be taken for the next request
         headers = ((b"connection", b"close"),)
-    answer = {"error": str(error), "request_id": request_id}
+    answer = {"error": shortened(str(error)), "request_id": request_id}
     return Response(status, msgspec.json.encode(answer), headers=headers)
+
+
+def shortened(text: str, characters_max: int = ERROR_CHARACTERS_MAX) -> str:
+    """A text of at most so many characters; it may repeat what a caller sent."""
+    return text if len(text) <= characters_max else f"{text[: characters_max - 1]}…"
 
 
 class Frame:
@@ -144,7 +152,7 @@ class Frame:
         body_bytes_max: int,
         read_timeout_s: float,
         concurrency_max: int,
-        answers: Answers,
+        answers: KeptAnswers,
         watch: Watch,
     ) -> None:
         self.routes = routes
@@ -221,9 +229,9 @@ class Frame:
         if not key:
             return await route.handle(call)
 
-        async def make() -> Answer:
+        async def make() -> KeptAnswer:
             response = await route.handle(call)
-            return Answer(response.status, response.body)
+            return KeptAnswer(response.status, response.body)
 
         answer, repeated = await self.answers.once(call.caller, path, key, call.body, make)
         if not repeated:

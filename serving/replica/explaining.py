@@ -17,11 +17,17 @@ class Part(msgspec.Struct, frozen=True):
     evidence: float  # Σ x² p (1 - p) of the examples it stands on: a fair click counts a quarter
 
 
-class Unknown(msgspec.Struct, frozen=True):
+UNKNOWN_VALUES_MAX = 5
+UNKNOWN_CHARACTERS_MAX = 64
+"""Of unknown ids what is repeated for each candidate: a long list in the context would come with each one."""
+
+
+class Unknown(msgspec.Struct, frozen=True, omit_defaults=True):
     """Ids of a feature that the model has no row for: it answered by its default."""
 
     feature: str
     values: list[int | float | str]  # empty: a value that the request does not say, as the hour
+    more: int = 0  # further ones, which are left out
 
 
 class ExplainedCandidate(msgspec.Struct, frozen=True):
@@ -98,7 +104,17 @@ def candidates_of(model: Model, base: BaseExplained, corrected: Explained) -> li
                 weights=base.weights[r],
                 share=float(base.share[r]),
                 deep=float(base.deep[r]),
-                unknown=[Unknown(name, values) for name, values in base.unknown[r].items()],
+                unknown=[_unknown(name, values) for name, values in base.unknown[r].items()],
             )
         )
     return found
+
+
+def _unknown(feature: str, values: list[int | float | str]) -> Unknown:
+    shown = [
+        f"{value[:UNKNOWN_CHARACTERS_MAX]}…"
+        if isinstance(value, str) and len(value) > UNKNOWN_CHARACTERS_MAX
+        else value
+        for value in values[:UNKNOWN_VALUES_MAX]
+    ]
+    return Unknown(feature, shown, len(values) - len(shown))

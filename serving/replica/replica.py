@@ -233,7 +233,7 @@ class Replica:
     ) -> None:
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(self.settings.stop_s)  # a log that is away may hold it for longer
             self._thread = None
         for meter in self._meters:
             meter.stop()

@@ -183,14 +183,16 @@ class Overview:
         self._thread = threading.Thread(target=self._run, name="overview", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread, and say in the log that this server leaves."""
+    def stop(self, within_s: float = 5.0) -> None:
+        """End the thread, which says in the log that this server leaves.
+
+        Args:
+            within_s: for the log to answer; a thread that waits for it longer is left behind.
+        """
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(within_s)
             self._thread = None
-            if self.name and self._up:
-                self._say(None)
 
     def look(self) -> Live:
         """Look now; to be called from one thread."""
@@ -249,6 +251,8 @@ class Overview:
                     logger.exception("the overview failed; it tries again each second")
                 failing = True
             self._stop.wait(max(EVERY_S - (time.monotonic() - began_s), 0.05))
+        if self.name and self._up:
+            self._say(None)
 
     def _look_into_log(self) -> None:
         self._roll.look()

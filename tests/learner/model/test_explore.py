@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from learner.features.encoder import FeatureSpec, Request
-from learner.model.explore import draw, sample_slate, seeds_of, thompson
+from learner.model.explore import beliefs_of, draw, sample_slate, seeds_of, thompson
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.records.types import Example
@@ -60,15 +60,15 @@ def test_propensities_are_those_of_many_draws_within_their_stated_error() -> Non
     model = learnt("none").model
     request = Request(2e9, {"user": 1}, [{"item": i, "tags": [i % 3]} for i in (0, 1, 2, 3, 900, 901)])
     batch = model.encoder.encode([request])
-    predicted = model.predict(batch)
+    beliefs = beliefs_of(model, batch, model.predict(batch))
     shift = np.linspace(0.0, 0.2, 6)
-    many = draw(model, batch, predicted, seeds_of(12345, 20_000)) + shift
+    many = draw(beliefs, seeds_of(12345, 20_000)) + shift
     place = np.argsort(np.argsort(-many, axis=1, kind="stable"), axis=1)
     M = 199
     off, inverse, truths = [], [], []
     for seed in range(60):
-        slate = sample_slate(model, batch, predicted, shift, seed, M)
-        assert slate == sample_slate(model, batch, predicted, shift, seed, M)
+        slate = sample_slate(beliefs, shift, seed, M)
+        assert slate == sample_slate(beliefs, shift, seed, M)
         first = np.argsort(-(thompson(model, [request], seed) + shift), kind="stable")
         assert slate.order == first.tolist()
         for at, candidate in enumerate(slate.order):

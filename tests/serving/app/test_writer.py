@@ -2,10 +2,14 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from serving.app.writer import Place, Writer
+from serving.errors import UnavailableError
 from stream.log.base import EVENTS, Outgoing
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
@@ -62,3 +66,31 @@ def test_events_that_wait_together_are_one_message_a_partition_and_each_knows_it
 
 def _record(action: Action) -> Outgoing:
     return Outgoing(action.request_id.encode(), encode(action))
+
+
+def test_stopping_does_not_wait_for_a_log_that_does_not_answer(tmp_path: Path) -> None:
+    log = Held(tmp_path / "log.db")
+    log.create_topic(EVENTS, 2)
+    action = Action("r", 1e9, 0)
+
+    async def stop() -> list[list[Place] | BaseException]:
+        writer = Writer(log)
+        writer.start()
+        waiting = [asyncio.create_task(writer.append([_record(action)]))]
+        await asyncio.to_thread(log.began.wait, 10.0)
+        waiting += [asyncio.create_task(writer.append([_record(action)])) for _ in range(5)]
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        await asyncio.to_thread(writer.stop, 0.3)
+        assert time.monotonic() - began < 2.0
+        left = await asyncio.gather(*waiting[1:], return_exceptions=True)
+        with pytest.raises(UnavailableError, match="the server is stopping"):
+            await writer.append([_record(action)])
+        log.go.set()  # what was at work ends by itself
+        return [await waiting[0], *left]
+
+    first, *others = asyncio.run(stop())
+    assert isinstance(first, list)
+    assert all(isinstance(e, UnavailableError) and "nothing was written" in str(e) for e in others)
+    assert sum(end for _, end in log.ends(EVENTS)) == 1
+    log.close()
