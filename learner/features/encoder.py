@@ -219,7 +219,7 @@ class Encoder:
             key.append(values.key)
             x.append(values.x)
             base += len(values.key)
-        self._check_size(sizes, (last - first).sum(axis=0))
+        self._check_size(sizes, last - first)
         fields = Rows(*by_row(first, last, np.concatenate(key), np.concatenate(x)))
         if self.pairs:
             fields = Rows(*add_pairs(*fields, self._pair_column, self._pair_salt))
@@ -233,16 +233,18 @@ class Encoder:
 
         Args:
             sizes: (R,), candidates of each request.
-            values: (n,), of each candidate.
+            values: (F, n), how many each candidate has of each feature.
         """
-        entries = values + values * (values - 1) // 2 if self.pairs else values
-        if entries.sum() <= ENTRIES_MAX:
+        entries = values.sum(axis=0)  # (n,)
+        if (entries + entries * (entries - 1) // 2).sum() <= ENTRIES_MAX:
             return
+        for left, right in self.pairs:
+            entries = entries + values[left] * values[right]
         bounds = np.concatenate([[0], np.cumsum(sizes)])
         for begin, end in itertools.pairwise(bounds):
             if (size := int(entries[begin:end].sum())) > ENTRIES_MAX:
                 raise FeatureError(
-                    f"the lists of {end - begin} candidates and their pairs make up to {size:,} entries, "
+                    f"the lists of {end - begin} candidates and their pairs make {size:,} entries, "
                     f"over the limit of {ENTRIES_MAX:,} for one request; send fewer candidates or shorter "
                     "lists, or declare `pairs = false` for the lists' features"
                 )

@@ -1,12 +1,12 @@
 """How the base model came to its numbers: what each feature says, how sure it is, what it does not know."""
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ground.keys import key_of
-from learner.fast.fast import FastInputs, FastOutputs
 from learner.features.encoder import Batch, Requestlike
 from learner.model.model import Model, Predicted, Scores, bayes_logit
 
@@ -36,11 +36,7 @@ class Reading(NamedTuple):
 def read(model: Model, batch: Batch) -> Reading:
     """What is taken apart by `explain`."""
     predicted = model.predict(batch)
-    kept = Predicted(
-        FastInputs(*(part.copy() for part in predicted.inputs)),
-        FastOutputs(*(part.copy() for part in predicted.outputs)),
-        predicted.z.copy(),
-    )
+    kept = copy.deepcopy(predicted)
     return Reading(kept, model.scores_of(batch, kept), float(model.fast.bias[0]))
 
 

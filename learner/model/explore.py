@@ -14,6 +14,7 @@ A weight's draw follows from the seed and the weight's own name (column, key, sp
 of one request that share a weight share its draw: what they have in common cannot reorder them.
 """
 
+import copy
 from collections.abc import Sequence
 from math import cos, log, pi, sqrt
 from typing import NamedTuple
@@ -80,7 +81,7 @@ def beliefs_of(model: Model, batch: Batch, predicted: Predicted) -> Beliefs:
         mean = mean + predicted.z - bayes_logit(outputs)
     return Beliefs(
         mean=mean,
-        inputs=FastInputs(*(part.copy() for part in predicted.inputs)),
+        inputs=copy.deepcopy(predicted.inputs),
         key=batch.rows.key,
         columns=fast.columns,
         features=len(model.encoder.names),

@@ -71,9 +71,7 @@ def parse_tokens(text: str, source: str) -> list[Caller]:
             raise TokensError(f"{source}:{number}: {name} is there twice")
         callers[name] = Caller(name, frozenset(scopes.split("+")), _digest(token.encode()))
         if len(callers) > TOKENS_MAX:
-            raise TokensError(
-                f"{source}:{number}: over {TOKENS_MAX:,} tokens; let some share one"
-            )
+            raise TokensError(f"{source}:{number}: over {TOKENS_MAX:,} tokens; let some share one")
     if not callers:
         raise TokensError(f"{source}: holds no token")
     return list(callers.values())

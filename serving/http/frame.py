@@ -21,6 +21,7 @@ from ground import FreshetError
 from serving.errors import (
     AccessError,
     BusyTokenError,
+    MediaTypeError,
     MethodError,
     NotFoundError,
     SlowRequestError,
@@ -30,6 +31,7 @@ from serving.errors import (
 from serving.http.access import Access, Scope
 from serving.http.idempotency import KeptAnswer, KeptAnswers, key_of
 from serving.http.local_only import LocalOnly
+from serving.http.packing import unpack
 from serving.replica.begun import Begun
 
 Connection = MutableMapping[str, Any]
@@ -111,6 +113,8 @@ def error_response(error: Exception, request_id: str = "") -> Response:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, MethodError):
         headers = ((b"allow", error.allow.encode()),)
+    elif isinstance(error, MediaTypeError):
+        headers = ((b"accept-encoding", b"gzip"),)
     elif isinstance(error, AccessError):
         headers = ((b"www-authenticate", b"Bearer"),)
     elif isinstance(error, BusyTokenError):
@@ -202,6 +206,8 @@ class Frame:
             route = self._check(scope, route)
             caller = "" if route.open else self.access.admit(route.scope, headers)
             body = await self._body(scope, receive)
+            if b"content-encoding" in headers and route.method == "POST":
+                body = unpack(body, headers, self.body_bytes_max)
             response = await self._handle(path, route, Call(body, headers, request_id, caller))
         except _GoneError:
             return
@@ -243,9 +249,10 @@ class Frame:
         if route is None:
             known = ", ".join(f"{r.method} {p}" for p, r in self.routes.items())
             raise NotFoundError(f"there is no {str(scope['path'])[:200]}; there are {known}")
-        if scope["method"] != route.method:
-            message = f"{scope['path']} takes {route.method}, not {scope['method']}"
-            raise MethodError(message, allow=route.method)
+        method = scope["method"]
+        if method != route.method and not (method == "HEAD" and route.method == "GET"):
+            taken = "GET, HEAD" if route.method == "GET" else route.method
+            raise MethodError(f"{scope['path']} takes {taken}, not {method}", allow=taken)
         if route.bounded and self.at_work > self.concurrency_max:
             raise UnavailableError(
                 f"{self.concurrency_max} requests are at work already (concurrency_max); try again soon"

@@ -70,12 +70,9 @@ def test_good_records_among_many_bad_ones_are_told_where_they_are(client: httpx.
 
 def test_what_an_error_repeats_of_a_body_is_cut(client: httpx.Client) -> None:
     name = "n" * 500_000
-    impression = {"type": "impression", "request_id": "r", "time": 1e9, "candidates": [{name: 1 << 70}]}
-    answer = client.post("/v1/events", json=impression)
+    answer = client.post("/v1/events", json={"type": name, "request_id": "r", "time": 1e9})
     assert answer.status_code == 400 and len(answer.content) < 3 * REASON_CHARACTERS_MAX
     answer = client.post("/v1/score", json={"candidates": [{}], name: 1})
-    assert answer.status_code == 400 and len(answer.json()["error"]) <= ERROR_CHARACTERS_MAX
-    answer = client.post("/v1/score", json={"candidates": [{name: 1 << 70}]})
     assert answer.status_code == 400 and len(answer.json()["error"]) <= ERROR_CHARACTERS_MAX
 
 
