@@ -10,6 +10,7 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
+SEEDS ?= 0:2000
 ARGS ?=
 
 VENV := .venv
@@ -19,7 +20,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist lo
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kafka test suite test-fast test-deep kernels mutants lint format clean
+.PHONY: help demo kafka test suite test-fast test-deep kernels simulate mutants lint format clean
 
 help:
 	@echo "make demo       watch a model learn from a live stream (two minutes, ends by itself)"
@@ -28,6 +29,7 @@ help:
 	@echo "make test-fast  the tests that start no processes"
 	@echo "make test-deep  the same, with twenty times as many generated examples"
 	@echo "make mutants    change the code at random and see which changes no test notices (hours)"
+	@echo "make simulate   2,000 schedules of crashes and faults, all roles in one process (SEEDS=FROM:TO)"
 	@echo "make lint       ruff (rules and format) and mypy"
 	@echo "make format     put the code into ruff's format"
 	@echo "make clean      remove .venv, caches and build outputs"
@@ -57,6 +59,9 @@ kernels: $(STAMP)
 
 mutants: $(STAMP)
 	$(BIN)/python tests/mutants.py $(ARGS)
+
+simulate: kernels
+	PYTHONHASHSEED=0 $(BIN)/python tests/simulate/simulate.py --seeds $(SEEDS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -299,8 +299,8 @@ class FaultyLog(Log):
         return self._log.record_bytes_max(topic)
 
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
+        self._begin()
         with self._lock:
-            self._begin()
             kind = self._append_fault() if records else ""
             if not kind:
                 taken = self._log.append(topic, records)
@@ -323,8 +323,8 @@ class FaultyLog(Log):
         max_bytes: int = READ_BYTES_MAX,
         wait_s: float = 0.0,
     ) -> dict[int, list[Record]]:
+        self._begin()
         with self._lock:
-            self._begin()
             if self._hits("short_read"):
                 max_records = self._draw.randint(1, max(max_records, 1))
         return self._log.read_any(topic, offsets, max_records, max_bytes, wait_s)
@@ -348,20 +348,21 @@ class FaultyLog(Log):
         self._log.close()
 
     def _call(self, action: Callable[[], T]) -> T:
-        with self._lock:
-            self._begin()
+        self._begin()
         return action()
 
     def _begin(self) -> None:
         """What happens at each call, before it does anything."""
-        self._calls += 1
-        self._bring_late()
-        if self._calls >= self._away_until and self._hits("away"):
-            self._away_until = self._calls + self._draw.randint(1, max(self.faults.away_calls_max, 1))
-        if self._calls < self._away_until:
-            raise LogAwayError(f"{self} does not answer")
-        if self._hits("delay"):
-            self._clock.sleep(self._draw.random() * self.faults.delay_s_max)
+        with self._lock:
+            self._calls += 1
+            self._bring_late()
+            if self._calls >= self._away_until and self._hits("away"):
+                self._away_until = self._calls + self._draw.randint(1, max(self.faults.away_calls_max, 1))
+            if self._calls < self._away_until:
+                raise LogAwayError(f"{self} does not answer")
+            delay_s = self._draw.random() * self.faults.delay_s_max if self._hits("delay") else 0.0
+        if delay_s:
+            self._clock.sleep(delay_s)  # without the lock: others' calls do not wait for this one
 
     def _bring_late(self, all_of_it: bool = False) -> None:
         due = [late for late in self._late if all_of_it or late[0] <= self._calls]

@@ -1,0 +1,299 @@
+"""A world in one process: simulated time, threads that run one at a time, processes that can be killed.
+
+The code under test is the real one, with its loops and threads. Its `Clock` is a `ProcessClock`: whatever
+waits hands control back to the `World`, which lets time pass and picks who runs next, by one seed. So one
+seed is one run. A process that is killed meets `KilledError` at its next wait, or at its next use of disk
+or network, and whatever it does in its `finally` blocks reaches neither.
+"""
+
+import heapq
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+from ground import FreshetError
+
+EPOCH_S = 1_700_100_000.0  # Unix time at which the world begins: after all event times of the ledger
+SLICE_S = 0.002  # of simulated time that a thread's turn takes, on average
+LATE_S = 0.25  # how much later than asked for a thread may wake up: few turns, and many interleavings
+TURN_REAL_S_MAX = 200.0  # of real time: a thread that has not handed back by then waits for another's lock
+
+
+class KilledError(BaseException):
+    """The process is gone, as by SIGKILL: no handler of errors is to catch this."""
+
+
+class StuckError(AssertionError):
+    """A thread waits for something that only another thread of this world could bring."""
+
+
+class _Thread(threading.Thread):
+    """A thread of a simulated process; it runs when the world says so."""
+
+    def __init__(self, process: "Process", work: Callable[[], None], name: str) -> None:
+        super().__init__(name=f"{process.name}: {name}", daemon=True)
+        self.process = process
+        self.work = work
+        self.go = threading.Semaphore(0)
+        self.wake_at_s = 0.0
+        self.event: threading.Event | None = None
+        self.other: _Thread | None = None  # that it waits for
+        self.alone = False  # while it waits, no other thread of its process may run: it may hold a lock
+        self.done = False
+        self.failure: BaseException | None = None
+
+    def start(self) -> None:
+        self.process.world.add(self)
+        super().start()
+
+    def run(self) -> None:
+        self.go.acquire()
+        try:
+            if not self.process.dead:
+                self.work()
+        except KilledError:
+            pass
+        except BaseException as error:
+            self.failure = error
+        self.done = True
+        self.process.world.back.release()
+
+    def is_alive(self) -> bool:
+        return not self.done
+
+    def join(self, timeout: float | None = None) -> None:
+        world = self.process.world
+        if threading.current_thread() is world.main:
+            super().join(timeout)
+        else:
+            world.wait(self.process, timeout if timeout is not None else float("inf"), other=self)
+
+    def due(self) -> bool:
+        if self.event is not None and self.event.is_set():
+            return True
+        return (self.other is not None and self.other.done) or self.wake_at_s <= self.process.world.now_s
+
+
+class Process:
+    """A process with threads, a clock of its own and a fate.
+
+    Args:
+        main: what its first thread does; called anew at each start.
+    """
+
+    def __init__(self, world: "World", name: str, main: Callable[["Process"], None]) -> None:
+        self.world = world
+        self.name = name
+        self.main = main
+        self.threads: list[_Thread] = []
+        self.stop = threading.Event()
+        self.dead = True
+        self.paused_until_s = 0.0
+        self.skew_s = 0.0  # of its wall clock
+        self.rate = 1.0  # of its monotonic clock
+        self.ends: Counter[str] = Counter()  # how its lives ended
+        self.on_death: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        """Begin a life."""
+        self.dead = False
+        self.stop = threading.Event()
+        self.threads = []
+        _Thread(self, lambda: self.main(self), "main").start()
+
+    @property
+    def over(self) -> bool:
+        """Whether its main thread has ended, or it was killed."""
+        return self.dead or self.threads[0].done
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.dead = True
+        self.ends["killed"] += 1
+        self.on_death()
+
+    def check(self) -> None:
+        """To be called before anything that others could see. Raises KilledError if it is dead."""
+        if self.dead:
+            raise KilledError
+
+    def wrong(self) -> BaseException | None:
+        """What ended its life, if it is nothing that may happen."""
+        for thread in self.threads:
+            if thread.failure is not None and not isinstance(thread.failure, FreshetError):
+                return thread.failure
+        return None
+
+
+class ProcessClock:
+    """A `Clock` of one process."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._world = process.world
+
+    def now_s(self) -> float:
+        return self._world.now_s * self._process.rate
+
+    def unix_s(self) -> float:
+        return EPOCH_S + self._world.now_s + self._process.skew_s
+
+    def sleep(self, seconds: float) -> None:
+        self._world.wait(self._process, seconds)
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        if not event.is_set():
+            self._world.wait(self._process, seconds, event=event)
+        return event.is_set()
+
+    def wait_on(self, condition: threading.Condition, seconds: float) -> bool:
+        condition.release()
+        try:
+            self._world.wait(self._process, seconds)
+        finally:
+            condition.acquire()
+        return False
+
+    def thread(self, work: Callable[[], None], name: str, daemon: bool) -> threading.Thread:
+        return _Thread(self._process, work, name)
+
+    def draw(self) -> float:
+        return self._world.random.random()
+
+    def token(self) -> str:
+        return f"{self._world.random.getrandbits(128):032x}"
+
+
+class NetworkClock(ProcessClock):
+    """What a call of the network waits by: meanwhile its process does nothing else."""
+
+    def sleep(self, seconds: float) -> None:
+        self._world.wait(self._process, seconds, alone=True)
+
+
+class WorldClock:
+    """The clock of the log itself: true time, whoever asks; who waits for a record lets others run."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    def now_s(self) -> float:
+        return self._world.now_s
+
+    def unix_s(self) -> float:
+        return EPOCH_S + self._world.now_s
+
+    def wait_on(self, condition: threading.Condition, seconds: float) -> bool:
+        thread = threading.current_thread()
+        assert isinstance(thread, _Thread), "only threads of the world read a log to wait"
+        return ProcessClock(thread.process).wait_on(condition, seconds)
+
+
+class World:
+    """Time, and whose turn it is.
+
+    Args:
+        seed: of every choice.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.now_s = 0.0
+        self.turns = 0
+        self.back = threading.Semaphore(0)
+        self.main = threading.current_thread()
+        self.processes: list[Process] = []
+        self._threads: list[_Thread] = []
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+
+    def process(self, name: str, main: Callable[[Process], None]) -> Process:
+        """Add a process; `start` begins its life."""
+        made = Process(self, name, main)
+        self.processes.append(made)
+        return made
+
+    def at(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Do something a while from now, between two turns."""
+        self._number += 1
+        heapq.heappush(self._agenda, (self.now_s + delay_s, self._number, act))
+
+    def add(self, thread: _Thread) -> None:
+        """A thread that has been started; it runs from its next turn on."""
+        thread.wake_at_s = self.now_s
+        thread.process.threads.append(thread)
+        self._threads.append(thread)
+
+    def wait(
+        self,
+        process: Process,
+        seconds: float,
+        event: threading.Event | None = None,
+        other: _Thread | None = None,
+        alone: bool = False,
+    ) -> None:
+        """Called by a thread of the world: let others run, for a while at least.
+
+        Raises:
+            KilledError: its process has been killed.
+        """
+        process.check()
+        thread = threading.current_thread()
+        if not isinstance(thread, _Thread):  # a role's own helper beside the simulated ones
+            return
+        late_s = 0.0 if alone else self.random.random() * LATE_S
+        thread.wake_at_s = self.now_s + max(seconds, 0.0) / process.rate + late_s
+        thread.event, thread.other, thread.alone = event, other, alone
+        self.back.release()
+        thread.go.acquire()
+        thread.event = thread.other = None
+        thread.alone = False
+        process.check()
+
+    def run(self, until: Callable[[], bool], limit_s: float) -> bool:
+        """Let time pass until something holds, for at most so long; whether it came to hold."""
+        deadline_s = self.now_s + limit_s
+        while not until():
+            if self.now_s > deadline_s:
+                return False
+            self.turn()
+        return True
+
+    def turn(self) -> None:
+        """Let one thread run to its next wait; or, if none is due, let time pass to whatever is next."""
+        while self._agenda and self._agenda[0][0] <= self.now_s:
+            heapq.heappop(self._agenda)[2]()
+        self.bury()
+        alone = {thread.process for thread in self._threads if thread.alone}
+        due = [
+            thread
+            for thread in self._threads
+            if thread.process.paused_until_s <= self.now_s
+            and (thread.alone or thread.process not in alone)
+            and thread.due()
+        ]
+        if due:
+            self._resume(due[self.random.randrange(len(due))])
+            self.now_s += self.random.random() * 2.0 * SLICE_S
+            return
+        moments = [max(t.wake_at_s, t.process.paused_until_s) for t in self._threads]
+        if self._agenda:
+            moments.append(self._agenda[0][0])
+        ahead = [moment for moment in moments if moment > self.now_s]
+        if not ahead:
+            raise StuckError("every thread waits for another")
+        self.now_s = min(min(ahead), self.now_s + 1.0)
+
+    def bury(self) -> None:
+        """Let the threads of dead processes run to their end: each meets KilledError at once."""
+        for thread in [thread for thread in self._threads if thread.process.dead]:
+            while not thread.done:
+                self._resume(thread)
+        self._threads = [thread for thread in self._threads if not thread.done]
+
+    def _resume(self, thread: _Thread) -> None:
+        self.turns += 1
+        thread.go.release()
+        if not self.back.acquire(timeout=TURN_REAL_S_MAX):
+            raise StuckError(f"thread {thread.name} does not hand back: it waits for a lock of another's")

@@ -1,0 +1,138 @@
+"""Joiners, learners, servers and producers in one process, on simulated time: one seed is one run.
+
+    python tests/simulate/simulate.py --seeds 0:2000          many schedules, on as many cores as there are
+    python tests/simulate/simulate.py --seed 17 --say         one schedule, step by step
+
+Each seed draws who is there and what goes wrong: kills at any moment and at any use of disk and log, pauses,
+clocks that jump, appends that are lost, in doubt, late or repeated, a log that is away, full disks, states
+that are lost, that go back a few writes, or go bad. Then everything must heal in time, and log, learners and
+servers must be what a ledger and a plain replay say. A seed that fails prints the command that shows it
+again, after taking away what it does not need.
+"""
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+for folder in (ROOT, ROOT / "tests" / "chaos", ROOT / "tests" / "simulate"):
+    sys.path.insert(0, str(folder))
+
+import msgspec  # noqa: E402
+from sim_run import Outcome, Schedule, draw_schedule, play  # noqa: E402
+
+from freshet.warmup import warm_up  # noqa: E402
+from stream.log.testing import Faults  # noqa: E402
+
+SHRINK_TRIES_MAX = 60
+
+
+def shrink(schedule: Schedule) -> Schedule:
+    """The same schedule without what is not needed for it to fail."""
+    tries = 0
+
+    def fails(candidate: Schedule) -> bool:
+        nonlocal tries
+        tries += 1
+        return bool(play(candidate).wrong)
+
+    replace = msgspec.structs.replace
+    for name in ("kills", "pauses", "skews", "lost_states", "lost_writes", "damages", "servers"):
+        if getattr(schedule, name) and fails(smaller := replace(schedule, **{name: 0})):
+            schedule = smaller
+    for name in ("kill_at_disk", "kill_at_log", "full"):
+        rates = replace(schedule.rates, **{name: 0.0})
+        if getattr(schedule.rates, name) and fails(smaller := replace(schedule, rates=rates)):
+            schedule = smaller
+    for name in Faults.__struct_fields__:
+        network = schedule.rates.network
+        if isinstance(getattr(network, name), float) and getattr(network, name) and not name.endswith("max"):
+            rates = replace(schedule.rates, network=replace(network, **{name: 0.0}))
+            if fails(smaller := replace(schedule, rates=rates)):
+                schedule = smaller
+    for name, least in (("joiners", 1), ("learners", 1), ("partitions", 1), ("requests", 5)):
+        while getattr(schedule, name) > least and tries < SHRINK_TRIES_MAX:
+            value = max(least, getattr(schedule, name) // 2)
+            if not fails(smaller := replace(schedule, **{name: value})):
+                break
+            schedule = smaller
+    return schedule
+
+
+def play_seed(seed: int) -> Outcome:
+    """One seed, for a worker process."""
+    logging.disable(logging.CRITICAL)
+    return play(draw_schedule(seed))
+
+
+def play_seeds(seeds: range, jobs: int) -> tuple[list[Outcome], Counter[str]]:
+    """All of some seeds; what failed, and what happened in all of them."""
+    happened: Counter[str] = Counter()
+    failed: list[Outcome] = []
+    began_s = told_s = time.perf_counter()
+    # spawned: a process that has compiled kernels does not survive a fork
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        for done, outcome in enumerate(pool.map(play_seed, seeds, chunksize=8), 1):
+            happened += Counter(outcome.happened)
+            happened["schedules"] += 1
+            happened["turns"] += outcome.turns
+            if outcome.wrong:
+                failed.append(outcome)
+                print(f"seed {outcome.seed}: {outcome.wrong}", flush=True)
+                print(f"  python tests/simulate/simulate.py --seed {outcome.seed} --say", flush=True)
+            now_s = time.perf_counter()
+            if now_s - told_s >= 10.0:
+                told_s = now_s
+                rate = done / (now_s - began_s)
+                print(f"{done:,} of {len(seeds):,} schedules, {rate:.0f} a second", flush=True)
+    return failed, happened
+
+
+def main() -> int:
+    """Play what the arguments say; 1 if anything failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", default="0:200", metavar="FROM:TO", help="play these (0:200)")
+    parser.add_argument("--seed", type=int, help="play one, and take away what it does not need to fail")
+    parser.add_argument("--schedule", help="play this schedule, as JSON")
+    parser.add_argument("--say", action="store_true", help="say what happens to whom")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one a core)")
+    parser.add_argument("--json", type=Path, help="write what happened as JSON")
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    warm_up()  # a schedule is short, and compiling is not
+    if options.schedule or options.seed is not None:
+        if options.schedule:
+            schedule = msgspec.json.decode(options.schedule, type=Schedule)
+        else:
+            schedule = draw_schedule(options.seed)
+        outcome = play(schedule, options.say)
+        print(json.dumps(msgspec.to_builtins(outcome), indent=2))
+        if outcome.wrong and not options.schedule:
+            smaller = msgspec.json.encode(shrink(schedule)).decode()
+            print(f"the same with less:\n  python tests/simulate/simulate.py --say --schedule '{smaller}'")
+        return int(bool(outcome.wrong))
+    first, _, end = options.seeds.partition(":")
+    seeds = range(int(first), int(end)) if end else range(int(first))
+    began_s = time.perf_counter()
+    failed, happened = play_seeds(seeds, options.jobs)
+    took_s = time.perf_counter() - began_s
+    for name, count in sorted(happened.items()):
+        print(f"{count:10,}  {name}")
+    print(f"{len(seeds):,} schedules in {took_s:.0f} s, {len(failed)} failed")
+    if options.json:
+        told = {"failed": [o.seed for o in failed], "happened": happened, "seconds": took_s}
+        options.json.write_text(json.dumps(told, indent=2))
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Schedules of the simulator: all heal, all balance, and one seed is one run."""
+
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+from paths import ROOT
+from sim_run import Schedule, draw_schedule, play
+
+from freshet.warmup import warm_up
+
+COMMAND = [sys.executable, str(ROOT / "tests" / "simulate" / "simulate.py")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """A schedule is short, and compiling is not."""
+    warm_up()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_schedule_heals_and_its_books_balance(seed: int) -> None:
+    outcome = play(draw_schedule(seed))
+    assert not outcome.wrong, f"{outcome.wrong}\n{' '.join(COMMAND)} --seed {seed} --say"
+
+
+def test_one_seed_is_one_run() -> None:
+    first, second = (play(draw_schedule(7)) for _ in range(2))
+    assert first.turns == second.turns and first.simulated_s == second.simulated_s
+    assert first.happened == second.happened
+
+
+def test_schedule_is_what_its_seed_says_and_survives_json() -> None:
+    schedule = draw_schedule(3)
+    assert schedule == draw_schedule(3) != draw_schedule(4)
+    assert msgspec.json.decode(msgspec.json.encode(schedule), type=Schedule) == schedule
+
+
+def test_trouble_of_every_kind_comes() -> None:
+    """Over a few seeds each kind of trouble is planned: none of them is a rate that is always 0."""
+    schedules = [draw_schedule(seed) for seed in range(60)]
+    for name in Schedule.__struct_fields__:
+        if name not in ("seed", "rates"):
+            assert len({getattr(schedule, name) for schedule in schedules}) > 1, name
+    for rates in ("kill_at_disk", "kill_at_log", "full"):
+        assert any(getattr(schedule.rates, rates) for schedule in schedules), rates
+
+
+@pytest.mark.process
+def test_command_plays_seeds_and_says_what_happened() -> None:
+    done = subprocess.run(
+        [*COMMAND, "--seeds", "100:108", "--jobs", "2"],
+        capture_output=True, text=True, timeout=240, check=False, env={**os.environ, "PYTHONHASHSEED": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 schedules in" in done.stdout and "0 failed" in done.stdout

@@ -1,0 +1,130 @@
+"""What is promised of a disk holds on every kind: the machine's with RocksDB, and the one in memory."""
+
+from pathlib import Path
+
+import pytest
+
+from stream.errors import StateDamagedError, StateFullError, StateLockedError
+from stream.log.base import Outgoing
+from stream.state.disk import Disk, RocksDisk
+from stream.state.role_state import RoleState
+from stream.state.testing import MemoryDisk
+
+
+@pytest.fixture(params=["rocks", "memory"])
+def disk(request: pytest.FixtureRequest) -> Disk:
+    return RocksDisk() if request.param == "rocks" else MemoryDisk()
+
+
+def fill(disk: Disk, folder: Path, **entries: bytes) -> None:
+    with RoleState(folder, "joiner", {}, disk=disk) as state:
+        commit = state.begin()
+        for key, value in entries.items():
+            commit.put(key.encode(), value)
+        commit.set_offset("events", 0, len(entries))
+        commit.emit("examples", Outgoing(b"k", b"v"))
+        state.commit(commit)
+
+
+def test_commit_is_read_back_in_key_order_after_reopening(disk: Disk, tmp_path: Path) -> None:
+    fill(disk, tmp_path / "a", c=b"3", a=b"1", b=b"2")
+    with RoleState(tmp_path / "a", "joiner", {}, disk=disk) as state:
+        assert list(state.scan()) == [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
+        assert list(state.scan(start=b"b")) == [(b"b", b"2"), (b"c", b"3")]
+        assert state.get(b"d") is None and state.offset("events", 0) == 3
+        assert [record for block in state.unsent() for record in block.records] == [Outgoing(b"k", b"v")]
+        commit = state.begin()
+        commit.delete(b"b")
+        commit.delete(b"not there")
+        commit.put(b"a", b"4")
+        state.commit(commit)
+        assert list(state.scan()) == [(b"a", b"4"), (b"c", b"3")]
+
+
+def test_folder_is_held_by_one_and_free_after_close(disk: Disk, tmp_path: Path) -> None:
+    with RoleState(tmp_path / "a", "joiner", {}, disk=disk):
+        with pytest.raises(StateLockedError):
+            RoleState(tmp_path / "a", "joiner", {}, disk=disk)
+        with RoleState(tmp_path / "b", "joiner", {}, disk=disk):
+            pass
+    with RoleState(tmp_path / "a", "joiner", {}, disk=disk):
+        pass
+
+
+def test_copy_is_of_one_moment_and_folders_are_moved_and_removed(disk: Disk, tmp_path: Path) -> None:
+    fill(disk, tmp_path / "a", a=b"1")
+    assert disk.is_begun(tmp_path / "a" / "db") and disk.is_whole(tmp_path / "a" / "db")
+    disk.make(tmp_path / "shared")
+    with RoleState(tmp_path / "a", "joiner", {}, disk=disk) as state:
+        state.copy_to(tmp_path / "shared" / "copy")
+        commit = state.begin()
+        commit.put(b"a", b"2")
+        state.commit(commit)
+    assert disk.names(tmp_path / "shared") == ["copy"]
+    disk.make(tmp_path / "b")
+    disk.copy(tmp_path / "shared" / "copy", tmp_path / "b" / "db.making")
+    disk.move(tmp_path / "b" / "db.making", tmp_path / "b" / "db")
+    with RoleState(tmp_path / "b", "joiner", {}, disk=disk) as state:
+        assert state.get(b"a") == b"1"
+    disk.remove(tmp_path / "b")
+    disk.remove(tmp_path / "b")  # no harm
+    assert not disk.is_begun(tmp_path / "b" / "db") and disk.names(tmp_path / "b") == []
+    with pytest.raises(OSError):
+        disk.copy(tmp_path / "nothing", tmp_path / "c")
+
+
+def test_purge_leaves_nothing_of_what_was_deleted(disk: Disk, tmp_path: Path) -> None:
+    with RoleState(tmp_path / "a", "joiner", {}, disk=disk) as state:
+        for purge in (False, True):
+            commit = state.begin()
+            if purge:
+                commit.delete(b"a")
+                commit.purge = True
+            else:
+                commit.put(b"a", b"a secret")
+            state.commit(commit)
+        state.purge()
+    if isinstance(disk, MemoryDisk):
+        assert not disk.holds(tmp_path, b"a secret")
+    else:
+        files = [file for file in tmp_path.rglob("*") if file.is_file()]
+        assert files and not any(b"a secret" in file.read_bytes() for file in files)
+
+
+# What only the one in memory can be told to do.
+
+
+def test_memory_disk_fails_as_it_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def trouble(what: str, folder: Path) -> None:
+        told.append(what)
+        if what == "write" and told.count("write") == 2:
+            raise OSError(28, "No space left on device")
+
+    state = RoleState(tmp_path, "joiner", {}, disk=MemoryDisk(trouble))
+    with pytest.raises(StateFullError, match="free some disk space"):
+        state.commit(state.begin())
+    assert told[:3] == ["make", "open", "read"]
+
+
+def test_memory_disk_loses_the_last_writes_and_goes_bad(tmp_path: Path) -> None:
+    disk = MemoryDisk()
+    fill(disk, tmp_path, a=b"1")
+    assert disk.lose_writes(tmp_path, 1) == 1
+    with RoleState(tmp_path, "joiner", {}, disk=disk) as state:
+        assert state.get(b"a") is None and state.offset("events", 0) is None
+    disk.damage(tmp_path)
+    with pytest.raises(StateDamagedError):
+        RoleState(tmp_path, "joiner", {}, disk=disk)
+
+
+def test_process_that_crashes_frees_what_it_held(tmp_path: Path) -> None:
+    disk = MemoryDisk()
+    mine, others = disk.connect(), disk.connect()
+    RoleState(tmp_path / "a", "joiner", {}, disk=mine)
+    with pytest.raises(StateLockedError):
+        RoleState(tmp_path / "a", "joiner", {}, disk=others)
+    mine.crash()
+    with RoleState(tmp_path / "a", "joiner", {}, disk=others):
+        pass
