@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from broker import Broker, cluster_of
+from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from paths import ROOT
@@ -331,7 +332,8 @@ def test_nothing_acknowledged_is_lost_when_a_leader_is_killed_under_load(
         try:
             for _ in range(2):
                 time.sleep(3.0)
-                leader = log._client.leaders("t", [0])[0]
+                known = AdminClient({"bootstrap.servers": servers}).list_topics("t", timeout=30.0)
+                leader = known.topics["t"].partitions[0].leader
                 killed = next(broker for broker in brokers if broker.node == leader)
                 before = len(acknowledged)
                 killed.kill()
