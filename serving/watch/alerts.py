@@ -14,6 +14,13 @@ import msgspec
 ENDED_MAX = 20
 """Alerts that have ended and are still shown, the newest."""
 
+ERRORS_MIN = 5.0
+"""Requests that end with 5xx in five minutes, below which their share says nothing."""
+SCORES_MIN = 100.0
+"""Scores in five minutes, below which nobody can say how slow one in a hundred is."""
+CLICKS_MIN = 100.0
+"""Among the recent examples, below which calibration and log loss are mostly chance."""
+
 Severity = Literal["page", "warn"]
 
 
@@ -111,13 +118,13 @@ def _not_ready(sight: Sight, over: float) -> Found:
 
 def _errors(sight: Sight, over: float) -> Found:
     share = sight.numbers.get("errors_share", 0.0)
-    if share > over:
+    if share > over and sight.numbers.get("errors_lately", 0.0) >= ERRORS_MIN:
         yield "", f"{share:.1%} of requests end with 5xx"
 
 
 def _slow(sight: Sight, over: float) -> Found:
     p99_s = sight.numbers.get("score_p99_s", 0.0)
-    if p99_s > over:
+    if p99_s > over and sight.numbers.get("scores_lately", 0.0) >= SCORES_MIN:
         yield "", f"one in a hundred scores takes over {p99_s * 1e3:.0f} ms"
 
 
@@ -127,9 +134,12 @@ def _unlogged(sight: Sight, over: float) -> Found:
 
 
 def _stale(sight: Sight, over: float) -> Found:
-    age_s = sight.numbers.get("base_freshness_s", 0.0)
-    if age_s > over and sight.rises.get("join.examples", 0.0) > 0.0 and not sight.numbers.get("frozen"):
-        yield "", f"the weights are {_time(age_s)} old while examples come in"
+    # how old the weights are says nothing by itself: while nobody sends, all that there is grows older
+    weights_s, newest_s = sight.numbers.get("base_freshness_s"), sight.numbers.get("freshness_s")
+    if weights_s is None or newest_s is None or sight.numbers.get("frozen"):
+        return
+    if weights_s - newest_s > over:
+        yield "", f"the weights are {_time(weights_s - newest_s)} behind the newest example"
 
 
 def _dead_letters(sight: Sight, over: float) -> Found:
@@ -143,7 +153,7 @@ def _dead_letters(sight: Sight, over: float) -> Found:
 def _clock_stuck(sight: Sight, over: float) -> Found:
     behind_s = sight.numbers.get("clock_behind_s", 0.0)
     if behind_s > over and sight.rises.get("join.records", 0.0) > 0.0:
-        yield "", f"event time of a partition stands still, {_time(behind_s)} ago"
+        yield "", f"event time stands still, {_time(behind_s)} ago"
 
 
 def _late(sight: Sight, over: float) -> Found:
@@ -171,13 +181,15 @@ def _quarantine(sight: Sight, over: float) -> Found:
 
 def _miscalibrated(sight: Sight, over: float) -> Found:
     ratio = sight.numbers.get("calibration_corrected", 1.0)
-    if ratio > over or ratio < 1.0 / over:
+    if sight.numbers.get("positives_corrected", 0.0) >= CLICKS_MIN and not 1.0 / over <= ratio <= over:
         yield "", f"{ratio:.2f} times as many clicks are predicted as there are"
 
 
 def _correction_harms(sight: Sight, over: float) -> Found:
     base, corrected = sight.numbers.get("logloss_base"), sight.numbers.get("logloss_corrected")
-    if base is not None and corrected is not None and corrected - base > over:
+    if sight.numbers.get("positives_corrected", 0.0) < CLICKS_MIN or base is None or corrected is None:
+        return
+    if corrected - base > over:
         yield "", f"the error memory costs {corrected - base:.3f} nats of log loss"
 
 

@@ -341,7 +341,8 @@ class Overview:
         numbers = {**told.numbers, "log_up": float(self._up)}
         clocks = [h.told.numbers["clock"] for h in members if "clock" in h.told.numbers]
         if clocks:
-            numbers["clock_behind_s"] = now_s - min(clocks)
+            # a partition, or a joiner of several, that nobody sends to stands still and is no trouble
+            numbers["clock_behind_s"] = now_s - max(clocks)
         for heard in members:
             key = f"{heard.group}.skipped"
             numbers[key] = numbers.get(key, 0.0) + heard.told.numbers.get("skipped", 0.0)

@@ -65,6 +65,8 @@ class Pulse:
             "requests": totals.requests,
             "errors": totals.errors,
             "errors_share": (totals.errors - before.errors) / asked if asked else 0.0,
+            "errors_lately": totals.errors - before.errors,
+            "scores_lately": _count(totals) - _count(before),
             "unlogged": totals.unlogged,
             "scored": totals.scored,
             "score_p99_s": quantile(0.99, before.score_buckets, totals.score_buckets),
@@ -76,6 +78,10 @@ class Pulse:
         told = {name: float(value) for name, value in numbers.items() if value is not None}
         tables = {name: [rows] for name, rows in status.table_rows.items()}
         return Own(Told(told, tables), status.version, status.why_not_ready)
+
+
+def _count(totals: Totals) -> float:
+    return totals.score_buckets[-1][1] if totals.score_buckets else 0.0
 
 
 def quantile(
@@ -107,4 +113,5 @@ def _quality(prediction: str, summary: Summary) -> dict[str, float | None]:
         f"logloss_{prediction}": summary["logloss"],
         f"calibration_{prediction}": summary["calibration"],
         f"examples_{prediction}": summary["examples"],
+        f"positives_{prediction}": summary["positives"],
     }

@@ -202,21 +202,22 @@ WRONG = {
     "FreshetLogAway": sight(log_up=0.0),
     "FreshetLagging": Sight({}, {}, {}, {"learner": 31.0}),
     "FreshetServerNotReady": sight(ready=0.0),
-    "FreshetServerErrors": sight(errors_share=0.02),
-    "FreshetServerSlow": sight(score_p99_s=0.06),
+    "FreshetServerErrors": sight(errors_share=0.02, errors_lately=9.0),
+    "FreshetServerSlow": sight(score_p99_s=0.06, scores_lately=200.0),
     "FreshetImpressionsUnlogged": sight({"serve.unlogged": 1.0}),
-    "FreshetStale": sight({"join.examples": 5.0}, base_freshness_s=61.0),
+    "FreshetStale": sight(base_freshness_s=61.5, freshness_s=0.4),
     "FreshetDeadLetters": sight({"join.records": 100.0, "join.dead_letters": 2.0}),
     "FreshetClockStuck": sight({"join.records": 1.0}, clock_behind_s=601.0),
     "FreshetLateActions": sight({"join.late": 6.0, "join.actions": 94.0}),
     "FreshetPendingFull": sight({"join.early": 1.0}),
     "FreshetRecordsSkipped": sight(**{"learn.skipped": 1.0}),
     "FreshetQuarantine": sight({"learn.quarantined": 1.0}),
-    "FreshetMiscalibrated": sight(calibration_corrected=0.79),
-    "FreshetCorrectionHarms": sight(logloss_base=0.3, logloss_corrected=0.306),
+    "FreshetMiscalibrated": sight(calibration_corrected=0.79, positives_corrected=100.0),
+    "FreshetCorrectionHarms": sight(logloss_base=0.3, logloss_corrected=0.306, positives_corrected=100.0),
 }
 WELL = Sight(
-    {"log_up": 1.0, "ready": 1.0, "errors_share": 0.01, "score_p99_s": 0.05, "base_freshness_s": 60.0,
+    {"log_up": 1.0, "ready": 1.0, "errors_share": 0.01, "errors_lately": 9.0, "score_p99_s": 0.05,
+     "scores_lately": 900.0, "base_freshness_s": 7200.0, "freshness_s": 7140.0, "positives_corrected": 100.0,
      "clock_behind_s": 600.0, "calibration_corrected": 1.25, "logloss_base": 0.3, "logloss_corrected": 0.304,
      "join.skipped": 0.0},
     {"join.examples": 5.0, "join.records": 100.0, "join.dead_letters": 1.0, "join.late": 5.0,
@@ -252,7 +253,7 @@ def test_frozen_server_is_not_stale_and_all_well_is_quiet() -> None:
     watchman = Watchman()
     for at in (0.0, 10_000.0):
         watchman.look(at, WELL)
-        watchman.look(at + 1.0, sight({"join.examples": 5.0}, base_freshness_s=9e3, frozen=1.0))
+        watchman.look(at + 1.0, sight(base_freshness_s=9e3, freshness_s=1.0, frozen=1.0))
     assert watchman.alerts == []
 
 

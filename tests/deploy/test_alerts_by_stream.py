@@ -1,0 +1,241 @@
+"""Each alert over four streams: busy, a night with gaps, bursts, and one that has stopped.
+
+While all is well no alert fires in any of them. With a fault from minute 120 on, an alert fires in the
+streams in which its text is then true, and in no other.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+from serving.watch.alerts import RULES
+
+FOLDER = ROOT / "deploy" / "prometheus"
+MINUTES = 288
+FAULT = 120  # the minute from which on something is wrong
+
+Series = dict[str, list[float]]
+J, L, S = (f'job="freshet",instance="{name}"' for name in ("join", "learn", "serve"))
+
+
+def busy(minute: int) -> int:
+    return 600
+
+
+def night(minute: int) -> int:
+    """One to three requests, then nothing for 4, 17, 45 or 74 minutes."""
+    return {0: 3, 5: 1, 23: 2, 69: 1}.get(minute % 144, 0)
+
+
+def bursts(minute: int) -> int:
+    return 60_000 if minute % 30 == 0 else 0
+
+
+def stopped(minute: int) -> int:
+    return 600 if minute < 10 else 0
+
+
+STREAMS: dict[str, Callable[[int], int]] = {f.__name__: f for f in (busy, night, bursts, stopped)}
+
+
+def totals(per_minute: list[float]) -> list[float]:
+    found, total = [], 0.0
+    for n in per_minute:
+        total += n
+        found.append(total)
+    return found
+
+
+def healthy(stream: Callable[[int], int]) -> Series:
+    """What Prometheus scrapes once a minute, by series."""
+    n = [float(stream(minute)) for minute in range(MINUTES)]
+    last = 0
+    age: list[float] = []  # seconds since the newest example
+    clock: list[float] = []
+    for minute, count in enumerate(n):
+        last = minute if count else last
+        age.append(60.0 * (minute - last))
+        clock.append(60.0 * last)
+    half = [count // 2 for count in n]
+    seen = totals(n)
+    series: Series = {}
+    for labels in (J, L, S):
+        series[f"up{{{labels}}}"] = [1.0] * MINUTES
+        series[f"freshet_log_up{{{labels}}}"] = [1.0] * MINUTES
+    for labels, role, topic in (
+        (J, "joiner", "events"),
+        (L, "learner", "examples"),
+        (S, "server", "updates"),
+    ):
+        lag = [20.0 if count > 10_000 else 0.2 for count in n]
+        series[f'freshet_lag_seconds{{{labels},role="{role}",topic="{topic}",partition="0"}}'] = lag
+        series[f'freshet_records_skipped_total{{{labels},role="{role}"}}'] = [0.0] * MINUTES
+    for labels, role in ((J, "joiner"), (L, "learner")):
+        series[f'freshet_records_taken_total{{{labels},role="{role}"}}'] = seen
+        series[f'freshet_dead_letters_total{{{labels},stage="{role}"}}'] = [0.0] * MINUTES
+    series |= {
+        # the first request after a gap is slow, and one of those of the first night is cut off
+        f'freshet_requests_total{{{S},path="/v1/score",status="200"}}': seen,
+        f'freshet_requests_total{{{S},path="/v1/score",status="503"}}': totals(
+            [float(m == 5) for m in range(MINUTES)]
+        ),
+        # who asks whether a server is ready is told 503 while it loads
+        f'freshet_requests_total{{{S},path="/v2/health/ready",status="503"}}': totals(
+            [12.0 if m < 10 else 0.0 for m in range(MINUTES)]
+        ),
+        f'freshet_requests_total{{{S},path="/v2/health/ready",status="200"}}': totals(
+            [0.0 if m < 10 else 12.0 for m in range(MINUTES)]
+        ),
+        f'freshet_request_seconds_bucket{{{S},path="/v1/score",le="0.05"}}': totals(
+            [max(c - 1.0, 0.0) for c in n]
+        ),
+        f'freshet_request_seconds_bucket{{{S},path="/v1/score",le="0.1"}}': seen,
+        f'freshet_request_seconds_bucket{{{S},path="/v1/score",le="+Inf"}}': seen,
+        f"freshet_impressions_unlogged_total{{{S}}}": [0.0] * MINUTES,
+        f"freshet_ready{{{S}}}": [float(m > 0) for m in range(MINUTES)],
+        f"freshet_frozen{{{S}}}": [0.0] * MINUTES,
+        f"freshet_freshness_seconds{{{S}}}": [a + 0.4 for a in age],
+        f"freshet_base_freshness_seconds{{{S}}}": [a + 0.9 for a in age],
+        f"freshet_join_examples_total{{{J}}}": seen,
+        f"freshet_join_actions_total{{{J}}}": totals(half),
+        f"freshet_join_late_actions_total{{{J}}}": totals([c // 100 for c in n]),
+        f"freshet_join_early_requests_total{{{J}}}": [0.0] * MINUTES,
+        f'freshet_join_clock_timestamp_seconds{{{J},partition="0"}}': clock,
+        f'freshet_join_clock_timestamp_seconds{{{J},partition="1"}}': [0.0] * MINUTES,  # nobody is sent there
+        f"freshet_learn_quarantined_groups_total{{{L}}}": [0.0] * MINUTES,
+        # the first handful of clicks says little of calibration, and less of the error memory
+        quality("calibration", "corrected"): [1.7 if c < 1_000 else 1.05 for c in seen],
+        quality("logloss", "corrected"): [0.35 if c < 1_000 else 0.3 for c in seen],
+        quality("logloss", "base"): [0.3] * MINUTES,
+        quality("positives", "corrected"): [min(c // 20, 2_000.0) for c in seen],
+    }  # fmt: skip
+    return series
+
+
+def quality(metric: str, prediction: str) -> str:
+    return f'freshet_quality{{{S},metric="{metric}",prediction="{prediction}",span="recent"}}'
+
+
+def from_fault(values: list[float], faulty: Callable[[int, float], float]) -> list[float]:
+    return [faulty(m, v) if m >= FAULT else v for m, v in enumerate(values)]
+
+
+def share_of(series: Series, of: str, share: float) -> list[float]:
+    """A counter that rises with another one, by a share of it."""
+    values = series[of]
+    return from_fault([0.0] * MINUTES, lambda m, _: float(round(share * (values[m] - values[FAULT - 1]))))
+
+
+def faults(series: Series) -> dict[str, Series]:
+    """What is other than well, by alert."""
+    lag = f'freshet_lag_seconds{{{L},role="learner",topic="examples",partition="0"}}'
+    scored = f'freshet_requests_total{{{S},path="/v1/score",status="200"}}'
+    failed = f'freshet_requests_total{{{S},path="/v1/score",status="503"}}'
+    fast = f'freshet_request_seconds_bucket{{{S},path="/v1/score",le="0.05"}}'
+    taken = f'freshet_records_taken_total{{{J},role="joiner"}}'
+    letters = f'freshet_dead_letters_total{{{J},stage="joiner"}}'
+    clock = f'freshet_join_clock_timestamp_seconds{{{J},partition="0"}}'
+    late = f"freshet_join_late_actions_total{{{J}}}"
+    weights = f"freshet_base_freshness_seconds{{{S}}}"
+    newest = f"freshet_freshness_seconds{{{S}}}"
+    since = [m for m in range(MINUTES) if series[scored][m] > series[scored][max(m - 1, 0)] and m < FAULT][-1]
+    calls = f'freshet_request_seconds_bucket{{{S},path="/v1/score",le="+Inf"}}'
+    positives = quality("positives", "corrected")
+    stuck = series[clock][FAULT - 1]
+
+    def steady(name: str, value: float) -> Series:
+        return {name: from_fault(series[name], lambda m, v: value)}
+
+    enough = {positives: [500.0] * MINUTES}
+    return {
+        "FreshetRoleDown": steady(f"up{{{L}}}", 0.0),
+        "FreshetLogAway": steady(f"freshet_log_up{{{S}}}", 0.0),
+        "FreshetLagging": {lag: from_fault(series[lag], lambda m, v: 60.0 * (m - FAULT))},
+        "FreshetServerNotReady": steady(f"freshet_ready{{{S}}}", 0.0),
+        "FreshetServerErrors": {failed: share_of(series, scored, 0.1)},
+        "FreshetServerSlow": {fast: from_fault(series[fast], lambda m, v: series[fast][FAULT - 1])},
+        "FreshetImpressionsUnlogged": {
+            f"freshet_impressions_unlogged_total{{{S}}}": share_of(series, calls, 1.0)
+        },
+        # the learner stands: what the error memory sees is not in the weights
+        "FreshetStale": {
+            weights: from_fault(series[weights], lambda m, v: 60.0 * (m - since)),
+            newest: series[newest],
+        },
+        "FreshetDeadLetters": {letters: share_of(series, taken, 0.05)},
+        "FreshetClockStuck": {clock: from_fault(series[clock], lambda m, v: stuck)},
+        "FreshetLateActions": {late: share_of(series, taken, 0.3)},
+        "FreshetPendingFull": {f"freshet_join_early_requests_total{{{J}}}": share_of(series, taken, 1.0)},
+        "FreshetRecordsSkipped": steady(f'freshet_records_skipped_total{{{J},role="joiner"}}', 7.0),
+        "FreshetQuarantine": steady(f"freshet_learn_quarantined_groups_total{{{L}}}", 1.0),
+        "FreshetMiscalibrated": steady(quality("calibration", "corrected"), 1.6)
+        | enough
+        | {quality("logloss", "corrected"): [0.3] * MINUTES},
+        "FreshetCorrectionHarms": steady(quality("logloss", "corrected"), 0.4)
+        | enough
+        | {quality("calibration", "corrected"): [1.0] * MINUTES},
+    }
+
+
+ALL = frozenset(STREAMS)
+FIRES_IN = {
+    # These are true at any time, whatever comes in.
+    **dict.fromkeys(
+        (
+            "FreshetRoleDown", "FreshetLogAway", "FreshetLagging", "FreshetServerNotReady",
+            "FreshetRecordsSkipped", "FreshetQuarantine", "FreshetMiscalibrated", "FreshetCorrectionHarms",
+        ),
+        ALL,
+    ),
+    # The weights fall behind only where examples come.
+    "FreshetStale": ALL - {"stopped"},
+    # These are of what comes in, and have to last: a burst of a minute is over before.
+    **dict.fromkeys(
+        (
+            "FreshetServerErrors", "FreshetServerSlow", "FreshetDeadLetters", "FreshetClockStuck",
+            "FreshetLateActions",
+        ),
+        frozenset(("busy",)),
+    ),
+    # One of these is enough, again and again, at night too.
+    **dict.fromkeys(("FreshetImpressionsUnlogged", "FreshetPendingFull"), frozenset(("busy", "night"))),
+}  # fmt: skip
+
+
+def scene(name: str, series: Series, queries: list[dict[str, object]]) -> dict[str, object]:
+    """One test of promtool's."""
+    inputs = [{"series": of, "values": " ".join(f"{v:g}" for v in values)} for of, values in series.items()]
+    return {"name": name, "interval": "1m", "input_series": inputs, "promql_expr_test": queries}
+
+
+def ever(alert: str, fired: bool) -> dict[str, object]:
+    """That an alert has fired at some time, or has not."""
+    expr = f'clamp_max(sum(count_over_time(ALERTS{{alertstate="firing",alertname=~"{alert}"}}[12h])), 1)'
+    samples = [{"labels": "{}", "value": 1}] if fired else []
+    return {"expr": expr, "eval_time": f"{MINUTES - 1}m", "exp_samples": samples}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_alert_fires_only_where_its_text_is_true(promtool: str, tmp_path: Path, stream: str) -> None:
+    usual = healthy(STREAMS[stream])
+    tests = [scene("all is well", usual, [ever(rule.name, False) for rule in RULES])]
+    for alert, changed in faults(usual).items():
+        others = "|".join(rule.name for rule in RULES if rule.name != alert)
+        queries = [ever(alert, stream in FIRES_IN[alert]), ever(others, False)]
+        tests.append(scene(alert, usual | changed, queries))
+    (tmp_path / "rules.yml").write_text((FOLDER / "rules.yml").read_text())
+    whole = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "tests.yml").write_text(json.dumps(whole))
+    command = [promtool, "test", "rules", "tests.yml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_every_rule_is_tried() -> None:
+    written = re.findall(r"- alert: (\w+)", (FOLDER / "rules.yml").read_text())
+    assert written == [rule.name for rule in RULES] and set(FIRES_IN) == set(written)
