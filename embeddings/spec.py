@@ -2,8 +2,8 @@
 
     row = | vector (dim) | optimizer state | extra | last seen (uint32 bits) | count (uint32 bits) |
 
-All columns are 32 bits wide and a row is contiguous: whoever uses an id fetches one row. What a
-table does not use it does not pay for.
+All columns are 32 bits wide and a row is contiguous: using an id fetches one row. A table has no columns
+for what it does not use.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -27,7 +27,7 @@ Init = Literal["zeros", "uniform", "normal"]
 """How a new vector starts; `initializers.py` draws it."""
 
 Evict = Literal["none", "least_recent", "least_frequent"]
-"""Which rows go when there are too many; `eviction.py` says how."""
+"""Which rows are evicted when there are too many; `eviction.py` says how."""
 
 EVICT_ROWS_MIN = 64
 """The smallest budget that is kept by eviction, which works in 64ths of it."""

@@ -7,7 +7,7 @@ them out of memory. So the count is that of the rows in memory which lie above t
 sweep has come by, and a table that was restored counts what the one before it counted: which sighting is
 refused follows from the sightings alone.
 
-Rows beyond the floor that no sweep has met take slots, for which a table has some to spare (`spec.py`):
+Rows below the floor that no sweep has reached take slots, for which a table has some to spare (`spec.py`):
 while more rows are in memory than `crowded`, each new row pays for a look at SWEPT_PER_ROW slots. Rows that
 a sweep has passed over twice would have been taken out, so there are never more than the rows alive, those
 made within two rounds of the sweep, and those of one batch.

@@ -23,7 +23,7 @@ AHEAD = 64
 """How many ids ahead of their use a kernel asks for a cache line."""
 
 OWN_COLUMNS = 2
-"""A row's key lies behind its last column: whoever compares it has the row on the way."""
+"""A row's key lies behind its last column, so that comparing it fetches part of the row."""
 
 TAIL = 2 + OWN_COLUMNS
 """Columns from last seen to the end of a row in memory: last seen, count, the key's two halves."""

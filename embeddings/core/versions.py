@@ -30,7 +30,7 @@ def begin_write(versions, slot):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def end_write(versions, slot):
-    """Close it: all that was written is seen by whoever sees this."""
+    """Close it: a reader that sees the new version sees all that was written."""
     fence()
     versions[slot & _STRIPE] += _ONE
 

@@ -1,4 +1,4 @@
-"""Snapshots of tables in a folder of their own: one RocksDB, for whoever uses tables without a stream.
+"""Snapshots of tables in a folder of their own: one RocksDB, for tables used without a stream.
 
     with SnapshotFolder("model.snapshot") as folder:
         folder.save(users, items)           # whole the first time, then what changed

@@ -1,6 +1,6 @@
 """A table's arena: rows of float32 by slot, read and written a batch at a time.
 
-Who knows slots needs no keys here. A slot of -1 means "no row" everywhere: it reads as zeros and is never
+Callers pass slots, not keys. A slot of -1 means "no row" everywhere: it reads as zeros and is never
 written.
 """
 
@@ -39,7 +39,7 @@ class Arena:
 
     @property
     def rows(self) -> Floats:
-        """The arena, (rows_max, width) float32, indexed by slot; whoever writes to it calls `mark`."""
+        """The arena, (rows_max, width) float32, indexed by slot; after writing to it, call `mark`."""
         return self._store.rows[:, : self.width]
 
     def vectors(self, slots: Slots) -> Floats:

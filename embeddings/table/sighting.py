@@ -18,8 +18,8 @@ def sight(
 
     Distinct ids whose row outlives the batch are found once each; the sightings of the others are taken
     one by one. Where rows are evicted, so are all sightings of a batch within which some may have to
-    go. Whether that is so is known for sure only once it is known how many ids are new: so the batch is
-    taken as if not, and where that was wrong, taken back.
+    go. Optimistic: assume that nothing is evicted, and roll
+    back if the number of new ids shows otherwise.
 
     Args:
         keys, times: (n,) uint64 and (n,) uint32.

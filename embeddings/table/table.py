@@ -144,7 +144,7 @@ class Table(Arena):
         return out, np.take(there, inverse)
 
     def evicts_within(self, sightings: int) -> bool:
-        """Whether the next so many sightings may evict rows; who says no may be sure."""
+        """Whether the next so many sightings may evict rows; False is certain, True is not."""
         if self.spec.evict == "none":
             return False
         return not limit_is_far(self._store.ages, self.spec.rows_max, sightings, sightings)

@@ -48,8 +48,8 @@ class WorkingSet:
     """Vectors and optimizer state of some rows, in one array. Places number its rows.
 
     From its making to `write_back` it reads and writes no table, so the tables may be read, inserted
-    into, and have other columns written by another thread. A row that its table has let go of by then
-    is let go of here as well.
+    into, and have other columns written by another thread. A row that has left its table by then is
+    dropped here as well.
 
     Args:
         tables: of one `RowLayout`.
