@@ -9,7 +9,9 @@ constants into all, so what is kept is dropped when any file changes that kernel
 """
 
 import hashlib
+import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -24,7 +26,10 @@ import msgspec
 PACKAGES = ("ground", "stream", "embeddings", "error_memory", "learner")
 MARKER = "freshet-kernels-"
 SOURCES = "freshet-sources-"
-TELL_EVERY_S = 2.0
+TELL_EVERY_S = 1.0
+LINE_EVERY_S = 10.0
+KERNELS = 190
+"""About how many compiled kernels there are on disk when all of the default is compiled."""
 _IMPORT = re.compile(rf"^from ((?:{'|'.join(PACKAGES)})(?:\.\w+)*) import (\([^)]*\)|.*)", re.MULTILINE)
 _BUILT_IN = re.compile(
     r"\b(?:[A-Z][A-Z0-9_]*|_?[a-z]\w*)\b"
@@ -46,7 +51,7 @@ def warm_up(*, always: bool = False, everything: bool = False) -> None:
         return
     began = time.perf_counter()
     with _telling(began):
-        exercise(everything)
+        compile_all(everything)
     if marker is not None:
         _leave(marker, MARKER)
     print(f"kernels are ready ({time.perf_counter() - began:.1f} s)", file=sys.stderr, flush=True)
@@ -58,59 +63,34 @@ def marker_path() -> Path | None:
     return folders[0] / f"{MARKER}{_fingerprint()}" if folders else None
 
 
-def exercise(everything: bool = False) -> None:
-    """Call the kernels once, with the types that the roles call them with: a stream in small.
+def compile_all(everything: bool = False) -> None:
+    """Compile in this process and, where there are cores for it, in others beside it.
 
     Args:
-        everything: also the error memories that are not the default.
+        everything: also what only other configs run.
     """
-    from error_memory import MemorySettings, make_memory
-    from error_memory.settings import Kind
-    from learner.features.encoder import FeatureSpec
-    from learner.model.model import Model
-    from learner.settings import LearnerSettings
-    from learner.train.trainer import Trainer
-    from stream.records.types import Example
+    from freshet import exercise
 
-    features = {
-        "user": FeatureSpec(ttl_s=3600.0),
-        "item": FeatureSpec(admit_after=2, ttl_s=3600.0),
-        "tags": FeatureSpec(kind="ids"),
-        "hour": FeatureSpec(kind="hour"),
-        "price": FeatureSpec(kind="number"),
-    }
-    trainer = Trainer(Model(features, LearnerSettings(group=8), learning=True))
-    kinds: tuple[Kind, ...] = ("residual", "sketch", "neighbours") if everything else ("residual",)
-    memories = [make_memory(MemorySettings(kind=k, capacity=64), trainer.model.memory_columns) for k in kinds]
-    for hour in range(4):
-        at = 1e9 + 3000.0 * hour
-        examples = [
-            Example(
-                request_id=str(i),
-                time=at,
-                decided=at,
-                context={"user": f"u{i % 3}"},
-                candidates=[{"item": i % 5, "tags": ["a", "b"], "price": 1.5}, {"item": i}],
-                labels=[1.0, 0.0],
-            )
-            for i in range(16)
-        ]
-        for learnt in trainer.learn(examples):
-            position = hour * len(examples)
-            for memory in memories:
-                memory.set_priors(*trainer.model.memory_priors())
-                memory.correct(learnt.rows, learnt.p)
-                memory.observe(learnt.rows, learnt.p, learnt.y, position, learnt.requests)
-                memory.advance(position - 1)
-    trainer.finish()
-    model = trainer.model
-    model.score_requests(examples)
-    for table in model.tables:
-        table.expire(int(at), 1000)
-        touched, _ = table.drain_delta()
-        rows, _ = table.export(touched)
-        table.load(touched, rows)
-        table.digest(int(at))
+    beside = list(exercise.BESIDE)[: len(os.sched_getaffinity(0)) - 1] if _cache_folders() else []
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "freshet.exercise", part],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        for part in beside
+    ]  # fmt: skip
+    try:
+        if started:
+            exercise.model()
+        for process in started:
+            process.wait()
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    # what the others have compiled is found on disk; what they could not is compiled here
+    exercise.everything(everything)
 
 
 def drop_stale() -> None:
@@ -202,18 +182,28 @@ def _leave(marker: Path, kind: str) -> None:
 
 @contextmanager
 def _telling(began: float) -> Iterator[None]:
-    """Say that kernels are compiled, and now and then that it still goes on."""
-    line = "compiling kernels (first run only) ..."
-    print(line, file=sys.stderr, flush=True)
+    """Say that kernels are compiled, and how many there are by now: in place on a terminal, else in lines."""
+    in_place = sys.stderr.isatty()
+    title = "compiling kernels (first run only)"
+    print(f"{title} ...", file=sys.stderr, flush=True)
+    folders = _cache_folders()
     done = threading.Event()
 
+    def line() -> str:
+        made = sum(1 for folder in folders for _ in folder.glob("*.nbc"))
+        return f"{title}: {made} of about {KERNELS}, {time.perf_counter() - began:.0f} s"
+
     def tell() -> None:
-        while not done.wait(TELL_EVERY_S):
-            seconds = time.perf_counter() - began
-            if sys.stderr.isatty():
-                print(f"\r{line} {seconds:.0f} s", end="", file=sys.stderr, flush=True)
-        if sys.stderr.isatty():
-            print("\r" + " " * (len(line) + 8) + "\r", end="", file=sys.stderr, flush=True)
+        width = 0
+        while not done.wait(TELL_EVERY_S if in_place else LINE_EVERY_S):
+            text = line()
+            width = max(width, len(text))
+            print(
+                f"\r{text:<{width}}" if in_place else text, end="" if in_place else "\n", file=sys.stderr,
+                flush=True,
+            )  # fmt: skip
+        if in_place:
+            print("\r" + " " * width + "\r", end="", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=tell, name="warm-up", daemon=True)
     thread.start()

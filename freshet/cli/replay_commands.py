@@ -226,9 +226,9 @@ COMMANDS = (
                 help="all play the beginning of the stream, the best third three times as much, and so on",
             ),
             option(
-                "--by", choices=["logloss", "auc", "user_auc", "gauc", "ece", "brier"], default="logloss",
-                help="metric to rank by, over the last half of the stream (logloss); gauc is biased against "
-                "models that learn each user's click rate, user_auc is not",
+                "--by", choices=["logloss", "auc", "request_auc", "gauc", "ece", "brier"], default="logloss",
+                help="metric to rank by, over the last half of the stream (logloss); gauc, AUC per user, is "
+                "biased against models that learn users, request_auc, AUC within requests, is not",
             ),
             PREDICTION,
             option("--jobs", type=count, metavar="N", help="processes at once (one for each core)"),

@@ -110,7 +110,7 @@ def _metrics(compared: Sequence[Comparison]) -> Table:
     summaries |= {c.other: c.summaries[1] for c in compared}
     rows = []
     for key, name in METRICS:
-        values = [summary[key] for summary in summaries.values()]
+        values = [summary.get(key) for summary in summaries.values()]
         if any(value is not None for value in values):
             rows.append((name, *("–" if value is None else f"{value:.5f}" for value in values)))
     return Table(

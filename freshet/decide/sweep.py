@@ -30,9 +30,20 @@ from stream.files.record_files import whole_or_nothing
 HALVING = 3
 PREFIX_MIN = 1_000  # requests: what fewer say is chance
 LOOK_EVERY_S = 0.05
-HIGHER_IS_BETTER = ("auc", "gauc")
-FIGURES = ("logloss", "auc", "gauc", "ece")
+HIGHER_IS_BETTER = ("auc", "request_auc", "gauc")
+FIGURES = {"logloss": "log loss", "auc": "AUC", "request_auc": "in reqs", "ece": "ECE"}
 MANIFEST = "sweep.json"
+DEFAULT_UNDEFINED = (
+    "this metric is not defined over this data (all labels are the same), so nothing is ranked"
+)
+UNDEFINED = {
+    "request_auc": "no request has candidates with both labels, so AUC within requests is not defined and "
+    "nothing is ranked; use --by logloss or --by auc"
+}
+BIASED = (
+    "AUC per user (gauc) is biased over a replay: a model that learns each user's click rate scores lower by "
+    "it. Prefer --by request_auc where requests have several candidates, else --by logloss"
+)
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +107,8 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], play: Play | None = None) -
         keep = -(-len(left) // HALVING) if number + 1 < len(rungs) else len(left)
         # The config as it is goes on whatever its rank: it is what the others are measured by.
         left = [pair for i, pair in enumerate(ranked) if i < keep or not pair[0].values]
+    if all(result.figures.get(sweep.by) is None for result in results.values() if not result.failed):
+        print(f"warning: {UNDEFINED.get(sweep.by, DEFAULT_UNDEFINED)}", file=sys.stderr)
     found = sorted(results.values(), key=lambda result: (-result.requests, *_rank(sweep, result)))
     if all(result.failed for result in found):
         raise SweepError(f"no trial could be run; the first said: {found[0].failed}")
@@ -106,7 +119,9 @@ def print_table(sweep: Sweep, results: Sequence[Result]) -> None:
     """One line a trial, the best first."""
     varied = sorted({key for result in results for key, _ in result.trial.values})
     print(
-        "  ".join([f"{'':>3}", f"{'requests':>9}", *(f"{figure:>8}" for figure in FIGURES), f"{'req/s':>8}"])
+        "  ".join(
+            [f"{'':>3}", f"{'requests':>9}", *(f"{title:>8}" for title in FIGURES.values()), f"{'req/s':>8}"]
+        )
     )
     for place, result in enumerate(results, 1):
         told = ", ".join(f"{key}={value}" for key, value in result.trial.values) or "(as it is)"
@@ -117,6 +132,8 @@ def print_table(sweep: Sweep, results: Sequence[Result]) -> None:
         shown = ["–".rjust(8) if value is None else f"{value:8.5f}" for value in values]
         cells = [f"{place:>3}", f"{result.requests:>9,}", *shown, f"{result.per_second:>8,.0f}", told]
         print("  ".join(cells))
+    if sweep.by == "gauc":
+        print(f"warning: {BIASED}", file=sys.stderr)
     print(
         f"by {sweep.by} of the last half ({sweep.prediction}), over {', '.join(varied)}; reports are in "
         f"{sweep.folder}. The best of many looks better than it is: compare it with the config as it is on "
@@ -250,7 +267,7 @@ def _read(sweep: Sweep, trial: Trial, path: Path) -> Result | None:
     return Result(
         trial,
         report["events"],
-        {name: figures[name] for name in {*FIGURES, sweep.by}},
+        {name: figures.get(name) for name in {*FIGURES, sweep.by}},
         report["events_per_second"],
         path,
     )

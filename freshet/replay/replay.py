@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from error_memory import ErrorMemory, make_memory
 from freshet.config import Config
@@ -22,12 +21,14 @@ from freshet.files import check_writable, readable_json, write_json
 from freshet.progress import progress
 from freshet.replay.feed import open_feed
 from freshet.replay.predictions import write_predictions
+from freshet.replay.scored import Candidates, Scored
+from freshet.replay.suspicion import warnings_of
 from freshet.replay.tape import ReplayOptions, is_log, open_existing, replay_config
 from freshet.replay.time_travel import restored
+from freshet.roles.voice import printable
 from freshet.version import code_version
 from freshet.warmup import warm_up
 from learner.features.labelled import Labelled
-from learner.metrics import Summary, summarize
 from learner.model.forgetting import forget_in_memory
 from learner.role.learner import Learner
 from learner.train.trainer import Learnt
@@ -37,53 +38,6 @@ from stream.state.role_state import RoleState
 
 RECLAIM_REQUESTS = 20_000
 RECLAIM_SLOTS = 100_000
-
-Floats = npt.NDArray[np.float64]
-
-
-class Scored:
-    """Predictions and labels of a replay, in order; 40 bytes a candidate."""
-
-    def __init__(self) -> None:
-        self._parts: list[tuple[Floats, Floats, Floats, npt.NDArray[np.uint64], Floats]] = []
-
-    def add(
-        self, base: Floats, corrected: Floats, y: Floats, group: npt.NDArray[np.uint64], at: Floats
-    ) -> None:
-        """Take n candidates: base and corrected predictions, labels, users, event times, each (n,)."""
-        self._parts.append((base, corrected, y, group, at))
-
-    def arrays(self) -> tuple[Floats, Floats, Floats, npt.NDArray[np.uint64], Floats]:
-        """All that was taken, as `add` takes it."""
-        base, corrected, y, group, at = zip(*self._parts, strict=True)
-        taken = (np.concatenate(part) for part in (base, corrected, y))
-        return (*taken, np.concatenate(group), np.concatenate(at))  # type: ignore[return-value]
-
-    def summaries(self, window: int) -> dict[str, Any]:
-        """Figures of base and corrected: overall, of the last half, and over windows of candidates."""
-        base, corrected, y, group, at = self.arrays()
-        n = len(y)
-
-        def both(part: slice) -> dict[str, Summary]:
-            return {
-                "base": summarize(base[part], y[part], group[part]),
-                "corrected": summarize(corrected[part], y[part], group[part]),
-            }
-
-        overall, last_half = both(slice(0, n)), both(slice(n // 2, n))
-        windows = [
-            {
-                "from_time": float(at[first]),
-                "to_time": float(at[min(first + window, n) - 1]),
-                **both(slice(first, first + window)),
-            }
-            for first in range(0, n, window)
-        ]
-        told: dict[str, Any] = {
-            name: {"overall": overall[name], "last_half": last_half[name]} for name in overall
-        }
-        told["windows"] = windows
-        return told
 
 
 class Replay:
@@ -152,9 +106,9 @@ class Replay:
         keep = ~learnt.late
         keep[: self._before] = False
         self._before = max(self._before - len(keep), 0)
-        self.scored.add(
-            learnt.p[keep], corrected[keep], learnt.y[keep], learnt.group[keep], learnt.time[keep]
-        )
+        request = np.repeat(positions.astype(np.uint64), np.diff(learnt.requests))
+        taken = Candidates(learnt.p, corrected, learnt.y, learnt.group, learnt.time, request)
+        self.scored.add(taken.kept(keep))
         self.memory_s += time.perf_counter() - began
 
     def _freeze(self) -> None:
@@ -183,7 +137,9 @@ class Replay:
         group = np.repeat(self.learner.model.users(batch), per_request)
         times = np.repeat(batch.times, per_request)
         keep = np.repeat(~labelled.late, per_request)
-        self.scored.add(base[keep], corrected[keep], labelled.y[keep], group[keep], times[keep])
+        request = np.repeat(positions.astype(np.uint64), per_request)
+        taken = Candidates(base, corrected, labelled.y, group, times, request)
+        self.scored.add(taken.kept(keep))
 
     def _reclaim(self) -> None:
         """Do what a commit does beside writing: rows that have expired make room, deltas are let go."""
@@ -215,7 +171,7 @@ def run_replay(
         report = replay_from_snapshot(config, options, predictions, overrides)
     if predictions is not None:
         at = Path(os.path.relpath(predictions.resolve(), Path(report_to).resolve().parent))
-        report["predictions"] = str(predictions.resolve() if report_to == "-" else at)
+        report["predictions"] = printable(str(predictions.resolve() if report_to == "-" else at))
     if report_to == "-":
         sys.stdout.write(readable_json(report).decode())
     else:
@@ -329,9 +285,10 @@ def replay(
             "metrics": time.perf_counter() - ended,
         },
     }
+    report["warnings"] = warnings_of(report, config, options)
     if predictions is not None:
-        base, corrected = run.scored.arrays()[:2]
-        write_predictions(predictions, config, options, refused, base, corrected)
+        scored = run.scored.arrays()
+        write_predictions(predictions, config, options, refused, scored.base, scored.corrected)
     if options.journal is not None:
         live = _live_hash(config, Path(options.journal))
         report["live_state_hash"] = live
@@ -342,7 +299,9 @@ def replay(
 def _played(config: Config, options: ReplayOptions) -> dict[str, Any]:
     told: dict[str, Any] = msgspec.to_builtins(options)
     del told["last"], told["boundary"]
-    return told | {"data": options.data or config.log}
+    told |= {"data": options.data or config.log}
+    # a file name that is not UTF-8 has no place in JSON as it is
+    return {key: printable(value) if isinstance(value, str) else value for key, value in told.items()}
 
 
 def _live_hash(config: Config, folder: Path) -> str:
@@ -357,9 +316,9 @@ def _window(config: Config, run: Replay) -> int:
 
 def _print_summary(report: dict[str, Any]) -> None:
     def line(name: str, part: dict[str, Any]) -> str:
-        keys = ("auc", "gauc", "logloss", "calibration")
+        keys = ("auc", "request_auc", "logloss", "calibration")
         return f"  {name:<22}" + "".join(
-            f"{key} {'–' if part[key] is None else format(part[key], '.4f')}   " for key in keys
+            f"{key} {'–' if part.get(key) is None else format(part[key], '.4f')}   " for key in keys
         )
 
     print(
@@ -382,6 +341,8 @@ def _print_summary(report: dict[str, Any]) -> None:
             "column?",
             file=sys.stderr,
         )
+    for warning in report["warnings"]:
+        print(f"  warning: {warning}", file=sys.stderr)
     if "live_state_hash" in report:
         equal = "the very state" if report["equals_live_state"] else "NOT the state"
         print(f"  this is {equal} of the live learner ({report['live_state_hash']})", file=sys.stderr)

@@ -9,7 +9,8 @@ from freshet.show.report import Chart, Line, Page, Table, Tile
 
 METRICS = (
     ("auc", "AUC"),
-    ("gauc", "AUC per user"),
+    ("request_auc", "AUC within requests"),
+    ("gauc", "AUC per user (biased by order)"),
     ("logloss", "log loss"),
     ("normalized_entropy", "normalized entropy"),
     ("calibration", "calibration"),

@@ -1,0 +1,118 @@
+"""Calls the kernels once each, with the types that roles and replays call them with: so they are compiled.
+
+The parts can run in processes of their own at the same time (`python -m freshet.exercise deep`): what they
+compile is kept on disk, where `everything` of the process that waits for them finds it.
+"""
+
+import sys
+
+import numpy as np
+
+from error_memory import MemorySettings, make_memory
+from error_memory.settings import Kind
+from learner.deep.dcn_predict import prediction_of
+from learner.deep.dcn_train import DCNTrainer
+from learner.deep.networks import Layout, make_network
+from learner.features.encoder import Encoder, FeatureSpec
+from learner.model.model import Model
+from learner.settings import LearnerSettings
+from learner.train.trainer import Trainer
+from stream.records.types import Example
+
+FEATURES = {
+    "user": FeatureSpec(ttl_s=3600.0),
+    "item": FeatureSpec(admit_after=2, ttl_s=3600.0),
+    "tags": FeatureSpec(kind="ids"),
+    "hour": FeatureSpec(kind="hour"),
+    "price": FeatureSpec(kind="number"),
+}
+
+
+def deep() -> None:
+    """The default network: learning a group, and predicting."""
+    network = make_network("dcn", Layout(embeddings=(8, 8), width=24))
+    flat = network.initial_weights(0)
+    moments = np.zeros((2, network.weight_count), dtype=np.float32)
+    inputs = np.ones((16, 24), dtype=np.float32)
+    offset, y = np.zeros(16), np.tile([0.0, 1.0], 8)
+    DCNTrainer(network, flat, moments, 0, 1e-3, 10.0, 1).step(inputs, 16, offset, y)
+    prediction_of(network, network.split(flat))(inputs, offset)
+
+
+def memory(kinds: tuple[Kind, ...] = ("residual",)) -> None:
+    """Error memories: correcting, and learning from labels."""
+    encoder = Encoder(FEATURES, 64)
+    examples = _examples(0)
+    batch = encoder.encode(examples)
+    y = np.array([label for example in examples for label in example.labels])
+    p = np.full(len(y), 0.3)
+    for kind in kinds:
+        columns = 2 * encoder.columns + len(FEATURES)
+        held = make_memory(MemorySettings(kind=kind, capacity=64), columns)
+        for position in (0, 100):
+            held.set_priors(np.full(columns, 0.1), np.ones(columns))
+            held.correct(batch.rows, p)
+            held.observe(batch.rows, p, y, position, batch.requests)
+            held.advance(position - 1)
+
+
+def model(deep: bool = False, kinds: tuple[Kind, ...] = ()) -> None:
+    """A stream in small: features, tables, the fast part, and what else a replay does.
+
+    Args:
+        deep: the default network too.
+        kinds: of error memories beside it.
+    """
+    settings = LearnerSettings(group=8, deep="dcn" if deep else "none")
+    trainer = Trainer(Model(FEATURES, settings, learning=True))
+    memories = [make_memory(MemorySettings(kind=k, capacity=64), trainer.model.memory_columns) for k in kinds]
+    for hour in range(4):
+        examples = _examples(hour)
+        for learnt in trainer.learn(examples):
+            position = hour * len(examples)
+            for held in memories:
+                held.set_priors(*trainer.model.memory_priors())
+                held.correct(learnt.rows, learnt.p)
+                held.observe(learnt.rows, learnt.p, learnt.y, position, learnt.requests)
+                held.advance(position - 1)
+    trainer.finish()
+    trainer.model.score_requests(examples)
+    at = int(examples[-1].time)
+    for table in trainer.model.tables:
+        table.expire(at, 1000)
+        touched, _ = table.drain_delta()
+        rows, _ = table.export(touched)
+        table.load(touched, rows)
+        table.digest(at)
+
+
+def everything(all_kinds: bool = False) -> None:
+    """All that the default config runs.
+
+    Args:
+        all_kinds: also the error memories that are not the default.
+    """
+    model(deep=True, kinds=("residual", "sketch", "neighbours") if all_kinds else ("residual",))
+
+
+def _examples(hour: int) -> list[Example]:
+    at = 1e9 + 3000.0 * hour
+    return [
+        Example(
+            request_id=str(i),
+            time=at,
+            decided=at,
+            context={"user": f"u{i % 3}"},
+            candidates=[{"item": i % 5, "tags": ["a", "b"], "price": 1.5}, {"item": i}],
+            labels=[1.0, 0.0],
+        )
+        for i in range(16)
+    ]
+
+
+BESIDE = {"deep": deep, "memory": memory}
+"""The parts that are worth a process of their own, by name: each takes about a third of the whole."""
+
+
+if __name__ == "__main__":
+    BESIDE[sys.argv[1]]()

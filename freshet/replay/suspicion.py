@@ -1,0 +1,86 @@
+"""Warnings about a replay that is too good to be true, or better than chance where only chance is left.
+
+A column that holds the label in another form (`nonclk` beside `clk`, a date of purchase) makes every metric
+excellent and the model useless: what it knows is known only afterwards.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from freshet.config import Config
+from freshet.replay.tape import ReplayOptions, open_tape
+from learner.metrics import auc
+
+AUC_MAX = 0.99
+"""Beyond this a stream of people's choices is taken to give its labels away."""
+CANDIDATES_MIN = 500
+LOOKED_AT = 20_000  # examples, to find the feature by
+ALONE_MAX = 0.97  # AUC of one feature alone
+DEVIATIONS_MAX = 5.0  # of an AUC over shuffled labels from 0.5
+
+
+def warnings_of(report: Mapping[str, Any], config: Config, options: ReplayOptions) -> list[str]:
+    """What to tell about a finished replay, each a sentence or two."""
+    last = report["base"]["last_half"]
+    if last["auc"] is None or last["examples"] < CANDIDATES_MIN:
+        return []
+    if options.shuffle_labels is not None:
+        return _shuffled(last)
+    if last["auc"] < AUC_MAX:
+        return []
+    alone = dict(_alone(config, options))
+    if alone:
+        named = ", ".join(f"{name} (AUC {value:.4f} by itself)" for name, value in alone.items())
+        which = f"these features tell the label by themselves: {named}. If they are known only afterwards, "
+        which += "remove them from the config"
+    else:
+        which = "look for a feature that is known only afterwards, and remove it from the config"
+    return [
+        f"AUC {last['auc']:.4f} over the last half is too good to be true for people's choices; {which}. "
+        "What is known only afterwards is missing when the model answers"
+    ]
+
+
+def _shuffled(last: Mapping[str, Any]) -> list[str]:
+    positives = last["positives"]
+    negatives = last["examples"] - positives
+    deviation = np.sqrt((1.0 / positives + 1.0 / negatives) / 12.0)
+    if abs(last["auc"] - 0.5) <= DEVIATIONS_MAX * deviation:
+        return []
+    return [
+        f"AUC {last['auc']:.4f} over shuffled labels, where 0.5 ± {DEVIATIONS_MAX * deviation:.4f} is "
+        "expected: the labels reach the predictions in some other way than by learning"
+    ]
+
+
+def _alone(config: Config, options: ReplayOptions) -> Iterator[tuple[str, float]]:
+    """Features whose values give the label away, each by itself: half of a sample judges the other half."""
+    tape = open_tape(config, options)
+    values: dict[str, list[object]] = {name: [] for name in config.features}
+    labels: list[float] = []
+    try:
+        for example in islice(tape, LOOKED_AT):
+            for candidate, label in zip(example.candidates, example.labels, strict=True):
+                labels.append(label)
+                for name, column in values.items():
+                    found = candidate.get(name, example.context.get(name))
+                    column.append(repr(found) if isinstance(found, list) else found)
+    finally:
+        tape.close()
+    y = np.array(labels)
+    half = len(y) // 2
+    for name, column in values.items():
+        sums: dict[object, list[float]] = {}
+        for value, label in zip(column[:half], labels[:half], strict=True):
+            known = sums.setdefault(value, [0.0, 0.0])
+            known[0] += label
+            known[1] += 1.0
+        rate = y[:half].mean()
+        rates = ((sums.get(value, [0.0, 0.0])) for value in column[half:])
+        p = np.array([(clicks + rate) / (seen + 1.0) for clicks, seen in rates])
+        by_itself = auc(p, y[half:])
+        if by_itself is not None and by_itself >= ALONE_MAX:
+            yield name, by_itself
