@@ -1,12 +1,13 @@
 # Freshet from a clean checkout: `make demo` to see it, `make test` to trust it.
 #
-# Every target first makes .venv and installs Freshet into it (editable, with the development tools).
-# A stamp file inside .venv remembers that; the install runs again only when pyproject.toml changes.
+# Every target first makes .venv and installs Freshet into it, editable: `make demo` only what it runs on, the
+# others with torch and the development tools. A stamp file inside .venv remembers each of the two; an install
+# runs again only when pyproject.toml changes.
 #
 #   make demo ARGS="--seconds 30"                what follows goes to `freshet demo`
 #   make test-fast ARGS="tests/stream -x"        what follows goes to pytest
 #   make demo PYTHON=python3.12                  another interpreter (3.11 or newer), for a new .venv
-#   make demo PIP_ARGS="--extra-index-url URL"   what follows goes to pip, e.g. for a torch without CUDA
+#   make demo PIP_ARGS="--extra-index-url URL"   what follows goes to pip, e.g. for a torch without CUDA (make test)
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -18,6 +19,7 @@ BIN := $(VENV)/bin
 # A file's tests stay in one process, so what they share is made once.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help demo kafka test suite test-fast test-deep kernels simulate mutants lint format clean
@@ -41,7 +43,7 @@ kafka:
 	@$(PYTHON) deploy/kafka/broker.py $(ARGS)
 
 # Lint runs beside the suite: tests of processes often wait, and so does a core.
-test: $(STAMP)
+test: $(DEV_STAMP)
 	@$(MAKE) --no-print-directory --jobs=2 lint suite
 
 suite: kernels
@@ -54,21 +56,21 @@ test-deep: kernels
 	FRESHET_EXAMPLES=20 $(PYTEST) -m "not long and not process" $(ARGS)
 
 # Compiled once before the tests' processes begin: each of them would compile the same ones again.
-kernels: $(STAMP)
+kernels: $(DEV_STAMP)
 	@$(BIN)/python -c 'from freshet.warmup import warm_up; warm_up(everything=True)'
 
-mutants: $(STAMP)
+mutants: $(DEV_STAMP)
 	$(BIN)/python tests/mutants.py $(ARGS)
 
 simulate: kernels
 	PYTHONHASHSEED=0 $(BIN)/python tests/simulate/simulate.py --seeds $(SEEDS)
 
-lint: $(STAMP)
+lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP)
+format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -76,10 +78,14 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is made last, so an install that was interrupted runs again.
+# A stamp is made last, so an install that was interrupted runs again.
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Freshet needs Python 3.11 or newer; choose one with PYTHON=, e.g. make PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --editable .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --editable '.[dev]'
 	@touch $@

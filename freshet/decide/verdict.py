@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from freshet.decide.comparison import Cut, Stretch, Verdict
-from freshet.decide.paired import Differences
+from freshet.decide.paired import Differences, Interval
 from learner.metrics import Summary
 
 WORSE_NAMED_MAX = 3
@@ -27,14 +27,15 @@ def decide(
     over = f"over {requests:,} requests"
     least, most = sorted((abs(share.low), abs(share.high)))
     by = f"between {_percent(least)} and {_percent(most)}, 95 % sure"
-    ranked = _ranked(summaries)
+    ranked = _ranked(summaries, auc)
     if told.logloss.value == share.low == share.high == 0.0:
         return Verdict("undecided", f"Keep {first}: {over}, both predicted exactly the same.")
     if not share.decided:
         return Verdict(
             "undecided",
             f"Keep {first}: {over}, {other} was neither better nor worse than chance explains (its error "
-            f"differs from {first}'s by something between {_signed(share.low)} and {_signed(share.high)}).",
+            f"differs from {first}'s by something between {_signed(share.low)} and {_signed(share.high)})"
+            f"{_order_alone(auc)}.",
         )
     if share.value > 0.0:
         return Verdict(
@@ -57,10 +58,23 @@ def decide(
     )
 
 
-def _ranked(summaries: Sequence[Summary]) -> str:
+def _order_alone(auc: Interval | None) -> str:
+    """What to add where the log loss leaves it open, and the order of candidates does not."""
+    if auc is None or not auc.decided:
+        return ""
+    better = "better" if auc.value > 0.0 else "worse"
+    return (
+        f". Its order of candidates was surely {better} (AUC {auc.value:+.4f}, between {auc.low:+.4f} and "
+        f"{auc.high:+.4f}): where only the order counts, that decides"
+    )
+
+
+def _ranked(summaries: Sequence[Summary], auc: Interval | None) -> str:
     a, b = (summary["auc"] for summary in summaries)
     if a is None or b is None:
         return ""
+    if auc is not None and not auc.decided:
+        return f", while the order of candidates did not surely change (AUC {a:.4f} and {b:.4f})"
     return f", and a clicked candidate got the higher score in {b:.2%} of cases instead of {a:.2%}"
 
 

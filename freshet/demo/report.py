@@ -177,12 +177,23 @@ def _memory_sentence(overall: dict[str, Summary]) -> str:
     share = _share_regained(overall)
     if share is None:
         return ""
-    return f"With nothing but an error memory beside it, the frozen model regained {share:.0%} of that gain."
+    beside = "With nothing but an error memory beside it, the frozen model regained"
+    if share > 1.0:
+        memory, live = (overall[arm]["auc"] for arm in ("frozen + memory", "live + memory"))
+        return (
+            f"{beside} all of that gain: its AUC of {memory:.3f} against {live:.3f} is a difference that a "
+            "play this short cannot tell from none."
+        )
+    return f"{beside} {share:.0%} of that gain." if share > 0.0 else f"{beside} nothing of that gain."
 
 
 def _regained(overall: dict[str, Summary]) -> str:
     share = _share_regained(overall)
-    return "the same model, corrected" if share is None else f"regains {share:.0%} of what learning gains"
+    if share is None:
+        return "the same model, corrected"
+    if share > 1.0:
+        return "regains all of what learning gains"
+    return f"regains {share:.0%} of what learning gains" if share > 0.0 else "regains nothing in this play"
 
 
 def _share_regained(overall: dict[str, Summary]) -> float | None:

@@ -28,6 +28,7 @@ from freshet.replay.time_travel import restored
 from freshet.roles.voice import printable
 from freshet.version import code_version
 from freshet.warmup import warm_up
+from learner.deep.autograd import need_torch
 from learner.features.labelled import Labelled
 from learner.model.forgetting import forget_in_memory
 from learner.role.learner import Learner
@@ -231,6 +232,7 @@ def replay(
     """
     if not config.features:
         raise ReplayError("the config declares no features; add a section [features.NAME] for each")
+    need_torch(config.learner.deep)
     began = time.perf_counter()
     refused = 0
     with open_feed(config, options) as feed:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from freshet.config import Config
 from freshet.errors import TrainError
 from freshet.progress import progress
-from freshet.roles.opening import open_topics
+from freshet.roles.opening import need_features, open_topics
 from freshet.warmup import warm_up
 from learner.role.boundary import IDS_MAX, Boundary
 from learner.role.learner import Learner
@@ -55,6 +55,7 @@ def train(config: Config, files: Sequence[Path], until: float, overlap_s: float)
         FreshetError: the files, or the log.
     """
     folder = config.state_of("learn")
+    need_features(config)
     _check_free(config, folder)
     warm_up()
     log = open_topics(config)

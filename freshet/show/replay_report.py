@@ -18,6 +18,11 @@ METRICS = (
     ("brier", "Brier"),
 )
 
+SAME = (
+    "Corrected equals base and is drawn once: the base learns from each request at once, which leaves "
+    "nothing for the error memory to correct."
+)
+
 
 def replay_page(report: Mapping[str, Any], name: str = "") -> Page:
     """A replay report as a page: base and corrected side by side, overall, last half, and over time."""
@@ -32,6 +37,7 @@ def replay_page(report: Mapping[str, Any], name: str = "") -> Page:
         "predicting each request before learning from it; with the error memory "
         f"{_metric(half_corrected, 'auc')} ({gain:+.4f})."
     )
+    lead = " ".join([lead, *(f"Warning: {warning}." for warning in report.get("warnings", []))])
     tiles = (
         Tile("AUC, last half", _metric(half_corrected, "auc"), f"base {_metric(half_base, 'auc')}", "live"),
         Tile(
@@ -83,13 +89,22 @@ def _replay_charts(windows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         ("logloss", "Log loss over time", "Lower is better."),
         ("calibration", "Calibration over time", "Mean prediction over mean label; 1 is right."),
     ):
-        lines = [
-            Line("base", x, [_number(w.get("base", {}), key) for w in windows], "live"),
-            Line("corrected", x, [_number(w.get("corrected", {}), key) for w in windows], "live_memory"),
-        ]
+        base = [_number(w.get("base", {}), key) for w in windows]
+        corrected = [_number(w.get("corrected", {}), key) for w in windows]
+        if _same(base, corrected):
+            lines = [Line("base and corrected", x, base, "live")]
+            note = f"{note} {SAME}"
+        else:
+            lines = [Line("base", x, base, "live"), Line("corrected", x, corrected, "live_memory")]
         if any(math.isfinite(y) for line in lines for y in line.y):
             charts.append(Chart(title, lines, x_title, dict(METRICS)[key], note))
     return charts
+
+
+def _same(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two lines are one; what is not known is equal to what is not known."""
+    pairs = zip(one, other, strict=True)
+    return all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in pairs)
 
 
 def _window_axis(windows: Sequence[Mapping[str, Any]]) -> tuple[list[float | str], str]:

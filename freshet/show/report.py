@@ -1,13 +1,15 @@
 """Reports as one HTML file that needs nothing else: no server, no network, nothing beside it.
 
-`Page` says what is to be shown; `render` makes it HTML with plotly's JavaScript inside. A content
-security policy in the page forbids it to ask anything of the outside, so it can be mailed,
-archived, and opened in ten years. Replay, comparison and demo make a page each of what they found.
+`Page` says what is to be shown; `render` makes it HTML, in which a script of our own (`report.js`) draws the
+charts as SVG, as wide as there is room. A content security policy in the page forbids it to ask anything of
+the outside, so it can be mailed, archived, and opened in ten years.
 """
 
 import html
+import json
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +27,8 @@ LINE_STYLE: dict[Arm, dict[str, Any]] = {
     "frozen": {"color": "#838992", "width": 2.5},
     "frozen_memory": {"color": "#bf7a00", "width": 2.5},
     "live": {"color": "#0072b2", "width": 3.5},
-    "live_memory": {"color": "#0e9c75", "width": 1.8, "dash": "5px,4px"},
-    "ceiling": {"color": "#a274c2", "width": 1.3, "dash": "dot"},
+    "live_memory": {"color": "#0e9c75", "width": 1.8, "dash": "5 4"},
+    "ceiling": {"color": "#a274c2", "width": 1.3, "dash": "2 3"},
     "plain": {"color": "#0072b2", "width": 2},
 }
 
@@ -115,7 +117,7 @@ def write_html(page: Page, path: Path) -> None:
 
 
 def render(page: Page) -> str:
-    """The page as HTML, plotly's JavaScript included when there is a chart (4.8 MB, once)."""
+    """The page as HTML, with the script that draws its charts."""
     parts = [f"<header><h1>{_text(page.title)}</h1><p class=lead>{_text(page.lead)}</p></header>"]
     if page.tiles:
         parts.append('<section class="tiles">' + "".join(map(_tile, page.tiles)) + "</section>")
@@ -130,12 +132,9 @@ def render(page: Page) -> str:
         )
         parts.append(f"<section><h2>What was run</h2><table class=facts>{rows}</table></section>")
     if page.charts:
-        from plotly.offline import get_plotlyjs
-
         figures = [_forest(c) if isinstance(c, Forest) else _figure(c) for c in page.charts]
         # "<" as an escape: no text of a figure can end the script element.
-        data = msgspec.json.encode(figures).decode().replace("<", "\\u003c")
-        parts.append(f"<script>{get_plotlyjs()}</script>")
+        data = json.dumps(figures).replace("<", "\\u003c")
         parts.append(f"<script>const figures = {data};\n{_asset('report.js')}</script>")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -152,7 +151,8 @@ def _asset(name: str) -> str:
 
 
 def _text(value: str) -> str:
-    return html.escape(value)
+    """Text as HTML; a file name that is not UTF-8 is shown with its bytes as escapes."""
+    return html.escape(value.encode("utf-8", "backslashreplace").decode())
 
 
 def _tile(tile: Tile) -> str:
@@ -165,119 +165,83 @@ def _tile(tile: Tile) -> str:
 
 def _chart_frame(index: int, chart: Chart | Forest) -> str:
     note = f"<p>{_text(chart.note)}</p>" if chart.note else ""
-    # A forest is as high as it has rows.
-    style = f' style="height: {90 + 22 * len(chart.rows)}px"' if isinstance(chart, Forest) else ""
+    legend = _legend(chart.lines) if isinstance(chart, Chart) and len(chart.lines) > 1 else ""
     return (
-        f'<section><h2>{_text(chart.title)}</h2>{note}<div class="chart"{style} id="chart{index}" role="img" '
-        f'aria-label="{_text(chart.title)}"><noscript>This chart needs JavaScript.</noscript></div></section>'
+        f'<section><h2>{_text(chart.title)}</h2>{note}{legend}<div class="chart" id="chart{index}" '
+        f'role="img" aria-label="{_text(chart.title)}"><noscript>A chart needs JavaScript.</noscript></div>'
+        "</section>"
     )
+
+
+def _legend(lines: Sequence[Line]) -> str:
+    items = "".join(
+        f'<li><svg width="26" height="8" aria-hidden="true"><line x1="1" x2="25" y1="4" y2="4" '
+        f'stroke="{style["color"]}" stroke-width="{style["width"]}" '
+        f'stroke-dasharray="{style.get("dash", "none")}"/></svg>{_text(line.name)}</li>'
+        for line in lines
+        for style in [LINE_STYLE[line.arm]]
+    )
+    return f'<ul class="legend">{items}</ul>'
 
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{_text(cell)}</th>" for cell in table.header)
     body = "".join(
-        f"<tr><th>{_text(row[0])}</th>{''.join(f'<td>{_text(cell)}</td>' for cell in row[1:])}</tr>"
+        f"<tr><th>{_text(row[0])}</th>"
+        + "".join(
+            f'<td data-name="{_text(name)}">{_text(cell)}</td>'
+            for name, cell in zip(table.header[1:], row[1:], strict=False)
+        )
+        + "</tr>"
         for row in table.rows
     )
     note = f"<p>{_text(table.note)}</p>" if table.note else ""
     return (
         f'<section><h2>{_text(table.title)}</h2>{note}<div class="wide" tabindex="0">'
-        f"<table><thead><tr>{head}</tr></thead>"
+        f'<table class="stacked"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div></section>"
     )
 
 
 def _figure(chart: Chart) -> dict[str, Any]:
-    """A chart as plotly's JSON; a NaN becomes null, which plotly leaves open."""
-    traces: list[dict[str, Any]] = [trace for line in chart.lines for trace in _band(line)]
-    traces += [
-        {
-            "type": "scatter",
-            "mode": "lines" if len(line.x) > 1 else "markers",
-            "name": line.name,
-            "x": list(line.x),
-            "y": _ys(line.y),
-            "line": {"shape": "linear", **LINE_STYLE[line.arm]},
-            "hovertemplate": "%{y:.4~f}",
-        }
-        for line in chart.lines
-    ]
-    shapes = [
-        {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1,
-         "line": {"width": 1, "dash": "dash"}}
-        for x, _ in chart.marks
-    ]  # fmt: skip
-    notes = [
-        {"xref": "x", "yref": "paper", "x": x, "y": 1, "text": text, "showarrow": False,
-         "xanchor": "left", "yanchor": "bottom", "font": {"size": 11}}
-        for x, text in chart.marks
-    ]  # fmt: skip
-    y_axis: dict[str, Any] = {"title": {"text": chart.y_title}, "zeroline": False}
-    if chart.log:
-        y_axis["type"] = "log"
-    if chart.from_zero:
-        y_axis["rangemode"] = "tozero"
+    """A chart for `report.js`; a NaN becomes null, which is drawn as a gap."""
+    time = any(isinstance(x, str) for line in chart.lines for x in line.x)
     return {
-        "data": traces,
-        "layout": {
-            "xaxis": {"title": {"text": chart.x_title}, "zeroline": False},
-            "yaxis": y_axis,
-            "shapes": shapes,
-            "annotations": notes,
-            "showlegend": len(chart.lines) > 1,
-        },
+        "lines": [
+            {
+                "name": line.name,
+                "x": [_moment(x) for x in line.x],
+                "y": _ys(line.y),
+                "band": None if line.band is None else [_ys(edge) for edge in line.band],
+                "dash": "none",
+                **LINE_STYLE[line.arm],
+            }
+            for line in chart.lines
+        ],
+        "x_title": chart.x_title,
+        "y_title": chart.y_title,
+        "marks": [(_moment(x), text) for x, text in chart.marks],
+        "time": time,
+        "log": chart.log,
+        "from_zero": chart.from_zero,
     }
-
-
-def _band(line: Line) -> list[dict[str, Any]]:
-    """The band around a line: its lower edge, and its upper edge filled down to that."""
-    if line.band is None:
-        return []
-    color = str(LINE_STYLE[line.arm]["color"])
-    edge = {"type": "scatter", "mode": "lines", "x": list(line.x), "line": {"width": 1, "color": color},
-            "hoverinfo": "skip", "showlegend": False}  # fmt: skip
-    lower, upper = line.band
-    return [
-        {**edge, "y": _ys(lower)},
-        {**edge, "y": _ys(upper), "fill": "tonexty", "fillcolor": f"{color}33"},
-    ]
 
 
 def _forest(forest: Forest) -> dict[str, Any]:
-    """A forest as plotly's JSON: the first row on top."""
-    names, values, lows, highs = zip(*forest.rows, strict=True) if forest.rows else ((), (), (), ())
-    color = LINE_STYLE[forest.arm]["color"]
+    """A forest for `report.js`: the first row on top."""
     return {
-        "data": [
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": _ys(values),
-                "y": list(names),
-                "marker": {"color": color, "size": 8},
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": _ys([high - value for value, high in zip(values, highs, strict=True)]),
-                    "arrayminus": _ys([value - low for value, low in zip(values, lows, strict=True)]),
-                    "color": color,
-                },
-                "hovertemplate": "%{x:.3~f}<extra></extra>",
-            }
-        ],
-        "layout": {
-            "xaxis": {
-                "title": {"text": forest.x_title},
-                "zeroline": True,
-                "zerolinewidth": 2,
-                "nticks": 4,
-                "tickangle": 0,
-            },
-            "yaxis": {"autorange": "reversed", "type": "category", "dtick": 1},
-            "hovermode": "closest",
-            "showlegend": False,
-        },
+        "rows": [[name, *_ys(numbers)] for name, *numbers in forest.rows],
+        "x_title": forest.x_title,
+        "color": LINE_STYLE[forest.arm]["color"],
     }
+
+
+def _moment(x: float | str) -> float:
+    """A place on the x axis: a number as it is, a time (ISO 8601, UTC where it says no zone) as Unix ms."""
+    if not isinstance(x, str):
+        return x
+    when = datetime.fromisoformat(x)
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1e3
 
 
 def _ys(values: Sequence[float]) -> list[float | None]:

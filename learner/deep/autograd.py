@@ -20,17 +20,21 @@ WITHOUT_TORCH = ("none", "dcn")
 """Deep parts that learn in kernels of our own."""
 
 
+def have_torch() -> bool:
+    """Whether torch is installed; it is not imported."""
+    try:
+        return find_spec("torch") is not None
+    except (ImportError, ValueError):  # something keeps it from being found
+        return False
+
+
 def need_torch(deep: str) -> None:
     """Check that this deep part can be learnt with what is installed.
 
     Raises:
         TorchMissingError: it needs torch, which is not installed.
     """
-    try:
-        missing = deep not in WITHOUT_TORCH and find_spec("torch") is None
-    except ValueError:  # a module that was put into sys.modules by hand
-        missing = True
-    if missing:
+    if deep not in WITHOUT_TORCH and not have_torch():
         raise TorchMissingError(
             f"learner.deep = {deep!r} is learnt by PyTorch, which is not installed: pip install "
             "'freshet[torch]'; the default, learner.deep = 'dcn', does not need it"

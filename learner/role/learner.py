@@ -8,7 +8,6 @@ from where its state is, and sends again what was not sent.
 import importlib
 import threading
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 
 import msgspec
 import numpy as np
@@ -18,6 +17,7 @@ import xxhash
 from embeddings.save.snapshot import TableSnapshot
 from ground import FreshetError
 from ground.clock import SYSTEM_CLOCK, Clock
+from learner.deep.autograd import have_torch
 from learner.deep.networks import DCN
 from learner.features.encoder import FeatureSpec
 from learner.features.labelled import Labelled
@@ -112,7 +112,7 @@ class Learner:
 
     def warm(self) -> None:
         """Begin to import torch beside the caller if it is needed: it takes seconds, and a group waits."""
-        if self.model.network is not None and not isinstance(self.model.network, DCN) and find_spec("torch"):
+        if self.model.network is not None and not isinstance(self.model.network, DCN) and have_torch():
             threading.Thread(target=importlib.import_module, args=("torch",), name="import torch").start()
 
     def figures(self) -> dict[str, float | int | None]:
