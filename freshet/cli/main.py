@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = f": {interrupt}" if interrupt.args else ""  # what was done until then
         print(f"freshet: interrupted{done}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has gone: `freshet inspect ... | head`
+    except BrokenPipeError:  # the reader of the output has ended: `freshet inspect ... | head`
         sys.stderr.close()
         return 0
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What a comparison comes to, in a sentence for whoever decides."""
+"""The verdict of a comparison, in one sentence."""
 
 from collections.abc import Sequence
 

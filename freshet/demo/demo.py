@@ -1,6 +1,6 @@
 """`freshet demo`: the whole system on this machine, a stream played against it, and what came of it.
 
-Joiner, learner and server run as processes of their own, as they would in earnest. Beside them a second
+Joiner, learner and server run as processes of their own, as they do in production. Beside them a second
 server, the same but for one thing: its model is frozen when the play begins, and only its error
 memory goes on. So every request is answered four ways, and all four are scored on the same labels.
 """
@@ -167,7 +167,7 @@ class _Demo:
         return self._show.phase
 
     def say(self, text: str) -> None:
-        """One line, for whoever watches."""
+        """Print one line."""
         self._screen.say(text)
 
     def tell(self, report: Path, keep: Path | None) -> None:

@@ -1,6 +1,6 @@
 """The demo's history: learnt from a file in batch, then gone on with from the log (Monolith, section 2.2).
 
-File and log have some requests in common, as they have in earnest: a file is written a while after its
+File and log have some requests in common, as they have in production: a file is written a while after its
 last request, and the log keeps some time. Each request is learnt from one of the two.
 """
 

@@ -1,7 +1,7 @@
 """What the demo plays: a simulated world, or real ratings in their order.
 
 A scene first gives its history, requests whose labels are known, for the model to begin with; then
-turn after turn, each a request with what the person will do, which nobody is told before it is time.
+turn after turn, each a request with what the person will do, which is revealed when its time comes.
 """
 
 import itertools

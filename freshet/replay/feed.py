@@ -82,7 +82,7 @@ class Feed:
         self.close()
 
     def close(self) -> None:
-        """Let go of the data."""
+        """Close the data."""
         raise NotImplementedError
 
     def _chunks(self) -> Iterator[Chunk]:
@@ -200,7 +200,7 @@ class _Beside(Feed):
 def read_for_parent() -> None:
     """The reading process: (config, options) come pickled on stdin, chunks go to stdout.
 
-    It ends when its work is done, or when nobody reads it any more.
+    It ends when its work is done, or when its parent has closed the pipe.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is its parent's to handle
     gc.set_threshold(GARBAGE_FROM)

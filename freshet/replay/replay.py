@@ -143,7 +143,7 @@ class Replay:
         self.scored.add(taken.kept(keep))
 
     def _reclaim(self) -> None:
-        """Do what a commit does beside writing: rows that have expired make room, deltas are let go."""
+        """Do what a commit does apart from writing: expire rows, and drop the list of touched ones."""
         for table in self.learner.model.tables:
             table.expire(int(self.learner.trainer.clock), RECLAIM_SLOTS)
             table.drain_delta()

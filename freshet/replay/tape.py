@@ -118,7 +118,7 @@ class Window:
 
     Attributes:
         offsets: [first, end) of each partition, of what the log holds now.
-        begin, end: seconds; whoever reads the records leaves out what is before or not before.
+        begin, end: seconds; the reader of the records leaves out those before `begin` and from `end` on.
         total: how many records there may be.
     """
 

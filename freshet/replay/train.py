@@ -2,8 +2,8 @@
 
 The result is the state of a learner that has learnt the files up to a stated moment and knows it
 (`learner.role.boundary`): `freshet learn` or `up` goes on from it with the log, leaving out what history has
-taught. The state is made in a folder beside its own and takes its name when it is whole, so whoever is
-interrupted begins again, with nothing to clear away.
+taught. The state is written to a folder beside its own, which is renamed when it is complete: after an
+interruption there is nothing to remove, and the same command begins again.
 """
 
 import shutil

@@ -23,7 +23,7 @@ from stream.log.lag_metrics import lag_metrics
 from stream.run.runner import Progress, Runner
 
 Figures = Mapping[str, Any]
-"""A role's own numbers by name, as it logs them too; None: cannot be told yet."""
+"""A role's own numbers by name, as it logs them too; None: not known yet."""
 
 
 Tables = Mapping[str, Sequence[int]]

@@ -42,7 +42,7 @@ def render_up(
     Args:
         columns: of numbers over time, for the chart.
         states: each role's process and whether it is "ready", "starting" or "gone".
-        page: where the same is in a browser; "" while nobody answers there.
+        page: where the same is in a browser; "" while no server answers there.
     """
     now = live.now
     head = Table.grid(expand=True)

@@ -1,7 +1,6 @@
 """What the demo shows while it runs: a live view on a terminal, plain lines everywhere else.
 
-`Show` is all there is to be shown at one moment; whoever plays the demo fills it in, and nothing
-here measures anything.
+`Show` holds everything that is shown at one moment. The demo's player fills it in; nothing here measures.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""`freshet dead-letters`: what could not be used and why, and sending it again once that is mended."""
+"""`freshet dead-letters`: records that could not be used and why, and sending them again."""
 
 import json
 import sys

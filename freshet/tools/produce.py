@@ -184,7 +184,7 @@ def _read_events(file: Path, config: Config, left_out: LeftOut) -> Iterator[Even
                         left_out(SourceError(wrong))
                         continue
                     raise ProduceError(
-                        f"{wrong}; mend it, or set data.skip_bad = true to leave it out"
+                        f"{wrong}; correct it, or set data.skip_bad = true to leave it out"
                     ) from None
                 yield event
     except OSError as error:

@@ -136,7 +136,7 @@ def _lines(config: Config, members: list[Seen], held: dict[str, int], server: st
     for role in READS:
         mine = [seen for seen in members if seen.role == role]
         if not mine:
-            yield f"{role:<9}none has been heard of; `freshet {role}` starts one, `freshet up` all roles"
+            yield f"{role:<9}none has sent a beat; `freshet {role}` starts one, `freshet up` all roles"
         yield from (_member(seen) for seen in mine)
     yield f"{'serve':<9}{server:<9}{url}"
 
