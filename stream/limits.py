@@ -31,6 +31,7 @@ OUTPUTS_MAX = 1 << PLACE_BITS
 
 # What waits in one partition of a joiner.
 WAITING_MAX = 256  # actions for one impression
+PENDING_BYTES_MAX_MEMORY = 256 << 20  # of events in the requests that are kept in memory between commits
 PENDING_MAX = 8_000_000  # undecided requests: the most that `pending_max` may be
 
 

@@ -1,19 +1,11 @@
 """The bodies of the server's own routes: what is asked, what is answered, and how bytes become either."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from serving.errors import RequestError, TooLargeError
-from stream.limits import (
-    CANDIDATES_MAX,
-    FEATURES_MAX,
-    REQUEST_ID_MAX,
-    TEXT_MAX,
-    TIME_MAX_S,
-    TIME_MIN_S,
-    VALUES_MAX,
-)
+from stream.records.bounds import BoundedRequestId, BoundedTime, Int64, bounded_candidates, bounded_features
 from stream.records.decoding import AnyFeatures, split_batch
 from stream.records.types import (
     Action,
@@ -50,12 +42,8 @@ class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     explore: Explore | None = None
 
 
-_BoundedText = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
-_BoundedId = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]  # not all ids: others are checked
-_BoundedIds = Annotated[list[_BoundedId | _BoundedText], msgspec.Meta(max_length=VALUES_MAX)]
-_BoundedFeatures = Annotated[
-    dict[str, _BoundedId | float | _BoundedText | _BoundedIds], msgspec.Meta(max_length=FEATURES_MAX)
-]
+_features: Any = bounded_features(Int64, float)  # JSON has no NaN and no infinity
+_candidates: Any = bounded_candidates(_features)
 
 
 class BoundedScoreRequest(ScoreRequest, frozen=True, forbid_unknown_fields=True):
@@ -64,10 +52,10 @@ class BoundedScoreRequest(ScoreRequest, frozen=True, forbid_unknown_fields=True)
     It is much quicker at that, and not as good at saying what is wrong: what it does not take may be good.
     """
 
-    candidates: Annotated[list[_BoundedFeatures], msgspec.Meta(min_length=1, max_length=CANDIDATES_MAX)]
-    context: _BoundedFeatures = {}
-    time: Annotated[float, msgspec.Meta(ge=TIME_MIN_S, le=TIME_MAX_S)] | None = None
-    request_id: Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_MAX)] | None = None
+    candidates: _candidates
+    context: _features = {}
+    time: BoundedTime | None = None
+    request_id: BoundedRequestId | None = None
 
 
 class AnyScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

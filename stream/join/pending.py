@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from stream.limits import PENDING_BYTES_MAX_MEMORY
 from stream.records.decoding import is_msgpack
 from stream.state.role_state import Commit, RoleState
 
@@ -48,12 +49,24 @@ class Pending:
     What comes and goes between two commits is never written.
     """
 
-    def __init__(self, state: RoleState, prefix: bytes, memory_max: int, count: int) -> None:
+    def __init__(
+        self,
+        state: RoleState,
+        prefix: bytes,
+        memory_max: int,
+        count: int,
+        bytes_max: int = PENDING_BYTES_MAX_MEMORY,
+    ) -> None:
         """Entries under `prefix`, of which about `memory_max` are kept in memory between commits.
 
         Args:
             count: how many there are on disk.
+            bytes_max: of events in those that are kept in memory.
         """
+        self._bytes_max = bytes_max
+        self._bytes_most = (
+            0  # that may be in memory: what was there when it was measured, and what came since
+        )
         self._state = state
         self._prefix = prefix
         self._memory_max = memory_max
@@ -64,6 +77,11 @@ class Pending:
         self._decode = msgspec.msgpack.Decoder(Entry).decode
         self._encode = msgspec.msgpack.Encoder().encode
 
+    @property
+    def in_memory(self) -> list[str]:
+        """The requests whose entries are in memory, the least recently set first."""
+        return list(self._entries)
+
     def get(self, request_id: str) -> Entry | None:
         """The entry of a request; call `changed` after changing it."""
         entry = self._entries.get(request_id)
@@ -71,6 +89,7 @@ class Pending:
             data = self._state.get(self._prefix + request_id.encode())
             if data is not None:
                 entry = self._entries[request_id] = self._decode(data)
+                self._bytes_most += len(data)
         return entry
 
     def add(self, request_id: str, entry: Entry) -> None:
@@ -117,10 +136,26 @@ class Pending:
             commit.delete(prefix + request_id.encode())
         for request_id, entry in self._changed.items():
             entry.stored = True
-            commit.put(prefix + request_id.encode(), encode(entry))
+            data = encode(entry)
+            self._bytes_most += len(data)
+            commit.put(prefix + request_id.encode(), data)
         self._deleted.clear()
         self._changed.clear()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Keep the entries set last, as many as the limits allow."""
         excess = len(self._entries) - self._memory_max
         if excess > 0:
             for request_id in list(self._entries)[:excess]:
                 del self._entries[request_id]
+        if self._bytes_most <= self._bytes_max:
+            return
+        size = sum([len(entry.original) for entry in self._entries.values()])
+        size += sum([len(w.original) for e in self._entries.values() if e.waiting for w in e.waiting])
+        for request_id, entry in list(self._entries.items()):
+            if size <= self._bytes_max:
+                break
+            del self._entries[request_id]
+            size -= len(entry.original) + sum([len(waiting.original) for waiting in entry.waiting])
+        self._bytes_most = size

@@ -6,60 +6,48 @@ message that a person understands, or because the types are stricter than the ru
 integer ids from 2^63 on in JSON, which msgspec cannot bound.
 """
 
-import sys
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from stream.limits import (
-    CANDIDATES_MAX,
-    FEATURES_MAX,
-    RECORD_BYTES_MAX,
-    REQUEST_ID_MAX,
-    SCHEMA_VERSION,
-    SPLICED_BYTES_MAX,
-    TEXT_MAX,
-    TIME_MAX_S,
-    TIME_MIN_S,
-    VALUES_MAX,
+from stream.limits import RECORD_BYTES_MAX, SCHEMA_VERSION, SPLICED_BYTES_MAX
+from stream.records.bounds import (
+    BoundedCandidate,
+    BoundedProbability,
+    BoundedRequestId,
+    BoundedTime,
+    BoundedVersion,
+    Int64,
+    bounded_candidates,
+    bounded_features,
 )
 from stream.records.decoding import Decoder, check, check_lists, is_msgpack
 from stream.records.types import Action, Forget, Impression, Served
 
-_RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_MAX)]
-_Time = Annotated[float, msgspec.Meta(ge=TIME_MIN_S, le=TIME_MAX_S)]
-_Version = Annotated[int, msgspec.Meta(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)]
-_Number = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]  # NaN fits neither
-_Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-_Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
-_JsonId = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
-
 
 class _Served(Served, frozen=True):
-    base: list[_Probability]
-    corrected: list[_Probability]
+    base: list[BoundedProbability]
+    corrected: list[BoundedProbability]
 
 
 class _Action(Action, frozen=True, tag="action"):
-    request_id: _RequestId
-    time: _Time
-    candidate: Annotated[int, msgspec.Meta(ge=0, le=CANDIDATES_MAX - 1)]
-    v: _Version = SCHEMA_VERSION
+    request_id: BoundedRequestId
+    time: BoundedTime
+    candidate: BoundedCandidate
+    v: BoundedVersion = SCHEMA_VERSION
 
 
 def _impressions(id_type: Any) -> type[Impression]:
     """The type of impressions whose integer ids are of `id_type`."""
-    ids = Annotated[list[id_type | _Text], msgspec.Meta(max_length=VALUES_MAX)]
-    features = Annotated[dict[str, id_type | _Number | _Text | ids], msgspec.Meta(max_length=FEATURES_MAX)]
-    candidates = Annotated[list[features], msgspec.Meta(min_length=1, max_length=CANDIDATES_MAX)]
+    features = bounded_features(id_type)
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
-        ("request_id", _RequestId),
-        ("time", _Time),
-        ("candidates", candidates),
+        ("request_id", BoundedRequestId),
+        ("time", BoundedTime),
+        ("candidates", bounded_candidates(features)),
         ("context", features, msgspec.field(default_factory=dict)),
         ("served", _Served | None, None),
-        ("v", _Version, SCHEMA_VERSION),
+        ("v", BoundedVersion, SCHEMA_VERSION),
     ]
     made: type[Any] = msgspec.defstruct(
         "_Impression",
@@ -127,7 +115,7 @@ class EventDecoder:
 
     def __init__(self, declared: Collection[str] | None = None) -> None:
         """`declared`: the features' names; see `stream.records.fields.tidy_features`."""
-        self._json = msgspec.json.Decoder(_impressions(_JsonId) | _Action)
+        self._json = msgspec.json.Decoder(_impressions(Int64) | _Action)
         self._msgpack = msgspec.msgpack.Decoder(_impressions(int) | _Action)
         self._plain = Decoder(Impression, Action, Forget, declared=declared)
 
