@@ -33,7 +33,7 @@ from stream.log.kafka.log import parse_url
 from stream.log.open import open_log
 from stream.log.settings import LogSettings
 from stream.log.testing import MemoryLog
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 
 Row = dict[str, Any]
@@ -188,7 +188,8 @@ def join_alone(folder: Path, pieces: list[list[Outgoing]], count: int) -> float:
     for piece in pieces:
         log.append(EVENTS, piece)
     with RoleState(folder, "joiner", {}) as state:
-        runner = Runner(log, state, Joiner(state, JoinSettings(window_s=WINDOW_S)), EVENTS, "join")
+        joiner = Joiner(state, JoinSettings(window_s=WINDOW_S))
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join")).open()
 
         def work() -> None:
             while runner.progress.records < count:

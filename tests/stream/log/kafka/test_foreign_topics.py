@@ -24,7 +24,7 @@ from stream.log.kafka.mark import parse_mark, read_mark, write_mark
 from stream.log.lag import LagMeter, Position
 from stream.log.settings import LogSettings
 from stream.records.types import Impression, encode
-from stream.run.runner import Runner
+from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 
 pytestmark = [
@@ -134,7 +134,7 @@ def test_events_of_aborted_transactions_are_never_joined(
     producer.close()
     with RoleState(tmp_path / "state", "joiner", {}, sync=False) as state:
         joiner = Joiner(state, JoinSettings())
-        runner = Runner(log, state, joiner, EVENTS, "join")
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join")).open()
         while runner.step():
             pass
         runner.commit()
@@ -253,7 +253,7 @@ def test_records_with_any_headers_are_joined(
     producer.flush(30.0)
     with RoleState(tmp_path / "state", "joiner", {}, sync=False) as state:
         joiner = Joiner(state, JoinSettings())
-        runner = Runner(log, state, joiner, EVENTS, "join")
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join")).open()
         while runner.step():
             pass
         runner.commit()
