@@ -53,6 +53,7 @@ function seconds(s) {
 }
 
 const ratio = (x) => [x.toFixed(3), ""];
+const share = (x) => [(x * 100).toFixed(x < 0.1 ? 2 : 1), "%"];
 const percent = (x) => [(x * 100).toFixed(x < 0.1 ? 1 : 0), "%"];
 const text = (format, x) => (x === null || x === undefined ? "–" : format(x).filter(Boolean).join("\u00a0"));
 const clock = (unix, exact) =>
@@ -62,6 +63,10 @@ const clock = (unix, exact) =>
 
 // where: the text that says what it means; value and note are made from the numbers of now
 const TILES = [
+  { name: "Click rate", where: "click-rate", format: share, value: (n) => n.click_rate,
+    note: (n) => (n.click_rate === null ? waiting(n) : `of ${text(count, n.scored_examples)} examples`) },
+  { name: "Mean prediction", where: "click-rate", format: share, unit: "corrected", value: (n) => n.mean_prediction,
+    note: (n) => (n.mean_prediction === null ? waiting(n) : "of the same examples") },
   { name: "Events per second", where: "events", format: rate, value: (n) => n.events_per_s,
     note: (n) => (n.examples_per_s === null ? "no joiner tells of itself" : `${text(rate, n.examples_per_s)} examples`) },
   { name: "Requests per second", where: "requests", format: rate, value: (n) => n.requests_per_s,
@@ -70,11 +75,11 @@ const TILES = [
     note: (n) => (n.freshness_s === null ? "nothing learnt yet" : `weights ${text(seconds, n.base_freshness_s)}`) },
   { name: "Lag", where: "lag", format: count, unit: "records", value: (n) => known(n.joiner_lag_records, n.learner_lag_records),
     note: (n) => `joiner ${text(seconds, n.joiner_lag_s)}, learner ${text(seconds, n.learner_lag_s)}` },
-  { name: "AUC", where: "auc", format: ratio, value: (n) => n.auc_corrected,
+  { name: "AUC", where: "auc", format: ratio, unit: "corrected", value: (n) => n.auc_corrected,
     note: (n) => (n.auc_corrected === null ? waiting(n) : `base ${text(ratio, n.auc_base)}${also("frozen", n.auc_frozen)}`) },
-  { name: "Log loss", where: "log-loss", format: ratio, value: (n) => n.logloss_corrected,
+  { name: "Log loss", where: "log-loss", format: ratio, unit: "corrected", value: (n) => n.logloss_corrected,
     note: (n) => (n.logloss_corrected === null ? waiting(n) : `base ${text(ratio, n.logloss_base)}${also("frozen", n.logloss_frozen)}`) },
-  { name: "Calibration", where: "calibration", format: ratio, value: (n) => n.calibration_corrected,
+  { name: "Calibration", where: "calibration", format: ratio, unit: "corrected", value: (n) => n.calibration_corrected,
     note: (n) => (n.calibration_corrected === null ? waiting(n) : `base ${text(ratio, n.calibration_base)}; 1 is right`) },
   { name: "Gate", where: "gate", format: percent, value: (n) => n.gate,
     note: (n) => `evidence ${text(count, n.evidence)}` },
@@ -172,7 +177,7 @@ function showAlerts(live) {
   const list = shown.map((alert) => make("div",
     { class: alert.until === null ? "alert" : "alert ended", "data-severity": alert.severity },
     make("a", { href: `#${alert.name}`, text: alert.name }), make("span", { text: alert.summary }),
-    make("time", { text: alert.until === null ? `since ${clock(alert.since)}` : `${clock(alert.since)} to ${clock(alert.until)}` })));
+    make("time", { text: alert.until === null ? `since ${clock(alert.since)}` : `ended ${clock(alert.until)}, fired since ${clock(alert.since)}` })));
   if (!firing.length) list.unshift(make("p", { class: "calm", text: "No alert fires." }));
   $("alerts-list").replaceChildren(...list);
   // said aloud only when the set of alerts changes, not with every new figure in them

@@ -67,6 +67,8 @@ class Now(msgspec.Struct):
     logloss_corrected: float | None = None
     calibration_base: float | None = None
     calibration_corrected: float | None = None
+    click_rate: float | None = None  # of the recent examples
+    mean_prediction: float | None = None  # of the same, corrected
     scored_examples: float | None = None  # that quality is measured on
     gate: float | None = None  # share of the correction that is applied
     evidence: float | None = None  # examples that the error memory stands on
@@ -322,6 +324,8 @@ class Overview:
             logloss_corrected=numbers("logloss_corrected"),
             calibration_base=numbers("calibration_base"),
             calibration_corrected=numbers("calibration_corrected"),
+            click_rate=_click_rate(told),
+            mean_prediction=_mean_prediction(told),
             scored_examples=numbers("examples_corrected"),
             gate=numbers("gate"),
             evidence=numbers("evidence"),
@@ -376,6 +380,16 @@ def _served(members: list[Heard]) -> Told:
     servers = [heard for heard in members if heard.group == GROUP]
     servers.sort(key=lambda heard: (bool(heard.told.numbers.get("frozen")), _silent_s(heard) > SILENT_S))
     return servers[0].told if servers else Told()
+
+
+def _click_rate(told: Told) -> float | None:
+    clicks, examples = told.numbers.get("positives_corrected"), told.numbers.get("examples_corrected")
+    return clicks / examples if clicks is not None and examples else None
+
+
+def _mean_prediction(told: Told) -> float | None:
+    rate, calibration = _click_rate(told), told.numbers.get("calibration_corrected")
+    return rate * calibration if rate is not None and calibration is not None else None
 
 
 def _silent_s(heard: Heard) -> float:
