@@ -19,7 +19,7 @@ from stream.files.record_columns import Holds, Survey
 from stream.files.record_files import RecordWriter, whole_or_nothing
 from stream.log.base import EVENTS, EXAMPLES, Log, Record
 from stream.records.decoding import Decoder, split_batch
-from stream.records.types import Action, Example, Forget, Impression
+from stream.records.types import Action, Example, Forget, Impression, Tick
 
 RAW_BYTES_MAX = 32 << 20  # of values in a row group
 
@@ -69,7 +69,7 @@ def _examples(config: Config, options: ReplayOptions, to: Path) -> int:
 
 
 def _events(log: Log, window: Window, to: Path) -> int:
-    decode = Decoder(Impression, Action, Forget).decode
+    decode = Decoder(Impression, Action, Forget, Tick).decode
     skipped = 0
 
     def play() -> Iterator[Exported]:
@@ -83,7 +83,7 @@ def _events(log: Log, window: Window, to: Path) -> int:
                 skipped += 1
                 continue
             for event in events:
-                if isinstance(event, Forget):
+                if isinstance(event, Forget | Tick):
                     continue
                 if window.begin <= event.time < window.end:
                     if found == window.limit:

@@ -18,11 +18,15 @@ from collections.abc import Callable
 from ground.clock import SYSTEM_CLOCK, Clock
 from stream.group.membership import Member, Note
 from stream.join.joiner import Joiner, Mark, offset_of, producer_of
-from stream.log.base import EVENTS, EXAMPLES, Log
+from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
+from stream.records.types import Tick, encode
 from stream.run.runner import Runner, patiently
 from stream.state.role_state import RoleState
 
 _log = logging.getLogger("freshet.shares")
+
+TICK_WINDOWS = 0.25  # how long a partition is quiet before it is told the time, and how often
+TICK_S_MIN, TICK_S_MAX = 0.5, 15.0
 
 LOOK_BACK = (1, 10, 1000)  # records from the end of `examples`, among which the newest of ours is looked for
 
@@ -50,7 +54,10 @@ class Shares:
         self._member = member
         self._clock = clock
         self._partitions = log.partitions(EVENTS)
+        window_s = joiner.settings.window_s
+        self._tick_every_s = min(max(window_s * TICK_WINDOWS, TICK_S_MIN), TICK_S_MAX)
         self._noted_s = float("-inf")
+        self._moved: dict[int, tuple[int, float]] = {}  # partition -> (position, since when, by our clock)
 
     def run(self, stop: threading.Event, report: Callable[[], None] = lambda: None) -> None:
         """Join what is this member's until `stop` is set; then commit and send.
@@ -74,6 +81,7 @@ class Shares:
         self.settle()
         if self._runner.held:
             self._runner.turn(stop)
+            self.tick()
         else:
             self._clock.wait(stop, self._member.settings.beat_s / 10.0)
 
@@ -91,6 +99,30 @@ class Shares:
             self._runner.commit()
             self.note()
 
+    def tick(self) -> None:
+        """Tell partitions that have gone quiet, and in which requests wait, that time passes.
+
+        Our clock says only when to look. What a tick does follows from the moments at which the log took it
+        and the record before it. Two joiners of one partition may both send one: no harm.
+        """
+        now_s = self._clock.now_s()
+        quiet = [partition for partition in self._runner.held if self._quiet(partition, now_s)]
+        if quiet:
+            tick = encode(Tick(self._clock.unix_s()))
+            self._log.append(EVENTS, [Outgoing(b"tick", tick, partition) for partition in sorted(quiet)])
+
+    def _quiet(self, partition: int, now_s: float) -> bool:
+        """Whether a partition lacks time, and nothing has come for a while."""
+        position = self._runner.position(partition)
+        before = self._moved.get(partition)
+        if before is None or before[0] != position:
+            self._moved[partition] = position, now_s
+            return False
+        if now_s - before[1] < self._tick_every_s or not self._joiner.lacks_time(partition):
+            return False
+        self._moved[partition] = position, now_s
+        return True
+
     def note(self) -> None:
         """Say where others may take our partitions up. All that was taken is committed and sent."""
         self._noted_s = self._clock.now_s()
@@ -101,7 +133,7 @@ class Shares:
             mark = self._joiner.mark(partition)
             if mark is not None:
                 position = self._runner.position(partition)
-                notes.append(Note(partition, position, mark.offset, mark.clock))
+                notes.append(Note(partition, position, mark.offset, mark.clock, mark.taken_s))
         self._member.say(notes)
 
     def take_up(self, partition: int) -> None:
@@ -118,7 +150,9 @@ class Shares:
             sent = max(sent, note.position)
             # what retention has taken from the front is missed only if it was still to be joined
             begin = note.offset if first <= note.offset or first > sent else first
-            self._joiner.begin_at(partition, Mark(note.clock, begin))
+            self._joiner.begin_at(
+                partition, Mark(note.clock, begin, note.taken_s if begin == note.offset else 0.0)
+            )
             how = f"reads back from offset {begin}"
         elif held is None:
             self._joiner.begin_at(partition, Mark(0.0, first))

@@ -22,17 +22,19 @@ START_EVENTS = 100
 
 
 class Progress(msgspec.Struct, omit_defaults=True):
-    """One partition's own numbers, kept in the state. The last four: where the log does not note times."""
+    """One partition's own numbers, kept in the state."""
 
     clock: float = 0.0  # event time, Unix seconds
     undecided: int = 0
     remembered: int = 0
     flushes: int = 0
     further_actions: int = 0  # that wait for an impression, beyond the first of each request
+    # the next four: where the log does not note times
     begun: bool = False  # `START_EVENTS` have come
     first: list[float] = []  # event times until then, in order
     ahead: int = 0  # events too far ahead, less those that were not; at least 0
     earliest: float = 0.0  # of those ahead
+    taken_s: float = 0.0  # when the log took the newest record, Unix seconds; 0: it does not say
 
 
 def is_steady(progress: Progress) -> bool:

@@ -21,7 +21,7 @@ from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.records.decoding import is_batch, split_batch
 from stream.records.fast_decoding import EventDecoder
 from stream.records.forgetting import Entity
-from stream.records.types import Action, DeadLetter, Forget, Impression, encode
+from stream.records.types import Action, DeadLetter, Forget, Impression, Tick, encode
 from stream.run.dead_letter_limit import BadShare
 from stream.run.runner import Handler
 from stream.state.repeats import producers_prefix
@@ -41,6 +41,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
 
     clock: float
     offset: int
+    taken_s: float = 0.0  # when the log took the record before, as far as known
 
 
 class _Sent(msgspec.Struct):
@@ -95,7 +96,7 @@ class _Partition:
         clock = self.pairing.clock
         if clock >= self._next_mark_s and self.pairing.steady:
             marks = self._sent.marks
-            marks.append(Mark(clock, offset))
+            marks.append(Mark(clock, offset, self.pairing.taken_s))
             while len(marks) > 1 and marks[1].clock + self._reach_s <= clock:
                 del marks[0]
             self._next_mark_s = clock + self._reach_s / MARKS_MAX
@@ -107,7 +108,7 @@ class _Partition:
 
     def start(self, mark: Mark) -> None:
         """Begin, with an empty state, at a mark."""
-        self.pairing.begin(mark.clock)
+        self.pairing.begin(mark.clock, mark.taken_s)
         self._sent.marks = [mark]
         self._next_mark_s = mark.clock + self._reach_s / MARKS_MAX
 
@@ -268,12 +269,18 @@ class Joiner(Handler):
                         partition.forget(event)  # it moves no clock
                         good += 1
                         continue
+                    if type(event) is Tick:
+                        if told:
+                            partition.send(partition.pairing.pass_time(taken_s))
+                        continue
                     if not told:
                         latest_s = partition.pairing.latest(event.time)
                         if event.time > latest_s:
                             self.ahead.note(record.producer, event.time - latest_s, refused=False)
                     elif event.time > latest_s or event.time > taken_s + settings.max_ahead_s:
                         self._judge_ahead(record, event.time - taken_s, event.time)
+                    if told:
+                        partition.pairing.note_taken(taken_s)
                     if len(part) > SPLICED_BYTES_MAX:
                         _check_size(event)
                     outputs = take(event, offset, part, latest_s, told)
@@ -328,6 +335,11 @@ class Joiner(Handler):
         """Where another joiner may begin, to have the present state at the next record."""
         found = self._partitions.get(partition)
         return None if found is None else found.mark()
+
+    def lacks_time(self, partition: int) -> bool:
+        """Whether a partition's requests wait for nothing but time, which a `Tick` tells of."""
+        found = self._partitions.get(partition)
+        return found is not None and found.pairing.lacks_time
 
     def _clear(self, *prefixes: bytes) -> None:
         for prefix in prefixes:

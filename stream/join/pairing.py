@@ -27,6 +27,9 @@ from stream.records.forgetting import Entity, left_of
 from stream.records.types import Action, Impression, encode
 from stream.state.role_state import Commit, RoleState
 
+LIVE_S = (
+    60.0  # beyond a window that a partition's clock may be behind the log's, for time to pass by the log's
+)
 REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
 REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
 
@@ -95,9 +98,14 @@ class Pairing:
         """The partition's event time in Unix seconds."""
         return self._progress.clock
 
-    def begin(self, clock: float) -> None:
-        """Begin with no requests, at a clock that another joiner had here; 0: at the front of the log."""
+    def begin(self, clock: float, taken_s: float = 0.0) -> None:
+        """Begin with no requests, at a clock that another joiner had here; 0: at the front of the log.
+
+        Args:
+            taken_s: when the log had taken that joiner's newest record.
+        """
         self._progress.clock = clock
+        self._progress.taken_s = taken_s
         self._progress.begun = clock > 0.0
 
     @property
@@ -155,6 +163,42 @@ class Pairing:
     def latest(self, time: float) -> float:
         """As of when an event at `time` counts at the latest, as its partition's other events have it."""
         return compare(self._progress, time, self._settings.max_ahead_s)
+
+    @property
+    def taken_s(self) -> float:
+        """When the log took the newest record, Unix seconds; 0: it does not say."""
+        return self._progress.taken_s
+
+    def note_taken(self, taken_s: float) -> None:
+        """The log took the record that comes next at this moment."""
+        self._progress.taken_s = taken_s
+
+    @property
+    def lacks_time(self) -> bool:
+        """Whether requests wait that only time ends, in a partition where `pass_time` can."""
+        return self._progress.undecided > 0 and self._live
+
+    @property
+    def _live(self) -> bool:
+        """Whether events come about when they happen; a file of old events keeps its own time."""
+        progress = self._progress
+        behind_s = progress.taken_s - progress.clock
+        return progress.clock > 0.0 and progress.taken_s > 0.0 and behind_s <= self._window_s + LIVE_S
+
+    def pass_time(self, taken_s: float) -> Outputs:
+        """The log took a `Tick` at this moment: so much time has passed since the record before it.
+
+        The clock moves on by that. So the requests of a partition that has gone quiet are decided too, and as
+        only the log's times decide, every joiner and every rerun decides the same.
+        """
+        progress = self._progress
+        passed_s = taken_s - progress.taken_s
+        if not self._live or passed_s <= 0.0:
+            return []
+        progress.taken_s = taken_s
+        self._advance(progress.clock + passed_s)
+        outputs, self._outputs = self._outputs, []
+        return outputs
 
     def _advance(self, time: float) -> None:
         """Move the clock; ends the wait of what is due."""

@@ -25,7 +25,7 @@ from stream.limits import (
     TIME_MIN_S,
 )
 from stream.records.fields import ID_END, ID_MIN, tidy_features
-from stream.records.types import Action, DeadLetter, Example, Features, Forget, Impression, Retry
+from stream.records.types import Action, DeadLetter, Example, Features, Forget, Impression, Retry, Tick
 
 _json_parts = msgspec.json.Decoder(list[msgspec.Raw])
 _msgpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -178,7 +178,7 @@ def check(record: Any) -> None:
             f"schema version {record.v} is unknown; this Freshet reads version {SCHEMA_VERSION}"
         )
     kind = type(record)
-    if kind is DeadLetter or kind is Retry:
+    if kind is DeadLetter or kind is Retry or kind is Tick:
         return
     if kind is Forget:
         _check_forget(record)

@@ -23,7 +23,7 @@ from stream.records.bounds import (
     bounded_features,
 )
 from stream.records.decoding import Decoder, check, check_lists, is_msgpack
-from stream.records.types import Action, Forget, Impression, Served
+from stream.records.types import Action, Forget, Impression, Served, Tick
 
 
 class _Served(Served, frozen=True):
@@ -117,7 +117,7 @@ class EventDecoder:
         """`declared`: the features' names; see `stream.records.fields.tidy_features`."""
         self._json = msgspec.json.Decoder(_impressions(Int64) | _Action)
         self._msgpack = msgspec.msgpack.Decoder(_impressions(int) | _Action)
-        self._plain = Decoder(Impression, Action, Forget, declared=declared)
+        self._plain = Decoder(Impression, Action, Forget, Tick, declared=declared)
 
     def decode(self, data: bytes) -> Any:
         """Decode and check one event.

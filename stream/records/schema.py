@@ -14,7 +14,17 @@ import msgspec
 
 from stream.limits import BATCH_EVENTS_MAX, SCHEMA_VERSION, TEXT_MAX, VALUES_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES
-from stream.records.types import Action, DeadLetter, Example, Forget, Impression, Retry, Value, encode_json
+from stream.records.types import (
+    Action,
+    DeadLetter,
+    Example,
+    Forget,
+    Impression,
+    Retry,
+    Tick,
+    Value,
+    encode_json,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 KAFKA_BINDING = "0.5.0"
@@ -122,7 +132,7 @@ def _tidy(schema: Any, value: Json, value_ref: Json) -> Any:
 
 def _asyncapi() -> Json:
     """The AsyncAPI 3 document: topics, who writes and reads them, and their records."""
-    kinds = (Impression, Action, Forget, Example, DeadLetter, Retry)
+    kinds = (Impression, Action, Forget, Tick, Example, DeadLetter, Retry)
     _, schemas = _components(kinds, "#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
@@ -146,6 +156,7 @@ def _asyncapi() -> Json:
                 "Action",
                 "Batch",
                 "Forget",
+                "Tick",
             ),
             EXAMPLES: _channel(
                 EXAMPLES,
@@ -176,6 +187,7 @@ def _asyncapi() -> Json:
                 "Batch": _message("Batch", "application/json", "", _BATCH),
                 "Example": _message("Example", "application/msgpack", "request_id"),
                 "Forget": _message("Forget", "application/msgpack", ""),
+                "Tick": _message("Tick", "application/msgpack", ""),
                 "DeadLetter": _message("DeadLetter", "application/msgpack", ""),
                 "Retry": _message("Retry", "application/msgpack", ""),
             },

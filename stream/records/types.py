@@ -3,7 +3,8 @@
 Two kinds arrive on topic `events`, both keyed by `request_id` so that they meet in one partition:
 an `Impression` (one request: who, in which context, the candidates shown) and an `Action` (what the
 person did with one of them). The joiner makes them into an `Example`, on topic `examples`. A third, a
-`Forget`, comes from the server or the command line, never from producers.
+`Forget`, comes from the server or the command line, and a fourth, a `Tick`, from joiners; never from
+producers.
 
 Each type carries what the JSON Schema says of its fields (`stream.records.schema`). A producer may send many
 events
@@ -165,6 +166,19 @@ class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True, gc
     late: Annotated[bool, _field("Learnt although its request was decided before.")] = False
     place: Place = None
     propensity: Propensity = None
+    v: Version = SCHEMA_VERSION
+
+
+class Tick(msgspec.Struct, frozen=True, tag="tick", omit_defaults=True):
+    """Time has passed in a partition of `events` in which requests wait and nothing arrives.
+
+    A joiner sends it. What counts is when the log took the record: see `Pairing.pass_time`.
+    """
+
+    time: Annotated[
+        float,
+        _field("When it was sent, for people; Unix seconds.", {"minimum": TIME_MIN_S, "maximum": TIME_MAX_S}),
+    ]
     v: Version = SCHEMA_VERSION
 
 
