@@ -234,7 +234,7 @@ class EvictingTableAgainstDict(RuleBasedStateMachine):
 
 
 EvictingTableAgainstDict.TestCase.settings = settings(
-    max_examples=many(80), stateful_step_count=30, deadline=None
+    max_examples=many(32), stateful_step_count=30, deadline=None
 )
 TestEvictingTableAgainstDict = EvictingTableAgainstDict.TestCase
 

@@ -172,5 +172,5 @@ class TableAgainstDict(RuleBasedStateMachine):
             assert (found[0] >= 0) == (not self.is_gone(key, self.now))
 
 
-TableAgainstDict.TestCase.settings = settings(max_examples=many(60), stateful_step_count=30, deadline=None)
+TableAgainstDict.TestCase.settings = settings(max_examples=many(24), stateful_step_count=30, deadline=None)
 TestTableAgainstDict = TableAgainstDict.TestCase

@@ -138,7 +138,7 @@ def test_text_of_an_option_is_one_value_of_its_setting(text: str) -> None:
         assert "letters, digits, dots and dashes" in str(error) or "U+0000" in str(error)
 
 
-@settings(max_examples=many(300))
+@settings(max_examples=many(120))
 @given(st.text(max_size=40), st.text(max_size=40) | st.integers(5, 3000).map(lambda n: "[" * n))
 def test_any_override_is_taken_or_refused_in_a_sentence(key: str, value: str) -> None:
     for override in (
@@ -153,7 +153,7 @@ def test_any_override_is_taken_or_refused_in_a_sentence(key: str, value: str) ->
             assert str(error)
 
 
-@settings(max_examples=many(200))
+@settings(max_examples=many(80))
 @given(
     st.text(max_size=200)
     | st.sampled_from(["a = 1" + "0" * 5000, "a = " + "[" * 3000, "learner.group = 1e400"])
@@ -176,7 +176,7 @@ QUICK = [
 ]
 
 
-@settings(max_examples=many(150), deadline=None)
+@settings(max_examples=many(60), deadline=None)
 @given(data=st.data())
 def test_any_command_line_ends_without_a_traceback(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

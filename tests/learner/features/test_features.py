@@ -70,7 +70,7 @@ def expected_rows(batch: list[Request]) -> list[list[tuple[int, int, float]]]:
     return rows
 
 
-@settings(max_examples=many(200), deadline=None)
+@settings(max_examples=many(80), deadline=None)
 @given(requests)
 def test_batch_equals_row_by_row(batch: list[Request]) -> None:
     found = Encoder(SCHEMA, pairs_max=0).encode(batch)

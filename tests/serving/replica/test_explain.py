@@ -97,7 +97,7 @@ request = st.builds(
 
 
 @given(request)
-@settings(deadline=None, max_examples=many(40))
+@settings(deadline=None, max_examples=many(16))
 def test_parts_add_up_to_the_score_exactly(replica: Replica, asked: Impression) -> None:
     (scored,) = replica.score([asked])
     taken = replica.explain(asked)

@@ -208,7 +208,7 @@ class Listener:
 
 
 @given(st.lists(st.sampled_from(HARMS), max_size=8), st.sampled_from(HARMS))
-@settings(deadline=None, max_examples=many(15))
+@settings(deadline=None, max_examples=many(8))
 def test_whatever_happens_to_updates_the_next_snapshot_heals(
     told: Told, tmp_path_factory: pytest.TempPathFactory, before: list[str], last: str
 ) -> None:

@@ -54,7 +54,7 @@ def requests(draw: st.DrawFn, decided: bool) -> Example | Impression:
 actions = st.builds(Action, st.just("r"), times, st.integers(0, 1999), st.sampled_from([0.0, 1.0]), texts)
 
 
-@settings(max_examples=many(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=many(24), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_records_come_back_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject

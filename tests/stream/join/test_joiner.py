@@ -374,7 +374,7 @@ EVENT = st.one_of(
 )
 
 
-@settings(max_examples=many(25), deadline=None)
+@settings(max_examples=many(10), deadline=None)
 @given(
     events=st.lists(EVENT, max_size=40),
     cuts=st.lists(st.integers(0, 40), max_size=4),

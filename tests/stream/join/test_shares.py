@@ -111,7 +111,7 @@ def taken(log: SqliteLog, topic: str) -> list[tuple[int, str, int, bytes]]:
     return found
 
 
-@settings(max_examples=many(25), deadline=None)
+@settings(max_examples=many(10), deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     late=st.sampled_from(["learn", "drop"]),

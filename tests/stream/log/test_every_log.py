@@ -99,7 +99,7 @@ def test_partition_follows_the_key_when_none_is_given(log: Log) -> None:
     assert len({partition for partition, _ in placed}) == 8
 
 
-@settings(max_examples=many(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=many(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(0, 50), min_size=1, max_size=30),
     start=st.integers(0, 35),

@@ -56,7 +56,7 @@ def run(seed: int, faults: Faults) -> tuple[list[list[Record]], list[tuple[int, 
     return everything(memory, "t"), tried
 
 
-@settings(max_examples=many(60), deadline=None)
+@settings(max_examples=many(24), deadline=None)
 @given(st.integers(0, 2**32))
 def test_numbered_records_sent_until_taken_are_each_there_once_for_a_reader_that_drops_repeats(
     seed: int,

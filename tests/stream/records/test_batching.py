@@ -138,7 +138,7 @@ def test_batch_over_a_limit_is_refused() -> None:
         split_batch(b"[" + b"1," * BATCH_EVENTS_MAX + b"1]")
 
 
-@settings(max_examples=many(50), deadline=None)
+@settings(max_examples=many(20), deadline=None)
 @given(st.lists(st.binary(min_size=0, max_size=40), min_size=1, max_size=70_000 // 1000))
 def test_joined_batch_splits_into_what_was_joined(values: list[bytes]) -> None:
     parts = [msgspec.msgpack.encode(value) for value in values]
@@ -152,7 +152,7 @@ def test_joined_batch_has_the_right_head_whatever_its_size(count: int) -> None:
     assert len(split_batch(batch)) == count
 
 
-@settings(max_examples=many(200), deadline=None)
+@settings(max_examples=many(80), deadline=None)
 @given(st.binary(max_size=60))
 def test_no_bytes_make_the_splitter_fail_otherwise_than_as_a_record_error(data: bytes) -> None:
     for start in (b"", b"[", b"\x93", b"\xdc", b"\xdd"):

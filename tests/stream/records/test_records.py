@@ -168,7 +168,7 @@ rough = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=many(300), deadline=None)
+@settings(max_examples=many(120), deadline=None)
 @given(rough | event, st.booleans())
 def test_event_decoder_agrees_with_the_plain_one_on_what_to_take_and_why_not(record: Any, json: bool) -> None:
     data = msgspec.json.encode(record) if json else msgspec.msgpack.encode(record)
