@@ -294,9 +294,8 @@ def main() -> int:
     clear = [outcome for outcome in outcomes if not outcome.by.startswith(UNCLEAR)]
     survivors = [outcome.mutant for outcome in clear if not outcome.noticed]
     share = 1.0 - len(survivors) / max(len(clear), 1)
-    print(
-        f"\n{len(clear)} clear of {len(outcomes)} changes (seed {options.seed}), {share:.1%} noticed; survivors:"
-    )
+    print(f"\n{len(clear)} of {len(outcomes)} changes (seed {options.seed}) are clear, {share:.1%} noticed.")
+    print("Survivors:")
     print("\n".join(f"  {mutant}" for mutant in sorted(survivors)))
     if options.json:
         told = [
