@@ -71,8 +71,10 @@ def test_worse_run_is_found_worse_over_all_time_and_slices(
     page = html.read_text()
     assert "frozen compared with a" in page
     figures = json.loads(re.search(r"const figures = (.*);\n", page)[1])  # type: ignore[index]
-    assert any("error_x" in trace for figure in figures for trace in figure["data"])
-    assert any(trace.get("fill") == "tonexty" for figure in figures for trace in figure["data"])
+    assert any(figure.get("rows") for figure in figures), "a forest"
+    assert any(line["band"] for figure in figures for line in figure.get("lines", [])), (
+        "an interval over time"
+    )
 
 
 def test_turned_round_the_better_run_is_taken(runs: Path) -> None:
