@@ -18,11 +18,11 @@ import numpy.typing as npt
 from numba import njit
 
 from learner.deep.networks import CROSS_LAYERS, DCN, HIDDEN, Array, Network, Tensors
-from learner.deep.tiles import TILE_ROWS, padded, product
+from learner.deep.products import add_product, padded
 
 assert CROSS_LAYERS == 2 and len(HIDDEN) == 2
 
-ROWS_AT_ONCE = 12 * TILE_ROWS
+ROWS_AT_ONCE = 64
 """Rows whose intermediate results are held at once: they stay in the processor's second cache."""
 
 
@@ -111,18 +111,29 @@ def add_residual(packed, x, z):
         elif x[0, j] != 0.0:
             for c in range(columns):
                 shared[c] += x[0, j] * packed.first[j, c]
-    rows_max = min(ROWS_AT_ONCE, (n + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)
-    scratch = np.empty(rows_max * max(width, hidden), dtype=np.float32)
+    rows_max = min(ROWS_AT_ONCE, n)
+    apart = np.empty(rows_max * count, dtype=np.float32)
     lower = np.empty((rows_max, columns), dtype=np.float32)
     inner = np.empty((rows_max, hidden), dtype=np.float32)
     upper = np.empty((rows_max, top), dtype=np.float32)
+    first, second = packed.first.ravel(), packed.second.ravel()
+    flat_lower, flat_inner, flat_upper = lower.ravel(), inner.ravel(), upper.ravel()  # views
     for at in range(0, n, ROWS_AT_ONCE):
         rows = min(ROWS_AT_ONCE, n - at)
-        product(x, at, rows, which, count, packed.first, shared, scratch, lower)
+        for r in range(rows):
+            for j in range(count):
+                apart[r * count + j] = x[at + r, which[j]]
+            lower[r] = shared
+            upper[r] = packed.second_bias
+        add_product(
+            flat_lower, 0, columns, apart, 0, count, 1, first, 0, columns, which, rows, columns, count, True
+        )
         for r in range(rows):
             for j in range(hidden):
                 inner[r, j] = max(lower[r, 2 * width + j], np.float32(0.0))
-        product(inner, 0, rows, all_hidden, hidden, packed.second, packed.second_bias, scratch, upper)
+        add_product(
+            flat_upper, 0, top, flat_inner, 0, hidden, 1, second, 0, top, all_hidden, rows, top, hidden, True
+        )
         for r in range(rows):
             z[at + r] += _cross(x[at + r], lower[r], packed.direct) + _top(upper[r], packed.out)
 

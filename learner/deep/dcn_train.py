@@ -1,10 +1,8 @@
 """One step of DCN-v2 as one kernel: forward, backward, and Adam, for a group of a few dozen rows.
 
 For matrices this small a library's bookkeeping costs more than the arithmetic, so all of it is here. The
-gradients are written out (a test holds them against autograd). Every sum has one order, whatever the
-machine: products as in `learner.deep.products`, the others as noted. The orders are those of the libraries
-that
-did this before, so that a replay of an old stream still gives the bits that it gave then.
+gradients are written out (a test holds them against autograd). Sums are made in the order of what is
+summed over, or side by side by columns, so they are the same on every processor.
 
 Activations lie feature by feature, (width, columns), the group's rows side by side and padded with zeros
 to whole vectors, so that the weights are read as they lie; for the weights' gradients they are turned
@@ -15,13 +13,10 @@ import numpy as np
 from numba import njit
 
 from learner.deep.networks import CROSS_LAYERS, HIDDEN, Array
-from learner.deep.products import LANES, add_product, fma
+from learner.deep.products import LANES, add_product
 from learner.deep.trainer import DeepTrainer, Floats, Step, by_logit, take_step
 
 _FIRST, _SECOND = HIDDEN
-_BLOCK = 32
-"""Columns whose sums over the rows are taken one row after the other, in parts of 16 rows; the columns
-behind the last whole block are summed in four interleaved parts."""
 _ZERO = np.float32(0.0)
 
 
@@ -79,6 +74,8 @@ def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_i
     second_at = first_at + _FIRST * width + _FIRST
     out_at = second_at + _SECOND * _FIRST + _SECOND
 
+    which = np.arange(max(width, _FIRST, n))  # every row of what is multiplied
+
     # x[l] is what cross layer l sees, c[l] by what it multiplies the inputs; h, g the hidden layers.
     x = np.zeros((CROSS_LAYERS + 1, width * columns), dtype=np.float32)
     c = np.empty((CROSS_LAYERS, width * columns), dtype=np.float32)
@@ -86,14 +83,14 @@ def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_i
         for j in range(width):
             x[0, j * columns + s] = inputs[s, j]
     for i in range(CROSS_LAYERS):
-        _layer(c[i], flat, i * cross, width, width, x[i], columns)
+        _layer(c[i], flat, i * cross, width, width, x[i], which, columns)
         for k in range(width * columns):
-            x[i + 1, k] = fma(x[0, k], c[i, k], x[i, k])
+            x[i + 1, k] = x[0, k] * c[i, k] + x[i, k]
     h = np.empty(_FIRST * columns, dtype=np.float32)
     g = np.empty(_SECOND * columns, dtype=np.float32)
-    _layer(h, flat, first_at, _FIRST, width, x[0], columns)
+    _layer(h, flat, first_at, _FIRST, width, x[0], which, columns)
     _rectify(h)
-    _layer(g, flat, second_at, _SECOND, _FIRST, h, columns)
+    _layer(g, flat, second_at, _SECOND, _FIRST, h, which, columns)
     _rectify(g)
     residual = np.zeros(columns, dtype=np.float32)
     _add_dot(residual, x[CROSS_LAYERS], flat, out_at, width, columns)
@@ -117,29 +114,31 @@ def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_i
     _outer(by_g, flat, out_at + width, _SECOND, error, columns)
     _mask(by_g, g)
     _turn(h, _FIRST, columns, n, _FIRST, narrow)
-    _by_weights(gradient, second_at, by_g, _SECOND, narrow, _FIRST, _FIRST, n, columns)
+    _by_weights(gradient, second_at, by_g, _SECOND, narrow, _FIRST, _FIRST, which, n, columns)
     add_product(
-        by_h, 0, columns, flat, second_at, 1, _FIRST, by_g, 0, columns, _FIRST, columns, _SECOND, False
+        by_h, 0, columns, flat, second_at, 1, _FIRST, by_g, 0, columns, which, _FIRST, columns, _SECOND, False
     )
     _mask(by_h, h)
     _turn(x[0], width, columns, n, padded, rows)
-    _by_weights(gradient, first_at, by_h, _FIRST, rows, width, padded, n, columns)
-    add_product(by_x0, 0, columns, flat, first_at, 1, width, by_h, 0, columns, wanted, columns, _FIRST, False)
+    _by_weights(gradient, first_at, by_h, _FIRST, rows, width, padded, which, n, columns)
+    add_product(
+        by_x0, 0, columns, flat, first_at, 1, width, by_h, 0, columns, which, wanted, columns, _FIRST, False
+    )
 
     by_x = np.empty(width * columns, dtype=np.float32)
     by_c = np.empty(width * columns, dtype=np.float32)
     _outer(by_x, flat, out_at, width, error, columns)
     for i in range(CROSS_LAYERS - 1, -1, -1):
         for k in range(wanted * columns):
-            by_x0[k] = fma(by_x[k], c[i, k], by_x0[k])
+            by_x0[k] += by_x[k] * c[i, k]
         for k in range(width * columns):
             by_c[k] = by_x[k] * x[0, k]
         _turn(x[i], width, columns, n, padded, rows)
-        _by_weights(gradient, i * cross, by_c, width, rows, width, padded, n, columns)
+        _by_weights(gradient, i * cross, by_c, width, rows, width, padded, which, n, columns)
         # Of what lies before the first layer only what is wanted is worked out.
         needed = width if i > 0 else wanted
         add_product(
-            by_x, 0, columns, flat, i * cross, 1, width, by_c, 0, columns, needed, columns, width, True
+            by_x, 0, columns, flat, i * cross, 1, width, by_c, 0, columns, which, needed, columns, width, True
         )
     for j in range(wanted):
         for s in range(n):
@@ -147,12 +146,12 @@ def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_i
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _layer(out, flat, at, outside, inside, x, columns):
+def _layer(out, flat, at, outside, inside, x, which, columns):
     """out = W x + b, with W (outside, inside) at flat[at:] and b behind it."""
     bias = at + outside * inside
     for j in range(outside):
         out[j * columns : (j + 1) * columns] = flat[bias + j]
-    add_product(out, 0, columns, flat, at, inside, 1, x, 0, columns, outside, columns, inside, True)
+    add_product(out, 0, columns, flat, at, inside, 1, x, 0, columns, which, outside, columns, inside, True)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -185,75 +184,30 @@ def _turn(x, width, columns, n, padded, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _add_dot(total, x, flat, at, count, columns):
-    """total += Σ_j flat[at + j] x[j], in four interleaved parts; the first one to four go into the first."""
-    parts = np.zeros((4, columns), dtype=np.float32)
-    start = (count - 1) % 4 + 1
+    """total += Σ_j flat[at + j] x[j]."""
     for j in range(count):
-        part = parts[0 if j < start else (j - start) % 4]
         for s in range(columns):
-            part[s] += x[j * columns + s] * flat[at + j]
-    for s in range(columns):
-        total[s] += (parts[0, s] + parts[2, s]) + (parts[1, s] + parts[3, s])
+            total[s] += x[j * columns + s] * flat[at + j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _by_output(gradient, at, rows, width, padded, error, n):
-    """gradient[at + j] = Σ_s rows[s, j] error[s], in order; but for those up to a multiple of 4, of which
-    every other four rows are summed apart."""
-    for j in range(width):
-        gradient[at + j] = _ZERO
+    """gradient[at + j] = Σ_s rows[s, j] error[s]."""
+    gradient[at : at + width] = _ZERO
     for s in range(n):
         for j in range(width):
             gradient[at + j] += rows[s * padded + j] * error[s]
-    for j in range(min(-at % 4, width)):
-        total = _ZERO
-        for first in range(0, n, 4):
-            apart = first % 8 == 4 and first + 4 <= n
-            part = _ZERO if apart else total
-            for s in range(first, min(first + 4, n)):
-                part += rows[s * padded + j] * error[s]
-            total = total + part if apart else part
-        gradient[at + j] = total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _by_weights(gradient, at, by_out, outside, rows, inside, padded, n, columns):
+def _by_weights(gradient, at, by_out, outside, rows, inside, padded, which, n, columns):
     """The gradients of a layer, W (outside, inside) at gradient[at:] and b behind it."""
-    add_product(gradient, at, inside, by_out, 0, columns, 1, rows, 0, padded, outside, inside, n, False)
+    add_product(
+        gradient, at, inside, by_out, 0, columns, 1, rows, 0, padded, which, outside, inside, n, False
+    )
     bias = at + outside * inside
-    whole = outside - outside % _BLOCK
     for j in range(outside):
-        first = j * columns
-        if j < whole:
-            gradient[bias + j] = _sum(by_out, first, 1, n)
-            continue
-        four = n // 4
-        total = _sum(by_out, first, 4, four)
-        for s in range(4 * four, n):
-            total += by_out[first + s]
-        for part in range(1, 4):
-            total += _sum(by_out, first + part, 4, four)
+        total = _ZERO
+        for s in range(n):
+            total += by_out[j * columns + s]
         gradient[bias + j] = total
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sum(x, first, step, count):
-    """The sum of x[first], x[first + step], ...: in parts of 16, the parts in parts of 16 again (the error
-    of a long sum then grows with the parts, not with its length)."""
-    level = 4
-    while count > 1 << (4 * level):
-        level += 1
-    mask = (1 << level) - 1
-    s0, s1, s2, s3 = _ZERO, _ZERO, _ZERO, _ZERO
-    for i in range(count):
-        s0 += x[first + i * step]
-        if (i + 1) & mask == 0:
-            s1 += s0
-            s0 = _ZERO
-            if ((i + 1) >> level) & mask == 0:
-                s2 += s1
-                s1 = _ZERO
-                if ((i + 1) >> (2 * level)) & mask == 0:
-                    s3 += s2
-                    s2 = _ZERO
-    return ((s0 + s1) + s2) + s3

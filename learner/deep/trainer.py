@@ -41,7 +41,7 @@ def take_step(weights, gradient, moments, steps, rows, rate, clip):
         return False
     scale = 1.0 / rows
     if norm * scale > 0.999 * clip:  # seldom, and a norm that says exactly how much takes ten times as long
-        norm = np.float64(_norm(gradient))
+        norm = _norm(gradient)
         if norm * scale > clip:
             scale = clip / norm
     _adam(weights, gradient, moments, steps, scale, rate)
@@ -82,17 +82,10 @@ def _squares(x):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _norm(x):
-    """The square root of the sum of squares, in eight interleaved parts."""
-    parts = np.zeros(8, dtype=np.float32)
-    whole = len(x) - len(x) % 8
-    for i in range(0, whole, 8):
-        for k in range(8):
-            parts[k] += x[i + k] * x[i + k]
-    total = parts[0]
-    for k in range(1, 8):
-        total += parts[k]
-    for i in range(whole, len(x)):
-        total += x[i] * x[i]
+    """The square root of the sum of squares, in float64 and in order: the same on every processor."""
+    total = 0.0
+    for i in range(len(x)):
+        total += np.float64(x[i]) * np.float64(x[i])
     return np.sqrt(total)
 
 
