@@ -25,4 +25,5 @@ class Meta(msgspec.Struct):
     of_history: int = 0  # examples of the log left out, since history in files has taught them
     forgets: int = 0  # requests to forget that were met, one a partition
     refused: int = 0  # candidates left out because they name what is to stay forgotten
+    refusals_clock: float = 0.0  # see Refusals.clock
     purging: bool = False  # what was forgotten may still be in the state's entries

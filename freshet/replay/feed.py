@@ -24,7 +24,7 @@ from freshet.replay.tape import ReplayOptions, Tape, open_played
 from ground import FreshetError
 from learner.features.encoder import Encoder
 from learner.features.labelled import CHUNK_ROWS, Labelled
-from stream.records.forgetting import Refusals
+from stream.records.refusals import Refusals
 from stream.records.types import Example, Forget, canonical, encode
 
 PROCESS_FROM = 50_000

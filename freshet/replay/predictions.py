@@ -18,7 +18,7 @@ from freshet.replay.tape import ReplayOptions, Tape, open_played
 from learner.features.encoder import Encoder
 from stream.files.record_columns import PREDICTION_COLUMNS, Survey
 from stream.files.record_files import RecordWriter, whole_or_nothing
-from stream.records.forgetting import Refusals
+from stream.records.refusals import Refusals
 from stream.records.types import Example
 
 Floats = npt.NDArray[np.float64]

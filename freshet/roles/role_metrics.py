@@ -92,6 +92,9 @@ LEARN = {
     "refused": Series(
         "freshet_learn_refused_candidates", "Candidates left out because they name what is to stay forgotten."
     ),
+    "full": Series(
+        "freshet_learn_sightings_full", "Sightings of new ids for which a full table had no room."
+    ),
     "rows": Series("freshet_learn_rows", "Rows of the embedding tables.", False),
     "auc": Series("freshet_learn_auc", "Progressive AUC over the recent window.", False),
     "logloss": Series("freshet_learn_logloss", "Progressive log loss over the recent window, nats.", False),

@@ -19,6 +19,7 @@ from ground import FreshetError
 from ground.clock import SYSTEM_CLOCK, Clock
 from learner.deep.autograd import have_torch
 from learner.deep.networks import DCN
+from learner.errors import FeatureError
 from learner.features.encoder import FeatureSpec
 from learner.features.labelled import Labelled
 from learner.meta import KEY as _META
@@ -37,7 +38,7 @@ from learner.updates.publisher import Publisher
 from stream.errors import StateError
 from stream.log.base import Record
 from stream.records.decoding import Decoder
-from stream.records.forgetting import Refusals
+from stream.records.refusals import Refusals
 from stream.records.types import Example, Forget
 from stream.state.role_state import Commit, RoleState
 
@@ -45,7 +46,8 @@ _METRICS = b"learner/metrics"
 _PENDING = b"learner/pending"
 _BAD_SHARE = b"learner/bad_share"
 _PLACE = b"learner/place"
-_REFUSALS = b"learner/refusals"
+_REFUSALS = b"learner/refusals"  # all of them, as older versions saved them
+_REFUSED = b"learner/refused/"
 _ARRAY = b"array/"
 _TABLE = b"table/"
 
@@ -87,6 +89,7 @@ class Learner:
         self.place = Place()  # in topic `updates`, as the state has it
         self._decode = Decoder(Example, Forget).decode
         self.refusals = Refusals()
+        self._refusals_whole = False  # the state has them in the form of older versions
         self.boundary: Boundary | None = None  # of a learner that learnt history from files first
         where = "" if state is None else f"state {state.path}"
         self._snapshots = [
@@ -275,6 +278,7 @@ class Learner:
         meta.clock = self.trainer.clock
         meta.quarantined = self.trainer.quarantined
         meta.term = self.term
+        meta.refusals_clock = self.refusals.clock
         changes = []
         for name, snapshot in zip(self.model.table_names, self._snapshots, strict=True):
             snapshot.table.expire(int(self.trainer.clock), EXPIRE_SLOTS)
@@ -287,7 +291,7 @@ class Learner:
         if meta.purging and not any(snapshot.renewing for snapshot in self._snapshots):
             meta.purging = False
             commit.purge = True
-        commit.put(_REFUSALS, self.refusals.encode())
+        self._put_refusals(commit)
         commit.put(_PENDING, self.trainer.pending.encode())
         commit.put(_BAD_SHARE, self._dead_letters.encode())
         commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
@@ -320,19 +324,44 @@ class Learner:
                 self.metrics.add(group.scored, group.y, group.group)
 
     def _learn_good(self, examples: Mapping[int, Example], bad: dict[int, str]) -> None:
-        """Learn what fits the schema of examples, by offset; says in `bad` what is wrong with the others."""
+        """Learn the examples, by offset, that fit the schema; say in `bad` what is wrong with the others."""
+        if not examples:
+            return
+        encoder = self.model.encoder
         try:
-            self.learn(list(examples.values()))
-        except FreshetError:
+            labelled = Labelled.of(encoder, list(examples.values()))
+        except FeatureError:  # find out which
             fitting: list[Example] = []
             for offset, example in examples.items():
                 try:
-                    self.model.encoder.encode([example])
-                except FreshetError as error:
+                    encoder.encode([example])
+                except FeatureError as error:
                     bad[offset] = str(error)
                 else:
                     fitting.append(example)
-            self.learn(fitting)
+            if not fitting:
+                return
+            labelled = Labelled.of(encoder, fitting)
+        self.learn_labelled(labelled)
+
+    def _put_refusals(self, commit: Commit) -> None:
+        if self._refusals_whole:  # from now on in entries of their own
+            commit.delete(_REFUSALS)
+            self._refusals_whole = False
+        for key, value in self.refusals.changes():
+            if value is None:
+                commit.delete(_REFUSED + key)
+            else:
+                commit.put(_REFUSED + key, value)
+
+    def _load_refusals(self, state: RoleState) -> None:
+        whole = state.get(_REFUSALS)
+        if whole is not None:
+            self.refusals.load_whole(whole)
+            self._refusals_whole = True
+            return
+        entries = ((key[len(_REFUSED) :], value) for key, value in state.scan(_REFUSED))
+        self.refusals.load(entries, self.meta.refusals_clock)
 
     def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         return {**self.model.arrays(), "moments": self.trainer.moments, "steps": self.trainer.steps}
@@ -369,7 +398,7 @@ class Learner:
                     "configure another state folder to begin anew"
                 ) from None
         self._dead_letters = DeadLetterWriter(self.settings, state.get(_BAD_SHARE) or b"")
-        self.refusals = Refusals(state.get(_REFUSALS) or b"")
+        self._load_refusals(state)
         if self.meta.purging:
             for snapshot in self._snapshots:
                 snapshot.renew()

@@ -13,7 +13,7 @@ from learner.features.encoder import Batch, Encoder
 from stream.errors import RecordError
 from stream.log.base import Record
 from stream.records.decoding import Decoder
-from stream.records.forgetting import Refusals
+from stream.records.refusals import Refusals
 from stream.records.types import Example, Forget
 
 logger = logging.getLogger("freshet.serving")

@@ -179,6 +179,16 @@ def _quarantine(sight: Sight, over: float) -> Found:
         yield "", "groups were left unlearnt: their loss was not finite"
 
 
+def _table_full(sight: Sight, over: float) -> Found:
+    if sight.rises.get("learn.full", 0.0) > over:
+        yield "", "a table is full: new ids are not learnt"
+
+
+def _table_evicts(sight: Sight, over: float) -> Found:
+    if sight.rises.get("learn.evicted", 0.0) > over:
+        yield "", "a table has reached its limit: the least used ids are evicted"
+
+
 def _miscalibrated(sight: Sight, over: float) -> Found:
     ratio = sight.numbers.get("calibration_corrected", 1.0)
     if sight.numbers.get("positives_corrected", 0.0) >= CLICKS_MIN and not 1.0 / over <= ratio <= over:
@@ -208,6 +218,8 @@ RULES = (
     Rule("FreshetPendingFull", "warn", 300.0, 0.0, _pending_full),
     Rule("FreshetRecordsSkipped", "page", 0.0, 0.0, _skipped),
     Rule("FreshetQuarantine", "warn", 0.0, 0.0, _quarantine),
+    Rule("FreshetTableFull", "warn", 0.0, 0.0, _table_full),
+    Rule("FreshetTableEvicts", "warn", 900.0, 0.0, _table_evicts),
     Rule("FreshetMiscalibrated", "warn", 900.0, 1.25, _miscalibrated),
     Rule("FreshetCorrectionHarms", "warn", 900.0, 0.005, _correction_harms),
 )

@@ -370,7 +370,7 @@ class Overview:
 _TABLE_COUNTS = ("admitted", "refused", "expired", "evicted")
 _COUNTED: Mapping[str, tuple[str, ...]] = {
     "join": ("records", "actions", "examples", "late", "early", "dead_letters"),
-    "learn": ("records", "dead_letters", "quarantined"),
+    "learn": ("records", "dead_letters", "quarantined", "full", "evicted"),
     GROUP: ("requests", "unlogged"),
 }
 

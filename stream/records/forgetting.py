@@ -9,15 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
-import xxhash
 
 from ground.keys import key_of
 from stream.log.base import Log, Outgoing
 from stream.records.types import Example, Features, Forget, Value, encode, picked
-
-REFUSALS_MAX = 100_000
-"""Ids refused at a time; of more the one that would be refused for the shortest time goes."""
-
 
 _INTEGERS = {
     **{0xCC + i: (1 << i, 0, (1 << (8 << i)) - 1) for i in range(4)},
@@ -95,69 +90,6 @@ def example_without(example: Example, features: Sequence[str], named: Named) -> 
     )
 
 
-class _Refusal(msgspec.Struct, frozen=True, array_like=True):
-    """One id that is refused: not itself, which is to be forgotten, but a fingerprint of it."""
-
-    feature: str
-    mark: bytes
-    until: float  # event time, Unix seconds
-
-
-class Refusals:
-    """The ids that are refused for a while after they were forgotten.
-
-    Time is the newest event time among the examples asked about, so what is refused follows from the
-    examples and their order alone.
-    """
-
-    def __init__(self, saved: bytes = b"") -> None:
-        self._clock = 0.0
-        self._until: dict[tuple[str, bytes], float] = {}
-        if saved:
-            self._clock, found = msgspec.msgpack.decode(saved, type=tuple[float, list[_Refusal]])
-            self._until = {(one.feature, one.mark): one.until for one in found}
-        self._features = self._named_features()
-
-    def __len__(self) -> int:
-        return len(self._until)
-
-    def add(self, forget: Forget) -> None:
-        """Refuse the ids of a request to forget for as long as it says."""
-        if forget.refuse_s > 0.0:
-            until = forget.time + forget.refuse_s
-            for feature, values in forget.entity.items():
-                for value in values:
-                    place = feature, _fingerprint(feature, value)
-                    self._until[place] = max(until, self._until.get(place, 0.0))
-        while len(self._until) > REFUSALS_MAX:
-            del self._until[min(self._until, key=lambda place: (self._until[place], place))]
-        self._features = self._named_features()
-
-    def admit(self, example: Example) -> Example | None:
-        """What may be learnt of an example; None: nothing."""
-        if not self._until:
-            return example
-        if example.time > self._clock:
-            self._clock = example.time
-            over = [place for place, until in self._until.items() if until < self._clock]
-            for place in over:
-                del self._until[place]
-            if over:
-                self._features = self._named_features()
-        return example_without(example, self._features, self._refused)
-
-    def encode(self) -> bytes:
-        """What the constructor takes."""
-        found = [_Refusal(feature, mark, until) for (feature, mark), until in sorted(self._until.items())]
-        return msgspec.msgpack.encode((self._clock, found))
-
-    def _refused(self, feature: str, value: int | str) -> bool:
-        return (feature, _fingerprint(feature, value)) in self._until
-
-    def _named_features(self) -> list[str]:
-        return sorted({feature for feature, _ in self._until})
-
-
 def append_forget(log: Log, topic: str, forget: Forget) -> list[tuple[int, int]]:
     """Write a request to forget into every partition of `events`; returns where it lies.
 
@@ -203,7 +135,3 @@ def _marks(value: int | str) -> list[bytes]:
             if least <= form <= most:
                 marks.append(bytes([kind]) + form.to_bytes(width, "big", signed=least < 0))
     return marks
-
-
-def _fingerprint(feature: str, value: int | str) -> bytes:
-    return xxhash.xxh3_128_digest(feature.encode() + b"\0refused\0" + key_of(value).to_bytes(8, "big"))

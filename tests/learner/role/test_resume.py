@@ -3,21 +3,25 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
 import pytest
 
+from ground import FreshetError
 from learner.features.encoder import FeatureSpec, Request
+from learner.features.labelled import Labelled
 from learner.model.model import Model
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
+from learner.train.trainer import Learnt
 from learner.updates.follower import Follower
 from learner.updates.snapshots import Trimmer
 from stream.errors import DeadLetterFloodError, StateError
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.log.open import open_log
-from stream.records.types import Example, encode
+from stream.records.types import Example, Served, encode
 from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.journal import read_journal
 from stream.state.role_state import RoleState
@@ -282,3 +286,86 @@ def test_state_that_has_lost_a_table_is_refused(tmp_path: Path, log: Log) -> Non
         state.commit(commit)
         with pytest.raises(StateError, match="holds no table 'item'"):
             Learner(FEATURES, SETTINGS, state)
+
+
+def test_error_while_learning_is_not_taken_for_an_examples_and_nothing_is_learnt_twice(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the fast part has moved, a second attempt would count every example again."""
+    learner = Learner(FEATURES, SETTINGS)
+    calls = 0
+    learn = learner.trainer.learn_labelled
+
+    def fails(labelled: Labelled) -> list[Learnt]:
+        nonlocal calls
+        calls += 1
+        learn(labelled)
+        raise FreshetError("the network has ended")
+
+    monkeypatch.setattr(learner.trainer, "learn_labelled", fails)
+    append(log, make_examples(10))
+    with open_state(tmp_path) as state, pytest.raises(FreshetError, match="the network has ended"):
+        learner.handle(log.read(EXAMPLES, 0, 0), state.begin())
+    assert calls == 1 and log.ends(DEAD_LETTERS) == [(0, 0)]
+
+
+def test_metrics_go_on_where_they_were_after_a_restart(tmp_path: Path, log: Log) -> None:
+    append(log, make_examples(300))
+    with open_state(tmp_path) as state:
+        learner = Learner(FEATURES, SETTINGS, state)
+        step_all(Runner(log, state, learner, Subscription(EXAMPLES, "learn")).open())
+        before, recent, examples = learner.metrics.state(), learner.metrics.recent(), learner.metrics.examples
+    assert examples > 300 and recent["auc"] is not None
+    with open_state(tmp_path) as state:
+        again = Learner(FEATURES, SETTINGS, state)
+        assert again.metrics.state() == before
+        assert again.metrics.recent() == recent and again.metrics.examples == examples
+
+
+def test_records_of_one_learner_have_numbers_that_rise_so_no_reader_takes_them_for_repeats(
+    tmp_path: Path, log: Log
+) -> None:
+    append(log, make_examples(200))
+    settings = msgspec.structs.replace(SETTINGS, snapshot_bytes_min=2000, update_bytes_max=1000)
+    with open_state(tmp_path) as state:
+        learner = Learner(FEATURES, settings, state)
+        step_all(
+            Runner(
+                log,
+                state,
+                learner,
+                Subscription(EXAMPLES, "learn"),
+                RunnerSettings(commit_every_s=0.0, read_max=20),
+            ).open()
+        )
+    with open_state(tmp_path) as state:
+        append(log, make_examples(50, seed=1))
+        step_all(
+            Runner(log, state, Learner(FEATURES, settings, state), Subscription(EXAMPLES, "learn")).open()
+        )
+    for topic in (UPDATES, SNAPSHOTS):
+        numbers: dict[str, list[int]] = {}
+        for record in log.read(topic, 0, 0, 100_000, 1 << 30):
+            numbers.setdefault(record.producer, []).append(record.seq)
+        assert numbers and all(len(seqs) > 3 for seqs in numbers.values())
+        for seqs in numbers.values():
+            assert seqs == sorted(set(seqs))
+
+
+@pytest.mark.parametrize("score", ["served", "own"])
+def test_what_is_scored_is_the_served_prediction_where_there_is_one_or_ones_own(
+    score: Literal["served", "own"],
+) -> None:
+    learner = Learner(FEATURES, msgspec.structs.replace(SETTINGS, score=score))
+    examples = make_examples(40)
+    examples[3] = msgspec.structs.replace(
+        examples[3], served=Served([0.123] * len(examples[3].labels), [0.2] * len(examples[3].labels))
+    )
+    done = learner.learn(examples) + learner.finish()
+    scored, p = np.concatenate([g.scored for g in done]), np.concatenate([g.p for g in done])
+    first = sum(len(e.labels) for e in examples[:3])
+    served = np.zeros(len(p), dtype=np.bool_)
+    served[first : first + len(examples[3].labels)] = True
+    assert np.array_equal(scored[~served], p[~served])
+    assert np.array_equal(scored[served], np.full(served.sum(), 0.123) if score == "served" else p[served])
+    assert not np.isclose(p[served], 0.123).any()

@@ -11,15 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learner.errors import UpdateGapError
 from learner.features.encoder import FeatureSpec
 from learner.model.model import Model
 from learner.role.learner import Learner
 from learner.role.succession import AsideError, FencedError, Life, Succession
 from learner.settings import LearnerSettings
-from learner.updates.chain import Chain, Place
 from learner.updates.follower import Follower
-from learner.updates.format import Update
 from stream.errors import LogAwayError
 from stream.group.membership import GroupSettings, Member
 from stream.log.base import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, Outgoing
@@ -73,6 +70,7 @@ class One:
         name: str,
         on_ready: Callable[[], None] = lambda: None,
         opens: bool = True,
+        runner: RunnerSettings = EAGER,
     ) -> None:
         self.log = log
         self.faulty = FaultyLog(log, 0, Faults())
@@ -94,7 +92,7 @@ class One:
             folder / "snapshots",
             FEATURES,
             SETTINGS,
-            EAGER,
+            runner,
             on_ready,
             at_work,  # type: ignore[arg-type]
         )
@@ -328,36 +326,6 @@ def test_one_that_begins_beside_a_short_history_learns_it_from_the_log(log: Log,
     b.close()
 
 
-def update(seq: int, term: int, part: int = 0, parts: int = 1, epoch: int = 5) -> Update:
-    return Update(
-        epoch=epoch,
-        seq=seq,
-        part=part,
-        parts=parts,
-        watermark={},
-        examples=0,
-        event_time=0.0,
-        ingest_ms=0,
-        tables=[],
-        term=term,
-    )
-
-
-def test_chain_takes_one_terms_updates_whole_and_once() -> None:
-    chain = Chain(Place())
-    assert [u.seq for u in chain.take(update(1, 3)) or []] == [1]
-    assert chain.take(update(2, 3, 0, 2)) is None
-    assert chain.take(update(0, 7, 0, 0)) is None, "a term begins: the half update is void"
-    assert chain.take(update(2, 3, 1, 2)) is None and chain.fenced == 1
-    assert chain.take(update(2, 7, 0, 2)) is None
-    assert [u.part for u in chain.take(update(2, 7, 1, 2)) or []] == [0, 1]
-    assert chain.take(update(2, 7)) is None and chain.repeated == 1
-    with pytest.raises(UpdateGapError):
-        chain.take(update(4, 7))
-    assert chain.take(update(1, 9, epoch=4)) is not None, "one begins anew in a higher term"
-    assert chain.place(10) == Place(10, 9, 4, 1, 9)
-
-
 def spoil(file: Path) -> None:
     """Flip bits all over a file, and not in those that are linked to it."""
     spoilt = bytearray(file.read_bytes())
@@ -408,3 +376,60 @@ def test_damaged_update_in_the_log_does_not_stop_the_learner_that_knows_it(log: 
     a.learn()
     assert sum(a.life.learner.meta.watermark.values()) == 300
     a.close()
+
+
+def test_one_that_stands_by_keeps_its_place_and_needs_no_update_from_before_it(
+    log: Log, tmp_path: Path
+) -> None:
+    a, b = One(log, tmp_path, "a"), One(log, tmp_path, "b")
+    a.lead()
+    append(log, 0, 300)
+    a.learn()
+    b.learn()
+    here = b.life.learner.place
+    assert here.offset == _end(log, UPDATES) and here.seq == b.life.learner.meta.seq
+    b.close()
+    log.trim(UPDATES, 0, here.offset)
+    append(log, 300, 100)
+    a.learn()
+    b = One(log, tmp_path, "b")
+    assert b.life.learner.place == here
+    b.learn()
+    assert b.digest == a.digest
+    a.close()
+    b.close()
+
+
+def test_state_behind_a_gap_in_the_updates_is_put_aside_and_not_gone_on_with(
+    log: Log, tmp_path: Path
+) -> None:
+    a, b = One(log, tmp_path, "a"), One(log, tmp_path, "b")
+    a.lead()
+    append(log, 0, 200)
+    a.learn()
+    b.learn()
+    seq = b.life.learner.meta.seq
+    append(log, 200, 200)
+    a.learn()
+    log.trim(UPDATES, 0, _end(log, UPDATES) - 1)
+    with pytest.raises(AsideError, match=f"no longer holds update {seq + 1}"):
+        b.learn()
+    assert b.life.learner.meta.seq == seq, "nothing was learnt behind the gap"
+    a.close()
+    b.close()
+
+
+def test_clean_stop_of_a_leader_commits_and_sends_what_it_has_learnt(log: Log, tmp_path: Path) -> None:
+    seldom = RunnerSettings(commit_every_s=1e6, read_max=11, wait_s=0.0)
+    a = One(log, tmp_path, "a", runner=seldom)
+    a.lead()
+    append(log, 0, 100)
+    while sum(a.life.learner.meta.watermark.values()) < 100:
+        a.turn()
+    assert a.life.runner.uncommitted
+    a.life.end(finish=True)
+    a.state.close()
+    again = One(log, tmp_path, "a")
+    assert sum(again.life.learner.meta.watermark.values()) == 100
+    assert follow(log).watermark == again.life.learner.meta.watermark
+    again.close()

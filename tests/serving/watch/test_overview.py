@@ -212,6 +212,8 @@ WRONG = {
     "FreshetPendingFull": sight({"join.early": 1.0}),
     "FreshetRecordsSkipped": sight(**{"learn.skipped": 1.0}),
     "FreshetQuarantine": sight({"learn.quarantined": 1.0}),
+    "FreshetTableFull": sight({"learn.full": 1.0}),
+    "FreshetTableEvicts": sight({"learn.evicted": 1.0}),
     "FreshetMiscalibrated": sight(calibration_corrected=0.79, positives_corrected=100.0),
     "FreshetCorrectionHarms": sight(logloss_base=0.3, logloss_corrected=0.306, positives_corrected=100.0),
 }
@@ -221,7 +223,8 @@ WELL = Sight(
      "clock_behind_s": 600.0, "calibration_corrected": 1.25, "logloss_base": 0.3, "logloss_corrected": 0.304,
      "join.skipped": 0.0},
     {"join.examples": 5.0, "join.records": 100.0, "join.dead_letters": 1.0, "join.late": 5.0,
-     "join.actions": 95.0, "join.early": 0.0, "learn.quarantined": 0.0},
+     "join.actions": 95.0, "join.early": 0.0, "learn.quarantined": 0.0, "learn.full": 0.0,
+     "learn.evicted": 0.0},
     {"joiner a": 60.0}, {"learner": 30.0},
 )  # fmt: skip
 
