@@ -5,7 +5,8 @@ FreshetError
 ├── TorchMissingError a network that PyTorch learns, where PyTorch is not installed
 └── UpdateError       an update or snapshot that cannot be read
     ├── UpdateDamagedError    its bytes are not those that were written
-    └── UpdateGapError        updates are missing before one that came
+    ├── UpdateGapError        updates are missing before one that came
+    └── OtherModelError       it is of another model than the configured one
 """
 
 from ground import FreshetError
@@ -29,3 +30,7 @@ class UpdateDamagedError(UpdateError):
 
 class UpdateGapError(UpdateError):
     """Updates are missing before the one that came."""
+
+
+class OtherModelError(UpdateError):
+    """An update or a snapshot is of a model with other features or settings than the configured one."""

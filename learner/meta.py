@@ -9,6 +9,7 @@ class Meta(msgspec.Struct):
     """What a learner knows beside its weights."""
 
     epoch: int
+    makes_room: bool = False  # see `Model`; states of before there was such a default go on without
     seq: int = 0  # of the last update
     watermark: dict[int, int] = {}
     examples: int = 0  # rows learnt, late ones included

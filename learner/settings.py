@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict
+
 
 class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model learns. The defaults are one configuration for all streams."""
@@ -22,6 +24,12 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     pair_speeds: tuple[float, ...] = (1.0, 0.98)  # the same of pairs
     pair_tau: tuple[float, ...] = (0.02, 0.015)
     pairs_max: int = 64  # columns of feature pairs; the first declared come first
+    pairs_rows_max: int = 1 << 24  # rows of all pairs together
+    pairs_evict: Evict | None = None  # what makes room there; as a feature's `evict`
+    pairs_ttl_s: float = (
+        0.0  # a pair unseen for longer is gone; 0: the longest ttl_s, if all features have one
+    )
+    pairs_admit_after: int = 1  # sightings that make a pair's row; more cost quality, see docs/learning.md
     embedding_rate: float = 0.1  # Adagrad, accumulator from `embedding_accumulator`
     embedding_accumulator: float = 1e-4
     group_by: str = ""  # the feature whose values are the users of per-user AUC; "": the first id
@@ -49,6 +57,13 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
         if not 0.0 <= self.self_correction <= 1.0:
             raise ValueError("self_correction must lie in [0, 1]")
+        least = EVICT_ROWS_MIN if self.pairs_evict not in (None, "none") else 1
+        if not least <= self.pairs_rows_max <= ROWS_LIMIT // 2:
+            raise ValueError(
+                f"pairs_rows_max must be 1 to {ROWS_LIMIT // 2}, with pairs_evict at least {EVICT_ROWS_MIN}"
+            )
+        if self.pairs_ttl_s < 0 or not 1 <= self.pairs_admit_after <= 255:
+            raise ValueError("pairs_ttl_s must not be negative and pairs_admit_after must be 1 to 255")
         if self.publish_rows_max < 1:
             raise ValueError("publish_rows_max must be 1 or more")
         if not 1 <= self.group <= 1024:

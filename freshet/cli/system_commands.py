@@ -1,7 +1,9 @@
 """The commands that run Freshet: demo, init, the roles, check and status."""
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from freshet.cli.table import (
     AS_JSON,
@@ -17,6 +19,9 @@ from freshet.cli.table import (
     port,
     positive,
 )
+
+if TYPE_CHECKING:
+    from freshet.config import Config
 
 EXIT_NOT_OK = 1
 
@@ -48,6 +53,8 @@ def _role(arguments: argparse.Namespace) -> int:
         from freshet.roles import roles
 
         _put_options(arguments)
+        if getattr(arguments, "anew", False):
+            _begin_anew(load(arguments))
         roles.RUN[arguments.command](load(arguments), stop.event)
     return stop.status
 
@@ -58,10 +65,19 @@ def _up(arguments: argparse.Namespace) -> int:
 
     _put_options(arguments)
     config = load(arguments)
+    if arguments.anew:
+        _begin_anew(config)
     prepare_up(config)  # nothing runs yet that would have to be stopped in order
     with Stop(arguments.with_parent) as stop:
         run_up(config, arguments.config, arguments.overrides, stop.event)
     return stop.status
+
+
+def _begin_anew(config: "Config") -> None:
+    from freshet.roles.opening import begin_anew
+
+    for aside in begin_anew(config):
+        print(f"freshet: what was learnt before is kept in {aside}", file=sys.stderr)
 
 
 def _put_options(arguments: argparse.Namespace) -> None:
@@ -95,6 +111,11 @@ def _warmup(arguments: argparse.Namespace) -> None:
 
 
 _NAME = option("--name", help="name of this process among several that share the work (group.name)")
+_ANEW = option(
+    "--anew", action="store_true",
+    help="leave the log's older model behind and learn a new one, from the oldest examples that the log "
+    "keeps; for this start only",
+)  # fmt: skip
 _PORT = option("--port", type=port, metavar="N", help="port to listen on (server.port)")
 
 COMMANDS = (
@@ -145,7 +166,7 @@ COMMANDS = (
     Command(
         "up", _up, "run joiner, learner and server on this machine; Ctrl-C stops all three",
         ("freshet up --config freshet.toml", "freshet up --port 9000"),
-        (*ROLE_CONFIG, _PORT, WITH_PARENT),
+        (*ROLE_CONFIG, _PORT, _ANEW, WITH_PARENT),
     ),
     Command(
         "join", _role, "run the joiner: events in, examples out",
@@ -153,7 +174,8 @@ COMMANDS = (
     ),
     Command(
         "learn", _role, "run the learner: examples in, updates of the model out",
-        ("freshet learn --config freshet.toml",), (*ROLE_CONFIG, _NAME, WITH_PARENT),
+        ("freshet learn --config freshet.toml", "freshet learn --anew"),
+        (*ROLE_CONFIG, _NAME, _ANEW, WITH_PARENT),
     ),
     Command(
         "serve", _role, "run a server: answers requests from a live copy of the model",

@@ -71,6 +71,18 @@ def check_unused(state: Path) -> None:
         FolderLock(state).release()
 
 
+def begin_anew(config: Config) -> list[Path]:
+    """Have this config's learner begin anew at its next start; returns the folders that were put aside.
+
+    Raises:
+        StateLockedError: the learner is running.
+    """
+    from learner.role import anew
+
+    check_unused(config.state_of("learn"))
+    return anew.begin_anew(config.state_of("learn"), config.snapshots)
+
+
 def need_features(config: Config) -> None:
     """Check that a model can be made from this config.
 

@@ -32,7 +32,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     is a list of ids in order, newest last, of the kind that the feature `of` has: what this person
     clicked before, say. The deep part attends to it by what `of` is now; the fast part leaves it alone.
     `ttl_s` is event time: a row unseen for longer is gone. `admit_after` sightings make a row, or each
-    one with probability `admit_share`. `rows_max` rows are the most; what `evict` says makes room.
+    one with probability `admit_share`. `rows_max` rows are the most; what `evict` says makes room: by
+    default the least recently used, but in a state that an older Freshet began nothing.
     """
 
     kind: Literal["id", "ids", "number", "hour", "sequence"] = "id"
@@ -46,7 +47,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     admit_after: int = 1
     admit_share: float = 1.0
     rows_max: int = 1 << 24
-    evict: Evict = "none"
+    evict: Evict | None = None
     optimizer: Optimizer = "adagrad"  # of the embedding
     rate: float = 0.0  # of the optimizer; 0: the learner's embedding_rate, for adam a tenth of it
 
@@ -57,7 +58,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("ttl_s must not be negative and admit_after must be 1 to 255")
         if not 0.0 < self.admit_share <= 1.0 or (self.admit_share < 1.0 and self.admit_after > 1):
             raise ValueError("admit_share must be above 0 and at most 1, and goes without admit_after")
-        if not (EVICT_ROWS_MIN if self.evict != "none" else 1) <= self.rows_max <= ROWS_LIMIT // 2:
+        if (
+            not (EVICT_ROWS_MIN if self.evict not in (None, "none") else 1)
+            <= self.rows_max
+            <= ROWS_LIMIT // 2
+        ):
             raise ValueError(f"rows_max must be 1 to {ROWS_LIMIT // 2}, with evict at least {EVICT_ROWS_MIN}")
         if not 0.0 <= self.rate <= 1e3:
             raise ValueError("rate must be 0 to 1000")
@@ -68,6 +73,10 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if not 1 <= self.length <= 1000:
             raise ValueError("length must be 1 to 1000")
 
+    def eviction(self, makes_room: bool) -> Evict:
+        """What makes room in the feature's table; `makes_room`: where the config does not say, something."""
+        return eviction_of(self.evict, self.rows_max, makes_room)
+
     @property
     def counted(self) -> bool:
         """Whether the feature has a count column."""
@@ -77,6 +86,13 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def row_dim(self) -> int:
         """Width of a table row's vector: a decoupled sequence has one to attend by and one to represent."""
         return 2 * self.dim if self.kind == "sequence" and self.attention == "decoupled" else self.dim
+
+
+def eviction_of(evict: Evict | None, rows_max: int, makes_room: bool) -> Evict:
+    """The eviction of a table: as configured; else the least recently used, if there is room to work in."""
+    if evict is not None:
+        return evict
+    return "least_recent" if makes_room and rows_max >= EVICT_ROWS_MIN else "none"
 
 
 class Requestlike(Protocol):

@@ -20,8 +20,9 @@ from learner.deep.dcn_predict import Prediction, prediction_of
 from learner.deep.networks import Array, Layout, Network, make_network
 from learner.fast.fast import FastInputs, FastOutputs, FastPart
 from learner.features import entries as pooling
-from learner.features.encoder import Batch, Encoder, FeatureSpec, Requestlike
+from learner.features.encoder import Batch, Encoder, FeatureSpec, Requestlike, eviction_of
 from learner.features.encoding import compact, sort_by_table
+from learner.model.identity import identity, learning_identity
 from learner.model.predicting import fill_dense, predict
 from learner.settings import LearnerSettings
 
@@ -76,6 +77,8 @@ class Model:
         settings: the learner's settings; what a replica and its learner must agree on.
         learning: with optimizer state in the rows; False for a replica.
         rows: how a replica holds its rows: float32, float16 or int8 (`embeddings/views/packed.py`).
+        makes_room: a full table evicts the least recently used rows where the config does not say what to
+            do; False for a state whose rows have no room for the age that this needs.
     """
 
     def __init__(
@@ -85,14 +88,20 @@ class Model:
         *,
         learning: bool = False,
         rows: str = "float32",
+        makes_room: bool = True,
     ) -> None:
         self.features = dict(features)
         self.settings = settings
         self.encoder = Encoder(features, settings.pairs_max)
         ttls = [int(spec.ttl_s) for spec in features.values() if spec.ttl_s]
+        if settings.pairs_ttl_s and self.encoder.pairs:
+            ttls.append(int(settings.pairs_ttl_s))
         self.tick_s = max(min(ttls) // TICKS_PER_TTL, 1) if ttls else 0
         self._learning = learning
         self._rows = rows
+        self._makes_room = makes_room
+        self.identity = identity(features, settings)
+        self.learning_identity = learning_identity(settings, makes_room)
         self._group_by = settings.group_by or next(
             (name for name, spec in self.features.items() if spec.kind == "id"), ""
         )
@@ -110,7 +119,13 @@ class Model:
 
     def empty(self) -> "Model":
         """A new model of the same kind, which has learnt nothing."""
-        return Model(self.features, self.settings, learning=self._learning, rows=self._rows)
+        return Model(
+            self.features,
+            self.settings,
+            learning=self._learning,
+            rows=self._rows,
+            makes_room=self._makes_room,
+        )
 
     def reset(self) -> None:
         """Forget everything that was learnt."""
@@ -347,15 +362,19 @@ class Model:
         if name == PAIRS:
             kinds = self.encoder.specs
             ttl = max(int(spec.ttl_s) for spec in kinds) if all(spec.ttl_s for spec in kinds) else 0
-            return TableSpec(
+            spec = TableSpec(
                 name=name,
                 dim=0,
                 optimizer="none",
                 extra=2 * len(settings.pair_speeds),
-                ttl_s=ttl,
+                ttl_s=int(settings.pairs_ttl_s) or ttl,
                 tick_s=self.tick_s,
                 seed=settings.seed,
+                admit_after=settings.pairs_admit_after,
+                rows_max=settings.pairs_rows_max,
+                evict=eviction_of(settings.pairs_evict, settings.pairs_rows_max, self._makes_room),
             )
+            return spec if self._learning else spec.serving()
         feature = self.features[name]
         spec = TableSpec(
             name=name,
@@ -373,7 +392,7 @@ class Model:
             admit_after=feature.admit_after,
             admit_share=feature.admit_share,
             rows_max=feature.rows_max,
-            evict=feature.evict,
+            evict=feature.eviction(self._makes_room),
         )
         return spec if self._learning else spec.serving()
 

@@ -26,10 +26,13 @@ from learner.meta import KEY as _META
 from learner.meta import Meta
 from learner.metrics import Metrics
 from learner.model.forgetting import forget, keys_by_column
+from learner.model.identity import fingerprint
 from learner.model.model import Model
 from learner.role.boundary import KEY as _BOUNDARY
 from learner.role.boundary import Boundary
 from learner.role.dead_letters import DeadLetterWriter
+from learner.role.saved_refusals import SavedRefusals
+from learner.role.table_limits import TableLimits
 from learner.settings import LearnerSettings
 from learner.train.trainer import Learnt, Trainer
 from learner.train.waiting import Pending
@@ -46,8 +49,6 @@ _METRICS = b"learner/metrics"
 _PENDING = b"learner/pending"
 _BAD_SHARE = b"learner/bad_share"
 _PLACE = b"learner/place"
-_REFUSALS = b"learner/refusals"  # all of them, as older versions saved them
-_REFUSED = b"learner/refused/"
 _ARRAY = b"array/"
 _TABLE = b"table/"
 
@@ -79,17 +80,22 @@ class Learner:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.settings = settings
-        self.model = Model(features, settings, learning=True)
+        saved = None if state is None else state.get(_META)
+        self.meta = (
+            Meta(epoch=int(clock.unix_s() * 1e3), makes_room=True)
+            if saved is None
+            else msgspec.msgpack.decode(saved, type=Meta)
+        )
+        self.model = Model(features, settings, learning=True, makes_room=self.meta.makes_room)
         self.trainer = Trainer(self.model, beside=beside)
         self._publisher = Publisher(self.model, settings)
         self.metrics = Metrics(settings.window)
-        self.meta = Meta(epoch=int(clock.unix_s() * 1e3))
         self.leads = True  # else it learns what another has learnt, and publishes nothing
         self.term = 0
         self.place = Place()  # in topic `updates`, as the state has it
         self._decode = Decoder(Example, Forget).decode
-        self.refusals = Refusals()
-        self._refusals_whole = False  # the state has them in the form of older versions
+        self._limits = TableLimits(self.model)
+        self._refusals = SavedRefusals()
         self.boundary: Boundary | None = None  # of a learner that learnt history from files first
         where = "" if state is None else f"state {state.path}"
         self._snapshots = [
@@ -97,7 +103,7 @@ class Learner:
             for name, table in zip(self.model.table_names, self.model.tables, strict=True)
         ]
         self._dead_letters = DeadLetterWriter(settings)
-        if state is not None:
+        if state is not None and saved is not None:
             self._load(state)
         self.model.epoch = self.meta.epoch
         self.model.seq = self.meta.seq
@@ -105,13 +111,7 @@ class Learner:
     @staticmethod
     def fingerprint(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> dict[str, str]:
         """What a saved learner's state depends on: name -> canonical text."""
-        kept = ("deep", "speeds", "pair_speeds", "pairs_max", "seed")
-        shape = {name: getattr(settings, name) for name in kept}
-        return {
-            # their order too: it is that of the model's columns
-            "features": msgspec.json.encode(list(features.items()), order="deterministic").decode(),
-            "learner": msgspec.json.encode(shape, order="deterministic").decode(),
-        }
+        return fingerprint(features, settings)
 
     def warm(self) -> None:
         """Begin to import torch beside the caller if it is needed: it takes seconds, and a group waits."""
@@ -132,16 +132,18 @@ class Learner:
             "forgets": self.meta.forgets,
             "of_history": self.meta.of_history,
             "refused": self.meta.refused,
+            "full": self._limits.full,
+            "evicted": self._limits.evicted,
         }
 
     def table_counts(self) -> dict[str, list[int]]:
         """Of each table: rows; and since it was made: admitted, not admitted, expired, evicted."""
-        counts = {}
-        for name, table in zip(self.model.table_names, self.model.tables, strict=True):
-            stats = table.stats
-            refused, evicted = stats.refused + stats.full, stats.evicted
-            counts[name] = [stats.rows, stats.inserted, refused, stats.expired, evicted]
-        return counts
+        return self._limits.counts()
+
+    @property
+    def refusals(self) -> Refusals:
+        """The ids that are refused after they were forgotten."""
+        return self._refusals.refusals
 
     def learn(self, examples: Sequence[Example]) -> list[Learnt]:
         """Predict, score and learn; returns the groups that were completed by it.
@@ -291,7 +293,8 @@ class Learner:
         if meta.purging and not any(snapshot.renewing for snapshot in self._snapshots):
             meta.purging = False
             commit.purge = True
-        self._put_refusals(commit)
+        self._refusals.save(commit)
+        self._limits.look()
         commit.put(_PENDING, self.trainer.pending.encode())
         commit.put(_BAD_SHARE, self._dead_letters.encode())
         commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
@@ -344,33 +347,10 @@ class Learner:
             labelled = Labelled.of(encoder, fitting)
         self.learn_labelled(labelled)
 
-    def _put_refusals(self, commit: Commit) -> None:
-        if self._refusals_whole:  # from now on in entries of their own
-            commit.delete(_REFUSALS)
-            self._refusals_whole = False
-        for key, value in self.refusals.changes():
-            if value is None:
-                commit.delete(_REFUSED + key)
-            else:
-                commit.put(_REFUSED + key, value)
-
-    def _load_refusals(self, state: RoleState) -> None:
-        whole = state.get(_REFUSALS)
-        if whole is not None:
-            self.refusals.load_whole(whole)
-            self._refusals_whole = True
-            return
-        entries = ((key[len(_REFUSED) :], value) for key, value in state.scan(_REFUSED))
-        self.refusals.load(entries, self.meta.refusals_clock)
-
     def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         return {**self.model.arrays(), "moments": self.trainer.moments, "steps": self.trainer.steps}
 
     def _load(self, state: RoleState) -> None:
-        saved = state.get(_META)
-        if saved is None:
-            return
-        self.meta = msgspec.msgpack.decode(saved, type=Meta)
         self.term = self.meta.term
         place = state.get(_PLACE)
         if place is not None:
@@ -398,7 +378,7 @@ class Learner:
                     "configure another state folder to begin anew"
                 ) from None
         self._dead_letters = DeadLetterWriter(self.settings, state.get(_BAD_SHARE) or b"")
-        self._load_refusals(state)
+        self._refusals = SavedRefusals(state, self.meta.refusals_clock)
         if self.meta.purging:
             for snapshot in self._snapshots:
                 snapshot.renew()

@@ -23,12 +23,14 @@ from pathlib import Path
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.threads import HelperThread
-from learner.errors import UpdateDamagedError, UpdateGapError
+from learner.errors import OtherModelError, UpdateDamagedError, UpdateGapError
 from learner.features.encoder import FeatureSpec
+from learner.role.anew import is_marked, unmark
 from learner.role.learner import Learner
 from learner.role.shared_snapshots import SharedSnapshots
 from learner.settings import LearnerSettings
 from learner.updates.chain import Chain, Place
+from learner.updates.follower import OTHER_MODEL
 from learner.updates.format import Update, decode_update, encode_update
 from learner.updates.snapshots import READ_BYTES_MAX
 from stream.errors import StateDamagedError
@@ -109,7 +111,7 @@ class Succession:
 
     def _live(self, stop: threading.Event) -> None:
         self.member.able(False)
-        untried = self.snapshots.begin(self.folder)
+        untried = not is_marked(self.folder, self.disk) and self.snapshots.begin(self.folder)
         try:
             with RoleState(
                 self.folder, "learner", self.fingerprint, clock=self.clock, disk=self.disk
@@ -171,6 +173,8 @@ class Life:
         self.offset = self.learner.place.offset
         self._update_bytes = 0
         self._along: Update | None = None  # that is being learnt
+        self._marked = is_marked(group.folder, group.disk)
+        self._anew = self._marked and self.learner.meta.seq == 0  # whatever the log has
         self.lost = False  # what the group has learnt cannot be learnt from the log alone
         self.term = -1  # that it has claimed
         self.leading = False
@@ -202,7 +206,11 @@ class Life:
     def _stand_by(self) -> None:
         self._follow(self._log.ends(UPDATES)[0][1])
         able = not self.lost
-        if self.lost:
+        if self._anew:
+            able = True
+            if self._member.leader is not None and not self._member.vacant():
+                self._say("another learner leads; this one begins anew when that one has been stopped")
+        elif self.lost:
             if self._group.snapshots.there():
                 raise AsideError("the group has a snapshot to begin from")
             leader = self._member.leader
@@ -251,10 +259,12 @@ class Life:
     def _take(self, update: Update) -> None:
         """Learn a whole update that counts, or see that it is what this learner has learnt."""
         meta = self.learner.meta
-        if self.lost:
+        if self.lost or self._anew:
             return
+        if update.model not in ("", self.learner.model.identity):
+            raise OtherModelError(OTHER_MODEL)
         if meta.seq == 0:
-            if not update.taken:
+            if not update.taken or update.learning not in ("", self.learner.model.learning_identity):
                 self.lost = True
                 return
             self.learner.begin_epoch(update.epoch)
@@ -286,14 +296,17 @@ class Life:
         self._chain.jump(update.epoch, update.seq, update.term)
 
     def _say_waiting(self) -> None:
+        self._say(
+            "this learner has no state, and the log's updates are not all there or were learnt with other "
+            f"settings; it waits for a snapshot in {self._group.snapshots.folder} (group.snapshots: a folder "
+            "that all learners see). To begin anew from the log's examples: freshet learn --anew"
+        )
+
+    def _say(self, what: str) -> None:
         now = self._clock.now_s()
         if now - self._said_s >= SAY_EVERY_S:
             self._said_s = now
-            _log.warning(
-                "this learner has no state; it waits for a snapshot in %s (group.snapshots: a folder that "
-                "all learners see)",
-                self._group.snapshots.folder,
-            )
+            _log.warning("%s", what)
 
     # --- leading ---
 
@@ -338,6 +351,9 @@ class Life:
             self._placed_s = now
             self._note_place()
         meta = self.learner.meta
+        if self._marked and self.runner.last_sent.get(UPDATES) is not None:
+            self._marked = self._anew = False
+            unmark(self._group.folder, self._group.disk)
         # Behind a snapshot in the log older updates may go, which one made before in the folder needs.
         published = meta.update_bytes < self._update_bytes
         self._update_bytes = meta.update_bytes

@@ -156,7 +156,7 @@ class Trainer:
         """In which requests (R,) a table looks if rows must be evicted: at fixed numbers of sightings."""
         found = np.zeros(len(batch.times), dtype=np.bool_)
         for t, table in enumerate(self.model.tables):
-            if table.spec.evict != "none":
+            if table.evicts_within(len(batch.rows.column)):  # seldom: its limit is near
                 seen = np.concatenate([[0], np.cumsum(self.model.table_of[batch.rows.column] == t)])
                 turns = table.turns_within(seen[batch.rows.start[batch.requests]])
                 found |= np.diff(turns) > 0
@@ -165,12 +165,13 @@ class Trainer:
     def _may_evict(self, batch: Batch, request: int) -> bool:
         """Whether learning a request may evict rows."""
         rows = batch.requests[request : request + 2]
-        columns = self.model.table_of[batch.rows.column[slice(*batch.rows.start[rows].tolist())]]
-        return any(
-            table.evicts_within(int(np.count_nonzero(columns == t)))
-            for t, table in enumerate(self.model.tables)
-            if table.spec.evict != "none"
-        )
+        first, end = batch.rows.start[rows].tolist()
+        tables = self.model.tables
+        near = [t for t, table in enumerate(tables) if table.evicts_within(end - first)]
+        if not near:
+            return False
+        columns = self.model.table_of[batch.rows.column[first:end]]
+        return any(tables[t].evicts_within(int(np.count_nonzero(columns == t))) for t in near)
 
     def _learn_fast(self, labelled: Labelled) -> None:
         model = self.model

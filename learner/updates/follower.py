@@ -2,7 +2,7 @@
 
 import logging
 
-from learner.errors import UpdateDamagedError, UpdateGapError
+from learner.errors import OtherModelError, UpdateDamagedError, UpdateGapError
 from learner.model.model import Model
 from learner.updates.chain import Chain, Place
 from learner.updates.format import Update, apply_update, decode_update
@@ -11,12 +11,19 @@ from stream.log.base import UPDATES, Log
 
 _log = logging.getLogger("freshet.follower")
 
+OTHER_MODEL = (
+    "topic updates holds a model of other [features] or [learner] settings than the configured ones: "
+    "configure what its learner has, or, to replace that model by the configured one, start the learner once "
+    "with `freshet learn --anew` (or `freshet up --anew`)"
+)
+
 
 class Follower:
     """Keeps a model at the newest update of its learner.
 
     Repeats are recognised by their number and left out, and so is what a learner writes after another
-    has begun to lead. After a gap, or a damaged record, the model stays as it is, goes on answering, and
+    has begun to lead. Updates and snapshots of another model are left out too: `other` says so until one of
+    this model comes. After a gap, or a damaged record, the model stays as it is, goes on answering, and
     heals from the next snapshot, or from the first update of a learner that begins anew.
 
     Args:
@@ -31,6 +38,7 @@ class Follower:
         self.examples = 0
         self.applied = 0
         self.gaps = 0  # how often it had to wait for a snapshot
+        self.other = ""  # what to do where the newest update is of another model; "": it is of this one
         self._waiting = False  # for a snapshot
         self._doubtful = False  # the last record read is damaged, and what it was is not known yet
         self._chain = Chain(Place())
@@ -73,7 +81,7 @@ class Follower:
 
         Raises:
             LogError: the log fails.
-            UpdateError: an update is of a model with other settings, or of another version of Freshet.
+            UpdateError: an update is of another version of Freshet.
         """
         if self.behind:
             self._load_snapshot(log)
@@ -88,17 +96,52 @@ class Follower:
                 _log.warning("record %d of topic updates: %s", record.offset, damage)
                 continue
             self._doubtful = False  # if anything is missing, the numbers tell
+            if self._is_other(update):
+                self._pass_over(update)
+                continue
             try:
                 parts = self._chain.take(update)
             except UpdateGapError as gap:
                 self._wait(str(gap))
                 break
             if parts is not None:
+                if not self._try(parts):
+                    continue
                 self._waiting = False
-                self._apply(parts, fresh=parts[-1].epoch != self.model.epoch)
                 self.applied += 1
                 applied.append(parts[-1])
         return applied
+
+    def _is_other(self, update: Update) -> bool:
+        return update.model not in ("", self.model.identity)
+
+    def _pass_over(self, update: Update) -> None:
+        """Leave out an update of another model, but know what counts behind it."""
+        try:
+            counts = self._chain.take(update) is not None
+        except UpdateGapError:
+            self._chain.jump(update.epoch, update.seq, update.term)
+            counts = True
+        if counts:
+            self._note_other()
+
+    def _note_other(self) -> None:
+        if not self.other:
+            _log.warning("%s", OTHER_MODEL)
+        self.other = OTHER_MODEL
+
+    def _try(self, parts: list[Update]) -> bool:
+        """Bring the model to a whole update, which may begin another; whether it is of this model."""
+        fresh = parts[-1].epoch != self.model.epoch
+        try:
+            self._apply(parts, fresh=fresh)
+        except OtherModelError:
+            if parts[-1].model or not fresh:
+                raise
+            self._note_other()  # an older Freshet's, which does not say whose it is; nothing has moved
+            return False
+        self.other = ""
+        return True
 
     def _apply(self, parts: list[Update], fresh: bool) -> None:
         if not fresh:
@@ -137,7 +180,10 @@ class Follower:
         """Take the newest complete snapshot if it is ahead of the model, and go on behind it."""
         newest = None
         for snapshot in self._snapshots.read(log):
-            newest = snapshot
+            if self._is_other(snapshot.parts[-1]):
+                self._note_other()
+            else:
+                newest = snapshot
         if newest is None:
             return False
         last = newest.parts[-1]
@@ -145,7 +191,8 @@ class Follower:
             return False
         if newest.number <= (self._chain.made_in, self.model.epoch, self.model.seq):
             return False
-        self._apply(newest.parts, fresh=True)
+        if not self._try(newest.parts):
+            return False
         self._chain.jump(last.epoch, last.seq, last.term)
         self._waiting = self._doubtful = False
         self._offset = max(first_update_after(log, last), log.ends(UPDATES)[0][0])

@@ -18,7 +18,7 @@ from embeddings import DeltaError
 from embeddings.save.delta import Changes, Piece, apply, pieces, raw
 from embeddings.views.packed import PACKINGS, RowPacking
 from ground.sealed import seal, unseal
-from learner.errors import UpdateDamagedError, UpdateError
+from learner.errors import OtherModelError, UpdateDamagedError, UpdateError
 from learner.model.model import Model
 
 UPDATE_VERSION = 1
@@ -41,6 +41,8 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     taken: list[tuple[int, int, int]] = []  # (partition, start, end) of `examples` learnt since the last
     updates_from: int = -1  # of a snapshot: an offset in `updates` at or before the update after it
     rows: str = "float32"  # how the tables' rows are held: a key of `embeddings.views.packed.PACKINGS`
+    model: str = ""  # `learner.model.identity.identity` of the model; "": of an older Freshet
+    learning: str = ""  # `learning_identity`: how the model learns; "": of an older Freshet
     v: int = UPDATE_VERSION
 
 
@@ -125,14 +127,15 @@ def apply_update(model: Model, update: Update) -> None:
     """Bring a model to where an update's part says.
 
     Raises:
-        UpdateError: the learner that made it has another schema or other settings than this model.
+        OtherModelError: the learner that made it has another schema or other settings than this model.
+        UpdateError: it is of a newer Freshet.
     """
     by_name = dict(zip(model.table_names, model.tables, strict=True))
     arrays = model.arrays() if update.arrays else {}
     unknown = [piece.name for piece in update.tables if piece.name not in by_name]
     differs = [name for name, array in arrays.items() if len(update.arrays.get(name, b"")) != array.nbytes]
     if unknown or differs:
-        raise UpdateError(
+        raise OtherModelError(
             f"the learner's model differs from this one in {', '.join(unknown + differs)}: give learner and "
             "server the same [features] and [learner] settings"
         )
@@ -145,7 +148,7 @@ def apply_update(model: Model, update: Update) -> None:
                 piece = _unpacked(piece, RowPacking(model.specs[piece.name], update.rows))
             apply(table, piece)
         except DeltaError as error:
-            raise UpdateError(f"{error}; give learner and server the same settings") from None
+            raise OtherModelError(f"{error}; give learner and server the same settings") from None
     for name, array in arrays.items():
         array[...] = np.frombuffer(update.arrays[name], dtype=array.dtype).reshape(array.shape)
     if arrays:

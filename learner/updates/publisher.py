@@ -75,6 +75,8 @@ class Publisher:
             taken=commit.taken if topic == UPDATES else [],
             updates_from=place.offset if topic == SNAPSHOTS and place.offset else -1,
             rows=rows,
+            model=self._model.identity,
+            learning=self._model.learning_identity,
         )
         arrays = {name: array.tobytes() for name, array in self._model.arrays().items()}
         changes = pack(self._model, changes, rows)

@@ -156,6 +156,12 @@ class Replica:
     def _check_loaded(self) -> None:
         if not self._loaded:
             raise UnavailableError("the model is still loading; /v2/health/ready tells when it is there")
+        if other := self._only_other():
+            raise UnavailableError(other)
+
+    def _only_other(self) -> str:
+        """What to do, where the log has another model than the configured one and never had this; else ""."""
+        return self._follower.other if self._follower.seq == 0 else ""
 
     def status(self) -> ModelStatus:
         """What it is and how it does."""
@@ -196,6 +202,8 @@ class Replica:
             return f"the replica has stopped: {self.failure}"
         if not self._loaded:
             return "the model is still loading"
+        if other := self._only_other():
+            return other
         if self.behind_s > self.settings.ready_age_s_max:
             waits = " and waits for a snapshot, as updates are missing" if self._follower.behind else ""
             return (

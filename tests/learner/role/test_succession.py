@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from learner.errors import OtherModelError
 from learner.features.encoder import FeatureSpec
 from learner.model.model import Model
+from learner.role.anew import begin_anew
 from learner.role.learner import Learner
 from learner.role.succession import AsideError, FencedError, Life, Succession
 from learner.settings import LearnerSettings
@@ -71,6 +74,8 @@ class One:
         on_ready: Callable[[], None] = lambda: None,
         opens: bool = True,
         runner: RunnerSettings = EAGER,
+        features: dict[str, FeatureSpec] = FEATURES,
+        settings: LearnerSettings = SETTINGS,
     ) -> None:
         self.log = log
         self.faulty = FaultyLog(log, 0, Faults())
@@ -90,8 +95,8 @@ class One:
             self.member,
             folder / name,
             folder / "snapshots",
-            FEATURES,
-            SETTINGS,
+            features,
+            settings,
             runner,
             on_ready,
             at_work,  # type: ignore[arg-type]
@@ -161,8 +166,8 @@ def gone(of: One, watcher: One) -> None:
     assert of.name not in watcher.member.names
 
 
-def follow(log: Log) -> Follower:
-    follower = Follower(Model(FEATURES, SETTINGS))
+def follow(log: Log, features: dict[str, FeatureSpec] = FEATURES) -> Follower:
+    follower = Follower(Model(features, SETTINGS))
     follower.start(log)
     while follower.poll(log):
         pass
@@ -433,3 +438,87 @@ def test_clean_stop_of_a_leader_commits_and_sends_what_it_has_learnt(log: Log, t
     assert sum(again.life.learner.meta.watermark.values()) == 100
     assert follow(log).watermark == again.life.learner.meta.watermark
     again.close()
+
+
+OTHER = {**FEATURES, "item": FeatureSpec(dim=2, ttl_s=500.0, optimizer="adam")}
+
+
+def test_learner_of_another_model_is_refused_with_the_command_that_begins_anew(
+    log: Log, tmp_path: Path
+) -> None:
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 200)
+    a.learn()
+    a.close()
+    b = One(log, tmp_path / "other", "a", features=OTHER)
+    with pytest.raises(OtherModelError, match="freshet learn --anew"):
+        b.turn()
+    b.close()
+    assert follow(log).seq > 0 and follow(log, OTHER).other
+
+
+def test_learner_that_begins_anew_learns_all_examples_and_takes_the_others_place(
+    log: Log, tmp_path: Path
+) -> None:
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 200)
+    a.learn()
+    a.snap()
+    a.close()
+    waiting = follow(log, OTHER)
+    aside = begin_anew(tmp_path / "a", tmp_path / "snapshots")
+    assert aside[0].name == "db.before-anew" and all(path.is_dir() for path in aside)
+    assert begin_anew(tmp_path / "a", tmp_path / "snapshots") == [], "once is enough"
+    b = One(log, tmp_path, "a", features=OTHER)
+    b.lead()
+    b.learn()
+    assert sum(b.life.learner.meta.watermark.values()) == 200
+    assert b.life.learner.meta.epoch > waiting.model.epoch
+    while waiting.poll(log):
+        pass
+    assert_follows(waiting, b.life.learner)
+    assert_follows(follow(log, OTHER), b.life.learner)
+    learnt = b.digest
+    b.close()
+    b = One(log, tmp_path, "a", features=OTHER)  # started again it goes on
+    assert b.digest == learnt
+    append(log, 200, 50)
+    b.lead()
+    b.learn()
+    assert b.life.learner.meta.requests == 250 - len(set(letters(log)))
+    b.close()
+
+
+def test_learner_that_died_before_its_first_update_still_begins_anew(log: Log, tmp_path: Path) -> None:
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 100)
+    a.learn()
+    a.close()
+    begin_anew(tmp_path / "a", tmp_path / "snapshots")
+    b = One(log, tmp_path, "a", features=OTHER)
+    while not b.life.leading:
+        b.turn()
+    b.close()
+    b = One(log, tmp_path, "a", features=OTHER)
+    b.lead()
+    b.learn()
+    assert sum(b.life.learner.meta.watermark.values()) == 100
+    b.close()
+
+
+def test_updates_learnt_with_other_settings_are_not_learnt_along(log: Log, tmp_path: Path) -> None:
+    """Its state would differ from the leader's: half of a replica's rows would be one's, half the other's."""
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 100)
+    a.learn()
+    a.snap()
+    shutil.rmtree(tmp_path / "snapshots")
+    b = One(log, tmp_path, "b", settings=msgspec.structs.replace(SETTINGS, count_tau=0.5))
+    b.turn(3)
+    assert b.life.lost and b.life.learner.meta.seq == 0
+    a.close()
+    b.close()

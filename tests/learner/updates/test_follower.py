@@ -68,3 +68,51 @@ def test_after_a_gap_an_older_terms_snapshot_is_refused_and_a_newer_one_taken(lo
     write(log, SNAPSHOTS, msgspec.structs.replace(update(5, 7, 4), watermark={0: 40}))
     follower.poll(log)
     assert not follower.behind and follower.seq == 4 and follower.watermark == {0: 40}
+
+
+def of(features: dict[str, FeatureSpec], one: Update, *, older: bool = False) -> Update:
+    """An update as a learner with these features publishes it; `older`: it does not say whose it is."""
+    model = Model(features, SETTINGS)
+    arrays = {name: array.tobytes() for name, array in model.arrays().items()}
+    return msgspec.structs.replace(one, arrays=arrays, model="" if older else model.identity)
+
+
+MORE = {**FEATURES, "device": FeatureSpec(dim=2)}
+SAME_SHAPE = {"item": FeatureSpec(dim=2, optimizer="adam")}
+
+
+@pytest.mark.parametrize(
+    ("features", "older"), [(MORE, False), (MORE, True), (SAME_SHAPE, False)], ids=["more", "older", "shape"]
+)
+@pytest.mark.parametrize("topic", [UPDATES, SNAPSHOTS])
+def test_another_models_weights_are_left_out_until_this_models_come(
+    log: Log, features: dict[str, FeatureSpec], older: bool, topic: str
+) -> None:
+    write(log, topic, of(features, update(3, 7, 1), older=older))
+    follower = Follower(Model(FEATURES, SETTINGS))
+    follower.start(log)
+    assert follower.poll(log) == []
+    assert follower.seq == 0 and "freshet learn --anew" in follower.other
+    write(log, UPDATES, of(features, update(3, 7, 2), older=older))
+    assert follower.poll(log) == [] and follower.other
+    write(log, UPDATES, of(FEATURES, update(4, 9, 1)))
+    assert [one.seq for one in follower.poll(log)] == [1]
+    assert (follower.model.epoch, follower.seq, follower.other) == (9, 1, "")
+
+
+def test_model_that_was_followed_answers_on_when_another_takes_its_place(log: Log) -> None:
+    follower = Follower(Model(FEATURES, SETTINGS))
+    follower.start(log)
+    write(log, UPDATES, of(FEATURES, update(3, 7, 1)), of(MORE, update(4, 9, 1)))
+    write(log, SNAPSHOTS, of(MORE, update(4, 9, 1)))
+    follower.poll(log)
+    assert (follower.model.epoch, follower.seq) == (7, 1) and follower.other
+
+
+def test_updates_that_do_not_say_whose_they_are_are_followed_as_before(log: Log) -> None:
+    follower = Follower(Model(FEATURES, SETTINGS))
+    write(log, SNAPSHOTS, of(FEATURES, update(3, 7, 4), older=True))
+    write(log, UPDATES, of(FEATURES, update(3, 7, 5), older=True))
+    follower.start(log)
+    follower.poll(log)
+    assert follower.seq == 5 and not follower.other

@@ -1,0 +1,37 @@
+"""The refused ids in a learner's state: an entry for each, so that a commit writes what has changed only."""
+
+from stream.records.refusals import Refusals
+from stream.state.role_state import Commit, RoleState
+
+_WHOLE = b"learner/refusals"  # all of them in one entry, as older versions saved them
+_ONE = b"learner/refused/"
+
+
+class SavedRefusals:
+    """A learner's refusals.
+
+    Args:
+        state: to go on from; None: nothing is refused.
+        clock: `Refusals.clock` as it was saved.
+    """
+
+    def __init__(self, state: RoleState | None = None, clock: float = 0.0) -> None:
+        self.refusals = Refusals()
+        whole = None if state is None else state.get(_WHOLE)
+        self._is_whole = whole is not None
+        if whole is not None:
+            self.refusals.load_whole(whole)
+        elif state is not None:
+            entries = ((key[len(_ONE) :], value) for key, value in state.scan(_ONE))
+            self.refusals.load(entries, clock)
+
+    def save(self, commit: Commit) -> None:
+        """Put what has changed into a commit."""
+        if self._is_whole:  # from now on in entries of their own
+            commit.delete(_WHOLE)
+            self._is_whole = False
+        for key, value in self.refusals.changes():
+            if value is None:
+                commit.delete(_ONE + key)
+            else:
+                commit.put(_ONE + key, value)

@@ -1,0 +1,52 @@
+"""What became of the rows of a model's tables, and a warning when one has reached its limit."""
+
+import logging
+
+from learner.model.model import PAIRS, Model
+
+_log = logging.getLogger("freshet.learner")
+
+
+class TableLimits:
+    """Counts by table, since the tables were made; warns once when a table evicts, and when it refuses."""
+
+    def __init__(self, model: Model) -> None:
+        self._tables = list(zip(model.table_names, model.tables, strict=True))
+        self._warned: set[tuple[str, str]] = set()
+
+    def counts(self) -> dict[str, list[int]]:
+        """Of each table: rows; and since it was made: admitted, not admitted, expired, evicted."""
+        found = {}
+        for name, table in self._tables:
+            stats = table.stats
+            refused = stats.refused + stats.full
+            found[name] = [stats.rows, stats.inserted, refused, stats.expired, stats.evicted]
+        return found
+
+    @property
+    def full(self) -> int:
+        """Sightings of new ids for which a full table had no room."""
+        return sum(table.stats.full for _, table in self._tables)
+
+    @property
+    def evicted(self) -> int:
+        """Rows that made room for others."""
+        return sum(table.stats.evicted for _, table in self._tables)
+
+    def look(self) -> None:
+        """Warn of tables that have reached their limit since the last look."""
+        for name, table in self._tables:
+            setting = "learner.pairs_rows_max" if name == PAIRS else f"features.{name}.rows_max"
+            raise_it = (
+                f"{setting} = {table.spec.rows_max}: a larger one needs more memory, a ttl_s needs less"
+            )
+            if table.stats.full:
+                self._warn(name, "full", f"the table of {name} is full: new ids are not learnt. {raise_it}")
+            if table.stats.evicted:
+                what = "the least used rows make room for new ids"
+                self._warn(name, "evicts", f"the table of {name} has reached its limit: {what}. {raise_it}")
+
+    def _warn(self, name: str, kind: str, sentence: str) -> None:
+        if (name, kind) not in self._warned:
+            self._warned.add((name, kind))
+            _log.warning("%s", sentence)
