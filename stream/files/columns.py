@@ -20,7 +20,7 @@ from stream.records.fields import tidy_value
 from stream.records.types import Value
 
 Format = Literal["auto", "csv", "jsonl", "parquet", "movietweetings", "movielens", "examples"]
-Kind = Literal["id", "text", "number", "list"]
+Kind = Literal["id", "int", "text", "number", "list"]
 Convert = Callable[[Any], Value]
 
 _THOUSANDS = ("", ".", ",", " ", "_", "'")
@@ -36,11 +36,11 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     consecutive lines with equal values in that column are one request, shown together.
 
     `types` says what a column holds where the file cannot: "id" (an integer where the text is exactly
-    one, else a string), "text" (always a string), "number", or "list" (of ids, split at
-    `list_separator`). Parquet and JSON Lines carry their types; a CSV column without an entry is a list
-    when its first thousand cells hold the separator or are all in square brackets, a number when they all
-    are numbers and one has a fraction, else an id. A list in brackets, as JSON and Python write it, is read
-    whatever the separator is.
+    one, else a string), "int" (an integer id, also where 7 is written as 7.0), "text" (always a string),
+    "number", or "list" (of ids, split at `list_separator`). Parquet and JSON Lines carry their types; a CSV
+    column without an entry is a list when its first thousand cells hold the separator or are all in square
+    brackets, a number when they all are numbers and one has a fraction, else an id. A list in brackets, as
+    JSON and Python write it, is read whatever the separator is.
     """
 
     format: Format = "auto"
@@ -51,12 +51,16 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     label: str = "label"
     positive_from: float | None = None  # a label of at least this is 1, else 0; None: labels are 0 or 1
     positive: list[str] = []  # labels that count as 1, all others as 0; empty: labels are numbers
+    unlabelled: list[str] = []  # what stands for no label: ["-1"]; such lines are left out, and counted
     request: str | None = None
     features: dict[str, str] = {}  # {feature name: column}; empty: every other column, by its own name
     context: list[str] = []  # the features that belong to the request, not to the candidate
     types: dict[str, Kind] = {}  # by feature name
     list_separator: str = "|"
     delimiter: str = ","
+    quote: str = '"'  # around cells with delimiters in them; "": quotes mean nothing
+    escape: str = ""  # before a quote within such a cell, as "\\"; a doubled quote is always read
+    skip_lines: int = 0  # before the line of names: a title, Excel's `sep=;`
     missing: list[str] = []  # what stands for nothing, beside an empty cell: ["NULL", "NaN"]
     decimal: str = "."  # of numbers that are text; ",": "3,5" is three and a half
     thousands: str = ""  # between three digits and three: ",": "1,234.5"
@@ -70,6 +74,8 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("positive names the labels that are 1 and positive_from compares them; give one")
         if self.time_format and self.time_unit not in ("auto", "iso"):
             raise ValueError(f"time_format is of text, time_unit {self.time_unit} of a number; give one")
+        if len(self.quote) > 1 or len(self.escape) > 1 or self.skip_lines < 0:
+            raise ValueError("quote and escape are one character or none, and skip_lines is 0 or more")
         marks = (self.decimal, self.thousands)
         if self.decimal not in (".", ",") or self.thousands not in _THOUSANDS or len(set(marks)) < 2:
             raise ValueError(
@@ -147,6 +153,23 @@ def to_id(text: str) -> int | str:
     return number if -(1 << 63) <= number < (1 << 64) and str(number) == text else text
 
 
+def to_int(cell: Any) -> int:
+    """An integer id, also of 7.0: so programs write a column of integers in which some are missing.
+
+    >>> to_int("7.0"), to_int(7.0), to_int("-12")
+    (7, 7, -12)
+    """
+    try:
+        if isinstance(cell, str):
+            whole, _, fraction = cell.partition(".")
+            return int(whole if not fraction.strip("0") else cell)
+        if isinstance(cell, int) or cell.is_integer():
+            return int(cell)
+    except (ValueError, AttributeError):
+        pass
+    raise ValueError(f"{shown(cell)} is no integer")
+
+
 def to_number(cell: Any) -> float:
     """A finite number."""
     try:
@@ -215,6 +238,8 @@ def text_converter(kind: Kind, separator: str, number: Convert = to_number) -> C
         return lambda text: to_list(text, separator)
     if kind == "number":
         return number
+    if kind == "int":
+        return to_int
     return str if kind == "text" else to_id
 
 
@@ -235,6 +260,8 @@ def typed_converter(kind: Kind | None, separator: str, number: Convert = to_numb
             return of_text(cell)
         if kind == "number":
             return to_number(cell)
+        if kind == "int":
+            return to_int(cell)
         if kind == "text" and isinstance(cell, int):
             return str(cell)
         if isinstance(cell, float):

@@ -14,7 +14,7 @@ from typing import Any
 from stream.errors import RecordError, SourceError
 from stream.files.columns import Convert, DataSettings, RawRow, label_reader, missing_test
 from stream.files.record_files import read_layout, read_records
-from stream.files.times import time_reader
+from stream.files.times import shown, time_reader
 from stream.limits import FEATURES_MAX
 from stream.records.decoding import check
 from stream.records.fields import tidy_value
@@ -240,10 +240,11 @@ def _requests(
     read_label = label_reader(settings.positive_from, settings.positive)
     in_context = frozenset(settings.context)
     is_missing = missing_test(settings)
+    unlabelled = frozenset(settings.unlabelled)
     grouped = settings.request is not None
     open_request: _Request | None = None
     known: list[tuple[str, _Known]] | None = None
-    plain = kind == "csv" and not grouped and not in_context
+    plain = kind == "csv" and not grouped and not in_context and not unlabelled
     for row in rows:
         column = settings.time
         try:
@@ -258,6 +259,10 @@ def _requests(
                     continue
             time = read_time(row.time)
             column = settings.label
+            if unlabelled and _as_text(row.label) in unlabelled:
+                if on_bad is not None:
+                    on_bad(SourceError(f"{path}:{row.line}: {column}: {shown(row.label)} is no label"))
+                continue
             label = read_label(row.label)
             context: Features = {}
             features: Features = {}
@@ -317,6 +322,11 @@ def _plain(
         return Example(str(row.line), time, time, [features], [read_label(row.label)], {})
     except ValueError:
         return None
+
+
+def _as_text(cell: Any) -> str:
+    """A cell as `unlabelled` names it; what is missing is empty."""
+    return "" if cell is None or cell != cell else str(cell)
 
 
 def _request_name(row: RawRow) -> str:

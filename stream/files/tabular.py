@@ -4,7 +4,6 @@ A reader yields a `RawRow` a line, or the `SourceError` of a line that cannot be
 on after it, so that whoever reads may skip it.
 """
 
-import csv
 import gzip
 import itertools
 import json
@@ -29,6 +28,8 @@ from stream.files.columns import (
     text_converter,
     typed_converter,
 )
+from stream.files.csv_rows import Dialect, read_rows
+from stream.files.csv_rows import Row as CsvRow
 from stream.limits import RECORD_BYTES_MAX
 
 _SAMPLE_ROWS = 1_000  # by which a CSV column's kind is guessed
@@ -90,55 +91,56 @@ def _csv_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
     if len(delimiter) != 1:
         raise SourceError(f"delimiter is {delimiter!r}; expected one character")
     refuse_packed(path)
+    begin = 1 + settings.skip_lines
+    line = 0  # of the last row that was read
     with open_text(path) as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
-            header = settings.columns or next(reader, [])
+            for _ in range(settings.skip_lines):
+                file.readline()
+            dialect = Dialect(delimiter, settings.quote, settings.escape)
+            rows = read_rows(file, dialect, begin)
+            header = settings.columns
+            if not header:
+                first = next((row for row in rows if row.cells or row.error), None)
+                if first is not None and first.error:
+                    raise SourceError(f"{path}:{first.line}: {first.error}")
+                header = [] if first is None else first.cells
             if not header:
                 raise SourceError(f"{path}: is empty; expected a first line with the columns' names")
             if len(set(header)) < len(header):
-                raise SourceError(f"{path}:1: two columns have the same name")
+                raise SourceError(f"{path}:{begin}: two columns have the same name")
             try:
                 columns = choose_columns(settings, header)
             except ValueError as error:
-                raise SourceError(f"{path}:1: {error}") from None
-            yield from _csv_body(path, reader, header, columns, settings)
+                raise SourceError(f"{path}:{begin}: {error}") from None
+            for row in _csv_body(path, rows, header, columns, settings):
+                if isinstance(row, RawRow):
+                    line = row.line
+                yield row
         except UnicodeDecodeError as error:
-            raise SourceError(f"{path}: not UTF-8 after line {reader.line_num}: {error.reason}") from None
+            raise SourceError(f"{path}: not UTF-8 after line {line}: {error.reason}") from None
         except DAMAGED as error:
-            raise SourceError(
-                f"{path}: the gzip file is damaged after line {reader.line_num}: {error}"
-            ) from None
-        except csv.Error as error:
-            raise SourceError(f"{path}:{reader.line_num}: {error}") from None
+            raise SourceError(f"{path}: the gzip file is damaged after line {line}: {error}") from None
 
 
 def _csv_body(
-    path: Path, reader: Any, header: list[str], columns: Mapping[str, str], settings: DataSettings
+    path: Path, rows: Iterator[CsvRow], header: list[str], columns: Mapping[str, str], settings: DataSettings
 ) -> Iterator[Row]:
     at = {column: i for i, column in enumerate(header)}
     time = at[settings.time] if settings.time else None
     label, width = at[settings.label], len(header)
     request = None if settings.request is None else at[settings.request]
     names, places = list(columns), [at[column] for column in columns.values()]
-    line = 1 if settings.columns else 2  # where the row starts: a quoted cell may span lines
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield SourceError(f"{path}:{line}: {error}")
-            line = reader.line_num + 1
-            continue
+    for line, row, error in rows:
         if len(row) == width:
             cells = dict(zip(names, [row[i] for i in places], strict=True))
             when = line if time is None else row[time]
             yield RawRow(line, when, row[label], None if request is None else row[request], cells)
+        elif error:
+            yield SourceError(f"{path}:{line}: {error}")
         elif row:
-            named = "named in columns" if settings.columns else "in the first line"
+            named = "named in columns" if settings.columns else "in the line of names"
             yield SourceError(f"{path}:{line}: {len(row)} cells; expected {width}, as {named}")
-        line = reader.line_num + 1
 
 
 def refuse_packed(path: Path) -> None:
