@@ -43,7 +43,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _init(arguments: argparse.Namespace) -> None:
     from freshet.init.command import run_init
 
-    run_init(data_of(arguments, needed=True) or "", arguments.out, arguments.force, arguments.yes)
+    data = data_of(arguments, needed=True) or ""
+    run_init(data, arguments.out, arguments.force, arguments.yes, arguments.label, arguments.positive_from)
 
 
 def _role(arguments: argparse.Namespace) -> int:
@@ -152,6 +153,7 @@ COMMANDS = (
             "freshet init --data clicks.csv               asks where a sample leaves doubt",
             "freshet init --data clicks.tsv.gz --yes --out shop.toml",
             "freshet init --data ratings/ --out -         print it",
+            "freshet init --data plays.csv --label seconds --positive-from 30",
         ),
         (
             *DATA_FILE,
@@ -161,6 +163,14 @@ COMMANDS = (
             ),
             option("--force", action="store_true", help="write over a file that is there"),
             option("--yes", action="store_true", help="ask nothing, take the likeliest"),
+            option(
+                "--label", metavar="COLUMN",
+                help="the column that says what was liked (found by its name and values)",
+            ),
+            option(
+                "--positive-from", type=float, metavar="X",
+                help="with --label: a number of at least X counts as 1",
+            ),
         ),
     ),
     Command(

@@ -7,11 +7,24 @@ from itertools import islice
 from pathlib import Path
 
 from freshet.config import Config, parse_config
-from freshet.errors import InitError
+from freshet.init.answers import Answer, Question
+from freshet.init.column import Column, shown
 from freshet.init.config import Plan, write_config, write_ratings_config
 from freshet.init.features import TOO_MANY, Feature, find_features, other_kind
-from freshet.init.roles import TIME_WORDS, Answer, Question, ask_label, ask_request, ask_time
-from freshet.init.sample import Sample, read_sample, shown
+from freshet.init.labels import (
+    as_levels,
+    ask_label,
+    chosen_label,
+    cuts,
+    may_be_cut,
+    offers,
+    outcomes_beside,
+    read_labels,
+    unknown_words,
+)
+from freshet.init.messages import error, look_at
+from freshet.init.sample import Sample, read_sample
+from freshet.init.times import TIME_WORDS, ask_request, ask_time
 from ground import FreshetError
 from learner.features.encoder import Encoder
 from stream.files.movielens import detect_ratings
@@ -24,7 +37,14 @@ Ask = Callable[[str, Sequence[str]], int]
 """Asks a question with several answers, the likeliest first; returns the index of the chosen one."""
 
 
-def run_init(data: str, out: str, force: bool = False, yes: bool = False) -> None:
+def run_init(
+    data: str,
+    out: str,
+    force: bool = False,
+    yes: bool = False,
+    label: str | None = None,
+    positive_from: float | None = None,
+) -> None:
     """Write a config for a data file, asking on a terminal where the sample leaves doubt.
 
     Args:
@@ -32,26 +52,28 @@ def run_init(data: str, out: str, force: bool = False, yes: bool = False) -> Non
         out: the config's path; "-" prints it.
         force: write over a config that is there.
         yes: ask nothing.
+        label: the column that says what was liked; None: found by its name and values.
+        positive_from: from where on its numbers count as 1.
 
     Raises:
         InitError: no config can be made for the file, or it cannot be written.
         SourceError: there is no such file, or a line cannot be read as the config says.
     """
     path = Path(data)
+    if positive_from is not None and label is None:
+        raise error("bar alone")
     if out != "-" and Path(out).exists() and not force:
-        raise InitError(f"{out}: is there already; write elsewhere with --out FILE, or over it with --force")
+        raise error("there already", out=out)
     ask = _ask_on_terminal if not yes and sys.stdin.isatty() and sys.stderr.isatty() else None
-    text, guessed = make_config(path, ask)
-    if out == "-":
-        sys.stdout.write(text)
-    else:
-        try:
-            Path(out).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InitError(f"{out}: the config cannot be written: {error.strerror}") from None
+    text, guessed = make_config(path, ask, label, positive_from)
     check_config(text, path, out)
     if out == "-":
+        sys.stdout.write(text)
         return
+    try:
+        Path(out).write_text(text, encoding="utf-8")
+    except OSError as wrong:
+        raise error("not written", out=out, why=wrong.strerror) from None
     print(f"wrote {out}: what each column is, and beside each choice why")
     for note in guessed:
         print(f"  look at  {note}")
@@ -59,7 +81,9 @@ def run_init(data: str, out: str, force: bool = False, yes: bool = False) -> Non
     print(f"go live  freshet up --config {out}")
 
 
-def make_config(path: Path, ask: Ask | None = None) -> tuple[str, list[str]]:
+def make_config(
+    path: Path, ask: Ask | None = None, label: str | None = None, positive_from: float | None = None
+) -> tuple[str, list[str]]:
     """The text of a config for a data file, and what in it was guessed.
 
     Raises:
@@ -67,15 +91,21 @@ def make_config(path: Path, ask: Ask | None = None) -> tuple[str, list[str]]:
         SourceError: the file cannot be read.
     """
     kind = detect_ratings(path) if path.exists() else None
-    if kind is not None:
+    if kind is not None and label is None:
         return write_ratings_config(kind, path), []
     if path.is_dir():
-        raise InitError(f"{path}: is a folder; name one file in it (only folders of ratings are read whole)")
-    plan = make_plan(read_sample(path), path, ask)
+        raise error("folder", path=path)
+    plan = make_plan(read_sample(path), path, ask, label, positive_from)
     return write_config(plan, path), plan.guessed
 
 
-def make_plan(sample: Sample, path: Path, ask: Ask | None) -> Plan:
+def make_plan(
+    sample: Sample,
+    path: Path,
+    ask: Ask | None,
+    label_name: str | None = None,
+    positive_from: float | None = None,
+) -> Plan:
     """Decide about every column, asking where there is doubt.
 
     Raises:
@@ -83,42 +113,111 @@ def make_plan(sample: Sample, path: Path, ask: Ask | None) -> Plan:
     """
     guessed: list[str] = []
     time = _decide(ask_time(sample), "time", ask, guessed)
-    question = ask_label(sample, time.column)
-    if not question.answers:
-        names = ", ".join(column.name for column in sample.columns)
-        raise InitError(
-            f"{path}: no column looks like a label: expected one of 0 and 1, a rating, or words such as view "
-            f"and buy; the columns are {names}. Freshet learns from what was liked and what was not"
-        )
-    label = _decide(question, "label", ask, guessed)
+    if label_name is not None:
+        label = chosen_label(sample, path, label_name, positive_from)
+        if time.column is label.column:
+            time = _no_time()
+    else:
+        label = _find_label(sample, path, time, ask, guessed)
+    labels = read_labels(label)
     _note_what_is_odd(sample, time, label, guessed)
     taken = [time.column, label.column]
     request = _decide(ask_request(sample, taken, time.column), "request", ask, guessed)
-    features = find_features(sample, [*taken, request.column], request.column)
+    features = find_features(sample, [*taken, request.column], request.column, labels)
     features = [_settle(feature, ask, guessed) for feature in features]
     if not any(feature.kind for feature in features):
         reasons = "".join(f"; {feature.column.name}: {feature.why}" for feature in features)
-        raise InitError(
-            f"{path}: no column is left that could be a feature{reasons}. More lines may help, or a config "
-            "written by hand"
-        )
+        raise error("no feature", path=path, reasons=reasons)
     over = [feature.column.name for feature in features if feature.why.startswith(TOO_MANY)]
     if over:
-        guessed.append(f"data.features: {len(over)} columns are left out, from {over[0]} on: {TOO_MANY}")
+        guessed.append(look_at("over", count=len(over), first=over[0], why=TOO_MANY))
+    guessed += [look_at("leak", name=f.column.name, why=f.why) for f in features if f.leaks]
     return Plan(sample, time, label, request, features, guessed)
 
 
+def _no_time() -> Answer:
+    return Answer(None, {}, {"": "no other column looks like a time: lines count as a second apart"}, 1.0)
+
+
+def _find_label(sample: Sample, path: Path, time: Answer, ask: Ask | None, guessed: list[str]) -> Answer:
+    """The label, by its name and values, by asking, or as a guess where the numbers are as ratings are.
+
+    Raises:
+        InitError: nothing says which column it is; the message offers what it may be.
+    """
+    question = ask_label(sample, time.column)
+    if question.answers:
+        label = _decide(question, "label", ask, guessed)
+        if ask is None:
+            others = [column.name for column in outcomes_beside(sample, label)]
+            if others and question.sure and label.column is not None:
+                name, why = label.column.name, label.why[""]
+                guessed.append(look_at("outcomes", others=", ".join(others), name=name, why=why))
+        return _with_words(label, ask, guessed)
+    possible = may_be_cut(sample, time.column)
+    if ask is not None and possible:
+        return _ask_for_bar(possible, ask)
+    levels = [answer for column in possible if (answer := as_levels(column)) is not None]
+    if len(levels) == 1:
+        guessed.append(look_at("guess", key="label", also=f"; {levels[0].why['positive_from']}"))
+        return levels[0]
+    if possible:
+        raise error("no bar", path=path, offers=offers(possible))
+    names = ", ".join(column.name for column in sample.columns)
+    raise error("no label", path=path, names=names)
+
+
+def _ask_for_bar(possible: Sequence[Column], ask: Ask) -> Answer:
+    """Which column is the label, and from where on it counts as 1, as somebody says."""
+    bars = [(column, bar, share) for column in possible for bar, share in cuts(column)[:2]][:ASKED_MAX]
+    chosen = ask(
+        "No column says by itself what was liked. Which does, and from where on?",
+        [f"{column.name}: {bar:g} or more ({share:.0%} of the lines)" for column, bar, share in bars],
+    )
+    column, bar, share = bars[chosen]
+    why = {"": "as you said", "positive_from": f"as you said; {share:.1%} of the lines reach it"}
+    return Answer(column, {"positive_from": bar}, why, 9.0)
+
+
+def _with_words(label: Answer, ask: Ask | None, guessed: list[str]) -> Answer:
+    """A label in words, asking for those that nobody here knows."""
+    words = unknown_words(label)
+    if not words or label.column is None:
+        return label
+    if ask is None:
+        guessed.append(look_at("words", words=", ".join(words)))
+        return label
+    positive = list(label.settings["positive"])
+    for word in words:
+        share = label.column.counts[word] / len(label.column.filled)
+        question = f"Does {word} in {label.column.name} ({share:.0%} of the lines) count as 1?"
+        if ask(question, ["no", "yes"]) == 1:
+            positive.append(word)
+    if len(positive) == len(label.column.counts):
+        return label
+    return label._replace(settings={**label.settings, "positive": sorted(positive)})
+
+
 def _note_what_is_odd(sample: Sample, time: Answer, label: Answer, guessed: list[str]) -> None:
-    """Tell of what makes a config that runs and learns little."""
+    """Tell of what makes a config that runs and learns little, or leaves lines out."""
     if time.column is None:
         named = [column for column in sample.columns if column.words & TIME_WORDS and column.filled]
         like = f"; {named[0].name}, as {shown(named[0].filled[0])}, may need time_format" if named else ""
-        guessed.append(f"data.time: no column looks like a time, so lines count as a second apart{like}")
+        guessed.append(look_at("no time", like=like))
     values = label.column.counts if label.column is not None else {}
     if len(values) == 1:
-        guessed.append(f"data.label: always {next(iter(values))} in the sample: nothing can be told apart")
+        guessed.append(look_at("one label", value=next(iter(values))))
     if not sample.marks_sure:
-        guessed.append(f"data.decimal: a guess; {sample.why['decimal']}")
+        guessed.append(look_at("decimal", why=sample.why["decimal"]))
+    if sample.bad:
+        lines = sample.bad + sample.lines
+        guessed.append(look_at("skip bad", bad=sample.bad, lines=lines, first=sample.first_bad))
+    none = label.settings.get("unlabelled")
+    if none:
+        labels = read_labels(label)
+        share = labels.count(None) / max(len(labels), 1)
+        what = " or ".join(value or "an empty cell" for value in none)
+        guessed.append(look_at("unlabelled", share=share, what=what))
 
 
 def check_config(text: str, path: Path, source: str) -> Config:
@@ -130,11 +229,11 @@ def check_config(text: str, path: Path, source: str) -> Config:
     config = parse_config(tomllib.loads(text), source)
     examples = list(islice(read_lines(path, config.data), CHECKED_LINES))
     if not examples:
-        raise InitError(f"{path}: there is no line in it that can be used as {source} says")
+        raise error("no example", path=path, source=source)
     try:
         Encoder(config.features, config.learner.pairs_max).encode(examples)
-    except FreshetError as error:
-        raise InitError(f"{path}: the first lines do not fit what {source} says: {error}") from None
+    except FreshetError as wrong:
+        raise error("does not fit", path=path, source=source, why=wrong) from None
     return config
 
 
@@ -148,7 +247,7 @@ def _decide(question: Question, key: str, ask: Ask | None, guessed: list[str]) -
         return offered[ask(question.text, [_told(answer) for answer in offered])]
     others = [answer.column.name for answer in question.answers[1:4] if answer.column is not None]
     also = f" (also possible: {', '.join(others)})" if others else ""
-    guessed.append(f"data.{key}: a guess{also}")
+    guessed.append(look_at("guess", key=key, also=also))
     return best._replace(why={**best.why, "": f"{best.why['']}; a guess{also}"})
 
 
@@ -163,7 +262,7 @@ def _settle(feature: Feature, ask: Ask | None, guessed: list[str]) -> Feature:
         return feature
     name = feature.column.name
     if ask is None:
-        guessed.append(f"features.{name}: a guess, {feature.kind}")
+        guessed.append(look_at("feature", name=name, kind=feature.kind))
         return feature._replace(why=f"{feature.why}; a guess")
     other = other_kind(feature)
     chosen = ask(

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from freshet.config import default_config
+from freshet.init.answers import Answer
+from freshet.init.column import Column
 from freshet.init.features import USER_WORDS, Feature
-from freshet.init.roles import Answer
-from freshet.init.sample import Column, Sample
+from freshet.init.sample import Sample
 from stream.files.times import time_reader
 
 _WIDTH = 110
@@ -40,7 +41,7 @@ def write_config(plan: Plan, path: Path) -> str:
     typed = [feature for feature in used if feature.type]
     user = next((f for f in used if f.kind == "id" and f.column.words & USER_WORDS), None)
     lines = [
-        f"# Written by `freshet init` after a look at the first {plan.sample.lines:,} lines of {path.name}.",
+        f"# Written by `freshet init` after a look at {plan.sample.lines:,} lines of {path.name}.",
         *_HEAD,
         *_data(plan),
         "",
@@ -74,7 +75,14 @@ def _data(plan: Plan) -> list[str]:
     if sample.unnamed:
         lines += _line("format", sample.format, "the file's name does not say, and it has lines and cells")
     if sample.format == "csv":
-        lines += _line("delimiter", sample.delimiter, sample.why["delimiter"])
+        lines += _line("delimiter", sample.dialect.delimiter, sample.why["delimiter"])
+        for key, value, usual in (
+            ("quote", sample.dialect.quote, '"'),
+            ("escape", sample.dialect.escape, ""),
+            ("skip_lines", sample.skip, 0),
+        ):
+            if value != usual:
+                lines += _line(key, value, sample.why[key])
         if sample.names_missing:
             lines += _line("columns", [name_of(c) for c in sample.columns], sample.why["columns"])
         else:
@@ -105,7 +113,9 @@ def _data(plan: Plan) -> list[str]:
         lines += _line("decimal", sample.marks[0], sample.why["decimal"])
         lines += _line("thousands", sample.marks[1], "between three digits and three")
     if sample.bad:
-        lines += _line("skip_bad", True, f"{sample.bad:,} lines of the sample cannot be taken apart")
+        lines += _line(
+            "skip_bad", True, f"{sample.bad:,} lines of the sample cannot be used: {sample.first_bad}"
+        )
     return lines
 
 

@@ -1,12 +1,19 @@
 """What each other column of a sample is as a feature: an id, a number, a list; or of no use; and why."""
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from freshet.init.roles import OUTCOME_WORDS
-from freshet.init.sample import Column, Sample, is_time_text, shown
-from stream.limits import FEATURES_MAX
+import numpy as np
+
+from freshet.init.column import Column, is_time_text, shown
+from freshet.init.labels import OUTCOME_WORDS
+from freshet.init.leaks import measure
+from freshet.init.sample import Sample
+from stream.limits import FEATURES_MAX, TEXT_MAX
+from stream.records.fields import tidy_value
 
 ID_WORDS = {
     "id", "ids", "uid", "user", "item", "product", "movie", "song", "track", "article", "code", "zip", "sku",
@@ -30,6 +37,12 @@ REPEATED = 3.0  # lines per value, from which on whole numbers without a telling
 UNIQUE_SHARE = 0.95  # of different values among the lines, from which on an id says nothing
 TEXT_LENGTH = 40  # mean characters, from which on words with spaces are text to read, no id
 LIST_SHARE = 0.05  # of the cells with the separator
+HASH_DIGITS = 9  # of a whole number, from which on it may be a hash
+SMOOTH, SMOOTH_PAIRS = 0.6, 20  # of frequencies of neighbours: their correlation, and how many there must be
+FALLING = 0.6  # correlation of rank by size and by frequency
+SPREAD_MIN = 0.15  # of the logarithms of frequencies
+BEYOND = "some are beyond a signed 64-bit integer, so all are read as text"
+OUTCOME = "named like an outcome"
 TOO_MANY = f"a candidate has {FEATURES_MAX} features at most"
 _SEPARATORS = ("|", ";", ",", " ")
 
@@ -44,6 +57,7 @@ class Feature(NamedTuple):
         why: the reason.
         sure: no doubt about it.
         context: it belongs to the request rather than to the candidate.
+        leaks: it is left out because it tells the label by itself.
     """
 
     column: Column
@@ -53,17 +67,32 @@ class Feature(NamedTuple):
     why: str
     sure: bool
     context: bool = False
+    leaks: bool = False
 
 
-def find_features(sample: Sample, taken: Sequence[Column | None], request: Column | None) -> list[Feature]:
-    """A feature for every column that has no other role, in the file's order."""
+def find_features(
+    sample: Sample,
+    taken: Sequence[Column | None],
+    request: Column | None,
+    labels: Sequence[float | None] = (),
+) -> list[Feature]:
+    """A feature for every column that has no other role, in the file's order.
+
+    Args:
+        labels: of the sample's lines, by which columns are found that tell them by themselves.
+    """
     found = []
     for column in sample.columns:
         if any(column is other for other in taken):
             continue
         feature = _feature(sample, column)
+        if labels and (feature.kind or feature.why.startswith(OUTCOME)):
+            tells = measure(column, labels)
+            if tells is not None and tells.leaks:
+                why = tells.why if feature.kind else f"{feature.why}; it {tells.why}"
+                feature = feature._replace(kind="", why=why, leaks=bool(feature.kind))
         if feature.kind:
-            feature = feature._replace(context=_in_context(column, request))
+            feature = feature._replace(context=_in_context(sample, column, request))
         found.append(feature)
     return _with_one_separator(_no_more_than_fit(found))
 
@@ -90,9 +119,7 @@ def _feature(sample: Sample, column: Column) -> Feature:
         return left_out("holds objects; a feature is an id, a number or a list of ids")
     outcomes = column.words & OUTCOME_WORDS
     if outcomes and not column.words & {"history", "past", "prior", "previous", "last", "avg", "mean"}:
-        return left_out(
-            f"named like an outcome ({', '.join(sorted(outcomes))}): not known when a score is asked for"
-        )
+        return left_out(f"{OUTCOME} ({', '.join(sorted(outcomes))}): not known when a score is asked for")
     if all(is_time_text(cell) for cell in column.filled):
         return left_out("another time; a time as such is no feature")
     found = _as_list(column) or _as_number(sample, column)
@@ -102,15 +129,25 @@ def _feature(sample: Sample, column: Column) -> Feature:
     if distinct > UNIQUE_SHARE * n and n >= 50 and not column.words & ENTITY_WORDS:
         return left_out(f"{distinct:,} different values on {n:,} lines: nothing to learn from so far")
     characters = [len(str(cell)) for cell in column.filled]
+    if max(characters) > TEXT_MAX:
+        return left_out(f"some cells have more than {TEXT_MAX:,} characters: text to read, not an id")
     if sum(characters) > TEXT_LENGTH * n and sum(" " in value for value in column.counts) > distinct // 2:
         return left_out("text to read, not an id")
     why = f"{distinct:,} different values on {n:,} lines" + (", and its name" if named else "")
-    return Feature(column, "id", "id" if sample.format == "csv" else "", "", why, True)
+    mixed = any(isinstance(cell, float) for cell in column.filled)
+    return Feature(column, "id", "id" if sample.format == "csv" else "text" if mixed else "", "", why, True)
 
 
 def _as_list(column: Column) -> Feature | None:
     cells = column.filled
     if any(isinstance(cell, list) for cell in cells):
+        for cell in cells:
+            try:
+                tidy_value(cell)
+            except ValueError as error:
+                return Feature(column, "", "", "", f"{error}, as {shown(cell)}", True)
+        if not all(isinstance(cell, list) for cell in cells):
+            return Feature(column, "ids", "list", "", f"lists and single ids, as {shown(cells[0])}", True)
         return Feature(column, "ids", "", "", f"lists, as {shown(cells[0])}", True)
     if not all(isinstance(cell, str) for cell in cells) or column.numbers is not None:
         return None
@@ -137,40 +174,96 @@ def _as_number(sample: Sample, column: Column) -> Feature | None:
     numbers = column.numbers
     if numbers is None:
         return None
-    n, distinct = len(column.filled), len(column.counts)
-    typed = "number" if sample.format == "csv" or column.whole else ""
+    n, distinct = len(column.filled), len(set(numbers))
+    text = any(isinstance(cell, str) for cell in column.filled)
+    typed = "number" if text or column.whole else ""
     span = f"{min(numbers):g} to {max(numbers):g}"
+    unique = distinct > UNIQUE_SHARE * n and n >= 50
 
     def number(why: str, sure: bool = True) -> Feature:
         return Feature(column, "number", typed, "", why, sure)
 
     def an_id(why: str, sure: bool = True) -> Feature:
-        return Feature(column, "id", "id" if sample.format == "csv" else "", "", why, sure)
+        if unique and not column.words & ENTITY_WORDS:
+            return Feature(column, "", "", "", f"a different number on each of {n:,} lines", True)
+        if max(numbers) >= 2**63:
+            return Feature(column, "id", "text", "", f"{why}; {BEYOND}", True)
+        kind = "int" if column.dotted else "id" if sample.format == "csv" else ""
+        if column.dotted:
+            why = f"{why}; written as {shown(column.filled[0])}, as programs do where some are missing"
+        return Feature(column, "id", kind, "", why, sure)
 
-    if all(b - a == 1 for a, b in itertools.pairwise(numbers)):
+    head = numbers[: sample.head]
+    if len(head) > 2 and all(b - a == 1 for a, b in itertools.pairwise(head)):
         return Feature(column, "", "", "", "counts the lines", True)
     if not column.whole:
         return number(f"numbers with fractions, {span}")
+    if column.words & ID_WORDS and not column.words & NUMBER_WORDS:
+        return an_id(f"its name; {distinct:,} different values on {n:,} lines")
+    if hash_like(numbers):
+        return an_id(f"whole numbers of many digits with nothing between them, {span}, as hashes are")
     if column.words & NUMBER_WORDS and not column.words & {"id", "code"}:
         return number(f"its name, and whole numbers from {span}")
-    if min(numbers) < 0:
-        return number(f"whole numbers from {span}: ids are not below zero")
-    if column.words & ID_WORDS:
-        unique = distinct > UNIQUE_SHARE * n and n >= 50
-        if unique and not column.words & ENTITY_WORDS:
-            return Feature(column, "", "", "", f"a different number on each of {n:,} lines", True)
-        return an_id(f"its name; {distinct:,} different values on {n:,} lines")
+    if min(numbers) < -1:
+        return number(f"whole numbers from {span}: counted from below zero, and not of many digits")
     if distinct <= FEW:
         return an_id(f"whole numbers, and only {distinct} different ones")
-    if distinct > UNIQUE_SHARE * n and n >= 50:
-        why = f"whole numbers, {span}, nearly all different"
-        return number(why, sure=False)
+    if smooth(numbers):
+        return number(f"whole numbers, {span}, of which near ones come as often")
+    if unique:
+        return number(f"whole numbers, {span}, nearly all different", sure=False)
     if n >= REPEATED * distinct:
         return an_id(f"whole numbers; each of {distinct:,} comes {n / distinct:.0f} times", sure=False)
     return number(f"whole numbers, {span}, most of them rare", sure=False)
 
 
-def _in_context(column: Column, request: Column | None) -> bool:
+def hash_like(numbers: Sequence[float]) -> bool:
+    """Whether whole numbers are of many digits, nearly all of them of as many, and far from each other.
+
+    >>> hash_like([-7378697629483816, 9223372036854770, 1844674407370954]), hash_like([120_000, 99_000])
+    (True, False)
+    """
+    values = sorted({abs(number) for number in numbers})
+    digits = [len(f"{value:.0f}") for value in values]
+    most = max(digits)
+    if most < HASH_DIGITS:
+        return False
+    alike = sum(count >= most - 2 for count in digits) / len(digits)
+    spread = (values[-1] - values[0]) / values[-1]  # times are of many digits too, and near each other
+    # amounts of so many digits are rounded to hundreds or thousands
+    rounded = sum(value % 100 == 0 for value in values) / len(values)
+    return alike >= 0.9 and spread >= 0.3 and (rounded < 0.1 or most > 12)
+
+
+def smooth(numbers: Sequence[float]) -> bool:
+    """Whether near whole numbers come about as often as each other, and far ones do not: they are counted.
+
+    How often an id comes says nothing of the next id. Measured as the correlation, over neighbours, of the
+    logarithms of their frequencies.
+    """
+    counts = Counter(numbers)
+    if len(counts) > FEW and _falling(counts):
+        return True
+    pairs = [(math.log(count), math.log(counts[v + 1])) for v, count in counts.items() if v + 1 in counts]
+    if len(pairs) < SMOOTH_PAIRS or len(numbers) < 3 * len(counts):
+        return False
+    left, right = np.array(pairs).T
+    if min(left.std(), right.std()) < SPREAD_MIN:  # all as often: it says nothing
+        return False
+    return float(np.corrcoef(left, right)[0, 1]) >= SMOOTH
+
+
+def _falling(counts: Mapping[float, int]) -> bool:
+    """Whether small numbers come most often, the next ones less, and so on, with hardly a gap between."""
+    values = sorted(counts)
+    dense = sum(b - a == 1 for a, b in itertools.pairwise(values[: len(values) // 2])) / (len(values) // 2)
+    often = np.array([counts[value] for value in values], dtype=np.float64)
+    ranks = often.argsort().argsort()
+    fall = -float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
+    return values[0] <= 1 and dense >= 0.7 and fall >= FALLING
+
+
+def _in_context(sample: Sample, column: Column, request: Column | None) -> bool:
     """Whether the feature belongs to the request: the same within each, or of the person by its name."""
     if request is None:
         return bool(column.words & CONTEXT_WORDS)

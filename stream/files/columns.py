@@ -262,7 +262,7 @@ def typed_converter(kind: Kind | None, separator: str, number: Convert = to_numb
             return to_number(cell)
         if kind == "int":
             return to_int(cell)
-        if kind == "text" and isinstance(cell, int):
+        if kind == "text" and isinstance(cell, int | float):
             return str(cell)
         if isinstance(cell, float):
             return to_number(cell)

@@ -1,0 +1,45 @@
+"""Questions about a sample, and their answers: each with the settings that it means and its reasons.
+
+A question is answered by candidates with points: a name that says so, values that can be nothing else. An
+answer is sure when its points are many, and more than any other's.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from freshet.init.column import Column
+
+SURE_POINTS, SURE_GAP = 2.5, 1.0
+ONLY_POINTS = 2.0  # of the only answer there is, from which on it is sure
+
+
+class Answer(NamedTuple):
+    """One answer to a question: the settings of [data] that it means, and why.
+
+    Attributes:
+        column: the column that is meant; None: no column.
+        settings: keys of [data] beside the column's name.
+        why: a reason for each key; under the empty key the one of the column itself.
+        points: how much speaks for it.
+    """
+
+    column: Column | None
+    settings: dict[str, Any]
+    why: dict[str, str]
+    points: float
+
+
+class Question(NamedTuple):
+    """A question with its answers, best first; `sure` if the first leaves no doubt."""
+
+    text: str
+    answers: list[Answer]
+    sure: bool
+
+
+def rank(text: str, answers: list[Answer]) -> Question:
+    best = sorted(answers, key=lambda answer: -answer.points)  # stable: else in the file's order
+    second = best[1].points if len(best) > 1 else -math.inf
+    enough = ONLY_POINTS if len(best) == 1 else SURE_POINTS
+    sure = bool(best) and best[0].points >= enough and best[0].points - second >= SURE_GAP
+    return Question(text, best, sure)

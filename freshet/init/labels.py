@@ -1,0 +1,365 @@
+"""Which column of a sample is the label, what of it counts as 1, and what to ask where nothing says so.
+
+The rules, in their order (docs/data.md has them for people): the name says label or target; it says click; it
+says another outcome (of several, the one that is 1 most often); the values can be nothing else than a label.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from freshet.init.answers import Answer, Question, rank
+from freshet.init.column import Column, is_time_text, shown
+from freshet.init.messages import error
+from freshet.init.sample import Sample
+from stream.files.columns import label_reader
+
+TARGET_WORDS = {"label", "target", "y", "response"}
+CLICK_WORDS = {"click", "clicked", "clicks", "clk", "isclick"}
+LABEL_WORDS = TARGET_WORDS | CLICK_WORDS | {"converted", "conversion"}
+OUTCOME_WORDS = LABEL_WORDS | {
+    "purchase", "purchased", "bought", "buy", "liked", "like", "watched", "dwell", "revenue", "rating",
+    "stars", "outcome", "skipped", "ordered", "added", "shared", "attributed", "follow", "followed",
+    "comment", "commented", "forward", "share", "hate", "favorite", "favourite", "collect", "nonclk",
+    "noclick", "reward", "paid", "churn", "churned", "subscribed", "installed",
+}  # fmt: skip
+RATING_WORDS = {"rating", "ratings", "rate", "stars", "score", "grade", "overall"}
+AMOUNT_WORDS = {
+    "play",
+    "plays",
+    "watch",
+    "duration",
+    "ratio",
+    "listen",
+    "listens",
+    "dwell",
+    "progress",
+    "completion",
+}
+LESS_IS_MORE = {"cost", "loss", "penalty"}
+PAST_WORDS = {"history", "past", "prior", "previous", "last", "avg", "mean", "user", "total"}
+EVENT_WORDS = {"event", "action", "type", "behavior", "behaviour", "interaction", "feedback", "response"}
+POSITIVE_VALUES = {
+    "click", "clicked", "clickout", "cart", "addtocart", "add_to_cart", "fav", "favorite", "favourite",
+    "purchase", "purchased", "buy", "bought", "transaction", "order", "ordered", "checkout", "conversion",
+    "convert", "converted", "like", "liked", "yes", "y", "pos", "positive", "play", "watch", "t", "share",
+    "subscribe", "signup", "sign_up", "install", "download", "wishlist", "bookmark", "save", "saved",
+    "collect", "follow", "comment", "book", "booking", "reserve", "pay", "paid", "accept", "accepted",
+}  # fmt: skip
+NEGATIVE_VALUES = {
+    "view", "viewed", "views", "impression", "show", "shown", "pv", "pageview", "page_view", "no", "n", "neg",
+    "negative", "none", "skip", "skipped", "dislike", "disliked", "remove", "remove_from_cart",
+    "removefromcart", "ignore", "ignored", "f", "hide", "close", "dismiss", "reject", "rejected", "noclick",
+    "no_click", "not_clicked", "exposure", "browse", "detail",
+}  # fmt: skip
+NEGATED_WORDS = {"not", "non", "no", "nonclk", "noclick"}
+LEVELS_MAX = 101
+CUT_SHARES = (0.05, 0.95)  # of the lines that reach a bar that is offered
+NOT_RATED_SHARE = 0.2  # of zeros among ratings, from which on they mean that there is none
+
+
+def ask_label(sample: Sample, taken: Column | None) -> Question:
+    """Which column is the label, and what of it counts as 1."""
+    answers = []
+    for place, column in enumerate(sample.columns):
+        if column is taken or not column.filled or not column.name:
+            continue
+        answer = as_label(column)
+        if answer is not None:
+            # first or last is where a label stands, where nothing else tells
+            edge = 0.5 if place in (0, len(sample.columns) - 1) else 0.0
+            empty = 1.0 if len(column.filled) < len(column.cells) else 0.0
+            often = 0.4 * share_of_ones(column, answer) if column.words & OUTCOME_WORDS else 0.0
+            answers.append(answer._replace(points=answer.points + edge + often - empty))
+    question = rank("Which column says whether it was liked (the label)?", answers)
+    if not question.answers:
+        return question
+    best = question.answers[0]
+    if sum(_points_of_name(answer.column) == _points_of_name(best.column) > 0 for answer in answers) > 1:
+        return question._replace(sure=False)
+    return question
+
+
+def as_label(column: Column) -> Answer | None:
+    """The column as a label; None: nothing says that it is one."""
+    if not column.filled:
+        return None
+    named = _points_of_name(column)
+    said = "its name, and " if named else ""
+    numbers = column.numbers
+    values = set(column.counts)
+    truths = {value.lower() for value in values} <= {"true", "false"}
+    if truths or (numbers is not None and set(numbers) <= {0.0, 1.0}):
+        share = share_of_ones(column, Answer(column, {}, {}, 0.0))
+        why = f"{said}it is 0 or 1 everywhere, 1 on {share:.1%} of the lines"
+        points = 1.5 + named - (1.0 if len(values) < 2 else 0.0)
+        return _with_unlabelled(column, Answer(column, {}, {"": why}, points), set())
+    if numbers is None:
+        return _as_words(column, values) if len(values) <= 20 else None
+    levels = sorted(set(numbers))
+    if len(levels) == 2 and (named or column.words & LESS_IS_MORE):
+        return _as_two(column, levels, named)
+    if column.words & RATING_WORDS and len(levels) <= LEVELS_MAX and len(levels) < len(numbers):
+        return _as_rating(column, named)
+    if named and column.whole and len(levels) > 1 and levels[0] in (-1, 0):
+        share = sum(number >= 1 for number in numbers) / len(numbers)
+        why = f"its name, and whole numbers from {levels[0]:g} to {levels[-1]:g}"
+        bar = f"1 or more ({share:.1%} of the lines) counts as 1"
+        if 0.0 < share < 1.0:
+            return Answer(column, {"positive_from": 1.0}, {"": why, "positive_from": bar}, 1.0 + named)
+    return None
+
+
+def as_levels(column: Column) -> Answer | None:
+    """A column without a telling name as a rating: few levels in a row, as 1 to 5 or 0.5 to 5."""
+    numbers = column.numbers
+    if numbers is None or column.words & {"id", "hour", "day", "age", "year", "month"}:
+        return None
+    levels = sorted(set(numbers))
+    steps = {round(b - a, 6) for a, b in itertools.pairwise(levels)}
+    usual = 3 <= len(levels) <= 11 and levels[0] in (0.0, 0.5, 1.0) and levels[-1] <= 10.0
+    if not usual or len(steps) != 1 or not steps <= {0.5, 1.0}:
+        return None
+    answer = _as_rating(column, 0.0)
+    why = f"numbers from {levels[0]:g} to {levels[-1]:g} in even steps, as ratings are"
+    return answer._replace(why={**answer.why, "": why}, points=1.0)
+
+
+def cuts(column: Column) -> list[tuple[float, float]]:
+    """(bar, share of the lines that reach it) of a column of numbers, the likeliest first."""
+    numbers = sorted(column.numbers or ())
+    if not numbers:
+        return []
+    found: dict[float, float] = {}
+    wanted = [
+        0.8 * numbers[-1],
+        numbers[len(numbers) // 2],
+        numbers[3 * len(numbers) // 4],
+        numbers[0] + 1e-9,
+    ]
+    for bar in wanted:
+        reached = [number for number in numbers if number >= bar]
+        share = len(reached) / len(numbers)
+        if reached and CUT_SHARES[0] <= share <= CUT_SHARES[1]:
+            found.setdefault(reached[0], share)
+    return list(found.items())[:3]
+
+
+def offers(columns: Sequence[Column]) -> str:
+    """Lines of the bars that a label may have, each as the options that set it."""
+    lines = []
+    for column in columns:
+        for bar, share in cuts(column)[:2]:
+            lines.append(
+                f"  --label {column.name} --positive-from {bar:g}   ({share:.0%} of the lines count as 1)"
+            )
+    return "\n".join(lines[:8])
+
+
+def may_be_cut(sample: Sample, taken: Column | None) -> list[Column]:
+    """The columns that may be labels once a bar is set, the likeliest first."""
+    found = []
+    for place, column in enumerate(sample.columns):
+        if column is taken or not column.name or column.numbers is None or not cuts(column):
+            continue
+        if column.words & {"id", "ids"}:
+            continue
+        levels = len(set(column.numbers))
+        points = 2.0 * bool(column.words & (AMOUNT_WORDS | RATING_WORDS | OUTCOME_WORDS))
+        points += 1.0 * (levels <= 11) + 0.5 * (place == len(sample.columns) - 1) + 0.3 * (not column.whole)
+        points -= 1.0 * (column.whole and levels > LEVELS_MAX)
+        found.append((-points, place, column))
+    return [column for _, _, column in sorted(found, key=lambda item: item[:2])][:4]
+
+
+def chosen_label(sample: Sample, path: Path, name: str, bar: float | None) -> Answer:
+    """The label that somebody has named.
+
+    Raises:
+        InitError: there is no such column, or it cannot be one; the message says what can.
+    """
+    column = next((column for column in sample.columns if column.name == name), None)
+    if column is None:
+        names = ", ".join(column.name for column in sample.columns)
+        raise error("no such column", path=path, name=name, names=names)
+    said = "as you said"
+    if bar is not None:
+        if column.numbers is None:
+            example = next(str(cell) for cell in column.filled if column.number_of(cell) is None)
+            raise error("bar of words", path=path, name=name, example=shown(example))
+        share = sum(number >= bar for number in column.numbers) / len(column.numbers)
+        if not 0.0 < share < 1.0:
+            raise error(
+                "bar", path=path, bar=bar, name=name, share="none" if share == 0.0 else "all",
+                low=min(column.numbers), high=max(column.numbers), offers=offers([column]),
+            )  # fmt: skip
+        why = {"": said, "positive_from": f"as you said; {share:.1%} of the lines reach it"}
+        return _with_unlabelled(column, Answer(column, {"positive_from": bar}, why, 9.0), set())
+    found = as_label(column) or as_levels(column) or _as_any_words(column)
+    if len(set(column.counts)) == 1:
+        raise error("label alone", path=path, name=name, value=next(iter(column.counts)))
+    if found is not None:
+        return found._replace(points=9.0, why={**found.why, "": f"{said}; {found.why['']}"})
+    if column.numbers is not None and cuts(column):
+        raise error("no bar", path=path, offers=offers([column]))
+    raise error(
+        "label of nothing", path=path, name=name, distinct=len(column.counts),
+        example=shown(column.filled[0]) if column.filled else "nothing",
+    )  # fmt: skip
+
+
+def outcomes_beside(sample: Sample, label: Answer) -> list[Column]:
+    """Other columns that are named as outcomes and look like labels."""
+    return [
+        column
+        for column in sample.columns
+        if column is not label.column and column.words & OUTCOME_WORDS and as_label(column) is not None
+    ]
+
+
+def read_labels(answer: Answer) -> list[float | None]:
+    """The label of each line of the sample; None: it has none."""
+    assert answer.column is not None
+    settings = answer.settings
+    read = label_reader(settings.get("positive_from"), settings.get("positive", ()))
+    unlabelled = set(settings.get("unlabelled", ()))
+    found: list[float | None] = []
+    for cell in answer.column.cells:
+        try:
+            found.append(None if str(cell) in unlabelled or answer.column.is_missing(cell) else read(cell))
+        except ValueError:
+            found.append(None)
+    return found
+
+
+def share_of_ones(column: Column, answer: Answer) -> float:
+    """Of the lines with a label."""
+    labels = [label for label in read_labels(answer._replace(column=column)) if label is not None]
+    return sum(labels) / max(len(labels), 1)
+
+
+def unknown_words(answer: Answer) -> list[str]:
+    """Words of a label that count as 0 because nobody here knows them."""
+    if answer.column is None or answer.column.numbers is not None or "positive" not in answer.settings:
+        return []
+    known = set(answer.settings["positive"])
+    return sorted(
+        value for value in answer.column.counts if value not in known and _plain(value) not in NEGATIVE_VALUES
+    )
+
+
+def _points_of_name(column: Column | None) -> float:
+    if column is None or column.words & {"id", "ids", "time", "timestamp", "date", "ts"}:
+        return 0.0
+    if column.words & TARGET_WORDS:
+        return 3.0
+    if column.words & NEGATED_WORDS:
+        return -1.0
+    if column.words & PAST_WORDS:
+        return 0.0
+    if column.words & CLICK_WORDS:
+        return 2.0
+    return 2.0 if column.words & LABEL_WORDS else 1.0 if column.words & OUTCOME_WORDS else 0.0
+
+
+def _as_two(column: Column, levels: Sequence[float], named: float) -> Answer | None:
+    low, high = levels
+    numbers = column.numbers or []
+    if column.words & LESS_IS_MORE:
+        values = sorted(value for value in column.counts if column.number_of(value) == low)
+        share = numbers.count(low) / len(numbers)
+        why = {
+            "": f"its name, and two values, {low:g} and {high:g}",
+            "positive": f"the lower value, as it is a cost ({share:.1%} of the lines)",
+        }
+        return Answer(column, {"positive": values}, why, 1.5 + named)
+    share = numbers.count(high) / len(numbers)
+    why = {
+        "": f"its name, and two values, {low:g} and {high:g}",
+        "positive_from": f"the higher value ({share:.1%} of the lines) counts as 1",
+    }
+    bar = 1.0 if low <= 0.0 and high >= 1.0 else high
+    return _with_unlabelled(column, Answer(column, {"positive_from": bar}, why, 1.5 + named), set())
+
+
+def _as_rating(column: Column, named: float) -> Answer:
+    numbers = column.numbers or []
+    high = max(numbers)
+    none = {-1.0} if min(numbers) == -1.0 and high > 1.0 else set()
+    zeros, ones = numbers.count(0.0), numbers.count(1.0)
+    if zeros > NOT_RATED_SHARE * len(numbers) and zeros > 3 * ones and high > 1.0:
+        none.add(0.0)
+    rated = [number for number in numbers if number not in none] or numbers
+    low = min(rated)
+    liked = min((number for number in rated if number >= 0.8 * high), default=high)
+    if liked <= low:
+        liked = min((number for number in rated if number > low), default=high)
+    share = sum(number >= liked for number in rated) / len(rated)
+    why = f"its name, and its numbers from {low:g} to {high:g}"
+    bar = f"{liked:g} or more of {high:g} ({share:.0%} of the lines) counts as liked; set what you mean"
+    answer = Answer(column, {"positive_from": liked}, {"": why, "positive_from": bar}, 2.5 + named)
+    return _with_unlabelled(column, answer, none)
+
+
+def _with_unlabelled(column: Column, answer: Answer, none: set[float]) -> Answer:
+    """The same, with what stands for no label."""
+    values = sorted(value for value in column.counts if none and column.number_of(value) in none)
+    empty = sorted(
+        {
+            "" if cell is None or cell != cell else str(cell)
+            for cell in column.cells
+            if column.is_missing(cell)
+        }
+    )
+    if not values and not empty:
+        return answer
+    missing = len(column.cells) - len(column.filled) + sum(column.counts[value] for value in values)
+    share = missing / len(column.cells)
+    why = f"{share:.1%} of the lines have no label; they are left out"
+    return answer._replace(
+        settings={**answer.settings, "unlabelled": values + empty}, why={**answer.why, "unlabelled": why}
+    )
+
+
+def _plain(value: str) -> str:
+    return re.sub(r"[\s-]+", "_", value.strip().lower())
+
+
+def _as_words(column: Column, values: set[str]) -> Answer | None:
+    """A label in words, such as view and buy."""
+    if all(is_time_text(cell) for cell in column.filled):
+        return None
+    positive = sorted(value for value in values if _plain(value) in POSITIVE_VALUES)
+    negative = [value for value in values if _plain(value) in NEGATIVE_VALUES]
+    if not positive or not len(positive) < len(values):
+        return None
+    named = 1.5 if column.words & (EVENT_WORDS | OUTCOME_WORDS) else 0.0
+    known = 1.5 if len(positive) + len(negative) == len(values) else 0.0
+    return _of_words(column, positive, 1.5 + named + known)
+
+
+def _as_any_words(column: Column) -> Answer | None:
+    """The words of a column that somebody has named: what is done least often counts."""
+    values = set(column.counts)
+    if column.numbers is not None or not 2 <= len(values) <= 20:
+        return None
+    positive = sorted(value for value in values if _plain(value) in POSITIVE_VALUES)
+    if not positive or len(positive) == len(values):
+        positive = [min(values, key=lambda value: (column.counts[value], value))]
+    return _of_words(column, positive, 1.0)
+
+
+def _of_words(column: Column, positive: list[str], points: float) -> Answer:
+    rest = ", ".join(sorted(set(column.counts) - set(positive)))
+    why = {
+        "": "what was done, in words: " + ", ".join(f"{v} ({n:,})" for v, n in column.counts.most_common(5)),
+        "positive": f"these count as 1; {rest[:60]} as 0",
+    }
+    return _with_unlabelled(column, Answer(column, {"positive": positive}, why, points), set())
+
+
+def entropy(share: float) -> float:
+    """Of a label that is 1 with this share, in nats."""
+    return -sum(p * math.log(p) for p in (share, 1.0 - share) if p > 0.0)

@@ -1,0 +1,137 @@
+"""How a text file is divided: its delimiter and quotes, what stands before its names, and whether it has any.
+
+`csv.Sniffer` is not used: it counts characters without heeding quotes, so that a column of quoted lists or a
+time with a space in it leads it astray.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from freshet.init.column import NOTHING, Column, is_time_text
+from stream.files.csv_rows import Dialect, Row, read_rows
+
+TITLES_MAX = 5  # lines before the names
+_DELIMITERS = (("\t", ",", ";"), ("|",), (" ",))
+"""By how likely they are: a later group is looked at when no line of an earlier one is taken apart."""
+_WHOLE_SHARE = 0.95  # of lines with the same number of cells, from which on a delimiter is believed
+_LOOKED_AT = 500  # lines
+DELIMITER_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", " ": "space"}
+_NUMBERED = re.compile(r"\d+").fullmatch
+
+
+class Layout(NamedTuple):
+    """How a text file is divided.
+
+    Attributes:
+        dialect: of its rows.
+        skip: lines before the names, or before the data where there are no names.
+        width: cells of a row.
+        names: of the columns; empty: the first line is data.
+        why: the reasons, by key of [data].
+    """
+
+    dialect: Dialect
+    skip: int
+    width: int
+    names: list[str]
+    why: dict[str, str]
+
+
+def find_layout(lines: Sequence[str]) -> Layout | None:
+    """The layout of a file that begins with these lines; None: they are one column only."""
+    told = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE)
+    skip = 1 if told else 0
+    if told:
+        delimiter, why = told[1], "as its first line says"
+    else:
+        delimiter, why, skip = _delimiter(lines)
+    dialect, why_quote = _quotes(lines[skip:], delimiter)
+    rows = [row for row in read_rows(lines[skip:], dialect, skip + 1) if row.cells]
+    if not rows:
+        return None
+    width = _width(rows)[0]
+    if width < 2:
+        return None
+    body = [row.cells for row in rows if len(row.cells) == width]
+    names, why_names = _names(body)
+    reasons = {"delimiter": why, "columns": why_names, **why_quote}
+    if skip:
+        reasons["skip_lines"] = f"what stands before the table: {lines[0].strip()[:40]}"
+    return Layout(dialect, skip, width, names, reasons)
+
+
+def _width(rows: Sequence[Row]) -> tuple[int, int]:
+    """(cells of most rows, how many rows have as many)."""
+    widths = Counter(len(row.cells) for row in rows if row.cells)
+    return widths.most_common(1)[0] if widths else (1, 0)
+
+
+def _delimiter(lines: Sequence[str]) -> tuple[str, str, int]:
+    """The delimiter, why, and how many lines stand before the table."""
+    for skips in (range(1), range(1, TITLES_MAX + 1)):
+        best = ("\t", 0.0, 1, 0, False)
+        for group in _DELIMITERS:
+            for delimiter in group:
+                rows = [
+                    row for row in read_rows(lines[:_LOOKED_AT], Dialect(delimiter)) if row.cells or row.error
+                ]
+                if not rows:
+                    continue
+                width = _width(rows)[0]
+                # The first line, of names, has to be taken apart as well: commas may be in each cell below.
+                first = next((row.line for row in rows if len(row.cells) == width), 1)
+                whole_rows = [row for row in rows if row.line >= first]
+                share = sum(len(row.cells) == width for row in whole_rows) / len(whole_rows)
+                whole = share >= _WHOLE_SHARE and first - 1 in skips and len(whole_rows) > 1
+                if width > 1 and (whole, width, share) > (best[4], best[2], best[1]):
+                    best = (delimiter, share, width, first - 1, whole)
+            if best[4]:
+                break
+        if best[4]:
+            break
+    delimiter, share, width, skip, whole = best
+    name = DELIMITER_NAMES[delimiter]
+    return delimiter, f"{name}: it gives {width} cells on {share:.0%} of the lines", skip if whole else 0
+
+
+def _quotes(lines: Sequence[str], delimiter: str) -> tuple[Dialect, dict[str, str]]:
+    """How quotes are to be taken: the way that reads most lines, the usual one if it is as good."""
+    best, most, why = Dialect(delimiter), -1, {}
+    for dialect, reason in (
+        (Dialect(delimiter), {}),
+        (Dialect(delimiter, escape="\\"), {"escape": "a backslash stands before the quotes within cells"}),
+        (Dialect(delimiter, quote=""), {"quote": "quotes mean nothing: so more lines can be read"}),
+    ):
+        rows = list(read_rows(lines, dialect))
+        good = _width(rows)[1]
+        if good > most:
+            best, most, why = dialect, good, reason
+        if good == len(rows):
+            break
+    return best, why
+
+
+def _names(rows: Sequence[Sequence[str]]) -> tuple[list[str], str]:
+    """The columns' names in the first row, none if it is data, and why that is thought."""
+    first, body = rows[0], rows[1:]
+    below = [Column("", cells, NOTHING) for cells in zip(*body, strict=True)]
+    alone = [Column("", [cell], NOTHING) for cell in first]
+    for name, cell, column in zip(first, alone, below, strict=True) if body else ():
+        of_values = column.numbers is not None or (column.filled and all(map(is_time_text, column.filled)))
+        if of_values and cell.filled and cell.numbers is None and not is_time_text(name):
+            return list(
+                first
+            ), f"the first line has the names: {name!r} stands above values such as {body[0]}"[:90]
+    if len(first) > 2 and [str(i) for i in range(len(first))] == list(first):
+        return list(first), "the first line has the names: the numbers of the columns"
+    number = next((cell.filled[0] for cell in alone if cell.numbers), None)
+    if number is not None:
+        return [], f"the first line is data, not names: it has the number {number} in it"
+    if any(is_time_text(cell) for cell in first):
+        return [], "the first line is data, not names: it has a time in it"
+    for name, column in zip(first, below, strict=True) if body else ():
+        if name and name in column.counts:
+            return [], f"the first line is data, not names: {name!r} comes again below it"
+    return list(first), "the first line has the names"
