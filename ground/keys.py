@@ -1,7 +1,8 @@
 """Keys: how an id becomes 64 bits.
 
-Integer ids keep all their 64 bits. Strings are hashed to 64 bits with xxh3; among n distinct strings
-of one feature the odds that any two meet are about n²/2⁶⁵ (a million ids: 3 in 100 million).
+Integer ids are signed and keep all their 64 bits; larger ones are text. Strings are hashed to 64 bits with
+xxh3; among n distinct strings of one feature the odds that any two meet are about n²/2⁶⁵ (a million ids: 3 in
+100 million).
 """
 
 from collections.abc import Iterable
@@ -19,16 +20,18 @@ def hash_string(text: str) -> int:
 
 
 def key_of(value: int | str) -> int:
-    """The unsigned 64-bit key of one id: two's complement of an integer, xxh3 of a string.
+    """The unsigned 64-bit key of one id: two's complement of a signed integer, xxh3 of a string.
+
+    One domain for integers: else -1 and 2^64 - 1 would be one id.
 
     Raises:
-        OverflowError: the integer does not fit in 64 bits, signed or unsigned.
+        OverflowError: the integer does not fit in 64 bits with its sign.
     """
     if isinstance(value, str):
         return xxhash.xxh3_64_intdigest(value.encode())
-    if -(1 << 63) <= value <= _MASK:
+    if -(1 << 63) <= value < 1 << 63:
         return value & _MASK
-    raise OverflowError(f"{value} does not fit in 64 bits")
+    raise OverflowError(f"{value} is no signed integer of 64 bits; give larger ids as text")
 
 
 def string_keys(texts: Iterable[str]) -> npt.NDArray[np.uint64]:

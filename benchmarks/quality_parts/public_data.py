@@ -136,7 +136,7 @@ def _movielens(package: Path) -> Iterator[Example]:
 
 def _lecturers(package: Path) -> Iterator[Example]:
     """Does a student of ETH Zürich give a lecturer 4 or 5? In order of semesters, by chance within one."""
-    rows = list(_rdata(package, "lme4/InstEval.csv"))
+    rows = list(r_table(package, "lme4/InstEval.csv"))
     np.random.default_rng(0).shuffle(rows)  # type: ignore[arg-type]
     rows.sort(key=lambda row: -int(row["lectage"]))
     names = {
@@ -154,7 +154,7 @@ def _tuna(package: Path) -> Iterator[Example]:
     """Which of five brands of tuna does a household buy? Slates of five; every household's first purchase,
     then every second, and so on."""
     rows = sorted(
-        _rdata(package, "Ecdat/Tuna.csv"), key=lambda row: (int(row["Tuna.id"]), int(row["Tuna.hid"]))
+        r_table(package, "Ecdat/Tuna.csv"), key=lambda row: (int(row["Tuna.id"]), int(row["Tuna.hid"]))
     )
     for i, row in enumerate(rows):
         prices = {name.removeprefix("price."): float(row[name]) for name in row if name.startswith("price.")}
@@ -192,7 +192,7 @@ def _shuttle(package: Path) -> Iterator[Example]:
         yield _one(i, float(i), row["anomaly"] == "1", features)
 
 
-def _rdata(package: Path, ending: str) -> Iterator[Cells]:
+def r_table(package: Path, ending: str) -> Iterator[Cells]:
     """A table of R's, of the archive within the package."""
     with tarfile.open(fileobj=io.BytesIO(_member(package, "/resources.tar.gz"))) as archive:
         member = archive.extractfile(next(m for m in archive if m.name.endswith(f"/csv/{ending}")))

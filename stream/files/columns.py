@@ -150,7 +150,7 @@ def to_id(text: str) -> int | str:
         number = int(text)
     except ValueError:
         return text
-    return number if -(1 << 63) <= number < (1 << 64) and str(number) == text else text
+    return number if -(1 << 63) <= number < (1 << 63) and str(number) == text else text
 
 
 def to_int(cell: Any) -> int:

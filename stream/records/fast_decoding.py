@@ -2,8 +2,8 @@
 
 `Decoder` looks at each value after decoding, which takes as long as all else that a joiner does with an
 event. Here the types carry the limits, and only what they refuse is decoded again by `Decoder`: for a
-message that a person understands, or because the types are stricter than the rules are. That is so for
-integer ids from 2^63 on in JSON, which msgspec cannot bound.
+message that a person understands, or because the types are stricter than the rules are, as of features that
+nobody has declared.
 """
 
 from collections.abc import Collection
@@ -116,7 +116,7 @@ class EventDecoder:
     def __init__(self, declared: Collection[str] | None = None) -> None:
         """`declared`: the features' names; see `stream.records.fields.tidy_features`."""
         self._json = msgspec.json.Decoder(_impressions(Int64) | _Action)
-        self._msgpack = msgspec.msgpack.Decoder(_impressions(int) | _Action)
+        self._msgpack = msgspec.msgpack.Decoder(_impressions(Int64) | _Action)
         self._plain = Decoder(Impression, Action, Forget, Tick, declared=declared)
 
     def decode(self, data: bytes) -> Any:

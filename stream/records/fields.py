@@ -12,7 +12,8 @@ from stream.errors import RecordError
 from stream.limits import FEATURES_MAX, TEXT_MAX, VALUES_MAX
 from stream.records.types import Features, Value
 
-ID_MIN, ID_END = -(1 << 63), 1 << 64
+ID_MIN, ID_END = -(1 << 63), 1 << 63
+TOO_LARGE = "an integer id is a signed one of 64 bits, up to 2^63 - 1; send larger ones as text"
 
 _SCALARS = frozenset((bool, int, float, str))
 
@@ -62,7 +63,7 @@ def tidy_value(value: object) -> Value:
         return int(value)
     if isinstance(value, int):
         if not ID_MIN <= value < ID_END:
-            raise ValueError(f"is {value}; an integer id must fit in 64 bits")
+            raise ValueError(f"is {value}; {TOO_LARGE}")
         return value
     if isinstance(value, str):
         if len(value) > TEXT_MAX:
@@ -84,7 +85,7 @@ def _tidy_list(values: Collection[object]) -> list[int | str]:
     for item in values:
         if isinstance(item, int):
             if not ID_MIN <= item < ID_END:
-                raise ValueError(f"is {item}; an integer id must fit in 64 bits")
+                raise ValueError(f"is {item}; {TOO_LARGE}")
             found.append(int(item))
         elif isinstance(item, str):
             if len(item) > TEXT_MAX:

@@ -12,6 +12,7 @@ import msgspec
 
 from ground.keys import key_of
 from stream.log.base import Log, Outgoing
+from stream.records.fields import ID_END
 from stream.records.types import Example, Features, Forget, Value, encode, picked
 
 _INTEGERS = {
@@ -48,6 +49,8 @@ class Entity:
 
     def named(self, feature: str, value: int | str) -> bool:
         """Whether it is one of them."""
+        if isinstance(value, int) and value >= ID_END:
+            return False  # of a state from before such ids were refused
         return key_of(value) in self.keys.get(feature, ())
 
     def within(self, data: bytes) -> bool:
@@ -124,14 +127,11 @@ def _without(features: Features, looked_at: Sequence[str], named: Named) -> Feat
 
 
 def _marks(value: int | str) -> list[bytes]:
-    """The ways in which MessagePack may have an id: an integer and its two's complement are one key."""
+    """The ways in which MessagePack may have an id."""
     if isinstance(value, str):
         return [value.encode()]
-    key = key_of(value)
-    forms = [key, key - (1 << 64)] if key >> 63 else [key]
-    marks = [msgspec.msgpack.encode(form) for form in forms]
-    for form in forms:
-        for kind, (width, least, most) in _INTEGERS.items():
-            if least <= form <= most:
-                marks.append(bytes([kind]) + form.to_bytes(width, "big", signed=least < 0))
+    marks = [msgspec.msgpack.encode(value)]
+    for kind, (width, least, most) in _INTEGERS.items():
+        if least <= value <= most:
+            marks.append(bytes([kind]) + value.to_bytes(width, "big", signed=least < 0))
     return marks

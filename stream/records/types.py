@@ -37,7 +37,7 @@ def _field(text: str, kind: dict[str, Any] | None = None) -> msgspec.Meta:
 
 Label = Annotated[float, msgspec.Meta(extra_json_schema={"enum": [0, 1]})]
 Probability = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
-Id = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 64) - 1})]
+Id = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 63) - 1})]
 Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": TEXT_MAX})]
 Ids = Annotated[list[Id | Text], msgspec.Meta(extra_json_schema={"maxItems": VALUES_MAX})]
 

@@ -23,7 +23,7 @@ def test_no_rows_and_no_columns_are_empty_tables() -> None:
     assert keys_of().shape == (0, 0)
 
 
-@pytest.mark.parametrize("value", [1.5, None, float("nan"), b"ann", True, np.float32(2.0), 1 << 64])
+@pytest.mark.parametrize("value", [1.5, None, float("nan"), b"ann", True, np.float32(2.0), 1 << 63])
 def test_value_that_is_no_id_is_named_by_column_and_row(value: object) -> None:
     with pytest.raises(MemoryInputError, match="column 1, row 2"):
         keys_of(["a", "b", "c"], [1, 2, value])

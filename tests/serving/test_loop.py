@@ -112,7 +112,7 @@ def test_unusual_requests_leave_the_server_and_its_answers_whole(client: httpx.C
         "/v1/score",
         json={
             "time": now,
-            "context": {"user": 2**64 - 1, "new": "x"},
+            "context": {"user": 2**63 - 1, "new": "x"},
             "candidates": [{"item": "never seen"}, {}, {"item": -(2**63)}],
         },
     )

@@ -129,7 +129,7 @@ def test_feedback_meets_its_impression_in_one_partition(client: httpx.Client, lo
         ({"candidates": 3}, "Expected `array`, got `int` - at `$.candidates`"),
         ({"candidates": [{}], "contxt": {}}, "unknown field `contxt`"),
         ({"candidates": [{"p": {"deep": 1}}]}, "candidates[0].p is an object; expected an id"),
-        ({"candidates": [{"p": 2**64}]}, "64 bits"),
+        ({"candidates": [{"p": 2**63}]}, "64 bits"),
         ({"candidates": [{"p": [0.5]}]}, "candidates[0].p is a list that holds 0.5 of type float"),
         ({"candidates": [{}], "time": 1.7e12}, "milliseconds? divide by 1000"),
         ({"candidates": [{}], "time": "now"}, "got `str` - at `$.time`"),

@@ -18,7 +18,7 @@ from stream.records.types import Action, Example, Impression, Served, canonical
 
 Record = Example | Impression | Action
 
-ids = st.integers(-(1 << 63), (1 << 64) - 1)
+ids = st.integers(-(1 << 63), (1 << 63) - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 values = st.one_of(
     ids, st.floats(allow_nan=False, allow_infinity=False), texts, st.lists(st.one_of(ids, texts), max_size=3)

@@ -29,7 +29,11 @@ UNDECLARED: list[Any] = [
 WRONG = [
     ({"user": {"id": 1}}, "context.user is an object; expected an id, a number, a list of ids, or null"),
     ({"user": [0.5]}, "context.user is a list that holds 0.5 of type float"),
-    ({"user": 1 << 70}, "context.user is 1180591620717411303424; an integer id must fit in 64 bits"),
+    (
+        {"user": 1 << 70},
+        "context.user is 1180591620717411303424; an integer id is a signed one",
+    ),
+    ({"user": (1 << 64) - 1}, "context.user is 18446744073709551615; an integer id is a signed one"),
     ({"user": "x" * 1_025}, "context.user has 1025 characters, more than 1024"),
     ({"tags": list(range(1_025))}, "context.tags has 1025 values, more than 1024"),
 ]

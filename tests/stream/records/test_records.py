@@ -29,10 +29,10 @@ decode = Decoder(Impression, Action).decode
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 times = st.floats(0.0, 4e9)
 value = st.one_of(
-    st.integers(-(1 << 63), (1 << 64) - 1),
+    st.integers(-(1 << 63), (1 << 63) - 1),
     st.floats(allow_nan=False, allow_infinity=False),
     ids,
-    st.lists(ids | st.integers(0, 1 << 63), max_size=3),
+    st.lists(ids | st.integers(0, (1 << 63) - 1), max_size=3),
 )
 features = st.dictionaries(ids, value, max_size=4)
 event = st.one_of(

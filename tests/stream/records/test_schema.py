@@ -50,7 +50,7 @@ def test_schemas_are_schemas(name: str) -> None:
         ACTION,
         ACTION | {"label": 0, "name": "buy", "v": 1, "of_our_own": {"x": None}},
         IMPRESSION,
-        IMPRESSION | {"context": {"user": "ann", "tags": ["a", 2], "age": 3.5, "id": (1 << 64) - 1}},
+        IMPRESSION | {"context": {"user": "ann", "tags": ["a", 2], "age": 3.5, "id": (1 << 63) - 1}},
         IMPRESSION | {"labels": [1], "served": {"base": [0.5], "corrected": [0.25]}},
         IMPRESSION | {"labels": None, "served": None},
         IMPRESSION | {"candidates": [{}, {}], "place": [3, 1], "propensity": [0.25, 1]},
