@@ -1,6 +1,6 @@
 """The limits of a record as types, which the decoder itself checks: once, for events and for HTTP bodies.
 
-They are a little stricter than the rules: msgspec cannot bound an integer at 2^64. What they refuse is
+They are stricter than the rules, which do not look at features that nobody has declared. What they refuse is
 therefore decoded again by `stream.records.decoding.Decoder`, which also says what is wrong.
 """
 
