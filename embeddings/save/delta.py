@@ -9,7 +9,7 @@ snapshot are made of pieces. All numbers are little-endian.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -126,9 +126,8 @@ def apply(table: Table, piece: Piece) -> None:
         DeltaError: it comes from a table of another layout.
         TableError: the table is full.
     """
-    deleted = np.frombuffer(piece.deleted, dtype=np.uint64)
-    keys = np.frombuffer(piece.keys, dtype=np.uint64)
-    rows = np.frombuffer(piece.rows, dtype=np.float32)
+    deleted, keys = numbers(piece.deleted, np.uint64), numbers(piece.keys, np.uint64)
+    rows = numbers(piece.rows, np.float32)
     if rows.size != len(keys) * table.width:
         raise DeltaError(
             f"table {table.spec.name!r}: {len(keys)} rows came with {rows.size} numbers, but a row here has "
@@ -139,12 +138,27 @@ def apply(table: Table, piece: Piece) -> None:
     if len(keys):
         table.load(keys, rows.reshape(len(keys), table.width))
     if len(piece.lines) and table.filter.in_use:
-        lines = np.frombuffer(piece.lines, dtype=np.uint32)
-        words = np.frombuffer(piece.words, dtype=np.uint64)
+        lines, words = numbers(piece.lines, np.uint32), numbers(piece.words, np.uint64)
+        if words.size != lines.size * LINE_WORDS:
+            raise DeltaError(f"table {table.spec.name!r}: {lines.size} filter lines of {words.size} words")
         try:
             table.filter.restore_lines(lines, words.reshape(-1, LINE_WORDS))
         except TableInputError as error:
             raise DeltaError(str(error)) from None
+
+
+T = TypeVar("T", bound=np.generic)
+
+
+def numbers(data: memoryview, kind: type[T]) -> npt.NDArray[T]:
+    """The numbers of a piece's bytes; not a copy.
+
+    Raises:
+        DeltaError: the bytes are no whole number of them.
+    """
+    if len(data) % np.dtype(kind).itemsize:
+        raise DeltaError(f"{len(data)} bytes are no whole number of {np.dtype(kind).name}")
+    return np.frombuffer(data, dtype=kind)
 
 
 class _Numbered(msgspec.Struct, frozen=True, array_like=True):

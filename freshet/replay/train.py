@@ -81,6 +81,7 @@ def train(config: Config, files: Sequence[Path], until: float, overlap_s: float)
 
 def _learn(config: Config, files: Sequence[Path], boundary: Boundary, state: RoleState, log: Log) -> Trained:
     learner = Learner(config.features, config.learner, state, beside=True)
+    learner.publish_to(log)
     learner.warm()
     left_out = LeftOut()
     try:

@@ -39,7 +39,7 @@ from learner.train.waiting import Pending
 from learner.updates.chain import Place
 from learner.updates.publisher import Publisher
 from stream.errors import StateError
-from stream.log.base import Record
+from stream.log.base import Log, Record
 from stream.records.decoding import Decoder
 from stream.records.refusals import Refusals
 from stream.records.types import Example, Forget
@@ -180,6 +180,14 @@ class Learner:
         self.term = term
         self.place = place
         self.meta.record_seq = 0
+
+    def publish_to(self, log: Log) -> None:
+        """Cut updates and snapshots so that the log's topics take them.
+
+        Raises:
+            LogError: a topic's limit is too small for an update of this model.
+        """
+        self._publisher.limit_to(log)
 
     def go_on_in_log(self, boundary: Boundary, place: Place) -> None:
         """Before anything is learnt: what is learnt now is history, behind which the log is gone on with.

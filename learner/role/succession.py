@@ -159,6 +159,7 @@ class Life:
         self._stop = stop
         self._clock = group.clock
         self.learner = Learner(group.features, group.settings, state, beside=True, clock=group.clock)
+        self.learner.publish_to(self._log)
         self.learner.leads = False
         self.learner.warm()
         self.runner = Runner(

@@ -9,19 +9,22 @@ Rows are little-endian and without optimizer state: `| vector | fast weights | l
 float32 or packed (`embeddings/views/packed.py`), as `rows` says. The protocol as a whole: docs/protocol.md.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 
 from embeddings import DeltaError
-from embeddings.save.delta import Changes, Piece, apply, pieces, raw
+from embeddings.save.delta import Changes, Piece, apply, numbers, pieces, raw
 from embeddings.views.packed import PACKINGS, RowPacking
 from ground.sealed import seal, unseal
 from learner.errors import OtherModelError, UpdateDamagedError, UpdateError
 from learner.model.model import Model
 
 UPDATE_VERSION = 1
+PARTS_MAX = (1 << 32) - 1  # an estimate: no update has so many parts
+PIECE_BYTES = 48  # a piece in MessagePack beside its name and its bytes, at most
+ENTRY_BYTES = 16  # a dense array in MessagePack beside its name and its bytes, at most
 
 
 class Update(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -90,7 +93,7 @@ def _unpacked(piece: Piece, packing: RowPacking) -> Piece:
     Raises:
         DeltaError: they are of another layout.
     """
-    held = np.frombuffer(piece.rows, dtype=np.float32)
+    held = numbers(piece.rows, np.float32)
     count = len(piece.keys) // 8
     if held.size != count * packing.width:
         raise DeltaError(f"table {piece.name!r}: packed rows are of another dim or extra than here")
@@ -98,24 +101,47 @@ def _unpacked(piece: Piece, packing: RowPacking) -> Piece:
     return msgspec.structs.replace(piece, rows=raw(rows))
 
 
+def frame_bytes(head: Update, names: Iterable[str]) -> int:
+    """The bytes of an encoded part beside its rows, keys and arrays, at most; `names`: of the tables."""
+    empty = msgspec.structs.replace(head, part=PARTS_MAX, parts=PARTS_MAX, tables=[], arrays={})
+    return len(encode_update(empty)) + sum(len(name.encode()) + PIECE_BYTES for name in names)
+
+
+def arrays_bytes(arrays: dict[str, bytes]) -> int:
+    """The bytes that the dense arrays add to an encoded part, at most."""
+    return ENTRY_BYTES + sum(len(name.encode()) + len(array) + ENTRY_BYTES for name, array in arrays.items())
+
+
 def cut(
-    head: Update, changes: Sequence[tuple[str, Changes]], arrays: dict[str, bytes], bytes_max: int
+    head: Update,
+    changes: Sequence[tuple[str, Changes]],
+    arrays: dict[str, bytes],
+    bytes_max: int,
+    whole_max: int | None = None,
 ) -> Iterator[Update]:
-    """An update's parts, each of about `bytes_max` bytes of rows at most.
+    """An update's parts, each of at most `bytes_max` bytes of rows and keys, or of one row.
 
     Args:
         head: the update without tables, arrays and part numbers.
         changes: each table's name and what changed in it.
+        whole_max: of rows, keys and dense arrays together; None: no limit. A last part over it is split: the
+            arrays then travel alone.
     """
     parts: list[list[Piece]] = [[]]
     size = 0
     for name, change in changes:
-        for piece in pieces(name, change, bytes_max, first_max=max(bytes_max - size, 0)):
-            if size >= bytes_max:
+        room = bytes_max - size
+        if room < 8 + change.rows.shape[1] * 4:
+            room = bytes_max  # not even one row fits into this part
+        for piece in pieces(name, change, bytes_max, first_max=room):
+            piece_size = sum(len(raw) for raw in (piece.deleted, piece.keys, piece.rows))
+            if size and size + piece_size > bytes_max:
                 parts.append([])
                 size = 0
             parts[-1].append(piece)
-            size += sum(len(raw) for raw in (piece.deleted, piece.keys, piece.rows))
+            size += piece_size
+    if whole_max is not None and size and size + arrays_bytes(arrays) > whole_max:
+        parts.append([])
     for i, tables in enumerate(parts):
         last = i == len(parts) - 1
         yield msgspec.structs.replace(

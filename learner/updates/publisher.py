@@ -11,9 +11,13 @@ from learner.meta import Meta
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from learner.updates.chain import Place
-from learner.updates.format import Update, cut, encode_update, pack
-from stream.log.base import SNAPSHOTS, UPDATES, Outgoing
+from learner.updates.format import PIECE_BYTES, Update, arrays_bytes, cut, encode_update, frame_bytes, pack
+from stream.errors import LogError
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.state.role_state import Commit
+
+FRAME_BYTES = 64 << 10  # of a record beside rows and arrays: the stretches of examples that it names, mostly
+PARTITION_BYTES = 16  # of a partition's watermark in MessagePack
 
 
 class Publisher:
@@ -26,6 +30,22 @@ class Publisher:
     def __init__(self, model: Model, settings: LearnerSettings) -> None:
         self._model = model
         self._settings = settings
+        self._log: Log | None = None
+        self._record_bytes_max: int | None = None  # of both topics; None: not known
+
+    def limit_to(self, log: Log) -> None:
+        """Make no record from now on that a topic of this log refuses, by the limits of this moment.
+
+        Raises:
+            LogError: a topic's limit is too small for an update of this model.
+        """
+        needed = record_bytes_min(self._model, log.partitions(EXAMPLES))
+        limits = {topic: log.record_bytes_max(topic) for topic in (UPDATES, SNAPSHOTS)}
+        for topic, limit in limits.items():
+            if limit < needed:
+                raise LogError(_too_small(log, topic, limit, needed))
+        self._log = log
+        self._record_bytes_max = min(limits.values())
 
     def update(
         self, changes: Sequence[tuple[str, Changes]], meta: Meta, place: Place, clock: float, commit: Commit
@@ -80,15 +100,24 @@ class Publisher:
         )
         arrays = {name: array.tobytes() for name, array in self._model.arrays().items()}
         changes = pack(self._model, changes, rows)
+        key = f"{meta.epoch}".encode()
+        bytes_max, whole_max = self._settings.update_bytes_max, None
+        if self._log is not None and self._record_bytes_max is not None:
+            frame = len(key) + frame_bytes(head, self._model.table_names)
+            whole_max = self._record_bytes_max - frame
+            needed = _largest(self._model)
+            if whole_max < needed:
+                raise LogError(_too_small(self._log, topic, self._record_bytes_max, frame + needed))
+            bytes_max = min(bytes_max, whole_max)
         size = 0
-        for part in cut(head, changes, arrays, self._settings.update_bytes_max):
+        for part in cut(head, changes, arrays, bytes_max, whole_max):
             value = encode_update(part)
             size += len(value)
             # The updates' own numbers tell repeats; (producer, seq) is for the log's other readers.
             commit.emit(
                 topic,
                 Outgoing(
-                    key=f"{meta.epoch}".encode(),
+                    key=key,
                     value=value,
                     partition=0,
                     producer=producer,
@@ -97,3 +126,28 @@ class Publisher:
             )
             meta.record_seq += 1
         return size
+
+
+def record_bytes_min(model: Model, partitions: int) -> int:
+    """The bytes that a topic must take in one record for updates of this model.
+
+    Args:
+        partitions: of topic `examples`, each of which an update names.
+    """
+    names = sum(len(name.encode()) + PIECE_BYTES for name in model.table_names)
+    return FRAME_BYTES + PARTITION_BYTES * partitions + names + _largest(model)
+
+
+def _largest(model: Model) -> int:
+    """The bytes of the largest thing that cannot be cut: a row with its key, or the dense arrays together."""
+    rows = [8 + 4 * spec.serving().width for spec in model.specs.values()]
+    arrays = {name: array.tobytes() for name, array in model.arrays().items()}
+    return max(arrays_bytes(arrays), *rows)
+
+
+def _too_small(log: Log, topic: str, limit: int, needed: int) -> str:
+    advice = log.limit_advice(topic, needed)
+    return (
+        f"{log}: topic {topic!r} takes records of up to {limit:,} bytes, but an update of this model needs "
+        f"{needed:,} (its dense arrays and each row travel in one record): {advice}"
+    )

@@ -77,6 +77,10 @@ class Log(Protocol):
     def record_bytes_max(self, topic: str) -> int:
         """The bytes of key and value together that a record of this topic may have."""
 
+    def limit_advice(self, topic: str, record_bytes: int) -> str:
+        """What a person changes so that this topic takes records of `record_bytes` bytes."""
+        return f"set record_bytes_max = {record_bytes} or more in section [stream.log] of the config"
+
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         """Append all, durably; returns each record's (partition, offset).
 

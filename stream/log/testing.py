@@ -298,6 +298,9 @@ class FaultyLog(Log):
     def record_bytes_max(self, topic: str) -> int:
         return self._log.record_bytes_max(topic)
 
+    def limit_advice(self, topic: str, record_bytes: int) -> str:
+        return self._log.limit_advice(topic, record_bytes)
+
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         self._begin()
         with self._lock:

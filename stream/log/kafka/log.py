@@ -23,6 +23,7 @@ from stream.log.base import (
     Log,
     Outgoing,
     Record,
+    bytes_allowed,
     check_partition,
     place,
 )
@@ -87,6 +88,10 @@ class KafkaLog(Log):
         self._check_open()
         return self._topics.record_bytes_max(topic)
 
+    def limit_advice(self, topic: str, record_bytes: int) -> str:
+        self._check_open()
+        return self._topics.limit_advice(topic, record_bytes)
+
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         self._check_open()
         if not records:
@@ -96,11 +101,12 @@ class KafkaLog(Log):
         try:
             placed = [place(self._client, topic, record, partitions, bytes_max) for record in records]
         except LogError as error:
+            largest = max(len(record.key) + len(record.value) for record in records)
+            refused = bytes_max < largest <= bytes_allowed(topic, self.settings.record_bytes_max)
+            advice = self._topics.limit_advice(topic, largest) if refused else ""
             self._topics.forget_limit(topic)  # somebody may raise it now
-            wanted = max(len(record.key) + len(record.value) for record in records) + (1 << 20)
-            if wanted - (1 << 20) > bytes_max and wanted <= self.settings.record_bytes_max + (2 << 20):
-                command = self._topics.alter_command(topic, f"max.message.bytes={wanted}")
-                raise LogError(f"{error}: the topic takes no more. Raise its limit: {command}") from None
+            if advice:
+                raise LogError(f"{error}: the topic takes no more. {advice}") from None
             raise
         name = self._topics.name(topic)
         return self._writer.append(name, placed, records, self._topics.message_bytes_max(topic))

@@ -151,6 +151,18 @@ class Topics:
         wanted = bytes_allowed(topic, self._settings.record_bytes_max)
         return max(min(wanted, self.message_bytes_max(topic) - OVERHEAD_BYTES), 0)
 
+    def limit_advice(self, topic: str, record_bytes: int) -> str:
+        """As `Log.limit_advice`: the setting, the topic's own limit, or both."""
+        advice = []
+        if bytes_allowed(topic, self._settings.record_bytes_max) < record_bytes:
+            advice.append(
+                f"Set record_bytes_max = {record_bytes} or more in section [stream.log] of the config"
+            )
+        if self.message_bytes_max(topic) - OVERHEAD_BYTES < record_bytes:
+            command = self.alter_command(topic, f"max.message.bytes={record_bytes + (1 << 20)}")
+            advice.append(f"Raise its limit: {command}")
+        return "; ".join(advice)
+
     def message_bytes_max(self, topic: str) -> int:
         """The topic's max.message.bytes, as it was within `LIMIT_S`."""
         self.partitions(topic)

@@ -20,12 +20,12 @@ from learner.role.learner import Learner
 from learner.role.succession import AsideError, FencedError, Life, Succession
 from learner.settings import LearnerSettings
 from learner.updates.follower import Follower
-from stream.errors import LogAwayError
+from stream.errors import LogAwayError, LogError
 from stream.group.membership import GroupSettings, Member
 from stream.log.base import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
-from stream.log.testing import Faults, FaultyLog
+from stream.log.testing import Faults, FaultyLog, MemoryLog
 from stream.records.types import Example, encode
 from stream.run.runner import Runner, RunnerSettings
 from stream.state.role_state import RoleState
@@ -522,3 +522,11 @@ def test_updates_learnt_with_other_settings_are_not_learnt_along(log: Log, tmp_p
     assert b.life.lost and b.life.learner.meta.seq == 0
     a.close()
     b.close()
+
+
+def test_learner_is_refused_at_start_where_a_topic_cannot_take_its_updates(tmp_path: Path) -> None:
+    log = MemoryLog(LogSettings(record_bytes_max=60_000))
+    for topic in (EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
+        log.create_topic(topic, 1)
+    with pytest.raises(LogError, match=r"topic 'updates' takes .*60,000.*set record_bytes_max = "):
+        One(log, tmp_path, "a")
