@@ -6,19 +6,14 @@ oldest; the division is kept beside eviction's clock, so that a row which is rea
 after another restart gets the same stamp.
 """
 
-from typing import Final
-
 import numpy as np
 
-from embeddings.core.eviction import FLOOR, GENERATION, HELD, NEWEST, PARTS
-from embeddings.core.store import HIGH, Store
+from embeddings.core.eviction import PARTS
+from embeddings.core.positions import Ages, State
+from embeddings.core.store import Store
 from embeddings.errors import TableInputError
 from embeddings.spec import TableSpec
 from embeddings.types import Floats
-
-# Positions in Store.ages.
-SEEN_FROM: Final = 10  # of the rows that were there when eviction began
-SEEN_TO: Final = 11  # 0: eviction has been there from the start
 
 
 def widen(spec: TableSpec, rows: Floats) -> Floats:
@@ -36,16 +31,16 @@ def widen(spec: TableSpec, rows: Floats) -> Floats:
 
 def adopt(spec: TableSpec, store: Store) -> None:
     """Give each row with a stamp of 0 its stamp and uses; count them, if they are not counted yet."""
-    high = int(store.state[HIGH])
+    high = int(store.state[State.HIGH])
     slots = np.flatnonzero((store.in_use[:high] != 0) & (store.bits[:high, spec.age_column] == 0))
     if not len(slots):
         return
     ages = store.ages
     seen = store.bits[slots, spec.seen_column].astype(np.int64)
-    first = ages[SEEN_TO] == 0
+    first = ages[Ages.SEEN_TO] == 0
     if first:
-        ages[SEEN_FROM], ages[SEEN_TO] = seen.min(), seen.max() + 1
-    part = (seen - ages[SEEN_FROM]) * PARTS // (ages[SEEN_TO] - ages[SEEN_FROM])
+        ages[Ages.SEEN_FROM], ages[Ages.SEEN_TO] = seen.min(), seen.max() + 1
+    part = (seen - ages[Ages.SEEN_FROM]) * PARTS // (ages[Ages.SEEN_TO] - ages[Ages.SEEN_FROM])
     stamps = 1 + np.clip(part, 0, PARTS - 1)
     store.bits[slots, spec.age_column] = stamps
     uses = np.zeros(len(slots), dtype=np.int64)
@@ -53,8 +48,8 @@ def adopt(spec: TableSpec, store: Store) -> None:
         uses = np.maximum(store.bits[slots, spec.seen_column + 1].astype(np.int64), 1)
         store.bits[slots, spec.age_column + 1] = uses
     if first:
-        ages[GENERATION], ages[FLOOR] = PARTS + 1, 1
-        ages[NEWEST] = ages[SEEN_TO] - 1
+        ages[Ages.GENERATION], ages[Ages.FLOOR] = PARTS + 1, 1
+        ages[Ages.NEWEST] = ages[Ages.SEEN_TO] - 1
         np.maximum.at(store.age_times, stamps, seen)
         np.add.at(store.held, (np.minimum(uses, store.held.shape[0] - 1), stamps), 1)
-        ages[HELD] += len(slots)
+        ages[Ages.HELD] += len(slots)

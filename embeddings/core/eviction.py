@@ -22,26 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from embeddings.core.positions import Ages, Before, State
 from ground.kernels.intrinsics import borrow
-
-# Positions in Store.ages.
-GENERATION: Final = 0  # the one under way; the first is 1
-LEFT: Final = 1  # sightings until it ends
-FLOOR: Final = 2  # the oldest generation told apart; older rows count as of it
-HELD: Final = 3  # rows that exist, but for single ones whose TTL is over
-LIMIT_GENERATION: Final = 4  # the generation that began with the limit: its rows and younger ones stay
-LIMIT_CLASS: Final = 5
-LIMIT_STAMP: Final = 6
-NEWEST: Final = 7  # latest time of a sighting, Unix seconds
-EVICTED: Final = 8  # rows that a limit put an end to
-MADE: Final = 9  # rows made since the limit was drawn
-AGES_SIZE: Final = 16
-
-# Positions in Store.state: of slots, which a restart gives out anew, so not of what is saved.
-HIGH: Final = 3
-HAND: Final = 16  # slots from here to HAND_END are to be looked at for rows beyond the limit
-HAND_END: Final = 17
-STRIDE: Final = 18  # of them for each row made
 
 CLASSES: Final = {"none": 0, "least_recent": 1, "least_frequent": 64}
 """Classes of uses: with one, only recency counts; of 64, the last is "63 or more"."""
@@ -52,9 +34,9 @@ GENERATIONS: Final = {"none": 0, "least_recent": 4096, "least_frequent": 256}
 PARTS: Final = 64
 """Generations in which as many sightings come as the budget has rows."""
 
-BATCH: Final = 6
+EVICTED_GENERATIONS: Final = 6
 """Generations' worth of rows that go at once, at least. Fewer: rows live longer, but for each row made the
-hand must look at more slots, PARTS / BATCH of them."""
+hand must look at more slots, PARTS / EVICTED_GENERATIONS of them."""
 
 
 Counts = npt.NDArray[np.int64]
@@ -72,7 +54,7 @@ def _age(bits, slot, rules):
 @njit(cache=True, nogil=True, forceinline=True)
 def limit_of(ages):
     """The limit in force: generation, class, stamp. A kernel reads it once, not anew after each write."""
-    return ages[LIMIT_GENERATION], ages[LIMIT_CLASS], ages[LIMIT_STAMP]
+    return ages[Ages.LIMIT_GENERATION], ages[Ages.LIMIT_CLASS], ages[Ages.LIMIT_STAMP]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -96,13 +78,13 @@ def evicted(bits, ages, slot, rules):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _cell(held, ages, stamp):
-    return max(min(stamp, ages[GENERATION]), ages[FLOOR]) & (held.shape[1] - 1)
+    return max(min(stamp, ages[Ages.GENERATION]), ages[Ages.FLOOR]) & (held.shape[1] - 1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _arrive(held, ages, stamp, uses):
     held[min(uses, held.shape[0] - 1), _cell(held, ages, stamp)] += 1
-    ages[HELD] += 1
+    ages[Ages.HELD] += 1
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -112,7 +94,7 @@ def leave(bits, held, ages, slot, rules):
     rank, cell = min(uses, held.shape[0] - 1), _cell(held, ages, stamp)
     counted = np.int64(held[rank, cell] > 0)
     held[rank, cell] -= counted
-    ages[HELD] -= counted
+    ages[Ages.HELD] -= counted
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -148,23 +130,23 @@ def count_again(held, ages, before, tally, stamps):
     """
     held, before, tally, stamps = borrow(held), borrow(before), borrow(tally), borrow(stamps)
     most = held.shape[0] - 1
-    now, floor = np.uint32(ages[GENERATION]), np.uint32(ages[FLOOR])
+    now, floor = np.uint32(ages[Ages.GENERATION]), np.uint32(ages[Ages.FLOOR])
     ring = np.uint32(held.shape[1] - 1)
     change = np.int64(0)
     for i in range(stamps.shape[0]):
-        stamp = before[0, i]
+        stamp = before[Before.STAMP, i]
         if stamp > 0:
-            rank = min(np.int64(before[1, i]), most) if most > 0 else 0
+            rank = min(np.int64(before[Before.USES, i]), most) if most > 0 else 0
             cell = max(min(stamp, now), floor) & ring
             counted = np.int64(held[rank, cell] > 0)
             held[rank, cell] -= counted
             change -= counted
     for i in range(stamps.shape[0]):
-        if before[0, i] > 0:
-            rank = min(np.int64(used(before[1, i], tally[i])), most) if most > 0 else 0
+        if before[Before.STAMP, i] > 0:
+            rank = min(np.int64(used(before[Before.USES, i], tally[i])), most) if most > 0 else 0
             held[rank, max(stamps[i], floor) & ring] += 1
             change += 1
-    ages[HELD] += change
+    ages[Ages.HELD] += change
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -174,15 +156,15 @@ def begin(bits, held, ages, slot, rules, now, times):
     if rules.classes > 1:
         bits[slot, rules.age_column + 1] = np.uint32(times)
     _arrive(held, ages, now, times if rules.classes > 1 else np.int64(0))
-    ages[MADE] += 1
+    ages[Ages.MADE] += 1
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def pass_time(ages, age_times, time):
     """Note the time of a sighting in the generation under way."""
-    cell = ages[GENERATION] % age_times.shape[0]
+    cell = ages[Ages.GENERATION] % age_times.shape[0]
     age_times[cell] = max(age_times[cell], np.int64(time))
-    ages[NEWEST] = max(ages[NEWEST], np.int64(time))
+    ages[Ages.NEWEST] = max(ages[Ages.NEWEST], np.int64(time))
 
 
 @njit(cache=True, nogil=True)
@@ -197,50 +179,51 @@ def turn(held, ages, age_times, rules):
     classes, ring = held.shape
     rows_max, ttl_s = rules.rows_max, rules.ttl_s
     length = max(rows_max // PARTS, 1)
-    generation = ages[GENERATION] + 1
-    if generation - ages[FLOOR] >= ring:
-        oldest, after = ages[FLOOR] % ring, (ages[FLOOR] + 1) % ring
+    generation = ages[Ages.GENERATION] + 1
+    if generation - ages[Ages.FLOOR] >= ring:
+        oldest, after = ages[Ages.FLOOR] % ring, (ages[Ages.FLOOR] + 1) % ring
         for rank in range(classes):
             held[rank, after] += held[rank, oldest]
             held[rank, oldest] = 0
         age_times[after] = max(age_times[after], age_times[oldest])
-        ages[FLOOR] += 1
-    ages[GENERATION] = generation
-    ages[LEFT] = length
-    age_times[generation % ring] = ages[NEWEST]  # a row may keep a last seen that is later than its sighting
+        ages[Ages.FLOOR] += 1
+    ages[Ages.GENERATION] = generation
+    ages[Ages.LEFT] = length
+    # A row may keep a last seen that is later than its sighting.
+    age_times[generation % ring] = ages[Ages.NEWEST]
     if ttl_s > 0:
-        now = ages[NEWEST]
+        now = ages[Ages.NEWEST]
         if rules.tick_s > 1:
             now -= now % rules.tick_s
-        for g in range(ages[FLOOR], generation):
+        for g in range(ages[Ages.FLOOR], generation):
             if age_times[g % ring] + ttl_s < now:
                 for rank in range(classes):
-                    ages[HELD] -= held[rank, g % ring]
+                    ages[Ages.HELD] -= held[rank, g % ring]
                     held[rank, g % ring] = 0
-    return ages[HELD] > rows_max - length and ages[MADE] >= BATCH * length
+    return ages[Ages.HELD] > rows_max - length and ages[Ages.MADE] >= EVICTED_GENERATIONS * length
 
 
 @njit(cache=True, nogil=True)
 def limit(held, ages, state, rows_max):
-    """Draw a limit that leaves rows_max less BATCH + 1 generations of rows; send the hand for the others.
+    """Set a limit that leaves rows_max less EVICTED_GENERATIONS + 1 generations of rows; send the hand.
 
-    All rows beyond the one before must have been taken out: where uses count, it may have lain higher.
+    All rows beyond the previous limit must be out already: where uses count, it may have been higher.
     """
     classes, ring = held.shape
     length = max(rows_max // PARTS, 1)
-    excess = ages[HELD] - (rows_max - (BATCH + 1) * length)
+    excess = ages[Ages.HELD] - (rows_max - (EVICTED_GENERATIONS + 1) * length)
     out = 0
     for rank in range(classes):
-        for g in range(ages[FLOOR], ages[GENERATION]):
+        for g in range(ages[Ages.FLOOR], ages[Ages.GENERATION]):
             out += held[rank, g % ring]
             held[rank, g % ring] = 0
             if out >= excess:
-                ages[LIMIT_GENERATION] = ages[GENERATION]
-                ages[LIMIT_CLASS] = rank
-                ages[LIMIT_STAMP] = g + 1
-                ages[HELD] -= out
-                ages[EVICTED] += out
-                ages[MADE] = 0
+                ages[Ages.LIMIT_GENERATION] = ages[Ages.GENERATION]
+                ages[Ages.LIMIT_CLASS] = rank
+                ages[Ages.LIMIT_STAMP] = g + 1
+                ages[Ages.HELD] -= out
+                ages[Ages.EVICTED] += out
+                ages[Ages.MADE] = 0
                 aim(state, rows_max)
                 return
 
@@ -248,9 +231,9 @@ def limit(held, ages, state, rows_max):
 @njit(cache=True, nogil=True)
 def aim(state, rows_max):
     """Let the hand go over all slots in use, fast enough to be through before the next limit."""
-    state[HAND] = 0
-    state[HAND_END] = state[HIGH]
-    state[STRIDE] = state[HIGH] // (BATCH * max(rows_max // PARTS, 1)) + 1
+    state[State.HAND] = 0
+    state[State.HAND_END] = state[State.HIGH]
+    state[State.STRIDE] = state[State.HIGH] // (EVICTED_GENERATIONS * max(rows_max // PARTS, 1)) + 1
 
 
 @njit(cache=True, nogil=True)
@@ -266,10 +249,10 @@ def pass_batch(held, ages, age_times, rules, times, inverse, stamps):
     n = times.shape[0]
     first = 0
     while first < n:
-        if ages[LEFT] == 0:
+        if ages[Ages.LEFT] == 0:
             turn(held, ages, age_times, rules)
-        last = min(first + ages[LEFT], n)
-        now = np.uint32(ages[GENERATION])
+        last = min(first + ages[Ages.LEFT], n)
+        now = np.uint32(ages[Ages.GENERATION])
         latest = times[first]
         for i in range(first, last):
             latest = max(latest, times[i])
@@ -279,21 +262,21 @@ def pass_batch(held, ages, age_times, rules, times, inverse, stamps):
             for i in range(first, last):
                 stamps[inverse[i]] = now
         pass_time(ages, age_times, latest)
-        ages[LEFT] -= last - first
+        ages[Ages.LEFT] -= last - first
         first = last
 
 
 def turns_within(ages: npt.NDArray[np.int64], rows_max: int, sightings: npt.NDArray[np.int64]) -> Counts:
     """How many generations end within the next so many sightings (k,): (k,) int64."""
     length = max(rows_max // PARTS, 1)
-    return np.maximum((sightings - int(ages[LEFT]) + length - 1) // length, 0)
+    return np.maximum((sightings - int(ages[Ages.LEFT]) + length - 1) // length, 0)
 
 
 def limit_is_far(ages: npt.NDArray[np.int64], rows_max: int, sightings: int, rows: int) -> bool:
     """Whether so many sightings, which make at most so many rows, surely draw no limit."""
     length = max(rows_max // PARTS, 1)
     return bool(
-        sightings <= ages[LEFT]
-        or ages[HELD] + rows <= rows_max - length
-        or ages[MADE] + rows < BATCH * length
+        sightings <= ages[Ages.LEFT]
+        or ages[Ages.HELD] + rows <= rows_max - length
+        or ages[Ages.MADE] + rows < EVICTED_GENERATIONS * length
     )

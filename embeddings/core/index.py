@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from embeddings.core.store import AHEAD, BASE, LANES, LIVE, LOAD_MAX, MOVED, SALT, SPLIT
+from embeddings.core.positions import Path, State
+from embeddings.core.store import AHEAD, LANES, LOAD_MAX
 from ground.kernels.intrinsics import borrow, fence, lanes_with, lowest_bit, prefetch
 from ground.kernels.mixing import mix
 
@@ -33,7 +34,7 @@ _NODES = 300  # buckets visited for one insertion: three moves deep
 @njit(cache=True, nogil=True, forceinline=True)
 def tag_of(state, key):
     """The odd 32 bits (so never those of an empty lane) that stand for `key` in the index."""
-    return (mix(key ^ np.uint64(state[SALT])) >> _TAG) | _ONE
+    return (mix(key ^ np.uint64(state[State.SALT])) >> _TAG) | _ONE
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -58,8 +59,8 @@ def second_bucket(tag, base, size):
 @njit(cache=True, nogil=True, forceinline=True)
 def ask_tag(buckets, state, tag):
     """Prefetch both buckets of a tag that is looked up soon."""
-    base = state[BASE]
-    size = base + state[SPLIT]
+    base = state[State.BASE]
+    size = base + state[State.SPLIT]
     prefetch(buckets, first_bucket(tag, base, size), 0)
     prefetch(buckets, second_bucket(tag, base, size), 0)
 
@@ -81,8 +82,8 @@ def _slot_with_tag(buckets, bucket, tag):
 @njit(cache=True, nogil=True, forceinline=True)
 def guess_one(buckets, state, tag):
     """The slot of one key by its tag alone, as `guess` gives it."""
-    base = state[BASE]
-    size = base + state[SPLIT]
+    base = state[State.BASE]
+    size = base + state[State.SPLIT]
     first = _slot_with_tag(buckets, first_bucket(tag, base, size), tag)
     second = _slot_with_tag(buckets, second_bucket(tag, base, size), tag)
     return max(first, second)
@@ -98,8 +99,8 @@ def guess(buckets, state, keys, slots):
     """
     keys, slots = borrow(keys), borrow(slots)
     n = keys.shape[0]
-    base = state[BASE]
-    size = base + state[SPLIT]
+    base = state[State.BASE]
+    size = base + state[State.SPLIT]
     for step in range(n + AHEAD):
         if step < n:
             tag = tag_of(state, keys[step])
@@ -135,8 +136,8 @@ def _free_lane(buckets, bucket):
 def _where(buckets, slot_key, state, key):
     """(bucket, lane) of `key`; lane -1 if it is not there."""
     tag = tag_of(state, key)
-    base = state[BASE]
-    size = base + state[SPLIT]
+    base = state[State.BASE]
+    size = base + state[State.SPLIT]
     bucket = first_bucket(tag, base, size)
     lane = _lane_of(buckets, slot_key, bucket, tag, key)
     if lane < 0:
@@ -167,20 +168,20 @@ def remove(buckets, slot_key, state, key):
 def make_room(buckets: npt.NDArray[np.uint64], state: npt.NDArray[np.int64], rows: int) -> None:
     """Give an index the size that it would grow to with so many rows; only if it is empty."""
     size = min(int(rows / (LANES * LOAD_MAX)) + 1, len(buckets))
-    if state[LIVE] == 0 and size > state[BASE] + state[SPLIT]:
-        state[BASE] = 1 << (size.bit_length() - 1)
-        state[SPLIT] = size - state[BASE]
+    if state[State.LIVE] == 0 and size > state[State.BASE] + state[State.SPLIT]:
+        state[State.BASE] = 1 << (size.bit_length() - 1)
+        state[State.SPLIT] = size - state[State.BASE]
 
 
 @njit(cache=True, nogil=True)
 def _split(buckets, state):
     """Grow by one bucket. False if the reserved room is used up."""
-    base = state[BASE]
-    old = state[SPLIT]
+    base = state[State.BASE]
+    old = state[State.SPLIT]
     new = base + old
     if new >= buckets.shape[0]:
         return False
-    state[MOVED] += 1
+    state[State.MOVED] += 1
     fence()
     for lane in range(LANES):
         entry = buckets[old, lane]
@@ -190,45 +191,44 @@ def _split(buckets, state):
         if first_bucket(tag, base, new + 1) != old and second_bucket(tag, base, new + 1) != old:
             buckets[new, lane] = entry
             buckets[old, lane] = np.uint64(0)
-    state[SPLIT] = old + 1
+    state[State.SPLIT] = old + 1
     if old + 1 == base:
-        state[SPLIT] = 0
+        state[State.SPLIT] = 0
         fence()  # a reader that sees only one of the two must see a smaller table, not a larger one
-        state[BASE] = 2 * base
+        state[State.BASE] = 2 * base
     fence()
-    state[MOVED] += 1
+    state[State.MOVED] += 1
     return True
 
 
 @njit(cache=True, nogil=True)
-def _place_by_moves(buckets, path, state, new_entry, a, b):
+def _insert_by_moves(buckets, path, state, new_entry, a, b):
     """Place an entry, both of whose buckets are full, by moving others to their alternative: breadth first.
 
     Nothing moves before a whole path to an empty lane is known, so a failure leaves no trace.
     """
-    # columns: bucket, parent node, lane of the parent's entry that would come here
-    base = state[BASE]
-    size = base + state[SPLIT]
-    path[0, 0], path[0, 1], path[0, 2] = a, -1, -1
-    path[1, 0], path[1, 1], path[1, 2] = b, -1, -1
+    base = state[State.BASE]
+    size = base + state[State.SPLIT]
+    path[0, Path.BUCKET], path[0, Path.PARENT], path[0, Path.LANE] = a, -1, -1
+    path[1, Path.BUCKET], path[1, Path.PARENT], path[1, Path.LANE] = b, -1, -1
     known = 2
     node = 0
     while node < known:
-        bucket = path[node, 0]
+        bucket = path[node, Path.BUCKET]
         lane = _free_lane(buckets, bucket)
         if lane >= 0:
-            state[MOVED] += 1
+            state[State.MOVED] += 1
             fence()
-            while path[node, 1] >= 0:
-                parent = path[path[node, 1], 0]
-                source = path[node, 2]
+            while path[node, Path.PARENT] >= 0:
+                parent = path[path[node, Path.PARENT], Path.BUCKET]
+                source = path[node, Path.LANE]
                 buckets[bucket, lane] = buckets[parent, source]
-                node = path[node, 1]
+                node = path[node, Path.PARENT]
                 bucket = parent
                 lane = source
             buckets[bucket, lane] = new_entry
             fence()
-            state[MOVED] += 1
+            state[State.MOVED] += 1
             return True
         for lane in range(LANES):
             if known >= _NODES:
@@ -238,29 +238,29 @@ def _place_by_moves(buckets, path, state, new_entry, a, b):
             if other == bucket:
                 other = second_bucket(tag, base, size)
             ancestor = node
-            while ancestor >= 0 and path[ancestor, 0] != other:
-                ancestor = path[ancestor, 1]
+            while ancestor >= 0 and path[ancestor, Path.BUCKET] != other:
+                ancestor = path[ancestor, Path.PARENT]
             if ancestor < 0:
-                path[known, 0], path[known, 1], path[known, 2] = other, node, lane
+                path[known, Path.BUCKET], path[known, Path.PARENT], path[known, Path.LANE] = other, node, lane
                 known += 1
         node += 1
     return False
 
 
 @njit(cache=True, nogil=True)
-def place(buckets, path, state, key, slot):
+def insert(buckets, path, state, key, slot):
     """Put an absent `key` in, growing by a bucket when fuller than LOAD_MAX. False if there is no room.
 
     Room is out only when the reserve is, or when more keys have the same 32 bits than two buckets hold:
     growth for the sake of one key stops at a twentieth of LOAD_MAX.
     """
-    if state[LIVE] + 1 > LOAD_MAX * LANES * (state[BASE] + state[SPLIT]):
+    if state[State.LIVE] + 1 > LOAD_MAX * LANES * (state[State.BASE] + state[State.SPLIT]):
         _split(buckets, state)
     tag = tag_of(state, key)
     entry = (tag << _TAG) | np.uint64(slot + 1)
     while True:
-        base = state[BASE]
-        size = base + state[SPLIT]
+        base = state[State.BASE]
+        size = base + state[State.SPLIT]
         a = first_bucket(tag, base, size)
         lane = _free_lane(buckets, a)
         bucket = a
@@ -270,9 +270,9 @@ def place(buckets, path, state, key, slot):
         if lane >= 0:
             buckets[bucket, lane] = entry
             return True
-        if _place_by_moves(buckets, path, state, entry, a, bucket):
+        if _insert_by_moves(buckets, path, state, entry, a, bucket):
             return True
-        if 20 * state[LIVE] < LOAD_MAX * LANES * size and size > 64:
+        if 20 * state[State.LIVE] < LOAD_MAX * LANES * size and size > 64:
             return False
         if not _split(buckets, state):
             return False

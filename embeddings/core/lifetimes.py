@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from embeddings.core.eviction import FLOOR, HELD, NEWEST
+from embeddings.core.positions import Ages
 
 CELLS: Final = 2048
 """Cells told apart: twice what one TTL spans, so that a batch which spans a whole TTL fits as well."""
@@ -50,18 +50,18 @@ def cell_of(seen, rules):
 def count_in(alive, ages, seen, rules):
     """Count a row that is now in memory, last seen no later than the clock says."""
     cell = cell_of(seen, rules)
-    if cell >= ages[FLOOR]:
+    if cell >= ages[Ages.FLOOR]:
         alive[cell & (CELLS - 1)] += 1
-        ages[HELD] += 1
+        ages[Ages.HELD] += 1
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def count_out(alive, ages, seen, rules):
     """Count out a row that leaves memory."""
     cell = cell_of(seen, rules)
-    if cell >= ages[FLOOR]:
+    if cell >= ages[Ages.FLOOR]:
         alive[cell & (CELLS - 1)] -= 1
-        ages[HELD] -= 1
+        ages[Ages.HELD] -= 1
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -75,15 +75,15 @@ def renew(alive, ages, before, after, rules):
 @njit(cache=True, nogil=True)
 def advance(alive, ages, time, rules):
     """Move the clock to `time`, int64 seconds, unless it is there already, and the floor with it."""
-    if time <= ages[NEWEST]:
+    if time <= ages[Ages.NEWEST]:
         return
-    ages[NEWEST] = time
+    ages[Ages.NEWEST] = time
     floor = floor_at(time, rules)
-    if floor - ages[FLOOR] >= CELLS:
+    if floor - ages[Ages.FLOOR] >= CELLS:
         alive[:] = 0
-        ages[HELD] = 0
+        ages[Ages.HELD] = 0
     else:
-        for cell in range(ages[FLOOR], floor):
-            ages[HELD] -= alive[cell & (CELLS - 1)]
+        for cell in range(ages[Ages.FLOOR], floor):
+            ages[Ages.HELD] -= alive[cell & (CELLS - 1)]
             alive[cell & (CELLS - 1)] = 0
-    ages[FLOOR] = max(floor, ages[FLOOR])
+    ages[Ages.FLOOR] = max(floor, ages[Ages.FLOOR])

@@ -7,9 +7,10 @@ until its slot is taken again; then nothing of its last owner stays.
 import numpy as np
 from numba import njit
 
-from embeddings.core.index import place
+from embeddings.core.index import insert
 from embeddings.core.initializers import start_vector
-from embeddings.core.store import FREE_HEAD, FREE_TAIL, HIGH, LIVE, TAIL, TOUCHED
+from embeddings.core.positions import State
+from embeddings.core.store import TAIL
 from embeddings.core.versions import begin_write, end_write
 
 _BYTE, _BIT, _ONE = np.uint64(3), np.uint64(7), np.uint64(1)
@@ -21,28 +22,28 @@ def mark_if(listed, touched, count, slot, written):
 
     Whether it is listed already is chance to the processor: there is no branch that it could guess wrong.
     """
-    place = np.uint64(slot) >> _BYTE
-    bits = listed[place]
+    byte = np.uint64(slot) >> _BYTE
+    bits = listed[byte]
     bit = np.uint8(_ONE << (np.uint64(slot) & _BIT))
     touched[count] = np.uint32(slot)
-    listed[place] = bits | np.uint8(written) * bit
+    listed[byte] = bits | np.uint8(written) * bit
     return count + np.int64(written & (bits & bit == 0))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def mark(listed, touched, state, slot):
     """Note that a slot was written since the last drain."""
-    state[TOUCHED] = mark_if(listed, touched, state[TOUCHED], slot, True)
+    state[State.TOUCHED] = mark_if(listed, touched, state[State.TOUCHED], slot, True)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def release(in_use, free, state, slot):
     """Free the slot of a key that left the index. Its row stays as it was until the slot is used again."""
     in_use[slot] = 0
-    tail = state[FREE_TAIL]
+    tail = state[State.FREE_TAIL]
     free[tail % free.shape[0]] = np.uint32(slot)
-    state[FREE_TAIL] = tail + 1
-    state[LIVE] -= 1
+    state[State.FREE_TAIL] = tail + 1
+    state[State.LIVE] -= 1
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -62,22 +63,22 @@ def take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usabl
     Slots freed at or beyond position `usable` of the ring stay as they are: the caller of this very
     batch may still hold their numbers.
     """
-    head = state[FREE_HEAD]
+    head = state[State.FREE_HEAD]
     if head < usable:
         slot = np.int64(free[head % free.shape[0]])
-    elif state[HIGH] < slot_key.shape[0]:
-        slot = state[HIGH]
+    elif state[State.HIGH] < slot_key.shape[0]:
+        slot = state[State.HIGH]
     else:
         return np.int64(-1)
     begin_write(versions, slot)  # before the key can be found
-    if not place(buckets, path, state, key, slot):
+    if not insert(buckets, path, state, key, slot):
         end_write(versions, slot)
         return np.int64(-1)
     if head < usable:
-        state[FREE_HEAD] = head + 1
+        state[State.FREE_HEAD] = head + 1
     else:
-        state[HIGH] = slot + 1
+        state[State.HIGH] = slot + 1
     slot_key[slot] = key
     in_use[slot] = 1
-    state[LIVE] += 1
+    state[State.LIVE] += 1
     return slot

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.core.eviction import AGES_SIZE, CLASSES, FLOOR, GENERATION, GENERATIONS, LEFT, MADE, PARTS
+from embeddings.core.eviction import CLASSES, GENERATIONS, PARTS
 from embeddings.core.initializers import KINDS
 from embeddings.core.lifetimes import CELLS, shift_of
 from embeddings.core.memory import reserve
+from embeddings.core.positions import AGES_SIZE, STATE_SIZE, Ages, Path, State
 from embeddings.core.versions import STRIPES
 from embeddings.spec import Rules, TableSpec
 
@@ -28,26 +29,6 @@ OWN_COLUMNS = 2
 TAIL = 2 + OWN_COLUMNS
 """Columns from last seen to the end of a row in memory: last seen, count, the key's two halves."""
 
-# Positions in Store.state.
-BASE = 0  # index: buckets at the last doubling
-SPLIT = 1  # index: buckets split since; there are BASE + SPLIT buckets
-LIVE = 2  # rows in use
-HIGH = 3  # slots ever used: the arena is used below this
-FREE_HEAD = 4  # free slots are free[FREE_HEAD:FREE_TAIL], positions modulo its length
-FREE_TAIL = 5
-TOUCHED = 6  # slots in `touched`
-SWEEP = 7  # the slot at which the expiry sweep goes on
-INSERTED = 8
-REFUSED = 9  # sightings not admitted yet
-FULL = 10  # sightings refused because the table is full
-EXPIRED = 11
-DELETED = 12
-CHANGED_LINES = 13  # lines in `changed`
-SALT = 14  # index: drawn at random, so that nobody can prepare ids that meet in one bucket
-MOVED = 15  # index: odd while entries move between buckets
-# 16 to 18 are of `eviction.py`.
-STATE_SIZE = 24
-
 
 class Store(NamedTuple):
     """All arrays of one table. R is slots_max, W a row's width, B buckets, A lines of admission."""
@@ -65,7 +46,7 @@ class Store(NamedTuple):
     free: npt.NDArray[np.uint32]  # (R,), a ring of slots to use again
     template: npt.NDArray[np.float32]  # (W,), what a new row starts from
     book: npt.NDArray[np.uint64]  # (A + E, 8), the memory of the next four; what is saved beside the rows
-    sightings: npt.NDArray[np.uint64]  # (A, 8), the admission filter
+    filter_lines: npt.NDArray[np.uint64]  # (A, 8), the admission filter
     ages: npt.NDArray[np.int64]  # (AGES_SIZE,), eviction's clock and limit
     held: npt.NDArray[np.int64]  # (classes, generations), rows by uses and stamp
     age_times: npt.NDArray[np.int64]  # (generations,), latest time of a sighting in each
@@ -94,12 +75,12 @@ def make_store(spec: TableSpec) -> Store:
     book = reserve((lines + age_lines, 8), np.uint64)
     clock = book[lines:].view(np.int64).reshape(-1) if classes else np.zeros(AGES_SIZE + 2, dtype=np.int64)
     if classes:
-        clock[GENERATION] = clock[FLOOR] = 1
-        clock[LEFT] = max(spec.rows_max // PARTS, 1)
-        clock[MADE] = spec.rows_max
+        clock[Ages.GENERATION] = clock[Ages.FLOOR] = 1
+        clock[Ages.LEFT] = max(spec.rows_max // PARTS, 1)
+        clock[Ages.MADE] = spec.rows_max
     state = np.zeros(STATE_SIZE, dtype=np.int64)
-    state[SALT] = secrets.randbits(63)
-    state[BASE] = min(max(_power_of_two(spec.capacity_initial / (LANES * LOAD_MAX)), 8), buckets_max)
+    state[State.SALT] = secrets.randbits(63)
+    state[State.BASE] = min(max(_power_of_two(spec.capacity_initial / (LANES * LOAD_MAX)), 8), buckets_max)
     return Store(
         buckets=reserve((buckets_max, LANES), np.uint64),
         rows=rows,
@@ -112,25 +93,25 @@ def make_store(spec: TableSpec) -> Store:
         free=reserve((slots,), np.uint32),
         template=spec.template(),
         book=book,
-        sightings=book[:lines],
+        filter_lines=book[:lines],
         ages=clock[:AGES_SIZE],
         held=clock[AGES_SIZE : AGES_SIZE + max(cells, 1)].reshape(max(classes, 1), -1),
         age_times=clock[AGES_SIZE + max(cells, 1) :],
         alive=np.zeros(CELLS if spec.ttl_s and not classes else 1, dtype=np.int64),
         line_changed=np.zeros(lines, dtype=np.uint8),
         changed=np.zeros(lines, dtype=np.uint32),
-        path=np.zeros((320, 3), dtype=np.int64),
+        path=np.zeros((320, len(Path)), dtype=np.int64),
         state=state,
     )
 
 
 def bytes_in_use(store: Store) -> int:
     """Bytes of rows, index, lists and filter that were ever written (not the address space reserved)."""
-    high = int(store.state[HIGH])
+    high = int(store.state[State.HIGH])
     rows = high * (store.rows.strides[0] + store.touched.itemsize + store.in_use.itemsize) + high // 8
-    freed = min(int(store.state[FREE_TAIL]), high) * store.free.itemsize
-    index = int(store.state[BASE] + store.state[SPLIT]) * store.buckets.strides[0]
-    return rows + freed + index + store.sightings.nbytes
+    freed = min(int(store.state[State.FREE_TAIL]), high) * store.free.itemsize
+    index = int(store.state[State.BASE] + store.state[State.SPLIT]) * store.buckets.strides[0]
+    return rows + freed + index + store.filter_lines.nbytes
 
 
 def rules_of(spec: TableSpec) -> Rules:

@@ -13,7 +13,7 @@ Source: Liu et al. 2022, arXiv 2209.07663, section 2.2.1.
 import numpy as np
 from numba import njit
 
-from embeddings.core.store import CHANGED_LINES
+from embeddings.core.positions import State
 from ground.kernels.intrinsics import prefetch
 from ground.kernels.mixing import mix
 
@@ -32,23 +32,23 @@ def _note(line_changed, changed, state, line):
     """List a line that is written."""
     if line_changed[line] == 0:
         line_changed[line] = 1
-        changed[state[CHANGED_LINES]] = np.uint32(line)
-        state[CHANGED_LINES] += 1
+        changed[state[State.CHANGED_LINES]] = np.uint32(line)
+        state[State.CHANGED_LINES] += 1
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _line_of(sightings, hashed):
-    return np.int64(hashed & np.uint64(sightings.shape[0] - 1))
+def _line_of(filter_lines, hashed):
+    return np.int64(hashed & np.uint64(filter_lines.shape[0] - 1))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def ask_for_line(sightings, key):
+def ask_for_line(filter_lines, key):
     """Prefetch the line of an id that is sighted soon."""
-    prefetch(sightings, _line_of(sightings, mix(key ^ _SALT)), 0)
+    prefetch(filter_lines, _line_of(filter_lines, mix(key ^ _SALT)), 0)
 
 
 @njit(cache=True, nogil=True)
-def admit(sightings, line_changed, changed, state, key, time, rules):
+def admit(filter_lines, line_changed, changed, state, key, time, rules):
     """Count one sighting of an id that has no row; True if this one admits it.
 
     A counter is a uint64: fingerprint (24 bits) | count (8) | last sighting (32, Unix seconds); a
@@ -56,21 +56,21 @@ def admit(sightings, line_changed, changed, state, key, time, rules):
     """
     admit_after, admit_age_s = rules.admit_after, rules.admit_age_s
     if rules.admit_share < 1.0:
-        draws = sightings[0, 0]
-        sightings[0, 0] = draws + np.uint64(1)
+        draws = filter_lines[0, 0]
+        filter_lines[0, 0] = draws + np.uint64(1)
         _note(line_changed, changed, state, 0)
         return float(mix(mix(key ^ _SALT) ^ draws) >> _SHIFT_11) * _UNIT < rules.admit_share
     if admit_after <= 1:
         return True
     h = mix(key ^ _SALT)
-    line = _line_of(sightings, h)
+    line = _line_of(filter_lines, h)
     fingerprint = h >> _FINGERPRINT_SHIFT
     _note(line_changed, changed, state, line)
     found = -1
     victim = 0
     oldest = np.int64(1) << 40
     for way in range(_WAYS):
-        word = sightings[line, way]
+        word = filter_lines[line, way]
         if (word >> _COUNT_SHIFT) & _COUNT_MASK == np.uint64(0):
             age = np.int64(-1)
         else:
@@ -83,30 +83,30 @@ def admit(sightings, line_changed, changed, state, key, time, rules):
     count = np.int64(1)
     latest = np.int64(time)
     if found >= 0:
-        word = sightings[line, found]
+        word = filter_lines[line, found]
         seen = np.int64(word & _TIME_MASK)
         if admit_age_s == 0 or seen + admit_age_s >= latest:
             count = np.int64((word >> _COUNT_SHIFT) & _COUNT_MASK) + 1
         latest = max(latest, seen)
         victim = found
     if count >= admit_after:
-        sightings[line, victim] = np.uint64(0)
+        filter_lines[line, victim] = np.uint64(0)
         return True
-    sightings[line, victim] = (
+    filter_lines[line, victim] = (
         (fingerprint << _FINGERPRINT_SHIFT) | (np.uint64(count) << _COUNT_SHIFT) | np.uint64(latest)
     )
     return False
 
 
 @njit(cache=True, nogil=True)
-def forget(sightings, line_changed, changed, state, keys):
+def forget(filter_lines, line_changed, changed, state, keys):
     """Empty the counters of keys (n,) uint64, whatever they had counted."""
     for i in range(keys.shape[0]):
         h = mix(keys[i] ^ _SALT)
-        line = _line_of(sightings, h)
+        line = _line_of(filter_lines, h)
         for way in range(_WAYS):
-            word = sightings[line, way]
+            word = filter_lines[line, way]
             counted = (word >> _COUNT_SHIFT) & _COUNT_MASK != np.uint64(0)
             if counted and word >> _FINGERPRINT_SHIFT == h >> _FINGERPRINT_SHIFT:
-                sightings[line, way] = np.uint64(0)
+                filter_lines[line, way] = np.uint64(0)
                 _note(line_changed, changed, state, line)

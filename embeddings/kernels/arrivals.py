@@ -3,34 +3,12 @@
 import numpy as np
 from numba import njit
 
-from embeddings.core.eviction import (
-    GENERATION,
-    HELD,
-    LEFT,
-    NEWEST,
-    STRIDE,
-    begin,
-    evicted,
-    limit,
-    pass_time,
-    turn,
-    use,
-)
+from embeddings.core.eviction import begin, evicted, limit, pass_time, turn, use
 from embeddings.core.index import ask, guess_one, locate, remove
 from embeddings.core.lifetimes import SWEPT_PER_ROW, advance, count_in, count_out, renew
+from embeddings.core.positions import Ages, State
 from embeddings.core.slots import mark, release, start_row, take_slot
-from embeddings.core.store import (
-    AHEAD,
-    EXPIRED,
-    FREE_HEAD,
-    FREE_TAIL,
-    FULL,
-    HIGH,
-    INSERTED,
-    LIVE,
-    REFUSED,
-    TAIL,
-)
+from embeddings.core.store import AHEAD, TAIL
 from embeddings.kernels.admission import admit, ask_for_line
 from embeddings.kernels.expiry import gone, sweep_evicted, sweep_expired
 from embeddings.kernels.lookup import UNSEEN, ask_for_row
@@ -39,24 +17,20 @@ from ground.kernels.simd import copy
 
 
 @njit(cache=True, nogil=True)
-def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, slots, vectors, removed):
+def take_in(store, rules, sightings, one_by_one, removed):
     """Find each sighting of the ids that are UNSEEN, or give it a row, in order.
 
     Args:
         rules: the table's `Rules`.
-        keys, times: (n,) uint64 and (n,) uint32.
-        distinct: how many distinct keys there are.
-        inverse: (n,) int64, in: the number of each key among them; out: the number of its slot.
-        stamps: (distinct,) uint32, the generation of the last sighting of each; used where rows are
-            evicted, for which the clock was moved on already, unless one by one.
+        sightings: the batch; `slots` and `vectors` are completed, -1 and zeros where there is no row, and
+            `inverse` becomes the number of each sighting's slot. With eviction, the clock has been moved
+            over the batch and `stamps` are known, unless one by one.
         one_by_one: all are UNSEEN, and eviction's clock moves as they are taken, if there is one: rows
             may be evicted among them.
-        slots: (n,) int64, in and out: the slots by number; -1 where there is no row.
-        vectors: (n, dim) float32, in and out: the first columns of the rows by number; not if of 0 columns.
         removed: uint64, out: keys whose row was found expired or evicted; room as `sighting` reckons it.
 
     Returns:
-        How many numbers there are, at least `distinct`, and how many keys are in `removed`.
+        How many numbers there are, at least as many as distinct keys, and how many keys are in `removed`.
     """
     buckets = borrow(store.buckets)
     rows = borrow(store.rows)
@@ -68,7 +42,7 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
     touched = borrow(store.touched)
     free = borrow(store.free)
     template = borrow(store.template)
-    sightings = borrow(store.sightings)
+    filter_lines = borrow(store.filter_lines)
     line_changed = borrow(store.line_changed)
     changed = borrow(store.changed)
     ages = borrow(store.ages)
@@ -77,12 +51,14 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
     alive = borrow(store.alive)
     path = borrow(store.path)
     state = borrow(store.state)
-    keys, slots, vectors = borrow(keys), borrow(slots), borrow(vectors)
+    keys, slots, vectors = borrow(sightings.keys), borrow(sightings.slots), borrow(sightings.vectors)
+    times, inverse, stamps = borrow(sightings.times), borrow(sightings.inverse), borrow(sightings.stamps)
+    distinct = sightings.distinct.shape[0]
     seen_column = bits.shape[1] - TAIL
     ttl_s, tick_s = rules.ttl_s, rules.tick_s
     evicts = rules.classes > 0
     counts_alive = ttl_s > 0 and not evicts
-    usable = state[FREE_TAIL]
+    usable = state[State.FREE_TAIL]
     n = keys.shape[0]
     current = np.empty(distinct, dtype=np.int64)  # the number that stands for a distinct key at this sighting
     wanted = np.empty(distinct, dtype=np.uint8)  # a byte each: they stay in the nearest cache
@@ -91,7 +67,7 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
         wanted[i] = slots[i] == UNSEEN
     todo = np.empty(n + 1, dtype=np.int64)
     clocks = np.empty(n + 1, dtype=np.int64)  # the table's clock at each of them
-    clock = ages[NEWEST]
+    clock = ages[Ages.NEWEST]
     todo_count = 0
     for i in range(n):
         clock = max(clock, np.int64(times[i]))
@@ -106,7 +82,7 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
         if step < todo_count:
             ask(buckets, state, keys[todo[step]])
             if rules.admit_after > 1:
-                ask_for_line(sightings, keys[todo[step]])
+                ask_for_line(filter_lines, keys[todo[step]])
         if AHEAD <= step < todo_count + AHEAD:
             soon = guess_one(buckets, state, keys[todo[step - AHEAD]])
             if soon >= 0:
@@ -121,22 +97,20 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
         if counts_alive:
             advance(alive, ages, clocks[step - 2 * AHEAD], rules)
         if one_by_one and evicts:
-            if ages[LEFT] == 0 and turn(held, ages, age_times, rules):
-                out = sweep_evicted(
-                    buckets, bits, slot_key, in_use, free, state, ages, rules, state[HIGH], removed, out
-                )
+            if ages[Ages.LEFT] == 0 and turn(held, ages, age_times, rules):
+                out = sweep_evicted(store, rules, state[State.HIGH], removed, out)
                 due = 0
                 limit(held, ages, state, rules.rows_max)
-            ages[LEFT] -= 1
+            ages[Ages.LEFT] -= 1
             pass_time(ages, age_times, time)
-            now = ages[GENERATION]
+            now = ages[Ages.GENERATION]
         elif evicts:
             now = np.int64(stamps[which])
         slot = locate(buckets, slot_key, state, key)
         if slot >= 0 and (ttl_s > 0 or evicts):
             seen = bits[slot, seen_column]
             lost = gone(np.int64(seen), np.int64(time), ttl_s, tick_s)
-            state[EXPIRED] += lost
+            state[State.EXPIRED] += lost
             if lost or evicted(bits, ages, slot, rules):
                 remove(buckets, slot_key, state, key)
                 release(in_use, free, state, slot)
@@ -155,25 +129,25 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
                 if wrote:
                     mark(listed, touched, state, slot)
         if slot < 0:
-            if not admit(sightings, line_changed, changed, state, key, time, rules):
-                state[REFUSED] += 1
+            if not admit(filter_lines, line_changed, changed, state, key, time, rules):
+                state[State.REFUSED] += 1
             else:
-                if not counts_alive or ages[HELD] < rules.rows_max:
+                if not counts_alive or ages[Ages.HELD] < rules.rows_max:
                     slot = take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usable)
                 if slot < 0:
-                    state[FULL] += 1
+                    state[State.FULL] += 1
                 else:
-                    prefetch(bits, np.int64(free[(state[FREE_HEAD] + AHEAD) % free.shape[0]]), 0)
+                    prefetch(bits, np.int64(free[(state[State.FREE_HEAD] + AHEAD) % free.shape[0]]), 0)
                     start_row(rows, bits, versions, template, slot, key, time, rules)
                     mark(listed, touched, state, slot)
-                    state[INSERTED] += 1
-                    if ttl_s > 0 and state[LIVE] > rules.crowded:
+                    state[State.INSERTED] += 1
+                    if ttl_s > 0 and state[State.LIVE] > rules.crowded:
                         due_expired += SWEPT_PER_ROW
                     if counts_alive:
                         count_in(alive, ages, time, rules)
                     if evicts:
                         begin(bits, held, ages, slot, rules, now, np.int64(1))
-                        due += state[STRIDE]
+                        due += state[State.STRIDE]
         number = current[which]
         if slots[number] != slot:
             if slots[number] != UNSEEN:
@@ -187,11 +161,9 @@ def take_in(store, rules, keys, times, distinct, inverse, stamps, one_by_one, sl
                 vectors[number, :] = 0
         inverse[i] = number
     if due > 0:
-        out = sweep_evicted(buckets, bits, slot_key, in_use, free, state, ages, rules, due, removed, out)
+        out = sweep_evicted(store, rules, due, removed, out)
     if counts_alive:
         advance(alive, ages, clock, rules)
     if due_expired > 0:
-        out = sweep_expired(
-            buckets, bits, slot_key, in_use, free, state, rules, clock, due_expired, removed, out
-        )
+        out = sweep_expired(store, rules, clock, due_expired, removed, out)
     return count, out

@@ -3,7 +3,8 @@
 import numpy as np
 from numba import njit
 
-from embeddings.core.store import HIGH, OWN_COLUMNS, TOUCHED
+from embeddings.core.positions import State
+from embeddings.core.store import OWN_COLUMNS
 from embeddings.kernels.expiry import exists
 from ground.kernels.intrinsics import borrow
 from ground.kernels.mixing import mix
@@ -22,13 +23,13 @@ def drain(store, keys):
     touched = borrow(store.touched)
     state = borrow(store.state)
     count = 0
-    for i in range(state[TOUCHED]):
+    for i in range(state[State.TOUCHED]):
         slot = touched[i]
         if in_use[slot] != 0:
             keys[count] = slot_key[slot]
             count += 1
         listed[slot >> 3] = 0  # as are the seven beside it, if they are listed
-    state[TOUCHED] = 0
+    state[State.TOUCHED] = 0
     return count
 
 
@@ -40,7 +41,7 @@ def live(store, rules, now, slots):
     state = borrow(store.state)
     ages = borrow(store.ages)
     count = 0
-    for slot in range(state[HIGH]):
+    for slot in range(state[State.HIGH]):
         if in_use[slot] != 0 and exists(bits, ages, slot, now, rules):
             slots[count] = slot
             count += 1
@@ -58,7 +59,7 @@ def page(store, first, keys, rows):
     in_use = borrow(store.in_use)
     state = borrow(store.state)
     count = 0
-    for slot in range(first, min(first + keys.shape[0], state[HIGH])):
+    for slot in range(first, min(first + keys.shape[0], state[State.HIGH])):
         if in_use[slot] != 0:
             keys[count] = slot_key[slot]
             copy(bits, slot, 0, rows, count, 0, rows.shape[1])
@@ -75,7 +76,7 @@ def digest(store, rules, now):
     state = borrow(store.state)
     ages = borrow(store.ages)
     total = np.uint64(0)
-    for slot in range(state[HIGH]):
+    for slot in range(state[State.HIGH]):
         if in_use[slot] == 0:
             continue
         if not exists(bits, ages, slot, now, rules):

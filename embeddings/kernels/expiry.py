@@ -3,11 +3,12 @@
 import numpy as np
 from numba import njit
 
-from embeddings.core.eviction import HAND, HAND_END, beyond, evicted, limit_of
+from embeddings.core.eviction import beyond, evicted, limit_of
 from embeddings.core.index import ask, remove
 from embeddings.core.lifetimes import advance, cell_of, floor_at
+from embeddings.core.positions import State
 from embeddings.core.slots import release
-from embeddings.core.store import AHEAD, EXPIRED, HIGH, SWEEP, TAIL
+from embeddings.core.store import AHEAD, TAIL
 from ground.kernels.intrinsics import borrow, prefetch
 
 
@@ -28,8 +29,10 @@ def exists(bits, ages, slot, now, rules):
 
 
 @njit(cache=True, nogil=True)
-def _give_back(buckets, slot_key, in_use, free, state, removed, first, last):
+def _give_back(store, removed, first, last):
     """Free the slots listed in removed[first:last], and put their keys in their place."""
+    buckets, slot_key = borrow(store.buckets), borrow(store.slot_key)
+    in_use, free, state = borrow(store.in_use), borrow(store.free), borrow(store.state)
     for step in range(first, last + AHEAD):
         if step < last:
             ask(buckets, state, slot_key[np.int64(removed[step])])
@@ -43,43 +46,46 @@ def _give_back(buckets, slot_key, in_use, free, state, removed, first, last):
 
 
 @njit(cache=True, nogil=True)
-def sweep_evicted(buckets, bits, slot_key, in_use, free, state, ages, rules, budget, removed, count):
+def sweep_evicted(store, rules, budget, removed, count):
     """Free the evicted among the next `budget` slots of the hand; the new count of keys in `removed`."""
     first = count
-    start = state[HAND]
-    state[HAND] = max(min(start + budget, state[HAND_END]), start)
+    bits, in_use = borrow(store.bits), borrow(store.in_use)
+    ages, state = borrow(store.ages), borrow(store.state)
+    start = state[State.HAND]
+    state[State.HAND] = max(min(start + budget, state[State.HAND_END]), start)
     bounds = limit_of(ages)
     last = bits.shape[0] - 1
-    for slot in range(start, state[HAND]):
+    for slot in range(start, state[State.HAND]):
         prefetch(bits, min(slot + AHEAD, last), rules.age_column)  # rows in a row, but not line by line
         removed[count] = np.uint64(slot)  # and the next one over it, if this one stays: no branch to guess
         count += np.int64((in_use[slot] != 0) & beyond(bits, bounds, slot, rules))
-    _give_back(buckets, slot_key, in_use, free, state, removed, first, count)
+    _give_back(store, removed, first, count)
     return count
 
 
 @njit(cache=True, nogil=True)
-def sweep_expired(buckets, bits, slot_key, in_use, free, state, rules, now, budget, removed, count):
+def sweep_expired(store, rules, now, budget, removed, count):
     """Free rows whose whole cell has expired by `now` among the next `budget` slots; the new count.
 
     In turn, from where the last sweep ended. A row that has expired in a cell that has not stays, and
     counts: how full a table is must not depend on when a sweep comes by.
     """
     first = count
+    bits, in_use, state = borrow(store.bits), borrow(store.in_use), borrow(store.state)
     seen_column = bits.shape[1] - TAIL
     last = bits.shape[0] - 1
     floor = floor_at(now, rules)
-    for _ in range(min(budget, state[HIGH])):
-        slot = state[SWEEP]
-        if slot >= state[HIGH]:
+    for _ in range(min(budget, state[State.HIGH])):
+        slot = state[State.SWEEP]
+        if slot >= state[State.HIGH]:
             slot = 0
-        state[SWEEP] = slot + 1
+        state[State.SWEEP] = slot + 1
         prefetch(bits, min(slot + AHEAD, last), seen_column)
         if in_use[slot] != 0 and cell_of(bits[slot, seen_column], rules) < floor:
             removed[count] = np.uint64(slot)
             count += 1
-    _give_back(buckets, slot_key, in_use, free, state, removed, first, count)
-    state[EXPIRED] += count - first
+    _give_back(store, removed, first, count)
+    state[State.EXPIRED] += count - first
     return count
 
 
@@ -88,16 +94,4 @@ def sweep(store, rules, now, budget, removed):
     """`sweep_expired` on its own; returns how many rows it freed, as `delete` does."""
     if rules.classes == 0:
         advance(store.alive, store.ages, now, rules)
-    return sweep_expired(
-        borrow(store.buckets),
-        borrow(store.bits),
-        borrow(store.slot_key),
-        borrow(store.in_use),
-        borrow(store.free),
-        borrow(store.state),
-        rules,
-        now,
-        budget,
-        removed,
-        0,
-    )
+    return sweep_expired(store, rules, now, budget, removed, 0)

@@ -5,16 +5,21 @@ Nearly every access is a miss of the cache, so each kernel asks for a line long 
 is left of a look-up then is mostly branches that cannot be guessed: the passes have none.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
-from embeddings.core.eviction import NEWEST, beyond, count_again, leave, limit_of, used
+from embeddings.core.eviction import beyond, count_again, leave, limit_of, used
 from embeddings.core.index import ask, guess, locate, remove
 from embeddings.core.lifetimes import advance, count_in, count_out, renew
+from embeddings.core.positions import Ages, Before, State
 from embeddings.core.slots import mark, mark_if, release, take_slot
-from embeddings.core.store import AHEAD, DELETED, FREE_TAIL, INSERTED, TAIL, TOUCHED
+from embeddings.core.store import AHEAD, TAIL
 from embeddings.core.versions import begin_write, end_write
 from embeddings.kernels.expiry import exists, gone
+from embeddings.types import Floats, Keys, Slots
 from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
 from ground.kernels.simd import WIDE, copy
 
@@ -23,6 +28,24 @@ PUT_AT_ONCE = 1024
 
 UNSEEN = np.int64(-2)
 """In place of a slot: a distinct key whose sightings are to be taken one by one."""
+
+
+class Sightings(NamedTuple):
+    """A batch of n sightings, of m distinct keys, and what the kernels find out about it.
+
+    Arrays that a table does not use are empty.
+    """
+
+    keys: Keys  # (n,)
+    times: npt.NDArray[np.uint32]  # (n,)
+    distinct: Keys  # (m,), in the order of their first sighting
+    inverse: npt.NDArray[np.int64]  # (n,), the number of each key in `distinct`; later: of its slot
+    latest: npt.NDArray[np.uint32]  # (m,), the latest time of each key's sightings; with a TTL
+    tally: npt.NDArray[np.uint32]  # (m,), how many sightings each key has; where uses are counted
+    stamps: npt.NDArray[np.uint32]  # (m,), the generation of each key's last sighting; with eviction
+    before: npt.NDArray[np.uint32]  # (len(Before), m), what the rows said before; with eviction
+    slots: Slots  # (n,), slots by number; the first m belong to the distinct keys
+    vectors: Floats  # (n, columns), the first columns of the rows by number
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -37,7 +60,7 @@ def ask_for_row(bits, slot, width):
 
 
 @njit(cache=True, nogil=True)
-def meet(store, rules, keys, first_time, last_time, latest, tally, stamps, before, sure, slots, vectors):
+def meet(store, rules, sightings, first_time, last_time, sure):
     """Find the distinct keys of a batch; note the sightings of those whose row outlives the batch.
 
     These, nearly all, are found once each: their sightings do nothing but renew what the row says of
@@ -45,17 +68,9 @@ def meet(store, rules, keys, first_time, last_time, latest, tally, stamps, befor
 
     Args:
         rules: the table's `Rules`.
-        keys: (m,) uint64, distinct.
+        sightings: the batch; fills `before`, `slots` (UNSEEN for a key without such a row) and `vectors`.
         first_time, last_time: the times of the batch's first sighting and of its latest.
-        latest: (m,) uint32, the latest time of each key's sightings; used where rows expire.
-        tally: (m,) uint32, the number of sightings of each; used where uses are counted.
-        stamps: (m,) uint32, the generation of the last of them; used where rows are evicted, for which
-            the clock was moved on already.
-        before: (3, m) uint32, out: stamp (0 of those without a row), uses where they count, and last seen
-            unless `sure`, as they were; used where rows are evicted.
-        sure: 0 where all of this may be taken back by `unmeet`.
-        slots: (m,) int64, out: UNSEEN for those who have no such row.
-        vectors: (m, dim) float32, out: the first columns of the rows; not if of 0 columns.
+        sure: whether the batch is certainly not rolled back by `unmeet`.
 
     Returns:
         How many are UNSEEN.
@@ -69,8 +84,9 @@ def meet(store, rules, keys, first_time, last_time, latest, tally, stamps, befor
     ages = borrow(store.ages)
     alive = borrow(store.alive)
     state = borrow(store.state)
-    keys, slots, vectors = borrow(keys), borrow(slots), borrow(vectors)
-    latest, stamps, before = borrow(latest), borrow(stamps), borrow(before)
+    keys, slots, vectors = borrow(sightings.distinct), borrow(sightings.slots), borrow(sightings.vectors)
+    latest, stamps, tally = borrow(sightings.latest), borrow(sightings.stamps), borrow(sightings.tally)
+    before = borrow(sightings.before)
     m = keys.shape[0]
     seen_column = np.uint64(bits.shape[1] - TAIL)
     age_column, one = np.uint64(rules.age_column), np.uint64(1)
@@ -81,7 +97,7 @@ def meet(store, rules, keys, first_time, last_time, latest, tally, stamps, befor
     if counts_alive:
         advance(alive, ages, np.int64(first_time), rules)
     unseen = 0
-    touched_count = state[TOUCHED]
+    touched_count = state[State.TOUCHED]
     bounds = limit_of(ages)
     guess(buckets, state, keys, slots)
     for i in range(m):
@@ -106,14 +122,14 @@ def meet(store, rules, keys, first_time, last_time, latest, tally, stamps, befor
                     renew(alive, ages, seen, max(time, seen), rules)
                 if evicts:
                     stamp = bits[at, age_column]
-                    before[0, i] = stamp
-                    if sure == 0:
-                        before[2, i] = seen
+                    before[Before.STAMP, i] = stamp
+                    if not sure:
+                        before[Before.SEEN, i] = seen
                     bits[at, age_column] = stamps[i]
                     written |= stamp != stamps[i]
                     if rules.classes > 1:
                         uses = bits[at, age_column + one]
-                        before[1, i] = uses
+                        before[Before.USES, i] = uses
                         bits[at, age_column + one] = used(uses, tally[i])
                         written = True
                 touched_count = mark_if(listed, touched, touched_count, at, written)
@@ -123,9 +139,9 @@ def meet(store, rules, keys, first_time, last_time, latest, tally, stamps, befor
             slot = UNSEEN
             unseen += 1
             if evicts:
-                before[0, i] = 0
+                before[Before.STAMP, i] = 0
         slots[i] = slot
-    state[TOUCHED] = touched_count
+    state[State.TOUCHED] = touched_count
     if evicts:
         count_again(store.held, ages, before, tally, stamps)
     if counts_alive and unseen == 0:  # else the clock is moved sighting by sighting
@@ -134,20 +150,21 @@ def meet(store, rules, keys, first_time, last_time, latest, tally, stamps, befor
 
 
 @njit(cache=True, nogil=True)
-def unmeet(store, rules, slots, before):
+def unmeet(store, rules, sightings):
     """Take back what `meet` wrote into rows; arguments as there. (Not that they count as touched.)
 
     What it counted is eviction's clock, which its caller puts back.
     """
     bits = store.bits
+    slots, before = sightings.slots, sightings.before
     seen_column = bits.shape[1] - TAIL
-    for i in range(slots.shape[0]):
+    for i in range(sightings.distinct.shape[0]):
         slot = slots[i]
         if slot >= 0:
-            bits[slot, rules.age_column] = before[0, i]
-            bits[slot, seen_column] = before[2, i]
+            bits[slot, rules.age_column] = before[Before.STAMP, i]
+            bits[slot, seen_column] = before[Before.SEEN, i]
             if rules.classes > 1:
-                bits[slot, rules.age_column + 1] = before[1, i]
+                bits[slot, rules.age_column + 1] = before[Before.USES, i]
 
 
 @njit(cache=True, nogil=True)
@@ -192,7 +209,7 @@ def put(store, rules, keys, rows, slots):
     alive = borrow(store.alive)
     seen_column = bits.shape[1] - TAIL
     counts_alive = rules.ttl_s > 0 and rules.classes == 0
-    usable = state[FREE_TAIL]
+    usable = state[State.FREE_TAIL]
     for first in range(0, keys.shape[0], PUT_AT_ONCE):
         last = min(first + PUT_AT_ONCE, keys.shape[0])
         guess(buckets, state, keys[first:last], slots[first:last])
@@ -209,7 +226,7 @@ def put(store, rules, keys, rows, slots):
             else:
                 slot = take_slot(buckets, path, slot_key, versions, in_use, free, state, keys[i], usable)
                 if slot >= 0:
-                    state[INSERTED] += 1
+                    state[State.INSERTED] += 1
             if slot >= 0:
                 copy(rows, i, 0, bits, slot, 0, rows.shape[1])
                 end_write(versions, slot)
@@ -241,7 +258,7 @@ def delete(store, rules, keys, removed, counted):
             ask(buckets, state, keys[i + AHEAD])
         slot = locate(buckets, slot_key, state, keys[i])
         if slot >= 0:
-            if counted and rules.classes > 0 and exists(bits, ages, slot, ages[NEWEST], rules):
+            if counted and rules.classes > 0 and exists(bits, ages, slot, ages[Ages.NEWEST], rules):
                 leave(bits, held, ages, slot, rules)
             if rules.ttl_s > 0 and rules.classes == 0:
                 count_out(store.alive, ages, bits[slot, bits.shape[1] - TAIL], rules)
@@ -249,5 +266,5 @@ def delete(store, rules, keys, removed, counted):
             release(in_use, free, state, slot)
             removed[count] = keys[i]
             count += 1
-    state[DELETED] += count
+    state[State.DELETED] += count
     return count

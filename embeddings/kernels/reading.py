@@ -8,7 +8,8 @@ import numpy.typing as npt
 from numba import njit
 
 from embeddings.core.index import guess, locate
-from embeddings.core.store import AHEAD, MOVED, Store
+from embeddings.core.positions import State
+from embeddings.core.store import AHEAD, Store
 from embeddings.core.versions import begin_read, is_whole
 from embeddings.errors import TableError
 from embeddings.kernels.expiry import exists
@@ -79,14 +80,14 @@ def read(store, rules, keys, slots, now, out):
         slot = slots[i]
         result = BUSY
         for tries in range(_TRIES):
-            moved = state[MOVED]
+            moved = state[State.MOVED]
             fence()
             if slot < 0 or tries > 0:
                 slot = locate(buckets, slot_key, state, key)
             if slot < 0:
                 fence()
                 # An entry on its way from one bucket to another may have been missed in both.
-                if moved & 1 == 0 and state[MOVED] == moved:
+                if moved & 1 == 0 and state[State.MOVED] == moved:
                     result = np.int64(-1)
                     break
                 continue

@@ -7,7 +7,8 @@ written.
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.core.store import HIGH, Store, rules_of
+from embeddings.core.positions import State
+from embeddings.core.store import Store, rules_of
 from embeddings.kernels import columns
 from embeddings.spec import TableSpec
 from embeddings.table.checks import as_floats, as_slots, as_uint32
@@ -102,7 +103,7 @@ class Arena:
         columns.scatter(self._store, slots, first, array.view(np.uint32))
 
     def _slots(self, slots: Slots) -> Slots:
-        return as_slots(self.spec.name, slots, int(self._store.state[HIGH]))
+        return as_slots(self.spec.name, slots, int(self._store.state[State.HIGH]))
 
     def _values(self, values: npt.ArrayLike, n: int, columns: int, what: str) -> Floats:
         return as_floats(self.spec.name, values, (n, columns), what)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from embeddings.core.eviction import aim
-from embeddings.core.store import CHANGED_LINES, Store
+from embeddings.core.positions import State
+from embeddings.core.store import Store
 from embeddings.errors import TableInputError
 from embeddings.kernels.admission import forget
 from embeddings.spec import TableSpec
@@ -16,7 +17,7 @@ class Filter:
     def __init__(self, spec: TableSpec, store: Store) -> None:
         self._spec = spec
         self._store = store
-        self._admits = len(store.sightings)  # lines of admission come first
+        self._admits = len(store.filter_lines)  # lines of admission come first
         self._drained = self._clock.copy()
 
     @property
@@ -52,14 +53,14 @@ class Filter:
         """Forget what was counted of keys (n,) that have no row yet."""
         store = self._store
         if self._spec.admit_after > 1:
-            forget(store.sightings, store.line_changed, store.changed, store.state, keys)
+            forget(store.filter_lines, store.line_changed, store.changed, store.state, keys)
 
     def take_changed(self) -> Lines:
         """The numbers (m,) of the lines written since the last call: for `Table.take_changes` alone."""
         state = self._store.state
-        numbers = self._store.changed[: int(state[CHANGED_LINES])].copy()
+        numbers = self._store.changed[: int(state[State.CHANGED_LINES])].copy()
         self._store.line_changed[numbers] = 0
-        state[CHANGED_LINES] = 0
+        state[State.CHANGED_LINES] = 0
         # The clock's lines are few and change at nearly every sighting: no note is taken, they are compared.
         moved = np.flatnonzero((self._clock != self._drained).any(axis=1))
         self._drained = self._clock.copy()
@@ -91,10 +92,10 @@ class Filter:
             aim(store.state, self._spec.rows_max)
         mine = numbers[numbers < self._admits]
         fresh = np.unique(mine[store.line_changed[mine] == 0])
-        first = int(store.state[CHANGED_LINES])
+        first = int(store.state[State.CHANGED_LINES])
         store.changed[first : first + len(fresh)] = fresh
         store.line_changed[fresh] = 1
-        store.state[CHANGED_LINES] = first + len(fresh)
+        store.state[State.CHANGED_LINES] = first + len(fresh)
 
     @property
     def _clock(self) -> Keys:

@@ -3,10 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.core.eviction import AGES_SIZE, LEFT, NEWEST, STRIDE, limit_is_far, pass_batch
+from embeddings.core.eviction import limit_is_far, pass_batch
 from embeddings.core.lifetimes import SWEPT_PER_ROW
-from embeddings.core.store import HIGH, LIVE, SALT, Store
+from embeddings.core.positions import AGES_SIZE, Ages, Before, State
+from embeddings.core.store import Store
 from embeddings.kernels import arrivals, batches, lookup
+from embeddings.kernels.lookup import Sightings
 from embeddings.spec import Rules, TableSpec
 from embeddings.types import Block, Keys
 
@@ -28,8 +30,8 @@ def sight(
         The block of the batch, and the keys whose rows were found expired or evicted.
     """
     n = len(keys)
-    unique, inverse = batches.number(keys, np.uint64(store.state[SALT]))
-    m = len(unique)
+    distinct, inverse = batches.number(keys, np.uint64(store.state[State.SALT]))
+    m = len(distinct)
     evicts = spec.evict != "none"
     latest = np.zeros(m if spec.ttl_s else 0, dtype=np.uint32)
     first_time, last_time = (int(times[0]), int(times.max())) if spec.ttl_s and n else (0, 0)
@@ -37,44 +39,47 @@ def sight(
         latest[:] = times.min()
         if last_time != latest[0]:
             batches.newest(inverse, times, latest)
-    tally = np.zeros(m if spec.evict == "least_frequent" else 0, dtype=np.uint32)
-    stamps = np.empty(m if evicts else 0, dtype=np.uint32)
-    slots = np.empty(n, dtype=np.int64)
-    vectors = np.empty((n, columns), dtype=np.float32)
+    sightings = Sightings(
+        keys=keys,
+        times=times,
+        distinct=distinct,
+        inverse=inverse,
+        latest=latest,
+        tally=np.zeros(m if spec.evict == "least_frequent" else 0, dtype=np.uint32),
+        stamps=np.empty(m if evicts else 0, dtype=np.uint32),
+        before=np.empty((len(Before), m if evicts else 0), dtype=np.uint32),
+        slots=np.empty(n, dtype=np.int64),
+        vectors=np.empty((n, columns), dtype=np.float32),
+    )
 
     if evicts:
         one_by_one = _may_expire_within(spec, store, times)
     else:  # rows are told apart by last seen over two TTLs, no more
-        one_by_one = spec.ttl_s > 0 and last_time - max(first_time, int(store.ages[NEWEST])) > spec.ttl_s
+        one_by_one = spec.ttl_s > 0 and last_time - max(first_time, int(store.ages[Ages.NEWEST])) > spec.ttl_s
     sure = one_by_one or not evicts or limit_is_far(store.ages, spec.rows_max, n, m)
-    clock = store.book[len(store.sightings) :]
+    clock = store.book[len(store.filter_lines) :]
     clock_before = clock[:0] if sure else clock.copy()
-    before = np.empty((3, m if evicts else 0), dtype=np.uint32)
     if evicts and not one_by_one:
-        if len(tally):
-            batches.tally(inverse, tally)
-        pass_batch(store.held, store.ages, store.age_times, rules, times, inverse, stamps)
+        if len(sightings.tally):
+            batches.tally(inverse, sightings.tally)
+        pass_batch(store.held, store.ages, store.age_times, rules, times, inverse, sightings.stamps)
     unseen = m
     if not one_by_one:
-        unseen = lookup.meet(
-            store, rules, unique, first_time, last_time, latest, tally, stamps, before, sure, slots, vectors
-        )
+        unseen = lookup.meet(store, rules, sightings, first_time, last_time, sure)
     if not sure:
         ages = clock_before.view(np.int64).reshape(-1)[:AGES_SIZE]
         if not limit_is_far(ages, spec.rows_max, n, unseen):
-            lookup.unmeet(store, rules, slots[:m], before)
+            lookup.unmeet(store, rules, sightings)
             clock[:] = clock_before
             one_by_one, unseen = True, m
     if one_by_one:
-        slots[:m] = lookup.UNSEEN
+        sightings.slots[:m] = lookup.UNSEEN
     count, removed = m, np.empty(0, dtype=np.uint64)
     if unseen:
         removed = np.empty(_removals_max(spec, store, rules, times, unseen, one_by_one), dtype=np.uint64)
-        count, removed_count = arrivals.take_in(
-            store, rules, keys, times, m, inverse, stamps, one_by_one, slots, vectors, removed
-        )
+        count, removed_count = arrivals.take_in(store, rules, sightings, one_by_one, removed)
         removed = removed[:removed_count]
-    return Block(slots=slots[:count], inverse=inverse, vectors=vectors[:count]), removed
+    return Block(sightings.slots[:count], inverse, sightings.vectors[:count]), removed
 
 
 def _removals_max(
@@ -88,19 +93,19 @@ def _removals_max(
     n = len(times)
     if not spec.rows_leave:
         return 0
-    high = int(store.state[HIGH]) + n
+    high = int(store.state[State.HIGH]) + n
     if one_by_one:
         return 2 * n + high
     if spec.ttl_s and int(times.max()) - int(times.min()) > spec.ttl_s:
         unseen = n  # an id may get a row and lose it again
-    swept = unseen * int(store.state[STRIDE]) if spec.evict != "none" else 0
-    if spec.ttl_s and int(store.state[LIVE]) + unseen > rules.crowded:
+    swept = unseen * int(store.state[State.STRIDE]) if spec.evict != "none" else 0
+    if spec.ttl_s and int(store.state[State.LIVE]) + unseen > rules.crowded:
         swept += unseen * SWEPT_PER_ROW
     return unseen + min(swept, high)
 
 
 def _may_expire_within(spec: TableSpec, store: Store, times: npt.NDArray[np.uint32]) -> bool:
     """Whether a row may expire between two sightings of a batch within which a generation ends."""
-    if spec.ttl_s == 0 or len(times) <= store.ages[LEFT]:
+    if spec.ttl_s == 0 or len(times) <= store.ages[Ages.LEFT]:
         return False
-    return max(int(times.max()), int(store.ages[NEWEST])) - int(times.min()) > spec.ttl_s
+    return max(int(times.max()), int(store.ages[Ages.NEWEST])) - int(times.min()) > spec.ttl_s

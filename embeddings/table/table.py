@@ -10,21 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.core import index
-from embeddings.core.eviction import EVICTED, limit_is_far, turns_within
-from embeddings.core.store import (
-    DELETED,
-    EXPIRED,
-    FULL,
-    HIGH,
-    INSERTED,
-    LIVE,
-    REFUSED,
-    SALT,
-    TOUCHED,
-    Store,
-    bytes_in_use,
-    make_store,
-)
+from embeddings.core.eviction import limit_is_far, turns_within
+from embeddings.core.positions import Ages, State
+from embeddings.core.store import Store, bytes_in_use, make_store
 from embeddings.errors import TableError, TableInputError
 from embeddings.kernels import batches, contents, expiry, lookup, reading
 from embeddings.kernels.optimizers import STEPS, constants_of
@@ -72,7 +60,7 @@ class Table(Arena):
 
     def __len__(self) -> int:
         """Rows in use, those expired but not yet swept included."""
-        return int(self._store.state[LIVE])
+        return int(self._store.state[State.LIVE])
 
     @property
     def nbytes(self) -> int:
@@ -92,12 +80,12 @@ class Table(Arena):
             rows=len(self),
             rows_max=self.spec.rows_max,
             bytes=self.nbytes,
-            inserted=int(state[INSERTED]),
-            refused=int(state[REFUSED]),
-            full=int(state[FULL]),
-            expired=int(state[EXPIRED]),
-            deleted=int(state[DELETED]),
-            evicted=int(self._store.ages[EVICTED]),
+            inserted=int(state[State.INSERTED]),
+            refused=int(state[State.REFUSED]),
+            full=int(state[State.FULL]),
+            expired=int(state[State.EXPIRED]),
+            deleted=int(state[State.DELETED]),
+            evicted=int(self._store.ages[Ages.EVICTED]),
         )
 
     # Keys to slots.
@@ -211,7 +199,7 @@ class Table(Arena):
         """
         if self.spec.ttl_s == 0:
             return 0
-        removed = np.empty(min(budget, int(self._store.state[HIGH])), dtype=np.uint64)
+        removed = np.empty(min(budget, int(self._store.state[State.HIGH])), dtype=np.uint64)
         count = expiry.sweep(self._store, self._rules, np.int64(now), np.int64(len(removed)), removed)
         return self._note_removed(removed, count)
 
@@ -220,7 +208,7 @@ class Table(Arena):
     @property
     def touched(self) -> int:
         """Rows written since the last drain, each once."""
-        return int(self._store.state[TOUCHED])
+        return int(self._store.state[State.TOUCHED])
 
     def open_cursor(self, *, whole: bool = False) -> Cursor:
         """A consumer's own list of changes: from now on, with those that nobody has taken yet.
@@ -246,7 +234,7 @@ class Table(Arena):
         """
         if cursor is None:
             cursor = self._own_cursor = self._own_cursor or self.open_cursor()
-        touched = np.empty(int(self._store.state[TOUCHED]), dtype=np.uint64)
+        touched = np.empty(int(self._store.state[State.TOUCHED]), dtype=np.uint64)
         touched = touched[: contents.drain(self._store, touched)]
         deleted = np.unique(np.concatenate(self._deleted)) if self._deleted else np.empty(0, dtype=np.uint64)
         self._deleted = []
@@ -309,7 +297,7 @@ class Table(Arena):
     @property
     def slots_used(self) -> int:
         """Slots that have ever held a row: `page` has nothing beyond. A row keeps its slot while it lives."""
-        return int(self._store.state[HIGH])
+        return int(self._store.state[State.HIGH])
 
     def page(self, first: int, count: int) -> tuple[Keys, Floats]:
         """Keys (n,) and whole rows (n, width) in use among slots first to first + count, expired or not."""
@@ -349,7 +337,7 @@ class Table(Arena):
         return count
 
     def _distinct(self, keys: Keys) -> tuple[Keys, npt.NDArray[np.int64]]:
-        return batches.number(keys, np.uint64(self._store.state[SALT]))
+        return batches.number(keys, np.uint64(self._store.state[State.SALT]))
 
     def _step(self, slots: Slots, inverse: npt.NDArray[np.int64], gradients: npt.ArrayLike) -> None:
         step = STEPS.get(self.spec.optimizer)

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from embeddings.core.store import STATE_SIZE, TOUCHED, Store
+from embeddings.core.positions import STATE_SIZE, State
+from embeddings.core.store import Store
 from embeddings.errors import TableError
 from embeddings.kernels.optimizers import STEPS, constants_of
 from embeddings.spec import TableSpec
@@ -99,7 +100,7 @@ class WorkingSet:
 
     def write_back(self) -> None:
         """Copy the rows that were stepped into their tables, which note them as touched."""
-        stepped = np.sort(self._store.touched[: self._store.state[TOUCHED]]).astype(np.int64)
+        stepped = np.sort(self._store.touched[: self._store.state[State.TOUCHED]]).astype(np.int64)
         cuts = np.searchsorted(stepped, self.starts)
         for t, table in enumerate(self._tables):
             places = stepped[cuts[t] : cuts[t + 1]]

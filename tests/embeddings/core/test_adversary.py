@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embeddings import Table, TableSpec
-from embeddings.core.store import SALT
+from embeddings.core.positions import State
 
 N = 100_000
 _U = np.uint64
@@ -35,7 +35,7 @@ def seconds(keys: np.ndarray, salt: int | None = None) -> float:
     for _ in range(5):
         table = Table(TableSpec(dim=4, rows_max=2 * N))
         if salt is not None:
-            table.arrays.state[SALT] = salt
+            table.arrays.state[State.SALT] = salt
         began = time.thread_time()  # other processes' work does not count
         for part in np.array_split(keys, 50):
             slots = table.upsert(part, 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embeddings import Table, TableSpec, TableSpecError
-from embeddings.core.eviction import HELD
+from embeddings.core.positions import Ages
 
 POLICIES = ["least_recent", "least_frequent"]
 
@@ -73,7 +73,7 @@ def test_budget_is_kept_and_counted(evict):
     for part in np.array_split(stream(20_000, 5000, seed=3), 300):
         table.upsert(part, 0)
         existing = len(table.items(0)[0])
-        assert existing == table.arrays.ages[HELD] == table.arrays.held.sum()
+        assert existing == table.arrays.ages[Ages.HELD] == table.arrays.held.sum()
         least = 320 * (54 if evict == "least_recent" else 48) // 64  # whole cells go, uses make larger ones
         assert least <= existing <= 320 or table.stats.evicted == 0
     assert table.stats.evicted > 2000
@@ -203,7 +203,7 @@ def test_delete_makes_room():
     assert table.delete(np.arange(200)) == 200
     table.upsert(np.arange(1000, 1200), 0)
     assert table.stats.evicted == 0
-    assert table.arrays.ages[HELD] == 300
+    assert table.arrays.ages[Ages.HELD] == 300
 
 
 def test_serving_copy_has_no_columns_of_eviction():

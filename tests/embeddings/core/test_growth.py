@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from embeddings import Table, TableSpec
-from embeddings.core.store import BASE, HIGH, LANES, LOAD_MAX, SPLIT
+from embeddings.core.positions import State
+from embeddings.core.store import LANES, LOAD_MAX
 
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def buckets(table: Table) -> int:
     state = table.arrays.state
-    return int(state[BASE] + state[SPLIT])
+    return int(state[State.BASE] + state[State.SPLIT])
 
 
 def make(rows: int, **settings) -> Table:
@@ -45,12 +46,12 @@ def test_rows_that_come_for_rows_that_expired_take_no_more_memory():
     keys = np.arange(160_000, dtype=np.uint64) * SPREAD
     table.upsert(keys[:50_000], 0)
     table.upsert(keys[50_000:100_000], 20)
-    high, size = int(table.arrays.state[HIGH]), buckets(table)
+    high, size = int(table.arrays.state[State.HIGH]), buckets(table)
     for start in range(100_000, 150_000, 5000):
         table.expire(25, 20_000)
         table.upsert(keys[start : start + 5000], 25)
     assert len(table) == 100_000
-    assert table.arrays.state[HIGH] == high
+    assert table.arrays.state[State.HIGH] == high
     assert buckets(table) <= 1.01 * size
 
 

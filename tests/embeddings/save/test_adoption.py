@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embeddings import SnapshotError, SnapshotFolder, Table, TableSpec
-from embeddings.core.eviction import HELD
+from embeddings.core.positions import Ages
 
 PLAIN = TableSpec(name="item", dim=2, init="uniform", extra=1, rows_max=640, evict="none")
 POLICIES = ["least_recent", "least_frequent"]
@@ -39,7 +39,7 @@ def test_rows_saved_without_eviction_are_evicted_oldest_first(tmp_path: Path, ev
     assert (table.vectors(slots) == plain.vectors(before)).all()
     assert (table.extras(slots) == plain.extras(before)).all()
     assert (table.last_seen(slots) == plain.last_seen(before)).all()
-    assert table.arrays.ages[HELD] == table.arrays.held.sum() == 640
+    assert table.arrays.ages[Ages.HELD] == table.arrays.held.sum() == 640
     sight(table, np.arange(10_000, 10_040), 200)
     gone = np.flatnonzero(table.find(np.arange(640)) < 0)
     assert 40 <= len(gone) <= 160
