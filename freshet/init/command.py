@@ -210,8 +210,7 @@ def _note_what_is_odd(sample: Sample, time: Answer, label: Answer, guessed: list
     if not sample.marks_sure:
         guessed.append(look_at("decimal", why=sample.why["decimal"]))
     if sample.bad:
-        lines = sample.bad + sample.lines
-        guessed.append(look_at("skip bad", bad=sample.bad, lines=lines, first=sample.first_bad))
+        guessed.append(look_at("skip bad", bad=sample.bad, lines=sample.looked_at, first=sample.first_bad))
     none = label.settings.get("unlabelled")
     if none:
         labels = read_labels(label)

@@ -39,7 +39,8 @@ def foreign_format(lines: Sequence[str], path: Path) -> Foreign | None:
         slate = next((i for i in range(len(tabs[0])) if all(_SLATE(row[i]) for row in tabs)), None)
         if slate is not None and any(" " in row[slate] for row in tabs):
             to = shlex.quote(f"{path.stem}.lines.tsv")
-            command = f"{read} {file} | awk -F'\\t' -v OFS='\\t' {shlex.quote(_SLATES % (slate + 1))} > {to}"
+            program = shlex.quote(_SLATES % (slate + 1, slate + 1))
+            command = f"{read} {file} | awk -F'\\t' -v OFS='\\t' {program} > {to}"
             return Foreign("slates in one cell, as MIND has them (N1-0 N2-1)", command)
     return None
 
@@ -67,6 +68,6 @@ _VW = (
     ' printf "%s\\"%s\\"", (j > b ? ", " : ""), w[j] } printf "]" } print "}" }'
 )
 _SLATES = (
-    '{ n = split($%d, s, " "); for (i = 1; i <= n; i++) { split(s[i], c, "-");'
-    ' print $0, "r" NR, c[1], c[2] } }'
+    '{ n = split($%d, s, " "); $%d = "r" NR; for (i = 1; i <= n; i++) { split(s[i], c, "-");'
+    " print $0, c[1], c[2] } }"
 )

@@ -55,6 +55,11 @@ NEGATIVE_VALUES = {
     "no_click", "not_clicked", "exposure", "browse", "detail",
 }  # fmt: skip
 NEGATED_WORDS = {"not", "non", "no", "nonclk", "noclick"}
+NAMES_WORDS = {
+    "id", "ids", "user", "item", "product", "movie", "category", "brand", "type", "class", "city", "country",
+    "device", "hour", "day", "weekday", "age", "year", "month",
+}  # fmt: skip
+"""Names of what is liked, or by whom, or when; never of how much."""
 LEVELS_MAX = 101
 CUT_SHARES = (0.05, 0.95)  # of the lines that reach a bar that is offered
 NOT_RATED_SHARE = 0.2  # of zeros among ratings, from which on they mean that there is none
@@ -115,7 +120,7 @@ def as_label(column: Column) -> Answer | None:
 def as_levels(column: Column) -> Answer | None:
     """A column without a telling name as a rating: few levels in a row, as 1 to 5 or 0.5 to 5."""
     numbers = column.numbers
-    if numbers is None or column.words & {"id", "hour", "day", "age", "year", "month"}:
+    if numbers is None or column.words & NAMES_WORDS:
         return None
     levels = sorted(set(numbers))
     steps = {round(b - a, 6) for a, b in itertools.pairwise(levels)}
@@ -164,7 +169,7 @@ def may_be_cut(sample: Sample, taken: Column | None) -> list[Column]:
     for place, column in enumerate(sample.columns):
         if column is taken or not column.name or column.numbers is None or not cuts(column):
             continue
-        if column.words & {"id", "ids"}:
+        if column.words & NAMES_WORDS:
             continue
         levels = len(set(column.numbers))
         points = 2.0 * bool(column.words & (AMOUNT_WORDS | RATING_WORDS | OUTCOME_WORDS))

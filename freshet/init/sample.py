@@ -44,7 +44,8 @@ class Sample(NamedTuple):
     columns: list[Column]
     lines: int
     head: int  # of the lines, the first ones, which follow one another
-    bad: int  # lines that cannot be used
+    looked_at: int  # lines, of which `lines` are a part
+    bad: int  # of them, those that cannot be used
     first_bad: str
     why: dict[str, str]  # by key of [data]: why it is as it is
     missing: tuple[str, ...] = ()  # what stands for nothing, beside an empty cell
@@ -137,7 +138,9 @@ def _read_sample(path: Path) -> Sample:
         raise error("events", path=path)
     names = list(dict.fromkeys(itertools.chain.from_iterable(good)))
     columns = [Column(name, [row.get(name) for row in good]) for name in names]
-    return Sample(kind, Dialect(), 0, False, False, columns, len(good), head, bad.lines, bad.first, {})
+    return Sample(
+        kind, Dialect(), 0, False, False, columns, len(good), head, bad.looked_at, bad.lines, bad.first, {}
+    )
 
 
 class _Bad:
@@ -155,6 +158,11 @@ class _Bad:
             else:
                 self.good += 1
                 yield row
+
+    @property
+    def looked_at(self) -> int:
+        """Lines, good and bad."""
+        return self.good + self.lines
 
     def note(self, why: str) -> None:
         self.lines += 1
@@ -237,11 +245,12 @@ def _csv_sample(path: Path, unnamed: bool) -> Sample:
     names = layout.names or [f"c{i}" for i in range(1, layout.width + 1)]
     if not rows:
         raise error("names only", path=path)
+    bad.good -= bool(layout.names)
     bad.check(path, bad.good)
     columns = [Column(name, cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True)]
     return Sample(
-        "csv", layout.dialect, layout.skip, unnamed, not layout.names, columns, len(rows), head, bad.lines,
-        bad.first, layout.why,
+        "csv", layout.dialect, layout.skip, unnamed, not layout.names, columns, len(rows), head,
+        bad.looked_at, bad.lines, bad.first, layout.why,
     )  # fmt: skip
 
 

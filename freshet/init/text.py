@@ -4,6 +4,7 @@
 time with a space in it leads it astray.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from stream.files.csv_rows import Dialect, Row, read_rows
 TITLES_MAX = 5  # lines before the names
 _DELIMITERS = (("\t", ",", ";"), ("|",), (" ",))
 """By how likely they are: a later group is looked at when no line of an earlier one is taken apart."""
+_QUOTINGS = (Dialect(), Dialect(escape="\\"), Dialect(quote=""))
+"""By how likely they are."""
 _WHOLE_SHARE = 0.95  # of lines with the same number of cells, from which on a delimiter is believed
 _LOOKED_AT = 500  # lines
 DELIMITER_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", " ": "space"}
@@ -70,13 +73,14 @@ def _width(rows: Sequence[Row]) -> tuple[int, int]:
 
 def _delimiter(lines: Sequence[str]) -> tuple[str, str, int]:
     """The delimiter, why, and how many lines stand before the table."""
-    for skips in (range(1), range(1, TITLES_MAX + 1)):
+    skips = (range(1), range(1, TITLES_MAX + 1))
+    found = []
+    for skip, usual in itertools.product(skips, _QUOTINGS):
         best = ("\t", 0.0, 1, 0, False)
         for group in _DELIMITERS:
             for delimiter in group:
-                rows = [
-                    row for row in read_rows(lines[:_LOOKED_AT], Dialect(delimiter)) if row.cells or row.error
-                ]
+                dialect = usual._replace(delimiter=delimiter)
+                rows = [row for row in read_rows(lines[:_LOOKED_AT], dialect) if row.cells or row.error]
                 if not rows:
                     continue
                 width = _width(rows)[0]
@@ -84,26 +88,28 @@ def _delimiter(lines: Sequence[str]) -> tuple[str, str, int]:
                 first = next((row.line for row in rows if len(row.cells) == width), 1)
                 whole_rows = [row for row in rows if row.line >= first]
                 share = sum(len(row.cells) == width for row in whole_rows) / len(whole_rows)
-                whole = share >= _WHOLE_SHARE and first - 1 in skips and len(whole_rows) > 1
+                whole = share >= _WHOLE_SHARE and first - 1 in skip and len(whole_rows) > 1
                 if width > 1 and (whole, width, share) > (best[4], best[2], best[1]):
                     best = (delimiter, share, width, first - 1, whole)
             if best[4]:
                 break
+        found.append(best)
         if best[4]:
             break
-    delimiter, share, width, skip, whole = best
+    delimiter, share, width, before, whole = found[-1] if found[-1][4] else found[0]
     name = DELIMITER_NAMES[delimiter]
-    return delimiter, f"{name}: it gives {width} cells on {share:.0%} of the lines", skip if whole else 0
+    return delimiter, f"{name}: it gives {width} cells on {share:.0%} of the lines", before if whole else 0
 
 
 def _quotes(lines: Sequence[str], delimiter: str) -> tuple[Dialect, dict[str, str]]:
     """How quotes are to be taken: the way that reads most lines, the usual one if it is as good."""
     best, most, why = Dialect(delimiter), -1, {}
     for dialect, reason in (
-        (Dialect(delimiter), {}),
-        (Dialect(delimiter, escape="\\"), {"escape": "a backslash stands before the quotes within cells"}),
-        (Dialect(delimiter, quote=""), {"quote": "quotes mean nothing: so more lines can be read"}),
+        (_QUOTINGS[0], {}),
+        (_QUOTINGS[1], {"escape": "a backslash stands before the quotes within cells"}),
+        (_QUOTINGS[2], {"quote": "quotes mean nothing: so more lines can be read"}),
     ):
+        dialect = dialect._replace(delimiter=delimiter)
         rows = list(read_rows(lines, dialect))
         good = _width(rows)[1]
         if good > most:
