@@ -87,7 +87,7 @@ def find_features(
             continue
         feature = _feature(sample, column)
         if labels and (feature.kind or feature.why.startswith(OUTCOME)):
-            tells = measure(column, labels)
+            tells = measure(column, labels, feature.kind in ("id", "ids"))
             if tells is not None and tells.leaks:
                 why = tells.why if feature.kind else f"{feature.why}; it {tells.why}"
                 feature = feature._replace(kind="", why=why, leaks=bool(feature.kind))

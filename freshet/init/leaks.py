@@ -20,7 +20,8 @@ LEAK_AUC, LEAK_SHARE = 0.99, 0.8
 """What no honest column has: an AUC of at least the first, and the second of the label's entropy removed."""
 FILLED_AUC = 0.9  # by being filled or empty
 OF_EACH_MIN = 8  # lines of either label, below which nothing is measured
-BUCKETS = (64, 8)
+VALUES = 12
+BUCKETS = (64, 7)
 _PRIOR = 0.5  # lines that a value is taken to have had before the first, at the stream's own share
 
 
@@ -52,8 +53,13 @@ class Tells(NamedTuple):
         return f"tells the label by itself {how}: an outcome or a leak, until you say otherwise"
 
 
-def measure(column: Column, labels: Sequence[float | None]) -> Tells | None:
-    """How well a column tells the labels of its lines; None: there are too few to say."""
+def measure(column: Column, labels: Sequence[float | None], names: bool = False) -> Tells | None:
+    """How well a column tells the labels of its lines; None: there are too few to say.
+
+    Args:
+        names: its values name something. Of many users each may always do the same on a sample: so beside
+            the `VALUES` most frequent ones all others count as one.
+    """
     known = [i for i, label in enumerate(labels) if label is not None]
     y = np.array([labels[i] for i in known], dtype=np.float64)
     ones = int(y.sum())
@@ -65,7 +71,7 @@ def measure(column: Column, labels: Sequence[float | None]) -> Tells | None:
     if any(missing) and not all(missing):
         filled = _auc(_predicted([not gone for gone in missing], y), y)
     found = Tells(0.5, 0.0, filled)
-    for values in _ways(column, cells, missing):
+    for values in _ways(column, cells, missing, names):
         p = _predicted(values, y)
         loss = -float(np.mean(np.where(y > 0.5, np.log(p), np.log1p(-p))))
         share = 1.0 - loss / entropy(ones / len(y))
@@ -74,14 +80,20 @@ def measure(column: Column, labels: Sequence[float | None]) -> Tells | None:
     return found
 
 
-def _ways(column: Column, cells: Sequence[object], missing: Sequence[bool]) -> Iterator[list[Hashable]]:
+def _ways(
+    column: Column, cells: Sequence[object], missing: Sequence[bool], names: bool
+) -> Iterator[list[Hashable]]:
     """What each cell counts as: its value; and where the numbers are many, buckets of as many lines each."""
-    if column.numbers is None or len(column.counts) <= BUCKETS[0]:
+    if names or column.numbers is None:
+        often = {value for value, _ in column.counts.most_common(VALUES)}
+        texts = ["" if gone else str(cell) for cell, gone in zip(cells, missing, strict=True)]
+        yield [text if text in often or not text else None for text in texts]
+    elif len(column.counts) <= BUCKETS[0]:
         yield ["" if gone else str(cell) for cell, gone in zip(cells, missing, strict=True)]
     if column.numbers is None:
         return
     numbers = [column.number_of(cell) for cell in cells]
-    for buckets in BUCKETS:
+    for buckets in BUCKETS[names:]:
         if len(column.counts) > buckets:
             edges = np.unique(np.quantile(column.numbers, np.arange(1, buckets) / buckets))
             yield ["" if number is None else int(np.searchsorted(edges, number)) for number in numbers]

@@ -54,6 +54,7 @@ def y(i: int) -> int:
         ("basket", lambda i: f"b{i % 9}" if y(i) else ""),
         ("phase", lambda i: "ab"[y(i)]),
         ("copy", lambda i: f"{y(i)}.0"),
+        ("conversion_nr", lambda i: 7_000_000 + i if y(i) else -1),
     ],
 )
 def test_what_tells_the_label_by_itself_is_no_feature(
