@@ -56,6 +56,8 @@ def parse_tokens(text: str, source: str) -> list[Caller]:
         if len(words) != 3:
             raise TokensError(f"{source}:{number}: expected NAME SCOPES TOKEN, found {len(words)} words")
         name, scopes, token = words
+        if not (name + token).isprintable():
+            raise TokensError(f"{source}:{number}: name or token holds control characters, or is not UTF-8")
         unknown = set(scopes.split("+")) - set(get_args(Scope))
         if unknown:
             known = ", ".join(get_args(Scope))
@@ -201,7 +203,7 @@ def _stamp(file: Path) -> tuple[int, int] | None:
 
 def _read(file: Path) -> list[Caller]:
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise TokensError(f"{file}: the tokens cannot be read: {reason}") from None

@@ -73,7 +73,7 @@ class _Partition:
         marks = self._sent.marks
         self._next_mark_s = marks[-1].clock + self._reach_s / MARKS_MAX if marks else float("-inf")
         self._elsewhere = JoinCounts()
-        self._quiet_until = 0
+        self.quiet_until = 0
         self.pairing = Pairing(state, number, settings, joiner.counts)
 
     def begin(self, offset: int) -> None:
@@ -114,12 +114,12 @@ class _Partition:
 
     def keep_quiet(self, until: int) -> None:
         """Send nothing and count nothing until the record at an offset."""
-        self._quiet_until = until
+        self.quiet_until = until
         self._sent.counted_from = max(self._sent.counted_from, until)
 
     def note_good(self, count: int) -> None:
         """Count events of use; not again what another joiner counted."""
-        if count and self._offset >= self._quiet_until:
+        if count and self._offset >= self.quiet_until:
             self._share.good(count)
 
     def note_bad(self, record: Record, why: str) -> None:
@@ -128,7 +128,7 @@ class _Partition:
         Raises:
             DeadLetterFloodError: over the last events the share of useless ones is too large.
         """
-        if record.offset >= self._quiet_until:
+        if record.offset >= self.quiet_until:
             self._share.bad(record.topic, record.partition, record.offset, why)
 
     def send(self, outputs: Outputs) -> str:
@@ -172,7 +172,7 @@ class _Partition:
             seq=output_seq(self._offset, self._letters),
         )
         self._letters += 1
-        if self._offset >= self._quiet_until:
+        if self._offset >= self.quiet_until:
             self.commit.emit(DEAD_LETTERS, outgoing)
 
     def forget(self, forget: Forget) -> None:
@@ -190,7 +190,7 @@ class _Partition:
     def _send(self, key: bytes, value: bytes) -> None:
         place = self._examples
         self._examples = place + 1
-        if self._offset >= self._quiet_until:
+        if self._offset >= self.quiet_until:
             seq = output_seq(self._offset, place)
             self.commit.emit(EXAMPLES, Outgoing(key, value, self.number, self._producer, seq))
 
@@ -244,23 +244,27 @@ class Joiner(Handler):
             DeadLetterFloodError: too many records are of no use.
         """
         partition = self._partition(records[0].partition, commit)
-        settings, decode, take = self.settings, self._decode, partition.pairing.take
-        if records[0].ingest_ms > 0 and not partition.pairing.steady:
-            partition.pairing.trust_log()
+        pairing, decode = partition.pairing, self._decode
+        take, note_taken, begin, send = pairing.take, pairing.note_taken, partition.begin, partition.send
+        clock_ahead_s, max_ahead_s = self.settings.clock_ahead_s, self.settings.max_ahead_s
+        if records[0].ingest_ms > 0 and not pairing.steady:
+            pairing.trust_log()
+        good = 0  # events of use that are not counted yet
         for record in records:
             offset, value = record.offset, record.value
-            partition.begin(offset)
+            begin(offset)
             parts: Sequence[bytes] = (value,)
             if is_batch(value):
                 try:
                     parts = split_batch(value)
                 except RecordError as error:
+                    partition.note_good(good)
+                    good = 0
                     partition.refuse(record, value, str(error))
                     continue
             told = record.ingest_ms > 0  # by the log, when it took the record
             taken_s = record.ingest_ms / 1e3
-            latest_s = taken_s + settings.clock_ahead_s
-            good = 0
+            latest_s = taken_s + clock_ahead_s
             for part in parts:
                 # each event of a batch is on its own: a bad one goes to the dead letters without the others
                 try:
@@ -271,20 +275,20 @@ class Joiner(Handler):
                         continue
                     if type(event) is Tick:
                         if told:
-                            partition.send(partition.pairing.pass_time(taken_s))
+                            send(pairing.pass_time(taken_s))
                         continue
                     if not told:
-                        latest_s = partition.pairing.latest(event.time)
+                        latest_s = pairing.latest(event.time)
                         if event.time > latest_s:
                             self.ahead.note(record.producer, event.time - latest_s, refused=False)
-                    elif event.time > latest_s or event.time > taken_s + settings.max_ahead_s:
+                    elif event.time > latest_s or event.time > taken_s + max_ahead_s:
                         self._judge_ahead(record, event.time - taken_s, event.time)
                     if told:
-                        partition.pairing.note_taken(taken_s)
+                        note_taken(taken_s)
                     if len(part) > SPLICED_BYTES_MAX:
                         _check_size(event)
                     outputs = take(event, offset, part, latest_s, told)
-                    refused = partition.send(outputs) if outputs else ""
+                    refused = send(outputs) if outputs else ""
                 except RecordError as error:
                     refused = str(error)
                 if refused:
@@ -293,7 +297,9 @@ class Joiner(Handler):
                     partition.refuse(record, part, refused)
                 else:
                     good += 1
-            partition.note_good(good)
+            if offset < partition.quiet_until:
+                good = 0  # another joiner has counted them
+        partition.note_good(good)
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit."""

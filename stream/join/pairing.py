@@ -141,7 +141,10 @@ class Pairing:
             self.counts.ahead += 1
         progress = self._progress
         if time > progress.clock:
-            self._advance(time)
+            if time < self._closing.next_s and time < self._forgetting.next_s:
+                progress.clock = time  # nothing is due: most events, so without a call
+            else:
+                self._advance(time)
         try:
             if isinstance(event, Impression):
                 self._take_impression(event, time if told else event.time, original)

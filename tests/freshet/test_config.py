@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from depth import many
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from freshet.config import (
     Config,
@@ -10,8 +14,10 @@ from freshet.config import (
     load_config,
     override_config,
     parse_config,
+    resolve,
 )
 from freshet.errors import ConfigError
+from learner.features.encoder import FeatureSpec
 
 
 def write(folder: Path, text: str) -> Path:
@@ -147,3 +153,50 @@ def test_built_in_configs_declare_features(data: str) -> None:
 def test_unknown_built_in_config_names_those_known() -> None:
     with pytest.raises(ConfigError, match="movietweetings"):
         default_config("netflix")
+
+
+toml_values = st.recursive(
+    st.booleans()
+    | st.integers(-(1 << 63), (1 << 63) - 1)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.datetimes(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def keys_of(kind: type[msgspec.Struct], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every key of a settings class and of the sections in it."""
+    found: list[tuple[str, ...]] = []
+    for field in msgspec.structs.fields(kind):
+        here = (*path, field.name)
+        found.append(here)
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            found += keys_of(field.type, here)
+    return found
+
+
+KEYS = [*keys_of(Config), ("features", "f"), *((*("features", "f"), *key) for key in keys_of(FeatureSpec))]
+
+
+@settings(max_examples=many(300), deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(KEYS), toml_values), min_size=1, max_size=3))
+def test_any_value_of_any_key_is_taken_or_refused_in_a_sentence(
+    entries: list[tuple[tuple[str, ...], object]],
+) -> None:
+    table: dict[str, object] = {}
+    for path, value in entries:
+        inner = table
+        for name in path[:-1]:
+            deeper = inner.get(name)
+            if not isinstance(deeper, dict):
+                deeper = inner[name] = {}
+            inner = deeper
+        inner[path[-1]] = value
+    try:
+        config = resolve(parse_config(table, "c"), Path("/folder"))
+    except ConfigError as error:
+        assert str(error).startswith("c: ")
+    else:
+        assert config.digest()

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from depth import many
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from known_scorer import Known
 
 from serving.app.app import App
@@ -148,3 +151,40 @@ def test_open_door_beyond_this_machine_is_refused(log: Log, monkeypatch: pytest.
         run_app(App(Known(), log, settings), settings, lambda: True, lambda url: None)
     monkeypatch.setitem(os.environ, "FRESHET_TOKENS", f"shop score {SHOP}")
     run_app(App(Known(), log, settings), settings, lambda: True, lambda url: None)
+
+
+@given(
+    st.text(max_size=120)
+    | st.lists(
+        st.tuples(
+            st.text(max_size=8),
+            st.sampled_from(["score", "score+write", "score+", "+", "admin+score+score"]),
+            st.text(st.characters(), max_size=24) | st.just("0123456789abcdef\udcff"),
+        ).map(" ".join),
+        max_size=3,
+    ).map("\n".join)
+)
+@example("shop score 0123456789abcdef\udcff")  # a byte of the environment that is no UTF-8
+@example("sh\udcffop score 0123456789abcdef")
+@settings(max_examples=many(150))
+def test_any_tokens_are_callers_or_refused_in_a_sentence(text: str) -> None:
+    try:
+        callers = parse_tokens(text, "tokens")
+    except TokensError as error:
+        assert str(error).startswith("tokens")
+        assert str(error).isprintable()
+        str(error).encode()  # it is written to a log
+        return
+    assert callers and all(caller.name.strip() and caller.scopes for caller in callers)
+    gate = Access(environment={"FRESHET_TOKENS": text})
+    assert gate.required
+
+
+def test_file_of_tokens_is_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_bytes("läden score 0123456789abcdéf".encode())
+    token = {b"authorization": b"Bearer " + "0123456789abcdéf".encode()}
+    assert Access(str(file), environment={}).admit("score", token) == "läden"
+    file.write_bytes(b"l\xe4den score 0123456789abcdef")
+    with pytest.raises(TokensError, match="not UTF-8"):
+        Access(str(file), environment={})
