@@ -127,9 +127,7 @@ def _names(rows: Sequence[Sequence[str]]) -> tuple[list[str], str]:
     for name, cell, column in zip(first, alone, below, strict=True) if body else ():
         of_values = column.numbers is not None or (column.filled and all(map(is_time_text, column.filled)))
         if of_values and cell.filled and cell.numbers is None and not is_time_text(name):
-            return list(
-                first
-            ), f"the first line has the names: {name!r} stands above values such as {body[0]}"[:90]
+            return list(first), "the first line has the names: it is text above values"
     if len(first) > 2 and [str(i) for i in range(len(first))] == list(first):
         return list(first), "the first line has the names: the numbers of the columns"
     number = next((cell.filled[0] for cell in alone if cell.numbers), None)
