@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from freshet.cli import log_commands, replay_commands, system_commands
 from freshet.cli.table import add_command
+from freshet.kernel_cache import use_writable_copy
 
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 COMMANDS = (*system_commands.COMMANDS, *log_commands.COMMANDS, *replay_commands.COMMANDS)
@@ -32,6 +33,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     _print_anything()
+    use_writable_copy()
     parser = make_parser()
     if not (sys.argv[1:] if argv is None else argv):  # somebody who does not know the commands yet
         parser.print_help(sys.stderr)
