@@ -1,7 +1,7 @@
-"""Time, waiting and chance as one value that is passed in: the machine's, or one driven by a test or a seed.
+"""Time, waiting and randomness as one object that is passed in: the machine's, a test's, or a seeded one.
 
-What needs to know how late it is, to wait, or to draw a number asks the `Clock` that it was made with and
-not the modules `time`, `random` and `uuid`. With a clock that is driven from a seed, one seed is one run.
+Code that needs the time, waits, or draws a random number calls the `Clock` that it was given, and never the
+modules `time`, `random` and `uuid`. With a seeded clock, the same seed gives the same run.
 
 No decision about records depends on a clock: event time comes from the records alone.
 """
@@ -14,13 +14,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What tells the time, waits and draws. All methods may be called from several threads."""
+    """A source of time, waiting and random numbers. All methods may be called from several threads."""
 
     def now_s(self) -> float:
         """Seconds since some moment; never step back. For durations and deadlines."""
 
     def unix_s(self) -> float:
-        """Wall-clock time, Unix seconds; may jump. For what people and other machines read."""
+        """Wall-clock time, Unix seconds; may jump. For times that people and other machines read."""
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -38,7 +38,7 @@ class Clock(Protocol):
         """A random number in [0, 1)."""
 
     def token(self) -> str:
-        """32 hexadecimal digits that no other call gives: for names that must be unique."""
+        """32 hexadecimal digits, unique to this call: for names that must be unique."""
 
 
 class SystemClock:
@@ -73,12 +73,12 @@ class SystemClock:
         return f"{_random.getrandbits(128):032x}"
 
 
-_random = random.SystemRandom()  # of the operating system: two processes that fork must not draw the same
+_random = random.SystemRandom()  # the operating system's: forked processes must not draw the same numbers
 SYSTEM_CLOCK = SystemClock()
 
 
 class ManualClock:
-    """A clock for tests: it stands still until somebody waits on it, and then jumps; chance is from a seed.
+    """A clock for tests: it stands still until a caller waits on it, then jumps; random numbers are seeded.
 
     >>> clock = ManualClock(seed=1, start_s=100.0)
     >>> clock.sleep(2.5)

@@ -16,4 +16,4 @@ defect of Freshet and keeps its traceback.
 
 
 class FreshetError(Exception):
-    """Something that the user can put right; the message says what and how."""
+    """An error that the user can fix; the message says what is wrong and what to do."""

@@ -1,8 +1,8 @@
 """Keys: how an id becomes 64 bits.
 
-Integer ids are signed and keep all their 64 bits; larger ones are text. Strings are hashed to 64 bits with
-xxh3; among n distinct strings of one feature the odds that any two meet are about n²/2⁶⁵ (a million ids: 3 in
-100 million).
+Integer ids are signed and keep all 64 bits; send larger ids as text. Strings are hashed to 64 bits with
+xxh3; among n distinct strings of one feature the probability of any collision is about n²/2⁶⁵ (a million ids:
+3 in 100 million).
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ def hash_string(text: str) -> int:
 def key_of(value: int | str) -> int:
     """The unsigned 64-bit key of one id: two's complement of a signed integer, xxh3 of a string.
 
-    One domain for integers: else -1 and 2^64 - 1 would be one id.
+    Only signed integers are accepted: otherwise -1 and 2^64 - 1 would be the same id.
 
     Raises:
         OverflowError: the integer does not fit in 64 bits with its sign.

@@ -1,7 +1,7 @@
-"""Pauses between attempts at what failed and may succeed later: longer each time, each a little at random.
+"""Exponential backoff with jitter, for operations that fail now and may succeed later.
 
-Each pause is up to `JITTER` shorter than its turn says, by chance: many clients that lost one log at one
-moment then do not all come back at one moment.
+Each pause is shortened at random by up to `JITTER` of its length, so that many clients that lost the same log
+at the same moment do not all retry at the same moment.
 """
 
 import math
@@ -11,7 +11,7 @@ import msgspec
 
 from ground.clock import SYSTEM_CLOCK, Clock
 
-JITTER = 0.5  # share of a pause that is left to chance
+JITTER = 0.5  # share of a pause that is random
 
 
 class Pauses(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class Pauses(msgspec.Struct, frozen=True):
 
 
 class Backoff:
-    """The pauses of one thing that is tried again and again.
+    """The pauses between attempts of one operation.
 
     >>> from ground.clock import ManualClock
     >>> clock = ManualClock()
@@ -44,7 +44,7 @@ class Backoff:
     """
 
     def __init__(self, pauses: Pauses, clock: Clock = SYSTEM_CLOCK) -> None:
-        """Begin with the first attempt, which is made now."""
+        """Start counting: the first attempt is made now."""
         self._pauses = pauses
         self._clock = clock
         self.reset()
@@ -79,6 +79,6 @@ class Backoff:
         return True
 
     def wait(self, stop: threading.Event) -> bool:
-        """The same, but for no longer than until `stop` is set; False: give up, or stop."""
+        """As `sleep`, but return at once when `stop` is set; False: give up, or stop."""
         pause_s = self.next_s()
         return pause_s is not None and not self._clock.wait(stop, pause_s)

@@ -1,7 +1,7 @@
 """RocksDB as Freshet uses it: how it is opened, what a folder holds, and what its errors mean.
 
-`rocksdict` raises a plain `Exception` with RocksDB's status in words for whatever the database refuses. Only
-those are read here; any other exception is a defect or another's, and passes.
+For each operation that the database refuses, `rocksdict` raises a plain `Exception` whose text is RocksDB's
+status. Only these exceptions are classified here; any other exception is a bug and propagates.
 """
 
 import errno
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options
 
 Kind = Literal["damaged", "full", "refused", "failing"]
-"""What is wrong: the data; no room; the system does not allow it now; anything else the database says."""
+"""What is wrong: corrupt data; no disk space; refused by the system for now; any other error."""
 
 _HELPS: dict[int, tuple[Kind, str]] = {
     errno.ENOSPC: ("full", "free some disk space"),
@@ -37,14 +37,14 @@ _STATUS = re.compile(r"([A-Z][a-zA-Z ]+): ")
 
 
 class Trouble(NamedTuple):
-    """What is wrong with a database, and what helps; "" if that depends on whose it is."""
+    """What is wrong with a database, and how to fix it; "" if that depends on the owner of the database."""
 
     kind: Kind
     helps: str
 
 
 def read_error(error: Exception) -> Trouble | None:
-    """What an error of a database or of the disk means; None: it is neither's, and is to be raised as it is.
+    """Classify an error of a database or a disk; None: it is neither, and the caller re-raises it.
 
     >>> read_error(OSError(28, "No space left on device"))
     Trouble(kind='full', helps='free some disk space')
@@ -66,7 +66,7 @@ def read_error(error: Exception) -> Trouble | None:
     if code is not None:
         return _of_code(int(code[1]))
     if status == "IO error":
-        # its text ends with the system's own words
+        # its text ends with the message of the operating system
         for number in _HELPS:
             if os.strerror(number) in text:
                 return _of_code(number)
@@ -76,11 +76,11 @@ def read_error(error: Exception) -> Trouble | None:
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a folder holds a database, or what is left of one, in which something may have been written.
+    """Whether a folder holds a database, or the remains of one, that may contain data.
 
-    Not so if there is nothing, or a crash has cut short the making of the database. RocksDB writes
-    CURRENT last of all, and before it nothing but the first manifest. A folder that has lost its CURRENT
-    is begun: RocksDB would make a new database in it, so open it with `create_if_missing(False)`.
+    False if the folder is empty, or if a crash interrupted the creation of the database: RocksDB writes
+    CURRENT last, and before it only the first manifest. True for a folder that has lost its CURRENT:
+    RocksDB would create a new database in it, so open it with `create_if_missing(False)`.
     """
     if not folder.is_dir():
         return False
@@ -101,16 +101,16 @@ def options(
     compress: bool = True,
     torn_journal: Literal["tail", "point"] = "tail",
 ) -> Options:
-    """How a database of ours is opened: checked, without statistics, with little in its own log.
+    """The options of a Freshet database: paranoid checks, no statistics, a small info log.
 
     Args:
         create: make it if it is not there.
-        write_buffer_bytes: that are written before they are sorted into a file; None: as RocksDB has it.
-        cache_bytes: of blocks that were read; 0: what is read is read once.
+        write_buffer_bytes: size of the memtable; None: RocksDB's default.
+        cache_bytes: size of the block cache; 0: no cache, for data that is read once.
         bloom: most look-ups are for keys that are not there.
         compress: files are compressed; learnt floats do not compress.
-        torn_journal: what a crash may do to the journal: tear its end ("tail"), or, where writes do not
-            wait for the disk, tear it anywhere, so that only what lies before fits together ("point").
+        torn_journal: how to recover the write-ahead log after a crash: tolerate a torn end ("tail"), or,
+            where writes are not synced, recover up to the first inconsistent record ("point").
     """
     found = Options(raw_mode=True)
     found.create_if_missing(create)

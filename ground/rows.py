@@ -1,4 +1,4 @@
-"""Sparse rows: what a linear model, and an error memory around any model, sees of an example."""
+"""Sparse rows: the form in which a linear model, and an error memory, reads an example."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ class Rows(NamedTuple):
 
     One row is one candidate. An entry says: in this row, field `column` has the id `key`, with
     weight `x` (1 for a plain id, less where a list shares its weight among its values). No row
-    holds the same (column, key) twice, but for a learner's sequences, which neither the linear model
-    nor an error memory sees.
+    holds the same (column, key) twice, except for a learner's sequences, which neither the linear
+    model nor an error memory reads.
     """
 
     start: npt.NDArray[np.int64]  # (n + 1,), entries of row i are start[i]:start[i + 1]

@@ -1,4 +1,4 @@
-"""Sealed bytes: a body behind its checksum, so that damage is noticed before anything is read from it.
+"""Sealed bytes: a body behind its checksum, so that corruption is detected before the body is decoded.
 
 8 bytes   xxh3 of what follows, little-endian
 rest      the body
@@ -15,7 +15,7 @@ def seal(body: bytes) -> bytes:
 
 
 def unseal(data: bytes) -> memoryview:
-    """The body of what `seal` gave; not a copy.
+    """The body of sealed bytes; not a copy.
 
     Raises:
         ValueError: the checksum does not fit the bytes.

@@ -1,4 +1,4 @@
-"""Threads that help a role: one that dies ends the role with its traceback, and not in silence."""
+"""Helper threads of a role: an exception in one ends the role with its traceback."""
 
 import logging
 import threading
@@ -11,7 +11,7 @@ _log = logging.getLogger("freshet.threads")
 
 
 class HelperThread:
-    """A thread beside a role's own, which `check`s now and then whether it still lives.
+    """A thread beside a role's main thread. The role calls `check` regularly to see whether it has failed.
 
     >>> def fail(stop: threading.Event) -> None:
     ...     raise ValueError("a defect")
@@ -25,9 +25,9 @@ class HelperThread:
 
     Args:
         name: of the thread, for people.
-        work: what it does; it is given an event and returns soon after that is set. To return earlier is
-            allowed; to raise ends the role.
-        on_failure: called in the thread with what it raised: for a role that does not check by itself.
+        work: the function to run. It receives an event and returns soon after the event is set. It may
+            return earlier; an exception ends the role.
+        on_failure: called in the thread with the exception: for a role that does not call `check`.
         daemon: the process may end without it.
         clock: makes the thread.
     """
@@ -60,21 +60,21 @@ class HelperThread:
 
     @property
     def alive(self) -> bool:
-        """Whether it is at work."""
+        """Whether the thread is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def check(self) -> None:
-        """Raise what ended the thread, with its traceback, if anything did. To be called by the role."""
+        """Re-raise the exception that ended the thread, if any, with its traceback. Called by the role."""
         if self.failure is not None:
             raise self.failure
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Ask it to end, and wait for that, at most so long. No harm if it was not started, or has ended."""
+        """Ask the thread to end, and wait for it up to `timeout_s`. Does nothing if it is not running."""
         self.stopping.set()
         self.join(timeout_s)
 
     def join(self, timeout_s: float | None = None) -> None:
-        """Wait until its work is done, at most so long."""
+        """Wait until the thread has ended, up to `timeout_s`."""
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
@@ -90,6 +90,6 @@ class HelperThread:
             self._work(self.stopping)
         except BaseException as error:
             self.failure = error
-            _log.error("thread %r has ended by an error: %s", self.name, error)
+            _log.error("thread %r ended with an error: %s", self.name, error)
             if self._on_failure is not None:
                 self._on_failure(error)

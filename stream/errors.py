@@ -6,14 +6,14 @@ FreshetError
 ├── GroupError              a process cannot be a member of its role's group
 ├── RecordError             a record that cannot be used; goes to the dead letters
 ├── ProducerError           events of a program cannot be sent
-│   ├── BufferFullError     too many wait for the log already; this one was not taken
+│   ├── BufferFullError     the send buffer is full; this event was not accepted
 │   └── UndeliveredError    the log has not confirmed some in time
 ├── DeadLetterError         there is no such dead letter
 ├── SourceError             a data file that cannot be read as configured
 ├── StateError              a role's state cannot be opened, read or written
 │   ├── StateLockedError    another process holds it
-│   ├── StateDamagedError   what is on the disk is not what was written
-│   └── StateFullError      there is no room on the disk for it now; it is at its last commit
+│   ├── StateDamagedError   the data on the disk is corrupt
+│   └── StateFullError      the disk is full; the state is at its last commit
 └── DeadLetterFloodError    too many bad records in a window; the role stops
 """
 
@@ -25,10 +25,10 @@ class LogError(FreshetError):
 
 
 class LogAwayError(LogError):
-    """The log does not answer for now: what was asked may be asked again.
+    """The log does not answer for now; the same call may be retried.
 
-    After an append it is not known whether the records are there; those that carry a producer and a
-    sequence number may be sent again, since their receiver recognises them.
+    After a failed append the records may or may not be in the log. Records that carry a producer and a
+    sequence number can be sent again, because the receiver drops duplicates.
     """
 
 
@@ -45,11 +45,11 @@ class ProducerError(FreshetError):
 
 
 class BufferFullError(ProducerError):
-    """Too many events wait for the log already; the message says why, and that this one was not taken."""
+    """The send buffer is full and this event was not accepted; the message says why."""
 
 
 class UndeliveredError(ProducerError):
-    """The log has not confirmed some events in time; the message says how many, and what becomes of them."""
+    """The log has not confirmed some events in time; the message says how many and if they are retried."""
 
 
 class DeadLetterError(FreshetError):
@@ -69,11 +69,11 @@ class StateLockedError(StateError):
 
 
 class StateDamagedError(StateError):
-    """What is on the disk is not what was written; the message says where the role may begin instead."""
+    """The data on the disk is corrupt; the message says how the role can start without it."""
 
 
 class StateFullError(StateError):
-    """There is no room on the disk for a commit: opened anew when there is, the state is at its last one."""
+    """The disk is too full for a commit. The state stays at its last commit; reopen it later."""
 
 
 class DeadLetterFloodError(FreshetError):

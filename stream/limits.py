@@ -1,7 +1,7 @@
-"""The limits of what travels and what waits, in one table, with what must hold between them.
+"""All limits of records and of pending requests in one table, with the relations between them.
 
-The relations at the end are checked when this file is loaded. So nobody can raise one limit and leave
-another behind that counts on it.
+The relations at the end are checked when this module is imported, so that raising one limit without the
+limits that depend on it fails at once.
 """
 
 SCHEMA_VERSION = 1
@@ -14,22 +14,22 @@ FEATURES_MAX = 256
 VALUES_MAX = 1_024  # of one list feature
 TEXT_MAX = 1_024  # characters of one string id
 REQUEST_ID_MAX = 128  # characters
-FORGET_IDS_MAX = 100  # of a feature, asked for at once: a learner looks for the pairs of each
+FORGET_IDS_MAX = 100  # per feature and request: a learner searches the pair rows of each id
 FORGET_IDS_IN_RECORD_MAX = 2 * FORGET_IDS_MAX  # a sequence's own ids, and those of the feature that it holds
 REFUSE_S_MAX = 10 * 366 * 86_400.0
-TIME_MIN_S = 0.0  # 1970: what is before is a broken clock or a missing unit
-TIME_MAX_S = 4_102_444_800.0  # 2100: what is after is most often milliseconds
+TIME_MIN_S = 0.0  # 1970: an earlier time means a broken clock or a wrong unit
+TIME_MAX_S = 4_102_444_800.0  # 2100: a later time is usually in milliseconds
 SPLICED_BYTES_MAX = (
     RECORD_BYTES_MAX // 16
 )  # of an event whose features are copied into its example as they are
 
-# The outputs of one record: an output's sequence number is the record's offset and a place among them.
+# Outputs of one record: an output's sequence number is the record's offset and the output's index.
 SEQ_BITS = 63
-PLACE_BITS = 23
-OFFSET_END = 1 << (SEQ_BITS - PLACE_BITS)  # of a partition; a trillion records
-OUTPUTS_MAX = 1 << PLACE_BITS
+OUTPUT_BITS = 23
+OFFSET_END = 1 << (SEQ_BITS - OUTPUT_BITS)  # of a partition; a trillion records
+OUTPUTS_MAX = 1 << OUTPUT_BITS
 
-# What waits in one partition of a joiner.
+# Pending requests and actions in one partition of a joiner.
 WAITING_MAX = 256  # actions for one impression
 PENDING_BYTES_MAX_MEMORY = 256 << 20  # of events in the requests that are kept in memory between commits
 PENDING_MAX = 8_000_000  # undecided requests: the most that `pending_max` may be
@@ -38,8 +38,8 @@ PENDING_MAX = 8_000_000  # undecided requests: the most that `pending_max` may b
 def further_actions_max(pending_max: int) -> int:
     """How many actions may wait in a partition besides the first of each request.
 
-    When a clock moves, each undecided request becomes an example, or else a dead letter for each of its
-    actions: all of them outputs of one record. Each event of that record may add one.
+    When the clock advances, each undecided request becomes an example, or a dead letter for each of its
+    actions: all of them are outputs of one record. Each event of that record may add one more.
     """
     return OUTPUTS_MAX - BATCH_EVENTS_MAX - pending_max
 
@@ -47,7 +47,7 @@ def further_actions_max(pending_max: int) -> int:
 def check_relations() -> None:
     """Raises ValueError, naming them, if limits do not fit together."""
     relations = {
-        "an output has a place": further_actions_max(PENDING_MAX) >= WAITING_MAX,
+        "every output has an index": further_actions_max(PENDING_MAX) >= WAITING_MAX,
         "a batch of one event fits into a record": BATCH_EVENTS_MAX >= 1 and RECORD_BYTES_MAX > 5,
         "an example of a copied event fits into a record": 16 * SPLICED_BYTES_MAX <= RECORD_BYTES_MAX,
         "labels of all candidates fit beside a copied event": 9 * CANDIDATES_MAX + 64 <= SPLICED_BYTES_MAX,

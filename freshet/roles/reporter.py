@@ -10,7 +10,7 @@ import msgspec
 from freshet.roles.role_metrics import Figures, RoleMetrics, Source, Tables
 from freshet.roles.voice import Voice
 from learner.role.learner import Learner
-from stream.group.membership import Member, Told
+from stream.group.membership import Member, MemberStatus
 from stream.join.joiner import Joiner
 from stream.log.base import Log
 from stream.run.runner import Runner
@@ -118,7 +118,7 @@ class Reporter:
         if clocks := self._source.clocks():
             numbers["clock"] = max(clocks.values())  # that of a partition without events stands still
         known = {name: float(value) for name, value in numbers.items() if value is not None}
-        self._member.tell(Told(known, {name: list(counts) for name, counts in tables.items()}))
+        self._member.tell(MemberStatus(known, {name: list(counts) for name, counts in tables.items()}))
 
     def _say(self, event: str, **more: object) -> None:
         told: dict[str, object] = {

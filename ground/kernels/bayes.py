@@ -135,7 +135,7 @@ def learn(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, f, s2, y):
         w[i, 0] = (w[i, 0] + x[i] * ed) * q
         w[i, 1] = min(kept * w[i, 1] + x2hd * q, EVIDENCE_MAX)
     for i in range(n):
-        # A weight of which nothing is known says nothing of its column.
+        # A weight without evidence carries no information about its column.
         if mean[i] == 0.0:
             continue
         c = column[i]

@@ -1,4 +1,4 @@
-"""What numba kernels cannot say for themselves: a prefetch, a fence, eight comparisons at once, and more."""
+"""Instructions that numba does not offer: a prefetch, a fence, eight comparisons at once, and more."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -105,7 +105,7 @@ def _lowest_bit(typing_context, bits):
 
 
 prefetch: Any = _prefetch
-"""`prefetch(array, row, column)`: that element is used soon. Only a hint: never faults, changes nothing."""
+"""`prefetch(array, row, column)`: hint that this element is used soon. Never faults, changes nothing."""
 
 prefetch_element: Any = _prefetch_element
 """`prefetch_element(array, position)`: the same for an array of one dimension."""
@@ -122,7 +122,7 @@ lowest_bit: Any = _lowest_bit
 """`lowest_bit(bits)`: the number of the lowest bit set in an int64; 64 if there is none."""
 
 fence: Any = _fence
-"""`fence()`: no access moves across it, but that a later read may come before an earlier write.
+"""`fence()`: no memory access is reordered across it, except that a later read may precede an earlier write.
 
 On x86 it holds back the compiler and costs no instruction.
 """

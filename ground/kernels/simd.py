@@ -57,7 +57,7 @@ def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> tuple[
 
 
 def in_all_lanes(builder: Any, value: Any, vector: ir.VectorType) -> Any:
-    """For whoever builds instructions: a vector of WIDE lanes that all hold `value`."""
+    """For code that emits instructions: a vector of WIDE lanes that all hold `value`."""
     alone = builder.insert_element(ir.Constant(vector, ir.Undefined), value, _INDEX(0))
     everywhere = ir.Constant(ir.VectorType(_INDEX, WIDE), [0] * WIDE)
     return builder.shuffle_vector(alone, ir.Constant(vector, ir.Undefined), everywhere)

@@ -22,8 +22,8 @@ from serving.watch.history import History, Span
 from serving.watch.pulse import Own
 from serving.watch.rates import Counters
 from stream.errors import LogError
-from stream.group.membership import Beat, Told, send_beat
-from stream.group.observer import Heard, Roll
+from stream.group.membership import Beat, MemberStatus, send_beat
+from stream.group.observer import Observed, Roll
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Log
 from stream.log.lag import Lag, LagMeter, Position
 
@@ -269,7 +269,7 @@ class Overview:
         """Where a role is, as it told the log; nothing before it was there."""
         return {p: Position(offset, 0) for p, offset in self._log.committed(role, topic).items()}
 
-    def _say(self, told: Told | None) -> None:
+    def _say(self, told: MemberStatus | None) -> None:
         """Tell in the log how this server does; None: it leaves."""
         beat = Beat(GROUP, self.name, self._life, self._beats, leaving=told is None, told=told)
         self._beats += 1
@@ -281,12 +281,12 @@ class Overview:
                 logger.warning("could not tell the log how this server does: %s", error)
             self._silent = True
 
-    def _is_own(self, heard: Heard) -> bool:
+    def _is_own(self, heard: Observed) -> bool:
         return heard.group == GROUP and heard.name == self.name
 
     # --- from what was told to what is shown ---
 
-    def _count(self, members: list[Heard], own: Told) -> None:
+    def _count(self, members: list[Observed], own: MemberStatus) -> None:
         for heard in members:
             if heard.group in ("join", "learn"):
                 for name in _COUNTED[heard.group]:
@@ -298,7 +298,7 @@ class Overview:
             self._counters.add(f"{GROUP}.{name}", "own", own.numbers.get(name))
         self._counters.end_tick()
 
-    def _numbers(self, now_s: float, told: Told, members: list[Heard]) -> Now:
+    def _numbers(self, now_s: float, told: MemberStatus, members: list[Observed]) -> Now:
         numbers = told.numbers.get
         waiting = [h.told.numbers["undecided"] for h in members if "undecided" in h.told.numbers]
         others_frozen = [h.told.numbers for h in members if h.group == GROUP and h.told.numbers.get("frozen")]
@@ -341,7 +341,7 @@ class Overview:
             f"{role}_lag_s": max(lag.seconds for lag in lags) if known else None,
         }
 
-    def _sight(self, now_s: float, now: Now, told: Told, members: list[Heard]) -> Sight:
+    def _sight(self, now_s: float, now: Now, told: MemberStatus, members: list[Observed]) -> Sight:
         numbers = {**told.numbers, "log_up": float(self._up)}
         clocks = [h.told.numbers["clock"] for h in members if "clock" in h.told.numbers]
         if clocks:
@@ -355,7 +355,7 @@ class Overview:
         lags = {role: getattr(now, f"{role}_lag_s") or 0.0 for role in TITLES.values()}
         return Sight(numbers, self._counters.rises, heard_s, lags)
 
-    def _tables(self, told: Told, members: list[Heard]) -> list[TableRow]:
+    def _tables(self, told: MemberStatus, members: list[Observed]) -> list[TableRow]:
         learning = any(h.group == "learn" and h.leads and h.told.tables for h in members)
         return [
             TableRow(
@@ -375,28 +375,28 @@ _COUNTED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _served(members: list[Heard]) -> Told:
+def _served(members: list[Observed]) -> MemberStatus:
     """What the servers tell, to one who is none: the one that follows updates, else any."""
     servers = [heard for heard in members if heard.group == GROUP]
     servers.sort(key=lambda heard: (bool(heard.told.numbers.get("frozen")), _silent_s(heard) > SILENT_S))
-    return servers[0].told if servers else Told()
+    return servers[0].told if servers else MemberStatus()
 
 
-def _click_rate(told: Told) -> float | None:
+def _click_rate(told: MemberStatus) -> float | None:
     clicks, examples = told.numbers.get("positives_corrected"), told.numbers.get("examples_corrected")
     return clicks / examples if clicks is not None and examples else None
 
 
-def _mean_prediction(told: Told) -> float | None:
+def _mean_prediction(told: MemberStatus) -> float | None:
     rate, calibration = _click_rate(told), told.numbers.get("calibration_corrected")
     return rate * calibration if rate is not None and calibration is not None else None
 
 
-def _silent_s(heard: Heard) -> float:
+def _silent_s(heard: Observed) -> float:
     return max(time.monotonic() - heard.at_s, 0.0)
 
 
-def _role(heard: Heard) -> Role:
+def _role(heard: Observed) -> Role:
     silent_s = _silent_s(heard)
     if silent_s > SILENT_S:
         state = "silent"

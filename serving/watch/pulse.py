@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from learner.metrics import Summary
 from serving.replica.status import Scorer
-from stream.group.membership import Told
+from stream.group.membership import MemberStatus
 
 SPAN_TICKS = 300
 """Over so many calls, one a second, the share of errors and the slowest answers are told."""
@@ -17,7 +17,7 @@ SCORE_PATH = "/v1/score"
 class Own(NamedTuple):
     """What the server that looks says of itself."""
 
-    told: Told
+    told: MemberStatus
     version: str
     why_not_ready: str
 
@@ -77,7 +77,7 @@ class Pulse:
         numbers |= _quality("base", status.base.recent) | _quality("corrected", status.corrected.recent)
         told = {name: float(value) for name, value in numbers.items() if value is not None}
         tables = {name: [rows] for name, rows in status.table_rows.items()}
-        return Own(Told(told, tables), status.version, status.why_not_ready)
+        return Own(MemberStatus(told, tables), status.version, status.why_not_ready)
 
 
 def _count(totals: Totals) -> float:

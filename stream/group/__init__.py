@@ -1,1 +1,1 @@
-"""Group membership: who is there, told by heartbeats in topic `roles`."""
+"""Group membership, from heartbeats in topic `roles`."""

@@ -1,18 +1,18 @@
-"""Who is there: the processes that do one role's work together, and which of them leads.
+"""Group membership: which processes share one role's work, and which of them leads.
 
-Members say that they are alive by a *beat* on the one-partition topic `roles`, about once a second, and
-who wants to lead says so there too, by a *claim*. Everybody reads the topic, so everybody comes to the
-same view, in the topic's own order; no clock of any machine is compared with another's:
+Each member writes a *beat* to the one-partition topic `roles` about once a second. A member that wants to
+lead writes a *claim* there. All members read the topic in the same order, so all reach the same view; clocks
+of different machines are never compared:
 
-- A member has gone when it says so, or when so many beats of the one who watches have come back from
-  the log since its last one. While the log is away no beats come back, and nobody is given up.
-- A claim's *term* is its offset in the topic. The newest claim holds. Terms only rise, whatever is
-  trimmed and whoever restarts.
+- A member is gone when it announces that it leaves, or when enough beats of the observer have come back from
+  the log since the member's last beat. While the log is away no beats come back, so no member times out.
+- A claim's *term* is its offset in the topic. The newest claim holds. Terms only rise, also after a trim
+  or a restart.
 
-This view only says who *should* do what. That nothing is lost or counted twice does not hang on it:
+The view decides only which member *should* do what. Exactly-once does not depend on it:
 several joiners that read one partition at once send the same records under the same numbers
 (`stream.join.assignment`), and a learner whose term is over is recognised in its own outputs
-(`learner.terms`).
+(`learner.updates.chain`).
 """
 
 import logging
@@ -33,20 +33,20 @@ _log = logging.getLogger("freshet.group")
 
 LOOK_EVERY_S = 0.2
 STALL_S_MAX = 60.0
-"""A member whose own loop has not turned for so long sends no beats, however well its thread does."""
+"""A member whose main loop stalls for so long stops beating, although its thread runs."""
 LOOK_BACK = 10_000
-"""Records of the topic that a newcomer reads: beats repeat all that matters."""
+"""Records that a new member reads from the topic: beats repeat everything that matters."""
 NAME_MAX = 100
 REPLACED_MAX = 1000
 """Processes remembered whose name another process has taken since."""
 PEERS_MAX = 1000
 """Members that are known at a time; a new one beyond that is ignored until another has gone."""
 NUMBERS_MAX = 1000
-"""Entries of what a member tells of how it does."""
+"""Entries of a member's status."""
 
 
 class GroupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How members of a group tell that another is gone."""
+    """How members of a group detect that another is gone."""
 
     name: str = ""  # of this process in its group; empty: the machine's name
     beat_s: float = 1.0  # between two beats
@@ -67,18 +67,18 @@ class GroupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 GROUP_DEFAULTS = GroupSettings()
 
-# What comes from the topic is held to these: anybody who may write there may write anything.
+# Records of the topic are validated: any client with the right to write may write anything.
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_MAX)]
 _Life = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-_Clock = Annotated[float, msgspec.Meta(ge=0.0, le=1e18)]  # and so no NaN
+_Clock = Annotated[float, msgspec.Meta(ge=0.0, le=1e18)]  # excludes NaN
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
-    """Where to take a partition up: all outputs of records before `position` are in the log.
+    """Where another joiner can take over a partition: all outputs of records before `position` are sent.
 
-    Whoever reads from `offset` on, with an empty state whose clock is `clock`, has at `position` the
-    state that the one before had.
+    A joiner that reads from `offset` on, with an empty state whose clock is `clock`, has at `position` the
+    same state as the previous one.
     """
 
     partition: Annotated[int, msgspec.Meta(ge=0, le=PARTITIONS_MAX - 1)]
@@ -88,11 +88,11 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     taken_s: _Clock = 0.0  # when the log took the record before `offset`
 
 
-class Told(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a member tells of how it does, for people who watch; nobody decides anything by it.
+class MemberStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The status of a member, for display only; no decision depends on it.
 
-    `numbers` by name. `tables`: of each embedding table that it holds, its rows, and where it learns
-    itself also how many were admitted, not admitted, expired and evicted since it began.
+    `numbers` by name. `tables`: for each embedding table, its rows; in a learner also how many were
+    admitted, not admitted, expired and evicted since it began.
     """
 
     numbers: Annotated[dict[str, float], msgspec.Meta(max_length=NUMBERS_MAX)] = {}
@@ -103,7 +103,7 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):
-    """A member lives."""
+    """A sign that a member is alive."""
 
     group: _Name
     name: _Name
@@ -113,7 +113,7 @@ class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):
     leading: Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)] = -1  # the term it leads in
     notes: Annotated[list[Note], msgspec.Meta(max_length=PARTITIONS_MAX)] = []
     leaving: bool = False
-    told: Told | None = None
+    told: MemberStatus | None = None
 
 
 class Claim(msgspec.Struct, frozen=True, tag="claim"):
@@ -135,7 +135,7 @@ class Leader(NamedTuple):
 class _Peer(msgspec.Struct):
     life: str
     able: bool = False
-    unanswered: int = 0  # beats of ours since its last one
+    unanswered: int = 0  # our own beats since its last one
 
 
 class Member:
@@ -143,7 +143,7 @@ class Member:
 
     Args:
         group: what the group does: "join", "learn".
-        name: unique in the group; a new process under a name takes the place of the one before.
+        name: unique in the group; a new process replaces the previous one of the same name.
     """
 
     def __init__(
@@ -166,11 +166,11 @@ class Member:
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._peers: dict[str, _Peer] = {}
-        self._replaced: dict[str, None] = {}  # lives, the latest last
+        self._replaced: dict[str, None] = {}  # process ids (`life`), the latest last
         self._notes: dict[int, Note] = {}
         self._leader: Leader | None = None
         self._mine: list[Note] = []
-        self._told: Told | None = None
+        self._told: MemberStatus | None = None
         self._number = 0
         self._able = False
         self._leading = -1
@@ -183,11 +183,11 @@ class Member:
     # --- what the role asks ---
 
     def turn(self) -> None:
-        """Say that the role's loop goes on; to be called from it.
+        """Report that the role's main loop is running; the loop calls it.
 
         Raises:
             GroupError: another process has taken this one's name.
-            BaseException: what ended the thread that beats, which leaves this member without a group.
+            BaseException: the error that ended the heartbeat thread.
         """
         self._thread.check()
         self._turned_s = self._clock.now_s()
@@ -200,17 +200,17 @@ class Member:
 
     @property
     def names(self) -> list[str]:
-        """The members that are there, sorted; empty until this one has seen its own first beat."""
+        """The live members, sorted; empty until this one has read its own first beat."""
         with self._lock:
             return sorted(self._peers) if self.name in self._peers else []
 
     def share(self, parts: int) -> set[int]:
-        """Which of so many parts are this member's now: dealt out in turn, in the order of names."""
+        """This member's share of so many parts: round robin, in the order of names."""
         names = self.names
         return set(range(names.index(self.name), parts, len(names))) if names else set()
 
     def note(self, partition: int) -> Note | None:
-        """The newest note of a partition, whoever wrote it."""
+        """The newest note of a partition, from any member."""
         with self._lock:
             return self._notes.get(partition)
 
@@ -219,23 +219,23 @@ class Member:
         with self._lock:
             self._mine = list(notes)
 
-    def tell(self, told: Told) -> None:
-        """What the next beats tell of how this one does."""
+    def tell(self, told: MemberStatus) -> None:
+        """Set the status that the next beats carry."""
         self._told = told
 
     @property
     def leader(self) -> Leader | None:
-        """The newest claim; None: nobody has claimed."""
+        """The newest claim; None: there is no claim."""
         with self._lock:
             return self._leader
 
     def leads(self, term: int) -> bool:
-        """Whether nobody has claimed after `term`, as far as has been read."""
+        """Whether no claim newer than `term` has been read."""
         leader = self.leader
         return leader is None or leader.term <= term
 
     def vacant(self) -> bool:
-        """Whether this member should claim: nobody leads, and it is the first by name that could."""
+        """Whether this member should claim: there is no leader, and it is the first by name that could."""
         with self._lock:
             if self.name not in self._peers:
                 return False
@@ -250,7 +250,7 @@ class Member:
             return able[:1] == [self.name]
 
     def able(self, able: bool) -> None:
-        """Say whether this member could lead."""
+        """Set whether this member could lead."""
         self._able = able
 
     def claim(self) -> int:
@@ -262,7 +262,7 @@ class Member:
         return term
 
     def resign(self) -> None:
-        """Lead no more."""
+        """Stop leading."""
         self._leading = -1
 
     # --- its thread ---
@@ -291,20 +291,20 @@ class Member:
         self.look()
 
     def leave(self) -> None:
-        """Say that this member goes, if the log takes it."""
+        """Announce that this member leaves, if the log is reachable."""
         try:
             self.beat(leaving=True)
         except LogError as away:
             _log.warning("could not say that member %s leaves: %s", self.name, away)
 
     def pulse(self) -> None:
-        """Beat, if it is time to, and read what there is to read. While the log is away nothing happens."""
+        """Send a beat if one is due, and read new records. Does nothing while the log is away."""
         now = self._clock.now_s()
         try:
             if now >= self._beat_at_s and now - self._turned_s < STALL_S_MAX:
                 self._beat_at_s = now + self.settings.beat_s
                 self.beat()
-                if self._away:  # not for a look that went well: a log with no room can still be read
+                if self._away:  # a successful read is not enough: a full log can still be read
                     _log.info("member %s reaches its group again", self.name)
                 self._away = False
             self.look()
@@ -417,7 +417,7 @@ def send_beat(log: Log, beat: Beat) -> None:
 
 
 def read_sign(record: Record) -> Beat | Claim | None:
-    """A record of topic `roles`; None if it is none that this version can read."""
+    """Decode a record of topic `roles`; None if this version cannot read it."""
     try:
         return _decoder.decode(record.value)
     except msgspec.MsgspecError:

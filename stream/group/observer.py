@@ -1,33 +1,32 @@
-"""Who is there and how they do, as topic `roles` has it: for those who watch, and for nobody's decisions.
+"""The members of all groups and their status, from topic `roles`: for display, never for decisions.
 
-A member of a group tells with each beat how it does (`stream.group.membership.Told`). Whoever reads the
-topic so
-knows all roles of a Freshet, wherever they run, with nothing but the log between them.
+Each beat carries the status of its member (`stream.group.membership.MemberStatus`). So a reader of the topic
+knows all roles of a Freshet installation, on all machines, through the log alone.
 """
 
 import msgspec
 
 from ground.clock import SYSTEM_CLOCK, Clock
-from stream.group.membership import Claim, Told, read_sign
+from stream.group.membership import Claim, MemberStatus, read_sign
 from stream.log.base import ROLES, Log, Record
 
 LOOK_BACK = 500
 """Records of the topic that a newcomer reads: minutes of beats of a few members."""
 MEMBERS_MAX = 200
-"""Members that are remembered; of more the one that was heard longest ago is forgotten."""
+"""Members that are remembered; beyond that, the one with the oldest beat is evicted."""
 FORGET_S = 900.0
-"""A member that says nothing for so long is forgotten."""
+"""A member without a beat for so long is evicted."""
 
 
-class Heard(msgspec.Struct):
-    """A member, and what it told last."""
+class Observed(msgspec.Struct):
+    """A member and its last status."""
 
     group: str
     name: str
     life: str
     leads: bool
-    told: Told
-    at_s: float  # when it was heard last, monotonic seconds of the one who listens
+    told: MemberStatus
+    at_s: float  # when its last beat came, monotonic seconds of the reader
 
 
 class Roll:
@@ -37,10 +36,10 @@ class Roll:
         self._clock = clock
         self._log = log
         self._position = -1
-        self._heard: dict[tuple[str, str], Heard] = {}
+        self._heard: dict[tuple[str, str], Observed] = {}
 
     @property
-    def members(self) -> list[Heard]:
+    def members(self) -> list[Observed]:
         """By group and name."""
         return [heard for _, heard in sorted(self._heard.items())]
 
@@ -60,7 +59,7 @@ class Roll:
             if not records:
                 break
             for record in records:
-                # what is read at once was just sent; what was there before is as old as the log says
+                # records read live were just sent; the age of older ones is the log's
                 age_s = (
                     max(self._clock.unix_s() - record.ingest_ms / 1e3, 0.0)
                     if begins and record.ingest_ms
@@ -74,17 +73,17 @@ class Roll:
         said = read_sign(record)
         if said is None or isinstance(said, Claim):
             return
-        place = said.group, said.name
-        known = self._heard.get(place)
+        key = said.group, said.name
+        known = self._heard.get(key)
         if said.leaving:
             if known is not None and known.life == said.life:
-                del self._heard[place]
+                del self._heard[key]
             return
-        told = said.told or (known.told if known is not None and known.life == said.life else Told())
-        self._heard[place] = Heard(said.group, said.name, said.life, said.leading >= 0, told, at_s)
+        told = said.told or (known.told if known is not None and known.life == said.life else MemberStatus())
+        self._heard[key] = Observed(said.group, said.name, said.life, said.leading >= 0, told, at_s)
 
     def _forget(self, now_s: float) -> None:
-        for place in [p for p, heard in self._heard.items() if now_s - heard.at_s > FORGET_S]:
-            del self._heard[place]
+        for key in [p for p, heard in self._heard.items() if now_s - heard.at_s > FORGET_S]:
+            del self._heard[key]
         while len(self._heard) > MEMBERS_MAX:
-            del self._heard[min(self._heard, key=lambda place: self._heard[place].at_s)]
+            del self._heard[min(self._heard, key=lambda key: self._heard[key].at_s)]

@@ -1,14 +1,13 @@
-"""Several joiners share the partitions; a partition moves when one of them comes or goes.
+"""Several joiners share the partitions; a partition moves when a joiner comes or goes.
 
-Who should join which partition follows from who is there (`stream.group.membership`). To take a partition
-up, a
-joiner goes on from its own state if it has joined it not long ago; else it begins with nothing, reads
-back as far as a record can have influence (`REACH_WINDOWS`), and so comes to just the state that the
-one before had. What records bring about that the one before has dealt with is not sent again.
+The assignment follows from the live members (`stream.group.membership`). A joiner that takes over a partition
+resumes from its own state if it joined the partition recently. Otherwise it starts with an empty state and
+reads back as far as a record can have influence (`REACH_WINDOWS`), which gives exactly the state of the
+previous joiner. It does not send the outputs of records that the previous joiner has finished.
 
-Where to begin is in the notes that each joiner's beats carry, a few numbers a partition; state never
-moves. Nobody waits for anybody to let go: two who join one partition for a while send the same records
-under the same numbers, of which readers take one.
+Each joiner's beats carry notes that say where to start, a few numbers per partition; state is never moved. No
+joiner waits until another releases a partition: two joiners of one partition send the same records with the
+same sequence numbers, and readers take each once.
 """
 
 import logging
@@ -17,7 +16,7 @@ from collections.abc import Callable
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from stream.group.membership import Member, Note
-from stream.join.joiner import Joiner, Mark, offset_of, producer_of
+from stream.join.joiner import Joiner, ResumePoint, offset_of, producer_of
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records.types import Tick, encode
 from stream.run.runner import Runner, patiently
@@ -25,10 +24,10 @@ from stream.state.role_state import RoleState
 
 _log = logging.getLogger("freshet.shares")
 
-TICK_WINDOWS = 0.25  # how long a partition is quiet before it is told the time, and how often
+TICK_WINDOWS = 0.25  # how long a partition is quiet before its first tick, and between ticks
 TICK_S_MIN, TICK_S_MAX = 0.5, 15.0
 
-LOOK_BACK = (1, 10, 1000)  # records from the end of `examples`, among which the newest of ours is looked for
+LOOK_BACK = (1, 10, 1000)  # records at the end of `examples` that are searched for our newest one
 
 
 class Shares:
@@ -86,13 +85,13 @@ class Shares:
             self._clock.wait(stop, self._member.settings.beat_s / 10.0)
 
     def settle(self) -> None:
-        """Let go of what is others' now, take up what is ours, and note now and then where others could."""
+        """Release partitions of others, take over our own, and note regularly where others could start."""
         self._member.turn()
         mine = self._member.share(self._partitions)
         for partition in sorted(self._runner.held - mine):
             self._runner.let_go(partition)
             self._joiner.drop(partition)
-            _log.info("let go of partition %d", partition)
+            _log.info("released partition %d", partition)
         for partition in sorted(mine - self._runner.held):
             self.take_up(partition)
         if self._clock.now_s() - self._noted_s >= self._member.settings.beat_s:
@@ -100,10 +99,10 @@ class Shares:
             self.note()
 
     def tick(self) -> None:
-        """Tell partitions that have gone quiet, and in which requests wait, that time passes.
+        """Send a tick to each partition that has gone quiet while requests wait.
 
-        Our clock says only when to look. What a tick does follows from the moments at which the log took it
-        and the record before it. Two joiners of one partition may both send one: no harm.
+        Our own clock decides only when to send. The effect of a tick follows from the ingest times of the
+        tick and of the record before it, so it does no harm if two joiners of one partition both send one.
         """
         now_s = self._clock.now_s()
         quiet = [partition for partition in self._runner.held if self._quiet(partition, now_s)]
@@ -124,7 +123,7 @@ class Shares:
         return True
 
     def note(self) -> None:
-        """Say where others may take our partitions up. All that was taken is committed and sent."""
+        """Publish where others may take over our partitions. Everything taken is committed and sent."""
         self._noted_s = self._clock.now_s()
         if self._state.unsent():
             return
@@ -137,7 +136,7 @@ class Shares:
         self._member.say(notes)
 
     def take_up(self, partition: int) -> None:
-        """Read a partition from now on: from our own state, or from where the one before noted."""
+        """Read a partition from now on: from our own state, or from the previous joiner's note."""
         first, end = self._log.ends(EVENTS)[partition]
         sent = self._newest_sent(partition)
         note = self._member.note(partition)
@@ -151,21 +150,21 @@ class Shares:
             # what retention has taken from the front is missed only if it was still to be joined
             begin = note.offset if first <= note.offset or first > sent else first
             self._joiner.begin_at(
-                partition, Mark(note.clock, begin, note.taken_s if begin == note.offset else 0.0)
+                partition, ResumePoint(note.clock, begin, note.taken_s if begin == note.offset else 0.0)
             )
             how = f"reads back from offset {begin}"
         elif held is None:
-            self._joiner.begin_at(partition, Mark(0.0, first))
+            self._joiner.begin_at(partition, ResumePoint(0.0, first))
             how = "begins at the front of the log"
         self._joiner.keep_quiet(partition, sent)
         self._runner.take_up(partition)
         _log.info("took up partition %d: %s, sends from offset %d on", partition, how, sent)
 
     def _newest_sent(self, partition: int) -> int:
-        """The offset of the record that brought about the newest example; 0: there is none."""
+        """The offset of the record that caused the newest example; 0: there is none."""
         first, end = self._log.ends(EXAMPLES)[partition]
         name = producer_of(partition)
-        for back in LOOK_BACK:  # some logs leave numbers out, and others may write to the topic too
+        for back in LOOK_BACK:  # offsets may have gaps, and others may write to the topic too
             start = max(first, end - back)
             if start < end:
                 newest = self._log.read(EXAMPLES, partition, start, back, wait_s=1.0)

@@ -1,4 +1,4 @@
-"""Producers whose clock runs ahead: counted by name, told now and then."""
+"""Producers whose clock runs ahead: counted by name, logged from time to time."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""A partition's clock: the newest event time in it, as far as it is to be believed.
+"""A partition's clock: the newest plausible event time in it.
 
 Where the log notes when it took each record, an event ahead of that moment counts as of about that moment.
 Where it does not (a Kafka topic with the producers' own times), the other events of the partition are all
@@ -9,8 +9,8 @@ there is to compare with:
 - As long as fewer than `START_EVENTS` events have come, the clock is the newest event time that is at most
   `step_s` ahead of their median; it may then step back, since the first event of all may be the wrong one.
 
-So one producer whose clock runs ahead ends the wait of nobody's requests, unless most events are its own. All
-of this follows from the records alone.
+So a producer whose clock runs ahead cannot close the windows of other requests, unless it sends most events.
+All of this follows from the records alone.
 """
 
 import bisect
@@ -43,7 +43,7 @@ def is_steady(progress: Progress) -> bool:
 
 
 def forget_doubts(progress: Progress) -> None:
-    """From here on the log says when it took a record: nothing is to be compared any more."""
+    """From here on the log gives ingest times, so events need no comparison."""
     progress.begun = True
     progress.first = []
     progress.ahead = 0

@@ -12,7 +12,7 @@ from stream.records.types import Action, Example, Impression, encode, picked
 
 
 class ExampleMaker:
-    """Makes the examples of one partition.
+    """Builds the examples of one partition.
 
     Args:
         decoder: of the impressions that entries hold.

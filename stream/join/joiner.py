@@ -1,11 +1,11 @@
-"""The joiner: events in, examples out, and what is of no use into the dead letters.
+"""The joiner: events in, examples out; records that cannot be used become dead letters.
 
 Each partition is on its own: its clock, its pending requests, its sequence numbers (`Pairing` decides
 them). Examples keep the partition of the events they come from.
 
-An output's sequence number is made of the offset of the record that brought it about, and its place
-among that record's outputs. So it depends on the partition's records alone: whoever joins a partition,
-and from whichever state, sends the same outputs under the same numbers, and readers take each once.
+An output's sequence number consists of the offset of the record that caused it and the output's index
+among that record's outputs. So it depends on the partition's records alone: every joiner of a partition,
+from any state, sends the same outputs with the same numbers, and readers take each once.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,7 +16,7 @@ from stream.errors import LogError, RecordError
 from stream.join.clock_skew import Ahead
 from stream.join.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, Decided, Origin, Outputs, Pairing
 from stream.join.settings import COUNTS_KEY, JoinCounts, JoinSettings
-from stream.limits import OFFSET_END, OUTPUTS_MAX, PLACE_BITS, RECORD_BYTES_MAX, SPLICED_BYTES_MAX
+from stream.limits import OFFSET_END, OUTPUT_BITS, OUTPUTS_MAX, RECORD_BYTES_MAX, SPLICED_BYTES_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.records.decoding import is_batch, split_batch
 from stream.records.fast_decoding import EventDecoder
@@ -36,8 +36,8 @@ MARKS_MAX = 32  # in the reach of a record
 CLEAR_KEYS = 10_000  # deleted per commit
 
 
-class Mark(msgspec.Struct, frozen=True, array_like=True):
-    """What lies before `offset` has no more influence once the clock is at `clock` plus the reach."""
+class ResumePoint(msgspec.Struct, frozen=True, array_like=True):
+    """Records before `offset` have no influence once the clock has reached `clock` plus the reach."""
 
     clock: float
     offset: int
@@ -45,9 +45,9 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Sent(msgspec.Struct):
-    """Per partition: marks to take it up from, and which of the last records were of no use."""
+    """Per partition: points to resume from, and which of the last records were bad."""
 
-    marks: list[Mark] = []
+    marks: list[ResumePoint] = []
     counted_from: int = 0  # records before it were counted by another joiner
     useless: bytes = b""
 
@@ -68,7 +68,7 @@ class _Partition:
             "join", "join", settings.dead_letter_window, settings.dead_letter_share_max, self._sent.useless
         )
         self._offset = -1  # of the record that is being taken
-        self._examples = self._letters = 0  # that it has brought about
+        self._examples = self._letters = 0  # outputs of the current record so far
         self._reach_s = REACH_WINDOWS * settings.window_s
         marks = self._sent.marks
         self._next_mark_s = marks[-1].clock + self._reach_s / MARKS_MAX if marks else float("-inf")
@@ -96,17 +96,17 @@ class _Partition:
         clock = self.pairing.clock
         if clock >= self._next_mark_s and self.pairing.steady:
             marks = self._sent.marks
-            marks.append(Mark(clock, offset, self.pairing.taken_s))
+            marks.append(ResumePoint(clock, offset, self.pairing.taken_s))
             while len(marks) > 1 and marks[1].clock + self._reach_s <= clock:
                 del marks[0]
             self._next_mark_s = clock + self._reach_s / MARKS_MAX
 
-    def mark(self) -> Mark | None:
+    def mark(self) -> ResumePoint | None:
         """The newest mark whose reach is over; None: it has been taken up too recently."""
         first = self._sent.marks[:1]
         return first[0] if first and first[0].clock + self._reach_s <= self.pairing.clock else None
 
-    def start(self, mark: Mark) -> None:
+    def start(self, mark: ResumePoint) -> None:
         """Begin, with an empty state, at a mark."""
         self.pairing.begin(mark.clock, mark.taken_s)
         self._sent.marks = [mark]
@@ -118,21 +118,21 @@ class _Partition:
         self._sent.counted_from = max(self._sent.counted_from, until)
 
     def note_good(self, count: int) -> None:
-        """Count events of use; not again what another joiner counted."""
+        """Count good events, except those that another joiner has counted."""
         if count and self._offset >= self.quiet_until:
             self._share.good(count)
 
     def note_bad(self, record: Record, why: str) -> None:
-        """Count an event of no use; not again what another joiner counted.
+        """Count a bad event, unless another joiner has counted it.
 
         Raises:
-            DeadLetterFloodError: over the last events the share of useless ones is too large.
+            DeadLetterFloodError: too many of the last events are bad.
         """
         if record.offset >= self.quiet_until:
             self._share.bad(record.topic, record.partition, record.offset, why)
 
     def send(self, outputs: Outputs) -> str:
-        """Emit what an event has brought about; returns why the event itself cannot be used, or ""."""
+        """Emit the outputs of an event; returns why the event itself cannot be used, or ""."""
         refused = ""
         for output in outputs:
             if isinstance(output, Decided):
@@ -147,7 +147,7 @@ class _Partition:
         """Emit a dead letter for an event of a record, and count it.
 
         Raises:
-            DeadLetterFloodError: over the last events the share of useless ones is too large.
+            DeadLetterFloodError: too many of the last events are bad.
         """
         self.bury(Origin(record.offset, record.key, event), why)
         self.note_bad(record, why)
@@ -176,7 +176,7 @@ class _Partition:
             self.commit.emit(DEAD_LETTERS, outgoing)
 
     def forget(self, forget: Forget) -> None:
-        """Forget what waits of some ids, and pass the request on where it stands."""
+        """Remove some ids from pending requests, and pass the request on at its offset."""
         self.pairing.forget(Entity(forget.entity))
         self.commit.purge = True
         self._send(b"forget", encode(forget))
@@ -188,27 +188,27 @@ class _Partition:
         self.commit.put(self._key, msgspec.msgpack.encode(self._sent))
 
     def _send(self, key: bytes, value: bytes) -> None:
-        place = self._examples
-        self._examples = place + 1
+        index = self._examples
+        self._examples = index + 1
         if self._offset >= self.quiet_until:
-            seq = output_seq(self._offset, place)
+            seq = output_seq(self._offset, index)
             self.commit.emit(EXAMPLES, Outgoing(key, value, self.number, self._producer, seq))
 
 
 def producer_of(partition: int) -> str:
-    """The name under which a partition's examples are sent, whoever joins it."""
+    """The name under which every joiner of a partition sends its examples."""
     return f"joiner-{partition}"
 
 
-def output_seq(offset: int, place: int) -> int:
-    """The sequence number of the record at `offset`'s output number `place`."""
-    assert 0 <= place < OUTPUTS_MAX, "the limits of what waits keep a record's outputs below this"
-    return offset << PLACE_BITS | place
+def output_seq(offset: int, index: int) -> int:
+    """The sequence number of the record at `offset`'s output number `index`."""
+    assert 0 <= index < OUTPUTS_MAX, "the limits of pending requests keep a record's outputs below this"
+    return offset << OUTPUT_BITS | index
 
 
 def offset_of(seq: int) -> int:
-    """The offset of the record that brought about an output, -1 for an output without a number."""
-    return seq >> PLACE_BITS
+    """The offset of the record that caused an output, -1 for an output without a number."""
+    return seq >> OUTPUT_BITS
 
 
 class Joiner(Handler):
@@ -241,7 +241,7 @@ class Joiner(Handler):
         """Pair the records' events; emits examples and dead letters.
 
         Raises:
-            DeadLetterFloodError: too many records are of no use.
+            DeadLetterFloodError: too many records are bad.
         """
         partition = self._partition(records[0].partition, commit)
         pairing, decode = partition.pairing, self._decode
@@ -249,7 +249,7 @@ class Joiner(Handler):
         clock_ahead_s, max_ahead_s = self.settings.clock_ahead_s, self.settings.max_ahead_s
         if records[0].ingest_ms > 0 and not pairing.steady:
             pairing.trust_log()
-        good = 0  # events of use that are not counted yet
+        good = 0  # good events that are not counted yet
         for record in records:
             offset, value = record.offset, record.value
             begin(offset)
@@ -262,7 +262,7 @@ class Joiner(Handler):
                     good = 0
                     partition.refuse(record, value, str(error))
                     continue
-            told = record.ingest_ms > 0  # by the log, when it took the record
+            told = record.ingest_ms > 0  # the log gives the ingest time
             taken_s = record.ingest_ms / 1e3
             latest_s = taken_s + clock_ahead_s
             for part in parts:
@@ -309,10 +309,10 @@ class Joiner(Handler):
         commit.put(COUNTS_KEY, msgspec.msgpack.encode(self.counts))
 
     def keep_quiet(self, partition: int, until: int) -> None:
-        """Send and count nothing that a record before offset `until` brings about: it has been sent."""
+        """Neither send nor count the outputs of records before offset `until`: they have been sent."""
         self._partition(partition, self._state.begin()).keep_quiet(until)
 
-    def begin_at(self, partition: int, mark: Mark) -> None:
+    def begin_at(self, partition: int, mark: ResumePoint) -> None:
         """Forget what the state has of a partition, and set it to begin at a mark.
 
         A crash in between leaves a partition of which nothing is in the state.
@@ -337,13 +337,13 @@ class Joiner(Handler):
         self._partitions.pop(partition, None)
         self._touched.discard(partition)
 
-    def mark(self, partition: int) -> Mark | None:
+    def mark(self, partition: int) -> ResumePoint | None:
         """Where another joiner may begin, to have the present state at the next record."""
         found = self._partitions.get(partition)
         return None if found is None else found.mark()
 
     def lacks_time(self, partition: int) -> bool:
-        """Whether a partition's requests wait for nothing but time, which a `Tick` tells of."""
+        """Whether a partition's requests wait only for time to pass, which a `Tick` reports."""
         found = self._partitions.get(partition)
         return found is not None and found.pairing.lacks_time
 

@@ -55,14 +55,14 @@ class Decided(NamedTuple):
 
 
 class Useless(NamedTuple):
-    """An output: a record cannot be used."""
+    """An output: a record that cannot be used."""
 
     origin: Origin | None  # None: the event that was just taken
     reason: str
 
 
 Outputs = list[Decided | Useless]
-"""What one event has brought about, in order."""
+"""The outputs of one event, in order."""
 
 
 class Pairing:
@@ -114,7 +114,7 @@ class Pairing:
         return is_steady(self._progress)
 
     def trust_log(self) -> None:
-        """The log says when it takes records, from here on."""
+        """From here on the log gives ingest times."""
         forget_doubts(self._progress)
 
     @property
@@ -125,15 +125,15 @@ class Pairing:
     def take(
         self, event: Impression | Action, offset: int, original: bytes, latest_s: float, told: bool = True
     ) -> Outputs:
-        """Take the partition's next event; returns what it has brought about.
+        """Take the partition's next event; returns its outputs.
 
         Args:
             event: decoded from `original`.
             offset: of its record.
             original: its bytes.
             latest_s: as of when it counts at the latest, Unix seconds.
-            told: whether the log says when it took the record. If not, `latest_s` is what `latest` gives,
-                and an impression ahead of it waits from its own time on: the stream may have paused.
+            told: whether the log gives the ingest time of the record. If not, `latest_s` is what `latest`
+                gives, and an impression ahead of it waits from its own time on: the stream may have paused.
         """
         time = event.time
         if time > latest_s:
@@ -173,7 +173,7 @@ class Pairing:
         return self._progress.taken_s
 
     def note_taken(self, taken_s: float) -> None:
-        """The log took the record that comes next at this moment."""
+        """Set the ingest time of the next record."""
         self._progress.taken_s = taken_s
 
     @property
@@ -331,7 +331,7 @@ class Pairing:
             self._decide(action.request_id, entry, self._progress.clock)
 
     def _close(self, request_id: str, deadline: float, decided: float) -> bool:
-        """End a request's wait, unless its timer is one that means nothing any more."""
+        """End the wait of a request, unless the timer is stale."""
         entry = self._pending.get(request_id)
         if entry is None or entry.decided or (entry.size and entry.deadline != deadline):
             return False
@@ -369,7 +369,7 @@ class Pairing:
         self._remember(request_id, entry)
 
     def _drop(self, request_id: str, entry: Entry) -> None:
-        """Take everything from a request but that it was there."""
+        """Delete the content of a request, but remember its id."""
         entry.original = b""
         entry.reactions = {}
         if entry.decided:
@@ -378,7 +378,7 @@ class Pairing:
             self._remember(request_id, entry)
 
     def _remember(self, request_id: str, entry: Entry) -> None:
-        """A request is decided: keep it in mind for a while."""
+        """Remember a decided request for a while, to recognise duplicates and late actions."""
         progress = self._progress
         progress.undecided -= 1
         progress.remembered += 1
@@ -388,7 +388,7 @@ class Pairing:
         self._forgetting.add(entry.deadline, request_id)
 
     def _end_wait(self, further: int) -> None:
-        """So many actions beyond the first of their request wait no more."""
+        """Subtract actions that no longer wait, beyond the first of each request."""
         # states from before this was counted hold some that were not
         self._progress.further_actions = max(self._progress.further_actions - further, 0)
 

@@ -1,4 +1,4 @@
-"""Requests that a joiner still has to do with, one entry each: a cache in memory, all of them on disk."""
+"""Requests that are not finished (undecided, or decided and remembered): a memory cache over the disk."""
 
 from collections.abc import Callable, Iterator
 
@@ -46,7 +46,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
 class Pending:
     """The entries of one partition. Reads see what was set; disk sees it with the next commit.
 
-    What comes and goes between two commits is never written.
+    An entry that is added and dropped between two commits is never written.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Pending:
                 yield request_id, entry
 
     def flush(self, commit: Commit) -> None:
-        """Write what has changed; memory beyond the limit is given back."""
+        """Write what has changed; entries beyond the memory limit are evicted."""
         prefix, encode = self._prefix, self._encode
         for request_id in self._deleted:
             commit.delete(prefix + request_id.encode())

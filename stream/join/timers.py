@@ -1,7 +1,7 @@
 """Timers by the million: the next ones in memory, all of them on disk, in blocks.
 
-A timer is (deadline, name); they come due in that order. A timer cannot be taken back: whoever gets
-one that no longer means anything ignores it. So after a restart some that were taken may come again.
+A timer is (deadline, name); they come due in that order. Timers cannot be cancelled; callers
+ignore stale ones. So after a restart some timers may come due again.
 
 On disk timers lie in blocks, one for each second of deadlines of which a commit has any, under
 `prefix | second | number`: a commit writes a few of them however many timers were set, and a block goes
@@ -91,7 +91,7 @@ class Timers:
         return timer
 
     def flush(self, commit: Commit, number: int) -> None:
-        """Write what has changed; memory beyond the limit is given back.
+        """Write what has changed; timers beyond the memory limit are evicted.
 
         Args:
             number: of this commit, another than of any before.

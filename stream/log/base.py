@@ -1,9 +1,9 @@
 """The log: the one seam through which all roles talk.
 
 A log holds topics, a topic holds partitions, and a partition is a sequence of records with offsets
-0, 1, 2, ... Roles append, read from an offset, and keep their own offsets in their own state; what
-a group commits here is only for tools that show lag. `SqliteLog` is the embedded one, `KafkaLog` talks
-to a Kafka cluster, `MemoryLog` is for tests; anything else that fulfils `Log` can take their place.
+0, 1, 2, ... Roles append, read from an offset, and keep their own offsets in their own state; the
+offsets that a group commits here are only for lag tools. `SqliteLog` is the embedded one, `KafkaLog` talks
+to a Kafka cluster, `MemoryLog` is for tests; any other class that implements `Log` can replace them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ READ_BYTES_MAX = 8 << 20
 PARTITIONS_MAX = 1024
 PRODUCER_BYTES_MAX = 255  # of a producer's name, in UTF-8
 SEQ_MAX = (1 << 63) - 1
-DEAD_LETTER_BYTES = 64 << 10  # what a dead letter adds to its original, at most
+DEAD_LETTER_BYTES = 64 << 10  # the most that a dead letter adds to its original
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -37,8 +37,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     (a Kafka topic with `message.timestamp.type=CreateTime`). `created_ms` is then the time that the producer
     wrote, which may be anything; it is 0 where the log's own time is known.
 
-    `producer` and `seq` are the sender's: a record that carries them and comes with a `seq` already
-    taken from that producer in that partition has been sent twice. `seq` -1: the sender does not count.
+    `producer` and `seq` are set by the sender. A record whose `seq` has already been taken from that producer
+    in that partition is a duplicate. `seq` -1: the sender does not number its records.
     """
 
     topic: str
@@ -63,7 +63,7 @@ class Outgoing(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Log(Protocol):
-    """What every log does. All methods may be called from several threads; all raise LogError.
+    """The contract of a log. All methods may be called from several threads; all raise LogError.
 
     A log inherits from this, and gets `read` by its `read_any`.
     """
@@ -84,8 +84,8 @@ class Log(Protocol):
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         """Append all, durably; returns each record's (partition, offset).
 
-        After an error none of them is there, with one exception: after `LogAwayError` some may be, or
-        come to be, always from the front of what a partition was to get.
+        After an error no record is in the log, with one exception: after `LogAwayError`, each partition may
+        hold a prefix of its records, now or a little later.
         """
 
     def read(
@@ -122,19 +122,19 @@ class Log(Protocol):
         """Per partition (offset of the oldest record kept, offset that the next record will get)."""
 
     def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
-        """Note how far a group is, for tools that show lag: {partition: next offset}."""
+        """Commit a group's offsets, for lag tools only: {partition: next offset}."""
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
-        """What a group has noted."""
+        """The offsets that a group has committed."""
 
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
         """Drop a partition's records before an offset."""
 
     def enforce_retention(self) -> None:
-        """Drop what the settings no longer keep."""
+        """Drop the records that retention no longer keeps."""
 
     def close(self) -> None:
-        """Close; the log object is of no use afterwards."""
+        """Close the log; it cannot be used afterwards."""
 
 
 def partition_of(key: bytes, partitions: int) -> int:
@@ -170,7 +170,7 @@ def bytes_allowed(topic: str, record_bytes_max: int) -> int:
     return record_bytes_max + (DEAD_LETTER_BYTES if topic == DEAD_LETTERS else 0)
 
 
-def place(log: object, topic: str, record: Outgoing, partitions: int, bytes_max: int) -> int:
+def checked_partition(log: object, topic: str, record: Outgoing, partitions: int, bytes_max: int) -> int:
     """The `destination` of a record that the log can take.
 
     Raises LogError, naming the log, if it is over bytes_max, names a partition that is not there, or has a

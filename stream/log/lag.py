@@ -1,6 +1,6 @@
 """How far a reader is behind a topic, per partition: in records, and in seconds.
 
-Seconds are the age of the oldest record that the reader has not taken. It is told without reading that
+Seconds are the age of the oldest record that the reader has not taken. It is estimated without reading that
 record, which would disturb the reader: from where the log's end was at earlier measurements, and, for
 records older than those, from the ingest time of the last record that the reader took.
 """
@@ -19,7 +19,7 @@ HISTORY_MAX = 600  # measurements remembered per partition
 
 
 class Position(NamedTuple):
-    """Where a reader is in a partition."""
+    """How far a reader has come in a partition."""
 
     offset: int  # of the next record it takes
     ingest_ms: int  # of the last one it took, Unix ms; 0: none since it began

@@ -19,8 +19,8 @@ def lag_metrics(role: str, lags: Iterable[Lag]) -> Iterator[Metric]:
         labels=labels,
     )
     for lag in lags:
-        place = [role, lag.topic, str(lag.partition)]
-        records.add_metric(place, lag.records)
-        seconds.add_metric(place, lag.seconds)
+        labels = [role, lag.topic, str(lag.partition)]
+        records.add_metric(labels, lag.records)
+        seconds.add_metric(labels, lag.seconds)
     yield records
     yield seconds

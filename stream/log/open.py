@@ -1,4 +1,4 @@
-"""What opens a log: the one place that knows which kinds there are."""
+"""Opens a log from its URL: the only module that knows all kinds of logs."""
 
 import re
 from pathlib import Path

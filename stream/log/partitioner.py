@@ -1,6 +1,6 @@
 """MurmurHash2 as Kafka's own clients use it to choose a record's partition from its key.
 
-Java's client, and every client that can be told to agree with it (librdkafka's
+Java's client, and every client that can be configured to agree with it (librdkafka's
 `partitioner=murmur2_random`), puts a key into partition `(murmur2(key) & 0x7fffffff) % partitions`
 (org.apache.kafka.clients.producer.internals.BuiltInPartitioner). Here a key of 32 bytes takes 2 µs.
 """

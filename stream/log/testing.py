@@ -1,4 +1,4 @@
-"""Logs for tests: one that lives in memory, and one that fails as a seed says.
+"""Logs for tests: one in memory, and one that fails as a seed decides.
 
 `MemoryLog` does all that the other logs do, within one process and without a file or a broker, so that
 code around a log can be tested in milliseconds. `FaultyLog` wraps any log and lets its calls fail in the
@@ -26,8 +26,8 @@ from stream.log.base import (
     Record,
     bytes_allowed,
     check_partition,
+    checked_partition,
     destination,
-    place,
 )
 from stream.log.settings import LOG_DEFAULTS, LogSettings
 
@@ -126,7 +126,7 @@ class MemoryLog(Log):
         with self._store.changed:
             held = self._topic(topic) if records else []
             bytes_max = self.record_bytes_max(topic)
-            placed = [place(self, topic, record, len(held), bytes_max) for record in records]
+            placed = [checked_partition(self, topic, record, len(held), bytes_max) for record in records]
             now_ms = int(self._clock.unix_s() * 1e3) if records else 0
             taken = []
             for record, p in zip(records, placed, strict=True):
@@ -234,9 +234,9 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """How often a `FaultyLog` does what; rates are probabilities per call, 0 to 1."""
 
     append_lost: float = 0.0  # LogAwayError, and nothing is there
-    append_in_doubt: float = 0.0  # LogAwayError, and the front of what each partition was to get is there
+    append_in_doubt: float = 0.0  # LogAwayError, and each partition has a prefix of its records
     append_late: float = 0.0  # the same, but the front comes only some calls later, behind other records
-    repeat: float = 0.0  # numbered records are there twice, as after an answer that was lost
+    repeat: float = 0.0  # numbered records are appended twice, as after a lost answer
     away: float = 0.0  # from this call on, every call raises LogAwayError for a while
     away_calls_max: int = 20  # how long that lasts at most
     short_read: float = 0.0  # fewer records than there are, but one at least
@@ -283,7 +283,7 @@ class FaultyLog(Log):
         return f"faulty {self._log}"
 
     def settle(self) -> None:
-        """End all trouble: no further faults, and what was to come late comes now."""
+        """Stop all faults, and append the delayed records now."""
         with self._lock:
             self.faults = Faults()
             self._away_until = 0
@@ -388,7 +388,7 @@ class FaultyLog(Log):
         return ""
 
     def _front(self, topic: str, records: Sequence[Outgoing]) -> list[Outgoing]:
-        """Of what each partition was to get, as much from the front as the seed says."""
+        """A prefix of each partition's records; the seed decides its length."""
         partitions = self._log.partitions(topic)
         counts = Counter(destination(record, partitions) for record in records)
         left = {p: self._draw.randint(0, count) for p, count in sorted(counts.items())}

@@ -2,7 +2,7 @@
 
 A call checks its event and puts it into a bounded buffer; a thread of its own appends what has
 gathered. Appends keep the order of the calls, and each message carries the producer's name and a
-number, so that what is sent again after a doubtful answer is recognised and counts once.
+number, so that a retry after a lost answer is recognised and counts once.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ class Producer:
 
         Args:
             log: an open log, which stays the caller's, or the URL of one.
-            name: for people; what tells this producer's records from others' is made anew each time.
+            name: for people; a unique suffix is added each time.
             partitions: of topic `events`, which is made if it is not there; None: it must be there.
             features: the names of those that the config declares: no others are looked at. None: all may be
                 declared, so every value that is of a feature's type is checked.
@@ -99,7 +99,7 @@ class Producer:
         self._bytes = 0  # of the events that wait, those being appended included
         self._taken = 0  # events ever put into the buffer
         self._seq = 0  # of the next message
-        self._hurry = False  # somebody waits: send without lingering
+        self._hurry = False  # a caller waits: send without lingering
         self._closing = False
         self._abandon = threading.Event()  # no more retries
         self._trouble = ""  # why the last append failed; "" after one that did not
@@ -128,7 +128,7 @@ class Producer:
         place: list[int] | None = None,
         propensity: list[float] | None = None,
     ) -> str:
-        """Say what was shown; returns the request's id, by which actions name it.
+        """Send an impression; returns the request id, which its actions refer to.
 
         Args:
             candidates: each one's own features.
@@ -167,7 +167,7 @@ class Producer:
         name: str = "click",
         time_s: float | None = None,
     ) -> None:
-        """Say what the person did with one candidate, counted from 0, of a request.
+        """Send an action: what the person did with one candidate (counted from 0) of a request.
 
         Args:
             label: 1 for what counts, 0 to take it back.
@@ -311,7 +311,7 @@ class Producer:
 
     def _raise_defect(self) -> None:
         if self._defect is not None:
-            raise ProducerError("the sending thread has ended by a defect") from self._defect
+            raise ProducerError("the sending thread ended with an error") from self._defect
 
     # --- the sending thread ---
 
@@ -385,7 +385,7 @@ class Producer:
                 self._log.append(EVENTS, messages)
             except LogError as error:
                 if not self._trouble:
-                    _logger.warning("the log takes nothing, trying again: %s", error)
+                    _logger.warning("appending to the log fails, retrying: %s", error)
                 self._trouble = f"it refuses: {error}"
                 if not backoff.wait(self._abandon):
                     return error

@@ -1,1 +1,1 @@
-"""What travels in the topics: record types, decoding, schemas."""
+"""The records in the topics: types, decoding, schemas."""

@@ -1,7 +1,7 @@
 """How bytes become records: decoded strictly, and checked for what types cannot say.
 
-JSON and MessagePack are both accepted; a record's first byte tells which. There is no text where a number
-belongs, no NaN, no infinity, no time outside of the years that make sense, and nothing over its limit.
+JSON and MessagePack are both accepted; a record's first byte distinguishes them. There is no text where a
+number belongs, no NaN, no infinity, no time outside of the years that make sense, and nothing over its limit.
 """
 
 import math
@@ -53,7 +53,7 @@ def is_msgpack(data: bytes) -> bool:
 
 
 def is_batch(data: bytes) -> bool:
-    """Whether a message is a batch, good or not: `split_batch` tells."""
+    """Whether a message is a batch; `split_batch` checks that it is valid."""
     return bool(data) and data[0] in _BATCH_STARTS
 
 
@@ -135,7 +135,7 @@ class Decoder:
         return (self._msgpack if is_msgpack(data) else self._json).decode(data)
 
     def _decode_with_care(self, data: bytes, why_not: str) -> Impression:
-        """An impression that says more than features take: values that nobody declared, null, booleans.
+        """Decode an impression with values beyond the declared features: undeclared ones, null, booleans.
 
         Raises:
             RecordError: it is no such impression, for the reason that is known, or names a declared feature

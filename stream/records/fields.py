@@ -1,6 +1,6 @@
-"""The one rule for what a request says of features, at every door: files, producers, HTTP and topics.
+"""The one rule for the features of a request, at every input: files, producers, HTTP and topics.
 
-A feature that the config does not declare is not looked at. A declared one may be absent or null, which
+A feature that the config does not declare is ignored. A declared one may be absent or null, which
 is the same, or a boolean, which is the id 0 or 1; else it is an id, a number or a list of ids, within the
 limits of a record.
 """

@@ -44,7 +44,7 @@ class Entity:
 
     def __init__(self, ids: Mapping[str, Sequence[int | str]]) -> None:
         self.keys = {feature: {key_of(value) for value in values} for feature, values in ids.items()}
-        # what a MessagePack record that names one of them has in its bytes, whoever has encoded it
+        # the byte forms that any MessagePack encoder may give to one of the ids
         self.marks = sorted({mark for values in ids.values() for value in values for mark in _marks(value)})
 
     def named(self, feature: str, value: int | str) -> bool:
@@ -54,7 +54,7 @@ class Entity:
         return key_of(value) in self.keys.get(feature, ())
 
     def within(self, data: bytes) -> bool:
-        """Whether a MessagePack record may name one of them; who says no may be sure."""
+        """Whether a MessagePack record may name one of the ids; False is certain."""
         return any(mark in data for mark in self.marks)
 
 

@@ -61,7 +61,7 @@ class Refusals:
         return len(self._until)
 
     def add(self, forget: Forget) -> None:
-        """Refuse the ids of a request to forget for as long as it says."""
+        """Refuse the ids of a request to forget for its `refuse_s`."""
         until = forget.time + forget.refuse_s
         if forget.refuse_s > 0.0 and until >= self.clock:
             for feature, values in forget.entity.items():

@@ -183,10 +183,10 @@ class Tick(msgspec.Struct, frozen=True, tag="tick", omit_defaults=True):
 
 
 class Forget(msgspec.Struct, frozen=True, tag="forget", omit_defaults=True):
-    """Ids that are to be forgotten, with what the system holds of them, by feature.
+    """A request to forget ids, by feature, with all data about them.
 
-    It goes into every partition of `events`, and the joiner passes it on where it stands: so whatever
-    came before it in a partition is forgotten, on every machine at the same place.
+    It is written to every partition of `events`, and the joiner passes it on at the same position. So each
+    machine forgets the records before it at the same point of the partition.
     """
 
     forget_id: Annotated[

@@ -1,8 +1,8 @@
 """Dead letters for people: find them, and send their originals again to where they came from.
 
 What was sent again is noted in topic `dead_letters` itself, in two records: before sending, and when
-all are sent. A retry that broke off between the two is finished, under the same producer name and
-numbers as before, by whoever calls next; so each original arrives once, in effect.
+all are sent. An interrupted retry is finished by the next call, under the same producer name and numbers
+as before; so each original takes effect once.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     stage: str = ""  # the role that could not use it
     topic: str = ""  # that it came from
     reason: str = ""  # part of the reason, in any case
-    begin_ms: int = 0  # when it was buried, Unix ms, inclusive
+    begin_ms: int = 0  # when the dead letter was written, Unix ms, inclusive
     end_ms: int = 1 << 62  # exclusive
 
     def takes(self, buried_ms: int, letter: DeadLetter) -> bool:

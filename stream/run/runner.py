@@ -1,7 +1,7 @@
 """The loop that every role runs which reads the log: read, drop repeats, handle, commit, send.
 
 State, offsets and outputs go into one commit; outputs are sent after it. The order in which
-partitions were taken, which no rerun repeats, is noted in each commit: the journal. `Runner.follow`
+partitions were taken, which a rerun would not repeat, is stored in each commit: the journal. `Runner.follow`
 reads along a journal instead of as records happen to arrive, and so arrives at the same state.
 """
 
@@ -25,7 +25,7 @@ from stream.state.role_state import Commit, RoleState
 _log = logging.getLogger("freshet.runner")
 
 LAG_EVERY_S = 1.0
-TAKE_RECORDS_MAX = 250  # handed over at once: whoever stops a slow role waits for no more than these
+TAKE_RECORDS_MAX = 250  # handed over at once: stopping a slow role takes no longer than these
 FOLLOW_WAIT_S = 5.0  # for a record that is there, from a log that has to fetch it
 AWAY_PAUSES = Pauses(first_s=0.25, longest_s=5.0)  # until a log that is away is tried again
 
@@ -54,7 +54,7 @@ class Subscription(msgspec.Struct, frozen=True):
     topic: str
     group: str  # the name under which the log's lag tools see the role
     partitions: Collection[int] | None = None  # to begin with; None: all of the topic
-    tells: bool = True  # the log is told how far the group is
+    tells: bool = True  # commit the group's offsets to the log
 
 
 class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -173,7 +173,7 @@ class Runner:
             self._state, self._topic, partition, self._settings.producers_max
         )
         if self.tells and self._state.offset(self._topic, partition) is not None:
-            # what the log was told may be from before the commit that an earlier run could not send
+            # the offsets in the log may be older than the last commit of an earlier run
             self._log.commit(self._group, self._topic, {partition: self._next[partition]})
 
     @property
@@ -217,7 +217,7 @@ class Runner:
         try:
             self.commit()
         except LogAwayError as error:
-            # it is committed, and sent at the next start: no reason to keep whoever stops us waiting
+            # it is committed, and sent at the next start: no reason to delay the stop
             _log.warning("%s; what is unsent will be sent at the next start", error)
 
     def turn(self, stop: threading.Event) -> None:

@@ -21,7 +21,7 @@ BLOCK_CACHE_BYTES = 64 << 20
 WRITE_BUFFER_BYTES = 2 << 20  # of what a busy role writes in a second; 53 MB/s go through it
 
 
-class Batch(Protocol):
+class Writes(Protocol):
     """Changes that are written together."""
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -35,7 +35,7 @@ class Held(Protocol):
     """A folder that this process holds."""
 
     def release(self) -> None:
-        """Let go of it; to be called once."""
+        """Release the folder; call it once."""
 
 
 class Database(Protocol):
@@ -44,10 +44,10 @@ class Database(Protocol):
     def get(self, key: bytes) -> bytes | None:
         """One entry's value, None if there is none."""
 
-    def batch(self) -> Batch:
+    def batch(self) -> Writes:
         """A new, empty batch."""
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Writes) -> None:
         """Write all of a batch or none of it; safe from a crash once this returns, if opened so."""
 
     def items(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -66,7 +66,7 @@ class Database(Protocol):
         """Copy the entries of this moment into a folder that must not exist."""
 
     def close(self) -> None:
-        """Close; of no use afterwards."""
+        """Close; the database cannot be used afterwards."""
 
 
 class Disk(Protocol):
@@ -156,10 +156,10 @@ class _RocksDatabase(Database):
     def get(self, key: bytes) -> bytes | None:
         return self._db.get(key)
 
-    def batch(self) -> Batch:
+    def batch(self) -> Writes:
         return WriteBatch(raw_mode=True)
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Writes) -> None:
         assert isinstance(batch, WriteBatch)
         self._db.write(batch, self._write)
 

@@ -10,7 +10,7 @@ from stream.errors import StateError, StateLockedError
 
 
 class FolderLock:
-    """Held from its making until `release`, or until the process ends in whatever way.
+    """Held from construction until `release` or the end of the process.
 
     Args:
         path: the folder, which must exist.
@@ -40,11 +40,11 @@ class FolderLock:
                 "stop that process, or give this one a name, and so a folder, of its own (group.name)"
             ) from None
         os.ftruncate(lock, 0)
-        with contextlib.suppress(OSError):  # a full disk: who holds it is then not told, and held it is
+        with contextlib.suppress(OSError):  # on a full disk the file names no holder
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         self._lock = lock
 
     def release(self) -> None:
-        """Let go of the folder; to be called once."""
+        """Release the folder; call it once."""
         os.ftruncate(self._lock, 0)
         os.close(self._lock)

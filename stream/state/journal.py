@@ -1,7 +1,7 @@
 """The journal: which stretches of which partitions each commit of a role took, in the order taken.
 
-No rerun repeats that order, so it is written down. It keeps the last `journal_max` commits; what is
-older goes, commit by commit, and a journal without its beginning can no longer be followed.
+A rerun would not repeat that order, so it is stored. The journal keeps the last `journal_max` commits and
+drops older ones; a journal without its beginning can no longer be followed.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """How a state's database is laid out: each key begins with a byte for its kind.
 
-So a role's own keys cannot clash with the rest, and `freshet inspect` can tell what there is.
+So a role's own keys cannot clash with the rest, and `freshet inspect` can list the contents.
 """
 
 DATA, META, OFFSET, OUTBOX = b"d", b"m", b"o", b"x"

@@ -1,4 +1,4 @@
-"""What a state says about itself, and whether it is the one that its opener means."""
+"""The metadata of a state, and the check that it fits the role that opens it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ class StateMeta(msgspec.Struct):
     fingerprint: dict[str, str]
 
     def check(self, path: Path, role: str, fingerprint: Mapping[str, str] | None) -> None:
-        """Compare with what the opener is and was configured with; None: whatever it was made with.
+        """Compare with the role that opens the state and its configuration; None: any configuration.
 
         Raises:
             StateError: it is of another format, role or configuration; says what to do.

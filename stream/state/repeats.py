@@ -1,4 +1,4 @@
-"""Records that were sent twice, told by their producers' sequence numbers."""
+"""Duplicate records, detected by their producers' sequence numbers."""
 
 from collections.abc import Sequence
 from operator import itemgetter
@@ -30,7 +30,7 @@ def last_numbers(state: RoleState, topic: str, partition: int) -> dict[str, int]
 class Repeats:
     """The last sequence number of each producer of one partition.
 
-    Of at most `producers_max`: the stalest is forgotten, and what it sends again would be taken.
+    Of at most `producers_max`: the stalest is evicted, and its duplicates would then be taken.
     """
 
     def __init__(self, producers_max: int, last: dict[str, int] | None = None) -> None:

@@ -1,9 +1,9 @@
 """A role's state: one RocksDB folder that one process holds, written in whole commits.
 
 A commit is one atomic write of everything that a step changed: the role's own entries, the offsets
-it has consumed, and the records it wants sent (the outbox). So after a crash state, offsets and
-outputs are of one moment. Outputs are sent after their commit; until a later commit notes that they
-were sent they are sent again after a restart, which receivers recognise by (producer, seq).
+it has consumed, and the records it wants sent (the outbox). So after a crash, state, offsets and
+outputs are consistent. Outputs are sent after their commit. Until a later commit records that they were
+sent, they are sent again after a restart; receivers drop duplicates by (producer, seq).
 
 Layout of the folder: `lock` holds the pid of the process that has it, `db` is the database (its keys:
 `stream.state.layout`).
@@ -22,7 +22,7 @@ from ground.clock import SYSTEM_CLOCK, Clock
 from ground.threads import HelperThread
 from stream.errors import StateDamagedError, StateError, StateFullError
 from stream.log.base import Outgoing
-from stream.state.disk import ROCKS_DISK, Batch, Database, Disk
+from stream.state.disk import ROCKS_DISK, Database, Disk, Writes
 from stream.state.layout import DATA, META_KEY, OFFSET, OUTBOX, PURGE_KEY, offset_key
 from stream.state.meta import FORMAT_VERSION, StateMeta
 from stream.state.outbox import Block, Outbox, block_key, encode_block
@@ -36,9 +36,9 @@ class Commit:
     Reads of the state do not see them before. A commit that is never written changes nothing.
     """
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Writes) -> None:
         self.taken: list[tuple[int, int, int]] = []  # (partition, start, end) consumed, in order
-        self.purge = False  # what this commit and those before it delete is to leave the disk, see `purge`
+        self.purge = False  # data deleted up to this commit must be removed from the files, see `purge`
         self._batch = batch
         self._sending: list[tuple[str, list[Outgoing]]] = []  # runs of one topic
 
@@ -95,7 +95,7 @@ class RoleState:
             path: the folder.
             role: whose state it is; another role's is refused.
             fingerprint: what the state depends on (name -> canonical text); kept when the state is made,
-                compared whenever it is opened. None: of a state that is there, whatever it was made with.
+                compared whenever it is opened. None: an existing state, of any configuration.
             sync: a commit returns when the disk has it; False: when the operating system has it.
             disk: where the folder lies.
 
@@ -149,7 +149,7 @@ class RoleState:
         return Commit(self._database().batch())
 
     def commit(self, commit: Commit) -> None:
-        """Write a commit: all of it, or on an error none of it as far as this process can tell.
+        """Write a commit atomically: after an error, none of it is visible to this process.
 
         Raises:
             StateFullError: the disk is full.
@@ -195,12 +195,12 @@ class RoleState:
         self._outbox.strike(number)
 
     def purge(self) -> None:
-        """Begin to rewrite the files without what was deleted, if a commit has asked for it.
+        """Start to rewrite the files without the deleted data, if a commit has requested it.
 
         A deleted value stays in the files of a RocksDB until they are merged, which may never happen by
         itself. Here all are merged, beside the thread that commits; a purge that a crash cuts short is
-        begun anew with the state. Does nothing while records wait to be sent, which may hold what
-        is to be gone: call it again.
+        begun anew with the state. Does nothing while records wait to be sent, because they may
+        hold deleted data: call it again.
         """
         self._purging.check()
         if not self._purge_due or self._purging.alive or self._outbox.blocks:
@@ -249,7 +249,7 @@ class RoleState:
             raise StateError(f"state {self.path} cannot be copied to {folder}: {error}{helps}") from None
 
     def close(self) -> None:
-        """Close and let go of the folder. Safe to call twice."""
+        """Close, and release the folder. Safe to call twice."""
         if self._db is None:
             return
         try:

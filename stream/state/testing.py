@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from stream.errors import StateLockedError
-from stream.state.disk import Batch, Database, Disk, Held
+from stream.state.disk import Database, Disk, Held, Writes
 
 UNDO_MAX = 8  # writes that a database can lose
 
@@ -57,7 +57,7 @@ class _Stored:
         return other
 
 
-class _Batch(Batch):
+class _Batch(Writes):
     def __init__(self) -> None:
         self.changes: dict[bytes, bytes | None] = {}
 
@@ -88,7 +88,7 @@ class MemoryDisk(Disk):
         return other
 
     def crash(self) -> None:
-        """The process of this view is gone: what it held is free."""
+        """The process of this view has ended: its folders are released."""
         for folder in [folder for folder, holder in self._holders.items() if holder is self]:
             del self._holders[folder]
 
@@ -187,10 +187,10 @@ class _MemoryDatabase(Database):
         self._read()
         return self._stored.entries.get(key)
 
-    def batch(self) -> Batch:
+    def batch(self) -> Writes:
         return _Batch()
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Writes) -> None:
         assert isinstance(batch, _Batch)
         self._disk._trouble("write", self._folder)
         self._stored.undo.append(self._stored.apply(batch.changes))

@@ -37,7 +37,7 @@ class Catalogue:
     """(items,), cumulative: the share of what is shown that falls on this place or one before."""
 
     logit: Floats
-    """(items,), what the click probability has of the item and its category, whoever asks."""
+    """(items,), the part of the click logit that depends on the item and its category alone."""
 
     features: list[dict[str, Value]]
     """Of each item."""

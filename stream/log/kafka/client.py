@@ -1,7 +1,8 @@
-"""A Kafka cluster as the client library (confluent-kafka) sees it, its errors told in our words.
+"""A Kafka cluster as the client library (confluent-kafka) sees it, with errors
+that name the cause.
 
-Each call has a bounded time. What may pass is a `LogAwayError` (call again), what will not a `LogError`.
-Where no broker answers, a look at its address tells why.
+Each call has a time limit. A transient error becomes a `LogAwayError` (retry), a permanent one a `LogError`.
+If no broker answers, a probe of its address finds out why.
 """
 
 import concurrent.futures
@@ -23,16 +24,16 @@ from stream.log.settings import KafkaSettings
 
 RETRY_S = 0.05  # after the first failure, longer for each further one
 RETRY_S_MAX = 1.0
-PROBE_S = 2.0  # for a look at an address that does not answer
-PROBE_EVERY_S = 30.0  # how often it is asked which addresses the cluster tells
-THROTTLED_S = 10.0  # for how long a quota that held us up is named in messages
+PROBE_S = 2.0  # time limit of a probe
+PROBE_EVERY_S = 30.0  # how often the advertised addresses are requested
+THROTTLED_S = 10.0  # how long after throttling the messages name the quota
 THROTTLE_TELL_S = 60.0
-TEXT_MAX = 200  # characters of the library's own words in a message
+TEXT_MAX = 200  # characters of the library's text in a message
 
 T = TypeVar("T")
 
 _log = logging.getLogger("freshet.kafka")
-# what the library says while it retries reaches the caller as one error
+# errors of the library during its retries; the caller gets one error
 _library = logging.getLogger("freshet.kafka.library")
 _library.setLevel(logging.CRITICAL + 1)
 
@@ -47,7 +48,7 @@ _PASSING = frozenset(
         "NOT_ENOUGH_REPLICAS", "NOT_ENOUGH_REPLICAS_AFTER_APPEND", "NOT_CONTROLLER", "KAFKA_STORAGE_ERROR",
         "FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH", "OFFSET_NOT_AVAILABLE", "THROTTLING_QUOTA_EXCEEDED",
         "UNSTABLE_OFFSET_COMMIT", "UNKNOWN_TOPIC_ID", "INCONSISTENT_TOPIC_ID",
-        # a cluster whose brokers are just stopping or starting: no leader, or none that is known
+        # brokers that are stopping or starting: there is no leader, or none is known
         "_NOENT", "_UNKNOWN_BROKER", "_UNKNOWN_TOPIC", "_DESTROY_BROKER", "_NODE_UPDATE", "_OUTDATED",
         "_INTR", "_PREV_IN_PROGRESS", "_CONFLICT", "_ISR_INSUFF", "ELIGIBLE_LEADERS_NOT_AVAILABLE",
         "PREFERRED_LEADER_NOT_AVAILABLE", "STALE_BROKER_EPOCH", "REBOOTSTRAP_REQUIRED",
@@ -90,7 +91,7 @@ class KafkaClient:
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
         self._login = login_options(settings)
-        self._heard: dict[int, str] = {}  # by code, the last thing that the library said went wrong
+        self._heard: dict[int, str] = {}  # the library's last error, by code
         self._throttled_at_s = self._throttle_told_s = float("-inf")
         self._throttle_s = 0.0
         self._probed_at_s = float("-inf")
@@ -103,7 +104,7 @@ class KafkaClient:
         return {
             "bootstrap.servers": ",".join(self.servers),
             "client.id": name,
-            # a topic that was deleted must not come back because somebody asked for it
+            # a request for a deleted topic must not create it again
             "allow.auto.create.topics": False,
             "socket.timeout.ms": max(int(self.settings.away_after_s * 1e3), 1_000),
             "socket.connection.setup.timeout.ms": max(int(self.settings.away_after_s * 1e3), 1_000),
@@ -131,7 +132,7 @@ class KafkaClient:
             result(admin.describe_cluster(request_timeout=timeout_s), timeout_s)
         except KafkaException as error:
             failed: KafkaError = error.args[0]
-            admin.poll(0.0)  # what the library has heard meanwhile
+            admin.poll(0.0)  # process the library's callbacks
             raise self._reason(failed) from None
 
     def admin(self) -> AdminClient:
@@ -201,7 +202,7 @@ class KafkaClient:
         return LogAwayError(f"{begin}; {self._lost() or 'check that the brokers run'}")
 
     def hear(self, error: KafkaError) -> None:
-        """Note what the library says went wrong; called by it."""
+        """Store an error of the library; called by the library."""
         self._heard[error.code()] = text(error)
 
     def throttled(self, event: ThrottleEvent) -> None:
@@ -218,7 +219,7 @@ class KafkaClient:
             )
 
     def _lost(self) -> str:
-        """What to say where the cluster tells clients addresses, other than ours, that do not answer."""
+        """Describe advertised addresses, other than the configured ones, that do not answer."""
         now_s = time.monotonic()
         if now_s - self._probed_at_s < PROBE_EVERY_S:
             return ""
@@ -235,7 +236,7 @@ class KafkaClient:
         if not lost:
             return ""
         return (
-            f"the cluster tells clients to reach its brokers at {', '.join(lost)}, and from here there is no "
+            f"the cluster advertises its brokers at {', '.join(lost)}, and from here there is no "
             "way to it: correct advertised.listeners of the brokers, or the network"
         )
 
@@ -257,7 +258,7 @@ class KafkaClient:
         return None
 
     def _reason(self, error: KafkaError) -> LogError:
-        """Why no broker can be reached: the library only tells that time was up."""
+        """Find out why no broker can be reached: the library reports only a timeout."""
         refused = self._heard.get(KafkaError._AUTHENTICATION)
         if refused is not None:
             return LogError(f"{self} refuses the log-in: {refused}; {who(self.settings)}")
@@ -277,7 +278,7 @@ class KafkaClient:
         if lost:
             return LogAwayError(f"{self} does not answer: {lost}")
         if self.settings.security.startswith("sasl"):
-            # a broker that knows the user but not the password may end the connection without a word
+            # a broker may close the connection without an error if the password is wrong
             reasons.append(f"or it refuses the log-in: {who(self.settings)}")
         return LogAwayError(
             f"{self} does not answer ({'; '.join(reasons)}); start the broker, or correct the address"

@@ -25,7 +25,7 @@ from stream.log.base import (
     Record,
     bytes_allowed,
     check_partition,
-    place,
+    checked_partition,
 )
 from stream.log.kafka.client import ForbiddenError, KafkaClient, result
 from stream.log.kafka.reader import Ends, TopicReader
@@ -99,12 +99,14 @@ class KafkaLog(Log):
         partitions = self._topics.partitions(topic)
         bytes_max = self._topics.record_bytes_max(topic)
         try:
-            placed = [place(self._client, topic, record, partitions, bytes_max) for record in records]
+            placed = [
+                checked_partition(self._client, topic, record, partitions, bytes_max) for record in records
+            ]
         except LogError as error:
             largest = max(len(record.key) + len(record.value) for record in records)
             refused = bytes_max < largest <= bytes_allowed(topic, self.settings.record_bytes_max)
             advice = self._topics.limit_advice(topic, largest) if refused else ""
-            self._topics.forget_limit(topic)  # somebody may raise it now
+            self._topics.forget_limit(topic)  # it may have been raised
             if advice:
                 raise LogError(f"{error}: the topic takes no more. {advice}") from None
             raise
@@ -135,7 +137,7 @@ class KafkaLog(Log):
         return [found[p] for p in partitions]
 
     def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
-        """As `Log.commit`; where we may not, that is said once: only lag tools miss it."""
+        """As `Log.commit`; without the right, warns once and goes on: only lag tools need it."""
         self._check_open()
         if not offsets:
             return
@@ -168,7 +170,7 @@ class KafkaLog(Log):
         return self._client.call(f"reading group {name!r}", find)
 
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
-        """As `Log.trim`; where we may not, that is said once: retention drops the records later."""
+        """As `Log.trim`; without the right, warns once and goes on: retention drops the records later."""
         self._check_open()
         check_partition(self._client, topic, partition, self._topics.partitions(topic))
         name = self._topics.name(topic)
@@ -188,7 +190,7 @@ class KafkaLog(Log):
             self._tell_once(f"trim {name}", f"{error}; the topic's retention drops them (right: DELETE)")
 
     def enforce_retention(self) -> None:
-        """Nothing: the broker keeps to the retention with which the topics were made."""
+        """Does nothing: the broker enforces the retention settings of its topics."""
         self._check_open()
 
     def close(self) -> None:
@@ -242,11 +244,11 @@ def parse_url(url: str) -> tuple[list[str], str]:
     match = re.fullmatch(r"(?i:kafka)://([^/?#@]+)(?:/([A-Za-z0-9._-]*))?", url)
     servers = []
     for server in match[1].split(",") if match else ():
-        place = re.fullmatch(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?", server)
-        if place is None:
+        address = re.fullmatch(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?", server)
+        if address is None:
             match = None
             break
-        servers.append(f"{place[1]}:{place[2] or PORT}")
+        servers.append(f"{address[1]}:{address[2] or PORT}")
     if match is None:
         raise LogError(
             "the log's URL is not of the form kafka://HOST:PORT[,HOST:PORT...][/PREFIX]; users and passwords "

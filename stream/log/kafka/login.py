@@ -1,4 +1,4 @@
-"""What the Kafka client is told of TLS and log-ins; secrets come from files and the environment."""
+"""TLS and SASL settings of the Kafka client; secrets come from files and the environment."""
 
 import os
 import ssl
@@ -28,7 +28,7 @@ def login_options(settings: KafkaSettings) -> Options:
     """
     options: Options = {"security.protocol": PROTOCOLS[settings.security]}
     if settings.security in ("tls", "sasl_tls"):
-        tls_context(settings)  # says what is wrong with the files in better words
+        tls_context(settings)  # its error messages about the files are clearer than the library's
         if settings.ca_file:
             options["ssl.ca.location"] = settings.ca_file
         if settings.cert_file:
@@ -64,7 +64,7 @@ def tls_context(settings: KafkaSettings) -> ssl.SSLContext:
 
 
 def who(settings: KafkaSettings) -> str:
-    """What to check where a cluster says no."""
+    """What to check when a cluster refuses access."""
     if not settings.security.startswith("sasl"):
         return "check the cluster's access rules"
     return (

@@ -1,7 +1,7 @@
 """The header in which a record's producer and sequence number travel: `freshet: PRODUCER/SEQ`.
 
-Anybody may write such a header. What is not exactly one is taken as none: digits other than 0 to 9, a sign,
-a leading zero, a number over 2^63 - 1, a name that is too long or no UTF-8.
+Any client may write such a header. A header that does not match exactly is ignored: digits other than 0 to 9,
+a sign, a leading zero, a number over 2^63 - 1, a name that is too long or no UTF-8.
 """
 
 import re
@@ -27,7 +27,7 @@ def write_mark(producer: str, seq: int) -> list[tuple[str, Value]]:
 
 
 def read_mark(headers: Headers | None) -> tuple[str, int]:
-    """(producer, sequence number) of a record's headers; ("", -1) where they say none.
+    """(producer, sequence number) of a record's headers; ("", -1) if there is no valid header.
 
     >>> read_mark([("trace", b"x"), ("freshet", b"shop/7")])
     ('shop', 7)
@@ -41,8 +41,8 @@ def read_mark(headers: Headers | None) -> tuple[str, int]:
 
 
 def parse_mark(value: bytes) -> tuple[str, int]:
-    """(producer, sequence number) of the header's value; ("", -1) of what is no such value."""
-    # `PRODUCER/-1`: a sender with a name that does not count
+    """(producer, sequence number) of the header's value; ("", -1) if the value is invalid."""
+    # `PRODUCER/-1`: a named sender that does not number its records
     if value.endswith(b"/-1") and len(value) <= PRODUCER_BYTES_MAX + 3:
         name, seq = value[:-3], -1
     else:

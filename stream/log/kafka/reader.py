@@ -1,12 +1,12 @@
 """Reading topics of Kafka from any offset, committed records only.
 
-The client library fetches ahead of what is asked for; a reader that goes on where it stopped finds records
-here already. One that jumps, or asks for other partitions, gets a consumer of its own (a `_Cursor`) or takes
-over the one that was used least lately. No consumer group is joined.
+The client library prefetches, so a reader that continues where it stopped finds its records in memory. A
+reader that jumps, or reads other partitions, gets a consumer of its own (a `_Cursor`), or the least recently
+used one. No consumer group is joined.
 
-An empty answer is only given when it is known to be right: when the library has told that a partition ends
-where we are, after the brokers have told where its end is. Between our last record and that end there may be
-offsets without records (what transactions leave, aborted records); `Ends` keeps where that is so.
+A read returns nothing only if that is certain: the brokers have reported the end of the partition, and then
+the library has reported that we are there. Between our last record and that end there may be offsets without
+records (transaction markers, aborted records); `Ends` remembers these ranges.
 """
 
 import threading
@@ -29,7 +29,7 @@ FETCH_BYTES_MAX = 16 << 20
 PARTITION_BYTES_MAX = 1 << 20
 FETCH_WAIT_MS = 100  # that a fetch waits at the broker: a reader that jumps waits for it
 SLICE_S = 0.1  # how long a wait lasts before it looks whether the log was closed
-CONTACT_S = 1.0  # a wait in vain asks the brokers where the ends are, so often
+CONTACT_S = 1.0  # how often a wait without records asks the brokers for the ends
 BEHIND_END_S = 0.1  # how often a read behind a partition's end looks again
 LOG_APPEND_TIME = 2
 
@@ -45,26 +45,26 @@ class Ends:
 
     def of(self, name: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
         """(first offset kept, offset behind the last record that may be read) of some partitions."""
-        places = [TopicPartition(name, p) for p in partitions]
+        asked_for = [TopicPartition(name, p) for p in partitions]
 
         def find(admin: AdminClient, timeout_s: float) -> dict[int, tuple[int, int]]:
             asked = [
                 admin.list_offsets(
-                    dict.fromkeys(places, spec),
+                    dict.fromkeys(asked_for, spec),
                     isolation_level=IsolationLevel.READ_COMMITTED,
                     request_timeout=timeout_s,
                 )
                 for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
             ]
             first, end = (
-                {place.partition: result(future, timeout_s).offset for place, future in futures.items()}
+                {where.partition: result(future, timeout_s).offset for where, future in futures.items()}
                 for futures in asked
             )
             if min([*first.values(), *end.values()]) < 0:  # a leader that has just changed may not know
                 raise KafkaException(KafkaError(KafkaError.OFFSET_NOT_AVAILABLE))
             return {p: (first[p], end[p]) for p in partitions}
 
-        found = self._client.call(f"reading the ends of topic {name!r}", find) if places else {}
+        found = self._client.call(f"reading the ends of topic {name!r}", find) if asked_for else {}
         return {p: (first, self._last(name, p, first, end)) for p, (first, end) in found.items()}
 
     def note_empty(self, name: str, partition: int, offset: int, end: int) -> None:
@@ -93,7 +93,7 @@ class _Cursor:
         self._ahead: dict[int, list[Record]] = {}
         self._ahead_bytes = 0
         self._after: dict[int, int] = {}  # partition -> offset behind the last record taken from the library
-        self._ended: dict[int, int] = {}  # partition -> its end, where the library told that it is there
+        self._ended: dict[int, int] = {}  # partition -> its end, once the library has reported it
         self._behind: dict[int, float] = {}  # partition asked for behind its end -> when to look again
         self._contact_s = float("-inf")
         self._consumer = self._open()
@@ -130,7 +130,7 @@ class _Cursor:
             self._look_behind(offsets)
 
     def _go_to(self, offsets: Mapping[int, int]) -> None:
-        """Be at these offsets, and in no other partition."""
+        """Seek to these offsets, and drop all other partitions."""
         moved = {p: max(offset, 0) for p, offset in offsets.items() if self.positions.get(p) != offset}
         left = self.positions.keys() - offsets.keys()
         if not moved and not left:
@@ -147,13 +147,13 @@ class _Cursor:
 
     def _seek(self, partition: int, offset: int, assigned: bool = True) -> None:
         """Let the library fetch a partition from an offset on."""
-        place = TopicPartition(self._name, partition, offset)
+        position = TopicPartition(self._name, partition, offset)
         if assigned:
             self._consumer.incremental_unassign([TopicPartition(self._name, partition)])
         self._after[partition] = offset
         self._ended.pop(partition, None)
         self._behind.pop(partition, None)
-        self._consumer.incremental_assign([place])
+        self._consumer.incremental_assign([position])
 
     def _drop(self, partition: int) -> None:
         for known in (self.positions, self._after, self._ended, self._behind):
@@ -162,7 +162,7 @@ class _Cursor:
             self._ahead_bytes -= len(record.key) + len(record.value)
 
     def _settled(self, partition: int) -> bool:
-        """Whether it is known that a partition has a record for us, or that it has none."""
+        """Whether it is known if a partition has a record for us."""
         return bool(self._ahead.get(partition)) or partition in self._ended or partition in self._behind
 
     def _await(self, condition: Callable[[], bool]) -> None:
@@ -198,7 +198,7 @@ class _Cursor:
             self._seek(p, max(offsets[p], 0))
 
     def _take(self, wait_s: float = 0.0) -> None:
-        """Take from the library what it has; where it has nothing, wait for the first message."""
+        """Take the messages that the library holds; if there are none, wait for the first one."""
         if self._client.closed:
             raise LogError(f"{self._client} is closed")
         if self._ahead_bytes >= AHEAD_BYTES_MAX:
@@ -238,7 +238,7 @@ class _Cursor:
             self._ended.pop(partition, None)
 
     def _note(self, error: KafkaError, partition: int | None, offset: int | None) -> None:
-        """What the library says instead of a record."""
+        """Handle an error that the library returns in place of a record."""
         if partition is None or partition not in self.positions:
             self._client.hear(error)
         elif error.code() == KafkaError._PARTITION_EOF:

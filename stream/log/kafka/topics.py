@@ -1,10 +1,9 @@
 """A cluster's topics: what they are made with, what is checked of those that are there, what changes later.
 
-A topic that somebody else made may lose records (compaction), hide when a record came (`CreateTime`), or
-take smaller ones than we send. The first two are refused where a role starts, with the command that mends
-the topic; the third is told through `record_bytes_max`. While roles run, a topic that was deleted and made
-anew, or got more partitions, is found within `CHECK_S` and stops them: offsets and keys no longer mean what
-they did.
+A topic that was created outside Freshet may lose records (compaction), hide ingest times (`CreateTime`), or
+accept only smaller records than we send. The first two are refused at start, with the command that fixes the
+topic; `record_bytes_max` returns the third. While roles run, a topic that was recreated, or that got more
+partitions, is detected within `CHECK_S` and stops the roles: offsets and keys have changed their meaning.
 """
 
 import logging
@@ -21,7 +20,7 @@ from stream.log.kafka.client import ForbiddenError, KafkaClient, result
 from stream.log.settings import LogSettings
 
 CHECK_S = 5.0  # how often a topic that is used is looked at again
-LIMIT_S = 60.0  # for how long a topic's limit of a message is believed
+LIMIT_S = 60.0  # how long a topic's message size limit is cached
 READY_S_MAX = 10.0
 DEFAULT_MESSAGE_BYTES = 1_048_588  # Kafka's own max.message.bytes
 OVERHEAD_BYTES = 61 + 64 + PRODUCER_BYTES_MAX + 20  # of a batch of one record, beside its key and value
@@ -217,7 +216,7 @@ class Topics:
                 raise
 
     def _await(self, topic: str) -> Topic:
-        """A new topic is known to its maker before the brokers know it."""
+        """Wait until the brokers know a new topic: the client that created it knows it earlier."""
         deadline_s = time.monotonic() + READY_S_MAX
         while (found := self._find(topic)) is None or not self._led:
             if time.monotonic() > deadline_s:
@@ -244,7 +243,7 @@ class Topics:
             )
 
     def _settings_of(self, topic: str) -> Mapping[str, str]:
-        """A topic's settings in the cluster; none of them where we may not look."""
+        """A topic's settings in the cluster; empty without the right to read them."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, self.name(topic))
 
         def describe(admin: AdminClient, timeout_s: float) -> Mapping[str, str]:
@@ -265,7 +264,7 @@ class Topics:
         limit = self._settings.record_bytes_max + DEAD_LETTER_BYTES + (1 << 20)
         return {
             "cleanup.policy": "delete",
-            # ingest time is when the broker took a record, whatever a producer says
+            # ingest time is set by the broker, and producers cannot change it
             "message.timestamp.type": "LogAppendTime",
             "max.message.bytes": str(limit),
             "retention.ms": str(int(keep_s * 1e3)) if keep_s > 0 else "-1",

@@ -1,10 +1,9 @@
 """Appending to Kafka: idempotent, acknowledged by all replicas in sync, in order.
 
-The client library keeps the order: what a broker has of an append is, in each partition, its front. An
-append that is not acknowledged in time is taken back, together with the producer: what is under way may
-still arrive, what had not been sent never does, and the next append begins under a new producer id. So a
-receiver that keeps the last sequence number of a producer never takes a later record for granted while an
-earlier one is missing.
+The client library keeps the order: in each partition, the broker holds a prefix of an append. An append that
+is not acknowledged in time is cancelled, together with its producer: records in flight may still arrive,
+records that were not sent never do, and the next append uses a new producer id. So a receiver that keeps the
+last sequence number of a producer never skips a record.
 """
 
 import contextlib
@@ -62,7 +61,7 @@ class Writer:
                     producer.purge()
                     producer.flush(TAKE_BACK_S)
                 raise
-            return append.places(placed)
+            return append.positions(placed)
 
     def close(self) -> None:
         """End the producers; an append that waits ends with an error."""
@@ -131,7 +130,7 @@ class _Append:
         while self._done < self._count:
             self._serve(producer.flush)
 
-    def places(self, placed: Sequence[int]) -> list[tuple[int, int]]:
+    def positions(self, placed: Sequence[int]) -> list[tuple[int, int]]:
         """(partition, offset) of each record."""
         following = {partition: iter(offsets) for partition, offsets in self._offsets.items()}
         return [(partition, next(following[partition])) for partition in placed]
@@ -149,11 +148,11 @@ class _Append:
         self._quiet_from_s = time.monotonic()
 
     def _serve(self, wait: Callable[[float], int]) -> None:
-        """Wait a moment for what the library tells."""
+        """Wait a moment for the library's callbacks."""
         try:
             wait(POLL_S)
         except (KafkaException, SystemError) as error:
-            # a producer that cannot go on raises this in whatever is called, within our functions too
+            # after a fatal error the producer raises this from any call, also within our functions
             failed = error if isinstance(error, KafkaException) else error.__cause__
             if not isinstance(failed, KafkaException):
                 raise

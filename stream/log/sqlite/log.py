@@ -24,7 +24,7 @@ from stream.log.base import (
     Record,
     bytes_allowed,
     check_partition,
-    place,
+    checked_partition,
 )
 from stream.log.settings import LOG_DEFAULTS, LogSettings
 from stream.log.sqlite.pool import Pool, transaction
@@ -125,7 +125,10 @@ class SqliteLog(Log):
         with self._connection() as db:
             slot, partitions = self._topic(db, topic)
             bytes_max = self.record_bytes_max(topic)
-            placed = [place(f"log {self.path}", topic, record, partitions, bytes_max) for record in records]
+            placed = [
+                checked_partition(f"log {self.path}", topic, record, partitions, bytes_max)
+                for record in records
+            ]
             taken: list[tuple[int, int]] = []
             rows: list[tuple[int, bytes, bytes, str, int, int, int]] = []
             with transaction(db):

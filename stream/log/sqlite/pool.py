@@ -1,4 +1,4 @@
-"""Connections to the embedded log's file: pooled, set up alike, their errors told in our words."""
+"""Connections to the embedded log's file: pooled, configured alike, with errors that say what to do."""
 
 import os
 import sqlite3
@@ -29,7 +29,7 @@ class Pool:
         """One connection for the length of a `with`; after an error it is not used again.
 
         Raises:
-            LogAwayError: there is no room on the disk, or another process does not let go of the file.
+            LogAwayError: there is no room on the disk, or another process keeps the file locked.
             LogError: for every other error of SQLite inside.
         """
         if self._closed:
@@ -77,13 +77,13 @@ class Pool:
         return db
 
     def _connect_read_only(self) -> sqlite3.Connection:
-        """Open a file that nobody can write here: without locks, and without files of its own beside it."""
+        """Open a file on read-only storage: without locks, and without journal files beside it."""
         name = f"file:{quote(str(self._path.absolute()), errors='surrogateescape')}?mode=ro&immutable=1"
         return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False)
 
     def _log_error(self, error: sqlite3.Error) -> LogError:
         text = str(error)
-        away = True  # nothing of what was asked is in the file, and it may be asked again
+        away = True  # nothing was written, so the call can be retried
         if "full" in text:
             advice = "free some space, or lower retain_bytes"
         elif "locked" in text or "busy" in text:

@@ -13,17 +13,17 @@ from serving.watch.history import COARSE_POINTS, FINE_POINTS, History
 from serving.watch.overview import Live, Now, Overview
 from serving.watch.pulse import Own, quantile
 from stream.errors import LogError
-from stream.group.membership import Beat, GroupSettings, Member, Told, send_beat
+from stream.group.membership import Beat, GroupSettings, Member, MemberStatus, send_beat
 from stream.group.observer import MEMBERS_MAX, Roll
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, Log, Outgoing
 
 RULES_FILE = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text()
 FAST = GroupSettings(beat_s=0.05, timeout_s=0.5)
-OWN = Told({"ready": 1.0, "gate": 0.5, "auc_base": 0.7, "requests": 10.0}, {"user": [7]})
+OWN = MemberStatus({"ready": 1.0, "gate": 0.5, "auc_base": 0.7, "requests": 10.0}, {"user": [7]})
 
 
 def own(**numbers: float) -> Own:
-    return Own(Told({**OWN.numbers, **numbers}, OWN.tables), "1-2", "")
+    return Own(MemberStatus({**OWN.numbers, **numbers}, OWN.tables), "1-2", "")
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def test_server_that_hears_of_no_role_shows_what_it_knows(log: Log) -> None:
 
 def test_roles_are_seen_by_what_they_tell_in_the_log(log: Log, joiner: Member) -> None:
     overview = Overview(log, own)
-    joiner.tell(Told({"examples": 100.0, "undecided": 3.0}))
+    joiner.tell(MemberStatus({"examples": 100.0, "undecided": 3.0}))
     live = look_until(overview, "undecided")
     assert live.now.undecided == 3.0
     assert live.roles[0].role == "joiner" and (live.roles[0].name, live.roles[0].state) == ("a", "well")
-    joiner.tell(Told({"examples": 150.0, "undecided": 0.0}))
+    joiner.tell(MemberStatus({"examples": 150.0, "undecided": 0.0}))
     deadline = time.monotonic() + 10.0
     while not (rate := overview.look().now.examples_per_s):
         assert time.monotonic() < deadline
@@ -83,10 +83,10 @@ def test_events_lag_and_dead_letters_are_read_off_the_log(log: Log) -> None:
 def test_table_rates_are_the_leading_learners(log: Log) -> None:
     overview = Overview(log, own)
     for life, leading, counts in (("x", 5, [1, 10, 2, 0, 0]), ("y", -1, [1, 900, 900, 900, 900])):
-        send_beat(log, Beat("learn", life, life, 0, leading=leading, told=Told({}, {"user": counts})))
+        send_beat(log, Beat("learn", life, life, 0, leading=leading, told=MemberStatus({}, {"user": counts})))
     overview.look()
-    send_beat(log, Beat("learn", "x", "x", 1, leading=5, told=Told({}, {"user": [1, 30, 2, 5, 0]})))
-    send_beat(log, Beat("learn", "y", "y", 1, told=Told({}, {"user": [1, 999, 999, 999, 999]})))
+    send_beat(log, Beat("learn", "x", "x", 1, leading=5, told=MemberStatus({}, {"user": [1, 30, 2, 5, 0]})))
+    send_beat(log, Beat("learn", "y", "y", 1, told=MemberStatus({}, {"user": [1, 999, 999, 999, 999]})))
     live = overview.look()
     (row,) = live.tables
     assert row.rows == 7  # this server's own, not the learner's

@@ -188,14 +188,14 @@ def test_crash_while_beginning_anew_leaves_nothing_of_the_partition(
     joining.shares.take_up(0)
     joining.step()
     began = taken(log, EXAMPLES)
-    from stream.join.joiner import Mark
+    from stream.join.joiner import ResumePoint
 
     def crash(*args: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(joining.state, "scan", crash)  # the offset is forgotten, the rest is not yet
     with pytest.raises(KeyboardInterrupt):
-        joining.joiner.begin_at(0, Mark(0.0, 0))
+        joining.joiner.begin_at(0, ResumePoint(0.0, 0))
     monkeypatch.undo()
     joining.close()
     again = Joining(log, tmp_path, "a")
