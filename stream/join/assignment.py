@@ -65,7 +65,7 @@ class Shares:
             report: called after each turn, some times a second.
 
         Raises:
-            FreshetError: whatever stops the role.
+            FreshetError: the role cannot go on.
         """
 
         def turn() -> None:

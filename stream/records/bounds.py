@@ -1,4 +1,4 @@
-"""The limits of a record as types, which the decoder itself checks: once, for events and for HTTP bodies.
+"""The limits of a record as types that the decoder checks, shared by events and HTTP bodies.
 
 They are stricter than the rules, which do not look at features that nobody has declared. What they refuse is
 therefore decoded again by `stream.records.decoding.Decoder`, which also says what is wrong.

@@ -1,6 +1,6 @@
-"""Dead letters for people: find them, and send their originals again to where they came from.
+"""Dead letters: list them, and send the original records to their topics again.
 
-What was sent again is noted in topic `dead_letters` itself, in two records: before sending, and when
+Each retry is recorded in topic `dead_letters` itself, in two records: before sending, and when
 all are sent. An interrupted retry is finished by the next call, under the same producer name and numbers
 as before; so each original takes effect once.
 """
@@ -149,8 +149,10 @@ class DeadLetters:
         return Retried(dict(sent), before, finished)
 
     def _send(self, retry: Retry, notes: Sequence[Retry]) -> Counter[str]:
-        """Send what is a noted retry's to send, and note that it is done."""
-        owner: dict[int, str] = {}  # two may have noted the same letter at the same time: the first has it
+        """Send the records of a noted retry, and note that it is done."""
+        owner: dict[
+            int, str
+        ] = {}  # two retries may have noted the same letter at once: the first one sends it
         for note in notes:
             for offset in note.letters if not note.again else ():
                 owner.setdefault(offset, note.id)

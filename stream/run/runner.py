@@ -1,4 +1,4 @@
-"""The loop that every role runs which reads the log: read, drop repeats, handle, commit, send.
+"""The loop of every role that reads the log: read, drop duplicates, handle, commit, send.
 
 State, offsets and outputs go into one commit; outputs are sent after it. The order in which
 partitions were taken, which a rerun would not repeat, is stored in each commit: the journal. `Runner.follow`
@@ -31,7 +31,7 @@ AWAY_PAUSES = Pauses(first_s=0.25, longest_s=5.0)  # until a log that is away is
 
 
 class Handler(Protocol):
-    """A role's own part: what it does with records. It decides from its state and the records alone.
+    """The part of a role that processes records. It decides from its state and the records alone.
 
     How records are cut into calls of `handle`, and when a flush comes, must not change what it does. A class
     that names this one as its base is never `full` unless it says so.
@@ -44,12 +44,12 @@ class Handler(Protocol):
         """Write what has changed into the commit, which is written right after."""
 
     def full(self) -> bool:
-        """Whether so much has changed that a commit should not wait until it is due."""
+        """Whether so much has changed that the next commit should come early."""
         return False
 
 
 class Subscription(msgspec.Struct, frozen=True):
-    """What a role reads, and as whom."""
+    """The topic that a role reads, and its group."""
 
     topic: str
     group: str  # the name under which the log's lag tools see the role
@@ -186,7 +186,7 @@ class Runner:
         return self._next[partition]
 
     def let_go(self, partition: int) -> None:
-        """Commit, and read a partition no more."""
+        """Commit, and stop reading a partition."""
         self.commit()
         del self._next[partition]
         del self._repeats[partition]
@@ -202,7 +202,7 @@ class Runner:
             report: called after each turn, some times a second.
 
         Raises:
-            FreshetError: whatever stops the role. What was not committed is read again next time.
+            FreshetError: the role cannot go on. What was not committed is read again next time.
         """
 
         def turn() -> None:
@@ -246,7 +246,7 @@ class Runner:
             records = found[partition]
             for first in range(0, len(records), TAKE_RECORDS_MAX):
                 if stop is not None and stop.is_set():
-                    return took  # what is left is read again
+                    return took  # the rest is read again
                 piece = records[first : first + TAKE_RECORDS_MAX]
                 took += len(piece)
                 self._take(partition, piece)
@@ -266,7 +266,7 @@ class Runner:
             self.commit()
 
     def follow(self, journal: Iterable[Sequence[Taken]], stop: threading.Event | None = None) -> None:
-        """Take just what a journal says, in its order, with its commits.
+        """Take exactly the records of a journal, in its order, with its commits.
 
         Raises:
             LogError: the log no longer holds some of it, or the state is not where the journal begins.
@@ -327,7 +327,7 @@ class Runner:
         return self._first_uncommitted_s + self._settings.commit_every_s
 
     def _seek(self, partition: int, first: int, end: int) -> int:
-        """Where to go on in a partition that holds offsets [first, end)."""
+        """The offset to resume from in a partition that holds offsets [first, end)."""
         offset = self._state.offset(self._topic, partition)
         if offset is None:
             return first
@@ -373,7 +373,7 @@ class Runner:
         start, end = self._next[partition], records[-1].offset + 1
         if records[0].offset > start:
             first = self._log.ends(self._topic)[partition][0]
-            if first > start:  # else it is one of the numbers that some logs leave out
+            if first > start:  # else it is a gap: some logs skip offsets
                 self._gap(partition, start, first)
         if not self._uncommitted:
             self._first_uncommitted_s = self._clock.now_s()

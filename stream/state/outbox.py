@@ -1,7 +1,7 @@
-"""The outbox: records that a role has committed and the log may not have yet, in blocks.
+"""The outbox: committed records that may not be in the log yet, in blocks.
 
-A block is what one commit sends to one topic, in pieces of bounded size. It is written, sent and
-struck out whole; it lies under its number, so blocks are sent in the order of their commits.
+A block holds the records that one commit sends to one topic, in pieces of bounded size. It is written, sent
+and deleted as a whole. Its key is its number, so blocks are sent in the order of their commits.
 """
 
 from collections import deque
@@ -49,7 +49,7 @@ class Outbox:
         self._struck: list[int] = []
 
     def cut(self, sending: Iterable[tuple[str, Sequence[Outgoing]]]) -> list[Block]:
-        """What one commit sends, as blocks; `keep` them once they are written."""
+        """The records of one commit as blocks; call `keep` once they are written."""
         blocks: list[Block] = []
         for topic, records in sending:
             for piece in _pieces(records):
@@ -57,19 +57,19 @@ class Outbox:
         return blocks
 
     def keep(self, blocks: Sequence[Block]) -> None:
-        """These are on disk now, and those struck out no longer."""
+        """These blocks are on disk now, and the sent ones are deleted."""
         self._next += len(blocks)
         self.blocks.extend(blocks)
         self._struck.clear()
 
     def strike(self, number: int) -> None:
-        """The log has this block; it leaves the disk with the next commit."""
+        """The log has this block; the next commit deletes it from the disk."""
         self._struck.append(number)
         self.blocks = deque(block for block in self.blocks if block.number != number)
 
     @property
     def struck(self) -> Sequence[int]:
-        """The numbers of blocks that are on disk still, and need not be."""
+        """The numbers of sent blocks that are still on disk."""
         return self._struck
 
 

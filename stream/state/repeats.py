@@ -9,11 +9,11 @@ from stream.log.base import Record
 from stream.state.role_state import Commit, RoleState
 
 PRODUCERS_MAX = 10_000
-"""Of one partition, whose numbers are kept if nothing else is said."""
+"""Default number of producers per partition whose numbers are kept."""
 
 
 def producers_prefix(topic: str, partition: int) -> bytes:
-    """What the keys begin with under which a state has a partition's producers and their numbers."""
+    """The key prefix of a partition's producers and their numbers in a state."""
     return b"runner/producer/" + f"{topic}/{partition}/".encode()
 
 
@@ -34,7 +34,7 @@ class Repeats:
     """
 
     def __init__(self, producers_max: int, last: dict[str, int] | None = None) -> None:
-        """Know the numbers in `last`, the stalest first."""
+        """Start with the numbers in `last`, the stalest first."""
         self._max = producers_max
         self._last = dict(last or {})
 
@@ -71,7 +71,7 @@ class Repeats:
             self._forgotten(stalest)
 
     def _noted(self, producer: str, seq: int, offset: int) -> None:
-        """A producer's newest number is another now."""
+        """A producer's newest number has changed."""
 
     def _forgotten(self, producer: str) -> None:
         """A producer's number is not kept any longer."""
@@ -81,7 +81,7 @@ class SavedRepeats(Repeats):
     """The same, kept in the reader's state."""
 
     def __init__(self, state: RoleState, topic: str, partition: int, producers_max: int) -> None:
-        """Go on from what the state has."""
+        """Resume from the numbers in the state."""
         super().__init__(producers_max, last_numbers(state, topic, partition))
         self._prefix = producers_prefix(topic, partition)
         self._unsaved: dict[str, tuple[int, int]] = {}  # producer -> (number, offset)

@@ -76,7 +76,7 @@ class ForbiddenError(LogError):
 
 
 class KafkaClient:
-    """Who talks to the cluster: settings for the library's clients, its administration, and its errors.
+    """The connection to the cluster: settings of the library's clients, the admin client, and error handling.
 
     May be used from several threads.
 
@@ -178,7 +178,7 @@ class KafkaClient:
                     raise self.away(what, failed) from None
 
     def judge(self, what: str, error: KafkaError) -> None:
-        """Return if `error` is one that may pass.
+        """Return if `error` is transient.
 
         Raises:
             LogError: it is not.
@@ -191,7 +191,7 @@ class KafkaClient:
             raise LogError(f"{self}: {what}: {text(error)}") from None
 
     def away(self, what: str, error: KafkaError | None) -> LogAwayError:
-        """What to raise when an error that may pass has not passed in time."""
+        """The error to raise when a transient error has not passed in time."""
         why = f" ({text(error)})" if error is not None else ""
         begin = f"{self}: {what}: no success within {self.settings.away_after_s:g} s{why}"
         if time.monotonic() - self._throttled_at_s < THROTTLED_S:
@@ -206,7 +206,7 @@ class KafkaClient:
         self._heard[error.code()] = text(error)
 
     def throttled(self, event: ThrottleEvent) -> None:
-        """Note that a broker's quota holds us up; called by the library."""
+        """Note that a broker's quota throttles us; called by the library."""
         now_s = time.monotonic()
         self._throttled_at_s, self._throttle_s = now_s, event.throttle_time
         if now_s - self._throttle_told_s > THROTTLE_TELL_S:
@@ -286,7 +286,7 @@ class KafkaClient:
 
 
 def result(future: "concurrent.futures.Future[T]", timeout_s: float) -> T:
-    """What a future of the library brings.
+    """The result of a future of the library.
 
     Raises:
         KafkaException: it failed, or took too long.

@@ -30,7 +30,7 @@ PARTITION_BYTES_MAX = 1 << 20
 FETCH_WAIT_MS = 100  # that a fetch waits at the broker: a reader that jumps waits for it
 SLICE_S = 0.1  # how long a wait lasts before it looks whether the log was closed
 CONTACT_S = 1.0  # how often a wait without records asks the brokers for the ends
-BEHIND_END_S = 0.1  # how often a read behind a partition's end looks again
+BEHIND_END_S = 0.1  # how often a read beyond a partition's end checks again
 LOG_APPEND_TIME = 2
 
 
@@ -81,7 +81,7 @@ class Ends:
 
 
 class _Cursor:
-    """One consumer: where it is in some partitions, and what it has taken from the library already."""
+    """One consumer: its positions in some partitions, and the records that it has prefetched."""
 
     def __init__(self, client: KafkaClient, ends: Ends, name: str, told: str) -> None:
         self.positions: dict[int, int] = {}  # the next offset to be given out, as asked for
@@ -303,10 +303,10 @@ class _Cursor:
 
 
 class TopicReader:
-    """Reads one topic, for several threads."""
+    """Reads one topic; may be used from several threads."""
 
     def __init__(self, client: KafkaClient, ends: Ends, name: str, told: str) -> None:
-        """`name` is the topic's in the cluster, `told` ours."""
+        """`name` is the topic's name in the cluster, `told` its name in Freshet."""
         self._client = client
         self._ends = ends
         self._name = name

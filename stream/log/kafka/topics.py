@@ -1,4 +1,4 @@
-"""A cluster's topics: what they are made with, what is checked of those that are there, what changes later.
+"""Topics of a cluster: how they are created, how existing ones are checked, and how changes are detected.
 
 A topic that was created outside Freshet may lose records (compaction), hide ingest times (`CreateTime`), or
 accept only smaller records than we send. The first two are refused at start, with the command that fixes the
@@ -29,7 +29,7 @@ _log = logging.getLogger("freshet.kafka")
 
 
 class Topic:
-    """What is known of a topic: how many partitions, and its id ("" where the brokers give none)."""
+    """Cached facts of a topic: its partitions and its id ("" if the brokers give none)."""
 
     def __init__(self, partitions: int, topic_id: str) -> None:
         self.partitions = partitions
@@ -146,7 +146,7 @@ class Topics:
             self._known.setdefault(topic, found)
 
     def record_bytes_max(self, topic: str) -> int:
-        """What the setting allows, or less where the topic takes less."""
+        """The configured limit, or the topic's own if that is lower."""
         wanted = bytes_allowed(topic, self._settings.record_bytes_max)
         return max(min(wanted, self.message_bytes_max(topic) - OVERHEAD_BYTES), 0)
 
@@ -212,7 +212,9 @@ class Topics:
         try:
             result(admin.create_topics([wanted], request_timeout=timeout_s)[name], timeout_s)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process has been quicker
+            if (
+                error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS
+            ):  # another process has created it first
                 raise
 
     def _await(self, topic: str) -> Topic:

@@ -77,7 +77,7 @@ class Writer:
                 **self._client.options("freshet"),
                 "acks": "all",
                 "enable.idempotence": True,
-                # an append ends by our clock and as a whole: no record ends alone, before those behind it
+                # our clock ends an append as a whole: no record times out before later ones
                 "message.timeout.ms": 0,
                 "enable.gapless.guarantee": True,
                 "request.timeout.ms": max(int(self._client.settings.away_after_s * 1e3), 100),
@@ -97,7 +97,7 @@ class Writer:
 
 
 class _Append:
-    """One append on its way."""
+    """One append in progress."""
 
     def __init__(self, client: KafkaClient, name: str, count: int) -> None:
         self._client = client
@@ -138,7 +138,7 @@ class _Append:
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         # those of a partition come in its order
         if error is not None:
-            # later ones fail because the first one did
+            # later ones fail because of the first one
             self._problem = self._problem or error
             return
         partition, offset = message.partition(), message.offset()

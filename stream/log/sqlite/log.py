@@ -31,7 +31,7 @@ from stream.log.sqlite.pool import Pool, transaction
 
 FORMAT_VERSION = 1
 OFFSET_BITS = 40
-TRIM_RECORDS_MAX = 5_000  # dropped per transaction, so that writers never wait long for a trim
+TRIM_RECORDS_MAX = 5_000  # per transaction, so that a trim never blocks writers for long
 
 _SCHEMA = """
 CREATE TABLE topics (name TEXT PRIMARY KEY, slot INTEGER NOT NULL, partitions INTEGER NOT NULL) WITHOUT ROWID;
@@ -94,7 +94,7 @@ class SqliteLog(Log):
             found = self._find_topic(db, topic)
             if found is None:
                 with transaction(db):
-                    found = self._find_topic(db, topic)  # another process may have been quicker
+                    found = self._find_topic(db, topic)  # another process may have created it first
                     if found is None:
                         (slot,) = db.execute("SELECT coalesce(max(slot) + 1, 0) FROM partitions").fetchone()
                         db.execute("INSERT INTO topics VALUES (?, ?, ?)", (topic, slot, partitions))
@@ -263,7 +263,7 @@ class SqliteLog(Log):
         found = self._slots.get(topic)
         if found is None:
             row = db.execute("SELECT slot, partitions FROM topics WHERE name = ?", (topic,)).fetchone()
-            # within a transaction that may yet fail nothing is remembered
+            # not cached inside a transaction, which may still fail
             if row is not None and not db.in_transaction:
                 self._slots[topic] = row
             found = row

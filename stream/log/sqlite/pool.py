@@ -15,7 +15,7 @@ JOURNAL_BYTES_MAX = 64 << 20  # the write-ahead log's file is cut back to this o
 
 
 class Pool:
-    """As many connections as threads are inside a call at the same time. Not to be carried over a fork."""
+    """One connection per thread that is inside a call. Must not be used after a fork."""
 
     def __init__(self, path: Path, settings: LogSettings) -> None:
         self.read_only = _read_only(path)

@@ -1,5 +1,6 @@
 """Topics as other programs fill and set them: transactions, codecs, headers, times, limits, rights."""
 
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -404,3 +405,15 @@ def test_topic_made_anew_stops_who_uses_it(
 
 def admin_address(log: KafkaLog) -> str:
     return log.url.removeprefix("kafka://").split("/")[0]
+
+
+def test_advice_for_a_small_topic_is_the_command_and_for_a_small_setting_the_setting(
+    kafka_prefix: str, log: KafkaLog, admin: AdminClient
+) -> None:
+    make(admin, f"{kafka_prefix}.t", message_timestamp_type="LogAppendTime", max_message_bytes="20000")
+    log.create_topic("t", 1)
+    assert log.limit_advice("t", 10_000) == ""
+    assert re.fullmatch(r"Raise its limit: kafka-configs\.sh .*bytes=1098576", log.limit_advice("t", 50_000))
+    wanted = log.settings.record_bytes_max + 1
+    both = log.limit_advice("t", wanted)
+    assert f"record_bytes_max = {wanted} or more" in both and "kafka-configs" in both
