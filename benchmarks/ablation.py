@@ -74,7 +74,7 @@ def play(name: str, features: Features, examples: Sequence[Example], seed: int) 
     fast = learner.model.fast
     priors = fast.priors
     if name == "all embeddings as loud":
-        fast.heard_at = np.zeros_like(fast.heard_at)
+        fast.hearing = fast.hearing._replace(heard_at=np.zeros_like(fast.hearing.heard_at))
     done = []
     for first in range(0, len(examples), CHUNK):
         done += learner.learn(examples[first : first + CHUNK])

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ground.rows import Rows, rows_from_keys
-from learner.fast.fast import FastInputs
+from learner.fast.part import FastInputs
 from learner.features.encoder import Batch, FeatureSpec
 from learner.features.encoding import add_pairs
 from learner.model.model import Model

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from numba import njit
 
 from error_memory.errors import MemoryInputError
+from ground.kernels.logistic import logits
 from ground.rows import Rows, rows_from_keys
 
 _P_MIN = 1.2e-7  # whose logit is about -16
@@ -159,9 +160,8 @@ class Observed(NamedTuple):
 def explain_whole(memory: ErrorMemory, keys: Keys, p: npt.ArrayLike) -> Explained:
     """`ErrorMemory.explain` of a kind whose correction has no parts."""
     rows = as_rows(keys, memory.columns)
-    base = as_probabilities(p, rows.n).clip(_P_MIN, 1.0 - _P_MIN)
     entries = len(rows.key)
-    z = np.log(base) - np.log1p(-base)
+    z = logits(as_probabilities(p, rows.n), _P_MIN)
     return Explained(memory.correct(rows, p), z, memory.gate, np.full(entries, np.nan), np.zeros(entries))
 
 

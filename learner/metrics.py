@@ -9,6 +9,8 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from ground.kernels.logistic import logits
+
 Floats = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.uint64]
 
@@ -172,8 +174,7 @@ class Metrics:
         self._at, self._held = at, held
 
     def _add(self, p: Floats, y: Floats, group: Groups) -> None:
-        clipped = np.clip(p, _P_MIN, 1.0 - _P_MIN)
-        logit = np.log(clipped) - np.log1p(-clipped)
+        logit = logits(p, _P_MIN)
         place = (
             (np.clip(logit, -_LOGIT_MAX, _LOGIT_MAX) + _LOGIT_MAX) * ((_BINS - 1) / (2 * _LOGIT_MAX))
         ).astype(np.int64)

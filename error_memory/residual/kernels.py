@@ -4,7 +4,7 @@ What takes long is waiting for memory, so all lines of a request are asked for b
 those before it are learnt (`observe_rows`).
 """
 
-from math import isnan, log, log1p, sqrt
+from math import isnan, log, sqrt
 
 import numpy as np
 from numba import njit
@@ -13,8 +13,9 @@ from error_memory.residual import cells as table
 from error_memory.residual import gate as gates
 from error_memory.residual import generations, levels
 from error_memory.residual.levels import CLOCK, EXAMPLES, GAINS, MOVED_AT, SCALES, SMALL, SQUARES
-from ground.kernels.bayes import PROBIT, learn, predict, sigmoid
+from ground.kernels.bayes import PROBIT, learn, predict
 from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
+from ground.kernels.logistic import logit, sigmoid
 from ground.rows import Rows
 
 LOGIT_MAX = 16.0
@@ -43,16 +44,6 @@ _gain, _scale = levels.gain, levels.scale
 _shrink = table.shrink
 REPEATED = -2
 _NO_EPOCH = np.uint32(0xFFFFFFFF)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _logit(p):
-    """ln(p / (1 - p)), within ±LOGIT_MAX."""
-    if p <= 0.0:
-        return -LOGIT_MAX
-    if p >= 1.0:
-        return LOGIT_MAX
-    return min(max(log(p) - log1p(-p), -LOGIT_MAX), LOGIT_MAX)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -163,7 +154,7 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):
     _residuals(cells, gens, 1.0 / (tau * _scale(small, _level_of(gens))), rows, 0, n, tags, slots, held, f)
     for i in range(n):
         if not isnan(f[i]):
-            p[i] = sigmoid(_logit(p[i]) + gate * f[i])
+            p[i] = sigmoid(logit(p[i], LOGIT_MAX) + gate * f[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -173,7 +164,7 @@ def explain_rows(cells, gens, tau, small, gating, rows, p, z, part, evidence):
     precision = 1.0 / (tau * _scale(small, _level_of(gens)))
     empty = _oldest_epoch(gens) == _NO_EPOCH
     for i in range(len(p)):
-        z[i] = _logit(p[i])
+        z[i] = logit(p[i], LOGIT_MAX)
         f = 0.0
         known = False
         for e in range(rows.start[i], rows.start[i + 1]):
@@ -273,7 +264,7 @@ def _learn_row(cells, gens, priors, tau, tau0, state, current, rows, i, z, y, ta
     f, s2 = predict(w, col, x, m, tau, mean, P)
     # `learn` shrinks its logit for uncertainty, and the base's is honest already: stretched beforehand,
     # or where clicks are rare every unknown key would look over-predicted and be pushed down.
-    logit = (z + f) * sqrt(1.0 + PROBIT * s2)
+    stretched = (z + f) * sqrt(1.0 + PROBIT * s2)
     loudest = 0
     most = 0.0
     for k in range(m):
@@ -286,11 +277,11 @@ def _learn_row(cells, gens, priors, tau, tau0, state, current, rows, i, z, y, ta
         # Nor does it say how much the weights of its columns differ.
         learn(
             w, col, x, m, mean, P, tau.copy(), tau0, priors.theta.copy(), priors.grad2.copy(), priors.keep,
-            logit, s2, y,
+            stretched, s2, y,
         )  # fmt: skip
     else:
         e, _, _ = learn(
-            w, col, x, m, mean, P, tau, tau0, priors.theta, priors.grad2, priors.keep, logit, s2, y
+            w, col, x, m, mean, P, tau, tau0, priors.theta, priors.grad2, priors.keep, stretched, s2, y
         )
         for k in range(m):
             c = col[k]
@@ -358,7 +349,7 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):
             tau0[c] = priors.tau0[c] * scale
         _residuals(cells, gens, 1.0 / tau, rows, a, b, tags, slots, held, f)
         for i in range(a, b):
-            z[i] = _logit(seen.p[i])
+            z[i] = logit(seen.p[i], LOGIT_MAX)
             # A base that has learnt this label says nothing about the worth of a correction.
             if not known_to_base:
                 before = after = _logloss(z[i], seen.y[i])

@@ -51,7 +51,8 @@ from error_memory.residual.kernels import (
 from error_memory.residual.levels import CLOCK, EXAMPLES, SMALL, gain
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings, by_column
-from ground.kernels.bayes import TAU_MAX, TAU_MIN, Priors, make_priors, sigmoid
+from ground.kernels.bayes import TAU_MAX, TAU_MIN, Priors, make_priors
+from ground.kernels.logistic import sigmoid
 
 _NOTHING_LEARNT = np.iinfo(np.int64).min
 

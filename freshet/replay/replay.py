@@ -28,6 +28,7 @@ from freshet.replay.time_travel import restored
 from freshet.roles.voice import printable
 from freshet.version import code_version
 from freshet.warmup import warm_up
+from ground.kernels.logistic import sigmoids
 from learner.deep.autograd import need_torch
 from learner.features.labelled import Labelled
 from learner.model.forgetting import forget_in_memory
@@ -130,7 +131,7 @@ class Replay:
         batch = labelled.batch
         scores = self.learner.model.score(batch)
         per_request = np.diff(batch.requests)
-        base = 1.0 / (1.0 + np.exp(-(scores.z + labelled.shift)))
+        base = sigmoids(scores.z + labelled.shift)
         n = labelled.requests
         positions = np.arange(self._position, self._position + n, dtype=np.int64)
         self._position += n

@@ -78,6 +78,7 @@ def run_learn(config: Config, stop: threading.Event, voice: Voice) -> None:
     need_features(config)
     warm_up()
     from learner.role.learner import Learner
+    from learner.role.setup import Callbacks, Folders, Learning
     from learner.role.succession import Succession
     from learner.updates.snapshots import Trimmer
 
@@ -100,16 +101,13 @@ def run_learn(config: Config, stop: threading.Event, voice: Voice) -> None:
             if not stop.is_set():
                 voice.ready()
 
+        runner = msgspec.structs.replace(config.stream.runner, commit_every_s=config.learner.publish_every_s)
         Succession(
             log,
             member,
-            config.state_of("learn"),
-            config.snapshots,
-            config.features,
-            config.learner,
-            msgspec.structs.replace(config.stream.runner, commit_every_s=config.learner.publish_every_s),
-            ready,
-            reporting,
+            Folders(config.state_of("learn"), config.snapshots),
+            Learning(config.features, config.learner, runner),
+            Callbacks(ready, reporting),
         ).run(stop)
 
 

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ground.kernels.logistic import sigmoid
+
 PROBIT = 0.3927
 """π/8: the logistic of a Gaussian logit is close to the logistic of f / sqrt(1 + π/8 s²) (MacKay 1992)."""
 
@@ -93,15 +95,6 @@ def predict(w, column, x, n, tau, mean, P):
 def shrink(f, s2):
     """The logit whose logistic is the honest probability of a Gaussian logit N(f, s²)."""
     return f / sqrt(1.0 + PROBIT * s2)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def sigmoid(z):
-    """The logistic function, without overflow."""
-    if z >= 0.0:
-        return 1.0 / (1.0 + exp(-z))
-    t = exp(z)
-    return t / (1.0 + t)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -89,7 +89,7 @@ def _top(hidden, out):
     return z
 
 
-# Keeps the interpreter: see `learner.model.reading`.
+# nogil=False on purpose: see `learner.fast.reading`.
 @njit(cache=True, nogil=False)
 def add_residual(packed, x, z):
     """Add to z (n,) float64 the residual logits of inputs x (n, W) float32.

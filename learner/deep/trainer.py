@@ -5,13 +5,13 @@ serves and predicts. What learns them is `learner.deep.dcn_train` for the defaul
 `learner.deep.autograd` for the others.
 """
 
-from math import exp
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ground.kernels.logistic import sigmoid_short
 from learner.deep.networks import Array, Network
 
 Floats = npt.NDArray[np.float64]
@@ -164,7 +164,7 @@ def by_logit(z, y, reference, correction):
     whose second part is ReLoop's self-correction loss (Cai et al. 2022, arXiv 2204.11165): it asks for
     nothing where a prediction is already better than the one before it.
     """
-    p = 1.0 / (1.0 + exp(-z))
+    p = sigmoid_short(z)
     gradient = p - y
     if correction > 0.0:
         worse = z < reference if y > 0.5 else z > reference

@@ -6,7 +6,7 @@ from numba import njit
 from ground.kernels.mixing import join_keys
 
 
-# Keeps the interpreter: see `learner.model.reading`.
+# nogil=False on purpose: see `learner.fast.reading`.
 @njit(cache=True, nogil=False)
 def by_row(first, last, key, x):
     """Lay out the entries of F features row by row, in the schema's order.
@@ -54,7 +54,7 @@ def first_keys(requests, start, column, key, wanted):
     return out
 
 
-# Keeps the interpreter: see `learner.model.reading`.
+# nogil=False on purpose: see `learner.fast.reading`.
 @njit(cache=True, nogil=False)
 def add_pairs(start, column, key, x, pair_column, pair_salt):
     """Append to each row the pairs of its entries.

@@ -26,7 +26,7 @@ def newest(place, times, size):
     return out
 
 
-# Keeps the interpreter: see `learner.model.reading`.
+# nogil=False on purpose: see `learner.fast.reading`.
 @njit(cache=True, nogil=False)
 def append_remembered(start, column, key, x, left, buckets, counts_left, speeds):
     """Append to each row the columns that only an error memory has: first those of counts, with the bucket

@@ -150,7 +150,7 @@ class QuickEncoder:
         return plan
 
 
-# Keeps the interpreter: see `learner.model.reading`.
+# nogil=False on purpose: see `learner.fast.reading`.
 @njit(cache=True, nogil=False)
 def lay_out(n, where, ids, key, number, pair_column, pair_salt):
     """The rows of one request, of which each has at most one value of a feature; a number is WIDTHS entries.

@@ -120,7 +120,7 @@ def bucket_of(value, width):
     return np.uint64(np.int64(own if value == 0 else own + bucket if value > 0 else -(own + bucket)))
 
 
-# Keeps the interpreter: see `learner.model.reading`.
+# nogil=False on purpose: see `learner.fast.reading`.
 @njit(cache=True, nogil=False)
 def number_buckets(values):
     """The buckets of numbers (n,) float64, as keys (n, WIDTHS) uint64."""

@@ -37,7 +37,7 @@ def read(model: Model, batch: Batch) -> Reading:
     """What is taken apart by `explain`."""
     predicted = model.predict(batch)
     kept = copy.deepcopy(predicted)
-    return Reading(kept, model.scores_of(batch, kept), float(model.fast.bias[0]))
+    return Reading(kept, model.scores_of(batch, kept), float(model.fast.dense.bias[0]))
 
 
 def explain(model: Model, request: Requestlike, batch: Batch, reading: Reading) -> BaseExplained:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from numba import njit
 
 from ground.kernels.mixing import mix
-from learner.fast.fast import FastInputs, WeightColumns
+from learner.fast.part import FastInputs, WeightColumns
 from learner.features.encoder import Batch, Requestlike
 from learner.model.model import Model, Predicted, bayes_logit
 
@@ -154,7 +154,7 @@ def _disturb(
     start, column, key, x, place, weights, first_tau, column_speeds, features, tau, keep, seeds, drawn
 ):
     """Add to the mean logits `drawn` (M, n) their lasting weights' draws; arguments as in
-    `learner.fast.fast`."""
+    `learner.fast.kernels`."""
     noise = np.zeros(len(column))
     for m in range(len(seeds)):
         for r in range(len(start) - 1):

@@ -14,16 +14,17 @@ from embeddings.kernels.pooling import entry_rows, pool
 from embeddings.views.fetching import Readers, readers_of
 from embeddings.views.packed import PackedTable, serving_table
 from ground.kernels import bayes
+from ground.kernels.logistic import sigmoids
 from ground.rows import Rows
 from learner.deep.attention import attend
 from learner.deep.dcn_predict import Prediction, prediction_of
 from learner.deep.networks import Array, Layout, Network, make_network
-from learner.fast.fast import FastInputs, FastOutputs, FastPart
+from learner.fast.part import FastInputs, FastOutputs, FastPart
+from learner.fast.predict import Inputs, fill_dense, predict
 from learner.features import entries as pooling
 from learner.features.encoder import Batch, Encoder, FeatureSpec, Requestlike, eviction_of
 from learner.features.encoding import compact, sort_by_table
 from learner.model.identity import identity, learning_identity
-from learner.model.predicting import fill_dense, predict
 from learner.settings import LearnerSettings
 
 TICKS_PER_TTL = 8
@@ -55,7 +56,7 @@ class Predicted(NamedTuple):
     @property
     def p(self) -> npt.NDArray[np.float64]:
         """That probability, (n,)."""
-        return 1.0 / (1.0 + np.exp(-self.z))
+        return sigmoids(self.z)
 
 
 class Gathered(NamedTuple):
@@ -146,8 +147,17 @@ class Model:
         starts = (
             np.cumsum([0, *self.dims])[:-1] if self.settings.deep != "none" else np.full(len(self.dims), -1)
         )
-        self._first_column = np.full(len(self.tables), -1, dtype=np.int64)
-        self._first_column[: len(self.dims)] = starts
+        first_column = np.full(len(self.tables), -1, dtype=np.int64)
+        first_column[: len(self.dims)] = starts
+        deep = self.settings.deep != "none"
+        self._inputs = Inputs(
+            self.table_of,
+            first_column,
+            self.deep_width if deep else 0,
+            self.embedding_width if deep else 0,
+            self.fast.speeds,
+            self.fast.counted,
+        )
         self.network: Network | None = None
         self.deep_weights = np.zeros(0, dtype=np.float32)
         self._deep_views: dict[str, Array] = {}
@@ -201,7 +211,10 @@ class Model:
     def predict(self, batch: Batch) -> Predicted:
         """What `score` makes its scores of."""
         if self.readers is not None:
-            z, x0, inputs, outputs = self._predict_at_once(batch, self.readers)
+            fast = self.fast
+            z, x0, inputs, outputs = predict(
+                self.readers, batch, self._inputs, fast.columns, fast.dense, fast.priors, fast.hearing
+            )
         else:
             x0 = np.zeros((batch.rows.n, self.deep_width), dtype=np.float32)
             gathered = self.gather(batch, insert=False)
@@ -320,21 +333,6 @@ class Model:
         if not self.encoder.sequences:
             return weighed
         return Rows(*pooling.without(*weighed, np.array(list(self.encoder.sequences), dtype=np.int32)))
-
-    def _predict_at_once(
-        self, batch: Batch, readers: Readers
-    ) -> tuple[npt.NDArray[np.float64], Array, FastInputs, FastOutputs]:
-        """What the fast part says, and the deep part's inputs; of tables that can be read as they are."""
-        fast, rows = self.fast, batch.rows
-        deep = self.network is not None
-        z, x0, place, weights, counts, *said = predict(
-            readers, batch.requests, batch.times, *rows, batch.numbers, self.table_of, self._first_column,
-            self.deep_width if deep else 0, self.embedding_width if deep else 0,
-            fast.speeds, fast.counted, *fast.columns, fast.count_weights, fast.bias,
-            fast.priors.tau, fast.priors.tau0, fast.heard_at, fast.heard_by,
-        )  # fmt: skip
-        inputs = FastInputs(batch.requests, rows.start, rows.column, rows.x, place, weights, counts)
-        return z, x0, inputs, FastOutputs(*said)
 
     def _pool(self, gathered: Gathered, rows: Rows, heard: Array, x0: Array) -> None:
         """Put the pooled embeddings, as loud as they are heard, into the deep part's inputs."""

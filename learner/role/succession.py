@@ -16,19 +16,16 @@ finds out, drops what it has learnt since, and stands by.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.threads import HelperThread
 from learner.errors import OtherModelError, UpdateDamagedError, UpdateGapError
-from learner.features.encoder import FeatureSpec
 from learner.role.anew import is_marked, unmark
 from learner.role.learner import Learner
+from learner.role.setup import Callbacks, Folders, Learning
 from learner.role.shared_snapshots import SharedSnapshots
-from learner.settings import LearnerSettings
 from learner.updates.chain import Chain, Place
 from learner.updates.follower import OTHER_MODEL
 from learner.updates.format import Update, decode_update, encode_update
@@ -36,8 +33,7 @@ from learner.updates.snapshots import READ_BYTES_MAX
 from stream.errors import StateDamagedError
 from stream.group.membership import Member
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
-from stream.run.runner import Runner, RunnerSettings, Subscription, patiently
-from stream.state.disk import ROCKS_DISK, Disk
+from stream.run.runner import Runner, Subscription, patiently
 from stream.state.journal import Taken
 from stream.state.role_state import RoleState
 
@@ -60,40 +56,32 @@ class Succession:
     """One learner of a group.
 
     Args:
-        folder: of its own state.
-        snapshots: the folder that all learners of the group see.
-        on_ready: called once, when it leads or could.
-        at_work: entered with each learner that is made, for as long as it is at work; gives a function
-            that is called after each of its turns, some times a second.
-        clock, disk: by which it waits, and where both folders lie.
+        member: this learner's membership of the group.
+        folders: where its data is.
+        learning: what it learns, and how.
+        callbacks: what it calls.
+        clock: the clock by which it waits.
     """
 
     def __init__(
         self,
         log: Log,
         member: Member,
-        folder: Path,
-        snapshots: Path,
-        features: Mapping[str, FeatureSpec],
-        settings: LearnerSettings,
-        runner_settings: RunnerSettings,
-        on_ready: Callable[[], None],
-        at_work: Callable[[Runner, Learner], AbstractContextManager[Callable[[], None]]],
+        folders: Folders,
+        learning: Learning,
+        callbacks: Callbacks,
         clock: Clock = SYSTEM_CLOCK,
-        disk: Disk = ROCKS_DISK,
     ) -> None:
         self.log = log
         self.member = member
-        self.folder = folder
+        self.folder = folders.state
+        self.disk = folders.disk
+        self.learning = learning
         self.clock = clock
-        self.disk = disk
-        self.snapshots = SharedSnapshots(snapshots, member.name, disk)
-        self.features = features
-        self.settings = settings
-        self.runner_settings = runner_settings
-        self.at_work = at_work
-        self._on_ready: Callable[[], None] | None = on_ready
-        self.fingerprint = Learner.fingerprint(features, settings)
+        self.snapshots = SharedSnapshots(folders.snapshots, member.name, folders.disk)
+        self.at_work = callbacks.at_work
+        self._on_ready: Callable[[], None] | None = callbacks.on_ready
+        self.fingerprint = Learner.fingerprint(learning.features, learning.settings)
 
     def run(self, stop: threading.Event) -> None:
         """Stand by and lead, in turns, until `stop` is set.
@@ -158,7 +146,8 @@ class Life:
         self._state = state
         self._stop = stop
         self._clock = group.clock
-        self.learner = Learner(group.features, group.settings, state, beside=True, clock=group.clock)
+        features, settings, runner_settings = group.learning
+        self.learner = Learner(features, settings, state, beside=True, clock=group.clock)
         self.learner.publish_to(self._log)
         self.learner.leads = False
         self.learner.warm()
@@ -167,7 +156,7 @@ class Life:
             state,
             self.learner,
             Subscription(EXAMPLES, "learn", tells=False),
-            group.runner_settings,
+            runner_settings,
             clock=group.clock,
         ).open()
         self._chain = Chain(self.learner.place)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ground.kernels.logistic import logits, sigmoids
 from ground.rows import Rows
 from learner.deep.dcn_train import DCNTrainer
 from learner.deep.networks import DCN, Network
@@ -239,7 +240,7 @@ class Trainer:
         return self._learnt(groups.chunk, groups.z)
 
     def _learnt(self, full: Pending, z: npt.NDArray[np.float64]) -> Learnt:
-        p = 1.0 / (1.0 + np.exp(-z))
+        p = sigmoids(z)
         per_row = np.diff(full.requests)
         use_served = ~np.isnan(full.served) & (self.model.settings.score == "served")
         return Learnt(
@@ -259,8 +260,7 @@ class Trainer:
         """For self-correction: the logits that were served, or the fast part's own; None without it."""
         if not self.model.settings.self_correction:
             return None
-        served = np.clip(full.served, 1e-9, 1.0 - 1e-9)
-        return np.where(np.isnan(served), full.z, np.log(served) - np.log1p(-served)) + full.shift
+        return np.where(np.isnan(full.served), full.z, logits(full.served, 1e-9)) + full.shift
 
     def _trainer(self) -> DeepTrainer:
         if self._deep is None:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from error_memory import ErrorMemory, MemorySettings, make_memory
+from ground.kernels.logistic import logits
 from learner.features.encoder import Requestlike
 from learner.model.explain import explain, read
 from learner.model.explore import beliefs_of, sample_slate
@@ -20,6 +20,9 @@ from serving.replica.status import Scored
 
 DRAWN_MAX = 1 << 20
 """Candidates times draws of one order: memory (24 bytes each) and time (about 0.6 µs each) are bounded."""
+
+P_MIN = 1e-12
+"""Probabilities are clipped to this and 1 minus this before a logit is taken of them."""
 
 
 class Live:
@@ -101,7 +104,7 @@ class Live:
             predicted = self.model.predict(batch)
             scores = self.model.scores_of(batch, predicted)
             corrected = self.memory.correct(scores.rows, scores.p)
-            shift = _logit(corrected) - _logit(scores.p)
+            shift = logits(corrected, P_MIN) - logits(scores.p, P_MIN)
             beliefs = beliefs_of(self.model, batch, predicted)
             version = self.model.version
             freshness_s = self.freshness_s
@@ -151,11 +154,6 @@ def draws_for(candidates: int, wanted: int) -> int:
     (127, 524)
     """
     return max(1, min(wanted, DRAWN_MAX // max(candidates, 1)))
-
-
-def _logit(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    p = np.clip(p, 1e-12, 1.0 - 1e-12)
-    return np.asarray(np.log(p) - np.log1p(-p))
 
 
 def _age_s(ingest_ms: int) -> float | None:

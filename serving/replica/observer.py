@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ground.kernels.logistic import sigmoids
 from learner.metrics import Metrics
 from learner.model.forgetting import forget_in_memory, keys_by_column
 from serving.replica.answering import Live
@@ -164,7 +165,7 @@ class Observer:
         thinned = np.repeat([-s.example.log_odds for s in seen], per_request)
         with live.lock:
             scores = live.model.score(batch)
-            base = 1.0 / (1.0 + np.exp(-(scores.z + thinned)))
+            base = sigmoids(scores.z + thinned)
             position = np.array([self._positions.add(partition, s.record.offset) for s in seen])
             corrected = live.memory.observe(scores.rows, base, y, position, batch.requests, batch.times)
             self.observed += len(seen)

@@ -23,7 +23,7 @@ def test_sources_of_kernels_are_those_with_kernels_and_what_is_built_into_them()
     names = set(map(warmup.name_of, warmup.kernel_sources()))
     assert {
         "ground/kernels/bayes.py", "embeddings/core/index.py", "embeddings/core/store.py",
-        "learner/fast/fast.py",
+        "learner/fast/kernels.py",
     } <= names  # fmt: skip
     assert "learner/role/learner.py" not in names  # editing it compiles nothing anew
 

@@ -12,6 +12,7 @@ from error_memory import MemorySettings
 from ground.retry import Backoff, Pauses
 from learner.features.encoder import FeatureSpec
 from learner.role.learner import Learner
+from learner.role.setup import Callbacks, Folders, Learning
 from learner.role.succession import Succession
 from learner.settings import LearnerSettings
 from learner.updates.snapshots import Trimmer
@@ -80,9 +81,13 @@ def learner(machine: Machine, settings: LearnerSettings = LEARN) -> Main:
                 yield trim
 
             Succession(
-                log, member, Path(process.name), SHARED, FEATURES, settings, RUNNER,
-                lambda: None, at_work, clock, machine.disk,
-            ).run(process.stop)  # fmt: skip
+                log,
+                member,
+                Folders(Path(process.name), SHARED, machine.disk),
+                Learning(FEATURES, settings, RUNNER),
+                Callbacks(lambda: None, at_work),
+                clock,
+            ).run(process.stop)
 
     return main
 

@@ -17,6 +17,7 @@ from learner.features.encoder import FeatureSpec
 from learner.model.model import Model
 from learner.role.anew import begin_anew
 from learner.role.learner import Learner
+from learner.role.setup import Callbacks, Folders, Learning
 from learner.role.succession import AsideError, FencedError, Life, Succession
 from learner.settings import LearnerSettings
 from learner.updates.follower import Follower
@@ -93,13 +94,9 @@ class One:
         self.group = Succession(
             self.faulty,
             self.member,
-            folder / name,
-            folder / "snapshots",
-            features,
-            settings,
-            runner,
-            on_ready,
-            at_work,  # type: ignore[arg-type]
+            Folders(folder / name, folder / "snapshots"),
+            Learning(features, settings, runner),
+            Callbacks(on_ready, at_work),  # type: ignore[arg-type]
         )
         if opens:
             self.open()

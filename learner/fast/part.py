@@ -1,0 +1,190 @@
+"""The fast part: a Bayesian linear model that learns event by event, in order.
+
+Weight columns (index t into the priors) come in this order: each feature at every speed, the count columns,
+each pair at every speed of pairs. The weights of features and pairs are in table rows. A batch's distinct
+rows are copied together before they are used here. The weights of count columns are an array of this class.
+
+The deep part overfits to noise if it has many features. So it learns little from features in which the fast
+part has found no signal: it scales the embedding of feature j by g_j. τ/τ0 is the remaining share of the
+prior variance of a weight column; the maximum is over the slowest weights of the feature and of its pairs:
+
+    g_j = min(1, sqrt(max_c τ_c / τ0_c))
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ground.kernels import bayes
+from learner.fast.kernels import BIAS_VARIANCE, hear, learn_requests, predict_rows
+from learner.features.encoder import Encoder
+from learner.settings import LearnerSettings
+
+COUNT_BUCKETS = 64
+"""⌊2·log₂(1 + n)⌋ of a 32-bit count is at most 63."""
+
+
+class FastInputs(NamedTuple):
+    """A batch's rows with their weights gathered. R requests, n rows, E entries, D distinct weights rows."""
+
+    requests: npt.NDArray[np.int64]  # (R + 1,)
+    start: npt.NDArray[np.int64]  # (n + 1,)
+    column: npt.NDArray[np.int32]  # (E,)
+    x: npt.NDArray[np.float32]  # (E,)
+    place: npt.NDArray[np.int64]  # (E,), into the D weights rows; -1: no row, prior only
+    weights: npt.NDArray[np.float32]  # (D, 2 * speeds), (b, L) per speed, then zeros; moved by learning
+    counts: npt.NDArray[np.uint32]  # (D,), sightings before; moved in place by learning
+
+
+class FastOutputs(NamedTuple):
+    """The predictions of n rows, each made before anything of the row's request was learned."""
+
+    logit: npt.NDArray[np.float64]  # (n,), f
+    variance: npt.NDArray[np.float64]  # (n,), s² of f
+    means: npt.NDArray[np.float32]  # (n, T), Σ x μ of each weight column
+    buckets: npt.NDArray[np.int32]  # (n, C), count bucket of each counted feature, -1 if it is absent
+    # Posterior deviation over prior deviation of each entry's slowest weight, after the row was learned (if
+    # it was): sqrt(P / τ) = 1 / sqrt(1 + τ L).
+    left: npt.NDArray[np.float32]  # (E,), of entries
+    counts_left: npt.NDArray[np.float32]  # (n, C), of count columns
+    heard: npt.NDArray[np.float32]  # (n, F), g: the scale of each embedding in the deep part
+
+
+class WeightColumns(NamedTuple):
+    """Which of T weights an entry has: of each feature one a speed, one a count, of each pair one a speed."""
+
+    first_tau: npt.NDArray[np.int32]  # (columns,), the first weight column of each feature and pair
+    column_speeds: npt.NDArray[np.int32]  # (columns,), how many it has; 0 for sequences
+    count_of: npt.NDArray[np.int32]  # (columns,), its number among those counted, -1 if it is not
+    counts_at: int  # the weight column of the first count
+
+
+class DenseWeights(NamedTuple):
+    """The weights that are in no table."""
+
+    count_weights: npt.NDArray[np.float32]  # (C, COUNT_BUCKETS, 2), (b, L)
+    bias: npt.NDArray[np.float64]  # mean, variance
+
+
+class Hearing(NamedTuple):
+    """The weight columns heard_by[heard_at[j] : heard_at[j + 1]] scale feature j's embedding."""
+
+    heard_at: npt.NDArray[np.int64]  # (F + 1,)
+    heard_by: npt.NDArray[np.int64]
+
+
+class Scratch(NamedTuple):
+    """The m weights of one row, while a kernel works on it."""
+
+    w: npt.NDArray[np.float64]  # (m, 2), (b, L)
+    column: npt.NDArray[np.int32]  # (m,), weight columns
+    x: npt.NDArray[np.float64]  # (m,)
+    mean: npt.NDArray[np.float64]  # (m,), posterior
+    variance: npt.NDArray[np.float64]  # (m,), posterior
+
+
+class FastPart:
+    """State of the fast part beside the tables: priors, bias, count columns.
+
+    Args:
+        encoder: its schema says which columns there are.
+        settings: speeds and where the prior variances start.
+    """
+
+    def __init__(self, encoder: Encoder, settings: LearnerSettings) -> None:
+        speeds, pair_speeds = len(settings.speeds), len(settings.pair_speeds)
+        fields, pairs = len(encoder.names), len(encoder.pairs)
+        counted = [i for i, spec in enumerate(encoder.specs) if spec.counted]
+        # Sequences have no weights here: they are no columns of the fast part.
+        linear = [i for i in range(fields) if i not in encoder.sequences]
+        counts_at = len(linear) * speeds
+        first_tau = np.zeros(encoder.columns, dtype=np.int32)
+        first_tau[linear] = np.arange(len(linear)) * speeds
+        first_tau[fields:] = counts_at + len(counted) + np.arange(pairs) * pair_speeds
+        column_speeds = np.zeros(encoder.columns, dtype=np.int32)
+        column_speeds[linear] = speeds
+        column_speeds[fields:] = pair_speeds
+        count_of = np.full(encoder.columns, -1, dtype=np.int32)
+        count_of[counted] = np.arange(len(counted))
+        decide = [[c for c in (i, *encoder.pair_columns(i)) if column_speeds[c]] for i in range(fields)]
+        self.hearing = Hearing(
+            np.cumsum([0, *(len(columns) for columns in decide)]),
+            np.array([first_tau[c] for columns in decide for c in columns], dtype=np.int64),
+        )
+        # The weight that each column of an error memory goes on learning: the slowest of a feature or pair,
+        # those of counts, then the next faster one of each feature and pair, where there is one.
+        faster = first_tau + (column_speeds > 1)
+        self.remembered = np.concatenate([first_tau, counts_at + np.arange(len(counted)), faster])
+        self.speeds = max(speeds, pair_speeds)  # of an entry, at most
+        self.counted = len(counted)
+        self.columns = WeightColumns(first_tau, column_speeds, count_of, counts_at)
+        self.priors = bayes.make_priors(
+            list(settings.speed_tau) * len(linear)
+            + [settings.count_tau] * len(counted)
+            + list(settings.pair_tau) * pairs,
+            list(settings.speeds) * len(linear) + [1.0] * len(counted) + list(settings.pair_speeds) * pairs,
+        )
+        self.dense = DenseWeights(
+            np.zeros((max(self.counted, 1), COUNT_BUCKETS, 2), dtype=np.float32),
+            np.array([0.0, BIAS_VARIANCE]),
+        )
+
+    @property
+    def width(self) -> int:
+        """How many weight columns (T) there are."""
+        return len(self.priors.tau)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Everything this part must save; the arrays themselves, not copies."""
+        return {
+            "tau": self.priors.tau,
+            "theta": self.priors.theta,
+            "grad2": self.priors.grad2,
+            "bias": self.dense.bias,
+            "count_weights": self.dense.count_weights,
+        }
+
+    def memory_priors(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """(prior variance, share of evidence kept at each sighting) of an error memory's columns."""
+        return self.priors.tau[self.remembered], self.priors.keep[self.remembered]
+
+    def run(
+        self,
+        inputs: FastInputs,
+        labels: npt.NDArray[np.float64] | None = None,
+        offsets: npt.NDArray[np.float64] | None = None,
+    ) -> FastOutputs:
+        """Predict each request whole and, if labels are given, then learn it, request by request.
+
+        Args:
+            inputs: the batch; its weights and counts are moved in place by learning.
+            labels: (n,), 0 or 1; None predicts only and changes nothing.
+            offsets: (n,), added to the logit while learning (minus the log-odds of thinned negatives).
+        """
+        n = len(inputs.start) - 1
+        outputs = FastOutputs(
+            logit=np.empty(n),
+            variance=np.empty(n),
+            means=np.zeros((n, self.width), dtype=np.float32),
+            buckets=np.full((n, self.counted), -1, dtype=np.int32),
+            left=np.ones(len(inputs.column), dtype=np.float32),
+            counts_left=np.ones((n, self.counted), dtype=np.float32),
+            heard=np.empty((n, len(self.hearing.heard_at) - 1), dtype=np.float32),
+        )
+        if n == 0:
+            return outputs
+        weights_max = int(np.diff(inputs.start).max()) * self.speeds + self.counted  # of one row
+        scratch = Scratch(
+            np.empty((weights_max, 2)), np.empty(weights_max, dtype=np.int32), *np.empty((3, weights_max))
+        )
+        if labels is None:
+            predict_rows(inputs, self.columns, self.dense, self.priors.tau, outputs, scratch)
+            hear(self.priors.tau, self.priors.tau0, *self.hearing, outputs.heard)
+            return outputs
+        if offsets is None:
+            offsets = np.zeros(n)
+        learn_requests(
+            inputs, labels, offsets, self.columns, self.dense, self.priors, self.hearing, outputs, scratch
+        )
+        return outputs
