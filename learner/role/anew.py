@@ -1,8 +1,8 @@
-"""Beginning anew: a learner that leaves a log's older model behind and learns from the oldest examples kept.
+"""Beginning anew: a learner ignores the model in a log and learns from the oldest examples in that log.
 
-What it had is put aside, not removed. A mark in the state's folder tells the learner, at its next start, to
-lead whatever the log holds; the learner removes the mark once its first update is sent, so that a restart
-goes on with what was learnt.
+The old state is moved aside, not removed. If the state's folder holds a mark, the learner leads at its next
+start whatever the log holds. It removes the mark once its first update is sent, so that a later restart
+resumes from the new state.
 """
 
 from fnmatch import fnmatch
@@ -15,15 +15,15 @@ _ASIDE = "db.before-anew"
 
 
 def begin_anew(folder: Path, snapshots: Path, disk: Disk = ROCKS_DISK) -> list[Path]:
-    """Have the learner of a state's folder begin anew when it starts; returns what was put aside.
+    """Make the learner of a state's folder begin anew at its next start; returns the folders moved aside.
 
-    No learner may be at work in the folder. Asked again before that learner has published, it changes
-    nothing. What an earlier beginning put aside is removed.
+    No learner may be running in the folder. A second call changes nothing until that learner has published.
+    Folders that an earlier call moved aside are removed.
 
     Args:
         folder: of the learner's state.
         snapshots: the folder that all learners of its group see.
-        disk: where both lie.
+        disk: the disk of both folders.
 
     Raises:
         OSError: a folder cannot be written.

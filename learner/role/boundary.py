@@ -1,17 +1,17 @@
-"""Where history ends and the live log begins: each example is learnt from one of the two, exactly once.
+"""Where history ends and the live log begins: each example is learned from one of the two, exactly once.
 
-Both sources hold the same requests around the moment T of going over: a nightly file is written some time
-after its last event, and the log keeps some days. Which of them an example is learnt from is decided by
-its event time t (of the impression) and, near T, by its request id:
+Around the switch time T both sources hold the same requests: a nightly file is written some time after its
+last event, and the log retains some days. The event time t of the impression, and near T the request id,
+decides from which source an example is learned:
 
     t < T - overlap              history alone
     T - overlap ≤ t < T          history if it has the request; else the log
     T ≤ t < T + overlap          the log, unless history had the very request with t < T
     T + overlap ≤ t              the log alone
 
-So nothing is missed if the files are whole up to T - overlap and the log holds all that was shown from
-T - overlap on; and nothing is learnt twice if the two sources' times of one request differ by less than the
-overlap. (Times written in whole seconds differ from the log's by less than one.)
+No example is missed if the files are complete up to T - overlap and the log holds every impression from
+T - overlap on. No example is learned twice if the two sources' times of a request differ by less than the
+overlap. (Times in whole seconds differ from the log's by less than one second.)
 """
 
 from typing import Self
@@ -27,7 +27,7 @@ IDS_MAX = 5_000_000  # of history's requests in the overlap, at 8 bytes in the s
 
 
 class Boundary:
-    """Tells which examples of the log history has taught already.
+    """Decides which examples of the log were already learned from history.
 
     Args:
         until: T, event time in Unix seconds.
@@ -40,23 +40,23 @@ class Boundary:
         self._ids: set[int] = set()
 
     def of_history(self, example: Example) -> bool:
-        """Whether an example of the files is to be learnt; notes its request where that decides."""
+        """Whether to learn an example of the files. Stores its request id if it lies in the overlap."""
         if example.time >= self.until:
             return False
-        # twice as far back: the log may have it a little later, where ids decide
+        # two overlaps back: its time in the log may be a little later and fall into the overlap
         if example.time >= self.until - 2.0 * self.overlap_s:
             self._ids.add(_hash(example))
         return True
 
     def learnt(self, example: Example) -> bool:
-        """Whether an example of the log was learnt from history."""
+        """Whether an example of the log was already learned from history."""
         if example.time >= self.until + self.overlap_s:
             return False
         return example.time < self.until - self.overlap_s or _hash(example) in self._ids
 
     @property
     def ids(self) -> int:
-        """How many of history's requests are known by their ids."""
+        """How many request ids of history are stored."""
         return len(self._ids)
 
     def encode(self) -> bytes:
@@ -66,7 +66,7 @@ class Boundary:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """What `encode` gave."""
+        """The inverse of `encode`."""
         until, overlap_s, ids = msgspec.msgpack.decode(data, type=tuple[float, float, bytes])
         found = cls(until, overlap_s)
         found._ids = set(np.frombuffer(ids, dtype=np.uint64).tolist())

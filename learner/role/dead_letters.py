@@ -1,4 +1,4 @@
-"""What of topic `examples` cannot be learnt: into the dead letters, and how much of it a learner bears."""
+"""Unusable records of topic `examples`: written to the dead letters, and too many stop the learner."""
 
 from learner.settings import LearnerSettings
 from stream.log.base import DEAD_LETTERS, Outgoing, Record
@@ -8,11 +8,11 @@ from stream.state.role_state import Commit
 
 
 class DeadLetterWriter:
-    """Writes a learner's dead letters, and stops it where too many records are of no use.
+    """Writes a learner's dead letters, and stops the learner if too many records are unusable.
 
     Args:
-        settings: the learner's; they limit the share of useless records.
-        saved: what `encode` gave.
+        settings: the learner's; they limit the share of unusable records.
+        saved: the result of `encode`.
     """
 
     def __init__(self, settings: LearnerSettings, saved: bytes = b"") -> None:
@@ -22,18 +22,18 @@ class DeadLetterWriter:
         )
 
     def encode(self) -> bytes:
-        """Which of the last records were of no use."""
+        """The state to save: which of the last records were unusable."""
         return self._share.encode()
 
     def note_good(self) -> None:
-        """Count a record that was of use."""
+        """Count a usable record."""
         self._share.good()
 
     def bury(self, record: Record, reason: str, commit: Commit) -> None:
-        """Put a record that was of no use into the dead letters.
+        """Write an unusable record to the dead letters.
 
         Raises:
-            DeadLetterFloodError: too many of the last records were.
+            DeadLetterFloodError: too many of the last records were unusable.
         """
         self.count += 1
         letter = DeadLetter(
@@ -45,7 +45,7 @@ class DeadLetterWriter:
             original=record.value,
             key=record.key,
         )
-        # whichever learner buries it gives it the same name and number, and readers take it once
+        # every learner of the group gives it the same producer and number, so readers drop a repeat
         producer = f"learner-{record.partition}-dead"
         commit.emit(
             DEAD_LETTERS,

@@ -1,8 +1,8 @@
-"""The learner: examples in; predicted, scored, learnt; touched rows out.
+"""The learner: it predicts, scores and learns examples, and publishes the rows that changed.
 
-A `Handler`: it decides from its state and the records alone. Everything that it changes is written
-in the commit that also holds the offsets and the update to be sent, so that after a crash it goes on
-from where its state is, and sends again what was not sent.
+It is a `Handler`: its decisions depend on its state and the records alone. One commit holds every change
+together with the offsets and the update to be sent. So after a crash the learner resumes from its state and
+sends unsent updates again.
 """
 
 import importlib
@@ -53,7 +53,7 @@ _ARRAY = b"array/"
 _TABLE = b"table/"
 
 EXPIRE_SLOTS = 2_000
-"""Slots of each table that a flush looks through for expired rows."""
+"""How many slots of each table a flush checks for expired rows."""
 
 
 class Learner:
@@ -63,8 +63,8 @@ class Learner:
         features: the schema.
         settings: how to learn.
         state: where to resume from and commit to; None for a replay that keeps nothing.
-        beside: let the deep part learn in a thread of its own, see `Trainer`.
-        clock: names a new model's epoch.
+        beside: train the deep part in a thread of its own, see `Trainer`.
+        clock: gives the epoch of a new model.
 
     Raises:
         StateError, SnapshotError: the state is damaged or does not fit.
@@ -90,13 +90,13 @@ class Learner:
         self.trainer = Trainer(self.model, beside=beside)
         self._publisher = Publisher(self.model, settings)
         self.metrics = Metrics(settings.window)
-        self.leads = True  # else it learns what another has learnt, and publishes nothing
+        self.leads = True  # False: it repeats the updates of the leader and publishes nothing
         self.term = 0
-        self.place = Place()  # in topic `updates`, as the state has it
+        self.place = Place()  # in topic `updates`, as of the state
         self._decode = Decoder(Example, Forget).decode
         self._limits = TableLimits(self.model)
         self._refusals = SavedRefusals()
-        self.boundary: Boundary | None = None  # of a learner that learnt history from files first
+        self.boundary: Boundary | None = None  # None: it learned no history from files
         where = "" if state is None else f"state {state.path}"
         self._snapshots = [
             TableSnapshot(table, _TABLE + name.encode() + b"/", where)
@@ -114,7 +114,7 @@ class Learner:
         return fingerprint(features, settings)
 
     def warm(self) -> None:
-        """Begin to import torch beside the caller if it is needed: it takes seconds, and a group waits."""
+        """Start importing torch in a thread if the network needs it: the import takes seconds."""
         if self.model.network is not None and not isinstance(self.model.network, DCN) and have_torch():
             threading.Thread(target=importlib.import_module, args=("torch",), name="import torch").start()
 
@@ -137,24 +137,24 @@ class Learner:
         }
 
     def table_counts(self) -> dict[str, list[int]]:
-        """Of each table: rows; and since it was made: admitted, not admitted, expired, evicted."""
+        """Per table: rows now; and since it was made the ids admitted, refused, expired and evicted."""
         return self._limits.counts()
 
     @property
     def refusals(self) -> Refusals:
-        """The ids that are refused after they were forgotten."""
+        """The forgotten ids that are refused for a time."""
         return self._refusals.refusals
 
     def learn(self, examples: Sequence[Example]) -> list[Learnt]:
-        """Predict, score and learn; returns the groups that were completed by it.
+        """Predict, score and learn; returns the groups that this completed.
 
         Raises:
-            FeatureError: an example does not fit the schema; nothing of the call has been learnt.
+            FeatureError: an example does not fit the schema; nothing of the call was learned.
         """
         return self.learn_labelled(Labelled.of(self.model.encoder, examples)) if examples else []
 
     def learn_labelled(self, labelled: Labelled) -> list[Learnt]:
-        """The same for examples that have been encoded."""
+        """`learn` for encoded examples."""
         done = self.trainer.learn_labelled(labelled)
         self._score(done)
         self.meta.examples += len(labelled.y)
@@ -163,19 +163,19 @@ class Learner:
         return done
 
     def settle(self) -> list[Learnt]:
-        """Wait for what the deep part is learning beside; returns the groups that were completed by it."""
+        """Wait for the thread that trains the deep part; returns the groups that it completed."""
         done = self.trainer.settle()
         self._score(done)
         return done
 
     def finish(self) -> list[Learnt]:
-        """Learn the group that is still filling up: at the end of a replay."""
+        """Learn the last, incomplete group, at the end of a replay."""
         done = self.trainer.finish()
         self._score(done)
         return done
 
     def lead(self, term: int, place: Place) -> None:
-        """Publish from now on, in a term that has begun just before `place`."""
+        """Publish from now on, in the term whose first record is just before `place`."""
         self.leads = True
         self.term = term
         self.place = place
@@ -190,11 +190,11 @@ class Learner:
         self._publisher.limit_to(log)
 
     def go_on_in_log(self, boundary: Boundary, place: Place) -> None:
-        """Before anything is learnt: what is learnt now is history, behind which the log is gone on with.
+        """Learn history first and continue with the log afterwards. Call it before anything is learned.
 
         Args:
-            boundary: tells what of the log history has taught.
-            place: in topic `updates`, whatever another model has published there.
+            boundary: decides which examples of the log were learned from history.
+            place: in topic `updates`, behind any update of another model.
         """
         self.boundary = boundary
         self.leads = False
@@ -202,7 +202,7 @@ class Learner:
         self.place = place
 
     def publish_whole(self, commit: Commit) -> None:
-        """After `flush`, into the same commit: a snapshot of all that was learnt without being published."""
+        """Add a snapshot of the whole unpublished state to the commit. Call it after `flush`."""
         meta = self.meta
         self.place = msgspec.structs.replace(self.place, epoch=meta.epoch, seq=meta.seq)
         self._publisher.snapshot(meta, self.place, self.trainer.clock, commit)
@@ -212,18 +212,18 @@ class Learner:
             commit.put(_BOUNDARY, self.boundary.encode())
 
     def begin_epoch(self, epoch: int) -> None:
-        """Take over the epoch of the learner that is followed from its very first update."""
+        """Adopt the epoch of the leader, whose updates are followed from the first."""
         self.meta.epoch = self.model.epoch = epoch
 
     def close(self) -> None:
-        """End the thread beside, if there is one; the learner is of no use afterwards."""
+        """Stop the training thread, if there is one. The learner cannot be used afterwards."""
         self.trainer.close()
 
     def forget(self, request: Forget) -> list[Learnt]:
-        """Forget some ids, with all that was learnt of them alone, and refuse them for as long as it says.
+        """Forget ids with everything learned from them alone; refuse them for as long as the request says.
 
         Returns:
-            The groups that were completed by it: rows that wait for the deep part hold ids.
+            The groups that this completed: waiting rows hold ids, so the deep part learns them first.
         """
         done = self.finish()
         users = keys_by_column(self.model, request.entity).get(self.model.user_column)
@@ -237,10 +237,10 @@ class Learner:
         return done
 
     def handle(self, records: Sequence[Record], commit: Commit) -> None:
-        """Learn records of topic `examples`; those that cannot be used become dead letters.
+        """Learn records of topic `examples`; unusable records become dead letters.
 
         Raises:
-            DeadLetterFloodError: too many of them are of no use.
+            DeadLetterFloodError: too many records are unusable.
         """
         good: dict[int, Example] = {}  # by offset
         bad: dict[int, str] = {}  # offset -> why
@@ -265,7 +265,7 @@ class Learner:
         for record in records:
             reason = bad.get(record.offset)
             if not self.leads:
-                continue  # the one that leads has buried it, and has counted it
+                continue  # the leader has written the dead letter, and counted it
             if reason is None:
                 self._dead_letters.note_good()
             else:
@@ -275,11 +275,11 @@ class Learner:
         self.meta.ingest_ms = max(self.meta.ingest_ms, last.ingest_ms)
 
     def full(self) -> bool:
-        """Whether so many rows are touched that they should be committed, and published, now."""
+        """Whether enough rows are touched to commit and publish now."""
         return sum(table.touched for table in self.model.tables) >= self.settings.publish_rows_max
 
     def flush(self, commit: Commit) -> None:
-        """Write what was touched into the commit, and the update that tells of it."""
+        """Write the touched rows, and the update that publishes them, into the commit."""
         self.settle()
         meta = self.meta
         meta.seq += 1
@@ -309,7 +309,7 @@ class Learner:
         commit.put(_META, msgspec.msgpack.encode(meta))
 
     def digest(self) -> str:
-        """A hash of all that decides what comes next: rows, arrays, waiting rows and counters.
+        """A hash of everything that later results depend on: rows, arrays, waiting rows and counters.
 
         With `beside`, call `settle` first.
         """
@@ -335,13 +335,13 @@ class Learner:
                 self.metrics.add(group.scored, group.y, group.group)
 
     def _learn_good(self, examples: Mapping[int, Example], bad: dict[int, str]) -> None:
-        """Learn the examples, by offset, that fit the schema; say in `bad` what is wrong with the others."""
+        """Learn the examples, by offset, that fit the schema; put the reasons of the others into `bad`."""
         if not examples:
             return
         encoder = self.model.encoder
         try:
             labelled = Labelled.of(encoder, list(examples.values()))
-        except FeatureError:  # find out which
+        except FeatureError:  # find the examples that do not fit
             fitting: list[Example] = []
             for offset, example in examples.items():
                 try:

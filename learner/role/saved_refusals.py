@@ -1,4 +1,4 @@
-"""The refused ids in a learner's state: an entry for each, so that a commit writes what has changed only."""
+"""The refused ids in a learner's state: one entry per id, so that a commit writes changed ids only."""
 
 from stream.records.refusals import Refusals
 from stream.state.role_state import Commit, RoleState
@@ -11,7 +11,7 @@ class SavedRefusals:
     """A learner's refusals.
 
     Args:
-        state: to go on from; None: nothing is refused.
+        state: to resume from; None: no id is refused.
         clock: `Refusals.clock` as it was saved.
     """
 
@@ -26,7 +26,7 @@ class SavedRefusals:
             self.refusals.load(entries, clock)
 
     def save(self, commit: Commit) -> None:
-        """Put what has changed into a commit."""
+        """Write the changes into a commit."""
         if self._is_whole:  # from now on in entries of their own
             commit.delete(_WHOLE)
             self._is_whole = False

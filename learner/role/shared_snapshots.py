@@ -1,6 +1,7 @@
-"""Snapshots of a leader's state in a folder that all learners of a group see, for those that begin anew.
+"""Snapshots of the leader's state, in a folder that all learners of a group share, for new learners.
 
-A snapshot is a database folder, `learn-TERM-SEQ`, of the state's moment behind update SEQ; it appears whole.
+A snapshot is a database folder, `learn-TERM-SEQ`: the state after update SEQ. It is renamed into place when
+it is complete.
 """
 
 import logging
@@ -20,9 +21,9 @@ class SharedSnapshots:
     """One learner's view of the folder.
 
     Args:
-        folder: it is made when the first snapshot is.
-        member: the learner's name, unlike those of the others.
-        disk: where the folder and the learners' states lie.
+        folder: made together with the first snapshot.
+        member: the learner's name, unique in the group.
+        disk: the disk of this folder and of the learners' states.
     """
 
     def __init__(self, folder: Path, member: str, disk: Disk = ROCKS_DISK) -> None:
@@ -33,12 +34,12 @@ class SharedSnapshots:
         self._left_alone: set[str] = set()
 
     def there(self) -> list[Path]:
-        """The snapshots that may be begun from, newest first."""
+        """The usable snapshots, newest first."""
         names = [name for name in self._disk.names(self.folder) if fnmatch(name, "learn-*-*")]
         return [self.folder / name for name in reversed(names) if name not in self._left_alone]
 
     def begin(self, state: Path) -> bool:
-        """Fill a state's folder that holds no state from the newest snapshot; whether that was done."""
+        """Copy the newest snapshot into a state's folder that holds no state. Returns whether it did."""
         disk = self._disk
         if disk.is_whole(state / "db"):
             return False
@@ -50,7 +51,7 @@ class SharedSnapshots:
                 disk.copy(snapshot, making)
                 disk.remove(state / "db")
                 disk.move(making, state / "db")
-            except OSError as error:  # its maker may just have removed it for a newer one
+            except OSError as error:  # the leader may just have replaced it by a newer one
                 _log.warning("snapshot %s cannot be copied: %s", snapshot, error)
                 continue
             self.begun_from = snapshot.name
@@ -59,14 +60,14 @@ class SharedSnapshots:
         return False
 
     def leave_alone(self) -> None:
-        """Begin no more from the snapshot that was begun from last: it is damaged, or of another history."""
+        """Never use the last snapshot again: it is damaged, or of another history."""
         self._left_alone.add(self.begun_from)
 
     def make(self, state: RoleState, term: int, seq: int, *, alone: bool) -> None:
-        """Copy a state as it is behind update `seq` of a term; where that fails, say so and go on.
+        """Copy a state as of update `seq` of a term. A failure is logged and not raised.
 
         Args:
-            alone: no older one stays: they may hold what is to be gone.
+            alone: remove all older snapshots: they may hold forgotten ids.
         """
         disk = self._disk
         whole = self.folder / f"learn-{term:015d}-{seq:015d}"

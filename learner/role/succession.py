@@ -1,17 +1,15 @@
-"""Of one model's learners one leads and the others stand by, ready to go on where it ends.
+"""Leader and standby: one learner of a model leads, the others follow and can take over.
 
-The one that stands by learns what the leader has learnt, in the leader's order: each update says which
-examples it comes from. So it has the leader's state, bit for bit, and when the leader is gone it goes
-on with the very next update; a replica sees one row of updates from one learner. A learner that is new
-begins from the newest *snapshot* of the leader's state, in a folder that all see.
+A standby learns the examples that the leader has learned, in the leader's order: each update names the
+examples that it was made from. So a standby has the leader's state, bit for bit. When the leader fails, the
+standby continues with the next update, and replicas see one sequence of updates. A new learner begins from
+the newest *snapshot* of the leader's state, in a folder that all learners share.
 
-To lead is to (1) claim, which gives a *term* (`stream.group.membership`); (2) write into topics `snapshots`
-and
-`updates` that the term has begun: what a lower term writes behind that does not count
-(`learner.updates.chain`);
-(3) learn what lies before it in `updates`. Nothing here depends on who is believed to be gone: if two
-believe that they lead, one has the higher term, and readers take that one's updates alone. The other
-finds out, drops what it has learnt since, and stands by.
+A learner takes the lead in three steps. (1) It claims, and gets a *term* (`stream.group.membership`). (2) It
+writes a record that begins the term into topics `snapshots` and `updates`; records of a lower term behind
+that record do not count (`learner.updates.chain`). (3) It learns the updates before that record. This is
+safe even if two learners believe that they lead: one has the higher term, and readers accept the updates of
+that one only. The other notices, discards the changes that were not accepted, and stands by.
 """
 
 import logging
@@ -45,11 +43,11 @@ SAY_EVERY_S = 30.0
 
 
 class AsideError(Exception):
-    """The state is not of the group's history; a snapshot has to take its place."""
+    """The state does not belong to the group's history; a snapshot has to replace it."""
 
 
 class FencedError(Exception):
-    """Somebody leads in a higher term."""
+    """Another learner leads in a higher term."""
 
 
 class Succession:
@@ -87,12 +85,12 @@ class Succession:
         """Stand by and lead, in turns, until `stop` is set.
 
         Raises:
-            FreshetError: whatever stops the role.
+            FreshetError: an error that stops the role.
         """
         patiently(lambda: self._live(stop), stop, self.clock)
 
     def ready(self) -> None:
-        """Say once that it is at work."""
+        """Report once that the learner leads or could lead."""
         if self._on_ready is not None:
             self._on_ready()
             self._on_ready = None
@@ -117,20 +115,22 @@ class Succession:
                     finally:
                         life.end(finish=stop.is_set())
         except FencedError:
-            _log.warning("another learner leads; this one drops what nobody has taken of it, and stands by")
+            _log.warning(
+                "another learner leads; this one discards changes that were not accepted, and stands by"
+            )
         except AsideError as why:
             self.put_aside(str(why))
         except StateDamagedError as error:
             if not untried:
                 raise
-            _log.warning("snapshot %s is damaged, and is left alone: %s", self.snapshots.begun_from, error)
+            _log.warning("snapshot %s is damaged and will not be used: %s", self.snapshots.begun_from, error)
             self.snapshots.leave_alone()
             self.disk.remove(self.folder / "db")
 
     def put_aside(self, why: str) -> None:
-        """Keep the state where a person finds it, until the next one is put aside."""
+        """Move the state to `db.aside`, where it stays until the next state is moved there."""
         aside = self.folder / "db.aside"
-        _log.warning("%s; puts its state aside, into %s", why, aside)
+        _log.warning("%s; moves its state to %s", why, aside)
         self.snapshots.leave_alone()
         self.disk.remove(aside)
         self.disk.move(self.folder / "db", aside)
@@ -162,18 +162,18 @@ class Life:
         self._chain = Chain(self.learner.place)
         self.offset = self.learner.place.offset
         self._update_bytes = 0
-        self._along: Update | None = None  # that is being learnt
+        self._along: Update | None = None  # being learned now
         self._marked = is_marked(group.folder, group.disk)
-        self._anew = self._marked and self.learner.meta.seq == 0  # whatever the log has
-        self.lost = False  # what the group has learnt cannot be learnt from the log alone
-        self.term = -1  # that it has claimed
+        self._anew = self._marked and self.learner.meta.seq == 0  # whatever the log holds
+        self.lost = False  # the log alone is not enough to rebuild the group's state
+        self.term = -1  # that it has claimed; -1: none
         self.leading = False
         self._placed_s = self._snapped_s = self._said_s = float("-inf")
         self.snapping: HelperThread | None = None
-        self._purges = 0  # of the state, that a snapshot was made after
+        self._purges = 0  # purges of the state before the last snapshot
 
     def turn(self) -> None:
-        """One step of what it is doing."""
+        """One step of leading or standing by."""
         self._member.turn()
         if self.leading:
             self._lead()
@@ -183,7 +183,7 @@ class Life:
             self._stand_by()
 
     def end(self, finish: bool) -> None:
-        """Lead no more. With `finish` what was learnt is committed and sent."""
+        """Stop leading. With `finish` the changes are committed and sent first."""
         if self.leading and finish:
             self.runner.end()
         self._member.resign()
@@ -199,12 +199,12 @@ class Life:
         if self._anew:
             able = True
             if self._member.leader is not None and not self._member.vacant():
-                self._say("another learner leads; this one begins anew when that one has been stopped")
+                self._say("another learner leads; this one begins anew after that one is stopped")
         elif self.lost:
             if self._group.snapshots.there():
                 raise AsideError("the group has a snapshot to begin from")
             leader = self._member.leader
-            # the folder of the one that led was emptied: it may begin anew, as it may when it is alone
+            # the leader itself, with an emptied folder: it may begin anew, as it may when it is alone
             able = leader is not None and leader.name == self._member.name
             self._say_waiting()
         self._member.able(able)
@@ -216,10 +216,10 @@ class Life:
         self._log.read(UPDATES, 0, self.offset, 1, 1, LOOK_WAIT_S)
 
     def _follow(self, until: int) -> None:
-        """Learn what leaders have published before an offset.
+        """Learn the updates that leaders have published before an offset.
 
         Raises:
-            AsideError: this learner has published something else, or too much is missing.
+            AsideError: this learner has published other updates, or updates are missing.
         """
         meta = self.learner.meta
         self._learn_along()
@@ -229,7 +229,7 @@ class Life:
                 self.offset = record.offset + 1
                 try:
                     update = decode_update(record.value)
-                except UpdateDamagedError as damage:  # the next one tells whether something is missing
+                except UpdateDamagedError as damage:  # the next record shows whether an update is missing
                     _log.warning("record %d of topic updates: %s", record.offset, damage)
                     continue
                 try:
@@ -247,7 +247,7 @@ class Life:
             raise AsideError(f"update {meta.seq} was never published")
 
     def _take(self, update: Update) -> None:
-        """Learn a whole update that counts, or see that it is what this learner has learnt."""
+        """Learn a complete update that counts, or check that this learner has made it."""
         meta = self.learner.meta
         if self.lost or self._anew:
             return
@@ -270,14 +270,14 @@ class Life:
         self._learn_along()
 
     def _learn_along(self) -> None:
-        """Learn what the update at hand was made of: all of it in one commit, even if the log goes away."""
+        """Learn the examples of the current update, all in one commit, even if the log fails meanwhile."""
         if self._along is not None:
             self.runner.take_along([Taken(*stretch) for stretch in self._along.taken])
             assert self.learner.meta.seq == self._along.seq, "one commit, one update"
             self._along = None
 
     def _jump(self, update: Update) -> None:
-        """Updates are missing before this one: the log keeps them no more."""
+        """Handle a gap before this update: the log no longer holds the updates in it."""
         meta = self.learner.meta
         if meta.seq == 0:
             self.lost = True
@@ -287,9 +287,9 @@ class Life:
 
     def _say_waiting(self) -> None:
         self._say(
-            "this learner has no state, and the log's updates are not all there or were learnt with other "
+            "this learner has no state, and the log's updates are incomplete or were learned with other "
             f"settings; it waits for a snapshot in {self._group.snapshots.folder} (group.snapshots: a folder "
-            "that all learners see). To begin anew from the log's examples: freshet learn --anew"
+            "that all learners share). To begin anew from the log's examples: freshet learn --anew"
         )
 
     def _say(self, what: str) -> None:
@@ -301,7 +301,7 @@ class Life:
     # --- leading ---
 
     def take_over(self) -> None:
-        """Begin the term that was claimed: from here on no lower term counts."""
+        """Begin the claimed term: from here on no lower term counts."""
         if not self._member.leads(self.term):
             self.term = -1
             return
@@ -320,7 +320,7 @@ class Life:
                 term=self.term,
             )
         )
-        # Snapshots first: a snapshot that counts is then never of an update that does not.
+        # Snapshots first: so no snapshot counts whose update does not.
         for topic in (SNAPSHOTS, UPDATES):
             ((_, offset),) = self._log.append(topic, [Outgoing(b"term", begin, 0)])
         self._follow(offset + 1)
@@ -344,10 +344,10 @@ class Life:
         if self._marked and self.runner.last_sent.get(UPDATES) is not None:
             self._marked = self._anew = False
             unmark(self._group.folder, self._group.disk)
-        # Behind a snapshot in the log older updates may go, which one made before in the folder needs.
+        # A snapshot in the log lets older updates be dropped, which an older snapshot in the folder needs.
         published = meta.update_bytes < self._update_bytes
         self._update_bytes = meta.update_bytes
-        # One made before a purge holds what the purge was for.
+        # A snapshot from before a purge holds the rows that were purged.
         purged = self._state.purges > self._purges
         due = now - self._snapped_s >= self._member.settings.snapshot_every_s
         if meta.seq and (published or purged or due):
@@ -355,7 +355,7 @@ class Life:
             self.snap()
 
     def _note_place(self) -> None:
-        """All that was published counts, if nobody has claimed by now: note how far that is."""
+        """Unless another learner has claimed, record the place in topic `updates` up to which all count."""
         offset = self.runner.last_sent.get(UPDATES)
         if self.runner.uncommitted or self._state.unsent() or offset is None:
             self._placed_s = float("-inf")  # at the next turn
@@ -366,14 +366,14 @@ class Life:
             self.learner.place = Place(offset + 1, self.term, meta.epoch, meta.seq, self.term)
 
     def snap(self) -> None:
-        """Copy the state into the shared folder, beside this thread."""
+        """Copy the state into the shared folder, in a thread."""
         if self.snapping is not None:
             self.snapping.check()
             if self.snapping.alive:
                 return
         purges = self._state.purges
         purged, self._purges = purges > self._purges, purges
-        # what was made before a purge may hold what is to be gone
+        # snapshots from before a purge may hold forgotten ids
         work = partial(
             self._group.snapshots.make, self._state, self.term, self.learner.meta.seq, alone=purged
         )

@@ -1,4 +1,4 @@
-"""What became of the rows of a model's tables, and a warning when one has reached its limit."""
+"""Counters of the rows of a model's tables, and a warning when a table reaches its limit."""
 
 import logging
 
@@ -8,14 +8,14 @@ _log = logging.getLogger("freshet.learner")
 
 
 class TableLimits:
-    """Counts by table, since the tables were made; warns once when a table evicts, and when it refuses."""
+    """Counts per table since it was made. Warns once when a table first evicts, and first refuses, an id."""
 
     def __init__(self, model: Model) -> None:
         self._tables = list(zip(model.table_names, model.tables, strict=True))
         self._warned: set[tuple[str, str]] = set()
 
     def counts(self) -> dict[str, list[int]]:
-        """Of each table: rows; and since it was made: admitted, not admitted, expired, evicted."""
+        """Per table: rows now; and since it was made the ids admitted, refused, expired and evicted."""
         found = {}
         for name, table in self._tables:
             stats = table.stats
@@ -25,23 +25,23 @@ class TableLimits:
 
     @property
     def full(self) -> int:
-        """Sightings of new ids for which a full table had no room."""
+        """Sightings of new ids that a full table refused."""
         return sum(table.stats.full for _, table in self._tables)
 
     @property
     def evicted(self) -> int:
-        """Rows that made room for others."""
+        """Rows that were evicted."""
         return sum(table.stats.evicted for _, table in self._tables)
 
     def look(self) -> None:
-        """Warn of tables that have reached their limit since the last look."""
+        """Warn of tables that have reached their limit since the last call."""
         for name, table in self._tables:
             setting = "learner.pairs_rows_max" if name == PAIRS else f"features.{name}.rows_max"
             raise_it = (
                 f"{setting} = {table.spec.rows_max}: a larger one needs more memory, a ttl_s needs less"
             )
             if table.stats.full:
-                self._warn(name, "full", f"the table of {name} is full: new ids are not learnt. {raise_it}")
+                self._warn(name, "full", f"the table of {name} is full: new ids are not learned. {raise_it}")
             if table.stats.evicted:
                 what = "the least used rows make room for new ids"
                 self._warn(name, "evicts", f"the table of {name} has reached its limit: {what}. {raise_it}")

@@ -1,1 +1,1 @@
-"""Replication: format of updates and snapshots, who writes them, who follows."""
+"""Replication: the format of updates and snapshots, their publisher and their followers."""

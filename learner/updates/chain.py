@@ -1,9 +1,9 @@
 """Which updates count: those of the newest term, in their order, each once.
 
-Several learners may write to the topic: one that was paused, has been replaced, and wakes up goes on
-writing for a moment. A new leader begins its *term* with a record that holds nothing else. From there
-on whatever a lower term writes does not count, for any reader, since all read the topic in one order.
-The new leader has itself read up to that record, so it goes on from just what everybody has.
+Several learners may write to the topic: a learner that was paused and replaced still writes for a moment
+after it wakes up. A new leader begins its *term* with a record that holds nothing else. Records of a lower
+term behind that record do not count. All readers agree, since they read the topic in one order. The new
+leader has read up to that record too, so it continues from the state that all readers have.
 """
 
 import msgspec
@@ -13,10 +13,10 @@ from learner.updates.format import Update
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where one is in topic `updates`: what came before `offset` is done with.
+    """A reader's position in topic `updates`: all records before `offset` are processed.
 
-    `seq` is the last whole update before it that counts, of a learner's `epoch`, made in `made_in`;
-    `term` is the highest that had begun.
+    `seq` is the last complete update before it that counts, `epoch` its epoch and `made_in` its term. `term`
+    is the highest term begun.
     """
 
     offset: int = 0
@@ -27,7 +27,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Chain:
-    """Takes the records of topic `updates` in order and gives whole updates that count."""
+    """Takes the records of topic `updates` in order and returns the complete updates that count."""
 
     def __init__(self, place: Place) -> None:
         self.term = place.term
@@ -40,14 +40,14 @@ class Chain:
         self._parts: list[Update] = []
 
     def place(self, offset: int) -> Place:
-        """Where it is, for one who has taken all before `offset`."""
+        """The position of a reader that has taken all records before `offset`."""
         return Place(offset, self.term, self.epoch, self.seq, self.made_in)
 
     def take(self, update: Update) -> list[Update] | None:
-        """All parts of an update, once its last is taken; None: not yet, or it does not count.
+        """All parts of an update when its last part is taken; None: parts are missing, or it does not count.
 
         Raises:
-            UpdateGapError: updates before it are missing; nothing is taken until `jump`.
+            UpdateGapError: updates before it are missing; call `jump` before the next `take`.
         """
         if update.term < self.term:
             self.fenced += 1
@@ -59,9 +59,9 @@ class Chain:
             return None  # a term begins
         same = update.epoch == self.epoch
         if same and (self._forked or (update.seq <= self.seq and update.term > self.made_in)):
-            # the record that began its term was never seen: what was taken behind it does not count
+            # the record that began its term was damaged: updates applied after it do not count
             self._forked = True
-            raise UpdateGapError(f"update {self.seq} was taken of a learner that led no more")
+            raise UpdateGapError(f"update {self.seq} was applied from a deposed leader")
         if (same and update.seq <= self.seq) or (
             not same and (update.term, update.epoch) < (self.made_in, self.epoch)
         ):
@@ -70,8 +70,8 @@ class Chain:
         expected = self.seq + 1 if same else 1
         if update.seq != expected or update.part > len(self._parts):
             self._parts = []
-            raise UpdateGapError(f"update {update.seq} came where {expected} was expected")
-        # A learner that died between parts sends the update again, from its first part.
+            raise UpdateGapError(f"update {update.seq} came instead of {expected}")
+        # A learner that crashed between parts sends the update again, from its first part.
         self._parts = [*self._parts[: update.part], update]
         if len(self._parts) < update.parts:
             return None
@@ -81,7 +81,7 @@ class Chain:
         return parts
 
     def jump(self, epoch: int, seq: int, made_in: int) -> None:
-        """Go on behind an update that was learnt of in another way."""
+        """Continue after an update whose state came from a snapshot."""
         self.epoch, self.seq, self.made_in = epoch, seq, made_in
         self.term = max(self.term, made_in)
         self._forked = False

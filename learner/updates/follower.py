@@ -1,4 +1,4 @@
-"""Following a learner: from the newest snapshot on, update by update, in order."""
+"""Follows a learner: loads the newest snapshot, then applies updates in order."""
 
 import logging
 
@@ -13,21 +13,21 @@ _log = logging.getLogger("freshet.follower")
 
 OTHER_MODEL = (
     "topic updates holds a model of other [features] or [learner] settings than the configured ones: "
-    "configure what its learner has, or, to replace that model by the configured one, start the learner once "
-    "with `freshet learn --anew` (or `freshet up --anew`)"
+    "configure the same as its learner, or, to replace that model by the configured one, start the learner "
+    "once with `freshet learn --anew` (or `freshet up --anew`)"
 )
 
 
 class Follower:
     """Keeps a model at the newest update of its learner.
 
-    Repeats are recognised by their number and left out, and so is what a learner writes after another
-    has begun to lead. Updates and snapshots of another model are left out too: `other` says so until one of
-    this model comes. After a gap, or a damaged record, the model stays as it is, goes on answering, and
-    heals from the next snapshot, or from the first update of a learner that begins anew.
+    Repeats are recognised by their number and skipped. Updates of a deposed leader are skipped too, and so
+    are updates and snapshots of another model; `other` then holds a message until an update of this model
+    comes. After a gap or a damaged record the model keeps answering unchanged, and recovers from the next
+    snapshot, or from the first update of a learner that begins anew.
 
     Args:
-        model: it is moved by `poll` only. A snapshot makes a new one: ask for `model` each time.
+        model: only `poll` changes it. A snapshot replaces it, so read the attribute `model` each time.
     """
 
     def __init__(self, model: Model) -> None:
@@ -38,9 +38,9 @@ class Follower:
         self.examples = 0
         self.applied = 0
         self.gaps = 0  # how often it had to wait for a snapshot
-        self.other = ""  # what to do where the newest update is of another model; "": it is of this one
+        self.other = ""  # a message if the newest update is of another model; "": it is of this one
         self._waiting = False  # for a snapshot
-        self._doubtful = False  # the last record read is damaged, and what it was is not known yet
+        self._doubtful = False  # the last record read is damaged, and it is not yet known what it was
         self._chain = Chain(Place())
         self.read_ms = 0  # ingest time of the last record read from topic `updates`, Unix ms
         self._offset = 0
@@ -48,12 +48,12 @@ class Follower:
 
     @property
     def repeated(self) -> int:
-        """Updates that were left out as repeats."""
+        """How many updates were skipped as repeats."""
         return self._chain.repeated
 
     @property
     def fenced(self) -> int:
-        """Records that were left out because their learner led no more."""
+        """How many records were skipped because they came from a deposed leader."""
         return self._chain.fenced
 
     @property
@@ -63,7 +63,7 @@ class Follower:
 
     @property
     def behind(self) -> bool:
-        """Whether updates are missing, and a snapshot has to come before it can go on."""
+        """Whether updates are missing, so that it waits for a snapshot."""
         return self._waiting or self._doubtful
 
     @property
@@ -72,12 +72,12 @@ class Follower:
         return self._offset
 
     def start(self, log: Log) -> bool:
-        """Load the newest complete snapshot, if there is one, and find the update behind it."""
+        """Load the newest complete snapshot, if there is one, and find the update after it."""
         self._offset = log.ends(UPDATES)[0][0]
         return self._load_snapshot(log)
 
     def poll(self, log: Log, wait_s: float = 0.0) -> list[Update]:
-        """Apply what has come since; returns the last part of each update applied.
+        """Apply new updates; returns the last part of each update applied.
 
         Raises:
             LogError: the log fails.
@@ -95,7 +95,7 @@ class Follower:
                 self._doubtful = True
                 _log.warning("record %d of topic updates: %s", record.offset, damage)
                 continue
-            self._doubtful = False  # if anything is missing, the numbers tell
+            self._doubtful = False  # the numbers show whether an update is missing
             if self._is_other(update):
                 self._pass_over(update)
                 continue
@@ -116,7 +116,7 @@ class Follower:
         return update.model not in ("", self.model.identity)
 
     def _pass_over(self, update: Update) -> None:
-        """Leave out an update of another model, but know what counts behind it."""
+        """Skip an update of another model, but note its number and term."""
         try:
             counts = self._chain.take(update) is not None
         except UpdateGapError:
@@ -131,14 +131,14 @@ class Follower:
         self.other = OTHER_MODEL
 
     def _try(self, parts: list[Update]) -> bool:
-        """Bring the model to a whole update, which may begin another; whether it is of this model."""
+        """Apply a complete update, which may begin a new epoch. Returns whether it is of this model."""
         fresh = parts[-1].epoch != self.model.epoch
         try:
             self._apply(parts, fresh=fresh)
         except OtherModelError:
             if parts[-1].model or not fresh:
                 raise
-            self._note_other()  # an older Freshet's, which does not say whose it is; nothing has moved
+            self._note_other()  # from an older Freshet, which does not name its model; nothing has changed
             return False
         self.other = ""
         return True
@@ -153,13 +153,13 @@ class Follower:
         self._replace(model, parts[-1])
 
     def _move(self, parts: list[Update]) -> None:
-        """Bring the model to the next update."""
+        """Apply the next update."""
         for part in parts:
             apply_update(self.model, part)
         self._note(parts[-1])
 
     def _replace(self, model: Model, last: Update) -> None:
-        """Put another model, which is at an update, into the place of this one."""
+        """Replace the model by one that is at the given update."""
         self.model = model
         self._note(last)
 
@@ -174,10 +174,10 @@ class Follower:
             return
         self.gaps += 1
         self._waiting = True
-        _log.warning("%s; waiting for a snapshot, answering with what is here", why)
+        _log.warning("%s; waiting for a snapshot, and answering with the present weights", why)
 
     def _load_snapshot(self, log: Log) -> bool:
-        """Take the newest complete snapshot if it is ahead of the model, and go on behind it."""
+        """Load the newest complete snapshot if it is ahead of the model, and continue after it."""
         newest = None
         for snapshot in self._snapshots.read(log):
             if self._is_other(snapshot.parts[-1]):

@@ -1,7 +1,7 @@
-"""Updates: what a learner publishes, and what a replica applies.
+"""Updates: a learner publishes them, a replica applies them.
 
-An update holds the rows touched and the keys deleted since the one before, and the dense arrays.
-A snapshot holds all rows in the same form. Either travels as one or more parts, each a record: a sealed
+An update holds the rows touched and the keys deleted since the previous one, and the dense arrays.
+A snapshot holds all rows in the same form. Both are sent as one or more parts, each a record: a sealed
 (`ground/sealed.py`) MessagePack of `Update`, whose tables are pieces as `embeddings/save/delta.py` cuts and
 applies them.
 
@@ -30,18 +30,18 @@ ENTRY_BYTES = 16  # a dense array in MessagePack beside its name and its bytes, 
 class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     """One part of update number `seq` of a learner's epoch."""
 
-    epoch: int  # when the learner's state was made, Unix ms: a later one supersedes all before
+    epoch: int  # when the learner's state was made, Unix ms; a later epoch supersedes earlier ones
     seq: int  # 1, 2, 3, ...
     part: int  # 0 .. parts - 1
     parts: int
-    watermark: dict[int, int]  # partition of `examples` -> next offset to be learnt
-    examples: int  # learnt since the epoch began
-    event_time: float  # newest event learnt, Unix seconds
-    ingest_ms: int  # when the log took the newest example learnt, Unix ms
+    watermark: dict[int, int]  # partition of `examples` -> next offset to learn
+    examples: int  # learned since the epoch began
+    event_time: float  # newest event learned, Unix seconds
+    ingest_ms: int  # when the log took the newest example learned, Unix ms
     tables: list[Piece]
     arrays: dict[str, bytes] = {}  # dense state, in the last part only
-    term: int = 0  # of the learner that leads; see learner.chain. A record of 0 parts begins a term
-    taken: list[tuple[int, int, int]] = []  # (partition, start, end) of `examples` learnt since the last
+    term: int = 0  # of the leader; see learner.updates.chain. A record of 0 parts begins a term
+    taken: list[tuple[int, int, int]] = []  # (partition, start, end) of `examples` learned since the last
     updates_from: int = -1  # of a snapshot: an offset in `updates` at or before the update after it
     rows: str = "float32"  # how the tables' rows are held: a key of `embeddings.views.packed.PACKINGS`
     model: str = ""  # `learner.model.identity.identity` of the model; "": of an older Freshet
@@ -58,10 +58,10 @@ _decoder = msgspec.msgpack.Decoder(Update)
 
 
 def decode_update(value: bytes) -> Update:
-    """What `encode_update` gave.
+    """The inverse of `encode_update`.
 
     Raises:
-        UpdateDamagedError: its bytes are not those that were written.
+        UpdateDamagedError: the checksum does not match.
         UpdateError: it is of an unknown version.
     """
     try:
@@ -78,7 +78,7 @@ def decode_update(value: bytes) -> Update:
 
 
 def pack(model: Model, changes: Sequence[tuple[str, Changes]], rows: str) -> list[tuple[str, Changes]]:
-    """Changes of a model's tables with their rows packed; as they are for float32."""
+    """Changes of a model's tables with packed rows; unchanged for float32."""
     if rows == "float32":
         return list(changes)
     return [
@@ -119,13 +119,13 @@ def cut(
     bytes_max: int,
     whole_max: int | None = None,
 ) -> Iterator[Update]:
-    """An update's parts, each of at most `bytes_max` bytes of rows and keys, or of one row.
+    """Cut an update into parts of at most `bytes_max` bytes of rows and keys, or of one row.
 
     Args:
         head: the update without tables, arrays and part numbers.
-        changes: each table's name and what changed in it.
+        changes: each table's name and its changes.
         whole_max: of rows, keys and dense arrays together; None: no limit. A last part over it is split: the
-            arrays then travel alone.
+            arrays are then sent alone.
     """
     parts: list[list[Piece]] = [[]]
     size = 0
@@ -150,7 +150,7 @@ def cut(
 
 
 def apply_update(model: Model, update: Update) -> None:
-    """Bring a model to where an update's part says.
+    """Apply one part of an update to a model.
 
     Raises:
         OtherModelError: the learner that made it has another schema or other settings than this model.

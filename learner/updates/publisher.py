@@ -1,7 +1,7 @@
-"""What a learner tells its replicas: an update of each commit, and now and then a snapshot of all rows.
+"""Publishes to the replicas: an update per commit, and from time to time a snapshot of all rows.
 
-A snapshot is due once the updates since the last outgrow it by `snapshot_ratio`: so a replica that begins
-has a bounded stretch of updates to read, and what is written stays in proportion to what is learnt.
+A snapshot is due when the updates since the last one exceed `snapshot_ratio` times its size. So a new
+replica reads a bounded number of bytes, and the bytes written stay in proportion to the updates.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ PARTITION_BYTES = 16  # of a partition's watermark in MessagePack
 
 
 class Publisher:
-    """Puts updates and snapshots into the outbox of the commit that they tell of.
+    """Puts updates and snapshots into the outbox of the commit whose changes they hold.
 
-    `meta` is the learner's, of this commit, and its sizes and record numbers are counted on; `place` is where
-    the commit stands in topic `updates`; `clock` (event time, Unix seconds) tells which rows have expired.
+    `meta` is the learner's, as of this commit; its sizes and record numbers are advanced. `place` is the
+    commit's position in topic `updates`. `clock` (event time, Unix seconds) decides which rows have expired.
     """
 
     def __init__(self, model: Model, settings: LearnerSettings) -> None:
@@ -50,7 +50,7 @@ class Publisher:
     def update(
         self, changes: Sequence[tuple[str, Changes]], meta: Meta, place: Place, clock: float, commit: Commit
     ) -> None:
-        """Tell of a commit's changes, by table; and of all rows, if that is due."""
+        """Publish a commit's changes, by table, and a snapshot of all rows if it is due."""
         name = f"learner-{meta.epoch}-{meta.term}"
         meta.update_bytes += self._emit(UPDATES, name, changes, meta, place, commit)
         settings = self._settings
@@ -61,7 +61,7 @@ class Publisher:
             meta.update_bytes = 0
 
     def snapshot(self, meta: Meta, place: Place, clock: float, commit: Commit) -> None:
-        """Tell of all rows."""
+        """Publish a snapshot of all rows."""
         rows = []
         for table_name, table in zip(self._model.table_names, self._model.tables, strict=True):
             keys, _ = table.items(int(clock))
@@ -113,7 +113,7 @@ class Publisher:
         for part in cut(head, changes, arrays, bytes_max, whole_max):
             value = encode_update(part)
             size += len(value)
-            # The updates' own numbers tell repeats; (producer, seq) is for the log's other readers.
+            # Followers recognise repeats by the update's number; (producer, seq) is for other readers.
             commit.emit(
                 topic,
                 Outgoing(

@@ -1,7 +1,7 @@
-"""Topic `snapshots`: reading whole ones, and dropping what they make superfluous.
+"""Topic `snapshots`: reading complete snapshots, and dropping records that they make superfluous.
 
-A follower begins at the newest snapshot and needs the updates behind it. So what came up to a snapshot may
-go; it goes one snapshot late, so that whoever is reading, or a little behind, is not disturbed.
+A follower begins at the newest snapshot and needs only the updates after it. Earlier records are dropped,
+but one snapshot late, so that a reader that is slow or in the middle of a snapshot still finds its records.
 """
 
 import logging
@@ -22,18 +22,18 @@ _log = logging.getLogger("freshet.snapshots")
 class Snapshot(NamedTuple):
     """A complete snapshot."""
 
-    offset: int  # of its first part
+    offset: int  # of the first part
     parts: list[Update]
 
     @property
     def number(self) -> tuple[int, int, int]:
-        """Term, epoch and number of the last update that is in it."""
+        """Term, epoch and number of the last update in the snapshot."""
         last = self.parts[-1]
         return last.term, last.epoch, last.seq
 
 
 class SnapshotReader:
-    """Reads the topic on from where it was.
+    """Reads the topic from its last position on.
 
     Args:
         heads: without rows and arrays.
@@ -44,12 +44,12 @@ class SnapshotReader:
         self._next = 0
         self._offset = 0  # of the first of `_parts`
         self._parts: list[Update] = []
-        self._term = -1  # the highest that has begun; lower ones' snapshots do not count
+        self._term = -1  # the highest begun; snapshots of lower terms do not count
 
     def read(self, log: Log) -> Iterator[Snapshot]:
-        """Each whole snapshot whose last part has come since the last call, in order.
+        """The snapshots completed since the last call, in order.
 
-        One that is damaged in any part is left out.
+        A snapshot with a damaged part is skipped.
 
         Raises:
             LogError: the log fails.
@@ -64,7 +64,7 @@ class SnapshotReader:
                     part = decode_update(record.value)
                 except UpdateDamagedError as damage:
                     _log.warning(
-                        "record %d of topic snapshots: %s; its snapshot is left out", record.offset, damage
+                        "record %d of topic snapshots: %s; its snapshot is skipped", record.offset, damage
                     )
                     self._parts = []
                     continue
@@ -78,7 +78,7 @@ class SnapshotReader:
                     part = msgspec.structs.replace(part, tables=[], arrays={})
                 if part.part == 0:
                     self._parts, self._offset = [], record.offset
-                # A learner that died between parts sends some of them again.
+                # A learner that crashed between parts sends some of them again.
                 same = not self._parts or (part.epoch, part.seq) == (self._parts[0].epoch, self._parts[0].seq)
                 if same and part.part == len(self._parts):
                     self._parts.append(part)
@@ -88,7 +88,7 @@ class SnapshotReader:
 
 
 def first_update_after(log: Log, snapshot: Update) -> int:
-    """An offset at or before the first update that is not in a snapshot, of which this is the last part."""
+    """An offset at or before the first update after a snapshot, given the snapshot's last part."""
     if snapshot.updates_from >= 0:
         return snapshot.updates_from
     here = snapshot.epoch, snapshot.seq
@@ -104,7 +104,7 @@ def first_update_after(log: Log, snapshot: Update) -> int:
 
 
 def _readable(log: Log, first: int, end: int) -> tuple[int, Update | None]:
-    """The first update from an offset on that is not damaged, and where it is; None before `end`."""
+    """The first undamaged update from an offset on, and its offset; None if there is none before `end`."""
     for offset in range(first, end):
         try:
             return offset, decode_update(log.read(UPDATES, 0, offset, 1, wait_s=1.0)[0].value)
@@ -114,7 +114,7 @@ def _readable(log: Log, first: int, end: int) -> tuple[int, Update | None]:
 
 
 class Trimmer:
-    """Drops the snapshots before the second newest, and the updates that are in that one."""
+    """Drops the snapshots before the second newest, and the updates that the second newest holds."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -122,7 +122,7 @@ class Trimmer:
         self._newest: list[Snapshot] = []  # at most two
 
     def trim(self) -> None:
-        """Drop what can go by now.
+        """Drop the records that are superfluous now.
 
         Raises:
             LogError: the log fails.
@@ -130,7 +130,7 @@ class Trimmer:
         """
         before = self._newest
         for snapshot in self._reader.read(self._log):
-            # One that was sent twice is still one.
+            # A snapshot that was sent twice counts once.
             if not self._newest or snapshot.number > self._newest[-1].number:
                 self._newest = [*self._newest[-1:], snapshot]
         if len(self._newest) == 2 and self._newest is not before:
