@@ -1,4 +1,4 @@
-"""What a learner counts and where it stands, as its state keeps it."""
+"""A learner's counters and position, as saved in its state."""
 
 import msgspec
 
@@ -6,13 +6,13 @@ KEY = b"learner/meta"  # in a learner's state
 
 
 class Meta(msgspec.Struct):
-    """What a learner knows beside its weights."""
+    """A learner's state beside its weights."""
 
     epoch: int
-    makes_room: bool = False  # see `Model`; states of before there was such a default go on without
+    makes_room: bool = False  # see `Model`; older states have no such default
     seq: int = 0  # of the last update
     watermark: dict[int, int] = {}
-    examples: int = 0  # rows learnt, late ones included
+    examples: int = 0  # rows learned, late ones included
     requests: int = 0
     event_time: float = 0.0
     ingest_ms: int = 0
@@ -23,8 +23,8 @@ class Meta(msgspec.Struct):
     update_bytes: int = 0  # since the last snapshot
     quarantined: int = 0
     term: int = 0  # in which the last update was made
-    of_history: int = 0  # examples of the log left out, since history in files has taught them
-    forgets: int = 0  # requests to forget that were met, one a partition
-    refused: int = 0  # candidates left out because they name what is to stay forgotten
+    of_history: int = 0  # examples of the log skipped, since they were learned from files
+    forgets: int = 0  # requests to forget, counted once per partition
+    refused: int = 0  # candidates skipped because they hold a forgotten id
     refusals_clock: float = 0.0  # see Refusals.clock
-    purging: bool = False  # what was forgotten may still be in the state's entries
+    purging: bool = False  # forgotten ids may still be in the state's entries

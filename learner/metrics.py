@@ -1,7 +1,7 @@
-"""Progressive metrics: every prediction is scored before its label is learnt.
+"""Progressive metrics: every prediction is scored before its label is learned.
 
-`summarize` is exact over arrays. `Metrics` runs along a stream in bounded memory: cumulative
-figures from a histogram of 8,192 bins on the logit scale, recent ones exact over a window.
+`summarize` computes exact metrics of arrays. `Metrics` follows a stream in bounded memory: cumulative metrics
+come from a histogram of 8,192 bins on the logit scale, recent ones are exact over a window.
 """
 
 from typing import Any, NotRequired, TypedDict
@@ -21,7 +21,7 @@ _P_MIN = 1e-12
 
 
 class Summary(TypedDict):
-    """Figures over a set of predictions; None where they are not defined (no positives, say)."""
+    """Metrics of a set of predictions; None if undefined, for example without positives."""
 
     examples: int
     positives: int
@@ -52,13 +52,13 @@ def auc(p: Floats, y: Floats) -> float | None:
 
 
 def gauc(p: Floats, y: Floats, group: Groups) -> float | None:
-    """AUC within each group, averaged by examples; groups of one class are left out (Zhu et al. 2017).
+    """AUC within each group, averaged by examples; groups of one class are skipped (Zhu et al. 2017).
 
-    Where the group is a user and predictions are progressive, it is biased against a model that learns
-    users: a positive is predicted with one positive less behind it than the negatives of the same user. 400
-    users who differ in their click rate alone give .29 to a perfect learner and .50 to a constant. Within
-    requests (`group` is the request) there is no such bias: a request is predicted whole before any of it is
-    learnt.
+    If groups are users and predictions progressive, it is biased against a model that learns users:
+    when a positive is predicted, the model has seen one positive fewer than for the same user's negatives. 400
+    users that differ in their click rate alone give .29 to a perfect learner and .50 to a constant. Within
+    requests (`group` is the request) there is no such bias, since a request is predicted whole before any
+    of it is learned.
     """
     if len(p) == 0:
         return None
@@ -84,10 +84,10 @@ def gauc(p: Floats, y: Floats, group: Groups) -> float | None:
 
 
 def summarize(p: Floats, y: Floats, group: Groups, request: Groups | None = None) -> Summary:
-    """All figures, exact, over predictions p (n,), labels y (n,) and users group (n,).
+    """All metrics, exact, of predictions p (n,), labels y (n,) and users group (n,).
 
     Args:
-        request: (n,), the request that each prediction is of, for `request_auc`; None: without it.
+        request: (n,), the request of each prediction, for `request_auc`; None: leave that metric out.
     """
     n = len(p)
     if n == 0:
@@ -105,7 +105,7 @@ def summarize(p: Floats, y: Floats, group: Groups, request: Groups | None = None
 class Metrics:
     """Metrics along a stream: cumulative, and exact over the last `window` examples.
 
-    Memory is bounded by the window. The cumulative per-user AUC is the mean of the full windows'.
+    Memory is bounded by the window. The cumulative per-user AUC is the mean over full windows.
     """
 
     def __init__(self, window: int = 10_000) -> None:
@@ -115,11 +115,11 @@ class Metrics:
         self._bins = np.zeros((ECE_BINS, 3))
         self._gauc = np.zeros(2)  # sum over full windows, number of windows
         self._recent = np.zeros((3, window))  # p, y, group as bits; a ring
-        self._at = 0  # in the ring, where the next one goes
-        self._held = 0  # how many the ring has
+        self._at = 0  # where the next prediction goes in the ring
+        self._held = 0  # predictions in the ring
 
     def add(self, p: Floats, y: Floats, group: Groups) -> None:
-        """Take predictions p (n,), labels y (n,) and users group (n,), in order."""
+        """Add predictions p (n,), labels y (n,) and users group (n,), in order."""
         for first in range(0, len(p), self._window):
             part = slice(first, first + self._window)
             self._add(p[part], y[part], group[part])
@@ -130,7 +130,7 @@ class Metrics:
         return int(self._sums[0])
 
     def summary(self) -> Summary:
-        """Figures since the beginning."""
+        """Metrics since the beginning."""
         negatives, positives = self._histogram
         pairs = negatives.sum() * positives.sum()
         below = np.cumsum(negatives) - negatives
@@ -141,30 +141,30 @@ class Metrics:
         return _summary(int(n), labels, area, per_user, loss, predicted, squared, self._bins)
 
     def recent(self) -> Summary:
-        """Exact figures over the last `window` examples."""
+        """Exact metrics over the last `window` examples."""
         p, y, group = self._recent[:, : self._held]
         return summarize(p, y, group.view(np.uint64))
 
     def forget(self, group: Groups) -> None:
-        """Let the recent examples of some users (k,) be nobody's: they all become user 0's."""
+        """Assign the recent examples of some users (k,) to user 0."""
         users = self._recent[2].view(np.uint64)
         users[np.isin(users, group)] = 0
 
     def state(self) -> dict[str, bytes]:
-        """What `load` takes."""
+        """The state to save, for `load`."""
         ring = np.array([self._at, self._held], dtype=np.float64)
         arrays = {"h": self._histogram, "s": self._sums, "b": self._bins, "g": self._gauc, "r": self._recent}
         return {name: array.tobytes() for name, array in {**arrays, "n": ring}.items()}
 
     def load(self, state: dict[str, bytes]) -> None:
-        """Go on from a `state`; of one of a longer window the newest examples are kept."""
+        """Continue from a `state`. If its window is longer, the newest examples are kept."""
         for name, array in (("h", self._histogram), ("s", self._sums), ("b", self._bins), ("g", self._gauc)):
             array[:] = np.frombuffer(state[name]).reshape(array.shape)
         recent = np.frombuffer(state["r"]).reshape(3, -1)
         window = recent.shape[1]
         if "n" in state:
             at, held = np.frombuffer(state["n"]).astype(int).tolist()
-        else:  # of a Freshet that did not tell
+        else:  # from a Freshet that did not save these
             at, held = self.examples % window, min(self.examples, window)
         if window != self._window:
             held = min(held, self._window)

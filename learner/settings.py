@@ -10,40 +10,38 @@ from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict
 class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model learns. The defaults are one configuration for all streams."""
 
-    deep: Literal["dcn", "deepfm", "dlrm", "logistic", "none"] = "dcn"  # see learner.networks
-    group: int = 32  # rows the deep part learns together: 16 is a little better, from 128 on it loses
+    deep: Literal["dcn", "deepfm", "dlrm", "logistic", "none"] = "dcn"  # see learner.deep.networks
+    group: int = 32  # rows per training step of the deep part: 16 is a little better, 128 worse
     deep_rate: float = 1e-3  # Adam
     deep_clip: float = 10.0  # largest norm of the dense gradient
     self_correction: float = 0.0  # share of ReLoop's self-correction in the deep part's loss, 0 to 1
     speeds: tuple[float, ...] = (1.0, 0.99, 0.9)  # share of evidence kept at each sighting, one per speed
-    # Where the prior variances start. A fifth to a third of what long streams settle at for all but the slow
-    # speed: young streams gain the most (AUC +.007 over the first 6,000 examples of ten), old ones a little.
+    # Initial prior variances: a fifth to a third of the values that long streams reach, except for the slow
+    # speed. Young streams gain most (AUC +.007 over the first 6,000 examples of ten), old ones a little.
     speed_tau: tuple[float, ...] = (0.3, 0.03, 0.03)  # of each speed
     count_tau: float = 0.01
-    # Tastes change, and those of many sightings most: .998 to .95 gain where they do, 0.98 the most.
-    pair_speeds: tuple[float, ...] = (1.0, 0.98)  # the same of pairs
+    # Tastes change. A second speed of .998 to .95 helps where they do; .98 helps most.
+    pair_speeds: tuple[float, ...] = (1.0, 0.98)  # the same for pairs
     pair_tau: tuple[float, ...] = (0.02, 0.015)
-    pairs_max: int = 64  # columns of feature pairs; the first declared come first
+    pairs_max: int = 64  # columns of feature pairs; pairs of the features declared first are kept
     pairs_rows_max: int = 1 << 24  # rows of all pairs together
-    pairs_evict: Evict | None = None  # what makes room there; as a feature's `evict`
-    pairs_ttl_s: float = (
-        0.0  # a pair unseen for longer is gone; 0: the longest ttl_s, if all features have one
-    )
-    pairs_admit_after: int = 1  # sightings that make a pair's row; more cost quality, see docs/learning.md
+    pairs_evict: Evict | None = None  # how a full table of pairs evicts; like a feature's `evict`
+    pairs_ttl_s: float = 0.0  # pairs unseen for longer expire; 0: the longest ttl_s, if all features have one
+    pairs_admit_after: int = 1  # sightings before a pair gets a row; docs/learning.md says what 2 and 3 cost
     embedding_rate: float = 0.1  # Adagrad, accumulator from `embedding_accumulator`
     embedding_accumulator: float = 1e-4
     group_by: str = ""  # the feature whose values are the users of per-user AUC; "": the first id
     window: int = 10_000  # examples in the recent metrics
-    score: Literal["served", "own"] = "served"  # which prediction is measured where both are known
+    score: Literal["served", "own"] = "served"  # which prediction is scored if both are known
     seed: int = 0
     threads: int = 1  # of torch, for networks other than dcn; more do not help
-    publish_every_s: float = 0.4  # how long learnt rows may wait before they are committed and published
-    publish_rows_max: int = 50_000  # touched, and they wait no longer: a server applies an update whole
-    update_rows: Literal["float32", "float16", "int8"] = "float32"  # how learnt rows travel to servers
-    update_bytes_max: int = 4 << 20  # a larger update travels in several parts
-    snapshot_ratio: float = 2.0  # updates outgrow the last snapshot by this before a new one is made
+    publish_every_s: float = 0.4  # commit and publish at least this often
+    publish_rows_max: int = 50_000  # publish earlier at so many touched rows
+    update_rows: Literal["float32", "float16", "int8"] = "float32"  # how rows are sent to servers
+    update_bytes_max: int = 4 << 20  # a larger update is sent in several parts
+    snapshot_ratio: float = 2.0  # bytes of updates over bytes of the last snapshot at which a new one is made
     snapshot_bytes_min: int = 32 << 20  # of updates before the first snapshot
-    dead_letter_share_max: float = 0.5  # the role stops when more than this share of examples is of no use
+    dead_letter_share_max: float = 0.5  # the role stops if a larger share of examples is unusable
     dead_letter_window: int = 1000  # examples over which that share is taken
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""How the base model came to its numbers: what each feature says, how sure it is, what it does not know."""
+"""Explains base predictions: the contribution of each feature, the uncertainty, and the unknown ids."""
 
 import copy
 from typing import NamedTuple
@@ -20,13 +20,13 @@ class BaseExplained(NamedTuple):
     scores: Scores
     bias: float
     weights: list[dict[str, float]]  # n, by column: a feature, a pair `a*b`, a count `a count`
-    share: npt.NDArray[np.float64]  # (n,), what the fast part's own doubt leaves of its logit, 0 to 1
-    deep: npt.NDArray[np.float64]  # (n,), what the deep part adds
+    share: npt.NDArray[np.float64]  # (n,), by which the fast part's variance shrinks its logit, 0 to 1
+    deep: npt.NDArray[np.float64]  # (n,), the deep part's residual
     unknown: list[dict[str, list[int | float | str]]]  # n, by feature: ids without a row
 
 
 class Reading(NamedTuple):
-    """What a model said of a batch, copied: the model may move on meanwhile."""
+    """A model's prediction of a batch, copied, since the model may change meanwhile."""
 
     predicted: Predicted
     scores: Scores
@@ -34,19 +34,19 @@ class Reading(NamedTuple):
 
 
 def read(model: Model, batch: Batch) -> Reading:
-    """What is taken apart by `explain`."""
+    """Copy the prediction of a batch for `explain`."""
     predicted = model.predict(batch)
     kept = copy.deepcopy(predicted)
     return Reading(kept, model.scores_of(batch, kept), float(model.fast.dense.bias[0]))
 
 
 def explain(model: Model, request: Requestlike, batch: Batch, reading: Reading) -> BaseExplained:
-    """Take apart what the model said of a request.
+    """Split the prediction of a request into its parts.
 
     Args:
-        model: only its schema is looked at.
+        model: only its schema is used.
         request: the one request that `batch` was encoded from, of n candidates.
-        reading: what `read` said of it.
+        reading: the result of `read`.
     """
     fast = model.fast
     outputs, scores = reading.predicted.outputs, reading.scores
@@ -86,7 +86,7 @@ def count_names(model: Model) -> list[str]:
 
 
 def memory_names(model: Model) -> list[str]:
-    """Names of an error memory's columns: those with tables, counts, and the former at their second speed."""
+    """Names of an error memory's columns: with tables, counts, with tables again (second speed)."""
     names = columns_of(model)
     return [*names, *count_names(model), *(f"{name} lately" for name in names)]
 

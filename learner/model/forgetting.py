@@ -1,10 +1,9 @@
-"""Forgetting an entity: every place in a model, and in an error memory beside it, that its ids have made.
+"""Forgetting an entity: removes all rows of its ids from a model and from an error memory.
 
-An id has a row in its feature's table, and a row for each pair that it was ever seen in. A pair's key is
-a hash of both ids, which nothing leads back to: so the pairs of an id are found by joining it with every
-id that its partners' tables know. A pair whose other side has itself left its table before (evicted, or
-with a shorter ttl than the pair's) or was never let in (`admit_after`) cannot be found so; it goes by
-the pairs' own ttl.
+An id has a row in its feature's table, and a row for each pair in which it was seen. A pair's key is a hash
+of both ids and cannot be inverted. So the pairs of an id are found by joining it with every id in the tables
+of the other features. A pair is not found if its other id was evicted, was never admitted (`admit_after`),
+or expired before the pair. Such a row stays until the ttl of pairs.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,17 +27,17 @@ Keys = npt.NDArray[np.uint64]
 def widened(
     features: Mapping[str, FeatureSpec], entity: Mapping[str, Sequence[int | str]]
 ) -> dict[str, list[int | str]]:
-    """An entity with the sequences that hold its ids: whoever forgets an item forgets it in histories too.
+    """The entity with the sequences that hold its ids: forgetting an item removes it from histories.
 
     Raises:
-        FeatureError: a feature is not declared, or holds no ids; none or too many of one are named.
+        FeatureError: a feature is not declared or holds no ids, or it names no ids or too many.
     """
     found: dict[str, list[int | str]] = {}
     for name, ids in entity.items():
         spec = features.get(name)
         if spec is None or spec.kind not in FORGETTABLE:
             known = ", ".join(n for n, s in features.items() if s.kind in FORGETTABLE)
-            why = "is not declared" if spec is None else f"is of kind {spec.kind} and names nobody"
+            why = "is not declared" if spec is None else f"is of kind {spec.kind} and holds no ids"
             raise FeatureError(f"feature {name!r} {why}; ids to forget may be of: {known}")
         if not 1 <= len(ids) <= FORGET_IDS_MAX:
             raise FeatureError(f"entity names {len(ids)} ids of {name!r}; expected 1 to {FORGET_IDS_MAX}")
@@ -49,7 +48,7 @@ def widened(
 
 
 def keys_by_column(model: Model, entity: Mapping[str, Sequence[int | str]]) -> dict[int, Keys]:
-    """The keys (k,) of an entity's ids, by column of the model; what the schema does not know is left out."""
+    """The keys (k,) of an entity's ids, by column of the model; unknown features are skipped."""
     columns = {name: model.encoder.column_of(name) for name in entity}
     return {
         column: np.array(sorted({key_of(one) for one in entity[name]}), dtype=np.uint64)
@@ -61,11 +60,11 @@ def keys_by_column(model: Model, entity: Mapping[str, Sequence[int | str]]) -> d
 def pair_keys(
     model: Model, keys: Mapping[int, Keys], partners: Callable[[int], Keys]
 ) -> Iterator[tuple[int, Keys]]:
-    """Every pair that certain ids may be part of: (column, keys), in bounded pieces.
+    """All possible pairs of some ids: (column, keys), in bounded pieces.
 
     Args:
         keys: by column of a feature.
-        partners: the ids that there may be in a feature's column, (n,).
+        partners: gives the known ids of a feature's column, (n,).
     """
     encoder = model.encoder
     for pair, (left, right) in enumerate(encoder.pairs):
@@ -84,8 +83,8 @@ def pair_keys(
 def forget(model: Model, entity: Mapping[str, Sequence[int | str]]) -> list[int]:
     """Take an entity's ids out of a learning model's tables; returns the numbers of the tables touched.
 
-    Rows, counters of admission and pairs are gone; the next delta of each table says so. What the dense
-    weights and the priors have learnt from it, with everybody else's, stays.
+    It removes rows, counters of admission and pairs; the next delta of each table lists them as deleted. The
+    dense weights and the priors keep what they have learned from all examples together.
     """
     keys = keys_by_column(model, entity)
     tables = model.tables
@@ -104,16 +103,16 @@ def forget(model: Model, entity: Mapping[str, Sequence[int | str]]) -> list[int]
 
 
 def forget_in_memory(memory: ErrorMemory, model: Model, entity: Mapping[str, Sequence[int | str]]) -> None:
-    """Take an entity's ids out of an error memory beside a model, with the pairs that they are part of."""
+    """Remove an entity's ids, and the pairs with them, from an error memory beside a model."""
     keys = keys_by_column(model, entity)
     for column, mine in keys.items():
         for place in model.memory_columns_of(column):
             memory.forget(place, mine)
 
     def known(column: int) -> Keys:
-        """Whose company an id was in, the memory and the tables know together."""
+        """The possible partners: the ids in the memory and in the tables."""
         held = memory.candidates(column)
-        # one that holds no key holds no pair
+        # a memory without keys holds no pairs
         return np.concatenate([held, model.tables[column].items()[0]]) if len(held) else held
 
     for column, pairs in pair_keys(model, keys, known):

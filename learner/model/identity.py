@@ -1,4 +1,4 @@
-"""Which model weights are of: what states, updates and snapshots carry, and their readers compare."""
+"""The identity of a model: states, updates and snapshots carry it, and readers compare it."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from learner.features.encoder import FeatureSpec
 from learner.settings import LearnerSettings
 
 LAYOUT = ("deep", "speeds", "pair_speeds", "pairs_max", "seed")
-"""Settings that say what a row and a dense weight mean: with another value they mean something else."""
+"""Settings that decide the meaning of a row or a dense weight."""
 
 LEARNING = (
     "group",
@@ -26,7 +26,7 @@ LEARNING = (
     "embedding_rate",
     "embedding_accumulator",
 )
-"""Settings that say what is learnt of an example: with another value the same ones give other weights."""
+"""Settings that decide which weights the same examples give."""
 
 HANDLING = (
     "group_by",
@@ -42,29 +42,29 @@ HANDLING = (
     "dead_letter_share_max",
     "dead_letter_window",
 )
-"""Settings that change neither: what is measured, how weights travel, what is borne."""
+"""Settings that change neither: metrics, publishing, and limits on bad records."""
 
 
 def fingerprint(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> dict[str, str]:
-    """What a saved learner's state depends on: name -> canonical text."""
-    # as it was before tables made room by default, so that a state of then is still known
+    """The configuration that a saved learner's state depends on: name -> canonical text."""
+    # as before eviction was the default, so that states from that time still match
     specs = [
         (name, msgspec.structs.replace(spec, evict=spec.evict or "none")) for name, spec in features.items()
     ]
     return {
-        # their order too: it is that of the model's columns
+        # the order counts too: it is the order of the model's columns
         "features": _text(specs),
         "learner": _text({name: getattr(settings, name) for name in LAYOUT}),
     }
 
 
 def identity(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> str:
-    """The fingerprint as 32 hex digits: weights of another identity mean something else."""
+    """The fingerprint as 32 hex digits: weights of another identity have another meaning."""
     return xxhash.xxh3_128_hexdigest(_text(fingerprint(features, settings)).encode())
 
 
 def learning_identity(settings: LearnerSettings, makes_room: bool) -> str:
-    """32 hex digits of how a model learns: with another, the same examples do not give the same weights.
+    """32 hex digits of the way a model learns: if it differs, the same examples give other weights.
 
     Args:
         makes_room: see `Model`.

@@ -1,6 +1,6 @@
-"""The model: tables, fast part and deep part together, as far as predicting goes.
+"""The model: tables, fast part and deep part together, and prediction with them.
 
-The learner holds one and moves it; a replica holds one and follows.
+A learner holds one and trains it; a replica holds one and applies updates to it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,16 +28,16 @@ from learner.model.identity import identity, learning_identity
 from learner.settings import LearnerSettings
 
 TICKS_PER_TTL = 8
-"""Expiry sees time in ticks of an eighth of the shortest TTL: a row lives for ttl_s, at most a tick more."""
+"""Expiry counts in ticks of an eighth of the shortest TTL: a row stays for ttl_s, at most a tick longer."""
 
 PAIRS = "pairs"
 
 RATE_OF = {"adam": 0.1}
-"""By which an optimizer multiplies `embedding_rate`: Adam's first steps are as long as its rate."""
+"""Factors on `embedding_rate` by optimizer: Adam's first steps are as long as its rate."""
 
 
 class Scores(NamedTuple):
-    """What the base model says of n rows, and what an error memory needs beside it."""
+    """The base predictions of n rows, and the keys that an error memory needs to correct them."""
 
     z: npt.NDArray[np.float64]  # (n,), logit of the honest probability
     p: npt.NDArray[np.float64]  # (n,), that probability
@@ -47,7 +47,7 @@ class Scores(NamedTuple):
 
 
 class Predicted(NamedTuple):
-    """How the base model came to its logits of n rows: what was read, and what each part made of it."""
+    """A base prediction of n rows with its intermediate results: rows read, and outputs of each part."""
 
     inputs: FastInputs
     outputs: FastOutputs
@@ -78,8 +78,8 @@ class Model:
         settings: the learner's settings; what a replica and its learner must agree on.
         learning: with optimizer state in the rows; False for a replica.
         rows: how a replica holds its rows: float32, float16 or int8 (`embeddings/views/packed.py`).
-        makes_room: a full table evicts the least recently used rows where the config does not say what to
-            do; False for a state whose rows have no room for the age that this needs.
+        makes_room: a full table evicts the least recently used rows unless the config says otherwise; False
+            for an old state, whose rows have no field for the age that eviction needs.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Model:
         )
         self.table_names = [*self.encoder.names, *([PAIRS] if self.encoder.pairs else [])]
         fields = len(self.encoder.names)
-        # Count columns, behind the pairs, have no table: they point past the last.
+        # Count columns, which follow the pairs, have no table: they point past the last table.
         self.table_of = np.full(self.memory_columns, len(self.table_names), dtype=np.int32)
         self.table_of[:fields] = np.arange(fields)
         self.table_of[fields : self.encoder.columns] = fields
@@ -119,7 +119,7 @@ class Model:
         self.reset()
 
     def empty(self) -> "Model":
-        """A new model of the same kind, which has learnt nothing."""
+        """A new, untrained model of the same configuration."""
         return Model(
             self.features,
             self.settings,
@@ -129,7 +129,7 @@ class Model:
         )
 
     def reset(self) -> None:
-        """Forget everything that was learnt."""
+        """Return to the untrained state."""
         self.fast = FastPart(self.encoder, self.settings)
         specs = [self._spec(name) for name in self.table_names]
         self.specs = dict(zip(self.table_names, specs, strict=True))
@@ -138,7 +138,7 @@ class Model:
         else:
             self.tables = [serving_table(spec, self._rows) for spec in specs]
         packed = any(isinstance(table, PackedTable) for table in self.tables)
-        # Sequences attend, and packed rows are unpacked first: they are read table by table.
+        # Sequences need attention and packed rows need unpacking: both are read table by table.
         self.readers: Readers | None = None if packed or self.encoder.sequences else readers_of(self.tables)
         self._marks = [np.full(1024, -1, dtype=np.int32) for _ in self.tables]
         self.deep_width = (
@@ -175,11 +175,11 @@ class Model:
 
     @property
     def version(self) -> str:
-        """Names the weights that answer: the learner's epoch and the number of its last update."""
+        """The version of the weights: the learner's epoch and the number of its last update."""
         return f"{self.epoch}-{self.seq}"
 
     def memory_priors(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Of each memory column, (memory_columns,): its prior variance, as learnt by the fast part, and the
+        """Of each memory column, (memory_columns,): its prior variance, as learned by the fast part, and the
         share of evidence that its weights keep at each sighting."""
         return self.fast.memory_priors()
 
@@ -193,7 +193,7 @@ class Model:
         return self.encoder.column_of(self._group_by)
 
     def users(self, batch: Batch) -> npt.NDArray[np.uint64]:
-        """Whom each request is from, for per-user metrics: the keys of `group_by`'s feature, (R,)."""
+        """Each request's user for per-user metrics, (R,): the key of the feature `group_by`."""
         return self.encoder.users(batch, self._group_by)
 
     def table_rows(self) -> dict[str, int]:
@@ -209,7 +209,7 @@ class Model:
         return self.scores_of(batch, self.predict(batch))
 
     def predict(self, batch: Batch) -> Predicted:
-        """What `score` makes its scores of."""
+        """The prediction with its intermediate results, from which `scores_of` makes scores."""
         if self.readers is not None:
             fast = self.fast
             z, x0, inputs, outputs = predict(
@@ -228,7 +228,7 @@ class Model:
         return Predicted(inputs, outputs, z)
 
     def scores_of(self, batch: Batch, predicted: Predicted) -> Scores:
-        """What `predict` said of a batch, with the rows for an error memory."""
+        """The scores of a prediction, with the rows for an error memory."""
         fields = batch.rows.column < len(self.encoder.names)
         rows, left = self.memory_rows(batch.rows, predicted.outputs)
         return Scores(
@@ -252,7 +252,7 @@ class Model:
 
         Args:
             batch: the requests.
-            insert: make rows for new ids (learning); else unknown ids stay unknown.
+            insert: create rows for new ids, to learn; without it they stay unknown.
         """
         rows = batch.rows
         order, bounds = sort_by_table(rows.column, self.table_of, len(self.table_names) + 1)
@@ -290,7 +290,7 @@ class Model:
         return Gathered(order, bounds, index, times, found, inputs)
 
     def put_back(self, gathered: Gathered) -> None:
-        """Write what the fast part moved of a batch's rows into the tables: the counterpart of `gather`."""
+        """Write the weights that the fast part has changed back into the tables: the inverse of `gather`."""
         base = 0
         newest = pooling.newest(gathered.place, gathered.times, len(gathered.inputs.counts))
         for table, slots in zip(self.tables, gathered.slots, strict=True):
@@ -315,19 +315,19 @@ class Model:
         return dense
 
     def memory_rows(self, rows: Rows, outputs: FastOutputs) -> tuple[Rows, npt.NDArray[np.float32]]:
-        """The rows with an error memory's other columns, and what is left to learn of each entry, (E,)."""
+        """The rows with an error memory's further columns, and each entry's `left`, (E,), see `memory_keys`."""
         *longer, left = pooling.append_remembered(
             *rows, outputs.left, outputs.buckets, outputs.counts_left, self.fast.columns.column_speeds
         )
         return Rows(*longer), left
 
     def memory_keys(self, rows: Rows, left: npt.NDArray[np.float32]) -> Rows:
-        """The rows as an error memory sees them: each entry's x times sqrt(P / τ), what the base's slowest
-        weight has left of its prior deviation (E,), and without sequences, whose ids speak by attention only.
+        """The rows for an error memory, without sequences: each entry's x times `left` (E,).
 
-        So the memory's weights begin with the variance P: it corrects what the base is unsure of, moves
-        little where the base knows much, and learns as the base itself would have gone on learning. The
-        faster weights, which never know much, begin with the whole of it.
+        `left` is sqrt(P / τ), the posterior over the prior deviation of the base's slowest weight. So the
+        memory's weights begin with the variance P: the memory corrects uncertain weights strongly and certain
+        ones little, as if the base had continued to learn. Faster weights never become certain and begin with
+        their full prior variance.
         """
         weighed = rows._replace(x=rows.x * left)
         if not self.encoder.sequences:
@@ -335,7 +335,7 @@ class Model:
         return Rows(*pooling.without(*weighed, np.array(list(self.encoder.sequences), dtype=np.int32)))
 
     def _pool(self, gathered: Gathered, rows: Rows, heard: Array, x0: Array) -> None:
-        """Put the pooled embeddings, as loud as they are heard, into the deep part's inputs."""
+        """Write the pooled embeddings, scaled by `heard`, into the deep part's inputs."""
         if self.network is None:
             return
         entry_row = entry_rows(rows.start)
@@ -381,7 +381,7 @@ class Model:
             learning_rate=feature.rate or settings.embedding_rate * RATE_OF.get(feature.optimizer, 1.0),
             initial_accumulator=settings.embedding_accumulator,
             init="normal",
-            # Sequences multiply vectors with each other three times: of small ones nothing would be left.
+            # Attention multiplies three vectors with each other: products of small ones would vanish.
             init_scale=0.3 if feature.kind == "sequence" else 0.01,
             seed=settings.seed,
             extra=0 if feature.kind == "sequence" else 2 * speeds,
@@ -395,7 +395,7 @@ class Model:
         return spec if self._learning else spec.serving()
 
     def weights_moved(self) -> None:
-        """To be called by whoever has written into `arrays` of a model that only predicts."""
+        """Call this after writing into `arrays` of a model that only predicts."""
         self._deep: Prediction | None = None
 
     def _prediction(self) -> Prediction:
@@ -405,7 +405,7 @@ class Model:
         return self._deep
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """The dense state that predicts, by name; the arrays themselves."""
+        """The dense weights for prediction, by name; the arrays themselves, not copies."""
         return {**self.fast.arrays(), "deep": self.deep_weights}
 
 

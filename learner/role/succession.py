@@ -115,9 +115,7 @@ class Succession:
                     finally:
                         life.end(finish=stop.is_set())
         except FencedError:
-            _log.warning(
-                "another learner leads; this one discards changes that were not accepted, and stands by"
-            )
+            _log.warning("another learner leads; this one discards its unaccepted changes and stands by")
         except AsideError as why:
             self.put_aside(str(why))
         except StateDamagedError as error:

@@ -1,8 +1,8 @@
-"""The deep part's groups: a chunk of requests learnt a few rows at a time.
+"""The deep part's groups: a chunk of requests, trained a few rows at a time.
 
-The rows of the embedding tables that a chunk needs are copied together first (`WorkingSet`), and what
-was learnt is written back at the end. In between nothing here touches the model's tables, so the fast
-part may go on with the next requests in another thread.
+The embedding rows that a chunk needs are copied together first (`WorkingSet`), and written back at the end.
+Nothing here touches the model's tables in between, so the fast part may continue with the next requests in
+another thread.
 """
 
 import itertools
@@ -30,22 +30,22 @@ class _Entries(NamedTuple):
     rows: WorkingSet
     row: Ints  # (k,), ascending
     place: Ints  # (k,), in the working set; -1 where the id had no row when it was predicted
-    x: npt.NDArray[np.float32]  # (k,), as loud as the deep part hears it
+    x: npt.NDArray[np.float32]  # (k,), scaled for the deep part (`FastOutputs.heard`)
     column: npt.NDArray[np.int32]  # (k,), of the inputs, where the entry's embedding begins
     cuts: list[int]  # entries of group g are cuts[g]:cuts[g + 1]
-    dim: int  # of what the entries add to the inputs
+    dim: int  # how many input columns the entries fill
     second: int  # of a sequence: where in a row the second vector begins; of others: -1
 
 
 class GroupLearner:
-    """Learns one chunk. Make it, `run` it (in any thread), then `close` it where the tables are used.
+    """Trains on one chunk: create it, `run` it in any thread, `close` it in the thread that uses the tables.
 
     Args:
-        model: whose tables' rows are learnt.
+        model: its tables hold the embedding rows.
         chunk: whole requests, as they stood at prediction time.
         cuts: rows cuts[g] to cuts[g + 1] of the chunk are group g.
         z: (n,) logits that the residual is added to.
-        reference: (n,) logits to be bettered, see `DeepTrainer.step`; None: plain log loss.
+        reference: (n,) reference logits, see `DeepTrainer.step`; None: plain log loss.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class GroupLearner:
                 _learn(entries, g, first, step.by_inputs)
 
     def close(self) -> None:
-        """Write what was learnt into the tables."""
+        """Write the trained rows into the tables."""
         for entries in self._entries:
             entries.rows.write_back()
 
 
 def _shared(model: Model) -> list[list[int]]:
-    """The features, by whose rows can share a working set; a sequence has one of its own."""
+    """Groups of features whose rows share a working set; a sequence has one of its own."""
     groups: dict[object, list[int]] = {}
     for t in range(len(model.dims)):
         alone = t if t in model.encoder.sequences else None

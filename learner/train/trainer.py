@@ -1,8 +1,7 @@
-"""Test, then train: the part of the learner that moves the model, free of logs and disks.
+"""Test, then train: the part of the learner that trains the model, without logs and disks.
 
-Each chunk of requests goes through the fast part at once, event by event. The deep part takes the
-same requests in groups of a fixed number of rows, cut by absolute counts, so that where a chunk
-ends never changes what is learnt.
+The fast part learns each chunk of requests event by event. The deep part learns the same requests in groups
+of a fixed number of rows. Groups are cut by absolute counts, so chunk boundaries do not change the result.
 """
 
 from bisect import bisect_left
@@ -27,13 +26,13 @@ from stream.records.types import Example
 
 
 class Learnt(NamedTuple):
-    """Requests as they were predicted before they were learnt: R requests, n rows."""
+    """R requests of n rows, with the predictions that were made before they were learned."""
 
     requests: npt.NDArray[np.int64]  # (R + 1,)
-    rows: Rows  # for an error memory, weighed by what is left to learn of each entry
+    rows: Rows  # for an error memory, see `Model.memory_keys`
     z: npt.NDArray[np.float64]  # (n,), logit of the honest probability, of the stream as it is (thinned)
     p: npt.NDArray[np.float64]  # (n,), its probability
-    scored: npt.NDArray[np.float64]  # (n,), what is measured: the served probability if it is known
+    scored: npt.NDArray[np.float64]  # (n,), the prediction for metrics: the served probability if it is known
     y: npt.NDArray[np.float64]  # (n,)
     s2: npt.NDArray[np.float64]  # (n,), variance of the fast logit
     group: npt.NDArray[np.uint64]  # (n,), the row's user
@@ -42,13 +41,13 @@ class Learnt(NamedTuple):
 
 
 class Trainer:
-    """Moves a model by examples in order.
+    """Trains a model on examples, in order.
 
     Args:
         model: made with learning=True.
-        beside: learn the deep part in a thread of its own, one chunk behind the fast part. What is learnt
-            is the same, bit for bit; `learn` returns it one call later, and who reads the model's deep
-            weights or vectors calls `settle` first.
+        beside: train the deep part in a thread of its own, one chunk behind the fast part. The results
+            are the same, bit for bit, but `learn` returns them one call later. Call `settle` before
+            reading the model's deep weights or vectors.
     """
 
     def __init__(self, model: Model, *, beside: bool = False) -> None:
@@ -59,8 +58,8 @@ class Trainer:
         self.steps = np.zeros(1, dtype=np.int64)
         self.quarantined = 0
         self.tick = -1
-        # Tables see event time that never runs back, so that what a sweep reclaims can never be asked
-        # for again by a straggler: when the sweep comes by must not matter.
+        # The tables' event time never goes back. So a late event cannot ask for a row that a sweep has
+        # reclaimed, and the time of the sweep does not change the result.
         self.clock = 0.0
         self._deep: DeepTrainer | None = None
         self._thread = ThreadPoolExecutor(1, "deep part") if beside and model.network is not None else None
@@ -70,7 +69,7 @@ class Trainer:
         return Pending.empty(self.dense_width, len(self.model.dims))
 
     def close(self) -> None:
-        """End the thread beside, if there is one."""
+        """Stop the training thread, if there is one."""
         if self._thread is not None:
             self._thread.shutdown(wait=True)
 
@@ -78,15 +77,15 @@ class Trainer:
         """Predict, then learn.
 
         Returns:
-            What has been completed: the groups that filled up. The last rows wait for more.
+            The groups that are complete. The last rows wait until their group is full.
 
         Raises:
-            FeatureError: a value does not fit the schema; nothing of the call has been learnt.
+            FeatureError: a value does not fit the schema; nothing of the call was learned.
         """
         return self.learn_labelled(Labelled.of(self.model.encoder, examples)) if examples else []
 
     def learn_labelled(self, labelled: Labelled) -> list[Learnt]:
-        """The same for examples that have been encoded."""
+        """`learn` for encoded examples."""
         if labelled.requests == 0:
             return []
         times = np.maximum.accumulate(np.maximum(labelled.batch.times, self.clock))
@@ -96,23 +95,23 @@ class Trainer:
         for first, last in self._chunks(labelled.batch):
             tick = int(self._ticks_of(times[first : first + 1])[0])
             if tick > self.tick:
-                # Rows expire at ticks only; nothing may wait across one.
+                # Rows expire at ticks only; no rows may wait across a tick.
                 if self.tick >= 0:
                     done += self.finish()
                 self.tick = tick
             elif self._may_evict(labelled.batch, first):
-                done += self.finish()  # nor across rows that are evicted
+                done += self.finish()  # nor across an eviction
             self._learn_fast(labelled.part(first, last))
             done += self._learn_groups()
         return done
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is being learnt beside."""
+        """Whether the training thread is idle."""
         return self._running is None
 
     def settle(self) -> list[Learnt]:
-        """Wait for the groups that the deep part is learning; returns them."""
+        """Wait for the groups that the deep part is training on; returns them."""
         if self._running is None:
             return []
         (groups, done), self._running = self._running, None
@@ -120,7 +119,7 @@ class Trainer:
         return [self._close(groups)]
 
     def finish(self) -> list[Learnt]:
-        """Learn the group that is still filling up, as it is."""
+        """Learn the last, incomplete group."""
         done = self.settle()
         if self.pending.n:
             full, self.pending = self.pending, self._empty()
@@ -128,7 +127,7 @@ class Trainer:
         return done + self.settle()
 
     def restored(self) -> None:
-        """Take note that the model's arrays were replaced from a checkpoint."""
+        """Call this after the model's arrays were replaced from a checkpoint."""
         self._deep = None
 
     def _ticks_of(self, times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -138,7 +137,7 @@ class Trainer:
     def _chunks(self, batch: Batch) -> list[tuple[int, int]]:
         """Request ranges of at most CHUNK_ROWS rows (or one request).
 
-        Each lies within one tick, and rows are evicted in the first request of one only.
+        Each range lies within one tick, and rows are evicted in the first request of a range only.
         """
         ticks = self._ticks_of(batch.times)  # ascending, as the times are
         before = np.maximum(np.concatenate([[self.tick], ticks[:-1]]), self.tick)
@@ -154,10 +153,10 @@ class Trainer:
         return ranges
 
     def _turns(self, batch: Batch) -> npt.NDArray[np.bool_]:
-        """In which requests (R,) a table looks if rows must be evicted: at fixed numbers of sightings."""
+        """The requests (R,) in which a table checks for eviction: at fixed numbers of sightings."""
         found = np.zeros(len(batch.times), dtype=np.bool_)
         for t, table in enumerate(self.model.tables):
-            if table.evicts_within(len(batch.rows.column)):  # seldom: its limit is near
+            if table.evicts_within(len(batch.rows.column)):  # rare: only near its limit
                 seen = np.concatenate([[0], np.cumsum(self.model.table_of[batch.rows.column] == t)])
                 turns = table.turns_within(seen[batch.rows.start[batch.requests]])
                 found |= np.diff(turns) > 0
@@ -207,7 +206,7 @@ class Trainer:
         )
 
     def _learn_groups(self) -> list[Learnt]:
-        """Learn every group that is full; what is left goes on waiting."""
+        """Learn every full group; the remaining rows keep waiting."""
         size = self.model.settings.group
         pending = self.pending
         rows = pending.requests.tolist()
@@ -257,7 +256,7 @@ class Trainer:
         )
 
     def _to_be_bettered(self, full: Pending) -> npt.NDArray[np.float64] | None:
-        """For self-correction: the logits that were served, or the fast part's own; None without it."""
+        """The reference logits for self-correction: the served ones, or the fast part's; None without it."""
         if not self.model.settings.self_correction:
             return None
         return np.where(np.isnan(full.served), full.z, logits(full.served, 1e-9)) + full.shift
@@ -281,7 +280,7 @@ class Trainer:
 
 
 def trainer_of(network: Network) -> type[DeepTrainer]:
-    """The class that learns this network."""
+    """The class that trains this network."""
     if isinstance(network, DCN):
         return DCNTrainer
     from learner.deep.autograd import AutogradTrainer

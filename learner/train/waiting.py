@@ -1,7 +1,7 @@
-"""Rows that the fast part has learnt and the deep part has not: the group that is filling up.
+"""The incomplete group: rows that the fast part has learned and the deep part has not.
 
-The deep part learns from the inputs as they stood at prediction time, so they are kept here as they
-were, and saved with the learner's state.
+The deep part learns from its inputs as of prediction time. So they are kept here unchanged, and saved with
+the learner's state.
 """
 
 from typing import Any, NamedTuple, Self
@@ -13,17 +13,17 @@ import numpy.typing as npt
 from ground.rows import Rows
 
 _OF_ENTRIES, _OF_ROWS, _OF_REQUESTS = slice(2, 7), slice(7, 14), slice(14, 17)
-"""The fields, of those behind the offsets, that have something for each entry, row or request."""
+"""The fields after the offsets, by their length: one item per entry, row or request."""
 
 _DENSE, _HEARD = 7, 8
-"""The fields of two dimensions."""
+"""The two-dimensional fields."""
 
 
 class Pending(NamedTuple):
-    """R requests of n rows in order, with what the deep part needs of each.
+    """R requests of n rows in order, with the deep part's inputs.
 
-    `known` says of each entry whether its id had a row when it was predicted, `left` what its weight
-    had left of its prior deviation when the row had been learnt (`FastOutputs.left`).
+    `known` says whether an entry's id had a row at prediction time. `left` is the entry's posterior over
+    prior deviation after the row was learned (`FastOutputs.left`).
     """
 
     requests: npt.NDArray[np.int64]  # (R + 1,)
@@ -34,7 +34,7 @@ class Pending(NamedTuple):
     known: npt.NDArray[np.bool_]  # (E,)
     left: npt.NDArray[np.float32]  # (E,)
     dense: npt.NDArray[np.float32]  # (n, d)
-    heard: npt.NDArray[np.float32]  # (n, F), how loud the deep part hears each feature
+    heard: npt.NDArray[np.float32]  # (n, F), the scale of each embedding
     z: npt.NDArray[np.float64]  # (n,), honest logit of the fast part
     s2: npt.NDArray[np.float64]  # (n,), its variance
     shift: npt.NDArray[np.float64]  # (n,), minus the log-odds of thinned negatives
@@ -56,7 +56,7 @@ class Pending(NamedTuple):
 
     @classmethod
     def empty(cls, dense: int, features: int) -> Self:
-        """Nothing, with `dense` dense inputs a row."""
+        """No requests, with `dense` dense inputs per row."""
         return cls(
             requests=np.zeros(1, dtype=np.int64),
             start=np.zeros(1, dtype=np.int64),
@@ -78,7 +78,7 @@ class Pending(NamedTuple):
         )
 
     def joined(self, other: "Pending") -> "Pending":
-        """This and then the other."""
+        """These requests followed by the other's."""
         if self.n == 0:
             return other
         mine: tuple[npt.NDArray[Any], ...] = self
@@ -103,25 +103,25 @@ class Pending(NamedTuple):
         )
 
     def copy(self) -> "Pending":
-        """The same rows, in memory of their own."""
+        """A copy of the arrays."""
         return Pending._make(array.copy() for array in self)
 
     def encode(self) -> bytes:
-        """All of it as bytes."""
+        """The requests as bytes."""
         return msgspec.msgpack.encode(
             [self.dense.shape[1], self.heard.shape[1], *(array.tobytes() for array in self)]
         )
 
     @classmethod
     def decode(cls, data: bytes, like: "Pending") -> Self:
-        """What `encode` gave.
+        """The inverse of `encode`.
 
         Raises:
-            ValueError: its rows are wider or narrower than those of `like`, or it is of another version.
+            ValueError: its rows have another width than those of `like`, or its version differs.
         """
         dense, features, *parts = msgspec.msgpack.decode(data)
         if [dense, features] != [like.dense.shape[1], like.heard.shape[1]]:
-            raise ValueError("pending rows are of another width, or of another version of Freshet")
+            raise ValueError("pending rows have another width or come from another version of Freshet")
         empty: tuple[npt.NDArray[Any], ...] = cls.empty(dense, features)
         if len(parts) != len(empty):
             raise ValueError(f"pending rows have {len(parts)} arrays, not {len(empty)}")

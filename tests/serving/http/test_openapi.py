@@ -59,7 +59,7 @@ def test_forget_is_written_into_every_partition(url: str, log: Log) -> None:
         request = Decoder(Forget).decode(found.value)
         assert (request.entity, request.forget_id) == ({"user": ["ann", 7]}, answer["forget_id"])
     for body, why in (
-        ({"entity": {"price": [1]}}, "of kind number and names nobody"),
+        ({"entity": {"price": [1]}}, "of kind number and holds no ids"),
         ({"entity": {"user": list(range(101))}}, "101 ids of 'user'; expected 1 to 100"),
         ({"entity": {"user": ["ann"] * 101}}, "101 ids of 'user'; expected 1 to 100"),
         ({"entity": {"user": []}}, "0 ids of 'user'; expected 1 to 100"),
