@@ -54,8 +54,8 @@ def auc(p: Floats, y: Floats) -> float | None:
 def gauc(p: Floats, y: Floats, group: Groups) -> float | None:
     """AUC within each group, averaged by examples; groups of one class are skipped (Zhu et al. 2017).
 
-    If groups are users and predictions progressive, it is biased against a model that learns users:
-    when a positive is predicted, the model has seen one positive fewer than for the same user's negatives. 400
+    It is biased if the groups are users, the predictions are progressive and the model learns users: when
+    a positive is predicted, the model has seen one positive fewer than for the same user's negatives. 400
     users that differ in their click rate alone give .29 to a perfect learner and .50 to a constant. Within
     requests (`group` is the request) there is no such bias, since a request is predicted whole before any
     of it is learned.

@@ -40,8 +40,18 @@ class StateMeta(msgspec.Struct):
             if old != new:
                 raise StateError(
                     f"state {path} was made with {name} = {_around(old, new)}, but now {name} = "
-                    f"{_around(new, old)}; put {name} back, or configure another state folder to begin anew"
+                    f"{_around(new, old)}; put {name} back, or {_begin_anew(role)}"
                 )
+
+
+def _begin_anew(role: str) -> str:
+    """How a role begins anew with what is configured now, for an error message."""
+    if role == "learner":
+        return (
+            "begin anew with the new settings: start the learner once with `freshet learn --anew` (or "
+            "`freshet up --anew`), which learns from the examples in the log and keeps the old state aside"
+        )
+    return "configure another state folder to begin anew"
 
 
 def _around(text: str | None, other: str | None) -> str:
