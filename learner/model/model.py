@@ -315,7 +315,7 @@ class Model:
         return dense
 
     def memory_rows(self, rows: Rows, outputs: FastOutputs) -> tuple[Rows, npt.NDArray[np.float32]]:
-        """The rows with an error memory's further columns, and each entry's `left` (E,), see `memory_keys`."""
+        """The rows with an error memory's further columns, and each entry's `left`, see `memory_keys`."""
         *longer, left = pooling.append_remembered(
             *rows, outputs.left, outputs.buckets, outputs.counts_left, self.fast.columns.column_speeds
         )

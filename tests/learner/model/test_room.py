@@ -15,6 +15,7 @@ from stream.records.types import Example
 from stream.state.role_state import RoleState
 
 ROWS_MAX = 128
+SLACK = 8  # rows of one chunk, by which a table may exceed its limit until it evicts
 SETTINGS = LearnerSettings(deep="none", group=8)
 
 
@@ -49,7 +50,7 @@ def test_full_table_evicts_by_default_and_learns_new_ids() -> None:
     learner.learn(examples_of(0, 5 * ROWS_MAX))
     learner.finish()
     stats = learner.model.tables[0].stats
-    assert stats.rows <= ROWS_MAX and stats.full == 0
+    assert stats.rows <= ROWS_MAX + SLACK and stats.full == 0
     assert stats.evicted >= 3 * ROWS_MAX
     assert known(learner, range(5 * ROWS_MAX - 50, 5 * ROWS_MAX)) == 50
     assert known(learner, range(50)) == 0
@@ -114,7 +115,7 @@ def test_full_table_of_pairs_evicts_by_default_and_refuses_if_eviction_is_off() 
         settings = LearnerSettings(deep="none", pairs_rows_max=ROWS_MAX, pairs_evict=evict)  # type: ignore[arg-type]
         model = pairs_learned(settings, pairs_of(5 * ROWS_MAX)).model
         stats = model.tables[model.table_names.index(PAIRS)].stats
-        assert stats.rows <= ROWS_MAX
+        assert stats.rows <= ROWS_MAX + SLACK
         assert model.table_rows()["user"] == 5 * ROWS_MAX  # limits of pairs are of pairs alone
         found[evict] = (stats.evicted > 3 * ROWS_MAX, stats.full)
     assert found == {None: (True, 0), "least_frequent": (True, 0), "none": (False, 4 * ROWS_MAX)}
