@@ -15,7 +15,7 @@ from stream.records.types import Example
 from stream.state.role_state import RoleState
 
 ROWS_MAX = 128
-SLACK = 8  # rows of one chunk, by which a table may exceed its limit until it evicts
+SLACK = 8  # evicted rows whose slots have not been given back yet
 SETTINGS = LearnerSettings(deep="none", group=8)
 
 
