@@ -1,4 +1,4 @@
-"""The error memory: what a served model has not learnt yet, added to what it says.
+"""The error memory: corrects a served model by the errors that the model has not learned from yet.
 
 It wraps any model that outputs a probability:
 

@@ -1,7 +1,7 @@
-"""What can go wrong with an error memory, named by cause.
+"""The errors of an error memory, named by cause.
 
 FreshetError
-├── MemorySettingsError     settings that no memory can be made from
+├── MemorySettingsError     settings that are invalid
 ├── MemoryInputError        rows, probabilities, labels or positions that cannot be used
 └── MemoryStateError        saved bytes that are damaged, or belong to other settings
 """
@@ -10,12 +10,12 @@ from ground import FreshetError
 
 
 class MemorySettingsError(FreshetError):
-    """Settings that no memory can be made from; names the setting and what it may be."""
+    """The settings are invalid; the message names the setting and its range."""
 
 
 class MemoryInputError(FreshetError):
-    """Rows, probabilities, labels or positions that cannot be used; nothing was learnt from them."""
+    """Rows, probabilities, labels or positions cannot be used; nothing was learned from them."""
 
 
 class MemoryStateError(FreshetError):
-    """Saved bytes that are damaged, or were saved under other settings; names the difference."""
+    """The saved bytes are damaged or have other settings; the message names the difference."""

@@ -1,4 +1,4 @@
-"""Keys from ids, for programs that put an error memory around a model of their own."""
+"""Keys from ids, for programs that use an error memory with a model of their own."""
 
 from collections.abc import Iterable
 
@@ -40,7 +40,7 @@ def _column(number: int, values: Iterable[object]) -> npt.NDArray[np.uint64]:
                 keys.append(key_of(int(value)))
             else:
                 raise MemoryInputError(
-                    f"column {number}, row {row}: {value!r} is no id; an id is text or an integer "
+                    f"column {number}, row {row}: {value!r} is not an id; an id is text or an integer "
                     "(turn a number with a fraction into a bucket first)"
                 )
         except OverflowError as error:

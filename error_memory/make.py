@@ -13,7 +13,7 @@ def make_memory(settings: MemorySettings, columns: int) -> ErrorMemory:
     """
     if columns < 1:
         raise MemorySettingsError(f"an error memory needs at least one column, not {columns}")
-    # Imported where asked for: numba and its kernels take time to load.
+    # Late import: numba and its kernels take time to load.
     match settings.kind:
         case "residual":
             from error_memory.residual.memory import ResidualMemory

@@ -1,4 +1,4 @@
-"""What every error memory does, and how its arguments are brought into one form."""
+"""The interface of every error memory, and the conversion of its arguments to one form."""
 
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -17,25 +17,26 @@ Ints = npt.NDArray[np.int64]
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 Keys = Rows | npt.NDArray[np.uint64]
-"""What says which examples are alike: sparse rows, or a plain (n, fields) table of 64-bit keys."""
+"""The keys of n examples: sparse rows, or a plain (n, fields) table of 64-bit keys."""
 
 
 class Explained(NamedTuple):
-    """How n corrected probabilities came about.
+    """The parts of n corrected probabilities.
 
     With F the sum of a row's parts, in their order and without NaN, `p` = σ(`z` + `gate` · F); without a
-    part it is the base probability. Kinds that do not correct key by key have no parts at all.
+    part it is the base probability. Kinds that do not correct by key have no parts.
     """
 
     p: Floats  # (n,), corrected
     z: Floats  # (n,), the base's logit, within ±16
     gate: float
-    part: Floats  # (E,), what the evidence on each entry of the rows says, a logit; NaN: there is none
+    part: Floats  # (E,), the correction by each entry of the rows, a logit; NaN: no evidence
     evidence: Floats  # (E,), precision L of that evidence: Σ x² p (1 - p) of its examples
 
 
 class ErrorMemory(Protocol):
-    """Holds the errors of a base model that it has not learnt from yet, and corrects it by them.
+    """Holds the errors of a base model that the model has not learned from yet, and corrects the model by
+    them.
 
     Several threads may use one memory; calls take turns.
     """
@@ -57,13 +58,13 @@ class ErrorMemory(Protocol):
 
     @property
     def evidence(self) -> int:
-        """How many observed examples it stands on; 0 when the base has learnt everything."""
+        """How many observed examples it holds; 0 when the base has learned everything."""
         ...
 
     def correct(self, keys: Keys, p: npt.ArrayLike) -> Floats:
         """Corrected probabilities (n,) for base probabilities `p` (n,). Changes nothing.
 
-        Where nothing is known of a row, its probability comes back bit for bit.
+        A row without evidence keeps its probability, bit for bit.
 
         Raises:
             MemoryInputError: lengths differ, or a value is out of range.
@@ -71,7 +72,7 @@ class ErrorMemory(Protocol):
         ...
 
     def explain(self, keys: Keys, p: npt.ArrayLike) -> Explained:
-        """What `correct` gives, and how. Changes nothing.
+        """The result of `correct` with its parts. Changes nothing.
 
         Raises:
             MemoryInputError: lengths differ, or a value is out of range.
@@ -87,28 +88,28 @@ class ErrorMemory(Protocol):
         requests: npt.ArrayLike | None = None,
         times: float | npt.ArrayLike | None = None,
     ) -> Floats:
-        """Learn from labels, request by request: a request is corrected whole before it is learnt.
+        """Learn from labels, request by request: a request is corrected whole before it is learned.
 
         Args:
             keys: n rows.
-            p: (n,) base probabilities, of the labels as they come: where negatives are subsampled,
-                with the log-odds of the sampling added.
+            p: (n,) base probabilities for the labels as observed: if negatives are subsampled, add the
+                log-odds of the sampling.
             y: (n,) labels, 0 or 1.
             position: stream position of each request, (R,), or one for all.
             requests: (R + 1,) offsets of the requests within the rows; without it all rows are one.
             times: event time of each request, (R,) Unix seconds, or one for all; only decay needs it.
 
         Returns:
-            (n,) corrected probabilities as they stood before their request was learnt. A request
-            at or below the position given to `advance` is corrected and not learnt.
+            (n,) corrected probabilities from before their request was learned. A request at or
+            below the position given to `advance` is corrected and not learned.
 
         Raises:
-            MemoryInputError: lengths differ, or a value is out of range; nothing was learnt.
+            MemoryInputError: lengths differ, or a value is out of range; nothing was learned.
         """
         ...
 
     def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:
-        """Take keys out with all evidence about them; a kind that cannot tell whose is what drops all of it.
+        """Remove keys with all their evidence. A kind that cannot separate evidence by key drops all of it.
 
         Args:
             columns: (n,), or one for all.
@@ -117,28 +118,28 @@ class ErrorMemory(Protocol):
         ...
 
     def candidates(self, column: int) -> npt.NDArray[np.uint64]:
-        """Keys among which are all with evidence in a column, and others; none where none can be told."""
+        """A superset of the keys with evidence in a column; empty for a kind that stores no keys."""
         ...
 
     def advance(self, position: int) -> None:
-        """The base now served has learnt every example at positions up to and including this one."""
+        """The served base has learned every example at positions up to and including this one."""
         ...
 
     def set_priors(self, tau: npt.ArrayLike, keep: npt.ArrayLike | None = None) -> None:
-        """Learn as the base does. Kinds without priors ignore it.
+        """Use the priors of the base. Kinds without priors ignore them.
 
         Args:
             tau: (columns,), the base's prior variances.
-            keep: (columns,), the share of evidence that its weights keep at each sighting; None: all.
+            keep: (columns,), the share of evidence that the base's weights keep at each sighting; None: all.
         """
         ...
 
     def save(self) -> bytes:
-        """All of its state, as bytes that `load` of a memory with the same settings takes."""
+        """The whole state as bytes, for `load` of a memory with the same settings."""
         ...
 
     def load(self, saved: bytes) -> None:
-        """Take over a saved state, bit for bit.
+        """Replace the state by a saved one, bit for bit.
 
         Raises:
             MemoryStateError: damaged, or saved under other settings; this memory is unchanged.
@@ -158,7 +159,7 @@ class Observed(NamedTuple):
 
 
 def explain_whole(memory: ErrorMemory, keys: Keys, p: npt.ArrayLike) -> Explained:
-    """`ErrorMemory.explain` of a kind whose correction has no parts."""
+    """`ErrorMemory.explain` for kinds whose corrections have no parts."""
     rows = as_rows(keys, memory.columns)
     entries = len(rows.key)
     z = logits(as_probabilities(p, rows.n), _P_MIN)
@@ -166,7 +167,7 @@ def explain_whole(memory: ErrorMemory, keys: Keys, p: npt.ArrayLike) -> Explaine
 
 
 def as_rows(keys: Keys, columns: int) -> Rows:
-    """Rows whose arrays have the one type and layout that the kernels are compiled for.
+    """The keys as rows whose arrays have the types and layout that the kernels are compiled for.
 
     Raises:
         MemoryInputError: the arrays do not describe rows of at most `columns` columns.
@@ -190,10 +191,10 @@ def as_rows(keys: Keys, columns: int) -> Rows:
     return rows
 
 
-# Keeps the interpreter: it is a part of every answer, and getting the interpreter back takes longer.
+# nogil=False on purpose: every answer calls this, and getting the GIL back would take longer than the call.
 @njit(cache=True, nogil=False)
 def _are_rows(start, column, key, x, columns):
-    """Whether the arrays describe rows: one pass, as this is asked before every answer."""
+    """Whether the arrays describe rows, in one pass, since every answer calls it."""
     entries = len(key)
     if len(column) != entries or len(x) != entries or not _rises(start, entries):
         return False
@@ -214,10 +215,10 @@ def _rises(offsets, end):
     return True
 
 
-# Keeps the interpreter: it is a part of every answer, and getting the interpreter back takes longer.
+# nogil=False on purpose: every answer calls this, and getting the GIL back would take longer than the call.
 @njit(cache=True, nogil=False)
 def _all_within_unit(values):
-    """Whether all lie in 0 to 1; NaN does not."""
+    """Whether all values lie in 0 to 1; NaN counts as outside."""
     for v in values:  # noqa: SIM110 (numba)
         if not (v >= 0.0 and v <= 1.0):
             return False
@@ -225,7 +226,7 @@ def _all_within_unit(values):
 
 
 def _refuse(rows: Rows, columns: int) -> None:
-    """Say what is wrong with rows that `_are_rows` does not take."""
+    """Raise an error that says why `_are_rows` refuses rows."""
     entries = len(rows.key)
     if len(rows.column) != entries or len(rows.x) != entries:
         raise MemoryInputError(
@@ -295,7 +296,7 @@ def as_entries(
 
 
 def _plain(array: npt.NDArray[np.generic], dtype: type[_Scalar]) -> npt.NDArray[_Scalar]:
-    """The array itself, or a copy where layout or read-only memory would compile a second kernel."""
+    """The array itself, or a copy if its layout or read-only memory would compile a second kernel."""
     if array.ndim == 1 and array.dtype == dtype and array.flags.carray:
         return array  # type: ignore[return-value]
     plain = np.ascontiguousarray(array, dtype=dtype).reshape(-1)
@@ -310,14 +311,14 @@ def _check_offsets(name: str, offsets: Ints, end: int) -> None:
 def _unit(name: str, values: npt.ArrayLike, n: int) -> Floats:
     array = np.array(values, dtype=np.float64)
     if array.shape != (n,):
-        raise MemoryInputError(f"{name} has shape {array.shape}, the rows ask for ({n},)")
+        raise MemoryInputError(f"{name} has shape {array.shape}, the rows need ({n},)")
     if not _all_within_unit(array):
         raise MemoryInputError(f"{name} must lie in 0 to 1, not {array.min()} to {array.max()}")
     return array
 
 
 def _each(name: str, values: npt.ArrayLike, n: int, dtype: type[_Scalar]) -> npt.NDArray[_Scalar]:
-    """Values (n,), of which one may have been given for all."""
+    """The values as (n,); one value may be given for all."""
     array = np.array(values, dtype=dtype)
     if array.ndim == 0:
         return np.full(n, array, dtype=dtype)

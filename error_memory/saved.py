@@ -23,7 +23,7 @@ class _Saved(msgspec.Struct, frozen=True):
 
 
 def pack(settings: MemorySettings, columns: int, arrays: dict[str, npt.NDArray[Any]]) -> bytes:
-    """Bytes that hold the arrays, and the settings that they mean something under."""
+    """The arrays and their settings as bytes."""
     body = msgspec.msgpack.encode(
         _Saved(
             settings=msgspec.to_builtins(settings),

@@ -10,20 +10,20 @@ Kind = Literal["residual", "sketch", "neighbours", "none"]
 
 
 class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How an error memory is made. Each block of settings is read by the kind it names."""
+    """The settings of an error memory. Each block of settings applies to the kind that its comment names."""
 
     kind: Kind = "residual"
     seed: int = 0
-    """Of the random projections of `sketch` and `neighbours`; `residual` draws nothing at random."""
+    """Seed of the random projections of `sketch` and `neighbours`; `residual` uses no random numbers."""
 
     # residual: Bayesian residuals per (column, key), dropped by stream position
     capacity: int = 1 << 17
     """Keys held, rounded up to a power of two; at 8 generations a key takes 144 bytes."""
     generations: int = 8
-    """How finely evidence can be dropped: in parts of about 1/8 to 1/4 of what is held."""
+    """Granularity of dropping evidence: in parts of about 1/8 to 1/4 of the examples held."""
     span: int = 64
     """Examples in the first generations; doubles whenever all are in use. Small, so that a live base
-    that is a few requests behind is corrected by just those."""
+    that is a few requests behind is corrected by those requests only."""
     tau0: tuple[float, ...] = (0.3, 0.1)
     """Prior variances by column until `set_priors` gives the base's; the last one is repeated."""
     keep: tuple[float, ...] = (1.0,)
@@ -31,11 +31,11 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     half_life_s: float = 0.0
     """Evidence loses half its weight in this much event time; 0: never."""
     gate_decay: float = 0.9995
-    """Memory of the gate: about 2000 examples, or half of those held where that is more."""
+    """Memory of the gate: about 2000 examples, or half of the examples held if that is more."""
     gate_bias: float = 2.0
     """The gate is σ(D - bias), D the recent gain in log loss: without a record, 0.12 of a correction."""
     gate_toll: float = 0.001
-    """Gain, as a share of the base's log loss, below which a correction is not worth having."""
+    """Least useful gain of a correction, as a share of the base's log loss."""
 
     # sketch: ReLoop2 as published
     arrays: int = 70
@@ -53,7 +53,7 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     nearest: int = 64
     """Examples read for one correction."""
     temperature: float = 0.1
-    """Of the softmax over their cosine similarities."""
+    """Temperature of the softmax over their cosine similarities."""
 
     def __post_init__(self) -> None:
         _within("capacity", self.capacity, 8, 1 << 30)

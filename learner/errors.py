@@ -17,7 +17,7 @@ class FeatureError(FreshetError):
 
 
 class TorchMissingError(FreshetError):
-    """A network is learnt by PyTorch, which is not installed; the message says how to install it."""
+    """A network is learned by PyTorch, which is not installed; the message says how to install it."""
 
 
 class UpdateError(FreshetError):

@@ -1,7 +1,7 @@
-"""A memory of the newest examples, read exactly: the nearest ones by cosine, softmax over similarity.
+"""A memory of the newest examples: exact nearest neighbours by cosine, with a softmax over similarity.
 
 What ReLoop2's sketch approximates, with the same correction (`error_memory.baselines.sketch`), and with every
-example's position kept, so that exactly what the base has learnt is dropped.
+example's position stored, so that exactly the examples that the base has learned are dropped.
 """
 
 from threading import Lock
@@ -25,7 +25,8 @@ from error_memory.settings import MemorySettings
 
 _FREE = np.iinfo(np.int64).min
 LEAST_SIMILAR = 0.3
-"""Vectors that share nothing have cosines of 0 ± 1/8 in 64 dimensions: below this they are no neighbours."""
+"""Vectors that share nothing have cosines of 0 ± 1/8 in 64 dimensions: below this limit examples do not
+count as neighbours."""
 
 
 class NeighbourMemory:
@@ -88,7 +89,7 @@ class NeighbourMemory:
         return seen.p
 
     def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:
-        """Drop all examples: a vector does not say which keys have made it."""
+        """Drop all examples: a vector does not hold its keys."""
         with self._lock:
             self._h[:] = 0.0
             self._y[:] = self._p[:] = 0.0
@@ -99,7 +100,7 @@ class NeighbourMemory:
         return np.zeros(0, dtype=np.uint64)
 
     def advance(self, position: int) -> None:
-        """Drop the examples that the base has learnt."""
+        """Drop the examples that the base has learned."""
         with self._lock:
             self._state[1] = max(self._state[1], position)
             learnt = self._position <= position
@@ -132,12 +133,12 @@ class NeighbourMemory:
         """Correct p (n,) in place for vectors h (n, DIM)."""
         settings = self.settings
         for i in range(len(h)):
-            similar = self._h @ h[i]  # (newest,); a free place is all zeros and never similar
+            similar = self._h @ h[i]  # (newest,); a free slot is all zeros and never similar
             near = np.flatnonzero(similar >= LEAST_SIMILAR)
             if not len(near):
                 continue
             if len(near) > settings.nearest:
-                # Stable, so that ties fall the same way whatever the machine.
+                # A stable sort, so that ties are the same on every machine.
                 near = near[np.argsort(-similar[near], kind="stable")[: settings.nearest]]
             weight = np.exp((similar[near].astype(np.float64) - 1.0) / settings.temperature)
             weight /= weight.sum()
@@ -146,7 +147,7 @@ class NeighbourMemory:
             p[i] = min(max(p[i] + settings.lam * error, 0.0), 1.0)
 
     def _write(self, h: npt.NDArray[np.float32], y: Floats, p: Floats, position: int) -> None:
-        """Put n examples into the ring, over the oldest; of more than it holds, the last ones stay."""
+        """Write n examples over the oldest ones in the ring; if n exceeds the ring, the last ones stay."""
         newest = self.settings.newest
         h, y, p = h[-newest:], y[-newest:], p[-newest:]
         places = (int(self._state[0]) + np.arange(len(h))) % newest

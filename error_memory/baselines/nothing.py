@@ -1,4 +1,4 @@
-"""The memory that holds nothing: corrected equals base."""
+"""The memory that holds no evidence: corrected equals base."""
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ class NoMemory:
         self.columns = columns
 
     def correct(self, keys: Keys, p: npt.ArrayLike) -> Floats:
-        """`p` as it came."""
+        """`p` unchanged."""
         return as_probabilities(p, as_rows(keys, self.columns).n)
 
     def explain(self, keys: Keys, p: npt.ArrayLike) -> Explained:
@@ -44,7 +44,7 @@ class NoMemory:
         requests: npt.ArrayLike | None = None,
         times: float | npt.ArrayLike | None = None,
     ) -> Floats:
-        """`p` as it came; nothing is learnt."""
+        """`p` unchanged; nothing is learned."""
         return as_observed(keys, p, y, position, requests, times, self.columns).p
 
     def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:

@@ -9,7 +9,7 @@ temperature 1/L, which is how the sketch reads by "similarity softmax" without k
     error = γ (ȳ - p) + (1 - γ) (ȳ - p̄),  p' = clamp(p + λ error, 0, 1)
 
 The paper's key is a hidden layer of the base; here rows are hashed to dense vectors
-(`error_memory.baselines.hashed`), so that the sketch stands beside the other memories around any model. It is
+(`error_memory.baselines.hashed`), so that the sketch works with any model, like the other memories. It is
 emptied when the base is updated, as published.
 """
 
@@ -87,7 +87,7 @@ def _observe(sums, buckets, p, y, requests, position, state, gamma, lam):
 class SketchMemory:
     """An `ErrorMemory` that keeps K x 2^L buckets of three float32 sums, and has no gate.
 
-    A bucket's count stands still at 2^24 examples, the last integer that float32 can count up to.
+    A bucket's count stops at 2^24 examples, the last integer that float32 can count up to.
     """
 
     gate = 1.0
@@ -145,7 +145,7 @@ class SketchMemory:
         return seen.p
 
     def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:
-        """Empty it: sums cannot be taken apart."""
+        """Empty the sketch: sums cannot be separated."""
         with self._lock:
             self._sums[:] = 0.0
             self._state[EXAMPLES] = 0
@@ -155,7 +155,7 @@ class SketchMemory:
         return np.zeros(0, dtype=np.uint64)
 
     def advance(self, position: int) -> None:
-        """Empty it if the base has learnt any of what it holds: sums cannot be taken apart."""
+        """Empty the sketch if the base has learned any of its examples: sums cannot be separated."""
         with self._lock:
             self._state[WATERMARK] = max(self._state[WATERMARK], position)
             if self._state[EXAMPLES] and self._state[FIRST] <= position:
@@ -177,7 +177,7 @@ class SketchMemory:
             self._sums, self._state = arrays["sums"], arrays["state"]
 
     def _buckets(self, h: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        # Row by row: BLAS sums a matrix in another order than a vector, and a batch must equal one by one.
+        # Row by row: BLAS sums a matrix in another order than a vector, and a batch must give the same bits.
         projected = np.empty((len(h), self._planes.shape[1]), dtype=np.float32)
         for i in range(len(h)):
             np.dot(h[i], self._planes, out=projected[i])

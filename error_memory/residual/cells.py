@@ -1,4 +1,4 @@
-"""Evidence by key and generation, in a bounded set-associative table that is as large as what it holds.
+"""Evidence by key and generation, in a bounded set-associative table that grows with its contents.
 
 A key (a column and an id, hashed to one tag) has one row of G cells, one per generation, each a
 weight's evidence (b, L) and a stamp. A cell counts only while its stamp is the epoch of the
@@ -8,15 +8,14 @@ Natural parameters add up: a key's weight is the sum of its live cells.
     b = Σ_g w_g b_g     L = Σ_g w_g L_g     μ = b / (1/τ + L)     P = 1 / (1/τ + L)
 
 with w_g the generation's weight (`error_memory.residual.generations`). Sums of natural parameters are
-products of
-Gaussian likelihoods; the step that adds to them is `ground.kernels.bayes` (assumed-density filtering: Opper
-1998).
+products of Gaussian likelihoods; the step that adds to them is `ground.kernels.bayes` (assumed-density
+filtering: Opper 1998).
 
 A tag's bucket is eight rows, whose tags are one cache line and whose ages are another; with eight
-generations a row is two lines. The buckets in use double when one of them is full of live rows, and are
-few again when nothing lives: what a live base's memory holds, a handful of requests, stays in the
-processor's cache. At full size the row with the least evidence makes room; to say which that is, each
-row notes the evidence that it had when it was last written.
+generations a row is two lines. The buckets in use double when one of them is full of live rows, and return
+to the initial number when no row is live. So the memory of a live base, a few requests, stays in the
+processor's cache. At full size the row with the least evidence is evicted; each row stores its evidence as
+of its last write for this comparison.
 """
 
 from typing import Any, NamedTuple
@@ -34,7 +33,7 @@ FIRST_BUCKETS = 64
 _LINE_BYTES = 128  # lines are fetched in pairs
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _ONE = np.uint64(1)
-CELL, B, L, STAMP = 4, 0, 1, 2  # numbers in a cell, and where; the fourth is free
+CELL, B, L, STAMP = 4, 0, 1, 2  # numbers in a cell, and their indices; the fourth is unused
 
 _oldest_epoch, _drop = oldest_epoch, drop
 
@@ -44,7 +43,7 @@ class Cells(NamedTuple):
 
     tags: npt.NDArray[np.uint64]  # (S,), 0: free
     worth: npt.NDArray[np.float32]  # (S / 8, 16), [:8]: L of the bucket's rows when they were last written
-    newest: npt.NDArray[np.uint32]  # the same memory, [8:]: the epochs in which that was
+    newest: npt.NDArray[np.uint32]  # the same memory, [8:]: the epochs of those writes
     values: npt.NDArray[np.float32]  # (S, 4 G), (b, L, _, _) a cell, at the scale of its generation's origin
     stamps: npt.NDArray[np.uint32]  # the same memory, (_, _, stamp, _) a cell
     size: npt.NDArray[np.int64]  # (1,), buckets in use, a power of two
@@ -73,14 +72,14 @@ def _aligned(count: int) -> npt.NDArray[np.float32]:
 
 
 def live_rows(cells: Cells, gens: Generations) -> npt.NDArray[np.int64]:
-    """The numbers of the rows that hold something."""
+    """The numbers of the live rows."""
     rows = WAYS * int(cells.size[0])
     newest = cells.newest[:, WAYS:].reshape(-1)[:rows]
     return np.flatnonzero((cells.tags[:rows] != 0) & (newest >= oldest_epoch(gens)))
 
 
 def part(cells: Cells, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-    """What `replace` needs of these rows."""
+    """The arrays of these rows, for `replace`."""
     return {
         "tags": cells.tags[rows],
         "worth": cells.worth[:, :WAYS].reshape(-1)[rows],
@@ -91,7 +90,7 @@ def part(cells: Cells, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any
 
 
 def replace(cells: Cells, rows: npt.NDArray[np.int64], saved: dict[str, npt.NDArray[Any]]) -> None:
-    """Hold what `part` told of these rows, and nothing else."""
+    """Replace all contents by rows that `part` returned."""
     cells.tags[:] = 0
     cells.stamps[:] = 0
     bucket, way = rows // WAYS, rows % WAYS
@@ -104,7 +103,7 @@ def replace(cells: Cells, rows: npt.NDArray[np.int64], saved: dict[str, npt.NDAr
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def borrowed(cells):
-    """The same cells without reference counts, for kernels whose caller keeps them alive."""
+    """The same arrays without reference counts, for kernels whose caller keeps them alive."""
     return Cells(
         borrow(cells.tags), borrow(cells.worth), borrow(cells.newest), borrow(cells.values),
         borrow(cells.stamps), borrow(cells.size),
@@ -120,7 +119,7 @@ def tag_of(column, key):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def keys_of(tags, column):
-    """The keys (n,) that have made these tags if they are of a column; `tag_of` backwards."""
+    """The keys (n,) of these tags, given their column; the inverse of `tag_of`."""
     out = np.empty(len(tags), dtype=np.uint64)
     for i in range(len(tags)):
         out[i] = unmix(unmix(tags[i]) - (np.uint64(column) + _ONE) * _GOLDEN)
@@ -129,13 +128,13 @@ def keys_of(tags, column):
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def bucket_of(cells, tag):
-    """The bucket where a tag may be; its rows are `WAYS` times it and on."""
+    """The bucket of a tag; its rows begin at `WAYS` times the bucket."""
     return np.int64(tag & np.uint64(cells.size[0] - 1))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def find(cells, tag):
-    """The row of a tag, or -1. Without a branch, so that the searches of many tags overlap."""
+    """The row of a tag, or -1. It has no branch, so that searches of many tags overlap."""
     first = WAYS * bucket_of(cells, tag)
     found = -1
     for row in range(first, first + WAYS):
@@ -162,7 +161,7 @@ def total(cells, gens, row):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _grow(cells):
-    """Twice the buckets: a row whose tag says so moves into its bucket's twin, all of which was free."""
+    """Double the buckets: rows whose tag has the new bit set move into the new half, which is free."""
     size = cells.size[0]
     bit = np.uint64(size)
     for bucket in range(size):
@@ -186,7 +185,7 @@ def _grow(cells):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _make_room(cells, gens, tag, oldest):
-    """A row in a bucket that is full of live rows: the table grows, or the row with the least evidence goes.
+    """Get a row in a bucket full of live rows: grow the table, or evict the row with the least evidence.
 
     Returns:
         (row, evicted).
@@ -210,13 +209,13 @@ def _make_room(cells, gens, tag, oldest):
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def claim(cells, gens, tag, current, oldest):
-    """A row for a tag that has no live one: a free row of its bucket, else that with the least evidence.
+    """Get a row for a tag without a live one: a free row of its bucket, or the one with the least evidence.
 
-    Rows may move: whoever holds numbers of others looks whether their tags are still there. `oldest` is
+    Rows may move: a caller that holds row numbers must check their tags again. `oldest` is
     the least epoch in use.
 
     Returns:
-        (row, evicted): evicted is 1 if another live key had to make room.
+        (row, evicted): evicted is 1 if a live key was evicted.
     """
     bucket = bucket_of(cells, tag)
     free = -1
@@ -227,7 +226,7 @@ def claim(cells, gens, tag, current, oldest):
         free = free if lives else way
         dead = way if mine == tag else dead
     if dead >= 0:
-        # It is free like any other, so that where a key goes depends on what lives alone.
+        # A dead row counts as free, so that the place of a key depends on live rows only.
         cells.tags[WAYS * bucket + dead] = 0
     if free >= 0:
         row, evicted = WAYS * bucket + free, 0
@@ -241,7 +240,7 @@ def claim(cells, gens, tag, current, oldest):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def erase(cells, columns, keys):
-    """Free the rows of (columns, keys), (n,) each, and clear what they held."""
+    """Free the rows of (columns, keys), (n,) each, and clear their cells."""
     for i in range(len(keys)):
         row = find(cells, tag_of(columns[i], keys[i]))
         if row >= 0:
@@ -250,7 +249,7 @@ def erase(cells, columns, keys):
             cells.stamps[row] = 0
             cells.worth[row >> 3, row & 7] = 0.0
             cells.newest[row >> 3, WAYS + (row & 7)] = 0
-    cells.tags[WAYS * cells.size[0] :] = 0  # what a larger table has left behind
+    cells.tags[WAYS * cells.size[0] :] = 0  # left over from a larger table
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
@@ -285,7 +284,7 @@ def merge_neighbours(cells, gens, half_life):
     """Merge the generations pairwise, older into younger, in one sweep over the table.
 
     The sweep costs a few ns per cell; as the span of a generation doubles each time, a memory that
-    is never emptied is swept log2(examples) times in its life.
+    is never emptied is swept log2(examples) times in all.
     """
     G = len(gens.epoch)
     by_age = np.argsort(gens.epoch)

@@ -1,4 +1,4 @@
-"""The gate: the share of a correction that is applied, from what corrections have lately been worth.
+"""The gate: the share of a correction that is applied, computed from the recent gain of corrections.
 
     D ← decay · D + (1 - toll) logloss(z) - logloss(z + f)        g = σ(D - bias)        z' = z + g f
 
@@ -8,16 +8,15 @@ with a price, a share of the base's log loss whatever that is (`toll`), and with
 (`bias`). On noise f earns nothing, every example costs the toll, and D falls towards
 -toll · logloss / (1 - decay); |D| stays within GAIN_MAX so that it can turn round.
 
-What helps a base that is an hour old can harm one that is a second old: a handful of examples says much
-of what nobody has learnt and little of what the base knows. So there is one D for each power of two of
-examples held. A memory that holds much looks back further: over half as many examples as it holds, where
-that is more than what `decay` says.
+A correction that helps a base that is an hour old can harm one that is a second old. So there is one D for
+each power of two of examples held. A memory that holds more examples averages over more: over half of the
+examples held, if that is more than `decay` gives.
 
-A base that stands still and jumps comes by a level now and then, and what was worth much when it was young
-may be noise when it is old. So a level's D counts the less the more examples n_k have been learnt since it
-last moved, and the rest comes from the level below, which the memory has passed through on its way up:
+A base that is updated rarely reaches a level only from time to time, and an old D may no longer hold. So the
+weight of a level's D falls with the number n_k of examples learned since D last moved. The rest comes from
+the level below, which the memory has just passed:
 
-    D̄_k = w_k D_k + (1 - w_k) D̄_(k-1)        w_k = exp(-n_k / max(IDLE, 2^(k-1))), 0 if it was never met
+    D̄_k = w_k D_k + (1 - w_k) D̄_(k-1)        w_k = exp(-n_k / max(IDLE, 2^(k-1))), 0 if it was never reached
 """
 
 from math import exp, isnan, log1p, log2
@@ -26,7 +25,7 @@ import numpy as np
 from numba import njit
 
 GAIN_MAX = 10.0
-"""Bound of |D|: a gate that has long been open must be able to close within some thousand examples."""
+"""Bound of |D|: a gate that was open for long must be able to close within some thousand examples."""
 LEVELS = 40
 IDLE = 5_000.0
 """Examples after which a D that did not move counts for 1/e; more where the level looks back further."""
@@ -46,7 +45,7 @@ def level_of(gens):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def known_at(values, level):
-    """What is noted of a level, or of the next lower one that was ever met; 0 where there is none."""
+    """The value of a level, or of the next lower level that was ever reached; 0 if there is none."""
     for k in range(level, -1, -1):
         if not isnan(values[k]):
             return values[k]
@@ -55,13 +54,13 @@ def known_at(values, level):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gain_at(gains, moved_at, examples, level):
-    """D̄ at a level, 0 where nothing was ever met.
+    """D̄ at a level, 0 if no level was ever reached.
 
     Args:
-        gains: (LEVELS,), D; NaN where a level was never met.
-        moved_at: (LEVELS,), how many examples had been learnt when D last moved.
-        examples: how many have been learnt now.
-        level: as `level_of` has it.
+        gains: (LEVELS,), D; NaN for a level that was never reached.
+        moved_at: (LEVELS,), how many examples had been learned when D last moved.
+        examples: how many have been learned now.
+        level: from `level_of`.
     """
     found = 0.0
     rest = 1.0
@@ -71,7 +70,7 @@ def gain_at(gains, moved_at, examples, level):
         w = rest * exp((moved_at[k] - examples) / max(IDLE, 2.0 ** (k - 1)))
         found += w * gains[k]
         rest -= w
-        if rest <= 0.0:  # as it is wherever the last example was learnt at this level
+        if rest <= 0.0:  # the case if the last example was learned at this level
             break
     return found
 

@@ -1,6 +1,6 @@
 """Generations: evidence by when it came, so that a part of it can be dropped, or fade, in one write.
 
-Evidence is dropped by stream position: when the base has learnt every example of a generation, its place
+Evidence is dropped by stream position: when the base has learned every example of a generation, its place
 is freed, and each cell stamped with its epoch is dead. Evidence fades in event time by forward decay: a
 cell is kept at the scale of its generation's origin and read times the generation's weight,
 
@@ -22,12 +22,12 @@ HALF_LIVES_MAX = 40.0
 class Generations(NamedTuple):
     """The G places that generations take. All arrays have shape (G,)."""
 
-    epoch: npt.NDArray[np.uint32]  # rises with age's opposite; 0: free
+    epoch: npt.NDArray[np.uint32]  # higher is younger; 0: free
     first: npt.NDArray[np.int64]  # least position of its examples
     last: npt.NDArray[np.int64]  # greatest
     examples: npt.NDArray[np.int64]  # how many it holds
     origin: npt.NDArray[np.float64]  # event time at which it opened, s
-    weight: npt.NDArray[np.float64]  # what its cells are worth now; 0 where free
+    weight: npt.NDArray[np.float64]  # the weight of its cells now; 0: free
 
 
 def make_generations(generations: int) -> Generations:
@@ -69,7 +69,8 @@ def drop_learnt(gens: Generations, position: int) -> None:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def oldest_epoch(gens):
-    """The least epoch in use: a row last written before it holds nothing. The greatest number if none is."""
+    """The least epoch in use: a row last written before it holds no evidence. The greatest number if none
+    is."""
     oldest = np.uint32(0xFFFFFFFF)
     for g in range(len(gens.epoch)):
         if gens.epoch[g] != 0 and gens.epoch[g] < oldest:

@@ -1,7 +1,7 @@
-"""The kernels of the residual memory: look up a row's keys, correct by them, learn a request.
+"""The kernels of the residual memory: look up a row's keys, correct a prediction, learn a request.
 
-What takes long is waiting for memory, so all lines of a request are asked for before any is read, while
-those before it are learnt (`observe_rows`).
+Most of the time is spent waiting for memory. So the cache lines of a request are prefetched while earlier
+requests are learned (`observe_rows`).
 """
 
 from math import isnan, log, sqrt
@@ -19,21 +19,21 @@ from ground.kernels.logistic import logit, sigmoid
 from ground.rows import Rows
 
 LOGIT_MAX = 16.0
-"""A base's 0 or 1 counts as this logit: one wrong certainty must not swamp the memory."""
+"""A base probability of 0 or 1 counts as this logit, so that one wrong certainty does not dominate the
+memory."""
 HALF_LIVES_OPEN = 16.0
 """A generation closes at this age, in half lives, so that float32 holds its scale."""
 LOUD = 0.7
-"""A row with a key whose correction is about this large, as a logit, says half as much of its other keys,
-and less beyond: what is odd about one entity, or false, is not to be laid at the door of its company."""
+"""At this correction of one key (in logits) the other keys of the row learn half as much, and less above it,
+so that one odd entity does not bias the keys seen with it."""
 
-# Places in the array of counters that the kernels move; `error_memory.residual.levels` has those of the
-# other one.
+# Indices into the array of counters; `error_memory.residual.levels` has those of the other array.
 CURRENT, NEXT_EPOCH, SPAN, WATERMARK, EVICTED, MERGES, SKIPPED = range(7)
 SCALE_RATE, SCALE_SQUARES = 0.3, 30.0
 SCALE_MIN, SCALE_MAX = -4.0, 0.0
-"""The prior variances of all columns together are learnt too, by gradient, faster than each alone, and for
-each power of two of examples held: ln of the factor, its Adagrad rate, and where the squared gradients
-begin."""
+"""One factor on all prior variances is learned by gradient too, for each power of two of examples held; it
+learns faster than a column's own variance. Adagrad's rate and initial sum of squares, and the range of ln
+factor."""
 
 _find, _total, _claim, _settle, _tag_of = table.find, table.total, table.claim, table.settle, table.tag_of
 _bucket_of = table.bucket_of
@@ -61,10 +61,10 @@ def _borrowed_rows(rows):
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _ask(cells, rows, first, last, tags, slots):
-    """Tag of every entry of rows first to last, whose bucket is asked for ahead: what takes long is waiting.
+    """Compute the tag of every entry of rows first to last, and prefetch its bucket.
 
-    What a candidate shares with the one before it, as the request's own features, is looked up once:
-    `slots` is 0 where an entry is to be looked up, and REPEATED where it is as m entries before.
+    Keys that a candidate shares with the previous one, such as the request's own features, are looked up
+    once: `slots` is 0 for an entry to look up, and REPEATED for one that equals the entry m before it.
     """
     for i in range(first, last):
         begin = rows.start[i]
@@ -84,7 +84,7 @@ def _ask(cells, rows, first, last, tags, slots):
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _look_up(cells, rows, first, last, tags, slots):
-    """Cell row (-1: none) of every entry of rows first to last, which is asked for in turn."""
+    """Find the cell row (-1: none) of every entry of rows first to last, and prefetch it."""
     for i in range(first, last):
         begin = rows.start[i]
         m = rows.start[i + 1] - begin
@@ -100,7 +100,7 @@ def _look_up(cells, rows, first, last, tags, slots):
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _residuals(cells, gens, precision, rows, first, last, tags, slots, held, f):
-    """f[i] = Σ x μ of rows first to last, NaN where nothing is known; changes no cell.
+    """f[i] = Σ x μ of rows first to last, NaN without evidence; changes no cell.
 
     `precision` is 1/τ by column. `held` (E, 2) receives each entry's (b, L), and `slots` -1 for rows that
     turn out to be dead.
@@ -115,7 +115,7 @@ def _residuals(cells, gens, precision, rows, first, last, tags, slots, held, f):
             held[e, 1] = 0.0
             slot = slots[e]
             if slot < 0 or cells.tags[slot] != tags[e]:
-                # It was looked up ahead, and may have come, moved or gone since.
+                # Since the early look-up the key may have been added, moved or evicted.
                 slot = _find(cells, tags[e])
                 slots[e] = slot
                 if slot < 0:
@@ -133,7 +133,7 @@ def _residuals(cells, gens, precision, rows, first, last, tags, slots, held, f):
         f[i] = f_i if known else np.nan
 
 
-# Keeps the interpreter: it is a part of every answer, and getting the interpreter back takes longer.
+# nogil=False on purpose: every answer calls this, and getting the GIL back would take longer than the call.
 @njit(cache=True, nogil=False, error_model="numpy")
 def correct_rows(cells, gens, tau, small, gating, rows, p):
     """Correct `p` (n,), in place, by the gate's share of the residuals."""
@@ -159,7 +159,8 @@ def correct_rows(cells, gens, tau, small, gating, rows, p):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def explain_rows(cells, gens, tau, small, gating, rows, p, z, part, evidence):
-    """What `correct_rows` does to `p` (n,), to the bit, with its parts; see `Explained`. Returns the gate."""
+    """Correct `p` (n,) exactly as `correct_rows` does, and write the parts; see `Explained`. Returns the
+    gate."""
     gate = sigmoid(_gain(small, _level_of(gens)) - gating[1])
     precision = 1.0 / (tau * _scale(small, _level_of(gens)))
     empty = _oldest_epoch(gens) == _NO_EPOCH
@@ -186,7 +187,7 @@ def explain_rows(cells, gens, tau, small, gating, rows, p, z, part, evidence):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _current(cells, gens, state, small, position, half_life):
-    """The place of the generation that learns a request at `position`; opens one when it is time."""
+    """The index of the generation that learns a request at `position`; opens a new one if needed."""
     g = state[CURRENT]
     young = half_life <= 0.0 or small[CLOCK] - gens.origin[g] <= HALF_LIVES_OPEN * half_life
     if g >= 0 and gens.epoch[g] != 0 and gens.examples[g] < state[SPAN] and young:
@@ -225,7 +226,7 @@ def _longest(start):
 def _learn_row(cells, gens, priors, tau, tau0, state, current, rows, i, z, y, tags, slots, held, fresh, work):
     """Learn one example: row i, base logit z, label y.
 
-    `fresh`: `held` is as the cells are; else another candidate of the request has been learnt since.
+    `fresh`: `held` equals the cells. If not, another candidate of the request was learned since.
     """
     w, col, x, mean, P = work
     a = rows.start[i]
@@ -249,7 +250,7 @@ def _learn_row(cells, gens, priors, tau, tau0, state, current, rows, i, z, y, ta
     m = 0
     for e in range(a, a + n):
         if moved and cells.tags[slots[e]] != tags[e]:
-            # The table has grown, or a row's own entries have displaced each other in a bucket.
+            # The table has grown, or entries of this row have evicted each other from a bucket.
             slots[e] = _find(cells, tags[e])
             if slots[e] < 0:
                 continue
@@ -262,8 +263,8 @@ def _learn_row(cells, gens, priors, tau, tau0, state, current, rows, i, z, y, ta
         x[m] = rows.x[e]
         m += 1
     f, s2 = predict(w, col, x, m, tau, mean, P)
-    # `learn` shrinks its logit for uncertainty, and the base's is honest already: stretched beforehand,
-    # or where clicks are rare every unknown key would look over-predicted and be pushed down.
+    # `learn` shrinks its logit for uncertainty, but the base's logit is shrunk already. So it is stretched
+    # first. Otherwise every unknown key would look over-predicted where clicks are rare.
     stretched = (z + f) * sqrt(1.0 + PROBIT * s2)
     loudest = 0
     most = 0.0
@@ -274,7 +275,7 @@ def _learn_row(cells, gens, priors, tau, tau0, state, current, rows, i, z, y, ta
     heard = 1.0 / (1.0 + (most / LOUD) ** 4)
     step = 0.0
     if most > LOUD:
-        # Nor does it say how much the weights of its columns differ.
+        # Such a row does not move the priors of its columns either.
         learn(
             w, col, x, m, mean, P, tau.copy(), tau0, priors.theta.copy(), priors.grad2.copy(), priors.keep,
             stretched, s2, y,
@@ -325,7 +326,7 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):
     tau = np.empty(len(priors.tau))
     tau0 = np.empty(len(priors.tau))
     R = len(seen.position)
-    # A request's lines of memory are asked for while those before it are learnt.
+    # Prefetch the cache lines of a request while earlier requests are learned.
     for r in range(-2, R):
         if r + 2 < R:
             _ask(cells, rows, seen.requests[r + 2], seen.requests[r + 3], tags, slots)
@@ -350,7 +351,7 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):
         _residuals(cells, gens, 1.0 / tau, rows, a, b, tags, slots, held, f)
         for i in range(a, b):
             z[i] = logit(seen.p[i], LOGIT_MAX)
-            # A base that has learnt this label says nothing about the worth of a correction.
+            # If the base has learned this label, the label does not measure the gain of a correction.
             if not known_to_base:
                 before = after = _logloss(z[i], seen.y[i])
                 if not isnan(f[i]):

@@ -2,16 +2,13 @@
 
 The model is that of `ground.kernels.bayes`, on offset z = logit(p): f = Σ x μ over a row's entries, each
 weight's evidence being the sum of its live generations (`error_memory.residual.cells`, `.generations`; the
-step is
-in `error_memory.residual.kernels`). A gate (`error_memory.residual.gate`) weighs the correction by its own
-recent worth, so
-that a memory that does not help fades to nothing.
+step is in `error_memory.residual.kernels`). A gate (`error_memory.residual.gate`) weighs the correction by
+its recent gain, so that a memory that does not help has no effect.
 
-An entry's x says how much of its prior deviation the base has left for it: whoever knows the base's
-posterior variance P of a key gives x sqrt(P / τ), and the memory goes on where the base stopped. That is
-right for a base that moves and too much for one that has come to rest, so one factor exp(θ) of all prior
-variances is learnt, by the gradient that each column's own is learnt by (`ground.kernels.bayes`), summed
-over a
+An entry's x may be scaled by sqrt(P / τ), with P the base's posterior variance of the key. The memory then
+continues where the base stopped. That is right for a base that still changes and too much for one that has
+converged, so one factor exp(θ) on all prior variances is learned, by the gradient that each column's own is
+learned by (`ground.kernels.bayes`), summed over a
 request's entries, for each power of two of examples held:
 
     g = Σ e x μ P/τ      G ← G + g²  (from 30)      θ ← clip(θ + 0.3 g/√G, -4, 0)      τ_c exp(θ)
@@ -60,8 +57,8 @@ _NOTHING_LEARNT = np.iinfo(np.int64).min
 class ResidualMemory:
     """The default `ErrorMemory`.
 
-    Reading or learning a row of m entries costs O(m), whatever was observed before. Memory is fixed:
-    16 + 16 G bytes per key, for `capacity` keys.
+    Reading or learning a row of m entries costs O(m), independent of the number of observed examples. Memory
+    is fixed: 16 + 16 G bytes per key, for `capacity` keys.
     """
 
     def __init__(self, settings: MemorySettings, columns: int) -> None:
@@ -102,7 +99,7 @@ class ResidualMemory:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Keys that made room for others, sweeps, examples that the base knew before they came."""
+        """Counters: evicted keys, merges of generations, and examples that the base had already learned."""
         evicted, merges, skipped = (int(self._state[i]) for i in (EVICTED, MERGES, SKIPPED))
         return {"evicted": evicted, "merges": merges, "skipped": skipped}
 
@@ -160,14 +157,14 @@ class ResidualMemory:
             table.erase(self._cells, column, key)
 
     def candidates(self, column: int) -> npt.NDArray[np.uint64]:
-        """See `ErrorMemory.candidates`: a tag leads back to its key, but does not say of which column."""
+        """See `ErrorMemory.candidates`: a tag can be inverted to its key, but does not hold the column."""
         with self._lock:
             tags = self._cells.tags[: table.WAYS * self._cells.size[0]]
             tags = tags[tags != 0]
         return table.keys_of(tags, column)
 
     def advance(self, position: int) -> None:
-        """Drop every generation that the base has learnt whole."""
+        """Drop every generation that the base has learned completely."""
         gens, state = self._gens, self._state
         with self._lock:
             if position <= state[WATERMARK]:
@@ -185,16 +182,16 @@ class ResidualMemory:
                 and gens.first[g] <= position
                 and used.sum() <= self.settings.generations // 2
             ):
-                # The base is within the current generation: what comes next goes into another one,
-                # so that this one can be dropped as soon as the base has learnt the rest of it.
+                # The base is within the current generation: the next examples go into a new one, so that
+                # this one can be dropped as soon as the base has learned the rest of it.
                 state[CURRENT] = -1
 
     def set_priors(self, tau: npt.ArrayLike, keep: npt.ArrayLike | None = None) -> None:
-        """See `ErrorMemory.set_priors`; the variances go on being learnt from there, and a key keeps the
-        product of `keep` and the setting of that name.
+        """See `ErrorMemory.set_priors`; the memory continues to learn the variances from these, and a key
+        keeps the product of `keep` and the setting of that name.
 
         Raises:
-            MemoryInputError: another shape, or a value that is no variance or share.
+            MemoryInputError: another shape, or a value that is not a valid variance or share.
         """
         values = np.array(tau, dtype=np.float64)
         kept = np.ones(self.columns) if keep is None else np.array(keep, dtype=np.float64)
@@ -213,7 +210,7 @@ class ResidualMemory:
             self._priors.keep[:] = self._keep * kept
 
     def save(self) -> bytes:
-        """See `ErrorMemory.save`; as long as what is live."""
+        """See `ErrorMemory.save`; its length depends on the live rows only."""
         cells, gens = self._cells, self._gens
         with self._lock:
             slots = table.live_rows(cells, gens)

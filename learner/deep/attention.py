@@ -1,15 +1,15 @@
-"""Target attention: a sequence of ids becomes one vector, by what the candidate in front of it is.
+"""Target attention: turns a sequence of ids into one vector, given the candidate's id.
 
-With target t and past ids i, each id having a vector k to attend by and a vector v to represent it,
+With target t and past ids i, where each id has a key vector k and a value vector v,
 
     a = softmax_i(k_i·k_t / √d)        h = Σ_i a_i v_i ⊙ v_t
 
 Shared, k and v are one vector (Deep Interest Network's idea: Zhou et al. 2018, arXiv 1706.06978, with
-dot products for its MLP). Decoupled, a table row holds both side by side, because what makes an id
-worth attending to and what it says conflict in one vector (DARE: Feng et al. 2024, arXiv 2410.02604,
+dot products for its MLP). Decoupled, a table row holds both side by side, because attention and
+representation conflict in one vector (DARE: Feng et al. 2024, arXiv 2410.02604,
 section 4; the product with v_t is its target-aware representation).
 
-Entries of a row come target first. An id without a table row is left out.
+Entries of a row come target first. An id without a table row is skipped.
 """
 
 from math import exp, sqrt
@@ -20,7 +20,7 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def _weigh(slot, i, j, vectors, dim, a):
-    """Attention weights a[i + 1:j] of the entries behind target i; whether there is anything to attend to."""
+    """Attention weights a[i + 1:j] of the entries behind target i; returns whether there is any."""
     t = slot[i]
     if t < 0:
         return False
@@ -58,11 +58,11 @@ def attend(row, slot, vectors, dim, second, column, out):
     Args:
         row: (k,) int64, each entry's row, ascending; a row's first entry is its target.
         slot: (k,) int64, each entry's vector; below 0: none.
-        vectors: (m, second + dim or more) float32; a table's arena will do.
+        vectors: (m, second + dim or more) float32; for example a table's arena.
         dim: width of k, of v, and of h.
         second: where v begins: `dim` if decoupled, 0 if shared.
         column: where h begins.
-        out: (n, width) float32; rows without anything to attend to are left alone.
+        out: (n, width) float32; rows without entries to attend to are not written.
     """
     a = np.zeros(len(row))
     i = 0

@@ -1,6 +1,6 @@
-"""Learning the networks that have no kernel of their own: gradients by torch's autograd.
+"""Trains the networks that have no kernel of their own, with gradients from torch's autograd.
 
-torch is needed here only, so a server, and a learner of the default network, start without it.
+Only this file needs torch, so a server and a learner of the default network start without it.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 
 
 WITHOUT_TORCH = ("none", "dcn")
-"""Deep parts that learn in kernels of our own."""
+"""Deep parts that do not need torch."""
 
 
 def have_torch() -> bool:
     """Whether torch is installed; it is not imported."""
     try:
         return find_spec("torch") is not None
-    except (ImportError, ValueError):  # something keeps it from being found
+    except (ImportError, ValueError):  # a broken installation
         return False
 
 
 def need_torch(deep: str) -> None:
-    """Check that this deep part can be learnt with what is installed.
+    """Check that the installed packages can train this deep part.
 
     Raises:
         TorchMissingError: it needs torch, which is not installed.
     """
     if deep not in WITHOUT_TORCH and not have_torch():
         raise TorchMissingError(
-            f"learner.deep = {deep!r} is learnt by PyTorch, which is not installed: pip install "
+            f"learner.deep = {deep!r} is trained by PyTorch, which is not installed: pip install "
             "'freshet[torch]'; the default, learner.deep = 'dcn', does not need it"
         )
 
 
 class AutogradTrainer(DeepTrainer):
-    """Learns the weights of any network.
+    """Trains the weights of any network.
 
     Raises:
         TorchMissingError: torch is not installed.
@@ -53,7 +53,7 @@ class AutogradTrainer(DeepTrainer):
             import torch
         except ImportError as error:
             raise TorchMissingError(
-                f"this network is learnt by PyTorch, which cannot be imported ({error}): pip install "
+                f"this network is trained by PyTorch, which cannot be imported ({error}): pip install "
                 "'freshet[torch]'; learner.deep = 'dcn' does not need it"
             ) from None
 

@@ -1,12 +1,12 @@
-"""DCN-v2 as prediction needs it: one product of matrices where learning has three.
+"""DCN-v2 for prediction: one matrix product instead of the three of training.
 
-With x1 = x0 ⊙ (W0 x0 + b0) + x0 and x2 = x0 ⊙ (W1 x1 + b1) + x1, of which only w·x2 is wanted, the second
-cross layer can be read from its other side:
+With x1 = x0 ⊙ (W0 x0 + b0) + x0 and x2 = x0 ⊙ (W1 x1 + b1) + x1, and only w·x2 needed, the second cross
+layer can be rearranged:
 
     w·x2 = x1·(W1ᵀ(w ⊙ x0) + w) + x0·(w ⊙ b1)
 
-so that W0 x0, (W1ᵀ diag w) x0 and the MLP's first layer are one product with x0. What all rows of a request
-share of x0, its context, goes into that product once, and what is zero there not at all.
+so that W0 x0, (W1ᵀ diag w) x0 and the MLP's first layer are one product with x0. Columns of
+x0 that all rows of a request share (its context) enter that product once, and columns of zeros never.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from learner.deep.products import add_product, padded
 assert CROSS_LAYERS == 2 and len(HIDDEN) == 2
 
 ROWS_AT_ONCE = 64
-"""Rows whose intermediate results are held at once: they stay in the processor's second cache."""
+"""Rows per block: their intermediate results fit into the L2 cache."""
 
 
 class Packed(NamedTuple):
@@ -38,7 +38,7 @@ class Packed(NamedTuple):
 
 
 def pack(network: Network, w: Tensors) -> Packed:
-    """A DCN's weights, by name, in the order in which prediction wants them."""
+    """A DCN's weights, by name, rearranged for prediction."""
     width = network.layout.width
     cross, hidden = w["out.w"][:width], w["out.w"][width:]
     first = np.concatenate([w["cross0.w"].T, cross[:, None] * w["cross1.w"], w["mlp0.w"].T], axis=1)
@@ -55,7 +55,7 @@ def pack(network: Network, w: Tensors) -> Packed:
 
 @njit(cache=True, nogil=True)
 def _columns_that_differ(x, which):
-    """Which columns of x (n, W) are not the same in all rows: `which` (W,) int64, out. Returns how many."""
+    """The columns of x (n, W) that differ between rows: `which` (W,) int64, out. Returns how many."""
     n, width = x.shape
     differs = np.zeros(width, dtype=np.bool_)
     for r in range(1, n):
@@ -69,7 +69,7 @@ def _columns_that_differ(x, which):
     return count
 
 
-# Sums of a row's products may be added in any order, which is the same for the same row on one machine.
+# The order of a row's sums is free, but fixed for a given row on one machine.
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def _cross(x, first, direct):
     """w·x2 of one row: x (W,), and its share of the first product (2 W and more,)."""
@@ -94,8 +94,8 @@ def _top(hidden, out):
 def add_residual(packed, x, z):
     """Add to z (n,) float64 the residual logits of inputs x (n, W) float32.
 
-    A row's is the same whatever the other rows are, but for the rounding that follows from which columns
-    all rows share.
+    A row's result does not depend on the other rows, except for rounding: which columns all rows share
+    changes the order of sums.
     """
     n, width = x.shape
     columns = packed.first.shape[1]
@@ -143,7 +143,7 @@ Prediction = Callable[[Array, npt.NDArray[np.float64]], None]
 
 
 def prediction_of(network: Network, w: Tensors) -> Prediction:
-    """How this network predicts with weights as they are now; ask again when they have moved."""
+    """The network's prediction with the present weights; make a new one after the weights have changed."""
     if isinstance(network, DCN):
         return partial(add_residual, pack(network, w))
 

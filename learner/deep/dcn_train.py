@@ -1,12 +1,11 @@
 """One step of DCN-v2 as one kernel: forward, backward, and Adam, for a group of a few dozen rows.
 
-For matrices this small a library's bookkeeping costs more than the arithmetic, so all of it is here. The
-gradients are written out (a test holds them against autograd). Sums are made in the order of what is
-summed over, or side by side by columns, so they are the same on every processor.
+For such small matrices the overhead of a library exceeds the arithmetic, so all of it is written out here. A
+test compares the gradients with autograd's. Sums are computed in the order of the summed index, or in
+parallel over columns, so they are the same on every processor.
 
-Activations lie feature by feature, (width, columns), the group's rows side by side and padded with zeros
-to whole vectors, so that the weights are read as they lie; for the weights' gradients they are turned
-around.
+Activations are stored as (width, columns), with the group's rows side by side and padded with zeros to whole
+vectors, so that weights are read in memory order. For the weights' gradients they are transposed.
 """
 
 import numpy as np
@@ -21,7 +20,7 @@ _ZERO = np.float32(0.0)
 
 
 class DCNTrainer(DeepTrainer):
-    """Learns the weights of a `DCN`."""
+    """Trains the weights of a `DCN`."""
 
     def step(
         self,
@@ -49,7 +48,8 @@ class DCNTrainer(DeepTrainer):
 def _learn(
     flat, gradient, moments, steps, inputs, offset, y, reference, correction, rate, clip, z, by_inputs
 ):
-    """Learn one group; arguments as of `DeepTrainer.step`. False: something was not finite, nothing moved."""
+    """Learn one group; arguments as of `DeepTrainer.step`. False: a value was not finite, and nothing
+    changed."""
     _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_inputs)
     return take_step(flat, gradient, moments, steps, len(y), rate, clip)
 
@@ -74,7 +74,7 @@ def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_i
     second_at = first_at + _FIRST * width + _FIRST
     out_at = second_at + _SECOND * _FIRST + _SECOND
 
-    which = np.arange(max(width, _FIRST, n))  # every row of what is multiplied
+    which = np.arange(max(width, _FIRST, n))  # all rows
 
     # x[l] is what cross layer l sees, c[l] by what it multiplies the inputs; h, g the hidden layers.
     x = np.zeros((CROSS_LAYERS + 1, width * columns), dtype=np.float32)
@@ -135,7 +135,7 @@ def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_i
             by_c[k] = by_x[k] * x[0, k]
         _turn(x[i], width, columns, n, padded, rows)
         _by_weights(gradient, i * cross, by_c, width, rows, width, padded, which, n, columns)
-        # Of what lies before the first layer only what is wanted is worked out.
+        # Before the first layer only the wanted gradients are computed.
         needed = width if i > 0 else wanted
         add_product(
             by_x, 0, columns, flat, i * cross, 1, width, by_c, 0, columns, which, needed, columns, width, True
@@ -157,7 +157,7 @@ def _layer(out, flat, at, outside, inside, x, which, columns):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _rectify(x):
     for k in range(len(x)):
-        x[k] = x[k] if not x[k] <= _ZERO else _ZERO  # what is no number stays so
+        x[k] = x[k] if not x[k] <= _ZERO else _ZERO  # NaN stays NaN
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -176,7 +176,7 @@ def _outer(out, flat, at, count, error, columns):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _turn(x, width, columns, n, padded, out):
-    """x (width, columns) row by row: out (n, padded); what is behind the width is left as it is."""
+    """x (width, columns) row by row: out (n, padded); numbers behind the width are not written."""
     for s in range(n):
         for j in range(width):
             out[s * padded + j] = x[j * columns + s]

@@ -1,10 +1,10 @@
-"""The deep part's networks, by name: each says its weights' shapes and how inputs become a residual logit.
+"""The deep part's networks, by name: each defines its weights' shapes and its residual logit.
 
 All of them see the same inputs x0 (n, width): the features' embeddings first, side by side, then the
-fast part's means, scaled counts, numbers, and the fast logit. All begin by saying nothing: what the
-last layer multiplies starts at zero.
+fast part's means, scaled counts, numbers, and the fast logit. All start with a
+residual of zero, since the weights of the last layer start at zero.
 
-`forward` is written once for numpy, which predicts, and for torch, which learns: `xp` is either module.
+`forward` is written once for numpy (prediction) and torch (training): `xp` is either module.
 
 | name | what it adds to a linear layer | source |
 |---|---|---|
@@ -39,12 +39,12 @@ class Layout(NamedTuple):
 
     @property
     def dense(self) -> int:
-        """How many inputs are no embeddings."""
+        """How many inputs are not embeddings."""
         return self.width - sum(self.embeddings)
 
 
 class Network:
-    """What every network can do.
+    """The interface of every network.
 
     Raises:
         FeatureError: the features' embeddings do not suit the network.
@@ -146,7 +146,7 @@ class DCN(Network):
 class DeepFM(Network):
     """Second order: ½((Σe)² − Σe²), per dimension (n, d); z = w·[x0, second order, MLP 64–32 of x0].
 
-    A weight for each dimension of the second order, where the paper has ones, lets it start at zero.
+    Each dimension of the second order has a weight, where the paper has ones, so that it can start at zero.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -169,7 +169,8 @@ class DeepFM(Network):
 
 
 class DLRM(Network):
-    """A bottom layer makes the dense inputs one more embedding; z = w·MLP 64–32 of [it, all dot products]."""
+    """A bottom layer turns the dense inputs into one more embedding; z = w·MLP 64–32 of [it, all dot
+    products]."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)

@@ -1,9 +1,9 @@
-"""Products of small matrices: of parts of flat arrays, by strides, turned or not.
+"""Products of small matrices, which are strided parts of flat arrays, transposed or not.
 
-A product of 32 rows takes some microseconds, as long as it takes to get from an interpreter into a library
-and back. Here a tile of the result stays in registers while its sums are made: each number is a chain of
-fused multiply-adds in the order of what is summed over, so it is the same on every processor, and the same
-whatever the other rows are. Learning and prediction both use it.
+A product of 32 rows takes some microseconds, about as long as a call into a library. Here a tile of the
+result stays in registers while it is summed. Each number is a chain of fused multiply-adds in the order of
+the summed index. So it is the same on every processor, and does not depend on the other rows. Training and
+prediction both use it.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from ground.kernels.simd import WIDE, in_all_lanes
 
 LANES = WIDE
-"""Numbers that are worked on side by side; columns are padded to a multiple."""
+"""Numbers per vector; columns are padded to a multiple of it."""
 
 _ROWS = 8
 _FLOAT = ir.FloatType()
@@ -92,9 +92,9 @@ def add_product(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, which, r
 
     Args:
         which: (count or more,) int64, which rows of B are multiplied.
-        rows, columns, count: of C, and of what is summed over. Rows of B must be readable up to the next
-            multiple of LANES columns; those of C are not written beyond `columns`.
-        add: to what is in C; else that is overwritten.
+        rows, columns, count: of C, and the length of the sums. Rows of B must be readable up to the next
+            multiple of LANES columns; rows of C are not written beyond `columns`.
+        add: add to C; without it C is overwritten.
     """
     edge = np.empty(_ROWS * LANES, dtype=np.float32)
     j = 0
@@ -159,7 +159,8 @@ def add_product(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, which, r
 
 
 def padded(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A copy (K, columns) with its columns filled up by zeros to a multiple of 2 LANES: the quickest tile."""
+    """A copy (K, columns) with its columns padded with zeros to a multiple of 2 LANES, the width of the
+    fastest tile."""
     rows, columns = matrix.shape
     out = np.zeros((rows, -(-columns // (2 * LANES)) * 2 * LANES), dtype=np.float32)
     out[:, :columns] = matrix

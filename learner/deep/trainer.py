@@ -1,8 +1,8 @@
-"""Learning the deep part: one Adam step per group of rows.
+"""Training the deep part: one Adam step per group of rows.
 
-The deep part is a residual on the fast logit; `learner.deep.networks` has the networks, whose numpy side
-serves and predicts. What learns them is `learner.deep.dcn_train` for the default network, in one kernel, and
-`learner.deep.autograd` for the others.
+The deep part is a residual on the fast logit. `learner.deep.networks` has the networks and their prediction
+in numpy. `learner.deep.dcn_train` trains the default network in one kernel, `learner.deep.autograd` the
+others.
 """
 
 from typing import NamedTuple
@@ -17,30 +17,30 @@ from learner.deep.networks import Array, Network
 Floats = npt.NDArray[np.float64]
 
 
-# The numpy error model: a branch for division by zero would keep loops from being vectorized (10 times).
+# The numpy error model: a branch for division by zero would prevent vectorization of loops (10 times slower).
 @njit(cache=True, nogil=True, error_model="numpy")
 def take_step(weights, gradient, moments, steps, rows, rate, clip):
-    """One step of Adam by the mean of a group's gradients, no longer than `clip`.
+    """One step of Adam by the mean of a group's gradients, clipped to the norm `clip`.
 
-    Rows of embeddings learn from the sum, the network from the mean, as is usual for Adam.
+    Embedding rows are trained on the sum of gradients, the network on the mean.
 
     Args:
-        weights: (W,) float32, moved in place.
+        weights: (W,) float32, updated in place.
         gradient: (W,) float32, of the group's summed loss.
-        moments: (2, W) float32, moved in place.
+        moments: (2, W) float32, updated in place.
         steps: the number of this step, from 1.
         rows: of the group.
         rate: the step size.
         clip: the largest norm of the mean gradient.
 
     Returns:
-        False where the gradient is not finite: then nothing was moved.
+        False if the gradient is not finite; nothing was changed then.
     """
     norm = np.sqrt(np.float64(_squares(gradient)))
     if not np.isfinite(norm):
         return False
     scale = 1.0 / rows
-    if norm * scale > 0.999 * clip:  # seldom, and a norm that says exactly how much takes ten times as long
+    if norm * scale > 0.999 * clip:  # rare; the exact norm takes ten times as long
         norm = _norm(gradient)
         if norm * scale > clip:
             scale = clip / norm
@@ -53,11 +53,11 @@ def _adam(weights, gradient, moments, steps, scale, rate):
     """One step of Adam (Kingma & Ba 2015; betas .9 and .999) in one pass over the weights.
 
     Args:
-        weights: (W,) float32, moved in place.
+        weights: (W,) float32, updated in place.
         gradient: (W,) float32.
-        moments: (2, W) float32, moved in place.
+        moments: (2, W) float32, updated in place.
         steps: the number of this step, from 1.
-        scale: by which the gradient is multiplied first.
+        scale: factor on the gradient.
         rate: the step size.
     """
     by = np.float32(scale)
@@ -73,7 +73,7 @@ def _adam(weights, gradient, moments, steps, scale, rate):
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
 def _squares(x):
-    """About the sum of squares: added up in whatever order is quickest."""
+    """The sum of squares, approximately: the order of the sum is not fixed."""
     total = np.float32(0.0)
     for i in range(len(x)):
         total += x[i] * x[i]
@@ -90,23 +90,23 @@ def _norm(x):
 
 
 class Step(NamedTuple):
-    """What learning one group gave."""
+    """The result of training on one group."""
 
     by_inputs: Array  # (n, embedding_width), gradient of the summed loss by the embeddings
-    z: Floats  # (n,), logits as they stood before the step
+    z: Floats  # (n,), logits before the step
 
 
 class DeepTrainer:
-    """Learns the weights of one network in place: one Adam step per group.
+    """Trains the weights of one network in place: one Adam step per group.
 
     Args:
-        network: what to learn.
-        flat: (weight_count,) the weights, shared with whoever predicts from them.
+        network: the network to train.
+        flat: (weight_count,) the weights, shared with the model that predicts with them.
         moments: (2, weight_count) Adam's two moments, shared likewise.
         steps: how many steps have been taken already.
         rate: Adam's step size.
         clip: the largest norm of the gradient.
-        threads: of whatever library does the work.
+        threads: of the library, if one is used.
         correction: the share of ReLoop's self-correction loss, 0 to 1; see `by_logit`.
     """
 
@@ -138,17 +138,17 @@ class DeepTrainer:
         y: Floats,
         reference: Floats | None = None,
     ) -> Step | None:
-        """Predict a group and learn it.
+        """Predict a group and train on it.
 
         Args:
             inputs: (n, width), of which the first `embedding_width` are embeddings.
             offset: (n,) the logit that the residual is added to.
             y: (n,) labels.
-            reference: (n,) logits that are to be bettered, for self-correction; None: the offsets.
+            reference: (n,) reference logits for self-correction; None: the offsets.
 
         Returns:
             The gradient by the embeddings and the logits before the step; or None if the loss or a
-            gradient was not finite: then nothing was learnt.
+            gradient was not finite; nothing was learned then.
         """
         raise NotImplementedError
 
@@ -157,12 +157,12 @@ class DeepTrainer:
 def by_logit(z, y, reference, correction):
     """The gradient of one row's loss by its logit z, as float32.
 
-    With p = σ(z), the prediction q = σ(reference) that is to be bettered, and α = `correction`, the loss is
+    With p = σ(z), the reference prediction q = σ(reference), and α = `correction`, the loss is
 
         (1 - α) logloss(p, y) + α [y max(q - p, 0) + (1 - y) max(p - q, 0)]
 
-    whose second part is ReLoop's self-correction loss (Cai et al. 2022, arXiv 2204.11165): it asks for
-    nothing where a prediction is already better than the one before it.
+    whose second part is ReLoop's self-correction loss (Cai et al. 2022, arXiv 2204.11165): it is
+    zero if the prediction is already better than the reference.
     """
     p = sigmoid_short(z)
     gradient = p - y

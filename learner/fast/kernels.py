@@ -1,7 +1,7 @@
 """The kernels of the fast part: weigh a row, predict rows, learn requests.
 
-Their arguments are named tuples of arrays. A kernel takes them apart once, before its loops: an array that
-is taken out of a tuple inside a loop is counted as used there, and learning takes a third longer.
+Their arguments are named tuples of arrays. A kernel takes them apart once, before its loops: taking an array
+out of a tuple inside a loop changes reference counts there, and learning takes a third longer.
 """
 
 from math import log2, sqrt

@@ -1,7 +1,7 @@
-"""Features: from what a request says to the sparse rows that the model learns.
+"""Features: turns requests into the sparse rows that the model reads.
 
-A schema names each feature and its kind. Column j of the rows is the j-th declared feature; behind
-the features come the columns of their pairs, whose keys join the keys of both sides.
+A schema names each feature and its kind. Column j of the rows is the j-th declared feature. The
+columns of pairs follow; a pair's key is a hash of the keys of both features.
 """
 
 import itertools
@@ -22,18 +22,19 @@ from learner.features.values import read_ids, read_lists, read_numbers, read_seq
 from stream.records.types import Features
 
 ENTRIES_MAX = 1 << 23
-"""Of one request's rows, features and pairs, 16 bytes each. 2,000 candidates with 90 values each fit."""
+"""Limit of entries (features and pairs, 16 bytes each) of a request. 2,000 candidates with 90 values each
+fit."""
 
 
 class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One feature: `id` (one value), `ids` (a list, pooled), `number`, `hour` (of the day), `sequence`.
 
-    `hour` is taken from the request's event time (UTC) when the request does not say it. A `sequence`
-    is a list of ids in order, newest last, of the kind that the feature `of` has: what this person
-    clicked before, say. The deep part attends to it by what `of` is now; the fast part leaves it alone.
-    `ttl_s` is event time: a row unseen for longer is gone. `admit_after` sightings make a row, or each
-    one with probability `admit_share`. `rows_max` rows are the most; what `evict` says makes room: by
-    default the least recently used, but in a state that an older Freshet began nothing.
+    `hour` comes from the request's event time (UTC) if the request has no value for it. A `sequence` is a
+    list of ids of the feature `of`, newest last, for example the items that this person clicked before. The
+    deep part attends to it with the candidate's value of `of`; the fast part ignores it.
+    `ttl_s` is event time: a row unseen for longer expires. An id gets a row after `admit_after` sightings,
+    or at each one with probability `admit_share`. At `rows_max` rows the table evicts as `evict` says: by
+    default the least recently used rows, but nothing in a state that an older Freshet began.
     """
 
     kind: Literal["id", "ids", "number", "hour", "sequence"] = "id"
@@ -74,7 +75,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("length must be 1 to 1000")
 
     def eviction(self, makes_room: bool) -> Evict:
-        """What makes room in the feature's table; `makes_room`: where the config does not say, something."""
+        """The eviction of the feature's table; see `eviction_of`."""
         return eviction_of(self.evict, self.rows_max, makes_room)
 
     @property
@@ -84,12 +85,13 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def row_dim(self) -> int:
-        """Width of a table row's vector: a decoupled sequence has one to attend by and one to represent."""
+        """Width of a table row's vector: a decoupled sequence has two vectors, a key and a value."""
         return 2 * self.dim if self.kind == "sequence" and self.attention == "decoupled" else self.dim
 
 
 def eviction_of(evict: Evict | None, rows_max: int, makes_room: bool) -> Evict:
-    """The eviction of a table: as configured; else the least recently used, if there is room to work in."""
+    """The eviction of a table: as configured, or least recently used if `makes_room` and the table is not
+    tiny."""
     if evict is not None:
         return evict
     return "least_recent" if makes_room and rows_max >= EVICT_ROWS_MIN else "none"
@@ -107,7 +109,7 @@ class Requestlike(Protocol):
 
 
 class Request(NamedTuple):
-    """One request to be scored: event time in Unix seconds, shared features, and each candidate's own."""
+    """A request to score: event time in Unix seconds, shared features, and the features of each candidate."""
 
     time: float
     context: Features
@@ -132,7 +134,7 @@ class Encoder:
 
     Args:
         features: the schema, in the order of the rows' columns.
-        pairs_max: columns of pairs; of more, those go whose features were declared last.
+        pairs_max: limit of columns of pairs; pairs of the features declared last are left out.
 
     Raises:
         FeatureError: it declares nothing, or a sequence is of a feature that it does not declare.
@@ -166,7 +168,7 @@ class Encoder:
         return len(self.names) + len(self.pairs)
 
     def column_of(self, feature: str) -> int:
-        """A feature's column, -1 where it is not declared."""
+        """A feature's column, -1 if it is not declared."""
         return self._column.get(feature, -1)
 
     def column_names(self) -> list[str]:
@@ -186,7 +188,7 @@ class Encoder:
     def encode(self, requests: Sequence[Requestlike]) -> Batch:
         """Encode requests whole.
 
-        Features that the schema does not know are left alone; missing ones are absent from the row.
+        Features that are not in the schema are ignored; missing features have no entry in the row.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
@@ -211,7 +213,7 @@ class Encoder:
             name, spec = self.names[column], self.specs[column]
             own = [candidate.get(name) for candidate in candidates]
             source: list[Any] = own
-            row_of = None  # of `source`; None: its rows are the batch's
+            row_of = None  # rows in `source`; None: the same rows as the batch
             if None in own:
                 shared = self._shared(requests, name, spec.kind)
                 if own.count(None) == n and spec.kind != "sequence":
@@ -245,11 +247,11 @@ class Encoder:
         return Batch(offsets, times, fields, numbers)
 
     def _check_size(self, sizes: npt.NDArray[np.int64], values: npt.NDArray[np.int64]) -> None:
-        """Refuse a request of too many entries: long lists of a context meet in pairs, for each candidate.
+        """Refuse a request with too many entries: pairs of long context lists multiply, for each candidate.
 
         Args:
             sizes: (R,), candidates of each request.
-            values: (F, n), how many each candidate has of each feature.
+            values: (F, n), the number of values of each candidate and feature.
         """
         entries = values.sum(axis=0)  # (n,)
         if (entries + entries * (entries - 1) // 2).sum() <= ENTRIES_MAX:
@@ -280,7 +282,7 @@ class Encoder:
         return first_keys(batch.requests, rows.start, rows.column, rows.key, column)
 
     def _shared(self, requests: Sequence[Requestlike], name: str, kind: str) -> list[Any]:
-        """What each request's context says of a feature, (R,)."""
+        """Each request's context value of a feature, (R,)."""
         shared: list[Any] = [request.context.get(name) for request in requests]
         if kind == "hour":
             shared = [

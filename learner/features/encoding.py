@@ -142,8 +142,8 @@ def compact(slots, mark, order, base, index, distinct):
 
     Args:
         slots: (k,) int64, one per entry of this table, -1 where there is none.
-        mark: (capacity,) int32 scratch, all -1; left so.
-        order: (k,) int64, the entries' places in `index`.
+        mark: (capacity,) int32 scratch, all -1 before and after.
+        order: (k,) int64, the entries' positions in `index`.
         base: the first number to give.
         index: (E,) int64, receives each entry's number, or -1.
         distinct: (k,) int64, receives the distinct slots in the order of their first sight.

@@ -29,12 +29,12 @@ def newest(place, times, size):
 # nogil=False on purpose: see `learner.fast.reading`.
 @njit(cache=True, nogil=False)
 def append_remembered(start, column, key, x, left, buckets, counts_left, speeds):
-    """Append to each row the columns that only an error memory has: first those of counts, with the bucket
-    as key, then the row's own once more, for the second of their speeds.
+    """Append to each row the columns that only an error memory has: the count columns, with the bucket as
+    key, then the row's own columns again, for their second speed.
 
     Args:
         start, column, key, x: the arrays of a `Rows` of n rows.
-        left: (E,) float32, a number for each of its entries; 1 for those at the second speed.
+        left: (E,) float32, a number for each of its entries; entries at the second speed get 1.
         buckets: (n, C) int32, -1 for a feature that the row lacks.
         counts_left: (n, C) float32, a number for each count column.
         speeds: (columns,) int32, how many each column has.

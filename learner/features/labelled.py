@@ -1,4 +1,4 @@
-"""Labelled requests: examples as arrays, ready to be learnt. They can cross from one process to another."""
+"""Labelled requests: examples as arrays, ready to learn. They can be sent to another process."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,12 +11,12 @@ from learner.features.encoder import Batch, Encoder
 from stream.records.types import Example
 
 CHUNK_ROWS = 2048
-"""Rows that are best learnt, and best read, in one call: large enough to pay for the calls, small enough to
-stay in cache."""
+"""The best number of rows per call: large enough to outweigh the cost of calls, small enough to stay in
+cache."""
 
 
 class Labelled(NamedTuple):
-    """R requests with n candidates in all, and what became of them."""
+    """R requests with n candidates in all, and their labels."""
 
     batch: Batch
     y: npt.NDArray[np.float64]  # (n,), labels, 0 or 1

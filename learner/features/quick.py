@@ -1,10 +1,9 @@
-"""The quick way from one request to a batch, for what most requests are.
+"""The fast way from one request to a batch, for common requests.
 
-`Encoder.encode` can do all that a schema allows, a column at a time, and for 50 candidates spends most of
-its time in small calls. Here one pass takes the values, one call hashes them and one kernel lays out
-the rows. It declines what is unusual: candidates that do not all name the same features, a column of mixed
-types, a value that is no good. Then the general way answers, or says what is wrong. What it does
-encode is the same, to the bit.
+`Encoder.encode` supports every schema, column by column, and spends most of its time for 50 candidates in
+small calls. Here one pass collects the values, one call hashes them and one kernel lays out the rows. It
+declines unusual requests: candidates with different sets of features, a column of mixed types, an invalid
+value. The general way then encodes the request or raises the error. Both give the same bits.
 """
 
 import struct
@@ -22,7 +21,7 @@ from ground.rows import Rows
 from learner.features.values import NUMBER_X, WIDTHS, number_buckets, squash
 
 PLANS_MAX = 256
-"""Sets of names that candidates came with, as JSON gives them in order; of more all are made anew."""
+"""Limit of cached plans, one per ordered set of candidates' feature names; above it the cache is emptied."""
 
 PLAIN = ("id", "number", "hour")
 """Kinds with one value a row."""
@@ -31,10 +30,10 @@ _hash = xxhash.xxh3_64_intdigest
 
 
 class _Plan(NamedTuple):
-    """How the values of candidates with certain names are taken."""
+    """A plan: how to collect the values of candidates with certain feature names."""
 
     get: Callable[[Mapping[str, Any]], Any]  # all their values
-    single: bool  # there is but one
+    single: bool  # there is only one
     own: list[tuple[int, int]]  # (column, which of the values), of the declared features among them
     shared: list[int]  # columns of the others
 
@@ -65,7 +64,7 @@ class QuickEncoder:
     def encode(
         self, time: float, context: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]
     ) -> tuple[Rows, npt.NDArray[np.float32]] | None:
-        """Rows and squashed numbers (n, d) of a request's n candidates; None: it takes the general way."""
+        """Rows and squashed numbers (n, d) of a request's n candidates; None: use the general way."""
         n = len(candidates)
         if not self._plain or n == 0:
             return None
@@ -157,9 +156,9 @@ def lay_out(n, where, ids, key, number, pair_column, pair_salt):
 
     Args:
         n: candidates.
-        where: (F, 3) int64, of each feature its bank (0: it is in no row; 1: ids, 2: texts, 3: numbers),
-            where it begins there, and its step from one row to the next, 0 or 1.
-        ids: how many of the keys are ids; texts' come behind.
+        where: (F, 3) int64, of each feature its bank (0: in no row; 1: ids, 2: texts, 3: numbers),
+            its first index there, and its step from one row to the next, 0 or 1.
+        ids: how many of the keys are ids; those of texts follow.
         key: (k,) uint64.
         number: (m,) float64.
         pair_column, pair_salt: as for `learner.features.encoding.add_pairs`.

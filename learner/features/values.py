@@ -1,6 +1,6 @@
-"""The values of one feature in a batch: checked, and made into keys, a column at a time.
+"""The values of one feature in a batch: checks them and turns them into keys, column by column.
 
-A value of None says that the row has none.
+None means that the row has no value.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 
 WIDTHS = 3
-"""Of a number's buckets: wide ones say something soon, narrow ones more in the end."""
+"""The buckets of a number: wide ones learn quickly, narrow ones become more accurate."""
 NUMBER_X = 1.0 / sqrt(WIDTHS)
-"""Of each of a number's entries: together they speak no louder than an id."""
+"""x of each entry of a number: together they have the influence of one id."""
 
 
 class Values(NamedTuple):
@@ -35,7 +35,7 @@ def read_ids(name: str, kind: str, values: Sequence[Any]) -> Values:
     """Integers or strings, n of them.
 
     Raises:
-        FeatureError: a value is something else.
+        FeatureError: a value has another type.
     """
     start, present = _present(values)
     key = _keys(name, kind, present, "an integer or a string")
@@ -46,7 +46,7 @@ def read_lists(name: str, kind: str, values: Sequence[Any]) -> Values:
     """Lists of integers or strings; of m distinct ones each has x = 1/√m.
 
     Raises:
-        FeatureError: a value is something else.
+        FeatureError: a value has another type.
     """
     rows: list[dict[int, None]] = []
     for value in values:
@@ -79,7 +79,7 @@ def read_sequences(
         if value is None:
             continue
         keys = _list_keys(name, "sequence", value)[-length:]
-        # Without either there is nothing to attend to.
+        # Without a target or values there is nothing to attend to.
         if len(keys) and known[r]:
             parts += [target[r : r + 1], keys]
             sizes[r] = 1 + len(keys)
@@ -88,10 +88,10 @@ def read_sequences(
 
 
 def read_numbers(name: str, values: Sequence[Any]) -> tuple[Values, npt.NDArray[np.float32]]:
-    """Numbers: their buckets, of every width, as entries, and their sizes (n,), 0 where there is none.
+    """Numbers: their buckets, of every width, as entries, and their squashed sizes (n,), 0 without a value.
 
     Raises:
-        FeatureError: a value is no number.
+        FeatureError: a value is not a number.
     """
     start, present = _present(values)
     for kind in set(map(type, present)) - {int, float}:
@@ -104,19 +104,19 @@ def read_numbers(name: str, values: Sequence[Any]) -> tuple[Values, npt.NDArray[
 
 
 def squash(values: Floats) -> Floats:
-    """Sizes as the deep part gets them: a tenth of asinh, so that a million is 1.5 and the network's inputs
-    are of like size."""
+    """Squashed sizes for the deep part: asinh / 10, so that a million is 1.5 and all inputs of the network
+    have a similar size."""
     return 0.1 * np.arcsinh(values)
 
 
 @njit(cache=True, nogil=True)
 def bucket_of(value, width):
-    """The bucket of a number, as a key: 4, 16 or 64 to an octave for widths 0, 1 and 2, so that they fit any
+    """The bucket of a number, as a key: 4, 16 or 64 to an octave for widths 0, 1 and 2, which suits any
     unit. Whole numbers to 8 have their own at width 0, those to 128 at width 2."""
     mantissa, exponent = frexp(abs(value))  # mantissa in [0.5, 1)
     parts = 4 << (2 * width)
     bucket = (exponent + 2048) * parts + int((mantissa - 0.5) * 2 * parts) + 1
-    own = width << 32  # the widths' keys are apart, and so are those of a zero of each
+    own = width << 32  # keys of different widths differ, those of zero too
     return np.uint64(np.int64(own if value == 0 else own + bucket if value > 0 else -(own + bucket)))
 
 
@@ -132,7 +132,7 @@ def number_buckets(values):
 
 
 def _present(values: Sequence[Any]) -> tuple[npt.NDArray[np.int64], Sequence[Any]]:
-    """Where each row's value is, (n + 1,), and the values that are there."""
+    """The offsets of the rows' values, (n + 1,), and the values that are not None."""
     if None not in values:
         return np.arange(len(values) + 1), values
     there = np.array([value is not None for value in values], dtype=np.int64)
@@ -153,7 +153,7 @@ def _list_keys(name: str, kind: str, value: Any) -> Keys:
 
 
 def _keys(name: str, kind: str, values: Sequence[Any], expected: str) -> Keys:
-    kinds = set(map(type, values))  # exact: a bool is no id
+    kinds = set(map(type, values))  # exact types: a bool is not an id
     if not kinds <= {int, str}:
         _refuse(name, kind, next(v for v in values if type(v) not in (int, str)), expected)
     if kinds == {str}:
@@ -162,7 +162,7 @@ def _keys(name: str, kind: str, values: Sequence[Any], expected: str) -> Keys:
         if kinds == {int}:
             return np.array(values, dtype=np.int64).view(np.uint64)
     except OverflowError:
-        pass  # beyond 63 bits, or not an id at all
+        pass  # beyond 63 bits, or not an id
     try:
         return np.array([key_of(value) for value in values], dtype=np.uint64)
     except OverflowError as error:

@@ -1,17 +1,15 @@
-"""Thompson sampling: one draw from what the model believes, to try what it does not know.
+"""Thompson sampling: ranks candidates by one draw from the posterior, to explore uncertain ones.
 
-Every weight of the fast part is a Gaussian N(μ, P). A draw takes one value of each weight and adds
-them up as the mean prediction would; ranking by it shows a candidate as often as it may well be the
-best one (Thompson 1933; Chapelle & Li 2011). The deep part, which knows no uncertainty, is added as
-it is.
+Every weight of the fast part is a Gaussian N(μ, P). A draw samples each weight and sums the samples
+as a prediction sums the means. Ranking by draws shows a candidate with the probability that it is the best
+(Thompson 1933; Chapelle & Li 2011). The deep part has no uncertainty and is added unchanged.
 
-Only what trying can teach is drawn: the features' weights that keep all their evidence. A pair met
-once, a weight that forgets within ten sightings, or a count bucket is as uncertain as it says, but
-knowing it better would not last or not matter, and drawing it cost more than it found: regret was
-1.2 to 1.6 times as large on worlds with new items or people.
+Only features' weights that keep all their evidence are drawn. Pairs, weights that forget within ten sightings
+and count buckets are uncertain too, but better knowledge of them does not last or does not matter. Drawing
+them made regret 1.2 to 1.6 times as large on worlds with new items or people.
 
-A weight's draw follows from the seed and the weight's own name (column, key, speed), so candidates
-of one request that share a weight share its draw: what they have in common cannot reorder them.
+A weight's draw depends on the seed and on the weight's column, key and speed. So candidates of a request that
+share a weight share its draw, and shared weights cannot reorder them.
 """
 
 import copy
@@ -34,7 +32,7 @@ _UNIT = 2.0**-53
 
 
 class Slate(NamedTuple):
-    """An order of n candidates, drawn, and how likely each was to come where it came."""
+    """A drawn order of n candidates, and the probability of each candidate's position."""
 
     order: list[int]  # candidates, the first to be shown first
     propensity: list[float]  # (n,), by candidate; see `sample_slate`
@@ -46,7 +44,7 @@ def thompson(model: Model, requests: Sequence[Requestlike], seed: int) -> npt.ND
     Args:
         model: a learner's or a replica's.
         requests: as for `Model.score_requests`.
-        seed: another number gives another draw: a count of requests, say.
+        seed: give each draw its own, for example a count of requests.
 
     Raises:
         FeatureError: a value does not fit its feature's kind.
@@ -57,7 +55,7 @@ def thompson(model: Model, requests: Sequence[Requestlike], seed: int) -> npt.ND
 
 
 class Beliefs(NamedTuple):
-    """All that draws of n candidates need, copied: the model may move on meanwhile."""
+    """The posterior of n candidates, copied, since the model may change meanwhile."""
 
     mean: npt.NDArray[np.float64]  # (n,), logits
     inputs: FastInputs
@@ -69,15 +67,15 @@ class Beliefs(NamedTuple):
 
 
 def beliefs_of(model: Model, batch: Batch, predicted: Predicted) -> Beliefs:
-    """What the model believes of a batch.
+    """The posterior of a batch.
 
     Args:
-        predicted: what the model says of the batch.
+        predicted: the model's prediction of the batch.
     """
     fast, outputs = model.fast, predicted.outputs
     mean = outputs.logit.copy()
     if model.network is not None:
-        # A draw is no mean of many: the deep part corrects the mean, so it is added to the draw.
+        # The deep part corrects the mean, and is added to a draw in the same way.
         mean = mean + predicted.z - bayes_logit(outputs)
     return Beliefs(
         mean=mean,
@@ -104,11 +102,11 @@ def draw(beliefs: Beliefs, seeds: npt.NDArray[np.uint64]) -> npt.NDArray[np.floa
 def sample_slate(beliefs: Beliefs, shift: npt.NDArray[np.float64], seed: int, draws: int) -> Slate:
     """One request's candidates in the order of one draw, with their propensities.
 
-    A candidate's propensity is the probability that a draw puts it at the place where this one did. It has
-    no closed form, so it is counted: this draw and M further ones, of which c agree with it, give
+    A candidate's propensity is the probability that a draw puts it at the same position. It has no
+    closed form, so it is estimated by counting: this draw and M further ones, of which c agree with it, give
     q = (c + 1) / (M + 1). For a probability P that estimate is too high by (1 - P) / (M + 1) and has a
-    standard error of sqrt(P (1 - P) / M). What an off-policy estimate divides by it is nearly unbiased all
-    the same: E[1/q] = (1 - (1 - P)^(M + 1)) / P, which is 1/P where P is well above 1/M, and never more.
+    standard error of sqrt(P (1 - P) / M). An off-policy estimate that divides by it is nearly unbiased
+    nevertheless: E[1/q] = (1 - (1 - P)^(M + 1)) / P, which is 1/P where P is well above 1/M, and never more.
 
     Args:
         beliefs: of the one request.
@@ -125,7 +123,7 @@ def sample_slate(beliefs: Beliefs, shift: npt.NDArray[np.float64], seed: int, dr
 
 
 def seeds_of(seed: int, count: int) -> npt.NDArray[np.uint64]:
-    """Seeds of several draws that follow from one; its own is the first."""
+    """The seeds of several draws, derived from one seed, which is the first of them."""
     numbers = np.full(count, seed, dtype=np.uint64)
     numbers[1:] = mix_all(numbers[1:] ^ (np.arange(1, count, dtype=np.uint64) * _GOLDEN))
     return numbers
@@ -142,7 +140,7 @@ def mix_all(numbers):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _normal(seed, column, key, speed):
-    """A standard normal number that these four decide (Box & Muller 1958)."""
+    """A standard normal number computed from the four arguments (Box & Muller 1958)."""
     a = mix(mix(mix(seed * _GOLDEN + np.uint64(column)) + key) * _GOLDEN + np.uint64(speed))
     b = mix(a + _GOLDEN)
     u = (np.float64(a >> _S11) + 0.5) * _UNIT
