@@ -100,6 +100,17 @@ def test_changed_configuration_is_refused_with_both_values(tmp_path: Path) -> No
     make(tmp_path, features='{"user": 16}', dim="4").close()
 
 
+def test_refusal_names_the_command_to_begin_anew_for_a_learner_only(tmp_path: Path) -> None:
+    for role, ways in (("learner", True), ("joiner", False)):
+        make(tmp_path / role, role, dim="4").close()
+        with pytest.raises(StateError) as caught:
+            make(tmp_path / role, role, dim="8")
+        said = str(caught.value)
+        assert "put dim back" in said
+        assert ("`freshet learn --anew`" in said and "`freshet up --anew`" in said) == ways
+        assert ("another state folder" in said) != ways
+
+
 def test_long_configuration_is_shown_where_it_differs(tmp_path: Path) -> None:
     make(tmp_path, features="x" * 5000 + "OLD" + "y" * 5000).close()
     with pytest.raises(StateError) as caught:
