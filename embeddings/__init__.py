@@ -66,7 +66,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: the table brings numba, which a command line should not pay for."""
+    """Import on first use: the table imports numba, which would slow the start of a command line."""
     if name in _HOMES:
         return getattr(importlib.import_module(f"embeddings.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'embeddings' has no attribute {name!r}")

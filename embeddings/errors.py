@@ -1,12 +1,12 @@
-"""What can go wrong in an embedding table, named by cause.
+"""Errors of the embedding table, named by cause.
 
 FreshetError
 └── TableError            the table cannot do what was asked
-    ├── TableSpecError    a table's settings do not fit together
+    ├── TableSpecError    a setting of a table is out of range or contradicts another one
     ├── TableInputError   keys, slots, times or rows of the wrong shape or range
-    ├── DeltaError        a delta that cannot be read or does not fit the table
+    ├── DeltaError        a delta cannot be read, or does not fit the table
     │   └── DeltaGapError deltas before this one are missing
-    └── SnapshotError     a snapshot that is missing, damaged, or does not fit the table
+    └── SnapshotError     a snapshot is missing, damaged, or does not fit the table
 """
 
 from ground.errors import FreshetError
@@ -17,11 +17,11 @@ class TableError(FreshetError):
 
 
 class TableSpecError(TableError, ValueError):
-    """A table's settings do not fit together; names the setting. A ValueError, so msgspec adds its path."""
+    """A setting is out of range or contradicts another; the message names it. A ValueError for msgspec."""
 
 
 class TableInputError(TableError):
-    """Keys, slots, times or rows of the wrong shape or range."""
+    """Keys, slots, times or rows have the wrong shape or range."""
 
 
 class DeltaError(TableError):
@@ -33,4 +33,4 @@ class DeltaGapError(DeltaError):
 
 
 class SnapshotError(TableError):
-    """A snapshot is missing, damaged, or does not fit the table; names the file or the entry."""
+    """A snapshot is missing, damaged, or does not fit the table; the message names the file or entry."""

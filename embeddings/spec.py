@@ -1,9 +1,9 @@
-"""A table's settings, and the layout of a row that follows from them.
+"""A table's settings, and the layout of its rows.
 
     row = | vector (dim) | optimizer state | extra | last seen (uint32 bits) | count (uint32 bits) |
 
-All columns are 32 bits wide and a row is contiguous: using an id fetches one row. A table has no columns
-for what it does not use.
+All columns are 32 bits wide and a row is contiguous, so using an id reads one block of memory. A table
+has no columns for features that it does not use.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -15,33 +15,33 @@ import numpy.typing as npt
 from embeddings.errors import TableSpecError
 
 ROWS_LIMIT = (1 << 32) - 2
-"""Slots are kept in 32 bits, one value of which means empty."""
+"""A slot has 32 bits, and one value means empty."""
 
 ADMIT_LIMIT = 255
 """Sightings are counted in 8 bits."""
 
 Optimizer = Literal["sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl"]
-"""How vectors learn; `optimizers.py` says what each computes."""
+"""The update rule of the vectors; `optimizers.py` gives the formulas."""
 
 Init = Literal["zeros", "uniform", "normal"]
-"""How a new vector starts; `initializers.py` draws it."""
+"""The initial value of a new vector; `initializers.py` computes it."""
 
 Evict = Literal["none", "least_recent", "least_frequent"]
-"""Which rows are evicted when there are too many; `eviction.py` says how."""
+"""Which rows are evicted when there are too many; see `eviction.py`."""
 
 EVICT_ROWS_MIN = 64
-"""The smallest budget that is kept by eviction, which works in 64ths of it."""
+"""The smallest rows_max with eviction, which works in 64ths of rows_max."""
 
 
 BATCH_MAX = 1 << 20
-"""Sightings in one batch, where rows may leave a table: what a batch frees is not used again within it."""
+"""Maximum batch if rows can expire or be evicted: slots freed by a batch are not reused within it."""
 
 SLOTS_SPARE = BATCH_MAX + BATCH_MAX // 8
-"""Slots beyond the budget for the new rows of one batch. Address space only."""
+"""Slots above rows_max for the new rows of one batch. They cost address space, not memory."""
 
 
 class Rules(NamedTuple):
-    """What kernels must know of a spec: all numbers, so that they are compiled once for all tables."""
+    """The settings that kernels need, as numbers, so that kernels are compiled once for all tables."""
 
     ttl_s: int
     tick_s: int
@@ -49,9 +49,9 @@ class Rules(NamedTuple):
     admit_share: float
     admit_age_s: int
     seen_shift: int  # rows are counted by last seen in cells of 2^seen_shift seconds
-    crowded: int  # more rows in memory than this: sweep for those that have expired
-    age_column: int  # of the stamp; where uses are counted they follow it
-    classes: int  # of uses; 0 where nothing is evicted
+    crowded: int  # with more rows in memory than this, new rows trigger a sweep for expired rows
+    age_column: int  # column of the stamp; the column of uses follows it, if there is one
+    classes: int  # classes of uses; 0 without eviction
     rows_max: int
     dim: int
     init: int
@@ -60,30 +60,30 @@ class Rules(NamedTuple):
 
 
 class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one table holds and how it learns.
+    """The settings of one table.
 
     Attributes:
-        name: for messages and metrics.
-        dim: width of the vector; 0 for a table of extras alone.
-        optimizer: how vectors learn, see `optimizers.py`; "none" for a table that only serves.
+        name: name in messages and metrics.
+        dim: width of the vector; 0 for a table that has only extra columns.
+        optimizer: update rule of the vectors, see `optimizers.py`; "none" for a table that only serves.
         learning_rate: step size of the optimizer.
-        initial_accumulator: where the sum of squared gradients starts, of both Adagrads and of FTRL.
-        beta1, beta2: share that Adam keeps of its two means at each step.
-        ftrl_beta, l1, l2: FTRL's; an l1 above 0 leaves weights of little worth at exactly 0.
-        init: how a new vector starts: "zeros", "uniform" in ±init_scale, "normal" of deviation init_scale.
+        initial_accumulator: initial sum of squared gradients, for both Adagrads and FTRL.
+        beta1, beta2: decay rates of the two moving averages of Adam.
+        ftrl_beta, l1, l2: parameters of FTRL; an l1 above 0 keeps unimportant weights at exactly 0.
+        init: initial vector: "zeros", "uniform" in ±init_scale, or "normal" with deviation init_scale.
         init_scale: see init.
-        seed: with the key it decides a new vector, so a row is reproducible wherever it is made.
-        extra: float32 columns for the caller, starting at zero.
-        ttl_s: a row last seen more than this long before a sighting is gone, in event time; 0 is never.
-        tick_s: expiry sees time rounded down to multiples of this; 0 or 1 is each second.
-        admit_after: the sighting that makes a row: 1 is the first, 3 the third.
-        admit_share: probability with which a sighting makes a row; goes with an admit_after of 1.
-        admit_age_s: sightings further apart than this start counting anew; 0 is never.
-        admission_capacity: ids whose sightings are counted; beyond it the longest unseen is forgotten.
-        capacity_initial: rows for which the index has room at first; it grows bucket by bucket.
-        rows_max: limit of rows; beyond it new ids are refused and counted, unless others are evicted.
-        evict: which rows make room before rows_max is reached: none, the least recently or the least
-            frequently used.
+        seed: key and seed determine a new vector, so every machine makes the same row.
+        extra: number of float32 columns for the caller; they start at zero.
+        ttl_s: a row expires this many seconds (event time) after it was last seen; 0: never.
+        tick_s: expiry rounds the time down to multiples of this; 0 or 1: whole seconds.
+        admit_after: an id gets its row at this sighting: 1 the first, 3 the third.
+        admit_share: probability that a sighting makes a row; needs admit_after = 1.
+        admit_age_s: after a gap longer than this the count starts again from 1; 0: never.
+        admission_capacity: ids whose sightings are counted; beyond it the least recently seen is dropped.
+        capacity_initial: initial capacity of the index in rows; it grows bucket by bucket.
+        rows_max: maximum number of rows; without eviction, further new ids are refused and counted.
+        evict: which rows are removed before rows_max is reached: none, the least recently used or the
+            least frequently used.
     """
 
     name: str = "table"
@@ -111,7 +111,7 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     evict: Evict = "none"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the setting."""
+        """Refuse settings that cannot work; the message names the setting."""
         ranges: dict[str, tuple[float, float]] = {
             "dim": (0, 4096),
             "learning_rate": (1e-12 if self.optimizer == "ftrl" else 0.0, 1e6),
@@ -150,10 +150,10 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 )
         if self.admit_share < 1.0 and self.admit_after > 1:
             raise TableSpecError(
-                f"table {self.name!r}: admit_share and admit_after are two ways to admit; choose one"
+                f"table {self.name!r}: admit_share and admit_after cannot be combined; choose one"
             )
         if self.dim + self.extra == 0:
-            raise TableSpecError(f"table {self.name!r}: dim and extra are both 0; a row would hold nothing")
+            raise TableSpecError(f"table {self.name!r}: dim and extra are both 0; a row would be empty")
 
     @property
     def state_width(self) -> int:
@@ -167,7 +167,7 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def age_column(self) -> int:
-        """The first of the columns that eviction needs: the stamp, and uses where they are counted."""
+        """The first of the columns that eviction needs: stamp, then uses with `least_frequent`."""
         return self.dim + self.state_width
 
     @property
@@ -182,11 +182,11 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def width(self) -> int:
-        """All columns of a row."""
+        """Number of columns of a row."""
         return self.seen_column + 2
 
     def template(self) -> npt.NDArray[np.float32]:
-        """What a new row starts from, (width,), before its vector is drawn."""
+        """The initial columns of a new row, (width,), except for its vector."""
         row = np.zeros(self.width, dtype=np.float32)
         if self.optimizer in ("adagrad", "rowwise_adagrad"):
             row[self.dim : self.age_column] = self.initial_accumulator
@@ -196,7 +196,7 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def serving_slices(self) -> tuple[slice, ...]:
-        """The columns that serving needs: everything but the state of optimizer and eviction."""
+        """The columns that serving needs: all except optimizer state and eviction's columns."""
         if self.extra_column == self.dim:
             return (slice(0, self.width),)
         return (slice(0, self.dim), slice(self.extra_column, self.width))
@@ -204,7 +204,7 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def serving(self) -> "TableSpec":
         """The same table without optimizer, admission and eviction: its rows are this one's `serving_slices`.
 
-        It has room for the rows that are evicted but not taken out yet, too.
+        It also has room for rows that are evicted but not yet removed.
         """
         return msgspec.structs.replace(
             self,
@@ -217,10 +217,10 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def slots_max(self) -> int:
-        """Slots that rows may take: more than rows_max where rows leave, for those on their way out.
+        """Number of slots. If rows can leave, it is above rows_max: removed rows keep their slot for a while.
 
-        Of the quarter above rows_max, an eighth is for rows that were evicted, the other for those that
-        expired during two rounds of the sweep (`lifetimes.py`).
+        Of the extra quarter, one eighth is for evicted rows, the other for rows that expire during two
+        rounds of the sweep (`lifetimes.py`).
         """
         if not self.rows_leave:
             return self.rows_max
@@ -228,5 +228,5 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def rows_leave(self) -> bool:
-        """Whether a sighting may end other rows: by expiry or by eviction."""
+        """Whether rows can expire or be evicted."""
         return self.ttl_s > 0 or self.evict != "none"

@@ -1,4 +1,4 @@
-"""What a table hands out: the arrays it speaks in, a batch's block, a delta, and its counters."""
+"""Types that a table returns: its arrays, the block of a batch, a delta, and its counters."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ Lines = npt.NDArray[np.uint32]
 
 
 class Block(NamedTuple):
-    """The distinct ids of a batch: rows fetched once each, and how the batch's n ids refer to them."""
+    """The distinct ids of a batch, each with its row read once, and the mapping from the n ids to them."""
 
-    slots: Slots  # (m,), distinct but for -1, where there is no row
+    slots: Slots  # (m,), distinct; -1 for ids without a row
     inverse: npt.NDArray[np.int64]  # (n,), id i of the batch is number inverse[i]
-    vectors: Floats  # (m, dim), zeros where there is no row
+    vectors: Floats  # (m, dim), zeros for ids without a row
 
 
 class Delta(NamedTuple):
@@ -33,7 +33,7 @@ class TableStats(NamedTuple):
     rows_max: int
     bytes: int
     inserted: int
-    refused: int  # sightings below admission
+    refused: int  # sightings of ids that are not admitted yet
     full: int  # sightings refused at rows_max
     expired: int
     deleted: int

@@ -1,9 +1,8 @@
-"""Eviction begins in a table whose rows were saved without it: each gets a stamp by when it was last seen.
+"""Turn eviction on for rows that were saved without it: each row gets a stamp from its last seen.
 
-A row that was saved without eviction's columns comes back with a stamp of 0, which no sighting gives. The
-first time, the times of last seen are divided into PARTS generations of equal length, which become the
-oldest; the division is kept beside eviction's clock, so that a row which is read again from the same page
-after another restart gets the same stamp.
+Such a row is restored with stamp 0, which no sighting assigns. The first time, the range of last seen is
+divided into PARTS generations of equal length, older than all others. The range is saved with eviction's
+clock: if a restart reads the same page again, each row gets the same stamp.
 """
 
 import numpy as np
@@ -20,7 +19,7 @@ def widen(spec: TableSpec, rows: Floats) -> Floats:
     """Rows (n, W) without eviction's columns as rows (n, spec.width), with a stamp of 0.
 
     Raises:
-        TableInputError: they are of another width.
+        TableInputError: the rows have another width.
     """
     columns = spec.extra_column - spec.age_column
     if rows.shape[1] + columns != spec.width:
@@ -30,7 +29,7 @@ def widen(spec: TableSpec, rows: Floats) -> Floats:
 
 
 def adopt(spec: TableSpec, store: Store) -> None:
-    """Give each row with a stamp of 0 its stamp and uses; count them, if they are not counted yet."""
+    """Set stamp and uses of each row with stamp 0; the first time, also count these rows."""
     high = int(store.state[State.HIGH])
     slots = np.flatnonzero((store.in_use[:high] != 0) & (store.bits[:high, spec.age_column] == 0))
     if not len(slots):

@@ -1,19 +1,19 @@
-"""Eviction under a row budget: the least recently or least frequently used rows go, as if at once.
+"""Eviction: the least recently or least frequently used rows are removed before the table is full.
 
-A clock counts sightings. `generation` of them are one generation, and a row's *stamp* is the
-generation of its last sighting; where the least frequent go, *uses* counts sightings beside it.
-`held` says how many rows there are of each class of uses and generation: so, when a generation ends
-with the table nearly full, the rows to go are known as a limit (all below a class; within it, all
-below a generation) without looking at one of them. From that moment they do not exist, as a row
-does not whose TTL is over: `find` misses them, a sighting starts anew. Their slots are given back in
-bounded steps, a few for each row made, and all before the next limit is drawn.
+A clock counts sightings, in generations of G = rows_max / 64 sightings. A row's *stamp* is the
+generation of its last sighting; with `least_frequent`, *uses* counts its sightings. `held` counts the
+rows of each class of uses and each generation. When a generation ends and the table is nearly full, a
+*limit* is computed from these counts alone, without reading a row: all rows below a class, and within
+this class all rows below a generation, are evicted. From then on they do not exist, like an expired
+row: `find` misses them and a sighting makes a new row. Their slots are freed in bounded steps, a few
+for each new row, and all of them before the next limit is set.
 
-So what is evicted depends on the sightings alone, not on slots, batches, sweeps or restarts. What is
-given up for that is exactness at the edge: with generations of G = rows_max / 64 sightings, a table that
-holds more than rows_max - G rows as one ends is emptied to rows_max - 7 G.
+So eviction depends on the sightings alone, not on slots, batches, sweeps or restarts. The price is a
+coarse limit: a table with more than rows_max - G rows at the end of a generation is reduced to
+rows_max - 7 G.
 
-Rows that outlive their TTL are taken out of `held` by whole generations, once all of one must have
-expired; that too follows from event times alone.
+Expired rows leave `held` by whole generations, once all rows of a generation must have expired; this
+too depends on event times alone.
 """
 
 from typing import Final
@@ -26,17 +26,17 @@ from embeddings.core.positions import Ages, Before, State
 from ground.kernels.intrinsics import borrow
 
 CLASSES: Final = {"none": 0, "least_recent": 1, "least_frequent": 64}
-"""Classes of uses: with one, only recency counts; of 64, the last is "63 or more"."""
+"""Classes of uses. With one class, only recency matters. The last of 64 is "63 or more"."""
 
 GENERATIONS: Final = {"none": 0, "least_recent": 4096, "least_frequent": 256}
-"""Generations told apart, a power of two; a row that was not seen for so many is as old as all such."""
+"""Generations that are counted separately, a power of two. Older rows count as one generation."""
 
 PARTS: Final = 64
-"""Generations in which as many sightings come as the budget has rows."""
+"""Generations per rows_max sightings."""
 
 EVICTED_GENERATIONS: Final = 6
-"""Generations' worth of rows that go at once, at least. Fewer: rows live longer, but for each row made the
-hand must look at more slots, PARTS / EVICTED_GENERATIONS of them."""
+"""A limit evicts at least as many rows as this many generations have sightings. With fewer, rows stay longer,
+but the hand must check more slots for each new row: PARTS / EVICTED_GENERATIONS."""
 
 
 Counts = npt.NDArray[np.int64]
@@ -53,26 +53,26 @@ def _age(bits, slot, rules):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def limit_of(ages):
-    """The limit in force: generation, class, stamp. A kernel reads it once, not anew after each write."""
+    """The current limit: generation, class, stamp. Kernels read it once, not after each write."""
     return ages[Ages.LIMIT_GENERATION], ages[Ages.LIMIT_CLASS], ages[Ages.LIMIT_STAMP]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def beyond(bits, bounds, slot, rules):
-    """Whether the row at a slot is beyond a limit: it no longer exists."""
+    """Whether a limit has evicted the row at a slot."""
     if rules.classes == 0:
         return False
     generation, rank_least, stamp_least = bounds
     stamp, uses = _age(bits, slot, rules)
     rank = min(uses, rules.classes - 1)
-    # All of it at once: on which side of the limit's own generation a row is, cannot be guessed.
+    # No short circuit: the processor could not predict these branches.
     below = (rank < rank_least) | ((rank == rank_least) & (stamp < stamp_least))
     return bool((stamp < generation) & below)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def evicted(bits, ages, slot, rules):
-    """Whether the row at a slot is beyond the limit in force."""
+    """Whether the current limit has evicted the row at a slot."""
     return beyond(bits, limit_of(ages), slot, rules)
 
 
@@ -89,7 +89,7 @@ def _arrive(held, ages, stamp, uses):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def leave(bits, held, ages, slot, rules):
-    """Count a row out; one that had already left with its whole generation is not counted twice."""
+    """Remove a row from the counts, unless it was already removed with its whole generation."""
     stamp, uses = _age(bits, slot, rules)
     rank, cell = min(uses, held.shape[0] - 1), _cell(held, ages, stamp)
     counted = np.int64(held[rank, cell] > 0)
@@ -99,13 +99,13 @@ def leave(bits, held, ages, slot, rules):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def used(uses, times):
-    """Uses, uint32, of a row that is sighted `times` times more."""
+    """Uses, uint32, of a row after `times` more sightings."""
     return np.uint32(min(np.int64(uses) + np.int64(times), _USES_MAX))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def use(bits, held, ages, slot, rules, now):
-    """Note that an existing row was sighted once more, in generation `now`; was it changed?"""
+    """Record one more sighting of an existing row, in generation `now`; returns whether the row changed."""
     stamp, uses = _age(bits, slot, rules)
     leave(bits, held, ages, slot, rules)
     _arrive(held, ages, now, uses + 1)
@@ -117,16 +117,15 @@ def use(bits, held, ages, slot, rules, now):
 
 @njit(cache=True, nogil=True)
 def count_again(held, ages, before, tally, stamps):
-    """Count existing rows that were sighted: out as they were, in as they are.
+    """Update the counts for existing rows that were sighted: subtract the old stamp and uses, add the new.
 
-    All of them out first, then all in: the same as one by one, since a row that had left with its whole
-    generation, and is not counted out, is not of a generation in which rows arrive.
+    First subtract all, then add all. This gives the same counts as one row at a time: a row that is not
+    subtracted, because it left with its whole generation, is of a generation to which no row is added.
 
     Args:
-        before: (2 or more, m) uint32: stamp and, where they count, uses of each before; those of stamp 0
-            are left out.
-        tally: (m,) uint32, how often each was sighted; used where uses count.
-        stamps: (m,) uint32, the stamp of each now.
+        before: (len(Before), m) uint32: the previous stamp and uses of each row; a stamp of 0 is skipped.
+        tally: (m,) uint32, the number of sightings of each; used with `least_frequent`.
+        stamps: (m,) uint32, the new stamp of each.
     """
     held, before, tally, stamps = borrow(held), borrow(before), borrow(tally), borrow(stamps)
     most = held.shape[0] - 1
@@ -151,7 +150,7 @@ def count_again(held, ages, before, tally, stamps):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def begin(bits, held, ages, slot, rules, now, times):
-    """Note that a row was made, sighted `times` times, last in generation `now`."""
+    """Record a new row with `times` sightings, the last in generation `now`."""
     bits[slot, rules.age_column] = np.uint32(now)
     if rules.classes > 1:
         bits[slot, rules.age_column + 1] = np.uint32(times)
@@ -161,7 +160,7 @@ def begin(bits, held, ages, slot, rules, now, times):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def pass_time(ages, age_times, time):
-    """Note the time of a sighting in the generation under way."""
+    """Record the time of a sighting in the current generation."""
     cell = ages[Ages.GENERATION] % age_times.shape[0]
     age_times[cell] = max(age_times[cell], np.int64(time))
     ages[Ages.NEWEST] = max(ages[Ages.NEWEST], np.int64(time))
@@ -169,7 +168,7 @@ def pass_time(ages, age_times, time):
 
 @njit(cache=True, nogil=True)
 def turn(held, ages, age_times, rules):
-    """Begin a generation; whether the table is so full that `limit` must be called.
+    """Begin a generation; returns whether the table is so full that `limit` must be called.
 
     Args:
         held: (classes, generations) int64.
@@ -189,7 +188,7 @@ def turn(held, ages, age_times, rules):
         ages[Ages.FLOOR] += 1
     ages[Ages.GENERATION] = generation
     ages[Ages.LEFT] = length
-    # A row may keep a last seen that is later than its sighting.
+    # A row's last seen may be later than its last sighting.
     age_times[generation % ring] = ages[Ages.NEWEST]
     if ttl_s > 0:
         now = ages[Ages.NEWEST]
@@ -205,9 +204,9 @@ def turn(held, ages, age_times, rules):
 
 @njit(cache=True, nogil=True)
 def limit(held, ages, state, rows_max):
-    """Set a limit that leaves rows_max less EVICTED_GENERATIONS + 1 generations of rows; send the hand.
+    """Set a limit that leaves rows_max less EVICTED_GENERATIONS + 1 generations of rows; start the hand.
 
-    All rows beyond the previous limit must be out already: where uses count, it may have been higher.
+    All rows beyond the previous limit must have been removed: with `least_frequent` it may have been higher.
     """
     classes, ring = held.shape
     length = max(rows_max // PARTS, 1)
@@ -230,7 +229,7 @@ def limit(held, ages, state, rows_max):
 
 @njit(cache=True, nogil=True)
 def aim(state, rows_max):
-    """Let the hand go over all slots in use, fast enough to be through before the next limit."""
+    """Send the hand over all used slots, fast enough to finish before the next limit."""
     state[State.HAND] = 0
     state[State.HAND_END] = state[State.HIGH]
     state[State.STRIDE] = state[State.HIGH] // (EVICTED_GENERATIONS * max(rows_max // PARTS, 1)) + 1
@@ -238,7 +237,7 @@ def aim(state, rows_max):
 
 @njit(cache=True, nogil=True)
 def pass_batch(held, ages, age_times, rules, times, inverse, stamps):
-    """Move the clock over a batch in which no limit is drawn: generations may end, but no row goes.
+    """Advance the clock by a batch in which no limit is set: generations may end, but no row is evicted.
 
     Args:
         times: (n,) uint32, of all sightings.
@@ -267,13 +266,13 @@ def pass_batch(held, ages, age_times, rules, times, inverse, stamps):
 
 
 def turns_within(ages: npt.NDArray[np.int64], rows_max: int, sightings: npt.NDArray[np.int64]) -> Counts:
-    """How many generations end within the next so many sightings (k,): (k,) int64."""
+    """How many generations end within the next `sightings`: (k,) to (k,) int64."""
     length = max(rows_max // PARTS, 1)
     return np.maximum((sightings - int(ages[Ages.LEFT]) + length - 1) // length, 0)
 
 
 def limit_is_far(ages: npt.NDArray[np.int64], rows_max: int, sightings: int, rows: int) -> bool:
-    """Whether so many sightings, which make at most so many rows, surely draw no limit."""
+    """Whether these many sightings, which make at most `rows` rows, certainly set no limit."""
     length = max(rows_max // PARTS, 1)
     return bool(
         sightings <= ages[Ages.LEFT]

@@ -1,17 +1,17 @@
 """The index from key to slot: bucketised cuckoo hashing that grows by one bucket at a time.
 
-A key lives in one of two buckets of one cache line each, so a lookup touches at most two lines of the
-index, mostly one, and taking a key out frees its lane at once (Pagh and Rodler 2004; Dietzfelbinger and
-Weidling 2007 for buckets). A lane is 32 bits of the key's hash, its *tag*, and the slot; the key itself
-is beside the row and is compared there. Both buckets follow from the tag, so entries move without their
-keys being fetched (as in a cuckoo filter, Fan et al. 2014).
+A key is in one of two buckets of one cache line each, so a lookup reads at most two lines of the index,
+and removing a key frees its lane at once (Pagh and Rodler 2004; Dietzfelbinger and Weidling 2007 for
+buckets). A lane holds 32 bits of the key's hash, its *tag*, and the slot; the key itself is stored with the
+row and compared there. The tag determines both buckets, so entries move without reading their keys (as in
+a cuckoo filter, Fan et al. 2014).
 
-Growth is linear hashing (Litwin 1980): the bucket at the split pointer gives the entries that now
-belong to its twin, at the end of the table, away. A bucket's entries always fit into its twin, so there
-is no rehash, no second table to look into while growing, and no step longer than the others.
+The index grows by linear hashing (Litwin 1980): the bucket at the split pointer moves part of its entries
+to a new bucket at the end of the table, its twin. They always fit, so there is no rehash, no second table
+during growth, and no step that takes longer than the others.
 
-Keys are hashed with a salt that each table draws at random: nobody can prepare ids that meet in one
-bucket. It decides where an entry lies and nothing else; slots and rows do not depend on it.
+Keys are hashed with a random salt per table: nobody can prepare ids that all fall into one bucket. The salt
+decides where an entry lies and nothing else; slots and rows do not depend on it.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ _NODES = 300  # buckets visited for one insertion: three moves deep
 
 @njit(cache=True, nogil=True, forceinline=True)
 def tag_of(state, key):
-    """The odd 32 bits (so never those of an empty lane) that stand for `key` in the index."""
+    """The tag of `key`: 32 bits of its hash. It is odd, so it differs from an empty lane."""
     return (mix(key ^ np.uint64(state[State.SALT])) >> _TAG) | _ONE
 
 
@@ -46,19 +46,19 @@ def _address(half, base, size):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def first_bucket(tag, base, size):
-    """Where a key is put if there is room, among `size` buckets, `base` of them before the doubling."""
+    """The preferred bucket of a tag among `size` buckets; `base` was the size at the last doubling."""
     return _address(np.int64(tag >> _ONE), base, size)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def second_bucket(tag, base, size):
-    """Where it is otherwise."""
+    """The alternative bucket of a tag."""
     return _address(np.int64((tag * _SECOND) >> _SECOND_SHIFT), base, size)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def ask_tag(buckets, state, tag):
-    """Prefetch both buckets of a tag that is looked up soon."""
+    """Prefetch both buckets of a tag."""
     base = state[State.BASE]
     size = base + state[State.SPLIT]
     prefetch(buckets, first_bucket(tag, base, size), 0)
@@ -67,13 +67,13 @@ def ask_tag(buckets, state, tag):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def ask(buckets, state, key):
-    """Prefetch both buckets of a key that is looked up soon."""
+    """Prefetch both buckets of a key."""
     ask_tag(buckets, state, tag_of(state, key))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _slot_with_tag(buckets, bucket, tag):
-    """The slot of an entry with this tag in a bucket, or -1. There is no branch to guess."""
+    """The slot of an entry with this tag in a bucket, or -1. Without branches."""
     lanes = lanes_with(buckets, bucket, tag)
     slot = np.int64(buckets[bucket, lowest_bit(lanes | np.int64(1 << (LANES - 1)))] & _SLOT) - 1
     return slot if lanes != 0 else np.int64(-1)
@@ -81,7 +81,7 @@ def _slot_with_tag(buckets, bucket, tag):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def guess_one(buckets, state, tag):
-    """The slot of one key by its tag alone, as `guess` gives it."""
+    """The slot of one key by its tag alone, as in `guess`."""
     base = state[State.BASE]
     size = base + state[State.SPLIT]
     first = _slot_with_tag(buckets, first_bucket(tag, base, size), tag)
@@ -91,11 +91,10 @@ def guess_one(buckets, state, tag):
 
 @njit(cache=True, nogil=True)
 def guess(buckets, state, keys, slots):
-    """The slot of each key (n,) by its tag alone, to be compared with the key: slots (n,) int64, out.
+    """The slot of each key (n,) by its tag alone: slots (n,) int64, out. Callers must compare the key.
 
-    A key whose tag is not there is not there: -1. Both buckets are asked for long before they are
-    looked into, and looked into without asking which it is: about as often as not a key that has been in
-    the table for long is in its second.
+    If the tag is in neither bucket, the key is absent: -1. Both buckets are prefetched and both are
+    searched without a branch: after a while about half of the keys are in their second bucket.
     """
     keys, slots = borrow(keys), borrow(slots)
     n = keys.shape[0]
@@ -134,7 +133,7 @@ def _free_lane(buckets, bucket):
 
 @njit(cache=True, nogil=True)
 def _where(buckets, slot_key, state, key):
-    """(bucket, lane) of `key`; lane -1 if it is not there."""
+    """(bucket, lane) of `key`; lane -1 if it is absent."""
     tag = tag_of(state, key)
     base = state[State.BASE]
     size = base + state[State.SPLIT]
@@ -148,7 +147,7 @@ def _where(buckets, slot_key, state, key):
 
 @njit(cache=True, nogil=True)
 def locate(buckets, slot_key, state, key):
-    """The slot of `key`, or -1. (Plain arrays, not a store: taking it apart for each id would cost more.)"""
+    """The slot of `key`, or -1. (Arguments are arrays: passing a store for each id would be slower.)"""
     bucket, lane = _where(buckets, slot_key, state, key)
     if lane < 0:
         return np.int64(-1)
@@ -157,7 +156,7 @@ def locate(buckets, slot_key, state, key):
 
 @njit(cache=True, nogil=True)
 def remove(buckets, slot_key, state, key):
-    """Take `key` out; its lane is free at once. True if it was there."""
+    """Remove `key` and free its lane at once; returns whether it was there."""
     bucket, lane = _where(buckets, slot_key, state, key)
     if lane < 0:
         return False
@@ -166,7 +165,7 @@ def remove(buckets, slot_key, state, key):
 
 
 def make_room(buckets: npt.NDArray[np.uint64], state: npt.NDArray[np.int64], rows: int) -> None:
-    """Give an index the size that it would grow to with so many rows; only if it is empty."""
+    """Give an empty index the size that it would reach with this many rows."""
     size = min(int(rows / (LANES * LOAD_MAX)) + 1, len(buckets))
     if state[State.LIVE] == 0 and size > state[State.BASE] + state[State.SPLIT]:
         state[State.BASE] = 1 << (size.bit_length() - 1)
@@ -175,7 +174,7 @@ def make_room(buckets: npt.NDArray[np.uint64], state: npt.NDArray[np.int64], row
 
 @njit(cache=True, nogil=True)
 def _split(buckets, state):
-    """Grow by one bucket. False if the reserved room is used up."""
+    """Grow by one bucket; returns False if the reserved memory is used up."""
     base = state[State.BASE]
     old = state[State.SPLIT]
     new = base + old
@@ -194,7 +193,7 @@ def _split(buckets, state):
     state[State.SPLIT] = old + 1
     if old + 1 == base:
         state[State.SPLIT] = 0
-        fence()  # a reader that sees only one of the two must see a smaller table, not a larger one
+        fence()  # a reader that sees only one of the two writes must see a smaller table, not a larger one
         state[State.BASE] = 2 * base
     fence()
     state[State.MOVED] += 1
@@ -203,9 +202,9 @@ def _split(buckets, state):
 
 @njit(cache=True, nogil=True)
 def _insert_by_moves(buckets, path, state, new_entry, a, b):
-    """Place an entry, both of whose buckets are full, by moving others to their alternative: breadth first.
+    """Insert an entry whose two buckets are full: move other entries to their alternative bucket.
 
-    Nothing moves before a whole path to an empty lane is known, so a failure leaves no trace.
+    A breadth-first search finds a path to an empty lane first; if there is none, nothing has changed.
     """
     base = state[State.BASE]
     size = base + state[State.SPLIT]
@@ -249,10 +248,10 @@ def _insert_by_moves(buckets, path, state, new_entry, a, b):
 
 @njit(cache=True, nogil=True)
 def insert(buckets, path, state, key, slot):
-    """Put an absent `key` in, growing by a bucket when fuller than LOAD_MAX. False if there is no room.
+    """Insert an absent `key`; grow by a bucket above LOAD_MAX. Returns False if there is no room.
 
-    Room is out only when the reserve is, or when more keys have the same 32 bits than two buckets hold:
-    growth for the sake of one key stops at a twentieth of LOAD_MAX.
+    There is no room if the reserved memory is used up, or if more keys have the same tag than two buckets
+    hold: the index does not grow for one key while its load is below a twentieth of LOAD_MAX.
     """
     if state[State.LIVE] + 1 > LOAD_MAX * LANES * (state[State.BASE] + state[State.SPLIT]):
         _split(buckets, state)

@@ -1,4 +1,4 @@
-"""How a new vector starts: a function of the key and the table's seed alone, the same on every machine."""
+"""Initial vectors: a function of the key and the table's seed alone, so the same on every machine."""
 
 from math import cos, log, pi, sqrt
 from typing import Final
@@ -13,7 +13,7 @@ UNIFORM: Final = 1
 NORMAL: Final = 2
 
 KINDS: Final = {"zeros": ZEROS, "uniform": UNIFORM, "normal": NORMAL}
-"""The initializers by the names that a spec knows them by."""
+"""The initializers by their names in a spec."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT_11 = np.uint64(11)
@@ -22,10 +22,10 @@ _UNIT = 1.0 / (1 << 53)
 
 @njit(cache=True, nogil=True)
 def start_vector(row, key, dim, kind, scale, seed):
-    """Draw the first `dim` columns of a new row, which are zeros.
+    """Draw the first `dim` columns of a new row; they must be zeros before.
 
     Uniform in ±scale, or normal of deviation `scale` (Box and Muller 1958), from SplitMix64 (Steele,
-    Lea and Flood 2014) started at a mix of key and seed.
+    Lea and Flood 2014) seeded with a hash of key and seed.
     """
     if kind == ZEROS:
         return

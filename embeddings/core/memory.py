@@ -1,4 +1,4 @@
-"""Memory that grows without being copied: address space is reserved once, pages come when first touched."""
+"""Memory that grows without a copy: address space is reserved once, pages are mapped when first written."""
 
 import contextlib
 import mmap
@@ -9,18 +9,18 @@ import numpy.typing as npt
 
 from embeddings.errors import TableError
 
-_NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE, which the mmap module names only in newer Pythons
-_HUGE_FROM = 4 << 20  # bytes; a small table should not pay for whole huge pages
+_NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE; only newer Pythons have it in module mmap
+_HUGE_FROM = 4 << 20  # bytes; a small table should not use whole huge pages
 
 
 def reserve(shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """An array of zeros whose pages take real memory only once written; the kernel fills them with zeros.
+    """An array of zeros. A page takes memory at its first write; the operating system fills it with zeros.
 
-    Large arrays ask for huge pages beyond their first megabytes: random reads of a table miss the
-    translation buffer at nearly every row without them.
+    Large arrays request huge pages after their first megabytes: with small pages, random reads of a
+    table miss the translation buffer at nearly every row.
 
     Raises:
-        TableError: the system refuses so much address space.
+        TableError: the system does not grant that much address space.
     """
     count = 1
     for n in shape:
@@ -34,6 +34,6 @@ def reserve(shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]
             "lower rows_max or raise `ulimit -v`"
         ) from error
     if size > 2 * _HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a system without huge pages: slower, not wrong
+        with contextlib.suppress(OSError):  # without huge pages the table is slower, but works
             memory.madvise(mmap.MADV_HUGEPAGE, _HUGE_FROM, size - _HUGE_FROM)
     return np.frombuffer(memory, dtype=dtype, count=count).reshape(shape)

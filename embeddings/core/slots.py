@@ -1,7 +1,7 @@
-"""A slot's life, one slot at a time: taken for a key, started, written, given back.
+"""One slot at a time: take it for a key, initialise its row, mark it as written, free it.
 
-The small functions that the kernels over whole batches are made of. A released row stays as it was
-until its slot is taken again; then nothing of its last owner stays.
+Kernels over whole batches call these small functions. A freed row keeps its contents until its slot is
+taken again; then every column is overwritten.
 """
 
 import numpy as np
@@ -18,9 +18,9 @@ _BYTE, _BIT, _ONE = np.uint64(3), np.uint64(7), np.uint64(1)
 
 @njit(cache=True, nogil=True, forceinline=True)
 def mark_if(listed, touched, count, slot, written):
-    """Note that a slot was written since the last drain, if it was; returns how many are listed then.
+    """List a slot as written since the last drain, if `written`; returns the number of listed slots.
 
-    Whether it is listed already is chance to the processor: there is no branch that it could guess wrong.
+    There is no branch: the processor could not predict whether a slot is listed already.
     """
     byte = np.uint64(slot) >> _BYTE
     bits = listed[byte]
@@ -32,13 +32,13 @@ def mark_if(listed, touched, count, slot, written):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def mark(listed, touched, state, slot):
-    """Note that a slot was written since the last drain."""
+    """List a slot as written since the last drain."""
     state[State.TOUCHED] = mark_if(listed, touched, state[State.TOUCHED], slot, True)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def release(in_use, free, state, slot):
-    """Free the slot of a key that left the index. Its row stays as it was until the slot is used again."""
+    """Free the slot of a key that left the index. The row keeps its contents until the slot is reused."""
     in_use[slot] = 0
     tail = state[State.FREE_TAIL]
     free[tail % free.shape[0]] = np.uint32(slot)
@@ -48,7 +48,7 @@ def release(in_use, free, state, slot):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def start_row(rows, bits, versions, template, slot, key, time, rules):
-    """Write a new row, and close it: nothing of its last owner stays; its start follows from key and seed."""
+    """Write every column of a new row, then close it. Key and seed determine its vector."""
     for j in range(template.shape[0]):
         rows[slot, j] = template[j]
     start_vector(rows[slot], key, rules.dim, rules.init, rules.init_scale, rules.seed)
@@ -58,10 +58,10 @@ def start_row(rows, bits, versions, template, slot, key, time, rules):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usable):
-    """Put an absent key in and give it a slot, open for writing (`begin_write`); -1 if the table is full.
+    """Insert an absent key and return its slot, open for writing (`begin_write`); -1 if the table is full.
 
-    Slots freed at or beyond position `usable` of the ring stay as they are: the caller of this very
-    batch may still hold their numbers.
+    Free slots at or after position `usable` of the ring are not reused: the caller may still hold them
+    from earlier in this batch.
     """
     head = state[State.FREE_HEAD]
     if head < usable:

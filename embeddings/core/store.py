@@ -1,4 +1,4 @@
-"""The arrays behind a table, and the counters that its kernels keep."""
+"""The arrays of a table, and the counters that its kernels update."""
 
 import secrets
 from typing import NamedTuple
@@ -18,13 +18,13 @@ LANES = 8
 """Entries of an index bucket, 8 bytes each: one cache line."""
 
 LOAD_MAX = 0.8
-"""Fullness at which the index splits a bucket for every few insertions: 10 bytes of index for each key."""
+"""Load factor above which insertions split buckets of the index: about 10 bytes of index per key."""
 
 AHEAD = 64
-"""How many ids ahead of their use a kernel asks for a cache line."""
+"""Prefetch distance: kernels prefetch a cache line this many ids before they use it."""
 
 OWN_COLUMNS = 2
-"""A row's key lies behind its last column, so that comparing it fetches part of the row."""
+"""The key follows the last column of the row, so comparing it already loads part of the row."""
 
 TAIL = 2 + OWN_COLUMNS
 """Columns from last seen to the end of a row in memory: last seen, count, the key's two halves."""
@@ -36,24 +36,22 @@ class Store(NamedTuple):
     buckets: npt.NDArray[np.uint64]  # (B, LANES), the index: tag << 32 | slot + 1, 0 where empty
     rows: npt.NDArray[np.float32]  # (R, W + OWN_COLUMNS)
     bits: npt.NDArray[np.uint32]  # the same memory
-    slot_key: npt.NDArray[np.uint64]  # (R,), within `rows`
+    slot_key: npt.NDArray[np.uint64]  # (R,), a view of `rows`
     versions: npt.NDArray[np.uint32]  # (STRIPES,), odd while a row of the stripe is being written
     in_use: npt.NDArray[np.uint8]  # (R,), 1 where the slot holds a row
-    listed: npt.NDArray[
-        np.uint8
-    ]  # (R / 8,), a bit for each slot that is in `touched`: all of them stay in the caches
-    touched: npt.NDArray[np.uint32]  # (R + 1,), slots written since the last drain, each once; one to spare
-    free: npt.NDArray[np.uint32]  # (R,), a ring of slots to use again
-    template: npt.NDArray[np.float32]  # (W,), what a new row starts from
-    book: npt.NDArray[np.uint64]  # (A + E, 8), the memory of the next four; what is saved beside the rows
+    listed: npt.NDArray[np.uint8]  # (R / 8,), one bit per slot, set if the slot is in `touched`
+    touched: npt.NDArray[np.uint32]  # (R + 1,), slots written since the last drain, each once; 1 spare
+    free: npt.NDArray[np.uint32]  # (R,), ring buffer of free slots
+    template: npt.NDArray[np.float32]  # (W,), initial columns of a new row
+    book: npt.NDArray[np.uint64]  # (A + E, 8), the memory of the next four arrays, saved with the rows
     filter_lines: npt.NDArray[np.uint64]  # (A, 8), the admission filter
     ages: npt.NDArray[np.int64]  # (AGES_SIZE,), eviction's clock and limit
-    held: npt.NDArray[np.int64]  # (classes, generations), rows by uses and stamp
-    age_times: npt.NDArray[np.int64]  # (generations,), latest time of a sighting in each
+    held: npt.NDArray[np.int64]  # (classes, generations), number of rows by uses and stamp
+    age_times: npt.NDArray[np.int64]  # (generations,), latest sighting of each generation, Unix seconds
     alive: npt.NDArray[np.int64]  # (CELLS,), rows by last seen, with a TTL and no eviction; else (1,)
     line_changed: npt.NDArray[np.uint8]  # (A,), 1 where the line's number is in `changed`
     changed: npt.NDArray[np.uint32]  # (A,), filter lines written since the last drain, each once
-    path: npt.NDArray[np.int64]  # (., 3), scratch of an insertion
+    path: npt.NDArray[np.int64]  # (., len(Path)), scratch memory of an insertion
     state: npt.NDArray[np.int64]  # (STATE_SIZE,)
 
 
@@ -63,10 +61,10 @@ def _power_of_two(n: float) -> int:
 
 
 def make_store(spec: TableSpec) -> Store:
-    """An empty store; reserves address space for `rows_max` rows, takes memory for few."""
+    """An empty store. It reserves address space for `rows_max` rows; memory is used as rows are written."""
     slots = spec.slots_max
     rows = reserve((slots, spec.width + OWN_COLUMNS), np.float32)
-    # Twice what a full table needs: room to split on when a bucket and its alternatives are full.
+    # Twice the size for a full table: insertions can still split when a bucket and its alternatives are full.
     buckets_max = max(2 * _power_of_two(slots / (LANES * LOAD_MAX)), 16)
     lines = _power_of_two(spec.admission_capacity / 8) if spec.admit_after > 1 else 1
     classes, ring = CLASSES[spec.evict], GENERATIONS[spec.evict]
@@ -106,7 +104,7 @@ def make_store(spec: TableSpec) -> Store:
 
 
 def bytes_in_use(store: Store) -> int:
-    """Bytes of rows, index, lists and filter that were ever written (not the address space reserved)."""
+    """Bytes of rows, index, lists and filter that were written so far (not the reserved address space)."""
     high = int(store.state[State.HIGH])
     rows = high * (store.rows.strides[0] + store.touched.itemsize + store.in_use.itemsize) + high // 8
     freed = min(int(store.state[State.FREE_TAIL]), high) * store.free.itemsize
@@ -115,7 +113,7 @@ def bytes_in_use(store: Store) -> int:
 
 
 def rules_of(spec: TableSpec) -> Rules:
-    """What the kernels must know of a spec."""
+    """The settings of a spec that kernels need."""
     return Rules(
         ttl_s=spec.ttl_s,
         tick_s=spec.tick_s,

@@ -1,11 +1,11 @@
-"""Admission: which sighting of an id makes a row (Monolith's frequency filter, and its probabilistic one).
+"""Admission: which sighting of an id makes a row (Monolith's frequency filter and probabilistic filter).
 
-Sightings are counted in a bounded, set-associative filter: one line of 8 counters per bucket, each
-with 24 bits of the key's fingerprint, an 8-bit count and the time of the last sighting. A full line
-forgets the id that was unseen for longest. An id that is admitted leaves the filter, so that after
-it expires it earns its place anew. Or, with no memory but the number of draws so far, each sighting
-admits with a given probability. Everything is decided sighting by sighting, in order: how a
-stream is cut into batches changes nothing. Two ids are taken for one with odds of about 8 / 2²⁴.
+The frequency filter is bounded and set-associative: one line of 8 counters per bucket, each with 24 bits
+of the key's fingerprint, an 8-bit count and the time of the last sighting. A full line drops its least
+recently seen id. An admitted id leaves the filter, so after its row expires it must be admitted again.
+Two ids are confused with a probability of about 8 / 2²⁴. The probabilistic filter admits each sighting
+with a given probability; its only state is the number of draws so far. Both decide sighting by sighting,
+in order, so it does not matter how a stream is cut into batches.
 
 Source: Liu et al. 2022, arXiv 2209.07663, section 2.2.1.
 """
@@ -29,7 +29,7 @@ _UNIT = 1.0 / (1 << 53)
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _note(line_changed, changed, state, line):
-    """List a line that is written."""
+    """List a line as written."""
     if line_changed[line] == 0:
         line_changed[line] = 1
         changed[state[State.CHANGED_LINES]] = np.uint32(line)
@@ -43,16 +43,16 @@ def _line_of(filter_lines, hashed):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def ask_for_line(filter_lines, key):
-    """Prefetch the line of an id that is sighted soon."""
+    """Prefetch the line of an id."""
     prefetch(filter_lines, _line_of(filter_lines, mix(key ^ _SALT)), 0)
 
 
 @njit(cache=True, nogil=True)
 def admit(filter_lines, line_changed, changed, state, key, time, rules):
-    """Count one sighting of an id that has no row; True if this one admits it.
+    """Count one sighting of an id without a row; returns whether the id is admitted.
 
     A counter is a uint64: fingerprint (24 bits) | count (8) | last sighting (32, Unix seconds); a
-    count of 0 means empty. Where chance admits, the first word counts the draws.
+    count of 0 means empty. In the probabilistic filter, the first word counts the draws.
     """
     admit_after, admit_age_s = rules.admit_after, rules.admit_age_s
     if rules.admit_share < 1.0:
@@ -100,7 +100,7 @@ def admit(filter_lines, line_changed, changed, state, key, time, rules):
 
 @njit(cache=True, nogil=True)
 def forget(filter_lines, line_changed, changed, state, keys):
-    """Empty the counters of keys (n,) uint64, whatever they had counted."""
+    """Clear the counters of keys (n,) uint64."""
     for i in range(keys.shape[0]):
         h = mix(keys[i] ^ _SALT)
         line = _line_of(filter_lines, h)

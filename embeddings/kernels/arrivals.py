@@ -1,4 +1,4 @@
-"""The sightings that say more than "known, and again": of new, expiring and evicted ids, one by one."""
+"""Sightings of new, expired and evicted ids, processed one by one."""
 
 import numpy as np
 from numba import njit
@@ -18,16 +18,16 @@ from ground.kernels.simd import copy
 
 @njit(cache=True, nogil=True)
 def take_in(store, rules, sightings, one_by_one, removed):
-    """Find each sighting of the ids that are UNSEEN, or give it a row, in order.
+    """Find the row of each sighting of an UNSEEN id, or make one if it is admitted, in order.
 
     Args:
         rules: the table's `Rules`.
         sightings: the batch; `slots` and `vectors` are completed, -1 and zeros where there is no row, and
             `inverse` becomes the number of each sighting's slot. With eviction, the clock has been moved
-            over the batch and `stamps` are known, unless one by one.
-        one_by_one: all are UNSEEN, and eviction's clock moves as they are taken, if there is one: rows
-            may be evicted among them.
-        removed: uint64, out: keys whose row was found expired or evicted; room as `sighting` reckons it.
+            over the batch and `stamps` are known, unless `one_by_one`.
+        one_by_one: all ids are UNSEEN, and eviction's clock advances with each sighting: rows may be
+            evicted within the batch.
+        removed: uint64, out: keys whose row was expired or evicted; `sighting.py` computes its size.
 
     Returns:
         How many numbers there are, at least as many as distinct keys, and how many keys are in `removed`.
@@ -60,13 +60,13 @@ def take_in(store, rules, sightings, one_by_one, removed):
     counts_alive = ttl_s > 0 and not evicts
     usable = state[State.FREE_TAIL]
     n = keys.shape[0]
-    current = np.empty(distinct, dtype=np.int64)  # the number that stands for a distinct key at this sighting
-    wanted = np.empty(distinct, dtype=np.uint8)  # a byte each: they stay in the nearest cache
+    current = np.empty(distinct, dtype=np.int64)  # the current number of each distinct key
+    wanted = np.empty(distinct, dtype=np.uint8)  # bytes, so that they stay in the L1 cache
     for i in range(distinct):
         current[i] = i
         wanted[i] = slots[i] == UNSEEN
     todo = np.empty(n + 1, dtype=np.int64)
-    clocks = np.empty(n + 1, dtype=np.int64)  # the table's clock at each of them
+    clocks = np.empty(n + 1, dtype=np.int64)  # the table's clock at each sighting in `todo`
     clock = ages[Ages.NEWEST]
     todo_count = 0
     for i in range(n):
@@ -76,8 +76,8 @@ def take_in(store, rules, sightings, one_by_one, removed):
         todo_count += wanted[inverse[i]]
     count = distinct
     out = 0
-    due = 0  # slots that the hand must look at for the rows made
-    due_expired = 0  # and those that the sweep for expired rows must
+    due = 0  # slots that the hand must check for the new rows
+    due_expired = 0  # slots that the sweep for expired rows must check
     for step in range(todo_count + 2 * AHEAD):
         if step < todo_count:
             ask(buckets, state, keys[todo[step]])

@@ -1,7 +1,7 @@
-"""Repeats within a batch: find the distinct ids once, and sum what belongs to each.
+"""Repeated ids in a batch: number the distinct ids, and sum the gradients of each.
 
-In click streams a batch holds a fraction as many distinct ids as ids. Rows are fetched once per
-distinct id into a compact block that stays in the cache; everything per example works on the block.
+A batch of a click stream has far fewer distinct ids than ids. Rows are read once per distinct id into a
+compact block that stays in the cache; all work per example uses the block.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from ground.kernels.mixing import mix
 from ground.kernels.simd import WIDE, copy, load, put
 
 _ONE = np.uint64(1)
-_NEAR = 16  # how many ids ahead of their use a line is asked for, of arrays that the far caches hold
+_NEAR = 16  # prefetch distance in ids, for arrays that fit into the L2 or L3 cache
 
 
 def number(keys: Keys, salt: np.uint64) -> tuple[Keys, npt.NDArray[np.int64]]:
@@ -33,14 +33,14 @@ def number(keys: Keys, salt: np.uint64) -> tuple[Keys, npt.NDArray[np.int64]]:
 def distinct(keys, salt, scratch, hashes, unique, inverse):
     """Number the distinct keys of a batch in the order of their first appearance.
 
-    Whether a key is new is as good as random, so the loop does not branch on it: it writes the same
-    places either way. Only a collision, which is rare, makes it turn.
+    The processor cannot predict whether a key is new, so the loop does not branch on it: it writes to the
+    same addresses in both cases. Only a collision, which is rare, repeats the inner loop.
 
     Args:
         keys: (n,) uint64.
-        salt: of the hash, uint64, so that nobody can prepare keys that collide.
+        salt: salt of the hash, uint64, so that nobody can prepare keys that collide.
         scratch: (S,) uint32, S a power of two above n: an open-addressing hash table.
-        hashes: (n,) uint64, scratch too.
+        hashes: (n,) uint64, also scratch.
         unique: (n + 1,) uint64, out: the distinct keys.
         inverse: (n,) int64, out: the number of each key.
 
@@ -71,7 +71,7 @@ def distinct(keys, salt, scratch, hashes, unique, inverse):
 
 @njit(cache=True, nogil=True)
 def newest(inverse, times, out):
-    """The latest of the times (n,) uint32 of each number: out (m,), no later than any before."""
+    """The latest of the times (n,) uint32 of each number: out (m,), initially no later than any time."""
     for i in range(inverse.shape[0]):
         number = inverse[i]
         out[number] = max(out[number], times[i])
@@ -79,7 +79,7 @@ def newest(inverse, times, out):
 
 @njit(cache=True, nogil=True)
 def total(inverse, values, out):
-    """Add values (n, d) float32 up by number: out (m, d), zeros before, in the order of the batch."""
+    """Sum values (n, d) float32 by number, in the order of the batch: out (m, d), zeros before."""
     width = values.shape[1]
     n = inverse.shape[0]
     for i in range(n):
@@ -100,6 +100,6 @@ def spread(vectors, inverse, out):
 
 @njit(cache=True, nogil=True)
 def tally(inverse, out):
-    """How many sightings each number has: out (m,) uint32, zeros before."""
+    """The number of sightings of each distinct key: out (m,) uint32, zeros before."""
     for i in range(inverse.shape[0]):
         out[inverse[i]] += np.uint32(1)

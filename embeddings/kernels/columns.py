@@ -1,6 +1,6 @@
-"""From slots to columns of their rows and back, a batch at a time.
+"""Read and write columns of rows by slot, a batch at a time.
 
-A slot of -1 means "no row" everywhere: it reads as zeros and is never written.
+A slot of -1 means "no row": it reads as zeros and is never written.
 """
 
 import numpy as np
@@ -59,7 +59,7 @@ def scatter(store, slots, first, values):
 
 @njit(cache=True, nogil=True)
 def touch(store, rules, slots, times, increments):
-    """Last seen becomes the later of itself and `times`, the count grows by `increments`, up to 2³²-1."""
+    """Raise last seen to `times` if that is later; add `increments` to the count, up to 2³²-1."""
     bits = borrow(store.bits)
     listed = borrow(store.listed)
     touched = borrow(store.touched)
@@ -73,7 +73,7 @@ def touch(store, rules, slots, times, increments):
         slot = slots[i]
         if slot >= 0:
             if times[i] > bits[slot, seen_column]:
-                # A slot may have been given back since its number was handed out.
+                # The slot may have been freed since the caller got it.
                 if rules.ttl_s > 0 and rules.classes == 0 and store.in_use[slot] != 0:
                     advance(store.alive, store.ages, np.int64(times[i]), rules)
                     renew(store.alive, store.ages, bits[slot, seen_column], times[i], rules)
@@ -85,7 +85,7 @@ def touch(store, rules, slots, times, increments):
 
 @njit(cache=True, nogil=True)
 def mark_all(store, slots):
-    """Note that the rows at `slots` (n,) were written."""
+    """List the rows at `slots` (n,) as written."""
     listed = borrow(store.listed)
     touched = borrow(store.touched)
     state = borrow(store.state)

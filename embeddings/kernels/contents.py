@@ -1,4 +1,4 @@
-"""What a table holds as a whole: what changed since the last drain, what exists, and a hash of it."""
+"""Scans of a whole table: rows changed since the last drain, rows that exist, and a hash of them."""
 
 import numpy as np
 from numba import njit
@@ -16,7 +16,7 @@ _SHIFT_32 = np.uint64(32)
 
 @njit(cache=True, nogil=True)
 def drain(store, keys):
-    """Live keys written since the last drain into `keys` (TOUCHED,); returns how many, and forgets."""
+    """Move the keys of rows written since the last drain into `keys` (TOUCHED,); returns how many."""
     slot_key = borrow(store.slot_key)
     in_use = borrow(store.in_use)
     listed = borrow(store.listed)
@@ -28,14 +28,14 @@ def drain(store, keys):
         if in_use[slot] != 0:
             keys[count] = slot_key[slot]
             count += 1
-        listed[slot >> 3] = 0  # as are the seven beside it, if they are listed
+        listed[slot >> 3] = 0  # this also clears the other seven bits; their slots are in `touched` too
     state[State.TOUCHED] = 0
     return count
 
 
 @njit(cache=True, nogil=True)
 def live(store, rules, now, slots):
-    """Slots of all rows that exist at `now`, in slot order, into `slots` (LIVE,); returns how many."""
+    """Write the slots of all rows that exist at `now`, in order, to `slots` (LIVE,); returns how many."""
     bits = borrow(store.bits)
     in_use = borrow(store.in_use)
     state = borrow(store.state)
@@ -50,7 +50,7 @@ def live(store, rules, now, slots):
 
 @njit(cache=True, nogil=True)
 def page(store, first, keys, rows):
-    """Rows in use among the slots from `first` on, as many slots as fit: keys (n,), rows (n, W) uint32, out.
+    """Copy the rows in use among n slots from `first` on: keys (n,), rows (n, W) uint32, out.
 
     Returns how many rows there are.
     """
@@ -69,7 +69,7 @@ def page(store, first, keys, rows):
 
 @njit(cache=True, nogil=True)
 def digest(store, rules, now):
-    """Sum, modulo 2⁶⁴, of a hash of each existing (key, row): the same whatever the order of slots."""
+    """Sum, modulo 2⁶⁴, of a hash of each existing (key, row); it does not depend on the order of slots."""
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
     in_use = borrow(store.in_use)

@@ -1,4 +1,4 @@
-"""Rows that no longer exist, by event time or by eviction, swept or not; and sweeping."""
+"""Whether a row has expired or was evicted, and sweeps that free such rows."""
 
 import numpy as np
 from numba import njit
@@ -30,7 +30,7 @@ def exists(bits, ages, slot, now, rules):
 
 @njit(cache=True, nogil=True)
 def _give_back(store, removed, first, last):
-    """Free the slots listed in removed[first:last], and put their keys in their place."""
+    """Free the slots listed in removed[first:last], and replace each slot by its key."""
     buckets, slot_key = borrow(store.buckets), borrow(store.slot_key)
     in_use, free, state = borrow(store.in_use), borrow(store.free), borrow(store.state)
     for step in range(first, last + AHEAD):
@@ -47,7 +47,7 @@ def _give_back(store, removed, first, last):
 
 @njit(cache=True, nogil=True)
 def sweep_evicted(store, rules, budget, removed, count):
-    """Free the evicted among the next `budget` slots of the hand; the new count of keys in `removed`."""
+    """Free evicted rows among the next `budget` slots of the hand; returns the new count."""
     first = count
     bits, in_use = borrow(store.bits), borrow(store.in_use)
     ages, state = borrow(store.ages), borrow(store.state)
@@ -56,8 +56,8 @@ def sweep_evicted(store, rules, budget, removed, count):
     bounds = limit_of(ages)
     last = bits.shape[0] - 1
     for slot in range(start, state[State.HAND]):
-        prefetch(bits, min(slot + AHEAD, last), rules.age_column)  # rows in a row, but not line by line
-        removed[count] = np.uint64(slot)  # and the next one over it, if this one stays: no branch to guess
+        prefetch(bits, min(slot + AHEAD, last), rules.age_column)  # lines of these rows are not consecutive
+        removed[count] = np.uint64(slot)  # overwritten by the next slot if this row stays: no branch
         count += np.int64((in_use[slot] != 0) & beyond(bits, bounds, slot, rules))
     _give_back(store, removed, first, count)
     return count
@@ -65,10 +65,10 @@ def sweep_evicted(store, rules, budget, removed, count):
 
 @njit(cache=True, nogil=True)
 def sweep_expired(store, rules, now, budget, removed, count):
-    """Free rows whose whole cell has expired by `now` among the next `budget` slots; the new count.
+    """Free rows whose whole cell has expired by `now` among the next `budget` slots; returns the new count.
 
-    In turn, from where the last sweep ended. A row that has expired in a cell that has not stays, and
-    counts: how full a table is must not depend on when a sweep comes by.
+    The sweep continues where the last one ended. An expired row in a cell that has not expired stays and
+    is counted: the fullness of a table must not depend on when it is swept.
     """
     first = count
     bits, in_use, state = borrow(store.bits), borrow(store.in_use), borrow(store.state)

@@ -1,8 +1,8 @@
-"""From keys to slots, a batch at a time: find, meet again, put back, take out.
+"""From keys to slots, a batch at a time: find, record sightings, load, delete.
 
-Nearly every access is a miss of the cache, so each kernel asks for a line long before it uses it
-(software prefetching, Chen et al. 2004), in two passes: one over the index, one over the rows. And what
-is left of a look-up then is mostly branches that cannot be guessed: the passes have none.
+Nearly every access misses the cache, so each kernel prefetches a line long before it uses it (Chen et al.
+2004), in two passes: one over the index, one over the rows. The rest of the cost would be mispredicted
+branches, so the passes avoid branches.
 """
 
 from typing import NamedTuple
@@ -24,10 +24,10 @@ from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
 from ground.kernels.simd import WIDE, copy
 
 PUT_AT_ONCE = 1024
-"""Rows whose places are looked up before the first of them is written: what was asked for is still there."""
+"""Rows that are looked up before the first is written: few enough that prefetched lines stay cached."""
 
 UNSEEN = np.int64(-2)
-"""In place of a slot: a distinct key whose sightings are to be taken one by one."""
+"""Instead of a slot: the sightings of this distinct key must be processed one by one."""
 
 
 class Sightings(NamedTuple):
@@ -50,21 +50,21 @@ class Sightings(NamedTuple):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def ask_for_row(bits, slot, width):
-    """Prefetch every line of the first `width` columns of a row, and of its tail, with the key."""
+    """Prefetch every line of the first `width` columns of a row, and its tail with the key."""
     for column in range(0, width, WIDE):
         prefetch(bits, slot, column)
     if width > 0:
-        prefetch(bits, slot, width - 1)  # a row does not begin where a line begins
+        prefetch(bits, slot, width - 1)  # a row does not start at a line boundary
     prefetch(bits, slot, bits.shape[1] - TAIL)
     prefetch(bits, slot, bits.shape[1] - 1)
 
 
 @njit(cache=True, nogil=True)
 def meet(store, rules, sightings, first_time, last_time, sure):
-    """Find the distinct keys of a batch; note the sightings of those whose row outlives the batch.
+    """Find the distinct keys of a batch; record the sightings of keys whose row exists throughout the batch.
 
-    These, nearly all, are found once each: their sightings do nothing but renew what the row says of
-    them, in whatever order.
+    These are nearly all keys. Each is looked up once: its sightings only update last seen, stamp and
+    uses of the row, and their order does not matter.
 
     Args:
         rules: the table's `Rules`.
@@ -110,7 +110,7 @@ def meet(store, rules, sightings, first_time, last_time, sure):
         if slot >= 0 and slot_key[np.uint64(slot)] != keys[i]:
             slot = locate(buckets, slot_key, state, keys[i])
         if slot >= 0 and (ttl_s > 0 or evicts):
-            at = np.uint64(slot)  # a signed index would be looked at for its sign at each use
+            at = np.uint64(slot)  # a signed index would be tested for its sign at each use
             seen = bits[at, seen_column]
             time = latest[i] if ttl_s > 0 else seen
             if gone(np.int64(seen), np.int64(time), ttl_s, tick_s) or beyond(bits, bounds, at, rules):
@@ -144,16 +144,16 @@ def meet(store, rules, sightings, first_time, last_time, sure):
     state[State.TOUCHED] = touched_count
     if evicts:
         count_again(store.held, ages, before, tally, stamps)
-    if counts_alive and unseen == 0:  # else the clock is moved sighting by sighting
+    if counts_alive and unseen == 0:  # otherwise `take_in` advances the clock sighting by sighting
         advance(alive, ages, np.int64(last_time), rules)
     return unseen
 
 
 @njit(cache=True, nogil=True)
 def unmeet(store, rules, sightings):
-    """Take back what `meet` wrote into rows; arguments as there. (Not that they count as touched.)
+    """Roll back what `meet` wrote into rows; same arguments. (Rows stay listed as touched.)
 
-    What it counted is eviction's clock, which its caller puts back.
+    The caller restores eviction's clock, which holds the counts.
     """
     bits = store.bits
     slots, before = sightings.slots, sightings.before
@@ -169,7 +169,7 @@ def unmeet(store, rules, sightings):
 
 @njit(cache=True, nogil=True)
 def find(store, rules, keys, times, slots):
-    """The slot of each key (n,), -1 where it has none at its time: slots (n,) int64, out. Changes nothing."""
+    """The slot of each key (n,), -1 if it has no row at its time: slots (n,) int64, out. Changes nothing."""
     buckets = borrow(store.buckets)
     slot_key = borrow(store.slot_key)
     bits = borrow(store.bits)
@@ -194,7 +194,7 @@ def find(store, rules, keys, times, slots):
 
 @njit(cache=True, nogil=True)
 def put(store, rules, keys, rows, slots):
-    """Store whole rows (n, W), bit for bit, under their keys, new or not; slots (n,) out, -1 where full."""
+    """Write whole rows (n, W), bit for bit, of new or known keys; slots (n,) out, -1 if the table is full."""
     buckets = borrow(store.buckets)
     bits = borrow(store.bits)
     slot_key = borrow(store.slot_key)
@@ -216,7 +216,7 @@ def put(store, rules, keys, rows, slots):
         for i in range(first, last):
             ask_for_row(bits, max(slots[min(i + AHEAD, last - 1)], 0), rows.shape[1])
             slot = slots[i]
-            # a key that was nowhere may have come since, with a row before this one
+            # an earlier row of this call may have inserted the key
             if slot < 0 or slot_key[slot] != keys[i]:
                 slot = locate(buckets, slot_key, state, keys[i])
             if slot >= 0:
@@ -239,9 +239,9 @@ def put(store, rules, keys, rows, slots):
 
 @njit(cache=True, nogil=True)
 def delete(store, rules, keys, removed, counted):
-    """Take keys out; `removed` (n,) uint64, out: those that were there. Returns how many.
+    """Remove keys; `removed` (n,) uint64, out: the keys that were there. Returns how many.
 
-    `counted`: take existing rows out of eviction's count, too.
+    `counted`: also remove existing rows from eviction's counts.
     """
     buckets = borrow(store.buckets)
     slot_key = borrow(store.slot_key)

@@ -1,4 +1,4 @@
-"""Optimizers: each is one fused kernel over rows, and the columns of state that it keeps in them.
+"""Optimizers: each is one fused kernel over rows, with its state in columns of the row.
 
 Every kernel has the signature (store, slots, gradients, dim, constants): `slots` (m,) int64 are
 distinct or -1, `gradients` (m, dim) float32 are the whole gradient of each, `constants` (c,) float64
@@ -16,10 +16,9 @@ What they compute, with g the gradient, lr the learning rate, and all products b
     ftrl               n += g²;  z += g - (√n - √n_before)/lr · w;
                        w = -(z - sign(z) l1) / ((β + √n)/lr + l2), 0 if |z| ≤ l1  McMahan et al. 2013
 
-Adam's t is the row's own: how often *it* was stepped. A count for the whole table would leave the
-first steps of an id that comes late without their correction (they would be ten times too small),
-and would make a row's future depend on others and on more than the row itself, which is all that a
-snapshot, a delta, or a slot that is used again carries. It costs one column.
+Adam's t counts the steps of each row. With one count for the whole table, the first steps of an id that
+comes late would not be corrected (they would be ten times too small), and a row would depend on more than
+itself, but a snapshot or a delta holds only the row. The count costs one column.
 """
 
 from collections.abc import Callable
@@ -35,23 +34,23 @@ from embeddings.spec import TableSpec
 from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
 from ground.kernels.simd import WIDE, load, put, root, splat, sum_of
 
-_ADAGRAD_EPSILON = 1e-10  # torch's, so that the two agree
-_ADAM_EPSILON = 1e-8  # likewise
-_ADAM_CORRECTIONS = 5  # where the corrections begin in Adam's constants
+_ADAGRAD_EPSILON = 1e-10  # the same value as in torch, so that results agree
+_ADAM_EPSILON = 1e-8  # the same value as in torch
+_ADAM_CORRECTIONS = 5  # position of the first correction in Adam's constants
 _ADAM_STEPS_MAX = 1 << 18
-"""Steps for which Adam's corrections are tabulated at most: β₂ up to 0.9999 have come to 1 by then."""
+"""Maximum size of the table of Adam's corrections: with β₂ up to 0.9999 they have reached 1 by then."""
 
 
 def constants_of(spec: TableSpec) -> npt.NDArray[np.float64]:
-    """What the kernel of the spec's optimizer needs to know."""
+    """The constants of the spec's optimizer, (c,) float64, as its kernel expects them."""
     rate = spec.learning_rate
     if spec.optimizer == "adam":
-        # A power for each row would cost more than the rest of its step.
+        # Tabulated: computing a power for each row would cost more than the rest of its step.
         decay = max(spec.beta1, spec.beta2)
         steps = int(np.log(2.0**-25) / np.log(decay)) + 2 if decay > 0.0 else 2
         t = np.arange(min(steps, _ADAM_STEPS_MAX))
         first, second = 1.0 - spec.beta1**t, 1.0 - spec.beta2**t
-        first[0] = second[0] = 1.0  # no row is at its step 0
+        first[0] = second[0] = 1.0  # not used: a row's first step is 1
         corrections = np.stack([rate / first, 1.0 / np.sqrt(second)], axis=1).reshape(-1)
         head = [1.0 - spec.beta1, 1.0 - spec.beta2, _ADAM_EPSILON, float(len(t) - 1), 0.0]
         return np.concatenate([head, corrections])
@@ -62,7 +61,7 @@ def constants_of(spec: TableSpec) -> npt.NDArray[np.float64]:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _ask(rows, listed, slots, i, columns):
-    """Prefetch the first columns of a row that comes later in the batch, and its bit for `mark`."""
+    """Prefetch the first columns of a later row of the batch, and its bit for `mark`."""
     slot = max(slots[min(i + AHEAD, slots.shape[0] - 1)], 0)
     for column in range(0, columns, WIDE):
         prefetch(rows, slot, column)
@@ -92,7 +91,7 @@ def step_sgd(store, slots, gradients, dim, constants):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def step_adagrad(store, slots, gradients, dim, constants):
-    """Adagrad, the sum of squares beside each weight."""
+    """Adagrad, with a sum of squares for each weight."""
     rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
     versions = borrow(store.versions)
@@ -115,7 +114,7 @@ def step_adagrad(store, slots, gradients, dim, constants):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def step_rowwise_adagrad(store, slots, gradients, dim, constants):
-    """Adagrad with one sum for the whole row: the mean square of its gradient is added."""
+    """Adagrad with one sum per row: each step adds the mean square of the gradient."""
     rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
     versions = borrow(store.versions)
@@ -143,7 +142,7 @@ def step_rowwise_adagrad(store, slots, gradients, dim, constants):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def step_adam(store, slots, gradients, dim, constants):
-    """Adam; state is m (dim), v (dim) and the row's own number of steps."""
+    """Adam; state is m (dim), v (dim) and the number of steps of the row."""
     rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
     versions = borrow(store.versions)
@@ -177,8 +176,8 @@ def step_adam(store, slots, gradients, dim, constants):
 def step_ftrl(store, slots, gradients, dim, constants):
     """FTRL-proximal; state is z (dim) and n (dim).
 
-    In FTRL a weight is a function of z and n. A row that was never stepped has a z of 0; it is given
-    the one that its initial weight comes from, so that the initializer is where learning starts.
+    In FTRL a weight is a function of z and n. A new row has z = 0; at its first step, z is set to the value
+    that gives its initial weight, so that learning starts from the initializer.
     """
     rows, listed = borrow(store.rows), borrow(store.listed)
     touched, state = borrow(store.touched), borrow(store.state)
@@ -192,7 +191,7 @@ def step_ftrl(store, slots, gradients, dim, constants):
         if slot < 0:
             continue
         begin_write(versions, slot)
-        for j in range(dim):  # one at a time: each may be another case
+        for j in range(dim):  # not vectorised: the branches differ by column
             g = gradients[i, j]
             w = rows[slot, j]
             z = rows[slot, dim + j]

@@ -1,4 +1,4 @@
-"""Rows of many ids: vectors of lists of ids pooled by weight, and the gradients back."""
+"""Pool the vectors of lists of ids into rows of a matrix, and distribute the gradients back."""
 
 import numpy as np
 from numba import njit
@@ -16,15 +16,15 @@ def entry_rows(start):
 
 @njit(cache=True, nogil=True)
 def pool(rows, index, x, vectors, dim, column, out):
-    """Add each entry's x times its vector to its row of `out`, from `column` on.
+    """Add x times its vector, for each entry, to its row of `out`, from `column` on.
 
     Args:
-        rows: (k,) int64, each entry's row.
-        index: (k,) int64, each entry's vector; below 0: none.
-        x: (k,) float32; all 1 for a sum, one over the row's entries for a mean.
-        vectors: (m, dim or more) float32; a table's arena will do.
-        dim: how many of a vector's columns to take.
-        column: (k,) int32, where the columns of each entry's feature begin.
+        rows: (k,) int64, the row of each entry.
+        index: (k,) int64, the vector of each entry; below 0: none.
+        x: (k,) float32; 1 for a sum, 1 / (number of entries of the row) for a mean.
+        vectors: (m, at least dim) float32, for example the arena of a table.
+        dim: number of columns of a vector to use.
+        column: (k,) int32, the first column of each entry's feature.
         out: (n, width) float32, added to in place.
     """
     for i in range(len(rows)):
@@ -37,7 +37,7 @@ def pool(rows, index, x, vectors, dim, column, out):
 
 @njit(cache=True, nogil=True)
 def unpool(rows, x, gradients, column, dim):
-    """The gradient of each entry's vector, (k, dim) float32: the counterpart of `pool`."""
+    """The gradient of the vector of each entry, (k, dim) float32: the reverse of `pool`."""
     out = np.empty((len(rows), dim), dtype=np.float32)
     for i in range(len(rows)):
         for j in range(dim):

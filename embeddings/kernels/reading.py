@@ -1,4 +1,4 @@
-"""Rows for other threads: found and copied in one go, each whole, while one thread learns."""
+"""Look up and copy rows on any thread while another thread writes; each copy is consistent."""
 
 import time
 from typing import Final
@@ -20,22 +20,22 @@ from ground.kernels.intrinsics import borrow, fence
 from ground.kernels.simd import copy
 
 BUSY = np.int64(-2)
-"""In place of a slot: the row could not be read whole in `_TRIES` tries."""
+"""Instead of a slot: no consistent copy of the row in `_TRIES` tries."""
 
-_TRIES = 100  # some microseconds: longer than a writer has a row open, unless its thread is not running
+_TRIES = 100  # some microseconds: longer than a write of a row, unless the writing thread is not running
 
 ROUNDS_MAX: Final = 2000
 _PAUSE_S: Final = 0.001
-"""Together seconds: much longer than a thread that can run is kept waiting."""
+"""ROUNDS_MAX pauses are 2 seconds: much longer than the scheduler keeps a runnable thread waiting."""
 
 
 def read_whole(
     spec: TableSpec, store: Store, rules: Rules, keys: Keys, now: int
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """The vectors (m, dim) of distinct keys (m,), and which have a row at `now`, (m,); zeros for the others.
+    """The vectors (m, dim) of distinct keys (m,), zeros without a row, and which have a row at `now`, (m,).
 
     Raises:
-        TableError: a row was open for writing all along; the writing thread seems to be stopped.
+        TableError: a row stayed open for writing; the writing thread seems to have stopped.
     """
     slots = np.empty(len(keys), dtype=np.int64)
     vectors = np.empty((len(keys), spec.dim), dtype=np.float32)
@@ -43,7 +43,7 @@ def read_whole(
     for _ in range(ROUNDS_MAX):
         if not busy:
             return vectors, slots >= 0
-        time.sleep(_PAUSE_S)  # lets the writer's thread run
+        time.sleep(_PAUSE_S)  # lets the writing thread run
         left = np.flatnonzero(slots == BUSY)
         part_slots, part = slots[left], vectors[left]
         busy = read(store, rules, keys[left], part_slots, np.int64(now), part)
@@ -53,11 +53,11 @@ def read_whole(
 
 @njit(cache=True, nogil=True)
 def read(store, rules, keys, slots, now, out):
-    """Copy the first columns of the rows of keys (n,) that exist at `now`; zeros for those without.
+    """Copy the first columns of the rows of keys (n,) that exist at `now`; zeros for keys without a row.
 
     Args:
         keys: (n,) uint64.
-        slots: (n,) int64, out: where each was read, -1 without a row, BUSY where it is to be asked again.
+        slots: (n,) int64, out: the slot of each key, -1 without a row, BUSY if the caller must try again.
         out: (n, columns) float32, out.
 
     Returns:
@@ -86,7 +86,7 @@ def read(store, rules, keys, slots, now, out):
                 slot = locate(buckets, slot_key, state, key)
             if slot < 0:
                 fence()
-                # An entry on its way from one bucket to another may have been missed in both.
+                # The search may miss an entry that moves from one bucket to the other.
                 if moved & 1 == 0 and state[State.MOVED] == moved:
                     result = np.int64(-1)
                     break

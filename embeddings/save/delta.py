@@ -1,11 +1,11 @@
-"""Deltas: what changed in a table, as bytes that another table applies to become the same, bit for bit.
+"""Deltas: changes of a table as bytes. A copy that applies them becomes equal to the table, bit for bit.
 
     writer = DeltaWriter(table)            reader = DeltaReader(copy)
     table.apply_gradients(...)             reader.apply(data)   # True; False for a repeat
     data = writer.take()                                        # DeltaGapError if one is missing
 
-`Piece` is the one form in which rows of a table leave it: deltas, updates to servers and the pages of a
-snapshot are made of pieces. All numbers are little-endian.
+Rows leave a table only as `Piece`s: deltas, updates to servers and the pages of a snapshot consist of
+pieces. All numbers are little-endian.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ LINE_WORDS = 8
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
-    """Some changes of one table; `deleted` comes first, since a key may be deleted and made again."""
+    """Some changes of one table. Apply `deleted` first: a key may be deleted and then inserted again."""
 
     name: str
     deleted: memoryview  # uint64 keys
@@ -37,7 +37,7 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Changes(NamedTuple):
-    """What changed in a table between two drains; apply `deleted` first."""
+    """The changes of a table between two drains. Apply `deleted` first."""
 
     deleted: Keys  # (d,)
     keys: Keys  # (m,)
@@ -56,7 +56,7 @@ class Changes(NamedTuple):
         lines: Lines | None = None,
         words: Keys | None = None,
     ) -> Self:
-        """Changes of a table with what is not given left empty."""
+        """Changes of a table; parts that are not given are empty."""
         none = np.zeros(0, dtype=np.uint64)
         return cls(
             none if deleted is None else deleted,
@@ -71,24 +71,24 @@ class Changes(NamedTuple):
         return bool(len(self.deleted) or len(self.keys) or len(self.lines))
 
     def whole(self, name: str) -> Piece:
-        """All of it as one piece."""
+        """All changes as one piece."""
         return Piece(name, *(raw(array) for array in self))
 
     def served(self, table: Table) -> "Changes":
-        """The same for a table made from `table.spec.serving()`: no optimizer state, no filter."""
+        """The same changes without optimizer state and filter, for a table from `table.spec.serving()`."""
         rows = np.concatenate([self.rows[:, part] for part in table.serving_slices], axis=1)
         return Changes(self.deleted, self.keys, rows, self.lines[:0], self.words[:0])
 
 
 def drain(table: Table, cursor: Cursor | None = None) -> Changes:
-    """What changed since a consumer took changes last, with whole rows and the admission filter's lines."""
+    """The changes since a consumer last took them, with whole rows and lines of the admission filter."""
     touched, deleted, lines = table.take_changes(cursor)
     rows, _ = table.export(touched)
     return Changes(deleted, touched, rows, lines, table.filter.words_of(lines))
 
 
 def pieces(name: str, changes: Changes, bytes_max: int, first_max: int | None = None) -> Iterator[Piece]:
-    """Changes cut into pieces of about `bytes_max` bytes (the first of about `first_max`), in order."""
+    """Cut changes into pieces of about `bytes_max` bytes (the first: about `first_max`), in order."""
     room = bytes_max if first_max is None else first_max
     row_bytes = 8 + changes.rows.shape[1] * 4
     line_bytes = 4 + LINE_WORDS * 8
@@ -99,7 +99,7 @@ def pieces(name: str, changes: Changes, bytes_max: int, first_max: int | None = 
         room -= 8 * (gone.stop - gone.start)
         rows = slice(row_at, row_at)
         lines = slice(line_at, line_at)
-        # No row before the last deletion.
+        # Rows follow only after the last deletion.
         if gone_at == len(changes.deleted):
             alone = gone.stop == gone.start
             rows = _part(row_at, len(changes.keys), room // row_bytes, least=int(alone))
@@ -120,10 +120,10 @@ def pieces(name: str, changes: Changes, bytes_max: int, first_max: int | None = 
 
 
 def apply(table: Table, piece: Piece) -> None:
-    """Bring a table to where a piece says.
+    """Apply a piece to a table.
 
     Raises:
-        DeltaError: it comes from a table of another layout.
+        DeltaError: the piece comes from a table with another layout.
         TableError: the table is full.
     """
     deleted, keys = numbers(piece.deleted, np.uint64), numbers(piece.keys, np.uint64)
@@ -151,10 +151,10 @@ T = TypeVar("T", bound=np.generic)
 
 
 def numbers(data: memoryview, kind: type[T]) -> npt.NDArray[T]:
-    """The numbers of a piece's bytes; not a copy.
+    """Decode bytes of a piece to an array, without a copy.
 
     Raises:
-        DeltaError: the bytes are no whole number of them.
+        DeltaError: the length is not a multiple of the item size.
     """
     if len(data) % np.dtype(kind).itemsize:
         raise DeltaError(f"{len(data)} bytes are no whole number of {np.dtype(kind).name}")
@@ -162,7 +162,7 @@ def numbers(data: memoryview, kind: type[T]) -> npt.NDArray[T]:
 
 
 class _Numbered(msgspec.Struct, frozen=True, array_like=True):
-    """One delta as it travels."""
+    """One delta as it is encoded."""
 
     v: int
     seq: int  # 1, 2, 3, ...
@@ -173,13 +173,13 @@ _decoder = msgspec.msgpack.Decoder(_Numbered)
 
 
 class DeltaWriter:
-    """Numbers the changes of a table; snapshots and other writers of the same table lose nothing by it.
+    """Writes the changes of a table as numbered deltas. Snapshots and other writers are not affected.
 
     Args:
-        table: one that tracks its delta.
-        seq: the number of the last delta taken, by an earlier writer of the same table. 0: the first one
-            holds all of the table, for a copy that is empty.
-        serving: leave optimizer state and admission filter out: for tables made from `spec.serving()`.
+        table: a table that tracks its delta.
+        seq: the number of the last delta that an earlier writer of the same table took. 0: the first delta
+            holds the whole table, for an empty copy.
+        serving: omit optimizer state and admission filter, for tables made from `spec.serving()`.
     """
 
     def __init__(self, table: Table, seq: int = 0, *, serving: bool = False) -> None:
@@ -189,7 +189,7 @@ class DeltaWriter:
         self._cursor = table.open_cursor(whole=seq == 0)
 
     def take(self) -> bytes:
-        """What changed since the last one, as one sealed message; also if that is nothing."""
+        """The changes since the last delta, as one sealed message, even if there are none."""
         changes = drain(self._table, self._cursor)
         if self._serving:
             changes = changes.served(self._table)
@@ -202,8 +202,8 @@ class DeltaReader:
     """Applies deltas to a copy of a table, in order.
 
     Args:
-        table: it must be as the other was at delta `seq`.
-        seq: the number of the last delta that is in it.
+        table: a copy that is equal to the table at delta `seq`.
+        seq: the number of the last delta that the copy contains.
     """
 
     def __init__(self, table: Table, seq: int = 0) -> None:
@@ -211,11 +211,11 @@ class DeltaReader:
         self._table = table
 
     def apply(self, data: bytes) -> bool:
-        """Apply one delta; False if it was applied before, and is left out.
+        """Apply one delta; returns False, and does nothing, if it was applied before.
 
         Raises:
-            DeltaGapError: deltas before it are missing; nothing was applied.
-            DeltaError: it is damaged, of an unknown version, or of another table.
+            DeltaGapError: deltas before this one are missing; nothing was applied.
+            DeltaError: the delta is damaged, has an unknown version, or belongs to another table.
         """
         name = self._table.spec.name
         try:
@@ -233,7 +233,7 @@ class DeltaReader:
         if numbered.seq != self.seq + 1:
             raise DeltaGapError(
                 f"table {name!r}: delta {numbered.seq} came where {self.seq + 1} was expected: "
-                "apply those between first, or begin anew from a snapshot"
+                "apply the missing ones first, or start again from a snapshot"
             )
         apply(self._table, numbered.piece)
         self.seq = numbered.seq
@@ -241,10 +241,10 @@ class DeltaReader:
 
 
 def raw(array: npt.NDArray[np.generic]) -> memoryview:
-    """An array's bytes, without a copy where it is contiguous."""
+    """The bytes of an array, without a copy if it is contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _part(at: int, end: int, count: int, least: int) -> slice:
-    """The next `count` (at least `least`) of what goes from `at` to `end`."""
+    """The next `count` (at least `least`) positions from `at`, up to `end`."""
     return slice(at, min(at + max(count, least), end))

@@ -1,6 +1,6 @@
-"""The entries of a table's snapshot: what is in them, and what a store of them must be able to do.
+"""The entries of a table's snapshot: their contents, and the interface of a store for them.
 
-Where they lie and how they come about: `embeddings.save.snapshot`.
+`embeddings.save.snapshot` describes their keys and when they are written.
 """
 
 from typing import Protocol
@@ -13,52 +13,52 @@ from embeddings.spec import TableSpec
 from ground.sealed import seal, unseal
 
 FORMAT_VERSION = 1
-"""Written into `meta`. A reader knows all versions up to its own, and refuses later ones."""
+"""Written into `meta`. A reader accepts all versions up to its own, and refuses later ones."""
 
 
 class Sink(Protocol):
-    """Where entries are written."""
+    """A store to which entries are written."""
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set one entry."""
 
     def delete(self, key: bytes) -> None:
-        """Remove one entry; no harm if it is not there."""
+        """Remove one entry, if it exists."""
 
 
 class RangeSink(Sink, Protocol):
-    """Where a whole snapshot can take the place of all that was before it."""
+    """A store in which a whole snapshot can replace all earlier entries."""
 
     def delete_range(self, first: bytes, end: bytes) -> None:
-        """Remove the entries from key `first` to before key `end`."""
+        """Remove the entries from key `first` up to, but not including, key `end`."""
 
 
 class Source(Protocol):
-    """Where entries are read."""
+    """A store from which entries are read."""
 
     def get(self, key: bytes) -> bytes | None:
-        """One entry's value, None if there is none."""
+        """The value of one entry, None if it does not exist."""
 
 
 class Meta(msgspec.Struct):
-    """What a snapshot says about itself."""
+    """The description of a snapshot."""
 
     v: int
     spec: TableSpec
-    seq: int = 0  # the last delta
-    rows: int = 0  # of the table at that moment
-    base: int = 0  # generation of the base that is whole; 0: the empty table
-    base_seq: int = 0  # the deltas after this one complete it
-    pages: int = 0  # of that base
-    begun: int = 0  # pages that there may be of generation base + 1
+    seq: int = 0  # number of the last delta
+    rows: int = 0  # rows of the table at that moment
+    base: int = 0  # generation of the complete base; 0: the empty table
+    base_seq: int = 0  # number of the last delta that the base contains
+    pages: int = 0  # pages of that base
+    begun: int = 0  # pages of generation base + 1 that may exist
 
 
 class Page(msgspec.Struct, frozen=True, array_like=True):
     """One page or one part of a delta, as stored."""
 
     v: int
-    seq: int  # of the delta; of the last one contained in a page
-    parts: int  # of the delta; 0 for a page
+    seq: int  # number of the delta; for a page, of the last delta that it contains
+    parts: int  # parts of the delta; 0 for a page
     piece: Piece
 
 
@@ -68,10 +68,10 @@ _decode_version = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_meta(data: bytes, where: str) -> Meta:
-    """What a snapshot says about itself.
+    """Decode the description of a snapshot.
 
     Raises:
-        SnapshotError: it is damaged, or of a version that this Freshet does not know.
+        SnapshotError: it is damaged, or has a version that this Freshet does not know.
     """
     try:
         body = unseal(data)
@@ -87,7 +87,7 @@ def read_meta(data: bytes, where: str) -> Meta:
 
 
 def decode_page(value: bytes) -> Page:
-    """What `encode_entry` gave of a page.
+    """Decode a page from `encode_entry`.
 
     Raises:
         ValueError, msgspec.DecodeError: it is damaged.
@@ -96,5 +96,5 @@ def decode_page(value: bytes) -> Page:
 
 
 def encode_entry(value: Meta | Page) -> bytes:
-    """A value as it is stored: sealed MessagePack."""
+    """Encode a value as sealed MessagePack."""
     return seal(msgspec.msgpack.encode(value))

@@ -1,11 +1,11 @@
-"""Snapshots of tables in a folder of their own: one RocksDB, for tables used without a stream.
+"""Snapshots of tables in a folder: one RocksDB, for tables that are used without a stream.
 
     with SnapshotFolder("model.snapshot") as folder:
-        folder.save(users, items)           # whole the first time, then what changed
+        folder.save(users, items)           # everything the first time, then the changes
     with SnapshotFolder("model.snapshot") as folder:
-        users = folder.restore("user")      # a new table, as it was, ready to go on
+        users = folder.restore("user")      # a new table, equal to the saved one
 
-All tables of one `save` are of one moment: they become visible in one atomic write, or not at all.
+All tables of one `save` become visible in one atomic write, or not at all.
 """
 
 import time
@@ -25,7 +25,7 @@ from ground.errors import FreshetError
 from ground.sealed import seal, unseal
 
 BATCH_BYTES = 64 << 20
-"""Pages of a whole snapshot gathered before they are handed to RocksDB."""
+"""Bytes of pages of a whole snapshot that are collected before they are written to RocksDB."""
 
 OPEN_TRIES = 5
 OPEN_AGAIN_S = 0.05
@@ -36,14 +36,14 @@ _META = b"meta"
 
 
 class SnapshotFolder:
-    """A folder of tables' snapshots, held by one process.
+    """A folder with snapshots of tables. One process may write to it.
 
     Args:
-        path: the folder; it is made if it is not there, unless `read_only`.
-        read_only: for restoring only; another process may hold the folder meanwhile.
+        path: the folder; it is created if it does not exist, unless `read_only`.
+        read_only: only restore; another process may write to the folder at the same time.
 
     Raises:
-        SnapshotError: there is none to read, or it is damaged or in use.
+        SnapshotError: the folder has no snapshot to read, is damaged, or is in use.
     """
 
     def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
@@ -63,13 +63,13 @@ class SnapshotFolder:
             raise self._unreadable(error) from None
 
     def save(self, *tables: Table, whole: bool = False) -> None:
-        """Save tables, all as they are now, in one atomic write.
+        """Save the current state of tables in one atomic write.
 
         A table that was saved or restored through this object before is saved by what changed since, at
         a cost that follows from the changes alone; any other is saved whole.
 
         Args:
-            whole: save all that the tables hold, and drop what was before.
+            whole: save everything that the tables hold, and drop earlier entries.
 
         Raises:
             SnapshotError: the disk is full or failing; the last save is intact.
@@ -102,7 +102,7 @@ class SnapshotFolder:
             self.write(batch, sync=True)
             self._database().flush()
         except BaseException:
-            # What these snapshots took from their tables is lost to the folder: next time all of it.
+            # The changes that these snapshots took are not in the folder: the next save must be whole.
             for snapshot, _ in parts:
                 self._snapshots.pop(snapshot.table.spec.name, None)
             raise
@@ -110,15 +110,15 @@ class SnapshotFolder:
             self._snapshots[snapshot.table.spec.name] = snapshot
 
     def restore(self, name: str | None = None, table: Table | None = None) -> Table:
-        """A table as it was when it was saved last.
+        """Restore a table as it was at the last save.
 
         Args:
-            name: which one; may be left out where there is one only.
-            table: an empty table to fill, for other settings than those saved (a longer ttl, say); its
-                name says which one. None: a new one with the settings saved.
+            name: name of the table; may be omitted if there is only one.
+            table: an empty table with that name to fill, if settings have changed (for example a longer
+                ttl_s). None: a new table with the saved settings.
 
         Raises:
-            SnapshotError: there is none of that name, or it is damaged, or does not fit `table`.
+            SnapshotError: there is no table of that name, or it is damaged, or does not fit `table`.
         """
         if table is None:
             name = name or self._only()
@@ -138,7 +138,7 @@ class SnapshotFolder:
         return table
 
     def purge(self, *tables: Table) -> None:
-        """Save whole, and leave nothing on the disk of what is no longer in the tables: after `forget`."""
+        """Save whole, and remove deleted rows from the disk. Use it after `forget`."""
         self.save(*tables, whole=True)
         database = self._database()
         try:
@@ -148,12 +148,12 @@ class SnapshotFolder:
             raise self._unreadable(error) from None
 
     def kept_bytes(self, name: str) -> int:
-        """Bytes of deltas that a restore of a table reads after its base; 0 for one not saved from here."""
+        """Bytes of deltas that a restore of a table reads after its base; 0 for a table not saved here."""
         snapshot = self._snapshots.get(name)
         return 0 if snapshot is None else snapshot.kept_bytes
 
     def get(self, key: bytes) -> bytes | None:
-        """One entry, as `TableSnapshot` reads it."""
+        """The value of one entry, None if it does not exist."""
         try:
             return self._database().get(key)
         except FreshetError:
@@ -182,12 +182,12 @@ class SnapshotFolder:
             tries -= 1
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                options = rocks.options(create=True, compress=False)  # learnt floats do not compress
+                options = rocks.options(create=True, compress=False)  # trained floats do not compress
                 return Rdict(str(self.path), options, access_type=access)
             except Exception as error:
                 if rocks.read_error(error) is None:
                     raise
-                # The process that holds the folder may have merged a file away while this one looked.
+                # The writing process may have merged files while this one was opening them.
                 if tries <= 0 or "No such file" not in str(error):
                     raise self._unreadable(error) from None
             time.sleep(OPEN_AGAIN_S)
@@ -219,7 +219,7 @@ class SnapshotFolder:
         return self._db
 
     def write(self, batch: "_Batch", *, sync: bool) -> None:
-        """Write a batch of entries whole, or raise a SnapshotError."""
+        """Write a batch of entries atomically, or raise a SnapshotError."""
         options = WriteOptions()
         options.sync = sync
         try:
@@ -241,7 +241,7 @@ class SnapshotFolder:
 
 
 class _Batch:
-    """Entries on their way into the folder."""
+    """Entries to be written to the folder."""
 
     def __init__(self) -> None:
         self._batch = WriteBatch(raw_mode=True)

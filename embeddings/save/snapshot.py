@@ -1,22 +1,21 @@
-"""A table's snapshot: entries of a key-value store from which the table can be made again, bit for bit.
+"""A table's snapshot: entries of a key-value store from which the table is restored, bit for bit.
 
-What is written each time is what changed, as a numbered delta; and beside it, page by page, all that the
-table holds: the next base. Once all pages of a base are written, the base before it and the deltas that
-it contains are dropped. So a save costs about twice the bytes that changed whatever the size of the table,
-nothing ever stops to write everything, and there is never more to read than a base and the deltas since
-its first page.
+Each save writes the changes as a numbered delta, and some pages of the next base, a copy of the whole table.
+When all pages of a base are written, the previous base and the deltas that the new one contains are deleted.
+So a save writes about twice the bytes that changed, whatever the size of the table; no save rewrites the
+whole table; and a restore reads a base and the deltas since its first page.
 
-    PREFIX meta                             what there is; written with every change, in the same commit
+    PREFIX meta                             the description; written with every change, in the same commit
     PREFIX base/ generation(8) page(4)      rows of consecutive slots, or lines of the admission filter
     PREFIX delta/ seq(8) part(4)            changes, in order  (the character after / is 0)
 
-Numbers in keys are big-endian; every value is sealed MessagePack. A page may be of a later moment than the
-first page of its base: the deltas since then bring every row to the last moment, since a row that was
-touched is in one of them and a row that was not is the same in both. Slots need not survive a restart: a
-base that was not finished is begun anew.
+Numbers in keys are big-endian; every value is sealed MessagePack. The pages of a base are written at
+different times. The deltas since the first page make them consistent: each contains the rows that were
+written meanwhile, and all other rows are unchanged. A restart may assign slots differently, so it starts an
+unfinished base again.
 
-The store is anything with `put` and `delete` to write and `get` to read, whose writes of one save become
-visible together: a `SnapshotFolder`, or the state of a role in a stream.
+The store can be any object with `put` and `delete` to write and `get` to read, if the writes of one save
+become visible together: a `SnapshotFolder`, or the state of a role in a stream.
 """
 
 from collections import deque
@@ -44,19 +43,19 @@ from embeddings.spec import TableSpec
 from embeddings.table.table import Table
 
 PAGE_BYTES = 4 << 20
-"""Rows of one page; also the size at which a delta is cut into parts."""
+"""Size of a page; a larger delta is cut into parts of this size."""
 
 PAGES_PER_SAVE = 16
-"""Pages of a base that one save writes at most."""
+"""Maximum number of base pages that one save writes."""
 
 BASE_PER_DELTA = 1.0
-"""Bytes of base written for each byte of deltas: more makes a restore read less, and a save write more."""
+"""Bytes of base per byte of deltas. With more, a restore reads less and a save writes more."""
 
 
 class _Base(msgspec.Struct):
-    """A base that is being written."""
+    """An unfinished base."""
 
-    seq: int  # the deltas up to here are in it
+    seq: int  # number of the last delta that it contains
     row_pages: int
     line_pages: int
     next: int = 0
@@ -77,12 +76,12 @@ class _Kept(NamedTuple):
 class TableSnapshot:
     """Keeps the snapshot of one table up to date.
 
-    It has a list of the table's changes of its own; `save` returns what it wrote of them.
+    It has its own cursor of the table's changes; `save` returns the changes that it wrote.
 
     Args:
-        table: the table; it tracks its delta.
-        prefix: of all keys of this snapshot.
-        where: what errors call the store.
+        table: a table that tracks its delta.
+        prefix: prefix of all keys of this snapshot.
+        where: name of the store in error messages.
     """
 
     def __init__(self, table: Table, prefix: bytes, where: str = "snapshot") -> None:
@@ -93,9 +92,9 @@ class TableSnapshot:
         self._cursor = table.open_cursor(whole=True)
         self._deltas: deque[_Kept] = deque()
         self._next: _Base | None = None
-        self._credit = 0.0  # bytes of base that may be written
-        self._renew = False  # the next save begins a base anew
-        self._hurried = False  # the base that is being written is, without regard to its cost
+        self._credit = 0.0  # bytes of base that may be written now
+        self._renew = False  # the next save starts a new base
+        self._hurried = False  # write the unfinished base as fast as possible, whatever it costs
         self._page_slots = max(PAGE_BYTES // (8 + 4 * table.width), 1)
         self._page_lines = max(PAGE_BYTES // 68, 1)
 
@@ -106,13 +105,13 @@ class TableSnapshot:
 
     @property
     def renewing(self) -> bool:
-        """Whether what `renew` has asked for is still to be done."""
+        """Whether a new base that `renew` requested is not complete yet."""
         return self._renew or self._hurried
 
     def renew(self) -> None:
-        """Begin a new base at the next save, and write it as fast as saves come, PAGES_PER_SAVE pages each.
+        """Start a new base at the next save, and write PAGES_PER_SAVE of its pages with each save.
 
-        Once it is whole, nothing of what left the table before that save is in the store's entries.
+        When it is complete, the store has no entry with a row that was deleted before that save.
         """
         self._renew = True
 
@@ -122,10 +121,10 @@ class TableSnapshot:
         return sum(delta.size for delta in self._deltas)
 
     def save(self, sink: Sink) -> Changes:
-        """Write what changed since the last save, and a share of the next base.
+        """Write the changes since the last save, and some pages of the next base.
 
         Returns:
-            What changed.
+            The changes.
         """
         changes = drain(self.table, self._cursor)
         meta = self._meta
@@ -152,10 +151,10 @@ class TableSnapshot:
         return changes
 
     def replace(self, source: Source) -> None:
-        """Make ready to take the place of another table's snapshot in the same store, if there is one.
+        """Prepare to replace the snapshot of another table in the same store, if there is one.
 
         Raises:
-            SnapshotError: its description cannot be read.
+            SnapshotError: the description of that snapshot cannot be read.
         """
         data = source.get(self._key(b"meta"))
         if data is not None:
@@ -163,15 +162,15 @@ class TableSnapshot:
             self._meta.seq, self._meta.base = there.seq, there.base
 
     def save_base(self, sink: Sink, written: Callable[[], None] = lambda: None) -> Changes:
-        """Write everything that the table holds, as a base that `save_whole` makes the snapshot's.
+        """Write the whole table as a new base, which becomes part of the snapshot by `save_whole`.
 
-        Until then the store may hold any part of it, for nothing refers to it yet.
+        Nothing refers to the base before that, so the store may hold an incomplete one.
 
         Args:
-            written: called after each page: a sink may let go of it.
+            written: called after each page, for example to write out what the sink has collected.
 
         Returns:
-            What changed since the last save.
+            The changes since the last save.
         """
         changes = drain(self.table, self._cursor)
         if changes:
@@ -183,7 +182,7 @@ class TableSnapshot:
         return changes
 
     def save_whole(self, sink: RangeSink) -> None:
-        """After `save_base`: drop whatever else there is. Nothing but this base is left."""
+        """After `save_base`: use this base, and delete all other entries."""
         base = self._next
         assert base is not None and base.next == base.pages
         mine = self._key(b"base/", self._meta.base + 1)
@@ -195,14 +194,14 @@ class TableSnapshot:
         self._put_meta(sink)
 
     def drop_unfinished(self, sink: RangeSink) -> None:
-        """After `restore`: drop what there is of a base that was not finished."""
+        """After `restore`: delete the pages of an unfinished base."""
         sink.delete_range(self._key(b"base/", self._meta.base + 1), self._key(b"base0"))
 
     def restore(self, source: Source) -> bool:
-        """Fill the table, which must be empty, from a store; False if the store has no such snapshot.
+        """Fill the table, which must be empty, from a store; returns False if the store has no such snapshot.
 
         Raises:
-            SnapshotError: an entry is damaged or missing, or of another kind of table, or of a later version.
+            SnapshotError: an entry is damaged, missing, of a later version, or for another kind of table.
         """
         data = source.get(self._key(b"meta"))
         if data is None:
@@ -225,19 +224,19 @@ class TableSnapshot:
                 parts, number, size = page.parts, number + 1, size + read
             deltas.append(_Kept(seq, parts, size))
         if len(table) != meta.rows:
-            raise self._wrong(f"it has {meta.rows} rows by its own account, but {len(table)} were found")
+            raise self._wrong(f"its description says {meta.rows} rows, but {len(table)} were found")
         table.take_changes(self._cursor)
         if table.spec.evict != "none":
             adopt(table.spec, table.arrays)
         self._deltas = deltas
-        # The base that was being written is begun anew, and soon: a restart must not make deltas pile up.
+        # Start the unfinished base again soon: deltas must not accumulate over restarts.
         self._credit = BASE_PER_DELTA * self.kept_bytes
         self._meta = meta
         meta.spec = table.spec
         return True
 
     def _put_delta(self, sink: Sink, changes: Changes) -> int:
-        """Write a delta; returns its bytes."""
+        """Write a delta; returns its size in bytes."""
         seq = self._meta.seq
         cut = list(pieces(self.table.spec.name, changes, PAGE_BYTES))
         size = 0
@@ -257,7 +256,7 @@ class TableSnapshot:
         )
 
     def _cost(self, base: _Base) -> int:
-        """About how many bytes the next page has; 0 where there is none."""
+        """Approximate size of the next page in bytes; 0 if there is none."""
         if base.next < base.row_pages:
             slots = min(self.table.slots_used - base.next * self._page_slots, self._page_slots)
             return slots * (8 + 4 * self.table.width)
@@ -279,7 +278,7 @@ class TableSnapshot:
         self._meta.begun = max(self._meta.begun, base.next)
 
     def _finish(self, sink: Sink) -> None:
-        """The next base is whole: it takes the place of the one before and of the deltas that it contains."""
+        """The next base is complete: delete the previous base and the deltas that the new one contains."""
         base, meta = self._next, self._meta
         assert base is not None
         for generation, pages in (
@@ -311,7 +310,7 @@ class TableSnapshot:
         return self._prefix + kind + (b"" if number is None else number.to_bytes(8, "big"))
 
     def _read(self, source: Source, key: bytes, what: str) -> tuple[Page, int]:
-        """An entry and its bytes."""
+        """Read an entry; returns it and its size in bytes."""
         value = source.get(key)
         if value is None:
             raise self._wrong(f"{what} is missing")

@@ -1,6 +1,6 @@
-"""A table's arena: rows of float32 by slot, read and written a batch at a time.
+"""The arena of a table: rows of float32 by slot, read and written a batch at a time.
 
-Callers pass slots, not keys. A slot of -1 means "no row" everywhere: it reads as zeros and is never
+Callers pass slots, not keys. A slot of -1 means "no row": it reads as zeros and is never
 written.
 """
 
@@ -19,8 +19,8 @@ class Arena:
     """The rows of a table.
 
     Args:
-        spec: which columns a row has.
-        store: the arrays behind the table.
+        spec: the settings, which give the columns of a row.
+        store: the arrays of the table.
     """
 
     def __init__(self, spec: TableSpec, store: Store) -> None:
@@ -30,17 +30,17 @@ class Arena:
 
     @property
     def width(self) -> int:
-        """Columns of a row."""
+        """Number of columns of a row."""
         return self.spec.width
 
     @property
     def serving_slices(self) -> tuple[slice, ...]:
-        """The columns of a row that serving needs."""
+        """The columns that serving needs."""
         return self.spec.serving_slices
 
     @property
     def rows(self) -> Floats:
-        """The arena, (rows_max, width) float32, indexed by slot; after writing to it, call `mark`."""
+        """The arena, (rows_max, width) float32, indexed by slot. After a write to it, call `mark`."""
         return self._store.rows[:, : self.width]
 
     def vectors(self, slots: Slots) -> Floats:
@@ -60,34 +60,34 @@ class Arena:
         return self._gather(slots, self.spec.seen_column, 1).view(np.uint32)[:, 0]
 
     def set_extras(self, slots: Slots, values: npt.ArrayLike) -> None:
-        """Write the caller's columns, (n, extra); of a slot given twice the last stays."""
+        """Write the caller's columns, (n, extra); for a repeated slot the last value wins."""
         self._scatter(slots, self.spec.extra_column, self.spec.extra, values)
 
     def set_vectors(self, slots: Slots, values: npt.ArrayLike) -> None:
-        """Write the vectors, (n, dim), not the optimizer's state; of a slot given twice the last stays."""
+        """Write the vectors, (n, dim), without optimizer state; for a repeated slot the last value wins."""
         self._scatter(slots, 0, self.spec.dim, values)
 
     def weights(self, slots: Slots) -> Floats:
-        """The vectors at slots with their optimizer's state behind them, (n, dim + state); zeros for -1."""
+        """The vectors at slots followed by optimizer state, (n, dim + state); zeros for -1."""
         return self._gather(slots, 0, self.spec.age_column)
 
     def set_weights(self, slots: Slots, values: npt.ArrayLike) -> None:
-        """Write what `weights` gave; of a slot given twice the last stays."""
+        """Write values from `weights`; for a repeated slot the last value wins."""
         self._scatter(slots, 0, self.spec.age_column, values)
 
     def keys_at(self, slots: Slots) -> Keys:
-        """The keys whose rows are at slots, (n,); 0 for -1, and some key long gone for a free slot."""
+        """The keys of the rows at slots, (n,); 0 for -1; for a free slot, the key of its previous row."""
         slots = self._slots(slots)
         return np.where(slots < 0, np.uint64(0), self._store.slot_key[slots])
 
     def touch(self, slots: Slots, times: npt.ArrayLike, increments: npt.ArrayLike = 1) -> None:
-        """Last seen becomes the later of itself and `times`, the count grows; both (n,) or one."""
+        """Raise last seen to `times` if later, and add `increments` to the count; both (n,) or one value."""
         slots = self._slots(slots)
         grow = as_uint32(self.spec.name, increments, len(slots), "increments")
         columns.touch(self._store, self._rules, slots, self._times(times, len(slots)), grow)
 
     def mark(self, slots: Slots) -> None:
-        """Say that `rows` was written at slots, so that they are part of the next delta."""
+        """Report a write to `rows` at slots, so that they are part of the next delta."""
         columns.mark_all(self._store, self._slots(slots))
 
     def _gather(self, slots: Slots, first: int, width: int) -> Floats:

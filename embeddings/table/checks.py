@@ -1,7 +1,7 @@
-"""What callers pass in, brought into the form that kernels take, or refused with a sentence.
+"""Convert arguments of callers to the arrays that kernels expect, or refuse them with a message.
 
-Numba compiles a kernel anew for a read-only or a strided array, so every array is made writable and
-contiguous here; most are already, and are not copied.
+Numba compiles a kernel again for a read-only or a strided array, so every array is made writable and
+contiguous here. Most already are, and are not copied.
 """
 
 from typing import Final
@@ -13,16 +13,16 @@ from embeddings.errors import TableInputError
 from embeddings.types import Floats, Keys, Slots
 
 KERNEL: Final = ("C", "W")
-"""What every array is before a kernel sees it."""
+"""NumPy requirements of every array that is passed to a kernel."""
 
 _UINT32_MAX: Final = (1 << 32) - 1
 
 
 def as_keys(table: str, keys: npt.ArrayLike) -> Keys:
-    """Keys (n,) uint64; negative integers become their two's complement.
+    """Convert keys to (n,) uint64; negative integers become their two's complement.
 
     Raises:
-        TableInputError: they are not integers, or not of one dimension.
+        TableInputError: the keys are not integers, or not one-dimensional.
     """
     array = np.asarray(keys)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
@@ -33,10 +33,10 @@ def as_keys(table: str, keys: npt.ArrayLike) -> Keys:
 
 
 def as_slots(table: str, slots: Slots, high: int) -> Slots:
-    """Slots (n,) int64, each -1 or below `high`.
+    """Convert slots to (n,) int64; each must be -1 or from 0 to high - 1.
 
     Raises:
-        TableInputError: they do not come from this table.
+        TableInputError: the slots do not come from this table.
     """
     array = np.require(slots, dtype=np.int64, requirements=KERNEL)
     if array.ndim != 1:
@@ -47,10 +47,10 @@ def as_slots(table: str, slots: Slots, high: int) -> Slots:
 
 
 def as_floats(table: str, values: npt.ArrayLike, shape: tuple[int, int], what: str) -> Floats:
-    """Values of `shape` as float32.
+    """Convert values of `shape` to float32.
 
     Raises:
-        TableInputError: they have another shape.
+        TableInputError: the values have another shape.
     """
     array = np.require(values, dtype=np.float32, requirements=KERNEL)
     if array.shape != shape:
@@ -59,10 +59,10 @@ def as_floats(table: str, values: npt.ArrayLike, shape: tuple[int, int], what: s
 
 
 def as_uint32(table: str, values: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.uint32]:
-    """Whole numbers, one for all or (n,), as (n,) uint32.
+    """Convert whole numbers, one for all or (n,), to (n,) uint32.
 
     Raises:
-        TableInputError: another shape, or a number that 32 bits do not hold.
+        TableInputError: the shape is wrong, or a number does not fit into 32 bits.
     """
     array = np.asarray(values)
     if array.shape not in ((), (n,)):

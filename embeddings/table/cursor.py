@@ -1,4 +1,4 @@
-"""A consumer's own list of what changed in a table: several may take changes, and none takes another's."""
+"""A list of a table's changes for one consumer: taking them does not affect other consumers."""
 
 from typing import TypeVar
 
@@ -9,14 +9,14 @@ from embeddings.types import Keys, Lines
 Part = TypeVar("Part", Keys, Lines)
 
 COMPACT_FROM = 1 << 16
-"""Entries from which a waiting list is looked through for repeats, each time that it has doubled."""
+"""A longer list is deduplicated each time it has doubled."""
 
 
 class Cursor:
-    """What changed since this consumer took changes last. `Table.open_cursor` makes it.
+    """The changes since this consumer last took them. `Table.open_cursor` makes a cursor.
 
-    While others take theirs, keys wait here, each about once: a consumer that never takes its changes
-    holds a key for each row written or deleted. One that is dropped holds nothing.
+    Keys wait here, nearly without repeats, until the consumer takes them: if it never does, the list holds
+    one key for each row written or deleted. A cursor that is garbage-collected holds nothing.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Cursor:
         self._deleted: list[Keys] = []
         self._lines: list[Lines] = []
         self.waiting = 0
-        """Keys and lines that wait here."""
+        """Number of keys and lines that wait here."""
         self._compact_at = COMPACT_FROM
 
     def _set(self, touched: list[Keys], deleted: list[Keys], lines: list[Lines]) -> None:
@@ -45,7 +45,7 @@ class Cursor:
             self._set([once[0]], [once[1]], [once[2]])
 
     def take(self) -> tuple[Keys, Keys, Lines]:
-        """All of it, each key and line once a list; it may name keys as touched that are gone by now."""
+        """Take all changes, each key and line once per list. Touched keys may have been deleted since."""
         empty = np.zeros(0, dtype=np.uint64)
         touched = _union(self._touched, empty)
         deleted = np.unique(np.concatenate([empty, *self._deleted]))
@@ -55,7 +55,7 @@ class Cursor:
 
 
 def _union(parts: list[Part], empty: Part) -> Part:
-    """The distinct values; one part has no repeats and keeps its order."""
+    """The distinct values of the parts. A single part has no repeats and keeps its order."""
     if len(parts) > 1:
         return np.unique(np.concatenate(parts))
     return parts[0] if parts else empty

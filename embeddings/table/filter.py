@@ -1,4 +1,4 @@
-"""A table's memory beside its rows: admission's counters and eviction's clock, whole or by changed lines."""
+"""A table's state besides its rows: admission counters and eviction's clock, whole or by changed lines."""
 
 import numpy as np
 
@@ -12,34 +12,34 @@ from embeddings.types import Keys, Lines
 
 
 class Filter:
-    """What decides which ids have a row (`admission.py`, `eviction.py`), in lines of 8 words."""
+    """The state that decides which ids have a row (`admission.py`, `eviction.py`), in lines of 8 words."""
 
     def __init__(self, spec: TableSpec, store: Store) -> None:
         self._spec = spec
         self._store = store
-        self._admits = len(store.filter_lines)  # lines of admission come first
+        self._admits = len(store.filter_lines)  # the lines of admission come first
         self._drained = self._clock.copy()
 
     @property
     def in_use(self) -> bool:
-        """Whether there is any: not where an id's first sighting makes a row that stays."""
+        """Whether the table has such state. Without admission and eviction it has none."""
         spec = self._spec
         return spec.admit_after > 1 or spec.admit_share < 1.0 or spec.evict != "none"
 
     @property
     def lines(self) -> int:
-        """How many lines it has; 0 where it is not in use."""
+        """Number of lines; 0 if not in use."""
         return len(self._store.book) if self.in_use else 0
 
     def state(self) -> bytes:
-        """The filter, whole; empty where it is not in use."""
+        """The whole filter as bytes; empty if not in use."""
         return self._store.book[: self.lines].tobytes()
 
     def restore(self, state: bytes) -> None:
-        """Put a `state` back, once the rows that belong to it are back.
+        """Restore a `state`. The rows that belong to it must be restored first.
 
         Raises:
-            TableInputError: it comes from a filter of another size.
+            TableInputError: the state comes from a filter of another size.
         """
         if len(state) != self.lines * 64:
             raise TableInputError(
@@ -50,36 +50,36 @@ class Filter:
         self.restore_lines(np.arange(self.lines, dtype=np.uint32), words)
 
     def forget(self, keys: Keys) -> None:
-        """Forget what was counted of keys (n,) that have no row yet."""
+        """Clear the admission counters of keys (n,)."""
         store = self._store
         if self._spec.admit_after > 1:
             forget(store.filter_lines, store.line_changed, store.changed, store.state, keys)
 
     def take_changed(self) -> Lines:
-        """The numbers (m,) of the lines written since the last call: for `Table.take_changes` alone."""
+        """The numbers (m,) of the lines written since the last call. Only for `Table.take_changes`."""
         state = self._store.state
         numbers = self._store.changed[: int(state[State.CHANGED_LINES])].copy()
         self._store.line_changed[numbers] = 0
         state[State.CHANGED_LINES] = 0
-        # The clock's lines are few and change at nearly every sighting: no note is taken, they are compared.
+        # The clock has few lines, which nearly always change: compare them instead of listing them.
         moved = np.flatnonzero((self._clock != self._drained).any(axis=1))
         self._drained = self._clock.copy()
         return np.concatenate([numbers, (self._admits + moved).astype(np.uint32)])
 
     def words_of(self, numbers: Lines) -> Keys:
-        """The words (m, 8) of lines (m,) as they are."""
+        """The current words (m, 8) of lines (m,)."""
         return self._store.book[numbers]
 
     def read_lines(self, first: int, count: int) -> tuple[Lines, Keys]:
-        """Lines first to first + count as they are: their numbers (m,) and words (m, 8)."""
+        """Lines first to first + count: their numbers (m,) and current words (m, 8)."""
         last = min(first + count, self.lines)
         return np.arange(first, last, dtype=np.uint32), self._store.book[first:last].copy()
 
     def restore_lines(self, numbers: Lines, words: Keys) -> None:
-        """Put lines from `words_of` or `read_lines` back; they count as written, as rows that are loaded do.
+        """Restore lines from `words_of` or `read_lines`. Like loaded rows, they count as written.
 
         Raises:
-            TableInputError: they do not fit the filter's size.
+            TableInputError: the lines do not fit the size of the filter.
         """
         store = self._store
         if words.shape != (len(numbers), 8) or (len(numbers) and int(numbers.max()) >= self.lines):

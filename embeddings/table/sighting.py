@@ -1,4 +1,4 @@
-"""A batch of sightings, as if one by one in order, at the price of one look-up for each distinct id."""
+"""Process a batch of sightings as if one by one, in order, with one lookup per distinct id."""
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,15 @@ def sight(
 ) -> tuple[Block, Keys]:
     """Find or make the row of each sighting, and fetch its first columns.
 
-    Distinct ids whose row outlives the batch are found once each; the sightings of the others are taken
-    one by one. Where rows are evicted, so are all sightings of a batch within which some may have to
-    go. Optimistic: assume that nothing is evicted, and roll
-    back if the number of new ids shows otherwise.
+    Distinct ids whose row exists throughout the batch are looked up once each; the sightings of the others
+    are processed one by one. If rows may be evicted within a batch, all its sightings are processed one by
+    one. Optimistic: assume that nothing is evicted, and roll back if the number of new ids shows otherwise.
 
     Args:
         keys, times: (n,) uint64 and (n,) uint32.
 
     Returns:
-        The block of the batch, and the keys whose rows were found expired or evicted.
+        The block of the batch, and the keys whose expired or evicted rows were removed.
     """
     n = len(keys)
     distinct, inverse = batches.number(keys, np.uint64(store.state[State.SALT]))
@@ -54,7 +53,7 @@ def sight(
 
     if evicts:
         one_by_one = _may_expire_within(spec, store, times)
-    else:  # rows are told apart by last seen over two TTLs, no more
+    else:  # `lifetimes.py` has cells for two TTLs, no more
         one_by_one = spec.ttl_s > 0 and last_time - max(first_time, int(store.ages[Ages.NEWEST])) > spec.ttl_s
     sure = one_by_one or not evicts or limit_is_far(store.ages, spec.rows_max, n, m)
     clock = store.book[len(store.filter_lines) :]
@@ -85,10 +84,10 @@ def sight(
 def _removals_max(
     spec: TableSpec, store: Store, rules: Rules, times: npt.NDArray[np.uint32], unseen: int, one_by_one: bool
 ) -> int:
-    """How many rows a batch with so many ids to be taken in may remove.
+    """How many rows a batch with `unseen` UNSEEN ids may remove at most.
 
-    Not more than needed: memory that is asked for and given back at each step makes the allocator give its
-    own back to the system, and the next step has to have all of it mapped anew.
+    Not more than needed: if each step allocates and frees a large array, the allocator returns its memory to
+    the system, and the next step has to map all of it again.
     """
     n = len(times)
     if not spec.rows_leave:
@@ -97,7 +96,7 @@ def _removals_max(
     if one_by_one:
         return 2 * n + high
     if spec.ttl_s and int(times.max()) - int(times.min()) > spec.ttl_s:
-        unseen = n  # an id may get a row and lose it again
+        unseen = n  # the row of an id may be made and expire within the batch
     swept = unseen * int(store.state[State.STRIDE]) if spec.evict != "none" else 0
     if spec.ttl_s and int(store.state[State.LIVE]) + unseen > rules.crowded:
         swept += unseen * SWEPT_PER_ROW

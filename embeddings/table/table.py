@@ -1,7 +1,7 @@
 """The embedding table: from 64-bit keys to rows of float32, in whole batches, on one thread.
 
-Two ids never share a row. Time is event time, in Unix seconds; a row that was last seen more than
-`ttl_s` before a sighting does not exist for it, whether or not a sweep has come by.
+Two ids never share a row. Time is event time, in Unix seconds. A row that was last seen more than `ttl_s`
+before a sighting does not exist for this sighting, even if no sweep has removed it yet.
 """
 
 from weakref import WeakSet
@@ -26,22 +26,22 @@ from embeddings.types import Block, Delta, Floats, Keys, Lines, Slots, TableStat
 
 
 class Table(Arena):
-    """A collisionless, expirable embedding table. One caller at a time, and `read` from any thread beside it.
+    """A collisionless, expirable embedding table. One thread at a time may call it; other threads may `read`.
 
     Calls release the GIL.
 
-    Slots name rows until the next `upsert`, `block`, `load`, `delete` or `expire`. Slots that an
-    `upsert` handed out stay harmless to read and to write even when their key is gone by then, until
-    the next one: what is written to them is forgotten.
+    Slots are valid until the next `upsert`, `block`, `load`, `delete` or `expire`. Until the next `upsert`,
+    the slots that an `upsert` returned are safe to read and write even if their key was removed meanwhile;
+    such writes are lost.
     """
 
     def __init__(self, spec: TableSpec, *, track_delta: bool = True) -> None:
-        """An empty table.
+        """Make an empty table.
 
         Args:
-            spec: its settings.
-            track_delta: keep the keys of deleted rows for `drain_delta`; off for a table that nobody
-                drains, whose list would otherwise grow with every row that ever expired.
+            spec: the settings.
+            track_delta: keep the keys of deleted rows for `drain_delta`. Turn this off if nothing drains
+                the table: the list would grow with every row that expires.
         """
         super().__init__(spec, make_store(spec))
         self._track_delta = track_delta
@@ -51,25 +51,25 @@ class Table(Arena):
         self._deleted: list[Keys] = []
         self._cursors: WeakSet[Cursor] = WeakSet()
         self._own_cursor: Cursor | None = None
-        self._taken = False  # whether any changes were ever taken
+        self._taken = False  # whether any consumer has taken changes
 
     @property
     def arrays(self) -> Store:
-        """The arrays behind the table, for kernels of this package."""
+        """The arrays of the table, for kernels of this package."""
         return self._store
 
     def __len__(self) -> int:
-        """Rows in use, those expired but not yet swept included."""
+        """Rows in use, including expired rows that are not swept yet."""
         return int(self._store.state[State.LIVE])
 
     @property
     def nbytes(self) -> int:
-        """Bytes in use by rows, index, lists and filter (not the address space reserved)."""
+        """Bytes in use by rows, index, lists and filter (not the reserved address space)."""
         return bytes_in_use(self._store)
 
     @property
     def rules(self) -> Rules:
-        """What kernels must know of its spec."""
+        """The settings that kernels need."""
         return self._rules
 
     @property
@@ -91,39 +91,39 @@ class Table(Arena):
     # Keys to slots.
 
     def upsert(self, keys: npt.ArrayLike, times: npt.ArrayLike) -> Slots:
-        """The slot of each sighting, making rows for new ids.
+        """The slot of each sighting. Makes rows for new ids.
 
-        Sightings are taken one by one in order, so results do not depend on how a stream is cut into
-        batches. A new row starts with the sighting's time as last seen and a count of 0. Where the
-        table has a TTL, a sighting also renews last seen; `touch` does the rest.
+        The result is that of processing sightings one by one, in order, so it does not matter how a stream
+        is cut into batches. A new row has the time of the sighting as last seen and a count of 0. With a TTL,
+        a sighting also updates last seen. `touch` updates the count, and last seen without a TTL.
 
         Args:
-            keys: (n,) uint64, repeats welcome.
+            keys: (n,) uint64; repeats are allowed.
             times: (n,) or one: Unix seconds of the sightings.
 
         Returns:
-            (n,) int64; -1 where the id is not admitted yet, or the table is full.
+            (n,) int64; -1 if the id is not admitted yet, or the table is full.
         """
         slots, inverse, _ = self._upsert(keys, times, 0)
         return np.take(slots, inverse)
 
     def find(self, keys: npt.ArrayLike, now: npt.ArrayLike = 0) -> Slots:
-        """The slot of each key, (n,) int64, -1 where it has no row at `now` ((n,) or one). Never inserts."""
+        """The slot of each key, (n,) int64, -1 without a row at `now` ((n,) or one value). Never inserts."""
         key_array = self._keys(keys)
         return self._find(self._rules, key_array, self._times(now, len(key_array)))
 
     def block(self, keys: npt.ArrayLike, times: npt.ArrayLike) -> Block:
-        """`upsert` and fetch the vectors of the distinct ids once: the fast way to learn from a batch."""
+        """`upsert`, and read the vector of each distinct id once: the fast way to train on a batch."""
         return Block(*self._upsert(keys, times, self.spec.dim))
 
     def read(self, keys: npt.ArrayLike, now: int = 0) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """The vectors of keys, (n, dim), and which have a row at `now`, (n,); zeros for the others.
+        """The vectors of keys, (n, dim), zeros without a row, and which keys have a row at `now`, (n,).
 
-        Any number of threads may call this while one other thread calls anything else: every row is
-        whole, as it was before or after a write (but for writes to `rows`), and belongs to its key.
+        Any number of threads may call this while one other thread calls other methods: each row is read
+        as it was before or after a write, never in between (except for direct writes to `rows`).
 
         Raises:
-            TableError: a row was open for writing all along; the writing thread seems to be stopped.
+            TableError: a row stayed open for writing; the writing thread seems to have stopped.
         """
         unique, inverse = self._distinct(self._keys(keys))
         vectors, there = reading.read_whole(self.spec, self._store, self._rules, unique, now)
@@ -132,19 +132,19 @@ class Table(Arena):
         return out, np.take(there, inverse)
 
     def evicts_within(self, sightings: int) -> bool:
-        """Whether the next so many sightings may evict rows; False is certain, True is not."""
+        """Whether the next `sightings` sightings may evict rows. False is certain, True is not."""
         if self.spec.evict == "none":
             return False
         return not limit_is_far(self._store.ages, self.spec.rows_max, sightings, sightings)
 
     def turns_within(self, sightings: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """At how many of the next so many sightings (k,) eviction looks whether rows must go, (k,)."""
+        """How often eviction checks for a nearly full table within the next `sightings`: (k,) to (k,)."""
         if self.spec.evict == "none":
             return np.zeros_like(sightings)
         return turns_within(self._store.ages, self.spec.rows_max, sightings)
 
     def spread(self, block: Block) -> Floats:
-        """A block's vectors for every id of the batch, (n, dim)."""
+        """The vectors of a block, one for each id of the batch, (n, dim)."""
         out = np.empty((len(block.inverse), block.vectors.shape[1]), dtype=np.float32)
         batches.spread(block.vectors, block.inverse, out)
         return out
@@ -152,23 +152,24 @@ class Table(Arena):
     # Learning.
 
     def apply_gradients(self, slots: Slots, gradients: npt.ArrayLike) -> None:
-        """One optimizer step: gradients (n, dim) of a slot's repeats are summed first, then applied once."""
+        """One optimizer step: gradients (n, dim) of a repeated slot are summed, then applied once."""
         slots = self._slots(slots)
         unique, inverse = self._distinct(slots.view(np.uint64))
         self._step(unique.view(np.int64), inverse, gradients)
 
     def apply_block(self, block: Block, gradients: npt.ArrayLike) -> None:
-        """As `apply_gradients`, for gradients (n, dim) of the ids of a block's batch."""
+        """Like `apply_gradients`, with gradients (n, dim) for the ids of the block's batch."""
         self._step(block.slots, block.inverse, gradients)
 
-    # Leaving.
+    # Deletion and expiry.
 
     def delete(self, keys: npt.ArrayLike, *, counted: bool = True) -> int:
-        """Take keys out; returns how many were there.
+        """Delete keys; returns how many were there.
 
         Args:
             keys: (n,) uint64.
-            counted: False where another table, whose filter lines come along, has counted them out.
+            counted: also remove them from eviction's counts. False if the counts are copied from another
+                table that has already done so.
         """
         key_array = self._keys(keys)
         removed = np.empty(len(key_array), dtype=np.uint64)
@@ -176,11 +177,11 @@ class Table(Arena):
         return self._note_removed(removed, count)
 
     def forget(self, keys: npt.ArrayLike) -> int:
-        """Take ids out as if they had never been here: rows, and what the filter has counted.
+        """Delete ids completely: their rows and their admission counters.
 
-        The next delta names all of them as deleted, rows or not, so that every copy that follows and
-        every snapshot to come is without them; a base of a snapshot that was written before is so
-        once the next one takes its place.
+        The next delta lists all of them as deleted, with or without a row, so copies that apply it and later
+        snapshots do not contain them. An earlier base of a snapshot contains them until the next base
+        replaces it.
 
         Returns:
             How many had a row.
@@ -192,10 +193,10 @@ class Table(Arena):
         return count
 
     def expire(self, now: int, budget: int = 4096) -> int:
-        """Free what has expired by `now` among the next `budget` slots; returns how many.
+        """Free rows that have expired by `now` among the next `budget` slots; returns how many.
 
-        Bounded work, for now and then. It reclaims room; what `upsert` and `find` say is the same
-        without it, as long as `now` is not ahead of the sightings to come.
+        Call it from time to time; the work is bounded. It frees memory and does not change the results of
+        `upsert` and `find`, as long as `now` is not later than the sightings to come.
         """
         if self.spec.ttl_s == 0:
             return 0
@@ -203,18 +204,18 @@ class Table(Arena):
         count = expiry.sweep(self._store, self._rules, np.int64(now), np.int64(len(removed)), removed)
         return self._note_removed(removed, count)
 
-    # Deltas, checkpoints, state.
+    # Deltas, checkpoints, contents.
 
     @property
     def touched(self) -> int:
-        """Rows written since the last drain, each once."""
+        """Number of rows written since the last drain."""
         return int(self._store.state[State.TOUCHED])
 
     def open_cursor(self, *, whole: bool = False) -> Cursor:
-        """A consumer's own list of changes: from now on, with those that nobody has taken yet.
+        """Make a list of changes for one consumer: those from now on, and those that no consumer has taken.
 
         Args:
-            whole: from the beginning: all that the table holds counts as changed.
+            whole: start with everything that the table holds as changed.
         """
         cursor = Cursor()
         self._cursors.add(cursor)
@@ -224,13 +225,13 @@ class Table(Arena):
         return cursor
 
     def take_changes(self, cursor: Cursor | None = None) -> tuple[Keys, Keys, Lines]:
-        """What changed since a consumer took changes last: keys written, keys deleted, lines of the filter.
+        """The changes since a consumer last took them: keys written, keys deleted, lines of the filter.
 
-        A key that was deleted and then made again is in both lists. Changes that one consumer takes still
-        wait for each of the others.
+        A key that was deleted and inserted again is in both lists. Other consumers still get the changes
+        that one consumer takes.
 
         Args:
-            cursor: whose; None: the table's own, of callers that are the only ones.
+            cursor: the consumer's cursor; None: the table's own, for a table with a single consumer.
         """
         if cursor is None:
             cursor = self._own_cursor = self._own_cursor or self.open_cursor()
@@ -243,28 +244,28 @@ class Table(Arena):
         for each in self._cursors:
             each.note(touched, deleted, lines)
         mine, deleted, lines = cursor.take()
-        if len(mine) != len(touched):  # some waited, and may be gone by now
+        if len(mine) != len(touched):  # keys that waited in the cursor may have been deleted since
             mine = mine[self._find(self._bare, mine, np.zeros(len(mine), dtype=np.uint32)) >= 0]
         return mine, deleted, lines
 
     def drain_delta(self) -> Delta:
-        """The keys written and the keys deleted since the last call of this."""
+        """The keys written and the keys deleted since the last call."""
         touched, deleted, _ = self.take_changes()
         return Delta(touched=touched, deleted=deleted)
 
     def export(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """Whole rows (n, width) with metadata, and which keys were there ((n,) bool; others are zeros)."""
+        """Whole rows (n, width) with metadata, zeros without a row, and which keys have a row, (n,) bool."""
         key_array = self._keys(keys)
         slots = self._find(self._bare, key_array, np.zeros(len(key_array), dtype=np.uint32))
         return self._gather(slots, 0, self.width), slots >= 0
 
     def export_serving(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """As `export`, but `serving_slices` only: rows for a table made from `spec.serving()`."""
+        """Like `export`, but only `serving_slices`: rows for a table made from `spec.serving()`."""
         rows, found = self.export(keys)
         return np.concatenate([rows[:, part] for part in self.serving_slices], axis=1), found
 
     def load(self, keys: npt.ArrayLike, rows: Floats) -> None:
-        """Put rows (n, width) back, bit for bit, past admission; a key that is there is overwritten.
+        """Write rows (n, width), bit for bit, without admission; existing rows are overwritten.
 
         Raises:
             TableError: the table is full.
@@ -274,7 +275,7 @@ class Table(Arena):
         self._load(key_array, array)
 
     def make_room(self, rows: int) -> None:
-        """Say how many rows are about to be loaded into an empty table: its index need not grow to them."""
+        """Size the index of an empty table for this many rows, before they are loaded."""
         index.make_room(self._store.buckets, self._store.state, rows)
 
     def _load(self, key_array: Keys, array: Floats) -> None:
@@ -296,11 +297,11 @@ class Table(Arena):
 
     @property
     def slots_used(self) -> int:
-        """Slots that have ever held a row: `page` has nothing beyond. A row keeps its slot while it lives."""
+        """Slots ever used: `page` returns nothing beyond. A row keeps its slot until it is removed."""
         return int(self._store.state[State.HIGH])
 
     def page(self, first: int, count: int) -> tuple[Keys, Floats]:
-        """Keys (n,) and whole rows (n, width) in use among slots first to first + count, expired or not."""
+        """Keys (n,) and whole rows (n, width) in use among slots first to first + count, even if expired."""
         count = max(min(count, self.slots_used - first), 0)
         keys = np.empty(count, dtype=np.uint64)
         rows = np.empty((count, self.width), dtype=np.uint32)
@@ -308,13 +309,13 @@ class Table(Arena):
         return keys[:found], rows[:found].view(np.float32)
 
     def digest(self, now: int) -> int:
-        """A 64-bit hash of every (key, row) that exists at `now`, whatever the order they came in."""
+        """A 64-bit hash of every (key, row) that exists at `now`, independent of the order of insertion."""
         return int(contents.digest(self._store, self._rules, np.int64(now)))
 
-    # Inside.
+    # Internals.
 
     def _upsert(self, keys: npt.ArrayLike, times: npt.ArrayLike, columns: int) -> Block:
-        """A batch's slots by number, and the first columns of their rows."""
+        """Find or make the rows of a batch; the block holds their first `columns` columns."""
         key_array = self._keys(keys)
         if len(key_array) > BATCH_MAX and self.spec.rows_leave:
             raise TableInputError(
@@ -342,7 +343,7 @@ class Table(Arena):
     def _step(self, slots: Slots, inverse: npt.NDArray[np.int64], gradients: npt.ArrayLike) -> None:
         step = STEPS.get(self.spec.optimizer)
         if step is None:
-            raise TableError(f"table {self.spec.name!r} has optimizer 'none': it serves and cannot learn")
+            raise TableError(f"table {self.spec.name!r} has optimizer 'none': it cannot be trained")
         values = self._values(gradients, len(inverse), self.spec.dim, "gradients")
         if self.spec.dim == 0:
             return

@@ -1,11 +1,11 @@
-"""Many features at once: each with a table of its own, lists of ids pooled, one matrix for a network.
+"""Many features at once: one table per feature, lists of ids pooled, one matrix as input of a network.
 
 tables = FeatureTables({
     "user": TableFeature(TableSpec(dim=16)),
     "tags": TableFeature(TableSpec(dim=8, optimizer="ftrl"), pooling="mean"),
 })
 batch = tables.lookup({"user": Ids(users), "tags": Ids(tags, start)}, times)
-...  # batch.vectors, (n, 24), into a network; its gradient comes back
+...  # pass batch.vectors, (n, 24), to a network; compute its gradient
 tables.apply(batch, gradients)
 """
 
@@ -25,40 +25,40 @@ from embeddings.types import Block, Floats
 
 
 class TableFeature(msgspec.Struct, frozen=True):
-    """One feature: its table, and how the vectors of a row's ids become one."""
+    """One feature: the settings of its table, and how the vectors of a list of ids are pooled."""
 
     spec: TableSpec
     pooling: Literal["sum", "mean"] = "sum"
 
 
 class Ids(NamedTuple):
-    """One feature's ids in n rows: one a row, or those of row r at start[r] to start[r + 1]."""
+    """The ids of one feature in n rows: one per row, or for row r the ids start[r] to start[r + 1]."""
 
     keys: npt.ArrayLike  # (k,) integers
-    start: npt.ArrayLike | None = None  # (n + 1,), from 0 to k; None: one id a row
+    start: npt.ArrayLike | None = None  # (n + 1,), from 0 to k; None: one id per row
 
 
 class Bag(NamedTuple):
-    """One feature of a batch: k entries over n rows."""
+    """One feature of a batch: k entries in n rows."""
 
     rows: npt.NDArray[np.int64]  # (k,), each entry's row
-    x: Floats  # (k,), by which its vector is multiplied
-    column: npt.NDArray[np.int32]  # (k,), where the feature's columns begin
+    x: Floats  # (k,), factor of each entry's vector
+    column: npt.NDArray[np.int32]  # (k,), first column of the feature
     block: Block
 
 
 class Pooled(NamedTuple):
-    """A batch of n rows, looked up."""
+    """The result of `lookup` for a batch of n rows."""
 
-    vectors: Floats  # (n, width), the features side by side; zeros where a row has no ids that have a row
+    vectors: Floats  # (n, width), the features side by side; zeros for features without a known id
     bags: dict[str, Bag]
 
 
 class FeatureTables:
-    """A table for each feature, with dimensions, optimizers and lifetimes of their own.
+    """One table per feature, each with its own dimension, optimizer and TTL.
 
     Args:
-        features: by name; their columns come in this order.
+        features: the features by name; their columns are in this order.
     """
 
     def __init__(self, features: Mapping[str, TableFeature]) -> None:
@@ -75,14 +75,14 @@ class FeatureTables:
         self.width = at
 
     def lookup(self, ids: Mapping[str, Ids], times: npt.ArrayLike) -> Pooled:
-        """Find or make every id's row, and pool its vectors.
+        """Find or make the row of every id, and pool the vectors.
 
         Args:
-            ids: of each feature that the batch has; the columns of others are zeros.
-            times: (n,), Unix seconds of the rows.
+            ids: the ids of each feature in the batch; the columns of other features are zeros.
+            times: (n,), Unix seconds of each row.
 
         Raises:
-            TableInputError: a feature is unknown, or its rows are not n.
+            TableInputError: a feature is unknown, or does not have n rows.
         """
         stamps = np.asarray(times)
         n = len(stamps) if stamps.ndim == 1 else -1
@@ -112,7 +112,7 @@ class FeatureTables:
         return Pooled(vectors, bags)
 
     def apply(self, batch: Pooled, gradients: npt.ArrayLike) -> None:
-        """One optimizer step of every feature's rows, from the gradient (n, width) of `batch.vectors`."""
+        """One optimizer step for all features, with the gradient (n, width) of `batch.vectors`."""
         array = as_floats("features", gradients, batch.vectors.shape, "gradients")
         for name, bag in batch.bags.items():
             table = self.tables[name]
@@ -125,6 +125,6 @@ class FeatureTables:
         if not fits or (np.diff(start.astype(np.int64)) < 0).any():
             raise TableInputError(
                 f"feature {name!r}: {k} ids do not make {n} rows; start must be (n + 1,) integers, never "
-                "falling, from 0 to the number of ids"
+                "decreasing, from 0 to the number of ids"
             )
         return np.require(start, dtype=np.int64, requirements=["C", "W"])

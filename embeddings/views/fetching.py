@@ -1,7 +1,7 @@
-"""Rows of many tables for one prediction: found, copied and pooled in one call.
+"""Look up, copy and pool the rows of many tables for one prediction, in one call.
 
-A prediction asks for some ids of every table. Table by table that is a dozen calls each, which cost more
-than what they do, and each gives other threads a chance to take the interpreter away. Here it is one.
+A prediction needs some ids of every table. A dozen calls per table would cost more than their work, and
+other threads could take the GIL between them.
 """
 
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ from embeddings.table.table import Table
 from ground.kernels.intrinsics import address, borrow, prefetch
 
 ASK_AHEAD = 24
-"""Entries from asking for an index bucket to looking into it, and as many from there to reading the row."""
+"""Prefetch distance in entries: between prefetch and search of a bucket, then until the row is read."""
 
 Readers = npt.NDArray[np.int64]
-"""(T, len(Reader)): what is needed of T tables to read from them.
+"""(T, len(Reader)): addresses and layouts of T tables, for reading from them.
 
-Numbers, with addresses among them: to take the arrays of nine tables apart at each call costs 30 µs, as
-much as reading. They hold as long as their tables, whose arrays never move; keep the tables.
+Plain numbers: passing the arrays of nine tables to each call would take 30 µs, as long as reading. They are
+valid as long as the tables exist, since arrays never move; keep a reference to the tables.
 """
 
 
 def readers_of(tables: Sequence[Table]) -> Readers:
-    """Readers of tables whose rows are float32."""
+    """The readers of tables with float32 rows."""
     readers = np.zeros((len(tables), len(Reader)), dtype=np.int64)
     for reader, table in zip(readers, tables, strict=True):
         store, spec, rules = table.arrays, table.spec, table.rules
@@ -57,21 +57,21 @@ def fetch(
     Args:
         readers: (T, len(Reader)), see `readers_of`.
         order: (E,) int64, the entries by table; those of table t are order[bounds[t]:bounds[t + 1]].
-        like: (E,) int64, an entry before it in `order` with the same key and time; -1: none is known.
-        keys, times, entry_row, x: (E,), of each entry: uint64, uint32 seconds, its row, float32.
-        first_column: (T,) int64, where the pooled vectors of a table go in `pooled`; -1: nowhere.
+        like: (E,) int64, an earlier entry in `order` with the same key and time; -1: none is known.
+        keys, times, entry_row, x: (E,), per entry: uint64; uint32 seconds; its row in `pooled`; float32.
+        first_column: (T,) int64, the first column of a table's vectors in `pooled`; -1: not pooled.
         number: (E,) int64, out: the number of the entry's row, -1 without one.
         extras: (E, k) float32, zeros; out: the caller's columns by number.
         counts: (E,) uint32, out: the counts by number.
-        pooled: (n, width) float32; each entry's x times its vector is added to its row.
+        pooled: (n, width) float32; x times the vector of each entry is added to its row.
 
     Returns:
-        How many numbers were given. An entry shares that of the one it is like.
+        How many numbers were assigned. An entry has the same number as the entry in `like`.
     """
     keys, times, entry_row = borrow(keys), borrow(times), borrow(entry_row)
     x, number = borrow(x), borrow(number)
     order, extras, counts, pooled = borrow(order), borrow(extras), borrow(counts), borrow(pooled)
-    new = np.empty(len(order), dtype=np.int64)  # those of one table that are like none
+    new = np.empty(len(order), dtype=np.int64)  # entries of one table without a `like`
     tags = np.empty(len(order), dtype=np.uint64)
     slots = np.empty(len(order), dtype=np.int64)  # by entry
     count = 0
@@ -101,7 +101,7 @@ def fetch(
                 new[k] = order[i]
                 k += 1
         for step in range(k + 2 * ASK_AHEAD):
-            # Rows lie all over memory: waiting for one after the other would take longer than all else.
+            # Rows are scattered over memory: waiting for each of them would take most of the time.
             if step < k:
                 tags[step] = tag_of(state, keys[new[step]])
                 ask_tag(buckets, state, tags[step])
@@ -118,7 +118,7 @@ def fetch(
             if i < 0:
                 continue
             e = new[i]
-            slot = slots[e]  # a key whose tag is nowhere is nowhere
+            slot = slots[e]  # -1 if the tag is in no bucket: the key is absent
             if slot >= 0 and slot_key[slot] != keys[e]:
                 slot = locate(buckets, slot_key, state, keys[e])
             if slot >= 0 and ages_matter and not exists(bits, ages, slot, np.int64(times[e]), rules):

@@ -1,18 +1,18 @@
-"""Rows packed for serving: float16, or int8 with a scale for each row, in place of float32.
+"""Packed rows for serving: float16, or int8 with a scale per row, instead of float32.
 
     row = | vector, packed | caller's columns, packed | last seen | count |
 
-What may be packed and how far (`benchmarks/rows.py` measures it):
+How each part is packed (`benchmarks/rows.py` measures the error):
 
-- The vector takes float16, or int8 with one float32 scale a row: its entries are of one size.
-- The caller's columns (a learner's evidence: a precision weighted mean and a precision, of several speeds)
-  span decades in one row and grow without end. They take float16 behind one power of two a row, which keeps
-  11 bits of each number that is within nine decades of the largest, and never overflows. In int8 they would
-  save a few bytes more, and single logits would move by a tenth.
-- Last seen and count stay as they are: expiry is exact.
+- The vector: float16, or int8 with one float32 scale per row. Its entries are of similar size.
+- The caller's columns (a learner's evidence: precision-weighted means and precisions, at several speeds):
+  their sizes differ by decades within one row and grow without limit. They are float16 with one power of
+  two per row as scale. This keeps 11 bits of each number within nine decades of the largest, and never
+  overflows. With int8 they would be a few bytes smaller, and single logits would change by 0.1.
+- Last seen and count are not packed: expiry is exact.
 
-A packed table answers as any other (`find`, `vectors`, `extras`, `counts`); what is loaded into it is
-packed, what is read from it is unpacked. It cannot learn.
+A packed table has the same interface (`find`, `vectors`, `extras`, `counts`): loading packs rows, reading
+unpacks them. It cannot be trained.
 """
 
 from collections.abc import Callable
@@ -31,24 +31,24 @@ from embeddings.types import Floats, Keys, Slots
 Words = npt.NDArray[np.uint32]
 
 _HALF_MAX = 65504.0
-_EXPONENT_MIN = -100  # a row of zeros has some power of two as well
-_HALF_EXPONENT = 15  # the largest entry comes to lie below 2¹⁵
+_EXPONENT_MIN = -100  # the scale of a row of zeros
+_HALF_EXPONENT = 15  # after scaling, the largest entry is below 2¹⁵
 
 
 class Packing(Protocol):
-    """How some float32 columns become 32-bit words."""
+    """Converts some float32 columns to 32-bit words and back."""
 
     words: int
 
     def pack(self, values: Floats) -> Words:
-        """Values (n, columns) as words (n, words)."""
+        """Pack values (n, columns) into words (n, words)."""
 
     def unpack(self, words: Words) -> Floats:
-        """The values again, (n, columns), about."""
+        """Unpack words to approximate values (n, columns)."""
 
 
 class Float32Packing:
-    """As they are."""
+    """No packing."""
 
     def __init__(self, columns: int) -> None:
         self.words = columns
@@ -61,7 +61,7 @@ class Float32Packing:
 
 
 class Float16Packing:
-    """IEEE half precision; values beyond ±65504 become that."""
+    """IEEE half precision; larger values are clipped to ±65504."""
 
     def __init__(self, columns: int) -> None:
         self._columns = columns
@@ -77,7 +77,7 @@ class Float16Packing:
 
 
 class ScaledFloat16Packing:
-    """Half precision behind a power of two of the row's own: for numbers of any size."""
+    """Half precision with one power of two per row as scale, for numbers of any size."""
 
     def __init__(self, columns: int) -> None:
         self._halves = Float16Packing(columns)
@@ -96,7 +96,7 @@ class ScaledFloat16Packing:
 
 
 class Int8Packing:
-    """Eight bits an entry, from -127 to 127 times the row's scale: its largest entry by 127."""
+    """Eight bits per entry, from -127 to 127 times the scale of the row, which is its largest entry / 127."""
 
     def __init__(self, columns: int) -> None:
         self._columns = columns
@@ -120,15 +120,15 @@ PACKINGS: dict[str, tuple[Callable[[int], Packing], Callable[[int], Packing]]] =
     "float16": (Float16Packing, ScaledFloat16Packing),
     "int8": (Int8Packing, ScaledFloat16Packing),
 }
-"""By the kind of rows: how the vector is packed, and how the caller's columns are."""
+"""The packing of the vector and of the caller's columns, for each kind of rows."""
 
 
 class RowPacking:
-    """Rows of a spec without optimizer state, as they come and as they are held.
+    """Packs and unpacks rows of a spec, without optimizer state.
 
     Args:
-        spec: of the rows as they come; its optimizer state is left out.
-        rows: their kind when held; see PACKINGS.
+        spec: the spec of the unpacked rows; its optimizer state is ignored.
+        rows: the kind of packed rows; see PACKINGS.
     """
 
     def __init__(self, spec: TableSpec, rows: str) -> None:
@@ -139,7 +139,7 @@ class RowPacking:
         self.width = self.vector.words + self.extra.words + 2
 
     def pack(self, rows: Floats) -> Floats:
-        """Rows (n, spec.width) as they are held: words (n, width), typed as float32 and not to be read so."""
+        """Pack rows (n, spec.width) into words (n, width), typed as float32 only for storage."""
         spec = self.spec
         first, last = spec.extra_column, spec.seen_column
         parts = [
@@ -150,7 +150,7 @@ class RowPacking:
         return np.concatenate(parts, axis=1).view(np.float32)
 
     def unpack(self, held: Floats) -> Floats:
-        """The rows again, (n, spec.width), about."""
+        """Unpack to approximate rows, (n, spec.width)."""
         words = held.view(np.uint32)
         at, end = self.vector.words, self.vector.words + self.extra.words
         vectors, extras = self.vector.unpack(words[:, :at]), self.extra.unpack(words[:, at:end])
@@ -158,11 +158,11 @@ class RowPacking:
 
 
 class PackedTable(Table):
-    """A table that serves from packed rows. It takes and gives rows of `spec.serving()` of the same spec.
+    """A table that serves from packed rows. Its interface uses unpacked rows of `spec.serving()`.
 
     Args:
-        spec: of the rows as they come, without optimizer state.
-        rows: their kind here; see PACKINGS.
+        spec: the spec of the unpacked rows.
+        rows: the kind of packed rows; see PACKINGS.
     """
 
     def __init__(self, spec: TableSpec, rows: str) -> None:
@@ -174,7 +174,7 @@ class PackedTable(Table):
 
     @property
     def width(self) -> int:
-        """Columns of a row as it is given and taken."""
+        """Number of columns of an unpacked row."""
         return self.unpacked.width
 
     def vectors(self, slots: Slots) -> Floats:
@@ -187,7 +187,7 @@ class PackedTable(Table):
         return self._extra.unpack(words.view(np.uint32))
 
     def load(self, keys: npt.ArrayLike, rows: Floats) -> None:
-        """Put rows (n, width) in, packed; a key that is there is overwritten.
+        """Pack and write rows (n, width); existing rows are overwritten.
 
         Raises:
             TableError: the table is full.
@@ -197,37 +197,37 @@ class PackedTable(Table):
         self._load(array, self._packing.pack(values))
 
     def export(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """Rows (n, width), unpacked, with metadata, and which keys were there."""
+        """Unpacked rows (n, width) with metadata, and which keys have a row."""
         slots = self.find(keys)
         metadata = self._gather(slots, self.spec.seen_column, 2)
         return np.concatenate([self.vectors(slots), self.extras(slots), metadata], axis=1), slots >= 0
 
     def set_extras(self, slots: Slots, values: npt.ArrayLike) -> None:
-        """Not in a packed table."""
+        """Not supported by a packed table."""
         raise self._serves_only()
 
     def set_vectors(self, slots: Slots, values: npt.ArrayLike) -> None:
-        """Not in a packed table."""
+        """Not supported by a packed table."""
         raise self._serves_only()
 
     def page(self, first: int, count: int) -> tuple[Keys, Floats]:
-        """Not of a packed table: a snapshot is made of the table that learns."""
+        """Not in a packed table: save the table that is trained."""
         raise self._serves_only()
 
     def _serves_only(self) -> TableError:
         return TableError(
-            f"table {self.spec.name!r} holds packed rows: it serves; learn and save the table it follows"
+            f"table {self.spec.name!r} holds packed rows, which only serve; train and save the original table"
         )
 
 
 def _pack_or_not(make: Callable[[int], Packing], columns: int) -> Packing:
-    """Some packing of columns; as they are where it would save nothing."""
+    """The packing of some columns; none if it would not save memory."""
     packing = make(columns)
     return packing if columns and packing.words < columns else Float32Packing(columns)
 
 
 def serving_table(spec: TableSpec, rows: str = "float32") -> Table:
-    """A table for serving, whose rows are float32, float16 or int8."""
+    """A table for serving, with float32, float16 or int8 rows."""
     if rows == "float32":
         return Table(spec.serving(), track_delta=False)
     return PackedTable(spec, rows)

@@ -1,8 +1,7 @@
-"""A working set: rows of several tables, copied together to be learnt in many small steps.
+"""A working set: rows of several tables, copied into one array for many small training steps.
 
-A chunk of a stream comes back to the same rows group after group. Side by side in one small array
-they stay in the cache, all features' steps are one call, and the tables are free meanwhile for
-another thread.
+Successive groups of a stream's chunk use the same rows. In one small array these rows stay in the cache,
+one call steps all features, and another thread can use the tables meanwhile.
 """
 
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from embeddings.types import Floats, Slots
 
 
 class RowLayout(NamedTuple):
-    """What tables must have in common to share a working set: how rows look and how they learn."""
+    """The settings that tables must share to use one working set: layout of rows and optimizer."""
 
     dim: int
     optimizer: str
@@ -34,7 +33,7 @@ class RowLayout(NamedTuple):
 
     @classmethod
     def of(cls, spec: TableSpec) -> "RowLayout":
-        """The layout of a table's rows."""
+        """The layout of the rows of a spec."""
         return cls(
             spec.dim,
             spec.optimizer,
@@ -46,18 +45,17 @@ class RowLayout(NamedTuple):
 
 
 class WorkingSet:
-    """Vectors and optimizer state of some rows, in one array. Places number its rows.
+    """Vectors and optimizer state of some rows, in one array. A place is a row's number in this array.
 
-    From its making to `write_back` it reads and writes no table, so the tables may be read, inserted
-    into, and have other columns written by another thread. A row that has left its table by then is
-    dropped here as well.
+    Between its creation and `write_back` it does not use the tables, so another thread may read them, insert
+    rows, and write other columns. `write_back` skips rows that were removed from their table meanwhile.
 
     Args:
-        tables: of one `RowLayout`.
-        slots: for each table (m,) distinct slots, -1 for none (reads as zeros, never learns).
+        tables: tables with the same `RowLayout`.
+        slots: for each table (m,) distinct slots; -1 reads as zeros and is never written.
 
     Raises:
-        TableError: the tables' rows differ in layout, or do not learn.
+        TableError: the tables have different layouts, or no optimizer.
     """
 
     def __init__(self, tables: Sequence[Table], slots: Sequence[Slots]) -> None:
@@ -66,40 +64,40 @@ class WorkingSet:
             names = ", ".join(repr(table.spec.name) for table in tables)
             raise TableError(f"tables {names} differ in dim or optimizer; they cannot share a working set")
         if spec.optimizer not in STEPS:
-            raise TableError(f"table {spec.name!r} has optimizer 'none': it serves and cannot learn")
+            raise TableError(f"table {spec.name!r} has optimizer 'none': it cannot be trained")
         self.dim = spec.dim
         self.starts = [0, *accumulate(len(part) for part in slots)]
-        """Place of each table's first row, and behind the last."""
+        """The place of the first row of each table, and the end of the last."""
         self._tables = list(tables)
         self._slots = list(slots)
         self._owners = [table.keys_at(part) for table, part in zip(tables, slots, strict=True)]
         self.rows: Floats = np.concatenate(
             [table.weights(part) for table, part in zip(tables, slots, strict=True)]
         )
-        """(m, dim + state), m over all tables: vectors, and behind them the optimizer's state."""
+        """(m, dim + state), the rows of all tables: vector, then optimizer state."""
         self._step = STEPS[spec.optimizer]
         self._constants = constants_of(spec)
         m = len(self.rows)
         self._number = np.full(m, -1, dtype=np.int32)
-        # The optimizers' kernels work on a table's arrays: these are the ones that they use.
+        # The optimizer kernels expect a store; replace the arrays that they use.
         self._store: Store = tables[0].arrays._replace(
             rows=self.rows,
             bits=self.rows.view(np.uint32),
-            versions=np.zeros_like(tables[0].arrays.versions),  # the table's own has another writer
+            versions=np.zeros_like(tables[0].arrays.versions),  # another thread writes the table's own
             listed=np.zeros(m // 8 + 1, dtype=np.uint8),
             touched=np.zeros(m + 1, dtype=np.uint32),
             state=np.zeros(STATE_SIZE, dtype=np.int64),
         )
 
     def step(self, places: npt.NDArray[np.int64], gradients: Floats) -> None:
-        """One optimizer step: gradients (n, dim) of repeated places (n,) are summed first; -1 is left out."""
+        """One optimizer step: gradients (n, dim) of repeated places (n,) are summed first; -1 is skipped."""
         distinct = np.empty(len(places), dtype=np.int64)
         sums = np.zeros((len(places), self.dim), dtype=np.float32)
         count = _sum_by_place(places, gradients, self._number, distinct, sums)
         self._step(self._store, distinct[:count], sums[:count], self.dim, self._constants)
 
     def write_back(self) -> None:
-        """Copy the rows that were stepped into their tables, which note them as touched."""
+        """Copy the trained rows back to their tables, which list them as touched."""
         stepped = np.sort(self._store.touched[: self._store.state[State.TOUCHED]]).astype(np.int64)
         cuts = np.searchsorted(stepped, self.starts)
         for t, table in enumerate(self._tables):
@@ -112,12 +110,12 @@ class WorkingSet:
 
 @njit(cache=True, nogil=True)
 def _sum_by_place(places, gradients, number, distinct, sums):
-    """Add gradients (n, d) up by place (n,), in the order of the batch.
+    """Sum gradients (n, d) by place (n,), in the order of the batch.
 
     Args:
-        number: (m,) int32 scratch, all -1; left so.
-        distinct: (n,) int64, out: the distinct places, where they first appear.
-        sums: (n, d) float32, zeros before, out.
+        number: (m,) int32 scratch, all -1 before and after.
+        distinct: (n,) int64, out: the distinct places, in the order of their first appearance.
+        sums: (n, d) float32, out, zeros before.
 
     Returns:
         How many distinct places there are.
