@@ -343,7 +343,7 @@ class Table(Arena):
     def _step(self, slots: Slots, inverse: npt.NDArray[np.int64], gradients: npt.ArrayLike) -> None:
         step = STEPS.get(self.spec.optimizer)
         if step is None:
-            raise TableError(f"table {self.spec.name!r} has optimizer 'none': it cannot be trained")
+            raise TableError(f"table {self.spec.name!r} has optimizer 'none': it can only serve")
         values = self._values(gradients, len(inverse), self.spec.dim, "gradients")
         if self.spec.dim == 0:
             return

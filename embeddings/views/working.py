@@ -64,7 +64,7 @@ class WorkingSet:
             names = ", ".join(repr(table.spec.name) for table in tables)
             raise TableError(f"tables {names} differ in dim or optimizer; they cannot share a working set")
         if spec.optimizer not in STEPS:
-            raise TableError(f"table {spec.name!r} has optimizer 'none': it cannot be trained")
+            raise TableError(f"table {spec.name!r} has optimizer 'none': it can only serve")
         self.dim = spec.dim
         self.starts = [0, *accumulate(len(part) for part in slots)]
         """The place of the first row of each table, and the end of the last."""
