@@ -13,7 +13,7 @@ import numpy as np
 
 from freshet.decide.comparison import Comparison, Cut, Run, Stretch
 from freshet.decide.paired import SliceDifference, differences, slice_differences
-from freshet.decide.slices import Predicted, Slices, make_slices, read_predictions
+from freshet.decide.slices import PredictionsFile, Slices, make_slices, read_predictions
 from freshet.decide.verdict import decide
 from freshet.errors import CompareError
 from freshet.files import write_json
@@ -121,7 +121,7 @@ def compare(first: Run, other: Run, prediction: str, resamples: int, seed: int) 
     return Comparison(first.name, other.name, changed, summaries, whole, stretches, cuts, verdict)
 
 
-def _stretches(predicted: Predicted, p: Any, q: Any, within: Any) -> Iterator[Stretch]:
+def _stretches(predicted: PredictionsFile, p: Any, q: Any, within: Any) -> Iterator[Stretch]:
     """Stretches of about as many requests each."""
     count = max(min(STRETCHES, predicted.requests // 10), 1)
     stretch = predicted.request * count // predicted.requests

@@ -7,18 +7,18 @@ from typing import Any
 from freshet.decide.comparison import Comparison, Run
 from freshet.decide.paired import Interval
 from freshet.show.replay_report import METRICS
-from freshet.show.report import Arm, Chart, Forest, Line, Page, Table, Tile
+from freshet.show.report import Arm, Chart, Forest, Line, ReportPage, ReportTable, Tile
 
 ARMS: tuple[Arm, ...] = ("frozen", "live", "frozen_memory", "live_memory", "ceiling")
 """Colours of the runs, the first one's first; a sixth has the second's again."""
 FOREST_ROWS_MAX = 40
 
 
-def compare_page(runs: Sequence[Run], compared: Sequence[Comparison], prediction: str) -> Page:
+def compare_page(runs: Sequence[Run], compared: Sequence[Comparison], prediction: str) -> ReportPage:
     """All comparisons with the first run on one page."""
     arms = {run.name: ARMS[i if i < len(ARMS) else 1] for i, run in enumerate(runs)}
     title = " and ".join(run.name for run in runs)
-    return Page(
+    return ReportPage(
         title=f"Freshet compare: {title}",
         lead=" ".join(c.verdict.sentence for c in compared),
         tiles=[tile for c in compared for tile in _tiles(c, arms[c.other])],
@@ -105,7 +105,7 @@ def _by_slice(c: Comparison, arms: Mapping[str, Arm]) -> list[Forest]:
     ]
 
 
-def _metrics(compared: Sequence[Comparison]) -> Table:
+def _metrics(compared: Sequence[Comparison]) -> ReportTable:
     summaries: dict[str, Any] = {compared[0].first: compared[0].summaries[0]}
     summaries |= {c.other: c.summaries[1] for c in compared}
     rows = []
@@ -113,7 +113,7 @@ def _metrics(compared: Sequence[Comparison]) -> Table:
         values = [summary.get(key) for summary in summaries.values()]
         if any(value is not None for value in values):
             rows.append((name, *("–" if value is None else f"{value:.5f}" for value in values)))
-    return Table(
+    return ReportTable(
         "Figures",
         ("", *summaries),
         rows,
@@ -121,7 +121,7 @@ def _metrics(compared: Sequence[Comparison]) -> Table:
     )
 
 
-def _slice_table(c: Comparison) -> Table:
+def _slice_table(c: Comparison) -> ReportTable:
     rows = [
         (
             f"{cut.title}: {name}",
@@ -135,7 +135,7 @@ def _slice_table(c: Comparison) -> Table:
         for cut in c.cuts
         for name, part in cut.slices
     ]
-    return Table(
+    return ReportTable(
         f"All slices: {c.other} compared with {c.first}",
         ("", "candidates", f"log loss, {c.first}", c.other, "difference", "95 % interval", "surely"),
         rows,

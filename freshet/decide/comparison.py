@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from freshet.decide.paired import Differences, SliceDifference
-from freshet.decide.slices import Predicted
+from freshet.decide.slices import PredictionsFile
 from learner.metrics import Summary
 
 
-class Verdict(NamedTuple):
+class CompareVerdict(NamedTuple):
     """`kind` for programs, `sentence` for people."""
 
     kind: Literal["better", "worse", "mixed", "undecided"]
@@ -20,7 +20,7 @@ class Run(NamedTuple):
 
     name: str
     report: Mapping[str, Any]
-    predicted: Predicted
+    predicted: PredictionsFile
 
 
 class Stretch(NamedTuple):
@@ -49,4 +49,4 @@ class Comparison(NamedTuple):
     differences: Differences
     stretches: list[Stretch]
     cuts: list[Cut]
-    verdict: Verdict
+    verdict: CompareVerdict

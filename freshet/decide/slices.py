@@ -39,7 +39,7 @@ class Slices(NamedTuple):
         return found
 
 
-class Predicted(NamedTuple):
+class PredictionsFile(NamedTuple):
     """A predictions file, read: n candidates of R requests."""
 
     request: Ints  # (n,), from 0
@@ -56,7 +56,7 @@ class Predicted(NamedTuple):
         return int(self.request[-1]) + 1 if len(self.request) else 0
 
 
-def read_predictions(path: Path) -> Predicted:
+def read_predictions(path: Path) -> PredictionsFile:
     """The numbers of a predictions file.
 
     Raises:
@@ -79,10 +79,10 @@ def read_predictions(path: Path) -> Predicted:
         raise CompareError(f"{path}: holds no predictions; replay with --predictions makes such a file")
     candidate, time, y, base, corrected = (table[name].to_numpy() for name in names)
     request = np.cumsum(candidate == 0) - 1
-    return Predicted(request, time, y, base, corrected, path, layout.features)
+    return PredictionsFile(request, time, y, base, corrected, path, layout.features)
 
 
-def make_slices(predicted: Predicted) -> list[Slices]:
+def make_slices(predicted: PredictionsFile) -> list[Slices]:
     """All the ways to cut, one feature read at a time."""
     import pyarrow.parquet
 
@@ -136,7 +136,7 @@ def _new_ids(column: Column, request: Ints, rows: Ints, code: Ints) -> Slices:
     return Slices(f"{column.column}, new or known", ["new", "known"], [(rows, (~new).astype(np.int64))])
 
 
-def _hours(predicted: Predicted) -> Slices:
+def _hours(predicted: PredictionsFile) -> Slices:
     hour = (predicted.time // 3600).astype(np.int64) % 24
     return Slices("hour (UTC)", [f"{h:02d}" for h in range(24)], [(np.arange(len(hour)), hour)])
 

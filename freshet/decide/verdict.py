@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from freshet.decide.comparison import Cut, Stretch, Verdict
+from freshet.decide.comparison import CompareVerdict, Cut, Stretch
 from freshet.decide.paired import Differences, Interval
 from learner.metrics import Summary
 
@@ -17,7 +17,7 @@ def decide(
     summaries: Sequence[Summary],
     stretches: Sequence[Stretch],
     cuts: Sequence[Cut],
-) -> Verdict:
+) -> CompareVerdict:
     """Say whether `other` is to be taken.
 
     Log loss decides, since it asks for both: the right order and the right size of the probabilities.
@@ -29,29 +29,29 @@ def decide(
     by = f"between {_percent(least)} and {_percent(most)}, 95 % sure"
     ranked = _ranked(summaries, auc)
     if told.logloss.value == share.low == share.high == 0.0:
-        return Verdict("undecided", f"Keep {first}: {over}, both predicted exactly the same.")
+        return CompareVerdict("undecided", f"Keep {first}: {over}, both predicted exactly the same.")
     if not share.decided:
-        return Verdict(
+        return CompareVerdict(
             "undecided",
             f"Keep {first}: {over}, {other} was neither better nor worse than chance explains (its error "
             f"differs from {first}'s by something between {_signed(share.low)} and {_signed(share.high)})"
             f"{_order_alone(auc)}.",
         )
     if share.value > 0.0:
-        return Verdict(
+        return CompareVerdict(
             "worse",
             f"Keep {first}: {over}, {other}'s predictions were {_percent(share.value)} further off "
             f"({by}){ranked}.",
         )
     if auc is not None and auc.decided and auc.value < 0.0:
-        return Verdict(
+        return CompareVerdict(
             "mixed",
             f"Think twice: {over}, {other}'s probabilities were {_percent(-share.value)} closer to what "
             f"people did ({by}), but it puts candidates in a worse order{ranked}. Where only the order "
             f"counts, keep {first}.",
         )
     steady = sum(stretch.difference.share.value < 0.0 for stretch in stretches)
-    return Verdict(
+    return CompareVerdict(
         "better",
         f"Take {other}: {over}, its predictions were {_percent(-share.value)} closer to what people did "
         f"than {first}'s ({by}){ranked}, in {steady} of {len(stretches)} stretches of time{_worse(cuts)}.",

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from freshet.config import load_config
-from freshet.demo.history import Learnt, lay_out, learnt, train
+from freshet.demo.history import HistoryCounts, lay_out, learnt, train
 from freshet.demo.player import ARMS, Player
-from freshet.demo.report import Tick, demo_page
+from freshet.demo.report import PlaySample, demo_page
 from freshet.demo.scenes import RatingsScene, Scene, WorldScene
 from freshet.errors import ConfigError, RoleError
 from freshet.files import check_writable
@@ -126,10 +126,10 @@ class _Demo:
         log: str,
     ) -> None:
         self.scene = scene
-        self.ticks: list[Tick] = []
+        self.ticks: list[PlaySample] = []
         self.seconds_played = 0.0
         self.player: Player
-        self.learnt: Learnt  # of the history
+        self.learnt: HistoryCounts  # of the history
         self._children = children
         self._screen = screen
         self._stop = stop
@@ -251,7 +251,7 @@ class _Demo:
         ends = sum(end for _, end in log.ends(EVENTS))
         read_at, read = self._read
         self._read = (now_s, ends)
-        tick = Tick(
+        tick = PlaySample(
             at_s=now_s,
             auc={arm: _number(recent[arm]["auc"]) for arm in ARMS},
             logloss={arm: _number(recent[arm]["logloss"]) for arm in ARMS},

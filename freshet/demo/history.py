@@ -23,7 +23,7 @@ BATCH_SHARE = 5 / 6
 OVERLAP_SHARE = 1 / 12
 
 
-class History(NamedTuple):
+class SceneHistory(NamedTuple):
     """A scene's history, laid out as a file and as what the log has of it."""
 
     requests: int
@@ -34,7 +34,7 @@ class History(NamedTuple):
     logged: list[Impression]
 
 
-class Learnt(NamedTuple):
+class HistoryCounts(NamedTuple):
     """What was learnt of the history, by the learner's own counts."""
 
     until: float
@@ -51,7 +51,7 @@ class Learnt(NamedTuple):
         )
 
 
-def lay_out(scene: Scene, folder: Path) -> History:
+def lay_out(scene: Scene, folder: Path) -> SceneHistory:
     """Write the history's file, and keep what is the log's; the two overlap."""
     shown = list(scene.history())
     cut = int(len(shown) * BATCH_SHARE)
@@ -59,7 +59,7 @@ def lay_out(scene: Scene, folder: Path) -> History:
     overlap_s = max(until - shown[cut - int(len(shown) * OVERLAP_SHARE)].time, 1.0)
     file = folder / FILE_NAME
     write_records(file, "examples", [_example(one) for one in shown if one.time < until + overlap_s / 2.0])
-    return History(
+    return SceneHistory(
         requests=len(shown),
         candidates=sum(len(one.candidates) for one in shown),
         until=until,
@@ -69,7 +69,7 @@ def lay_out(scene: Scene, folder: Path) -> History:
     )
 
 
-async def train(history: History, config: Path, said: Path, wait: Callable[[], Awaitable[None]]) -> None:
+async def train(history: SceneHistory, config: Path, said: Path, wait: Callable[[], Awaitable[None]]) -> None:
     """Run `freshet train`; `wait` is awaited meanwhile, and may raise to end it.
 
     Args:
@@ -96,10 +96,10 @@ async def train(history: History, config: Path, said: Path, wait: Callable[[], A
         raise RoleError(f"freshet train ended with {process.returncode}: {said.read_text(errors='replace')}")
 
 
-def learnt(history: History, state: Path, in_batch: int) -> Learnt:
+def learnt(history: SceneHistory, state: Path, in_batch: int) -> HistoryCounts:
     """What the learner has learnt by now, as its state says."""
     meta = read_state(state)["learnt"]
-    return Learnt(history.until, in_batch, meta["of_history"], meta["requests"])
+    return HistoryCounts(history.until, in_batch, meta["of_history"], meta["requests"])
 
 
 def _example(shown: Impression) -> Example:

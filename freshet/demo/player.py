@@ -28,7 +28,7 @@ STEP_S = 0.01
 LATENCIES_MAX = 20_000
 
 
-class Answer(msgspec.Struct):
+class PlayedAnswer(msgspec.Struct):
     """What is used of an answer of POST /v1/score."""
 
     base: list[float]
@@ -40,14 +40,14 @@ class Newest(NamedTuple):
     """The newest request that was answered."""
 
     turn: Turn
-    answer: Answer
+    answer: PlayedAnswer
 
 
 class _Open(NamedTuple):
     due_s: float
     turn: Turn
-    live: Answer
-    frozen: Answer
+    live: PlayedAnswer
+    frozen: PlayedAnswer
 
 
 class Player:
@@ -68,7 +68,7 @@ class Player:
         settings: dict[str, Any] = {"timeout": TIMEOUT_S, "limits": limits, "trust_env": False}
         self._live = httpx.AsyncClient(base_url=live_url, **settings)
         self._frozen = httpx.AsyncClient(base_url=frozen_url, **settings)
-        self._answer = msgspec.json.Decoder(Answer)
+        self._answer = msgspec.json.Decoder(PlayedAnswer)
         self._open: deque[_Open] = deque()
         self._coming: list[tuple[float, int, Action]] = []
         self._tasks: set[asyncio.Task[None]] = set()

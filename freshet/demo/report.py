@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 
-from freshet.demo.history import Learnt
+from freshet.demo.history import HistoryCounts
 from freshet.demo.player import Player
 from freshet.demo.scenes import Scene
-from freshet.show.report import Arm, Chart, Line, Page, Table, Tile
+from freshet.show.report import Arm, Chart, Line, ReportPage, ReportTable, Tile
 from learner.metrics import Summary
 
 NAMES: dict[str, tuple[str, Arm]] = {
@@ -23,7 +23,7 @@ FIRST_S = 2.0  # until then the newest example is one of the history
 _FIGURES = ("auc", "gauc", "logloss", "normalized_entropy", "calibration", "ece", "brier")
 
 
-class Tick(msgspec.Struct, frozen=True):
+class PlaySample(msgspec.Struct, frozen=True):
     """Where things stood at one moment of the play."""
 
     at_s: float
@@ -38,7 +38,9 @@ class Tick(msgspec.Struct, frozen=True):
     table_rows: int
 
 
-def demo_page(scene: Scene, history: Learnt, player: Player, ticks: Sequence[Tick], seconds: float) -> Page:
+def demo_page(
+    scene: Scene, history: HistoryCounts, player: Player, ticks: Sequence[PlaySample], seconds: float
+) -> ReportPage:
     """The report of a demo that has been played."""
     overall = player.board.overall()
     arms = [arm for arm in NAMES if arm != "ceiling" or not scene.labelled]
@@ -69,7 +71,7 @@ def demo_page(scene: Scene, history: Learnt, player: Player, ticks: Sequence[Tic
         ),
         ("embedding table", f"{ticks[-1].table_rows if ticks else 0:,} rows at the end"),
     ]
-    return Page(
+    return ReportPage(
         title="Freshet demo",
         lead=_lead(overall),
         tiles=tiles,
@@ -87,11 +89,11 @@ def demo_page(scene: Scene, history: Learnt, player: Player, ticks: Sequence[Tic
     )
 
 
-def _charts(scene: Scene, ticks: Sequence[Tick], arms: Sequence[str], seconds: float) -> list[Chart]:
+def _charts(scene: Scene, ticks: Sequence[PlaySample], arms: Sequence[str], seconds: float) -> list[Chart]:
     x = [round(tick.at_s, 2) for tick in ticks]
     marks = [(share * seconds, "tastes shift") for share in scene.shifts]
 
-    def by_arm(read: Callable[[Tick], dict[str, float]], shown: Sequence[str]) -> list[Line]:
+    def by_arm(read: Callable[[PlaySample], dict[str, float]], shown: Sequence[str]) -> list[Line]:
         return [Line(NAMES[arm][0], x, [read(tick)[arm] for tick in ticks], NAMES[arm][1]) for arm in shown]
 
     later = [tick for tick in ticks if tick.at_s > scene.settle_s + FIRST_S]
@@ -154,11 +156,11 @@ def _charts(scene: Scene, ticks: Sequence[Tick], arms: Sequence[str], seconds: f
     ]
 
 
-def _table(overall: dict[str, Summary], arms: Sequence[str]) -> Table:
+def _table(overall: dict[str, Summary], arms: Sequence[str]) -> ReportTable:
     rows = [(NAMES[arm][0], *(_figure(overall[arm], key) for key in _FIGURES)) for arm in arms]
     header = ("", "AUC", "AUC per user", "log loss", "normalized entropy", "calibration", "ECE", "Brier")
     examples = overall["live"]["examples"]
-    return Table(
+    return ReportTable(
         "Since freezing", header, rows, f"Over {examples:,} candidates, each predicted before it was learnt."
     )
 

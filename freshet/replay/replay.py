@@ -21,7 +21,7 @@ from freshet.files import check_writable, readable_json, write_json
 from freshet.progress import progress
 from freshet.replay.feed import open_feed
 from freshet.replay.predictions import write_predictions
-from freshet.replay.scored import Candidates, Scored
+from freshet.replay.scored import Candidates, ScoredCandidates
 from freshet.replay.suspicion import warnings_of
 from freshet.replay.tape import ReplayOptions, is_log, open_existing, replay_config
 from freshet.replay.time_travel import restored
@@ -54,7 +54,7 @@ class Replay:
             self.memory.set_priors(*learner.model.memory_priors())
         # Candidates that a restored learner had predicted before, and has still to learn: they come first.
         self._before = self.learner.trainer.pending.n
-        self.scored = Scored()
+        self.scored = ScoredCandidates()
         self.requests = 0
         self.memory_s = 0.0
         self._freeze_after = freeze_after

@@ -27,7 +27,7 @@ class Candidates(NamedTuple):
         return Candidates(base[keep], corrected[keep], y[keep], user[keep], time[keep], request[keep])
 
 
-class Scored:
+class ScoredCandidates:
     """Collects candidates; 48 bytes each."""
 
     def __init__(self) -> None:

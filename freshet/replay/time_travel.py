@@ -26,7 +26,7 @@ STARTS = ("speed_tau", "count_tau", "pair_tau")
 """Settings that say where priors start: a snapshot is past that."""
 
 
-class Origin(NamedTuple):
+class SnapshotPosition(NamedTuple):
     """Where a snapshot was in the log."""
 
     offsets: dict[int, int]  # the next of each partition of topic examples
@@ -38,7 +38,7 @@ class Origin(NamedTuple):
 @contextmanager
 def restored(
     snapshot: Path, config: Config, overrides: Sequence[str] = ()
-) -> Iterator[tuple[Learner, Origin]]:
+) -> Iterator[tuple[Learner, SnapshotPosition]]:
     """The learner that a snapshot holds, made to go on as `config` says.
 
     Args:
@@ -67,7 +67,7 @@ def restored(
             check_fits(snapshot, state.fingerprint, config)
             learner = Learner(config.features, config.learner, state, beside=True)
             partitions = state.partitions(EXAMPLES)
-            origin = Origin(
+            origin = SnapshotPosition(
                 {p: state.offset(EXAMPLES, p) or 0 for p in partitions},
                 {
                     (p, producer): seq

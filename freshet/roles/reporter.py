@@ -7,7 +7,7 @@ from typing import Self
 
 import msgspec
 
-from freshet.roles.role_metrics import Figures, RoleMetrics, Source, Tables
+from freshet.roles.role_metrics import Figures, RoleMetrics, RoleSource, Tables
 from freshet.roles.voice import Voice
 from learner.role.learner import Learner
 from stream.group.membership import Member, MemberStatus
@@ -20,7 +20,7 @@ TELL_EVERY_S = 1.0
 RETENTION_EVERY_S = 60.0
 
 
-def of_joiner(joiner: Joiner, runner: Runner) -> Source:
+def of_joiner(joiner: Joiner, runner: Runner) -> RoleSource:
     """The numbers of a joiner and of the partitions that its runner holds."""
 
     def figures() -> Figures:
@@ -34,10 +34,10 @@ def of_joiner(joiner: Joiner, runner: Runner) -> Source:
     def clocks() -> Mapping[int, float]:
         return {p: clock for p in runner.positions() if (clock := joiner.clock(p))}
 
-    return Source(figures, clocks=clocks, ahead=joiner.ahead.counts)
+    return RoleSource(figures, clocks=clocks, ahead=joiner.ahead.counts)
 
 
-def of_learner(learner: Learner) -> Source:
+def of_learner(learner: Learner) -> RoleSource:
     """The numbers of a learner; its tables are counted from now on, for they count what they load, too."""
     before = learner.table_counts()
 
@@ -47,7 +47,7 @@ def of_learner(learner: Learner) -> Source:
             for name, (rows, *counts) in learner.table_counts().items()
         }
 
-    return Source(learner.figures, tables)
+    return RoleSource(learner.figures, tables)
 
 
 class Reporter:
@@ -68,7 +68,7 @@ class Reporter:
         log: Log,
         member: Member,
         runner: Runner,
-        source: Source,
+        source: RoleSource,
         metrics: RoleMetrics,
         trim: Callable[[], None] = lambda: None,
     ) -> None:

@@ -30,7 +30,7 @@ Tables = Mapping[str, Sequence[int]]
 """Of each table: rows, and the counts of `TABLES`."""
 
 
-class Source(NamedTuple):
+class RoleSource(NamedTuple):
     """Where a role's own numbers come from; the first two are called in the role's thread.
 
     Attributes:
@@ -130,7 +130,7 @@ class RoleMetrics:
         log: Log,
         topic: str,
         runner: Runner,
-        source: Source,
+        source: RoleSource,
     ) -> None:
         self._address = settings.host, getattr(settings, f"{role}_port")
         self._role = role

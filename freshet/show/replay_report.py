@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from freshet.show.report import Chart, Line, Page, Table, Tile
+from freshet.show.report import Chart, Line, ReportPage, ReportTable, Tile
 
 METRICS = (
     ("auc", "AUC"),
@@ -24,7 +24,7 @@ SAME = (
 )
 
 
-def replay_page(report: Mapping[str, Any], name: str = "") -> Page:
+def replay_page(report: Mapping[str, Any], name: str = "") -> ReportPage:
     """A replay report as a page: base and corrected side by side, overall, last half, and over time."""
     base, corrected = report["base"], report["corrected"]
     half_base, half_corrected = base.get("last_half", base), corrected.get("last_half", corrected)
@@ -54,7 +54,7 @@ def replay_page(report: Mapping[str, Any], name: str = "") -> Page:
     )
     parts = (whole_base, whole_corrected, half_base, half_corrected)
     rows = [(title, *(_metric(part, key) for part in parts)) for key, title in METRICS]
-    table = Table(
+    table = ReportTable(
         "Progressive metrics",
         ("", "base, all", "corrected, all", "base, last half", "corrected, last half"),
         rows,
@@ -69,7 +69,7 @@ def replay_page(report: Mapping[str, Any], name: str = "") -> Page:
     seconds = report.get("seconds")
     if isinstance(seconds, dict):
         facts += [(f"seconds, {phase}", f"{float(value):.2f}") for phase, value in seconds.items()]
-    return Page(
+    return ReportPage(
         title=f"Freshet replay{': ' + name if name else ''}",
         lead=lead,
         tiles=tiles,

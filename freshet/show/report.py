@@ -1,8 +1,8 @@
 """Reports as one HTML file that needs nothing else: no server, no network, nothing beside it.
 
-`Page` says what is to be shown; `render` makes it HTML, in which a script of our own (`report.js`) draws the
-charts as SVG, as wide as there is room. A content security policy in the page forbids it to ask anything of
-the outside, so it can be mailed, archived, and opened in ten years.
+`ReportPage` holds the contents; `render` makes HTML of it, in which a script of our own (`report.js`) draws
+the charts as SVG, as wide as the window. A content security policy in the page forbids every request to the
+network, so the file can be mailed, archived, and opened in ten years.
 """
 
 import html
@@ -79,7 +79,7 @@ class Forest(msgspec.Struct, frozen=True):
     arm: Arm = "plain"
 
 
-class Table(msgspec.Struct, frozen=True):
+class ReportTable(msgspec.Struct, frozen=True):
     """A table of texts; the first column names the row."""
 
     title: str
@@ -88,19 +88,19 @@ class Table(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-class Page(msgspec.Struct, frozen=True):
+class ReportPage(msgspec.Struct, frozen=True):
     """All that a report shows, in its order; `lead` is the finding in a sentence or two."""
 
     title: str
     lead: str
     tiles: Sequence[Tile] = ()
     charts: Sequence[Chart | Forest] = ()
-    tables: Sequence[Table] = ()
+    tables: Sequence[ReportTable] = ()
     commands: Sequence[tuple[str, str]] = ()
     facts: Sequence[tuple[str, str]] = ()
 
 
-def write_html(page: Page, path: Path) -> None:
+def write_html(page: ReportPage, path: Path) -> None:
     """Write the page to `path`, whose folder is made if need be.
 
     Raises:
@@ -116,7 +116,7 @@ def write_html(page: Page, path: Path) -> None:
         ) from None
 
 
-def render(page: Page) -> str:
+def render(page: ReportPage) -> str:
     """The page as HTML, with the script that draws its charts."""
     parts = [f"<header><h1>{_text(page.title)}</h1><p class=lead>{_text(page.lead)}</p></header>"]
     if page.tiles:
@@ -184,7 +184,7 @@ def _legend(lines: Sequence[Line]) -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
     head = "".join(f"<th>{_text(cell)}</th>" for cell in table.header)
     body = "".join(
         f"<tr><th>{_text(row[0])}</th>"

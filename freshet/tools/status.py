@@ -27,8 +27,8 @@ ASK_S = 2.0
 READS = {"join": EVENTS, "learn": EXAMPLES}
 
 
-class Seen(msgspec.Struct):
-    """One joiner or learner, from its beats."""
+class RoleStatus(msgspec.Struct):
+    """One joiner or learner, as its beats show it."""
 
     role: str
     name: str
@@ -39,7 +39,7 @@ class Seen(msgspec.Struct):
     numbers: dict[str, float]
 
 
-def look(log: Log, config: Config, now: float) -> list[Seen]:
+def look(log: Log, config: Config, now: float) -> list[RoleStatus]:
     """The members whose beats are among the newest in topic `roles`, by role and name.
 
     Args:
@@ -47,7 +47,7 @@ def look(log: Log, config: Config, now: float) -> list[Seen]:
     """
     first, end = log.ends(ROLES)[0]
     position = max(first, end - LOOK_BACK)
-    found: dict[tuple[str, str], Seen] = {}
+    found: dict[tuple[str, str], RoleStatus] = {}
     lives: dict[tuple[str, str], str] = {}
     while position < end:
         records = log.read(ROLES, 0, position)
@@ -66,7 +66,7 @@ def look(log: Log, config: Config, now: float) -> list[Seen]:
 
 
 def _take(
-    found: dict[tuple[str, str], Seen],
+    found: dict[tuple[str, str], RoleStatus],
     lives: dict[tuple[str, str], str],
     beat: Beat,
     at: float,
@@ -76,7 +76,7 @@ def _take(
     if lives.get(place) != beat.life:
         lives[place] = beat.life
         # its earlier beats may lie before those that were read: they came one each `beat_s`
-        found[place] = Seen(beat.group, beat.name, "runs", False, at - beat.number * beat_s, at, {})
+        found[place] = RoleStatus(beat.group, beat.name, "runs", False, at - beat.number * beat_s, at, {})
     seen = found[place]
     seen.heard_s = at
     seen.leads = beat.leading >= 0
@@ -129,7 +129,9 @@ def print_status(config: Config, as_json: bool) -> bool:
     return {"join", "learn"} <= running
 
 
-def _lines(config: Config, members: list[Seen], held: dict[str, int], server: str, url: str) -> Iterator[str]:
+def _lines(
+    config: Config, members: list[RoleStatus], held: dict[str, int], server: str, url: str
+) -> Iterator[str]:
     yield f"log      {printable(config.log)}: " + ", ".join(
         f"{n:,} {topic.replace('_', ' ')}" for topic, n in held.items()
     )
@@ -141,7 +143,7 @@ def _lines(config: Config, members: list[Seen], held: dict[str, int], server: st
     yield f"{'serve':<9}{server:<9}{url}"
 
 
-def _member(seen: Seen) -> str:
+def _member(seen: RoleStatus) -> str:
     since = datetime.fromtimestamp(seen.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     state = "leads" if seen.leads and seen.state == "runs" else seen.state
     line = f"{seen.role:<9}{state:<9}{printable(seen.name)}"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from freshet.show.replay_report import replay_page
-from freshet.show.report import Chart, Line, Page, ReportError, Table, Tile, render, write_html
+from freshet.show.report import Chart, Line, ReportError, ReportPage, ReportTable, Tile, render, write_html
 from ground import FreshetError
 
 SUMMARY = {
@@ -34,7 +34,7 @@ def a_chart(name: str = "auc") -> Chart:
 
 
 def test_page_is_self_contained() -> None:
-    page = render(Page("t", "lead", charts=[a_chart()]))
+    page = render(ReportPage("t", "lead", charts=[a_chart()]))
     assert len(page) < 40_000
     assert "default-src 'none'" in page
     names = page.replace("http://www.w3.org/2000/svg", "")  # the name of SVG, which nobody asks for
@@ -42,21 +42,21 @@ def test_page_is_self_contained() -> None:
 
 
 def test_page_without_charts_carries_no_script() -> None:
-    page = render(Page("t", "lead", tiles=[Tile("a", "1")]))
+    page = render(ReportPage("t", "lead", tiles=[Tile("a", "1")]))
     assert len(page) < 20_000 and "<script" not in page
 
 
 def test_texts_are_escaped_everywhere() -> None:
     evil = "</script><script>alert(1)</script>"
     page = render(
-        Page(
+        ReportPage(
             evil,
             evil,
             tiles=[Tile(evil, evil, evil)],
             charts=[
                 Chart(evil, [Line(evil, [1.0], [1.0]), Line("b", [], [])], evil, evil, evil, [(1.0, evil)])
             ],
-            tables=[Table(evil, [evil], [[evil]], evil)],
+            tables=[ReportTable(evil, [evil], [[evil]], evil)],
             commands=[(evil, evil)],
             facts=[(evil, evil)],
         )
@@ -66,13 +66,13 @@ def test_texts_are_escaped_everywhere() -> None:
 
 
 def test_nan_is_a_gap() -> None:
-    (figure,) = figures_of(render(Page("t", "lead", charts=[a_chart()])))
+    (figure,) = figures_of(render(ReportPage("t", "lead", charts=[a_chart()])))
     assert figure["lines"][0]["y"] == [0.5, None, 0.7]
 
 
 def test_marks_become_lines_and_names() -> None:
     chart = Chart("c", [Line("a", [1.0], [1.0])], "x", "y", marks=[(4.0, "tastes shift")])
-    (figure,) = figures_of(render(Page("t", "lead", charts=[chart])))
+    (figure,) = figures_of(render(ReportPage("t", "lead", charts=[chart])))
     assert figure["marks"] == [[4.0, "tastes shift"]]
 
 
@@ -119,12 +119,12 @@ def test_replay_page_without_windows_has_no_charts() -> None:
 
 
 def test_write_makes_the_folder(tmp_path: Path) -> None:
-    write_html(Page("t", "lead"), tmp_path / "new" / "r.html")
+    write_html(ReportPage("t", "lead"), tmp_path / "new" / "r.html")
     assert (tmp_path / "new" / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_write_where_nothing_can_be_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ReportError, match=r"r\.html.*name another file") as raised:
-        write_html(Page("t", "lead"), tmp_path / "file" / "r.html")
+        write_html(ReportPage("t", "lead"), tmp_path / "file" / "r.html")
     assert isinstance(raised.value, FreshetError)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from browser import Browser
 
-from freshet.show.report import Chart, Forest, Line, Page, Table, render
+from freshet.show.report import Chart, Forest, Line, ReportPage, ReportTable, render
 
 OVERLAPS = """
 (() => {
@@ -38,7 +38,7 @@ def test_reports_are_whole_at_every_width(chromium: str, tmp_path: Path) -> None
         Line("weights alone", x, [math.nan] + [0.7] * 29, "live", band=([0.65] * 30, [0.75] * 30)),
     ]
     marks = [(x[10], "tastes shift"), (x[12], "tastes shift"), (x[28], "tastes shift once more")]
-    page = Page(
+    page = ReportPage(
         "Freshet compare: a_rather_long_name and another_rather_long_name",
         "A lead.",
         charts=[
@@ -52,7 +52,9 @@ def test_reports_are_whole_at_every_width(chromium: str, tmp_path: Path) -> None
                 "per cent",
             ),
         ],
-        tables=[Table("t", ["", *(f"log loss, run {i}" for i in range(6))], [["row", *["0.12345"] * 6]])],
+        tables=[
+            ReportTable("t", ["", *(f"log loss, run {i}" for i in range(6))], [["row", *["0.12345"] * 6]])
+        ],
     )
     file = tmp_path / "r.html"
     file.write_text(render(page))
