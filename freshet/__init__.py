@@ -1,7 +1,7 @@
-"""Freshet: events stream in, a model learns from each one, predictions served a moment later know it.
+"""Freshet: a model learns from each event of a stream, and the predictions that follow use what it learned.
 
-This package is the face: the command line, the config, the roles wired to a log, and replay. The
-floors below stand alone: `ground`, `stream`, `embeddings`, `error_memory`, `learner`, `serving`.
+This package holds the command line, the config, the roles and replay. The packages below do not import it:
+`ground`, `stream`, `embeddings`, `error_memory`, `learner`, `serving`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Look public names up when they are asked for, so that `freshet --help` does not pay for numpy."""
+    """Import public names on first use, so that `freshet --help` does not import numpy."""
     if name in ("Config", "load_config"):
         from freshet import config
 

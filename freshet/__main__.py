@@ -4,7 +4,7 @@ import sys
 
 try:
     from freshet.cli.main import main
-except KeyboardInterrupt:  # Ctrl-C before anything was begun
+except KeyboardInterrupt:  # Ctrl-C during the import
     sys.exit(130)
 
 sys.exit(main())

@@ -55,7 +55,7 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [metrics]: where joiner and learner answer `/metrics`; the server has it on its own port."""
 
-    host: str = "127.0.0.1"  # there is no authentication: what listens elsewhere belongs behind a firewall
+    host: str = "127.0.0.1"  # there is no authentication: put any other address behind a firewall
     join_port: int = 0  # 0: none
     learn_port: int = 0
 
@@ -66,10 +66,10 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that can be configured; every section is the settings of the part it is named for."""
+    """The whole config; each section holds the settings of the part that it is named after."""
 
     log: str = "sqlite:.freshet/log.db"
-    state: str = ".freshet"  # each role keeps its own in a folder below
+    state: str = ".freshet"  # each role has a folder of its own in it
     stream: StreamSettings = StreamSettings()
     group: GroupSettings = GroupSettings()
     join: JoinSettings = JoinSettings()
@@ -81,7 +81,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     data: DataSettings = DataSettings()
 
     def state_of(self, role: str) -> Path:
-        """The folder of one role's state: of this member's, where it has a name."""
+        """The folder of a role's state; with `group.name`, the folder of this member's state."""
         return Path(self.state) / (f"{role}-{self.group.name}" if self.group.name else role)
 
     @property
@@ -91,19 +91,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def member(self) -> str:
-        """What this process is called in its group."""
+        """The name of this process in its group."""
         return self.group.name or socket.gethostname()
 
     def deciding(self) -> dict[str, Any]:
-        """What decides what is learnt, as plain tables: every section but where things lie and listen."""
+        """The sections that determine the trained model, as plain tables: no paths, addresses or limits."""
         sections = {name: getattr(self, name) for name in ("join", "features", "learner", "memory", "data")}
         plain: dict[str, Any] = msgspec.to_builtins(sections)
         return plain
 
     def digest(self) -> str:
-        """A hash of what decides what is learnt."""
-        told = msgspec.json.encode(self.deciding(), order="sorted")
-        return hashlib.blake2b(told, digest_size=8).hexdigest()
+        """A hash of the sections that determine the trained model."""
+        encoded = msgspec.json.encode(self.deciding(), order="sorted")
+        return hashlib.blake2b(encoded, digest_size=8).hexdigest()
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -114,17 +114,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         overrides: "section.key=value" each, the value written as in TOML (a bare word is a string).
 
     Raises:
-        ConfigError: the file is missing or no TOML, or a key or value is not what it must be.
+        ConfigError: the file is missing or not TOML, or a key or value is wrong.
     """
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"{file}: there is no such config file; name one with --config, or have one written from a data "
-            "file of yours: `freshet init --data FILE`"
+            f"{file}: there is no such config file; name one with --config, or write one from a data "
+            "file: `freshet init --data FILE`"
         ) from None
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not a path
         raise ConfigError(f"{file}: the config cannot be read: {error}") from None
     try:
         table = tomllib.loads(text)
@@ -134,7 +134,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(table: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
-    """Check a config given as plain tables; `source` is what error messages call it.
+    """Check a config given as plain tables; error messages name it by `source`.
 
     Raises:
         ConfigError: naming the key and what was expected.
@@ -263,7 +263,7 @@ def _value(kind: Any, value: Any, source: str, path: tuple[str, ...]) -> Any:
 
 
 def _struct(kind: Any) -> type[msgspec.Struct] | None:
-    """The settings class that a field's type is, or is when it is not None."""
+    """The settings class of a field's type, also of `Class | None`; None if the type has no such class."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         kinds = [k for k in typing.get_args(kind) if k is not type(None)]
         kind = kinds[0] if len(kinds) == 1 else None
@@ -271,7 +271,7 @@ def _struct(kind: Any) -> type[msgspec.Struct] | None:
 
 
 def _suggest(path: tuple[str, ...], kind: type[msgspec.Struct]) -> str:
-    """What may have been meant: a key close by name in this section, or of this name in another."""
+    """A guess for an unknown key: a similar key of this section, or the same key of another section."""
     *section, name = path
     near = difflib.get_close_matches(name, [f.name for f in msgspec.structs.fields(kind)], 1, 0.6)
     if near:
@@ -306,7 +306,7 @@ def _set(table: dict[str, Any], override: str) -> None:
         found = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
         found = {"value": text.strip()}
-    # text with a line's end may hold further keys: those are not what was asked to be set
+    # text with a line break could set more keys than the one named: take it as one string
     value = found["value"] if len(found) == 1 else text.strip()
     for name in path[:-1]:
         table = table.setdefault(name, {})
@@ -316,7 +316,7 @@ def _set(table: dict[str, Any], override: str) -> None:
 
 
 def toml_text(text: str) -> str:
-    r"""A string as TOML, for an override: nothing in it can end it, or begin another value.
+    r"""A string as TOML, for an override: every character that could end the string is escaped.
 
     >>> print(toml_text('a"b'))
     "a\"b"

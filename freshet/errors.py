@@ -1,13 +1,13 @@
-"""What can go wrong at Freshet's face, named by cause.
+"""Errors that a user of the command line can cause, named by cause.
 
 FreshetError
 ├── ConfigError     the config file: missing, malformed, an unknown key, a value of the wrong kind
 ├── InitError       no config can be made for a data file
-├── ReplayError     what was asked to be replayed cannot be: an empty range, a journal without its records
+├── ReplayError     the data cannot be replayed: an empty range, a journal whose records are gone
 ├── CompareError    replays cannot be compared: other data, no predictions
 ├── ExportError     a range cannot be written to a file, or there is nothing in it
-├── SweepError      trials cannot be run: nothing to try, a folder of another sweep
-├── TrainError      history cannot be learnt, or the log does not go on where it ends
+├── SweepError      trials cannot be run: nothing to try, or a folder of another sweep
+├── TrainError      history cannot be trained on, or the log does not continue it
 ├── ProduceError    a file's events cannot be sent
 └── RoleError       a role of `freshet up` stopped and cannot be started again
 """
@@ -20,11 +20,11 @@ class ConfigError(FreshetError):
 
 
 class InitError(FreshetError):
-    """A data file of which no config can be made; the message says what was looked for."""
+    """No config can be made from a data file; the message names the missing column."""
 
 
 class ReplayError(FreshetError):
-    """There is nothing to replay, or not all of it is there any more."""
+    """There is nothing to replay, or some of its records are gone."""
 
 
 class CompareError(FreshetError):
@@ -40,7 +40,7 @@ class SweepError(FreshetError):
 
 
 class TrainError(FreshetError):
-    """History cannot be learnt from files, or not be gone on with from the log."""
+    """History in files cannot be trained on, or the log does not continue it."""
 
 
 class ProduceError(FreshetError):
@@ -48,4 +48,4 @@ class ProduceError(FreshetError):
 
 
 class RoleError(FreshetError):
-    """A role stopped and cannot be started again; its own last words are in its output."""
+    """A role stopped and cannot be started again; the reason is at the end of its output."""

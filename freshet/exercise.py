@@ -1,7 +1,7 @@
-"""Calls the kernels once each, with the types that roles and replays call them with: so they are compiled.
+"""Compiles the kernels: calls each once, with the argument types that roles and replays use.
 
-The parts can run in processes of their own at the same time (`python -m freshet.exercise deep`): what they
-compile is kept on disk, where `everything` of the process that waits for them finds it.
+The parts can run at the same time in separate processes (`python -m freshet.exercise deep`). They cache the
+machine code on disk; the process that waits for them then loads it in `everything`.
 """
 
 import sys
@@ -29,7 +29,7 @@ FEATURES = {
 
 
 def deep() -> None:
-    """The default network: learning a group, and predicting."""
+    """The default network: train on a group, and predict."""
     network = make_network("dcn", Layout(embeddings=(8, 8), width=24))
     flat = network.initial_weights(0)
     moments = np.zeros((2, network.weight_count), dtype=np.float32)
@@ -40,7 +40,7 @@ def deep() -> None:
 
 
 def memory(kinds: tuple[Kind, ...] = ("residual",)) -> None:
-    """Error memories: correcting, and learning from labels."""
+    """Error memories: correct, and learn from labels."""
     encoder = Encoder(FEATURES, 64)
     examples = _examples(0)
     batch = encoder.encode(examples)
@@ -57,11 +57,11 @@ def memory(kinds: tuple[Kind, ...] = ("residual",)) -> None:
 
 
 def model(deep: bool = False, kinds: tuple[Kind, ...] = ()) -> None:
-    """A stream in small: features, tables, the fast part, and what else a replay does.
+    """A small replay: features, tables, the fast part, and the error memory.
 
     Args:
-        deep: the default network too.
-        kinds: of error memories beside it.
+        deep: include the default network.
+        kinds: the error memories to include.
     """
     settings = LearnerSettings(group=8, deep="dcn" if deep else "none")
     trainer = Trainer(Model(FEATURES, settings, learning=True))
@@ -87,7 +87,7 @@ def model(deep: bool = False, kinds: tuple[Kind, ...] = ()) -> None:
 
 
 def everything(all_kinds: bool = False) -> None:
-    """All that the default config runs.
+    """Everything that the default config runs.
 
     Args:
         all_kinds: also the error memories that are not the default.
@@ -111,7 +111,7 @@ def _examples(hour: int) -> list[Example]:
 
 
 BESIDE = {"deep": deep, "memory": memory}
-"""The parts that are worth a process of their own, by name: each takes about a third of the whole."""
+"""Parts that run in separate processes, by name; each takes about a third of the compile time."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the tools write for programs: JSON that people can read too, whole or not at all."""
+"""JSON files for programs, indented for people, and written atomically."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from stream.files.record_files import whole_or_nothing
 
 
 def readable_json(value: Any) -> bytes:
-    """A value as indented JSON, with a line's end."""
+    """A value as indented JSON that ends in a line break."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
 def check_writable(path: Path, error: type[FreshetError]) -> None:
-    """Check before the work, whose result is to go there, that a file can be written; it is as it was.
+    """Check, before long work starts, that its result can be written to this file; does not change the file.
 
     Raises:
         FreshetError: of the kind `error`: it cannot.

@@ -1,21 +1,21 @@
-"""How far a long command is: a bar on stderr where that is a terminal, else a line now and then."""
+"""Progress of a long command on stderr: a bar on a terminal, else a line every few seconds."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-LINE_AFTER_S = 5.0  # the first line; what ends sooner needs none
+LINE_AFTER_S = 5.0  # the first line; shorter work prints none
 LINE_EVERY_S = 30.0
 
 
 @contextmanager
 def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar for the time of a `with`, or lines; the yielded function takes how many more are done.
+    """Show a bar or lines inside a `with`; call the yielded function with the number of items just done.
 
     Args:
-        doing: in a word, before the bar: "replaying".
-        total: how many there are to do; None: not known.
+        doing: a word before the bar: "replaying".
+        total: number of items; None: not known.
     """
     if not sys.stderr.isatty():
         yield _Lines(doing.strip(), total).advance
@@ -43,7 +43,7 @@ def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 class _Lines:
-    """Progress where there is no terminal."""
+    """Progress as lines, without a terminal."""
 
     def __init__(self, doing: str, total: int | None) -> None:
         self._doing = doing
@@ -53,7 +53,7 @@ class _Lines:
         self._next_s = self._began_s + LINE_AFTER_S
 
     def advance(self, n: int) -> None:
-        """Take that `n` more are done."""
+        """Count `n` more items as done."""
         self._done += n
         now_s = time.perf_counter()
         if now_s < self._next_s:
@@ -70,7 +70,7 @@ class _Lines:
 
 
 def duration(seconds: float) -> str:
-    """A stretch of time in the unit that suits it.
+    """A duration in the largest fitting unit.
 
     >>> duration(42.3), duration(600), duration(9000), duration(400_000)
     ('42 s', '10 min', '2.5 h', '4.6 days')

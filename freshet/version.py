@@ -1,4 +1,4 @@
-"""Which code made a result: the release, and a hash of the very sources that ran."""
+"""The code behind a result: the release, and a hash of the sources that ran."""
 
 import hashlib
 from functools import cache
@@ -12,7 +12,7 @@ PACKAGES = ("ground", "stream", "embeddings", "error_memory", "learner", "servin
 
 @cache
 def code_version() -> str:
-    """The release and a hash of all sources: two results with one `code_version` were made by one code."""
+    """The release and a hash of all sources: results with equal `code_version` come from the same code."""
     told = hashlib.blake2b(digest_size=4)
     for package in PACKAGES:
         root = Path(str(import_module(package).__file__)).parent

@@ -1,11 +1,10 @@
-"""Compiling the kernels: once per machine, visibly, and not while somebody waits for an answer.
+"""Compiles the kernels once per machine, with progress shown, before the first request arrives.
 
-Kernels are compiled by numba when first called and kept beside their sources. What is there is found
-by numba itself; a marker in the same folder, named for everything that the compiled code depends on,
-says that all of them have been through here.
+Numba compiles a kernel at its first call and caches the machine code beside the source. A marker file in the
+same folder says that all kernels are compiled; its name is a hash of everything that the code depends on.
 
-Numba takes a kernel to be new only when its own file has changed. But kernels are built into others, and
-constants into all, so what is kept is dropped when any file changes that kernels stand on.
+Numba recompiles a kernel only when its own file changes. But kernels are inlined into others, and constants
+into all, so the cache is dropped when any file changes that a kernel imports from.
 """
 
 import hashlib
@@ -29,7 +28,7 @@ SOURCES = "freshet-sources-"
 TELL_EVERY_S = 1.0
 LINE_EVERY_S = 10.0
 KERNELS = 190
-"""About how many compiled kernels there are on disk when all of the default is compiled."""
+"""Approximate number of kernels in the cache when the default config is compiled."""
 _IMPORT = re.compile(rf"^from ((?:{'|'.join(PACKAGES)})(?:\.\w+)*) import (\([^)]*\)|.*)", re.MULTILINE)
 _BUILT_IN = re.compile(
     r"\b(?:[A-Z][A-Z0-9_]*|_?[a-z]\w*)\b"
@@ -37,13 +36,11 @@ _BUILT_IN = re.compile(
 
 
 def warm_up(*, always: bool = False, everything: bool = False) -> None:
-    """Compile what the default config runs, if that has not been done yet on this machine.
-
-    Says how far it is.
+    """Compile the kernels of the default config, unless this machine has them; prints progress.
 
     Args:
-        always: go through it even if the marker says that there is nothing to do.
-        everything: also what only other configs run; otherwise that is compiled when first called.
+        always: ignore the marker.
+        everything: also the kernels that only other configs use; else those compile at their first call.
     """
     drop_stale()
     marker = marker_path()
@@ -58,16 +55,16 @@ def warm_up(*, always: bool = False, everything: bool = False) -> None:
 
 
 def marker_path() -> Path | None:
-    """Where the marker is or will be; None if numba keeps nothing here."""
+    """The path of the marker; None if numba has no cache here."""
     folders = _cache_folders()
     return folders[0] / f"{MARKER}{_fingerprint()}" if folders else None
 
 
 def compile_all(everything: bool = False) -> None:
-    """Compile in this process and, where there are cores for it, in others beside it.
+    """Compile in this process and, if there are free cores, in others at the same time.
 
     Args:
-        everything: also what only other configs run.
+        everything: also the kernels that only other configs use.
     """
     from freshet import exercise
 
@@ -89,14 +86,14 @@ def compile_all(everything: bool = False) -> None:
         for process in started:
             process.kill()
             process.wait()
-    # what the others have compiled is found on disk; what they could not is compiled here
+    # loads what the other processes compiled, and compiles the rest
     exercise.everything(everything)
 
 
 def drop_stale() -> None:
-    """Drop kept kernels if a file has changed, since they were made, that some kernel stands on.
+    """Drop the cache if a file that a kernel imports from has changed since.
 
-    To be called before any kernel is: numba reads what is kept once in a process.
+    Call it before any kernel runs: numba reads its cache once per process.
     """
     folders = _cache_folders()
     if not folders:
@@ -111,7 +108,7 @@ def drop_stale() -> None:
 
 
 def _cache_folders() -> list[Path]:
-    """Where numba keeps the packages' kernels, the marker's first; empty if it keeps nothing here."""
+    """Numba's cache folders of the packages, the marker's folder first; empty without a cache."""
     from ground.kernels import bayes
 
     found = bayes.predict.stats.cache_path
@@ -121,7 +118,7 @@ def _cache_folders() -> list[Path]:
     sources = sorted({source.parent for source in kernel_sources()})
     if marked.name == "__pycache__":
         folders = [source / "__pycache__" for source in sources]
-    else:  # one folder of numba's own for all sources: in it NAME_HASH for each
+    else:  # NUMBA_CACHE_DIR: one folder for all sources, with a folder NAME_HASH for each
         folders = [
             marked.parent / f"{source.name}_{hashlib.sha1(str(source).encode()).hexdigest()}"
             for source in sources
@@ -130,7 +127,7 @@ def _cache_folders() -> list[Path]:
 
 
 def kernel_sources() -> dict[Path, str]:
-    """The files with kernels, and those they import constants or functions from, sorted: their texts."""
+    """The texts of the files with kernels, and of the files from which they import, sorted by name."""
     roots = {package: Path(str(import_module(package).__file__)).parent for package in PACKAGES}
     texts = {
         source: source.read_text(encoding="utf-8") for root in roots.values() for source in root.rglob("*.py")
@@ -151,16 +148,16 @@ def kernel_sources() -> dict[Path, str]:
 
 
 def name_of(source: Path) -> str:
-    """A source within its package, as `embeddings/core/index.py`: the same wherever that is installed."""
+    """A source's path within its package, such as `embeddings/core/index.py`, on every machine."""
     package = next(parent for parent in source.parents if parent.name in PACKAGES)
     return source.relative_to(package.parent).as_posix()
 
 
 @cache
 def _fingerprint() -> str:
-    """Of everything that compiled kernels depend on: the sources, numba, Python, the processor.
+    """A hash of everything that compiled kernels depend on: the sources, numba, Python, the processor.
 
-    Once in a process: numba too reads what it has kept only once.
+    Computed once per process, because numba reads its cache only once.
     """
     import numba
     from llvmlite import binding
@@ -171,7 +168,7 @@ def _fingerprint() -> str:
 
 
 def _leave(marker: Path, kind: str) -> None:
-    """Leave a marker in place of older ones; where nothing can be written, every start does this again."""
+    """Write the marker and remove older ones. On a read-only disk every start compiles again."""
     try:
         for old in marker.parent.glob(f"{kind}*"):
             old.unlink(missing_ok=True)
@@ -182,7 +179,7 @@ def _leave(marker: Path, kind: str) -> None:
 
 @contextmanager
 def _telling(began: float) -> Iterator[None]:
-    """Say that kernels are compiled, and how many there are by now: in place on a terminal, else in lines."""
+    """Print how many kernels are compiled: in place on a terminal, else as lines."""
     in_place = sys.stderr.isatty()
     title = "compiling kernels (first run only)"
     print(f"{title} ...", file=sys.stderr, flush=True)

@@ -92,9 +92,9 @@ def _schema(arguments: argparse.Namespace) -> None:
 
 
 _WHICH_LETTERS = (
-    option("--stage", default="", help="only what this role could not use: joiner, learner"),
-    option("--topic", default="", help="only what came from this topic"),
-    option("--reason", default="", metavar="TEXT", help="only where the reason contains this text"),
+    option("--stage", default="", help="only letters of this role: joiner, learner"),
+    option("--topic", default="", help="only records of this topic"),
+    option("--reason", default="", metavar="TEXT", help="only letters whose reason contains this text"),
     option("--since", metavar="TIME", help="written at this time or later: ISO 8601 or Unix seconds"),
     option("--until", metavar="TIME", help="written before this time"),
 )
@@ -117,17 +117,17 @@ COMMANDS = (
             ),
             option(
                 "--examples", action="store_true", either="what",
-                help="send examples to topic examples, decided as they are: no joiner looks at them again",
+                help="send examples to topic examples; no joiner processes them again",
             ),
             option("--rate", type=positive, metavar="N", help="events per second at most"),
             option("--limit", type=count, metavar="N", help="stop after N events"),
             option(
                 "--pack", type=count, default=100, metavar="N",
-                help="events of one partition in one message at most (100; 1: each in its own)",
+                help="at most N events of one partition in a message (100)",
             ),
             option(
-                "--name", help="name under which the events are numbered: sent again under the same name, "
-                "they are dropped as repeats (made from the file's name and size)",
+                "--name", help="name under which the events are numbered; repeats under this name are "
+                "dropped (default: from the file's name and size)",
             ),
             option("--producer", dest="name", default=argparse.SUPPRESS, hidden=True),
         ),
@@ -146,30 +146,30 @@ COMMANDS = (
             "duckdb -c \"select item, avg(label) from 'examples.parquet' group by item\"",
         ),
         (
-            option("--out", metavar="FILE", help="the file to write, replaced once all is written"),
+            option("--out", metavar="FILE", help="the file to write, replaced when the export is complete"),
             *DATA,
             *CONFIG,
             option(
                 "--topic", default="examples", metavar="TOPIC",
                 choices=["examples", "events", "dead_letters", "updates", "snapshots", "roles"],
-                help="examples (the default) or events, in columns; dead_letters, updates, snapshots, roles "
-                "as bytes, whose time is when the log took them",
+                help="examples (the default) or events, as columns; dead_letters, updates, snapshots or "
+                "roles, as bytes with their ingest time",
             ),
             *RANGE,
         ),
     ),
     Command(
-        "inspect", _inspect, "say what a role's state holds",
+        "inspect", _inspect, "print the contents of a role's state",
         ("freshet inspect .freshet/learn", "freshet inspect .freshet/join --json"),
         (option("state", metavar="STATE", help="a role's state folder"), AS_JSON),
     ),
     Command(
-        "dead-letters", _dead_letters, "list, show and send again what could not be used",
+        "dead-letters", _dead_letters, "list, show and retry records that could not be used",
         (
             "freshet dead-letters list                          the newest, with their reasons",
             "freshet dead-letters list --stage learner --since 2026-01-01 --json",
-            "freshet dead-letters show 17                       one, with the record as it came",
-            "freshet dead-letters retry 17 18                   send records again to where they came from",
+            "freshet dead-letters show 17                       one, with its original record",
+            "freshet dead-letters retry 17 18                   send the records to their topic again",
             "freshet dead-letters retry --reason schema --dry-run",
         ),
         actions=(
@@ -185,36 +185,35 @@ COMMANDS = (
                 ),
             ),
             Command(
-                "show", _dead_letters, "print one dead letter with the record as it came",
+                "show", _dead_letters, "print one dead letter with its original record",
                 ("freshet dead-letters show 17", "freshet dead-letters show 17 --raw > record.json"),
                 (
-                    option("offset", type=int, metavar="OFFSET", help="as the list says"),
+                    option("offset", type=int, metavar="OFFSET", help="offsets from list"),
                     option("--raw", action="store_true", help="the record's bytes and nothing else"),
                     *ROLE_CONFIG, AS_JSON,
                 ),
             ),
             Command(
                 "retry", _dead_letters,
-                "send the original records again, to the topic and partition that they came from, once the "
-                "reason is removed (a longer max_ahead_s, a feature's kind); letters that were sent again "
-                "before are left alone",
+                "send the original records to their topic and partition again, after the cause is fixed (a "
+                "longer max_ahead_s, a feature's kind); letters that were retried before are skipped",
                 (
                     "freshet dead-letters retry 17 18",
                     "freshet dead-letters retry --stage learner --dry-run",
                     "freshet dead-letters retry 17 --again",
                 ),
                 (
-                    option("offsets", type=int, nargs="*", metavar="OFFSET", help="as the list says"),
+                    option("offsets", type=int, nargs="*", metavar="OFFSET", help="offsets from list"),
                     option("--all", action="store_true", help="all of them"),
-                    option("--again", action="store_true", help="those too that were sent again before"),
-                    option("--dry-run", action="store_true", help="say what would be sent, and send nothing"),
+                    option("--again", action="store_true", help="also letters that were retried before"),
+                    option("--dry-run", action="store_true", help="only print what would be sent"),
                     *ROLE_CONFIG, *_WHICH_LETTERS,
                 ),
             ),
         ),
     ),
     Command(
-        "forget", _forget, "delete ids, and what was learnt about them, from the whole system",
+        "forget", _forget, "delete ids, and everything trained on them, from all roles",
         (
             "freshet forget user=ann",
             "freshet forget user=ann device=4711 'item=\"17\"'    quotes: the id is a string, not a number",

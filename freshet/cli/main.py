@@ -35,17 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_anything()
     use_writable_copy()
     parser = make_parser()
-    if not (sys.argv[1:] if argv is None else argv):  # somebody who does not know the commands yet
+    if not (sys.argv[1:] if argv is None else argv):  # no command: show the help
         parser.print_help(sys.stderr)
         return EXIT_ERROR
     arguments = parser.parse_args(argv)
     try:
         return int(arguments.run(arguments) or 0)
     except KeyboardInterrupt as interrupt:
-        done = f": {interrupt}" if interrupt.args else ""  # what was done until then
+        done = f": {interrupt}" if interrupt.args else ""  # the message says what was done so far
         print(f"freshet: interrupted{done}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of the output has ended: `freshet inspect ... | head`
+    except BrokenPipeError:  # the reader of stdout has exited: `freshet inspect ... | head`
         sys.stderr.close()
         return 0
     except Exception as error:
@@ -80,10 +80,10 @@ def _version() -> str:
 
 
 def _print_anything() -> None:
-    r"""Let stdout and stderr take any text: characters that they cannot encode are written as \uXXXX.
+    r"""Let stdout and stderr print any text: escape characters that they cannot encode as \uXXXX.
 
-    A stream that is not UTF-8 would otherwise end a command with a traceback, and so would a file name that
-    is not UTF-8. The escape is one that both JSON and TOML read back.
+    Without this, a terminal or a file name that is not UTF-8 would end a command with a traceback.
+    JSON and TOML read this escape.
     """
 
     def escape(error: UnicodeError) -> tuple[str, int]:

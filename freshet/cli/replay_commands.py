@@ -1,4 +1,4 @@
-"""The commands that replay: what would the model have predicted, and which change is worth making?"""
+"""The commands around replay: replay, compare, evaluate, sweep, train."""
 
 import argparse
 from pathlib import Path
@@ -115,12 +115,12 @@ def _train(arguments: argparse.Namespace) -> None:
 
 COMMANDS = (
     Command(
-        "replay", _replay, "learn from a file or a log range, each request predicted before it is learnt",
+        "replay", _replay, "predict each request of a file or a log range, then train on it; report metrics",
         (
             "freshet replay --data ratings/ --report r.json",
             "freshet replay --config freshet.toml --data clicks.csv --report r.json --html r.html",
             "freshet replay --data clicks.csv --set learner.deep=none   is the deep part worth it?",
-            "freshet replay --data clicks.csv --freeze-after 50000      is the error memory?",
+            "freshet replay --data clicks.csv --freeze-after 50000      is the error memory worth it?",
             "freshet replay --data sqlite:.freshet/log.db --from 2026-01-01 --report r.json",
             "freshet replay --data kafka://localhost:9092 --from offset:1000 --to offset:2000",
             "freshet replay --data sqlite:.freshet/log.db --journal .freshet/learn --report r.json",
@@ -144,7 +144,7 @@ COMMANDS = (
             FREEZE_AFTER,
             option(
                 "--journal", metavar="STATE",
-                help="follow the journal of a live learner's state, to the same state bit for bit",
+                help="follow the journal in a learner's state folder, to the same state bit for bit",
             ),
             option(
                 "--from-snapshot", metavar="DIR",
@@ -179,8 +179,8 @@ COMMANDS = (
     ),
     Command(
         "evaluate", _evaluate,
-        "estimate what an order by a replay's predictions would have earned, from orders that were drawn at "
-        "random and logged with their propensities",
+        "estimate the clicks that the order by a replay's predictions would have earned, from orders that "
+        "were drawn at random and logged with their propensities",
         (
             "freshet replay --data sqlite:.freshet/log.db --report a.json --predictions",
             "freshet evaluate a.json                  against what was shown",
@@ -198,8 +198,8 @@ COMMANDS = (
     ),
     Command(
         "sweep", _sweep,
-        "replay many configurations, as many at once as there are cores, and rank them; the same command "
-        "given again goes on where it was",
+        "replay many configurations, one process per core, and rank them; the same command resumes an "
+        "interrupted sweep",
         (
             "freshet sweep --data clicks.csv --grid learner.deep=none,dcn --grid features.user.dim=8,16",
             "freshet sweep --data clicks.csv --random 30 --range learner.deep_rate=0.0001..0.01 --halving",
@@ -217,9 +217,9 @@ COMMANDS = (
             ),
             option(
                 "--range", metavar="KEY=LOW..HIGH", action="append", default=[], dest="ranges",
-                help="for --random: draw between two numbers, evenly on the logarithm's scale",
+                help="for --random: draw between two numbers, evenly on a logarithmic scale",
             ),
-            option("--random", type=count, metavar="N", help="draw N of all combinations"),
+            option("--random", type=count, metavar="N", help="draw N combinations"),
             option("--seed", type=int, default=0, metavar="N", help="seed of --random (0)"),
             option(
                 "--halving", action="store_true",
@@ -234,17 +234,17 @@ COMMANDS = (
             option("--jobs", type=count, metavar="N", help="processes at once (one for each core)"),
             option(
                 "--out", metavar="DIR", default="sweep",
-                help="folder for the trials' reports, from which the same command goes on (sweep)",
+                help="folder for the trials' reports; the same command resumes from it (sweep)",
             ),
         ),
     ),
     Command(
         "train", _train,
-        "learn history from files, then leave the rest to the live log: no event missed, none learnt twice",
+        "train on history in files, then continue with the live log: no event missed, none used twice",
         (
             "freshet train --data history.parquet --until 2026-01-01",
             "freshet train --data nov.csv --data dec.csv --until 2026-01-01T00:00:00Z --overlap 3600",
-            "freshet up                                   goes on with the log from there",
+            "freshet up                                   continues with the log",
         ),
         (
             option(
@@ -255,13 +255,13 @@ COMMANDS = (
             *ROLE_CONFIG,
             option(
                 "--until", metavar="TIME", required=True,
-                help="event time at which the log takes over, ISO 8601 or Unix seconds; what the files have "
-                "from then on is left to it",
+                help="event time at which the log takes over, ISO 8601 or Unix seconds; later examples of "
+                "the files are ignored",
             ),
             option(
                 "--overlap", type=positive, default=3600.0, metavar="S",
-                help="seconds around --until in which request ids decide what was learnt already (3600); the "
-                "log must hold everything from so long before",
+                help="seconds around --until in which request ids are compared, so that none is used twice "
+                "(3600); the log must hold everything since --until minus this",
             ),
             WITH_PARENT,
         ),

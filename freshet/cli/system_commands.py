@@ -68,7 +68,7 @@ def _up(arguments: argparse.Namespace) -> int:
     config = load(arguments)
     if arguments.anew:
         _begin_anew(config)
-    prepare_up(config)  # nothing runs yet that would have to be stopped in order
+    prepare_up(config)  # before any role runs, so that errors need no orderly stop
     with Stop(arguments.with_parent) as stop:
         run_up(config, arguments.config, arguments.overrides, stop.event)
     return stop.status
@@ -78,11 +78,11 @@ def _begin_anew(config: "Config") -> None:
     from freshet.roles.opening import begin_anew
 
     for aside in begin_anew(config):
-        print(f"freshet: what was learnt before is kept in {aside}", file=sys.stderr)
+        print(f"freshet: the previous model is kept in {aside}", file=sys.stderr)
 
 
 def _put_options(arguments: argparse.Namespace) -> None:
-    """Put options that are short for a setting among the overrides."""
+    """Add the options that stand for a setting (--name, --port) to the overrides."""
     from freshet.config import toml_text
 
     if getattr(arguments, "name", None) is not None:
@@ -111,11 +111,11 @@ def _warmup(arguments: argparse.Namespace) -> None:
     warm_up(always=True, everything=True)
 
 
-_NAME = option("--name", help="name of this process among several that share the work (group.name)")
+_NAME = option("--name", help="name of this process in its group (group.name)")
 _ANEW = option(
     "--anew", action="store_true",
-    help="leave the log's older model behind and learn a new one, from the oldest examples that the log "
-    "keeps; for this start only",
+    help="put the previous model aside and train a new one from the oldest examples in the log; for this "
+    "start only",
 )  # fmt: skip
 _PORT = option("--port", type=port, metavar="N", help="port to listen on (server.port)")
 
@@ -139,7 +139,7 @@ COMMANDS = (
                 help="the report, a page with plots (freshet-demo-report.html)",
             ),
             option("--report", dest="html", default=argparse.SUPPRESS, hidden=True),
-            option("--keep", metavar="DIR", help="keep config, log and state there (else they are removed)"),
+            option("--keep", metavar="DIR", help="keep config, log and state here (else they are removed)"),
             option("--seed", type=int, default=0, metavar="N", help="seed of the simulated world (0)"),
             option(
                 "--log", metavar="URL", default="sqlite:log.db",
@@ -150,7 +150,7 @@ COMMANDS = (
     Command(
         "init", _init, "look at a data file and write a config for it, with reasons",
         (
-            "freshet init --data clicks.csv               asks where a sample leaves doubt",
+            "freshet init --data clicks.csv               asks if the sample is ambiguous",
             "freshet init --data clicks.tsv.gz --yes --out shop.toml",
             "freshet init --data ratings/ --out -         print it",
             "freshet init --data plays.csv --label seconds --positive-from 30",
@@ -161,8 +161,8 @@ COMMANDS = (
                 "--out", metavar="FILE", default=DEFAULT_FILE,
                 help=f"the config to write; - prints it ({DEFAULT_FILE})",
             ),
-            option("--force", action="store_true", help="write over a file that is there"),
-            option("--yes", action="store_true", help="ask nothing, take the likeliest"),
+            option("--force", action="store_true", help="overwrite an existing file"),
+            option("--yes", action="store_true", help="ask nothing, choose the most likely answer"),
             option(
                 "--label", metavar="COLUMN",
                 help="the column that says what was liked (found by its name and values)",
@@ -183,7 +183,7 @@ COMMANDS = (
         ("freshet join --config freshet.toml",), (*ROLE_CONFIG, _NAME, WITH_PARENT),
     ),
     Command(
-        "learn", _role, "run the learner: examples in, updates of the model out",
+        "learn", _role, "run the learner: examples in, model updates out",
         ("freshet learn --config freshet.toml", "freshet learn --anew"),
         (*ROLE_CONFIG, _NAME, _ANEW, WITH_PARENT),
     ),
@@ -194,20 +194,20 @@ COMMANDS = (
     ),
     Command(
         "check", _check,
-        "check config, log, states and rights before anything runs: one line each, ok or not ok with what to "
-        "do; the exit status is 0 if all is ok, else 1",
-        ("freshet check", "freshet check --data clicks.csv    and would its lines be used?"),
+        "check config, log, states and permissions before a start: one line each, ok, or not ok with a "
+        "remedy; the exit status is 0 if all are ok, else 1",
+        ("freshet check", "freshet check --data clicks.csv    also check the lines of a data file"),
         (*ROLE_CONFIG, *DATA_FILE, AS_JSON),
     ),
     Command(
         "status", _status,
-        "say which roles run, since when and how far they are, as the log has it; the exit status is 0 if a "
+        "print which roles run, since when, and their counts, from the log; the exit status is 0 if a "
         "joiner and a learner run, else 1",
         ("freshet status", "freshet status --json"),
         (*ROLE_CONFIG, AS_JSON),
     ),
     Command(
-        "warmup", _warmup, "compile all kernels now, once, instead of at the first start",
+        "warmup", _warmup, "compile all kernels now instead of at the first start",
         ("freshet warmup",),
     ),
 )  # fmt: skip

@@ -1,8 +1,8 @@
-"""The command line as a table: what a command and an option are, and the options that several share.
+"""The command line as a table: the types of commands and options, and the options that commands share.
 
-One rule for all commands: `--data` is what is read, `--config` says how, `--report` is written for programs
-(JSON), `--html` for people, `--out` is any other file that is made, `--name` is this process among others.
-Older spellings go on working and are not shown.
+One rule for all commands: `--data` is the input, `--config` the config, `--report` the result as JSON,
+`--html` the result as a page, `--out` any other output file, `--name` the name of this process in its group.
+Older spellings still work; the help does not show them.
 """
 
 import argparse
@@ -19,10 +19,10 @@ Run = Callable[[argparse.Namespace], int | None]
 
 
 class Option(NamedTuple):
-    """One option, or a positional argument where `names` is one without dashes."""
+    """One option, or a positional argument if its name has no dashes."""
 
     names: tuple[str, ...]
-    settings: dict[str, Any]  # of `add_argument`
+    settings: dict[str, Any]  # the keyword arguments of `add_argument`
     either: str = ""  # options of one group exclude each other
 
 
@@ -38,7 +38,7 @@ class Command(NamedTuple):
 
 
 def option(*names: str, either: str = "", hidden: bool = False, **settings: Any) -> Option:
-    """An option as `argparse.add_argument` takes it; hidden: it works, and no help shows it."""
+    """An option with the arguments of `argparse.add_argument`; hidden: it works, but the help omits it."""
     if hidden:
         settings["help"] = argparse.SUPPRESS
         if not names[0].startswith("-"):
@@ -98,7 +98,7 @@ CONFIG = (
     ),
     option(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
-        help="change one setting, for example --set learner.deep=none; may be given again",
+        help="change one setting, for example --set learner.deep=none; can be repeated",
     ),
 )  # fmt: skip
 ROLE_CONFIG = (
@@ -106,7 +106,7 @@ ROLE_CONFIG = (
     CONFIG[1],
 )
 WITH_PARENT = option("--with-parent", type=int, default=0, hidden=True)
-"""For processes that other commands start: they end when the process with this number is gone."""
+"""For processes that other commands start: they stop when the process with this id has ended."""
 _DATA_HELP = "data file or folder: CSV, JSON Lines, Parquet, or ratings (also as the first word)"
 DATA_FILE = (
     option("--data", metavar="PATH", help=_DATA_HELP),
@@ -123,10 +123,10 @@ _TIME = "TIME|offset:N"
 RANGE = (
     option(
         "--from", dest="begin", metavar=_TIME,
-        help="first event time, ISO 8601 or Unix seconds; of a log also offset:N, or offset:N,N,... with one "
-        "number per partition",
+        help="first event time, ISO 8601 or Unix seconds; for a log also offset:N, or offset:N,N,... with "
+        "one number per partition",
     ),
-    option("--to", dest="end", metavar=_TIME, help="where to stop: the first event time or offset left out"),
+    option("--to", dest="end", metavar=_TIME, help="end of the range, exclusive: event time or offset"),
     option("--limit", type=count, metavar="N", help="stop after N requests"),
 )  # fmt: skip
 FREEZE_AFTER = option(
@@ -135,11 +135,11 @@ FREEZE_AFTER = option(
 )  # fmt: skip
 PREDICTION = option(
     "--prediction", choices=["corrected", "base"], default="corrected",
-    help="which prediction: the one that would be served (corrected), or the model's without the error "
-    "memory (base)",
+    help="prediction to use: with the error memory, as served (corrected), or of the model alone "
+    "(base)",
 )  # fmt: skip
 REPORT = option("--report", metavar="FILE", help="write the result as JSON; - prints it")
-HTML = option("--html", metavar="FILE", help="write the result as a page with plots, which needs no network")
+HTML = option("--html", metavar="FILE", help="write the result as a self-contained page with plots")
 AS_JSON = option("--json", action="store_true", help="print JSON, for programs")
 
 
@@ -155,10 +155,10 @@ def load(arguments: argparse.Namespace) -> "Config":
 
 
 def data_of(arguments: argparse.Namespace, needed: bool = False) -> str | None:
-    """What --data, or the first word, names.
+    """The data that --data, or the positional argument, names.
 
     Raises:
-        ConfigError: both are given, or neither where one is needed; or it is a pipe.
+        ConfigError: both are given, or neither is and the command needs one; or it is a pipe.
     """
     from freshet.errors import ConfigError
 
@@ -172,12 +172,12 @@ def data_of(arguments: argparse.Namespace, needed: bool = False) -> str | None:
     path = Path(data)
     if "\0" in data or (path.exists() and not (path.is_file() or path.is_dir())):
         raise ConfigError(
-            f"{data}: is a pipe or a device, and data is read more than once: write it into a file first, "
-            "for example `cat x.csv > data.csv`, and name that"
+            f"{data}: is a pipe or a device, and the data is read more than once: write it to a file first, "
+            "for example `cat x.csv > data.csv`, and name that file"
         )
     return data
 
 
 def path_of(text: str | None) -> Path | None:
-    """A file that an option names; None where it is not given."""
+    """The path that an option names; None if the option is not given."""
     return Path(text) if text else None

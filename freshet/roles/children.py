@@ -1,8 +1,8 @@
-"""Roles as child processes: started together, watched, and all gone when the one who started them is.
+"""Roles as child processes: started together, watched, and stopped with their parent.
 
-Each child is a session of its own, so that Ctrl-C reaches the parent alone, which then stops them in
-order; and each watches for its parent (`--with-parent`), so that even a parent that is killed leaves
-nothing running. A child that crashes is started again, a bounded number of times.
+Each child has its own session, so that Ctrl-C reaches only the parent, which then stops the children in
+order. Each child polls for its parent (`--with-parent`), so that no child outlives a parent that is killed.
+A child that crashes is restarted, a limited number of times.
 """
 
 import os
@@ -21,15 +21,15 @@ STOP_S_MAX = 15.0
 TAIL_LINES = 6
 RESTARTS_MAX = 5
 RESTARTS_WINDOW_S = 60.0
-RESTART_PAUSES = Pauses(first_s=0.25, longest_s=5.0)  # of a child that crashes again and again
+RESTART_PAUSES = Pauses(first_s=0.25, longest_s=5.0)  # between restarts of a child that keeps crashing
 EXIT_USER_ERROR = 2
 
 
 class Restart(NamedTuple):
-    """A child has crashed and will be started again."""
+    """A child has crashed and will be restarted."""
 
     of: str
-    how: str  # it ended
+    how: str  # "exit status 1", "killed by signal 9"
     wait_s: float
 
 
@@ -38,9 +38,9 @@ class Child:
 
     Args:
         name: for messages.
-        arguments: of `freshet`.
-        folder: takes what it says on stdout (`output`) and stderr (`log`); None: it says it here.
-        restart: start it again after a crash; False: a crash is the parent's end too.
+        arguments: the arguments of `freshet`.
+        folder: for files with its stdout (`output`) and stderr (`log`); None: it inherits the parent's.
+        restart: restart it after a crash; False: `watch` raises.
     """
 
     def __init__(self, name: str, arguments: Sequence[str], folder: Path | None, restart: bool) -> None:
@@ -56,10 +56,10 @@ class Child:
         self.process = self._start()
 
     def watch(self) -> Restart | None:
-        """Start it again if it has crashed; says so when it has.
+        """Restart it if it has crashed, and return the crash.
 
         Raises:
-            RoleError: it cannot run as configured, crashes again and again, or may not be restarted.
+            RoleError: it cannot run as configured, keeps crashing, or may not be restarted.
         """
         now = time.monotonic()
         if self._again_at is not None:
@@ -95,7 +95,7 @@ class Child:
         return "starting" if self.ready() is None else "ready"
 
     def ready(self) -> str | None:
-        """What it said when it was ready ("" for nothing more than that), None until then."""
+        """The detail of its line `ROLE: ready`, such as a URL; None until it is ready."""
         said = self.output.read_bytes()[self._said :].decode(errors="replace")
         for line in said.splitlines(keepends=True):
             role, found, rest = line.partition(": ready")
@@ -104,17 +104,17 @@ class Child:
         return None
 
     def last_words(self) -> str:
-        """What to add to a message: the last lines of its log, or of its output if there is none."""
+        """For an error message: the last lines of its log, or of its output if the log is empty."""
         if self._folder is None:
-            return "; its own message is above"
+            return "; see its message above"
         for file in (self.log, self.output):
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
             if lines:
-                return "; its last words:\n  " + "\n  ".join(lines[-TAIL_LINES:])
-        return "; it said nothing"
+                return "; the end of its log:\n  " + "\n  ".join(lines[-TAIL_LINES:])
+        return "; its log is empty"
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # one thread each: several processes share few cores, and pools of threads would fight for them
+        # one thread each: several processes share few cores, and thread pools would compete for them
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         if self._folder is None:
             return subprocess.Popen(
@@ -134,10 +134,10 @@ class Child:
 
 
 class Children:
-    """A context manager: whatever ends the `with`, no child outlives it."""
+    """A context manager that stops all children at its end, also after an exception."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """`folder` takes what the children say, and is made if need be; None: they say it here."""
+        """Create `folder` for the children's output; None: they write to the parent's stdout and stderr."""
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
@@ -158,10 +158,10 @@ class Children:
         return child
 
     def watch(self) -> list[Restart]:
-        """Start again what has crashed, and say what it was.
+        """Restart the children that have crashed, and return the crashes.
 
         Raises:
-            RoleError: one cannot run, crashes again and again, or may not be restarted.
+            RoleError: one cannot run, keeps crashing, or may not be restarted.
         """
         return [restart for child in self._children if (restart := child.watch())]
 
@@ -170,7 +170,7 @@ class Children:
         return [(child.name, child.state) for child in self._children]
 
     def stop(self) -> None:
-        """Ask all to stop, the first one first, so that those behind it take what it sends; kill the slow."""
+        """Send SIGTERM to all in order of their start; kill those that run for longer than `STOP_S_MAX`."""
         running = [child.process for child in self._children if child.process.poll() is None]
         for process in running:
             process.terminate()

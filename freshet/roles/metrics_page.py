@@ -19,15 +19,15 @@ from stream.run.runner import Progress
 
 _HEAD = (
     "# Metrics\n\n"
-    "Prometheus' text format, on `/metrics`: of the server on its own port, of joiner and learner on "
-    "`metrics.join_port` and `metrics.learn_port` once they are given one "
+    "Prometheus' text format, on `/metrics`. The server uses its own port; joiner and learner use "
+    "`metrics.join_port` and `metrics.learn_port` if they are set "
     "([configuration.md](configuration.md#metrics)). Rules and alerts for Prometheus are in "
     "[deploy/prometheus](../deploy/prometheus), a dashboard for Grafana in "
     "[deploy/grafana](../deploy/grafana); what to do when one fires is in "
     "[operations.md](operations.md#when-an-alert-fires).\n\n"
-    "Units are seconds and bytes; what ends in `_total` is a counter, and what ends in "
-    "`_timestamp_seconds` is Unix time. A value that cannot be told yet is `NaN`. What joiner and "
-    "learner count of events and examples goes on from their state when they are started again; all other "
+    "Units are seconds and bytes. Names ending in `_total` are counters, names ending in "
+    "`_timestamp_seconds` are Unix times. A value that is not known yet is `NaN`. Joiner and learner keep "
+    "their counts of events and examples in their state, so these counters survive a restart; all other "
     "counters begin at 0. Counting costs a server less than "
     "1 % of a request's time, and a learner less than 1 % of its own; `benchmarks/metrics.py` measures "
     "it.\n\n"
@@ -53,7 +53,7 @@ class Family(NamedTuple):
 
 
 class _FixedMeter:
-    """Lags that do not move, in place of a meter's."""
+    """Constant lags, in place of a meter."""
 
     def __init__(self, *lags: Lag) -> None:
         self.lags = list(lags)
@@ -61,13 +61,13 @@ class _FixedMeter:
 
 
 class _FixedWriter:
-    """Counts that do not move, in place of a writer's."""
+    """Constant counts, in place of a writer."""
 
     records = batches = failures = waiting = 0
 
 
 class _FixedScorer:
-    """A replica that has every kind of thing to tell."""
+    """A replica whose status has a value for every metric."""
 
     def status(self) -> ModelStatus:
         metrics = Metrics()

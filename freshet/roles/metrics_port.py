@@ -1,8 +1,8 @@
-"""The port on which a role answers `/metrics`: few requests at once, each within a time, none of web pages.
+"""The port on which a role answers `/metrics`, with limits on the number and duration of requests.
 
 On loopback a request must name this machine and must not come from a page of another site, as for a server
-without tokens (`serving.http.local_only`). On other addresses whoever reaches the port can read the metrics,
-so it belongs behind a firewall.
+without tokens (`serving.http.local_only`). On other addresses every client that reaches the port can read the
+metrics, so put it behind a firewall.
 """
 
 import socket
@@ -19,9 +19,9 @@ from serving.http.local_only import LocalOnly, is_local
 
 WAIT_S = 10.0
 REQUESTS_MAX = 8
-"""At once; a connection beyond them is closed without an answer."""
+"""Concurrent requests; a further connection is closed without an answer."""
 
-Environment = dict[str, Any]  # as PEP 3333 has it
+Environment = dict[str, Any]  # as in PEP 3333
 Start = Callable[..., object]
 Application = Callable[[Environment, Start], Iterable[bytes]]
 
@@ -29,18 +29,18 @@ Application = Callable[[Environment, Start], Iterable[bytes]]
 def serve_metrics(
     host: str, port: int, registry: CollectorRegistry, wait_s: float = WAIT_S
 ) -> Callable[[], None]:
-    """Answer in threads of its own; returns what ends that.
+    """Serve metrics in threads; returns a function that stops them.
 
     Args:
-        wait_s: for a request to arrive, and for each piece of an answer to be taken.
+        wait_s: timeout of a read from and of a write to the client's socket.
 
     Raises:
-        OSError: the address is taken, or not of this machine.
+        OSError: the address is in use, or does not belong to this machine.
     """
     app: Application = make_wsgi_app(registry)
     family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     kind: type[_Server] = _Server6 if family == socket.AF_INET6 else _Server
-    handler = type("Handler", (_Handler,), {"timeout": wait_s})  # of the socket, see StreamRequestHandler
+    handler = type("Handler", (_Handler,), {"timeout": wait_s})  # see StreamRequestHandler
     server = make_server(host, port, app, kind, handler)
     if is_local(str(server.server_address[0])):
         server.set_app(_local_only(app, LocalOnly([host])))
@@ -56,7 +56,7 @@ def serve_metrics(
 
 
 def _local_only(app: Application, local: LocalOnly) -> Application:
-    """`app`, for requests that `local` lets in."""
+    """`app`, for requests that `local` permits."""
 
     def answer(environment: Environment, start: Start) -> Iterable[bytes]:
         headers = {
@@ -100,11 +100,11 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves in the middle is no news."""
+        """Ignore clients that disconnect during an answer."""
 
 
 class _Server6(_Server):
-    """The same on IPv6."""
+    """The server for IPv6."""
 
     address_family = socket.AF_INET6
 
@@ -116,5 +116,5 @@ class _Handler(WSGIRequestHandler):
         """Log nothing."""
 
     def address_string(self) -> str:
-        """The client's address; no name server is asked for its name."""
+        """The client's address, without a DNS lookup of its name."""
         return str(self.client_address[0])

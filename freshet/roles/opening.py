@@ -1,4 +1,4 @@
-"""What comes before a role's work: checks of the config, and the log with its topics."""
+"""Preparations for a role: check the config, open the log, create its topics."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from stream.state.folder_lock import FolderLock
 
 
 def wait_for_log(action: Callable[[], None], stop: threading.Event, voice: Voice) -> None:
-    """Do `action`, and again while the log is away or the disk full, until it succeeds or `stop` is set."""
+    """Retry `action` while the log is away or the disk is full, until it succeeds or `stop` is set."""
     backoff = Backoff(AWAY_PAUSES)
     while not stop.is_set():
         try:
@@ -29,7 +29,7 @@ def wait_for_log(action: Callable[[], None], stop: threading.Event, voice: Voice
 
 
 def open_used(config: Config) -> Log:
-    """The configured log, for commands that look into one: a log that is missing is not created.
+    """Open the configured log for a command that reads it; a missing log is not created.
 
     Raises:
         ConfigError: the config names an embedded log that does not exist.
@@ -44,7 +44,7 @@ def open_used(config: Config) -> Log:
 
 
 def open_topics(config: Config) -> Log:
-    """The configured log, with all topics in place.
+    """Open the configured log and create missing topics.
 
     Raises:
         LogError: it cannot be opened, or has topics with another number of partitions.
@@ -72,7 +72,7 @@ def check_unused(state: Path) -> None:
 
 
 def begin_anew(config: Config) -> list[Path]:
-    """Have this config's learner begin anew at its next start; returns the folders that were put aside.
+    """Let this config's learner train a new model from its next start; returns the folders put aside.
 
     Raises:
         StateLockedError: the learner is running.

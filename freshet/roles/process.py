@@ -1,7 +1,7 @@
 """A role as a process: how it stops.
 
 SIGTERM and Ctrl-C set an event that the role's loop watches; a second Ctrl-C does not wait. A role
-started as a child stops when its parent is gone, however that went.
+started as a child stops when its parent has ended, even by SIGKILL.
 """
 
 import os
@@ -14,19 +14,19 @@ from typing import Self
 
 PARENT_EVERY_S = 0.5
 SIGNAL_S_MAX = 8.0
-"""How long a role may take to stop by itself after a signal; what is not committed then is read again."""
+"""Time to stop after a signal; then the process ends, and reads uncommitted records again when restarted."""
 
 STOP_S_MAX = 15.0
-"""How long a role whose parent is gone may take to stop by itself."""
+"""Time to stop after the parent has ended; then the process ends."""
 
 
 class Stop:
-    """Turns signals into `event`, for the time of a `with`.
+    """Sets `event` on a signal, inside a `with`.
 
     Args:
-        parent: stop when the parent is not this process any more; 0: do not look.
-        limit_s: end the process so long after a signal, if it has not ended by itself: a role may be
-            waiting for a log that is away, and what it holds is committed or read again. 0: no limit.
+        parent: stop when the parent is no longer the process with this id; 0: do not check.
+        limit_s: seconds after a signal at which the process is ended if it still runs. This loses nothing:
+            uncommitted records are read again. 0: no limit.
     """
 
     def __init__(self, parent: int = 0, limit_s: float = 0.0) -> None:
@@ -63,7 +63,7 @@ class Stop:
 
     def _watch_limit(self) -> None:
         if not self._ended.wait(self._limit_s):
-            text = f"ending without waiting any longer: not stopped within {self._limit_s:g} s of the signal"
+            text = f"ending now: not stopped within {self._limit_s:g} s of the signal"
             print(text, file=sys.stderr, flush=True)
             os._exit(self.status)
 
@@ -76,7 +76,7 @@ class Stop:
 
 
 def end_with_parent(parent: int) -> None:
-    """From now on end this process at once when `parent` is not its parent any more; it must hold nothing."""
+    """End this process at once when `parent` is no longer its parent; only for processes without state."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""How a role that reads the log reports: to Prometheus, in topic `roles`, and as lines of its own log."""
+"""Reports of a role that reads the log: to Prometheus, to topic `roles`, and as log lines."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ RETENTION_EVERY_S = 60.0
 
 
 def of_joiner(joiner: Joiner, runner: Runner) -> RoleSource:
-    """The numbers of a joiner and of the partitions that its runner holds."""
+    """The metrics of a joiner and of the partitions that its runner holds."""
 
     def figures() -> Figures:
         counts = msgspec.to_builtins(joiner.counts)
@@ -38,7 +38,7 @@ def of_joiner(joiner: Joiner, runner: Runner) -> RoleSource:
 
 
 def of_learner(learner: Learner) -> RoleSource:
-    """The numbers of a learner; its tables are counted from now on, for they count what they load, too."""
+    """The metrics of a learner. Table counts are relative to now, because loading a state counts too."""
     before = learner.table_counts()
 
     def tables() -> Tables:
@@ -53,13 +53,13 @@ def of_learner(learner: Learner) -> RoleSource:
 class Reporter:
     """Reports on one role, and applies the log's retention once a minute.
 
-    A context manager: inside it the role's numbers are on `/metrics`.
+    A context manager: inside it the role answers `/metrics`.
 
     Args:
-        runner: that the role runs.
-        source: of the role's own numbers.
-        metrics: shows them to Prometheus.
-        trim: drops what no reader needs any more, once a minute.
+        runner: the role's runner.
+        source: the role's own metrics.
+        metrics: the endpoint for Prometheus.
+        trim: drops records that no reader needs; called once a minute.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Reporter:
         self._trim = trim
         self._told_s = float("-inf")
         self._said_s = self._retained_s = time.monotonic()
-        self._records = 0  # when it was last said
+        self._records = 0  # when it was last logged
 
     def __enter__(self) -> Self:
         self._metrics.__enter__()
@@ -95,7 +95,7 @@ class Reporter:
             self._say("stopped")
 
     def report(self) -> None:
-        """To be called some times a second: does whatever of its work is due."""
+        """Do the reports that are due; call it a few times a second."""
         now_s = time.monotonic()
         if now_s - self._told_s >= TELL_EVERY_S:
             self._told_s = now_s
@@ -111,12 +111,12 @@ class Reporter:
             self._say("working", per_second=round(rate, 1))
 
     def _tell(self) -> None:
-        """Refresh what Prometheus sees, and what topic `roles` tells servers and `freshet status`."""
+        """Refresh the metrics for Prometheus, and those in topic `roles` for servers and `freshet status`."""
         figures, tables = self._source.figures(), self._source.tables()
         self._metrics.refresh(figures, tables)
         numbers = {"records": self._progress.records, "skipped": self._progress.skipped, **figures}
         if clocks := self._source.clocks():
-            numbers["clock"] = max(clocks.values())  # that of a partition without events stands still
+            numbers["clock"] = max(clocks.values())  # a partition without events lags
         known = {name: float(value) for name, value in numbers.items() if value is not None}
         self._member.tell(MemberStatus(known, {name: list(counts) for name, counts in tables.items()}))
 

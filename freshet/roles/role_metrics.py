@@ -1,7 +1,7 @@
-"""What Prometheus sees of a role that reads the log: an HTTP endpoint of its own, in its own threads.
+"""Prometheus metrics of a role that reads the log: an HTTP endpoint in threads of its own.
 
-Names follow Prometheus' conventions: base units, `_total` for counters, `freshet_` before all. The
-role's loop pays for a copy of its figures about once a second, and for nothing else.
+Names follow Prometheus' conventions: base units, `_total` for counters, the prefix `freshet_`. The
+role's loop only copies its numbers, about once a second.
 """
 
 import math
@@ -23,19 +23,19 @@ from stream.log.lag_metrics import lag_metrics
 from stream.run.runner import Progress, Runner
 
 Figures = Mapping[str, Any]
-"""A role's own numbers by name, as it logs them too; None: not known yet."""
+"""A role's own metrics by name, as in its log lines; None: not known yet."""
 
 
 Tables = Mapping[str, Sequence[int]]
-"""Of each table: rows, and the counts of `TABLES`."""
+"""For each table: rows, then the counts of `TABLES`."""
 
 
 class RoleSource(NamedTuple):
-    """Where a role's own numbers come from; the first two are called in the role's thread.
+    """Functions that return a role's own metrics; the first two are called in the role's thread.
 
     Attributes:
-        figures: numbers by name.
-        tables: table -> rows, and the counts of `TABLES`.
+        figures: metrics by name.
+        tables: table -> rows, then the counts of `TABLES`.
         clocks: partition -> event time, Unix seconds.
         ahead: producer -> events ahead of the log's clock since the role was started.
     """
@@ -47,9 +47,9 @@ class RoleSource(NamedTuple):
 
 
 class Series(NamedTuple):
-    """How one of a role's figures is shown to Prometheus."""
+    """The name, help text and type of one metric."""
 
-    name: str  # of the metric, without `_total`
+    name: str  # without `_total`
     text: str
     counts: bool = True  # a counter, else a gauge
 
@@ -58,69 +58,67 @@ JOIN = {
     "impressions": Series("freshet_join_impressions", "Impressions accepted."),
     "actions": Series("freshet_join_actions", "Actions accepted before their request was decided."),
     "examples": Series("freshet_join_examples", "Examples emitted: decided requests."),
-    "positives": Series("freshet_join_positives", "Labels of 1 in them."),
-    "negatives": Series("freshet_join_negatives", "Labels of 0 in them."),
-    "duplicate_impressions": Series("freshet_join_duplicate_impressions", "Impressions that came again."),
+    "positives": Series("freshet_join_positives", "Labels of 1 in emitted examples."),
+    "negatives": Series("freshet_join_negatives", "Labels of 0 in emitted examples."),
+    "duplicate_impressions": Series("freshet_join_duplicate_impressions", "Duplicate impressions, dropped."),
     "duplicate_actions": Series(
-        "freshet_join_duplicate_actions", "Actions that came again, or were overtaken."
+        "freshet_join_duplicate_actions", "Actions dropped as duplicates, or because a later one had arrived."
     ),
-    "late": Series("freshet_join_late_actions", "Actions after their request was decided."),
-    "orphans": Series("freshet_join_orphan_actions", "Actions whose impression never came."),
-    "subsampled": Series("freshet_join_subsampled_candidates", "Candidates without a click not kept."),
-    "emptied": Series("freshet_join_emptied_requests", "Requests of which nothing was kept."),
+    "late": Series("freshet_join_late_actions", "Actions that arrived after their request was decided."),
+    "orphans": Series("freshet_join_orphan_actions", "Actions whose impression never arrived."),
+    "subsampled": Series("freshet_join_subsampled_candidates", "Negatives dropped by negative_rate."),
+    "emptied": Series("freshet_join_emptied_requests", "Requests without a kept candidate, dropped."),
     "early": Series("freshet_join_early_requests", "Requests decided early because pending_max was reached."),
     "forgotten_early": Series(
         "freshet_join_forgotten_early_requests",
         "Decided requests forgotten early because pending_max was reached.",
     ),
-    "forgets": Series("freshet_join_forgets", "Requests to forget passed on, one a partition."),
-    "forgotten": Series("freshet_join_forgotten_requests", "Waiting requests that they took something from."),
+    "forgets": Series("freshet_join_forgets", "Forget requests forwarded, counted per partition."),
+    "forgotten": Series("freshet_join_forgotten_requests", "Waiting requests changed by a forget request."),
     "ahead": Series(
         "freshet_join_ahead_events", "Events further ahead of the log's clock than clock_ahead_s."
     ),
     "partitions": Series("freshet_join_partitions", "Partitions that this joiner holds.", False),
-    "undecided": Series("freshet_join_undecided_requests", "Requests that wait for their window.", False),
+    "undecided": Series("freshet_join_undecided_requests", "Requests whose window is open.", False),
 }
 LEARN = {
-    "examples": Series("freshet_learn_examples", "Candidates with their labels learnt."),
-    "updates": Series("freshet_learn_updates", "Updates of the model published."),
-    "quarantined": Series("freshet_learn_quarantined_groups", "Groups left unlearnt for a loss not finite."),
-    "forgets": Series("freshet_learn_forgets", "Requests to forget followed, one a partition."),
+    "examples": Series("freshet_learn_examples", "Candidates trained on."),
+    "updates": Series("freshet_learn_updates", "Model updates published."),
+    "quarantined": Series("freshet_learn_quarantined_groups", "Groups skipped: their loss was not finite."),
+    "forgets": Series("freshet_learn_forgets", "Forget requests applied, counted per partition."),
     "of_history": Series(
-        "freshet_learn_history_examples", "Examples of the log left out because history in files taught them."
+        "freshet_learn_history_examples", "Examples of the log skipped because `freshet train` had used them."
     ),
     "refused": Series(
-        "freshet_learn_refused_candidates", "Candidates left out because they name what is to stay forgotten."
+        "freshet_learn_refused_candidates", "Candidates skipped because they have a forgotten id."
     ),
-    "full": Series(
-        "freshet_learn_sightings_full", "Sightings of new ids for which a full table had no room."
-    ),
+    "full": Series("freshet_learn_sightings_full", "Occurrences of new ids that a full table refused."),
     "rows": Series("freshet_learn_rows", "Rows of the embedding tables.", False),
     "auc": Series("freshet_learn_auc", "Progressive AUC over the recent window.", False),
     "logloss": Series("freshet_learn_logloss", "Progressive log loss over the recent window, nats.", False),
 }
 TABLES = (
-    Series("freshet_learn_rows_admitted", "Rows made, each for an id of a feature that was let in."),
+    Series("freshet_learn_rows_admitted", "Rows created, one for each admitted id."),
     Series(
         "freshet_learn_sightings_refused",
-        "Sightings that made no row: the id is not known well enough yet, or the table is full.",
+        "Occurrences that created no row: the id is not admitted yet, or the table is full.",
     ),
-    Series("freshet_learn_rows_expired", "Rows given back because their id was unseen for ttl_s."),
-    Series("freshet_learn_rows_evicted", "Rows that made room for others at rows_max."),
+    Series("freshet_learn_rows_expired", "Rows removed because their id had not occurred for ttl_s."),
+    Series("freshet_learn_rows_evicted", "Rows removed to make room for new ones at rows_max."),
 )
-"""What is counted of each of a learner's tables, in the order of `learner.table_counts` behind its rows."""
+"""The counts of each of a learner's tables, in the order of `learner.table_counts` after the rows."""
 FIGURES = {"join": JOIN, "learn": LEARN}
 STAGES = {"join": "joiner", "learn": "learner"}
 
 
 class RoleMetrics:
-    """Answers `/metrics` for one role; a context manager. Port 0: it does nothing at all.
+    """Answers `/metrics` for one role; a context manager. With port 0 it does nothing.
 
     Args:
         role: "join" or "learn".
-        topic: that it reads.
-        runner: that it runs.
-        source: of its own numbers: the figures are read now, and replaced by `refresh`.
+        topic: the topic that the role reads.
+        runner: the role's runner.
+        source: the role's metrics; read once now, then replaced by `refresh`.
     """
 
     def __init__(
@@ -141,7 +139,7 @@ class RoleMetrics:
         self._stop: Callable[[], None] = lambda: None
 
     def refresh(self, figures: Figures, tables: Tables) -> None:
-        """Show these figures from now on."""
+        """Replace the metrics."""
         self._state.figures = figures
         self._state.tables = tables
 
@@ -174,7 +172,7 @@ class RoleMetrics:
 
 
 class Lags(Protocol):
-    """What a lag meter knows."""
+    """The part of a lag meter that is used here."""
 
     @property
     def lags(self) -> list[Lag]: ...
@@ -183,9 +181,9 @@ class Lags(Protocol):
 
 
 class RoleCollector(Collector):
-    """A role's numbers as Prometheus' metrics.
+    """A role's metrics for Prometheus.
 
-    `figures` and `tables` are replaced, never changed, by the role's thread.
+    The role's thread replaces `figures` and `tables` and never changes them in place.
     """
 
     def __init__(
@@ -212,14 +210,14 @@ class RoleCollector(Collector):
         progress = self._progress
         role = self._role
         yield _labelled(
-            "freshet_records_taken", "Records taken from the log, less repeats.", role, progress.records
+            "freshet_records_taken", "Records read from the log, without duplicates.", role, progress.records
         )
         yield _labelled(
-            "freshet_records_repeated", "Records dropped as sent twice.", role, progress.duplicates
+            "freshet_records_repeated", "Records dropped as duplicates.", role, progress.duplicates
         )
         yield _labelled(
             "freshet_records_skipped",
-            "Records gone from the log before they were read.",
+            "Records that the log had dropped before they were read.",
             role,
             progress.skipped,
         )
@@ -227,14 +225,14 @@ class RoleCollector(Collector):
         yield _labelled("freshet_commits", "Commits of the role's state.", role, progress.commits)
         newest = GaugeMetricFamily(
             "freshet_newest_record_timestamp_seconds",
-            "Ingest time of the newest record taken, Unix time.",
+            "Ingest time of the newest record read, Unix time.",
             labels=["role"],
         )
         newest.add_metric([role], progress.newest_ingest_ms / 1e3 if progress.newest_ingest_ms else math.nan)
         yield newest
         yield from self._own()
         yield from lag_metrics(STAGES[role], self._meter.lags)
-        yield gauge("freshet_log_up", "1 if the log answered when it was asked last.", self._meter.up)
+        yield gauge("freshet_log_up", "1 if the log answered the last request, else 0.", self._meter.up)
 
     def _own(self) -> Iterator[Metric]:
         figures = self.figures
@@ -254,7 +252,7 @@ class RoleCollector(Collector):
         if clocks:
             family = GaugeMetricFamily(
                 "freshet_join_clock_timestamp_seconds",
-                "Event time of a partition, Unix time: no request is decided before it moves on.",
+                "Event time of a partition, Unix time. Requests are decided only when it advances.",
                 labels=["partition"],
             )
             for partition, clock in sorted(clocks.items()):
@@ -265,7 +263,7 @@ class RoleCollector(Collector):
             counts = CounterMetricFamily(
                 "freshet_join_ahead_events_by_producer",
                 "Events further ahead of the log's clock than clock_ahead_s, since the role was started, by "
-                "who sent them: at most 100 names, the rest as (others).",
+                "producer: at most 100 names, the rest as (others).",
                 labels=["producer"],
             )
             for producer, events in sorted(offenders.items()):

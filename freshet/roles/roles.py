@@ -1,7 +1,7 @@
 """The roles, wired to a log: joiner, learner, server.
 
-Roles share nothing but the log. Each prints `ROLE: ready` once it is at work, runs until `stop` is
-set, and then commits what it has taken and returns.
+Roles share only the log. Each prints `ROLE: ready` when it is ready, runs until `stop` is set, and then
+commits and returns.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ Run = Callable[[Config, threading.Event], None]
 
 
 def _role(name: str) -> Callable[[Callable[[Config, threading.Event, Voice], None]], Run]:
-    """Give a role its voice, and begin it again while the log is away or its disk full."""
+    """Set up a role's log lines, and restart the role while the log is away or its disk is full."""
 
     def decorate(run: Callable[[Config, threading.Event, Voice], None]) -> Run:
         @functools.wraps(run)
@@ -45,7 +45,7 @@ def run_join(config: Config, stop: threading.Event, voice: Voice) -> None:
     """Events in, examples out, until `stop` is set.
 
     Raises:
-        FreshetError: whatever stops the role; what was not committed is read again next time.
+        FreshetError: the role cannot go on; uncommitted records are read again at the next start.
     """
     from stream.join.assignment import Shares
     from stream.join.joiner import Joiner
@@ -70,10 +70,10 @@ def run_join(config: Config, stop: threading.Event, voice: Voice) -> None:
 
 @_role("learn")
 def run_learn(config: Config, stop: threading.Event, voice: Voice) -> None:
-    """Examples in, updates of the model out, until `stop` is set.
+    """Examples in, model updates out, until `stop` is set.
 
     Raises:
-        FreshetError: whatever stops the role; what was not committed is read again next time.
+        FreshetError: the role cannot go on; uncommitted records are read again at the next start.
     """
     need_features(config)
     warm_up()
@@ -82,7 +82,7 @@ def run_learn(config: Config, stop: threading.Event, voice: Voice) -> None:
     from learner.role.succession import Succession
     from learner.updates.snapshots import Trimmer
 
-    # Before it joins its group: there a name that comes a second time ends the process that had it first.
+    # Before it joins its group: a second process with the same name would stop the first.
     check_unused(config.state_of("learn"))
     with (
         contextlib.closing(open_topics(config)) as log,
@@ -116,7 +116,7 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
     """Answer requests from a live copy of the model, until `stop` is set.
 
     Raises:
-        FreshetError: the address is taken, or the log or its updates cannot be read.
+        FreshetError: the address is in use, or the log or its updates cannot be read.
     """
     need_features(config)
     warm_up()

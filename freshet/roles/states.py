@@ -1,4 +1,4 @@
-"""What a role's state holds, read without disturbing the role or changing anything."""
+"""Reads the contents of a role's state, without a lock and without changes."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,10 +19,10 @@ _UNREADABLE = "the state may be from another version of Freshet, or damaged"
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What a state holds, as plain values; a process that has it open is not disturbed.
+    """The contents of a state, as plain values; the role may run meanwhile.
 
     Raises:
-        StateError: there is none in the folder, or it cannot be read.
+        StateError: the folder has no state, or it cannot be read.
     """
     database = folder / "db"
     if not (database / "CURRENT").is_file():
@@ -45,7 +45,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         db.close()
 
 
-def _read(folder: Path, db: Any) -> dict[str, Any]:  # rocksdict types keys for its other, object mode
+def _read(folder: Path, db: Any) -> dict[str, Any]:  # rocksdict annotates only its object mode
     meta = msgspec.json.decode(db[META_KEY])
     entries: Counter[str] = Counter()
     offsets: dict[str, int] = {}
@@ -81,7 +81,7 @@ def _read(folder: Path, db: Any) -> dict[str, Any]:  # rocksdict types keys for 
 
 
 def _group(key: bytes) -> str:
-    """What an entry is, from its key: the words before the first part that is not one."""
+    """The kind of an entry: the leading words of its key."""
     words: list[str] = []
     for part in key.split(b"/")[:2]:
         if not part.isascii() or not part.replace(b"_", b"").isalpha() or len(part) > 24:

@@ -1,7 +1,7 @@
-"""`freshet up`: joiner, learner and server as children of one process, started again when they crash.
+"""`freshet up`: joiner, learner and server as children of one process, restarted when they crash.
 
-On a terminal it shows what the live page shows, and what the roles say goes into files; elsewhere they say
-it here, a line of JSON each.
+On a terminal it shows the metrics of the live page, and the roles write their log lines to files; elsewhere
+the roles write JSON lines to stderr.
 """
 
 import sys
@@ -25,16 +25,16 @@ from stream.log.base import Log
 
 ROLES = ("join", "learn", "serve")
 WATCH_EVERY_S = 0.1
-DRAW_EVERY = 10  # of the above
-LOG_BYTES_MAX = 16 << 20  # of a role's file, looked at when it starts; a role writes about 3 MB a day
+DRAW_EVERY = 10  # the number of roles
+LOG_BYTES_MAX = 16 << 20  # a larger log file is rotated at the start; a role writes about 3 MB a day
 
 
 def prepare_up(config: Config) -> None:
-    """What goes before the roles, and Ctrl-C may end at any moment: look what would stop them, compile.
+    """Check for errors that would stop the roles, and compile the kernels. Ctrl-C can interrupt it safely.
 
     Raises:
         ConfigError: there are no features.
-        ListenError: the server's address is taken.
+        ListenError: the server's address is in use.
         StateLockedError: another process holds a role's state.
     """
     need_features(config)
@@ -45,15 +45,15 @@ def prepare_up(config: Config) -> None:
 
 
 def run_up(config: Config, config_file: str, overrides: Sequence[str], stop: threading.Event) -> None:
-    """Run all roles until `stop` is set; leaves none running.
+    """Run all roles until `stop` is set, then stop them.
 
     Raises:
-        RoleError: a role cannot run, or crashes again and again.
+        RoleError: a role cannot run, or keeps crashing.
         LogError: the log cannot be opened.
     """
     voice = Voice("up")
     opened: list[Log] = []
-    # made here, once: roles that start together would all try to
+    # create topics here, once: the roles start together and would race
     wait_for_log(lambda: opened.append(open_topics(config)), stop, voice)
     console = Console()
     folder = _logs(config) if console.is_terminal and sys.stderr.isatty() else None
@@ -77,7 +77,7 @@ def run_up(config: Config, config_file: str, overrides: Sequence[str], stop: thr
 
 
 def _logs(config: Config) -> Path:
-    """Where the roles' own words go; large files of earlier runs are put aside, the ones before removed."""
+    """The folder for the roles' log files; a large file of an earlier run is renamed over the one before."""
     folder = Path(config.state) / "logs"
     for file in folder.glob("*.log"):
         if file.stat().st_size > LOG_BYTES_MAX:
@@ -99,10 +99,10 @@ def _show(
     voice: Voice,
     stop: threading.Event,
 ) -> None:
-    """Draw what there is to see, once a second, until `stop` is set."""
+    """Draw the live numbers once a second until `stop` is set."""
     overview = Overview(log)
     overview.start()
-    foot = f"Ctrl-C stops all three; what they say is in {folder}"
+    foot = f"Ctrl-C stops all three; their logs are in {folder}"
     turns = 0
     try:
         with Drawn(console=console, auto_refresh=False, transient=True) as drawn:

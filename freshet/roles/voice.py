@@ -1,4 +1,4 @@
-"""What a role says: `ROLE: ready` on stdout once, and its log on stderr, a line each."""
+"""A role's output: `ROLE: ready` once on stdout, and log lines on stderr."""
 
 import json
 import logging
@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 
 
 class Voice:
-    """The words of one role. On a terminal a line is for people, else it is one JSON object."""
+    """The output of one role: readable lines on a terminal, else one JSON object a line."""
 
     def __init__(self, role: str) -> None:
         self.role = role
         self._for_people = sys.stderr.isatty()
 
     def ready(self, detail: str = "") -> None:
-        """Say that the role is at work; a parent process may wait for this line."""
+        """Print that the role is ready; a parent process may wait for this line."""
         print(f"{self.role}: ready{' ' + detail if detail else ''}", flush=True)
 
     def log(self, event: str, level: str = "info", **fields: object) -> None:
-        """One line of log; its time is ISO 8601 in UTC, on a terminal the local time of day."""
+        """Print a log line; its time is ISO 8601 in UTC, on a terminal the local time of day."""
         if self._for_people:
             told = " ".join(f"{name}={short(value)}" for name, value in fields.items())
             line = printable(f"{time.strftime('%H:%M:%S')} {self.role:<6}{event} {told}")
@@ -33,7 +33,7 @@ class Voice:
 
 @contextmanager
 def forwarding(voice: Voice) -> Iterator[None]:
-    """For the time of a `with`, messages that lower floors log are said by `voice`."""
+    """Inside a `with`, print the log messages of the packages below through `voice`."""
     logger = logging.getLogger("freshet")
     handler, level = _Forward(voice), logger.level
     logger.addHandler(handler)
@@ -65,7 +65,7 @@ def iso_time(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Text that may come from outside, without what could steer a terminal or begin a line of its own.
+    r"""Untrusted text with its control characters escaped, safe to print on a terminal line.
 
     >>> print(printable("\x1b[31m\nERROR"))
     \x1b[31m\nERROR
@@ -74,7 +74,7 @@ def printable(text: str) -> str:
 
 
 def short(value: object) -> str:
-    """A value for people: numbers with thousands separated and few digits."""
+    """A value for people: numbers with thousands separators and few digits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return (

@@ -1,6 +1,6 @@
-"""`freshet check`: what would stop the roles, said before they are started, a line each.
+"""`freshet check`: find errors that would stop the roles, before they start; one line per check.
 
-Nothing is created and no role is disturbed: what does not exist yet is what the first start makes.
+It creates nothing and does not disturb running roles.
 """
 
 import os
@@ -36,7 +36,7 @@ LINES = 10_000  # of a data file
 
 
 class Check(NamedTuple):
-    """One line: whether it is in order, and what was found or is to be done."""
+    """One line: whether the check passed, and its finding or the remedy."""
 
     ok: bool
     what: str
@@ -44,7 +44,7 @@ class Check(NamedTuple):
 
 
 def run_checks(file: str, overrides: Sequence[str], data: Path | None) -> Iterator[Check]:
-    """All checks, in the order in which a start would come to them; without a config there is only one."""
+    """All checks, in the order of a start; if the config is wrong, only the first."""
     try:
         config = load_config(file, overrides)
         need_features(config)
@@ -67,7 +67,7 @@ def run_checks(file: str, overrides: Sequence[str], data: Path | None) -> Iterat
 
 
 def print_checks(file: str, overrides: Sequence[str], data: Path | None, as_json: bool) -> bool:
-    """Print each check as a line; returns whether all are in order."""
+    """Print each check as a line; returns whether all passed."""
     fine = True
     for check in run_checks(file, overrides, data):
         fine = fine and check.ok
@@ -88,7 +88,7 @@ def _checked(what: str, check: Callable[[Config], str], config: Config) -> Check
 def _log(config: Config) -> str:
     if (path := missing_log(config.log)) is not None:
         folder = _writable(path.parent, "log")
-        return f"{config.log} is not there yet: the first start makes it in {folder}"
+        return f"{config.log} does not exist yet: the first start creates it in {folder}"
     log = open_log(config.log, config.stream.log)
     try:
         wanted = dict.fromkeys((UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES), 1)
@@ -110,10 +110,10 @@ def _log(config: Config) -> str:
     path = Path(config.log.partition(":")[2]) if config.log.startswith("sqlite:") else None
     if path is not None and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
         raise ConfigError(
-            f"{path} cannot be written by this user: it can be replayed, exported and looked at, but no role "
-            "can run on it; change the rights of the file and of its folder"
+            f"{path} cannot be written by this user: it can be replayed, exported and inspected, but no role "
+            "can run on it; change the permissions of the file and of its folder"
         )
-    later = f"; the first start makes {', '.join(sorted(missing))}" if missing else ""
+    later = f"; the first start creates {', '.join(sorted(missing))}" if missing else ""
     return f"{config.log} answers{later}"
 
 
@@ -131,7 +131,7 @@ def _state(config: Config) -> str:
 def _role_state(config: Config, folder: str, role: str, fingerprint: dict[str, str]) -> str:
     state = config.state_of(folder)
     if not (state / "db" / "CURRENT").is_file():
-        return f"{state} is not there yet: the first start makes it"
+        return f"{state} does not exist yet: the first start creates it"
     try:
         check_unused(state)
         used = ""
@@ -145,7 +145,7 @@ def _role_state(config: Config, folder: str, role: str, fingerprint: dict[str, s
 
 def _network(config: Config) -> str:
     need_torch(config.learner.deep)
-    return f"learner.deep = {config.learner.deep!r} can be learnt with what is installed"
+    return f"learner.deep = {config.learner.deep!r} can be trained with the installed packages"
 
 
 def _server(config: Config) -> str:
@@ -164,11 +164,11 @@ def _access(config: Config) -> str:
             f"server.host = {config.server.host!r} can be reached from other machines, and there are no "
             "tokens: name a file of tokens in server.tokens, set FRESHET_TOKENS, or listen on 127.0.0.1"
         )
-    return "requests need a token" if access.required else "no tokens: this machine alone is answered"
+    return "requests need a token" if access.required else "no tokens: only this machine is answered"
 
 
 def _data(config: Config, data: Path) -> str:
-    """Play the beginning of a data file through the reader and the features, and learn nothing."""
+    """Read and encode the beginning of a data file, without training."""
     encoder = Encoder(config.features, config.learner.pairs_max)
     left_out = LeftOut()
     fitting = refused = 0
@@ -192,13 +192,13 @@ def _data(config: Config, data: Path) -> str:
 
 
 def _writable(folder: Path, what: str) -> Path:
-    """The folder, or the nearest one above it that exists; checks that this user may write there."""
+    """The folder, or its nearest existing parent; checks that this user may write there."""
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"{there} cannot be written by this user, and {what} is to lie in {folder}: change its rights, "
-            f"or name another place ({what} in the config)"
+            f"{there} cannot be written by this user, and {what} belongs in {folder}: change the "
+            f"permissions, or set another path ({what} in the config)"
         )
     return there

@@ -1,4 +1,4 @@
-"""`freshet dead-letters`: records that could not be used and why, and sending them again."""
+"""`freshet dead-letters`: list, show and retry records that could not be used."""
 
 import json
 import sys
@@ -15,12 +15,12 @@ from stream.files.times import time_reader
 from stream.records.types import encode_json
 from stream.run.dead_letters import DeadLetters, Filter, Found
 
-REASON_CHARACTERS = 100  # of one line of the list
-SHOWN_BYTES = 4096  # of an original that is neither JSON nor MessagePack
+REASON_CHARACTERS = 100  # characters of a line of the list
+SHOWN_BYTES = 4096  # shown of an original that is neither JSON nor MessagePack
 
 
 def make_filter(stage: str, topic: str, reason: str, since: str | None, until: str | None) -> Filter:
-    """The filter that a command line asks for; times are ISO 8601 or Unix seconds.
+    """The filter of a command line; times are ISO 8601 or Unix seconds.
 
     Raises:
         DeadLetterError: a time cannot be read.
@@ -36,7 +36,7 @@ def make_filter(stage: str, topic: str, reason: str, since: str | None, until: s
 
 
 def list_letters(config: Config, wanted: Filter, limit: int, as_json: bool) -> None:
-    """Print the newest letters: a line each, or as JSON Lines with everything in them."""
+    """Print the newest letters: a line each, or whole as JSON Lines."""
     log = open_used(config)
     try:
         listing = DeadLetters(log).newest(wanted, limit)
@@ -47,9 +47,9 @@ def list_letters(config: Config, wanted: Filter, limit: int, as_json: bool) -> N
             print(json.dumps(_as_json(found)))
         return
     if not listing.total:
-        print("no dead letters" if wanted == Filter() else "no dead letters that fit")
+        print("no dead letters" if wanted == Filter() else "no dead letters match")
         return
-    print(f"{'offset':>8}  {'buried (UTC)':<19}  {'stage':<8}  {'came from':<20}  reason")
+    print(f"{'offset':>8}  {'written (UTC)':<19}  {'stage':<8}  {'came from':<20}  reason")
     for offset, buried_ms, letter, sent_again in listing.letters:
         came_from = f"{letter.topic}/{letter.partition} at {letter.offset}"
         reason = printable(letter.reason)
@@ -62,7 +62,7 @@ def list_letters(config: Config, wanted: Filter, limit: int, as_json: bool) -> N
 
 
 def show_letter(config: Config, offset: int, as_json: bool, raw: bool) -> None:
-    """Print one letter with its original; `raw`: the original's bytes and nothing else.
+    """Print one letter with its original; `raw`: only the original's bytes.
 
     Raises:
         DeadLetterError: there is none at this offset.
@@ -98,11 +98,11 @@ def show_letter(config: Config, offset: int, as_json: bool, raw: bool) -> None:
 def retry_letters(
     config: Config, offsets: list[int], wanted: Filter | None, again: bool, dry_run: bool
 ) -> None:
-    """Send originals again to where they came from, and say what became of it.
+    """Send originals to their topic again, and print a summary.
 
     Args:
-        offsets: of the letters.
-        wanted: those that this takes besides; None: no others.
+        offsets: the letters' offsets.
+        wanted: also the letters that match this filter; None: no others.
 
     Raises:
         DeadLetterError: nothing is named, or there is no letter at an offset.
@@ -124,11 +124,11 @@ def retry_letters(
     finally:
         log.close()
     if done.finished:
-        print(f"finished {done.finished} earlier retry that had broken off", file=sys.stderr)
+        print(f"finished {done.finished} earlier retry that was interrupted", file=sys.stderr)
     if done.before:
         print(
-            f"warning: {len(done.before):,} letters were sent again before, and are left alone: "
-            f"{_some(done.before)}; --again sends them all the same",
+            f"warning: {len(done.before):,} letters were retried before and are skipped: "
+            f"{_some(done.before)}; --again sends them too",
             file=sys.stderr,
         )
     where = ", ".join(f"{n:,} to {topic}" for topic, n in sorted(done.sent.items()))
@@ -143,7 +143,7 @@ def _as_json(found: Found) -> dict[str, Any]:
 
 
 def _readable(original: bytes) -> str:
-    """The original for people: JSON as it is meant, MessagePack as JSON, anything else with its escapes."""
+    """The original for people: JSON and MessagePack as indented JSON, other bytes escaped."""
     for decode in (msgspec.json.decode, msgspec.msgpack.decode):
         try:
             value = decode(original)

@@ -1,8 +1,8 @@
 """`freshet export`: any range of a log, or any data file, as one Parquet file.
 
-Examples and events become columns (`stream.files.record_columns`), one row a candidate, and can be read back
-as they were; what other topics hold is written as it lies in the log. The range is read twice, first to
-see which columns there are: so memory is bounded, whatever comes late in it.
+Examples and events become columns (`stream.files.record_columns`), one row per candidate, and can be read
+back unchanged; records of other topics are written as bytes. The range is read twice, first to find the
+columns, so memory is bounded.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from stream.log.base import EVENTS, EXAMPLES, Log, Record
 from stream.records.decoding import Decoder, split_batch
 from stream.records.types import Action, Example, Forget, Impression, Tick
 
-RAW_BYTES_MAX = 32 << 20  # of values in a row group
+RAW_BYTES_MAX = 32 << 20  # bytes of values in a row group
 
 Exported = Example | Impression | Action
 
@@ -29,7 +29,7 @@ Exported = Example | Impression | Action
 def run_export(
     config_file: str | None, overrides: list[str], options: ReplayOptions, topic: str, to: Path
 ) -> int:
-    """Write what `options` name to the file `to`; returns how many records.
+    """Write the range in `options` to the file `to`; returns the number of records.
 
     Raises:
         ExportError: there is nothing to export, or the file cannot be written.
@@ -37,7 +37,7 @@ def run_export(
     """
     config = _config(config_file, overrides, options)
     if topic != EXAMPLES and options.data is not None and not is_log(options.data):
-        raise ExportError(f"--topic {topic} is of a log, and {options.data} is a file of examples")
+        raise ExportError(f"--topic {topic} needs a log, and {options.data} is a file of examples")
     try:
         if topic == EXAMPLES:
             return _examples(config, options, to)
@@ -52,7 +52,7 @@ def run_export(
 
 
 def _config(file: str | None, overrides: list[str], options: ReplayOptions) -> Config:
-    """The config: of a log's URL nothing has to be known, a data file's columns do."""
+    """The config; only a data file needs one, for its columns."""
     if file is None and options.data is not None and is_log(options.data):
         return override_config(Config(), overrides)
     if file is None and options.data is None:
@@ -101,7 +101,7 @@ def _write(
     to: Path,
     skipped: Callable[[], int],
 ) -> int:
-    """Play once to see what there is and once to write it; returns how many records."""
+    """Play once to find the columns and once to write; returns the number of records."""
     survey = Survey(holds)
     with progress("looking ", total) as advance:
         for record in play():
@@ -109,7 +109,7 @@ def _write(
             advance(1)
     layout = survey.layout()
     if layout.records == 0:
-        raise ExportError(f"there is nothing to export: no {holds} lie in this range")
+        raise ExportError(f"there is nothing to export: no {holds} are in this range")
     written = 0
     with (
         whole_or_nothing(to) as making,
@@ -125,7 +125,7 @@ def _write(
 
 
 def _raw(log: Log, window: Window, topic: str, to: Path) -> int:
-    """Records as they lie in the log."""
+    """Write records as bytes."""
     import pyarrow
     import pyarrow.parquet
 

@@ -1,4 +1,4 @@
-"""`freshet forget`: ask every role, through the log, to forget ids and what was learnt of them."""
+"""`freshet forget`: ask every role, through the log, to delete ids and everything trained on them."""
 
 import json
 import os
@@ -16,15 +16,15 @@ from stream.records.types import Forget
 
 
 def forget(config: Config, named: Sequence[str]) -> Forget:
-    """Write one request to forget into the log.
+    """Append one forget request to the log.
 
     Args:
         named: ids, each as FEATURE=ID.
 
     Raises:
-        ConfigError: an id is not written so.
-        FeatureError: a feature is not declared, or holds no ids; none or too many of one are named.
-        RecordError: an id cannot be one.
+        ConfigError: an id is not written as FEATURE=ID.
+        FeatureError: a feature is not declared, or holds no ids; or no ids are named, or too many.
+        RecordError: an id is too long, or out of range.
         LogError: the log cannot be written.
     """
     entity: dict[str, list[int | str]] = {}
@@ -51,13 +51,13 @@ def forget(config: Config, named: Sequence[str]) -> Forget:
 
 
 def parse_id(text: str) -> tuple[str, int | str]:
-    """FEATURE=ID: what is an integer in JSON is one, anything else a string; quotes make a number a string.
+    """Parse FEATURE=ID: a JSON integer is an integer, all else a string; quotes make a number a string.
 
     >>> parse_id("user=ann"), parse_id("item=17"), parse_id('item="17"')
     (('user', 'ann'), ('item', 17), ('item', '17'))
 
     Raises:
-        ConfigError: there is no FEATURE= before it.
+        ConfigError: FEATURE= is missing.
     """
     feature, equals, value = text.partition("=")
     if not equals or not feature or not value:

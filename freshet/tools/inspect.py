@@ -1,4 +1,4 @@
-"""`freshet inspect`: say what a role's state holds, in dates and counts."""
+"""`freshet inspect`: print the contents of a role's state, in dates and counts."""
 
 import sys
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ _SHOWN_MAX = 100  # characters of one value
 
 
 def inspect_state(folder: Path, as_json: bool = False) -> None:
-    """Print what a state holds.
+    """Print the contents of a state.
 
     Raises:
-        StateError: there is none in the folder, or it cannot be read.
+        StateError: the folder has no state, or it cannot be read.
     """
     found = read_state(folder)
     if as_json:
@@ -39,7 +39,7 @@ def inspect_state(folder: Path, as_json: bool = False) -> None:
 
 
 def describe(found: dict[str, Any]) -> Iterator[str]:
-    """What `read_state` found, as lines for people."""
+    """The result of `read_state`, as lines for people."""
     for name, value in found.items():
         title = _NAMES.get(name, name.replace("_", " "))
         if isinstance(value, dict):

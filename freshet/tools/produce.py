@@ -1,9 +1,9 @@
-"""`freshet produce`: a file's events into the log.
+"""`freshet produce`: append a file's events to the log.
 
-Many events travel as one message, which carries the producer's name and the number in the file of its
-last event. So sending a file again (after a Ctrl-C, say) does no harm, in the same messages or in others:
-the joiner drops a message all of whose events it has already taken from that producer, and of one that it
-has taken in part the requests it knows.
+Many events travel in one message, which carries the producer's name and the number of its last event in the
+file. So a file can be sent again safely (after Ctrl-C, for example), packed in the same messages or others:
+the joiner drops a message whose events it already has from that producer. If it has some of them, it drops
+those requests.
 """
 
 import sys
@@ -28,10 +28,10 @@ from stream.records.batching import pack
 from stream.records.decoding import Decoder
 from stream.records.types import Action, Example, Impression, encode
 
-BATCH = 1000  # events appended at once
-PACK = 100  # of them in one message
+BATCH = 1000  # events per append
+PACK = 100  # events per message
 TELL_EVERY_S = 2.0
-AWAY_PAUSES = Pauses(first_s=0.25, longest_s=5.0, give_up_s=60.0)  # for a log that goes away in the middle
+AWAY_PAUSES = Pauses(first_s=0.25, longest_s=5.0, give_up_s=60.0)  # if the log goes away meanwhile
 
 Event = Impression | Action
 
@@ -46,15 +46,16 @@ def produce(
     producer: str | None = None,
     events_per_message: int = PACK,
 ) -> int:
-    """Append a file's events to topic `events`, or its examples to topic `examples`; returns how many.
+    """Append a file's events to topic `events`, or its examples to topic `examples`; returns their number.
 
     Args:
-        file: data as [data] says, one labelled candidate a line; or an export, or JSON Lines of events.
-        holds: how it is sent: as labelled impressions ("requests"), as the impressions and actions that
-            it holds ("events"), or as examples that were decided before.
-        rate: events per second at most.
-        limit: stop after so many.
-        producer: the name that they are numbered under; by default made from the file's name and size.
+        file: data in the format of [data], one labelled candidate a line; or an export, or JSON Lines of
+            events.
+        holds: "requests": send labelled impressions; "events": the file holds impressions and actions;
+            "examples": the file holds decided examples.
+        rate: at most so many events per second.
+        limit: stop after so many events.
+        producer: name under which events are numbered; default: from the file's name and size.
         events_per_message: at most; examples always travel alone.
 
     Raises:
@@ -99,13 +100,12 @@ def produce(
                 time.sleep(max(began + sent / rate - time.monotonic(), 0.0))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"{sent:,} events are in {config.log}, and perhaps a few more; the same command sends the rest, "
-            "and what is there already counts once"
+            f"at least {sent:,} events are in {config.log}; the same command sends the rest, and no event "
+            "counts twice"
         ) from None
     except LogError as error:
         raise type(error)(
-            f"{error}; {sent:,} {topic} are in it: the same command sends the rest, and what is there "
-            "already counts once"
+            f"{error}; {sent:,} {topic} are in it: the same command sends the rest, and none counts twice"
         ) from None
     finally:
         log.close()
@@ -120,7 +120,7 @@ def produce(
 
 
 def _append(log: Log, topic: str, records: list[Outgoing]) -> None:
-    """Append, again and again while the log is away; what arrives twice is recognised by its number."""
+    """Append; retry while the log is away. Readers drop duplicates by their number."""
     backoff = Backoff(AWAY_PAUSES)
     while True:
         try:
@@ -134,7 +134,7 @@ def _append(log: Log, topic: str, records: list[Outgoing]) -> None:
 
 
 def producer_name(file: Path) -> str:
-    """A name that the same file has every time, and another file does not.
+    """A name that depends on the file's path and size: the same file always gets the same name.
 
     Raises:
         ProduceError: there is no such file.
@@ -153,7 +153,7 @@ def _as_events(config: Config, file: Path, name: str, left_out: LeftOut) -> Iter
 
 
 def _impression(example: Example, name: str) -> Impression:
-    # A file's ids are often line numbers: without the name two files' requests would be taken for one.
+    # Ids are often line numbers: the name keeps the requests of two files apart.
     return Impression(
         request_id=f"{name}/{example.request_id}"[-REQUEST_ID_MAX:],
         time=example.time,

@@ -1,7 +1,7 @@
-"""`freshet status`: which roles run, since when and how far they are, as topic `roles` and the server say.
+"""`freshet status`: which roles run, since when, and how far they are.
 
-Joiners and learners send a beat to topic `roles` each second (`stream.group.membership`), so one look at
-the log finds them wherever they run. Servers send none: the one that the config names is asked over HTTP.
+Every role sends a beat to topic `roles` each second (`stream.group.membership`), so one read of the log finds
+the roles of all machines. The server that the config names is also asked over HTTP whether it is ready.
 """
 
 import sys
@@ -22,13 +22,14 @@ from stream.group.membership import Beat, read_sign
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, UPDATES, Log
 
 LOOK_BACK = 5_000
-"""Records of topic `roles` that are read: an hour of the beats of one joiner and one learner."""
+"""Records of topic `roles` that are read: half an hour of beats of a joiner, a learner and a server."""
 ASK_S = 2.0
-READS = {"join": EVENTS, "learn": EXAMPLES}
+STARTED = ("join", "learn", "serve")
+"""Roles that a Freshet needs, in the order of the output."""
 
 
 class RoleStatus(msgspec.Struct):
-    """One joiner or learner, as its beats show it."""
+    """One role, as its beats show it."""
 
     role: str
     name: str
@@ -40,10 +41,10 @@ class RoleStatus(msgspec.Struct):
 
 
 def look(log: Log, config: Config, now: float) -> list[RoleStatus]:
-    """The members whose beats are among the newest in topic `roles`, by role and name.
+    """The roles whose beats are among the newest in topic `roles`, sorted by role and name.
 
     Args:
-        now: Unix seconds, by this machine's clock; ages are as good as it agrees with the log's.
+        now: Unix seconds, by this machine's clock. Ages are wrong by its difference from the log's clock.
     """
     first, end = log.ends(ROLES)[0]
     position = max(first, end - LOOK_BACK)
@@ -75,7 +76,7 @@ def _take(
     place = beat.group, beat.name
     if lives.get(place) != beat.life:
         lives[place] = beat.life
-        # its earlier beats may lie before those that were read: they came one each `beat_s`
+        # the first beat may be older than the records that were read; beats are `beat_s` apart
         found[place] = RoleStatus(beat.group, beat.name, "runs", False, at - beat.number * beat_s, at, {})
     seen = found[place]
     seen.heard_s = at
@@ -86,10 +87,10 @@ def _take(
 
 
 def ask_server(config: Config) -> tuple[str, str]:
-    """Whether the server that the config names is ready, and its address: ("ready", "http://...")."""
+    """The state of the server that the config names, and its address: ("ready", "http://...")."""
     host = "127.0.0.1" if config.server.host in ("", "0.0.0.0", "::") else config.server.host
     if config.server.port == 0:
-        return "unknown", "its port is any that is free (server.port = 0)"
+        return "unknown", "the config names no port (server.port = 0)"
     url = f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -103,7 +104,7 @@ def ask_server(config: Config) -> tuple[str, str]:
 
 
 def print_status(config: Config, as_json: bool) -> bool:
-    """Print what runs; returns whether a joiner and a learner do.
+    """Print which roles run; returns whether a joiner and a learner do.
 
     Raises:
         ConfigError: there is no such log.
@@ -119,10 +120,10 @@ def print_status(config: Config, as_json: bool) -> bool:
     server, url = ask_server(config)
     held = {topic: sum(end - first for first, end in spans) for topic, spans in ends.items()}
     if as_json:
-        told: dict[str, Any] = {
+        found: dict[str, Any] = {
             "log": config.log, "records": held, "members": members, "server": {"state": server, "url": url},
         }  # fmt: skip
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
         print("\n".join(_lines(config, members, held, server, url)))
     running = {seen.role for seen in members if seen.state == "runs"}
@@ -132,23 +133,23 @@ def print_status(config: Config, as_json: bool) -> bool:
 def _lines(
     config: Config, members: list[RoleStatus], held: dict[str, int], server: str, url: str
 ) -> Iterator[str]:
-    yield f"log      {printable(config.log)}: " + ", ".join(
-        f"{n:,} {topic.replace('_', ' ')}" for topic, n in held.items()
-    )
-    for role in READS:
+    counts = ", ".join(f"{topic} {n:,}" for topic, n in held.items())
+    yield f"log      {printable(config.log)}"
+    yield f"records  {counts}"
+    for role in STARTED:
         mine = [seen for seen in members if seen.role == role]
         if not mine:
-            yield f"{role:<9}none has sent a beat; `freshet {role}` starts one, `freshet up` all roles"
+            yield f"{role:<9}none runs: no beat in the log; start it with `freshet {role}` or `freshet up`"
         yield from (_member(seen) for seen in mine)
-    yield f"{'serve':<9}{server:<9}{url}"
+    yield f"{'health':<9}{server + ' ':<9}{url}"
 
 
 def _member(seen: RoleStatus) -> str:
     since = datetime.fromtimestamp(seen.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     state = "leads" if seen.leads and seen.state == "runs" else seen.state
-    line = f"{seen.role:<9}{state:<9}{printable(seen.name)}"
+    line = f"{seen.role:<9}{state + ' ':<9}{printable(seen.name)}"
     if seen.state != "runs":
-        return f"{line}, last heard {duration(seen.heard_s)} ago"
+        return f"{line}, last beat {duration(seen.heard_s)} ago"
     line += f", since {since}"
     what = {"records": "records", "examples": "examples", "undecided": "undecided"}
     counts = [f"{seen.numbers[key]:,.0f} {name}" for key, name in what.items() if key in seen.numbers]

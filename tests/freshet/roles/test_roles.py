@@ -270,7 +270,7 @@ def test_roles_told_to_stop_under_load_do_within_ten_seconds_and_lose_nothing(
     began = time.monotonic()
     assert [process.wait(WAIT_S) for process in roles.values()] == [0, 0]
     assert time.monotonic() - began < 10.0
-    assert "ending without waiting" not in (tmp_path / "join.err").read_text()
+    assert "ending now" not in (tmp_path / "join.err").read_text()
     run_until(run_join, config, lambda: ends(config, EXAMPLES) == 6_000)
     assert read_state(config.state_of("join"))["joined"]["examples"] == 6_000
 

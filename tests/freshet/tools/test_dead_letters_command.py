@@ -52,7 +52,7 @@ def test_list_is_a_line_each(config: str, capsys: pytest.CaptureFixture[str]) ->
     out, _ = say(capsys, "list", "--config", config, "--reason", "max_ahead_s", "--since", "2020-01-01")
     assert "1 of 1 shown" in out
     out, _ = say(capsys, "list", "--config", config, "--until", "2020-01-01")
-    assert out == "no dead letters that fit\n"
+    assert out == "no dead letters match\n"
     assert main(["dead-letters", "list", "--config", config, "--since", "yesterday"]) == 2
     assert "--since" in capsys.readouterr().err
 
@@ -87,7 +87,7 @@ def test_retry_sends_again_once_and_warns_the_second_time(
     assert (out, err) == ("sent 1 letters again: 1 to events\n", "")
     out, err = say(capsys, "retry", "--config", config, "2")
     assert out == "sent 0 letters again\n"
-    assert "warning: 1 letters were sent again before, and are left alone: 2; --again" in err
+    assert "warning: 1 letters were retried before and are skipped: 2; --again" in err
     out, _ = say(capsys, "list", "--config", config)
     assert [line.endswith("[sent again]") for line in out.splitlines()[1:4]] == [False, False, True]
     log = SqliteLog(tmp_path / "log.db")
