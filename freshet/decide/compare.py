@@ -1,6 +1,6 @@
-"""`freshet compare`: is one replay better than another, by how much, where, and is it more than chance?
+"""`freshet compare`: whether one replay is better than another, by how much, where, and how surely.
 
-All runs must have predicted the same candidates. The first is what the others are compared with.
+All runs must have predicted the same candidates. The others are compared with the first.
 """
 
 import sys
@@ -30,10 +30,10 @@ def run_compare(
     report_to: Path | None,
     html: Path | None,
 ) -> None:
-    """`freshet compare`: say what differs, and write it down.
+    """`freshet compare`: print the differences, and write the report.
 
     Raises:
-        CompareError: the runs cannot be compared, or a file not be written.
+        CompareError: the runs cannot be compared, or a file cannot be written.
     """
     runs = read_runs(reports)
     compared = [compare(runs[0], run, prediction, resamples, seed) for run in runs[1:]]
@@ -48,10 +48,10 @@ def run_compare(
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs, which are of the same data.
+    """Read the runs and check that they used the same data.
 
     Raises:
-        CompareError: one cannot be read, has no predictions, or is of other data; says what differs.
+        CompareError: one cannot be read, has no predictions, or used other data; names the difference.
     """
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
@@ -77,8 +77,8 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
         if not np.array_equal(runs[0].predicted.y, runs[-1].predicted.y):
             raise CompareError(
                 f"{runs[0].name} and {name} scored different candidates of the same data "
-                f"({len(runs[0].predicted.y):,} and {len(runs[-1].predicted.y):,}): the features of one do "
-                "not take all examples that those of the other take"
+                f"({len(runs[0].predicted.y):,} and {len(runs[-1].predicted.y):,}): the features of one "
+                "refuse examples that those of the other accept"
             )
     return runs
 
@@ -94,7 +94,7 @@ def _check_same_data(first: str, a: Mapping[str, Any], other: str, b: Mapping[st
         if played_a.get(key) != played_b.get(key):
             told.append(f"{key} {_shown(played_a.get(key))} and {_shown(played_b.get(key))}")
     raise CompareError(
-        f"{first} and {other} are of different data, so nothing can be said of their predictions: "
+        f"{first} and {other} used different data, so their predictions cannot be compared: "
         f"{'; '.join(told)}. Replay both over the same range"
     )
 
@@ -122,7 +122,7 @@ def compare(first: Run, other: Run, prediction: str, resamples: int, seed: int) 
 
 
 def _stretches(predicted: PredictionsFile, p: Any, q: Any, within: Any) -> Iterator[Stretch]:
-    """Stretches of about as many requests each."""
+    """Split the stream into periods with about the same number of requests."""
     count = max(min(STRETCHES, predicted.requests // 10), 1)
     stretch = predicted.request * count // predicted.requests
     for i, difference in enumerate(within(stretch, count)):
@@ -143,7 +143,7 @@ def _cut(way: Slices, n: int, within: Any) -> Iterator[tuple[str, SliceDifferenc
 
 
 def config_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
-    """What the second run was run with that the first was not: settings, options, code."""
+    """The settings, options and code of the second run that differ from the first."""
     before, after = (dict(_flat(report.get("config", {}))) for report in (a, b))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):

@@ -1,4 +1,4 @@
-"""The page of a comparison: the verdict, the differences over time and by slice, what was run."""
+"""The page of a comparison: verdict, differences over time and by slice, settings."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from freshet.show.replay_report import METRICS
 from freshet.show.report import Arm, Chart, Forest, Line, ReportPage, ReportTable, Tile
 
 ARMS: tuple[Arm, ...] = ("frozen", "live", "frozen_memory", "live_memory", "ceiling")
-"""Colours of the runs, the first one's first; a sixth has the second's again."""
+"""Colours of the runs in order; the sixth run repeats the second colour."""
 FOREST_ROWS_MAX = 40
 
 
@@ -70,7 +70,7 @@ def _over_time(compared: Sequence[Comparison], arms: Mapping[str, Arm]) -> list[
             differences,
             "event time (UTC)",
             "per cent",
-            "Under 0 is better. The band holds the difference with 95 % confidence.",
+            "Under 0 is better. The band is the 95 % interval.",
         ),
         both(
             "Log loss over time", "log loss", "Lower is better.", lambda s, i: s.difference.logloss[i]
@@ -85,7 +85,7 @@ def _over_time(compared: Sequence[Comparison], arms: Mapping[str, Arm]) -> list[
 
 
 def _by_slice(c: Comparison, arms: Mapping[str, Arm]) -> list[Forest]:
-    """The slices with most candidates of every cut, in cuts' order."""
+    """The largest slices of each cut, in the order of the cuts."""
     rows: list[tuple[str, float, float, float]] = []
     each = max(FOREST_ROWS_MAX // max(len(c.cuts), 1), 2)
     for cut in c.cuts:
@@ -98,8 +98,8 @@ def _by_slice(c: Comparison, arms: Mapping[str, Arm]) -> list[Forest]:
             f"{c.other} compared with {c.first}, by slice",
             rows,
             "log loss, per cent",
-            "Left of 0 is better. Each line is the 95 % interval of one slice; of many slices one in twenty "
-            "lies beside 0 by chance: the table marks those that are beyond that.",
+            "Left of 0 is better. Each line is the 95 % interval of one slice. About 1 interval in 20 excludes "
+            "0 by chance; the table marks the slices whose difference is larger than that.",
             arms[c.other],
         )
     ]
@@ -117,7 +117,7 @@ def _metrics(compared: Sequence[Comparison]) -> ReportTable:
         "Figures",
         ("", *summaries),
         rows,
-        "Every number is out of sample: a whole request is predicted before any of it is learnt.",
+        "Every number is out of sample: a request is predicted before the model trains on it.",
     )
 
 
@@ -139,8 +139,8 @@ def _slice_table(c: Comparison) -> ReportTable:
         f"All slices: {c.other} compared with {c.first}",
         ("", "candidates", f"log loss, {c.first}", c.other, "difference", "95 % interval", "surely"),
         rows,
-        'Differences are shares of the first run\'s log loss; under 0 is better. "Surely" takes into account '
-        "how many slices were looked at.",
+        'Differences are shares of the first run\'s log loss; under 0 is better. "Surely" is corrected for '
+        "the number of slices.",
     )
 
 

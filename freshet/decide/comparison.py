@@ -1,4 +1,4 @@
-"""What a comparison of replays consists of: the runs, their differences, and the verdict."""
+"""The parts of a comparison: the runs, their differences, and the verdict."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -24,7 +24,7 @@ class Run(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """A stretch of the stream."""
+    """A period of the stream."""
 
     from_time: float
     to_time: float
@@ -44,7 +44,7 @@ class Comparison(NamedTuple):
 
     first: str
     other: str
-    changed: list[str]  # what the other was run with
+    changed: list[str]  # settings of the other that differ
     summaries: tuple[Summary, Summary]
     differences: Differences
     stretches: list[Stretch]

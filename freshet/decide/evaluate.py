@@ -1,8 +1,8 @@
-"""`freshet evaluate`: what would an order by this model have earned, where the order shown was drawn?
+"""`freshet evaluate`: estimate the clicks that an order by this model would have earned.
 
-The requests are those of a replay's predictions that were shown in an order drawn at random and say how
-likely each place was (`propensity`). The policy: the highest prediction first. A request is predicted before
-it is learnt, so no model is judged by clicks that it has learnt from.
+It uses the requests of a replay whose order was drawn at random and logged with the probability of each place
+(`propensity`). The policy puts the highest prediction first. A request is predicted before the model trains
+on it, so no model is judged by clicks in its training data.
 """
 
 from collections.abc import Sequence
@@ -32,23 +32,23 @@ from freshet.files import write_json
 
 ESTIMATORS = ("ips", "snips", "dr")
 FEW = 100.0
-"""Effective requests below which an interval itself is not to be trusted."""
+"""Effective requests below which the interval is not reliable."""
 
 
 class Value(NamedTuple):
-    """What one run's order is worth, in clicks a request, by each estimator."""
+    """The value of one run's order, in clicks per request, by each estimator."""
 
     name: str
     estimates: dict[str, Estimate]
-    over_logged: dict[str, Interval]  # how much more than what was shown
+    over_logged: dict[str, Interval]  # minus the value of the order that was shown
     effective: float
 
 
 def run_evaluate(reports: Sequence[Path], prediction: str, top: int | None, report_to: Path | None) -> None:
-    """Print what each run's order is worth beside what was shown, and write it down.
+    """Print the value of each run's order beside that of the order shown, and write the report.
 
     Raises:
-        CompareError: there are no propensities, or the runs are of different data.
+        CompareError: there are no propensities, or the runs used different data.
     """
     runs = read_runs(reports)
     logged, rows = read_logged(runs[0].predicted.path, top)
@@ -73,13 +73,13 @@ def run_evaluate(reports: Sequence[Path], prediction: str, top: int | None, repo
 
 
 def read_logged(path: Path, top: int | None = None) -> tuple[Logged, Any]:
-    """The requests of a predictions file whose order was drawn, and their rows in it.
+    """The requests of a predictions file whose order was drawn at random, and their rows in the file.
 
     Args:
         top: clicks at later places count nothing.
 
     Raises:
-        CompareError: there are none.
+        CompareError: there are no such requests.
     """
     import pyarrow.parquet
 
@@ -97,7 +97,7 @@ def read_logged(path: Path, top: int | None = None) -> tuple[Logged, Any]:
     if np.any(odds[rows] != 0.0):
         raise CompareError(
             f"{path}: negatives were thinned (join.negative_rate), so it is not known what else was shown; "
-            "keep them all where orders are to be weighed"
+            "keep all negatives to evaluate orders"
         )
     place = np.asarray(table["place"].to_numpy(zero_copy_only=False), dtype=np.float64)
     places = np.where(np.isfinite(place), place, candidate)[rows].astype(np.int64)
@@ -107,7 +107,7 @@ def read_logged(path: Path, top: int | None = None) -> tuple[Logged, Any]:
 
 
 def value_of(run: Run, prediction: str, logged: Logged, rows: Any, shown: Estimate) -> Value:
-    """What an order by a run's predictions would have earned."""
+    """Estimate the clicks of the order by a run's predictions."""
     p = np.asarray(getattr(run.predicted, prediction))[rows]
     target = greedy_places(logged, p)
     weight = greedy_weight(logged, target)
@@ -136,8 +136,8 @@ def _print(logged: Logged, shown: Estimate, values: Sequence[Value], top: int | 
             )
         if value.effective < FEW:
             print(
-                f"  {value.name}: what was shown agrees with its order so seldom that {value.effective:.0f} "
-                "requests count; an interval from so few is too narrow as often as not"
+                f"  {value.name}: the order shown rarely agrees with its order: only {value.effective:.0f} "
+                "effective requests, too few for a reliable interval"
             )
     for value in values[1:]:
         told = difference(values[0].estimates["dr"], value.estimates["dr"])

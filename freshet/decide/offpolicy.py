@@ -1,21 +1,21 @@
-"""What would another order have earned? Estimated from what was shown in an order drawn at random.
+"""Off-policy estimates: the clicks of another order, from logs of orders drawn at random.
 
 A logged request showed each candidate at a place, with a known probability (its propensity: that of this
-candidate at this place) and tells who was clicked *there*. Another policy would have put some candidates
-elsewhere. Where both agree on a candidate's place, its click counts, the more the less likely it was:
+candidate at this place), and has the clicks at these places. Another policy would have put some candidates
+elsewhere. If both agree on a candidate's place, its click counts with the weight
 
     w = P(the policy puts it there) / propensity
 
 - IPS: the mean of the sum of w · y (Horvitz & Thompson 1952; per place: Li et al. 2018, "Offline evaluation
   of ranking policies with click models", the item-position estimator).
 - SNIPS: the same with w divided by its mean at each place (Swaminathan & Joachims 2015): a little biased,
-  much less noisy, and never beyond what clicks can be.
-- Doubly robust (Dudík et al. 2011): a model's guess q of every click, corrected by IPS of what it was off by.
-  Right if either the propensities or the model are; with both, the narrowest.
+  much less noisy, and within the range of the clicks.
+- Doubly robust (Dudík et al. 2011): a model's prediction q of every click, corrected by IPS of its error.
+  Unbiased if either the propensities or the model are right; if both are, the narrowest.
 
 All of them assume that a click on a candidate depends on the candidate and its place, not on where the
-others are, and that every place that the policy uses had a chance. Intervals are of the mean over requests,
-which are taken as independent; a request's candidates are not.
+others are, and that every placement the policy would choose had a probability above 0. Intervals are for the
+mean over requests, which are assumed independent; the candidates of a request are not.
 """
 
 from typing import NamedTuple
@@ -47,7 +47,7 @@ class Estimate(NamedTuple):
     """An estimated value per request."""
 
     value: Interval
-    per_request: Floats  # (R,): their mean is the value, their spread its uncertainty
+    per_request: Floats  # (R,): the mean is the value; the variance gives its interval
 
 
 def per_request(logged: Logged, rows: Floats) -> Floats:
@@ -56,7 +56,7 @@ def per_request(logged: Logged, rows: Floats) -> Floats:
 
 
 def on_policy(logged: Logged) -> Estimate:
-    """What the logged order itself earned."""
+    """The value of the logged order."""
     return _of(per_request(logged, logged.y))
 
 
@@ -78,31 +78,31 @@ def snips(logged: Logged, weight: Floats) -> Estimate:
         mean = np.where(total > 0.0, total / count, 1.0)[logged.place]
         rate = np.where(total > 0.0, clicked / total, 0.0)[logged.place]
     value = float(per_request(logged, weight * logged.y / mean).mean())
-    # The ratio's error is that of what is left after its own rate is taken out (delta method).
+    # The error of a ratio, by the delta method.
     left = per_request(logged, weight * (logged.y - rate) / mean)
     return _of(left + (value - left.mean()))
 
 
 def doubly_robust(logged: Logged, weight: Floats, q: Floats, expected: Floats) -> Estimate:
-    """A model's guess, corrected where it can be checked.
+    """Doubly robust: a model's prediction, corrected by IPS of its error.
 
     Args:
         weight: (n,).
-        q: (n,), the model's guess of each click at the place where the candidate was shown.
-        expected: (n,), its guess of the click where the policy puts the candidate.
+        q: (n,), the predicted click probability of each candidate at the place where it was shown.
+        expected: (n,), the same at the place where the policy puts it.
     """
     return _of(per_request(logged, expected + weight * (logged.y - q)))
 
 
 def effective_requests(logged: Logged, weight: Floats) -> float:
-    """How many requests of equal weight would tell as much (Kish 1965): (sum W)^2 / sum W^2 of their sums."""
+    """The effective number of requests (Kish 1965): (sum W)^2 / sum W^2 of their sums."""
     sums = per_request(logged, weight)
     squares = float((sums * sums).sum())
     return float(sums.sum()) ** 2 / squares if squares else 0.0
 
 
 def greedy_places(logged: Logged, score: Floats) -> Ints:
-    """Where each candidate goes, (n,), if the highest score goes first among the places that were shown.
+    """The place of each candidate, (n,), if the highest score gets the first of the places shown.
 
     Ties go to the candidate that comes first.
     """
@@ -120,13 +120,13 @@ def greedy_weight(logged: Logged, target: Ints) -> Floats:
 
 
 def guesses(logged: Logged, p: Floats, target: Ints) -> tuple[Floats, Floats]:
-    """A model's guesses of clicks at the places shown and at the target's: (q, expected), (n,) each.
+    """Predicted clicks at the places shown and at the target's places: (q, expected), (n,) each.
 
-    The model says p (n,) wherever a candidate is; how much less is clicked further down is taken from the
-    log: clicks as a share of what the model says, place by place.
+    The model's p (n,) does not depend on the place. The factor of each place is estimated from the log:
+    clicks divided by predicted clicks at that place.
     """
     places = int(logged.place.max(initial=0)) + 1
-    # by inverse propensity, so that who is shown further down does not matter
+    # inverse propensities remove the bias of which candidates are shown further down
     inverse = 1.0 / logged.propensity
     clicks, said = (np.bincount(logged.place, part * inverse, places) for part in (logged.y, p))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -135,7 +135,7 @@ def guesses(logged: Logged, p: Floats, target: Ints) -> tuple[Floats, Floats]:
 
 
 def difference(first: Estimate, other: Estimate) -> Interval:
-    """How much more `other` is worth, paired by request."""
+    """The value of `other` minus the value of the first, paired by request."""
     return _of(other.per_request - first.per_request).value
 
 

@@ -1,10 +1,9 @@
-"""Two sets of predictions of the same candidates: how far apart, and is that more than chance?
+"""A paired bootstrap for the difference of two sets of predictions of the same candidates.
 
-Both runs saw the same requests, so what makes one request harder than another falls out of the
-difference: the bootstrap is *paired*. A request's candidates are seen by one person in one moment and
-belong together, so whole requests are drawn. Each request counts Poisson(1) times in a resample, which
-is drawing with replacement but for the total, and needs no index (Oza & Russell 2001; Chamandy et al.
-2012, "Estimating uncertainty for massive data streams").
+Both runs saw the same requests, so the difficulty of a request cancels in the difference: the bootstrap is
+*paired*. The candidates of a request are not independent, so whole requests are drawn. Each request counts
+Poisson(1) times in a resample, which approximates drawing with replacement and needs no index (Oza & Russell
+2001; Chamandy et al. 2012, "Estimating uncertainty for massive data streams").
 """
 
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """An estimate and between which values the truth lies with the stated confidence."""
+    """An estimate and its confidence interval."""
 
     value: float
     low: float
@@ -31,12 +30,12 @@ class Interval(NamedTuple):
 
     @property
     def decided(self) -> bool:
-        """Whether 0 is outside."""
+        """Whether the interval excludes 0."""
         return self.low > 0.0 or self.high < 0.0
 
 
 class Differences(NamedTuple):
-    """How much more (over 0) or less the other run has than the first, with intervals."""
+    """The other run minus the first, with intervals."""
 
     logloss: Interval  # nats a candidate
     logloss_share: Interval  # as a share of the first run's
@@ -49,11 +48,11 @@ class SliceDifference(NamedTuple):
     examples: int
     logloss: tuple[float, float]  # of the first run and of the other
     share: Interval  # difference as a share of the first run's log loss
-    sure: bool  # the difference is more than chance, even with so many slices looked at
+    sure: bool  # the difference is significant, corrected for the number of slices
 
 
 def resamples(requests: int, count: int, seed: int) -> Iterator[Floats]:
-    """How often each request counts in each of `count` resamples, (requests,); the same for the same seed.
+    """The count of each request in each of `count` resamples, (requests,); determined by the seed.
 
     Poisson(1) by its quantiles at 2^16 steps: ten times as fast as exact, and off by at most 2^-16.
     """
@@ -131,13 +130,12 @@ def slice_differences(
     count: int = 400,
     seed: int = 0,
 ) -> list[SliceDifference]:
-    """How `other` differs from `first` within each of some slices.
+    """The difference of `other` from `first` within each slice.
 
     Args:
-        slice_of: (n,), the number of each candidate's slice, -1 for none of them.
-        slices: how many there are.
-        looked_at: how many slices are looked at in all, of other features too: the more, the likelier that
-            one of them seems different by chance alone (Bonferroni).
+        slice_of: (n,), the number of each candidate's slice, -1 for none.
+        slices: number of slices.
+        looked_at: number of slices of all features, for the Bonferroni correction.
     """
     kept = np.flatnonzero(slice_of >= 0)
     where = slice_of[kept]
@@ -156,7 +154,7 @@ def slice_differences(
     requests = int(request[-1]) + 1 if len(request) else 0
     n, a, b, share = shares(np.ones(requests))
     drawn = np.array([shares(weight)[3] for weight in resamples(requests, count, seed)])
-    # The tails that so many looks ask for are beyond what resamples show: there they are taken for normal.
+    # The resamples are too few for the tails of the corrected interval: assume a normal distribution there.
     threshold = normal_quantile(1.0 - (1.0 - LEVEL) / (2.0 * max(looked_at, 1)))
     found = []
     for s in range(slices):

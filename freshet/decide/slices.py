@@ -1,7 +1,7 @@
-"""Slices of what was predicted: each feature's biggest values, new ids against known ones, hours.
+"""Slices of the predictions: the most frequent values of each feature, new and known ids, hours.
 
-A value is counted where it was met; a list counts for each of its values. An id is *new* in the first
-request of the data that has it, and known ever after.
+A candidate belongs to the slice of each value in a list. An id is *new* in the first request of the data that
+has it, and known afterwards.
 """
 
 import itertools
@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 VALUES_MAX = 8
 EXAMPLES_MIN = 30
 NEW_FROM = 50
-"""Features with at least so many values are ids of things that come and go."""
+"""From so many values on, a feature is split into new and known ids too."""
 
 
 class Slices(NamedTuple):
@@ -30,7 +30,7 @@ class Slices(NamedTuple):
     of: list[tuple[Ints, Ints]]  # of each of one or more layers: (rows, their slice)
 
     def layers(self, n: int) -> list[Ints]:
-        """For each layer the slice of each of n candidates, -1 for none."""
+        """For each layer, the slice of each of n candidates; -1: none."""
         found = []
         for rows, which in self.of:
             layer = np.full(n, -1, dtype=np.int64)
@@ -40,7 +40,7 @@ class Slices(NamedTuple):
 
 
 class PredictionsFile(NamedTuple):
-    """A predictions file, read: n candidates of R requests."""
+    """The contents of a predictions file: n candidates of R requests."""
 
     request: Ints  # (n,), from 0
     time: npt.NDArray[np.float64]
@@ -57,10 +57,10 @@ class PredictionsFile(NamedTuple):
 
 
 def read_predictions(path: Path) -> PredictionsFile:
-    """The numbers of a predictions file.
+    """Read a predictions file.
 
     Raises:
-        CompareError: it is not there, or no such file.
+        CompareError: it does not exist, or is not a predictions file.
     """
     import pyarrow
     import pyarrow.parquet
@@ -83,7 +83,7 @@ def read_predictions(path: Path) -> PredictionsFile:
 
 
 def make_slices(predicted: PredictionsFile) -> list[Slices]:
-    """All the ways to cut, one feature read at a time."""
+    """All cuts; reads one feature at a time."""
     import pyarrow.parquet
 
     found = [_hours(predicted)]
@@ -103,7 +103,7 @@ def make_slices(predicted: PredictionsFile) -> list[Slices]:
 
 
 def _codes(column: Column, values: Any) -> tuple[Ints, Ints, list[str]]:
-    """Each value met: its row, its number among the distinct values; and those values in words."""
+    """For each value: its row and its number among the distinct values; and these as text."""
     import pyarrow.compute
 
     if column.kind in ("ints", "uints", "texts"):
@@ -117,7 +117,7 @@ def _codes(column: Column, values: Any) -> tuple[Ints, Ints, list[str]]:
 
 
 def _biggest(column: Column, rows: Ints, code: Ints, words: list[str]) -> Slices:
-    """The values with most candidates; a list's values overlap, so each is a layer of its own."""
+    """The most frequent values; the values of lists overlap, so each gets its own layer."""
     counts = np.bincount(code, minlength=len(words))
     chosen = [int(c) for c in np.argsort(-counts, kind="stable")[:VALUES_MAX] if counts[c] >= EXAMPLES_MIN]
     names = [words[c] for c in chosen]

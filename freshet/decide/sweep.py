@@ -1,12 +1,12 @@
 """`freshet sweep`: many configurations over one stream, on as many processes as there are cores.
 
-Each trial is a `freshet replay` in a process of its own, whose report lands in the sweep's folder whole
-or not at all, under a name made of its config's hash and of how many requests it played. So a sweep that
-was killed, however, goes on where it was when the same command is given again.
+Each trial is a `freshet replay` in its own process, which writes its report to the sweep's folder atomically;
+the file name has the config's hash and the number of requests. So the same command resumes a sweep that was
+killed.
 
 With halving (Jamieson & Talwalkar 2016, "Non-stochastic best arm identification") all trials play the
-beginning of the stream, the best third of them plays three times as much, and so on to the whole: a
-stream is a good judge early, and most configurations show early that they are no good.
+beginning of the stream, the best third plays three times as much, and so on to the whole stream: most bad
+configurations can be recognised early.
 """
 
 import os
@@ -28,7 +28,7 @@ from freshet.version import code_version
 from stream.files.record_files import whole_or_nothing
 
 HALVING = 3
-PREFIX_MIN = 1_000  # requests: what fewer say is chance
+PREFIX_MIN = 1_000  # requests; fewer are too noisy
 LOOK_EVERY_S = 0.05
 HIGHER_IS_BETTER = ("auc", "request_auc", "gauc")
 FIGURES = {"logloss": "log loss", "auc": "AUC", "request_auc": "in reqs", "ece": "ECE"}
@@ -47,7 +47,7 @@ BIASED = (
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be swept, and how."""
+    """The settings of a sweep."""
 
     config_file: str | None
     overrides: list[str]
@@ -60,7 +60,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(NamedTuple):
-    """A trial's furthest report, or why there is none."""
+    """The report of a trial's longest run, or the reason of its failure."""
 
     trial: Trial
     requests: int
@@ -78,20 +78,20 @@ class _Running(NamedTuple):
 
 
 Play = Callable[[Sweep, Sequence[tuple[Trial, Config]], int | None, str], Sequence[Result]]
-"""Plays (trial, its config) up to a number of requests (None: all), saying what is being done."""
+"""Plays (trial, config) up to a number of requests (None: all); the text names the rung."""
 
 
 def run_sweep(sweep: Sweep, trials: Sequence[Trial], play: Play | None = None) -> list[Result]:
     """Run all trials; returns their results, the best first.
 
     Args:
-        play: what plays trials up to a number of requests; None: replays in processes of their own.
+        play: plays trials up to a number of requests; None: one replay process per trial.
 
     Raises:
-        SweepError: the folder is of another sweep, or no trial could be run.
-        FreshetError: a trial's config, or the data; told before anything runs.
+        SweepError: the folder belongs to another sweep, or all trials failed.
+        FreshetError: a trial's config or the data is wrong; raised before any trial runs.
     """
-    different: dict[str, tuple[Trial, Config]] = {}  # by their config's hash
+    different: dict[str, tuple[Trial, Config]] = {}  # config hash -> result
     for trial in trials:
         config = replay_config(sweep.config_file, _sets(sweep, trial), sweep.options)
         different.setdefault(config.digest(), (trial, config))
@@ -105,7 +105,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], play: Play | None = None) -
             results[result.trial] = result
         ranked = sorted(left, key=lambda pair: _rank(sweep, results[pair[0]]))
         keep = -(-len(left) // HALVING) if number + 1 < len(rungs) else len(left)
-        # The config as it is goes on whatever its rank: it is what the others are measured by.
+        # The unchanged config always continues: it is the baseline.
         left = [pair for i, pair in enumerate(ranked) if i < keep or not pair[0].values]
     if all(result.figures.get(sweep.by) is None for result in results.values() if not result.failed):
         print(f"warning: {UNDEFINED.get(sweep.by, DEFAULT_UNDEFINED)}", file=sys.stderr)
@@ -146,7 +146,7 @@ def _sets(sweep: Sweep, trial: Trial) -> list[str]:
 
 
 def _claim(sweep: Sweep) -> None:
-    """Note in the folder what it is of; refuse one that is of something else."""
+    """Write the sweep's options to its folder; refuse the folder of another sweep."""
     told = msgspec.json.encode(
         {"options": msgspec.to_builtins(sweep.options), "config": sweep.config_file or ""}, order="sorted"
     )
@@ -166,7 +166,7 @@ def _claim(sweep: Sweep) -> None:
 
 
 def _rungs(sweep: Sweep, config: Config, trials: int) -> list[int | None]:
-    """How many requests each rung plays; None: all."""
+    """The number of requests of each rung; None: all."""
     if not sweep.halving:
         return [sweep.options.limit]
     tape = open_tape(config, sweep.options)
@@ -186,7 +186,7 @@ def _rungs(sweep: Sweep, config: Config, trials: int) -> list[int | None]:
 def _run_all(
     sweep: Sweep, trials: Sequence[tuple[Trial, Config]], limit: int | None, doing: str
 ) -> list[Result]:
-    """Results of all trials over the first `limit` requests; those that there are already are taken."""
+    """Results of all trials over the first `limit` requests; existing reports are reused."""
     found: list[Result] = []
     waiting: list[tuple[Trial, Path]] = []
     for trial, config in trials:
@@ -211,7 +211,7 @@ def _run_all(
                 time.sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:
         done = f"{len(found)} of {len(trials)} {doing} are in {sweep.folder}"
-        raise KeyboardInterrupt(f"{done}; the same command goes on from there") from None
+        raise KeyboardInterrupt(f"{done}; the same command resumes the sweep") from None
     finally:
         for one in running:
             one.process.kill()
@@ -236,7 +236,7 @@ def _start(sweep: Sweep, trial: Trial, report: Path, limit: int | None) -> _Runn
     for override in _sets(sweep, trial):
         command += ["--set", override]
     log = report.with_suffix(".log")
-    # a core for each process, not for each thread of each
+    # one thread per process, because there is one process per core
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     with log.open("wb") as said:
         process = subprocess.Popen(
@@ -256,7 +256,7 @@ def _ended(sweep: Sweep, one: _Running) -> Result:
 
 
 def _read(sweep: Sweep, trial: Trial, path: Path) -> Result | None:
-    """A trial's report; None if there is none that this code has made."""
+    """A trial's report; None if there is none from this version of the code."""
     try:
         report: dict[str, Any] = msgspec.json.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError):
@@ -274,7 +274,7 @@ def _read(sweep: Sweep, trial: Trial, path: Path) -> Result | None:
 
 
 def _rank(sweep: Sweep, result: Result) -> tuple[bool, float]:
-    """Sorts the best first, and what failed or is undefined last."""
+    """Sort key: the best first; failed trials and undefined metrics last."""
     value = result.figures.get(sweep.by)
     if value is None:
         return (True, 0.0)

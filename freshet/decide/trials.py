@@ -1,4 +1,4 @@
-"""What a sweep tries: all combinations of given values, or some drawn at random."""
+"""The trials of a sweep: all combinations of given values, or random ones."""
 
 import itertools
 import random
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from freshet.errors import SweepError
 
 TRIALS_MAX = 10_000
-DRAWS_PER_TRIAL = 50  # before it is said that there are not as many different ones
+DRAWS_PER_TRIAL = 50  # then stop: there are not enough different ones
 
 
 class Trial(NamedTuple):
@@ -18,22 +18,21 @@ class Trial(NamedTuple):
     values: tuple[tuple[str, str], ...] = ()
 
     def overrides(self) -> list[str]:
-        """As `--set` takes them."""
+        """As values of `--set`."""
         return [f"{key}={value}" for key, value in self.values]
 
 
 def make_trials(grids: Sequence[str], ranges: Sequence[str], count: int | None, seed: int) -> list[Trial]:
-    """The config as it is, and what is to be tried.
+    """The unchanged config, then the trials.
 
     Args:
         grids: KEY=VALUE,VALUE,... each.
-        ranges: KEY=LOW..HIGH each, drawn evenly on the scale of the logarithm, whole numbers between whole
-            ones.
+        ranges: KEY=LOW..HIGH each, drawn evenly on a logarithmic scale; whole numbers if both ends are whole.
         count: draw so many at random; None: all combinations of the grids.
         seed: of the draws.
 
     Raises:
-        SweepError: one cannot be read, or there is nothing to try.
+        SweepError: an option is malformed, or there is nothing to try.
 
     >>> [trial.overrides() for trial in make_trials(["learner.group=16,32"], [], None, 0)]
     [[], ['learner.group=16'], ['learner.group=32']]
@@ -44,7 +43,7 @@ def make_trials(grids: Sequence[str], ranges: Sequence[str], count: int | None, 
         raise SweepError("there is nothing to try; give --grid KEY=VALUE,VALUE or --range KEY=LOW..HIGH")
     if count is None:
         if spans:
-            raise SweepError("a --range has no end of values; say with --random N how many to draw")
+            raise SweepError("a --range has infinitely many values; give the number to draw: --random N")
         keys = list(given)
         total = 1
         for values in given.values():
@@ -70,7 +69,7 @@ def make_trials(grids: Sequence[str], ranges: Sequence[str], count: int | None, 
 
 def _grid(text: str) -> tuple[str, list[str]]:
     key, sign, values = text.partition("=")
-    # commas within brackets or quotes belong to a value
+    # commas inside brackets or quotes belong to the value
     found = [part.strip() for part in re.findall(r"""(?:\[[^]]*\]|"[^"]*"|'[^']*'|[^,\["'])+""", values)]
     if not sign or not key.strip() or not found or not all(found):
         raise SweepError(f"--grid {text}: expected KEY=VALUE,VALUE, for example learner.group=16,32")

@@ -18,10 +18,10 @@ def decide(
     stretches: Sequence[Stretch],
     cuts: Sequence[Cut],
 ) -> CompareVerdict:
-    """Say whether `other` is to be taken.
+    """Decide whether `other` is better.
 
-    Log loss decides, since it asks for both: the right order and the right size of the probabilities.
-    A ranking that is surely worse makes it a mixed blessing.
+    Log loss decides, because it measures both the order and the size of the probabilities. If the log loss is
+    better and the AUC surely worse, the verdict is mixed.
     """
     share, auc = told.logloss_share, told.auc
     over = f"over {requests:,} requests"
@@ -59,7 +59,7 @@ def decide(
 
 
 def _order_alone(auc: Interval | None) -> str:
-    """What to add where the log loss leaves it open, and the order of candidates does not."""
+    """The addition if the AUC is decided and the log loss is not."""
     if auc is None or not auc.decided:
         return ""
     better = "better" if auc.value > 0.0 else "worse"
@@ -79,7 +79,7 @@ def _ranked(summaries: Sequence[Summary], auc: Interval | None) -> str:
 
 
 def _worse(cuts: Sequence[Cut]) -> str:
-    """Where the better run is surely worse, the most frequent first."""
+    """The slices in which the better run is surely worse, the largest first."""
     found = sorted(
         (
             (-part.examples, f"{cut.title} {name} ({_signed(part.share.value)})")

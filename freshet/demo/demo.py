@@ -1,8 +1,8 @@
-"""`freshet demo`: the whole system on this machine, a stream played against it, and what came of it.
+"""`freshet demo`: run the whole system on this machine, play a stream against it, and report the metrics.
 
-Joiner, learner and server run as processes of their own, as they do in production. Beside them a second
-server, the same but for one thing: its model is frozen when the play begins, and only its error
-memory goes on. So every request is answered four ways, and all four are scored on the same labels.
+Joiner, learner and server run as processes, as in production. A second server runs beside them; its model is
+frozen when the play begins, and only its error memory continues to learn. So every request is answered in
+four ways, and all four are scored on the same labels.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ TICK_S = 1.0
 RECENT_S = 15.0
 READY_S_MAX = 120.0
 SECONDS_MIN, SECONDS_MAX = 5.0, 3600.0
-TICKS_MIN = 3  # below, there is no curve to draw
+TICKS_MIN = 3  # fewer give no curve
 SLATE_SHOWN = 10
 ARM_STYLE: dict[str, Arm] = {
     "frozen": "frozen",
@@ -60,7 +60,7 @@ port = 0  # any that is free
 
 
 class _StoppedError(Exception):
-    """Somebody asked the demo to stop."""
+    """The user asked the demo to stop."""
 
 
 def run_demo(
@@ -76,15 +76,15 @@ def run_demo(
     """Run the demo; returns the exit status.
 
     Args:
-        seconds: how long to take, starting and learning the history included (without the first
-            run's compilation); 5 to 3600.
+        seconds: duration, with the start and the training on history (without the first run's compilation);
+            5 to 3600.
         data: a folder of ratings to play instead of the simulated world.
-        report: where the HTML report goes.
+        report: path of the HTML report.
         keep: keep config, log and state in this folder, which must be empty or new.
         seed: of the simulated world.
         log: URL of the log; a relative path starts at the demo's folder. A Kafka cluster keeps the demo's
             topics, under a prefix of their own if the URL has none.
-        screen: what to show it on; stdout by default.
+        screen: the output; stdout by default.
 
     Raises:
         ConfigError: `seconds` or a path cannot be used.
@@ -143,7 +143,7 @@ class _Demo:
         self._frozen = False
 
     async def run(self) -> None:
-        """Start, learn the history, freeze, play; the children are left to the caller."""
+        """Start, train on the history, freeze, play; the caller stops the children."""
         log = open_topics(load_config(self._config))
         try:
             candidates = await self._learn_history(log)
@@ -163,7 +163,7 @@ class _Demo:
 
     @property
     def phase(self) -> str:
-        """What is being done."""
+        """The current phase."""
         return self._show.phase
 
     def say(self, text: str) -> None:
@@ -171,12 +171,12 @@ class _Demo:
         self._screen.say(text)
 
     def tell(self, report: Path, keep: Path | None) -> None:
-        """The result in a few lines, and what to do next."""
+        """Print the result and the next steps."""
         say = self.say
         say(f"\n{self.player.asked:,} requests in {self.seconds_played:.0f} s, each answered four ways:")
         for arm, summary in self.player.board.overall().items():
             if arm != "ceiling" or not self.scene.labelled:
-                name = "(the world's own odds)" if arm == "ceiling" else arm
+                name = "(the world's true probabilities)" if arm == "ceiling" else arm
                 say(f"  {name:<24} AUC {_figure(summary['auc'])}   log loss {_figure(summary['logloss'])}")
         say(f"\nreport  {report.resolve()}")
         if keep is not None:
@@ -188,22 +188,22 @@ class _Demo:
             say("next    freshet demo --keep demo/    keeps config, log and state, to go on with freshet up")
 
     async def _learn_history(self, log: Log) -> int:
-        """Learn the history, in batch and then from the log; returns how many candidates it had."""
-        self._show.phase = "starting the joiner, learning history in batch"
+        """Train on the history, in batch and then from the log; returns its number of candidates."""
+        self._show.phase = "starting the joiner, training on history in batch"
         joiner = self._children.start("join", "join", "--config", str(self._config))
         history = lay_out(self.scene, self._folder)
         log.append(EVENTS, [Outgoing(i.request_id.encode(), encode(i)) for i in history.logged])
         await train(history, self._config, self._folder / "logs" / "train.log", self._wait)
         state = load_config(self._config).state_of("learn")
         in_batch = learnt(history, state, 0).requests
-        self._show.phase = "going live: learning from the log what came since"
+        self._show.phase = "going live: learning from the log"
         learner = self._children.start("learn", "learn", "--config", str(self._config))
         await self._ready([joiner, learner])
         total = len(history.logged)
         deadline = time.monotonic() + READY_S_MAX
         while (taken := sum(log.committed("learn", EXAMPLES).values())) < total:
             if time.monotonic() > deadline:
-                raise RoleError(f"only {taken:,} of {total:,} requests were learnt in {READY_S_MAX:.0f} s")
+                raise RoleError(f"only {taken:,} of {total:,} requests were used in {READY_S_MAX:.0f} s")
             await self._wait()
         self.learnt = learnt(history, state, in_batch)
         self._screen.say(f"history {self.learnt.told()}")
@@ -215,7 +215,7 @@ class _Demo:
         config = ("--config", str(self._config))
         freeze = f"server.freeze_after_examples={candidates}"
         quiet = "server.log_impressions=false"
-        # A server that came back would listen elsewhere, and a frozen one would be frozen anew.
+        # No restart: a restarted server would get another port, and freeze another model.
         live = self._children.start("serve", "serve", *config, restart=False)
         frozen = self._children.start(
             "serve-frozen", "serve", *config, "--set", freeze, "--set", quiet, restart=False
@@ -244,7 +244,7 @@ class _Demo:
         await asyncio.sleep(0.1)
 
     async def _tick(self, now_s: float, log: Log) -> None:
-        """Note where things stand, and show it."""
+        """Record the metrics of this moment, and show them."""
         player = self.player
         live, frozen = await player.models()
         recent, overall = player.board.recent(now_s), player.board.overall()
@@ -267,7 +267,7 @@ class _Demo:
         shown = [arm for arm in ARMS if arm != "ceiling" or not self.scene.labelled]
         self._show.arms = [
             ArmRow(
-                name="the world's own odds" if arm == "ceiling" else arm,
+                name="the world's true probabilities" if arm == "ceiling" else arm,
                 color=str(LINE_STYLE[ARM_STYLE[arm]]["color"]),
                 auc_recent=tick.auc[arm],
                 auc=_number(overall[arm]["auc"]),
@@ -299,11 +299,11 @@ class _Demo:
         ]
 
     def _refresh(self) -> None:
-        """Show the moment.
+        """Update the screen.
 
         Raises:
-            RoleError: a child has ended for good.
-            _StoppedError: somebody asked for it.
+            RoleError: a child has ended and may not be restarted.
+            _StoppedError: the user asked the demo to stop.
         """
         if self._stop.event.is_set():
             raise _StoppedError
@@ -319,7 +319,7 @@ class _Demo:
 
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
-    """Where config, log and state go: `keep`, or a folder that is removed afterwards."""
+    """The folder of config, log and state: `keep`, or a temporary folder."""
     if keep is None:
         folder = Path(tempfile.mkdtemp(prefix="freshet-demo-"))
         try:
@@ -338,7 +338,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 def own_prefix(log: str) -> str:
-    """The log's URL, that of a Kafka cluster with a new prefix if it has none: demos do not meet there.
+    """The log's URL; a Kafka URL without a prefix gets a new one, so that demos do not share topics.
 
     >>> own_prefix("sqlite:log.db"), own_prefix("kafka://localhost/shop")
     ('sqlite:log.db', 'kafka://localhost/shop')

@@ -1,7 +1,7 @@
-"""The demo's history: learnt from a file in batch, then gone on with from the log (Monolith, section 2.2).
+"""The demo's history: trained on from a file in batch, then from the log (Monolith, section 2.2).
 
-File and log have some requests in common, as they have in production: a file is written a while after its
-last request, and the log keeps some time. Each request is learnt from one of the two.
+File and log overlap, as in production: a file is written some time after its last request, and the log keeps
+its records for some time. Each request is used once, from one of the two.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ OVERLAP_SHARE = 1 / 12
 
 
 class SceneHistory(NamedTuple):
-    """A scene's history, laid out as a file and as what the log has of it."""
+    """A scene's history, split into a file and the impressions for the log."""
 
     requests: int
     candidates: int
@@ -35,24 +35,24 @@ class SceneHistory(NamedTuple):
 
 
 class HistoryCounts(NamedTuple):
-    """What was learnt of the history, by the learner's own counts."""
+    """The requests of the history that the learner has used, by its own counts."""
 
     until: float
     in_batch: int  # requests
-    known: int  # of the log, which the file had taught
+    known: int  # of the log, already used from the file
     requests: int  # in all
 
     def told(self) -> str:
-        """In words."""
+        """As a sentence."""
         moment = datetime.fromtimestamp(self.until, UTC).isoformat(sep=" ", timespec="seconds")
         return (
-            f"{self.in_batch:,} requests learnt in batch up to {moment}, then live from there: "
-            f"{self.requests - self.in_batch:,} more from the log, and {self.known:,} that both had only once"
+            f"{self.in_batch:,} requests trained on in batch up to {moment}, then live: "
+            f"{self.requests - self.in_batch:,} more from the log; {self.known:,} of both were used once"
         )
 
 
 def lay_out(scene: Scene, folder: Path) -> SceneHistory:
-    """Write the history's file, and keep what is the log's; the two overlap."""
+    """Write the history's file, and return the impressions for the log; the two overlap."""
     shown = list(scene.history())
     cut = int(len(shown) * BATCH_SHARE)
     until = shown[cut].time
@@ -70,10 +70,10 @@ def lay_out(scene: Scene, folder: Path) -> SceneHistory:
 
 
 async def train(history: SceneHistory, config: Path, said: Path, wait: Callable[[], Awaitable[None]]) -> None:
-    """Run `freshet train`; `wait` is awaited meanwhile, and may raise to end it.
+    """Run `freshet train`; `wait` is awaited meanwhile, and may raise to cancel it.
 
     Args:
-        said: file for what it says.
+        said: file for its output.
 
     Raises:
         RoleError: it failed.
@@ -97,7 +97,7 @@ async def train(history: SceneHistory, config: Path, said: Path, wait: Callable[
 
 
 def learnt(history: SceneHistory, state: Path, in_batch: int) -> HistoryCounts:
-    """What the learner has learnt by now, as its state says."""
+    """The counts in the learner's state."""
     meta = read_state(state)["learnt"]
     return HistoryCounts(history.until, in_batch, meta["of_history"], meta["requests"])
 

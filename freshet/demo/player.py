@@ -1,7 +1,7 @@
-"""Plays a scene from outside: asks both servers, sends clicks when their time comes, keeps the score.
+"""Plays a scene as a client: requests scores from both servers, sends the clicks, scores the answers.
 
-It knows of Freshet only what any client knows, its HTTP interface. Every prediction is asked for
-before its label is sent, and scored when the label is known.
+It uses only the HTTP interface. Every prediction is requested before its label is sent, and scored when the
+label is known.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from freshet.errors import RoleError
 from stream.records.types import Action, encode_json
 
 ARMS = ("frozen", "frozen + memory", "live", "live + memory", "ceiling")
-ASKED_MAX = 24  # requests under way; beyond, one is left out and counted
+ASKED_MAX = 24  # concurrent requests; a further one is skipped and counted
 TIMEOUT_S = 10.0
 STEP_S = 0.01
 LATENCIES_MAX = 20_000
 
 
 class PlayedAnswer(msgspec.Struct):
-    """What is used of an answer of POST /v1/score."""
+    """The used fields of an answer of POST /v1/score."""
 
     base: list[float]
     corrected: list[float]
@@ -37,7 +37,7 @@ class PlayedAnswer(msgspec.Struct):
 
 
 class Newest(NamedTuple):
-    """The newest request that was answered."""
+    """The newest answered request."""
 
     turn: Turn
     answer: PlayedAnswer
@@ -64,7 +64,7 @@ class Player:
         self.freshness_s: list[float] = []  # of the answers since `take_freshness`
         self.latency_ms: deque[float] = deque(maxlen=LATENCIES_MAX)  # of the live server, as a client sees it
         limits = httpx.Limits(max_connections=ASKED_MAX + 8)
-        # trust_env: a proxy for the outside must not get between us and our own machine
+        # trust_env=False: no proxy for requests to this machine
         settings: dict[str, Any] = {"timeout": TIMEOUT_S, "limits": limits, "trust_env": False}
         self._live = httpx.AsyncClient(base_url=live_url, **settings)
         self._frozen = httpx.AsyncClient(base_url=frozen_url, **settings)
@@ -91,13 +91,13 @@ class Player:
         return time.monotonic() - self._began
 
     async def models(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the live and the frozen server tell of their models."""
+        """The answers of GET /v1/model from the live and the frozen server."""
         raw = await asyncio.gather(*(self._send(c, "GET", "/v1/model") for c in (self._live, self._frozen)))
         live, frozen = map(msgspec.json.decode, raw)
         return live, frozen
 
     async def play(self, seconds: float, tick_s: float, on_tick: Callable[[float], Awaitable[None]]) -> None:
-        """Play for so long, or until the scene ends; `on_tick` is awaited now and then, with the time.
+        """Play for `seconds`, or until the scene ends; `on_tick` is awaited at each tick, with the time.
 
         Raises:
             RoleError: a server does not answer.
@@ -115,7 +115,7 @@ class Player:
                 more = self._ask_next()
                 ask_at = max(
                     ask_at + 1.0 / self.scene.rate, now - 1.0
-                )  # what a pause missed is not made up for
+                )  # turns missed during a pause are not played later
             self._send_due(now)
             self._settle(now)
             if self._failure is not None:
@@ -188,11 +188,11 @@ class Player:
         """The body of the answer.
 
         Raises:
-            RoleError: there is none, or it is an error.
+            RoleError: there is no answer, or it is an error.
         """
         try:
             answer = await client.request(method, path, content=body)
-            if answer.status_code == 503:  # at a limit: try once more
+            if answer.status_code == 503:  # a limit was reached: retry once
                 await asyncio.sleep(0.5)
                 answer = await client.request(method, path, content=body)
         except httpx.HTTPError as error:
@@ -206,7 +206,7 @@ class Player:
             self._start(self._click(heapq.heappop(self._coming)[2]))
 
     def _settle(self, now: float) -> None:
-        """Score the answers whose labels are known by now."""
+        """Score the answers whose labels are known."""
         while self._open and self._open[0].due_s <= now:
             due_s, turn, live, frozen = self._open.popleft()
             predictions = {

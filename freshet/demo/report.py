@@ -1,4 +1,4 @@
-"""The demo's report: what was played, and how each way of answering did over time."""
+"""The demo's report: the metrics of each of the four answers over time."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,18 +13,18 @@ from freshet.show.report import Arm, Chart, Line, ReportPage, ReportTable, Tile
 from learner.metrics import Summary
 
 NAMES: dict[str, tuple[str, Arm]] = {
-    "ceiling": ("the world's own odds", "ceiling"),
+    "ceiling": ("the world's true probabilities", "ceiling"),
     "frozen": ("frozen", "frozen"),
     "frozen + memory": ("frozen + error memory", "frozen_memory"),
     "live": ("live", "live"),
     "live + memory": ("live + error memory", "live_memory"),
 }
-FIRST_S = 2.0  # until then the newest example is one of the history
+FIRST_S = 2.0  # until then the newest example belongs to the history
 _FIGURES = ("auc", "gauc", "logloss", "normalized_entropy", "calibration", "ece", "brier")
 
 
 class PlaySample(msgspec.Struct, frozen=True):
-    """Where things stood at one moment of the play."""
+    """The metrics at one moment of the play."""
 
     at_s: float
     auc: dict[str, float]  # of each arm, recent
@@ -41,14 +41,14 @@ class PlaySample(msgspec.Struct, frozen=True):
 def demo_page(
     scene: Scene, history: HistoryCounts, player: Player, ticks: Sequence[PlaySample], seconds: float
 ) -> ReportPage:
-    """The report of a demo that has been played."""
+    """The report of a finished demo."""
     overall = player.board.overall()
     arms = [arm for arm in NAMES if arm != "ceiling" or not scene.labelled]
     notes = {
         "frozen": "stopped learning when the play began",
         "frozen + memory": _regained(overall),
         "live": "learns from every request",
-        "live + memory": "corrected by what it has not learnt yet",
+        "live + memory": "corrected by examples not yet trained on",
     }
     tiles = [
         Tile(f"AUC, {NAMES[arm][0]}", _figure(overall[arm], "auc"), notes[arm], NAMES[arm][1])
@@ -58,12 +58,12 @@ def demo_page(
     latency = np.array(player.latency_ms or [math.nan])
     facts = [
         ("stream", scene.title),
-        ("history, learnt before freezing", history.told()),
+        ("history, trained on before freezing", history.told()),
         ("played", f"{player.asked:,} requests and {player.clicks:,} clicks in {seconds:.0f} s"),
         ("left out because an answer took too long", f"{player.left_out:,}"),
         (
             "answer time at the client, two servers asked at once",
-            f"median {np.median(latency):.1f} ms, 99 of 100 within {np.percentile(latency, 99):.1f} ms",
+            f"median {np.median(latency):.1f} ms, p99 {np.percentile(latency, 99):.1f} ms",
         ),
         (
             "median freshness",
@@ -127,7 +127,7 @@ def _charts(scene: Scene, ticks: Sequence[PlaySample], arms: Sequence[str], seco
             ],
             seconds_title,
             "seconds",
-            "How long ago the newest example that an answer knows of came in. "
+            "Age of the newest example reflected in the answers. "
             f"Labels are known {scene.settle_s:g} s after a request; from the first ones on.",
             from_zero=True,
         ),
@@ -139,7 +139,7 @@ def _charts(scene: Scene, ticks: Sequence[PlaySample], arms: Sequence[str], seco
             ],
             seconds_title,
             "examples",
-            "Evidence that the model beside it has not learnt: all since freezing, or next to nothing.",
+            "Evidence not yet in the model: everything since freezing, or almost nothing.",
             from_zero=True,
         ),
         Chart(
@@ -150,7 +150,7 @@ def _charts(scene: Scene, ticks: Sequence[PlaySample], arms: Sequence[str], seco
             ],
             seconds_title,
             "records",
-            "Impressions and clicks that came in, and what joiner and learner had still before them.",
+            "Impressions and clicks per second, and the lag of joiner and learner.",
             from_zero=True,
         ),
     ]
@@ -161,14 +161,14 @@ def _table(overall: dict[str, Summary], arms: Sequence[str]) -> ReportTable:
     header = ("", "AUC", "AUC per user", "log loss", "normalized entropy", "calibration", "ECE", "Brier")
     examples = overall["live"]["examples"]
     return ReportTable(
-        "Since freezing", header, rows, f"Over {examples:,} candidates, each predicted before it was learnt."
+        "Since freezing", header, rows, f"Over {examples:,} candidates, each predicted before training on it."
     )
 
 
 def _lead(overall: dict[str, Summary]) -> str:
     frozen, live = overall["frozen"]["auc"], overall["live + memory"]["auc"]
     if frozen is None or live is None:
-        return "The play was too short to tell the ways of answering apart."
+        return "The play was too short to distinguish the answers."
     return (
         f"While the stream went on, a model that had stopped learning reached an AUC of {frozen:.3f}. "
         f"The same model, learning from each event, reached {live:.3f}. {_memory_sentence(overall)}"
@@ -179,12 +179,12 @@ def _memory_sentence(overall: dict[str, Summary]) -> str:
     share = _share_regained(overall)
     if share is None:
         return ""
-    beside = "With nothing but an error memory beside it, the frozen model regained"
+    beside = "With only an error memory, the frozen model regained"
     if share > 1.0:
         memory, live = (overall[arm]["auc"] for arm in ("frozen + memory", "live + memory"))
         return (
-            f"{beside} all of that gain: its AUC of {memory:.3f} against {live:.3f} is a difference that a "
-            "play this short cannot tell from none."
+            f"{beside} all of that gain: its AUC of {memory:.3f} against {live:.3f} is a difference too "
+            "small for a play this short."
         )
     return f"{beside} {share:.0%} of that gain." if share > 0.0 else f"{beside} nothing of that gain."
 
@@ -199,7 +199,7 @@ def _regained(overall: dict[str, Summary]) -> str:
 
 
 def _share_regained(overall: dict[str, Summary]) -> float | None:
-    """How much of the live model's gain in AUC the memory brings back; None without such a gain."""
+    """The share of the live model's gain in AUC that the memory regains; None without a gain."""
     frozen, memory, live = (overall[arm]["auc"] for arm in ("frozen", "frozen + memory", "live + memory"))
     if frozen is None or memory is None or live is None or live - frozen < 0.003:
         return None

@@ -1,7 +1,7 @@
-"""What the demo plays: a simulated world, or real ratings in their order.
+"""The demo's streams: a simulated world, or real ratings in their order.
 
-A scene first gives its history, requests whose labels are known, for the model to begin with; then
-turn after turn, each a request with what the person will do, which is revealed when its time comes.
+A scene first returns its history, labelled requests to train on; then turns, each a request with the person's
+future clicks, which are sent at their time.
 """
 
 import itertools
@@ -22,12 +22,12 @@ Floats = npt.NDArray[np.float64]
 
 
 class Turn(NamedTuple):
-    """One request and what comes of it."""
+    """One request and its clicks."""
 
     impression: Impression  # without labels
-    y: Floats  # (n,) what will turn out to be
-    clicks: list[Action]  # to be sent when their time comes; none where the labels travel with the request
-    ceiling: Floats | None  # (n,) the probabilities that the world itself draws from, if anybody knows
+    y: Floats  # (n,) labels, known later
+    clicks: list[Action]  # sent at their time; empty if the labels travel with the request
+    ceiling: Floats | None  # (n,) the true probabilities; None: not known
     person: int
     told: str  # the request in words
     names: list[str]  # (n,) the candidates in words
@@ -87,7 +87,7 @@ group_by = "user"
 
 
 class WorldScene:
-    """A click-stream world, played faster than it runs: items come and go, and tastes shift twice."""
+    """A simulated click stream, played faster than real time: items come and go, and tastes shift twice."""
 
     labelled = False
     window_s = 60.0
@@ -97,7 +97,7 @@ class WorldScene:
     shifts: tuple[float, ...] = (0.25, 0.62)
 
     def __init__(self, seconds: float, seed: int) -> None:
-        """A world whose clock ends behind the wall clock after `seconds` of play: events never come early."""
+        """A world whose clock stays behind the wall clock for `seconds` of play: no event is in the future."""
         requests_per_s = self.rate / self.speed
         span_s = self.history_requests / requests_per_s + seconds * self.speed
         self.title = "a simulated click stream: 2,000 people, 500 items on show, slates of 10"
@@ -147,7 +147,7 @@ class RatingsScene:
     config = _RATINGS_CONFIG
 
     def __init__(self, path: Path, seconds: float, history_requests: int = 20_000) -> None:
-        """Reads no more ratings than can be played in `seconds`.
+        """Reads at most the ratings that can be played in `seconds`.
 
         Raises:
             SourceError: the file cannot be read.
@@ -188,7 +188,7 @@ class RatingsScene:
         )
 
     def shift(self) -> None:
-        """Real tastes shift by themselves."""
+        """None: real tastes shift at unknown times."""
 
 
 def _impression(example: Example, with_labels: bool) -> Impression:

@@ -1,4 +1,4 @@
-"""How well each way of answering did, on the same requests, before their labels were learnt."""
+"""Metrics of several predictors over the same requests, each predicted before training on it."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from learner.metrics import Metrics, Summary, summarize
 
 Floats = npt.NDArray[np.float64]
-CANDIDATES_MAX = 200_000  # kept for the recent figures, whatever the window
+CANDIDATES_MAX = 200_000  # limit of the sliding window
 
 
 class _Scored(NamedTuple):
@@ -25,7 +25,7 @@ class Scoreboard:
 
     Args:
         arms: names, in the order in which predictions are given.
-        window_s: what recent means.
+        window_s: length of the sliding window.
 
     Memory is bounded: by the window, and by `CANDIDATES_MAX` within it.
     """
@@ -39,10 +39,10 @@ class Scoreboard:
         self._candidates = 0
 
     def add(self, at_s: float, y: Floats, predictions: Mapping[str, Floats], group: int) -> None:
-        """Take one request's labels y (n,) and each arm's predictions (n,), made before y was known.
+        """Add one request's labels y (n,) and each arm's predictions (n,), made before y was known.
 
         Args:
-            at_s: when it became known, seconds, never decreasing.
+            at_s: time at which y became known, seconds, never decreasing.
             y: labels, 0 or 1.
             predictions: one array per arm.
             group: the person, for per-user AUC.
@@ -58,11 +58,11 @@ class Scoreboard:
         self._forget(at_s)
 
     def overall(self) -> dict[str, Summary]:
-        """Each arm's figures over everything."""
+        """Each arm's metrics over all requests."""
         return {arm: metrics.summary() for arm, metrics in self._all.items()}
 
     def recent(self, now_s: float) -> dict[str, Summary]:
-        """Each arm's figures over the last `window_s` seconds."""
+        """Each arm's metrics over the last `window_s` seconds."""
         self._forget(now_s)
         if not self._recent:
             empty = np.zeros(0)

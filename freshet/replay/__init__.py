@@ -1,1 +1,1 @@
-"""The live loop with a file or a log range as its source."""
+"""Replay: the live loop over a file or a range of the log."""

@@ -1,8 +1,8 @@
-"""What feeds a replay: a tape's examples, read, checked, hashed and encoded a chunk at a time.
+"""Reads the examples of a replay: checks, hashes and encodes a tape in chunks.
 
-All of that is Python and holds the interpreter's lock, so a long tape is fed by a process of its own,
-beside the one that learns. Both ways the chunks are the same. A chunk crosses as arrays; the pipe holds
-few of them, so the reading process waits for a slow learner.
+This is Python code that holds the GIL, so a second process reads a long tape while the first one trains. The
+chunks are the same either way. A chunk is sent as arrays; the pipe holds few, so the reader waits for a slow
+learner.
 """
 
 import gc
@@ -28,34 +28,34 @@ from stream.records.refusals import Refusals
 from stream.records.types import Example, Forget, canonical, encode
 
 PROCESS_FROM = 50_000
-"""Requests from which on a process of its own is worth its start of about a second."""
+"""Number of requests from which a second process is worth its start-up time of about a second."""
 GARBAGE_FROM = 200_000
-"""Objects made before Python looks for cycles among them: a chunk is some 20,000, none of them in a cycle,
-and each look goes through all of it."""
+"""Threshold of the garbage collector: a chunk has some 20,000 objects without cycles, and each collection
+would scan them all."""
 
 
 class Chunk(NamedTuple):
     """Some requests of the tape, in order."""
 
     labelled: Labelled
-    refused: int  # examples, besides these, that do not fit the schema
-    forgets: tuple[Forget, ...] = ()  # to be followed behind these
+    refused: int  # number of examples left out because they do not fit the schema
+    forgets: tuple[Forget, ...] = ()  # to apply after these requests
 
 
 class Ended(NamedTuple):
-    """What is known of a tape that has been played to its end."""
+    """Summary of a tape that was played to its end."""
 
     skipped: int  # records that could not be used
     data_hash: str  # of all examples
-    first_bad: str = ""  # what was wrong with the first of the records
+    first_bad: str = ""  # the error of the first skipped record
 
 
 class Feed:
     """Chunks of a tape; iterate once, then read `ended`. Close it when done.
 
     Attributes:
-        total: about how many requests there are; None: not known.
-        waited_s: seconds that the iterating thread spent on reading, or on waiting for it.
+        total: approximate number of requests; None: not known.
+        waited_s: seconds that the iterating thread spent reading, or waiting for the reader.
     """
 
     def __init__(self, total: int | None) -> None:
@@ -90,7 +90,7 @@ class Feed:
 
 
 def open_feed(config: Config, options: ReplayOptions) -> Feed:
-    """The examples that the options name, as chunks.
+    """The examples of the options' range, as chunks.
 
     Raises:
         FreshetError: the data cannot be opened.
@@ -103,7 +103,7 @@ def open_feed(config: Config, options: ReplayOptions) -> Feed:
 
 
 class _Inline(Feed):
-    """Reads the tape itself."""
+    """Reads the tape in this process."""
 
     def __init__(self, tape: Tape, encoder: Encoder) -> None:
         super().__init__(tape.total)
@@ -119,7 +119,7 @@ class _Inline(Feed):
         self._tape.on_forget = forgets.append
         refusals = Refusals()
         chunk: list[Example] = []
-        rows = 0  # of the chunk and the example that comes next
+        rows = 0  # of the chunk and the next example
         for example in self._tape:
             rows += len(example.labels)
             if forgets or (rows > CHUNK_ROWS and chunk):
@@ -139,10 +139,10 @@ class _Inline(Feed):
         self.ended = Ended(self._tape.skipped, hasher.hexdigest(), self._tape.first_bad)
 
     def _encode(self, examples: list[Example]) -> Chunk:
-        """Encode what fits the schema.
+        """Encode the examples that fit the schema.
 
         Raises:
-            FeatureError: of a strict tape, an example that does not.
+            FeatureError: the tape is strict, and an example does not fit.
         """
         try:
             return Chunk(Labelled.of(self._encoder, examples), 0)
@@ -154,7 +154,7 @@ class _Inline(Feed):
 
 
 class _Beside(Feed):
-    """Has a process of its own read the tape."""
+    """Reads the tape in a second process."""
 
     def __init__(self, total: int | None, config: Config, options: ReplayOptions) -> None:
         super().__init__(total)
@@ -174,10 +174,10 @@ class _Beside(Feed):
         self.process.wait()
 
     def _chunks(self) -> Iterator[Chunk]:
-        """Chunks until the end.
+        """Chunks until the end of the tape.
 
         Raises:
-            FreshetError: as in the reading process.
+            FreshetError: the error of the reading process.
         """
         assert self.process.stdout is not None
         while True:
@@ -198,11 +198,11 @@ class _Beside(Feed):
 
 
 def read_for_parent() -> None:
-    """The reading process: (config, options) come pickled on stdin, chunks go to stdout.
+    """The reading process: takes (config, options) pickled on stdin, and writes chunks to stdout.
 
-    It ends when its work is done, or when its parent has closed the pipe.
+    It ends at the end of the tape, or when its parent closes the pipe.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is its parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     gc.set_threshold(GARBAGE_FROM)
     config, options = pickle.load(sys.stdin.buffer)
     out = sys.stdout.buffer
@@ -217,4 +217,4 @@ def read_for_parent() -> None:
             pickle.dump(error, out)
         out.flush()
     except BrokenPipeError:
-        os._exit(0)  # or Python complains of the pipe once more at its end
+        os._exit(0)  # else Python prints a second error when it flushes stdout at exit

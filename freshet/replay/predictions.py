@@ -1,8 +1,8 @@
-"""What a replay predicted for each candidate, beside what the candidate was: one Parquet file.
+"""The predictions of a replay, one row per candidate with its features: a Parquet file.
 
-It is an export of the examples that were scored (docs/parquet.md) with two columns more, `base` and
-`corrected`. Two replays of the same data have the same rows in the same order: so they can be compared
-request by request, and a feature's values are there to cut them into slices.
+The file is an export of the scored examples (docs/parquet.md) with two more columns, `base` and `corrected`.
+Two replays of the same data have the same rows in the same order, so they can be compared request by request
+and sliced by feature.
 """
 
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ Floats = npt.NDArray[np.float64]
 def write_predictions(
     path: Path, config: Config, options: ReplayOptions, refused: int, base: Floats, corrected: Floats
 ) -> None:
-    """Play the tape again, to write each example with what was predicted.
+    """Play the tape again and write each example with its predictions.
 
     Args:
-        refused: examples of the tape that do not fit the schema.
-        base, corrected: (n,), of all candidates that were scored, in the tape's order.
+        refused: number of examples that do not fit the schema.
+        base, corrected: (n,), predictions of all scored candidates, in the tape's order.
 
     Raises:
-        ReplayError: the file cannot be written, or the data is not what it was when it was replayed.
+        ReplayError: the file cannot be written, or the data has changed since the replay.
     """
     tape = open_played(config, options)
     encoder = Encoder(config.features, config.learner.pairs_max) if refused else None
@@ -71,10 +71,10 @@ def write_predictions(
 
 
 def _scored(tape: Tape, encoder: Encoder | None) -> Iterator[Example]:
-    """The tape's examples that a replay scores, without what was to be forgotten by then.
+    """The examples that a replay scores, without forgotten ids.
 
     Args:
-        encoder: to leave out what does not fit the schema; None: all fit.
+        encoder: skips examples that do not fit the schema; None: all fit.
     """
     refusals = Refusals()
     tape.on_forget = refusals.add

@@ -1,7 +1,7 @@
-"""Replay: the live loop with a file or a log range as its source.
+"""Replay: the live loop over a file or a range of the log.
 
-Every request is predicted before any of it is learnt, by the same code that learns live, so every
-figure in the report is out of sample. Base and corrected predictions are scored side by side.
+Each request is predicted before the model trains on it, by the same code as live, so all metrics in the
+report are out of sample. Base and corrected predictions are scored side by side.
 """
 
 import os
@@ -52,7 +52,7 @@ class Replay:
         self.memory: ErrorMemory = make_memory(config.memory, self.learner.model.memory_columns)
         if learner is not None:
             self.memory.set_priors(*learner.model.memory_priors())
-        # Candidates that a restored learner had predicted before, and has still to learn: they come first.
+        # Requests that a restored learner had predicted and not yet trained on: they come first, unscored.
         self._before = self.learner.trainer.pending.n
         self.scored = ScoredCandidates()
         self.requests = 0
@@ -63,7 +63,7 @@ class Replay:
         self._reclaimed = 0
 
     def take(self, labelled: Labelled) -> None:
-        """Predict, score and learn."""
+        """Predict, score and train."""
         if self._freeze_after is not None and self.requests + labelled.requests > self._freeze_after:
             last = max(self._freeze_after - self.requests, 0)
             self._learn(labelled.part(0, last))
@@ -73,13 +73,13 @@ class Replay:
             self._learn(labelled)
 
     def forget(self, request: Forget) -> None:
-        """Follow a request to forget, as learners and servers do."""
+        """Apply a forget request, as learners and servers do."""
         for learnt in self.learner.forget(request):
             self._observe(learnt)
         forget_in_memory(self.memory, self.learner.model, request.entity)
 
     def finish(self) -> str:
-        """The hash of the state that was reached; then the requests still waiting are scored too."""
+        """Return the hash of the state; then also score the requests that still wait."""
         for learnt in self.learner.settle():
             self._observe(learnt)
         digest = self.learner.digest()
@@ -101,7 +101,7 @@ class Replay:
         positions = np.arange(self._position, self._position + n, dtype=np.int64)
         self._position += n
         times = learnt.time[learnt.requests[:-1]]
-        # What was predicted had learnt all that came before: live, there is nothing for a memory to know.
+        # The model has trained on all earlier requests, so the memory holds nothing, as behind a fast learner.
         self.memory.set_priors(*self.learner.model.memory_priors())
         self.memory.advance(self._position - 1)
         corrected = self.memory.observe(learnt.rows, learnt.p, learnt.y, positions, learnt.requests, times)
@@ -114,7 +114,7 @@ class Replay:
         self.memory_s += time.perf_counter() - began
 
     def _freeze(self) -> None:
-        """From here on the base is as it is; the memory starts with the priors it has learnt."""
+        """Stop training the base; the memory starts with the base's trained priors."""
         if self._frozen:
             return
         self._frozen = True
@@ -124,7 +124,7 @@ class Replay:
         self.memory.advance(self._position - 1)
 
     def _answer(self, labelled: Labelled) -> None:
-        """Predict with the frozen base, and show the labels to the memory alone."""
+        """Predict with the frozen base; only the memory learns from the labels."""
         if labelled.requests == 0:
             return
         self.requests += labelled.requests
@@ -144,7 +144,7 @@ class Replay:
         self.scored.add(taken.kept(keep))
 
     def _reclaim(self) -> None:
-        """Do what a commit does apart from writing: expire rows, and drop the list of touched ones."""
+        """The part of a commit without writes: expire rows, and drop the list of touched rows."""
         for table in self.learner.model.tables:
             table.expire(int(self.learner.trainer.clock), RECLAIM_SLOTS)
             table.drain_delta()
@@ -189,16 +189,14 @@ def run_replay(
 def replay_from_snapshot(
     config: Config, options: ReplayOptions, predictions: Path | None = None, overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Go on from `options.from_snapshot`, and return the report of what came behind it.
+    """Continue from `options.from_snapshot`, and return the report of the later requests.
 
     Raises:
-        ReplayError: the snapshot cannot be gone on with, or the log no longer holds what came behind it.
+        ReplayError: the snapshot does not fit the config, or the log has dropped later examples.
     """
     assert options.from_snapshot is not None
     if options.data is not None and not is_log(options.data):
-        raise ReplayError(
-            "--from-snapshot goes on in the log that the snapshot is of: give its URL as --data"
-        )
+        raise ReplayError("--from-snapshot continues in the snapshot's log: give its URL as --data")
     if options.begin is not None or options.journal is not None:
         raise ReplayError("--from-snapshot says where to begin; leave out --from and --journal")
     with restored(Path(options.from_snapshot), config, overrides) as (learner, origin):
@@ -222,11 +220,11 @@ def replay(
     predictions: Path | None = None,
     learner: Learner | None = None,
 ) -> dict[str, Any]:
-    """Play the examples that `options` name and return the report.
+    """Play the examples in the range of `options` and return the report.
 
     Args:
-        predictions: a file for what was predicted of each candidate (`freshet.replay.predictions`).
-        learner: one that has learnt before; None: a new one.
+        predictions: write each candidate's prediction to this file (`freshet.replay.predictions`).
+        learner: a learner to continue with; None: a new one.
 
     Raises:
         FreshetError: the data cannot be read, or there is none.
@@ -255,9 +253,7 @@ def replay(
                     f"{done}; no report is written (--limit N stops after N and writes it)"
                 ) from None
     if run.requests == 0:
-        raise ReplayError(
-            "there is nothing to replay: no example that fits the config lies in this data and range"
-        )
+        raise ReplayError("there is nothing to replay: no example of this data and range fits the config")
     state_hash = run.finish()
     ended = time.perf_counter()
     figures = run.scored.summaries(_window(config, run))
@@ -303,7 +299,7 @@ def _played(config: Config, options: ReplayOptions) -> dict[str, Any]:
     told: dict[str, Any] = msgspec.to_builtins(options)
     del told["last"], told["boundary"]
     told |= {"data": options.data or config.log}
-    # a file name that is not UTF-8 has no place in JSON as it is
+    # JSON cannot hold a file name that is not UTF-8
     return {key: printable(value) if isinstance(value, str) else value for key, value in told.items()}
 
 
@@ -313,7 +309,7 @@ def _live_hash(config: Config, folder: Path) -> str:
 
 
 def _window(config: Config, run: Replay) -> int:
-    """Candidates per window: as configured, less on a short stream so that there is a line to draw."""
+    """Candidates per window: as configured, fewer for a short stream so that the chart has a line."""
     return min(config.learner.window, max(run.learner.meta.examples // 20, 500))
 
 
@@ -340,8 +336,7 @@ def _print_summary(report: dict[str, Any]) -> None:
         print(f"  left out: {report['skipped']:,} that could not be used{first}", file=sys.stderr)
     if report["base"]["overall"]["auc"] is None:
         print(
-            "  no auc: all labels are the same, so nothing can be told apart; is label in [data] the right "
-            "column?",
+            "  no auc: all labels are the same; is label in [data] the right column?",
             file=sys.stderr,
         )
     for warning in report["warnings"]:

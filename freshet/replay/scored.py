@@ -22,23 +22,23 @@ class Candidates(NamedTuple):
     request: Ids  # the same number for the candidates of one request
 
     def kept(self, keep: npt.NDArray[np.bool_]) -> "Candidates":
-        """Those of which `keep` (n,) is true."""
+        """The candidates where `keep` (n,) is true."""
         base, corrected, y, user, time, request = self
         return Candidates(base[keep], corrected[keep], y[keep], user[keep], time[keep], request[keep])
 
 
 class ScoredCandidates:
-    """Collects candidates; 48 bytes each."""
+    """Collects candidates with their predictions; 48 bytes each."""
 
     def __init__(self) -> None:
         self._parts: list[Candidates] = []
 
     def add(self, candidates: Candidates) -> None:
-        """Take some candidates, which come after those before."""
+        """Append candidates."""
         self._parts.append(candidates)
 
     def arrays(self) -> Candidates:
-        """All that was taken."""
+        """All candidates, concatenated."""
         return Candidates(*(np.concatenate(part) for part in zip(*self._parts, strict=True)))
 
     def summaries(self, window: int) -> dict[str, Any]:

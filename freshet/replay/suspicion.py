@@ -1,7 +1,7 @@
-"""Warnings about a replay that is too good to be true, or better than chance where only chance is left.
+"""Warnings about suspicious replays: an AUC near 1, or an AUC over shuffled labels that is not 0.5.
 
-A column that holds the label in another form (`nonclk` beside `clk`, a date of purchase) makes every metric
-excellent and the model useless: what it knows is known only afterwards.
+A column that contains the label in another form (`nonclk` beside `clk`, a date of purchase) makes every
+metric excellent and the model useless, because its value is not known when the model must predict.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,15 +15,15 @@ from freshet.replay.tape import ReplayOptions, open_tape
 from learner.metrics import auc
 
 AUC_MAX = 0.99
-"""Beyond this a stream of people's choices is taken to give its labels away."""
+"""AUC above which a feature is assumed to contain the label."""
 CANDIDATES_MIN = 500
-LOOKED_AT = 20_000  # examples, to find the feature by
+LOOKED_AT = 20_000  # examples used to find the feature
 ALONE_MAX = 0.97  # AUC of one feature alone
-DEVIATIONS_MAX = 5.0  # of an AUC over shuffled labels from 0.5
+DEVIATIONS_MAX = 5.0  # standard deviations of an AUC over shuffled labels from 0.5
 
 
 def warnings_of(report: Mapping[str, Any], config: Config, options: ReplayOptions) -> list[str]:
-    """What to tell about a finished replay, each a sentence or two."""
+    """Warnings about a finished replay, each a sentence or two."""
     last = report["base"]["last_half"]
     if last["auc"] is None or last["examples"] < CANDIDATES_MIN:
         return []
@@ -57,7 +57,7 @@ def _shuffled(last: Mapping[str, Any]) -> list[str]:
 
 
 def _alone(config: Config, options: ReplayOptions) -> Iterator[tuple[str, float]]:
-    """Features whose values give the label away, each by itself: half of a sample judges the other half."""
+    """Features that predict the label on their own: fitted on one half of a sample, tested on the other."""
     tape = open_tape(config, options)
     values: dict[str, list[object]] = {name: [] for name in config.features}
     labels: list[float] = []

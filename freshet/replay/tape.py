@@ -1,7 +1,7 @@
 """The tape of a replay: the same examples in the same order every time, from a file, a log, or a journal.
 
-A log of several partitions has no order of its own: without a journal its records are merged by the
-event time at which they were decided; with a live learner's journal they come just as it took them.
+A log of several partitions has no total order. Without a journal its records are merged by the event time of
+their decision; with a live learner's journal they come in the order in which that learner read them.
 """
 
 import heapq
@@ -33,7 +33,7 @@ _OFFSET = "offset:"
 
 
 class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be replayed, and how; as on the command line."""
+    """The range to replay, and how, as on the command line."""
 
     data: str | None = None  # a file, a folder, or a log's URL; None: the config's log
     begin: str | None = None  # event time, or offset:N[,N...], inclusive
@@ -41,19 +41,19 @@ class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None  # requests
     shuffle_labels: int | None = None  # seed
     freeze_after: int | None = None  # requests
-    journal: str | None = None  # folder of a learner's state
+    journal: str | None = None  # a learner's state folder
     from_snapshot: str | None = None  # of a learner's state, which `begin` continues
-    last: dict[str, int] = {}  # "partition/producer" -> last number that the snapshot has learnt
-    boundary: bytes = b""  # of a snapshot that began with history in files: what that has taught is left out
+    last: dict[str, int] = {}  # "partition/producer" -> last number that the snapshot has trained on
+    boundary: bytes = b""  # of a snapshot that began with history in files: skip examples of the history
 
 
 class Tape:
     """Examples that can be played more than once. Close it when done.
 
     Attributes:
-        total: about how many there are, for a progress bar; None: not known.
-        skipped: records that could not be used, of the last play.
-        first_bad: what was wrong with the first of them, if it is a file's.
+        total: approximate number, for a progress bar; None: not known.
+        skipped: unusable records in the last play.
+        first_bad: the error of the first one, if the data is a file.
         strict: an example that does not fit the schema is an error, not skipped.
     """
 
@@ -68,7 +68,7 @@ class Tape:
         self.skipped = 0
         self.first_bad = ""
         self.strict = strict
-        # called with each request to forget of a log, before the example that comes after it
+        # called with each forget request of a log, before the example after it
         self.on_forget: Callable[[Forget], None] = lambda _: None
         self._play = play
         self.close = close
@@ -79,11 +79,11 @@ class Tape:
 
 
 def replay_config(file: str | None, overrides: Sequence[str], options: ReplayOptions) -> Config:
-    """The config of a replay: the named file's, that of data that needs none, or `freshet.toml` here.
+    """The config of a replay: the named file, a built-in one for known data, or this folder's `freshet.toml`.
 
     Raises:
         SourceError: there is no such data.
-        ConfigError: no config is named, none is here, and the data needs one.
+        ConfigError: the data needs a config, none is named, and this folder has none.
     """
     if file is not None:
         return load_config(file, overrides)
@@ -114,12 +114,12 @@ def _where_from(kind: str, options: ReplayOptions) -> str:
 
 
 class Window:
-    """A range of a topic, as `--from`, `--to` and `--limit` say it.
+    """A range of a topic, from `--from`, `--to` and `--limit`.
 
     Attributes:
-        offsets: [first, end) of each partition, of what the log holds now.
-        begin, end: seconds; the reader of the records leaves out those before `begin` and from `end` on.
-        total: how many records there may be.
+        offsets: [first, end) of each partition, of the records in the log now.
+        begin, end: seconds; the reader skips records before `begin` and from `end` on.
+        total: upper limit of the number of records.
     """
 
     def __init__(self, log: Log, topic: str, options: ReplayOptions) -> None:
@@ -130,17 +130,17 @@ class Window:
         self.total = _least(sum(max(end - first, 0) for first, end in self.offsets), options.limit)
 
     def records(self, log: Log) -> Iterator[Record]:
-        """The records of the range's offsets, those sent twice left out, one partition after the other."""
+        """The records of the range without duplicates, one partition after the other."""
         for partition, (first, end) in enumerate(self.offsets):
             yield from log_records(log, self.topic, partition, first, end, Repeats(PRODUCERS_MAX))
 
 
 def open_tape(config: Config, options: ReplayOptions) -> Tape:
-    """The examples that the options name.
+    """The examples of the options' range.
 
     Raises:
-        ReplayError: there is no such log, or options that do not go together.
-        SourceError: there is no such file, or its format cannot be told.
+        ReplayError: there is no such log, or options contradict each other.
+        SourceError: there is no such file, or its format is not recognised.
     """
     between = _between(options)
     if options.data is not None and not is_log(options.data):
@@ -191,13 +191,13 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
 
 
 def open_played(config: Config, options: ReplayOptions) -> Tape:
-    """The examples as they are played: as `open_tape` gives them, with their labels shuffled if so asked."""
+    """The examples of `open_tape`, with shuffled labels if the options say so."""
     tape = open_tape(config, options)
     return tape if options.shuffle_labels is None else shuffle_labels(tape, options.shuffle_labels)
 
 
 def shuffle_labels(tape: Tape, seed: int) -> Tape:
-    """The same tape with all its labels permuted: nothing is left that could be learnt but their rate."""
+    """The tape with its labels permuted: a model can learn only their mean."""
     labels = np.array([label for example in tape for label in example.labels])
     np.random.default_rng(seed).shuffle(labels)
 
@@ -224,10 +224,10 @@ def is_log(data: str) -> bool:
 
 
 def open_existing(url: str, config: Config) -> Log:
-    """Open a log that is there already.
+    """Open an existing log.
 
     Raises:
-        ReplayError: it is not there.
+        ReplayError: it does not exist.
         LogError: it cannot be opened.
     """
     if (path := missing_log(url)) is not None:
@@ -245,16 +245,14 @@ def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:
         or options.shuffle_labels is not None
         or options.freeze_after
     ):
-        raise ReplayError(
-            "--journal follows a learner as it went; leave out --from, --to, --limit and the rest"
-        )
+        raise ReplayError("--journal has its own range; leave out --from, --to, --limit and the rest")
     state = Path(options.journal or "")
     if not state.is_dir():
         raise ReplayError(f"there is no state {state}")
     with RoleState(state, "learner", Learner.fingerprint(config.features, config.learner)) as saved:
         if saved.get(BOUNDARY) is not None:
             raise ReplayError(
-                f"{state}: this learner began with history in files, which is not in the log; go on from "
+                f"{state}: this learner began with history in files, which is not in the log; continue from "
                 "one of its snapshots with --from-snapshot"
             )
         journal = [taken for commit in read_journal(saved) for taken in commit]
@@ -278,7 +276,7 @@ def _read(
     repeats: Repeats,
     named: Taken | None = None,
 ) -> Iterator[Example]:
-    """Examples [first, end) of one partition; what cannot be used is counted."""
+    """Examples [first, end) of one partition; counts unusable records."""
     decode = Decoder(Example, Forget).decode
     for record in log_records(log, EXAMPLES, partition, first, end, repeats, named):
         try:
@@ -301,11 +299,11 @@ def log_records(
     repeats: Repeats,
     named: Taken | None = None,
 ) -> Iterator[Record]:
-    """Records [first, end) of one partition, those sent twice left out.
+    """Records [first, end) of one partition, without duplicates.
 
     Args:
-        repeats: the numbers of the partition's producers so far; moved on.
-        named: the stretch of a journal that names them, for an error.
+        repeats: the last numbers of the partition's producers; updated.
+        named: the journal entry that names the records, for an error.
 
     Raises:
         ReplayError: the journal names records that the log has dropped.
@@ -325,7 +323,7 @@ def log_records(
 
 
 def _range(ends: list[tuple[int, int]], options: ReplayOptions) -> list[tuple[int, int]]:
-    """What of each partition, which holds [first, end), is to be read."""
+    """The range to read of each partition, whose records are [first, end)."""
     begins = _offsets("--from", options.begin, len(ends))
     stops = _offsets("--to", options.end, len(ends))
     for partition, ((first, end), begin) in enumerate(zip(ends, begins or [], strict=False)):
@@ -341,7 +339,7 @@ def _range(ends: list[tuple[int, int]], options: ReplayOptions) -> list[tuple[in
 
 
 def _offsets(name: str, text: str | None, partitions: int) -> list[int] | None:
-    """The offsets that an option names, one per partition; None: it names none."""
+    """The offsets in an option, one per partition; None: it is not offset:N."""
     if text is None or not text.startswith(_OFFSET):
         return None
     try:
@@ -368,10 +366,10 @@ def _between(options: ReplayOptions) -> tuple[float, float]:
 
 
 def read_time(name: str, text: str) -> float:
-    """The event time that an option names, Unix seconds.
+    """The event time in an option, Unix seconds.
 
     Raises:
-        ReplayError: it is none.
+        ReplayError: it is not a time.
     """
     try:
         return time_reader("auto")(text)

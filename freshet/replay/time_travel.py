@@ -1,6 +1,6 @@
-"""A live learner as it was at some moment, taken up again by a replay with other settings.
+"""Restores a learner from a snapshot for a replay with other settings.
 
-What is restored is a copy: the snapshot stays as it is, and nothing goes into any log.
+The replay uses a copy: it changes neither the snapshot nor the log.
 """
 
 import shutil
@@ -21,15 +21,15 @@ from stream.state.repeats import last_numbers
 from stream.state.role_state import RoleState
 
 CHANGEABLE = ("rate", "admit_after", "admit_share", "rows_max", "length")
-"""What of a feature may differ from what the snapshot was made with: its rows stay what they are."""
+"""Settings of a feature that may differ from the snapshot's: the saved rows keep their meaning."""
 STARTS = ("speed_tau", "count_tau", "pair_tau")
-"""Settings that say where priors start: a snapshot is past that."""
+"""Initial values of priors: a snapshot has already moved them."""
 
 
 class SnapshotPosition(NamedTuple):
-    """Where a snapshot was in the log."""
+    """The position of a snapshot in the log."""
 
-    offsets: dict[int, int]  # the next of each partition of topic examples
+    offsets: dict[int, int]  # the next offset of each partition of topic examples
     last: dict[tuple[int, str], int]  # the last number of each producer
     requests: int
     event_time: float
@@ -39,23 +39,23 @@ class SnapshotPosition(NamedTuple):
 def restored(
     snapshot: Path, config: Config, overrides: Sequence[str] = ()
 ) -> Iterator[tuple[Learner, SnapshotPosition]]:
-    """The learner that a snapshot holds, made to go on as `config` says.
+    """Restore a snapshot's learner with the settings of `config`.
 
     Args:
-        snapshot: one of the folder `snapshots`, that folder (its newest is taken), or the state folder of a
-            learner that is not running.
-        overrides: what was set on the command line, to refuse what would have no effect.
+        snapshot: a snapshot, the folder `snapshots` (the newest is used), or the state folder of a learner
+            that is not running.
+        overrides: the settings of the command line; those without effect are refused.
 
     Raises:
-        ReplayError: there is no snapshot, or it cannot take the config.
+        ReplayError: there is no snapshot, or it does not fit the config.
         StateError: it is damaged.
     """
     for override in overrides:
         key = override.partition("=")[0].strip().removeprefix("learner.")
         if key in STARTS:
             raise ReplayError(
-                f"--set {override}: says where a model's priors start, and the snapshot's have moved on "
-                "since; to try it, replay from the beginning (without --from-snapshot)"
+                f"--set {override}: is the initial value of a prior, which the snapshot has already "
+                "moved; to try it, replay from the beginning (without --from-snapshot)"
             )
     with tempfile.TemporaryDirectory(prefix="freshet-replay-") as folder:
         copy = Path(folder)
@@ -81,10 +81,10 @@ def restored(
 
 
 def check_fits(snapshot: Path, saved: Mapping[str, str], config: Config) -> None:
-    """Check that a snapshot with this fingerprint can be gone on with.
+    """Check that a snapshot with this fingerprint fits the config.
 
     Raises:
-        ReplayError: what the snapshot cannot take, and what to do.
+        ReplayError: the setting that does not fit, and what to do.
     """
     then = dict(msgspec.json.decode(saved["features"], type=list[tuple[str, FeatureSpec]]))
     if list(then) != list(config.features):
@@ -113,7 +113,7 @@ def _cannot(snapshot: Path, key: str, was: object, now: object) -> ReplayError:
 
 
 def _database(snapshot: Path) -> Path:
-    """The database of a snapshot, however it was named."""
+    """The folder of a snapshot's database."""
     if not snapshot.is_dir():
         raise ReplayError(
             f"{snapshot}: there is no such snapshot; they lie in the state folder, in `snapshots`"
@@ -121,7 +121,7 @@ def _database(snapshot: Path) -> Path:
     if (snapshot / "CURRENT").is_file():
         return snapshot
     if (snapshot / "db" / "CURRENT").is_file():
-        with RoleState(snapshot, "learner", None):  # not while a learner works in it
+        with RoleState(snapshot, "learner", None):  # refuse it while a learner runs
             return snapshot / "db"
     newest = max((path for path in snapshot.glob("learn-*-*") if (path / "CURRENT").is_file()), default=None)
     if newest is None:

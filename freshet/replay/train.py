@@ -1,9 +1,9 @@
-"""`freshet train`: learn from history in files, then leave the rest to the live log (Monolith, section 2.2).
+"""`freshet train`: train on history in files, then continue with the live log (Monolith, section 2.2).
 
-The result is the state of a learner that has learnt the files up to a stated moment and knows it
-(`learner.role.boundary`): `freshet learn` or `up` goes on from it with the log, leaving out what history has
-taught. The state is written to a folder beside its own, which is renamed when it is complete: after an
-interruption there is nothing to remove, and the same command begins again.
+The result is a learner's state that records up to which event time it has used the files
+(`learner.role.boundary`). `freshet learn` or `up` continues from it with the log and skips examples of the
+history. The state is written to a temporary folder, which is renamed when it is complete; after an
+interruption the same command starts again.
 """
 
 import shutil
@@ -36,14 +36,14 @@ class Trained(NamedTuple):
     """What was learnt."""
 
     requests: int
-    beyond: int  # examples of the files at or after the boundary, which are the log's
-    overlap: int  # requests near the boundary, whose ids are kept
+    beyond: int  # examples of the files at or after the boundary, left to the log
+    overlap: int  # requests near the boundary, whose ids are stored
     state: Path
-    left_out: str = ""  # what could not be used, in words
+    left_out: str = ""  # a sentence about unusable lines
 
 
 def train(config: Config, files: Sequence[Path], until: float, overlap_s: float) -> Trained:
-    """Learn the files' examples before `until` into the state of this config's learner.
+    """Train on the files' examples before `until`, and write the state of this config's learner.
 
     Args:
         files: in order of time.
@@ -51,7 +51,7 @@ def train(config: Config, files: Sequence[Path], until: float, overlap_s: float)
         overlap_s: see `learner.role.boundary`.
 
     Raises:
-        TrainError: there is a state already, the log does not hold what comes after, or nothing to learn.
+        TrainError: a state exists already, the log has dropped later examples, or there are no examples.
         FreshetError: the files, or the log.
     """
     folder = config.state_of("learn")
@@ -67,10 +67,10 @@ def train(config: Config, files: Sequence[Path], until: float, overlap_s: float)
         fingerprint = Learner.fingerprint(config.features, config.learner)
         with RoleState(making, "learner", fingerprint) as state:
             found = _learn(config, files, boundary, state, log)
-        shutil.rmtree(folder, ignore_errors=True)  # nothing is in it but what a start left that failed
+        shutil.rmtree(folder, ignore_errors=True)  # it holds only the files of a failed start
         making.rename(folder)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("nothing was kept; the same command begins again") from None
+        raise KeyboardInterrupt("nothing was written; the same command starts again") from None
     except OSError as error:
         raise TrainError(f"{making}: the state cannot be written: {error.strerror}") from None
     finally:
@@ -106,7 +106,7 @@ def _learn(config: Config, files: Sequence[Path], boundary: Boundary, state: Rol
                     _commit(learner, state, last=False)
         if read == 0:
             raise TrainError(
-                "there is nothing to learn: no example of these files comes before --until; it is event "
+                "there is nothing to train on: no example of these files comes before --until; it is event "
                 "time, as ISO 8601 or Unix seconds"
             )
         _commit(learner, state, last=True)
@@ -140,7 +140,7 @@ def _commit(learner: Learner, state: RoleState, last: bool) -> None:
 
 
 def _place(log: Log) -> Place:
-    """The end of topic `updates`: what others have published there is another model's."""
+    """The end of topic `updates`: the updates before it belong to another model."""
     _, end = log.ends(UPDATES)[0]
     terms = [0]
     for topic in (UPDATES, SNAPSHOTS):
@@ -164,7 +164,7 @@ def _check_free(config: Config, folder: Path) -> None:
 
 
 def _check_kept(log: Log, begin: float) -> None:
-    """Check that the log has not dropped what comes after `begin`."""
+    """Check that the log still has the examples after `begin`."""
     decode = Decoder(Example).decode
     for partition, (first, end) in enumerate(log.ends(EXAMPLES)):
         if first == 0:
@@ -179,16 +179,16 @@ def _check_kept(log: Log, begin: float) -> None:
 
 
 def run_train(config: Config, files: Sequence[Path], until: float, overlap_s: float) -> None:
-    """`freshet train`: train, and say what is next.
+    """`freshet train`: train, and print the next step.
 
     Raises:
         FreshetError: as `train`.
     """
     found = train(config, files, until, overlap_s)
     print(
-        f"learnt {found.requests:,} requests of history into {found.state}; {found.beyond:,} at or after the "
-        f"boundary were left to the log, {found.overlap:,} before it are known by their ids"
+        f"trained on {found.requests:,} requests of history, state in {found.state}; {found.beyond:,} at or "
+        f"after the boundary are left to the log, the ids of {found.overlap:,} before it are stored"
         f"{found.left_out}.\n"
-        "Start `freshet up` (or `freshet learn`): it goes on with the log and leaves out what is learnt.",
+        "Start `freshet up` (or `freshet learn`): it continues with the log and skips these requests.",
         file=sys.stderr,
     )

@@ -1,4 +1,4 @@
-"""A replay's report (JSON) as a page: base and corrected side by side, over all, the last half, and time."""
+"""A replay's report as a page: metrics of base and corrected, overall, last half, and over time."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,19 +19,19 @@ METRICS = (
 )
 
 SAME = (
-    "Corrected equals base and is drawn once: the base learns from each request at once, which leaves "
-    "nothing for the error memory to correct."
+    "Corrected equals base and is drawn once: in a replay the base learns from each request at once, so the "
+    "error memory has nothing to correct."
 )
 
 
 def replay_page(report: Mapping[str, Any], name: str = "") -> ReportPage:
-    """A replay report as a page: base and corrected side by side, overall, last half, and over time."""
+    """The page of a replay's report."""
     base, corrected = report["base"], report["corrected"]
     half_base, half_corrected = base.get("last_half", base), corrected.get("last_half", corrected)
     whole_base, whole_corrected = base.get("overall", base), corrected.get("overall", corrected)
     gain = _number(half_corrected, "auc") - _number(half_base, "auc")
     lead = (
-        "All labels are the same, so nothing can be told apart: is label in [data] the right column?"
+        "All labels are the same: is label in [data] the right column?"
         if whole_base.get("auc") is None
         else f"Over the last half of the stream the model reached an AUC of {_metric(half_base, 'auc')}, "
         "predicting each request before learning from it; with the error memory "
@@ -58,7 +58,7 @@ def replay_page(report: Mapping[str, Any], name: str = "") -> ReportPage:
         "Progressive metrics",
         ("", "base, all", "corrected, all", "base, last half", "corrected, last half"),
         rows,
-        "Every number is out of sample: a whole request is predicted before any of it is learnt.",
+        "Every number is out of sample: a request is predicted before the model trains on it.",
     )
     simple = (str, int, float, bool)
     facts = [
@@ -102,13 +102,13 @@ def _replay_charts(windows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def _same(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two lines are one; what is not known is equal to what is not known."""
+    """Whether two lines are equal; NaN equals NaN."""
     pairs = zip(one, other, strict=True)
     return all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in pairs)
 
 
 def _window_axis(windows: Sequence[Mapping[str, Any]]) -> tuple[list[float | str], str]:
-    """Event time where every window has it, else the number of the window."""
+    """Event times if every window has one, else window numbers."""
     times = [_number(window, "to_time") for window in windows]
     if all(time > 0.0 for time in times):
         return [datetime.fromtimestamp(time, UTC).isoformat() for time in times], "event time (UTC)"

@@ -1,4 +1,4 @@
-"""Reports as one HTML file that needs nothing else: no server, no network, nothing beside it.
+"""Reports as one self-contained HTML file, without server or network.
 
 `ReportPage` holds the contents; `render` makes HTML of it, in which a script of our own (`report.js`) draws
 the charts as SVG, as wide as the window. A content security policy in the page forbids every request to the
@@ -20,9 +20,9 @@ from ground import FreshetError
 
 Arm = Literal["frozen", "frozen_memory", "live", "live_memory", "ceiling", "plain"]
 
-# The hues of Okabe and Ito's palette, told apart with any kind of colour vision, each of a lightness that
-# reaches 3 : 1 on white and on a dark page: a page is read on either. Where two lines coincide, as a live
-# base and its correction do, the dashed one lets the solid one be seen through it.
+# The hues of Okabe and Ito's palette, distinct for all kinds of colour vision, with a contrast of 3 : 1 on
+# white and on dark pages. Where two lines coincide, such as a live base and its correction, the dashed one
+# shows the solid one in its gaps.
 LINE_STYLE: dict[Arm, dict[str, Any]] = {
     "frozen": {"color": "#838992", "width": 2.5},
     "frozen_memory": {"color": "#bf7a00", "width": 2.5},
@@ -38,7 +38,7 @@ class ReportError(FreshetError):
 
 
 class Tile(msgspec.Struct, frozen=True):
-    """One number worth a glance, with what it is and what to make of it."""
+    """One large number with its name and a note."""
 
     name: str
     value: str
@@ -47,7 +47,7 @@ class Tile(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of a chart; a NaN in `y` is a gap. `band` is what lies around it: (lower, upper)."""
+    """One line of a chart; a NaN in `y` is a gap. `band` is an interval around it: (lower, upper)."""
 
     name: str
     x: Sequence[float | str]
@@ -70,7 +70,7 @@ class Chart(msgspec.Struct, frozen=True):
 
 
 class Forest(msgspec.Struct, frozen=True):
-    """Estimates with intervals under each other; `rows` are (name, value, low, high)."""
+    """Estimates with intervals, one per row; `rows` are (name, value, low, high)."""
 
     title: str
     rows: Sequence[tuple[str, float, float, float]]
@@ -80,7 +80,7 @@ class Forest(msgspec.Struct, frozen=True):
 
 
 class ReportTable(msgspec.Struct, frozen=True):
-    """A table of texts; the first column names the row."""
+    """A table of text; the first column names the row."""
 
     title: str
     header: Sequence[str]
@@ -89,7 +89,7 @@ class ReportTable(msgspec.Struct, frozen=True):
 
 
 class ReportPage(msgspec.Struct, frozen=True):
-    """All that a report shows, in its order; `lead` is the finding in a sentence or two."""
+    """The contents of a report in order; `lead` is the result in a sentence or two."""
 
     title: str
     lead: str
@@ -101,7 +101,7 @@ class ReportPage(msgspec.Struct, frozen=True):
 
 
 def write_html(page: ReportPage, path: Path) -> None:
-    """Write the page to `path`, whose folder is made if need be.
+    """Write the page to `path`; creates its folder if needed.
 
     Raises:
         ReportError: the file cannot be written.
@@ -133,7 +133,7 @@ def render(page: ReportPage) -> str:
         parts.append(f"<section><h2>What was run</h2><table class=facts>{rows}</table></section>")
     if page.charts:
         figures = [_forest(c) if isinstance(c, Forest) else _figure(c) for c in page.charts]
-        # "<" as an escape: no text of a figure can end the script element.
+        # "<" is escaped, so that no text can end the script element
         data = json.dumps(figures).replace("<", "\\u003c")
         parts.append(f"<script>const figures = {data};\n{_asset('report.js')}</script>")
     return (
@@ -151,7 +151,7 @@ def _asset(name: str) -> str:
 
 
 def _text(value: str) -> str:
-    """Text as HTML; a file name that is not UTF-8 is shown with its bytes as escapes."""
+    """Text as HTML; bytes of a file name that are not UTF-8 are shown as escapes."""
     return html.escape(value.encode("utf-8", "backslashreplace").decode())
 
 
@@ -237,7 +237,7 @@ def _forest(forest: Forest) -> dict[str, Any]:
 
 
 def _moment(x: float | str) -> float:
-    """A place on the x axis: a number as it is, a time (ISO 8601, UTC where it says no zone) as Unix ms."""
+    """A position on the x axis: a number, or a time (ISO 8601, UTC by default) as Unix ms."""
     if not isinstance(x, str):
         return x
     when = datetime.fromisoformat(x)

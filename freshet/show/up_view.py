@@ -1,4 +1,4 @@
-"""What `freshet up` shows on a terminal: the live page's numbers, drawn in place."""
+"""The terminal view of `freshet up`: the metrics of the live page, redrawn in place."""
 
 import math
 import time
@@ -19,7 +19,7 @@ from serving.watch.overview import TITLES, Live, Now, TableRow
 
 ALERTS_SHOWN = 4
 TABLES_SHOWN = 8
-CHART_FROM_ROWS = 30  # a terminal of fewer rows gets no chart
+CHART_FROM_ROWS = 30  # with fewer rows there is no chart
 TABLES_FROM_ROWS = 44
 _ARMS = (
     ("frozen", "frozen", str(LINE_STYLE["frozen"]["color"])),
@@ -37,12 +37,12 @@ def render_up(
     width: int = 100,
     height: int = 40,
 ) -> RenderableType:
-    """One moment, at most `width` columns wide; a low terminal loses the tables, then the chart.
+    """One frame, at most `width` columns wide; a low terminal omits the tables, then the chart.
 
     Args:
-        columns: of numbers over time, for the chart.
-        states: each role's process and whether it is "ready", "starting" or "gone".
-        page: where the same is in a browser; "" while no server answers there.
+        columns: metrics over time, for the chart.
+        states: each role's name and "ready", "starting" or "gone".
+        page: URL of the live page; "" while no server answers.
     """
     now = live.now
     head = Table.grid(expand=True)
@@ -92,7 +92,7 @@ def rate(x: float) -> str:
 
 
 def seconds(s: float) -> str:
-    """A time in the unit that suits it.
+    """A duration in the largest fitting unit.
 
     >>> seconds(0.0321), seconds(4.56), seconds(600)
     ('32 ms', '4.6 s', '10 min')

@@ -1,6 +1,6 @@
-"""What the demo shows while it runs: a live view on a terminal, plain lines everywhere else.
+"""The view of a running demo: redrawn in place on a terminal, plain lines elsewhere.
 
-`Show` holds everything that is shown at one moment. The demo's player fills it in; nothing here measures.
+`Show` holds the contents of one frame. The demo fills it in; this file measures nothing.
 """
 
 import math
@@ -25,7 +25,7 @@ CHART_COLUMNS_MAX = 100
 
 
 class ArmRow(msgspec.Struct):
-    """One way of answering, and how well it did: NaN is "not known yet"."""
+    """One of the four answers and its metrics; NaN: not known yet."""
 
     name: str
     color: str
@@ -37,7 +37,7 @@ class ArmRow(msgspec.Struct):
 
 
 class Shown(msgspec.Struct):
-    """One candidate of the newest answer: what it is, what was predicted, and whether it was clicked."""
+    """One candidate of the newest answer: its name, its predictions, and whether it was clicked."""
 
     name: str
     base: float
@@ -46,7 +46,7 @@ class Shown(msgspec.Struct):
 
 
 class Show(msgspec.Struct):
-    """Everything on the screen at one moment."""
+    """The contents of one frame."""
 
     title: str
     phase: str
@@ -55,18 +55,18 @@ class Show(msgspec.Struct):
     roles: Sequence[tuple[str, str]] = ()  # name and "ready", "starting", "frozen", ...
     numbers: Sequence[tuple[str, str]] = ()
     arms: Sequence[ArmRow] = ()
-    since: str = ""  # what the columns that are not recent count from
-    recent: str = ""  # what recent means
-    request: str = ""  # the newest request: who, when
+    since: str = ""  # start of the columns that are not recent
+    recent: str = ""  # length of the sliding window
+    request: str = ""  # the newest request: user and time
     slate: Sequence[Shown] = ()
-    ticks_total: int = 0  # values that an arm's history will have at the end, for the chart's scale
+    ticks_total: int = 0  # expected final length of an arm's history, for the chart's x axis
 
 
 class Screen:
     """A context manager that shows one `Show` after another.
 
     On a terminal it redraws in place; elsewhere (a pipe, a file) it prints a line every few seconds.
-    It starts no thread, so that processes can be forked while it is open.
+    It starts no thread, so that the process can fork while it is open.
     """
 
     def __init__(self, console: Console | None = None, plain: bool = False) -> None:
@@ -88,7 +88,7 @@ class Screen:
             self._live.stop()
 
     def show(self, show: Show) -> None:
-        """Show this moment, if it is time to."""
+        """Show a frame; without a terminal, only every few seconds."""
         if self._live is not None:
             width = min(self.console.width, CHART_COLUMNS_MAX + 16)
             self._live.update(render(show, width, self.console.height), refresh=True)
@@ -99,12 +99,12 @@ class Screen:
             self.console.print(plain_line(show), highlight=False, markup=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def plain_line(show: Show) -> str:
-    """One moment as one line of text."""
+    """One frame as a line of text."""
     parts = [f"{show.elapsed_s:5.0f} s  {show.phase}"]
     scores = [f"{arm.name} {arm.auc_recent:.3f}" for arm in show.arms if math.isfinite(arm.auc_recent)]
     if scores:
@@ -114,7 +114,7 @@ def plain_line(show: Show) -> str:
 
 
 def render(show: Show, width: int = 100, height: int = 40) -> RenderableType:
-    """One moment as something rich can draw, at most `width` columns wide; a low terminal loses the slate."""
+    """One frame for rich, at most `width` columns wide; a low terminal omits the slate."""
     head = Table.grid(expand=True)
     head.add_column(ratio=1)
     head.add_column(justify="right")
@@ -141,7 +141,7 @@ def render(show: Show, width: int = 100, height: int = 40) -> RenderableType:
 
 
 def _line(renderable: RenderableType) -> Table:
-    """On a line of its own, as wide as there is room."""
+    """A full-width line."""
     grid = Table.grid(expand=True)
     grid.add_column(ratio=1)
     grid.add_row(renderable)
@@ -149,13 +149,13 @@ def _line(renderable: RenderableType) -> Table:
 
 
 def role_text(name: str, state: str) -> Text:
-    """One role and how it is."""
+    """A role with its state."""
     color = {"ready": "green", "frozen": "cyan", "starting": "yellow"}.get(state, "red")
     return Text.assemble(("● ", color), name, (f" {state}", "dim"))
 
 
 def number_text(name: str, value: str) -> Text:
-    """One number and what it is."""
+    """A number with its name."""
     return Text.assemble((f"{name} ", "dim"), (value, "bold"))
 
 
@@ -192,10 +192,10 @@ _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # [column][row] of
 def draw_lines(
     lines: Sequence[tuple[Sequence[float], str]], columns: int, rows: int, expected: int = 0
 ) -> Text | None:
-    """Lines as braille, 2 x 4 dots a cell, with the axis' ends at the left; None without two values.
+    """Lines in braille, 2 x 4 dots per cell, with the ends of the y axis at the left; None below two values.
 
-    Lines share one x axis, on which `expected` values, or as many as there are, fill the width. Where two
-    meet in a cell, the one given last gives the color.
+    Lines share one x axis; `expected` values (or the actual number, if larger) fill the width. A cell has the
+    color of the last line that crosses it.
     """
     values = [y for ys, _ in lines for y in ys if math.isfinite(y)]
     if len(values) < 2 or columns < 8:
@@ -230,7 +230,7 @@ def draw_lines(
 
 
 def _axis(low: float, high: float) -> tuple[float, float]:
-    """An axis that holds the values, with round ends."""
+    """An axis with round ends that covers the values."""
     step = 0.02 if high - low < 0.2 else 0.1
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     return (low, high) if high > low else (low, low + step)

@@ -171,10 +171,10 @@ def test_demo_learns_every_request_once_of_file_or_log_though_its_learner_is_kil
     assert len(in_file | in_log) > WorldScene.history_requests and in_file & in_log
     assert found["learnt"]["requests"] == len(in_file | in_log) + late
     told = capfd.readouterr().out
-    assert re.search(r"history [\d,]+ requests learnt in batch up to \S+ \S+, then live from there", told)
+    assert re.search(r"history [\d,]+ requests trained on in batch up to \S+ \S+, then live", told)
     in_batch = found["learnt"]["requests"] + found["learnt"]["of_history"] - len(consumed)
-    assert f"{in_batch:,} requests learnt in batch" in told
-    assert f"{in_batch:,} requests learnt in batch" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"{in_batch:,} requests trained on in batch" in told
+    assert f"{in_batch:,} requests trained on in batch" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.process

@@ -96,7 +96,7 @@ def test_a_feature_may_learn_faster_from_here_on(lived: Lived) -> None:
         ("features.item.ttl_s=5.0", r"features\.item\.ttl_s"),
         ("features.place.kind=id", "user, item, category, the config user, item, category, place"),
         ("learner.deep=none", r"learner\.deep = dcn"),
-        ("learner.speed_tau=[0.1,0.1,0.1]", "priors start"),
+        ("learner.speed_tau=[0.1,0.1,0.1]", "initial value of a prior"),
     ],
 )
 def test_what_a_snapshot_cannot_take_is_refused_with_a_sentence(
