@@ -98,8 +98,8 @@ def _by_slice(c: Comparison, arms: Mapping[str, Arm]) -> list[Forest]:
             f"{c.other} compared with {c.first}, by slice",
             rows,
             "log loss, per cent",
-            "Left of 0 is better. Each line is the 95 % interval of one slice. About 1 interval in 20 excludes "
-            "0 by chance; the table marks the slices whose difference is larger than that.",
+            "Left of 0 is better. Each line is the 95 % interval of a slice. About 1 interval in 20 "
+            "excludes 0 by chance; the table marks the slices whose difference is larger than that.",
             arms[c.other],
         )
     ]

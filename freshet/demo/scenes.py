@@ -97,7 +97,7 @@ class WorldScene:
     shifts: tuple[float, ...] = (0.25, 0.62)
 
     def __init__(self, seconds: float, seed: int) -> None:
-        """A world whose clock stays behind the wall clock for `seconds` of play: no event is in the future."""
+        """A world whose clock stays behind the wall clock for `seconds`: no event is in the future."""
         requests_per_s = self.rate / self.speed
         span_s = self.history_requests / requests_per_s + seconds * self.speed
         self.title = "a simulated click stream: 2,000 people, 500 items on show, slates of 10"

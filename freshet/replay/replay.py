@@ -101,7 +101,7 @@ class Replay:
         positions = np.arange(self._position, self._position + n, dtype=np.int64)
         self._position += n
         times = learnt.time[learnt.requests[:-1]]
-        # The model has trained on all earlier requests, so the memory holds nothing, as behind a fast learner.
+        # The model has trained on all earlier requests, so the memory is empty, as behind a fast learner.
         self.memory.set_priors(*self.learner.model.memory_priors())
         self.memory.advance(self._position - 1)
         corrected = self.memory.observe(learnt.rows, learnt.p, learnt.y, positions, learnt.requests, times)

@@ -1,4 +1,4 @@
-"""docs/operations.md, "Copies, and getting things back": its own commands, then a ledger that balances."""
+"""docs/operations.md, "Backup and restore": its own commands, then a ledger that balances."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ from learner.role.learner import Learner
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.state.role_state import RoleState
 
-SECTION = "## Copies, and getting things back"
+SECTION = "## Backup and restore"
 PARTITIONS = 2
 REQUESTS = 400
 START_S_MAX = 200.0  # on a busy machine, kernels not yet compiled
