@@ -25,6 +25,8 @@ ROLES = "roles"
 READ_RECORDS_MAX = 1000
 READ_BYTES_MAX = 8 << 20
 PARTITIONS_MAX = 1024
+HOW_TO_CREATE = "start the roles once, or give a Producer partitions=N"
+"""The remedy for a missing topic, in messages."""
 PRODUCER_BYTES_MAX = 255  # of a producer's name, in UTF-8
 SEQ_MAX = (1 << 63) - 1
 DEAD_LETTER_BYTES = 64 << 10  # the most that a dead letter adds to its original

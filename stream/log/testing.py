@@ -18,6 +18,7 @@ import msgspec
 from ground.clock import SYSTEM_CLOCK, Clock
 from stream.errors import LogAwayError, LogError
 from stream.log.base import (
+    HOW_TO_CREATE,
     PARTITIONS_MAX,
     READ_BYTES_MAX,
     READ_RECORDS_MAX,
@@ -226,7 +227,7 @@ class MemoryLog(Log):
         self._check_open()
         found = self._store.topics.get(topic)
         if found is None:
-            raise LogError(f"{self} has no topic {topic!r}; create it first")
+            raise LogError(f"{self} has no topic {topic!r}; create it first: {HOW_TO_CREATE}")
         return found
 
 

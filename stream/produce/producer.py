@@ -20,6 +20,7 @@ from stream.errors import BufferFullError, LogError, ProducerError, RecordError,
 from stream.limits import BATCH_EVENTS_MAX, RECORD_BYTES_MAX
 from stream.log.base import EVENTS, Log, Outgoing
 from stream.log.open import open_log
+from stream.produce.numpy_values import without_numpy
 from stream.produce.settings import PRODUCER_DEFAULTS, ProducerSettings
 from stream.records.batching import pack
 from stream.records.decoding import check, tidy_request
@@ -182,16 +183,30 @@ class Producer:
         now_s = self._clock.unix_s() if time_s is None else time_s
         self.send(Action(request_id=request_id, time=now_s, candidate=candidate, label=label, name=name))
 
-    def send(self, event: Impression | Action) -> None:
-        """Send an event made elsewhere. Raises as `impression` does."""
+    def _encoded(self, event: Impression | Action) -> bytes:
+        """Check an event and encode it; a TypeError means that a value has a type that no record has."""
         if self._features is not None and isinstance(event, Impression):
             check(tidy_request(event, self._features))
         else:
             check(event)
+        return encode(event)
+
+    def send(self, event: Impression | Action) -> None:
+        """Send an event made elsewhere. NumPy scalars and arrays are sent as plain numbers and lists.
+
+        Raises as `impression` does.
+        """
         try:
-            value = encode(event)
-        except TypeError as error:
-            raise RecordError(f"the event cannot be sent: {error}; expected plain Python values") from None
+            value = self._encoded(event)
+        except (TypeError, RecordError) as error:
+            plain = without_numpy(event)
+            if plain is None:  # the event itself is wrong
+                if isinstance(error, RecordError):
+                    raise
+                raise RecordError(
+                    f"the event cannot be sent: {error}; expected plain Python values"
+                ) from None
+            event, value = plain, self._encoded(plain)
         if len(value) > RECORD_BYTES_MAX:
             raise RecordError(
                 f"the event has {len(value):,} bytes, more than the {RECORD_BYTES_MAX:,} allowed"

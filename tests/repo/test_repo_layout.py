@@ -188,6 +188,11 @@ def test_wheel_takes_every_file_of_every_package() -> None:
     assert not left_out, "pyproject.toml's packages and package-data leave out " + ", ".join(left_out)
 
 
+def test_every_package_is_typed_for_its_users() -> None:
+    missing = [package for package in FLOOR_OF if not (ROOT / package / "py.typed").is_file()]
+    assert not missing, "without py.typed (PEP 561) a type checker ignores the annotations of a package"
+
+
 # One machine's traces
 
 

@@ -15,7 +15,13 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, TopicDescription
 
 from stream.errors import LogError
-from stream.log.base import DEAD_LETTER_BYTES, PARTITIONS_MAX, PRODUCER_BYTES_MAX, bytes_allowed
+from stream.log.base import (
+    DEAD_LETTER_BYTES,
+    HOW_TO_CREATE,
+    PARTITIONS_MAX,
+    PRODUCER_BYTES_MAX,
+    bytes_allowed,
+)
 from stream.log.kafka.client import ForbiddenError, KafkaClient, result
 from stream.log.settings import LogSettings
 
@@ -87,7 +93,7 @@ class Topics:
         found = self._find(topic)
         if found is None:
             if known is None:
-                raise LogError(f"{self._client} has no topic {name!r}; create it first")
+                raise LogError(f"{self._client} has no topic {name!r}; create it first: {HOW_TO_CREATE}")
             raise LogError(
                 f"{self._client}: topic {name!r} is gone: it was deleted while it was used; stop the "
                 "roles, and start them with a new state folder, or another prefix (kafka://HOST:PORT/PREFIX)"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from stream.errors import LogError
 from stream.log.base import (
+    HOW_TO_CREATE,
     PARTITIONS_MAX,
     READ_BYTES_MAX,
     READ_RECORDS_MAX,
@@ -272,7 +273,7 @@ class SqliteLog(Log):
     def _topic(self, db: sqlite3.Connection, topic: str) -> tuple[int, int]:
         found = self._find_topic(db, topic)
         if found is None:
-            raise LogError(f"log {self.path} has no topic {topic!r}; create it first")
+            raise LogError(f"log {self.path} has no topic {topic!r}; create it first: {HOW_TO_CREATE}")
         return found
 
     def _partition_slot(self, db: sqlite3.Connection, topic: str, partition: int) -> int:
