@@ -64,7 +64,7 @@ def test_log_on_a_read_only_mount_is_exported_and_checked(
     assert "wrote 10 examples" in capsys.readouterr().err
     assert main(["check"]) == 1
     lines = {line[:16].split()[-1]: line for line in capsys.readouterr().out.splitlines()}
-    assert lines["log"].startswith("not ok") and "it can be replayed, exported and looked at" in lines["log"]
+    assert lines["log"].startswith("not ok") and "it can be replayed, exported and inspected" in lines["log"]
     assert lines["config"].startswith("ok") and lines["learner"].startswith("ok")
 
 
