@@ -70,7 +70,7 @@ const TILES = [
   { name: "Events per second", where: "events", format: rate, value: (n) => n.events_per_s,
     note: (n) => (n.examples_per_s === null ? "no joiner tells of itself" : `${text(rate, n.examples_per_s)} examples`) },
   { name: "Requests per second", where: "requests", format: rate, value: (n) => n.requests_per_s,
-    note: (n) => (n.score_p99_s === null ? "no scores asked for lately" : `99 of 100 scores in ${text(seconds, n.score_p99_s)}`) },
+    note: (n) => (n.score_p99_s === null ? "no scores asked for lately" : `p99 ${text(seconds, n.score_p99_s)}`) },
   { name: "Freshness", where: "freshness", format: seconds, value: (n) => n.freshness_s,
     note: (n) => (n.freshness_s === null ? "nothing learnt yet" : `weights ${text(seconds, n.base_freshness_s)}`) },
   { name: "Lag", where: "lag", format: count, unit: "records", value: (n) => known(n.joiner_lag_records, n.learner_lag_records),
