@@ -29,7 +29,7 @@ from load_callers import Books, Callers
 
 from freshet.config import load_config
 from freshet.roles.opening import open_topics
-from freshet.show.report import Chart, Line, Page, write_html
+from freshet.show.report import Chart, Line, ReportPage, write_html
 from freshet.warmup import warm_up
 from learner.role.learner import Learner
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing, partition_of
@@ -285,7 +285,7 @@ def write(out: Path, processes: list[Process], result: dict[str, Any]) -> None:
     )
     chart = Chart("Resident memory, MiB", lines, note=note, x_title="seconds", y_title="MiB")
     lead = f"{sum(result['statuses'].values()):,} answers in {result['seconds']:,.0f} s"
-    write_html(Page(title="Load and abuse", lead=lead, charts=[chart]), out / "memory.html")
+    write_html(ReportPage(title="Load and abuse", lead=lead, charts=[chart]), out / "memory.html")
 
 
 def failures(result: dict[str, Any]) -> list[str]:

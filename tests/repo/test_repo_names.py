@@ -14,6 +14,7 @@ ALLOWED = {
     "Layout": "the inputs of a network; the columns of an exported file",
     "Live": "the replica behind a server; the contents of its page",
     "Meta": "what is saved beside a table; what is saved beside a learner",
+    "Observed": "a group member with its last status; the arguments of `observe` of an error memory",
     "Pending": "requests that wait to be trained on; requests that wait for their window",
     "Progress": "one partition's event times; the counts of a role's loop",
     "Rows": "rows of keys for the kernels; records gathered as columns",
