@@ -18,7 +18,8 @@ from numba import njit
 
 from ground.kernels.mixing import join_keys
 from ground.rows import Rows
-from learner.features.values import NUMBER_X, WIDTHS, number_buckets, squash
+from learner.features.spellings import Spellings
+from learner.features.values import NUMBER_X, WIDTHS, IdType, ids_of_type, number_buckets, squash
 
 PLANS_MAX = 256
 """Limit of cached plans, one per ordered set of candidates' feature names; above it the cache is emptied."""
@@ -43,6 +44,8 @@ class QuickEncoder:
 
     Args:
         names, kinds: of the features, (F,) each.
+        types: what each feature's ids are declared to be, (F,).
+        spellings: notes how ids without a declared type are written.
         pair_column, pair_salt: see `lay_out`.
     """
 
@@ -50,11 +53,15 @@ class QuickEncoder:
         self,
         names: Sequence[str],
         kinds: Sequence[str],
+        types: Sequence[IdType | None],
+        spellings: Spellings,
         pair_column: npt.NDArray[np.int32],
         pair_salt: npt.NDArray[np.uint64],
     ) -> None:
         self._names = list(names)
         self._kinds = list(kinds)
+        self._types = list(types)
+        self._spellings = spellings
         self._numbers = [c for c, kind in enumerate(kinds) if kind == "number"]
         self._pair_column = pair_column
         self._pair_salt = pair_salt
@@ -85,6 +92,10 @@ class QuickEncoder:
             columns: Sequence[Sequence[Any]] = [values] if plan.single else list(zip(*values, strict=True))
             for column, at in plan.own:
                 mine = columns[at]
+                if (declared := self._types[column]) is not None:
+                    mine = ids_of_type(self._names[column], self._kinds[column], declared, mine)
+                elif self._kinds[column] != "number":
+                    self._spellings.note(column, mine)
                 types = set(map(type, mine))
                 if self._kinds[column] == "number":
                     if not types <= {int, float}:
@@ -106,6 +117,10 @@ class QuickEncoder:
                     if kind != "hour":
                         continue  # the column is in no row
                     value = int(time // 3600) % 24
+                if (declared := self._types[column]) is not None:
+                    (value,) = ids_of_type(self._names[column], kind, declared, (value,))
+                elif kind != "number":
+                    self._spellings.note(column, (value,))
                 if kind == "number":
                     if type(value) not in (int, float):
                         return None

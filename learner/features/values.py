@@ -3,9 +3,10 @@
 None means that the row has no value.
 """
 
+import re
 from collections.abc import Sequence
 from math import frexp, sqrt
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,14 @@ from learner.errors import FeatureError
 
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
+
+IdType = Literal["int", "text"]
+"""What a feature's ids are, where the schema says so."""
+
+_DECIMAL = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
+"""An integer as it is written in one way only: "007" and "+7" may mean something else than 7."""
+_INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
+"""The integers that have keys."""
 
 WIDTHS = 3
 """The buckets of a number: wide ones learn quickly, narrow ones become more accurate."""
@@ -29,6 +38,56 @@ class Values(NamedTuple):
     start: npt.NDArray[np.int64]  # (n + 1,), entries of row r are start[r]:start[r + 1]
     key: Keys  # (k,)
     x: npt.NDArray[np.float32]  # (k,)
+
+
+def ids_of_type(name: str, kind: str, type_: IdType, values: Sequence[Any]) -> list[Any]:
+    """A feature's ids as its declared type: for "int" decimal text becomes the integer that it writes, for
+    "text" an integer becomes its decimal text. None stays None.
+
+    >>> ids_of_type("item", "id", "int", ["3", 3]), ids_of_type("item", "id", "text", ["3", 3])
+    ([3, 3], ['3', '3'])
+
+    Raises:
+        FeatureError: a value is of neither type, or for "int" a text that is no decimal integer of 64 bits.
+    """
+    found: list[Any] = []
+    for value in values:
+        given = type(value)  # exact: a bool is no id
+        if given is int and _INT_MIN <= value <= _INT_MAX:
+            found.append(value if type_ == "int" else str(value))
+        elif value is None or (given is str and type_ == "text"):
+            found.append(value)
+        elif given is str and _DECIMAL.fullmatch(value) and _INT_MIN <= int(value) <= _INT_MAX:
+            found.append(int(value))
+        elif type_ == "int":
+            _refuse(name, kind, value, 'an integer of 64 bits, or its decimal digits as text (type = "int")')
+        else:
+            _refuse(name, kind, value, 'text, or an integer of 64 bits (type = "text")')
+    return found
+
+
+def id_lists_of_type(name: str, kind: str, type_: IdType, values: Sequence[Any]) -> list[Any]:
+    """The same of lists of ids.
+
+    Raises:
+        FeatureError: as `ids_of_type`.
+    """
+    return [ids_of_type(name, kind, type_, v) if isinstance(v, list) else v for v in values]
+
+
+def both_spellings(ids: Sequence[int | str]) -> list[int | str]:
+    """Some ids, each integer with its decimal text, and each text that is one with the integer.
+
+    >>> both_spellings([3, "007", "-4"])
+    [3, '007', '-4', '3', -4]
+    """
+    others: list[int | str] = []
+    for one in ids:
+        if isinstance(one, int):
+            others.append(str(one))
+        elif _DECIMAL.fullmatch(one) and _INT_MIN <= int(one) <= _INT_MAX:
+            others.append(int(one))
+    return list(dict.fromkeys([*ids, *others]))
 
 
 def read_ids(name: str, kind: str, values: Sequence[Any]) -> Values:

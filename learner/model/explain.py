@@ -108,7 +108,8 @@ def _unknown(
             name = names[column]
             value = candidate.get(name, request.context.get(name))
             if isinstance(value, list):
-                mine[name] = [one for one in value if key_of(one) in keys]
+                typed = model.encoder.as_declared(column, [value])[0]
+                mine[name] = [one for one in typed if key_of(one) in keys]
             elif value is not None:
                 mine[name] = [value]
             else:

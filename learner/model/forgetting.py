@@ -15,8 +15,9 @@ from error_memory import ErrorMemory
 from ground.keys import key_of
 from learner.errors import FeatureError
 from learner.features.encoder import FeatureSpec
+from learner.features.values import both_spellings, ids_of_type
 from learner.model.model import Model
-from stream.limits import FORGET_IDS_MAX
+from stream.limits import FORGET_IDS_IN_RECORD_MAX, FORGET_IDS_MAX
 
 CHUNK_KEYS = 1 << 18
 FORGETTABLE = ("id", "ids", "sequence")
@@ -28,6 +29,8 @@ def widened(
     features: Mapping[str, FeatureSpec], entity: Mapping[str, Sequence[int | str]]
 ) -> dict[str, list[int | str]]:
     """The entity with the sequences that hold its ids: forgetting an item removes it from histories.
+
+    Ids of a declared type are named as integers and as text, since records may hold either.
 
     Raises:
         FeatureError: a feature is not declared or holds no ids, or it names no ids or too many.
@@ -41,9 +44,17 @@ def widened(
             raise FeatureError(f"feature {name!r} {why}; ids to forget may be of: {known}")
         if not 1 <= len(ids) <= FORGET_IDS_MAX:
             raise FeatureError(f"entity names {len(ids)} ids of {name!r}; expected 1 to {FORGET_IDS_MAX}")
+        type_ = features.get(spec.of, spec).id_type
+        if type_ is not None:
+            ids = both_spellings(ids_of_type(name, spec.kind, type_, ids))
         holders = [name, *(n for n, s in features.items() if s.kind == "sequence" and s.of == name)]
         for holder in holders:
             found[holder] = list(dict.fromkeys([*found.get(holder, []), *ids]))
+            if len(found[holder]) > FORGET_IDS_IN_RECORD_MAX:
+                raise FeatureError(
+                    f"entity names {len(found[holder])} ids of {holder!r}, with those of the feature that it "
+                    f"holds and as integers and text; at most {FORGET_IDS_IN_RECORD_MAX}: send fewer at once"
+                )
     return found
 
 

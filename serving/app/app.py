@@ -22,6 +22,7 @@ import time
 import msgspec
 import xxhash
 
+from learner.errors import FeatureError
 from learner.model.forgetting import widened
 from serving.app.bodies import (
     AnyScoreRequest,
@@ -296,9 +297,12 @@ class App(Frame):
         good: list[Outgoing] = []
         for i, data in enumerate(split_body(call.body)):
             try:
-                good.append(_outgoing(self._event.decode(data)))
+                event = self._event.decode(data)
+                if isinstance(event, Impression):
+                    self.replica.check_types(event)
+                good.append(_outgoing(event))
                 verdicts.append(None)
-            except RecordError as error:
+            except (RecordError, FeatureError) as error:
                 rejected = len(verdicts) - len(good)
                 verdicts.append(
                     Verdict(error=shortened(str(error), REASON_CHARACTERS_MAX))

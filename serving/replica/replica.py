@@ -123,6 +123,14 @@ class Replica:
         """The schema of what it scores."""
         return self.model.features
 
+    def check_types(self, request: Requestlike) -> None:
+        """Check a request's ids against the declared types of the features; a loading model checks too.
+
+        Raises:
+            FeatureError: an id is not of its feature's declared type.
+        """
+        self.model.encoder.check_types(request)
+
     def score(self, requests: Sequence[Requestlike]) -> list[Scored]:
         """Answer each request, by its base and corrected; changes nothing.
 

@@ -70,6 +70,13 @@ class Scorer(Protocol):
     def features(self) -> Mapping[str, FeatureSpec]:
         """The schema of what it scores."""
 
+    def check_types(self, request: Impression) -> None:
+        """Check a request's ids against the declared types of the features.
+
+        Raises:
+            FeatureError: an id is not of its feature's declared type.
+        """
+
     def score(self, requests: Sequence[Impression]) -> list[Scored]:
         """Answer each request, by its base and corrected; changes nothing.
 

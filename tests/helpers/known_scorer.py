@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from learner.features.encoder import FeatureSpec
+from learner.features.encoder import Encoder, FeatureSpec
 from learner.metrics import Metrics
 from serving.replica.explaining import ExplainedCandidate, Taken, Unknown
 from serving.replica.status import MemoryStatus, ModelStatus, Quality, Scored
@@ -37,6 +37,9 @@ class Known:
         (scored,) = self.score([request])
         self.explored.append((seed, draws))
         return scored._replace(order=scored.order[::-1], propensity=[0.25] * len(scored.base))
+
+    def check_types(self, request: Impression) -> None:
+        Encoder(self.features).check_types(request)
 
     def explain(self, request: Impression) -> Taken:
         (scored,) = self.score([request])

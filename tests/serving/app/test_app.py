@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from known_scorer import EVENT, Known
 
+from learner.features.encoder import FeatureSpec
 from serving.app.app import App
 from serving.app.server import run_app
 from serving.errors import ListenError
@@ -93,6 +94,19 @@ def test_explain_takes_what_score_takes_and_logs_nothing(client: httpx.Client, l
     assert got["candidates"][0]["unknown"] == [{"feature": "p", "values": [7]}]
     assert client.post("/v1/explain", json={"candidates": []}).status_code == 400
     assert events(log) == []
+
+
+def test_event_of_another_type_of_id_than_declared_is_rejected(
+    client: httpx.Client, log: Log, scorer: Known
+) -> None:
+    scorer.features["item"] = FeatureSpec(type="int")
+    shown = [
+        {"type": "impression", "request_id": f"r{i}", "time": 1e9, "candidates": [{"item": item}]}
+        for i, item in enumerate([3, "3", "x"])
+    ]
+    answer = client.post("/v1/events", json=shown)
+    assert answer.status_code == 207 and [event.request_id for event in events(log)] == ["r0", "r1"]
+    assert "feature item (kind id) has the value 'x'" in answer.json()["records"][2]["error"]
 
 
 def test_score_without_id_and_time_gets_both(client: httpx.Client, log: Log) -> None:
