@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from freshet.roles.role_metrics import STAGES, TABLES, RoleCollector
 from learner.metrics import Metrics
+from serving.replica.coverage import FeatureCounts
 from serving.replica.status import MemoryStatus, ModelStatus, Quality
 from serving.watch.telemetry import Telemetry
 from stream.log.base import EVENTS, EXAMPLES, UPDATES
@@ -77,7 +78,8 @@ class _FixedScorer:
             behind_s=0.0, lag=[Lag(EXAMPLES, 0, 1, 1.0), Lag(UPDATES, 0, 1, 1.0)], examples_learnt=1,
             examples_observed=1, examples_skipped=0, examples_bad=0, updates_applied=1, update_gaps=0,
             features=["user"],
-            table_rows={"user": 1}, memory=MemoryStatus("residual", 1, 0.1, 1),
+            table_rows={"user": 1}, scored_features={"user": FeatureCounts(1, 0, 0)},
+            memory=MemoryStatus("residual", 1, 0.1, 1),
             base=quality, corrected=quality,
         )  # fmt: skip
 

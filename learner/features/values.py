@@ -23,7 +23,7 @@ IdType = Literal["int", "text"]
 
 _DECIMAL = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
 """An integer as it is written in one way only: "007" and "+7" may mean something else than 7."""
-_INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
+_INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 """The integers that have keys."""
 
 WIDTHS = 3

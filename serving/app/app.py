@@ -274,6 +274,9 @@ class App(Frame):
             propensity=scored.propensity,
             freshness_s=scored.freshness_s,
             logged=logged,
+            unknown=scored.coverage.of(request.context, request.candidates)
+            if request.unknown and scored.coverage is not None
+            else msgspec.UNSET,
         )
         return json_response(200, answer)
 

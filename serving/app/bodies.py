@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from serving.errors import RequestError, TooLargeError
+from serving.replica.coverage import Unknowns
 from stream.records.bounds import BoundedRequestId, BoundedTime, Int64, bounded_candidates, bounded_features
 from stream.records.decoding import AnyFeatures, split_batch
 from stream.records.types import (
@@ -31,7 +32,8 @@ class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /v1/score. `time` is event time in Unix seconds, now if it is not given.
 
     `log` false: this request is not appended to `events`, so nothing will be learnt from it. `explore`
-    says how candidates are ordered, as configured if it is not given.
+    says how candidates are ordered, as configured if it is not given. `unknown` true: the answer says which
+    ids have no row in the model and which features have no value.
     """
 
     candidates: Candidates
@@ -40,6 +42,7 @@ class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request_id: RequestId | None = None
     log: bool = True
     explore: Explore | None = None
+    unknown: bool = False
 
 
 _features: Any = bounded_features(Int64, float)  # JSON has no NaN and no infinity
@@ -67,6 +70,7 @@ class AnyScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request_id: str | None = None
     log: bool = True
     explore: Explore | None = None
+    unknown: bool = False
 
 
 class ScoreAnswer(msgspec.Struct, frozen=True):
@@ -85,6 +89,7 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     propensity: list[float] | None  # of an order that was drawn: each candidate's, to come where it came
     freshness_s: float | None  # None: nothing learnt yet
     logged: bool
+    unknown: Unknowns | msgspec.UnsetType = msgspec.UNSET  # where the request asked for it
 
 
 class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

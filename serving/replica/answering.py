@@ -15,6 +15,7 @@ from learner.features.encoder import Requestlike
 from learner.model.explain import explain, read
 from learner.model.explore import beliefs_of, sample_slate
 from learner.model.model import Model
+from serving.replica.coverage import CoverageCounts
 from serving.replica.explaining import Taken, candidates_of
 from serving.replica.status import Scored
 
@@ -39,6 +40,7 @@ class Live:
         self.model = model
         self.base_ingest_ms = 0  # of the newest example in the weights, Unix ms; 0: there is none
         self.memory_ingest_ms = 0  # of the newest one that the memory was shown
+        self.coverage = CoverageCounts(model.features)
         self._settings = settings
         self.memory = self.new_memory()
 
@@ -57,7 +59,7 @@ class Live:
         return _age_s(self.base_ingest_ms)
 
     def score(self, requests: Sequence[Requestlike]) -> list[Scored]:
-        """Answer each request, by its base and corrected; changes nothing.
+        """Answer each request, by its base and corrected; changes nothing but the counts of coverage.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
@@ -71,6 +73,7 @@ class Live:
                 corrected = self.memory.correct(rows, base)
             version = self.model.version
             freshness_s = self.freshness_s
+        coverage = self.coverage.count(predicted.inputs)
         answers = []
         for first, end in zip(batch.requests[:-1], batch.requests[1:], strict=True):
             mine = corrected[first:end]
@@ -81,6 +84,7 @@ class Live:
                     order=np.argsort(-mine, kind="stable").tolist(),
                     version=version,
                     freshness_s=freshness_s,
+                    coverage=coverage.part(first, end),
                 )
             )
         return answers
@@ -117,6 +121,7 @@ class Live:
             version=version,
             freshness_s=freshness_s,
             propensity=slate.propensity,
+            coverage=self.coverage.count(predicted.inputs),
         )
 
     def explain(self, request: Requestlike) -> Taken:

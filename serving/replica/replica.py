@@ -194,6 +194,7 @@ class Replica:
                 update_gaps=self._follower.gaps,
                 features=list(self.model.encoder.names),
                 table_rows=self.model.table_rows(),
+                scored_features=self._live.coverage.totals(),
                 memory=MemoryStatus(
                     kind=self._memory_settings.kind,
                     evidence=memory.evidence,

@@ -7,6 +7,7 @@ import msgspec
 
 from learner.features.encoder import FeatureSpec
 from learner.metrics import Summary
+from serving.replica.coverage import Coverage, FeatureCounts
 from serving.replica.explaining import Taken
 from stream.log.lag import Lag
 from stream.records.types import Impression
@@ -21,6 +22,7 @@ class Scored(NamedTuple):
     version: str  # of the model
     freshness_s: float | None  # None: nothing learnt yet
     propensity: list[float] | None = None  # (n,) of an order that was drawn: to come where it came
+    coverage: Coverage | None = None  # what the model knows of the request
 
 
 class MemoryStatus(msgspec.Struct, frozen=True):
@@ -58,6 +60,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     update_gaps: int  # how often updates were missing or damaged, and a snapshot had to come
     features: list[str]
     table_rows: dict[str, int]
+    scored_features: dict[str, FeatureCounts]  # of the candidates scored since the server began
     memory: MemoryStatus
     base: Quality
     corrected: Quality

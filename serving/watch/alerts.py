@@ -7,6 +7,7 @@ every role; the page knows of the others what they tell in the log. What to do a
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -21,7 +22,32 @@ SCORES_MIN = 100.0
 CLICKS_MIN = 100.0
 """Among the recent examples, below which calibration and log loss are mostly chance."""
 
+SCORED_MIN = 1000.0
+"""Ids, or candidates, scored in five minutes, below which a share of them says little."""
+LEARNT_MIN = 10_000.0
+"""Examples in the weights, below which most ids are new to any model."""
+
 Severity = Literal["page", "warn"]
+
+
+class FeatureSight(NamedTuple):
+    """One feature: the rows of its table now, and the counts of the last five minutes."""
+
+    rows: int
+    candidates: float  # scored
+    ids: float  # looked up
+    unknown: float  # ids without a row
+    missing: float  # candidates without a value
+
+    @property
+    def unknown_share(self) -> float | None:
+        """Of the ids; None: there were none."""
+        return self.unknown / self.ids if self.ids else None
+
+    @property
+    def missing_share(self) -> float | None:
+        """Of the candidates; None: there were none."""
+        return self.missing / self.candidates if self.candidates else None
 
 
 class Sight(NamedTuple):
@@ -31,6 +57,7 @@ class Sight(NamedTuple):
     rises: Mapping[str, float]  # by which counters rose in the last five minutes
     silent: Mapping[str, float]  # role -> for how many seconds it has said nothing
     lags: Mapping[str, float]  # role -> age in seconds of the oldest record that it has not taken
+    features: Mapping[str, FeatureSight] = MappingProxyType({})  # that the server scores
 
 
 Found = Iterable[tuple[str, str]]
@@ -189,6 +216,26 @@ def _table_evicts(sight: Sight, over: float) -> Found:
         yield "", "a table has reached its limit: the least used ids are evicted"
 
 
+def _unknown_ids(sight: Sight, over: float) -> Found:
+    for feature, counts in _learnt(sight):
+        share = counts.unknown_share or 0.0
+        if share > over and counts.ids >= SCORED_MIN:
+            yield feature, f"{share:.1%} of the ids of feature {feature} are unknown to the model"
+
+
+def _feature_missing(sight: Sight, over: float) -> Found:
+    for feature, counts in _learnt(sight):
+        share = counts.missing_share or 0.0
+        if share > over and counts.candidates >= SCORED_MIN:
+            yield feature, f"{share:.1%} of the scored candidates have no feature {feature}, which was learnt"
+
+
+def _learnt(sight: Sight) -> Iterable[tuple[str, FeatureSight]]:
+    """The features that the model has learnt enough of to know what requests say."""
+    enough = sight.numbers.get("learnt", 0.0) >= LEARNT_MIN
+    return [(name, counts) for name, counts in sight.features.items() if enough and counts.rows > 0]
+
+
 def _miscalibrated(sight: Sight, over: float) -> Found:
     ratio = sight.numbers.get("calibration_corrected", 1.0)
     if sight.numbers.get("positives_corrected", 0.0) >= CLICKS_MIN and not 1.0 / over <= ratio <= over:
@@ -220,6 +267,8 @@ RULES = (
     Rule("FreshetQuarantine", "warn", 0.0, 0.0, _quarantine),
     Rule("FreshetTableFull", "warn", 0.0, 0.0, _table_full),
     Rule("FreshetTableEvicts", "warn", 900.0, 0.0, _table_evicts),
+    Rule("FreshetUnknownIds", "warn", 900.0, 0.9, _unknown_ids),
+    Rule("FreshetFeatureMissing", "warn", 900.0, 0.99, _feature_missing),
     Rule("FreshetMiscalibrated", "warn", 900.0, 1.25, _miscalibrated),
     Rule("FreshetCorrectionHarms", "warn", 900.0, 0.005, _correction_harms),
 )

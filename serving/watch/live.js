@@ -150,7 +150,8 @@ function showTables(live) {
   $("tables").replaceChildren(...live.tables.map((row) => make("tr", {},
     make("th", { scope: "row", text: row.feature }),
     make("td", { text: text(count, row.rows) }),
-    ...["admitted_per_s", "refused_per_s", "expired_per_s", "evicted_per_s"].map((name) => make("td", { text: text(rate, row[name]) })))));
+    ...["admitted_per_s", "refused_per_s", "expired_per_s", "evicted_per_s"].map((name) => make("td", { text: text(rate, row[name]) })),
+    ...["unknown_share", "missing_share"].map((name) => make("td", { text: text(percent, row[name]) })))));
   const unheard = live.tables.length && live.tables.every((row) => row.admitted_per_s === null);
   setText($("tables-none"), !live.tables.length ? "No table yet: the model is loading, or has learnt nothing."
     : unheard ? "No learner tells of itself in the log, so admissions and expiries are not known here." : "");

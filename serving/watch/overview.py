@@ -17,7 +17,7 @@ from functools import partial
 
 import msgspec
 
-from serving.watch.alerts import Alert, Sight, Watchman
+from serving.watch.alerts import Alert, FeatureSight, Sight, Watchman
 from serving.watch.history import History, Span
 from serving.watch.pulse import Own
 from serving.watch.rates import Counters
@@ -95,6 +95,8 @@ class TableRow(msgspec.Struct):
     refused_per_s: float | None = None  # sightings that made no row (yet): admission, or the row budget
     expired_per_s: float | None = None
     evicted_per_s: float | None = None
+    unknown_share: float | None = None  # of the ids that were scored in five minutes, those without a row
+    missing_share: float | None = None  # of the candidates, those without a value
 
 
 class Live(msgspec.Struct):
@@ -296,6 +298,9 @@ class Overview:
                         self._counters.add(f"table.{feature}.{name}", heard.life, float(count))
         for name in _COUNTED[GROUP]:
             self._counters.add(f"{GROUP}.{name}", "own", own.numbers.get(name))
+        for feature, counts in own.tables.items():
+            for name, count in zip(_FEATURE_COUNTS, counts[1:], strict=False):
+                self._counters.add(f"{GROUP}.{feature}.{name}", "own", float(count))
         self._counters.end_tick()
 
     def _numbers(self, now_s: float, told: MemberStatus, members: list[Observed]) -> Now:
@@ -353,25 +358,42 @@ class Overview:
         # while the log is away nobody can be heard, which is no fault of theirs
         heard_s = {f"{TITLES.get(h.group, h.group)} {h.name}": _silent_s(h) for h in members if self._up}
         lags = {role: getattr(now, f"{role}_lag_s") or 0.0 for role in TITLES.values()}
-        return Sight(numbers, self._counters.rises, heard_s, lags)
+        return Sight(numbers, self._counters.rises, heard_s, lags, self._features(told))
+
+    def _features(self, told: MemberStatus) -> dict[str, FeatureSight]:
+        """What of each feature was scored in the last five minutes."""
+        rises = self._counters.rises
+        scored = rises.get(f"{GROUP}.scored", 0.0)
+        return {
+            feature: FeatureSight(
+                counts[0], scored, *(rises.get(f"{GROUP}.{feature}.{name}", 0.0) for name in _FEATURE_COUNTS)
+            )
+            for feature, counts in told.tables.items()
+            if len(counts) > len(_FEATURE_COUNTS)
+        }
 
     def _tables(self, told: MemberStatus, members: list[Observed]) -> list[TableRow]:
+        features = self._features(told)
         learning = any(h.group == "learn" and h.leads and h.told.tables for h in members)
+        counted = _TABLE_COUNTS if learning else ()
         return [
             TableRow(
                 feature,
                 counts[0],
-                *((self._counters.rate(f"table.{feature}.{n}") for n in _TABLE_COUNTS) if learning else ()),
+                **{f"{n}_per_s": self._counters.rate(f"table.{feature}.{n}") for n in counted},
+                unknown_share=features[feature].unknown_share if feature in features else None,
+                missing_share=features[feature].missing_share if feature in features else None,
             )
             for feature, counts in told.tables.items()
         ]
 
 
+_FEATURE_COUNTS = ("ids", "unknown", "missing")
 _TABLE_COUNTS = ("admitted", "refused", "expired", "evicted")
 _COUNTED: Mapping[str, tuple[str, ...]] = {
     "join": ("records", "actions", "examples", "late", "early", "dead_letters"),
     "learn": ("records", "dead_letters", "quarantined", "full", "evicted"),
-    GROUP: ("requests", "unlogged"),
+    GROUP: ("requests", "unlogged", "scored"),
 }
 
 

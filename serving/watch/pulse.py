@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from learner.metrics import Summary
 from serving.replica.status import Scorer
 from stream.group.membership import MemberStatus
@@ -76,7 +78,11 @@ class Pulse:
         }
         numbers |= _quality("base", status.base.recent) | _quality("corrected", status.corrected.recent)
         told = {name: float(value) for name, value in numbers.items() if value is not None}
-        tables = {name: [rows] for name, rows in status.table_rows.items()}
+        features = status.scored_features
+        tables = {
+            name: [rows, *(msgspec.structs.astuple(features[name]) if name in features else ())]
+            for name, rows in status.table_rows.items()
+        }
         return Own(MemberStatus(told, tables), status.version, status.why_not_ready)
 
 

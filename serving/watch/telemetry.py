@@ -9,7 +9,7 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
@@ -174,8 +174,23 @@ def _gauges(status: ModelStatus) -> Iterator[Metric]:
     yield quality
 
 
+def _feature_counters(status: ModelStatus) -> Iterator[Metric]:
+    """By feature; Prometheus asks for one family at a time."""
+    texts = {
+        "ids": "Ids of scored candidates that were looked up.",
+        "unknown_ids": "Ids of scored candidates that have no row in the model.",
+        "missing": "Scored candidates without a value of the feature.",
+    }
+    for name, text in texts.items():
+        family = CounterMetricFamily(f"freshet_scored_{name}", text, labels=["feature"])
+        for feature, counts in status.scored_features.items():
+            family.add_metric([feature], getattr(counts, name.removesuffix("_ids")))
+        yield family
+
+
 def _counters(status: ModelStatus) -> Iterator[Metric]:
     yield counter("freshet_updates_applied", "Updates applied to the model.", status.updates_applied)
+    yield from _feature_counters(status)
     yield counter(
         "freshet_update_gaps",
         "Times that updates were missing or damaged, and a snapshot had to come.",

@@ -92,7 +92,8 @@ class MemberStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """The status of a member, for display only; no decision depends on it.
 
     `numbers` by name. `tables`: for each embedding table, its rows; in a learner also how many were
-    admitted, not admitted, expired and evicted since it began.
+    admitted, not admitted, expired and evicted since it began; in a server how many ids of the feature were
+    looked up, how many of them had no row, and how many candidates had no value.
     """
 
     numbers: Annotated[dict[str, float], msgspec.Meta(max_length=NUMBERS_MAX)] = {}

@@ -97,6 +97,13 @@ def healthy(stream: Callable[[int], int]) -> Series:
         f'freshet_request_seconds_bucket{{{S},path="/v1/score",le="0.1"}}': seen,
         f'freshet_request_seconds_bucket{{{S},path="/v1/score",le="+Inf"}}': seen,
         f"freshet_impressions_unlogged_total{{{S}}}": [0.0] * MINUTES,
+        # half of the ids are new to the model, and a tenth of the candidates lack the feature
+        f"freshet_candidates_total{{{S}}}": [10.0 * c for c in seen],
+        scored("ids"): [9.0 * c for c in seen],
+        scored("unknown_ids"): [4.5 * c for c in seen],
+        scored("missing"): seen,
+        f"freshet_examples_learnt_total{{{S}}}": [20_000.0 + c for c in seen],
+        f'freshet_table_rows{{{S},table="item"}}': [500.0] * MINUTES,
         f"freshet_ready{{{S}}}": [float(m > 0) for m in range(MINUTES)],
         f"freshet_frozen{{{S}}}": [0.0] * MINUTES,
         f"freshet_freshness_seconds{{{S}}}": [a + 0.4 for a in age],
@@ -108,6 +115,8 @@ def healthy(stream: Callable[[int], int]) -> Series:
         f'freshet_join_clock_timestamp_seconds{{{J},partition="0"}}': clock,
         f'freshet_join_clock_timestamp_seconds{{{J},partition="1"}}': [0.0] * MINUTES,  # nobody is sent there
         f"freshet_learn_quarantined_groups_total{{{L}}}": [0.0] * MINUTES,
+        f"freshet_learn_sightings_full_total{{{L}}}": [0.0] * MINUTES,
+        f'freshet_learn_rows_evicted_total{{{L},table="item"}}': [0.0] * MINUTES,
         # the first handful of clicks says little of calibration, and less of the error memory
         quality("calibration", "corrected"): [1.7 if c < 1_000 else 1.05 for c in seen],
         quality("logloss", "corrected"): [0.35 if c < 1_000 else 0.3 for c in seen],
@@ -115,6 +124,10 @@ def healthy(stream: Callable[[int], int]) -> Series:
         quality("positives", "corrected"): [min(c // 20, 2_000.0) for c in seen],
     }  # fmt: skip
     return series
+
+
+def scored(name: str) -> str:
+    return f'freshet_scored_{name}_total{{{S},feature="item"}}'
 
 
 def quality(metric: str, prediction: str) -> str:
@@ -134,7 +147,7 @@ def share_of(series: Series, of: str, share: float) -> list[float]:
 def faults(series: Series) -> dict[str, Series]:
     """What is other than well, by alert."""
     lag = f'freshet_lag_seconds{{{L},role="learner",topic="examples",partition="0"}}'
-    scored = f'freshet_requests_total{{{S},path="/v1/score",status="200"}}'
+    calls_ok = f'freshet_requests_total{{{S},path="/v1/score",status="200"}}'
     failed = f'freshet_requests_total{{{S},path="/v1/score",status="503"}}'
     fast = f'freshet_request_seconds_bucket{{{S},path="/v1/score",le="0.05"}}'
     taken = f'freshet_records_taken_total{{{J},role="joiner"}}'
@@ -143,7 +156,7 @@ def faults(series: Series) -> dict[str, Series]:
     late = f"freshet_join_late_actions_total{{{J}}}"
     weights = f"freshet_base_freshness_seconds{{{S}}}"
     newest = f"freshet_freshness_seconds{{{S}}}"
-    since = [m for m in range(MINUTES) if series[scored][m] > series[scored][max(m - 1, 0)] and m < FAULT][-1]
+    since = [m for m in range(FAULT) if series[calls_ok][m] > series[calls_ok][max(m - 1, 0)]][-1]
     calls = f'freshet_request_seconds_bucket{{{S},path="/v1/score",le="+Inf"}}'
     positives = quality("positives", "corrected")
     stuck = series[clock][FAULT - 1]
@@ -157,7 +170,7 @@ def faults(series: Series) -> dict[str, Series]:
         "FreshetLogAway": steady(f"freshet_log_up{{{S}}}", 0.0),
         "FreshetLagging": {lag: from_fault(series[lag], lambda m, v: 60.0 * (m - FAULT))},
         "FreshetServerNotReady": steady(f"freshet_ready{{{S}}}", 0.0),
-        "FreshetServerErrors": {failed: share_of(series, scored, 0.1)},
+        "FreshetServerErrors": {failed: share_of(series, calls_ok, 0.1)},
         "FreshetServerSlow": {fast: from_fault(series[fast], lambda m, v: series[fast][FAULT - 1])},
         "FreshetImpressionsUnlogged": {
             f"freshet_impressions_unlogged_total{{{S}}}": share_of(series, calls, 1.0)
@@ -172,7 +185,22 @@ def faults(series: Series) -> dict[str, Series]:
         "FreshetLateActions": {late: share_of(series, taken, 0.3)},
         "FreshetPendingFull": {f"freshet_join_early_requests_total{{{J}}}": share_of(series, taken, 1.0)},
         "FreshetRecordsSkipped": steady(f'freshet_records_skipped_total{{{J},role="joiner"}}', 7.0),
+        "FreshetTableFull": steady(f"freshet_learn_sightings_full_total{{{L}}}", 1.0),
+        "FreshetTableEvicts": {
+            f'freshet_learn_rows_evicted_total{{{L},table="item"}}': share_of(series, taken, 0.5)
+        },
         "FreshetQuarantine": steady(f"freshet_learn_quarantined_groups_total{{{L}}}", 1.0),
+        # the caller sends other ids from then on, or none
+        "FreshetUnknownIds": {
+            scored("unknown_ids"): from_fault(
+                series[scored("unknown_ids")], lambda m, v: 2.0 * v - 4.5 * series[taken][FAULT - 1]
+            )
+        },
+        "FreshetFeatureMissing": {
+            scored("missing"): from_fault(
+                series[taken], lambda m, v: 10.0 * v - 9.0 * series[taken][FAULT - 1]
+            )
+        },
         "FreshetMiscalibrated": steady(quality("calibration", "corrected"), 1.6)
         | enough
         | {quality("logloss", "corrected"): [0.3] * MINUTES},
@@ -188,7 +216,8 @@ FIRES_IN = {
     **dict.fromkeys(
         (
             "FreshetRoleDown", "FreshetLogAway", "FreshetLagging", "FreshetServerNotReady",
-            "FreshetRecordsSkipped", "FreshetQuarantine", "FreshetMiscalibrated", "FreshetCorrectionHarms",
+            "FreshetRecordsSkipped", "FreshetQuarantine", "FreshetTableFull", "FreshetMiscalibrated",
+            "FreshetCorrectionHarms",
         ),
         ALL,
     ),
@@ -198,7 +227,7 @@ FIRES_IN = {
     **dict.fromkeys(
         (
             "FreshetServerErrors", "FreshetServerSlow", "FreshetDeadLetters", "FreshetClockStuck",
-            "FreshetLateActions",
+            "FreshetLateActions", "FreshetUnknownIds", "FreshetFeatureMissing", "FreshetTableEvicts",
         ),
         frozenset(("busy",)),
     ),

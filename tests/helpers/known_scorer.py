@@ -3,8 +3,11 @@
 import time
 from collections.abc import Sequence
 
+import numpy as np
+
 from learner.features.encoder import Encoder, FeatureSpec
 from learner.metrics import Metrics
+from serving.replica.coverage import Coverage, FeatureCounts
 from serving.replica.explaining import ExplainedCandidate, Taken, Unknown
 from serving.replica.status import MemoryStatus, ModelStatus, Quality, Scored
 from stream.log.lag import Lag
@@ -30,7 +33,9 @@ class Known:
             base = [float(c.get("p", 0.5)) for c in request.candidates]  # type: ignore[arg-type]
             half = [p / 2 for p in base]
             order = sorted(range(len(base)), key=lambda i: -half[i])
-            answers.append(Scored(base, half, order, "1-2", 0.25))
+            missing = np.array([["p" not in c] for c in request.candidates])
+            coverage = Coverage(["p"], np.zeros_like(missing), missing)
+            answers.append(Scored(base, half, order, "1-2", 0.25, coverage=coverage))
         return answers
 
     def explore(self, request: Impression, seed: int, draws: int) -> Scored:
@@ -56,6 +61,7 @@ class Known:
             base_freshness_s=None, behind_s=0.0, lag=[Lag("updates", 0, 2, 1.5)],
             examples_learnt=3, examples_observed=4, examples_skipped=0,
             examples_bad=0, updates_applied=2, update_gaps=0, features=["p"], table_rows={"p": 7},
+            scored_features={"p": FeatureCounts(100, 25, 5)},
             memory=MemoryStatus("residual", 5, 0.1, 100), base=quality, corrected=quality,
         )  # fmt: skip
 

@@ -53,7 +53,7 @@ def test_undeclared_type_leaves_two_ids() -> None:
     assert keys(encoder, request(int)) != keys(encoder, request(str))
 
 
-@pytest.mark.parametrize("value", ["abc", "007", "+3", "3.0", " 3", "", "-0", "٣", str(1 << 64), 1 << 64])
+@pytest.mark.parametrize("value", ["abc", "007", "+3", "3.0", " 3", "", "-0", "٣", str(1 << 63), 1 << 63])
 @pytest.mark.parametrize("others", [[], [5]])
 def test_int_refuses_what_is_no_plain_integer(value: Any, others: list[int]) -> None:
     encoder = Encoder({"item": FeatureSpec(type="int")})

@@ -96,6 +96,16 @@ def test_explain_takes_what_score_takes_and_logs_nothing(client: httpx.Client, l
     assert events(log) == []
 
 
+def test_score_says_what_is_unknown_only_where_it_is_asked(client: httpx.Client, scorer: Known) -> None:
+    body = {"candidates": [{"p": 0.2}, {"q": 1}]}
+    assert "unknown" not in client.post("/v1/score", json=body).json()
+    said = client.post("/v1/score", json={**body, "unknown": True}).json()["unknown"]
+    assert said["missing"] == {"p": {"candidates": [1], "more": 0}} and said["undeclared"] == ["q"]
+    metrics = client.get("/metrics").text
+    assert 'freshet_scored_unknown_ids_total{feature="p"} 25.0' in metrics
+    assert 'freshet_scored_missing_total{feature="p"} 5.0' in metrics
+
+
 def test_event_of_another_type_of_id_than_declared_is_rejected(
     client: httpx.Client, log: Log, scorer: Known
 ) -> None:

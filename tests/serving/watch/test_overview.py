@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from paths import ROOT
 
-from serving.watch.alerts import RULES, Sight, Watchman
+from serving.watch.alerts import RULES, FeatureSight, Sight, Watchman
 from serving.watch.history import COARSE_POINTS, FINE_POINTS, History
 from serving.watch.overview import Live, Now, Overview
 from serving.watch.pulse import Own, quantile
@@ -214,6 +214,12 @@ WRONG = {
     "FreshetQuarantine": sight({"learn.quarantined": 1.0}),
     "FreshetTableFull": sight({"learn.full": 1.0}),
     "FreshetTableEvicts": sight({"learn.evicted": 1.0}),
+    "FreshetUnknownIds": Sight(
+        {"learnt": 1e4}, {}, {}, {}, {"item": FeatureSight(3, 500.0, 1000.0, 901.0, 0.0)}
+    ),
+    "FreshetFeatureMissing": Sight(
+        {"learnt": 1e4}, {}, {}, {}, {"item": FeatureSight(3, 1000.0, 9.0, 0.0, 991.0)}
+    ),
     "FreshetMiscalibrated": sight(calibration_corrected=0.79, positives_corrected=100.0),
     "FreshetCorrectionHarms": sight(logloss_base=0.3, logloss_corrected=0.306, positives_corrected=100.0),
 }
@@ -221,11 +227,14 @@ WELL = Sight(
     {"log_up": 1.0, "ready": 1.0, "errors_share": 0.01, "errors_lately": 9.0, "score_p99_s": 0.05,
      "scores_lately": 900.0, "base_freshness_s": 7200.0, "freshness_s": 7140.0, "positives_corrected": 100.0,
      "clock_behind_s": 600.0, "calibration_corrected": 1.25, "logloss_base": 0.3, "logloss_corrected": 0.304,
-     "join.skipped": 0.0},
+     "join.skipped": 0.0, "learnt": 1e6},
     {"join.examples": 5.0, "join.records": 100.0, "join.dead_letters": 1.0, "join.late": 5.0,
      "join.actions": 95.0, "join.early": 0.0, "learn.quarantined": 0.0, "learn.full": 0.0,
      "learn.evicted": 0.0},
     {"joiner a": 60.0}, {"learner": 30.0},
+    {"new": FeatureSight(0, 2000.0, 2000.0, 2000.0, 2000.0),
+     "few": FeatureSight(9, 999.0, 999.0, 999.0, 999.0),
+     "some": FeatureSight(9, 2000.0, 2000.0, 1800.0, 1980.0)},
 )  # fmt: skip
 
 

@@ -1,0 +1,128 @@
+"""What a model knows of the requests that it scores: ids without a row, and features without a value.
+
+Both are scored without an error, by defaults. A misspelt feature, or ids of another form than those that were
+learnt, shows here and nowhere else.
+"""
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from learner.fast.fast import FastInputs
+from learner.features.encoder import FeatureSpec
+from stream.records.types import Features
+
+LISTED_MAX = 100
+"""Candidates, or names, that one list of an answer holds: an answer is bounded whatever was asked."""
+NAME_CHARACTERS_MAX = 64
+
+Flags = npt.NDArray[np.bool_]
+
+
+class FeatureCounts(msgspec.Struct, frozen=True):
+    """One feature in the candidates scored since the server began."""
+
+    ids: int  # that were looked up; 0 for features that hold none
+    unknown: int  # of them, those without a row in the model
+    missing: int  # candidates without a value
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """Some candidates of a request: the first of them by number, and how many more there are."""
+
+    candidates: list[int]
+    more: int = 0
+
+
+class Unknowns(msgspec.Struct, frozen=True):
+    """What the model did not know of one request, by feature; `undeclared` names were not looked at."""
+
+    ids: dict[str, Listed]  # candidates with an id that has no row
+    missing: dict[str, Listed]  # candidates without a value
+    undeclared: list[str]
+
+
+class Coverage(NamedTuple):
+    """What was found of n candidates and F features."""
+
+    names: Sequence[str]  # (F,)
+    unknown: Flags  # (n, F): an id of the candidate has no row
+    missing: Flags  # (n, F): the candidate has no value
+
+    def part(self, first: int, end: int) -> "Coverage":
+        """Some of the candidates."""
+        return Coverage(self.names, self.unknown[first:end], self.missing[first:end])
+
+    def of(self, context: Features, candidates: Sequence[Features]) -> Unknowns:
+        """For the answer to one request, of which these are all candidates."""
+        sent = {*context, *(name for candidate in candidates for name in candidate)}
+        return Unknowns(self._listed(self.unknown), self._listed(self.missing), _undeclared(sent, self.names))
+
+    def _listed(self, flags: Flags) -> dict[str, Listed]:
+        found = {}
+        for column in np.flatnonzero(flags.any(axis=0)).tolist():
+            numbers = np.flatnonzero(flags[:, column])
+            found[self.names[column]] = Listed(
+                numbers[:LISTED_MAX].tolist(), max(len(numbers) - LISTED_MAX, 0)
+            )
+        return found
+
+
+class CoverageCounts:
+    """Counts over all requests. Any thread may call it.
+
+    Args:
+        features: the schema, in the order of the model's columns.
+    """
+
+    def __init__(self, features: Mapping[str, FeatureSpec]) -> None:
+        self._names = list(features)
+        kinds = [spec.kind for spec in features.values()]
+        # a sequence's entries stand for what it attends to; an hour not given is that of the request's time
+        self._ids = np.array([kind in ("id", "ids") for kind in kinds])
+        self._may_miss = np.array([kind != "hour" for kind in kinds])
+        self._lock = threading.Lock()
+        self._totals = np.zeros((3, len(kinds)), dtype=np.int64)
+
+    def count(self, inputs: FastInputs) -> Coverage:
+        """Count a batch that was predicted; returns what was found.
+
+        Costs about 15 µs for 50 candidates of 4 features and their pairs.
+        """
+        features = len(self._names)
+        n = len(inputs.start) - 1
+        row = np.repeat(np.arange(n), np.diff(inputs.start))
+        own = np.flatnonzero(inputs.column < features)  # behind the features come pairs
+        row, column = row[own], inputs.column[own]
+        absent = inputs.place[own] < 0
+        missing = np.ones((n, features), dtype=np.bool_)
+        missing[row, column] = False
+        missing &= self._may_miss
+        unknown = np.zeros((n, features), dtype=np.bool_)
+        unknown[row[absent], column[absent]] = True
+        unknown &= self._ids
+        counted = np.stack(
+            [
+                np.bincount(column, minlength=features) * self._ids,
+                np.bincount(column[absent], minlength=features) * self._ids,
+                missing.sum(axis=0),
+            ]
+        )
+        with self._lock:
+            self._totals += counted
+        return Coverage(self._names, unknown, missing)
+
+    def totals(self) -> dict[str, FeatureCounts]:
+        """By feature, since the server began."""
+        with self._lock:
+            ids, unknown, missing = self._totals.tolist()
+        return {name: FeatureCounts(ids[c], unknown[c], missing[c]) for c, name in enumerate(self._names)}
+
+
+def _undeclared(sent: Collection[str], declared: Sequence[str]) -> list[str]:
+    names = sorted(set(sent).difference(declared))[:LISTED_MAX]
+    return [name[:NAME_CHARACTERS_MAX] for name in names]
