@@ -41,7 +41,7 @@ def undocumented(kind: type[msgspec.Struct], table: dict[str, Any], where: str, 
             for name, part in table.get(field.name, {"NAME": {}}).items():
                 wrong += undocumented(entry, part, f"{here}.{name}.", unset)
         elif field.name not in table:
-            if not (default is None and field.name in unset):
+            if not (default in (None, msgspec.UNSET) and field.name in unset):
                 wrong.append(f"{here} is not on the page; its default is {default!r}")
         elif msgspec.convert(table[field.name], field.type) != default:
             wrong.append(f"{here} is {table[field.name]!r} on the page; its default is {default!r}")
