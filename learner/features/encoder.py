@@ -38,23 +38,14 @@ fit."""
 class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One feature: `id` (one value), `ids` (a list, pooled), `number`, `hour` (of the day), `sequence`.
 
-<<<<<<< HEAD
     `hour` comes from the request's event time (UTC) if the request has no value for it. A `sequence` is a
     list of ids of the feature `of`, newest last, for example the items that this person clicked before. The
     deep part attends to it with the candidate's value of `of`; the fast part ignores it.
     `ttl_s` is event time: a row unseen for longer expires. An id gets a row after `admit_after` sightings,
     or at each one with probability `admit_share`. At `rows_max` rows the table evicts as `evict` says: by
     default the least recently used rows, but nothing in a state that an older Freshet began.
-=======
-    `hour` is taken from the request's event time (UTC) when the request does not say it. A `sequence`
-    is a list of ids in order, newest last, of the kind that the feature `of` has: what this person
-    clicked before, say. The deep part attends to it by what `of` is now; the fast part leaves it alone.
-    `ttl_s` is event time: a row unseen for longer is gone. `admit_after` sightings make a row, or each
-    one with probability `admit_share`. `rows_max` rows are the most; what `evict` says makes room: by
-    default the least recently used, but in a state that an older Freshet began nothing. `type` says what
-    ids are, since the integer 3 and the text "3" are two: "int" takes decimal text as the integer that it
-    writes and refuses other text, "text" takes integers as their decimal text. A sequence has that of `of`.
->>>>>>> d4d6480 (Let a feature declare what its ids are, and warn when they come as integers and as digits in text)
+    `type` says what ids are, since the integer 3 and the text "3" are two: "int" takes decimal text as that
+    integer and refuses other text, "text" takes integers as decimal text. A sequence has the type of `of`.
     """
 
     kind: Literal["id", "ids", "number", "hour", "sequence"] = "id"

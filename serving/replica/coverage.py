@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from learner.fast.fast import FastInputs
+from learner.fast.part import FastInputs
 from learner.features.encoder import FeatureSpec
 from stream.records.types import Features
 
