@@ -93,12 +93,13 @@ def check_fits(snapshot: Path, saved: Mapping[str, str], config: Config) -> None
             f"{', '.join(config.features)}; a model cannot gain, lose or reorder features: to try others, "
             "replay from the beginning"
         )
-    for name, spec in config.features.items():
+    now_saved = Learner.fingerprint(config.features, config.learner)
+    specs = msgspec.json.decode(now_saved["features"], type=list[tuple[str, FeatureSpec]])
+    for name, spec in specs:  # as a fingerprint has them: what stands for a default may be written otherwise
         for field in msgspec.structs.fields(FeatureSpec):
             was, now = getattr(then[name], field.name), getattr(spec, field.name)
             if was != now and field.name not in CHANGEABLE:
                 raise _cannot(snapshot, f"features.{name}.{field.name}", was, now)
-    now_saved = Learner.fingerprint(config.features, config.learner)
     was_shape, now_shape = (msgspec.json.decode(told["learner"]) for told in (saved, now_saved))
     for name in sorted(was_shape.keys() | now_shape.keys()):
         if was_shape.get(name) != now_shape.get(name):

@@ -22,6 +22,7 @@ from stream.errors import SourceError
 METRICS = {
     "auc",
     "gauc",
+    "request_auc",
     "logloss",
     "normalized_entropy",
     "calibration",
