@@ -1,4 +1,4 @@
-"""Serving: a live copy of the model, its error memory, and the HTTP server that answers from them."""
+"""Serving: a live copy of the model, its error memory, and the HTTP server that uses both."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ __all__ = ["App", "Replica", "Scored", "ServerSettings", "serve"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: the command line must not pay for numba to print its help."""
+    """Import on first use, so that `freshet --help` does not import numba."""
     if name in _HOMES:
         from importlib import import_module
 

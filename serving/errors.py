@@ -1,50 +1,50 @@
-"""What can go wrong at the server, named by cause; each carries the HTTP status it is answered with.
+"""The errors of the server, named by cause. Each class has the HTTP status of its answer.
 
 FreshetError
-├── RequestError              400: the request cannot be answered as it is
-│   ├── AccessError           401: no token, or one that is not known
-│   ├── ForbiddenError        403: the token is not for this, or a page of another site asks
-│   ├── NotFoundError         404: no such path
-│   ├── MethodError           405: the path is there, the method is not
+├── RequestError              400: the request is invalid
+│   ├── AccessError           401: the token is missing or unknown
+│   ├── ForbiddenError        403: the token lacks the scope, or a page of another site sent the request
+│   ├── NotFoundError         404: the path does not exist
+│   ├── MethodError           405: the path does not accept the method
 │   ├── SlowRequestError      408: the body did not arrive in time
-│   ├── TooLargeError         413: the body, its candidates, or what would be logged of it are too many
-│   ├── MediaTypeError        415: the body is of a type, or packed in a way, that is not taken
-│   ├── ReusedKeyError        422: the idempotency key came with another body before
-│   └── BusyTokenError        429: the token's requests come faster than allowed
-├── UnavailableError          503: not now; try again after a moment
-├── TokensError               the file of tokens cannot be read or used
-└── ListenError               the server cannot listen where its settings say
+│   ├── TooLargeError         413: the body, its candidates, or the record to be logged are over the limit
+│   ├── MediaTypeError        415: the content type or content encoding is not supported
+│   ├── ReusedKeyError        422: the idempotency key was used before with a different body
+│   └── BusyTokenError        429: the token is over its request rate
+├── UnavailableError          503: temporarily unavailable; the client should retry
+├── TokensError               the token file cannot be read or is invalid
+└── ListenError               the server cannot listen on the configured address
 """
 
 from ground import FreshetError
 
 
 class RequestError(FreshetError):
-    """The request cannot be answered as it is; the message says what was expected."""
+    """The request is invalid; the message says what was expected."""
 
     status = 400
 
 
 class AccessError(RequestError):
-    """There is no token, or it is not known."""
+    """The token is missing or unknown."""
 
     status = 401
 
 
 class ForbiddenError(RequestError):
-    """The token is known, and not for this; or there are no tokens, and a page of another site asks."""
+    """The token lacks the scope; or the server has no tokens, and a page of another site sent the request."""
 
     status = 403
 
 
 class NotFoundError(RequestError):
-    """No such path; the message names those there are."""
+    """The path does not exist; the message lists the paths of the server."""
 
     status = 404
 
 
 class MethodError(RequestError):
-    """The path does not take this method."""
+    """The path does not accept this method."""
 
     status = 405
 
@@ -60,30 +60,30 @@ class SlowRequestError(RequestError):
 
 
 class TooLargeError(RequestError):
-    """The body, its candidates, or what would be logged of it are over the limit."""
+    """The body, its candidates, or the record to be logged are over the limit."""
 
     status = 413
 
     def __init__(self, message: str, *, unread: bool = False) -> None:
-        """`unread`: some of the body is still to come, so the connection cannot be gone on with."""
+        """`unread`: part of the body was not read, so the connection must be closed."""
         super().__init__(message)
         self.unread = unread
 
 
 class MediaTypeError(RequestError):
-    """The body is of a type, or packed in a way, that is not taken."""
+    """The content type or content encoding of the body is not supported."""
 
     status = 415
 
 
 class ReusedKeyError(RequestError):
-    """The idempotency key came with another body before."""
+    """The idempotency key was used before with a different body."""
 
     status = 422
 
 
 class BusyTokenError(RequestError):
-    """The token's requests come faster than allowed."""
+    """The token is over its request rate."""
 
     status = 429
 
@@ -93,14 +93,14 @@ class BusyTokenError(RequestError):
 
 
 class UnavailableError(FreshetError):
-    """Not now: too much at once, the log does not answer, or the model is still loading."""
+    """The server is overloaded, the log does not respond, or the model is still loading."""
 
     status = 503
 
 
 class TokensError(FreshetError):
-    """The tokens cannot be read or used; the message names the line, and no token."""
+    """The tokens cannot be read or are invalid; the message names the line and shows no token."""
 
 
 class ListenError(FreshetError):
-    """The server cannot listen where its settings say."""
+    """The server cannot listen on the configured address."""

@@ -1,4 +1,4 @@
-"""The server's settings: where it listens, and the limit on everything that comes from outside."""
+"""The server's settings: the address, and the limits on all input."""
 
 from typing import Literal
 
@@ -8,46 +8,46 @@ from stream.limits import CANDIDATES_MAX, RECORD_BYTES_MAX, REFUSE_S_MAX
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the server listens and what it takes. Every limit answers with a 4xx or 503 when reached."""
+    """The address and the limits of the server. A request over a limit is answered with a 4xx or 503."""
 
-    host: str = "127.0.0.1"  # beyond loopback only with tokens
+    host: str = "127.0.0.1"  # an address other than loopback needs tokens
     port: int = 8470  # 0: any free one
-    hosts: tuple[str, ...] = ()  # names, besides localhost, by which a server without tokens may be asked
-    tokens: str = ""  # a file of bearer tokens, `NAME SCOPES TOKEN` a line; "": FRESHET_TOKENS, or none
-    rate_max: float = 0.0  # requests a second of one token; those beyond get a 429. 0: no limit
-    log_impressions: bool = True  # append what was served to topic `events`, before the answer goes out
-    explore: Literal["greedy", "thompson"] = "greedy"  # the order of candidates, if not asked otherwise
-    explore_draws: int = 127  # by which the propensities of an order that was drawn are counted
-    explore_seed: int = 0  # with the request's id it decides what is drawn
-    rows: Literal["float32", "float16", "int8"] = "float32"  # how rows are held in memory
+    hosts: tuple[str, ...] = ()  # `Host` names, besides localhost, that a server without tokens accepts
+    tokens: str = ""  # file of bearer tokens, one `NAME SCOPES TOKEN` per line; "": FRESHET_TOKENS, or none
+    rate_max: float = 0.0  # requests per second of one token; more are answered with 429. 0: no limit
+    log_impressions: bool = True  # append each impression to topic `events` before it is answered
+    explore: Literal["greedy", "thompson"] = "greedy"  # the default order of candidates
+    explore_draws: int = 127  # sampled orders per request, to estimate propensities
+    explore_seed: int = 0  # the seed of a drawn order, together with the request id
+    rows: Literal["float32", "float16", "int8"] = "float32"  # number format of rows in memory
     freeze_after_examples: int = 0
-    """The base follows no updates once it has learnt so many candidates with their labels, and only its
-    error memory goes on: a frozen model to compare with. 0: never. A restart begins from what is newest."""
+    """After so many labelled candidates the base model applies no more updates, and only the error memory
+    continues: a frozen model for comparisons. 0: never. A restart starts from the newest snapshot."""
 
     candidates_max: int = 2_000  # in one request
-    explain_candidates_max: int = 100  # in one request to explain, which is for people
+    explain_candidates_max: int = 100  # in one request to /v1/explain
     body_bytes_max: int = 1 << 20
-    header_bytes_max: int = 16 << 10  # of a request's line and headers; those beyond get a 431
-    concurrency_max: int = 64  # requests at work at once; those beyond get a 503
-    connections_max: int = 1_024  # open connections, idle ones included; those beyond get a 503
-    read_timeout_s: float = 10.0  # for a request's head to arrive, its body, and an answer to be taken
+    header_bytes_max: int = 16 << 10  # request line and headers; more are answered with 431
+    concurrency_max: int = 64  # running requests; more are answered with 503
+    connections_max: int = 1_024  # open connections, including idle ones; more are answered with 503
+    read_timeout_s: float = 10.0  # limit each for reading the head, reading the body, and writing the answer
     keep_alive_s: float = 75.0  # an idle connection is closed after this
-    stop_s: float = 5.0  # for requests at work to end when the server stops
+    stop_s: float = 5.0  # time for running requests to finish when the server stops
 
-    log_wait_s: float = 5.0  # for the log to take what a request writes
-    log_queue_max: int = 10_000  # records on their way to the log
+    log_wait_s: float = 5.0  # time for the log to confirm the records of a request
+    log_queue_max: int = 10_000  # pending records
 
-    idempotency_s: float = 3_600.0  # for how long an answer is given again under the same Idempotency-Key
-    idempotency_max: int = 20_000  # keys kept; of more the oldest goes
-    idempotency_bytes_max: int = 32 << 20  # of their answers
+    idempotency_s: float = 3_600.0  # how long an answer is kept and repeated for the same Idempotency-Key
+    idempotency_max: int = 20_000  # keys kept; above this the caller with most keys loses its oldest
+    idempotency_bytes_max: int = 32 << 20  # total size of the kept answers
 
     forget_refuse_s: float = (
-        0.0  # event time for which ids that were forgotten are left out if they come again
+        0.0  # event time after a forget request during which its ids are dropped from new records
     )
 
-    ready_age_s_max: float = 30.0  # not ready when behind the log for longer
-    backlog_max: int = 200_000  # examples that the error memory may be behind before it skips some
-    marks_max: int = 4_096  # positions remembered to tell what the base has learnt of the memory's evidence
+    ready_age_s_max: float = 30.0  # not ready if behind the log for longer
+    backlog_max: int = 200_000  # examples; if the error memory is further behind, it skips some
+    marks_max: int = 4_096  # positions kept to match base updates with the evidence of the memory
     window: int = 10_000  # examples in the recent metrics
 
     def __post_init__(self) -> None:

@@ -1,18 +1,18 @@
-"""The HTTP routes: score, feedback, events, and what tells how the server is.
+"""The HTTP routes: scores, feedback, events, health and metrics.
 
     POST /v1/score      probabilities for the candidates of one request, before and after correction
-    POST /v1/explain    how the score of each candidate comes about
-    POST /v1/feedback   what the person did with one of them
-    POST /v1/events     impressions and actions of other systems, one or many
-    POST /v1/forget     take ids, with all that was learnt of them, out of the system
-    GET  /v1/model      the model that answers, its freshness and its record
+    POST /v1/explain    the same scores, broken down into their parts
+    POST /v1/feedback   what the person did with one of the candidates
+    POST /v1/events     impressions and actions from other systems, one or many
+    POST /v1/forget     delete ids and everything the model has stored about them
+    GET  /v1/model      the current model, its freshness and its metrics
     GET  /v2/health/live, /v2/health/ready
     GET  /metrics       for Prometheus
-    GET  /              the live page, with /v1/live and /v1/live/history behind it (`serving.watch.page`)
-    GET  /openapi.json  all of this, for programs
+    GET  /              the live page, which reads /v1/live and /v1/live/history (`serving.watch.page`)
+    GET  /openapi.json  the OpenAPI document of these routes
 
-Scoring takes well under a millisecond and runs in the event loop; the log is written by a thread of
-its own (`serving.app.writer`), and an answer goes out when the log has what belongs to it.
+Scoring takes well under a millisecond and runs in the event loop. A separate thread writes the log
+(`serving.app.writer`); an answer is sent once the log has confirmed the records of its request.
 """
 
 import asyncio
@@ -63,21 +63,21 @@ from stream.records.forgetting import forget_records
 from stream.records.types import Action, Forget, Impression, Served, encode
 
 REASONS_MAX = 100
-"""Records of one body whose errors are told; the answer says how many more there are."""
+"""At most this many records of one body are answered with their error; the answer counts the others."""
 REASON_CHARACTERS_MAX = 500
 _UNTOLD = Verdict(error="untold")
 DRAWN_AT_ONCE_MAX = 8_192
-"""Candidates times draws that take about a millisecond; more are drawn in a thread beside the event loop."""
+"""Candidates times draws that take about a millisecond; larger orders are drawn in a separate thread."""
 YIELD_EVERY = 256
-"""Records of one body that are decoded before others get their turn."""
+"""After decoding this many records of one body, the event loop may run other tasks."""
 
 
 class App(Frame):
     """The ASGI application.
 
     Args:
-        replica: answers what there is to score.
-        log: takes impressions and actions, on topic `events`, which must exist.
+        replica: computes the scores.
+        log: receives impressions and actions on topic `events`, which must exist.
         settings: the limits.
     """
 
@@ -195,7 +195,7 @@ class App(Frame):
     def _asked(
         self, call: Call, limit: str = "candidates_max"
     ) -> tuple[ScoreRequest | AnyScoreRequest, Impression]:
-        """The body of a request for scores, and what it says as an impression; `limit` names the setting."""
+        """The decoded body of a score request, and its impression; `limit` names the setting to check."""
         bounded = True
         try:
             request: ScoreRequest | AnyScoreRequest = self._bounded_score_body.decode(call.body)
@@ -295,7 +295,7 @@ class App(Frame):
         return json_response(202, PlaceAnswer(partition, offset))
 
     async def events(self, call: Call) -> Response:
-        """POST /v1/events: one record, a JSON array of records, or one record a line."""
+        """POST /v1/events: one record, a JSON array of records, or one record per line."""
         verdicts: list[Verdict | None] = []  # None: accepted
         good: list[Outgoing] = []
         for i, data in enumerate(split_body(call.body)):
@@ -347,15 +347,15 @@ class App(Frame):
 
     async def model(self, _: Call) -> Response:
         """GET /v1/model."""
-        status = await asyncio.to_thread(self.replica.status)  # sorts a window of metrics
+        status = await asyncio.to_thread(self.replica.status)  # slow: it sorts a window of metrics
         return json_response(200, status)
 
     async def live(self, _: Call) -> Response:
-        """GET /v2/health/live: the process answers."""
+        """GET /v2/health/live: the process responds."""
         return json_response(200, LiveAnswer(live=True))
 
     async def ready(self, _: Call) -> Response:
-        """GET /v2/health/ready: it should be sent requests."""
+        """GET /v2/health/ready: the server can take requests."""
         why_not = self.replica.unready()
         if why_not:
             return json_response(503, ReadyAnswer(ready=False, error=why_not), ((b"retry-after", b"1"),))
@@ -381,7 +381,7 @@ class App(Frame):
         try:
             await self.writer.append([record])
         except UnavailableError:
-            # an answer that nothing is learnt from is worth more to the person who waits than none
+            # an answer without its log record is better for the waiting client than an error
             self.telemetry.unlogged.inc()
             return False
         return True
@@ -392,7 +392,7 @@ def _outgoing(record: Impression | Action) -> Outgoing:
 
 
 def _places(order: list[int]) -> list[int]:
-    """Where each candidate comes in an order."""
+    """The rank of each candidate in an order."""
     places = [0] * len(order)
     for place, candidate in enumerate(order):
         places[candidate] = place

@@ -1,4 +1,4 @@
-"""The bodies of the server's own routes: what is asked, what is answered, and how bytes become either."""
+"""The request and response bodies of the server's own routes, and how requests are decoded."""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -29,11 +29,11 @@ Batch = Annotated[list[Impression | Action], msgspec.Meta(extra_json_schema={"mi
 
 
 class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /v1/score. `time` is event time in Unix seconds, now if it is not given.
+    """Body of POST /v1/score. `time` is event time in Unix seconds; the default is now.
 
-    `log` false: this request is not appended to `events`, so nothing will be learnt from it. `explore`
-    says how candidates are ordered, as configured if it is not given. `unknown` true: the answer says which
-    ids have no row in the model and which features have no value.
+    `log` false: this request is not appended to `events`, so the model is not trained on it. `explore`
+    says how candidates are ordered; the default is the configured order. `unknown` true: the answer lists
+    the ids without a row in the model and the features without a value.
     """
 
     candidates: Candidates
@@ -50,9 +50,10 @@ _candidates: Any = bounded_candidates(_features)
 
 
 class BoundedScoreRequest(ScoreRequest, frozen=True, forbid_unknown_fields=True):
-    """A `ScoreRequest` that needs no `stream.records.decoding.check`: the decoder has held it to every limit.
+    """A `ScoreRequest` that needs no `stream.records.decoding.check`: the decoder checks every limit.
 
-    It is much quicker at that, and not as good at saying what is wrong: what it does not take may be good.
+    This decoder is much faster, but its messages are less exact, and it refuses some valid requests: decode
+    a refused body again as `AnyScoreRequest`.
     """
 
     candidates: _candidates
@@ -62,7 +63,7 @@ class BoundedScoreRequest(ScoreRequest, frozen=True, forbid_unknown_fields=True)
 
 
 class AnyScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A `ScoreRequest` whose features are of any types: what is declared is checked after decoding."""
+    """A `ScoreRequest` with features of any type: declared features are checked after decoding."""
 
     candidates: list[AnyFeatures]
     context: AnyFeatures = {}
@@ -74,9 +75,9 @@ class AnyScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScoreAnswer(msgspec.Struct, frozen=True):
-    """Answer of POST /v1/score: per candidate, in the order of the request.
+    """Response of POST /v1/score; lists have one entry per candidate, in the order of the request.
 
-    `logged` false: the impression is not known to be in the log (by wish, or the log did not answer).
+    `logged` false: the impression may not be in the log (logging was off, or the log did not respond).
     """
 
     request_id: str
@@ -84,12 +85,12 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     model_version: str
     base: list[float]
     corrected: list[float]
-    order: list[int]  # candidates, the one to show first first
+    order: list[int]  # candidate numbers, in the order to show them
     explore: Explore  # greedy: by corrected probability; thompson: drawn
-    propensity: list[float] | None  # of an order that was drawn: each candidate's, to come where it came
-    freshness_s: float | None  # None: nothing learnt yet
+    propensity: list[float] | None  # of a drawn order: each candidate's chance of its rank
+    freshness_s: float | None  # None: no example yet
     logged: bool
-    unknown: Unknowns | msgspec.UnsetType = msgspec.UNSET  # where the request asked for it
+    unknown: Unknowns | msgspec.UnsetType = msgspec.UNSET  # present if the request asked for it
 
 
 class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,14 +104,14 @@ class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PlaceAnswer(msgspec.Struct, frozen=True):
-    """Where in topic `events` the record is, durably."""
+    """The partition and offset of the durable record in topic `events`."""
 
     partition: int
     offset: int
 
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one record: where it is, or why it was not taken."""
+    """The result for one record: its partition and offset, or why it was rejected."""
 
     partition: int | None = None
     offset: int | None = None
@@ -118,52 +119,52 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EventsAnswer(msgspec.Struct, frozen=True):
-    """Answer of POST /v1/events: one verdict per record, in their order."""
+    """Response of POST /v1/events: one verdict per record, in the order of the request."""
 
     accepted: int
     rejected: int
-    untold: int  # rejected records whose own error is left out
+    untold: int  # rejected records without an error of their own in the list
     records: list[Verdict]
 
 
 class ForgetRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /v1/forget: the ids of what is to be forgotten, by feature."""
+    """Body of POST /v1/forget: the ids to delete, by feature."""
 
     entity: dict[str, list[Id | Text]]
 
 
 class ForgetAnswer(msgspec.Struct, frozen=True):
-    """The log has the request: every role will follow it where it stands, one record a partition."""
+    """The request is in the log, one record per partition. Every role applies it at that offset."""
 
     forget_id: str
-    refused_until: float | None  # event time, Unix seconds; None: what comes later is taken as ever
+    refused_until: float | None  # event time, Unix seconds; None: later records with these ids are accepted
     records: list[PlaceAnswer]
 
 
 class LiveAnswer(msgspec.Struct, frozen=True):
-    """The process answers."""
+    """The process responds."""
 
     live: bool
 
 
 class ReadyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Whether the server should be sent requests, and why not."""
+    """Whether the server can take requests, and if not, why."""
 
     ready: bool
     error: str | None = None
 
 
 EVENTS_MAX = 20_000
-"""Records of one body. No event is shorter than 50 bytes: a body of 1 MiB with more has bad ones."""
+"""Limit of records in one body. No valid event is shorter than 50 bytes, so 1 MiB holds about as many."""
 
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """A body as its type.
+    """Decode a body into its type.
 
     Raises:
-        RequestError: it is not JSON, or does not fit.
+        RequestError: the body is not JSON, or does not match the type.
     """
     try:
         return decoder.decode(body)
@@ -176,11 +177,11 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def split_body(body: bytes) -> list[bytes]:
-    """The records of a body: of an array, of lines, or the one that it is.
+    """Split a body into its records: a JSON array, one record per line, or a single record.
 
     Raises:
-        FreshetError: an array is malformed, or over its limits.
-        TooLargeError: there are more than `EVENTS_MAX`.
+        FreshetError: the array is malformed or over its limits.
+        TooLargeError: the body has more than `EVENTS_MAX` records.
     """
     stripped = body.strip()
     if stripped[:1] == b"[":
@@ -188,7 +189,7 @@ def split_body(body: bytes) -> list[bytes]:
         _check_count(len(parts))
         return [bytes(raw) for raw in parts]
     if stripped[:1] != b"{":
-        # MessagePack, where a newline is a byte like any other
+        # MessagePack: a newline byte does not separate records
         return split_batch(body) if stripped else []
     try:
         msgspec.json.decode(stripped, type=msgspec.Raw)

@@ -1,4 +1,4 @@
-"""The server process: a socket, uvicorn around the application, the replica's thread beside it."""
+"""The server process: a listening socket, uvicorn with the application, and the replica's thread."""
 
 import asyncio
 import contextlib
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 WATCH_EVERY_S = 0.05
 SWITCH_INTERVAL_S = 0.001
-"""How long a thread may keep the interpreter from another that waits; 5 ms by default.
+"""How long a thread may hold the GIL while another thread waits for it; Python's default is 5 ms.
 
-Longer than an answer takes, so that the event loop is not made to let go in the middle of one, and no longer,
-so that it has not to wait for the replica's thread: measured in benchmarks/README.md.
+Longer than one answer takes, so that the event loop does not lose the GIL during an answer; not longer than
+that, so that the event loop does not wait for the replica's thread. Measured in benchmarks/README.md.
 """
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the process that it runs in: a role ends when its `stop` is set."""
+    """Does not handle signals: the process does, and a role ends when its `stop` is set."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -45,17 +45,17 @@ def serve(
     stop: threading.Event,
     on_listening: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Answer from a replica until `stop` is set, then let requests at work end and return.
+    """Serve requests from a replica until `stop` is set, then finish the running requests and return.
 
-    The replica's thread is started and stopped here; `log` stays open, it is the caller's.
+    Starts and stops the replica's thread. The caller owns `log` and must close it.
 
     Args:
-        on_listening: called with the server's URL once it answers. The model may be loading still:
-            `/v2/health/ready` and `replica.wait_ready` tell when it is there.
+        on_listening: called with the server's URL once the server accepts requests. The model may still be
+            loading: `/v2/health/ready` and `replica.wait_ready` say when it is ready.
 
     Raises:
-        ListenError: the address is taken or not of this machine.
-        Exception: whatever ended the replica's thread before its time.
+        ListenError: the address is in use or does not belong to this machine.
+        Exception: the error that stopped the replica's thread.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -71,10 +71,10 @@ def serve(
 def run_app(
     app: App, settings: ServerSettings, ended: Callable[[], bool], on_listening: Callable[[str], None]
 ) -> None:
-    """Answer until `ended()`, which is asked many times a second. Signals are left to the caller.
+    """Serve requests until `ended()` is true; it is polled 20 times a second. The caller handles signals.
 
     Raises:
-        ListenError: the address is taken or not of this machine.
+        ListenError: the address is in use or does not belong to this machine.
     """
     listener = _listen(settings, guarded=app.access.required)
     try:
@@ -120,10 +120,10 @@ async def _run(
 
 
 def check_address(settings: ServerSettings) -> None:
-    """Try the configured address and let go of it again, before anything is started in vain.
+    """Check at startup that the configured address is free: listen on it and close the socket again.
 
     Raises:
-        ListenError: the address is taken or not of this machine.
+        ListenError: the address is in use or does not belong to this machine.
     """
     _listen(settings, guarded=True).close()
 

@@ -1,9 +1,8 @@
-"""Group commit: what concurrent requests write to the log goes there together.
+"""Group commit: the records of concurrent requests are appended to the log together.
 
-A durable append costs about the same for one record as for a hundred, so the appends of all requests
-that wait at one moment become one, and their events travel as one message for each partition. Each
-request is answered once its own are in the log. The work is done by a thread of its own, and the event
-loop never waits for a disk.
+A durable append costs about the same for one record as for a hundred. So the records of all waiting
+requests are appended at once, packed into one message per partition. Each request is answered once its
+own records are in the log. A separate thread does the work, so the event loop never waits for a disk.
 """
 
 import asyncio
@@ -33,7 +32,7 @@ class _Job(NamedTuple):
 
 
 class Writer:
-    """Appends to one topic, from any coroutine. At most `queue_max` records are on their way at once."""
+    """Appends to one topic, from any coroutine. At most `queue_max` records are pending at once."""
 
     def __init__(self, log: Log, topic: str = EVENTS, queue_max: int = 10_000, wait_s: float = 5.0) -> None:
         self.log = log
@@ -44,31 +43,31 @@ class Writer:
         self.records = 0
         self.failures = 0
         self._jobs: deque[_Job] = deque()
-        self._partitions = 0  # of the topic, once known
-        self._waiting = 0  # records in the queue or in the append that runs now
+        self._partitions = 0  # of the topic; 0: not read yet
+        self._waiting = 0  # records in the queue or in the running append
         self._wake = threading.Condition()
         self._stopping = False
-        self._abandoned = False  # nobody waits for what is still to be written
+        self._abandoned = False  # the pending requests were already answered with an error
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def waiting(self) -> int:
-        """Records that are on their way."""
+        """Pending records: queued, or in the running append."""
         return self._waiting
 
     def start(self) -> None:
-        """Start the thread; to be called, like `append`, in the event loop."""
+        """Start the thread. Call this, like `append`, in the event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     def stop(self, within_s: float = 5.0) -> None:
-        """Write what is on its way, and end the thread; what is not written in time is refused.
+        """Write the pending records and end the thread; refuse the records not written in time.
 
         Args:
-            within_s: for the log to take it. An append that is at work then ends by itself, unheard: the
-                log may take as long as its own settings say.
+            within_s: the time limit for these writes. An append still running after it is not waited
+                for, and its result is ignored; the log's own settings limit its time.
         """
         with self._wake:
             self._stopping = True
@@ -88,11 +87,11 @@ class Writer:
         self._answer(left, [UnavailableError("the server is stopping; nothing was written")] * len(left))
 
     async def append(self, records: Sequence[Outgoing]) -> list[Place]:
-        """Append all records or none; returns where they are once the log has them durably.
+        """Append all records or none; returns their places once they are durable in the log.
 
         Raises:
-            UnavailableError: too much is on its way, the log refused, or it took longer than `wait_s`
-                (then the records may yet arrive: send them again under the same `request_id`).
+            UnavailableError: too many records are pending, the log failed, or it took longer than `wait_s`
+                (then the append may still succeed: retry with the same `request_id`).
         """
         future: asyncio.Future[list[Place]] = asyncio.get_running_loop().create_future()
         with self._wake:
@@ -145,24 +144,24 @@ class Writer:
         except LogError as error:
             self.failures += 1
             if len(jobs) > 1:
-                # one request's record may be what the log refuses: the others must not fail with it
+                # the log may refuse the record of one request only: append each job alone
                 for job in jobs:
                     if not job.future.done() and not self._abandoned:
                         self._write([job])
                 return
             answers.append(UnavailableError(f"the log took nothing: {error}"))
-        except Exception as error:  # a defect must reach its requests; without an answer they would hang
+        except Exception as error:  # a bug: pass it to the requests, or they would hang
             self.failures += 1
             answers = [error] * len(jobs)
         self._answer(jobs, answers)
 
     def _answer(self, jobs: Sequence[_Job], answers: Sequence[list[Place] | Exception]) -> None:
         assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no request waits
             self._loop.call_soon_threadsafe(_resolve, jobs, answers)
 
     def _append(self, records: Sequence[Outgoing]) -> list[Place]:
-        """Append all, packed; returns where each event is: those of one message are at one place."""
+        """Append all, packed; returns the place of each event. Events of one message share a place."""
         if len(records) == 1:
             return self.log.append(self.topic, records)
         if not self._partitions:
@@ -178,7 +177,7 @@ class Writer:
 
 def _resolve(jobs: Sequence[_Job], answers: Sequence[list[Place] | Exception]) -> None:
     for job, answer in zip(jobs, answers, strict=True):
-        if job.future.done():  # its request gave up waiting
+        if job.future.done():  # the request timed out or was cancelled
             continue
         if isinstance(answer, Exception):
             job.future.set_exception(answer)

@@ -1,13 +1,13 @@
-"""Who may ask what: bearer tokens by scope, read from a file or the environment, each with its pace.
+"""Access control: bearer tokens with scopes and a rate limit, read from a file or the environment.
 
-One token a line, `NAME SCOPES TOKEN`:
+The file has one token per line, `NAME SCOPES TOKEN`:
 
     # who     may                 shows
     shop      score+write         3b1f0c6a9e7d4a52
     operator  score+write+admin   c0ffee5eedc0ffee5eed
 
-In the environment (FRESHET_TOKENS) a `;` may stand for the end of a line. A changed file counts within
-a second; one that cannot be read or used leaves things as they were, and says so in the server's log.
+In the environment variable FRESHET_TOKENS a `;` may end a line. The server reads a changed file within a
+second. If the new file is unreadable or invalid, the old tokens stay valid and the server logs an error.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ log = logging.getLogger("freshet.serving")
 
 
 class Caller(NamedTuple):
-    """Whom a token stands for."""
+    """The owner of a token."""
 
     name: str
     scopes: frozenset[str]
@@ -40,13 +40,13 @@ class Caller(NamedTuple):
 
 
 def parse_tokens(text: str, source: str) -> list[Caller]:
-    """The callers of a token file's text.
+    """Parse the text of a token file.
 
     >>> [(c.name, sorted(c.scopes)) for c in parse_tokens("shop score+write 0123456789abcdef", "test")]
     [('shop', ['score', 'write'])]
 
     Raises:
-        TokensError: naming the line, never showing a token.
+        TokensError: the text is invalid; the message names the line and never shows a token.
     """
     callers: dict[str, Caller] = {}  # by name
     for number, line in enumerate(re.split(r"[\n;]", text), start=1):
@@ -80,15 +80,15 @@ def parse_tokens(text: str, source: str) -> list[Caller]:
 
 
 class Access:
-    """Lets requests in by their token, no faster than allowed. With no tokens everybody is let in.
+    """Admits requests by their token, up to a rate limit. Without tokens every request is admitted.
 
     Args:
-        file: of tokens; None: what the environment says, if anything.
-        rate_max: requests a second of one token; 0: no limit.
+        file: the token file; None: the tokens of FRESHET_TOKENS, if it is set.
+        rate_max: requests per second of one token; 0: no limit.
         clock: monotonic seconds.
 
     Raises:
-        TokensError: the tokens cannot be read or used.
+        TokensError: the tokens cannot be read or are invalid.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Access:
         self._looked = clock()
         self._stamp: tuple[int, int] | None = None
         self._callers: dict[bytes, Caller] = {}  # by the token's digest
-        self._left: dict[str, tuple[float, float]] = {}  # name -> (requests left, when that was)
+        self._left: dict[str, tuple[float, float]] = {}  # name -> (requests left, time of that count)
         if self._file is not None:
             self._stamp = _stamp(self._file)
             self._callers = _by_digest(_read(self._file))
@@ -117,16 +117,16 @@ class Access:
         return bool(self._callers)
 
     def admit(self, scope: Scope | None, headers: Mapping[bytes, bytes]) -> str:
-        """Let a request in; returns the caller's name, "" where no token is needed.
+        """Admit a request; returns the caller's name, "" if no token is needed.
 
         Args:
-            scope: what the request needs; None: any token will do.
+            scope: the scope that the request needs; None: any token.
             headers: by lower-case name.
 
         Raises:
-            AccessError: there is no token, or it is not known.
-            ForbiddenError: the token has not the scope.
-            BusyTokenError: the token's requests come faster than allowed.
+            AccessError: the token is missing or unknown.
+            ForbiddenError: the token lacks the scope.
+            BusyTokenError: the token is over its request rate.
         """
         self._look()
         if not self._callers:
@@ -135,7 +135,7 @@ class Access:
         if kind.lower() != b"bearer" or not token:
             raise AccessError("this needs a token: send the header `Authorization: Bearer TOKEN`")
         digest = _digest(token.strip())
-        # how long the search takes says something of digests only, and nothing of tokens
+        # the time of the lookup depends on the digest only, so it reveals nothing about the token
         found = self._callers.get(digest)
         if found is None:
             raise AccessError("the token is not known")
@@ -147,7 +147,7 @@ class Access:
         return found.name
 
     def _pace(self, name: str) -> None:
-        """A bucket of one second's requests, refilled as time goes by."""
+        """Rate limit: a token bucket that holds one second's requests."""
         if self._rate_max <= 0:
             return
         now = self._clock()

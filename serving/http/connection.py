@@ -1,8 +1,8 @@
-"""One connection: its head within limits of size and time, its answers taken in time, or it is closed.
+"""One connection, with limits on the size and time of the head and on the time to write answers.
 
-uvicorn's protocol, with what it leaves open: a head may grow and take for ever, and a client that does
-not read what it asked for keeps its connection. Errors that no route has a part in are answered in the
-shape of all others.
+Adds the limits that uvicorn's protocol lacks: there a head may grow and take for ever, and a client that
+does not read its answers keeps its connection. Errors outside of any route are answered in the same JSON
+format as all others.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from serving.settings import ServerSettings
 
 OVERDRAFT = 2
-"""Connections beyond `connections_max`, in times of it, that are told so; those beyond are cut."""
+"""Up to this many times `connections_max`, connections are answered with 503; above it they are closed."""
 
 
 PIPELINE_MAX = 16
-"""Requests that wait on a connection for the one before them: no more is read until there are fewer."""
+"""Pipelined requests that may wait on a connection. While this many wait, reading is paused."""
 
 
 class GuardedConnection(HttpToolsProtocol):
-    """A connection that a client cannot hold open, or make grow, at will. Made by `guarded`."""
+    """A connection with limits, so that a client cannot keep it open or make it grow. Made by `guarded`."""
 
     settings: "ServerSettings"
 
@@ -42,7 +42,7 @@ class GuardedConnection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._head_bytes = 0  # of the head that is arriving
+        self._head_bytes = 0  # received of the current head
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -63,7 +63,7 @@ class GuardedConnection(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-        # whom nobody waits for any more must know, and not only the one that came last
+        # mark all unfinished requests as disconnected; uvicorn marks only the last one
         for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -80,7 +80,7 @@ class GuardedConnection(HttpToolsProtocol):
         if was_in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        # what is left of a head whose end has not come; one that came whole has been looked at there
+        # checks incomplete heads; on_headers_complete has checked a complete one
         if was_in_head and self._in_head and self._head_bytes > self.settings.header_bytes_max:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, self._too_large())
 
@@ -120,7 +120,7 @@ class GuardedConnection(HttpToolsProtocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP at all."""
+        """Answer input that is not valid HTTP."""
         self._refuse(HTTPStatus.BAD_REQUEST, "this is no HTTP/1.1 request that can be understood")
 
     def _expect_head(self) -> None:
@@ -130,7 +130,7 @@ class GuardedConnection(HttpToolsProtocol):
     def _head_late(self) -> None:
         self._head_timer = None
         if self.cycle is not None and not self.cycle.response_complete:
-            self._expect_head()  # an answer is on its way to a request that came before
+            self._expect_head()  # the answer to an earlier request is still being sent
             return
         limit_s = self.settings.read_timeout_s
         text = f"the head of the request did not arrive within {limit_s:g} s (read_timeout_s)"
@@ -140,11 +140,11 @@ class GuardedConnection(HttpToolsProtocol):
         return f"the head is over the limit of {self.settings.header_bytes_max:,} bytes (header_bytes_max)"
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
-        """Answer outside of any request, and close."""
+        """Send an error outside of any request, and close the connection."""
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.close()  # an answer now would be taken for that of a request before
+            self.transport.close()  # the client would take this error for the answer to an earlier request
             return
         request_id = new_request_id()
         body = msgspec.json.encode({"error": text, "request_id": request_id})
@@ -157,7 +157,7 @@ class GuardedConnection(HttpToolsProtocol):
 
 
 class _Flow(FlowControl):
-    """Reads on only while few requests wait on the connection."""
+    """Resumes reading only while fewer than `PIPELINE_MAX` requests wait on the connection."""
 
     def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
         super().__init__(transport)
@@ -169,7 +169,7 @@ class _Flow(FlowControl):
 
 
 class _Refusal:
-    """Answers one request with an error, and has its connection closed."""
+    """Answers one request with an error and closes its connection."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
         self._status = status
@@ -191,5 +191,5 @@ class _Refusal:
 
 
 def guarded(settings: "ServerSettings") -> type[GuardedConnection]:
-    """The class of a server's connections."""
+    """The connection class for a server with these settings."""
     return type("GuardedConnection", (GuardedConnection,), {"settings": settings})

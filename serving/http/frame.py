@@ -1,9 +1,9 @@
-"""The HTTP frame around the routes: bodies within their limits, errors as JSON, requests counted.
+"""The HTTP frame around the routes: enforces limits, formats errors as JSON, counts requests.
 
-Plain ASGI without a framework. Whatever goes wrong is answered with `{"error": "...", "request_id":
-"..."}`: what the caller can change with a 4xx, what passes with a 503, a defect of Freshet with a 500.
-The request id is the caller's (`X-Request-ID`) or a new one; every answer has it as a header, and so
-have the lines of the server's log.
+Plain ASGI without a framework. Every error is answered with `{"error": "...", "request_id": "..."}` and a
+status: 4xx for errors of the caller, 503 for temporary ones, 500 for bugs of Freshet. The request id is
+the caller's (`X-Request-ID`) or a new one; it is in a header of every answer and in the lines of the
+server's log.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON = b"application/json"
 DRAIN_FACTOR = 16
-"""How much of a body over the limit is read and thrown away, in limits: a client that is still
-sending would not see the answer."""
+"""A body over the limit is read and discarded up to this many times the limit, because a client
+that is still sending would not see the answer."""
 
 ERROR_CHARACTERS_MAX = 2_000
-"""Of an error's sentence: names and values in it are the caller's, and may be as long as a body."""
+"""Length limit of an error message: it may contain names and values of the caller, as long as a body."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -61,46 +61,46 @@ class Response(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One request that was let in."""
+    """One admitted request."""
 
     body: bytes
-    headers: Mapping[bytes, bytes]  # by lower-case name; of one sent twice the last
+    headers: Mapping[bytes, bytes]  # by lower-case name; the last one if sent twice
     request_id: str
-    caller: str  # whose token it came with; "" where none is needed
+    caller: str  # the name of its token; "" if no token is needed
 
 
 class Route(NamedTuple):
-    """What a path does."""
+    """The method, the handler and the access rules of one path."""
 
     method: str
     handle: Callable[[Call], Awaitable[Response]]
-    scope: Scope | None = None  # that a token must have; None: any token
-    bounded: bool = True  # counted against the limit of requests at once
+    scope: Scope | None = None  # the scope that a token needs; None: any token
+    bounded: bool = True  # counted against the limit of concurrent requests
     open: bool = False  # needs no token
-    writes: bool = False  # a retry under the same idempotency key is answered as the first was
-    about: str = ""  # one sentence, for the document of the API
-    takes: Any = None  # the type of its body
-    gives: Mapping[int, Any] = MappingProxyType({})  # the type of its answer, by status
-    media: str = "text/plain"  # what an answer of type str is
+    writes: bool = False  # a retry with the same idempotency key gets the first answer again
+    about: str = ""  # one sentence, for the OpenAPI document
+    takes: Any = None  # the type of the request body
+    gives: Mapping[int, Any] = MappingProxyType({})  # the type of the answer, by status
+    media: str = "text/plain"  # the media type of an answer of type str
 
 
 class Watch(Protocol):
-    """Is told of every request that ends."""
+    """Receives a call for every finished request."""
 
     def request_ended(self, path: str, status: int, seconds: float) -> None:
-        """`path` is a known path, or "other"."""
+        """A request has ended; `path` is a known path, or "other"."""
 
     def request_repeated(self) -> None:
-        """A retry was answered as the first request was."""
+        """A retry was answered with the first answer."""
 
 
 class _GoneError(Exception):
-    """The client left before its request was whole."""
+    """The client disconnected before its request was complete."""
 
 
 def json_response(status: int, answer: object, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:
     """An answer as JSON; NaN becomes null."""
-    # numpy's scalars are no floats
+    # msgspec does not encode numpy scalars: convert them to float
     return Response(status, msgspec.json.encode(answer, enc_hook=float), headers=headers)
 
 
@@ -122,14 +122,14 @@ def error_response(error: Exception, request_id: str = "") -> Response:
     elif isinstance(error, UnavailableError):
         headers = ((b"retry-after", b"1"),)
     elif isinstance(error, SlowRequestError) or (isinstance(error, TooLargeError) and error.unread):
-        # the rest of a body that was not read would be taken for the next request
+        # the unread rest of the body would be parsed as the next request
         headers = ((b"connection", b"close"),)
     answer = {"error": shortened(str(error)), "request_id": request_id}
     return Response(status, msgspec.json.encode(answer), headers=headers)
 
 
 def shortened(text: str, characters_max: int = ERROR_CHARACTERS_MAX) -> str:
-    """A text of at most so many characters; it may repeat what a caller sent."""
+    """Cut a text to at most `characters_max` characters, because it may contain input of the caller."""
     return text if len(text) <= characters_max else f"{text[: characters_max - 1]}…"
 
 
@@ -138,13 +138,13 @@ class Frame:
 
     Args:
         routes: by path.
-        access: lets requests in.
-        local: checks them where `access` requires no token.
-        body_bytes_max: a longer body is answered with a 413, whether it says its length or not.
-        read_timeout_s: a body that takes longer to arrive is answered with a 408.
-        concurrency_max: bounded requests beyond so many at once are answered with a 503.
-        answers: given under idempotency keys.
-        watch: told of every request.
+        access: admits requests.
+        local: checks requests when `access` requires no token.
+        body_bytes_max: a longer body is answered with 413, with or without a Content-Length.
+        read_timeout_s: a body that takes longer to arrive is answered with 408.
+        concurrency_max: concurrent bounded requests above this number are answered with 503.
+        answers: the answers kept by idempotency key.
+        watch: called for every finished request.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class Frame:
                 log.exception("request %s to %s failed", request_id, path)
         finally:
             self.at_work -= bounded
-            status = response.status if response is not None else 499  # 499: nobody waits for the answer
+            status = response.status if response is not None else 499  # 499: the client disconnected
             self.watch.request_ended(
                 path if path in self.routes else "other", status, time.perf_counter() - began
             )
@@ -272,7 +272,7 @@ class Frame:
         size = 0
         receiving = Begun(receive())
         if receiving.done:
-            # the usual case: the body is here already, and no time has to be watched
+            # the usual case: the body has already arrived, so no timeout is needed
             message = receiving.result()
             if message["type"] != "http.disconnect" and not message.get("more_body", False):
                 body: bytes = message.get("body", b"")
@@ -305,11 +305,11 @@ class Frame:
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
-    """The caller's own, if it can be shown anywhere as it is; else a new one."""
+    """The caller's id if it has safe characters only, else a new one."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
 def new_request_id() -> str:
-    """An id for a request that came without one."""
+    """A random id for a request without one."""
     return os.urandom(8).hex()

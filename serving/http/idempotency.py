@@ -1,9 +1,9 @@
-"""A retry is harmless: what was answered under an idempotency key is answered again; nothing is done twice.
+"""Idempotency keys: a retry with the same key gets the stored answer, and nothing is done twice.
 
-Keys are kept in memory, each caller's and path's apart, for `keep_s` seconds and up to a limit in number and
-bytes. Beyond it the caller that holds most loses its oldest, so no caller can evict what the others keep. A
-retry that comes later, after a restart, or to another server is done again; the joiner then recognises what
-it sends as a repeat, by `request_id`.
+Keys are kept in memory, separately by caller and path, for `keep_s` seconds and up to a limit in number and
+bytes. Above the limit, the caller with the most loses its oldest answers, so no caller can evict the answers
+of the others. A retry that arrives later, after a restart, or at another server is executed again; the joiner
+then drops its records as repeats, by `request_id`.
 """
 
 import asyncio
@@ -18,39 +18,39 @@ from serving.errors import RequestError, ReusedKeyError, UnavailableError
 HEADER = b"idempotency-key"
 KEY_CHARACTERS_MAX = 255
 ENTRY_BYTES = 512
-"""What an entry takes beside its answer's body, about."""
+"""Approximate size of an entry without the body of its answer."""
 ANSWER_SHARE = 16
-"""An answer that takes more than one part in so many of all bytes is not kept."""
+"""An answer larger than `bytes_max` divided by this number is not kept."""
 
 _KEY = re.compile(rb"[\x21-\x7e]{1,%d}" % KEY_CHARACTERS_MAX)
 
 
 class KeptAnswer(NamedTuple):
-    """What a request was answered with."""
+    """A stored answer."""
 
     status: int
     body: bytes
 
 
 class _Entry(NamedTuple):
-    digest: bytes  # of the body that came with the key
-    at: float  # when, on `clock`
+    digest: bytes  # of the request body sent with the key
+    at: float  # time of the request, on `clock`
     answer: asyncio.Future[KeptAnswer]
 
 
 class _Held:
-    """What one caller holds."""
+    """The entries of one caller."""
 
     def __init__(self) -> None:
         self.entries: dict[tuple[str, bytes], _Entry] = {}  # by path and key, the oldest first
-        self.bytes = 0  # of the answers that are done
+        self.bytes = 0  # of the finished answers
 
 
 def key_of(headers: Mapping[bytes, bytes]) -> bytes:
-    """The idempotency key that a request came with; empty: none.
+    """The idempotency key of a request; empty: none.
 
     Raises:
-        RequestError: it cannot be one.
+        RequestError: the key is malformed.
     """
     key = headers.get(HEADER)
     if key is None:
@@ -63,15 +63,15 @@ def key_of(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 class KeptAnswers:
-    """The answers given under idempotency keys. For one event loop.
+    """The answers stored by idempotency key. For one event loop.
 
-    What one call costs does not grow with the number of keys: it looks at one entry of each caller (of whom
-    there are as many as tokens), and at those that are at work.
+    The cost of a call does not grow with the number of keys: a call reads the running entries and one entry
+    per caller, and there are at most as many callers as tokens.
 
     Args:
-        entries_max: keys kept.
-        bytes_max: of their answers.
-        keep_s: for how long.
+        entries_max: number of keys kept.
+        bytes_max: total size of their answers.
+        keep_s: how long they are kept.
         clock: monotonic seconds.
     """
 
@@ -96,13 +96,13 @@ class KeptAnswers:
     async def once(
         self, caller: str, path: str, key: bytes, body: bytes, make: Callable[[], Awaitable[KeptAnswer]]
     ) -> tuple[KeptAnswer, bool]:
-        """The answer under a key, made now if there is none; and whether it is another request's.
+        """Return the answer for a key, and whether it was stored; if there is none, call `make`.
 
-        One that comes while the first is at work waits for it. A failure (an exception, or a status of 500
-        and above) is answered to all who wait, and not kept.
+        A retry that arrives while the first request runs waits for its answer. A failure (an exception, or a
+        status of 500 and above) is passed to all waiting retries, and not kept.
 
         Raises:
-            ReusedKeyError: the key came with another body before.
+            ReusedKeyError: the key was used before with a different body.
         """
         self._drop_old()
         held = self._held.setdefault(caller, _Held())
@@ -124,7 +124,7 @@ class KeptAnswers:
         except BaseException as error:
             self._remove(caller, place)
             entry.answer.set_exception(error if isinstance(error, Exception) else _cut_off())
-            entry.answer.exception()  # mark it as retrieved: nobody may be waiting for it
+            entry.answer.exception()  # mark it as retrieved: asyncio warns otherwise if no retry waits
             raise
         entry.answer.set_result(answer)
         if answer.status >= 500 or _size(answer) > self._bytes_max // ANSWER_SHARE:
@@ -136,7 +136,7 @@ class KeptAnswers:
         return answer, False
 
     def _drop_old(self) -> None:
-        """Drop what is older than is kept."""
+        """Drop the answers older than `keep_s`."""
         limit = self._clock() - self._keep_s
         for caller in list(self._held):
             held = self._held[caller]
@@ -146,7 +146,7 @@ class KeptAnswers:
                 del self._held[caller]
 
     def _keep_limits(self) -> None:
-        """While there is too much, drop the oldest of the caller that holds most; those at work stay."""
+        """While over a limit, drop the oldest answer of the caller with the most; keep running entries."""
         while self._entries > self._entries_max or self._bytes > self._bytes_max:
             if self._bytes > self._bytes_max:
                 caller = max(self._held, key=lambda name: self._held[name].bytes)
@@ -158,7 +158,7 @@ class KeptAnswers:
             self._drop(caller, oldest)
 
     def _drop(self, caller: str, place: tuple[str, bytes]) -> None:
-        """Remove an answer that was kept."""
+        """Remove a stored answer."""
         size = _size(self._remove(caller, place).answer.result())
         self._held[caller].bytes -= size
         self._bytes -= size
@@ -173,7 +173,7 @@ def _cut_off() -> UnavailableError:
 
 
 def _oldest(held: _Held) -> tuple[str, bytes] | None:
-    """The oldest answer that is kept, past those at work, of which there are few (`concurrency_max`)."""
+    """The oldest finished answer. Skips running entries, at most `concurrency_max`."""
     return next((place for place, entry in held.entries.items() if entry.answer.done()), None)
 
 

@@ -1,15 +1,15 @@
-"""Who may ask a server that has no tokens: programs on this machine, and no web page but the server's own.
+"""A server without tokens answers only programs on this machine and its own web page.
 
-Such a server listens on loopback only. A browser on the same machine can reach it too, and so can every page
-that the browser shows: by a form or `fetch` to `http://localhost:8470`, or by a name of the page's own site
-that its DNS server suddenly resolves to 127.0.0.1 (DNS rebinding). So three things are checked:
+Such a server listens on loopback only. But a browser on the same machine can reach it, and so can every page
+in that browser: by a form or `fetch` to `http://localhost:8470`, or by a name of the page's own site that its
+DNS server now resolves to 127.0.0.1 (DNS rebinding). So three headers are checked:
 
 - `Host` names this machine: `localhost`, a loopback address, or the configured host. A page that uses
   rebinding sends the name of its own site.
 - `Origin` and `Sec-Fetch-Site`, which pages cannot set themselves, say that no other site sent the request.
 - `Content-Type` of a POST is one that a page can send to another site only if that site allows it (CORS; this
-  server never does). `curl -d` and a POST without a type are let in where no header says that a browser sent
-  them.
+  server never does). The type of `curl -d`, and a POST without a type, are accepted if no header shows that a
+  browser sent them.
 
 https://fetch.spec.whatwg.org (CORS-safelisted requests), https://www.w3.org/TR/fetch-metadata.
 """
@@ -26,13 +26,13 @@ JSON_TYPES = frozenset(
         b"application/x-msgpack", b"application/vnd.msgpack", b"application/octet-stream",
     )
 )  # fmt: skip
-"""Types of a body that a page cannot send to another site without asking first."""
+"""Content types that a page can send to another site only after a CORS preflight."""
 
 PLAIN_TYPES = frozenset((b"", b"application/x-www-form-urlencoded"))
-"""What `curl -d` and clients that name no type send; a page can send both to any site."""
+"""The types of `curl -d` and of clients that send none; a page can send both to any site."""
 
 HOSTS_KEPT_MAX = 64
-"""Values of `Host` that were found good and are remembered, so that the usual one is parsed once."""
+"""Number of valid `Host` values in the cache, so that the usual one is parsed once."""
 
 _MARKS = (b"origin", b"referer", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")
 
@@ -41,7 +41,7 @@ class LocalOnly:
     """Checks requests to a server without tokens.
 
     Args:
-        hosts: names that `Host` may have besides those of loopback.
+        hosts: accepted `Host` names besides those of loopback.
     """
 
     def __init__(self, hosts: Collection[str] = ()) -> None:
@@ -55,8 +55,8 @@ class LocalOnly:
             headers: by lower-case name.
 
         Raises:
-            ForbiddenError: it names another host, or a page of another site sent it.
-            MediaTypeError: a POST whose body is of a type that such a page could send.
+            ForbiddenError: the request names another host, or a page of another site sent it.
+            MediaTypeError: a POST has a content type that a page of another site could send.
         """
         host = headers.get(b"host")
         if host is not None and host not in self._good:
@@ -88,7 +88,7 @@ class LocalOnly:
 
 
 def host_of(authority: bytes) -> str:
-    """The name or address in `HOST` or `HOST:PORT`, in lower case; "" where there is none.
+    """The name or address in `HOST` or `HOST:PORT`, in lower case; "" if there is none.
 
     >>> host_of(b"LocalHost:8470"), host_of(b"[::1]:8470"), host_of(b"127.0.0.1")
     ('localhost', '::1', '127.0.0.1')
@@ -100,7 +100,7 @@ def host_of(authority: bytes) -> str:
 
 
 def is_local(name: str) -> bool:
-    """Whether a host's name or address is one that only this machine answers to.
+    """Whether a host name or address is a loopback name or address.
 
     >>> is_local("localhost"), is_local("127.0.0.2"), is_local("::1"), is_local("example.org")
     (True, True, True, False)
@@ -114,13 +114,13 @@ def is_local(name: str) -> bool:
 
 
 def _is_own(origin: bytes, host: bytes | None) -> bool:
-    """Whether an origin is this server, by the name that it was asked by."""
+    """Whether an origin is this server: its host equals the `Host` of the request."""
     scheme, _, authority = origin.partition(b"://")
     return host is not None and scheme in (b"http", b"https") and authority.lower() == host.lower()
 
 
 def _is_link(method: str, headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a person followed a link from another page: the answer is shown, and no page can read it."""
+    """Whether a person followed a link from another page; then no page can read the answer."""
     return (
         method in ("GET", "HEAD")
         and headers.get(b"sec-fetch-mode") == b"navigate"
@@ -146,6 +146,6 @@ def _by_browser(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _shown(value: bytes) -> str:
-    """A header's value as a message may show it."""
+    """A header's value, shortened and quoted for a message."""
     text = value[:100].decode("latin-1")
     return repr(text if len(value) <= 100 else f"{text}…")

@@ -1,7 +1,7 @@
-"""The API for programs: an OpenAPI 3.1 document, made from the routes and the types that decode their bodies.
+"""The OpenAPI 3.1 document of the server, generated from the routes and the types of their bodies.
 
-What it says of features is what this server's config declares. What it cannot say: what
-an impression says of each candidate (`labels`, `served`, ...) is as long as its `candidates`.
+It lists the features that this server's config declares. One rule cannot be expressed in it: the lists of an
+impression (`labels`, `served`, ...) must have as many entries as its `candidates`.
 """
 
 import json
@@ -29,7 +29,7 @@ _KINDS: dict[str, Any] = {
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
-    """What every failed request is answered with."""
+    """The response to every failed request."""
 
     error: Annotated[str, msgspec.Meta(description="A sentence that says what was expected.")]
     request_id: Annotated[str, msgspec.Meta(description="By which the server's log names the request.")]
@@ -57,7 +57,7 @@ def document(routes: Mapping[str, Route], features: Mapping[str, FeatureSpec], c
 
     Args:
         routes: by path.
-        features: what requests may say, by name; what is not declared is taken and left alone.
+        features: the declared features, by name; requests may have others, which are ignored.
         candidates_max: in one request.
     """
     bodies = [route.takes for route in routes.values() if route.takes is not None]
@@ -91,7 +91,7 @@ def document(routes: Mapping[str, Route], features: Mapping[str, FeatureSpec], c
 
 
 def _operation(path: str, route: Route, of: Mapping[int, Json]) -> Json:
-    """One route. `of` has the schema of each type, by the type's identity."""
+    """The operation of one route. `of` maps the id() of each type to its schema."""
     operation: Json = {
         "operationId": path.strip("/").replace("/", "_").replace(".", "_") or "page",
         "summary": route.about,
@@ -99,7 +99,7 @@ def _operation(path: str, route: Route, of: Mapping[int, Json]) -> Json:
     if route.open:
         operation["security"] = []
     else:
-        # Without tokens the server asks for none.
+        # {}: a server without tokens requires none
         scopes = [route.scope] if route.scope else []
         operation["security"] = [{"token": scopes}, {}]
     if route.takes is not None:
@@ -125,7 +125,7 @@ def _answer(kind: Any, of: Mapping[int, Json], media: str) -> Json:
 
 
 def _declare(schemas: Json, features: Mapping[str, FeatureSpec], candidates_max: int) -> None:
-    """Say in requests' schemas what the declared features are."""
+    """Add the declared features to the schemas of requests."""
     declared = {name: msgspec.json.schema(_KINDS[spec.kind]) for name, spec in features.items()}
     body = schemas["ScoreRequest"]["properties"]
     body["candidates"]["maxItems"] = candidates_max

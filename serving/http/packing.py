@@ -1,4 +1,4 @@
-"""Bodies that come packed (`Content-Encoding: gzip`), unpacked within the limit of a body."""
+"""Decompression of request bodies (`Content-Encoding: gzip`), within the size limit of a body."""
 
 import zlib
 from collections.abc import Mapping
@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from serving.errors import MediaTypeError, RequestError, TooLargeError
 
 MEMBERS_MAX = 100
-"""Of a gzip body; a program that packs a body makes one."""
+"""Limit of gzip members in a body; usual clients send one."""
 _GZIP = 31  # zlib's name for gzip with any window
 
 
 def unpack(body: bytes, headers: Mapping[bytes, bytes], bytes_max: int) -> bytes:
-    """The body as it was before it was packed; as it is where it was not.
+    """Decompress a body; return it unchanged if it is not compressed.
 
     Args:
         headers: by lower-case name.
-        bytes_max: of the unpacked body: no more is ever unpacked, however much a body would become.
+        bytes_max: size limit of the decompressed body; decompression stops there.
 
     Raises:
-        MediaTypeError: it is packed otherwise than by gzip.
-        TooLargeError: it is over the limit.
-        RequestError: it is damaged or cut short.
+        MediaTypeError: the encoding is not gzip.
+        TooLargeError: the decompressed body is over the limit.
+        RequestError: the body is damaged or truncated, or has too many members.
     """
     packing = headers.get(b"content-encoding", b"").strip().lower()
     if packing in (b"", b"identity"):

@@ -1,6 +1,6 @@
-"""What answers: the model and the error memory as they are at this moment, under one lock.
+"""Scores from the current model and error memory, under one lock.
 
-`serving.replica.replica` moves both as the log goes on; here they are only asked.
+`serving.replica.replica` updates both from the log; this module only reads them.
 """
 
 import threading
@@ -20,46 +20,46 @@ from serving.replica.explaining import Taken, candidates_of
 from serving.replica.status import Scored
 
 DRAWN_MAX = 1 << 20
-"""Candidates times draws of one order: memory (24 bytes each) and time (about 0.6 µs each) are bounded."""
+"""Limit of candidates times draws of one order. Each takes 24 bytes and about 0.6 µs."""
 
 P_MIN = 1e-12
-"""Probabilities are clipped to this and 1 minus this before a logit is taken of them."""
+"""Probabilities are clipped to P_MIN and 1 - P_MIN before the logit."""
 
 
 class Live:
-    """Answers requests. Whoever moves model, memory or the times of either holds `lock`.
+    """Scores requests. Hold `lock` to change the model, the memory or their ingest times.
 
     Args:
-        model: the first one; a snapshot may put another in its place.
+        model: the initial model; a snapshot may replace it.
         settings: the error memory's.
     """
 
     def __init__(self, model: Model, settings: MemorySettings) -> None:
-        # Requests take it in the event loop, so nobody holds it for long.
+        # Requests acquire it in the event loop, so hold it only briefly.
         self.lock = threading.Lock()
         self.model = model
-        self.base_ingest_ms = 0  # of the newest example in the weights, Unix ms; 0: there is none
-        self.memory_ingest_ms = 0  # of the newest one that the memory was shown
+        self.base_ingest_ms = 0  # of the newest example in the weights, Unix ms; 0: none
+        self.memory_ingest_ms = 0  # of the newest example in the memory
         self.coverage = CoverageCounts(model.features)
         self._settings = settings
         self.memory = self.new_memory()
 
     def new_memory(self) -> ErrorMemory:
-        """An error memory that was shown nothing."""
+        """A new, empty error memory."""
         return make_memory(self._settings, self.model.memory_columns)
 
     @property
     def freshness_s(self) -> float | None:
-        """Age of the newest example in what answers; None: nothing learnt yet."""
+        """Age of the newest example in the weights or the memory; None: no example yet."""
         return _age_s(max(self.base_ingest_ms, self.memory_ingest_ms))
 
     @property
     def base_freshness_s(self) -> float | None:
-        """The same for the weights alone."""
+        """Age of the newest example in the weights; None: no example yet."""
         return _age_s(self.base_ingest_ms)
 
     def score(self, requests: Sequence[Requestlike]) -> list[Scored]:
-        """Answer each request, by its base and corrected; changes nothing but the counts of coverage.
+        """Score each request, base and corrected. Changes only the coverage counts.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
@@ -68,7 +68,7 @@ class Live:
         with self.lock:
             predicted = self.model.predict(batch)
             base = corrected = predicted.p
-            if self.memory.evidence:  # without any, what it is asked comes back as it is
+            if self.memory.evidence:  # without evidence the memory corrects nothing
                 rows = self.model.scores_of(batch, predicted).rows
                 corrected = self.memory.correct(rows, base)
             version = self.model.version
@@ -90,14 +90,14 @@ class Live:
         return answers
 
     def explore(self, request: Requestlike, seed: int, draws: int) -> Scored:
-        """Answer one request as `score` does, but in an order drawn by Thompson sampling.
+        """Score one request as `score` does, but draw the order by Thompson sampling.
 
-        What is drawn is the base; the error memory's correction is added to it. The same seed and the same
-        weights give the same order.
+        The base is sampled, and the error memory's correction is added to it. The same seed, weights and
+        memory give the same order.
 
         Args:
-            draws: by which the propensities are counted, see `learner.model.explore.sample_slate`; fewer
-                where there are many candidates, see `draws_for`.
+            draws: sampled orders for the propensities, see `learner.model.explore.sample_slate`; fewer
+                if there are many candidates, see `draws_for`.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
@@ -112,7 +112,7 @@ class Live:
             beliefs = beliefs_of(self.model, batch, predicted)
             version = self.model.version
             freshness_s = self.freshness_s
-        # by far the longest part, and nobody waits for the lock meanwhile
+        # by far the longest part, so it runs without the lock
         slate = sample_slate(beliefs, shift, seed, draws)
         return Scored(
             base=scores.p.tolist(),
@@ -125,7 +125,7 @@ class Live:
         )
 
     def explain(self, request: Requestlike) -> Taken:
-        """Answer one request as `score` does, and say how; changes nothing.
+        """Score one request as `score` does and break the scores down. Changes nothing.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
@@ -137,7 +137,7 @@ class Live:
             corrected = self.memory.explain(reading.scores.rows, reading.scores.p)
             version, evidence = model.version, self.memory.evidence
             freshness_s, base_freshness_s = self.freshness_s, self.base_freshness_s
-        # takes apart what was read: most of the time, and nobody waits for the lock meanwhile
+        # most of the time is spent here, without the lock
         base = explain(model, request, batch, reading)
         return Taken(
             candidates=candidates_of(model, base, corrected),
@@ -153,7 +153,7 @@ class Live:
 
 
 def draws_for(candidates: int, wanted: int) -> int:
-    """How many draws an order of so many candidates is counted by: those wanted, within `DRAWN_MAX`.
+    """The number of draws for an order of so many candidates: `wanted`, limited by `DRAWN_MAX`.
 
     >>> draws_for(50, 127), draws_for(2_000, 10_000)
     (127, 524)

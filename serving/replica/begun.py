@@ -1,7 +1,7 @@
-"""A coroutine that is begun at once, and awaited only if it has to wait.
+"""A coroutine that starts at once, and is awaited only if it must wait.
 
-What watches over a wait, a time-out above all, costs more than most of what is waited for here: the body of
-a request has nearly always arrived before anybody asks for it.
+A timeout around a wait costs time even if there is nothing to wait for: the body of a request has nearly
+always arrived before the server reads it. With `Begun` only a real wait needs a timeout.
 """
 
 from collections.abc import Awaitable, Coroutine, Generator
@@ -11,28 +11,28 @@ T = TypeVar("T")
 
 
 class Begun(Generic[T]):
-    """Runs a coroutine up to its first wait. To be made, and awaited, in one task.
+    """Runs a coroutine up to its first wait. Create and await it in the same task.
 
     Args:
-        awaitable: a coroutine, as a call of an `async def` gives it.
+        awaitable: a coroutine, the result of calling an `async def`.
     """
 
     def __init__(self, awaitable: Awaitable[T]) -> None:
         self._coroutine = cast("Coroutine[Any, Any, T]", awaitable)
         self._result: T
         self._waits_for: Any = None
-        self.done = False  # without having waited
+        self.done = False  # True from the start if it did not wait
         try:
             self._waits_for = self._coroutine.send(None)
         except StopIteration as end:
             self._result, self.done = end.value, True
 
     def result(self) -> T:
-        """What it returned, once done."""
+        """The return value of the coroutine, once done."""
         return self._result
 
     def __await__(self) -> Generator[Any, Any, T]:
-        """Go on from the first wait."""
+        """Continue from the first wait."""
         while not self.done:
             try:
                 try:

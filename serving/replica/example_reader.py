@@ -1,4 +1,4 @@
-"""From records of topic `examples` to what the error memory is shown: decoded and encoded, in batches."""
+"""Decodes and encodes records of topic `examples` for the error memory, in batches."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ logger = logging.getLogger("freshet.serving")
 
 
 class Seen(NamedTuple):
-    """An example that is ready for the model."""
+    """An example encoded for the model."""
 
     record: Record
     example: Example
@@ -28,10 +28,10 @@ class Seen(NamedTuple):
 
 
 class ExampleReader:
-    """Decodes records, and leaves out what is refused or of no use.
+    """Decodes records. Leaves out invalid records and refused ids.
 
     Args:
-        encoder: gives the encoder of the model that answers now.
+        encoder: returns the encoder of the current model.
     """
 
     def __init__(self, encoder: Callable[[], Encoder]) -> None:
@@ -41,7 +41,7 @@ class ExampleReader:
         self._refusals = Refusals()
 
     def read(self, record: Record) -> Seen | Forget | None:
-        """An example or a request to forget; None for what is left out."""
+        """An example or a request to forget; None for a record that is left out."""
         try:
             found: Example | Forget = self._decoder.decode(record.value)
             if isinstance(found, Forget):
@@ -59,7 +59,7 @@ class ExampleReader:
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """One batch of several."""
+    """Concatenate several batches."""
     if len(batches) == 1:
         return batches[0]
     rows = [batch.rows for batch in batches]

@@ -1,4 +1,4 @@
-"""How a score came about: the body of POST /v1/explain, and how a replica's numbers become it."""
+"""The explanation of a score: the response of POST /v1/explain, built from a replica's numbers."""
 
 from typing import NamedTuple
 
@@ -10,28 +10,28 @@ from learner.model.model import Model
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What the error memory's evidence on one key says of a candidate."""
+    """What the error memory's evidence on one key adds to a candidate's score."""
 
-    of: str  # a feature, a pair `a*b`, a feature's count; `a lately`: at its second speed
+    of: str  # a feature, a pair `a*b` or a count; `a lately`: the second learning speed of `a`
     logit: float  # before the gate
-    evidence: float  # Σ x² p (1 - p) of the examples it stands on: a fair click counts a quarter
+    evidence: float  # Σ x² p (1 - p) over its examples: an example with p = 0.5 counts 0.25
 
 
 UNKNOWN_VALUES_MAX = 5
 UNKNOWN_CHARACTERS_MAX = 64
-"""Of unknown ids what is repeated for each candidate: a long list in the context would come with each one."""
+"""Limits on the unknown ids in the answer: each candidate repeats those of the context."""
 
 
 class Unknown(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Ids of a feature that the model has no row for: it answered by its default."""
+    """Ids of a feature without a row in the model, which used its default."""
 
     feature: str
-    values: list[int | float | str]  # empty: a value that the request does not say, as the hour
-    more: int = 0  # further ones, which are left out
+    values: list[int | float | str]  # empty: the value is not in the request, as the hour may be
+    more: int = 0  # number of ids left out
 
 
 class ExplainedCandidate(msgspec.Struct, frozen=True):
-    """One candidate's score, taken apart.
+    """One candidate's score and its parts.
 
     `logit` = `base_logit` + `gate` · (the sum of `parts`, in their order), exactly, and `corrected` is its
     logistic; without parts `corrected` is `base`. `base_logit` = (`bias` + Σ `weights`) · `share` + `deep`,
@@ -43,29 +43,29 @@ class ExplainedCandidate(msgspec.Struct, frozen=True):
     corrected: float
     logit: float
     parts: list[Part]
-    weights: dict[str, float]  # of the fast part, by feature, pair or count
-    share: float  # what the fast part's own doubt leaves of its logit, 0 to 1
-    deep: float  # what the deep part adds
+    weights: dict[str, float]  # weights of the fast part, by feature, pair or count
+    share: float  # factor on the fast part's logit, 0 to 1: small if it is uncertain
+    deep: float  # logit of the deep part
     unknown: list[Unknown]
 
 
 class ExplainAnswer(msgspec.Struct, frozen=True):
-    """Answer of POST /v1/explain: per candidate, in the order of the request, how its score came about."""
+    """Response of POST /v1/explain: the parts of each score, by candidate in the order of the request."""
 
     request_id: str
     model_version: str
     order: list[int]  # candidates by corrected probability, best first
-    freshness_s: float | None  # now - ingest time of the newest example in what answers; None: nothing learnt
+    freshness_s: float | None  # age of the newest example in weights or memory; None: no example
     base_freshness_s: float | None  # the same for the weights alone
     memory: str  # the kind of the error memory; only `residual` has parts
-    gate: float  # share of its correction that is applied, 0 to 1
-    evidence: int  # examples it stands on, which the weights have not learnt
+    gate: float  # factor on the correction of the memory, 0 to 1
+    evidence: int  # examples in the memory that are not in the weights
     bias: float  # of the fast part
     candidates: list[ExplainedCandidate]
 
 
 class Taken(NamedTuple):
-    """A score taken apart by a replica."""
+    """The parts of the scores of one request, from a replica."""
 
     candidates: list[ExplainedCandidate]
     order: list[int]
@@ -79,7 +79,7 @@ class Taken(NamedTuple):
 
 
 def candidates_of(model: Model, base: BaseExplained, corrected: Explained) -> list[ExplainedCandidate]:
-    """Each of n candidates, from what the model and the memory said."""
+    """Build the explanation of each candidate from those of the model and the memory."""
     names = memory_names(model)
     rows = base.scores.rows
     found = []

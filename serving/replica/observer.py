@@ -1,7 +1,7 @@
-"""Feeding the error memory: each example is predicted, measured, and then shown to it.
+"""Feeds the error memory: each example is predicted, measured, and then added to the memory.
 
-The memory holds what the base has not learnt. So an observer is told whenever the base has moved, and lets
-go of what is in the weights by then.
+The memory has the examples that are not in the weights of the base. So after each update of the base the
+observer removes from the memory the examples that the weights now include.
 """
 
 import logging
@@ -24,24 +24,24 @@ from stream.log.lag import Position
 from stream.records.types import Forget
 from stream.state.repeats import PRODUCERS_MAX, Repeats
 
-READ_RECORDS = 256  # per partition and round: updates do not wait for a long backlog
-CHUNK_REQUESTS = 16  # observed under one hold of the lock: about how long an answer may have to wait
+READ_RECORDS = 256  # per partition and round, so that updates do not wait for a long backlog
+CHUNK_REQUESTS = 16  # observed per acquisition of the lock; bounds the wait of an answer
 BACKLOG_EVERY_S = 1.0
 
 logger = logging.getLogger("freshet.serving")
 
 
 class Observer:
-    """Reads topic `examples` on behalf of the error memory that answers. One thread at a time.
+    """Reads topic `examples` for the current error memory. Not thread-safe.
 
     Args:
-        live: whose memory it feeds.
+        live: the owner of the memory.
         settings: the server's limits.
     """
 
     def __init__(self, live: Live, settings: ServerSettings) -> None:
-        self.observed = 0  # requests that the memory was shown
-        self.skipped = 0  # requests that the weights had learnt first, or beyond the backlog's limit
+        self.observed = 0  # requests added to the memory
+        self.skipped = 0  # requests already in the weights, or over the backlog limit
         self._live = live
         self._settings = settings
         self._reader = ExampleReader(lambda: live.model.encoder)
@@ -51,8 +51,8 @@ class Observer:
         self._repeats: list[Repeats] = []  # per partition
         self._next: list[int] = []  # per partition, the next offset to observe
         self._measured: list[int] = []  # per partition, the next offset to measure
-        self._learnt: dict[int, int] = {}  # the watermark that the memory was told last
-        self._taken_ms: dict[int, int] = {}  # per partition, the ingest time of the last one taken
+        self._learnt: dict[int, int] = {}  # the watermark of the last update
+        self._taken_ms: dict[int, int] = {}  # per partition, the ingest time of the last record read
         self._positions = Positions(settings.marks_max)
         self._backlog_checked = 0.0
 
@@ -62,32 +62,32 @@ class Observer:
         return self._reader.bad
 
     def positions(self) -> dict[int, Position]:
-        """Where it is in each partition; none before it has begun. May be called from any thread."""
+        """The position in each partition; empty before `begin`. May be called from any thread."""
         return {p: Position(offset, self._taken_ms.get(p, 0)) for p, offset in enumerate(list(self._next))}
 
     def quality(self) -> tuple[Quality, Quality]:
-        """How the base and the corrected predictions have done. May be called from any thread."""
+        """The metrics of the base and the corrected predictions. May be called from any thread."""
         with self._metrics_lock:
             base = Quality(overall=self._base.summary(), recent=self._base.recent())
             corrected = Quality(overall=self._corrected.summary(), recent=self._corrected.recent())
         return base, corrected
 
     def begin(self, partitions: int, watermark: Mapping[int, int]) -> None:
-        """Begin behind what the base has learnt.
+        """Start after the examples that are already in the weights.
 
         Args:
-            partitions: of the topic.
-            watermark: per partition, the next offset that the base has to learn.
+            partitions: number of partitions of the topic.
+            watermark: per partition, the next offset that the base will train on.
         """
         self._begin_behind(watermark, partitions)
         self._measured = list(self._next)
         self._live.memory.set_priors(*self._live.model.memory_priors())
 
     def observe(self, log: Log) -> tuple[bool, bool]:
-        """Take what each partition has, once.
+        """Read up to `READ_RECORDS` records from each partition.
 
         Returns:
-            Whether there was anything, and whether a partition seems to have more.
+            Whether there were records, and whether a partition may have more.
 
         Raises:
             LogError: the log fails; call again.
@@ -102,10 +102,10 @@ class Observer:
         return took, more
 
     def base_moved(self, watermark: Mapping[int, int]) -> None:
-        """What the base has learnt by now leaves the memory. Called with the lock of what answers held."""
+        """Remove from the memory the examples that the base now includes. Call with `live.lock` held."""
         live = self._live
         if any(watermark.get(partition, 0) < offset for partition, offset in self._learnt.items()):
-            # a learner that begins anew has not learnt what was dropped: show it to a new memory
+            # the learner started over, without the dropped examples: feed them to a new memory
             live.memory = live.new_memory()
             self._positions = Positions(self._settings.marks_max)
             self._begin_behind(watermark, len(self._next))
@@ -115,13 +115,13 @@ class Observer:
         for partition in range(len(self._next)):
             learnt = watermark.get(partition, 0)
             if learnt > self._next[partition]:
-                # the weights were faster: these examples are no longer out of sample
+                # already in the weights: a prediction for these examples is no longer out of sample
                 self.skipped += learnt - self._next[partition]
                 self._next[partition] = learnt
 
     def _begin_behind(self, watermark: Mapping[int, int], partitions: int) -> None:
         self._next = [watermark.get(partition, 0) for partition in range(partitions)]
-        # of its own for each beginning: records that were taken before may have to be taken again
+        # new at each start: records read before may have to be read again
         self._repeats = [Repeats(PRODUCERS_MAX) for _ in range(partitions)]
 
     def _bound_backlog(self, log: Log) -> None:
@@ -154,14 +154,14 @@ class Observer:
             self._measured[partition] = max(self._measured[partition], self._next[partition])
 
     def _show(self, partition: int, seen: Sequence[Seen]) -> None:
-        """Say what would have been answered, measure it, then show the labels to the memory."""
+        """Predict as a request would be answered, measure, then add the labels to the memory."""
         if not seen:
             return
         live = self._live
         batch = join([s.batch for s in seen])
         y = np.concatenate([s.example.labels for s in seen])
         per_request = np.diff(batch.requests)
-        # where negatives were thinned, labels come with higher odds than the served probability has
+        # with subsampled negatives, the odds of the labels are higher than the served ones
         thinned = np.repeat([-s.example.log_odds for s in seen], per_request)
         with live.lock:
             scores = live.model.score(batch)
@@ -172,14 +172,14 @@ class Observer:
             newest_ms = seen[-1].record.ingest_ms
             live.memory_ingest_ms = max(live.memory_ingest_ms, newest_ms)
         group = np.repeat(live.model.users(batch), per_request)
-        # what is observed again after the base was rebuilt has been measured already
+        # do not measure examples twice that are observed again after the base was rebuilt
         fresh = np.repeat([s.record.offset >= self._measured[partition] for s in seen], per_request)
         with self._metrics_lock:
             self._base.add(base[fresh], y[fresh], group[fresh])
             self._corrected.add(corrected[fresh], y[fresh], group[fresh])
 
     def _forget(self, request: Forget) -> None:
-        """Forget some ids: the memory now, the model with the learner's next update."""
+        """Delete ids from the memory now; the learner's next update deletes them from the model."""
         model = self._live.model
         forget_in_memory(self._live.memory, model, request.entity)
         users = keys_by_column(model, request.entity).get(model.user_column)

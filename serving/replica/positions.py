@@ -1,17 +1,17 @@
-"""From a watermark, an offset per partition, to the one position that an error memory understands."""
+"""Maps a watermark (an offset per partition) to the single position that an error memory uses."""
 
 from collections.abc import Mapping
 
 Mark = tuple[int, dict[int, int]]
-"""(position, {partition: next offset}): a watermark with these offsets has learnt all up to the position."""
+"""(position, {partition: next offset}): a watermark with these offsets covers all up to the position."""
 
 
 class Positions:
-    """Numbers examples in the order in which they were observed, whatever their partition.
+    """Numbers examples in the order of observation, across all partitions.
 
-    A base that has learnt offsets up to its watermark has learnt the longest prefix of positions
-    whose offsets all lie below it. At most `marks_max` marks are kept: when there are more,
-    neighbours are joined in pairs, so that a base that is far behind is followed more coarsely.
+    A base with a watermark includes the longest prefix of positions whose offsets all lie below the
+    watermark. At most `marks_max` marks are kept. When the list is full, neighbours are joined in
+    pairs, so the positions of a base that is far behind become coarser.
 
     >>> positions = Positions(marks_max=100)
     >>> [positions.add(partition, offset) for partition, offset in ((0, 7), (1, 3), (0, 8))]
@@ -32,7 +32,7 @@ class Positions:
         return len(self._marks)
 
     def add(self, partition: int, offset: int) -> int:
-        """The position of the next example observed, from 1 on."""
+        """Add an observed example; returns its position, from 1 on."""
         self.last += 1
         if len(self._marks) == self.marks_max:
             self._join_pairs()
@@ -40,7 +40,7 @@ class Positions:
         return self.last
 
     def learnt(self, watermark: Mapping[int, int]) -> int:
-        """The last position up to which a base with this watermark has learnt everything; 0: none."""
+        """The last position up to which a base with this watermark includes all examples; 0: none."""
         done = 0
         for position, offsets in self._marks:
             if any(watermark.get(partition, 0) < offset for partition, offset in offsets.items()):
@@ -55,7 +55,7 @@ class Positions:
         joined = []
         for i in range(0, len(marks) - 1, 2):
             early, late = marks[i][1], marks[i + 1][1]
-            # offsets only rise, so the later mark's are the greater where both have one
+            # offsets only increase: where both marks have one, the later is greater
             joined.append((marks[i + 1][0], {**early, **late}))
         if len(marks) % 2:
             joined.append(marks[-1])

@@ -1,9 +1,9 @@
-"""The replica: a live copy of the model that answers, and the error memory that it feeds itself.
+"""The replica: a live copy of the model, and an error memory that it feeds.
 
-One thread follows two topics. From `examples` it feeds the error memory (`serving.replica.observer`, which
-also
-measures what would have been answered, before it learns); from `updates` it moves the model, and what the
-model has now learnt itself leaves the memory. While the learner is slow or down, the memory goes on.
+One thread follows two topics. With `examples` it feeds the error memory (`serving.replica.observer`, which
+also measures the predictions before it adds the labels). With `updates` it updates the model, and removes
+from the memory the examples that the model now includes. While the learner is slow or down, the memory
+continues.
 """
 
 import logging
@@ -33,14 +33,14 @@ from stream.log.base import EXAMPLES, UPDATES, Log
 from stream.log.lag import LagMeter, Position
 
 IDLE_S = 0.005
-AWAY_PAUSES = Pauses(first_s=0.1, longest_s=5.0)  # between attempts to follow
-WARM_CAPACITY = 1_024  # keys of the memory that is made to be thrown away
+AWAY_PAUSES = Pauses(first_s=0.1, longest_s=5.0)  # between retries when the log fails
+WARM_CAPACITY = 1_024  # keys of the temporary memory for warming up
 
 logger = logging.getLogger("freshet.serving")
 
 
 class _LiveFollower(Follower):
-    """Holds the lock of what answers while it moves the model, not while it reads the log."""
+    """Holds `live.lock` while it updates the model, but not while it reads the log."""
 
     def __init__(self, live: Live, moved: Callable[[], None]) -> None:
         super().__init__(live.model)
@@ -53,7 +53,7 @@ class _LiveFollower(Follower):
             self._end()
 
     def _replace(self, model: Model, last: Update) -> None:
-        # a snapshot was put together beside the model that answers, and only takes its place here
+        # the snapshot was loaded into a separate model, without the lock; this only swaps it in
         with self._live.lock:
             super()._replace(model, last)
             self._end()
@@ -65,15 +65,15 @@ class _LiveFollower(Follower):
 
 
 class Replica:
-    """Answers requests from a model that follows a log.
+    """Scores requests with a model that follows a log.
 
     Args:
-        log: where updates and examples come from.
-        features: the schema; the learner's.
+        log: the source of updates and examples.
+        features: the schema, the same as the learner's.
         learner_settings: the learner's.
         memory_settings: the error memory's.
         settings: the server's limits.
-        clock: by which it waits.
+        clock: used to wait and to measure time.
 
     Use it as a context manager (`with replica:` starts and stops its thread), or call `step` yourself.
     """
@@ -108,19 +108,19 @@ class Replica:
 
     @property
     def model(self) -> Model:
-        """The base that answers now; a snapshot may put another in its place."""
+        """The current base model; a snapshot may replace it."""
         return self._live.model
 
     @property
     def memory(self) -> ErrorMemory:
-        """The error memory that answers now."""
+        """The current error memory."""
         return self._live.memory
 
-    # --- what requests ask ---
+    # --- scores and status ---
 
     @property
     def features(self) -> Mapping[str, FeatureSpec]:
-        """The schema of what it scores."""
+        """The schema of the requests."""
         return self.model.features
 
     def check_types(self, request: Requestlike) -> None:
@@ -132,7 +132,7 @@ class Replica:
         self.model.encoder.check_types(request)
 
     def score(self, requests: Sequence[Requestlike]) -> list[Scored]:
-        """Answer each request, by its base and corrected; changes nothing.
+        """Score each request, base and corrected. Changes only the coverage counts.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
@@ -142,7 +142,7 @@ class Replica:
         return self._live.score(requests)
 
     def explore(self, request: Requestlike, seed: int, draws: int) -> Scored:
-        """Answer one request in an order drawn by Thompson sampling: see `Live.explore`.
+        """Score one request and draw the order by Thompson sampling: see `Live.explore`.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
@@ -152,7 +152,7 @@ class Replica:
         return self._live.explore(request, seed, draws)
 
     def explain(self, request: Requestlike) -> Taken:
-        """Answer one request as `score` does, and say how; changes nothing.
+        """Score one request as `score` does and break the scores down. Changes nothing.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
@@ -168,11 +168,11 @@ class Replica:
             raise UnavailableError(other)
 
     def _only_other(self) -> str:
-        """What to do, where the log has another model than the configured one and never had this; else ""."""
+        """A message if the log has only another model than the configured one; else ""."""
         return self._follower.other if self._follower.seq == 0 else ""
 
     def status(self) -> ModelStatus:
-        """What it is and how it does."""
+        """The state of the replica and its metrics."""
         why_not = self.unready()
         base, corrected = self._observer.quality()
         with self._live.lock:
@@ -206,7 +206,7 @@ class Replica:
             )
 
     def unready(self) -> str:
-        """Why it should not be sent requests now; "" if it should."""
+        """Why the replica cannot take requests now; "" if it can."""
         if self.failure is not None:
             return f"the replica has stopped: {self.failure}"
         if not self._loaded:
@@ -223,11 +223,11 @@ class Replica:
 
     @property
     def behind_s(self) -> float:
-        """For how long it has not been at the end of the log, in seconds."""
+        """Seconds since the replica was last at the end of the log; 0 if it is there now."""
         return 0.0 if self._at_end else self._clock.now_s() - self._behind_since
 
     def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until it may be sent requests; False when that took longer, or will not come."""
+        """Wait until the replica can take requests; False after a timeout or a failure."""
         deadline = self._clock.now_s() + timeout_s
         while self.unready():
             if self.failure is not None or self._clock.now_s() > deadline:
@@ -250,13 +250,13 @@ class Replica:
     ) -> None:
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(self.settings.stop_s)  # a log that is away may hold it for longer
+            self._thread.join(self.settings.stop_s)  # a log that does not respond may block it for longer
             self._thread = None
         for meter in self._meters:
             meter.stop()
 
     def check(self) -> None:
-        """Raise what ended its thread before its time, if anything did."""
+        """Raise the error that stopped the thread, if there is one."""
         if self.failure is not None:
             raise self.failure
 
@@ -271,7 +271,7 @@ class Replica:
                     self._clock.wait(self._stop, IDLE_S)
                 backoff.reset()
             except LogError as error:
-                # the log may come back; until then what is known goes on answering
+                # retry until the log responds; meanwhile the replica answers from its current state
                 if not backoff.failed:
                     logger.warning("the replica cannot follow: %s; trying again until it can", error)
                 self._mark_end(False)
@@ -282,14 +282,14 @@ class Replica:
                 return
 
     def step(self) -> bool:
-        """One round: load if that is still to be done, observe new examples, apply new updates.
+        """One round: load the model if not loaded yet, observe new examples, apply new updates.
 
         Returns:
-            Whether there was anything; False when both topics are at their end.
+            Whether there were records; False at the end of both topics.
 
         Raises:
             LogError: the log fails; call again.
-            FreshetError: updates that do not fit this model.
+            FreshetError: updates do not match this model.
         """
         if not self._loaded:
             self._load()
@@ -308,10 +308,10 @@ class Replica:
         self._loaded = True
 
     def _warm(self) -> None:
-        """Have every kernel of scoring and observing loaded, or compiled, while nobody waits for it.
+        """Load or compile all kernels for scoring and observing, before the first request.
 
-        The first call of each takes tens of milliseconds, without a compiler's cache seconds, and the first
-        label would take them with the lock held.
+        The first call of each kernel takes tens of milliseconds, or seconds if it is not in the compiler's
+        cache, and for the first label that would happen with the lock held.
         """
         batch = self.model.encoder.encode([Request(self._clock.unix_s(), {}, [{}, {}])])
         scores = self.model.score(batch)
@@ -325,7 +325,7 @@ class Replica:
         return not self.frozen and bool(self._follower.poll(self._log))
 
     def _moved(self) -> None:
-        """The model has changed. Called with the lock held."""
+        """Handle a change of the model. Called with the lock held."""
         limit = self.settings.freeze_after_examples
         self.frozen = limit > 0 and self._follower.examples >= limit
         self._observer.base_moved(self._follower.watermark)

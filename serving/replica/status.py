@@ -1,4 +1,4 @@
-"""What a replica tells of itself, and what the HTTP routes ask of one."""
+"""The status of a replica, and the interface that the HTTP routes need."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -20,44 +20,44 @@ class Scored(NamedTuple):
     corrected: list[float]  # (n,) after the error memory
     order: list[int]  # (n,) candidates, best corrected probability first
     version: str  # of the model
-    freshness_s: float | None  # None: nothing learnt yet
-    propensity: list[float] | None = None  # (n,) of an order that was drawn: to come where it came
-    coverage: Coverage | None = None  # what the model knows of the request
+    freshness_s: float | None  # None: no example yet
+    propensity: list[float] | None = None  # (n,) of a drawn order: each candidate's chance of its rank
+    coverage: Coverage | None = None  # unknown ids and missing values of the request
 
 
 class MemoryStatus(msgspec.Struct, frozen=True):
-    """The error memory: `evidence` is how many observed examples it stands on that the base lacks."""
+    """The error memory: `evidence` is the number of its examples that are not in the base."""
 
     kind: str
     evidence: int
-    gate: float  # share of its correction that is applied, 0 to 1
+    gate: float  # factor on its correction, 0 to 1
     bytes: int
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """Progressive metrics of one prediction: over everything seen, and over the recent window."""
+    """Progressive metrics of one prediction: over all examples, and over the recent window."""
 
     overall: Summary
     recent: Summary
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
-    """The model that answers, how fresh it is, and how well it has done."""
+    """The current model, its freshness and its metrics."""
 
     version: str
     ready: bool
     why_not_ready: str
-    frozen: bool  # follows no updates any more; only its error memory goes on
-    freshness_s: float | None  # now - ingest time of the newest example in what answers
+    frozen: bool  # applies no more updates; only its error memory continues
+    freshness_s: float | None  # age of the newest example in the weights or the memory, by ingest time
     base_freshness_s: float | None  # the same for the weights alone, without the error memory
-    behind_s: float  # for how long it has not been at the end of the log
+    behind_s: float  # time since it was at the end of the log
     lag: list[Lag]  # behind topics examples and updates, by partition
-    examples_learnt: int  # candidates with their labels in the weights
-    examples_observed: int  # decided requests that the error memory was shown
-    examples_skipped: int  # those that the weights had learnt first, or beyond the backlog's limit
-    examples_bad: int  # those that could not be read or encoded
+    examples_learnt: int  # labelled candidates in the weights
+    examples_observed: int  # decided requests added to the error memory
+    examples_skipped: int  # requests already in the weights, or over the backlog limit
+    examples_bad: int  # records that could not be read or encoded
     updates_applied: int
-    update_gaps: int  # how often updates were missing or damaged, and a snapshot had to come
+    update_gaps: int  # times that updates were missing or damaged, so that a snapshot was needed
     features: list[str]
     table_rows: dict[str, int]
     scored_features: dict[str, FeatureCounts]  # of the candidates scored since the server began
@@ -67,11 +67,11 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
 
 class Scorer(Protocol):
-    """What the HTTP routes ask of a replica. All methods may be called from any thread."""
+    """The interface that the HTTP routes need. All methods may be called from any thread."""
 
     @property
     def features(self) -> Mapping[str, FeatureSpec]:
-        """The schema of what it scores."""
+        """The schema of the requests."""
 
     def check_types(self, request: Impression) -> None:
         """Check a request's ids against the declared types of the features.
@@ -81,7 +81,7 @@ class Scorer(Protocol):
         """
 
     def score(self, requests: Sequence[Impression]) -> list[Scored]:
-        """Answer each request, by its base and corrected; changes nothing.
+        """Score each request, base and corrected. Changes only the coverage counts.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
@@ -89,13 +89,13 @@ class Scorer(Protocol):
         """
 
     def explore(self, request: Impression, seed: int, draws: int) -> Scored:
-        """`score` for one request, its order drawn from what the model believes; raises as `score` does."""
+        """Score one request and draw its order by Thompson sampling; raises as `score` does."""
 
     def explain(self, request: Impression) -> Taken:
-        """The same for one request, taken apart; raises as `score` does."""
+        """Score one request and break its scores down; raises as `score` does."""
 
     def status(self) -> ModelStatus:
-        """What it is and how it does."""
+        """The state of the replica and its metrics."""
 
     def unready(self) -> str:
-        """Why it should not be sent requests now; "" if it should."""
+        """Why the replica cannot take requests now; "" if it can."""
