@@ -65,16 +65,18 @@ const clock = (unix, exact) =>
 const TILES = [
   { name: "Click rate", where: "click-rate", format: share, value: (n) => n.click_rate,
     note: (n) => (n.click_rate === null ? waiting(n) : `of ${text(count, n.scored_examples)} examples`) },
-  { name: "Mean prediction", where: "click-rate", format: share, unit: "corrected", value: (n) => n.mean_prediction,
-    note: (n) => (n.mean_prediction === null ? waiting(n) : "of the same examples") },
+  { name: "Mean prediction", where: "click-rate", format: share, value: (n) => n.mean_prediction,
+    note: (n) => (n.mean_prediction === null ? waiting(n) : "corrected, of the same examples") },
+  { name: "Impressions", where: "impressions", format: count, value: (n) => n.impressions,
+    note: (n) => (n.impressions ? `${text(rate, n.impressions_per_s)} a second` : empty(n) ? FIRST : n.impressions === null ? "no joiner tells of itself" : "none yet") },
   { name: "Events per second", where: "events", format: rate, value: (n) => n.events_per_s,
-    note: (n) => (n.examples_per_s === null ? "no joiner tells of itself" : `${text(rate, n.examples_per_s)} examples`) },
+    note: (n, live) => (empty(n) ? FIRST : n.examples_per_s === null ? (live.roles.some((r) => r.role === "joiner") ? "no examples yet" : "no joiner tells of itself") : `${text(rate, n.examples_per_s)} examples`) },
   { name: "Requests per second", where: "requests", format: rate, value: (n) => n.requests_per_s,
-    note: (n) => (n.score_p99_s === null ? "no scores asked for lately" : `p99 ${text(seconds, n.score_p99_s)}`) },
+    note: (n) => (n.score_p99_s === null ? (empty(n) ? "waiting for the first requests" : "no scores asked for lately") : `p99 ${text(seconds, n.score_p99_s)}`) },
   { name: "Freshness", where: "freshness", format: seconds, value: (n) => n.freshness_s,
-    note: (n) => (n.freshness_s === null ? "nothing learnt yet" : `weights ${text(seconds, n.base_freshness_s)}`) },
+    note: (n) => (n.freshness_s === null ? (empty(n) ? FIRST : "nothing learnt yet") : `weights ${text(seconds, n.base_freshness_s)}`) },
   { name: "Lag", where: "lag", format: count, unit: "records", value: (n) => known(n.joiner_lag_records, n.learner_lag_records),
-    note: (n) => `joiner ${text(seconds, n.joiner_lag_s)}, learner ${text(seconds, n.learner_lag_s)}` },
+    note: (n) => (empty(n) && !known(n.joiner_lag_records, n.learner_lag_records) ? FIRST : n.joiner_lag_s === null && n.learner_lag_s === null ? "no role has told where it is" : `joiner ${text(seconds, n.joiner_lag_s)}, learner ${text(seconds, n.learner_lag_s)}`) },
   { name: "AUC", where: "auc", format: ratio, unit: "corrected", value: (n) => n.auc_corrected,
     note: (n) => (n.auc_corrected === null ? waiting(n) : `base ${text(ratio, n.auc_base)}${also("frozen", n.auc_frozen)}`) },
   { name: "Log loss", where: "log-loss", format: ratio, unit: "corrected", value: (n) => n.logloss_corrected,
@@ -82,11 +84,11 @@ const TILES = [
   { name: "Calibration", where: "calibration", format: ratio, unit: "corrected", value: (n) => n.calibration_corrected,
     note: (n) => (n.calibration_corrected === null ? waiting(n) : `base ${text(ratio, n.calibration_base)}; 1 is right`) },
   { name: "Gate", where: "gate", format: percent, value: (n) => n.gate,
-    note: (n) => `evidence ${text(count, n.evidence)}` },
+    note: (n) => (n.gate === null ? "the model is loading" : !n.evidence && empty(n) ? FIRST : `evidence ${text(count, n.evidence)}`) },
   { name: "Table rows", where: "table-rows", format: count, value: (n) => n.table_rows,
-    note: (n, live) => (live.tables.length ? `of ${live.tables.length} feature${live.tables.length > 1 ? "s" : ""}` : "none yet") },
+    note: (n, live) => (!n.table_rows ? (empty(n) ? FIRST : "none yet") : live.tables.length ? `of ${live.tables.length} feature${live.tables.length > 1 ? "s" : ""}` : "none yet") },
   { name: "Dead letters", where: "dead-letters", format: count, value: (n) => n.dead_letters,
-    note: (n) => (!n.dead_letters ? "all could be used" : n.dead_letters_per_s ? `${text(rate, n.dead_letters_per_s)} a second now` : "none of them just now") },
+    note: (n) => (!n.dead_letters ? (n.dead_letters === null ? "not known yet" : empty(n) ? "none" : "all could be used") : n.dead_letters_per_s ? `${text(rate, n.dead_letters_per_s)} a second now` : "none of them just now") },
 ];
 
 // lines: name, number, colour, and "wide" for one on which another often lies; span: what the y axis covers at least; mark: a line to compare with
@@ -114,7 +116,10 @@ const known = (...values) => {
   return there.length ? there.reduce((a, b) => a + b, 0) : null;
 };
 const also = (name, value) => (value === null ? "" : `, ${name} ${text(ratio, value)}`);
-const waiting = (n) => (n.scored_examples ? "waiting for a click" : "waiting for the first labels …");
+// nothing has come yet, which is how each Freshet begins and no fault
+const FIRST = "waiting for the first events";
+const empty = (n) => !n.impressions && !n.scored_examples && !n.events_per_s;
+const waiting = (n) => (n.scored_examples ? "waiting for a click" : empty(n) ? FIRST : "waiting for the first labels");
 
 // --- tiles, tables, alerts -------------------------------------------------------------------------
 
@@ -146,12 +151,14 @@ function setText(element, said) {
   if (element.textContent !== said) element.textContent = said;
 }
 
+const COLUMNS = [["rows", "rows", count], ["admitted/s", "admitted_per_s", rate], ["refused/s", "refused_per_s", rate],
+  ["expired/s", "expired_per_s", rate], ["evicted/s", "evicted_per_s", rate], ["unknown", "unknown_share", percent], ["missing", "missing_share", percent]];
+
 function showTables(live) {
-  $("tables").replaceChildren(...live.tables.map((row) => make("tr", {},
-    make("th", { scope: "row", text: row.feature }),
-    make("td", { text: text(count, row.rows) }),
-    ...["admitted_per_s", "refused_per_s", "expired_per_s", "evicted_per_s"].map((name) => make("td", { text: text(rate, row[name]) })),
-    ...["unknown_share", "missing_share"].map((name) => make("td", { text: text(percent, row[name]) })))));
+  // on a phone each row is a small table, so each cell carries its column's name; the roles say that it is one still
+  $("tables").replaceChildren(...live.tables.map((row) => make("tr", { role: "row" },
+    make("th", { scope: "row", role: "rowheader", text: row.feature }),
+    ...COLUMNS.map(([called, name, format]) => make("td", { role: "cell", "data-column": called, text: text(format, row[name]) })))));
   const unheard = live.tables.length && live.tables.every((row) => row.admitted_per_s === null);
   setText($("tables-none"), !live.tables.length ? "No table yet: the model is loading, or has learnt nothing."
     : unheard ? "No learner tells of itself in the log, so admissions and expiries are not known here." : "");
@@ -431,6 +438,21 @@ document.querySelectorAll("input[name=span]").forEach((input) => input.addEventL
 }));
 document.addEventListener("visibilitychange", turn);
 window.addEventListener("resize", () => CHARTS.forEach(showChart));
+// the texts are long: on a phone they are folded, until somebody follows a link into one
+const phone = matchMedia("(max-width: 480px)");
+function fold() {
+  document.querySelectorAll(".prose > details").forEach((texts) => { texts.open = !phone.matches; });
+  unfold(location.hash);
+}
+function unfold(hash) {
+  const texts = hash.length > 1 && $(hash.slice(1))?.closest("details");
+  if (texts) texts.open = true;
+}
+phone.addEventListener("change", fold);
+document.addEventListener("click", (event) => { const to = event.target.closest?.('a[href^="#"]'); if (to) unfold(to.hash); });
+addEventListener("hashchange", () => unfold(location.hash));
+
+fold();
 buildTiles();
 buildCharts();
 turn();

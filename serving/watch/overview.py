@@ -47,6 +47,8 @@ class Now(msgspec.Struct):
     """
 
     events_per_s: float | None = None
+    impressions: float | None = None  # that the joiners accepted since their states were made
+    impressions_per_s: float | None = None
     examples_per_s: float | None = None
     requests_per_s: float | None = None
     score_p99_s: float | None = None  # over the last five minutes
@@ -311,6 +313,8 @@ class Overview:
         rate = self._counters.rate
         return Now(
             events_per_s=rate("log.events"),
+            impressions=_impressions(members),
+            impressions_per_s=rate("join.impressions"),
             examples_per_s=rate("join.examples"),
             requests_per_s=rate(f"{GROUP}.requests"),
             score_p99_s=numbers("score_p99_s"),
@@ -391,7 +395,7 @@ class Overview:
 _FEATURE_COUNTS = ("ids", "unknown", "missing")
 _TABLE_COUNTS = ("admitted", "refused", "expired", "evicted")
 _COUNTED: Mapping[str, tuple[str, ...]] = {
-    "join": ("records", "actions", "examples", "late", "early", "dead_letters"),
+    "join": ("records", "impressions", "actions", "examples", "late", "early", "dead_letters"),
     "learn": ("records", "dead_letters", "quarantined", "full", "evicted"),
     GROUP: ("requests", "unlogged", "scored"),
 }
@@ -402,6 +406,12 @@ def _served(members: list[Observed]) -> MemberStatus:
     servers = [heard for heard in members if heard.group == GROUP]
     servers.sort(key=lambda heard: (bool(heard.told.numbers.get("frozen")), _silent_s(heard) > SILENT_S))
     return servers[0].told if servers else MemberStatus()
+
+
+def _impressions(members: list[Observed]) -> float | None:
+    joiners = [heard.told.numbers for heard in members if heard.group == "join"]
+    # a joiner does not tell counts of which there is nothing yet
+    return sum(numbers.get("impressions", 0.0) for numbers in joiners) if joiners else None
 
 
 def _click_rate(told: MemberStatus) -> float | None:

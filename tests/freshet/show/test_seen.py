@@ -34,6 +34,9 @@ START_S_MAX = 200.0  # on a busy machine, kernels not yet compiled
 TOKEN = "0123456789abcdef0123"
 HOSTILE = "<img src=x onerror=alert(1)>"
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
+IN_ROW = """Object.values(Object.groupBy(
+    document.querySelectorAll('.tile'), (tile) => tile.getBoundingClientRect().top + scrollY
+)).map((row) => row.length)"""
 CONFIG = """
 [stream.log]
 sync = false
@@ -207,6 +210,7 @@ def test_page_shows_the_same(up: Up, browser: Browser, pictures: Path) -> None:
     browser.until("/^0\\.[5-9]/.test(document.querySelector('.tile[href=\"#auc\"] strong').textContent)")
     for tile in ("events", "requests", "freshness", "lag", "log-loss", "calibration", "gate", "table-rows"):
         assert re.match(r"\d", number(browser, tile)), tile
+    assert re.match(r"\d", number(browser, "impressions"))
     before = browser.value("document.querySelector('#charts .plot path').getAttribute('d')")
     rows = number(browser, "table-rows")
     browser.until(f"document.querySelector('#charts .plot path').getAttribute('d') !== {before!r}")
@@ -256,8 +260,23 @@ def test_page_shows_the_same(up: Up, browser: Browser, pictures: Path) -> None:
     browser.screen(360, 780, 2.0)
     browser.until("document.querySelector('.plot svg').clientWidth < 360")
     assert browser.value("document.documentElement.scrollWidth") == 360
+    folded = "[...document.querySelectorAll('.prose > details')].map(e => e.open)"
+    fits = "(e => e.scrollWidth <= e.clientWidth)(document.querySelector('#tables').closest('.wide'))"
+    assert browser.value(fits)
     browser.picture(pictures / "phone.png")
     browser.picture(pictures / "phone-whole.png", whole=True)
+
+    # the long texts are folded there until a number leads into one; at no width does a tile stand alone
+    browser.value("location.hash = ''")
+    browser.screen(1280, 900)
+    browser.until(f"{folded}.join() === 'true,true'")
+    for width, in_row in ((1440, [3, 5, 5]), (820, [3, 4, 4, 2]), (390, [1, 2, 2, 2, 2, 2, 2])):
+        browser.screen(width, 844)
+        assert browser.value(IN_ROW) == in_row, width
+        assert browser.value("document.documentElement.scrollWidth") <= width
+    browser.until(f"{folded}.join() === 'false,false'")
+    browser.value("document.querySelector('.tile[href=\"#lag\"]').click()")
+    assert browser.value(f"{folded}.join()") == "true,false"
 
     # a day: nothing is there before the first whole minute, and nothing breaks
     browser.value("document.querySelector('input[value=coarse]').click()")

@@ -64,6 +64,20 @@ def test_roles_are_seen_by_what_they_tell_in_the_log(log: Log, joiner: Member) -
     assert rate > 0.0
 
 
+def test_impressions_are_the_joiners_and_none_yet_is_none_lost(log: Log) -> None:
+    overview = Overview(log, own)
+    assert overview.look().now.impressions is None  # no joiner to tell
+    send_beat(log, Beat("join", "a", "a", 0, told=MemberStatus({"records": 0.0})))
+    now = overview.look().now
+    assert (now.impressions, now.impressions_per_s) == (0.0, None)
+    send_beat(log, Beat("join", "a", "a", 1, told=MemberStatus({"impressions": 5.0})))
+    send_beat(log, Beat("join", "b", "b", 0, told=MemberStatus({"impressions": 7.0})))
+    assert overview.look().now.impressions == 12.0
+    send_beat(log, Beat("join", "b", "b", 1, told=MemberStatus({"impressions": 9.0})))
+    now = overview.look().now
+    assert now.impressions == 14.0 and now.impressions_per_s is not None and now.impressions_per_s > 0.0
+
+
 def test_events_lag_and_dead_letters_are_read_off_the_log(log: Log) -> None:
     overview = Overview(log, own)
     overview.look()
