@@ -183,7 +183,7 @@ def test_what_would_lose_or_repeat_something_is_refused(tmp_path: Path) -> None:
     until = examples[250].time
     with pytest.raises(TrainError, match="order of their time"):
         train(config, [file, other], until, OVERLAP_S)
-    with pytest.raises(TrainError, match="nothing to learn"):
+    with pytest.raises(TrainError, match="nothing to train on"):
         train(config, [file], examples[0].time, OVERLAP_S)
     assert not config.state_of("learn").exists()
     assert not list(Path(config.state).glob("*.training"))

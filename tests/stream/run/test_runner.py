@@ -239,7 +239,7 @@ JOIN = """
 import sys, threading, time
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import EVENTS
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.log.sqlite.log import SqliteLog
 from stream.state.role_state import RoleState
 log = SqliteLog(sys.argv[1])
@@ -253,7 +253,7 @@ with RoleState(sys.argv[2], "joiner", {}) as state:
         time.sleep(0.001)
         if all(state.offset(EVENTS, p) == e for p, e in enumerate(end)):
             stop.set()
-    runner = Runner(log, state, joiner, EVENTS, "joiner", settings)
+    runner = Runner(log, state, joiner, Subscription(EVENTS, "joiner"), settings).open()
     if any(state.offset(EVENTS, p) != e for p, e in enumerate(end)):
         runner.run(stop, report)
 print("done", flush=True)
