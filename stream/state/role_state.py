@@ -210,10 +210,11 @@ class RoleState:
         self._purging.start()
 
     def _finish_purging(self) -> None:
-        while self._purging.alive:
+        """Wait for a purge that runs, and run one that was requested since."""
+        self._purging.join()
+        while self._purge_due and not self._broken and not self._outbox.blocks:
+            self.purge()
             self._purging.join()
-            if not self._broken:
-                self.purge()
         self._purging.check()
 
     def _merge_all(self, stop: threading.Event) -> None:
