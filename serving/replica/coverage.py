@@ -89,10 +89,7 @@ class CoverageCounts:
         self._totals = np.zeros((3, len(kinds)), dtype=np.int64)
 
     def count(self, inputs: FastInputs) -> Coverage:
-        """Count a predicted batch; returns its coverage.
-
-        Costs about 15 µs for 50 candidates of 4 features and their pairs.
-        """
+        """Count a predicted batch; returns its coverage."""
         features = len(self._names)
         n = len(inputs.start) - 1
         row = np.repeat(np.arange(n), np.diff(inputs.start))

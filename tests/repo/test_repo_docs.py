@@ -13,6 +13,7 @@ from paths import ROOT
 from freshet.cli.main import main
 from freshet.config import Config, load_config, parse_config
 from freshet.roles import metrics_page
+from freshet.show import api_page
 from stream.log.kafka.log import parse_url
 
 PAGE = (ROOT / "docs" / "configuration.md").read_text()
@@ -109,11 +110,17 @@ def test_http_page_names_every_route() -> None:
     assert not [route for route in routes if route not in page]
 
 
+def test_api_page_is_the_one_made_from_the_docstrings() -> None:
+    assert (ROOT / "docs" / "api.md").read_text() == api_page.page(), (
+        "run: python -m freshet.show.api_page > docs/api.md"
+    )
+
+
 def test_metrics_page_is_the_one_made_from_the_code() -> None:
     made = metrics_page.page()
     assert made.count("`freshet_") > 40
     assert (ROOT / "docs" / "metrics.md").read_text() == made, (
-        "run: python -m freshet.metrics_page > docs/metrics.md"
+        "run: python -m freshet.roles.metrics_page > docs/metrics.md"
     )
 
 
