@@ -67,7 +67,7 @@ def spread(items: Iterable[Any], head: int = HEAD_LINES, later: int = LATER_LINE
     """The first `head` items, and of those behind an even share, at most `later`; and how many are the head.
 
     >>> spread(range(20), head=3, later=4)
-    ([0, 1, 2, 3, 7, 11, 15, 19], 3)
+    ([0, 1, 2, 3, 11, 19], 3)
     """
     source = iter(items)
     first = list(itertools.islice(source, head))

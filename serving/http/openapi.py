@@ -126,11 +126,26 @@ def _answer(kind: Any, of: Mapping[int, Json], media: str) -> Json:
 
 def _declare(schemas: Json, features: Mapping[str, FeatureSpec], candidates_max: int) -> None:
     """Add the declared features to the schemas of requests."""
-    declared = {name: msgspec.json.schema(_KINDS[spec.kind]) for name, spec in features.items()}
+    # null: the feature, or the list's entry, is absent; true and false are the ids 1 and 0
+    loose = {"type": ["boolean", "null"]}
+    declared: Json = {}
+    for name, spec in features.items():
+        value = msgspec.json.schema(_KINDS[spec.kind])
+        if "items" in value:
+            value["items"] = {"anyOf": [value["items"], loose]}
+            declared[name] = {"anyOf": [value, {"type": "null"}]}
+        else:
+            declared[name] = {"anyOf": [value, loose]}
     body = schemas["ScoreRequest"]["properties"]
     body["candidates"]["maxItems"] = candidates_max
+    event = schemas["Impression"]["properties"]
+    for said in (event["candidates"]["items"], event["context"]):
+        said["additionalProperties"] = True
+        said.pop("maxProperties", None)
     for said in (body["candidates"]["items"], body["context"]):
         said["properties"] = declared
+        said["additionalProperties"] = True  # what is not declared is not looked at
+        said.pop("maxProperties", None)
     ids = {**msgspec.json.schema(Ids), "minItems": 1, "maxItems": FORGET_IDS_MAX}
     schemas["ForgetRequest"]["properties"]["entity"] = {
         "type": "object",

@@ -40,8 +40,9 @@ class _Said(Impression, frozen=True, tag="impression", gc=False):
     context: AnyFeatures = msgspec.field(default_factory=dict)
 
 
-_said_json = msgspec.json.Decoder(_Said)
-_said_msgpack = msgspec.msgpack.Decoder(_Said)
+# with a second type, so that a record without `type` is refused
+_said_json = msgspec.json.Decoder(_Said | Action)
+_said_msgpack = msgspec.msgpack.Decoder(_Said | Action)
 
 _MAP_STARTS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 _BATCH_STARTS = frozenset((ord("["), *range(0x90, 0xA0), 0xDC, 0xDD))
@@ -147,6 +148,8 @@ class Decoder:
             said = (_said_msgpack if is_msgpack(data) else _said_json).decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise RecordError(why_not) from None
+        if isinstance(said, Action):
+            raise RecordError(why_not)
         record = tidy_request(said, self._declared)
         check(record)
         return record

@@ -321,7 +321,7 @@ def test_read_only_and_strided_arrays_are_taken():
         (lambda t: t.vectors(np.array([5])), "slots"),
         (lambda t: t.vectors(np.array([-2])), "slots"),
         (lambda t: t.apply_gradients(t.upsert([1], 0), np.ones((1, 4))), "gradients"),
-        (lambda t: Table(t.spec.serving()).apply_gradients(np.array([-1]), np.ones((1, 3))), "serves"),
+        (lambda t: Table(t.spec.serving()).apply_gradients(np.array([-1]), np.ones((1, 3))), "serve"),
     ],
 )
 def test_misuse_is_told(call, message):

@@ -158,7 +158,6 @@ def test_report_that_cannot_be_written_is_told_before_the_work(
     [
         ("time,user,label\n1700000000,1,0\n1700000001,2,1\n".encode("utf-16"), "`iconv -f utf-16 -t utf-8`"),
         (b"time,name,label\n1700000000,M\xfcller,0\n", "`iconv -f latin1 -t utf-8`"),
-        (b"time,user,label\n1700000000,1,0\n1700000001,2,1\n", "user: counts the lines. More lines may help"),
     ],
 )
 def test_file_of_which_no_config_can_be_made_says_why(

@@ -166,7 +166,7 @@ def test_init_prints_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("a.csv", b"", "is empty"),
         ("a.csv", b"time,label\n", "a line of names and nothing else"),
         ("a.csv", b"one\ntwo\nthree\n", "looks like one column only"),
-        ("a.csv", b"time,user\n1717171200,5\n1717171201,6\n", "--label user --positive-from 6"),
+        ("a.csv", b"time,user\n1717171200,5\n1717171201,6\n", "no column looks like a label"),
         ("a.csv", b"time,user,user,label\n1717171200,5,1,0\n", "two columns have the name 'user'"),
         ("a.csv", b"time,label\n1717171200,0\n1717171201,1\n", "no column is left that could be a feature"),
         ("a.csv", "Z\xfcrich,1\n".encode("latin-1") * 9, "no text in UTF-8"),

@@ -167,7 +167,7 @@ def test_a_data_file_becomes_the_same_columns(tmp_path: Path, capsys: pytest.Cap
         capsys, "export", str(file), "--config", config, "--data", str(data), "--topic", "events"
     )
     assert status == 2
-    assert "of a log" in said
+    assert "needs a log" in said
 
 
 def test_folder_that_cannot_be_written_is_told(logged: Config, tmp_path: Path) -> None:

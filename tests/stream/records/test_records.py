@@ -190,3 +190,9 @@ def test_spliced_example_says_what_the_impression_said(record: Event) -> None:
             record.request_id, record.time, 5.0, record.candidates, labels, record.context, record.served
         )
         assert Decoder(Example).decode(made) == expected
+
+
+def test_record_without_a_type_is_refused_whatever_else_it_holds() -> None:
+    data = b'{"request_id": "r", "time": 1e9, "candidates": [{}], "labels": null, "beta": true}'
+    with pytest.raises(RecordError, match="type"):
+        Decoder(Impression, Action).decode(data)
