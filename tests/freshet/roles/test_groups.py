@@ -59,7 +59,7 @@ class Group:
     def held(self, name: str) -> set[int]:
         """The partitions that a joiner has, by what it says."""
         held: set[int] = set()
-        for what, number in re.findall(r"(took up|let go of) partition (\d+)", self.said("join", name)):
+        for what, number in re.findall(r"(took up|released) partition (\d+)", self.said("join", name)):
             (held.add if what == "took up" else held.discard)(int(number))
         return held
 
