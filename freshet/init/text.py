@@ -21,7 +21,6 @@ _QUOTINGS = (Dialect(), Dialect(escape="\\"), Dialect(quote=""))
 _WHOLE_SHARE = 0.95  # of lines with the same number of cells, from which on a delimiter is believed
 _LOOKED_AT = 500  # lines
 DELIMITER_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", " ": "space"}
-_NUMBERED = re.compile(r"\d+").fullmatch
 
 
 class Layout(NamedTuple):

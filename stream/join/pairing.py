@@ -27,9 +27,7 @@ from stream.records.forgetting import Entity, left_of
 from stream.records.types import Action, Impression, encode
 from stream.state.role_state import Commit, RoleState
 
-LIVE_S = (
-    60.0  # beyond a window that a partition's clock may be behind the log's, for time to pass by the log's
-)
+LIVE_S = 60.0  # events that lag the log's clock by more than a window and this are old: no ticks for them
 REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
 REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
 
