@@ -85,10 +85,13 @@ def _put_options(arguments: argparse.Namespace) -> None:
     """Add the options that stand for a setting (--name, --port) to the overrides."""
     from freshet.config import toml_text
 
+    extra = []
     if getattr(arguments, "name", None) is not None:
-        arguments.overrides.append(f"group.name={toml_text(arguments.name)}")
+        extra.append(f"group.name={toml_text(arguments.name)}")
     if getattr(arguments, "port", None) is not None:
-        arguments.overrides.append(f"server.port={arguments.port}")
+        extra.append(f"server.port={arguments.port}")
+    # argparse hands out its one default list, so appending to it would change the next command's settings
+    arguments.overrides = [*arguments.overrides, *extra]
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -127,6 +127,8 @@ def test_port_is_short_for_the_setting(
     Path("freshet.toml").write_text("[features.user]\n[server]\nhost = '192.0.2.1'\n")
     assert main(["up", "--port", "4711"]) == 2
     assert "192.0.2.1, port 4711" in capsys.readouterr().err
+    assert main(["up"]) == 2
+    assert "192.0.2.1, port 8470" in capsys.readouterr().err, "an option belongs to its own command"
 
 
 @given(st.text())

@@ -48,7 +48,7 @@ def test_document_names_every_route_and_what_this_server_declares(url: str) -> N
             assert str(answer.status_code) in operations[method]["responses"], path
     candidate = document["components"]["schemas"]["ScoreRequest"]["properties"]["candidates"]["items"]
     assert set(candidate["properties"]) == set(FEATURES)
-    assert candidate["properties"]["price"] == {"type": "number"}
+    assert candidate["properties"]["price"] == {"anyOf": [{"type": "number"}, {"type": ["boolean", "null"]}]}
 
 
 def test_forget_is_written_into_every_partition(url: str, log: Log) -> None:
