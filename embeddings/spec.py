@@ -6,6 +6,8 @@ All columns are 32 bits wide and a row is contiguous, so using an id reads one b
 has no columns for features that it does not use.
 """
 
+from __future__ import annotations
+
 from typing import Literal, NamedTuple, get_args
 
 import msgspec
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.errors import TableSpecError
+from ground.short_repr import ShortRepr
 
 ROWS_LIMIT = (1 << 32) - 2
 """A slot has 32 bits, and one value means empty."""
@@ -59,7 +62,7 @@ class Rules(NamedTuple):
     seed: int
 
 
-class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TableSpec(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one table.
 
     Attributes:
@@ -201,7 +204,7 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             return (slice(0, self.width),)
         return (slice(0, self.dim), slice(self.extra_column, self.width))
 
-    def serving(self) -> "TableSpec":
+    def serving(self) -> TableSpec:
         """The same table without optimizer, admission and eviction: its rows are this one's `serving_slices`.
 
         It also has room for rows that are evicted but not yet removed.

@@ -1,5 +1,7 @@
 """Types that a table returns: its arrays, the block of a batch, a delta, and its counters."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Keys from ids, for programs that use an error memory with a model of their own."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 import numpy as np

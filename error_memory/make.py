@@ -1,5 +1,7 @@
 """From settings to an error memory."""
 
+from __future__ import annotations
+
 from error_memory.errors import MemorySettingsError
 from error_memory.protocol import ErrorMemory
 from error_memory.settings import MemorySettings

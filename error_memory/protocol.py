@@ -1,5 +1,7 @@
 """The interface of every error memory, and the conversion of its arguments to one form."""
 
+from __future__ import annotations
+
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -145,6 +147,14 @@ class ErrorMemory(Protocol):
             MemoryStateError: damaged, or saved under other settings; this memory is unchanged.
         """
         ...
+
+
+def shown(memory: ErrorMemory) -> str:
+    """The repr of a memory."""
+    return (
+        f"<{type(memory).__name__}: {memory.columns} columns, {memory.evidence:,} examples held, "
+        f"gate {memory.gate:.2f}>"
+    )
 
 
 class Observed(NamedTuple):

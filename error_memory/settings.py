@@ -5,11 +5,12 @@ from typing import Literal
 import msgspec
 
 from error_memory.errors import MemorySettingsError
+from ground.short_repr import ShortRepr
 
 Kind = Literal["residual", "sketch", "neighbours", "none"]
 
 
-class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MemorySettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of an error memory. Each block of settings applies to the kind that its comment names."""
 
     kind: Kind = "residual"

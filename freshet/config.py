@@ -10,6 +10,8 @@ An unknown key, a value of the wrong kind and a value out of range are each a `C
 the file, the key and what was expected.
 """
 
+from __future__ import annotations
+
 import difflib
 import hashlib
 import math
@@ -27,6 +29,7 @@ import msgspec
 from error_memory import MemorySettings
 from freshet.errors import ConfigError
 from ground import FreshetError
+from ground.short_repr import ShortRepr
 from learner.features.encoder import FeatureSpec
 from learner.settings import LearnerSettings
 from serving.settings import ServerSettings
@@ -40,7 +43,7 @@ from stream.run.runner import RunnerSettings
 DEFAULT_FILE = "freshet.toml"
 
 
-class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StreamSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [stream]: how the log is laid out and read."""
 
     partitions: int = 1  # of topics events and examples; fixed once they exist
@@ -52,7 +55,7 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"partitions must be 1 to {PARTITIONS_MAX}")
 
 
-class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MetricsSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [metrics]: where joiner and learner answer `/metrics`; the server has it on its own port."""
 
     host: str = "127.0.0.1"  # there is no authentication: put any other address behind a firewall
@@ -65,7 +68,7 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                 raise ValueError(f"{name} must be 0 to 65535")
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole config; each section holds the settings of the part that it is named after."""
 
     log: str = "sqlite:.freshet/log.db"

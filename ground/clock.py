@@ -48,6 +48,9 @@ class SystemClock:
     True
     """
 
+    def __repr__(self) -> str:
+        return "SYSTEM_CLOCK"
+
     def now_s(self) -> float:
         return time.monotonic()
 

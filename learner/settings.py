@@ -5,9 +5,10 @@ from typing import Literal
 import msgspec
 
 from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict
+from ground.short_repr import ShortRepr
 
 
-class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model learns. The defaults are one configuration for all streams."""
 
     deep: Literal["dcn", "deepfm", "dlrm", "logistic", "none"] = "dcn"  # see learner.deep.networks

@@ -4,10 +4,11 @@ from typing import Literal
 
 import msgspec
 
+from ground.short_repr import ShortRepr
 from stream.limits import CANDIDATES_MAX, RECORD_BYTES_MAX, REFUSE_S_MAX
 
 
-class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ServerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The address and the limits of the server. A request over a limit is answered with a 4xx or 503."""
 
     host: str = "127.0.0.1"  # an address other than loopback needs tokens

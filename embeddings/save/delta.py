@@ -8,6 +8,8 @@ Rows leave a table only as `Piece`s: deltas, updates to servers and the pages of
 pieces. All numbers are little-endian.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import NamedTuple, Self, TypeVar
 
@@ -74,7 +76,7 @@ class Changes(NamedTuple):
         """All changes as one piece."""
         return Piece(name, *(raw(array) for array in self))
 
-    def served(self, table: Table) -> "Changes":
+    def served(self, table: Table) -> Changes:
         """The same changes without optimizer state and filter, for a table from `table.spec.serving()`."""
         rows = np.concatenate([self.rows[:, part] for part in table.serving_slices], axis=1)
         return Changes(self.deleted, self.keys, rows, self.lines[:0], self.words[:0])
@@ -188,6 +190,9 @@ class DeltaWriter:
         self._serving = serving
         self._cursor = table.open_cursor(whole=seq == 0)
 
+    def __repr__(self) -> str:
+        return f"<DeltaWriter of {self._table!r}, {self.seq} deltas taken>"
+
     def take(self) -> bytes:
         """The changes since the last delta, as one sealed message, even if there are none."""
         changes = drain(self._table, self._cursor)
@@ -209,6 +214,9 @@ class DeltaReader:
     def __init__(self, table: Table, seq: int = 0) -> None:
         self.seq = seq
         self._table = table
+
+    def __repr__(self) -> str:
+        return f"<DeltaReader of {self._table!r}, {self.seq} deltas applied>"
 
     def apply(self, data: bytes) -> bool:
         """Apply one delta; returns False, and does nothing, if it was applied before.

@@ -8,6 +8,8 @@
 All tables of one `save` become visible in one atomic write, or not at all.
 """
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +55,9 @@ class SnapshotFolder:
         if not (self.path / "CURRENT").is_file() and (read_only or rocks.is_begun(self.path)):
             raise SnapshotError(f"{self.path / 'CURRENT'}: there is no such file, so no snapshot here")
         self._db: Rdict | None = self._open(read_only)
+
+    def __repr__(self) -> str:
+        return f"<SnapshotFolder {self.path}>"
 
     def tables(self) -> list[str]:
         """The names of the tables that have a snapshot here."""
@@ -218,7 +223,7 @@ class SnapshotFolder:
             raise SnapshotError(f"{self.path}: the folder is closed")
         return self._db
 
-    def write(self, batch: "_Batch", *, sync: bool) -> None:
+    def write(self, batch: _Batch, *, sync: bool) -> None:
         """Write a batch of entries atomically, or raise a SnapshotError."""
         options = WriteOptions()
         options.sync = sync

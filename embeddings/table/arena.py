@@ -4,6 +4,8 @@ Callers pass slots, not keys. A slot of -1 means "no row": it reads as zeros and
 written.
 """
 
+from __future__ import annotations
+
 import numpy as np
 import numpy.typing as npt
 

@@ -4,6 +4,8 @@ Two ids never share a row. Time is event time, in Unix seconds. A row that was l
 before a sighting does not exist for this sighting, even if no sweep has removed it yet.
 """
 
+from __future__ import annotations
+
 from weakref import WeakSet
 
 import numpy as np
@@ -57,6 +59,9 @@ class Table(Arena):
     def arrays(self) -> Store:
         """The arrays of the table, for kernels of this package."""
         return self._store
+
+    def __repr__(self) -> str:
+        return f"<Table {self.spec.name!r}: {len(self):,} rows of {self.spec.dim} dimensions>"
 
     def __len__(self) -> int:
         """Rows in use, including expired rows that are not swept yet."""

@@ -9,6 +9,8 @@ batch = tables.lookup({"user": Ids(users), "tags": Ids(tags, start)}, times)
 tables.apply(batch, gradients)
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -73,6 +75,9 @@ class FeatureTables:
             self.columns[name] = slice(at, at + feature.spec.dim)
             at += feature.spec.dim
         self.width = at
+
+    def __repr__(self) -> str:
+        return f"<FeatureTables {', '.join(self.features)}: {self.width} columns>"
 
     def lookup(self, ids: Mapping[str, Ids], times: npt.ArrayLike) -> Pooled:
         """Find or make the row of every id, and pool the vectors.

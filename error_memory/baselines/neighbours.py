@@ -19,6 +19,7 @@ from error_memory.protocol import (
     as_probabilities,
     as_rows,
     explain_whole,
+    shown,
 )
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings
@@ -43,6 +44,9 @@ class NeighbourMemory:
         self._p = np.zeros(settings.newest)
         self._position = np.full(settings.newest, _FREE, dtype=np.int64)
         self._state = np.array([0, _FREE], dtype=np.int64)  # next place in the ring, watermark
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     @property
     def nbytes(self) -> int:

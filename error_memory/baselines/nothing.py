@@ -11,6 +11,7 @@ from error_memory.protocol import (
     as_probabilities,
     as_rows,
     explain_whole,
+    shown,
 )
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings
@@ -26,6 +27,9 @@ class NoMemory:
     def __init__(self, settings: MemorySettings, columns: int) -> None:
         self.settings = settings
         self.columns = columns
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     def correct(self, keys: Keys, p: npt.ArrayLike) -> Floats:
         """`p` unchanged."""

@@ -28,6 +28,7 @@ from error_memory.protocol import (
     as_probabilities,
     as_rows,
     explain_whole,
+    shown,
 )
 from error_memory.saved import pack, unpack
 from error_memory.settings import MemorySettings
@@ -100,6 +101,9 @@ class SketchMemory:
         self._state = np.array([np.iinfo(np.int64).min, 0, 0], dtype=np.int64)
         rng = np.random.default_rng(settings.seed)
         self._planes = rng.standard_normal((DIM, settings.arrays * settings.bits), dtype=np.float32)
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     @property
     def nbytes(self) -> int:

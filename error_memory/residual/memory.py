@@ -29,6 +29,7 @@ from error_memory.protocol import (
     as_observed,
     as_probabilities,
     as_rows,
+    shown,
 )
 from error_memory.residual import cells as table
 from error_memory.residual import gate as gates
@@ -74,6 +75,9 @@ class ResidualMemory:
         self._small = np.full(SMALL, np.nan)
         self._small[[CLOCK, EXAMPLES]] = -np.inf, 0.0
         self._gating = (settings.gate_decay, settings.gate_bias, settings.gate_toll, settings.half_life_s)
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     @property
     def nbytes(self) -> int:

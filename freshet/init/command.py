@@ -136,7 +136,7 @@ def make_plan(
 
 
 def _no_time() -> Answer:
-    return Answer(None, {}, {"": "no other column looks like a time: lines count as a second apart"}, 1.0)
+    return Answer(None, {}, {"": "no other column looks like a time: lines count as one second apart"}, 1.0)
 
 
 def _find_label(sample: Sample, path: Path, time: Answer, ask: Ask | None, guessed: list[str]) -> Answer:

@@ -33,7 +33,7 @@ _FORMATS = (
 def ask_time(sample: Sample) -> Question:
     """Which column is the event time; the last answer is that there is none."""
     answers = [answer for column in sample.columns if column.name for answer in _as_times(column)]
-    none = Answer(None, {}, {"": "no column looks like a time: lines count as a second apart"}, 1.0)
+    none = Answer(None, {}, {"": "no column looks like a time: lines count as one second apart"}, 1.0)
     question = rank("Which column is the time of the event?", [*answers, none])
     if question.answers[0].column is None:  # that nothing was found needs no asking
         return question._replace(sure=len(question.answers) == 1)

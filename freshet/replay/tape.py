@@ -16,6 +16,7 @@ import numpy as np
 from freshet.config import DEFAULT_FILE, Config, default_config, load_config, override_config
 from freshet.errors import ConfigError, ReplayError
 from ground import FreshetError
+from ground.short_repr import ShortRepr
 from learner.role.boundary import KEY as BOUNDARY
 from learner.role.boundary import Boundary
 from stream.files.sources import DataSettings, count_examples, detect_format, read_examples
@@ -32,7 +33,7 @@ _SQLITE = b"SQLite format 3\0"
 _OFFSET = "offset:"
 
 
-class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayOptions(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The range to replay, and how, as on the command line."""
 
     data: str | None = None  # a file, a folder, or a log's URL; None: the config's log

@@ -26,6 +26,7 @@ from stream.limits import REQUEST_ID_MAX
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records.batching import pack
 from stream.records.decoding import Decoder
+from stream.records.id_types import check_id_types
 from stream.records.types import Action, Example, Impression, encode
 
 BATCH = 1000  # events per append
@@ -70,7 +71,7 @@ def produce(
         source = read_examples(file, config.data, left_out, config.features)
     else:
         source = _as_events(config, file, name, left_out)
-    source = islice(source, limit)
+    source = islice(_of_declared_types(source, config, file, left_out), limit)
     topic = EXAMPLES if holds == "examples" else EVENTS
     began = told = time.monotonic()
     sent = 0
@@ -145,6 +146,25 @@ def producer_name(file: Path) -> str:
         raise ProduceError(f"{file}: cannot be read: {error.strerror}") from None
     mark = xxhash.xxh3_64_hexdigest(f"{file.resolve()} {size}".encode())[:8]
     return f"{file.name[:64]}-{mark}"
+
+
+def _of_declared_types(
+    source: Iterator[Event | Example], config: Config, file: Path, left_out: LeftOut
+) -> Iterator[Event | Example]:
+    """The same, with ids checked against the `type` of their features: topic `events` takes both forms."""
+    for event in source:
+        try:
+            if not isinstance(event, Action):
+                check_id_types(config.features, event)
+        except RecordError as error:
+            wrong = f"{file}: request {event.request_id!r}: {error}"
+            if not config.data.skip_bad:
+                raise ProduceError(
+                    f"{wrong}; correct it, or set data.skip_bad = true to leave it out"
+                ) from None
+            left_out(SourceError(wrong))
+            continue
+        yield event
 
 
 def _as_events(config: Config, file: Path, name: str, left_out: LeftOut) -> Iterator[Event]:

@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict, Optimizer
+from ground.id_types import IdType
 from ground.keys import hash_string
 from ground.rows import Rows
+from ground.short_repr import ShortRepr
 from learner.errors import FeatureError
 from learner.features.encoding import add_pairs, by_row, first_keys, join_all
 from learner.features.quick import QuickEncoder
 from learner.features.spellings import Spellings
 from learner.features.values import (
-    IdType,
     id_lists_of_type,
     ids_of_type,
     read_ids,
@@ -35,7 +36,7 @@ ENTRIES_MAX = 1 << 23
 fit."""
 
 
-class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FeatureSpec(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One feature: `id` (one value), `ids` (a list, pooled), `number`, `hour` (of the day), `sequence`.
 
     `hour` comes from the request's event time (UTC) if the request has no value for it. A `sequence` is a

@@ -16,10 +16,11 @@ import numpy.typing as npt
 import xxhash
 from numba import njit
 
+from ground.id_types import IdType
 from ground.kernels.mixing import join_keys
 from ground.rows import Rows
 from learner.features.spellings import Spellings
-from learner.features.values import NUMBER_X, WIDTHS, IdType, ids_of_type, number_buckets, squash
+from learner.features.values import NUMBER_X, WIDTHS, ids_of_type, number_buckets, squash
 
 PLANS_MAX = 256
 """Limit of cached plans, one per ordered set of candidates' feature names; above it the cache is emptied."""

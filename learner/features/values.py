@@ -3,28 +3,22 @@
 None means that the row has no value.
 """
 
-import re
 from collections.abc import Sequence
 from math import frexp, sqrt
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ground import id_types
+from ground.errors import FreshetError
+from ground.id_types import IdType, is_plain_integer
 from ground.keys import key_of, string_keys
 from learner.errors import FeatureError
 
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
-
-IdType = Literal["int", "text"]
-"""What a feature's ids are, where the schema says so."""
-
-_DECIMAL = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
-"""An integer as it is written in one way only: "007" and "+7" may mean something else than 7."""
-_INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
-"""The integers that have keys."""
 
 WIDTHS = 3
 """The buckets of a number: wide ones learn quickly, narrow ones become more accurate."""
@@ -50,20 +44,10 @@ def ids_of_type(name: str, kind: str, type_: IdType, values: Sequence[Any]) -> l
     Raises:
         FeatureError: a value is of neither type, or for "int" a text that is no decimal integer of 64 bits.
     """
-    found: list[Any] = []
-    for value in values:
-        given = type(value)  # exact: a bool is no id
-        if given is int and _INT_MIN <= value <= _INT_MAX:
-            found.append(value if type_ == "int" else str(value))
-        elif value is None or (given is str and type_ == "text"):
-            found.append(value)
-        elif given is str and _DECIMAL.fullmatch(value) and _INT_MIN <= int(value) <= _INT_MAX:
-            found.append(int(value))
-        elif type_ == "int":
-            _refuse(name, kind, value, 'an integer of 64 bits, or its decimal digits as text (type = "int")')
-        else:
-            _refuse(name, kind, value, 'text, or an integer of 64 bits (type = "text")')
-    return found
+    try:
+        return id_types.ids_of_type(name, kind, type_, values)
+    except FreshetError as error:
+        raise FeatureError(str(error)) from None
 
 
 def id_lists_of_type(name: str, kind: str, type_: IdType, values: Sequence[Any]) -> list[Any]:
@@ -85,7 +69,7 @@ def both_spellings(ids: Sequence[int | str]) -> list[int | str]:
     for one in ids:
         if isinstance(one, int):
             others.append(str(one))
-        elif _DECIMAL.fullmatch(one) and _INT_MIN <= int(one) <= _INT_MAX:
+        elif is_plain_integer(one):
             others.append(int(one))
     return list(dict.fromkeys([*ids, *others]))
 

@@ -15,6 +15,8 @@ Scoring takes well under a millisecond and runs in the event loop. A separate th
 (`serving.app.writer`); an answer is sent once the log has confirmed the records of its request.
 """
 
+from __future__ import annotations
+
 import asyncio
 import os
 import time

@@ -1,5 +1,7 @@
 """The server process: a listening socket, uvicorn with the application, and the replica's thread."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import ipaddress
@@ -39,7 +41,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    replica: "Replica",
+    replica: Replica,
     log: Log,
     settings: ServerSettings,
     stop: threading.Event,

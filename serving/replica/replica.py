@@ -6,6 +6,8 @@ from the memory the examples that the model now includes. While the learner is s
 continues.
 """
 
+from __future__ import annotations
+
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -105,6 +107,9 @@ class Replica:
             LagMeter(log, EXAMPLES, self._observer.positions),
             LagMeter(log, UPDATES, self._updates_taken),
         ]
+
+    def __repr__(self) -> str:
+        return f"<Replica of {self._log}>"
 
     @property
     def model(self) -> Model:
@@ -237,7 +242,7 @@ class Replica:
 
     # --- its thread ---
 
-    def __enter__(self) -> "Replica":
+    def __enter__(self) -> Replica:
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
         self._thread.start()

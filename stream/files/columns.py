@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ground.short_repr import ShortRepr
 from stream.files.times import TimeUnit, shown
 from stream.records.fields import tidy_value
 from stream.records.types import Value
@@ -29,7 +30,7 @@ _BRACKETED_MAX = 65_536  # characters of one list in brackets
 _NO_CATEGORY = "(no genres listed)"  # MovieLens' word for an empty list
 
 
-class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a data file is read: its format, and which column is what.
 
     A line is one candidate with its label. Without `request`, each line is a request of one; with it,

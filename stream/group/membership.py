@@ -25,6 +25,7 @@ from typing import Annotated, NamedTuple, Self
 import msgspec
 
 from ground.clock import SYSTEM_CLOCK, Clock
+from ground.short_repr import ShortRepr
 from ground.threads import HelperThread
 from stream.errors import GroupError, LogError
 from stream.log.base import PARTITIONS_MAX, ROLES, Log, Outgoing, Record
@@ -45,7 +46,7 @@ NUMBERS_MAX = 1000
 """Entries of a member's status."""
 
 
-class GroupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GroupSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How members of a group detect that another is gone."""
 
     name: str = ""  # of this process in its group; empty: the machine's name

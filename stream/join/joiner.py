@@ -8,6 +8,8 @@ among that record's outputs. So it depends on the partition's records alone: eve
 from any state, sends the same outputs with the same numbers, and readers take each once.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -55,7 +57,7 @@ class _Sent(msgspec.Struct):
 class _Partition:
     """One partition's pairing and outputs. `commit` is the one being gathered."""
 
-    def __init__(self, joiner: "Joiner", state: RoleState, number: int, commit: Commit) -> None:
+    def __init__(self, joiner: Joiner, state: RoleState, number: int, commit: Commit) -> None:
         self.number = number
         self._producer = producer_of(number)
         self.commit = commit

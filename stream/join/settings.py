@@ -4,10 +4,11 @@ from typing import Literal
 
 import msgspec
 
+from ground.short_repr import ShortRepr
 from stream.limits import PENDING_MAX
 
 
-class JoinSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JoinSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How impressions and actions become examples."""
 
     decide: Literal["window", "first_action"] = "window"

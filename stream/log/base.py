@@ -6,6 +6,8 @@ offsets that a group commits here are only for lag tools. `SqliteLog` is the emb
 to a Kafka cluster, `MemoryLog` is for tests; any other class that implements `Log` can replace them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -69,6 +71,12 @@ class Log(Protocol):
 
     A log inherits from this, and gets `read` by its `read_any`.
     """
+
+    def __str__(self) -> str:
+        return f"log {type(self).__name__}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     def create_topic(self, topic: str, partitions: int) -> None:
         """Make a topic, or check that it has this many partitions if it is there already."""

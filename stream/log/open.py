@@ -1,5 +1,7 @@
 """Opens a log from its URL: the only module that knows all kinds of logs."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

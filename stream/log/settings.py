@@ -4,8 +4,10 @@ from typing import Literal
 
 import msgspec
 
+from ground.short_repr import ShortRepr
 
-class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class KafkaSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a Kafka cluster is reached. Secrets are in files or in the environment, never here."""
 
     security: Literal["plaintext", "tls", "sasl_plaintext", "sasl_tls"] = "plaintext"
@@ -26,7 +28,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError(f"replication is {self.replication}; expected 1 or more, or -1")
 
 
-class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LogSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of a log.
 
     `retain_s` and `retain_bytes` map a topic to the age in seconds and the bytes beyond which its

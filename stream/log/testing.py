@@ -7,6 +7,8 @@ ways that `stream.log.base.Log` allows; the same seed and the same calls bring t
     log = FaultyLog(MemoryLog(), seed=7, faults=Faults(append_in_doubt=0.1, away=0.02))
 """
 
+from __future__ import annotations
+
 import random
 import threading
 from collections import Counter
@@ -16,6 +18,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from ground.clock import SYSTEM_CLOCK, Clock
+from ground.short_repr import ShortRepr
 from stream.errors import LogAwayError, LogError
 from stream.log.base import (
     HOW_TO_CREATE,
@@ -88,7 +91,7 @@ class MemoryLog(Log):
     def __str__(self) -> str:
         return "log in memory"
 
-    def connect(self, settings: LogSettings | None = None) -> "MemoryLog":
+    def connect(self, settings: LogSettings | None = None) -> MemoryLog:
         """Another log object over the same records, as another process would open one."""
         other = MemoryLog(settings or self.settings, self._clock)
         other._store = self._store
@@ -231,7 +234,7 @@ class MemoryLog(Log):
         return found
 
 
-class Faults(msgspec.Struct, frozen=True, kw_only=True):
+class Faults(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often a `FaultyLog` does what; rates are probabilities per call, 0 to 1."""
 
     append_lost: float = 0.0  # LogAwayError, and nothing is there

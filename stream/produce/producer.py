@@ -5,12 +5,14 @@ gathered. Appends keep the order of the calls, and each message carries the prod
 number, so that a retry after a lost answer is recognised and counts once.
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -24,6 +26,7 @@ from stream.produce.numpy_values import without_numpy
 from stream.produce.settings import PRODUCER_DEFAULTS, ProducerSettings
 from stream.records.batching import pack
 from stream.records.decoding import check, tidy_request
+from stream.records.id_types import DeclaredFeature, check_id_types
 from stream.records.types import Action, Features, Impression, Served, encode
 
 RETRY_S = 0.02  # before the first retry
@@ -58,7 +61,7 @@ class Producer:
         name: str = "",
         partitions: int | None = None,
         settings: ProducerSettings = PRODUCER_DEFAULTS,
-        features: Collection[str] | None = None,
+        features: Collection[str] | Mapping[str, DeclaredFeature] | None = None,
         on_failed: Callable[[Sequence[Impression | Action], LogError], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -68,8 +71,9 @@ class Producer:
             log: an open log, which stays the caller's, or the URL of one.
             name: for people; a unique suffix is added each time.
             partitions: of topic `events`, which is made if it is not there; None: it must be there.
-            features: the names of those that the config declares: no others are looked at. None: all may be
-                declared, so every value that is of a feature's type is checked.
+            features: those that the config declares, by name: no others are looked at. With their settings
+                (`load_config(FILE).features`), ids are checked against the declared `type` too. None: all may
+                be declared, so every value that is of a feature's type is checked.
             on_failed: called, by the sending thread, with events that are given up and why. It may
                 write them elsewhere; it must not call this producer, nor raise.
             clock: event times, waiting and names come from it.
@@ -84,6 +88,7 @@ class Producer:
         self.failed = 0  # events given up
         self.dropped = 0  # events left out because the buffer was full
         self._features = None if features is None else frozenset(features)
+        self._specs = features if isinstance(features, Mapping) else {}
         self._own_log = isinstance(log, str)
         self._log = open_log(log) if isinstance(log, str) else log
         try:
@@ -111,6 +116,9 @@ class Producer:
         self._room = threading.Condition(lock)  # callers wait here, for room or for the log
         self._thread = threading.Thread(target=self._run, name="producer", daemon=True)
         self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<Producer {self.name}: {self.acknowledged:,} events acknowledged, {self.waiting:,} waiting>"
 
     @property
     def waiting(self) -> int:
@@ -186,7 +194,9 @@ class Producer:
     def _encoded(self, event: Impression | Action) -> bytes:
         """Check an event and encode it; a TypeError means that a value has a type that no record has."""
         if self._features is not None and isinstance(event, Impression):
-            check(tidy_request(event, self._features))
+            declared = tidy_request(event, self._features)
+            check(declared)
+            check_id_types(self._specs, declared)
         else:
             check(event)
         return encode(event)

@@ -4,8 +4,10 @@ from typing import Literal
 
 import msgspec
 
+from ground.short_repr import ShortRepr
 
-class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class ProducerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How events are gathered, and what happens when they cannot be sent."""
 
     acks: Literal["flush", "each"] = "flush"

@@ -4,6 +4,8 @@ JSON and MessagePack are both accepted; a record's first byte distinguishes them
 number belongs, no NaN, no infinity, no time outside of the years that make sense, and nothing over its limit.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -155,7 +157,7 @@ class Decoder:
         return record
 
 
-def tidy_request(said: "Impression", declared: Collection[str] | None) -> Impression:
+def tidy_request(said: Impression, declared: Collection[str] | None) -> Impression:
     """An impression whose values are of any types, with what the declared features take of them.
 
     Raises:

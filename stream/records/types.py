@@ -11,6 +11,8 @@ events
 of one partition as one message, an array of them: a batch, which costs a fraction of as many messages.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -98,19 +100,21 @@ CandidateNumber = Annotated[
 ]
 
 
-class Served(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class Served(msgspec.Struct, frozen=True, repr_omit_defaults=True, omit_defaults=True, gc=False):
     """What was answered for a request: one probability per candidate, before and after correction."""
 
     base: Annotated[list[Probability], _field("One per candidate, by the model.")]
     corrected: Annotated[list[Probability], _field("The same, after the error memory.")]
     model: Annotated[str, _field("Which model answered, for people.")] = ""
 
-    def picked(self, candidates: Sequence[int]) -> "Served":
+    def picked(self, candidates: Sequence[int]) -> Served:
         """The same for some of the candidates."""
         return Served([self.base[i] for i in candidates], [self.corrected[i] for i in candidates], self.model)
 
 
-class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=True, gc=False):
+class Impression(
+    msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="impression", omit_defaults=True, gc=False
+):
     """One request and what was shown.
 
     `time` is event time in Unix seconds. `context` holds the features that all candidates share
@@ -133,7 +137,9 @@ class Impression(msgspec.Struct, frozen=True, tag="impression", omit_defaults=Tr
     v: Version = SCHEMA_VERSION
 
 
-class Action(msgspec.Struct, frozen=True, tag="action", omit_defaults=True, gc=False):
+class Action(
+    msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="action", omit_defaults=True, gc=False
+):
     """What a person did with one candidate of a request: `label` 1 for a click, 0 to take it back."""
 
     request_id: RequestId
@@ -144,7 +150,9 @@ class Action(msgspec.Struct, frozen=True, tag="action", omit_defaults=True, gc=F
     v: Version = SCHEMA_VERSION
 
 
-class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True, gc=False):
+class Example(
+    msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="example", omit_defaults=True, gc=False
+):
     """One decided request: its candidates and their labels (0 or 1); predicted whole before any is learnt.
 
     `time` is the impression's event time, `decided` the event time at which its labels were final.
@@ -169,7 +177,7 @@ class Example(msgspec.Struct, frozen=True, tag="example", omit_defaults=True, gc
     v: Version = SCHEMA_VERSION
 
 
-class Tick(msgspec.Struct, frozen=True, tag="tick", omit_defaults=True):
+class Tick(msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="tick", omit_defaults=True):
     """Time has passed in a partition of `events` in which requests wait and nothing arrives.
 
     A joiner sends it. What counts is when the log took the record: see `Pairing.pass_time`.
@@ -182,7 +190,7 @@ class Tick(msgspec.Struct, frozen=True, tag="tick", omit_defaults=True):
     v: Version = SCHEMA_VERSION
 
 
-class Forget(msgspec.Struct, frozen=True, tag="forget", omit_defaults=True):
+class Forget(msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="forget", omit_defaults=True):
     """A request to forget ids, by feature, with all data about them.
 
     It is written to every partition of `events`, and the joiner passes it on at the same position. So each
@@ -211,7 +219,7 @@ class Forget(msgspec.Struct, frozen=True, tag="forget", omit_defaults=True):
     v: Version = SCHEMA_VERSION
 
 
-class DeadLetter(msgspec.Struct, frozen=True, tag="dead_letter"):
+class DeadLetter(msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="dead_letter"):
     """A record that could not be used: its original bytes, why, and where it came from."""
 
     reason: Annotated[str, _field("Why it could not be used, for people.")]
@@ -224,7 +232,7 @@ class DeadLetter(msgspec.Struct, frozen=True, tag="dead_letter"):
     v: Version = SCHEMA_VERSION
 
 
-class Retry(msgspec.Struct, frozen=True, tag="retry"):
+class Retry(msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="retry"):
     """Dead letters sent again to where they came from: noted before, and noted as done after."""
 
     id: Annotated[str, _field("Names this retry; its records are sent as by producer `retry-ID`.")]

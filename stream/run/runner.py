@@ -5,6 +5,8 @@ partitions were taken, which a rerun would not repeat, is stored in each commit:
 reads along a journal instead of as records happen to arrive, and so arrives at the same state.
 """
 
+from __future__ import annotations
+
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -14,6 +16,7 @@ import msgspec
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.retry import Backoff, Pauses
+from ground.short_repr import ShortRepr
 from stream.errors import LogAwayError, LogError
 from stream.log.base import Log, Record
 from stream.log.lag import Position
@@ -57,7 +60,7 @@ class Subscription(msgspec.Struct, frozen=True):
     tells: bool = True  # commit the group's offsets to the log
 
 
-class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RunnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a role reads and commits."""
 
     commit_every_s: float = 0.1  # counted from the first record that is not committed

@@ -4,6 +4,8 @@ A rerun would not repeat that order, so it is stored. The journal keeps the last
 drops older ones; a journal without its beginning can no longer be followed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 
 import msgspec

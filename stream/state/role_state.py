@@ -9,6 +9,8 @@ Layout of the folder: `lock` holds the pid of the process that has it, `db` is t
 `stream.state.layout`).
 """
 
+from __future__ import annotations
+
 import logging
 import threading
 from collections.abc import Iterator, Mapping
@@ -125,6 +127,9 @@ class RoleState:
         self._purge_due = self._database().get(PURGE_KEY) is not None
         self._purging = HelperThread("purge", self._merge_all, daemon=False, clock=clock)
         self.purges = 0  # done since the state was opened
+
+    def __repr__(self) -> str:
+        return f"<RoleState {self.path}>"
 
     def get(self, key: bytes) -> bytes | None:
         """One entry's value, None if there is none."""
@@ -260,7 +265,7 @@ class RoleState:
         finally:
             self._release()
 
-    def __enter__(self) -> "RoleState":
+    def __enter__(self) -> RoleState:
         return self
 
     def __exit__(

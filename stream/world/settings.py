@@ -3,6 +3,7 @@
 import msgspec
 
 from ground import FreshetError
+from ground.short_repr import ShortRepr
 from stream.limits import CANDIDATES_MAX
 
 
@@ -10,7 +11,7 @@ class WorldError(FreshetError):
     """A world that cannot be made as configured, or a request that it does not know (any more)."""
 
 
-class WorldSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WorldSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A world: its size, its pace, and how fast it changes.
 
     Raises:

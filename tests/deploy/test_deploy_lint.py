@@ -97,6 +97,23 @@ def test_every_pod_has_probes_and_limits_and_no_more_rights_than_it_needs() -> N
             assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
 
 
+def test_roles_have_a_read_only_root_and_room_for_compiled_kernels() -> None:
+    for name, pod in pods().items():
+        if name == "kafka":
+            continue
+        (container,) = pod["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"], name
+        writable = {m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")}
+        assert writable == {"/data", "/tmp"}, name
+        claims = of_kind("StatefulSet")[name]["spec"]["volumeClaimTemplates"] if name != "serve" else []
+        volumes = {v["name"] for v in pod["volumes"]} | {c["metadata"]["name"] for c in claims}
+        assert {m["name"] for m in container["volumeMounts"]} <= volumes, name
+    for file in COMPOSE:
+        services = yaml.safe_load((DEPLOY / file).read_text())["services"]
+        for name in ("join", "learn", "serve"):
+            assert services[name]["read_only"] and services[name]["tmpfs"] == ["/tmp"], (file, name)
+
+
 def test_every_pod_that_has_a_second_has_a_disruption_budget() -> None:
     budgets = of_kind("PodDisruptionBudget")
     workloads = {**of_kind("StatefulSet"), **of_kind("Deployment")}

@@ -9,6 +9,7 @@ import concurrent.futures
 import logging
 import socket
 import ssl
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -299,4 +300,4 @@ def result(future: "concurrent.futures.Future[T]", timeout_s: float) -> T:
 
 def text(error: KafkaError) -> str:
     """An error of the library in few words."""
-    return f"{error.name().lstrip('_')}: {error.str()[:TEXT_MAX]}"
+    return f"{error.name().lstrip('_')}: {textwrap.shorten(error.str(), TEXT_MAX, placeholder=' …')}"

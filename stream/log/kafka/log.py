@@ -64,6 +64,9 @@ class KafkaLog(Log):
             self._client.close()
             raise
 
+    def __str__(self) -> str:
+        return f"{self._client}/{self.prefix}" if self.prefix else str(self._client)
+
     def create_topic(self, topic: str, partitions: int) -> None:
         self._check_open()
         name = self._topics.name(topic)

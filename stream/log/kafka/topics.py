@@ -218,10 +218,21 @@ class Topics:
         try:
             result(admin.create_topics([wanted], request_timeout=timeout_s)[name], timeout_s)
         except KafkaException as error:
-            if (
-                error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS
-            ):  # another process has created it first
+            code = error.args[0].code()
+            if code == KafkaError.INVALID_REPLICATION_FACTOR:
+                raise self._too_few_brokers(admin, timeout_s, name) from None
+            if code != KafkaError.TOPIC_ALREADY_EXISTS:  # another process has created it first
                 raise
+
+    def _too_few_brokers(self, admin: AdminClient, timeout_s: float, name: str) -> LogError:
+        wanted = self._settings.kafka.replication
+        copies = f"{wanted}" if wanted != -1 else "as many as the brokers' default.replication.factor"
+        n = len(admin.list_topics(timeout=timeout_s).brokers)
+        return LogError(
+            f"{self._client}: topic {name!r} cannot be made with {copies} copies of each partition: the "
+            f"cluster has {n} broker{'s' if n != 1 else ''}. Start more brokers, or set "
+            f"stream.log.kafka.replication = {n}"
+        )
 
     def _await(self, topic: str) -> Topic:
         """Wait until the brokers know a new topic: the client that created it knows it earlier."""

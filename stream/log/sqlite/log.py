@@ -75,7 +75,7 @@ class SqliteLog(Log):
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LogError(f"log {self.path}: its folder cannot be made: {error.strerror}") from None
+            raise LogError(f"{self}: its folder cannot be made: {error.strerror}") from None
         self._pool = Pool(self.path, settings)
         with self._connection() as db:
             if self._pool.read_only:
@@ -84,12 +84,15 @@ class SqliteLog(Log):
                 with transaction(db):
                     self._prepare(db)
 
+    def __str__(self) -> str:
+        return f"log {self.path}"
+
     def create_topic(self, topic: str, partitions: int) -> None:
         if not topic or len(topic) > 200:
-            raise LogError(f"log {self.path}: a topic's name must have 1 to 200 characters")
+            raise LogError(f"{self}: a topic's name must have 1 to 200 characters")
         if not 1 <= partitions <= PARTITIONS_MAX:
             raise LogError(
-                f"log {self.path}: topic {topic!r} cannot have {partitions} partitions; 1 to {PARTITIONS_MAX}"
+                f"{self}: topic {topic!r} cannot have {partitions} partitions; 1 to {PARTITIONS_MAX}"
             )
         with self._connection() as db:
             found = self._find_topic(db, topic)
@@ -104,7 +107,7 @@ class SqliteLog(Log):
                         found = slot, partitions
             if found[1] != partitions:
                 raise LogError(
-                    f"log {self.path}: topic {topic!r} has {found[1]} partitions, not {partitions}; "
+                    f"{self}: topic {topic!r} has {found[1]} partitions, not {partitions}; "
                     "it is fixed when a topic is made: configure the same number, or use another log file"
                 )
 
@@ -127,8 +130,7 @@ class SqliteLog(Log):
             slot, partitions = self._topic(db, topic)
             bytes_max = self.record_bytes_max(topic)
             placed = [
-                checked_partition(f"log {self.path}", topic, record, partitions, bytes_max)
-                for record in records
+                checked_partition(str(self), topic, record, partitions, bytes_max) for record in records
             ]
             taken: list[tuple[int, int]] = []
             rows: list[tuple[int, bytes, bytes, str, int, int, int]] = []
@@ -245,7 +247,7 @@ class SqliteLog(Log):
         if version == 0:
             (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if tables:
-                raise LogError(f"log {self.path} is some other SQLite database; choose another file")
+                raise LogError(f"{self} is some other SQLite database; choose another file")
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
@@ -256,7 +258,7 @@ class SqliteLog(Log):
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version != FORMAT_VERSION:
             raise LogError(
-                f"log {self.path} has format {version}; this Freshet reads format {FORMAT_VERSION}: "
+                f"{self} has format {version}; this Freshet reads format {FORMAT_VERSION}: "
                 "use the Freshet that wrote it, or another file"
             )
 
@@ -273,12 +275,12 @@ class SqliteLog(Log):
     def _topic(self, db: sqlite3.Connection, topic: str) -> tuple[int, int]:
         found = self._find_topic(db, topic)
         if found is None:
-            raise LogError(f"log {self.path} has no topic {topic!r}; create it first: {HOW_TO_CREATE}")
+            raise LogError(f"{self} has no topic {topic!r}; create it first: {HOW_TO_CREATE}")
         return found
 
     def _partition_slot(self, db: sqlite3.Connection, topic: str, partition: int) -> int:
         slot, partitions = self._topic(db, topic)
-        check_partition(f"log {self.path}", topic, partition, partitions)
+        check_partition(str(self), topic, partition, partitions)
         return slot + partition
 
     def _select(

@@ -165,7 +165,7 @@ def test_init_prints_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str
     [
         ("a.csv", b"", "is empty"),
         ("a.csv", b"time,label\n", "a line of names and nothing else"),
-        ("a.csv", b"one\ntwo\nthree\n", "looks like one column only"),
+        ("a.csv", b"one\ntwo\nthree\n", "looks like a single column"),
         ("a.csv", b"time,user\n1717171200,5\n1717171201,6\n", "no column looks like a label"),
         ("a.csv", b"time,user,user,label\n1717171200,5,1,0\n", "two columns have the name 'user'"),
         ("a.csv", b"time,label\n1717171200,0\n1717171201,1\n", "no column is left that could be a feature"),
@@ -235,7 +235,7 @@ def test_labels_of_databases_are_told(tmp_path: Path, label: str, settings: dict
     ("names", "label", "words"),
     [
         ("id;user;time;clicked", "01", "no column looks like a time.*; time, as .*, may need time_format"),
-        ("time;user;price;clicked", "00", "always 0 in the sample: nothing can be told apart"),
+        ("time;user;price;clicked", "00", "always 0 in the sample, so there is nothing to learn"),
         (";user;price;clicked", "01", "no column looks like a time"),
     ],
 )

@@ -275,7 +275,7 @@ def test_label_that_cannot_be_one_is_said(tmp_path: Path, options: dict[str, Any
 
 
 def test_bar_without_a_column_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InitError, match="--positive-from goes with --label"):
+    with pytest.raises(InitError, match="--positive-from needs --label"):
         run_init(str(plays(tmp_path)), str(tmp_path / "out.toml"), positive_from=1.0)
 
 

@@ -76,6 +76,17 @@ def test_topics_are_made_with_the_logs_own_settings(kafka_broker: str, kafka_pre
     assert int(first["max.message.bytes"]) > 5 << 20
 
 
+def test_more_copies_than_brokers_are_refused_with_what_to_set(kafka_broker: str, kafka_prefix: str) -> None:
+    log = kafka_log(kafka_broker, kafka_prefix, KafkaSettings(replication=3))
+    with pytest.raises(LogError) as refused:
+        log.create_topic("t", 1)
+    log.close()
+    assert str(refused.value) == (
+        f"log kafka://{kafka_broker}: topic '{kafka_prefix}.t' cannot be made with 3 copies of each "
+        "partition: the cluster has 1 broker. Start more brokers, or set stream.log.kafka.replication = 1"
+    )
+
+
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_records_of_other_clients_are_read(
     kafka_broker: str, kafka_prefix: str, compression: str | None
