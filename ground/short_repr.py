@@ -1,6 +1,6 @@
 """A short repr for settings: only what differs from the defaults."""
 
-from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 
@@ -17,14 +17,12 @@ class ShortRepr:
 
     __slots__ = ()
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        """The fields that differ from their defaults, in their order."""
-        for field in msgspec.structs.fields(type(self)):  # type: ignore[type-var]
+    def __repr__(self) -> str:
+        shown = []
+        for field in msgspec.structs.fields(cast(msgspec.Struct, self)):
             value = getattr(self, field.name)
             made = field.default_factory
-            default = field.default if made is msgspec.NODEFAULT else made()
-            if default is msgspec.NODEFAULT or value != default:
-                yield field.name, value
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.__rich_repr__())})"
+            default = made() if callable(made) else field.default
+            if value != default:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"

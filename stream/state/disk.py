@@ -111,6 +111,9 @@ class Disk(Protocol):
 class RocksDisk(Disk):
     """The machine's disk, with RocksDB."""
 
+    def __repr__(self) -> str:
+        return "ROCKS_DISK"
+
     def hold(self, folder: Path, clock: Clock = SYSTEM_CLOCK) -> Held:
         folder.mkdir(parents=True, exist_ok=True)
         return FolderLock(folder, clock)

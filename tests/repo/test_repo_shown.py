@@ -33,7 +33,7 @@ def test_help_shows_annotations_as_they_are_written(name: str) -> None:
     lines = pydoc.render_doc(thing, renderer=pydoc.plaintext).splitlines()
     if thing.__module__ == "stream.records.types":  # msgspec makes the signature, from the resolved types
         lines = [line for line in lines if not line.startswith(f" |  {thing.__name__}(")]
-    # the first line is the module's name, inherited ones of Protocol are not ours
+
     assert not [line for line in lines if NOISE.search(line)]
 
 
@@ -56,8 +56,8 @@ def shown(path: Path) -> dict[str, Callable[[], object]]:
         "sketch": lambda: make_memory(MemorySettings(kind="sketch"), columns=2),
         "neighbours": lambda: make_memory(MemorySettings(kind="neighbours"), columns=2),
         "no memory": lambda: make_memory(MemorySettings(kind="none"), columns=2),
-        "log in memory": lambda: log,
-        "faulty log": lambda: FaultyLog(log, 1, Faults(away=0.1)),
+        "log in memory": lambda: MemoryLog(),
+        "faulty log": lambda: FaultyLog(MemoryLog(), 1, Faults(away=0.1)),
         "faults": lambda: Faults(away=0.1),
         "embedded log": lambda: open_log(f"sqlite:{path}/log.db"),
         "producer": lambda: Producer(log, name="web"),

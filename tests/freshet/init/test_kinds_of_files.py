@@ -265,8 +265,8 @@ def test_no_label_is_no_dead_end(tmp_path: Path) -> None:
     [
         ({"label": "secnds"}, "--label names 'secnds'; the columns are time, user, item, seconds"),
         ({"label": "seconds"}, "--label seconds --positive-from"),
-        ({"label": "seconds", "positive_from": 1e6}, "of seconds none of the lines reach it"),
-        ({"label": "user", "positive_from": 1.0}, 'user holds others, as "u0"'),
+        ({"label": "seconds", "positive_from": 1e6}, "none of the lines of seconds reach it"),
+        ({"label": "user", "positive_from": 1.0}, 'user has other values, such as "u0"'),
     ],
 )
 def test_label_that_cannot_be_one_is_said(tmp_path: Path, options: dict[str, Any], words: str) -> None:
