@@ -27,7 +27,7 @@ from learner.metrics import Metrics
 from learner.settings import LearnerSettings
 from serving.app.app import App
 from serving.app.bodies import ScoreRequest
-from serving.app.writer import Writer
+from serving.app.writer import EventWriter
 from serving.http.frame import Call
 from serving.replica.replica import Replica
 from serving.settings import ServerSettings
@@ -77,7 +77,7 @@ def serving(times: int) -> dict[str, float]:
             )
         while replica.step():
             pass
-        telemetry = Telemetry(replica, Writer(log))
+        telemetry = Telemetry(replica, EventWriter(log))
         candidates = [{"item": i, "category": i % 7} for i in range(CANDIDATES)]
         body = msgspec.json.encode({"context": {"user": 3}, "candidates": candidates})
         decode = msgspec.json.Decoder(ScoreRequest).decode

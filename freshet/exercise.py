@@ -12,7 +12,7 @@ from error_memory import MemorySettings, make_memory
 from error_memory.settings import Kind
 from learner.deep.dcn_predict import prediction_of
 from learner.deep.dcn_train import DCNTrainer
-from learner.deep.networks import Layout, make_network
+from learner.deep.networks import InputLayout, make_network
 from learner.features.encoder import Encoder, FeatureSpec
 from learner.model.model import Model
 from learner.settings import LearnerSettings
@@ -30,7 +30,7 @@ FEATURES = {
 
 def deep() -> None:
     """The default network: train on a group, and predict."""
-    network = make_network("dcn", Layout(embeddings=(8, 8), width=24))
+    network = make_network("dcn", InputLayout(embeddings=(8, 8), width=24))
     flat = network.initial_weights(0)
     moments = np.zeros((2, network.weight_count), dtype=np.float32)
     inputs = np.ones((16, 24), dtype=np.float32)

@@ -5,7 +5,7 @@ import msgspec
 KEY = b"learner/meta"  # in a learner's state
 
 
-class Meta(msgspec.Struct):
+class LearnerMeta(msgspec.Struct):
     """A learner's state beside its weights."""
 
     epoch: int

@@ -40,7 +40,7 @@ class Source(Protocol):
         """The value of one entry, None if it does not exist."""
 
 
-class Meta(msgspec.Struct):
+class SnapshotMeta(msgspec.Struct):
     """The description of a snapshot."""
 
     v: int
@@ -63,11 +63,11 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
 
 
 _page_decoder = msgspec.msgpack.Decoder(Page)
-_decode_meta = msgspec.msgpack.Decoder(Meta).decode
+_decode_meta = msgspec.msgpack.Decoder(SnapshotMeta).decode
 _decode_version = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def read_meta(data: bytes, where: str) -> Meta:
+def read_meta(data: bytes, where: str) -> SnapshotMeta:
     """Decode the description of a snapshot.
 
     Raises:
@@ -95,6 +95,6 @@ def decode_page(value: bytes) -> Page:
     return _page_decoder.decode(unseal(value))
 
 
-def encode_entry(value: Meta | Page) -> bytes:
+def encode_entry(value: SnapshotMeta | Page) -> bytes:
     """Encode a value as sealed MessagePack."""
     return seal(msgspec.msgpack.encode(value))

@@ -30,10 +30,10 @@ from embeddings.errors import SnapshotError, TableError
 from embeddings.save.delta import Changes, Piece, apply, drain, pieces, raw
 from embeddings.save.entries import (
     FORMAT_VERSION,
-    Meta,
     Page,
     RangeSink,
     Sink,
+    SnapshotMeta,
     Source,
     decode_page,
     encode_entry,
@@ -88,7 +88,7 @@ class TableSnapshot:
         self.table = table
         self._prefix = prefix
         self._where = where
-        self._meta = Meta(FORMAT_VERSION, table.spec)
+        self._meta = SnapshotMeta(FORMAT_VERSION, table.spec)
         self._cursor = table.open_cursor(whole=True)
         self._deltas: deque[_Kept] = deque()
         self._next: _Base | None = None

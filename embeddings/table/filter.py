@@ -11,7 +11,7 @@ from embeddings.spec import TableSpec
 from embeddings.types import Keys, Lines
 
 
-class Filter:
+class AdmissionFilter:
     """The state that decides which ids have a row (`admission.py`, `eviction.py`), in lines of 8 words."""
 
     def __init__(self, spec: TableSpec, store: Store) -> None:

@@ -22,7 +22,7 @@ from embeddings.spec import BATCH_MAX, Rules, TableSpec
 from embeddings.table.arena import Arena
 from embeddings.table.checks import as_keys
 from embeddings.table.cursor import Cursor
-from embeddings.table.filter import Filter
+from embeddings.table.filter import AdmissionFilter
 from embeddings.table.sighting import sight
 from embeddings.types import Block, Delta, Floats, Keys, Lines, Slots, TableStats
 
@@ -47,7 +47,7 @@ class Table(Arena):
         """
         super().__init__(spec, make_store(spec))
         self._track_delta = track_delta
-        self.filter = Filter(spec, self._store)
+        self.filter = AdmissionFilter(spec, self._store)
         self._bare = self._rules._replace(ttl_s=0, classes=0)  # every row in the index exists
         self._constants = constants_of(spec)
         self._deleted: list[Keys] = []

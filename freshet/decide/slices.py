@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freshet.errors import CompareError
-from stream.files.record_columns import Column, layout_of
+from stream.files.record_columns import FeatureColumn, layout_of
 
 Ints = npt.NDArray[np.int64]
 
@@ -48,7 +48,7 @@ class PredictionsFile(NamedTuple):
     base: npt.NDArray[np.float64]
     corrected: npt.NDArray[np.float64]
     path: Path
-    columns: list[Column]
+    columns: list[FeatureColumn]
 
     @property
     def requests(self) -> int:
@@ -102,7 +102,7 @@ def make_slices(predicted: PredictionsFile) -> list[Slices]:
     return [slices for slices in found if slices.names]
 
 
-def _codes(column: Column, values: Any) -> tuple[Ints, Ints, list[str]]:
+def _codes(column: FeatureColumn, values: Any) -> tuple[Ints, Ints, list[str]]:
     """For each value: its row and its number among the distinct values; and these as text."""
     import pyarrow.compute
 
@@ -116,7 +116,7 @@ def _codes(column: Column, values: Any) -> tuple[Ints, Ints, list[str]]:
     return rows, coded.indices.to_numpy().astype(np.int64), [str(v) for v in coded.dictionary.to_pylist()]
 
 
-def _biggest(column: Column, rows: Ints, code: Ints, words: list[str]) -> Slices:
+def _biggest(column: FeatureColumn, rows: Ints, code: Ints, words: list[str]) -> Slices:
     """The most frequent values; the values of lists overlap, so each gets its own layer."""
     counts = np.bincount(code, minlength=len(words))
     chosen = [int(c) for c in np.argsort(-counts, kind="stable")[:VALUES_MAX] if counts[c] >= EXAMPLES_MIN]
@@ -129,7 +129,7 @@ def _biggest(column: Column, rows: Ints, code: Ints, words: list[str]) -> Slices
     return Slices(title, names, [(rows, place[code])])
 
 
-def _new_ids(column: Column, request: Ints, rows: Ints, code: Ints) -> Slices:
+def _new_ids(column: FeatureColumn, request: Ints, rows: Ints, code: Ints) -> Slices:
     first = np.full(int(code.max()) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, code, request[rows])
     new = request[rows] == first[code]
@@ -141,7 +141,7 @@ def _hours(predicted: PredictionsFile) -> Slices:
     return Slices("hour (UTC)", [f"{h:02d}" for h in range(24)], [(np.arange(len(hour)), hour)])
 
 
-def _quarters(column: Column, values: npt.NDArray[np.float64]) -> Slices:
+def _quarters(column: FeatureColumn, values: npt.NDArray[np.float64]) -> Slices:
     rows = np.flatnonzero(np.isfinite(values))
     if len(rows) < EXAMPLES_MIN:
         return Slices(column.column, [], [])

@@ -23,7 +23,7 @@ _LOOKED_AT = 500  # lines
 DELIMITER_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", " ": "space"}
 
 
-class Layout(NamedTuple):
+class TextLayout(NamedTuple):
     """How a text file is divided.
 
     Attributes:
@@ -41,7 +41,7 @@ class Layout(NamedTuple):
     why: dict[str, str]
 
 
-def find_layout(lines: Sequence[str]) -> Layout | None:
+def find_layout(lines: Sequence[str]) -> TextLayout | None:
     """The layout of a file that begins with these lines; None: they are one column only."""
     told = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE)
     skip = 1 if told else 0
@@ -61,7 +61,7 @@ def find_layout(lines: Sequence[str]) -> Layout | None:
     reasons = {"delimiter": why, "columns": why_names, **why_quote}
     if skip:
         reasons["skip_lines"] = f"what stands before the table: {lines[0].strip()[:40]}"
-    return Layout(dialect, skip, width, names, reasons)
+    return TextLayout(dialect, skip, width, names, reasons)
 
 
 def _width(rows: Sequence[Row]) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from stream.log.base import EXAMPLES, Log, Record
 from stream.log.open import missing_log, open_log
 from stream.records.decoding import Decoder
 from stream.records.types import Example, Forget
-from stream.state.journal import Taken, read_journal
+from stream.state.journal import JournalStretch, read_journal
 from stream.state.repeats import PRODUCERS_MAX, Repeats
 from stream.state.role_state import RoleState
 
@@ -275,7 +275,7 @@ def _read(
     first: int,
     end: int,
     repeats: Repeats,
-    named: Taken | None = None,
+    named: JournalStretch | None = None,
 ) -> Iterator[Example]:
     """Examples [first, end) of one partition; counts unusable records."""
     decode = Decoder(Example, Forget).decode
@@ -298,7 +298,7 @@ def log_records(
     first: int,
     end: int,
     repeats: Repeats,
-    named: Taken | None = None,
+    named: JournalStretch | None = None,
 ) -> Iterator[Record]:
     """Records [first, end) of one partition, without duplicates.
 

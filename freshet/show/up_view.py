@@ -14,7 +14,7 @@ from rich.text import Text
 from freshet.show.report import LINE_STYLE
 from freshet.show.view import CHART_COLUMNS_MAX, CHART_ROWS, draw_lines, number_text, role_text
 from serving.watch.alerts import Alert
-from serving.watch.history import Column
+from serving.watch.history import Readings
 from serving.watch.overview import TITLES, Live, Now, TableRow
 
 ALERTS_SHOWN = 4
@@ -30,7 +30,7 @@ _ARMS = (
 
 def render_up(
     live: Live,
-    columns: Mapping[str, Column],
+    columns: Mapping[str, Readings],
     states: Sequence[tuple[str, str]],
     page: str,
     foot: str,
@@ -167,5 +167,5 @@ def _alerts(alerts: Sequence[Alert]) -> list[Text]:
     return lines
 
 
-def _finite(column: Column) -> list[float]:
+def _finite(column: Readings) -> list[float]:
     return [math.nan if value is None else value for value in column]

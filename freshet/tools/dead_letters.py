@@ -13,20 +13,20 @@ from freshet.roles.voice import printable
 from stream.errors import DeadLetterError
 from stream.files.times import time_reader
 from stream.records.types import encode_json
-from stream.run.dead_letters import DeadLetters, Filter, Found
+from stream.run.dead_letters import DeadLetters, Found, LetterFilter
 
 REASON_CHARACTERS = 100  # characters of a line of the list
 SHOWN_BYTES = 4096  # shown of an original that is neither JSON nor MessagePack
 
 
-def make_filter(stage: str, topic: str, reason: str, since: str | None, until: str | None) -> Filter:
+def make_filter(stage: str, topic: str, reason: str, since: str | None, until: str | None) -> LetterFilter:
     """The filter of a command line; times are ISO 8601 or Unix seconds.
 
     Raises:
         DeadLetterError: a time cannot be read.
     """
-    everything = Filter()
-    return Filter(
+    everything = LetterFilter()
+    return LetterFilter(
         stage=stage,
         topic=topic,
         reason=reason,
@@ -35,7 +35,7 @@ def make_filter(stage: str, topic: str, reason: str, since: str | None, until: s
     )
 
 
-def list_letters(config: Config, wanted: Filter, limit: int, as_json: bool) -> None:
+def list_letters(config: Config, wanted: LetterFilter, limit: int, as_json: bool) -> None:
     """Print the newest letters: a line each, or whole as JSON Lines."""
     log = open_used(config)
     try:
@@ -47,7 +47,7 @@ def list_letters(config: Config, wanted: Filter, limit: int, as_json: bool) -> N
             print(json.dumps(_as_json(found)))
         return
     if not listing.total:
-        print("no dead letters" if wanted == Filter() else "no dead letters match")
+        print("no dead letters" if wanted == LetterFilter() else "no dead letters match")
         return
     print(f"{'offset':>8}  {'written (UTC)':<19}  {'stage':<8}  {'came from':<20}  reason")
     for offset, buried_ms, letter, sent_again in listing.letters:
@@ -96,7 +96,7 @@ def show_letter(config: Config, offset: int, as_json: bool, raw: bool) -> None:
 
 
 def retry_letters(
-    config: Config, offsets: list[int], wanted: Filter | None, again: bool, dry_run: bool
+    config: Config, offsets: list[int], wanted: LetterFilter | None, again: bool, dry_run: bool
 ) -> None:
     """Send originals to their topic again, and print a summary.
 

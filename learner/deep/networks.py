@@ -31,7 +31,7 @@ CROSS_LAYERS = 2
 HIDDEN = (64, 32)
 
 
-class Layout(NamedTuple):
+class InputLayout(NamedTuple):
     """How the inputs are laid out: F embeddings of the given widths, then the rest."""
 
     embeddings: tuple[int, ...]  # width of each
@@ -50,7 +50,7 @@ class Network:
         FeatureError: the features' embeddings do not suit the network.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: InputLayout) -> None:
         self.layout = layout
 
     def shapes(self) -> Shapes:
@@ -149,7 +149,7 @@ class DeepFM(Network):
     Each dimension of the second order has a weight, where the paper has ones, so that it can start at zero.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: InputLayout) -> None:
         super().__init__(layout)
         self._dim = self._equal_widths()
 
@@ -172,7 +172,7 @@ class DLRM(Network):
     """A bottom layer turns the dense inputs into one more embedding; z = w·MLP 64–32 of [it, all dot
     products]."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: InputLayout) -> None:
         super().__init__(layout)
         self._dim = self._equal_widths()
         # Pairs of the F embeddings and the bottom one, (i, j) with i < j.
@@ -198,7 +198,7 @@ class DLRM(Network):
 NETWORKS: dict[str, type[Network]] = {"dcn": DCN, "deepfm": DeepFM, "dlrm": DLRM, "logistic": Logistic}
 
 
-def make_network(name: str, layout: Layout) -> Network:
+def make_network(name: str, layout: InputLayout) -> Network:
     """The network of that name.
 
     Raises:

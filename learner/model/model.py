@@ -18,7 +18,7 @@ from ground.kernels.logistic import sigmoids
 from ground.rows import Rows
 from learner.deep.attention import attend
 from learner.deep.dcn_predict import Prediction, prediction_of
-from learner.deep.networks import Array, Layout, Network, make_network
+from learner.deep.networks import Array, InputLayout, Network, make_network
 from learner.fast.part import FastInputs, FastOutputs, FastPart
 from learner.fast.predict import Inputs, fill_dense, predict
 from learner.features import entries as pooling
@@ -162,7 +162,7 @@ class Model:
         self.deep_weights = np.zeros(0, dtype=np.float32)
         self._deep_views: dict[str, Array] = {}
         if self.settings.deep != "none":
-            self.network = make_network(self.settings.deep, Layout(tuple(self.dims), self.deep_width))
+            self.network = make_network(self.settings.deep, InputLayout(tuple(self.dims), self.deep_width))
             self.deep_weights = self.network.initial_weights(self.settings.seed)
             self._deep_views = self.network.split(self.deep_weights)
         self.weights_moved()

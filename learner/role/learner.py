@@ -23,7 +23,7 @@ from learner.errors import FeatureError
 from learner.features.encoder import FeatureSpec
 from learner.features.labelled import Labelled
 from learner.meta import KEY as _META
-from learner.meta import Meta
+from learner.meta import LearnerMeta
 from learner.metrics import Metrics
 from learner.model.forgetting import forget, keys_by_column
 from learner.model.identity import fingerprint
@@ -35,7 +35,7 @@ from learner.role.saved_refusals import SavedRefusals
 from learner.role.table_limits import TableLimits
 from learner.settings import LearnerSettings
 from learner.train.trainer import Learnt, Trainer
-from learner.train.waiting import Pending
+from learner.train.waiting import PendingRows
 from learner.updates.chain import Place
 from learner.updates.publisher import Publisher
 from stream.errors import StateError
@@ -82,9 +82,9 @@ class Learner:
         self.settings = settings
         saved = None if state is None else state.get(_META)
         self.meta = (
-            Meta(epoch=int(clock.unix_s() * 1e3), makes_room=True)
+            LearnerMeta(epoch=int(clock.unix_s() * 1e3), makes_room=True)
             if saved is None
-            else msgspec.msgpack.decode(saved, type=Meta)
+            else msgspec.msgpack.decode(saved, type=LearnerMeta)
         )
         self.model = Model(features, settings, learning=True, makes_room=self.meta.makes_room)
         self.trainer = Trainer(self.model, beside=beside)
@@ -379,7 +379,7 @@ class Learner:
         pending = state.get(_PENDING)
         if pending is not None:
             try:
-                self.trainer.pending = Pending.decode(pending, self.trainer.pending)
+                self.trainer.pending = PendingRows.decode(pending, self.trainer.pending)
             except ValueError as error:
                 raise StateError(
                     f"state {state.path}: its {error}; if an older Freshet made it use that one, or "

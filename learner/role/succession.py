@@ -32,7 +32,7 @@ from stream.errors import StateDamagedError
 from stream.group.membership import Member
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.run.runner import Runner, Subscription, patiently
-from stream.state.journal import Taken
+from stream.state.journal import JournalStretch
 from stream.state.role_state import RoleState
 
 _log = logging.getLogger("freshet.learner")
@@ -270,7 +270,7 @@ class Life:
     def _learn_along(self) -> None:
         """Learn the examples of the current update, all in one commit, even if the log fails meanwhile."""
         if self._along is not None:
-            self.runner.take_along([Taken(*stretch) for stretch in self._along.taken])
+            self.runner.take_along([JournalStretch(*stretch) for stretch in self._along.taken])
             assert self.learner.meta.seq == self._along.seq, "one commit, one update"
             self._along = None
 

@@ -19,7 +19,7 @@ from learner.deep.networks import Array
 from learner.deep.trainer import DeepTrainer
 from learner.features.encoding import compact
 from learner.model.model import Model
-from learner.train.waiting import Pending
+from learner.train.waiting import PendingRows
 
 Ints = npt.NDArray[np.int64]
 
@@ -51,7 +51,7 @@ class GroupLearner:
     def __init__(
         self,
         model: Model,
-        chunk: Pending,
+        chunk: PendingRows,
         cuts: Ints,
         z: npt.NDArray[np.float64],
         reference: npt.NDArray[np.float64] | None = None,
@@ -97,7 +97,7 @@ def _shared(model: Model) -> list[list[int]]:
     return list(groups.values())
 
 
-def _find(model: Model, chunk: Pending, fields: Sequence[int], cuts: Ints) -> _Entries:
+def _find(model: Model, chunk: PendingRows, fields: Sequence[int], cuts: Ints) -> _Entries:
     """The entries of some features, found in their tables."""
     mine = np.flatnonzero(np.isin(chunk.column, fields))
     column, key, known = chunk.column[mine], chunk.key[mine], chunk.known[mine]

@@ -21,7 +21,7 @@ from learner.features.encoder import Batch
 from learner.features.labelled import CHUNK_ROWS, Labelled
 from learner.model.model import Model, bayes_logit
 from learner.train.groups import GroupLearner
-from learner.train.waiting import Pending
+from learner.train.waiting import PendingRows
 from stream.records.types import Example
 
 
@@ -65,8 +65,8 @@ class Trainer:
         self._thread = ThreadPoolExecutor(1, "deep part") if beside and model.network is not None else None
         self._running: tuple[GroupLearner, Future[None]] | None = None
 
-    def _empty(self) -> Pending:
-        return Pending.empty(self.dense_width, len(self.model.dims))
+    def _empty(self) -> PendingRows:
+        return PendingRows.empty(self.dense_width, len(self.model.dims))
 
     def close(self) -> None:
         """Stop the training thread, if there is one."""
@@ -184,7 +184,7 @@ class Trainer:
         entries = memory.column < model.encoder.columns
         known[entries] = gathered.place >= 0
         self.pending = self.pending.joined(
-            Pending(
+            PendingRows(
                 requests=batch.requests,
                 start=memory.start,
                 column=memory.column,
@@ -219,7 +219,7 @@ class Trainer:
         self.pending = pending.part(cuts[-1], len(pending.requests) - 1).copy()
         return self._learn_all(full, cuts)
 
-    def _learn_all(self, full: Pending, cuts: Sequence[int]) -> list[Learnt]:
+    def _learn_all(self, full: PendingRows, cuts: Sequence[int]) -> list[Learnt]:
         """Learn groups: the requests of `full`, cut at the request numbers `cuts` (first 0, last all)."""
         done = self.settle()
         z = full.z + full.shift
@@ -238,7 +238,7 @@ class Trainer:
         self.steps[0] = self._trainer().steps
         return self._learnt(groups.chunk, groups.z)
 
-    def _learnt(self, full: Pending, z: npt.NDArray[np.float64]) -> Learnt:
+    def _learnt(self, full: PendingRows, z: npt.NDArray[np.float64]) -> Learnt:
         p = sigmoids(z)
         per_row = np.diff(full.requests)
         use_served = ~np.isnan(full.served) & (self.model.settings.score == "served")
@@ -255,7 +255,7 @@ class Trainer:
             late=np.repeat(full.late, per_row),
         )
 
-    def _to_be_bettered(self, full: Pending) -> npt.NDArray[np.float64] | None:
+    def _to_be_bettered(self, full: PendingRows) -> npt.NDArray[np.float64] | None:
         """The reference logits for self-correction: the served ones, or the fast part's; None without it."""
         if not self.model.settings.self_correction:
             return None

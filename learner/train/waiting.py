@@ -19,7 +19,7 @@ _DENSE, _HEARD = 7, 8
 """The two-dimensional fields."""
 
 
-class Pending(NamedTuple):
+class PendingRows(NamedTuple):
     """R requests of n rows in order, with the deep part's inputs.
 
     `known` says whether an entry's id had a row at prediction time. `left` is the entry's posterior over
@@ -77,7 +77,7 @@ class Pending(NamedTuple):
             late=np.zeros(0, dtype=np.bool_),
         )
 
-    def joined(self, other: "Pending") -> "Pending":
+    def joined(self, other: "PendingRows") -> "PendingRows":
         """These requests followed by the other's."""
         if self.n == 0:
             return other
@@ -86,13 +86,13 @@ class Pending(NamedTuple):
         arrays = [list(both) for both in zip(mine, more, strict=True)]
         arrays[0][1] = self.requests[-1] + other.requests[1:]
         arrays[1][1] = self.start[-1] + other.start[1:]
-        return Pending._make(np.concatenate(both) for both in arrays)
+        return PendingRows._make(np.concatenate(both) for both in arrays)
 
-    def part(self, first: int, last: int) -> "Pending":
+    def part(self, first: int, last: int) -> "PendingRows":
         """Requests first to last (exclusive), as views where that is possible."""
         a, b = self.requests[first], self.requests[last]
         i, j = self.start[a], self.start[b]
-        return Pending._make(
+        return PendingRows._make(
             [
                 self.requests[first : last + 1] - a,
                 self.start[a : b + 1] - i,
@@ -102,9 +102,9 @@ class Pending(NamedTuple):
             ]
         )
 
-    def copy(self) -> "Pending":
+    def copy(self) -> "PendingRows":
         """A copy of the arrays."""
-        return Pending._make(array.copy() for array in self)
+        return PendingRows._make(array.copy() for array in self)
 
     def encode(self) -> bytes:
         """The requests as bytes."""
@@ -113,7 +113,7 @@ class Pending(NamedTuple):
         )
 
     @classmethod
-    def decode(cls, data: bytes, like: "Pending") -> Self:
+    def decode(cls, data: bytes, like: "PendingRows") -> Self:
         """The inverse of `encode`.
 
         Raises:

@@ -7,7 +7,7 @@ replica reads a bounded number of bytes, and the bytes written stay in proportio
 from collections.abc import Sequence
 
 from embeddings.save.delta import Changes
-from learner.meta import Meta
+from learner.meta import LearnerMeta
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from learner.updates.chain import Place
@@ -48,7 +48,12 @@ class Publisher:
         self._record_bytes_max = min(limits.values())
 
     def update(
-        self, changes: Sequence[tuple[str, Changes]], meta: Meta, place: Place, clock: float, commit: Commit
+        self,
+        changes: Sequence[tuple[str, Changes]],
+        meta: LearnerMeta,
+        place: Place,
+        clock: float,
+        commit: Commit,
     ) -> None:
         """Publish a commit's changes, by table, and a snapshot of all rows if it is due."""
         name = f"learner-{meta.epoch}-{meta.term}"
@@ -60,7 +65,7 @@ class Publisher:
             self.snapshot(meta, place, clock, commit)
             meta.update_bytes = 0
 
-    def snapshot(self, meta: Meta, place: Place, clock: float, commit: Commit) -> None:
+    def snapshot(self, meta: LearnerMeta, place: Place, clock: float, commit: Commit) -> None:
         """Publish a snapshot of all rows."""
         rows = []
         for table_name, table in zip(self._model.table_names, self._model.tables, strict=True):
@@ -75,7 +80,7 @@ class Publisher:
         topic: str,
         producer: str,
         changes: Sequence[tuple[str, Changes]],
-        meta: Meta,
+        meta: LearnerMeta,
         place: Place,
         commit: Commit,
     ) -> int:

@@ -28,8 +28,8 @@ from learner.errors import FeatureError
 from learner.model.forgetting import widened
 from serving.app.bodies import (
     AnyScoreRequest,
-    Batch,
     BoundedScoreRequest,
+    EventList,
     EventsAnswer,
     FeedbackRequest,
     ForgetAnswer,
@@ -43,7 +43,7 @@ from serving.app.bodies import (
     decode_body,
     split_body,
 )
-from serving.app.writer import Place, Writer
+from serving.app.writer import EventWriter, Place
 from serving.errors import RequestError, TooLargeError, UnavailableError
 from serving.http import openapi
 from serving.http.access import Access
@@ -86,7 +86,7 @@ class App(Frame):
     def __init__(self, replica: Scorer, log: Log, settings: ServerSettings) -> None:
         self.replica = replica
         self.settings = settings
-        self.writer = Writer(log, queue_max=settings.log_queue_max, wait_s=settings.log_wait_s)
+        self.writer = EventWriter(log, queue_max=settings.log_queue_max, wait_s=settings.log_wait_s)
         self.telemetry = Telemetry(replica, self.writer)
         self.overview = Overview(log, Pulse(replica, self.telemetry).take)
         self._bounded_score_body = msgspec.json.Decoder(BoundedScoreRequest)
@@ -127,7 +127,7 @@ class App(Frame):
                 self.events,
                 "write",
                 about="Impressions and actions of other systems: one, a JSON array, or one a line.",
-                takes=Impression | Action | Batch,
+                takes=Impression | Action | EventList,
                 gives={202: EventsAnswer, 207: EventsAnswer},
                 writes=True,
             ),

@@ -25,7 +25,7 @@ Explore = Literal["greedy", "thompson"]
 
 T = TypeVar("T")
 
-Batch = Annotated[list[Impression | Action], msgspec.Meta(extra_json_schema={"minItems": 1})]
+EventList = Annotated[list[Impression | Action], msgspec.Meta(extra_json_schema={"minItems": 1})]
 
 
 class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -31,7 +31,7 @@ class _Job(NamedTuple):
     future: asyncio.Future[list[Place]]
 
 
-class Writer:
+class EventWriter:
     """Appends to one topic, from any coroutine. At most `queue_max` records are pending at once."""
 
     def __init__(self, log: Log, topic: str = EVENTS, queue_max: int = 10_000, wait_s: float = 5.0) -> None:

@@ -16,7 +16,7 @@ from learner.model.explain import explain, read
 from learner.model.explore import beliefs_of, sample_slate
 from learner.model.model import Model
 from serving.replica.coverage import CoverageCounts
-from serving.replica.explaining import Taken, candidates_of
+from serving.replica.explaining import Explanation, candidates_of
 from serving.replica.status import Scored
 
 DRAWN_MAX = 1 << 20
@@ -26,7 +26,7 @@ P_MIN = 1e-12
 """Probabilities are clipped to P_MIN and 1 - P_MIN before the logit."""
 
 
-class Live:
+class LiveModel:
     """Scores requests. Hold `lock` to change the model, the memory or their ingest times.
 
     Args:
@@ -124,7 +124,7 @@ class Live:
             coverage=self.coverage.count(predicted.inputs),
         )
 
-    def explain(self, request: Requestlike) -> Taken:
+    def explain(self, request: Requestlike) -> Explanation:
         """Score one request as `score` does and break the scores down. Changes nothing.
 
         Raises:
@@ -139,7 +139,7 @@ class Live:
             freshness_s, base_freshness_s = self.freshness_s, self.base_freshness_s
         # most of the time is spent here, without the lock
         base = explain(model, request, batch, reading)
-        return Taken(
+        return Explanation(
             candidates=candidates_of(model, base, corrected),
             order=np.argsort(-corrected.p, kind="stable").tolist(),
             version=version,

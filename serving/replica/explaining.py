@@ -64,7 +64,7 @@ class ExplainAnswer(msgspec.Struct, frozen=True):
     candidates: list[ExplainedCandidate]
 
 
-class Taken(NamedTuple):
+class Explanation(NamedTuple):
     """The parts of the scores of one request, from a replica."""
 
     candidates: list[ExplainedCandidate]

@@ -14,7 +14,7 @@ import numpy as np
 from ground.kernels.logistic import sigmoids
 from learner.metrics import Metrics
 from learner.model.forgetting import forget_in_memory, keys_by_column
-from serving.replica.answering import Live
+from serving.replica.answering import LiveModel
 from serving.replica.example_reader import ExampleReader, Seen, join
 from serving.replica.positions import Positions
 from serving.replica.status import Quality
@@ -39,7 +39,7 @@ class Observer:
         settings: the server's limits.
     """
 
-    def __init__(self, live: Live, settings: ServerSettings) -> None:
+    def __init__(self, live: LiveModel, settings: ServerSettings) -> None:
         self.observed = 0  # requests added to the memory
         self.skipped = 0  # requests already in the weights, or over the backlog limit
         self._live = live

@@ -25,8 +25,8 @@ from learner.settings import LearnerSettings
 from learner.updates.follower import Follower
 from learner.updates.format import Update
 from serving.errors import UnavailableError
-from serving.replica.answering import Live
-from serving.replica.explaining import Taken
+from serving.replica.answering import LiveModel
+from serving.replica.explaining import Explanation
 from serving.replica.observer import Observer
 from serving.replica.status import MemoryStatus, ModelStatus, Scored
 from serving.settings import ServerSettings
@@ -44,7 +44,7 @@ logger = logging.getLogger("freshet.serving")
 class _LiveFollower(Follower):
     """Holds `live.lock` while it updates the model, but not while it reads the log."""
 
-    def __init__(self, live: Live, moved: Callable[[], None]) -> None:
+    def __init__(self, live: LiveModel, moved: Callable[[], None]) -> None:
         super().__init__(live.model)
         self._live = live
         self._moved = moved
@@ -94,7 +94,7 @@ class Replica:
         self.failure: Exception | None = None
         self._log = log
         self._memory_settings = memory_settings
-        self._live = Live(Model(features, learner_settings, rows=settings.rows), memory_settings)
+        self._live = LiveModel(Model(features, learner_settings, rows=settings.rows), memory_settings)
         self._follower = _LiveFollower(self._live, self._moved)
         self._observer = Observer(self._live, settings)
         self._loaded = False
@@ -147,7 +147,7 @@ class Replica:
         return self._live.score(requests)
 
     def explore(self, request: Requestlike, seed: int, draws: int) -> Scored:
-        """Score one request and draw the order by Thompson sampling: see `Live.explore`.
+        """Score one request and draw the order by Thompson sampling: see `LiveModel.explore`.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
@@ -156,7 +156,7 @@ class Replica:
         self._check_loaded()
         return self._live.explore(request, seed, draws)
 
-    def explain(self, request: Requestlike) -> Taken:
+    def explain(self, request: Requestlike) -> Explanation:
         """Score one request as `score` does and break the scores down. Changes nothing.
 
         Raises:

@@ -8,7 +8,7 @@ import msgspec
 from learner.features.encoder import FeatureSpec
 from learner.metrics import Summary
 from serving.replica.coverage import Coverage, FeatureCounts
-from serving.replica.explaining import Taken
+from serving.replica.explaining import Explanation
 from stream.log.lag import Lag
 from stream.records.types import Impression
 
@@ -91,7 +91,7 @@ class Scorer(Protocol):
     def explore(self, request: Impression, seed: int, draws: int) -> Scored:
         """Score one request and draw its order by Thompson sampling; raises as `score` does."""
 
-    def explain(self, request: Impression) -> Taken:
+    def explain(self, request: Impression) -> Explanation:
         """Score one request and break its scores down; raises as `score` does."""
 
     def status(self) -> ModelStatus:

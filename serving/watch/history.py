@@ -10,7 +10,7 @@ COARSE_POINTS = 1440  # a minute each
 COARSE_S = 60.0
 DIGITS = 5  # that a number keeps; more do not show
 
-Column = list[float | None]
+Readings = list[float | None]
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -18,7 +18,7 @@ class Span(msgspec.Struct, frozen=True):
 
     every_s: float
     time: list[float]  # Unix seconds, of the end of what a point stands for
-    columns: dict[str, Column]
+    columns: dict[str, Readings]
 
 
 class History:

@@ -23,7 +23,7 @@ from serving.watch.pulse import Own
 from serving.watch.rates import Counters
 from stream.errors import LogError
 from stream.group.membership import Beat, MemberStatus, send_beat
-from stream.group.observer import Observed, Roll
+from stream.group.observer import ObservedMember, Roll
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Log
 from stream.log.lag import Lag, LagMeter, Position
 
@@ -285,12 +285,12 @@ class Overview:
                 logger.warning("could not tell the log how this server does: %s", error)
             self._silent = True
 
-    def _is_own(self, heard: Observed) -> bool:
+    def _is_own(self, heard: ObservedMember) -> bool:
         return heard.group == GROUP and heard.name == self.name
 
     # --- from what was told to what is shown ---
 
-    def _count(self, members: list[Observed], own: MemberStatus) -> None:
+    def _count(self, members: list[ObservedMember], own: MemberStatus) -> None:
         for heard in members:
             if heard.group in ("join", "learn"):
                 for name in _COUNTED[heard.group]:
@@ -305,7 +305,7 @@ class Overview:
                 self._counters.add(f"{GROUP}.{feature}.{name}", "own", float(count))
         self._counters.end_tick()
 
-    def _numbers(self, now_s: float, told: MemberStatus, members: list[Observed]) -> Now:
+    def _numbers(self, now_s: float, told: MemberStatus, members: list[ObservedMember]) -> Now:
         numbers = told.numbers.get
         waiting = [h.told.numbers["undecided"] for h in members if "undecided" in h.told.numbers]
         others_frozen = [h.told.numbers for h in members if h.group == GROUP and h.told.numbers.get("frozen")]
@@ -350,7 +350,7 @@ class Overview:
             f"{role}_lag_s": max(lag.seconds for lag in lags) if known else None,
         }
 
-    def _sight(self, now_s: float, now: Now, told: MemberStatus, members: list[Observed]) -> Sight:
+    def _sight(self, now_s: float, now: Now, told: MemberStatus, members: list[ObservedMember]) -> Sight:
         numbers = {**told.numbers, "log_up": float(self._up)}
         clocks = [h.told.numbers["clock"] for h in members if "clock" in h.told.numbers]
         if clocks:
@@ -376,7 +376,7 @@ class Overview:
             if len(counts) > len(_FEATURE_COUNTS)
         }
 
-    def _tables(self, told: MemberStatus, members: list[Observed]) -> list[TableRow]:
+    def _tables(self, told: MemberStatus, members: list[ObservedMember]) -> list[TableRow]:
         features = self._features(told)
         learning = any(h.group == "learn" and h.leads and h.told.tables for h in members)
         counted = _TABLE_COUNTS if learning else ()
@@ -401,14 +401,14 @@ _COUNTED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _served(members: list[Observed]) -> MemberStatus:
+def _served(members: list[ObservedMember]) -> MemberStatus:
     """What the servers tell, to one who is none: the one that follows updates, else any."""
     servers = [heard for heard in members if heard.group == GROUP]
     servers.sort(key=lambda heard: (bool(heard.told.numbers.get("frozen")), _silent_s(heard) > SILENT_S))
     return servers[0].told if servers else MemberStatus()
 
 
-def _impressions(members: list[Observed]) -> float | None:
+def _impressions(members: list[ObservedMember]) -> float | None:
     joiners = [heard.told.numbers for heard in members if heard.group == "join"]
     # a joiner does not tell counts of which there is nothing yet
     return sum(numbers.get("impressions", 0.0) for numbers in joiners) if joiners else None
@@ -424,11 +424,11 @@ def _mean_prediction(told: MemberStatus) -> float | None:
     return rate * calibration if rate is not None and calibration is not None else None
 
 
-def _silent_s(heard: Observed) -> float:
+def _silent_s(heard: ObservedMember) -> float:
     return max(time.monotonic() - heard.at_s, 0.0)
 
 
-def _role(heard: Observed) -> Role:
+def _role(heard: ObservedMember) -> Role:
     silent_s = _silent_s(heard)
     if silent_s > SILENT_S:
         state = "silent"

@@ -4,7 +4,7 @@ One row is one candidate. What a request says once (its id, its time, its contex
 its rows. A feature is a column of its own, named as the feature, whose type follows from the values
 that it has; a feature whose values are of several types is a column of JSON texts. A feature that a
 request does not have is null there, which no value is. All of this is written into the file's schema
-(`Layout`), so nothing has to be guessed when it is read.
+(`RecordLayout`), so nothing has to be guessed when it is read.
 """
 
 from collections import Counter
@@ -58,7 +58,7 @@ _ARROW = {
 }  # fmt: skip
 
 
-class Column(msgspec.Struct, frozen=True):
+class FeatureColumn(msgspec.Struct, frozen=True):
     """One feature's column."""
 
     column: str
@@ -67,11 +67,11 @@ class Column(msgspec.Struct, frozen=True):
     kind: Kind
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
+class RecordLayout(msgspec.Struct, frozen=True, kw_only=True):
     """What a file's schema says of it, beside the columns' types."""
 
     holds: Holds
-    features: list[Column] = []
+    features: list[FeatureColumn] = []
     records: int = 0  # requests and actions; when the file was written, so about as many
     v: int = FORMAT_VERSION
 
@@ -112,9 +112,9 @@ class Survey:
             for features in record.candidates:
                 self._look("candidate", features)
 
-    def layout(self) -> Layout:
+    def layout(self) -> RecordLayout:
         """The columns, in the order in which their features were met."""
-        layout = Layout(holds=self._holds)
+        layout = RecordLayout(holds=self._holds)
         names = Counter(name for _, name in self._seen)
         taken = {*layout.fixed, *PREDICTION_COLUMNS, *names}
         columns = []
@@ -125,8 +125,8 @@ class Survey:
                 while column in taken:
                     column += "'"
                 taken.add(column)
-            columns.append(Column(column, name, where, _kind(seen)))
-        return Layout(holds=self._holds, features=columns, records=self._records)
+            columns.append(FeatureColumn(column, name, where, _kind(seen)))
+        return RecordLayout(holds=self._holds, features=columns, records=self._records)
 
     def _look(self, where: Where, features: Features) -> None:
         seen = self._seen
@@ -146,7 +146,7 @@ PREDICTION_COLUMNS = ("base", "corrected")
 """What a replay adds to the examples it has played: its predictions."""
 
 
-def layout_of(schema: "pyarrow.Schema") -> Layout | None:
+def layout_of(schema: "pyarrow.Schema") -> RecordLayout | None:
     """What a schema says of itself, None if it is not one of ours.
 
     Raises:
@@ -160,10 +160,10 @@ def layout_of(schema: "pyarrow.Schema") -> Layout | None:
         raise ValueError(
             f"it is of version {bytes(version or b'?').decode()}; this Freshet reads version {FORMAT_VERSION}"
         )
-    return msgspec.json.decode(told, type=Layout)
+    return msgspec.json.decode(told, type=RecordLayout)
 
 
-class Rows:
+class RecordColumns:
     """Gathers records as columns.
 
     Attributes:
@@ -171,7 +171,7 @@ class Rows:
         weight: about how many bytes they take, uncompressed.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: RecordLayout) -> None:
         self.rows = 0
         self.weight = 0
         self.columns: dict[str, list[Any]] = {name: [] for name in layout.fixed}
@@ -229,7 +229,9 @@ class Rows:
         self.weight += _size(candidates) + n * (_size(context) + 100)
 
 
-def records_of(layout: Layout, columns: dict[str, list[Any]]) -> Iterator[Example | Impression | Action]:
+def records_of(
+    layout: RecordLayout, columns: dict[str, list[Any]]
+) -> Iterator[Example | Impression | Action]:
     """The records of some rows, which begin and end with whole requests.
 
     Args:
@@ -258,7 +260,7 @@ def records_of(layout: Layout, columns: dict[str, list[Any]]) -> Iterator[Exampl
 
 
 def _request(
-    layout: Layout,
+    layout: RecordLayout,
     columns: dict[str, list[Any]],
     read: Sequence[tuple[str, bool, list[Any], Callable[[str], Any] | None]],
     first: int,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from stream.errors import RecordError, SourceError
-from stream.files.record_columns import Holds, Layout, Rows, Survey, layout_of, records_of
+from stream.files.record_columns import Holds, RecordColumns, RecordLayout, Survey, layout_of, records_of
 from stream.records.decoding import check
 from stream.records.types import Action, Example, Impression
 
@@ -43,7 +43,7 @@ class RecordWriter:
         more: columns of numbers to be written beside, which `add` is given.
     """
 
-    def __init__(self, path: Path, layout: Layout, more: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, layout: RecordLayout, more: Sequence[str] = ()) -> None:
         import pyarrow.parquet
 
         self.layout = layout
@@ -79,7 +79,7 @@ class RecordWriter:
             self._writer.close()
 
     def _begin(self) -> None:
-        self._rows = Rows(self.layout)
+        self._rows = RecordColumns(self.layout)
         self._beside: dict[str, list[float]] = {name: [] for name in self._more}
 
     def _flush(self) -> None:
@@ -104,7 +104,7 @@ def write_records(path: Path, holds: Holds, records: Sequence[Example | Impressi
             writer.add(record)
 
 
-def read_layout(path: Path) -> Layout | None:
+def read_layout(path: Path) -> RecordLayout | None:
     """What a Parquet file says that it holds; None if Freshet has not written it.
 
     Raises:

@@ -18,7 +18,7 @@ FORGET_S = 900.0
 """A member without a beat for so long is evicted."""
 
 
-class Observed(msgspec.Struct):
+class ObservedMember(msgspec.Struct):
     """A member and its last status."""
 
     group: str
@@ -36,10 +36,10 @@ class Roll:
         self._clock = clock
         self._log = log
         self._position = -1
-        self._heard: dict[tuple[str, str], Observed] = {}
+        self._heard: dict[tuple[str, str], ObservedMember] = {}
 
     @property
-    def members(self) -> list[Observed]:
+    def members(self) -> list[ObservedMember]:
         """By group and name."""
         return [heard for _, heard in sorted(self._heard.items())]
 
@@ -80,7 +80,7 @@ class Roll:
                 del self._heard[key]
             return
         told = said.told or (known.told if known is not None and known.life == said.life else MemberStatus())
-        self._heard[key] = Observed(said.group, said.name, said.life, said.leading >= 0, told, at_s)
+        self._heard[key] = ObservedMember(said.group, said.name, said.life, said.leading >= 0, told, at_s)
 
     def _forget(self, now_s: float) -> None:
         for key in [p for p, heard in self._heard.items() if now_s - heard.at_s > FORGET_S]:

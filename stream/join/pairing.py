@@ -16,9 +16,9 @@ from typing import NamedTuple
 import msgspec
 
 from stream.errors import RecordError
-from stream.join.event_clock import Progress, compare, forget_doubts, is_steady
+from stream.join.event_clock import EventClock, compare, forget_doubts, is_steady
 from stream.join.examples import ExampleMaker
-from stream.join.pending import Entry, Pending, Reaction, Waiting
+from stream.join.pending import Entry, PendingRequests, Reaction, Waiting
 from stream.join.settings import JoinCounts, JoinSettings
 from stream.join.timers import Timers
 from stream.limits import WAITING_MAX, further_actions_max
@@ -75,10 +75,10 @@ class Pairing:
         number = partition.to_bytes(4, "big")
         self._key = PROGRESS + number
         saved = state.get(self._key)
-        self._progress = Progress() if saved is None else msgspec.msgpack.decode(saved, type=Progress)
+        self._progress = EventClock() if saved is None else msgspec.msgpack.decode(saved, type=EventClock)
         pending, closing, forgetting = (prefix + number + b"/" for prefix in ENTRIES)
         count = self._progress.undecided + self._progress.remembered
-        self._pending = Pending(state, pending, settings.pending_max_memory, count)
+        self._pending = PendingRequests(state, pending, settings.pending_max_memory, count)
         self._closing = Timers(state, closing)
         self._forgetting = Timers(state, forgetting)
         self._settings = settings

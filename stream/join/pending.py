@@ -43,7 +43,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     stored: bool = False  # on disk there is an entry of this request, perhaps an older one
 
 
-class Pending:
+class PendingRequests:
     """The entries of one partition. Reads see what was set; disk sees it with the next commit.
 
     An entry that is added and dropped between two commits is never written.

@@ -23,7 +23,7 @@ LETTER_BYTES_MAX = 1 << 30  # a letter holds a whole record, whose size the log 
 RETRIES = b"retries"  # the key of their notes
 
 
-class Filter(msgspec.Struct, frozen=True, kw_only=True):
+class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which letters are meant; a field that is not given takes all."""
 
     stage: str = ""  # the role that could not use it
@@ -75,7 +75,7 @@ class DeadLetters:
         self._log = log
         self._decode = Decoder(DeadLetter, Retry, bytes_max=LETTER_BYTES_MAX).decode
 
-    def newest(self, wanted: Filter, limit: int) -> Listing:
+    def newest(self, wanted: LetterFilter, limit: int) -> Listing:
         """The newest `limit` letters that a filter takes."""
         newest: deque[tuple[int, int, DeadLetter]] = deque(maxlen=limit)
         by_stage: Counter[str] = Counter()
@@ -103,7 +103,7 @@ class DeadLetters:
         record, letter = self._letter(offset)
         return Found(offset, record.ingest_ms, letter, sent)
 
-    def select(self, wanted: Filter) -> list[int]:
+    def select(self, wanted: LetterFilter) -> list[int]:
         """The offsets of all letters that a filter takes, the oldest first."""
         return [
             record.offset

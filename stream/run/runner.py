@@ -20,8 +20,8 @@ from ground.short_repr import ShortRepr
 from stream.errors import LogAwayError, LogError
 from stream.log.base import Log, Record
 from stream.log.lag import Position
-from stream.state.journal import Journal, Taken
-from stream.state.outbox import Block
+from stream.state.journal import Journal, JournalStretch
+from stream.state.outbox import OutboxBlock
 from stream.state.repeats import PRODUCERS_MAX, SavedRepeats
 from stream.state.role_state import Commit, RoleState
 
@@ -139,7 +139,7 @@ class Runner:
         self._repeats: dict[int, SavedRepeats] = {}
         self._journal = Journal(state, settings.journal_max)
         self._commit = state.begin()
-        self._taken: list[Taken] = []
+        self._taken: list[JournalStretch] = []
         self._uncommitted = 0
         self._first_uncommitted_s = 0.0
         self._lag_at_s = float("-inf")
@@ -268,7 +268,9 @@ class Runner:
         ):
             self.commit()
 
-    def follow(self, journal: Iterable[Sequence[Taken]], stop: threading.Event | None = None) -> None:
+    def follow(
+        self, journal: Iterable[Sequence[JournalStretch]], stop: threading.Event | None = None
+    ) -> None:
         """Take exactly the records of a journal, in its order, with its commits.
 
         Raises:
@@ -288,7 +290,7 @@ class Runner:
             if stop is not None and stop.is_set():
                 return
 
-    def take_along(self, taken: Sequence[Taken]) -> None:
+    def take_along(self, taken: Sequence[JournalStretch]) -> None:
         """Take what is still to be taken of some stretches, in their order, and commit that as one.
 
         After a LogAwayError call it again with the same, before anything else is taken.
@@ -354,7 +356,7 @@ class Runner:
             )
         self.progress.skipped += found - expected
 
-    def _take_stretch(self, stretch: Taken) -> None:
+    def _take_stretch(self, stretch: JournalStretch) -> None:
         partition, start = stretch.partition, self._next[stretch.partition]
         records = self._log.read(
             self._topic,
@@ -383,9 +385,9 @@ class Runner:
         self._uncommitted += len(records)
         self._uncommitted_bytes += sum([len(record.value) for record in records])
         if self._taken and self._taken[-1].partition == partition and self._taken[-1].end == start:
-            self._taken[-1] = Taken(partition, self._taken[-1].start, end)
+            self._taken[-1] = JournalStretch(partition, self._taken[-1].start, end)
         else:
-            self._taken.append(Taken(partition, start, end))
+            self._taken.append(JournalStretch(partition, start, end))
         self._next[partition] = end
         self._taken_ms[partition] = records[-1].ingest_ms
         fresh = self._repeats[partition].leave_out(records)
@@ -402,7 +404,7 @@ class Runner:
             self.send_block(block)
         self._to_send = False
 
-    def send_block(self, block: Block) -> None:
+    def send_block(self, block: OutboxBlock) -> None:
         """Append one block of the outbox to the log, and note that it is there."""
         places = self._log.append(block.topic, block.records)
         self.last_sent[block.topic] = places[-1][1]

@@ -18,7 +18,7 @@ NEXT_KEY = b"runner/journal_next"
 DROP_MAX = 1_000  # entries that one commit drops, where the limit was lowered
 
 
-class Taken(msgspec.Struct, frozen=True, array_like=True):
+class JournalStretch(msgspec.Struct, frozen=True, array_like=True):
     """One stretch of the journal: records [start, end) of a partition."""
 
     partition: int
@@ -36,7 +36,7 @@ class Journal:
         self._first = _first(state, self._next)
         self._max = commits_max
 
-    def note(self, taken: Sequence[Taken], commit: Commit) -> None:
+    def note(self, taken: Sequence[JournalStretch], commit: Commit) -> None:
         """Put what a commit took into it."""
         commit.put(_key(self._next), msgspec.msgpack.encode(taken))
         self._next += 1
@@ -48,7 +48,7 @@ class Journal:
             self._first += 1
 
 
-def read_journal(state: RoleState) -> Iterator[list[Taken]]:
+def read_journal(state: RoleState) -> Iterator[list[JournalStretch]]:
     """What each commit of a role took, in the order taken, from the first commit on.
 
     Raises:
@@ -61,7 +61,7 @@ def read_journal(state: RoleState) -> Iterator[list[Taken]]:
             "(stream.runner.journal_max), so it cannot be followed from the start"
         )
     for _, value in state.scan(_JOURNAL):
-        yield msgspec.msgpack.decode(value, type=list[Taken])
+        yield msgspec.msgpack.decode(value, type=list[JournalStretch])
 
 
 def _first(state: RoleState, default: int) -> int:

@@ -16,7 +16,7 @@ BLOCK_RECORDS_MAX = 4000
 BLOCK_BYTES_MAX = 8 << 20
 
 
-class Block(NamedTuple):
+class OutboxBlock(NamedTuple):
     """Records to be appended to one topic at once."""
 
     number: int
@@ -42,21 +42,21 @@ class Outbox:
         Raises:
             msgspec.MsgspecError: it is damaged.
         """
-        self.blocks: deque[Block] = deque()
+        self.blocks: deque[OutboxBlock] = deque()
         for key, value in stored:
             self.blocks.append(decode_block(key, value))
         self._next = self.blocks[-1].number + 1 if self.blocks else 0
         self._struck: list[int] = []
 
-    def cut(self, sending: Iterable[tuple[str, Sequence[Outgoing]]]) -> list[Block]:
+    def cut(self, sending: Iterable[tuple[str, Sequence[Outgoing]]]) -> list[OutboxBlock]:
         """The records of one commit as blocks; call `keep` once they are written."""
-        blocks: list[Block] = []
+        blocks: list[OutboxBlock] = []
         for topic, records in sending:
             for piece in _pieces(records):
-                blocks.append(Block(self._next + len(blocks), topic, piece))
+                blocks.append(OutboxBlock(self._next + len(blocks), topic, piece))
         return blocks
 
-    def keep(self, blocks: Sequence[Block]) -> None:
+    def keep(self, blocks: Sequence[OutboxBlock]) -> None:
         """These blocks are on disk now, and the sent ones are deleted."""
         self._next += len(blocks)
         self.blocks.extend(blocks)
@@ -78,19 +78,19 @@ def block_key(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
-def encode_block(block: Block) -> bytes:
+def encode_block(block: OutboxBlock) -> bytes:
     """A block's value."""
     return _encode((block.topic, block.records))
 
 
-def decode_block(key: bytes, value: bytes) -> Block:
+def decode_block(key: bytes, value: bytes) -> OutboxBlock:
     """A block as it is stored.
 
     Raises:
         msgspec.MsgspecError: it is damaged.
     """
     stored = _decode(value)
-    return Block(int.from_bytes(key, "big"), stored.topic, stored.records)
+    return OutboxBlock(int.from_bytes(key, "big"), stored.topic, stored.records)
 
 
 def _pieces(records: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:

@@ -27,7 +27,7 @@ from stream.log.base import Outgoing
 from stream.state.disk import ROCKS_DISK, Database, Disk, Writes
 from stream.state.layout import DATA, META_KEY, OFFSET, OUTBOX, PURGE_KEY, offset_key
 from stream.state.meta import FORMAT_VERSION, StateMeta
-from stream.state.outbox import Block, Outbox, block_key, encode_block
+from stream.state.outbox import Outbox, OutboxBlock, block_key, encode_block
 
 _log = logging.getLogger("freshet.state")
 
@@ -191,7 +191,7 @@ class RoleState:
             raise self._broken from None
         self._outbox.keep(blocks)
 
-    def unsent(self) -> list[Block]:
+    def unsent(self) -> list[OutboxBlock]:
         """Committed records not known to be sent, in the order they were emitted."""
         return list(self._outbox.blocks)
 

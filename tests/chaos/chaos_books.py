@@ -16,7 +16,7 @@ from learner.updates.follower import Follower
 from learner.updates.format import decode_update
 from stream.log.base import EXAMPLES, UPDATES, Log
 from stream.run.runner import Runner, Subscription
-from stream.state.journal import Taken, read_journal
+from stream.state.journal import JournalStretch, read_journal
 from stream.state.role_state import RoleState
 
 
@@ -36,7 +36,7 @@ def close_books(config: Config, log: Log, ledger: Ledger) -> dict[str, Any]:
     while follower.poll(log, 1.0):
         pass
     digests: list[str] = []
-    journal: list[list[Taken]] = []
+    journal: list[list[JournalStretch]] = []
     books: dict[str, int] = {}
     learnt = requests = 0
     for folder in sorted(Path(config.state).glob("learn-*")):

@@ -8,7 +8,7 @@ import numpy as np
 from learner.features.encoder import Encoder, FeatureSpec
 from learner.metrics import Metrics
 from serving.replica.coverage import Coverage, FeatureCounts
-from serving.replica.explaining import ExplainedCandidate, Taken, Unknown
+from serving.replica.explaining import ExplainedCandidate, Explanation, Unknown
 from serving.replica.status import MemoryStatus, ModelStatus, Quality, Scored
 from stream.log.lag import Lag
 from stream.records.decoding import Decoder
@@ -46,13 +46,13 @@ class Known:
     def check_types(self, request: Impression) -> None:
         Encoder(self.features).check_types(request)
 
-    def explain(self, request: Impression) -> Taken:
+    def explain(self, request: Impression) -> Explanation:
         (scored,) = self.score([request])
         candidates = [
             ExplainedCandidate(p, 0.0, half, 0.0, [], {}, 1.0, 0.0, [Unknown("p", [7])])
             for p, half in zip(scored.base, scored.corrected, strict=True)
         ]
-        return Taken(candidates, scored.order, scored.version, 0.25, None, "residual", 0.5, 5, 0.0)
+        return Explanation(candidates, scored.order, scored.version, 0.25, None, "residual", 0.5, 5, 0.0)
 
     def status(self) -> ModelStatus:
         quality = Quality(overall=Metrics().summary(), recent=Metrics().recent())

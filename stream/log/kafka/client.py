@@ -72,7 +72,7 @@ _FORBIDDEN = frozenset(
 )
 
 
-class ForbiddenError(LogError):
+class AuthorizationError(LogError):
     """The cluster's access rules do not allow it."""
 
 
@@ -185,7 +185,7 @@ class KafkaClient:
             LogError: it is not.
         """
         if error.code() in _FORBIDDEN:
-            raise ForbiddenError(
+            raise AuthorizationError(
                 f"{self}: {what}: not allowed: {text(error)}; {who(self.settings)}"
             ) from None
         if error.code() not in _PASSING:

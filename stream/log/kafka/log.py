@@ -27,10 +27,10 @@ from stream.log.base import (
     check_partition,
     checked_partition,
 )
-from stream.log.kafka.client import ForbiddenError, KafkaClient, result
+from stream.log.kafka.client import AuthorizationError, KafkaClient, result
 from stream.log.kafka.reader import Ends, TopicReader
 from stream.log.kafka.topics import Topics, check_partitions
-from stream.log.kafka.writer import Writer
+from stream.log.kafka.writer import KafkaWriter
 from stream.log.settings import LOG_DEFAULTS, LogSettings
 
 PORT = 9092
@@ -54,7 +54,7 @@ class KafkaLog(Log):
         self._client = KafkaClient(servers, settings.kafka)
         self._topics = Topics(self._client, settings, self.prefix)
         self._ends = Ends(self._client)
-        self._writer = Writer(self._client)
+        self._writer = KafkaWriter(self._client)
         self._readers: dict[str, TopicReader] = {}
         self._lock = threading.Lock()
         self._told: set[str] = set()
@@ -155,7 +155,7 @@ class KafkaLog(Log):
 
         try:
             self._client.call(f"committing group {name!r}", alter)
-        except ForbiddenError as error:
+        except AuthorizationError as error:
             self._tell_once(f"group {name}", f"{error}; lag tools will not see this role (right: READ)")
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
@@ -189,7 +189,7 @@ class KafkaLog(Log):
 
         try:
             self._client.call(f"trimming topic {name!r}", delete)
-        except ForbiddenError as error:
+        except AuthorizationError as error:
             self._tell_once(f"trim {name}", f"{error}; the topic's retention drops them (right: DELETE)")
 
     def enforce_retention(self) -> None:

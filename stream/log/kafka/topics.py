@@ -22,7 +22,7 @@ from stream.log.base import (
     PRODUCER_BYTES_MAX,
     bytes_allowed,
 )
-from stream.log.kafka.client import ForbiddenError, KafkaClient, result
+from stream.log.kafka.client import AuthorizationError, KafkaClient, result
 from stream.log.settings import LogSettings
 
 CHECK_S = 5.0  # how often a topic that is used is looked at again
@@ -272,7 +272,7 @@ class Topics:
 
         try:
             return self._client.call(f"reading the settings of topic {self.name(topic)!r}", describe)
-        except ForbiddenError as error:
+        except AuthorizationError as error:
             if topic not in self._told:
                 self._told.add(topic)
                 _log.warning("%s; its settings are not checked (right: DESCRIBE_CONFIGS)", error)

@@ -27,7 +27,7 @@ POLL_S = 0.1
 TAKE_BACK_S = 1.0
 
 
-class Writer:
+class KafkaWriter:
     """Appends for all threads of a process, one append at a time."""
 
     def __init__(self, client: KafkaClient) -> None:
@@ -112,7 +112,7 @@ class _Append:
         """Send all and wait until all are acknowledged.
 
         Raises:
-            LogAwayError, LogError: as `Writer.append` says.
+            LogAwayError, LogError: as `KafkaWriter.append` says.
         """
         self._quiet_from_s = time.monotonic()
         produce, name, delivered = producer.produce, self._name, self._delivered

@@ -11,7 +11,7 @@ import torch
 from learner.deep.attention import attend, unattend
 from learner.deep.autograd import AutogradTrainer
 from learner.deep.dcn_predict import prediction_of
-from learner.deep.networks import DCN, NETWORKS, Layout, make_network
+from learner.deep.networks import DCN, NETWORKS, InputLayout, make_network
 from learner.deep.products import add_product
 from learner.deep.trainer import DeepTrainer, by_logits
 from learner.errors import FeatureError
@@ -26,7 +26,7 @@ from stream.records.types import Example, Served, encode
 from stream.run.runner import Runner, RunnerSettings, Subscription
 from stream.state.role_state import RoleState
 
-LAYOUT = Layout((4, 4, 4), 17)
+LAYOUT = InputLayout((4, 4, 4), 17)
 ALONE = FeatureSpec(pairs=False, dim=8)
 Attention = Literal["decoupled", "shared"]
 
@@ -110,16 +110,16 @@ def test_gradients_are_those_of_the_log_loss_and_reach_every_weight(name: str) -
     [
         (
             32,
-            Layout((16,) * 8, 197),
+            InputLayout((16,) * 8, 197),
             0.0,
         ),  # longer than one block of a product
-        (35, Layout((16, 16), 48), 0.3),  # rows that are no whole vector, and self-correction
-        (3, Layout((2,), 6), 0.0),
-        (300, Layout((8, 8, 8), 400), 0.0),
+        (35, InputLayout((16, 16), 48), 0.3),  # rows that are no whole vector, and self-correction
+        (3, InputLayout((2,), 6), 0.0),
+        (300, InputLayout((8, 8, 8), 400), 0.0),
     ],
 )
 def test_kernel_of_dcn_steps_as_a_float64_reference_does(
-    rows: int, layout: Layout, correction: float
+    rows: int, layout: InputLayout, correction: float
 ) -> None:
     network = DCN(layout)
     rng = np.random.default_rng(5)
@@ -239,7 +239,7 @@ def test_network_says_nothing_at_first(name: str) -> None:
 @pytest.mark.parametrize("name", ["deepfm", "dlrm"])
 def test_network_of_products_refuses_embeddings_of_unequal_width(name: str) -> None:
     with pytest.raises(FeatureError, match="same dim"):
-        make_network(name, Layout((4, 8), 20))
+        make_network(name, InputLayout((4, 8), 20))
 
 
 @pytest.mark.parametrize("second", [0, 5])

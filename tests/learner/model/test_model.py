@@ -8,7 +8,7 @@ import pytest
 
 from ground.keys import hash_string
 from learner.deep.dcn_train import DCNTrainer
-from learner.deep.networks import DCN, Layout
+from learner.deep.networks import DCN, InputLayout
 from learner.errors import FeatureError
 from learner.features.encoder import Encoder, FeatureSpec, Request
 from learner.metrics import auc
@@ -135,7 +135,7 @@ def test_deep_part_hears_little_of_what_is_of_no_use() -> None:
 
 def test_deep_part_quarantines_a_group_whose_loss_is_not_finite() -> None:
     width = 5
-    network = DCN(Layout((2,), width))
+    network = DCN(InputLayout((2,), width))
     flat = network.initial_weights(0)
     before = flat.copy()
     moments = np.zeros((2, len(flat)), dtype=np.float32)

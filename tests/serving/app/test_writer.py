@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.app.writer import Place, Writer
+from serving.app.writer import EventWriter, Place
 from serving.errors import UnavailableError
 from stream.log.base import EVENTS, Outgoing
 from stream.log.settings import LogSettings
@@ -41,7 +41,7 @@ def test_events_that_wait_together_are_one_message_a_partition_and_each_knows_it
     actions = [Action(f"r{i}", 1e9 + i, 0) for i in range(60)]
 
     async def write() -> list[list[Place]]:
-        writer = Writer(log)
+        writer = EventWriter(log)
         writer.start()
         try:
             waiting = [asyncio.create_task(writer.append([_record(action)])) for action in actions[:1]]
@@ -74,7 +74,7 @@ def test_stopping_does_not_wait_for_a_log_that_does_not_answer(tmp_path: Path) -
     action = Action("r", 1e9, 0)
 
     async def stop() -> list[list[Place] | BaseException]:
-        writer = Writer(log)
+        writer = EventWriter(log)
         writer.start()
         waiting = [asyncio.create_task(writer.append([_record(action)]))]
         await asyncio.to_thread(log.began.wait, 10.0)

@@ -16,7 +16,7 @@ from learner.errors import FeatureError
 from learner.features.encoder import ENTRIES_MAX, Encoder, FeatureSpec, Request
 from learner.model.model import Model
 from learner.settings import LearnerSettings
-from serving.replica.answering import DRAWN_MAX, Live, draws_for
+from serving.replica.answering import DRAWN_MAX, LiveModel, draws_for
 from serving.replica.explaining import UNKNOWN_CHARACTERS_MAX, UNKNOWN_VALUES_MAX
 from serving.replica.observer import Observer
 from serving.replica.replica import AWAY_PAUSES
@@ -35,8 +35,8 @@ FEATURES = {
 
 
 @pytest.fixture
-def live() -> Live:
-    return Live(Model(FEATURES, LearnerSettings(deep="none"), rows="float32"), MemorySettings())
+def live() -> LiveModel:
+    return LiveModel(Model(FEATURES, LearnerSettings(deep="none"), rows="float32"), MemorySettings())
 
 
 class TimedLock:
@@ -58,7 +58,7 @@ class TimedLock:
 
 
 @pytest.mark.parametrize("how", ["explore", "explain"])
-def test_lock_is_held_for_a_small_part_of_what_drawing_and_explaining_take(live: Live, how: str) -> None:
+def test_lock_is_held_for_a_small_part_of_what_drawing_and_explaining_take(live: LiveModel, how: str) -> None:
     n = 2_000 if how == "explore" else 100
     request = Request(1e9, {"user": 1}, [{"item": i, "tags": [i % 5]} for i in range(n)])
     answer = (lambda: live.explore(request, 1, 127)) if how == "explore" else (lambda: live.explain(request))
@@ -69,7 +69,7 @@ def test_lock_is_held_for_a_small_part_of_what_drawing_and_explaining_take(live:
     assert 0.0 < lock.held_s < 0.5 * (time.perf_counter() - began_s)
 
 
-def test_draws_of_one_order_are_bounded(live: Live) -> None:
+def test_draws_of_one_order_are_bounded(live: LiveModel) -> None:
     assert (draws_for(50, 127), draws_for(2_000, 127)) == (127, 127)
     assert draws_for(2_000, 10_000) * 2_000 <= DRAWN_MAX < draws_for(100, 10_000) * 100 * 1.1
     request = Request(1e9, {"user": 1}, [{"item": i} for i in range(2_000)])
@@ -80,7 +80,7 @@ def test_draws_of_one_order_are_bounded(live: Live) -> None:
     assert min(scored.propensity) == pytest.approx(1.0 / (draws_for(2_000, 10_000) + 1))
 
 
-def test_ids_of_a_long_list_are_not_repeated_with_each_candidate_explained(live: Live) -> None:
+def test_ids_of_a_long_list_are_not_repeated_with_each_candidate_explained(live: LiveModel) -> None:
     tags: list[int | str] = [f"{i:04d}" + "x" * 1_000 for i in range(1_000)]
     taken = live.explain(Request(1e9, {"tags": tags}, [{"item": i} for i in range(100)]))
     assert len(msgspec.json.encode(taken.candidates, enc_hook=float)) < 200_000
@@ -130,7 +130,7 @@ def examples(first: int, n: int) -> list[Outgoing]:
 
 @pytest.mark.parametrize("ahead", [1, 5, 15, 16])
 def test_examples_around_a_request_to_forget_in_one_chunk_are_all_observed(
-    live: Live, log: SqliteLog, ahead: int
+    live: LiveModel, log: SqliteLog, ahead: int
 ) -> None:
     forget = Outgoing(b"", encode(Forget("f", 1e9, {"user": [99]})), 0)
     sent: Sequence[Outgoing] = [*examples(0, ahead), forget, *examples(ahead, 3)]

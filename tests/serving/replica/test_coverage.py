@@ -5,7 +5,7 @@ from learner.features.encoder import FeatureSpec, Request
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from learner.train.trainer import Trainer
-from serving.replica.answering import Live
+from serving.replica.answering import LiveModel
 from serving.replica.coverage import LISTED_MAX, FeatureCounts, Listed
 from stream.records.types import Example
 
@@ -18,7 +18,7 @@ FEATURES = {
 }
 
 
-def live() -> Live:
+def live() -> LiveModel:
     """A model that knows user ann, items 1 and 2, and tag a."""
     settings = LearnerSettings(deep="none")
     model = Model(FEATURES, settings, learning=True)
@@ -27,7 +27,7 @@ def live() -> Live:
     for n in range(5):
         example = Example(f"r{n}", 10.0, 10.0, shown, [1.0, 0.0], {"user": "ann"})
         trainer.learn([example])
-    return Live(model, MemorySettings())
+    return LiveModel(model, MemorySettings())
 
 
 def test_known_request_has_nothing_unknown() -> None:

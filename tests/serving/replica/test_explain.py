@@ -14,7 +14,7 @@ from error_memory import MemorySettings
 from learner.features.encoder import FeatureSpec
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from serving.replica.explaining import Taken
+from serving.replica.explaining import Explanation
 from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
@@ -117,7 +117,7 @@ def test_parts_add_up_to_the_score_exactly(replica: Replica, asked: Impression) 
         assert fast == pytest.approx(c.base_logit, abs=1e-5)
 
 
-def explained(replica: Replica, context: dict[str, Any], *candidates: dict[str, Any]) -> Taken:
+def explained(replica: Replica, context: dict[str, Any], *candidates: dict[str, Any]) -> Explanation:
     return replica.explain(Impression("r", 1_700_001_000.0, list(candidates), context))
 
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from stream.join.pending import Entry, Pending
+from stream.join.pending import Entry, PendingRequests
 from stream.state.role_state import RoleState
 
 
 def test_memory_is_bounded_in_bytes_and_what_leaves_it_is_read_again(tmp_path: Path) -> None:
     with RoleState(tmp_path, "joiner", {}, sync=False) as state:
-        pending = Pending(state, b"p/", memory_max=1000, count=0, bytes_max=10 << 20)
+        pending = PendingRequests(state, b"p/", memory_max=1000, count=0, bytes_max=10 << 20)
         for i in range(40):
             pending.add(f"r{i}", Entry(float(i), 1, False, bytes([i]) * (1 << 20)))
         commit = state.begin()

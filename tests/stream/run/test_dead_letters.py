@@ -15,7 +15,7 @@ from stream.log.open import open_log
 from stream.log.settings import LogSettings
 from stream.records.decoding import Decoder
 from stream.records.types import DeadLetter, Impression, encode, encode_json
-from stream.run.dead_letters import DeadLetters, Filter
+from stream.run.dead_letters import DeadLetters, LetterFilter
 from stream.run.runner import Runner, Subscription
 from stream.state.role_state import RoleState
 
@@ -105,17 +105,19 @@ def test_letters_are_found_by_stage_reason_and_time(log: Failing, tmp_path: Path
     log.append(DEAD_LETTERS, [Outgoing(b"", encode(DeadLetter("odd", "learner", EXAMPLES, 0, 9, b"?")))])
     log.append(DEAD_LETTERS, [Outgoing(b"", b"something else")])
     letters = DeadLetters(log)
-    everything = letters.newest(Filter(), 10)
+    everything = letters.newest(LetterFilter(), 10)
     assert [found.offset for found in everything.letters] == [0, 1, 2, 3]
     assert everything.by_stage == {"joiner": 3, "learner": 1}
-    assert [found.offset for found in letters.newest(Filter(), 2).letters] == [2, 3]
-    assert letters.select(Filter(stage="learner")) == letters.select(Filter(topic=EXAMPLES)) == [3]
-    assert letters.select(Filter(reason="MAX_AHEAD_S")) == [1]
+    assert [found.offset for found in letters.newest(LetterFilter(), 2).letters] == [2, 3]
+    assert (
+        letters.select(LetterFilter(stage="learner")) == letters.select(LetterFilter(topic=EXAMPLES)) == [3]
+    )
+    assert letters.select(LetterFilter(reason="MAX_AHEAD_S")) == [1]
     at = everything.letters[1].buried_ms
-    assert letters.select(Filter(end_ms=at)) == [
+    assert letters.select(LetterFilter(end_ms=at)) == [
         found.offset for found in everything.letters if found.buried_ms < at
     ]
-    assert 1 in letters.select(Filter(begin_ms=at, end_ms=at + 1))
+    assert 1 in letters.select(LetterFilter(begin_ms=at, end_ms=at + 1))
     assert letters.get(1).letter.reason == everything.letters[1].letter.reason
     for offset in (-1, 4, 5):
         with pytest.raises(DeadLetterError, match=f"no dead letter at offset {offset}"):
@@ -134,7 +136,7 @@ def test_letter_sent_again_is_taken_and_a_second_time_is_left_alone(log: Failing
     assert (done.sent, done.before) == ({EVENTS: 1}, [0])
     joiner, runner = join(log, tmp_path / "state", max_ahead_s=1e12)
     assert (joiner.counts.examples, runner.progress.records) == (2, 2)
-    assert [found.sent_again for found in letters.newest(Filter(), 9).letters] == [1, 1]
+    assert [found.sent_again for found in letters.newest(LetterFilter(), 9).letters] == [1, 1]
     done = letters.retry([0], again=True)
     assert (done.sent, done.before) == ({EVENTS: 1}, [])
     assert letters.get(0).sent_again == 2
