@@ -278,7 +278,7 @@ def _read(
     named: JournalStretch | None = None,
 ) -> Iterator[Example]:
     """Examples [first, end) of one partition; counts unusable records."""
-    decode = Decoder(Example, Forget).decode
+    decode = Decoder[Example | Forget](Example, Forget).decode
     for record in log_records(log, EXAMPLES, partition, first, end, repeats, named):
         try:
             found: Example | Forget = decode(record.value)

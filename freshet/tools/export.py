@@ -69,7 +69,7 @@ def _examples(config: Config, options: ReplayOptions, to: Path) -> int:
 
 
 def _events(log: Log, window: Window, to: Path) -> int:
-    decode = Decoder(Impression, Action, Forget, Tick).decode
+    decode = Decoder[Impression | Action | Forget | Tick](Impression, Action, Forget, Tick).decode
     skipped = 0
 
     def play() -> Iterator[Exported]:

@@ -190,7 +190,7 @@ def _read_events(file: Path, config: Config, left_out: LeftOut) -> Iterator[Even
                 raise ProduceError(f"{file}: holds examples, not events; send them with --examples")
             yield record
         return
-    decode = Decoder(Impression, Action, declared=frozenset(config.features)).decode
+    decode = Decoder[Impression | Action](Impression, Action, declared=frozenset(config.features)).decode
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):

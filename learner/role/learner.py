@@ -93,7 +93,7 @@ class Learner:
         self.leads = True  # False: it repeats the updates of the leader and publishes nothing
         self.term = 0
         self.place = Place()  # in topic `updates`, as of the state
-        self._decode = Decoder(Example, Forget).decode
+        self._decode = Decoder[Example | Forget](Example, Forget).decode
         self._limits = TableLimits(self.model)
         self._refusals = SavedRefusals()
         self.boundary: Boundary | None = None  # None: it learned no history from files

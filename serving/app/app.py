@@ -26,10 +26,10 @@ import xxhash
 
 from learner.errors import FeatureError
 from learner.model.forgetting import widened
+from serving.app import routes
 from serving.app.bodies import (
     AnyScoreRequest,
     BoundedScoreRequest,
-    EventList,
     EventsAnswer,
     FeedbackRequest,
     ForgetAnswer,
@@ -47,11 +47,11 @@ from serving.app.writer import EventWriter, Place
 from serving.errors import RequestError, TooLargeError, UnavailableError
 from serving.http import openapi
 from serving.http.access import Access
-from serving.http.frame import Call, Frame, Response, Route, json_response, shortened
+from serving.http.frame import Call, Frame, Response, json_response, shortened
 from serving.http.idempotency import KeptAnswers
 from serving.http.local_only import LocalOnly
 from serving.replica.explaining import ExplainAnswer
-from serving.replica.status import ModelStatus, Scorer
+from serving.replica.status import Scorer
 from serving.settings import ServerSettings
 from serving.watch.overview import Overview
 from serving.watch.page import LivePage
@@ -94,85 +94,22 @@ class App(Frame):
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
         self._forget_body = msgspec.json.Decoder(ForgetRequest)
         self._declared = frozenset(replica.features)
-        self._event = Decoder(Impression, Action, declared=self._declared)
+        self._event = Decoder[Impression | Action](Impression, Action, declared=self._declared)
         self._openapi: bytes | None = None
-        routes = {
-            "/v1/score": Route(
-                "POST",
-                self.score,
-                "score",
-                about="Probabilities for the candidates of one request, before and after correction.",
-                takes=ScoreRequest,
-                gives={200: ScoreAnswer},
-            ),
-            "/v1/explain": Route(
-                "POST",
-                self.explain,
-                "score",
-                about="The same scores, each taken apart. Nothing is logged.",
-                takes=ScoreRequest,
-                gives={200: ExplainAnswer},
-            ),
-            "/v1/feedback": Route(
-                "POST",
-                self.feedback,
-                "write",
-                about="What the person did with one candidate; answered once the log has it.",
-                takes=FeedbackRequest,
-                gives={202: PlaceAnswer},
-                writes=True,
-            ),
-            "/v1/events": Route(
-                "POST",
-                self.events,
-                "write",
-                about="Impressions and actions of other systems: one, a JSON array, or one a line.",
-                takes=Impression | Action | EventList,
-                gives={202: EventsAnswer, 207: EventsAnswer},
-                writes=True,
-            ),
-            "/v1/forget": Route(
-                "POST",
-                self.forget,
-                "admin",
-                about="Take ids, with all that was learnt of them, out of the system.",
-                takes=ForgetRequest,
-                gives={202: ForgetAnswer},
-                writes=True,
-            ),
-            "/v1/model": Route(
-                "GET",
-                self.model,
-                bounded=False,
-                about="The model that answers, how fresh it is, and how well it has done.",
-                gives={200: ModelStatus},
-            ),
-            "/v2/health/live": Route(
-                "GET",
-                self.live,
-                bounded=False,
-                open=True,
-                about="Whether the process answers.",
-                gives={200: LiveAnswer},
-            ),
-            "/v2/health/ready": Route(
-                "GET",
-                self.ready,
-                bounded=False,
-                open=True,
-                about="Whether the server should be sent requests.",
-                gives={200: ReadyAnswer, 503: ReadyAnswer},
-            ),
-            "/metrics": Route(
-                "GET", self.metrics, bounded=False, about="All metrics, for Prometheus.", gives={200: str}
-            ),
-            **LivePage(self.overview).routes(),
-            "/openapi.json": Route(
-                "GET", self.openapi, bounded=False, about="This document.", gives={200: dict}
-            ),
-        }
         super().__init__(
-            routes,
+            [
+                (routes.SCORE, self.score),
+                (routes.EXPLAIN, self.explain),
+                (routes.FEEDBACK, self.feedback),
+                (routes.EVENTS, self.events),
+                (routes.FORGET, self.forget),
+                (routes.MODEL, self.model),
+                (routes.LIVE, self.live),
+                (routes.READY, self.ready),
+                (routes.METRICS, self.metrics),
+                *LivePage(self.overview).routes(),
+                (routes.OPENAPI, self.openapi),
+            ],
             access=Access(settings.tokens or None, settings.rate_max),
             local=LocalOnly([settings.host, *settings.hosts]),
             body_bytes_max=settings.body_bytes_max,

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -70,10 +70,10 @@ class Call(NamedTuple):
 
 
 class Route(NamedTuple):
-    """The method, the handler and the access rules of one path."""
+    """One path: its method, its access rules, and the types of its bodies."""
 
     method: str
-    handle: Callable[[Call], Awaitable[Response]]
+    path: str
     scope: Scope | None = None  # the scope that a token needs; None: any token
     bounded: bool = True  # counted against the limit of concurrent requests
     open: bool = False  # needs no token
@@ -82,6 +82,9 @@ class Route(NamedTuple):
     takes: Any = None  # the type of the request body
     gives: Mapping[int, Any] = MappingProxyType({})  # the type of the answer, by status
     media: str = "text/plain"  # the media type of an answer of type str
+
+
+Handler = Callable[[Call], Awaitable[Response]]
 
 
 class Watch(Protocol):
@@ -137,7 +140,7 @@ class Frame:
     """An ASGI application made of routes.
 
     Args:
-        routes: by path.
+        routes: each with the function that answers it.
         access: admits requests.
         local: checks requests when `access` requires no token.
         body_bytes_max: a longer body is answered with 413, with or without a Content-Length.
@@ -149,7 +152,7 @@ class Frame:
 
     def __init__(
         self,
-        routes: Mapping[str, Route],
+        routes: Iterable[tuple[Route, Handler]],
         *,
         access: Access,
         local: LocalOnly,
@@ -159,7 +162,7 @@ class Frame:
         answers: KeptAnswers,
         watch: Watch,
     ) -> None:
-        self.routes = routes
+        self._handlers = {route.path: (route, handle) for route, handle in routes}
         self.access = access
         self.local = local
         self.body_bytes_max = body_bytes_max
@@ -194,8 +197,8 @@ class Frame:
     async def _answer(self, scope: Connection, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         path = scope["path"]
-        route = self.routes.get(path)
-        bounded = route is not None and route.bounded
+        found = self._handlers.get(path)
+        bounded = found is not None and found[0].bounded
         headers = dict(scope["headers"])
         request_id = _request_id(headers)
         response = None
@@ -203,12 +206,12 @@ class Frame:
         try:
             if not self.access.required:
                 self.local.check(scope["method"], headers)
-            route = self._check(scope, route)
+            route, handle = self._check(scope, found)
             caller = "" if route.open else self.access.admit(route.scope, headers)
             body = await self._body(scope, receive)
             if b"content-encoding" in headers and route.method == "POST":
                 body = unpack(body, headers, self.body_bytes_max)
-            response = await self._handle(path, route, Call(body, headers, request_id, caller))
+            response = await self._handle(route, handle, Call(body, headers, request_id, caller))
         except _GoneError:
             return
         except Exception as error:
@@ -219,7 +222,7 @@ class Frame:
             self.at_work -= bounded
             status = response.status if response is not None else 499  # 499: the client disconnected
             self.watch.request_ended(
-                path if path in self.routes else "other", status, time.perf_counter() - began
+                path if found is not None else "other", status, time.perf_counter() - began
             )
         answered = [
             (b"content-type", response.content_type),
@@ -230,25 +233,31 @@ class Frame:
         await send({"type": "http.response.start", "status": response.status, "headers": answered})
         await send({"type": "http.response.body", "body": response.body})
 
-    async def _handle(self, path: str, route: Route, call: Call) -> Response:
+    async def _handle(self, route: Route, handle: Handler, call: Call) -> Response:
         key = key_of(call.headers) if route.writes else b""
         if not key:
-            return await route.handle(call)
+            return await handle(call)
 
         async def make() -> KeptAnswer:
-            response = await route.handle(call)
+            response = await handle(call)
             return KeptAnswer(response.status, response.body)
 
-        answer, repeated = await self.answers.once(call.caller, path, key, call.body, make)
+        answer, repeated = await self.answers.once(call.caller, route.path, key, call.body, make)
         if not repeated:
             return Response(answer.status, answer.body)
         self.watch.request_repeated()
         return Response(answer.status, answer.body, headers=((b"idempotent-replayed", b"true"),))
 
-    def _check(self, scope: Connection, route: Route | None) -> Route:
-        if route is None:
-            known = ", ".join(f"{r.method} {p}" for p, r in self.routes.items())
+    @property
+    def routes(self) -> list[Route]:
+        """All routes, in the order given."""
+        return [route for route, _ in self._handlers.values()]
+
+    def _check(self, scope: Connection, found: tuple[Route, Handler] | None) -> tuple[Route, Handler]:
+        if found is None:
+            known = ", ".join(f"{route.method} {route.path}" for route in self.routes)
             raise NotFoundError(f"there is no {str(scope['path'])[:200]}; there are {known}")
+        route = found[0]
         method = scope["method"]
         if method != route.method and not (method == "HEAD" and route.method == "GET"):
             taken = "GET, HEAD" if route.method == "GET" else route.method
@@ -257,7 +266,7 @@ class Frame:
             raise UnavailableError(
                 f"{self.concurrency_max} requests are at work already (concurrency_max); try again soon"
             )
-        return route
+        return found
 
     async def _body(self, scope: Connection, receive: Receive) -> bytes:
         too_large = TooLargeError(

@@ -5,7 +5,7 @@ impression (`labels`, `served`, ...) must have as many entries as its `candidate
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
@@ -52,16 +52,15 @@ _OPEN = (403,)
 _GUARDED = (401, 403, 429)
 
 
-def document(routes: Mapping[str, Route], features: Mapping[str, FeatureSpec], candidates_max: int) -> bytes:
+def document(routes: Sequence[Route], features: Mapping[str, FeatureSpec], candidates_max: int) -> bytes:
     """The document, as JSON.
 
     Args:
-        routes: by path.
         features: the declared features, by name; requests may have others, which are ignored.
         candidates_max: in one request.
     """
-    bodies = [route.takes for route in routes.values() if route.takes is not None]
-    answers = [t for route in routes.values() for t in route.gives.values() if t not in (str, dict)]
+    bodies = [route.takes for route in routes if route.takes is not None]
+    answers = [t for route in routes for t in route.gives.values() if t not in (str, dict)]
     kinds = [*bodies, *answers, ErrorAnswer]
     refs, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     of = {id(kind): ref for kind, ref in zip(kinds, refs, strict=True)}
@@ -79,9 +78,7 @@ def document(routes: Mapping[str, Route], features: Mapping[str, FeatureSpec], c
                 "description": "Scores that have learnt from a click a moment later.",
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
-            "paths": {
-                path: {route.method.lower(): _operation(path, route, of)} for path, route in routes.items()
-            },
+            "paths": {route.path: {route.method.lower(): _operation(route, of)} for route in routes},
             "components": {
                 "schemas": schemas,
                 "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -90,10 +87,10 @@ def document(routes: Mapping[str, Route], features: Mapping[str, FeatureSpec], c
     ).encode()
 
 
-def _operation(path: str, route: Route, of: Mapping[int, Json]) -> Json:
+def _operation(route: Route, of: Mapping[int, Json]) -> Json:
     """The operation of one route. `of` maps the id() of each type to its schema."""
     operation: Json = {
-        "operationId": path.strip("/").replace("/", "_").replace(".", "_") or "page",
+        "operationId": route.path.strip("/").replace("/", "_").replace(".", "_") or "page",
         "summary": route.about,
     }
     if route.open:

@@ -37,7 +37,7 @@ class ExampleReader:
     def __init__(self, encoder: Callable[[], Encoder]) -> None:
         self.bad = 0  # records that could not be read or encoded
         self._encoder = encoder
-        self._decoder = Decoder(Example, Forget)
+        self._decoder = Decoder[Example | Forget](Example, Forget)
         self._refusals = Refusals()
 
     def read(self, record: Record) -> Seen | Forget | None:

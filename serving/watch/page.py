@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 from markdown_it import MarkdownIt
 
-from serving.http.frame import JSON, Call, Response, Route
+from serving.http.frame import JSON, Call, Handler, Response, Route
 from serving.watch.overview import Live, LiveHistory, Overview
 
 POLICY = (
@@ -39,6 +39,20 @@ _FILES = {
     "/live.css": ("live.css", b"text/css; charset=utf-8", "How the live page looks."),
     "/live.js": ("live.js", b"text/javascript; charset=utf-8", "How the live page moves."),
 }
+
+NOW = Route(
+    "GET",
+    "/v1/live",
+    bounded=False,
+    about="What the live page shows now: the last status of every role.",
+    gives={200: Live},
+)
+HISTORY = Route(
+    "GET",
+    "/v1/live/history",
+    about="The live page's numbers over time: ten minutes by the second, a day by the minute.",
+    gives={200: LiveHistory},
+)
 
 
 class Asset(NamedTuple):
@@ -83,32 +97,19 @@ class LivePage:
         self._overview = overview
         self._newest = overview.live, b""  # with its encoding, made once
 
-    def routes(self) -> dict[str, Route]:
+    def routes(self) -> list[tuple[Route, Handler]]:
         """The routes of the numbers and of the page's files."""
-        routes = {
-            "/v1/live": Route(
-                "GET",
-                self.now,
-                bounded=False,
-                about="What the live page shows now: all roles, as this server hears of them.",
-                gives={200: Live},
-            ),
-            "/v1/live/history": Route(
-                "GET",
-                self.history,
-                about="The live page's numbers over time: ten minutes by the second, a day by the minute.",
-                gives={200: LiveHistory},
-            ),
-        }
+        routes: list[tuple[Route, Handler]] = [(NOW, self.now), (HISTORY, self.history)]
         for path, (name, kind, about) in _FILES.items():
             asset = Asset.of((page() if name == "live.html" else _read(name)).encode(), kind)
 
             async def answer(call: Call, asset: Asset = asset) -> Response:
                 return asset.answer(call)
 
-            routes[path] = Route(
-                "GET", answer, bounded=False, open=True, about=about, gives={200: str}, media=kind.decode()
+            route = Route(
+                "GET", path, bounded=False, open=True, about=about, gives={200: str}, media=kind.decode()
             )
+            routes.append((route, answer))
         return routes
 
     async def now(self, _: Call) -> Response:

@@ -21,7 +21,7 @@ CONFIRM_EVENTS = 100
 START_EVENTS = 100
 
 
-class EventClock(msgspec.Struct, omit_defaults=True):
+class PartitionProgress(msgspec.Struct, omit_defaults=True):
     """One partition's own numbers, kept in the state."""
 
     clock: float = 0.0  # event time, Unix seconds
@@ -37,19 +37,19 @@ class EventClock(msgspec.Struct, omit_defaults=True):
     taken_s: float = 0.0  # when the log took the newest record, Unix seconds; 0: it does not say
 
 
-def is_steady(progress: EventClock) -> bool:
+def is_steady(progress: PartitionProgress) -> bool:
     """Whether a joiner that begins here, with the clock alone, has the same clock from here on."""
     return not progress.first and not progress.ahead
 
 
-def forget_doubts(progress: EventClock) -> None:
+def forget_doubts(progress: PartitionProgress) -> None:
     """From here on the log gives ingest times, so events need no comparison."""
     progress.begun = True
     progress.first = []
     progress.ahead = 0
 
 
-def compare(progress: EventClock, time: float, step_s: float) -> float:
+def compare(progress: PartitionProgress, time: float, step_s: float) -> float:
     """As of when an event at `time` counts, where there are only other events to compare it with.
 
     Returns:
@@ -69,7 +69,7 @@ def compare(progress: EventClock, time: float, step_s: float) -> float:
     return progress.earliest
 
 
-def _begin(progress: EventClock, time: float, step_s: float) -> float:
+def _begin(progress: PartitionProgress, time: float, step_s: float) -> float:
     first = progress.first
     bisect.insort(first, time)
     limit = first[(len(first) - 1) // 2] + step_s

@@ -7,7 +7,8 @@ import xxhash
 
 from stream.join.pending import Entry
 from stream.join.settings import JoinCounts, JoinSettings
-from stream.records.fast_decoding import EventDecoder, splice, splices
+from stream.records.decoding import Decoder
+from stream.records.fast_decoding import splice, splices
 from stream.records.types import Action, Example, Impression, encode, picked
 
 
@@ -15,11 +16,11 @@ class ExampleMaker:
     """Builds the examples of one partition.
 
     Args:
-        decoder: of the impressions that entries hold.
+        impressions: decodes the impressions that entries hold.
     """
 
-    def __init__(self, settings: JoinSettings, decoder: EventDecoder) -> None:
-        self._decoder = decoder
+    def __init__(self, settings: JoinSettings, impressions: Decoder[Impression]) -> None:
+        self._impressions = impressions
         self._rate = settings.negative_rate
         self._log_odds = math.log(settings.negative_rate)
         self._seed = settings.seed & 0xFFFFFFFFFFFFFFFF
@@ -45,12 +46,12 @@ class ExampleMaker:
             labels[i] = reaction.label
         for gone in entry.gone or ():
             del labels[gone]
-        impression = impression or self._decoder.decode_again(original)
+        impression = impression or self._impressions.decode_again(original)
         return self._encode(impression, labels, decided, False, counts)
 
     def make_late(self, entry: Entry, action: Action, decided: float, counts: JoinCounts) -> bytes | None:
         """An example of the one candidate of an action that came after its request was decided."""
-        impression = self._decoder.decode_again(entry.original)
+        impression = self._impressions.decode_again(entry.original)
         return self._encode(impression, {action.candidate: action.label}, decided, True, counts)
 
     def _encode(

@@ -271,11 +271,11 @@ class Joiner(Handler):
                 # each event of a batch is on its own: a bad one goes to the dead letters without the others
                 try:
                     event = decode(part)
-                    if type(event) is Forget:
+                    if isinstance(event, Forget):
                         partition.forget(event)  # it moves no clock
                         good += 1
                         continue
-                    if type(event) is Tick:
+                    if isinstance(event, Tick):
                         if told:
                             send(pairing.pass_time(taken_s))
                         continue

@@ -16,13 +16,13 @@ from typing import NamedTuple
 import msgspec
 
 from stream.errors import RecordError
-from stream.join.event_clock import EventClock, compare, forget_doubts, is_steady
+from stream.join.event_clock import PartitionProgress, compare, forget_doubts, is_steady
 from stream.join.examples import ExampleMaker
 from stream.join.pending import Entry, PendingRequests, Reaction, Waiting
 from stream.join.settings import JoinCounts, JoinSettings
 from stream.join.timers import Timers
 from stream.limits import WAITING_MAX, further_actions_max
-from stream.records.fast_decoding import EventDecoder
+from stream.records.decoding import Decoder
 from stream.records.forgetting import Entity, left_of
 from stream.records.types import Action, Impression, encode
 from stream.state.role_state import Commit, RoleState
@@ -75,7 +75,9 @@ class Pairing:
         number = partition.to_bytes(4, "big")
         self._key = PROGRESS + number
         saved = state.get(self._key)
-        self._progress = EventClock() if saved is None else msgspec.msgpack.decode(saved, type=EventClock)
+        self._progress = (
+            PartitionProgress() if saved is None else msgspec.msgpack.decode(saved, type=PartitionProgress)
+        )
         pending, closing, forgetting = (prefix + number + b"/" for prefix in ENTRIES)
         count = self._progress.undecided + self._progress.remembered
         self._pending = PendingRequests(state, pending, settings.pending_max_memory, count)
@@ -87,8 +89,9 @@ class Pairing:
         self._further_actions_max = further_actions_max(settings.pending_max)
         self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
         self.counts = counts
-        self._decoder = EventDecoder()
-        self._examples = ExampleMaker(settings, self._decoder)
+        self._impressions = Decoder(Impression)
+        self._actions = Decoder(Action)
+        self._examples = ExampleMaker(settings, self._impressions)
         self._outputs: Outputs = []  # of the event that is being taken
 
     @property
@@ -218,7 +221,7 @@ class Pairing:
         for request_id, entry in self._pending.find(entity.within):
             if not entry.original:
                 continue
-            impression: Impression = self._decoder.decode_again(entry.original)
+            impression = self._impressions.decode_again(entry.original)
             left = left_of(impression.context, impression.candidates, list(entity.keys), entity.named)
             if left is not None and not left.changed:
                 continue
@@ -275,7 +278,7 @@ class Pairing:
             self._closing.add(deadline, request_id)
         for action in waiting:
             try:
-                self._react(self._decoder.decode(action.original), entry)
+                self._react(self._actions.decode(action.original), entry)
             except RecordError as error:
                 origin = Origin(action.offset, request_id.encode(), action.original)
                 self._outputs.append(Useless(origin, str(error)))

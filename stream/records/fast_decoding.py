@@ -117,9 +117,11 @@ class EventDecoder:
         """`declared`: the features' names; see `stream.records.fields.tidy_features`."""
         self._json = msgspec.json.Decoder(_impressions(Int64) | _Action)
         self._msgpack = msgspec.msgpack.Decoder(_impressions(Int64) | _Action)
-        self._plain = Decoder(Impression, Action, Forget, Tick, declared=declared)
+        self._plain = Decoder[Impression | Action | Forget | Tick](
+            Impression, Action, Forget, Tick, declared=declared
+        )
 
-    def decode(self, data: bytes) -> Any:
+    def decode(self, data: bytes) -> Impression | Action | Forget | Tick:
         """Decode and check one event.
 
         Raises:
@@ -128,7 +130,7 @@ class EventDecoder:
         if len(data) > RECORD_BYTES_MAX:
             return self._plain.decode(data)
         try:
-            event: Any = (self._msgpack if is_msgpack(data) else self._json).decode(data)
+            event: Impression | Action = (self._msgpack if is_msgpack(data) else self._json).decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return self._plain.decode(data)
         # what the types cannot say
@@ -143,7 +145,3 @@ class EventDecoder:
         ):
             check_lists(event)
         return event
-
-    def decode_again(self, data: bytes) -> Any:
-        """Decode what `decode` has taken before."""
-        return self._plain.decode_again(data)

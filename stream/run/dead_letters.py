@@ -73,7 +73,7 @@ class DeadLetters:
     def __init__(self, log: Log) -> None:
         """Of a log that has topic `dead_letters`."""
         self._log = log
-        self._decode = Decoder(DeadLetter, Retry, bytes_max=LETTER_BYTES_MAX).decode
+        self._decode = Decoder[DeadLetter | Retry](DeadLetter, Retry, bytes_max=LETTER_BYTES_MAX).decode
 
     def newest(self, wanted: LetterFilter, limit: int) -> Listing:
         """The newest `limit` letters that a filter takes."""

@@ -14,7 +14,7 @@ from stream.log.lag import Lag
 from stream.records.decoding import Decoder
 from stream.records.types import Action, Impression
 
-EVENT = Decoder(Impression, Action)
+EVENT = Decoder[Impression | Action](Impression, Action)
 
 
 class Known:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.join.event_clock import CONFIRM_EVENTS, START_EVENTS, EventClock, compare, is_steady
+from stream.join.event_clock import CONFIRM_EVENTS, START_EVENTS, PartitionProgress, compare, is_steady
 from stream.join.joiner import Joiner
 from stream.join.settings import JoinSettings
 from stream.log.base import EVENTS, EXAMPLES, Record
@@ -19,7 +19,7 @@ T = 1_700_000_000.0
 DAY_S = 86_400.0
 
 
-def run(progress: EventClock, *times: float, step_s: float = 300.0) -> float:
+def run(progress: PartitionProgress, *times: float, step_s: float = 300.0) -> float:
     """Move a clock as a joiner does; returns where it is."""
     for time in times:
         latest = compare(progress, time, step_s)
@@ -27,12 +27,12 @@ def run(progress: EventClock, *times: float, step_s: float = 300.0) -> float:
     return progress.clock
 
 
-def begun(at: float = T) -> EventClock:
-    return EventClock(clock=at, begun=True)
+def begun(at: float = T) -> PartitionProgress:
+    return PartitionProgress(clock=at, begun=True)
 
 
 def test_clock_follows_events_in_order() -> None:
-    progress = EventClock()
+    progress = PartitionProgress()
     for i in range(1000):
         assert run(progress, T + i) == T + i
     assert is_steady(progress)
@@ -42,14 +42,14 @@ def test_clock_follows_events_in_order() -> None:
 def test_one_event_ahead_moves_no_clock_wherever_it_stands(place: int) -> None:
     times = [T + i for i in range(600)]
     times.insert(place, T + 30 * DAY_S)
-    assert run(EventClock(), *times) == T + 599
+    assert run(PartitionProgress(), *times) == T + 599
 
 
 @given(seed=st.integers(0, 10_000), share=st.floats(0.0, 0.3))
 def test_share_of_events_ahead_moves_no_clock(seed: int, share: float) -> None:
     draw = random.Random(seed)
     times = [T + i + (draw.random() < share) * draw.uniform(0.1, 900.0) * DAY_S for i in range(2000)]
-    assert run(EventClock(), *times) <= T + 2000 + 300.0
+    assert run(PartitionProgress(), *times) <= T + 2000 + 300.0
 
 
 def test_clock_goes_on_after_a_pause_of_the_stream() -> None:
@@ -75,7 +75,7 @@ def test_wrong_events_that_are_seen_now_and_then_never_add_up() -> None:
 
 
 def test_start_is_short_and_its_memory_bounded() -> None:
-    progress = EventClock()
+    progress = PartitionProgress()
     run(progress, *(T + i for i in range(START_EVENTS - 1)))
     assert len(progress.first) == START_EVENTS - 1 and not is_steady(progress)
     run(progress, T + START_EVENTS)

@@ -130,7 +130,7 @@ def test_events_are_in_time_order_valid_and_complete() -> None:
     assert times == sorted(times)
     shown = {e.request_id: e for e in events if isinstance(e, Impression)}
     assert len(shown) == 600
-    decoder = Decoder(Impression, Action)
+    decoder = Decoder[Impression | Action](Impression, Action)
     for event in events:
         assert decoder.decode(encode(event)) == event
     clicks = [e for e in events if isinstance(e, Action)]

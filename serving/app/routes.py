@@ -1,0 +1,90 @@
+"""The routes of the server, as a table: what each path takes and answers. `serving.app.app` handles them.
+
+The live page adds its own (`serving.watch.page`).
+"""
+
+from serving.app.bodies import (
+    EventList,
+    EventsAnswer,
+    FeedbackRequest,
+    ForgetAnswer,
+    ForgetRequest,
+    LiveAnswer,
+    PlaceAnswer,
+    ReadyAnswer,
+    ScoreAnswer,
+    ScoreRequest,
+)
+from serving.http.frame import Route
+from serving.replica.explaining import ExplainAnswer
+from serving.replica.status import ModelStatus
+from stream.records.types import Action, Impression
+
+SCORE = Route(
+    "POST",
+    "/v1/score",
+    "score",
+    about="Probabilities for the candidates of one request, before and after correction.",
+    takes=ScoreRequest,
+    gives={200: ScoreAnswer},
+)
+EXPLAIN = Route(
+    "POST",
+    "/v1/explain",
+    "score",
+    about="The same scores, broken down into their parts. Nothing is logged.",
+    takes=ScoreRequest,
+    gives={200: ExplainAnswer},
+)
+FEEDBACK = Route(
+    "POST",
+    "/v1/feedback",
+    "write",
+    about="What the person did with one candidate. The answer is sent once the log has the record.",
+    takes=FeedbackRequest,
+    gives={202: PlaceAnswer},
+    writes=True,
+)
+EVENTS = Route(
+    "POST",
+    "/v1/events",
+    "write",
+    about="Impressions and actions from other systems: one, a JSON array, or one per line.",
+    takes=Impression | Action | EventList,
+    gives={202: EventsAnswer, 207: EventsAnswer},
+    writes=True,
+)
+FORGET = Route(
+    "POST",
+    "/v1/forget",
+    "admin",
+    about="Delete ids and everything the model has stored about them.",
+    takes=ForgetRequest,
+    gives={202: ForgetAnswer},
+    writes=True,
+)
+MODEL = Route(
+    "GET",
+    "/v1/model",
+    bounded=False,
+    about="The current model, its freshness and its metrics.",
+    gives={200: ModelStatus},
+)
+LIVE = Route(
+    "GET",
+    "/v2/health/live",
+    bounded=False,
+    open=True,
+    about="Whether the process responds.",
+    gives={200: LiveAnswer},
+)
+READY = Route(
+    "GET",
+    "/v2/health/ready",
+    bounded=False,
+    open=True,
+    about="Whether the server can take requests.",
+    gives={200: ReadyAnswer, 503: ReadyAnswer},
+)
+METRICS = Route("GET", "/metrics", bounded=False, about="All metrics, for Prometheus.", gives={200: str})
+OPENAPI = Route("GET", "/openapi.json", bounded=False, about="This document.", gives={200: dict})
