@@ -86,7 +86,7 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     position: _Offset
     offset: _Offset
     clock: _Clock
-    taken_s: _Clock = 0.0  # when the log took the record before `offset`
+    ingest_s: _Clock = 0.0  # ingest time of the record before `offset`, Unix seconds
 
 
 class MemberStatus(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -16,7 +16,9 @@ from collections.abc import Callable
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from stream.group.membership import Member, Note
-from stream.join.joiner import Joiner, ResumePoint, offset_of, producer_of
+from stream.join.joiner import Joiner
+from stream.join.outputs import offset_of, producer_of
+from stream.join.partition import ResumePoint
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records.types import Tick, encode
 from stream.run.runner import Runner, patiently
@@ -129,10 +131,10 @@ class Shares:
             return
         notes = []
         for partition in sorted(self._runner.held):
-            mark = self._joiner.mark(partition)
-            if mark is not None:
+            point = self._joiner.resume_point(partition)
+            if point is not None:
                 position = self._runner.position(partition)
-                notes.append(Note(partition, position, mark.offset, mark.clock, mark.taken_s))
+                notes.append(Note(partition, position, point.offset, point.clock, point.ingest_s))
         self._member.say(notes)
 
     def take_up(self, partition: int) -> None:
@@ -150,13 +152,13 @@ class Shares:
             # what retention has taken from the front is missed only if it was still to be joined
             begin = note.offset if first <= note.offset or first > sent else first
             self._joiner.begin_at(
-                partition, ResumePoint(note.clock, begin, note.taken_s if begin == note.offset else 0.0)
+                partition, ResumePoint(note.clock, begin, note.ingest_s if begin == note.offset else 0.0)
             )
             how = f"reads back from offset {begin}"
         elif held is None:
             self._joiner.begin_at(partition, ResumePoint(0.0, first))
             how = "begins at the front of the log"
-        self._joiner.keep_quiet(partition, sent)
+        self._joiner.send_from(partition, sent)
         self._runner.take_up(partition)
         _log.info("took up partition %d: %s, sends from offset %d on", partition, how, sent)
 

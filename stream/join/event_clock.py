@@ -34,7 +34,8 @@ class PartitionProgress(msgspec.Struct, omit_defaults=True):
     first: list[float] = []  # event times until then, in order
     ahead: int = 0  # events too far ahead, less those that were not; at least 0
     earliest: float = 0.0  # of those ahead
-    taken_s: float = 0.0  # when the log took the newest record, Unix seconds; 0: it does not say
+    # ingest time of the newest record, Unix seconds; 0: unknown
+    ingest_s: float = msgspec.field(default=0.0, name="taken_s")
 
 
 def is_steady(progress: PartitionProgress) -> bool:

@@ -36,11 +36,11 @@ class ExampleMaker:
         """
         original = entry.original
         if impression is None and self._rate == 1.0 and not entry.gone and splices(original):
-            told = [0.0] * entry.size
+            all_labels = [0.0] * entry.size
             for i, reaction in entry.reactions.items():
-                told[i] = reaction.label
-            _count(told, counts)
-            return splice(original, told, decided)
+                all_labels[i] = reaction.label
+            _count(all_labels, counts)
+            return splice(original, all_labels, decided)
         labels = dict.fromkeys(range(entry.size), 0.0)
         for i, reaction in entry.reactions.items():
             labels[i] = reaction.label
@@ -69,14 +69,14 @@ class ExampleMaker:
         if len(kept) < len(impression.candidates):
             shown = _of_kept(impression, kept)
             labels = {i: labels[i] for i in kept}
-        told = list(labels.values())
-        _count(told, counts)
+        kept_labels = list(labels.values())
+        _count(kept_labels, counts)
         example = Example(
             shown.request_id,
             shown.time,
             decided,
             shown.candidates,
-            told,
+            kept_labels,
             shown.context,
             shown.served,
             self._log_odds,

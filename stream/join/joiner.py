@@ -1,30 +1,22 @@
 """The joiner: events in, examples out; records that cannot be used become dead letters.
 
-Each partition is on its own: its clock, its pending requests, its sequence numbers (`Pairing` decides
-them). Examples keep the partition of the events they come from.
-
-An output's sequence number consists of the offset of the record that caused it and the output's index
-among that record's outputs. So it depends on the partition's records alone: every joiner of a partition,
-from any state, sends the same outputs with the same numbers, and readers take each once.
+Each partition is on its own (`stream.join.partition`): its clock, its pending requests, its sequence numbers.
 """
-
-from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
 import msgspec
 
-from stream.errors import LogError, RecordError
+from stream.errors import RecordError
 from stream.join.clock_skew import Ahead
-from stream.join.pairing import ENTRIES, PROGRESS, REACH_WINDOWS, Decided, Origin, Outputs, Pairing
+from stream.join.pairing import ENTRIES, PROGRESS
+from stream.join.partition import SENT, JoinedPartition, ResumePoint
 from stream.join.settings import COUNTS_KEY, JoinCounts, JoinSettings
-from stream.limits import OFFSET_END, OUTPUT_BITS, OUTPUTS_MAX, RECORD_BYTES_MAX, SPLICED_BYTES_MAX
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
+from stream.limits import RECORD_BYTES_MAX, SPLICED_BYTES_MAX
+from stream.log.base import EVENTS, Record
 from stream.records.decoding import is_batch, split_batch
 from stream.records.fast_decoding import EventDecoder
-from stream.records.forgetting import Entity
-from stream.records.types import Action, DeadLetter, Forget, Impression, Tick, encode
-from stream.run.dead_letter_limit import BadShare
+from stream.records.types import Action, Forget, Impression, Tick, encode
 from stream.run.runner import Handler
 from stream.state.repeats import producers_prefix
 from stream.state.role_state import Commit, RoleState
@@ -33,184 +25,7 @@ __all__ = ["JOIN_DEFAULTS", "JoinCounts", "JoinSettings", "Joiner"]
 
 JOIN_DEFAULTS = JoinSettings()
 
-_SENT = b"join/sent/"
-MARKS_MAX = 32  # in the reach of a record
 CLEAR_KEYS = 10_000  # deleted per commit
-
-
-class ResumePoint(msgspec.Struct, frozen=True, array_like=True):
-    """Records before `offset` have no influence once the clock has reached `clock` plus the reach."""
-
-    clock: float
-    offset: int
-    taken_s: float = 0.0  # when the log took the record before, as far as known
-
-
-class _Sent(msgspec.Struct):
-    """Per partition: points to resume from, and which of the last records were bad."""
-
-    marks: list[ResumePoint] = []
-    counted_from: int = 0  # records before it were counted by another joiner
-    useless: bytes = b""
-
-
-class _Partition:
-    """One partition's pairing and outputs. `commit` is the one being gathered."""
-
-    def __init__(self, joiner: Joiner, state: RoleState, number: int, commit: Commit) -> None:
-        self.number = number
-        self._producer = producer_of(number)
-        self.commit = commit
-        self._joiner = joiner
-        self._key = _SENT + number.to_bytes(4, "big")
-        saved = state.get(self._key)
-        self._sent = _Sent() if saved is None else msgspec.msgpack.decode(saved, type=_Sent)
-        settings = joiner.settings
-        self._share = BadShare(
-            "join", "join", settings.dead_letter_window, settings.dead_letter_share_max, self._sent.useless
-        )
-        self._offset = -1  # of the record that is being taken
-        self._examples = self._letters = 0  # outputs of the current record so far
-        self._reach_s = REACH_WINDOWS * settings.window_s
-        marks = self._sent.marks
-        self._next_mark_s = marks[-1].clock + self._reach_s / MARKS_MAX if marks else float("-inf")
-        self._elsewhere = JoinCounts()
-        self.quiet_until = 0
-        self.pairing = Pairing(state, number, settings, joiner.counts)
-
-    def begin(self, offset: int) -> None:
-        """The record at `offset` is taken next.
-
-        Raises:
-            LogError: no number is left for its outputs.
-        """
-        if offset == self._offset:
-            return
-        if offset >= OFFSET_END:
-            raise LogError(
-                f"topic {self._joiner.topic!r}, partition {self.number}: offset {offset} is beyond "
-                f"{OFFSET_END - 1:,}, the last one that a joiner can number outputs of; use a new topic"
-            )
-        self._offset = offset
-        self._examples = self._letters = 0
-        counts = self._joiner.counts if offset >= self._sent.counted_from else self._elsewhere
-        self.pairing.counts = counts
-        clock = self.pairing.clock
-        if clock >= self._next_mark_s and self.pairing.steady:
-            marks = self._sent.marks
-            marks.append(ResumePoint(clock, offset, self.pairing.taken_s))
-            while len(marks) > 1 and marks[1].clock + self._reach_s <= clock:
-                del marks[0]
-            self._next_mark_s = clock + self._reach_s / MARKS_MAX
-
-    def mark(self) -> ResumePoint | None:
-        """The newest mark whose reach is over; None: it has been taken up too recently."""
-        first = self._sent.marks[:1]
-        return first[0] if first and first[0].clock + self._reach_s <= self.pairing.clock else None
-
-    def start(self, mark: ResumePoint) -> None:
-        """Begin, with an empty state, at a mark."""
-        self.pairing.begin(mark.clock, mark.taken_s)
-        self._sent.marks = [mark]
-        self._next_mark_s = mark.clock + self._reach_s / MARKS_MAX
-
-    def keep_quiet(self, until: int) -> None:
-        """Send nothing and count nothing until the record at an offset."""
-        self.quiet_until = until
-        self._sent.counted_from = max(self._sent.counted_from, until)
-
-    def note_good(self, count: int) -> None:
-        """Count good events, except those that another joiner has counted."""
-        if count and self._offset >= self.quiet_until:
-            self._share.good(count)
-
-    def note_bad(self, record: Record, why: str) -> None:
-        """Count a bad event, unless another joiner has counted it.
-
-        Raises:
-            DeadLetterFloodError: too many of the last events are bad.
-        """
-        if record.offset >= self.quiet_until:
-            self._share.bad(record.topic, record.partition, record.offset, why)
-
-    def send(self, outputs: Outputs) -> str:
-        """Emit the outputs of an event; returns why the event itself cannot be used, or ""."""
-        refused = ""
-        for output in outputs:
-            if isinstance(output, Decided):
-                self._send(output.request_id.encode(), output.example)
-            elif output.origin is not None:
-                self.bury(output.origin, output.reason)
-            else:
-                refused = output.reason
-        return refused
-
-    def refuse(self, record: Record, event: bytes, why: str) -> None:
-        """Emit a dead letter for an event of a record, and count it.
-
-        Raises:
-            DeadLetterFloodError: too many of the last events are bad.
-        """
-        self.bury(Origin(record.offset, record.key, event), why)
-        self.note_bad(record, why)
-
-    def bury(self, origin: Origin, reason: str) -> None:
-        """Emit a dead letter."""
-        self.pairing.counts.dead_letters += 1
-        letter = DeadLetter(
-            reason=reason,
-            stage="joiner",
-            topic=self._joiner.topic,
-            partition=self.number,
-            offset=origin.offset,
-            original=origin.value,
-            key=origin.key,
-        )
-        # one key for all of a partition's letters, so that they stay in order
-        outgoing = Outgoing(
-            key=f"{self._joiner.topic}/{self.number}".encode(),
-            value=encode(letter),
-            producer=f"joiner-{self.number}-dead",
-            seq=output_seq(self._offset, self._letters),
-        )
-        self._letters += 1
-        if self._offset >= self.quiet_until:
-            self.commit.emit(DEAD_LETTERS, outgoing)
-
-    def forget(self, forget: Forget) -> None:
-        """Remove some ids from pending requests, and pass the request on at its offset."""
-        self.pairing.forget(Entity(forget.entity))
-        self.commit.purge = True
-        self._send(b"forget", encode(forget))
-
-    def flush(self) -> None:
-        """Write what has changed into the commit."""
-        self.pairing.flush(self.commit)
-        self._sent.useless = self._share.encode()
-        self.commit.put(self._key, msgspec.msgpack.encode(self._sent))
-
-    def _send(self, key: bytes, value: bytes) -> None:
-        index = self._examples
-        self._examples = index + 1
-        if self._offset >= self.quiet_until:
-            seq = output_seq(self._offset, index)
-            self.commit.emit(EXAMPLES, Outgoing(key, value, self.number, self._producer, seq))
-
-
-def producer_of(partition: int) -> str:
-    """The name under which every joiner of a partition sends its examples."""
-    return f"joiner-{partition}"
-
-
-def output_seq(offset: int, index: int) -> int:
-    """The sequence number of the record at `offset`'s output number `index`."""
-    assert 0 <= index < OUTPUTS_MAX, "the limits of pending requests keep a record's outputs below this"
-    return offset << OUTPUT_BITS | index
-
-
-def offset_of(seq: int) -> int:
-    """The offset of the record that caused an output, -1 for an output without a number."""
-    return seq >> OUTPUT_BITS
 
 
 class Joiner(Handler):
@@ -234,7 +49,7 @@ class Joiner(Handler):
         saved = state.get(COUNTS_KEY)
         self.counts = JoinCounts() if saved is None else msgspec.msgpack.decode(saved, type=JoinCounts)
         self._state = state
-        self._partitions: dict[int, _Partition] = {}
+        self._partitions: dict[int, JoinedPartition] = {}
         self._touched: set[int] = set()
         self.ahead = Ahead()
         self._decode = EventDecoder(declared).decode
@@ -247,7 +62,7 @@ class Joiner(Handler):
         """
         partition = self._partition(records[0].partition, commit)
         pairing, decode = partition.pairing, self._decode
-        take, note_taken, begin, send = pairing.take, pairing.note_taken, partition.begin, partition.send
+        take, note_ingest, begin, send = pairing.take, pairing.note_ingest, partition.begin, partition.send
         clock_ahead_s, max_ahead_s = self.settings.clock_ahead_s, self.settings.max_ahead_s
         if records[0].ingest_ms > 0 and not pairing.steady:
             pairing.trust_log()
@@ -264,9 +79,9 @@ class Joiner(Handler):
                     good = 0
                     partition.refuse(record, value, str(error))
                     continue
-            told = record.ingest_ms > 0  # the log gives the ingest time
-            taken_s = record.ingest_ms / 1e3
-            latest_s = taken_s + clock_ahead_s
+            timed = record.ingest_ms > 0  # the log notes ingest times
+            ingest_s = record.ingest_ms / 1e3
+            latest_s = ingest_s + clock_ahead_s
             for part in parts:
                 # each event of a batch is on its own: a bad one goes to the dead letters without the others
                 try:
@@ -276,20 +91,20 @@ class Joiner(Handler):
                         good += 1
                         continue
                     if isinstance(event, Tick):
-                        if told:
-                            send(pairing.pass_time(taken_s))
+                        if timed:
+                            send(pairing.pass_time(ingest_s))
                         continue
-                    if not told:
+                    if not timed:
                         latest_s = pairing.latest(event.time)
                         if event.time > latest_s:
                             self.ahead.note(record.producer, event.time - latest_s, refused=False)
-                    elif event.time > latest_s or event.time > taken_s + max_ahead_s:
-                        self._judge_ahead(record, event.time - taken_s, event.time)
-                    if told:
-                        note_taken(taken_s)
+                    elif event.time > latest_s or event.time > ingest_s + max_ahead_s:
+                        self._judge_ahead(record, event.time - ingest_s, event.time)
+                    if timed:
+                        note_ingest(ingest_s)
                     if len(part) > SPLICED_BYTES_MAX:
                         _check_size(event)
-                    outputs = take(event, offset, part, latest_s, told)
+                    outputs = take(event, offset, part, latest_s, timed)
                     refused = send(outputs) if outputs else ""
                 except RecordError as error:
                     refused = str(error)
@@ -299,7 +114,7 @@ class Joiner(Handler):
                     partition.refuse(record, part, refused)
                 else:
                     good += 1
-            if offset < partition.quiet_until:
+            if offset < partition.sends_from:
                 good = 0  # another joiner has counted them
         partition.note_good(good)
 
@@ -310,28 +125,28 @@ class Joiner(Handler):
         self._touched.clear()
         commit.put(COUNTS_KEY, msgspec.msgpack.encode(self.counts))
 
-    def keep_quiet(self, partition: int, until: int) -> None:
-        """Neither send nor count the outputs of records before offset `until`: they have been sent."""
-        self._partition(partition, self._state.begin()).keep_quiet(until)
+    def send_from(self, partition: int, offset: int) -> None:
+        """Send and count only the outputs of records from `offset` on: earlier ones have been sent."""
+        self._partition(partition, self._state.begin()).send_from(offset)
 
-    def begin_at(self, partition: int, mark: ResumePoint) -> None:
-        """Forget what the state has of a partition, and set it to begin at a mark.
+    def begin_at(self, partition: int, point: ResumePoint) -> None:
+        """Delete a partition's state, and begin it again at a point where another joiner was.
 
-        A crash in between leaves a partition of which nothing is in the state.
+        After a crash in between, the state has nothing of the partition.
         """
         self._partitions.pop(partition, None)
         number = partition.to_bytes(4, "big")
         commit = self._state.begin()
         commit.forget_offset(self.topic, partition)
         commit.delete(PROGRESS + number)
-        commit.delete(_SENT + number)
+        commit.delete(SENT + number)
         self._state.commit(commit)
         self._clear(*(prefix + number + b"/" for prefix in ENTRIES), producers_prefix(self.topic, partition))
         commit = self._state.begin()
         started = self._partition(partition, commit)
-        started.start(mark)
+        started.start(point)
         started.flush()
-        commit.set_offset(self.topic, partition, mark.offset)
+        commit.set_offset(self.topic, partition, point.offset)
         self._state.commit(commit)
 
     def drop(self, partition: int) -> None:
@@ -339,10 +154,10 @@ class Joiner(Handler):
         self._partitions.pop(partition, None)
         self._touched.discard(partition)
 
-    def mark(self, partition: int) -> ResumePoint | None:
+    def resume_point(self, partition: int) -> ResumePoint | None:
         """Where another joiner may begin, to have the present state at the next record."""
         found = self._partitions.get(partition)
-        return None if found is None else found.mark()
+        return None if found is None else found.resume_point()
 
     def lacks_time(self, partition: int) -> bool:
         """Whether a partition's requests wait only for time to pass, which a `Tick` reports."""
@@ -368,10 +183,12 @@ class Joiner(Handler):
         """Requests not decided yet, over the partitions met since the start."""
         return sum(partition.pairing.undecided for partition in self._partitions.values())
 
-    def _partition(self, number: int, commit: Commit) -> _Partition:
+    def _partition(self, number: int, commit: Commit) -> JoinedPartition:
         partition = self._partitions.get(number)
         if partition is None:
-            partition = self._partitions[number] = _Partition(self, self._state, number, commit)
+            partition = self._partitions[number] = JoinedPartition(
+                self._state, number, commit, self.topic, self.settings, self.counts
+            )
         partition.commit = commit
         self._touched.add(number)
         return partition

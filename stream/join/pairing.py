@@ -11,13 +11,12 @@ action waits for its impression for at most one. So a joiner that takes the part
 so far to decide from there on just what would have been decided (`stream.join.assignment`).
 """
 
-from typing import NamedTuple
-
 import msgspec
 
 from stream.errors import RecordError
 from stream.join.event_clock import PartitionProgress, compare, forget_doubts, is_steady
 from stream.join.examples import ExampleMaker
+from stream.join.outputs import Decided, Origin, Outputs, Unusable
 from stream.join.pending import Entry, PendingRequests, Reaction, Waiting
 from stream.join.settings import JoinCounts, JoinSettings
 from stream.join.timers import Timers
@@ -35,32 +34,6 @@ REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
 # Where a state has a partition's numbers (+ 4 bytes of partition) and its entries (+ the same and "/").
 PROGRESS = b"join/partition/"
 ENTRIES = (b"join/pending/", b"join/close/", b"join/forget/")
-
-
-class Origin(msgspec.Struct, frozen=True):
-    """Where a record lay, its key, and its bytes."""
-
-    offset: int
-    key: bytes
-    value: bytes
-
-
-class Decided(NamedTuple):
-    """An output: a request became an example."""
-
-    request_id: str
-    example: bytes
-
-
-class Useless(NamedTuple):
-    """An output: a record that cannot be used."""
-
-    origin: Origin | None  # None: the event that was just taken
-    reason: str
-
-
-Outputs = list[Decided | Useless]
-"""The outputs of one event, in order."""
 
 
 class Pairing:
@@ -99,14 +72,14 @@ class Pairing:
         """The partition's event time in Unix seconds."""
         return self._progress.clock
 
-    def begin(self, clock: float, taken_s: float = 0.0) -> None:
+    def begin(self, clock: float, ingest_s: float = 0.0) -> None:
         """Begin with no requests, at a clock that another joiner had here; 0: at the front of the log.
 
         Args:
-            taken_s: when the log had taken that joiner's newest record.
+            ingest_s: ingest time of that joiner's newest record, Unix seconds.
         """
         self._progress.clock = clock
-        self._progress.taken_s = taken_s
+        self._progress.ingest_s = ingest_s
         self._progress.begun = clock > 0.0
 
     @property
@@ -124,7 +97,7 @@ class Pairing:
         return self._progress.undecided
 
     def take(
-        self, event: Impression | Action, offset: int, original: bytes, latest_s: float, told: bool = True
+        self, event: Impression | Action, offset: int, original: bytes, latest_s: float, timed: bool = True
     ) -> Outputs:
         """Take the partition's next event; returns its outputs.
 
@@ -133,7 +106,7 @@ class Pairing:
             offset: of its record.
             original: its bytes.
             latest_s: as of when it counts at the latest, Unix seconds.
-            told: whether the log gives the ingest time of the record. If not, `latest_s` is what `latest`
+            timed: whether the log gives the ingest time of the record. If not, `latest_s` is what `latest`
                 gives, and an impression ahead of it waits from its own time on: the stream may have paused.
         """
         time = event.time
@@ -148,11 +121,11 @@ class Pairing:
                 self._advance(time)
         try:
             if isinstance(event, Impression):
-                self._take_impression(event, time if told else event.time, original)
+                self._take_impression(event, time if timed else event.time, original)
             else:
                 self._take_action(event, offset, original)
         except RecordError as error:
-            self._outputs.append(Useless(None, str(error)))
+            self._outputs.append(Unusable(None, str(error)))
         if (
             progress.undecided > self._pending_max
             or progress.remembered > self._pending_max
@@ -169,13 +142,13 @@ class Pairing:
         return compare(self._progress, time, self._settings.max_ahead_s)
 
     @property
-    def taken_s(self) -> float:
+    def ingest_s(self) -> float:
         """When the log took the newest record, Unix seconds; 0: it does not say."""
-        return self._progress.taken_s
+        return self._progress.ingest_s
 
-    def note_taken(self, taken_s: float) -> None:
+    def note_ingest(self, ingest_s: float) -> None:
         """Set the ingest time of the next record."""
-        self._progress.taken_s = taken_s
+        self._progress.ingest_s = ingest_s
 
     @property
     def lacks_time(self) -> bool:
@@ -186,20 +159,20 @@ class Pairing:
     def _live(self) -> bool:
         """Whether events come about when they happen; a file of old events keeps its own time."""
         progress = self._progress
-        behind_s = progress.taken_s - progress.clock
-        return progress.clock > 0.0 and progress.taken_s > 0.0 and behind_s <= self._window_s + LIVE_S
+        behind_s = progress.ingest_s - progress.clock
+        return progress.clock > 0.0 and progress.ingest_s > 0.0 and behind_s <= self._window_s + LIVE_S
 
-    def pass_time(self, taken_s: float) -> Outputs:
+    def pass_time(self, ingest_s: float) -> Outputs:
         """The log took a `Tick` at this moment: so much time has passed since the record before it.
 
         The clock moves on by that. So the requests of a partition that has gone quiet are decided too, and as
         only the log's times decide, every joiner and every rerun decides the same.
         """
         progress = self._progress
-        passed_s = taken_s - progress.taken_s
+        passed_s = ingest_s - progress.ingest_s
         if not self._live or passed_s <= 0.0:
             return []
-        progress.taken_s = taken_s
+        progress.ingest_s = ingest_s
         self._advance(progress.clock + passed_s)
         outputs, self._outputs = self._outputs, []
         return outputs
@@ -281,7 +254,7 @@ class Pairing:
                 self._react(self._actions.decode(action.original), entry)
             except RecordError as error:
                 origin = Origin(action.offset, request_id.encode(), action.original)
-                self._outputs.append(Useless(origin, str(error)))
+                self._outputs.append(Unusable(origin, str(error)))
         if deadline <= self._progress.clock and not entry.decided:
             self._decide(request_id, entry, deadline, impression)
 
@@ -355,7 +328,7 @@ class Pairing:
         for action in over:
             self.counts.orphans += 1
             origin = Origin(action.offset, request_id.encode(), action.original)
-            self._outputs.append(Useless(origin, reason))
+            self._outputs.append(Unusable(origin, reason))
         return not entry.waiting
 
     def _decide(

@@ -7,7 +7,8 @@ import pytest
 
 from stream import limits
 from stream.join import pairing
-from stream.join.joiner import Joiner, offset_of, output_seq
+from stream.join.joiner import Joiner
+from stream.join.outputs import offset_of, output_seq
 from stream.join.settings import JoinSettings
 from stream.log.base import DEAD_LETTERS, EVENTS, Record
 from stream.records.types import Action, Impression, encode

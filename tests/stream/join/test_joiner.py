@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.errors import DeadLetterFloodError
-from stream.join.joiner import Joiner, JoinSettings, output_seq
+from stream.join.joiner import Joiner, JoinSettings
+from stream.join.outputs import output_seq
 from stream.limits import RECORD_BYTES_MAX, SPLICED_BYTES_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.log.settings import LogSettings

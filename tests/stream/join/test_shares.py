@@ -188,7 +188,7 @@ def test_crash_while_beginning_anew_leaves_nothing_of_the_partition(
     joining.shares.take_up(0)
     joining.step()
     began = taken(log, EXAMPLES)
-    from stream.join.joiner import ResumePoint
+    from stream.join.partition import ResumePoint
 
     def crash(*args: object) -> None:
         raise KeyboardInterrupt

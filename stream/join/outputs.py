@@ -1,0 +1,54 @@
+"""The outputs of a joiner's partition, and their sequence numbers.
+
+An output's sequence number consists of the offset of the record that caused it and the output's index
+among that record's outputs. So it depends on the partition's records alone: every joiner of a partition,
+from any state, sends the same outputs with the same numbers, and readers take each once.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+from stream.limits import OUTPUT_BITS, OUTPUTS_MAX
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a record lay, its key, and its bytes."""
+
+    offset: int
+    key: bytes
+    value: bytes
+
+
+class Decided(NamedTuple):
+    """An output: a request became an example."""
+
+    request_id: str
+    example: bytes
+
+
+class Unusable(NamedTuple):
+    """An output: a record that cannot be used."""
+
+    origin: Origin | None  # None: the event that was just taken
+    reason: str
+
+
+Outputs = list[Decided | Unusable]
+"""The outputs of one event, in order."""
+
+
+def producer_of(partition: int) -> str:
+    """The name under which every joiner of a partition sends its examples."""
+    return f"joiner-{partition}"
+
+
+def output_seq(offset: int, index: int) -> int:
+    """The sequence number of the record at `offset`'s output number `index`."""
+    assert 0 <= index < OUTPUTS_MAX, "the limits of pending requests keep a record's outputs below this"
+    return offset << OUTPUT_BITS | index
+
+
+def offset_of(seq: int) -> int:
+    """The offset of the record that caused an output, -1 for an output without a number."""
+    return seq >> OUTPUT_BITS

@@ -1,0 +1,197 @@
+"""One partition of a joiner: pairs its events, and emits what follows from them.
+
+Examples keep the partition of the events they come from.
+"""
+
+import msgspec
+
+from stream.errors import LogError
+from stream.join.outputs import Decided, Origin, Outputs, output_seq, producer_of
+from stream.join.pairing import REACH_WINDOWS, Pairing
+from stream.join.settings import JoinCounts, JoinSettings
+from stream.limits import OFFSET_END
+from stream.log.base import DEAD_LETTERS, EXAMPLES, Outgoing, Record
+from stream.records.forgetting import Entity
+from stream.records.types import DeadLetter, Forget, encode
+from stream.run.dead_letter_limit import BadShare
+from stream.state.role_state import Commit, RoleState
+
+SENT = b"join/sent/"
+"""Prefix of the keys under which a state has what a partition has sent (+ 4 bytes of partition)."""
+
+POINTS_MAX = 32  # resume points in the reach of a record
+
+
+class ResumePoint(msgspec.Struct, frozen=True, array_like=True):
+    """Records before `offset` have no influence once the clock has reached `clock` plus the reach."""
+
+    clock: float
+    offset: int
+    ingest_s: float = 0.0  # ingest time of the record before `offset`, as far as known
+
+
+class _Sent(msgspec.Struct):
+    """Per partition: points to resume from, and which of the last records were bad."""
+
+    points: list[ResumePoint] = msgspec.field(default_factory=list, name="marks")
+    counted_from: int = 0  # records before it were counted by another joiner
+    bad: bytes = msgspec.field(default=b"", name="useless")
+
+
+class JoinedPartition:
+    """One partition's pairing and outputs.
+
+    Args:
+        state: holds what earlier commits have written.
+        number: of the partition.
+        commit: receives outputs; replaced by the caller for each commit.
+        topic: of the events.
+        counts: of the joiner, over all partitions; counted into.
+    """
+
+    def __init__(
+        self,
+        state: RoleState,
+        number: int,
+        commit: Commit,
+        topic: str,
+        settings: JoinSettings,
+        counts: JoinCounts,
+    ) -> None:
+        self.number = number
+        self._producer = producer_of(number)
+        self.commit = commit
+        self._topic = topic
+        self._counts = counts
+        self._key = SENT + number.to_bytes(4, "big")
+        saved = state.get(self._key)
+        self._sent = _Sent() if saved is None else msgspec.msgpack.decode(saved, type=_Sent)
+        self._share = BadShare(
+            "join", "join", settings.dead_letter_window, settings.dead_letter_share_max, self._sent.bad
+        )
+        self._offset = -1  # of the current record
+        self._examples = self._letters = 0  # outputs of the current record so far
+        self._reach_s = REACH_WINDOWS * settings.window_s
+        points = self._sent.points
+        self._next_point_s = points[-1].clock + self._reach_s / POINTS_MAX if points else float("-inf")
+        self._elsewhere = JoinCounts()
+        self.sends_from = 0
+        self.pairing = Pairing(state, number, settings, counts)
+
+    def begin(self, offset: int) -> None:
+        """The next record is the one at `offset`.
+
+        Raises:
+            LogError: no number is left for its outputs.
+        """
+        if offset == self._offset:
+            return
+        if offset >= OFFSET_END:
+            raise LogError(
+                f"topic {self._topic!r}, partition {self.number}: offset {offset} is beyond "
+                f"{OFFSET_END - 1:,}, the last one that a joiner can number outputs of; use a new topic"
+            )
+        self._offset = offset
+        self._examples = self._letters = 0
+        counts = self._counts if offset >= self._sent.counted_from else self._elsewhere
+        self.pairing.counts = counts
+        clock = self.pairing.clock
+        if clock >= self._next_point_s and self.pairing.steady:
+            points = self._sent.points
+            points.append(ResumePoint(clock, offset, self.pairing.ingest_s))
+            while len(points) > 1 and points[1].clock + self._reach_s <= clock:
+                del points[0]
+            self._next_point_s = clock + self._reach_s / POINTS_MAX
+
+    def resume_point(self) -> ResumePoint | None:
+        """The newest point whose reach is over; None: this joiner took the partition over too recently."""
+        first = self._sent.points[:1]
+        return first[0] if first and first[0].clock + self._reach_s <= self.pairing.clock else None
+
+    def start(self, point: ResumePoint) -> None:
+        """Begin, with an empty state, at a point where another joiner was."""
+        self.pairing.begin(point.clock, point.ingest_s)
+        self._sent.points = [point]
+        self._next_point_s = point.clock + self._reach_s / POINTS_MAX
+
+    def send_from(self, offset: int) -> None:
+        """Send and count only the outputs of records from `offset` on; another joiner has sent the rest."""
+        self.sends_from = offset
+        self._sent.counted_from = max(self._sent.counted_from, offset)
+
+    def note_good(self, count: int) -> None:
+        """Count good events, except those that another joiner has counted."""
+        if count and self._offset >= self.sends_from:
+            self._share.good(count)
+
+    def note_bad(self, record: Record, why: str) -> None:
+        """Count a bad event, unless another joiner has counted it.
+
+        Raises:
+            DeadLetterFloodError: too many of the last events are bad.
+        """
+        if record.offset >= self.sends_from:
+            self._share.bad(record.topic, record.partition, record.offset, why)
+
+    def send(self, outputs: Outputs) -> str:
+        """Emit the outputs of an event; returns why the event itself cannot be used, or ""."""
+        refused = ""
+        for output in outputs:
+            if isinstance(output, Decided):
+                self._send(output.request_id.encode(), output.example)
+            elif output.origin is not None:
+                self.dead_letter(output.origin, output.reason)
+            else:
+                refused = output.reason
+        return refused
+
+    def refuse(self, record: Record, event: bytes, why: str) -> None:
+        """Emit a dead letter for an event of a record, and count it.
+
+        Raises:
+            DeadLetterFloodError: too many of the last events are bad.
+        """
+        self.dead_letter(Origin(record.offset, record.key, event), why)
+        self.note_bad(record, why)
+
+    def dead_letter(self, origin: Origin, reason: str) -> None:
+        """Emit a dead letter."""
+        self.pairing.counts.dead_letters += 1
+        letter = DeadLetter(
+            reason=reason,
+            stage="joiner",
+            topic=self._topic,
+            partition=self.number,
+            offset=origin.offset,
+            original=origin.value,
+            key=origin.key,
+        )
+        # one key for all of a partition's letters, so that they stay in order
+        outgoing = Outgoing(
+            key=f"{self._topic}/{self.number}".encode(),
+            value=encode(letter),
+            producer=f"joiner-{self.number}-dead",
+            seq=output_seq(self._offset, self._letters),
+        )
+        self._letters += 1
+        if self._offset >= self.sends_from:
+            self.commit.emit(DEAD_LETTERS, outgoing)
+
+    def forget(self, forget: Forget) -> None:
+        """Remove some ids from pending requests, and pass the request on at its offset."""
+        self.pairing.forget(Entity(forget.entity))
+        self.commit.purge = True
+        self._send(b"forget", encode(forget))
+
+    def flush(self) -> None:
+        """Write what has changed into the commit."""
+        self.pairing.flush(self.commit)
+        self._sent.bad = self._share.encode()
+        self.commit.put(self._key, msgspec.msgpack.encode(self._sent))
+
+    def _send(self, key: bytes, value: bytes) -> None:
+        index = self._examples
+        self._examples = index + 1
+        if self._offset >= self.sends_from:
+            seq = output_seq(self._offset, index)
+            self.commit.emit(EXAMPLES, Outgoing(key, value, self.number, self._producer, seq))
