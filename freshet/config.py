@@ -325,8 +325,8 @@ def toml_text(text: str) -> str:
     "a\"b"
     """
     special = {'"': '\\"', "\\": "\\\\"}
-    told = (special.get(c) or (c if c.isprintable() else f"\\U{ord(c):08x}") for c in text)
-    return f'"{"".join(told)}"'
+    escaped = (special.get(c) or (c if c.isprintable() else f"\\U{ord(c):08x}") for c in text)
+    return f'"{"".join(escaped)}"'
 
 
 def _copy(value: Any) -> Any:

@@ -13,10 +13,10 @@ PACKAGES = ("ground", "stream", "embeddings", "error_memory", "learner", "servin
 @cache
 def code_version() -> str:
     """The release and a hash of all sources: results with equal `code_version` come from the same code."""
-    told = hashlib.blake2b(digest_size=4)
+    digest = hashlib.blake2b(digest_size=4)
     for package in PACKAGES:
         root = Path(str(import_module(package).__file__)).parent
         for source in sorted(root.rglob("*.py")):
-            told.update(f"{package}/{source.relative_to(root).as_posix()}\0".encode())
-            told.update(source.read_bytes())
-    return f"{__version__}+{told.hexdigest()}"
+            digest.update(f"{package}/{source.relative_to(root).as_posix()}\0".encode())
+            digest.update(source.read_bytes())
+    return f"{__version__}+{digest.hexdigest()}"

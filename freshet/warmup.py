@@ -25,7 +25,7 @@ import msgspec
 PACKAGES = ("ground", "stream", "embeddings", "error_memory", "learner")
 MARKER = "freshet-kernels-"
 SOURCES = "freshet-sources-"
-TELL_EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
 LINE_EVERY_S = 10.0
 KERNELS = 190
 """Approximate number of kernels in the cache when the default config is compiled."""
@@ -192,7 +192,7 @@ def _telling(began: float) -> Iterator[None]:
 
     def tell() -> None:
         width = 0
-        while not done.wait(TELL_EVERY_S if in_place else LINE_EVERY_S):
+        while not done.wait(REPORT_EVERY_S if in_place else LINE_EVERY_S):
             text = line()
             width = max(width, len(text))
             print(

@@ -233,10 +233,10 @@ class Broker:
         os.kill(self.pid, signal.SIGCONT)
 
     def version(self) -> str:
-        """The line in which it told its version when it started last."""
+        """The line in which it logged its version at its last start."""
         lines = [line for line in self._said().splitlines() if "Kafka version: " in line]
         if not lines:
-            raise BrokerError("the broker has not told its version")
+            raise BrokerError("the broker has not logged its version")
         return "Apache Kafka " + lines[-1].partition("Kafka version: ")[2]
 
     def _said(self) -> str:
@@ -266,7 +266,7 @@ class Broker:
 
     def _java(self, jars: str) -> list[str]:
         logger = "-Dorg.slf4j.simpleLogger"
-        told = ("kafka.server.KafkaRaftServer", "org.apache.kafka.common.utils.AppInfoParser")
+        loggers = ("kafka.server.KafkaRaftServer", "org.apache.kafka.common.utils.AppInfoParser")
         return [
             "java",
             f"-Xmx{self._heap}",
@@ -276,7 +276,7 @@ class Broker:
             f"{logger}.defaultLogLevel=warn",
             f"{logger}.showDateTime=true",
             f"{logger}.dateTimeFormat=HH:mm:ss.SSS",
-            *(f"{logger}.log.{name}=info" for name in told),
+            *(f"{logger}.log.{name}=info" for name in loggers),
             "-cp",
             jars,
         ]

@@ -90,8 +90,8 @@ def _print_anything() -> None:
         if not isinstance(error, UnicodeEncodeError):
             raise error
         codes = (ord(c) for c in error.object[error.start : error.end])
-        told = (f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}" for code in codes)
-        return "".join(told), error.end
+        escaped = (f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}" for code in codes)
+        return "".join(escaped), error.end
 
     codecs.register_error("freshet", escape)
     for stream in (sys.stdout, sys.stderr):

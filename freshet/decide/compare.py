@@ -86,16 +86,16 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 def _check_same_data(first: str, a: Mapping[str, Any], other: str, b: Mapping[str, Any]) -> None:
     if a["data_hash"] == b["data_hash"]:
         return
-    told = [f"data_hash {a['data_hash']} and {b['data_hash']}"]
+    differing = [f"data_hash {a['data_hash']} and {b['data_hash']}"]
     if a["events"] != b["events"]:
-        told.append(f"{a['events']:,} and {b['events']:,} requests")
+        differing.append(f"{a['events']:,} and {b['events']:,} requests")
     played_a, played_b = a.get("played", {}), b.get("played", {})
     for key in ("data", "begin", "end", "limit", "shuffle_labels", "from_snapshot"):
         if played_a.get(key) != played_b.get(key):
-            told.append(f"{key} {_shown(played_a.get(key))} and {_shown(played_b.get(key))}")
+            differing.append(f"{key} {_shown(played_a.get(key))} and {_shown(played_b.get(key))}")
     raise CompareError(
         f"{first} and {other} used different data, so their predictions cannot be compared: "
-        f"{'; '.join(told)}. Replay both over the same range"
+        f"{'; '.join(differing)}. Replay both over the same range"
     )
 
 
@@ -202,13 +202,13 @@ def _plain(runs: Sequence[Run], compared: Sequence[Comparison], prediction: str)
 
 def _print(compared: Sequence[Comparison]) -> None:
     for c in compared:
-        told = c.differences
+        differences = c.differences
         print(f"{c.other} compared with {c.first}")
         for change in c.changed or ["(run with the same config, options and code)"]:
             print(f"  {change}")
         for key, name, interval in (
-            ("logloss", "log loss", told.logloss),
-            ("auc", "AUC", told.auc),
+            ("logloss", "log loss", differences.logloss),
+            ("auc", "AUC", differences.auc),
         ):
             a, b = (summary[key] for summary in c.summaries)  # type: ignore[literal-required]
             if interval is not None and a is not None:

@@ -29,11 +29,18 @@ def compare_page(runs: Sequence[Run], compared: Sequence[Comparison], prediction
 
 
 def _tiles(c: Comparison, arm: Arm) -> list[Tile]:
-    told = c.differences
-    tiles = [Tile(f"log loss, {c.other}", _percent(told.logloss_share), _between(told.logloss_share), arm)]
-    if told.auc is not None:
-        low, high = f"{told.auc.low:+.4f}", f"{told.auc.high:+.4f}"
-        tiles.append(Tile(f"AUC, {c.other}", f"{told.auc.value:+.4f}", f"{low} to {high}", arm))
+    differences = c.differences
+    tiles = [
+        Tile(
+            f"log loss, {c.other}",
+            _percent(differences.logloss_share),
+            _between(differences.logloss_share),
+            arm,
+        )
+    ]
+    if differences.auc is not None:
+        low, high = f"{differences.auc.low:+.4f}", f"{differences.auc.high:+.4f}"
+        tiles.append(Tile(f"AUC, {c.other}", f"{differences.auc.value:+.4f}", f"{low} to {high}", arm))
     worse = sum(s.difference.share.value > 0 for s in c.stretches)
     tiles.append(
         Tile(f"stretches of time, {c.other}", f"{len(c.stretches) - worse} of {len(c.stretches)}", "better")

@@ -56,7 +56,7 @@ def run_evaluate(reports: Sequence[Path], prediction: str, top: int | None, repo
     values = [value_of(run, prediction, logged, rows, shown) for run in runs]
     _print(logged, shown, values, top)
     if report_to is not None:
-        told = {
+        report = {
             "requests": logged.requests,
             "shown": shown.value._asdict(),
             "values": [
@@ -69,7 +69,7 @@ def run_evaluate(reports: Sequence[Path], prediction: str, top: int | None, repo
                 for value in values
             ],
         }
-        write_json(report_to, told, CompareError)
+        write_json(report_to, report, CompareError)
 
 
 def read_logged(path: Path, top: int | None = None) -> tuple[Logged, Any]:
@@ -126,12 +126,12 @@ def _print(logged: Logged, shown: Estimate, values: Sequence[Value], top: int | 
     print(
         f"clicks a request{where}, over {logged.requests:,} requests whose order was drawn (95 % intervals)"
     )
-    print(f"  {'as shown':<24}{_told(shown.value)}")
+    print(f"  {'as shown':<24}{_interval_text(shown.value)}")
     for value in values:
         for name in ESTIMATORS:
             over = value.over_logged[name]
             print(
-                f"  {f'{value.name}, {name.upper()}':<24}{_told(value.estimates[name].value)}"
+                f"  {f'{value.name}, {name.upper()}':<24}{_interval_text(value.estimates[name].value)}"
                 f"   {over.value:+.4f} ({over.low:+.4f} to {over.high:+.4f}) than as shown"
             )
         if value.effective < FEW:
@@ -140,13 +140,13 @@ def _print(logged: Logged, shown: Estimate, values: Sequence[Value], top: int | 
                 "effective requests, too few for a reliable interval"
             )
     for value in values[1:]:
-        told = difference(values[0].estimates["dr"], value.estimates["dr"])
-        verdict = "more" if told.low > 0.0 else "less" if told.high < 0.0 else "neither surely more nor less"
+        gain = difference(values[0].estimates["dr"], value.estimates["dr"])
+        verdict = "more" if gain.low > 0.0 else "less" if gain.high < 0.0 else "neither surely more nor less"
         print(
-            f"{value.name} would have earned {verdict} than {values[0].name}: {told.value:+.4f} clicks a "
-            f"request ({told.low:+.4f} to {told.high:+.4f}, by doubly robust)"
+            f"{value.name} would have earned {verdict} than {values[0].name}: {gain.value:+.4f} clicks a "
+            f"request ({gain.low:+.4f} to {gain.high:+.4f}, by doubly robust)"
         )
 
 
-def _told(interval: Interval) -> str:
+def _interval_text(interval: Interval) -> str:
     return f"{interval.value:.4f} ({interval.low:.4f} to {interval.high:.4f})"

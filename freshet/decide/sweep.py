@@ -124,13 +124,13 @@ def print_table(sweep: Sweep, results: Sequence[Result]) -> None:
         )
     )
     for place, result in enumerate(results, 1):
-        told = ", ".join(f"{key}={value}" for key, value in result.trial.values) or "(as it is)"
+        settings = ", ".join(f"{key}={value}" for key, value in result.trial.values) or "(as it is)"
         if result.failed:
-            print(f"{place:>3}  {told}   failed: {result.failed}")
+            print(f"{place:>3}  {settings}   failed: {result.failed}")
             continue
         values = [result.figures[figure] for figure in FIGURES]
         shown = ["–".rjust(8) if value is None else f"{value:8.5f}" for value in values]
-        cells = [f"{place:>3}", f"{result.requests:>9,}", *shown, f"{result.per_second:>8,.0f}", told]
+        cells = [f"{place:>3}", f"{result.requests:>9,}", *shown, f"{result.per_second:>8,.0f}", settings]
         print("  ".join(cells))
     if sweep.by == "gauc":
         print(f"warning: {BIASED}", file=sys.stderr)
@@ -147,7 +147,7 @@ def _sets(sweep: Sweep, trial: Trial) -> list[str]:
 
 def _claim(sweep: Sweep) -> None:
     """Write the sweep's options to its folder; refuse the folder of another sweep."""
-    told = msgspec.json.encode(
+    content = msgspec.json.encode(
         {"options": msgspec.to_builtins(sweep.options), "config": sweep.config_file or ""}, order="sorted"
     )
     manifest = sweep.folder / MANIFEST
@@ -155,8 +155,8 @@ def _claim(sweep: Sweep) -> None:
         sweep.folder.mkdir(parents=True, exist_ok=True)
         if not manifest.exists():
             with whole_or_nothing(manifest) as making:
-                making.write_bytes(told)
-        elif manifest.read_bytes() != told:
+                making.write_bytes(content)
+        elif manifest.read_bytes() != content:
             raise SweepError(
                 f"{sweep.folder} holds the results of other data or another config file; name another folder "
                 "with --out, or remove it"

@@ -13,7 +13,7 @@ def decide(
     first: str,
     other: str,
     requests: int,
-    told: Differences,
+    differences: Differences,
     summaries: Sequence[Summary],
     stretches: Sequence[Stretch],
     cuts: Sequence[Cut],
@@ -23,12 +23,12 @@ def decide(
     Log loss decides, because it measures both the order and the size of the probabilities. If the log loss is
     better and the AUC surely worse, the verdict is mixed.
     """
-    share, auc = told.logloss_share, told.auc
+    share, auc = differences.logloss_share, differences.auc
     over = f"over {requests:,} requests"
     least, most = sorted((abs(share.low), abs(share.high)))
     by = f"between {_percent(least)} and {_percent(most)}, 95 % sure"
     ranked = _ranked(summaries, auc)
-    if told.logloss.value == share.low == share.high == 0.0:
+    if differences.logloss.value == share.low == share.high == 0.0:
         return CompareVerdict("undecided", f"Keep {first}: {over}, both predicted exactly the same.")
     if not share.decided:
         return CompareVerdict(

@@ -206,7 +206,7 @@ class _Demo:
                 raise RoleError(f"only {taken:,} of {total:,} requests were used in {READY_S_MAX:.0f} s")
             await self._wait()
         self.learnt = learnt(history, state, in_batch)
-        self._screen.say(f"history {self.learnt.told()}")
+        self._screen.say(f"history {self.learnt.sentence()}")
         return history.candidates
 
     async def _start_servers(self, candidates: int) -> tuple[str, str]:
@@ -293,7 +293,7 @@ class _Demo:
             return
         turn, answer = newest
         best = sorted(range(len(turn.names)), key=lambda i: -answer.corrected[i])[:SLATE_SHOWN]
-        self._show.request = turn.told
+        self._show.request = turn.words
         self._show.slate = [
             Shown(turn.names[i], answer.base[i], answer.corrected[i], bool(turn.y[i] > 0.5)) for i in best
         ]

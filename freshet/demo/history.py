@@ -42,7 +42,7 @@ class HistoryCounts(NamedTuple):
     known: int  # of the log, already used from the file
     requests: int  # in all
 
-    def told(self) -> str:
+    def sentence(self) -> str:
         """As a sentence."""
         moment = datetime.fromtimestamp(self.until, UTC).isoformat(sep=" ", timespec="seconds")
         return (

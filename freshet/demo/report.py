@@ -58,7 +58,7 @@ def demo_page(
     latency = np.array(player.latency_ms or [math.nan])
     facts = [
         ("stream", scene.title),
-        ("history, trained on before freezing", history.told()),
+        ("history, trained on before freezing", history.sentence()),
         ("played", f"{player.asked:,} requests and {player.clicks:,} clicks in {seconds:.0f} s"),
         ("left out because an answer took too long", f"{player.left_out:,}"),
         (

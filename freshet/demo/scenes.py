@@ -29,7 +29,7 @@ class Turn(NamedTuple):
     clicks: list[Action]  # sent at their time; empty if the labels travel with the request
     ceiling: Floats | None  # (n,) the true probabilities; None: not known
     person: int
-    told: str  # the request in words
+    words: str  # the request in words
     names: list[str]  # (n,) the candidates in words
 
 

@@ -243,14 +243,14 @@ def _decide(question: Question, key: str, ask: Ask | None, guessed: list[str]) -
         return best
     if ask is not None:
         offered = question.answers[:ASKED_MAX]
-        return offered[ask(question.text, [_told(answer) for answer in offered])]
+        return offered[ask(question.text, [_with_reason(answer) for answer in offered])]
     others = [answer.column.name for answer in question.answers[1:4] if answer.column is not None]
     also = f" (also possible: {', '.join(others)})" if others else ""
     guessed.append(look_at("guess", key=key, also=also))
     return best._replace(why={**best.why, "": f"{best.why['']}; a guess{also}"})
 
 
-def _told(answer: Answer) -> str:
+def _with_reason(answer: Answer) -> str:
     name = "none" if answer.column is None else answer.column.name
     return f"{name}: {answer.why['']}"
 

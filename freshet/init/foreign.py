@@ -1,4 +1,4 @@
-"""Formats of other learners, told by their first lines, each with the command that makes a table of it."""
+"""Formats of other learners, recognised by their first lines; each with the command that converts it."""
 
 import re
 import shlex

@@ -58,7 +58,7 @@ def read_sample(path: Path) -> Sample:
 
     Raises:
         InitError: it is empty, or no table.
-        SourceError: there is no such file, or its format cannot be told.
+        SourceError: there is no such file, or its format cannot be recognised.
     """
     return _with_marks(_read_sample(path))
 
@@ -122,10 +122,10 @@ def _measured(cells: Sequence[Any]) -> bool:
 
 
 def _read_sample(path: Path) -> Sample:
-    told = _format_of(path)
-    kind = detect_format(path, DataSettings(format=told))
+    named = _format_of(path)
+    kind = detect_format(path, DataSettings(format=named))
     if kind == "csv":
-        return _csv_sample(path, told != "auto")
+        return _csv_sample(path, named != "auto")
     if kind == "examples":
         raise error("exported", path=path)
     rows, _, _ = open_table(path, kind, _no_columns(path, kind))

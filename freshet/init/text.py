@@ -43,10 +43,10 @@ class TextLayout(NamedTuple):
 
 def find_layout(lines: Sequence[str]) -> TextLayout | None:
     """The layout of a file that begins with these lines; None: they are one column only."""
-    told = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE)
-    skip = 1 if told else 0
-    if told:
-        delimiter, why = told[1], "as its first line says"
+    declared = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE)
+    skip = 1 if declared else 0
+    if declared:
+        delimiter, why = declared[1], "as its first line says"
     else:
         delimiter, why, skip = _delimiter(lines)
     dialect, why_quote = _quotes(lines[skip:], delimiter)

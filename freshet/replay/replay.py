@@ -296,11 +296,11 @@ def replay(
 
 
 def _played(config: Config, options: ReplayOptions) -> dict[str, Any]:
-    told: dict[str, Any] = msgspec.to_builtins(options)
-    del told["last"], told["boundary"]
-    told |= {"data": options.data or config.log}
+    fields: dict[str, Any] = msgspec.to_builtins(options)
+    del fields["last"], fields["boundary"]
+    fields |= {"data": options.data or config.log}
     # JSON cannot hold a file name that is not UTF-8
-    return {key: printable(value) if isinstance(value, str) else value for key, value in told.items()}
+    return {key: printable(value) if isinstance(value, str) else value for key, value in fields.items()}
 
 
 def _live_hash(config: Config, folder: Path) -> str:

@@ -62,8 +62,8 @@ class ScoredCandidates:
             }
             for first in range(0, n, window)
         ]
-        told: dict[str, Any] = {
+        summaries: dict[str, Any] = {
             name: {"overall": overall[name], "last_half": last_half[name]} for name in overall
         }
-        told["windows"] = windows
-        return told
+        summaries["windows"] = windows
+        return summaries

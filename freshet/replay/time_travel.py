@@ -100,7 +100,7 @@ def check_fits(snapshot: Path, saved: Mapping[str, str], config: Config) -> None
             was, now = getattr(then[name], field.name), getattr(spec, field.name)
             if was != now and field.name not in CHANGEABLE:
                 raise _cannot(snapshot, f"features.{name}.{field.name}", was, now)
-    was_shape, now_shape = (msgspec.json.decode(told["learner"]) for told in (saved, now_saved))
+    was_shape, now_shape = (msgspec.json.decode(identity["learner"]) for identity in (saved, now_saved))
     for name in sorted(was_shape.keys() | now_shape.keys()):
         if was_shape.get(name) != now_shape.get(name):
             raise _cannot(snapshot, f"learner.{name}", was_shape.get(name), now_shape.get(name))

@@ -112,7 +112,7 @@ def _learn(config: Config, files: Sequence[Path], boundary: Boundary, state: Rol
         _commit(learner, state, last=True)
     finally:
         learner.close()
-    return Trained(read, beyond, boundary.ids, state.path, left_out.told())
+    return Trained(read, beyond, boundary.ids, state.path, left_out.phrase())
 
 
 def _examples(config: Config, files: Sequence[Path], left_out: LeftOut) -> Iterator[Example]:

@@ -10,13 +10,14 @@ import msgspec
 from freshet.roles.role_metrics import Figures, RoleMetrics, RoleSource, Tables
 from freshet.roles.voice import Voice
 from learner.role.learner import Learner
-from stream.group.membership import Member, MemberStatus
+from stream.group.membership import Member
+from stream.group.signs import MemberStatus
 from stream.join.joiner import Joiner
 from stream.log.base import Log
 from stream.run.runner import Runner
 
 SAY_EVERY_S = 10.0
-TELL_EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
 RETENTION_EVERY_S = 60.0
 
 
@@ -79,7 +80,7 @@ class Reporter:
         self._source = source
         self._metrics = metrics
         self._trim = trim
-        self._told_s = float("-inf")
+        self._reported_s = float("-inf")
         self._said_s = self._retained_s = time.monotonic()
         self._records = 0  # when it was last logged
 
@@ -97,8 +98,8 @@ class Reporter:
     def report(self) -> None:
         """Do the reports that are due; call it a few times a second."""
         now_s = time.monotonic()
-        if now_s - self._told_s >= TELL_EVERY_S:
-            self._told_s = now_s
+        if now_s - self._reported_s >= REPORT_EVERY_S:
+            self._reported_s = now_s
             self._tell()
         if now_s - self._retained_s >= RETENTION_EVERY_S:
             self._retained_s = now_s
@@ -118,10 +119,10 @@ class Reporter:
         if clocks := self._source.clocks():
             numbers["clock"] = max(clocks.values())  # a partition without events lags
         known = {name: float(value) for name, value in numbers.items() if value is not None}
-        self._member.tell(MemberStatus(known, {name: list(counts) for name, counts in tables.items()}))
+        self._member.report(MemberStatus(known, {name: list(counts) for name, counts in tables.items()}))
 
     def _say(self, event: str, **more: object) -> None:
-        told: dict[str, object] = {
+        fields: dict[str, object] = {
             "records": self._progress.records,
             **more,
             "lag": self._progress.lag_records,
@@ -129,4 +130,4 @@ class Reporter:
             "commits": self._progress.commits,
             **self._source.figures(),
         }
-        self._voice.log(event, "info", **told)
+        self._voice.log(event, "info", **fields)

@@ -23,8 +23,8 @@ class Voice:
     def log(self, event: str, level: str = "info", **fields: object) -> None:
         """Print a log line; its time is ISO 8601 in UTC, on a terminal the local time of day."""
         if self._for_people:
-            told = " ".join(f"{name}={short(value)}" for name, value in fields.items())
-            line = printable(f"{time.strftime('%H:%M:%S')} {self.role:<6}{event} {told}")
+            pairs = " ".join(f"{name}={short(value)}" for name, value in fields.items())
+            line = printable(f"{time.strftime('%H:%M:%S')} {self.role:<6}{event} {pairs}")
         else:
             head = {"time": iso_time(time.time()), "level": level, "role": self.role, "event": event}
             line = json.dumps({**head, **fields}, default=str)

@@ -15,7 +15,8 @@ from freshet.show.report import LINE_STYLE
 from freshet.show.view import CHART_COLUMNS_MAX, CHART_ROWS, draw_lines, number_text, role_text
 from serving.watch.alerts import Alert
 from serving.watch.history import Readings
-from serving.watch.overview import TITLES, Live, Now, TableRow
+from serving.watch.live import Live, Now, TableRow
+from serving.watch.overview import TITLES
 
 ALERTS_SHOWN = 4
 TABLES_SHOWN = 8
@@ -104,7 +105,7 @@ def seconds(s: float) -> str:
     return f"{s / 60.0:.0f} min" if s < 7200.0 else f"{s / 3600.0:.1f} h"
 
 
-def _told(form: Callable[[float], str], value: float | None) -> str:
+def _or_dash(form: Callable[[float], str], value: float | None) -> str:
     return "–" if value is None else form(value)
 
 
@@ -113,15 +114,15 @@ def _numbers(now: Now) -> list[tuple[str, str]]:
     records = [r for r in (now.joiner_lag_records, now.learner_lag_records) if r is not None]
     lag = f"{count(sum(records))} records, {seconds(max(lag_s))}" if records else "–"
     return [
-        ("events/s", _told(rate, now.events_per_s)),
-        ("examples/s", _told(rate, now.examples_per_s)),
-        ("requests/s", _told(rate, now.requests_per_s)),
+        ("events/s", _or_dash(rate, now.events_per_s)),
+        ("examples/s", _or_dash(rate, now.examples_per_s)),
+        ("requests/s", _or_dash(rate, now.requests_per_s)),
         ("lag", lag),
-        ("freshness", _told(seconds, now.freshness_s)),
-        ("gate", _told(lambda share: f"{share:.0%}", now.gate)),
-        ("evidence", _told(count, now.evidence)),
-        ("table rows", _told(count, now.table_rows)),
-        ("dead letters", _told(count, now.dead_letters)),
+        ("freshness", _or_dash(seconds, now.freshness_s)),
+        ("gate", _or_dash(lambda share: f"{share:.0%}", now.gate)),
+        ("evidence", _or_dash(count, now.evidence)),
+        ("table rows", _or_dash(count, now.table_rows)),
+        ("dead letters", _or_dash(count, now.dead_letters)),
     ]
 
 
@@ -135,7 +136,7 @@ def _quality(now: Now) -> Table:
         if key == "frozen" and values[0] is None:
             continue
         table.add_row(
-            Text.assemble(("━━ ", color), name), *(_told(lambda value: f"{value:.3f}", v) for v in values)
+            Text.assemble(("━━ ", color), name), *(_or_dash(lambda value: f"{value:.3f}", v) for v in values)
         )
     return table
 
@@ -147,7 +148,7 @@ def _tables(rows: Sequence[TableRow]) -> Table:
         table.add_column(title, justify="right", header_style="dim")
     for row in rows[:TABLES_SHOWN]:
         rates = (row.admitted_per_s, row.refused_per_s, row.expired_per_s, row.evicted_per_s)
-        table.add_row(row.feature, count(row.rows), *(_told(rate, value) for value in rates))
+        table.add_row(row.feature, count(row.rows), *(_or_dash(rate, value) for value in rates))
     return table
 
 

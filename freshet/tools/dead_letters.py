@@ -136,10 +136,10 @@ def retry_letters(
 
 
 def _as_json(found: Found) -> dict[str, Any]:
-    told = json.loads(encode_json(found.letter))
-    told.pop("type")
+    fields = json.loads(encode_json(found.letter))
+    fields.pop("type")
     at = {"letter": found.offset, "buried": found.buried_ms / 1e3, "sent_again": found.sent_again}
-    return {**at, **told}
+    return {**at, **fields}
 
 
 def _readable(original: bytes) -> str:

@@ -45,12 +45,12 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
         if isinstance(value, dict):
             yield f"{title}:"
             for key, entry in value.items():
-                yield f"  {key.replace('_', ' '):<26}{_told(key, entry)}"
+                yield f"  {key.replace('_', ' '):<26}{_as_text(key, entry)}"
         else:
-            yield f"{title:<28}{_size(value) if name == 'bytes' else _told(name, value)}"
+            yield f"{title:<28}{_size(value) if name == 'bytes' else _as_text(name, value)}"
 
 
-def _told(name: str, value: object) -> str:
+def _as_text(name: str, value: object) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and name.endswith(_TIMES) and value > 0:
         return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     if isinstance(value, list | tuple) and all(isinstance(part, int | float) for part in value):

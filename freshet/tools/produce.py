@@ -31,7 +31,7 @@ from stream.records.types import Action, Example, Impression, encode
 
 BATCH = 1000  # events per append
 PACK = 100  # events per message
-TELL_EVERY_S = 2.0
+REPORT_EVERY_S = 2.0
 AWAY_PAUSES = Pauses(first_s=0.25, longest_s=5.0, give_up_s=60.0)  # if the log goes away meanwhile
 
 Event = Impression | Action
@@ -73,7 +73,7 @@ def produce(
         source = _as_events(config, file, name, left_out)
     source = islice(_of_declared_types(source, config, file, left_out), limit)
     topic = EXAMPLES if holds == "examples" else EVENTS
-    began = told = time.monotonic()
+    began = reported_s = time.monotonic()
     sent = 0
     log = open_topics(config)
     partitions = log.partitions(topic)
@@ -94,8 +94,8 @@ def produce(
             )
             sent += len(batch)
             now = time.monotonic()
-            if now - told >= TELL_EVERY_S:
-                told = now
+            if now - reported_s >= REPORT_EVERY_S:
+                reported_s = now
                 print(f"{sent:,} {topic}, {sent / (now - began):,.0f}/s", file=sys.stderr, flush=True)
             if rate is not None:
                 time.sleep(max(began + sent / rate - time.monotonic(), 0.0))
@@ -114,7 +114,7 @@ def produce(
         raise ProduceError(f"{file}: there are no events in it")
     seconds = max(time.monotonic() - began, 1e-9)
     print(
-        f"sent {sent:,} {topic} to {config.log} in {seconds:.1f} s, as producer {name!r}{left_out.told()}",
+        f"sent {sent:,} {topic} to {config.log} in {seconds:.1f} s, as producer {name!r}{left_out.phrase()}",
         file=sys.stderr,
     )
     return sent

@@ -18,7 +18,7 @@ from freshet.config import Config
 from freshet.progress import duration
 from freshet.roles.opening import open_used
 from freshet.roles.voice import printable
-from stream.group.membership import Beat, read_sign
+from stream.group.signs import Beat, read_sign
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, UPDATES, Log
 
 LOOK_BACK = 5_000
@@ -49,7 +49,7 @@ def look(log: Log, config: Config, now: float) -> list[RoleStatus]:
     first, end = log.ends(ROLES)[0]
     position = max(first, end - LOOK_BACK)
     found: dict[tuple[str, str], RoleStatus] = {}
-    lives: dict[tuple[str, str], str] = {}
+    incarnations: dict[tuple[str, str], str] = {}
     while position < end:
         records = log.read(ROLES, 0, position)
         if not records:
@@ -58,7 +58,7 @@ def look(log: Log, config: Config, now: float) -> list[RoleStatus]:
         for record in records:
             beat = read_sign(record)
             if isinstance(beat, Beat):
-                _take(found, lives, beat, record.ingest_ms / 1e3, config.group.beat_s)
+                _take(found, incarnations, beat, record.ingest_ms / 1e3, config.group.beat_s)
     for seen in found.values():
         seen.heard_s = max(now - seen.heard_s, 0.0)
         if seen.state == "runs" and seen.heard_s > config.group.timeout_s:
@@ -68,22 +68,22 @@ def look(log: Log, config: Config, now: float) -> list[RoleStatus]:
 
 def _take(
     found: dict[tuple[str, str], RoleStatus],
-    lives: dict[tuple[str, str], str],
+    incarnations: dict[tuple[str, str], str],
     beat: Beat,
     at: float,
     beat_s: float,
 ) -> None:
     place = beat.group, beat.name
-    if lives.get(place) != beat.life:
-        lives[place] = beat.life
+    if incarnations.get(place) != beat.incarnation:
+        incarnations[place] = beat.incarnation
         # the first beat may be older than the records that were read; beats are `beat_s` apart
         found[place] = RoleStatus(beat.group, beat.name, "runs", False, at - beat.number * beat_s, at, {})
     seen = found[place]
     seen.heard_s = at
     seen.leads = beat.leading >= 0
     seen.state = "stopped" if beat.leaving else "runs"
-    if beat.told is not None:
-        seen.numbers = dict(beat.told.numbers)
+    if beat.status is not None:
+        seen.numbers = dict(beat.status.numbers)
 
 
 def ask_server(config: Config) -> tuple[str, str]:

@@ -67,7 +67,7 @@ from stream.records.types import Action, Forget, Impression, Served, encode
 REASONS_MAX = 100
 """At most this many records of one body are answered with their error; the answer counts the others."""
 REASON_CHARACTERS_MAX = 500
-_UNTOLD = Verdict(error="untold")
+_OMITTED = Verdict(error="untold")
 DRAWN_AT_ONCE_MAX = 8_192
 """Candidates times draws that take about a millisecond; larger orders are drawn in a separate thread."""
 YIELD_EVERY = 256
@@ -249,7 +249,7 @@ class App(Frame):
                 verdicts.append(
                     Verdict(error=shortened(str(error), REASON_CHARACTERS_MAX))
                     if rejected < REASONS_MAX
-                    else _UNTOLD
+                    else _OMITTED
                 )
             if i % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The alerts of the page: those of deploy/prometheus/rules.yml, told from what one server can see.
+"""The alerts of the page: those of deploy/prometheus/rules.yml, evaluated from the data of one server.
 
 Names, thresholds and how long a thing must last are the same there and here (tested). Prometheus asks
 every role; the page knows of the others what they tell in the log. What to do about each is in

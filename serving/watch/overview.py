@@ -1,10 +1,8 @@
-"""All of a Freshet at a glance, once a second: for the page, and for `freshet up` on a terminal.
+"""The status of all roles, once a second: for the live page, and for `freshet up` on a terminal.
 
-What there is to see comes from two places: the server that shows it knows itself (`serving.watch.pulse`), and
-everybody tells in the log (`stream.group.observer`) how they do. So any server of a log can show all of it,
-wherever
-the other roles run, and one that hears of no other role shows what it knows and says what it does not.
-One thread does the looking; whoever asks is handed what it found last.
+It has two sources: the server's own numbers (`serving.watch.pulse`), and the status that every role publishes
+in the log (`stream.group.observer`). So any server shows all roles, wherever they run. Numbers of roles that
+publish nothing are shown as unknown. One thread collects; requests get its latest result.
 """
 
 import gzip
@@ -17,130 +15,43 @@ from functools import partial
 
 import msgspec
 
-from serving.watch.alerts import Alert, FeatureSight, Sight, Watchman
-from serving.watch.history import History, Span
+from serving.watch.alerts import FeatureSight, Sight, Watchman
+from serving.watch.history import History
+from serving.watch.live import Live, LiveHistory, Now, Role, TableRow
 from serving.watch.pulse import Own
 from serving.watch.rates import Counters
 from stream.errors import LogError
-from stream.group.membership import Beat, MemberStatus, send_beat
 from stream.group.observer import ObservedMember, Roll
+from stream.group.signs import Beat, MemberStatus, send_beat
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Log
 from stream.log.lag import Lag, LagMeter, Position
 
 EVERY_S = 1.0
 NEWEST_POINTS = 15
-"""Points that every answer carries; whoever asks less often than that asks for the history again."""
+"""Points in every answer. A client that polls less often must fetch the history again."""
 HISTORY_STEPS = 10
-"""So much older than the newest point an encoded history may be: less than the points of every answer."""
-SILENT_S = 6.0  # a role that says nothing for longer is shown as silent
+"""Steps for which an encoded history is reused: fewer than the points of every answer."""
+SILENT_S = 6.0  # without a beat for longer, a role is shown as silent
 TITLES = {"join": "joiner", "learn": "learner", "serve": "server"}
-"""What people are told of a role, by its command."""
+"""The names of the roles, by command."""
 GROUP = "serve"
 
 logger = logging.getLogger("freshet.serving")
 
 
-class Now(msgspec.Struct):
-    """The numbers of one moment; None: not known (yet). `docs/operations.md` says what each means.
-
-    `frozen` is the base of a server that follows no updates any more, where one runs on this log.
-    """
-
-    events_per_s: float | None = None
-    impressions: float | None = None  # that the joiners accepted since their states were made
-    impressions_per_s: float | None = None
-    examples_per_s: float | None = None
-    requests_per_s: float | None = None
-    score_p99_s: float | None = None  # over the last five minutes
-    joiner_lag_records: float | None = None
-    joiner_lag_s: float | None = None
-    learner_lag_records: float | None = None
-    learner_lag_s: float | None = None
-    server_lag_records: float | None = None
-    server_lag_s: float | None = None
-    undecided: float | None = None  # requests that wait for their window
-    freshness_s: float | None = None
-    base_freshness_s: float | None = None
-    auc_frozen: float | None = None
-    auc_base: float | None = None
-    auc_corrected: float | None = None
-    logloss_frozen: float | None = None
-    logloss_base: float | None = None
-    logloss_corrected: float | None = None
-    calibration_base: float | None = None
-    calibration_corrected: float | None = None
-    click_rate: float | None = None  # of the recent examples
-    mean_prediction: float | None = None  # of the same, corrected
-    scored_examples: float | None = None  # that quality is measured on
-    gate: float | None = None  # share of the correction that is applied
-    evidence: float | None = None  # examples that the error memory stands on
-    table_rows: float | None = None
-    dead_letters: float | None = None  # that the log keeps
-    dead_letters_per_s: float | None = None
-
-
-class Role(msgspec.Struct):
-    """A process that tells of itself in the log."""
-
-    role: str  # joiner, learner, server
-    name: str
-    state: str  # well, frozen, standing by, silent
-    heard_s: float  # seconds since it was heard last
-
-
-class TableRow(msgspec.Struct):
-    """One embedding table; rates are the learner's, None while none tells."""
-
-    feature: str
-    rows: int
-    admitted_per_s: float | None = None
-    refused_per_s: float | None = None  # sightings that made no row (yet): admission, or the row budget
-    expired_per_s: float | None = None
-    evicted_per_s: float | None = None
-    unknown_share: float | None = None  # of the ids that were scored in five minutes, those without a row
-    missing_share: float | None = None  # of the candidates, those without a value
-
-
-class Live(msgspec.Struct):
-    """Everything that the page shows at one moment."""
-
-    step: int  # rises by one with each point
-    time: float  # Unix seconds
-    life: str  # of the process that looks: steps of another are not comparable
-    version: str  # of the model
-    ready: bool
-    why_not_ready: str
-    frozen: bool
-    log_up: bool
-    roles: list[Role]
-    now: Now
-    tables: list[TableRow]
-    alerts: list[Alert]
-    newest: Span
-
-
-class LiveHistory(msgspec.Struct):
-    """The numbers over time, as far back as this process remembers."""
-
-    step: int  # of the newest fine point
-    life: str
-    fine: Span
-    coarse: Span
-
-
 class Overview:
-    """Looks once a second, in a thread of its own.
+    """Collects the status once a second, in its own thread.
 
     Args:
-        log: whose roles are looked at. Topic `roles` must exist.
-        own: how the server itself does; None: this is no server, and shows what servers tell in the log.
+        log: of the roles. Topic `roles` must exist.
+        own: returns this server's status. None: this is no server; the status of one is read from the log.
     """
 
     def __init__(self, log: Log, own: Callable[[], Own] | None = None) -> None:
-        self.name = ""  # under which this server tells of itself; "": it does not
+        self.name = ""  # this server's name in its beats; "": it sends none
         self._log = log
         self._own = own
-        self._life = uuid.uuid4().hex[:12]
+        self._incarnation = uuid.uuid4().hex[:12]
         self._roll = Roll(log)
         self._history = History(Now.__struct_fields__)
         self._watchman = Watchman()
@@ -150,32 +61,32 @@ class Overview:
         }
         self._counters = Counters()
         self._step = self._beats = 0
-        self._silent = False  # a sign of life could not be sent, and that was said
+        self._silent = False  # the last beat could not be sent, and that was logged
         self._up = True
         self._dead_letters: float | None = None
         self._lock = threading.Lock()
         self._encoding = threading.Lock()
         self._encoded = -1, b"", b""  # step, plain, packed
         self._live = Live(
-            0, 0.0, self._life, "", False, "", False, True, [], Now(), [], [], self._history.fine(1)
+            0, 0.0, self._incarnation, "", False, "", False, True, [], Now(), [], [], self._history.fine(1)
         )
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
     def live(self) -> Live:
-        """What was found last."""
+        """The latest result."""
         return self._live
 
     def history(self) -> LiveHistory:
         """All points; may be called from any thread."""
         with self._lock:
-            return LiveHistory(self._step, self._life, self._history.fine(), self._history.coarse())
+            return LiveHistory(self._step, self._incarnation, self._history.fine(), self._history.coarse())
 
     def encoded_history(self) -> tuple[bytes, bytes]:
-        """The same as JSON, and that packed by gzip: made once for all who ask within ten steps.
+        """The same as JSON, plain and gzipped; made once for all requests within ten steps.
 
-        What is missing of the newest is in `live.newest`.
+        `live.newest` has the points since then.
         """
         with self._encoding:
             if not self._encoded[1] or self._step - self._encoded[0] > HISTORY_STEPS:
@@ -190,10 +101,10 @@ class Overview:
         self._thread.start()
 
     def stop(self, within_s: float = 5.0) -> None:
-        """End the thread, which says in the log that this server leaves.
+        """End the thread, which announces in the log that this server leaves.
 
         Args:
-            within_s: for the log to answer; a thread that waits for it longer is left behind.
+            within_s: time for the log to respond; a thread that waits longer is abandoned.
         """
         self._stop.set()
         if self._thread is not None:
@@ -201,7 +112,7 @@ class Overview:
             self._thread = None
 
     def look(self) -> Live:
-        """Look now; to be called from one thread."""
+        """Collect now. Call it from one thread only."""
         now_s = time.time()
         own = self._own() if self._own is not None else None
         try:
@@ -212,32 +123,32 @@ class Overview:
                 logger.warning("the overview cannot reach the log: %s", error)
             self._up = False
         if self._up and own is not None and self.name:
-            self._say(own.told)
-        members = [heard for heard in self._roll.members if not self._is_own(heard)]
-        told = own.told if own is not None else _served(members)
-        self._count(members, told)
-        now = self._numbers(now_s, told, members)
-        self._watchman.look(now_s, self._sight(now_s, now, told, members))
+            self._say(own.status)
+        members = [member for member in self._roll.members if not self._is_own(member)]
+        status = own.status if own is not None else _served(members)
+        self._count(members, status)
+        now = self._numbers(now_s, status, members)
+        self._watchman.look(now_s, self._sight(now_s, now, status, members))
         with self._lock:
             self._history.add(now_s, msgspec.structs.astuple(now))
             self._step += 1
             newest = self._history.fine(NEWEST_POINTS)
-        roles = [_role(heard) for heard in members]
+        roles = [_role(member) for member in members]
         if own is not None:
-            frozen = bool(own.told.numbers.get("frozen"))
+            frozen = bool(own.status.numbers.get("frozen"))
             roles.append(Role("server", self.name or "this one", "frozen" if frozen else "well", 0.0))
         self._live = Live(
             step=self._step,
             time=now_s,
-            life=self._life,
+            life=self._incarnation,
             version=own.version if own is not None else "",
-            ready=bool(told.numbers.get("ready")),
+            ready=bool(status.numbers.get("ready")),
             why_not_ready=own.why_not_ready if own is not None else "",
-            frozen=bool(told.numbers.get("frozen")),
+            frozen=bool(status.numbers.get("frozen")),
             log_up=self._up,
             roles=roles,
             now=now,
-            tables=self._tables(told, members),
+            tables=self._tables(status, members),
             alerts=self._watchman.alerts,
             newest=newest,
         )
@@ -252,7 +163,7 @@ class Overview:
             try:
                 self.look()
                 failing = False
-            except Exception:  # who watches must not harm who is watched
+            except Exception:  # a bug here must not end the server
                 if not failing:
                     logger.exception("the overview failed; it tries again each second")
                 failing = True
@@ -270,34 +181,36 @@ class Overview:
         self._counters.add("log.dead_letters", "log", float(end))
 
     def _committed(self, role: str, topic: str) -> dict[int, Position]:
-        """Where a role is, as it told the log; nothing before it was there."""
+        """The offsets that a role has committed to the log; none before its first commit."""
         return {p: Position(offset, 0) for p, offset in self._log.committed(role, topic).items()}
 
-    def _say(self, told: MemberStatus | None) -> None:
-        """Tell in the log how this server does; None: it leaves."""
-        beat = Beat(GROUP, self.name, self._life, self._beats, leaving=told is None, told=told)
+    def _say(self, status: MemberStatus | None) -> None:
+        """Send a beat with this server's status; None: it leaves."""
+        beat = Beat(GROUP, self.name, self._incarnation, self._beats, leaving=status is None, status=status)
         self._beats += 1
         try:
             send_beat(self._log, beat)
             self._silent = False
         except LogError as error:
             if not self._silent:
-                logger.warning("could not tell the log how this server does: %s", error)
+                logger.warning("could not send this server's status to the log: %s", error)
             self._silent = True
 
-    def _is_own(self, heard: ObservedMember) -> bool:
-        return heard.group == GROUP and heard.name == self.name
+    def _is_own(self, member: ObservedMember) -> bool:
+        return member.group == GROUP and member.name == self.name
 
-    # --- from what was told to what is shown ---
+    # --- from the members' status to the page's numbers ---
 
     def _count(self, members: list[ObservedMember], own: MemberStatus) -> None:
-        for heard in members:
-            if heard.group in ("join", "learn"):
-                for name in _COUNTED[heard.group]:
-                    self._counters.add(f"{heard.group}.{name}", heard.life, heard.told.numbers.get(name))
-                for feature, counts in heard.told.tables.items() if heard.leads else ():
+        for member in members:
+            if member.group in ("join", "learn"):
+                for name in _COUNTED[member.group]:
+                    self._counters.add(
+                        f"{member.group}.{name}", member.incarnation, member.status.numbers.get(name)
+                    )
+                for feature, counts in member.status.tables.items() if member.leads else ():
                     for name, count in zip(_TABLE_COUNTS, counts[1:], strict=False):
-                        self._counters.add(f"table.{feature}.{name}", heard.life, float(count))
+                        self._counters.add(f"table.{feature}.{name}", member.incarnation, float(count))
         for name in _COUNTED[GROUP]:
             self._counters.add(f"{GROUP}.{name}", "own", own.numbers.get(name))
         for feature, counts in own.tables.items():
@@ -305,11 +218,13 @@ class Overview:
                 self._counters.add(f"{GROUP}.{feature}.{name}", "own", float(count))
         self._counters.end_tick()
 
-    def _numbers(self, now_s: float, told: MemberStatus, members: list[ObservedMember]) -> Now:
-        numbers = told.numbers.get
-        waiting = [h.told.numbers["undecided"] for h in members if "undecided" in h.told.numbers]
-        others_frozen = [h.told.numbers for h in members if h.group == GROUP and h.told.numbers.get("frozen")]
-        frozen = told.numbers if numbers("frozen") else others_frozen[0] if others_frozen else {}
+    def _numbers(self, now_s: float, status: MemberStatus, members: list[ObservedMember]) -> Now:
+        numbers = status.numbers.get
+        waiting = [h.status.numbers["undecided"] for h in members if "undecided" in h.status.numbers]
+        others_frozen = [
+            h.status.numbers for h in members if h.group == GROUP and h.status.numbers.get("frozen")
+        ]
+        frozen = status.numbers if numbers("frozen") else others_frozen[0] if others_frozen else {}
         rate = self._counters.rate
         return Now(
             events_per_s=rate("log.events"),
@@ -333,12 +248,12 @@ class Overview:
             logloss_corrected=numbers("logloss_corrected"),
             calibration_base=numbers("calibration_base"),
             calibration_corrected=numbers("calibration_corrected"),
-            click_rate=_click_rate(told),
-            mean_prediction=_mean_prediction(told),
+            click_rate=_click_rate(status),
+            mean_prediction=_mean_prediction(status),
             scored_examples=numbers("examples_corrected"),
             gate=numbers("gate"),
             evidence=numbers("evidence"),
-            table_rows=sum(counts[0] for counts in told.tables.values()) if told.tables else None,
+            table_rows=sum(counts[0] for counts in status.tables.values()) if status.tables else None,
             dead_letters=self._dead_letters,
             dead_letters_per_s=rate("log.dead_letters"),
         )
@@ -350,35 +265,35 @@ class Overview:
             f"{role}_lag_s": max(lag.seconds for lag in lags) if known else None,
         }
 
-    def _sight(self, now_s: float, now: Now, told: MemberStatus, members: list[ObservedMember]) -> Sight:
-        numbers = {**told.numbers, "log_up": float(self._up)}
-        clocks = [h.told.numbers["clock"] for h in members if "clock" in h.told.numbers]
+    def _sight(self, now_s: float, now: Now, status: MemberStatus, members: list[ObservedMember]) -> Sight:
+        numbers = {**status.numbers, "log_up": float(self._up)}
+        clocks = [h.status.numbers["clock"] for h in members if "clock" in h.status.numbers]
         if clocks:
-            # a partition, or a joiner of several, that nobody sends to stands still and is no trouble
+            # the newest clock: a partition without producers stands still, which is no problem
             numbers["clock_behind_s"] = now_s - max(clocks)
-        for heard in members:
-            key = f"{heard.group}.skipped"
-            numbers[key] = numbers.get(key, 0.0) + heard.told.numbers.get("skipped", 0.0)
-        # while the log is away nobody can be heard, which is no fault of theirs
+        for member in members:
+            key = f"{member.group}.skipped"
+            numbers[key] = numbers.get(key, 0.0) + member.status.numbers.get("skipped", 0.0)
+        # while the log is away no role is heard; that is not the roles' fault
         heard_s = {f"{TITLES.get(h.group, h.group)} {h.name}": _silent_s(h) for h in members if self._up}
         lags = {role: getattr(now, f"{role}_lag_s") or 0.0 for role in TITLES.values()}
-        return Sight(numbers, self._counters.rises, heard_s, lags, self._features(told))
+        return Sight(numbers, self._counters.rises, heard_s, lags, self._features(status))
 
-    def _features(self, told: MemberStatus) -> dict[str, FeatureSight]:
-        """What of each feature was scored in the last five minutes."""
+    def _features(self, status: MemberStatus) -> dict[str, FeatureSight]:
+        """The counts of each feature over the scores of the last five minutes."""
         rises = self._counters.rises
         scored = rises.get(f"{GROUP}.scored", 0.0)
         return {
             feature: FeatureSight(
                 counts[0], scored, *(rises.get(f"{GROUP}.{feature}.{name}", 0.0) for name in _FEATURE_COUNTS)
             )
-            for feature, counts in told.tables.items()
+            for feature, counts in status.tables.items()
             if len(counts) > len(_FEATURE_COUNTS)
         }
 
-    def _tables(self, told: MemberStatus, members: list[ObservedMember]) -> list[TableRow]:
-        features = self._features(told)
-        learning = any(h.group == "learn" and h.leads and h.told.tables for h in members)
+    def _tables(self, status: MemberStatus, members: list[ObservedMember]) -> list[TableRow]:
+        features = self._features(status)
+        learning = any(h.group == "learn" and h.leads and h.status.tables for h in members)
         counted = _TABLE_COUNTS if learning else ()
         return [
             TableRow(
@@ -388,7 +303,7 @@ class Overview:
                 unknown_share=features[feature].unknown_share if feature in features else None,
                 missing_share=features[feature].missing_share if feature in features else None,
             )
-            for feature, counts in told.tables.items()
+            for feature, counts in status.tables.items()
         ]
 
 
@@ -402,38 +317,38 @@ _COUNTED: Mapping[str, tuple[str, ...]] = {
 
 
 def _served(members: list[ObservedMember]) -> MemberStatus:
-    """What the servers tell, to one who is none: the one that follows updates, else any."""
-    servers = [heard for heard in members if heard.group == GROUP]
-    servers.sort(key=lambda heard: (bool(heard.told.numbers.get("frozen")), _silent_s(heard) > SILENT_S))
-    return servers[0].told if servers else MemberStatus()
+    """The status of a server: of one that follows updates if there is one, else of any."""
+    servers = [member for member in members if member.group == GROUP]
+    servers.sort(key=lambda member: (bool(member.status.numbers.get("frozen")), _silent_s(member) > SILENT_S))
+    return servers[0].status if servers else MemberStatus()
 
 
 def _impressions(members: list[ObservedMember]) -> float | None:
-    joiners = [heard.told.numbers for heard in members if heard.group == "join"]
-    # a joiner does not tell counts of which there is nothing yet
+    joiners = [member.status.numbers for member in members if member.group == "join"]
+    # a joiner omits counts that are still 0
     return sum(numbers.get("impressions", 0.0) for numbers in joiners) if joiners else None
 
 
-def _click_rate(told: MemberStatus) -> float | None:
-    clicks, examples = told.numbers.get("positives_corrected"), told.numbers.get("examples_corrected")
+def _click_rate(status: MemberStatus) -> float | None:
+    clicks, examples = status.numbers.get("positives_corrected"), status.numbers.get("examples_corrected")
     return clicks / examples if clicks is not None and examples else None
 
 
-def _mean_prediction(told: MemberStatus) -> float | None:
-    rate, calibration = _click_rate(told), told.numbers.get("calibration_corrected")
+def _mean_prediction(status: MemberStatus) -> float | None:
+    rate, calibration = _click_rate(status), status.numbers.get("calibration_corrected")
     return rate * calibration if rate is not None and calibration is not None else None
 
 
-def _silent_s(heard: ObservedMember) -> float:
-    return max(time.monotonic() - heard.at_s, 0.0)
+def _silent_s(member: ObservedMember) -> float:
+    return max(time.monotonic() - member.at_s, 0.0)
 
 
-def _role(heard: ObservedMember) -> Role:
-    silent_s = _silent_s(heard)
+def _role(member: ObservedMember) -> Role:
+    silent_s = _silent_s(member)
     if silent_s > SILENT_S:
         state = "silent"
-    elif heard.group == "learn" and not heard.leads:
+    elif member.group == "learn" and not member.leads:
         state = "standing by"
     else:
-        state = "frozen" if heard.told.numbers.get("frozen") else "well"
-    return Role(TITLES.get(heard.group, heard.group), heard.name, state, round(silent_s, 1))
+        state = "frozen" if member.status.numbers.get("frozen") else "well"
+    return Role(TITLES.get(member.group, member.group), member.name, state, round(silent_s, 1))

@@ -20,7 +20,8 @@ import msgspec
 from markdown_it import MarkdownIt
 
 from serving.http.frame import JSON, Call, Handler, Response, Route
-from serving.watch.overview import Live, LiveHistory, Overview
+from serving.watch.live import Live, LiveHistory
+from serving.watch.overview import Overview
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "

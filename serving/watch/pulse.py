@@ -9,17 +9,17 @@ import msgspec
 
 from learner.metrics import Summary
 from serving.replica.status import Scorer
-from stream.group.membership import MemberStatus
+from stream.group.signs import MemberStatus
 
 SPAN_TICKS = 300
-"""Over so many calls, one a second, the share of errors and the slowest answers are told."""
+"""Over so many calls, one a second, the share of errors and the slowest answers are measured."""
 SCORE_PATH = "/v1/score"
 
 
 class Own(NamedTuple):
     """What the server that looks says of itself."""
 
-    told: MemberStatus
+    status: MemberStatus
     version: str
     why_not_ready: str
 
@@ -77,13 +77,13 @@ class Pulse:
             "learnt": status.examples_learnt,
         }
         numbers |= _quality("base", status.base.recent) | _quality("corrected", status.corrected.recent)
-        told = {name: float(value) for name, value in numbers.items() if value is not None}
+        known = {name: float(value) for name, value in numbers.items() if value is not None}
         features = status.scored_features
         tables = {
             name: [rows, *(msgspec.structs.astuple(features[name]) if name in features else ())]
             for name, rows in status.table_rows.items()
         }
-        return Own(MemberStatus(told, tables), status.version, status.why_not_ready)
+        return Own(MemberStatus(known, tables), status.version, status.why_not_ready)
 
 
 def _count(totals: Totals) -> float:

@@ -42,7 +42,7 @@ class Counters:
             self._last.clear()
 
     def rate(self, name: str) -> float | None:
-        """A second, over the last RATE_TICKS; None if nobody has told it in that time."""
+        """A second, over the last RATE_TICKS; None if nobody has reported it in that time."""
         newest = [(s, tick[name]) for s, tick in list(self._ticks)[-RATE_TICKS:] if name in tick]
         seconds = sum(s for s, _ in newest)
         return sum(rise for _, rise in newest) / seconds if seconds > 0.0 else None

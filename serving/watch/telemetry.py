@@ -26,13 +26,13 @@ BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 
 
 
 class Known(Protocol):
-    """What is told of the replica."""
+    """The metrics of the replica."""
 
     def status(self) -> ModelStatus: ...
 
 
 class Written(Protocol):
-    """What is told of the writer."""
+    """The metrics of the writer."""
 
     @property
     def records(self) -> int: ...

@@ -144,7 +144,7 @@ def to_id(text: str) -> int | str:
     >>> to_id("42"), to_id("0042"), to_id("-7"), to_id("a1")
     (42, '0042', -7, 'a1')
     """
-    # Most ids that are no integers are told by their first character, without raising.
+    # The first character rules out most texts that are no integers, without raising.
     if text[:1] > "9" or len(text) > 20:
         return text
     try:

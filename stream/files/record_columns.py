@@ -152,15 +152,15 @@ def layout_of(schema: "pyarrow.Schema") -> RecordLayout | None:
     Raises:
         ValueError: it was written by another version.
     """
-    told = (schema.metadata or {}).get(METADATA)
-    if told is None:
+    metadata = (schema.metadata or {}).get(METADATA)
+    if metadata is None:
         return None
-    version = msgspec.json.decode(told, type=dict[str, msgspec.Raw]).get("v")
+    version = msgspec.json.decode(metadata, type=dict[str, msgspec.Raw]).get("v")
     if version is None or bytes(version) != b"%d" % FORMAT_VERSION:
         raise ValueError(
             f"it is of version {bytes(version or b'?').decode()}; this Freshet reads version {FORMAT_VERSION}"
         )
-    return msgspec.json.decode(told, type=RecordLayout)
+    return msgspec.json.decode(metadata, type=RecordLayout)
 
 
 class RecordColumns:
@@ -278,7 +278,7 @@ def _request(
             for features, value in zip(candidates, values[first:end], strict=True):
                 if value is not None:
                     features[name] = value if convert is None else convert(value)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "request_id": columns["request_id"][first],
         "time": columns["time"][first],
         "candidates": candidates,
@@ -287,15 +287,15 @@ def _request(
     base = columns["served_base"][first:end]
     if base[0] is not None:
         corrected = columns["served_corrected"][first:end]
-        told["served"] = Served(base, corrected, columns["served_model"][first])
+        fields["served"] = Served(base, corrected, columns["served_model"][first])
     for name in ("place", "propensity"):
         values = columns[name][first:end]
-        told[name] = None if values[0] is None else values
+        fields[name] = None if values[0] is None else values
     labels = columns["label"][first:end]
     if layout.holds == "events":
-        return Impression(**told, labels=None if labels[0] is None else labels)
+        return Impression(**fields, labels=None if labels[0] is None else labels)
     more = {name: columns[name][first] for name in ("decided", "log_odds", "late")}
-    return Example(**told, **more, labels=labels)
+    return Example(**fields, **more, labels=labels)
 
 
 _json = msgspec.json.Encoder()

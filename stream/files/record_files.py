@@ -125,8 +125,8 @@ def read_records(
     """The records of a file that `RecordWriter` has written, in its order.
 
     Args:
-        on_bad: told of a record that is left out since it is none; without, it is an error. Files that
-            were changed by other programs may have such.
+        on_bad: called with each invalid record, which is then left out; without it such a record is an
+            error. Files that other programs have changed may hold invalid records.
 
     Raises:
         SourceError: the file is no such file, or damaged.

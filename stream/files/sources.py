@@ -4,7 +4,7 @@
         ...
 
 Reading is strict: a line that cannot be used is a `SourceError` that names file, line, column and
-what was expected, or with `skip_bad` is left out and told to `on_bad`.
+what was expected, or with `skip_bad` is left out and reported to `on_bad`.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -41,7 +41,7 @@ class LeftOut:
         self.lines += 1
         self.first = self.first or str(error)
 
-    def told(self) -> str:
+    def phrase(self) -> str:
         """In words for the end of a sentence; nothing if nothing was left out."""
         return f"; {self.lines:,} left out that cannot be used, the first: {self.first}" if self.lines else ""
 
@@ -72,7 +72,7 @@ def read_examples(
         path: a file (`.csv`, `.tsv`, `.jsonl`, `.parquet`; text also as `.gz`), or for the rating sets
             their folder or ratings file.
         settings: which column is what.
-        on_bad: told of each line that `skip_bad` leaves out.
+        on_bad: called with each line that `skip_bad` leaves out.
         declared: the features' names: what another column holds stops no line. None: all are taken for
             declared.
 
@@ -114,10 +114,10 @@ def read_lines(path: Path, settings: DataSettings) -> Iterator[Example]:
 
 
 def detect_format(path: Path, settings: DataSettings) -> str:
-    """The format's name: as configured, or told from the file's name and its first bytes.
+    """The format's name: as configured, or recognised by the file's name and first bytes.
 
     Raises:
-        SourceError: the file does not exist, or its format cannot be told.
+        SourceError: the file does not exist, or its format cannot be recognised.
     """
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
@@ -135,7 +135,7 @@ def detect_format(path: Path, settings: DataSettings) -> str:
             found = "examples"
     if found is None:
         raise SourceError(
-            f"{path}: the format cannot be told from the name; let it end in .csv, .tsv, .jsonl or "
+            f"{path}: the format cannot be recognised from the name; let it end in .csv, .tsv, .jsonl or "
             ".parquet (also with .gz), or set format in [data] to csv, jsonl, parquet, movietweetings or "
             "movielens"
         )
@@ -146,7 +146,7 @@ def count_examples(path: str | Path, settings: DataSettings | None = None) -> in
     """About how many requests `read_examples` will give, cheaply, for a progress bar; None: not known.
 
     Raises:
-        SourceError: the file does not exist or its format cannot be told.
+        SourceError: the file does not exist or its format cannot be recognised.
     """
     path, settings = Path(path), settings or DataSettings()
     kind = detect_format(path, settings)

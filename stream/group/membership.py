@@ -20,7 +20,7 @@ import re
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Annotated, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -28,7 +28,8 @@ from ground.clock import SYSTEM_CLOCK, Clock
 from ground.short_repr import ShortRepr
 from ground.threads import HelperThread
 from stream.errors import GroupError, LogError
-from stream.log.base import PARTITIONS_MAX, ROLES, Log, Outgoing, Record
+from stream.group.signs import NAME_MAX, Beat, Claim, MemberStatus, Note, read_sign, send_beat
+from stream.log.base import ROLES, Log, Outgoing, Record
 
 _log = logging.getLogger("freshet.group")
 
@@ -37,13 +38,10 @@ STALL_S_MAX = 60.0
 """A member whose main loop stalls for so long stops beating, although its thread runs."""
 LOOK_BACK = 10_000
 """Records that a new member reads from the topic: beats repeat everything that matters."""
-NAME_MAX = 100
 REPLACED_MAX = 1000
 """Processes remembered whose name another process has taken since."""
 PEERS_MAX = 1000
 """Members that are known at a time; a new one beyond that is ignored until another has gone."""
-NUMBERS_MAX = 1000
-"""Entries of a member's status."""
 
 
 class GroupSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,74 +66,17 @@ class GroupSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid
 
 GROUP_DEFAULTS = GroupSettings()
 
-# Records of the topic are validated: any client with the right to write may write anything.
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_MAX)]
-_Life = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-_Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-_Clock = Annotated[float, msgspec.Meta(ge=0.0, le=1e18)]  # excludes NaN
-
-
-class Note(msgspec.Struct, frozen=True, array_like=True):
-    """Where another joiner can take over a partition: all outputs of records before `position` are sent.
-
-    A joiner that reads from `offset` on, with an empty state whose clock is `clock`, has at `position` the
-    same state as the previous one.
-    """
-
-    partition: Annotated[int, msgspec.Meta(ge=0, le=PARTITIONS_MAX - 1)]
-    position: _Offset
-    offset: _Offset
-    clock: _Clock
-    ingest_s: _Clock = 0.0  # ingest time of the record before `offset`, Unix seconds
-
-
-class MemberStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The status of a member, for display only; no decision depends on it.
-
-    `numbers` by name. `tables`: for each embedding table, its rows; in a learner also how many were
-    admitted, not admitted, expired and evicted since it began; in a server how many ids of the feature were
-    looked up, how many of them had no row, and how many candidates had no value.
-    """
-
-    numbers: Annotated[dict[str, float], msgspec.Meta(max_length=NUMBERS_MAX)] = {}
-    tables: Annotated[
-        dict[str, Annotated[list[int], msgspec.Meta(max_length=NUMBERS_MAX)]],
-        msgspec.Meta(max_length=NUMBERS_MAX),
-    ] = {}
-
-
-class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):
-    """A sign that a member is alive."""
-
-    group: _Name
-    name: _Name
-    life: _Life  # of this one process
-    number: _Offset  # 0, 1, 2, ...: with 0 it takes over the name
-    able: bool = False  # it could lead at once
-    leading: Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)] = -1  # the term it leads in
-    notes: Annotated[list[Note], msgspec.Meta(max_length=PARTITIONS_MAX)] = []
-    leaving: bool = False
-    told: MemberStatus | None = None
-
-
-class Claim(msgspec.Struct, frozen=True, tag="claim"):
-    """A member wants to lead; its term is this record's offset."""
-
-    group: _Name
-    name: _Name
-    life: _Life
-
 
 class Leader(NamedTuple):
     """The newest claim."""
 
     term: int
     name: str
-    life: str
+    incarnation: str
 
 
 class _Peer(msgspec.Struct):
-    life: str
+    incarnation: str
     able: bool = False
     unanswered: int = 0  # our own beats since its last one
 
@@ -160,7 +101,7 @@ class Member:
             raise GroupError(f"member name {name!r}: it must have 1 to {NAME_MAX} characters")
         self.group = group
         self.name = name
-        self.life = clock.token()[:12]
+        self.incarnation = clock.token()[:12]
         self.settings = settings
         self._log = log
         self._clock = clock
@@ -168,11 +109,11 @@ class Member:
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._peers: dict[str, _Peer] = {}
-        self._replaced: dict[str, None] = {}  # process ids (`life`), the latest last
+        self._replaced: dict[str, None] = {}  # incarnations, the latest last
         self._notes: dict[int, Note] = {}
         self._leader: Leader | None = None
         self._mine: list[Note] = []
-        self._told: MemberStatus | None = None
+        self._status: MemberStatus | None = None
         self._number = 0
         self._able = False
         self._leading = -1
@@ -194,7 +135,7 @@ class Member:
         self._thread.check()
         self._turned_s = self._clock.now_s()
         with self._lock:
-            if self.life in self._replaced:
+            if self.incarnation in self._replaced:
                 raise GroupError(
                     f"another process has joined group {self.group!r} as {self.name!r}; this one stops. "
                     "Give each its own --name"
@@ -216,14 +157,14 @@ class Member:
         with self._lock:
             return self._notes.get(partition)
 
-    def say(self, notes: Sequence[Note]) -> None:
-        """Notes that the next beats carry."""
+    def publish(self, notes: Sequence[Note]) -> None:
+        """Set the notes that the next beats carry."""
         with self._lock:
             self._mine = list(notes)
 
-    def tell(self, told: MemberStatus) -> None:
+    def report(self, status: MemberStatus) -> None:
         """Set the status that the next beats carry."""
-        self._told = told
+        self._status = status
 
     @property
     def leader(self) -> Leader | None:
@@ -244,9 +185,9 @@ class Member:
             leader = self._leader
             if leader is not None:
                 if leader.name == self.name:
-                    return leader.life != self.life  # our own predecessor
+                    return leader.incarnation != self.incarnation  # our own predecessor
                 peer = self._peers.get(leader.name)
-                if peer is not None and peer.life == leader.life:
+                if peer is not None and peer.incarnation == leader.incarnation:
                     return False
             able = sorted(name for name, peer in self._peers.items() if peer.able)
             return able[:1] == [self.name]
@@ -257,7 +198,7 @@ class Member:
 
     def claim(self) -> int:
         """Claim to lead; returns the term."""
-        value = msgspec.msgpack.encode(Claim(self.group, self.name, self.life))
+        value = msgspec.msgpack.encode(Claim(self.group, self.name, self.incarnation))
         ((_, term),) = self._log.append(ROLES, [Outgoing(self.group.encode(), value, 0)])
         self._leading = term
         self.look()
@@ -331,13 +272,13 @@ class Member:
         beat = Beat(
             group=self.group,
             name=self.name,
-            life=self.life,
+            incarnation=self.incarnation,
             number=number,
             able=self._able,
             leading=self._leading,
             notes=notes,
             leaving=leaving,
-            told=self._told,
+            status=self._status,
         )
         send_beat(self._log, beat)
 
@@ -362,7 +303,7 @@ class Member:
         said = read_sign(record)
         if said is not None and said.group == self.group:
             if isinstance(said, Claim):
-                self._lead(Leader(record.offset, said.name, said.life))
+                self._lead(Leader(record.offset, said.name, said.incarnation))
             else:
                 self._hear(said, record.offset)
 
@@ -376,51 +317,31 @@ class Member:
             if known is None or note.position >= known.position:
                 self._notes[note.partition] = note
         if 0 <= beat.leading < offset:  # a term is the offset of a claim, which comes before its beats
-            self._lead(Leader(beat.leading, beat.name, beat.life))
+            self._lead(Leader(beat.leading, beat.name, beat.incarnation))
         peer = self._peers.get(beat.name)
         if beat.leaving:
-            if peer is not None and peer.life == beat.life:
+            if peer is not None and peer.incarnation == beat.incarnation:
                 del self._peers[beat.name]
             return
-        if beat.life in self._replaced:
+        if beat.incarnation in self._replaced:
             return
-        if peer is None or peer.life != beat.life:
-            if peer is None and len(self._peers) >= PEERS_MAX and beat.life != self.life:
+        if peer is None or peer.incarnation != beat.incarnation:
+            if peer is None and len(self._peers) >= PEERS_MAX and beat.incarnation != self.incarnation:
                 return
             if peer is not None:
-                self._replaced[peer.life] = None
+                self._replaced[peer.incarnation] = None
                 if len(self._replaced) > REPLACED_MAX:
                     del self._replaced[next(iter(self._replaced))]
-            peer = self._peers[beat.name] = _Peer(beat.life)
+            peer = self._peers[beat.name] = _Peer(beat.incarnation)
         peer.able = beat.able
         peer.unanswered = 0
-        if beat.life == self.life:
+        if beat.incarnation == self.incarnation:
             self._count_silence()
 
     def _count_silence(self) -> None:
         for name, peer in list(self._peers.items()):
-            if peer.life != self.life:
+            if peer.incarnation != self.incarnation:
                 peer.unanswered += 1
                 if peer.unanswered >= self._unanswered_max:
                     _log.warning("member %s of group %s is gone", name, self.group)
                     del self._peers[name]
-
-
-_decoder: msgspec.msgpack.Decoder[Beat | Claim] = msgspec.msgpack.Decoder(Beat | Claim)
-
-
-def send_beat(log: Log, beat: Beat) -> None:
-    """Append a beat.
-
-    Raises:
-        LogError: the log fails.
-    """
-    log.append(ROLES, [Outgoing(beat.group.encode(), msgspec.msgpack.encode(beat), 0)])
-
-
-def read_sign(record: Record) -> Beat | Claim | None:
-    """Decode a record of topic `roles`; None if this version cannot read it."""
-    try:
-        return _decoder.decode(record.value)
-    except msgspec.MsgspecError:
-        return None

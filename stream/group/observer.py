@@ -1,13 +1,13 @@
 """The members of all groups and their status, from topic `roles`: for display, never for decisions.
 
-Each beat carries the status of its member (`stream.group.membership.MemberStatus`). So a reader of the topic
+Each beat carries the status of its member (`stream.group.signs.MemberStatus`). So a reader of the topic
 knows all roles of a Freshet installation, on all machines, through the log alone.
 """
 
 import msgspec
 
 from ground.clock import SYSTEM_CLOCK, Clock
-from stream.group.membership import Claim, MemberStatus, read_sign
+from stream.group.signs import Claim, MemberStatus, read_sign
 from stream.log.base import ROLES, Log, Record
 
 LOOK_BACK = 500
@@ -23,10 +23,10 @@ class ObservedMember(msgspec.Struct):
 
     group: str
     name: str
-    life: str
+    incarnation: str
     leads: bool
-    told: MemberStatus
-    at_s: float  # when its last beat came, monotonic seconds of the reader
+    status: MemberStatus
+    at_s: float  # time of its last beat, in monotonic seconds of the reader
 
 
 class Roll:
@@ -36,12 +36,12 @@ class Roll:
         self._clock = clock
         self._log = log
         self._position = -1
-        self._heard: dict[tuple[str, str], ObservedMember] = {}
+        self._members: dict[tuple[str, str], ObservedMember] = {}
 
     @property
     def members(self) -> list[ObservedMember]:
         """By group and name."""
-        return [heard for _, heard in sorted(self._heard.items())]
+        return [member for _, member in sorted(self._members.items())]
 
     def look(self) -> None:
         """Read what is new.
@@ -70,20 +70,24 @@ class Roll:
         self._forget(self._clock.now_s())
 
     def _take(self, record: Record, at_s: float) -> None:
-        said = read_sign(record)
-        if said is None or isinstance(said, Claim):
+        sign = read_sign(record)
+        if sign is None or isinstance(sign, Claim):
             return
-        key = said.group, said.name
-        known = self._heard.get(key)
-        if said.leaving:
-            if known is not None and known.life == said.life:
-                del self._heard[key]
+        key = sign.group, sign.name
+        known = self._members.get(key)
+        if sign.leaving:
+            if known is not None and known.incarnation == sign.incarnation:
+                del self._members[key]
             return
-        told = said.told or (known.told if known is not None and known.life == said.life else MemberStatus())
-        self._heard[key] = ObservedMember(said.group, said.name, said.life, said.leading >= 0, told, at_s)
+        status = sign.status or (
+            known.status if known is not None and known.incarnation == sign.incarnation else MemberStatus()
+        )
+        self._members[key] = ObservedMember(
+            sign.group, sign.name, sign.incarnation, sign.leading >= 0, status, at_s
+        )
 
     def _forget(self, now_s: float) -> None:
-        for key in [p for p, heard in self._heard.items() if now_s - heard.at_s > FORGET_S]:
-            del self._heard[key]
-        while len(self._heard) > MEMBERS_MAX:
-            del self._heard[min(self._heard, key=lambda key: self._heard[key].at_s)]
+        for key in [p for p, member in self._members.items() if now_s - member.at_s > FORGET_S]:
+            del self._members[key]
+        while len(self._members) > MEMBERS_MAX:
+            del self._members[min(self._members, key=lambda key: self._members[key].at_s)]

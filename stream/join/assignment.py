@@ -15,7 +15,8 @@ import threading
 from collections.abc import Callable
 
 from ground.clock import SYSTEM_CLOCK, Clock
-from stream.group.membership import Member, Note
+from stream.group.membership import Member
+from stream.group.signs import Note
 from stream.join.joiner import Joiner
 from stream.join.outputs import offset_of, producer_of
 from stream.join.partition import ResumePoint
@@ -135,7 +136,7 @@ class Shares:
             if point is not None:
                 position = self._runner.position(partition)
                 notes.append(Note(partition, position, point.offset, point.clock, point.ingest_s))
-        self._member.say(notes)
+        self._member.publish(notes)
 
     def take_up(self, partition: int) -> None:
         """Read a partition from now on: from our own state, or from the previous joiner's note."""

@@ -7,7 +7,7 @@ from ground.clock import SYSTEM_CLOCK, Clock
 _log = logging.getLogger("freshet.joiner")
 
 NAMES_MAX = 100
-TELL_EVERY_S = 10.0
+LOG_EVERY_S = 10.0
 OTHERS = "(others)"
 NAMELESS = "(no name)"
 
@@ -18,29 +18,29 @@ class Ahead:
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self.by_producer: dict[str, int] = {}
-        self._told_s = float("-inf")
-        self._untold = 0
+        self._logged_s = float("-inf")
+        self._unlogged = 0
 
     def counts(self) -> dict[str, int]:
         """Events by producer so far. May be called from any thread."""
         return dict(self.by_producer)
 
     def note(self, producer: str, ahead_s: float, refused: bool) -> None:
-        """Count one event and, at most every `TELL_EVERY_S`, say so in the log."""
+        """Count one event and, at most every `LOG_EVERY_S`, say so in the log."""
         name = producer or NAMELESS
         if name not in self.by_producer and len(self.by_producer) >= NAMES_MAX:
             name = OTHERS
         self.by_producer[name] = self.by_producer.get(name, 0) + 1
-        self._untold += 1
+        self._unlogged += 1
         now_s = self._clock.now_s()
-        if now_s - self._told_s >= TELL_EVERY_S:
-            self._told_s = now_s
+        if now_s - self._logged_s >= LOG_EVERY_S:
+            self._logged_s = now_s
             _log.warning(
                 "producer %s sent an event %.1f s ahead of the log's clock, which was %s (%d such events "
                 "since the last line like this): set its clock right",
                 name,
                 ahead_s,
                 "refused" if refused else "taken as of now",
-                self._untold,
+                self._unlogged,
             )
-            self._untold = 0
+            self._unlogged = 0

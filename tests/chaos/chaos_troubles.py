@@ -16,7 +16,7 @@ from chaos_processes import Role
 
 from freshet.config import Config
 from stream.errors import LogAwayError
-from stream.group.membership import Beat, Claim
+from stream.group.signs import Beat, Claim
 from stream.log.base import ROLES, Log
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "deploy" / "kafka"))

@@ -28,7 +28,7 @@ RETRY_S_MAX = 1.0
 PROBE_S = 2.0  # time limit of a probe
 PROBE_EVERY_S = 30.0  # how often the advertised addresses are requested
 THROTTLED_S = 10.0  # how long after throttling the messages name the quota
-THROTTLE_TELL_S = 60.0
+THROTTLE_LOG_S = 60.0
 TEXT_MAX = 200  # characters of the library's text in a message
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class KafkaClient:
         self._admin: AdminClient | None = None
         self._login = login_options(settings)
         self._heard: dict[int, str] = {}  # the library's last error, by code
-        self._throttled_at_s = self._throttle_told_s = float("-inf")
+        self._throttled_at_s = self._throttle_logged_s = float("-inf")
         self._throttle_s = 0.0
         self._probed_at_s = float("-inf")
 
@@ -210,8 +210,8 @@ class KafkaClient:
         """Note that a broker's quota throttles us; called by the library."""
         now_s = time.monotonic()
         self._throttled_at_s, self._throttle_s = now_s, event.throttle_time
-        if now_s - self._throttle_told_s > THROTTLE_TELL_S:
-            self._throttle_told_s = now_s
+        if now_s - self._throttle_logged_s > THROTTLE_LOG_S:
+            self._throttle_logged_s = now_s
             _log.warning(
                 "%s: broker %s throttles this client by %g s: a quota of the cluster is used up",
                 self,

@@ -57,7 +57,7 @@ class KafkaLog(Log):
         self._writer = KafkaWriter(self._client)
         self._readers: dict[str, TopicReader] = {}
         self._lock = threading.Lock()
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         try:
             self._client.connect()
         except BaseException:
@@ -156,7 +156,7 @@ class KafkaLog(Log):
         try:
             self._client.call(f"committing group {name!r}", alter)
         except AuthorizationError as error:
-            self._tell_once(f"group {name}", f"{error}; lag tools will not see this role (right: READ)")
+            self._warn_once(f"group {name}", f"{error}; lag tools will not see this role (right: READ)")
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         self._check_open()
@@ -167,8 +167,8 @@ class KafkaLog(Log):
 
         def find(admin: AdminClient, timeout_s: float) -> dict[int, int]:
             futures = admin.list_consumer_group_offsets([wanted], request_timeout=timeout_s)
-            told = _each(result(futures[name], timeout_s))
-            return {p.partition: p.offset for p in told if p.offset >= 0}
+            answer = _each(result(futures[name], timeout_s))
+            return {p.partition: p.offset for p in answer if p.offset >= 0}
 
         return self._client.call(f"reading group {name!r}", find)
 
@@ -190,7 +190,7 @@ class KafkaLog(Log):
         try:
             self._client.call(f"trimming topic {name!r}", delete)
         except AuthorizationError as error:
-            self._tell_once(f"trim {name}", f"{error}; the topic's retention drops them (right: DELETE)")
+            self._warn_once(f"trim {name}", f"{error}; the topic's retention drops them (right: DELETE)")
 
     def enforce_retention(self) -> None:
         """Does nothing: the broker enforces the retention settings of its topics."""
@@ -218,17 +218,17 @@ class KafkaLog(Log):
                 )
             return reader
 
-    def _tell_once(self, what: str, told: str) -> None:
+    def _warn_once(self, what: str, message: str) -> None:
         with self._lock:
-            new = what not in self._told
-            self._told.add(what)
+            new = what not in self._warned
+            self._warned.add(what)
         if new:
-            _log.warning("%s", told)
+            _log.warning("%s", message)
 
 
-def _each(told: ConsumerGroupTopicPartitions) -> list[TopicPartition]:
+def _each(answer: ConsumerGroupTopicPartitions) -> list[TopicPartition]:
     """The partitions of an answer; KafkaException if one of them has an error."""
-    found = list(told.topic_partitions or ())
+    found = list(answer.topic_partitions or ())
     for partition in found:
         if partition.error is not None:
             raise KafkaException(partition.error)

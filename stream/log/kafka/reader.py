@@ -83,13 +83,13 @@ class Ends:
 class _Cursor:
     """One consumer: its positions in some partitions, and the records that it has prefetched."""
 
-    def __init__(self, client: KafkaClient, ends: Ends, name: str, told: str) -> None:
+    def __init__(self, client: KafkaClient, ends: Ends, name: str, topic: str) -> None:
         self.positions: dict[int, int] = {}  # the next offset to be given out, as asked for
         self.used_s = 0.0
         self._client = client
         self._ends = ends
         self._name = name
-        self._told = told
+        self._topic = topic
         self._ahead: dict[int, list[Record]] = {}
         self._ahead_bytes = 0
         self._after: dict[int, int] = {}  # partition -> offset behind the last record taken from the library
@@ -216,7 +216,7 @@ class _Cursor:
             self._keep(found)
 
     def _keep(self, messages: Sequence[Message]) -> None:
-        told, ahead = self._told, self._ahead
+        topic, ahead = self._topic, self._ahead
         for message in messages:
             partition, offset = message.partition(), message.offset()
             error = message.error()
@@ -232,7 +232,7 @@ class _Cursor:
             kept = ahead.get(partition)
             if kept is None:
                 kept = ahead[partition] = []
-            kept.append(Record(told, partition, offset, key, value, producer, seq, ingest_ms, created_ms))
+            kept.append(Record(topic, partition, offset, key, value, producer, seq, ingest_ms, created_ms))
             self._ahead_bytes += len(key) + len(value)
             self._after[partition] = offset + 1
             self._ended.pop(partition, None)
@@ -280,7 +280,7 @@ class _Cursor:
 
     def _open(self) -> Consumer:
         settings = {
-            **self._client.options(f"freshet-{self._told}"),
+            **self._client.options(f"freshet-{self._topic}"),
             "group.id": "freshet",  # the library wants one; it is not joined
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -305,12 +305,12 @@ class _Cursor:
 class TopicReader:
     """Reads one topic; may be used from several threads."""
 
-    def __init__(self, client: KafkaClient, ends: Ends, name: str, told: str) -> None:
-        """`name` is the topic's name in the cluster, `told` its name in Freshet."""
+    def __init__(self, client: KafkaClient, ends: Ends, name: str, topic: str) -> None:
+        """`name` is the topic's name in the cluster, `topic` its name in Freshet."""
         self._client = client
         self._ends = ends
         self._name = name
-        self._told = told
+        self._topic = topic
         self._idle: list[_Cursor] = []
         self._count = 0
         self._free = threading.Condition()
@@ -352,7 +352,7 @@ class TopicReader:
                 best = max(self._idle, key=lambda cursor: cursor.matches(offsets), default=None)
                 if best is None or not best.matches(offsets):
                     if self._count < CURSORS_MAX:
-                        best = _Cursor(self._client, self._ends, self._name, self._told)
+                        best = _Cursor(self._client, self._ends, self._name, self._topic)
                         self._count += 1
                         return best
                     best = min(self._idle, key=lambda cursor: cursor.used_s, default=None)

@@ -58,7 +58,7 @@ class Topics:
         self._prefix = prefix
         self._known: dict[str, Topic] = {}
         self._lock = threading.Lock()
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def name(self, topic: str) -> str:
         """A topic's, or a group's, name in the cluster."""
@@ -118,12 +118,12 @@ class Topics:
     def all(self) -> dict[str, int]:
         """All topics under the prefix and how many partitions each has."""
         start = f"{self._prefix}." if self._prefix else ""
-        told = self._client.call(
+        listed = self._client.call(
             "listing topics", lambda admin, timeout_s: admin.list_topics(timeout=timeout_s).topics
         )
         return {
             name[len(start) :]: len(found.partitions)
-            for name, found in sorted(told.items())
+            for name, found in sorted(listed.items())
             if name.startswith(start) and not name.startswith("__")
         }
 
@@ -173,8 +173,8 @@ class Topics:
         self.partitions(topic)
         known = self._known[topic]
         if known.message_bytes is None or time.monotonic() - known.limit_at_s > LIMIT_S:
-            told = self._settings_of(topic)
-            known.message_bytes = int(told.get("max.message.bytes", DEFAULT_MESSAGE_BYTES))
+            settings = self._settings_of(topic)
+            known.message_bytes = int(settings.get("max.message.bytes", DEFAULT_MESSAGE_BYTES))
             known.limit_at_s = time.monotonic()
         return known.message_bytes
 
@@ -203,11 +203,11 @@ class Topics:
                     return None
                 raise
 
-        told = self._client.call(f"looking up topic {name!r}", describe)
-        if told is None or not told.partitions:
+        description = self._client.call(f"looking up topic {name!r}", describe)
+        if description is None or not description.partitions:
             return None
-        found = Topic(len(told.partitions), str(told.topic_id))
-        self._led = all(partition.leader is not None for partition in told.partitions)
+        found = Topic(len(description.partitions), str(description.topic_id))
+        self._led = all(partition.leader is not None for partition in description.partitions)
         return found
 
     def _make(self, admin: AdminClient, timeout_s: float, topic: str, partitions: int) -> None:
@@ -247,14 +247,15 @@ class Topics:
         return found
 
     def _check_settings(self, topic: str) -> None:
-        told = self._settings_of(topic)
+        settings = self._settings_of(topic)
         begin = f"{self._client}: topic {self.name(topic)!r}"
-        if "compact" in told.get("cleanup.policy", ""):
+        if "compact" in settings.get("cleanup.policy", ""):
             raise LogError(
-                f"{begin} is compacted (cleanup.policy={told['cleanup.policy']}): Kafka would drop records "
-                "that have not been read. Change it: " + self.alter_command(topic, "cleanup.policy=delete")
+                f"{begin} is compacted (cleanup.policy={settings['cleanup.policy']}): Kafka would drop "
+                "records that have not been read. Change it: "
+                + self.alter_command(topic, "cleanup.policy=delete")
             )
-        if told.get("message.timestamp.type", "LogAppendTime") != "LogAppendTime":
+        if settings.get("message.timestamp.type", "LogAppendTime") != "LogAppendTime":
             raise LogError(
                 f"{begin} keeps the producers' times (message.timestamp.type=CreateTime): then one event "
                 "with a wrong time decides all requests that wait. Change it: "
@@ -267,14 +268,14 @@ class Topics:
 
         def describe(admin: AdminClient, timeout_s: float) -> Mapping[str, str]:
             futures = admin.describe_configs([resource], request_timeout=timeout_s)
-            (told,) = (result(future, timeout_s) for future in futures.values())
-            return {key: str(entry.value) for key, entry in told.items() if entry.value is not None}
+            (settings,) = (result(future, timeout_s) for future in futures.values())
+            return {key: str(entry.value) for key, entry in settings.items() if entry.value is not None}
 
         try:
             return self._client.call(f"reading the settings of topic {self.name(topic)!r}", describe)
         except AuthorizationError as error:
-            if topic not in self._told:
-                self._told.add(topic)
+            if topic not in self._warned:
+                self._warned.add(topic)
                 _log.warning("%s; its settings are not checked (right: DESCRIBE_CONFIGS)", error)
             return {}
 

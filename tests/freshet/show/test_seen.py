@@ -26,7 +26,7 @@ from browser import Browser
 from paths import ROOT
 from scraping import free_port
 
-from stream.group.membership import Beat, MemberStatus, send_beat
+from stream.group.signs import Beat, MemberStatus, send_beat
 from stream.log.base import EVENTS, Outgoing
 from stream.log.open import open_log
 
@@ -223,7 +223,7 @@ def test_page_shows_the_same(up: Up, browser: Browser, pictures: Path) -> None:
 
     # whatever somebody writes into the log, it is text here; and an alert says what fires
     log = open_log(f"sqlite:{up.folder}/.freshet/log.db")
-    send_beat(log, Beat("learn", HOSTILE, "x", 0, told=MemberStatus({"skipped": 1.0})))
+    send_beat(log, Beat("learn", HOSTILE, "x", 0, status=MemberStatus({"skipped": 1.0})))
     log.append(EVENTS, [Outgoing(b"k", HOSTILE.encode(), 0)])
     log.close()
     browser.until(f"document.getElementById('roles-list').textContent.includes({HOSTILE!r})")

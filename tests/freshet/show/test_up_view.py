@@ -7,7 +7,7 @@ from rich.console import Console
 from freshet.show.up_view import render_up
 from serving.watch.alerts import Alert
 from serving.watch.history import Span
-from serving.watch.overview import Live, Now, TableRow
+from serving.watch.live import Live, Now, TableRow
 
 STATES = [("join", "ready"), ("learn", "starting"), ("serve", "gone")]
 

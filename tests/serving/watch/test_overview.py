@@ -10,11 +10,13 @@ from paths import ROOT
 
 from serving.watch.alerts import RULES, FeatureSight, Sight, Watchman
 from serving.watch.history import COARSE_POINTS, FINE_POINTS, History
-from serving.watch.overview import Live, Now, Overview
+from serving.watch.live import Live, Now
+from serving.watch.overview import Overview
 from serving.watch.pulse import Own, quantile
 from stream.errors import LogError
-from stream.group.membership import Beat, GroupSettings, Member, MemberStatus, send_beat
+from stream.group.membership import GroupSettings, Member
 from stream.group.observer import MEMBERS_MAX, Roll
+from stream.group.signs import Beat, MemberStatus, send_beat
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, Log, Outgoing
 
 RULES_FILE = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text()
@@ -52,11 +54,11 @@ def test_server_that_hears_of_no_role_shows_what_it_knows(log: Log) -> None:
 
 def test_roles_are_seen_by_what_they_tell_in_the_log(log: Log, joiner: Member) -> None:
     overview = Overview(log, own)
-    joiner.tell(MemberStatus({"examples": 100.0, "undecided": 3.0}))
+    joiner.report(MemberStatus({"examples": 100.0, "undecided": 3.0}))
     live = look_until(overview, "undecided")
     assert live.now.undecided == 3.0
     assert live.roles[0].role == "joiner" and (live.roles[0].name, live.roles[0].state) == ("a", "well")
-    joiner.tell(MemberStatus({"examples": 150.0, "undecided": 0.0}))
+    joiner.report(MemberStatus({"examples": 150.0, "undecided": 0.0}))
     deadline = time.monotonic() + 10.0
     while not (rate := overview.look().now.examples_per_s):
         assert time.monotonic() < deadline
@@ -67,13 +69,13 @@ def test_roles_are_seen_by_what_they_tell_in_the_log(log: Log, joiner: Member) -
 def test_impressions_are_the_joiners_and_none_yet_is_none_lost(log: Log) -> None:
     overview = Overview(log, own)
     assert overview.look().now.impressions is None  # no joiner to tell
-    send_beat(log, Beat("join", "a", "a", 0, told=MemberStatus({"records": 0.0})))
+    send_beat(log, Beat("join", "a", "a", 0, status=MemberStatus({"records": 0.0})))
     now = overview.look().now
     assert (now.impressions, now.impressions_per_s) == (0.0, None)
-    send_beat(log, Beat("join", "a", "a", 1, told=MemberStatus({"impressions": 5.0})))
-    send_beat(log, Beat("join", "b", "b", 0, told=MemberStatus({"impressions": 7.0})))
+    send_beat(log, Beat("join", "a", "a", 1, status=MemberStatus({"impressions": 5.0})))
+    send_beat(log, Beat("join", "b", "b", 0, status=MemberStatus({"impressions": 7.0})))
     assert overview.look().now.impressions == 12.0
-    send_beat(log, Beat("join", "b", "b", 1, told=MemberStatus({"impressions": 9.0})))
+    send_beat(log, Beat("join", "b", "b", 1, status=MemberStatus({"impressions": 9.0})))
     now = overview.look().now
     assert now.impressions == 14.0 and now.impressions_per_s is not None and now.impressions_per_s > 0.0
 
@@ -97,10 +99,12 @@ def test_events_lag_and_dead_letters_are_read_off_the_log(log: Log) -> None:
 def test_table_rates_are_the_leading_learners(log: Log) -> None:
     overview = Overview(log, own)
     for life, leading, counts in (("x", 5, [1, 10, 2, 0, 0]), ("y", -1, [1, 900, 900, 900, 900])):
-        send_beat(log, Beat("learn", life, life, 0, leading=leading, told=MemberStatus({}, {"user": counts})))
+        send_beat(
+            log, Beat("learn", life, life, 0, leading=leading, status=MemberStatus({}, {"user": counts}))
+        )
     overview.look()
-    send_beat(log, Beat("learn", "x", "x", 1, leading=5, told=MemberStatus({}, {"user": [1, 30, 2, 5, 0]})))
-    send_beat(log, Beat("learn", "y", "y", 1, told=MemberStatus({}, {"user": [1, 999, 999, 999, 999]})))
+    send_beat(log, Beat("learn", "x", "x", 1, leading=5, status=MemberStatus({}, {"user": [1, 30, 2, 5, 0]})))
+    send_beat(log, Beat("learn", "y", "y", 1, status=MemberStatus({}, {"user": [1, 999, 999, 999, 999]})))
     live = overview.look()
     (row,) = live.tables
     assert row.rows == 7  # this server's own, not the learner's

@@ -186,7 +186,7 @@ def test_bad_lines_are_skipped_and_told_when_so_configured(tmp_path: Path) -> No
         ("a.csv.gz", b"no gzip", "damaged"),
         ("a.jsonl.gz", b"no gzip", "damaged"),
         ("a.parquet", b"no parquet", "cannot be read as Parquet"),
-        ("a.xls", b"", "format cannot be told"),
+        ("a.xls", b"", "format cannot be recognised"),
         ("a.csv", GZIP, "packed with gzip; let its name end in .gz"),
         ("a.jsonl", b"PK\x03\x04", "packed with zip"),
         ("a.json", b' [{"time": 1}]', r"one JSON array; expected an object a line, which `jq -c '.\[\]'`"),

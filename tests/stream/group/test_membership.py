@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ground.clock import ManualClock
 from stream.errors import GroupError
-from stream.group.membership import Beat, Claim, GroupSettings, Leader, Member, Note, read_sign
+from stream.group.membership import GroupSettings, Leader, Member
+from stream.group.signs import Beat, Claim, Note, read_sign
 from stream.log.base import ROLES, Log, Outgoing, Record
 from stream.log.testing import MemoryLog
 
@@ -90,18 +91,18 @@ def test_second_process_under_a_name_ends_the_first(log: Log) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        Beat(group="join", name="x" * 101, life="l", number=0),
-        Beat(group="join", name="", life="l", number=0),
-        Beat(group="join", name="x", life="l" * 65, number=0),
-        Beat(group="join", name="x", life="l", number=-1),
-        Beat(group="join", name="x", life="l", number=1 << 63),
-        Beat(group="join", name="x", life="l", number=0, leading=1 << 63),
-        Beat(group="join", name="x", life="l", number=0, notes=[Note(-1, 0, 0, 0.0)]),
-        Beat(group="join", name="x", life="l", number=0, notes=[Note(1 << 40, 0, 0, 0.0)]),
-        Beat(group="join", name="x", life="l", number=0, notes=[Note(0, 1 << 63, 0, 0.0)]),
-        Beat(group="join", name="x", life="l", number=0, notes=[Note(0, 0, -1, 0.0)]),
-        Beat(group="join", name="x", life="l", number=0, notes=[Note(0, 0, 0, math.nan)]),
-        Beat(group="join", name="x", life="l", number=0, notes=[Note(0, 0, 0, math.inf)]),
+        Beat(group="join", name="x" * 101, incarnation="l", number=0),
+        Beat(group="join", name="", incarnation="l", number=0),
+        Beat(group="join", name="x", incarnation="l" * 65, number=0),
+        Beat(group="join", name="x", incarnation="l", number=-1),
+        Beat(group="join", name="x", incarnation="l", number=1 << 63),
+        Beat(group="join", name="x", incarnation="l", number=0, leading=1 << 63),
+        Beat(group="join", name="x", incarnation="l", number=0, notes=[Note(-1, 0, 0, 0.0)]),
+        Beat(group="join", name="x", incarnation="l", number=0, notes=[Note(1 << 40, 0, 0, 0.0)]),
+        Beat(group="join", name="x", incarnation="l", number=0, notes=[Note(0, 1 << 63, 0, 0.0)]),
+        Beat(group="join", name="x", incarnation="l", number=0, notes=[Note(0, 0, -1, 0.0)]),
+        Beat(group="join", name="x", incarnation="l", number=0, notes=[Note(0, 0, 0, math.nan)]),
+        Beat(group="join", name="x", incarnation="l", number=0, notes=[Note(0, 0, 0, math.inf)]),
         Claim("join", "x" * 101, "l"),
     ],
 )
@@ -118,7 +119,7 @@ def test_beat_cannot_claim_a_term_that_is_still_to_come(log: Log) -> None:
     one.look()
     assert one.leader is None
     term = one.claim()
-    assert one.leader == Leader(term, "a", one.life)
+    assert one.leader == Leader(term, "a", one.incarnation)
 
 
 def test_members_known_at_a_time_are_bounded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.group.membership import Beat, GroupSettings, Member, Note
+from stream.group.membership import GroupSettings, Member
+from stream.group.signs import Beat, Note
 from stream.join.assignment import Shares
 from stream.join.joiner import Joiner, JoinSettings
 from stream.join.pairing import REACH_WINDOWS

@@ -1,0 +1,94 @@
+"""What the live page shows, as /v1/live and /v1/live/history answer it: numbers, roles, tables, alerts."""
+
+import msgspec
+
+from serving.watch.alerts import Alert
+from serving.watch.history import Span
+
+
+class Now(msgspec.Struct):
+    """The numbers of one moment; None: not known (yet). `docs/operations.md` explains each.
+
+    `frozen`: the base model of a server that no longer follows updates, if one runs on this log.
+    """
+
+    events_per_s: float | None = None
+    impressions: float | None = None  # accepted by the joiners since their states were created
+    impressions_per_s: float | None = None
+    examples_per_s: float | None = None
+    requests_per_s: float | None = None
+    score_p99_s: float | None = None  # over the last five minutes
+    joiner_lag_records: float | None = None
+    joiner_lag_s: float | None = None
+    learner_lag_records: float | None = None
+    learner_lag_s: float | None = None
+    server_lag_records: float | None = None
+    server_lag_s: float | None = None
+    undecided: float | None = None  # requests that wait for their window
+    freshness_s: float | None = None
+    base_freshness_s: float | None = None
+    auc_frozen: float | None = None
+    auc_base: float | None = None
+    auc_corrected: float | None = None
+    logloss_frozen: float | None = None
+    logloss_base: float | None = None
+    logloss_corrected: float | None = None
+    calibration_base: float | None = None
+    calibration_corrected: float | None = None
+    click_rate: float | None = None  # of recent examples
+    mean_prediction: float | None = None  # corrected, of the same examples
+    scored_examples: float | None = None  # number of examples behind the quality metrics
+    gate: float | None = None  # share of the correction that is applied
+    evidence: float | None = None  # examples in the error memory
+    table_rows: float | None = None
+    dead_letters: float | None = None  # in the log
+    dead_letters_per_s: float | None = None
+
+
+class Role(msgspec.Struct):
+    """A process that sends beats."""
+
+    role: str  # joiner, learner, server
+    name: str
+    state: str  # well, frozen, standing by, silent
+    heard_s: float  # seconds since its last sign of life
+
+
+class TableRow(msgspec.Struct):
+    """One embedding table. The rates are the leading learner's; None: no learner reports."""
+
+    feature: str
+    rows: int
+    admitted_per_s: float | None = None
+    refused_per_s: float | None = None  # occurrences that created no row: admission, or the row budget
+    expired_per_s: float | None = None
+    evicted_per_s: float | None = None
+    unknown_share: float | None = None  # of the ids scored in five minutes, the share without a row
+    missing_share: float | None = None  # of the candidates, the share without a value
+
+
+class Live(msgspec.Struct):
+    """Everything that the page shows at one moment."""
+
+    step: int  # rises by one with each point
+    time: float  # Unix seconds
+    life: str  # random id of the collecting process: steps of different processes are not comparable
+    version: str  # of the model
+    ready: bool
+    why_not_ready: str
+    frozen: bool
+    log_up: bool
+    roles: list[Role]
+    now: Now
+    tables: list[TableRow]
+    alerts: list[Alert]
+    newest: Span
+
+
+class LiveHistory(msgspec.Struct):
+    """The numbers over time, as far back as this process has them."""
+
+    step: int  # of the newest fine point
+    life: str
+    fine: Span
+    coarse: Span
