@@ -33,7 +33,8 @@ from stream.log.kafka.log import parse_url
 from stream.log.open import open_log
 from stream.log.settings import LogSettings
 from stream.log.testing import MemoryLog
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 Row = dict[str, Any]

@@ -29,7 +29,8 @@ from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Impression, encode
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 from stream.world.simulator import World, WorldSettings
 

@@ -39,7 +39,8 @@ from stream.log.kafka.log import parse_url
 from stream.log.open import open_log
 from stream.log.settings import LogSettings
 from stream.records.types import Action, Impression, encode, encode_json, join_batch
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 Row = dict[str, Any]

@@ -38,7 +38,7 @@ from stream.group.membership import GroupSettings
 from stream.join.settings import JoinSettings
 from stream.log.base import PARTITIONS_MAX
 from stream.log.settings import LogSettings
-from stream.run.runner import RunnerSettings
+from stream.run.contract import RunnerSettings
 
 DEFAULT_FILE = "freshet.toml"
 

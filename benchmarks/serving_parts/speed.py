@@ -39,7 +39,8 @@ from serving.settings import ServerSettings
 from stream.log.base import EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.open import open_log
 from stream.records.types import Example, Features, encode
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 HERE = Path(__file__).resolve().parent

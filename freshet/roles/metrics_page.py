@@ -16,7 +16,7 @@ from serving.replica.status import MemoryStatus, ModelStatus, Quality
 from serving.watch.telemetry import Telemetry
 from stream.log.base import EVENTS, EXAMPLES, UPDATES
 from stream.log.lag import Lag
-from stream.run.runner import Progress
+from stream.run.contract import Progress
 
 _HEAD = (
     "# Metrics\n\n"

@@ -20,7 +20,8 @@ from ground.prometheus import counter, gauge
 from stream.log.base import Log
 from stream.log.lag import Lag, LagMeter
 from stream.log.lag_metrics import lag_metrics
-from stream.run.runner import Progress, Runner
+from stream.run.contract import Progress
+from stream.run.runner import Runner
 
 Figures = Mapping[str, Any]
 """A role's own metrics by name, as in its log lines; None: not known yet."""

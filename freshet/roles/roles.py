@@ -19,7 +19,8 @@ from freshet.roles.voice import Voice, forwarding
 from freshet.warmup import warm_up
 from stream.group.membership import Member
 from stream.log.base import EVENTS, EXAMPLES
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 Run = Callable[[Config, threading.Event], None]

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from learner.features.encoder import FeatureSpec
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.contract import RunnerSettings
+from stream.run.runner import Runner
 from stream.state.disk import ROCKS_DISK, Disk
 
 

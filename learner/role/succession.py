@@ -31,7 +31,8 @@ from learner.updates.snapshots import READ_BYTES_MAX
 from stream.errors import StateDamagedError
 from stream.group.membership import Member
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
-from stream.run.runner import Runner, Subscription, patiently
+from stream.run.contract import Subscription
+from stream.run.runner import Runner, patiently
 from stream.state.journal import JournalStretch
 from stream.state.role_state import RoleState
 

@@ -17,7 +17,7 @@ from stream.log.base import EVENTS, Record
 from stream.records.decoding import is_batch, split_batch
 from stream.records.fast_decoding import EventDecoder
 from stream.records.types import Action, Forget, Impression, Tick, encode
-from stream.run.runner import Handler
+from stream.run.contract import Handler
 from stream.state.repeats import producers_prefix
 from stream.state.role_state import Commit, RoleState
 

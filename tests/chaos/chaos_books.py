@@ -15,7 +15,8 @@ from learner.updates.chain import Chain, Place
 from learner.updates.follower import Follower
 from learner.updates.format import decode_update
 from stream.log.base import EXAMPLES, UPDATES, Log
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.journal import JournalStretch, read_journal
 from stream.state.role_state import RoleState
 

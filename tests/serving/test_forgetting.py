@@ -21,7 +21,8 @@ from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records.decoding import Decoder
 from stream.records.forgetting import Entity, append_forget, example_without
 from stream.records.types import Action, Example, Forget, Impression, encode
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 USER = "ann-7f3a9c1e5b"

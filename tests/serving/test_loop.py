@@ -18,7 +18,8 @@ from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import EVENTS, EXAMPLES, Log
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=4), "item": FeatureSpec(dim=4)}

@@ -14,7 +14,8 @@ from learner.settings import LearnerSettings
 from learner.updates.follower import Follower
 from serving.replica.replica import Replica
 from stream.log.base import EXAMPLES, Log
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.journal import read_journal
 from stream.state.role_state import RoleState
 from stream.state.testing import MemoryDisk

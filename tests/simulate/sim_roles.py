@@ -24,7 +24,8 @@ from stream.join.assignment import Shares
 from stream.join.joiner import Joiner
 from stream.join.settings import JoinSettings
 from stream.log.base import EVENTS
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 FEATURES = {

@@ -17,7 +17,8 @@ from ground import FreshetError
 from learner.role.learner import Learner
 from stream.log.base import EXAMPLES, Outgoing
 from stream.records.types import encode
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 from stream.world.simulator import World, WorldSettings
 

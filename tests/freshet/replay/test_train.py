@@ -28,7 +28,8 @@ from learner.updates.follower import Follower
 from stream.files.record_files import write_records
 from stream.log.base import EXAMPLES, Log, Outgoing
 from stream.records.types import Example, encode
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 from stream.world.simulator import World, WorldSettings
 

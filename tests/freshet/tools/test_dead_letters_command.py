@@ -10,7 +10,8 @@ from stream.join.joiner import Joiner
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Impression, encode
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 BAD = [

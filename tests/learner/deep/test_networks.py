@@ -23,7 +23,8 @@ from learner.train.trainer import trainer_of
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.open import open_log
 from stream.records.types import Example, Served, encode
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 LAYOUT = InputLayout((4, 4, 4), 17)

@@ -14,7 +14,8 @@ from learner.settings import LearnerSettings
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.open import open_log
 from stream.records.types import Example, encode
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 SETTINGS = LearnerSettings(window=200, snapshot_bytes_min=100_000)

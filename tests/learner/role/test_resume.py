@@ -22,7 +22,8 @@ from stream.errors import DeadLetterFloodError, StateError
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.log.open import open_log
 from stream.records.types import Example, Served, encode
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.journal import read_journal
 from stream.state.role_state import RoleState
 

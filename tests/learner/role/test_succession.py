@@ -28,7 +28,8 @@ from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.log.testing import Faults, FaultyLog, MemoryLog
 from stream.records.types import Example, encode
-from stream.run.runner import Runner, RunnerSettings
+from stream.run.contract import RunnerSettings
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=2), "item": FeatureSpec(dim=2, ttl_s=500.0)}

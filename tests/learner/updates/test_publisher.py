@@ -22,7 +22,8 @@ from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Out
 from stream.log.settings import LogSettings
 from stream.log.testing import MemoryLog
 from stream.records.types import Example, encode
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=8), "item": FeatureSpec(dim=4)}

@@ -20,7 +20,8 @@ from serving.settings import ServerSettings
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.log.testing import MemoryLog
 from stream.records.types import Example, Impression, encode
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 from stream.world.simulator import World, WorldSettings
 

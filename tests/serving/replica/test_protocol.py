@@ -23,7 +23,8 @@ from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.types import Example, encode
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=4, ttl_s=150.0), "item": FeatureSpec(dim=16)}

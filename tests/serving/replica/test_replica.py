@@ -21,7 +21,8 @@ from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from stream.log.base import EXAMPLES, UPDATES, Log, Outgoing
 from stream.records.types import Example, encode
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 FEATURES = {"user": FeatureSpec(dim=4), "item": FeatureSpec(dim=4)}

@@ -22,7 +22,8 @@ from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder
 from stream.records.types import Action, DeadLetter, Example, Impression, Served, encode, encode_json
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 T = 1_700_000_000.0

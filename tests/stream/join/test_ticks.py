@@ -14,7 +14,8 @@ from stream.log.base import EVENTS, EXAMPLES, ROLES, Log, Outgoing
 from stream.log.testing import MemoryLog
 from stream.records.decoding import Decoder
 from stream.records.types import Action, Example, Impression, Tick, encode
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 from stream.state.testing import MemoryDisk
 

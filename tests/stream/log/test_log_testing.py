@@ -14,7 +14,8 @@ from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.log.testing import Faults, FaultyLog, MemoryLog
 from stream.records.types import Impression, encode
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 TROUBLE = Faults(

@@ -24,7 +24,8 @@ from stream.log.settings import KafkaSettings, LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder, split_batch
 from stream.records.types import Event
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 PARTITIONS = 2

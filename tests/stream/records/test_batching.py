@@ -18,7 +18,8 @@ from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder, split_batch
 from stream.records.types import Action, DeadLetter, Example, Impression, encode, encode_json, join_batch
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 T = 1_700_000_000.0

@@ -19,7 +19,8 @@ from stream.log.open import open_log
 from stream.produce.producer import Producer
 from stream.records.decoding import Decoder
 from stream.records.types import DeadLetter, Example, Impression, encode
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 DECLARED = frozenset({"user", "item", "price", "tags"})

@@ -10,7 +10,8 @@ import pytest
 from stream.log.base import Outgoing, Record
 from stream.log.open import open_log
 from stream.log.settings import LogSettings
-from stream.run.runner import Handler, Runner, RunnerSettings, Subscription
+from stream.run.contract import Handler, RunnerSettings, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import Commit, RoleState
 
 RECORD_BYTES = 100_000

@@ -15,8 +15,9 @@ from stream.log.open import open_log
 from stream.log.settings import LogSettings
 from stream.records.decoding import Decoder
 from stream.records.types import DeadLetter, Impression, encode, encode_json
+from stream.run.contract import Subscription
 from stream.run.dead_letters import DeadLetters, LetterFilter
-from stream.run.runner import Runner, Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 

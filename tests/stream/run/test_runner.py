@@ -19,7 +19,8 @@ from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder
 from stream.records.types import Action, Example, Impression, encode
-from stream.run.runner import TAKE_RECORDS_MAX, Handler, Runner, RunnerSettings, Subscription
+from stream.run.contract import Handler, RunnerSettings, Subscription
+from stream.run.runner import TAKE_RECORDS_MAX, Runner
 from stream.state.journal import read_journal
 from stream.state.role_state import Commit, RoleState
 
@@ -239,7 +240,8 @@ JOIN = """
 import sys, threading, time
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import EVENTS
-from stream.run.runner import Runner, RunnerSettings, Subscription
+from stream.run.runner import Runner
+from stream.run.contract import RunnerSettings, Subscription
 from stream.log.sqlite.log import SqliteLog
 from stream.state.role_state import RoleState
 log = SqliteLog(sys.argv[1])

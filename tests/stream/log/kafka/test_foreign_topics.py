@@ -25,7 +25,8 @@ from stream.log.kafka.mark import parse_mark, read_mark, write_mark
 from stream.log.lag import LagMeter, Position
 from stream.log.settings import LogSettings
 from stream.records.types import Impression, encode
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 pytestmark = [

@@ -24,7 +24,8 @@ from stream.log.settings import KafkaSettings, LogSettings
 from stream.produce.producer import Producer
 from stream.produce.settings import ProducerSettings
 from stream.records.types import Impression, encode
-from stream.run.runner import Runner, Subscription
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 pytestmark = [
