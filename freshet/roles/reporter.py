@@ -28,7 +28,7 @@ def of_joiner(joiner: Joiner, runner: Runner) -> RoleSource:
         counts = msgspec.to_builtins(joiner.counts)
         return {
             "undecided": joiner.undecided,
-            "partitions": len(runner.held),
+            "partitions": len(runner.partitions),
             **{name: count for name, count in counts.items() if count},
         }
 

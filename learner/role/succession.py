@@ -103,18 +103,18 @@ class Succession:
             with RoleState(
                 self.folder, "learner", self.fingerprint, clock=self.clock, disk=self.disk
             ) as state:
-                life = Life(self, state, stop)
+                session = Session(self, state, stop)
                 untried = False
-                with self.at_work(life.runner, life.learner) as report:
+                with self.at_work(session.runner, session.learner) as report:
 
                     def turn() -> None:
-                        life.turn()
+                        session.turn()
                         report()
 
                     try:
                         patiently(turn, stop, self.clock)
                     finally:
-                        life.end(finish=stop.is_set())
+                        session.end(finish=stop.is_set())
         except FencedError:
             _log.warning("another learner leads; this one discards its unaccepted changes and stands by")
         except AsideError as why:
@@ -135,7 +135,7 @@ class Succession:
         self.disk.move(self.folder / "db", aside)
 
 
-class Life:
+class Session:
     """A learner from the opening of its state to its close."""
 
     def __init__(self, group: Succession, state: RoleState, stop: threading.Event) -> None:
@@ -154,14 +154,14 @@ class Life:
             self._log,
             state,
             self.learner,
-            Subscription(EXAMPLES, "learn", tells=False),
+            Subscription(EXAMPLES, "learn", commits_offsets=False),
             runner_settings,
             clock=group.clock,
         ).open()
         self._chain = Chain(self.learner.place)
         self.offset = self.learner.place.offset
         self._update_bytes = 0
-        self._along: Update | None = None  # being learned now
+        self._current: Update | None = None  # being learned now
         self._marked = is_marked(group.folder, group.disk)
         self._anew = self._marked and self.learner.meta.seq == 0  # whatever the log holds
         self.lost = False  # the log alone is not enough to rebuild the group's state
@@ -221,7 +221,7 @@ class Life:
             AsideError: this learner has published other updates, or updates are missing.
         """
         meta = self.learner.meta
-        self._learn_along()
+        self._learn_current()
         while self.offset < until and not self._stop.is_set():
             records = self._log.read(UPDATES, 0, self.offset, 100, READ_BYTES_MAX, 1.0)
             for record in records:
@@ -265,15 +265,15 @@ class Life:
             return
         self.learner.term = update.term
         self.learner.place = self._chain.place(self.offset)
-        self._along = update
-        self._learn_along()
+        self._current = update
+        self._learn_current()
 
-    def _learn_along(self) -> None:
+    def _learn_current(self) -> None:
         """Learn the examples of the current update, all in one commit, even if the log fails meanwhile."""
-        if self._along is not None:
-            self.runner.take_along([JournalStretch(*stretch) for stretch in self._along.taken])
-            assert self.learner.meta.seq == self._along.seq, "one commit, one update"
-            self._along = None
+        if self._current is not None:
+            self.runner.take_stretches([JournalStretch(*stretch) for stretch in self._current.taken])
+            assert self.learner.meta.seq == self._current.seq, "one commit, one update"
+            self._current = None
 
     def _jump(self, update: Update) -> None:
         """Handle a gap before this update: the log no longer holds the updates in it."""
@@ -327,7 +327,7 @@ class Life:
             self.term = -1
             return
         learner.lead(self.term, self._chain.place(offset + 1))
-        self.runner.tells = True
+        self.runner.commits_offsets = True
         self.leading = True
         _log.info("leads, in term %d, from update %d on", self.term, learner.meta.seq)
 

@@ -81,7 +81,7 @@ class Shares:
 
     def _turn(self, stop: threading.Event) -> None:
         self.settle()
-        if self._runner.held:
+        if self._runner.partitions:
             self._runner.turn(stop)
             self.tick()
         else:
@@ -91,12 +91,12 @@ class Shares:
         """Release partitions of others, take over our own, and note regularly where others could start."""
         self._member.turn()
         mine = self._member.share(self._partitions)
-        for partition in sorted(self._runner.held - mine):
-            self._runner.let_go(partition)
+        for partition in sorted(self._runner.partitions - mine):
+            self._runner.release(partition)
             self._joiner.drop(partition)
             _log.info("released partition %d", partition)
-        for partition in sorted(mine - self._runner.held):
-            self.take_up(partition)
+        for partition in sorted(mine - self._runner.partitions):
+            self.acquire(partition)
         if self._clock.now_s() - self._noted_s >= self._member.settings.beat_s:
             self._runner.commit()
             self.note()
@@ -108,7 +108,7 @@ class Shares:
         tick and of the record before it, so it does no harm if two joiners of one partition both send one.
         """
         now_s = self._clock.now_s()
-        quiet = [partition for partition in self._runner.held if self._quiet(partition, now_s)]
+        quiet = [partition for partition in self._runner.partitions if self._quiet(partition, now_s)]
         if quiet:
             tick = encode(Tick(self._clock.unix_s()))
             self._log.append(EVENTS, [Outgoing(b"tick", tick, partition) for partition in sorted(quiet)])
@@ -131,15 +131,15 @@ class Shares:
         if self._state.unsent():
             return
         notes = []
-        for partition in sorted(self._runner.held):
+        for partition in sorted(self._runner.partitions):
             point = self._joiner.resume_point(partition)
             if point is not None:
                 position = self._runner.position(partition)
                 notes.append(Note(partition, position, point.offset, point.clock, point.ingest_s))
         self._member.publish(notes)
 
-    def take_up(self, partition: int) -> None:
-        """Read a partition from now on: from our own state, or from the previous joiner's note."""
+    def acquire(self, partition: int) -> None:
+        """Start to read a partition: from our own state, or from the previous joiner's note."""
         first, end = self._log.ends(EVENTS)[partition]
         sent = self._newest_sent(partition)
         note = self._member.note(partition)
@@ -160,8 +160,8 @@ class Shares:
             self._joiner.begin_at(partition, ResumePoint(0.0, first))
             how = "begins at the front of the log"
         self._joiner.send_from(partition, sent)
-        self._runner.take_up(partition)
-        _log.info("took up partition %d: %s, sends from offset %d on", partition, how, sent)
+        self._runner.acquire(partition)
+        _log.info("acquired partition %d: %s, sends from offset %d on", partition, how, sent)
 
     def _newest_sent(self, partition: int) -> int:
         """The offset of the record that caused the newest example; 0: there is none."""

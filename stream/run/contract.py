@@ -35,7 +35,7 @@ class Subscription(msgspec.Struct, frozen=True):
     topic: str
     group: str  # the name under which the log's lag tools see the role
     partitions: Collection[int] | None = None  # to begin with; None: all of the topic
-    tells: bool = True  # commit the group's offsets to the log
+    commits_offsets: bool = True  # to the log, for lag tools
 
 
 class RunnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -73,10 +73,10 @@ class Runner:
         self._topic = subscription.topic
         self._group = subscription.group
         self._settings = settings
-        self.tells = subscription.tells  # may be changed at any time
+        self.commits_offsets = subscription.commits_offsets  # may be changed at any time
         self._clock = clock
         self.last_sent: dict[str, int] = {}  # topic -> offset of the last record that was sent there
-        self._next: dict[int, int] = {}  # of the partitions held
+        self._next: dict[int, int] = {}  # of the partitions that it reads
         self._repeats: dict[int, SavedRepeats] = {}
         self._journal = Journal(state, settings.journal_max)
         self._commit = state.begin()
@@ -97,15 +97,15 @@ class Runner:
         self._send()
         partitions = self._subscription.partitions
         for partition in range(self._log.partitions(self._topic)) if partitions is None else partitions:
-            self.take_up(partition)
+            self.acquire(partition)
         return self
 
     @property
-    def held(self) -> set[int]:
+    def partitions(self) -> set[int]:
         """The partitions that it reads."""
         return set(self._next)
 
-    def take_up(self, partition: int) -> None:
+    def acquire(self, partition: int) -> None:
         """Read a partition from now on, from where the state is.
 
         Raises:
@@ -116,7 +116,7 @@ class Runner:
         self._repeats[partition] = SavedRepeats(
             self._state, self._topic, partition, self._settings.producers_max
         )
-        if self.tells and self._state.offset(self._topic, partition) is not None:
+        if self.commits_offsets and self._state.offset(self._topic, partition) is not None:
             # the offsets in the log may be older than the last commit of an earlier run
             self._log.commit(self._group, self._topic, {partition: self._next[partition]})
 
@@ -129,7 +129,7 @@ class Runner:
         """The next offset of a partition to be taken."""
         return self._next[partition]
 
-    def let_go(self, partition: int) -> None:
+    def release(self, partition: int) -> None:
         """Commit, and stop reading a partition."""
         self.commit()
         del self._next[partition]
@@ -231,7 +231,7 @@ class Runner:
             if stop is not None and stop.is_set():
                 return
 
-    def take_along(self, taken: Sequence[JournalStretch]) -> None:
+    def take_stretches(self, taken: Sequence[JournalStretch]) -> None:
         """Take what is still to be taken of some stretches, in their order, and commit that as one.
 
         After a LogAwayError call it again with the same, before anything else is taken.
@@ -264,7 +264,7 @@ class Runner:
             self._uncommitted = self._uncommitted_bytes = 0
             self.progress.commits += 1
             self._send()
-            if self.tells:
+            if self.commits_offsets:
                 self._log.commit(self._group, self._topic, self._next)
             self._state.purge()
             self._measure_lag()

@@ -57,7 +57,7 @@ def close_books(config: Config, log: Log, ledger: Ledger) -> dict[str, Any]:
         again = Learner(config.features, config.learner, state)
         again.leads = False
         Runner(
-            log, state, again, Subscription(EXAMPLES, "again", tells=False), config.stream.runner
+            log, state, again, Subscription(EXAMPLES, "again", commits_offsets=False), config.stream.runner
         ).open().follow(journal)
         books["one_life_off"] = sum(digest != again.digest() for digest in digests)
     return {

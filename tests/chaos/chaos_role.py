@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from freshet.cli.main import main
-from learner.role.succession import Life
+from learner.role.succession import Session
 from stream.group.membership import Member
 from stream.join.assignment import Shares
 from stream.join.joiner import Joiner
@@ -81,15 +81,15 @@ COMMITS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
     "between-publish-and-note": (RoleState, "mark_sent", before),
 }
 JOINS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
-    "before-taking-up": (Shares, "take_up", before),
-    "inside-taking-up": (Shares, "take_up", inside),
-    "after-taking-up": (Shares, "take_up", after),
+    "before-taking-up": (Shares, "acquire", before),
+    "inside-taking-up": (Shares, "acquire", inside),
+    "after-taking-up": (Shares, "acquire", after),
     "inside-beginning-anew": (Joiner, "begin_at", inside),
 }
 LEARNS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
     "between-claim-and-term": (Member, "claim", after),
-    "inside-beginning-a-term": (Life, "take_over", inside),
-    "after-beginning-a-term": (Life, "take_over", after),
+    "inside-beginning-a-term": (Session, "take_over", inside),
+    "after-beginning-a-term": (Session, "take_over", after),
     "inside-snapshot": (RoleState, "copy_to", inside),
 }
 POINTS = {**COMMITS, **JOINS, **LEARNS}

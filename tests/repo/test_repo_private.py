@@ -60,7 +60,7 @@ def test_tests_touch_no_private_name() -> None:
     [
         ("runner._send()", True),
         ("runner._send = None", True),
-        ("from learner.role.succession import _Life", True),
+        ("from learner.role.succession import _Session", True),
         ("monkeypatch.setattr(sweeping, '_run_all', f)", True),
         ("monkeypatch.setattr('a.b._c', f)", True),
         ("mock.patch.object(thing, '_go')", True),

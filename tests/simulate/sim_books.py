@@ -57,7 +57,7 @@ def close_books(
     with RoleState(Path("again"), "learner", fingerprint, disk=MemoryDisk()) as state:
         again = Learner(FEATURES, settings, state)
         again.leads = False
-        subscription = Subscription(EXAMPLES, "again", tells=False)
+        subscription = Subscription(EXAMPLES, "again", commits_offsets=False)
         Runner(log, state, again, subscription, RUNNER).open().follow(journal)
         books["replay_off"] = sum(digest != again.digest() for digest in digests)
     return books

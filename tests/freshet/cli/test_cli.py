@@ -109,7 +109,7 @@ def test_version_is_the_packages() -> None:
         ("produce clicks.csv --config c.toml --rate 9000", "/s\n", "the same command sends the rest"),
         ("train --config c.toml --data clicks.csv --until 2000000000", None, "nothing was written"),
         ("sweep --config c.toml --data clicks.csv --grid learner.group=8,9 --out s", None, "0 of 3 trials"),
-        ("up --config c.toml", "took up partition", '"event": "stopped"'),
+        ("up --config c.toml", "acquired partition", '"event": "stopped"'),
     ],
 )
 def test_interrupt_ends_with_130_says_what_was_done_and_has_no_traceback(

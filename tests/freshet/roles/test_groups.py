@@ -59,8 +59,8 @@ class Group:
     def held(self, name: str) -> set[int]:
         """The partitions that a joiner has, by what it says."""
         held: set[int] = set()
-        for what, number in re.findall(r"(took up|released) partition (\d+)", self.said("join", name)):
-            (held.add if what == "took up" else held.discard)(int(number))
+        for what, number in re.findall(r"(acquired|released) partition (\d+)", self.said("join", name)):
+            (held.add if what == "acquired" else held.discard)(int(number))
         return held
 
     def signal(self, role: str, name: str, number: signal.Signals) -> None:

@@ -18,7 +18,7 @@ from learner.model.model import Model
 from learner.role.anew import begin_anew
 from learner.role.learner import Learner
 from learner.role.setup import Callbacks, Folders, Learning
-from learner.role.succession import AsideError, FencedError, Life, Succession
+from learner.role.succession import AsideError, FencedError, Session, Succession
 from learner.settings import LearnerSettings
 from learner.updates.follower import Follower
 from stream.errors import LogAwayError, LogError
@@ -105,51 +105,51 @@ class One:
     def open(self) -> None:
         self.group.snapshots.begin(self.group.folder)
         self.state = RoleState(self.group.folder, "learner", self.group.fingerprint, sync=False)
-        self.life = Life(self.group, self.state, threading.Event())
+        self.session = Session(self.group, self.state, threading.Event())
 
     def close(self) -> None:
         """As after a kill: what is not committed is gone."""
-        self.life.end(finish=False)
+        self.session.end(finish=False)
         self.state.close()
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
             self.member.beat()
             self.member.look()
-            self.life.turn()
+            self.session.turn()
 
     def commit_unsent(self) -> None:
         """Learn and commit something of which nothing gets out."""
         self.faulty.faults = Faults(append_lost=1.0)
-        committed = self.life.runner.progress.commits
+        committed = self.session.runner.progress.commits
         with pytest.raises(LogAwayError):
             self.turn()
-        assert self.life.runner.progress.commits == committed + 1
+        assert self.session.runner.progress.commits == committed + 1
         self.faulty.faults = Faults()
 
     def lead(self) -> None:
-        while not self.life.leading:
+        while not self.session.leading:
             self.turn()
 
     def learn(self) -> None:
         """Lead, or follow, to the end of what there is."""
         for _ in range(400):
             self.turn()
-            meta = self.life.learner.meta
-            if self.life.leading and sum(meta.watermark.values()) == _end(self.log, EXAMPLES):
+            meta = self.session.learner.meta
+            if self.session.leading and sum(meta.watermark.values()) == _end(self.log, EXAMPLES):
                 return
-            if not self.life.leading and self.life.offset == _end(self.log, UPDATES):
+            if not self.session.leading and self.session.offset == _end(self.log, UPDATES):
                 return
         raise AssertionError("it does not come to an end")
 
     @property
     def digest(self) -> str:
-        return self.life.learner.digest()
+        return self.session.learner.digest()
 
     def snap(self) -> None:
-        self.life.snap()
-        assert self.life.snapping is not None
-        self.life.snapping.join()
+        self.session.snap()
+        assert self.session.snapping is not None
+        self.session.snapping.join()
 
 
 def _end(log: Log, topic: str) -> int:
@@ -200,7 +200,7 @@ def test_one_that_stands_by_has_the_leaders_state_and_goes_on_where_it_ends(log:
     append(log, 0, 400)
     a.learn()
     b.learn()
-    assert b.digest == a.digest and not b.life.leading
+    assert b.digest == a.digest and not b.session.leading
     live = follow(log)
     append(log, 400, 100)
     a.turn(3)  # and it is paused in the middle of them
@@ -209,20 +209,20 @@ def test_one_that_stands_by_has_the_leaders_state_and_goes_on_where_it_ends(log:
     b.learn()
     while live.poll(log):
         pass
-    assert_follows(live, b.life.learner)
-    assert_follows(follow(log), b.life.learner)
+    assert_follows(live, b.session.learner)
+    assert_follows(follow(log), b.session.learner)
     # it wakes up, and writes, before it knows
     append(log, 500, 50)
-    a.life.runner.step()
-    a.life.runner.commit()
+    a.session.runner.step()
+    a.session.runner.commit()
     with pytest.raises(FencedError):
         a.turn()
     b.learn()
     while live.poll(log):
         pass
     assert live.fenced > 0
-    assert_follows(live, b.life.learner)
-    requests = b.life.learner.meta.requests
+    assert_follows(live, b.session.learner)
+    requests = b.session.learner.meta.requests
     assert requests == 550 - len(letters(log))
     a.close()
     b.close()
@@ -234,7 +234,7 @@ def test_log_that_goes_away_in_the_middle_of_an_update_is_waited_for(log: Log, t
     append(log, 0, 300)
     a.learn()
     b.faulty.faults = Faults(away=0.3, away_calls_max=2)
-    while b.life.learner.meta.seq < a.life.learner.meta.seq:
+    while b.session.learner.meta.seq < a.session.learner.meta.seq:
         with contextlib.suppress(LogAwayError):
             b.turn()
     assert b.faulty.happened["away"] > 20 and b.digest == a.digest
@@ -249,7 +249,7 @@ def test_state_that_nobody_has_taken_is_put_aside_for_a_snapshots(log: Log, tmp_
     a.learn()
     a.snap()
     b = One(log, tmp_path, "b")
-    assert b.life.learner.meta.seq == a.life.learner.meta.seq, "it began from the snapshot"
+    assert b.session.learner.meta.seq == a.session.learner.meta.seq, "it began from the snapshot"
     b.learn()
     append(log, 200, 100)
     a.commit_unsent()
@@ -269,7 +269,7 @@ def test_state_that_nobody_has_taken_is_put_aside_for_a_snapshots(log: Log, tmp_
     b.learn()
     a.learn()
     assert a.digest == b.digest
-    assert_follows(follow(log), b.life.learner)
+    assert_follows(follow(log), b.session.learner)
     a.close()
     b.close()
 
@@ -280,14 +280,14 @@ def test_leader_that_is_started_again_sends_what_it_had_not_and_goes_on(log: Log
     append(log, 0, 300)
     a.turn(4)
     a.commit_unsent()
-    committed = a.life.learner.digest()
+    committed = a.session.learner.digest()
     a.close()
     again = One(log, tmp_path, "a")
     assert again.digest == committed
     again.lead()
     again.learn()
-    assert again.life.learner.meta.requests == 300 - len(letters(log))
-    assert_follows(follow(log), again.life.learner)
+    assert again.session.learner.meta.requests == 300 - len(letters(log))
+    assert_follows(follow(log), again.session.learner)
     again.close()
 
 
@@ -302,7 +302,7 @@ def test_one_without_state_neither_leads_nor_begins_anew_beside_a_history(log: L
     b = One(log, tmp_path, "b")
     gone(a, b)
     b.turn(5)
-    assert b.life.lost and not b.life.leading and b.life.term == -1
+    assert b.session.lost and not b.session.leading and b.session.term == -1
     a = One(log, tmp_path, "a")
     a.lead()
     a.snap()
@@ -324,7 +324,7 @@ def test_one_that_begins_beside_a_short_history_learns_it_from_the_log(log: Log,
     a.learn()
     b = One(log, tmp_path, "b")
     b.learn()
-    assert b.digest == a.digest and b.life.learner.meta.epoch == a.life.learner.meta.epoch
+    assert b.digest == a.digest and b.session.learner.meta.epoch == a.session.learner.meta.epoch
     a.close()
     b.close()
 
@@ -377,7 +377,7 @@ def test_damaged_update_in_the_log_does_not_stop_the_learner_that_knows_it(log: 
     a.lead()
     append(log, 200, 100)
     a.learn()
-    assert sum(a.life.learner.meta.watermark.values()) == 300
+    assert sum(a.session.learner.meta.watermark.values()) == 300
     a.close()
 
 
@@ -389,14 +389,14 @@ def test_one_that_stands_by_keeps_its_place_and_needs_no_update_from_before_it(
     append(log, 0, 300)
     a.learn()
     b.learn()
-    here = b.life.learner.place
-    assert here.offset == _end(log, UPDATES) and here.seq == b.life.learner.meta.seq
+    here = b.session.learner.place
+    assert here.offset == _end(log, UPDATES) and here.seq == b.session.learner.meta.seq
     b.close()
     log.trim(UPDATES, 0, here.offset)
     append(log, 300, 100)
     a.learn()
     b = One(log, tmp_path, "b")
-    assert b.life.learner.place == here
+    assert b.session.learner.place == here
     b.learn()
     assert b.digest == a.digest
     a.close()
@@ -411,13 +411,13 @@ def test_state_behind_a_gap_in_the_updates_is_put_aside_and_not_gone_on_with(
     append(log, 0, 200)
     a.learn()
     b.learn()
-    seq = b.life.learner.meta.seq
+    seq = b.session.learner.meta.seq
     append(log, 200, 200)
     a.learn()
     log.trim(UPDATES, 0, _end(log, UPDATES) - 1)
     with pytest.raises(AsideError, match=f"no longer holds update {seq + 1}"):
         b.learn()
-    assert b.life.learner.meta.seq == seq, "nothing was learnt behind the gap"
+    assert b.session.learner.meta.seq == seq, "nothing was learnt behind the gap"
     a.close()
     b.close()
 
@@ -427,14 +427,14 @@ def test_clean_stop_of_a_leader_commits_and_sends_what_it_has_learnt(log: Log, t
     a = One(log, tmp_path, "a", runner=seldom)
     a.lead()
     append(log, 0, 100)
-    while sum(a.life.learner.meta.watermark.values()) < 100:
+    while sum(a.session.learner.meta.watermark.values()) < 100:
         a.turn()
-    assert a.life.runner.uncommitted
-    a.life.end(finish=True)
+    assert a.session.runner.uncommitted
+    a.session.end(finish=True)
     a.state.close()
     again = One(log, tmp_path, "a")
-    assert sum(again.life.learner.meta.watermark.values()) == 100
-    assert follow(log).watermark == again.life.learner.meta.watermark
+    assert sum(again.session.learner.meta.watermark.values()) == 100
+    assert follow(log).watermark == again.session.learner.meta.watermark
     again.close()
 
 
@@ -472,12 +472,12 @@ def test_learner_that_begins_anew_learns_all_examples_and_takes_the_others_place
     b = One(log, tmp_path, "a", features=OTHER)
     b.lead()
     b.learn()
-    assert sum(b.life.learner.meta.watermark.values()) == 200
-    assert b.life.learner.meta.epoch > waiting.model.epoch
+    assert sum(b.session.learner.meta.watermark.values()) == 200
+    assert b.session.learner.meta.epoch > waiting.model.epoch
     while waiting.poll(log):
         pass
-    assert_follows(waiting, b.life.learner)
-    assert_follows(follow(log, OTHER), b.life.learner)
+    assert_follows(waiting, b.session.learner)
+    assert_follows(follow(log, OTHER), b.session.learner)
     learnt = b.digest
     b.close()
     b = One(log, tmp_path, "a", features=OTHER)  # started again it goes on
@@ -485,7 +485,7 @@ def test_learner_that_begins_anew_learns_all_examples_and_takes_the_others_place
     append(log, 200, 50)
     b.lead()
     b.learn()
-    assert b.life.learner.meta.requests == 250 - len(set(letters(log)))
+    assert b.session.learner.meta.requests == 250 - len(set(letters(log)))
     b.close()
 
 
@@ -497,13 +497,13 @@ def test_learner_that_died_before_its_first_update_still_begins_anew(log: Log, t
     a.close()
     begin_anew(tmp_path / "a", tmp_path / "snapshots")
     b = One(log, tmp_path, "a", features=OTHER)
-    while not b.life.leading:
+    while not b.session.leading:
         b.turn()
     b.close()
     b = One(log, tmp_path, "a", features=OTHER)
     b.lead()
     b.learn()
-    assert sum(b.life.learner.meta.watermark.values()) == 100
+    assert sum(b.session.learner.meta.watermark.values()) == 100
     b.close()
 
 
@@ -517,7 +517,7 @@ def test_updates_learnt_with_other_settings_are_not_learnt_along(log: Log, tmp_p
     shutil.rmtree(tmp_path / "snapshots")
     b = One(log, tmp_path, "b", settings=msgspec.structs.replace(SETTINGS, count_tau=0.5))
     b.turn(3)
-    assert b.life.lost and b.life.learner.meta.seq == 0
+    assert b.session.lost and b.session.learner.meta.seq == 0
     a.close()
     b.close()
 

@@ -128,7 +128,7 @@ def test_partition_that_moves_gives_the_outputs_of_one_that_stays(
     alone = make_log(folder / "alone.db", 1)
     alone.append(EVENTS, sent)
     one = Joining(alone, folder / "alone", "one", late)
-    one.shares.take_up(0)
+    one.shares.acquire(0)
     one.step()
     one.close()
 
@@ -138,7 +138,7 @@ def test_partition_that_moves_gives_the_outputs_of_one_that_stays(
     for number, cut in enumerate(cuts):
         # a new machine, which knows what is in the log and nothing else
         joining = Joining(log, folder, f"m{number}", late)
-        joining.shares.take_up(0)
+        joining.shares.acquire(0)
         joinings.append(joining)
         for earlier in joinings if together else [joining]:
             earlier.step(cut)
@@ -165,12 +165,12 @@ def test_one_who_takes_up_reads_back_no_more_than_a_record_reaches(tmp_path: Pat
         ],
     )
     first = Joining(log, tmp_path, "a")
-    first.shares.take_up(0)
+    first.shares.acquire(0)
     first.step()
     first.note()
     first.close()
     second = Joining(log, tmp_path, "b")
-    second.shares.take_up(0)
+    second.shares.acquire(0)
     second.step()
     reach = REACH_WINDOWS * WINDOW_S * per_s
     assert reach <= second.runner.progress.records <= 1.1 * reach
@@ -187,7 +187,7 @@ def test_crash_while_beginning_anew_leaves_nothing_of_the_partition(
     log = make_log(tmp_path / "log.db", 1)
     log.append(EVENTS, events(1, 100))
     joining = Joining(log, tmp_path, "a")
-    joining.shares.take_up(0)
+    joining.shares.acquire(0)
     joining.step()
     began = taken(log, EXAMPLES)
     from stream.join.partition import ResumePoint
@@ -202,7 +202,7 @@ def test_crash_while_beginning_anew_leaves_nothing_of_the_partition(
     joining.close()
     again = Joining(log, tmp_path, "a")
     assert again.state.offset(EVENTS, 0) is None
-    again.shares.take_up(0)
+    again.shares.acquire(0)
     again.step()
     assert taken(log, EXAMPLES) == began
     again.close()
@@ -220,7 +220,7 @@ class Living:
 
     @property
     def held(self) -> set[int]:
-        return self.joining.runner.held
+        return self.joining.runner.partitions
 
     def end(self) -> None:
         self.stop.set()
@@ -273,13 +273,13 @@ def test_joiner_that_takes_over_without_a_note_sends_and_counts_only_what_is_new
     log = make_log(tmp_path / "log.db", 1)
     log.append(EVENTS, events(3, 200))
     first = Joining(log, tmp_path, "a")
-    first.shares.take_up(0)
+    first.shares.acquire(0)
     first.step()
     first.close()  # it has never beaten since: nobody says where to begin
     sent = log.ends(EXAMPLES)[0][1]
     log.append(EXAMPLES, [Outgoing(b"", b"another's", 0, "other", 1)])
     second = Joining(log, tmp_path, "b")
-    second.shares.take_up(0)
+    second.shares.acquire(0)
     second.step()
     again = log.ends(EXAMPLES)[0][1] - sent - 1
     last = first.joiner.counts.examples
@@ -297,7 +297,7 @@ def test_note_that_lies_beyond_the_end_of_the_log_is_ignored(tmp_path: Path) -> 
     log.append(ROLES, [Outgoing(b"join", msgspec.msgpack.encode(lie), 0)])
     joining = Joining(log, tmp_path, "a")
     joining.member.look()
-    joining.shares.take_up(0)
+    joining.shares.acquire(0)
     joining.step()
     assert joining.joiner.counts.impressions > 0 and log.ends(EXAMPLES)[0][1] > 0
     joining.close()
