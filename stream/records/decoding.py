@@ -85,7 +85,7 @@ def split_batch(data: bytes) -> list[bytes]:
 class Decoder(Generic[T]):
     """Bytes to checked records of the given types.
 
-    For type checkers, name the union of several types: `Decoder[Impression | Action](Impression, Action)`.
+    Type checkers need the union of several types: `events: Decoder[Impression | Action] = Decoder(...)`.
 
     >>> Decoder(Action).decode(b'{"type":"action","request_id":"r","time":1e9,"candidate":0}').candidate
     0
