@@ -14,7 +14,6 @@ from typing import Self
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.retry import Backoff, Pauses
-from ground.short_repr import ShortRepr
 from stream.errors import LogAwayError, LogError
 from stream.log.base import Log, Record
 from stream.log.lag import Position
