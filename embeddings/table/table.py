@@ -166,6 +166,11 @@ class Table(Arena):
         """Like `apply_gradients`, with gradients (n, dim) for the ids of the block's batch."""
         self._step(block.slots, block.inverse, gradients)
 
+    def apply_distinct(self, slots: Slots, gradients: npt.ArrayLike) -> None:
+        """Like `apply_gradients`, for slots (m,) of which none but -1 is there twice: no sums are needed."""
+        slots = self._slots(slots)
+        self._take_step(slots, self._values(gradients, len(slots), self.spec.dim, "gradients"))
+
     # Deletion and expiry.
 
     def delete(self, keys: npt.ArrayLike, *, counted: bool = True) -> int:
@@ -346,15 +351,17 @@ class Table(Arena):
         return batches.number(keys, np.uint64(self._store.state[State.SALT]))
 
     def _step(self, slots: Slots, inverse: npt.NDArray[np.int64], gradients: npt.ArrayLike) -> None:
+        values = self._values(gradients, len(inverse), self.spec.dim, "gradients")
+        sums = np.zeros((len(slots), self.spec.dim), dtype=np.float32)
+        batches.total(inverse, values, sums)
+        self._take_step(slots, sums)
+
+    def _take_step(self, slots: Slots, sums: Floats) -> None:
         step = STEPS.get(self.spec.optimizer)
         if step is None:
             raise TableError(f"table {self.spec.name!r} has optimizer 'none': it can only serve")
-        values = self._values(gradients, len(inverse), self.spec.dim, "gradients")
-        if self.spec.dim == 0:
-            return
-        sums = np.zeros((len(slots), self.spec.dim), dtype=np.float32)
-        batches.total(inverse, values, sums)
-        step(self._store, slots, sums, self.spec.dim, self._constants)
+        if self.spec.dim:
+            step(self._store, slots, sums, self.spec.dim, self._constants)
 
     def _keys(self, keys: npt.ArrayLike) -> Keys:
         return as_keys(self.spec.name, keys)

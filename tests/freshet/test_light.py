@@ -74,6 +74,16 @@ def test_roles_import_nothing_heavy() -> None:
     assert not loaded & {"torch", "plotly", "pyarrow", "pandas", "sklearn", "kafka"}
 
 
+@pytest.mark.process
+def test_modules_of_torch_without_torch_say_the_command_that_installs_it() -> None:
+    code = WITHOUT.replace(
+        "from freshet.cli.main import main", "import embeddings\nfrom embeddings import Table"
+    )
+    code = code.replace("sys.exit(main(sys.argv[1:]))", "import embeddings.torch")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 1 and "pip install 'freshet[torch]'" in done.stderr.splitlines()[-1]
+
+
 def test_missing_torch_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autograd, "find_spec", lambda name: None)
     autograd.need_torch("dcn")
