@@ -14,7 +14,7 @@ from embeddings.spec import TableSpec
 from embeddings.table.table import Table
 from embeddings.torch.ids import Ints, lists_of
 from embeddings.torch.module import TableModule
-from embeddings.torch.rows import Seen, TableRows
+from embeddings.torch.rows import FoundRows, TableRows
 from embeddings.types import Floats
 from embeddings.views.features import TableFeature
 
@@ -153,7 +153,7 @@ class _Part(NamedTuple):
     """One feature of a batch."""
 
     rows: TableRows
-    seen: Seen
+    seen: FoundRows
     start: Ints  # (n + 1,)
     x: Floats  # (k,), or (0,) for ones
     weight: int  # number of the tensor of weights; -1: none

@@ -34,7 +34,7 @@ class Padded(NamedTuple):
     weights: torch.Tensor | None = None  # (n, L)
 
 
-class Listed(NamedTuple):
+class IdLists(NamedTuple):
     """The ids of n rows, as the kernels take them."""
 
     keys: Keys  # (k,)
@@ -108,7 +108,7 @@ def _no_ids(where: str, what: str) -> TableInputError:
     )
 
 
-def lists_of(where: str, ids: Any, padding_idx: int | None) -> Listed:
+def lists_of(where: str, ids: Any, padding_idx: int | None) -> IdLists:
     """Read the ids of n rows in any form: one per row, padded, jagged, nested, or lists of lists.
 
     Args:
@@ -127,7 +127,7 @@ def lists_of(where: str, ids: Any, padding_idx: int | None) -> Listed:
     if isinstance(ids, Jagged):
         keys, shape = keys_of(where, ids.values)
         _check_weights(where, ids.weights, shape)
-        return Listed(keys, _start(where, ids.offsets, len(keys)), ids.weights)
+        return IdLists(keys, _start(where, ids.offsets, len(keys)), ids.weights)
     if isinstance(ids, Padded):
         keys, shape = keys_of(where, ids.ids)
         mask = as_mask(where, ids.mask, shape)
@@ -142,13 +142,13 @@ def lists_of(where: str, ids: Any, padding_idx: int | None) -> Listed:
         raise TableInputError(f"{where}: ids must be (n,) or (n, L), not of shape {shape}")
     if mask.all():
         start = np.arange(shape[0] + 1, dtype=np.int64) * shape[1]
-        return Listed(keys, start, None if weights is None else weights.reshape(-1))
+        return IdLists(keys, start, None if weights is None else weights.reshape(-1))
     start = np.zeros(shape[0] + 1, dtype=np.int64)
     np.cumsum(mask.sum(axis=1), out=start[1:])
     kept = mask.reshape(-1)
     if weights is not None:
         weights = weights.reshape(-1)[torch.from_numpy(kept).to(weights.device)]
-    return Listed(keys[kept], start, weights)
+    return IdLists(keys[kept], start, weights)
 
 
 def jagged(nested: Any) -> Jagged:

@@ -24,7 +24,7 @@ DRAIN_AFTER = 1 << 16
 """Removed rows after which the list of changes is emptied: nobody may be there to take it."""
 
 
-class Seen(NamedTuple):
+class FoundRows(NamedTuple):
     """The rows of a batch of k ids, m of them distinct, as `forward` found them."""
 
     slots: Slots  # (m,), -1 without a row
@@ -52,7 +52,7 @@ class TableRows:
         """Whether gradients wait for `step` instead of being applied at the end of each backward pass."""
         self.skipped = 0
         """Steps left out because a gradient was not finite."""
-        self._waiting: list[tuple[Seen, Floats]] = []
+        self._waiting: list[tuple[FoundRows, Floats]] = []
         self._pass = -1  # the backward pass that the waiting gradients come from
         self._drained = 0
         self._pid = os.getpid()
@@ -91,7 +91,7 @@ class TableRows:
             self.clock = max(self.clock, float(array.max()))
         return array.reshape(-1) if array.ndim else array
 
-    def look_up(self, keys: Keys, times: npt.NDArray[Any], *, learn: bool) -> Seen:
+    def look_up(self, keys: Keys, times: npt.NDArray[Any], *, learn: bool) -> FoundRows:
         """The rows of ids (k,) at times (k,) or one; `learn`: make rows for new ids, and count sightings.
 
         Raises:
@@ -109,7 +109,7 @@ class TableRows:
                 vectors = table.vectors(table.find(keys, times))
             else:  # also beside a thread that learns
                 vectors, _ = table.read(keys, int(as_uint32(table.spec.name, times, 1, "times")[0]))
-            return Seen(slots, inverse, vectors, keys, False, 0, removed)
+            return FoundRows(slots, inverse, vectors, keys, False, 0, removed)
         if table.spec.ttl_s and times.size:
             table.expire(max(int(times.min()), 0), EXPIRE_SLOTS)
         blocks = []
@@ -117,9 +117,9 @@ class TableRows:
             cut = slice(first, first + BATCH_MAX)
             blocks.append(table.block(keys[cut], times[cut] if times.ndim else times))
         block = blocks[0] if len(blocks) == 1 else _joined(blocks)
-        return Seen(*block, keys, len(blocks) == 1, int(table.arrays.state[State.INSERTED]), removed)
+        return FoundRows(*block, keys, len(blocks) == 1, int(table.arrays.state[State.INSERTED]), removed)
 
-    def take(self, seen: Seen, sums: Floats) -> None:
+    def take(self, seen: FoundRows, sums: Floats) -> None:
         """Take the gradient (m, dim) of each distinct id of a batch, within a backward pass."""
         self._check_process()
         here = torch._C._current_graph_task_id()
@@ -191,7 +191,7 @@ class TableRows:
         if not self.held:
             self.step()
 
-    def _still(self, seen: Seen) -> Slots:
+    def _still(self, seen: FoundRows) -> Slots:
         """The slots of a batch, -1 where the row was removed since: another id may have its slot now."""
         state = self.table.arrays.state
         if seen.inserted == int(state[State.INSERTED]) or seen.removed == self._removed():

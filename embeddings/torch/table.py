@@ -11,7 +11,7 @@ from embeddings.spec import TableSpec
 from embeddings.table.table import Table
 from embeddings.torch.ids import Jagged, as_mask, jagged, keys_of, unpadded
 from embeddings.torch.module import TableModule
-from embeddings.torch.rows import Seen, TableRows
+from embeddings.torch.rows import FoundRows, TableRows
 
 
 class EmbeddingTable(TableModule):
@@ -96,7 +96,7 @@ class EmbeddingTable(TableModule):
         return f"{spec.name!r}, dim={spec.dim}, optimizer={spec.optimizer}, rows={len(self.table)}"
 
 
-def _spread(seen: Seen) -> torch.Tensor:
+def _spread(seen: FoundRows) -> torch.Tensor:
     out = np.empty((len(seen.inverse), seen.vectors.shape[1]), dtype=np.float32)
     batches.spread(seen.vectors, seen.inverse, out)
     return torch.from_numpy(out)
@@ -106,7 +106,7 @@ class _Vectors(torch.autograd.Function):
     """The vectors (k, dim) of a batch; its backward pass gives the gradients to the table."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: torch.Tensor, rows: TableRows, seen: Seen) -> torch.Tensor:
+    def forward(ctx: Any, anchor: torch.Tensor, rows: TableRows, seen: FoundRows) -> torch.Tensor:
         ctx.rows, ctx.seen = rows, seen
         ctx.save_for_backward(anchor)  # so that torch refuses a second pass without retain_graph
         return _spread(seen)
@@ -115,7 +115,7 @@ class _Vectors(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_out: torch.Tensor) -> tuple[None, None, None]:
         _ = ctx.saved_tensors
-        seen: Seen = ctx.seen
+        seen: FoundRows = ctx.seen
         sums = np.zeros(seen.vectors.shape, dtype=np.float32)
         batches.total(seen.inverse, by_out.contiguous().numpy(), sums)
         ctx.rows.take(seen, sums)
