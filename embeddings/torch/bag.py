@@ -1,12 +1,12 @@
 """`EmbeddingBag`: lists of ids of many features, pooled, in one call."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from embeddings.errors import TableInputError
 from embeddings.kernels import bags
@@ -77,7 +77,7 @@ class EmbeddingBag(TableModule):
         """Columns of the output."""
 
     @torch.compiler.disable
-    def forward(self, ids: Any, times: Any = None) -> torch.Tensor:
+    def forward(self, ids: object, times: object = None) -> torch.Tensor:
         """The pooled vectors of n rows.
 
         Args:
@@ -95,8 +95,8 @@ class EmbeddingBag(TableModule):
         """
         if self._alone is not None and not isinstance(ids, Mapping):
             ids = {self._alone: ids}
-        self._check_names(ids)
-        read = {name: lists_of(f"feature {name!r}", of, self.padding_idx) for name, of in ids.items()}
+        named = self._check_names(ids)
+        read = {name: lists_of(f"feature {name!r}", of, self.padding_idx) for name, of in named.items()}
         sizes = {name: len(lists.start) - 1 for name, lists in read.items()}
         n = next(iter(sizes.values()))
         if set(sizes.values()) != {n}:
@@ -141,12 +141,13 @@ class EmbeddingBag(TableModule):
             for name, table in self.tables.items()
         )
 
-    def _check_names(self, ids: Any) -> None:
+    def _check_names(self, ids: object) -> Mapping[str, object]:
         if not isinstance(ids, Mapping) or not ids or set(ids) - set(self._rows):
             got = ", ".join(map(str, ids)) if isinstance(ids, Mapping) else f"a {type(ids).__name__}"
             raise TableInputError(
                 f"ids must be given by feature, among {', '.join(self._rows)}; got {got or 'none'}"
             )
+        return ids
 
 
 class _Part(NamedTuple):
@@ -168,12 +169,24 @@ def _pooled(shape: tuple[int, int], parts: list[_Part]) -> torch.Tensor:
     return torch.from_numpy(out)
 
 
+class _Context(FunctionCtx):
+    """What the forward pass leaves for the backward pass."""
+
+    parts: list[_Part]
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[torch.Tensor, ...]
+
+
 class _Bags(torch.autograd.Function):
     """The pooled vectors (n, width) of a batch; its backward pass gives the gradients to the tables."""
 
     @staticmethod
     def forward(
-        ctx: Any, anchor: torch.Tensor, shape: tuple[int, int], parts: list[_Part], *weights: torch.Tensor
+        ctx: "_Context",
+        anchor: torch.Tensor,
+        shape: tuple[int, int],
+        parts: list[_Part],
+        *weights: torch.Tensor,
     ) -> torch.Tensor:
         ctx.parts = parts
         ctx.save_for_backward(anchor)  # so that torch refuses a second pass without retain_graph
@@ -181,7 +194,7 @@ class _Bags(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: "_Context", by_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         _ = ctx.saved_tensors
         gradients = by_out.contiguous().numpy()
         by_weights: list[torch.Tensor | None] = [None] * (len(ctx.needs_input_grad) - 3)

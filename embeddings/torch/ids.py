@@ -1,7 +1,7 @@
 """The forms in which a batch's ids may come, read into 64-bit keys and the limits of bags."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +21,22 @@ class Jagged(NamedTuple):
     `weights`, one per id, are factors of the vectors; they may require a gradient.
     """
 
-    values: Any  # (k,) integers or text
-    offsets: Any  # (n + 1,) integers, from 0 to k
+    values: object  # (k,) integers or text
+    offsets: object  # (n + 1,) integers, from 0 to k
     weights: torch.Tensor | None = None  # (k,)
 
 
 class Padded(NamedTuple):
     """Lists of ids of n rows in a matrix: an id counts where `mask` is true."""
 
-    ids: Any  # (n, L) integers or text
-    mask: Any  # (n, L) bool
+    ids: object  # (n, L) integers or text
+    mask: object  # (n, L) bool
     weights: torch.Tensor | None = None  # (n, L)
+
+
+class _Nested(Protocol):
+    def values(self) -> torch.Tensor: ...
+    def offsets(self) -> torch.Tensor: ...
 
 
 class IdLists(NamedTuple):
@@ -53,7 +58,7 @@ def string_ids(texts: Sequence[str]) -> torch.Tensor:
     return torch.from_numpy(keys_of("string_ids", list(texts))[0].view(np.int64))
 
 
-def keys_of(where: str, ids: Any) -> tuple[Keys, tuple[int, ...]]:
+def keys_of(where: str, ids: object) -> tuple[Keys, tuple[int, ...]]:
     """The keys of ids, flat, and the shape in which they came.
 
     Integers keep all 64 bits: a negative int64 is the key of its two's complement. Text is hashed to 64 bits.
@@ -82,7 +87,7 @@ def keys_of(where: str, ids: Any) -> tuple[Keys, tuple[int, ...]]:
     return keys, array.shape
 
 
-def _array(where: str, ids: Any) -> npt.NDArray[Any]:
+def _array(where: str, ids: object) -> npt.NDArray[np.generic]:
     """A list of ids, or a list of equally long lists, as an array."""
     if isinstance(ids, str | int) and not isinstance(ids, bool):
         return _array(where, [ids]).reshape(())
@@ -108,7 +113,7 @@ def _no_ids(where: str, what: str) -> TableInputError:
     )
 
 
-def lists_of(where: str, ids: Any, padding_idx: int | None) -> IdLists:
+def lists_of(where: str, ids: object, padding_idx: int | None) -> IdLists:
     """Read the ids of n rows in any form: one per row, padded, jagged, nested, or lists of lists.
 
     Args:
@@ -151,7 +156,7 @@ def lists_of(where: str, ids: Any, padding_idx: int | None) -> IdLists:
     return IdLists(keys[kept], start, weights)
 
 
-def jagged(nested: Any) -> Jagged:
+def jagged(nested: torch.Tensor) -> Jagged:
     """The parts of a nested tensor.
 
     Raises:
@@ -159,7 +164,8 @@ def jagged(nested: Any) -> Jagged:
     """
     if nested.layout != torch.jagged:
         raise TableInputError("nested tensors of ids must have the layout torch.jagged")
-    return Jagged(nested.values(), nested.offsets())
+    parts = cast(_Nested, nested)  # torch's own types leave these methods out
+    return Jagged(parts.values(), parts.offsets())
 
 
 def unpadded(keys: Keys, padding_idx: int | None) -> npt.NDArray[np.bool_]:
@@ -169,7 +175,7 @@ def unpadded(keys: Keys, padding_idx: int | None) -> npt.NDArray[np.bool_]:
     return keys != np.uint64(padding_idx & _MASK)
 
 
-def as_mask(where: str, mask: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def as_mask(where: str, mask: object, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """A mask of the ids' shape.
 
     Raises:
@@ -184,7 +190,7 @@ def as_mask(where: str, mask: Any, shape: tuple[int, ...]) -> npt.NDArray[np.boo
     return array
 
 
-def _start(where: str, offsets: Any, k: int) -> Ints:
+def _start(where: str, offsets: object, k: int) -> Ints:
     """The limits of bags."""
     array = offsets.detach().cpu().numpy() if isinstance(offsets, torch.Tensor) else np.asarray(offsets)
     fits = array.ndim == 1 and len(array) and array.dtype.kind in "iu" and array[0] == 0 and array[-1] == k
@@ -202,9 +208,9 @@ def _check_weights(where: str, weights: torch.Tensor | None, shape: tuple[int, .
         raise TableInputError(f"{where}: weights must be a tensor of floats of shape {shape}, one per id")
 
 
-def times_of(where: str, times: Any) -> npt.NDArray[Any]:
+def times_of(where: str, times: object) -> npt.NDArray[np.float64]:
     """Event times as an array."""
     array = times.detach().cpu().numpy() if isinstance(times, torch.Tensor) else np.asarray(times)
     if array.dtype.kind not in "iuf":
         raise TableInputError(f"{where}: times must be numbers, Unix seconds, not {array.dtype}")
-    return array
+    return array.astype(np.float64)

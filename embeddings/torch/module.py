@@ -1,7 +1,6 @@
 """What the modules over tables share: mode, dtype and device, saving, and when a step is taken."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -64,7 +63,7 @@ class TableModule(nn.Module):
         """The tables as bytes, for `state_dict`."""
         return {name: rows.state() for name, rows in self._rows.items()}
 
-    def set_extra_state(self, state: Any) -> None:
+    def set_extra_state(self, state: object) -> None:
         """Replace the tables by those of a `state_dict`; nothing is changed if one does not fit.
 
         Raises:

@@ -1,7 +1,7 @@
 """The rows of one table behind modules: looked up in `forward`, stepped once at the end of `backward`."""
 
 import os
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -65,7 +65,7 @@ class TableRows:
             found = _IN_USE[id(table)] = cls(table)
         return found
 
-    def times(self, times: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    def times(self, times: object, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         """Event times of ids of a shape: one for all, or one for each of the first n; moves the clock.
 
         Raises:
@@ -91,7 +91,7 @@ class TableRows:
             self.clock = max(self.clock, float(array.max()))
         return array.reshape(-1) if array.ndim else array
 
-    def look_up(self, keys: Keys, times: npt.NDArray[Any], *, learn: bool) -> FoundRows:
+    def look_up(self, keys: Keys, times: npt.NDArray[np.float64], *, learn: bool) -> FoundRows:
         """The rows of ids (k,) at times (k,) or one; `learn`: make rows for new ids, and count sightings.
 
         Raises:
@@ -173,7 +173,7 @@ class TableRows:
         self._drained = self._removed()
         _IN_USE[id(table)] = self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "TableRows":
+    def __deepcopy__(self, memo: dict[int, object]) -> "TableRows":
         made = TableRows.over(self.read_state(self.state()))
         made.clock, made.held = self.clock, self.held
         memo[id(self)] = made

@@ -1,10 +1,8 @@
 """`EmbeddingTable`: like `nn.Embedding`, for any ids, without a vocabulary."""
 
-from typing import Any
-
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from embeddings.kernels import batches
 from embeddings.spec import TableSpec
@@ -49,7 +47,7 @@ class EmbeddingTable(TableModule):
         return self._rows[self._name].table
 
     @torch.compiler.disable
-    def forward(self, ids: Any, times: Any = None, mask: Any = None) -> torch.Tensor:
+    def forward(self, ids: object, times: object = None, mask: object = None) -> torch.Tensor:
         """The vectors of ids.
 
         Args:
@@ -65,8 +63,9 @@ class EmbeddingTable(TableModule):
         Raises:
             TableInputError: ids, times or mask of another type, shape or range.
         """
-        nested: Any = ids if isinstance(ids, torch.Tensor) and ids.is_nested else None
-        values = ids.values if isinstance(ids, Jagged) else ids if nested is None else jagged(nested).values
+        nested = ids if isinstance(ids, torch.Tensor) and ids.is_nested else None
+        parts = None if nested is None else jagged(nested)
+        values = parts.values if parts is not None else ids.values if isinstance(ids, Jagged) else ids
         where = f"table {self._name!r}"
         keys, shape = keys_of(where, values)
         rows = self._rows[self._name]
@@ -86,9 +85,9 @@ class EmbeddingTable(TableModule):
             whole = out.new_zeros(there.size, out.shape[1])
             out = whole.index_copy(0, torch.from_numpy(np.flatnonzero(there)), out)
         out = self._like(out.view(*shape, out.shape[1]))
-        if nested is None:
+        if parts is None:
             return out
-        return torch.nested.nested_tensor_from_jagged(out, nested.offsets().to(out.device))
+        return torch.nested.nested_tensor_from_jagged(out, torch.as_tensor(parts.offsets).to(out.device))
 
     def extra_repr(self) -> str:
         """The table's settings, for `print`."""
@@ -102,18 +101,26 @@ def _spread(seen: FoundRows) -> torch.Tensor:
     return torch.from_numpy(out)
 
 
+class _Context(FunctionCtx):
+    """What the forward pass leaves for the backward pass."""
+
+    rows: TableRows
+    seen: FoundRows
+    saved_tensors: tuple[torch.Tensor, ...]
+
+
 class _Vectors(torch.autograd.Function):
     """The vectors (k, dim) of a batch; its backward pass gives the gradients to the table."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: torch.Tensor, rows: TableRows, seen: FoundRows) -> torch.Tensor:
+    def forward(ctx: "_Context", anchor: torch.Tensor, rows: TableRows, seen: FoundRows) -> torch.Tensor:
         ctx.rows, ctx.seen = rows, seen
         ctx.save_for_backward(anchor)  # so that torch refuses a second pass without retain_graph
         return _spread(seen)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_out: torch.Tensor) -> tuple[None, None, None]:
+    def backward(ctx: "_Context", by_out: torch.Tensor) -> tuple[None, None, None]:
         _ = ctx.saved_tensors
         seen: FoundRows = ctx.seen
         sums = np.zeros(seen.vectors.shape, dtype=np.float32)
