@@ -17,6 +17,7 @@ class ServerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
     tokens: str = ""  # file of bearer tokens, one `NAME SCOPES TOKEN` per line; "": FRESHET_TOKENS, or none
     rate_max: float = 0.0  # requests per second of one token; more are answered with 429. 0: no limit
     log_impressions: bool = True  # append each impression to topic `events` before it is answered
+    show: int = 0  # candidates that are shown of an order whose request does not say; 0: all
     explore: Literal["greedy", "thompson"] = "greedy"  # the default order of candidates
     explore_draws: int = 127  # sampled orders per request, to estimate propensities
     explore_seed: int = 0  # the seed of a drawn order, together with the request id
@@ -60,6 +61,8 @@ class ServerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
             raise ValueError(f"explain_candidates_max must be 1 to {CANDIDATES_MAX}")
         if not 1 <= self.body_bytes_max <= RECORD_BYTES_MAX:
             raise ValueError(f"body_bytes_max must be 1 to {RECORD_BYTES_MAX}, what a record may hold")
+        if not 0 <= self.show <= CANDIDATES_MAX:
+            raise ValueError(f"show must be 0 (all) to {CANDIDATES_MAX}")
         if self.freeze_after_examples < 0:
             raise ValueError("freeze_after_examples must not be negative")
         for name in (

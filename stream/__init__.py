@@ -14,6 +14,7 @@ _HOME = {
     "DeadLetter": "stream.records.types",
     "Decoder": "stream.records.decoding",
     "Example": "stream.records.types",
+    "Exposure": "stream.records.types",
     "Faults": "stream.log.testing",
     "FaultyLog": "stream.log.testing",
     "Handler": "stream.run.contract",

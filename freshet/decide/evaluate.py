@@ -5,11 +5,13 @@ It uses the requests of a replay whose order was drawn at random and logged with
 on it, so no model is judged by clicks in its training data.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from freshet.decide.compare import read_runs
 from freshet.decide.comparison import Run
@@ -29,6 +31,9 @@ from freshet.decide.offpolicy import (
 from freshet.decide.paired import Interval
 from freshet.errors import CompareError
 from freshet.files import write_json
+
+if TYPE_CHECKING:
+    import pyarrow
 
 ESTIMATORS = ("ips", "snips", "dr")
 FEW = 100.0
@@ -83,12 +88,25 @@ def read_logged(path: Path, top: int | None = None) -> tuple[Logged, Any]:
     """
     import pyarrow.parquet
 
+    there = pyarrow.parquet.read_schema(path).names
+    names = ["candidate", "place", "propensity", "label", "log_odds"]
     table = pyarrow.parquet.read_table(
-        path, columns=["candidate", "place", "propensity", "label", "log_odds"]
+        path, columns=[*names, *(name for name in ("candidate_count",) if name in there)]
     )
     candidate, odds, y = (table[name].to_numpy() for name in ("candidate", "log_odds", "label"))
     propensity = np.asarray(table["propensity"].to_numpy(zero_copy_only=False), dtype=np.float64)
-    rows = np.flatnonzero(np.isfinite(propensity))
+    drawn = np.isfinite(propensity)
+    whole = _shown_whole(table, candidate)
+    rows = np.flatnonzero(drawn & whole)
+    left_out = len(np.unique(np.cumsum(candidate == 0)[drawn & ~whole]))
+    if left_out:
+        print(
+            f"{path}: {left_out:,} requests are left out of which only some candidates were shown: how a "
+            "policy would have ranked the others is not in an example",
+            file=sys.stderr,
+        )
+    if len(rows) == 0 and left_out:
+        raise CompareError(f"{path}: of no request with a drawn order all candidates were shown")
     if len(rows) == 0:
         raise CompareError(
             f"{path}: no request says how likely what was shown was; only an order that was drawn at random "
@@ -104,6 +122,16 @@ def read_logged(path: Path, top: int | None = None) -> tuple[Logged, Any]:
     _, request = np.unique(np.cumsum(candidate == 0)[rows], return_inverse=True)
     clicked = y[rows] if top is None else np.where(places < top, y[rows], 0.0)
     return Logged(request.astype(np.int64), places, propensity[rows], clicked), rows
+
+
+def _shown_whole(table: "pyarrow.Table", candidate: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which rows (n,) are of requests all of whose candidates were shown, or of which nobody said it."""
+    request = np.cumsum(candidate == 0) - 1
+    if "candidate_count" not in table.column_names:
+        return np.ones(len(candidate), dtype=np.bool_)
+    counts = np.nan_to_num(np.asarray(table["candidate_count"].to_numpy(zero_copy_only=False), np.float64))
+    whole: npt.NDArray[np.bool_] = counts <= np.bincount(request)[request]
+    return whole
 
 
 def value_of(run: Run, prediction: str, logged: Logged, rows: Any, shown: Estimate) -> Value:

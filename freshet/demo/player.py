@@ -151,6 +151,8 @@ class Player:
             "time": impression.time,
             "context": impression.context,
             "candidates": impression.candidates,
+            # people look at the whole slate: else what they did not see would be learned as not wanted
+            "show": len(impression.candidates),
         }
         quiet = msgspec.json.encode({**body, "log": False})
         loud = quiet if self.scene.labelled else msgspec.json.encode(body)

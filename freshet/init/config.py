@@ -47,7 +47,11 @@ def write_config(plan: Plan, path: Path) -> str:
         "",
         "[data.features]  # feature = column; what is not named here is not read",
         *(f"{_key(f.column.name)} = {_value(f.column.name)}" for f in used),
-        *(_plain(f"# {f.column.name}: left out: {f.why}") for f in plan.features if not f.kind),
+        *(
+            _plain(f"# {f.column.name}: left out: {f.why}")
+            for f in plan.features
+            if not (f.kind or f.says_shown)
+        ),
     ]
     if typed:
         lines += ["", "[data.types]  # how a feature's cells are read; the reasons are with the features"]
@@ -102,6 +106,9 @@ def _data(plan: Plan) -> list[str]:
     else:
         lines += _line("request", name_of(request.column), request.why[""])
         together = "the same for all candidates of a request"
+    for feature in plan.features:
+        if feature.says_shown:
+            lines += _line("shown", name_of(feature.column), "lines of 0 were not shown, and are left out")
     context = [feature.column.name for feature in plan.features if feature.kind and feature.context]
     if context:
         lines += _line("context", context, together)

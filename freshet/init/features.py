@@ -12,7 +12,7 @@ from freshet.init.column import Column, is_time_text, shown
 from freshet.init.labels import OUTCOME_WORDS
 from freshet.init.leaks import measure
 from freshet.init.sample import Sample
-from stream.limits import FEATURES_MAX, TEXT_MAX
+from stream.limits import CANDIDATES_MAX, FEATURES_MAX, TEXT_MAX
 from stream.records.fields import tidy_value
 
 ID_WORDS = {
@@ -31,6 +31,17 @@ CONTEXT_WORDS = USER_WORDS | {
     "device", "browser", "os", "platform", "country", "city", "region", "zip", "age", "gender", "locale",
     "referrer", "referer", "hour", "weekday", "session", "ip", "occupation",
 }  # fmt: skip
+PLACE_WORDS = {"position", "pos"}
+PLACE_WORDS_WITHIN = {
+    "rank",
+    "place",
+    "slot",
+    "index",
+    "order",
+}  # if no two candidates of a request share one
+SHOWN_WORDS = {"shown", "displayed", "exposed", "visible"}
+OF_BEFORE = {"history", "past", "prior", "previous", "last", "avg", "mean"}
+"""Words of what is known before: the mean position of last week is a feature."""
 LIST_WORDS = {"tags", "genres", "keywords", "categories", "topics", "history", "items", "ids", "clicks"}
 FEW = 32  # different values, up to which whole numbers are ids whatever they are called
 REPEATED = 3.0  # lines per value, from which on whole numbers without a telling name are ids
@@ -58,6 +69,7 @@ class Feature(NamedTuple):
         sure: no doubt about it.
         context: it belongs to the request rather than to the candidate.
         leaks: it is left out because it tells the label by itself.
+        says_shown: it says which candidates were shown: `data.shown`.
     """
 
     column: Column
@@ -68,6 +80,7 @@ class Feature(NamedTuple):
     sure: bool
     context: bool = False
     leaks: bool = False
+    says_shown: bool = False
 
 
 def find_features(
@@ -85,7 +98,7 @@ def find_features(
     for column in sample.columns:
         if any(column is other for other in taken):
             continue
-        feature = _feature(sample, column)
+        feature = _as_exposure(column, request, labels) or _feature(sample, column)
         if labels and (feature.kind or feature.why.startswith(OUTCOME)):
             tells = measure(column, labels, feature.kind in ("id", "ids"))
             if tells is not None and tells.leaks:
@@ -118,7 +131,7 @@ def _feature(sample: Sample, column: Column) -> Feature:
     if any(isinstance(cell, dict) for cell in column.filled):
         return left_out("holds objects; a feature is an id, a number or a list of ids")
     outcomes = column.words & OUTCOME_WORDS
-    if outcomes and not column.words & {"history", "past", "prior", "previous", "last", "avg", "mean"}:
+    if outcomes and not column.words & OF_BEFORE:
         return left_out(f"{OUTCOME} ({', '.join(sorted(outcomes))}): not known when a score is asked for")
     if all(is_time_text(cell) for cell in column.filled):
         return left_out("another time; a time as such is no feature")
@@ -136,6 +149,38 @@ def _feature(sample: Sample, column: Column) -> Feature:
     why = f"{distinct:,} different values on {n:,} lines" + (", and its name" if named else "")
     mixed = any(isinstance(cell, float) for cell in column.filled)
     return Feature(column, "id", "id" if sample.format == "csv" else "text" if mixed else "", "", why, True)
+
+
+def _as_exposure(column: Column, request: Column | None, labels: Sequence[float | None]) -> Feature | None:
+    """A column of how candidates were shown: which of them, or where. It is no feature of a candidate."""
+    if column.words & OF_BEFORE:
+        return None
+    says = {str(cell).strip().lower() in ("1", "1.0", "true") for cell in column.filled}
+    known = set(column.counts) <= {"0", "1", "0.0", "1.0", "true", "false", "True", "False"}
+    if column.words & SHOWN_WORDS and known and says == {True, False} and len(column.filled) == len(labels):
+        unseen = (
+            label
+            for cell, label in zip(column.cells, labels, strict=True)
+            if str(cell).strip().lower() in ("0", "0.0", "false")
+        )
+        if not any(unseen):
+            return Feature(column, "", "", "", "says which candidates were shown", True, says_shown=True)
+    numbers = column.numbers
+    if numbers is None or not column.whole or min(numbers) < 0 or max(numbers) >= CANDIDATES_MAX:
+        return None
+    named = column.words & PLACE_WORDS or (
+        column.words & PLACE_WORDS_WITHIN and request is not None and _differs_within(column, request)
+    )
+    if not named:
+        return None
+    why = "the place where a candidate was shown: not known when a score is asked for"
+    return Feature(column, "", "", "", why, True)
+
+
+def _differs_within(column: Column, request: Column) -> bool:
+    """Whether no two candidates of a request have the same value, and some request has several."""
+    lines = list(zip(request.cells, map(str, column.cells), strict=True))
+    return len(set(lines)) == len(lines) > len({str(key) for key, _ in lines})
 
 
 def _as_list(column: Column) -> Feature | None:

@@ -66,7 +66,7 @@ JOIN = {
         "freshet_join_duplicate_actions", "Actions dropped as duplicates, or because a later one had arrived."
     ),
     "late": Series("freshet_join_late_actions", "Actions that arrived after their request was decided."),
-    "orphans": Series("freshet_join_orphan_actions", "Actions whose impression never arrived."),
+    "orphans": Series("freshet_join_orphan_actions", "Actions and exposures whose impression never arrived."),
     "subsampled": Series("freshet_join_subsampled_candidates", "Negatives dropped by negative_rate."),
     "emptied": Series("freshet_join_emptied_requests", "Requests without a kept candidate, dropped."),
     "early": Series("freshet_join_early_requests", "Requests decided early because pending_max was reached."),
@@ -78,6 +78,28 @@ JOIN = {
     "forgotten": Series("freshet_join_forgotten_requests", "Waiting requests changed by a forget request."),
     "ahead": Series(
         "freshet_join_ahead_events", "Events further ahead of the log's clock than clock_ahead_s."
+    ),
+    "exposures": Series("freshet_join_exposures", "Exposures accepted before their request was decided."),
+    "duplicate_exposures": Series(
+        "freshet_join_duplicate_exposures",
+        "Exposures that said nothing new, or that a later one had overtaken.",
+    ),
+    "late_exposures": Series(
+        "freshet_join_late_exposures", "Exposures that arrived after their request was decided, dropped."
+    ),
+    "exposed": Series(
+        "freshet_join_exposed_requests", "Requests decided of which somebody had said what was shown."
+    ),
+    "unshown": Series(
+        "freshet_join_unshown_candidates", "Candidates left out of examples because they were not shown."
+    ),
+    "shown_by_click": Series(
+        "freshet_join_shown_by_click_candidates",
+        "Clicked candidates that were said not to be shown; trained on all the same.",
+    ),
+    "long_unsaid": Series(
+        "freshet_join_long_unsaid_requests",
+        "Requests of more than 10 candidates decided as if all were shown: nobody had said which.",
     ),
     "partitions": Series("freshet_join_partitions", "Partitions that this joiner holds.", False),
     "undecided": Series("freshet_join_undecided_requests", "Requests whose window is open.", False),

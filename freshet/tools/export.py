@@ -19,11 +19,11 @@ from stream.files.record_columns import Holds, Survey
 from stream.files.record_files import RecordWriter, whole_or_nothing
 from stream.log.base import EVENTS, EXAMPLES, Log, Record
 from stream.records.decoding import Decoder, split_batch
-from stream.records.types import Action, Example, Forget, Impression, Tick
+from stream.records.types import Action, Event, Example, Exposure, Forget, Impression, Tick
 
 RAW_BYTES_MAX = 32 << 20  # bytes of values in a row group
 
-Exported = Example | Impression | Action
+Exported = Example | Event
 
 
 def run_export(
@@ -69,7 +69,7 @@ def _examples(config: Config, options: ReplayOptions, to: Path) -> int:
 
 
 def _events(log: Log, window: Window, to: Path) -> int:
-    decode = Decoder[Impression | Action | Forget | Tick](Impression, Action, Forget, Tick).decode
+    decode = Decoder[Event | Forget | Tick](Impression, Action, Exposure, Forget, Tick).decode
     skipped = 0
 
     def play() -> Iterator[Exported]:

@@ -27,14 +27,12 @@ from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records.batching import pack
 from stream.records.decoding import Decoder
 from stream.records.id_types import check_id_types
-from stream.records.types import Action, Example, Impression, encode
+from stream.records.types import Action, Event, Example, Exposure, Impression, encode
 
 BATCH = 1000  # events per append
 PACK = 100  # events per message
 REPORT_EVERY_S = 2.0
 AWAY_PAUSES = Pauses(first_s=0.25, longest_s=5.0, give_up_s=60.0)  # if the log goes away meanwhile
-
-Event = Impression | Action
 
 
 def produce(
@@ -52,8 +50,8 @@ def produce(
     Args:
         file: data in the format of [data], one labelled candidate a line; or an export, or JSON Lines of
             events.
-        holds: "requests": send labelled impressions; "events": the file holds impressions and actions;
-            "examples": the file holds decided examples.
+        holds: "requests": send labelled impressions; "events": the file holds impressions, actions and
+            exposures; "examples": the file holds decided examples.
         rate: at most so many events per second.
         limit: stop after so many events.
         producer: name under which events are numbered; default: from the file's name and size.
@@ -154,7 +152,7 @@ def _of_declared_types(
     """The same, with ids checked against the `type` of their features: topic `events` takes both forms."""
     for event in source:
         try:
-            if not isinstance(event, Action):
+            if not isinstance(event, Action | Exposure):
                 check_id_types(config.features, event)
         except RecordError as error:
             wrong = f"{file}: request {event.request_id!r}: {error}"
@@ -190,7 +188,7 @@ def _read_events(file: Path, config: Config, left_out: LeftOut) -> Iterator[Even
                 raise ProduceError(f"{file}: holds examples, not events; send them with --examples")
             yield record
         return
-    decode = Decoder[Impression | Action](Impression, Action, declared=frozenset(config.features)).decode
+    decode = Decoder[Event](Impression, Action, Exposure, declared=frozenset(config.features)).decode
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):

@@ -19,6 +19,7 @@ from freshet.progress import duration
 from freshet.roles.opening import open_used
 from freshet.roles.voice import printable
 from stream.group.signs import Beat, read_sign
+from stream.join.exposures import LONG_SLATE, UNSAID_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, UPDATES, Log
 
 LOOK_BACK = 5_000
@@ -142,6 +143,13 @@ def _lines(
             yield f"{role:<9}none runs: no beat in the log; start it with `freshet {role}` or `freshet up`"
         yield from (_member(seen) for seen in mine)
     yield f"{'health':<9}{server + ' ':<9}{url}"
+    joiners = [seen.numbers for seen in members if seen.role == "join"]
+    unsaid = sum(numbers.get("long_unsaid", 0.0) for numbers in joiners)
+    if unsaid > UNSAID_MAX and not any(numbers.get("exposed") for numbers in joiners):
+        yield (
+            f"warning  {unsaid:,.0f} requests of over {LONG_SLATE} candidates were learned whole: nobody "
+            "says what was shown (server.show, or `show` in requests)"
+        )
 
 
 def _member(seen: RoleStatus) -> str:

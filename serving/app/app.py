@@ -2,8 +2,8 @@
 
     POST /v1/score      probabilities for the candidates of one request, before and after correction
     POST /v1/explain    the same scores, broken down into their parts
-    POST /v1/feedback   what the person did with one of the candidates
-    POST /v1/events     impressions and actions from other systems, one or many
+    POST /v1/feedback   what the person did with one of the candidates, and which were shown
+    POST /v1/events     impressions, actions and exposures from other systems, one or many
     POST /v1/forget     delete ids and everything the model has stored about them
     GET  /v1/model      the current model, its freshness and its metrics
     GET  /v2/health/live, /v2/health/ready
@@ -62,7 +62,7 @@ from stream.limits import RECORD_BYTES_MAX
 from stream.log.base import EVENTS, Log, Outgoing
 from stream.records.decoding import Decoder, check, tidy_request
 from stream.records.forgetting import forget_records
-from stream.records.types import Action, Forget, Impression, Served, encode
+from stream.records.types import Action, Event, Exposure, Forget, Impression, Served, encode
 
 REASONS_MAX = 100
 """At most this many records of one body are answered with their error; the answer counts the others."""
@@ -94,7 +94,7 @@ class App(Frame):
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
         self._forget_body = msgspec.json.Decoder(ForgetRequest)
         self._declared = frozenset(replica.features)
-        self._event = Decoder[Impression | Action](Impression, Action, declared=self._declared)
+        self._event = Decoder[Event](Impression, Action, Exposure, declared=self._declared)
         self._openapi: bytes | None = None
         super().__init__(
             [
@@ -193,15 +193,17 @@ class App(Frame):
             else:
                 scored = await asyncio.to_thread(self.replica.explore, impression, seed, draws)
         self.telemetry.candidates.inc(len(impression.candidates))
+        show = self.settings.show if request.show is None else request.show
+        first = scored.order[:show] if show else None
         logged = False
         if request.log and self.settings.log_impressions:
             served = Served(base=scored.base, corrected=scored.corrected, model=scored.version)
-            shown = msgspec.structs.replace(impression, served=served)
+            made = msgspec.structs.replace(impression, served=served, shown=first)
             if scored.propensity is not None:
-                shown = msgspec.structs.replace(
-                    shown, place=_places(scored.order), propensity=scored.propensity
+                made = msgspec.structs.replace(
+                    made, place=_places(scored.order), propensity=scored.propensity
                 )
-            logged = await self._log_impression(shown)
+            logged = await self._log_impression(made)
         answer = ScoreAnswer(
             request_id=impression.request_id,
             prediction_id=impression.request_id,
@@ -213,6 +215,7 @@ class App(Frame):
             propensity=scored.propensity,
             freshness_s=scored.freshness_s,
             logged=logged,
+            shown=msgspec.UNSET if first is None else first,
             unknown=scored.coverage.of(request.context, request.candidates)
             if request.unknown and scored.coverage is not None
             else msgspec.UNSET,
@@ -222,16 +225,19 @@ class App(Frame):
     async def feedback(self, call: Call) -> Response:
         """POST /v1/feedback."""
         request = decode_body(self._feedback_body, call.body)
-        action = Action(
-            request_id=request.request_id,
-            time=time.time() if request.time is None else request.time,
-            candidate=request.candidate,
-            label=request.label,
-            name=request.name,
-        )
-        check(action)
-        ((partition, offset),) = await self.writer.append([_outgoing(action)])
-        return json_response(202, PlaceAnswer(partition, offset))
+        time_s = time.time() if request.time is None else request.time
+        events: list[Event] = []
+        if request.shown is not None or request.examined is not None:
+            # before the action, which may decide the request
+            events.append(Exposure(request.request_id, time_s, request.shown, request.examined))
+        if request.candidate is not None:
+            events.append(Action(request.request_id, time_s, request.candidate, request.label, request.name))
+        if not events:
+            raise RequestError("the feedback says neither candidate nor shown nor examined")
+        for event in events:
+            check(event)
+        places = await self.writer.append([_outgoing(event) for event in events])
+        return json_response(202, PlaceAnswer(*places[-1]))
 
     async def events(self, call: Call) -> Response:
         """POST /v1/events: one record, a JSON array of records, or one record per line."""
@@ -326,7 +332,7 @@ class App(Frame):
         return True
 
 
-def _outgoing(record: Impression | Action) -> Outgoing:
+def _outgoing(record: Event) -> Outgoing:
     return Outgoing(key=record.request_id.encode(), value=encode(record))
 
 

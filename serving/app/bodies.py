@@ -6,26 +6,29 @@ import msgspec
 
 from serving.errors import RequestError, TooLargeError
 from serving.replica.coverage import Unknowns
+from stream.limits import CANDIDATES_MAX
 from stream.records.bounds import BoundedRequestId, BoundedTime, Int64, bounded_candidates, bounded_features
 from stream.records.decoding import AnyFeatures, split_batch
 from stream.records.types import (
-    Action,
     CandidateNumber,
     Candidates,
     Context,
+    Event,
     EventTime,
+    Examined,
     Id,
-    Impression,
     Label,
     RequestId,
+    Shown,
     Text,
 )
 
+Show = Annotated[int, msgspec.Meta(ge=0, le=CANDIDATES_MAX)]
 Explore = Literal["greedy", "thompson"]
 
 T = TypeVar("T")
 
-EventList = Annotated[list[Impression | Action], msgspec.Meta(extra_json_schema={"minItems": 1})]
+EventList = Annotated[list[Event], msgspec.Meta(extra_json_schema={"minItems": 1})]
 
 
 class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,7 +36,8 @@ class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `log` false: this request is not appended to `events`, so the model is not trained on it. `explore`
     says how candidates are ordered; the default is the configured order. `unknown` true: the answer lists
-    the ids without a row in the model and the features without a value.
+    the ids without a row in the model and the features without a value. `show` says how many of the order
+    will be shown: the model is trained on no others. 0: all; the default is `[server] show`.
     """
 
     candidates: Candidates
@@ -43,6 +47,7 @@ class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: bool = True
     explore: Explore | None = None
     unknown: bool = False
+    show: Show | None = None
 
 
 _features: Any = bounded_features(Int64, float)  # JSON has no NaN and no infinity
@@ -72,6 +77,7 @@ class AnyScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: bool = True
     explore: Explore | None = None
     unknown: bool = False
+    show: Show | None = None
 
 
 class ScoreAnswer(msgspec.Struct, frozen=True):
@@ -90,17 +96,24 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     propensity: list[float] | None  # of a drawn order: each candidate's chance of its rank
     freshness_s: float | None  # None: no example yet
     logged: bool
+    shown: list[int] | msgspec.UnsetType = msgspec.UNSET  # the first of `order`, as logged; with `show` only
     unknown: Unknowns | msgspec.UnsetType = msgspec.UNSET  # present if the request asked for it
 
 
 class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /v1/feedback: what the person did with candidate number `candidate`."""
+    """Body of POST /v1/feedback: what the person did with candidate number `candidate`, or was shown.
+
+    `shown` and `examined` say which candidates were shown and how many of them were examined; they may come
+    with a candidate or without. At least one of the three is needed.
+    """
 
     request_id: RequestId
-    candidate: CandidateNumber
+    candidate: CandidateNumber | None = None
     label: Label = 1.0
     time: EventTime | None = None
     name: str = "click"
+    shown: Shown = None
+    examined: Examined = None
 
 
 class PlaceAnswer(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from serving.app.bodies import (
 from serving.http.frame import Route
 from serving.replica.explaining import ExplainAnswer
 from serving.replica.status import ModelStatus
-from stream.records.types import Action, Impression
+from stream.records.types import Action, Exposure, Impression
 
 SCORE = Route(
     "POST",
@@ -40,7 +40,7 @@ FEEDBACK = Route(
     "POST",
     "/v1/feedback",
     "write",
-    about="What the person did with one candidate. The answer is sent once the log has the record.",
+    about="What the person did with a candidate, or was shown. The answer is sent once the log has it.",
     takes=FeedbackRequest,
     gives={202: PlaceAnswer},
     writes=True,
@@ -49,8 +49,8 @@ EVENTS = Route(
     "POST",
     "/v1/events",
     "write",
-    about="Impressions and actions from other systems: one, a JSON array, or one per line.",
-    takes=Impression | Action | EventList,
+    about="Impressions, actions and exposures from other systems: one, a JSON array, or one per line.",
+    takes=Impression | Action | Exposure | EventList,
     gives={202: EventsAnswer, 207: EventsAnswer},
     writes=True,
 )

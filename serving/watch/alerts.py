@@ -190,6 +190,15 @@ def _late(sight: Sight, over: float) -> Found:
         yield "", f"{share:.1%} of actions come after their request was decided"
 
 
+def _exposure_unknown(sight: Sight, over: float) -> Found:
+    unsaid = sight.numbers.get("join.long_unsaid", 0.0)
+    if unsaid > over and not sight.numbers.get("join.exposed"):
+        yield (
+            "",
+            f"{unsaid:,.0f} long requests were learnt whole: nobody says what was shown",
+        )
+
+
 def _pending_full(sight: Sight, over: float) -> Found:
     if sight.rises.get("join.early", 0.0) > over:
         yield "", "requests are decided before their time: pending_max is reached"
@@ -262,6 +271,7 @@ RULES = (
     Rule("FreshetDeadLetters", "warn", 300.0, 0.01, _dead_letters),
     Rule("FreshetClockStuck", "warn", 600.0, 600.0, _clock_stuck),
     Rule("FreshetLateActions", "warn", 900.0, 0.05, _late),
+    Rule("FreshetExposureUnknown", "warn", 0.0, 1000.0, _exposure_unknown),
     Rule("FreshetPendingFull", "warn", 300.0, 0.0, _pending_full),
     Rule("FreshetRecordsSkipped", "page", 0.0, 0.0, _skipped),
     Rule("FreshetQuarantine", "warn", 0.0, 0.0, _quarantine),

@@ -272,8 +272,9 @@ class Overview:
             # the newest clock: a partition without producers stands still, which is no problem
             numbers["clock_behind_s"] = now_s - max(clocks)
         for member in members:
-            key = f"{member.group}.skipped"
-            numbers[key] = numbers.get(key, 0.0) + member.status.numbers.get("skipped", 0.0)
+            for name in ("skipped", "long_unsaid", "exposed"):
+                key = f"{member.group}.{name}"
+                numbers[key] = numbers.get(key, 0.0) + member.status.numbers.get(name, 0.0)
         # while the log is away no role is heard; that is not the roles' fault
         heard_s = {f"{TITLES.get(h.group, h.group)} {h.name}": _silent_s(h) for h in members if self._up}
         lags = {role: getattr(now, f"{role}_lag_s") or 0.0 for role in TITLES.values()}

@@ -54,6 +54,7 @@ class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
     positive: list[str] = []  # labels that count as 1, all others as 0; empty: labels are numbers
     unlabelled: list[str] = []  # what stands for no label: ["-1"]; such lines are left out, and counted
     request: str | None = None
+    shown: str = ""  # says of each line whether the candidate was shown (1) or not (0), which is left out
     features: dict[str, str] = {}  # {feature name: column}; empty: every other column, by its own name
     context: list[str] = []  # the features that belong to the request, not to the candidate
     types: dict[str, Kind] = {}  # by feature name
@@ -95,6 +96,19 @@ class RawRow(msgspec.Struct, gc=False):
     label: Any
     request: Any
     cells: dict[str, Any]
+    shown: object = None
+
+
+def shown_reader(cell: object) -> bool:
+    """Whether a candidate was shown, of one cell.
+
+    >>> shown_reader("1"), shown_reader(0), shown_reader("false")
+    (True, False, False)
+    """
+    try:
+        return label_reader(None)(cell) == 1.0
+    except ValueError:
+        raise ValueError(f"{shown(cell)} does not say whether it was shown; expected 0 or 1") from None
 
 
 def label_reader(positive_from: float | None, positive: Sequence[str] = ()) -> Callable[[Any], float]:
@@ -343,8 +357,8 @@ def choose_columns(settings: DataSettings, available: Sequence[str]) -> Mapping[
 
 
 def special_columns(settings: DataSettings) -> list[str]:
-    """The columns that are no features: time, label and request, as far as there are such."""
-    return [name for name in (settings.time, settings.label, settings.request) if name]
+    """The columns that are no features: time, label, request and shown, as far as there are such."""
+    return [name for name in (settings.time, settings.label, settings.request, settings.shown) if name]
 
 
 def check_names(settings: DataSettings, features: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from stream.records.types import Action, Example, Features, Impression, Served, Value
+from stream.records.types import Action, Event, Example, Exposure, Features, Impression, Served, Value
 
 if TYPE_CHECKING:
     import pyarrow
@@ -43,18 +43,20 @@ _KINDS: tuple[tuple[int, Kind], ...] = (
 REQUEST_COLUMNS = ("request_id", "time", "candidate", "label")
 EXAMPLE_COLUMNS = (
     *REQUEST_COLUMNS, "decided", "served_base", "served_corrected", "served_model", "place", "propensity",
-    "log_odds", "late",
+    "log_odds", "late", "candidate_count",
 )  # fmt: skip
 EVENT_COLUMNS = (
     "type", *REQUEST_COLUMNS, "action", "served_base", "served_corrected", "served_model", "place",
-    "propensity",
+    "propensity", "shown", "examined",
 )  # fmt: skip
+LATER_COLUMNS = ("shown", "examined", "candidate_count")
+"""Columns that files of older versions do not have: no value is in them there."""
 _ARROW = {
     "type": "string", "request_id": "string", "time": "float64", "candidate": "int32", "label": "float64",
     "decided": "float64", "action": "string", "served_base": "float64", "served_corrected": "float64",
     "served_model": "string", "place": "int32", "propensity": "float64",
-    "log_odds": "float64", "late": "bool_", "int": "int64", "uint": "uint64",
-    "number": "float64", "text": "string", "json": "string",
+    "examined": "int32", "candidate_count": "int32", "log_odds": "float64", "late": "bool_",
+    "int": "int64", "uint": "uint64", "number": "float64", "text": "string", "json": "string",
 }  # fmt: skip
 
 
@@ -80,6 +82,11 @@ class RecordLayout(msgspec.Struct, frozen=True, kw_only=True):
         """The columns that are no features."""
         return EXAMPLE_COLUMNS if self.holds == "examples" else EVENT_COLUMNS
 
+    @property
+    def older(self) -> bool:
+        """Whether a feature has the name of a later column: the file was written before there was one."""
+        return any(c.column in LATER_COLUMNS and c.column in self.fixed for c in self.features)
+
     def schema(self, more: tuple[str, ...] = ()) -> "pyarrow.Schema":
         """The Arrow schema; `more` are columns of numbers behind all others."""
         import pyarrow
@@ -104,10 +111,10 @@ class Survey:
         self._seen: dict[tuple[Where, str], int] = {}
         self._records = 0
 
-    def add(self, record: Example | Impression | Action) -> None:
+    def add(self, record: Example | Event) -> None:
         """Look at one record."""
         self._records += 1
-        if not isinstance(record, Action):
+        if isinstance(record, Example | Impression):
             self._look("context", record.context)
             for features in record.candidates:
                 self._look("candidate", features)
@@ -185,15 +192,15 @@ class RecordColumns:
             for where in ("context", "candidate")
         )
 
-    def add(self, record: Example | Impression | Action) -> None:
+    def add(self, record: Example | Event) -> None:
         """Take one record."""
         columns = self.columns
         candidates: list[Features] = [{}]
         context: Features = {}
-        if isinstance(record, Action):
+        if isinstance(record, Action | Exposure):
             n = 1
-            columns["candidate"].append(record.candidate)
-            columns["label"].append(record.label)
+            columns["candidate"].append(record.candidate if isinstance(record, Action) else 0)
+            columns["label"].append(record.label if isinstance(record, Action) else None)
         else:
             candidates, context = record.candidates, record.context
             n = len(candidates)
@@ -205,10 +212,13 @@ class RecordColumns:
             columns["decided"].extend([record.decided] * n)
             columns["log_odds"].extend([record.log_odds] * n)
             columns["late"].extend([record.late] * n)
+            columns["candidate_count"].extend([record.candidate_count] * n)
         else:
-            columns["type"].extend(["action" if isinstance(record, Action) else "impression"] * n)
+            columns["type"].extend([record.__struct_config__.tag] * n)
+            columns["shown"].extend([None if isinstance(record, Action) else record.shown] * n)
+            columns["examined"].extend([record.examined if isinstance(record, Exposure) else None] * n)
             columns["action"].extend([record.name if isinstance(record, Action) else None] * n)
-        served = None if isinstance(record, Action) else record.served
+        served = None if isinstance(record, Action | Exposure) else record.served
         columns["served_base"].extend([None] * n if served is None else served.base)
         columns["served_corrected"].extend([None] * n if served is None else served.corrected)
         columns["served_model"].extend([None if served is None else served.model] * n)
@@ -229,9 +239,7 @@ class RecordColumns:
         self.weight += _size(candidates) + n * (_size(context) + 100)
 
 
-def records_of(
-    layout: RecordLayout, columns: dict[str, list[Any]]
-) -> Iterator[Example | Impression | Action]:
+def records_of(layout: RecordLayout, columns: dict[str, list[Any]]) -> Iterator[Example | Event]:
     """The records of some rows, which begin and end with whole requests.
 
     Args:
@@ -250,6 +258,11 @@ def records_of(
         if kinds is not None and kinds[first] == "action":
             request, time, label = (columns[name][first] for name in ("request_id", "time", "label"))
             yield Action(request, time, candidate[first], label, columns["action"][first])
+            first += 1
+            continue
+        if kinds is not None and kinds[first] == "exposure":
+            names = ("request_id", "time", "shown", "examined")
+            yield Exposure(*(columns[name][first] for name in names))
             first += 1
             continue
         end = first + 1
@@ -293,9 +306,11 @@ def _request(
         fields[name] = None if values[0] is None else values
     labels = columns["label"][first:end]
     if layout.holds == "events":
-        return Impression(**fields, labels=None if labels[0] is None else labels)
+        shown = None if layout.older else columns["shown"][first]
+        return Impression(**fields, labels=None if labels[0] is None else labels, shown=shown)
     more = {name: columns[name][first] for name in ("decided", "log_odds", "late")}
-    return Example(**fields, **more, labels=labels)
+    count = 0 if layout.older else columns["candidate_count"][first] or 0
+    return Example(**fields, **more, labels=labels, candidate_count=count)
 
 
 _json = msgspec.json.Encoder()
@@ -336,5 +351,10 @@ def _kind(seen: int) -> Kind:
 def _arrow(name: str) -> Any:
     import pyarrow
 
-    lists = {"ints": pyarrow.int64(), "uints": pyarrow.uint64(), "texts": pyarrow.string()}
+    lists = {
+        "ints": pyarrow.int64(),
+        "uints": pyarrow.uint64(),
+        "texts": pyarrow.string(),
+        "shown": pyarrow.int32(),
+    }
     return pyarrow.list_(lists[name]) if name in lists else getattr(pyarrow, _ARROW[name])()

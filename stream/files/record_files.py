@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from stream.errors import RecordError, SourceError
-from stream.files.record_columns import Holds, RecordColumns, RecordLayout, Survey, layout_of, records_of
+from stream.files.record_columns import (
+    LATER_COLUMNS,
+    Holds,
+    RecordColumns,
+    RecordLayout,
+    Survey,
+    layout_of,
+    records_of,
+)
 from stream.records.decoding import check
-from stream.records.types import Action, Example, Impression
+from stream.records.types import Event, Example
 
 GROUP_ROWS_MAX = 65_536
 GROUP_BYTES_MAX = 64 << 20  # uncompressed
@@ -53,9 +61,7 @@ class RecordWriter:
         self._writer = pyarrow.parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._begin()
 
-    def add(
-        self, record: Example | Impression | Action, more: Mapping[str, Sequence[float]] | None = None
-    ) -> None:
+    def add(self, record: Example | Event, more: Mapping[str, Sequence[float]] | None = None) -> None:
         """Write a record, with one number per candidate of each of the columns beside."""
         self._rows.add(record)
         for name in self._more:
@@ -94,7 +100,7 @@ class RecordWriter:
         self._begin()
 
 
-def write_records(path: Path, holds: Holds, records: Sequence[Example | Impression | Action]) -> None:
+def write_records(path: Path, holds: Holds, records: Sequence[Example | Event]) -> None:
     """Write a file of records, begun anew; `read_records` gives them back."""
     survey = Survey(holds)
     for record in records:
@@ -121,7 +127,7 @@ def read_layout(path: Path) -> RecordLayout | None:
 
 def read_records(
     path: Path, on_bad: Callable[[SourceError], None] | None = None
-) -> Iterator[Example | Impression | Action]:
+) -> Iterator[Example | Event]:
     """The records of a file that `RecordWriter` has written, in its order.
 
     Args:
@@ -138,16 +144,20 @@ def read_records(
     if layout is None:
         raise SourceError(f"{path}: is not a file of `freshet export`")
     names = [*layout.fixed, *(column.column for column in layout.features)]
+    later: set[str] = set()
     kept: dict[str, list[Any]] = {name: [] for name in names}
     row = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             missing = [name for name in names if name not in file.schema_arrow.names]
+            later.update(name for name in missing if name in LATER_COLUMNS)
+            missing = [name for name in missing if name not in later]
             if missing:
                 raise SourceError(f"{path}: column {missing[0]!r} is missing; export the records again")
-            for batch in file.iter_batches(batch_size=READ_ROWS, columns=names):
+            there = [name for name in names if name not in later]
+            for batch in file.iter_batches(batch_size=READ_ROWS, columns=there):
                 for name in names:
-                    kept[name] += batch.column(name).to_pylist()
+                    kept[name] += [None] * batch.num_rows if name in later else batch.column(name).to_pylist()
                 # The last request may go on in the next batch.
                 cut = len(kept["candidate"]) - 1
                 while cut > 0 and kept["candidate"][cut] != 0 and not _is_action(kept, cut):
@@ -168,9 +178,9 @@ def _is_action(columns: dict[str, list[Any]], row: int) -> bool:
 def _checked(
     path: Path,
     row: int,
-    records: Iterator[Example | Impression | Action],
+    records: Iterator[Example | Event],
     on_bad: Callable[[SourceError], None] | None,
-) -> Iterator[Example | Impression | Action]:
+) -> Iterator[Example | Event]:
     for record in records:
         try:
             check(record)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stream.errors import RecordError, SourceError
-from stream.files.columns import Convert, DataSettings, RawRow, label_reader, missing_test
+from stream.files.columns import Convert, DataSettings, RawRow, label_reader, missing_test, shown_reader
 from stream.files.record_files import read_layout, read_records
 from stream.files.times import shown, time_reader
 from stream.limits import FEATURES_MAX
@@ -244,7 +244,7 @@ def _requests(
     grouped = settings.request is not None
     open_request: _Request | None = None
     known: list[tuple[str, _Known]] | None = None
-    plain = kind == "csv" and not grouped and not in_context and not unlabelled
+    plain = kind == "csv" and not grouped and not in_context and not unlabelled and not settings.shown
     for row in rows:
         column = settings.time
         try:
@@ -257,6 +257,11 @@ def _requests(
                 if fast is not None:
                     yield row.line, fast, len(known) <= FEATURES_MAX
                     continue
+            if settings.shown:
+                column = settings.shown
+                if not shown_reader(row.shown):
+                    continue  # nobody saw it, so its label says nothing
+            column = settings.time
             time = read_time(row.time)
             column = settings.label
             if unlabelled and _as_text(row.label) in unlabelled:

@@ -130,12 +130,14 @@ def _csv_body(
     time = at[settings.time] if settings.time else None
     label, width = at[settings.label], len(header)
     request = None if settings.request is None else at[settings.request]
+    exposed = at[settings.shown] if settings.shown else None
     names, places = list(columns), [at[column] for column in columns.values()]
     for line, row, error in rows:
         if len(row) == width:
             cells = dict(zip(names, [row[i] for i in places], strict=True))
             when = line if time is None else row[time]
-            yield RawRow(line, when, row[label], None if request is None else row[request], cells)
+            asked = None if request is None else row[request]
+            yield RawRow(line, when, row[label], asked, cells, None if exposed is None else row[exposed])
         elif error:
             yield SourceError(f"{path}:{line}: {error}")
         elif row:
@@ -209,7 +211,8 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
                 cells = {name: cell for name, cell in found.items() if name not in special}
             request = None if settings.request is None else found.get(settings.request)
             time = found.get(settings.time) if settings.time else line
-            yield RawRow(line, time, found.get(settings.label), request, cells)
+            exposed = found.get(settings.shown) if settings.shown else None
+            yield RawRow(line, time, found.get(settings.label), request, cells, exposed)
 
 
 def _python_json(text: bytes) -> dict[str, object] | None:
@@ -241,11 +244,13 @@ def _parquet_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
                 times = table[settings.time] if settings.time else itertools.count(line + 1)
                 labels = table[settings.label]
                 requests = table[settings.request] if settings.request else itertools.repeat(None)
+                exposed = table[settings.shown] if settings.shown else itertools.repeat(None)
                 features = [table[column] for column in columns.values()]
                 values = zip(*features, strict=True) if features else itertools.repeat(())
-                for time, label, request, cells in zip(times, labels, requests, values, strict=False):
+                rows = zip(times, labels, requests, values, exposed, strict=False)
+                for time, label, request, cells, seen in rows:
                     line += 1
-                    yield RawRow(line, time, label, request, dict(zip(columns, cells, strict=True)))
+                    yield RawRow(line, time, label, request, dict(zip(columns, cells, strict=True)), seen)
     except pyarrow.ArrowException as error:
         raise SourceError(f"{path}: cannot be read as Parquet: {error}") from None
 

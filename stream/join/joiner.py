@@ -3,12 +3,14 @@
 Each partition is on its own (`stream.join.partition`): its clock, its pending requests, its sequence numbers.
 """
 
+import logging
 from collections.abc import Collection, Sequence
 
 import msgspec
 
 from stream.errors import RecordError
 from stream.join.clock_skew import Ahead
+from stream.join.exposures import LONG_SLATE, UNSAID_MAX
 from stream.join.pairing import ENTRIES, PROGRESS
 from stream.join.partition import SENT, JoinedPartition, ResumePoint
 from stream.join.settings import COUNTS_KEY, JoinCounts, JoinSettings
@@ -16,10 +18,12 @@ from stream.limits import RECORD_BYTES_MAX, SPLICED_BYTES_MAX
 from stream.log.base import EVENTS, Record
 from stream.records.decoding import is_batch, split_batch
 from stream.records.fast_decoding import EventDecoder
-from stream.records.types import Action, Forget, Impression, Tick, encode
+from stream.records.types import Action, Exposure, Forget, Impression, Tick, encode
 from stream.run.contract import Handler
 from stream.state.repeats import producers_prefix
 from stream.state.role_state import Commit, RoleState
+
+logger = logging.getLogger("freshet.joiner")
 
 __all__ = ["JOIN_DEFAULTS", "JoinCounts", "JoinSettings", "Joiner"]
 
@@ -52,6 +56,7 @@ class Joiner(Handler):
         self._partitions: dict[int, JoinedPartition] = {}
         self._touched: set[int] = set()
         self.ahead = Ahead()
+        self._warned = False
         self._decode = EventDecoder(declared).decode
 
     def handle(self, records: Sequence[Record], commit: Commit) -> None:
@@ -124,6 +129,15 @@ class Joiner(Handler):
             self._partition(number, commit).flush()
         self._touched.clear()
         commit.put(COUNTS_KEY, msgspec.msgpack.encode(self.counts))
+        if self.counts.long_unsaid > UNSAID_MAX and not self.counts.exposed and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%d requests of over %d candidates were taken as shown whole, since nobody says what was "
+                "shown; if only some are, predictions are too low: send `show` with /v1/score, set [server] "
+                "show, or send exposures",
+                self.counts.long_unsaid,
+                LONG_SLATE,
+            )
 
     def send_from(self, partition: int, offset: int) -> None:
         """Send and count only the outputs of records from `offset` on: earlier ones have been sent."""
@@ -208,7 +222,7 @@ class Joiner(Handler):
             )
 
 
-def _check_size(event: Impression | Action) -> None:
+def _check_size(event: Impression | Action | Exposure) -> None:
     """Check that the example of a large impression is no larger than a record may be.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Impressions meet their actions, in one partition, in event time.
+"""Impressions meet their actions and exposures, in one partition, in event time.
 
 The partition's clock is the newest event time in it that is to be believed (`stream.join.event_clock`). A
 request is decided when the clock reaches its impression's time plus the window (or by its first action, if
@@ -11,11 +11,14 @@ action waits for its impression for at most one. So a joiner that takes the part
 so far to decide from there on just what would have been decided (`stream.join.assignment`).
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from stream.errors import RecordError
 from stream.join.event_clock import PartitionProgress, compare, forget_doubts, is_steady
 from stream.join.examples import ExampleMaker
+from stream.join.exposures import LONG_SLATE, UNSAID, Exposed, amended
 from stream.join.outputs import Decided, Origin, Outputs, Unusable
 from stream.join.pending import Entry, PendingRequests, Reaction, Waiting
 from stream.join.settings import JoinCounts, JoinSettings
@@ -23,7 +26,7 @@ from stream.join.timers import Timers
 from stream.limits import WAITING_MAX, further_actions_max
 from stream.records.decoding import Decoder
 from stream.records.forgetting import Entity, left_of
-from stream.records.types import Action, Impression, encode
+from stream.records.types import Action, Exposure, Impression, encode
 from stream.state.role_state import Commit, RoleState
 
 LIVE_S = 60.0  # events that lag the log's clock by more than a window and this are old: no ticks for them
@@ -63,7 +66,7 @@ class Pairing:
         self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
         self.counts = counts
         self._impressions = Decoder(Impression)
-        self._actions = Decoder(Action)
+        self._sequels = Decoder[Action | Exposure](Action, Exposure)
         self._examples = ExampleMaker(settings, self._impressions)
         self._outputs: Outputs = []  # of the event that is being taken
 
@@ -97,7 +100,12 @@ class Pairing:
         return self._progress.undecided
 
     def take(
-        self, event: Impression | Action, offset: int, original: bytes, latest_s: float, timed: bool = True
+        self,
+        event: Impression | Action | Exposure,
+        offset: int,
+        original: bytes,
+        latest_s: float,
+        timed: bool = True,
     ) -> Outputs:
         """Take the partition's next event; returns its outputs.
 
@@ -123,7 +131,7 @@ class Pairing:
             if isinstance(event, Impression):
                 self._take_impression(event, time if timed else event.time, original)
             else:
-                self._take_action(event, offset, original)
+                self._take_sequel(event, offset, original)
         except RecordError as error:
             self._outputs.append(Unusable(None, str(error)))
         if (
@@ -231,12 +239,16 @@ class Pairing:
         deadline = time + self._window_s
         if entry is None:
             entry = Entry(deadline, len(impression.candidates), False, original)
+            if impression.shown is not None:
+                entry.exposed = Exposed(impression.shown)
             self._progress.undecided += 1
             self._pending.add(request_id, entry)
         elif entry.size == 0:
             waiting, entry.waiting = entry.waiting, ()
             self._end_wait(len(waiting) - 1)
             entry.deadline, entry.size, entry.original = deadline, len(impression.candidates), original
+            if impression.shown is not None:
+                entry.exposed = Exposed(impression.shown)
             self._pending.changed(request_id, entry)
         else:
             self.counts.duplicate_impressions += 1
@@ -249,20 +261,27 @@ class Pairing:
             self._decide(request_id, entry, impression.time, impression)
         else:
             self._closing.add(deadline, request_id)
-        for action in waiting:
-            try:
-                self._react(self._actions.decode(action.original), entry)
-            except RecordError as error:
-                origin = Origin(action.offset, request_id.encode(), action.original)
-                self._outputs.append(Unusable(origin, str(error)))
+        if waiting:
+            self._take_waiting(request_id, waiting, entry)
         if deadline <= self._progress.clock and not entry.decided:
             self._decide(request_id, entry, deadline, impression)
 
-    def _take_action(self, action: Action, offset: int, original: bytes) -> None:
-        request_id = action.request_id
+    def _take_waiting(self, request_id: str, waiting: Sequence[Waiting], entry: Entry) -> None:
+        """Apply what came before its impression: exposures first, since an action may decide the request."""
+        events = [(self._sequels.decode(one.original), one) for one in waiting]
+        for event, one in sorted(events, key=lambda pair: isinstance(pair[0], Action)):
+            try:
+                self._apply(event, entry)
+            except RecordError as error:
+                origin = Origin(one.offset, request_id.encode(), one.original)
+                self._outputs.append(Unusable(origin, str(error)))
+
+    def _take_sequel(self, event: Action | Exposure, offset: int, original: bytes) -> None:
+        """Take an event that says more of a request."""
+        request_id = event.request_id
         entry = self._pending.get(request_id)
         if entry is not None and entry.size:
-            self._react(action, entry)
+            self._apply(event, entry)
             return
         deadline = self._progress.clock + self._window_s
         waiting = Waiting(offset, original, deadline)
@@ -270,15 +289,39 @@ class Pairing:
             self._pending.add(request_id, Entry(deadline, waiting=(waiting,)))
             self._progress.undecided += 1
         elif any(other.original == original for other in entry.waiting):
-            self.counts.duplicate_actions += 1
+            if isinstance(event, Action):
+                self.counts.duplicate_actions += 1
+            else:
+                self.counts.duplicate_exposures += 1
             return
         elif len(entry.waiting) == WAITING_MAX:
-            raise RecordError(f"over {WAITING_MAX} actions wait for the impression of request {request_id!r}")
+            raise RecordError(f"over {WAITING_MAX} events wait for the impression of request {request_id!r}")
         else:
             entry.waiting += (waiting,)
             self._progress.further_actions += 1
             self._pending.changed(request_id, entry)
         self._closing.add(deadline, request_id)
+
+    def _apply(self, event: Action | Exposure, entry: Entry) -> None:
+        """Apply an action or exposure to a request whose impression is there."""
+        if isinstance(event, Action):
+            self._react(event, entry)
+        else:
+            self._expose(event, entry)
+
+    def _expose(self, exposure: Exposure, entry: Entry) -> None:
+        before = entry.exposed or UNSAID
+        after = amended(before, exposure, entry.size)
+        if after.says(before):
+            self.counts.duplicate_exposures += 1
+        elif entry.decided:
+            self.counts.late_exposures += 1
+            return
+        else:
+            self.counts.exposures += 1
+        if after != before and not entry.decided:
+            entry.exposed = after
+            self._pending.changed(exposure.request_id, entry)
 
     def _react(self, action: Action, entry: Entry) -> None:
         """Apply an action to a request whose impression is there."""
@@ -324,9 +367,11 @@ class Pairing:
             wait = "and too many requests are pending to wait longer"
         else:
             wait = f"within {self._settings.window_s:g} s of event time"
-        reason = f"action without impression: none for request {request_id!r} came in this partition {wait}"
+        why = f"without impression: none for request {request_id!r} came in this partition {wait}"
         for action in over:
             self.counts.orphans += 1
+            kind = "action" if isinstance(self._sequels.decode(action.original), Action) else "exposure"
+            reason = f"{kind} {why}"
             origin = Origin(action.offset, request_id.encode(), action.original)
             self._outputs.append(Unusable(origin, reason))
         return not entry.waiting
@@ -335,6 +380,12 @@ class Pairing:
         self, request_id: str, entry: Entry, decided: float, impression: Impression | None = None
     ) -> None:
         assert entry.size and not entry.decided
+        if (
+            entry.exposed is None
+            and entry.size > LONG_SLATE
+            and (impression is None or impression.labels is None)
+        ):
+            self.counts.long_unsaid += 1
         example = self._examples.make(entry, decided, impression, self.counts)
         if example is not None:
             self._outputs.append(Decided(request_id, example))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from stream.join.exposures import Exposed
 from stream.limits import PENDING_BYTES_MAX_MEMORY
 from stream.records.decoding import is_msgpack
 from stream.state.role_state import Commit, RoleState
@@ -17,7 +18,7 @@ class Reaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Waiting(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An action whose impression has not come: as it arrived, in case it ends as a dead letter.
+    """An action or exposure whose impression has not come: as it arrived, for a dead letter.
 
     `deadline` is the clock at which its wait is over; each has its own.
     """
@@ -41,6 +42,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     waiting: tuple[Waiting, ...] = ()
     gone: list[int] | None = None  # candidates that are forgotten
     stored: bool = False  # on disk there is an entry of this request, perhaps an older one
+    exposed: Exposed | None = None  # what was said of what was shown
 
 
 class PendingRequests:

@@ -51,7 +51,7 @@ class JoinCounts(msgspec.Struct):
     duplicate_impressions: int = 0
     duplicate_actions: int = 0  # the same again, or overtaken by a newer action with the candidate
     late: int = 0  # actions after the decision, learnt or dropped as configured
-    orphans: int = 0  # actions whose impression never came; dead letters too
+    orphans: int = 0  # actions and exposures whose impression never came; dead letters too
     subsampled: int = 0  # candidates without a click that were not kept
     emptied: int = 0  # requests of which nothing was kept
     early: int = 0  # decided before their time because pending_max was reached
@@ -60,3 +60,10 @@ class JoinCounts(msgspec.Struct):
     forgets: int = 0  # requests to forget, one a partition
     forgotten: int = 0  # waiting or remembered requests that they took something from
     ahead: int = 0  # events further ahead of the log's clock than clock_ahead_s
+    exposures: int = 0  # accepted before their request was decided
+    duplicate_exposures: int = 0  # the same again, or overtaken by a newer one
+    late_exposures: int = 0  # after the decision: what was learnt stays
+    exposed: int = 0  # requests decided of which somebody had said what was shown
+    unshown: int = 0  # candidates left out because they were not shown
+    shown_by_click: int = 0  # clicked candidates that were said not to be shown; learnt all the same
+    long_unsaid: int = 0  # requests of over 10 candidates of which nobody had said what was shown

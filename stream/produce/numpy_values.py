@@ -6,15 +6,16 @@ import msgspec
 import numpy as np
 
 from stream.errors import RecordError
-from stream.records.types import Action, Impression
+from stream.records.types import Event
 
 
-def without_numpy(event: Impression | Action) -> Impression | Action | None:
+def without_numpy(event: Event) -> Event | None:
     """The event with plain values in place of NumPy's; None if it has none.
 
     Raises:
         RecordError: it also has a value of a type that no record has.
 
+    >>> from stream.records.types import Action
     >>> without_numpy(Action("r", 1e9, np.int64(2))).candidate
     2
     """

@@ -1,4 +1,4 @@
-"""Send impressions and actions from a Python program, without waiting for the log at each of them.
+"""Send impressions, actions and exposures from a Python program, without waiting for the log at each of them.
 
 A call checks its event and puts it into a bounded buffer; a thread of its own appends what has
 gathered. Appends keep the order of the calls, and each message carries the producer's name and a
@@ -27,7 +27,7 @@ from stream.produce.settings import PRODUCER_DEFAULTS, ProducerSettings
 from stream.records.batching import pack
 from stream.records.decoding import check, tidy_request
 from stream.records.id_types import DeclaredFeature, check_id_types
-from stream.records.types import Action, Features, Impression, Served, encode
+from stream.records.types import Action, Event, Exposure, Features, Impression, Served, encode
 
 RETRY_S = 0.02  # before the first retry
 RETRY_S_MAX = 5.0  # before any
@@ -36,7 +36,7 @@ _logger = logging.getLogger("freshet.producer")
 
 
 class _Waiting(NamedTuple):
-    event: Impression | Action
+    event: Event
     value: bytes
 
 
@@ -62,7 +62,7 @@ class Producer:
         partitions: int | None = None,
         settings: ProducerSettings = PRODUCER_DEFAULTS,
         features: Collection[str] | Mapping[str, DeclaredFeature] | None = None,
-        on_failed: Callable[[Sequence[Impression | Action], LogError], None] | None = None,
+        on_failed: Callable[[Sequence[Event], LogError], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Connect to a log.
@@ -136,6 +136,7 @@ class Producer:
         labels: list[float] | None = None,
         place: list[int] | None = None,
         propensity: list[float] | None = None,
+        shown: list[int] | None = None,
     ) -> str:
         """Send an impression; returns the request id, which its actions refer to.
 
@@ -148,6 +149,7 @@ class Producer:
             labels: one per candidate, if they are known already.
             place: where each was shown, 0 for the first; None: in the order of `candidates`.
             propensity: how likely each was to be shown there; None: the order was not drawn.
+            shown: the candidates that are shown, from the first place down; None: all.
 
         Raises:
             RecordError: a value that the joiner would refuse.
@@ -163,6 +165,7 @@ class Producer:
             labels=labels,
             place=place,
             propensity=propensity,
+            shown=shown,
         )
         self.send(event)
         return event.request_id
@@ -191,7 +194,30 @@ class Producer:
         now_s = self._clock.unix_s() if time_s is None else time_s
         self.send(Action(request_id=request_id, time=now_s, candidate=candidate, label=label, name=name))
 
-    def _encoded(self, event: Impression | Action) -> bytes:
+    def exposure(
+        self,
+        request_id: str,
+        shown: list[int] | None = None,
+        *,
+        examined: int | None = None,
+        time_s: float | None = None,
+    ) -> None:
+        """Send an exposure: which candidates of a request the person was shown.
+
+        Args:
+            shown: the candidates, counted from 0, from the first place down; None: as was said before.
+            examined: how many of these places the person looked at, from the first down; None: all.
+            time_s: event time, Unix seconds; None: now.
+
+        Raises:
+            RecordError: a value that the joiner would refuse.
+            BufferFullError: there is no room, as configured.
+            UndeliveredError: with acks="each", the log did not take it.
+        """
+        now_s = self._clock.unix_s() if time_s is None else time_s
+        self.send(Exposure(request_id=request_id, time=now_s, shown=shown, examined=examined))
+
+    def _encoded(self, event: Event) -> bytes:
         """Check an event and encode it; a TypeError means that a value has a type that no record has."""
         if self._features is not None and isinstance(event, Impression):
             declared = tidy_request(event, self._features)
@@ -201,7 +227,7 @@ class Producer:
             check(event)
         return encode(event)
 
-    def send(self, event: Impression | Action) -> None:
+    def send(self, event: Event) -> None:
         """Send an event made elsewhere. NumPy scalars and arrays are sent as plain numbers and lists.
 
         Raises as `impression` does.

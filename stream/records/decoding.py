@@ -27,14 +27,24 @@ from stream.limits import (
     TIME_MIN_S,
 )
 from stream.records.fields import ID_END, ID_MIN, tidy_features
-from stream.records.types import Action, DeadLetter, Example, Features, Forget, Impression, Retry, Tick
+from stream.records.types import (
+    Action,
+    DeadLetter,
+    Example,
+    Exposure,
+    Features,
+    Forget,
+    Impression,
+    Retry,
+    Tick,
+)
 
 _json_parts = msgspec.json.Decoder(list[msgspec.Raw])
 _msgpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 AnyFeatures = dict[str, Any]
 T = TypeVar("T", bound="AnyRecord")
-AnyRecord = Impression | Action | Example | Forget | Tick | DeadLetter | Retry
+AnyRecord = Impression | Action | Exposure | Example | Forget | Tick | DeadLetter | Retry
 
 
 class _Said(Impression, frozen=True, tag="impression", gc=False):
@@ -199,8 +209,29 @@ def check(record: AnyRecord) -> None:
         if not 0 <= record.candidate < CANDIDATES_MAX:
             raise RecordError(f"candidate is {record.candidate}; expected 0 to {CANDIDATES_MAX - 1}")
         _check_label("label", record.label)
+    elif isinstance(record, Exposure):
+        _check_exposure(record)
     else:
         _check_request(record)
+
+
+def _check_exposure(record: Exposure) -> None:
+    if record.shown is None and record.examined is None:
+        raise RecordError("the exposure says neither shown nor examined")
+    if record.shown is not None:
+        _check_shown(record.shown, CANDIDATES_MAX)
+    if record.examined is not None and not 0 <= record.examined <= CANDIDATES_MAX:
+        raise RecordError(f"examined is {record.examined}; expected 0 to {CANDIDATES_MAX} places")
+
+
+def _check_shown(shown: list[int], n: int) -> None:
+    """Check the candidates, of n, that are said to have been shown."""
+    for candidate in shown:
+        if not 0 <= candidate < n:
+            raise RecordError(f"shown holds candidate {candidate}; expected 0 to {n - 1}")
+    if len(set(shown)) != len(shown):
+        twice = next(candidate for candidate in shown if shown.count(candidate) > 1)
+        raise RecordError(f"shown holds candidate {twice} twice")
 
 
 def _check_forget(record: Forget) -> None:
@@ -235,6 +266,8 @@ def _check_request(record: Impression | Example) -> None:
             raise _no_time("decided", record.decided)
         if not math.isfinite(record.log_odds):
             raise RecordError("log_odds is not a finite number")
+        if not 0 <= record.candidate_count <= CANDIDATES_MAX:
+            raise RecordError(f"candidate_count is {record.candidate_count}; expected 0 to {CANDIDATES_MAX}")
 
 
 def check_lists(record: Impression | Example) -> None:
@@ -256,10 +289,12 @@ def check_lists(record: Impression | Example) -> None:
             if not all(0.0 <= p <= 1.0 for p in scores):
                 raise RecordError(f"served.{name} holds a value that is no probability")
     if record.place is not None or record.propensity is not None:
-        _check_shown(record.place, record.propensity, n)
+        _check_places(record.place, record.propensity, n)
+    if isinstance(record, Impression) and record.shown is not None:
+        _check_shown(record.shown, n)
 
 
-def _check_shown(place: list[int] | None, propensity: list[float] | None, n: int) -> None:
+def _check_places(place: list[int] | None, propensity: list[float] | None, n: int) -> None:
     """Check where n candidates were shown, and with which probability."""
     if place is not None:
         if len(place) != n:

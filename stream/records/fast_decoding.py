@@ -23,7 +23,7 @@ from stream.records.bounds import (
     bounded_features,
 )
 from stream.records.decoding import Decoder, check, check_lists, is_msgpack
-from stream.records.types import Action, Forget, Impression, Served, Tick
+from stream.records.types import Action, Event, Exposure, Forget, Impression, Served, Tick
 
 
 class _Served(Served, frozen=True):
@@ -61,7 +61,7 @@ def _impressions(id_type: Any) -> type[Impression]:
     return made
 
 
-class _Shown(msgspec.Struct, gc=False):
+class _Plain(msgspec.Struct, gc=False):
     """An impression in MessagePack whose features are left as they are."""
 
     request_id: str
@@ -73,7 +73,7 @@ class _Shown(msgspec.Struct, gc=False):
     propensity: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Spliced(_Shown, tag="example", omit_defaults=True, kw_only=True, gc=False):
+class _Spliced(_Plain, tag="example", omit_defaults=True, kw_only=True, gc=False):
     """The example made of it."""
 
     decided: float
@@ -81,7 +81,7 @@ class _Spliced(_Shown, tag="example", omit_defaults=True, kw_only=True, gc=False
     log_odds: float = 0.0
 
 
-_decode_shown = msgspec.msgpack.Decoder(_Shown).decode
+_decode_plain = msgspec.msgpack.Decoder(_Plain).decode
 _encode_spliced = msgspec.msgpack.Encoder().encode
 
 
@@ -95,10 +95,10 @@ def splice(original: bytes, labels: list[float], decided: float) -> bytes:
 
     Its features are copied as they are: they were checked when it came.
     """
-    shown = _decode_shown(original)
+    plain = _decode_plain(original)
     example = _Spliced(
-        shown.request_id, shown.time, shown.candidates, shown.context, shown.served, shown.place,
-        shown.propensity, decided=decided, labels=labels,
+        plain.request_id, plain.time, plain.candidates, plain.context, plain.served, plain.place,
+        plain.propensity, decided=decided, labels=labels,
     )  # fmt: skip
     return _encode_spliced(example)
 
@@ -115,13 +115,13 @@ class EventDecoder:
 
     def __init__(self, declared: Collection[str] | None = None) -> None:
         """`declared`: the features' names; see `stream.records.fields.tidy_features`."""
-        self._json = msgspec.json.Decoder(_impressions(Int64) | _Action)
-        self._msgpack = msgspec.msgpack.Decoder(_impressions(Int64) | _Action)
-        self._plain = Decoder[Impression | Action | Forget | Tick](
-            Impression, Action, Forget, Tick, declared=declared
+        self._json = msgspec.json.Decoder(_impressions(Int64) | _Action | Exposure)
+        self._msgpack = msgspec.msgpack.Decoder(_impressions(Int64) | _Action | Exposure)
+        self._plain = Decoder[Event | Forget | Tick](
+            Impression, Action, Exposure, Forget, Tick, declared=declared
         )
 
-    def decode(self, data: bytes) -> Impression | Action | Forget | Tick:
+    def decode(self, data: bytes) -> Event | Forget | Tick:
         """Decode and check one event.
 
         Raises:
@@ -130,18 +130,21 @@ class EventDecoder:
         if len(data) > RECORD_BYTES_MAX:
             return self._plain.decode(data)
         try:
-            event: Impression | Action = (self._msgpack if is_msgpack(data) else self._json).decode(data)
+            event: Event = (self._msgpack if is_msgpack(data) else self._json).decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return self._plain.decode(data)
         # what the types cannot say
         if isinstance(event, Action):
             if event.label != 1.0:
                 check(event)
+        elif isinstance(event, Exposure):
+            check(event)
         elif (
             event.served is not None
             or event.labels is not None
             or event.place is not None
             or event.propensity is not None
+            or event.shown is not None
         ):
             check_lists(event)
         return event

@@ -18,6 +18,7 @@ from stream.records.types import (
     Action,
     DeadLetter,
     Example,
+    Exposure,
     Forget,
     Impression,
     Retry,
@@ -56,6 +57,7 @@ _IMPRESSION = Impression(
     candidates=[{"item": 1, "price": 9.5}, {"item": 2, "tags": ["red", "large"]}],
 )
 _ACTION = Action(request_id="r1", time=1767225607.5, candidate=1)
+_EXPOSURE = Exposure(request_id="r1", time=1767225601.0, shown=[1, 0], examined=1)
 _BATCH = b"[" + encode_json(_IMPRESSION) + b"," + encode_json(_ACTION) + b"]"
 
 
@@ -67,7 +69,11 @@ def documents() -> dict[str, str]:
     """
     made = {
         "event.schema.json": _schema(
-            "event", "What producers send: an impression or an action.", Impression, Action
+            "event",
+            "What producers send: an impression, an action or an exposure.",
+            Impression,
+            Action,
+            Exposure,
         ),
         "example.schema.json": _schema(
             "example",
@@ -108,6 +114,11 @@ def _components(kinds: tuple[type[msgspec.Struct], ...], template: str) -> tuple
             found["Impression"]["properties"]["context"],
         ):
             features["additionalProperties"] = {"anyOf": [value_ref, *_BESIDE_VALUES]}
+    if "Exposure" in found:
+        found["Exposure"]["anyOf"] = [
+            {"required": [name], "properties": {name: {"type": kind}}}
+            for name, kind in (("shown", "array"), ("examined", "integer"))
+        ]
     if any(value_ref["$ref"] in json.dumps(schema) for schema in found.values()):
         text = "One feature's value: an id (integer or text), a number, or a list of ids."
         found["Value"] = {"title": "Value", "description": text, **value}
@@ -132,7 +143,7 @@ def _tidy(schema: Any, value: Json, value_ref: Json) -> Any:
 
 def _asyncapi() -> Json:
     """The AsyncAPI 3 document: topics, who writes and reads them, and their records."""
-    kinds = (Impression, Action, Forget, Tick, Example, DeadLetter, Retry)
+    kinds = (Impression, Action, Exposure, Forget, Tick, Example, DeadLetter, Retry)
     _, schemas = _components(kinds, "#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
@@ -150,10 +161,11 @@ def _asyncapi() -> Json:
         "channels": {
             EVENTS: _channel(
                 EVENTS,
-                "Impressions and actions, alone or as a batch. Each record is JSON or MessagePack: its first "
-                "byte tells which.",
+                "Impressions, actions and exposures, alone or as a batch. Each record is JSON or "
+                "MessagePack: its first byte tells which.",
                 "Impression",
                 "Action",
+                "Exposure",
                 "Batch",
                 "Forget",
                 "Tick",
@@ -174,7 +186,9 @@ def _asyncapi() -> Json:
             ),
         },
         "operations": {
-            "takeEvents": _operation("receive", EVENTS, "The joiner pairs impressions with their actions."),
+            "takeEvents": _operation(
+                "receive", EVENTS, "The joiner pairs impressions with their actions and exposures."
+            ),
             "emitExamples": _operation("send", EXAMPLES, "The joiner emits each request once decided."),
             "buryDeadLetters": _operation("send", DEAD_LETTERS, "Any role buries what it cannot use."),
         },
@@ -184,6 +198,7 @@ def _asyncapi() -> Json:
                     "Impression", "application/json", "request_id", encode_json(_IMPRESSION)
                 ),
                 "Action": _message("Action", "application/json", "request_id", encode_json(_ACTION)),
+                "Exposure": _message("Exposure", "application/json", "request_id", encode_json(_EXPOSURE)),
                 "Batch": _message("Batch", "application/json", "", _BATCH),
                 "Example": _message("Example", "application/msgpack", "request_id"),
                 "Forget": _message("Forget", "application/msgpack", ""),
@@ -198,7 +213,7 @@ def _asyncapi() -> Json:
 
 def _batch() -> Json:
     """Many events as one record."""
-    events = [{"$ref": f"#/components/schemas/{name}"} for name in ("Impression", "Action")]
+    events = [{"$ref": f"#/components/schemas/{name}"} for name in ("Impression", "Action", "Exposure")]
     return {
         "title": "Batch",
         "description": "Events of one partition: that of each one's request_id, which the record is sent to.",

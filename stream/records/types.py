@@ -1,10 +1,10 @@
 """The records that travel in the log, and how they become bytes; the way back is `stream.records.decoding`.
 
-Two kinds arrive on topic `events`, both keyed by `request_id` so that they meet in one partition:
-an `Impression` (one request: who, in which context, the candidates shown) and an `Action` (what the
-person did with one of them). The joiner makes them into an `Example`, on topic `examples`. A third, a
-`Forget`, comes from the server or the command line, and a fourth, a `Tick`, from joiners; never from
-producers.
+Three kinds arrive on topic `events`, all keyed by `request_id` so that they meet in one partition:
+an `Impression` (one request: who, in which context, the candidates), an `Action` (what the person did
+with one of them) and an `Exposure` (which of them the person was shown). The joiner makes them into an
+`Example`, on topic `examples`. A `Forget` comes from the server or the command line, and a `Tick` from
+joiners; never from producers.
 
 Each type carries what the JSON Schema says of its fields (`stream.records.schema`). A producer may send many
 events
@@ -67,7 +67,7 @@ EventTime = Annotated[
 Candidates = Annotated[
     list[Features],
     _field(
-        "What was shown, in its order: each candidate's own features.",
+        "What could be shown, in its order: each candidate's own features.",
         {"minItems": 1, "maxItems": CANDIDATES_MAX},
     ),
 ]
@@ -100,6 +100,22 @@ CandidateNumber = Annotated[
 ]
 
 
+Shown = Annotated[
+    list[CandidateNumber] | None,
+    _field(
+        "The candidates that were shown, in the order of their places, each once; what is not in it is "
+        "neither learnt nor scored. Not given: all.",
+        {"maxItems": CANDIDATES_MAX, "uniqueItems": True},
+    ),
+]
+
+
+Examined = Annotated[
+    Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": CANDIDATES_MAX})] | None,
+    _field("How many places the person looked at, from the first down. Not given: all."),
+]
+
+
 class Served(msgspec.Struct, frozen=True, repr_omit_defaults=True, omit_defaults=True, gc=False):
     """What was answered for a request: one probability per candidate, before and after correction."""
 
@@ -115,12 +131,13 @@ class Served(msgspec.Struct, frozen=True, repr_omit_defaults=True, omit_defaults
 class Impression(
     msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="impression", omit_defaults=True, gc=False
 ):
-    """One request and what was shown.
+    """One request: its candidates, and which of them were shown.
 
     `time` is event time in Unix seconds. `context` holds the features that all candidates share
     (user, device), `candidates` each one's own. `labels`, one per candidate, is there only when
     they are already known (a rating, a log file): then the request needs no wait. `place` and
-    `propensity`, one per candidate, say how an order that was drawn at random came about.
+    `propensity`, one per candidate, say how an order that was drawn at random came about. `shown`
+    names the candidates that were shown, and an `Exposure` may say so later.
     """
 
     request_id: RequestId
@@ -134,6 +151,7 @@ class Impression(
     ] = None
     place: Place = None
     propensity: Propensity = None
+    shown: Shown = None
     v: Version = SCHEMA_VERSION
 
 
@@ -150,10 +168,28 @@ class Action(
     v: Version = SCHEMA_VERSION
 
 
+class Exposure(
+    msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="exposure", omit_defaults=True, gc=False
+):
+    """What a person was shown of a request; it overrides what the impression says, until the decision.
+
+    `shown` names the candidates, from the first place down. `examined` says how many of these places the
+    person looked at (examination, in the terms of click models): all if it is not given.
+    """
+
+    request_id: RequestId
+    time: EventTime
+    shown: Shown = None
+    examined: Examined = None
+    v: Version = SCHEMA_VERSION
+
+
 class Example(
     msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="example", omit_defaults=True, gc=False
 ):
     """One decided request: its candidates and their labels (0 or 1); predicted whole before any is learnt.
+
+    The candidates are those that were shown, as far as anybody said; `place` then says where.
 
     `time` is the impression's event time, `decided` the event time at which its labels were final.
     `log_odds` is ln r when negatives were kept at rate r, else 0: a model of the thinned stream is
@@ -175,6 +211,13 @@ class Example(
     place: Place = None
     propensity: Propensity = None
     v: Version = SCHEMA_VERSION
+    candidate_count: Annotated[
+        int,
+        _field(
+            "How many candidates the request had, if it was said which of them were shown; else 0.",
+            {"minimum": 0, "maximum": CANDIDATES_MAX},
+        ),
+    ] = 0
 
 
 class Tick(msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="tick", omit_defaults=True):
@@ -242,7 +285,7 @@ class Retry(msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="retry"):
     v: Version = SCHEMA_VERSION
 
 
-Event = Impression | Action
+Event = Impression | Action | Exposure
 """What producers send."""
 
 T = TypeVar("T")
@@ -267,7 +310,10 @@ def canonical(record: msgspec.Struct) -> bytes:
 
     They depend neither on the order in which features are named, nor on whether a default was written out.
     """
-    return _canonical.encode(msgspec.structs.astuple(record))
+    values = msgspec.structs.astuple(record)
+    if isinstance(record, Example) and not record.candidate_count:
+        values = values[:-1]  # as before there was such a field, so that hashes of older data stay
+    return _canonical.encode(values)
 
 
 def encode_json(record: msgspec.Struct) -> bytes:

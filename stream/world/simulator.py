@@ -148,20 +148,22 @@ class World:
 
         Args:
             impression: a request of this world.
-            order: the candidates from top to bottom as a ranker laid them out; a click then also needs
-                the place to be looked at, with probability 1 / log2(place + 1), place 1 being the top.
-                None: every candidate is looked at.
+            order: the candidates that are shown, from top to bottom; a click then also needs the place to
+                be looked at, with probability 1 / log2(place + 1), place 1 being the top. None: every
+                candidate is shown and looked at.
 
         Raises:
-            WorldError: the request is not known, or `order` is no order of its candidates.
+            WorldError: the request is not known, or `order` is not some of its candidates, each once.
         """
         draw = self._draw(impression)
         needed = draw.truth
         if order is not None:
-            if sorted(order) != list(range(len(needed))):
-                raise WorldError(f"order must hold each of 0 to {len(needed) - 1} once, not {list(order)}")
-            looked = np.empty(len(needed))
-            looked[list(order)] = 1.0 / np.log2(np.arange(2, len(needed) + 2))
+            if len(set(order)) < len(order) or not all(0 <= i < len(needed) for i in order):
+                raise WorldError(
+                    f"order must hold some of 0 to {len(needed) - 1}, each once, not {list(order)}"
+                )
+            looked = np.zeros(len(needed))
+            looked[list(order)] = 1.0 / np.log2(np.arange(2, len(order) + 2))
             needed = needed * looked
         clicks = [
             Action(impression.request_id, impression.time + float(draw.delay_s[i]), int(i))

@@ -1,8 +1,8 @@
 """The ledger: a stream whose ids say what every counter must be once it has been learnt.
 
-Each request decides, when it is made, which of its candidates are clicked in time, which late and
-which not at all; what it must add to the tables follows from that alone, whatever happens to the
-roles on the way. `Ledger.balance` compares that with what the log and a learner hold.
+Each request decides, when it is made, which of its candidates are shown, by whose word, and which are clicked
+in time, which late and which not at all; what it must add to the tables follows from that alone, whatever
+happens to the roles on the way. `Ledger.balance` compares that with what the log and a learner hold.
 """
 
 import random
@@ -17,7 +17,7 @@ from learner.model.model import Model
 from learner.role.learner import Learner
 from stream.log.base import DEAD_LETTERS, EXAMPLES, Log, Outgoing, Record, partition_of
 from stream.records.decoding import Decoder
-from stream.records.types import Action, DeadLetter, Example, Features, Impression, encode
+from stream.records.types import Action, DeadLetter, Example, Exposure, Features, Impression, encode
 
 WINDOW_S = 15.0
 EVERY_S = 0.05  # of event time between requests: about 300 wait for their window to close
@@ -120,7 +120,14 @@ class Ledger:
         if kind < 0.025:
             user = 0.5  # no id: the joiner lets it pass, the learner cannot use it
             self.misfits.add(name)
-        impression = Impression(request_id=name, time=time, context={"user": user}, candidates=candidates)
+        shown, examined, exposures = self._show(name, time, len(candidates))
+        impression = Impression(
+            request_id=name, time=time, context={"user": user}, candidates=candidates, shown=shown
+        )
+        for exposure in exposures:
+            self._come(exposure.time, name.encode(), encode(exposure))
+            self.sent["exposures"] += 1
+            shown = exposure.shown or shown
         key = name.encode()
         self._come(time, key, encode(impression))
         self.sent["impressions"] += 1
@@ -138,7 +145,24 @@ class Ledger:
                 self._act(name, time + rng.uniform(1.5, 2.0) * WINDOW_S, i)
                 self._expect(impression, {i: 1.0}, late=True)
                 self.sent["late"] += 1
-        self._expect(impression, {i: labels.get(i, 0.0) for i in range(len(candidates))})
+        order = list(range(len(candidates))) if shown is None else shown
+        if examined is not None:
+            order = order[: max([examined, *(place + 1 for place, i in enumerate(order) if i in labels)])]
+        seen = sorted({*order, *labels})  # a click always counts
+        self._expect(impression, {i: labels.get(i, 0.0) for i in seen})
+
+    def _show(self, name: str, time: float, n: int) -> tuple[list[int] | None, int | None, list[Exposure]]:
+        """What the impression says was shown, how much was examined of the last word, and the exposures."""
+        rng = self._rng
+        shown = rng.sample(range(n), rng.randrange(1, n + 1)) if rng.random() < 0.4 else None
+        if rng.random() < 0.7:
+            return shown, None, []
+        exposures = [Exposure(name, time + 0.1 * WINDOW_S, rng.sample(range(n), rng.randrange(1, n + 1)))]
+        examined = rng.randrange(1, n + 1) if rng.random() < 0.5 else None
+        if examined is not None or rng.random() < 0.3:
+            last = rng.sample(range(n), rng.randrange(1, n + 1))
+            exposures.append(Exposure(name, time + 0.3 * WINDOW_S, last, examined))
+        return shown, examined, exposures
 
     def _act(self, name: str, time: float, candidate: int, label: float = 1.0) -> None:
         action = Action(request_id=name, time=time, candidate=candidate, label=label)

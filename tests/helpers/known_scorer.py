@@ -12,9 +12,9 @@ from serving.replica.explaining import ExplainedCandidate, Explanation, Unknown
 from serving.replica.status import MemoryStatus, ModelStatus, Quality, Scored
 from stream.log.lag import Lag
 from stream.records.decoding import Decoder
-from stream.records.types import Action, Impression
+from stream.records.types import Action, Exposure, Impression
 
-EVENT = Decoder[Impression | Action](Impression, Action)
+EVENT = Decoder[Impression | Action | Exposure](Impression, Action, Exposure)
 
 
 class Known:

@@ -21,10 +21,12 @@ from freshet.config import Config, load_config
 from freshet.decide.compare import read_runs
 from freshet.decide.evaluate import read_logged
 from freshet.decide.offpolicy import greedy_places
+from freshet.errors import CompareError
 from freshet.roles.opening import open_topics
 from freshet.roles.roles import run_join, run_learn, run_serve
+from stream.files.record_files import write_records
 from stream.log.base import EVENTS, EXAMPLES, Outgoing
-from stream.records.types import Action, Impression, encode, encode_json
+from stream.records.types import Action, Example, Features, Impression, encode, encode_json
 from stream.world.simulator import World, WorldSettings
 
 HISTORY, REQUESTS, SLATE, SEED = 300, 900, 4, 11
@@ -129,6 +131,27 @@ def test_an_order_is_worth_what_the_simulator_says_judged_by_a_live_log(tmp_path
     for name in ("ips", "snips", "dr"):
         assert value[name]["low"] < worth < value[name]["high"], (name, value, worth)
     assert value["dr"]["high"] - value["dr"]["low"] < 0.4 * worth
+
+
+def test_requests_shown_in_part_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def example(number: int, count: int) -> Example:
+        time = 1e9 + number
+        items: list[Features] = [{"item": 1}, {"item": 2}]
+        return Example(
+            f"r{number}", time, time, items, [0.0, 1.0],
+            place=[1, 0], propensity=[0.5, 0.5], candidate_count=count,
+        )  # fmt: skip
+
+    path = tmp_path / "r.parquet"
+    write_records(path, "examples", [example(0, 0), example(1, 20), example(2, 2)])
+    logged, rows = read_logged(path)
+    assert rows.tolist() == [0, 1, 4, 5] and logged.request.tolist() == [0, 0, 1, 1]
+    assert "1 requests are left out of which only some candidates were shown" in capsys.readouterr().err
+    write_records(path, "examples", [example(1, 20)])
+    with pytest.raises(CompareError, match="of no request with a drawn order all candidates were shown"):
+        read_logged(path)
 
 
 def _learnt(url: str) -> int:

@@ -3,11 +3,12 @@
 import math
 import os
 import pty
+import random
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -273,3 +274,63 @@ def test_strange_names_and_cells_make_a_config_that_loads(tmp_path: Path) -> Non
     out = tmp_path / "freshet.toml"
     run_init(str(path), str(out))
     assert list(load_config(out).features)[:3] == ['a "b".c', "line\nbreak", "\x01x"]
+
+
+def exposure_file(tmp_path: Path, header: str, line: Callable[[int, int, int], str]) -> Path:
+    """200 requests of four candidates, of which the first two are shown."""
+    rng = random.Random(3)
+    rows = [header]
+    for request in range(200):
+        for place in range(4):
+            clicked = int(place < 2 and rng.random() < 0.4)
+            asked = f"{1767225600 + request},s{request},u{request % 20}"
+            rows.append(f"{asked},{rng.randrange(30)},{line(request, place, clicked)}")
+    path = tmp_path / "slates.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["position", "rank", "display_pos"])
+def test_place_where_it_was_shown_is_no_feature(tmp_path: Path, name: str) -> None:
+    path = exposure_file(
+        tmp_path,
+        f"time,session,user,item,{name},clicked",
+        lambda request, place, clicked: f"{place + 1},{clicked}",
+    )
+    text, _ = make_config(path)
+    assert f"# {name}: left out: the place where a candidate was shown: not known when" in text
+    assert name not in check_config(text, path, "it").features
+
+
+@pytest.mark.parametrize("name", ["avg_position", "rank"])
+def test_number_that_is_known_before_stays_a_feature(tmp_path: Path, name: str) -> None:
+    path = exposure_file(
+        tmp_path,
+        f"time,session,user,item,{name},clicked",
+        lambda request, place, clicked: f"{(request * 7 + place // 2) % 40},{clicked}",
+    )
+    text, _ = make_config(path)
+    assert name in check_config(text, path, "it").features
+
+
+def test_column_that_says_what_was_shown_leaves_the_others_out(tmp_path: Path) -> None:
+    path = exposure_file(
+        tmp_path,
+        "time,session,user,item,shown,clicked",
+        lambda request, place, clicked: f"{int(place < 2)},{clicked}",
+    )
+    text, _ = make_config(path)
+    config = check_config(text, path, "it")
+    assert config.data.shown == "shown" and set(config.features) == {"user", "item", "hour"}
+    examples = list(read_examples(path, config.data, declared=config.features))
+    assert len(examples) == 200 and all(len(example.candidates) == 2 for example in examples)
+
+
+def test_column_of_that_name_with_clicks_on_its_zeros_says_something_else(tmp_path: Path) -> None:
+    path = exposure_file(
+        tmp_path,
+        "time,session,user,item,visible,clicked",
+        lambda request, place, clicked: f"{place % 2},{clicked}",
+    )
+    text, _ = make_config(path)
+    assert check_config(text, path, "it").data.shown == ""

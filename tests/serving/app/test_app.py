@@ -20,7 +20,7 @@ from serving.settings import ServerSettings
 from stream.errors import LogError
 from stream.log.base import EVENTS, Log, Outgoing
 from stream.records.decoding import split_batch
-from stream.records.types import Action, Impression, encode
+from stream.records.types import Action, Exposure, Impression, encode
 
 ACTION = {"type": "action", "request_id": "r", "time": 1e9, "candidate": 0}
 
@@ -84,6 +84,50 @@ def test_order_that_was_drawn_is_logged_with_its_propensities(
     logged = {e.request_id: e for e in events(log)}
     assert (logged["a"].place, logged["a"].propensity) == ([0, 2, 1], [0.25] * 3)
     assert (logged["c"].place, logged["c"].propensity) == (None, None)
+
+
+def test_score_logs_how_much_of_the_order_is_shown(client: httpx.Client, log: Log) -> None:
+    body = {"candidates": [{"p": 0.2}, {"p": 0.8}, {"p": 0.4}]}
+    for name, show in (("two", 2), ("all", 9), ("none said", None), ("all again", 0)):
+        got = client.post("/v1/score", json={**body, "request_id": name, "show": show}).json()
+        assert got.get("shown") == {"two": [1, 2], "all": [1, 2, 0]}.get(name)
+    drawn = {**body, "request_id": "d", "show": 1, "explore": "thompson"}
+    assert client.post("/v1/score", json=drawn).json()["shown"] == [0]
+    logged = {e.request_id: e for e in events(log)}
+    assert (logged["two"].shown, len(logged["two"].candidates)) == ([1, 2], 3)  # the log keeps all three
+    assert logged["all"].shown == [1, 2, 0]
+    assert logged["none said"].shown is None and logged["all again"].shown is None
+    assert (logged["d"].shown, logged["d"].place) == ([0], [0, 2, 1])
+    for wrong in (-1, 2001, 1.5, "3", True):
+        assert client.post("/v1/score", json={**body, "show": wrong}).status_code == 400
+
+
+@pytest.mark.parametrize("settings", [ServerSettings(port=0, read_timeout_s=1.0, stop_s=1.0, show=1)])
+def test_show_of_the_config_is_for_requests_that_do_not_say(client: httpx.Client, log: Log) -> None:
+    body = {"candidates": [{"p": 0.2}, {"p": 0.8}, {"x": None}]}
+    for show in (None, 2, 0):
+        client.post("/v1/score", json={**body, "show": show})
+    assert [e.shown for e in events(log)] == [[1], [1, 2], None]
+
+
+def test_feedback_says_what_was_shown_before_what_was_clicked(client: httpx.Client, log: Log) -> None:
+    said = {"request_id": "r1", "time": 1e9, "candidate": 2, "shown": [2, 0], "examined": 1}
+    assert client.post("/v1/feedback", json=said).status_code == 202
+    assert (
+        client.post("/v1/feedback", json={"request_id": "r2", "time": 1e9, "examined": 3}).status_code == 202
+    )
+    found = events(log)
+    mine = [e for e in found if e.request_id == "r1"]
+    assert mine == [Exposure("r1", 1e9, [2, 0], 1), Action("r1", 1e9, 2)]
+    assert [e for e in found if e.request_id == "r2"] == [Exposure("r2", 1e9, None, 3)]
+    for wrong, why in (
+        ({}, "neither candidate nor shown nor examined"),
+        ({"shown": [0, 0]}, "candidate 0 twice"),
+        ({"shown": [2000]}, "candidate 2000"),
+        ({"examined": -1}, "examined is -1"),
+    ):
+        answer = client.post("/v1/feedback", json={"request_id": "r3", **wrong})
+        assert answer.status_code == 400 and why in answer.json()["error"]
 
 
 def test_explain_takes_what_score_takes_and_logs_nothing(client: httpx.Client, log: Log) -> None:

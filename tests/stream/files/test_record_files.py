@@ -14,9 +14,9 @@ from stream.files import record_files
 from stream.files.record_columns import Holds
 from stream.files.record_files import read_layout, read_records, whole_or_nothing, write_records
 from stream.files.sources import DataSettings, count_examples, read_examples
-from stream.records.types import Action, Example, Impression, Served, canonical
+from stream.records.types import Action, Event, Example, Exposure, Impression, Served, canonical
 
-Record = Example | Impression | Action
+Record = Example | Event
 
 ids = st.integers(-(1 << 63), (1 << 63) - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -24,7 +24,7 @@ values = st.one_of(
     ids, st.floats(allow_nan=False, allow_infinity=False), texts, st.lists(st.one_of(ids, texts), max_size=3)
 )
 # few names, so that they meet: as context and candidate, and with columns that are no features
-names = st.sampled_from(["user", "item", "label", "base", "context:label", "価格"])
+names = st.sampled_from(["user", "item", "label", "base", "context:label", "shown", "価格"])
 features = st.dictionaries(names, values, max_size=4)
 times = st.floats(0.0, 4e9)
 chances = st.floats(0.0, 1.0)
@@ -45,13 +45,22 @@ def requests(draw: st.DrawFn, decided: bool) -> Example | Impression:
     if decided:
         odds, late = draw(st.floats(-9.0, 0.0)), draw(st.booleans())
         return Example(
-            request, time, draw(times), candidates, labels, context, served, odds, late, place, propensity
-        )
+            request, time, draw(times), candidates, labels, context, served, odds, late, place, propensity,
+            candidate_count=draw(st.sampled_from([0, 20])),
+        )  # fmt: skip
     known = draw(st.sampled_from([None, labels]))
-    return Impression(request, time, candidates, context, served, known, place, propensity)
+    shown = draw(st.none() | st.lists(st.integers(0, n - 1), unique=True))
+    return Impression(request, time, candidates, context, served, known, place, propensity, shown)
 
 
 actions = st.builds(Action, st.just("r"), times, st.integers(0, 1999), st.sampled_from([0.0, 1.0]), texts)
+exposures = st.builds(
+    Exposure,
+    st.just("r"),
+    times,
+    st.lists(st.integers(0, 1999), max_size=4, unique=True),
+    st.none() | st.integers(0, 2000),
+)
 
 
 @settings(max_examples=many(24), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -62,7 +71,7 @@ def test_any_records_come_back_as_they_were(
     monkeypatch.setattr(record_files, "GROUP_ROWS_MAX", 4)
     monkeypatch.setattr(record_files, "READ_ROWS", 3)
     holds: Holds = data.draw(st.sampled_from(["examples", "events"]))
-    kinds = requests(True) if holds == "examples" else st.one_of(requests(False), actions)
+    kinds = requests(True) if holds == "examples" else st.one_of(requests(False), actions, exposures)
     records: list[Record] = data.draw(st.lists(kinds, min_size=1, max_size=6))
     write_records(tmp_path / "r.parquet", holds, records)
     again = list(read_records(tmp_path / "r.parquet"))

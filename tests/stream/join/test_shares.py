@@ -22,7 +22,7 @@ from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, Outgoing
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.log.testing import Faults, FaultyLog
-from stream.records.types import Action, Impression, encode
+from stream.records.types import Action, Exposure, Impression, encode
 from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
@@ -76,13 +76,18 @@ class Joining:
 
 
 def events(seed: int, n: int) -> list[Outgoing]:
-    """Requests with clicks in time, late, twice, before their impression, and without one."""
+    """Requests with clicks and exposures in time, late, twice, before their impression, and without one."""
     rng = random.Random(seed)
-    arriving: list[tuple[float, Impression | Action]] = []
+    arriving: list[tuple[float, Impression | Action | Exposure]] = []
     for i in range(n):
         time = T + i * rng.choice((0.0, 0.3, 1.0))
         name = f"r{i}"
-        shown = Impression(request_id=name, time=time, candidates=[{"item": j} for j in range(2)])
+        shown = Impression(
+            request_id=name,
+            time=time,
+            candidates=[{"item": j} for j in range(2)],
+            shown=[[1], [0, 1], None, None][rng.randrange(4)],
+        )
         if rng.random() < 0.9:
             arriving.append((time + rng.uniform(0, 5), shown))
         if rng.random() < 0.1:
@@ -97,6 +102,14 @@ def events(seed: int, n: int) -> list[Outgoing]:
             arriving.append((acted.time + rng.uniform(0, 5), acted))
             if rng.random() < 0.2:
                 arriving.append((acted.time + rng.uniform(0, WINDOW_S), acted))
+        if rng.random() < 0.4:
+            told = Exposure(
+                request_id=name,
+                time=time + rng.uniform(0, 2 * WINDOW_S),
+                shown=rng.choice(([0], [1, 0], [2], None)),
+                examined=rng.randrange(4),
+            )
+            arriving.append((told.time + rng.uniform(-5, 5), told))
     arriving.sort(key=lambda entry: entry[0])
     return [Outgoing(event.request_id.encode(), encode(event)) for _, event in arriving]
 

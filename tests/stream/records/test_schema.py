@@ -14,15 +14,16 @@ from stream.limits import BATCH_EVENTS_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES
 from stream.records.decoding import Decoder, split_batch
 from stream.records.schema import documents
-from stream.records.types import Action, DeadLetter, Example, Impression, encode_json
+from stream.records.types import Action, DeadLetter, Example, Exposure, Impression, encode_json
 
 FOLDER = ROOT / "docs" / "schema"
 DOCUMENTS = {name: json.loads(text) for name, text in documents().items()}
 EVENT = jsonschema.Draft202012Validator(DOCUMENTS["event.schema.json"])
-decode = Decoder(Impression, Action).decode
+decode = Decoder(Impression, Action, Exposure).decode
 
 ACTION = {"type": "action", "request_id": "r", "time": 1e9, "candidate": 0}
 IMPRESSION = {"type": "impression", "request_id": "r", "time": 1e9, "candidates": [{"item": 1}]}
+EXPOSURE = {"type": "exposure", "request_id": "r", "time": 1e9, "shown": [1, 0]}
 
 
 def accepted(event: Any) -> bool:
@@ -54,6 +55,12 @@ def test_schemas_are_schemas(name: str) -> None:
         IMPRESSION | {"labels": [1], "served": {"base": [0.5], "corrected": [0.25]}},
         IMPRESSION | {"labels": None, "served": None},
         IMPRESSION | {"candidates": [{}, {}], "place": [3, 1], "propensity": [0.25, 1]},
+        IMPRESSION | {"candidates": [{}, {}], "shown": [1]},
+        IMPRESSION | {"shown": []},
+        IMPRESSION | {"shown": None},
+        EXPOSURE,
+        EXPOSURE | {"shown": None, "examined": 0},
+        EXPOSURE | {"shown": [], "examined": 2000},
         IMPRESSION | {"candidates": [{}] * 2000},
         IMPRESSION | {"candidates": [{"x": None}]},
         IMPRESSION | {"candidates": [{"x": True}]},
@@ -98,6 +105,17 @@ def test_event_of_use_is_valid_and_taken(event: dict[str, Any]) -> None:
         IMPRESSION | {"place": [-1]},
         IMPRESSION | {"candidates": [{}, {}], "place": [1, 1]},
         IMPRESSION | {"propensity": [0]},
+        IMPRESSION | {"shown": [0, 0]},
+        IMPRESSION | {"shown": [2000]},
+        IMPRESSION | {"shown": 1},
+        EXPOSURE | {"shown": None},
+        EXPOSURE | {"shown": [-1]},
+        EXPOSURE | {"shown": [1, 1]},
+        EXPOSURE | {"shown": ["a"]},
+        EXPOSURE | {"examined": -1},
+        EXPOSURE | {"examined": 2001},
+        EXPOSURE | {"time": 1e12},
+        {k: v for k, v in EXPOSURE.items() if k != "shown"},
         IMPRESSION | {"propensity": [1.5]},
     ],
 )
@@ -109,6 +127,7 @@ def test_event_of_no_use_is_invalid_and_refused(event: Any) -> None:
 @pytest.mark.parametrize(
     "event",
     [
+        IMPRESSION | {"shown": [1]},  # candidates that must be there
         IMPRESSION | {"labels": [1, 0]},  # lists that must be of one length
         IMPRESSION | {"context": {"x": 1 << 64}},  # JSON Schema's integers are numbers too
         ACTION | {"candidate": 1.0},  # and 1.0 is one
@@ -119,13 +138,15 @@ def test_what_the_schema_cannot_say_is_refused_all_the_same(event: Any) -> None:
     assert not accepted(event)
 
 
-scalar = st.sampled_from([None, True, -1, 0, 1, 2, 2000, 0.5, 1.5e9, 1.7e12, "", "a", "action", "impression"])
+scalar = st.sampled_from([None, True, -1, 0, 1, 2, 2000, 0.5, 1.5e9, 1.7e12, "", "a", "action", "exposure"])
 pair = st.sampled_from(["type", "x"])
 anything = scalar | st.lists(scalar | st.dictionaries(pair, scalar, max_size=2), max_size=2)
-fields = st.sampled_from(["type", "request_id", "time", "candidate", "candidates", "context", "label", "v"])
+fields = st.sampled_from(
+    ["type", "request_id", "time", "candidate", "candidates", "context", "label", "v", "examined"]
+)
 
 
-@given(st.sampled_from([ACTION, IMPRESSION]), st.dictionaries(fields, anything, max_size=2))
+@given(st.sampled_from([ACTION, IMPRESSION, EXPOSURE]), st.dictionaries(fields, anything, max_size=2))
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # of the machine, not of the test
 def test_schema_and_decoder_agree_on_whatever_comes(event: dict[str, Any], changes: dict[str, Any]) -> None:
     changed = event | changes
@@ -169,13 +190,13 @@ def test_asyncapi_names_topics_and_its_examples_are_taken() -> None:
         for message in document["components"]["messages"].values()
         for example in message.get("examples", [])
     ]
-    assert len(payloads) == 3
+    assert len(payloads) == 4
     for payload in payloads:
         for event in payload if isinstance(payload, list) else [payload]:
             EVENT.validate(event)
             assert accepted(event)
         assert len(split_batch(json.dumps(payload).encode())) == (
-            len(payload) if payload is payloads[2] else 1
+            len(payload) if isinstance(payload, list) else 1
         )
 
 

@@ -196,7 +196,7 @@ def test_lower_places_are_clicked_less_when_an_order_is_given() -> None:
         (lambda: WorldSettings(click_rate=0.0), "click_rate is 0"),
         (lambda: WorldSettings(label_delay_s=math.nan), "label_delay_s is nan"),
         (lambda: World().truth(Impression("r", 1e9, [{}])), "not of this world"),
-        (lambda: _react_in_order([0, 0]), "each of 0 to 9 once"),
+        (lambda: _react_in_order([0, 0]), "some of 0 to 9, each once"),
     ],
 )
 def test_wrong_settings_and_requests_are_told(act: Callable[[], object], words: str) -> None:
