@@ -106,8 +106,9 @@ def test_score_logs_how_much_of_the_order_is_shown(client: httpx.Client, log: Lo
 def test_show_of_the_config_is_for_requests_that_do_not_say(client: httpx.Client, log: Log) -> None:
     body = {"candidates": [{"p": 0.2}, {"p": 0.8}, {"x": None}]}
     for show in (None, 2, 0):
-        client.post("/v1/score", json={**body, "show": show})
-    assert [e.shown for e in events(log)] == [[1], [1, 2], None]
+        client.post("/v1/score", json={**body, "request_id": f"show {show}", "show": show})
+    logged = {e.request_id: e.shown for e in events(log)}
+    assert logged == {"show None": [1], "show 2": [1, 2], "show 0": None}
 
 
 def test_feedback_says_what_was_shown_before_what_was_clicked(client: httpx.Client, log: Log) -> None:
