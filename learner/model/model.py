@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import Table, TableSpec
+from embeddings import Table
 from embeddings.kernels.pooling import entry_rows, pool
 from embeddings.views.fetching import Readers, readers_of
 from embeddings.views.packed import PackedTable, serving_table
@@ -22,18 +22,11 @@ from learner.deep.networks import Array, InputLayout, Network, make_network
 from learner.fast.part import FastInputs, FastOutputs, FastPart
 from learner.fast.predict import Inputs, fill_dense, predict
 from learner.features import entries as pooling
-from learner.features.encoder import Batch, Encoder, FeatureSpec, Requestlike, eviction_of
+from learner.features.encoder import Batch, Encoder, FeatureSpec, Requestlike
 from learner.features.encoding import compact, sort_by_table
 from learner.model.identity import identity, learning_identity
+from learner.model.tables import PAIRS, table_specs, tick_s
 from learner.settings import LearnerSettings
-
-TICKS_PER_TTL = 8
-"""Expiry counts in ticks of an eighth of the shortest TTL: a row stays for ttl_s, at most a tick longer."""
-
-PAIRS = "pairs"
-
-RATE_OF = {"adam": 0.1}
-"""Factors on `embedding_rate` by optimizer: Adam's first steps are as long as its rate."""
 
 
 class Scores(NamedTuple):
@@ -94,10 +87,7 @@ class Model:
         self.features = dict(features)
         self.settings = settings
         self.encoder = Encoder(features, settings.pairs_max)
-        ttls = [int(spec.ttl_s) for spec in features.values() if spec.ttl_s]
-        if settings.pairs_ttl_s and self.encoder.pairs:
-            ttls.append(int(settings.pairs_ttl_s))
-        self.tick_s = max(min(ttls) // TICKS_PER_TTL, 1) if ttls else 0
+        self.tick_s = tick_s(self.encoder, settings)
         self._learning = learning
         self._rows = rows
         self._makes_room = makes_room
@@ -131,7 +121,9 @@ class Model:
     def reset(self) -> None:
         """Return to the untrained state."""
         self.fast = FastPart(self.encoder, self.settings)
-        specs = [self._spec(name) for name in self.table_names]
+        specs = table_specs(self.encoder, self.settings, self._makes_room)
+        if not self._learning:
+            specs = [spec.serving() for spec in specs]
         self.specs = dict(zip(self.table_names, specs, strict=True))
         if self._learning:
             self.tables = [Table(spec) for spec in specs]
@@ -353,46 +345,6 @@ class Model:
                 pool(entry_row[mine], place, loud, vectors, dim, columns, x0)
             base += len(vectors)
             column += dim
-
-    def _spec(self, name: str) -> TableSpec:
-        settings = self.settings
-        speeds = len(settings.speeds)
-        if name == PAIRS:
-            kinds = self.encoder.specs
-            ttl = max(int(spec.ttl_s) for spec in kinds) if all(spec.ttl_s for spec in kinds) else 0
-            spec = TableSpec(
-                name=name,
-                dim=0,
-                optimizer="none",
-                extra=2 * len(settings.pair_speeds),
-                ttl_s=int(settings.pairs_ttl_s) or ttl,
-                tick_s=self.tick_s,
-                seed=settings.seed,
-                admit_after=settings.pairs_admit_after,
-                rows_max=settings.pairs_rows_max,
-                evict=eviction_of(settings.pairs_evict, settings.pairs_rows_max, self._makes_room),
-            )
-            return spec if self._learning else spec.serving()
-        feature = self.features[name]
-        spec = TableSpec(
-            name=name,
-            dim=feature.row_dim,
-            optimizer=feature.optimizer,
-            learning_rate=feature.rate or settings.embedding_rate * RATE_OF.get(feature.optimizer, 1.0),
-            initial_accumulator=settings.embedding_accumulator,
-            init="normal",
-            # Attention multiplies three vectors with each other: products of small ones would vanish.
-            init_scale=0.3 if feature.kind == "sequence" else 0.01,
-            seed=settings.seed,
-            extra=0 if feature.kind == "sequence" else 2 * speeds,
-            ttl_s=int(feature.ttl_s),
-            tick_s=self.tick_s,
-            admit_after=feature.admit_after,
-            admit_share=feature.admit_share,
-            rows_max=feature.rows_max,
-            evict=feature.eviction(self._makes_room),
-        )
-        return spec if self._learning else spec.serving()
 
     def weights_moved(self) -> None:
         """Call this after writing into `arrays` of a model that only predicts."""

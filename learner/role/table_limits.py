@@ -2,7 +2,8 @@
 
 import logging
 
-from learner.model.model import PAIRS, Model
+from learner.model.model import Model
+from learner.model.tables import PAIRS
 
 _log = logging.getLogger("freshet.learner")
 

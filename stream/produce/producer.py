@@ -1,43 +1,28 @@
 """Send impressions, actions and exposures from a Python program, without waiting for the log at each of them.
 
-A call checks its event and puts it into a bounded buffer; a thread of its own appends what has
-gathered. Appends keep the order of the calls, and each message carries the producer's name and a
-number, so that a retry after a lost answer is recognised and counts once.
+A call checks its event and puts it into a bounded buffer; a thread appends what is there
+(`stream.produce.sender`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import threading
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from ground.clock import SYSTEM_CLOCK, Clock
-from ground.retry import Backoff, Pauses
-from stream.errors import BufferFullError, LogError, ProducerError, RecordError, UndeliveredError
-from stream.limits import BATCH_EVENTS_MAX, RECORD_BYTES_MAX
-from stream.log.base import EVENTS, Log, Outgoing
+from stream.errors import LogError, ProducerError, RecordError, UndeliveredError
+from stream.limits import RECORD_BYTES_MAX
+from stream.log.base import EVENTS, Log
 from stream.log.open import open_log
 from stream.produce.numpy_values import without_numpy
+from stream.produce.sender import Sender, Waiting
 from stream.produce.settings import PRODUCER_DEFAULTS, ProducerSettings
-from stream.records.batching import pack
 from stream.records.decoding import check, tidy_request
 from stream.records.id_types import DeclaredFeature, check_id_types
 from stream.records.types import Action, Event, Exposure, Features, Impression, Served, encode
-
-RETRY_S = 0.02  # before the first retry
-RETRY_S_MAX = 5.0  # before any
-
-_logger = logging.getLogger("freshet.producer")
-
-
-class _Waiting(NamedTuple):
-    event: Event
-    value: bytes
 
 
 class Producer:
@@ -84,38 +69,20 @@ class Producer:
         self.settings = settings
         self._clock = clock
         self.name = f"{name or 'producer'}-{clock.token()[:12]}"
-        self.acknowledged = 0  # events that the log has confirmed
-        self.failed = 0  # events given up
-        self.dropped = 0  # events left out because the buffer was full
-        self._features = None if features is None else frozenset(features)
         self._specs = features if isinstance(features, Mapping) else {}
+        self._features = None if features is None else frozenset(features)
         self._own_log = isinstance(log, str)
         self._log = open_log(log) if isinstance(log, str) else log
         try:
             if partitions is not None:
                 self._log.create_topic(EVENTS, partitions)
-            self._partitions = self._log.partitions(EVENTS)
+            found = self._log.partitions(EVENTS)
         except BaseException:
             if self._own_log:
                 self._log.close()
             raise
-        self._on_failed = on_failed
         self._pid = os.getpid()
-        self._buffer: deque[_Waiting] = deque()
-        self._bytes = 0  # of the events that wait, those being appended included
-        self._taken = 0  # events ever put into the buffer
-        self._seq = 0  # of the next message
-        self._hurry = False  # a caller waits: send without lingering
-        self._closing = False
-        self._abandon = threading.Event()  # no more retries
-        self._trouble = ""  # why the last append failed; "" after one that did not
-        self._failure: UndeliveredError | None = None
-        self._defect: Exception | None = None  # what ended the sending thread before its time
-        lock = threading.Lock()
-        self._work = threading.Condition(lock)  # the sending thread waits here
-        self._room = threading.Condition(lock)  # callers wait here, for room or for the log
-        self._thread = threading.Thread(target=self._run, name="producer", daemon=True)
-        self._thread.start()
+        self._sender = Sender(self._log, found, self.name, settings, on_failed, clock)
 
     def __repr__(self) -> str:
         return f"<Producer {self.name}: {self.acknowledged:,} events acknowledged, {self.waiting:,} waiting>"
@@ -123,7 +90,22 @@ class Producer:
     @property
     def waiting(self) -> int:
         """Events taken that are neither acknowledged nor given up."""
-        return self._taken - self.acknowledged - self.failed
+        return self._sender.waiting
+
+    @property
+    def acknowledged(self) -> int:
+        """Events that the log has confirmed."""
+        return self._sender.acknowledged
+
+    @property
+    def failed(self) -> int:
+        """Events given up."""
+        return self._sender.failed
+
+    @property
+    def dropped(self) -> int:
+        """Events left out because the buffer was full."""
+        return self._sender.dropped
 
     def impression(
         self,
@@ -252,23 +234,7 @@ class Producer:
                 "this producer was made before the process forked, and its thread stayed behind; "
                 "make one in each process, after the fork"
             )
-        each = self.settings.acks == "each"
-        with self._work:
-            if not self._make_room(len(value)):
-                self.dropped += 1
-                return
-            self._buffer.append(_Waiting(event, value))
-            self._bytes += len(value)
-            self._taken += 1
-            mine = self._taken
-            if each:
-                self._hurry = True
-            if each or len(self._buffer) in (1, self.settings.batch_max):
-                self._work.notify()
-            if each:
-                # a batch that fails has been tried for give_up_s, perhaps behind one that failed before it
-                self._await(mine, 2.0 * self.settings.give_up_s + 1.0)
-                self._raise_failure()
+        self._sender.put(Waiting(event, value), wait=self.settings.acks == "each")
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Wait until the log has confirmed every event taken so far.
@@ -277,11 +243,7 @@ class Producer:
             UndeliveredError: it has not within `timeout_s` (they still wait, and go on being tried), or
                 events were given up since the last `flush`.
         """
-        with self._work:
-            self._hurry = True
-            self._work.notify()
-            self._await(self._taken, timeout_s)
-            self._raise_failure()
+        self._sender.flush(timeout_s)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Send what waits, for up to `timeout_s`, and end. Safe to call twice.
@@ -289,19 +251,13 @@ class Producer:
         Raises:
             UndeliveredError: events were given up.
         """
-        with self._work:
-            self._closing = True
-            self._work.notify()
-            self._room.notify_all()
+        self._sender.begin_close()
         if self._pid == os.getpid():
-            self._thread.join(timeout_s)
-            self._abandon.set()
-            self._thread.join()
+            self._sender.join(timeout_s)
         if self._own_log:
             self._log.close()
             self._own_log = False
-        with self._work:
-            self._raise_failure()
+        self._sender.raise_failure()
 
     def __enter__(self) -> Self:
         return self
@@ -312,142 +268,3 @@ class Producer:
         # an error of the body is not to be hidden by one of ours, which is in the log of warnings too
         with contextlib.suppress(*(() if error is None else (UndeliveredError,))):
             self.close()
-
-    # --- with the lock held ---
-
-    def _make_room(self, size: int) -> bool:
-        """Wait for room, as configured; False: the event is to be left out."""
-        settings = self.settings
-        deadline: float | None = None
-        while True:
-            self._raise_defect()
-            if self._closing:
-                raise ProducerError("the producer is closed; nothing was sent")
-            waiting = self.waiting
-            if not waiting or (
-                waiting < settings.buffer_max and self._bytes + size <= settings.buffer_bytes_max
-            ):
-                return True
-            if settings.when_full == "drop":
-                return False
-            now = self._clock.now_s()
-            deadline = now + settings.full_wait_s if deadline is None else deadline
-            if settings.when_full == "raise" or now >= deadline:
-                raise BufferFullError(
-                    f"{waiting:,} events ({self._bytes:,} bytes) wait for the log already, and "
-                    f"{self._reason()}; this one was not taken"
-                )
-            self._clock.wait_on(self._room, deadline - now)
-
-    def _await(self, number: int, timeout_s: float) -> None:
-        """Wait until the first `number` events taken are acknowledged or given up."""
-        deadline = self._clock.now_s() + timeout_s
-        while self.acknowledged + self.failed < number:
-            self._raise_defect()
-            left_s = deadline - self._clock.now_s()
-            if left_s <= 0.0:
-                raise UndeliveredError(
-                    f"after {timeout_s:g} s the log has not confirmed {self.waiting:,} events, and "
-                    f"{self._reason()}; they still wait and are tried again"
-                )
-            self._clock.wait_on(self._room, left_s)
-
-    def _reason(self) -> str:
-        return self._trouble or "it does not keep up with what is sent"
-
-    def _raise_failure(self) -> None:
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-
-    def _raise_defect(self) -> None:
-        if self._defect is not None:
-            raise ProducerError("the sending thread ended with an error") from self._defect
-
-    # --- the sending thread ---
-
-    def _run(self) -> None:
-        try:
-            self._send_all()
-        except Exception as error:
-            _logger.exception("the producer has stopped")
-            with self._work:
-                self._defect = error
-                self._room.notify_all()
-
-    def _send_all(self) -> None:
-        settings = self.settings
-        while True:
-            with self._work:
-                while not self._buffer:
-                    if self._closing:
-                        return
-                    self._hurry = False
-                    self._work.wait()
-                lingers_until = self._clock.now_s() + settings.linger_s
-                while (
-                    len(self._buffer) < settings.batch_max
-                    and not self._hurry
-                    and not self._closing
-                    and (left_s := lingers_until - self._clock.now_s()) > 0.0
-                ):
-                    self._clock.wait_on(self._work, left_s)
-                batch = self._take_batch()
-            error = self._deliver(self._pack(batch))
-            with self._work:
-                self._bytes -= sum(len(entry.value) for entry in batch)
-                if error is None:
-                    self.acknowledged += len(batch)
-                else:
-                    self._give_up(batch, error)
-                self._room.notify_all()
-            if error is not None and self._on_failed is not None:
-                self._on_failed([entry.event for entry in batch], error)
-
-    def _take_batch(self) -> list[_Waiting]:
-        batch = [self._buffer.popleft()]
-        size = len(batch[0].value)
-        while self._buffer and len(batch) < self.settings.batch_max:
-            size += len(self._buffer[0].value)
-            if size > self.settings.batch_bytes_max:
-                break
-            batch.append(self._buffer.popleft())
-        return batch
-
-    def _pack(self, batch: Sequence[_Waiting]) -> list[Outgoing]:
-        """The messages of a batch, numbered: for each partition as few as its events fit into."""
-        messages: list[Outgoing] = []
-        for message in pack(
-            [Outgoing(entry.event.request_id.encode(), entry.value) for entry in batch],
-            self._partitions,
-            BATCH_EVENTS_MAX if self.settings.pack else 1,
-        ):
-            messages.append(Outgoing(message.key, message.value, message.partition, self.name, self._seq))
-            self._seq += 1
-        return messages
-
-    def _deliver(self, messages: Sequence[Outgoing]) -> LogError | None:
-        """Append, again and again if need be; returns why not, in the end."""
-        if self._abandon.is_set() and self._trouble:
-            return LogError(self._trouble)
-        backoff = Backoff(Pauses(RETRY_S, RETRY_S_MAX, self.settings.give_up_s), self._clock)
-        while True:
-            try:
-                self._log.append(EVENTS, messages)
-            except LogError as error:
-                if not self._trouble:
-                    _logger.warning("appending to the log fails, retrying: %s", error)
-                self._trouble = f"it refuses: {error}"
-                if not backoff.wait(self._abandon):
-                    return error
-            else:
-                self._trouble = ""
-                return None
-
-    def _give_up(self, batch: Sequence[_Waiting], error: LogError) -> None:
-        self.failed += len(batch)
-        self._failure = UndeliveredError(
-            f"{self.failed:,} events were given up so far; the last because the log did not take it for "
-            f"{self.settings.give_up_s:g} s (give_up_s), or until the producer was closed: {error}"
-        )
-        _logger.error("%s", self._failure)

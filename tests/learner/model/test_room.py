@@ -8,7 +8,7 @@ import pytest
 
 from learner.features.encoder import FeatureSpec
 from learner.meta import KEY
-from learner.model.model import PAIRS
+from learner.model.tables import PAIRS
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.records.types import Example

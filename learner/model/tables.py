@@ -1,0 +1,75 @@
+"""The embedding tables of a model: one for each feature, and one for the pairs."""
+
+from embeddings import TableSpec
+from learner.features.encoder import Encoder, FeatureSpec, eviction_of
+from learner.settings import LearnerSettings
+
+TICKS_PER_TTL = 8
+"""Expiry counts in ticks of an eighth of the shortest TTL: a row stays for ttl_s, at most a tick longer."""
+
+PAIRS = "pairs"
+
+RATE_OF = {"adam": 0.1}
+"""Factors on `embedding_rate` by optimizer: Adam's first steps are as long as its rate."""
+
+
+def tick_s(encoder: Encoder, settings: LearnerSettings) -> int:
+    """The length of a tick in seconds of event time; 0: nothing expires."""
+    ttls = [int(spec.ttl_s) for spec in encoder.specs if spec.ttl_s]
+    if settings.pairs_ttl_s and encoder.pairs:
+        ttls.append(int(settings.pairs_ttl_s))
+    return max(min(ttls) // TICKS_PER_TTL, 1) if ttls else 0
+
+
+def table_specs(encoder: Encoder, settings: LearnerSettings, makes_room: bool) -> list[TableSpec]:
+    """The specs of all tables, as a learner has them: of the features in their order, then of the pairs.
+
+    Args:
+        makes_room: see `learner.model.model.Model`.
+    """
+    tick = tick_s(encoder, settings)
+    specs = [
+        _spec_of(name, feature, settings, tick, makes_room)
+        for name, feature in zip(encoder.names, encoder.specs, strict=True)
+    ]
+    return [*specs, _spec_of_pairs(encoder, settings, tick, makes_room)] if encoder.pairs else specs
+
+
+def _spec_of(
+    name: str, feature: FeatureSpec, settings: LearnerSettings, tick: int, makes_room: bool
+) -> TableSpec:
+    return TableSpec(
+        name=name,
+        dim=feature.row_dim,
+        optimizer=feature.optimizer,
+        learning_rate=feature.rate or settings.embedding_rate * RATE_OF.get(feature.optimizer, 1.0),
+        initial_accumulator=settings.embedding_accumulator,
+        init="normal",
+        # Attention multiplies three vectors with each other: products of small ones would vanish.
+        init_scale=0.3 if feature.kind == "sequence" else 0.01,
+        seed=settings.seed,
+        extra=0 if feature.kind == "sequence" else 2 * len(settings.speeds),
+        ttl_s=int(feature.ttl_s),
+        tick_s=tick,
+        admit_after=feature.admit_after,
+        admit_share=feature.admit_share,
+        rows_max=feature.rows_max,
+        evict=feature.eviction(makes_room),
+    )
+
+
+def _spec_of_pairs(encoder: Encoder, settings: LearnerSettings, tick: int, makes_room: bool) -> TableSpec:
+    kinds = encoder.specs
+    ttl = max(int(spec.ttl_s) for spec in kinds) if all(spec.ttl_s for spec in kinds) else 0
+    return TableSpec(
+        name=PAIRS,
+        dim=0,
+        optimizer="none",
+        extra=2 * len(settings.pair_speeds),
+        ttl_s=int(settings.pairs_ttl_s) or ttl,
+        tick_s=tick,
+        seed=settings.seed,
+        admit_after=settings.pairs_admit_after,
+        rows_max=settings.pairs_rows_max,
+        evict=eviction_of(settings.pairs_evict, settings.pairs_rows_max, makes_room),
+    )
