@@ -18,7 +18,7 @@ import numpy.typing as npt
 from numba import njit
 
 from learner.deep.networks import CROSS_LAYERS, DCN, HIDDEN, Array, Network, Tensors
-from learner.deep.products import add_product, padded
+from learner.deep.products import add_product, padded, whole_tiles
 
 assert CROSS_LAYERS == 2 and len(HIDDEN) == 2
 
@@ -71,21 +71,21 @@ def _columns_that_differ(x, which):
 
 # The order of a row's sums is free, but fixed for a given row on one machine.
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _cross(x, first, direct):
-    """w·x2 of one row: x (W,), and its share of the first product (2 W and more,)."""
+def _cross(x, first, bias, direct):
+    """w·x2 of one row: x (W,), and its row of the first product (2 W and more,), without its bias."""
     width = len(x)
     z = np.float32(0.0)
     for j in range(width):
-        z += x[j] * (first[j] * first[width + j] + direct[j])
+        z += x[j] * ((bias[j] + first[j]) * (bias[width + j] + first[width + j]) + direct[j])
     return z
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _top(hidden, out):
-    """The MLP's last layer, of one row."""
+def _top(hidden, bias, out):
+    """The MLP's last layer, of one row of the second product, without its bias."""
     z = np.float32(0.0)
     for j in range(len(out)):
-        z += max(hidden[j], np.float32(0.0)) * out[j]
+        z += max(bias[j] + hidden[j], np.float32(0.0)) * out[j]
     return z
 
 
@@ -111,8 +111,8 @@ def add_residual(packed, x, z):
         elif x[0, j] != 0.0:
             for c in range(columns):
                 shared[c] += x[0, j] * packed.first[j, c]
-    rows_max = min(ROWS_AT_ONCE, n)
-    apart = np.empty(rows_max * count, dtype=np.float32)
+    rows_max = whole_tiles(min(ROWS_AT_ONCE, n))
+    apart = np.zeros(rows_max * count, dtype=np.float32)
     lower = np.empty((rows_max, columns), dtype=np.float32)
     inner = np.empty((rows_max, hidden), dtype=np.float32)
     upper = np.empty((rows_max, top), dtype=np.float32)
@@ -120,22 +120,22 @@ def add_residual(packed, x, z):
     flat_lower, flat_inner, flat_upper = lower.ravel(), inner.ravel(), upper.ravel()  # views
     for at in range(0, n, ROWS_AT_ONCE):
         rows = min(ROWS_AT_ONCE, n - at)
+        tall = whole_tiles(rows)  # nobody reads the rows beyond `rows`
         for r in range(rows):
             for j in range(count):
                 apart[r * count + j] = x[at + r, which[j]]
-            lower[r] = shared
-            upper[r] = packed.second_bias
         add_product(
-            flat_lower, 0, columns, apart, 0, count, 1, first, 0, columns, which, rows, columns, count, True
+            flat_lower, 0, columns, apart, 0, count, 1, first, 0, columns, which, tall, columns, count, False
         )
-        for r in range(rows):
+        for r in range(tall):
             for j in range(hidden):
-                inner[r, j] = max(lower[r, 2 * width + j], np.float32(0.0))
+                inner[r, j] = max(shared[2 * width + j] + lower[r, 2 * width + j], np.float32(0.0))
         add_product(
-            flat_upper, 0, top, flat_inner, 0, hidden, 1, second, 0, top, all_hidden, rows, top, hidden, True
+            flat_upper, 0, top, flat_inner, 0, hidden, 1, second, 0, top, all_hidden, tall, top, hidden, False
         )
         for r in range(rows):
-            z[at + r] += _cross(x[at + r], lower[r], packed.direct) + _top(upper[r], packed.out)
+            cross = _cross(x[at + r], lower[r], shared, packed.direct)
+            z[at + r] += cross + _top(upper[r], packed.second_bias, packed.out)
 
 
 Prediction = Callable[[Array, npt.NDArray[np.float64]], None]

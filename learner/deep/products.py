@@ -20,7 +20,9 @@ from ground.kernels.simd import WIDE, in_all_lanes
 LANES = WIDE
 """Numbers per vector; columns are padded to a multiple of it."""
 
-_ROWS = 8
+TILE_ROWS = 8
+"""Rows per tile. Rows that do not fill one cost nearly as much each as a whole tile: see `whole_tiles`."""
+
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _INTEGER = ir.IntType(64)
@@ -79,7 +81,7 @@ def _tile(rows: int, vectors: int) -> Any:
     return tile
 
 
-_tile_8_2, _tile_8_1 = _tile(_ROWS, 2), _tile(_ROWS, 1)
+_tile_8_2, _tile_8_1 = _tile(TILE_ROWS, 2), _tile(TILE_ROWS, 1)
 _tile_1_2, _tile_1_1 = _tile(1, 2), _tile(1, 1)
 
 
@@ -96,16 +98,16 @@ def add_product(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, which, r
             multiple of LANES columns; rows of C are not written beyond `columns`.
         add: add to C; without it C is overwritten.
     """
-    edge = np.empty(_ROWS * LANES, dtype=np.float32)
+    edge = np.empty(TILE_ROWS * LANES, dtype=np.float32)
     j = 0
     while j + 2 * LANES <= columns:
         i = 0
-        while i + _ROWS <= rows:
+        while i + TILE_ROWS <= rows:
             _tile_8_2(
                 c, c_at + i * c_row + j, c_row, a, a_at + i * a_row, a_row, a_step,
                 b, b_at + j, b_row, which, count, add,
             )  # fmt: skip
-            i += _ROWS
+            i += TILE_ROWS
         while i < rows:
             _tile_1_2(
                 c, c_at + i * c_row + j, c_row, a, a_at + i * a_row, a_row, a_step,
@@ -117,8 +119,8 @@ def add_product(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, which, r
         wide = min(LANES, columns - j)
         i = 0
         while i < rows:
-            tall = _ROWS if i + _ROWS <= rows else 1
-            if tall == _ROWS:
+            tall = TILE_ROWS if i + TILE_ROWS <= rows else 1
+            if tall == TILE_ROWS:
                 _tile_8_1(
                     edge,
                     0,
@@ -156,6 +158,17 @@ def add_product(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, which, r
                     c[at + k] = (c[at + k] if add else np.float32(0.0)) + edge[r * LANES + k]
             i += tall
         j += LANES
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def whole_tiles(rows):
+    """The fastest number of rows that covers `rows`, for arrays with room for more.
+
+    Rows that do not fill a tile are multiplied one by one, each a chain of dependent sums. From two on, a
+    whole tile is faster.
+    """
+    beyond = rows % TILE_ROWS
+    return rows - beyond + TILE_ROWS if beyond > 1 else rows
 
 
 def padded(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -29,7 +29,7 @@ class DeadLetterWriter:
         """Count a usable record."""
         self._share.good()
 
-    def bury(self, record: Record, reason: str, commit: Commit) -> None:
+    def write(self, record: Record, reason: str, commit: Commit) -> None:
         """Write an unusable record to the dead letters.
 
         Raises:

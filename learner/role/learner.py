@@ -269,7 +269,7 @@ class Learner:
             if reason is None:
                 self._dead_letters.note_good()
             else:
-                self._dead_letters.bury(record, reason, commit)
+                self._dead_letters.write(record, reason, commit)
         last = records[-1]
         self.meta.watermark[last.partition] = last.offset + 1
         self.meta.ingest_ms = max(self.meta.ingest_ms, last.ingest_ms)

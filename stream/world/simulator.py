@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import numpy as np
 
+from ground.kernels.logistic import sigmoids
 from stream.records.types import Action, Example, Features, Impression
 from stream.world.catalogue import Catalogue, Floats, Ints
 from stream.world.settings import WorldError as WorldError
@@ -119,7 +120,7 @@ class World:
         )
         request_id = f"w{s.seed}-{self._made}"
         self._made += 1
-        truth = 1.0 / (1.0 + np.exp(-logit))
+        truth = sigmoids(logit)
         self._draws[request_id] = _Draw(truth, self._chances[at], self._delays[at])
         if len(self._draws) > _KEPT_REQUESTS:
             self._draws.popitem(last=False)
@@ -307,7 +308,7 @@ class World:
         low, high = -30.0, 30.0
         for _ in range(50):
             middle = (low + high) / 2
-            if np.mean(1.0 / (1.0 + np.exp(-(logit + middle)))) < click_rate:
+            if np.mean(sigmoids(logit + middle)) < click_rate:
                 low = middle
             else:
                 high = middle

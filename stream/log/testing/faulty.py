@@ -1,7 +1,7 @@
 """A log that fails as a seed decides.
 
-It wraps any log, and lets calls fail in the ways that `stream.log.base.Log` allows. The same seed and calls bring
-the same faults.
+It wraps any log, and lets calls fail in the ways that `stream.log.base.Log` allows. The same seed and the
+same calls bring the same faults.
 """
 
 import random
