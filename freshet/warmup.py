@@ -33,6 +33,7 @@ _IMPORT = re.compile(rf"^from ((?:{'|'.join(PACKAGES)})(?:\.\w+)*) import (\([^)
 _BUILT_IN = re.compile(
     r"\b(?:[A-Z][A-Z0-9_]*|_?[a-z]\w*)\b"
 )  # a constant or a function: classes are in no kernel
+_TUPLE = re.compile(r"^class (\w+)\((?:typing\.)?NamedTuple\b", re.MULTILINE)
 
 
 def warm_up(*, always: bool = False, everything: bool = False) -> None:
@@ -128,10 +129,8 @@ def _cache_folders() -> list[Path]:
 
 def kernel_sources() -> dict[Path, str]:
     """The texts of the files with kernels, and of the files from which they import, sorted by name."""
-    roots = {package: Path(str(import_module(package).__file__)).parent for package in PACKAGES}
-    texts = {
-        source: source.read_text(encoding="utf-8") for root in roots.values() for source in root.rglob("*.py")
-    }
+    roots = _roots()
+    texts = _texts()
     waiting = [source for source, text in texts.items() if "njit" in text]
     found = set(waiting)
     while waiting:
@@ -145,6 +144,30 @@ def kernel_sources() -> dict[Path, str]:
                     found.add(source)
                     waiting.append(source)
     return {source: texts[source] for source in sorted(found)}
+
+
+def tuple_names() -> list[str]:
+    """The named tuples of all packages. Numba's cache stores those that a kernel takes by module and name,
+    so a cache from before one was renamed cannot be read.
+    """
+    return [
+        f"{name_of(source)} {name}"
+        for source, text in sorted(_texts().items())
+        for name in _TUPLE.findall(text)
+    ]
+
+
+def _roots() -> dict[str, Path]:
+    return {package: Path(str(import_module(package).__file__)).parent for package in PACKAGES}
+
+
+def _texts() -> dict[Path, str]:
+    """The sources of all packages."""
+    return {
+        source: source.read_text(encoding="utf-8")
+        for root in _roots().values()
+        for source in root.rglob("*.py")
+    }
 
 
 def name_of(source: Path) -> str:
@@ -164,6 +187,7 @@ def _fingerprint() -> str:
 
     parts = [numba.__version__, sys.version, binding.get_host_cpu_name()]
     parts += [f"{name_of(source)} {text}" for source, text in kernel_sources().items()]
+    parts += tuple_names()
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
 
 

@@ -15,7 +15,7 @@ PROBE = """
 from freshet.warmup import drop_stale
 drop_stale()
 import learner.probe
-print(learner.probe.told())
+print(learner.probe.result())
 """
 
 
@@ -28,25 +28,52 @@ def test_sources_of_kernels_are_those_with_kernels_and_what_is_built_into_them()
     assert "learner/role/learner.py" not in names  # editing it compiles nothing anew
 
 
-@pytest.mark.process
-def test_kernel_is_made_anew_when_a_constant_of_another_file_changes(tmp_path: Path) -> None:
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A folder with a copy of the packages, without compiled kernels."""
     for package in (*warmup.PACKAGES, "freshet"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    constants = tmp_path / "learner" / "probe_constants.py"
-    (tmp_path / "learner" / "probe.py").write_text(
+    return tmp_path
+
+
+def probed(folder: Path) -> str:
+    """What the probe prints in a new process."""
+    printed = subprocess.run(
+        [sys.executable, "-B", "-c", PROBE],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return printed.stdout.strip()
+
+
+@pytest.mark.process
+def test_kernel_is_made_anew_when_a_constant_of_another_file_changes(copied: Path) -> None:
+    (copied / "learner" / "probe.py").write_text(
         "from numba import njit\nfrom learner.probe_constants import STEP\n\n"
-        "@njit(cache=True)\ndef told():\n    return STEP\n"
+        "@njit(cache=True)\ndef result():\n    return STEP\n"
     )
     for step in (1, 1, 2):
-        constants.write_text(f"STEP = {step}\n")
-        told = subprocess.run(
-            [sys.executable, "-B", "-c", PROBE],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
+        (copied / "learner" / "probe_constants.py").write_text(f"STEP = {step}\n")
+        assert probed(copied) == str(step)
+    assert len(list((copied / "ground").rglob(f"{warmup.SOURCES}*"))) == 1
+
+
+@pytest.mark.process
+def test_kernel_is_made_anew_when_a_tuple_that_it_takes_is_renamed(copied: Path) -> None:
+    (copied / "learner" / "probe_kernel.py").write_text(
+        "from numba import njit\n\n@njit(cache=True)\ndef first(pair):\n    return pair[0]\n"
+    )
+    for name in ("Pair", "Twins"):
+        (copied / "learner" / "probe_tuple.py").write_text(
+            f"from typing import NamedTuple\n\nclass {name}(NamedTuple):\n    one: int\n    other: int\n"
         )
-        assert told.stdout.split() == [str(step)]
-    assert len(list((tmp_path / "ground").rglob(f"{warmup.SOURCES}*"))) == 1
+        (copied / "learner" / "probe.py").write_text(
+            "from learner.probe_kernel import first\n"
+            f"from learner.probe_tuple import {name}\n\n"
+            f"def result():\n    return first({name}(7, 8))\n"
+        )
+        assert probed(copied) == "7"
