@@ -56,7 +56,7 @@ VARIANTS: dict[str, Change] = {
     "no counts": _features(counts=False),
     "slow speed alone": _settings(speeds=(1.0,), speed_tau=(0.3,)),
     "slow pairs alone": _settings(pair_speeds=(1.0,), pair_tau=(0.02,)),
-    "all embeddings as loud": _settings(),  # see `play`
+    "all embeddings at full scale": _settings(),  # see `play`
     "fixed priors": _settings(),  # see `play`
     "large first priors": _settings(speed_tau=(0.3, 0.1, 0.1), count_tau=0.05),
     "groups of 128": _settings(group=128),
@@ -73,8 +73,8 @@ def play(name: str, features: Features, examples: Sequence[Example], seed: int) 
     learner = Learner(*VARIANTS[name](features, LearnerSettings(seed=seed)))
     fast = learner.model.fast
     priors = fast.priors
-    if name == "all embeddings as loud":
-        fast.hearing = fast.hearing._replace(heard_at=np.zeros_like(fast.hearing.heard_at))
+    if name == "all embeddings at full scale":
+        fast.scale_columns = fast.scale_columns._replace(scale_at=np.zeros_like(fast.scale_columns.scale_at))
     done = []
     for first in range(0, len(examples), CHUNK):
         done += learner.learn(examples[first : first + CHUNK])

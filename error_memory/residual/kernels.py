@@ -23,7 +23,7 @@ LOGIT_MAX = 16.0
 memory."""
 HALF_LIVES_OPEN = 16.0
 """A generation closes at this age, in half lives, so that float32 holds its scale."""
-LOUD = 0.7
+LARGE = 0.7
 """At this correction of one key (in logits) the other keys of the row learn half as much, and less above it,
 so that one odd entity does not bias the keys seen with it."""
 
@@ -266,15 +266,15 @@ def _learn_row(cells, gens, priors, tau, tau0, state, current, rows, i, z, y, ta
     # `learn` shrinks its logit for uncertainty, but the base's logit is shrunk already. So it is stretched
     # first. Otherwise every unknown key would look over-predicted where clicks are rare.
     stretched = (z + f) * sqrt(1.0 + PROBIT * s2)
-    loudest = 0
+    largest = 0
     most = 0.0
     for k in range(m):
         if abs(x[k] * mean[k]) > most:
             most = abs(x[k] * mean[k])
-            loudest = k
-    heard = 1.0 / (1.0 + (most / LOUD) ** 4)
+            largest = k
+    others_share = 1.0 / (1.0 + (most / LARGE) ** 4)
     step = 0.0
-    if most > LOUD:
+    if most > LARGE:
         # Such a row does not move the priors of its columns either.
         learn(
             w, col, x, m, mean, P, tau.copy(), tau0, priors.theta.copy(), priors.grad2.copy(), priors.keep,
@@ -292,7 +292,7 @@ def _learn_row(cells, gens, priors, tau, tau0, state, current, rows, i, z, y, ta
     for k in range(m):
         keep = priors.keep[col[k]]
         b, L = held[a + k, 0], held[a + k, 1]
-        share = 1.0 if k == loudest else heard
+        share = 1.0 if k == largest else others_share
         new_b = keep * b + share * (w[k, 0] - keep * b)
         new_L = keep * L + share * (w[k, 1] - keep * L)
         _settle(cells, gens, slots[a + k], current, b, L, new_b, new_L, keep)

@@ -20,14 +20,14 @@ rate of the stream, and every new id starts without its share of it."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def hear(tau, tau0, heard_at, heard_by, heard):
-    """Write the share by which the deep part scales each feature's embedding into `heard`, (n, F)."""
-    for j in range(len(heard_at) - 1):
-        most = 0.0 if heard_at[j] < heard_at[j + 1] else 1.0  # a sequence has no weights to go by
-        for i in range(heard_at[j], heard_at[j + 1]):
-            t = heard_by[i]
+def write_scales(tau, tau0, scale_at, scale_by, embedding_scale):
+    """Write the factor by which the deep part scales each feature's embedding, `embedding_scale` (n, F)."""
+    for j in range(len(scale_at) - 1):
+        most = 0.0 if scale_at[j] < scale_at[j + 1] else 1.0  # a sequence has no weights to go by
+        for i in range(scale_at[j], scale_at[j + 1]):
+            t = scale_by[i]
             most = max(most, tau[t] / tau0[t])
-        heard[:, j] = sqrt(min(most, 1.0))
+        embedding_scale[:, j] = sqrt(min(most, 1.0))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
@@ -123,7 +123,7 @@ def predict_rows(inputs, columns, dense, tau, outputs, scratch):
         columns: `WeightColumns`.
         dense: `DenseWeights`.
         tau: (T,), prior variances.
-        outputs: `FastOutputs`, written, but for `heard`.
+        outputs: `FastOutputs`, written, but for `embedding_scale`.
         scratch: `Scratch` for one row.
     """
     _, start, column, x, place, weights, counts = inputs
@@ -165,7 +165,7 @@ def _put_back(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def learn_requests(inputs, labels, offsets, columns, dense, priors, hearing, outputs, scratch):
+def learn_requests(inputs, labels, offsets, columns, dense, priors, scale_columns, outputs, scratch):
     """Predict each request whole, then learn it, request by request.
 
     Args:
@@ -174,7 +174,7 @@ def learn_requests(inputs, labels, offsets, columns, dense, priors, hearing, out
         columns: `WeightColumns`.
         dense: `DenseWeights`, moved.
         priors: `bayes.Priors`, moved.
-        hearing: `Hearing`.
+        scale_columns: `ScaleColumns`.
         outputs: `FastOutputs`, written.
         scratch: `Scratch` for one row.
     """
@@ -182,13 +182,13 @@ def learn_requests(inputs, labels, offsets, columns, dense, priors, hearing, out
     first_tau, column_speeds, count_of, counts_at = columns
     count_weights, bias = dense
     tau, tau0, theta, grad2, keep = priors
-    heard_at, heard_by = hearing
-    logit, variance, means, buckets, left, counts_left, heard = outputs
+    scale_at, scale_by = scale_columns
+    logit, variance, means, buckets, left, counts_left, embedding_scale = outputs
     w, c, xs, mean, P = scratch
     for q in range(len(requests) - 1):
         first = requests[q]
         last = requests[q + 1]
-        hear(tau, tau0, heard_at, heard_by, heard[first:last])
+        write_scales(tau, tau0, scale_at, scale_by, embedding_scale[first:last])
         m, f, s2 = _predict(
             first, last, start, column, x, place, weights, counts,
             first_tau, column_speeds, count_of, counts_at, count_weights, bias, tau,

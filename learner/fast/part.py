@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.kernels import bayes
-from learner.fast.kernels import BIAS_VARIANCE, hear, learn_requests, predict_rows
+from learner.fast.kernels import BIAS_VARIANCE, learn_requests, predict_rows, write_scales
 from learner.features.encoder import Encoder
 from learner.settings import LearnerSettings
 
@@ -48,7 +48,7 @@ class FastOutputs(NamedTuple):
     # it was): sqrt(P / τ) = 1 / sqrt(1 + τ L).
     left: npt.NDArray[np.float32]  # (E,), of entries
     counts_left: npt.NDArray[np.float32]  # (n, C), of count columns
-    heard: npt.NDArray[np.float32]  # (n, F), g: the scale of each embedding in the deep part
+    embedding_scale: npt.NDArray[np.float32]  # (n, F), g: the scale of each embedding in the deep part
 
 
 class WeightColumns(NamedTuple):
@@ -67,11 +67,11 @@ class DenseWeights(NamedTuple):
     bias: npt.NDArray[np.float64]  # mean, variance
 
 
-class Hearing(NamedTuple):
-    """The weight columns heard_by[heard_at[j] : heard_at[j + 1]] scale feature j's embedding."""
+class ScaleColumns(NamedTuple):
+    """The weight columns scale_by[scale_at[j] : scale_at[j + 1]] scale feature j's embedding."""
 
-    heard_at: npt.NDArray[np.int64]  # (F + 1,)
-    heard_by: npt.NDArray[np.int64]
+    scale_at: npt.NDArray[np.int64]  # (F + 1,)
+    scale_by: npt.NDArray[np.int64]
 
 
 class Scratch(NamedTuple):
@@ -108,7 +108,7 @@ class FastPart:
         count_of = np.full(encoder.columns, -1, dtype=np.int32)
         count_of[counted] = np.arange(len(counted))
         decide = [[c for c in (i, *encoder.pair_columns(i)) if column_speeds[c]] for i in range(fields)]
-        self.hearing = Hearing(
+        self.scale_columns = ScaleColumns(
             np.cumsum([0, *(len(columns) for columns in decide)]),
             np.array([first_tau[c] for columns in decide for c in columns], dtype=np.int64),
         )
@@ -170,7 +170,7 @@ class FastPart:
             buckets=np.full((n, self.counted), -1, dtype=np.int32),
             left=np.ones(len(inputs.column), dtype=np.float32),
             counts_left=np.ones((n, self.counted), dtype=np.float32),
-            heard=np.empty((n, len(self.hearing.heard_at) - 1), dtype=np.float32),
+            embedding_scale=np.empty((n, len(self.scale_columns.scale_at) - 1), dtype=np.float32),
         )
         if n == 0:
             return outputs
@@ -180,11 +180,19 @@ class FastPart:
         )
         if labels is None:
             predict_rows(inputs, self.columns, self.dense, self.priors.tau, outputs, scratch)
-            hear(self.priors.tau, self.priors.tau0, *self.hearing, outputs.heard)
+            write_scales(self.priors.tau, self.priors.tau0, *self.scale_columns, outputs.embedding_scale)
             return outputs
         if offsets is None:
             offsets = np.zeros(n)
         learn_requests(
-            inputs, labels, offsets, self.columns, self.dense, self.priors, self.hearing, outputs, scratch
+            inputs,
+            labels,
+            offsets,
+            self.columns,
+            self.dense,
+            self.priors,
+            self.scale_columns,
+            outputs,
+            scratch,
         )
         return outputs

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numba import njit
 
 from ground.kernels import bayes
-from learner.fast.kernels import hear, predict_rows
+from learner.fast.kernels import predict_rows, write_scales
 from learner.fast.part import FastInputs, FastOutputs, Scratch
 from learner.fast.reading import read
 
@@ -28,14 +28,14 @@ class Inputs(NamedTuple):
 
 # nogil=False on purpose: see `learner.fast.reading`.
 @njit(cache=True, nogil=False)
-def predict(readers, batch, layout, columns, dense, priors, hearing):
+def predict(readers, batch, layout, columns, dense, priors, scale_columns):
     """Read the rows of a batch and predict them with the fast part.
 
     Args:
         readers: of the tables.
         batch: a `Batch` of n rows.
         layout: `Inputs`.
-        columns, dense, priors, hearing: of the `FastPart`.
+        columns, dense, priors, scale_columns: of the `FastPart`.
 
     Returns:
         (z (n,): the fast part's honest logit, the deep part's inputs (n, deep_width), `FastInputs`,
@@ -44,18 +44,18 @@ def predict(readers, batch, layout, columns, dense, priors, hearing):
     requests, times, rows, numbers = batch
     start, column, key, x = rows
     table_of, first_column, deep_width, embedding_width, speeds, counted = layout
-    heard_at, heard_by = hearing
+    scale_at, scale_by = scale_columns
     n = len(start) - 1
     deep_inputs = np.zeros((n, deep_width), dtype=np.float32)
-    heard = np.empty((n, len(heard_at) - 1), dtype=np.float32)
-    hear(priors.tau, priors.tau0, heard_at, heard_by, heard)
-    loud = x.copy()
+    embedding_scale = np.empty((n, len(scale_at) - 1), dtype=np.float32)
+    write_scales(priors.tau, priors.tau0, scale_at, scale_by, embedding_scale)
+    scaled = x.copy()
     if n > 0 and deep_width > 0:
         for e in range(len(column)):
-            if column[e] < heard.shape[1]:
-                loud[e] *= heard[0, column[e]]
+            if column[e] < embedding_scale.shape[1]:
+                scaled[e] *= embedding_scale[0, column[e]]
     place, weights, counts = read(
-        readers, requests, times, start, column, key, loud, table_of, 2 * speeds, first_column, deep_inputs
+        readers, requests, times, start, column, key, scaled, table_of, 2 * speeds, first_column, deep_inputs
     )
     inputs = FastInputs(requests, start, column, x, place, weights, counts)
     outputs = FastOutputs(
@@ -65,7 +65,7 @@ def predict(readers, batch, layout, columns, dense, priors, hearing):
         np.full((n, counted), -1, dtype=np.int32),
         np.ones(len(column), dtype=np.float32),
         np.ones((n, counted), dtype=np.float32),
-        heard,
+        embedding_scale,
     )
     longest = 0
     for r in range(n):

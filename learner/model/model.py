@@ -205,14 +205,14 @@ class Model:
         if self.readers is not None:
             fast = self.fast
             z, x0, inputs, outputs = predict(
-                self.readers, batch, self._inputs, fast.columns, fast.dense, fast.priors, fast.hearing
+                self.readers, batch, self._inputs, fast.columns, fast.dense, fast.priors, fast.scale_columns
             )
         else:
             x0 = np.zeros((batch.rows.n, self.deep_width), dtype=np.float32)
             gathered = self.gather(batch, insert=False)
             inputs = gathered.inputs
             outputs = self.fast.run(inputs)
-            self._pool(gathered, batch.rows, outputs.heard, x0)
+            self._pool(gathered, batch.rows, outputs.embedding_scale, x0)
             x0[:, self.embedding_width :] = self.dense_inputs(batch, outputs)
             z = bayes_logit(outputs)
         if self.network is not None:
@@ -326,8 +326,8 @@ class Model:
             return weighed
         return Rows(*pooling.without(*weighed, np.array(list(self.encoder.sequences), dtype=np.int32)))
 
-    def _pool(self, gathered: Gathered, rows: Rows, heard: Array, x0: Array) -> None:
-        """Write the pooled embeddings, scaled by `heard`, into the deep part's inputs."""
+    def _pool(self, gathered: Gathered, rows: Rows, embedding_scale: Array, x0: Array) -> None:
+        """Write the pooled embeddings, scaled by `embedding_scale`, into the deep part's inputs."""
         if self.network is None:
             return
         entry_row = entry_rows(rows.start)
@@ -341,8 +341,8 @@ class Model:
                 attend(entry_row[mine], place, vectors, dim, self.encoder.specs[t].row_dim - dim, column, x0)
             else:
                 columns = np.full(len(mine), column, dtype=np.int32)
-                loud = rows.x[mine] * heard[entry_row[mine], t]
-                pool(entry_row[mine], place, loud, vectors, dim, columns, x0)
+                scaled = rows.x[mine] * embedding_scale[entry_row[mine], t]
+                pool(entry_row[mine], place, scaled, vectors, dim, columns, x0)
             base += len(vectors)
             column += dim
 

@@ -30,7 +30,7 @@ class _Entries(NamedTuple):
     rows: WorkingSet
     row: Ints  # (k,), ascending
     place: Ints  # (k,), in the working set; -1 where the id had no row when it was predicted
-    x: npt.NDArray[np.float32]  # (k,), scaled for the deep part (`FastOutputs.heard`)
+    x: npt.NDArray[np.float32]  # (k,), scaled for the deep part (`FastOutputs.embedding_scale`)
     column: npt.NDArray[np.int32]  # (k,), of the inputs, where the entry's embedding begins
     cuts: list[int]  # entries of group g are cuts[g]:cuts[g + 1]
     dim: int  # how many input columns the entries fill
@@ -119,7 +119,7 @@ def _find(model: Model, chunk: PendingRows, fields: Sequence[int], cuts: Ints) -
         rows=WorkingSet([model.tables[field] for field in fields], distinct),
         row=row,
         place=place,
-        x=chunk.x[mine] * chunk.heard[row, column],
+        x=chunk.x[mine] * chunk.embedding_scale[row, column],
         column=starts[column],
         cuts=np.searchsorted(row, cuts).tolist(),
         dim=model.dims[t],

@@ -193,7 +193,7 @@ class Trainer:
                 known=known,
                 left=left,
                 dense=model.dense_inputs(batch, outputs),
-                heard=outputs.heard,
+                embedding_scale=outputs.embedding_scale,
                 z=bayes_logit(outputs),
                 s2=outputs.variance,
                 shift=labelled.shift,

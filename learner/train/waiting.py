@@ -15,7 +15,7 @@ from ground.rows import Rows
 _OF_ENTRIES, _OF_ROWS, _OF_REQUESTS = slice(2, 7), slice(7, 14), slice(14, 17)
 """The fields after the offsets, by their length: one item per entry, row or request."""
 
-_DENSE, _HEARD = 7, 8
+_DENSE, _SCALE = 7, 8
 """The two-dimensional fields."""
 
 
@@ -34,7 +34,7 @@ class PendingRows(NamedTuple):
     known: npt.NDArray[np.bool_]  # (E,)
     left: npt.NDArray[np.float32]  # (E,)
     dense: npt.NDArray[np.float32]  # (n, d)
-    heard: npt.NDArray[np.float32]  # (n, F), the scale of each embedding
+    embedding_scale: npt.NDArray[np.float32]  # (n, F), the scale of each embedding
     z: npt.NDArray[np.float64]  # (n,), honest logit of the fast part
     s2: npt.NDArray[np.float64]  # (n,), its variance
     shift: npt.NDArray[np.float64]  # (n,), minus the log-odds of thinned negatives
@@ -66,7 +66,7 @@ class PendingRows(NamedTuple):
             known=np.zeros(0, dtype=np.bool_),
             left=np.zeros(0, dtype=np.float32),
             dense=np.zeros((0, dense), dtype=np.float32),
-            heard=np.zeros((0, features), dtype=np.float32),
+            embedding_scale=np.zeros((0, features), dtype=np.float32),
             z=np.zeros(0),
             s2=np.zeros(0),
             shift=np.zeros(0),
@@ -109,7 +109,7 @@ class PendingRows(NamedTuple):
     def encode(self) -> bytes:
         """The requests as bytes."""
         return msgspec.msgpack.encode(
-            [self.dense.shape[1], self.heard.shape[1], *(array.tobytes() for array in self)]
+            [self.dense.shape[1], self.embedding_scale.shape[1], *(array.tobytes() for array in self)]
         )
 
     @classmethod
@@ -120,7 +120,7 @@ class PendingRows(NamedTuple):
             ValueError: its rows have another width than those of `like`, or its version differs.
         """
         dense, features, *parts = msgspec.msgpack.decode(data)
-        if [dense, features] != [like.dense.shape[1], like.heard.shape[1]]:
+        if [dense, features] != [like.dense.shape[1], like.embedding_scale.shape[1]]:
             raise ValueError("pending rows have another width or come from another version of Freshet")
         empty: tuple[npt.NDArray[Any], ...] = cls.empty(dense, features)
         if len(parts) != len(empty):
@@ -129,5 +129,5 @@ class PendingRows(NamedTuple):
             np.frombuffer(part, dtype=mine.dtype).copy() for part, mine in zip(parts, empty, strict=True)
         ]
         arrays[_DENSE] = arrays[_DENSE].reshape(-1, dense)
-        arrays[_HEARD] = arrays[_HEARD].reshape(-1, features)
+        arrays[_SCALE] = arrays[_SCALE].reshape(-1, features)
         return cls._make(arrays)

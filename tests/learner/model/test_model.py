@@ -125,11 +125,11 @@ def test_deep_part_hears_little_of_what_is_of_no_use() -> None:
     learner.finish()
     batch = model.encoder.encode(examples[-8:])
     predicted = model.predict(batch)
-    assert (predicted.outputs.heard[:, 0] > 0.95).all()
-    assert (predicted.outputs.heard[:, 1] < 0.6).all()
+    assert (predicted.outputs.embedding_scale[:, 0] > 0.95).all()
+    assert (predicted.outputs.embedding_scale[:, 1] < 0.6).all()
     model.readers = None  # table by table, as where sequences attend
     assert model.predict(batch).z == pytest.approx(predicted.z, abs=1e-6)
-    model.fast.priors.tau[:] = model.fast.priors.tau0  # heard as at first
+    model.fast.priors.tau[:] = model.fast.priors.tau0  # at full scale again
     assert abs(model.predict(batch).z - predicted.z).max() > 0.01
 
 
