@@ -18,7 +18,7 @@ from stream.limits import RECORD_BYTES_MAX
 from stream.log.base import EVENTS, Log
 from stream.log.open import open_log
 from stream.produce.numpy_values import without_numpy
-from stream.produce.sender import Sender, Waiting
+from stream.produce.sender import BufferedEvent, Sender
 from stream.produce.settings import PRODUCER_DEFAULTS, ProducerSettings
 from stream.records.decoding import check, tidy_request
 from stream.records.id_types import DeclaredFeature, check_id_types
@@ -234,7 +234,7 @@ class Producer:
                 "this producer was made before the process forked, and its thread stayed behind; "
                 "make one in each process, after the fork"
             )
-        self._sender.put(Waiting(event, value), wait=self.settings.acks == "each")
+        self._sender.put(BufferedEvent(event, value), wait=self.settings.acks == "each")
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Wait until the log has confirmed every event taken so far.

@@ -25,7 +25,7 @@ RETRY_S_MAX = 5.0  # before any
 _logger = logging.getLogger("freshet.producer")
 
 
-class Waiting(NamedTuple):
+class BufferedEvent(NamedTuple):
     """An event in the buffer."""
 
     event: Event
@@ -59,7 +59,7 @@ class Sender:
         self.acknowledged = 0  # events that the log has confirmed
         self.failed = 0  # events given up
         self.dropped = 0  # events left out because the buffer was full
-        self._buffer: deque[Waiting] = deque()
+        self._buffer: deque[BufferedEvent] = deque()
         self._bytes = 0  # of all waiting events, those of the running append included
         self._taken = 0  # events ever put into the buffer
         self._seq = 0  # of the next message
@@ -80,7 +80,7 @@ class Sender:
         """Events taken that are neither acknowledged nor given up."""
         return self._taken - self.acknowledged - self.failed
 
-    def put(self, waiting: Waiting, *, wait: bool) -> None:
+    def put(self, waiting: BufferedEvent, *, wait: bool) -> None:
         """Put an event into the buffer.
 
         Args:
@@ -233,7 +233,7 @@ class Sender:
             if error is not None and self._on_failed is not None:
                 self._on_failed([entry.event for entry in batch], error)
 
-    def _take_batch(self) -> list[Waiting]:
+    def _take_batch(self) -> list[BufferedEvent]:
         batch = [self._buffer.popleft()]
         size = len(batch[0].value)
         while self._buffer and len(batch) < self._settings.batch_max:
@@ -243,7 +243,7 @@ class Sender:
             batch.append(self._buffer.popleft())
         return batch
 
-    def _pack(self, batch: Sequence[Waiting]) -> list[Outgoing]:
+    def _pack(self, batch: Sequence[BufferedEvent]) -> list[Outgoing]:
         """The messages of a batch, numbered: for each partition as few as its events fit into."""
         messages: list[Outgoing] = []
         for message in pack(
@@ -273,7 +273,7 @@ class Sender:
                 self._trouble = ""
                 return None
 
-    def _give_up(self, batch: Sequence[Waiting], error: LogError) -> None:
+    def _give_up(self, batch: Sequence[BufferedEvent], error: LogError) -> None:
         self.failed += len(batch)
         self._failure = UndeliveredError(
             f"{self.failed:,} events were given up so far; the last because the log did not take it for "
