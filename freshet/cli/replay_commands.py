@@ -179,8 +179,8 @@ COMMANDS = (
     ),
     Command(
         "evaluate", _evaluate,
-        "estimate the clicks that the order by a replay's predictions would have earned, from orders that "
-        "were drawn at random and logged with their propensities",
+        "estimate the clicks that ordering by a replay's predictions would have earned, from sampled orders "
+        "that were logged with their propensities",
         (
             "freshet replay --data sqlite:.freshet/log.db --report a.json --predictions",
             "freshet evaluate a.json                  against what was shown",

@@ -117,7 +117,7 @@ def _warmup(arguments: argparse.Namespace) -> None:
 _NAME = option("--name", help="name of this process in its group (group.name)")
 _ANEW = option(
     "--anew", action="store_true",
-    help="put the previous model aside and train a new one from the oldest examples in the log; for this "
+    help="move the previous model aside and train a new one from the oldest examples in the log; for this "
     "start only",
 )  # fmt: skip
 _PORT = option("--port", type=port, metavar="N", help="port to listen on (server.port)")
@@ -168,7 +168,7 @@ COMMANDS = (
             option("--yes", action="store_true", help="ask nothing, choose the most likely answer"),
             option(
                 "--label", metavar="COLUMN",
-                help="the column that says what was liked (found by its name and values)",
+                help="the column with the label (found by its name and values)",
             ),
             option(
                 "--positive-from", type=float, metavar="X",

@@ -1,4 +1,4 @@
-"""`freshet compare`: whether one replay is better than another, by how much, where, and how surely.
+"""`freshet compare`: whether one replay is better than another, by how much, where, and with which interval.
 
 All runs must have predicted the same candidates. The others are compared with the first.
 """

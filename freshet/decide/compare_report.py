@@ -42,9 +42,7 @@ def _tiles(c: Comparison, arm: Arm) -> list[Tile]:
         low, high = f"{differences.auc.low:+.4f}", f"{differences.auc.high:+.4f}"
         tiles.append(Tile(f"AUC, {c.other}", f"{differences.auc.value:+.4f}", f"{low} to {high}", arm))
     worse = sum(s.difference.share.value > 0 for s in c.stretches)
-    tiles.append(
-        Tile(f"stretches of time, {c.other}", f"{len(c.stretches) - worse} of {len(c.stretches)}", "better")
-    )
+    tiles.append(Tile(f"periods, {c.other}", f"{len(c.stretches) - worse} of {len(c.stretches)}", "better"))
     return tiles
 
 
@@ -104,7 +102,7 @@ def _by_slice(c: Comparison, arms: Mapping[str, Arm]) -> list[Forest]:
         Forest(
             f"{c.other} compared with {c.first}, by slice",
             rows,
-            "log loss, per cent",
+            "log loss, %",
             "Left of 0 is better. Each line is the 95 % interval of a slice. About 1 interval in 20 "
             "excludes 0 by chance; the table marks the slices whose difference is larger than that.",
             arms[c.other],
@@ -121,7 +119,7 @@ def _metrics(compared: Sequence[Comparison]) -> ReportTable:
         if any(value is not None for value in values):
             rows.append((name, *("–" if value is None else f"{value:.5f}" for value in values)))
     return ReportTable(
-        "Figures",
+        "Metrics",
         ("", *summaries),
         rows,
         "Every number is out of sample: a request is predicted before the model trains on it.",
@@ -144,10 +142,10 @@ def _slice_table(c: Comparison) -> ReportTable:
     ]
     return ReportTable(
         f"All slices: {c.other} compared with {c.first}",
-        ("", "candidates", f"log loss, {c.first}", c.other, "difference", "95 % interval", "surely"),
+        ("", "candidates", f"log loss, {c.first}", c.other, "difference", "95 % interval", "significant"),
         rows,
-        'Differences are shares of the first run\'s log loss; under 0 is better. "Surely" is corrected for '
-        "the number of slices.",
+        'Differences are shares of the first run\'s log loss; under 0 is better. "Significant" is corrected '
+        "for the number of slices.",
     )
 
 

@@ -109,8 +109,8 @@ def read_logged(path: Path, top: int | None = None) -> tuple[Logged, Any]:
         raise CompareError(f"{path}: of no request with a drawn order all candidates were shown")
     if len(rows) == 0:
         raise CompareError(
-            f"{path}: no request says how likely what was shown was; only an order that was drawn at random "
-            'and logged with its propensities can be weighed (explore = "thompson" under [server])'
+            f"{path}: no request has propensities; only sampled orders that were logged with their "
+            'propensities can be used (explore = "thompson" under [server])'
         )
     if np.any(odds[rows] != 0.0):
         raise CompareError(
@@ -151,16 +151,14 @@ def value_of(run: Run, prediction: str, logged: Logged, rows: Any, shown: Estima
 
 def _print(logged: Logged, shown: Estimate, values: Sequence[Value], top: int | None) -> None:
     where = f" at the first {top} places" if top else ""
-    print(
-        f"clicks a request{where}, over {logged.requests:,} requests whose order was drawn (95 % intervals)"
-    )
+    print(f"clicks a request{where}, over {logged.requests:,} requests with a sampled order (95 % intervals)")
     print(f"  {'as shown':<24}{_interval_text(shown.value)}")
     for value in values:
         for name in ESTIMATORS:
             over = value.over_logged[name]
             print(
                 f"  {f'{value.name}, {name.upper()}':<24}{_interval_text(value.estimates[name].value)}"
-                f"   {over.value:+.4f} ({over.low:+.4f} to {over.high:+.4f}) than as shown"
+                f"   {over.value:+.4f} ({over.low:+.4f} to {over.high:+.4f}) against as shown"
             )
         if value.effective < FEW:
             print(
@@ -169,10 +167,10 @@ def _print(logged: Logged, shown: Estimate, values: Sequence[Value], top: int | 
             )
     for value in values[1:]:
         gain = difference(values[0].estimates["dr"], value.estimates["dr"])
-        verdict = "more" if gain.low > 0.0 else "less" if gain.high < 0.0 else "neither surely more nor less"
+        verdict = "more than" if gain.low > 0.0 else "less than" if gain.high < 0.0 else "about as much as"
         print(
-            f"{value.name} would have earned {verdict} than {values[0].name}: {gain.value:+.4f} clicks a "
-            f"request ({gain.low:+.4f} to {gain.high:+.4f}, by doubly robust)"
+            f"{value.name} would have earned {verdict} {values[0].name}: {gain.value:+.4f} clicks a "
+            f"request ({gain.low:+.4f} to {gain.high:+.4f}, doubly robust)"
         )
 
 

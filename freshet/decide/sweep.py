@@ -136,8 +136,8 @@ def print_table(sweep: Sweep, results: Sequence[Result]) -> None:
         print(f"warning: {BIASED}", file=sys.stderr)
     print(
         f"by {sweep.by} of the last half ({sweep.prediction}), over {', '.join(varied)}; reports are in "
-        f"{sweep.folder}. The best of many looks better than it is: compare it with the config as it is on "
-        "data that this sweep has not seen (freshet replay --predictions, freshet compare)"
+        f"{sweep.folder}. The result of the best of many trials is too optimistic: compare it with the "
+        "current config on data that this sweep has not used (freshet replay --predictions, freshet compare)"
     )
 
 

@@ -21,40 +21,38 @@ def decide(
     """Decide whether `other` is better.
 
     Log loss decides, because it measures both the order and the size of the probabilities. If the log loss is
-    better and the AUC surely worse, the verdict is mixed.
+    better and the AUC significantly worse, the verdict is mixed.
     """
     share, auc = differences.logloss_share, differences.auc
     over = f"over {requests:,} requests"
     least, most = sorted((abs(share.low), abs(share.high)))
-    by = f"between {_percent(least)} and {_percent(most)}, 95 % sure"
+    by = f"95 %: {_percent(least)} to {_percent(most)}"
     ranked = _ranked(summaries, auc)
     if differences.logloss.value == share.low == share.high == 0.0:
-        return CompareVerdict("undecided", f"Keep {first}: {over}, both predicted exactly the same.")
+        return CompareVerdict("undecided", f"Keep {first}: {over}, the predictions are identical.")
     if not share.decided:
         return CompareVerdict(
             "undecided",
-            f"Keep {first}: {over}, {other} was neither better nor worse than chance explains (its error "
-            f"differs from {first}'s by something between {_signed(share.low)} and {_signed(share.high)})"
-            f"{_order_alone(auc)}.",
+            f"Keep {first}: {over}, the difference in log loss is within chance "
+            f"(95 %: {_signed(share.low)} to {_signed(share.high)}){_order_alone(auc)}.",
         )
     if share.value > 0.0:
         return CompareVerdict(
             "worse",
-            f"Keep {first}: {over}, {other}'s predictions were {_percent(share.value)} further off "
+            f"Keep {first}: {over}, the log loss of {other} is {_percent(share.value)} higher "
             f"({by}){ranked}.",
         )
     if auc is not None and auc.decided and auc.value < 0.0:
         return CompareVerdict(
             "mixed",
-            f"Think twice: {over}, {other}'s probabilities were {_percent(-share.value)} closer to what "
-            f"people did ({by}), but it puts candidates in a worse order{ranked}. Where only the order "
-            f"counts, keep {first}.",
+            f"Mixed: {over}, the log loss of {other} is {_percent(-share.value)} lower ({by}), but its "
+            f"AUC is lower too{ranked}. If only the order counts, keep {first}.",
         )
     steady = sum(stretch.difference.share.value < 0.0 for stretch in stretches)
     return CompareVerdict(
         "better",
-        f"Take {other}: {over}, its predictions were {_percent(-share.value)} closer to what people did "
-        f"than {first}'s ({by}){ranked}, in {steady} of {len(stretches)} stretches of time{_worse(cuts)}.",
+        f"Take {other}: {over}, its log loss is {_percent(-share.value)} lower ({by}){ranked}, and it is "
+        f"lower in {steady} of {len(stretches)} periods{_worse(cuts)}.",
     )
 
 
@@ -64,8 +62,8 @@ def _order_alone(auc: Interval | None) -> str:
         return ""
     better = "better" if auc.value > 0.0 else "worse"
     return (
-        f". Its order of candidates was surely {better} (AUC {auc.value:+.4f}, between {auc.low:+.4f} and "
-        f"{auc.high:+.4f}): where only the order counts, that decides"
+        f". The AUC is {better} ({auc.value:+.4f}, 95 %: {auc.low:+.4f} to {auc.high:+.4f}), which "
+        "decides if only the order counts"
     )
 
 
@@ -74,12 +72,12 @@ def _ranked(summaries: Sequence[Summary], auc: Interval | None) -> str:
     if a is None or b is None:
         return ""
     if auc is not None and not auc.decided:
-        return f", while the order of candidates did not surely change (AUC {a:.4f} and {b:.4f})"
-    return f", and a clicked candidate got the higher score in {b:.2%} of cases instead of {a:.2%}"
+        return f", with no significant change of AUC ({a:.4f} and {b:.4f})"
+    return f", AUC {a:.4f} → {b:.4f}"
 
 
 def _worse(cuts: Sequence[Cut]) -> str:
-    """The slices in which the better run is surely worse, the largest first."""
+    """The slices in which the better run is significantly worse, the largest first."""
     found = sorted(
         (
             (-part.examples, f"{cut.title} {name} ({_signed(part.share.value)})")
@@ -92,7 +90,7 @@ def _worse(cuts: Sequence[Cut]) -> str:
         return ""
     named = ", ".join(text for _, text in found[:WORSE_NAMED_MAX])
     more = f" and {len(found) - WORSE_NAMED_MAX} more" if len(found) > WORSE_NAMED_MAX else ""
-    return f"; but look first at where it is worse: {named}{more}"
+    return f". It is worse in: {named}{more}"
 
 
 def _percent(share: float) -> str:

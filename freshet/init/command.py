@@ -74,7 +74,7 @@ def run_init(
         Path(out).write_text(text, encoding="utf-8")
     except OSError as wrong:
         raise error("not written", out=out, why=wrong.strerror) from None
-    print(f"wrote {out}: what each column is, and beside each choice why")
+    print(f"wrote {out}, with a reason for each choice")
     for note in guessed:
         print(f"  look at  {note}")
     print(f"try it   freshet replay --config {out} --data {data} --report report.json")

@@ -256,7 +256,7 @@ class Frame:
     def _check(self, scope: Connection, found: tuple[Route, Handler] | None) -> tuple[Route, Handler]:
         if found is None:
             known = ", ".join(f"{route.method} {route.path}" for route in self.routes)
-            raise NotFoundError(f"there is no {str(scope['path'])[:200]}; there are {known}")
+            raise NotFoundError(f"there is no {str(scope['path'])[:200]}; known: {known}")
         route = found[0]
         method = scope["method"]
         if method != route.method and not (method == "HEAD" and route.method == "GET"):

@@ -112,7 +112,7 @@ class KeptAnswers:
         if found is not None:
             if found.digest != digest:
                 raise ReusedKeyError(
-                    "this Idempotency-Key came with another body before; use a new key for each request, "
+                    "this Idempotency-Key was used with another body before; use a new key for each request, "
                     "and the same one for its retries only"
                 )
             return await asyncio.shield(found.answer), True

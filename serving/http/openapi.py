@@ -42,7 +42,7 @@ _ERRORS = {
     408: "The body did not arrive in time.",
     413: "The body is over the limit, or has too many candidates.",
     415: "The body is of a type that is not taken.",
-    422: "The idempotency key came with another body before.",
+    422: "The idempotency key was used with another body before.",
     431: "The head of the request is over the limit.",
     429: "The token's requests come faster than allowed.",
     503: "Not now: too much at once, the log does not answer, or the model is still loading.",

@@ -27,7 +27,9 @@ def unpack(body: bytes, headers: Mapping[bytes, bytes], bytes_max: int) -> bytes
         return body
     if packing not in (b"gzip", b"x-gzip"):
         name = packing[:50].decode("latin-1")
-        raise MediaTypeError(f"Content-Encoding is {name!r}; send the body packed by gzip, or as it is")
+        raise MediaTypeError(
+            f"Content-Encoding is {name!r}; compress the body with gzip, or send it uncompressed"
+        )
     parts: list[bytes] = []
     size = members = 0
     rest = body

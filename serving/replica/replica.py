@@ -168,7 +168,7 @@ class Replica:
 
     def _check_loaded(self) -> None:
         if not self._loaded:
-            raise UnavailableError("the model is still loading; /v2/health/ready tells when it is there")
+            raise UnavailableError("the model is still loading; /v2/health/ready says when it is ready")
         if other := self._only_other():
             raise UnavailableError(other)
 

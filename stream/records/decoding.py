@@ -287,7 +287,7 @@ def check_lists(record: Impression | Example) -> None:
             if len(scores) != n:
                 raise RecordError(f"served.{name} has {len(scores)} entries for {n} candidates")
             if not all(0.0 <= p <= 1.0 for p in scores):
-                raise RecordError(f"served.{name} holds a value that is no probability")
+                raise RecordError(f"served.{name} has a value that is not a probability")
     if record.place is not None or record.propensity is not None:
         _check_places(record.place, record.propensity, n)
     if isinstance(record, Impression) and record.shown is not None:
@@ -305,7 +305,7 @@ def _check_places(place: list[int] | None, propensity: list[float] | None, n: in
         if len(propensity) != n:
             raise RecordError(f"propensity has {len(propensity)} entries for {n} candidates")
         if not all(0.0 < p <= 1.0 for p in propensity):
-            raise RecordError("propensity holds a value that is not over 0 and at most 1")
+            raise RecordError("propensity has a value that is not above 0 and at most 1")
 
 
 def _fit(sets: Sequence[Features]) -> bool:

@@ -292,7 +292,7 @@ class Runner:
             raise LogError(
                 f"topic {self._topic!r}, partition {partition}: the log has dropped offsets {expected} to "
                 f"{found - 1}, which were not consumed yet; keep records longer (retain_s, retain_bytes), "
-                'or set on_gap = "skip" to go on without them'
+                'or set on_gap = "skip" to continue without them'
             )
         self.progress.skipped += found - expected
 

@@ -102,8 +102,8 @@ class Topics:
             known = self._known[topic] = found
         elif known.topic_id != found.topic_id:
             raise LogError(
-                f"{self._client}: topic {name!r} was deleted and made anew while it was used: its offsets "
-                "mean other records now; stop the roles, and start them with a new state folder"
+                f"{self._client}: topic {name!r} was deleted and created again while it was used: its "
+                "offsets mean other records now; stop the roles, and start them with a new state folder"
             )
         elif known.partitions != found.partitions:
             raise LogError(

@@ -170,7 +170,7 @@ def test_command_says_what_each_order_would_have_earned(
     told = tmp_path / "value.json"
     assert main(["evaluate", *map(str, runs), "--report", str(told)]) == 0
     out = capsys.readouterr().out
-    assert "over 3,000 requests whose order was drawn" in out
+    assert "over 3,000 requests with a sampled order" in out
     assert "good would have earned more than worst" in out
     values = json.loads(told.read_text())["values"]
     good = values[1]["dr"]
