@@ -18,7 +18,7 @@ _NAMES = {
     "next_offsets": "read up to, by topic/partition (offset)",
     "entries": "entries in the database",
     "joined": "joined so far",
-    "learnt": "learnt so far",
+    "learnt": "learned so far",
     "made_for": "made for these settings",
 }
 _TIMES = ("time", "clock", "since")

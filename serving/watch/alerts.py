@@ -124,7 +124,7 @@ class Watchman:
 def _role_down(sight: Sight, over: float) -> Found:
     for role, silent_s in sight.silent.items():
         if silent_s > over:
-            yield role, f"{role} has said nothing for {_time(silent_s)}"
+            yield role, f"no heartbeat of {role} for {_time(silent_s)}"
 
 
 def _log_away(sight: Sight, over: float) -> Found:
@@ -152,12 +152,12 @@ def _errors(sight: Sight, over: float) -> Found:
 def _slow(sight: Sight, over: float) -> Found:
     p99_s = sight.numbers.get("score_p99_s", 0.0)
     if p99_s > over and sight.numbers.get("scores_lately", 0.0) >= SCORES_MIN:
-        yield "", f"one in a hundred scores takes over {p99_s * 1e3:.0f} ms"
+        yield "", f"the p99 latency of scores is {p99_s * 1e3:.0f} ms"
 
 
 def _unlogged(sight: Sight, over: float) -> Found:
     if sight.rises.get("serve.unlogged", 0.0) > over:
-        yield "", "what this server serves is not confirmed by the log: nothing is learnt from it"
+        yield "", "the log does not confirm this server's impressions: nothing is learned from them"
 
 
 def _stale(sight: Sight, over: float) -> Found:
@@ -174,20 +174,20 @@ def _dead_letters(sight: Sight, over: float) -> Found:
         taken = sight.rises.get(f"{role}.records", 0.0)
         share = sight.rises.get(f"{role}.dead_letters", 0.0) / taken if taken else 0.0
         if share > over:
-            yield name, f"{share:.1%} of what the {name} takes is of no use"
+            yield name, f"{share:.1%} of the records that the {name} reads cannot be used"
 
 
 def _clock_stuck(sight: Sight, over: float) -> Found:
     behind_s = sight.numbers.get("clock_behind_s", 0.0)
     if behind_s > over and sight.rises.get("join.records", 0.0) > 0.0:
-        yield "", f"event time stands still, {_time(behind_s)} ago"
+        yield "", f"event time does not advance: it is {_time(behind_s)} behind"
 
 
 def _late(sight: Sight, over: float) -> Found:
     late, on_time = sight.rises.get("join.late", 0.0), sight.rises.get("join.actions", 0.0)
     share = late / (late + on_time) if late else 0.0
     if share > over:
-        yield "", f"{share:.1%} of actions come after their request was decided"
+        yield "", f"{share:.1%} of actions arrive after their request was decided"
 
 
 def _exposure_unknown(sight: Sight, over: float) -> Found:
@@ -201,7 +201,7 @@ def _exposure_unknown(sight: Sight, over: float) -> Found:
 
 def _pending_full(sight: Sight, over: float) -> Found:
     if sight.rises.get("join.early", 0.0) > over:
-        yield "", "requests are decided before their time: pending_max is reached"
+        yield "", "requests are decided early: pending_max is reached"
 
 
 def _skipped(sight: Sight, over: float) -> Found:
@@ -212,12 +212,12 @@ def _skipped(sight: Sight, over: float) -> Found:
 
 def _quarantine(sight: Sight, over: float) -> Found:
     if sight.rises.get("learn.quarantined", 0.0) > over:
-        yield "", "groups were left unlearnt: their loss was not finite"
+        yield "", "groups of rows were skipped: their loss was not finite"
 
 
 def _table_full(sight: Sight, over: float) -> Found:
     if sight.rises.get("learn.full", 0.0) > over:
-        yield "", "a table is full: new ids are not learnt"
+        yield "", "a table is full: new ids are not learned"
 
 
 def _table_evicts(sight: Sight, over: float) -> Found:
@@ -236,7 +236,10 @@ def _feature_missing(sight: Sight, over: float) -> Found:
     for feature, counts in _learnt(sight):
         share = counts.missing_share or 0.0
         if share > over and counts.candidates >= SCORED_MIN:
-            yield feature, f"{share:.1%} of the scored candidates have no feature {feature}, which was learnt"
+            yield (
+                feature,
+                f"{share:.1%} of the scored candidates lack feature {feature}, which the model uses",
+            )
 
 
 def _learnt(sight: Sight) -> Iterable[tuple[str, FeatureSight]]:
@@ -248,7 +251,7 @@ def _learnt(sight: Sight) -> Iterable[tuple[str, FeatureSight]]:
 def _miscalibrated(sight: Sight, over: float) -> Found:
     ratio = sight.numbers.get("calibration_corrected", 1.0)
     if sight.numbers.get("positives_corrected", 0.0) >= CLICKS_MIN and not 1.0 / over <= ratio <= over:
-        yield "", f"{ratio:.2f} times as many clicks are predicted as there are"
+        yield "", f"{ratio:.2f} times as many clicks are predicted as occur"
 
 
 def _correction_harms(sight: Sight, over: float) -> Found:
