@@ -1,5 +1,6 @@
 """JSON files for programs, indented for people, and written atomically."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ def check_writable(path: Path, error: type[FreshetError]) -> None:
     Raises:
         FreshetError: of the kind `error`: it cannot.
     """
-    there = path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-        if not there:
-            path.unlink()
+        if path.exists():
+            path.open("ab").close()
+        else:  # not under its own name: another process would take an empty file for the result
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
     except OSError as cause:
         raise error(f"{path}: cannot be written: {cause.strerror}; name another file") from None
 

@@ -58,7 +58,7 @@ def test_worse_run_is_found_worse_over_all_time_and_slices(
     reports = [str(runs / f"{name}.json") for name in ("a", "frozen", "same")]
     assert main(["compare", *reports, "--html", str(html), "--report", str(told), "--resamples", "100"]) == 0
     out = capsys.readouterr().out
-    assert "Keep a: over 500 requests, frozen's predictions were" in out
+    assert "Keep a: over 500 requests, the log loss of frozen is" in out
     assert "frozen after: – → 60" in out
     assert "learner.deep_rate: 0.001 → 0.002" in out
     worse, same = json.loads(told.read_text())["comparisons"]
@@ -81,8 +81,8 @@ def test_turned_round_the_better_run_is_taken(runs: Path) -> None:
     found = read_runs([runs / "frozen.json", runs / "a.json"])
     verdict = compare(found[0], found[1], "base", 100, 0).verdict
     assert verdict.kind == "better"
-    assert re.match(r"Take a: over 500 requests, its predictions were \d", verdict.sentence)
-    assert "stretches of time" in verdict.sentence
+    assert re.match(r"Take a: over 500 requests, its log loss is \d", verdict.sentence)
+    assert "periods" in verdict.sentence
 
 
 def test_runs_on_different_data_are_refused_and_told_apart(
