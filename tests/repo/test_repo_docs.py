@@ -4,6 +4,7 @@ import re
 import textwrap
 import tomllib
 import typing
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -167,3 +168,63 @@ def test_every_file_names_the_broker_that_the_tests_run() -> None:
     assert version is not None
     for file in ("compose.kafka.yaml", "kubernetes.yaml"):
         assert re.findall(r"image: apache/kafka:(\S+)", (ROOT / "deploy" / file).read_text()) == [version[1]]
+
+
+def quality_table(title: str) -> dict[str, dict[str, str]]:
+    """A table of docs/quality.md, below a heading, by stream and column."""
+    text = (ROOT / "docs" / "quality.md").read_text().split(f"## {title}\n", 1)[1]
+    lines = [line.strip("| ").split(" | ") for line in text.split("\n## ")[0].splitlines() if line[:1] == "|"]
+    head, rows = lines[0], lines[2:]
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows if len(row) == len(head)}
+
+
+def test_readme_has_the_numbers_of_the_quality_page() -> None:
+    readme = (ROOT / "README.md").read_text()
+    by_age = quality_table("By the age of the served base")
+    for stream, row in (("movietweetings 8", "MovieTweetings"), ("sudden", "simulated shop")):
+        old, gain = map(float, by_age[stream]["daily"].split()[:2])
+        live = float(by_age[stream]["live"].split()[0])
+        (line,) = [line for line in readme.splitlines() if line.startswith(f"| {row}")]
+        said = [cell.strip("* ") for cell in line.strip("| ").split("|")[1:]]
+        digits = len(said[0]) - 1
+        assert [float(n) for n in said] == [round(n, digits) for n in (old, old + gain / 1e4, live)]
+    base = quality_table("The base against other online learners")
+    gains = [
+        float(row["difference"].split(" / ")[0])
+        for name, row in base.items()
+        if name not in ("permuted", "thinned")
+    ]
+    mean = f"{sum(gains) / len(gains):.3f}".removeprefix("0")
+    assert f"Over {len(gains)} streams the live model is {mean} AUC above" in readme
+    questions = (ROOT / "docs" / "questions.md").read_text()
+    assert f"+{mean} AUC over Vowpal Wabbit" in questions and f"over {len(gains)} streams" in questions
+
+
+def without_blocks(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as they are made by who renders Markdown."""
+    heads = re.findall(r"^#+ (.*)$", without_blocks(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.strip().lower()).replace(" ", "-") for head in heads}
+
+
+def test_links_lead_to_pages_and_headings_that_exist() -> None:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md"]
+    pages += sorted((ROOT / "docs").glob("*.md"))
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)\s:]+)\)", without_blocks(page))]
+    assert len(links) > 200
+    for page, link in links:
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_thirty_first_questions_each_have_an_answer_and_a_page_to_read_on() -> None:
+    rows = re.findall(
+        r"^\| (.+\?) \| (.+) \| (.+) \|$", (ROOT / "docs" / "questions.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) == len({question for question, _, _ in rows}) == 30
+    assert all(answer and "](" in more for _, answer, more in rows)
