@@ -1,7 +1,7 @@
-"""What the columns of a data file mean: the settings, and how one cell becomes a label or a value.
+"""The meaning of a data file's columns: the settings, and how a cell becomes a label or a value.
 
-Every function here raises `ValueError` with what was expected; who knows the file and the line
-(`stream.files.sources`) makes it a `SourceError`.
+Every function here raises `ValueError` with what was expected; `stream.files.sources` adds the file and the
+line, and raises it as a `SourceError`.
 """
 
 import ast
@@ -25,7 +25,7 @@ Kind = Literal["id", "int", "text", "number", "list"]
 Convert = Callable[[Any], Value]
 
 _THOUSANDS = ("", ".", ",", " ", "_", "'")
-_WORDS: dict[str, float] = {"true": 1.0, "false": 0.0}  # as CSV files of many tools write labels
+_WORDS: dict[str, float] = {"true": 1.0, "false": 0.0}  # labels in the CSV files of many tools
 _BRACKETED_MAX = 65_536  # characters of one list in brackets
 _NO_CATEGORY = "(no genres listed)"  # MovieLens' word for an empty list
 
@@ -36,7 +36,7 @@ class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
     A line is one candidate with its label. Without `request`, each line is a request of one; with it,
     consecutive lines with equal values in that column are one request, shown together.
 
-    `types` says what a column holds where the file cannot: "id" (an integer where the text is exactly
+    `types` gives the type of a column if the file does not: "id" (an integer where the text is exactly
     one, else a string), "int" (an integer id, also where 7 is written as 7.0), "text" (always a string),
     "number", or "list" (of ids, split at `list_separator`). Parquet and JSON Lines carry their types; a CSV
     column without an entry is a list when its first thousand cells hold the separator or are all in square
@@ -45,29 +45,29 @@ class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
     """
 
     format: Format = "auto"
-    columns: list[str] = []  # the columns' names, of a CSV file whose first line is not names but data
-    time: str = "time"  # "": there is none, and the lines count as a second apart
-    time_unit: TimeUnit = "auto"  # auto: Unix seconds, or ISO 8601 text; ms, us and ns must be said
-    time_format: str = ""  # of other text, as for strptime: "%d/%m/%Y %H:%M"
+    columns: list[str] = []  # names of the columns, for a CSV file without a line of names
+    time: str = "time"  # "": the file has no times, and lines count as one second apart
+    time_unit: TimeUnit = "auto"  # auto: Unix seconds or ISO 8601 text; ms, us and ns must be set
+    time_format: str = ""  # for other text, as in strptime: "%d/%m/%Y %H:%M"
     label: str = "label"
     positive_from: float | None = None  # a label of at least this is 1, else 0; None: labels are 0 or 1
     positive: list[str] = []  # labels that count as 1, all others as 0; empty: labels are numbers
-    unlabelled: list[str] = []  # what stands for no label: ["-1"]; such lines are left out, and counted
+    unlabelled: list[str] = []  # cells that mean "no label": ["-1"]; such lines are left out and counted
     request: str | None = None
     shown: str = ""  # says of each line whether the candidate was shown (1) or not (0), which is left out
-    features: dict[str, str] = {}  # {feature name: column}; empty: every other column, by its own name
-    context: list[str] = []  # the features that belong to the request, not to the candidate
+    features: dict[str, str] = {}  # {feature name: column}; empty: all other columns, by their own names
+    context: list[str] = []  # features of the request, not of the candidate
     types: dict[str, Kind] = {}  # by feature name
     list_separator: str = "|"
     delimiter: str = ","
-    quote: str = '"'  # around cells with delimiters in them; "": quotes mean nothing
-    escape: str = ""  # before a quote within such a cell, as "\\"; a doubled quote is always read
-    skip_lines: int = 0  # before the line of names: a title, Excel's `sep=;`
-    missing: list[str] = []  # what stands for nothing, beside an empty cell: ["NULL", "NaN"]
-    decimal: str = "."  # of numbers that are text; ",": "3,5" is three and a half
-    thousands: str = ""  # between three digits and three: ",": "1,234.5"
-    sort: bool = False  # sorts by time in memory; off, a line earlier than the one before is an error
-    skip_bad: bool = False  # off, the first line that cannot be used ends the reading with an error
+    quote: str = '"'  # around cells that contain delimiters; "": quotes have no meaning
+    escape: str = ""  # before a quote within such a cell: "\\"; a doubled quote always works
+    skip_lines: int = 0  # lines before the line of names, such as a title or Excel's `sep=;`
+    missing: list[str] = []  # cells that count as empty: ["NULL", "NaN"]
+    decimal: str = "."  # decimal mark of numbers in text; ",": "3,5" is three and a half
+    thousands: str = ""  # thousands separator; ",": "1,234.5"
+    sort: bool = False  # sort by time, in memory; off: a line earlier than the one before it is an error
+    skip_bad: bool = False  # leave unusable lines out; off: the first one is an error
 
     def __post_init__(self) -> None:
         if len(set(self.columns)) < len(self.columns):
@@ -89,7 +89,7 @@ class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
 
 
 class RawRow(msgspec.Struct, gc=False):
-    """One line as a format's reader found it: its number (from 1) and the cells still to be converted."""
+    """One line as the format's reader returns it: its number (from 1) and its cells, not converted yet."""
 
     line: int
     time: Any
@@ -112,7 +112,7 @@ def shown_reader(cell: object) -> bool:
 
 
 def label_reader(positive_from: float | None, positive: Sequence[str] = ()) -> Callable[[Any], float]:
-    """The function that makes a label, 0.0 or 1.0, of one label cell.
+    """Return a function that converts a label cell to 0.0 or 1.0.
 
     >>> label_reader(4.0)("3.5"), label_reader(None)("1"), label_reader(None)("False")
     (0.0, 1.0, 0.0)
@@ -153,7 +153,7 @@ def _named_label_reader(positive: frozenset[str]) -> Callable[[Any], float]:
 
 
 def to_id(text: str) -> int | str:
-    """An id: an integer where the text is exactly how that integer is written, else the text itself.
+    """Convert text to an id: an integer if the text is exactly how that integer is written, else the text.
 
     >>> to_id("42"), to_id("0042"), to_id("-7"), to_id("a1")
     (42, '0042', -7, 'a1')
@@ -169,7 +169,7 @@ def to_id(text: str) -> int | str:
 
 
 def to_int(cell: Any) -> int:
-    """An integer id, also of 7.0: so programs write a column of integers in which some are missing.
+    """Convert a cell to an integer id, also from 7.0, as programs write integer columns with missing values.
 
     >>> to_int("7.0"), to_int(7.0), to_int("-12")
     (7, 7, -12)
@@ -197,7 +197,7 @@ def to_number(cell: Any) -> float:
 
 
 def number_reader(decimal: str = ".", thousands: str = "") -> Callable[[Any], float]:
-    """The function that makes a finite number of a cell, of text with these marks in it.
+    """Return a function that converts a cell to a finite number; text may contain these marks.
 
     >>> number_reader(",", ".")("1.234,5"), number_reader(".", ",")("1,234"), number_reader()("1e3")
     (1234.5, 1234.0, 1000.0)
@@ -222,7 +222,7 @@ def number_reader(decimal: str = ".", thousands: str = "") -> Callable[[Any], fl
 
 
 def to_list(text: str, separator: str) -> list[int | str]:
-    """A list of ids; what is empty between two separators is left out.
+    """Split text into a list of ids; empty parts are left out.
 
     >>> to_list("a|7", "|"), to_list("['a', 7]", "|"), to_list("[x, y]", "|")
     (['a', 7], ['a', 7], ['x', 'y'])
@@ -235,7 +235,7 @@ def to_list(text: str, separator: str) -> list[int | str]:
 
 
 def _bracketed(text: str) -> list[int | str]:
-    """A list as JSON or Python write it, or with nothing quoted."""
+    """Parse a list in JSON or Python syntax, or one without quotes."""
     if len(text) > _BRACKETED_MAX:
         raise ValueError(f"a list of {len(text):,} characters, more than {_BRACKETED_MAX:,}")
     try:
@@ -248,7 +248,7 @@ def _bracketed(text: str) -> list[int | str]:
 
 
 def text_converter(kind: Kind, separator: str, number: Convert = to_number) -> Convert:
-    """The function that makes a feature's value of a cell of text; `number` reads those of that kind."""
+    """Return a function that converts text to a feature's value; `number` converts those of kind "number"."""
     if kind == "list":
         return lambda text: to_list(text, separator)
     if kind == "number":
@@ -259,16 +259,15 @@ def text_converter(kind: Kind, separator: str, number: Convert = to_number) -> C
 
 
 def typed_converter(kind: Kind | None, separator: str, number: Convert = to_number) -> Convert:
-    """The function that makes a feature's value of a cell that has a type already (JSON, Parquet)."""
+    """Return a function that converts a typed cell (JSON, Parquet) to a feature's value."""
     of_text = None if kind is None else text_converter(kind, separator, number)
 
     def read(cell: Any) -> Value:
         if isinstance(cell, bool):
             cell = int(cell)
         elif isinstance(cell, bytes):
-            cell = (
-                cell.decode()
-            )  # as some writers of Parquet store text; a UnicodeDecodeError is a ValueError
+            # some programs write text to Parquet as bytes; a UnicodeDecodeError is a ValueError
+            cell = cell.decode()
         elif isinstance(cell, Decimal):
             cell = int(cell) if cell == cell.to_integral_value() and kind != "number" else float(cell)
         if of_text is not None and isinstance(cell, str):
@@ -295,7 +294,7 @@ def typed_converter(kind: Kind | None, separator: str, number: Convert = to_numb
 
 
 def guess_kind(cells: Sequence[str], separator: str) -> Kind:
-    """What a CSV column holds, from its first cells (the empty ones left out).
+    """Guess the kind of a CSV column from its first cells (without empty ones).
 
     >>> guess_kind(["1.5", "2"], "|"), guess_kind(["Crime|Drama"], "|"), guess_kind(["17", "b2"], "|")
     ('number', 'list', 'id')
@@ -308,7 +307,7 @@ def guess_kind(cells: Sequence[str], separator: str) -> Kind:
 
 
 def missing_test(settings: DataSettings) -> Callable[[Any], bool]:
-    """The function that says whether a cell stands for nothing: as NaN does where cells have types.
+    """Return a function that tests whether a cell counts as empty, as NaN does in typed files.
 
     >>> test = missing_test(DataSettings(missing=["NaN"]))
     >>> test("NaN"), test(float("nan")), test(""), test("nan"), test(0)
@@ -338,10 +337,10 @@ def _is_number(text: str) -> bool:
 
 
 def choose_columns(settings: DataSettings, available: Sequence[str]) -> Mapping[str, str]:
-    """{feature name: column} of a file with these columns, after checking that all that is named is there.
+    """Check that the settings name existing columns; return {feature name: column}.
 
     Raises:
-        ValueError: naming the missing column and those that there are.
+        ValueError: a column is missing; the message names it and the existing ones.
     """
     special = special_columns(settings)
     for column in [*special, *settings.features.values()]:
@@ -357,12 +356,12 @@ def choose_columns(settings: DataSettings, available: Sequence[str]) -> Mapping[
 
 
 def special_columns(settings: DataSettings) -> list[str]:
-    """The columns that are no features: time, label, request and shown, as far as there are such."""
+    """The columns of time, label, request and shown, as far as the settings name them."""
     return [name for name in (settings.time, settings.label, settings.request, settings.shown) if name]
 
 
 def check_names(settings: DataSettings, features: Sequence[str]) -> None:
-    """Check that `context` and `types` name features that there are."""
+    """Check that `context` and `types` name existing features."""
     for where, names in (("context", settings.context), ("types", list(settings.types))):
         for name in names:
             if name not in features:

@@ -1,9 +1,9 @@
-"""The rows of text with delimiters, each with its lines, so that a stray quote cannot swallow any.
+"""Rows of delimited text, read so that a stray quote cannot swallow other rows.
 
-A quote that opens a cell and is never closed reads on to the end of the file, and one that is closed fifty
-lines later makes one cell of them: a csv reader takes both without a word. Here a cell may span
-`CELL_LINES_MAX` lines, and never whole rows. What breaks the rule costs one line, and is said with both
-line numbers; reading goes on at the line behind.
+With Python's csv reader, a quote that is never closed silently swallows the rest of the file, and one that is
+closed fifty lines later makes one cell of them. Here a cell may span `CELL_LINES_MAX` lines, and never whole
+rows. A line that breaks this rule is an error that names both line numbers; reading continues with the next
+line.
 """
 
 import csv
@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 CELL_LINES_MAX = 10
 WHOLE_ROWS_FROM = 4
-"""Cells of a row, from which on a line inside a quoted cell that has as many is taken for a row."""
+"""A line inside a quoted cell counts as a row if it has as many cells as the row, and at least this many."""
 
 
 class Dialect(NamedTuple):
-    """How text is divided into cells.
+    """How text is split into cells.
 
     Attributes:
         delimiter: between cells.
-        quote: around a cell that holds delimiters; empty: quotes mean nothing.
-        escape: before a quote inside a cell, beside doubling it; empty: there is none.
+        quote: around a cell that contains delimiters; empty: quotes have no meaning.
+        escape: before a quote inside a cell, in addition to doubling it; empty: none.
     """
 
     delimiter: str = ","
@@ -30,12 +30,12 @@ class Dialect(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row, or why there is none.
+    """One row, or the error of a line that is none.
 
     Attributes:
-        line: where it begins, from 1.
-        cells: empty where the line cannot be taken apart, or is blank.
-        error: why it cannot.
+        line: number of its first line, from 1.
+        cells: empty if the line cannot be split, or is blank.
+        error: why it cannot be split.
     """
 
     line: int
@@ -48,13 +48,13 @@ class _TooLongError(Exception):
 
 
 class _Lines:
-    """The lines of a file, counted, of which the last few can be read again."""
+    """The lines of a file, with line numbers; the last few can be pushed back and read again."""
 
     def __init__(self, lines: Iterable[str], line: int) -> None:
         self._lines = iter(lines)
-        self._again: list[str] = []  # to be read before the others, the first one last
+        self._again: list[str] = []  # pushed back; the next one is last
         self.line = line  # of the last one read
-        self.row: list[str] = []  # the lines of the row that is being read
+        self.row: list[str] = []  # the lines of the current row
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -69,14 +69,14 @@ class _Lines:
         return text
 
     def back_to_second(self) -> None:
-        """Let all lines of the row but its first be read again."""
+        """Push back all lines of the current row but its first."""
         self.line -= len(self.row) - 1
         self._again += reversed(self.row[1:])
         self.row = []
 
 
 def read_rows(lines: Iterable[str], dialect: Dialect, line: int = 1) -> Iterator[Row]:
-    """The rows of text, blank ones with no cells.
+    """Split text into rows; blank lines are rows without cells.
 
     Args:
         lines: with their ends.
@@ -126,7 +126,7 @@ def _hint(begin: int, end: int) -> str:
 
 
 def _whole_rows(lines: list[str], cells: list[str], delimiter: str) -> bool:
-    """Whether each line of a row has as many delimiters as the row itself: each is a row of its own."""
+    """Whether each line has as many delimiters as the whole row, and so is a row by itself."""
     width = len(cells)
     return width >= WHOLE_ROWS_FROM and all(text.count(delimiter) == width - 1 for text in lines)
 

@@ -1,10 +1,9 @@
-"""Records as columns: which column holds what, so that a table gives back the very records.
+"""Records as columns of a table, from which the same records can be read back.
 
-One row is one candidate. What a request says once (its id, its time, its context) stands in each of
-its rows. A feature is a column of its own, named as the feature, whose type follows from the values
-that it has; a feature whose values are of several types is a column of JSON texts. A feature that a
-request does not have is null there, which no value is. All of this is written into the file's schema
-(`RecordLayout`), so nothing has to be guessed when it is read.
+One row is one candidate. Values of the request (its id, its time, its context) are repeated in each of its
+rows. Each feature is a column with the feature's name. The column's type follows from the values; a feature
+with values of several types is a column of JSON texts. A feature that a request does not have is null. The
+file's schema contains this layout (`RecordLayout`), so nothing has to be guessed when it is read.
 """
 
 from collections import Counter
@@ -25,7 +24,7 @@ Holds = Literal["examples", "events", "records"]
 Where = Literal["context", "candidate"]
 Kind = Literal["int", "uint", "number", "text", "ints", "uints", "texts", "json"]
 
-# What values have been seen of a feature, as bits.
+# The types of values seen of a feature, as bits.
 _INT, _NEGATIVE, _BEYOND, _NUMBER, _TEXT, _LIST, _OF_INT, _OF_NEGATIVE, _OF_BEYOND, _OF_TEXT = (
     1 << bit for bit in range(10)
 )
@@ -38,7 +37,7 @@ _KINDS: tuple[tuple[int, Kind], ...] = (
     (_LIST | _OF_INT | _OF_BEYOND, "uints"),
     (_LIST | _OF_TEXT, "texts"),
 )
-"""The first kind that has room for all that was seen is a feature's; "json" has room for anything."""
+"""A feature gets the first kind that holds all types seen; "json" holds any."""
 
 REQUEST_COLUMNS = ("request_id", "time", "candidate", "label")
 EXAMPLE_COLUMNS = (
@@ -70,16 +69,16 @@ class FeatureColumn(msgspec.Struct, frozen=True):
 
 
 class RecordLayout(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file's schema says of it, beside the columns' types."""
+    """The layout in a file's schema, in addition to the columns' types."""
 
     holds: Holds
     features: list[FeatureColumn] = []
-    records: int = 0  # requests and actions; when the file was written, so about as many
+    records: int = 0  # number of requests and actions when the file was written
     v: int = FORMAT_VERSION
 
     @property
     def fixed(self) -> tuple[str, ...]:
-        """The columns that are no features."""
+        """The columns other than features."""
         return EXAMPLE_COLUMNS if self.holds == "examples" else EVENT_COLUMNS
 
     @property
@@ -88,7 +87,7 @@ class RecordLayout(msgspec.Struct, frozen=True, kw_only=True):
         return any(c.column in LATER_COLUMNS and c.column in self.fixed for c in self.features)
 
     def schema(self, more: tuple[str, ...] = ()) -> "pyarrow.Schema":
-        """The Arrow schema; `more` are columns of numbers behind all others."""
+        """The Arrow schema; `more` names columns of numbers after all others."""
         import pyarrow
 
         fields = [pyarrow.field(name, _arrow(name)) for name in self.fixed]
@@ -98,7 +97,7 @@ class RecordLayout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Survey:
-    """Looks at records, to say in which columns they fit.
+    """Finds the layout for a set of records.
 
     >>> survey = Survey("examples")
     >>> survey.add(Example("r", 1e9, 1e9, [{"item": 1}, {"item": "a"}], [0.0, 1.0], {"user": -5}))
@@ -120,7 +119,7 @@ class Survey:
                 self._look("candidate", features)
 
     def layout(self) -> RecordLayout:
-        """The columns, in the order in which their features were met."""
+        """The columns, in the order in which their features first occurred."""
         layout = RecordLayout(holds=self._holds)
         names = Counter(name for _, name in self._seen)
         taken = {*layout.fixed, *PREDICTION_COLUMNS, *names}
@@ -150,11 +149,11 @@ class Survey:
 
 
 PREDICTION_COLUMNS = ("base", "corrected")
-"""What a replay adds to the examples it has played: its predictions."""
+"""Columns that a replay adds to its examples: its predictions."""
 
 
 def layout_of(schema: "pyarrow.Schema") -> RecordLayout | None:
-    """What a schema says of itself, None if it is not one of ours.
+    """The layout in a schema; None: Freshet has not written it.
 
     Raises:
         ValueError: it was written by another version.
@@ -171,11 +170,11 @@ def layout_of(schema: "pyarrow.Schema") -> RecordLayout | None:
 
 
 class RecordColumns:
-    """Gathers records as columns.
+    """Collects records as columns.
 
     Attributes:
-        rows: how many rows are gathered.
-        weight: about how many bytes they take, uncompressed.
+        rows: number of collected rows.
+        weight: about their bytes, uncompressed.
     """
 
     def __init__(self, layout: RecordLayout) -> None:
@@ -240,7 +239,7 @@ class RecordColumns:
 
 
 def records_of(layout: RecordLayout, columns: dict[str, list[Any]]) -> Iterator[Example | Event]:
-    """The records of some rows, which begin and end with whole requests.
+    """The records of some rows. The first and the last request must be complete.
 
     Args:
         layout: of the file.
@@ -328,7 +327,7 @@ def _size(value: Any) -> int:
 
 
 def _bits(value: Any) -> int:
-    """Of which kinds a value is."""
+    """The types of a value, as bits."""
     if isinstance(value, list):
         bits = _LIST
         for item in value:

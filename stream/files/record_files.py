@@ -1,4 +1,4 @@
-"""Parquet files of records: written a row group at a time, whole or not at all; read back as they were."""
+"""Parquet files of records: written by row groups, completely or not at all, and read back unchanged."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ READ_ROWS = 8_192
 
 @contextmanager
 def whole_or_nothing(path: Path) -> Iterator[Path]:
-    """A place to write a file at, which takes the place of `path` once it is whole and on the disk.
+    """A temporary path that replaces `path` once the file is complete and on the disk.
 
     Raises:
         OSError: it cannot be written; `path` is as it was.
@@ -46,9 +46,9 @@ class RecordWriter:
     """Writes records into one Parquet file, in bounded memory.
 
     Args:
-        path: the file, which is begun anew.
-        layout: where everything goes; from a `Survey` of the same records.
-        more: columns of numbers to be written beside, which `add` is given.
+        path: the file, which is replaced.
+        layout: of the columns, from a `Survey` of the same records.
+        more: names of further columns of numbers, whose values `add` gets.
     """
 
     def __init__(self, path: Path, layout: RecordLayout, more: Sequence[str] = ()) -> None:
@@ -62,7 +62,7 @@ class RecordWriter:
         self._begin()
 
     def add(self, record: Example | Event, more: Mapping[str, Sequence[float]] | None = None) -> None:
-        """Write a record, with one number per candidate of each of the columns beside."""
+        """Write a record, with one number per candidate for each of the further columns."""
         self._rows.add(record)
         for name in self._more:
             assert more is not None
@@ -71,7 +71,7 @@ class RecordWriter:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left, and the file's footer."""
+        """Write the rest, and the file's footer."""
         self._flush()
         self._writer.close()
 
@@ -101,7 +101,7 @@ class RecordWriter:
 
 
 def write_records(path: Path, holds: Holds, records: Sequence[Example | Event]) -> None:
-    """Write a file of records, begun anew; `read_records` gives them back."""
+    """Write records to a new file, from which `read_records` reads them back."""
     survey = Survey(holds)
     for record in records:
         survey.add(record)
@@ -111,7 +111,7 @@ def write_records(path: Path, holds: Holds, records: Sequence[Example | Event]) 
 
 
 def read_layout(path: Path) -> RecordLayout | None:
-    """What a Parquet file says that it holds; None if Freshet has not written it.
+    """The layout of a Parquet file; None if Freshet has not written it.
 
     Raises:
         SourceError: it is no Parquet file, or of another version of Freshet.
@@ -128,14 +128,14 @@ def read_layout(path: Path) -> RecordLayout | None:
 def read_records(
     path: Path, on_bad: Callable[[SourceError], None] | None = None
 ) -> Iterator[Example | Event]:
-    """The records of a file that `RecordWriter` has written, in its order.
+    """Read the records of a file of `RecordWriter`, in file order.
 
     Args:
         on_bad: called with each invalid record, which is then left out; without it such a record is an
             error. Files that other programs have changed may hold invalid records.
 
     Raises:
-        SourceError: the file is no such file, or damaged.
+        SourceError: the file was not written by `RecordWriter`, or is damaged.
     """
     import pyarrow
     import pyarrow.parquet

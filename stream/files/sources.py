@@ -3,8 +3,8 @@
     for example in read_examples("clicks.csv", DataSettings(label="clicked", request="session")):
         ...
 
-Reading is strict: a line that cannot be used is a `SourceError` that names file, line, column and
-what was expected, or with `skip_bad` is left out and reported to `on_bad`.
+Reading is strict: an unusable line raises a `SourceError` that names file, line, column and what was
+expected. With `skip_bad` it is left out and reported to `on_bad`.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -26,11 +26,11 @@ OnBad = Callable[[SourceError], None]
 
 
 class LeftOut:
-    """An `on_bad` that counts.
+    """An `on_bad` that counts the lines that are left out.
 
     Attributes:
         lines: how many were left out.
-        first: what was wrong with the first of them.
+        first: the error of the first of them.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class LeftOut:
         self.first = self.first or str(error)
 
     def phrase(self) -> str:
-        """In words for the end of a sentence; nothing if nothing was left out."""
+        """The count as the end of a sentence; empty if no line was left out."""
         return f"; {self.lines:,} left out that cannot be used, the first: {self.first}" if self.lines else ""
 
 
@@ -64,17 +64,17 @@ def read_examples(
     on_bad: OnBad | None = None,
     declared: Collection[str] | None = None,
 ) -> Iterator[Example]:
-    """The requests of a data file, in time order, with `decided` the time of their last line.
+    """Read the requests of a data file in time order; `decided` is the time of their last line.
 
-    Of a file of `freshet export`: its examples as they were, in their order.
+    A file of `freshet export` gives its examples unchanged, in their order.
 
     Args:
         path: a file (`.csv`, `.tsv`, `.jsonl`, `.parquet`; text also as `.gz`), or for the rating sets
             their folder or ratings file.
-        settings: which column is what.
-        on_bad: called with each line that `skip_bad` leaves out.
-        declared: the features' names: what another column holds stops no line. None: all are taken for
-            declared.
+        settings: how to read it.
+        on_bad: called with the error of each line that `skip_bad` leaves out.
+        declared: names of the declared features; values of other columns are never errors. None: all
+            columns count as declared.
 
     Raises:
         SourceError: the file cannot be read as configured.
@@ -100,7 +100,7 @@ def read_examples(
 
 
 def read_lines(path: Path, settings: DataSettings) -> Iterator[Example]:
-    """The requests of a data file in its own order, whatever their times: to try settings on it.
+    """Read the requests of a data file in file order, for trying settings on it.
 
     Raises:
         SourceError: a line cannot be read as configured.
@@ -114,7 +114,7 @@ def read_lines(path: Path, settings: DataSettings) -> Iterator[Example]:
 
 
 def detect_format(path: Path, settings: DataSettings) -> str:
-    """The format's name: as configured, or recognised by the file's name and first bytes.
+    """The name of the format: as configured, or recognised by the file's name and first bytes.
 
     Raises:
         SourceError: the file does not exist, or its format cannot be recognised.
@@ -143,7 +143,7 @@ def detect_format(path: Path, settings: DataSettings) -> str:
 
 
 def count_examples(path: str | Path, settings: DataSettings | None = None) -> int | None:
-    """About how many requests `read_examples` will give, cheaply, for a progress bar; None: not known.
+    """Estimate quickly how many requests `read_examples` will return, for a progress bar; None: unknown.
 
     Raises:
         SourceError: the file does not exist or its format cannot be recognised.
@@ -194,7 +194,7 @@ def _count_lines(path: Path) -> int:
 
 
 class _Known(dict[str, Value]):
-    """The values of cells met before in one column: looking up is quicker than reading, and most come again.
+    """A cache of one column's converted cells: most cells recur, and a lookup is faster than a conversion.
 
     Raises:
         ValueError: a cell that is empty, cannot be converted, or is over a record's limits.
@@ -209,7 +209,7 @@ class _Known(dict[str, Value]):
             raise ValueError("an empty cell")
         value = tidy_value(self._convert(cell))
         if isinstance(value, list):
-            return value  # whoever gets it may change it
+            return value  # not cached: the caller may change it
         if len(self) >= _KNOWN_MAX:
             self.clear()
         self[cell] = value
@@ -217,7 +217,7 @@ class _Known(dict[str, Value]):
 
 
 class _Request:
-    """A request being gathered from its lines."""
+    """A request that is collected from its lines."""
 
     def __init__(self, line: int, name: str, key: Any, time: float) -> None:
         self.line, self.name, self.key, self.time, self.decided = line, name, key, time, time
@@ -320,7 +320,7 @@ def _plain(
     read_time: Callable[[Any], float],
     read_label: Callable[[Any], float],
 ) -> Example | None:
-    """The request of a line that has nothing unusual about it, quickly; None: read it with care."""
+    """Convert an ordinary line quickly; None: use the general way."""
     try:
         time = read_time(row.time)
         features = {name: at[cell] for (name, at), cell in zip(known, row.cells.values(), strict=True)}
@@ -330,7 +330,7 @@ def _plain(
 
 
 def _as_text(cell: Any) -> str:
-    """A cell as `unlabelled` names it; what is missing is empty."""
+    """A cell as `unlabelled` names it; a missing one is empty."""
     return "" if cell is None or cell != cell else str(cell)
 
 
@@ -348,7 +348,7 @@ def _in_order(
     settings: DataSettings,
     on_bad: OnBad | None,
 ) -> Iterator[Example]:
-    """Let through the requests that fit the limits of a record and come in time order."""
+    """Pass on the requests that fit the limits of a record, and check that they are in time order."""
     newest, newest_line = -1.0, 0
     for line, example, fits in requests:
         try:
@@ -358,7 +358,7 @@ def _in_order(
             _refuse(SourceError(f"{path}:{line}: {error}"), settings, on_bad)
             continue
         if example.time < newest and not settings.sort:
-            # Not a bad line but a file out of order: skipping would silently lose most of it.
+            # The file is out of order: skipping the line would silently lose most of the file.
             raise SourceError(
                 f"{path}:{line}: {settings.time}: {example.time:.3f} is before {newest:.3f} of line "
                 f"{newest_line}; set sort = true in [data] to sort the file in memory"
@@ -369,7 +369,7 @@ def _in_order(
 
 def _refuse(error: SourceError, settings: DataSettings, on_bad: OnBad | None) -> None:
     if not settings.skip_bad:
-        hint = "mend it, or leave such lines out with skip_bad = true in [data]"
+        hint = "correct it, or leave such lines out with skip_bad = true in [data]"
         raise SourceError(f"{error}; {hint}") from None
     if on_bad is not None:
         on_bad(error)

@@ -1,7 +1,7 @@
 """The rows of CSV, JSON Lines and Parquet files, before their cells are converted.
 
-A reader yields a `RawRow` a line, or the `SourceError` of a line that cannot be taken apart; it goes
-on after it, so that whoever reads may skip it.
+A reader yields a `RawRow` per line, or the `SourceError` of a line that cannot be split. It continues after
+such a line, so that the caller can skip it.
 """
 
 import gzip

@@ -19,6 +19,7 @@ import msgspec
 
 CONFIRM_EVENTS = 100
 START_EVENTS = 100
+LIVE_S = 60.0  # events that lag the log's clock by more than a window and this are old: they get no ticks
 
 
 class PartitionProgress(msgspec.Struct, omit_defaults=True):
@@ -37,47 +38,59 @@ class PartitionProgress(msgspec.Struct, omit_defaults=True):
     # ingest time of the newest record, Unix seconds; 0: unknown
     ingest_s: float = msgspec.field(default=0.0, name="taken_s")
 
+    def begin_at(self, clock: float, ingest_s: float) -> None:
+        """Begin at the clock that another joiner had; 0: at the start of the log.
 
-def is_steady(progress: PartitionProgress) -> bool:
-    """Whether a joiner that begins here, with the clock alone, has the same clock from here on."""
-    return not progress.first and not progress.ahead
+        Args:
+            ingest_s: ingest time of that joiner's newest record, Unix seconds.
+        """
+        self.clock = clock
+        self.ingest_s = ingest_s
+        self.begun = clock > 0.0
 
+    @property
+    def steady(self) -> bool:
+        """Whether a joiner that begins here with only the clock will have the same clock."""
+        return not self.first and not self.ahead
 
-def forget_doubts(progress: PartitionProgress) -> None:
-    """From here on the log gives ingest times, so events need no comparison."""
-    progress.begun = True
-    progress.first = []
-    progress.ahead = 0
+    def trust_log(self) -> None:
+        """From here on the log notes ingest times, so events need no comparison."""
+        self.begun = True
+        self.first = []
+        self.ahead = 0
 
+    def lives(self, window_s: float) -> bool:
+        """Whether events arrive about when they happen, not from a file of old events."""
+        behind_s = self.ingest_s - self.clock
+        return self.clock > 0.0 and self.ingest_s > 0.0 and behind_s <= window_s + LIVE_S
 
-def compare(progress: PartitionProgress, time: float, step_s: float) -> float:
-    """As of when an event at `time` counts, where there are only other events to compare it with.
+    def latest(self, time: float, step_s: float) -> float:
+        """The upper limit of an event's time, from the partition's other events, without ingest times.
 
-    Returns:
-        `time`, or the clock if the event is too far ahead. May set the clock; does not move it to `time`.
-    """
-    if not progress.begun:
-        return _begin(progress, time, step_s)
-    if time <= progress.clock + step_s:
-        if progress.ahead:
-            progress.ahead -= 1
-        return time
-    progress.earliest = min(progress.earliest, time) if progress.ahead else time
-    progress.ahead += 1
-    if progress.ahead < CONFIRM_EVENTS:
-        return progress.clock
-    progress.ahead = 0
-    return progress.earliest
+        Returns:
+            `time`, or the clock if the event is too far ahead. May set the clock; does not move it to `time`.
+        """
+        if not self.begun:
+            return self._begin(time, step_s)
+        if time <= self.clock + step_s:
+            if self.ahead:
+                self.ahead -= 1
+            return time
+        self.earliest = min(self.earliest, time) if self.ahead else time
+        self.ahead += 1
+        if self.ahead < CONFIRM_EVENTS:
+            return self.clock
+        self.ahead = 0
+        return self.earliest
 
-
-def _begin(progress: PartitionProgress, time: float, step_s: float) -> float:
-    first = progress.first
-    bisect.insort(first, time)
-    limit = first[(len(first) - 1) // 2] + step_s
-    newest = first[bisect.bisect_right(first, limit) - 1]
-    if progress.clock > limit:
-        progress.clock = newest
-    if len(first) == START_EVENTS:
-        progress.begun = True
-        progress.first = []
-    return min(time, max(newest, progress.clock))
+    def _begin(self, time: float, step_s: float) -> float:
+        first = self.first
+        bisect.insort(first, time)
+        limit = first[(len(first) - 1) // 2] + step_s
+        newest = first[bisect.bisect_right(first, limit) - 1]
+        if self.clock > limit:
+            self.clock = newest
+        if len(first) == START_EVENTS:
+            self.begun = True
+            self.first = []
+        return min(time, max(newest, self.clock))

@@ -29,11 +29,11 @@ class ExampleMaker:
     def make(
         self, entry: Entry, decided: float, impression: Impression | None, counts: JoinCounts
     ) -> bytes | None:
-        """The example of a request that is decided now, as bytes; None: nothing of it is kept.
+        """The example of a request that is decided now, as bytes; None: no candidate is kept.
 
         Args:
-            impression: the entry's, where it has been decoded.
-            counts: counted into.
+            impression: the entry's, if it has been decoded already.
+            counts: to count into.
         """
         original = entry.original
         if entry.exposed is not None:
@@ -110,7 +110,7 @@ class ExampleMaker:
     def _encode(
         self, impression: Impression, labels: dict[int, float], decided: float, late: bool, counts: JoinCounts
     ) -> bytes | None:
-        """An example of the candidates in `labels`, less the negatives that are not kept; None: of none."""
+        """The example of the candidates in `labels`, without dropped negatives; None: all are dropped."""
         kept, size = list(labels), len(impression.candidates)
         if self._rate < 1.0:
             kept = [i for i, label in labels.items() if label or self._keeps(impression.request_id, i)]
@@ -141,7 +141,7 @@ class ExampleMaker:
         return encode(example)
 
     def _keeps(self, request_id: str, candidate: int) -> bool:
-        """Whether a candidate is kept if it is a negative: a choice that every rerun repeats."""
+        """Whether a negative candidate is kept; every rerun decides the same."""
         name = candidate.to_bytes(4, "big") + request_id.encode()
         return xxhash.xxh3_64_intdigest(name, self._seed) < self._rate * 2.0**64
 

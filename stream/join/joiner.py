@@ -67,10 +67,10 @@ class Joiner(Handler):
         """
         partition = self._partition(records[0].partition, commit)
         pairing, decode = partition.pairing, self._decode
-        take, note_ingest, begin, send = pairing.take, pairing.note_ingest, partition.begin, partition.send
+        take, begin, send, progress = pairing.take, partition.begin, partition.send, pairing.progress
         clock_ahead_s, max_ahead_s = self.settings.clock_ahead_s, self.settings.max_ahead_s
-        if records[0].ingest_ms > 0 and not pairing.steady:
-            pairing.trust_log()
+        if records[0].ingest_ms > 0 and not progress.steady:
+            progress.trust_log()
         good = 0  # good events that are not counted yet
         for record in records:
             offset, value = record.offset, record.value
@@ -100,13 +100,13 @@ class Joiner(Handler):
                             send(pairing.pass_time(ingest_s))
                         continue
                     if not timed:
-                        latest_s = pairing.latest(event.time)
+                        latest_s = progress.latest(event.time, max_ahead_s)
                         if event.time > latest_s:
                             self.ahead.note(record.producer, event.time - latest_s, refused=False)
                     elif event.time > latest_s or event.time > ingest_s + max_ahead_s:
                         self._judge_ahead(record, event.time - ingest_s, event.time)
                     if timed:
-                        note_ingest(ingest_s)
+                        progress.ingest_s = ingest_s
                     if len(part) > SPLICED_BYTES_MAX:
                         _check_size(event)
                     outputs = take(event, offset, part, latest_s, timed)
@@ -190,12 +190,12 @@ class Joiner(Handler):
     def clock(self, partition: int) -> float:
         """The event time of a partition in Unix seconds, 0 before its first event."""
         found = self._partitions.get(partition)
-        return 0.0 if found is None else found.pairing.clock
+        return 0.0 if found is None else found.pairing.progress.clock
 
     @property
     def undecided(self) -> int:
         """Requests not decided yet, over the partitions met since the start."""
-        return sum(partition.pairing.undecided for partition in self._partitions.values())
+        return sum(partition.pairing.progress.undecided for partition in self._partitions.values())
 
     def _partition(self, number: int, commit: Commit) -> JoinedPartition:
         partition = self._partitions.get(number)

@@ -1,14 +1,14 @@
-"""Impressions meet their actions and exposures, in one partition, in event time.
+"""Pairs the impressions of one partition with their actions and exposures, in event time.
 
-The partition's clock is the newest event time in it that is to be believed (`stream.join.event_clock`). A
-request is decided when the clock reaches its impression's time plus the window (or by its first action, if
-so configured), and requests that come due together are decided in the order of (deadline, request_id). So
-what is decided depends on the partition's records and their order alone.
+The partition's clock is the newest plausible event time in it (`stream.join.event_clock`). A request is
+decided when the clock reaches its impression's time plus the window, or, if configured, at its first action.
+Requests that come due together are decided in the order of (deadline, request_id). So the decisions depend
+only on the partition's records and their order.
 
-And on its recent records alone: what a record leaves behind is gone once the clock has moved on by
-`REACH_WINDOWS` windows. A request waits for at most one window and is remembered for two more, and an
-action waits for its impression for at most one. So a joiner that takes the partition up need only read back
-so far to decide from there on just what would have been decided (`stream.join.assignment`).
+They depend only on recent records: a record has no influence once the clock has advanced by `REACH_WINDOWS`
+windows. A request waits for at most one window and is remembered for two more, and an action waits for its
+impression for at most one. So a joiner that takes the partition over reads back only that far, and then
+decides the same (`stream.join.assignment`).
 """
 
 from collections.abc import Sequence
@@ -16,25 +16,24 @@ from collections.abc import Sequence
 import msgspec
 
 from stream.errors import RecordError
-from stream.join.event_clock import PartitionProgress, compare, forget_doubts, is_steady
+from stream.join.event_clock import PartitionProgress
 from stream.join.examples import ExampleMaker
 from stream.join.exposures import LONG_SLATE, UNSAID, Exposed, amended
 from stream.join.outputs import Decided, Origin, Outputs, Unusable
-from stream.join.pending import Entry, PendingRequests, Reaction, Waiting
+from stream.join.pending import Entry, PendingRequests, Reaction, Waiting, remove_ids
 from stream.join.settings import JoinCounts, JoinSettings
 from stream.join.timers import Timers
 from stream.limits import WAITING_MAX, further_actions_max
 from stream.records.decoding import Decoder
-from stream.records.forgetting import Entity, left_of
+from stream.records.forgetting import Entity
 from stream.records.types import Action, Exposure, Impression, encode
 from stream.state.role_state import Commit, RoleState
 
-LIVE_S = 60.0  # events that lag the log's clock by more than a window and this are old: no ticks for them
 REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
 REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
 
 
-# Where a state has a partition's numbers (+ 4 bytes of partition) and its entries (+ the same and "/").
+# Prefixes of a partition's keys: of its numbers (+ 4 bytes of partition), of its entries (+ the same + "/").
 PROGRESS = b"join/partition/"
 ENTRIES = (b"join/pending/", b"join/close/", b"join/forget/")
 
@@ -43,19 +42,19 @@ class Pairing:
     """The requests of one partition."""
 
     def __init__(self, state: RoleState, partition: int, settings: JoinSettings, counts: JoinCounts) -> None:
-        """Open partition `partition` as the state has it.
+        """Load a partition from the state.
 
         Args:
-            counts: counted into; `counts` may be replaced at any time.
+            counts: to count into. The attribute `counts` may be replaced at any time.
         """
         number = partition.to_bytes(4, "big")
         self._key = PROGRESS + number
         saved = state.get(self._key)
-        self._progress = (
+        self.progress = (
             PartitionProgress() if saved is None else msgspec.msgpack.decode(saved, type=PartitionProgress)
         )
         pending, closing, forgetting = (prefix + number + b"/" for prefix in ENTRIES)
-        count = self._progress.undecided + self._progress.remembered
+        count = self.progress.undecided + self.progress.remembered
         self._pending = PendingRequests(state, pending, settings.pending_max_memory, count)
         self._closing = Timers(state, closing)
         self._forgetting = Timers(state, forgetting)
@@ -68,36 +67,7 @@ class Pairing:
         self._impressions = Decoder(Impression)
         self._sequels = Decoder[Action | Exposure](Action, Exposure)
         self._examples = ExampleMaker(settings, self._impressions)
-        self._outputs: Outputs = []  # of the event that is being taken
-
-    @property
-    def clock(self) -> float:
-        """The partition's event time in Unix seconds."""
-        return self._progress.clock
-
-    def begin(self, clock: float, ingest_s: float = 0.0) -> None:
-        """Begin with no requests, at a clock that another joiner had here; 0: at the front of the log.
-
-        Args:
-            ingest_s: ingest time of that joiner's newest record, Unix seconds.
-        """
-        self._progress.clock = clock
-        self._progress.ingest_s = ingest_s
-        self._progress.begun = clock > 0.0
-
-    @property
-    def steady(self) -> bool:
-        """Whether a joiner that begins here, with the clock alone, decides the same from a while on."""
-        return is_steady(self._progress)
-
-    def trust_log(self) -> None:
-        """From here on the log gives ingest times."""
-        forget_doubts(self._progress)
-
-    @property
-    def undecided(self) -> int:
-        """How many requests are not decided yet."""
-        return self._progress.undecided
+        self._outputs: Outputs = []  # of the current event
 
     def take(
         self,
@@ -113,18 +83,18 @@ class Pairing:
             event: decoded from `original`.
             offset: of its record.
             original: its bytes.
-            latest_s: as of when it counts at the latest, Unix seconds.
-            timed: whether the log gives the ingest time of the record. If not, `latest_s` is what `latest`
-                gives, and an impression ahead of it waits from its own time on: the stream may have paused.
+            latest_s: upper limit of its event time, Unix seconds; a later time counts as this.
+            timed: whether the log notes ingest times. If not, `latest_s` comes from `latest`, and the window
+                of an impression ahead of it begins at its own time, because the stream may have paused.
         """
         time = event.time
         if time > latest_s:
             time = latest_s
             self.counts.ahead += 1
-        progress = self._progress
+        progress = self.progress
         if time > progress.clock:
             if time < self._closing.next_s and time < self._forgetting.next_s:
-                progress.clock = time  # nothing is due: most events, so without a call
+                progress.clock = time  # nothing is due, as for most events: saves a call
             else:
                 self._advance(time)
         try:
@@ -145,40 +115,20 @@ class Pairing:
             self._outputs = []
         return outputs
 
-    def latest(self, time: float) -> float:
-        """As of when an event at `time` counts at the latest, as its partition's other events have it."""
-        return compare(self._progress, time, self._settings.max_ahead_s)
-
-    @property
-    def ingest_s(self) -> float:
-        """When the log took the newest record, Unix seconds; 0: it does not say."""
-        return self._progress.ingest_s
-
-    def note_ingest(self, ingest_s: float) -> None:
-        """Set the ingest time of the next record."""
-        self._progress.ingest_s = ingest_s
-
     @property
     def lacks_time(self) -> bool:
-        """Whether requests wait that only time ends, in a partition where `pass_time` can."""
-        return self._progress.undecided > 0 and self._live
-
-    @property
-    def _live(self) -> bool:
-        """Whether events come about when they happen; a file of old events keeps its own time."""
-        progress = self._progress
-        behind_s = progress.ingest_s - progress.clock
-        return progress.clock > 0.0 and progress.ingest_s > 0.0 and behind_s <= self._window_s + LIVE_S
+        """Whether requests wait for time to pass, and `pass_time` can advance the clock."""
+        return self.progress.undecided > 0 and self.progress.lives(self._window_s)
 
     def pass_time(self, ingest_s: float) -> Outputs:
-        """The log took a `Tick` at this moment: so much time has passed since the record before it.
+        """Advance the clock by the time between the ingest of a `Tick` and of the record before it.
 
-        The clock moves on by that. So the requests of a partition that has gone quiet are decided too, and as
-        only the log's times decide, every joiner and every rerun decides the same.
+        So the requests of a quiet partition are decided too. Only the log's times count, so every joiner and
+        every rerun decides the same.
         """
-        progress = self._progress
+        progress = self.progress
         passed_s = ingest_s - progress.ingest_s
-        if not self._live or passed_s <= 0.0:
+        if not progress.lives(self._window_s) or passed_s <= 0.0:
             return []
         progress.ingest_s = ingest_s
         self._advance(progress.clock + passed_s)
@@ -186,54 +136,42 @@ class Pairing:
         return outputs
 
     def _advance(self, time: float) -> None:
-        """Move the clock; ends the wait of what is due."""
-        self._progress.clock = time
+        """Advance the clock, and process the timers that are due."""
+        self.progress.clock = time
         for deadline, request_id in self._closing.due(time):
             self._close(request_id, deadline, deadline)
         for deadline, request_id in self._forgetting.due(time):
             self._forget(request_id, deadline)
 
     def forget(self, entity: Entity) -> None:
-        """Forget some ids: the requests of which they are, and among the candidates of others.
+        """Remove ids: whole requests whose context has them, and candidates of other requests.
 
-        A request that is gone whole counts as decided, so that its actions are late and no orphans.
+        A request that is removed completely counts as decided, so that its actions are late, not orphans.
         """
         self.counts.forgets += 1
         for request_id, entry in self._pending.find(entity.within):
-            if not entry.original:
-                continue
-            impression = self._impressions.decode_again(entry.original)
-            left = left_of(impression.context, impression.candidates, list(entity.keys), entity.named)
-            if left is not None and not left.changed:
+            removed = remove_ids(entry, entity, self._impressions)
+            if removed == "nothing":
                 continue
             self.counts.forgotten += 1
-            gone = set(entry.gone or ())
-            if left is not None:
-                gone |= {i for i, candidate in enumerate(left.candidates) if candidate is None}
-            if left is None or len(gone) == entry.size:
+            if removed == "all":
                 self._drop(request_id, entry)
-                continue
-            entry.gone = sorted(gone)
-            rest = msgspec.structs.replace(
-                impression,
-                context=left.context,
-                candidates=[{} if candidate is None else candidate for candidate in left.candidates],
-            )
-            entry.original = encode(rest)
-            self._pending.changed(request_id, entry)
+            else:
+                self._pending.changed(request_id, entry)
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit."""
-        self._progress.flushes += 1
+        self.progress.flushes += 1
         self._pending.flush(commit)
-        self._closing.flush(commit, self._progress.flushes)
-        self._forgetting.flush(commit, self._progress.flushes)
-        commit.put(self._key, msgspec.msgpack.encode(self._progress))
+        self._closing.flush(commit, self.progress.flushes)
+        self._forgetting.flush(commit, self.progress.flushes)
+        commit.put(self._key, msgspec.msgpack.encode(self.progress))
 
     def _take_impression(self, impression: Impression, time: float, original: bytes) -> None:
         request_id = impression.request_id
         if type(impression) is Impression:
-            original = encode(impression)  # without what no feature takes: it is spliced into the example
+            # the bytes are copied into the example: leave out values that no feature takes
+            original = encode(impression)
         entry = self._pending.get(request_id)
         waiting: tuple[Waiting, ...] = ()
         deadline = time + self._window_s
@@ -241,7 +179,7 @@ class Pairing:
             entry = Entry(deadline, len(impression.candidates), False, original)
             if impression.shown is not None:
                 entry.exposed = Exposed(impression.shown)
-            self._progress.undecided += 1
+            self.progress.undecided += 1
             self._pending.add(request_id, entry)
         elif entry.size == 0:
             waiting, entry.waiting = entry.waiting, ()
@@ -263,7 +201,7 @@ class Pairing:
             self._closing.add(deadline, request_id)
         if waiting:
             self._take_waiting(request_id, waiting, entry)
-        if deadline <= self._progress.clock and not entry.decided:
+        if deadline <= self.progress.clock and not entry.decided:
             self._decide(request_id, entry, deadline, impression)
 
     def _take_waiting(self, request_id: str, waiting: Sequence[Waiting], entry: Entry) -> None:
@@ -283,11 +221,11 @@ class Pairing:
         if entry is not None and entry.size:
             self._apply(event, entry)
             return
-        deadline = self._progress.clock + self._window_s
+        deadline = self.progress.clock + self._window_s
         waiting = Waiting(offset, original, deadline)
         if entry is None:
             self._pending.add(request_id, Entry(deadline, waiting=(waiting,)))
-            self._progress.undecided += 1
+            self.progress.undecided += 1
         elif any(other.original == original for other in entry.waiting):
             if isinstance(event, Action):
                 self.counts.duplicate_actions += 1
@@ -298,7 +236,7 @@ class Pairing:
             raise RecordError(f"over {WAITING_MAX} events wait for the impression of request {request_id!r}")
         else:
             entry.waiting += (waiting,)
-            self._progress.further_actions += 1
+            self.progress.further_actions += 1
             self._pending.changed(request_id, entry)
         self._closing.add(deadline, request_id)
 
@@ -339,13 +277,13 @@ class Pairing:
         if entry.decided:
             self.counts.late += 1
             if entry.original and action.candidate not in (entry.gone or ()):
-                example = self._examples.make_late(entry, action, self._progress.clock, self.counts)
+                example = self._examples.make_late(entry, action, self.progress.clock, self.counts)
                 if example is not None:
                     self._outputs.append(Decided(action.request_id, example))
             return
         self.counts.actions += 1
         if action.label and self._settings.decide == "first_action":
-            self._decide(action.request_id, entry, self._progress.clock)
+            self._decide(action.request_id, entry, self.progress.clock)
 
     def _close(self, request_id: str, deadline: float, decided: float) -> bool:
         """End the wait of a request, unless the timer is stale."""
@@ -361,9 +299,9 @@ class Pairing:
         if entry.waiting:
             self._pending.changed(request_id, entry)
         else:
-            self._progress.undecided -= 1
+            self.progress.undecided -= 1
             self._pending.drop(request_id, entry)
-        if self._progress.clock < deadline:
+        if self.progress.clock < deadline:
             wait = "and too many requests are pending to wait longer"
         else:
             wait = f"within {self._settings.window_s:g} s of event time"
@@ -404,7 +342,7 @@ class Pairing:
 
     def _remember(self, request_id: str, entry: Entry) -> None:
         """Remember a decided request for a while, to recognise duplicates and late actions."""
-        progress = self._progress
+        progress = self.progress
         progress.undecided -= 1
         progress.remembered += 1
         entry.decided = True
@@ -414,20 +352,20 @@ class Pairing:
 
     def _end_wait(self, further: int) -> None:
         """Subtract actions that no longer wait, beyond the first of each request."""
-        # states from before this was counted hold some that were not
-        self._progress.further_actions = max(self._progress.further_actions - further, 0)
+        # states from before this count existed hold actions that are not in it
+        self.progress.further_actions = max(self.progress.further_actions - further, 0)
 
     def _forget(self, request_id: str, deadline: float) -> bool:
         entry = self._pending.get(request_id)
         if entry is None or not entry.decided or entry.deadline != deadline:
             return False
         self._pending.drop(request_id, entry)
-        self._progress.remembered -= 1
+        self.progress.remembered -= 1
         return True
 
     def _keep_limit(self) -> None:
-        """Decide the oldest early, and forget the longest decided, while there are too many."""
-        progress = self._progress
+        """While there are too many requests, decide the oldest early and forget those decided longest ago."""
+        progress = self.progress
         while progress.undecided > self._pending_max or progress.further_actions > self._further_actions_max:
             timer = self._closing.pop()
             assert timer is not None, "every undecided request has a timer"

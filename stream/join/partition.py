@@ -95,10 +95,11 @@ class JoinedPartition:
         self._examples = self._letters = 0
         counts = self._counts if offset >= self._sent.counted_from else self._elsewhere
         self.pairing.counts = counts
-        clock = self.pairing.clock
-        if clock >= self._next_point_s and self.pairing.steady:
+        progress = self.pairing.progress
+        clock = progress.clock
+        if clock >= self._next_point_s and progress.steady:
             points = self._sent.points
-            points.append(ResumePoint(clock, offset, self.pairing.ingest_s))
+            points.append(ResumePoint(clock, offset, progress.ingest_s))
             while len(points) > 1 and points[1].clock + self._reach_s <= clock:
                 del points[0]
             self._next_point_s = clock + self._reach_s / POINTS_MAX
@@ -106,11 +107,11 @@ class JoinedPartition:
     def resume_point(self) -> ResumePoint | None:
         """The newest point whose reach is over; None: this joiner took the partition over too recently."""
         first = self._sent.points[:1]
-        return first[0] if first and first[0].clock + self._reach_s <= self.pairing.clock else None
+        return first[0] if first and first[0].clock + self._reach_s <= self.pairing.progress.clock else None
 
     def start(self, point: ResumePoint) -> None:
         """Begin, with an empty state, at a point where another joiner was."""
-        self.pairing.begin(point.clock, point.ingest_s)
+        self.pairing.progress.begin_at(point.clock, point.ingest_s)
         self._sent.points = [point]
         self._next_point_s = point.clock + self._reach_s / POINTS_MAX
 

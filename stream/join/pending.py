@@ -1,12 +1,15 @@
 """Requests that are not finished (undecided, or decided and remembered): a memory cache over the disk."""
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import msgspec
 
 from stream.join.exposures import Exposed
 from stream.limits import PENDING_BYTES_MAX_MEMORY
-from stream.records.decoding import is_msgpack
+from stream.records.decoding import Decoder, is_msgpack
+from stream.records.forgetting import Entity, left_of
+from stream.records.types import Impression, encode
 from stream.state.role_state import Commit, RoleState
 
 
@@ -20,7 +23,7 @@ class Reaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Waiting(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An action or exposure whose impression has not come: as it arrived, for a dead letter.
 
-    `deadline` is the clock at which its wait is over; each has its own.
+    `deadline`: the clock at which its own wait ends.
     """
 
     offset: int
@@ -31,7 +34,7 @@ class Waiting(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Entry(msgspec.Struct, array_like=True, gc=False):
     """One request: first waiting for its impression (`size` 0), then undecided, then decided.
 
-    A decided entry stays for a while so that what comes twice or late is recognised.
+    A decided entry is kept for a while, to recognise duplicates and late actions.
     """
 
     deadline: float
@@ -41,12 +44,12 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     reactions: dict[int, Reaction] = {}
     waiting: tuple[Waiting, ...] = ()
     gone: list[int] | None = None  # candidates that are forgotten
-    stored: bool = False  # on disk there is an entry of this request, perhaps an older one
+    stored: bool = False  # the disk has an entry of this request, perhaps an older one
     exposed: Exposed | None = None  # what was said of what was shown
 
 
 class PendingRequests:
-    """The entries of one partition. Reads see what was set; disk sees it with the next commit.
+    """The entries of one partition. Changes are visible at once, and written with the next commit.
 
     An entry that is added and dropped between two commits is never written.
     """
@@ -62,13 +65,11 @@ class PendingRequests:
         """Entries under `prefix`, of which about `memory_max` are kept in memory between commits.
 
         Args:
-            count: how many there are on disk.
+            count: number of entries on disk.
             bytes_max: of events in those that are kept in memory.
         """
         self._bytes_max = bytes_max
-        self._bytes_most = (
-            0  # that may be in memory: what was there when it was measured, and what came since
-        )
+        self._bytes_most = 0  # upper limit of the bytes in memory: as last measured, plus all added since
         self._state = state
         self._prefix = prefix
         self._memory_max = memory_max
@@ -161,3 +162,34 @@ class PendingRequests:
             del self._entries[request_id]
             size -= len(entry.original) + sum([len(waiting.original) for waiting in entry.waiting])
         self._bytes_most = size
+
+
+def remove_ids(
+    entry: Entry, entity: Entity, impressions: Decoder[Impression]
+) -> Literal["nothing", "some", "all"]:
+    """Remove ids from a request's impression; returns how much was removed.
+
+    "all": an id is in the context, or no candidate is left. The entry is then unchanged.
+
+    Args:
+        impressions: decodes the entry's impression.
+    """
+    if not entry.original:
+        return "nothing"
+    impression = impressions.decode_again(entry.original)
+    left = left_of(impression.context, impression.candidates, list(entity.keys), entity.named)
+    if left is None:
+        return "all"
+    if not left.changed:
+        return "nothing"
+    gone = set(entry.gone or ()) | {i for i, candidate in enumerate(left.candidates) if candidate is None}
+    if len(gone) == entry.size:
+        return "all"
+    entry.gone = sorted(gone)
+    rest = msgspec.structs.replace(
+        impression,
+        context=left.context,
+        candidates=[{} if candidate is None else candidate for candidate in left.candidates],
+    )
+    entry.original = encode(rest)
+    return "some"

@@ -37,11 +37,11 @@ class JoinSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
 
 
 COUNTS_KEY = b"join/counts"
-"""Of the counts in a joiner's state."""
+"""Key of the counts in a joiner's state."""
 
 
 class JoinCounts(msgspec.Struct):
-    """What a joiner has met and done since its state was made, over all partitions."""
+    """Counts of a joiner since its state was created, over all partitions."""
 
     impressions: int = 0  # accepted
     actions: int = 0  # accepted before their request was decided
@@ -49,16 +49,16 @@ class JoinCounts(msgspec.Struct):
     positives: int = 0  # labels of 1 in them
     negatives: int = 0  # labels of 0 in them
     duplicate_impressions: int = 0
-    duplicate_actions: int = 0  # the same again, or overtaken by a newer action with the candidate
-    late: int = 0  # actions after the decision, learnt or dropped as configured
+    duplicate_actions: int = 0  # repeated, or older than another action with the candidate
+    late: int = 0  # actions after the decision, learned or dropped as configured
     orphans: int = 0  # actions and exposures whose impression never came; dead letters too
     subsampled: int = 0  # candidates without a click that were not kept
-    emptied: int = 0  # requests of which nothing was kept
+    emptied: int = 0  # requests without a kept candidate
     early: int = 0  # decided before their time because pending_max was reached
     forgotten_early: int = 0  # decided requests forgotten before their time because pending_max was reached
     dead_letters: int = 0
-    forgets: int = 0  # requests to forget, one a partition
-    forgotten: int = 0  # waiting or remembered requests that they took something from
+    forgets: int = 0  # requests to forget, one per partition
+    forgotten: int = 0  # waiting or remembered requests from which ids were removed
     ahead: int = 0  # events further ahead of the log's clock than clock_ahead_s
     exposures: int = 0  # accepted before their request was decided
     duplicate_exposures: int = 0  # the same again, or overtaken by a newer one

@@ -69,7 +69,7 @@ class Refusals:
                     self._refuse((feature, _fingerprint(feature, value)), until)
 
     def admit(self, example: Example) -> Example | None:
-        """What may be learnt of an example; None: nothing."""
+        """The part of an example that may be learned; None: nothing."""
         if example.time > self.clock:
             self.clock = example.time
             self._expire()

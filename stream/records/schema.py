@@ -190,7 +190,9 @@ def _asyncapi() -> Json:
                 "receive", EVENTS, "The joiner pairs impressions with their actions and exposures."
             ),
             "emitExamples": _operation("send", EXAMPLES, "The joiner emits each request once decided."),
-            "buryDeadLetters": _operation("send", DEAD_LETTERS, "Any role buries what it cannot use."),
+            "sendDeadLetters": _operation(
+                "send", DEAD_LETTERS, "Any role sends the records that it cannot use."
+            ),
         },
         "components": {
             "messages": {

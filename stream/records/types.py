@@ -6,9 +6,8 @@ with one of them) and an `Exposure` (which of them the person was shown). The jo
 `Example`, on topic `examples`. A `Forget` comes from the server or the command line, and a `Tick` from
 joiners; never from producers.
 
-Each type carries what the JSON Schema says of its fields (`stream.records.schema`). A producer may send many
-events
-of one partition as one message, an array of them: a batch, which costs a fraction of as many messages.
+The types carry the descriptions of their fields for the JSON Schema (`stream.records.schema`). A producer may
+send many events of one partition as one message, an array: a batch, which costs far less than many messages.
 """
 
 from __future__ import annotations
@@ -163,7 +162,7 @@ class Action(
     request_id: RequestId
     time: EventTime
     candidate: CandidateNumber
-    label: Annotated[Label, _field("1 for a click (or whatever counts), 0 to take it back.")] = 1.0
+    label: Annotated[Label, _field("1 for a click (or another positive outcome), 0 to take it back.")] = 1.0
     name: Annotated[str, _field("What the person did, for people.")] = "click"
     v: Version = SCHEMA_VERSION
 
@@ -255,7 +254,7 @@ class Forget(msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="forget",
     refuse_s: Annotated[
         float,
         _field(
-            "For so long after `time`, in event time, whatever names these ids is left out.",
+            "For so long after `time`, in event time, records with these ids are left out.",
             {"minimum": 0, "maximum": REFUSE_S_MAX},
         ),
     ] = 0.0

@@ -105,7 +105,7 @@ class Runner:
         return set(self._next)
 
     def acquire(self, partition: int) -> None:
-        """Read a partition from now on, from where the state is.
+        """Start to read a partition at the state's offset.
 
         Raises:
             LogError: the log has dropped records that this role has yet to read.
@@ -135,7 +135,7 @@ class Runner:
         del self._repeats[partition]
 
     def positions(self) -> dict[int, Position]:
-        """Where it is in each partition that it reads. May be called from any thread."""
+        """The position in each partition that it reads. May be called from any thread."""
         return {p: Position(offset, self._taken_ms.get(p, 0)) for p, offset in list(self._next.items())}
 
     def run(self, stop: threading.Event, report: Callable[[], None] = lambda: None) -> None:
@@ -198,7 +198,7 @@ class Runner:
             self._commit_if_due()
         if not found:
             self._commit_if_due()
-            self._state.purge()  # one that could not begin earlier
+            self._state.purge()  # if it could not begin earlier
             self.progress.lag_records = 0
         return took
 
@@ -231,7 +231,7 @@ class Runner:
                 return
 
     def take_stretches(self, taken: Sequence[JournalStretch]) -> None:
-        """Take what is still to be taken of some stretches, in their order, and commit that as one.
+        """Take the rest of some stretches of a journal, in their order, in one commit.
 
         After a LogAwayError call it again with the same, before anything else is taken.
 

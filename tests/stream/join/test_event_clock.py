@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.join.event_clock import CONFIRM_EVENTS, START_EVENTS, PartitionProgress, compare, is_steady
+from stream.join.event_clock import CONFIRM_EVENTS, START_EVENTS, PartitionProgress
 from stream.join.joiner import Joiner
 from stream.join.settings import JoinSettings
 from stream.log.base import EVENTS, EXAMPLES, Record
@@ -22,7 +22,7 @@ DAY_S = 86_400.0
 def run(progress: PartitionProgress, *times: float, step_s: float = 300.0) -> float:
     """Move a clock as a joiner does; returns where it is."""
     for time in times:
-        latest = compare(progress, time, step_s)
+        latest = progress.latest(time, step_s)
         progress.clock = max(progress.clock, min(time, latest))
     return progress.clock
 
@@ -35,7 +35,7 @@ def test_clock_follows_events_in_order() -> None:
     progress = PartitionProgress()
     for i in range(1000):
         assert run(progress, T + i) == T + i
-    assert is_steady(progress)
+    assert progress.steady
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 50, 99, 100, 101, 500])
@@ -58,7 +58,7 @@ def test_clock_goes_on_after_a_pause_of_the_stream() -> None:
     assert run(progress, *(later + i for i in range(CONFIRM_EVENTS - 1))) == T
     assert run(progress, later + CONFIRM_EVENTS) == later
     assert run(progress, later + CONFIRM_EVENTS + 1) == later + CONFIRM_EVENTS + 1
-    assert is_steady(progress)
+    assert progress.steady
 
 
 def test_clock_goes_on_after_a_pause_although_some_events_are_older() -> None:
@@ -77,7 +77,7 @@ def test_wrong_events_that_are_seen_now_and_then_never_add_up() -> None:
 def test_start_is_short_and_its_memory_bounded() -> None:
     progress = PartitionProgress()
     run(progress, *(T + i for i in range(START_EVENTS - 1)))
-    assert len(progress.first) == START_EVENTS - 1 and not is_steady(progress)
+    assert len(progress.first) == START_EVENTS - 1 and not progress.steady
     run(progress, T + START_EVENTS)
     assert progress.first == [] and progress.begun
 
