@@ -1,6 +1,7 @@
 """JSON files for programs, indented for people, and written atomically."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import msgspec
 from ground import FreshetError
 from stream.files.record_files import whole_or_nothing
 
+Json = dict[str, Any]  # a JSON object
+JsonView = Mapping[str, Any]  # one that is only read
 
-def readable_json(value: Any) -> bytes:
+
+def readable_json(value: object) -> bytes:
     """A value as indented JSON that ends in a line break."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
@@ -32,7 +36,7 @@ def check_writable(path: Path, error: type[FreshetError]) -> None:
         raise error(f"{path}: cannot be written: {cause.strerror}; name another file") from None
 
 
-def write_json(path: Path, value: Any, error: type[FreshetError]) -> None:
+def write_json(path: Path, value: object, error: type[FreshetError]) -> None:
     """Write a value to a file.
 
     Raises:

@@ -16,7 +16,7 @@ from freshet.decide.paired import SliceDifference, differences, slice_difference
 from freshet.decide.slices import PredictionsFile, Slices, make_slices, read_predictions
 from freshet.decide.verdict import decide
 from freshet.errors import CompareError
-from freshet.files import write_json
+from freshet.files import Json, JsonView, write_json
 from learner.metrics import Summary, summarize
 
 STRETCHES = 20
@@ -83,7 +83,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     return runs
 
 
-def _check_same_data(first: str, a: Mapping[str, Any], other: str, b: Mapping[str, Any]) -> None:
+def _check_same_data(first: str, a: JsonView, other: str, b: JsonView) -> None:
     if a["data_hash"] == b["data_hash"]:
         return
     differing = [f"data_hash {a['data_hash']} and {b['data_hash']}"]
@@ -142,7 +142,7 @@ def _cut(way: Slices, n: int, within: Any) -> Iterator[tuple[str, SliceDifferenc
         yield way.names[s], difference
 
 
-def config_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
+def config_changes(a: JsonView, b: JsonView) -> Iterator[str]:
     """The settings, options and code of the second run that differ from the first."""
     before, after = (dict(_flat(report.get("config", {}))) for report in (a, b))
     for key in sorted(before.keys() | after.keys()):
@@ -155,7 +155,7 @@ def config_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key.replace('_', ' ')}: {_shown(a.get(key))} → {_shown(b.get(key))}"
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(table: JsonView, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in table.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
@@ -167,10 +167,10 @@ def _shown(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def _plain(runs: Sequence[Run], compared: Sequence[Comparison], prediction: str) -> dict[str, Any]:
+def _plain(runs: Sequence[Run], compared: Sequence[Comparison], prediction: str) -> Json:
     """The comparisons for programs."""
 
-    def sliced(name: str, difference: SliceDifference) -> dict[str, Any]:
+    def sliced(name: str, difference: SliceDifference) -> Json:
         return {"slice": name, **difference._asdict(), "share": difference.share._asdict()}
 
     keys = ("data_hash", "config_hash", "code_version", "state_hash")

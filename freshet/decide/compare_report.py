@@ -6,6 +6,7 @@ from typing import Any
 
 from freshet.decide.comparison import Comparison, Run
 from freshet.decide.paired import Interval
+from freshet.files import Json
 from freshet.show.replay_report import METRICS
 from freshet.show.report import Arm, Chart, Forest, Line, ReportPage, ReportTable, Tile
 
@@ -111,7 +112,7 @@ def _by_slice(c: Comparison, arms: Mapping[str, Arm]) -> list[Forest]:
 
 
 def _metrics(compared: Sequence[Comparison]) -> ReportTable:
-    summaries: dict[str, Any] = {compared[0].first: compared[0].summaries[0]}
+    summaries: Json = {compared[0].first: compared[0].summaries[0]}
     summaries |= {c.other: c.summaries[1] for c in compared}
     rows = []
     for key, name in METRICS:

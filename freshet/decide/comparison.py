@@ -1,10 +1,10 @@
 """The parts of a comparison: the runs, their differences, and the verdict."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from freshet.decide.paired import Differences, SliceDifference
 from freshet.decide.slices import PredictionsFile
+from freshet.files import JsonView
 from learner.metrics import Summary
 
 
@@ -19,7 +19,7 @@ class Run(NamedTuple):
     """One replay: its report and its predictions."""
 
     name: str
-    report: Mapping[str, Any]
+    report: JsonView
     predicted: PredictionsFile
 
 

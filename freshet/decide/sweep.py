@@ -15,13 +15,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from freshet.config import Config
 from freshet.decide.trials import Trial
 from freshet.errors import SweepError
+from freshet.files import Json
 from freshet.progress import progress
 from freshet.replay.tape import ReplayOptions, open_tape, replay_config
 from freshet.version import code_version
@@ -258,7 +259,7 @@ def _ended(sweep: Sweep, one: _Running) -> Result:
 def _read(sweep: Sweep, trial: Trial, path: Path) -> Result | None:
     """A trial's report; None if there is none from this version of the code."""
     try:
-        report: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+        report: Json = msgspec.json.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError):
         return None
     if report["code_version"] != code_version():

@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from freshet.config import load_config
 from freshet.demo.history import HistoryCounts, lay_out, learnt, train
@@ -361,7 +360,7 @@ def _lag(log: Log, group: str, topic: str) -> int:
     return sum(end - committed.get(partition, 0) for partition, (_, end) in enumerate(log.ends(topic)))
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 

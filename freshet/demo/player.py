@@ -19,6 +19,7 @@ import numpy as np
 from freshet.demo.scenes import Scene, Turn
 from freshet.demo.scoreboard import Scoreboard
 from freshet.errors import RoleError
+from freshet.files import Json
 from stream.records.types import Action, encode_json
 
 ARMS = ("frozen", "frozen + memory", "live", "live + memory", "ceiling")
@@ -65,7 +66,7 @@ class Player:
         self.latency_ms: deque[float] = deque(maxlen=LATENCIES_MAX)  # of the live server, as a client sees it
         limits = httpx.Limits(max_connections=ASKED_MAX + 8)
         # trust_env=False: no proxy for requests to this machine
-        settings: dict[str, Any] = {"timeout": TIMEOUT_S, "limits": limits, "trust_env": False}
+        settings: Json = {"timeout": TIMEOUT_S, "limits": limits, "trust_env": False}
         self._live = httpx.AsyncClient(base_url=live_url, **settings)
         self._frozen = httpx.AsyncClient(base_url=frozen_url, **settings)
         self._answer = msgspec.json.Decoder(PlayedAnswer)
@@ -90,7 +91,7 @@ class Player:
         """Seconds since the play began."""
         return time.monotonic() - self._began
 
-    async def models(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def models(self) -> tuple[Json, Json]:
         """The answers of GET /v1/model from the live and the frozen server."""
         raw = await asyncio.gather(*(self._send(c, "GET", "/v1/model") for c in (self._live, self._frozen)))
         live, frozen = map(msgspec.json.decode, raw)

@@ -5,8 +5,9 @@ answer is sure when its points are many, and more than any other's.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from freshet.files import Json
 from freshet.init.column import Column
 
 SURE_POINTS, SURE_GAP = 2.5, 1.0
@@ -24,7 +25,7 @@ class Answer(NamedTuple):
     """
 
     column: Column | None
-    settings: dict[str, Any]
+    settings: Json
     why: dict[str, str]
     points: float
 

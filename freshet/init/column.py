@@ -5,11 +5,11 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from typing import Any
 
 import msgspec
 
 from stream.files.columns import DataSettings, missing_test, number_reader
+from stream.files.times import Cell
 
 NOTHING = (
     "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "none", "(null)", "\\N", "-",
@@ -40,7 +40,7 @@ class Column:
     def __init__(
         self,
         name: str,
-        cells: Sequence[Any],
+        cells: Sequence[Cell],
         missing: Collection[str] = (),
         decimal: str = ".",
         thousands: str = "",
@@ -92,7 +92,7 @@ class Column:
             isinstance(cell, float) or self.decimal in str(cell) for cell in self.filled
         )
 
-    def number_of(self, cell: Any) -> float | None:
+    def number_of(self, cell: Cell) -> float | None:
         """One cell as a number, if it is one."""
         try:
             return None if self.is_missing(cell) or isinstance(cell, bool | list | dict) else self._read(cell)
@@ -100,7 +100,7 @@ class Column:
             return None
 
 
-def is_time_text(cell: Any) -> bool:
+def is_time_text(cell: Cell) -> bool:
     """Whether a cell is a time or a date as ISO 8601 writes it."""
     if isinstance(cell, datetime.date):
         return True
@@ -113,7 +113,7 @@ def is_time_text(cell: Any) -> bool:
     return True
 
 
-def shown(value: Any) -> str:
+def shown(value: Cell) -> str:
     """A cell in a sentence, shortened."""
     text = str(value)
     return msgspec.json.encode(text if len(text) <= 24 else text[:23] + "…").decode()

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from freshet.config import default_config
 from freshet.init.answers import Answer
@@ -160,7 +160,7 @@ def write_ratings_config(kind: str, path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(key: str, value: Any, why: str) -> list[str]:
+def _line(key: str, value: object, why: str) -> list[str]:
     """`key = value  # why`, the reason above where it does not fit beside."""
     line = f"{key} = {_value(value)}"
     reason = _plain(why)
@@ -171,7 +171,7 @@ def _line(key: str, value: Any, why: str) -> list[str]:
     return [f"# {reason}", line]
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     """As TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"

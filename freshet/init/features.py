@@ -4,7 +4,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -312,7 +312,7 @@ def _in_context(sample: Sample, column: Column, request: Column | None) -> bool:
     """Whether the feature belongs to the request: the same within each, or of the person by its name."""
     if request is None:
         return bool(column.words & CONTEXT_WORDS)
-    same: dict[str, Any] = {}
+    same: dict[str, object] = {}
     return all(
         same.setdefault(str(key), cell) == cell for key, cell in zip(request.cells, column.cells, strict=True)
     )

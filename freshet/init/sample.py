@@ -1,26 +1,28 @@
-"""A bounded sample of a data file nobody has described yet: its format, names, cells, and its numbers' marks.
+"""A bounded sample of an unknown data file: its format, names, cells, and the marks of its numbers.
 
-What was found is told with its reason, for the people who read the config that is made of it. The beginning
-of the file is taken line by line, and of what follows a share, so that a column which is filled later is seen
-too.
+Every finding comes with a reason for the readers of the resulting config. The sample has every line of the
+beginning and a share of the rest, so that it also shows columns that are filled later.
 """
 
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from freshet.errors import InitError
 from freshet.init.column import NOTHING, Column, is_time_text, shown
 from freshet.init.foreign import foreign_format
 from freshet.init.messages import error
 from freshet.init.text import find_layout
-from ground import FreshetError
+from stream.errors import SourceError
 from stream.files.columns import DataSettings, Format
 from stream.files.csv_rows import Dialect, Row, read_rows
 from stream.files.sources import detect_format
 from stream.files.tabular import DAMAGED, open_table, open_text, refuse_packed
+from stream.files.times import Cell
+
+T = TypeVar("T")
 
 HEAD_LINES = 5_000
 LATER_LINES = 5_000  # at most, of those behind
@@ -63,7 +65,7 @@ def read_sample(path: Path) -> Sample:
     return _with_marks(_read_sample(path))
 
 
-def spread(items: Iterable[Any], head: int = HEAD_LINES, later: int = LATER_LINES) -> tuple[list[Any], int]:
+def spread(items: Iterable[T], head: int = HEAD_LINES, later: int = LATER_LINES) -> tuple[list[T], int]:
     """The first `head` items, and of those behind an even share, at most `later`; and how many are the head.
 
     >>> spread(range(20), head=3, later=4)
@@ -71,7 +73,7 @@ def spread(items: Iterable[Any], head: int = HEAD_LINES, later: int = LATER_LINE
     """
     source = iter(items)
     first = list(itertools.islice(source, head))
-    kept: list[Any] = []
+    kept: list[T] = []
     step = 1
     for number, item in enumerate(source):
         if number % step == 0:
@@ -116,7 +118,7 @@ def _with_marks(sample: Sample) -> Sample:
     return sample._replace(columns=found, missing=tuple(missing), marks=marks, marks_sure=sure, why=why)
 
 
-def _measured(cells: Sequence[Any]) -> bool:
+def _measured(cells: Sequence[Cell]) -> bool:
     """Whether all are numbers, or all are times."""
     return any(Column("", cells, (), *marks).numbers for marks in _MARKS) or all(map(is_time_text, cells))
 
@@ -144,16 +146,16 @@ def _read_sample(path: Path) -> Sample:
 
 
 class _Bad:
-    """The lines that cannot be used, counted."""
+    """Counts unusable lines."""
 
     def __init__(self) -> None:
         self.lines = self.good = 0
         self.first = ""
 
-    def without(self, rows: Iterable[Any]) -> Iterator[Any]:
+    def without(self, rows: Iterable[T | SourceError]) -> Iterator[T]:
         """The good rows."""
         for row in rows:
-            if isinstance(row, FreshetError):
+            if isinstance(row, SourceError):
                 self.note(str(row))
             else:
                 self.good += 1

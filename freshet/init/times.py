@@ -4,12 +4,12 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
+from freshet.files import Json
 from freshet.init.answers import SURE_POINTS, Answer, Question, rank
 from freshet.init.column import Column, is_time_text, shown
 from freshet.init.sample import Sample
-from stream.files.times import TimeUnit, time_reader
+from stream.files.times import Cell, TimeUnit, time_reader
 from stream.limits import TIME_MAX_S
 
 TIME_WORDS = {"time", "timestamp", "ts", "date", "datetime", "when", "at", "unix", "epoch", "created"}
@@ -60,7 +60,7 @@ def _as_times(column: Column) -> list[Answer]:
     return found
 
 
-def _ways(column: Column, named: bool) -> list[tuple[dict[str, Any], Callable[[Any], float], str, float]]:
+def _ways(column: Column, named: bool) -> list[tuple[Json, Callable[[Cell], float], str, float]]:
     """(settings, reader, what the cells are, points) of each way to read all cells as times."""
     cells = column.filled
     if not cells:
@@ -108,7 +108,7 @@ def _epoch(column: Column) -> TimeUnit | None:
     return None
 
 
-def _all_fit(cells: Sequence[Any], pattern: str) -> bool:
+def _all_fit(cells: Sequence[Cell], pattern: str) -> bool:
     if pattern.replace("%", "").isalnum() and len({len(str(cell)) for cell in cells}) > 1:
         return False
     read = time_reader("auto", pattern)
@@ -158,7 +158,7 @@ def ask_request(sample: Sample, taken: Sequence[Column | None], time: Column | N
     )
 
 
-def _runs(cells: Sequence[Any]) -> tuple[int, bool]:
+def _runs(cells: Sequence[Cell]) -> tuple[int, bool]:
     """How many runs of equal values, and whether a value comes again after its run."""
     seen: set[str] = set()
     runs, last, again = 0, object(), False

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from error_memory import ErrorMemory, make_memory
 from freshet.config import Config
 from freshet.errors import ReplayError
-from freshet.files import check_writable, readable_json, write_json
+from freshet.files import Json, check_writable, readable_json, write_json
 from freshet.progress import progress
 from freshet.replay.feed import open_feed
 from freshet.replay.predictions import write_predictions
@@ -188,7 +187,7 @@ def run_replay(
 
 def replay_from_snapshot(
     config: Config, options: ReplayOptions, predictions: Path | None = None, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Json:
     """Continue from `options.from_snapshot`, and return the report of the later requests.
 
     Raises:
@@ -219,7 +218,7 @@ def replay(
     options: ReplayOptions,
     predictions: Path | None = None,
     learner: Learner | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Play the examples in the range of `options` and return the report.
 
     Args:
@@ -295,8 +294,8 @@ def replay(
     return report
 
 
-def _played(config: Config, options: ReplayOptions) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(options)
+def _played(config: Config, options: ReplayOptions) -> Json:
+    fields: Json = msgspec.to_builtins(options)
     del fields["last"], fields["boundary"]
     fields |= {"data": options.data or config.log}
     # JSON cannot hold a file name that is not UTF-8
@@ -313,8 +312,8 @@ def _window(config: Config, run: Replay) -> int:
     return min(config.learner.window, max(run.learner.meta.examples // 20, 500))
 
 
-def _print_summary(report: dict[str, Any]) -> None:
-    def line(name: str, part: dict[str, Any]) -> str:
+def _print_summary(report: Json) -> None:
+    def line(name: str, part: Json) -> str:
         keys = ("auc", "request_auc", "logloss", "calibration")
         return f"  {name:<22}" + "".join(
             f"{key} {'–' if part.get(key) is None else format(part[key], '.4f')}   " for key in keys

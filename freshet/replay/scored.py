@@ -1,10 +1,11 @@
 """Predictions and labels of a replay, in order, and the metrics over them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from freshet.files import Json
 from learner.metrics import Summary, summarize
 
 Floats = npt.NDArray[np.float64]
@@ -41,7 +42,7 @@ class ScoredCandidates:
         """All candidates, concatenated."""
         return Candidates(*(np.concatenate(part) for part in zip(*self._parts, strict=True)))
 
-    def summaries(self, window: int) -> dict[str, Any]:
+    def summaries(self, window: int) -> Json:
         """Metrics of base and corrected: overall, over the last half, and over windows of candidates."""
         found = self.arrays()
         n = len(found.y)
@@ -62,8 +63,6 @@ class ScoredCandidates:
             }
             for first in range(0, n, window)
         ]
-        summaries: dict[str, Any] = {
-            name: {"overall": overall[name], "last_half": last_half[name]} for name in overall
-        }
+        summaries: Json = {name: {"overall": overall[name], "last_half": last_half[name]} for name in overall}
         summaries["windows"] = windows
         return summaries

@@ -4,13 +4,13 @@ A column that contains the label in another form (`nonclk` beside `clk`, a date 
 metric excellent and the model useless, because its value is not known when the model must predict.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from freshet.config import Config
+from freshet.files import JsonView
 from freshet.replay.tape import ReplayOptions, open_tape
 from learner.metrics import auc
 
@@ -22,7 +22,7 @@ ALONE_MAX = 0.97  # AUC of one feature alone
 DEVIATIONS_MAX = 5.0  # standard deviations of an AUC over shuffled labels from 0.5
 
 
-def warnings_of(report: Mapping[str, Any], config: Config, options: ReplayOptions) -> list[str]:
+def warnings_of(report: JsonView, config: Config, options: ReplayOptions) -> list[str]:
     """Warnings about a finished replay, each a sentence or two."""
     last = report["base"]["last_half"]
     if last["auc"] is None or last["examples"] < CANDIDATES_MIN:
@@ -44,7 +44,7 @@ def warnings_of(report: Mapping[str, Any], config: Config, options: ReplayOption
     ]
 
 
-def _shuffled(last: Mapping[str, Any]) -> list[str]:
+def _shuffled(last: JsonView) -> list[str]:
     positives = last["positives"]
     negatives = last["examples"] - positives
     deviation = np.sqrt((1.0 / positives + 1.0 / negatives) / 12.0)

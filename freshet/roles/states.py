@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from rocksdict import AccessType, Options, Rdict
 
+from freshet.files import Json
 from ground.rocks import read_error
 from learner.meta import KEY as LEARNER_META
 from stream.errors import StateError
@@ -18,7 +19,7 @@ from stream.state.outbox import decode_block
 _UNREADABLE = "the state may be from another version of Freshet, or damaged"
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> Json:
     """The contents of a state, as plain values; the role may run meanwhile.
 
     Raises:
@@ -45,7 +46,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         db.close()
 
 
-def _read(folder: Path, db: Any) -> dict[str, Any]:  # rocksdict annotates only its object mode
+def _read(folder: Path, db: Any) -> Json:  # rocksdict annotates only its object mode
     meta = msgspec.json.decode(db[META_KEY])
     entries: Counter[str] = Counter()
     offsets: dict[str, int] = {}
@@ -59,7 +60,7 @@ def _read(folder: Path, db: Any) -> dict[str, Any]:  # rocksdict annotates only 
             unsent += len(decode_block(rest, value).records)
         elif kind == DATA:
             entries[_group(rest)] += 1
-    found: dict[str, Any] = {
+    found: Json = {
         "state": str(folder),
         "role": meta["role"],
         "format": meta["format"],

@@ -1,10 +1,10 @@
 """A replay's report as a page: metrics of base and corrected, overall, last half, and over time."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
+from freshet.files import JsonView
 from freshet.show.report import Chart, Line, ReportPage, ReportTable, Tile
 
 METRICS = (
@@ -24,7 +24,7 @@ SAME = (
 )
 
 
-def replay_page(report: Mapping[str, Any], name: str = "") -> ReportPage:
+def replay_page(report: JsonView, name: str = "") -> ReportPage:
     """The page of a replay's report."""
     base, corrected = report["base"], report["corrected"]
     half_base, half_corrected = base.get("last_half", base), corrected.get("last_half", corrected)
@@ -79,7 +79,7 @@ def replay_page(report: Mapping[str, Any], name: str = "") -> ReportPage:
     )
 
 
-def _replay_charts(windows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+def _replay_charts(windows: Sequence[JsonView]) -> list[Chart]:
     if not windows:
         return []
     x, x_title = _window_axis(windows)
@@ -107,7 +107,7 @@ def _same(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in pairs)
 
 
-def _window_axis(windows: Sequence[Mapping[str, Any]]) -> tuple[list[float | str], str]:
+def _window_axis(windows: Sequence[JsonView]) -> tuple[list[float | str], str]:
     """Event times if every window has one, else window numbers."""
     times = [_number(window, "to_time") for window in windows]
     if all(time > 0.0 for time in times):
@@ -115,11 +115,11 @@ def _window_axis(windows: Sequence[Mapping[str, Any]]) -> tuple[list[float | str
     return [float(i + 1) for i in range(len(windows))], "window"
 
 
-def _number(summary: Mapping[str, Any], key: str) -> float:
+def _number(summary: JsonView, key: str) -> float:
     value = summary.get(key)
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def _metric(summary: Mapping[str, Any], key: str) -> str:
+def _metric(summary: JsonView, key: str) -> str:
     value = _number(summary, key)
     return f"{value:.4f}" if math.isfinite(value) else "–"

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from freshet.files import Json
 from ground import FreshetError
 
 Arm = Literal["frozen", "frozen_memory", "live", "live_memory", "ceiling", "plain"]
@@ -23,7 +24,7 @@ Arm = Literal["frozen", "frozen_memory", "live", "live_memory", "ceiling", "plai
 # The hues of Okabe and Ito's palette, distinct for all kinds of colour vision, with a contrast of 3 : 1 on
 # white and on dark pages. Where two lines coincide, such as a live base and its correction, the dashed one
 # shows the solid one in its gaps.
-LINE_STYLE: dict[Arm, dict[str, Any]] = {
+LINE_STYLE: dict[Arm, Json] = {
     "frozen": {"color": "#838992", "width": 2.5},
     "frozen_memory": {"color": "#bf7a00", "width": 2.5},
     "live": {"color": "#0072b2", "width": 3.5},
@@ -203,7 +204,7 @@ def _table(table: ReportTable) -> str:
     )
 
 
-def _figure(chart: Chart) -> dict[str, Any]:
+def _figure(chart: Chart) -> Json:
     """A chart for `report.js`; a NaN becomes null, which is drawn as a gap."""
     time = any(isinstance(x, str) for line in chart.lines for x in line.x)
     return {
@@ -227,7 +228,7 @@ def _figure(chart: Chart) -> dict[str, Any]:
     }
 
 
-def _forest(forest: Forest) -> dict[str, Any]:
+def _forest(forest: Forest) -> Json:
     """A forest for `report.js`: the first row on top."""
     return {
         "rows": [[name, *_ys(numbers)] for name, *numbers in forest.rows],

@@ -3,11 +3,11 @@
 import json
 import sys
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
 from freshet.config import Config
+from freshet.files import Json
 from freshet.roles.opening import open_used
 from freshet.roles.voice import printable
 from stream.errors import DeadLetterError
@@ -135,7 +135,7 @@ def retry_letters(
     print(f"sent {sum(done.sent.values()):,} letters again" + (f": {where}" if where else ""))
 
 
-def _as_json(found: Found) -> dict[str, Any]:
+def _as_json(found: Found) -> Json:
     fields = json.loads(encode_json(found.letter))
     fields.pop("type")
     at = {"letter": found.offset, "buried": found.buried_ms / 1e3, "sent_again": found.sent_again}

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from freshet.files import Json
 from freshet.roles.states import read_state
 from freshet.roles.voice import short
 
@@ -38,7 +38,7 @@ def inspect_state(folder: Path, as_json: bool = False) -> None:
     print("\n".join(describe(found)))
 
 
-def describe(found: dict[str, Any]) -> Iterator[str]:
+def describe(found: Json) -> Iterator[str]:
     """The result of `read_state`, as lines for people."""
     for name, value in found.items():
         title = _NAMES.get(name, name.replace("_", " "))

@@ -10,11 +10,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
 from freshet.config import Config
+from freshet.files import Json
 from freshet.progress import duration
 from freshet.roles.opening import open_used
 from freshet.roles.voice import printable
@@ -121,7 +121,7 @@ def print_status(config: Config, as_json: bool) -> bool:
     server, url = ask_server(config)
     held = {topic: sum(end - first for first, end in spans) for topic, spans in ends.items()}
     if as_json:
-        found: dict[str, Any] = {
+        found: Json = {
             "log": config.log, "records": held, "members": members, "server": {"state": server, "url": url},
         }  # fmt: skip
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")

@@ -4,7 +4,7 @@ The deep part learns from its inputs as of prediction time. So they are kept her
 the learner's state.
 """
 
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -81,8 +81,8 @@ class PendingRows(NamedTuple):
         """These requests followed by the other's."""
         if self.n == 0:
             return other
-        mine: tuple[npt.NDArray[Any], ...] = self
-        more: tuple[npt.NDArray[Any], ...] = other
+        mine: tuple[npt.NDArray[np.generic], ...] = self
+        more: tuple[npt.NDArray[np.generic], ...] = other
         arrays = [list(both) for both in zip(mine, more, strict=True)]
         arrays[0][1] = self.requests[-1] + other.requests[1:]
         arrays[1][1] = self.start[-1] + other.start[1:]
@@ -122,7 +122,7 @@ class PendingRows(NamedTuple):
         dense, features, *parts = msgspec.msgpack.decode(data)
         if [dense, features] != [like.dense.shape[1], like.embedding_scale.shape[1]]:
             raise ValueError("pending rows have another width or come from another version of Freshet")
-        empty: tuple[npt.NDArray[Any], ...] = cls.empty(dense, features)
+        empty: tuple[npt.NDArray[np.generic], ...] = cls.empty(dense, features)
         if len(parts) != len(empty):
             raise ValueError(f"pending rows have {len(parts)} arrays, not {len(empty)}")
         arrays = [

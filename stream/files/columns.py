@@ -11,18 +11,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from ground.short_repr import ShortRepr
-from stream.files.times import TimeUnit, shown
+from stream.files.times import Cell, TimeUnit, shown
 from stream.records.fields import tidy_value
 from stream.records.types import Value
 
 Format = Literal["auto", "csv", "jsonl", "parquet", "movietweetings", "movielens", "examples"]
 Kind = Literal["id", "int", "text", "number", "list"]
-Convert = Callable[[Any], Value]
+Convert = Callable[[Cell], Value]
 
 _THOUSANDS = ("", ".", ",", " ", "_", "'")
 _WORDS: dict[str, float] = {"true": 1.0, "false": 0.0}  # labels in the CSV files of many tools
@@ -92,10 +92,10 @@ class RawRow(msgspec.Struct, gc=False):
     """One line as the format's reader returns it: its number (from 1) and its cells, not converted yet."""
 
     line: int
-    time: Any
-    label: Any
-    request: Any
-    cells: dict[str, Any]
+    time: Cell
+    label: Cell
+    request: Cell
+    cells: dict[str, Cell]
     shown: object = None
 
 
@@ -111,7 +111,7 @@ def shown_reader(cell: object) -> bool:
         raise ValueError(f"{shown(cell)} does not say whether it was shown; expected 0 or 1") from None
 
 
-def label_reader(positive_from: float | None, positive: Sequence[str] = ()) -> Callable[[Any], float]:
+def label_reader(positive_from: float | None, positive: Sequence[str] = ()) -> Callable[[Cell], float]:
     """Return a function that converts a label cell to 0.0 or 1.0.
 
     >>> label_reader(4.0)("3.5"), label_reader(None)("1"), label_reader(None)("False")
@@ -122,7 +122,7 @@ def label_reader(positive_from: float | None, positive: Sequence[str] = ()) -> C
     if positive:
         return _named_label_reader(frozenset(positive))
 
-    def read(cell: Any) -> float:
+    def read(cell: Cell) -> float:
         try:
             value = float(cell)
         except (TypeError, ValueError):
@@ -143,8 +143,8 @@ def label_reader(positive_from: float | None, positive: Sequence[str] = ()) -> C
     return read
 
 
-def _named_label_reader(positive: frozenset[str]) -> Callable[[Any], float]:
-    def read(cell: Any) -> float:
+def _named_label_reader(positive: frozenset[str]) -> Callable[[Cell], float]:
+    def read(cell: Cell) -> float:
         if cell is None or cell == "":
             raise ValueError("an empty cell is no label")
         return 1.0 if str(cell) in positive else 0.0
@@ -168,7 +168,7 @@ def to_id(text: str) -> int | str:
     return number if -(1 << 63) <= number < (1 << 63) and str(number) == text else text
 
 
-def to_int(cell: Any) -> int:
+def to_int(cell: Cell) -> int:
     """Convert a cell to an integer id, also from 7.0, as programs write integer columns with missing values.
 
     >>> to_int("7.0"), to_int(7.0), to_int("-12")
@@ -185,7 +185,7 @@ def to_int(cell: Any) -> int:
     raise ValueError(f"{shown(cell)} is no integer")
 
 
-def to_number(cell: Any) -> float:
+def to_number(cell: Cell) -> float:
     """A finite number."""
     try:
         number = float(cell)
@@ -196,7 +196,7 @@ def to_number(cell: Any) -> float:
     return number
 
 
-def number_reader(decimal: str = ".", thousands: str = "") -> Callable[[Any], float]:
+def number_reader(decimal: str = ".", thousands: str = "") -> Callable[[Cell], float]:
     """Return a function that converts a cell to a finite number; text may contain these marks.
 
     >>> number_reader(",", ".")("1.234,5"), number_reader(".", ",")("1,234"), number_reader()("1e3")
@@ -208,7 +208,7 @@ def number_reader(decimal: str = ".", thousands: str = "") -> Callable[[Any], fl
     groups = rf"\d{{1,3}}(?:{between}\d{{3}})+|" if thousands else ""
     fits = re.compile(rf"[+-]?(?:{groups}\d+)?(?:{re.escape(decimal)}\d+)?").fullmatch
 
-    def read(cell: Any) -> float:
+    def read(cell: Cell) -> float:
         if isinstance(cell, str):
             text = cell.strip()
             if not fits(text):
@@ -262,7 +262,7 @@ def typed_converter(kind: Kind | None, separator: str, number: Convert = to_numb
     """Return a function that converts a typed cell (JSON, Parquet) to a feature's value."""
     of_text = None if kind is None else text_converter(kind, separator, number)
 
-    def read(cell: Any) -> Value:
+    def read(cell: Cell) -> Value:
         if isinstance(cell, bool):
             cell = int(cell)
         elif isinstance(cell, bytes):
@@ -306,7 +306,7 @@ def guess_kind(cells: Sequence[str], separator: str) -> Kind:
     return "id"
 
 
-def missing_test(settings: DataSettings) -> Callable[[Any], bool]:
+def missing_test(settings: DataSettings) -> Callable[[Cell], bool]:
     """Return a function that tests whether a cell counts as empty, as NaN does in typed files.
 
     >>> test = missing_test(DataSettings(missing=["NaN"]))
@@ -315,7 +315,7 @@ def missing_test(settings: DataSettings) -> Callable[[Any], bool]:
     """
     words = frozenset(settings.missing)
 
-    def test(cell: Any) -> bool:
+    def test(cell: Cell) -> bool:
         if cell is None or cell == "":
             return True
         if isinstance(cell, str):

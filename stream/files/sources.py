@@ -9,12 +9,11 @@ expected. With `skip_bad` it is left out and reported to `on_bad`.
 
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from stream.errors import RecordError, SourceError
 from stream.files.columns import Convert, DataSettings, RawRow, label_reader, missing_test, shown_reader
 from stream.files.record_files import read_layout, read_records
-from stream.files.times import shown, time_reader
+from stream.files.times import Cell, shown, time_reader
 from stream.limits import FEATURES_MAX
 from stream.records.decoding import check
 from stream.records.fields import tidy_value
@@ -200,7 +199,7 @@ class _Known(dict[str, Value]):
         ValueError: a cell that is empty, cannot be converted, or is over a record's limits.
     """
 
-    def __init__(self, convert: Convert, is_missing: Callable[[Any], bool]) -> None:
+    def __init__(self, convert: Convert, is_missing: Callable[[Cell], bool]) -> None:
         super().__init__()
         self._convert, self._is_missing = convert, is_missing
 
@@ -219,7 +218,7 @@ class _Known(dict[str, Value]):
 class _Request:
     """A request that is collected from its lines."""
 
-    def __init__(self, line: int, name: str, key: Any, time: float) -> None:
+    def __init__(self, line: int, name: str, key: Cell, time: float) -> None:
         self.line, self.name, self.key, self.time, self.decided = line, name, key, time, time
         self.context: Features = {}
         self.candidates: list[Features] = []
@@ -317,8 +316,8 @@ def _requests(
 def _plain(
     row: RawRow,
     known: list[tuple[str, _Known]],
-    read_time: Callable[[Any], float],
-    read_label: Callable[[Any], float],
+    read_time: Callable[[Cell], float],
+    read_label: Callable[[Cell], float],
 ) -> Example | None:
     """Convert an ordinary line quickly; None: use the general way."""
     try:
@@ -329,7 +328,7 @@ def _plain(
         return None
 
 
-def _as_text(cell: Any) -> str:
+def _as_text(cell: Cell) -> str:
     """A cell as `unlabelled` names it; a missing one is empty."""
     return "" if cell is None or cell != cell else str(cell)
 

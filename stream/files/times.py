@@ -1,6 +1,6 @@
-"""How one cell of a data file becomes a time.
+"""Converts a cell of a data file to a time.
 
-As in `stream.files.columns`, what cannot be read is a `ValueError` that says what was expected.
+A cell that cannot be read raises `ValueError` with what was expected, as in `stream.files.columns`.
 """
 
 from collections.abc import Callable
@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 from stream.limits import TIME_MAX_S, TIME_MIN_S
 
+Cell = Any  # of a file: text, or any value of JSON or Arrow
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso"]
 
 _UNITS_S: dict[str, float] = {"auto": 1.0, "s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
-def time_reader(unit: TimeUnit, pattern: str = "") -> Callable[[Any], float]:
-    """The function that makes Unix seconds of one time cell.
+def time_reader(unit: TimeUnit, pattern: str = "") -> Callable[[Cell], float]:
+    """Return a function that converts a time cell to Unix seconds.
 
     >>> time_reader("auto")("1970-01-02T00:00:00Z")
     86400.0
@@ -30,7 +31,7 @@ def time_reader(unit: TimeUnit, pattern: str = "") -> Callable[[Any], float]:
         return _iso_seconds
     scale = _UNITS_S[unit]
 
-    def read(cell: Any) -> float:
+    def read(cell: Cell) -> float:
         if isinstance(cell, date):
             return _utc_seconds(cell)
         try:
@@ -61,7 +62,7 @@ def _unit_hint(number: float, unit: str) -> str:
     return f"expected {_expected(unit)}"
 
 
-def _formatted_seconds(cell: Any, pattern: str) -> float:
+def _formatted_seconds(cell: Cell, pattern: str) -> float:
     try:
         return _utc_seconds(datetime.strptime(str(cell), pattern))
     except ValueError as error:
@@ -70,7 +71,7 @@ def _formatted_seconds(cell: Any, pattern: str) -> float:
         raise ValueError(f"{shown(cell)} does not fit time_format {pattern!r}") from None
 
 
-def _iso_seconds(cell: Any) -> float:
+def _iso_seconds(cell: Cell) -> float:
     if isinstance(cell, date):
         return _utc_seconds(cell)
     try:
@@ -90,7 +91,7 @@ def _utc_seconds(moment: date) -> float:
     return seconds
 
 
-def shown(cell: Any) -> str:
+def shown(cell: Cell) -> str:
     """A cell in the words of an error."""
     if cell is None or cell == "":
         return "an empty cell"

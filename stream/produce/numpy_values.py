@@ -1,7 +1,5 @@
 """Events with NumPy values: their scalars and arrays become Python's numbers, texts and lists."""
 
-from typing import Any
-
 import msgspec
 import numpy as np
 
@@ -21,7 +19,7 @@ def without_numpy(event: Event) -> Event | None:
     """
     found = False
 
-    def plain(value: Any) -> Any:
+    def plain(value: object) -> object:
         nonlocal found
         if not isinstance(value, np.generic | np.ndarray):
             raise TypeError(f"objects of type {type(value).__name__} are unsupported")
