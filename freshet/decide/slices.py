@@ -124,9 +124,9 @@ def _biggest(column: FeatureColumn, rows: Ints, code: Ints, words: list[str]) ->
     title = column.column
     if column.kind in ("ints", "uints", "texts"):
         return Slices(title, names, [(rows[code == c], np.full(counts[c], i)) for i, c in enumerate(chosen)])
-    place = np.full(len(words), -1, dtype=np.int64)
-    place[chosen] = np.arange(len(chosen))
-    return Slices(title, names, [(rows, place[code])])
+    number = np.full(len(words), -1, dtype=np.int64)
+    number[chosen] = np.arange(len(chosen))
+    return Slices(title, names, [(rows, number[code])])
 
 
 def _new_ids(column: FeatureColumn, request: Ints, rows: Ints, code: Ints) -> Slices:

@@ -124,14 +124,14 @@ def print_table(sweep: Sweep, results: Sequence[Result]) -> None:
             [f"{'':>3}", f"{'requests':>9}", *(f"{title:>8}" for title in FIGURES.values()), f"{'req/s':>8}"]
         )
     )
-    for place, result in enumerate(results, 1):
+    for rank, result in enumerate(results, 1):
         settings = ", ".join(f"{key}={value}" for key, value in result.trial.values) or "(as it is)"
         if result.failed:
-            print(f"{place:>3}  {settings}   failed: {result.failed}")
+            print(f"{rank:>3}  {settings}   failed: {result.failed}")
             continue
         values = [result.figures[figure] for figure in FIGURES]
         shown = ["–".rjust(8) if value is None else f"{value:8.5f}" for value in values]
-        cells = [f"{place:>3}", f"{result.requests:>9,}", *shown, f"{result.per_second:>8,.0f}", settings]
+        cells = [f"{rank:>3}", f"{result.requests:>9,}", *shown, f"{result.per_second:>8,.0f}", settings]
         print("  ".join(cells))
     if sweep.by == "gauc":
         print(f"warning: {BIASED}", file=sys.stderr)

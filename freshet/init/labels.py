@@ -68,13 +68,13 @@ NOT_RATED_SHARE = 0.2  # of zeros among ratings, from which on they mean that th
 def ask_label(sample: Sample, taken: Column | None) -> Question:
     """Which column is the label, and what of it counts as 1."""
     answers = []
-    for place, column in enumerate(sample.columns):
+    for index, column in enumerate(sample.columns):
         if column is taken or not column.filled or not column.name:
             continue
         answer = as_label(column)
         if answer is not None:
             # first or last is where a label stands, where nothing else tells
-            edge = 0.5 if place in (0, len(sample.columns) - 1) else 0.0
+            edge = 0.5 if index in (0, len(sample.columns) - 1) else 0.0
             empty = 1.0 if len(column.filled) < len(column.cells) else 0.0
             often = 0.4 * share_of_ones(column, answer) if column.words & OUTCOME_WORDS else 0.0
             answers.append(answer._replace(points=answer.points + edge + often - empty))
@@ -166,16 +166,16 @@ def offers(columns: Sequence[Column]) -> str:
 def may_be_cut(sample: Sample, taken: Column | None) -> list[Column]:
     """The columns that may be labels once a bar is set, the likeliest first."""
     found = []
-    for place, column in enumerate(sample.columns):
+    for index, column in enumerate(sample.columns):
         if column is taken or not column.name or column.numbers is None or not cuts(column):
             continue
         if column.words & NAMES_WORDS:
             continue
         levels = len(set(column.numbers))
         points = 2.0 * bool(column.words & (AMOUNT_WORDS | RATING_WORDS | OUTCOME_WORDS))
-        points += 1.0 * (levels <= 11) + 0.5 * (place == len(sample.columns) - 1) + 0.3 * (not column.whole)
+        points += 1.0 * (levels <= 11) + 0.5 * (index == len(sample.columns) - 1) + 0.3 * (not column.whole)
         points -= 1.0 * (column.whole and levels > LEVELS_MAX)
-        found.append((-points, place, column))
+        found.append((-points, index, column))
     return [column for _, _, column in sorted(found, key=lambda item: item[:2])][:4]
 
 

@@ -200,16 +200,16 @@ def replay_from_snapshot(
         raise ReplayError("--from-snapshot says where to begin; leave out --from and --journal")
     with restored(Path(options.from_snapshot), config, overrides) as (learner, origin):
         log = open_existing(options.data or config.log, config)
-        places = [origin.offsets.get(p, first) for p, (first, _) in enumerate(log.ends(EXAMPLES))]
+        offsets = [origin.offsets.get(p, first) for p, (first, _) in enumerate(log.ends(EXAMPLES))]
         log.close()
         resumed = msgspec.structs.replace(
             options,
-            begin="offset:" + ",".join(map(str, places)),
+            begin="offset:" + ",".join(map(str, offsets)),
             boundary=learner.boundary.encode() if learner.boundary is not None else b"",
             last={f"{partition}/{producer}": seq for (partition, producer), seq in origin.last.items()},
         )
         report = replay(config, resumed, predictions, learner)
-    report["snapshot"] = {"requests": origin.requests, "event_time": origin.event_time, "offsets": places}
+    report["snapshot"] = {"requests": origin.requests, "event_time": origin.event_time, "offsets": offsets}
     return report
 
 

@@ -20,7 +20,7 @@ from freshet.roles.opening import need_features, open_topics
 from freshet.warmup import warm_up
 from learner.role.boundary import IDS_MAX, Boundary
 from learner.role.learner import Learner
-from learner.updates.chain import Place
+from learner.updates.chain import UpdatePosition
 from learner.updates.format import decode_update
 from stream.files.sources import LeftOut, count_examples, read_examples
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log
@@ -85,7 +85,7 @@ def _learn(config: Config, files: Sequence[Path], boundary: Boundary, state: Rol
     learner.warm()
     left_out = LeftOut()
     try:
-        learner.go_on_in_log(boundary, _place(log))
+        learner.go_on_in_log(boundary, _position(log))
         read = beyond = committed = 0
         counts = [count_examples(file, config.data) for file in files]
         total = sum(n for n in counts if n is not None) if None not in counts else None
@@ -139,7 +139,7 @@ def _commit(learner: Learner, state: RoleState, last: bool) -> None:
     state.commit(commit)
 
 
-def _place(log: Log) -> Place:
+def _position(log: Log) -> UpdatePosition:
     """The end of topic `updates`: the updates before it belong to another model."""
     _, end = log.ends(UPDATES)[0]
     terms = [0]
@@ -147,7 +147,7 @@ def _place(log: Log) -> Place:
         first, after = log.ends(topic)[0]
         if after > first:
             terms.append(decode_update(log.read(topic, 0, after - 1, 1, wait_s=1.0)[0].value).term)
-    return Place(offset=end, term=max(terms), made_in=max(terms))
+    return UpdatePosition(offset=end, term=max(terms), made_in=max(terms))
 
 
 def _check_free(config: Config, folder: Path) -> None:

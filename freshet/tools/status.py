@@ -74,12 +74,12 @@ def _take(
     at: float,
     beat_s: float,
 ) -> None:
-    place = beat.group, beat.name
-    if incarnations.get(place) != beat.incarnation:
-        incarnations[place] = beat.incarnation
+    member = beat.group, beat.name
+    if incarnations.get(member) != beat.incarnation:
+        incarnations[member] = beat.incarnation
         # the first beat may be older than the records that were read; beats are `beat_s` apart
-        found[place] = RoleStatus(beat.group, beat.name, "runs", False, at - beat.number * beat_s, at, {})
-    seen = found[place]
+        found[member] = RoleStatus(beat.group, beat.name, "runs", False, at - beat.number * beat_s, at, {})
+    seen = found[member]
     seen.heard_s = at
     seen.leads = beat.leading >= 0
     seen.state = "stopped" if beat.leaving else "runs"

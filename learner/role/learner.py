@@ -36,7 +36,7 @@ from learner.role.table_limits import TableLimits
 from learner.settings import LearnerSettings
 from learner.train.trainer import Learnt, Trainer
 from learner.train.waiting import PendingRows
-from learner.updates.chain import Place
+from learner.updates.chain import UpdatePosition
 from learner.updates.publisher import Publisher
 from stream.errors import StateError
 from stream.log.base import Log, Record
@@ -48,7 +48,7 @@ from stream.state.role_state import Commit, RoleState
 _METRICS = b"learner/metrics"
 _PENDING = b"learner/pending"
 _BAD_SHARE = b"learner/bad_share"
-_PLACE = b"learner/place"
+_POSITION = b"learner/place"
 _ARRAY = b"array/"
 _TABLE = b"table/"
 
@@ -92,7 +92,7 @@ class Learner:
         self.metrics = Metrics(settings.window)
         self.leads = True  # False: it repeats the updates of the leader and publishes nothing
         self.term = 0
-        self.place = Place()  # in topic `updates`, as of the state
+        self.position = UpdatePosition()  # in topic `updates`, as of the state
         self._decode = Decoder[Example | Forget](Example, Forget).decode
         self._limits = TableLimits(self.model)
         self._refusals = SavedRefusals()
@@ -174,11 +174,11 @@ class Learner:
         self._score(done)
         return done
 
-    def lead(self, term: int, place: Place) -> None:
-        """Publish from now on, in the term whose first record is just before `place`."""
+    def lead(self, term: int, position: UpdatePosition) -> None:
+        """Publish from now on, in the term whose first record is just before `position`."""
         self.leads = True
         self.term = term
-        self.place = place
+        self.position = position
         self.meta.record_seq = 0
 
     def publish_to(self, log: Log) -> None:
@@ -189,24 +189,24 @@ class Learner:
         """
         self._publisher.limit_to(log)
 
-    def go_on_in_log(self, boundary: Boundary, place: Place) -> None:
+    def go_on_in_log(self, boundary: Boundary, position: UpdatePosition) -> None:
         """Learn history first and continue with the log afterwards. Call it before anything is learned.
 
         Args:
             boundary: decides which examples of the log were learned from history.
-            place: in topic `updates`, behind any update of another model.
+            position: in topic `updates`, behind any update of another model.
         """
         self.boundary = boundary
         self.leads = False
-        self.term = place.made_in
-        self.place = place
+        self.term = position.made_in
+        self.position = position
 
     def publish_whole(self, commit: Commit) -> None:
         """Add a snapshot of the whole unpublished state to the commit. Call it after `flush`."""
         meta = self.meta
-        self.place = msgspec.structs.replace(self.place, epoch=meta.epoch, seq=meta.seq)
-        self._publisher.snapshot(meta, self.place, self.trainer.clock, commit)
-        commit.put(_PLACE, msgspec.msgpack.encode(self.place))
+        self.position = msgspec.structs.replace(self.position, epoch=meta.epoch, seq=meta.seq)
+        self._publisher.snapshot(meta, self.position, self.trainer.clock, commit)
+        commit.put(_POSITION, msgspec.msgpack.encode(self.position))
         commit.put(_META, msgspec.msgpack.encode(meta))
         if self.boundary is not None:
             commit.put(_BOUNDARY, self.boundary.encode())
@@ -296,8 +296,8 @@ class Learner:
         for name, array in self._arrays().items():
             commit.put(_ARRAY + name.encode(), array.tobytes())
         if self.leads:
-            self._publisher.update(changes, meta, self.place, self.trainer.clock, commit)
-        commit.put(_PLACE, msgspec.msgpack.encode(self.place))
+            self._publisher.update(changes, meta, self.position, self.trainer.clock, commit)
+        commit.put(_POSITION, msgspec.msgpack.encode(self.position))
         if meta.purging and not any(snapshot.renewing for snapshot in self._snapshots):
             meta.purging = False
             commit.purge = True
@@ -360,9 +360,9 @@ class Learner:
 
     def _load(self, state: RoleState) -> None:
         self.term = self.meta.term
-        place = state.get(_PLACE)
-        if place is not None:
-            self.place = msgspec.msgpack.decode(place, type=Place)
+        position = state.get(_POSITION)
+        if position is not None:
+            self.position = msgspec.msgpack.decode(position, type=UpdatePosition)
         for name, array in self._arrays().items():
             data = state.get(_ARRAY + name.encode())
             if data is not None:

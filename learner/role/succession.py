@@ -24,7 +24,7 @@ from learner.role.anew import is_marked, unmark
 from learner.role.learner import Learner
 from learner.role.setup import Callbacks, Folders, Learning
 from learner.role.shared_snapshots import SharedSnapshots
-from learner.updates.chain import Chain, Place
+from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.follower import OTHER_MODEL
 from learner.updates.format import Update, decode_update, encode_update
 from learner.updates.snapshots import READ_BYTES_MAX
@@ -39,7 +39,7 @@ from stream.state.role_state import RoleState
 _log = logging.getLogger("freshet.learner")
 
 LOOK_WAIT_S = 0.1
-PLACE_EVERY_S = 5.0
+NOTE_EVERY_S = 5.0
 SAY_EVERY_S = 30.0
 
 
@@ -158,8 +158,8 @@ class Session:
             runner_settings,
             clock=group.clock,
         ).open()
-        self._chain = Chain(self.learner.place)
-        self.offset = self.learner.place.offset
+        self._chain = Chain(self.learner.position)
+        self.offset = self.learner.position.offset
         self._update_bytes = 0
         self._current: Update | None = None  # being learned now
         self._marked = is_marked(group.folder, group.disk)
@@ -167,7 +167,7 @@ class Session:
         self.lost = False  # the log alone is not enough to rebuild the group's state
         self.term = -1  # that it has claimed; -1: none
         self.leading = False
-        self._placed_s = self._snapped_s = self._said_s = float("-inf")
+        self._noted_s = self._snapped_s = self._said_s = float("-inf")
         self.snapping: HelperThread | None = None
         self._purges = 0  # purges of the state before the last snapshot
 
@@ -264,7 +264,7 @@ class Session:
                 raise AsideError(f"update {update.seq} is another learner's")
             return
         self.learner.term = update.term
-        self.learner.place = self._chain.place(self.offset)
+        self.learner.position = self._chain.position(self.offset)
         self._current = update
         self._learn_current()
 
@@ -326,7 +326,7 @@ class Session:
         if self._chain.term > self.term:
             self.term = -1
             return
-        learner.lead(self.term, self._chain.place(offset + 1))
+        learner.lead(self.term, self._chain.position(offset + 1))
         self.runner.commits_offsets = True
         self.leading = True
         _log.info("leads, in term %d, from update %d on", self.term, learner.meta.seq)
@@ -336,9 +336,9 @@ class Session:
             raise FencedError
         self.runner.turn(self._stop)
         now = self._clock.now_s()
-        if now - self._placed_s >= PLACE_EVERY_S:
-            self._placed_s = now
-            self._note_place()
+        if now - self._noted_s >= NOTE_EVERY_S:
+            self._noted_s = now
+            self._note_position()
         meta = self.learner.meta
         if self._marked and self.runner.last_sent.get(UPDATES) is not None:
             self._marked = self._anew = False
@@ -353,16 +353,16 @@ class Session:
             self._snapped_s = now
             self.snap()
 
-    def _note_place(self) -> None:
-        """Unless another learner has claimed, record the place in topic `updates` up to which all count."""
+    def _note_position(self) -> None:
+        """Record up to which offset of `updates` all records count, unless another learner has claimed."""
         offset = self.runner.last_sent.get(UPDATES)
         if self.runner.uncommitted or self._state.unsent() or offset is None:
-            self._placed_s = float("-inf")  # at the next turn
+            self._noted_s = float("-inf")  # at the next turn
             return
         self._member.look()
         if self._member.leads(self.term):
             meta = self.learner.meta
-            self.learner.place = Place(offset + 1, self.term, meta.epoch, meta.seq, self.term)
+            self.learner.position = UpdatePosition(offset + 1, self.term, meta.epoch, meta.seq, self.term)
 
     def snap(self) -> None:
         """Copy the state into the shared folder, in a thread."""

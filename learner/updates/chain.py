@@ -12,7 +12,7 @@ from learner.errors import UpdateGapError
 from learner.updates.format import Update
 
 
-class Place(msgspec.Struct, frozen=True):
+class UpdatePosition(msgspec.Struct, frozen=True):
     """A reader's position in topic `updates`: all records before `offset` are processed.
 
     `seq` is the last complete update before it that counts, `epoch` its epoch and `made_in` its term. `term`
@@ -29,19 +29,19 @@ class Place(msgspec.Struct, frozen=True):
 class Chain:
     """Takes the records of topic `updates` in order and returns the complete updates that count."""
 
-    def __init__(self, place: Place) -> None:
-        self.term = place.term
-        self.epoch = place.epoch
-        self.seq = place.seq
-        self.made_in = place.made_in
+    def __init__(self, position: UpdatePosition) -> None:
+        self.term = position.term
+        self.epoch = position.epoch
+        self.seq = position.seq
+        self.made_in = position.made_in
         self.repeated = 0
         self.fenced = 0
         self._forked = False
         self._parts: list[Update] = []
 
-    def place(self, offset: int) -> Place:
+    def position(self, offset: int) -> UpdatePosition:
         """The position of a reader that has taken all records before `offset`."""
-        return Place(offset, self.term, self.epoch, self.seq, self.made_in)
+        return UpdatePosition(offset, self.term, self.epoch, self.seq, self.made_in)
 
     def take(self, update: Update) -> list[Update] | None:
         """All parts of an update when its last part is taken; None: parts are missing, or it does not count.

@@ -4,7 +4,7 @@ import logging
 
 from learner.errors import OtherModelError, UpdateDamagedError, UpdateGapError
 from learner.model.model import Model
-from learner.updates.chain import Chain, Place
+from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.format import Update, apply_update, decode_update
 from learner.updates.snapshots import READ_BYTES_MAX, SnapshotReader, first_update_after
 from stream.log.base import UPDATES, Log
@@ -41,7 +41,7 @@ class Follower:
         self.other = ""  # a message if the newest update is of another model; "": it is of this one
         self._waiting = False  # for a snapshot
         self._doubtful = False  # the last record read is damaged, and it is not yet known what it was
-        self._chain = Chain(Place())
+        self._chain = Chain(UpdatePosition())
         self.read_ms = 0  # ingest time of the last record read from topic `updates`, Unix ms
         self._offset = 0
         self._snapshots = SnapshotReader()

@@ -10,7 +10,7 @@ from embeddings.save.delta import Changes
 from learner.meta import LearnerMeta
 from learner.model.model import Model
 from learner.settings import LearnerSettings
-from learner.updates.chain import Place
+from learner.updates.chain import UpdatePosition
 from learner.updates.format import PIECE_BYTES, Update, arrays_bytes, cut, encode_update, frame_bytes, pack
 from stream.errors import LogError
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
@@ -23,7 +23,7 @@ PARTITION_BYTES = 16  # of a partition's watermark in MessagePack
 class Publisher:
     """Puts updates and snapshots into the outbox of the commit whose changes they hold.
 
-    `meta` is the learner's, as of this commit; its sizes and record numbers are advanced. `place` is the
+    `meta` is the learner's, as of this commit; its sizes and record numbers are advanced. `position` is the
     commit's position in topic `updates`. `clock` (event time, Unix seconds) decides which rows have expired.
     """
 
@@ -51,21 +51,21 @@ class Publisher:
         self,
         changes: Sequence[tuple[str, Changes]],
         meta: LearnerMeta,
-        place: Place,
+        position: UpdatePosition,
         clock: float,
         commit: Commit,
     ) -> None:
         """Publish a commit's changes, by table, and a snapshot of all rows if it is due."""
         name = f"learner-{meta.epoch}-{meta.term}"
-        meta.update_bytes += self._emit(UPDATES, name, changes, meta, place, commit)
+        meta.update_bytes += self._emit(UPDATES, name, changes, meta, position, commit)
         settings = self._settings
         if meta.update_bytes > max(
             settings.snapshot_ratio * meta.snapshot_bytes, settings.snapshot_bytes_min
         ):
-            self.snapshot(meta, place, clock, commit)
+            self.snapshot(meta, position, clock, commit)
             meta.update_bytes = 0
 
-    def snapshot(self, meta: LearnerMeta, place: Place, clock: float, commit: Commit) -> None:
+    def snapshot(self, meta: LearnerMeta, position: UpdatePosition, clock: float, commit: Commit) -> None:
         """Publish a snapshot of all rows."""
         rows = []
         for table_name, table in zip(self._model.table_names, self._model.tables, strict=True):
@@ -73,7 +73,7 @@ class Publisher:
             served, _ = table.export_serving(keys)
             rows.append((table_name, Changes.of(table, keys=keys, rows=served)))
         name = f"learner-{meta.epoch}-{meta.term}-snapshots"
-        meta.snapshot_bytes = self._emit(SNAPSHOTS, name, rows, meta, place, commit)
+        meta.snapshot_bytes = self._emit(SNAPSHOTS, name, rows, meta, position, commit)
 
     def _emit(
         self,
@@ -81,7 +81,7 @@ class Publisher:
         producer: str,
         changes: Sequence[tuple[str, Changes]],
         meta: LearnerMeta,
-        place: Place,
+        position: UpdatePosition,
         commit: Commit,
     ) -> int:
         """Put an update or a snapshot into the outbox; returns its bytes."""
@@ -98,7 +98,7 @@ class Publisher:
             tables=[],
             term=meta.term,
             taken=commit.taken if topic == UPDATES else [],
-            updates_from=place.offset if topic == SNAPSHOTS and place.offset else -1,
+            updates_from=position.offset if topic == SNAPSHOTS and position.offset else -1,
             rows=rows,
             model=self._model.identity,
             learning=self._model.learning_identity,

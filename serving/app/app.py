@@ -43,7 +43,7 @@ from serving.app.bodies import (
     decode_body,
     split_body,
 )
-from serving.app.writer import EventWriter, Place
+from serving.app.writer import Appended, EventWriter
 from serving.errors import RequestError, TooLargeError, UnavailableError
 from serving.http import openapi
 from serving.http.access import Access
@@ -259,7 +259,7 @@ class App(Frame):
                 )
             if i % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)
-        places: list[Place] = await self.writer.append(good) if good else []
+        places: list[Appended] = await self.writer.append(good) if good else []
         taken = iter(places)
         records = [Verdict(*next(taken)) if verdict is None else verdict for verdict in verdicts]
         rejected = len(records) - len(good)

@@ -22,13 +22,13 @@ BATCH_RECORDS_MAX = 1_000
 
 logger = logging.getLogger("freshet.serving")
 
-Place = tuple[int, int]
+Appended = tuple[int, int]
 """(partition, offset) of a record in the log."""
 
 
 class _Job(NamedTuple):
     records: Sequence[Outgoing]
-    future: asyncio.Future[list[Place]]
+    future: asyncio.Future[list[Appended]]
 
 
 class EventWriter:
@@ -86,14 +86,14 @@ class EventWriter:
         logger.warning("stopped with %d records on their way to the log, which does not answer", waiting)
         self._answer(left, [UnavailableError("the server is stopping; nothing was written")] * len(left))
 
-    async def append(self, records: Sequence[Outgoing]) -> list[Place]:
-        """Append all records or none; returns their places once they are durable in the log.
+    async def append(self, records: Sequence[Outgoing]) -> list[Appended]:
+        """Append all records or none; returns (partition, offset) of each once they are durable in the log.
 
         Raises:
             UnavailableError: too many records are pending, the log failed, or it took longer than `wait_s`
                 (then the append may still succeed: retry with the same `request_id`).
         """
-        future: asyncio.Future[list[Place]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
         with self._wake:
             if self._stopping or self._thread is None:
                 raise UnavailableError("the server is stopping; nothing was written")
@@ -131,15 +131,15 @@ class EventWriter:
                 self._waiting -= size
 
     def _write(self, jobs: list[_Job]) -> None:
-        answers: list[list[Place] | Exception] = []
+        answers: list[list[Appended] | Exception] = []
         records = [record for job in jobs for record in job.records]
         try:
-            places = self._append(records)
-            self.records += len(places)
+            appended = self._append(records)
+            self.records += len(appended)
             self.batches += 1
             at = 0
             for job in jobs:
-                answers.append(places[at : at + len(job.records)])
+                answers.append(appended[at : at + len(job.records)])
                 at += len(job.records)
         except LogError as error:
             self.failures += 1
@@ -155,27 +155,27 @@ class EventWriter:
             answers = [error] * len(jobs)
         self._answer(jobs, answers)
 
-    def _answer(self, jobs: Sequence[_Job], answers: Sequence[list[Place] | Exception]) -> None:
+    def _answer(self, jobs: Sequence[_Job], answers: Sequence[list[Appended] | Exception]) -> None:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop is closed: no request waits
             self._loop.call_soon_threadsafe(_resolve, jobs, answers)
 
-    def _append(self, records: Sequence[Outgoing]) -> list[Place]:
-        """Append all, packed; returns the place of each event. Events of one message share a place."""
+    def _append(self, records: Sequence[Outgoing]) -> list[Appended]:
+        """Append all, packed; returns (partition, offset) of each event. Events of one message share it."""
         if len(records) == 1:
             return self.log.append(self.topic, records)
         if not self._partitions:
             self._partitions = self.log.partitions(self.topic)
         messages = pack(records, self._partitions)
         outgoing = [Outgoing(message.key, message.value, message.partition) for message in messages]
-        places: list[Place] = [(0, 0)] * len(records)
-        for message, place in zip(messages, self.log.append(self.topic, outgoing), strict=True):
+        appended: list[Appended] = [(0, 0)] * len(records)
+        for message, where in zip(messages, self.log.append(self.topic, outgoing), strict=True):
             for i in message.events:
-                places[i] = place
-        return places
+                appended[i] = where
+        return appended
 
 
-def _resolve(jobs: Sequence[_Job], answers: Sequence[list[Place] | Exception]) -> None:
+def _resolve(jobs: Sequence[_Job], answers: Sequence[list[Appended] | Exception]) -> None:
     for job, answer in zip(jobs, answers, strict=True):
         if job.future.done():  # the request timed out or was cancelled
             continue

@@ -106,9 +106,9 @@ class KeptAnswers:
         """
         self._drop_old()
         held = self._held.setdefault(caller, _Held())
-        place = path, key
+        where = path, key
         digest = hashlib.blake2b(body, digest_size=16).digest()
-        found = held.entries.get(place)
+        found = held.entries.get(where)
         if found is not None:
             if found.digest != digest:
                 raise ReusedKeyError(
@@ -117,18 +117,18 @@ class KeptAnswers:
                 )
             return await asyncio.shield(found.answer), True
         entry = _Entry(digest, self._clock(), asyncio.get_running_loop().create_future())
-        held.entries[place] = entry
+        held.entries[where] = entry
         self._entries += 1
         try:
             answer = await make()
         except BaseException as error:
-            self._remove(caller, place)
+            self._remove(caller, where)
             entry.answer.set_exception(error if isinstance(error, Exception) else _cut_off())
             entry.answer.exception()  # mark it as retrieved: asyncio warns otherwise if no retry waits
             raise
         entry.answer.set_result(answer)
         if answer.status >= 500 or _size(answer) > self._bytes_max // ANSWER_SHARE:
-            self._remove(caller, place)
+            self._remove(caller, where)
         else:
             held.bytes += _size(answer)
             self._bytes += _size(answer)
@@ -157,15 +157,15 @@ class KeptAnswers:
                 return
             self._drop(caller, oldest)
 
-    def _drop(self, caller: str, place: tuple[str, bytes]) -> None:
+    def _drop(self, caller: str, where: tuple[str, bytes]) -> None:
         """Remove a stored answer."""
-        size = _size(self._remove(caller, place).answer.result())
+        size = _size(self._remove(caller, where).answer.result())
         self._held[caller].bytes -= size
         self._bytes -= size
 
-    def _remove(self, caller: str, place: tuple[str, bytes]) -> _Entry:
+    def _remove(self, caller: str, where: tuple[str, bytes]) -> _Entry:
         self._entries -= 1
-        return self._held[caller].entries.pop(place)
+        return self._held[caller].entries.pop(where)
 
 
 def _cut_off() -> UnavailableError:
@@ -174,7 +174,7 @@ def _cut_off() -> UnavailableError:
 
 def _oldest(held: _Held) -> tuple[str, bytes] | None:
     """The oldest finished answer. Skips running entries, at most `concurrency_max`."""
-    return next((place for place, entry in held.entries.items() if entry.answer.done()), None)
+    return next((where for where, entry in held.entries.items() if entry.answer.done()), None)
 
 
 def _size(answer: KeptAnswer) -> int:

@@ -107,18 +107,18 @@ class Watchman:
             for about, summary in rule.find(sight, rule.over):
                 wrong[rule.name, about] = summary
                 rules[rule.name] = rule
-        for place in [place for place in self._since if place not in wrong]:
-            del self._since[place]
-            if (alert := self._firing.pop(place, None)) is not None:
+        for key in [key for key in self._since if key not in wrong]:
+            del self._since[key]
+            if (alert := self._firing.pop(key, None)) is not None:
                 alert.until = now_s
                 self._ended.append(alert)
-        for place, summary in wrong.items():
-            since = self._since.setdefault(place, now_s)
-            rule = rules[place[0]]
-            if place in self._firing:
-                self._firing[place].summary = summary
+        for key, summary in wrong.items():
+            since = self._since.setdefault(key, now_s)
+            rule = rules[key[0]]
+            if key in self._firing:
+                self._firing[key].summary = summary
             elif now_s - since >= rule.for_s:
-                self._firing[place] = Alert(rule.name, rule.severity, place[1], summary, since)
+                self._firing[key] = Alert(rule.name, rule.severity, key[1], summary, since)
 
 
 def _role_down(sight: Sight, over: float) -> Found:

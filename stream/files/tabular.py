@@ -131,10 +131,10 @@ def _csv_body(
     label, width = at[settings.label], len(header)
     request = None if settings.request is None else at[settings.request]
     exposed = at[settings.shown] if settings.shown else None
-    names, places = list(columns), [at[column] for column in columns.values()]
+    names, positions = list(columns), [at[column] for column in columns.values()]
     for line, row, error in rows:
         if len(row) == width:
-            cells = dict(zip(names, [row[i] for i in places], strict=True))
+            cells = dict(zip(names, [row[i] for i in positions], strict=True))
             when = line if time is None else row[time]
             asked = None if request is None else row[request]
             yield RawRow(line, when, row[label], asked, cells, None if exposed is None else row[exposed])

@@ -346,8 +346,8 @@ class Runner:
 
     def send_block(self, block: OutboxBlock) -> None:
         """Append one block of the outbox to the log, and note that it is there."""
-        places = self._log.append(block.topic, block.records)
-        self.last_sent[block.topic] = places[-1][1]
+        appended = self._log.append(block.topic, block.records)
+        self.last_sent[block.topic] = appended[-1][1]
         self._state.mark_sent(block.number)
         self.progress.sent += len(block.records)
 

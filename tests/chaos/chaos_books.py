@@ -11,7 +11,7 @@ from freshet.config import Config
 from learner.errors import UpdateGapError
 from learner.model.model import Model
 from learner.role.learner import Learner
-from learner.updates.chain import Chain, Place
+from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.follower import Follower
 from learner.updates.format import decode_update
 from stream.log.base import EXAMPLES, UPDATES, Log
@@ -74,7 +74,7 @@ def close_books(config: Config, log: Log, ledger: Ledger) -> dict[str, Any]:
 
 def published(log: Log) -> Published:
     """What the updates that the log still holds say."""
-    chain = Chain(Place())
+    chain = Chain(UpdatePosition())
     terms: set[int] = set()
     examples = 0
     for record in _records(log):

@@ -389,14 +389,14 @@ def test_one_that_stands_by_keeps_its_place_and_needs_no_update_from_before_it(
     append(log, 0, 300)
     a.learn()
     b.learn()
-    here = b.session.learner.place
+    here = b.session.learner.position
     assert here.offset == _end(log, UPDATES) and here.seq == b.session.learner.meta.seq
     b.close()
     log.trim(UPDATES, 0, here.offset)
     append(log, 300, 100)
     a.learn()
     b = One(log, tmp_path, "b")
-    assert b.session.learner.place == here
+    assert b.session.learner.position == here
     b.learn()
     assert b.digest == a.digest
     a.close()

@@ -3,7 +3,7 @@
 import pytest
 
 from learner.errors import UpdateGapError
-from learner.updates.chain import Chain, Place
+from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.format import Update
 
 
@@ -24,7 +24,7 @@ def update(seq: int, term: int, part: int = 0, parts: int = 1, epoch: int = 5) -
 
 
 def test_chain_takes_one_terms_updates_whole_and_once() -> None:
-    chain = Chain(Place())
+    chain = Chain(UpdatePosition())
     assert [u.seq for u in chain.take(update(1, 3)) or []] == [1]
     assert chain.take(update(2, 3, 0, 2)) is None
     assert chain.take(update(0, 7, 0, 0)) is None, "a term begins: the half update is void"
@@ -35,18 +35,18 @@ def test_chain_takes_one_terms_updates_whole_and_once() -> None:
     with pytest.raises(UpdateGapError):
         chain.take(update(4, 7))
     assert chain.take(update(1, 9, epoch=4)) is not None, "one begins anew in a higher term"
-    assert chain.place(10) == Place(10, 9, 4, 1, 9)
+    assert chain.position(10) == UpdatePosition(10, 9, 4, 1, 9)
 
 
 def test_behind_a_snapshot_of_a_term_an_update_of_a_lower_one_does_not_count() -> None:
-    chain = Chain(Place())
+    chain = Chain(UpdatePosition())
     chain.jump(epoch=5, seq=3, made_in=5)
     assert chain.take(update(4, term=4)) is None and chain.fenced == 1
     assert chain.take(update(4, term=5)) is not None
 
 
 def test_term_that_has_begun_counts_on_after_a_jump_to_an_older_terms_snapshot() -> None:
-    chain = Chain(Place())
+    chain = Chain(UpdatePosition())
     assert chain.take(update(0, 7, 0, 0)) is None
     chain.jump(epoch=5, seq=3, made_in=5)
     assert chain.take(update(4, term=6)) is None and chain.fenced == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.app.writer import EventWriter, Place
+from serving.app.writer import Appended, EventWriter
 from serving.errors import UnavailableError
 from stream.log.base import EVENTS, Outgoing
 from stream.log.settings import LogSettings
@@ -40,7 +40,7 @@ def test_events_that_wait_together_are_one_message_a_partition_and_each_knows_it
     log.create_topic(EVENTS, 2)
     actions = [Action(f"r{i}", 1e9 + i, 0) for i in range(60)]
 
-    async def write() -> list[list[Place]]:
+    async def write() -> list[list[Appended]]:
         writer = EventWriter(log)
         writer.start()
         try:
@@ -73,7 +73,7 @@ def test_stopping_does_not_wait_for_a_log_that_does_not_answer(tmp_path: Path) -
     log.create_topic(EVENTS, 2)
     action = Action("r", 1e9, 0)
 
-    async def stop() -> list[list[Place] | BaseException]:
+    async def stop() -> list[list[Appended] | BaseException]:
         writer = EventWriter(log)
         writer.start()
         waiting = [asyncio.create_task(writer.append([_record(action)]))]
