@@ -11,6 +11,9 @@ from test_repo_layout import FLOOR_OF, ROOT, python_files
 ROOM_FILES_MAX = 12
 """Beside `__init__.py`. A reader who opens a folder should see at a glance what is in it."""
 
+FILE_LINES_MAX = 400
+"""A file is one idea, and is read at one sitting."""
+
 Graph = Mapping[str, Iterable[str]]
 
 
@@ -121,3 +124,9 @@ def test_architecture_page_lists_every_room() -> None:
         indent = "  " * (len(room.relative_to(ROOT).parts) - 1)
         expected.append(f"{indent}{room.name}/".ljust(20) + about)
     assert listed == expected, "it should be\n" + "\n".join(expected)
+
+
+def test_a_file_is_read_at_one_sitting() -> None:
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    longer = {name: count for name, count in lines.items() if count > FILE_LINES_MAX}
+    assert not longer, "split these by idea"
