@@ -1,60 +1,28 @@
-"""The networks by name: numpy against torch, gradients, and what each learns that the fast part cannot."""
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Literal, NamedTuple
+"""What only some networks have: the DCN's kernels, equal widths, attention, self-correction."""
 
 import numpy as np
 import pytest
 import torch
+from learnable import ALONE, Attention, history_examples, history_schema, last_auc
 
 from learner.deep.attention import attend, unattend
-from learner.deep.autograd import AutogradTrainer
 from learner.deep.dcn_predict import prediction_of
-from learner.deep.networks import DCN, NETWORKS, InputLayout, make_network
+from learner.deep.networks import InputLayout, make_network
 from learner.deep.products import add_product
-from learner.deep.trainer import DeepTrainer, by_logits
+from learner.deep.trainer import by_logits
 from learner.errors import FeatureError
 from learner.features.encoder import Encoder, FeatureSpec, Request
-from learner.metrics import auc
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from learner.train.trainer import trainer_of
-from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
-from stream.log.open import open_log
-from stream.records.types import Example, Served, encode
-from stream.run.contract import RunnerSettings, Subscription
-from stream.run.runner import Runner
-from stream.state.role_state import RoleState
+from stream.records.types import Example, Served
 
 LAYOUT = InputLayout((4, 4, 4), 17)
-ALONE = FeatureSpec(pairs=False, dim=8)
-Attention = Literal["decoupled", "shared"]
 
 
 def weights_of(name: str) -> np.ndarray:
     """Random weights, the last layer's included."""
     rng = np.random.default_rng(1)
     return rng.normal(0, 0.3, make_network(name, LAYOUT).weight_count).astype(np.float32)
-
-
-def make_trainer(name: str, flat: np.ndarray) -> DeepTrainer:
-    """A trainer whose clip never bites."""
-    moments = np.zeros((2, len(flat)), dtype=np.float32)
-    network = make_network(name, LAYOUT)
-    return trainer_of(network)(network, flat, moments, 0, rate=1e-3, clip=1e9, threads=1)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_forward_in_numpy_equals_torch(name: str) -> None:
-    network, flat = make_network(name, LAYOUT), weights_of(name)
-    inputs = np.random.default_rng(2).normal(0, 1, (50, LAYOUT.width)).astype(np.float32)
-    trainer = AutogradTrainer(network, flat, np.zeros((2, len(flat)), np.float32), 0, 1e-3, 1e9, 1)
-    expected = trainer.predict(inputs)
-    assert network.forward(network.split(flat), inputs) == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    z = np.ones(50)
-    prediction_of(network, network.split(flat))(inputs, z)
-    assert z - 1.0 == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 61, 130])
@@ -77,138 +45,6 @@ def test_quick_prediction_is_that_of_the_network_whatever_rows_share(rows: int) 
     assert np.array_equal(z[others], again[others])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_gradients_are_those_of_the_log_loss_and_reach_every_weight(name: str) -> None:
-    """Against autograd over the forward pass."""
-    network, flat = make_network(name, LAYOUT), weights_of(name)
-    rng = np.random.default_rng(4)
-    n, wanted = 60, sum(LAYOUT.embeddings)
-    inputs = rng.normal(0, 1, (n, LAYOUT.width)).astype(np.float32)
-    offset, y = rng.normal(0, 1, n), (rng.random(n) < 0.5).astype(np.float64)
-
-    x0 = torch.tensor(inputs, requires_grad=True)
-    w = {k: torch.tensor(v, requires_grad=True) for k, v in network.split(flat).items()}
-    z = network.forward(w, x0, torch) + torch.from_numpy(offset)
-    torch.nn.functional.binary_cross_entropy_with_logits(z, torch.from_numpy(y), reduction="sum").backward()
-    assert x0.grad is not None
-    expected = np.concatenate([v.grad.numpy().ravel() for v in w.values() if v.grad is not None])
-    assert all((v.grad != 0).any() for v in w.values())
-
-    moved = flat.copy()
-    trainer = make_trainer(name, moved)
-    moments = trainer.moments
-    step = trainer.step(inputs.copy(), wanted, offset, y)
-    assert step is not None
-    assert step.by_inputs == pytest.approx(x0.grad[:, :wanted].numpy(), rel=1e-3, abs=1e-4)
-    assert step.z == pytest.approx(z.detach().numpy(), rel=1e-4, abs=1e-4)
-    # Adam's first moment after one step is a tenth of the mean gradient.
-    assert moments[0] * 10 * n == pytest.approx(expected, rel=1e-3, abs=2e-3)
-    assert (moved != flat).any()
-
-
-@pytest.mark.parametrize(
-    ("rows", "layout", "correction"),
-    [
-        (
-            32,
-            InputLayout((16,) * 8, 197),
-            0.0,
-        ),  # longer than one block of a product
-        (35, InputLayout((16, 16), 48), 0.3),  # rows that are no whole vector, and self-correction
-        (3, InputLayout((2,), 6), 0.0),
-        (300, InputLayout((8, 8, 8), 400), 0.0),
-    ],
-)
-def test_kernel_of_dcn_steps_as_a_float64_reference_does(
-    rows: int, layout: InputLayout, correction: float
-) -> None:
-    network = DCN(layout)
-    rng = np.random.default_rng(5)
-    flat = rng.normal(0, 0.1, network.weight_count).astype(np.float32)
-    moments = np.zeros((2, len(flat)), dtype=np.float32)
-    clip, wanted = 2.0, sum(layout.embeddings)
-    trainer = trainer_of(network)(network, flat, moments, 0, 1e-3, clip, 1, correction)
-    for size in (1.0, 3.0):  # the second group's gradient is so large that it is clipped
-        inputs = rng.normal(0, size, (rows, layout.width)).astype(np.float32)
-        offset, y, last = rng.normal(0, 1, rows), (rng.random(rows) < 0.5).astype(np.float64), np.zeros(rows)
-        wanted_of = dcn_reference(network, flat, inputs, offset, y, last, correction)
-        before = moments[0].astype(np.float64)
-        step = trainer.step(inputs.copy(), wanted, offset, y, last)
-        assert step is not None
-        within(step.z, wanted_of.z, wanted_of.z_error)
-        within(step.by_inputs, wanted_of.by_inputs[:, :wanted], wanted_of.by_inputs_error[:, :wanted])
-        norm = np.sqrt((wanted_of.gradient**2).sum()) / rows
-        scale = 0.1 / rows * min(1.0, clip / norm)
-        expected = 0.9 * before + scale * wanted_of.gradient
-        error = scale * wanted_of.gradient_error + 1e-6 * np.abs(expected) + 1e-6 * np.abs(before)
-        norm_error = np.sqrt((wanted_of.gradient_error**2).sum()) / rows / norm
-        within(moments[0], expected, error + norm_error * np.abs(expected) * (norm > clip))
-    assert trainer.steps == 2
-
-
-def within(found: np.ndarray, expected: np.ndarray, error: np.ndarray) -> None:
-    """Whether numbers are the expected ones, each within its own error."""
-    worst = float((np.abs(found - expected) / error).max())
-    assert worst <= 1.0, f"{worst:.3g} times as far from the reference as rounding explains"
-
-
-class Reference(NamedTuple):
-    """A step in float64, and how far float32 may lie from it."""
-
-    z: np.ndarray
-    z_error: np.ndarray
-    by_inputs: np.ndarray
-    by_inputs_error: np.ndarray
-    gradient: np.ndarray
-    gradient_error: np.ndarray
-
-
-def dcn_reference(
-    network: DCN,
-    flat: np.ndarray,
-    inputs: np.ndarray,
-    offset: np.ndarray,
-    y: np.ndarray,
-    last: np.ndarray,
-    correction: float,
-) -> Reference:
-    """One step by autograd in float64.
-
-    A float32 sum of n terms lies within about sqrt(n) u of the sum of their absolute values, u = 2^-24
-    (Higham & Mary 2019); here four times that. The sums of absolute values are those of the same network with
-    all weights and inputs positive, forward and backward.
-    """
-    unit = 4.0 * 2.0**-24 * np.sqrt(3.0 * network.layout.width + len(inputs))
-
-    def passed(absolute: bool, by_z: Callable[[torch.Tensor], torch.Tensor]) -> list[np.ndarray]:
-        """Logits without offsets, and with the loss's gradient by them: that by inputs, and by weights."""
-        values = [flat.astype(np.float64), inputs.astype(np.float64)]
-        w, x = (torch.tensor(np.abs(one) if absolute else one, requires_grad=True) for one in values)
-        split = network.split(w)  # type: ignore[arg-type]  # tensors are cut as arrays are
-        z = network.forward(split, x, torch)
-        z.backward(by_z(z.detach()))
-        assert x.grad is not None and w.grad is not None
-        return [z.detach().numpy(), x.grad.numpy(), w.grad.numpy()]
-
-    def by_logit(residual: torch.Tensor) -> torch.Tensor:
-        z = (residual + torch.from_numpy(offset)).requires_grad_()
-        p, q, clicked = torch.sigmoid(z), torch.sigmoid(torch.from_numpy(last)), torch.from_numpy(y)
-        loss = (1.0 - correction) * torch.nn.functional.binary_cross_entropy_with_logits(
-            z, clicked, reduction="sum"
-        )
-        loss = loss + correction * (clicked * (q - p).clip(0) + (1 - clicked) * (p - q).clip(0)).sum()
-        loss.backward()
-        assert z.grad is not None
-        errors.append(z.grad.abs())
-        return z.grad
-
-    errors: list[torch.Tensor] = []
-    residual, by_inputs, gradient = passed(False, by_logit)
-    # an error of z changes the gradient by it by at most half as much; float32 rounds that once more
-    sums, by_inputs_sums, gradient_sums = passed(True, lambda z: errors[0] * unit + z * unit)
-    return Reference(residual + offset, sums * unit, by_inputs, by_inputs_sums, gradient, gradient_sums)
-
-
 @pytest.mark.parametrize(("rows", "columns", "count"), [(1, 1, 1), (8, 32, 5), (13, 51, 193), (9, 16, 500)])
 def test_product_is_the_product_and_writes_nothing_else(rows: int, columns: int, count: int) -> None:
     """Of every other row of B, turned A."""
@@ -228,13 +64,6 @@ def test_product_is_the_product_and_writes_nothing_else(rows: int, columns: int,
         )
         assert c == pytest.approx(expected, rel=1e-4, abs=1e-4)
         assert (c[[0, -1]] == expected[[0, -1]]).all() and (c[:, columns:] == expected[:, columns:]).all()
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_network_says_nothing_at_first(name: str) -> None:
-    network = make_network(name, LAYOUT)
-    inputs = np.random.default_rng(2).normal(0, 1, (5, LAYOUT.width)).astype(np.float32)
-    assert not network.forward(network.split(network.initial_weights(0)), inputs).any()
 
 
 @pytest.mark.parametrize("name", ["deepfm", "dlrm"])
@@ -271,61 +100,6 @@ def test_attention_gradient_is_that_of_autograd(second: int) -> None:
     assert by_vector == pytest.approx(table.grad.numpy(), rel=1e-3, abs=1e-4)
 
 
-def xor_examples(n: int) -> list[Example]:
-    """Clicks where exactly one of two ids is odd, nine times in ten: no sum over ids can tell."""
-    rng = np.random.default_rng(3)
-    a, b, noise = rng.integers(0, 30, n), rng.integers(0, 30, n), rng.random(n) < 0.1
-    return [
-        Example(
-            str(i),
-            1e9 + i,
-            1e9 + i,
-            [{"b": int(b[i])}],
-            [float((a[i] + b[i]) % 2 != noise[i])],
-            {"a": int(a[i])},
-        )
-        for i in range(n)
-    ]
-
-
-def last_auc(learner: Learner, examples: list[Example]) -> float:
-    """AUC over the last fifth of progressive predictions."""
-    done = learner.learn(examples) + learner.finish()
-    p, y = np.concatenate([g.p for g in done]), np.concatenate([g.y for g in done])
-    last = len(p) // 5
-    value = auc(p[-last:], y[-last:])
-    assert value is not None
-    return value
-
-
-@pytest.mark.parametrize(
-    ("name", "low", "high"),
-    [("none", 0.4, 0.6), ("logistic", 0.4, 0.6), ("dcn", 0.8, 1), ("deepfm", 0.8, 1), ("dlrm", 0.8, 1)],
-)
-def test_network_learns_what_no_sum_over_ids_can_say(name: str, low: float, high: float) -> None:
-    learner = Learner({"a": ALONE, "b": ALONE}, LearnerSettings(deep=name))  # type: ignore[arg-type]
-    assert low < last_auc(learner, xor_examples(15_000)) < high
-
-
-def history_examples(n: int) -> list[Example]:
-    """Clicks where the item's kind (of 5) is that of something seen before, nine times in ten."""
-    rng = np.random.default_rng(6)
-    found = []
-    for i in range(n):
-        past = rng.integers(0, 40, rng.integers(1, 4)).tolist()
-        item = int(rng.integers(0, 40))
-        likes = any(p % 5 == item % 5 for p in past)
-        y = float(likes != (rng.random() < 0.1))
-        found.append(Example(str(i), 1e9 + i, 1e9 + i, [{"item": item}], [y], {"past": past}))
-    return found
-
-
-def history_schema(attention: Attention) -> dict[str, FeatureSpec]:
-    """An item and a sequence of items."""
-    past = FeatureSpec(kind="sequence", of="item", attention=attention, dim=8)
-    return {"item": ALONE, "past": past}
-
-
 @pytest.mark.parametrize("attention", ["decoupled", "shared"])
 def test_sequence_is_learnt_by_attention_and_not_by_the_fast_part(attention: Attention) -> None:
     examples = history_examples(12_000)
@@ -355,31 +129,6 @@ def test_error_memory_does_not_see_sequences() -> None:
     done = learner.learn(history_examples(100)) + learner.finish()
     assert all(not (group.rows.column == 1).any() for group in done)
     assert all(group.rows.n == len(group.y) for group in done)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_model_resumed_from_its_state_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
-    schema = history_schema("decoupled")
-    settings = LearnerSettings(deep=name)  # type: ignore[arg-type]
-    examples = history_examples(300)
-    whole = Learner(schema, settings)
-    whole.learn(examples)
-    log = open_log(f"sqlite:{tmp_path / 'log.db'}")
-    for topic in (EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS):
-        log.create_topic(topic, 1)
-    for part in (examples[:155], examples[155:]):
-        log.append(EXAMPLES, [Outgoing(e.request_id.encode(), encode(e)) for e in part])
-        print_of = Learner.fingerprint(schema, settings)
-        with RoleState(tmp_path / "learner", "learner", print_of, sync=False) as state:
-            learner = Learner(schema, settings, state)
-            runner = Runner(
-                log, state, learner, Subscription(EXAMPLES, "learn"), RunnerSettings(commit_every_s=0.0)
-            ).open()
-            while runner.step():
-                pass
-            runner.commit()
-    log.close()
-    assert learner.digest() == whole.digest()
 
 
 def test_self_correction_is_the_gradient_of_its_loss() -> None:
