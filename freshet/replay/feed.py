@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -29,6 +30,8 @@ from stream.records.types import Example, Forget, canonical, encode
 
 PROCESS_FROM = 50_000
 """Number of requests from which a second process is worth its start-up time of about a second."""
+REQUEST_BYTES_MIN = 5
+"""A request in a file takes at least this, compressed or not. For files whose requests are not counted."""
 GARBAGE_FROM = 200_000
 """Threshold of the garbage collector: a chunk has some 20,000 objects without cycles, and each collection
 would scan them all."""
@@ -96,10 +99,18 @@ def open_feed(config: Config, options: ReplayOptions) -> Feed:
         FreshetError: the data cannot be opened.
     """
     tape = open_played(config, options)
-    if options.journal is not None or (tape.total is not None and tape.total < PROCESS_FROM):
+    if options.journal is not None or _requests_max(tape, options) < PROCESS_FROM:
         return _Inline(tape, Encoder(config.features, config.learner.pairs_max))
     tape.close()
     return _Beside(tape.total, config, options)
+
+
+def _requests_max(tape: Tape, options: ReplayOptions) -> float:
+    """About how many requests the tape has at most."""
+    if tape.total is not None:
+        return tape.total
+    file = Path(options.data or "")
+    return file.stat().st_size / REQUEST_BYTES_MIN if file.is_file() else float("inf")
 
 
 class _Inline(Feed):

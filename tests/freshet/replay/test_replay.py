@@ -226,6 +226,18 @@ def test_tape_read_by_a_process_of_its_own_gives_the_same_chunks(
 
 
 @pytest.mark.process
+@pytest.mark.parametrize(("requests", "beside"), [(100, False), (60_000, True)])
+def test_long_tape_alone_is_read_by_a_process_of_its_own(tmp_path: Path, requests: int, beside: bool) -> None:
+    """Also where a request is several lines, so that requests are not counted beforehand."""
+    data = tmp_path / "clicks.csv"
+    data.write_text("time,label,request,user\n" + "".join(f"{1e9 + n},1,{n},{n}\n" for n in range(requests)))
+    for grouped in ({}, {"data": {"request": "request"}}):
+        config = parse_config({"features": {"user": {}}, **grouped}, "test")
+        with feed.open_feed(config, ReplayOptions(data=str(data))) as chunks:
+            assert hasattr(chunks, "process") == beside
+
+
+@pytest.mark.process
 def test_error_in_the_reading_process_is_told_as_if_it_were_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
