@@ -32,8 +32,8 @@ def stream(n: int, ids: int, seed: int, exponent: float = 0.9) -> np.ndarray:
 @pytest.mark.parametrize("ttl_s", [0, 400])
 @pytest.mark.parametrize("admit_after", [1, 2])
 def test_results_do_not_depend_on_batches_sweeps_or_restarts(evict, ttl_s, admit_after):
-    n = 6000
-    keys = stream(n, 2000, seed=1)
+    n = 3000
+    keys = stream(n, 1500, seed=1)
     times = np.sort(np.random.default_rng(2).integers(0, 3000, n))
     settings = {"ttl_s": ttl_s, "admit_after": admit_after, "admission_capacity": 4096}
 
