@@ -35,6 +35,7 @@ pytestmark = [
 ]
 
 QUICK = KafkaSettings(away_after_s=1.0)
+"""Of a log whose broker a test takes away. A broker that is there may take longer on a busy machine."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,8 @@ def collected() -> Iterator[None]:
     gc.collect()
 
 
-def kafka_log(address: str, prefix: str = "", kafka: KafkaSettings = QUICK) -> KafkaLog:
+def kafka_log(address: str, prefix: str = "", kafka: KafkaSettings | None = None) -> KafkaLog:
+    kafka = kafka or KafkaSettings(away_after_s=30.0)
     return KafkaLog(f"kafka://{address}/{prefix}", LogSettings(kafka=kafka))
 
 
@@ -136,10 +138,10 @@ def test_broker_that_is_not_there_is_told(kafka_broker: str, free_port: int) -> 
     with pytest.raises(
         LogAwayError, match=r"does not answer \(127\.0\.0\.1:\d+: .*refused.*start the broker"
     ):
-        kafka_log(f"127.0.0.1:{free_port}")
+        kafka_log(f"127.0.0.1:{free_port}", kafka=QUICK)
     assert time.monotonic() - began < 5.0
     with pytest.raises(LogError, match=r"no\.such\.host"):
-        kafka_log("no.such.host.invalid:9092")
+        kafka_log("no.such.host.invalid:9092", kafka=QUICK)
 
 
 @pytest.fixture
@@ -149,11 +151,29 @@ def free_port() -> int:
     return free_ports(1)[0]
 
 
-@pytest.fixture
-def own_broker(kafka_broker: str, tmp_path: Path) -> Iterator[Broker]:
-    """A broker that a test may stop (the shared one has told by now whether there can be any)."""
-    with Broker(tmp_path / "broker") as broker:
+@pytest.fixture(scope="module")
+def module_broker(kafka_broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One for this file (the shared one has told by now whether there can be any)."""
+    with Broker(tmp_path_factory.mktemp("broker")) as broker:
         yield broker
+
+
+@pytest.fixture
+def own_broker(module_broker: Broker) -> Iterator[Broker]:
+    """A broker that a test may pause, or stop and start."""
+    yield module_broker
+    if module_broker.process is None:
+        module_broker.start()
+    else:
+        module_broker.resume()
+
+
+def own_topics(broker: Broker, prefix: str, topics: dict[str, int]) -> None:
+    """Make topics patiently, which a log of QUICK settings is not."""
+    log = kafka_log(broker.address, prefix)
+    for topic, partitions in topics.items():
+        log.create_topic(topic, partitions)
+    log.close()
 
 
 def impressions(first: int, count: int) -> list[Outgoing]:
@@ -186,11 +206,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 @pytest.mark.parametrize("how", ["stopped", pytest.param("killed", marks=pytest.mark.long), "paused"])
 def test_role_goes_on_where_it_was_when_the_broker_comes_back(
-    own_broker: Broker, tmp_path: Path, how: str
+    own_broker: Broker, kafka_prefix: str, tmp_path: Path, how: str
 ) -> None:
-    log, sender = kafka_log(own_broker.address), kafka_log(own_broker.address)
-    for topic in (EVENTS, EXAMPLES, DEAD_LETTERS):
-        log.create_topic(topic, 1)
+    own_topics(own_broker, kafka_prefix, {EVENTS: 1, EXAMPLES: 1, DEAD_LETTERS: 1})
+    log, sender = (kafka_log(own_broker.address, kafka_prefix, QUICK) for _ in range(2))
     stop = threading.Event()
     failed: list[BaseException] = []
     with RoleState(tmp_path / "state", "joiner", {}, sync=False) as state:
@@ -227,18 +246,18 @@ def test_role_goes_on_where_it_was_when_the_broker_comes_back(
             stop.set()
             thread.join(20.0)
         assert not failed and not thread.is_alive()
-    seqs = {record.seq for record in read_all(log, EXAMPLES)}
-    assert len(seqs) == 100
     log.close()
     sender.close()
+    log = kafka_log(own_broker.address, kafka_prefix)
+    assert len({record.seq for record in read_all(log, EXAMPLES)}) == 100
+    log.close()
 
 
 def test_producer_waits_out_an_outage_and_loses_and_doubles_nothing(
-    own_broker: Broker, tmp_path: Path
+    own_broker: Broker, kafka_prefix: str, tmp_path: Path
 ) -> None:
-    log = kafka_log(own_broker.address)
-    for topic, partitions in ((EVENTS, 2), (EXAMPLES, 2), (DEAD_LETTERS, 1)):
-        log.create_topic(topic, partitions)
+    own_topics(own_broker, kafka_prefix, {EVENTS: 2, EXAMPLES: 2, DEAD_LETTERS: 1})
+    log = kafka_log(own_broker.address, kafka_prefix, QUICK)
     settings = ProducerSettings(buffer_max=200, when_full="raise", linger_s=0.001)
     sent = 0
 
@@ -264,7 +283,7 @@ def test_producer_waits_out_an_outage_and_loses_and_doubles_nothing(
         send(100)
     assert (sent, producer.acknowledged, producer.failed, producer.dropped) == (350, 350, 0, 0)
     log.close()
-    log = kafka_log(own_broker.address, kafka=KafkaSettings())  # a broker that was paused may take over 1 s
+    log = kafka_log(own_broker.address, kafka_prefix)
     with RoleState(tmp_path / "state", "joiner", {}, sync=False) as state:
         joiner = Joiner(state, JoinSettings())
         runner = Runner(log, state, joiner, Subscription(EVENTS, "join")).open()
@@ -277,10 +296,12 @@ def test_producer_waits_out_an_outage_and_loses_and_doubles_nothing(
     log.close()
 
 
-def test_role_whose_broker_is_away_stops_when_it_is_told_to(own_broker: Broker, tmp_path: Path) -> None:
+def test_role_whose_broker_is_away_stops_when_it_is_told_to(
+    own_broker: Broker, kafka_prefix: str, tmp_path: Path
+) -> None:
     config = tmp_path / "freshet.toml"
     config.write_text(
-        f'log = "kafka://{own_broker.address}"\nstate = "state"\n[features.item]\n'
+        f'log = "kafka://{own_broker.address}/{kafka_prefix}"\nstate = "state"\n[features.item]\n'
         "[stream.log.kafka]\naway_after_s = 1.0\n"
     )
     told = (tmp_path / "told").open("w+")
