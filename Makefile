@@ -16,10 +16,15 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-# A file's tests stay in one process, so what they share is made once.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file's tests stay in one process, so what they share is made once; tests/conftest.py puts the longest first.
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --maxprocesses 4 --numprocesses
+# Tests of processes wait half of their time: one more than there are cores, up to four.
+WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 4 ? cores + 1 : 4)))
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+
+# Where this is set, each of some hundred processes compiles all of Freshet's Python again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo kafka test suite test-fast test-deep kernels simulate mutants lint format clean
@@ -47,13 +52,13 @@ test: $(DEV_STAMP)
 	@$(MAKE) --no-print-directory --jobs=2 lint suite
 
 suite: kernels
-	$(PYTEST) -m "not long" $(ARGS)
+	$(PYTEST) $(WORKERS) -m "not long" $(ARGS)
 
 test-fast: kernels
-	$(PYTEST) -m "not long and not process" $(ARGS)
+	$(PYTEST) auto -m "not long and not process" $(ARGS)
 
 test-deep: kernels
-	FRESHET_EXAMPLES=20 $(PYTEST) -m "not long and not process" $(ARGS)
+	FRESHET_EXAMPLES=20 $(PYTEST) auto -m "not long and not process" $(ARGS)
 
 # Compiled once before the tests' processes begin: each of them would compile the same ones again.
 kernels: $(DEV_STAMP)

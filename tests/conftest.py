@@ -12,6 +12,21 @@ from tools import find_tool
 
 from freshet.warmup import drop_stale
 
+LONGEST = ("chaos/test_load", "chaos/test_chaos", "freshet/demo/test_demo", "docs/test_docs_blocks")
+"""Files that take a minute or so each: begun last they would run alone at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, then the others with tests of processes; each file in its own order."""
+    processes = {item.path for item in items if item.get_closest_marker("process")}
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.with_suffix("").as_posix()
+        found = [i for i, longest in enumerate(LONGEST) if name.endswith(longest)]
+        return found[0] if found else len(LONGEST) + (item.path not in processes)
+
+    items.sort(key=rank)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Drop kernels that were compiled from other sources, once, before any process of the run uses one."""
