@@ -55,11 +55,14 @@ def test_rows_that_come_for_rows_that_expired_take_no_more_memory():
     assert buckets(table) <= 1.01 * size
 
 
+BACKWARDS = [pow(multiplier, -1, 1 << 64) for multiplier in (0xC4CEB9FE1A85EC53, 0xFF51AFD7ED558CCD)]
+
+
 def unmix(h: int) -> int:
     """The key whose `ground.kernels.mixing.mix` is h."""
-    for multiplier in (0xC4CEB9FE1A85EC53, 0xFF51AFD7ED558CCD):
+    for inverse in BACKWARDS:
         h ^= h >> 33
-        h = h * pow(multiplier, -1, 1 << 64) % (1 << 64)
+        h = h * inverse % (1 << 64)
     return h ^ (h >> 33)
 
 

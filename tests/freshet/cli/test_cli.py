@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -101,6 +102,18 @@ def test_version_is_the_packages() -> None:
     assert run("--version").stdout.split() == ["freshet", version("freshet")]
 
 
+@pytest.fixture(scope="module")
+def million(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file of a million clicks, on a machine whose kernels are compiled."""
+    folder = tmp_path_factory.mktemp("million")
+    lines = ["time,user,item,label"] + [f"{i},{i % 50},{i % 70},{i % 2}" for i in range(1_000_000)]
+    (folder / "clicks.csv").write_text("\n".join(lines))
+    settings = "[features.user]\n[features.item]\n[learner]\ndeep = 'none'\n[server]\nport = 0\n"
+    (folder / "c.toml").write_text(settings)
+    assert run("warmup").returncode == 0  # or it would be compiling when it is interrupted
+    return folder
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("command", "begun", "done"),
@@ -113,16 +126,13 @@ def test_version_is_the_packages() -> None:
     ],
 )
 def test_interrupt_ends_with_130_says_what_was_done_and_has_no_traceback(
-    tmp_path: Path, command: str, begun: str | None, done: str
+    million: Path, tmp_path: Path, command: str, begun: str | None, done: str
 ) -> None:
     import signal
 
-    lines = ["time,user,item,label"] + [f"{i},{i % 50},{i % 70},{i % 2}" for i in range(1_000_000)]
-    (tmp_path / "clicks.csv").write_text("\n".join(lines))
-    settings = "[features.user]\n[features.item]\n[learner]\ndeep = 'none'\n[server]\nport = 0\n"
-    (tmp_path / "c.toml").write_text(settings)
+    (tmp_path / "clicks.csv").symlink_to(million / "clicks.csv")
+    shutil.copy(million / "c.toml", tmp_path)  # beside which the state comes
     err = tmp_path / "err"
-    assert run("warmup").returncode == 0  # or it would be compiling when it is interrupted
     # a replay says nothing until its end: interrupted too early it has done nothing yet, so once more
     for wait_s in (3.0, 5.0, 8.0, 12.0, 20.0):
         with err.open("wb") as file:

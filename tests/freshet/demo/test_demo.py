@@ -77,18 +77,6 @@ def playing(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
 
 
 @pytest.mark.process
-def test_demo_ends_by_itself_with_a_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    keep = tmp_path / "kept"
-    assert run_demo(seconds=30.0, report=tmp_path / "r.html", keep=keep, seed=3) == 0
-    page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "frozen + error memory" in page and "tastes shift" in page
-    told = capfd.readouterr().out
-    assert "each answered four ways" in told and "r.html" in told
-    assert wait_until_gone(keep, 0.0)
-    assert load_config(keep / CONFIG_NAME).join.window_s == WorldScene.window_s
-
-
-@pytest.mark.process
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -9)])
 def test_demo_leaves_nothing_running_when_stopped(
     playing: tuple[subprocess.Popen[bytes], Path], number: signal.Signals, status: int
@@ -132,7 +120,7 @@ def test_demo_whose_roles_cannot_run_ends_and_says_so(
 
 
 @pytest.mark.process
-def test_demo_learns_every_request_once_of_file_or_log_though_its_learner_is_killed(
+def test_demo_ends_by_itself_with_a_report_and_learns_each_request_once_though_its_learner_is_killed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     keep = tmp_path / "kept"
@@ -155,6 +143,7 @@ def test_demo_learns_every_request_once_of_file_or_log_though_its_learner_is_kil
     assert run_demo(seconds=35.0, report=tmp_path / "r.html", keep=keep, seed=1) == 0
     killer.join()
     assert killed
+    assert wait_until_gone(keep, 0.0)
     log = open_log(f"sqlite:{keep / 'log.db'}")
     sent = list(fresh_records(log, EXAMPLES))
     log.close()
@@ -170,11 +159,14 @@ def test_demo_learns_every_request_once_of_file_or_log_though_its_learner_is_kil
     late = sum(example.late for example in of_log)
     assert len(in_file | in_log) > WorldScene.history_requests and in_file & in_log
     assert found["learnt"]["requests"] == len(in_file | in_log) + late
-    told = capfd.readouterr().out
+    told, page = capfd.readouterr().out, (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "frozen + error memory" in page and "tastes shift" in page
+    assert "each answered four ways" in told and "r.html" in told
+    assert load_config(keep / CONFIG_NAME).join.window_s == WorldScene.window_s
     assert re.search(r"history [\d,]+ requests trained on in batch up to \S+ \S+, then live", told)
     in_batch = found["learnt"]["requests"] + found["learnt"]["of_history"] - len(consumed)
     assert f"{in_batch:,} requests trained on in batch" in told
-    assert f"{in_batch:,} requests trained on in batch" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"{in_batch:,} requests trained on in batch" in page
 
 
 @pytest.mark.process
