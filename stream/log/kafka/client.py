@@ -155,10 +155,17 @@ class KafkaClient:
             self._admin = None
 
     def call(self, what: str, action: Callable[[AdminClient, float], T]) -> T:
-        """`action` of the library's client and a time-out in seconds, tried again while its error may pass.
+        """`action` of the client for administration and a time-out in seconds; the rest as `retry`."""
+        return self.retry(
+            what, lambda timeout_s: action(self.admin(), timeout_s), lambda: self.admin().poll(0.0)
+        )
+
+    def retry(self, what: str, action: Callable[[float], T], serve: Callable[[], object]) -> T:
+        """`action` of a time-out in seconds, tried again while its error may pass.
 
         Args:
             what: what is done, for the message.
+            serve: processes the callbacks of the library's client that was used.
 
         Raises:
             LogAwayError: it has not succeeded within `away_after_s`.
@@ -168,12 +175,11 @@ class KafkaClient:
         backoff = Backoff(Pauses(RETRY_S, RETRY_S_MAX, give_up_s=timeout_s))
         began_s = time.monotonic()
         while True:
-            admin = self.admin()
             try:
-                return action(admin, max(timeout_s - (time.monotonic() - began_s), 0.1))
+                return action(max(timeout_s - (time.monotonic() - began_s), 0.1))
             except KafkaException as error:
                 failed: KafkaError = error.args[0]
-                admin.poll(0.0)
+                serve()
                 self.judge(what, failed)
                 if not backoff.sleep():
                     raise self.away(what, failed) from None

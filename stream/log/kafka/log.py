@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from stream.errors import LogError
@@ -28,6 +28,7 @@ from stream.log.base import (
     checked_partition,
 )
 from stream.log.kafka.client import AuthorizationError, KafkaClient, result
+from stream.log.kafka.groups import Groups
 from stream.log.kafka.reader import Ends, TopicReader
 from stream.log.kafka.topics import Topics, check_partitions
 from stream.log.kafka.writer import KafkaWriter
@@ -55,6 +56,7 @@ class KafkaLog(Log):
         self._topics = Topics(self._client, settings, self.prefix)
         self._ends = Ends(self._client)
         self._writer = KafkaWriter(self._client)
+        self._groups = Groups(self._client)
         self._readers: dict[str, TopicReader] = {}
         self._lock = threading.Lock()
         self._warned: set[str] = set()
@@ -144,33 +146,16 @@ class KafkaLog(Log):
         self._check_open()
         if not offsets:
             return
-        name, topic_name = self._topics.name(group), self._topics.name(topic)
-        wanted = ConsumerGroupTopicPartitions(
-            name, [TopicPartition(topic_name, p, offset) for p, offset in offsets.items()]
-        )
-
-        def alter(admin: AdminClient, timeout_s: float) -> None:
-            futures = admin.alter_consumer_group_offsets([wanted], request_timeout=timeout_s)
-            _each(result(futures[name], timeout_s))
-
+        name = self._topics.name(group)
         try:
-            self._client.call(f"committing group {name!r}", alter)
+            self._groups.commit(name, self._topics.name(topic), offsets)
         except AuthorizationError as error:
             self._warn_once(f"group {name}", f"{error}; lag tools will not see this role (right: READ)")
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         self._check_open()
-        name, topic_name = self._topics.name(group), self._topics.name(topic)
-        wanted = ConsumerGroupTopicPartitions(
-            name, [TopicPartition(topic_name, p) for p in range(self._topics.partitions(topic))]
-        )
-
-        def find(admin: AdminClient, timeout_s: float) -> dict[int, int]:
-            futures = admin.list_consumer_group_offsets([wanted], request_timeout=timeout_s)
-            answer = _each(result(futures[name], timeout_s))
-            return {p.partition: p.offset for p in answer if p.offset >= 0}
-
-        return self._client.call(f"reading group {name!r}", find)
+        partitions = range(self._topics.partitions(topic))
+        return self._groups.committed(self._topics.name(group), self._topics.name(topic), partitions)
 
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
         """As `Log.trim`; without the right, warns once and goes on: retention drops the records later."""
@@ -203,6 +188,7 @@ class KafkaLog(Log):
         for reader in readers:
             reader.close()
         self._writer.close()
+        self._groups.close()
 
     def _check_open(self) -> None:
         if self._client.closed:
@@ -224,15 +210,6 @@ class KafkaLog(Log):
             self._warned.add(what)
         if new:
             _log.warning("%s", message)
-
-
-def _each(answer: ConsumerGroupTopicPartitions) -> list[TopicPartition]:
-    """The partitions of an answer; KafkaException if one of them has an error."""
-    found = list(answer.topic_partitions or ())
-    for partition in found:
-        if partition.error is not None:
-            raise KafkaException(partition.error)
-    return found
 
 
 def parse_url(url: str) -> tuple[list[str], str]:

@@ -253,6 +253,32 @@ def test_role_goes_on_where_it_was_when_the_broker_comes_back(
     log.close()
 
 
+def test_offsets_of_groups_are_committed_and_read_again_once_a_killed_broker_is_back(
+    own_broker: Broker,
+) -> None:
+    log = kafka_log(own_broker.address)
+    log.create_topic("t", 2)
+
+    def committed(offset: int) -> bool:
+        try:
+            log.commit("g", "t", {0: offset, 1: 0})
+            return log.committed("g", "t") == {0: offset, 1: 0}
+        except LogAwayError:
+            return False
+
+    wait_until(lambda: committed(3), 30.0)  # the first time the cluster makes a topic for it
+    assert log.committed("other", "t") == {}
+    own_broker.kill()
+    for _ in range(2):  # asks for a coordinator that is gone, and gives up
+        with pytest.raises(LogAwayError, match="committing group 'g': no success within 1 s"):
+            log.commit("g", "t", {0: 4})
+        with pytest.raises(LogAwayError, match="no success within 1 s"):
+            log.committed("g", "t")
+    own_broker.start()
+    wait_until(lambda: committed(5), 30.0)
+    log.close()
+
+
 def test_producer_waits_out_an_outage_and_loses_and_doubles_nothing(
     own_broker: Broker, kafka_prefix: str, tmp_path: Path
 ) -> None:
