@@ -30,6 +30,9 @@ _log = logging.getLogger("freshet.shares")
 TICK_WINDOWS = 0.25  # how long a partition is quiet before its first tick, and between ticks
 TICK_S_MIN, TICK_S_MAX = 0.5, 15.0
 
+KEPT_S = 30.0
+"""How long the state keeps a partition that another joiner has. It hears of no request to forget any more."""
+
 LOOK_BACK = (1, 10, 1000)  # records at the end of `examples` that are searched for our newest one
 
 
@@ -60,6 +63,8 @@ class Shares:
         self._tick_every_s = min(max(window_s * TICK_WINDOWS, TICK_S_MIN), TICK_S_MAX)
         self._noted_s = float("-inf")
         self._moved: dict[int, tuple[int, float]] = {}  # partition -> (position, since when, by our clock)
+        # partitions in the state that others have -> since when; None: not looked yet
+        self._left: dict[int, float] | None = None
 
     def run(self, stop: threading.Event, report: Callable[[], None] = lambda: None) -> None:
         """Join what is this member's until `stop` is set; then commit and send.
@@ -71,20 +76,23 @@ class Shares:
             FreshetError: the role cannot go on.
         """
 
-        def turn() -> None:
-            self._turn(stop)
+        def work() -> None:
+            self.turn(stop)
             report()
 
-        patiently(turn, stop, self._clock)
+        patiently(work, stop, self._clock)
         self._runner.end()
         self.note()
 
-    def _turn(self, stop: threading.Event) -> None:
+    def turn(self, stop: threading.Event) -> None:
+        """One step, which may wait a moment for something to read."""
         self.settle()
+        self._erase_left()
         if self._runner.partitions:
             self._runner.turn(stop)
             self.tick()
         else:
+            self._state.purge()  # else the runner does
             self._clock.wait(stop, self._member.settings.beat_s / 10.0)
 
     def settle(self) -> None:
@@ -94,12 +102,28 @@ class Shares:
         for partition in sorted(self._runner.partitions - mine):
             self._runner.release(partition)
             self._joiner.drop(partition)
+            if self._left is not None:
+                self._left[partition] = self._clock.now_s()
             _log.info("released partition %d", partition)
         for partition in sorted(mine - self._runner.partitions):
             self.acquire(partition)
         if self._clock.now_s() - self._noted_s >= self._member.settings.beat_s:
             self._runner.commit()
             self.note()
+
+    def _erase_left(self) -> None:
+        """Remove from the state what has been another joiner's for a while."""
+        now_s = self._clock.now_s()
+        if self._left is None:
+            self._left = {p: now_s for p in range(self._partitions) if self._joiner.keeps(p)}
+        read = self._runner.partitions
+        for partition, since_s in list(self._left.items()):
+            if partition in read:
+                del self._left[partition]
+            elif now_s - since_s >= KEPT_S:
+                self._joiner.erase(partition)
+                del self._left[partition]
+                _log.info("erased partition %d, which another joiner has, from the state", partition)
 
     def tick(self) -> None:
         """Send a tick to each partition that has gone quiet while requests wait.

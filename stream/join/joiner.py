@@ -148,14 +148,7 @@ class Joiner(Handler):
 
         After a crash in between, the state has nothing of the partition.
         """
-        self._partitions.pop(partition, None)
-        number = partition.to_bytes(4, "big")
-        commit = self._state.begin()
-        commit.forget_offset(self.topic, partition)
-        commit.delete(PROGRESS + number)
-        commit.delete(SENT + number)
-        self._state.commit(commit)
-        self._clear(*(prefix + number + b"/" for prefix in ENTRIES), producers_prefix(self.topic, partition))
+        self._remove(partition)
         commit = self._state.begin()
         started = self._partition(partition, commit)
         started.start(point)
@@ -167,6 +160,35 @@ class Joiner(Handler):
         """Forget a partition in memory; the state keeps it."""
         self._partitions.pop(partition, None)
         self._touched.discard(partition)
+
+    def keeps(self, partition: int) -> bool:
+        """Whether the state has anything of a partition."""
+        return self._state.offset(self.topic, partition) is not None or any(
+            next(self._state.scan(prefix), None) is not None for prefix in self._prefixes(partition)
+        )
+
+    def erase(self, partition: int) -> None:
+        """Remove a partition from the state, and soon from its files."""
+        self._remove(partition)
+        commit = self._state.begin()
+        commit.purge = True
+        self._state.commit(commit)
+
+    def _remove(self, partition: int) -> None:
+        """A crash in between leaves a partition of which no offset is in the state."""
+        self.drop(partition)
+        number = partition.to_bytes(4, "big")
+        commit = self._state.begin()
+        commit.forget_offset(self.topic, partition)
+        commit.delete(PROGRESS + number)
+        commit.delete(SENT + number)
+        self._state.commit(commit)
+        self._clear(*self._prefixes(partition))
+
+    def _prefixes(self, partition: int) -> list[bytes]:
+        number = partition.to_bytes(4, "big")
+        entries = [prefix + number + b"/" for prefix in ENTRIES]
+        return [*entries, producers_prefix(self.topic, partition)]
 
     def resume_point(self, partition: int) -> ResumePoint | None:
         """Where another joiner may begin, to have the present state at the next record."""

@@ -7,8 +7,8 @@ only on the partition's records and their order.
 
 They depend only on recent records: a record has no influence once the clock has advanced by `REACH_WINDOWS`
 windows. A request waits for at most one window and is remembered for two more, and an action waits for its
-impression for at most one. So a joiner that takes the partition over reads back only that far, and then
-decides the same (`stream.join.assignment`).
+impression for at most one. Behind a jump of the clock, a request is remembered from there on. So a joiner
+that takes the partition over reads back only that far, and then decides the same (`stream.join.assignment`).
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ import msgspec
 
 from stream.errors import LogError
 from stream.join.outputs import Decided, Origin, Outputs, output_seq, producer_of
-from stream.join.pairing import REACH_WINDOWS, Pairing
+from stream.join.pairing import REACH_WINDOWS, REMEMBERED_WINDOWS, Pairing
 from stream.join.settings import JoinCounts, JoinSettings
 from stream.limits import OFFSET_END
 from stream.log.base import DEAD_LETTERS, EXAMPLES, Outgoing, Record
@@ -23,11 +23,12 @@ POINTS_MAX = 32  # resume points in the reach of a record
 
 
 class ResumePoint(msgspec.Struct, frozen=True, array_like=True):
-    """Records before `offset` have no influence once the clock has reached `clock` plus the reach."""
+    """A place in a partition from which another joiner can begin, once the clock has reached `over`."""
 
     clock: float
     offset: int
     ingest_s: float = 0.0  # ingest time of the record before `offset`, as far as known
+    over: float = 0.0  # from this clock on, records before `offset` have no influence; 0: not known yet
 
 
 class _Sent(msgspec.Struct):
@@ -71,9 +72,12 @@ class JoinedPartition:
         )
         self._offset = -1  # of the current record
         self._examples = self._letters = 0  # outputs of the current record so far
-        self._reach_s = REACH_WINDOWS * settings.window_s
+        self._point_every_s = REACH_WINDOWS * settings.window_s / POINTS_MAX
+        self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
+        self._decided_s = REACH_WINDOWS * settings.window_s - self._remembered_s
         points = self._sent.points
-        self._next_point_s = points[-1].clock + self._reach_s / POINTS_MAX if points else float("-inf")
+        self._next_point_s = points[-1].clock + self._point_every_s if points else float("-inf")
+        self._next_over_s = self._first_open_s()
         self._elsewhere = JoinCounts()
         self.sends_from = 0
         self.pairing = Pairing(state, number, settings, counts)
@@ -97,23 +101,42 @@ class JoinedPartition:
         self.pairing.counts = counts
         progress = self.pairing.progress
         clock = progress.clock
+        if clock >= self._next_over_s:
+            self._note_decided(clock)
         if clock >= self._next_point_s and progress.steady:
             points = self._sent.points
             points.append(ResumePoint(clock, offset, progress.ingest_s))
-            while len(points) > 1 and points[1].clock + self._reach_s <= clock:
+            while len(points) > 1 and 0.0 < points[1].over <= clock:
                 del points[0]
-            self._next_point_s = clock + self._reach_s / POINTS_MAX
+            self._next_point_s = clock + self._point_every_s
+            self._next_over_s = self._first_open_s()
 
     def resume_point(self) -> ResumePoint | None:
-        """The newest point whose reach is over; None: this joiner took the partition over too recently."""
+        """The newest point that can be begun from; None: this joiner took the partition over too recently."""
         first = self._sent.points[:1]
-        return first[0] if first and first[0].clock + self._reach_s <= self.pairing.progress.clock else None
+        return first[0] if first and 0.0 < first[0].over <= self.pairing.progress.clock else None
+
+    def _note_decided(self, clock: float) -> None:
+        """What waited before some points is decided now, however far the clock has jumped, and remembered."""
+        self._sent.points = [
+            msgspec.structs.replace(point, over=clock + self._remembered_s)
+            if not point.over and clock >= point.clock + self._decided_s
+            else point
+            for point in self._sent.points
+        ]
+        self._next_over_s = self._first_open_s()
+
+    def _first_open_s(self) -> float:
+        """The clock at which it is known of one more point when it is over."""
+        first = next((point for point in self._sent.points if not point.over), None)
+        return float("inf") if first is None else first.clock + self._decided_s
 
     def start(self, point: ResumePoint) -> None:
         """Begin, with an empty state, at a point where another joiner was."""
         self.pairing.progress.begin_at(point.clock, point.ingest_s)
         self._sent.points = [point]
-        self._next_point_s = point.clock + self._reach_s / POINTS_MAX
+        self._next_point_s = point.clock + self._point_every_s
+        self._next_over_s = self._first_open_s()
 
     def send_from(self, offset: int) -> None:
         """Send and count only the outputs of records from `offset` on; another joiner has sent the rest."""

@@ -13,19 +13,21 @@ from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ground.clock import ManualClock
 from stream.group.membership import GroupSettings, Member
 from stream.group.signs import Beat, Note
-from stream.join.assignment import Shares
+from stream.join.assignment import KEPT_S, Shares
 from stream.join.joiner import Joiner, JoinSettings
 from stream.join.pairing import REACH_WINDOWS
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, Outgoing
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
-from stream.log.testing import Faults, FaultyLog
+from stream.log.testing import Faults, FaultyLog, MemoryLog
 from stream.records.types import Action, Exposure, Impression, encode
 from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
+from stream.state.testing import MemoryDisk
 
 T = 1_700_000_000.0
 WINDOW_S = 10.0
@@ -165,6 +167,71 @@ def test_partition_that_moves_gives_the_outputs_of_one_that_stays(
         joining.close()
     alone.close()
     log.close()
+
+
+def test_one_who_takes_up_behind_a_jump_of_the_clock_knows_what_was_decided_there(tmp_path: Path) -> None:
+    def shown(name: str, time: float) -> Outgoing:
+        event = Impression(request_id=name, time=time, candidates=[{"item": 1}])
+        return Outgoing(name.encode(), encode(event))
+
+    clicked = Outgoing(b"r0", encode(Action("r0", T + 1.0, 0)))
+    before = [shown(f"r{i}", T + 0.5 * i) for i in range(12)]
+    before += [shown("night-0", T + 5_000.0), shown("night-1", T + 5_001.0)]
+    after = [shown("r0", T), clicked, shown("end", T + 9_000.0)]
+    log = make_log(tmp_path / "log.db", 1)
+    log.append(EVENTS, before)
+    with ExitStack() as opened:
+        joinings = [Joining(log, tmp_path, name) for name in ("first", "second")]
+        for joining in joinings:
+            opened.callback(joining.close)
+        first, second = joinings
+        first.shares.acquire(0)
+        first.step()
+        first.note()
+        second.member.look()
+        log.append(EVENTS, after)
+        second.shares.acquire(0)  # with an empty state
+        second.step()
+    late = [value for _, _, _, value in taken(log, EXAMPLES) if b"late" in value]
+    assert len(late) == 1, "the action came in time to be late"
+    names = [msgspec.msgpack.decode(value)["request_id"] for *_, value in taken(log, EXAMPLES)]
+    assert sorted(names) == sorted(["r0", *(f"r{i}" for i in range(12)), "night-0", "night-1"])
+    assert not taken(log, DEAD_LETTERS)
+
+
+def test_what_another_joiner_has_is_soon_in_no_file_of_this_one() -> None:
+    """Its requests to forget are for that other one, so nothing of it may stay here."""
+    log, clock, disk = MemoryLog(), ManualClock(), MemoryDisk()
+    for topic in (EVENTS, EXAMPLES, DEAD_LETTERS, ROLES):
+        log.create_topic(topic, 1)
+    shown = Impression(request_id="r", time=T, candidates=[{"item": 1}], context={"user": "ann"})
+    log.append(EVENTS, [Outgoing(b"r", encode(shown))])
+    with RoleState(Path("b"), "joiner", {}, clock=clock, disk=disk) as state:
+        joiner = Joiner(state, JoinSettings(window_s=WINDOW_S))
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join", partitions=()), EAGER, clock).open()
+        member = Member(log, "join", "b", BY_HAND, clock)
+        shares = Shares(log, state, joiner, runner, member, clock)
+        stop = threading.Event()
+        member.join()
+        shares.turn(stop)
+        shares.turn(stop)
+        assert runner.partitions == {0} and disk.holds(Path("b"), b"ann")
+        first = Member(log, "join", "a", BY_HAND, clock)  # the first by name gets the only partition
+        first.join()
+        member.look()
+        shares.turn(stop)
+        assert runner.partitions == set() and disk.holds(Path("b"), b"ann"), "it may come back soon"
+        clock.advance(KEPT_S)
+        for _ in range(3):
+            shares.turn(stop)
+        while not state.purges:
+            time.sleep(0.001)
+        assert not disk.holds(Path("b"), b"ann")
+        first.leave()
+        member.look()
+        shares.turn(stop)
+        shares.turn(stop)
+        assert runner.partitions == {0} and joiner.undecided == 1, "it has read back what it needs"
 
 
 def test_one_who_takes_up_reads_back_no_more_than_a_record_reaches(tmp_path: Path) -> None:
