@@ -30,6 +30,7 @@ from stream.state.role_state import RoleState
 
 CHUNK_REQUESTS = 512
 COMMIT_REQUESTS = 50_000
+LOOK_BACK = (1, 10, 1_000)  # records at the end of a topic among which the newest is looked for
 
 
 class Trained(NamedTuple):
@@ -145,8 +146,11 @@ def _position(log: Log) -> UpdatePosition:
     terms = [0]
     for topic in (UPDATES, SNAPSHOTS):
         first, after = log.ends(topic)[0]
-        if after > first:
-            terms.append(decode_update(log.read(topic, 0, after - 1, 1, wait_s=1.0)[0].value).term)
+        for back in LOOK_BACK:  # offsets may have gaps
+            records = log.read(topic, 0, max(first, after - back), back) if after > first else []
+            if records:
+                terms.append(decode_update(records[-1].value).term)
+                break
     return UpdatePosition(offset=end, term=max(terms), made_in=max(terms))
 
 

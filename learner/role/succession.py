@@ -223,7 +223,9 @@ class Session:
         meta = self.learner.meta
         self._learn_current()
         while self.offset < until and not self._stop.is_set():
-            records = self._log.read(UPDATES, 0, self.offset, 100, READ_BYTES_MAX, 1.0)
+            records = self._log.read(UPDATES, 0, self.offset, 100, READ_BYTES_MAX)
+            if not records:
+                self.offset = until  # the rest are offsets without records
             for record in records:
                 self.offset = record.offset + 1
                 try:

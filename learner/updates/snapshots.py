@@ -58,7 +58,10 @@ class SnapshotReader:
         first, end = log.ends(SNAPSHOTS)[0]
         self._next = max(first, self._next)
         while self._next < end:
-            for record in log.read(SNAPSHOTS, 0, self._next, 100, READ_BYTES_MAX):
+            records = log.read(SNAPSHOTS, 0, self._next, 100, READ_BYTES_MAX)
+            if not records:
+                self._next = end  # the rest are offsets without records
+            for record in records:
                 self._next = record.offset + 1
                 try:
                     part = decode_update(record.value)
@@ -105,11 +108,14 @@ def first_update_after(log: Log, snapshot: Update) -> int:
 
 def _readable(log: Log, first: int, end: int) -> tuple[int, Update | None]:
     """The first undamaged update from an offset on, and its offset; None if there is none before `end`."""
-    for offset in range(first, end):
+    while first < end:
+        records = log.read(UPDATES, 0, first, 1)
+        if not records or records[0].offset >= end:
+            break
         try:
-            return offset, decode_update(log.read(UPDATES, 0, offset, 1, wait_s=1.0)[0].value)
+            return records[0].offset, decode_update(records[0].value)
         except UpdateDamagedError:
-            continue
+            first = records[0].offset + 1
     return end, None
 
 

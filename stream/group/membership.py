@@ -185,7 +185,8 @@ class Member:
             leader = self._leader
             if leader is not None:
                 if leader.name == self.name:
-                    return leader.incarnation != self.incarnation  # our own predecessor
+                    # our own predecessor; or a claim of ours of whose append no answer came
+                    return leader.incarnation != self.incarnation or self._leading != leader.term
                 peer = self._peers.get(leader.name)
                 if peer is not None and peer.incarnation == leader.incarnation:
                     return False
@@ -291,8 +292,9 @@ class Member:
         with self._reading:
             end = self._log.ends(ROLES)[0][1]
             while self._position < end:
-                records = self._log.read(ROLES, 0, self._position, wait_s=0.5)
+                records = self._log.read(ROLES, 0, self._position)
                 if not records:
+                    self._position = end  # there are offsets without records
                     return
                 with self._lock:
                     for record in records:

@@ -33,6 +33,7 @@ class Faults(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     away: float = 0.0  # from this call on, every call raises LogAwayError for a while
     away_calls_max: int = 20  # how long that lasts at most
     short_read: float = 0.0  # fewer records than there are, but one at least
+    uneven: float = 0.0  # a read of several partitions gives the records of some of them only
     delay: float = 0.0  # the call takes up to `delay_s_max` seconds longer
     delay_s_max: float = 0.01
     late_calls_max: int = 20
@@ -45,6 +46,7 @@ class Faults(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             "repeat",
             "away",
             "short_read",
+            "uneven",
             "delay",
         ):
             if not 0.0 <= getattr(self, name) <= 1.0:
@@ -123,7 +125,13 @@ class FaultyLog(Log):
         with self._lock:
             if self._hits("short_read"):
                 max_records = self._draw.randint(1, max(max_records, 1))
-        return self._log.read_any(topic, offsets, max_records, max_bytes, wait_s)
+            uneven = self._hits("uneven")
+        found = self._log.read_any(topic, offsets, max_records, max_bytes, wait_s)
+        if uneven and len(found) > 1:
+            with self._lock:
+                some = self._draw.sample(sorted(found), self._draw.randrange(1, len(found)))
+            found = {p: found[p] for p in some}
+        return found
 
     def ends(self, topic: str) -> list[tuple[int, int]]:
         return self._call(lambda: self._log.ends(topic))
@@ -166,7 +174,7 @@ class FaultyLog(Log):
         for _, topic, records in due:
             self._log.append(topic, records)
 
-    def _hits(self, name: Literal["repeat", "away", "short_read", "delay"]) -> bool:
+    def _hits(self, name: Literal["repeat", "away", "short_read", "uneven", "delay"]) -> bool:
         hit = self._draw.random() < getattr(self.faults, name)
         self.happened[name] += hit
         return hit

@@ -7,7 +7,8 @@ log can be tested in milliseconds.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from stream.errors import LogError
@@ -29,25 +30,52 @@ NAME_CHARACTERS_MAX = 200
 
 
 class _Partition:
-    """Records `first`, `first + 1`, ... of one partition."""
+    """Records of one partition, in the order of their offsets."""
 
     def __init__(self) -> None:
         self.first = 0
+        self.end = 0  # the offset that the next record gets
         self.records: list[Record] = []
         self.last_ms = 0
+        self._behind = 0  # the offset behind the last record; less than `end` where there is none up to it
+        self._passed = 0  # the end as of which a reader has found that out
 
     @property
-    def end(self) -> int:
-        return self.first + len(self.records)
+    def told_end(self) -> int:
+        """Where the log says that it ends: no reader waits for offsets that are known to have no record."""
+        return max(self._behind, self.first) if self._passed == self.end else self.end
 
     def held_bytes(self) -> int:
         return sum(map(_size, self.records))
 
+    def add(self, record: Record) -> None:
+        self.records.append(record)
+        self._behind = self.end = record.offset + 1
+
     def trim(self, before_offset: int) -> None:
         cut = min(before_offset, self.end)
         if cut > self.first:
-            del self.records[: cut - self.first]
+            del self.records[: self.index(cut)]
             self.first = cut
+
+    def index(self, offset: int) -> int:
+        """Where in `records` the first one at or behind an offset is."""
+        if self.records and self.records[-1].offset - self.records[0].offset + 1 == len(self.records):
+            return min(max(offset - self.records[0].offset, 0), len(self.records))  # no gaps
+        return bisect_left(self.records, offset, key=_offset)
+
+    def select(self, offset: int, max_records: int, max_bytes: int) -> list[Record]:
+        start = self.index(offset)
+        found: list[Record] = []
+        size = 0
+        for record in self.records[start : start + max_records]:
+            size += _size(record)
+            if found and size > max_bytes:
+                break
+            found.append(record)
+        if not found:
+            self._passed = self.end
+        return found
 
 
 class _Store:
@@ -66,11 +94,15 @@ class MemoryLog(Log):
         settings: limits; `sync`, `busy_timeout_s` and `kafka` mean nothing here.
         clock: gives records their ingest time, and is waited on by a read that finds nothing; an append
             notifies what waits. A simulator passes its own.
+        notes_times: give records their ingest time. False: as a Kafka topic with the producers' own times.
     """
 
-    def __init__(self, settings: LogSettings = LOG_DEFAULTS, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, settings: LogSettings = LOG_DEFAULTS, clock: Clock = SYSTEM_CLOCK, notes_times: bool = True
+    ) -> None:
         self.settings = settings
         self._clock = clock
+        self.notes_times = notes_times
         self._store = _Store()
         self._closed = False
 
@@ -79,7 +111,7 @@ class MemoryLog(Log):
 
     def connect(self, settings: LogSettings | None = None) -> MemoryLog:
         """Another log object over the same records, as another process would open one."""
-        other = MemoryLog(settings or self.settings, self._clock)
+        other = MemoryLog(settings or self.settings, self._clock, self.notes_times)
         other._store = self._store
         return other
 
@@ -122,19 +154,11 @@ class MemoryLog(Log):
             for record, p in zip(records, placed, strict=True):
                 partition = held[p]
                 partition.last_ms = max(partition.last_ms, now_ms)
+                noted_ms = partition.last_ms
+                times = (noted_ms, 0) if self.notes_times else (0, noted_ms)
+                key, value = bytes(record.key), bytes(record.value)
                 offset = partition.end
-                partition.records.append(
-                    Record(
-                        topic,
-                        p,
-                        offset,
-                        bytes(record.key),
-                        bytes(record.value),
-                        record.producer,
-                        record.seq,
-                        partition.last_ms,
-                    )
-                )
+                partition.add(Record(topic, p, offset, key, value, record.producer, record.seq, *times))
                 taken.append((p, offset))
             self._store.changed.notify_all()
             return taken
@@ -154,7 +178,7 @@ class MemoryLog(Log):
                 found = {}
                 for p, offset in offsets.items():
                     check_partition(self, topic, p, len(held))
-                    records = _select(held[p], offset, max(max_records, 1), max_bytes)
+                    records = held[p].select(offset, max(max_records, 1), max_bytes)
                     if records:
                         found[p] = records
                 left_s = deadline_s - self._clock.now_s()
@@ -164,7 +188,7 @@ class MemoryLog(Log):
 
     def ends(self, topic: str) -> list[tuple[int, int]]:
         with self._store.changed:
-            return [(held.first, held.end) for held in self._topic(topic)]
+            return [(held.first, held.told_end) for held in self._topic(topic)]
 
     def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
         with self._store.changed:
@@ -197,11 +221,28 @@ class MemoryLog(Log):
                     drop = -(-excess * size // sum(sizes)) if excess > 0 and size else 0
                     count = 0
                     for record in partition.records:
-                        if drop <= 0 and not (keep_s > 0.0 and record.ingest_ms < oldest_ms):
+                        taken_ms = record.ingest_ms or record.created_ms
+                        if drop <= 0 and not (keep_s > 0.0 and taken_ms < oldest_ms):
                             break
                         drop -= _size(record)
                         count += 1
-                    partition.trim(partition.first + count)
+                    if count:
+                        partition.trim(partition.records[count - 1].offset + 1)
+
+    def skip(self, topic: str, partition: int, count: int = 1) -> None:
+        """Leave out the next offsets of a partition, as an aborted transaction and its marker do in Kafka."""
+        with self._store.changed:
+            held = self._topic(topic)
+            check_partition(self, topic, partition, len(held))
+            held[partition].end += count
+
+    def drop(self, topic: str, partition: int, offsets: Collection[int]) -> None:
+        """Remove single records, as compaction does; the offsets of the others stay."""
+        with self._store.changed:
+            held = self._topic(topic)
+            check_partition(self, topic, partition, len(held))
+            kept = [record for record in held[partition].records if record.offset not in offsets]
+            held[partition].records = kept
 
     def close(self) -> None:
         with self._store.changed:
@@ -220,17 +261,9 @@ class MemoryLog(Log):
         return found
 
 
-def _select(held: _Partition, offset: int, max_records: int, max_bytes: int) -> list[Record]:
-    start = max(offset - held.first, 0)
-    found: list[Record] = []
-    size = 0
-    for record in held.records[start : start + max_records]:
-        size += _size(record)
-        if found and size > max_bytes:
-            break
-        found.append(record)
-    return found
-
-
 def _size(record: Record) -> int:
     return len(record.key) + len(record.value)
+
+
+def _offset(record: Record) -> int:
+    return record.offset

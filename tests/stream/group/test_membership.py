@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ground.clock import ManualClock
-from stream.errors import GroupError
+from stream.errors import GroupError, LogAwayError
 from stream.group.membership import GroupSettings, Leader, Member
 from stream.group.signs import Beat, Claim, Note, read_sign
 from stream.log.base import ROLES, Log, Outgoing, Record
-from stream.log.testing import MemoryLog
+from stream.log.testing import Faults, FaultyLog, MemoryLog
 
 SLOW = GroupSettings(beat_s=1.0, timeout_s=3600.0)
 
@@ -64,6 +64,41 @@ def test_member_whose_loop_stands_still_beats_no_more(log: Log) -> None:
         clock.advance(1.0)
         one.pulse()
     assert log.ends(ROLES)[0][1] < 70
+
+
+def test_claim_of_which_no_answer_came_does_not_leave_the_group_without_a_leader(log: Log) -> None:
+    faulty = FaultyLog(log, seed=0, faults=Faults())
+    one = Member(faulty, "learn", "a", SLOW, ManualClock())
+    one.join()
+    one.able(True)
+    one.beat()
+    one.look()
+    assert one.vacant()
+    for _ in range(20):
+        faulty.faults = Faults(append_in_doubt=1.0)
+        with pytest.raises(LogAwayError):
+            one.claim()
+        faulty.faults = Faults()
+        one.look()
+        assert one.vacant(), "whether the claim is in the log or not, it leads in no term"
+        if one.leader is not None:
+            break
+    assert one.leader is not None and one.leader.life == one.life, "the claim is in the log"
+    term = one.claim()
+    assert one.leads(term) and not one.vacant()
+    one.resign()
+    assert one.vacant(), "it may lead again"
+
+
+def test_look_goes_on_behind_offsets_without_records(log: Log) -> None:
+    assert isinstance(log, MemoryLog)
+    one = member(log, "a")
+    log.skip(ROLES, 0, 3)
+    one.look()
+    other = member(log, "b", 2)
+    one.look()
+    other.look()
+    assert one.names == other.names == ["a", "b"]
 
 
 def test_thread_that_dies_ends_its_role(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
