@@ -4,12 +4,12 @@
 """
 
 import threading
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from error_memory import ErrorMemory, MemorySettings, make_memory
+from ground.clock import SYSTEM_CLOCK, Clock
 from ground.kernels.logistic import logits
 from learner.features.encoder import Requestlike
 from learner.model.explain import explain, read
@@ -32,9 +32,10 @@ class LiveModel:
     Args:
         model: the initial model; a snapshot may replace it.
         settings: the error memory's.
+        clock: gives the time by which ages are measured.
     """
 
-    def __init__(self, model: Model, settings: MemorySettings) -> None:
+    def __init__(self, model: Model, settings: MemorySettings, clock: Clock = SYSTEM_CLOCK) -> None:
         # Requests acquire it in the event loop, so hold it only briefly.
         self.lock = threading.Lock()
         self.model = model
@@ -42,6 +43,7 @@ class LiveModel:
         self.memory_ingest_ms = 0  # of the newest example in the memory
         self.coverage = CoverageCounts(model.features)
         self._settings = settings
+        self._clock = clock
         self.memory = self.new_memory()
 
     def new_memory(self) -> ErrorMemory:
@@ -51,12 +53,12 @@ class LiveModel:
     @property
     def freshness_s(self) -> float | None:
         """Age of the newest example in the weights or the memory; None: no example yet."""
-        return _age_s(max(self.base_ingest_ms, self.memory_ingest_ms))
+        return self._age_s(max(self.base_ingest_ms, self.memory_ingest_ms))
 
     @property
     def base_freshness_s(self) -> float | None:
         """Age of the newest example in the weights; None: no example yet."""
-        return _age_s(self.base_ingest_ms)
+        return self._age_s(self.base_ingest_ms)
 
     def score(self, requests: Sequence[Requestlike]) -> list[Scored]:
         """Score each request, base and corrected. Changes only the coverage counts.
@@ -151,6 +153,9 @@ class LiveModel:
             bias=base.bias,
         )
 
+    def _age_s(self, ingest_ms: int) -> float | None:
+        return max(self._clock.unix_s() - ingest_ms / 1e3, 0.0) if ingest_ms else None
+
 
 def draws_for(candidates: int, wanted: int) -> int:
     """The number of draws for an order of so many candidates: `wanted`, limited by `DRAWN_MAX`.
@@ -159,7 +164,3 @@ def draws_for(candidates: int, wanted: int) -> int:
     (127, 524)
     """
     return max(1, min(wanted, DRAWN_MAX // max(candidates, 1)))
-
-
-def _age_s(ingest_ms: int) -> float | None:
-    return max(time.time() - ingest_ms / 1e3, 0.0) if ingest_ms else None

@@ -6,11 +6,11 @@ observer removes from the memory the examples that the weights now include.
 
 import logging
 import threading
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ground.clock import SYSTEM_CLOCK, Clock
 from ground.kernels.logistic import sigmoids
 from learner.metrics import Metrics
 from learner.model.forgetting import forget_in_memory, keys_by_column
@@ -37,13 +37,15 @@ class Observer:
     Args:
         live: the owner of the memory.
         settings: the server's limits.
+        clock: says when to look at the backlog.
     """
 
-    def __init__(self, live: LiveModel, settings: ServerSettings) -> None:
+    def __init__(self, live: LiveModel, settings: ServerSettings, clock: Clock = SYSTEM_CLOCK) -> None:
         self.observed = 0  # requests added to the memory
         self.skipped = 0  # requests already in the weights, or over the backlog limit
         self._live = live
         self._settings = settings
+        self._clock = clock
         self._reader = ExampleReader(lambda: live.model.encoder)
         self._metrics_lock = threading.Lock()
         self._base = Metrics(settings.window)
@@ -54,7 +56,7 @@ class Observer:
         self._learnt: dict[int, int] = {}  # the watermark of the last update
         self._taken_ms: dict[int, int] = {}  # per partition, the ingest time of the last record read
         self._positions = Positions(settings.marks_max)
-        self._backlog_checked = 0.0
+        self._backlog_checked = float("-inf")
 
     @property
     def bad(self) -> int:
@@ -125,7 +127,7 @@ class Observer:
         self._repeats = [Repeats(PRODUCERS_MAX) for _ in range(partitions)]
 
     def _bound_backlog(self, log: Log) -> None:
-        now = time.monotonic()
+        now = self._clock.now_s()
         if now - self._backlog_checked < BACKLOG_EVERY_S:
             return
         self._backlog_checked = now

@@ -94,9 +94,9 @@ class Replica:
         self.failure: Exception | None = None
         self._log = log
         self._memory_settings = memory_settings
-        self._live = LiveModel(Model(features, learner_settings, rows=settings.rows), memory_settings)
+        self._live = LiveModel(Model(features, learner_settings, rows=settings.rows), memory_settings, clock)
         self._follower = _LiveFollower(self._live, self._moved)
-        self._observer = Observer(self._live, settings)
+        self._observer = Observer(self._live, settings, clock)
         self._loaded = False
         self.frozen = False
         self._behind_since = self._clock.now_s()

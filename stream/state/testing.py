@@ -20,6 +20,7 @@ UNDO_MAX = 8  # writes that a database can lose
 
 Trouble = Callable[[str, Path], None]
 """Called around each operation with its name and its folder: "write" before and "written" after a write,
+"copying" and "removing" when half of a folder is copied or removed, "merging" while a database is rewritten,
 "read", "open", "make". What it raises is what the caller of the disk gets: an OSError, an
 `Exception("Corruption: ...")`, the end of a process."""
 
@@ -33,6 +34,9 @@ class _Stored:
         self.garbage: list[bytes] = []  # deleted or replaced, and still in the files
         self.undo: deque[dict[bytes, bytes | None]] = deque(maxlen=UNDO_MAX)
         self.damaged = False
+        self.bad: set[bytes] = set()  # keys whose block has a checksum that is wrong
+        self.missing = 0  # of the last writes, the first so many are not on the disk, and later ones are
+        self.whole = True  # False: a copy or a removal of it was cut short
 
     def apply(self, changes: dict[bytes, bytes | None]) -> dict[bytes, bytes | None]:
         """Make changes (None: delete); returns what undoes them."""
@@ -53,7 +57,7 @@ class _Stored:
     def copy(self) -> "_Stored":
         other = _Stored()
         other.entries, other.keys, other.garbage = dict(self.entries), list(self.keys), list(self.garbage)
-        other.damaged = self.damaged
+        other.damaged, other.bad = self.damaged, set(self.bad)
         return other
 
 
@@ -101,6 +105,24 @@ class MemoryDisk(Disk):
                 lost += 1
         return lost
 
+    def reorder_writes(self, folder: Path, count: int) -> int:
+        """The disk has the later ones of its last writes below a folder, not the `count` before; how many.
+
+        A journal with a hole: a database whose writes are synced refuses it, another one goes back to before.
+        """
+        for path, stored in self._below(folder):
+            if path.name == "db" and len(stored.undo) > count:
+                stored.missing = count
+                return count
+        return 0
+
+    def flip(self, folder: Path, choose: Callable[[list[bytes]], bytes]) -> bool:
+        """A bit flips at rest: whoever reads the entry that `choose` picks finds a checksum that is wrong."""
+        held = [stored for path, stored in self._below(folder) if stored.keys and path.name == "db"]
+        if held:
+            held[0].bad.add(choose(held[0].keys))
+        return bool(held)
+
     def damage(self, folder: Path) -> None:
         """From now on every read of the databases below a folder finds a checksum that is wrong."""
         for _, stored in self._below(folder):
@@ -108,11 +130,14 @@ class MemoryDisk(Disk):
 
     def holds(self, folder: Path, text: bytes) -> bool:
         """Whether some bytes are anywhere in the files below a folder, deleted entries included."""
-        return any(
-            text in value or any(text in key for key in stored.entries)
-            for _, stored in self._below(folder)
-            for value in (*stored.entries.values(), *stored.garbage)
-        )
+        return text in self.contents(folder)
+
+    def contents(self, folder: Path) -> bytes:
+        """All keys and values in the files below a folder, one after the other, deleted ones included."""
+        found: list[bytes] = []
+        for _, stored in self._below(folder):
+            found += [*stored.entries, *stored.entries.values(), *stored.garbage]
+        return b"\0".join(found)
 
     def hold(self, folder: Path, clock: Clock = SYSTEM_CLOCK) -> Held:
         self._trouble("make", folder)
@@ -126,11 +151,18 @@ class MemoryDisk(Disk):
         return folder in self._databases
 
     def is_whole(self, folder: Path) -> bool:
-        return folder in self._databases
+        return folder in self._databases and self._databases[folder].whole
 
     def open(self, folder: Path, sync: bool) -> Database:
         self._trouble("open", folder)
         stored = self._databases.setdefault(folder, _Stored())
+        if not stored.whole:
+            raise Exception("Invalid argument: CURRENT: does not exist")
+        if stored.missing and sync:
+            raise Exception("Corruption: missing record in the journal")
+        if stored.missing:
+            count, stored.missing = len(stored.undo), 0
+            self.lose_writes(folder, count)
         return _MemoryDatabase(self, folder, stored)
 
     def names(self, folder: Path) -> list[str]:
@@ -146,8 +178,13 @@ class MemoryDisk(Disk):
         found = self._below(source)
         if not found:
             raise FileNotFoundError(2, "No such file or directory", str(source))
-        for path, stored in found:
-            self._databases[target / path.relative_to(source)] = stored.copy()
+        copies = {target / path.relative_to(source): stored.copy() for path, stored in found}
+        for stored in copies.values():
+            stored.whole = False
+        self._databases |= copies
+        self._trouble("copying", target)
+        for (_, original), stored in zip(found, copies.values(), strict=True):
+            stored.whole = original.whole
 
     def move(self, source: Path, target: Path) -> None:
         found = self._below(source)
@@ -158,7 +195,12 @@ class MemoryDisk(Disk):
             self._databases[target / path.relative_to(source)] = stored
 
     def remove(self, folder: Path) -> None:
-        for path, _ in self._below(folder):
+        found = self._below(folder)
+        for _, stored in found:
+            stored.whole = False
+        if found:
+            self._trouble("removing", folder)
+        for path, _ in found:
             del self._databases[path]
         self._folders -= {path for path in self._folders if path == folder or folder in path.parents}
 
@@ -185,6 +227,7 @@ class _MemoryDatabase(Database):
 
     def get(self, key: bytes) -> bytes | None:
         self._read()
+        self._check(key)
         return self._stored.entries.get(key)
 
     def batch(self) -> Writes:
@@ -200,6 +243,7 @@ class _MemoryDatabase(Database):
         self._read()
         entries, keys = self._stored.entries, self._stored.keys
         for key in keys[bisect.bisect_left(keys, first) :]:
+            self._check(key)
             value = entries.get(key)
             if value is not None:
                 yield key, value
@@ -211,7 +255,11 @@ class _MemoryDatabase(Database):
 
     def merge(self) -> None:
         self._disk._trouble("write", self._folder)
-        self._stored.garbage.clear()
+        there = len(self._stored.garbage)
+        self._disk._trouble("merging", self._folder)
+        if self._stored.bad:
+            raise Exception("Corruption: block checksum mismatch")
+        del self._stored.garbage[:there]  # what is deleted meanwhile stays
         self._stored.undo.clear()
 
     def flush(self) -> None:
@@ -227,4 +275,8 @@ class _MemoryDatabase(Database):
     def _read(self) -> None:
         self._disk._trouble("read", self._folder)
         if self._stored.damaged:
+            raise Exception("Corruption: block checksum mismatch")
+
+    def _check(self, key: bytes) -> None:
+        if key in self._stored.bad:
             raise Exception("Corruption: block checksum mismatch")

@@ -17,7 +17,7 @@ from learner.model.model import Model
 from learner.role.learner import Learner
 from stream.log.base import DEAD_LETTERS, EXAMPLES, Log, Outgoing, Record, partition_of
 from stream.records.decoding import Decoder
-from stream.records.types import Action, DeadLetter, Example, Exposure, Features, Impression, encode
+from stream.records.types import Action, DeadLetter, Example, Exposure, Features, Forget, Impression, encode
 
 WINDOW_S = 15.0
 EVERY_S = 0.05  # of event time between requests: about 300 wait for their window to close
@@ -51,9 +51,11 @@ class Ledger:
 
     Args:
         seed: of everything in the stream.
+        begin_s: event time of the first request.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, begin_s: float = BEGIN_S) -> None:
+        self.begin_s = begin_s
         self._rng = random.Random(seed)
         self._requests = 0
         self._arrivals = 0
@@ -71,7 +73,7 @@ class Ledger:
         """The records that arrive while `requests` more requests are made, in their order."""
         for _ in range(requests):
             self._make()
-        return list(self._arrived(BEGIN_S + self._requests * EVERY_S))
+        return list(self._arrived(self.begin_s + self._requests * EVERY_S))
 
     def flood(self, records: int) -> list[Outgoing]:
         """Records of which none is of use, so many that a joiner must refuse to go on."""
@@ -82,7 +84,7 @@ class Ledger:
 
     def close(self, partitions: int) -> list[Outgoing]:
         """What is still on its way, and for each partition a last request that closes all windows."""
-        now = BEGIN_S + self._requests * EVERY_S
+        now = self.begin_s + self._requests * EVERY_S
         last = list(self._arrived(now + 10 * WINDOW_S))
         for partition in range(partitions):
             name = next(
@@ -99,7 +101,7 @@ class Ledger:
         rng = self._rng
         number = self._requests
         self._requests += 1
-        time = BEGIN_S + number * EVERY_S
+        time = self.begin_s + number * EVERY_S
         name = f"r{number}"
         kind = rng.random()
         if kind < 0.01:
@@ -223,17 +225,24 @@ class Ledger:
 
     def balance(self, log: Log, learner: Learner) -> dict[str, Any]:
         """Compare with what is in the log and in a learner that has consumed all of it; 0 is balanced."""
-        expected = Counter(_told(example) for example in self.examples)
-        found = Counter(_told(example) for example in _examples(log))
-        letters = Counter(_letters(log))
+        expected = Counter(tell(example) for example in self.examples)
+        found = Counter(tell(example) for example in examples_in(log))
+        letters = Counter(letters_in(log))
         buried = Counter(self.buried) + Counter(name.encode() for name in self.misfits)
         learnt = [example for example in self.examples if example.request_id not in self.misfits]
-        scored = [example for example in learnt if not example.late]
         learner.finish()
         return {
-            **_difference("examples", expected, found),
-            **_difference("letters", buried, letters),
+            **difference("examples", expected, found),
+            **difference("letters", buried, letters),
             **self._compare_tables(learner.model, learnt),
+            **self.totals(learner),
+        }
+
+    def totals(self, learner: Learner) -> dict[str, int]:
+        """What a learner that has consumed all of it has counted."""
+        learnt = [example for example in self.examples if example.request_id not in self.misfits]
+        scored = [example for example in learnt if not example.late]
+        return {
             "requests_off": learner.meta.requests - len(learnt),
             "rows_off": learner.meta.examples - sum(len(example.labels) for example in learnt),
             "scored_off": learner.metrics.examples - sum(len(example.labels) for example in scored),
@@ -260,20 +269,22 @@ def fresh_records(log: Log, topic: str) -> Iterator[Record]:
     """A topic's records as every reader takes them: of each producer's numbers those that rise."""
     for partition, (first, end) in enumerate(log.ends(topic)):
         seen: dict[str, int] = {}
-        while first < end:
-            for record in log.read(topic, partition, first):
+        while first < end and (records := log.read(topic, partition, first)):
+            for record in records:
                 first = record.offset + 1
                 if record.seq < 0 or record.seq > seen.get(record.producer, -1):
                     seen[record.producer] = record.seq
                     yield record
 
 
-def _examples(log: Log) -> Iterator[Example]:
-    decode = Decoder(Example).decode
-    return (decode(record.value) for record in fresh_records(log, EXAMPLES))
+def examples_in(log: Log) -> Iterator[Example]:
+    """The examples, without the requests to forget that are among them."""
+    decode = Decoder(Example, Forget).decode
+    found = (decode(record.value) for record in fresh_records(log, EXAMPLES))
+    return (example for example in found if isinstance(example, Example))
 
 
-def _letters(log: Log) -> Iterator[bytes]:
+def letters_in(log: Log) -> Iterator[bytes]:
     """What was buried: the original bytes of the joiner's letters, the request id of the learner's."""
     decode = Decoder(DeadLetter, bytes_max=1 << 30).decode
     decode_example = Decoder(Example).decode
@@ -285,10 +296,12 @@ def _letters(log: Log) -> Iterator[bytes]:
             yield letter.original
 
 
-def _told(example: Example) -> Told:
+def tell(example: Example) -> Told:
+    """An example as far as it matters."""
     names = [str(candidate["once"]) for candidate in example.candidates]
     return Told(example.request_id, example.late, tuple(zip(names, example.labels, strict=True)))
 
 
-def _difference(name: str, expected: Counter[Any], found: Counter[Any]) -> dict[str, int]:
+def difference(name: str, expected: Counter[Any], found: Counter[Any]) -> dict[str, int]:
+    """How many were lost, and how many are there that were not expected."""
     return {f"{name}_lost": (expected - found).total(), f"{name}_double": (found - expected).total()}

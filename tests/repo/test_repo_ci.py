@@ -19,9 +19,9 @@ def commands_of(target: str) -> str:
     return done.stdout
 
 
-def test_ci_ends_in_the_command_that_readme_names() -> None:
-    last = CI.strip().splitlines()[-1]
-    assert last == "exec make test"
+def test_ci_runs_the_command_that_readme_names_and_then_the_simulator() -> None:
+    commands = re.findall(r"^(?:exec )?make .*$", CI, re.MULTILINE)
+    assert commands == ["make test", "exec make simulate"]
     assert re.search(r"^make test$", README, re.MULTILINE)
 
 

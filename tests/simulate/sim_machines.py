@@ -4,25 +4,24 @@ Both may fail, and the process may be killed before, within or after whatever it
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-from sim_world import KilledError, NetworkClock, Process
+from sim_schedule import Config, Rates
+from sim_world import KilledError, NetworkClock, Process, ProcessClock
 
+from stream.errors import LogAwayError
 from stream.log.base import READ_BYTES_MAX, READ_RECORDS_MAX, Log, Outgoing, Record
-from stream.log.testing import Faults, FaultyLog, MemoryLog
+from stream.log.testing import FaultyLog, MemoryLog
 from stream.state.testing import MemoryDisk
 
+AWAY_S_MAX = 8.0  # how long a call waits for a log that is away
+MERGE_S_MAX = 2.0
+GAP_MAX = 3  # offsets that an aborted transaction and its marker take
 
-class Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """How likely what is, per use of disk or log."""
 
-    kill_at_disk: float = 0.0
-    kill_at_log: float = 0.0
-    full: float = 0.0  # of a write: the disk has no room, for a while
-    full_s_max: float = 3.0
-    network: Faults = Faults()
+class DefectError(RuntimeError):
+    """What no code expects: it must end the role, whichever thread it comes up in."""
 
 
 class Machine:
@@ -33,12 +32,19 @@ class Machine:
         disk: the same.
     """
 
-    def __init__(self, process: Process, log: MemoryLog, disk: MemoryDisk, rates: Rates) -> None:
+    def __init__(
+        self, process: Process, log: MemoryLog, disk: MemoryDisk, rates: Rates, config: Config
+    ) -> None:
         self.process = process
         self.rates = rates
+        self.config = config  # with which its process starts next
         self.happened: Counter[str] = Counter()
         self._shared = log
         self._full_until_s = 0.0
+        self.away_until_s = 0.0  # no call reaches the log
+        self.defect = False  # the next use of disk or log brings one
+        self.failed_s: float | None = None  # when a thread met one, in the present life
+        self.keep: Callable[[str, int, int], None] = lambda topic, partition, before: None
         self.disk = disk.connect(self._trouble)
         process.on_death = self.disk.crash
         self._faulty: FaultyLog | None = None
@@ -58,7 +64,8 @@ class Machine:
     def settle(self) -> None:
         """End all trouble."""
         self.rates = Rates()
-        self._full_until_s = 0.0
+        self._full_until_s = self.away_until_s = 0.0
+        self.defect = False
         if self._faulty is not None:
             self._faulty.settle()
 
@@ -75,9 +82,40 @@ class Machine:
             self.process.kill()
             raise KilledError
 
+    def fail(self) -> None:
+        """Meet the defect, if there is to be one."""
+        if self.defect:
+            self.defect = False
+            self.failed_s = self.process.world.now_s
+            self.happened["defects met"] += 1
+            raise DefectError("a defect")
+
+    def reach(self) -> None:
+        """Wait for a log that is away; LogAwayError if that takes too long."""
+        self.process.check()
+        self.fail()
+        world = self.process.world
+        left_s = self.away_until_s - world.now_s
+        if left_s > 0.0:
+            wait_s = world.random.random() * AWAY_S_MAX
+            NetworkClock(self.process).sleep(min(wait_s, left_s))
+            if wait_s < left_s:
+                raise LogAwayError("the log does not answer")
+
+    def leave_gap(self, topic: str) -> None:
+        """Behind an append, sometimes, an aborted transaction of somebody."""
+        if self.hits("offsets without records", self.rates.gaps):
+            random = self.process.world.random
+            partition = random.randrange(self._shared.partitions(topic))
+            self._shared.skip(topic, partition, random.randint(1, GAP_MAX))
+
     def _trouble(self, what: str, folder: Path) -> None:
         world = self.process.world
         self.die(f"killed at disk: {what}", self.rates.kill_at_disk)
+        if what != "read":
+            self.fail()
+        if what == "merging":
+            ProcessClock(self.process).sleep(world.random.random() * MERGE_S_MAX)
         if what in ("write", "make"):
             if self.hits("disk full", self.rates.full):
                 self._full_until_s = world.now_s + world.random.random() * self.rates.full_s_max
@@ -109,10 +147,13 @@ class _Connection(Log):
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         rate = self._machine.rates.kill_at_log
         self._machine.die("killed before an append", rate)
+        self._machine.reach()
         try:
-            return self._log.append(topic, records)
+            taken = self._log.append(topic, records)
         finally:
             self._machine.die("killed after an append", rate)
+        self._machine.leave_gap(topic)
+        return taken
 
     def read_any(
         self,
@@ -124,7 +165,7 @@ class _Connection(Log):
     ) -> dict[int, list[Record]]:
         self._check()
         found = self._log.read_any(topic, offsets, max_records, max_bytes, wait_s)
-        self._check()
+        self._machine.process.check()
         return found
 
     def ends(self, topic: str) -> list[tuple[int, int]]:
@@ -141,6 +182,7 @@ class _Connection(Log):
 
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
         self._check()
+        self._machine.keep(topic, partition, before_offset)
         self._log.trim(topic, partition, before_offset)
 
     def enforce_retention(self) -> None:
@@ -151,4 +193,4 @@ class _Connection(Log):
         self._log.close()
 
     def _check(self) -> None:
-        self._machine.process.check()
+        self._machine.reach()

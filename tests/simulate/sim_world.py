@@ -17,7 +17,7 @@ from ground import FreshetError
 EPOCH_S = 1_700_100_000.0  # Unix time at which the world begins: after all event times of the ledger
 SLICE_S = 0.002  # of simulated time that a thread's turn takes, on average
 LATE_S = 0.25  # how much later than asked for a thread may wake up: few turns, and many interleavings
-TURN_REAL_S_MAX = 200.0  # of real time: a thread that has not handed back by then waits for another's lock
+TURN_REAL_S_MAX = 20.0  # of real time: a thread that has not handed back by then waits for another's lock
 
 
 class KilledError(BaseException):
@@ -91,7 +91,8 @@ class Process:
         self.dead = True
         self.paused_until_s = 0.0
         self.skew_s = 0.0  # of its wall clock
-        self.rate = 1.0  # of its monotonic clock
+        self.rate = 1.0  # of its monotonic clock, see `drift`
+        self._shown_s = self._since_s = 0.0  # what that clock showed at a moment of the world
         self.ends: Counter[str] = Counter()  # how its lives ended
         self.on_death: Callable[[], None] = lambda: None
 
@@ -101,6 +102,15 @@ class Process:
         self.stop = threading.Event()
         self.threads = []
         _Thread(self, lambda: self.main(self), "main").start()
+
+    def now_s(self) -> float:
+        """What its monotonic clock shows."""
+        return self._shown_s + (self.world.now_s - self._since_s) * self.rate
+
+    def drift(self, rate: float) -> None:
+        """From now on its clocks run at a rate; neither steps."""
+        self._shown_s, self._since_s = self.now_s(), self.world.now_s
+        self.rate = rate
 
     @property
     def over(self) -> bool:
@@ -134,10 +144,10 @@ class ProcessClock:
         self._world = process.world
 
     def now_s(self) -> float:
-        return self._world.now_s * self._process.rate
+        return self._process.now_s()
 
     def unix_s(self) -> float:
-        return EPOCH_S + self._world.now_s + self._process.skew_s
+        return EPOCH_S + self._process.now_s() + self._process.skew_s
 
     def sleep(self, seconds: float) -> None:
         self._world.wait(self._process, seconds)

@@ -15,10 +15,11 @@ import json
 import logging
 import multiprocessing
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,12 +27,18 @@ for folder in (ROOT, ROOT / "tests" / "chaos", ROOT / "tests" / "simulate"):
     sys.path.insert(0, str(folder))
 
 import msgspec  # noqa: E402
-from sim_run import Outcome, Schedule, draw_schedule, play  # noqa: E402
+from sim_mutations import MUTATIONS, install  # noqa: E402
+
+if "--without" in sys.argv:  # before Freshet is imported, in the processes that are spawned too
+    install(sys.argv[sys.argv.index("--without") + 1])
+from sim_run import Outcome, play  # noqa: E402
+from sim_schedule import PLANNED, Schedule, draw_schedule  # noqa: E402
 
 from freshet.warmup import warm_up  # noqa: E402
 from stream.log.testing import Faults  # noqa: E402
 
 SHRINK_TRIES_MAX = 60
+FIND_S_MAX = 240.0  # until a fault that was put in counts as not found
 
 
 def shrink(schedule: Schedule) -> Schedule:
@@ -44,10 +51,10 @@ def shrink(schedule: Schedule) -> Schedule:
         return bool(play(candidate).wrong)
 
     replace = msgspec.structs.replace
-    for name in ("kills", "pauses", "skews", "lost_states", "lost_writes", "damages", "servers"):
+    for name in (*PLANNED, "servers", "live", "small"):
         if getattr(schedule, name) and fails(smaller := replace(schedule, **{name: 0})):
             schedule = smaller
-    for name in ("kill_at_disk", "kill_at_log", "full"):
+    for name in ("kill_at_disk", "kill_at_log", "full", "gaps"):
         rates = replace(schedule.rates, **{name: 0.0})
         if getattr(schedule.rates, name) and fails(smaller := replace(schedule, rates=rates)):
             schedule = smaller
@@ -95,6 +102,32 @@ def play_seeds(seeds: range, jobs: int) -> tuple[list[Outcome], Counter[str]]:
     return failed, happened
 
 
+def find(seeds: range) -> Outcome | None:
+    """The outcome of the first seed that fails."""
+    return next((outcome for seed in seeds if (outcome := play_seed(seed)).wrong), None)
+
+
+def table(seeds: str, jobs: int) -> list[tuple[str, int | None, str]]:
+    """Of each mutation: how many seeds it takes to find it (None: more), and what is said then."""
+
+    def count(name: str) -> tuple[str, int | None, str]:
+        command = [sys.executable, __file__, "--seeds", seeds, "--without", name]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=FIND_S_MAX, check=False)
+        except subprocess.TimeoutExpired:
+            return name, None, f"not within {FIND_S_MAX:g} s"
+        found = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        if not found:
+            return name, None, done.stderr.strip()[-200:]
+        outcome = json.loads(found[-1])
+        number = outcome["seeds"] or None
+        print(f"{number if number else '-':>6}  {name}: {outcome['wrong'][:100]}", flush=True)
+        return name, number, outcome["wrong"]
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(count, MUTATIONS))
+
+
 def main() -> int:
     """Play what the arguments say; 1 if anything failed."""
     parser = argparse.ArgumentParser(
@@ -105,9 +138,20 @@ def main() -> int:
     parser.add_argument("--schedule", help="play this schedule, as JSON")
     parser.add_argument("--say", action="store_true", help="say what happens to whom")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one a core)")
+    parser.add_argument("--without", choices=MUTATIONS, help="take a mending out; ends at the first failure")
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="take each mending out in turn, and count the seeds until it is found",
+    )
     parser.add_argument("--json", type=Path, help="write what happened as JSON")
     options = parser.parse_args()
-    logging.disable(logging.CRITICAL)
+    if options.say:  # what the roles say, too, each thread under its name
+        logging.basicConfig(
+            level=logging.INFO, format="             %(threadName)s: %(message)s", stream=sys.stdout
+        )
+    else:
+        logging.disable(logging.CRITICAL)
     warm_up()  # a schedule is short, and compiling is not
     if options.schedule or options.seed is not None:
         if options.schedule:
@@ -117,11 +161,25 @@ def main() -> int:
         outcome = play(schedule, options.say)
         print(json.dumps(msgspec.to_builtins(outcome), indent=2))
         if outcome.wrong and not options.schedule:
+            logging.disable(logging.CRITICAL)
             smaller = msgspec.json.encode(shrink(schedule)).decode()
             print(f"the same with less:\n  python tests/simulate/simulate.py --say --schedule '{smaller}'")
         return int(bool(outcome.wrong))
     first, _, end = options.seeds.partition(":")
     seeds = range(int(first), int(end)) if end else range(int(first))
+    if options.table:
+        rows = table(options.seeds, options.jobs)
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=2))
+        return int(any(number is None for _, number, _ in rows))
+    if options.without:
+        found = find(seeds)
+        said = {
+            "seeds": 0 if found is None else found.seed - seeds.start + 1,
+            "wrong": found.wrong if found else "",
+        }
+        print(json.dumps(said), flush=True)
+        os._exit(int(found is None))  # a thread may run for ever
     began_s = time.perf_counter()
     failed, happened = play_seeds(seeds, options.jobs)
     took_s = time.perf_counter() - began_s

@@ -1,5 +1,6 @@
 """Schedules of the simulator: all heal, all balance, and one seed is one run."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,9 @@ import sys
 import msgspec
 import pytest
 from paths import ROOT
-from sim_run import Schedule, draw_schedule, play
+from sim_mutations import MUTATIONS, mutated
+from sim_run import play
+from sim_schedule import Schedule, draw_schedule
 
 from freshet.warmup import warm_up
 
@@ -46,6 +49,22 @@ def test_trouble_of_every_kind_comes() -> None:
             assert len({getattr(schedule, name) for schedule in schedules}) > 1, name
     for rates in ("kill_at_disk", "kill_at_log", "full"):
         assert any(getattr(schedule.rates, rates) for schedule in schedules), rates
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_mutation_is_of_code_that_is_there(name: str) -> None:
+    compile(mutated(MUTATIONS[name]), name, "exec")
+
+
+@pytest.mark.process
+def test_fault_that_is_put_in_is_found() -> None:
+    done = subprocess.run(
+        [*COMMAND, "--seeds", "0:100", "--without", "a repeated record is taken twice"],
+        capture_output=True, text=True, timeout=240, check=False, env={**os.environ, "PYTHONHASHSEED": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert 1 <= found["seeds"] <= 100 and "do not balance" in found["wrong"]
 
 
 @pytest.mark.process

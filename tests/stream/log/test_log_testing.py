@@ -161,3 +161,39 @@ def test_memory_log_takes_a_simulated_clock() -> None:
     began_s = clock.now_s()
     assert log.read("t", 0, 2, wait_s=5.0) == []
     assert clock.now_s() - began_s == pytest.approx(5.0)
+
+
+def test_offsets_left_out_have_no_record_and_no_reader_waits_for_them() -> None:
+    log = MemoryLog()
+    log.create_topic("t", 1)
+    log.append("t", [Outgoing(b"", b"a")])
+    log.skip("t", 0, 2)
+    assert log.ends("t") == [(0, 3)], "nobody has looked yet"
+    assert log.read("t", 0, 1) == [] and log.ends("t") == [(0, 1)]
+    log.append("t", [Outgoing(b"", b"b"), Outgoing(b"", b"c")])
+    assert [(r.offset, r.value) for r in log.read("t", 0, 1)] == [(3, b"b"), (4, b"c")]
+    log.drop("t", 0, [0, 3])
+    assert [r.offset for r in log.read("t", 0, 0)] == [4] and log.ends("t") == [(0, 5)]
+    log.trim("t", 0, 4)
+    assert [r.offset for r in log.read("t", 0, 0)] == [4] and log.ends("t") == [(4, 5)]
+    log.trim("t", 0, 9)
+    assert log.read("t", 0, 0) == [] and log.ends("t") == [(5, 5)]
+
+
+def test_log_without_times_gives_those_of_the_producers() -> None:
+    clock = ManualClock(start_s=50.0)
+    log = MemoryLog(clock=clock, notes_times=False)
+    log.create_topic("t", 1)
+    log.append("t", [Outgoing(b"", b"a")])
+    (record,) = log.connect().read("t", 0, 0)
+    assert (record.ingest_ms, record.created_ms) == (0, 50_000)
+
+
+def test_uneven_read_leaves_partitions_out_but_never_all() -> None:
+    memory = MemoryLog()
+    memory.create_topic("t", 3)
+    memory.append("t", [Outgoing(b"", b"%d" % p, p) for p in range(3)])
+    log = FaultyLog(memory, 1, Faults(uneven=1.0))
+    seen = [tuple(log.read_any("t", dict.fromkeys(range(3), 0))) for _ in range(50)]
+    assert {len(found) for found in seen} == {1, 2} and len(set(seen)) > 3
+    assert log.read("t", 1, 0), "a read of one partition is complete"

@@ -119,6 +119,67 @@ def test_memory_disk_loses_the_last_writes_and_goes_bad(tmp_path: Path) -> None:
         RoleState(tmp_path, "joiner", {}, disk=disk)
 
 
+def test_memory_disk_has_the_last_write_and_not_the_one_before(tmp_path: Path) -> None:
+    disk = MemoryDisk()
+    with RoleState(tmp_path, "joiner", {}, disk=disk) as state:
+        for i in range(3):
+            commit = state.begin()
+            commit.put(b"a", b"%d" % i)
+            state.commit(commit)
+    assert disk.reorder_writes(tmp_path, 1) == 1
+    with pytest.raises(StateDamagedError, match="restore the folder from a copy, or move it away"):
+        RoleState(tmp_path, "joiner", {}, disk=disk)
+    with RoleState(tmp_path, "joiner", {}, sync=False, disk=disk) as state:
+        assert state.get(b"a") is None, "a journal that is not synced is read up to its first hole"
+
+
+def test_flipped_bit_is_met_by_who_reads_it_and_is_copied_with_the_rest(tmp_path: Path) -> None:
+    disk = MemoryDisk()
+    fill(disk, tmp_path / "a", a=b"1", b=b"2")
+    assert disk.flip(tmp_path / "a", lambda keys: next(key for key in keys if key.endswith(b"b")))
+    disk.copy(tmp_path / "a" / "db", tmp_path / "b" / "db")
+    for folder in ("a", "b"):
+        with RoleState(tmp_path / folder, "joiner", {}, disk=disk) as state:
+            assert state.get(b"a") == b"1"
+            with pytest.raises(StateDamagedError):
+                state.get(b"b")
+            with pytest.raises(StateDamagedError):
+                list(state.scan())
+
+
+def test_copy_that_is_cut_short_is_no_state(tmp_path: Path) -> None:
+    def trouble(what: str, folder: Path) -> None:
+        if what in ("copying", "removing"):
+            raise KeyboardInterrupt
+
+    disk = MemoryDisk()
+    fill(disk, tmp_path / "a", a=b"1")
+    with pytest.raises(KeyboardInterrupt):
+        disk.connect(trouble).copy(tmp_path / "a", tmp_path / "b")
+    assert disk.is_begun(tmp_path / "b" / "db") and not disk.is_whole(tmp_path / "b" / "db")
+    with pytest.raises(KeyboardInterrupt):
+        disk.connect(trouble).remove(tmp_path / "a")
+    for folder in ("a", "b"):
+        with pytest.raises(StateDamagedError):
+            RoleState(tmp_path / folder, "joiner", {}, disk=disk)
+
+
+def test_what_is_deleted_while_files_are_merged_stays_in_them(tmp_path: Path) -> None:
+    def trouble(what: str, folder: Path) -> None:
+        if what == "merging":
+            database.delete(b"b")
+
+    disk = MemoryDisk(trouble)
+    database = disk.open(tmp_path / "db", sync=True)
+    for key in (b"a", b"b"):
+        batch = database.batch()
+        batch.put(key, b"secret-" + key)
+        database.write(batch)
+    database.delete(b"a")
+    database.merge()
+    assert not disk.holds(tmp_path, b"secret-a") and disk.holds(tmp_path, b"secret-b")
+
+
 def test_process_that_crashes_frees_what_it_held(tmp_path: Path) -> None:
     disk = MemoryDisk()
     mine, others = disk.connect(), disk.connect()

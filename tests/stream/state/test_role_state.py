@@ -1,6 +1,7 @@
 """A role's state: real RocksDB folders, real crashes, a really full disk."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,6 +277,58 @@ def test_scan_over_a_damaged_block_raises_and_does_not_end_early(tmp_path: Path)
     file.write_bytes(data)
     with RoleState(tmp_path, "r", {}) as state, pytest.raises(StateError, match=file.name):
         sum(1 for _ in state.scan())
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_journal_torn_anywhere_gives_whole_commits_up_to_there(tmp_path: Path, sync: bool) -> None:
+    source = tmp_path / "source"
+    state = RoleState(source, "r", {}, sync=sync)
+    for i in range(10):
+        commit = state.begin()
+        commit.put(b"%d" % i, bytes([i]) * 500)
+        commit.set_offset("events", 0, i + 1)
+        state.commit(commit)
+    found = []
+    for cut in range(0, 6_000, 487):
+        copy = tmp_path / f"torn-{cut}"
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("LOCK", "lock"))
+        (journal,) = (copy / "db").glob("*.log")
+        data = journal.read_bytes()
+        journal.write_bytes(data[: max(len(data) - cut, 150)])
+        with RoleState(copy, "r", {}, sync=sync) as torn:
+            offset = torn.offset("events", 0) or 0
+            assert [torn.get(b"%d" % i) is not None for i in range(10)] == [i < offset for i in range(10)]
+            found.append(offset)
+    state.close()
+    assert found[0] == 10 and found[-1] == 0 and found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("how", ["hole", "flip", "misdirected"])
+def test_journal_with_a_bad_part_before_good_ones_is_refused_and_never_half_read(
+    tmp_path: Path, how: str
+) -> None:
+    """Writes that the disk reordered, a bit that flipped, a block of another file in this one's place."""
+    source = tmp_path / "source"
+    state = RoleState(source, "r", {})
+    for i in range(10):
+        commit = state.begin()
+        commit.put(b"%d" % i, bytes([i]) * 500)
+        commit.set_offset("events", 0, i + 1)
+        state.commit(commit)
+    copy = tmp_path / "copy"
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("LOCK", "lock"))
+    state.close()
+    (journal,) = (copy / "db").glob("*.log")
+    data = bytearray(journal.read_bytes())
+    if how == "hole":
+        data[2_000:3_000] = bytes(1_000)
+    elif how == "flip":
+        data[2_500] ^= 1
+    else:
+        data[2_000:3_000] = os.urandom(1_000)
+    journal.write_bytes(data)
+    with pytest.raises(StateDamagedError, match="restore the folder from a copy, or move it away"):
+        RoleState(copy, "r", {})
 
 
 def _half_made(folder: Path, left: dict[str, bytes]) -> Path:
