@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from freshet.config import Config, load_config
-    from freshet.errors import ConfigError, ProduceError, ReplayError, RoleError
+    from freshet.errors import ConfigError, ModelError, ProduceError, ReplayError, RoleError
+    from freshet.python.model import OnlineModel as Model
     from ground import FreshetError
 
 __version__ = "0.1.0"
@@ -17,6 +18,8 @@ __all__ = [
     "Config",
     "ConfigError",
     "FreshetError",
+    "Model",
+    "ModelError",
     "ProduceError",
     "ReplayError",
     "RoleError",
@@ -31,6 +34,10 @@ def __getattr__(name: str) -> Any:
         from freshet import config
 
         return getattr(config, name)
+    if name == "Model":
+        from freshet.python.model import OnlineModel
+
+        return OnlineModel
     if name in __all__:
         from freshet import errors
 

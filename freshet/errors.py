@@ -8,6 +8,7 @@ FreshetError
 ├── ExportError     a range cannot be written to a file, or there is nothing in it
 ├── SweepError      trials cannot be run: nothing to try, or a folder of another sweep
 ├── TrainError      history cannot be trained on, or the log does not continue it
+├── ModelError      what a `Model` is given: rows, labels, or a file that holds no model
 ├── ProduceError    a file's events cannot be sent
 └── RoleError       a role of `freshet up` stopped and cannot be started again
 """
@@ -41,6 +42,10 @@ class SweepError(FreshetError):
 
 class TrainError(FreshetError):
     """History in files cannot be trained on, or the log does not continue it."""
+
+
+class ModelError(FreshetError):
+    """A `Model` cannot use the rows, labels or file that it is given; the message names the row."""
 
 
 class ProduceError(FreshetError):

@@ -97,16 +97,12 @@ class Learner:
         self._limits = TableLimits(self.model)
         self._refusals = SavedRefusals()
         self.boundary: Boundary | None = None  # None: it learned no history from files
-        where = "" if state is None else f"state {state.path}"
-        self._snapshots = [
-            TableSnapshot(table, _TABLE + name.encode() + b"/", where)
-            for name, table in zip(self.model.table_names, self.model.tables, strict=True)
-        ]
+        # without a state nobody takes the changes that snapshots gather
+        self.snapshots = [] if state is None else self.new_snapshots(f"state {state.path}")
         self._dead_letters = DeadLetterWriter(settings)
         if state is not None and saved is not None:
             self._load(state)
-        self.model.epoch = self.meta.epoch
-        self.model.seq = self.meta.seq
+        self.model.epoch, self.model.seq = self.meta.epoch, self.meta.seq
 
     @staticmethod
     def fingerprint(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> dict[str, str]:
@@ -230,7 +226,8 @@ class Learner:
         if users is not None:
             self.metrics.forget(users)
         for t in forget(self.model, request.entity):
-            self._snapshots[t].renew()
+            if self.snapshots:
+                self.snapshots[t].renew()
         self.refusals.add(request)
         self.meta.forgets += 1
         self.meta.purging = True
@@ -282,15 +279,14 @@ class Learner:
         """Write the touched rows, and the update that publishes them, into the commit."""
         self.settle()
         meta = self.meta
-        meta.seq += 1
-        self.model.seq = meta.seq
-        meta.tick = self.trainer.tick
-        meta.clock = self.trainer.clock
+        self.snapshots = self.snapshots or self.new_snapshots()
+        self.model.seq = meta.seq = meta.seq + 1
+        meta.tick, meta.clock = self.trainer.tick, self.trainer.clock
         meta.quarantined = self.trainer.quarantined
         meta.term = self.term
         meta.refusals_clock = self.refusals.clock
         changes = []
-        for name, snapshot in zip(self.model.table_names, self._snapshots, strict=True):
+        for name, snapshot in zip(self.model.table_names, self.snapshots, strict=True):
             snapshot.table.expire(int(self.trainer.clock), EXPIRE_SLOTS)
             changes.append((name, snapshot.save(commit).served(snapshot.table)))
         for name, array in self._arrays().items():
@@ -298,7 +294,7 @@ class Learner:
         if self.leads:
             self._publisher.update(changes, meta, self.position, self.trainer.clock, commit)
         commit.put(_POSITION, msgspec.msgpack.encode(self.position))
-        if meta.purging and not any(snapshot.renewing for snapshot in self._snapshots):
+        if meta.purging and not any(snapshot.renewing for snapshot in self.snapshots):
             meta.purging = False
             commit.purge = True
         self._refusals.save(commit)
@@ -307,6 +303,11 @@ class Learner:
         commit.put(_BAD_SHARE, self._dead_letters.encode())
         commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
         commit.put(_META, msgspec.msgpack.encode(meta))
+
+    def new_snapshots(self, where: str = "") -> list[TableSnapshot]:
+        """A snapshot of each table that holds nothing yet; `where` names the state in messages."""
+        tables = zip(self.model.table_names, self.model.tables, strict=True)
+        return [TableSnapshot(table, _TABLE + name.encode() + b"/", where) for name, table in tables]
 
     def digest(self) -> str:
         """A hash of everything that later results depend on: rows, arrays, waiting rows and counters.
@@ -367,7 +368,7 @@ class Learner:
             data = state.get(_ARRAY + name.encode())
             if data is not None:
                 array[...] = np.frombuffer(data, dtype=array.dtype).reshape(array.shape)
-        for snapshot in self._snapshots:
+        for snapshot in self.snapshots:
             if not snapshot.restore(state):
                 raise StateError(
                     f"state {state.path}: it holds no table {snapshot.table.spec.name!r}; if an older "
@@ -388,12 +389,11 @@ class Learner:
         self._dead_letters = DeadLetterWriter(self.settings, state.get(_BAD_SHARE) or b"")
         self._refusals = SavedRefusals(state, self.meta.refusals_clock)
         if self.meta.purging:
-            for snapshot in self._snapshots:
+            for snapshot in self.snapshots:
                 snapshot.renew()
         metrics = state.get(_METRICS)
         if metrics is not None:
             self.metrics.load(msgspec.msgpack.decode(metrics, type=dict[str, bytes]))
-        self.trainer.tick = self.meta.tick
-        self.trainer.clock = self.meta.clock
+        self.trainer.tick, self.trainer.clock = self.meta.tick, self.meta.clock
         self.trainer.quarantined = self.meta.quarantined
         self.trainer.restored()

@@ -1,0 +1,1 @@
+"""The model in Python: predict, learn and save, without a log and without roles."""

@@ -1,0 +1,254 @@
+"""`freshet.Model`: the learner's model in three lines of Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from freshet.config import load_config, parse_config
+from freshet.errors import ModelError
+from freshet.python.infer import ROWS_MAX, find_features
+from freshet.python.rows import RowReader, candidates_of, labels_of, rows_of
+from freshet.python.saving import (
+    Front,
+    Saved,
+    decode,
+    encode,
+    pack_learner,
+    read_file,
+    unpack_learner,
+    write_file,
+)
+from learner.deep.autograd import need_torch
+from learner.features.encoder import FeatureSpec, Request
+from learner.features.labelled import Labelled
+from learner.metrics import Summary
+from learner.role.learner import Learner
+from learner.settings import LearnerSettings
+from stream.records.types import Example
+
+RECLAIM_REQUESTS = 20_000
+RECLAIM_SLOTS = 100_000
+PREDICT_REQUESTS = 4096
+
+Features = Mapping[str, FeatureSpec | Mapping[str, object]]
+
+
+class OnlineModel:
+    """A model that predicts, and learns each example once, in the order in which examples come.
+
+    It is the learner of the roles: the same examples in the same order give the same weights, bit for bit, as
+    `freshet replay` or a live learner has. One thread at a time may use it.
+
+    >>> model = OnlineModel(features={"user": {"kind": "id"}, "item": {"kind": "id"}})
+    >>> rows = [{"user": "ann", "item": "tea"}, {"user": "ann", "item": "coffee"}]
+    >>> for _ in range(50):
+    ...     model.learn(rows, [1, 0])
+    >>> model.predict(rows).round(1).tolist()
+    [0.9, 0.1]
+
+    Args:
+        features: the schema: by name what `[features.NAME]` of a config holds. None: found in the rows of the
+            first `learn`, as `freshet init` finds it in a file.
+        learner: settings as of a config's section `[learner]`.
+        time: the column with the event time, Unix seconds or a datetime. A request without one comes a second
+            after the newest that was learned.
+        request: a column; consecutive rows that have the same value there are one request, and are predicted
+            before one of them is learned. None: each row is a request.
+
+    Raises:
+        ConfigError: a feature or setting is unknown or out of range.
+        TorchMissingError: the network needs PyTorch, which is not installed.
+    """
+
+    def __init__(
+        self,
+        features: Features | None = None,
+        *,
+        learner: LearnerSettings | Mapping[str, object] | None = None,
+        time: str = "time",
+        request: str | None = None,
+    ) -> None:
+        sections = {"features": features or {}, "learner": {} if learner is None else learner}
+        config = parse_config(msgspec.to_builtins(sections), "Model")
+        need_torch(config.learner.deep)
+        self._settings = config.learner
+        self._front = Front(time, request, inferred=features is None)
+        self._learner: Learner | None = None
+        if features is not None:
+            self._begin(config.features)
+
+    @classmethod
+    def from_config(cls, path: str | Path) -> Self:
+        """A model with the features and learner settings of a config file.
+
+        Raises:
+            ConfigError: the file is missing, or a key or value is wrong.
+        """
+        config = load_config(path)
+        return cls(config.features, learner=config.learner)
+
+    @property
+    def features(self) -> dict[str, FeatureSpec] | None:
+        """The schema; None if it is to be found in the first rows."""
+        return None if self._learner is None else dict(self._learner.model.features)
+
+    def predict(self, requests: object) -> npt.NDArray[np.float64]:
+        """The probabilities of rows, (n,), one for each candidate in their order. Changes nothing.
+
+        Args:
+            requests: a list of dicts from feature to value, one for each candidate; or of dicts with
+                `candidates` (a list of dicts) and `context`; or a frame of pandas or polars. Columns that are
+                no features are ignored; a missing value (None, NaN) is a missing feature.
+
+        Raises:
+            ModelError: a row cannot be used; the message names it. Or no features are known yet.
+            FeatureError: a value is not of its feature's kind.
+        """
+        learner = self._known()
+        read = self._reader().read(requests, lambda: learner.trainer.clock)
+        parts = [
+            learner.model.score_requests(read[first : first + PREDICT_REQUESTS]).p
+            for first in range(0, len(read), PREDICT_REQUESTS)
+        ]
+        return np.concatenate([np.zeros(0), *parts])
+
+    def learn(self, requests: object, labels: object) -> None:
+        """Learn rows in their order.
+
+        Args:
+            requests: as for `predict`, in the order of time.
+            labels: 0 or 1 for each candidate, (n,); or for each request a list of them.
+
+        Raises:
+            ModelError: a row or label cannot be used; nothing of the call was learned.
+            FeatureError: a value is not of its feature's kind; nothing of the call was learned.
+        """
+        if self._learner is None:
+            self._infer(requests, labels)
+        learner = self._known()
+        clock = learner.trainer.clock
+
+        def later() -> float:
+            nonlocal clock
+            clock += 1.0
+            return clock
+
+        read = self._reader().read(requests, later)
+        examples = [
+            Example("", request.time, request.time, request.candidates, label, request.context)
+            for request, label in zip(read, labels_of(labels, read), strict=True)
+        ]
+        if examples:
+            learner.learn_labelled(Labelled.of(learner.model.encoder, examples))
+        if learner.meta.requests - self._front.reclaimed >= RECLAIM_REQUESTS:
+            self._front.reclaimed = learner.meta.requests
+            for table in learner.model.tables:
+                table.expire(int(learner.trainer.clock), RECLAIM_SLOTS)
+                table.drain_delta()
+
+    def metrics(self) -> Summary:
+        """How good the predictions were, each made before its label was learned: AUC, log loss and more.
+
+        The last rows, which wait until their group of the deep part is full, are not in it yet.
+
+        Raises:
+            ModelError: nothing was learned yet.
+        """
+        return self._known().metrics.summary()
+
+    def state_hash(self) -> str:
+        """A hash of everything that later results depend on, as in the report of `freshet replay`.
+
+        Raises:
+            ModelError: no features are known yet.
+        """
+        return self._known().digest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the model into one file, at once. It is in memory about twice meanwhile.
+
+        Raises:
+            ModelError: the file cannot be written.
+        """
+        write_file(Path(path), self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The model of a file; it continues as if it had never stopped.
+
+        Raises:
+            ModelError: there is no such file, it holds no model, or it is damaged.
+        """
+        return cls._from(decode(read_file(Path(path)), str(path)))
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes."""
+        return encode(
+            Saved(
+                features=self.features,
+                learner=self._settings,
+                front=self._front,
+                entries={} if self._learner is None else pack_learner(self._learner),
+            )
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The model of `to_bytes`.
+
+        Raises:
+            ModelError: the bytes hold no model, or are damaged.
+        """
+        return cls._from(decode(data, "bytes"))
+
+    def __getstate__(self) -> dict[str, bytes]:
+        return {"bytes": self.to_bytes()}
+
+    def __setstate__(self, state: dict[str, bytes]) -> None:
+        self.__dict__.update(self.from_bytes(state["bytes"]).__dict__)
+
+    def __repr__(self) -> str:
+        names = "not known yet" if self.features is None else ", ".join(self.features)
+        examples = 0 if self._learner is None else self._learner.meta.examples
+        return f"freshet.Model(features: {names}; {examples:,} rows learned)"
+
+    @classmethod
+    def _from(cls, saved: Saved) -> Self:
+        model = cls(None, learner=saved.learner)
+        model._front = saved.front
+        if saved.features is not None:
+            model._learner = unpack_learner(saved, saved.features)
+        return model
+
+    def _begin(self, features: Mapping[str, FeatureSpec]) -> None:
+        self._learner = Learner(features, self._settings)
+
+    def _known(self) -> Learner:
+        if self._learner is None:
+            raise ModelError(
+                "no features are known yet: learn rows first, or declare them: "
+                'Model(features={"NAME": {"kind": "id"}})'
+            )
+        return self._learner
+
+    def _reader(self) -> RowReader:
+        front = self._front
+        return RowReader(self._known().model.features, front.time, front.request, whole_ids=front.inferred)
+
+    def _infer(self, requests: object, labels: object) -> None:
+        """Find the features of the first rows."""
+        rows = rows_of(requests).rows
+        if any("candidates" in row for row in rows):
+            rows = [cells for row in rows for cells in candidates_of(row)]
+        flat = next(labels_of(labels, [Request(0.0, {}, [{} for _ in rows])]))
+        time, request = self._front.time, self._front.request
+        found = dict(find_features(rows[:ROWS_MAX], flat, frozenset({time, str(request)})))
+        if any(time in row for row in rows[:1]) and "hour" not in found:
+            found["hour"] = FeatureSpec(kind="hour")
+        self._begin(found)
