@@ -18,33 +18,33 @@ Row = Mapping[str, object]
 _WHOLE_MAX = 1 << 53  # a float holds every whole number up to here
 
 
-class Table(NamedTuple):
+class GivenRows(NamedTuple):
     """Rows as they were given."""
 
     rows: list[Row]
     of_frame: bool  # from pandas, where a missing id makes all ids of its column floats
 
 
-def rows_of(data: object) -> Table:
+def rows_of(data: object) -> GivenRows:
     """The rows of a list of dicts, of one dict, or of a frame of pandas or polars.
 
     Raises:
         ModelError: it is none of these.
     """
     if isinstance(data, Mapping):
-        return Table([data], False)
+        return GivenRows([data], False)
     if hasattr(data, "to_dicts"):  # polars
-        return Table(data.to_dicts(), False)
+        return GivenRows(data.to_dicts(), False)
     if hasattr(data, "columns") and hasattr(data, "astype") and hasattr(data, "notna"):  # pandas
         names = [str(name) for name in data.columns]
         if len(set(names)) < len(names):
             raise ModelError("the frame has two columns of one name: rename one of them")
         plain = data.astype(object).where(data.notna(), None)
-        return Table([dict(zip(names, row, strict=True)) for row in plain.itertuples(index=False)], True)
+        return GivenRows([dict(zip(names, row, strict=True)) for row in plain.itertuples(index=False)], True)
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
         wrong = next((row for row in data if not isinstance(row, Mapping)), None)
         if wrong is None:
-            return Table(list(data), False)
+            return GivenRows(list(data), False)
         raise ModelError(f"a row is a {type(wrong).__name__}: expected a dict from feature to value")
     raise ModelError(
         f"requests are a {type(data).__name__}: expected a list of dicts, or a frame of pandas or polars"
