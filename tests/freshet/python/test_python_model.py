@@ -132,6 +132,14 @@ def test_saved_model_continues_as_if_it_had_never_stopped(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
+def test_saving_changes_nothing_and_gives_the_same_bytes() -> None:
+    model = Model({**FEATURES, "user": {"kind": "id", "ttl_s": 600.0, "admit_after": 2}})
+    model.learn(*made(200))
+    before = model.state_hash()
+    assert model.to_bytes() == model.to_bytes()
+    assert model.state_hash() == before == Model.from_bytes(model.to_bytes()).state_hash()
+
+
 def test_model_without_features_yet_is_saved_too(tmp_path: Path) -> None:
     Model(time="at").save(tmp_path / "m")
     rows, labels = made(50)
