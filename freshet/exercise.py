@@ -10,10 +10,13 @@ import numpy as np
 
 from error_memory import MemorySettings, make_memory
 from error_memory.settings import Kind
+from ground.rows import rows_from_keys
 from learner.deep.dcn_predict import prediction_of
 from learner.deep.dcn_train import DCNTrainer
 from learner.deep.networks import InputLayout, make_network
-from learner.features.encoder import Encoder, FeatureSpec
+from learner.features.encoder import Encoder, FeatureSpec, Request
+from learner.model.explore import thompson
+from learner.model.forgetting import forget, forget_in_memory
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from learner.train.trainer import Trainer
@@ -26,6 +29,9 @@ FEATURES = {
     "hour": FeatureSpec(kind="hour"),
     "price": FeatureSpec(kind="number"),
 }
+
+
+_ALONE = Request(1e9, {"user": "u1"}, [{"item": 1, "price": 1.5}, {"item": 2, "price": 2.5}])
 
 
 def deep() -> None:
@@ -41,27 +47,27 @@ def deep() -> None:
 
 def memory(kinds: tuple[Kind, ...] = ("residual",)) -> None:
     """Error memories: correct, and learn from labels."""
-    encoder = Encoder(FEATURES, 64)
-    examples = _examples(0)
-    batch = encoder.encode(examples)
-    y = np.array([label for example in examples for label in example.labels])
-    p = np.full(len(y), 0.3)
+    keys = np.arange(64, dtype=np.uint64).reshape(32, 2)
+    rows = rows_from_keys(keys)
+    requests = np.array([0, 16, 32], dtype=np.int64)
+    y = np.tile([0.0, 1.0], 16)
+    p = np.full(32, 0.3)
     for kind in kinds:
-        columns = 2 * encoder.columns + len(FEATURES)
-        held = make_memory(MemorySettings(kind=kind, capacity=64), columns)
+        held = make_memory(MemorySettings(kind=kind, capacity=64), 2)
         for position in (0, 100):
-            held.set_priors(np.full(columns, 0.1), np.ones(columns))
-            held.correct(batch.rows, p)
-            held.observe(batch.rows, p, y, position, batch.requests)
+            held.set_priors(np.full(2, 0.1), np.ones(2))
+            held.correct(rows, p)
+            held.observe(rows, p, y, position, requests)
             held.advance(position - 1)
 
 
-def model(deep: bool = False, kinds: tuple[Kind, ...] = ()) -> None:
+def model(deep: bool = False, kinds: tuple[Kind, ...] = (), seldom: bool = False) -> None:
     """A small replay: features, tables, the fast part, and the error memory.
 
     Args:
         deep: include the default network.
         kinds: the error memories to include.
+        seldom: include explaining, exploring and forgetting.
     """
     settings = LearnerSettings(group=8, deep="dcn" if deep else "none")
     trainer = Trainer(Model(FEATURES, settings, learning=True))
@@ -77,6 +83,8 @@ def model(deep: bool = False, kinds: tuple[Kind, ...] = ()) -> None:
                 held.advance(position - 1)
     trainer.finish()
     trainer.model.score_requests(examples)
+    short = Encoder({name: spec for name, spec in FEATURES.items() if spec.kind != "ids"}, 64)
+    short.encode([_ALONE])  # one request without lists, its candidates alike, has an encoder of its own
     at = int(examples[-1].time)
     for table in trainer.model.tables:
         table.expire(at, 1000)
@@ -84,15 +92,24 @@ def model(deep: bool = False, kinds: tuple[Kind, ...] = ()) -> None:
         rows, _ = table.export(touched)
         table.load(touched, rows)
         table.digest(at)
+        table.page(0, 16)
+        table.delete(touched[:1])
+    if seldom:
+        for held in memories:
+            held.explain(learnt.rows, learnt.p)
+            forget_in_memory(held, trainer.model, {"user": ["u1"]})
+        thompson(trainer.model, examples[:1], 1)
+        forget(trainer.model, {"user": ["u1"]})
 
 
 def everything(all_kinds: bool = False) -> None:
     """Everything that the default config runs.
 
     Args:
-        all_kinds: also the error memories that are not the default.
+        all_kinds: also the error memories that are not the default, explaining, exploring and forgetting.
     """
-    model(deep=True, kinds=("residual", "sketch", "neighbours") if all_kinds else ("residual",))
+    kinds: tuple[Kind, ...] = ("residual", "sketch", "neighbours") if all_kinds else ("residual",)
+    model(deep=True, kinds=kinds, seldom=all_kinds)
 
 
 def _examples(hour: int) -> list[Example]:
@@ -111,8 +128,9 @@ def _examples(hour: int) -> list[Example]:
 
 
 BESIDE = {"deep": deep, "memory": memory}
-"""Parts that run in separate processes, by name; each takes about a third of the compile time."""
+"""Parts that run in other processes beside `model`, by name; together they take about as long as it does."""
 
 
 if __name__ == "__main__":
-    BESIDE[sys.argv[1]]()
+    for part in sys.argv[1:]:
+        BESIDE[part]()

@@ -27,7 +27,7 @@ MARKER = "freshet-kernels-"
 SOURCES = "freshet-sources-"
 REPORT_EVERY_S = 1.0
 LINE_EVERY_S = 10.0
-KERNELS = 190
+KERNELS = 207
 """Approximate number of kernels in the cache when the default config is compiled."""
 _IMPORT = re.compile(rf"^from ((?:{'|'.join(PACKAGES)})(?:\.\w+)*) import (\([^)]*\)|.*)", re.MULTILINE)
 _BUILT_IN = re.compile(
@@ -69,14 +69,15 @@ def compile_all(everything: bool = False) -> None:
     """
     from freshet import exercise
 
-    beside = list(exercise.BESIDE)[: len(os.sched_getaffinity(0)) - 1] if _cache_folders() else []
+    parts = list(exercise.BESIDE)
+    others = min(len(parts), len(os.sched_getaffinity(0)) - 1) if _cache_folders() else 0
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "freshet.exercise", part],
+            [sys.executable, "-m", "freshet.exercise", *parts[number::others]],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        for part in beside
+        for number in range(others)
     ]  # fmt: skip
     try:
         if started:

@@ -6,6 +6,7 @@ that buildah has already, which is then not built.
 
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ BYTES_MAX = 1_200_000_000
 READY_S_MAX = 120.0
 ANSWER_S_MAX = 60.0  # on a busy machine
 KERNELS = "import pathlib; print(*sorted(path.name for path in pathlib.Path('/tmp').rglob('*.nbc')))"
+MEMORY = "import re; print(re.search(r'VmRSS:\\s+(\\d+)', open('/proc/1/status').read())[1])"
 UID = 10001
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
@@ -194,7 +196,12 @@ def test_services_of_the_compose_file_answer(image: dict[str, Any], rootfs: Path
             assert (
                 httpx.post("http://127.0.0.1:8470/v1/score", json=request, trust_env=False).status_code == 401
             )
-            for name, service in services.items():
+            sizes = re.search(r"start with (\d+), (\d+) and (\d+) MB", (ROOT / "README.md").read_text())
+            assert sizes is not None
+            for megabytes, (name, service) in zip(sizes.groups(), services.items(), strict=True):
+                held = int(service.ask(MEMORY)) / 1000.0
+                print(f"{name} holds {held:.0f} MB")
+                assert 0.7 * int(megabytes) < held < 1.3 * int(megabytes), f"README says {megabytes} MB"
                 assert set(service.ask(KERNELS).split()) == compiled, f"{name} compiled what the image lacks"
     finally:
         codes = {name: service.stop() for name, service in services.items()}

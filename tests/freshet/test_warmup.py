@@ -77,3 +77,22 @@ def test_kernel_is_made_anew_when_a_tuple_that_it_takes_is_renamed(copied: Path)
             f"def result():\n    return first({name}(7, 8))\n"
         )
         assert probed(copied) == "7"
+
+
+@pytest.mark.process
+def test_kernels_of_a_first_request_and_of_seldom_calls_are_compiled_before() -> None:
+    """In a process of its own: in this one, other tests may have called them."""
+    program = (
+        "from freshet import exercise; exercise.everything(all_kinds=True)\n"
+        "from embeddings.kernels import contents, lookup\n"
+        "from error_memory.residual import cells, kernels\n"
+        "from learner.features import quick\n"
+        "from learner.model import explore\n"
+        "called = [quick.lay_out, contents.page, lookup.delete]\n"
+        "called += [kernels.explain_rows, cells.erase, explore._disturb]\n"
+        "print([kernel.__name__ for kernel in called if not kernel.signatures])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=280
+    )
+    assert done.stdout.strip() == "[]"
