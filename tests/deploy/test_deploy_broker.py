@@ -34,14 +34,20 @@ def answers(address: str) -> bool:
     return bool(correlation == 7 and error == 0)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a broker that is started twice."""
+    return tmp_path_factory.mktemp("kafka")
+
+
 def test_broker_of_the_test_run_answers(kafka_broker: str) -> None:
     assert answers(kafka_broker)
 
 
-def test_make_kafka_runs_a_broker_until_it_is_told_to_stop(kafka_broker: str, tmp_path: Path) -> None:
+def test_make_kafka_runs_a_broker_until_it_is_told_to_stop(kafka_broker: str, folder: Path) -> None:
     (port,) = free_ports(1)
     command = [sys.executable, str(ROOT / "deploy/kafka/broker.py"), "--port", str(port)]
-    with subprocess.Popen([*command, "--folder", str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen([*command, "--folder", str(folder)], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         first, second = child.stdout.readline(), child.stdout.readline()
         assert first.startswith("Apache Kafka 4.")
@@ -53,10 +59,10 @@ def test_make_kafka_runs_a_broker_until_it_is_told_to_stop(kafka_broker: str, tm
     assert not alive(pid)
 
 
-def test_broker_is_gone_when_its_parent_is_killed(kafka_broker: str, tmp_path: Path) -> None:
+def test_broker_is_gone_when_its_parent_is_killed(kafka_broker: str, folder: Path) -> None:
     (port,) = free_ports(1)
     command = [sys.executable, str(ROOT / "deploy/kafka/broker.py"), "--port", str(port)]
-    with subprocess.Popen([*command, "--folder", str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen([*command, "--folder", str(folder)], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         pid = int(child.stdout.readline().partition("pid ")[2].partition(";")[0])
         os.kill(child.pid, signal.SIGKILL)

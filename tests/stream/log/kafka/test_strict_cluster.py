@@ -4,7 +4,6 @@ import logging
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from broker import Broker, classpath, free_ports
@@ -31,9 +30,23 @@ SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory, kafka_broker: str) -> Iterator[Broker]:
-    """Makes topics that are asked for, and knows a user `ann` to whom rules may apply."""
+def dead_port() -> int:
+    """A port on which nobody listens."""
+    (port,) = free_ports(1)
+    return port
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory, kafka_broker: str, dead_port: int) -> Iterator[Broker]:
+    """Makes topics that are asked for, and knows a user `ann` to whom rules may apply.
+
+    Its listener ASTRAY sends clients to the dead port.
+    """
+    listeners = {"PLAINTEXT": "PLAINTEXT", "SCRAM": "SASL_PLAINTEXT", "ASTRAY": "PLAINTEXT"}
+    ports = dict(zip(listeners, free_ports(len(listeners)), strict=True))
+    advertised = {**ports, "ASTRAY": dead_port}
     settings = {
+        "advertised.listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in advertised.items()),
         "auto.create.topics.enable": "true",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "true",
@@ -41,9 +54,10 @@ def strict(tmp_path_factory: pytest.TempPathFactory, kafka_broker: str) -> Itera
         "sasl.enabled.mechanisms": "SCRAM-SHA-256",
         "listener.name.scram.scram-sha-256.sasl.jaas.config": SCRAM,
     }
-    listeners = {"PLAINTEXT": "PLAINTEXT", "SCRAM": "SASL_PLAINTEXT"}
     folder = tmp_path_factory.mktemp("strict")
-    with Broker(folder, listeners=listeners, settings=settings, scram={"ann": PASSWORD}) as broker:
+    with Broker(
+        folder, listeners=listeners, ports=ports, settings=settings, scram={"ann": PASSWORD}
+    ) as broker:
         yield broker
 
 
@@ -196,14 +210,11 @@ def test_quota_that_holds_a_client_up_is_said(
         log.close()
 
 
-def test_advertised_address_that_leads_nowhere_is_named(kafka_broker: str, tmp_path: Path) -> None:
-    (port,) = free_ports(1)
-    settings = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}"}
-    with Broker(tmp_path / "broker", settings=settings) as broker:
-        kafka = KafkaSettings(away_after_s=2.0)
-        with pytest.raises(LogAwayError, match=rf"127\.0\.0\.1:{port}.*correct advertised\.listeners"):
-            log = KafkaLog(f"kafka://{broker.address}/x", LogSettings(kafka=kafka))
-            try:
-                log.create_topic("t", 1)
-            finally:
-                log.close()
+def test_advertised_address_that_leads_nowhere_is_named(strict: Broker, dead_port: int) -> None:
+    kafka = KafkaSettings(away_after_s=2.0)
+    with pytest.raises(LogAwayError, match=rf"127\.0\.0\.1:{dead_port}.*correct advertised\.listeners"):
+        log = KafkaLog(f"kafka://{strict.address_of('ASTRAY')}/x", LogSettings(kafka=kafka))
+        try:
+            log.create_topic("t", 1)
+        finally:
+            log.close()
