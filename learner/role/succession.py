@@ -169,7 +169,8 @@ class Session:
         self.leading = False
         self._noted_s = self._snapped_s = self._said_s = float("-inf")
         self.snapping: HelperThread | None = None
-        self._purges = 0  # purges of the state before the last snapshot
+        # purges of the state before the last snapshot; whether one came before this life is not known
+        self._purges = -1
 
     def turn(self) -> None:
         """One step of leading or standing by."""

@@ -127,7 +127,7 @@ class Troubles:
     # --- the log ---
 
     def _outage(self, process: Process) -> None:
-        seconds = OUTAGE_S_MAX ** self._world.random.random()
+        seconds = OUTAGE_S_MAX ** (self._world.random.random() ** 1.5)  # most are short
         self.happened["log away"] += 1
         self._say(f"the log is away for {seconds:.0f} s")
         self.away_until_s = max(self.away_until_s, self._world.now_s + seconds)

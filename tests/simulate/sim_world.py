@@ -16,7 +16,9 @@ from ground import FreshetError
 
 EPOCH_S = 1_700_100_000.0  # Unix time at which the world begins: after all event times of the ledger
 SLICE_S = 0.002  # of simulated time that a thread's turn takes, on average
-LATE_S = 0.25  # how much later than asked for a thread may wake up: few turns, and many interleavings
+TURNS_UNSEEN = 4  # between two looks whether what is waited for has come
+IDLE_S_MAX = 5.0  # of simulated time that passes at once where nothing happens
+LATE_S = 0.4  # how much later than asked for a thread may wake up: few turns, and many interleavings
 TURN_REAL_S_MAX = 20.0  # of real time: a thread that has not handed back by then waits for another's lock
 
 
@@ -28,6 +30,13 @@ class StuckError(AssertionError):
     """A thread waits for something that only another thread of this world could bring."""
 
 
+def _closed() -> threading.Lock:
+    """A lock by which one thread waits until another releases it; the semaphores of Python cost more."""
+    made = threading.Lock()
+    made.acquire()
+    return made
+
+
 class _Thread(threading.Thread):
     """A thread of a simulated process; it runs when the world says so."""
 
@@ -35,7 +44,7 @@ class _Thread(threading.Thread):
         super().__init__(name=f"{process.name}: {name}", daemon=True)
         self.process = process
         self.work = work
-        self.go = threading.Semaphore(0)
+        self.go = _closed()
         self.wake_at_s = 0.0
         self.event: threading.Event | None = None
         self.other: _Thread | None = None  # that it waits for
@@ -69,10 +78,10 @@ class _Thread(threading.Thread):
         else:
             world.wait(self.process, timeout if timeout is not None else float("inf"), other=self)
 
-    def due(self) -> bool:
-        if self.event is not None and self.event.is_set():
+    def due(self, now_s: float) -> bool:
+        if self.wake_at_s <= now_s or (self.event is not None and self.event.is_set()):
             return True
-        return (self.other is not None and self.other.done) or self.wake_at_s <= self.process.world.now_s
+        return self.other is not None and self.other.done
 
 
 class Process:
@@ -211,7 +220,7 @@ class World:
         self.random = random.Random(seed)
         self.now_s = 0.0
         self.turns = 0
-        self.back = threading.Semaphore(0)
+        self.back = _closed()
         self.main = threading.current_thread()
         self.processes: list[Process] = []
         self._threads: list[_Thread] = []
@@ -267,7 +276,8 @@ class World:
         while not until():
             if self.now_s > deadline_s:
                 return False
-            self.turn()
+            for _ in range(TURNS_UNSEEN):
+                self.turn()
         return True
 
     def turn(self) -> None:
@@ -275,14 +285,11 @@ class World:
         while self._agenda and self._agenda[0][0] <= self.now_s:
             heapq.heappop(self._agenda)[2]()
         self.bury()
-        alone = {thread.process for thread in self._threads if thread.alone}
-        due = [
-            thread
-            for thread in self._threads
-            if thread.process.paused_until_s <= self.now_s
-            and (thread.alone or thread.process not in alone)
-            and thread.due()
-        ]
+        now_s = self.now_s
+        due = [t for t in self._threads if t.process.paused_until_s <= now_s and t.due(now_s)]
+        alone = [thread.process for thread in self._threads if thread.alone]
+        if alone:
+            due = [thread for thread in due if thread.alone or thread.process not in alone]
         if due:
             self._resume(due[self.random.randrange(len(due))])
             self.now_s += self.random.random() * 2.0 * SLICE_S
@@ -291,16 +298,20 @@ class World:
         if self._agenda:
             moments.append(self._agenda[0][0])
         ahead = [moment for moment in moments if moment > self.now_s]
+        if not self._threads and not ahead:
+            self.now_s += IDLE_S_MAX
+            return
         if not ahead:
             raise StuckError("every thread waits for another")
-        self.now_s = min(min(ahead), self.now_s + 1.0)
+        self.now_s = min(min(ahead), self.now_s + IDLE_S_MAX)
 
     def bury(self) -> None:
         """Let the threads of dead processes run to their end: each meets KilledError at once."""
         for thread in [thread for thread in self._threads if thread.process.dead]:
             while not thread.done:
                 self._resume(thread)
-        self._threads = [thread for thread in self._threads if not thread.done]
+        if any(thread.done for thread in self._threads):
+            self._threads = [thread for thread in self._threads if not thread.done]
 
     def _resume(self, thread: _Thread) -> None:
         self.turns += 1

@@ -11,6 +11,7 @@ again, after taking away what it does not need.
 """
 
 import argparse
+import gc
 import json
 import logging
 import multiprocessing
@@ -73,9 +74,17 @@ def shrink(schedule: Schedule) -> Schedule:
     return schedule
 
 
+def prepare() -> None:
+    """Prepare a process that plays many schedules."""
+    logging.disable(logging.CRITICAL)
+    warm_up()  # a schedule is short, and compiling is not
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000)  # a schedule leaves one world behind, and makes many objects meanwhile
+
+
 def play_seed(seed: int) -> Outcome:
     """One seed, for a worker process."""
-    logging.disable(logging.CRITICAL)
     return play(draw_schedule(seed))
 
 
@@ -85,7 +94,7 @@ def play_seeds(seeds: range, jobs: int) -> tuple[list[Outcome], Counter[str]]:
     failed: list[Outcome] = []
     began_s = told_s = time.perf_counter()
     # spawned: a process that has compiled kernels does not survive a fork
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), prepare) as pool:
         for done, outcome in enumerate(pool.map(play_seed, seeds, chunksize=8), 1):
             happened += Counter(outcome.happened)
             happened["schedules"] += 1
@@ -151,8 +160,7 @@ def main() -> int:
             level=logging.INFO, format="             %(threadName)s: %(message)s", stream=sys.stdout
         )
     else:
-        logging.disable(logging.CRITICAL)
-    warm_up()  # a schedule is short, and compiling is not
+        prepare()
     if options.schedule or options.seed is not None:
         if options.schedule:
             schedule = msgspec.json.decode(options.schedule, type=Schedule)

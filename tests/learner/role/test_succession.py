@@ -422,6 +422,25 @@ def test_state_behind_a_gap_in_the_updates_is_put_aside_and_not_gone_on_with(
     b.close()
 
 
+def test_first_snapshot_of_a_leader_replaces_those_of_before_it_was_started(log: Log, tmp_path: Path) -> None:
+    """They may hold what was forgotten since: the purge is remembered by nobody once it is done."""
+    one = One(log, tmp_path, "a")
+    one.lead()
+    for first in (0, 30):
+        append(log, first, 30)
+        one.learn()
+        one.snap()
+    assert len(one.group.snapshots.there()) == 2
+    one.close()
+    again = One(log, tmp_path, "a")
+    again.lead()
+    again.turn()  # a leader makes one at once
+    assert again.session.snapping is not None
+    again.session.snapping.join()
+    assert len(again.group.snapshots.there()) == 1
+    again.close()
+
+
 def test_clean_stop_of_a_leader_commits_and_sends_what_it_has_learnt(log: Log, tmp_path: Path) -> None:
     seldom = RunnerSettings(commit_every_s=1e6, read_max=11, wait_s=0.0)
     a = One(log, tmp_path, "a", runner=seldom)

@@ -256,8 +256,8 @@ def test_role_goes_on_where_it_was_when_the_broker_comes_back(
 def test_offsets_of_groups_are_committed_and_read_again_once_a_killed_broker_is_back(
     own_broker: Broker,
 ) -> None:
-    log = kafka_log(own_broker.address)
-    log.create_topic("t", 2)
+    kafka_log(own_broker.address).create_topic("t", 2)
+    log = kafka_log(own_broker.address, kafka=QUICK)
 
     def committed(offset: int) -> bool:
         try:
