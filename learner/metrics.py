@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.kernels.logistic import logits
+from learner.ranking import TOP, rank_requests
 
 Floats = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.uint64]
@@ -28,6 +29,9 @@ class Summary(TypedDict):
     auc: float | None  # area under the ROC curve, ties count half
     gauc: float | None  # AUC within each user, weighted by the user's examples; see `gauc` for its bias
     request_auc: NotRequired[float | None]  # AUC within each request, weighted by its candidates
+    ndcg: NotRequired[float | None]  # mean over requests with labels of both kinds, see `learner.ranking`
+    mrr: NotRequired[float | None]  # mean reciprocal rank over the same
+    recall: NotRequired[float | None]  # mean recall over the same
     logloss: float | None  # nats
     normalized_entropy: float | None  # log loss / entropy of the mean rate (He et al. 2014)
     calibration: float | None  # sum of predictions / sum of labels
@@ -83,11 +87,12 @@ def gauc(p: Floats, y: Floats, group: Groups) -> float | None:
     return float((value * weight).sum() / weight.sum())
 
 
-def summarize(p: Floats, y: Floats, group: Groups, request: Groups | None = None) -> Summary:
+def summarize(p: Floats, y: Floats, group: Groups, request: Groups | None = None, top: int = TOP) -> Summary:
     """All metrics, exact, of predictions p (n,), labels y (n,) and users group (n,).
 
     Args:
-        request: (n,), the request of each prediction, for `request_auc`; None: leave that metric out.
+        request: (n,), the request of each prediction, for the metrics within requests; None: leave them out.
+        top: the places that `ndcg` and `recall` count.
     """
     n = len(p)
     if n == 0:
@@ -99,6 +104,11 @@ def summarize(p: Floats, y: Floats, group: Groups, request: Groups | None = None
         )  # fmt: skip
     if request is not None:
         found["request_auc"] = gauc(p, y, request)
+        ranks = rank_requests(p, y, request, top)
+        any_ranked = len(ranks.request) > 0
+        found["ndcg"] = float(ranks.ndcg.mean()) if any_ranked else None
+        found["mrr"] = float(ranks.reciprocal_rank.mean()) if any_ranked else None
+        found["recall"] = float(ranks.recall.mean()) if any_ranked else None
     return found
 
 

@@ -35,6 +35,7 @@ def _replay(arguments: argparse.Namespace) -> None:
         limit=arguments.limit,
         shuffle_labels=arguments.shuffle_labels,
         freeze_after=arguments.freeze_after,
+        top=arguments.top,
         journal=arguments.journal,
         from_snapshot=arguments.from_snapshot,
     )
@@ -142,6 +143,10 @@ COMMANDS = (
                 help="permute all labels: every AUC must come out at 0.50, or a feature contains the label",
             ),
             FREEZE_AFTER,
+            option(
+                "--top", type=count, metavar="K", default=10,
+                help="places that NDCG@K and recall@K count (10)",
+            ),
             option(
                 "--journal", metavar="STATE",
                 help="follow the journal in a learner's state folder, to the same state bit for bit",

@@ -18,6 +18,7 @@ from freshet.decide.verdict import decide
 from freshet.errors import CompareError
 from freshet.files import Json, JsonView, write_json
 from learner.metrics import Summary, summarize
+from learner.ranking import TOP
 
 STRETCHES = 20
 
@@ -107,7 +108,10 @@ def compare(first: Run, other: Run, prediction: str, resamples: int, seed: int) 
     summaries: tuple[Summary, Summary] = (
         first.report[prediction]["overall"], other.report[prediction]["overall"],
     )  # fmt: skip
-    whole = differences(request, y, p, q, resamples, seed)
+    top = first.report.get("played", {}).get("top", TOP)
+    if other.report.get("played", {}).get("top", TOP) != top:
+        raise CompareError(f"{first.name} and {other.name} count other places: replay both with one --top")
+    whole = differences(request, y, p, q, resamples, seed, top)
     ways = make_slices(a)
     looked_at = STRETCHES + sum(len(slices.names) for slices in ways)
 
@@ -209,9 +213,10 @@ def _print(compared: Sequence[Comparison]) -> None:
         for key, name, interval in (
             ("logloss", "log loss", differences.logloss),
             ("auc", "AUC", differences.auc),
+            ("ndcg", "NDCG", differences.ndcg),
         ):
-            a, b = (summary[key] for summary in c.summaries)  # type: ignore[literal-required]
-            if interval is not None and a is not None:
+            a, b = (summary.get(key) for summary in c.summaries)
+            if interval is not None and isinstance(a, float) and isinstance(b, float):
                 print(
                     f"  {name:<10}{a:.5f} → {b:.5f}   {interval.value:+.5f} "
                     f"({interval.low:+.5f} to {interval.high:+.5f}, 95 %)"

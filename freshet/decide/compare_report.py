@@ -42,6 +42,9 @@ def _tiles(c: Comparison, arm: Arm) -> list[Tile]:
     if differences.auc is not None:
         low, high = f"{differences.auc.low:+.4f}", f"{differences.auc.high:+.4f}"
         tiles.append(Tile(f"AUC, {c.other}", f"{differences.auc.value:+.4f}", f"{low} to {high}", arm))
+    if differences.ndcg is not None:
+        low, high = f"{differences.ndcg.low:+.4f}", f"{differences.ndcg.high:+.4f}"
+        tiles.append(Tile(f"NDCG, {c.other}", f"{differences.ndcg.value:+.4f}", f"{low} to {high}", arm))
     worse = sum(s.difference.share.value > 0 for s in c.stretches)
     tiles.append(Tile(f"periods, {c.other}", f"{len(c.stretches) - worse} of {len(c.stretches)}", "better"))
     return tiles

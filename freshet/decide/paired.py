@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learner.metrics import losses
+from learner.ranking import TOP, rank_requests
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ class Differences(NamedTuple):
     logloss: Interval  # nats a candidate
     logloss_share: Interval  # as a share of the first run's
     auc: Interval | None  # None without candidates of both labels
+    ndcg: Interval | None  # mean over requests with labels of both kinds; None: there are none
 
 
 class SliceDifference(NamedTuple):
@@ -85,7 +87,7 @@ class WeightedAuc:
 
 
 def differences(
-    request: Ints, y: Floats, first: Floats, other: Floats, count: int = 400, seed: int = 0
+    request: Ints, y: Floats, first: Floats, other: Floats, count: int = 400, seed: int = 0, top: int = TOP
 ) -> Differences:
     """How predictions `other` differ from `first`, over all.
 
@@ -94,16 +96,19 @@ def differences(
         y: (n,), labels.
         first, other: (n,), probabilities.
         count: resamples.
+        top: places that NDCG counts.
     """
     requests = int(request[-1]) + 1
     mine, theirs = losses(first, y), losses(other, y)
     size = np.bincount(request, minlength=requests)
     sums = [np.bincount(request, part, requests) for part in (mine, theirs)]
     areas = [WeightedAuc(p, y) for p in (first, other)]
+    ranks = [rank_requests(p, y, request, top) for p in (first, other)]
+    gained = ranks[1].ndcg - ranks[0].ndcg
     ones = np.ones(len(y))
     before, after = (float(part.mean()) for part in (mine, theirs))
     auc = areas[1](ones) - areas[0](ones)
-    drawn = np.empty((count, 3))
+    drawn = np.full((count, 4), np.nan)
     for i, weight in enumerate(resamples(requests, count, seed)):
         total = max(float(weight @ size), 1.0)
         a, b = (float(weight @ part) / total for part in sums)
@@ -111,11 +116,15 @@ def differences(
         if not np.isnan(auc):
             per_row = weight[request]
             drawn[i, 2] = areas[1](per_row) - areas[0](per_row)
+        ranked = weight[ranks[0].request]
+        if len(gained) and ranked.any():
+            drawn[i, 3] = float(ranked @ gained / ranked.sum())
     share = (after - before) / before if before else 0.0
     return Differences(
         _interval(after - before, drawn[:, 0]),
         _interval(share, drawn[:, 1]),
         None if np.isnan(auc) else _interval(auc, drawn[:, 2]),
+        _interval(float(gained.mean()), drawn[:, 3]) if len(gained) else None,
     )
 
 

@@ -18,6 +18,7 @@ from freshet.config import Config
 from freshet.errors import ReplayError
 from freshet.files import Json, check_writable, readable_json, write_json
 from freshet.progress import progress
+from freshet.replay.baselines import Baselines
 from freshet.replay.feed import open_feed
 from freshet.replay.predictions import write_predictions
 from freshet.replay.scored import Candidates, ScoredCandidates
@@ -54,6 +55,7 @@ class Replay:
         # Requests that a restored learner had predicted and not yet trained on: they come first, unscored.
         self._before = self.learner.trainer.pending.n
         self.scored = ScoredCandidates()
+        self.baselines = Baselines(self.learner.model)
         self.requests = 0
         self.memory_s = 0.0
         self._freeze_after = freeze_after
@@ -88,6 +90,7 @@ class Replay:
 
     def _learn(self, labelled: Labelled) -> None:
         self.requests += labelled.requests
+        self.baselines.add(labelled)
         for learnt in self.learner.learn_labelled(labelled):
             self._observe(learnt)
         if self.requests - self._reclaimed >= RECLAIM_REQUESTS:
@@ -127,6 +130,7 @@ class Replay:
         if labelled.requests == 0:
             return
         self.requests += labelled.requests
+        self.baselines.add(labelled)
         batch = labelled.batch
         scores = self.learner.model.score(batch)
         per_request = np.diff(batch.requests)
@@ -255,7 +259,7 @@ def replay(
         raise ReplayError("there is nothing to replay: no example of this data and range fits the config")
     state_hash = run.finish()
     ended = time.perf_counter()
-    figures = run.scored.summaries(_window(config, run))
+    figures = run.scored.summaries(_window(config, run), options.top)
     learnt_s = ended - started - feed.waited_s - run.memory_s
     report = {
         "events": run.requests + refused,
@@ -272,6 +276,7 @@ def replay(
         "played": _played(config, options),
         "config": config.deciding(),
         **figures,
+        "baselines": run.baselines.summaries(run.scored.arrays(), options.top),
         "table_rows": run.learner.model.table_rows(),
         "quarantined": run.learner.trainer.quarantined,
         "memory": {"gate": run.memory.gate, "evidence": run.memory.evidence, "bytes": run.memory.nbytes},
@@ -314,7 +319,7 @@ def _window(config: Config, run: Replay) -> int:
 
 def _print_summary(report: Json) -> None:
     def line(name: str, part: Json) -> str:
-        keys = ("auc", "request_auc", "logloss", "calibration")
+        keys = ("auc", "request_auc", "ndcg", "logloss", "calibration")
         return f"  {name:<22}" + "".join(
             f"{key} {'–' if part.get(key) is None else format(part[key], '.4f')}   " for key in keys
         )
@@ -327,6 +332,7 @@ def _print_summary(report: Json) -> None:
             for part in ("overall", "last_half")
             for name in ("base", "corrected")
         ),
+        *(line(name, found["last_half"]) for name, found in report["baselines"].items()),
         sep="\n",
         file=sys.stderr,
     )

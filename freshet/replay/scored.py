@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from freshet.files import Json
 from learner.metrics import Summary, summarize
+from learner.ranking import TOP
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.uint64]
@@ -42,16 +43,21 @@ class ScoredCandidates:
         """All candidates, concatenated."""
         return Candidates(*(np.concatenate(part) for part in zip(*self._parts, strict=True)))
 
-    def summaries(self, window: int) -> Json:
-        """Metrics of base and corrected: overall, over the last half, and over windows of candidates."""
+    def summaries(self, window: int, top: int = TOP) -> Json:
+        """Metrics of base and corrected: overall, over the last half, and over windows of candidates.
+
+        Args:
+            window: candidates.
+            top: places that NDCG and recall count.
+        """
         found = self.arrays()
         n = len(found.y)
 
         def both(part: slice) -> dict[str, Summary]:
             y, user, request = found.y[part], found.user[part], found.request[part]
             return {
-                "base": summarize(found.base[part], y, user, request),
-                "corrected": summarize(found.corrected[part], y, user, request),
+                "base": summarize(found.base[part], y, user, request, top),
+                "corrected": summarize(found.corrected[part], y, user, request, top),
             }
 
         overall, last_half = both(slice(0, n)), both(slice(n // 2, n))

@@ -24,6 +24,25 @@ DEVIATIONS_MAX = 5.0  # standard deviations of an AUC over shuffled labels from 
 
 def warnings_of(report: JsonView, config: Config, options: ReplayOptions) -> list[str]:
     """Warnings about a finished replay, each a sentence or two."""
+    return [*_suspicions(report, config, options), *_beaten(report, options)]
+
+
+def _beaten(report: JsonView, options: ReplayOptions) -> Iterator[str]:
+    """Whether a constant predicts better than the model."""
+    mine = report["corrected"]["last_half"]
+    constant = report.get("baselines", {}).get("rate")
+    if constant is None or options.shuffle_labels is not None or mine["examples"] < CANDIDATES_MIN:
+        return
+    loss = constant["last_half"]["logloss"]
+    if loss < mine["logloss"]:
+        yield (
+            f"the rate of clicks alone has a log loss of {loss:.4f} over the last half, the model "
+            f"{mine['logloss']:.4f}: its features do not predict the label, or there are too few data; "
+            "features that tell nothing can be removed, and admit_after keeps rare ids out"
+        )
+
+
+def _suspicions(report: JsonView, config: Config, options: ReplayOptions) -> list[str]:
     last = report["base"]["last_half"]
     if last["auc"] is None or last["examples"] < CANDIDATES_MIN:
         return []

@@ -17,6 +17,7 @@ from freshet.config import DEFAULT_FILE, Config, default_config, load_config, ov
 from freshet.errors import ConfigError, ReplayError
 from ground import FreshetError
 from ground.short_repr import ShortRepr
+from learner.ranking import TOP
 from learner.role.boundary import KEY as BOUNDARY
 from learner.role.boundary import Boundary
 from stream.files.sources import DataSettings, count_examples, detect_format, read_examples
@@ -42,6 +43,7 @@ class ReplayOptions(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid
     limit: int | None = None  # requests
     shuffle_labels: int | None = None  # seed
     freeze_after: int | None = None  # requests
+    top: int = TOP  # places that NDCG and recall count
     journal: str | None = None  # a learner's state folder
     from_snapshot: str | None = None  # of a learner's state, which `begin` continues
     last: dict[str, int] = {}  # "partition/producer" -> last number that the snapshot has trained on

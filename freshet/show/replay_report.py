@@ -10,6 +10,9 @@ from freshet.show.report import Chart, Line, ReportPage, ReportTable, Tile
 METRICS = (
     ("auc", "AUC"),
     ("request_auc", "AUC within requests"),
+    ("ndcg", "NDCG within requests"),
+    ("mrr", "mean reciprocal rank"),
+    ("recall", "recall within requests"),
     ("gauc", "AUC per user (biased by order)"),
     ("logloss", "log loss"),
     ("normalized_entropy", "normalized entropy"),
