@@ -32,7 +32,7 @@ HALVING = 3
 PREFIX_MIN = 1_000  # requests; fewer are too noisy
 LOOK_EVERY_S = 0.05
 HIGHER_IS_BETTER = ("auc", "request_auc", "gauc")
-FIGURES = {"logloss": "log loss", "auc": "AUC", "request_auc": "in reqs", "ece": "ECE"}
+METRICS = {"logloss": "log loss", "auc": "AUC", "request_auc": "in reqs", "ece": "ECE"}
 MANIFEST = "sweep.json"
 DEFAULT_UNDEFINED = (
     "this metric is not defined over this data (all labels are the same), so nothing is ranked"
@@ -65,7 +65,7 @@ class Result(NamedTuple):
 
     trial: Trial
     requests: int
-    figures: dict[str, float | None]
+    metrics: dict[str, float | None]
     per_second: float
     report: Path | None
     failed: str = ""
@@ -108,7 +108,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], play: Play | None = None) -
         keep = -(-len(left) // HALVING) if number + 1 < len(rungs) else len(left)
         # The unchanged config always continues: it is the baseline.
         left = [pair for i, pair in enumerate(ranked) if i < keep or not pair[0].values]
-    if all(result.figures.get(sweep.by) is None for result in results.values() if not result.failed):
+    if all(result.metrics.get(sweep.by) is None for result in results.values() if not result.failed):
         print(f"warning: {UNDEFINED.get(sweep.by, DEFAULT_UNDEFINED)}", file=sys.stderr)
     found = sorted(results.values(), key=lambda result: (-result.requests, *_rank(sweep, result)))
     if all(result.failed for result in found):
@@ -121,7 +121,7 @@ def print_table(sweep: Sweep, results: Sequence[Result]) -> None:
     varied = sorted({key for result in results for key, _ in result.trial.values})
     print(
         "  ".join(
-            [f"{'':>3}", f"{'requests':>9}", *(f"{title:>8}" for title in FIGURES.values()), f"{'req/s':>8}"]
+            [f"{'':>3}", f"{'requests':>9}", *(f"{title:>8}" for title in METRICS.values()), f"{'req/s':>8}"]
         )
     )
     for rank, result in enumerate(results, 1):
@@ -129,7 +129,7 @@ def print_table(sweep: Sweep, results: Sequence[Result]) -> None:
         if result.failed:
             print(f"{rank:>3}  {settings}   failed: {result.failed}")
             continue
-        values = [result.figures[figure] for figure in FIGURES]
+        values = [result.metrics[metric] for metric in METRICS]
         shown = ["–".rjust(8) if value is None else f"{value:8.5f}" for value in values]
         cells = [f"{rank:>3}", f"{result.requests:>9,}", *shown, f"{result.per_second:>8,.0f}", settings]
         print("  ".join(cells))
@@ -264,11 +264,11 @@ def _read(sweep: Sweep, trial: Trial, path: Path) -> Result | None:
         return None
     if report["code_version"] != code_version():
         return None
-    figures = report[sweep.prediction]["last_half"]
+    metrics = report[sweep.prediction]["last_half"]
     return Result(
         trial,
         report["events"],
-        {name: figures.get(name) for name in {*FIGURES, sweep.by}},
+        {name: metrics.get(name) for name in {*METRICS, sweep.by}},
         report["events_per_second"],
         path,
     )
@@ -276,7 +276,7 @@ def _read(sweep: Sweep, trial: Trial, path: Path) -> Result | None:
 
 def _rank(sweep: Sweep, result: Result) -> tuple[bool, float]:
     """Sort key: the best first; failed trials and undefined metrics last."""
-    value = result.figures.get(sweep.by)
+    value = result.metrics.get(sweep.by)
     if value is None:
         return (True, 0.0)
     return (False, -value if sweep.by in HIGHER_IS_BETTER else value)

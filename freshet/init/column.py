@@ -1,4 +1,4 @@
-"""One column of a sample, and what can be seen of it at a glance: its words, its values, its numbers."""
+"""One column of a sample, with properties of its cells: words of its name, distinct values, numbers."""
 
 import datetime
 import re
@@ -15,7 +15,7 @@ NOTHING = (
     "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "none", "(null)", "\\N", "-",
     "?", "inf", "-inf", "Infinity", "-Infinity",
 )  # fmt: skip
-"""How programs write that there is nothing, or no number, where a number would stand."""
+"""Cells with which programs write "no value" in a column of numbers."""
 
 _CHINESE = {
     "时间": "time", "日期": "date", "点击": "click", "标签": "label", "用户": "user", "商品": "item",
@@ -24,7 +24,9 @@ _CHINESE = {
     "转化": "conversion", "广告": "ad", "设备": "device",
     "品牌": "brand", "店铺": "shop", "金额": "amount", "收藏": "favorite",
 }  # fmt: skip
-"""Parts of names in a language without spaces. What a column is follows from its values first."""
+"""Parts of names in a language without spaces between words. A column's values have more weight than its
+name.
+"""
 
 
 class Column:
@@ -64,12 +66,12 @@ class Column:
 
     @cached_property
     def counts(self) -> Counter[str]:
-        """How often each value is there, as text."""
+        """The count of each value, as text."""
         return Counter(str(cell) for cell in self.filled)
 
     @cached_property
     def numbers(self) -> list[float] | None:
-        """The filled cells as finite numbers; None: they are not all such, or there is none."""
+        """The filled cells as finite numbers; None: some are not numbers, or there are none."""
         found = []
         for cell in self.filled:
             if isinstance(cell, bool | list | dict | datetime.date):
@@ -87,13 +89,13 @@ class Column:
 
     @cached_property
     def dotted(self) -> bool:
-        """Whether some whole number is written as 7.0."""
+        """Whether a whole number is written as 7.0."""
         return self.whole and any(
             isinstance(cell, float) or self.decimal in str(cell) for cell in self.filled
         )
 
     def number_of(self, cell: Cell) -> float | None:
-        """One cell as a number, if it is one."""
+        """A cell as a number; None: it is not one."""
         try:
             return None if self.is_missing(cell) or isinstance(cell, bool | list | dict) else self._read(cell)
         except ValueError:
@@ -101,7 +103,7 @@ class Column:
 
 
 def is_time_text(cell: Cell) -> bool:
-    """Whether a cell is a time or a date as ISO 8601 writes it."""
+    """Whether a cell is a time or a date in ISO 8601."""
     if isinstance(cell, datetime.date):
         return True
     if not isinstance(cell, str) or cell.isdigit() or len(cell) < 8:
@@ -114,6 +116,6 @@ def is_time_text(cell: Cell) -> bool:
 
 
 def shown(value: Cell) -> str:
-    """A cell in a sentence, shortened."""
+    """A cell for a message, shortened."""
     text = str(value)
     return msgspec.json.encode(text if len(text) <= 24 else text[:23] + "…").decode()

@@ -1,4 +1,4 @@
-"""`freshet init`: look at a sample of a data file and write a config for it, each choice with its reason."""
+"""`freshet init`: reads a sample of a data file and writes a config for it, with a reason for each choice."""
 
 import sys
 import tomllib
@@ -31,7 +31,7 @@ from stream.files.movielens import detect_ratings
 from stream.files.sources import read_lines
 
 CHECKED_LINES = 1_000
-ASKED_MAX = 8  # answers that are offered
+ASKED_MAX = 8  # answers offered per question
 
 Ask = Callable[[str, Sequence[str]], int]
 """Asks a question with several answers, the likeliest first; returns the index of the chosen one."""
@@ -84,7 +84,7 @@ def run_init(
 def make_config(
     path: Path, ask: Ask | None = None, label: str | None = None, positive_from: float | None = None
 ) -> tuple[str, list[str]]:
-    """The text of a config for a data file, and what in it was guessed.
+    """The text of a config for a data file, and the list of guesses in it.
 
     Raises:
         InitError: no config can be made.
@@ -106,7 +106,7 @@ def make_plan(
     label_name: str | None = None,
     positive_from: float | None = None,
 ) -> Plan:
-    """Decide about every column, asking where there is doubt.
+    """Choose a role for every column; in doubt, ask.
 
     Raises:
         InitError: there is no label, or no feature.
@@ -140,7 +140,7 @@ def _no_time() -> Answer:
 
 
 def _find_label(sample: Sample, path: Path, time: Answer, ask: Ask | None, guessed: list[str]) -> Answer:
-    """The label, by its name and values, by asking, or as a guess where the numbers are as ratings are.
+    """Find the label by its name and values, by asking, or, for numbers that look like ratings, as a guess.
 
     Raises:
         InitError: nothing says which column it is; the message offers what it may be.
@@ -168,7 +168,7 @@ def _find_label(sample: Sample, path: Path, time: Answer, ask: Ask | None, guess
 
 
 def _ask_for_bar(possible: Sequence[Column], ask: Ask) -> Answer:
-    """Which column is the label, and from where on it counts as 1, as somebody says."""
+    """Ask which column is the label, and from which value it counts as 1."""
     bars = [(column, bar, share) for column in possible for bar, share in cuts(column)[:2]][:ASKED_MAX]
     chosen = ask(
         "No column says by itself what was liked. Which does, and from where on?",
@@ -180,7 +180,7 @@ def _ask_for_bar(possible: Sequence[Column], ask: Ask) -> Answer:
 
 
 def _with_words(label: Answer, ask: Ask | None, guessed: list[str]) -> Answer:
-    """A label in words, asking for those that nobody here knows."""
+    """The label given as words; asks for words that are unknown."""
     words = unknown_words(label)
     if not words or label.column is None:
         return label
@@ -199,7 +199,7 @@ def _with_words(label: Answer, ask: Ask | None, guessed: list[str]) -> Answer:
 
 
 def _note_what_is_odd(sample: Sample, time: Answer, label: Answer, guessed: list[str]) -> None:
-    """Tell of what makes a config that runs and learns little, or leaves lines out."""
+    """Warn about a config that works but learns little, or leaves lines out."""
     if time.column is None:
         named = [column for column in sample.columns if column.words & TIME_WORDS and column.filled]
         like = f"; {named[0].name}, as {shown(named[0].filled[0])}, may need time_format" if named else ""
@@ -220,7 +220,7 @@ def _note_what_is_odd(sample: Sample, time: Answer, label: Answer, guessed: list
 
 
 def check_config(text: str, path: Path, source: str) -> Config:
-    """Read the file's first lines as the config says.
+    """Read the first lines of the file with the config.
 
     Raises:
         FreshetError: a line does not fit; the message says which.
@@ -237,7 +237,7 @@ def check_config(text: str, path: Path, source: str) -> Config:
 
 
 def _decide(question: Question, key: str, ask: Ask | None, guessed: list[str]) -> Answer:
-    """The best answer; of several in doubt the one that is chosen, or the best with a note."""
+    """The best answer. In doubt, the chosen one, or the best with a note."""
     best = question.answers[0]
     if question.sure:
         return best
@@ -256,7 +256,7 @@ def _with_reason(answer: Answer) -> str:
 
 
 def _settle(feature: Feature, ask: Ask | None, guessed: list[str]) -> Feature:
-    """A feature without doubt: as asked for, or as it is with a note."""
+    """A feature after doubts are resolved: as answered, or unchanged with a note."""
     if feature.sure or feature.kind not in ("id", "number"):
         return feature
     name = feature.column.name
@@ -272,7 +272,7 @@ def _settle(feature: Feature, ask: Ask | None, guessed: list[str]) -> Feature:
 
 
 def _ask_on_terminal(question: str, answers: Sequence[str]) -> int:
-    """Ask until there is an answer; an empty one is the first."""
+    """Ask until the answer is valid; an empty answer means the first."""
     print(f"\n{question}", file=sys.stderr)
     for number, answer in enumerate(answers, 1):
         print(f"  {number}  {answer}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The text of a config that `freshet init` writes: every choice with its reason beside it."""
+"""The text of the config that `freshet init` writes, with the reason of each choice beside it."""
 
 import json
 import re
@@ -25,14 +25,14 @@ _GROUP_BY = "metrics per user (gauc) are over this feature"
 
 
 class Plan(NamedTuple):
-    """What was decided about a file."""
+    """The choices for a file."""
 
     sample: Sample
     time: Answer
     label: Answer
     request: Answer
     features: list[Feature]
-    guessed: list[str]  # what is worth a look, because it was not sure and nobody was asked
+    guessed: list[str]  # guesses that the user should check, because nobody was asked
 
 
 def write_config(plan: Plan, path: Path) -> str:
@@ -70,7 +70,7 @@ def _data(plan: Plan) -> list[str]:
     known = {id(time.column): "time", id(label.column): "label", id(request.column): "request"}
 
     def name_of(column: Column | None) -> str:
-        """The column's name in the config: what it is, where the file has no names."""
+        """The name of a column in the config; in a file without names, derived from the column's role."""
         if column is None:
             return ""
         return known.get(id(column), column.name) if sample.names_missing else column.name
@@ -127,7 +127,7 @@ def _data(plan: Plan) -> list[str]:
 
 
 def _hour(plan: Plan) -> list[str]:
-    """The hour of the day as a feature, where there is one."""
+    """The hour of the day as a feature, if the file has times."""
     if plan.time.column is None or any(f.column.name == "hour" for f in plan.features):
         return []
     settings = plan.time.settings
@@ -138,7 +138,7 @@ def _hour(plan: Plan) -> list[str]:
 
 
 def write_ratings_config(kind: str, path: Path) -> str:
-    """The text of the config for a folder of ratings: the built-in one, with reasons."""
+    """The text of the config for a folder of ratings: the built-in config, with reasons."""
     config = default_config(kind)
     lines = [
         f"# Written by `freshet init`: {path.name} holds ratings as {kind} has them.",
@@ -161,7 +161,7 @@ def write_ratings_config(kind: str, path: Path) -> str:
 
 
 def _line(key: str, value: object, why: str) -> list[str]:
-    """`key = value  # why`, the reason above where it does not fit beside."""
+    """`key = value  # why`; the reason is above if it does not fit beside the value."""
     line = f"{key} = {_value(value)}"
     reason = _plain(why)
     if not reason:
@@ -185,7 +185,7 @@ def _value(value: object) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that can stand in a comment: one line, no control characters."""
+    """Text for a comment: one line, no control characters."""
     return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
 
 

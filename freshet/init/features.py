@@ -1,4 +1,4 @@
-"""What each other column of a sample is as a feature: an id, a number, a list; or of no use; and why."""
+"""What each other column of a sample becomes: an id, a number, a list, or no feature; and why."""
 
 import itertools
 import math
@@ -38,20 +38,20 @@ PLACE_WORDS_WITHIN = {
     "slot",
     "index",
     "order",
-}  # if no two candidates of a request share one
+}  # if no two candidates of a request have the same value
 SHOWN_WORDS = {"shown", "displayed", "exposed", "visible"}
 OF_BEFORE = {"history", "past", "prior", "previous", "last", "avg", "mean"}
-"""Words of what is known before: the mean position of last week is a feature."""
+"""Words for values that are known in advance: the mean position of last week is a feature."""
 LIST_WORDS = {"tags", "genres", "keywords", "categories", "topics", "history", "items", "ids", "clicks"}
-FEW = 32  # different values, up to which whole numbers are ids whatever they are called
-REPEATED = 3.0  # lines per value, from which on whole numbers without a telling name are ids
-UNIQUE_SHARE = 0.95  # of different values among the lines, from which on an id says nothing
-TEXT_LENGTH = 40  # mean characters, from which on words with spaces are text to read, no id
-LIST_SHARE = 0.05  # of the cells with the separator
-HASH_DIGITS = 9  # of a whole number, from which on it may be a hash
-SMOOTH, SMOOTH_PAIRS = 0.6, 20  # of frequencies of neighbours: their correlation, and how many there must be
-FALLING = 0.6  # correlation of rank by size and by frequency
-SPREAD_MIN = 0.15  # of the logarithms of frequencies
+FEW = 32  # up to so many different values, whole numbers are ids, whatever the name
+REPEATED = 3.0  # from so many lines per value on, whole numbers without a telling name are ids
+UNIQUE_SHARE = 0.95  # share of different values among the lines, from which on an id carries no information
+TEXT_LENGTH = 40  # mean length from which on words with spaces are prose, not ids
+LIST_SHARE = 0.05  # share of the cells that contain the separator
+HASH_DIGITS = 9  # digits of a whole number from which on it may be a hash
+SMOOTH, SMOOTH_PAIRS = 0.6, 20  # correlation of neighbours' frequencies, and of how many at least
+FALLING = 0.6  # correlation of rank by size with rank by frequency
+SPREAD_MIN = 0.15  # least standard deviation of the logarithms of frequencies
 BEYOND = "some are beyond a signed 64-bit integer, so all are read as text"
 OUTCOME = "named like an outcome"
 TOO_MANY = f"a candidate has {FEATURES_MAX} features at most"
@@ -89,7 +89,7 @@ def find_features(
     request: Column | None,
     labels: Sequence[float | None] = (),
 ) -> list[Feature]:
-    """A feature for every column that has no other role, in the file's order.
+    """A feature for every column without another role, in file order.
 
     Args:
         labels: of the sample's lines, by which columns are found that tell them by themselves.
@@ -111,7 +111,7 @@ def find_features(
 
 
 def other_kind(feature: Feature) -> Feature:
-    """The same column taken the other way: a number for an id, an id for a number."""
+    """The same column with the other kind: a number for an id, an id for a number."""
     kind = "number" if feature.kind == "id" else "id"
     return feature._replace(kind=kind, type=kind, why="as you said", sure=True)
 
@@ -152,7 +152,7 @@ def _feature(sample: Sample, column: Column) -> Feature:
 
 
 def _as_exposure(column: Column, request: Column | None, labels: Sequence[float | None]) -> Feature | None:
-    """A column of how candidates were shown: which of them, or where. It is no feature of a candidate."""
+    """A column about how candidates were shown: which of them, or where. It is no feature of a candidate."""
     if column.words & OF_BEFORE:
         return None
     says = {str(cell).strip().lower() in ("1", "1.0", "true") for cell in column.filled}
@@ -178,7 +178,7 @@ def _as_exposure(column: Column, request: Column | None, labels: Sequence[float 
 
 
 def _differs_within(column: Column, request: Column) -> bool:
-    """Whether no two candidates of a request have the same value, and some request has several."""
+    """Whether no two candidates of a request have the same value, and some request has several candidates."""
     lines = list(zip(request.cells, map(str, column.cells), strict=True))
     return len(set(lines)) == len(lines) > len({str(key) for key, _ in lines})
 
@@ -200,12 +200,12 @@ def _as_list(column: Column) -> Feature | None:
         return Feature(column, "ids", "list", "", f"lists in brackets, as {shown(cells[0])}", True)
     for separator in _SEPARATORS:
         if separator == " " and not column.words & LIST_WORDS:
-            continue  # else every title is a list
+            continue  # otherwise every title would be a list
         split = [cell for cell in cells if separator in cell]
         if len(split) < LIST_SHARE * len(cells):
             continue
         items = [item for cell in cells for item in cell.split(separator) if item]
-        # A list's items come again, each on its own, and are short: a sentence's words are too many.
+        # the items of a list recur one by one and are short; a sentence has too many words
         repeated = len(items) >= REPEATED * len(set(items)) and len(set(items)) < len(column.counts)
         tight = not any(item != item.strip() for item in items)
         if repeated and tight and max(map(len, items)) <= TEXT_LENGTH:
@@ -215,7 +215,7 @@ def _as_list(column: Column) -> Feature | None:
 
 
 def _as_number(sample: Sample, column: Column) -> Feature | None:
-    """The column as a number, or as an id of whole numbers if there is doubt; None: not numbers."""
+    """The column as a number, or in doubt as an id of whole numbers; None: not numbers."""
     numbers = column.numbers
     if numbers is None:
         return None
@@ -263,7 +263,7 @@ def _as_number(sample: Sample, column: Column) -> Feature | None:
 
 
 def hash_like(numbers: Sequence[float]) -> bool:
-    """Whether whole numbers are of many digits, nearly all of them of as many, and far from each other.
+    """Whether whole numbers look like hashes: many digits, nearly all equally many, far apart.
 
     >>> hash_like([-7378697629483816, 9223372036854770, 1844674407370954]), hash_like([120_000, 99_000])
     (True, False)
@@ -274,17 +274,16 @@ def hash_like(numbers: Sequence[float]) -> bool:
     if most < HASH_DIGITS:
         return False
     alike = sum(count >= most - 2 for count in digits) / len(digits)
-    spread = (values[-1] - values[0]) / values[-1]  # times are of many digits too, and near each other
-    # amounts of so many digits are rounded to hundreds or thousands
+    spread = (values[-1] - values[0]) / values[-1]  # times have many digits too, but are close together
+    # amounts with so many digits are rounded to hundreds or thousands
     rounded = sum(value % 100 == 0 for value in values) / len(values)
     return alike >= 0.9 and spread >= 0.3 and (rounded < 0.1 or most > 12)
 
 
 def smooth(numbers: Sequence[float]) -> bool:
-    """Whether near whole numbers come about as often as each other, and far ones do not: they are counted.
-
-    How often an id comes says nothing of the next id. Measured as the correlation, over neighbours, of the
-    logarithms of their frequencies.
+    """Whether neighbouring whole numbers are about equally frequent, and distant ones are not: then they are
+    counts. The frequency of one id says nothing about the next id. Measured as the correlation of the
+    logarithms of the frequencies of neighbours.
     """
     counts = Counter(numbers)
     if len(counts) > FEW and _falling(counts):
@@ -293,13 +292,13 @@ def smooth(numbers: Sequence[float]) -> bool:
     if len(pairs) < SMOOTH_PAIRS or len(numbers) < 3 * len(counts):
         return False
     left, right = np.array(pairs).T
-    if min(left.std(), right.std()) < SPREAD_MIN:  # all as often: it says nothing
+    if min(left.std(), right.std()) < SPREAD_MIN:  # all equally frequent: no information
         return False
     return float(np.corrcoef(left, right)[0, 1]) >= SMOOTH
 
 
 def _falling(counts: Mapping[float, int]) -> bool:
-    """Whether small numbers come most often, the next ones less, and so on, with hardly a gap between."""
+    """Whether frequency falls steadily from the smallest number on, with few gaps."""
     values = sorted(counts)
     dense = sum(b - a == 1 for a, b in itertools.pairwise(values[: len(values) // 2])) / (len(values) // 2)
     often = np.array([counts[value] for value in values], dtype=np.float64)
@@ -309,7 +308,9 @@ def _falling(counts: Mapping[float, int]) -> bool:
 
 
 def _in_context(sample: Sample, column: Column, request: Column | None) -> bool:
-    """Whether the feature belongs to the request: the same within each, or of the person by its name."""
+    """Whether the feature belongs to the request: constant within each request, or about the person by its
+    name.
+    """
     if request is None:
         return bool(column.words & CONTEXT_WORDS)
     same: dict[str, object] = {}
@@ -319,7 +320,7 @@ def _in_context(sample: Sample, column: Column, request: Column | None) -> bool:
 
 
 def _no_more_than_fit(features: list[Feature]) -> list[Feature]:
-    """As many features as a request's context and a candidate may have; those behind them are left out."""
+    """Keep as many features as a request's context and a candidate may have; the others are left out."""
     room = {True: FEATURES_MAX, False: FEATURES_MAX}
     fitting = []
     for feature in features:
@@ -333,7 +334,7 @@ def _no_more_than_fit(features: list[Feature]) -> list[Feature]:
 
 
 def _with_one_separator(features: list[Feature]) -> list[Feature]:
-    """[data] has one separator for all lists: the most frequent; columns with another are ids."""
+    """[data] has one separator for all lists: use the most frequent one; columns with another become ids."""
     separators = [feature.separator for feature in features if feature.separator]
     if not separators:
         return features

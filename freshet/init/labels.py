@@ -1,7 +1,7 @@
-"""Which column of a sample is the label, what of it counts as 1, and what to ask where nothing says so.
+"""Finds the label among a sample's columns and the values of it that count as 1, and what to ask in doubt.
 
-The rules, in their order (docs/data.md has them for people): the name says label or target; it says click; it
-says another outcome (of several, the one that is 1 most often); the values can be nothing else than a label.
+The rules, in order (docs/data.md explains them to users): the name says label or target; it says click; it
+names another outcome (of several, the one that is 1 most often); the values can be nothing but a label.
 """
 
 import itertools
@@ -59,21 +59,21 @@ NAMES_WORDS = {
     "id", "ids", "user", "item", "product", "movie", "category", "brand", "type", "class", "city", "country",
     "device", "hour", "day", "weekday", "age", "year", "month",
 }  # fmt: skip
-"""Names of what is liked, or by whom, or when; never of how much."""
+"""Names for what is liked, by whom, or when; they say nothing of a quantity."""
 LEVELS_MAX = 101
 CUT_SHARES = (0.05, 0.95)  # of the lines that reach a bar that is offered
 NOT_RATED_SHARE = 0.2  # of zeros among ratings, from which on they mean that there is none
 
 
 def ask_label(sample: Sample, taken: Column | None) -> Question:
-    """Which column is the label, and what of it counts as 1."""
+    """The question which column is the label, and which of its values count as 1."""
     answers = []
     for index, column in enumerate(sample.columns):
         if column is taken or not column.filled or not column.name:
             continue
         answer = as_label(column)
         if answer is not None:
-            # first or last is where a label stands, where nothing else tells
+            # without other evidence, the label is likely to be the first or the last column
             edge = 0.5 if index in (0, len(sample.columns) - 1) else 0.0
             empty = 1.0 if len(column.filled) < len(column.cells) else 0.0
             often = 0.4 * share_of_ones(column, answer) if column.words & OUTCOME_WORDS else 0.0
@@ -88,7 +88,7 @@ def ask_label(sample: Sample, taken: Column | None) -> Question:
 
 
 def as_label(column: Column) -> Answer | None:
-    """The column as a label; None: nothing says that it is one."""
+    """The column as a label; None: nothing suggests that it is one."""
     if not column.filled:
         return None
     named = _points_of_name(column)
@@ -118,7 +118,7 @@ def as_label(column: Column) -> Answer | None:
 
 
 def as_levels(column: Column) -> Answer | None:
-    """A column without a telling name as a rating: few levels in a row, as 1 to 5 or 0.5 to 5."""
+    """A column without a telling name as a rating: a few equally spaced levels, as 1 to 5 or 0.5 to 5."""
     numbers = column.numbers
     if numbers is None or column.words & NAMES_WORDS:
         return None
@@ -133,7 +133,9 @@ def as_levels(column: Column) -> Answer | None:
 
 
 def cuts(column: Column) -> list[tuple[float, float]]:
-    """(bar, share of the lines that reach it) of a column of numbers, the likeliest first."""
+    """Possible thresholds of a column of numbers, the likeliest first: (threshold, share of the lines that
+    reach it).
+    """
     numbers = sorted(column.numbers or ())
     if not numbers:
         return []
@@ -153,7 +155,7 @@ def cuts(column: Column) -> list[tuple[float, float]]:
 
 
 def offers(columns: Sequence[Column]) -> str:
-    """Lines of the bars that a label may have, each as the options that set it."""
+    """Possible labels and thresholds, each as the options that set it."""
     lines = []
     for column in columns:
         for bar, share in cuts(column)[:2]:
@@ -164,7 +166,7 @@ def offers(columns: Sequence[Column]) -> str:
 
 
 def may_be_cut(sample: Sample, taken: Column | None) -> list[Column]:
-    """The columns that may be labels once a bar is set, the likeliest first."""
+    """Columns that could be labels with a threshold, the likeliest first."""
     found = []
     for index, column in enumerate(sample.columns):
         if column is taken or not column.name or column.numbers is None or not cuts(column):
@@ -180,7 +182,7 @@ def may_be_cut(sample: Sample, taken: Column | None) -> list[Column]:
 
 
 def chosen_label(sample: Sample, path: Path, name: str, bar: float | None) -> Answer:
-    """The label that somebody has named.
+    """The label that the user named.
 
     Raises:
         InitError: there is no such column, or it cannot be one; the message says what can.
@@ -216,7 +218,7 @@ def chosen_label(sample: Sample, path: Path, name: str, bar: float | None) -> An
 
 
 def outcomes_beside(sample: Sample, label: Answer) -> list[Column]:
-    """Other columns that are named as outcomes and look like labels."""
+    """Other columns that are named like outcomes and look like labels."""
     return [
         column
         for column in sample.columns
@@ -225,7 +227,7 @@ def outcomes_beside(sample: Sample, label: Answer) -> list[Column]:
 
 
 def read_labels(answer: Answer) -> list[float | None]:
-    """The label of each line of the sample; None: it has none."""
+    """The label of each line of the sample; None: the line has none."""
     assert answer.column is not None
     settings = answer.settings
     read = label_reader(settings.get("positive_from"), settings.get("positive", ()))
@@ -240,13 +242,13 @@ def read_labels(answer: Answer) -> list[float | None]:
 
 
 def share_of_ones(column: Column, answer: Answer) -> float:
-    """Of the lines with a label."""
+    """The share of ones among the lines with a label."""
     labels = [label for label in read_labels(answer._replace(column=column)) if label is not None]
     return sum(labels) / max(len(labels), 1)
 
 
 def unknown_words(answer: Answer) -> list[str]:
-    """Words of a label that count as 0 because nobody here knows them."""
+    """Words of a label that count as 0 because they are unknown."""
     if answer.column is None or answer.column.numbers is not None or "positive" not in answer.settings:
         return []
     known = set(answer.settings["positive"])
@@ -309,7 +311,7 @@ def _as_rating(column: Column, named: float) -> Answer:
 
 
 def _with_unlabelled(column: Column, answer: Answer, none: set[float]) -> Answer:
-    """The same, with what stands for no label."""
+    """The same answer, with the values that mean "no label"."""
     values = sorted(value for value in column.counts if none and column.number_of(value) in none)
     empty = sorted(
         {
@@ -346,7 +348,7 @@ def _as_words(column: Column, values: set[str]) -> Answer | None:
 
 
 def _as_any_words(column: Column) -> Answer | None:
-    """The words of a column that somebody has named: what is done least often counts."""
+    """A label from the words of a column that the user named: the rarest word counts as 1."""
     values = set(column.counts)
     if column.numbers is not None or not 2 <= len(values) <= 20:
         return None
@@ -366,5 +368,5 @@ def _of_words(column: Column, positive: list[str], points: float) -> Answer:
 
 
 def entropy(share: float) -> float:
-    """Of a label that is 1 with this share, in nats."""
+    """The entropy of a label that is 1 with this share, in nats."""
     return -sum(p * math.log(p) for p in (share, 1.0 - share) if p > 0.0)

@@ -1,8 +1,8 @@
-"""Columns that tell the label by themselves, measured on the sample: outcomes, or leaks, and no features.
+"""Finds columns that predict the label alone, measured on the sample: later outcomes or leaks, not features.
 
-Each column is asked on its own. Its values (numbers in buckets of equal size) get the share of labels that
-they have on half of the lines, and are to order the other half by it; and the other way round. That gives a
-one-column AUC which chance does not raise, and the share of the label's entropy that the column removes.
+Each column is tested by itself. On half of the lines, each of its values (for numbers: buckets of equal size)
+gets its share of ones, by which the other half is ranked; then the halves are swapped. This gives an AUC of
+the column alone, which chance does not raise, and the share of the label's entropy that it explains.
 """
 
 from collections import defaultdict
@@ -17,21 +17,21 @@ from freshet.init.labels import entropy
 from learner.metrics import auc
 
 LEAK_AUC, LEAK_SHARE = 0.99, 0.8
-"""What no honest column has: an AUC of at least the first, and the second of the label's entropy removed."""
-FILLED_AUC = 0.9  # by being filled or empty
-OF_EACH_MIN = 8  # lines of either label, below which nothing is measured
+"""A column is a leak from this AUC on, if it also explains this share of the label's entropy."""
+FILLED_AUC = 0.9  # of a column by whether it is filled
+OF_EACH_MIN = 8  # lines of each label that a measurement needs
 VALUES = 12
 BUCKETS = (64, 7)
-_PRIOR = 0.5  # lines that a value is taken to have had before the first, at the stream's own share
+_PRIOR = 0.5  # weight of the stream's own share of ones in a value's share, in lines
 
 
 class Tells(NamedTuple):
-    """How well one column tells the label.
+    """How well one column predicts the label alone.
 
     Attributes:
-        auc: of 1 for what tells it always; 0.5: it tells nothing.
-        share: of the label's entropy that it removes.
-        filled_auc: by being filled alone.
+        auc: 1: always right; 0.5: no information.
+        share: of the label's entropy that it explains.
+        filled_auc: the AUC of whether it is filled.
     """
 
     auc: float
@@ -40,12 +40,12 @@ class Tells(NamedTuple):
 
     @property
     def leaks(self) -> bool:
-        """Whether no honest column tells as much."""
+        """Whether it predicts better than any honest column."""
         return (self.auc >= LEAK_AUC and self.share >= LEAK_SHARE) or self.filled_auc >= FILLED_AUC
 
     @property
     def why(self) -> str:
-        """The figure, as a reason."""
+        """The reason, with the measurement."""
         if self.filled_auc >= FILLED_AUC:
             how = f"by being filled or empty (one-column AUC {self.filled_auc:.3f} on the sample)"
         else:
@@ -54,11 +54,11 @@ class Tells(NamedTuple):
 
 
 def measure(column: Column, labels: Sequence[float | None], names: bool = False) -> Tells | None:
-    """How well a column tells the labels of its lines; None: there are too few to say.
+    """Measure how well a column predicts the label alone; None: there are too few lines.
 
     Args:
-        names: its values name something. Of many users each may always do the same on a sample: so beside
-            the `VALUES` most frequent ones all others count as one.
+        names: the values are names. On a sample each of many users may always do the same, so all but the
+            `VALUES` most frequent values count as one.
     """
     known = [i for i, label in enumerate(labels) if label is not None]
     y = np.array([labels[i] for i in known], dtype=np.float64)
@@ -83,7 +83,7 @@ def measure(column: Column, labels: Sequence[float | None], names: bool = False)
 def _ways(
     column: Column, cells: Sequence[object], missing: Sequence[bool], names: bool
 ) -> Iterator[list[Hashable]]:
-    """What each cell counts as: its value; and where the numbers are many, buckets of as many lines each."""
+    """The group of each cell: its value, or for many different numbers a bucket with equally many lines."""
     if names or column.numbers is None:
         often = {value for value, _ in column.counts.most_common(VALUES)}
         texts = ["" if gone else str(cell) for cell, gone in zip(cells, missing, strict=True)]
@@ -100,10 +100,11 @@ def _ways(
 
 
 def _predicted(values: Sequence[Hashable], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The share of 1 that each line's value has among the lines of the other half."""
+    """The share of ones of each line's value among the lines of the other half."""
     base = float(y.mean())
     p = np.full(len(y), base)
-    order = np.random.default_rng(0).permutation(len(y)).tolist()  # a stream may have a rhythm
+    # random halves, because a stream may have a rhythm
+    order = np.random.default_rng(0).permutation(len(y)).tolist()
     for half in (0, 1):
         count: dict[Hashable, float] = defaultdict(float)
         total: dict[Hashable, float] = defaultdict(float)

@@ -25,38 +25,38 @@ from stream.files.times import Cell
 T = TypeVar("T")
 
 HEAD_LINES = 5_000
-LATER_LINES = 5_000  # at most, of those behind
+LATER_LINES = 5_000  # lines from the rest of the file, at most
 READ_LINES = 300_000
 READ_BYTES = 64 << 20  # of text
-BAD_SHARE_MAX = 0.05  # of lines that cannot be used
+BAD_SHARE_MAX = 0.05  # share of unusable lines
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how its files begin
 _MARKS = ((".", ""), (".", ","), (",", ""), (",", "."), (",", " "), (".", " "), (".", "'"))
-"""(decimal, thousands) of numbers, the likeliest first."""
+"""(decimal, thousands) marks of numbers, the likeliest first."""
 _NUMBER_LIKE = re.compile(r"[+-]?[\d.,' ]*\d").fullmatch
 
 
 class Sample(NamedTuple):
-    """The beginning of a data file, and some of the rest."""
+    """Lines from the beginning of a data file, and some of the rest."""
 
     format: str
     dialect: Dialect  # of a CSV
     skip: int  # lines before its names
-    unnamed: bool  # the file's name does not say what format it has
+    unnamed: bool  # the file's name does not show its format
     names_missing: bool
     columns: list[Column]
     lines: int
-    head: int  # of the lines, the first ones, which follow one another
-    looked_at: int  # lines, of which `lines` are a part
-    bad: int  # of them, those that cannot be used
+    head: int  # number of the first lines, which are consecutive
+    looked_at: int  # lines of the file that the sample was taken from
+    bad: int  # number of unusable ones among them
     first_bad: str
-    why: dict[str, str]  # by key of [data]: why it is as it is
-    missing: tuple[str, ...] = ()  # what stands for nothing, beside an empty cell
-    marks: tuple[str, str] = (".", "")  # of numbers: before the fraction, and between the thousands
+    why: dict[str, str]  # reasons, by key of [data]
+    missing: tuple[str, ...] = ()  # cells that count as empty
+    marks: tuple[str, str] = (".", "")  # decimal mark, thousands separator
     marks_sure: bool = True
 
 
 def read_sample(path: Path) -> Sample:
-    """The file's first lines, and some of the others.
+    """Read the first lines of a file, and some of the rest.
 
     Raises:
         InitError: it is empty, or no table.
@@ -66,7 +66,7 @@ def read_sample(path: Path) -> Sample:
 
 
 def spread(items: Iterable[T], head: int = HEAD_LINES, later: int = LATER_LINES) -> tuple[list[T], int]:
-    """The first `head` items, and of those behind an even share, at most `later`; and how many are the head.
+    """The first `head` items and evenly spread ones of the rest, at most `later`; and the number of the head.
 
     >>> spread(range(20), head=3, later=4)
     ([0, 1, 2, 3, 11, 19], 3)
@@ -85,8 +85,8 @@ def spread(items: Iterable[T], head: int = HEAD_LINES, later: int = LATER_LINES)
 
 
 def _with_marks(sample: Sample) -> Sample:
-    """The same sample, with what stands for nothing in it, and with how its numbers are written."""
-    missing: dict[str, str] = {}  # each with a column where it stands among numbers or times
+    """The same sample, with the cells that count as empty and the marks of its numbers."""
+    missing: dict[str, str] = {}  # each with a column in which it occurs among numbers or times
     for column in sample.columns:
         here = sorted(column.counts.keys() & set(NOTHING))
         rest = [cell for cell in column.filled if str(cell) not in here] if here else []
@@ -119,7 +119,7 @@ def _with_marks(sample: Sample) -> Sample:
 
 
 def _measured(cells: Sequence[Cell]) -> bool:
-    """Whether all are numbers, or all are times."""
+    """Whether all cells are numbers, or all are times."""
     return any(Column("", cells, (), *marks).numbers for marks in _MARKS) or all(map(is_time_text, cells))
 
 
@@ -171,7 +171,7 @@ class _Bad:
         self.first = self.first or why
 
     def check(self, path: Path, good: int) -> None:
-        """Check that not too many lines would be left out.
+        """Check that the unusable lines are few enough.
 
         Raises:
             InitError: more than `BAD_SHARE_MAX` of them.
@@ -188,7 +188,7 @@ class _Bad:
 
 
 def _format_of(path: Path) -> Format:
-    """`csv` for text with a name that says nothing; else what the name says."""
+    """Text without a telling name counts as "csv"; else the name shows the format: "auto"."""
     name = path.with_suffix("") if path.suffix == ".gz" else path
     text = name.suffix.lower() in (
         "", ".txt", ".log", ".data", ".dat", ".train", ".test", ".tab", ".vw", ".svm", ".libsvm", ".ffm",
@@ -198,7 +198,7 @@ def _format_of(path: Path) -> Format:
 
 
 def _no_columns(path: Path, kind: str) -> DataSettings:
-    """Settings under which every column of a file comes as a feature, labels and times too."""
+    """Settings that make every column of a file a feature, times and labels too."""
     if kind == "jsonl":
         return DataSettings(time="", label="")
     import pyarrow
@@ -210,7 +210,7 @@ def _no_columns(path: Path, kind: str) -> DataSettings:
         raise error("not parquet", path=path, why=found) from None
     if not names:
         raise error("no columns", path=path)
-    # any column serves as label while nothing is converted
+    # any column can serve as the label, because nothing is converted
     return DataSettings(time="", label=names[0], features={name: name for name in names})
 
 
@@ -259,8 +259,8 @@ def _csv_sample(path: Path, unnamed: bool) -> Sample:
 def _rows(
     path: Path, lines: Sequence[str], dialect: Dialect, skip: int, width: int, whole: bool
 ) -> Iterator[list[str] | InitError]:
-    """The cells of each line, or why there are none."""
-    waiting: Row | None = None  # the last row of a sample that is cut may be cut itself
+    """The cells of each line, or the error of an unusable line."""
+    waiting: Row | None = None  # the last row of a truncated sample may be incomplete
     for row in read_rows(lines, dialect, skip + 1):
         if waiting is not None:
             yield from _row(path, waiting, width)
@@ -279,7 +279,7 @@ def _row(path: Path, row: Row, width: int) -> Iterator[list[str] | InitError]:
 
 
 def _lines(path: Path) -> tuple[list[str], bool]:
-    """The first lines of text, and whether they are all."""
+    """The first lines of text, and whether they are all lines."""
     found: list[str] = []
     size = 0
     try:

@@ -1,7 +1,7 @@
-"""How a text file is divided: its delimiter and quotes, what stands before its names, and whether it has any.
+"""Finds the layout of a text file: delimiter, quotes, lines before the table, and names of columns.
 
-`csv.Sniffer` is not used: it counts characters without heeding quotes, so that a column of quoted lists or a
-time with a space in it leads it astray.
+`csv.Sniffer` is not used: it counts characters and ignores quotes, so a column of quoted lists or a time with
+a space misleads it.
 """
 
 import itertools
@@ -15,10 +15,11 @@ from stream.files.csv_rows import Dialect, Row, read_rows
 
 TITLES_MAX = 5  # lines before the names
 _DELIMITERS = (("\t", ",", ";"), ("|",), (" ",))
-"""By how likely they are: a later group is looked at when no line of an earlier one is taken apart."""
+"""Groups of delimiters, the likeliest first; a later group is tried if no delimiter of an earlier one fits.
+"""
 _QUOTINGS = (Dialect(), Dialect(escape="\\"), Dialect(quote=""))
 """By how likely they are."""
-_WHOLE_SHARE = 0.95  # of lines with the same number of cells, from which on a delimiter is believed
+_WHOLE_SHARE = 0.95  # share of the lines with the same number of cells that a delimiter needs
 _LOOKED_AT = 500  # lines
 DELIMITER_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", " ": "space"}
 
@@ -42,7 +43,7 @@ class TextLayout(NamedTuple):
 
 
 def find_layout(lines: Sequence[str]) -> TextLayout | None:
-    """The layout of a file that begins with these lines; None: they are one column only."""
+    """Find the layout of a file that begins with these lines; None: it has one column only."""
     declared = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE)
     skip = 1 if declared else 0
     if declared:
@@ -65,13 +66,13 @@ def find_layout(lines: Sequence[str]) -> TextLayout | None:
 
 
 def _width(rows: Sequence[Row]) -> tuple[int, int]:
-    """(cells of most rows, how many rows have as many)."""
+    """(the most frequent number of cells of a row, how many rows have it)."""
     widths = Counter(len(row.cells) for row in rows if row.cells)
     return widths.most_common(1)[0] if widths else (1, 0)
 
 
 def _delimiter(lines: Sequence[str]) -> tuple[str, str, int]:
-    """The delimiter, why, and how many lines stand before the table."""
+    """(delimiter, reason, number of lines before the table)."""
     skips = (range(1), range(1, TITLES_MAX + 1))
     found = []
     for skip, usual in itertools.product(skips, _QUOTINGS):
@@ -83,7 +84,7 @@ def _delimiter(lines: Sequence[str]) -> tuple[str, str, int]:
                 if not rows:
                     continue
                 width = _width(rows)[0]
-                # The first line, of names, has to be taken apart as well: commas may be in each cell below.
+                # the line of names must be split too: each cell below may contain commas
                 first = next((row.line for row in rows if len(row.cells) == width), 1)
                 whole_rows = [row for row in rows if row.line >= first]
                 share = sum(len(row.cells) == width for row in whole_rows) / len(whole_rows)
@@ -101,7 +102,7 @@ def _delimiter(lines: Sequence[str]) -> tuple[str, str, int]:
 
 
 def _quotes(lines: Sequence[str], delimiter: str) -> tuple[Dialect, dict[str, str]]:
-    """How quotes are to be taken: the way that reads most lines, the usual one if it is as good."""
+    """How to read quotes: in the way that reads the most lines; in a tie, the usual way."""
     best, most, why = Dialect(delimiter), -1, {}
     for dialect, reason in (
         (_QUOTINGS[0], {}),
@@ -119,7 +120,7 @@ def _quotes(lines: Sequence[str], delimiter: str) -> tuple[Dialect, dict[str, st
 
 
 def _names(rows: Sequence[Sequence[str]]) -> tuple[list[str], str]:
-    """The columns' names in the first row, none if it is data, and why that is thought."""
+    """The names in the first row, or none if it is data; and the reason."""
     first, body = rows[0], rows[1:]
     below = [Column("", cells, NOTHING) for cells in zip(*body, strict=True)]
     alone = [Column("", [cell], NOTHING) for cell in first]

@@ -1,4 +1,4 @@
-"""Which column of a sample is the time of the event, which holds a request together; and why."""
+"""Finds the column with the time of an event, and the one that identifies a request; and why."""
 
 import itertools
 import math
@@ -14,11 +14,11 @@ from stream.limits import TIME_MAX_S
 
 TIME_WORDS = {"time", "timestamp", "ts", "date", "datetime", "when", "at", "unix", "epoch", "created"}
 LATER_WORDS = {"birth", "birthday", "release", "released", "expires", "expiry", "updated", "until", "end"}
-HOUR_WORDS = {"hour", "day", "dt"}  # of times only where the cells are such, as 14102100
+HOUR_WORDS = {"hour", "day", "dt"}  # names of times only if the cells look like times, as 14102100
 REQUEST_WORDS = {
     "request", "impression", "impressionid", "slate", "display", "query", "qid", "srch", "auction",
 }  # fmt: skip
-_SPAN_MAX_S = 40 * 366 * 86_400.0  # of numbers that nothing but their size says are times
+_SPAN_MAX_S = 40 * 366 * 86_400.0  # longest span of numbers for which only the size suggests times
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 _FORMATS = (
@@ -31,17 +31,17 @@ _FORMATS = (
 
 
 def ask_time(sample: Sample) -> Question:
-    """Which column is the event time; the last answer is that there is none."""
+    """The question which column is the event time; the last answer is that there is none."""
     answers = [answer for column in sample.columns if column.name for answer in _as_times(column)]
     none = Answer(None, {}, {"": "no column looks like a time: lines count as one second apart"}, 1.0)
     question = rank("Which column is the time of the event?", [*answers, none])
-    if question.answers[0].column is None:  # that nothing was found needs no asking
+    if question.answers[0].column is None:  # no question if nothing was found
         return question._replace(sure=len(question.answers) == 1)
     return question
 
 
 def _as_times(column: Column) -> list[Answer]:
-    """What the column is if it is a time: one answer, or one per way to read it."""
+    """The column as a time: one answer, or one per way to read it."""
     named = bool(column.words & TIME_WORDS)
     points = (2.0 if named else 0.0) - (1.5 if column.words & LATER_WORDS else 0.0)
     points -= 2.0 if len(column.filled) < len(column.cells) else 0.0  # an event has a time
@@ -61,7 +61,7 @@ def _as_times(column: Column) -> list[Answer]:
 
 
 def _ways(column: Column, named: bool) -> list[tuple[Json, Callable[[Cell], float], str, float]]:
-    """(settings, reader, what the cells are, points) of each way to read all cells as times."""
+    """Each way to read all cells as times: (settings, reader, description of the cells, points)."""
     cells = column.filled
     if not cells:
         return []
@@ -77,7 +77,7 @@ def _ways(column: Column, named: bool) -> list[tuple[Json, Callable[[Cell], floa
     digits = str(cells[0]).strip().isdigit()
     if named or not digits or column.words & HOUR_WORDS:
         fitting = [pattern for pattern in _FORMATS if _all_fit(cells, pattern)]
-        # day and month may be the other way round; what else fits as well says the same
+        # day and month may be swapped; any other pattern that fits means the same
         ways = fitting[:2] if {pattern[:2] for pattern in fitting[:2]} == {"%d", "%m"} else fitting[:1]
         if ways:
             return [
@@ -93,7 +93,7 @@ def _ways(column: Column, named: bool) -> list[tuple[Json, Callable[[Cell], floa
 
 
 def _epoch(column: Column) -> TimeUnit | None:
-    """The unit in which all the column's numbers are times from 2000 to 2100."""
+    """The unit in which all numbers of the column are times from 2000 to 2100."""
     numbers = column.numbers
     if numbers is None:
         return None
@@ -103,7 +103,7 @@ def _epoch(column: Column) -> TimeUnit | None:
         if low >= 946_684_800 * scale and high <= TIME_MAX_S * scale:
             rising = all(a <= b for a, b in itertools.pairwise(numbers))
             named = bool(column.words & TIME_WORDS)
-            # Ids of ten digits are numbers of that size too, but over a century.
+            # Ids of ten digits have that size too, but span a century.
             return unit if named or rising or high - low <= _SPAN_MAX_S * scale else None
     return None
 
@@ -119,7 +119,7 @@ def _all_fit(cells: Sequence[Cell], pattern: str) -> bool:
 
 
 def _order(seconds: Sequence[float]) -> tuple[bool, str]:
-    """Whether lines have to be sorted, and why."""
+    """Whether lines must be sorted, and why."""
     newest = -math.inf
     for line, second in enumerate(seconds, 1):
         if second < newest:
@@ -132,7 +132,7 @@ def _order(seconds: Sequence[float]) -> tuple[bool, str]:
 
 
 def ask_request(sample: Sample, taken: Sequence[Column | None], time: Column | None) -> Question:
-    """Whether lines belong together as the candidates of one request; the last answer is that none do."""
+    """The question which column groups lines into requests; the last answer is that none does."""
     none = Answer(None, {}, {"": "no column holds lines together: each line is a request of one"}, 2.0)
     answers = [none]
     for column in sample.columns:
@@ -159,7 +159,7 @@ def ask_request(sample: Sample, taken: Sequence[Column | None], time: Column | N
 
 
 def _runs(cells: Sequence[Cell]) -> tuple[int, bool]:
-    """How many runs of equal values, and whether a value comes again after its run."""
+    """The number of runs of equal values, and whether a value recurs after its run."""
     seen: set[str] = set()
     runs, last, again = 0, object(), False
     for cell in cells:

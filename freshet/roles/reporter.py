@@ -7,7 +7,7 @@ from typing import Self
 
 import msgspec
 
-from freshet.roles.role_metrics import Figures, RoleMetrics, RoleSource, Tables
+from freshet.roles.role_metrics import MetricValues, RoleMetrics, RoleSource, Tables
 from freshet.roles.voice import Voice
 from learner.role.learner import Learner
 from stream.group.membership import Member
@@ -24,7 +24,7 @@ RETENTION_EVERY_S = 60.0
 def of_joiner(joiner: Joiner, runner: Runner) -> RoleSource:
     """The metrics of a joiner and of the partitions that its runner holds."""
 
-    def figures() -> Figures:
+    def values() -> MetricValues:
         counts = msgspec.to_builtins(joiner.counts)
         return {
             "undecided": joiner.undecided,
@@ -35,7 +35,7 @@ def of_joiner(joiner: Joiner, runner: Runner) -> RoleSource:
     def clocks() -> Mapping[int, float]:
         return {p: clock for p in runner.positions() if (clock := joiner.clock(p))}
 
-    return RoleSource(figures, clocks=clocks, ahead=joiner.ahead.counts)
+    return RoleSource(values, clocks=clocks, ahead=joiner.ahead.counts)
 
 
 def of_learner(learner: Learner) -> RoleSource:
@@ -48,7 +48,7 @@ def of_learner(learner: Learner) -> RoleSource:
             for name, (rows, *counts) in learner.table_counts().items()
         }
 
-    return RoleSource(learner.figures, tables)
+    return RoleSource(learner.metric_values, tables)
 
 
 class Reporter:
@@ -113,9 +113,9 @@ class Reporter:
 
     def _tell(self) -> None:
         """Refresh the metrics for Prometheus, and those in topic `roles` for servers and `freshet status`."""
-        figures, tables = self._source.figures(), self._source.tables()
-        self._metrics.refresh(figures, tables)
-        numbers = {"records": self._progress.records, "skipped": self._progress.skipped, **figures}
+        values, tables = self._source.values(), self._source.tables()
+        self._metrics.refresh(values, tables)
+        numbers = {"records": self._progress.records, "skipped": self._progress.skipped, **values}
         if clocks := self._source.clocks():
             numbers["clock"] = max(clocks.values())  # a partition without events lags
         known = {name: float(value) for name, value in numbers.items() if value is not None}
@@ -128,6 +128,6 @@ class Reporter:
             "lag": self._progress.lag_records,
             "duplicates": self._progress.duplicates,
             "commits": self._progress.commits,
-            **self._source.figures(),
+            **self._source.values(),
         }
         self._voice.log(event, "info", **fields)

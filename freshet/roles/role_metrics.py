@@ -23,7 +23,7 @@ from stream.log.lag_metrics import lag_metrics
 from stream.run.contract import Progress
 from stream.run.runner import Runner
 
-Figures = Mapping[str, Any]
+MetricValues = Mapping[str, Any]
 """A role's own metrics by name, as in its log lines; None: not known yet."""
 
 
@@ -35,13 +35,13 @@ class RoleSource(NamedTuple):
     """Functions that return a role's own metrics; the first two are called in the role's thread.
 
     Attributes:
-        figures: metrics by name.
+        values: metrics by name.
         tables: table -> rows, then the counts of `TABLES`.
         clocks: partition -> event time, Unix seconds.
         ahead: producer -> events ahead of the log's clock since the role was started.
     """
 
-    figures: Callable[[], Figures]
+    values: Callable[[], MetricValues]
     tables: Callable[[], Tables] = dict
     clocks: Callable[[], Mapping[int, float]] = dict
     ahead: Callable[[], Mapping[str, int]] = dict
@@ -157,13 +157,13 @@ class RoleMetrics:
         self._role = role
         self._meter = LagMeter(log, topic, runner.positions)
         self._state = RoleCollector(
-            role, runner.progress, source.figures(), self._meter, source.clocks, source.ahead
+            role, runner.progress, source.values(), self._meter, source.clocks, source.ahead
         )
         self._stop: Callable[[], None] = lambda: None
 
-    def refresh(self, figures: Figures, tables: Tables) -> None:
+    def refresh(self, values: MetricValues, tables: Tables) -> None:
         """Replace the metrics."""
-        self._state.figures = figures
+        self._state.values = values
         self._state.tables = tables
 
     def __enter__(self) -> Self:
@@ -206,19 +206,19 @@ class Lags(Protocol):
 class RoleCollector(Collector):
     """A role's metrics for Prometheus.
 
-    The role's thread replaces `figures` and `tables` and never changes them in place.
+    The role's thread replaces `values` and `tables` and never changes them in place.
     """
 
     def __init__(
         self,
         role: str,
         progress: Progress,
-        figures: Figures,
+        values: MetricValues,
         meter: Lags,
         clocks: Callable[[], Mapping[int, float]],
         ahead: Callable[[], Mapping[str, int]],
     ) -> None:
-        self.figures = figures
+        self.values = values
         self.tables: Tables = {}
         self._role = role
         self._progress = progress
@@ -258,9 +258,9 @@ class RoleCollector(Collector):
         yield gauge("freshet_log_up", "1 if the log answered the last request, else 0.", self._meter.up)
 
     def _own(self) -> Iterator[Metric]:
-        figures = self.figures
+        values = self.values
         for name, series in FIGURES[self._role].items():
-            value = figures.get(name)
+            value = values.get(name)
             if series.counts:
                 yield counter(series.name, series.text, value or 0)
             else:
@@ -268,7 +268,7 @@ class RoleCollector(Collector):
         letters = CounterMetricFamily(
             "freshet_dead_letters", "Records that could not be used.", labels=["stage"]
         )
-        letters.add_metric([STAGES[self._role]], figures.get("dead_letters") or 0)
+        letters.add_metric([STAGES[self._role]], values.get("dead_letters") or 0)
         yield letters
         yield from self._of_tables()
         clocks = self._clocks()

@@ -114,7 +114,7 @@ class Learner:
         if self.model.network is not None and not isinstance(self.model.network, DCN) and have_torch():
             threading.Thread(target=importlib.import_module, args=("torch",), name="import torch").start()
 
-    def figures(self) -> dict[str, float | int | None]:
+    def metric_values(self) -> dict[str, float | int | None]:
         """A few numbers for a log line or a dashboard."""
         recent = self.metrics.recent()
         return {

@@ -1,8 +1,7 @@
-"""The alerts of the page: those of deploy/prometheus/rules.yml, evaluated from the data of one server.
+"""The alerts of the live page: the rules of deploy/prometheus/rules.yml, evaluated by a server.
 
-Names, thresholds and how long a thing must last are the same there and here (tested). Prometheus asks
-every role; the page knows of the others what they tell in the log. What to do about each is in
-`runbook.md`.
+Names, thresholds and durations are the same in both places (tested). Prometheus reads every role; the page
+uses the status that roles publish in the log. `runbook.md` says what to do about each alert.
 """
 
 from collections import deque
@@ -13,19 +12,19 @@ from typing import Literal, NamedTuple
 import msgspec
 
 ENDED_MAX = 20
-"""Alerts that have ended and are still shown, the newest."""
+"""Number of ended alerts that are still shown, the newest ones."""
 
 ERRORS_MIN = 5.0
-"""Requests that end with 5xx in five minutes, below which their share says nothing."""
+"""Requests with a 5xx status in five minutes; with fewer, their share is not meaningful."""
 SCORES_MIN = 100.0
-"""Scores in five minutes, below which nobody can say how slow one in a hundred is."""
+"""Scores in five minutes; with fewer, p99 is not meaningful."""
 CLICKS_MIN = 100.0
-"""Among the recent examples, below which calibration and log loss are mostly chance."""
+"""Clicks among the recent examples; with fewer, calibration and log loss are mostly chance."""
 
 SCORED_MIN = 1000.0
-"""Ids, or candidates, scored in five minutes, below which a share of them says little."""
+"""Ids, or candidates, scored in five minutes; with fewer, a share of them is not meaningful."""
 LEARNT_MIN = 10_000.0
-"""Examples in the weights, below which most ids are new to any model."""
+"""Examples in the weights; with fewer, most ids are new to any model."""
 
 Severity = Literal["page", "warn"]
 
@@ -41,27 +40,27 @@ class FeatureSight(NamedTuple):
 
     @property
     def unknown_share(self) -> float | None:
-        """Of the ids; None: there were none."""
+        """The share of the ids; None: there were none."""
         return self.unknown / self.ids if self.ids else None
 
     @property
     def missing_share(self) -> float | None:
-        """Of the candidates; None: there were none."""
+        """The share of the candidates; None: there were none."""
         return self.missing / self.candidates if self.candidates else None
 
 
 class Sight(NamedTuple):
-    """All that the rules look at, at one moment. What is not known is not in there."""
+    """The input of the rules at one moment. Unknown numbers are left out."""
 
     numbers: Mapping[str, float]  # now
-    rises: Mapping[str, float]  # by which counters rose in the last five minutes
-    silent: Mapping[str, float]  # role -> for how many seconds it has said nothing
-    lags: Mapping[str, float]  # role -> age in seconds of the oldest record that it has not taken
+    rises: Mapping[str, float]  # increase of each counter in the last five minutes
+    silent: Mapping[str, float]  # role -> seconds since its last beat
+    lags: Mapping[str, float]  # role -> age in seconds of the oldest record that it has not read
     features: Mapping[str, FeatureSight] = MappingProxyType({})  # that the server scores
 
 
 Found = Iterable[tuple[str, str]]
-"""What is wrong now: whom it concerns ("" where that goes without saying), and a sentence."""
+"""The conditions that hold now: (subject, or "" if there is only one; a sentence)."""
 
 
 class Rule(NamedTuple):
@@ -86,7 +85,7 @@ class Alert(msgspec.Struct):
 
 
 class Watchman:
-    """Looks at one `Sight` after another, and remembers what was wrong for how long."""
+    """Evaluates one `Sight` after another, and remembers since when each condition holds."""
 
     def __init__(self) -> None:
         self._since: dict[tuple[str, str], float] = {}
@@ -95,12 +94,12 @@ class Watchman:
 
     @property
     def alerts(self) -> list[Alert]:
-        """Those that fire, then those that have ended; the newest first."""
+        """Firing alerts, then ended ones; the newest first."""
         firing = sorted(self._firing.values(), key=lambda alert: -alert.since)
         return [*firing, *reversed(self._ended)]
 
     def look(self, now_s: float, sight: Sight) -> None:
-        """Take a moment in; `now_s` is Unix seconds and never goes back."""
+        """Evaluate the rules for a moment; `now_s` is Unix seconds and never decreases."""
         wrong: dict[tuple[str, str], str] = {}
         rules = {}
         for rule in RULES:
@@ -161,7 +160,7 @@ def _unlogged(sight: Sight, over: float) -> Found:
 
 
 def _stale(sight: Sight, over: float) -> Found:
-    # how old the weights are says nothing by itself: while nobody sends, all that there is grows older
+    # the age of the weights alone is no alert: without new events, everything gets older
     weights_s, newest_s = sight.numbers.get("base_freshness_s"), sight.numbers.get("freshness_s")
     if weights_s is None or newest_s is None or sight.numbers.get("frozen"):
         return
@@ -243,7 +242,7 @@ def _feature_missing(sight: Sight, over: float) -> Found:
 
 
 def _learnt(sight: Sight) -> Iterable[tuple[str, FeatureSight]]:
-    """The features that the model has learnt enough of to know what requests say."""
+    """The features for which the model has enough examples to judge the requests."""
     enough = sight.numbers.get("learnt", 0.0) >= LEARNT_MIN
     return [(name, counts) for name, counts in sight.features.items() if enough and counts.rows > 0]
 

@@ -1,4 +1,4 @@
-"""How a handful of numbers went: the last ten minutes by the second, the last day by the minute."""
+"""A few numbers over time: the last ten minutes by the second, the last day by the minute."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ import msgspec
 FINE_POINTS = 600  # a second each
 COARSE_POINTS = 1440  # a minute each
 COARSE_S = 60.0
-DIGITS = 5  # that a number keeps; more do not show
+DIGITS = 5  # significant digits of a stored number; more are not visible
 
 Readings = list[float | None]
 
 
 class Span(msgspec.Struct, frozen=True):
-    """Some points, the oldest first; a column is as long as `time`, None where a number was not known."""
+    """Some points, the oldest first. A column has the length of `time`; None: the number was not known."""
 
     every_s: float
-    time: list[float]  # Unix seconds, of the end of what a point stands for
+    time: list[float]  # Unix seconds, the end of each point's period
     columns: dict[str, Readings]
 
 
 class History:
-    """Two rings of points: every one of late, and means of a minute for a day. Bounded, whatever comes.
+    """Two ring buffers of points: the newest ones, and one-minute means for a day.
 
     Args:
         names: of the numbers that a point has.
@@ -37,7 +37,7 @@ class History:
         self._counts = [0] * len(self.names)
 
     def add(self, time_s: float, values: Sequence[float | None]) -> None:
-        """Take one point; `values` in the order of the names."""
+        """Add a point; `values` in the order of the names."""
         rounded = [None if value is None else _rounded(value) for value in values]
         self._fine.append((time_s, rounded))
         minute = time_s // COARSE_S
@@ -54,7 +54,7 @@ class History:
         return self._span(1.0, list(self._fine)[-points:])
 
     def coarse(self) -> Span:
-        """The last day's whole minutes."""
+        """The complete minutes of the last day."""
         return self._span(COARSE_S, list(self._coarse))
 
     def _end_minute(self) -> None:

@@ -31,7 +31,7 @@ HEADERS = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-cache"),  # asked for again each time; mostly the answer is that nothing changed
+    (b"cache-control", b"no-cache"),  # revalidated each time; usually the answer is 304
     (b"vary", b"accept-encoding"),
 )
 _UNSTORED = ((b"cache-control", b"no-store"),)
@@ -71,7 +71,7 @@ class Asset(NamedTuple):
         return cls(data, gzip.compress(data, mtime=0), kind, f'"{tag}"'.encode())
 
     def answer(self, call: Call) -> Response:
-        """The file, packed where the caller can unpack it; nothing where the caller has it."""
+        """Answer with the file, gzipped if the client accepts that; with 304 if the client has it."""
         headers = (*HEADERS, (b"etag", self.tag))
         if self.tag in call.headers.get(b"if-none-match", b""):
             return Response(304, b"", self.kind, headers)
@@ -81,22 +81,22 @@ class Asset(NamedTuple):
 def packed(
     call: Call, plain: bytes, squeezed: bytes, kind: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> Response:
-    """One of two forms of the same answer."""
+    """Answer with the plain or the gzipped form."""
     if b"gzip" in call.headers.get(b"accept-encoding", b""):
         return Response(200, squeezed, kind, (*headers, (b"content-encoding", b"gzip")))
     return Response(200, plain, kind, headers)
 
 
 class LivePage:
-    """Answers a browser that shows the page.
+    """Answers the requests of a browser that shows the page.
 
     Args:
-        overview: where the numbers come from.
+        overview: the source of the numbers.
     """
 
     def __init__(self, overview: Overview) -> None:
         self._overview = overview
-        self._newest = overview.live, b""  # with its encoding, made once
+        self._newest = overview.live, b""  # with its JSON, encoded once
 
     def routes(self) -> list[tuple[Route, Handler]]:
         """The routes of the numbers and of the page's files."""
@@ -114,7 +114,7 @@ class LivePage:
         return routes
 
     async def now(self, _: Call) -> Response:
-        """GET /v1/live: made once a second, however many ask."""
+        """GET /v1/live: encoded once a second, for all clients."""
         live, body = self._newest
         if live is not self._overview.live or not body:
             live = self._overview.live
@@ -129,7 +129,7 @@ class LivePage:
 
 
 def page() -> str:
-    """The page's HTML with its texts in it."""
+    """The page's HTML with the texts inserted."""
     html = _read("live.html")
     for name in ("guide", "runbook"):
         html = html.replace(f"<!--{name}-->", _articles(_read(f"{name}.md")))
@@ -137,7 +137,7 @@ def page() -> str:
 
 
 def anchor(title: str) -> str:
-    """The id of a text by its title.
+    """The id of a section by its title.
 
     >>> anchor("Log loss"), anchor("FreshetLagging")
     ('log-loss', 'FreshetLagging')
@@ -151,13 +151,13 @@ def titles(text: str) -> list[str]:
 
 
 def _articles(text: str) -> str:
-    """Each section as an article that can be linked to; names of alerts become links to theirs."""
+    """Each section as an article with an anchor; names of alerts become links to their articles."""
     markdown = MarkdownIt("commonmark", {"html": False})
     known = titles(_read("runbook.md"))
     parts = []
     for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
         title, _, body = section.partition("\n")
-        # links between the documents lead nowhere from here
+        # links to other documents do not work on the page
         body = re.sub(r"\[([^\]]+)\]\((?!#)[^)]*\)", r"\1", body)
         html = markdown.render(body)
         html = re.sub(r"(?<![\w>])Freshet[A-Z]\w+", lambda m: _link(m[0], known), html)

@@ -1,4 +1,4 @@
-"""What a server tells of itself once a second: on its page, and in the log for all who watch there."""
+"""The status of a server, once a second: for its own page, and for its beats in the log."""
 
 import math
 from collections import deque
@@ -12,12 +12,12 @@ from serving.replica.status import Scorer
 from stream.group.signs import MemberStatus
 
 SPAN_TICKS = 300
-"""Over so many calls, one a second, the share of errors and the slowest answers are measured."""
+"""Number of calls, one a second, over which the share of errors and the slowest answers are measured."""
 SCORE_PATH = "/v1/score"
 
 
 class Own(NamedTuple):
-    """What the server that looks says of itself."""
+    """The status of this server."""
 
     status: MemberStatus
     version: str
@@ -30,19 +30,19 @@ class Totals(NamedTuple):
     requests: float
     errors: float  # answered with a 5xx
     scored: float  # candidates
-    unlogged: float  # impressions served that the log did not confirm
-    score_buckets: tuple[tuple[float, float], ...]  # (seconds, answers to /v1/score within them), rising
+    unlogged: float  # served impressions that the log did not confirm
+    score_buckets: tuple[tuple[float, float], ...]  # (seconds, answers of /v1/score within them), cumulative
 
 
 class Counted(Protocol):
-    """What is asked of the telemetry."""
+    """The counts that `Pulse` needs from the telemetry."""
 
     def totals(self) -> Totals:
         """Requests so far."""
 
 
 class Pulse:
-    """Asks a replica and its server's telemetry how they do. Call `take` once a second, from one thread."""
+    """Collects the status of a replica and of its server. Call `take` once a second, from one thread."""
 
     def __init__(self, replica: Scorer, counted: Counted) -> None:
         self._replica = replica
@@ -93,7 +93,8 @@ def _count(totals: Totals) -> float:
 def quantile(
     share: float, before: Iterable[tuple[float, float]], after: Iterable[tuple[float, float]]
 ) -> float | None:
-    """Where `share` of what came between two readings of a histogram lies, as Prometheus tells it.
+    """The quantile `share` of the values between two readings of a cumulative histogram, computed as by
+    Prometheus.
 
     >>> quantile(0.5, [(1.0, 4.0), (2.0, 4.0)], [(1.0, 4.0), (2.0, 8.0)])
     1.5

@@ -1,6 +1,6 @@
-"""What Prometheus sees: requests as they end, and the replica's state at the moment it asks.
+"""Metrics for Prometheus: of requests as they end, and of the replica's state when Prometheus asks.
 
-Names follow Prometheus' conventions: base units, `_total` for counters, `freshet_` before all.
+Names follow Prometheus' conventions: base units, `_total` for counters, the prefix `freshet_`.
 """
 
 import math
@@ -20,7 +20,7 @@ from stream.log.lag_metrics import lag_metrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 WATCHING = ("/live.", "/v1/live", "/v1/model", "/v2/health/", "/metrics", "/openapi.json")
-"""What the paths begin with that tell how the server is; `/` is one too."""
+"""Prefixes of the paths that monitoring reads; `/` is one too."""
 
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
@@ -45,7 +45,7 @@ class Written(Protocol):
 
 
 class Telemetry:
-    """The metrics of one server, in a registry of its own."""
+    """The metrics of one server, in its own registry."""
 
     def __init__(self, replica: Known, writer: Written) -> None:
         self.registry = CollectorRegistry()
@@ -74,10 +74,10 @@ class Telemetry:
             registry=self.registry,
         )
         self.registry.register(_State(replica, writer))
-        self._ended: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # as many as Prometheus keeps too
+        self._ended: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # a cache of the children
 
     def request_ended(self, path: str, status: int, seconds: float) -> None:
-        """Count one request. Looking a metric up by its labels costs more than counting: it is done once."""
+        """Count one request. A metric's lookup by labels costs more than counting, so it is cached."""
         found = self._ended.get((path, status))
         if found is None:
             found = self.requests.labels(path, str(status)), self.seconds.labels(path)
@@ -91,7 +91,7 @@ class Telemetry:
         self.repeated.inc()
 
     def totals(self) -> Totals:
-        """Requests so far, but for those of who watches."""
+        """Requests so far, without those of monitoring."""
         requests = errors = 0.0
         for sample in _samples(self.requests, "_total"):
             if sample.labels["path"].startswith(WATCHING) or sample.labels["path"] == "/":
@@ -117,14 +117,14 @@ def _samples(metric: Counter | Histogram, ending: str) -> list[Sample]:
 
 
 class _State(Collector):
-    """Reads the replica and the writer whenever metrics are asked for."""
+    """Reads the replica and the writer whenever metrics are requested."""
 
     def __init__(self, replica: Known, writer: Written) -> None:
         self.replica = replica
         self.writer = writer
 
     def describe(self) -> list[Metric]:
-        return []  # names are known without asking: registering must not read a replica that still loads
+        return []  # names are known in advance: registration must not read a replica that still loads
 
     def collect(self) -> Iterator[Metric]:
         status = self.replica.status()
