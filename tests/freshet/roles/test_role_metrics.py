@@ -109,7 +109,9 @@ def test_port_in_use_is_an_error_that_names_the_key(config: Config) -> None:
 def test_every_figure_of_a_role_has_its_metric(config: Config) -> None:
     assert set(JOIN) | {"dead_letters"} == {*JoinCounts.__struct_fields__, "undecided", "partitions"}
     by_table = {"evicted"}
-    assert set(LEARN) | {"dead_letters"} | by_table == set(Learner(config.features, config.learner).figures())
+    assert set(LEARN) | {"dead_letters"} | by_table == set(
+        Learner(config.features, config.learner).metric_values()
+    )
 
 
 def test_no_web_page_reads_the_metrics_and_no_idle_client_holds_the_port() -> None:
