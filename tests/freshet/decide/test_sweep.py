@@ -116,6 +116,7 @@ def test_killed_sweep_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Captur
         )
 
 
+@pytest.mark.process
 def test_halving_plays_the_whole_stream_with_the_best_and_the_config_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

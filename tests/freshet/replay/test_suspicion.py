@@ -72,6 +72,7 @@ def test_auc_per_user_punishes_who_learns_users_and_auc_within_requests_does_not
     assert found["request_auc"] == 0.5
 
 
+@pytest.mark.process
 def test_sweep_by_auc_per_user_says_that_it_is_biased(capsys: pytest.CaptureFixture[str]) -> None:
     write(leak=False, n=600)
     line = ["sweep", "c.csv", "--grid", "learner.group=8", "--by", "gauc", "--jobs", "1"]

@@ -144,6 +144,7 @@ def test_running_system_forgets(tmp_path: Path, url: str) -> None:
         log.close()
 
 
+@pytest.mark.process
 def test_command_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "freshet.toml").write_text(CONFIG.replace("LOG", "sqlite:log.db"))
     for words, why in (

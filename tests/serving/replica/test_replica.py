@@ -307,6 +307,7 @@ def test_update_of_another_version_stops_the_replica_with_its_reason(log: Log) -
     assert "version 99" in replica.unready()
 
 
+@pytest.mark.process
 def test_scoring_never_imports_torch() -> None:
     code = """
 import sys
