@@ -12,6 +12,7 @@ import ssl
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -114,8 +115,8 @@ class KafkaClient:
             "reconnect.backoff.max.ms": int(RETRY_S_MAX * 1e3),
             "retry.backoff.ms": int(RETRY_S * 1e3),
             "topic.metadata.refresh.interval.ms": 30_000,
-            "error_cb": self.hear,
-            "throttle_cb": self.throttled,
+            "error_cb": _weakly(self.hear),
+            "throttle_cb": _weakly(self.throttled),
             "logger": _library,
             **self._login,
         }
@@ -290,6 +291,22 @@ class KafkaClient:
         return LogAwayError(
             f"{self} does not answer ({'; '.join(reasons)}); start the broker, or correct the address"
         )
+
+
+def _weakly(method: Callable[[T], None]) -> Callable[[T], None]:
+    """A callback that does not keep the method's object alive.
+
+    Otherwise object and library's client would be a cycle, for Python's garbage collector. That may run in
+    a thread of the library, and there the library ends the process if the client is its own.
+    """
+    found = weakref.WeakMethod(method)
+
+    def call(argument: T) -> None:
+        bound = found()
+        if bound is not None:
+            bound(argument)
+
+    return call
 
 
 def result(future: "concurrent.futures.Future[T]", timeout_s: float) -> T:
