@@ -8,21 +8,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from freshet.config import Config, load_config
-    from freshet.errors import ConfigError, ModelError, ProduceError, ReplayError, RoleError
+    from freshet.errors import (
+        CompareError,
+        ConfigError,
+        ExportError,
+        InitError,
+        ModelError,
+        ProduceError,
+        ReplayError,
+        RoleError,
+        SweepError,
+        TrainError,
+    )
     from freshet.python.model import OnlineModel as Model
     from ground import FreshetError
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompareError",
     "Config",
     "ConfigError",
+    "ExportError",
     "FreshetError",
+    "InitError",
     "Model",
     "ModelError",
     "ProduceError",
     "ReplayError",
     "RoleError",
+    "SweepError",
+    "TrainError",
     "__version__",
     "load_config",
 ]

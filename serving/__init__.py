@@ -5,19 +5,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from serving.app.app import App
     from serving.app.server import serve
+    from serving.errors import ListenError, RequestError, TokensError, UnavailableError
     from serving.replica.replica import Replica
     from serving.replica.status import Scored
     from serving.settings import ServerSettings
 
 _HOMES = {
     "App": "app.app",
+    "ListenError": "errors",
     "Replica": "replica.replica",
+    "RequestError": "errors",
     "Scored": "replica.status",
     "ServerSettings": "settings",
+    "TokensError": "errors",
+    "UnavailableError": "errors",
     "serve": "app.server",
 }
 
-__all__ = ["App", "Replica", "Scored", "ServerSettings", "serve"]
+__all__ = [
+    "App",
+    "ListenError",
+    "Replica",
+    "RequestError",
+    "Scored",
+    "ServerSettings",
+    "TokensError",
+    "UnavailableError",
+    "serve",
+]
 
 
 def __getattr__(name: str) -> Any:

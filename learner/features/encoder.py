@@ -4,6 +4,8 @@ A schema names each feature and its kind. Column j of the rows is the j-th decla
 columns of pairs follow; a pair's key is a hash of the keys of both features.
 """
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol

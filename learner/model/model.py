@@ -3,6 +3,8 @@
 A learner holds one and trains it; a replica holds one and applies updates to it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -108,7 +110,7 @@ class Model:
         self.epoch = 0
         self.reset()
 
-    def empty(self) -> "Model":
+    def empty(self) -> Model:
         """A new, untrained model of the same configuration."""
         return Model(
             self.features,

@@ -4,6 +4,8 @@ The fast part learns each chunk of requests event by event. The deep part learns
 of a fixed number of rows. Groups are cut by absolute counts, so chunk boundaries do not change the result.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_left
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -15,7 +15,7 @@ from freshet import Config
 from freshet.config import default_config, override_config
 from stream import Action, Example, Faults, FaultyLog, Impression, MemoryLog, Producer, RoleState, open_log
 
-PACKAGES = ("embeddings", "error_memory", "freshet", "ground", "serving", "stream")
+PACKAGES = ("embeddings", "error_memory", "freshet", "ground", "learner", "serving", "stream")
 PUBLIC = {
     f"{package}.{name}": getattr(import_module(package), name)
     for package in PACKAGES

@@ -1,0 +1,107 @@
+"""Freshet's classifier for River beside River's own models, on data sets that River carries or makes.
+
+Each example is predicted, scored, then learned (`predict_proba_one`, `learn_one`), one by one. Nothing is
+tuned: every model has its defaults; those that want scaled numbers or one column per category get River's
+usual pipeline. AUC and log loss over the whole stream, and examples a second.
+
+Run it by an interpreter with River (`pip install '.[river]'` into an environment of its own):
+
+    PYTHON benchmarks/foreign/river_table.py [--quick] [--json OUT]
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from river import compose, datasets, forest, linear_model, metrics, naive_bayes, preprocessing, tree
+from river.datasets import synth
+
+from freshet.river import Classifier
+
+STREAMS: dict[str, Callable[[], Iterable[Any]]] = {
+    "Phishing": datasets.Phishing,
+    "Bananas": datasets.Bananas,
+    "SEA": lambda: synth.SEA(variant=0, noise=0.1, seed=1),
+    "SEA with a drift": lambda: synth.ConceptDriftStream(
+        synth.SEA(variant=0, noise=0.1, seed=1),
+        synth.SEA(variant=3, noise=0.1, seed=1),
+        seed=1,
+        position=4000,
+        width=50,
+    ),
+    "Agrawal": lambda: synth.Agrawal(classification_function=4, seed=1),
+    "Hyperplane that turns": lambda: synth.Hyperplane(seed=1, n_drift_features=2, mag_change=0.01),
+}
+AGRAWAL_IDS = ("elevel", "car", "zipcode")
+"""Numbers that are categories: every model is told."""
+
+
+def _numbers(model: Any) -> Any:
+    """The usual pipeline of River: numbers scaled, categories one column each."""
+    scaled = compose.SelectType(int, float) | preprocessing.StandardScaler()
+    return (scaled + (compose.SelectType(str) | preprocessing.OneHotEncoder())) | model
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "Freshet": Classifier,
+    "LogisticRegression": lambda: _numbers(linear_model.LogisticRegression()),
+    "GaussianNB": lambda: _numbers(naive_bayes.GaussianNB()),
+    "HoeffdingAdaptiveTree": lambda: tree.HoeffdingAdaptiveTreeClassifier(seed=1),
+    "ARF, 10 trees": lambda: forest.ARFClassifier(seed=1),
+}
+
+
+def examples(name: str, count: int) -> Iterator[tuple[dict[Any, Any], bool]]:
+    """The first examples of a stream, categories as text."""
+    for x, y in islice(STREAMS[name](), count):
+        ids = AGRAWAL_IDS if name == "Agrawal" else ()
+        yield {key: str(value) if key in ids else value for key, value in x.items()}, bool(y)
+
+
+def measure(model: Any, stream: Iterable[tuple[dict[Any, Any], bool]]) -> dict[str, float]:
+    """Predict, score and learn a stream."""
+    auc, loss, n = metrics.RollingROCAUC(window_size=1_000_000), 0.0, 0
+    took = 0.0
+    for x, y in stream:
+        began = time.perf_counter()
+        p = model.predict_proba_one(x).get(True, 0.0 if n else 0.5)
+        model.learn_one(x, y)
+        took += time.perf_counter() - began
+        auc.update(y, {True: p, False: 1.0 - p})
+        loss -= math.log(min(max(p if y else 1.0 - p, 1e-6), 1.0))
+        n += 1
+    return {"auc": auc.get(), "logloss": loss / n, "examples": n, "examples_per_second": n / took}
+
+
+def main() -> None:
+    """Measure, and print for people and programs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="500 examples of each stream")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results here")
+    options = parser.parse_args()
+    count = 500 if options.quick else 8_000
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for stream in STREAMS:
+        data = list(examples(stream, count))
+        for name, make in MODELS.items():
+            found = results.setdefault(stream, {})[name] = measure(make(), data)
+            print(
+                f"{stream}, {name}: AUC {found['auc']:.4f}, log loss {found['logloss']:.4f}, "
+                f"{found['examples_per_second']:,.0f} examples/s",
+                flush=True,
+            )
+    text = json.dumps(results)
+    print(text)
+    if options.json:
+        options.json.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
