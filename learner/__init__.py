@@ -9,7 +9,7 @@ scores = model.score_requests([Request(time, {"user": "ann"}, [{"item": 1}, {"it
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from learner.errors import (
     FeatureError,
@@ -56,7 +56,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import on first use: the model imports numba, which would slow the start of a command line."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
