@@ -22,6 +22,8 @@ from pathlib import Path
 
 import msgspec
 
+from ground.threads import HelperThread
+
 PACKAGES = ("ground", "stream", "embeddings", "error_memory", "learner")
 MARKER = "freshet-kernels-"
 SOURCES = "freshet-sources-"
@@ -209,13 +211,12 @@ def _telling(began: float) -> Iterator[None]:
     title = "compiling kernels (first run only)"
     print(f"{title} ...", file=sys.stderr, flush=True)
     folders = _cache_folders()
-    done = threading.Event()
 
     def line() -> str:
         made = sum(1 for folder in folders for _ in folder.glob("*.nbc"))
         return f"{title}: {made} of about {KERNELS}, {time.perf_counter() - began:.0f} s"
 
-    def tell() -> None:
+    def tell(done: threading.Event) -> None:
         width = 0
         while not done.wait(REPORT_EVERY_S if in_place else LINE_EVERY_S):
             text = line()
@@ -227,10 +228,6 @@ def _telling(began: float) -> Iterator[None]:
         if in_place:
             print("\r" + " " * width + "\r", end="", file=sys.stderr, flush=True)
 
-    thread = threading.Thread(target=tell, name="warm-up", daemon=True)
-    thread.start()
-    try:
+    with HelperThread("warm-up", tell) as telling:
         yield
-    finally:
-        done.set()
-        thread.join()
+    telling.check()

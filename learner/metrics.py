@@ -16,6 +16,10 @@ Floats = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.uint64]
 
 ECE_BINS = 20
+BLOCK = 1024
+"""Recent examples that are saved together."""
+WINDOW_MAX = 1_000_000
+"""The longest window: its metrics are computed anew, in about half a second, whenever they are asked for."""
 _BINS = 8192
 _LOGIT_MAX = 16.0
 _P_MIN = 1e-12
@@ -127,12 +131,18 @@ class Metrics:
         self._recent = np.zeros((3, window))  # p, y, group as bits; a ring
         self._at = 0  # where the next prediction goes in the ring
         self._held = 0  # predictions in the ring
+        self._changed: set[int] = set()  # blocks of the ring
 
     def add(self, p: Floats, y: Floats, group: Groups) -> None:
         """Add predictions p (n,), labels y (n,) and users group (n,), in order."""
         for first in range(0, len(p), self._window):
             part = slice(first, first + self._window)
             self._add(p[part], y[part], group[part])
+
+    @property
+    def window(self) -> int:
+        """How many examples the recent metrics are of."""
+        return self._window
 
     @property
     def examples(self) -> int:
@@ -158,16 +168,31 @@ class Metrics:
     def forget(self, group: Groups) -> None:
         """Assign the recent examples of some users (k,) to user 0."""
         users = self._recent[2].view(np.uint64)
-        users[np.isin(users, group)] = 0
+        theirs = np.flatnonzero(np.isin(users, group))
+        users[theirs] = 0
+        self._changed.update((theirs // BLOCK).tolist())
 
     def state(self) -> dict[str, bytes]:
         """The state to save, for `load`."""
+        return {**self.head(), "r": self._recent.tobytes()}
+
+    def head(self) -> dict[str, bytes]:
+        """The state without the recent examples, whose size does not depend on the window."""
         ring = np.array([self._at, self._held], dtype=np.float64)
-        arrays = {"h": self._histogram, "s": self._sums, "b": self._bins, "g": self._gauc, "r": self._recent}
+        arrays = {"h": self._histogram, "s": self._sums, "b": self._bins, "g": self._gauc}
         return {name: array.tobytes() for name, array in {**arrays, "n": ring}.items()}
 
+    def take_changed(self) -> list[tuple[int, bytes]]:
+        """The blocks of recent examples that have changed since the last call: numbers and bytes."""
+        changed, self._changed = sorted(self._changed), set()
+        return [(i, self._recent[:, i * BLOCK : (i + 1) * BLOCK].tobytes()) for i in changed]
+
     def load(self, state: dict[str, bytes]) -> None:
-        """Continue from a `state`. If its window is longer, the newest examples are kept."""
+        """Continue from a `state`. If its window is longer, the newest examples are kept.
+
+        All blocks of recent examples count as changed.
+        """
+        self._changed = set(range(-(-self._window // BLOCK)))
         for name, array in (("h", self._histogram), ("s", self._sums), ("b", self._bins), ("g", self._gauc)):
             array[:] = np.frombuffer(state[name]).reshape(array.shape)
         recent = np.frombuffer(state["r"]).reshape(3, -1)
@@ -193,6 +218,10 @@ class Metrics:
         self._sums += (len(p), y.sum(), losses(p, y).sum(), p.sum(), ((p - y) ** 2).sum())
         self._bins += _reliability(p, y)
         rows = np.stack([p, y, group.view(np.float64)])
+        last = self._at + len(p) - 1
+        self._changed.update(range(self._at // BLOCK, min(last, self._window - 1) // BLOCK + 1))
+        if last >= self._window:
+            self._changed.update(range((last - self._window) // BLOCK + 1))
         room = self._window - self._at
         self._recent[:, self._at : self._at + len(p)] = rows[:, :room]
         self._at += len(p)

@@ -6,6 +6,7 @@ import msgspec
 
 from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict
 from ground.short_repr import ShortRepr
+from learner.metrics import WINDOW_MAX
 
 
 class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,5 +66,7 @@ class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forb
             raise ValueError("pairs_ttl_s must not be negative and pairs_admit_after must be 1 to 255")
         if self.publish_rows_max < 1:
             raise ValueError("publish_rows_max must be 1 or more")
+        if not 1 <= self.window <= WINDOW_MAX:
+            raise ValueError(f"window must be 1 to {WINDOW_MAX:,}")
         if not 1 <= self.group <= 1024:
             raise ValueError("group must be 1 to 1024")

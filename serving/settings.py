@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from ground.short_repr import ShortRepr
+from learner.metrics import WINDOW_MAX
 from stream.limits import CANDIDATES_MAX, RECORD_BYTES_MAX, REFUSE_S_MAX
 
 
@@ -71,6 +72,8 @@ class ServerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.window > WINDOW_MAX:
+            raise ValueError(f"window must be at most {WINDOW_MAX:,}")
         if not 1 << 10 <= self.header_bytes_max <= 1 << 20:
             raise ValueError("header_bytes_max must be 1 KiB to 1 MiB")
         if not 0.0 < self.idempotency_s <= 7 * 86_400.0:

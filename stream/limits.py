@@ -34,6 +34,10 @@ WAITING_MAX = 256  # actions for one impression
 PENDING_BYTES_MAX_MEMORY = 256 << 20  # of events in the requests that are kept in memory between commits
 PENDING_MAX = 8_000_000  # undecided requests: the most that `pending_max` may be
 
+# What one record causes in one commit of a joiner: beyond this, the rest is done in further commits.
+AT_ONCE_MAX = 50_000  # timers
+AT_ONCE_BYTES_MAX = 16 << 20  # of outputs
+
 
 def further_actions_max(pending_max: int) -> int:
     """How many actions may wait in a partition besides the first of each request.
@@ -53,6 +57,7 @@ def check_relations() -> None:
         "labels of all candidates fit beside a copied event": 9 * CANDIDATES_MAX + 64 <= SPLICED_BYTES_MAX,
         "an id fits into a record": 4 * max(TEXT_MAX, REQUEST_ID_MAX) <= RECORD_BYTES_MAX // 64,
         "ids to forget fit into a record": FORGET_IDS_IN_RECORD_MAX * 4 * TEXT_MAX <= RECORD_BYTES_MAX,
+        "what is done at once fits into an outbox": AT_ONCE_BYTES_MAX + RECORD_BYTES_MAX < 1 << 31,
         "times are in order": TIME_MIN_S < TIME_MAX_S,
         "ids to refuse are refused for a time that there is": 0.0 < REFUSE_S_MAX < TIME_MAX_S,
     }

@@ -6,6 +6,7 @@ metrics, so put it behind a firewall.
 """
 
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
@@ -14,6 +15,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from ground.threads import HelperThread
 from serving.errors import RequestError
 from serving.http.local_only import LocalOnly, is_local
 
@@ -26,10 +28,8 @@ Start = Callable[..., object]
 Application = Callable[[Environment, Start], Iterable[bytes]]
 
 
-def serve_metrics(
-    host: str, port: int, registry: CollectorRegistry, wait_s: float = WAIT_S
-) -> Callable[[], None]:
-    """Serve metrics in threads; returns a function that stops them.
+class MetricsPort:
+    """Serves metrics in threads, until `close`.
 
     Args:
         wait_s: timeout of a read from and of a write to the client's socket.
@@ -37,22 +37,31 @@ def serve_metrics(
     Raises:
         OSError: the address is in use, or does not belong to this machine.
     """
-    app: Application = make_wsgi_app(registry)
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    kind: type[_Server] = _Server6 if family == socket.AF_INET6 else _Server
-    handler = type("Handler", (_Handler,), {"timeout": wait_s})  # see StreamRequestHandler
-    server = make_server(host, port, app, kind, handler)
-    if is_local(str(server.server_address[0])):
-        server.set_app(_local_only(app, LocalOnly([host])))
-    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
-    thread.start()
 
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, wait_s: float = WAIT_S) -> None:
+        app: Application = make_wsgi_app(registry)
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        kind: type[_Server] = _Server6 if family == socket.AF_INET6 else _Server
+        handler = type("Handler", (_Handler,), {"timeout": wait_s})  # see StreamRequestHandler
+        self._server = make_server(host, port, app, kind, handler)
+        if is_local(str(self._server.server_address[0])):
+            self._server.set_app(_local_only(app, LocalOnly([host])))
+        self._thread = HelperThread("metrics", self._serve)
+        self._thread.start()
 
-    return stop
+    def check(self) -> None:
+        """Re-raise the exception that ended the thread that accepts connections, if any."""
+        self._thread.check()
+
+    def close(self) -> None:
+        """Stop, and free the port."""
+        if self._thread.alive:
+            self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _serve(self, _: threading.Event) -> None:
+        self._server.serve_forever()
 
 
 def _local_only(app: Application, local: LocalOnly) -> Application:
@@ -100,7 +109,9 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that disconnect during an answer."""
+        """Ignore clients that disconnect during an answer; print any other error."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Server6(_Server):

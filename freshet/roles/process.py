@@ -12,6 +12,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Self
 
+from ground.threads import HelperThread
+
 PARENT_EVERY_S = 0.5
 SIGNAL_S_MAX = 8.0
 """Time to stop after a signal; then the process ends, and reads uncommitted records again when restarted."""
@@ -36,12 +38,14 @@ class Stop:
         self._limit_s = limit_s
         self._ended = threading.Event()
         self._before: dict[int, signal._HANDLER] = {}
+        self._parent_watch = HelperThread("parent", self._watch_parent, lambda _: self.event.set())
+        self._limit_watch = HelperThread("limit", self._watch_limit)
 
     def __enter__(self) -> Self:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._on_signal)
         if self._parent:
-            threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
+            self._parent_watch.start()
         return self
 
     def __exit__(
@@ -51,6 +55,9 @@ class Stop:
         self._ended.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if error is None:
+            self._parent_watch.check()
+            self._limit_watch.check()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
@@ -58,16 +65,16 @@ class Stop:
                 raise KeyboardInterrupt
             self.status = 130
         if self._limit_s and not self.event.is_set():
-            threading.Thread(target=self._watch_limit, name="limit", daemon=True).start()
+            self._limit_watch.start()
         self.event.set()
 
-    def _watch_limit(self) -> None:
+    def _watch_limit(self, _: threading.Event) -> None:
         if not self._ended.wait(self._limit_s):
             text = f"ending now: not stopped within {self._limit_s:g} s of the signal"
             print(text, file=sys.stderr, flush=True)
             os._exit(self.status)
 
-    def _watch_parent(self) -> None:
+    def _watch_parent(self, _: threading.Event) -> None:
         while not self.event.wait(PARENT_EVERY_S):
             if os.getppid() != self._parent:
                 self.event.set()
@@ -78,9 +85,9 @@ class Stop:
 def end_with_parent(parent: int) -> None:
     """End this process at once when `parent` is no longer its parent; only for processes without state."""
 
-    def watch() -> None:
+    def watch(_: threading.Event) -> None:
         while os.getppid() == parent:
             time.sleep(PARENT_EVERY_S)
         os._exit(1)
 
-    threading.Thread(target=watch, name="parent", daemon=True).start()
+    HelperThread("parent", watch, lambda _: os._exit(1)).start()

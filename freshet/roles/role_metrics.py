@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from freshet.config import MetricsSettings
 from freshet.errors import ConfigError
-from freshet.roles.metrics_port import serve_metrics
+from freshet.roles.metrics_port import MetricsPort
 from ground.prometheus import counter, gauge
 from stream.log.base import Log
 from stream.log.lag import Lag, LagMeter
@@ -159,10 +159,17 @@ class RoleMetrics:
         self._state = RoleCollector(
             role, runner.progress, source.values(), self._meter, source.clocks, source.ahead
         )
-        self._stop: Callable[[], None] = lambda: None
+        self._port: MetricsPort | None = None
 
     def refresh(self, values: MetricValues, tables: Tables) -> None:
-        """Replace the metrics."""
+        """Replace the metrics.
+
+        Raises:
+            Exception: the error that ended a thread that measures lag or answers.
+        """
+        self._meter.check()
+        if self._port is not None:
+            self._port.check()
         self._state.values = values
         self._state.tables = tables
 
@@ -173,25 +180,21 @@ class RoleMetrics:
         registry = CollectorRegistry()
         registry.register(self._state)
         try:
-            end = serve_metrics(host, port, registry)
+            self._port = MetricsPort(host, port, registry)
         except OSError as error:
             raise ConfigError(
                 f"metrics.{self._role}_port = {port}: cannot listen on {host}: {error.strerror or error}; "
                 "choose another port, or 0 for no metrics"
             ) from None
         self._meter.start()
-
-        def stop() -> None:
-            self._meter.stop()
-            end()
-
-        self._stop = stop
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop()
+        self._meter.stop()
+        if self._port is not None:
+            self._port.close()
 
 
 class Lags(Protocol):

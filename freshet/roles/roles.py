@@ -17,6 +17,7 @@ from freshet.roles.reporter import SAY_EVERY_S, Reporter, of_joiner, of_learner
 from freshet.roles.role_metrics import RoleMetrics
 from freshet.roles.voice import Voice, forwarding
 from freshet.warmup import warm_up
+from ground.threads import HelperThread
 from stream.group.membership import Member
 from stream.log.base import EVENTS, EXAMPLES
 from stream.run.contract import Subscription
@@ -125,6 +126,7 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
     from serving.replica.replica import Replica
 
     def watch(replica: Replica, url: str) -> None:
+        """Until the role ends: say when it is ready, and now and then how it does."""
         voice.log("listening", url=url)
         while not replica.wait_ready(0.2):
             if stop.is_set() or replica.failure is not None:
@@ -145,17 +147,21 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
 
     with contextlib.closing(open_topics(config)) as log:
         replica = Replica(log, config.features, config.learner, config.memory, config.server)
-        watching: list[threading.Thread] = []
+        watching: list[HelperThread] = []
 
         def listening(url: str) -> None:
-            thread = threading.Thread(target=watch, args=(replica, url), name="watch", daemon=True)
+            thread = HelperThread("watch", lambda _: watch(replica, url), lambda _: stop.set())
             watching.append(thread)
             thread.start()
 
-        serve(replica, log, config.server, stop, listening)
-        stop.set()
+        try:
+            serve(replica, log, config.server, stop, listening)
+        finally:
+            stop.set()
+            for thread in watching:
+                thread.join()
         for thread in watching:
-            thread.join()
+            thread.check()
         voice.log("stopped")
 
 

@@ -5,9 +5,12 @@ Only this file needs torch, so a server and a learner of the default network sta
 
 from __future__ import annotations
 
+import threading
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from ground.threads import HelperThread
 from learner.deep.networks import Array
 from learner.deep.trainer import DeepTrainer, Floats, Step, by_logits, take_step
 from learner.errors import TorchMissingError
@@ -26,6 +29,19 @@ def have_torch() -> bool:
         return find_spec("torch") is not None
     except (ImportError, ValueError):  # a broken installation
         return False
+
+
+def import_beside(deep: str) -> None:
+    """Start importing torch in a thread, if this deep part needs it and it is installed.
+
+    An import that fails does so again, in the caller's thread, when a trainer is made.
+    """
+
+    def work(_: threading.Event) -> None:
+        import_module("torch")
+
+    if deep not in WITHOUT_TORCH and have_torch():
+        HelperThread("import torch", work, daemon=False).start()
 
 
 def need_torch(deep: str) -> None:

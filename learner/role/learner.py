@@ -5,8 +5,6 @@ together with the offsets and the update to be sent. So after a crash the learne
 sends unsent updates again.
 """
 
-import importlib
-import threading
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -17,8 +15,7 @@ import xxhash
 from embeddings.save.snapshot import TableSnapshot
 from ground import FreshetError
 from ground.clock import SYSTEM_CLOCK, Clock
-from learner.deep.autograd import have_torch
-from learner.deep.networks import DCN
+from learner.deep.autograd import import_beside
 from learner.errors import FeatureError
 from learner.features.encoder import FeatureSpec
 from learner.features.labelled import Labelled
@@ -31,6 +28,7 @@ from learner.model.model import Model
 from learner.role.boundary import KEY as _BOUNDARY
 from learner.role.boundary import Boundary
 from learner.role.dead_letters import DeadLetterWriter
+from learner.role.saved_metrics import SavedMetrics
 from learner.role.saved_refusals import SavedRefusals
 from learner.role.table_limits import TableLimits
 from learner.settings import LearnerSettings
@@ -43,9 +41,9 @@ from stream.log.base import Log, Record
 from stream.records.decoding import Decoder
 from stream.records.refusals import Refusals
 from stream.records.types import Example, Forget
+from stream.run.contract import Handler
 from stream.state.role_state import Commit, RoleState
 
-_METRICS = b"learner/metrics"
 _PENDING = b"learner/pending"
 _BAD_SHARE = b"learner/bad_share"
 _POSITION = b"learner/place"
@@ -56,7 +54,7 @@ EXPIRE_SLOTS = 2_000
 """How many slots of each table a flush checks for expired rows."""
 
 
-class Learner:
+class Learner(Handler):
     """Learns a model from examples, in order.
 
     Args:
@@ -89,7 +87,7 @@ class Learner:
         self.model = Model(features, settings, learning=True, makes_room=self.meta.makes_room)
         self.trainer = Trainer(self.model, beside=beside)
         self._publisher = Publisher(self.model, settings)
-        self.metrics = Metrics(settings.window)
+        self._saved_metrics = SavedMetrics(settings.window)
         self.leads = True  # False: it repeats the updates of the leader and publishes nothing
         self.term = 0
         self.position = UpdatePosition()  # in topic `updates`, as of the state
@@ -111,8 +109,7 @@ class Learner:
 
     def warm(self) -> None:
         """Start importing torch in a thread if the network needs it: the import takes seconds."""
-        if self.model.network is not None and not isinstance(self.model.network, DCN) and have_torch():
-            threading.Thread(target=importlib.import_module, args=("torch",), name="import torch").start()
+        import_beside(self.settings.deep)
 
     def metric_values(self) -> dict[str, float | int | None]:
         """A few numbers for a log line or a dashboard."""
@@ -135,6 +132,11 @@ class Learner:
     def table_counts(self) -> dict[str, list[int]]:
         """Per table: rows now; and since it was made the ids admitted, refused, expired and evicted."""
         return self._limits.counts()
+
+    @property
+    def metrics(self) -> Metrics:
+        """The progressive metrics."""
+        return self._saved_metrics.metrics
 
     @property
     def refusals(self) -> Refusals:
@@ -301,7 +303,7 @@ class Learner:
         self._limits.look()
         commit.put(_PENDING, self.trainer.pending.encode())
         commit.put(_BAD_SHARE, self._dead_letters.encode())
-        commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))
+        self._saved_metrics.save(commit)
         commit.put(_META, msgspec.msgpack.encode(meta))
 
     def new_snapshots(self, where: str = "") -> list[TableSnapshot]:
@@ -391,9 +393,7 @@ class Learner:
         if self.meta.purging:
             for snapshot in self.snapshots:
                 snapshot.renew()
-        metrics = state.get(_METRICS)
-        if metrics is not None:
-            self.metrics.load(msgspec.msgpack.decode(metrics, type=dict[str, bytes]))
+        self._saved_metrics = SavedMetrics(self.settings.window, state)
         self.trainer.tick, self.trainer.clock = self.meta.tick, self.meta.clock
         self.trainer.quarantined = self.meta.quarantined
         self.trainer.restored()

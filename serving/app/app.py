@@ -125,6 +125,11 @@ class App(Frame):
         self.writer.start()
         self.overview.start()
 
+    def check(self) -> None:
+        """Re-raise the exception that ended one of the threads, if any."""
+        self.writer.check()
+        self.overview.check()
+
     async def stopped(self) -> None:
         within_s = self.settings.stop_s
         await asyncio.gather(

@@ -77,6 +77,7 @@ def run_app(
 
     Raises:
         ListenError: the address is in use or does not belong to this machine.
+        Exception: the error that ended one of the application's threads; serving has ended then.
     """
     listener = _listen(settings, guarded=app.access.required)
     try:
@@ -96,9 +97,18 @@ def run_app(
             timeout_graceful_shutdown=max(1, round(settings.stop_s)),
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(_Server(config), listener, ended, lambda: on_listening(url)))
+            runner.run(_run(_Server(config), listener, lambda: _over(app, ended), lambda: on_listening(url)))
+        app.check()
     finally:
         listener.close()
+
+
+def _over(app: App, ended: Callable[[], bool]) -> bool:
+    try:
+        app.check()
+    except BaseException:  # raised by `run_app`, once the running requests are finished
+        return True
+    return ended()
 
 
 async def _run(

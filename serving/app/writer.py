@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ground.threads import HelperThread
 from serving.errors import UnavailableError
 from stream.errors import LogError
 from stream.log.base import EVENTS, Log, Outgoing
@@ -48,7 +49,7 @@ class EventWriter:
         self._wake = threading.Condition()
         self._stopping = False
         self._abandoned = False  # the pending requests were already answered with an error
-        self._thread: threading.Thread | None = None
+        self._thread = HelperThread("log-writer", self._run, self._refuse_all)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -59,8 +60,11 @@ class EventWriter:
     def start(self) -> None:
         """Start the thread. Call this, like `append`, in the event loop."""
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
+
+    def check(self) -> None:
+        """Re-raise the exception that ended the thread, if any."""
+        self._thread.check()
 
     def stop(self, within_s: float = 5.0) -> None:
         """Write the pending records and end the thread; refuse the records not written in time.
@@ -72,11 +76,8 @@ class EventWriter:
         with self._wake:
             self._stopping = True
             self._wake.notify()
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        thread.join(within_s)
-        if not thread.is_alive():
+        self._thread.join(within_s)
+        if not self._thread.alive:
             return
         with self._wake:
             self._abandoned = True
@@ -95,7 +96,7 @@ class EventWriter:
         """
         future: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
         with self._wake:
-            if self._stopping or self._thread is None:
+            if self._stopping or self._loop is None:
                 raise UnavailableError("the server is stopping; nothing was written")
             if self._waiting and self._waiting + len(records) > self.queue_max:
                 raise UnavailableError(
@@ -114,7 +115,15 @@ class EventWriter:
                 "records, so send them again unchanged: repeated ones are recognised"
             ) from None
 
-    def _run(self) -> None:
+    def _refuse_all(self, failure: BaseException) -> None:
+        """Answer all pending requests, and take no more: the thread has ended with an error."""
+        with self._wake:
+            self._stopping = True
+            left = list(self._jobs)
+            self._jobs.clear()
+        self._answer(left, [UnavailableError(f"the server is stopping: {failure}")] * len(left))
+
+    def _run(self, _: threading.Event) -> None:
         while True:
             with self._wake:
                 while not self._jobs and not self._stopping:

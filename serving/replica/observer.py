@@ -183,7 +183,8 @@ class Observer:
     def _forget(self, request: Forget) -> None:
         """Delete ids from the memory now; the learner's next update deletes them from the model."""
         model = self._live.model
-        forget_in_memory(self._live.memory, model, request.entity)
+        with self._live.lock:
+            forget_in_memory(self._live.memory, model, request.entity)
         users = keys_by_column(model, request.entity).get(model.user_column)
         if users is not None:
             with self._metrics_lock:

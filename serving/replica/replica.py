@@ -19,6 +19,7 @@ import numpy as np
 from error_memory import ErrorMemory, MemorySettings, make_memory
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.retry import Backoff, Pauses
+from ground.threads import HelperThread
 from learner.features.encoder import FeatureSpec, Request, Requestlike
 from learner.model.model import Model
 from learner.settings import LearnerSettings
@@ -91,7 +92,6 @@ class Replica:
     ) -> None:
         self.settings = settings
         self._clock = clock
-        self.failure: Exception | None = None
         self._log = log
         self._memory_settings = memory_settings
         self._live = LiveModel(Model(features, learner_settings, rows=settings.rows), memory_settings, clock)
@@ -101,15 +101,19 @@ class Replica:
         self.frozen = False
         self._behind_since = self._clock.now_s()
         self._at_end = False
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._thread = HelperThread("replica", self._run, clock=clock)
         self._meters = [
-            LagMeter(log, EXAMPLES, self._observer.positions),
-            LagMeter(log, UPDATES, self._updates_taken),
+            LagMeter(log, EXAMPLES, self._observer.positions, clock),
+            LagMeter(log, UPDATES, self._updates_taken, clock),
         ]
 
     def __repr__(self) -> str:
         return f"<Replica of {self._log}>"
+
+    @property
+    def live(self) -> LiveModel:
+        """The model and the error memory that answer, with their lock."""
+        return self._live
 
     @property
     def model(self) -> Model:
@@ -243,8 +247,6 @@ class Replica:
     # --- its thread ---
 
     def __enter__(self) -> Replica:
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
         self._thread.start()
         for meter in self._meters:
             meter.start()
@@ -253,38 +255,37 @@ class Replica:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(self.settings.stop_s)  # a log that does not respond may block it for longer
-            self._thread = None
+        self._thread.stop(self.settings.stop_s)  # a log that does not respond may block it for longer
         for meter in self._meters:
             meter.stop()
 
+    @property
+    def failure(self) -> BaseException | None:
+        """The error that ended the replica's thread or that of a lag meter; None: they run."""
+        failures = [self._thread.failure, *(meter.failure for meter in self._meters)]
+        return next((failure for failure in failures if failure is not None), None)
+
     def check(self) -> None:
-        """Raise the error that stopped the thread, if there is one."""
+        """Raise the error that stopped a thread, if there is one."""
         if self.failure is not None:
             raise self.failure
 
     def _updates_taken(self) -> dict[int, Position]:
         return {0: Position(self._follower.offset, self._follower.read_ms)} if self._loaded else {}
 
-    def _run(self) -> None:
+    def _run(self, stop: threading.Event) -> None:
         backoff = Backoff(AWAY_PAUSES, self._clock)
-        while not self._stop.is_set():
+        while not stop.is_set():
             try:
                 if not self.step():
-                    self._clock.wait(self._stop, IDLE_S)
+                    self._clock.wait(stop, IDLE_S)
                 backoff.reset()
             except LogError as error:
                 # retry until the log responds; meanwhile the replica answers from its current state
                 if not backoff.failed:
                     logger.warning("the replica cannot follow: %s; trying again until it can", error)
                 self._mark_end(False)
-                backoff.wait(self._stop)
-            except Exception as error:
-                logger.exception("the replica has stopped")
-                self.failure = error
-                return
+                backoff.wait(stop)
 
     def step(self) -> bool:
         """One round: load the model if not loaded yet, observe new examples, apply new updates.

@@ -15,6 +15,7 @@ from functools import partial
 
 import msgspec
 
+from ground.threads import HelperThread
 from serving.watch.alerts import FeatureSight, Sight, Watchman
 from serving.watch.history import History
 from serving.watch.live import Live, LiveHistory, Now, Role, TableRow
@@ -70,8 +71,7 @@ class Overview:
         self._live = Live(
             0, 0.0, self._incarnation, "", False, "", False, True, [], Now(), [], [], self._history.fine(1)
         )
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = HelperThread("overview", self._run)
 
     @property
     def live(self) -> Live:
@@ -97,8 +97,11 @@ class Overview:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="overview", daemon=True)
         self._thread.start()
+
+    def check(self) -> None:
+        """Re-raise the exception that ended the thread, if any."""
+        self._thread.check()
 
     def stop(self, within_s: float = 5.0) -> None:
         """End the thread, which announces in the log that this server leaves.
@@ -106,10 +109,7 @@ class Overview:
         Args:
             within_s: time for the log to respond; a thread that waits longer is abandoned.
         """
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(within_s)
-            self._thread = None
+        self._thread.stop(within_s)
 
     def look(self) -> Live:
         """Collect now. Call it from one thread only."""
@@ -156,9 +156,9 @@ class Overview:
 
     # --- its thread ---
 
-    def _run(self) -> None:
+    def _run(self, stop: threading.Event) -> None:
         failing = False
-        while not self._stop.is_set():
+        while not stop.is_set():
             began_s = time.monotonic()
             try:
                 self.look()
@@ -167,7 +167,7 @@ class Overview:
                 if not failing:
                     logger.exception("the overview failed; it tries again each second")
                 failing = True
-            self._stop.wait(max(EVERY_S - (time.monotonic() - began_s), 0.05))
+            stop.wait(max(EVERY_S - (time.monotonic() - began_s), 0.05))
         if self.name and self._up:
             self._say(None)
 

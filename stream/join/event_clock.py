@@ -37,6 +37,7 @@ class PartitionProgress(msgspec.Struct, omit_defaults=True):
     earliest: float = 0.0  # of those ahead
     # ingest time of the newest record, Unix seconds; 0: unknown
     ingest_s: float = msgspec.field(default=0.0, name="taken_s")
+    advancing: bool = False  # not all that is due at this clock was ended
 
     def begin_at(self, clock: float, ingest_s: float) -> None:
         """Begin at the clock that another joiner had; 0: at the start of the log.

@@ -59,8 +59,13 @@ class Joiner(Handler):
         self._warned = False
         self._decode = EventDecoder(declared).decode
 
-    def handle(self, records: Sequence[Record], commit: Commit) -> None:
+    def may_cut(self) -> bool:
+        return True
+
+    def handle(self, records: Sequence[Record], commit: Commit) -> int | None:
         """Pair the records' events; emits examples and dead letters.
+
+        A record that makes many requests due at once is taken in several calls, with a commit after each.
 
         Raises:
             DeadLetterFloodError: too many records are bad.
@@ -72,7 +77,14 @@ class Joiner(Handler):
         if records[0].ingest_ms > 0 and not progress.steady:
             progress.trust_log()
         good = 0  # good events that are not counted yet
-        for record in records:
+        going_on, before_s = False, 0.0  # with an event for which an earlier call has moved the clock
+        if progress.advancing:
+            going_on = partition.goes_on(records[0].offset)
+            partition.send(pairing.advance())
+            if progress.advancing:
+                partition.cut(partition.events)
+                return 0
+        for index, record in enumerate(records):
             offset, value = record.offset, record.value
             begin(offset)
             parts: Sequence[bytes] = (value,)
@@ -87,7 +99,9 @@ class Joiner(Handler):
             timed = record.ingest_ms > 0  # the log notes ingest times
             ingest_s = record.ingest_ms / 1e3
             latest_s = ingest_s + clock_ahead_s
-            for part in parts:
+            for number, part in enumerate(parts):
+                if number < partition.events:
+                    continue  # taken by an earlier call
                 # each event of a batch is on its own: a bad one goes to the dead letters without the others
                 try:
                     event = decode(part)
@@ -96,10 +110,17 @@ class Joiner(Handler):
                         good += 1
                         continue
                     if isinstance(event, Tick):
-                        if timed:
+                        if timed and not going_on:
                             send(pairing.pass_time(ingest_s))
+                            if progress.advancing:
+                                partition.note_good(0 if offset < partition.sends_from else good)
+                                partition.cut(number)
+                                return index
+                        going_on = False
                         continue
-                    if not timed:
+                    if going_on:
+                        before_s, latest_s = latest_s, progress.clock
+                    elif not timed:
                         latest_s = progress.latest(event.time, max_ahead_s)
                         if event.time > latest_s:
                             self.ahead.note(record.producer, event.time - latest_s, refused=False)
@@ -110,7 +131,13 @@ class Joiner(Handler):
                     if len(part) > SPLICED_BYTES_MAX:
                         _check_size(event)
                     outputs = take(event, offset, part, latest_s, timed)
+                    if going_on:
+                        going_on, latest_s = False, before_s
                     refused = send(outputs) if outputs else ""
+                    if progress.advancing:
+                        partition.note_good(0 if offset < partition.sends_from else good)
+                        partition.cut(number)
+                        return index
                 except RecordError as error:
                     refused = str(error)
                 if refused:
@@ -122,6 +149,7 @@ class Joiner(Handler):
             if offset < partition.sends_from:
                 good = 0  # another joiner has counted them
         partition.note_good(good)
+        return None
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from stream.limits import OUTPUT_BITS, OUTPUTS_MAX
+from stream.limits import AT_ONCE_BYTES_MAX, AT_ONCE_MAX, OUTPUT_BITS, OUTPUTS_MAX
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -36,6 +36,26 @@ class Unusable(NamedTuple):
 
 Outputs = list[Decided | Unusable]
 """The outputs of one event, in order."""
+
+
+class CommitShare:
+    """What one record has caused so far in one commit."""
+
+    def __init__(self) -> None:
+        self._timers = self._bytes = self._weighed = 0
+
+    def is_full(self, timers: int, outputs: Outputs) -> bool:
+        """Count more timers, and weigh those of all `outputs` that are new; whether the rest should wait."""
+        self._timers += timers
+        self._bytes += sum(map(_size_of, outputs[self._weighed :]))
+        self._weighed = len(outputs)
+        return self._timers >= AT_ONCE_MAX or self._bytes >= AT_ONCE_BYTES_MAX
+
+
+def _size_of(output: Decided | Unusable) -> int:
+    if isinstance(output, Decided):
+        return len(output.example)
+    return 0 if output.origin is None else len(output.origin.value)
 
 
 def producer_of(partition: int) -> str:

@@ -19,7 +19,7 @@ from stream.errors import RecordError
 from stream.join.event_clock import PartitionProgress
 from stream.join.examples import ExampleMaker
 from stream.join.exposures import LONG_SLATE, UNSAID, Exposed, amended
-from stream.join.outputs import Decided, Origin, Outputs, Unusable
+from stream.join.outputs import CommitShare, Decided, Origin, Outputs, Unusable
 from stream.join.pending import Entry, PendingRequests, Reaction, Waiting, remove_ids
 from stream.join.settings import JoinCounts, JoinSettings
 from stream.join.timers import Timers
@@ -31,6 +31,7 @@ from stream.state.role_state import Commit, RoleState
 
 REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
 REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
+DUE_AT_ONCE = 100  # timers, after which the outputs are weighed
 
 
 # Prefixes of a partition's keys: of its numbers (+ 4 bytes of partition), of its entries (+ the same + "/").
@@ -79,6 +80,9 @@ class Pairing:
     ) -> Outputs:
         """Take the partition's next event; returns its outputs.
 
+        If the progress is `advancing` afterwards, the event was not taken: too much was due before it. Then
+        commit, call `advance` until that is over, and take it once more, with `latest_s` the clock.
+
         Args:
             event: decoded from `original`.
             offset: of its record.
@@ -88,15 +92,19 @@ class Pairing:
                 of an impression ahead of it begins at its own time, because the stream may have paused.
         """
         time = event.time
-        if time > latest_s:
+        ahead = time > latest_s
+        if ahead:
             time = latest_s
-            self.counts.ahead += 1
         progress = self.progress
         if time > progress.clock:
             if time < self._closing.next_s and time < self._forgetting.next_s:
                 progress.clock = time  # nothing is due, as for most events: saves a call
             else:
                 self._advance(time)
+                if progress.advancing:
+                    return self._taken_outputs()
+        if ahead:
+            self.counts.ahead += 1
         try:
             if isinstance(event, Impression):
                 self._take_impression(event, time if timed else event.time, original)
@@ -110,10 +118,16 @@ class Pairing:
             or progress.further_actions > self._further_actions_max
         ):
             self._keep_limit()
-        outputs = self._outputs
-        if outputs:
-            self._outputs = []
+        return self._taken_outputs()
+
+    def _taken_outputs(self) -> Outputs:
+        outputs, self._outputs = self._outputs, []
         return outputs
+
+    def advance(self) -> Outputs:
+        """Process more of the timers that are due at the clock; returns the outputs."""
+        self._end_due()
+        return self._taken_outputs()
 
     @property
     def lacks_time(self) -> bool:
@@ -124,7 +138,8 @@ class Pairing:
         """Advance the clock by the time between the ingest of a `Tick` and of the record before it.
 
         So the requests of a quiet partition are decided too. Only the log's times count, so every joiner and
-        every rerun decides the same.
+        every rerun decides the same. If the progress is `advancing` afterwards, commit, and call `advance`
+        until that is over.
         """
         progress = self.progress
         passed_s = ingest_s - progress.ingest_s
@@ -132,16 +147,24 @@ class Pairing:
             return []
         progress.ingest_s = ingest_s
         self._advance(progress.clock + passed_s)
-        outputs, self._outputs = self._outputs, []
-        return outputs
+        return self._taken_outputs()
 
     def _advance(self, time: float) -> None:
         """Advance the clock, and process the timers that are due."""
         self.progress.clock = time
-        for deadline, request_id in self._closing.due(time):
-            self._close(request_id, deadline, deadline)
-        for deadline, request_id in self._forgetting.due(time):
-            self._forget(request_id, deadline)
+        self._end_due()
+
+    def _end_due(self) -> None:
+        """Process the timers that are due: all of them, or as many as one commit should hold."""
+        progress, share = self.progress, CommitShare()
+        for timers, end in ((self._closing, self._close), (self._forgetting, self._forget)):
+            while due := timers.due(progress.clock, DUE_AT_ONCE):
+                for deadline, request_id in due:
+                    end(request_id, deadline)
+                progress.advancing = len(due) == DUE_AT_ONCE and share.is_full(len(due), self._outputs)
+                if progress.advancing:
+                    return
+        progress.advancing = False
 
     def forget(self, entity: Entity) -> None:
         """Remove ids: whole requests whose context has them, and candidates of other requests.
@@ -285,13 +308,13 @@ class Pairing:
         if action.label and self._settings.decide == "first_action":
             self._decide(action.request_id, entry, self.progress.clock)
 
-    def _close(self, request_id: str, deadline: float, decided: float) -> bool:
+    def _close(self, request_id: str, deadline: float, decided: float | None = None) -> bool:
         """End the wait of a request, unless the timer is stale."""
         entry = self._pending.get(request_id)
         if entry is None or entry.decided or (entry.size and entry.deadline != deadline):
             return False
         if entry.size:
-            self._decide(request_id, entry, decided)
+            self._decide(request_id, entry, deadline if decided is None else decided)
             return True
         over = [action for action in entry.waiting if action.deadline <= deadline]
         entry.waiting = entry.waiting[len(over) :]
@@ -309,9 +332,8 @@ class Pairing:
         for action in over:
             self.counts.orphans += 1
             kind = "action" if isinstance(self._sequels.decode(action.original), Action) else "exposure"
-            reason = f"{kind} {why}"
             origin = Origin(action.offset, request_id.encode(), action.original)
-            self._outputs.append(Unusable(origin, reason))
+            self._outputs.append(Unusable(origin, f"{kind} {why}"))
         return not entry.waiting
 
     def _decide(

@@ -31,12 +31,22 @@ class ResumePoint(msgspec.Struct, frozen=True, array_like=True):
     over: float = 0.0  # from this clock on, records before `offset` have no influence; 0: not known yet
 
 
+class RecordCut(msgspec.Struct, frozen=True, array_like=True):
+    """A record that is being taken in several commits."""
+
+    offset: int
+    examples: int  # its outputs so far
+    letters: int
+    events: int  # of it that were taken, if it is a batch
+
+
 class _Sent(msgspec.Struct):
     """Per partition: points to resume from, and which of the last records were bad."""
 
     points: list[ResumePoint] = msgspec.field(default_factory=list, name="marks")
     counted_from: int = 0  # records before it were counted by another joiner
     bad: bytes = msgspec.field(default=b"", name="useless")
+    cut: RecordCut | None = None
 
 
 class JoinedPartition:
@@ -72,6 +82,9 @@ class JoinedPartition:
         )
         self._offset = -1  # of the current record
         self._examples = self._letters = 0  # outputs of the current record so far
+        self.events = 0  # of the current record that were taken by an earlier call
+        if self._sent.cut is not None:
+            self._offset, self._examples, self._letters, self.events = msgspec.structs.astuple(self._sent.cut)
         self._point_every_s = REACH_WINDOWS * settings.window_s / POINTS_MAX
         self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
         self._decided_s = REACH_WINDOWS * settings.window_s - self._remembered_s
@@ -80,7 +93,7 @@ class JoinedPartition:
         self._next_over_s = self._first_open_s()
         self._elsewhere = JoinCounts()
         self.sends_from = 0
-        self.pairing = Pairing(state, number, settings, counts)
+        self.pairing = Pairing(state, number, settings, self._counts_of(self._offset))
 
     def begin(self, offset: int) -> None:
         """The next record is the one at `offset`.
@@ -96,9 +109,9 @@ class JoinedPartition:
                 f"{OFFSET_END - 1:,}, the last one that a joiner can number outputs of; use a new topic"
             )
         self._offset = offset
-        self._examples = self._letters = 0
-        counts = self._counts if offset >= self._sent.counted_from else self._elsewhere
-        self.pairing.counts = counts
+        self._examples = self._letters = self.events = 0
+        self._sent.cut = None
+        self.pairing.counts = self._counts_of(offset)
         progress = self.pairing.progress
         clock = progress.clock
         if clock >= self._next_over_s:
@@ -110,6 +123,22 @@ class JoinedPartition:
                 del points[0]
             self._next_point_s = clock + self._point_every_s
             self._next_over_s = self._first_open_s()
+
+    def goes_on(self, offset: int) -> bool:
+        """Whether the record at an offset is the one that an earlier call has begun."""
+        return offset == self._offset
+
+    def cut(self, events: int) -> None:
+        """Note that the current record goes on after a commit.
+
+        Args:
+            events: of it that were taken.
+        """
+        self.events = events
+        self._sent.cut = RecordCut(self._offset, self._examples, self._letters, events)
+
+    def _counts_of(self, offset: int) -> JoinCounts:
+        return self._counts if offset >= self._sent.counted_from else self._elsewhere
 
     def resume_point(self) -> ResumePoint | None:
         """The newest point that can be begun from; None: this joiner took the partition over too recently."""

@@ -66,15 +66,15 @@ class Timers:
         if deadline < self.next_s:
             self.next_s = deadline
 
-    def due(self, clock: float) -> Sequence[Timer]:
-        """Take out the timers whose deadline is at or before `clock`."""
+    def due(self, clock: float, most: int) -> Sequence[Timer]:
+        """Take out the timers whose deadline is at or before `clock`, in order, at most `most`."""
         if clock < self.next_s:
             return ()
         taken: list[Timer] = []
-        while self.next_s <= clock:
+        while self.next_s <= clock and len(taken) < most:
             near, at = self._near, self._at
-            end = at + 1
-            while end < len(near) and near[end][0] <= clock:
+            end, last = at + 1, min(len(near), at + most - len(taken))
+            while end < last and near[end][0] <= clock:
                 end += 1
             taken += near[at:end]
             self._at = end

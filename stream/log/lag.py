@@ -7,10 +7,11 @@ records older than those, from the ingest time of the last record that the reade
 
 import bisect
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from ground.clock import SYSTEM_CLOCK, Clock
+from ground.threads import HelperThread
 from stream.errors import LogError
 from stream.log.base import Log
 
@@ -37,21 +38,32 @@ class Lag(NamedTuple):
 class LagMeter:
     """Measures a reader's lag about once a second, in a thread of its own.
 
+    The role calls `check` regularly, or gives `on_failure`.
+
     Args:
         log: the log that is read.
         topic: the topic.
         positions: where the reader is, by partition; called in the meter's thread.
+        clock: says when, and makes the thread.
+        on_failure: called in the thread with the exception that ends it.
     """
 
-    def __init__(self, log: Log, topic: str, positions: Callable[[], Mapping[int, Position]]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        topic: str,
+        positions: Callable[[], Mapping[int, Position]],
+        clock: Clock = SYSTEM_CLOCK,
+        on_failure: Callable[[BaseException], None] | None = None,
+    ) -> None:
         self.lags: list[Lag] = []  # as measured last; none while the log is away
         self.up = True  # whether the log answered last time
         self._log = log
         self._topic = topic
         self._positions = positions
         self._history: dict[int, _Ends] = {}
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._clock = clock
+        self._thread = HelperThread(f"lag {topic}", self._run, on_failure, clock=clock)
 
     @property
     def remembered(self) -> int:
@@ -60,16 +72,20 @@ class LagMeter:
 
     def start(self) -> None:
         """Start the thread."""
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name=f"lag {self._topic}", daemon=True)
         self._thread.start()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The exception that ended the thread, if any."""
+        return self._thread.failure
+
+    def check(self) -> None:
+        """Re-raise the exception that ended the thread, if any."""
+        self._thread.check()
 
     def stop(self) -> None:
         """End the thread; no harm if it was not started."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._thread.stop()
 
     def measure(self) -> list[Lag]:
         """Measure now.
@@ -78,11 +94,13 @@ class LagMeter:
             LogError: the log does not answer.
         """
         ends = self._log.ends(self._topic)
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         # after the ends: a reader may pass an end, and is then not behind it
         positions = self._positions()
         lags = []
         for partition, (offset, ingest_ms) in sorted(positions.items()):
+            if partition >= len(ends):
+                continue  # added to the topic since the ends were read
             end = ends[partition][1]
             history = self._history.setdefault(partition, _Ends())
             history.add(now_s, end)
@@ -92,7 +110,7 @@ class LagMeter:
                 if seen_s is not None:
                     seconds = now_s - seen_s
                 else:
-                    seconds = time.time() - (ingest_ms or self._ingest_ms(partition, offset)) / 1e3
+                    seconds = self._clock.unix_s() - (ingest_ms or self._ingest_ms(partition, offset)) / 1e3
             lags.append(Lag(self._topic, partition, max(end - offset, 0), max(seconds, 0.0)))
         self.lags = lags
         return lags
@@ -100,18 +118,17 @@ class LagMeter:
     def _ingest_ms(self, partition: int, offset: int) -> int:
         """Of the record at an offset: a reader that has taken nothing yet is not disturbed."""
         found = self._log.read(self._topic, partition, offset, 1)
-        return found[0].ingest_ms if found else time.time_ns() // 1_000_000
+        return found[0].ingest_ms if found else int(self._clock.unix_s() * 1e3)
 
-    def _run(self) -> None:
-        while True:
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
             try:
                 self.measure()
                 self.up = True
             except LogError:
                 self.up = False
                 self.lags = []
-            if self._stop.wait(EVERY_S):
-                return
+            self._clock.wait(stop, EVERY_S)
 
 
 class _Ends:

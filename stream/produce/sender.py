@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ground.clock import Clock
 from ground.retry import Backoff, Pauses
+from ground.threads import HelperThread
 from stream.errors import BufferFullError, LogError, ProducerError, UndeliveredError
 from stream.limits import BATCH_EVENTS_MAX
 from stream.log.base import EVENTS, Log, Outgoing
@@ -68,11 +69,10 @@ class Sender:
         self._abandon = threading.Event()  # no more retries
         self._trouble = ""  # why the last append failed; "" after one that succeeded
         self._failure: UndeliveredError | None = None
-        self._defect: Exception | None = None  # what ended the sending thread early
         lock = threading.Lock()
         self._work = threading.Condition(lock)  # the sending thread waits here
         self._room = threading.Condition(lock)  # callers wait here, for room or for the log
-        self._thread = threading.Thread(target=self._run, name="producer", daemon=True)
+        self._thread = HelperThread("producer", self._send_all, self._wake_callers, clock=clock)
         self._thread.start()
 
     @property
@@ -190,21 +190,17 @@ class Sender:
             raise failure
 
     def _raise_defect(self) -> None:
-        if self._defect is not None:
-            raise ProducerError("the sending thread ended with an error") from self._defect
+        if self._thread.failure is not None:
+            raise ProducerError("the sending thread ended with an error") from self._thread.failure
 
     # --- the sending thread ---
 
-    def _run(self) -> None:
-        try:
-            self._send_all()
-        except Exception as error:
-            _logger.exception("the producer has stopped")
-            with self._work:
-                self._defect = error
-                self._room.notify_all()
+    def _wake_callers(self, failure: BaseException) -> None:
+        _logger.error("the producer has stopped", exc_info=failure)
+        with self._work:
+            self._room.notify_all()
 
-    def _send_all(self) -> None:
+    def _send_all(self, _: threading.Event) -> None:
         settings = self._settings
         while True:
             with self._work:

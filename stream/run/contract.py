@@ -18,8 +18,17 @@ class Handler(Protocol):
     that names this one as its base is never `full` unless it says so.
     """
 
-    def handle(self, records: Sequence[Record], commit: Commit) -> None:
-        """Take records of one partition, in order; may emit into the commit."""
+    def handle(self, records: Sequence[Record], commit: Commit) -> int | None:
+        """Take records of one partition, in order; may emit into the commit.
+
+        Returns:
+            None: all were taken. A number: so many were, and the next one is in part. The runner commits, and
+            then hands over that record and those after it again. Only if `may_cut` allows it.
+        """
+
+    def may_cut(self) -> bool:
+        """Whether `handle` may take less than all records."""
+        return False
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit, which is written right after."""

@@ -80,6 +80,7 @@ class Runner:
         self._journal = Journal(state, settings.journal_max)
         self._commit = state.begin()
         self._taken: list[JournalStretch] = []
+        self._cut: int | None = None  # the partition of a record that is taken in part, and not committed yet
         self._uncommitted = 0
         self._first_uncommitted_s = 0.0
         self._lag_at_s = float("-inf")
@@ -192,7 +193,9 @@ class Runner:
                     return took  # the rest is read again
                 piece = records[first : first + TAKE_RECORDS_MAX]
                 took += len(piece)
-                self._take(partition, piece)
+                if not self._take(partition, piece):
+                    self.commit()
+                    break  # the rest is read again
                 if self._handler.full() or self._uncommitted_bytes >= self._settings.commit_bytes_max:
                     self.commit()
             self._commit_if_due()
@@ -250,16 +253,19 @@ class Runner:
 
     def commit(self) -> None:
         """Commit what was taken, if anything, and send what it emitted."""
-        if self._taken:
+        if self._taken or self._cut is not None:
             self._commit.taken = [(t.partition, t.start, t.end) for t in self._taken]
             self._handler.flush(self._commit)
-            for partition in {stretch.partition for stretch in self._taken}:
+            touched = {stretch.partition for stretch in self._taken}
+            touched |= set() if self._cut is None else {self._cut}
+            for partition in touched:
                 self._commit.set_offset(self._topic, partition, self._next[partition])
                 self._repeats[partition].save(self._commit)
             self._journal.note(self._taken, self._commit)
             self._state.commit(self._commit)
             self._commit = self._state.begin()
             self._taken = []
+            self._cut = None
             self._uncommitted = self._uncommitted_bytes = 0
             self.progress.commits += 1
             self._send()
@@ -314,28 +320,41 @@ class Runner:
             )
         self._take(partition, records)
 
-    def _take(self, partition: int, records: list[Record]) -> None:
-        start, end = self._next[partition], records[-1].offset + 1
+    def _take(self, partition: int, records: list[Record]) -> bool:
+        """Hand over records; returns whether all of them were taken. If not, commit."""
+        start = self._next[partition]
         if records[0].offset > start:
             first = self._log.ends(self._topic)[partition][0]
             if first > start:  # else it is a gap: some logs skip offsets
                 self._gap(partition, start, first)
         if not self._uncommitted:
             self._first_uncommitted_s = self._clock.now_s()
+        repeats = self._repeats[partition]
+        if self._handler.may_cut():
+            repeats.begin()
+        fresh = repeats.leave_out(records)
+        taken = self._handler.handle(fresh, self._commit) if fresh else None
+        end = records[-1].offset + 1
+        if taken is not None:
+            end = fresh[taken].offset
+            records = [record for record in records if record.offset < end]
+            repeats.roll_back()
+            fresh = repeats.leave_out(records)
+            self._cut = partition
         self._uncommitted += len(records)
         self._uncommitted_bytes += sum([len(record.value) for record in records])
         if self._taken and self._taken[-1].partition == partition and self._taken[-1].end == start:
             self._taken[-1] = JournalStretch(partition, self._taken[-1].start, end)
-        else:
+        elif end > start:
             self._taken.append(JournalStretch(partition, start, end))
         self._next[partition] = end
-        self._taken_ms[partition] = records[-1].ingest_ms
-        fresh = self._repeats[partition].leave_out(records)
+        if records:
+            self._taken_ms[partition] = records[-1].ingest_ms
         self.progress.duplicates += len(records) - len(fresh)
         if fresh:
-            self._handler.handle(fresh, self._commit)
             self.progress.records += len(fresh)
             self.progress.newest_ingest_ms = max(self.progress.newest_ingest_ms, fresh[-1].ingest_ms)
+        return taken is None
 
     def _send(self) -> None:
         """Append the outbox to the log, block after block."""

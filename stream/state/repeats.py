@@ -11,6 +11,8 @@ from stream.state.role_state import Commit, RoleState
 PRODUCERS_MAX = 10_000
 """Default number of producers per partition whose numbers are kept."""
 
+_NONE = (-1, -1)
+
 
 def producers_prefix(topic: str, partition: int) -> bytes:
     """The key prefix of a partition's producers and their numbers in a state."""
@@ -36,7 +38,24 @@ class Repeats:
     def __init__(self, producers_max: int, last: dict[str, int] | None = None) -> None:
         """Start with the numbers in `last`, the stalest first."""
         self._max = producers_max
-        self._last = dict(last or {})
+        known = last or {}
+        # (number, offset of its record); in this order of offsets, those in `last` before all that follow
+        self._last = {name: (seq, i - len(known)) for i, (name, seq) in enumerate(known.items())}
+        self._before: dict[str, tuple[int, int] | None] | None = None  # see `begin`
+
+    def begin(self) -> None:
+        """Note from here on what `roll_back` needs."""
+        self._before = {}
+
+    def roll_back(self) -> None:
+        """Undo what was noted since `begin`."""
+        assert self._before is not None
+        for producer, entry in self._before.items():
+            self._last.pop(producer, None)
+            if entry is not None:
+                self._last[producer] = entry
+        self._last = dict(sorted(self._last.items(), key=lambda item: item[1][1]))
+        self._before = {}
 
     def leave_out(self, records: Sequence[Record]) -> Sequence[Record]:
         """The records, in order, without those sent before; notes their numbers."""
@@ -49,7 +68,7 @@ class Repeats:
                 if record.producer != producer:
                     self._note(producer, newest, offset)
                     producer, offset = record.producer, -1
-                    newest = self._last.get(producer, -1)
+                    newest = self._last.get(producer, _NONE)[0]
                 if seq <= newest:
                     continue
                 newest, offset = seq, record.offset
@@ -62,13 +81,19 @@ class Repeats:
         if offset < 0:
             return
         last = self._last
-        last.pop(producer, None)  # taking it out and in again moves it to the end
-        last[producer] = seq
+        before = last.pop(producer, None)  # taking it out and in again moves it to the end
+        self._changes(producer, before)
+        last[producer] = seq, offset
         self._noted(producer, seq, offset)
         if len(last) > self._max:
             stalest = next(iter(last))
-            del last[stalest]
+            self._changes(stalest, last.pop(stalest))
             self._forgotten(stalest)
+
+    def _changes(self, producer: str, entry: tuple[int, int] | None) -> None:
+        """A producer's entry, None if it had none, is about to change."""
+        if self._before is not None:
+            self._before.setdefault(producer, entry)
 
     def _noted(self, producer: str, seq: int, offset: int) -> None:
         """A producer's newest number has changed."""
@@ -86,6 +111,22 @@ class SavedRepeats(Repeats):
         self._prefix = producers_prefix(topic, partition)
         self._unsaved: dict[str, tuple[int, int]] = {}  # producer -> (number, offset)
         self._gone: set[str] = set()
+        self._saving_before: dict[str, tuple[tuple[int, int] | None, bool]] = {}
+
+    def begin(self) -> None:
+        super().begin()
+        self._saving_before = {}
+
+    def roll_back(self) -> None:
+        super().roll_back()
+        for producer, (unsaved, gone) in self._saving_before.items():
+            self._unsaved.pop(producer, None)
+            self._gone.discard(producer)
+            if unsaved is not None:
+                self._unsaved[producer] = unsaved
+            if gone:
+                self._gone.add(producer)
+        self._saving_before = {}
 
     def save(self, commit: Commit) -> None:
         """Write what has changed into the commit."""
@@ -95,6 +136,12 @@ class SavedRepeats(Repeats):
             commit.delete(self._prefix + producer.encode())
         self._unsaved.clear()
         self._gone.clear()
+
+    def _changes(self, producer: str, entry: tuple[int, int] | None) -> None:
+        super()._changes(producer, entry)
+        if self._before is not None:
+            was = self._unsaved.get(producer), producer in self._gone
+            self._saving_before.setdefault(producer, was)
 
     def _noted(self, producer: str, seq: int, offset: int) -> None:
         self._unsaved[producer] = seq, offset

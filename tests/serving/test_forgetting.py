@@ -265,3 +265,31 @@ def test_what_cannot_be_forgotten_is_said() -> None:
         FeatureError, match="'iten' is not declared; ids to forget may be of: user, item, tags"
     ):
         widened(FEATURES, {"iten": [1]})
+
+
+class Guarded:
+    """An error memory that must only be changed with the lock held under which answers read it."""
+
+    def __init__(self, world: World) -> None:
+        live = world.replica.live
+        self._memory, self._lock = live.memory, live.lock
+        self.changed: set[str] = set()
+        live.memory = self  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> object:
+        if name in ("observe", "forget", "advance", "set_priors", "load"):
+            assert self._lock.locked(), f"{name} beside an answer"
+            self.changed.add(name)
+        return getattr(self._memory, name)
+
+
+def test_error_memory_changes_under_the_lock_of_the_answers_alone(world: World) -> None:
+    world.play(60)
+    world.turn()
+    memory = Guarded(world)
+    world.play(60)
+    world.turn()
+    world.forget(user=[USER])
+    world.play(20)
+    world.turn()
+    assert memory.changed == {"observe", "forget", "advance", "set_priors"}

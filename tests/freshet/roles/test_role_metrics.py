@@ -14,7 +14,7 @@ from scraping import free_port, running, scrape, scrape_until, total
 
 from freshet.config import Config, parse_config, resolve
 from freshet.errors import ConfigError
-from freshet.roles.metrics_port import REQUESTS_MAX, serve_metrics
+from freshet.roles.metrics_port import REQUESTS_MAX, MetricsPort
 from freshet.roles.opening import open_topics
 from freshet.roles.role_metrics import JOIN, LEARN
 from freshet.roles.roles import run_join
@@ -118,7 +118,7 @@ def test_no_web_page_reads_the_metrics_and_no_idle_client_holds_the_port() -> No
     port = free_port()
     registry = CollectorRegistry()
     Gauge("freshet_known", "A number.", registry=registry).set(7.0)
-    stop = serve_metrics("127.0.0.1", port, registry, wait_s=3.0)
+    serving = MetricsPort("127.0.0.1", port, registry, wait_s=3.0)
 
     def ask(headers: dict[str, str]) -> tuple[int, bytes]:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10.0)) as peer:
@@ -147,17 +147,17 @@ def test_no_web_page_reads_the_metrics_and_no_idle_client_holds_the_port() -> No
         for peer in idle:
             peer.close()
     finally:
-        stop()
+        serving.close()
 
 
 @pytest.mark.parametrize(("host", "status"), [("0.0.0.0", 200), ("localhost", 403)])
 def test_metrics_beyond_loopback_are_asked_for_by_any_name(host: str, status: int) -> None:
     port = free_port()
-    stop = serve_metrics(host, port, CollectorRegistry())
+    serving = MetricsPort(host, port, CollectorRegistry())
     try:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10.0)) as peer:
             peer.request("GET", "/metrics", headers={"Host": "join:8471"})
             with peer.getresponse() as answer:
                 assert answer.status == status
     finally:
-        stop()
+        serving.close()

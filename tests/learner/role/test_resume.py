@@ -12,6 +12,7 @@ import pytest
 from ground import FreshetError
 from learner.features.encoder import FeatureSpec, Request
 from learner.features.labelled import Labelled
+from learner.metrics import Metrics
 from learner.model.model import Model
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
@@ -321,6 +322,40 @@ def test_metrics_go_on_where_they_were_after_a_restart(tmp_path: Path, log: Log)
         again = Learner(FEATURES, SETTINGS, state)
         assert again.metrics.state() == before
         assert again.metrics.recent() == recent and again.metrics.examples == examples
+
+
+@pytest.mark.parametrize("window", [200, 3_000, 5_000, 700])
+def test_recent_metrics_are_kept_in_blocks_whatever_the_window_was(
+    tmp_path: Path, log: Log, window: int
+) -> None:
+    append(log, make_examples(1_800))  # the ring of 3,000 has come around once
+    settings = msgspec.structs.replace(SETTINGS, window=3_000)
+    with open_state(tmp_path) as state:
+        learner = Learner(FEATURES, settings, state)
+        step_all(Runner(log, state, learner, Subscription(EXAMPLES, "learn")).open())
+        whole = Metrics(window)
+        whole.load(learner.metrics.state())
+    assert learner.metrics.examples > 3_000
+    for _ in range(2):  # what the first writes, the second reads
+        with open_state(tmp_path) as state:
+            again = Learner(FEATURES, msgspec.structs.replace(settings, window=window), state)
+            assert again.metrics.recent() == whole.recent()
+            commit = state.begin()
+            again.flush(commit)
+            state.commit(commit)
+
+
+def test_commit_writes_no_more_of_the_metrics_where_the_window_is_long(tmp_path: Path) -> None:
+    sizes = []
+    for window in (10_000, 1_000_000):
+        with open_state(tmp_path / str(window)) as state:
+            learner = Learner(FEATURES, msgspec.structs.replace(SETTINGS, window=window), state)
+            learner.learn(make_examples(100))
+            commit, written = state.begin(), [0]
+            commit.put = lambda key, value, n=written: n.append(len(key) + len(value))  # type: ignore[method-assign]
+            learner.flush(commit)
+            sizes.append(sum(written))
+    assert sizes[0] == sizes[1]
 
 
 def test_records_of_one_learner_have_numbers_that_rise_so_no_reader_takes_them_for_repeats(

@@ -382,3 +382,24 @@ def test_note_that_lies_beyond_the_end_of_the_log_is_ignored(tmp_path: Path) -> 
     assert joining.joiner.counts.impressions > 0 and log.ends(EXAMPLES)[0][1] > 0
     joining.close()
     log.close()
+
+
+def test_joiner_without_a_note_goes_on_from_its_own_state_though_the_log_has_dropped_its_records(
+    tmp_path: Path,
+) -> None:
+    log = make_log(tmp_path / "log.db", 1)
+    shown = [Impression(f"r{i}", T, [{"item": i}]) for i in range(20)]
+    log.append(EVENTS, [Outgoing(event.request_id.encode(), encode(event)) for event in shown])
+    first = Joining(log, tmp_path, "a")
+    first.shares.acquire(0)
+    first.step()
+    first.close()
+    log.trim(EVENTS, 0, 20)
+    log.append(EVENTS, [Outgoing(b"r", encode(Impression("r", T + 2 * WINDOW_S, [{"item": 1}])))])
+    again = Joining(log, tmp_path, "a")
+    again.shares.acquire(0)
+    again.step()
+    assert again.joiner.counts.examples == 20, "what waited is in its state alone"
+    assert log.ends(EXAMPLES)[0][1] == 20
+    again.close()
+    log.close()

@@ -43,6 +43,26 @@ def test_a_number_counts_once_however_records_are_cut(
     assert found == expected
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 9)), max_size=40),
+    st.integers(0, 40),
+    st.integers(1, 4),
+)
+def test_rolled_back_repeats_are_as_they_were_evicted_ones_and_their_order_included(
+    numbers: list[tuple[str, int]], cut: int, producers_max: int
+) -> None:
+    records = [sent(offset, producer, seq) for offset, (producer, seq) in enumerate(numbers)]
+    repeats, plain = Repeats(producers_max, {"b": 3, "f": 1}), Repeats(producers_max, {"b": 3, "f": 1})
+    repeats.leave_out(records[:cut])
+    plain.leave_out(records[:cut])
+    repeats.begin()
+    repeats.leave_out(records[cut:])
+    repeats.roll_back()
+    again = [sent(100 + record.offset, record.producer, record.seq) for record in records]
+    for one in again:
+        assert repeats.leave_out([one]) == plain.leave_out([one])
+
+
 def test_the_stalest_producer_is_forgotten_and_no_other() -> None:
     repeats = Repeats(2)
     repeats.leave_out([sent(0, "a", 5), sent(1, "b", 5), sent(2, "a", 6), sent(3, "c", 5)])

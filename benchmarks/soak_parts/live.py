@@ -1,0 +1,217 @@
+"""The run through the live roles: joiner, learner and server as processes on a log that drops what is old.
+
+Events are appended at a steady rate, and scores asked for beside them. At each mark: how far behind the roles
+are, memory, bytes on disk, the latency of the scores since the last mark. At the end each role is stopped and
+started again.
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+import numpy as np
+
+from freshet.config import Config, load_config, parse_config
+from freshet.roles.children import Child, Children
+from freshet.roles.opening import open_topics
+from soak_parts import kept, system, world
+from stream.log.base import EVENTS, EXAMPLES, UPDATES, Log, Outgoing
+from stream.records.types import Action, Impression, encode
+
+Row = dict[str, Any]
+
+ROLES = ("join", "learn", "serve")
+READY_S = 180.0
+SCORE_EVERY_S = 0.05
+STEP_S = 0.02
+CANDIDATES = 10  # of a request that is scored
+
+
+class Live(NamedTuple):
+    """How much, how fast, and how much of it the log keeps."""
+
+    requests: int
+    per_s: int
+    marks: int
+    retain_mb: int  # of each topic
+
+
+def write_config(folder: Path, log: str, retain_mb: int) -> Path:
+    """A config of the same features, with a log that keeps little."""
+    lines = [f'log = "{log}"', f'state = "{folder / "state"}"', "[join]", "window_s = 5.0"]
+    lines += ["[server]", "port = 0", "[learner]", "snapshot_bytes_min = 8_388_608"]
+    lines += ["[stream.log.retain_bytes]", f'"*" = {retain_mb << 20}']
+    for name, settings in kept.config_table(folder)["features"].items():
+        lines.append(f"[features.{name}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    path = folder / "freshet.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def run(kind: str, url: str, folder: Path, live: Live, log_folder: Path) -> Iterator[Row]:
+    """Run the roles, and give what each mark measured; the last row is of the restarts.
+
+    Args:
+        log_folder: where the log's bytes lie.
+    """
+    path = write_config(folder, url, live.retain_mb)
+    config = load_config(path)
+    with Children(folder / "said") as children, contextlib.closing(open_topics(config)) as log:
+        roles = {role: children.start(role, role, "--config", str(path)) for role in ROLES}
+        address = _await(roles)
+        sent, began, next_score = 0, time.monotonic(), 0.0
+        marked, marked_at = 0, began
+        latencies: list[float] = []
+        made = world.blocks(live.requests)
+        waiting: list[Impression | Action] = []
+        with httpx.Client(base_url=address, timeout=30.0) as client:
+            while sent < live.requests:
+                due = min(int((time.monotonic() - began) * live.per_s), live.requests) - sent
+                while due > 0:
+                    if not waiting:
+                        waiting = _events(next(made))
+                    sent += _append(log, waiting, min(due, 500))
+                    due = min(int((time.monotonic() - began) * live.per_s), live.requests) - sent
+                    if time.monotonic() >= next_score:
+                        break
+                if time.monotonic() >= next_score:
+                    next_score = time.monotonic() + SCORE_EVERY_S
+                    latencies.append(_score(client, sent))
+                if sent - marked >= live.requests // live.marks:
+                    children.watch()
+                    row = {"log": kind, "requests": sent}
+                    row["sent_per_s"] = (sent - marked) / (time.monotonic() - marked_at)
+                    row["score_p50_ms"] = statistics.median(latencies)
+                    row["score_p99_ms"] = float(np.quantile(latencies, 0.99))
+                    yield row | _look(client, log, config, roles, folder, log_folder)
+                    latencies.clear()
+                    marked, marked_at = sent, time.monotonic()
+                time.sleep(STEP_S)
+            _drained(client, sent)
+        yield {"log": kind, "restart_s": {role: _again(children, roles, role, path) for role in ROLES}}
+
+
+def _await(roles: dict[str, Child]) -> str:
+    """Wait until all are ready; the server's address."""
+    deadline = time.monotonic() + READY_S
+    while any(role.ready() is None for role in roles.values()):
+        if time.monotonic() > deadline:
+            raise SystemExit(
+                "the roles do not come up" + "".join(role.last_words() for role in roles.values())
+            )
+        time.sleep(0.05)
+    return next(word for word in str(roles["serve"].ready()).split() if word.startswith("http"))
+
+
+def _events(part: world.Requests) -> list[Impression | Action]:
+    """Impressions of one candidate, with the click right behind, newest first."""
+    found: list[Impression | Action] = []
+    ids = {name: values.tolist() for name, values in part.ids.items()}
+    for n, (number, label) in enumerate(zip(part.number.tolist(), part.label.tolist(), strict=True)):
+        name = f"{number}-{uuid.uuid4().hex[:6]}"
+        found.append(Impression(name, 0.0, [{key: values[n] for key, values in ids.items()}]))
+        if label:
+            found.append(Action(name, 0.0, 0))
+    found.reverse()
+    return found
+
+
+def _append(log: Log, waiting: list[Impression | Action], requests: int) -> int:
+    """Append the next so many requests, with the time of now; returns how many there were."""
+    now = time.time()
+    out: list[Outgoing] = []
+    taken = 0
+    while waiting and (taken < requests or isinstance(waiting[-1], Action)):
+        event = waiting.pop()
+        taken += isinstance(event, Impression)
+        timed = msgspec.structs.replace(event, time=now)
+        out.append(Outgoing(event.request_id.encode(), encode(timed)))
+    log.append(EVENTS, out)
+    return taken
+
+
+def _score(client: httpx.Client, sent: int) -> float:
+    """Milliseconds of one score over HTTP."""
+    part = world.block(sent, CANDIDATES)
+    ids = {name: values.tolist() for name, values in part.ids.items()}
+    body = {
+        "context": {name: ids[name][0] for name in (*world.OF_USER, "publisher", "hour")},
+        "candidates": [
+            {name: ids[name][k] for name in ("item", "campaign", "category")} for k in range(CANDIDATES)
+        ],
+        "log": False,
+    }
+    began = time.perf_counter()
+    client.post("/v1/score", json=body).raise_for_status()
+    return (time.perf_counter() - began) * 1e3
+
+
+def _look(
+    client: httpx.Client, log: Log, config: Config, roles: dict[str, Child], folder: Path, log_folder: Path
+) -> Row:
+    told = client.get("/v1/model").raise_for_status().json()
+    kept_records = {
+        topic: sum(end - first for first, end in log.ends(topic)) for topic in (EVENTS, EXAMPLES, UPDATES)
+    }
+    return {
+        "freshness_s": told["freshness_s"],
+        "learnt": told["examples_learnt"],
+        "auc": told["base"]["recent"]["auc"],
+        "rows": told["table_rows"],
+        "memory_mb": {name: system.memory_mb(role.process.pid) for name, role in roles.items()},
+        "log_mb": system.folder_mb(log_folder),
+        "state_mb": {name: system.folder_mb(Path(config.state_of(name))) for name in ("join", "learn")},
+        "records": kept_records,
+    }
+
+
+def _drained(client: httpx.Client, sent: int) -> None:
+    """Wait until nearly all that was sent is learnt: what the last window holds waits for later events."""
+    deadline = time.monotonic() + READY_S
+    while client.get("/v1/model").json()["examples_learnt"] < 0.95 * sent:
+        if time.monotonic() > deadline:
+            raise SystemExit("the roles do not keep up: lower the rate")
+        time.sleep(0.2)
+
+
+def _again(children: Children, roles: dict[str, Child], role: str, path: Path) -> float:
+    """Stop a role, start it again; seconds until it is ready."""
+    process = roles[role].process
+    process.terminate()
+    process.wait(60.0)
+    began = time.monotonic()
+    roles[role] = children.start(f"{role}-again", role, "--config", str(path))
+    _await({role: roles[role], "serve": roles["serve"]})
+    return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def sqlite(folder: Path) -> Iterator[str]:
+    """An embedded log."""
+    yield f"sqlite:{folder / 'log.db'}"
+
+
+@contextlib.contextmanager
+def kafka(folder: Path) -> Iterator[str]:
+    """A Kafka log on a broker of its own."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "deploy" / "kafka"))
+    from broker import Broker  # type: ignore[import-not-found, unused-ignore]
+
+    with Broker(folder, heap="512m") as broker:
+        yield f"kafka://{broker.address}/soak"
+
+
+def parsed(folder: Path, rows_max: int) -> Config:
+    """The config of the run through replay."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return parse_config(kept.config_table(folder, rows_max), "the benchmark")

@@ -1,0 +1,118 @@
+"""The long run as small charts, one below the other, in an SVG file, and as a table in Markdown."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP = 640, 110, 70, 20, 26
+COLOURS = ("#1f6feb", "#bf5b04")
+
+Line = tuple[str, Callable[[Row], float | None]]
+
+CHARTS: tuple[tuple[str, tuple[Line, ...]], ...] = (
+    (
+        "requests/s",
+        (("learning", lambda r: r["per_s"]), ("with commits", lambda r: r["whole_per_s"])),
+    ),
+    ("processor time of a request, µs", (("learning and commits", lambda r: r["cpu_us"]),)),
+    (
+        "memory, disk: MB",
+        (("memory", lambda r: r["memory_mb"]), ("state on disk", lambda r: r["disk_mb"])),
+    ),
+    (
+        "rows, millions",
+        (
+            ("pairs", lambda r: r["rows"]["pairs"] / 1e6),
+            ("ids", lambda r: (sum(r["rows"].values()) - r["rows"]["pairs"]) / 1e6),
+        ),
+    ),
+    ("AUC", (("of a million", lambda r: r["auc"]),)),
+    (
+        "score of 50, µs",
+        (("median", lambda r: r["score_p50_us"]), ("p99", lambda r: r["score_p99_us"])),
+    ),
+    (
+        "commit of 20,000 requests, ms",
+        (("median", lambda r: r["commit_p50_ms"]), ("longest", lambda r: r["commit_max_ms"])),
+    ),
+    (
+        "snapshot, restart: s",
+        (("restart", lambda r: r["restart_s"]), ("published snapshot", lambda r: r["publish_s"])),
+    ),
+)
+
+
+def draw(rows: Sequence[Row], out: Path) -> None:
+    """Write the charts; all begin at 0 and share their x axis, millions of requests."""
+    height = len(CHARTS) * HEIGHT + 24
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+    ]
+    last = rows[-1]["requests"]
+
+    def x(requests: float) -> float:
+        return LEFT + requests / last * (WIDTH - LEFT - RIGHT)
+
+    for n, (title, lines) in enumerate(CHARTS):
+        base = (n + 1) * HEIGHT
+        values = [
+            [(row["requests"], value) for row in rows if (value := take(row)) is not None]
+            for _, take in lines
+        ]
+        top = max((value for line in values for _, value in line), default=1.0) * 1.1 or 1.0
+        parts.append(f'<text x="{LEFT}" y="{base - HEIGHT + 16}" font-weight="bold">{title}</text>')
+        for share in (0.0, 0.5, 1.0):
+            at = base - share / 1.1 * (HEIGHT - TOP)
+            parts.append(
+                f'<line x1="{LEFT}" y1="{at:.1f}" x2="{WIDTH - RIGHT}" y2="{at:.1f}" stroke="#ddd"/>'
+            )
+            parts.append(
+                f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{share * top / 1.1:,.3g}</text>'
+            )
+        for k, (name, _) in enumerate(lines):
+            points = " ".join(
+                f"{x(at):.1f},{base - value / top * (HEIGHT - TOP):.1f}" for at, value in values[k]
+            )
+            parts.append(
+                f'<polyline points="{points}" fill="none" stroke="{COLOURS[k]}" stroke-width="1.8"/>'
+            )
+            parts.append(
+                f'<text x="{WIDTH - RIGHT}" y="{base - HEIGHT + 16}" text-anchor="end" '
+                f'dx="{-130 * (len(lines) - 1 - k)}" fill="{COLOURS[k]}">{name}</text>'
+            )
+    parts.append(
+        f'<text x="{WIDTH - RIGHT}" y="{height - 6}" text-anchor="end">{last / 1e6:g} million requests</text>'
+    )
+    parts.append("</svg>")
+    out.write_text("\n".join(parts) + "\n")
+
+
+HEAD = (
+    "requests", "requests/s", "with commits", "CPU µs", "memory MB", "disk MB", "pairs", "other rows", "AUC",
+    "score µs", "commit ms", "snapshot s", "published s", "restart s",
+)  # fmt: skip
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a table in Markdown."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def cells(row: Row) -> list[str]:
+    """One line of the table."""
+    rows = row["rows"]
+    return [
+        f"{row['requests'] / 1e6:.3g} M", f"{row['per_s']:,.0f}", f"{row['whole_per_s']:,.0f}",
+        f"{row['cpu_us']:.1f}",
+        f"{row['memory_mb']:,.0f}", f"{row['disk_mb']:,.0f}", f"{rows['pairs']:,}",
+        f"{sum(rows.values()) - rows['pairs']:,}", "–" if row["auc"] is None else f"{row['auc']:.4f}",
+        f"{row['score_p50_us']:.0f}, {row['score_p99_us']:.0f}",
+        f"{row['commit_p50_ms']:.0f}, {row['commit_max_ms']:.0f}", f"{row['snapshot_s']:.2f}",
+        f"{row['publish_s']:.2f}", f"{row['restart_s']:.1f}",
+    ]  # fmt: skip

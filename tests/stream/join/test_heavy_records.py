@@ -1,0 +1,176 @@
+"""A record that makes many requests due is taken in several commits, each bounded in bytes.
+
+What comes of it, and with which numbers, does not depend on where it is cut, nor on restarts in between.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from depth import many
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ground.clock import ManualClock
+from stream.join import outputs, pairing
+from stream.join.joiner import Joiner, JoinSettings
+from stream.limits import AT_ONCE_BYTES_MAX, AT_ONCE_MAX
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
+from stream.log.testing import MemoryLog
+from stream.records.types import Action, Impression, Tick, encode, join_batch
+from stream.run.contract import RunnerSettings, Subscription
+from stream.run.runner import Runner
+from stream.state.role_state import Commit, RoleState
+
+T = 1_700_000_000.0
+numbers = itertools.count()
+
+Row = tuple[bytes, bytes, str, int]
+"""Key, value, producer, sequence number."""
+
+
+def shown(name: str, at: float, size: int = 0) -> Impression:
+    return Impression(name, T + at, [{"item": 1}], {f"text{i}": "x" * 1_000 for i in range(size // 1_000)})
+
+
+class World:
+    """A joiner over a log in memory, closed and opened again after one in five of its commits, or never."""
+
+    def __init__(self, folder: Path, restarts: bool, **options: object) -> None:
+        self.clock = ManualClock(start_s=T)
+        self.log = MemoryLog(clock=self.clock)
+        for topic in (EVENTS, EXAMPLES, DEAD_LETTERS):
+            self.log.create_topic(topic, 1)
+        self.folder, self.restarts = folder, restarts
+        self.settings = JoinSettings(window_s=10.0, **options)  # type: ignore[arg-type]
+        self.written: list[int] = []  # bytes of outputs, by commit
+        self.open()
+
+    def open(self) -> None:
+        self.state = RoleState(self.folder, "joiner", {}, sync=False)
+        self.joiner = Joiner(self.state, self.settings)
+        begin = self.state.begin
+
+        def weighed() -> Commit:
+            commit = begin()
+            emit = commit.emit
+            self.written.append(0)
+
+            def weigh(topic: str, record: Outgoing) -> None:
+                self.written[-1] += len(record.value)
+                emit(topic, record)
+
+            commit.emit = weigh  # type: ignore[method-assign]
+            return commit
+
+        self.state.begin = weighed  # type: ignore[method-assign]
+        self.runner = Runner(
+            self.log,
+            self.state,
+            self.joiner,
+            Subscription(EVENTS, "join"),
+            RunnerSettings(commit_every_s=1e9),
+        ).open()
+
+    def take(self, records: list[tuple[float, bytes]]) -> None:
+        """Take records that the log has at so many seconds."""
+        for at, record in records:
+            self.clock.advance(max(T + at - self.clock.unix_s(), 0.0))
+            self.log.append(EVENTS, [Outgoing(b"", record, 0, "sender", next(numbers))])
+        while self.runner.step():
+            if self.restarts and not self.runner.uncommitted and self.clock.draw() < 0.2:
+                self.state.close()
+                self.open()
+        self.runner.commit()
+
+    def came(self) -> tuple[list[Row], list[Row]]:
+        """The examples and the dead letters, each once."""
+        found = []
+        for topic in (EXAMPLES, DEAD_LETTERS):
+            rows = self.log.read(topic, 0, 0, 1_000_000, 1 << 30)
+            once = dict.fromkeys((r.key, r.value, r.producer, r.seq) for r in rows)
+            found.append(list(once))
+        return found[0], found[1]
+
+
+def records_of(seed: int) -> list[tuple[float, bytes]]:
+    """Events alone and in batches, and ticks; requests that come due by the dozen; actions of all kinds."""
+    draw = random.Random(seed)
+    at, made = 0.0, 0
+    records: list[tuple[float, bytes]] = []
+    for _ in range(draw.randrange(5, 25)):
+        events: list[bytes] = []
+        for _ in range(draw.choice((1, 1, 5, 30))):
+            at += draw.choice((0.0, 0.1, 0.1, 3.0, 40.0))
+            kind = draw.random()
+            if kind < 0.6:
+                made += 1
+                events.append(encode(shown(f"r{made}", at - draw.choice((0.0, 0.0, 5.0)))))
+            else:
+                name = f"r{draw.randrange(made + 4)}"
+                events.append(encode(Action(name, T + at, draw.choice((0, 0, 0, 3)))))
+        taken = at + draw.choice((0.0, 0.5, -3.0))  # a producer's clock may be ahead
+        records.append((taken, join_batch(events) if len(events) > 1 else events[0]))
+        if draw.random() < 0.3:
+            at += draw.choice((0.0, 5.0, 30.0))
+            records.append((at, encode(Tick(T + at))))
+            records.append((at, records[draw.randrange(len(records))][1]))
+    return records
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    return tmp_path_factory.mktemp("heavy")
+
+
+@settings(max_examples=many(12), deadline=None)
+@given(seed=st.integers(0, 10**6), at_once=st.integers(1, 12), each=st.integers(1, 4), late=st.booleans())
+def test_cuts_and_restarts_change_nothing(
+    whole: Path, seed: int, at_once: int, each: int, late: bool
+) -> None:
+    records = records_of(seed)
+    options = {"late": "learn" if late else "drop", "pending_max": 40, "dead_letter_share_max": 1.0}
+    plain = World(whole / f"plain-{next(numbers)}", False, **options)
+    plain.take(records)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outputs, "AT_ONCE_MAX", at_once)
+        patch.setattr(pairing, "DUE_AT_ONCE", each)
+        cut = World(whole / f"cut-{next(numbers)}", True, **options)
+        cut.take(records)
+    assert cut.came() == plain.came()
+    assert cut.joiner.counts == plain.joiner.counts
+    assert cut.joiner.clock(0) == plain.joiner.clock(0)
+    assert cut.joiner.undecided == plain.joiner.undecided
+    for world in (plain, cut):
+        world.state.close()
+
+
+def test_outputs_of_one_record_are_bounded_in_bytes_by_commit(tmp_path: Path) -> None:
+    size, count = 50_000, 2_000
+    world = World(tmp_path / "state", False)
+    world.take([(0.0, encode(shown(f"r{i}", i * 1e-3, size))) for i in range(count)])
+    world.written = [0]  # of the commit that is open
+    world.take([(60.0, encode(shown("last", 60.0)))])
+    assert sum(world.written) > count * size
+    assert max(world.written) < AT_ONCE_BYTES_MAX + 2 * pairing.DUE_AT_ONCE * size
+    assert len(world.came()[0]) == count
+    world.state.close()
+
+
+def test_timers_of_one_record_are_bounded_by_commit(tmp_path: Path) -> None:
+    count = 3 * AT_ONCE_MAX + 10
+    world = World(tmp_path / "state", False)
+    world.take(
+        [
+            (0.0, join_batch([encode(shown(f"r{i}", 0.0)) for i in range(first, min(first + 5_000, count))]))
+            for first in range(0, count, 5_000)
+        ]
+    )
+    world.written = [0]  # of the commit that is open
+    world.take([(60.0, encode(shown("last", 60.0)))])
+    examples, _ = world.came()
+    assert len(examples) == count and len(world.written) >= 4
+    assert [seq for *_, seq in examples] == list(range(examples[0][3], examples[0][3] + count))
+    world.state.close()
