@@ -50,7 +50,7 @@ class Role(msgspec.Struct):
 
     role: str  # joiner, learner, server
     name: str
-    state: str  # well, frozen, standing by, silent
+    state: str  # running, frozen, standing by, silent
     heard_s: float  # seconds since its last sign of life
 
 

@@ -136,7 +136,7 @@ class Overview:
         roles = [_role(member) for member in members]
         if own is not None:
             frozen = bool(own.status.numbers.get("frozen"))
-            roles.append(Role("server", self.name or "this one", "frozen" if frozen else "well", 0.0))
+            roles.append(Role("server", self.name or "this one", "frozen" if frozen else "running", 0.0))
         self._live = Live(
             step=self._step,
             time=now_s,
@@ -351,5 +351,5 @@ def _role(member: ObservedMember) -> Role:
     elif member.group == "learn" and not member.leads:
         state = "standing by"
     else:
-        state = "frozen" if member.status.numbers.get("frozen") else "well"
+        state = "frozen" if member.status.numbers.get("frozen") else "running"
     return Role(TITLES.get(member.group, member.group), member.name, state, round(silent_s, 1))

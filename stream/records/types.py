@@ -186,7 +186,7 @@ class Exposure(
 class Example(
     msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="example", omit_defaults=True, gc=False
 ):
-    """One decided request: its candidates and their labels (0 or 1); predicted whole before any is learnt.
+    """One decided request: its candidates and their labels (0 or 1); predicted whole before any is learned.
 
     The candidates are those that were shown, as far as anybody said; `place` then says where.
 
@@ -206,7 +206,7 @@ class Example(
     context: Context = {}
     served: Annotated[Served | None, _field("What was answered, if Freshet was asked.")] = None
     log_odds: Annotated[float, _field("ln r when negatives were kept at rate r.")] = 0.0
-    late: Annotated[bool, _field("Learnt although its request was decided before.")] = False
+    late: Annotated[bool, _field("Learned although its request was decided before.")] = False
     place: Place = None
     propensity: Propensity = None
     v: Version = SCHEMA_VERSION

@@ -57,7 +57,7 @@ def test_roles_are_seen_by_what_they_tell_in_the_log(log: Log, joiner: Member) -
     joiner.report(MemberStatus({"examples": 100.0, "undecided": 3.0}))
     live = look_until(overview, "undecided")
     assert live.now.undecided == 3.0
-    assert live.roles[0].role == "joiner" and (live.roles[0].name, live.roles[0].state) == ("a", "well")
+    assert live.roles[0].role == "joiner" and (live.roles[0].name, live.roles[0].state) == ("a", "running")
     joiner.report(MemberStatus({"examples": 150.0, "undecided": 0.0}))
     deadline = time.monotonic() + 10.0
     while not (rate := overview.look().now.examples_per_s):
@@ -110,7 +110,7 @@ def test_table_rates_are_the_leading_learners(log: Log) -> None:
     assert row.rows == 7  # this server's own, not the learner's
     assert row.admitted_per_s is not None and row.expired_per_s is not None
     assert row.admitted_per_s == pytest.approx(4 * row.expired_per_s) and row.refused_per_s == 0.0
-    assert [r.state for r in live.roles if r.role == "learner"] == ["well", "standing by"]
+    assert [r.state for r in live.roles if r.role == "learner"] == ["running", "standing by"]
 
 
 def test_server_tells_the_others_and_shows_the_frozen_one(log: Log) -> None:
@@ -121,7 +121,7 @@ def test_server_tells_the_others_and_shows_the_frozen_one(log: Log) -> None:
     live.name = "host:2"
     shown = live.look()
     assert (shown.now.auc_frozen, shown.now.auc_base) == (0.55, 0.7)
-    assert [(r.name, r.state) for r in shown.roles] == [("host:1", "frozen"), ("host:2", "well")]
+    assert [(r.name, r.state) for r in shown.roles] == [("host:1", "frozen"), ("host:2", "running")]
     watcher = Overview(log).look()  # no server: it shows the one that follows updates
     assert (watcher.now.auc_base, watcher.now.auc_frozen, watcher.ready) == (0.7, 0.55, True)
     live.start()
