@@ -130,6 +130,10 @@ class Service:
     def said(self) -> str:
         return self._said.read_text(errors="replace")
 
+    @property
+    def ready(self) -> bool:
+        return ": ready" in self.said
+
     def check(self, command: list[str]) -> int:
         """Run a command in the container; its exit status."""
         return subprocess.run(
@@ -171,7 +175,7 @@ def test_services_of_the_compose_file_answer(image: dict[str, Any], rootfs: Path
         assert health[0] == "CMD"
         began = time.monotonic()
         deadline = began + READY_S_MAX
-        while services["serve"].check(health[1:]) != 0:
+        while services["serve"].check(health[1:]) != 0 or not all(s.ready for s in services.values()):
             assert all(s.running() for s in services.values()) and time.monotonic() < deadline, "\n".join(
                 f"{name}: {service.said}" for name, service in services.items()
             )
@@ -196,7 +200,12 @@ def test_services_of_the_compose_file_answer(image: dict[str, Any], rootfs: Path
             assert (
                 httpx.post("http://127.0.0.1:8470/v1/score", json=request, trust_env=False).status_code == 401
             )
-            sizes = re.search(r"start with (\d+), (\d+) and (\d+) MB", (ROOT / "README.md").read_text())
+            event = {"type": "impression", "request_id": "r", "time": time.time(), "labels": [1, 0]} | request
+            shop.post("/v1/events", json=event).raise_for_status()
+            while shop.get("/v1/model").raise_for_status().json()["examples_learnt"] < 2:
+                assert time.monotonic() < deadline, services["learn"].said
+                time.sleep(0.2)
+            sizes = re.search(r"(\d+), (\d+) and (\d+) MB of memory", (ROOT / "README.md").read_text())
             assert sizes is not None
             for megabytes, (name, service) in zip(sizes.groups(), services.items(), strict=True):
                 held = int(service.ask(MEMORY)) / 1000.0
