@@ -31,6 +31,8 @@ from stream.state.outbox import Outbox, OutboxBlock, block_key, encode_block
 
 _log = logging.getLogger("freshet.state")
 
+PURGE_AGAIN_S = 5.0  # until a purge that failed, on a full disk say, is tried again
+
 
 class Commit:
     """The changes of one step, gathered until `RoleState.commit` writes them all or none.
@@ -108,6 +110,8 @@ class RoleState:
         """
         self.path = Path(path)
         self._disk = disk
+        self._clock = clock
+        self._purge_again_s = float("-inf")  # a purge that failed is tried again then
         self._db: Database | None = None
         self._broken: StateError | None = None
         self._asking = threading.Lock()  # between a commit that asks for a purge and the end of one
@@ -210,6 +214,8 @@ class RoleState:
         self._purging.check()
         if not self._purge_due or self._purging.alive or self._outbox.blocks:
             return
+        if self._clock.now_s() < self._purge_again_s:
+            return
         self._purge_due = False
         self.commit(self.begin())  # takes what was sent out of the outbox
         self._purging.start()
@@ -217,9 +223,12 @@ class RoleState:
     def _finish_purging(self) -> None:
         """Wait for a purge that runs, and run one that was requested since."""
         self._purging.join()
+        self._purge_again_s = float("-inf")
         while self._purge_due and not self._broken and not self._outbox.blocks:
             self.purge()
             self._purging.join()
+            if self._purge_again_s > 0.0:
+                break  # it failed; the next who opens the state tries again
         self._purging.check()
 
     def _merge_all(self, stop: threading.Event) -> None:
@@ -234,7 +243,15 @@ class RoleState:
         except Exception as error:
             if rocks.read_error(error) is None:
                 raise
-            _log.warning("state %s: what was deleted may still be in its files (%s)", self.path, error)
+            _log.warning(
+                "state %s: what was deleted may still be in its files (%s); tries again in %.0f s",
+                self.path,
+                error,
+                PURGE_AGAIN_S,
+            )
+            with self._asking:
+                self._purge_again_s = self._clock.now_s() + PURGE_AGAIN_S
+                self._purge_due = True
 
     def copy_to(self, folder: Path) -> None:
         """Copy the state of one moment, between two commits, into a database folder that must not exist.

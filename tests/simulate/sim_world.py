@@ -9,6 +9,7 @@ or network, and whatever it does in its `finally` blocks reaches neither.
 import heapq
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -19,7 +20,9 @@ SLICE_S = 0.002  # of simulated time that a thread's turn takes, on average
 TURNS_UNSEEN = 4  # between two looks whether what is waited for has come
 IDLE_S_MAX = 5.0  # of simulated time that passes at once where nothing happens
 LATE_S = 0.4  # how much later than asked for a thread may wake up: few turns, and many interleavings
-TURN_REAL_S_MAX = 20.0  # of real time: a thread that has not handed back by then waits for another's lock
+TURN_REAL_S_MAX = 200.0  # of real time: a thread that has not handed back by then waits for another's lock
+TURN_CPU_S_MAX = 10.0  # and one that has run for so long never will
+LOOK_REAL_S = 2.0
 
 
 class KilledError(BaseException):
@@ -316,5 +319,9 @@ class World:
     def _resume(self, thread: _Thread) -> None:
         self.turns += 1
         thread.go.release()
-        if not self.back.acquire(timeout=TURN_REAL_S_MAX):
-            raise StuckError(f"thread {thread.name} does not hand back: it waits for a lock of another's")
+        began_s = time.process_time(), time.monotonic()
+        while not self.back.acquire(timeout=LOOK_REAL_S):
+            if time.process_time() - began_s[0] > TURN_CPU_S_MAX:
+                raise StuckError(f"thread {thread.name} does not hand back: it runs in a circle")
+            if time.monotonic() - began_s[1] > TURN_REAL_S_MAX:
+                raise StuckError(f"thread {thread.name} does not hand back: it waits for a lock of another's")

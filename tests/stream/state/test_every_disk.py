@@ -1,13 +1,15 @@
 """What is promised of a disk holds on every kind: the machine's with RocksDB, and the one in memory."""
 
+import time
 from pathlib import Path
 
 import pytest
 
+from ground.clock import ManualClock
 from stream.errors import StateDamagedError, StateFullError, StateLockedError
 from stream.log.base import Outgoing
 from stream.state.disk import Disk, RocksDisk
-from stream.state.role_state import RoleState
+from stream.state.role_state import PURGE_AGAIN_S, RoleState
 from stream.state.testing import MemoryDisk
 
 
@@ -178,6 +180,57 @@ def test_what_is_deleted_while_files_are_merged_stays_in_them(tmp_path: Path) ->
     database.delete(b"a")
     database.merge()
     assert not disk.holds(tmp_path, b"secret-a") and disk.holds(tmp_path, b"secret-b")
+
+
+def test_purge_that_fails_is_tried_again_after_a_while(tmp_path: Path) -> None:
+    full = True
+
+    def trouble(what: str, folder: Path) -> None:
+        if what == "merging" and full:
+            raise OSError(28, "No space left on device")
+
+    disk, clock = MemoryDisk(trouble), ManualClock()
+    with RoleState(tmp_path, "joiner", {}, clock=clock, disk=disk) as state:
+        for change in ("put", "delete"):
+            commit = state.begin()
+            if change == "put":
+                commit.put(b"a", b"secret")
+            else:
+                commit.delete(b"a")
+                commit.purge = True
+            state.commit(commit)
+        state.purge()
+        clock.advance(PURGE_AGAIN_S + 1.0)
+        full = False
+        deadline_s = time.monotonic() + 10.0
+        while not state.purges and time.monotonic() < deadline_s:
+            state.purge()
+            clock.advance(1.0)
+            time.sleep(0.01)
+        assert state.purges == 1 and not disk.holds(tmp_path, b"secret")
+
+
+def test_purge_that_fails_when_a_state_is_closed_is_left_to_the_next(tmp_path: Path) -> None:
+    full = True
+
+    def trouble(what: str, folder: Path) -> None:
+        if what == "merging" and full:
+            raise OSError(28, "No space left on device")
+
+    disk = MemoryDisk(trouble)
+    with RoleState(tmp_path, "joiner", {}, disk=disk) as state:
+        commit = state.begin()
+        commit.put(b"a", b"secret")
+        state.commit(commit)
+        commit = state.begin()
+        commit.delete(b"a")
+        commit.purge = True
+        state.commit(commit)
+    assert disk.holds(tmp_path, b"secret")
+    full = False
+    with RoleState(tmp_path, "joiner", {}, disk=disk):
+        pass
+    assert not disk.holds(tmp_path, b"secret")
 
 
 def test_process_that_crashes_frees_what_it_held(tmp_path: Path) -> None:
