@@ -201,8 +201,8 @@ class Member:
         """Claim to lead; returns the term."""
         value = msgspec.msgpack.encode(Claim(self.group, self.name, self.incarnation))
         ((_, term),) = self._log.append(ROLES, [Outgoing(self.group.encode(), value, 0)])
+        self.look()  # if this fails, the caller has no term, and claims again
         self._leading = term
-        self.look()
         return term
 
     def resign(self) -> None:

@@ -47,6 +47,12 @@ MUTATIONS = {
         "                if not self._purge_due:\n                    database.delete(PURGE_KEY)",
         "                database.delete(PURGE_KEY)\n                self._purge_due = False",
     ),
+    "a purge that failed is forgotten": Mutation(
+        "stream.state.role_state",
+        "                self._purge_again_s = self._clock.now_s() + PURGE_AGAIN_S\n"
+        "                self._purge_due = True\n",
+        "                pass\n",
+    ),
     "any error is called damage": Mutation(
         "ground.rocks",
         "    if type(error) is not Exception:\n        return None\n",
@@ -72,6 +78,12 @@ MUTATIONS = {
         "stream.group.membership",
         "return leader.incarnation != self.incarnation or self._leading != leader.term",
         "return leader.incarnation != self.incarnation",
+    ),
+    "a claim counts that its claimer gave up": Mutation(
+        "stream.group.membership",
+        "        self.look()  # if this fails, the caller has no term, and claims again\n"
+        "        self._leading = term\n",
+        "        self._leading = term\n        self.look()\n",
     ),
     "a member reads on and on where there is no record": Mutation(
         "stream.group.membership",

@@ -83,11 +83,33 @@ def test_claim_of_which_no_answer_came_does_not_leave_the_group_without_a_leader
         assert one.vacant(), "whether the claim is in the log or not, it leads in no term"
         if one.leader is not None:
             break
-    assert one.leader is not None and one.leader.life == one.life, "the claim is in the log"
+    assert one.leader is not None and one.leader.incarnation == one.incarnation, "the claim is in the log"
     term = one.claim()
     assert one.leads(term) and not one.vacant()
     one.resign()
     assert one.vacant(), "it may lead again"
+
+
+def test_claim_that_is_taken_and_not_read_back_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    one = Member(log, "learn", "a", SLOW, ManualClock())
+    one.join()
+    one.able(True)
+    one.beat()
+
+    def fail(*_: object) -> None:
+        raise LogAwayError("away")
+
+    monkeypatch.setattr(log, "ends", fail)
+    with pytest.raises(LogAwayError):
+        one.claim()
+    monkeypatch.undo()
+    one.look()
+    assert one.leader is not None and one.vacant(), "the claim is there, and nobody leads in its term"
+    term = one.claim()
+    one.look()
+    assert one.leads(term) and not one.vacant()
 
 
 def test_look_goes_on_behind_offsets_without_records(log: Log) -> None:
