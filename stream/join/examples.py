@@ -94,7 +94,8 @@ class ExampleMaker:
         assert entry.exposed is not None
         clicked = {candidate for candidate, reaction in entry.reactions.items() if reaction.label}
         found = seen(impression, entry.exposed, clicked)
-        counts.shown_by_click += found.by_click
+        if not entry.decided:  # else it was counted then, or is a late action
+            counts.shown_by_click += found.by_click
         place = [0] * entry.size
         for at, candidate in enumerate(found.candidates):
             place[candidate] = at

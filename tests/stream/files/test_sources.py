@@ -1,6 +1,7 @@
 """Data files become requests, or errors that say what to do."""
 
 import gzip
+import json
 import math
 import os
 from collections.abc import Iterable
@@ -292,3 +293,43 @@ def test_movietweetings_is_read_whole() -> None:
     assert times == sorted(times)
     assert 0.49 < sum(example.labels[0] for example in examples) / len(examples) < 0.51
     assert all(example.candidates[0].keys() == {"movie", "genres"} for example in examples)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_lines_that_were_not_shown_are_left_out(tmp_path: Path, kind: str) -> None:
+    rows = [
+        (10, 0, "A", 5, 1),
+        (10, 0, "A", 6, 0),
+        (11, 1, "A", 7, 1),
+        (12, 0, "B", 5, 0),
+        (13, 1, "C", 5, 1),
+    ]
+    names = ("time", "label", "s", "item", "seen")
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        write(path, "\n".join([",".join(names), *(",".join(map(str, row)) for row in rows)]))
+    elif kind == "jsonl":
+        found = [dict(zip(names, row, strict=True)) | {"seen": bool(row[4])} for row in rows]
+        write(path, "\n".join(map(json.dumps, found)))
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    grouped = read(path, DataSettings(request="s", shown="seen"))
+    assert [(e.candidates, e.labels, e.decided) for e in grouped] == [
+        ([{"item": 5}, {"item": 7}], [0.0, 1.0], 11.0),
+        ([{"item": 5}], [1.0], 13.0),
+    ]
+    alone = read(path, DataSettings(shown="seen", features={"item": "item"}))
+    assert [e.candidates[0]["item"] for e in alone] == [5, 7, 5]
+
+
+def test_what_does_not_say_whether_it_was_shown_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "time,label,item,seen\n1,0,5,1\n2,0,5,maybe\n")
+    with pytest.raises(SourceError, match=r"a.csv:3: seen: 'maybe' does not say whether it was shown"):
+        read(path, DataSettings(shown="seen"))
+    assert len(read(path, DataSettings(shown="seen", skip_bad=True))) == 1
+    with pytest.raises(SourceError, match="there is no column 'sen'"):
+        read(path, DataSettings(shown="sen"))

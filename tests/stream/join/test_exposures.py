@@ -286,6 +286,7 @@ def test_late_click_is_learnt_at_its_place_and_taken_back_only_if_it_was_shown(t
     _, late, unsaid = j.examples()
     assert (late.late, told(late), late.place) == (True, [(1, 1.0)], [1])
     assert (unsaid.late, told(unsaid), unsaid.place) == (True, [(3, 1.0)], [2])
+    assert j.joiner.counts.shown_by_click == 0  # of what was decided
     j.state.close()
 
 
@@ -360,3 +361,16 @@ def test_order_of_arrival_and_restarts_do_not_matter(
         assert example.labels == [
             float((example.request_id, c["item"]) in clicked) for c in example.candidates
         ]
+
+
+def test_joiner_warns_once_where_nobody_says_what_was_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    j = Joined(tmp_path)
+    j.send(*(asked(f"r{i}", i / 1000, n=11) for i in range(1_000)), END)
+    assert caplog.records == []  # a thousand are not enough
+    j.send(asked("one more", 1000.0, n=11), asked("end 2", 2000.0), asked("end 3", 3000.0, n=11))
+    j.send(asked("end 4", 4000.0))
+    (record,) = caplog.records
+    assert "of over 10 candidates were taken as shown whole" in record.getMessage()
+    j.state.close()

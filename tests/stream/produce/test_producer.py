@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stream import Action, Impression, JoinSettings, Producer, ProducerSettings
@@ -23,14 +24,14 @@ from stream.log.open import open_log
 from stream.log.settings import KafkaSettings, LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder, split_batch
-from stream.records.types import Event
+from stream.records.types import Event, Exposure
 from stream.run.contract import Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 PARTITIONS = 2
 QUICK = LogSettings(sync=False, busy_timeout_s=0.05)
-decode = Decoder(Impression, Action).decode
+decode = Decoder[Event](Impression, Action, Exposure).decode
 
 
 class Doubtful(SqliteLog):
@@ -361,3 +362,18 @@ def test_kafka_that_does_not_answer_is_a_clear_error() -> None:
         settings = LogSettings(kafka=KafkaSettings(away_after_s=0.5))
         with pytest.raises(LogError, match=str(port)):
             Producer(open_log(f"kafka://127.0.0.1:{port}", settings))
+
+
+def test_producer_sends_what_was_shown(log: Doubtful) -> None:
+    with Producer(log) as producer:
+        asked = producer.impression([{"item": 1}, {"item": 2}], time_s=1e9, shown=[1])
+        producer.exposure(asked, [1, 0], examined=1, time_s=1e9)
+        producer.exposure(asked, np.array([0]), time_s=1e9)  # type: ignore[arg-type]
+        for wrong in ({"shown": [0, 0]}, {"shown": [-1]}, {"examined": -1}, {}):
+            with pytest.raises(RecordError):
+                producer.exposure(asked, **wrong)  # type: ignore[arg-type]
+        with pytest.raises(RecordError, match="holds candidate 2; expected 0 to 1"):
+            producer.impression([{}, {}], shown=[2])
+    impression, *exposures = arrived(log)
+    assert isinstance(impression, Impression) and impression.shown == [1]
+    assert exposures == [Exposure(asked, 1e9, [1, 0], 1), Exposure(asked, 1e9, [0])]
