@@ -83,12 +83,12 @@ def config_table(folder: Path, rows_max: int = ROWS_MAX) -> dict[str, Any]:
     """People and items have a budget that is full before the tenth million; all else is as by default.
 
     Args:
-        rows_max: the budget of pairs; those of people and items change in proportion.
+        rows_max: the budget of pairs; that of people changes in proportion.
     """
     features: dict[str, dict[str, Any]] = {name: {"kind": "id"} for name in world.FEATURES}
     features["user"]["rows_max"] = 300_000 * rows_max // ROWS_MAX
-    features["item"]["rows_max"] = 30_000 * rows_max // ROWS_MAX
-    features["campaign"]["rows_max"] = max(600 * rows_max // ROWS_MAX, 64)
+    features["item"]["rows_max"] = 30_000
+    features["campaign"]["rows_max"] = 600
     return {
         "state": str(folder / "state"),
         "data": {"time": "time", "label": "label"},

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.core import index
-from embeddings.core.eviction import limit_is_far, turns_within
+from embeddings.core.eviction import EVICTED_GENERATIONS, PARTS, limit_is_far, turns_within
 from embeddings.core.positions import Ages, State
 from embeddings.core.store import Store, bytes_in_use, make_store
 from embeddings.errors import TableError, TableInputError
@@ -141,6 +141,17 @@ class Table(Arena):
         if self.spec.evict == "none":
             return False
         return not limit_is_far(self._store.ages, self.spec.rows_max, sightings, sightings)
+
+    def may_evict(
+        self, sightings: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        """Whether the next `sightings` sightings, which make at most `rows` rows, may evict: (k,) each."""
+        if self.spec.evict == "none":
+            return np.zeros(len(sightings), dtype=np.bool_)
+        ages, rows_max = self._store.ages, self.spec.rows_max
+        length = max(rows_max // PARTS, 1)
+        near = (sightings > ages[Ages.LEFT]) & (ages[Ages.HELD] + rows > rows_max - length)
+        return near & (ages[Ages.MADE] + rows >= EVICTED_GENERATIONS * length)
 
     def turns_within(self, sightings: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """How often eviction checks for a nearly full table within the next `sightings`: (k,) to (k,)."""

@@ -26,6 +26,9 @@ from learner.train.groups import GroupLearner
 from learner.train.waiting import PendingRows
 from stream.records.types import Example
 
+LOOKED_UP_MAX = 4096
+"""Sightings looked up to spare one cut: a range of requests costs about as much, whatever it holds."""
+
 
 class Learnt(NamedTuple):
     """R requests of n rows, with the predictions that were made before they were learned."""
@@ -94,17 +97,22 @@ class Trainer:
         labelled = labelled._replace(batch=labelled.batch._replace(times=times))
         self.clock = float(times[-1])
         done: list[Learnt] = []
-        for first, last in self._chunks(labelled.batch):
-            tick = int(self._ticks_of(times[first : first + 1])[0])
+        ticks = self._ticks_of(times)
+        first = 0
+        while first < labelled.requests:
+            evicts = self._may_evict(labelled.batch, first)
+            tick = int(ticks[first])
             if tick > self.tick:
                 # Rows expire at ticks only; no rows may wait across a tick.
                 if self.tick >= 0:
                     done += self.finish()
                 self.tick = tick
-            elif self._may_evict(labelled.batch, first):
+            elif evicts:
                 done += self.finish()  # nor across an eviction
+            last = self._end_of_range(labelled.batch, ticks, first, evicts)
             self._learn_fast(labelled.part(first, last))
             done += self._learn_groups()
+            first = last
         return done
 
     @property
@@ -136,44 +144,59 @@ class Trainer:
         whole = times.astype(np.int64)
         return whole // self.model.tick_s if self.model.tick_s else np.zeros_like(whole)
 
-    def _chunks(self, batch: Batch) -> list[tuple[int, int]]:
-        """Request ranges of at most CHUNK_ROWS rows (or one request).
+    def _end_of_range(self, batch: Batch, ticks: npt.NDArray[np.int64], first: int, evicts: bool) -> int:
+        """The end of the requests from `first` on that are learned at once: at most CHUNK_ROWS rows, or one.
 
-        Each range lies within one tick, and rows are evicted in the first request of a range only.
+        The range lies within one tick, and rows are evicted in its first request only.
+
+        Args:
+            ticks: (R,), of the requests; ascending, as the times are.
+            evicts: whether that request may evict rows.
         """
-        ticks = self._ticks_of(batch.times)  # ascending, as the times are
-        before = np.maximum(np.concatenate([[self.tick], ticks[:-1]]), self.tick)
-        cuts = np.flatnonzero(self._turns(batch) | (ticks > before))
-        ranges = []
-        first = 0
-        for end in [*cuts[cuts > 0].tolist(), len(ticks)]:
-            while first < end:
-                most = int(np.searchsorted(batch.requests, batch.requests[first] + CHUNK_ROWS, side="right"))
-                last = min(max(most - 1, first + 1), end)
-                ranges.append((first, last))
-                first = last
-        return ranges
-
-    def _turns(self, batch: Batch) -> npt.NDArray[np.bool_]:
-        """The requests (R,) in which a table checks for eviction: at fixed numbers of sightings."""
-        found = np.zeros(len(batch.times), dtype=np.bool_)
+        most = int(np.searchsorted(batch.requests, batch.requests[first] + CHUNK_ROWS, side="right"))
+        last = max(most - 1, first + 1)
+        last = first + int(np.searchsorted(ticks[first:last], ticks[first], side="right"))
+        begin, end = batch.rows.start[batch.requests[[first, last]]].tolist()
         for t, table in enumerate(self.model.tables):
-            if table.evicts_within(len(batch.rows.column)):  # rare: only near its limit
-                seen = np.concatenate([[0], np.cumsum(self.model.table_of[batch.rows.column] == t)])
-                turns = table.turns_within(seen[batch.rows.start[batch.requests]])
-                found |= np.diff(turns) > 0
-        return found
+            if table.evicts_within(end - begin):  # rare: only near its limit
+                last = self._before_eviction(t, batch, first, last, evicts)
+        return last
+
+    def _before_eviction(self, t: int, batch: Batch, first: int, last: int, evicts: bool) -> int:
+        """The first request after `first` in which table t may evict rows, at most `last`.
+
+        A table evicts at fixed numbers of its sightings only, and only after enough new rows.
+        """
+        table, rows = self.model.tables[t], batch.rows
+        starts = rows.start[batch.requests[first : last + 1]]
+        begin, end = int(starts[0]), int(starts[-1])
+        mine = np.flatnonzero(self.model.table_of[rows.column[begin:end]] == t)
+        before = np.searchsorted(mine, starts - begin)  # sightings before each request
+        at = np.flatnonzero(np.diff(table.turns_within(before)) > 0)
+        at = at[at > 0]
+        after = before[at + 1]
+        at = at[table.may_evict(after, after)]
+        if len(at) * LOOKED_UP_MAX >= len(mine) and len(at) > 0 and not evicts:
+            # A small table has many such numbers. How many new rows there can be tells most of them apart.
+            times = np.repeat(batch.times[first:last].astype(np.uint32), np.diff(before))
+            unknown = np.concatenate([[0], np.cumsum(table.find(rows.key[begin:end][mine], times) < 0)])
+            after = before[at + 1]
+            at = at[table.may_evict(after, unknown[after])]
+        return first + int(at[0]) if len(at) else last
 
     def _may_evict(self, batch: Batch, request: int) -> bool:
-        """Whether learning a request may evict rows."""
-        rows = batch.requests[request : request + 2]
-        first, end = batch.rows.start[rows].tolist()
-        tables = self.model.tables
-        near = [t for t, table in enumerate(tables) if table.evicts_within(end - first)]
-        if not near:
-            return False
-        columns = self.model.table_of[batch.rows.column[first:end]]
-        return any(tables[t].evicts_within(int(np.count_nonzero(columns == t))) for t in near)
+        """Whether learning the next request may evict rows; depends on the requests before it alone."""
+        begin, end = batch.rows.start[batch.requests[request : request + 2]].tolist()
+        for t, table in enumerate(self.model.tables):
+            if not table.evicts_within(end - begin):
+                continue
+            mine = begin + np.flatnonzero(self.model.table_of[batch.rows.column[begin:end]] == t)
+            if table.evicts_within(len(mine)):
+                now = np.uint32(batch.times[request])
+                unknown = np.count_nonzero(table.find(batch.rows.key[mine], now) < 0)
+                if table.may_evict(np.array([len(mine)]), np.array([unknown]))[0]:
+                    return True
+        return False
 
     def _learn_fast(self, labelled: Labelled) -> None:
         model = self.model

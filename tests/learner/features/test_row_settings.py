@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from embeddings import TableError
-from learner.features.encoder import FeatureSpec
+from learner.features.encoder import Batch, FeatureSpec
+from learner.model.model import Gathered, Model
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
@@ -98,6 +99,42 @@ def test_learner_that_evicts_goes_on_after_restarts_as_if_never_stopped(
             digest = learner.digest()
     log.close()
     assert digest == never.digest()
+
+
+@pytest.mark.parametrize("evict", ["least_recent", "least_frequent"])
+def test_small_table_whose_ids_change_slowly_costs_few_cuts(
+    evict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table checks after rows_max / 64 sightings, here 2, but evicts only after many new rows."""
+    choice = {"rows_max": 128, "evict": evict}
+    rng = np.random.default_rng(5)
+    examples = [
+        Example(
+            request_id=f"r{i}",
+            time=1e9 + i,
+            decided=1e9 + i,
+            candidates=[{"item": int(rng.integers(100)) + i // 40}],
+            labels=[float(rng.random() < 0.3)],
+            context={"user": int(rng.integers(50))},
+        )
+        for i in range(4_000)
+    ]
+    one_by_one, whole = Learner(features(choice), SETTINGS), Learner(features(choice), SETTINGS)
+    for example in examples:
+        one_by_one.learn([example])
+    ranges = []
+    gather = Model.gather
+
+    def counted(self: Model, batch: Batch, *, insert: bool) -> Gathered:
+        ranges.append(batch)
+        return gather(self, batch, insert=insert)
+
+    monkeypatch.setattr(Model, "gather", counted)
+    whole.learn(examples)
+    assert whole.digest() == one_by_one.digest()
+    evictions = whole.model.tables[1].stats.evicted // 12  # a limit evicts at least 6 generations of 2 rows
+    assert evictions >= 3
+    assert len(ranges) <= 4_000 // 512 + 12 * evictions
 
 
 def test_choice_that_cannot_work_is_refused() -> None:
