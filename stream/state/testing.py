@@ -101,7 +101,9 @@ class MemoryDisk(Disk):
         lost = 0
         for path, stored in self._below(folder):
             while lost < count and stored.undo and path.name == "db":
+                garbage = len(stored.garbage)
                 stored.apply(stored.undo.pop())
+                del stored.garbage[garbage:]  # what was lost never came to the disk
                 lost += 1
         return lost
 
