@@ -31,7 +31,7 @@ def run(kind: str, seed: int, kills: int, folder: Path) -> None:
     result = json.loads(told.read_text())
     assert result["kills"] >= kills and len(result["killed_at"]) >= 4
     assert result["sent"]["late"] > 100 and result["sent"]["copies"] > 100
-    assert result["terms"] > 1 and result["came_back_without_state"] > 0
+    assert result["slowest_take_over_s"] > 0.0 and result["came_back_without_state"] > 0
     assert not any(result["books"].values())
 
 
@@ -41,8 +41,7 @@ def test_ledger_balances_after_twelve_kills(tmp_path: Path) -> None:
     run("sqlite", 5, 12, tmp_path)
 
 
-# Long: after the broker was killed it may not say for minutes what a group has committed, by which this run
-# tells how far the roles are.
+# Long: five minutes, most of which go by while a broker starts again and the roles catch up.
 @pytest.mark.long
 @pytest.mark.process
 @pytest.mark.timeout(600)
