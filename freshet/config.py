@@ -217,6 +217,12 @@ def default_config(data: str) -> Config:
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+_TYPES = {
+    "float": "a number", "int": "an integer", "str": "text", "bool": "true or false",
+    "array": "a list", "object": "a table", "null": "nothing",
+}  # fmt: skip
+"""The names of types in messages of msgspec, in words."""
+
 
 def _build(kind: type[S], table: Mapping[str, Any], source: str, path: tuple[str, ...]) -> S:
     """One settings value from one table, checked key by key so that a message can name the key."""
@@ -259,7 +265,8 @@ def _value(kind: Any, value: Any, source: str, path: tuple[str, ...]) -> Any:
         raise ConfigError(f"{source}: key {_dotted(path)}: the number is too large") from None
     except msgspec.ValidationError as error:
         detail = re.sub(r" - at `\$(.*)`$", lambda m: f" at {m[1].lstrip('.')}", str(error))
-        detail = detail.replace("Expected", "expected", 1).replace("`object`", "a table")
+        detail = re.sub(r"`(\w+)`", lambda m: _TYPES.get(m[1], m[1]), detail)
+        detail = detail.replace("Expected", "expected", 1)
         if typing.get_origin(kind) is typing.Literal:
             detail = f"{value!r} is none of {', '.join(map(str, typing.get_args(kind)))}"
         raise ConfigError(f"{source}: key {_dotted(path)}: {detail}") from None

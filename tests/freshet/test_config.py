@@ -86,11 +86,11 @@ def test_unknown_key_gets_suggestion(tmp_path: Path, text: str, expected: str) -
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[join]\nwindow_s = '3'", "key join.window_s: expected `float`, got `str`"),
-        ("[server]\nport = 'http'", "key server.port: expected `int`, got `str`"),
-        ("[server]\nport = 8.5", "key server.port: expected `int`, got `float`"),
+        ("[join]\nwindow_s = '3'", "key join.window_s: expected a number, got text"),
+        ("[server]\nport = 'http'", "key server.port: expected an integer, got text"),
+        ("[server]\nport = 8.5", "key server.port: expected an integer, got a number"),
         ("[learner]\ndeep = 'cnn'", "key learner.deep:"),
-        ("[features.user]\ndim = 'x'", "key features.user.dim: expected `int`"),
+        ("[features.user]\ndim = 'x'", "key features.user.dim: expected an integer, got text"),
         ("features = 3", "key features is an integer; expected tables, [features.NAME]"),
         ("join = 3", "key join is an integer; expected a table, [join]"),
         ("[join]\nwindow_s = nan", "key join.window_s: expected a finite number"),
