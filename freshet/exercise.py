@@ -46,7 +46,7 @@ def deep() -> None:
 
 
 def memory(kinds: tuple[Kind, ...] = ("residual",)) -> None:
-    """Error memories: correct, and learn from labels."""
+    """Error memories: correct, explain, and learn from labels."""
     keys = np.arange(64, dtype=np.uint64).reshape(32, 2)
     rows = rows_from_keys(keys)
     requests = np.array([0, 16, 32], dtype=np.int64)
@@ -58,6 +58,7 @@ def memory(kinds: tuple[Kind, ...] = ("residual",)) -> None:
             held.set_priors(np.full(2, 0.1), np.ones(2))
             held.correct(rows, p)
             held.observe(rows, p, y, position, requests)
+            held.explain(rows, p)
             held.advance(position - 1)
 
 
@@ -67,7 +68,7 @@ def model(deep: bool = False, kinds: tuple[Kind, ...] = (), seldom: bool = False
     Args:
         deep: include the default network.
         kinds: the error memories to include.
-        seldom: include explaining, exploring and forgetting.
+        seldom: include exploring and forgetting.
     """
     settings = LearnerSettings(group=8, deep="dcn" if deep else "none")
     trainer = Trainer(Model(FEATURES, settings, learning=True))
@@ -94,9 +95,10 @@ def model(deep: bool = False, kinds: tuple[Kind, ...] = (), seldom: bool = False
         table.digest(at)
         table.page(0, 16)
         table.delete(touched[:1])
+    for held in memories:
+        held.explain(learnt.rows, learnt.p)
     if seldom:
         for held in memories:
-            held.explain(learnt.rows, learnt.p)
             forget_in_memory(held, trainer.model, {"user": ["u1"]})
         thompson(trainer.model, examples[:1], 1)
         forget(trainer.model, {"user": ["u1"]})
@@ -106,7 +108,7 @@ def everything(all_kinds: bool = False) -> None:
     """Everything that the default config runs.
 
     Args:
-        all_kinds: also the error memories that are not the default, explaining, exploring and forgetting.
+        all_kinds: also the error memories that are not the default, exploring and forgetting.
     """
     kinds: tuple[Kind, ...] = ("residual", "sketch", "neighbours") if all_kinds else ("residual",)
     model(deep=True, kinds=kinds, seldom=all_kinds)
