@@ -1,5 +1,6 @@
 """Duplicate records, detected by their producers' sequence numbers."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from operator import itemgetter
 
@@ -40,7 +41,9 @@ class Repeats:
         self._max = producers_max
         known = last or {}
         # (number, offset of its record); in this order of offsets, those in `last` before all that follow
-        self._last = {name: (seq, i - len(known)) for i, (name, seq) in enumerate(known.items())}
+        entries = ((name, (seq, i - len(known))) for i, (name, seq) in enumerate(known.items()))
+        # a plain dict takes long to find its first entry once many before it were removed
+        self._last: OrderedDict[str, tuple[int, int]] = OrderedDict(entries)
         self._before: dict[str, tuple[int, int] | None] | None = None  # see `begin`
 
     def begin(self) -> None:
@@ -54,7 +57,7 @@ class Repeats:
             self._last.pop(producer, None)
             if entry is not None:
                 self._last[producer] = entry
-        self._last = dict(sorted(self._last.items(), key=lambda item: item[1][1]))
+        self._last = OrderedDict(sorted(self._last.items(), key=lambda item: item[1][1]))
         self._before = {}
 
     def leave_out(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -86,8 +89,8 @@ class Repeats:
         last[producer] = seq, offset
         self._noted(producer, seq, offset)
         if len(last) > self._max:
-            stalest = next(iter(last))
-            self._changes(stalest, last.pop(stalest))
+            stalest, entry = last.popitem(last=False)
+            self._changes(stalest, entry)
             self._forgotten(stalest)
 
     def _changes(self, producer: str, entry: tuple[int, int] | None) -> None:

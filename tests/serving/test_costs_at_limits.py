@@ -1,0 +1,101 @@
+"""What one step costs at a limit is about what it costs far below it."""
+
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+
+from freshet.config import parse_config
+from freshet.errors import ConfigError
+from serving.app.writer import EventWriter
+from serving.replica.positions import Positions
+from serving.settings import ServerSettings
+from stream.log.base import EVENTS, Outgoing, Record
+from stream.log.testing import MemoryLog
+from stream.records.types import Action, encode
+from stream.run.contract import RunnerSettings
+from stream.state.repeats import Repeats
+
+DEARER_MAX = 5.0
+"""Times as much a step may cost at a limit as at a hundredth of it; caches make some difference."""
+
+
+def dearer(step_cost: Callable[[int], float], limit: int) -> float:
+    """How much dearer a step is at a limit than at a hundredth of it, by processor time; medians of five."""
+    gc.disable()  # it looks at all objects of the test's process
+    try:
+        few, many = ([step_cost(size) for _ in range(5)] for size in (max(limit // 100, 2), limit))
+    finally:
+        gc.enable()
+    return statistics.median(many) / statistics.median(few)
+
+
+def marks_cost(marks_max: int) -> float:
+    """Of an example whose base has not moved for so many marks, with an update for every 16."""
+    positions = Positions(marks_max)
+    for i in range(marks_max):
+        positions.add(i % 4, i // 4)
+    steps = 20_000
+    began = time.thread_time()
+    for i in range(marks_max, marks_max + steps):
+        positions.add(i % 4, i // 4)
+        if i % 16 == 0:
+            positions.learnt({0: 0})
+    return (time.thread_time() - began) / steps
+
+
+def producers_cost(producers_max: int) -> float:
+    """Of a record of a producer that has to make room for itself, as a handler takes it that may cut."""
+    repeats = Repeats(producers_max)
+    steps = 20_000
+    records = [
+        Record("t", 0, i, b"", b"", f"p{i % (producers_max + 1)}", i) for i in range(producers_max + steps)
+    ]
+    repeats.leave_out(records[:producers_max])
+    began = time.thread_time()
+    for record in records[producers_max:]:
+        repeats.begin()
+        repeats.leave_out([record])
+    return (time.thread_time() - began) / steps
+
+
+def queue_cost(queue_max: int) -> float:
+    """Of a request whose record is queued behind so many others, until it is answered."""
+    log = MemoryLog()
+    log.create_topic(EVENTS, 2)
+    records = [Outgoing(b"r%d" % i, encode(Action(f"r{i}", 1e9, 0))) for i in range(queue_max)]
+
+    async def write() -> float:
+        writer = EventWriter(log, queue_max=queue_max, wait_s=60.0)
+        writer.start()
+        began = time.process_time()
+        await asyncio.gather(*(writer.append([record]) for record in records))
+        took = time.process_time() - began
+        await asyncio.to_thread(writer.stop)
+        return took
+
+    return asyncio.run(write()) / queue_max
+
+
+@pytest.mark.parametrize(
+    ("cost", "limit"),
+    [
+        (marks_cost, ServerSettings().marks_max),
+        (producers_cost, RunnerSettings().producers_max),
+        (queue_cost, ServerSettings().log_queue_max),
+    ],
+    ids=["marks_max", "producers_max", "log_queue_max"],
+)
+def test_step_at_a_limit_costs_about_what_one_below_it_does(cost: Callable[[int], float], limit: int) -> None:
+    assert dearer(cost, limit) < DEARER_MAX
+
+
+@pytest.mark.parametrize("name", ["learner", "server"])
+def test_window_beyond_what_can_be_summed_up_in_a_moment_is_refused(name: str) -> None:
+    table = {"features": {"item": {"kind": "id"}}}
+    assert parse_config({**table, name: {"window": 1_000_000}}, "test")
+    with pytest.raises(ConfigError, match="window must be"):
+        parse_config({**table, name: {"window": 1_000_001}}, "test")
