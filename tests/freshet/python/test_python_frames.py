@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import venv
 from pathlib import Path
@@ -9,18 +10,24 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
+pytestmark = pytest.mark.timeout(1800)
+
 PACKAGES = ("river>=0.22,<1", "polars>=1,<2", "pandas>=2.2,<4")
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter with this project's dependencies and River."""
+    """An interpreter with River and frames, and behind them all that this one has."""
     folder = tmp_path_factory.mktemp("river")
     venv.create(folder, with_pip=True)
+    packages = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+    (Path(packages) / "behind.pth").write_text(
+        f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+    )
     interpreter = folder / "bin" / "python"
     done = subprocess.run(
-        [interpreter, "-m", "pip", "install", "-q", str(ROOT), *PACKAGES],
-        capture_output=True, text=True, timeout=280, check=False,
+        [interpreter, "-m", "pip", "install", "-q", *PACKAGES],
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     if done.returncode:
         pytest.skip(f"no package index can be reached: {done.stderr[-300:]}")
@@ -30,7 +37,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(python: Path, code: str) -> str:
     done = subprocess.run(
         [python, "-W", "ignore", "-c", textwrap.dedent(code)],
-        capture_output=True, text=True, timeout=280, check=False, cwd=ROOT,
+        capture_output=True, text=True, timeout=900, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
