@@ -67,8 +67,8 @@ def run(kind: str, url: str, folder: Path, live: Live, log_folder: Path) -> Iter
     path = write_config(folder, url, live.retain_mb)
     config = load_config(path)
     with Children(folder / "said") as children, contextlib.closing(open_topics(config)) as log:
-        roles = {role: children.start(role, role, "--config", str(path)) for role in ROLES}
-        address = _await(roles)
+        roles = {role: children.start(role, role, "--config", str(path), restart=False) for role in ROLES}
+        address = _await(children, roles)
         sent, began, next_score = 0, time.monotonic(), 0.0
         marked, marked_at = 0, began
         latencies: list[float] = []
@@ -98,13 +98,22 @@ def run(kind: str, url: str, folder: Path, live: Live, log_folder: Path) -> Iter
                     marked, marked_at = sent, time.monotonic()
                 time.sleep(STEP_S)
             _drained(client, sent)
-        yield {"log": kind, "restart_s": {role: _again(children, roles, role, path) for role in ROLES}}
+        restarts = {}
+        for role in ROLES:
+            _stop(roles, role)
+            restarts[role] = _again(children, roles, role, path)
+        yield {"log": kind, "restart_s": restarts}
 
 
-def _await(roles: dict[str, Child]) -> str:
-    """Wait until all are ready; the server's address."""
+def _await(children: Children, roles: dict[str, Child]) -> str:
+    """Wait until all are ready; the server's address.
+
+    Raises:
+        RoleError: one of them has ended, with the end of its log.
+    """
     deadline = time.monotonic() + READY_S
     while any(role.ready() is None for role in roles.values()):
+        children.watch()
         if time.monotonic() > deadline:
             raise SystemExit(
                 "the roles do not come up" + "".join(role.last_words() for role in roles.values())
@@ -185,14 +194,20 @@ def _drained(client: httpx.Client, sent: int) -> None:
 
 
 def _again(children: Children, roles: dict[str, Child], role: str, path: Path) -> float:
-    """Stop a role, start it again; seconds until it is ready."""
-    process = roles[role].process
-    process.terminate()
-    process.wait(60.0)
+    """Start a role once more after it was stopped; seconds until it is ready."""
     began = time.monotonic()
-    roles[role] = children.start(f"{role}-again", role, "--config", str(path))
-    _await({role: roles[role], "serve": roles["serve"]})
+    again = children.start(f"{role}-again", role, "--config", str(path), restart=False)
+    while again.ready() is None:
+        if again.process.poll() is not None or time.monotonic() - began > READY_S:
+            raise SystemExit(f"{role} does not come up again{again.last_words()}")
+        time.sleep(0.05)
+    roles[role] = again
     return time.monotonic() - began
+
+
+def _stop(roles: dict[str, Child], role: str) -> None:
+    roles[role].process.terminate()
+    roles[role].process.wait(60.0)
 
 
 @contextlib.contextmanager
