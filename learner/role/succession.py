@@ -259,6 +259,9 @@ class Session:
             if not update.taken or update.learning not in ("", self.learner.model.learning_identity):
                 self.lost = True
                 return
+            if any(self.runner.position(partition) > start for partition, start, _ in update.taken):
+                self.lost = True  # the log has dropped examples of the first update
+                return
             self.learner.begin_epoch(update.epoch)
         if update.epoch != meta.epoch:
             raise AsideError("another learner has begun from the beginning")

@@ -422,6 +422,23 @@ def test_state_behind_a_gap_in_the_updates_is_put_aside_and_not_gone_on_with(
     b.close()
 
 
+def test_one_without_state_waits_where_the_log_has_dropped_examples_of_the_first_update(
+    log: Log, tmp_path: Path
+) -> None:
+    one = One(log, tmp_path, "a")
+    one.lead()
+    append(log, 0, 30)
+    one.learn()
+    for partition in range(3):
+        log.trim(EXAMPLES, partition, 1)
+    two = One(log, tmp_path, "b")
+    with pytest.raises(AsideError, match="a snapshot to begin from"):
+        two.turn(3)
+    assert two.session.lost and not two.session.leading
+    two.close()
+    one.close()
+
+
 def test_first_snapshot_of_a_leader_replaces_those_of_before_it_was_started(log: Log, tmp_path: Path) -> None:
     """They may hold what was forgotten since: the purge is remembered by nobody once it is done."""
     one = One(log, tmp_path, "a")
