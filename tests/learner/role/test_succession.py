@@ -431,9 +431,11 @@ def test_one_without_state_waits_where_the_log_has_dropped_examples_of_the_first
     one.learn()
     for partition in range(3):
         log.trim(EXAMPLES, partition, 1)
+    assert one.session.snapping is not None
+    one.session.snapping.join()
+    shutil.rmtree(tmp_path / "snapshots")
     two = One(log, tmp_path, "b")
-    with pytest.raises(AsideError, match="a snapshot to begin from"):
-        two.turn(3)
+    two.turn(3)
     assert two.session.lost and not two.session.leading
     two.close()
     one.close()
