@@ -258,7 +258,7 @@ def _csv_sample(path: Path, unnamed: bool) -> Sample:
 
 def _rows(
     path: Path, lines: Sequence[str], dialect: Dialect, skip: int, width: int, whole: bool
-) -> Iterator[list[str] | InitError]:
+) -> Iterator[list[str] | SourceError]:
     """The cells of each line, or the error of an unusable line."""
     waiting: Row | None = None  # the last row of a truncated sample may be incomplete
     for row in read_rows(lines, dialect, skip + 1):
@@ -269,13 +269,13 @@ def _rows(
         yield from _row(path, waiting, width)
 
 
-def _row(path: Path, row: Row, width: int) -> Iterator[list[str] | InitError]:
+def _row(path: Path, row: Row, width: int) -> Iterator[list[str] | SourceError]:
     if len(row.cells) == width:
         yield row.cells
     elif row.error:
-        yield InitError(f"{path}:{row.line}: {row.error}")
+        yield SourceError(f"{path}:{row.line}: {row.error}")
     elif row.cells:
-        yield InitError(f"{path}:{row.line}: {len(row.cells)} cells; expected {width}")
+        yield SourceError(f"{path}:{row.line}: {len(row.cells)} cells; expected {width}")
 
 
 def _lines(path: Path) -> tuple[list[str], bool]:
