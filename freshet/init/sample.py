@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from freshet.errors import InitError
 from freshet.init.column import NOTHING, Column, is_time_text, shown
 from freshet.init.foreign import foreign_format
 from freshet.init.messages import error
