@@ -210,6 +210,10 @@ class RoleState:
         itself. Here all are merged, beside the thread that commits; a purge that a crash cuts short is
         begun anew with the state. Does nothing while records wait to be sent, because they may
         hold deleted data: call it again.
+
+        Raises:
+            StateDamagedError: the files of an earlier purge could not be read: only without this folder is
+                the deleted data gone.
         """
         self._purging.check()
         if not self._purge_due or self._purging.alive or self._outbox.blocks:
@@ -241,8 +245,13 @@ class RoleState:
             database.flush()
             self.purges += 1
         except Exception as error:
-            if rocks.read_error(error) is None:
+            trouble = rocks.read_error(error)
+            if trouble is None:
                 raise
+            if trouble.kind == "damaged":
+                # it would fail each time, and what was deleted would stay
+                self._broken = self._damaged(error)
+                raise self._broken from None
             _log.warning(
                 "state %s: what was deleted may still be in its files (%s); tries again in %.0f s",
                 self.path,

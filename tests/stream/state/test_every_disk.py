@@ -210,6 +210,28 @@ def test_purge_that_fails_is_tried_again_after_a_while(tmp_path: Path) -> None:
         assert state.purges == 1 and not disk.holds(tmp_path, b"secret")
 
 
+def test_purge_of_a_database_with_a_bad_block_ends_the_role(tmp_path: Path) -> None:
+    """It would fail each time it is tried, and what is to be forgotten would stay in the files for good."""
+    disk = MemoryDisk()
+    fill(disk, tmp_path, secret=b"ann", other=b"bob")
+    assert disk.flip(tmp_path, lambda keys: next(key for key in keys if key.endswith(b"other")))
+    state = RoleState(tmp_path, "joiner", {}, disk=disk)
+    for block in state.unsent():
+        state.mark_sent(block.number)
+    commit = state.begin()
+    commit.delete(b"secret")
+    commit.purge = True
+    state.commit(commit)
+    with pytest.raises(StateDamagedError, match="restore the folder from a copy, or move it away"):
+        for _ in range(1_000):
+            state.purge()
+            time.sleep(0.01)
+    with pytest.raises(StateDamagedError):
+        state.commit(state.begin())
+    with pytest.raises(StateDamagedError):
+        state.close()
+
+
 def test_purge_that_fails_when_a_state_is_closed_is_left_to_the_next(tmp_path: Path) -> None:
     full = True
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -222,6 +223,7 @@ def test_full_disk_while_committing_leaves_the_commit_before_loadable(tmp_path: 
 
 COUNT = """
 import sys
+import time
 from stream.log.base import Outgoing
 from stream.state.role_state import RoleState
 state = RoleState(sys.argv[1], "joiner", {})
@@ -277,6 +279,30 @@ def test_scan_over_a_damaged_block_raises_and_does_not_end_early(tmp_path: Path)
     file.write_bytes(data)
     with RoleState(tmp_path, "r", {}) as state, pytest.raises(StateError, match=file.name):
         sum(1 for _ in state.scan())
+
+
+def test_purge_over_a_damaged_block_ends_the_role_with_what_helps(tmp_path: Path) -> None:
+    """It would fail each time it is tried, and what is to be forgotten would stay in the files for good."""
+    with RoleState(tmp_path, "r", {}) as state:
+        commit = state.begin()
+        for i in range(2000):
+            commit.put(i.to_bytes(4, "big"), os.urandom(1000))
+        state.commit(commit)
+    file = max((tmp_path / "db").glob("*.sst"), key=lambda f: f.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with (
+        pytest.raises(StateDamagedError, match="restore the folder from a copy, or move it away"),
+        RoleState(tmp_path, "r", {}) as state,
+    ):
+        commit = state.begin()
+        commit.delete((1).to_bytes(4, "big"))
+        commit.purge = True
+        state.commit(commit)
+        for _ in range(1_000):
+            state.purge()
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("sync", [True, False])
