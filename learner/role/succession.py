@@ -367,6 +367,7 @@ class Session:
             return
         self._member.look()
         if self._member.leads(self.term):
+            self.runner.commit_offsets()  # a leader that was paused may have committed older ones since
             meta = self.learner.meta
             self.learner.position = UpdatePosition(offset + 1, self.term, meta.epoch, meta.seq, self.term)
 

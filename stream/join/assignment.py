@@ -33,6 +33,8 @@ TICK_S_MIN, TICK_S_MAX = 0.5, 15.0
 KEPT_S = 30.0
 """How long the state keeps a partition that another joiner has. It hears of no request to forget any more."""
 
+OFFSETS_EVERY_S = 10.0  # how often the offsets that lag tools read are committed, even if nothing comes
+
 LOOK_BACK = (1, 10, 1000)  # records at the end of `examples` that are searched for our newest one
 
 
@@ -61,7 +63,7 @@ class Shares:
         self._partitions = log.partitions(EVENTS)
         window_s = joiner.settings.window_s
         self._tick_every_s = min(max(window_s * TICK_WINDOWS, TICK_S_MIN), TICK_S_MAX)
-        self._noted_s = float("-inf")
+        self._noted_s = self._offsets_s = float("-inf")
         self._moved: dict[int, tuple[int, float]] = {}  # partition -> (position, since when, by our clock)
         # partitions in the state that others have -> since when; None: not looked yet
         self._left: dict[int, float] | None = None
@@ -109,7 +111,15 @@ class Shares:
             self.acquire(partition)
         if self._clock.now_s() - self._noted_s >= self._member.settings.beat_s:
             self._runner.commit()
+            self._commit_offsets()
             self.note()
+
+    def _commit_offsets(self) -> None:
+        """Correct, in time, what another joiner of our partitions committed before it noticed their move."""
+        now_s = self._clock.now_s()
+        if now_s - self._offsets_s >= OFFSETS_EVERY_S:
+            self._offsets_s = now_s
+            self._runner.commit_offsets()
 
     def _erase_left(self) -> None:
         """Remove from the state what has been another joiner's for a while."""

@@ -460,6 +460,21 @@ def test_first_snapshot_of_a_leader_replaces_those_of_before_it_was_started(log:
     again.close()
 
 
+def test_leader_corrects_the_older_offsets_that_another_one_committed_late(log: Log, tmp_path: Path) -> None:
+    """The other one was paused while it was replaced; without this the lag of a quiet stream stays."""
+    append(log, 0, 60)
+    one = One(log, tmp_path, "a")
+    one.lead()
+    one.learn()
+    taken = log.committed("learn", EXAMPLES)
+    assert sum(taken.values()) == 60
+    log.commit("learn", EXAMPLES, dict.fromkeys(taken, 1))
+    one.session._noted_s = float("-inf")  # some seconds later
+    one.turn(3)
+    assert log.committed("learn", EXAMPLES) == taken
+    one.close()
+
+
 def test_clean_stop_of_a_leader_commits_and_sends_what_it_has_learnt(log: Log, tmp_path: Path) -> None:
     seldom = RunnerSettings(commit_every_s=1e6, read_max=11, wait_s=0.0)
     a = One(log, tmp_path, "a", runner=seldom)

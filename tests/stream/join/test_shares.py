@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ground.clock import ManualClock
 from stream.group.membership import GroupSettings, Member
 from stream.group.signs import Beat, Note
-from stream.join.assignment import KEPT_S, Shares
+from stream.join.assignment import KEPT_S, OFFSETS_EVERY_S, Shares
 from stream.join.joiner import Joiner, JoinSettings
 from stream.join.pairing import REACH_WINDOWS
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, Outgoing
@@ -403,3 +403,26 @@ def test_joiner_without_a_note_goes_on_from_its_own_state_though_the_log_has_dro
     assert log.ends(EXAMPLES)[0][1] == 20
     again.close()
     log.close()
+
+
+def test_joiner_corrects_the_older_offset_that_another_one_committed_late() -> None:
+    """The other one was paused while the partition moved; without this the lag of a quiet stream stays."""
+    log, clock = MemoryLog(), ManualClock()
+    for topic in (EVENTS, EXAMPLES, DEAD_LETTERS, ROLES):
+        log.create_topic(topic, 1)
+    log.append(EVENTS, events(5, 20))
+    end = log.ends(EVENTS)[0][1]
+    with RoleState(Path("b"), "joiner", {}, clock=clock, disk=MemoryDisk()) as state:
+        joiner = Joiner(state, JoinSettings(window_s=WINDOW_S))
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join", partitions=()), EAGER, clock).open()
+        member = Member(log, "join", "b", BY_HAND, clock)
+        shares = Shares(log, state, joiner, runner, member, clock)
+        member.join()
+        shares.settle()
+        while runner.step():
+            pass
+        assert log.committed("join", EVENTS) == {0: end}
+        log.commit("join", EVENTS, {0: 3})
+        clock.advance(BY_HAND.beat_s + OFFSETS_EVERY_S)
+        shares.settle()
+        assert log.committed("join", EVENTS) == {0: end}
