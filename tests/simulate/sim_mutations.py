@@ -193,7 +193,7 @@ MUTATIONS = {
     ),
     "metrics are lost at a restart": Mutation(
         "learner.role.learner",
-        "        commit.put(_METRICS, msgspec.msgpack.encode(self.metrics.state()))\n",
+        "        self._saved_metrics.save(commit)\n",
         "",
     ),
 }
