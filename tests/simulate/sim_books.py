@@ -19,6 +19,7 @@ from learner.role.learner import Learner
 from learner.updates.follower import Follower
 from learner.updates.format import Update
 from stream.errors import StateDamagedError
+from stream.join.event_clock import START_EVENTS
 from stream.join.joiner import Joiner
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, Log
 from stream.records.decoding import Decoder
@@ -32,6 +33,9 @@ from stream.state.testing import MemoryDisk
 
 if TYPE_CHECKING:
     from sim_run import Run
+
+NO_EVENTS = b"bad", b"forget"
+"""Keys of records that move no clock."""
 
 FAR_S = 200_000.0
 """An event so far from the others moves no clock: it is refused, or there is nobody to confirm it."""
@@ -85,7 +89,19 @@ class Books:
     def _exact(self) -> bool:
         """Whether the ledger foretells each example: only events of its own move the clocks."""
         run = self._run
-        return not run.schedule.live and all(abs(wrong.off_s) > FAR_S for wrong in run.wrong)
+        far = all(abs(wrong.off_s) > FAR_S for wrong in run.wrong)
+        return far and not run.schedule.live and (run.schedule.log_times or self._outnumbered())
+
+    def _outnumbered(self) -> bool:
+        """Whether events of wrong clocks were the fewer all along: else a log without times believes them."""
+        counts: dict[int, Counter[bool]] = defaultdict(Counter)
+        for record in fresh_records(self._archive, EVENTS):
+            seen = counts[record.partition]
+            if seen.total() < START_EVENTS and record.key not in NO_EVENTS:
+                seen[record.key.startswith(WRONG.encode())] += 1
+                if seen[True] > seen[False] > 0:
+                    return False
+        return all(seen[True] < seen[False] for seen in counts.values())
 
     def _examples(self) -> dict[str, int]:
         """The examples and dead letters against the ledger, or a joiner to whom nothing happens."""
