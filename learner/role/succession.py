@@ -81,6 +81,7 @@ class Succession:
         self.at_work = callbacks.at_work
         self._on_ready: Callable[[], None] | None = callbacks.on_ready
         self.fingerprint = Learner.fingerprint(learning.features, learning.settings)
+        self.incomplete = False  # the log lacks examples of the first update
 
     def run(self, stop: threading.Event) -> None:
         """Stand by and lead, in turns, until `stop` is set.
@@ -259,7 +260,8 @@ class Session:
             if not update.taken or update.learning not in ("", self.learner.model.learning_identity):
                 self.lost = True
                 return
-            if any(self.runner.position(partition) > start for partition, start, _ in update.taken):
+            dropped = any(self.runner.position(partition) > start for partition, start, _ in update.taken)
+            if dropped or self._group.incomplete:
                 self.lost = True  # the log has dropped examples of the first update
                 return
             self.learner.begin_epoch(update.epoch)
@@ -277,9 +279,18 @@ class Session:
     def _learn_current(self) -> None:
         """Learn the examples of the current update, all in one commit, even if the log fails meanwhile."""
         if self._current is not None:
-            self.runner.take_stretches([JournalStretch(*stretch) for stretch in self._current.taken])
+            stretches = [JournalStretch(*stretch) for stretch in self._current.taken]
+            self.runner.take_stretches(stretches, self._check_learned)
             assert self.learner.meta.seq == self._current.seq, "one commit, one update"
             self._current = None
+
+    def _check_learned(self) -> None:
+        """Raises AsideError where the log lacks, in the middle, examples that the update was made of."""
+        update, rows = self._current, self.learner.meta.examples
+        assert update is not None
+        if rows != update.examples:
+            self._group.incomplete |= self.learner.meta.seq == 0
+            raise AsideError(f"update {update.seq} came after {update.examples:,} rows, not {rows:,} as here")
 
     def _jump(self, update: Update) -> None:
         """Handle a gap before this update: the log no longer holds the updates in it."""

@@ -233,10 +233,15 @@ class Runner:
             if stop is not None and stop.is_set():
                 return
 
-    def take_stretches(self, taken: Sequence[JournalStretch]) -> None:
+    def take_stretches(
+        self, taken: Sequence[JournalStretch], check: Callable[[], None] = lambda: None
+    ) -> None:
         """Take the rest of some stretches of a journal, in their order, in one commit.
 
         After a LogAwayError call it again with the same, before anything else is taken.
+
+        Args:
+            check: called before the commit; what it raises keeps the commit from being made.
 
         Raises:
             LogError: the state is not where they begin, or the log no longer holds some of it.
@@ -249,6 +254,7 @@ class Runner:
                         f"{stretch.start} were to be taken before; the state is at {position}"
                     )
                 self._take_stretch(stretch)
+        check()
         self.commit()
 
     def commit(self) -> None:

@@ -147,6 +147,8 @@ class One:
         return self.session.learner.digest()
 
     def snap(self) -> None:
+        if self.session.snapping is not None:
+            self.session.snapping.join()  # one of before, beside which none is begun
         self.session.snap()
         assert self.session.snapping is not None
         self.session.snapping.join()
@@ -437,6 +439,32 @@ def test_one_without_state_waits_where_the_log_has_dropped_examples_of_the_first
     two = One(log, tmp_path, "b")
     two.turn(3)
     assert two.session.lost and not two.session.leading
+    two.close()
+    one.close()
+
+
+def test_update_is_not_learnt_along_where_the_log_lacks_an_example_in_the_middle(tmp_path: Path) -> None:
+    """As where a topic is compacted: the first offset says nothing of it."""
+    log = MemoryLog()
+    log.create_topic(EXAMPLES, 3)
+    for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
+        log.create_topic(topic, 1)
+    one = One(log, tmp_path, "a")
+    one.lead()
+    two = One(log, tmp_path, "b")
+    append(log, 0, 30)
+    one.learn()
+    assert one.session.snapping is not None
+    one.session.snapping.join()
+    shutil.rmtree(tmp_path / "snapshots")
+    log.drop(EXAMPLES, 0, [2])
+    with pytest.raises(AsideError, match=r"came after \d+ rows, not \d+ as here"):
+        two.turn(3)
+    two.close()
+    two.open()
+    assert two.session.learner.meta.seq == 0, "none of it was committed"
+    two.turn(3)
+    assert two.session.lost and not two.session.leading, "it waits for a snapshot"
     two.close()
     one.close()
 
