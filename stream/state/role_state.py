@@ -125,10 +125,10 @@ class RoleState:
             self._db = self._open(sync)
             self.fingerprint = self._check_meta(role, fingerprint)
             self._outbox = self._load_outbox()
+            self._purge_due = self._get(PURGE_KEY) is not None
         except BaseException:
             self._release()
             raise
-        self._purge_due = self._database().get(PURGE_KEY) is not None
         self._purging = HelperThread("purge", self._merge_all, daemon=False, clock=clock)
         self.purges = 0  # done since the state was opened
 

@@ -149,6 +149,22 @@ def test_flipped_bit_is_met_by_who_reads_it_and_is_copied_with_the_rest(tmp_path
                 list(state.scan())
 
 
+def test_damage_in_any_entry_that_opening_reads_is_named_and_leaves_the_folder_free(tmp_path: Path) -> None:
+    for at in range(4):
+        disk, folder = MemoryDisk(), tmp_path / str(at)
+        process = disk.connect()
+        state = RoleState(folder, "joiner", {}, disk=process)
+        commit = state.begin()
+        commit.emit("examples", Outgoing(b"k", b"v"))
+        commit.purge = True
+        state.commit(commit)
+        process.crash()  # before it has purged
+        assert disk.flip(folder, lambda keys, at=at: keys[at % len(keys)])
+        for _ in range(2):
+            with pytest.raises(StateDamagedError):
+                RoleState(folder, "joiner", {}, disk=disk)
+
+
 def test_copy_that_is_cut_short_is_no_state(tmp_path: Path) -> None:
     def trouble(what: str, folder: Path) -> None:
         if what in ("copying", "removing"):
