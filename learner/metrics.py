@@ -182,6 +182,10 @@ class Metrics:
         arrays = {"h": self._histogram, "s": self._sums, "b": self._bins, "g": self._gauc}
         return {name: array.tobytes() for name, array in {**arrays, "n": ring}.items()}
 
+    def mark_all(self) -> None:
+        """Let the next `take_changed` return every block that holds predictions."""
+        self._changed.update(range(-(-self._held // BLOCK)))
+
     def take_changed(self) -> list[tuple[int, bytes]]:
         """The blocks of recent examples that have changed since the last call: numbers and bytes."""
         changed, self._changed = sorted(self._changed), set()

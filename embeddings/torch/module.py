@@ -63,16 +63,16 @@ class TableModule(nn.Module):
         """The tables as bytes, for `state_dict`."""
         return {name: rows.state() for name, rows in self._rows.items()}
 
-    def set_extra_state(self, state: object) -> None:
+    def set_extra_state(self, saved: object) -> None:
         """Replace the tables by those of a `state_dict`; nothing is changed if one does not fit.
 
         Raises:
             SnapshotError: it has other tables, or one is damaged or of another layout.
         """
-        if not isinstance(state, dict) or set(state) != set(self._rows):
-            there = ", ".join(map(str, state)) if isinstance(state, dict) else f"a {type(state).__name__}"
+        if not isinstance(saved, dict) or set(saved) != set(self._rows):
+            there = ", ".join(map(str, saved)) if isinstance(saved, dict) else f"a {type(saved).__name__}"
             raise SnapshotError(f"state_dict has tables {there}; this module has {', '.join(self._rows)}")
-        read = {name: rows.read_state(state[name]) for name, rows in self._rows.items()}
+        read = {name: rows.read_state(saved[name]) for name, rows in self._rows.items()}
         for name, table in read.items():
             self._rows[name].replace(table)
 

@@ -87,7 +87,7 @@ class Learner(Handler):
         self.model = Model(features, settings, learning=True, makes_room=self.meta.makes_room)
         self.trainer = Trainer(self.model, beside=beside)
         self._publisher = Publisher(self.model, settings)
-        self._saved_metrics = SavedMetrics(settings.window)
+        self.saved_metrics = SavedMetrics(settings.window)
         self.leads = True  # False: it repeats the updates of the leader and publishes nothing
         self.term = 0
         self.position = UpdatePosition()  # in topic `updates`, as of the state
@@ -136,7 +136,7 @@ class Learner(Handler):
     @property
     def metrics(self) -> Metrics:
         """The progressive metrics."""
-        return self._saved_metrics.metrics
+        return self.saved_metrics.metrics
 
     @property
     def refusals(self) -> Refusals:
@@ -303,7 +303,7 @@ class Learner(Handler):
         self._limits.look()
         commit.put(_PENDING, self.trainer.pending.encode())
         commit.put(_BAD_SHARE, self._dead_letters.encode())
-        self._saved_metrics.save(commit)
+        self.saved_metrics.save(commit)
         commit.put(_META, msgspec.msgpack.encode(meta))
 
     def new_snapshots(self, where: str = "") -> list[TableSnapshot]:
@@ -393,7 +393,7 @@ class Learner(Handler):
         if self.meta.purging:
             for snapshot in self.snapshots:
                 snapshot.renew()
-        self._saved_metrics = SavedMetrics(self.settings.window, state)
+        self.saved_metrics = SavedMetrics(self.settings.window, state)
         self.trainer.tick, self.trainer.clock = self.meta.tick, self.meta.clock
         self.trainer.quarantined = self.meta.quarantined
         self.trainer.restored()

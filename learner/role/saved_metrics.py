@@ -40,6 +40,10 @@ class SavedMetrics:
         else:
             self._surplus = keys
 
+    def renew(self) -> None:
+        """Let the next `save` write everything, for a state that holds nothing yet."""
+        self.metrics.mark_all()
+
     def save(self, commit: Commit) -> None:
         """Write what has changed into the commit."""
         for key in self._surplus:

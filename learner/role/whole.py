@@ -30,6 +30,7 @@ def write_whole(learner: Learner, commit: Commit) -> None:
         snapshot.save_base(commit)
         snapshot.save_whole(_EmptyState(commit))
     learner.snapshots = snapshots
+    learner.saved_metrics.renew()
     seq = learner.meta.seq
     learner.flush(commit)
     learner.meta.seq = learner.model.seq = seq

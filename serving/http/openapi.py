@@ -15,6 +15,7 @@ from learner.features.encoder import FeatureSpec
 from learner.model.forgetting import FORGETTABLE
 from serving.http.frame import Route
 from stream.limits import FORGET_IDS_MAX
+from stream.records.schema import one_of_these
 from stream.records.types import Id, Ids, Text
 
 Json = dict[str, Any]
@@ -143,6 +144,9 @@ def _declare(schemas: Json, features: Mapping[str, FeatureSpec], candidates_max:
         said["properties"] = declared
         said["additionalProperties"] = True  # what is not declared is not looked at
         said.pop("maxProperties", None)
+    schemas["Exposure"]["anyOf"] = one_of_these(shown="array", examined="integer")
+    said_in_feedback = one_of_these(candidate="integer", shown="array", examined="integer")
+    schemas["FeedbackRequest"]["anyOf"] = said_in_feedback
     ids = {**msgspec.json.schema(Ids), "minItems": 1, "maxItems": FORGET_IDS_MAX}
     schemas["ForgetRequest"]["properties"]["entity"] = {
         "type": "object",

@@ -89,6 +89,11 @@ def documents() -> dict[str, str]:
     return {name: json.dumps(document, indent=2) + "\n" for name, document in made.items()}
 
 
+def one_of_these(**kinds: str) -> list[Json]:
+    """The `anyOf` of a schema that needs at least one of these optional fields: name -> its JSON type."""
+    return [{"required": [name], "properties": {name: {"type": kind}}} for name, kind in kinds.items()]
+
+
 def _schema(name: str, text: str, *kinds: type[msgspec.Struct]) -> Json:
     """One JSON Schema document that takes any of `kinds`."""
     refs, defs = _components(kinds, "#/$defs/{name}")
@@ -115,10 +120,7 @@ def _components(kinds: tuple[type[msgspec.Struct], ...], template: str) -> tuple
         ):
             features["additionalProperties"] = {"anyOf": [value_ref, *_BESIDE_VALUES]}
     if "Exposure" in found:
-        found["Exposure"]["anyOf"] = [
-            {"required": [name], "properties": {name: {"type": kind}}}
-            for name, kind in (("shown", "array"), ("examined", "integer"))
-        ]
+        found["Exposure"]["anyOf"] = one_of_these(shown="array", examined="integer")
     if any(value_ref["$ref"] in json.dumps(schema) for schema in found.values()):
         text = "One feature's value: an id (integer or text), a number, or a list of ids."
         found["Value"] = {"title": "Value", "description": text, **value}

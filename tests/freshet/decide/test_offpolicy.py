@@ -184,7 +184,7 @@ def test_command_says_what_each_order_would_have_earned(
 def test_what_cannot_be_weighed_is_refused(tmp_path: Path) -> None:
     plain = Example("r", 1e9, 1e9, [{"item": 1}], [1.0])
     write_run(tmp_path, "plain", [plain], np.array([0.5]))
-    with pytest.raises(CompareError, match="how likely"):
+    with pytest.raises(CompareError, match="no request has propensities"):
         read_logged(tmp_path / "plain.predictions.parquet")
     thinned = Example("r", 1e9, 1e9, [{"item": 1}], [1.0], log_odds=-1.0, propensity=[0.5])
     write_run(tmp_path, "thinned", [thinned], np.array([0.5]))
