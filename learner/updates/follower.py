@@ -130,13 +130,17 @@ class Follower:
             _log.warning("%s", OTHER_MODEL)
         self.other = OTHER_MODEL
 
-    def _try(self, parts: list[Update]) -> bool:
-        """Apply a complete update, which may begin a new epoch. Returns whether it is of this model."""
-        fresh = parts[-1].epoch != self.model.epoch
+    def _try(self, parts: list[Update], whole: bool = False) -> bool:
+        """Apply a complete update, which may begin a new epoch. Returns whether it is of this model.
+
+        Args:
+            whole: it is a snapshot, so nothing else is to stay: updates that were missed may have deleted rows.
+        """
+        begins = parts[-1].epoch != self.model.epoch
         try:
-            self._apply(parts, fresh=fresh)
+            self._apply(parts, fresh=begins or whole)
         except OtherModelError:
-            if parts[-1].model or not fresh:
+            if parts[-1].model or not begins:
                 raise
             self._note_other()  # from an older Freshet, which does not name its model; nothing has changed
             return False
@@ -191,7 +195,7 @@ class Follower:
             return False
         if newest.number <= (self._chain.made_in, self.model.epoch, self.model.seq):
             return False
-        if not self._try(newest.parts):
+        if not self._try(newest.parts, whole=True):
             return False
         self._chain.jump(last.epoch, last.seq, last.term)
         self._waiting = self._doubtful = False

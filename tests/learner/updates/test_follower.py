@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
+from embeddings.save.delta import Changes, pieces
 from learner.features.encoder import FeatureSpec
 from learner.model.model import Model
 from learner.settings import LearnerSettings
@@ -68,6 +70,28 @@ def test_after_a_gap_an_older_terms_snapshot_is_refused_and_a_newer_one_taken(lo
     write(log, SNAPSHOTS, msgspec.structs.replace(update(5, 7, 4), watermark={0: 40}))
     follower.poll(log)
     assert not follower.behind and follower.seq == 4 and follower.watermark == {0: 40}
+
+
+def with_rows(one: Update, *keys: int) -> Update:
+    """The same with a row of each key in the first table."""
+    model = Model(FEATURES, SETTINGS)
+    table = model.tables[0]
+    rows = np.ones((len(keys), table.width), dtype=np.float32)
+    changes = Changes.of(table, keys=np.array(keys, dtype=np.uint64), rows=rows)
+    return msgspec.structs.replace(one, tables=list(pieces(model.table_names[0], changes, 1 << 20)))
+
+
+def test_snapshot_after_a_gap_leaves_no_row_that_it_does_not_hold(log: Log) -> None:
+    """The updates that were missed may have deleted rows: evicted ones, and ids that were forgotten."""
+    follower = Follower(Model(FEATURES, SETTINGS))
+    follower.start(log)
+    write(log, UPDATES, with_rows(update(5, 7, 1), 11, 12), update(5, 7, 3))
+    follower.poll(log)
+    assert follower.behind and sorted(follower.model.tables[0].items()[0].tolist()) == [11, 12]
+    write(log, SNAPSHOTS, with_rows(update(5, 7, 3), 12, 13))
+    follower.poll(log)
+    assert not follower.behind and follower.seq == 3
+    assert sorted(follower.model.tables[0].items()[0].tolist()) == [12, 13]
 
 
 def of(features: dict[str, FeatureSpec], one: Update, *, older: bool = False) -> Update:
