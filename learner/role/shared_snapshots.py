@@ -35,8 +35,11 @@ class SharedSnapshots:
 
     def there(self) -> list[Path]:
         """The usable snapshots, newest first."""
+        return [snapshot for snapshot in self._all() if snapshot.name not in self._left_alone]
+
+    def _all(self) -> list[Path]:
         names = [name for name in self._disk.names(self.folder) if fnmatch(name, "learn-*-*")]
-        return [self.folder / name for name in reversed(names) if name not in self._left_alone]
+        return [self.folder / name for name in reversed(names)]
 
     def begin(self, state: Path) -> bool:
         """Copy the newest snapshot into a state's folder that holds no state. Returns whether it did."""
@@ -79,8 +82,10 @@ class SharedSnapshots:
                 disk.remove(whole)
             if whole.name not in disk.names(self.folder):
                 disk.move(self._making, whole)
-            for old in self.there()[1 if alone else KEPT :]:
-                disk.remove(old)
+            kept = self.there()[: 1 if alone else KEPT]
+            for old in self._all() if alone else self.there():  # a damaged one may hold forgotten ids too
+                if old not in kept:
+                    disk.remove(old)
         except (OSError, StateError) as error:
             disk.remove(self._making)
             _log.warning("no snapshot could be made in %s: %s", self.folder, error)

@@ -105,7 +105,6 @@ class Succession:
                 self.folder, "learner", self.fingerprint, clock=self.clock, disk=self.disk
             ) as state:
                 session = Session(self, state, stop)
-                untried = False
                 with self.at_work(session.runner, session.learner) as report:
 
                     def turn() -> None:
@@ -113,6 +112,9 @@ class Succession:
                         report()
 
                     try:
+                        if untried:
+                            state.finish_purging()  # it reads all files: damage shows before it leads
+                        untried = False
                         patiently(turn, stop, self.clock)
                     finally:
                         session.end(finish=stop.is_set())

@@ -134,7 +134,7 @@ class Follower:
         """Apply a complete update, which may begin a new epoch. Returns whether it is of this model.
 
         Args:
-            whole: it is a snapshot, so nothing else is to stay: updates that were missed may have deleted rows.
+            whole: it is a snapshot, and nothing else is to stay: missed updates may have deleted rows.
         """
         begins = parts[-1].epoch != self.model.epoch
         try:

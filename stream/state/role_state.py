@@ -224,8 +224,12 @@ class RoleState:
         self.commit(self.begin())  # takes what was sent out of the outbox
         self._purging.start()
 
-    def _finish_purging(self) -> None:
-        """Wait for a purge that runs, and run one that was requested since."""
+    def finish_purging(self) -> None:
+        """Wait for a purge that runs, and run one that was requested since.
+
+        Raises:
+            StateDamagedError: as of `purge`.
+        """
         self._purging.join()
         self._purge_again_s = float("-inf")
         while self._purge_due and not self._broken and not self._outbox.blocks:
@@ -287,7 +291,7 @@ class RoleState:
         try:
             if self._outbox.struck and not self._broken:
                 self.commit(self.begin())  # a clean stop sends nothing twice
-            self._finish_purging()
+            self.finish_purging()
         finally:
             self._release()
 

@@ -30,7 +30,10 @@ from stream.log.testing import Faults, FaultyLog, MemoryLog
 from stream.records.types import Example, encode
 from stream.run.contract import RunnerSettings
 from stream.run.runner import Runner
+from stream.state.disk import ROCKS_DISK, Disk
+from stream.state.layout import PURGE_KEY
 from stream.state.role_state import RoleState
+from stream.state.testing import MemoryDisk
 
 FEATURES = {"user": FeatureSpec(dim=2), "item": FeatureSpec(dim=2, ttl_s=500.0)}
 SETTINGS = LearnerSettings(deep="none", snapshot_bytes_min=50_000)
@@ -78,6 +81,7 @@ class One:
         runner: RunnerSettings = EAGER,
         features: dict[str, FeatureSpec] = FEATURES,
         settings: LearnerSettings = SETTINGS,
+        disk: Disk = ROCKS_DISK,
     ) -> None:
         self.log = log
         self.faulty = FaultyLog(log, 0, Faults())
@@ -95,7 +99,7 @@ class One:
         self.group = Succession(
             self.faulty,
             self.member,
-            Folders(folder / name, folder / "snapshots"),
+            Folders(folder / name, folder / "snapshots", disk),
             Learning(features, settings, runner),
             Callbacks(on_ready, at_work),  # type: ignore[arg-type]
         )
@@ -104,7 +108,9 @@ class One:
 
     def open(self) -> None:
         self.group.snapshots.begin(self.group.folder)
-        self.state = RoleState(self.group.folder, "learner", self.group.fingerprint, sync=False)
+        self.state = RoleState(
+            self.group.folder, "learner", self.group.fingerprint, sync=False, disk=self.group.disk
+        )
         self.session = Session(self.group, self.state, threading.Event())
 
     def close(self) -> None:
@@ -362,6 +368,41 @@ def test_damaged_snapshot_is_passed_over_for_the_one_before(log: Log, tmp_path: 
     again = One(log, tmp_path, "a", ready, opens=False)
     again.group.run(stop)
     assert stop.is_set() and newer.is_dir(), "what is damaged is left for a person to look at"
+
+
+def test_snapshot_whose_purge_meets_damage_is_passed_over_before_it_leads(log: Log, tmp_path: Path) -> None:
+    """Else the leader would make its next snapshot of what is damaged, and begin from that one again."""
+    disk = MemoryDisk()
+    a = One(log, tmp_path, "a", disk=disk)
+    a.lead()
+    for first in (0, 200):
+        append(log, first, 200)
+        a.learn()
+        a.snap()
+    newer, older = a.group.snapshots.there()
+    a.close()
+    disk.remove(a.group.folder)
+    entries = disk.open(newer, sync=True)
+    asked = entries.batch()
+    asked.put(PURGE_KEY, b"")
+    entries.write(asked)
+    unread = next(key for key, _ in entries.items(b"") if b"journal" in key)
+    disk.move(newer, newer / "db")
+    assert disk.flip(newer, lambda keys: unread)
+    disk.move(newer / "db", newer)
+    stop = threading.Event()
+
+    def ready() -> None:
+        assert again.group.snapshots.begun_from == older.name
+        assert again.group.snapshots.there() == [older]
+        stop.set()
+
+    again = One(log, tmp_path, "a", ready, opens=False, disk=disk)
+    again.group.run(stop)
+    assert stop.is_set()
+    with RoleState(tmp_path / "a", "learner", again.group.fingerprint, disk=disk) as state:
+        again.group.snapshots.make(state, 10**6, 1, alone=True)
+    assert disk.names(tmp_path / "snapshots") == [f"learn-{10**6:015d}-{1:015d}"], "nor a damaged one"
 
 
 def test_damaged_update_in_the_log_does_not_stop_the_learner_that_knows_it(log: Log, tmp_path: Path) -> None:
