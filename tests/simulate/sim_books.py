@@ -165,7 +165,10 @@ class Books:
         self._digest = learner.digest()
         if not run.schedule.small:
             books |= self._sightings(learner, journal)
-        if self._exact and not run.wrong and not run.schedule.forgets:
+        if self._begins(journal):  # all states and snapshots were damaged, and it has begun anew
+            self.happened["learner that began anew"] += 1
+            books["began_anew_without_damage"] = int(not run.troubles.hurt_ever)
+        elif self._exact and not run.wrong and not run.schedule.forgets:
             books |= run.ledger.totals(learner)
         return books | {"replay_off": int(self._replay(journal) != self._digest)}
 
@@ -174,6 +177,10 @@ class Books:
         config = self._config
         fingerprint = Learner.fingerprint(config.features, config.learn)
         with RoleState(Path("again"), "learner", fingerprint, disk=MemoryDisk()) as state:
+            commit = state.begin()
+            for partition, offset in self._begins(journal).items():
+                commit.set_offset(EXAMPLES, partition, offset)
+            state.commit(commit)
             again = Learner(config.features, config.learn, state)
             again.leads = False
             topic = Subscription(EXAMPLES, "again", commits_offsets=False)
@@ -183,6 +190,13 @@ class Books:
                 runner.take_stretches([t for taken in journal[first : first + at_once] for t in taken])
             again.finish()
             return again.digest()
+
+    def _begins(self, journal: list[list[JournalStretch]]) -> dict[int, int]:
+        """Where a journal begins behind the front of a partition, which the log had dropped."""
+        begins: dict[int, int] = {}
+        for taken in (t for commit in journal for t in commit):
+            begins.setdefault(taken.partition, taken.start)
+        return {partition: offset for partition, offset in begins.items() if offset}
 
     def _sightings(self, learner: Learner, journal: list[list[JournalStretch]]) -> dict[str, int]:
         """How often each id was seen since it was forgotten, against what the tables say."""

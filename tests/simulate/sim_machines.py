@@ -44,6 +44,7 @@ class Machine:
         self.away_until_s = 0.0  # no call reaches the log
         self.defect = False  # the next use of disk or log brings one
         self.failed_s: float | None = None  # when a thread met one, in the present life
+        self.answered_s = 0.0  # when its server last had read what the log held
         self.keep: Callable[[str, int, int], None] = lambda topic, partition, before: None
         self.disk = disk.connect(self._trouble)
         process.on_death = self.disk.crash

@@ -87,7 +87,9 @@ def server(machine: Machine, keep: list[Replica], answers: list[Answer]) -> Main
         backoff = Backoff(PRODUCE_PAUSES, clock)
         while not process.stop.is_set():
             try:
-                if not replica.step():
+                more = replica.step()
+                machine.answered_s = process.world.now_s
+                if not more:
                     clock.wait(process.stop, IDLE_S)
                 backoff.reset()
             except LogAwayError:

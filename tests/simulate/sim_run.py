@@ -25,6 +25,7 @@ from stream.state.testing import MemoryDisk
 
 HEAL_S = 300.0  # of simulated time, after which everything that could heal must have
 QUIET_S = 4.0  # without anything to come, after which all copies must be at the end
+ANSWER_S = 2.0  # since a server has last read what there is, at most: less than QUIET_S
 RESTART_S = 3.0  # until a process that ended is started again, at most
 ERASED_S = KEPT_S * DRIFT_MAX + 10.0
 DEFECT_S_MAX = 60.0  # until a role has ended of which a thread has
@@ -204,7 +205,9 @@ class Run:
                     return f"{group}: partition {partition} is at {taken.get(partition, 0)} of {end}"
         if any(process.over for process in self.roles):
             return "a role is down"
-        for kept in self.replicas.values():
+        for name, kept in self.replicas.items():
+            if self.world.now_s - self.machines[name].answered_s > ANSWER_S:
+                return "a server waits for an answer of the log"  # perhaps from before trouble ended
             if not kept or kept[0].unready():
                 return "a server is not ready" + (f": {kept[0].unready()}" if kept else "")
         return ""
