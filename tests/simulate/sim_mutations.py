@@ -193,7 +193,7 @@ MUTATIONS = {
     ),
     "metrics are lost at a restart": Mutation(
         "learner.role.learner",
-        "        self._saved_metrics.save(commit)\n",
+        "        self.saved_metrics.save(commit)\n",
         "",
     ),
 }
