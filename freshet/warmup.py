@@ -130,10 +130,14 @@ def _cache_folders() -> list[Path]:
     return [marked, *(folder for folder in folders if folder != marked)]
 
 
-def kernel_sources() -> dict[Path, str]:
-    """The texts of the files with kernels, and of the files from which they import, sorted by name."""
+def kernel_sources(texts: dict[Path, str] | None = None) -> dict[Path, str]:
+    """The texts of the files with kernels, and of the files from which they import, sorted by name.
+
+    Args:
+        texts: those of all packages; None: read them.
+    """
     roots = _roots()
-    texts = _texts()
+    texts = _texts() if texts is None else texts
     waiting = [source for source, text in texts.items() if "njit" in text]
     found = set(waiting)
     while waiting:
@@ -149,14 +153,12 @@ def kernel_sources() -> dict[Path, str]:
     return {source: texts[source] for source in sorted(found)}
 
 
-def tuple_names() -> list[str]:
+def _tuple_names(texts: dict[Path, str]) -> list[str]:
     """The named tuples of all packages. Numba's cache stores those that a kernel takes by module and name,
     so a cache from before one was renamed cannot be read.
     """
     return [
-        f"{name_of(source)} {name}"
-        for source, text in sorted(_texts().items())
-        for name in _TUPLE.findall(text)
+        f"{name_of(source)} {name}" for source, text in sorted(texts.items()) for name in _TUPLE.findall(text)
     ]
 
 
@@ -188,9 +190,10 @@ def _fingerprint() -> str:
     import numba
     from llvmlite import binding
 
+    texts = _texts()
     parts = [numba.__version__, sys.version, binding.get_host_cpu_name()]
-    parts += [f"{name_of(source)} {text}" for source, text in kernel_sources().items()]
-    parts += tuple_names()
+    parts += [f"{name_of(source)} {text}" for source, text in kernel_sources(texts).items()]
+    parts += _tuple_names(texts)
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
 
 
