@@ -1,5 +1,6 @@
 """Continuous integration runs the command that README names, and that runs everything."""
 
+import os
 import re
 import subprocess
 
@@ -11,10 +12,15 @@ CI = (ROOT / ".ci" / "run").read_text()
 
 
 def commands_of(target: str) -> str:
-    """What `make` would run, lines of a `make` within it too; nothing is run but make itself."""
+    """What `make` would run, lines of a `make` within it too; nothing is run but make itself.
+
+    It does not see the ARGS of the `make` that runs this test.
+    """
+    of_caller = {"ARGS", "WORKERS", "MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS"}
     done = subprocess.run(
         ["make", "--dry-run", "--old-file=.venv/.installed", target],
         cwd=ROOT, capture_output=True, text=True, check=True,
+        env={name: value for name, value in os.environ.items() if name not in of_caller},
     )  # fmt: skip
     return done.stdout
 
