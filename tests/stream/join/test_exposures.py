@@ -10,8 +10,8 @@ import pytest
 from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joining import RestartableJoiner
 
-from stream.join.joiner import Joiner
 from stream.join.settings import JoinSettings
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.testing import MemoryLog
@@ -27,8 +27,6 @@ from stream.records.types import (
     encode,
     encode_json,
 )
-from stream.run.runner import Runner, RunnerSettings, Subscription
-from stream.state.role_state import RoleState
 
 T = 1_700_000_000.0
 WINDOW_S = 60.0
@@ -36,37 +34,16 @@ WINDOW_S = 60.0
 Said = Impression | Action | Exposure | Forget | bytes
 
 
-class Joined:
-    """A joiner on a log in memory, which may be restarted on its state."""
+class Joined(RestartableJoiner):
+    """A joiner on a log in memory."""
 
     def __init__(self, folder: Path, **options: object) -> None:
-        self.log = MemoryLog()
-        for topic in (EVENTS, EXAMPLES, DEAD_LETTERS):
-            self.log.create_topic(topic, 1)
-        self.settings = JoinSettings(window_s=WINDOW_S, **options)  # type: ignore[arg-type]
-        self.folder = folder
-        self.open()
-
-    def open(self) -> None:
-        self.state = RoleState(self.folder, "joiner", {}, sync=False)
-        self.joiner = Joiner(self.state, self.settings)
-        self.runner = Runner(
-            self.log,
-            self.state,
-            self.joiner,
-            Subscription(EVENTS, "joiner"),
-            RunnerSettings(commit_every_s=0.0),
-        ).open()
-
-    def restart(self) -> None:
-        self.state.close()
-        self.open()
+        settings = JoinSettings(window_s=WINDOW_S, **options)  # type: ignore[arg-type]
+        super().__init__(MemoryLog(), folder, settings)
 
     def send(self, *said: Said) -> None:
         self.log.append(EVENTS, [Outgoing(b"k", s if isinstance(s, bytes) else encode(s)) for s in said])
-        while self.runner.step():
-            pass
-        self.runner.commit()
+        self.take_all()
 
     def examples(self) -> list[Example]:
         decode = Decoder(Example, Forget).decode

@@ -12,6 +12,7 @@ import pytest
 from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joining import RestartableJoiner
 
 from stream.errors import DeadLetterFloodError
 from stream.join.joiner import Joiner, JoinSettings
@@ -22,8 +23,6 @@ from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.records.decoding import Decoder
 from stream.records.types import Action, DeadLetter, Example, Impression, Served, encode, encode_json
-from stream.run.contract import RunnerSettings, Subscription
-from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
 T = 1_700_000_000.0
@@ -43,32 +42,12 @@ def click(name: str, at: float, candidate: int = 0, label: float = 1.0) -> Actio
     return Action(request_id=name, time=T + at, candidate=candidate, label=label)
 
 
-class World:
-    """A log, and a joiner that may be restarted on its state."""
+class World(RestartableJoiner):
+    """A joiner on an embedded log."""
 
     def __init__(self, folder: Path, partitions: int = 1, **options: object) -> None:
-        self.log = SqliteLog(folder / "log.db", LogSettings(sync=False))
-        self.log.create_topic(EVENTS, partitions)
-        self.log.create_topic(EXAMPLES, partitions)
-        self.log.create_topic(DEAD_LETTERS, 1)
-        self.settings = JoinSettings(**options)  # type: ignore[arg-type]
-        self.folder = folder / "state"
-        self.open()
-
-    def open(self) -> None:
-        self.state = RoleState(self.folder, "joiner", {}, sync=False)
-        self.joiner = Joiner(self.state, self.settings)
-        self.runner = Runner(
-            self.log,
-            self.state,
-            self.joiner,
-            Subscription(EVENTS, "joiner"),
-            RunnerSettings(commit_every_s=0.0),
-        ).open()
-
-    def restart(self) -> None:
-        self.state.close()
-        self.open()
+        log = SqliteLog(folder / "log.db", LogSettings(sync=False))
+        super().__init__(log, folder / "state", JoinSettings(**options), partitions)  # type: ignore[arg-type]
 
     def send(self, *records: Impression | Action | bytes, partition: int | None = None) -> None:
         """Append records, all at once, and let the joiner take them."""
@@ -81,9 +60,7 @@ class World:
             for record in records
         ]
         self.log.append(EVENTS, rows)
-        while self.runner.step():
-            pass
-        self.runner.commit()
+        self.take_all()
 
     def examples(self) -> list[Example]:
         decode = Decoder(Example).decode
