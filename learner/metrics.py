@@ -68,8 +68,14 @@ def gauc(p: Floats, y: Floats, group: Groups) -> float | None:
     requests (`group` is the request) there is no such bias, since a request is predicted whole before any
     of it is learned.
     """
+    value, weight = gauc_sums(p, y, group)
+    return float(value / weight) if weight else None
+
+
+def gauc_sums(p: Floats, y: Floats, group: Groups) -> tuple[float, float]:
+    """The numerator and denominator of `gauc`, which add up over sets of whole groups."""
     if len(p) == 0:
-        return None
+        return 0.0, 0.0
     order = np.lexsort((p, group))
     p, y, group = p[order], y[order], group[order]
     new_group = np.r_[True, group[1:] != group[:-1]]
@@ -84,11 +90,9 @@ def gauc(p: Floats, y: Floats, group: Groups) -> float | None:
     group_below = np.r_[0.0, np.cumsum(group_neg)[:-1]]
     pairs = np.bincount(tie_group, weights=pos * (below - group_below[tie_group] + 0.5 * neg))
     mixed = (group_pos > 0) & (group_neg > 0)
-    if not mixed.any():
-        return None
     value = pairs[mixed] / (group_pos[mixed] * group_neg[mixed])
     weight = group_pos[mixed] + group_neg[mixed]
-    return float((value * weight).sum() / weight.sum())
+    return float((value * weight).sum()), float(weight.sum())
 
 
 def summarize(p: Floats, y: Floats, group: Groups, request: Groups | None = None, top: int = TOP) -> Summary:
@@ -116,6 +120,45 @@ def summarize(p: Floats, y: Floats, group: Groups, request: Groups | None = None
     return found
 
 
+class Cumulative:
+    """Metrics of all predictions so far, in memory that does not depend on how many there are."""
+
+    def __init__(self) -> None:
+        self._histogram = np.zeros((2, _BINS))  # negatives, positives by logit
+        self._sums = np.zeros(5)  # examples, positives, log loss, predictions, squared error
+        self._bins = np.zeros((ECE_BINS, 3))
+
+    @property
+    def examples(self) -> int:
+        """How many predictions have been added."""
+        return int(self._sums[0])
+
+    @property
+    def arrays(self) -> dict[str, Floats]:
+        """All that is kept, by the names under which it is saved."""
+        return {"h": self._histogram, "s": self._sums, "b": self._bins}
+
+    def add(self, p: Floats, y: Floats) -> None:
+        """Add predictions p (n,) and labels y (n,)."""
+        logit = logits(p, _P_MIN)
+        place = (
+            (np.clip(logit, -_LOGIT_MAX, _LOGIT_MAX) + _LOGIT_MAX) * ((_BINS - 1) / (2 * _LOGIT_MAX))
+        ).astype(np.int64)
+        self._histogram[1] += np.bincount(place, weights=y, minlength=_BINS)
+        self._histogram[0] += np.bincount(place, weights=1.0 - y, minlength=_BINS)
+        self._sums += (len(p), y.sum(), losses(p, y).sum(), p.sum(), ((p - y) ** 2).sum())
+        self._bins += _reliability(p, y)
+
+    def summary(self, per_user: float | None) -> Summary:
+        """All metrics, with the AUC from the histogram; `per_user` is the AUC within users."""
+        negatives, positives = self._histogram
+        pairs = negatives.sum() * positives.sum()
+        below = np.cumsum(negatives) - negatives
+        area = float((positives * (below + 0.5 * negatives)).sum() / pairs) if pairs else None
+        n, labels, loss, predicted, squared = self._sums
+        return _summary(int(n), labels, area, per_user, loss, predicted, squared, self._bins)
+
+
 class Metrics:
     """Metrics along a stream: cumulative, and exact over the last `window` examples.
 
@@ -124,9 +167,7 @@ class Metrics:
 
     def __init__(self, window: int = 10_000) -> None:
         self._window = window
-        self._histogram = np.zeros((2, _BINS))  # negatives, positives by logit
-        self._sums = np.zeros(5)  # examples, positives, log loss, predictions, squared error
-        self._bins = np.zeros((ECE_BINS, 3))
+        self._total = Cumulative()
         self._gauc = np.zeros(2)  # sum over full windows, number of windows
         self._recent = np.zeros((3, window))  # p, y, group as bits; a ring
         self._at = 0  # where the next prediction goes in the ring
@@ -147,18 +188,12 @@ class Metrics:
     @property
     def examples(self) -> int:
         """How many predictions have been scored."""
-        return int(self._sums[0])
+        return self._total.examples
 
     def summary(self) -> Summary:
         """Metrics since the beginning."""
-        negatives, positives = self._histogram
-        pairs = negatives.sum() * positives.sum()
-        below = np.cumsum(negatives) - negatives
-        area = float((positives * (below + 0.5 * negatives)).sum() / pairs) if pairs else None
-        n, labels, loss, predicted, squared = self._sums
         windows = self._gauc[1]
-        per_user = float(self._gauc[0] / windows) if windows else self.recent()["gauc"]
-        return _summary(int(n), labels, area, per_user, loss, predicted, squared, self._bins)
+        return self._total.summary(float(self._gauc[0] / windows) if windows else self.recent()["gauc"])
 
     def recent(self) -> Summary:
         """Exact metrics over the last `window` examples."""
@@ -179,7 +214,7 @@ class Metrics:
     def head(self) -> dict[str, bytes]:
         """The state without the recent examples, whose size does not depend on the window."""
         ring = np.array([self._at, self._held], dtype=np.float64)
-        arrays = {"h": self._histogram, "s": self._sums, "b": self._bins, "g": self._gauc}
+        arrays = {**self._total.arrays, "g": self._gauc}
         return {name: array.tobytes() for name, array in {**arrays, "n": ring}.items()}
 
     def mark_all(self) -> None:
@@ -197,7 +232,7 @@ class Metrics:
         All blocks of recent examples count as changed.
         """
         self._changed = set(range(-(-self._window // BLOCK)))
-        for name, array in (("h", self._histogram), ("s", self._sums), ("b", self._bins), ("g", self._gauc)):
+        for name, array in (*self._total.arrays.items(), ("g", self._gauc)):
             array[:] = np.frombuffer(state[name]).reshape(array.shape)
         recent = np.frombuffer(state["r"]).reshape(3, -1)
         window = recent.shape[1]
@@ -213,14 +248,7 @@ class Metrics:
         self._at, self._held = at, held
 
     def _add(self, p: Floats, y: Floats, group: Groups) -> None:
-        logit = logits(p, _P_MIN)
-        place = (
-            (np.clip(logit, -_LOGIT_MAX, _LOGIT_MAX) + _LOGIT_MAX) * ((_BINS - 1) / (2 * _LOGIT_MAX))
-        ).astype(np.int64)
-        self._histogram[1] += np.bincount(place, weights=y, minlength=_BINS)
-        self._histogram[0] += np.bincount(place, weights=1.0 - y, minlength=_BINS)
-        self._sums += (len(p), y.sum(), losses(p, y).sum(), p.sum(), ((p - y) ** 2).sum())
-        self._bins += _reliability(p, y)
+        self._total.add(p, y)
         rows = np.stack([p, y, group.view(np.float64)])
         last = self._at + len(p) - 1
         self._changed.update(range(self._at // BLOCK, min(last, self._window - 1) // BLOCK + 1))

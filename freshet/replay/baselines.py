@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from freshet.files import Json
-from freshet.replay.scored import Candidates
+from freshet.replay.growing import ROWS_MAX, Growing, partition, scratch
+from freshet.replay.passes import PARTS_MAX, request_parts
+from freshet.replay.scored import Summaries
 from learner.features.labelled import Labelled
-from learner.metrics import summarize
 from learner.model.model import Model
 
 Floats = npt.NDArray[np.float64]
@@ -25,19 +26,21 @@ PRIOR = 10.0
 
 
 class Baselines:
-    """Collects labels and ids; the predictions are made at the end.
+    """Collects labels and ids, on disk if they are many; the predictions are made at the end.
 
     Args:
         model: whose features are used.
+        rows_max: how many candidates are kept in memory, and sorted at once.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, rows_max: int = ROWS_MAX) -> None:
         ids = [name for name, spec in model.features.items() if spec.kind == "id"][:FEATURES_MAX]
         self._columns = {name: model.encoder.names.index(name) for name in ids}
-        self._y: list[Floats] = []
-        self._request: list[npt.NDArray[np.int64]] = []
-        self._scored: list[npt.NDArray[np.bool_]] = []
-        self._keys: dict[str, list[Keys]] = {name: [] for name in ids}
+        self._rows_max = rows_max
+        self._y = Growing(np.float64, rows_max)
+        self._request = Growing(np.int64, rows_max)
+        self._scored = Growing(np.bool_, rows_max)
+        self._keys = {name: Growing(np.uint64, rows_max) for name in ids}
         self._requests = 0
 
     def add(self, labelled: Labelled) -> None:
@@ -49,49 +52,66 @@ class Baselines:
             keys = np.zeros(n, dtype=np.uint64)
             mine = rows.column == column
             keys[row[mine]] = rows.key[mine]
-            self._keys[name].append(keys)
-        self._y.append(labelled.y)
-        self._request.append(np.repeat(np.arange(labelled.requests) + self._requests, per_request))
-        self._scored.append(np.repeat(~labelled.late, per_request))
+            self._keys[name].add(keys)
+        self._y.add(labelled.y)
+        self._request.add(np.repeat(np.arange(labelled.requests) + self._requests, per_request))
+        self._scored.add(np.repeat(~labelled.late, per_request))
         self._requests += labelled.requests
 
     def predictions(self) -> dict[str, Floats]:
         """By name, of the candidates that are scored, (n,)."""
-        if not self._y:
+        if not self._y.rows:
             return {}
-        y, request = np.concatenate(self._y), np.concatenate(self._request)
-        scored = np.concatenate(self._scored)
-        rate = running_rate(y, request)
-        found = {"rate": rate}
-        for name, parts in self._keys.items():
-            found[f"rate of {name}"] = rate_by_key(np.concatenate(parts), y, request, rate)
-        return {name: p[scored] for name, p in found.items()}
-
-    def summaries(self, candidates: Candidates, top: int) -> Json:
-        """Metrics of each baseline over the scored candidates, overall and over the last half."""
-        found: Json = {}
-        half = len(candidates.y) // 2
-        for name, p in self.predictions().items():
-            assert len(p) == len(candidates.y), "the model scores what the baselines score"
-            found[name] = {
-                span: summarize(
-                    p[part], candidates.y[part], candidates.user[part], candidates.request[part], top
-                )
-                for span, part in (("overall", slice(None)), ("last_half", slice(half, None)))
-            }
+        y, request, scored = self._y.array(), self._request.array(), self._scored.array()
+        if len(y) <= self._rows_max:
+            rate = running_rate(y, request)
+            found = {"rate": rate[scored]}
+            for name, column in self._keys.items():
+                found[f"rate of {name}"] = rate_by_key(column.array(), y, request, rate)[scored]
+            return found
+        rate = scratch(np.float64, len(y))
+        candidates = clicks = 0.0
+        for part in request_parts(request, 0, len(y), self._rows_max):
+            rate[part] = running_rate(y[part], request[part], candidates, clicks)
+            candidates += part.stop - part.start
+            clicks += y[part].sum()
+        found = {"rate": self._kept(rate, scored)}
+        for name, column in self._keys.items():
+            keys, by_key = column.array(), scratch(np.float64, len(y))
+            for rows in partition(keys, min(-(-len(y) // self._rows_max), PARTS_MAX)):
+                by_key[rows] = rate_by_key(keys[rows], y[rows], request[rows], rate[rows])
+            found[f"rate of {name}"] = self._kept(by_key, scored)
         return found
 
+    def summaries(self, metrics: Summaries) -> Json:
+        """Metrics of each baseline over the scored candidates, overall and over the last half."""
+        found: Json = {}
+        for name, p in self.predictions().items():
+            assert len(p) == len(metrics.candidates.y), "the model scores what the baselines score"
+            found[name] = metrics.halves(p)
+        return found
 
-def running_rate(y: Floats, request: npt.NDArray[np.int64]) -> Floats:
+    def _kept(self, p: Floats, scored: npt.NDArray[np.bool_]) -> Floats:
+        kept = Growing(np.float64, self._rows_max)
+        for first in range(0, len(p), self._rows_max):
+            part = slice(first, first + self._rows_max)
+            kept.add(p[part][scored[part]])
+        return kept.array()
+
+
+def running_rate(
+    y: Floats, request: npt.NDArray[np.int64], candidates: float = 0.0, clicks: float = 0.0
+) -> Floats:
     """The share of clicks before each candidate's request, (n,), from one half.
 
     Args:
         y: (n,), labels.
         request: (n,), the number of each candidate's request, ascending.
+        candidates, clicks: how many came before the first of them.
     """
     first = np.searchsorted(request, request)
-    clicks = np.r_[0.0, np.cumsum(y)]
-    return (clicks[first] + 0.5) / (first + 1.0)
+    clicked = np.r_[0.0, np.cumsum(y)] + clicks
+    return (clicked[first] + 0.5) / (first + candidates + 1.0)
 
 
 def rate_by_key(keys: Keys, y: Floats, request: npt.NDArray[np.int64], rate: Floats) -> Floats:

@@ -21,7 +21,7 @@ from freshet.progress import progress
 from freshet.replay.baselines import Baselines
 from freshet.replay.feed import open_feed
 from freshet.replay.predictions import write_predictions
-from freshet.replay.scored import Candidates, ScoredCandidates
+from freshet.replay.scored import Candidates, ScoredCandidates, Summaries
 from freshet.replay.suspicion import warnings_of
 from freshet.replay.tape import ReplayOptions, is_log, open_existing, replay_config
 from freshet.replay.time_travel import restored
@@ -40,6 +40,8 @@ from stream.state.role_state import RoleState
 
 RECLAIM_REQUESTS = 20_000
 RECLAIM_SLOTS = 100_000
+WINDOWS_MAX = 1_000
+"""Windows in a report."""
 
 
 class Replay:
@@ -259,7 +261,9 @@ def replay(
         raise ReplayError("there is nothing to replay: no example of this data and range fits the config")
     state_hash = run.finish()
     ended = time.perf_counter()
-    figures = run.scored.summaries(_window(config, run), options.top)
+    scored = run.scored.arrays()
+    metrics = Summaries(scored, options.top)
+    figures = metrics.report(_window(config, run))
     learnt_s = ended - started - feed.waited_s - run.memory_s
     report = {
         "events": run.requests + refused,
@@ -276,7 +280,7 @@ def replay(
         "played": _played(config, options),
         "config": config.deciding(),
         **figures,
-        "baselines": run.baselines.summaries(run.scored.arrays(), options.top),
+        "baselines": run.baselines.summaries(metrics),
         "table_rows": run.learner.model.table_rows(),
         "quarantined": run.learner.trainer.quarantined,
         "memory": {"gate": run.memory.gate, "evidence": run.memory.evidence, "bytes": run.memory.nbytes},
@@ -290,7 +294,6 @@ def replay(
     }
     report["warnings"] = warnings_of(report, config, options)
     if predictions is not None:
-        scored = run.scored.arrays()
         write_predictions(predictions, config, options, refused, scored.base, scored.corrected)
     if options.journal is not None:
         live = _live_hash(config, Path(options.journal))
@@ -313,8 +316,9 @@ def _live_hash(config: Config, folder: Path) -> str:
 
 
 def _window(config: Config, run: Replay) -> int:
-    """Candidates per window: as configured, fewer for a short stream so that the chart has a line."""
-    return min(config.learner.window, max(run.learner.meta.examples // 20, 500))
+    """Candidates per window: as configured, but so that there are 20 to 1,000 windows, a chart's worth."""
+    examples = run.learner.meta.examples
+    return max(min(config.learner.window, max(examples // 20, 500)), -(-examples // WINDOWS_MAX))
 
 
 def _print_summary(report: Json) -> None:

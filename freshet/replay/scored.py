@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from freshet.files import Json
+from freshet.replay.growing import ROWS_MAX, Growing
+from freshet.replay.passes import Passes
 from learner.metrics import Summary, summarize
 from learner.ranking import TOP
 
@@ -30,45 +32,69 @@ class Candidates(NamedTuple):
 
 
 class ScoredCandidates:
-    """Collects candidates with their predictions; 48 bytes each."""
+    """Collects candidates with their predictions; 48 bytes each, on disk if they are many.
 
-    def __init__(self) -> None:
-        self._parts: list[Candidates] = []
+    Args:
+        rows_max: how many are kept in memory, and sorted at once.
+    """
+
+    def __init__(self, rows_max: int = ROWS_MAX) -> None:
+        self._floats = [Growing(np.float64, rows_max) for _ in range(4)]
+        self._ids = [Growing(np.uint64, rows_max) for _ in range(2)]
 
     def add(self, candidates: Candidates) -> None:
         """Append candidates."""
-        self._parts.append(candidates)
+        base, corrected, y, user, time, request = candidates
+        for numbers, values in zip(self._floats, (base, corrected, y, time), strict=True):
+            numbers.add(values)
+        for ids, named in zip(self._ids, (user, request), strict=True):
+            ids.add(named)
 
     def arrays(self) -> Candidates:
-        """All candidates, concatenated."""
-        return Candidates(*(np.concatenate(part) for part in zip(*self._parts, strict=True)))
+        """All candidates, concatenated, to be read only."""
+        base, corrected, y, time = (column.array() for column in self._floats)
+        user, request = (column.array() for column in self._ids)
+        return Candidates(base, corrected, y, user, time, request)
 
-    def summaries(self, window: int, top: int = TOP) -> Json:
-        """Metrics of base and corrected: overall, over the last half, and over windows of candidates.
 
-        Args:
-            window: candidates.
-            top: places that NDCG and recall count.
-        """
-        found = self.arrays()
-        n = len(found.y)
+class Summaries:
+    """Metrics over candidates: exact, but for some of more than `rows_max` (see `Passes`).
 
-        def both(part: slice) -> dict[str, Summary]:
-            y, user, request = found.y[part], found.user[part], found.request[part]
-            return {
-                "base": summarize(found.base[part], y, user, request, top),
-                "corrected": summarize(found.corrected[part], y, user, request, top),
-            }
+    Args:
+        candidates: of a whole replay.
+        top: places that NDCG and recall count.
+        rows_max: how many are sorted at once.
+    """
 
-        overall, last_half = both(slice(0, n)), both(slice(n // 2, n))
-        windows = [
-            {
-                "from_time": float(found.time[first]),
-                "to_time": float(found.time[min(first + window, n) - 1]),
-                **both(slice(first, first + window)),
-            }
-            for first in range(0, n, window)
-        ]
-        summaries: Json = {name: {"overall": overall[name], "last_half": last_half[name]} for name in overall}
-        summaries["windows"] = windows
-        return summaries
+    def __init__(self, candidates: Candidates, top: int = TOP, rows_max: int = ROWS_MAX) -> None:
+        self.candidates = candidates
+        self._top = top
+        self._rows_max = rows_max
+        self._passes: Passes | None = None
+
+    def of(self, p: Floats, first: int = 0, end: int | None = None) -> Summary:
+        """Metrics of predictions p (n,) for the candidates [first, end)."""
+        _, _, y, user, _, request = self.candidates
+        end = len(y) if end is None else end
+        if end - first <= self._rows_max:
+            part = slice(first, end)
+            return summarize(p[part], y[part], user[part], request[part], self._top)
+        if self._passes is None:
+            self._passes = Passes(y, user, request, self._top, self._rows_max)
+        return self._passes.summary(p, first, end)
+
+    def halves(self, p: Floats) -> Json:
+        """Metrics of predictions p (n,) overall and over the last half."""
+        return {"overall": self.of(p), "last_half": self.of(p, len(p) // 2)}
+
+    def report(self, window: int) -> Json:
+        """Metrics of base and corrected: overall, over the last half, and over windows of candidates."""
+        base, corrected, _, _, time, _ = self.candidates
+        n = len(time)
+        windows = []
+        for first in range(0, n, window):
+            end = min(first + window, n)
+            between = {"from_time": float(time[first]), "to_time": float(time[end - 1])}
+            both = {"base": self.of(base, first, end), "corrected": self.of(corrected, first, end)}
+            windows.append(between | both)
+        return {"base": self.halves(base), "corrected": self.halves(corrected), "windows": windows}
