@@ -30,6 +30,7 @@ from error_memory import MemorySettings
 from freshet.errors import ConfigError
 from ground import FreshetError
 from ground.short_repr import ShortRepr
+from learner.deep.own.source import is_own, own_source
 from learner.features.encoder import FeatureSpec
 from learner.settings import LearnerSettings
 from serving.settings import ServerSettings
@@ -98,9 +99,16 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         return self.group.name or socket.gethostname()
 
     def deciding(self) -> dict[str, Any]:
-        """The sections that determine the trained model, as plain tables: no paths, addresses or limits."""
+        """The sections that determine the trained model, as plain tables: no paths, addresses or limits.
+
+        Raises:
+            NetworkError: `learner.deep` names a module that cannot be found.
+        """
         sections = {name: getattr(self, name) for name in ("join", "features", "learner", "memory", "data")}
         plain: dict[str, Any] = msgspec.to_builtins(sections)
+        del plain["learner"]["deep_path"], plain["learner"]["deep_version"]
+        if is_own(self.learner.deep):
+            plain["learner"]["deep_version"] = own_source(self.learner).version
         return plain
 
     def digest(self) -> str:
@@ -149,7 +157,7 @@ def parse_config(table: Mapping[str, Any], source: str, overrides: Sequence[str]
 
 
 def resolve(config: Config, folder: Path) -> Config:
-    """The same config with `log` and `state` made absolute, starting at `folder`."""
+    """The same config with its paths made absolute, starting at `folder`."""
     log = config.log
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", log)
     if scheme is None:
@@ -162,8 +170,11 @@ def resolve(config: Config, folder: Path) -> Config:
         server = msgspec.structs.replace(server, tokens=str(folder / server.tokens))
     if group.snapshots:
         group = msgspec.structs.replace(group, snapshots=str(folder / group.snapshots))
+    learner = config.learner
+    if is_own(learner.deep):
+        learner = msgspec.structs.replace(learner, deep_path=str(folder / learner.deep_path))
     state = str(folder / config.state)
-    return msgspec.structs.replace(config, log=log, state=state, server=server, group=group)
+    return msgspec.structs.replace(config, log=log, state=state, server=server, group=group, learner=learner)
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:

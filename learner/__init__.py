@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from learner.errors import (
     FeatureError,
+    NetworkError,
     OtherModelError,
     TorchMissingError,
     UpdateDamagedError,
@@ -34,6 +35,7 @@ __all__ = [
     "LearnerSettings",
     "Learnt",
     "Model",
+    "NetworkError",
     "OtherModelError",
     "Request",
     "Scores",

@@ -2,6 +2,7 @@
 
 FreshetError
 ├── FeatureError      a request that the declared features cannot take; or a schema that makes no sense
+├── NetworkError      a network of your own that cannot be used
 ├── TorchMissingError a network that PyTorch learns, where PyTorch is not installed
 └── UpdateError       an update or snapshot that cannot be read
     ├── UpdateDamagedError    its bytes are not those that were written
@@ -14,6 +15,10 @@ from ground import FreshetError
 
 class FeatureError(FreshetError):
     """A feature's value is not of its declared kind, or the declaration itself makes no sense."""
+
+
+class NetworkError(FreshetError):
+    """The class that `learner.deep` names cannot be found, made or used; the message says what is wrong."""
 
 
 class TorchMissingError(FreshetError):

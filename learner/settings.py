@@ -1,5 +1,7 @@
 """The learner's settings: one flat struct, each odd default with its reason."""
 
+import re
+from difflib import get_close_matches
 from typing import Literal
 
 import msgspec
@@ -8,11 +10,18 @@ from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict
 from ground.short_repr import ShortRepr
 from learner.metrics import WINDOW_MAX
 
+DEEP = ("dcn", "deepfm", "dlrm", "logistic", "none")
+"""The deep parts that are built in; see `learner.deep.networks`."""
+
+_CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
 
 class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model learns. The defaults are one configuration for all streams."""
 
-    deep: Literal["dcn", "deepfm", "dlrm", "logistic", "none"] = "dcn"  # see learner.deep.networks
+    deep: str = "dcn"  # see DEEP; or MODULE:CLASS, a network of your own
+    deep_path: str = ""  # the folder in which MODULE is searched first; "": that of the config
+    deep_version: str = ""  # stands for the hash of MODULE's code in the model's identity; "": the hash
     group: int = 32  # rows per training step of the deep part: 16 is a little better, 128 worse
     deep_rate: float = 1e-3  # Adam
     deep_clip: float = 10.0  # largest norm of the dense gradient
@@ -47,6 +56,9 @@ class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forb
     dead_letter_window: int = 1000  # examples over which that share is taken
 
     def __post_init__(self) -> None:
+        _check_deep(self.deep)
+        if not _is_word(self.deep_version):
+            raise ValueError("deep_version must be one word of at most 64 characters")
         for speeds, tau in (("speeds", "speed_tau"), ("pair_speeds", "pair_tau")):
             kept = getattr(self, speeds)
             if len(kept) != len(getattr(self, tau)) or not 1 <= len(kept) <= 4:
@@ -70,3 +82,24 @@ class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forb
             raise ValueError(f"window must be 1 to {WINDOW_MAX:,}")
         if not 1 <= self.group <= 1024:
             raise ValueError("group must be 1 to 1024")
+
+
+def _is_word(text: str) -> bool:
+    return len(text) <= 64 and text.isprintable() and not any(c.isspace() for c in text)
+
+
+def _check_deep(deep: str) -> None:
+    file, _, name = deep.rpartition(":")
+    if "/" in deep or "\\" in deep or (file or deep).endswith(".py"):
+        stem = re.split(r"[/\\]", (file or name).removesuffix(".py"))[-1].partition(".py")[0]
+        raise ValueError(
+            f"deep = {deep!r} is a path of a file: write the module's name and the class, "
+            f'"{stem}:{name if file else "CLASS"}", and name the module\'s folder in deep_path'
+        )
+    if deep in DEEP or _CLASS.fullmatch(deep):
+        return
+    near = get_close_matches(deep, DEEP, 1)
+    raise ValueError(
+        f"deep = {deep!r} is none of {', '.join(DEEP)}, and no MODULE:CLASS, a network of your own"
+        + (f"; did you mean {near[0]!r}?" if near else "")
+    )

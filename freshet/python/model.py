@@ -28,6 +28,7 @@ from learner.deep.autograd import need_torch
 from learner.features.encoder import FeatureSpec, Request
 from learner.features.labelled import Labelled
 from learner.metrics import Summary
+from learner.model.identity import network_text
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.records.types import Example
@@ -64,6 +65,7 @@ class OnlineModel:
     Raises:
         ConfigError: a feature or setting is unknown or out of range.
         TorchMissingError: the network needs PyTorch, which is not installed.
+        NetworkError: `learner.deep` names a class that cannot be used.
     """
 
     def __init__(
@@ -195,6 +197,7 @@ class OnlineModel:
                 learner=self._settings,
                 front=self._front,
                 entries={} if self._learner is None else pack_learner(self._learner),
+                network="" if self.features is None else network_text(self.features, self._settings),
             )
         )
 

@@ -9,6 +9,7 @@ import msgspec
 from freshet.errors import ModelError
 from ground.sealed import seal, unseal
 from learner.features.encoder import FeatureSpec
+from learner.model.identity import network_text
 from learner.role.learner import Learner
 from learner.role.whole import write_whole
 from learner.settings import LearnerSettings
@@ -34,6 +35,7 @@ class Saved(msgspec.Struct):
     learner: LearnerSettings
     front: Front
     entries: dict[bytes, bytes]  # of the learner's state
+    network: str = ""  # see `learner.model.identity.network_text`
 
 
 def pack_learner(learner: Learner) -> dict[bytes, bytes]:
@@ -49,8 +51,15 @@ def unpack_learner(saved: Saved, features: dict[str, FeatureSpec]) -> Learner:
     """The learner of `pack_learner`.
 
     Raises:
-        FreshetError: the entries are damaged, or of another schema.
+        FreshetError: the entries are damaged, or of another schema, or of another version of the user's
+            network.
     """
+    network = network_text(features, saved.learner)
+    if network != saved.network:
+        raise ModelError(
+            f"the model was saved with the network {saved.network}, but now its code is {network}: put the "
+            "code back, or train a new model"
+        )
     with _state(features, saved.learner) as state:
         commit = state.begin()
         for key, value in saved.entries.items():

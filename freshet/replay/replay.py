@@ -32,6 +32,7 @@ from ground.kernels.logistic import sigmoids
 from learner.deep.autograd import need_torch
 from learner.features.labelled import Labelled
 from learner.model.forgetting import forget_in_memory
+from learner.model.identity import network_text
 from learner.role.learner import Learner
 from learner.train.trainer import Learnt
 from stream.log.base import EXAMPLES
@@ -279,6 +280,7 @@ def replay(
         "frozen_after": options.freeze_after,
         "played": _played(config, options),
         "config": config.deciding(),
+        **({"network": network} if (network := network_text(config.features, config.learner)) else {}),
         **figures,
         "baselines": run.baselines.summaries(metrics),
         "table_rows": run.learner.model.table_rows(),

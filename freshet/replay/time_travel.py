@@ -100,6 +100,8 @@ def check_fits(snapshot: Path, saved: Mapping[str, str], config: Config) -> None
             was, now = getattr(then[name], field.name), getattr(spec, field.name)
             if was != now and field.name not in CHANGEABLE:
                 raise _cannot(snapshot, f"features.{name}.{field.name}", was, now)
+    if saved.get("network") != now_saved.get("network"):
+        raise _cannot(snapshot, "network", saved.get("network"), now_saved.get("network"))
     was_shape, now_shape = (msgspec.json.decode(identity["learner"]) for identity in (saved, now_saved))
     for name in sorted(was_shape.keys() | now_shape.keys()):
         if was_shape.get(name) != now_shape.get(name):

@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from freshet.roles.role_metrics import STAGES, TABLES, RoleCollector
 from learner.metrics import Metrics
 from serving.replica.coverage import FeatureCounts
-from serving.replica.status import MemoryStatus, ModelStatus, Quality
+from serving.replica.status import MemoryStatus, ModelStatus, NetworkStatus, Quality
 from serving.watch.telemetry import Telemetry
 from stream.log.base import EVENTS, EXAMPLES, UPDATES
 from stream.log.lag import Lag
@@ -80,7 +80,7 @@ class _FixedScorer:
             features=["user"],
             table_rows={"user": 1}, scored_features={"user": FeatureCounts(1, 0, 0)},
             memory=MemoryStatus("residual", 1, 0.1, 1),
-            base=quality, corrected=quality,
+            base=quality, corrected=quality, network=NetworkStatus("my_models:TwoTower", "1", 0, ""),
         )  # fmt: skip
 
 

@@ -107,7 +107,10 @@ JOIN = {
 LEARN = {
     "examples": Series("freshet_learn_examples", "Candidates trained on."),
     "updates": Series("freshet_learn_updates", "Model updates published."),
-    "quarantined": Series("freshet_learn_quarantined_groups", "Groups skipped: their loss was not finite."),
+    "quarantined": Series(
+        "freshet_learn_quarantined_groups",
+        "Groups skipped: their loss was not finite, or your network failed.",
+    ),
     "forgets": Series("freshet_learn_forgets", "Forget requests applied, counted per partition."),
     "of_history": Series(
         "freshet_learn_history_examples", "Examples of the log skipped because `freshet train` had used them."

@@ -22,6 +22,7 @@ from freshet.tools.status import ask_server
 from ground import FreshetError
 from learner.deep.autograd import need_torch
 from learner.features.encoder import Encoder
+from learner.model.identity import network_text
 from learner.role.learner import Learner
 from serving.app.server import check_address
 from serving.http.access import Access
@@ -145,6 +146,7 @@ def _role_state(config: Config, folder: str, role: str, fingerprint: dict[str, s
 
 def _network(config: Config) -> str:
     need_torch(config.learner.deep)
+    network_text(config.features, config.learner)
     return f"learner.deep = {config.learner.deep!r} can be trained with the installed packages"
 
 

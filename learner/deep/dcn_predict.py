@@ -146,8 +146,4 @@ def prediction_of(network: Network, w: Tensors) -> Prediction:
     """The network's prediction with the present weights; make a new one after the weights have changed."""
     if isinstance(network, DCN):
         return partial(add_residual, pack(network, w))
-
-    def add(x0: Array, z: npt.NDArray[np.float64]) -> None:
-        z += network.forward(w, x0)
-
-    return add
+    return partial(network.add_residual, w)

@@ -4,6 +4,8 @@ All of them see the same inputs x0 (n, width): the features' embeddings first, s
 fast part's means, scaled counts, numbers, and the fast logit. All start with a
 residual of zero, since the weights of the last layer start at zero.
 
+A class of the user's is a network too: see `learner.deep.own`.
+
 `forward` is written once for numpy (prediction) and torch (training): `xp` is either module.
 
 | name | what it adds to a linear layer | source |
@@ -36,6 +38,7 @@ class InputLayout(NamedTuple):
 
     embeddings: tuple[int, ...]  # width of each
     width: int  # of everything
+    names: tuple[tuple[str, int], ...] = ()  # every input's name and width, in order: see `input_layout`
 
     @property
     def dense(self) -> int:
@@ -60,6 +63,10 @@ class Network:
     def forward(self, w: Tensors, x0: Any, xp: Any = np) -> Any:
         """The residual logit (n,) of inputs (n, width)."""
         raise NotImplementedError
+
+    def add_residual(self, w: Tensors, x0: Array, z: npt.NDArray[np.float64]) -> None:
+        """Add to logits z (n,) the residual logits of inputs (n, width)."""
+        z += self.forward(w, x0)
 
     @property
     def weight_count(self) -> int:

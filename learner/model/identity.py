@@ -5,7 +5,11 @@ from collections.abc import Mapping
 import msgspec
 import xxhash
 
-from learner.features.encoder import FeatureSpec
+from learner.deep.choice import network_of
+from learner.deep.own.source import is_own, own_source
+from learner.fast.part import FastPart
+from learner.features.encoder import Encoder, FeatureSpec
+from learner.model.layout import input_layout
 from learner.settings import LearnerSettings
 
 LAYOUT = ("deep", "speeds", "pair_speeds", "pairs_max", "seed")
@@ -29,6 +33,8 @@ LEARNING = (
 """Settings that decide which weights the same examples give."""
 
 HANDLING = (
+    "deep_path",  # the code that is found there has an entry of its own, see `network_text`
+    "deep_version",
     "group_by",
     "window",
     "score",
@@ -51,11 +57,28 @@ def fingerprint(features: Mapping[str, FeatureSpec], settings: LearnerSettings) 
     specs = [
         (name, msgspec.structs.replace(spec, evict=spec.evict or "none")) for name, spec in features.items()
     ]
+    network = network_text(features, settings)
     return {
         # the order counts too: it is the order of the model's columns
         "features": _text(specs),
         "learner": _text({name: getattr(settings, name) for name in LAYOUT}),
+        **({"network": network} if network else {}),
     }
+
+
+def network_text(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> str:
+    """The user's network by name, version of its code, and weights' names and shapes; "": it is built in.
+
+    Raises:
+        NetworkError: it cannot be used.
+    """
+    if not is_own(settings.deep):
+        return ""
+    encoder = Encoder(features, settings.pairs_max)
+    network = network_of(settings, input_layout(encoder, FastPart(encoder, settings)))
+    assert network is not None
+    weights = xxhash.xxh3_64_hexdigest(_text(list(network.shapes().items())).encode())
+    return f"{settings.deep}, version {own_source(settings).version}, weights {weights}"
 
 
 def identity(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> str:

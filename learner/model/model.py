@@ -19,14 +19,16 @@ from ground.kernels import bayes
 from ground.kernels.logistic import sigmoids
 from ground.rows import Rows
 from learner.deep.attention import attend
+from learner.deep.choice import network_of
 from learner.deep.dcn_predict import Prediction, prediction_of
-from learner.deep.networks import Array, InputLayout, Network, make_network
+from learner.deep.networks import Array, Network
 from learner.fast.part import FastInputs, FastOutputs, FastPart
 from learner.fast.predict import Inputs, fill_dense, predict
 from learner.features import entries as pooling
 from learner.features.encoder import Batch, Encoder, FeatureSpec, Requestlike
 from learner.features.encoding import compact, sort_by_table
 from learner.model.identity import identity, learning_identity
+from learner.model.layout import input_layout
 from learner.model.tables import PAIRS, table_specs, tick_s
 from learner.settings import LearnerSettings
 
@@ -135,9 +137,8 @@ class Model:
         # Sequences need attention and packed rows need unpacking: both are read table by table.
         self.readers: Readers | None = None if packed or self.encoder.sequences else readers_of(self.tables)
         self._marks = [np.full(1024, -1, dtype=np.int32) for _ in self.tables]
-        self.deep_width = (
-            self.embedding_width + self.fast.width + self.fast.counted + len(self.encoder.numbers) + 1
-        )
+        layout = input_layout(self.encoder, self.fast)
+        self.deep_width = layout.width
         starts = (
             np.cumsum([0, *self.dims])[:-1] if self.settings.deep != "none" else np.full(len(self.dims), -1)
         )
@@ -152,11 +153,10 @@ class Model:
             self.fast.speeds,
             self.fast.counted,
         )
-        self.network: Network | None = None
+        self.network: Network | None = network_of(self.settings, layout)
         self.deep_weights = np.zeros(0, dtype=np.float32)
         self._deep_views: dict[str, Array] = {}
-        if self.settings.deep != "none":
-            self.network = make_network(self.settings.deep, InputLayout(tuple(self.dims), self.deep_width))
+        if self.network is not None:
             self.deep_weights = self.network.initial_weights(self.settings.seed)
             self._deep_views = self.network.split(self.deep_weights)
         self.weights_moved()

@@ -18,6 +18,7 @@ from ground.kernels.logistic import logits, sigmoids
 from ground.rows import Rows
 from learner.deep.dcn_train import DCNTrainer
 from learner.deep.networks import DCN, Network
+from learner.deep.own.network import OwnNetwork
 from learner.deep.trainer import DeepTrainer
 from learner.features.encoder import Batch
 from learner.features.labelled import CHUNK_ROWS, Labelled
@@ -308,6 +309,10 @@ def trainer_of(network: Network) -> type[DeepTrainer]:
     """The class that trains this network."""
     if isinstance(network, DCN):
         return DCNTrainer
+    if isinstance(network, OwnNetwork):
+        from learner.deep.own.training import OwnTrainer
+
+        return OwnTrainer
     from learner.deep.autograd import AutogradTrainer
 
     return AutogradTrainer

@@ -20,6 +20,7 @@ from error_memory import ErrorMemory, MemorySettings, make_memory
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.retry import Backoff, Pauses
 from ground.threads import HelperThread
+from learner.deep.own.network import OwnNetwork
 from learner.features.encoder import FeatureSpec, Request, Requestlike
 from learner.model.model import Model
 from learner.settings import LearnerSettings
@@ -29,7 +30,7 @@ from serving.errors import UnavailableError
 from serving.replica.answering import LiveModel
 from serving.replica.explaining import Explanation
 from serving.replica.observer import Observer
-from serving.replica.status import MemoryStatus, ModelStatus, Scored
+from serving.replica.status import MemoryStatus, ModelStatus, NetworkStatus, Scored
 from serving.settings import ServerSettings
 from stream.errors import LogError
 from stream.log.base import EXAMPLES, UPDATES, Log
@@ -212,6 +213,7 @@ class Replica:
                 ),
                 base=base,
                 corrected=corrected,
+                network=_network_status(self.model),
             )
 
     def unready(self) -> str:
@@ -340,3 +342,11 @@ class Replica:
         if self._at_end and not at_end:
             self._behind_since = self._clock.now_s()
         self._at_end = at_end
+
+
+def _network_status(model: Model) -> NetworkStatus | msgspec.UnsetType:
+    network = model.network
+    if not isinstance(network, OwnNetwork):
+        return msgspec.UNSET
+    troubles = network.troubles
+    return NetworkStatus(network.name, network.version, troubles.count, troubles.last)

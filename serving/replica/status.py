@@ -34,6 +34,15 @@ class MemoryStatus(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class NetworkStatus(msgspec.Struct, frozen=True):
+    """The class that `learner.deep` names. Where it fails, the fast part answers without it."""
+
+    name: str
+    version: str  # of its code
+    failures: int  # batches for which it raised, or gave a wrong shape or logits that are not finite
+    last_failure: str
+
+
 class Quality(msgspec.Struct, frozen=True):
     """Progressive metrics of one prediction: over all examples, and over the recent window."""
 
@@ -64,6 +73,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     memory: MemoryStatus
     base: Quality
     corrected: Quality
+    network: NetworkStatus | msgspec.UnsetType = msgspec.UNSET  # of the user; absent: it is built in
 
 
 class Scorer(Protocol):

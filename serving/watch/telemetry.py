@@ -208,3 +208,9 @@ def _counters(status: ModelStatus) -> Iterator[Metric]:
         status.examples_skipped,
     )
     yield counter("freshet_examples_bad", "Requests that could not be read.", status.examples_bad)
+    if status.network:
+        yield counter(
+            "freshet_network_failures",
+            "Batches that a network of your own could not score, so that the fast part answered alone.",
+            status.network.failures,
+        )

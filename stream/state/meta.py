@@ -1,5 +1,6 @@
 """The metadata of a state, and the check that it fits the role that opens it."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,8 +41,19 @@ class StateMeta(msgspec.Struct):
             if old != new:
                 raise StateError(
                     f"state {path} was made with {name} = {_around(old, new)}, but now {name} = "
-                    f"{_around(new, old)}; put {name} back, or {_begin_anew(role)}"
+                    f"{_around(new, old)}; put {name} back, {_keep(name, old)}or {_begin_anew(role)}"
                 )
+
+
+def _keep(name: str, old: str | None) -> str:
+    """How a role keeps its state with a network whose code has changed, for an error message."""
+    version = re.search(r", version (\S+), weights", old or "")
+    if name != "network" or version is None:
+        return ""
+    return (
+        f"or, if the new code gives the same weights the same meaning, set learner.deep_version = "
+        f"{version[1]!r} and keep their shapes, "
+    )
 
 
 def _begin_anew(role: str) -> str:

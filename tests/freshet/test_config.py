@@ -89,7 +89,7 @@ def test_unknown_key_gets_suggestion(tmp_path: Path, text: str, expected: str) -
         ("[join]\nwindow_s = '3'", "key join.window_s: expected a number, got text"),
         ("[server]\nport = 'http'", "key server.port: expected an integer, got text"),
         ("[server]\nport = 8.5", "key server.port: expected an integer, got a number"),
-        ("[learner]\ndeep = 'cnn'", "key learner.deep:"),
+        ("[learner]\ndeep = 'cnn'", "section [learner]: deep = 'cnn' is none of dcn,"),
         ("[features.user]\ndim = 'x'", "key features.user.dim: expected an integer, got text"),
         ("features = 3", "key features is an integer; expected tables, [features.NAME]"),
         ("join = 3", "key join is an integer; expected a table, [join]"),

@@ -2,7 +2,6 @@
 
 import threading
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from learner.deep.trainer import DeepTrainer
 from learner.features.encoder import Request
 from learner.model.model import Model
 from learner.role.learner import Learner
-from learner.settings import LearnerSettings
+from learner.settings import DEEP, LearnerSettings
 from learner.train.trainer import Trainer, trainer_of
 from learner.updates.follower import Follower
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
@@ -72,7 +71,7 @@ def test_names_are_those_of_the_setting_and_no_network_is_left_out() -> None:
         if isinstance(found, type) and issubclass(found, Network) and found is not Network
     ]  # fmt: skip
     assert set(written) == set(NETWORKS.values())
-    assert {*NETWORKS, "none"} == set(get_args(get_type_hints(LearnerSettings)["deep"]))
+    assert {*NETWORKS, "none"} == set(DEEP)
 
 
 # Weights

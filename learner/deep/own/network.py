@@ -1,0 +1,284 @@
+"""A torch module of the user's as a network of the deep part.
+
+The module's parameters, and its float32 buffers, are views of the model's one flat vector of dense weights.
+So they are trained, committed, published and hashed like those of every other network.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from learner.deep.networks import Array, InputLayout, Network, Shapes, Tensors
+from learner.deep.own.source import own_class, own_source
+from learner.errors import NetworkError, TorchMissingError
+from learner.settings import LearnerSettings
+
+if TYPE_CHECKING:
+    import torch
+
+_log = logging.getLogger("freshet.network")
+
+PROBE_ROWS = 5
+
+
+class Troubles:
+    """Counts what went wrong in a module while it was used, and logs the 1st, 10th, 100th time and so on."""
+
+    def __init__(self, name: str) -> None:
+        self.count = 0
+        self.last = ""
+        self._name = name
+
+    def note(self, what: str, error: Exception) -> None:
+        """Count one; `what` says what goes on without the module."""
+        self.count += 1
+        self.last = str(error) if isinstance(error, NetworkError) else f"{type(error).__name__}: {error}"
+        if str(self.count).rstrip("0") == "1":
+            _log.warning("learner.deep = %r: %s (%d so far): %s", self._name, what, self.count, self.last)
+
+
+class OwnNetwork(Network):
+    """The class that `learner.deep` names, checked with made-up inputs.
+
+    Raises:
+        NetworkError: it cannot be imported or made, or its answers have another shape, type or device.
+        TorchMissingError: torch is not installed.
+    """
+
+    def __init__(self, settings: LearnerSettings, layout: InputLayout) -> None:
+        try:
+            import torch
+        except ImportError as error:
+            raise TorchMissingError(
+                f"learner.deep = {settings.deep!r} is a torch module, and PyTorch cannot be imported "
+                f"({error}): pip install 'freshet[torch]'"
+            ) from None
+        super().__init__(layout)
+        self.name = settings.deep
+        self.version = own_source(settings).version
+        self.troubles = Troubles(settings.deep)
+        self._class = own_class(settings)
+        self._torch = torch
+        self._seed = settings.seed
+        self._serving: tuple[int, torch.nn.Module] | None = None
+        torch.set_num_threads(settings.threads)
+        first = self._make(settings.seed)
+        self._shapes: Shapes = {name: tuple(part.shape) for name, part in self._parts(first).items()}
+        self._check_repeats(first)
+        self.varies = self._check_answers()
+
+    def shapes(self) -> Shapes:
+        """Of the module's parameters and buffers, by their names in its `state_dict`."""
+        return dict(self._shapes)
+
+    def initial_weights(self, seed: int) -> Array:
+        """What the module's constructor gives when torch's generator begins at the seed."""
+        return self._flat(self._make(seed))
+
+    def forward(self, w: Tensors, x0: object, xp: object = np) -> object:
+        """The residual logit (n,) of inputs (n, width), of numpy or torch, by a module of these weights."""
+        torch = self._torch
+        if isinstance(x0, torch.Tensor):
+            module = self._make(self._seed)
+            return self.residual(lambda named: torch.func.functional_call(module, dict(w), (named,)), x0)
+        assert isinstance(x0, np.ndarray)
+        z = np.zeros(len(x0))
+        self.add_residual(w, x0, z)
+        return z.astype(np.float32)
+
+    def add_residual(self, w: Tensors, x0: Array, z: npt.NDArray[np.float64]) -> None:
+        """Add to logits z (n,) the residuals of inputs (n, width): nothing where the module fails."""
+        torch = self._torch
+        try:
+            module = self._module_of(w)
+            with torch.inference_mode():
+                residual = self.residual(module, torch.from_numpy(x0)).numpy()
+        except Exception as error:  # whatever the module's own code raises
+            self.troubles.note("the fast part answers alone", error)
+            return
+        finite = np.isfinite(residual)
+        if not finite.all():
+            count = len(residual) - np.count_nonzero(finite)
+            self.troubles.note(
+                "the fast part answers these rows alone", NetworkError(f"{count} logits are not finite")
+            )
+            residual = np.where(finite, residual, np.float32(0.0))
+        z += residual
+
+    def residual(self, module: Callable[[dict[str, torch.Tensor]], object], x0: torch.Tensor) -> torch.Tensor:
+        """The module's logits (n,) as float32, checked; x0 is (n, width).
+
+        Raises:
+            NetworkError: they are no such tensor.
+        """
+        torch = self._torch
+        found = module(self.named(x0))
+        n = len(x0)
+        if not isinstance(found, torch.Tensor):
+            raise self._wrong(f"forward gave {_kind(found)}; expected a tensor of {n} logits, shape ({n},)")
+        if tuple(found.shape) != (n,):
+            hint = "; end it with .squeeze(1)" if tuple(found.shape) == (n, 1) else ""
+            raise self._wrong(
+                f"forward gave a tensor of shape {tuple(found.shape)} for {n} rows; expected ({n},), one "
+                f"logit for each{hint}"
+            )
+        if not found.is_floating_point():
+            raise self._wrong(f"forward gave {found.dtype}; expected floating-point logits")
+        if found.device.type != "cpu":
+            raise self._wrong(f"forward gave a tensor on {found.device}; expected one on cpu")
+        return found.float()
+
+    def named(self, x0: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Inputs (n, width) cut into named views, each (n, its width)."""
+        parts = x0.split([width for _, width in self.layout.names], 1)
+        return {name: part for (name, _), part in zip(self.layout.names, parts, strict=True)}
+
+    def bound(self, flat: Array) -> torch.nn.Module:
+        """A new module whose parameters and buffers are views of the flat weight vector."""
+        return self._bind(self.split(flat))
+
+    @property
+    def buffers_at(self) -> list[slice]:
+        """Where the module's buffers are in the flat weight vector; its own code changes them."""
+        parameters = dict(self._make(self._seed).named_parameters())
+        found, at = [], 0
+        for name, shape in self._shapes.items():
+            size = int(np.prod(shape))
+            if name not in parameters:
+                found.append(slice(at, at + size))
+            at += size
+        return found
+
+    def _bind(self, views: Mapping[str, Array]) -> torch.nn.Module:
+        torch = self._torch
+        module = self._make(self._seed)
+        for name, part in self._parts(module).items():
+            part.data = torch.from_numpy(views[name])
+        return module.eval()
+
+    def _module_of(self, w: Tensors) -> torch.nn.Module:
+        """A module that predicts with these weights, which are always views of the same vector."""
+        first = next(iter(w.values()), None)
+        where = 0 if first is None else first.__array_interface__["data"][0]
+        if self._serving is None or self._serving[0] != where:
+            self._serving = where, self._bind(w)
+        return self._serving[1]
+
+    def _make(self, seed: int) -> torch.nn.Module:
+        torch = self._torch
+        widths = dict(self.layout.names)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                module = self._class(widths)
+        except Exception as error:  # whatever the module's own code raises
+            raise self._wrong(
+                f"{self._class.__name__}(widths) raised {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(module, torch.nn.Module):
+            raise self._wrong(f"{self._class.__name__} is no torch.nn.Module, but {_kind(module)}")
+        return module
+
+    def _parts(self, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """The module's parameters, each once, and the buffers that its state_dict has.
+
+        Raises:
+            NetworkError: one of them is not on the processor, or not of float32.
+        """
+        parameters = dict(module.named_parameters())
+        saved = module.state_dict(keep_vars=True).keys()
+        buffers = {name: part for name, part in module.named_buffers() if name in saved}
+        for name, part in (parameters | buffers).items():
+            kind = "parameter" if name in parameters else "buffer"
+            if self._torch.nn.parameter.is_lazy(part):
+                raise self._wrong(
+                    f"{kind} {name} has no shape yet: give its layer its size (`widths` has it)"
+                )
+            if part.device.type != "cpu":
+                raise self._wrong(f"{kind} {name} is on {part.device}; expected cpu: Freshet trains there")
+            if part.dtype != self._torch.float32 or part.layout != self._torch.strided:
+                hint = ", or register it with persistent=False if it is a constant" * (kind == "buffer")
+                raise self._wrong(
+                    f"{kind} {name} is {part.dtype}, {part.layout}; expected dense float32{hint}"
+                )
+        return parameters | buffers
+
+    def _flat(self, module: torch.nn.Module) -> Array:
+        parts = self._parts(module)
+        shapes = {name: tuple(part.shape) for name, part in parts.items()}
+        if shapes != self._shapes:
+            difference = _difference(self._shapes, shapes)
+            raise self._wrong(
+                f"{self._class.__name__} has other weights each time it is made ({difference}): let shapes "
+                "depend on the constructor's argument alone"
+            )
+        flat = [part.detach().numpy().ravel() for part in parts.values()]
+        return np.concatenate(flat).astype(np.float32) if flat else np.zeros(0, dtype=np.float32)
+
+    def _check_repeats(self, first: torch.nn.Module) -> None:
+        if self._flat(first).tobytes() != self.initial_weights(self._seed).tobytes():
+            raise self._wrong(
+                f"{self._class.__name__} begins with other weights each time it is made: draw them from "
+                "torch's generator, which Freshet seeds, so that a replay repeats itself"
+            )
+
+    def _check_answers(self) -> bool:
+        """Try the module on made-up inputs and weights; returns whether train() and eval() differ."""
+        torch, rng = self._torch, np.random.default_rng(0)
+        flat = self.initial_weights(self._seed)
+        first = self.bound(flat.copy())
+        disturbed = self.bound(flat + rng.normal(0.0, 0.1, len(flat)).astype(np.float32))
+        x0 = torch.from_numpy(rng.normal(0.0, 0.5, (PROBE_ROWS, self.layout.width)).astype(np.float32))
+        try:
+            with torch.random.fork_rng(devices=[]):
+                for rows in (1, PROBE_ROWS):
+                    inputs = x0[:rows].clone().requires_grad_()
+                    for module in (first.eval(), first.train()):
+                        residual = self.residual(module, inputs)
+                    if not torch.isfinite(residual).all():
+                        raise self._wrong("forward gave a logit that is not finite, for made-up inputs")
+                    if residual.requires_grad:
+                        residual.sum().backward()
+                    else:
+                        raise self._wrong(
+                            "its logits depend on no input and no parameter by which torch could train it"
+                        )
+                with torch.no_grad():
+                    together = self.residual(disturbed.eval(), x0)
+                    alone = torch.cat([self.residual(disturbed, x0[r : r + 1]) for r in range(PROBE_ROWS)])
+                    trained = self.residual(disturbed.train(), x0)
+        except NetworkError:
+            raise
+        except Exception as error:  # whatever the module's own code raises
+            raise self._wrong(
+                f"forward raised {type(error).__name__}: {error}; {self._expected()}"
+            ) from error
+        if not torch.allclose(together, alone, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise self._wrong(
+                "a row's logit depends on the other rows of its batch: normalise within a row, since a "
+                "server scores rows in other batches than the learner"
+            )
+        return not torch.equal(together, trained)
+
+    def _expected(self) -> str:
+        shapes = ", ".join(f"{name} (n, {width})" for name, width in self.layout.names)
+        return f"its inputs are {shapes}"
+
+    def _wrong(self, why: str) -> NetworkError:
+        return NetworkError(f"learner.deep = {self.name!r}: {why}")
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _difference(old: Shapes, new: Shapes) -> str:
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            return f"{name} has shape {old.get(name)}, then {new.get(name)}"
+    return "in another order"
