@@ -39,6 +39,7 @@ from stream.group.membership import GroupSettings
 from stream.join.settings import JoinSettings
 from stream.log.base import PARTITIONS_MAX
 from stream.log.settings import LogSettings
+from stream.records.targets import Target, Targets
 from stream.run.contract import RunnerSettings
 
 DEFAULT_FILE = "freshet.toml"
@@ -77,12 +78,20 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     stream: StreamSettings = StreamSettings()
     group: GroupSettings = GroupSettings()
     join: JoinSettings = JoinSettings()
+    targets: dict[str, Target] = {}  # in order: the first is the primary one; empty: one target, click
     features: dict[str, FeatureSpec] = {}
     learner: LearnerSettings = LearnerSettings()
     memory: MemorySettings = MemorySettings()
     server: ServerSettings = ServerSettings()
     metrics: MetricsSettings = MetricsSettings()
     data: DataSettings = DataSettings()
+
+    def __post_init__(self) -> None:
+        self.known_targets()
+
+    def known_targets(self) -> Targets:
+        """The declared targets, or the only one, with every default filled in."""
+        return Targets(self.targets, self.join.window_s)
 
     def state_of(self, role: str) -> Path:
         """The folder of a role's state; with `group.name`, the folder of this member's state."""
@@ -109,6 +118,10 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         del plain["learner"]["deep_path"], plain["learner"]["deep_version"]
         if is_own(self.learner.deep):
             plain["learner"]["deep_version"] = own_source(self.learner).version
+        if self.targets:  # a list: their order counts, and a hash of tables leaves it out
+            plain["targets"] = [
+                {"name": name, **msgspec.to_builtins(target)} for name, target in self.targets.items()
+            ]
         return plain
 
     def digest(self) -> str:

@@ -26,7 +26,9 @@ from stream.limits import (
     TIME_MAX_S,
     TIME_MIN_S,
 )
+from stream.records.candidate_lists import check_label, check_lists, check_shown
 from stream.records.fields import ID_END, ID_MIN, tidy_features
+from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import (
     Action,
     DeadLetter,
@@ -106,13 +108,16 @@ class Decoder(Generic[T]):
         *types: type[T],
         bytes_max: int = RECORD_BYTES_MAX,
         declared: Collection[str] | None = None,
+        targets: Targets = UNDECLARED,
     ) -> None:
         """A decoder of records of these types.
 
         Args:
             bytes_max: of a record.
             declared: the features' names, for impressions; see `stream.records.fields.tidy_features`.
+            targets: those that actions and labels may be of.
         """
+        self._targets = targets
         self._bytes_max = bytes_max
         union: Any = types[0]
         for kind in types[1:]:
@@ -136,7 +141,7 @@ class Decoder(Generic[T]):
             raise RecordError("the record is empty")
         try:
             record = self.decode_again(data)
-            check(record)
+            check(record, self._targets)
         except msgspec.ValidationError as error:
             return self._decode_with_care(data, f"the record does not fit its type: {error}")
         except RecordError as error:
@@ -167,7 +172,7 @@ class Decoder(Generic[T]):
         if isinstance(said, Action):
             raise RecordError(why_not)
         record = tidy_request(said, self._declared)
-        check(record)
+        check(record, self._targets)
         return cast(T, record)
 
 
@@ -186,8 +191,11 @@ def tidy_request(said: Impression, declared: Collection[str] | None) -> Impressi
     return Impression(**fields)
 
 
-def check(record: AnyRecord) -> None:
+def check(record: AnyRecord, targets: Targets = UNDECLARED) -> None:
     """Check what types cannot say: version, ranges, finite numbers, lengths that must agree.
+
+    Args:
+        targets: those that actions and labels may be of.
 
     Raises:
         RecordError: naming the field and what was expected.
@@ -206,32 +214,41 @@ def check(record: AnyRecord) -> None:
     if not TIME_MIN_S <= record.time <= TIME_MAX_S:
         raise _no_time("time", record.time)
     if isinstance(record, Action):
-        if not 0 <= record.candidate < CANDIDATES_MAX:
-            raise RecordError(f"candidate is {record.candidate}; expected 0 to {CANDIDATES_MAX - 1}")
-        _check_label("label", record.label)
+        check_action(record, targets)
     elif isinstance(record, Exposure):
         _check_exposure(record)
     else:
-        _check_request(record)
+        _check_request(record, targets)
+
+
+def check_action(action: Action, targets: Targets) -> None:
+    """Check what an action says happened.
+
+    Raises:
+        RecordError: it is of no target, or its label, or its value, does not fit that target.
+    """
+    if not 0 <= action.candidate < CANDIDATES_MAX:
+        raise RecordError(f"candidate is {action.candidate}; expected 0 to {CANDIDATES_MAX - 1}")
+    check_label("label", action.label)
+    of = targets.of_action(action.name)
+    value = action.value
+    if value is not None and not 0.0 <= value < math.inf:
+        raise RecordError(f"value is {value}; expected a finite number of at least 0")
+    if not targets.declared:
+        return  # `name` and `value` are for people
+    if targets[of].kind == "event" and value is not None:
+        raise RecordError(f"value is {value} for {of}, which happens or not and takes no value")
+    if targets[of].kind == "value" and value is None and action.label:
+        raise RecordError(f"there is no value for {of}; expected a finite number of at least 0")
 
 
 def _check_exposure(record: Exposure) -> None:
     if record.shown is None and record.examined is None:
         raise RecordError("the exposure says neither shown nor examined")
     if record.shown is not None:
-        _check_shown(record.shown, CANDIDATES_MAX)
+        check_shown(record.shown, CANDIDATES_MAX)
     if record.examined is not None and not 0 <= record.examined <= CANDIDATES_MAX:
         raise RecordError(f"examined is {record.examined}; expected 0 to {CANDIDATES_MAX} places")
-
-
-def _check_shown(shown: list[int], n: int) -> None:
-    """Check the candidates, of n, that are said to have been shown."""
-    for candidate in shown:
-        if not 0 <= candidate < n:
-            raise RecordError(f"shown holds candidate {candidate}; expected 0 to {n - 1}")
-    if len(set(shown)) != len(shown):
-        twice = next(candidate for candidate in shown if shown.count(candidate) > 1)
-        raise RecordError(f"shown holds candidate {twice} twice")
 
 
 def _check_forget(record: Forget) -> None:
@@ -251,7 +268,7 @@ def _check_forget(record: Forget) -> None:
         raise RecordError(f"refuse_s is {record.refuse_s}; expected 0 to {REFUSE_S_MAX:.0f} seconds")
 
 
-def _check_request(record: Impression | Example) -> None:
+def _check_request(record: Impression | Example, targets: Targets) -> None:
     n = len(record.candidates)
     if not 1 <= n <= CANDIDATES_MAX:
         raise RecordError(f"candidates has {n} entries; expected 1 to {CANDIDATES_MAX}")
@@ -260,7 +277,7 @@ def _check_request(record: Impression | Example) -> None:
         check_features("context", record.context)
         for i, features in enumerate(record.candidates):
             check_features(f"candidates[{i}]", features)
-    check_lists(record)
+    check_lists(record, targets)
     if isinstance(record, Example):
         if not TIME_MIN_S <= record.decided <= TIME_MAX_S:
             raise _no_time("decided", record.decided)
@@ -268,44 +285,6 @@ def _check_request(record: Impression | Example) -> None:
             raise RecordError("log_odds is not a finite number")
         if not 0 <= record.candidate_count <= CANDIDATES_MAX:
             raise RecordError(f"candidate_count is {record.candidate_count}; expected 0 to {CANDIDATES_MAX}")
-
-
-def check_lists(record: Impression | Example) -> None:
-    """Check what is said of each candidate beside its features.
-
-    Raises:
-        RecordError: naming the field and what was expected.
-    """
-    n = len(record.candidates)
-    if record.labels is not None:
-        if len(record.labels) != n:
-            raise RecordError(f"labels has {len(record.labels)} entries for {n} candidates")
-        for label in record.labels:
-            _check_label("labels", label)
-    if record.served is not None:
-        for name, scores in (("base", record.served.base), ("corrected", record.served.corrected)):
-            if len(scores) != n:
-                raise RecordError(f"served.{name} has {len(scores)} entries for {n} candidates")
-            if not all(0.0 <= p <= 1.0 for p in scores):
-                raise RecordError(f"served.{name} has a value that is not a probability")
-    if record.place is not None or record.propensity is not None:
-        _check_places(record.place, record.propensity, n)
-    if isinstance(record, Impression) and record.shown is not None:
-        _check_shown(record.shown, n)
-
-
-def _check_places(place: list[int] | None, propensity: list[float] | None, n: int) -> None:
-    """Check where n candidates were shown, and with which probability."""
-    if place is not None:
-        if len(place) != n:
-            raise RecordError(f"place has {len(place)} entries for {n} candidates")
-        if len(set(place)) != n or not all(0 <= at < CANDIDATES_MAX for at in place):
-            raise RecordError(f"place must hold {n} different numbers from 0 to {CANDIDATES_MAX - 1}")
-    if propensity is not None:
-        if len(propensity) != n:
-            raise RecordError(f"propensity has {len(propensity)} entries for {n} candidates")
-        if not all(0.0 < p <= 1.0 for p in propensity):
-            raise RecordError("propensity has a value that is not above 0 and at most 1")
 
 
 def _fit(sets: Sequence[Features]) -> bool:
@@ -340,8 +319,3 @@ def _no_time(name: str, seconds: float) -> RecordError:
     return RecordError(
         f"{name} is {seconds}; expected Unix seconds, 1970 to 2100 (milliseconds? divide by 1000)"
     )
-
-
-def _check_label(name: str, label: float) -> None:
-    if label not in (0.0, 1.0):
-        raise RecordError(f"{name} is {label}; expected 0 or 1")

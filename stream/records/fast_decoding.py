@@ -22,7 +22,9 @@ from stream.records.bounds import (
     bounded_candidates,
     bounded_features,
 )
-from stream.records.decoding import Decoder, check, check_lists, is_msgpack
+from stream.records.candidate_lists import check_lists
+from stream.records.decoding import Decoder, check, check_action, is_msgpack
+from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Action, Event, Exposure, Forget, Impression, Served, Tick
 
 
@@ -71,6 +73,7 @@ class _Plain(msgspec.Struct, gc=False):
     served: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     place: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     propensity: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    weight: list[float] | float | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _Spliced(_Plain, tag="example", omit_defaults=True, kw_only=True, gc=False):
@@ -96,9 +99,12 @@ def splice(original: bytes, labels: list[float], decided: float) -> bytes:
     Its features are copied as they are: they were checked when it came.
     """
     plain = _decode_plain(original)
+    weight = plain.weight
+    if isinstance(weight, float):
+        weight = [weight] * len(labels)
     example = _Spliced(
         plain.request_id, plain.time, plain.candidates, plain.context, plain.served, plain.place,
-        plain.propensity, decided=decided, labels=labels,
+        plain.propensity, weight, decided=decided, labels=labels,
     )  # fmt: skip
     return _encode_spliced(example)
 
@@ -113,12 +119,18 @@ class EventDecoder:
     0
     """
 
-    def __init__(self, declared: Collection[str] | None = None) -> None:
-        """`declared`: the features' names; see `stream.records.fields.tidy_features`."""
+    def __init__(self, declared: Collection[str] | None = None, targets: Targets = UNDECLARED) -> None:
+        """A decoder of events.
+
+        Args:
+            declared: the features' names; see `stream.records.fields.tidy_features`.
+            targets: those that actions and labels may be of.
+        """
+        self._targets = targets if targets.declared else None
         self._json = msgspec.json.Decoder(_impressions(Int64) | _Action | Exposure)
         self._msgpack = msgspec.msgpack.Decoder(_impressions(Int64) | _Action | Exposure)
         self._plain = Decoder[Event | Forget | Tick](
-            Impression, Action, Exposure, Forget, Tick, declared=declared
+            Impression, Action, Exposure, Forget, Tick, declared=declared, targets=targets
         )
 
     def decode(self, data: bytes) -> Event | Forget | Tick:
@@ -134,8 +146,11 @@ class EventDecoder:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return self._plain.decode(data)
         # what the types cannot say
+        targets = self._targets
         if isinstance(event, Action):
-            if event.label != 1.0:
+            if targets is not None:
+                check_action(event, targets)
+            elif event.label != 1.0 or event.value is not None:
                 check(event)
         elif isinstance(event, Exposure):
             check(event)
@@ -145,6 +160,8 @@ class EventDecoder:
             or event.place is not None
             or event.propensity is not None
             or event.shown is not None
+            or event.weight is not None
+            or event.outcomes is not None
         ):
-            check_lists(event)
+            check_lists(event, UNDECLARED if targets is None else targets)
         return event

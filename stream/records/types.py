@@ -24,6 +24,7 @@ from stream.limits import (
     REFUSE_S_MAX,
     REQUEST_ID_MAX,
     SCHEMA_VERSION,
+    TARGETS_MAX,
     TEXT_MAX,
     TIME_MAX_S,
     TIME_MIN_S,
@@ -37,6 +38,7 @@ def _field(text: str, kind: dict[str, Any] | None = None) -> msgspec.Meta:
 
 
 Label = Annotated[float, msgspec.Meta(extra_json_schema={"enum": [0, 1]})]
+Number = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0})]
 Probability = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
 Id = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 63) - 1})]
 Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": TEXT_MAX})]
@@ -115,16 +117,33 @@ Examined = Annotated[
 ]
 
 
+class ServedTarget(msgspec.Struct, frozen=True, repr_omit_defaults=True, gc=False):
+    """What was answered for one further target, given that its `of` happens."""
+
+    base: Annotated[list[Number], _field("One per candidate: a probability, or a value's expectation.")]
+    corrected: Annotated[list[Number], _field("The same, after the error memory.")]
+
+    def picked(self, candidates: Sequence[int]) -> ServedTarget:
+        """The same for some of the candidates."""
+        return ServedTarget([self.base[i] for i in candidates], [self.corrected[i] for i in candidates])
+
+
 class Served(msgspec.Struct, frozen=True, repr_omit_defaults=True, omit_defaults=True, gc=False):
     """What was answered for a request: one probability per candidate, before and after correction."""
 
     base: Annotated[list[Probability], _field("One per candidate, by the model.")]
     corrected: Annotated[list[Probability], _field("The same, after the error memory.")]
     model: Annotated[str, _field("Which model answered, for people.")] = ""
+    targets: Annotated[
+        dict[str, ServedTarget],
+        _field("Of further targets, given that their `of` happens.", {"maxProperties": TARGETS_MAX}),
+    ] = {}
 
     def picked(self, candidates: Sequence[int]) -> Served:
         """The same for some of the candidates."""
-        return Served([self.base[i] for i in candidates], [self.corrected[i] for i in candidates], self.model)
+        targets = {name: served.picked(candidates) for name, served in self.targets.items()}
+        base, corrected = [self.base[i] for i in candidates], [self.corrected[i] for i in candidates]
+        return Served(base, corrected, self.model, targets)
 
 
 class Impression(
@@ -145,26 +164,47 @@ class Impression(
     context: Context = {}
     served: Annotated[Served | None, _field("What was answered, if Freshet was asked.")] = None
     labels: Annotated[
-        list[Label] | None,
+        list[Number] | None,
         _field("One per candidate, only if they are known already: then the request does not wait."),
     ] = None
     place: Place = None
     propensity: Propensity = None
     shown: Shown = None
     v: Version = SCHEMA_VERSION
+    weight: Annotated[
+        list[Number] | Number | None,
+        _field(
+            "How much a candidate counts in learning and in metrics: one for each, or one for all. 0: it is "
+            "predicted and not learned."
+        ),
+    ] = None
+    outcomes: Annotated[
+        dict[str, list[Number | None]] | None,
+        _field(
+            "Beside `labels`: of further targets, by name, one per candidate; null where its `of` did not "
+            "happen. Targets that are not named are not learned from this request.",
+            {"maxProperties": TARGETS_MAX},
+        ),
+    ] = None
 
 
 class Action(
     msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="action", omit_defaults=True, gc=False
 ):
-    """What a person did with one candidate of a request: `label` 1 for a click, 0 to take it back."""
+    """What a person did with one candidate of a request: `label` 1 for a click, 0 to take it back.
+
+    `name` says of which target it is, where targets are declared, and `value` how much, if that is a value.
+    """
 
     request_id: RequestId
     time: EventTime
     candidate: CandidateNumber
     label: Annotated[Label, _field("1 for a click (or another positive outcome), 0 to take it back.")] = 1.0
-    name: Annotated[str, _field("What the person did, for people.")] = "click"
+    name: Annotated[str, _field("What the person did: if targets are declared, of which this is.")] = "click"
     v: Version = SCHEMA_VERSION
+    value: Annotated[
+        Number | None, _field("How much, for a target that is a value: minutes, a price. The newest counts.")
+    ] = None
 
 
 class Exposure(
@@ -186,9 +226,12 @@ class Exposure(
 class Example(
     msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="example", omit_defaults=True, gc=False
 ):
-    """One decided request: its candidates and their labels (0 or 1); predicted whole before any is learned.
+    """One decided request for one target: its candidates and labels; predicted whole before any is learned.
 
-    The candidates are those that were shown, as far as anybody said; `place` then says where.
+    The candidates are those that were shown, as far as anybody said; `place` then says where. A target with
+    `of` has those for which that happened. With `before` it is a correction: these candidates were learned
+    before with those labels, and the difference of the two losses is learned: gradient `labels` - `before`,
+    no curvature, no sighting.
 
     `time` is the impression's event time, `decided` the event time at which its labels were final.
     `log_odds` is ln r when negatives were kept at rate r, else 0: a model of the thinned stream is
@@ -202,7 +245,7 @@ class Example(
         _field("Event time at which the labels were final.", {"minimum": TIME_MIN_S, "maximum": TIME_MAX_S}),
     ]
     candidates: Candidates
-    labels: Annotated[list[Label], _field("One per candidate.")]
+    labels: Annotated[list[Number], _field("One per candidate: 0 or 1, or a value.")]
     context: Context = {}
     served: Annotated[Served | None, _field("What was answered, if Freshet was asked.")] = None
     log_odds: Annotated[float, _field("ln r when negatives were kept at rate r.")] = 0.0
@@ -217,6 +260,13 @@ class Example(
             {"minimum": 0, "maximum": CANDIDATES_MAX},
         ),
     ] = 0
+    target: Annotated[str, _field("The target that `labels` are of; empty: the first.")] = ""
+    weight: Annotated[
+        list[Number] | None, _field("One per candidate: how much it counts in learning and in metrics.")
+    ] = None
+    before: Annotated[
+        list[Number] | None, _field("One per candidate: its label as it was learned before.")
+    ] = None
 
 
 class Tick(msgspec.Struct, frozen=True, repr_omit_defaults=True, tag="tick", omit_defaults=True):
@@ -293,6 +343,13 @@ _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
 
+_ADDED: dict[type[msgspec.Struct], tuple[object, ...]] = {
+    Example: (0, "", None, None),
+    Impression: (None, None),
+    Action: (None,),
+}
+"""By type: the defaults of its last fields, which `canonical` leaves out as far as they are unset."""
+
 
 def picked(values: list[T] | None, candidates: Sequence[int]) -> list[T] | None:
     """What is said of some of a request's candidates, where it is said of each."""
@@ -310,8 +367,10 @@ def canonical(record: msgspec.Struct) -> bytes:
     They depend neither on the order in which features are named, nor on whether a default was written out.
     """
     values = msgspec.structs.astuple(record)
-    if isinstance(record, Example) and not record.candidate_count:
-        values = values[:-1]  # as before there was such a field, so that hashes of older data stay
+    # as before there were these fields, so that hashes of older data stay
+    unset = _ADDED.get(type(record), ())
+    while unset and values[-1] == unset[-1]:
+        values, unset = values[:-1], unset[:-1]
     return _canonical.encode(values)
 
 

@@ -58,6 +58,9 @@ def test_schemas_are_schemas(name: str) -> None:
         IMPRESSION | {"candidates": [{}, {}], "shown": [1]},
         IMPRESSION | {"shown": []},
         IMPRESSION | {"shown": None},
+        IMPRESSION | {"weight": 0},
+        IMPRESSION | {"weight": [2.5]},
+        ACTION | {"value": 3.5},
         EXPOSURE,
         EXPOSURE | {"shown": None, "examined": 0},
         EXPOSURE | {"shown": [], "examined": 2000},
@@ -99,7 +102,12 @@ def test_event_of_use_is_valid_and_taken(event: dict[str, Any]) -> None:
         IMPRESSION | {"candidates": [{"x": [1] * 1025}]},
         IMPRESSION | {"context": {str(i): i for i in range(257)}},
         IMPRESSION | {"context": None},
-        IMPRESSION | {"labels": [2]},
+        IMPRESSION | {"labels": [-1]},
+        IMPRESSION | {"weight": [-1]},
+        IMPRESSION | {"weight": -0.5},
+        IMPRESSION | {"weight": "heavy"},
+        ACTION | {"value": -1},
+        ACTION | {"value": "12 minutes"},
         IMPRESSION | {"served": {"base": [1.5], "corrected": [0.5]}},
         IMPRESSION | {"served": {"base": [0.5]}},
         IMPRESSION | {"place": [-1]},
@@ -129,6 +137,8 @@ def test_event_of_no_use_is_invalid_and_refused(event: Any) -> None:
     [
         IMPRESSION | {"shown": [1]},  # candidates that must be there
         IMPRESSION | {"labels": [1, 0]},  # lists that must be of one length
+        IMPRESSION | {"labels": [2]},  # whether the first target is a value
+        IMPRESSION | {"weight": [1, 1]},
         IMPRESSION | {"context": {"x": 1 << 64}},  # JSON Schema's integers are numbers too
         ACTION | {"candidate": 1.0},  # and 1.0 is one
     ],
