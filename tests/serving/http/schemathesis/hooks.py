@@ -21,7 +21,7 @@ def whole(value: Any) -> Any:
 
 
 def fit(record: Any) -> Any:
-    """An impression with as many labels, places and probabilities as candidates."""
+    """An impression with as many labels, places, weights and probabilities as candidates."""
     if not isinstance(record, dict) or not isinstance(record.get("candidates"), list):
         return record
     n = len(record["candidates"])
@@ -32,7 +32,14 @@ def fit(record: Any) -> Any:
     if record.get("propensity") is not None:
         record = {**record, "propensity": [0.5] * n}
     if record.get("served") is not None:
-        record = {**record, "served": {**record["served"], "base": [0.5] * n, "corrected": [0.5] * n}}
+        scores = {"base": [0.5] * n, "corrected": [0.5] * n}
+        record = {**record, "served": {**record["served"], **scores, "targets": {"buy": scores}}}
+    if "type" in record and record.get("shown") is not None:  # in an impression, not in a score request
+        record = {**record, "shown": [candidate for candidate in record["shown"] if candidate < n]}
+    if isinstance(record.get("weight"), list):
+        record = {**record, "weight": [2.0] * n}
+    if record.get("outcomes") is not None:  # only of targets that are declared, and here are none
+        record = {**record, "outcomes": None}
     return record
 
 
