@@ -27,7 +27,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kafka test suite test-fast test-deep kernels simulate mutants lint format clean
+.PHONY: help demo kafka test suite test-fast test-deep test-kafka kernels simulate mutants lint format clean
 
 help:
 	@echo "make demo       watch a model learn from a live stream (two minutes, ends by itself)"
@@ -35,6 +35,7 @@ help:
 	@echo "make test       everything that must pass: lint, types and the whole test suite"
 	@echo "make test-fast  the tests that start no processes"
 	@echo "make test-deep  the same, with twenty times as many generated examples"
+	@echo "make test-kafka the tests of the log and of the roles on Kafka 2.8, 3.6 and 3.9 (minutes)"
 	@echo "make mutants    change the code at random and see which changes no test notices (hours)"
 	@echo "make simulate   2,000 schedules of crashes and faults, all roles in one process (SEEDS=FROM:TO)"
 	@echo "make lint       ruff (rules and format) and mypy"
@@ -60,6 +61,13 @@ test-fast: $(DEV_STAMP) kernels
 
 test-deep: $(DEV_STAMP) kernels
 	FRESHET_EXAMPLES=20 $(PYTEST) auto -m "not long and not process" $(ARGS)
+
+# The tests of the log and of the roles, on an older broker: what `make test` does on the newest.
+test-kafka: kernels
+	for version in 2.8.2 3.6.2 3.9.1; do \
+	  FRESHET_KAFKA_VERSION=$$version $(BIN)/python -m pytest --quiet -m "process and not long" \
+	    tests/stream/log tests/stream/run tests/stream/produce tests/freshet/roles $(ARGS) || exit 1; \
+	done
 
 # Compiled once before the tests' processes begin: each of them would compile the same ones again.
 kernels: $(STAMP)

@@ -186,8 +186,18 @@ def resolve(config: Config, folder: Path) -> Config:
     learner = config.learner
     if is_own(learner.deep):
         learner = msgspec.structs.replace(learner, deep_path=str(folder / learner.deep_path))
+    kafka = config.stream.log.kafka
+    files = {name: getattr(kafka, name) for name in kafka.__struct_fields__ if name.endswith("_file")}
+    kafka = msgspec.structs.replace(
+        kafka, **{name: str(folder / file) for name, file in files.items() if file}
+    )
+    stream = msgspec.structs.replace(
+        config.stream, log=msgspec.structs.replace(config.stream.log, kafka=kafka)
+    )
     state = str(folder / config.state)
-    return msgspec.structs.replace(config, log=log, state=state, server=server, group=group, learner=learner)
+    return msgspec.structs.replace(
+        config, log=log, state=state, stream=stream, server=server, group=group, learner=learner
+    )
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:

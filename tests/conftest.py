@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from broker import BrokerError
+from jars import BrokerError
 from shared_broker import shared_broker
 from tools import find_tool
 

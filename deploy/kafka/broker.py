@@ -2,6 +2,7 @@
 
     python3 deploy/kafka/broker.py            # one broker at 127.0.0.1:9092 until Ctrl-C
     make kafka                                # the same
+    make kafka ARGS="--version 2.8.2"         # an older one, with a ZooKeeper of its own
 
 Needs a JDK (17 or newer) and Maven; nothing else, and only the standard library here. Maven fetches the
 jars that `pom.xml` names the first time (about 45 MB). A broker is its own KRaft controller, listens on
@@ -11,9 +12,8 @@ loopback alone, and takes about 350 MB. It dies with whoever started it, however
 import argparse
 import base64
 import contextlib
-import ctypes
 import os
-import shutil
+import re
 import signal
 import socket
 import subprocess
@@ -26,55 +26,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-HERE = Path(__file__).resolve().parent
-POM = HERE / "pom.xml"
-CLASSPATH = HERE.parents[1] / "build" / "kafka-classpath.txt"
+from jars import NEWEST, OLDER, BrokerError, classpath, java, launch, needs_zookeeper, tail
 
 PORT = 9092
-FETCH_S_MAX = 300.0
+VERSION = os.environ.get("FRESHET_KAFKA_VERSION", NEWEST)
+"""The version of brokers that are not told which; so the same tests run on another one."""
+
 FORMAT_S_MAX = 60.0
 START_S_MAX = 60.0
 STOP_S_MAX = 20.0
-LOG_TAIL_LINES = 15
-STARTED = "Kafka Server started"
-_PR_SET_PDEATHSIG = 1
-
-
-class BrokerError(Exception):
-    """The broker cannot be had, or does not start; the message says why and what to do."""
-
-
-def classpath() -> str:
-    """The jars of the broker, fetched by Maven if they are not here yet.
-
-    Raises:
-        BrokerError: there is no JDK or no Maven, or Maven cannot fetch the jars.
-    """
-    for tool, what in (("java", "a JDK, 17 or newer"), ("mvn", "Maven")):
-        if shutil.which(tool) is None:
-            raise BrokerError(
-                f"a Kafka broker needs {what}, and there is no {tool!r} on the path: install it (Debian: "
-                "apt install openjdk-17-jdk-headless maven), or name a broker that runs already with "
-                "FRESHET_KAFKA=host:port"
-            )
-    if CLASSPATH.is_file() and CLASSPATH.stat().st_mtime >= POM.stat().st_mtime:
-        found = CLASSPATH.read_text().strip()
-        if found and all(Path(jar).is_file() for jar in found.split(os.pathsep)):
-            return found
-    CLASSPATH.parent.mkdir(parents=True, exist_ok=True)
-    # written beside it and moved, since several test runs may come here at once
-    part = CLASSPATH.with_name(f"{CLASSPATH.name}.{os.getpid()}")
-    command = ["mvn", "-B", "-q", "-f", str(POM), "dependency:build-classpath", f"-Dmdep.outputFile={part}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_S_MAX, check=False)
-        if done.returncode != 0:
-            raise BrokerError(f"Maven cannot fetch the broker's jars:\n{_tail(done.stdout + done.stderr)}")
-        part.replace(CLASSPATH)
-    except subprocess.TimeoutExpired:
-        raise BrokerError(f"Maven has not fetched the broker's jars within {FETCH_S_MAX:.0f} s") from None
-    finally:
-        part.unlink(missing_ok=True)
-    return CLASSPATH.read_text().strip()
+ZOOKEEPER_HEAP = "96m"
+ZOOKEEPER_SESSION_S = 3.0
+STARTED = re.compile(r"Kafka Server started|\[KafkaServer id=\d+\] started")
+LOGGERS = (
+    "kafka.server.KafkaRaftServer",
+    "kafka.server.KafkaServer",
+    "org.apache.kafka.common.utils.AppInfoParser",
+)
 
 
 def free_ports(count: int) -> list[int]:
@@ -100,7 +68,8 @@ class Broker:
         scram: {user: password} known to SCRAM-SHA-256 from the beginning.
         heap: of the JVM.
         host: under which clients reach it; a name of this machine.
-        node, voters, cluster: of a cluster of several; see `cluster_of`.
+        node, voters, cluster: of a cluster of several; see `cluster_of`. Needs KRaft.
+        version: of Kafka. One older than 3.3 starts a ZooKeeper beside the broker, and knows no `scram`.
     """
 
     def __init__(
@@ -116,8 +85,10 @@ class Broker:
         node: int = 1,
         voters: Mapping[int, int] | None = None,
         cluster: str | None = None,
+        version: str = VERSION,
     ) -> None:
         self.folder = folder
+        self.kafka_version = version
         self.log = folder / "broker.log"
         self.node = node
         self.process: subprocess.Popen[bytes] | None = None
@@ -125,6 +96,10 @@ class Broker:
         names = list(self._listeners)
         free = dict(zip([*names, "CONTROLLER"], free_ports(len(names) + 1), strict=True))
         self._voters = dict(voters or {node: free["CONTROLLER"]})
+        # In place of a controller, at its port.
+        self._zookeeper = (
+            ZooKeeper(folder / "zookeeper", free["CONTROLLER"], version) if needs_zookeeper(version) else None
+        )
         self.ports = {name: (ports or {}).get(name, free[name]) for name in names}
         self._settings = dict(settings or {})
         self._scram = dict(scram or {})
@@ -153,7 +128,7 @@ class Broker:
         try:
             self.start()
         except BaseException:
-            self.kill()
+            self.stop()
             raise
         return self
 
@@ -173,49 +148,44 @@ class Broker:
 
     def launch(self) -> None:
         """Start without waiting: a broker of several answers only when the others are there too."""
-        jars = classpath()
+        jars = classpath(self.kafka_version)
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "server.properties"
-        config.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
-        if not (self.folder / "data" / "meta.properties").is_file():
+        write_properties(config, self._properties())
+        if self._zookeeper is not None:
+            self._zookeeper.start()
+        elif not (self.folder / "data" / "meta.properties").is_file():
             self._format(jars, config)
-        with self.log.open("ab") as log:
-            self._read_from = log.tell()
-            self.process = subprocess.Popen(
-                [*self._java(jars), "kafka.Kafka", str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for whoever started it, who then stops it
-                preexec_fn=_die_with_parent,
-            )
+        self._read_from = self.log.stat().st_size if self.log.is_file() else 0
+        self.process = launch([*java(jars, self._heap, LOGGERS), "kafka.Kafka", str(config)], self.log)
 
     def wait(self) -> None:
         """Wait until it answers."""
         deadline = time.monotonic() + START_S_MAX
-        while STARTED not in self._said() or not self._accepts():
+        while not STARTED.search(self._said()) or not self._accepts():
             assert self.process is not None
             if self.process.poll() is not None:
-                raise BrokerError(f"the Kafka broker has ended:\n{_tail(self._said())}")
+                raise BrokerError(f"the Kafka broker has ended:\n{tail(self._said())}")
             if time.monotonic() > deadline:
                 raise BrokerError(
-                    f"the Kafka broker does not answer after {START_S_MAX:.0f} s:\n{_tail(self._said())}"
+                    f"the Kafka broker does not answer after {START_S_MAX:.0f} s:\n{tail(self._said())}"
                 )
             time.sleep(0.05)
 
     def stop(self) -> None:
         """Ask it to stop, and wait until it has; kill it if it takes too long."""
-        if self.process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGCONT)  # a paused one would not hear
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGCONT)  # a paused one would not hear
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_S_MAX)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+        if self._zookeeper is not None:
+            self._zookeeper.stop()
 
     def kill(self) -> None:
         """SIGKILL: what a broken machine looks like to the others."""
@@ -223,6 +193,9 @@ class Broker:
             self.process.kill()
             self.process.wait()
             self.process = None
+            if self._zookeeper is not None:
+                # It refuses a broker under the same number until the session of the killed one has expired.
+                time.sleep(ZOOKEEPER_SESSION_S + 1.0)
 
     def pause(self) -> None:
         """SIGSTOP: it holds its connections and answers nothing, until `resume`."""
@@ -255,44 +228,39 @@ class Broker:
         return True
 
     def _format(self, jars: str, config: Path) -> None:
-        command = [*self._java(jars), "kafka.tools.StorageTool", "format"]
+        command = [*java(jars, self._heap), "kafka.tools.StorageTool", "format"]
         # as one word: an id may begin with a dash
         command += [f"--cluster-id={self._cluster}", "--config", str(config)]
         for user, password in self._scram.items():
             command += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={password}]"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_S_MAX, check=False)
         if done.returncode != 0:
-            raise BrokerError(f"the data folder cannot be formatted:\n{_tail(done.stdout + done.stderr)}")
-
-    def _java(self, jars: str) -> list[str]:
-        logger = "-Dorg.slf4j.simpleLogger"
-        loggers = ("kafka.server.KafkaRaftServer", "org.apache.kafka.common.utils.AppInfoParser")
-        return [
-            "java",
-            f"-Xmx{self._heap}",
-            # few cores are shared with what is tested: the small collector needs no threads of its own
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            f"{logger}.defaultLogLevel=warn",
-            f"{logger}.showDateTime=true",
-            f"{logger}.dateTimeFormat=HH:mm:ss.SSS",
-            *(f"{logger}.log.{name}=info" for name in loggers),
-            "-cp",
-            jars,
-        ]
+            raise BrokerError(f"the data folder cannot be formatted:\n{tail(done.stdout + done.stderr)}")
 
     def _properties(self) -> dict[str, str]:
         names = list(self._listeners)
-        where = ",".join(f"{name}://127.0.0.1:{port}" for name, port in self.ports.items())
-        protocols = {**self._listeners, "CONTROLLER": "PLAINTEXT"}
+        listeners = [f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()]
+        protocols = dict(self._listeners)
+        if self._zookeeper is None:
+            listeners.append(f"CONTROLLER://127.0.0.1:{self._voters[self.node]}")
+            protocols["CONTROLLER"] = "PLAINTEXT"
+            state = {
+                "process.roles": "broker,controller",
+                "node.id": str(self.node),
+                "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{p}" for n, p in self._voters.items()),
+                "controller.listener.names": "CONTROLLER",
+            }
+        else:
+            state = {
+                "broker.id": str(self.node),
+                "zookeeper.connect": self._zookeeper.address,
+                "zookeeper.session.timeout.ms": str(round(ZOOKEEPER_SESSION_S * 1000)),
+            }
         copies = str(len(self._voters))
         in_sync = str(max(len(self._voters) - 1, 1))
         return {
-            "process.roles": "broker,controller",
-            "node.id": str(self.node),
-            "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{p}" for n, p in self._voters.items()),
-            "controller.listener.names": "CONTROLLER",
-            "listeners": f"{where},CONTROLLER://127.0.0.1:{self._voters[self.node]}",
+            **state,
+            "listeners": ",".join(listeners),
             "advertised.listeners": ",".join(f"{n}://{self.address_of(n)}" for n in self.ports),
             "listener.security.protocol.map": ",".join(f"{n}:{p}" for n, p in protocols.items()),
             "inter.broker.listener.name": names[0],
@@ -320,6 +288,55 @@ class Broker:
         }
 
 
+class ZooKeeper:
+    """What an older broker keeps its cluster's state in; another Java process, on loopback.
+
+    Args:
+        folder: takes its data, config and log.
+        port: where it listens.
+        version: of the Kafka that brings it.
+    """
+
+    def __init__(self, folder: Path, port: int, version: str) -> None:
+        self.address = f"127.0.0.1:{port}"
+        self._folder = folder
+        self._version = version
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, unless it runs. Brokers wait for it, so this does not."""
+        if self._process is not None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        config = self._folder / "zookeeper.properties"
+        host, _, port = self.address.partition(":")
+        write_properties(
+            config,
+            {
+                "dataDir": str(self._folder / "data"),
+                "clientPort": port,
+                "clientPortAddress": host,
+                "admin.enableServer": "false",
+                "tickTime": "500",  # sessions may be as short as two ticks
+            },
+        )
+        command = [*java(classpath(self._version), ZOOKEEPER_HEAP), "-Dzookeeper.jmx.log4j.disable=true"]
+        command += ["org.apache.zookeeper.server.ZooKeeperServerMain", str(config)]
+        self._process = launch(command, self._folder / "zookeeper.log")
+
+    def stop(self) -> None:
+        """Kill it: what it keeps is on its disk."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def write_properties(file: Path, properties: Mapping[str, str]) -> None:
+    """A Java properties file."""
+    file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+
+
 @contextlib.contextmanager
 def cluster_of(count: int, folder: Path, heap: str = "256m") -> Iterator[list[Broker]]:
     """`count` brokers that are one cluster: each record on all of them, acknowledged by all but one."""
@@ -345,21 +362,14 @@ def _new_cluster() -> str:
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
-def _die_with_parent() -> None:
-    """In the child: be killed when whoever started it is gone, even by SIGKILL (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _tail(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-LOG_TAIL_LINES:])
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one broker until Ctrl-C."""
     parser = argparse.ArgumentParser(description="One Kafka broker on this machine, until Ctrl-C.")
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
     parser.add_argument("--folder", type=Path, help="keeps its data; default: a new one, removed at the end")
+    parser.add_argument(
+        "--version", default=VERSION, help=f"default: {VERSION}; tested: {', '.join((*OLDER, NEWEST))}"
+    )
     options = parser.parse_args(arguments)
     with contextlib.ExitStack() as stack:
         folder = options.folder
@@ -367,14 +377,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freshet-kafka-")))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
-            with Broker(folder, ports={"PLAINTEXT": options.port}) as broker:
+            with Broker(folder, ports={"PLAINTEXT": options.port}, version=options.version) as broker:
                 print(
                     f"{broker.version()} at {broker.address}, pid {broker.pid}; Ctrl-C stops it", flush=True
                 )
                 print(f'In freshet.toml: log = "kafka://{broker.address}"', flush=True)
                 assert broker.process is not None
                 broker.process.wait()
-                print(f"the broker has ended:\n{_tail(broker.log.read_text())}", file=sys.stderr)
+                print(f"the broker has ended:\n{tail(broker.log.read_text())}", file=sys.stderr)
         except KeyboardInterrupt:
             return 0
         except BrokerError as error:

@@ -15,15 +15,26 @@ class KafkaSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid
     cert_file: str = ""  # PEM, our own certificate, where brokers ask for one
     key_file: str = ""  # PEM, its key; FRESHET_KAFKA_KEY_PASSWORD opens it
     check_hostname: bool = True
-    mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
-    user: str = ""
-    password_file: str = ""  # empty: FRESHET_KAFKA_PASSWORD
+    mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER"] = "SCRAM-SHA-512"
+    user: str = ""  # with OAUTHBEARER and token_url: the client id
+    password_file: str = ""  # empty: FRESHET_KAFKA_PASSWORD; with token_url: the client secret
+    token_file: str = ""  # OAUTHBEARER: a JWT that somebody keeps fresh; read again before it expires
+    token_url: str = ""  # OAUTHBEARER: where tokens are issued for client credentials
+    token_scope: str = ""  # what to ask for there
     replication: int = -1  # of topics that are made; -1: as the brokers are set up
     away_after_s: float = 3.0  # of trying, after which the cluster counts as away
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.away_after_s <= 600.0:
             raise ValueError(f"away_after_s is {self.away_after_s}; expected 0.1 to 600")
+        if self.mechanism == "OAUTHBEARER" and bool(self.token_file) == bool(self.token_url):
+            raise ValueError('mechanism = "OAUTHBEARER" needs either token_file or token_url')
+        if self.mechanism != "OAUTHBEARER" and (self.token_file or self.token_url or self.token_scope):
+            raise ValueError('token_file, token_url and token_scope need mechanism = "OAUTHBEARER"')
+        if self.token_scope and not self.token_url:
+            raise ValueError("token_scope needs token_url")
+        if self.token_url and not self.token_url.startswith(("http://", "https://")):
+            raise ValueError(f"token_url is {self.token_url!r}; expected http://… or https://…")
         if self.replication != -1 and self.replication < 1:
             raise ValueError(f"replication is {self.replication}; expected 1 or more, or -1")
 

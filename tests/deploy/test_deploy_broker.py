@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from broker import Broker, BrokerError, free_ports
+from broker import Broker, free_ports
+from jars import BrokerError
 from paths import ROOT
 
 pytestmark = pytest.mark.process

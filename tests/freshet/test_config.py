@@ -18,6 +18,7 @@ from freshet.config import (
 )
 from freshet.errors import ConfigError
 from learner.features.encoder import FeatureSpec
+from stream.log.settings import KafkaSettings
 
 
 def write(folder: Path, text: str) -> Path:
@@ -200,3 +201,23 @@ def test_any_value_of_any_key_is_taken_or_refused_in_a_sentence(
         assert str(error).startswith("c: ")
     else:
         assert config.digest()
+
+
+def test_every_path_starts_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    names = [name for name in KafkaSettings.__struct_fields__ if name.endswith("_file")]
+    wanted = "\n".join(f'{name} = "secrets/{name}"' for name in names if name != "token_file")
+    tokens = 'mechanism = "OAUTHBEARER"\ntoken_file = "secrets/token_file"\n'
+    file = tmp_path / "freshet.toml"
+    file.write_text(
+        f'state = "s"\nlog = "sqlite:l.db"\n[server]\ntokens = "t"\n[group]\nsnapshots = "n"\n'
+        f"[stream.log.kafka]\n{tokens}{wanted}\n"
+    )
+    config = load_config(file)
+    assert config.log == f"sqlite:{tmp_path / 'l.db'}"
+    assert (config.state, config.server.tokens, config.group.snapshots) == tuple(
+        str(tmp_path / name) for name in "stn"
+    )
+    kafka = config.stream.log.kafka
+    assert {name: getattr(kafka, name) for name in names} == {
+        name: str(tmp_path / "secrets" / name) for name in names
+    }

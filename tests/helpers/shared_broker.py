@@ -14,12 +14,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from broker import Broker
+import pytest
+from broker import VERSION, Broker
+from jars import needs_zookeeper
 
 USED_S_MAX = 900.0
 """How long the process that started the broker waits for the others at its end."""
 
 LOOK_S = 0.1
+
+with_kraft = pytest.mark.skipif(
+    needs_zookeeper(VERSION), reason=f"clusters, SCRAM and rules of Kafka {VERSION} need tools of ZooKeeper's"
+)
 
 
 @contextlib.contextmanager

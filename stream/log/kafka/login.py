@@ -1,9 +1,12 @@
 """TLS and SASL settings of the Kafka client; secrets come from files and the environment."""
 
+import base64
 import os
 import ssl
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from stream.errors import LogError
 from stream.log.settings import KafkaSettings
@@ -37,12 +40,52 @@ def login_options(settings: KafkaSettings) -> Options:
             options["ssl.key.password"] = os.environ.get(KEY_PASSWORD_VARIABLE, "")
         options["ssl.endpoint.identification.algorithm"] = "https" if settings.check_hostname else "none"
     if settings.security in ("sasl_plaintext", "sasl_tls"):
+        options["sasl.mechanism"] = settings.mechanism
+        if settings.token_file:
+            read_token(settings.token_file)  # a missing file is an error now, not a time-out later
+            options["oauth_cb"] = lambda _: read_token(settings.token_file)
+            return options
         if not settings.user:
             raise LogError(f'security = "{settings.security}" needs a user: set stream.log.kafka.user')
-        options["sasl.mechanism"] = settings.mechanism
-        options["sasl.username"] = settings.user
-        options["sasl.password"] = _password(settings)
+        if settings.token_url:
+            options["sasl.oauthbearer.method"] = "oidc"
+            options["sasl.oauthbearer.token.endpoint.url"] = settings.token_url
+            options["sasl.oauthbearer.client.id"] = settings.user
+            options["sasl.oauthbearer.client.secret"] = _password(settings)
+            if settings.token_scope:
+                options["sasl.oauthbearer.scope"] = settings.token_scope
+            if settings.ca_file and settings.token_url.startswith("https"):
+                options["https.ca.location"] = settings.ca_file
+        else:
+            options["sasl.username"] = settings.user
+            options["sasl.password"] = _password(settings)
     return options
+
+
+def read_token(file: str) -> tuple[str, float]:
+    """The JWT in a file, and when it expires, in Unix seconds.
+
+    Raises:
+        LogError: there is none, or it has no time of expiry (claim `exp`, RFC 7519).
+    """
+    try:
+        token = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LogError(f"token_file {file}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        claims = token.split(".")[1]
+        expires_s = msgspec.json.decode(
+            base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)), type=_Claims
+        ).exp
+    except (IndexError, ValueError, msgspec.DecodeError) as error:
+        raise LogError(f"token_file {file} holds no JWT with a time of expiry (exp): {error}") from None
+    return token, expires_s
+
+
+class _Claims(msgspec.Struct):
+    """What is read of a token; whether it is genuine is for the brokers to say."""
+
+    exp: float
 
 
 def tls_context(settings: KafkaSettings) -> ssl.SSLContext:
@@ -67,6 +110,13 @@ def who(settings: KafkaSettings) -> str:
     """What to check when a cluster refuses access."""
     if not settings.security.startswith("sasl"):
         return "check the cluster's access rules"
+    if settings.token_file:
+        return f"check the token in {settings.token_file} (stream.log.kafka.token_file) and the access rules"
+    if settings.token_url:
+        return (
+            f"client {settings.user!r} gets its token at {settings.token_url}: check both, the client secret "
+            f"(stream.log.kafka.password_file or {PASSWORD_VARIABLE}) and the cluster's access rules"
+        )
     return (
         f"user {settings.user!r}, mechanism {settings.mechanism}: check them, the password "
         f"(stream.log.kafka.password_file or {PASSWORD_VARIABLE}) and the cluster's access rules"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import (
     AdminClient,
     NewPartitions,
@@ -54,6 +54,21 @@ def make(admin: AdminClient, name: str, partitions: int = 1, **config: str) -> N
         name, partitions, config={key.replace("_", "."): value for key, value in config.items()}
     )
     admin.create_topics([wanted])[name].result(30.0)
+
+
+def make_again(admin: AdminClient, name: str) -> None:
+    """A topic that was deleted; with ZooKeeper the brokers finish that only some time after they say so."""
+
+    def made() -> bool:
+        try:
+            make(admin, name, message_timestamp_type="LogAppendTime")
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+            return False
+        return True
+
+    wait_until(made)
 
 
 def read_all(log: KafkaLog, topic: str, partition: int = 0) -> list[Record]:
@@ -394,7 +409,7 @@ def test_topic_made_anew_stops_who_uses_it(
     name = f"{kafka_prefix}.t"
     admin.delete_topics([name])[name].result(30.0)
     wait_until(lambda: name not in admin.list_topics(timeout=10.0).topics)
-    make(admin, name, message_timestamp_type="LogAppendTime")
+    make_again(admin, name)
     other = Producer({"bootstrap.servers": admin_address(log)})
     for i in range(20):
         other.produce(name, b"new%d" % i)

@@ -1,13 +1,20 @@
 """TLS and log-ins to Kafka, against a real broker with certificates made for the test."""
 
+import base64
 import gc
+import json
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import msgspec
 import pytest
 from broker import Broker
+from shared_broker import with_kraft
 
 from stream.errors import LogError
 from stream.log.base import Outgoing
@@ -17,6 +24,7 @@ from stream.log.settings import KafkaSettings, LogSettings
 
 pytestmark = [
     pytest.mark.process,
+    with_kraft,
     # the library leaves the sockets of connections that fail to Python's collector
     pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -67,10 +75,20 @@ def secure(kafka_broker: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "sasl.enabled.mechanisms": "SCRAM-SHA-256",
         "listener.name.scram.scram-sha-256.sasl.jaas.config": scram,
         "listener.name.scramtls.scram-sha-256.sasl.jaas.config": scram,
+        "listener.name.plain.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.plain.plain.sasl.jaas.config": (
+            f'org.apache.kafka.common.security.plain.PlainLoginModule required user_ann="{PASSWORD}";'
+        ),
+        # the broker takes unsigned tokens: how it checks them is not ours
+        "listener.name.oauth.sasl.enabled.mechanisms": "OAUTHBEARER",
+        "listener.name.oauth.oauthbearer.sasl.jaas.config": (
+            "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;"
+        ),
     }
     listeners = {
         "PLAINTEXT": "PLAINTEXT", "TLS": "SSL", "MUTUAL": "SSL",
         "SCRAM": "SASL_PLAINTEXT", "SCRAMTLS": "SASL_SSL",
+        "PLAIN": "SASL_PLAINTEXT", "OAUTH": "SASL_PLAINTEXT",
     }  # fmt: skip
     with Broker(
         folder / "broker", listeners=listeners, settings=settings, scram={"ann": PASSWORD}, host="localhost"
@@ -89,13 +107,15 @@ def settings_of(listener: str, folder: Path, **changes: object) -> KafkaSettings
         },
         "SCRAM": {"security": "sasl_plaintext"},
         "SCRAMTLS": {"security": "sasl_tls"},
+        "PLAIN": {"security": "sasl_plaintext", "mechanism": "PLAIN", "user": "ann"},
+        "OAUTH": {"security": "sasl_plaintext", "mechanism": "OAUTHBEARER"},
     }[listener]
     scram = {"mechanism": "SCRAM-SHA-256", "user": "ann"} if listener.startswith("SCRAM") else {}
-    ca = {"ca_file": str(folder / "broker.pem")} if listener != "SCRAM" else {}
+    ca = {"ca_file": str(folder / "broker.pem")} if "TLS" in listener or listener == "MUTUAL" else {}
     return msgspec.convert({"away_after_s": 3.0, **right, **scram, **ca, **changes}, KafkaSettings)
 
 
-@pytest.mark.parametrize("listener", ["TLS", "MUTUAL", "SCRAM", "SCRAMTLS"])
+@pytest.mark.parametrize("listener", ["TLS", "MUTUAL", "SCRAM", "SCRAMTLS", "PLAIN"])
 def test_log_works_through_every_kind_of_security(
     secure: tuple[Broker, Path], listener: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,3 +168,130 @@ def test_settings_that_do_not_fit_the_broker_are_explained(
     with pytest.raises(LogError, match="check_hostname"):
         kafka_log(address, "", settings_of("TLS", folder, away_after_s=1.0))
     kafka_log(address, "", settings_of("TLS", folder, check_hostname=False)).close()
+
+
+# Tokens
+
+
+class IdentityServer(ThreadingHTTPServer):
+    """Issues tokens for client credentials (RFC 6749, 4.4) to one client who knows the secret."""
+
+    def __init__(self, valid_s: float) -> None:
+        super().__init__(("127.0.0.1", 0), IssueToken)
+        self.valid_s = valid_s
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/token"
+
+
+class IssueToken(BaseHTTPRequestHandler):
+    """Answers one request for a token."""
+
+    server: IdentityServer
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.server.asked.append(body)
+        login = base64.b64encode(f"freshet:{PASSWORD}".encode()).decode()
+        if self.headers["Authorization"] != f"Basic {login}" and quote_plus(PASSWORD) not in body:
+            self.answer(401, {"error": "invalid_client"})
+        else:
+            token = {"access_token": unsigned_token(self.server.valid_s), "token_type": "Bearer"}
+            self.answer(200, {**token, "expires_in": self.server.valid_s})
+
+    def answer(self, status: int, body: dict[str, object]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def unsigned_token(valid_s: float) -> str:
+    def part(claims: dict[str, object]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+
+    now = time.time()
+    return f"{part({'alg': 'none'})}.{part({'sub': 'ann', 'iat': now, 'exp': now + valid_s})}."
+
+
+@pytest.fixture
+def identity() -> Iterator[IdentityServer]:
+    with IdentityServer(4.0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_token_from_an_identity_server_is_asked_for_again_before_it_expires(
+    secure: tuple[Broker, Path], identity: IdentityServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, folder = secure
+    settings = settings_of("OAUTH", folder, user="freshet", token_url=identity.url, token_scope="kafka")
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    log = kafka_log(broker.address_of("OAUTH"), "oauth", settings)
+    log.create_topic("t", 1)
+    log.append("t", [Outgoing(b"", b"0")])
+    first = len(identity.asked)
+    assert first and "scope=kafka" in identity.asked[0]
+    deadline = time.monotonic() + 20.0
+    while len(identity.asked) == first:
+        assert time.monotonic() < deadline, "the token has expired, and nobody asked for another"
+        time.sleep(0.1)
+    log.append("t", [Outgoing(b"", b"1")])
+    assert [r.value for r in log.read("t", 0, 0)] == [b"0", b"1"]
+    log.close()
+    monkeypatch.setenv(PASSWORD_VARIABLE, "wrong horse")
+    with pytest.raises(LogError, match="client 'freshet' gets its token at http") as refused:
+        kafka_log(broker.address_of("OAUTH"), "oauth", settings)
+    assert "horse" not in str(refused.value)
+
+
+def test_token_from_a_file_opens_the_log_and_what_is_no_token_is_explained(
+    secure: tuple[Broker, Path], tmp_path: Path
+) -> None:
+    broker, folder = secure
+    file = tmp_path / "token"
+    settings = settings_of("OAUTH", folder, token_file=str(file))
+
+    def refused() -> str:
+        with pytest.raises(LogError) as told:
+            kafka_log(broker.address_of("OAUTH"), "file", settings)
+        return str(told.value)
+
+    assert f"token_file {file}" in refused()
+    for content in ("", "secret", "a.b.c", "e30.e30.", unsigned_token(60.0).replace(".", ",")):
+        file.write_text(content)
+        assert "holds no JWT with a time of expiry" in refused()
+        assert not content or content not in refused().replace(str(file), "")
+    file.write_text(unsigned_token(60.0) + "\n")
+    log = kafka_log(broker.address_of("OAUTH"), "file", settings)
+    log.create_topic("t", 1)
+    log.append("t", [Outgoing(b"", b"x")])
+    assert len(log.read("t", 0, 0)) == 1
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mechanism": "OAUTHBEARER"}, "either token_file or token_url"),
+        ({"mechanism": "OAUTHBEARER", "token_file": "f", "token_url": "http://x"}, "either"),
+        ({"token_file": "f"}, "need mechanism"),
+        ({"mechanism": "OAUTHBEARER", "token_file": "f", "token_scope": "s"}, "needs token_url"),
+        ({"mechanism": "OAUTHBEARER", "token_url": "identity:80"}, "expected http"),
+    ],
+)
+def test_settings_of_tokens_that_contradict_each_other_are_refused(
+    changes: dict[str, str], said: str
+) -> None:
+    with pytest.raises(msgspec.ValidationError, match=said):
+        msgspec.convert({"security": "sasl_tls", **changes}, KafkaSettings)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from broker import Broker, classpath, free_ports
+from broker import Broker, free_ports
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import (
     AclBinding,
@@ -16,6 +16,8 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from jars import classpath
+from shared_broker import with_kraft
 
 from stream.errors import LogAwayError, LogError
 from stream.log.base import Outgoing
@@ -23,7 +25,7 @@ from stream.log.kafka.log import KafkaLog
 from stream.log.kafka.login import PASSWORD_VARIABLE
 from stream.log.settings import KafkaSettings, LogSettings
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, with_kraft]
 
 PASSWORD = "correct horse"
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
