@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         RoleError,
         SweepError,
         TrainError,
+        WarmError,
     )
     from freshet.python.model import OnlineModel as Model
     from ground import FreshetError
@@ -39,6 +40,7 @@ __all__ = [
     "RoleError",
     "SweepError",
     "TrainError",
+    "WarmError",
     "__version__",
     "load_config",
 ]

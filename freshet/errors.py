@@ -8,6 +8,7 @@ FreshetError
 ├── ExportError     a range cannot be written to a file, or there is nothing in it
 ├── SweepError      trials cannot be run: nothing to try, or a folder of another sweep
 ├── TrainError      history cannot be trained on, or the log does not continue it
+├── WarmError       a file of vectors or weights cannot be read, or does not fit the model
 ├── ModelError      what a `Model` is given: rows, labels, or a file that holds no model
 ├── ProduceError    a file's events cannot be sent
 └── RoleError       a role of `freshet up` stopped and cannot be started again
@@ -42,6 +43,10 @@ class SweepError(FreshetError):
 
 class TrainError(FreshetError):
     """History in files cannot be trained on, or the log does not continue it."""
+
+
+class WarmError(FreshetError):
+    """A model cannot begin with a file of vectors or weights; the message names the file."""
 
 
 class ModelError(FreshetError):

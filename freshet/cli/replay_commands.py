@@ -1,4 +1,4 @@
-"""The commands around replay: replay, compare, evaluate, sweep, train."""
+"""The commands around replay: replay, compare, evaluate, sweep, train, warm."""
 
 import argparse
 from pathlib import Path
@@ -112,6 +112,15 @@ def _train(arguments: argparse.Namespace) -> None:
         end_with_parent(arguments.with_parent)
     until = read_time("--until", arguments.until)
     run_train(load(arguments), [Path(path) for path in files], until, arguments.overlap)
+
+
+def _warm(arguments: argparse.Namespace) -> None:
+    from freshet.replay.tape import read_time
+    from freshet.warm.command import run_warm
+    from ground.clock import SYSTEM_CLOCK
+
+    time = SYSTEM_CLOCK.unix_s() if arguments.time is None else read_time("--time", arguments.time)
+    run_warm(load(arguments), arguments.vectors, arguments.network, time)
 
 
 COMMANDS = (
@@ -269,6 +278,29 @@ COMMANDS = (
                 "(3600); the log must hold everything since --until minus this",
             ),
             WITH_PARENT,
+        ),
+    ),
+    Command(
+        "warm", _warm,
+        "begin a new model with vectors and weights that you have, and print what matched",
+        (
+            "freshet warm --vectors item=items.parquet",
+            "freshet warm --vectors item=items.npy,ids.npy --vectors user=old.pt#user.weight,users.json",
+            "freshet warm --network old.pt",
+            "freshet up                                   learns the examples of the log on top",
+        ),
+        (
+            *ROLE_CONFIG,
+            option(
+                "--vectors", metavar="FEATURE=FILE", action="append", default=[],
+                help="vectors of a feature's ids: Parquet, or FILE.npy,IDS, or CHECKPOINT#TENSOR,IDS; can be "
+                "repeated",
+            ),
+            option("--network", metavar="FILE", help="weights of the network: a state_dict (.pt), or .npz"),
+            option(
+                "--time", metavar="TIME",
+                help="event time at which these ids count as last seen, ISO 8601 or Unix seconds (now)",
+            ),
         ),
     ),
 )  # fmt: skip

@@ -24,6 +24,7 @@ from freshet.python.saving import (
     unpack_learner,
     write_file,
 )
+from ground.clock import SYSTEM_CLOCK
 from learner.deep.autograd import need_torch
 from learner.features.encoder import FeatureSpec, Request
 from learner.features.labelled import Labelled
@@ -153,6 +154,34 @@ class OnlineModel:
             for table in learner.model.tables:
                 table.expire(int(learner.trainer.clock), RECLAIM_SLOTS)
                 table.drain_delta()
+
+    def warm(
+        self,
+        vectors: Mapping[str, str | Path] | None = None,
+        network: str | Path | None = None,
+        time: float | None = None,
+    ) -> list[str]:
+        """Begin with vectors and weights in files; returns a line for each, which says what matched.
+
+        Args:
+            vectors: by feature the file of its ids' vectors: Parquet, "FILE.npy,IDS", or
+                "CHECKPOINT#TENSOR,IDS".
+            network: a file with the network's weights: a state_dict of torch, or .npz.
+            time: event time at which the ids count as last seen, Unix seconds; None: now.
+
+        Raises:
+            WarmError: a file cannot be read or does not fit; what came before it is kept.
+            ModelError: the model has learned already, or no features are known yet.
+        """
+        from freshet.warm.filling import warm  # it imports pyarrow
+
+        learner = self._known()
+        if learner.meta.examples:
+            raise ModelError(f"the model has learned {learner.meta.examples:,} rows already; warm a new one")
+        files = {name: str(file) for name, file in (vectors or {}).items()}
+        at = SYSTEM_CLOCK.unix_s() if time is None else time
+        done = warm(learner, files.items(), None if network is None else str(network), at, Path())
+        return [str(line) for line in done]
 
     def metrics(self) -> Summary:
         """How good the predictions were, each made before its label was learned: AUC, log loss and more.

@@ -2,11 +2,9 @@
 
 The result is a learner's state that records up to which event time it has used the files
 (`learner.role.boundary`). `freshet learn` or `up` continues from it with the log and skips examples of the
-history. The state is written to a temporary folder, which is renamed when it is complete; after an
-interruption the same command starts again.
+history. After an interruption the same command starts again (`freshet.replay.new_state`).
 """
 
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -16,21 +14,18 @@ from typing import NamedTuple
 from freshet.config import Config
 from freshet.errors import TrainError
 from freshet.progress import progress
-from freshet.roles.opening import need_features, open_topics
-from freshet.warmup import warm_up
+from freshet.replay.new_state import commit_new, new_state
 from learner.role.boundary import IDS_MAX, Boundary
 from learner.role.learner import Learner
 from learner.updates.chain import UpdatePosition
-from learner.updates.format import decode_update
 from stream.files.sources import LeftOut, count_examples, read_examples
-from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log
+from stream.log.base import EXAMPLES, Log
 from stream.records.decoding import Decoder
 from stream.records.types import Example
 from stream.state.role_state import RoleState
 
 CHUNK_REQUESTS = 512
 COMMIT_REQUESTS = 50_000
-LOOK_BACK = (1, 10, 1_000)  # records at the end of a topic among which the newest is looked for
 
 
 class Trained(NamedTuple):
@@ -55,38 +50,27 @@ def train(config: Config, files: Sequence[Path], until: float, overlap_s: float)
         TrainError: a state exists already, the log has dropped later examples, or there are no examples.
         FreshetError: the files, or the log.
     """
-    folder = config.state_of("learn")
-    need_features(config)
-    _check_free(config, folder)
-    warm_up()
-    log = open_topics(config)
-    making = folder.with_name(f"{folder.name}.training")
     boundary = Boundary(until, overlap_s)
-    try:
+    with new_state(config) as (state, position, log):
         _check_kept(log, until - overlap_s)
-        shutil.rmtree(making, ignore_errors=True)
-        fingerprint = Learner.fingerprint(config.features, config.learner)
-        with RoleState(making, "learner", fingerprint) as state:
-            found = _learn(config, files, boundary, state, log)
-        shutil.rmtree(folder, ignore_errors=True)  # it holds only the files of a failed start
-        making.rename(folder)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("nothing was written; the same command starts again") from None
-    except OSError as error:
-        raise TrainError(f"{making}: the state cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-        log.close()
-    return found._replace(state=folder)
+        found = _learn(config, files, boundary, state, position, log)
+    return found._replace(state=config.state_of("learn"))
 
 
-def _learn(config: Config, files: Sequence[Path], boundary: Boundary, state: RoleState, log: Log) -> Trained:
+def _learn(
+    config: Config,
+    files: Sequence[Path],
+    boundary: Boundary,
+    state: RoleState,
+    position: UpdatePosition,
+    log: Log,
+) -> Trained:
     learner = Learner(config.features, config.learner, state, beside=True)
     learner.publish_to(log)
     learner.warm()
     left_out = LeftOut()
     try:
-        learner.go_on_in_log(boundary, _position(log))
+        learner.go_on_in_log(boundary, position)
         read = beyond = committed = 0
         counts = [count_examples(file, config.data) for file in files]
         total = sum(n for n in counts if n is not None) if None not in counts else None
@@ -104,13 +88,13 @@ def _learn(config: Config, files: Sequence[Path], boundary: Boundary, state: Rol
                 advance(len(chunk))
                 if read - committed >= COMMIT_REQUESTS:
                     committed = read
-                    _commit(learner, state, last=False)
+                    commit_new(learner, state, last=False)
         if read == 0:
             raise TrainError(
                 "there is nothing to train on: no example of these files comes before --until; it is event "
                 "time, as ISO 8601 or Unix seconds"
             )
-        _commit(learner, state, last=True)
+        commit_new(learner, state, last=True)
     finally:
         learner.close()
     return Trained(read, beyond, boundary.ids, state.path, left_out.phrase())
@@ -130,41 +114,6 @@ def _examples(config: Config, files: Sequence[Path], left_out: LeftOut) -> Itera
             newest = max(newest, example.decided)
             yield example
         newest_file = file
-
-
-def _commit(learner: Learner, state: RoleState, last: bool) -> None:
-    commit = state.begin()
-    learner.flush(commit)
-    if last:
-        learner.publish_whole(commit)
-    state.commit(commit)
-
-
-def _position(log: Log) -> UpdatePosition:
-    """The end of topic `updates`: the updates before it belong to another model."""
-    _, end = log.ends(UPDATES)[0]
-    terms = [0]
-    for topic in (UPDATES, SNAPSHOTS):
-        first, after = log.ends(topic)[0]
-        for back in LOOK_BACK:  # offsets may have gaps
-            records = log.read(topic, 0, max(first, after - back), back) if after > first else []
-            if records:
-                terms.append(decode_update(records[-1].value).term)
-                break
-    return UpdatePosition(offset=end, term=max(terms), made_in=max(terms))
-
-
-def _check_free(config: Config, folder: Path) -> None:
-    if (folder / "db" / "CURRENT").exists():
-        raise TrainError(
-            f"{folder} holds a learner's state already, which would be lost; train into another one "
-            "(--set state=DIR), or remove it"
-        )
-    if any(config.snapshots.glob("learn-*-*")):
-        raise TrainError(
-            f"{config.snapshots} holds snapshots of a learner, from which others would begin; remove them, "
-            "or name another folder (--set state=DIR)"
-        )
 
 
 def _check_kept(log: Log, begin: float) -> None:

@@ -1,0 +1,1 @@
+"""`freshet warm`: a model begins with vectors and weights that you have."""
