@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -31,7 +32,11 @@ Says = Literal["nothing", "show", "seen"]
 """What the log says of a visit: nothing; that three are shown; which of them were seen."""
 
 VISITS, HISTORY = 2_000, 6_000
+TOGETHER = (
+    10  # visits that are scored, and then learned, at once; the documents' table learns from each alone
+)
 OFFERED, SHOWN = 20, 3
+BEGIN_S = 1767225600.0 + 10.0 * HISTORY  # of the visits; the history ends there
 MEASURED = 400  # visits at the end, over which predictions and truth are compared
 FEATURES = {
     "user": FeatureSpec(),
@@ -74,7 +79,7 @@ class Shop:
         found = []
         for i in range(HISTORY):
             user, item = self.rng.randrange(60), self.rng.randrange(40)
-            time = 1767225600.0 + 10.0 * i
+            time = BEGIN_S - 10.0 * (HISTORY - i)
             found.append(
                 Example(
                     f"h{i}", time, time, [self.candidate(item)], [float(self.clicks(user, item))], who(user)
@@ -90,8 +95,8 @@ def who(user: int) -> dict[str, int | float | str | list[int | str]]:
     return {"user": f"u{user}", "device": "phone"}
 
 
-def play(says: Says, folder: Path, seed: int = 7, visits: int = VISITS) -> Outcome:
-    """Visits to a shop that learns from its log as the joiner reads it."""
+def play(says: Says, folder: Path, seed: int = 7, together: int = 1) -> Outcome:
+    """Visits to a shop that learns from its log as the joiner reads it, after every `together` visits."""
     shop = Shop(seed)
     log = MemoryLog()
     for topic in (EVENTS, EXAMPLES, DEAD_LETTERS):
@@ -102,38 +107,43 @@ def play(says: Says, folder: Path, seed: int = 7, visits: int = VISITS) -> Outco
     taken = clicks = 0
     scored: list[tuple[Sequence[float], Sequence[float]]] = []
     means: list[tuple[float, float, float, float]] = []
+    visitors: list[tuple[int, list[int], np.ndarray]] = []
     with RoleState(folder, "joiner", {}, sync=False) as state:
         joiner = Joiner(state, JoinSettings(decide="first_action"))
         runner = Runner(
             log, state, joiner, Subscription(EVENTS, "join"), RunnerSettings(commit_every_s=0.0)
         ).open()
-        for visit in range(visits):
-            time = 1767225600.0 + 10.0 * HISTORY + 20.0 * visit
-            user, items = shop.rng.randrange(60), shop.rng.sample(range(40), OFFERED)
-            asked = Impression(f"v{visit}", time, [shop.candidate(item) for item in items], who(user))
-            p = learner.model.score_requests([asked]).p
-            order = np.argsort(-p, kind="stable").tolist()
-            if shop.rng.random() >= 0.9:
-                order = shop.rng.sample(range(OFFERED), OFFERED)
-            best = np.argsort(-p, kind="stable")[:SHOWN]
-            true = np.array([shop.truth[user, item] for item in items])
-            means.append((p.mean(), true.mean(), p[best].mean(), true[best].mean()))
-            seen, clicked = [], None
-            for candidate in order[:SHOWN]:
-                seen.append(candidate)
-                if shop.clicks(user, items[candidate]):
-                    clicked = candidate
-                    break
-            served = Served(p.tolist(), p.tolist())
-            shown = order[:SHOWN] if says == "show" else None
-            events: list[Event] = [
-                Impression(f"v{visit}", time, asked.candidates, asked.context, served, shown=shown)
-            ]
-            if says == "seen":
-                events.append(Exposure(f"v{visit}", time + 1.0, seen))
-            if clicked is not None:
-                clicks += 1
-                events.append(Action(f"v{visit}", time + 1.0, clicked))
+        for first in range(0, VISITS, together):
+            visits = range(first, min(first + together, VISITS))
+            asked = []
+            for visit in visits:
+                user, items = shop.rng.randrange(60), shop.rng.sample(range(40), OFFERED)
+                candidates = [shop.candidate(item) for item in items]
+                asked.append(Impression(f"v{visit}", BEGIN_S + 20.0 * visit, candidates, who(user)))
+                true = np.array([shop.truth[user, item] for item in items])
+                visitors.append((user, items, true))
+            predicted = learner.model.score_requests(asked).p.reshape(-1, OFFERED)
+            events: list[Event] = []
+            for request, p, (user, items, true) in zip(asked, predicted, visitors[first:], strict=True):
+                order = np.argsort(-p, kind="stable").tolist()
+                if shop.rng.random() >= 0.9:
+                    order = shop.rng.sample(range(OFFERED), OFFERED)
+                best = np.argsort(-p, kind="stable")[:SHOWN]
+                means.append((p.mean(), true.mean(), p[best].mean(), true[best].mean()))
+                seen, clicked = [], None
+                for candidate in order[:SHOWN]:
+                    seen.append(candidate)
+                    if shop.clicks(user, items[candidate]):
+                        clicked = candidate
+                        break
+                served = Served(p.tolist(), p.tolist())
+                shown = order[:SHOWN] if says == "show" else None
+                events.append(msgspec.structs.replace(request, served=served, shown=shown))
+                if says == "seen":
+                    events.append(Exposure(request.request_id, request.time + 1.0, seen))
+                if clicked is not None:
+                    clicks += 1
+                    events.append(Action(request.request_id, request.time + 1.0, clicked))
             log.append(EVENTS, [Outgoing(b"v", encode(event)) for event in events])
             while runner.step():
                 pass
@@ -146,15 +156,15 @@ def play(says: Says, folder: Path, seed: int = 7, visits: int = VISITS) -> Outco
             learner.learn(new)
     assert log.ends(DEAD_LETTERS)[0][1] == 0
     last = np.array(means[-MEASURED:]).mean(axis=0).tolist()
-    predicted = np.concatenate([np.array(p) for p, _ in scored[-MEASURED:]])
+    served_p = np.concatenate([np.array(p) for p, _ in scored[-MEASURED:]])
     labels = np.concatenate([np.array(y) for _, y in scored[-MEASURED:]])
-    return Outcome(*last, float(predicted.sum() / labels.sum()), auc(predicted, labels), clicks)
+    return Outcome(*last, float(served_p.sum() / labels.sum()), auc(served_p, labels), clicks)
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Says, Outcome]:
     kinds: tuple[Says, ...] = ("nothing", "show", "seen")
-    return {says: play(says, tmp_path_factory.mktemp(says)) for says in kinds}
+    return {says: play(says, tmp_path_factory.mktemp(says), together=TOGETHER) for says in kinds}
 
 
 def test_log_that_says_what_was_seen_gives_the_true_probabilities(outcomes: dict[Says, Outcome]) -> None:

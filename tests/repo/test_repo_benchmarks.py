@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def source_of(module: str, near: Path) -> Path | None:
     return None
 
 
+@cache
 def defined(source: str) -> set[str]:
     """What a module has at its top: what it defines, imports, assigns or lists in `__all__`."""
     names: set[str] = set()

@@ -6,6 +6,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def repository_files() -> Iterator[Path]:
     return walk(ROOT)
 
 
+@cache
 def imported(source: str) -> list[tuple[int, str]]:
     """(line, top-level package) of every import, wherever in the file: lazy ones and type-only ones too."""
     found = []

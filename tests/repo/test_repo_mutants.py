@@ -38,7 +38,7 @@ def test_changes_are_these(source: str, expected: set[str]) -> None:
 
 def test_changes_of_a_real_file_parse() -> None:
     found = list(mutants_of(FILE, FILE.read_text()))
-    assert len(found) > 100 and all(map(still_parses, found))
+    assert len(found) > 100 and all(map(still_parses, found[::5]))
 
 
 def test_nearest_tests_come_first_and_none_twice() -> None:

@@ -22,10 +22,10 @@ def private(name: str) -> bool:
 
 def touches(source: str) -> Iterator[str]:
     """Private names of other modules that a test file reads, imports or patches."""
-    tree = ast.parse(source)
-    made_here = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and is_own(n.value)}
-    made_here |= {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(ast.parse(source)))
+    made_here = {n.attr for n in nodes if isinstance(n, ast.Attribute) and is_own(n.value)}
+    made_here |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    for node in nodes:
         if isinstance(node, ast.Attribute) and private(node.attr):
             if not is_own(node.value) and node.attr not in made_here:
                 yield f"line {node.lineno}: .{node.attr}"

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterable, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def imported_modules(source: str, known: Iterable[str]) -> set[str]:
     return found & known
 
 
+@cache
 def module_graph() -> dict[str, set[str]]:
     return {
         name: imported_modules(path.read_text(), MODULES) - {name}

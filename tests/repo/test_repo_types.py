@@ -22,6 +22,8 @@ def untyped(source: str) -> Iterator[str]:
 
     def walk(node: ast.AST, compiled: bool) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):  # no function is defined in one
+                continue
             inside = compiled
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 decorators = " ".join(map(ast.unparse, child.decorator_list))

@@ -56,7 +56,10 @@ def told_commands() -> Iterator[tuple[str, str]]:
     """What messages call a command: each `freshet ...` in backticks in a string of the packages."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
+            source = path.read_text()
+            if "`freshet " not in source:
+                continue
+            for node in ast.walk(ast.parse(source)):
                 text = ""
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     text = node.value

@@ -113,23 +113,28 @@ def test_defect_in_a_producers_thread_is_raised_in_the_caller(
     log.close()
 
 
-def calls_of(name: str) -> dict[str, list[ast.Call]]:
-    """The calls of a function or class in the packages, by file."""
-    found: dict[str, list[ast.Call]] = {}
+def calls_of(*names: str) -> dict[str, list[tuple[str, ast.Call]]]:
+    """The calls of functions or classes in the packages, each with its file, by name."""
+    found: dict[str, list[tuple[str, ast.Call]]] = {name: [] for name in names}
     for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name:
-                found.setdefault(str(path.relative_to(ROOT)), []).append(node)
+        text = path.read_text()
+        if not any(name in text for name in names):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call):
+                called = getattr(node.func, "attr", "") or getattr(node.func, "id", "")
+                if called in found:
+                    found[called].append((str(path.relative_to(ROOT)), node))
     return found
 
 
 def test_threads_are_helper_threads_and_all_of_them_are_in_the_list() -> None:
-    assert set(calls_of("Thread")) == {"ground/clock.py"}
-    assert not calls_of("Timer") and not calls_of("start_new_thread")
+    calls = calls_of("Thread", "Timer", "start_new_thread", "HelperThread")
+    assert {file for file, _ in calls["Thread"]} == {"ground/clock.py"}
+    assert not calls["Timer"] and not calls["start_new_thread"]
     helpers = {
         ast.unparse(call.args[0]).strip("f'\"").split(" ")[0].split("{")[0]
-        for calls in calls_of("HelperThread").values()
-        for call in calls
+        for _, call in calls["HelperThread"]
     }
     listed = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "threads.md").read_text(), re.MULTILINE)
     assert {name.split(" ")[0] for name in listed} == helpers | {"deep"}

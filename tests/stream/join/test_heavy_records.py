@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ground.clock import ManualClock
 from stream.join import outputs, pairing
 from stream.join.joiner import Joiner, JoinSettings
-from stream.limits import AT_ONCE_BYTES_MAX, AT_ONCE_MAX
+from stream.limits import AT_ONCE_BYTES_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.testing import MemoryLog
 from stream.records.types import Action, Impression, Tick, encode, join_batch
@@ -159,13 +159,15 @@ def test_outputs_of_one_record_are_bounded_in_bytes_by_commit(tmp_path: Path) ->
     world.state.close()
 
 
-def test_timers_of_one_record_are_bounded_by_commit(tmp_path: Path) -> None:
-    count = 3 * AT_ONCE_MAX + 10
+def test_timers_of_one_record_are_bounded_by_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = 2_000
+    monkeypatch.setattr(outputs, "AT_ONCE_MAX", at_once)
+    count = 3 * at_once + 10
     world = World(tmp_path / "state", False)
     world.take(
         [
-            (0.0, join_batch([encode(shown(f"r{i}", 0.0)) for i in range(first, min(first + 5_000, count))]))
-            for first in range(0, count, 5_000)
+            (0.0, join_batch([encode(shown(f"r{i}", 0.0)) for i in range(first, min(first + 500, count))]))
+            for first in range(0, count, 500)
         ]
     )
     world.written = [0]  # of the commit that is open
