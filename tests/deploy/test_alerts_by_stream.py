@@ -10,8 +10,10 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from paths import ROOT
 
 from serving.watch.alerts import RULES
@@ -248,43 +250,99 @@ FIRES_IN = {
 }  # fmt: skip
 
 
-def scene(name: str, series: Series, minutes: int, expected: dict[str, bool]) -> dict[str, object]:
-    """One test of promtool's: whether each of some alerts has fired at some time within so many minutes."""
+Rules = list[dict[str, Any]]
+GROUPS = yaml.safe_load((FOLDER / "rules.yml").read_text())["groups"]
+WRITTEN: Rules = [rule for group in GROUPS for rule in group["rules"]]
+"""Recording rules, then alerts, as Prometheus reads them."""
+
+
+def metric_of(series: str) -> str:
+    return series.partition("{")[0]
+
+
+def metrics_in(rule: dict[str, Any]) -> set[str]:
+    return set(re.findall(r"\bfreshet[\w:]*|\bup\b", rule["expr"]))
+
+
+def touched_by(changed: Series) -> Rules:
+    """The rules that read a changed series, or a record of such a rule. The others do as they do while all is
+    well.
+    """
+    metrics = {metric_of(series) for series in changed}
+    found = []
+    for rule in WRITTEN:
+        if metrics & metrics_in(rule):
+            found.append(rule)
+            metrics.add(rule.get("record", ""))
+    return found
+
+
+def needed_by(rules: Rules) -> Rules:
+    """These rules, and the recording rules that they read."""
+    metrics = {metric for rule in rules for metric in metrics_in(rule)}
+    found = []
+    for rule in reversed(WRITTEN):
+        if rule in rules or rule.get("record") in metrics:
+            found.append(rule)
+            metrics |= metrics_in(rule)
+    return found[::-1]
+
+
+def write_scene(folder: Path, name: str, series: Series, minutes: int, expected: dict[str, bool]) -> str:
+    """A file for promtool: whether each of some alerts, "A" or "A|B", fires at some time in so many minutes.
+    It has the rules and the series that these alerts need. Returns the file's name.
+    """
+    alerts = {alert for names in expected for alert in names.split("|")}
+    rules = needed_by([rule for rule in WRITTEN if rule.get("alert") in alerts])
+    read = {metric for rule in rules for metric in metrics_in(rule)}
     inputs = [
         {"series": of, "values": " ".join(f"{v:g}" for v in values[:minutes])}
         for of, values in series.items()
+        if metric_of(of) in read
     ]
     ever = 'clamp_max(sum(count_over_time(ALERTS{{alertstate="firing",alertname=~"{}"}}[12h])), 1)'
     queries = [
         {
-            "expr": ever.format(alert),
+            "expr": ever.format(names),
             "eval_time": f"{minutes - 1}m",
             "exp_samples": [{"labels": "{}", "value": 1}] if fired else [],
         }
-        for alert, fired in expected.items()
+        for names, fired in expected.items()
     ]
-    return {"name": name, "interval": "1m", "input_series": inputs, "promql_expr_test": queries}
+    test = {"name": name, "interval": "1m", "input_series": inputs, "promql_expr_test": queries}
+    (folder / f"{name}.rules").write_text(json.dumps({"groups": [{"name": "tried", "rules": rules}]}))
+    whole = {"rule_files": [f"{name}.rules"], "evaluation_interval": "1m", "tests": [test]}
+    (folder / f"{name}.json").write_text(json.dumps(whole))
+    return f"{name}.json"
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("stream", STREAMS)
 def test_alert_fires_only_where_its_text_is_true(promtool: str, tmp_path: Path, stream: str) -> None:
     usual = healthy(STREAMS[stream])
-    tests = [scene("all is well", usual, MINUTES, {rule.name: False for rule in RULES})]
+    files = [write_scene(tmp_path, "well", usual, MINUTES, {rule.name: False for rule in RULES})]
     for alert, changed in faults(usual).items():
-        others = "|".join(rule.name for rule in RULES if rule.name != alert)
-        expected = {alert: stream in FIRES_IN[alert], others: False}
-        tests.append(scene(alert, usual | changed, LAST[stream], expected))
-    (tmp_path / "rules.yml").write_text((FOLDER / "rules.yml").read_text())
-    whole = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests}
-    (tmp_path / "tests.yml").write_text(json.dumps(whole))
-    command = [promtool, "test", "rules", "tests.yml"]
+        others = [rule["alert"] for rule in touched_by(changed) if rule.get("alert", alert) != alert]
+        expected = {alert: stream in FIRES_IN[alert]} | ({"|".join(others): False} if others else {})
+        files.append(write_scene(tmp_path, alert, usual | changed, LAST[stream], expected))
     # a short run needs neither Go's garbage collector nor its threads, which take two fifths of the time
     environment = {**os.environ, "GOGC": "800", "GOMAXPROCS": "1"}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
+        [promtool, "test", "rules", *files],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_rules_that_a_fault_touches_are_found_through_records() -> None:
+    usual = healthy(busy)
+    touched = touched_by(faults(usual)["FreshetServerErrors"])
+    assert "freshet:request_errors:ratio_rate5m" in {rule.get("record") for rule in touched}
+    assert "FreshetServerErrors" in {rule.get("alert") for rule in touched}
+    (slow,) = [rule for rule in WRITTEN if rule.get("alert") == "FreshetServerSlow"]
+    assert [rule.get("record") for rule in needed_by([slow])] == [
+        "freshet:scores:increase5m", "freshet:score_seconds:p99_5m", None
+    ]  # fmt: skip
 
 
 def test_every_rule_is_tried() -> None:

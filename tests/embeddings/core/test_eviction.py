@@ -32,9 +32,9 @@ def stream(n: int, ids: int, seed: int, exponent: float = 0.9) -> np.ndarray:
 @pytest.mark.parametrize("ttl_s", [0, 400])
 @pytest.mark.parametrize("admit_after", [1, 2])
 def test_results_do_not_depend_on_batches_sweeps_or_restarts(evict, ttl_s, admit_after):
-    n = 3000
-    keys = stream(n, 1500, seed=1)
-    times = np.sort(np.random.default_rng(2).integers(0, 3000, n))
+    n = 1500
+    keys = stream(n, 1000, seed=1)
+    times = np.sort(np.random.default_rng(2).integers(0, 1500, n))
     settings = {"ttl_s": ttl_s, "admit_after": admit_after, "admission_capacity": 4096}
 
     def run(cuts: list[int], *, blocks: bool = False, sweep: bool = False, restart: bool = False):

@@ -128,7 +128,7 @@ def test_table_grows_without_losing_a_key_and_is_small_again_when_empty() -> Non
     small = int(table.size[0])
     held = {}
     for tag in rng.integers(1, 2**64, 3000, dtype=np.uint64):
-        row, evicted = cells.claim(table, gens, tag, 0, oldest_epoch(gens))
+        row, evicted = cells.claim(table, gens, tag, 0, np.uint32(oldest_epoch(gens)))
         assert evicted == 0
         held[tag] = float(np.float32(rng.normal())), float(np.float32(rng.random()))
         cells.settle(table, gens, row, 0, 0.0, 0.0, *held[tag], 1.0)

@@ -1,5 +1,6 @@
 """What a feature may say of its table's rows: every choice learns, and the same however cut."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,21 @@ def make_examples(n: int) -> list[Example]:
     return found
 
 
-@pytest.mark.parametrize("choice", CHOICES, ids=str)
-def test_digest_does_not_depend_on_where_chunks_are_cut(choice: dict[str, Any]) -> None:
-    examples = make_examples(500)
-    whole, cut = Learner(features(choice), SETTINGS), Learner(features(choice), SETTINGS)
-    whole.learn(examples)
+EXAMPLES_MADE = make_examples(400)
+
+
+@cache
+def learned(number: int | None) -> Learner:
+    """A learner that took all examples at once, with one of CHOICES or with the default settings."""
+    learner = Learner(features({} if number is None else CHOICES[number]), SETTINGS)
+    learner.learn(EXAMPLES_MADE)
+    return learner
+
+
+@pytest.mark.parametrize("number", range(len(CHOICES)), ids=map(str, CHOICES))
+def test_digest_does_not_depend_on_where_chunks_are_cut(number: int) -> None:
+    examples, choice, whole = EXAMPLES_MADE, CHOICES[number], learned(number)
+    cut = Learner(features(choice), SETTINGS)
     rng = np.random.default_rng(1)
     at = 0
     while at < len(examples):
@@ -68,18 +79,12 @@ def test_digest_does_not_depend_on_where_chunks_are_cut(choice: dict[str, Any]) 
     assert cut.digest() == whole.digest()
     rows = whole.model.tables[1].stats
     assert (rows.evicted > 100) == ("evict" in choice)
-    plain = Learner(features({}), SETTINGS)
-    plain.learn(examples)
-    assert plain.digest() != whole.digest()
+    assert learned(None).digest() != whole.digest()
 
 
-@pytest.mark.parametrize("choice", CHOICES[5:], ids=str)
-def test_learner_that_evicts_goes_on_after_restarts_as_if_never_stopped(
-    tmp_path: Path, choice: dict[str, Any]
-) -> None:
-    examples = make_examples(400)
-    never = Learner(features(choice), SETTINGS)
-    never.learn(examples)
+@pytest.mark.parametrize("number", range(5, len(CHOICES)), ids=map(str, CHOICES[5:]))
+def test_learner_that_evicts_goes_on_after_restarts_as_if_never_stopped(tmp_path: Path, number: int) -> None:
+    examples, choice, never = EXAMPLES_MADE, CHOICES[number], learned(number)
     log = open_log(f"sqlite:{tmp_path / 'log.db'}")
     for topic in (EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS):
         log.create_topic(topic, 1)
@@ -113,11 +118,11 @@ def test_small_table_whose_ids_change_slowly_costs_few_cuts(
             request_id=f"r{i}",
             time=1e9 + i,
             decided=1e9 + i,
-            candidates=[{"item": int(rng.integers(100)) + i // 40}],
+            candidates=[{"item": int(rng.integers(100)) + i // 16}],
             labels=[float(rng.random() < 0.3)],
             context={"user": int(rng.integers(50))},
         )
-        for i in range(4_000)
+        for i in range(1_600)
     ]
     one_by_one, whole = Learner(features(choice), SETTINGS), Learner(features(choice), SETTINGS)
     for example in examples:
@@ -134,7 +139,7 @@ def test_small_table_whose_ids_change_slowly_costs_few_cuts(
     assert whole.digest() == one_by_one.digest()
     evictions = whole.model.tables[1].stats.evicted // 12  # a limit evicts at least 6 generations of 2 rows
     assert evictions >= 3
-    assert len(ranges) <= 4_000 // 512 + 12 * evictions
+    assert len(ranges) <= 1_600 // 512 + 12 * evictions
 
 
 def test_choice_that_cannot_work_is_refused() -> None:

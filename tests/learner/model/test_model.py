@@ -189,7 +189,7 @@ def test_deep_part_learning_beside_the_fast_part_changes_nothing() -> None:
             (rng.random(1 + n % 3) < 0.4).astype(float).tolist(),
             {"user": int(rng.integers(0, 100))},
         )
-        for n in range(2500)
+        for n in range(1000)
     ]
     features = {
         "user": FeatureSpec(ttl_s=7200),
@@ -197,10 +197,10 @@ def test_deep_part_learning_beside_the_fast_part_changes_nothing() -> None:
         "tags": FeatureSpec(kind="ids", dim=8),
     }
     found = []
-    for beside, chunk in ((False, 2500), (False, 300), (True, 300), (True, 77)):
+    for beside, chunk in ((False, 1000), (False, 150), (True, 150), (True, 77)):
         learner = Learner(features, LearnerSettings(), beside=beside)
         learner.meta.epoch = 1
-        done = [g for i in range(0, 2500, chunk) for g in learner.learn(examples[i : i + chunk])]
+        done = [g for i in range(0, 1000, chunk) for g in learner.learn(examples[i : i + chunk])]
         done += learner.settle()
         found.append((learner.digest(), np.concatenate([g.z for g in done]).tobytes()))
     assert found[0] == found[1] == found[2] == found[3]

@@ -68,7 +68,7 @@ def test_body_packed_otherwise_or_badly_is_told(client: httpx.Client, log: Log) 
 
 
 def test_bomb_is_413_and_takes_no_memory(client: httpx.Client) -> None:
-    bomb = gzip.compress(b" " * 500_000_000, 9)
+    bomb = gzip.compress(b" " * 100_000_000, 9)
     assert len(bomb) < 1 << 20
     answer = client.post("/v1/events", content=bomb, headers={"Content-Encoding": "gzip"})
     assert answer.status_code == 413 and "when unpacked" in answer.json()["error"]

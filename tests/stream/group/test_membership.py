@@ -5,6 +5,7 @@ import time
 
 import msgspec
 import pytest
+from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -195,7 +196,7 @@ _plain = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=many(120), deadline=None)
 @given(
     st.binary(max_size=200)
     | _plain.map(msgspec.msgpack.encode)

@@ -300,7 +300,7 @@ sayings = st.one_of(
 )
 
 
-@settings(max_examples=many(40), deadline=None)
+@settings(max_examples=many(25), deadline=None)
 @given(
     said=st.lists(sayings, max_size=8),
     clicked=st.sets(st.tuples(names, st.integers(0, 5)), max_size=4),

@@ -125,7 +125,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return tmp_path_factory.mktemp("heavy")
 
 
-@settings(max_examples=many(12), deadline=None)
+@settings(max_examples=many(8), deadline=None)
 @given(seed=st.integers(0, 10**6), at_once=st.integers(1, 12), each=st.integers(1, 4), late=st.booleans())
 def test_cuts_and_restarts_change_nothing(
     whole: Path, seed: int, at_once: int, each: int, late: bool
