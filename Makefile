@@ -33,8 +33,8 @@ help:
 	@echo "make demo       watch a model learn from a live stream (two minutes, ends by itself)"
 	@echo "make kafka      a Kafka broker at 127.0.0.1:9092 until Ctrl-C (needs a JDK and Maven)"
 	@echo "make test       everything that must pass: lint, types and the whole test suite"
-	@echo "make test-fast  the tests that start no processes"
-	@echo "make test-deep  the same, with twenty times as many generated examples"
+	@echo "make test-fast  while coding: leaves out tests that start processes, and those marked slow"
+	@echo "make test-deep  the tests that start no processes, with twenty times as many generated examples"
 	@echo "make test-kafka the tests of the log and of the roles on Kafka 2.8, 3.6 and 3.9 (minutes)"
 	@echo "make mutants    change the code at random and see which changes no test notices (hours)"
 	@echo "make simulate   2,000 schedules of crashes and faults, all roles in one process (SEEDS=FROM:TO)"
@@ -57,7 +57,7 @@ suite: $(DEV_STAMP) kernels
 	$(PYTEST) $(WORKERS) -m "not long" $(ARGS)
 
 test-fast: $(DEV_STAMP) kernels
-	$(PYTEST) auto -m "not long and not process" $(ARGS)
+	$(PYTEST) auto --durations=3 --durations-min=1 -m "not long and not process and not slow" $(ARGS)
 
 test-deep: $(DEV_STAMP) kernels
 	FRESHET_EXAMPLES=20 $(PYTEST) auto -m "not long and not process" $(ARGS)

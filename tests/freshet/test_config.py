@@ -181,6 +181,7 @@ def keys_of(kind: type[msgspec.Struct], path: tuple[str, ...] = ()) -> list[tupl
 KEYS = [*keys_of(Config), ("features", "f"), *((*("features", "f"), *key) for key in keys_of(FeatureSpec))]
 
 
+@pytest.mark.slow
 @settings(max_examples=many(200), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(KEYS), toml_values), min_size=1, max_size=3))
 def test_any_value_of_any_key_is_taken_or_refused_in_a_sentence(

@@ -167,6 +167,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Says, Outcome]:
     return {says: play(says, tmp_path_factory.mktemp(says), together=TOGETHER) for says in kinds}
 
 
+@pytest.mark.slow
 def test_log_that_says_what_was_seen_gives_the_true_probabilities(outcomes: dict[Says, Outcome]) -> None:
     found = outcomes["seen"]
     assert found.all == pytest.approx(found.all_true, rel=0.12)
@@ -174,6 +175,7 @@ def test_log_that_says_what_was_seen_gives_the_true_probabilities(outcomes: dict
     assert found.calibration == pytest.approx(1.0, abs=0.12)  # as reported, and as it is
 
 
+@pytest.mark.slow
 def test_log_that_says_nothing_is_far_below_the_truth_and_its_metrics_do_not_tell(
     outcomes: dict[Says, Outcome],
 ) -> None:
@@ -182,6 +184,7 @@ def test_log_that_says_nothing_is_far_below_the_truth_and_its_metrics_do_not_tel
     assert found.calibration == pytest.approx(1.0, abs=0.12)  # reported, and untrue
 
 
+@pytest.mark.slow
 def test_three_shown_of_which_not_all_are_seen_lie_between(outcomes: dict[Says, Outcome]) -> None:
     nothing, show, seen = (outcomes[says] for says in ("nothing", "show", "seen"))
     assert nothing.all < show.all < 1.05 * seen.all

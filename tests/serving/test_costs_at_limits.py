@@ -80,6 +80,7 @@ def queue_cost(queue_max: int) -> float:
     return asyncio.run(write()) / queue_max
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cost", "limit"),
     [

@@ -58,6 +58,7 @@ def test_unmix_is_the_hash_backwards():
     assert unmix(np.array([mix(key) for key in keys], dtype=np.uint64)).tolist() == keys.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sequential", "negative", "powers", "high bits", "one bucket unsalted"])
 def test_chosen_ids_take_at_most_three_times_as_long_as_random_ones(kind, seconds_of_random_ids):
     n = np.arange(N, dtype=np.uint64)

@@ -28,6 +28,7 @@ def stream(n: int, ids: int, seed: int, exponent: float = 0.9) -> np.ndarray:
     return keys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evict", POLICIES)
 @pytest.mark.parametrize("ttl_s", [0, 400])
 @pytest.mark.parametrize("admit_after", [1, 2])
@@ -114,6 +115,7 @@ def exact_hits(evict: str, keys: list[int], rows_max: int) -> int:
     return hits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evict", POLICIES)
 @pytest.mark.parametrize(("rows_max", "exponent"), [(2000, 0.8), (2000, 1.05), (500, 1.05), (10_000, 0.7)])
 def test_hit_rate_is_close_to_exact(evict, rows_max, exponent, record_property):

@@ -46,6 +46,7 @@ def due_at(keys: np.ndarray, times: np.ndarray, admit_after: int, age_s: int) ->
     return due
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capacity", "age_s", "early_max", "refused_max"),
     [

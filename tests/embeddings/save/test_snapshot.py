@@ -55,6 +55,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_module, "PAGE_BYTES", 4000)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("evict", ["none", "least_recent", "least_frequent"])
 def test_every_save_can_be_restored_and_gone_on_from(tmp_path: Path, evict: Evict) -> None:

@@ -35,6 +35,7 @@ def restarted(table: Table, seed: int) -> Table:
     return again
 
 
+@pytest.mark.slow
 @settings(max_examples=many(40), deadline=None)
 @given(given_spec=SPECS, small=st.sampled_from([1, 3, 20]), data=st.data())
 def test_what_is_refused_does_not_depend_on_cuts_sweeps_or_restarts(given_spec, small, data):
@@ -102,6 +103,7 @@ def test_refusals_are_those_of_a_list_of_living_rows():
     assert 0 < table.stats.full == expected.count(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evict", ["none", "least_recent", "least_frequent"])
 def test_rows_that_expire_unswept_never_use_up_the_slots(evict):
     """New ids expire again and again with no call of `expire`: memory stays within the slots there are."""

@@ -70,6 +70,7 @@ def test_span_doubles_when_generations_run_out_and_evidence_is_kept():
     assert memory.correct(keys_of(1), [0.5])[0] == pytest.approx(one.correct(keys_of(1), [0.5])[0], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_gate_closes_on_noise_and_opens_on_worth():
     rng = np.random.default_rng(0)
     noise, worth = memory_of(tau0=(1.0,)), memory_of()

@@ -143,6 +143,7 @@ def test_text_of_an_option_is_one_value_of_its_setting(text: str) -> None:
         assert "letters, digits, dots and dashes" in str(error) or "U+0000" in str(error)
 
 
+@pytest.mark.slow
 @settings(max_examples=many(120))
 @given(st.text(max_size=40), st.text(max_size=40) | st.integers(5, 3000).map(lambda n: "[" * n))
 def test_any_override_is_taken_or_refused_in_a_sentence(key: str, value: str) -> None:
@@ -181,6 +182,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=many(60), deadline=None)
 @given(data=st.data())
 def test_any_command_line_ends_without_a_traceback(

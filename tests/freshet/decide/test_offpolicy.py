@@ -95,6 +95,7 @@ def shown() -> Shown:
     return Shown(4000)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_simulators_truth_in_at_least_nine_of_ten_runs(shown: Shown) -> None:
     rng = np.random.default_rng(13)
     hits = {"ips": 0, "snips": 0, "dr": 0}

@@ -19,6 +19,7 @@ def draw(rng: np.random.Generator, requests: int, slate: int) -> tuple[np.ndarra
     return request, y, first, other
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_true_difference_as_often_as_they_say() -> None:
     rng = np.random.default_rng(1)
     _, y, p, q = draw(rng, 200_000, 3)

@@ -93,6 +93,7 @@ def test_every_choice_has_its_reason_beside_it(tmp_path: Path) -> None:
     assert "# row: left out: counts the lines" in text
 
 
+@pytest.mark.slow
 def test_movietweetings_folder_has_its_own_config(tmp_path: Path) -> None:
     if not MOVIETWEETINGS.is_dir():
         pytest.skip("NO DATA: MovieTweetings is not here")

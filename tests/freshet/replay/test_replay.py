@@ -76,6 +76,7 @@ def test_model_learns_what_is_there(played: tuple[Config, Path, dict[str, Any]])
     assert played[2]["base"]["last_half"]["auc"] > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [
@@ -112,6 +113,7 @@ def test_shuffled_labels_teach_nothing(played: tuple[Config, Path, dict[str, Any
         assert abs(report[name]["overall"]["auc"] - 0.5) < 0.05  # 3,200 candidates: a deviation of 0.011
 
 
+@pytest.mark.slow
 def test_shuffled_labels_of_real_ratings_give_half() -> None:
     options = ReplayOptions(data=movietweetings(), limit=30_000, shuffle_labels=3)
     report = replay(default_config("movietweetings"), options)
@@ -120,6 +122,7 @@ def test_shuffled_labels_of_real_ratings_give_half() -> None:
             assert abs(report[name][part]["auc"] - 0.5) < 0.012, (name, part)
 
 
+@pytest.mark.slow
 def test_real_ratings_are_learnt() -> None:
     options = ReplayOptions(data=movietweetings(), limit=30_000)
     report = replay(default_config("movietweetings"), options)
@@ -128,6 +131,7 @@ def test_real_ratings_are_learnt() -> None:
         assert 0.95 < report[name]["last_half"]["calibration"] < 1.05
 
 
+@pytest.mark.slow
 def test_frozen_base_is_helped_by_its_memory() -> None:
     options = ReplayOptions(data=movietweetings(), limit=30_000, freeze_after=10_000)
     report = replay(default_config("movietweetings"), options)

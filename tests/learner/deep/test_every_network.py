@@ -294,6 +294,7 @@ def test_same_groups_give_the_same_bits_on_any_number_of_threads_and_after_a_res
 # In a model
 
 
+@pytest.mark.slow
 @EVERY
 def test_model_learns_what_no_sum_over_ids_can_say(name: str) -> None:
     learner = Learner({"a": ALONE, "b": ALONE}, LearnerSettings(deep=name))  # type: ignore[arg-type]

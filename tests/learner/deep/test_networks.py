@@ -100,6 +100,7 @@ def test_attention_gradient_is_that_of_autograd(second: int) -> None:
     assert by_vector == pytest.approx(table.grad.numpy(), rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["decoupled", "shared"])
 def test_sequence_is_learnt_by_attention_and_not_by_the_fast_part(attention: Attention) -> None:
     examples = history_examples(12_000)

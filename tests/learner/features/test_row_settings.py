@@ -66,6 +66,7 @@ def learned(number: int | None) -> Learner:
     return learner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(CHOICES)), ids=map(str, CHOICES))
 def test_digest_does_not_depend_on_where_chunks_are_cut(number: int) -> None:
     examples, choice, whole = EXAMPLES_MADE, CHOICES[number], learned(number)
@@ -82,6 +83,7 @@ def test_digest_does_not_depend_on_where_chunks_are_cut(number: int) -> None:
     assert learned(None).digest() != whole.digest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(5, len(CHOICES)), ids=map(str, CHOICES[5:]))
 def test_learner_that_evicts_goes_on_after_restarts_as_if_never_stopped(tmp_path: Path, number: int) -> None:
     examples, choice, never = EXAMPLES_MADE, CHOICES[number], learned(number)
@@ -106,6 +108,7 @@ def test_learner_that_evicts_goes_on_after_restarts_as_if_never_stopped(tmp_path
     assert digest == never.digest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evict", ["least_recent", "least_frequent"])
 def test_small_table_whose_ids_change_slowly_costs_few_cuts(
     evict: str, monkeypatch: pytest.MonkeyPatch

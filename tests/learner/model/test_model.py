@@ -178,6 +178,7 @@ def test_shuffled_labels_give_no_auc_on_slates() -> None:
     assert auc(p, y) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.slow
 def test_deep_part_learning_beside_the_fast_part_changes_nothing() -> None:
     rng = np.random.default_rng(5)
     examples = [

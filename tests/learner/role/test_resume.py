@@ -113,6 +113,7 @@ def test_digest_does_not_depend_on_where_chunks_are_cut() -> None:
     assert cut.digest() == whole.digest()
 
 
+@pytest.mark.slow
 def test_learner_resumed_from_state_goes_on_as_if_never_stopped(tmp_path: Path, log: Log) -> None:
     examples = make_examples(500)
     append(log, examples[:301])
@@ -178,6 +179,7 @@ def test_follower_answers_as_the_learner_from_updates_and_from_a_snapshot(tmp_pa
         assert live.watermark == {0: 400, 1: 400}
 
 
+@pytest.mark.slow
 def test_trimmed_log_still_holds_all_that_a_new_follower_needs(tmp_path: Path, log: Log) -> None:
     examples = make_examples(900)
     requests = [Request(e.time, e.context, e.candidates) for e in make_examples(20, seed=5)]
@@ -325,6 +327,7 @@ def test_metrics_go_on_where_they_were_after_a_restart(tmp_path: Path, log: Log)
         assert again.metrics.recent() == recent and again.metrics.examples == examples
 
 
+@pytest.mark.slow
 def test_recent_metrics_are_kept_in_blocks_whatever_the_window_was(tmp_path: Path, log: Log) -> None:
     append(log, make_examples(1_800))  # the ring of 3,000 has come around once
     settings = msgspec.structs.replace(SETTINGS, window=3_000)

@@ -67,6 +67,7 @@ def test_body_packed_otherwise_or_badly_is_told(client: httpx.Client, log: Log) 
     assert sum(end for _, end in log.ends(EVENTS)) == 0
 
 
+@pytest.mark.slow
 def test_bomb_is_413_and_takes_no_memory(client: httpx.Client) -> None:
     bomb = gzip.compress(b" " * 100_000_000, 9)
     assert len(bomb) < 1 << 20

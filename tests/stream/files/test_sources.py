@@ -282,6 +282,7 @@ def test_ratings_without_movies_or_with_settings_that_do_not_apply_are_errors(tm
         read(tmp_path)
 
 
+@pytest.mark.slow
 def test_movietweetings_is_read_whole() -> None:
     if not MOVIETWEETINGS.is_dir():
         if os.environ.get("CI") == "true":

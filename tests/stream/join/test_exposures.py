@@ -300,6 +300,7 @@ sayings = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=many(25), deadline=None)
 @given(
     said=st.lists(sayings, max_size=8),

@@ -125,6 +125,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return tmp_path_factory.mktemp("heavy")
 
 
+@pytest.mark.slow
 @settings(max_examples=many(8), deadline=None)
 @given(seed=st.integers(0, 10**6), at_once=st.integers(1, 12), each=st.integers(1, 4), late=st.booleans())
 def test_cuts_and_restarts_change_nothing(
@@ -147,6 +148,7 @@ def test_cuts_and_restarts_change_nothing(
         world.state.close()
 
 
+@pytest.mark.slow
 def test_outputs_of_one_record_are_bounded_in_bytes_by_commit(tmp_path: Path) -> None:
     size, count = 50_000, 2_000
     world = World(tmp_path / "state", False)
@@ -159,6 +161,7 @@ def test_outputs_of_one_record_are_bounded_in_bytes_by_commit(tmp_path: Path) ->
     world.state.close()
 
 
+@pytest.mark.slow
 def test_timers_of_one_record_are_bounded_by_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = 2_000
     monkeypatch.setattr(outputs, "AT_ONCE_MAX", at_once)

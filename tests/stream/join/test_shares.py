@@ -128,6 +128,7 @@ def taken(log: SqliteLog, topic: str) -> list[tuple[int, str, int, bytes]]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=many(10), deadline=None)
 @given(
     seed=st.integers(0, 10**6),

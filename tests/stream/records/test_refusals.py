@@ -92,6 +92,7 @@ def test_one_more_than_the_limit_drops_the_one_that_ends_first() -> None:
     assert len(dropped) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart_s", [0.0, 1.0])
 def test_example_and_commit_at_the_limit_cost_what_they_cost_with_few_refused_ids(apart_s: float) -> None:
     """Looking at each refused id for each example made it 680 times as slow."""

@@ -82,6 +82,7 @@ def test_truth_auc_is_in_the_range_of_real_click_streams(seed: int) -> None:
     assert 0.08 < np.mean(labels) < 0.13
 
 
+@pytest.mark.slow
 def test_linear_model_comes_near_the_truth_and_frozen_one_loses_at_a_shift() -> None:
     world = World(WorldSettings(seed=1, shift_every_s=200.0))  # a shift after about 10,000 requests
     live, frozen = Linear(), Linear()
