@@ -63,7 +63,7 @@ test-deep: $(DEV_STAMP) kernels
 	FRESHET_EXAMPLES=20 $(PYTEST) auto -m "not long and not process" $(ARGS)
 
 # The tests of the log and of the roles, on an older broker: what `make test` does on the newest.
-test-kafka: kernels
+test-kafka: $(DEV_STAMP) kernels
 	for version in 2.8.2 3.6.2 3.9.1; do \
 	  FRESHET_KAFKA_VERSION=$$version $(BIN)/python -m pytest --quiet -m "process and not long" \
 	    tests/stream/log tests/stream/run tests/stream/produce tests/freshet/roles $(ARGS) || exit 1; \

@@ -31,7 +31,7 @@ TAIL = 2 + OWN_COLUMNS
 
 
 class Store(NamedTuple):
-    """All arrays of one table. R is slots_max (2 at least), W a row's width, B buckets, A lines of admission."""
+    """All arrays of one table. R is slots_max or 2, W a row's width, B buckets, A lines of admission."""
 
     buckets: npt.NDArray[np.uint64]  # (B, LANES), the index: tag << 32 | slot + 1, 0 where empty
     rows: npt.NDArray[np.float32]  # (R, W + OWN_COLUMNS)
