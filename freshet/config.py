@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from error_memory import MemorySettings
+from freshet.config_paths import absolute_files, absolute_log, absolute_source
 from freshet.errors import ConfigError
 from ground import FreshetError
 from ground.short_repr import ShortRepr
@@ -41,6 +42,7 @@ from stream.log.base import PARTITIONS_MAX
 from stream.log.settings import LogSettings
 from stream.records.targets import Target, Targets
 from stream.run.contract import RunnerSettings
+from stream.sources.settings import IngestSettings, SourceSettings, check_sources
 
 DEFAULT_FILE = "freshet.toml"
 
@@ -58,14 +60,15 @@ class StreamSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
 
 
 class MetricsSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section [metrics]: where joiner and learner answer `/metrics`; the server has it on its own port."""
+    """Section [metrics]: where roles answer `/metrics`; the server has it on its own port."""
 
     host: str = "127.0.0.1"  # there is no authentication: put any other address behind a firewall
     join_port: int = 0  # 0: none
     learn_port: int = 0
+    ingest_port: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("join_port", "learn_port"):
+        for name in ("join_port", "learn_port", "ingest_port"):
             if not 0 <= getattr(self, name) <= 65_535:
                 raise ValueError(f"{name} must be 0 to 65535")
 
@@ -77,6 +80,8 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     state: str = ".freshet"  # each role has a folder of its own in it
     stream: StreamSettings = StreamSettings()
     group: GroupSettings = GroupSettings()
+    sources: dict[str, SourceSettings] = {}
+    ingest: IngestSettings = IngestSettings()
     join: JoinSettings = JoinSettings()
     targets: dict[str, Target] = {}  # in order: the first is the primary one; empty: one target, click
     features: dict[str, FeatureSpec] = {}
@@ -88,6 +93,7 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     def __post_init__(self) -> None:
         self.known_targets()
+        check_sources(self.sources)
 
     def known_targets(self) -> Targets:
         """The declared targets, or the only one, with every default filled in."""
@@ -171,13 +177,6 @@ def parse_config(table: Mapping[str, Any], source: str, overrides: Sequence[str]
 
 def resolve(config: Config, folder: Path) -> Config:
     """The same config with its paths made absolute, starting at `folder`."""
-    log = config.log
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", log)
-    if scheme is None:
-        log = str(folder / log)
-    elif scheme[0].lower() == "sqlite:":
-        path = log[len("sqlite:") :]
-        log = f"sqlite:{folder / (path[2:] if path.startswith('//') else path)}"
     server, group = config.server, config.group
     if server.tokens:
         server = msgspec.structs.replace(server, tokens=str(folder / server.tokens))
@@ -186,17 +185,20 @@ def resolve(config: Config, folder: Path) -> Config:
     learner = config.learner
     if is_own(learner.deep):
         learner = msgspec.structs.replace(learner, deep_path=str(folder / learner.deep_path))
-    kafka = config.stream.log.kafka
-    files = {name: getattr(kafka, name) for name in kafka.__struct_fields__ if name.endswith("_file")}
-    kafka = msgspec.structs.replace(
-        kafka, **{name: str(folder / file) for name, file in files.items() if file}
-    )
-    stream = msgspec.structs.replace(
-        config.stream, log=msgspec.structs.replace(config.stream.log, kafka=kafka)
-    )
-    state = str(folder / config.state)
+    kafka = absolute_files(config.stream.log.kafka, folder)
+    registry = absolute_files(config.ingest.registry, folder)
     return msgspec.structs.replace(
-        config, log=log, state=state, stream=stream, server=server, group=group, learner=learner
+        config,
+        log=absolute_log(config.log, folder),
+        state=str(folder / config.state),
+        stream=msgspec.structs.replace(
+            config.stream, log=msgspec.structs.replace(config.stream.log, kafka=kafka)
+        ),
+        sources={name: absolute_source(source, folder) for name, source in config.sources.items()},
+        ingest=msgspec.structs.replace(config.ingest, registry=registry),
+        server=server,
+        group=group,
+        learner=learner,
     )
 
 

@@ -177,9 +177,14 @@ COMMANDS = (
         ),
     ),
     Command(
-        "up", _up, "run joiner, learner and server on this machine; Ctrl-C stops all three",
+        "up", _up,
+        "run joiner, learner and server on this machine, and ingest if there are sources; Ctrl-C stops all",
         ("freshet up --config freshet.toml", "freshet up --port 9000"),
         (*ROLE_CONFIG, _PORT, _ANEW, WITH_PARENT),
+    ),
+    Command(
+        "ingest", _role, "read the sources that the config names: records of others in, events out",
+        ("freshet ingest --config freshet.toml",), (*ROLE_CONFIG, _NAME, WITH_PARENT),
     ),
     Command(
         "join", _role, "run the joiner: events in, examples out",

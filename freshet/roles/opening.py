@@ -9,7 +9,7 @@ from freshet.errors import ConfigError
 from freshet.roles.voice import Voice
 from ground.retry import Backoff
 from stream.errors import LogAwayError, StateFullError
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, MATCHES, ROLES, SNAPSHOTS, UPDATES, Log
 from stream.log.open import missing_log, open_log
 from stream.run.runner import AWAY_PAUSES
 from stream.state.folder_lock import FolderLock
@@ -55,6 +55,8 @@ def open_topics(config: Config) -> Log:
             log.create_topic(topic, config.stream.partitions)
         for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
             log.create_topic(topic, 1)
+        if any(source.match for source in config.sources.values()):
+            log.create_topic(MATCHES, config.stream.partitions)
     except BaseException:
         log.close()
         raise

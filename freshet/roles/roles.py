@@ -1,4 +1,4 @@
-"""The roles, wired to a log: joiner, learner, server.
+"""The roles, wired to a log: ingest, joiner, learner, server.
 
 Roles share only the log. Each prints `ROLE: ready` when it is ready, runs until `stop` is set, and then
 commits and returns.
@@ -40,6 +40,18 @@ def _role(name: str) -> Callable[[Callable[[Config, threading.Event, Voice], Non
         return patient
 
     return decorate
+
+
+@_role("ingest")
+def run_ingest(config: Config, stop: threading.Event, voice: Voice) -> None:
+    """Records of others in, events out, until `stop` is set.
+
+    Raises:
+        FreshetError: the role cannot go on; uncommitted records are read again at the next start.
+    """
+    from freshet.roles.ingest import ingest
+
+    ingest(config, stop, voice)
 
 
 @_role("join")
@@ -165,4 +177,4 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
         voice.log("stopped")
 
 
-RUN: dict[str, Run] = {"join": run_join, "learn": run_learn, "serve": run_serve}
+RUN: dict[str, Run] = {"ingest": run_ingest, "join": run_join, "learn": run_learn, "serve": run_serve}

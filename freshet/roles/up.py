@@ -1,4 +1,4 @@
-"""`freshet up`: joiner, learner and server as children of one process, restarted when they crash.
+"""`freshet up`: ingest (if there are sources), joiner, learner and server, each restarted when it crashes.
 
 On a terminal it shows the metrics of the live page, and the roles write their log lines to files; elsewhere
 the roles write JSON lines to stderr.
@@ -24,6 +24,7 @@ from serving.watch.overview import Overview
 from stream.log.base import Log
 
 ROLES = ("join", "learn", "serve")
+"""Of every Freshet; before them comes ingest where there are sources."""
 WATCH_EVERY_S = 0.1
 DRAW_EVERY = 10  # the number of roles
 LOG_BYTES_MAX = 16 << 20  # a larger log file is rotated at the start; a role writes about 3 MB a day
@@ -63,7 +64,8 @@ def run_up(config: Config, config_file: str, overrides: Sequence[str], stop: thr
     settings = [part for override in overrides for part in ("--set", override)]
     try:
         with Children(folder) as children:
-            started = [children.start(role, role, "--config", config_file, *settings) for role in ROLES]
+            roles = ("ingest", *ROLES) if config.sources else ROLES
+            started = [children.start(role, role, "--config", config_file, *settings) for role in roles]
             if opened and folder is not None:
                 _show(opened[0], children, started[-1], folder, console, voice, stop)
             else:
@@ -102,7 +104,7 @@ def _show(
     """Draw the live numbers once a second until `stop` is set."""
     overview = Overview(log)
     overview.start()
-    foot = f"Ctrl-C stops all three; their logs are in {folder}"
+    foot = f"Ctrl-C stops all; their logs are in {folder}"
     turns = 0
     try:
         with Drawn(console=console, auto_refresh=False, transient=True) as drawn:

@@ -23,6 +23,8 @@ UPDATES = "updates"
 SNAPSHOTS = "snapshots"
 DEAD_LETTERS = "dead_letters"
 ROLES = "roles"
+MATCHES = "matches"
+"""Made only if a source needs it: what was shown, and actions that look for it."""
 
 READ_RECORDS_MAX = 1000
 READ_BYTES_MAX = 8 << 20

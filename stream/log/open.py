@@ -11,8 +11,11 @@ from stream.log.settings import LOG_DEFAULTS, LogSettings
 from stream.log.sqlite.log import SqliteLog
 
 
-def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:
+def open_log(url: str, settings: LogSettings = LOG_DEFAULTS, grows: bool = False) -> Log:
     """Open the log that `url` names: `sqlite:PATH`, just a path, or `kafka://HOST:PORT[,...][/PREFIX]`.
+
+    Args:
+        grows: its topics may get more partitions while they are used, because no key of ours decides.
 
     Raises:
         LogError: the scheme is unknown, or the log cannot be opened.
@@ -24,7 +27,16 @@ def open_log(url: str, settings: LogSettings = LOG_DEFAULTS) -> Log:
     # the client library is loaded only where it is used
     from stream.log.kafka.log import KafkaLog
 
-    return KafkaLog(url, settings)
+    return KafkaLog(url, settings, grows)
+
+
+def without_prefix(url: str) -> str:
+    """The same log with all topics of its cluster, those of others too.
+
+    >>> without_prefix("kafka://a:9092,b:9092/shop"), without_prefix("sqlite:log.db")
+    ('kafka://a:9092,b:9092', 'sqlite:log.db')
+    """
+    return "/".join(url.split("/")[:3]) if _embedded(url) is None else url
 
 
 def missing_log(url: str) -> Path | None:

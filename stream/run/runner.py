@@ -21,7 +21,7 @@ from stream.run.contract import RUNNER_DEFAULTS, Handler, Progress, RunnerSettin
 from stream.state.journal import Journal, JournalStretch
 from stream.state.outbox import OutboxBlock
 from stream.state.repeats import SavedRepeats
-from stream.state.role_state import RoleState
+from stream.state.role_state import Commit, RoleState
 
 _log = logging.getLogger("freshet.runner")
 
@@ -278,6 +278,15 @@ class Runner:
             self.commit_offsets()
             self._state.purge()
             self._measure_lag()
+
+    def emit(self, work: Callable[[Commit], None]) -> None:
+        """Commit what was taken, then what `work` adds beside any record, and send both."""
+        self.commit()
+        commit = self._state.begin()
+        work(commit)
+        self._handler.flush(commit)
+        self._state.commit(commit)
+        self._send()
 
     def commit_offsets(self) -> None:
         """Commit the positions to the log, for lag tools. Call it while nothing is uncommitted.

@@ -42,8 +42,11 @@ _log = logging.getLogger("freshet.kafka")
 class KafkaLog(Log):
     """A `Log` in a Kafka cluster."""
 
-    def __init__(self, url: str, settings: LogSettings = LOG_DEFAULTS) -> None:
+    def __init__(self, url: str, settings: LogSettings = LOG_DEFAULTS, grows: bool = False) -> None:
         """Connect.
+
+        Args:
+            grows: topics may get more partitions while they are used.
 
         Raises:
             LogAwayError: the cluster does not answer.
@@ -53,7 +56,7 @@ class KafkaLog(Log):
         self.url = url
         self.settings = settings
         self._client = KafkaClient(servers, settings.kafka)
-        self._topics = Topics(self._client, settings, self.prefix)
+        self._topics = Topics(self._client, settings, self.prefix, grows)
         self._ends = Ends(self._client)
         self._writer = KafkaWriter(self._client)
         self._groups = Groups(self._client)

@@ -50,12 +50,14 @@ class Topics:
 
     Args:
         prefix: what the names in the cluster begin with.
+        grows: topics may get more partitions while they are used.
     """
 
-    def __init__(self, client: KafkaClient, settings: LogSettings, prefix: str) -> None:
+    def __init__(self, client: KafkaClient, settings: LogSettings, prefix: str, grows: bool = False) -> None:
         self._client = client
         self._settings = settings
         self._prefix = prefix
+        self._grows = grows
         self._known: dict[str, Topic] = {}
         self._lock = threading.Lock()
         self._warned: set[str] = set()
@@ -105,6 +107,8 @@ class Topics:
                 f"{self._client}: topic {name!r} was deleted and created again while it was used: its "
                 "offsets mean other records now; stop the roles, and start them with a new state folder"
             )
+        elif self._grows and known.partitions < found.partitions:
+            known.partitions = found.partitions
         elif known.partitions != found.partitions:
             raise LogError(
                 f"{self._client}: topic {name!r} had {known.partitions} partitions and now has "

@@ -1,0 +1,172 @@
+"""The role that reads the sources of others, a thread for each, and topic `matches` if it is needed."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from freshet.config import Config
+from freshet.errors import ConfigError
+from freshet.roles.ingest_metrics import IngestMetrics, SourceView
+from freshet.roles.opening import open_topics
+from freshet.roles.voice import Voice
+from ground.threads import HelperThread
+from stream.group.membership import Member
+from stream.ingest.ingestor import SCHEMAS_KEY, Ingestor, ways_of
+from stream.ingest.matcher import Matcher
+from stream.ingest.pace import Pace
+from stream.ingest.share import ShareWork
+from stream.ingest.two_logs import TwoLogs
+from stream.log.base import MATCHES, Log
+from stream.log.open import missing_log, open_log, without_prefix
+from stream.run.contract import Subscription
+from stream.run.runner import Runner
+from stream.sources.opening import open_format
+from stream.sources.settings import SourceSettings
+from stream.state.role_state import RoleState
+
+SAY_EVERY_S = 10.0
+LOOK_EVERY_S = 0.2
+
+
+def need_sources(config: Config) -> None:
+    """Check that there is something to ingest.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    if not config.sources:
+        raise ConfigError(
+            "the config declares no sources; add a section [sources.NAME] for each topic to be read, or "
+            "leave this role out: producers may write to topic 'events' themselves"
+        )
+
+
+def ingest(config: Config, stop: threading.Event, voice: Voice) -> None:
+    """Records of others in, events out, until `stop` is set.
+
+    Raises:
+        FreshetError: the role cannot go on; uncommitted records are read again at the next start.
+    """
+    need_sources(config)
+    ended = threading.Event()
+    pace = Pace(config.ingest.ahead_of_others_s)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(contextlib.closing(open_topics(config)))
+        theirs = {
+            url: stack.enter_context(contextlib.closing(open_source(config, url))) for url in _urls(config)
+        }
+        views = []
+        threads = []
+        for name in config.sources:
+            source = source_of(config, name)
+            work, view = stack.enter_context(_source(config, name, source, theirs[source.log], log, pace))
+            views.append(view)
+            threads.append(HelperThread(f"source {name}", _running(work, stop), lambda _: ended.set()))
+        if any(source.match for source in config.sources.values()):
+            work, view = stack.enter_context(_matcher(config, log))
+            views.append(view)
+            threads.append(HelperThread(MATCHES, _running(work, stop), lambda _: ended.set()))
+        with IngestMetrics(config.metrics, voice, views) as metrics:
+            for thread in threads:
+                thread.start()
+            try:
+                if not stop.is_set():
+                    voice.ready()
+                while not stop.wait(LOOK_EVERY_S) and not ended.is_set():
+                    metrics.report()
+            finally:
+                if ended.is_set():
+                    stop.set()
+                for thread in threads:
+                    thread.join()
+        for thread in threads:
+            thread.check()
+
+
+def _running(work: ShareWork, stop: threading.Event) -> Callable[[threading.Event], None]:
+    return lambda _: work.run(stop)
+
+
+def source_of(config: Config, name: str) -> SourceSettings:
+    """A source's settings with what the rest of the config says."""
+    source = config.sources[name]
+    return msgspec.structs.replace(
+        source,
+        log=source.log or without_prefix(config.log),
+        within_s=source.within_s or config.join.window_s,
+    )
+
+
+def open_source(config: Config, url: str) -> Log:
+    """The log of a source.
+
+    Raises:
+        ConfigError: it is an embedded log that is not there.
+        LogError: it cannot be opened.
+    """
+    if (path := missing_log(url)) is not None and url != config.log:
+        raise ConfigError(
+            f"there is no log {path}: name the one that has the source's topic (sources.NAME.log)"
+        )
+    return open_log(url, config.stream.log, grows=True)
+
+
+def group_of(name: str) -> str:
+    """The name of a source's group, in the beats and for lag tools."""
+    return f"ingest.{name}"
+
+
+def _urls(config: Config) -> list[str]:
+    return sorted({source_of(config, name).log for name in config.sources})
+
+
+@contextlib.contextmanager
+def _source(
+    config: Config, name: str, source: SourceSettings, theirs: Log, log: Log, pace: Pace
+) -> Iterator[tuple[ShareWork, SourceView]]:
+    """One source, ready to be read."""
+    fingerprint = {"topic": source.topic, "log": source.log}
+    runner_settings = msgspec.structs.replace(
+        config.stream.runner, commit_every_s=config.ingest.commit_every_s
+    )
+    with (
+        RoleState(config.state_of("ingest") / name, "ingest", fingerprint) as state,
+        Member(log, group_of(name), config.member, config.group) as member,
+    ):
+        saved = state.get(SCHEMAS_KEY)
+        known = {} if saved is None else msgspec.msgpack.decode(saved, type=dict[int, bytes])
+        decoder = open_format(source, config.ingest.registry, known)
+        ingestor = Ingestor(state, name, source, decoder, config.ingest, ways_of(config.sources), pace)
+        both = TwoLogs(theirs, log)
+        subscription = Subscription(source.topic, group_of(name), partitions=(), commits_offsets=False)
+        runner = Runner(both, state, ingestor, subscription, runner_settings).open()
+        newest = source.begin == "newest"
+        work = ShareWork(both, state, ingestor, runner, member, source.topic, newest)
+        yield (
+            work,
+            SourceView(
+                name, member, runner, theirs, source.topic, lambda: msgspec.to_builtins(ingestor.counts)
+            ),
+        )
+
+
+@contextlib.contextmanager
+def _matcher(config: Config, log: Log) -> Iterator[tuple[ShareWork, SourceView]]:
+    """What finds the impressions of actions that name no request or no candidate."""
+    matching = [source_of(config, name) for name, source in config.sources.items() if source.match]
+    reach_s = max(source.within_s + source.wait_s for source in matching)
+    settings = msgspec.structs.replace(config.stream.runner, commit_every_s=config.ingest.commit_every_s)
+    with (
+        RoleState(config.state_of("ingest") / MATCHES, "matcher", {"reach_s": str(reach_s)}) as state,
+        Member(log, MATCHES, config.member, config.group) as member,
+    ):
+        matcher = Matcher(log, state, config.ingest, reach_s)
+        subscription = Subscription(MATCHES, MATCHES, partitions=(), commits_offsets=False)
+        runner = Runner(log, state, matcher, subscription, settings).open()
+        work = ShareWork(log, state, matcher, runner, member, MATCHES)
+        yield (
+            work,
+            SourceView(MATCHES, member, runner, log, MATCHES, lambda: msgspec.to_builtins(matcher.counts)),
+        )

@@ -1,0 +1,1 @@
+"""The role that reads sources: records of others in, events out, exactly once."""

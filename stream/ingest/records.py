@@ -1,0 +1,75 @@
+"""The records of topic `matches`: what was shown, and actions that look for it; of ingest alone.
+
+Topic `matches` is keyed by what an impression and its actions share: a request id, or the values of some
+features of the context. So both meet in one partition, and its order decides.
+"""
+
+import msgspec
+
+from stream.errors import RecordError
+from stream.records.types import Value
+
+
+class Showing(msgspec.Struct, frozen=True, array_like=True, tag="showing", gc=False):
+    """The candidates of one impression, as actions name them."""
+
+    request_id: str
+    time: float
+    names: list[str]  # of the features in `candidates`
+    candidates: list[list[Value | None]]
+
+
+class Seeking(msgspec.Struct, frozen=True, array_like=True, tag="seeking", gc=False):
+    """An action whose request or candidate is to be found."""
+
+    request_id: str  # empty: not known
+    time: float
+    match: dict[str, Value]
+    label: float
+    name: str
+    within_s: float
+    wait_s: float
+    settle_s: float
+    source: str
+    partition: int  # of the source's topic
+    offset: int
+
+
+class Passing(msgspec.Struct, frozen=True, array_like=True, tag="passing", gc=False):
+    """Time has passed in a partition in which actions wait and nothing arrives."""
+
+    time: float
+
+
+Meeting = Showing | Seeking | Passing
+
+_decoder: msgspec.msgpack.Decoder[Meeting] = msgspec.msgpack.Decoder(Meeting)
+_encoder = msgspec.msgpack.Encoder()
+
+__all__ = ["Meeting", "Passing", "Seeking", "Showing", "decode", "encode", "key_of"]
+
+
+def encode(record: Meeting) -> bytes:
+    """A record as bytes."""
+    return _encoder.encode(record)
+
+
+def decode(data: bytes) -> Meeting:
+    """A record of bytes.
+
+    Raises:
+        RecordError: no ingest role has written them.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordError(f"the record is not one of topic 'matches': {error}") from None
+
+
+def key_of(way: tuple[str, ...], values: list[Value]) -> bytes:
+    """The key under which an impression and its actions meet.
+
+    >>> key_of(("user",), ["ann"]) == key_of(("user",), ["ann"]) != key_of((), ["ann"])
+    True
+    """
+    return _encoder.encode([way, values])

@@ -1,0 +1,1 @@
+"""Topics of others: their formats, envelopes and fields, and the events that they become."""

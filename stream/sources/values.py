@@ -1,0 +1,125 @@
+"""Decoded values of others as ids, times, labels and values of features.
+
+Nothing is guessed: a value that does not fit is refused with what it is. Four kinds of values have one plain
+form, and are converted: a UUID becomes its text, a decimal the nearest number, an unsigned integer of 2^63 or
+more its decimal text, as everywhere in Freshet, and a date its ISO text.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from stream.errors import RecordError
+from stream.limits import REQUEST_ID_MAX, TIME_MAX_S
+from stream.records.fields import ID_END, tidy_value
+from stream.records.types import Value
+from stream.sources.paths import describe
+from stream.sources.settings import Unit
+
+TIME_FROM_S = 1e8  # 1973: what seems older has another unit
+PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+
+
+def to_id(path: str, value: object) -> str:
+    """A request id: text, or an integer's decimal text.
+
+    >>> to_id("request", 17)
+    '17'
+
+    Raises:
+        RecordError: it is neither.
+    """
+    if isinstance(value, str | int | UUID) and not isinstance(value, bool):
+        found = str(value) if not isinstance(value, int) or -(1 << 64) < value < 1 << 64 else ""
+        if 0 < len(found) <= REQUEST_ID_MAX:
+            return found
+        raise RecordError(
+            f"{path} is {describe(value)}; expected the id of a request, 1 to {REQUEST_ID_MAX} long"
+        )
+    raise RecordError(f"{path} is {describe(value)}; expected text or an integer")
+
+
+def to_seconds(path: str, value: object, unit: Unit) -> float:
+    """A time in Unix seconds.
+
+    >>> to_seconds("at", 1_700_000_000_500, "ms"), to_seconds("at", "2023-11-14T22:13:20.5Z", "iso")
+    (1700000000.5, 1700000000.5)
+
+    Raises:
+        RecordError: it is no time in this unit.
+    """
+    if isinstance(value, datetime):  # of a format that has a type for it, and so needs no unit
+        return _checked(path, _timestamp(path, value), describe(value), unit)
+    if unit == "iso":
+        if not isinstance(value, str):
+            raise RecordError(f'{path} is {describe(value)}; with unit = "iso" expected text')
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            raise RecordError(f"{path} is {describe(value)}; expected a time as in ISO 8601") from None
+        return _checked(path, _timestamp(path, found), describe(value), unit)
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise RecordError(f'{path} is {describe(value)}; with unit = "{unit}" expected a number')
+    try:
+        seconds = float(value) / PER_SECOND[unit]
+    except OverflowError:
+        seconds = math.inf
+    return _checked(path, seconds, describe(value), unit)
+
+
+def _timestamp(path: str, value: datetime) -> float:
+    if value.tzinfo is None:
+        raise RecordError(f"{path} is {value.isoformat()}, without a zone; expected one, such as Z or +01:00")
+    return value.timestamp()
+
+
+def _checked(path: str, seconds: float, found: str, unit: Unit) -> float:
+    if TIME_FROM_S <= seconds <= TIME_MAX_S:
+        return seconds
+    for other, per_second in PER_SECOND.items():
+        scaled = seconds * PER_SECOND.get(unit, 1.0) / per_second
+        if other != unit and unit != "iso" and TIME_FROM_S <= scaled <= TIME_MAX_S:
+            raise RecordError(f'{path} is {found}, no time in unit "{unit}"; is it unit = "{other}"?')
+    raise RecordError(f"{path} is {found}; expected a time from 1973 to 2100")
+
+
+def to_label(path: str, value: object) -> float:
+    """A label: 0, 1, true or false.
+
+    Raises:
+        RecordError: it is none of these.
+    """
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return float(value)
+    raise RecordError(f"{path} is {describe(value)}; expected 0, 1, true or false")
+
+
+def to_feature(path: str, value: object) -> Value | None:
+    """The value of a feature: an id, a number or a list of ids; None if it is null.
+
+    Raises:
+        RecordError: it is none of these.
+    """
+    if value is None:
+        return None
+    value = _plain(value)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        value = [_plain(item) for item in value]
+    try:
+        return tidy_value(value)
+    except ValueError as error:
+        raise RecordError(f"{path} {error}") from None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, int) and value >= ID_END and not isinstance(value, bool):
+        return str(value) if value < 1 << 64 else value
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    return value
