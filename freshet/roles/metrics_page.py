@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric
 
+from freshet.roles.ingest.metrics import INGEST, IngestCollector, Seen
 from freshet.roles.role_metrics import STAGES, TABLES, RoleCollector
 from learner.metrics import Metrics
 from serving.replica.coverage import FeatureCounts
@@ -20,24 +21,26 @@ from stream.run.contract import Progress
 
 _HEAD = (
     "# Metrics\n\n"
-    "Prometheus' text format, on `/metrics`. The server uses its own port; joiner and learner use "
-    "`metrics.join_port` and `metrics.learn_port` if they are set "
+    "Prometheus' text format, on `/metrics`. The server uses its own port; ingest, joiner and learner use "
+    "`metrics.ingest_port`, `metrics.join_port` and `metrics.learn_port` if they are set "
     "([configuration.md](configuration.md#metrics)). Rules and alerts for Prometheus are in "
     "[deploy/prometheus](../deploy/prometheus), a dashboard for Grafana in "
     "[deploy/grafana](../deploy/grafana); what to do when one fires is in "
     "[operations.md](operations.md#when-an-alert-fires).\n\n"
     "Units are seconds and bytes. Names ending in `_total` are counters, names ending in "
-    "`_timestamp_seconds` are Unix times. A value that is not known yet is `NaN`. Joiner and learner keep "
-    "their counts of events and examples in their state, so these counters survive a restart; all other "
-    "counters begin at 0. Counting costs a server less than "
+    "`_timestamp_seconds` are Unix times. A value that is not known yet is `NaN`. Ingest, joiner and "
+    "learner keep their counts of events and examples in their state, so these counters survive a "
+    "restart; all other counters begin at 0. Counting costs a server less than "
     "1 % of a request's time, and a learner less than 1 % of its own; `benchmarks/metrics.py` measures "
     "it.\n\n"
     "This page is made from the code: `python -m freshet.roles.metrics_page > docs/metrics.md`.\n"
 )
 
 _SECTIONS = {
-    "All roles": ("joiner", "learner", "server"),
+    "All roles": ("ingest", "joiner", "learner", "server"),
+    "Ingest, joiner and learner": ("ingest", "joiner", "learner"),
     "Joiner and learner": ("joiner", "learner"),
+    "Ingest": ("ingest",),
     "Joiner": ("joiner",),
     "Learner": ("learner",),
     "Server": ("server",),
@@ -85,7 +88,10 @@ class _FixedScorer:
 
 
 def families(role: str) -> dict[str, Family]:
-    """The metrics of "joiner", "learner" or "server" by name."""
+    """The metrics of "ingest", "joiner", "learner" or "server" by name."""
+    if role == "ingest":
+        seen = Seen("clicks", Progress(), dict.fromkeys(INGEST, 1), [Lag("clicks", 0, 1, 1.0)])
+        return _as_families(IngestCollector(lambda: ([seen], True)).collect())
     if role == "server":
         telemetry = Telemetry(_FixedScorer(), _FixedWriter())
         telemetry.request_ended("/v1/score", 200, 0.01)
@@ -103,7 +109,7 @@ def families(role: str) -> dict[str, Family]:
 
 def page() -> str:
     """The whole page."""
-    by_role = {role: families(role) for role in ("joiner", "learner", "server")}
+    by_role = {role: families(role) for role in ("ingest", "joiner", "learner", "server")}
     parts = [_HEAD]
     for title, roles in _SECTIONS.items():
         names = [

@@ -49,7 +49,7 @@ def run_ingest(config: Config, stop: threading.Event, voice: Voice) -> None:
     Raises:
         FreshetError: the role cannot go on; uncommitted records are read again at the next start.
     """
-    from freshet.roles.ingest import ingest
+    from freshet.roles.ingest.role import ingest
 
     ingest(config, stop, voice)
 

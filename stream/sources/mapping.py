@@ -1,7 +1,6 @@
 """How a source's records become events: each field by its path."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -85,7 +84,7 @@ class Mapper:
         self._match = _features(source.match)
         self._by = [(path, get) for _, path, get in sorted(_features(source.by))]
         self._type = None if isinstance(source.name, Constant) else compile_path(source.name)
-        self._make: Callable[[Any, object, str], Mapped] = {
+        self._make: Callable[[object, object, str], Mapped] = {
             "action": self._action,
             "impression": self._impression,
             "labelled": self._impression,
@@ -114,7 +113,7 @@ class Mapper:
                 raise RecordError(f"{path} is {describe(value)}; expected a plain value") from None
         return self._make(record, message, default_id)
 
-    def _impression(self, record: Any, message: object, default_id: str) -> Impression:
+    def _impression(self, record: object, message: object, default_id: str) -> Impression:
         assert self._candidates is not None
         path = self._source.candidates
         found = self._candidates(record, message)
@@ -145,7 +144,7 @@ class Mapper:
             labels=labels,
         )
 
-    def _line(self, record: Any, message: object, default_id: str) -> Impression | Line:
+    def _line(self, record: object, message: object, default_id: str) -> Impression | Line:
         request_id, time = self._id(record, message, default_id), self._seconds(record, message)
         context, candidate = _take(self._context, record, message), _take(self._features, record, message)
         label = None if self._label is None else to_label(self._source.label, self._label(record, message))
@@ -154,7 +153,7 @@ class Mapper:
         labels = None if label is None else [label]
         return Impression(request_id, time, [candidate], context, labels=labels)
 
-    def _action(self, record: Any, message: object, default_id: str) -> Action | Wanted:
+    def _action(self, record: object, message: object, default_id: str) -> Action | Wanted:
         source = self._source
         time, name, label = self._seconds(record, message), self._name_of(record, message), 1.0
         if self._label is not None:
@@ -178,7 +177,7 @@ class Mapper:
             entity.append(value)
         return Wanted(request_id, entity, match, time, label, name)
 
-    def _id(self, record: Any, message: object, default_id: str) -> str:
+    def _id(self, record: object, message: object, default_id: str) -> str:
         if self._request_id is None:
             return default_id
         found = self._request_id(record, message)
@@ -186,7 +185,7 @@ class Mapper:
             return found
         return to_id(self._source.request_id, found)
 
-    def _seconds(self, record: Any, message: object) -> float:
+    def _seconds(self, record: object, message: object) -> float:
         value = self._time(record, message)
         if type(value) is int and self._scale and 0 <= value < 1 << 62:
             seconds = value / self._scale
@@ -194,7 +193,7 @@ class Mapper:
                 return seconds
         return to_seconds(self._source.time.field, value, self._source.time.unit)
 
-    def _name_of(self, record: Any, message: object) -> str:
+    def _name_of(self, record: object, message: object) -> str:
         source = self._source
         if isinstance(source.name, Constant):
             return source.name.constant
@@ -206,7 +205,7 @@ class Mapper:
             )
         return found
 
-    def _index(self, record: Any, message: object) -> int:
+    def _index(self, record: object, message: object) -> int:
         if self._candidate is None:
             assert isinstance(self._source.candidate, int)
             return self._source.candidate
@@ -223,11 +222,11 @@ def _features(paths: Mapping[str, str]) -> list[tuple[str, str, Getter]]:
     return [(feature, path, compile_path(path)) for feature, path in paths.items()]
 
 
-def _take(features: list[tuple[str, str, Getter]], record: Any, message: object) -> Features:
+def _take(features: list[tuple[str, str, Getter]], record: object, message: object) -> Features:
     """The values of some features; a null one is left out."""
     taken: Features = {}
     for feature, path, get in features:
-        value: Any = get(record, message)
+        value = get(record, message)
         kind = type(value)
         if (
             (kind is str and len(value) <= TEXT_MAX)

@@ -12,7 +12,10 @@ from typing import Any
 
 from stream.errors import RecordError
 
-Getter = Callable[[Any, object], object]
+Decoded = Any
+"""A value of others, of any type."""
+
+Getter = Callable[[Decoded, object], Decoded]
 """(record within its envelope, whole message) -> the value. Raises RecordError."""
 
 _STEP = re.compile(r"(?:'([^']+)'|([^.'?@\s]+))(?:\.|$)")
@@ -35,7 +38,7 @@ def compile_path(text: str) -> Getter:
     if len(steps) == 1:
         (only,) = steps
 
-        def get_one(record: Any, message: object) -> object:
+        def get_one(record: Decoded, message: object) -> object:
             try:
                 return record[only]
             except (KeyError, TypeError, IndexError):
@@ -45,7 +48,7 @@ def compile_path(text: str) -> Getter:
     if len(steps) == 2:
         first, second = steps
 
-        def get_two(record: Any, message: object) -> object:
+        def get_two(record: Decoded, message: object) -> object:
             try:
                 return record[first][second]
             except (KeyError, TypeError, IndexError):

@@ -25,7 +25,10 @@ _TIMESTAMP = "google.protobuf.Timestamp"
 _WRAPPERS = "google.protobuf."
 _STRUCTURES = ("google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue")
 
-Plain = Callable[[Any], object]
+Given = Any
+"""A field of a message: a message, a number, text, a list, a map."""
+
+Plain = Callable[[Given], object]
 Tree = dict[str, "Tree"]
 """The wanted fields, level by level; empty: all."""
 
@@ -144,7 +147,7 @@ def _plain_message(descriptor: Descriptor, wanted: Tree, levels: int) -> Plain:
         if levels > 0 and (not wanted or field.name in wanted or "." in wanted):
             fields.append((field.name, field.has_presence, _plain_field(field, wanted, levels)))
 
-    def plain(message: Any) -> object:
+    def plain(message: Given) -> object:
         found: dict[str, object] = {}
         for field_name, has_presence, convert in fields:
             if has_presence and not message.HasField(field_name):
@@ -179,14 +182,14 @@ def _plain_field(field: FieldDescriptor, wanted: Tree, levels: int) -> Plain | N
     return one
 
 
-def _timestamp(message: Any) -> object:
+def _timestamp(message: Given) -> object:
     try:
         return message.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise RecordError(f"a Timestamp is out of range: {error}") from None
 
 
-def _wrapped(message: Any) -> object:
+def _wrapped(message: Given) -> object:
     return message.value
 
 

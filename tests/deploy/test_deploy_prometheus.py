@@ -40,7 +40,9 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not()
 
 
 def test_rules_ask_only_for_metrics_that_exist() -> None:
-    known = {name for role in ("joiner", "learner", "server") for name in metrics_page.families(role)}
+    known = {
+        name for role in ("ingest", "joiner", "learner", "server") for name in metrics_page.families(role)
+    }
     asked = set(re.findall(r"\bfreshet_[a-z_]+", re.sub(r"record: .*|job=\"\w+\"", "", RULES)))
     assert len(asked) > 10
     assert {re.sub(r"_bucket$", "", name) for name in asked} <= known

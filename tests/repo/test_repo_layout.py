@@ -159,8 +159,15 @@ def test_dependencies_page_names_exactly_what_pyproject_asks_for() -> None:
 def test_package_imports_only_declared_dependencies(package: str) -> None:
     allowed = {canonicalize_name(Requirement(line).name) for line in PYPROJECT["project"]["dependencies"]}
     allowed |= {"torch"} if package in ("learner", "embeddings") else set()  # an extra; see test_light.py
-    adapters = {"river": "freshet/river.py", "scikit-learn": "freshet/sklearn.py"}  # each needs its extra
-    sold_by = {"river": ["river"], **packages_distributions()}
+    adapters = {  # each needs its extra
+        "river": "freshet/river.py",
+        "scikit-learn": "freshet/sklearn.py",
+        "fastavro": "stream/sources/avro.py",
+        "protobuf": "stream/sources/protobuf.py",
+    }
+    sold_by = {
+        "river": ["river"], "fastavro": ["fastavro"], "google": ["protobuf"], **packages_distributions()
+    }  # fmt: skip
     strangers = [
         f"{path.relative_to(ROOT)} line {line}: {name}"
         for path in python_files(package)

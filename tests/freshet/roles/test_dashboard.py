@@ -37,7 +37,9 @@ def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
 
 
 def test_dashboard_asks_only_for_metrics_that_exist() -> None:
-    known = {name for role in ("joiner", "learner", "server") for name in metrics_page.families(role)}
+    known = {
+        name for role in ("ingest", "joiner", "learner", "server") for name in metrics_page.families(role)
+    }
     asked = {name for _, expr in QUERIES for name in re.findall(r"\bfreshet_[a-z_]+", expr)}
     assert len(asked) > 15
     assert {name.removesuffix("_bucket") for name in asked} <= known

@@ -8,7 +8,7 @@ import msgspec
 
 from freshet.config import Config
 from freshet.errors import ConfigError
-from freshet.roles.ingest_metrics import IngestMetrics, SourceView
+from freshet.roles.ingest.metrics import IngestMetrics, SourceView
 from freshet.roles.opening import open_topics
 from freshet.roles.voice import Voice
 from ground.threads import HelperThread

@@ -1,0 +1,1 @@
+"""The role that reads the sources of others: its threads, its metrics."""
