@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric
 
-from freshet.roles.ingest.metrics import INGEST, IngestCollector, Seen
+from freshet.roles.ingest.metrics import INGEST, IngestCollector, SourceReport
 from freshet.roles.role_metrics import STAGES, TABLES, RoleCollector
 from learner.metrics import Metrics
 from serving.replica.coverage import FeatureCounts
@@ -90,7 +90,7 @@ class _FixedScorer:
 def families(role: str) -> dict[str, Family]:
     """The metrics of "ingest", "joiner", "learner" or "server" by name."""
     if role == "ingest":
-        seen = Seen("clicks", Progress(), dict.fromkeys(INGEST, 1), [Lag("clicks", 0, 1, 1.0)])
+        seen = SourceReport("clicks", Progress(), dict.fromkeys(INGEST, 1), [Lag("clicks", 0, 1, 1.0)])
         return _as_families(IngestCollector(lambda: ([seen], True)).collect())
     if role == "server":
         telemetry = Telemetry(_FixedScorer(), _FixedWriter())

@@ -24,7 +24,7 @@ from stream.run.contract import Handler
 from stream.run.dead_letter_limit import BadShare
 from stream.run.runner import Runner
 from stream.sources.formats import Format
-from stream.sources.mapping import IS_DELETED, Line, Mapper, Skipped, Wanted
+from stream.sources.mapping import IS_DELETED, CandidateLine, Mapper, Skipped, Wanted
 from stream.sources.settings import IngestSettings, SourceSettings
 from stream.state.role_state import Commit, RoleState
 
@@ -282,11 +282,15 @@ class Ingestor(Handler):
         return partition
 
     def _take(
-        self, event: Impression | Line | Wanted, record: Record, partition: _Partition, commit: Commit
+        self,
+        event: Impression | CandidateLine | Wanted,
+        record: Record,
+        partition: _Partition,
+        commit: Commit,
     ) -> None:
         if isinstance(event, Impression):
             self._send(event, record.offset, partition, commit)
-        elif isinstance(event, Line):
+        elif isinstance(event, CandidateLine):
             partition.touched_s = self._clock.now_s()
             complete = partition.lines.take(event, record.offset)
             if complete is not None:
@@ -317,7 +321,7 @@ class Ingestor(Handler):
         source = self.source
         seeking = Seeking(
             wanted.request_id, wanted.time, wanted.match, wanted.label, wanted.name,
-            source.within_s, source.wait_s, source.settle_s, self.name, partition.number, offset,
+            source.within_s, source.wait_s, source.settle_s, self.name, partition.number, offset, wanted.value,
         )  # fmt: skip
         key = key_of((), [wanted.request_id]) if wanted.request_id else key_of(source.way, wanted.entity)
         seq = output_seq(offset, 0)

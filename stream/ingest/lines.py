@@ -5,7 +5,7 @@ import msgspec
 from stream.errors import RecordError
 from stream.limits import CANDIDATES_MAX, RECORD_BYTES_MAX
 from stream.records.types import Features, Impression
-from stream.sources.mapping import Line
+from stream.sources.mapping import CandidateLine
 
 CANDIDATES_BYTES_MAX = RECORD_BYTES_MAX // 2
 CLOSED_MAX = 64  # requests of a partition that are remembered after their last record
@@ -29,7 +29,7 @@ class Lines(msgspec.Struct):
     open: OpenRequest | None = None
     closed: list[str] = []
 
-    def take(self, line: Line, offset: int) -> tuple[Impression, int] | None:
+    def take(self, line: CandidateLine, offset: int) -> tuple[Impression, int] | None:
         """Take a record; returns the request that is complete by it, and the offset of its first record.
 
         Raises:

@@ -14,8 +14,8 @@ from stream.errors import RecordError
 from stream.ingest.counts import MatchCounts
 from stream.ingest.records import Passing, Seeking, Showing, decode, encode
 from stream.ingest.share import Begin
-from stream.ingest.shown import SHOWN, Shown
-from stream.ingest.waiting import WAITING, Waiter, Waiting
+from stream.ingest.shown import SHOWN, Showings
+from stream.ingest.waiting import WAITING, Waiter, Waiters
 from stream.join.outputs import output_seq
 from stream.log.base import DEAD_LETTERS, EVENTS, MATCHES, Log, Outgoing, Record
 from stream.records.types import Action, DeadLetter
@@ -50,8 +50,8 @@ class _MatchPartition:
         self.number = number
         saved = state.get(_key(number))
         self.progress = _Progress() if saved is None else msgspec.msgpack.decode(saved, type=_Progress)
-        self.shown = Shown(state, number, reach_s, recent_max)
-        self.waiting = Waiting(state, number)
+        self.shown = Showings(state, number, reach_s, recent_max)
+        self.waiting = Waiters(state, number)
         self.offset = -1  # of the current record
         self.outputs = self.letters = 0  # of it
         self.touched_s = 0.0  # when a record came, by our clock
@@ -239,7 +239,7 @@ class Matcher(Handler):
         partition.waiting.remove(waiter)
         self._counts_of(partition).matched += 1
         request_id, candidate = found
-        action = Action(request_id, seeking.time, candidate, seeking.label, seeking.name)
+        action = Action(request_id, seeking.time, candidate, seeking.label, seeking.name, value=seeking.value)
         seq = output_seq(partition.offset, partition.outputs)
         partition.outputs += 1
         if partition.offset >= partition.progress.sends_from:

@@ -33,6 +33,7 @@ class Seeking(msgspec.Struct, frozen=True, array_like=True, tag="seeking", gc=Fa
     source: str
     partition: int  # of the source's topic
     offset: int
+    value: float | None = None
 
 
 class Passing(msgspec.Struct, frozen=True, array_like=True, tag="passing", gc=False):

@@ -22,7 +22,7 @@ _decode = msgspec.msgpack.Decoder(list[Showing]).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Shown:
+class Showings:
     """The showings of one partition of topic `matches`.
 
     Args:

@@ -31,7 +31,7 @@ class Waiter(NamedTuple):
         return self.seeking.time + self.seeking.wait_s
 
 
-class Waiting:
+class Waiters:
     """The waiting actions of one partition of topic `matches`."""
 
     def __init__(self, state: RoleState, partition: int) -> None:

@@ -1,8 +1,7 @@
 """The loop of every role that reads the log: read, drop duplicates, handle, commit, send.
 
-State, offsets and outputs go into one commit; outputs are sent after it. The order in which
-partitions were taken, which a rerun would not repeat, is stored in each commit: the journal. `Runner.follow`
-reads along a journal instead of as records happen to arrive, and so arrives at the same state.
+State, offsets and outputs go into one commit; outputs are sent after it. The order in which partitions were
+taken, which a rerun would not repeat, is stored in each commit: the journal. `Runner.follow` reads along one.
 """
 
 from __future__ import annotations
@@ -282,10 +281,10 @@ class Runner:
     def emit(self, work: Callable[[Commit], None]) -> None:
         """Commit what was taken, then what `work` adds beside any record, and send both."""
         self.commit()
-        commit = self._state.begin()
-        work(commit)
-        self._handler.flush(commit)
-        self._state.commit(commit)
+        work(self._commit)
+        self._handler.flush(self._commit)
+        self._state.commit(self._commit)
+        self._commit = self._state.begin()
         self._send()
 
     def commit_offsets(self) -> None:

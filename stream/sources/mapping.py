@@ -11,12 +11,12 @@ from stream.records.types import Action, Features, Impression, Value
 from stream.sources.envelopes import DELETED, open_envelope
 from stream.sources.paths import Getter, compile_path, describe
 from stream.sources.settings import Constant, SourceSettings
-from stream.sources.values import TIME_FROM_S, to_feature, to_id, to_label, to_seconds
+from stream.sources.values import TIME_FROM_S, to_amount, to_feature, to_id, to_label, to_seconds
 
 NAME_MAX = 100
 
 
-class Line(msgspec.Struct):
+class CandidateLine(msgspec.Struct):
     """A record that is one candidate of its request."""
 
     request_id: str
@@ -35,6 +35,7 @@ class Wanted(msgspec.Struct):
     time: float
     label: float
     name: str
+    value: float | None = None
 
 
 class Skipped(msgspec.Struct):
@@ -45,7 +46,7 @@ class Skipped(msgspec.Struct):
 
 SKIPPED, IS_DELETED = Skipped(False), Skipped(True)
 
-Mapped = Impression | Action | Line | Wanted | Skipped
+Mapped = Impression | Action | CandidateLine | Wanted | Skipped
 
 
 class Mapper:
@@ -81,6 +82,7 @@ class Mapper:
         self._candidate = (
             compile_path(source.candidate) if isinstance(source.candidate, str) and source.candidate else None
         )
+        self._value = compile_path(source.value) if source.value else None
         self._match = _features(source.match)
         self._by = [(path, get) for _, path, get in sorted(_features(source.by))]
         self._type = None if isinstance(source.name, Constant) else compile_path(source.name)
@@ -144,12 +146,12 @@ class Mapper:
             labels=labels,
         )
 
-    def _line(self, record: object, message: object, default_id: str) -> Impression | Line:
+    def _line(self, record: object, message: object, default_id: str) -> Impression | CandidateLine:
         request_id, time = self._id(record, message, default_id), self._seconds(record, message)
         context, candidate = _take(self._context, record, message), _take(self._features, record, message)
         label = None if self._label is None else to_label(self._source.label, self._label(record, message))
         if self._source.together:
-            return Line(request_id, time, context, candidate, label)
+            return CandidateLine(request_id, time, context, candidate, label)
         labels = None if label is None else [label]
         return Impression(request_id, time, [candidate], context, labels=labels)
 
@@ -158,13 +160,14 @@ class Mapper:
         time, name, label = self._seconds(record, message), self._name_of(record, message), 1.0
         if self._label is not None:
             label = to_label(source.label, self._label(record, message))
+        amount = None if self._value is None else to_amount(source.value, self._value(record, message))
         request_id = ""
         if self._request_id is not None:
             found = self._request_id(record, message)
             if found is not None or not source.by:
                 request_id = to_id(source.request_id, found)
         if not self._match:
-            return Action(request_id, time, self._index(record, message), label, name)
+            return Action(request_id, time, self._index(record, message), label, name, value=amount)
         match = _take(self._match, record, message)
         for feature, path, _ in self._match:
             if feature not in match:
@@ -175,7 +178,7 @@ class Mapper:
             if value is None:
                 raise RecordError(f"{path} is null; expected whose impression the action belongs to")
             entity.append(value)
-        return Wanted(request_id, entity, match, time, label, name)
+        return Wanted(request_id, entity, match, time, label, name, amount)
 
     def _id(self, record: object, message: object, default_id: str) -> str:
         if self._request_id is None:

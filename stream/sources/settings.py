@@ -53,6 +53,7 @@ class SourceSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
     features: dict[str, str] = {}  # feature -> path within the candidate
     label: str = ""  # labelled: path within the candidate; action: path; empty: 1
     name: str | Constant = Constant(constant="click")  # of an action
+    value: str = ""  # of an action, for a target that is a value: a path
     candidate: str | int = ""  # of an action: the path of the candidate's index, or the index
     match: dict[str, str] = {}  # or feature of the candidate -> path in the action
     by: dict[str, str] = {}  # without a request id: feature of the context -> path in the action
@@ -90,7 +91,8 @@ class SourceSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
         """(key, path) of all paths."""
         named = [("time.field", self.time.field)]
         named += [
-            (key, getattr(self, key)) for key in ("request_id", "candidates", "label", "name", "candidate")
+            (key, getattr(self, key))
+            for key in ("request_id", "candidates", "label", "name", "value", "candidate")
         ]
         for key in ("only", "context", "features", "match", "by"):
             table = getattr(self, key)
@@ -137,7 +139,7 @@ class SourceSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
             raise ValueError('kind = "labelled" needs label, the path of 0, 1, true or false in a candidate')
         if self.kind == "impression" and self.label:
             raise ValueError('label is of no use with kind = "impression"; did you mean kind = "labelled"?')
-        given = [key for key in ("match", "by") if getattr(self, key)]
+        given = [key for key in ("match", "by", "value") if getattr(self, key)]
         if self.candidate != "":
             given.append("candidate")
         if given:

@@ -18,6 +18,7 @@ from stream.records.types import Value
 from stream.sources.paths import describe
 from stream.sources.settings import Unit
 
+AMOUNT_MAX = 1e30
 TIME_FROM_S = 1e8  # 1973: what seems older has another unit
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
@@ -94,6 +95,19 @@ def to_label(path: str, value: object) -> float:
     if isinstance(value, bool | int | float) and value in (0, 1):
         return float(value)
     raise RecordError(f"{path} is {describe(value)}; expected 0, 1, true or false")
+
+
+def to_amount(path: str, value: object) -> float | None:
+    """How much, for a target that is a value; None if it is null.
+
+    Raises:
+        RecordError: it is no finite number of at least 0.
+    """
+    if value is None:
+        return None
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and 0 <= value <= AMOUNT_MAX:
+        return float(value)
+    raise RecordError(f"{path} is {describe(value)}; expected a number of at least 0")
 
 
 def to_feature(path: str, value: object) -> Value | None:

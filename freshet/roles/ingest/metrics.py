@@ -55,7 +55,7 @@ class SourceView(NamedTuple):
     counts: Callable[[], Mapping[str, int]]
 
 
-class Seen(NamedTuple):
+class SourceReport(NamedTuple):
     """One source at a moment."""
 
     name: str
@@ -67,7 +67,7 @@ class Seen(NamedTuple):
 class IngestCollector(Collector):
     """Ingest's metrics for Prometheus; `look` returns all sources as they are."""
 
-    def __init__(self, look: Callable[[], tuple[list[Seen], bool]]) -> None:
+    def __init__(self, look: Callable[[], tuple[list[SourceReport], bool]]) -> None:
         self._look = look
 
     def describe(self) -> list[Metric]:
@@ -157,9 +157,9 @@ class IngestMetrics:
             self._said_s = now_s
             self._say("working")
 
-    def _look(self) -> tuple[list[Seen], bool]:
+    def _look(self) -> tuple[list[SourceReport], bool]:
         seen = [
-            Seen(view.name, view.runner.progress, view.counts(), meter.lags)
+            SourceReport(view.name, view.runner.progress, view.counts(), meter.lags)
             for view, meter in zip(self._views, self._meters, strict=True)
         ]
         return seen, all(meter.up for meter in self._meters)

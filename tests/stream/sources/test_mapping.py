@@ -17,7 +17,7 @@ from freshet.config import parse_config
 from freshet.errors import ConfigError
 from stream.errors import RecordError
 from stream.records.types import Action, Impression
-from stream.sources.mapping import Line, Mapper, Skipped, Wanted
+from stream.sources.mapping import CandidateLine, Mapper, Skipped, Wanted
 from stream.sources.paths import compile_path
 from stream.sources.settings import SourceSettings
 
@@ -73,6 +73,10 @@ def test_impression_is_made_of_its_fields() -> None:
 def test_action_finds_its_candidate_by_request_or_by_entity() -> None:
     assert mapped(CLICK, CLICKED) == Wanted("", [7], {"item": "b"}, T_MS / 1e3, 1.0, "buy")
     assert mapped(CLICK, {**CLICKED, "request": 9}) == Wanted("9", [], {"item": "b"}, T_MS / 1e3, 1.0, "buy")
+    bought = mapped(CLICK, {**CLICKED, "price": Decimal("9.5")}, value="price")
+    assert isinstance(bought, Wanted) and bought.value == 9.5
+    with pytest.raises(RecordError, match="price is the number -1; expected a number of at least 0"):
+        mapped(CLICK, {**CLICKED, "price": -1}, value="price")
     direct = {**CLICK, "match": {}, "by": {}, "candidate": "position", "request_id": "request"}
     found = mapped(direct, {**CLICKED, "request": "r", "position": 3})
     assert found == Action("r", T_MS / 1e3, 3, 1.0, "buy")
@@ -86,7 +90,7 @@ def test_labelled_requests_and_lines() -> None:
     record = {"at": 1.7e9, "liked": True, "movie": 5, "user": 1}
     assert mapped(rating, record) == Impression("s-0-0", 1.7e9, [{"item": 5}], {"user": 1}, labels=[1.0])
     line = mapped(rating, {**record, "visit": "v"}, request_id="visit")
-    assert line == Line("v", 1.7e9, {"user": 1}, {"item": 5}, 1.0)
+    assert line == CandidateLine("v", 1.7e9, {"user": 1}, {"item": 5}, 1.0)
 
 
 def test_null_is_no_value_and_a_missing_field_may_be_said_to_be_optional() -> None:
