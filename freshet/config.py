@@ -376,7 +376,7 @@ def _copy(value: Any) -> Any:
     return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
 
 
-def _floats(value: Any) -> Iterator[float]:
+def _floats(value: object) -> Iterator[float]:
     if isinstance(value, float):
         yield value
     elif isinstance(value, list | tuple):
@@ -390,6 +390,6 @@ def _dotted(path: Sequence[str]) -> str:
     return ".".join(path)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     names = {bool: "true or false", int: "an integer", float: "a number", str: "text", list: "a list"}
     return names.get(type(value), f"a {type(value).__name__}")

@@ -321,7 +321,8 @@ class Ingestor(Handler):
         source = self.source
         seeking = Seeking(
             wanted.request_id, wanted.time, wanted.match, wanted.label, wanted.name,
-            source.within_s, source.wait_s, source.settle_s, self.name, partition.number, offset, wanted.value,
+            source.within_s, source.wait_s, source.settle_s, self.name, partition.number, offset,
+            wanted.value,
         )  # fmt: skip
         key = key_of((), [wanted.request_id]) if wanted.request_id else key_of(source.way, wanted.entity)
         seq = output_seq(offset, 0)
