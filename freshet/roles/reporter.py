@@ -29,6 +29,11 @@ def of_joiner(joiner: Joiner, runner: Runner) -> RoleSource:
         return {
             "undecided": joiner.undecided,
             "partitions": len(runner.partitions),
+            **(
+                {"waiting": waiting, "waiting_bytes": joiner.waiting_bytes}
+                if (waiting := joiner.waiting)
+                else {}
+            ),
             **{name: count for name, count in counts.items() if count},
         }
 

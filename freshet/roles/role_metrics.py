@@ -97,12 +97,20 @@ JOIN = {
         "freshet_join_shown_by_click_candidates",
         "Clicked candidates that were said not to be shown; trained on all the same.",
     ),
+    "corrections": Series(
+        "freshet_join_corrections", "Labels that were trained on and have changed since: corrected."
+    ),
+    "implied": Series(
+        "freshet_join_implied_labels", "Labels that no action said, but one of a further target implies."
+    ),
     "long_unsaid": Series(
         "freshet_join_long_unsaid_requests",
         "Requests of more than 10 candidates decided as if all were shown: nobody had said which.",
     ),
     "partitions": Series("freshet_join_partitions", "Partitions that this joiner holds.", False),
     "undecided": Series("freshet_join_undecided_requests", "Requests whose window is open.", False),
+    "waiting": Series("freshet_join_waiting_requests", "Requests that wait for further targets only.", False),
+    "waiting_bytes": Series("freshet_join_waiting_bytes", "Bytes of these requests.", False),
 }
 LEARN = {
     "examples": Series("freshet_learn_examples", "Candidates trained on."),

@@ -62,15 +62,16 @@ def run_join(config: Config, stop: threading.Event, voice: Voice) -> None:
         FreshetError: the role cannot go on; uncommitted records are read again at the next start.
     """
     from stream.join.assignment import Shares
-    from stream.join.joiner import Joiner
+    from stream.join.joiner import Joiner, joiner_fingerprint
 
-    fingerprint = {"partitions": str(config.stream.partitions)}
+    targets = config.known_targets()
+    fingerprint = joiner_fingerprint(config.stream.partitions, targets, config.join)
     with (
         contextlib.closing(open_topics(config)) as log,
         RoleState(config.state_of("join"), "joiner", fingerprint) as state,
         Member(log, "join", config.member, config.group) as member,
     ):
-        joiner = Joiner(state, config.join, declared=frozenset(config.features))
+        joiner = Joiner(state, config.join, declared=frozenset(config.features), targets=targets)
         runner = Runner(
             log, state, joiner, Subscription(EVENTS, "join", partitions=()), config.stream.runner
         ).open()

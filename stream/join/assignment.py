@@ -205,7 +205,11 @@ class Shares:
             start = max(first, end - back)
             if start < end:
                 newest = self._log.read(EXAMPLES, partition, start, back, wait_s=1.0)
-                ours = [record for record in newest if record.producer == name]
+                ours = [
+                    record
+                    for record in newest
+                    if record.producer == name or record.producer.startswith(f"{name}/")
+                ]
                 if ours:
                     return max(offset_of(ours[-1].seq), 0)
         return 0

@@ -37,6 +37,8 @@ class PartitionProgress(msgspec.Struct, omit_defaults=True):
     earliest: float = 0.0  # of those ahead
     # ingest time of the newest record, Unix seconds; 0: unknown
     ingest_s: float = msgspec.field(default=0.0, name="taken_s")
+    waiting: int = 0  # requests whose first target is decided, and a further one is not
+    waiting_bytes: int = 0  # of them
     advancing: bool = False  # not all that is due at this clock was ended
 
     def begin_at(self, clock: float, ingest_s: float) -> None:

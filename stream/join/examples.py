@@ -1,16 +1,36 @@
 """Decided requests become examples: all candidates that were shown, or all clicks and a share of the rest."""
 
 import math
+from collections.abc import Collection
+from typing import NamedTuple
 
 import msgspec
 import xxhash
 
 from stream.join.exposures import seen
-from stream.join.pending import Entry
+from stream.join.pending import Entry, Reaction
 from stream.join.settings import JoinCounts, JoinSettings
 from stream.records.decoding import Decoder
 from stream.records.fast_decoding import splice, splices
-from stream.records.types import Action, Example, Impression, encode, picked
+from stream.records.types import Action, Example, Impression, Served, encode, picked
+
+
+class Aim(NamedTuple):
+    """The target that an example is of, as far as an example depends on it."""
+
+    name: str = ""  # as the example has it; empty: the primary one
+    root: bool = True  # learned among all candidates that were shown
+    value: bool = False
+
+
+class Amended(NamedTuple):
+    """A label that was learned, if it was, and the one that is to be learned."""
+
+    before: float | None
+    after: float
+
+
+PRIMARY_AIM = Aim()
 
 
 class ExampleMaker:
@@ -42,35 +62,74 @@ class ExampleMaker:
             all_labels = [0.0] * entry.size
             for i, reaction in entry.reactions.items():
                 all_labels[i] = reaction.label
-            _count(all_labels, counts)
-            return splice(original, all_labels, decided)
+            return self.copy(original, all_labels, decided, counts)
         labels = dict.fromkeys(range(entry.size), 0.0)
         for i, reaction in entry.reactions.items():
             labels[i] = reaction.label
         for gone in entry.gone or ():
             del labels[gone]
         impression = impression or self._impressions.decode_again(original)
-        return self._encode(impression, labels, decided, False, counts)
+        return self.encode(impression, labels, decided, False, counts)
 
-    def make_late(self, entry: Entry, action: Action, decided: float, counts: JoinCounts) -> bytes | None:
+    def copy(self, original: bytes, labels: list[float], decided: float, counts: JoinCounts) -> bytes:
+        """The example of all candidates of an impression that `splices`, whose bytes are copied."""
+        _count(labels, counts)
+        return splice(original, labels, decided)
+
+    def make_late(
+        self, entry: Entry, action: Action, before: Reaction | None, decided: float, counts: JoinCounts
+    ) -> bytes | None:
         """An example of the one candidate of an action that came after its request was decided.
 
-        None: it is not kept, or takes a click back that was the only sign that the candidate was shown.
+        None: nothing was learned of it and nothing is now, or it was learned with the same label.
+
+        Args:
+            before: the candidate's reaction until then.
         """
+        candidate = action.candidate
+        learned: float | None = 0.0 if before is None else before.label
         impression = self._impressions.decode_again(entry.original)
         if entry.exposed is not None:
-            impression = self._laid_out(entry, impression, counts)
+            clicked = {i for i, reaction in entry.reactions.items() if reaction.label} - {candidate}
+            if not learned and candidate not in seen(impression, entry.exposed, clicked).candidates:
+                learned = None
+            impression = self.laid_out(entry, impression, counts)
             assert impression.shown is not None
-            if action.candidate not in impression.shown:
+            if candidate not in impression.shown:
                 counts.unshown += 1
                 return None
-        return self._encode(impression, {action.candidate: action.label}, decided, True, counts)
+        return self.amend(impression, candidate, Amended(learned, action.label), decided, counts)
+
+    def amend(
+        self,
+        impression: Impression,
+        candidate: int,
+        labels: Amended,
+        decided: float,
+        counts: JoinCounts,
+        aim: Aim = PRIMARY_AIM,
+    ) -> bytes | None:
+        """What is to be learned of a candidate whose label has changed; None: nothing.
+
+        Args:
+            candidate: its place among the impression's candidates.
+            aim: the target that the labels are of.
+        """
+        before, after = labels
+        if before == 0.0 and self._thins(aim) and not self._keeps(impression.request_id, candidate):
+            before = None  # that negative was left out
+        if before is None:
+            return self.encode(impression, {candidate: after}, decided, True, counts, aim)
+        if before == after:
+            return None
+        counts.corrections += 1
+        return self.encode(impression, {candidate: after}, decided, True, counts, aim, [before])
 
     def _make_of_shown(
         self, entry: Entry, decided: float, impression: Impression | None, counts: JoinCounts
     ) -> bytes | None:
         """`make` for a request of which somebody said what was shown."""
-        impression = self._laid_out(
+        impression = self.laid_out(
             entry, impression or self._impressions.decode_again(entry.original), counts
         )
         assert impression.shown is not None
@@ -84,15 +143,25 @@ class ExampleMaker:
         if not labels:
             counts.emptied += 1
             return None
-        return self._encode(impression, labels, decided, False, counts)
+        return self.encode(impression, labels, decided, False, counts)
 
-    def _laid_out(self, entry: Entry, impression: Impression, counts: JoinCounts) -> Impression:
+    def laid_out(
+        self,
+        entry: Entry,
+        impression: Impression,
+        counts: JoinCounts,
+        clicked: Collection[int] | None = None,
+    ) -> Impression:
         """The impression with what counts as shown, and the places of that.
 
         Propensities are of the order that was drawn, so they are dropped where it was shown otherwise.
+
+        Args:
+            clicked: the candidates with which something happened; None: as the entry's reactions say.
         """
         assert entry.exposed is not None
-        clicked = {candidate for candidate, reaction in entry.reactions.items() if reaction.label}
+        if clicked is None:
+            clicked = {candidate for candidate, reaction in entry.reactions.items() if reaction.label}
         found = seen(impression, entry.exposed, clicked)
         if not entry.decided:  # else it was counted then, or is a late action
             counts.shown_by_click += found.by_click
@@ -108,12 +177,24 @@ class ExampleMaker:
             propensity=impression.propensity if as_drawn else None,
         )
 
-    def _encode(
-        self, impression: Impression, labels: dict[int, float], decided: float, late: bool, counts: JoinCounts
+    def encode(
+        self,
+        impression: Impression,
+        labels: dict[int, float],
+        decided: float,
+        late: bool,
+        counts: JoinCounts,
+        aim: Aim = PRIMARY_AIM,
+        before: list[float] | None = None,
     ) -> bytes | None:
-        """The example of the candidates in `labels`, without dropped negatives; None: all are dropped."""
-        kept, size = list(labels), len(impression.candidates)
-        if self._rate < 1.0:
+        """The example of the candidates in `labels`, without dropped negatives; None: all are dropped.
+
+        Args:
+            aim: the target that the labels are of.
+            before: their labels as they were learned before, all of which are kept.
+        """
+        kept, size, thins = list(labels), len(impression.candidates), self._thins(aim)
+        if thins and before is None:
             kept = [i for i, label in labels.items() if label or self._keeps(impression.request_id, i)]
             counts.subsampled += len(labels) - len(kept)
             if not kept:
@@ -121,7 +202,7 @@ class ExampleMaker:
                 return None
         shown = impression
         if len(kept) < len(impression.candidates):
-            shown = _of_kept(impression, kept)
+            shown = of_kept(impression, kept)
             labels = {i: labels[i] for i in kept}
         kept_labels = list(labels.values())
         _count(kept_labels, counts)
@@ -132,14 +213,21 @@ class ExampleMaker:
             shown.candidates,
             kept_labels,
             shown.context,
-            shown.served,
-            self._log_odds,
+            _served(shown.served, aim.name),
+            self._log_odds if thins else 0.0,
             late,
-            shown.place,
-            shown.propensity,
-            candidate_count=0 if impression.shown is None else size,
+            shown.place if aim.root else None,
+            shown.propensity if aim.root else None,
+            candidate_count=size if aim.root and impression.shown is not None else 0,
+            target=aim.name,
+            weight=_weights(shown),
+            before=before,
         )
         return encode(example)
+
+    def _thins(self, aim: Aim) -> bool:
+        """Whether only a share of a target's negatives is kept."""
+        return self._rate < 1.0 and aim.root and not aim.value
 
     def _keeps(self, request_id: str, candidate: int) -> bool:
         """Whether a negative candidate is kept; every rerun decides the same."""
@@ -154,7 +242,7 @@ def _count(labels: list[float], counts: JoinCounts) -> None:
     counts.negatives += negatives
 
 
-def _of_kept(impression: Impression, kept: list[int]) -> Impression:
+def of_kept(impression: Impression, kept: list[int]) -> Impression:
     """An impression of the candidates that are kept."""
     return msgspec.structs.replace(
         impression,
@@ -162,4 +250,21 @@ def _of_kept(impression: Impression, kept: list[int]) -> Impression:
         served=None if impression.served is None else impression.served.picked(kept),
         place=picked(impression.place, kept),
         propensity=picked(impression.propensity, kept),
+        weight=picked(impression.weight, kept) if isinstance(impression.weight, list) else impression.weight,
     )
+
+
+def _weights(impression: Impression) -> list[float] | None:
+    """The weight of each candidate, if anything is said of it."""
+    weight = impression.weight
+    return [weight] * len(impression.candidates) if isinstance(weight, int | float) else weight
+
+
+def _served(served: Served | None, target: str) -> Served | None:
+    """What was answered for one target."""
+    if served is None or (not target and not served.targets):
+        return served
+    if not target:
+        return Served(served.base, served.corrected, served.model)
+    answered = served.targets.get(target)
+    return None if answered is None else Served(answered.base, answered.corrected, served.model)

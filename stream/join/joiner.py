@@ -14,10 +14,12 @@ from stream.join.exposures import LONG_SLATE, UNSAID_MAX
 from stream.join.pairing import ENTRIES, PROGRESS
 from stream.join.partition import SENT, JoinedPartition, ResumePoint
 from stream.join.settings import COUNTS_KEY, JoinCounts, JoinSettings
+from stream.join.targets.rules import rules_of
 from stream.limits import RECORD_BYTES_MAX, SPLICED_BYTES_MAX
 from stream.log.base import EVENTS, Record
 from stream.records.decoding import is_batch, split_batch
 from stream.records.fast_decoding import EventDecoder
+from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Action, Exposure, Forget, Impression, Tick, encode
 from stream.run.contract import Handler
 from stream.state.repeats import producers_prefix
@@ -41,13 +43,18 @@ class Joiner(Handler):
         settings: JoinSettings = JOIN_DEFAULTS,
         topic: str = EVENTS,
         declared: Collection[str] | None = None,
+        targets: Targets = UNDECLARED,
     ) -> None:
         """A joiner that goes on from `state`.
 
         Args:
             topic: the one that it is run on.
             declared: the features' names; see `stream.records.fields.tidy_features`.
+            targets: those that requests have; the windows of declared ones replace that of the settings.
         """
+        if targets.declared:
+            settings = msgspec.structs.replace(settings, window_s=targets[""].observe_s)
+        self._rules = rules_of(targets, settings)
         self.settings = settings
         self.topic = topic
         saved = state.get(COUNTS_KEY)
@@ -57,7 +64,7 @@ class Joiner(Handler):
         self._touched: set[int] = set()
         self.ahead = Ahead()
         self._warned = False
-        self._decode = EventDecoder(declared).decode
+        self._decode = EventDecoder(declared, targets).decode
 
     def may_cut(self) -> bool:
         return True
@@ -247,11 +254,21 @@ class Joiner(Handler):
         """Requests not decided yet, over the partitions met since the start."""
         return sum(partition.pairing.progress.undecided for partition in self._partitions.values())
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for further targets only, over the partitions met since the start."""
+        return sum(partition.pairing.progress.waiting for partition in self._partitions.values())
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of these requests."""
+        return sum(partition.pairing.progress.waiting_bytes for partition in self._partitions.values())
+
     def _partition(self, number: int, commit: Commit) -> JoinedPartition:
         partition = self._partitions.get(number)
         if partition is None:
             partition = self._partitions[number] = JoinedPartition(
-                self._state, number, commit, self.topic, self.settings, self.counts
+                self._state, number, commit, self.topic, self.settings, self.counts, self._rules
             )
         partition.commit = commit
         self._touched.add(number)
@@ -284,3 +301,10 @@ def _check_size(event: Impression | Action | Exposure) -> None:
             raise RecordError(
                 f"the impression's example would have {size:,} bytes, more than {RECORD_BYTES_MAX:,}"
             )
+
+
+def joiner_fingerprint(partitions: int, targets: Targets, settings: JoinSettings) -> dict[str, str]:
+    """What a joiner's state depends on, for `RoleState`."""
+    rules = rules_of(targets, settings)
+    found = {"partitions": str(partitions)}
+    return found if rules is None else {**found, "targets": rules.structure}

@@ -25,6 +25,7 @@ class Decided(NamedTuple):
 
     request_id: str
     example: bytes
+    target: str = ""  # as the example has it
 
 
 class Unusable(NamedTuple):
@@ -58,9 +59,12 @@ def _size_of(output: Decided | Unusable) -> int:
     return 0 if output.origin is None else len(output.origin.value)
 
 
-def producer_of(partition: int) -> str:
-    """The name under which every joiner of a partition sends its examples."""
-    return f"joiner-{partition}"
+def producer_of(partition: int, target: str = "") -> str:
+    """The name under which every joiner of a partition sends its examples of a target.
+
+    Each target has one, so that each has the sequence numbers that one record's outputs need.
+    """
+    return f"joiner-{partition}/{target}" if target else f"joiner-{partition}"
 
 
 def output_seq(offset: int, index: int) -> int:

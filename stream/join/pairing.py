@@ -33,14 +33,16 @@ REMEMBERED_WINDOWS = 2.0  # how long a decided request is remembered, in windows
 REACH_WINDOWS = 1.0 + REMEMBERED_WINDOWS + 1.0
 DUE_AT_ONCE = 100  # timers, after which the outputs are weighed
 
-
 # Prefixes of a partition's keys: of its numbers (+ 4 bytes of partition), of its entries (+ the same + "/").
 PROGRESS = b"join/partition/"
-ENTRIES = (b"join/pending/", b"join/close/", b"join/forget/")
+ENTRIES = (b"join/pending/", b"join/close/", b"join/forget/", b"join/later/")
+_NOTHING = msgspec.msgpack.encode({})
 
 
 class Pairing:
-    """The requests of one partition."""
+    """The requests of one partition, with one target."""
+
+    entries: type[Entry] = Entry
 
     def __init__(self, state: RoleState, partition: int, settings: JoinSettings, counts: JoinCounts) -> None:
         """Load a partition from the state.
@@ -50,15 +52,13 @@ class Pairing:
         """
         number = partition.to_bytes(4, "big")
         self._key = PROGRESS + number
-        saved = state.get(self._key)
-        self.progress = (
-            PartitionProgress() if saved is None else msgspec.msgpack.decode(saved, type=PartitionProgress)
-        )
-        pending, closing, forgetting = (prefix + number + b"/" for prefix in ENTRIES)
-        count = self.progress.undecided + self.progress.remembered
-        self._pending = PendingRequests(state, pending, settings.pending_max_memory, count)
+        self.progress = msgspec.msgpack.decode(state.get(self._key) or _NOTHING, type=PartitionProgress)
+        pending, closing, forgetting, _ = (prefix + number + b"/" for prefix in ENTRIES)
+        count = self.progress.undecided + self.progress.remembered + self.progress.waiting
+        self._pending = PendingRequests(state, pending, settings.pending_max_memory, count, kind=self.entries)
         self._closing = Timers(state, closing)
         self._forgetting = Timers(state, forgetting)
+        self._queues = [(self._closing, self._close), (self._forgetting, self._forget)]
         self._settings = settings
         self._window_s = settings.window_s
         self._pending_max = settings.pending_max
@@ -120,19 +120,20 @@ class Pairing:
             self._keep_limit()
         return self._taken_outputs()
 
-    def _taken_outputs(self) -> Outputs:
-        outputs, self._outputs = self._outputs, []
-        return outputs
-
     def advance(self) -> Outputs:
         """Process more of the timers that are due at the clock; returns the outputs."""
         self._end_due()
         return self._taken_outputs()
 
+    def _taken_outputs(self) -> Outputs:
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
     @property
     def lacks_time(self) -> bool:
         """Whether requests wait for time to pass, and `pass_time` can advance the clock."""
-        return self.progress.undecided > 0 and self.progress.lives(self._window_s)
+        progress = self.progress
+        return progress.undecided + progress.waiting > 0 and progress.lives(self._window_s)
 
     def pass_time(self, ingest_s: float) -> Outputs:
         """Advance the clock by the time between the ingest of a `Tick` and of the record before it.
@@ -157,7 +158,7 @@ class Pairing:
     def _end_due(self) -> None:
         """Process the timers that are due: all of them, or as many as one commit should hold."""
         progress, share = self.progress, CommitShare()
-        for timers, end in ((self._closing, self._close), (self._forgetting, self._forget)):
+        for timers, end in self._queues:
             while due := timers.due(progress.clock, DUE_AT_ONCE):
                 for deadline, request_id in due:
                     end(request_id, deadline)
@@ -186,8 +187,8 @@ class Pairing:
         """Write what has changed into the commit."""
         self.progress.flushes += 1
         self._pending.flush(commit)
-        self._closing.flush(commit, self.progress.flushes)
-        self._forgetting.flush(commit, self.progress.flushes)
+        for timers, _ in self._queues:
+            timers.flush(commit, self.progress.flushes)
         commit.put(self._key, msgspec.msgpack.encode(self.progress))
 
     def _take_impression(self, impression: Impression, time: float, original: bytes) -> None:
@@ -247,13 +248,11 @@ class Pairing:
         deadline = self.progress.clock + self._window_s
         waiting = Waiting(offset, original, deadline)
         if entry is None:
-            self._pending.add(request_id, Entry(deadline, waiting=(waiting,)))
+            self._pending.add(request_id, self.entries(deadline, waiting=(waiting,)))
             self.progress.undecided += 1
         elif any(other.original == original for other in entry.waiting):
-            if isinstance(event, Action):
-                self.counts.duplicate_actions += 1
-            else:
-                self.counts.duplicate_exposures += 1
+            self.counts.duplicate_actions += isinstance(event, Action)
+            self.counts.duplicate_exposures += isinstance(event, Exposure)
             return
         elif len(entry.waiting) == WAITING_MAX:
             raise RecordError(f"over {WAITING_MAX} events wait for the impression of request {request_id!r}")
@@ -300,7 +299,8 @@ class Pairing:
         if entry.decided:
             self.counts.late += 1
             if entry.original and action.candidate not in (entry.gone or ()):
-                example = self._examples.make_late(entry, action, self.progress.clock, self.counts)
+                clock = self.progress.clock
+                example = self._examples.make_late(entry, action, before, clock, self.counts)
                 if example is not None:
                     self._outputs.append(Decided(action.request_id, example))
             return
@@ -329,11 +329,11 @@ class Pairing:
         else:
             wait = f"within {self._settings.window_s:g} s of event time"
         why = f"without impression: none for request {request_id!r} came in this partition {wait}"
+        self.counts.orphans += len(over)
         for action in over:
-            self.counts.orphans += 1
-            kind = "action" if isinstance(self._sequels.decode(action.original), Action) else "exposure"
             origin = Origin(action.offset, request_id.encode(), action.original)
-            self._outputs.append(Unusable(origin, f"{kind} {why}"))
+            what = "action" if isinstance(self._sequels.decode(action.original), Action) else "exposure"
+            self._outputs.append(Unusable(origin, f"{what} {why}"))
         return not entry.waiting
 
     def _decide(

@@ -7,8 +7,10 @@ import msgspec
 
 from stream.errors import LogError
 from stream.join.outputs import Decided, Origin, Outputs, output_seq, producer_of
-from stream.join.pairing import REACH_WINDOWS, REMEMBERED_WINDOWS, Pairing
+from stream.join.pairing import REMEMBERED_WINDOWS, Pairing
 from stream.join.settings import JoinCounts, JoinSettings
+from stream.join.targets.pairing import TargetsPairing
+from stream.join.targets.rules import TargetRules
 from stream.limits import OFFSET_END
 from stream.log.base import DEAD_LETTERS, EXAMPLES, Outgoing, Record
 from stream.records.forgetting import Entity
@@ -38,6 +40,7 @@ class RecordCut(msgspec.Struct, frozen=True, array_like=True):
     examples: int  # its outputs so far
     letters: int
     events: int  # of it that were taken, if it is a batch
+    further: dict[str, int] = {}  # its examples of further targets so far
 
 
 class _Sent(msgspec.Struct):
@@ -58,6 +61,7 @@ class JoinedPartition:
         commit: receives outputs; replaced by the caller for each commit.
         topic: of the events.
         counts: of the joiner, over all partitions; counted into.
+        rules: of the targets; None: there is one, which the settings describe.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class JoinedPartition:
         topic: str,
         settings: JoinSettings,
         counts: JoinCounts,
+        rules: TargetRules | None = None,
     ) -> None:
         self.number = number
         self._producer = producer_of(number)
@@ -82,18 +87,28 @@ class JoinedPartition:
         )
         self._offset = -1  # of the current record
         self._examples = self._letters = 0  # outputs of the current record so far
+        self._further: dict[str, int] = {}  # examples of further targets among them
         self.events = 0  # of the current record that were taken by an earlier call
-        if self._sent.cut is not None:
-            self._offset, self._examples, self._letters, self.events = msgspec.structs.astuple(self._sent.cut)
-        self._point_every_s = REACH_WINDOWS * settings.window_s / POINTS_MAX
+        if (cut := self._sent.cut) is not None:
+            self._offset, self._examples, self._letters, self.events = (
+                cut.offset, cut.examples, cut.letters, cut.events
+            )  # fmt: skip
+            self._further = dict(cut.further)
+        # an action waits for its impression, and that for its own decision: see `stream.join.pairing`
         self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
-        self._decided_s = REACH_WINDOWS * settings.window_s - self._remembered_s
+        self._decided_s = settings.window_s + (settings.window_s if rules is None else rules.longest_s)
+        self._point_every_s = (self._remembered_s + self._decided_s) / POINTS_MAX
         points = self._sent.points
         self._next_point_s = points[-1].clock + self._point_every_s if points else float("-inf")
         self._next_over_s = self._first_open_s()
         self._elsewhere = JoinCounts()
         self.sends_from = 0
-        self.pairing = Pairing(state, number, settings, self._counts_of(self._offset))
+        counts = self._counts_of(self._offset)
+        self.pairing = (
+            Pairing(state, number, settings, counts)
+            if rules is None
+            else TargetsPairing(state, number, settings, counts, rules)
+        )
 
     def begin(self, offset: int) -> None:
         """The next record is the one at `offset`.
@@ -110,6 +125,8 @@ class JoinedPartition:
             )
         self._offset = offset
         self._examples = self._letters = self.events = 0
+        if self._further:
+            self._further = {}
         self._sent.cut = None
         self.pairing.counts = self._counts_of(offset)
         progress = self.pairing.progress
@@ -135,7 +152,7 @@ class JoinedPartition:
             events: of it that were taken.
         """
         self.events = events
-        self._sent.cut = RecordCut(self._offset, self._examples, self._letters, events)
+        self._sent.cut = RecordCut(self._offset, self._examples, self._letters, events, self._further)
 
     def _counts_of(self, offset: int) -> JoinCounts:
         return self._counts if offset >= self._sent.counted_from else self._elsewhere
@@ -191,7 +208,10 @@ class JoinedPartition:
         refused = ""
         for output in outputs:
             if isinstance(output, Decided):
-                self._send(output.request_id.encode(), output.example)
+                if output.target:
+                    self._send_further(output)
+                else:
+                    self._send(output.request_id.encode(), output.example)
             elif output.origin is not None:
                 self.dead_letter(output.origin, output.reason)
             else:
@@ -248,3 +268,14 @@ class JoinedPartition:
         if self._offset >= self.sends_from:
             seq = output_seq(self._offset, index)
             self.commit.emit(EXAMPLES, Outgoing(key, value, self.number, self._producer, seq))
+
+    def _send_further(self, output: Decided) -> None:
+        """Emit an example of a further target."""
+        index = self._further.get(output.target, 0)
+        self._further[output.target] = index + 1
+        if self._offset >= self.sends_from:
+            seq = output_seq(self._offset, index)
+            producer = producer_of(self.number, output.target)
+            self.commit.emit(
+                EXAMPLES, Outgoing(output.request_id.encode(), output.example, self.number, producer, seq)
+            )

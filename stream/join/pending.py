@@ -60,12 +60,14 @@ class PendingRequests:
         prefix: bytes,
         memory_max: int,
         count: int,
+        kind: type[Entry] = Entry,
         bytes_max: int = PENDING_BYTES_MAX_MEMORY,
     ) -> None:
         """Entries under `prefix`, of which about `memory_max` are kept in memory between commits.
 
         Args:
             count: number of entries on disk.
+            kind: of the entries.
             bytes_max: of events in those that are kept in memory.
         """
         self._bytes_max = bytes_max
@@ -77,7 +79,7 @@ class PendingRequests:
         self._entries: dict[str, Entry] = {}  # the least recently set first
         self._changed: dict[str, Entry] = {}
         self._deleted: set[str] = set()  # on disk until the next commit
-        self._decode = msgspec.msgpack.Decoder(Entry).decode
+        self._decode = msgspec.msgpack.Decoder(kind).decode
         self._encode = msgspec.msgpack.Encoder().encode
 
     @property
@@ -183,7 +185,7 @@ def remove_ids(
     if not left.changed:
         return "nothing"
     gone = set(entry.gone or ()) | {i for i, candidate in enumerate(left.candidates) if candidate is None}
-    if len(gone) == entry.size:
+    if len(gone) == len(impression.candidates):
         return "all"
     entry.gone = sorted(gone)
     rest = msgspec.structs.replace(

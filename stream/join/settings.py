@@ -13,12 +13,13 @@ class JoinSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
 
     decide: Literal["window", "first_action"] = "window"
     window_s: float = 60.0  # of event time, from the impression
-    late: Literal["drop", "learn"] = "drop"  # an action after the decision
+    late: Literal["drop", "learn"] = "drop"  # an action after the decision: "learn" corrects what was learned
     negative_rate: float = 1.0  # share of candidates without a click that are kept
     max_ahead_s: float = 300.0  # event time ahead of the log's clock beyond which a record is refused
     clock_ahead_s: float = 1.0  # event time ahead of it counts as no further ahead than this
     pending_max_memory: int = 50_000  # entries per partition kept in memory; the rest is on disk
     pending_max: int = 5_000_000  # undecided requests per partition, and as many remembered ones
+    waiting_bytes_max: int = 4 << 30  # per partition, of requests that wait for a further target only
     dead_letter_share_max: float = 0.5
     dead_letter_window: int = 1000  # records per partition over which that share is taken
     seed: int = 0  # of the choice of negatives
@@ -32,6 +33,8 @@ class JoinSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
             raise ValueError("max_ahead_s and clock_ahead_s must be 0 or more")
         if self.pending_max_memory < 1 or not 1 <= self.pending_max <= PENDING_MAX:
             raise ValueError(f"pending_max_memory must be 1 or more, and pending_max 1 to {PENDING_MAX:,}")
+        if self.waiting_bytes_max < 1:
+            raise ValueError(f"waiting_bytes_max is {self.waiting_bytes_max}; expected 1 or more")
         if not 0.0 <= self.dead_letter_share_max <= 1.0 or self.dead_letter_window < 1:
             raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
 
@@ -66,4 +69,6 @@ class JoinCounts(msgspec.Struct):
     exposed: int = 0  # requests decided of which somebody had said what was shown
     unshown: int = 0  # candidates left out because they were not shown
     shown_by_click: int = 0  # clicked candidates that were said not to be shown; learnt all the same
+    corrections: int = 0  # labels that were learned before and have changed since
+    implied: int = 0  # labels that no action said, but one of a further target implies
     long_unsaid: int = 0  # requests of over 10 candidates of which nobody had said what was shown

@@ -63,6 +63,11 @@ def _begin_anew(role: str) -> str:
             "begin anew with the new settings: start the learner once with `freshet learn --anew` (or "
             "`freshet up --anew`), which learns from the examples in the log and keeps the old state aside"
         )
+    if role == "joiner":
+        return (
+            "move its folder away: a joiner that begins anew reads the events that the log still has, "
+            "and sends nothing twice"
+        )
     return "configure another state folder to begin anew"
 
 

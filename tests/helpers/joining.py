@@ -4,6 +4,7 @@ from pathlib import Path
 
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Log
+from stream.records.targets import UNDECLARED, Targets
 from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
@@ -17,18 +18,26 @@ class RestartableJoiner:
         folder: of the joiner's state.
     """
 
-    def __init__(self, log: Log, folder: Path, settings: JoinSettings, partitions: int = 1) -> None:
+    def __init__(
+        self,
+        log: Log,
+        folder: Path,
+        settings: JoinSettings,
+        partitions: int = 1,
+        targets: Targets = UNDECLARED,
+    ) -> None:
         self.log = log
         self.log.create_topic(EVENTS, partitions)
         self.log.create_topic(EXAMPLES, partitions)
         self.log.create_topic(DEAD_LETTERS, 1)
         self.settings = settings
         self.folder = folder
+        self.targets = targets
         self.open()
 
     def open(self) -> None:
         self.state = RoleState(self.folder, "joiner", {}, sync=False)
-        self.joiner = Joiner(self.state, self.settings)
+        self.joiner = Joiner(self.state, self.settings, targets=self.targets)
         self.runner = Runner(
             self.log,
             self.state,

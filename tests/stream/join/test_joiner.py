@@ -187,7 +187,10 @@ def test_late_action_is_counted_and_dropped_or_learnt(world: Callable[..., World
         assert len(found) == 1
     else:
         assert found[1].late and found[1].labels == [1.0] and found[1].candidates == [{"item": 1}]
-        assert found[1].context == {"user": "a"}
+        assert found[1].context == {"user": "a"} and found[1].before == [0.0]
+        w.send(click("a", 60, candidate=1, label=0.0))  # took it back
+        w.send(click("b", 71, candidate=0, label=0.0))
+        assert [(e.labels, e.before) for e in w.examples()[2:]] == [([0.0], [1.0])]
 
 
 def test_negatives_are_thinned_and_the_log_odds_say_so(world: Callable[..., World]) -> None:

@@ -110,7 +110,7 @@ def test_refusal_names_the_command_to_begin_anew_for_a_learner_only(tmp_path: Pa
         said = str(caught.value)
         assert "put dim back" in said
         assert ("`freshet learn --anew`" in said and "`freshet up --anew`" in said) == ways
-        assert ("another state folder" in said) != ways
+        assert ("move its folder away" in said) != ways
 
 
 def test_long_configuration_is_shown_where_it_differs(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Several targets of a request, each decided in its own time."""
