@@ -9,7 +9,7 @@ REMEMBERED_WINDOWS = 2.0
 """How long a request is remembered, and with `late = "learn"` still open, in windows of the first target."""
 
 
-class Step(NamedTuple):
+class Moment(NamedTuple):
     """A moment in the life of a request."""
 
     after_s: float  # event time since the impression
@@ -37,7 +37,7 @@ class TargetRules:
         observe = [targets[name].observe_s for name in targets.names]
         close = [targets[name].window_s + more_s for name in targets.names]
         times = sorted({*observe, *close})
-        self.steps = [Step(at, tuple(t for t in self.order if observe[t] == at)) for at in times]
+        self.steps = [Moment(at, tuple(t for t in self.order if observe[t] == at)) for at in times]
         self.closes_at = [times.index(at) for at in close]
         """By target: the step with which it is over."""
         self.roots_close_at = max(at for at, of in zip(self.closes_at, self.of, strict=True) if of < 0)
