@@ -1,7 +1,7 @@
 """Compiles the kernels: calls each once, with the argument types that roles and replays use.
 
-The parts can run at the same time in separate processes (`python -m freshet.exercise deep`). They cache the
-machine code on disk; the process that waits for them then loads it in `everything`.
+The parts can run in processes of their own (`python -m freshet.exercise PARENT deep`), which end with
+their parent. They cache the machine code on disk; the process that waits for them loads it in `everything`.
 """
 
 import sys
@@ -11,6 +11,7 @@ import numpy as np
 from error_memory import MemorySettings, make_memory
 from error_memory.settings import Kind
 from ground.rows import rows_from_keys
+from ground.threads import end_with_parent
 from learner.deep.dcn_predict import prediction_of
 from learner.deep.dcn_train import DCNTrainer
 from learner.deep.networks import InputLayout, make_network
@@ -134,5 +135,6 @@ BESIDE = {"deep": deep, "memory": memory}
 
 
 if __name__ == "__main__":
-    for part in sys.argv[1:]:
+    end_with_parent(int(sys.argv[1]))
+    for part in sys.argv[2:]:
         BESIDE[part]()

@@ -75,7 +75,7 @@ def compile_all(everything: bool = False) -> None:
     others = min(len(parts), len(os.sched_getaffinity(0)) - 1) if _cache_folders() else 0
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "freshet.exercise", *parts[number::others]],
+            [sys.executable, "-m", "freshet.exercise", str(os.getpid()), *parts[number::others]],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )

@@ -1,11 +1,15 @@
 """Helper threads of a role: an exception in one ends the role with its traceback."""
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Self
 
 from ground.clock import SYSTEM_CLOCK, Clock
+
+PARENT_EVERY_S = 0.5  # how often a process looks whether its parent is still there
 
 _log = logging.getLogger("freshet.threads")
 
@@ -93,3 +97,14 @@ class HelperThread:
             _log.error("thread %r ended with an error: %s", self.name, error)
             if self._on_failure is not None:
                 self._on_failure(error)
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process at once when `parent` is no longer its parent; only for processes without state."""
+
+    def watch(_: threading.Event) -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_EVERY_S)
+        os._exit(1)
+
+    HelperThread("parent", watch, lambda _: os._exit(1)).start()

@@ -74,6 +74,17 @@ def _forget(arguments: argparse.Namespace) -> None:
     forget(load(arguments), arguments.ids)
 
 
+def _rights(arguments: argparse.Namespace) -> None:
+    from freshet.errors import ConfigError
+    from freshet.tools.rights import NEEDED, acl_commands
+
+    roles = tuple(arguments.roles) or tuple(NEEDED)
+    if unknown := [role for role in roles if role not in NEEDED]:
+        raise ConfigError(f"{unknown[0]!r} is no role; expected some of {', '.join(NEEDED)}")
+    for line in acl_commands(load(arguments), arguments.principal, roles):
+        print(line)
+
+
 def _schema(arguments: argparse.Namespace) -> None:
     from freshet.errors import ConfigError
     from stream.records.schema import documents
@@ -219,6 +230,24 @@ COMMANDS = (
             "freshet forget user=ann device=4711 'item=\"17\"'    quotes: the id is a string, not a number",
         ),
         (option("ids", nargs="+", metavar="FEATURE=ID", help="what to forget"), *ROLE_CONFIG),
+    ),
+    Command(
+        "rights", _rights, "print the access rules that the roles need on a Kafka cluster",
+        (
+            "freshet rights --principal User:freshet              for all roles and producers",
+            "freshet rights --principal User:learner learn        for one role",
+        ),
+        (
+            option(
+                "roles", nargs="*", metavar="ROLE",
+                help="join, learn, serve, produce (default: all)",
+            ),
+            option(
+                "--principal", default="User:freshet", metavar="TYPE:NAME",
+                help="who gets them, as the brokers name it (User:freshet)",
+            ),
+            *ROLE_CONFIG,
+        ),
     ),
     Command(
         "schema", _schema, "describe the records for producers in any language",

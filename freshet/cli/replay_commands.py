@@ -26,7 +26,7 @@ from freshet.cli.table import (
 def _replay(arguments: argparse.Namespace) -> None:
     from freshet.replay.replay import run_replay
     from freshet.replay.tape import ReplayOptions
-    from freshet.roles.process import end_with_parent
+    from ground.threads import end_with_parent
 
     options = ReplayOptions(
         data=data_of(arguments),
@@ -101,7 +101,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from freshet.errors import TrainError
     from freshet.replay.tape import read_time
     from freshet.replay.train import run_train
-    from freshet.roles.process import end_with_parent
+    from ground.threads import end_with_parent
 
     files = [*arguments.data, *arguments.files]
     if not files:

@@ -12,9 +12,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Self
 
-from ground.threads import HelperThread
+from ground.threads import PARENT_EVERY_S, HelperThread
 
-PARENT_EVERY_S = 0.5
 SIGNAL_S_MAX = 8.0
 """Time to stop after a signal; then the process ends, and reads uncommitted records again when restarted."""
 
@@ -80,14 +79,3 @@ class Stop:
                 self.event.set()
                 time.sleep(STOP_S_MAX)
                 os._exit(1)
-
-
-def end_with_parent(parent: int) -> None:
-    """End this process at once when `parent` is no longer its parent; only for processes without state."""
-
-    def watch(_: threading.Event) -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_EVERY_S)
-        os._exit(1)
-
-    HelperThread("parent", watch, lambda _: os._exit(1)).start()

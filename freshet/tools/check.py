@@ -18,6 +18,7 @@ from freshet.errors import ConfigError
 from freshet.roles.opening import check_unused, need_features
 from freshet.roles.states import read_state
 from freshet.roles.voice import printable
+from freshet.tools.rights import missing_rights
 from freshet.tools.status import ask_server
 from ground import FreshetError
 from learner.deep.autograd import need_torch
@@ -28,7 +29,7 @@ from serving.app.server import check_address
 from serving.http.access import Access
 from stream.errors import LogError, StateLockedError
 from stream.files.sources import LeftOut, read_examples
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
 from stream.log.open import missing_log, open_log
 from stream.state.meta import StateMeta
 
@@ -94,6 +95,7 @@ def _log(config: Config) -> str:
     try:
         wanted = dict.fromkeys((UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES), 1)
         wanted |= {EVENTS: config.stream.partitions, EXAMPLES: config.stream.partitions}
+        rights = _rights(log, list(wanted), config.log)
         missing = []
         for topic, partitions in wanted.items():
             try:
@@ -115,7 +117,25 @@ def _log(config: Config) -> str:
             "can run on it; change the permissions of the file and of its folder"
         )
     later = f"; the first start creates {', '.join(sorted(missing))}" if missing else ""
-    return f"{config.log} answers{later}"
+    return f"{config.log} answers{later}{rights}"
+
+
+def _rights(log: Log, topics: Sequence[str], url: str) -> str:
+    """What to say of rights that the roles can do without.
+
+    Raises:
+        ConfigError: others are missing.
+    """
+    allowed = log.allowed(topics)
+    if allowed is None:
+        return ""
+    needed, helpful = missing_rights(url, allowed, ("join", "learn", "serve"))
+    if needed:
+        raise ConfigError(
+            f"the cluster's access rules do not allow: {'; '.join(needed)}. `freshet rights` prints the "
+            "commands that allow it"
+        )
+    return f"; not allowed, and the roles go on without: {'; '.join(helpful)}" if helpful else ""
 
 
 def _state(config: Config) -> str:

@@ -93,6 +93,13 @@ class Log(Protocol):
         """What a person changes so that this topic takes records of `record_bytes` bytes."""
         return f"set record_bytes_max = {record_bytes} or more in section [stream.log] of the config"
 
+    def allowed(self, topics: Sequence[str]) -> dict[str, frozenset[str]] | None:
+        """The operations allowed on each topic, by Kafka's names ("READ"); None: there are no access rules.
+
+        A topic that does not exist has {"CREATE"} if it may be created, else nothing.
+        """
+        return None
+
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         """Append all, durably; returns each record's (partition, offset).
 

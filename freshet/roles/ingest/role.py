@@ -67,7 +67,7 @@ def ingest(config: Config, stop: threading.Event, voice: Voice) -> None:
         if any(source.match for source in config.sources.values()):
             work, view = stack.enter_context(_matcher(config, log))
             views.append(view)
-            threads.append(HelperThread(MATCHES, _running(work, stop), lambda _: ended.set()))
+            threads.append(HelperThread("matches", _running(work, stop), lambda _: ended.set()))
         with IngestMetrics(config.metrics, voice, views) as metrics:
             for thread in threads:
                 thread.start()

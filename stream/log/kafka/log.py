@@ -30,6 +30,7 @@ from stream.log.base import (
 from stream.log.kafka.client import AuthorizationError, KafkaClient, result
 from stream.log.kafka.groups import Groups
 from stream.log.kafka.reader import Ends, TopicReader
+from stream.log.kafka.rights import allowed_operations
 from stream.log.kafka.topics import Topics, check_partitions
 from stream.log.kafka.writer import KafkaWriter
 from stream.log.settings import LOG_DEFAULTS, LogSettings
@@ -99,6 +100,11 @@ class KafkaLog(Log):
     def limit_advice(self, topic: str, record_bytes: int) -> str:
         self._check_open()
         return self._topics.limit_advice(topic, record_bytes)
+
+    def allowed(self, topics: Sequence[str]) -> dict[str, frozenset[str]]:
+        self._check_open()
+        found = allowed_operations(self._client, [self._topics.name(topic) for topic in topics])
+        return {topic: found[self._topics.name(topic)] for topic in topics}
 
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         self._check_open()

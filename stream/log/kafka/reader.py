@@ -252,7 +252,8 @@ class _Cursor:
                 self._seek(partition, first)
             else:
                 self._behind[partition] = time.monotonic() + BEHIND_END_S
-        else:
+        elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+            # The library looks for the coordinator of its group, although nothing here uses the group.
             self._client.judge(f"reading topic {self._name!r}", error)
 
     def _give(self, offsets: Mapping[int, int], max_records: int, max_bytes: int) -> dict[int, list[Record]]:
