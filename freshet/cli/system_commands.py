@@ -60,6 +60,14 @@ def _role(arguments: argparse.Namespace) -> int:
     return stop.status
 
 
+def _ingest(arguments: argparse.Namespace) -> int:
+    if not arguments.check:
+        return _role(arguments)
+    from freshet.roles.ingest.check import check_ingest
+
+    return 0 if check_ingest(load(arguments), arguments.json) else EXIT_NOT_OK
+
+
 def _up(arguments: argparse.Namespace) -> int:
     from freshet.roles.process import Stop
     from freshet.roles.up import prepare_up, run_up
@@ -183,8 +191,20 @@ COMMANDS = (
         (*ROLE_CONFIG, _PORT, _ANEW, WITH_PARENT),
     ),
     Command(
-        "ingest", _role, "read the sources that the config names: records of others in, events out",
-        ("freshet ingest --config freshet.toml",), (*ROLE_CONFIG, _NAME, WITH_PARENT),
+        "ingest", _ingest, "read the sources that the config names: records of others in, events out",
+        (
+            "freshet ingest --config freshet.toml",
+            "freshet ingest --check      what would the newest 1,000 records of each source become?",
+        ),
+        (
+            *ROLE_CONFIG, _NAME,
+            option(
+                "--check", action="store_true",
+                help="read the newest 1,000 records of each source, print what they become, how many actions "
+                "would meet their impression, and what is wrong; write nothing",
+            ),
+            AS_JSON, WITH_PARENT,
+        ),
     ),
     Command(
         "join", _role, "run the joiner: events in, examples out",

@@ -197,7 +197,7 @@ def _file(name: str, text: str) -> descriptor_pb2.FileDescriptorProto:
     try:
         found = descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
     except (DecodeError, ValueError, binascii.Error):
-        raise RecordError(
+        raise LogError(
             "the registry does not give schemas of Protobuf in compiled form (format=serialized); compile "
             "it (protoc --descriptor_set_out=x.desc --include_imports), and set schema and message"
         ) from None

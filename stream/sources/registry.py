@@ -156,7 +156,7 @@ class Registry:
                 status = response.status_code
         except (httpx.TransportError, httpx.InvalidURL, httpx.DecodingError) as error:
             raise self._away(f"{type(error).__name__}: {error}") from None
-        if status == 404 and _problem(body) is not None:
+        if status == 404 and _is_unknown(body):
             return None
         if status in (401, 403):
             how = "ingest.registry.user and password_file, or token_file"
@@ -212,8 +212,9 @@ def _read(key: str, file: str) -> str:
         raise LogError(f"ingest.registry.{key} = {file}: it cannot be read: {error}") from None
 
 
-def _problem(body: bytes) -> _Problem | None:
+def _is_unknown(body: bytes) -> bool:
+    """Whether an answer says that there is no such subject, version or schema; not: no such page."""
     try:
-        return msgspec.json.decode(body, type=_Problem)
+        return 40_401 <= msgspec.json.decode(body, type=_Problem).error_code <= 40_499
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+        return False
