@@ -10,11 +10,13 @@ from typing import NamedTuple
 from prometheus_client.metrics_core import Metric
 
 from freshet.roles.ingest.metrics import INGEST, IngestCollector, SourceReport
+from freshet.roles.joined_metrics import joined_metrics
 from freshet.roles.role_metrics import STAGES, TABLES, RoleCollector
 from learner.metrics import Metrics
 from serving.replica.coverage import FeatureCounts
 from serving.replica.status import MemoryStatus, ModelStatus, NetworkStatus, Quality
 from serving.watch.telemetry import Telemetry
+from stream.join.producers.meeting import Met, Sender
 from stream.log.base import EVENTS, EXAMPLES, UPDATES
 from stream.log.lag import Lag
 from stream.run.contract import Progress
@@ -101,7 +103,8 @@ def families(role: str) -> dict[str, Family]:
     clocks = {0: 1.0} if role == "joiner" else {}
     ahead = {"web": 1} if role == "joiner" else {}
     meter = _FixedMeter(Lag(topic, 0, 1, 1.0))
-    collector = RoleCollector(command, Progress(), {}, meter, lambda: clocks, lambda: ahead)
+    joined = joined_metrics({Sender("web", 0): Met(1, 1)}, {"web": 1}) if role == "joiner" else ()
+    collector = RoleCollector(command, Progress(), {}, meter, lambda: clocks, lambda: ahead, lambda: joined)
     if role == "learner":
         collector.tables = {"user": [1] * (1 + len(TABLES))}
     return _as_families(collector.collect())

@@ -1,12 +1,14 @@
 """Reports of a role that reads the log: to Prometheus, to topic `roles`, and as log lines."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
 import msgspec
+from prometheus_client.metrics_core import Metric
 
+from freshet.roles.joined_metrics import joined_metrics, joined_share
 from freshet.roles.role_metrics import MetricValues, RoleMetrics, RoleSource, Tables
 from freshet.roles.voice import Voice
 from learner.role.learner import Learner
@@ -34,13 +36,17 @@ def of_joiner(joiner: Joiner, runner: Runner) -> RoleSource:
                 if (waiting := joiner.waiting)
                 else {}
             ),
+            "joined_share": joined_share(joiner.counts),
             **{name: count for name, count in counts.items() if count},
         }
 
     def clocks() -> Mapping[int, float]:
         return {p: clock for p in runner.positions() if (clock := joiner.clock(p))}
 
-    return RoleSource(values, clocks=clocks, ahead=joiner.ahead.counts)
+    def more() -> Iterator[Metric]:
+        return joined_metrics(joiner.meetings.counts(), joiner.keys.misplaced())
+
+    return RoleSource(values, clocks=clocks, ahead=joiner.ahead.counts, more=more)
 
 
 def of_learner(learner: Learner) -> RoleSource:

@@ -5,7 +5,7 @@ role's loop only copies its numbers, about once a second.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -39,12 +39,14 @@ class RoleSource(NamedTuple):
         tables: table -> rows, then the counts of `TABLES`.
         clocks: partition -> event time, Unix seconds.
         ahead: producer -> events ahead of the log's clock since the role was started.
+        more: further metrics, ready for Prometheus.
     """
 
     values: Callable[[], MetricValues]
     tables: Callable[[], Tables] = dict
     clocks: Callable[[], Mapping[int, float]] = dict
     ahead: Callable[[], Mapping[str, int]] = dict
+    more: Callable[[], Iterable[Metric]] = tuple
 
 
 class Series(NamedTuple):
@@ -107,6 +109,9 @@ JOIN = {
         "freshet_join_long_unsaid_requests",
         "Requests of more than 10 candidates decided as if all were shown: nobody had said which.",
     ),
+    "joined_share": Series(
+        "freshet_join_joined_share", "Of the actions, the share that met their impression.", False
+    ),
     "partitions": Series("freshet_join_partitions", "Partitions that this joiner holds.", False),
     "undecided": Series("freshet_join_undecided_requests", "Requests whose window is open.", False),
     "waiting": Series("freshet_join_waiting_requests", "Requests that wait for further targets only.", False),
@@ -168,7 +173,7 @@ class RoleMetrics:
         self._role = role
         self._meter = LagMeter(log, topic, runner.positions)
         self._state = RoleCollector(
-            role, runner.progress, source.values(), self._meter, source.clocks, source.ahead
+            role, runner.progress, source.values(), self._meter, source.clocks, source.ahead, source.more
         )
         self._port: MetricsPort | None = None
 
@@ -231,6 +236,7 @@ class RoleCollector(Collector):
         meter: Lags,
         clocks: Callable[[], Mapping[int, float]],
         ahead: Callable[[], Mapping[str, int]],
+        more: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
         self.values = values
         self.tables: Tables = {}
@@ -239,6 +245,7 @@ class RoleCollector(Collector):
         self._meter = meter
         self._clocks = clocks
         self._ahead = ahead
+        self._more = more
 
     def describe(self) -> list[Metric]:
         return []
@@ -285,6 +292,7 @@ class RoleCollector(Collector):
         letters.add_metric([STAGES[self._role]], values.get("dead_letters") or 0)
         yield letters
         yield from self._of_tables()
+        yield from self._more()
         clocks = self._clocks()
         if clocks:
             family = GaugeMetricFamily(

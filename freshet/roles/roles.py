@@ -71,7 +71,13 @@ def run_join(config: Config, stop: threading.Event, voice: Voice) -> None:
         RoleState(config.state_of("join"), "joiner", fingerprint) as state,
         Member(log, "join", config.member, config.group) as member,
     ):
-        joiner = Joiner(state, config.join, declared=frozenset(config.features), targets=targets)
+        joiner = Joiner(
+            state,
+            config.join,
+            declared=frozenset(config.features),
+            targets=targets,
+            partitions=config.stream.partitions,
+        )
         runner = Runner(
             log, state, joiner, Subscription(EVENTS, "join", partitions=()), config.stream.runner
         ).open()

@@ -26,6 +26,9 @@ SCORED_MIN = 1000.0
 LEARNT_MIN = 10_000.0
 """Examples in the weights; with fewer, most ids are new to any model."""
 
+UNMET_MIN = 20.0
+"""Actions without impression in five minutes; fewer are no share of anything."""
+
 Severity = Literal["page", "warn"]
 
 
@@ -189,6 +192,14 @@ def _late(sight: Sight, over: float) -> Found:
         yield "", f"{share:.1%} of actions arrive after their request was decided"
 
 
+def _unmet(sight: Sight, over: float) -> Found:
+    unmet = sight.rises.get("join.orphans", 0.0)
+    met = sight.rises.get("join.late", 0.0) + sight.rises.get("join.actions", 0.0)
+    share = unmet / (unmet + met) if unmet >= UNMET_MIN else 0.0
+    if share > over:
+        yield "", f"{share:.1%} of actions do not meet their impression"
+
+
 def _exposure_unknown(sight: Sight, over: float) -> Found:
     unsaid = sight.numbers.get("join.long_unsaid", 0.0)
     if unsaid > over and not sight.numbers.get("join.exposed"):
@@ -273,6 +284,7 @@ RULES = (
     Rule("FreshetDeadLetters", "warn", 300.0, 0.01, _dead_letters),
     Rule("FreshetClockStuck", "warn", 600.0, 600.0, _clock_stuck),
     Rule("FreshetLateActions", "warn", 900.0, 0.05, _late),
+    Rule("FreshetActionsUnmet", "warn", 900.0, 0.2, _unmet),
     Rule("FreshetExposureUnknown", "warn", 0.0, 1000.0, _exposure_unknown),
     Rule("FreshetPendingFull", "warn", 300.0, 0.0, _pending_full),
     Rule("FreshetRecordsSkipped", "page", 0.0, 0.0, _skipped),

@@ -69,6 +69,8 @@ const TILES = [
     note: (n) => (n.mean_prediction === null ? waiting(n) : "corrected, of the same examples") },
   { name: "Impressions", where: "impressions", format: count, value: (n) => n.impressions,
     note: (n) => (n.impressions ? `${text(rate, n.impressions_per_s)} a second` : empty(n) ? FIRST : n.impressions === null ? "no joiner tells of itself" : "none yet") },
+  { name: "Joined share", where: "joined-share", format: percent, value: (n) => n.joined_share,
+    note: (n) => (n.joined_share === null ? (empty(n) ? FIRST : "no actions yet") : "of the actions met their impression") },
   { name: "Events per second", where: "events", format: rate, value: (n) => n.events_per_s,
     note: (n, live) => (empty(n) ? FIRST : n.examples_per_s === null ? (live.roles.some((r) => r.role === "joiner") ? "no examples yet" : "no joiner tells of itself") : `${text(rate, n.examples_per_s)} examples`) },
   { name: "Requests per second", where: "requests", format: rate, value: (n) => n.requests_per_s,

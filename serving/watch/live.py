@@ -25,6 +25,7 @@ class Now(msgspec.Struct):
     server_lag_records: float | None = None
     server_lag_s: float | None = None
     undecided: float | None = None  # requests that wait for their window
+    joined_share: float | None = None  # of the actions, how many met their impression
     freshness_s: float | None = None
     base_freshness_s: float | None = None
     auc_frozen: float | None = None

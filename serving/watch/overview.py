@@ -238,6 +238,7 @@ class Overview:
             server_lag_records=numbers("lag_records"),
             server_lag_s=numbers("lag_s"),
             undecided=sum(waiting) if waiting else None,
+            joined_share=_joined_share(members),
             freshness_s=numbers("freshness_s"),
             base_freshness_s=numbers("base_freshness_s"),
             auc_frozen=frozen.get("auc_base"),
@@ -311,7 +312,7 @@ class Overview:
 _FEATURE_COUNTS = ("ids", "unknown", "missing")
 _TABLE_COUNTS = ("admitted", "refused", "expired", "evicted")
 _COUNTED: Mapping[str, tuple[str, ...]] = {
-    "join": ("records", "impressions", "actions", "examples", "late", "early", "dead_letters"),
+    "join": ("records", "impressions", "actions", "examples", "late", "early", "dead_letters", "orphans"),
     "learn": ("records", "dead_letters", "quarantined", "full", "evicted"),
     GROUP: ("requests", "unlogged", "scored"),
 }
@@ -328,6 +329,14 @@ def _impressions(members: list[ObservedMember]) -> float | None:
     joiners = [member.status.numbers for member in members if member.group == "join"]
     # a joiner omits counts that are still 0
     return sum(numbers.get("impressions", 0.0) for numbers in joiners) if joiners else None
+
+
+def _joined_share(members: list[ObservedMember]) -> float | None:
+    """Over all joiners, each since its state was made."""
+    joiners = [member.status.numbers.get for member in members if member.group == "join"]
+    met = sum(of(name, 0.0) for of in joiners for name in ("actions", "late", "duplicate_actions"))
+    unmet = sum(of("orphans", 0.0) for of in joiners)
+    return met / (met + unmet) if met + unmet else None
 
 
 def _click_rate(status: MemberStatus) -> float | None:

@@ -11,8 +11,11 @@ import msgspec
 from stream.errors import RecordError
 from stream.join.clock_skew import Ahead
 from stream.join.exposures import LONG_SLATE, UNSAID_MAX
+from stream.join.outputs import Outputs
 from stream.join.pairing import ENTRIES, PROGRESS
 from stream.join.partition import SENT, JoinedPartition, ResumePoint
+from stream.join.producers.keys import KeyPlaces
+from stream.join.producers.meeting import Meetings
 from stream.join.settings import COUNTS_KEY, JoinCounts, JoinSettings
 from stream.join.targets.rules import rules_of
 from stream.limits import RECORD_BYTES_MAX, SPLICED_BYTES_MAX
@@ -44,6 +47,7 @@ class Joiner(Handler):
         topic: str = EVENTS,
         declared: Collection[str] | None = None,
         targets: Targets = UNDECLARED,
+        partitions: int = 1,
     ) -> None:
         """A joiner that goes on from `state`.
 
@@ -51,6 +55,7 @@ class Joiner(Handler):
             topic: the one that it is run on.
             declared: the features' names; see `stream.records.fields.tidy_features`.
             targets: those that requests have; the windows of declared ones replace that of the settings.
+            partitions: of the topic.
         """
         if targets.declared:
             settings = msgspec.structs.replace(settings, window_s=targets[""].observe_s)
@@ -63,6 +68,8 @@ class Joiner(Handler):
         self._partitions: dict[int, JoinedPartition] = {}
         self._touched: set[int] = set()
         self.ahead = Ahead()
+        self.meetings = Meetings()
+        self.keys = KeyPlaces(partitions)
         self._warned = False
         self._decode = EventDecoder(declared, targets).decode
 
@@ -79,15 +86,18 @@ class Joiner(Handler):
         """
         partition = self._partition(records[0].partition, commit)
         pairing, decode = partition.pairing, self._decode
-        take, begin, send, progress = pairing.take, partition.begin, partition.send, pairing.progress
+        take, begin, progress = pairing.take, partition.begin, pairing.progress
+        meetings, number_here = self.meetings, partition.number
         clock_ahead_s, max_ahead_s = self.settings.clock_ahead_s, self.settings.max_ahead_s
         if records[0].ingest_ms > 0 and not progress.steady:
             progress.trust_log()
+        if not is_batch(records[0].value):
+            self.keys.look(records[0])
         good = 0  # good events that are not counted yet
         going_on, before_s = False, 0.0  # with an event for which an earlier call has moved the clock
         if progress.advancing:
             going_on = partition.goes_on(records[0].offset)
-            partition.send(pairing.advance())
+            self._send(partition, pairing.advance())
             if progress.advancing:
                 partition.cut(partition.events)
                 return 0
@@ -118,7 +128,7 @@ class Joiner(Handler):
                         continue
                     if isinstance(event, Tick):
                         if timed and not going_on:
-                            send(pairing.pass_time(ingest_s))
+                            self._send(partition, pairing.pass_time(ingest_s))
                             if progress.advancing:
                                 partition.note_good(0 if offset < partition.sends_from else good)
                                 partition.cut(number)
@@ -137,14 +147,20 @@ class Joiner(Handler):
                         progress.ingest_s = ingest_s
                     if len(part) > SPLICED_BYTES_MAX:
                         _check_size(event)
+                    met = _met(pairing.counts) if isinstance(event, Action) else 0
                     outputs = take(event, offset, part, latest_s, timed)
                     if going_on:
                         going_on, latest_s = False, before_s
-                    refused = send(outputs) if outputs else ""
+                    refused = self._send(partition, outputs) if outputs else ""
                     if progress.advancing:
                         partition.note_good(0 if offset < partition.sends_from else good)
                         partition.cut(number)
                         return index
+                    if isinstance(event, Action) and not refused:
+                        now_met = _met(pairing.counts) > met
+                        meetings.acted(record.producer, number_here, offset, event.request_id, now_met)
+                    elif isinstance(event, Impression):
+                        meetings.shown(number_here, event.request_id)
                 except RecordError as error:
                     refused = str(error)
                 if refused:
@@ -157,6 +173,10 @@ class Joiner(Handler):
                 good = 0  # another joiner has counted them
         partition.note_good(good)
         return None
+
+    def _send(self, partition: JoinedPartition, outputs: Outputs) -> str:
+        self.meetings.ended(partition.number, outputs)
+        return partition.send(outputs)
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit."""
@@ -287,6 +307,11 @@ class Joiner(Handler):
                 f"time is {time:.3f}, {ahead_s:,.0f} s ahead of when the log took the record; "
                 f"max_ahead_s = {self.settings.max_ahead_s:g}"
             )
+
+
+def _met(counts: JoinCounts) -> int:
+    """Actions whose request was there."""
+    return counts.actions + counts.late + counts.duplicate_actions
 
 
 def _check_size(event: Impression | Action | Exposure) -> None:

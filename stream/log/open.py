@@ -39,6 +39,16 @@ def without_prefix(url: str) -> str:
     return "/".join(url.split("/")[:3]) if _embedded(url) is None else url
 
 
+def prefix_of(url: str) -> str:
+    """What all topics and groups of a log begin with in its cluster, a dot at the end; "" if nothing.
+
+    >>> prefix_of("kafka://a:9092/shop"), prefix_of("kafka://a:9092"), prefix_of("sqlite:log.db")
+    ('shop.', '', '')
+    """
+    prefix = url[len(without_prefix(url)) :].strip("/")
+    return f"{prefix}." if prefix else ""
+
+
 def missing_log(url: str) -> Path | None:
     """The file of an embedded log that is not there; None if it is there, or if `url` names a cluster.
 

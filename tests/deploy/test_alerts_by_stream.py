@@ -121,6 +121,7 @@ def healthy(stream: Callable[[int], int]) -> Series:
         f"freshet_join_actions_total{{{J}}}": totals(half),
         f"freshet_join_late_actions_total{{{J}}}": totals([c // 100 for c in n]),
         f"freshet_join_early_requests_total{{{J}}}": [0.0] * MINUTES,
+        f"freshet_join_orphan_actions_total{{{J}}}": totals([c // 100 for c in n]),
         # long slates of which nobody says what was shown are too few to speak of
         f"freshet_join_long_unsaid_requests_total{{{J}}}": [500.0] * MINUTES,
         f"freshet_join_exposed_requests_total{{{J}}}": [0.0] * MINUTES,
@@ -195,6 +196,7 @@ def faults(series: Series) -> dict[str, Series]:
         "FreshetDeadLetters": {letters: share_of(series, taken, 0.05)},
         "FreshetClockStuck": {clock: from_fault(series[clock], lambda m, v: stuck)},
         "FreshetLateActions": {late: share_of(series, taken, 0.3)},
+        "FreshetActionsUnmet": {f"freshet_join_orphan_actions_total{{{J}}}": share_of(series, taken, 0.3)},
         "FreshetExposureUnknown": steady(f"freshet_join_long_unsaid_requests_total{{{J}}}", 5_000.0),
         "FreshetPendingFull": {f"freshet_join_early_requests_total{{{J}}}": share_of(series, taken, 1.0)},
         "FreshetRecordsSkipped": steady(f'freshet_records_skipped_total{{{J},role="joiner"}}', 7.0),
@@ -241,7 +243,8 @@ FIRES_IN = {
     **dict.fromkeys(
         (
             "FreshetServerErrors", "FreshetServerSlow", "FreshetDeadLetters", "FreshetClockStuck",
-            "FreshetLateActions", "FreshetUnknownIds", "FreshetFeatureMissing", "FreshetTableEvicts",
+            "FreshetLateActions", "FreshetActionsUnmet", "FreshetUnknownIds", "FreshetFeatureMissing",
+            "FreshetTableEvicts",
         ),
         frozenset(("busy",)),
     ),

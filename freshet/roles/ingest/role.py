@@ -19,7 +19,7 @@ from stream.ingest.pace import Pace
 from stream.ingest.share import ShareWork
 from stream.ingest.two_logs import TwoLogs
 from stream.log.base import MATCHES, Log
-from stream.log.open import missing_log, open_log, without_prefix
+from stream.log.open import missing_log, open_log, prefix_of, without_prefix
 from stream.run.contract import Subscription
 from stream.run.runner import Runner
 from stream.sources.opening import open_format
@@ -140,7 +140,8 @@ def _source(
         decoder = open_format(source, config.ingest.registry, known)
         ingestor = Ingestor(state, name, source, decoder, config.ingest, ways_of(config.sources), pace)
         both = TwoLogs(theirs, log)
-        subscription = Subscription(source.topic, group_of(name), partitions=(), commits_offsets=False)
+        group = prefix_of(config.log) + group_of(name)  # the source's log has no prefix
+        subscription = Subscription(source.topic, group, partitions=(), commits_offsets=False)
         runner = Runner(both, state, ingestor, subscription, runner_settings).open()
         newest = source.begin == "newest"
         work = ShareWork(both, state, ingestor, runner, member, source.topic, newest)

@@ -1,0 +1,38 @@
+"""Prometheus metrics of the joined share: which producers' actions meet their impressions."""
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+
+from stream.join.producers.meeting import Met, Sender
+from stream.join.settings import JoinCounts
+
+
+def joined_share(counts: JoinCounts) -> float | None:
+    """Of the actions, how many met their impression; None: there was none."""
+    met = counts.actions + counts.late + counts.duplicate_actions
+    return met / (met + counts.orphans) if met + counts.orphans else None
+
+
+def joined_metrics(senders: Mapping[Sender, Met], misplaced: Mapping[str, int]) -> Iterator[Metric]:
+    """By producer and partition of `events`, since the role was started."""
+    for name, text in (
+        ("met", "Actions whose impression was there, or came while they waited, since the role was started."),
+        ("unmet", "Actions whose impression never came, since the role was started."),
+    ):
+        family = CounterMetricFamily(
+            f"freshet_join_{name}_actions",
+            f"{text} By producer and partition of topic events: at most 500, the rest as (others).",
+            labels=["producer", "partition"],
+        )
+        for sender, counts in sorted(senders.items()):
+            family.add_metric([sender.producer, str(sender.partition)], getattr(counts, name))
+        yield family
+    family = CounterMetricFamily(
+        "freshet_join_misplaced_keys",
+        "Records in another partition than their key's by murmur2, of a sample, since the role was started.",
+        labels=["producer"],
+    )
+    for producer, count in sorted(misplaced.items()):
+        family.add_metric([producer], count)
+    yield family

@@ -1,0 +1,1 @@
+"""What joiners note of producers: whether their actions meet impressions, and where their keys lie."""
