@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 
-from stream.join.producers.meeting import Met, Sender
+from stream.join.producers.meeting import EventSender, Met
 from stream.join.settings import JoinCounts
 
 
@@ -14,7 +14,7 @@ def joined_share(counts: JoinCounts) -> float | None:
     return met / (met + counts.orphans) if met + counts.orphans else None
 
 
-def joined_metrics(senders: Mapping[Sender, Met], misplaced: Mapping[str, int]) -> Iterator[Metric]:
+def joined_metrics(senders: Mapping[EventSender, Met], misplaced: Mapping[str, int]) -> Iterator[Metric]:
     """By producer and partition of `events`, since the role was started."""
     for name, text in (
         ("met", "Actions whose impression was there, or came while they waited, since the role was started."),

@@ -16,7 +16,7 @@ from learner.metrics import Metrics
 from serving.replica.coverage import FeatureCounts
 from serving.replica.status import MemoryStatus, ModelStatus, NetworkStatus, Quality
 from serving.watch.telemetry import Telemetry
-from stream.join.producers.meeting import Met, Sender
+from stream.join.producers.meeting import EventSender, Met
 from stream.log.base import EVENTS, EXAMPLES, UPDATES
 from stream.log.lag import Lag
 from stream.run.contract import Progress
@@ -103,7 +103,7 @@ def families(role: str) -> dict[str, Family]:
     clocks = {0: 1.0} if role == "joiner" else {}
     ahead = {"web": 1} if role == "joiner" else {}
     meter = _FixedMeter(Lag(topic, 0, 1, 1.0))
-    joined = joined_metrics({Sender("web", 0): Met(1, 1)}, {"web": 1}) if role == "joiner" else ()
+    joined = joined_metrics({EventSender("web", 0): Met(1, 1)}, {"web": 1}) if role == "joiner" else ()
     collector = RoleCollector(command, Progress(), {}, meter, lambda: clocks, lambda: ahead, lambda: joined)
     if role == "learner":
         collector.tables = {"user": [1] * (1 + len(TABLES))}

@@ -16,7 +16,7 @@ WAITING_MAX = 100_000  # actions of which it is noted that they wait; the oldest
 NAMELESS, OTHERS = "(no name)", "(others)"
 
 
-class Sender(NamedTuple):
+class EventSender(NamedTuple):
     """A producer in a partition."""
 
     producer: str
@@ -34,21 +34,21 @@ class Meetings:
     """The joined share of all senders."""
 
     def __init__(self) -> None:
-        self._met: dict[Sender, Met] = {}
+        self._met: dict[EventSender, Met] = {}
         self._waiting: OrderedDict[tuple[int, int], tuple[str, Met]] = OrderedDict()
         self._of_request: dict[tuple[int, str], list[int]] = {}
 
-    def counts(self) -> dict[Sender, Met]:
+    def counts(self) -> dict[EventSender, Met]:
         """By sender so far. May be called from any thread."""
         return dict(self._met)
 
     def acted(self, producer: str, partition: int, offset: int, request_id: str, met: bool) -> None:
         """An action was taken; if it did not meet its impression, it waits."""
-        sender = Sender(producer or NAMELESS, partition)
+        sender = EventSender(producer or NAMELESS, partition)
         counts = self._met.get(sender)
         if counts is None:
             if len(self._met) >= SENDERS_MAX:
-                sender = Sender(OTHERS, -1)
+                sender = EventSender(OTHERS, -1)
             counts = self._met.setdefault(sender, Met())
         if met:
             counts.met += 1

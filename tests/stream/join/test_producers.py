@@ -9,7 +9,7 @@ from joining import RestartableJoiner
 from stream.join.joiner import JoinSettings
 from stream.join.producers import meeting
 from stream.join.producers.keys import KeyPlaces
-from stream.join.producers.meeting import Meetings, Met, Sender
+from stream.join.producers.meeting import EventSender, Meetings, Met
 from stream.log.base import EVENTS, Outgoing, Record, partition_of
 from stream.log.testing.memory import MemoryLog
 from stream.records.types import Action, Impression, encode
@@ -30,15 +30,18 @@ def test_actions_are_counted_by_producer_and_partition_as_they_meet_or_do_not(tm
     send(
         world, "app", 1, Action("b", T, 0), Action("c", T, 0), Action("b", T, 1)
     )  # ahead of their impressions
-    assert world.joiner.meetings.counts() == {Sender("web", 0): Met(2, 0), Sender("app", 1): Met(0, 0)}
+    assert world.joiner.meetings.counts() == {
+        EventSender("web", 0): Met(2, 0),
+        EventSender("app", 1): Met(0, 0),
+    }
     send(world, "web", 1, Impression("b", T + 1, items), Action("b", T + 2, 0))
     send(world, "web", 1, Impression("z", T + 100, items))
     assert world.joiner.meetings.counts() == {
-        Sender("web", 0): Met(2, 0), Sender("app", 1): Met(2, 1), Sender("web", 1): Met(1, 0)
+        EventSender("web", 0): Met(2, 0), EventSender("app", 1): Met(2, 1), EventSender("web", 1): Met(1, 0)
     }  # fmt: skip
     assert world.joiner.counts.orphans == 1
     send(world, "web", 1, Action("z", T + 101, 7))  # no such candidate: a dead letter, and no meeting
-    assert world.joiner.meetings.counts()[Sender("web", 1)] == Met(1, 0)
+    assert world.joiner.meetings.counts()[EventSender("web", 1)] == Met(1, 0)
     world.state.close()
 
 
@@ -51,7 +54,11 @@ def test_what_is_noted_of_waiting_actions_is_limited(monkeypatch: pytest.MonkeyP
     for offset in range(6):
         meetings.shown(0, "same" if offset % 2 else "other")
     found = meetings.counts()
-    assert found == {Sender("p0", 0): Met(), Sender("p1", 0): Met(), Sender("(others)", -1): Met(3, 0)}
+    assert found == {
+        EventSender("p0", 0): Met(),
+        EventSender("p1", 0): Met(),
+        EventSender("(others)", -1): Met(3, 0),
+    }
 
 
 def test_producer_whose_keys_lie_elsewhere_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
