@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from stream.join.outputs import Decided, Unusable
+from stream.join.outputs import Unusable
 
 SENDERS_MAX = 500  # producers and partitions that are counted; the rest count as one
 WAITING_MAX = 100_000  # actions of which it is noted that they wait; the oldest go
@@ -35,8 +35,9 @@ class Meetings:
 
     def __init__(self) -> None:
         self._met: dict[EventSender, Met] = {}
-        self._waiting: OrderedDict[tuple[int, int], tuple[str, Met]] = OrderedDict()
-        self._of_request: dict[tuple[int, str], list[int]] = {}
+        # (partition, request) -> (offset, sender) of each action that waits
+        self._waiting: OrderedDict[tuple[int, str], list[tuple[int, Met]]] = OrderedDict()
+        self._count = 0  # of them
 
     def counts(self) -> dict[EventSender, Met]:
         """By sender so far. May be called from any thread."""
@@ -53,34 +54,34 @@ class Meetings:
         if met:
             counts.met += 1
             return
-        self._waiting[partition, offset] = request_id, counts
-        self._of_request.setdefault((partition, request_id), []).append(offset)
-        if len(self._waiting) > WAITING_MAX:
-            (partition, offset), (request_id, _) = next(iter(self._waiting.items()))
-            self._end(partition, offset, request_id)
+        self._waiting.setdefault((partition, request_id), []).append((offset, counts))
+        self._count += 1
+        while self._count > WAITING_MAX:
+            self._count -= len(self._waiting.popitem(last=False)[1])
 
     def shown(self, partition: int, request_id: str) -> None:
         """An impression came."""
-        if self._of_request:
-            for offset in self._of_request.pop((partition, request_id), ()):
-                _, counts = self._waiting.pop((partition, offset))
+        if self._waiting:
+            for _, counts in self._pop(partition, request_id):
                 counts.met += 1
 
-    def ended(self, partition: int, outputs: Iterable[Decided | Unusable]) -> None:
-        """Some actions that waited are among what cannot be used."""
+    def ended(self, partition: int, outputs: Iterable[object]) -> None:
+        """Some actions that waited may be among what cannot be used."""
         if not self._waiting:
             return
         for output in outputs:
             if isinstance(output, Unusable) and output.origin is not None:
-                found = self._waiting.get((partition, output.origin.offset))
-                if found is not None:
-                    request_id, counts = found
+                request_id, at = output.origin.key.decode(errors="replace"), output.origin.offset
+                waiting = self._pop(partition, request_id)
+                ended = [counts for offset, counts in waiting if offset == at]
+                for counts in ended[:1]:  # each of a batch has a letter of its own
                     counts.unmet += 1
-                    self._end(partition, output.origin.offset, request_id)
+                left = [entry for entry in waiting if entry[0] != at] + [(at, counts) for counts in ended[1:]]
+                if left:
+                    self._waiting[partition, request_id] = left
+                    self._count += len(left)
 
-    def _end(self, partition: int, offset: int, request_id: str) -> None:
-        del self._waiting[partition, offset]
-        offsets = self._of_request[partition, request_id]
-        offsets.remove(offset)
-        if not offsets:
-            del self._of_request[partition, request_id]
+    def _pop(self, partition: int, request_id: str) -> list[tuple[int, Met]]:
+        found = self._waiting.pop((partition, request_id), [])
+        self._count -= len(found)
+        return found

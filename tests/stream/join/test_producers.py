@@ -12,7 +12,7 @@ from stream.join.producers.keys import KeyPlaces
 from stream.join.producers.meeting import EventSender, Meetings, Met
 from stream.log.base import EVENTS, Outgoing, Record, partition_of
 from stream.log.testing.memory import MemoryLog
-from stream.records.types import Action, Impression, encode
+from stream.records.types import Action, Impression, encode, join_batch
 
 T = 1_700_000_000.0
 
@@ -40,6 +40,10 @@ def test_actions_are_counted_by_producer_and_partition_as_they_meet_or_do_not(tm
         EventSender("web", 0): Met(2, 0), EventSender("app", 1): Met(2, 1), EventSender("web", 1): Met(1, 0)
     }  # fmt: skip
     assert world.joiner.counts.orphans == 1
+    batch = join_batch([encode(Action("y", T + 101, 0)), encode(Action("y", T + 101, 1))])
+    world.log.append(EVENTS, [Outgoing(b"y", batch, 1, "batches")])
+    send(world, "web", 1, Impression("y", T + 102, items))
+    assert world.joiner.meetings.counts()[EventSender("batches", 1)] == Met(2, 0)
     send(world, "web", 1, Action("z", T + 101, 7))  # no such candidate: a dead letter, and no meeting
     assert world.joiner.meetings.counts()[EventSender("web", 1)] == Met(1, 0)
     world.state.close()
@@ -50,9 +54,9 @@ def test_what_is_noted_of_waiting_actions_is_limited(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(meeting, "SENDERS_MAX", 2)
     meetings = Meetings()
     for offset in range(10):
-        meetings.acted(f"p{offset}", 0, offset, "same", met=False)
-    for offset in range(6):
-        meetings.shown(0, "same" if offset % 2 else "other")
+        meetings.acted(f"p{offset}", 0, offset, f"r{offset}", met=False)
+    for offset in range(7):
+        meetings.shown(0, f"r{offset + 4}")
     found = meetings.counts()
     assert found == {
         EventSender("p0", 0): Met(),
