@@ -84,17 +84,17 @@ def play(name: str, features: Features, examples: Sequence[Example], seed: int) 
             priors.tau[:] = priors.tau0
     done += learner.finish()
     p, y, group = (np.concatenate([getattr(g, field) for g in done]) for field in ("p", "y", "group"))
-    told = {}
+    result = {}
     for part, rows in (("first", slice(0, FIRST)), ("last", slice(len(y) // 2, None))):
         figures = summarize(p[rows], y[rows], group[rows])
-        told[f"{part}_auc"] = float(figures["auc"] or np.nan)
-        told[f"{part}_logloss"] = float(figures["logloss"] or np.nan)
-    return told
+        result[f"{part}_auc"] = float(figures["auc"] or np.nan)
+        result[f"{part}_logloss"] = float(figures["logloss"] or np.nan)
+    return result
 
 
-def _line(name: str, told: dict[str, float], against: dict[str, float]) -> str:
+def _line(name: str, result: dict[str, float], against: dict[str, float]) -> str:
     keys = ("first_auc", "first_logloss", "last_auc", "last_logloss")
-    return f"  {name:20s}" + "".join(f"  {told[k]:.4f} ({told[k] - against[k]:+.4f})" for k in keys)
+    return f"  {name:20s}" + "".join(f"  {result[k]:.4f} ({result[k] - against[k]:+.4f})" for k in keys)
 
 
 def main() -> None:
@@ -119,13 +119,15 @@ def main() -> None:
         drawn = 0 if name.startswith("movietweetings") else seed
         requests = 1500 if options.quick else None
         stream = streams.make_stream(name, drawn, options.movies, requests)
-        told = {v: play(v, stream.features, stream.shown, seed) for v in variants}
-        by_stream[f"{name}, seed {seed}"] = told
+        result = {v: play(v, stream.features, stream.shown, seed) for v in variants}
+        by_stream[f"{name}, seed {seed}"] = result
         print(f"{name}, seed {seed}")
         for variant in variants:
-            print(_line(variant, told[variant], told["default"]), flush=True)
+            print(_line(variant, result[variant], result["default"]), flush=True)
     played = list(by_stream.values())
-    means = {v: {k: float(np.mean([told[v][k] for told in played])) for k in played[0][v]} for v in variants}
+    means = {
+        v: {k: float(np.mean([result[v][k] for result in played])) for k in played[0][v]} for v in variants
+    }
     print(f"mean over {len(played)} streams and seeds")
     for variant in variants:
         print(_line(variant, means[variant], means["default"]))

@@ -122,12 +122,12 @@ def main() -> None:
     result["large"] = {"rows": sum(large.table_rows().values()), **measure(large, ids, labels)}
 
     for name in ("small", "large"):
-        told = result[name]
-        assert isinstance(told, dict)
-        rows_told = f"{told['rows']:,} rows" if "rows" in told else f"{ROWS_SMALL:,} ids a field"
+        figures = result[name]
+        assert isinstance(figures, dict)
+        rows = f"{figures['rows']:,} rows" if "rows" in figures else f"{ROWS_SMALL:,} ids a field"
         print(
-            f"{name}: {rows_told}: kernel {told['kernel_per_s'] / 1e6:.2f} M examples/s, "
-            f"with its tables {told['tables_per_s'] / 1e6:.2f} M/s"
+            f"{name}: {rows}: kernel {figures['kernel_per_s'] / 1e6:.2f} M examples/s, "
+            f"with its tables {figures['tables_per_s'] / 1e6:.2f} M/s"
         )
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))

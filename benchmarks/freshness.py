@@ -226,15 +226,15 @@ def stages(log: Log, probes: list[Probe]) -> list[dict[str, float]]:
         if name not in at or name not in clicked or not probe.base_s:
             continue
         partition, place, joined_ms = at[name]
-        told = next((ms for marks, ms in published if marks.get(partition, 0) > place), None)
-        if told is None:
+        published_ms = next((ms for marks, ms in published if marks.get(partition, 0) > place), None)
+        if published_ms is None:
             continue
         found[name] = {
             "log": probe.answered_s - clicked[name] / 1e3,
             "joiner": (joined_ms - clicked[name]) / 1e3,
             "memory": probe.corrected_s - joined_ms / 1e3,
-            "learner": (told - joined_ms) / 1e3,
-            "replica": probe.base_s - told / 1e3,
+            "learner": (published_ms - joined_ms) / 1e3,
+            "replica": probe.base_s - published_ms / 1e3,
         }
     return list(found.values())
 
@@ -306,15 +306,14 @@ def measure(kind: str, url: str, folder: Path, deep: str, seconds: float, rates:
         f"not sent, deep {deep}; not seen learnt: {found['missed']} of {len(probes)} clicks"
     )
     for name in ("corrected", "base"):
-        told = found[name]
+        result = found[name]
         print(
-            f"  {name} has learnt after: p50 {told['p50_s']:.3f} s, p99 {told['p99_s']:.3f} s, worst "
-            f"{told['worst_s']:.3f} s, of {told['n']} clicks"
+            f"  {name} has learnt after: p50 {result['p50_s']:.3f} s, p99 {result['p99_s']:.3f} s, worst "
+            f"{result['worst_s']:.3f} s, of {result['n']} clicks"
         )
-    for name, told in found["stages"].items():
-        print(
-            f"    {name}: p50 {told['p50_s']:.3f} s, p99 {told['p99_s']:.3f} s, worst {told['worst_s']:.3f} s"
-        )
+    for name, stage in found["stages"].items():
+        p50, p99, worst = (stage[key] for key in ("p50_s", "p99_s", "worst_s"))
+        print(f"    {name}: p50 {p50:.3f} s, p99 {p99:.3f} s, worst {worst:.3f} s")
     return found
 
 

@@ -4,12 +4,12 @@
 
 The messages are impressions and actions as MessagePack (about 230 bytes, with our header). Each client
 appends all of them in pieces of 512 KiB and waits for each piece's acknowledgement by all replicas, with the
-broker's idempotence; then each reads all of them, read_committed where it can. Reading is told twice:
+broker's idempotence; then each reads all of them, read_committed where it can. Reading is reported twice:
 "bare" counts messages, "records" makes the `Record` of each that a role works with, headers parsed. The
 joiner takes records that lie in memory already, on the same core, so that what a reader adds to it can be
-told: share = joiner alone / (joiner + reader).
+reported: share = joiner alone / (joiner + reader).
 
-Clients take turns, `--repeats` times after one turn unmeasured; what is told are medians.
+Clients take turns, `--repeats` times after one turn unmeasured; the figures are medians.
 """
 
 import argparse

@@ -83,5 +83,5 @@ def slates() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    told = {"obp": obp.__version__, "one_action": one_action(), "slates": slates()}
-    Path(sys.argv[1]).write_text(json.dumps(told, default=float) + "\n")
+    result = {"obp": obp.__version__, "one_action": one_action(), "slates": slates()}
+    Path(sys.argv[1]).write_text(json.dumps(result, default=float) + "\n")

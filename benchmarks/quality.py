@@ -111,11 +111,11 @@ class Bench:
             for other in OTHERS:
                 made = f"{self.name} {self.drawn} {other}"
                 others[other] = self.cache.get(made, others_key, lambda other=other: self._other(other))
-        told = evaluate(self.stream()[1], answers, sketch, knn, others)
+        result = evaluate(self.stream()[1], answers, sketch, knn, others)
         if self._events is not None:
             self._events.unlink()
-        path.write_text(json.dumps({"key": key, "told": told}))
-        return told
+        path.write_text(json.dumps({"key": key, "told": result}))
+        return result
 
     def _freshet(self) -> Arrays_:
         stream, arrays = self.stream()
@@ -186,9 +186,9 @@ def main() -> None:
         for name in chosen:
             began = time.perf_counter()
             bench = Bench(cache, name, seed, QUICK_REQUESTS if options.quick else None, options)
-            told = bench.evaluated()
-            results.setdefault(name, {})[seed] = told
-            _print(name, seed, told, time.perf_counter() - began)
+            result = bench.evaluated()
+            results.setdefault(name, {})[seed] = result
+            _print(name, seed, result, time.perf_counter() - began)
             _write(options, results)
     for line in goals(results):
         print(line)
@@ -196,13 +196,13 @@ def main() -> None:
         draw(name, by_seed, options.out)
 
 
-def _print(name: str, seed: int, told: dict[str, Any], seconds: float) -> None:
+def _print(name: str, seed: int, result: dict[str, Any], seconds: float) -> None:
     parts = []
     for who in ("freshet base", "freshet corrected", "vw", "river ftrl"):
-        if who in told["learners"]:
-            found = told["learners"][who]["last_half"]
+        if who in result["learners"]:
+            found = result["learners"][who]["last_half"]
             parts.append(f"{who} {found['auc']:.4f} / {found['logloss']:.4f}")
-    frozen = told["staleness"]["frozen"]
+    frozen = result["staleness"]["frozen"]
     parts.append(f"frozen {frozen['base']['auc']:.4f} -> {frozen['corrected']['auc']:.4f}")
     print(f"{name:17s} {seed}: {', '.join(parts)}, {seconds:.0f} s", flush=True)
 

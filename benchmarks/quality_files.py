@@ -121,17 +121,20 @@ def evaluate(name: str, config: Config, path: Path, python: str | None) -> dict[
 
 def _last_half(p: Floats, arrays: Arrays) -> list[float]:
     n = len(p) // 2
-    told = summarize(p[n:], arrays.y[n:], arrays.group[n:])
-    return [float(told["auc"] or 0.5), float(told["logloss"])]
+    result = summarize(p[n:], arrays.y[n:], arrays.group[n:])
+    return [float(result["auc"] or 0.5), float(result["logloss"])]
 
 
 def markdown(results: dict[str, Any]) -> str:
     """The table of docs/quality.md."""
     rows = []
-    for name, told in results.items():
-        row = [f"{name}: {FILES[name].what} ({told['lines']:,}, {told['rate']:.1%})", _both(told["freshet"])]
-        row += [_both(told["vw"]) if "vw" in told else ""]
-        row += ["; ".join(told["left_out_columns"]) or "none"]
+    for name, result in results.items():
+        row = [
+            f"{name}: {FILES[name].what} ({result['lines']:,}, {result['rate']:.1%})",
+            _both(result["freshet"]),
+        ]
+        row += [_both(result["vw"]) if "vw" in result else ""]
+        row += ["; ".join(result["left_out_columns"]) or "none"]
         rows.append(row)
     head = ["file (lines, share of 1)", "init alone: AUC / log loss", "best VW", "columns left out"]
     return "\n".join(table(head, rows))
@@ -162,16 +165,16 @@ def main() -> None:
             text, notes = make_config(path, None, file.label, file.bar)
             (options.out / path.with_suffix(".toml").name).write_text(text)
             config = parse_config(tomllib.loads(text), name)
-            results[name] = told = evaluate(name, config, path, options.others)
-        told["notes"] = notes
-        told["left_out_columns"] = [
+            results[name] = result = evaluate(name, config, path, options.others)
+        result["notes"] = notes
+        result["left_out_columns"] = [
             line.split(": left out")[0].removeprefix("# ")
             for line in text.splitlines()
             if ": left out: " in line
         ]
-        vw = _both(told["vw"]) if "vw" in told else "not run"
+        vw = _both(result["vw"]) if "vw" in result else "not run"
         seconds = time.perf_counter() - began
-        print(f"{name}: init {_both(told['freshet'])}, vw {vw}, {seconds:.0f} s", flush=True)
+        print(f"{name}: init {_both(result['freshet'])}, vw {vw}, {seconds:.0f} s", flush=True)
         (options.out / "files.json").write_text(
             json.dumps({"benchmark": "files", "results": results}, indent=1)
         )

@@ -142,27 +142,27 @@ class Bench:
     def _told(self, runs: Mapping[str, Floats]) -> dict[str, Any]:
         n = len(self.arrays.y)
         parts = {"first_tenth": slice(0, n // 10), "last_half": slice(n // 2, n)}
-        told: dict[str, Any] = {"events": n, "rate": float(self.arrays.y.mean()), "runs": {}}
+        result: dict[str, Any] = {"events": n, "rate": float(self.arrays.y.mean()), "runs": {}}
         for run, p in runs.items():
-            told["runs"][run] = {
+            result["runs"][run] = {
                 name: summarize(p[part], self.arrays.y[part], self.arrays.group[part])
                 for name, part in parts.items()
             }
         bootstrap = Bootstrap(self.arrays)
         for library in ("vw", "river"):
-            of_it = {run: told["runs"][run]["last_half"] for run in runs if run.startswith(library)}
+            of_it = {run: result["runs"][run]["last_half"] for run in runs if run.startswith(library)}
             if of_it:
                 best = max(of_it, key=lambda run: of_it[run]["auc"])
                 calm = min(of_it, key=lambda run: of_it[run]["logloss"])
                 base = runs["freshet base"]
-                told[library] = {
+                result[library] = {
                     "auc": best, "logloss": calm,
                     "difference": {
                         "auc": bootstrap.difference(base, runs[best])["auc"],
                         "logloss": bootstrap.difference(base, runs[calm])["logloss"],
                     },
                 }  # fmt: skip
-        return told
+        return result
 
     def _freshet(self) -> Arrays_:
         return self._play(self.features, self.examples)
@@ -193,8 +193,8 @@ class Bench:
 def markdown(results: Mapping[str, Any]) -> str:
     """The table of docs/quality.md, for a page."""
     rows = []
-    for name, told in results.items():
-        runs = told["runs"]
+    for name, result in results.items():
+        runs = result["runs"]
 
         def both(run: str, part: str = "last_half", runs: Any = runs) -> str:
             found = runs[run][part]
@@ -202,13 +202,13 @@ def markdown(results: Mapping[str, Any]) -> str:
 
         base = runs["freshet base"]
         row = [
-            f"{name} ({told['events']:,}, {told['rate']:.1%})",
+            f"{name} ({result['events']:,}, {result['rate']:.1%})",
             both("freshet base"),
             both("freshet corrected"),
             both("init base"),
         ]
-        if "vw" in told:
-            vw, river = told["vw"], told["river"]
+        if "vw" in result:
+            vw, river = result["vw"], result["river"]
             row += [
                 f"{number(runs[vw['auc']]['last_half']['auc'], 4)} / "
                 f"{number(runs[vw['logloss']]['last_half']['logloss'], 4)}",
@@ -243,11 +243,13 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name in options.streams.split(",") if options.streams else SOURCES:
         began = time.perf_counter()
-        results[name] = told = Bench(cache, name, options).evaluated()
-        said = [f"{who} {told['runs'][f'{who} base']['last_half']['auc']:.4f}" for who in ("freshet", "init")]
-        if "vw" in told:
-            best = told["vw"]["auc"]
-            said.append(f"vw {told['runs'][best]['last_half']['auc']:.4f} ({best})")
+        results[name] = result = Bench(cache, name, options).evaluated()
+        said = [
+            f"{who} {result['runs'][f'{who} base']['last_half']['auc']:.4f}" for who in ("freshet", "init")
+        ]
+        if "vw" in result:
+            best = result["vw"]["auc"]
+            said.append(f"vw {result['runs'][best]['last_half']['auc']:.4f} ({best})")
         print(f"{name}: {', '.join(said)}, {time.perf_counter() - began:.0f} s", flush=True)
         (options.out / "public.json").write_text(
             json.dumps({"benchmark": "public", "results": results}, indent=1)

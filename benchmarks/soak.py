@@ -112,8 +112,8 @@ def main() -> None:
             plot.draw(rows, options.svg)
     if live_requests:
         with tempfile.TemporaryDirectory(dir=options.folder) as name:
-            told = live.Live(live_requests, options.per_s, 3 if options.quick else 10, options.retain_mb)
-            result["live"] = run_live(options.log, Path(name), told)
+            plan = live.Live(live_requests, options.per_s, 3 if options.quick else 10, options.retain_mb)
+            result["live"] = run_live(options.log, Path(name), plan)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -7,7 +7,7 @@ MessagePack, one event per message and many. The measure to compare with, in the
 same messages, is a bare consumer loop that reads and counts: of kafka-python where the log is Kafka, of
 SQLite else. "End to end" is the time to append the messages and to join them, one after the other.
 
-Each case is run once unmeasured and then `--repeats` times, bare loop and joiner in turn; what is told are
+Each case is run once unmeasured and then `--repeats` times, bare loop and joiner in turn; the figures are
 the medians. The learner is measured with kernels compiled and torch imported, on the same examples each
 time, from an empty state, with its deep part and without.
 

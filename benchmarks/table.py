@@ -4,7 +4,7 @@ The workload: steps of 4096 examples × 20 ids, dim 16, ids drawn zipf(1.05) fro
 over all 64 bits; TTL and admission on. A step finds every id (inserting what is new), hands out a
 vector for each, takes a gradient for each and applies the optimizer. FBGEMM and torch do the same with
 ids hashed to 10 million rows, so theirs collide. One thread; everybody takes turns within one run, and
-what is told are medians over repeats of the medians of a repeat's steps.
+the figures are medians over repeats of the medians of a repeat's steps.
 
     .venv/bin/python benchmarks/table.py [--quick] [--json OUT] [--peer-python PATH] [--only PART ...]
 

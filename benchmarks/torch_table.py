@@ -77,7 +77,7 @@ def learn(model: DeepFM, embedding: list[torch.optim.Optimizer], batches: Any) -
 def measure_quality(options: Any) -> dict[str, dict[str, float]]:
     """Each model on the stream; the median over seeds."""
     batches = batches_of(options)
-    told: dict[str, list[dict[str, float]]] = {}
+    result: dict[str, list[dict[str, float]]] = {}
     for seed in range(1 if options.quick else 2):
         for rows in (0, *HASHED_ROWS):
             torch.manual_seed(seed)
@@ -93,10 +93,10 @@ def measure_quality(options: Any) -> dict[str, dict[str, float]]:
                 found = learn(model, [step], batches)
                 found["mb"] = 2 * 4 * sum(p.numel() for p in bags.parameters()) / 1e6  # and Adagrad's sums
                 name = f"hashed to {rows:,} rows a feature"
-            told.setdefault(name, []).append(found)
+            result.setdefault(name, []).append(found)
     return {
         name: {key: statistics.median(each[key] for each in seeds) for key in seeds[0]}
-        for name, seeds in told.items()
+        for name, seeds in result.items()
     }
 
 

@@ -82,7 +82,7 @@ def slope(logit: Floats, y: Floats) -> float:
 
 def by_uncertainty(f: Floats, s2: Floats, y: Floats, truth: Floats | None) -> list[dict[str, float]]:
     """Figures of `BINS` bins of equally many predictions, from the most certain to the least."""
-    told = []
+    figures = []
     for part in np.array_split(np.argsort(s2, kind="stable"), BINS):
         z = f[part] / np.sqrt(1.0 + 0.3927 * s2[part])
         line = {
@@ -93,8 +93,8 @@ def by_uncertainty(f: Floats, s2: Floats, y: Floats, truth: Floats | None) -> li
         }
         if truth is not None:
             line["true_rms"] = float(np.sqrt(np.mean((f[part] - truth[part]) ** 2)))
-        told.append(line)
-    return told
+        figures.append(line)
+    return figures
 
 
 def summary(bins: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -189,7 +189,7 @@ def compare(settings: dict[str, Any], requests: int, seeds: int) -> dict[str, di
         "thompson": lambda: sampled,
         "random": lambda: at_random,
     }
-    told: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     finals = {}
     for name, make in policies.items():
         paths = np.stack(
@@ -199,15 +199,15 @@ def compare(settings: dict[str, Any], requests: int, seeds: int) -> dict[str, di
             ]
         )
         finals[name] = paths[:, -1]
-        told[name] = {
+        figures[name] = {
             "regret": float(paths[:, -1].mean()),
             "path": paths.mean(axis=0)[:: max(requests // 100, 1)].tolist(),
         }
     for name, final in finals.items():
         less = final - finals["thompson"]
-        told[name]["more_than_thompson"] = float(less.mean())
-        told[name]["standard_error"] = float(less.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else None
-    return told
+        figures[name]["more_than_thompson"] = float(less.mean())
+        figures[name]["standard_error"] = float(less.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else None
+    return figures
 
 
 def draw(result: dict[str, Any], folder: Path) -> None:
@@ -279,10 +279,10 @@ def main() -> None:
     for name, settings in worlds.items():
         useful[name] = compare(settings, requests, seeds)
         print(f"{name}, {requests} requests, {seeds} seeds: regret")
-        for policy, told in useful[name].items():
+        for policy, figures in useful[name].items():
             print(
-                f"   {policy:13s} {told['regret']:8.1f}   more than Thompson by "
-                f"{told['more_than_thompson']:+.1f} ± {told['standard_error'] or 0.0:.1f}",
+                f"   {policy:13s} {figures['regret']:8.1f}   more than Thompson by "
+                f"{figures['more_than_thompson']:+.1f} ± {figures['standard_error'] or 0.0:.1f}",
                 flush=True,
             )
     result = {

@@ -31,6 +31,13 @@ FEATURES = {
     "price": FeatureSpec(kind="number"),
 }
 
+OTHER_FEATURES = {
+    "user": FeatureSpec(optimizer="adam", rows_max=64, evict="least_recent"),
+    "item": FeatureSpec(optimizer="ftrl", rows_max=64, evict="least_frequent"),
+    "tags": FeatureSpec(kind="ids", optimizer="rowwise_adagrad", admit_after=2),
+    "past": FeatureSpec(kind="sequence", of="item", length=2),
+}
+"""Ways to keep and to train rows that the default config does not use."""
 
 _ALONE = Request(1e9, {"user": "u1"}, [{"item": 1, "price": 1.5}, {"item": 2, "price": 2.5}])
 
@@ -105,25 +112,42 @@ def model(deep: bool = False, kinds: tuple[Kind, ...] = (), seldom: bool = False
         forget(trainer.model, {"user": ["u1"]})
 
 
+def others() -> None:
+    """A small replay with other optimizers, with eviction, and with attention over a sequence."""
+    trainer = Trainer(Model(OTHER_FEATURES, LearnerSettings(group=8, deep="dcn"), learning=True))
+    for hour in range(8):
+        trainer.learn(_examples(hour, new_items=16))
+    trainer.finish()
+    trainer.model.score_requests(_examples(7))
+    for table in trainer.model.tables:
+        keys, _ = table.items()
+        table.forget(keys[:1])
+
+
 def everything(all_kinds: bool = False) -> None:
     """Everything that the default config runs.
 
     Args:
-        all_kinds: also the error memories that are not the default, exploring and forgetting.
+        all_kinds: also what only other configs run: their error memories, optimizers, eviction, attention,
+            exploring and forgetting.
     """
     kinds: tuple[Kind, ...] = ("residual", "sketch", "neighbours") if all_kinds else ("residual",)
     model(deep=True, kinds=kinds, seldom=all_kinds)
+    if all_kinds:
+        others()
 
 
-def _examples(hour: int) -> list[Example]:
+def _examples(hour: int, new_items: int = 0) -> list[Example]:
+    """Requests of one hour, whose items are others than those of the hour before by `new_items`."""
+    first = hour * new_items
     at = 1e9 + 3000.0 * hour
     return [
         Example(
             request_id=str(i),
             time=at,
             decided=at,
-            context={"user": f"u{i % 3}"},
-            candidates=[{"item": i % 5, "tags": ["a", "b"], "price": 1.5}, {"item": i}],
+            context={"user": f"u{i % 3}", "past": [i % 5, i % 4]},
+            candidates=[{"item": first + i % 5, "tags": ["a", "b"], "price": 1.5}, {"item": first + i}],
             labels=[1.0, 0.0],
         )
         for i in range(16)

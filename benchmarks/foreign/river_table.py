@@ -37,7 +37,7 @@ STREAMS: dict[str, Callable[[], Iterable[Any]]] = {
     "Hyperplane that turns": lambda: synth.Hyperplane(seed=1, n_drift_features=2, mag_change=0.01),
 }
 AGRAWAL_IDS = ("elevel", "car", "zipcode")
-"""Numbers that are categories: every model is told."""
+"""Numbers that are categories: every model treats them so."""
 
 
 WARM = Classifier()

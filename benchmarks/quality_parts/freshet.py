@@ -43,7 +43,7 @@ class _Seat:
         self.memory = memory
         self.served = Served(np.full(n, 0.5), np.full(n, 0.5), np.zeros(len(arrays.time), dtype=np.int64))
         self.observed = 0  # requests that the memory has seen
-        self.state = -1  # requests that the base has learnt, as the memory was told
+        self.state = -1  # requests that the base has learned, as the memory knows
 
 
 def play(

@@ -15,7 +15,9 @@ def draw(stream: str, by_seed: Mapping[int, Any], out: Path) -> None:
     figure = go.Figure()
     for name in SHOWN:
         lines = [
-            told["learners"][name]["auc_over_time"] for told in by_seed.values() if name in told["learners"]
+            result["learners"][name]["auc_over_time"]
+            for result in by_seed.values()
+            if name in result["learners"]
         ]
         if not lines:
             continue

@@ -123,12 +123,12 @@ def _movielens(package: Path) -> Iterator[Example]:
 
     users = {row["user_id"]: row for row in rows("users")}
     movies = {row["movie_id"]: row for row in rows("items")}
-    told = ("movie_id", "movie_title", "release_date", "video_release_date", "IMDb_URL")
+    other_columns = ("movie_id", "movie_title", "release_date", "video_release_date", "IMDb_URL")
     for i, row in enumerate(sorted(rows("data"), key=lambda row: row["timestamp"])):
         user, movie = users[row["user_id"]], movies[row["movie_id"]]
         features = {name: user[name] for name in ("user_id", "gender", "occupation", "zip_code")}
         features |= {"movie_id": row["movie_id"], "age": float(user["age"])}
-        features["genres"] = [name for name, has in movie.items() if name not in told and has]
+        features["genres"] = [name for name, has in movie.items() if name not in other_columns and has]
         released = movie["release_date"]
         features["released"] = float(released[-4:]) if released else None
         yield _one(i, float(row["timestamp"]), row["rating"] >= 4, features)

@@ -14,11 +14,11 @@ MEMORIES = ("sketch", "knn")
 
 def summary(results: Results) -> str:
     """Four tables: against other learners, behind a frozen base, by age, and against other memories."""
-    told = [stream for stream in results if stream != "permuted"]
+    streams = [stream for stream in results if stream != "permuted"]
     parts = {
         "The base against other online learners": _learners(results),
-        "The error memory behind a frozen base": _frozen(results, told),
-        "By the age of the served base": _ages(results, told),
+        "The error memory behind a frozen base": _frozen(results, streams),
+        "By the age of the served base": _ages(results, streams),
         "Against other memories": _memories(results),
     }
     return "\n".join(f"## {title}\n\n{chr(10).join(lines)}\n" for title, lines in parts.items())
@@ -55,9 +55,9 @@ def _learners(results: Results) -> list[str]:
     return table(head, rows)
 
 
-def _frozen(results: Results, told: Sequence[str]) -> list[str]:
+def _frozen(results: Results, streams: Sequence[str]) -> list[str]:
     rows = []
-    for stream in told:
+    for stream in streams:
         by_seed = results[stream]
 
         def auc(who: str, by_seed: Any = by_seed) -> str:
@@ -73,9 +73,9 @@ def _frozen(results: Results, told: Sequence[str]) -> list[str]:
     return table(head, rows)
 
 
-def _ages(results: Results, told: Sequence[str]) -> list[str]:
+def _ages(results: Results, streams: Sequence[str]) -> list[str]:
     rows = []
-    for stream in told:
+    for stream in streams:
         row = [stream]
         for age in AGES:
             base, auc, loss = (

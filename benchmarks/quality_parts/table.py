@@ -23,13 +23,13 @@ def figures(p: Floats, arrays: Arrays) -> dict[str, Any]:
     """Figures of predictions (n,): of the whole stream, of its last half, and AUC over time."""
     n = len(p)
     parts = {"whole": slice(0, n), "last_half": slice(n // 2, n)}
-    told: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     for name, part in parts.items():
         found = summarize(p[part], arrays.y[part], arrays.group[part])
-        told[name] = {figure: found[figure] for figure in FIGURES}  # type: ignore[literal-required]
+        outcome[name] = {figure: found[figure] for figure in FIGURES}  # type: ignore[literal-required]
     cuts = np.linspace(0, n, WINDOWS + 1).astype(int)
-    told["auc_over_time"] = [auc(p[a:b], arrays.y[a:b]) for a, b in pairwise(cuts)]
-    return told
+    outcome["auc_over_time"] = [auc(p[a:b], arrays.y[a:b]) for a, b in pairwise(cuts)]
+    return outcome
 
 
 def best_lambda(
@@ -63,11 +63,11 @@ class Bootstrap:
     def difference(self, a: Floats, b: Floats) -> dict[str, list[float]]:
         """AUC and log loss of `a` minus those of `b`: [difference, 2.5 %, 97.5 %]."""
         first, second = self._resampled(a), self._resampled(b)
-        told = {}
+        outcome = {}
         for i, figure in enumerate(("auc", "logloss")):
             d = first[i] - second[i]
-            told[figure] = [float(d[0]), *(float(q) for q in np.quantile(d[1:], [0.025, 0.975]))]
-        return told
+            outcome[figure] = [float(d[0]), *(float(q) for q in np.quantile(d[1:], [0.025, 0.975]))]
+        return outcome
 
     def _resampled(self, p: Floats) -> tuple[Floats, Floats]:
         """AUC and log loss as they are, and of each resample."""
@@ -100,11 +100,11 @@ def evaluate(
     others: Mapping[str, Mapping[str, npt.NDArray[Any]]],
 ) -> dict[str, Any]:
     """All figures of one stream and seed."""
-    told: dict[str, Any] = {"learners": {}, "staleness": {}, "differences": {}}
+    outcome: dict[str, Any] = {"learners": {}, "staleness": {}, "differences": {}}
     bootstrap = Bootstrap(arrays)
     predictions = {name: array.astype(np.float64) for name, array in freshet.items()}
     base, corrected = predictions["live base"], predictions["live corrected"]
-    learners = told["learners"]
+    learners = outcome["learners"]
     learners["freshet base"] = figures(base, arrays)
     learners["freshet corrected"] = figures(corrected, arrays)
     for name in ("frozen", "daily"):
@@ -117,18 +117,18 @@ def evaluate(
         best = max(found, key=lambda name: found[name]["last_half"]["auc"])
         calm = min(found, key=lambda name: found[name]["last_half"]["logloss"])
         learners[library] = {**found[best], "setting": best}
-        told["differences"][f"freshet base - {library}"] = {
+        outcome["differences"][f"freshet base - {library}"] = {
             "auc": bootstrap.difference(base, settings[best])["auc"],
             "logloss": bootstrap.difference(base, settings[calm])["logloss"],
         }
         if len(found) > 1:
             learners[f"{library}, best log loss"] = {**found[calm], "setting": calm}
-            told[f"{library} grid"] = {
+            outcome[f"{library} grid"] = {
                 name: {figure: one["last_half"][figure] for figure in ("auc", "logloss")}
                 for name, one in found.items()
             }
     for name in (name.removesuffix(" base") for name in predictions if name.endswith(" base")):
-        told["staleness"][name] = _staleness(
+        outcome["staleness"][name] = _staleness(
             name,
             predictions[f"{name} base"],
             predictions[f"{name} corrected"],
@@ -137,17 +137,17 @@ def evaluate(
             sketch,
             knn,
         )
-    frozen, live = told["staleness"]["frozen"], learners["freshet base"]["last_half"]["auc"]
+    frozen, live = outcome["staleness"]["frozen"], learners["freshet base"]["last_half"]["auc"]
     gained = live - frozen["base"]["auc"]
-    told["regained"] = (frozen["corrected"]["auc"] - frozen["base"]["auc"]) / gained if gained else None
-    return told
+    outcome["regained"] = (frozen["corrected"]["auc"] - frozen["base"]["auc"]) / gained if gained else None
+    return outcome
 
 
 def _staleness(
     name: str, base: Floats, corrected: Floats, arrays: Arrays, bootstrap: Bootstrap,
     sketch: Mapping[str, npt.NDArray[Any]], knn: Mapping[str, npt.NDArray[Any]],
 ) -> dict[str, Any]:  # fmt: skip
-    told: dict[str, Any] = {
+    outcome: dict[str, Any] = {
         "base": figures(base, arrays)["last_half"],
         "corrected": figures(corrected, arrays)["last_half"],
         "corrected - base": bootstrap.difference(corrected, base),
@@ -157,37 +157,37 @@ def _staleness(
             continue
         mine = [means[kept] for kept in (name, "all") if kept in means]
         by_auc, by_loss = best_lambda(base, mine, arrays)
-        told[memory] = {
+        outcome[memory] = {
             "auc": figures(by_auc, arrays)["last_half"]["auc"],
             "logloss": figures(by_loss, arrays)["last_half"]["logloss"],
         }
-        told[f"corrected - {memory}"] = {
+        outcome[f"corrected - {memory}"] = {
             "auc": bootstrap.difference(corrected, by_auc)["auc"],
             "logloss": bootstrap.difference(corrected, by_loss)["logloss"],
         }
-    return told
+    return outcome
 
 
 # Over streams and seeds
 
-Results = Mapping[str, Mapping[int, Any]]  # stream: seed: what `evaluate` told
+Results = Mapping[str, Mapping[int, Any]]  # stream: seed: what `evaluate` returned
 
 
 def over_seeds(by_seed: Mapping[int, Any], get: Callable[[Any], float | None]) -> tuple[float, float]:
     """Mean and standard deviation over seeds of a figure; NaN where no seed has it."""
-    found = [v for v in (get(told) for told in by_seed.values()) if v is not None]
+    found = [v for v in (get(outcome) for outcome in by_seed.values()) if v is not None]
     if not found:
         return float("nan"), float("nan")
     return float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
 
 
 def at(*path: str) -> Callable[[Any], float | None]:
-    """What takes the figure at a path out of what `evaluate` told; of an interval, its middle."""
+    """A function that takes the figure at a path from a result of `evaluate`; the middle of an interval."""
 
-    def get(told: Any) -> float | None:
+    def get(outcome: Any) -> float | None:
         for step in path:
-            told = told.get(step) if isinstance(told, dict) else None
-        return told[0] if isinstance(told, list) else told
+            outcome = outcome.get(step) if isinstance(outcome, dict) else None
+        return outcome[0] if isinstance(outcome, list) else outcome
 
     return get
 
@@ -290,11 +290,11 @@ def _cell(mean_spread: tuple[float, float]) -> str:
 
 def _interval(by_seed: Mapping[int, Any], path: tuple[str, ...]) -> str:
     found = []
-    for told in by_seed.values():
+    for outcome in by_seed.values():
         for step in path:
-            told = told.get(step) if isinstance(told, dict) else None
-        if told is not None:
-            found.append(told)
+            outcome = outcome.get(step) if isinstance(outcome, dict) else None
+        if outcome is not None:
+            found.append(outcome)
     if not found:
         return ""
     d = np.array(found)
@@ -312,7 +312,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def goals(results: Results) -> list[str]:
     """Each goal, and the streams that miss it, in words."""
-    told = []
+    outcome = []
     gaps = defaultdict(list)
     margins = []
     for s, by_seed in results.items():
@@ -343,8 +343,8 @@ def goals(results: Results) -> list[str]:
             if not 0.98 <= c <= 1.02 or e > 0.01:
                 gaps[f"calibration of {who}"].append(f"{s} ({c:.3f}, ECE {e:.4f})")
     if margins:
-        told.append(
+        outcome.append(
             f"base above the best VW by {np.mean(margins):+.4f} AUC on average over {len(margins)} streams"
         )
-    told += [f"MISSED {goal}: {', '.join(streams)}" for goal, streams in sorted(gaps.items())]
-    return told
+    outcome += [f"MISSED {goal}: {', '.join(streams)}" for goal, streams in sorted(gaps.items())]
+    return outcome

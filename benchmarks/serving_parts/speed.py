@@ -188,13 +188,13 @@ def cpu_s(pid: int) -> float:
 
 def by_turns(asked: dict[str, tuple[str, Path, float]], seconds: float) -> dict[str, dict[str, float]]:
     """Loads (URL, requests, rate) by name, `LATENCY_ROUNDS` times by turns; the median of each figure."""
-    told: dict[str, list[dict[str, float]]] = {name: [] for name in asked}
+    result: dict[str, list[dict[str, float]]] = {name: [] for name in asked}
     for _ in range(LATENCY_ROUNDS):
         for name, (url, file, rate) in asked.items():
-            told[name].append(load(url, file, seconds / LATENCY_ROUNDS, rate))
+            result[name].append(load(url, file, seconds / LATENCY_ROUNDS, rate))
     return {
         name: {key: float(np.median([each[key] for each in all_])) for key in all_[0]}
-        for name, all_ in told.items()
+        for name, all_ in result.items()
     }
 
 
@@ -263,10 +263,10 @@ def measure(folder: Path, deep: str, candidates: int, seconds: float) -> dict[st
         for _ in range(ROUNDS):
             for name, (at, file, pid) in asked.items():
                 before = cpu_s(pid)
-                told = load(at, file, seconds / ROUNDS)
-                rates[name].append(told["requests_per_s"])
-                costs[name].append(1e6 * (cpu_s(pid) - before) / told["requests"])
-                found.setdefault("generator_busy", {})[name] = told["generator_busy"]
+                result = load(at, file, seconds / ROUNDS)
+                rates[name].append(result["requests_per_s"])
+                costs[name].append(1e6 * (cpu_s(pid) - before) / result["requests"])
+                found.setdefault("generator_busy", {})[name] = result["generator_busy"]
         found["requests_per_s"] = {name: float(np.median(each)) for name, each in rates.items()}
         found["requests_per_s_rounds"] = rates
         found["cpu_us"] = {name: float(np.median(each)) for name, each in costs.items()}
@@ -301,10 +301,10 @@ def measure(folder: Path, deep: str, candidates: int, seconds: float) -> dict[st
 
 def say(when: str, found: dict[str, dict[str, float]]) -> None:
     """A line each."""
-    for name, told in found.items():
+    for name, result in found.items():
         print(
-            f"{when}, {name}, at {told['requests_per_s']:,.0f}/s: p50 {told['p50_ms']:.2f} ms, p99 "
-            f"{told['p99_ms']:.2f} ms, p99.9 {told['p999_ms']:.2f} ms",
+            f"{when}, {name}, at {result['requests_per_s']:,.0f}/s: p50 {result['p50_ms']:.2f} ms, p99 "
+            f"{result['p99_ms']:.2f} ms, p99.9 {result['p999_ms']:.2f} ms",
             flush=True,
         )
 

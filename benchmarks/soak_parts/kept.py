@@ -192,8 +192,8 @@ def _restart(rows_max: int, copy: Path) -> Row:
     command += ["--rows-max", str(rows_max)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     whole = time.perf_counter() - began
-    told: Row = json.loads(said)
-    return {"restart_s": whole, "restore_s": told["restore_s"], "restart_memory_mb": told["memory_mb"]}
+    result: Row = json.loads(said)
+    return {"restart_s": whole, "restore_s": result["restore_s"], "restart_memory_mb": result["memory_mb"]}
 
 
 def restart(config: Config, folder: Path) -> Row:

@@ -168,15 +168,15 @@ def _score(client: httpx.Client, sent: int) -> float:
 def _look(
     client: httpx.Client, log: Log, config: Config, roles: dict[str, Child], folder: Path, log_folder: Path
 ) -> Row:
-    told = client.get("/v1/model").raise_for_status().json()
+    result = client.get("/v1/model").raise_for_status().json()
     kept_records = {
         topic: sum(end - first for first, end in log.ends(topic)) for topic in (EVENTS, EXAMPLES, UPDATES)
     }
     return {
-        "freshness_s": told["freshness_s"],
-        "learnt": told["examples_learnt"],
-        "auc": told["base"]["recent"]["auc"],
-        "rows": told["table_rows"],
+        "freshness_s": result["freshness_s"],
+        "learnt": result["examples_learnt"],
+        "auc": result["base"]["recent"]["auc"],
+        "rows": result["table_rows"],
         "memory_mb": {name: system.memory_mb(role.process.pid) for name, role in roles.items()},
         "log_mb": system.folder_mb(log_folder),
         "state_mb": {name: system.folder_mb(Path(config.state_of(name))) for name in ("join", "learn")},

@@ -25,10 +25,10 @@ def folder_mb(folder: Path) -> float:
     for root, _, files in os.walk(folder):
         for name in files:
             try:
-                told = (Path(root) / name).stat()
+                found = (Path(root) / name).stat()
             except FileNotFoundError:  # a database removes files while it runs
                 continue
-            blocks[told.st_ino] = told.st_blocks
+            blocks[found.st_ino] = found.st_blocks
     return sum(blocks.values()) * 512 / 1e6
 
 

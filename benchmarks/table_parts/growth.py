@@ -36,7 +36,7 @@ def measure_growth(rows: int, repeats: int) -> dict[str, Any]:
     """Whole steps, 30 % of whose ids are new, from an empty table to `rows`; the same ids in every repeat.
 
     A step that is slow in every repeat is the table's doing, one that is slow in a single repeat is
-    the machine's: so the worst step is told of single runs and of the least time of each step.
+    the machine's: so the worst step is reported for single runs, and for the least time of each step.
     """
     count = rows // NEW
     gradients = np.full((IDS, DIM), 0.01, dtype=np.float32)
@@ -101,7 +101,7 @@ def measure_memory(rows: int, optimizer: str = "adagrad") -> dict[str, Any]:
 def measure_sizes(sizes: list[int], steps_n: int, repeats: int) -> list[dict[str, float]]:
     """Nanoseconds per id of a whole step by the number of rows, for zipf and for uniform ids."""
     gradients = np.full((IDS, DIM), 0.01, dtype=np.float32)
-    told = []
+    result = []
     for rows in sizes:
         table = Table(spec_of("rowwise_adagrad", rows + 1000))
         fill(table, in_order_of_appearance(rows, seed=4))
@@ -119,6 +119,6 @@ def measure_sizes(sizes: list[int], steps_n: int, repeats: int) -> list[dict[str
                     medians.append(float(np.median(times)))
             line[f"{name}_ns_per_id"] = float(np.median(medians)) / IDS * 1e6
             line[f"{name}_distinct"] = float(np.mean([len(np.unique(keys)) for keys in steps]))
-        told.append(line)
+        result.append(line)
         del table
-    return told
+    return result

@@ -63,8 +63,8 @@ class FbgemmPeer:
         answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError("the peer's interpreter ended; see benchmarks/README.md for its environment")
-        told: dict[str, list[float]] = json.loads(answer)
-        return told
+        result: dict[str, list[float]] = json.loads(answer)
+        return result
 
     def __enter__(self) -> "FbgemmPeer":
         return self

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def spec_of(optimizer: str, rows: int, **settings: Any) -> TableSpec:
-    """The table of the workload: TTL on, and admission at the second sighting unless told otherwise."""
+    """The table of the workload: TTL on, and admission at the second sighting by default."""
     return TableSpec(
         **{
             "name": optimizer,
