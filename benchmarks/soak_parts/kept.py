@@ -2,8 +2,9 @@
 
 Every 20,000 requests the learner commits what changed. At each mark (a million requests) the run stands still
 and measures. The time of measuring counts nowhere; that of commits is in `whole_per_s`, not in `per_s`.
-`cpu_us` is this process's processor time for a request, commits included, the process that reads the file
-not: on a machine that does other things it says more than the requests a second.
+A run that was interrupted goes on from its last commit: the state says how many requests it has taken.
+`cpu_us` is this process's processor time for a request, commits included, without the process that reads the
+file: on a machine that does other things it says more than the requests a second.
 """
 
 import json
@@ -27,6 +28,7 @@ from learner.features.encoder import Request
 from learner.metrics import auc
 from learner.role.learner import Learner
 from soak_parts import system, world
+from stream.log.base import EXAMPLES
 from stream.state.role_state import RoleState
 
 Row = dict[str, Any]
@@ -62,6 +64,7 @@ class KeptReplay(Replay):
         self.commits: list[float] = []  # seconds of each since the last mark
         super().__init__(config, learner=Learner(config.features, config.learner, state, beside=True))
         self.learner.leads = False  # there is nobody to publish to
+        self.requests = self._reclaimed = state.offset(EXAMPLES, 0) or 0
         self.scored = self.remembered = _Remembered()
 
     def commit(self) -> None:
@@ -69,6 +72,7 @@ class KeptReplay(Replay):
         began = time.perf_counter()
         commit = self.state.begin()
         self.learner.flush(commit)
+        commit.set_offset(EXAMPLES, 0, self.requests)
         self.state.commit(commit)
         self.commits.append(time.perf_counter() - began)
 
@@ -98,31 +102,33 @@ def config_table(folder: Path, rows_max: int = ROWS_MAX) -> dict[str, Any]:
 
 
 def run(config: Config, folder: Path, requests: int, mark: int) -> Iterator[Row]:
-    """Play so many requests, and give what each mark measured."""
+    """Play so many requests, without those that the state in the folder has had; gives the marks' rows."""
     data = folder / "stream.csv"
-    world.write_csv(data, requests)
-    state_folder = folder / "state"
-    with (
-        RoleState(state_folder, "learner", Learner.fingerprint(config.features, config.learner)) as state,
-        open_feed(config, ReplayOptions(data=str(data))) as feed,
-    ):
+    with RoleState(
+        folder / "state", "learner", Learner.fingerprint(config.features, config.learner)
+    ) as state:
         replay = KeptReplay(config, state)
-        counted = 0
-        began, used = time.perf_counter(), time.process_time()
-        for chunk in feed:
-            replay.take(chunk.labelled)
-            if replay.requests >= counted + mark or replay.requests >= requests:
-                took, cpu = time.perf_counter() - began, time.process_time() - used
-                done = replay.requests - counted
-                counted = replay.requests
-                yield {
-                    "cpu_us": cpu / done * 1e6,
-                    **_measure(replay, config, folder, done, took, feed.waited_s),
-                }
-                feed.waited_s = 0.0
-                replay.memory_s = 0.0
-                began, used = time.perf_counter(), time.process_time()
+        counted = replay.requests
+        if counted >= requests:
+            return
+        world.write_csv(data, requests, counted)
+        with open_feed(config, ReplayOptions(data=str(data))) as feed:
+            began, used = time.perf_counter(), time.process_time()
+            for chunk in feed:
+                replay.take(chunk.labelled)
+                if replay.requests // mark > counted // mark or replay.requests >= requests:
+                    took, cpu = time.perf_counter() - began, time.process_time() - used
+                    done = replay.requests - counted
+                    counted = replay.requests
+                    yield {
+                        "cpu_us": cpu / done * 1e6,
+                        **_measure(replay, config, folder, done, took, feed.waited_s),
+                    }
+                    feed.waited_s = 0.0
+                    replay.memory_s = 0.0
+                    began, used = time.perf_counter(), time.process_time()
         replay.learner.close()
+    data.unlink()
 
 
 def _measure(
@@ -139,6 +145,7 @@ def _measure(
         "commit_p50_ms": statistics.median(commits) * 1e3,
         "commit_max_ms": max(commits) * 1e3,
         "memory_mb": system.memory_mb(),
+        "reader_mb": system.children_mb(),
         "auc": replay.remembered.auc(),
         "rows": learner.model.table_rows(),
         "counts": learner.table_counts(),

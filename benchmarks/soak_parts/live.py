@@ -1,8 +1,9 @@
 """The run through the live roles: joiner, learner and server as processes on a log that drops what is old.
 
-Events are appended at a steady rate, and scores asked for beside them. At each mark: how far behind the roles
-are, memory, bytes on disk, the latency of the scores since the last mark. At the end each role is stopped and
-started again.
+Events are appended at a steady rate, and scores asked for beside them. Where the roles fall behind by more
+than `BEHIND_MAX` requests, the next events wait for them: a busy machine makes the run longer and does not
+end it. At each mark: how far behind the roles are, memory, bytes on disk, the latency of the scores and the
+time of a commit since the last mark. At the end each role is stopped and started again.
 """
 
 import contextlib
@@ -30,27 +31,72 @@ from stream.records.types import Action, Impression, encode
 Row = dict[str, Any]
 
 ROLES = ("join", "learn", "serve")
-READY_S = 180.0
+READY_S = 300.0
+STUCK_S = 300.0  # without a request learned, after which the run ends
+BEHIND_MAX = 20_000  # requests that are sent and not learned yet
+LOOK_S = 1.0  # between two looks how many are learned
 SCORE_EVERY_S = 0.05
 STEP_S = 0.02
 CANDIDATES = 10  # of a request that is scored
 
 
 class Live(NamedTuple):
-    """How much, how fast, and how much of it the log keeps."""
+    """How much, how fast, and how much of it the log and the tables keep."""
 
     requests: int
     per_s: int
     marks: int
     retain_mb: int  # of each topic
+    rows_max: int  # of pairs; the other budgets are in proportion
 
 
-def write_config(folder: Path, log: str, retain_mb: int) -> Path:
+class _Pace:
+    """How many requests may be sent: so many a second, and no more than the roles can keep up with."""
+
+    def __init__(self, client: httpx.Client, live: Live) -> None:
+        self._client = client
+        self._live = live
+        self._learned = 0
+        self._learned_at = self._looked_at = self._last = time.monotonic()
+        self._allowed = 0.0
+        self.held_s = 0.0  # for which the roles were too far behind
+
+    def due(self, sent: int) -> int:
+        """How many are to be sent now.
+
+        Raises:
+            SystemExit: nothing is learned any more.
+        """
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            self.look()
+        passed_s, self._last = now - self._last, now
+        if sent - self._learned > BEHIND_MAX:
+            self.held_s += passed_s
+        else:
+            self._allowed += passed_s * self._live.per_s
+        return min(int(self._allowed), self._live.requests) - sent
+
+    def look(self) -> int:
+        """How many requests are learned."""
+        learned = self._client.get("/v1/model").raise_for_status().json()["examples_learnt"]
+        now = time.monotonic()
+        if learned > self._learned:
+            self._learned, self._learned_at = learned, now
+        elif now - self._learned_at > STUCK_S:
+            raise SystemExit(f"no request was learned for {STUCK_S:.0f} s, after {learned:,}")
+        return self._learned
+
+
+def write_config(folder: Path, log: str, live: Live, ports: dict[str, int]) -> Path:
     """A config of the same features, with a log that keeps little."""
     lines = [f'log = "{log}"', f'state = "{folder / "state"}"', "[join]", "window_s = 5.0"]
-    lines += ["[server]", "port = 0", "[learner]", "snapshot_bytes_min = 8_388_608"]
-    lines += ["[stream.log.retain_bytes]", f'"*" = {retain_mb << 20}']
-    for name, settings in kept.config_table(folder)["features"].items():
+    lines += ["[server]", "port = 0"]
+    lines += ["[learner]", "snapshot_bytes_min = 8_388_608", f"pairs_rows_max = {live.rows_max}"]
+    lines += ["[metrics]", *(f"{role}_port = {port}" for role, port in ports.items())]
+    lines += ["[stream.log.retain_bytes]", f'"*" = {live.retain_mb << 20}']
+    for name, settings in kept.config_table(folder, live.rows_max)["features"].items():
         lines.append(f"[features.{name}]")
         lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     path = folder / "freshet.toml"
@@ -64,45 +110,70 @@ def run(kind: str, url: str, folder: Path, live: Live, log_folder: Path) -> Iter
     Args:
         log_folder: where the log's bytes lie.
     """
-    path = write_config(folder, url, live.retain_mb)
+    ports = {"join": system.free_port(), "learn": system.free_port()}
+    path = write_config(folder, url, live, ports)
     config = load_config(path)
     with Children(folder / "said") as children, contextlib.closing(open_topics(config)) as log:
         roles = {role: children.start(role, role, "--config", str(path), restart=False) for role in ROLES}
         address = _await(children, roles)
-        sent, began, next_score = 0, time.monotonic(), 0.0
-        marked, marked_at = 0, began
-        latencies: list[float] = []
         made = world.blocks(live.requests)
         waiting: list[Impression | Action] = []
-        with httpx.Client(base_url=address, timeout=30.0) as client:
+        latencies: list[float] = []
+        commits = _commits(ports)
+        with httpx.Client(base_url=address, timeout=60.0) as client:
+            pace = _Pace(client, live)
+            sent = marked = 0
+            marked_at, held_s, next_score = time.monotonic(), 0.0, 0.0
             while sent < live.requests:
-                due = min(int((time.monotonic() - began) * live.per_s), live.requests) - sent
-                while due > 0:
+                while (due := pace.due(sent)) > 0 and time.monotonic() < next_score:
                     if not waiting:
                         waiting = _events(next(made))
                     sent += _append(log, waiting, min(due, 500))
-                    due = min(int((time.monotonic() - began) * live.per_s), live.requests) - sent
-                    if time.monotonic() >= next_score:
-                        break
                 if time.monotonic() >= next_score:
                     next_score = time.monotonic() + SCORE_EVERY_S
                     latencies.append(_score(client, sent))
-                if sent - marked >= live.requests // live.marks:
+                if sent - marked >= live.requests // live.marks or sent == live.requests:
                     children.watch()
-                    row = {"log": kind, "requests": sent}
-                    row["sent_per_s"] = (sent - marked) / (time.monotonic() - marked_at)
-                    row["score_p50_ms"] = statistics.median(latencies)
-                    row["score_p99_ms"] = float(np.quantile(latencies, 0.99))
-                    yield row | _look(client, log, config, roles, folder, log_folder)
-                    latencies.clear()
-                    marked, marked_at = sent, time.monotonic()
+                    latencies = latencies or [_score(client, sent)]
+                    took_s, before = time.monotonic() - marked_at, commits
+                    commits = _commits(ports)
+                    yield {
+                        "log": kind,
+                        "requests": sent,
+                        "sent_per_s": (sent - marked) / took_s,
+                        "held_s": pace.held_s - held_s,
+                        "score_p50_ms": statistics.median(latencies),
+                        "score_p99_ms": float(np.quantile(latencies, 0.99)),
+                        "commit_ms": {role: _mean_ms(before[role], commits[role]) for role in ports},
+                        **_look(client, log, config, roles, folder, log_folder),
+                    }
+                    latencies = []
+                    marked, marked_at, held_s = sent, time.monotonic(), pace.held_s
                 time.sleep(STEP_S)
-            _drained(client, sent)
+            while pace.look() < 0.95 * sent:  # what the last window holds waits for later events
+                children.watch()
+                time.sleep(LOOK_S)
         restarts = {}
         for role in ROLES:
             _stop(roles, role)
             restarts[role] = _again(children, roles, role, path)
         yield {"log": kind, "restart_s": restarts}
+
+
+def _commits(ports: dict[str, int]) -> dict[str, tuple[float, float]]:
+    """Of each role: how many commits it has made, and the seconds that they took."""
+    found = {}
+    for role, port in ports.items():
+        lines = (
+            httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60.0).raise_for_status().text.splitlines()
+        )
+        values = {line.split("{")[0]: float(line.split()[-1]) for line in lines if line[:1] != "#"}
+        found[role] = (values["freshet_commits_total"], values["freshet_commit_seconds_total"])
+    return found
+
+
+def _mean_ms(before: tuple[float, float], after: tuple[float, float]) -> float:
+    return (after[1] - before[1]) / max(after[0] - before[0], 1.0) * 1e3
 
 
 def _await(children: Children, roles: dict[str, Child]) -> str:
@@ -180,17 +251,9 @@ def _look(
         "memory_mb": {name: system.memory_mb(role.process.pid) for name, role in roles.items()},
         "log_mb": system.folder_mb(log_folder),
         "state_mb": {name: system.folder_mb(Path(config.state_of(name))) for name in ("join", "learn")},
+        "snapshots_mb": system.folder_mb(config.snapshots),
         "records": kept_records,
     }
-
-
-def _drained(client: httpx.Client, sent: int) -> None:
-    """Wait until nearly all that was sent is learnt: what the last window holds waits for later events."""
-    deadline = time.monotonic() + READY_S
-    while client.get("/v1/model").json()["examples_learnt"] < 0.95 * sent:
-        if time.monotonic() > deadline:
-            raise SystemExit("the roles do not keep up: lower the rate")
-        time.sleep(0.2)
 
 
 def _again(children: Children, roles: dict[str, Child], role: str, path: Path) -> float:

@@ -7,11 +7,13 @@ from typing import Any
 Row = dict[str, Any]
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP = 640, 110, 70, 20, 26
-COLOURS = ("#1f6feb", "#bf5b04")
+COLOURS = ("#1f6feb", "#bf5b04", "#1a7f37")
 
 Line = tuple[str, Callable[[Row], float | None]]
 
-CHARTS: tuple[tuple[str, tuple[Line, ...]], ...] = (
+Charts = tuple[tuple[str, tuple[Line, ...]], ...]
+
+CHARTS: Charts = (
     (
         "requests/s",
         (("learning", lambda r: r["per_s"]), ("with commits", lambda r: r["whole_per_s"])),
@@ -19,7 +21,11 @@ CHARTS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("processor time of a request, µs", (("learning and commits", lambda r: r["cpu_us"]),)),
     (
         "memory, disk: MB",
-        (("memory", lambda r: r["memory_mb"]), ("state on disk", lambda r: r["disk_mb"])),
+        (
+            ("memory", lambda r: r["memory_mb"]),
+            ("of the reader", lambda r: r["reader_mb"]),
+            ("state on disk", lambda r: r["disk_mb"]),
+        ),
     ),
     (
         "rows, millions",
@@ -43,10 +49,48 @@ CHARTS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ),
 )
 
+LIVE_CHARTS: Charts = (
+    ("requests/s", (("sent", lambda r: r["sent_per_s"]),)),
+    ("not learned yet, requests", (("behind", lambda r: r["requests"] - r["learnt"]),)),
+    ("freshness, s", (("of the server", lambda r: r["freshness_s"]),)),
+    (
+        "memory, MB",
+        (
+            ("joiner", lambda r: r["memory_mb"]["join"]),
+            ("learner", lambda r: r["memory_mb"]["learn"]),
+            ("server", lambda r: r["memory_mb"]["serve"]),
+        ),
+    ),
+    (
+        "on disk, MB",
+        (
+            ("log", lambda r: r["log_mb"]),
+            ("learner", lambda r: r["state_mb"]["learn"]),
+            ("snapshots", lambda r: r["snapshots_mb"]),
+        ),
+    ),
+    (
+        "rows, millions",
+        (
+            ("pairs", lambda r: r["rows"]["pairs"] / 1e6),
+            ("ids", lambda r: (sum(r["rows"].values()) - r["rows"]["pairs"]) / 1e6),
+        ),
+    ),
+    ("AUC", (("of the last 10,000", lambda r: r["auc"]),)),
+    (
+        "score of 10 over HTTP, ms",
+        (("median", lambda r: r["score_p50_ms"]), ("p99", lambda r: r["score_p99_ms"])),
+    ),
+    (
+        "commit, ms",
+        (("joiner", lambda r: r["commit_ms"]["join"]), ("learner", lambda r: r["commit_ms"]["learn"])),
+    ),
+)
 
-def draw(rows: Sequence[Row], out: Path) -> None:
+
+def draw(rows: Sequence[Row], out: Path, charts: Charts = CHARTS) -> None:
     """Write the charts; all begin at 0 and share their x axis, millions of requests."""
-    height = len(CHARTS) * HEIGHT + 24
+    height = len(charts) * HEIGHT + 24
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         'font-family="sans-serif" font-size="11">',
@@ -57,7 +101,7 @@ def draw(rows: Sequence[Row], out: Path) -> None:
     def x(requests: float) -> float:
         return LEFT + requests / last * (WIDTH - LEFT - RIGHT)
 
-    for n, (title, lines) in enumerate(CHARTS):
+    for n, (title, lines) in enumerate(charts):
         base = (n + 1) * HEIGHT
         values = [
             [(row["requests"], value) for row in rows if (value := take(row)) is not None]
@@ -82,7 +126,7 @@ def draw(rows: Sequence[Row], out: Path) -> None:
             )
             parts.append(
                 f'<text x="{WIDTH - RIGHT}" y="{base - HEIGHT + 16}" text-anchor="end" '
-                f'dx="{-130 * (len(lines) - 1 - k)}" fill="{COLOURS[k]}">{name}</text>'
+                f'dx="{-110 * (len(lines) - 1 - k)}" fill="{COLOURS[k]}">{name}</text>'
             )
     parts.append(
         f'<text x="{WIDTH - RIGHT}" y="{height - 6}" text-anchor="end">{last / 1e6:g} million requests</text>'
@@ -97,11 +141,28 @@ HEAD = (
 )  # fmt: skip
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a table in Markdown."""
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
-    return "\n".join(lines)
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines))
+
+
+LIVE_HEAD = (
+    "requests", "sent/s", "behind", "memory MB: joiner, learner, server", "log MB", "state MB",
+    "snapshots MB", "pairs", "AUC", "score ms", "commit ms: joiner, learner",
+)  # fmt: skip
+
+
+def live_cells(row: Row) -> list[str]:
+    """One line of the table of the run through the roles."""
+    memory, commit = row["memory_mb"], row["commit_ms"]
+    return [
+        f"{row['requests']:,}", f"{row['sent_per_s']:,.0f}", f"{row['requests'] - row['learnt']:,}",
+        f"{memory['join']:.0f}, {memory['learn']:.0f}, {memory['serve']:.0f}", f"{row['log_mb']:,.0f}",
+        f"{row['state_mb']['learn']:,.0f}", f"{row['snapshots_mb']:,.0f}", f"{row['rows']['pairs']:,}",
+        "–" if row["auc"] is None else f"{row['auc']:.4f}",
+        f"{row['score_p50_ms']:.1f}, {row['score_p99_ms']:.1f}",
+        f"{commit['join']:.1f}, {commit['learn']:.1f}",
+    ]  # fmt: skip
 
 
 def cells(row: Row) -> list[str]:

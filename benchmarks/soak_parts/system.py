@@ -1,6 +1,7 @@
 """What the operating system knows of processes and folders."""
 
 import os
+import socket
 from pathlib import Path
 
 
@@ -17,6 +18,23 @@ def peak_mb() -> float:
 def reset_peak() -> None:
     """Begin anew with `peak_mb`."""
     Path("/proc/self/clear_refs").write_text("5")
+
+
+def children_mb() -> float:
+    """Resident memory of the processes that this one has started."""
+    found = 0.0
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            found += memory_mb(int(pid))
+    return found
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
 
 
 def folder_mb(folder: Path) -> float:

@@ -97,17 +97,20 @@ def block(first: int, count: int) -> Requests:
     return Requests(number, ids, label)
 
 
-def blocks(requests: int) -> Iterator[Requests]:
-    """The first so many requests."""
-    for first in range(0, requests, BLOCK):
-        yield block(first, min(BLOCK, requests - first))
+def blocks(requests: int, first: int = 0) -> Iterator[Requests]:
+    """The requests [first, requests)."""
+    for start in range(first - first % BLOCK, requests, BLOCK):
+        whole = block(start, BLOCK)
+        part = slice(max(first - start, 0), min(BLOCK, requests - start))
+        ids = {name: values[part] for name, values in whole.ids.items()}
+        yield Requests(whole.number[part], ids, whole.label[part])
 
 
-def write_csv(path: Path, requests: int) -> None:
-    """The first so many requests as a CSV file."""
+def write_csv(path: Path, requests: int, first: int = 0) -> None:
+    """The requests [first, requests) as a CSV file."""
     names = ["time", "label", *FEATURES]
     schema = pa.schema([(name, pa.float64() if name == "time" else pa.int64()) for name in names])
     with csv.CSVWriter(path, schema, write_options=csv.WriteOptions(quoting_style="none")) as writer:
-        for part in blocks(requests):
+        for part in blocks(requests, first):
             columns = [part.time(), part.label, *(part.ids[name] for name in FEATURES)]
             writer.write_batch(pa.record_batch([pa.array(c) for c in columns], schema=schema))

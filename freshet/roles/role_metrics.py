@@ -267,6 +267,9 @@ class RoleCollector(Collector):
         )
         yield _labelled("freshet_records_sent", "Records sent to the log.", role, progress.sent)
         yield _labelled("freshet_commits", "Commits of the role's state.", role, progress.commits)
+        yield _labelled(
+            "freshet_commit_seconds", "Time spent in commits of the role's state.", role, progress.commit_s
+        )
         newest = GaugeMetricFamily(
             "freshet_newest_record_timestamp_seconds",
             "Ingest time of the newest record read, Unix time.",

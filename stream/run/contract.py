@@ -73,6 +73,7 @@ class Progress(msgspec.Struct):
     duplicates: int = 0  # dropped as sent twice
     skipped: int = 0  # gone from the log before they were read (on_gap="skip")
     commits: int = 0
+    commit_s: float = 0.0  # spent in them, until the state was written
     sent: int = 0
     lag_records: int = 0  # in the log, not consumed yet
     newest_ingest_ms: int = 0

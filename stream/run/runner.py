@@ -259,6 +259,7 @@ class Runner:
     def commit(self) -> None:
         """Commit what was taken, if anything, and send what it emitted."""
         if self._taken or self._cut is not None:
+            began_s = self._clock.now_s()
             self._commit.taken = [(t.partition, t.start, t.end) for t in self._taken]
             self._handler.flush(self._commit)
             touched = {stretch.partition for stretch in self._taken}
@@ -273,6 +274,7 @@ class Runner:
             self._cut = None
             self._uncommitted = self._uncommitted_bytes = 0
             self.progress.commits += 1
+            self.progress.commit_s += self._clock.now_s() - began_s
             self._send()
             self.commit_offsets()
             self._state.purge()
