@@ -6,8 +6,9 @@ number belongs, no NaN, no infinity, no time outside of the years that make sens
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -94,6 +95,15 @@ def split_batch(data: bytes) -> list[bytes]:
     return [bytes(part) for part in parts]
 
 
+@functools.cache
+def decoders_of(*types: Hashable) -> tuple[msgspec.json.Decoder[object], msgspec.msgpack.Decoder[object]]:
+    """The decoders of some types, in JSON and MessagePack. They are made once: that takes milliseconds."""
+    union: Any = types[0]
+    for kind in types[1:]:
+        union = union | kind
+    return msgspec.json.Decoder(union), msgspec.msgpack.Decoder(union)
+
+
 class Decoder(Generic[T]):
     """Bytes to checked records of the given types.
 
@@ -119,11 +129,9 @@ class Decoder(Generic[T]):
         """
         self._targets = targets
         self._bytes_max = bytes_max
-        union: Any = types[0]
-        for kind in types[1:]:
-            union = union | kind
-        self._json = msgspec.json.Decoder(union)
-        self._msgpack = msgspec.msgpack.Decoder(union)
+        as_json, as_msgpack = decoders_of(*cast(tuple[Hashable, ...], types))
+        self._json = cast("msgspec.json.Decoder[T]", as_json)
+        self._msgpack = cast("msgspec.msgpack.Decoder[T]", as_msgpack)
         self._declared = declared
         self._takes_impressions = Impression in types
 
@@ -154,7 +162,7 @@ class Decoder(Generic[T]):
 
     def decode_again(self, data: bytes) -> T:
         """Decode a record that `decode` has accepted before."""
-        return cast(T, (self._msgpack if is_msgpack(data) else self._json).decode(data))
+        return (self._msgpack if is_msgpack(data) else self._json).decode(data)
 
     def _decode_with_care(self, data: bytes, why_not: str) -> T:
         """Decode an impression with values beyond the declared features: undeclared ones, null, booleans.

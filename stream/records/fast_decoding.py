@@ -6,8 +6,9 @@ message that a person understands, or because the types are stricter than the ru
 nobody has declared.
 """
 
+import functools
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -23,7 +24,7 @@ from stream.records.bounds import (
     bounded_features,
 )
 from stream.records.candidate_lists import check_lists
-from stream.records.decoding import Decoder, check, check_action, is_msgpack
+from stream.records.decoding import Decoder, check, check_action, decoders_of, is_msgpack
 from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Action, Event, Exposure, Forget, Impression, Served, Tick
 
@@ -40,6 +41,7 @@ class _Action(Action, frozen=True, tag="action"):
     v: BoundedVersion = SCHEMA_VERSION
 
 
+@functools.cache
 def _impressions(id_type: Any) -> type[Impression]:
     """The type of impressions whose integer ids are of `id_type`."""
     features = bounded_features(id_type)
@@ -127,8 +129,9 @@ class EventDecoder:
             targets: those that actions and labels may be of.
         """
         self._targets = targets if targets.declared else None
-        self._json = msgspec.json.Decoder(_impressions(Int64) | _Action | Exposure)
-        self._msgpack = msgspec.msgpack.Decoder(_impressions(Int64) | _Action | Exposure)
+        as_json, as_msgpack = decoders_of(_impressions(Int64), _Action, Exposure)
+        self._json = cast("msgspec.json.Decoder[Event]", as_json)
+        self._msgpack = cast("msgspec.msgpack.Decoder[Event]", as_msgpack)
         self._plain = Decoder[Event | Forget | Tick](
             Impression, Action, Exposure, Forget, Tick, declared=declared, targets=targets
         )

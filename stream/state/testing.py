@@ -136,10 +136,14 @@ class MemoryDisk(Disk):
 
     def contents(self, folder: Path) -> bytes:
         """All keys and values in the files below a folder, one after the other, deleted ones included."""
+        return b"\0".join(self.pieces(folder))
+
+    def pieces(self, folder: Path) -> list[bytes]:
+        """Each key and value in the files below a folder, deleted ones included."""
         found: list[bytes] = []
         for _, stored in self._below(folder):
             found += [*stored.entries, *stored.entries.values(), *stored.garbage]
-        return b"\0".join(found)
+        return found
 
     def hold(self, folder: Path, clock: Clock = SYSTEM_CLOCK) -> Held:
         self._trouble("make", folder)

@@ -54,11 +54,17 @@ class Archive:
             made.create_topic(topic, partitions)
             for partition in range(partitions):
                 end = 0
+                together: list[Outgoing] = []  # what stands behind one another and has one time
                 for record in self.records(topic, partition):
+                    taken_ms = record.ingest_ms or record.created_ms
+                    if record.offset > end or taken_ms != clock.unix_ms:
+                        made.append(topic, together)
+                        together = []
+                        clock.unix_ms = taken_ms
                     if record.offset > end:
                         made.skip(topic, partition, record.offset - end)
-                    clock.unix_ms = record.ingest_ms or record.created_ms
                     again = Outgoing(record.key, record.value, partition, record.producer, record.seq)
-                    made.append(topic, [again])
+                    together.append(again)
                     end = record.offset + 1
+                made.append(topic, together)
         return made

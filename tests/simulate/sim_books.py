@@ -50,7 +50,8 @@ class Books:
         self._config = run.config
         self._archive = run.archive.log(EVENTS, EXAMPLES, UPDATES, DEAD_LETTERS, SNAPSHOTS)
         self._rng = random.Random(run.schedule.seed)
-        self._contents: dict[str, bytes] = {}  # of each folder
+        self._pieces: dict[str, set[bytes]] = {}  # of each folder
+        self._all_pieces: set[bytes] = set()  # much is in several of them
 
     def close(self) -> dict[str, int]:
         """What is off; each number must be 0."""
@@ -302,16 +303,15 @@ class Books:
     def _folders_with(self, feature: str, value: int | str) -> int:
         run = self._run
         text, key = msgspec.msgpack.encode(value), key_of(value).to_bytes(8, "little")
-        found = 0
-        for name in (*(process.name for process in run.roles), str(SHARED)):
-            if name in run.troubles.restored:
-                continue  # from a copy of an operator's
-            if name not in self._contents:
-                self._contents[name] = run.disk.contents(Path(name))
-            if text in self._contents[name] or key in self._contents[name]:
-                self.happened[f"{name} holds {feature} {value!r}"] += 1
-                found += 1
-        return found
+        if not self._pieces:
+            for name in (*(process.name for process in run.roles), str(SHARED)):
+                if name not in run.troubles.restored:  # from a copy of an operator's
+                    self._pieces[name] = set(run.disk.pieces(Path(name)))
+            self._all_pieces = set().union(*self._pieces.values())
+        holding = {piece for piece in self._all_pieces if text in piece or key in piece}
+        found = [name for name, pieces in self._pieces.items() if not pieces.isdisjoint(holding)]
+        self.happened += Counter(f"{name} holds {feature} {value!r}" for name in found)
+        return len(found)
 
 
 class _Witness(Follower):

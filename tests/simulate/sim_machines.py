@@ -15,7 +15,8 @@ from stream.log.base import READ_BYTES_MAX, READ_RECORDS_MAX, Log, Outgoing, Rec
 from stream.log.testing import FaultyLog, MemoryLog
 from stream.state.testing import MemoryDisk
 
-AWAY_S_MAX = 8.0  # how long a call waits for a log that is away
+AWAY_S_MAX = 8.0  # how long a call waits for a log that is away,
+AWAY_SHARE = 0.1  # or up to this share of what is left: hours of retries would find what minutes do
 MERGE_S_MAX = 2.0
 GAP_MAX = 3  # offsets that an aborted transaction and its marker take
 
@@ -73,7 +74,8 @@ class Machine:
     def hits(self, what: str, rate: float) -> bool:
         """Whether something that happens at a rate happens now."""
         hit = rate > 0.0 and self.process.world.random.random() < rate
-        self.happened[what] += hit
+        if hit:
+            self.happened[what] += 1
         return hit
 
     def die(self, what: str, rate: float) -> None:
@@ -98,7 +100,7 @@ class Machine:
         world = self.process.world
         left_s = self.away_until_s - world.now_s
         if left_s > 0.0:
-            wait_s = world.random.random() * AWAY_S_MAX
+            wait_s = world.random.random() * max(AWAY_S_MAX, AWAY_SHARE * left_s)
             NetworkClock(self.process).sleep(min(wait_s, left_s))
             if wait_s < left_s:
                 raise LogAwayError("the log does not answer")

@@ -68,7 +68,7 @@ class _Thread(threading.Thread):
             pass
         except BaseException as error:
             self.failure = error
-        self.done = True
+        self.done = self.process.world.unburied = True
         self.process.world.back.release()
 
     def is_alive(self) -> bool:
@@ -82,6 +82,7 @@ class _Thread(threading.Thread):
             world.wait(self.process, timeout if timeout is not None else float("inf"), other=self)
 
     def due(self, now_s: float) -> bool:
+        """Whether it need not wait any longer, for what it waits for or by the time."""
         if self.wake_at_s <= now_s or (self.event is not None and self.event.is_set()):
             return True
         return self.other is not None and self.other.done
@@ -131,7 +132,7 @@ class Process:
 
     def kill(self) -> None:
         """End it at once."""
-        self.dead = True
+        self.dead = self.world.unburied = True
         self.ends["killed"] += 1
         self.on_death()
 
@@ -226,6 +227,7 @@ class World:
         self.back = _closed()
         self.main = threading.current_thread()
         self.processes: list[Process] = []
+        self.unburied = False  # a process or a thread has ended since the last burial
         self._threads: list[_Thread] = []
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
@@ -287,29 +289,37 @@ class World:
         """Let one thread run to its next wait; or, if none is due, let time pass to whatever is next."""
         while self._agenda and self._agenda[0][0] <= self.now_s:
             heapq.heappop(self._agenda)[2]()
-        self.bury()
+        if self.unburied:
+            self.bury()
+        # This is what a schedule does most often, so it looks at each thread once.
         now_s = self.now_s
-        due = [t for t in self._threads if t.process.paused_until_s <= now_s and t.due(now_s)]
-        alone = [thread.process for thread in self._threads if thread.alone]
+        due: list[_Thread] = []
+        alone: list[Process] = []
+        moments = [self._agenda[0][0]] if self._agenda else []
+        for thread in self._threads:
+            process = thread.process
+            if thread.alone:
+                alone.append(process)
+            moment_s = max(thread.wake_at_s, process.paused_until_s)
+            if process.paused_until_s <= now_s and (moment_s <= now_s or thread.due(now_s)):
+                due.append(thread)
+            elif moment_s > now_s:
+                moments.append(moment_s)
         if alone:
-            due = [thread for thread in due if thread.alone or thread.process not in alone]
+            blocked = [thread for thread in due if not thread.alone and thread.process in alone]
+            due = [thread for thread in due if thread not in blocked]
+            moments += [thread.wake_at_s for thread in blocked if thread.wake_at_s > now_s]
         if due:
             self._resume(due[self.random.randrange(len(due))])
             self.now_s += self.random.random() * 2.0 * SLICE_S
             return
-        moments = [max(t.wake_at_s, t.process.paused_until_s) for t in self._threads]
-        if self._agenda:
-            moments.append(self._agenda[0][0])
-        ahead = [moment for moment in moments if moment > self.now_s]
-        if not self._threads and not ahead:
-            self.now_s += IDLE_S_MAX
-            return
-        if not ahead:
+        if self._threads and not moments:
             raise StuckError("every thread waits for another")
-        self.now_s = min(min(ahead), self.now_s + IDLE_S_MAX)
+        self.now_s = min([now_s + IDLE_S_MAX, *moments])
 
     def bury(self) -> None:
         """Let the threads of dead processes run to their end: each meets KilledError at once."""
+        self.unburied = False
         for thread in [thread for thread in self._threads if thread.process.dead]:
             while not thread.done:
                 self._resume(thread)
@@ -319,6 +329,8 @@ class World:
     def _resume(self, thread: _Thread) -> None:
         self.turns += 1
         thread.go.release()
+        if self.back.acquire(timeout=LOOK_REAL_S):
+            return
         began_s = time.process_time(), time.monotonic()
         while not self.back.acquire(timeout=LOOK_REAL_S):
             if time.process_time() - began_s[0] > TURN_CPU_S_MAX:

@@ -80,7 +80,7 @@ def prepare() -> None:
     warm_up()  # a schedule is short, and compiling is not
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000)  # a schedule leaves one world behind, and makes many objects meanwhile
+    gc.set_threshold(1_000_000)  # a schedule leaves one world behind, and makes many objects meanwhile
 
 
 def play_seed(seed: int) -> Outcome:

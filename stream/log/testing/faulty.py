@@ -159,7 +159,8 @@ class FaultyLog(Log):
         """What happens at each call, before it does anything."""
         with self._lock:
             self._calls += 1
-            self._bring_late()
+            if self._late:
+                self._bring_late()
             if self._calls >= self._away_until and self._hits("away"):
                 self._away_until = self._calls + self._draw.randint(1, max(self.faults.away_calls_max, 1))
             if self._calls < self._away_until:
@@ -176,7 +177,8 @@ class FaultyLog(Log):
 
     def _hits(self, name: Literal["repeat", "away", "short_read", "uneven", "delay"]) -> bool:
         hit = self._draw.random() < getattr(self.faults, name)
-        self.happened[name] += hit
+        if hit:
+            self.happened[name] += 1
         return hit
 
     def _append_fault(self) -> str:
