@@ -262,16 +262,14 @@ class Runner:
             began_s = self._clock.now_s()
             self._commit.taken = [(t.partition, t.start, t.end) for t in self._taken]
             self._handler.flush(self._commit)
-            touched = {stretch.partition for stretch in self._taken}
-            touched |= set() if self._cut is None else {self._cut}
-            for partition in touched:
+            cut = () if self._cut is None else (self._cut,)
+            for partition in {*cut, *(stretch.partition for stretch in self._taken)}:
                 self._commit.set_offset(self._topic, partition, self._next[partition])
                 self._repeats[partition].save(self._commit)
             self._journal.note(self._taken, self._commit)
             self._state.commit(self._commit)
             self._commit = self._state.begin()
-            self._taken = []
-            self._cut = None
+            self._taken, self._cut = [], None
             self._uncommitted = self._uncommitted_bytes = 0
             self.progress.commits += 1
             self.progress.commit_s += self._clock.now_s() - began_s
