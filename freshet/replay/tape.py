@@ -159,7 +159,11 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
                 tape.skipped += 1
                 tape.first_bad = tape.first_bad or str(error)
 
-            return _cut(read_examples(path, config.data, on_bad, config.features), between, options.limit)
+            return _cut(
+                read_examples(path, config.data, on_bad, config.features, config.known_targets()),
+                between,
+                options.limit,
+            )
 
         return Tape(play_file, _least(total, options.limit), strict=not config.data.skip_bad)
     log = open_existing(config.log if options.data is None else options.data, config)

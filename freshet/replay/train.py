@@ -105,7 +105,7 @@ def _examples(config: Config, files: Sequence[Path], left_out: LeftOut) -> Itera
     newest, newest_file = float("-inf"), Path()
     for file in files:
         first = True
-        for example in read_examples(file, config.data, left_out, config.features):
+        for example in read_examples(file, config.data, left_out, config.features, config.known_targets()):
             if first and example.decided < newest:
                 raise TrainError(
                     f"{file} begins before {newest_file} ends; name the files in the order of their time"

@@ -174,7 +174,7 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
             thread.start()
 
         try:
-            serve(replica, log, config.server, stop, listening)
+            serve(replica, log, config.server, stop, listening, config.known_targets())
         finally:
             stop.set()
             for thread in watching:

@@ -195,7 +195,7 @@ def _data(config: Config, data: Path) -> str:
     left_out = LeftOut()
     fitting = refused = 0
     first = ""
-    for example in islice(read_examples(data, config.data, left_out), LINES):
+    for example in islice(read_examples(data, config.data, left_out, targets=config.known_targets()), LINES):
         try:
             encoder.encode([example])
             fitting += 1

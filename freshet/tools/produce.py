@@ -20,8 +20,9 @@ from freshet.errors import ProduceError
 from freshet.roles.opening import open_topics
 from ground.retry import Backoff, Pauses
 from stream.errors import LogAwayError, LogError, RecordError, SourceError
+from stream.files.outcomes import Outcome
 from stream.files.record_files import read_records
-from stream.files.sources import LeftOut, read_examples
+from stream.files.sources import LeftOut, read_examples, read_labelled
 from stream.limits import REQUEST_ID_MAX
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records.batching import pack
@@ -66,7 +67,7 @@ def produce(
     if holds == "events":
         source = _read_events(file, config, left_out)
     elif holds == "examples":
-        source = read_examples(file, config.data, left_out, config.features)
+        source = read_examples(file, config.data, left_out, config.features, config.known_targets())
     else:
         source = _as_events(config, file, name, left_out)
     source = islice(_of_declared_types(source, config, file, left_out), limit)
@@ -166,11 +167,12 @@ def _of_declared_types(
 
 
 def _as_events(config: Config, file: Path, name: str, left_out: LeftOut) -> Iterator[Event]:
-    for example in read_examples(file, config.data, left_out, config.features):
-        yield _impression(example, name)
+    targets = config.known_targets()
+    for example, outcomes in read_labelled(file, config.data, left_out, config.features, targets):
+        yield _impression(example, outcomes, name)
 
 
-def _impression(example: Example, name: str) -> Impression:
+def _impression(example: Example, outcomes: list[Outcome], name: str) -> Impression:
     # Ids are often line numbers: the name keeps the requests of two files apart.
     return Impression(
         request_id=f"{name}/{example.request_id}"[-REQUEST_ID_MAX:],
@@ -178,6 +180,7 @@ def _impression(example: Example, name: str) -> Impression:
         candidates=example.candidates,
         context=example.context,
         labels=example.labels,
+        outcomes={of: [said[of] for said in outcomes] for of in outcomes[0]} if outcomes else None,
     )
 
 
@@ -188,7 +191,9 @@ def _read_events(file: Path, config: Config, left_out: LeftOut) -> Iterator[Even
                 raise ProduceError(f"{file}: holds examples, not events; send them with --examples")
             yield record
         return
-    decode = Decoder[Event](Impression, Action, Exposure, declared=frozenset(config.features)).decode
+    decode = Decoder[Event](
+        Impression, Action, Exposure, declared=frozenset(config.features), targets=config.known_targets()
+    ).decode
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):

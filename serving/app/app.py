@@ -62,6 +62,7 @@ from stream.limits import RECORD_BYTES_MAX
 from stream.log.base import EVENTS, Log, Outgoing
 from stream.records.decoding import Decoder, check, tidy_request
 from stream.records.forgetting import forget_records
+from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Action, Event, Exposure, Forget, Impression, Served, encode
 
 REASONS_MAX = 100
@@ -81,9 +82,13 @@ class App(Frame):
         replica: computes the scores.
         log: receives impressions and actions on topic `events`, which must exist.
         settings: the limits.
+        targets: those that actions may be of.
     """
 
-    def __init__(self, replica: Scorer, log: Log, settings: ServerSettings) -> None:
+    def __init__(
+        self, replica: Scorer, log: Log, settings: ServerSettings, targets: Targets = UNDECLARED
+    ) -> None:
+        self._targets = targets
         self.replica = replica
         self.settings = settings
         self.writer = EventWriter(log, queue_max=settings.log_queue_max, wait_s=settings.log_wait_s)
@@ -94,7 +99,7 @@ class App(Frame):
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
         self._forget_body = msgspec.json.Decoder(ForgetRequest)
         self._declared = frozenset(replica.features)
-        self._event = Decoder[Event](Impression, Action, Exposure, declared=self._declared)
+        self._event = Decoder[Event](Impression, Action, Exposure, declared=self._declared, targets=targets)
         self._openapi: bytes | None = None
         super().__init__(
             [
@@ -236,11 +241,20 @@ class App(Frame):
             # before the action, which may decide the request
             events.append(Exposure(request.request_id, time_s, request.shown, request.examined))
         if request.candidate is not None:
-            events.append(Action(request.request_id, time_s, request.candidate, request.label, request.name))
+            events.append(
+                Action(
+                    request.request_id,
+                    time_s,
+                    request.candidate,
+                    request.label,
+                    request.name,
+                    value=request.value,
+                )
+            )
         if not events:
             raise RequestError("the feedback says neither candidate nor shown nor examined")
         for event in events:
-            check(event)
+            check(event, self._targets)
         places = await self.writer.append([_outgoing(event) for event in events])
         return json_response(202, PlaceAnswer(*places[-1]))
 

@@ -18,6 +18,7 @@ from stream.records.types import (
     Examined,
     Id,
     Label,
+    Number,
     RequestId,
     Shown,
     Text,
@@ -104,7 +105,8 @@ class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /v1/feedback: what the person did with candidate number `candidate`, or was shown.
 
     `shown` and `examined` say which candidates were shown and how many of them were examined; they may come
-    with a candidate or without. At least one of the three is needed.
+    with a candidate or without. At least one of the three is needed. `name` says of which target the action
+    is, where targets are declared, and `value` how much, if that is a value.
     """
 
     request_id: RequestId
@@ -114,6 +116,7 @@ class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = "click"
     shown: Shown = None
     examined: Examined = None
+    value: Number | None = None
 
 
 class PlaceAnswer(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from serving.errors import ListenError
 from serving.http.connection import guarded
 from serving.settings import ServerSettings
 from stream.log.base import Log
+from stream.records.targets import UNDECLARED, Targets
 
 if TYPE_CHECKING:
     from serving.replica.replica import Replica
@@ -46,6 +47,7 @@ def serve(
     settings: ServerSettings,
     stop: threading.Event,
     on_listening: Callable[[str], None] = lambda url: None,
+    targets: Targets = UNDECLARED,
 ) -> None:
     """Serve requests from a replica until `stop` is set, then finish the running requests and return.
 
@@ -54,6 +56,7 @@ def serve(
     Args:
         on_listening: called with the server's URL once the server accepts requests. The model may still be
             loading: `/v2/health/ready` and `replica.wait_ready` say when it is ready.
+        targets: those that actions may be of.
 
     Raises:
         ListenError: the address is in use or does not belong to this machine.
@@ -63,7 +66,7 @@ def serve(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         with replica:
-            app = App(replica, log, settings)
+            app = App(replica, log, settings, targets)
             run_app(app, settings, lambda: stop.is_set() or replica.failure is not None, on_listening)
         replica.check()
     finally:

@@ -30,6 +30,18 @@ _BRACKETED_MAX = 65_536  # characters of one list in brackets
 _NO_CATEGORY = "(no genres listed)"  # MovieLens' word for an empty list
 
 
+class LabelColumn(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [data.labels.TARGET]: the column with the labels of a further target."""
+
+    column: str = ""  # empty: named as the target
+    positive_from: float | None = None  # as in [data]
+    positive: list[str] = []
+
+    def __post_init__(self) -> None:
+        if self.positive and self.positive_from is not None:
+            raise ValueError("positive names the labels that are 1 and positive_from compares them; give one")
+
+
 class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a data file is read: its format, and which column is what.
 
@@ -52,6 +64,7 @@ class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
     label: str = "label"
     positive_from: float | None = None  # a label of at least this is 1, else 0; None: labels are 0 or 1
     positive: list[str] = []  # labels that count as 1, all others as 0; empty: labels are numbers
+    labels: dict[str, LabelColumn] = {}  # of further targets, by name; looked at where their `of` happened
     unlabelled: list[str] = []  # cells that mean "no label": ["-1"]; such lines are left out and counted
     request: str | None = None
     shown: str = ""  # says of each line whether the candidate was shown (1) or not (0), which is left out
@@ -97,6 +110,7 @@ class RawRow(msgspec.Struct, gc=False):
     request: Cell
     cells: dict[str, Cell]
     shown: object = None
+    outcomes: tuple[object, ...] = ()  # cells with labels of further targets
 
 
 def shown_reader(cell: object) -> bool:
@@ -355,9 +369,15 @@ def choose_columns(settings: DataSettings, available: Sequence[str]) -> Mapping[
     return chosen
 
 
+def label_columns(settings: DataSettings) -> list[str]:
+    """The columns with labels of further targets."""
+    return [labels.column or name for name, labels in settings.labels.items()]
+
+
 def special_columns(settings: DataSettings) -> list[str]:
-    """The columns of time, label, request and shown, as far as the settings name them."""
-    return [name for name in (settings.time, settings.label, settings.request, settings.shown) if name]
+    """The columns of time, labels, request and shown, as far as the settings name them."""
+    named = (settings.time, settings.label, settings.request, settings.shown, *label_columns(settings))
+    return [name for name in named if name]
 
 
 def check_names(settings: DataSettings, features: Sequence[str]) -> None:

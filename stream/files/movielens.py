@@ -17,6 +17,7 @@ import numpy as np
 
 from stream.errors import SourceError
 from stream.files.columns import DataSettings, label_reader, to_list
+from stream.files.outcomes import LabelColumns, Outcome
 from stream.files.times import time_reader
 from stream.records.types import Example, Features
 
@@ -60,12 +61,17 @@ def ratings_file(path: Path) -> Path:
 
 
 def read_ratings(
-    path: Path, kind: str, settings: DataSettings, on_bad: Callable[[SourceError], None] | None = None
-) -> Iterator[Example]:
+    path: Path,
+    kind: str,
+    settings: DataSettings,
+    further: LabelColumns,
+    on_bad: Callable[[SourceError], None] | None = None,
+) -> Iterator[tuple[Example, list[Outcome]]]:
     """Each rating as an `Example` with the ratings file's line number as its request_id.
 
-    `settings.features` may choose and rename among user, hour, movie and genres; `context` and
-    `positive_from` hold as for other files, the latter by default 8 (MovieTweetings) or 4 (MovieLens).
+    The only column of labels is `rating`. `settings.features` may choose and rename among user, hour, movie
+    and genres; `context` and `positive_from` hold as for other files, the latter by default 8
+    (MovieTweetings) or 4 (MovieLens).
 
     Raises:
         SourceError: a file is missing, a line cannot be used, or a setting that does not apply.
@@ -74,7 +80,11 @@ def read_ratings(
     file = ratings_file(path)
     genres = _read_genres(file.with_name("movies" + file.suffix), kind)
     positive_from = _POSITIVE_FROM[kind] if settings.positive_from is None else settings.positive_from
-    lines, users, movies, times, labels = _read_columns(file, positive_from, settings, on_bad)
+    if set(further.columns) - {"rating"}:
+        raise SourceError(f"{path}: labels of further targets are in column 'rating', the only one")
+    lines, users, movies, times, labels, outcomes = _read_columns(
+        file, positive_from, settings, further, on_bad
+    )
     unknown: list[str] = []  # a rating may name a movie that the movies' file lacks
     order = np.argsort(np.frombuffer(times, dtype=np.float64), kind="stable") if times else ()
     for i in order:
@@ -85,7 +95,7 @@ def read_ratings(
             "movie": movie,
             "genres": list(genres.get(movie, unknown)),
         }
-        yield Example(
+        example = Example(
             str(lines[i]),
             time,
             time,
@@ -93,6 +103,7 @@ def read_ratings(
             [float(labels[i])],
             {name: values[column] for name, column in context},
         )
+        yield example, [outcomes[i]] if further else []
 
 
 def _chosen(path: Path, settings: DataSettings) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -121,9 +132,11 @@ def _read_columns(
     file: Path,
     positive_from: float,
     settings: DataSettings,
+    further: LabelColumns,
     on_bad: Callable[[SourceError], None] | None,
-) -> "tuple[array[int], array[int], array[int], array[float], array[int]]":
-    """Line, user, movie, time in seconds and label (0 or 1) of every rating, in file order."""
+) -> "tuple[array[int], array[int], array[int], array[float], array[int], list[Outcome]]":
+    """Line, user, movie, time in seconds, label (0 or 1), further labels of each rating, in file order."""
+    outcomes: list[Outcome] = []
     lines, users, movies = array("q"), array("q"), array("q")
     times, labels = array("d"), array("b")
     separator = b"," if file.suffix == ".csv" else b"::"
@@ -137,6 +150,7 @@ def _read_columns(
                     raise ValueError("expected user, movie, rating, time")
                 user, movie = int(cells[0]), int(cells[1])
                 time, label = read_time(cells[3]), read_label(cells[2])
+                said = further.read(label, [cells[2].decode()] * len(further.columns)) if further else None
                 if (user | movie) >> 63:  # negative, or more than 63 bits
                     raise ValueError("an id below 0 or beyond 63 bits")
             except ValueError as error:
@@ -151,7 +165,9 @@ def _read_columns(
             movies.append(movie)
             times.append(time)
             labels.append(int(label))
-    return lines, users, movies, times, labels
+            if said is not None:
+                outcomes.append(said)
+    return lines, users, movies, times, labels, outcomes
 
 
 def _read_genres(file: Path, kind: str) -> dict[int, list[str]]:

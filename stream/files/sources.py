@@ -7,21 +7,29 @@ Reading is strict: an unusable line raises a `SourceError` that names file, line
 expected. With `skip_bad` it is left out and reported to `on_bad`.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import msgspec
+
 from stream.errors import RecordError, SourceError
-from stream.files.columns import Convert, DataSettings, RawRow, label_reader, missing_test, shown_reader
+from stream.files.columns import DataSettings
+from stream.files.outcomes import LabelColumns, Outcome, split
 from stream.files.record_files import read_layout, read_records
-from stream.files.times import Cell, shown, time_reader
-from stream.limits import FEATURES_MAX
+from stream.files.requests import OnBad, Read, read_requests, refuse
 from stream.records.decoding import check
-from stream.records.fields import tidy_value
-from stream.records.types import Example, Features, Value
+from stream.records.targets import UNDECLARED, Targets
+from stream.records.types import Example
 
-__all__ = ["DataSettings", "LeftOut", "count_examples", "detect_format", "read_examples", "read_lines"]
-
-OnBad = Callable[[SourceError], None]
+__all__ = [
+    "DataSettings",
+    "LeftOut",
+    "count_examples",
+    "detect_format",
+    "read_examples",
+    "read_labelled",
+    "read_lines",
+]
 
 
 class LeftOut:
@@ -45,7 +53,6 @@ class LeftOut:
         return f"; {self.lines:,} left out that cannot be used, the first: {self.first}" if self.lines else ""
 
 
-_KNOWN_MAX = 1 << 16  # cells of a column whose values are kept
 _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -62,10 +69,30 @@ def read_examples(
     settings: DataSettings | None = None,
     on_bad: OnBad | None = None,
     declared: Collection[str] | None = None,
+    targets: Targets = UNDECLARED,
 ) -> Iterator[Example]:
     """Read the requests of a data file in time order; `decided` is the time of their last line.
 
-    A file of `freshet export` gives its examples unchanged, in their order.
+    A file of `freshet export` gives its examples unchanged, in their order. A request with labels of further
+    targets is an example of each that has a sample in it.
+
+    Args and errors are those of `read_labelled`.
+    """
+    for example, outcomes in read_labelled(path, settings, on_bad, declared, targets):
+        if outcomes:
+            yield from split(example, outcomes)
+        else:
+            yield example
+
+
+def read_labelled(
+    path: str | Path,
+    settings: DataSettings | None = None,
+    on_bad: OnBad | None = None,
+    declared: Collection[str] | None = None,
+    targets: Targets = UNDECLARED,
+) -> Iterator[tuple[Example, list[Outcome]]]:
+    """Read the requests of a data file in time order, with each candidate's labels of further targets.
 
     Args:
         path: a file (`.csv`, `.tsv`, `.jsonl`, `.parquet`; text also as `.gz`), or for the rating sets
@@ -74,26 +101,31 @@ def read_examples(
         on_bad: called with the error of each line that `skip_bad` leaves out.
         declared: names of the declared features; values of other columns are never errors. None: all
             columns count as declared.
+        targets: those that labels may be of.
 
     Raises:
         SourceError: the file cannot be read as configured.
     """
     path, settings = Path(path), settings or DataSettings()
     kind = detect_format(path, settings)
-    examples: Iterator[Example]
+    try:
+        labels = LabelColumns(settings, targets)
+    except ValueError as error:
+        raise SourceError(f"{path}: {error}") from None
     try:
         if kind in ("movietweetings", "movielens"):
             from stream.files.movielens import read_ratings
 
-            yield from read_ratings(path, kind, settings, on_bad)
+            yield from read_ratings(path, kind, settings, labels, on_bad)
             return
         if kind == "examples":
-            yield from _exported(path, settings, on_bad)
+            yield from ((example, []) for example in _exported(path, settings, on_bad))
             return
-        examples = _in_order(path, _requests(path, kind, settings, on_bad, declared), settings, on_bad)
+        found = read_requests(path, kind, settings, on_bad, declared, labels)
+        requests = _in_order(path, found, settings, on_bad, targets)
         if settings.sort:
-            examples = iter(sorted(examples, key=lambda example: example.time))
-        yield from examples
+            requests = iter(sorted(requests, key=lambda request: request[0].time))
+        yield from requests
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -108,7 +140,8 @@ def read_lines(path: Path, settings: DataSettings) -> Iterator[Example]:
     if kind in ("movietweetings", "movielens"):
         yield from read_examples(path, settings)
         return
-    for _, example, _ in _requests(path, kind, settings, None, None):
+    alone = msgspec.structs.replace(settings, labels={})
+    for _, example, _, _ in read_requests(path, kind, alone, None, None, LabelColumns(alone)):
         yield example
 
 
@@ -173,7 +206,7 @@ def count_examples(path: str | Path, settings: DataSettings | None = None) -> in
 def _exported(path: Path, settings: DataSettings, on_bad: OnBad | None) -> Iterator[Example]:
     """The examples of a file of `freshet export`, in the order in which they were decided."""
     for record in read_records(
-        path, (lambda error: _refuse(error, settings, on_bad)) if settings.skip_bad else None
+        path, (lambda error: refuse(error, settings, on_bad)) if settings.skip_bad else None
     ):
         if not isinstance(record, Example):
             raise SourceError(
@@ -192,169 +225,21 @@ def _count_lines(path: Path) -> int:
     return lines + (last != b"\n")
 
 
-class _Known(dict[str, Value]):
-    """A cache of one column's converted cells: most cells recur, and a lookup is faster than a conversion.
-
-    Raises:
-        ValueError: a cell that is empty, cannot be converted, or is over a record's limits.
-    """
-
-    def __init__(self, convert: Convert, is_missing: Callable[[Cell], bool]) -> None:
-        super().__init__()
-        self._convert, self._is_missing = convert, is_missing
-
-    def __missing__(self, cell: str) -> Value:
-        if self._is_missing(cell):
-            raise ValueError("an empty cell")
-        value = tidy_value(self._convert(cell))
-        if isinstance(value, list):
-            return value  # not cached: the caller may change it
-        if len(self) >= _KNOWN_MAX:
-            self.clear()
-        self[cell] = value
-        return value
-
-
-class _Request:
-    """A request that is collected from its lines."""
-
-    def __init__(self, line: int, name: str, key: Cell, time: float) -> None:
-        self.line, self.name, self.key, self.time, self.decided = line, name, key, time, time
-        self.context: Features = {}
-        self.candidates: list[Features] = []
-        self.labels: list[float] = []
-
-    def example(self) -> Example:
-        return Example(self.name, self.time, self.decided, self.candidates, self.labels, self.context)
-
-
-def _requests(
-    path: Path, kind: str, settings: DataSettings, on_bad: OnBad | None, declared: Collection[str] | None
-) -> Iterator[tuple[int, Example, bool]]:
-    """(first line, request, whether it is known to fit the limits of a record) in file order."""
-    from stream.files.tabular import open_table
-
-    rows, convert, default = open_table(path, kind, settings)
-    read_time = time_reader(settings.time_unit, settings.time_format)
-    read_label = label_reader(settings.positive_from, settings.positive)
-    in_context = frozenset(settings.context)
-    is_missing = missing_test(settings)
-    unlabelled = frozenset(settings.unlabelled)
-    grouped = settings.request is not None
-    open_request: _Request | None = None
-    known: list[tuple[str, _Known]] | None = None
-    plain = kind == "csv" and not grouped and not in_context and not unlabelled and not settings.shown
-    for row in rows:
-        column = settings.time
-        try:
-            if isinstance(row, SourceError):
-                raise row
-            if plain:
-                if known is None:
-                    known = [(name, _Known(convert.get(name, default), is_missing)) for name in row.cells]
-                fast = _plain(row, known, read_time, read_label)
-                if fast is not None:
-                    yield row.line, fast, len(known) <= FEATURES_MAX
-                    continue
-            if settings.shown:
-                column = settings.shown
-                if not shown_reader(row.shown):
-                    continue  # nobody saw it, so its label says nothing
-            column = settings.time
-            time = read_time(row.time)
-            column = settings.label
-            if unlabelled and _as_text(row.label) in unlabelled:
-                if on_bad is not None:
-                    on_bad(SourceError(f"{path}:{row.line}: {column}: {shown(row.label)} is no label"))
-                continue
-            label = read_label(row.label)
-            context: Features = {}
-            features: Features = {}
-            for column, cell in row.cells.items():
-                if is_missing(cell):
-                    continue  # unknown here: the feature is absent, which every model must bear
-                try:
-                    value = tidy_value(convert.get(column, default)(cell))
-                except ValueError:
-                    if declared is None or column in declared:
-                        raise
-                    continue  # no feature: what it holds is not looked at
-                if column in in_context:
-                    context[column] = value
-                else:
-                    features[column] = value
-            if not grouped:
-                yield row.line, Example(str(row.line), time, time, [features], [label], context), False
-                continue
-            column = str(settings.request)
-            name = _request_name(row)
-            if open_request is None or open_request.key != row.request:
-                if open_request is not None:
-                    yield open_request.line, open_request.example(), False
-                open_request = _Request(row.line, name, row.request, time)
-                open_request.context = context
-            elif open_request.context != context:
-                column = "context"
-                raise ValueError(
-                    f"differs from that of line {open_request.line}, of the same request; "
-                    "a feature that differs between candidates is no context"
-                )
-        except SourceError as error:
-            _refuse(error, settings, on_bad)
-            continue
-        except ValueError as error:
-            line = row.line if isinstance(row, RawRow) else 0
-            _refuse(SourceError(f"{path}:{line}: {column}: {error}"), settings, on_bad)
-            continue
-        open_request.candidates.append(features)
-        open_request.labels.append(label)
-        open_request.decided = max(open_request.decided, time)
-    if open_request is not None:
-        yield open_request.line, open_request.example(), False
-
-
-def _plain(
-    row: RawRow,
-    known: list[tuple[str, _Known]],
-    read_time: Callable[[Cell], float],
-    read_label: Callable[[Cell], float],
-) -> Example | None:
-    """Convert an ordinary line quickly; None: use the general way."""
-    try:
-        time = read_time(row.time)
-        features = {name: at[cell] for (name, at), cell in zip(known, row.cells.values(), strict=True)}
-        return Example(str(row.line), time, time, [features], [read_label(row.label)], {})
-    except ValueError:
-        return None
-
-
-def _as_text(cell: Cell) -> str:
-    """A cell as `unlabelled` names it; a missing one is empty."""
-    return "" if cell is None or cell != cell else str(cell)
-
-
-def _request_name(row: RawRow) -> str:
-    if row.request is None or row.request == "":
-        raise ValueError("an empty cell; expected the request's id")
-    if isinstance(row.request, str | int):
-        return str(row.request)
-    raise ValueError(f"{row.request!r} is no request id; expected a string or an integer")
-
-
 def _in_order(
     path: Path,
-    requests: Iterator[tuple[int, Example, bool]],
+    requests: Iterator[Read],
     settings: DataSettings,
     on_bad: OnBad | None,
-) -> Iterator[Example]:
+    targets: Targets,
+) -> Iterator[tuple[Example, list[Outcome]]]:
     """Pass on the requests that fit the limits of a record, and check that they are in time order."""
     newest, newest_line = -1.0, 0
-    for line, example, fits in requests:
+    for line, example, fits, outcomes in requests:
         try:
             if not fits:
-                check(example)
+                check(example, targets)
         except RecordError as error:
-            _refuse(SourceError(f"{path}:{line}: {error}"), settings, on_bad)
+            refuse(SourceError(f"{path}:{line}: {error}"), settings, on_bad)
             continue
         if example.time < newest and not settings.sort:
             # The file is out of order: skipping the line would silently lose most of the file.
@@ -363,12 +248,4 @@ def _in_order(
                 f"{newest_line}; set sort = true in [data] to sort the file in memory"
             )
         newest, newest_line = example.time, line
-        yield example
-
-
-def _refuse(error: SourceError, settings: DataSettings, on_bad: OnBad | None) -> None:
-    if not settings.skip_bad:
-        hint = "correct it, or leave such lines out with skip_bad = true in [data]"
-        raise SourceError(f"{error}; {hint}") from None
-    if on_bad is not None:
-        on_bad(error)
+        yield example, outcomes

@@ -22,6 +22,7 @@ from stream.files.columns import (
     check_names,
     choose_columns,
     guess_kind,
+    label_columns,
     missing_test,
     number_reader,
     special_columns,
@@ -131,13 +132,15 @@ def _csv_body(
     label, width = at[settings.label], len(header)
     request = None if settings.request is None else at[settings.request]
     exposed = at[settings.shown] if settings.shown else None
+    further = [at[column] for column in label_columns(settings)]
     names, positions = list(columns), [at[column] for column in columns.values()]
     for line, row, error in rows:
         if len(row) == width:
             cells = dict(zip(names, [row[i] for i in positions], strict=True))
             when = line if time is None else row[time]
             asked = None if request is None else row[request]
-            yield RawRow(line, when, row[label], asked, cells, None if exposed is None else row[exposed])
+            seen = None if exposed is None else row[exposed]
+            yield RawRow(line, when, row[label], asked, cells, seen, tuple([row[i] for i in further]))
         elif error:
             yield SourceError(f"{path}:{line}: {error}")
         elif row:
@@ -171,7 +174,7 @@ def open_text(path: Path) -> TextIO:
 
 def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
     decoder = msgspec.json.Decoder(dict[str, Any])
-    special = set(special_columns(settings))
+    special, labelled = set(special_columns(settings)), label_columns(settings)
     wanted = settings.features
     if wanted:
         try:
@@ -212,7 +215,8 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
             request = None if settings.request is None else found.get(settings.request)
             time = found.get(settings.time) if settings.time else line
             exposed = found.get(settings.shown) if settings.shown else None
-            yield RawRow(line, time, found.get(settings.label), request, cells, exposed)
+            further = tuple([found.get(column) for column in labelled])
+            yield RawRow(line, time, found.get(settings.label), request, cells, exposed, further)
 
 
 def _python_json(text: bytes) -> dict[str, object] | None:
@@ -247,10 +251,13 @@ def _parquet_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
                 exposed = table[settings.shown] if settings.shown else itertools.repeat(None)
                 features = [table[column] for column in columns.values()]
                 values = zip(*features, strict=True) if features else itertools.repeat(())
-                rows = zip(times, labels, requests, values, exposed, strict=False)
-                for time, label, request, cells, seen in rows:
+                others = [table[column] for column in label_columns(settings)]
+                further = zip(*others, strict=True) if others else itertools.repeat(())
+                rows = zip(times, labels, requests, values, exposed, further, strict=False)
+                for time, label, request, cells, seen, said in rows:
                     line += 1
-                    yield RawRow(line, time, label, request, dict(zip(columns, cells, strict=True)), seen)
+                    named = dict(zip(columns, cells, strict=True))
+                    yield RawRow(line, time, label, request, named, seen, tuple(said))
     except pyarrow.ArrowException as error:
         raise SourceError(f"{path}: cannot be read as Parquet: {error}") from None
 

@@ -22,6 +22,7 @@ from stream.produce.sender import BufferedEvent, Sender
 from stream.produce.settings import PRODUCER_DEFAULTS, ProducerSettings
 from stream.records.decoding import check, tidy_request
 from stream.records.id_types import DeclaredFeature, check_id_types
+from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Action, Event, Exposure, Features, Impression, Served, encode
 
 
@@ -49,6 +50,7 @@ class Producer:
         features: Collection[str] | Mapping[str, DeclaredFeature] | None = None,
         on_failed: Callable[[Sequence[Event], LogError], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        targets: Targets = UNDECLARED,
     ) -> None:
         """Connect to a log.
 
@@ -62,6 +64,8 @@ class Producer:
             on_failed: called, by the sending thread, with events that are given up and why. It may
                 write them elsewhere; it must not call this producer, nor raise.
             clock: event times, waiting and names come from it.
+            targets: those that the config declares (`load_config(FILE).known_targets()`): actions and
+                outcomes are checked against them.
 
         Raises:
             LogError: the log cannot be reached, has no topic `events`, or one of other partitions.
@@ -69,6 +73,7 @@ class Producer:
         self.settings = settings
         self._clock = clock
         self.name = f"{name or 'producer'}-{clock.token()[:12]}"
+        self._targets = targets
         self._specs = features if isinstance(features, Mapping) else {}
         self._features = None if features is None else frozenset(features)
         self._own_log = isinstance(log, str)
@@ -119,6 +124,8 @@ class Producer:
         place: list[int] | None = None,
         propensity: list[float] | None = None,
         shown: list[int] | None = None,
+        weight: list[float] | float | None = None,
+        outcomes: dict[str, list[float | None]] | None = None,
     ) -> str:
         """Send an impression; returns the request id, which its actions refer to.
 
@@ -132,6 +139,8 @@ class Producer:
             place: where each was shown, 0 for the first; None: in the order of `candidates`.
             propensity: how likely each was to be shown there; None: the order was not drawn.
             shown: the candidates that are shown, from the first place down; None: all.
+            weight: how much a candidate counts: one for each, or one for all; None: 1.
+            outcomes: beside `labels`: of further targets, by name; None where its `of` did not happen.
 
         Raises:
             RecordError: a value that the joiner would refuse.
@@ -148,6 +157,8 @@ class Producer:
             place=place,
             propensity=propensity,
             shown=shown,
+            weight=weight,
+            outcomes=outcomes,
         )
         self.send(event)
         return event.request_id
@@ -159,13 +170,15 @@ class Producer:
         *,
         label: float = 1.0,
         name: str = "click",
+        value: float | None = None,
         time_s: float | None = None,
     ) -> None:
         """Send an action: what the person did with one candidate (counted from 0) of a request.
 
         Args:
             label: 1 for what counts, 0 to take it back.
-            name: what it was, for people.
+            name: what it was; if targets are declared, it says which of them this is of.
+            value: how much, for a target that is a value.
             time_s: event time, Unix seconds; None: now.
 
         Raises:
@@ -174,7 +187,7 @@ class Producer:
             UndeliveredError: with acks="each", the log did not take it.
         """
         now_s = self._clock.unix_s() if time_s is None else time_s
-        self.send(Action(request_id=request_id, time=now_s, candidate=candidate, label=label, name=name))
+        self.send(Action(request_id, now_s, candidate, label, name, value=value))
 
     def exposure(
         self,
@@ -203,10 +216,10 @@ class Producer:
         """Check an event and encode it; a TypeError means that a value has a type that no record has."""
         if self._features is not None and isinstance(event, Impression):
             declared = tidy_request(event, self._features)
-            check(declared)
+            check(declared, self._targets)
             check_id_types(self._specs, declared)
         else:
-            check(event)
+            check(event, self._targets)
         return encode(event)
 
     def send(self, event: Event) -> None:

@@ -1,0 +1,199 @@
+"""The lines of a file as requests, in file order; what is wrong with a line names it and its column."""
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from stream.errors import SourceError
+from stream.files.columns import Convert, DataSettings, RawRow, missing_test, shown_reader
+from stream.files.outcomes import LabelColumns, Outcome
+from stream.files.tabular import open_table
+from stream.files.times import Cell, shown, time_reader
+from stream.limits import FEATURES_MAX
+from stream.records.fields import tidy_value
+from stream.records.types import Example, Features, Value
+
+OnBad = Callable[[SourceError], None]
+
+_KNOWN_MAX = 1 << 16  # cells of a column whose values are kept
+
+
+class _Known(dict[str, Value]):
+    """A cache of one column's converted cells: most cells recur, and a lookup is faster than a conversion.
+
+    Raises:
+        ValueError: a cell that is empty, cannot be converted, or is over a record's limits.
+    """
+
+    def __init__(self, convert: Convert, is_missing: Callable[[Cell], bool]) -> None:
+        super().__init__()
+        self._convert, self._is_missing = convert, is_missing
+
+    def __missing__(self, cell: str) -> Value:
+        if self._is_missing(cell):
+            raise ValueError("an empty cell")
+        value = tidy_value(self._convert(cell))
+        if isinstance(value, list):
+            return value  # not cached: the caller may change it
+        if len(self) >= _KNOWN_MAX:
+            self.clear()
+        self[cell] = value
+        return value
+
+
+class _Request:
+    """A request that is collected from its lines."""
+
+    def __init__(self, line: int, name: str, key: Cell, time: float) -> None:
+        self.line, self.name, self.key, self.time, self.decided = line, name, key, time, time
+        self.context: Features = {}
+        self.candidates: list[Features] = []
+        self.labels: list[float] = []
+        self.outcomes: list[Outcome] = []
+
+    def read(self) -> "Read":
+        example = Example(self.name, self.time, self.decided, self.candidates, self.labels, self.context)
+        return self.line, example, False, self.outcomes
+
+
+Read = tuple[int, Example, bool, list[Outcome]]
+"""First line, request, whether it is known to fit the limits of a record, labels of further targets."""
+
+
+def read_requests(
+    path: Path,
+    kind: str,
+    settings: DataSettings,
+    on_bad: OnBad | None,
+    declared: Collection[str] | None,
+    labels: LabelColumns,
+) -> Iterator[Read]:
+    """The requests in file order."""
+    rows, convert, default = open_table(path, kind, settings)
+    read_time = time_reader(settings.time_unit, settings.time_format)
+    read_label = labels.read_first
+    in_context = frozenset(settings.context)
+    is_missing = missing_test(settings)
+    unlabelled = frozenset(settings.unlabelled)
+    grouped = settings.request is not None
+    open_request: _Request | None = None
+    known: list[tuple[str, _Known]] | None = None
+    plain = (
+        kind == "csv"
+        and not grouped
+        and not in_context
+        and not unlabelled
+        and not settings.shown
+        and not labels
+    )
+    for row in rows:
+        column = settings.time
+        try:
+            if isinstance(row, SourceError):
+                raise row
+            if plain:
+                if known is None:
+                    known = [(name, _Known(convert.get(name, default), is_missing)) for name in row.cells]
+                fast = _plain(row, known, read_time, read_label)
+                if fast is not None:
+                    yield row.line, fast, len(known) <= FEATURES_MAX, []
+                    continue
+            if settings.shown:
+                column = settings.shown
+                if not shown_reader(row.shown):
+                    continue  # nobody saw it, so its label says nothing
+            column = settings.time
+            time = read_time(row.time)
+            column = settings.label
+            if unlabelled and _as_text(row.label) in unlabelled:
+                if on_bad is not None:
+                    on_bad(SourceError(f"{path}:{row.line}: {column}: {shown(row.label)} is no label"))
+                continue
+            label = read_label(row.label)
+            column = "labels"
+            outcomes = [labels.read(label, row.outcomes)] if labels else []
+            context: Features = {}
+            features: Features = {}
+            for column, cell in row.cells.items():
+                if is_missing(cell):
+                    continue  # unknown here: the feature is absent, which every model must bear
+                try:
+                    value = tidy_value(convert.get(column, default)(cell))
+                except ValueError:
+                    if declared is None or column in declared:
+                        raise
+                    continue  # no feature: what it holds is not looked at
+                if column in in_context:
+                    context[column] = value
+                else:
+                    features[column] = value
+            if not grouped:
+                alone = Example(str(row.line), time, time, [features], [label], context)
+                yield row.line, alone, False, outcomes
+                continue
+            column = str(settings.request)
+            name = _request_name(row)
+            if open_request is None or open_request.key != row.request:
+                if open_request is not None:
+                    yield open_request.read()
+                open_request = _Request(row.line, name, row.request, time)
+                open_request.context = context
+            elif open_request.context != context:
+                column = "context"
+                raise ValueError(
+                    f"differs from that of line {open_request.line}, of the same request; "
+                    "a feature that differs between candidates is no context"
+                )
+        except SourceError as error:
+            refuse(error, settings, on_bad)
+            continue
+        except ValueError as error:
+            line = row.line if isinstance(row, RawRow) else 0
+            refuse(SourceError(f"{path}:{line}: {column}: {error}"), settings, on_bad)
+            continue
+        open_request.candidates.append(features)
+        open_request.labels.append(label)
+        open_request.outcomes += outcomes
+        open_request.decided = max(open_request.decided, time)
+    if open_request is not None:
+        yield open_request.read()
+
+
+def _plain(
+    row: RawRow,
+    known: list[tuple[str, _Known]],
+    read_time: Callable[[Cell], float],
+    read_label: Callable[[Cell], float],
+) -> Example | None:
+    """Convert an ordinary line quickly; None: use the general way."""
+    try:
+        time = read_time(row.time)
+        features = {name: at[cell] for (name, at), cell in zip(known, row.cells.values(), strict=True)}
+        return Example(str(row.line), time, time, [features], [read_label(row.label)], {})
+    except ValueError:
+        return None
+
+
+def _as_text(cell: Cell) -> str:
+    """A cell as `unlabelled` names it; a missing one is empty."""
+    return "" if cell is None or cell != cell else str(cell)
+
+
+def _request_name(row: RawRow) -> str:
+    if row.request is None or row.request == "":
+        raise ValueError("an empty cell; expected the request's id")
+    if isinstance(row.request, str | int):
+        return str(row.request)
+    raise ValueError(f"{row.request!r} is no request id; expected a string or an integer")
+
+
+def refuse(error: SourceError, settings: DataSettings, on_bad: OnBad | None) -> None:
+    """Leave a line out if the settings say so.
+
+    Raises:
+        SourceError: they do not.
+    """
+    if not settings.skip_bad:
+        hint = "correct it, or leave such lines out with skip_bad = true in [data]"
+        raise SourceError(f"{error}; {hint}") from None
+    if on_bad is not None:
+        on_bad(error)
