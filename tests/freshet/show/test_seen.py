@@ -270,7 +270,7 @@ def test_page_shows_the_same(up: Up, browser: Browser, pictures: Path) -> None:
     browser.value("location.hash = ''")
     browser.screen(1280, 900)
     browser.until(f"{folded}.join() === 'true,true'")
-    for width, in_row in ((1440, [3, 5, 5]), (820, [3, 4, 4, 2]), (390, [1, 2, 2, 2, 2, 2, 2])):
+    for width, in_row in ((1440, [4, 5, 5]), (820, [3, 3, 4, 4]), (390, [2] * 7)):
         browser.screen(width, 844)
         assert browser.value(IN_ROW) == in_row, width
         assert browser.value("document.documentElement.scrollWidth") <= width
