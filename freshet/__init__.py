@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from freshet.config import Config, load_config
     from freshet.errors import (
+        CallError,
+        CallFailedError,
+        CallRefusedError,
         CompareError,
         ConfigError,
         ExportError,
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CallError",
+    "CallFailedError",
+    "CallRefusedError",
     "CompareError",
     "Config",
     "ConfigError",

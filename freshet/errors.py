@@ -10,6 +10,9 @@ FreshetError
 ├── TrainError      history cannot be trained on, or the log does not continue it
 ├── WarmError       a file of vectors or weights cannot be read, or does not fit the model
 ├── ModelError      what a `Model` is given: rows, labels, or a file that holds no model
+├── CallError       a call of `freshet.client`
+│   ├── CallRefusedError    the server refused the request: 4xx
+│   └── CallFailedError     the server could not be reached, or failed, as often as it was tried
 ├── ProduceError    a file's events cannot be sent
 └── RoleError       a role of `freshet up` stopped and cannot be started again
 """
@@ -51,6 +54,18 @@ class WarmError(FreshetError):
 
 class ModelError(FreshetError):
     """A `Model` cannot use the rows, labels or file that it is given; the message names the row."""
+
+
+class CallError(FreshetError):
+    """A call of a `Client` has no answer."""
+
+
+class CallRefusedError(CallError):
+    """The server refused the request; the message is the server's."""
+
+
+class CallFailedError(CallError):
+    """The server could not be reached or failed, as often as the call was tried."""
 
 
 class ProduceError(FreshetError):

@@ -10,7 +10,16 @@ import textwrap
 from importlib import import_module
 from types import ModuleType
 
-PACKAGES = ("error_memory", "embeddings", "embeddings.torch", "stream", "learner", "serving", "freshet")
+PACKAGES = (
+    "error_memory",
+    "embeddings",
+    "embeddings.torch",
+    "stream",
+    "learner",
+    "serving",
+    "freshet",
+    "freshet.client",
+)
 
 _HEAD = (
     "# The Python interface\n\n"

@@ -7,6 +7,7 @@
     POST /v1/forget     delete ids and everything the model has stored about them
     GET  /v1/model      the current model, its freshness and its metrics
     GET  /v2/health/live, /v2/health/ready
+    /v2, /v2/models/…   the Open Inference Protocol (`serving.app.inference`)
     GET  /metrics       for Prometheus
     GET  /              the live page, which reads /v1/live and /v1/live/history (`serving.watch.page`)
     GET  /openapi.json  the OpenAPI document of these routes
@@ -43,6 +44,7 @@ from serving.app.bodies import (
     decode_body,
     split_body,
 )
+from serving.app.inference import Inference
 from serving.app.writer import Appended, EventWriter
 from serving.errors import RequestError, TooLargeError, UnavailableError
 from serving.http import openapi
@@ -101,6 +103,7 @@ class App(Frame):
         self._declared = frozenset(replica.features)
         self._event = Decoder[Event](Impression, Action, Exposure, declared=self._declared, targets=targets)
         self._openapi: bytes | None = None
+        self.inference = Inference(replica, settings, self._log_impression, openapi.release())
         super().__init__(
             [
                 (routes.SCORE, self.score),
@@ -108,9 +111,13 @@ class App(Frame):
                 (routes.FEEDBACK, self.feedback),
                 (routes.EVENTS, self.events),
                 (routes.FORGET, self.forget),
-                (routes.MODEL, self.model),
+                (routes.MODEL_STATUS, self.model),
                 (routes.LIVE, self.live),
                 (routes.READY, self.ready),
+                (routes.SERVER, self.inference.server),
+                (routes.METADATA, self.inference.metadata),
+                (routes.MODEL_READY, self.inference.ready),
+                (routes.INFER, self.inference.infer),
                 (routes.METRICS, self.metrics),
                 *LivePage(self.overview).routes(),
                 (routes.OPENAPI, self.openapi),

@@ -15,6 +15,14 @@ from serving.app.bodies import (
     ScoreAnswer,
     ScoreRequest,
 )
+from serving.app.inference import (
+    MODEL,
+    InferAnswer,
+    InferRequest,
+    ModelMetadata,
+    ModelReady,
+    ServerMetadata,
+)
 from serving.http.frame import Route
 from serving.replica.explaining import ExplainAnswer
 from serving.replica.status import ModelStatus
@@ -63,7 +71,7 @@ FORGET = Route(
     gives={202: ForgetAnswer},
     writes=True,
 )
-MODEL = Route(
+MODEL_STATUS = Route(
     "GET",
     "/v1/model",
     bounded=False,
@@ -85,6 +93,36 @@ READY = Route(
     open=True,
     about="Whether the server can take requests.",
     gives={200: ReadyAnswer, 503: ReadyAnswer},
+)
+SERVER = Route(
+    "GET",
+    "/v2",
+    bounded=False,
+    about="The server, by the Open Inference Protocol.",
+    gives={200: ServerMetadata},
+)
+METADATA = Route(
+    "GET",
+    f"/v2/models/{MODEL}",
+    bounded=False,
+    about="The model's inputs and outputs, by the Open Inference Protocol.",
+    gives={200: ModelMetadata},
+)
+MODEL_READY = Route(
+    "GET",
+    f"/v2/models/{MODEL}/ready",
+    bounded=False,
+    open=True,
+    about="Whether the model can take requests.",
+    gives={200: ModelReady, 503: ModelReady},
+)
+INFER = Route(
+    "POST",
+    f"/v2/models/{MODEL}/infer",
+    "score",
+    about="Scores by the Open Inference Protocol: a tensor for each feature, as JSON or binary.",
+    takes=InferRequest,
+    gives={200: InferAnswer},
 )
 METRICS = Route("GET", "/metrics", bounded=False, about="All metrics, for Prometheus.", gives={200: str})
 OPENAPI = Route("GET", "/openapi.json", bounded=False, about="This document.", gives={200: dict})

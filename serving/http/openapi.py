@@ -66,16 +66,12 @@ def document(routes: Sequence[Route], features: Mapping[str, FeatureSpec], candi
     refs, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     of = {id(kind): ref for kind, ref in zip(kinds, refs, strict=True)}
     _declare(schemas, features, candidates_max)
-    try:
-        release = version("freshet")
-    except PackageNotFoundError:
-        release = "0"
     return json.dumps(
         {
             "openapi": "3.1.0",
             "info": {
                 "title": "Freshet",
-                "version": release,
+                "version": release(),
                 "description": "Scores that have learnt from a click a moment later.",
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
@@ -86,6 +82,14 @@ def document(routes: Sequence[Route], features: Mapping[str, FeatureSpec], candi
             },
         }
     ).encode()
+
+
+def release() -> str:
+    """The version of Freshet; "0": it is not installed as a package."""
+    try:
+        return version("freshet")
+    except PackageNotFoundError:
+        return "0"
 
 
 def _operation(route: Route, of: Mapping[int, Json]) -> Json:

@@ -56,4 +56,4 @@ def test_type_checkers_see_what_is_exported(package: str) -> None:
 
 def test_all_packages_that_users_import_are_on_the_page() -> None:
     packages = {name for name in FLOOR_OF if name != "ground"}
-    assert set(PACKAGES) == {*packages, "embeddings.torch"}
+    assert set(PACKAGES) == {*packages, "embeddings.torch", "freshet.client"}

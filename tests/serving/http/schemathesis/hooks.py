@@ -1,7 +1,7 @@
 """What JSON Schema cannot say of a body, put right in what schemathesis generates from it.
 
-To JSON Schema 1.0 is an integer; Freshet takes it for a number. And a request's lists are as long as
-its candidates.
+To JSON Schema 1.0 is an integer; Freshet takes it for a number. A request's lists are as long as
+its candidates, and a tensor has as many values as its shape says.
 """
 
 from typing import Any
@@ -20,8 +20,16 @@ def whole(value: Any) -> Any:
     return value
 
 
+TENSORS = [
+    {"name": "item", "datatype": "INT64", "shape": [2], "data": [3, 17]},
+    {"name": "tags", "datatype": "BYTES", "shape": [1, 2], "data": [["a", ""]]},
+]
+
+
 def fit(record: Any) -> Any:
     """An impression with as many labels, places, weights and probabilities as candidates."""
+    if isinstance(record, dict) and isinstance(record.get("inputs"), list):
+        return {"inputs": TENSORS, "outputs": [{"name": "order"}], "id": "r", "parameters": {"log": False}}
     if not isinstance(record, dict) or not isinstance(record.get("candidates"), list):
         return record
     n = len(record["candidates"])

@@ -1,0 +1,283 @@
+"""The Open Inference Protocol (v2), which the clients of Triton and KServe speak.
+
+The model has one input for each declared feature, all optional, and the outputs `corrected`, `base` and
+`order`. A request is a slate of n candidates: a tensor of n values is a feature of the candidates, one of a
+single value a feature of the context.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from learner.features.encoder import FeatureSpec
+from serving.app.tensors import (
+    BINARY,
+    HEADER,
+    Parameter,
+    Tensor,
+    TensorInput,
+    TensorOutput,
+    decode_tensors,
+    encode_answer,
+    split_binary,
+)
+from serving.errors import RequestError, TooLargeError
+from serving.http.frame import JSON, Call, Response, json_response, new_request_id
+from serving.replica.status import Scored, Scorer
+from serving.settings import ServerSettings
+from stream.records.decoding import AnyFeatures, check, tidy_request
+from stream.records.types import Impression, Served
+
+MODEL = "freshet"
+EXTENSIONS = ["binary_tensor_data"]
+OUTPUTS = {"corrected": "FP64", "base": "FP64", "order": "INT64"}
+LISTS = ("ids", "sequence")
+
+Json = dict[str, object]
+
+
+class WantedOutput(msgspec.Struct, frozen=True):
+    """One output that a request asks for."""
+
+    name: str
+    parameters: dict[str, Parameter] = {}
+
+
+class InferRequest(msgspec.Struct, frozen=True):
+    """Body of POST /v2/models/freshet/infer. `id` is the request id.
+
+    `parameters`: `log` true appends the impression to topic `events`, as `/v1/score` does; `time` is event
+    time in Unix seconds; `binary_data_output` true asks for outputs as bytes.
+    """
+
+    inputs: list[TensorInput]
+    id: str = ""
+    parameters: dict[str, Parameter] = {}
+    outputs: list[WantedOutput] = []
+
+
+class TensorMetadata(msgspec.Struct, frozen=True):
+    """The name, type and shape of a tensor; -1: any number."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ServerMetadata(msgspec.Struct, frozen=True):
+    """The server, and the extensions of the protocol that it knows."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ModelMetadata(msgspec.Struct, frozen=True):
+    """The model's inputs, one for each feature, and its outputs."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ModelReady(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether the model can take requests, and if not, why."""
+
+    name: str
+    ready: bool
+    error: str | None = None
+
+
+class InferAnswer(msgspec.Struct, frozen=True):
+    """The outputs of n candidates, in the order of the request."""
+
+    model_name: str
+    model_version: str
+    id: str
+    parameters: dict[str, Parameter]
+    outputs: list[TensorOutput]
+
+
+class Asked(NamedTuple):
+    """A decoded request."""
+
+    impression: Impression
+    log: bool
+    outputs: list[tuple[str, bool]]  # name, and whether as bytes
+
+
+class Inference:
+    """Answers the protocol's routes.
+
+    Args:
+        replica: computes the scores.
+        settings: the limits.
+        log_impression: appends an impression to the log; returns whether it is there.
+        version: of Freshet.
+    """
+
+    def __init__(
+        self,
+        replica: Scorer,
+        settings: ServerSettings,
+        log_impression: Callable[[Impression], Awaitable[bool]],
+        version: str,
+    ) -> None:
+        self._replica = replica
+        self._settings = settings
+        self._log = log_impression
+        self._version = version
+        self._decode = msgspec.json.Decoder(InferRequest).decode
+
+    async def server(self, _: Call) -> Response:
+        """GET /v2."""
+        return json_response(200, ServerMetadata("freshet", self._version, EXTENSIONS))
+
+    async def metadata(self, _: Call) -> Response:
+        """GET /v2/models/freshet."""
+        inputs = [_input(name, spec) for name, spec in self._replica.features.items()]
+        outputs = [TensorMetadata(name, datatype, [-1]) for name, datatype in OUTPUTS.items()]
+        return json_response(200, ModelMetadata(MODEL, [], "freshet", inputs, outputs))
+
+    async def ready(self, _: Call) -> Response:
+        """GET /v2/models/freshet/ready."""
+        why_not = self._replica.unready()
+        if why_not:
+            return json_response(503, ModelReady(MODEL, False, why_not), ((b"retry-after", b"1"),))
+        return json_response(200, ModelReady(MODEL, True))
+
+    async def infer(self, call: Call) -> Response:
+        """POST /v2/models/freshet/infer."""
+        asked = self._asked(call)
+        impression = asked.impression
+        (scored,) = self._replica.score([impression])
+        logged = False
+        if asked.log and self._settings.log_impressions:
+            served = Served(base=scored.base, corrected=scored.corrected, model=scored.version)
+            show = self._settings.show
+            first = scored.order[:show] if show else None
+            logged = await self._log(msgspec.structs.replace(impression, served=served, shown=first))
+        head: Json = {
+            "model_name": MODEL,
+            "model_version": scored.version,
+            "id": impression.request_id,
+            "parameters": {"logged": logged},
+        }
+        arrays = _arrays(scored)
+        body, length = encode_answer(head, [(name, arrays[name], raw) for name, raw in asked.outputs])
+        if length is None:
+            return Response(200, body, JSON)
+        return Response(200, body, BINARY, ((HEADER, str(length).encode()),))
+
+    def _asked(self, call: Call) -> Asked:
+        head, binary = split_binary(call.body, call.headers.get(HEADER))
+        try:
+            request = self._decode(head)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(f"the body is no inference request: {error}") from None
+        declared = self._replica.features
+        for one in request.inputs:
+            if one.name not in declared:
+                known = ", ".join(declared)
+                raise RequestError(f"input {one.name[:200]!r} is no declared feature; the model has: {known}")
+        tensors = decode_tensors(request.inputs, binary)
+        rows = {tensor.rows for tensor in tensors.values()}
+        n = max(rows, default=0)
+        if rows - {1, n} or n == 0 or 0 in rows:
+            sizes = ", ".join(f"{name} {tensor.rows}" for name, tensor in list(tensors.items())[:20])
+            raise RequestError(
+                "inputs need one common number of candidates, or 1 for a feature that all of them share; "
+                f"these are {sizes or 'none'}"
+            )
+        if n > self._settings.candidates_max:
+            most = self._settings.candidates_max
+            raise TooLargeError(f"the inputs have {n} candidates; expected 1 to {most} (candidates_max)")
+        context: AnyFeatures = {}
+        candidates: list[AnyFeatures] = [{} for _ in range(n)]
+        pads = {one.name: one.parameters.get("pad") for one in request.inputs}
+        for name, tensor in tensors.items():
+            values = _values(name, declared[name], tensor, pads[name])
+            if tensor.rows == 1:
+                context[name] = values[0]
+                continue
+            for candidate, value in zip(candidates, values, strict=True):
+                candidate[name] = value
+        impression = self._impression(request, context, candidates)
+        return Asked(impression, _flag(request.parameters, "log"), _outputs(request))
+
+    def _impression(
+        self, request: InferRequest, context: AnyFeatures, candidates: list[AnyFeatures]
+    ) -> Impression:
+        at = request.parameters.get("time")
+        if at is not None and (isinstance(at, bool) or not isinstance(at, int | float)):
+            raise RequestError(f"parameter time is {at!r}; expected event time in Unix seconds")
+        loose = Impression(
+            request_id=request.id or new_request_id(),
+            time=time.time() if at is None else float(at),
+            candidates=candidates,
+            context=context,
+        )
+        impression = tidy_request(loose, frozenset(self._replica.features))
+        check(impression)
+        self._replica.check_types(impression)
+        return impression
+
+
+def _input(name: str, spec: FeatureSpec) -> TensorMetadata:
+    shape = [-1, -1] if spec.kind in LISTS else [-1]
+    datatype = "FP64" if spec.kind == "number" else "INT64" if spec.id_type == "int" else "BYTES"
+    return TensorMetadata(name, datatype, shape)
+
+
+def _values(name: str, spec: FeatureSpec, tensor: Tensor, pad: Parameter | None) -> list[object]:
+    """A feature's value for each row; None where it is missing: an empty text, NaN, or the tensor's `pad`."""
+
+    def missing(value: object) -> bool:
+        return value == "" or value != value or (pad is not None and value == pad)
+
+    values: list[object] = [None if missing(value) else value for value in tensor.values]
+    if spec.kind not in LISTS:
+        if tensor.width not in (None, 1):
+            raise RequestError(
+                f"input {name!r} has {tensor.width} values a row; expected shape [n] or [n, 1]"
+            )
+        return values
+    width = 1 if tensor.width is None else tensor.width
+    return [
+        [value for value in values[row * width : (row + 1) * width] if value is not None]
+        for row in range(tensor.rows)
+    ]
+
+
+def _outputs(request: InferRequest) -> list[tuple[str, bool]]:
+    every = _flag(request.parameters, "binary_data_output")
+    if not request.outputs:
+        return [(name, every) for name in OUTPUTS]
+    found: dict[str, bool] = {}
+    for one in request.outputs:
+        if one.name not in OUTPUTS:
+            raise RequestError(f"output {one.name[:200]!r} is unknown; the model has {', '.join(OUTPUTS)}")
+        found[one.name] = _flag(one.parameters, "binary_data", every)
+    return list(found.items())
+
+
+def _flag(parameters: Mapping[str, Parameter], name: str, default: bool = False) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise RequestError(f"parameter {name} is {value!r}; expected true or false")
+    return value
+
+
+def _arrays(scored: Scored) -> dict[str, np.ndarray]:
+    return {
+        "corrected": np.array(scored.corrected, dtype=np.float64),
+        "base": np.array(scored.base, dtype=np.float64),
+        "order": np.array(scored.order, dtype=np.int64),
+    }
