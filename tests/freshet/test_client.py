@@ -157,4 +157,5 @@ def test_score_that_is_tried_again_keeps_its_request_id(url: str, log: Log) -> N
                 return (await client.score([{"p": 0.5}])).request_id
 
     request_id = asyncio.run(ask())
-    assert [event.request_id for event in logged(log)] == [request_id] * 3  # type: ignore[attr-defined]
+    ids = [event.request_id for event in logged(log)]  # type: ignore[attr-defined]
+    assert len(ids) >= 3 and set(ids) == {request_id}

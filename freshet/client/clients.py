@@ -14,24 +14,31 @@ impression, and a write has an idempotency key.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
 
 import httpx
-import msgspec
-import numpy as np
 
-from freshet.errors import CallFailedError, CallRefusedError
+from freshet.client.calls import (
+    ASK_MODEL,
+    ASK_READY,
+    PAUSES,
+    Ask,
+    Attempts,
+    ask_events,
+    ask_feedback,
+    ask_forget,
+    ask_score,
+    http_settings,
+)
 from ground.clock import SYSTEM_CLOCK, Clock
-from ground.retry import Backoff, Pauses
+from ground.retry import Pauses
 from serving.app.bodies import (
     EventsAnswer,
     Explore,
     FeedbackRequest,
     ForgetAnswer,
-    ForgetRequest,
     PlaceAnswer,
     ReadyAnswer,
     ScoreAnswer,
@@ -41,126 +48,7 @@ from serving.replica.explaining import ExplainAnswer
 from serving.replica.status import ModelStatus
 from stream.records.types import Candidates, Context, Event
 
-__all__ = ["AsyncClient", "Client"]
-
-PAUSES = Pauses(first_s=0.05, longest_s=2.0, give_up_s=15.0)
-AGAIN = frozenset((429, 502, 503, 504))
-"""Statuses after which the same request may succeed."""
-RETRY_AFTER_S_MAX = 10.0
-
 T = TypeVar("T")
-
-
-class _Ask(NamedTuple, Generic[T]):
-    """One request, and the type of its answer."""
-
-    method: str
-    path: str
-    gives: type[T]
-    body: bytes | None = None
-    writes: bool = False
-    fine: tuple[int, ...] = ()  # further statuses whose body is an answer
-
-
-def _encode(value: object) -> bytes:
-    return msgspec.json.encode(value, enc_hook=_plain)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise CallRefusedError(
-        f"a value of type {type(value).__name__} cannot be sent; expected numbers, texts and lists"
-    )
-
-
-def _score(path: str, gives: type[T], request: ScoreRequest) -> _Ask[T]:
-    if request.request_id is None:
-        request = msgspec.structs.replace(request, request_id=os.urandom(16).hex())
-    return _Ask("POST", path, gives, _encode(request))
-
-
-def _feedback(request: FeedbackRequest) -> _Ask[PlaceAnswer]:
-    return _Ask("POST", "/v1/feedback", PlaceAnswer, _encode(request), writes=True)
-
-
-def _events(events: Sequence[Event]) -> _Ask[EventsAnswer]:
-    body = _encode(list(events))
-    return _Ask("POST", "/v1/events", EventsAnswer, body, writes=True)
-
-
-def _forget(entity: Mapping[str, Sequence[int | str]]) -> _Ask[ForgetAnswer]:
-    body = _encode(ForgetRequest({name: list(ids) for name, ids in entity.items()}))
-    return _Ask("POST", "/v1/forget", ForgetAnswer, body, writes=True)
-
-
-_MODEL = _Ask("GET", "/v1/model", ModelStatus)
-_READY = _Ask("GET", "/v2/health/ready", ReadyAnswer, fine=(503,))
-
-
-class _Attempts(Generic[T]):
-    """The attempts of one call: what to send, and what an answer or a failure means."""
-
-    def __init__(self, ask: _Ask[T], pauses: Pauses, clock: Clock) -> None:
-        self.ask = ask
-        self.headers = {"content-type": "application/json"} if ask.body is not None else {}
-        if ask.writes:
-            self.headers["idempotency-key"] = os.urandom(16).hex()
-        self._backoff = Backoff(pauses, clock)
-
-    def answer(self, response: httpx.Response) -> T | float:
-        """The answer; or how many seconds to wait before the next attempt.
-
-        Raises:
-            CallRefusedError: the server refused it.
-            CallFailedError: it failed too often.
-        """
-        status = response.status_code
-        if response.is_success or status in self.ask.fine:
-            try:
-                return msgspec.json.decode(response.content, type=self.ask.gives)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise CallFailedError(
-                    f"{self._what}: the answer is not that of a Freshet server: {error}"
-                ) from None
-        reason = _reason(response)
-        if status not in AGAIN:
-            kind = CallRefusedError if status < 500 else CallFailedError
-            raise kind(f"{self._what}: {status}: {reason}")
-        return self._later(f"{status}: {reason}", _retry_after_s(response))
-
-    def failed(self, error: httpx.TransportError) -> float:
-        """How many seconds to wait after a connection failed.
-
-        Raises:
-            CallFailedError: it failed too often.
-        """
-        return self._later(f"{type(error).__name__}: {error}", 0.0)
-
-    def _later(self, why: str, least_s: float) -> float:
-        pause_s = self._backoff.next_s()
-        if pause_s is None:
-            raise CallFailedError(f"{self._what} failed, also when tried again: {why}")
-        return max(pause_s, least_s)
-
-    @property
-    def _what(self) -> str:
-        return f"{self.ask.method} {self.ask.path}"
-
-
-class _Settings(NamedTuple):
-    """The arguments of httpx's clients."""
-
-    base_url: str
-    headers: dict[str, str]
-    timeout: float
-
-
-def _settings(url: str, token: str | None, timeout_s: float) -> _Settings:
-    if not url.startswith(("http://", "https://")):
-        raise CallFailedError(f"{url!r} is no server's URL; expected for example http://localhost:8470")
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    return _Settings(url, headers, timeout_s)
 
 
 class Client:
@@ -188,7 +76,7 @@ class Client:
     ) -> None:
         self._pauses = pauses
         self._clock = clock
-        self._http = httpx.Client(**_settings(url, token, timeout_s)._asdict())
+        self._http = httpx.Client(**http_settings(url, token, timeout_s)._asdict())
 
     def __enter__(self) -> Self:
         return self
@@ -219,13 +107,15 @@ class Client:
     ) -> ScoreAnswer:
         """Probabilities and an order for n candidates; see `ScoreRequest` for the arguments."""
         request = ScoreRequest(candidates, context or {}, time, request_id, log, explore, unknown, show)
-        return self._call(_score("/v1/score", ScoreAnswer, request))
+        return self._call(ask_score("/v1/score", ScoreAnswer, request))
 
     def explain(
         self, candidates: Candidates, context: Context | None = None, *, time: float | None = None
     ) -> ExplainAnswer:
         """The parts of each candidate's score. Nothing is logged."""
-        return self._call(_score("/v1/explain", ExplainAnswer, ScoreRequest(candidates, context or {}, time)))
+        return self._call(
+            ask_score("/v1/explain", ExplainAnswer, ScoreRequest(candidates, context or {}, time))
+        )
 
     def feedback(
         self,
@@ -240,27 +130,27 @@ class Client:
     ) -> PlaceAnswer:
         """What the person did with a candidate of a request, or was shown."""
         return self._call(
-            _feedback(FeedbackRequest(request_id, candidate, label, time, name, shown, examined))
+            ask_feedback(FeedbackRequest(request_id, candidate, label, time, name, shown, examined))
         )
 
     def events(self, events: Sequence[Event]) -> EventsAnswer:
         """Send impressions, actions and exposures; the answer has a verdict for each."""
-        return self._call(_events(events))
+        return self._call(ask_events(events))
 
     def forget(self, entity: Mapping[str, Sequence[int | str]]) -> ForgetAnswer:
         """Delete ids, by feature, and what was learned about them."""
-        return self._call(_forget(entity))
+        return self._call(ask_forget(entity))
 
     def model(self) -> ModelStatus:
         """The current model, its freshness and its metrics."""
-        return self._call(_MODEL)
+        return self._call(ASK_MODEL)
 
     def ready(self) -> ReadyAnswer:
         """Whether the server can take requests, and if not, why."""
-        return self._call(_READY)
+        return self._call(ASK_READY)
 
-    def _call(self, ask: _Ask[T]) -> T:
-        attempts = _Attempts(ask, self._pauses, self._clock)
+    def _call(self, ask: Ask[T]) -> T:
+        attempts = Attempts(ask, self._pauses, self._clock)
         while True:
             try:
                 response = self._http.request(
@@ -281,7 +171,7 @@ class AsyncClient:
         self, url: str, *, token: str | None = None, timeout_s: float = 5.0, pauses: Pauses = PAUSES
     ) -> None:
         self._pauses = pauses
-        self._http = httpx.AsyncClient(**_settings(url, token, timeout_s)._asdict())
+        self._http = httpx.AsyncClient(**http_settings(url, token, timeout_s)._asdict())
 
     async def __aenter__(self) -> Self:
         return self
@@ -312,14 +202,14 @@ class AsyncClient:
     ) -> ScoreAnswer:
         """As `Client.score`."""
         request = ScoreRequest(candidates, context or {}, time, request_id, log, explore, unknown, show)
-        return await self._call(_score("/v1/score", ScoreAnswer, request))
+        return await self._call(ask_score("/v1/score", ScoreAnswer, request))
 
     async def explain(
         self, candidates: Candidates, context: Context | None = None, *, time: float | None = None
     ) -> ExplainAnswer:
         """As `Client.explain`."""
         request = ScoreRequest(candidates, context or {}, time)
-        return await self._call(_score("/v1/explain", ExplainAnswer, request))
+        return await self._call(ask_score("/v1/explain", ExplainAnswer, request))
 
     async def feedback(
         self,
@@ -334,26 +224,26 @@ class AsyncClient:
     ) -> PlaceAnswer:
         """As `Client.feedback`."""
         request = FeedbackRequest(request_id, candidate, label, time, name, shown, examined)
-        return await self._call(_feedback(request))
+        return await self._call(ask_feedback(request))
 
     async def events(self, events: Sequence[Event]) -> EventsAnswer:
         """As `Client.events`."""
-        return await self._call(_events(events))
+        return await self._call(ask_events(events))
 
     async def forget(self, entity: Mapping[str, Sequence[int | str]]) -> ForgetAnswer:
         """As `Client.forget`."""
-        return await self._call(_forget(entity))
+        return await self._call(ask_forget(entity))
 
     async def model(self) -> ModelStatus:
         """As `Client.model`."""
-        return await self._call(_MODEL)
+        return await self._call(ASK_MODEL)
 
     async def ready(self) -> ReadyAnswer:
         """As `Client.ready`."""
-        return await self._call(_READY)
+        return await self._call(ASK_READY)
 
-    async def _call(self, ask: _Ask[T]) -> T:
-        attempts = _Attempts(ask, self._pauses, SYSTEM_CLOCK)
+    async def _call(self, ask: Ask[T]) -> T:
+        attempts = Attempts(ask, self._pauses, SYSTEM_CLOCK)
         while True:
             try:
                 response = await self._http.request(
@@ -365,16 +255,3 @@ class AsyncClient:
             if not isinstance(found, float):
                 return found
             await asyncio.sleep(found)
-
-
-def _reason(response: httpx.Response) -> str:
-    try:
-        found: dict[str, Any] = msgspec.json.decode(response.content, type=dict[str, Any])
-        return f"{found['error']} (request {found.get('request_id', '')})"
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-        return response.text[:200] or response.reason_phrase
-
-
-def _retry_after_s(response: httpx.Response) -> float:
-    text = response.headers.get("retry-after", "")
-    return min(float(text), RETRY_AFTER_S_MAX) if text.isdecimal() else 0.0
