@@ -1,12 +1,11 @@
 """What one step costs at a limit is about what it costs far below it."""
 
 import asyncio
-import gc
-import statistics
 import time
 from collections.abc import Callable
 
 import pytest
+from costs import DEARER_MAX, dearer
 
 from freshet.config import parse_config
 from freshet.errors import ConfigError
@@ -18,19 +17,6 @@ from stream.log.testing import MemoryLog
 from stream.records.types import Action, encode
 from stream.run.contract import RunnerSettings
 from stream.state.repeats import Repeats
-
-DEARER_MAX = 5.0
-"""Times as much a step may cost at a limit as at a hundredth of it; caches make some difference."""
-
-
-def dearer(step_cost: Callable[[int], float], limit: int) -> float:
-    """How much dearer a step is at a limit than at a hundredth of it, by processor time; medians of five."""
-    gc.disable()  # it looks at all objects of the test's process
-    try:
-        few, many = ([step_cost(size) for _ in range(5)] for size in (max(limit // 100, 2), limit))
-    finally:
-        gc.enable()
-    return statistics.median(many) / statistics.median(few)
 
 
 def marks_cost(marks_max: int) -> float:
