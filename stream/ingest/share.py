@@ -22,6 +22,7 @@ from stream.state.role_state import RoleState
 _log = logging.getLogger("freshet.ingest")
 
 OFFSETS_EVERY_S = 1.0  # how often the offsets that lag tools read are committed
+AT_ONCE_MAX = 1_000  # records of a turn that are committed without waiting for more
 HELD_S = 0.02  # how long a source that is ahead of another waits before it looks again
 
 
@@ -120,7 +121,10 @@ class ShareWork:
             self._state.purge()
             self._clock.wait(stop, self._member.settings.beat_s / 10.0)
             return
+        before = self._runner.progress.records
         self._runner.turn(stop)
+        if self._runner.uncommitted and self._runner.progress.records - before < AT_ONCE_MAX:
+            self._runner.commit()  # the next read may wait for long: some logs look for an end first
         self._handler.between(self._runner)
         if self._handler.held():
             self._clock.wait(stop, HELD_S)

@@ -184,7 +184,7 @@ class RegistrySettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, for
 class IngestSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [ingest]: how sources are read."""
 
-    commit_every_s: float = 0.01  # how long a record waits for others before it is committed and sent on
+    commit_every_s: float = 0.01  # while records keep coming; else they are committed and sent on at once
     max_ahead_s: float = 300.0  # event time ahead of the source's log beyond which a record is refused
     ahead_of_others_s: float = 10.0  # a source that is further ahead of another one waits for it
     dead_letter_share_max: float = 0.5
