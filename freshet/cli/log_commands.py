@@ -46,6 +46,12 @@ def _export(arguments: argparse.Namespace) -> None:
     run_export(arguments.config, arguments.overrides, options, arguments.topic, Path(to))
 
 
+def _vectors(arguments: argparse.Namespace) -> None:
+    from freshet.tools.vectors import run_vectors
+
+    run_vectors(load(arguments), arguments.feature, Path(arguments.out), arguments.since)
+
+
 def _inspect(arguments: argparse.Namespace) -> None:
     from freshet.tools.inspect import inspect_state
 
@@ -167,6 +173,24 @@ COMMANDS = (
                 "roles, as bytes with their ingest time",
             ),
             *RANGE,
+        ),
+    ),
+    Command(
+        "vectors", _vectors, "write the ids and vectors of a feature as Parquet, all or what has changed",
+        (
+            "freshet vectors --feature item --out items.parquet",
+            "freshet vectors --feature item --out changes.parquet --since items.parquet",
+            "duckdb -c \"select id, vector from 'items.parquet' limit 3\"",
+        ),
+        (
+            option("--feature", metavar="NAME", required=True, help="whose vectors"),
+            option("--out", metavar="FILE", required=True, help="the file to write"),
+            option(
+                "--since", metavar="FILE|VERSION",
+                help="only what has changed since an earlier export, or since this model version; deleted "
+                "ids are marked",
+            ),
+            *ROLE_CONFIG,
         ),
     ),
     Command(

@@ -103,11 +103,13 @@ def _of_parquet(file: Path) -> Vectors:
         raise WarmError(f"{file}: cannot be read: {_short(error)}") from None
     lists = [f.name for f in table.schema if _is_vector(f.type)]
     singles = [f.name for f in table.schema if pa.types.is_integer(f.type) or _is_text(f.type)]
+    lists = ["vector"] if "vector" in lists else lists
+    singles = ["id"] if "id" in singles else singles
     if len(lists) != 1 or len(singles) != 1:
         columns = ", ".join(f"{f.name} ({f.type})" for f in table.schema)
         raise WarmError(
             f"{file}: its columns are {columns}; expected one column of ids (integers or text) and one of "
-            "lists of numbers"
+            "lists of numbers (called id and vector if there are several)"
         )
     ids, vectors = table.column(singles[0]), table.column(lists[0]).combine_chunks()
     if ids.null_count or vectors.null_count:
