@@ -15,6 +15,7 @@ import msgspec
 
 from freshet.config import Config, load_config
 from freshet.errors import ConfigError
+from freshet.roles.ingest.role import need_topic, open_source, source_of
 from freshet.roles.opening import check_unused, need_features
 from freshet.roles.states import read_state
 from freshet.roles.voice import printable
@@ -31,6 +32,7 @@ from stream.errors import LogError, StateLockedError
 from stream.files.sources import LeftOut, read_examples
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
 from stream.log.open import missing_log, open_log
+from stream.sources.opening import open_format
 from stream.state.meta import StateMeta
 
 FREE_BYTES_MIN = 1 << 30
@@ -59,6 +61,7 @@ def run_checks(file: str, overrides: Sequence[str], data: Path | None) -> Iterat
         ("state", _state),
         ("joiner", lambda c: _role_state(c, "join", "joiner", {"partitions": str(c.stream.partitions)})),
         ("learner", lambda c: _role_state(c, "learn", "learner", Learner.fingerprint(c.features, c.learner))),
+        *((("sources", _sources),) if config.sources else ()),
         ("network", _network),
         ("server", _server),
         ("access", _access),
@@ -136,6 +139,20 @@ def _rights(log: Log, topics: Sequence[str], url: str) -> str:
             "commands that allow it"
         )
     return f"; not allowed, and the roles go on without: {'; '.join(helpful)}" if helpful else ""
+
+
+def _sources(config: Config) -> str:
+    """Whether each source's topic, libraries and schema files are there; `ingest --check` reads records."""
+    for name in config.sources:
+        source = source_of(config, name)
+        open_format(source, config.ingest.registry)
+        log = open_source(config, source.log)
+        try:
+            need_topic(log, name, source)
+        finally:
+            log.close()
+    names = ", ".join(config.sources)
+    return f"the topics of {names} are there; `freshet ingest --check` shows what they become"
 
 
 def _state(config: Config) -> str:

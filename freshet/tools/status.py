@@ -142,6 +142,7 @@ def _lines(
         if not mine:
             yield f"{role:<9}none runs: no beat in the log; start it with `freshet {role}` or `freshet up`"
         yield from (_member(seen) for seen in mine)
+    yield from (_member(seen) for seen in members if seen.role not in (*STARTED, "serve"))
     yield f"{'health':<9}{server + ' ':<9}{url}"
     joiners = [seen.numbers for seen in members if seen.role == "join"]
     unsaid = sum(numbers.get("long_unsaid", 0.0) for numbers in joiners)
@@ -155,7 +156,7 @@ def _lines(
 def _member(seen: RoleStatus) -> str:
     since = datetime.fromtimestamp(seen.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     state = "leads" if seen.leads and seen.state == "runs" else seen.state
-    line = f"{seen.role:<9}{state + ' ':<9}{printable(seen.name)}"
+    line = f"{printable(seen.role):<8} {state + ' ':<9}{printable(seen.name)}"
     if seen.state != "runs":
         return f"{line}, last beat {duration(seen.heard_s)} ago"
     line += f", since {since}"

@@ -12,6 +12,7 @@ from freshet.roles.ingest.metrics import IngestMetrics, SourceView
 from freshet.roles.opening import open_topics
 from freshet.roles.voice import Voice
 from ground.threads import HelperThread
+from stream.errors import LogAwayError, LogError
 from stream.group.membership import Member
 from stream.ingest.ingestor import SCHEMAS_KEY, Ingestor, ways_of
 from stream.ingest.matcher import Matcher
@@ -113,6 +114,24 @@ def open_source(config: Config, url: str) -> Log:
     return open_log(url, config.stream.log, grows=True)
 
 
+def need_topic(log: Log, name: str, source: SourceSettings) -> None:
+    """Check that a source's topic is there.
+
+    Raises:
+        ConfigError: it is not.
+        LogAwayError: the log does not answer.
+    """
+    try:
+        log.partitions(source.topic)
+    except LogAwayError:
+        raise
+    except LogError as error:
+        raise ConfigError(
+            f"sources.{name}.topic = {source.topic!r}: {error.args[0].partition(';')[0]}; name a topic that is "
+            "there, by its full name"
+        ) from None
+
+
 def group_of(name: str) -> str:
     """The name of a source's group, in the beats and for lag tools."""
     return f"ingest.{name}"
@@ -127,6 +146,7 @@ def _source(
     config: Config, name: str, source: SourceSettings, theirs: Log, log: Log, pace: Pace
 ) -> Iterator[tuple[ShareWork, SourceView]]:
     """One source, ready to be read."""
+    need_topic(theirs, name, source)
     fingerprint = {"topic": source.topic, "log": source.log}
     runner_settings = msgspec.structs.replace(
         config.stream.runner, commit_every_s=config.ingest.commit_every_s

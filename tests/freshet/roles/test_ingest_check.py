@@ -103,3 +103,12 @@ def test_ingest_without_sources_says_what_to_do(tmp_path: Path, capsys: pytest.C
     for more in ([], ["--check"]):
         assert main(["ingest", "--config", str(tmp_path / "f.toml"), *more]) == 2
         assert "declares no sources; add a section [sources.NAME]" in capsys.readouterr().err
+
+
+def test_topic_that_is_not_there_is_named(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(config).write_text(CONFIG.replace('topic = "clicks"', 'topic = "klicks"'))
+    assert main(["ingest", "--config", config]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "sources.clicks.topic = 'klicks'" in said and "there, by its full name" in said
+    main(["check", "--config", config])
+    assert "not ok  sources  sources.clicks.topic = 'klicks'" in capsys.readouterr().out
