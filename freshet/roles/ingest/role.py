@@ -127,8 +127,8 @@ def need_topic(log: Log, name: str, source: SourceSettings) -> None:
         raise
     except LogError as error:
         raise ConfigError(
-            f"sources.{name}.topic = {source.topic!r}: {error.args[0].partition(';')[0]}; name a topic that is "
-            "there, by its full name"
+            f"sources.{name}.topic = {source.topic!r}: {error.args[0].partition(';')[0]}; name a topic that "
+            "is there, by its full name"
         ) from None
 
 

@@ -109,6 +109,6 @@ def test_topic_that_is_not_there_is_named(config: str, capsys: pytest.CaptureFix
     Path(config).write_text(CONFIG.replace('topic = "clicks"', 'topic = "klicks"'))
     assert main(["ingest", "--config", config]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "sources.clicks.topic = 'klicks'" in said and "there, by its full name" in said
+    assert "sources.clicks.topic = 'klicks'" in said and "is there, by its full name" in said
     main(["check", "--config", config])
     assert "not ok  sources  sources.clicks.topic = 'klicks'" in capsys.readouterr().out
