@@ -186,7 +186,7 @@ def _impression(example: Example, outcomes: list[Outcome], name: str) -> Impress
 
 def _read_events(file: Path, config: Config, left_out: LeftOut) -> Iterator[Event]:
     if file.suffix == ".parquet":
-        for record in read_records(file):
+        for record in read_records(file, targets=config.known_targets()):
             if isinstance(record, Example):
                 raise ProduceError(f"{file}: holds examples, not events; send them with --examples")
             yield record

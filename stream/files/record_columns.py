@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from stream.records.types import Action, Event, Example, Exposure, Features, Impression, Served, Value
+from stream.records.types import (
+    Action,
+    Event,
+    Example,
+    Exposure,
+    Features,
+    Impression,
+    Served,
+    ServedTarget,
+    Value,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -42,21 +52,32 @@ _KINDS: tuple[tuple[int, Kind], ...] = (
 REQUEST_COLUMNS = ("request_id", "time", "candidate", "label")
 EXAMPLE_COLUMNS = (
     *REQUEST_COLUMNS, "decided", "served_base", "served_corrected", "served_model", "place", "propensity",
-    "log_odds", "late", "candidate_count",
+    "log_odds", "late", "candidate_count", "further",
 )  # fmt: skip
 EVENT_COLUMNS = (
     "type", *REQUEST_COLUMNS, "action", "served_base", "served_corrected", "served_model", "place",
-    "propensity", "shown", "examined",
+    "propensity", "shown", "examined", "further",
 )  # fmt: skip
-LATER_COLUMNS = ("shown", "examined", "candidate_count")
+LATER_COLUMNS = ("shown", "examined", "candidate_count", "further")
 """Columns that files of older versions do not have: no value is in them there."""
 _ARROW = {
     "type": "string", "request_id": "string", "time": "float64", "candidate": "int32", "label": "float64",
     "decided": "float64", "action": "string", "served_base": "float64", "served_corrected": "float64",
-    "served_model": "string", "place": "int32", "propensity": "float64",
+    "served_model": "string", "place": "int32", "propensity": "float64", "further": "string",
     "examined": "int32", "candidate_count": "int32", "log_odds": "float64", "late": "bool_",
     "int": "int64", "uint": "uint64", "number": "float64", "text": "string", "json": "string",
 }  # fmt: skip
+
+
+class Further(msgspec.Struct, omit_defaults=True):
+    """What a record says of targets and weights, as JSON in column `further`; null: nothing."""
+
+    target: str = ""
+    weight: list[float] | float | None = None
+    before: list[float] | None = None
+    outcomes: dict[str, list[float | None]] | None = None
+    value: float | None = None
+    served: dict[str, ServedTarget] = {}
 
 
 class FeatureColumn(msgspec.Struct, frozen=True):
@@ -217,6 +238,8 @@ class RecordColumns:
             columns["shown"].extend([None if isinstance(record, Action) else record.shown] * n)
             columns["examined"].extend([record.examined if isinstance(record, Exposure) else None] * n)
             columns["action"].extend([record.name if isinstance(record, Action) else None] * n)
+        said = _further(record)
+        columns["further"].extend([None if said is None else _to_json(said)] * n)
         served = None if isinstance(record, Action | Exposure) else record.served
         columns["served_base"].extend([None] * n if served is None else served.base)
         columns["served_corrected"].extend([None] * n if served is None else served.corrected)
@@ -225,8 +248,7 @@ class RecordColumns:
             columns[name].extend(getattr(record, name, None) or [None] * n)
         for name, append, as_json in self._context:
             value: Any = context.get(name)
-            if as_json and value is not None:
-                value = _to_json(value)
+            value = _to_json(value) if as_json and value is not None else value
             for _ in range(n):
                 append(value)
         for name, append, as_json in self._candidate:
@@ -256,12 +278,12 @@ def records_of(layout: RecordLayout, columns: dict[str, list[Any]]) -> Iterator[
     while first < total:
         if kinds is not None and kinds[first] == "action":
             request, time, label = (columns[name][first] for name in ("request_id", "time", "label"))
-            yield Action(request, time, candidate[first], label, columns["action"][first])
+            value = _further_of(layout, columns, first).value
+            yield Action(request, time, candidate[first], label, columns["action"][first], value=value)
             first += 1
             continue
         if kinds is not None and kinds[first] == "exposure":
-            names = ("request_id", "time", "shown", "examined")
-            yield Exposure(*(columns[name][first] for name in names))
+            yield Exposure(*(columns[name][first] for name in ("request_id", "time", "shown", "examined")))
             first += 1
             continue
         end = first + 1
@@ -296,22 +318,41 @@ def _request(
         "candidates": candidates,
         "context": context,
     }
+    said = _further_of(layout, columns, first)
     base = columns["served_base"][first:end]
     if base[0] is not None:
         corrected = columns["served_corrected"][first:end]
-        fields["served"] = Served(base, corrected, columns["served_model"][first])
+        fields["served"] = Served(base, corrected, columns["served_model"][first], said.served)
+    fields["weight"] = said.weight
     for name in ("place", "propensity"):
         values = columns[name][first:end]
         fields[name] = None if values[0] is None else values
     labels = columns["label"][first:end]
     if layout.holds == "events":
         shown = None if layout.older else columns["shown"][first]
-        return Impression(**fields, labels=None if labels[0] is None else labels, shown=shown)
-    more = {name: columns[name][first] for name in ("decided", "log_odds", "late")}
+        known = None if labels[0] is None else labels
+        return Impression(**fields, labels=known, shown=shown, outcomes=said.outcomes)
+    more: dict[str, Any] = {name: columns[name][first] for name in ("decided", "log_odds", "late")}
     count = 0 if layout.older else columns["candidate_count"][first] or 0
-    return Example(**fields, **more, labels=labels, candidate_count=count)
+    more |= {"target": said.target, "before": said.before, "candidate_count": count}
+    return Example(**fields, **more, labels=labels)
 
 
+def _further(record: Example | Event) -> Further | None:
+    """What a record says of targets and weights; None: nothing."""
+    served = None if isinstance(record, Action | Exposure) else record.served
+    given = {name: getattr(record, name) for name in _FURTHER if hasattr(record, name)}
+    found = Further(**given, served={} if served is None else served.targets)
+    return None if found == _NOTHING else found
+
+
+def _further_of(layout: RecordLayout, columns: dict[str, list[Any]], row: int) -> Further:
+    text = None if layout.older else columns["further"][row]
+    return _NOTHING if text is None else msgspec.json.decode(text, type=Further)
+
+
+_NOTHING = Further()
+_FURTHER = ("target", "weight", "before", "outcomes", "value")
 _json = msgspec.json.Encoder()
 _value = msgspec.json.Decoder(Value)
 _msgpack = msgspec.msgpack.Encoder()

@@ -17,6 +17,7 @@ from stream.files.record_columns import (
     records_of,
 )
 from stream.records.decoding import check
+from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Event, Example
 
 GROUP_ROWS_MAX = 65_536
@@ -126,13 +127,16 @@ def read_layout(path: Path) -> RecordLayout | None:
 
 
 def read_records(
-    path: Path, on_bad: Callable[[SourceError], None] | None = None
+    path: Path,
+    on_bad: Callable[[SourceError], None] | None = None,
+    targets: Targets = UNDECLARED,
 ) -> Iterator[Example | Event]:
     """Read the records of a file of `RecordWriter`, in file order.
 
     Args:
         on_bad: called with each invalid record, which is then left out; without it such a record is an
             error. Files that other programs have changed may hold invalid records.
+        targets: those that labels may be of.
 
     Raises:
         SourceError: the file was not written by `RecordWriter`, or is damaged.
@@ -164,11 +168,11 @@ def read_records(
                     cut -= 1
                 whole = {name: values[:cut] for name, values in kept.items()}
                 kept = {name: values[cut:] for name, values in kept.items()}
-                yield from _checked(path, row, records_of(layout, whole), on_bad)
+                yield from _checked(path, row, records_of(layout, whole), on_bad, targets)
                 row += cut
     except pyarrow.ArrowException as error:
         raise SourceError(f"{path}: cannot be read as Parquet: {error}") from None
-    yield from _checked(path, row, records_of(layout, kept), on_bad)
+    yield from _checked(path, row, records_of(layout, kept), on_bad, targets)
 
 
 def _is_action(columns: dict[str, list[Any]], row: int) -> bool:
@@ -180,10 +184,11 @@ def _checked(
     row: int,
     records: Iterator[Example | Event],
     on_bad: Callable[[SourceError], None] | None,
+    targets: Targets,
 ) -> Iterator[Example | Event]:
     for record in records:
         try:
-            check(record)
+            check(record, targets)
         except (RecordError, TypeError) as error:
             refused = SourceError(f"{path}: request {record.request_id!r}, behind row {row}: {error}")
             if on_bad is None:

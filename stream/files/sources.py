@@ -119,7 +119,7 @@ def read_labelled(
             yield from read_ratings(path, kind, settings, labels, on_bad)
             return
         if kind == "examples":
-            yield from ((example, []) for example in _exported(path, settings, on_bad))
+            yield from ((example, []) for example in _exported(path, settings, on_bad, targets))
             return
         found = read_requests(path, kind, settings, on_bad, declared, labels)
         requests = _in_order(path, found, settings, on_bad, targets)
@@ -203,10 +203,12 @@ def count_examples(path: str | Path, settings: DataSettings | None = None) -> in
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _exported(path: Path, settings: DataSettings, on_bad: OnBad | None) -> Iterator[Example]:
+def _exported(
+    path: Path, settings: DataSettings, on_bad: OnBad | None, targets: Targets
+) -> Iterator[Example]:
     """The examples of a file of `freshet export`, in the order in which they were decided."""
     for record in read_records(
-        path, (lambda error: refuse(error, settings, on_bad)) if settings.skip_bad else None
+        path, (lambda error: refuse(error, settings, on_bad)) if settings.skip_bad else None, targets
     ):
         if not isinstance(record, Example):
             raise SourceError(

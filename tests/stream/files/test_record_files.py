@@ -14,9 +14,11 @@ from stream.files import record_files
 from stream.files.record_columns import Holds
 from stream.files.record_files import read_layout, read_records, whole_or_nothing, write_records
 from stream.files.sources import DataSettings, count_examples, read_examples
-from stream.records.types import Action, Event, Example, Exposure, Impression, Served, canonical
+from stream.records.targets import Target, Targets
+from stream.records.types import Action, Event, Example, Exposure, Impression, Served, ServedTarget, canonical
 
 Record = Example | Event
+TARGETS = Targets({"click": Target(), "buy": Target(of="click"), "minutes": Target(kind="value")})
 
 ids = st.integers(-(1 << 63), (1 << 63) - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -37,7 +39,8 @@ def requests(draw: st.DrawFn, decided: bool) -> Example | Impression:
     served = None
     if draw(st.booleans()):
         base, corrected = (draw(st.lists(chances, min_size=n, max_size=n)) for _ in range(2))
-        served = Served(base, corrected, draw(texts))
+        also = {"buy": ServedTarget(base, corrected)} if draw(st.booleans()) else {}
+        served = Served(base, corrected, draw(texts), also)
     place = draw(st.one_of(st.none(), st.permutations(range(n))))
     propensity = draw(st.one_of(st.none(), st.lists(st.floats(0.01, 1.0), min_size=n, max_size=n)))
     request, time, context = draw(st.text(min_size=1, max_size=3)), draw(times), draw(features)
@@ -46,14 +49,25 @@ def requests(draw: st.DrawFn, decided: bool) -> Example | Impression:
         odds, late = draw(st.floats(-9.0, 0.0)), draw(st.booleans())
         return Example(
             request, time, draw(times), candidates, labels, context, served, odds, late, place, propensity,
-            candidate_count=draw(st.sampled_from([0, 20])),
+            candidate_count=draw(st.sampled_from([0, 20])), target=draw(st.sampled_from(["", "buy"])),
+            weight=draw(st.sampled_from([None, labels])), before=draw(st.sampled_from([None, labels])),
         )  # fmt: skip
     known = draw(st.sampled_from([None, labels]))
     shown = draw(st.none() | st.lists(st.integers(0, n - 1), unique=True))
-    return Impression(request, time, candidates, context, served, known, place, propensity, shown)
+    more = {
+        "weight": draw(st.sampled_from([None, 0.0, labels])),
+        "outcomes": {"buy": [y or None for y in labels]} if known else None,
+    }
+    return Impression(request, time, candidates, context, served, known, place, propensity, shown, **more)  # type: ignore[arg-type]
 
 
-actions = st.builds(Action, st.just("r"), times, st.integers(0, 1999), st.sampled_from([0.0, 1.0]), texts)
+actions = st.builds(
+    lambda time, candidate, label, said: Action("r", time, candidate, label, said[0], value=said[1]),
+    times,
+    st.integers(0, 1999),
+    st.sampled_from([0.0, 1.0]),
+    st.sampled_from([("click", None), ("buy", None), ("minutes", 0.0), ("minutes", 2.5)]),
+)
 exposures = st.builds(
     Exposure,
     st.just("r"),
@@ -74,7 +88,7 @@ def test_any_records_come_back_as_they_were(
     kinds = requests(True) if holds == "examples" else st.one_of(requests(False), actions, exposures)
     records: list[Record] = data.draw(st.lists(kinds, min_size=1, max_size=6))
     write_records(tmp_path / "r.parquet", holds, records)
-    again = list(read_records(tmp_path / "r.parquet"))
+    again = list(read_records(tmp_path / "r.parquet", targets=TARGETS))
     assert again == records
     # equal is not the same: 1 == 1.0
     assert [canonical(record) for record in again] == [canonical(record) for record in records]
