@@ -84,7 +84,8 @@ class Outcomes:
         said = self._said.get(target)
         if said is not None and (outcome := said.get(candidate)) is not None:
             return outcome.happened
-        return any(self.happened(child, candidate) for child in self._rules.children[target])
+        children = self._rules.children[target]
+        return bool(children) and any(self.happened(child, candidate) for child in children)
 
     def has(self, target: int, candidate: int) -> bool:
         """Whether a candidate is in the sample of a target."""
@@ -102,9 +103,25 @@ class Outcomes:
 
     def labels(self, target: int) -> dict[int, float]:
         """The labels of a target's sample, by candidate."""
-        if not self._said and self._rules.of[target] >= 0:
-            return {}
-        return {c: self.label(target, c) for c in self._entry.numbers() if self.has(target, c)}
+        entry, shown = self._entry, self._shown
+        if self._rules.of[target] >= 0:
+            return {c: self.label(target, c) for c in self._acted() if self.has(target, c)}
+        labels = dict.fromkeys(entry.numbers(), 0.0)
+        if shown is not None:
+            labels = {c: 0.0 for c in labels if c in shown}
+        for candidate in self._acted():
+            if candidate in labels:
+                labels[candidate] = self.label(target, candidate)
+        return labels
+
+    def _acted(self) -> list[int]:
+        """The candidates with which anything was done, in order: of all others nothing happened."""
+        said = self._said
+        if not said:
+            return []
+        every = sorted({candidate for one in said.values() for candidate in one})
+        entry = self._entry
+        return every if entry.kept is None and not entry.gone else [c for c in every if c in entry.numbers()]
 
     def taught(self, candidate: int) -> dict[int, float]:
         """By target that is decided: the label with which this candidate was learned."""
@@ -139,7 +156,7 @@ class Outcomes:
         open_ones = [t for t in self._rules.order if self._rules.of[t] >= 0 and self.is_open(t)]
         if not open_ones or not self._said:
             return []
-        return [c for c in self._entry.numbers() if any(self._waits(t, c) for t in open_ones)]
+        return [c for c in self._acted() if any(self._waits(t, c) for t in open_ones)]
 
     def _waits(self, target: int, candidate: int) -> bool:
         """Whether a candidate is in a target's sample, or still may come into it."""
