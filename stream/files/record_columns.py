@@ -247,7 +247,7 @@ class RecordColumns:
         for name in ("place", "propensity"):
             columns[name].extend(getattr(record, name, None) or [None] * n)
         for name, append, as_json in self._context:
-            value: Any = context.get(name)
+            value: Value | None = context.get(name)
             value = _to_json(value) if as_json and value is not None else value
             for _ in range(n):
                 append(value)
@@ -332,10 +332,10 @@ def _request(
         shown = None if layout.older else columns["shown"][first]
         known = None if labels[0] is None else labels
         return Impression(**fields, labels=known, shown=shown, outcomes=said.outcomes)
-    more: dict[str, Any] = {name: columns[name][first] for name in ("decided", "log_odds", "late")}
+    fields |= {name: columns[name][first] for name in ("decided", "log_odds", "late")}
     count = 0 if layout.older else columns["candidate_count"][first] or 0
-    more |= {"target": said.target, "before": said.before, "candidate_count": count}
-    return Example(**fields, **more, labels=labels)
+    fields |= {"target": said.target, "before": said.before, "candidate_count": count}
+    return Example(**fields, labels=labels)
 
 
 def _further(record: Example | Event) -> Further | None:
