@@ -11,7 +11,7 @@ from stream.join.exposures import seen
 from stream.join.pending import Entry, Reaction
 from stream.join.settings import JoinCounts, JoinSettings
 from stream.records.decoding import Decoder
-from stream.records.fast_decoding import splice, splices
+from stream.records.fast_decoding import splice, splice_some, splices
 from stream.records.types import Action, Example, Impression, Served, encode, picked
 
 
@@ -75,6 +75,13 @@ class ExampleMaker:
         """The example of all candidates of an impression that `splices`, whose bytes are copied."""
         _count(labels, counts)
         return splice(original, labels, decided)
+
+    def copy_some(
+        self, original: bytes, labels: dict[int, float], decided: float, counts: JoinCounts, aim: Aim
+    ) -> bytes:
+        """The example of a further target, of an impression that `splices`: see `splice_some`."""
+        _count(list(labels.values()), counts)
+        return splice_some(original, labels, decided, aim.name)
 
     def make_late(
         self, entry: Entry, action: Action, before: Reaction | None, decided: float, counts: JoinCounts

@@ -7,7 +7,7 @@ nobody has declared.
 """
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -107,6 +107,59 @@ def splice(original: bytes, labels: list[float], decided: float) -> bytes:
     example = _Spliced(
         plain.request_id, plain.time, plain.candidates, plain.context, plain.served, plain.place,
         plain.propensity, weight, decided=decided, labels=labels,
+    )  # fmt: skip
+    return _encode_spliced(example)
+
+
+class _Loose(msgspec.Struct, tag="impression", omit_defaults=True, gc=False):
+    """An impression in MessagePack whose candidates are apart, and their features left as they are."""
+
+    request_id: str
+    time: float
+    candidates: list[msgspec.Raw]
+    context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    served: Served | None = None
+    weight: list[float] | float | None = None
+
+
+class _LooseExample(_Loose, tag="example", omit_defaults=True, kw_only=True, gc=False):
+    """The example made of some of its candidates."""
+
+    decided: float
+    labels: list[float]
+    target: str
+
+
+_decode_loose = msgspec.msgpack.Decoder(_Loose).decode
+
+
+def thinned(original: bytes, at: Sequence[int]) -> bytes:
+    """An impression that `splices`, with some of its candidates only, and without what was shown of it."""
+    loose = _decode_loose(original)
+    loose.candidates = [loose.candidates[i] for i in at]
+    if loose.served is not None:
+        loose.served = loose.served.picked(at)
+    if isinstance(loose.weight, list):
+        loose.weight = [loose.weight[i] for i in at]
+    return _encode_spliced(loose)
+
+
+def splice_some(original: bytes, labels: dict[int, float], decided: float, target: str) -> bytes:
+    """The example of a further target, as bytes, of some candidates of an impression that `splices`.
+
+    Args:
+        labels: by the candidate's place in the impression.
+    """
+    loose, at = _decode_loose(original), list(labels)
+    weight, served = loose.weight, None
+    if weight is not None:
+        weight = [weight[i] for i in at] if isinstance(weight, list) else [weight] * len(at)
+    if loose.served is not None and (answered := loose.served.targets.get(target)) is not None:
+        answered = answered.picked(at)
+        served = Served(answered.base, answered.corrected, loose.served.model)
+    example = _LooseExample(
+        loose.request_id, loose.time, [loose.candidates[i] for i in at], loose.context, served, weight,
+        decided=decided, labels=list(labels.values()), target=target,
     )  # fmt: skip
     return _encode_spliced(example)
 

@@ -11,6 +11,8 @@ import msgspec
 from stream.join.examples import of_kept
 from stream.join.pending import Entry
 from stream.join.targets.rules import TargetRules
+from stream.records.decoding import Decoder
+from stream.records.fast_decoding import splices, thinned
 from stream.records.types import Impression, encode
 
 
@@ -48,17 +50,22 @@ class TargetEntry(Entry, array_like=True, gc=False):
         gone = self.gone
         return [c for at, c in enumerate(kept) if at not in gone] if gone else kept
 
-    def keep(self, needed: list[int], impression: Impression) -> None:
+    def keep(self, needed: list[int], impressions: Decoder[Impression]) -> None:
         """Keep only some of the candidates.
 
         Args:
-            impression: as decoded from `original`.
+            impressions: decodes `original`.
         """
         at = needed if self.kept is None else [self.kept.index(c) for c in needed]
-        rest = msgspec.structs.replace(
-            of_kept(impression, at), labels=None, outcomes=None, shown=None, place=None, propensity=None
-        )
-        self.original, self.kept, self.gone = encode(rest), needed, None
+        if splices(self.original):
+            self.original = thinned(self.original, at)
+        else:
+            kept = of_kept(impressions.decode_again(self.original), at)
+            plain = msgspec.structs.replace(
+                kept, labels=None, outcomes=None, shown=None, place=None, propensity=None
+            )
+            self.original = encode(plain)
+        self.kept, self.gone = needed, None
         self.said = {t: {c: o for c, o in said.items() if c in needed} for t, said in self.said.items()}
 
     def is_done(self, target: int) -> bool:

@@ -239,12 +239,15 @@ class TargetsPairing(Pairing):
             return
         said = entry.said.get(target, {})
         counts.implied += sum(1 for c, label in labels.items() if label and c not in said)
-        made: bytes | None
+        made: bytes | None = None
         if target == 0 and self._copies(entry, labels) and impression is None:
             made = self._examples.copy(entry.original, list(labels.values()), decided, counts)
         else:
             if entry.kept is not None:
                 labels = {entry.kept.index(c): label for c, label in labels.items()}
+        if made is None and not aim.root and splices(entry.original):
+            made = self._examples.copy_some(entry.original, labels, decided, counts, aim)
+        elif made is None:
             whole = self._laid_out(entry, impression)
             made = self._examples.encode(whole, labels, decided, False, counts, aim)
         if made is not None:
@@ -328,7 +331,7 @@ class TargetsPairing(Pairing):
             self._finish(request_id, entry)
             return
         if len(needed) < (entry.size if entry.kept is None else len(entry.kept)):
-            entry.keep(needed, self._impressions.decode_again(entry.original))
+            entry.keep(needed, self._impressions)
         if not entry.decided:
             entry.decided = True
             self.progress.undecided -= 1

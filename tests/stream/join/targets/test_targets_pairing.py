@@ -18,7 +18,17 @@ from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.testing import MemoryLog
 from stream.records.decoding import Decoder
 from stream.records.targets import Target, Targets
-from stream.records.types import Action, DeadLetter, Example, Exposure, Forget, Impression, Served, encode
+from stream.records.types import (
+    Action,
+    DeadLetter,
+    Example,
+    Exposure,
+    Forget,
+    Impression,
+    Served,
+    ServedTarget,
+    encode,
+)
 
 T = 1_700_000_000.0
 DAY = 86_400.0
@@ -92,7 +102,8 @@ def clock(at: float) -> Impression:
 
 
 def test_each_target_is_decided_in_its_own_time(joined: Joined) -> None:
-    served = Served([0.5] * 4, [0.4] * 4, "m")
+    also = {"minutes": ServedTarget([1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 3.5, 4.5])}
+    served = Served([0.5] * 4, [0.4] * 4, "m", also)
     joined.send(asked(served=served, weight=[1.0, 2.0, 3.0, 4.0]), act("click", 2, 5.0), act("click", 1, 6.0))
     joined.send(act("minutes", 2, 20.0, value=3.5), clock(61.0))
     (click,) = joined.examples()
@@ -104,6 +115,7 @@ def test_each_target_is_decided_in_its_own_time(joined: Joined) -> None:
     joined.send(clock(3601.0))
     (minutes,) = joined.examples("minutes")
     assert (minutes.candidates, minutes.labels) == ([{"item": 1}, {"item": 2}], [0.0, 3.5])
+    assert minutes.served == Served([2.0, 3.0], [2.5, 3.5], "m")
     joined.send(act("buy", 2, 6 * DAY))
     assert joined.examples("buy")[1:] == [
         msgspec.structs.replace(
