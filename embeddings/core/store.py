@@ -31,7 +31,7 @@ TAIL = 2 + OWN_COLUMNS
 
 
 class Store(NamedTuple):
-    """All arrays of one table. R is slots_max or 2, W a row's width, B buckets, A lines of admission."""
+    """All arrays of one table. R is slots_max, W a row's width, B buckets, A lines of admission."""
 
     buckets: npt.NDArray[np.uint64]  # (B, LANES), the index: tag << 32 | slot + 1, 0 where empty
     rows: npt.NDArray[np.float32]  # (R, W + OWN_COLUMNS)
@@ -62,8 +62,7 @@ def _power_of_two(n: float) -> int:
 
 def make_store(spec: TableSpec) -> Store:
     """An empty store. It reserves address space for `rows_max` rows; memory is used as rows are written."""
-    # At least two: NumPy calls a column of one element contiguous, and all kernels would compile once more.
-    slots = max(spec.slots_max, 2)
+    slots = spec.slots_max
     rows = reserve((slots, spec.width + OWN_COLUMNS), np.float32)
     # Twice the size for a full table: insertions can still split when a bucket and its alternatives are full.
     buckets_max = max(2 * _power_of_two(slots / (LANES * LOAD_MAX)), 16)

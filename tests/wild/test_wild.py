@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 from generator import Truth, make_file
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -74,6 +75,7 @@ def _every_file_plays(data: st.DataObject) -> None:
             FIGURES.wrong.append(f"{name}: {role}, found {found.get(name)}")
 
 
+@pytest.mark.slow
 def test_config_of_any_file_plays_it_and_its_roles_are_right() -> None:
     _every_file_plays()
     share = FIGURES.right / FIGURES.columns

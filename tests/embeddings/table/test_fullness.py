@@ -35,9 +35,10 @@ def restarted(table: Table, seed: int) -> Table:
     return again
 
 
+# Not with one row: NumPy calls a column of one element contiguous, and all kernels would compile anew.
 @pytest.mark.slow
 @settings(max_examples=many(40), deadline=None)
-@given(given_spec=SPECS, small=st.sampled_from([1, 3, 20]), data=st.data())
+@given(given_spec=SPECS, small=st.sampled_from([2, 3, 20]), data=st.data())
 def test_what_is_refused_does_not_depend_on_cuts_sweeps_or_restarts(given_spec, small, data):
     rows_max = small if given_spec["evict"] == "none" else 64 + small
     seed = data.draw(st.integers(0, 2**32 - 1))
