@@ -13,6 +13,8 @@ CANDIDATES_MAX = 2_000
 FEATURES_MAX = 256
 VALUES_MAX = 1_024  # of one list feature
 TEXT_MAX = 1_024  # characters of one string id
+VECTOR_MAX = 4_096  # numbers of one feature of kind vector
+LONG_TEXT_MAX = 128 << 10  # characters of one feature of kind text
 REQUEST_ID_MAX = 128  # characters
 FORGET_IDS_MAX = 100  # per feature and request: a learner searches the pair rows of each id
 FORGET_IDS_IN_RECORD_MAX = 2 * FORGET_IDS_MAX  # a sequence's own ids, and those of the feature that it holds
@@ -59,6 +61,7 @@ def check_relations() -> None:
         "an example of a copied event fits into a record": 16 * SPLICED_BYTES_MAX <= RECORD_BYTES_MAX,
         "labels of all candidates fit beside a copied event": 9 * CANDIDATES_MAX + 64 <= SPLICED_BYTES_MAX,
         "an id fits into a record": 4 * max(TEXT_MAX, REQUEST_ID_MAX) <= RECORD_BYTES_MAX // 64,
+        "a vector and a long text fit into a record": 9 * VECTOR_MAX + 4 * LONG_TEXT_MAX <= RECORD_BYTES_MAX,
         "ids to forget fit into a record": FORGET_IDS_IN_RECORD_MAX * 4 * TEXT_MAX <= RECORD_BYTES_MAX,
         "what is done at once fits into an outbox": AT_ONCE_BYTES_MAX + RECORD_BYTES_MAX < 1 << 31,
         "times are in order": TIME_MIN_S < TIME_MAX_S,

@@ -7,9 +7,10 @@ from itertools import islice
 from pathlib import Path
 
 from freshet.config import Config, parse_config
+from freshet.decide.gains import Gain, gain_of
 from freshet.init.answers import Answer, Question
 from freshet.init.column import Column, shown
-from freshet.init.config import Plan, write_config, write_ratings_config
+from freshet.init.config import Plan, offers_of, write_config, write_ratings_config
 from freshet.init.features import TOO_MANY, Feature, find_features, other_kind
 from freshet.init.labels import (
     as_levels,
@@ -26,11 +27,13 @@ from freshet.init.messages import error, look_at
 from freshet.init.sample import Sample, read_sample
 from freshet.init.times import TIME_WORDS, ask_request, ask_time
 from ground import FreshetError
+from learner.features.columns import declared_by
 from learner.features.encoder import Encoder
 from stream.files.movielens import detect_ratings
 from stream.files.sources import read_lines
 
 CHECKED_LINES = 1_000
+TOO_FEW = "too few lines to say what it gains"
 ASKED_MAX = 8  # answers offered per question
 
 Ask = Callable[[str, Sequence[str]], int]
@@ -95,8 +98,38 @@ def make_config(
         return write_ratings_config(kind, path), []
     if path.is_dir():
         raise error("folder", path=path)
-    plan = make_plan(read_sample(path), path, ask, label, positive_from)
+    plan = keep_what_gains(make_plan(read_sample(path), path, ask, label, positive_from), path)
     return write_config(plan, path), plan.guessed
+
+
+def keep_what_gains(plan: Plan, path: Path) -> Plan:
+    """A plan without the texts, vectors, calendars and places on Earth that gain nothing on the sample.
+
+    Raises:
+        FreshetError: the file does not fit the plan.
+    """
+    trials = [feature for feature in plan.features if feature.trial and feature.kind]
+    features = [f._replace(kind="") if f.trial else f for f in plan.features]
+    if not any(feature.kind for feature in features):
+        return plan  # nothing to compare with
+    plan = plan._replace(features=features)
+    for trial in trials:
+        tried = [trial if f.column is trial.column else f for f in plan.features]
+        gain = _gain(plan, plan._replace(features=tried), path)
+        why = f"{trial.why}: {gain or TOO_FEW}"
+        kept = trial._replace(why=why) if gain is not None and gain.sure else trial._replace(kind="", why=why)
+        plan = plan._replace(features=[kept if f.column is trial.column else f for f in plan.features])
+    for offer in offers_of(plan):
+        gain = _gain(plan, plan._replace(more=[*plan.more, (offer.name, offer.lines)]), path)
+        if gain is not None and gain.sure:
+            lines = [line.replace("{why}", f"{offer.why}: {gain}") for line in offer.lines]
+            plan = plan._replace(more=[*plan.more, (offer.name, lines)])
+    return plan
+
+
+def _gain(without: Plan, with_: Plan, path: Path) -> Gain | None:
+    before, after = (parse_config(tomllib.loads(write_config(p, path)), "init") for p in (without, with_))
+    return gain_of(path, before, after)
 
 
 def make_plan(
@@ -226,7 +259,7 @@ def check_config(text: str, path: Path, source: str) -> Config:
         FreshetError: a line does not fit; the message says which.
     """
     config = parse_config(tomllib.loads(text), source)
-    examples = list(islice(read_lines(path, config.data), CHECKED_LINES))
+    examples = list(islice(read_lines(path, config.data, declared_by(config.features)), CHECKED_LINES))
     if not examples:
         raise error("no example", path=path, source=source)
     try:

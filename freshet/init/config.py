@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from stream.files.times import time_reader
 
 _WIDTH = 110
 _DAY_S = 86_400
+WEEKS_MIN = 2  # that a file must span before its weekdays are looked at
+LATITUDES, LONGITUDES = {"lat", "latitude"}, {"lon", "lng", "long", "longitude"}
 _HEAD = [
     "# Each choice has its reason beside it: change what is wrong. Every key: docs/configuration.md.",
     "",
@@ -33,6 +36,15 @@ class Plan(NamedTuple):
     request: Answer
     features: list[Feature]
     guessed: list[str]  # guesses that the user should check, because nobody was asked
+    more: Sequence[tuple[str, list[str]]] = ()  # further features, of others or of the time: (name, lines)
+
+
+class Offer(NamedTuple):
+    """A further feature, kept only if it gains something on the sample."""
+
+    name: str
+    lines: list[str]
+    why: str
 
 
 def write_config(plan: Plan, path: Path) -> str:
@@ -58,7 +70,11 @@ def write_config(plan: Plan, path: Path) -> str:
         lines += [f"{_key(f.column.name)} = {_value(f.type)}" for f in typed]
     for feature in used:
         lines += ["", f"[features.{_key(feature.column.name)}]", *_line("kind", feature.kind, feature.why)]
+        if feature.length:
+            lines.append(f"length = {feature.length}")
     lines += _hour(plan)
+    for name, more in plan.more:
+        lines += ["", f"[features.{_key(name)}]", *more]
     if user is not None:
         lines += ["", "[learner]", *_line("group_by", user.column.name, _GROUP_BY)]
     return "\n".join(lines) + "\n"
@@ -135,6 +151,27 @@ def _hour(plan: Plan) -> list[str]:
     if all(read(cell) % _DAY_S == 0 for cell in plan.time.column.filled):
         return ["", "# No feature of the hour: the times are days."]
     return ["", "[features.hour]", *_line("kind", "hour", "of the day, UTC, made from the event's time")]
+
+
+def offers_of(plan: Plan) -> list[Offer]:
+    """Features that the file does not have as columns: a calendar, and places on Earth."""
+    found = []
+    names = {feature.column.name for feature in plan.features}
+    if plan.time.column is not None and _hour(plan)[-1].startswith("kind") and "week" not in names:
+        settings = plan.time.settings
+        read = time_reader(settings.get("time_unit", "auto"), settings.get("time_format", ""))
+        times = [read(cell) for cell in plan.time.column.filled]
+        if max(times) - min(times) >= WEEKS_MIN * 7 * _DAY_S:
+            lines = _line("kind", "calendar", "{why}; in UTC, without a zone")
+            found.append(Offer("week", lines, "hour and weekday"))
+    numbers = [feature.column for feature in plan.features if feature.kind == "number"]
+    latitudes = [c for c in numbers if c.words & LATITUDES and max(map(abs, c.numbers or [])) <= 90.0]
+    longitudes = [c for c in numbers if c.words & LONGITUDES and max(map(abs, c.numbers or [])) <= 180.0]
+    if len(latitudes) == len(longitudes) == 1 and "cell" not in names:
+        lines = _line("kind", "geo", "{why}")
+        lines += [f"latitude = {_value(latitudes[0].name)}", f"longitude = {_value(longitudes[0].name)}"]
+        found.append(Offer("cell", lines, "cells of three sizes"))
+    return found
 
 
 def write_ratings_config(kind: str, path: Path) -> str:

@@ -12,7 +12,7 @@ from freshet.init.column import Column, is_time_text, shown
 from freshet.init.labels import OUTCOME_WORDS
 from freshet.init.leaks import measure
 from freshet.init.sample import Sample
-from stream.limits import CANDIDATES_MAX, FEATURES_MAX, TEXT_MAX
+from stream.limits import CANDIDATES_MAX, FEATURES_MAX, LONG_TEXT_MAX, TEXT_MAX, VECTOR_MAX
 from stream.records.fields import tidy_value
 
 ID_WORDS = {
@@ -70,6 +70,8 @@ class Feature(NamedTuple):
         context: it belongs to the request rather than to the candidate.
         leaks: it is left out because it tells the label by itself.
         says_shown: it says which candidates were shown: `data.shown`.
+        length: of a vector.
+        trial: it is kept only if it gains something on the sample.
     """
 
     column: Column
@@ -81,6 +83,8 @@ class Feature(NamedTuple):
     context: bool = False
     leaks: bool = False
     says_shown: bool = False
+    length: int = 0
+    trial: bool = False
 
 
 def find_features(
@@ -139,13 +143,16 @@ def _feature(sample: Sample, column: Column) -> Feature:
     if found is not None:
         return found
     named = bool(column.words & ID_WORDS)
+    characters = [len(str(cell)) for cell in column.filled]
+    spaced = sum(" " in value for value in column.counts) > distinct // 2
+    unique = distinct > UNIQUE_SHARE * n and n >= 50 and not column.words & ENTITY_WORDS
+    if spaced and (sum(characters) > TEXT_LENGTH * n or unique) and max(characters) <= LONG_TEXT_MAX:
+        words = sum(len(value.split()) * count for value, count in column.counts.items()) / len(column.filled)
+        return Feature(column, "text", "text", "", f"words, {words:.0f} in a cell", True, trial=True)
     if distinct > UNIQUE_SHARE * n and n >= 50 and not column.words & ENTITY_WORDS:
         return left_out(f"{distinct:,} different values on {n:,} lines: nothing to learn from so far")
-    characters = [len(str(cell)) for cell in column.filled]
     if max(characters) > TEXT_MAX:
         return left_out(f"some cells have more than {TEXT_MAX:,} characters: text to read, not an id")
-    if sum(characters) > TEXT_LENGTH * n and sum(" " in value for value in column.counts) > distinct // 2:
-        return left_out("text to read, not an id")
     why = f"{distinct:,} different values on {n:,} lines" + (", and its name" if named else "")
     mixed = any(isinstance(cell, float) for cell in column.filled)
     return Feature(column, "id", "id" if sample.format == "csv" else "text" if mixed else "", "", why, True)
@@ -185,6 +192,10 @@ def _differs_within(column: Column, request: Column) -> bool:
 
 def _as_list(column: Column) -> Feature | None:
     cells = column.filled
+    length = _vector_length(cells)
+    if length:
+        why = f"lists of {length} numbers"
+        return Feature(column, "vector", "vector", "", why, True, length=length, trial=True)
     if any(isinstance(cell, list) for cell in cells):
         for cell in cells:
             try:
@@ -212,6 +223,16 @@ def _as_list(column: Column) -> Feature | None:
             why = f"ids between {separator!r}, as {shown(split[0])}"
             return Feature(column, "ids", "list", separator, why, separator != " ")
     return None
+
+
+def _vector_length(cells: Sequence[object]) -> int:
+    """How many numbers each cell is a list of, with fractions among them; 0: they are no vectors."""
+    sizes = {len(cell) if isinstance(cell, list) else 0 for cell in cells}
+    if len(sizes) != 1 or not 2 <= (size := sizes.pop()) <= VECTOR_MAX:
+        return 0
+    numbers = [one for cell in cells if isinstance(cell, list) for one in cell]
+    fits = all(type(one) in (int, float) and math.isfinite(one) for one in numbers)
+    return size if fits and any(isinstance(one, float) for one in numbers) else 0
 
 
 def _as_number(sample: Sample, column: Column) -> Feature | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from freshet.errors import ModelError
 from ground import FreshetError
+from learner.features.columns import declared_by
 from learner.features.encoder import FeatureSpec, Request
 from stream.limits import TIME_MAX_S, TIME_MIN_S
 from stream.records.fields import tidy_features
@@ -67,7 +68,7 @@ class RowReader:
     def __init__(
         self, features: Mapping[str, FeatureSpec], time: str, request: str | None, *, whole_ids: bool
     ) -> None:
-        self._features = features
+        self._declared = declared_by(features)
         self._whole_ids = whole_ids
         self._ids = {name for name, spec in features.items() if spec.kind in ("id", "hour")}
         self._time = time
@@ -111,13 +112,13 @@ class RowReader:
         )
 
     def _tidy(self, where: str, row: Row, of_frame: bool) -> Features:
-        said = {name: plain(row[name]) for name in self._features if name in row}
+        said = {name: plain(row[name]) for name in self._declared if name in row}
         if of_frame or self._whole_ids:
             for name in self._ids:
                 value = said.get(name)
                 if isinstance(value, float) and value.is_integer() and abs(value) <= _WHOLE_MAX:
                     said[name] = int(value)
-        return tidy_features(where, said, self._features)
+        return tidy_features(where, said, self._declared)
 
     def _time_of(self, row: Row, clock: Callable[[], float]) -> float:
         value = plain(row.get(self._time))

@@ -17,6 +17,7 @@ from freshet.config import DEFAULT_FILE, Config, default_config, load_config, ov
 from freshet.errors import ConfigError, ReplayError
 from ground import FreshetError
 from ground.short_repr import ShortRepr
+from learner.features.columns import declared_by
 from learner.ranking import TOP
 from learner.role.boundary import KEY as BOUNDARY
 from learner.role.boundary import Boundary
@@ -160,7 +161,9 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
                 tape.first_bad = tape.first_bad or str(error)
 
             return _cut(
-                read_examples(path, config.data, on_bad, config.features, config.known_targets()),
+                read_examples(
+                    path, config.data, on_bad, declared_by(config.features), config.known_targets()
+                ),
                 between,
                 options.limit,
             )

@@ -15,6 +15,7 @@ from freshet.config import Config
 from freshet.errors import TrainError
 from freshet.progress import progress
 from freshet.replay.new_state import commit_new, new_state
+from learner.features.columns import declared_by
 from learner.role.boundary import IDS_MAX, Boundary
 from learner.role.learner import Learner
 from learner.updates.chain import UpdatePosition
@@ -105,7 +106,9 @@ def _examples(config: Config, files: Sequence[Path], left_out: LeftOut) -> Itera
     newest, newest_file = float("-inf"), Path()
     for file in files:
         first = True
-        for example in read_examples(file, config.data, left_out, config.features, config.known_targets()):
+        for example in read_examples(
+            file, config.data, left_out, declared_by(config.features), config.known_targets()
+        ):
             if first and example.decided < newest:
                 raise TrainError(
                     f"{file} begins before {newest_file} ends; name the files in the order of their time"

@@ -18,6 +18,7 @@ from freshet.roles.role_metrics import RoleMetrics
 from freshet.roles.voice import Voice, forwarding
 from freshet.warmup import warm_up
 from ground.threads import HelperThread
+from learner.features.columns import declared_by
 from stream.group.membership import Member
 from stream.log.base import EVENTS, EXAMPLES
 from stream.run.contract import Subscription
@@ -74,7 +75,7 @@ def run_join(config: Config, stop: threading.Event, voice: Voice) -> None:
         joiner = Joiner(
             state,
             config.join,
-            declared=frozenset(config.features),
+            declared=declared_by(config.features),
             targets=targets,
             partitions=config.stream.partitions,
         )

@@ -23,6 +23,7 @@ from freshet.tools.rights import missing_rights
 from freshet.tools.status import ask_server
 from ground import FreshetError
 from learner.deep.autograd import need_torch
+from learner.features.columns import declared_by
 from learner.features.encoder import Encoder
 from learner.model.identity import network_text
 from learner.role.learner import Learner
@@ -212,7 +213,10 @@ def _data(config: Config, data: Path) -> str:
     left_out = LeftOut()
     fitting = refused = 0
     first = ""
-    for example in islice(read_examples(data, config.data, left_out, targets=config.known_targets()), LINES):
+    declared = declared_by(config.features)
+    for example in islice(
+        read_examples(data, config.data, left_out, declared, config.known_targets()), LINES
+    ):
         try:
             encoder.encode([example])
             fitting += 1

@@ -19,6 +19,7 @@ from freshet.config import Config
 from freshet.errors import ProduceError
 from freshet.roles.opening import open_topics
 from ground.retry import Backoff, Pauses
+from learner.features.columns import declared_by
 from stream.errors import LogAwayError, LogError, RecordError, SourceError
 from stream.files.outcomes import Outcome
 from stream.files.record_files import read_records
@@ -67,7 +68,9 @@ def produce(
     if holds == "events":
         source = _read_events(file, config, left_out)
     elif holds == "examples":
-        source = read_examples(file, config.data, left_out, config.features, config.known_targets())
+        source = read_examples(
+            file, config.data, left_out, declared_by(config.features), config.known_targets()
+        )
     else:
         source = _as_events(config, file, name, left_out)
     source = islice(_of_declared_types(source, config, file, left_out), limit)
@@ -168,7 +171,9 @@ def _of_declared_types(
 
 def _as_events(config: Config, file: Path, name: str, left_out: LeftOut) -> Iterator[Event]:
     targets = config.known_targets()
-    for example, outcomes in read_labelled(file, config.data, left_out, config.features, targets):
+    for example, outcomes in read_labelled(
+        file, config.data, left_out, declared_by(config.features), targets
+    ):
         yield _impression(example, outcomes, name)
 
 
@@ -192,7 +197,7 @@ def _read_events(file: Path, config: Config, left_out: LeftOut) -> Iterator[Even
             yield record
         return
     decode = Decoder[Event](
-        Impression, Action, Exposure, declared=frozenset(config.features), targets=config.known_targets()
+        Impression, Action, Exposure, declared=declared_by(config.features), targets=config.known_targets()
     ).decode
     try:
         with file.open("rb") as lines:

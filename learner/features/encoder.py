@@ -8,116 +8,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from math import log2
+from typing import Any, NamedTuple, Protocol
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict, Optimizer
-from ground.id_types import IdType
 from ground.keys import hash_string
 from ground.rows import Rows
-from ground.short_repr import ShortRepr
 from learner.errors import FeatureError
+from learner.features.calendar import days_since, time_value
+from learner.features.columns import NUMBERS, columns_of, read_columns, value_of
 from learner.features.encoding import add_pairs, by_row, first_keys, join_all
 from learner.features.quick import QuickEncoder
+from learner.features.spec import OF_IDS, OF_TIME
+from learner.features.spec import FeatureSpec as FeatureSpec
 from learner.features.spellings import Spellings
-from learner.features.values import (
-    id_lists_of_type,
-    ids_of_type,
-    read_ids,
-    read_lists,
-    read_numbers,
-    read_sequences,
-)
-from stream.records.types import Features
+from learner.features.values import Values, id_lists_of_type, ids_of_type, read_numbers, read_sequences
+from stream.records.types import Example, Features
 
 ENTRIES_MAX = 1 << 23
 """Limit of entries (features and pairs, 16 bytes each) of a request. 2,000 candidates with 90 values each
 fit."""
 
 
-class FeatureSpec(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One feature: `id` (one value), `ids` (a list, pooled), `number`, `hour` (of the day), `sequence`.
-
-    `hour` comes from the request's event time (UTC) if the request has no value for it. A `sequence` is a
-    list of ids of the feature `of`, newest last, for example the items that this person clicked before. The
-    deep part attends to it with the candidate's value of `of`; the fast part ignores it.
-    `ttl_s` is event time: a row unseen for longer expires. An id gets a row after `admit_after` sightings,
-    or at each one with probability `admit_share`. At `rows_max` rows the table evicts as `evict` says: by
-    default the least recently used rows, but nothing in a state that an older Freshet began.
-    `type` says what ids are, since the integer 3 and the text "3" are two: "int" takes decimal text as that
-    integer and refuses other text, "text" takes integers as decimal text. A sequence has the type of `of`.
-    """
-
-    kind: Literal["id", "ids", "number", "hour", "sequence"] = "id"
-    dim: int = 16
-    of: str = ""  # of a sequence: the feature that attends
-    length: int = 50  # of a sequence: how many of its newest values are used
-    attention: Literal["decoupled", "shared"] = "decoupled"  # of a sequence: two vectors an id, or one
-    counts: bool | None = None  # "seen how often before" as an input of its own; None: for ids only
-    pairs: bool = True
-    ttl_s: float = 0.0
-    admit_after: int = 1
-    admit_share: float = 1.0
-    rows_max: int = 1 << 24
-    evict: Evict | None = None
-    optimizer: Optimizer = "adagrad"  # of the embedding
-    rate: float = 0.0  # of the optimizer; 0: the learner's embedding_rate, for adam a tenth of it
-    # Last, and left out of the saved schema where it is not set, so that older states are still known.
-    type: IdType | msgspec.UnsetType = msgspec.UNSET
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.dim <= 512:
-            raise ValueError("dim must be 1 to 512")
-        if self.ttl_s < 0 or not 1 <= self.admit_after <= 255:
-            raise ValueError("ttl_s must not be negative and admit_after must be 1 to 255")
-        if not 0.0 < self.admit_share <= 1.0 or (self.admit_share < 1.0 and self.admit_after > 1):
-            raise ValueError("admit_share must be above 0 and at most 1, and goes without admit_after")
-        if (
-            not (EVICT_ROWS_MIN if self.evict not in (None, "none") else 1)
-            <= self.rows_max
-            <= ROWS_LIMIT // 2
-        ):
-            raise ValueError(f"rows_max must be 1 to {ROWS_LIMIT // 2}, with evict at least {EVICT_ROWS_MIN}")
-        if not 0.0 <= self.rate <= 1e3:
-            raise ValueError("rate must be 0 to 1000")
-        if self.counts and self.kind != "id":
-            raise ValueError("counts belong to features of kind id")
-        if (self.kind == "sequence") != bool(self.of):
-            raise ValueError("a sequence, and nothing else, needs `of`: the feature whose ids it holds")
-        if self.id_type is not None and self.kind not in ("id", "ids", "hour"):
-            raise ValueError("type belongs to features of kind id, ids and hour; a sequence has that of `of`")
-        if not 1 <= self.length <= 1000:
-            raise ValueError("length must be 1 to 1000")
-
-    def eviction(self, makes_room: bool) -> Evict:
-        """The eviction of the feature's table; see `eviction_of`."""
-        return eviction_of(self.evict, self.rows_max, makes_room)
-
-    @property
-    def id_type(self) -> IdType | None:
-        """What its ids are declared to be; None: nothing is declared."""
-        return None if self.type is msgspec.UNSET else self.type
-
-    @property
-    def counted(self) -> bool:
-        """Whether the feature has a count column."""
-        return self.kind == "id" if self.counts is None else self.counts
-
-    @property
-    def row_dim(self) -> int:
-        """Width of a table row's vector: a decoupled sequence has two vectors, a key and a value."""
-        return 2 * self.dim if self.kind == "sequence" and self.attention == "decoupled" else self.dim
-
-
-def eviction_of(evict: Evict | None, rows_max: int, makes_room: bool) -> Evict:
-    """The eviction of a table: as configured, or least recently used if `makes_room` and the table is not
-    tiny."""
-    if evict is not None:
-        return evict
-    return "least_recent" if makes_room and rows_max >= EVICT_ROWS_MIN else "none"
+PLACES = 16
+"""The first places are told apart, one by one; beyond them, two classes to each doubling."""
 
 
 class Requestlike(Protocol):
@@ -166,11 +82,23 @@ class Encoder:
     def __init__(self, features: Mapping[str, FeatureSpec], pairs_max: int = 64) -> None:
         if not features:
             raise FeatureError("the schema declares no features; add at least one [features.NAME]")
-        self.names = list(features)
-        self.specs = list(features.values())
-        self.numbers = [i for i, spec in enumerate(self.specs) if spec.kind == "number"]
-        pairable = [i for i, s in enumerate(self.specs) if s.pairs and s.kind not in ("number", "sequence")]
+        self.features = list(features)
+        self._specs = list(features.values())
+        self.kinds = [spec.kind for spec in features.values()]
+        self.parts = [part for spec in features.values() for part in spec.coordinates or ()]
+        for name, spec in features.items():
+            if spec.of and spec.kind != "sequence" and spec.of not in features:
+                raise FeatureError(f"feature {name}: `of` is {spec.of!r}, which is not declared")
+        laid_out = columns_of(features)
+        self.names = [column.name for column in laid_out]
+        self.specs = [column.spec for column in laid_out]
+        self.dims = [column.dim for column in laid_out]
+        self.feature_of = [column.feature for column in laid_out]
+        self.numbers = [i for i, spec in enumerate(self.specs) if spec.kind in NUMBERS]
+        self.places = [i for i, spec in enumerate(self.specs) if spec.kind == "place"]
+        pairable = [i for i, column in enumerate(laid_out) if column.pairs]
         chosen = sorted(itertools.combinations(pairable, 2), key=lambda pair: (pair[1], pair[0]))
+        chosen = [(i, j) for i, j in chosen if not self._same(i, j)]
         self.pairs = chosen[:pairs_max]
         n = len(self.names)
         self._pair_column = np.full((n, n), -1, dtype=np.int32)
@@ -181,13 +109,15 @@ class Encoder:
         self._column = {name: i for i, name in enumerate(self.names)}
         self._number_at = {column: d for d, column in enumerate(self.numbers)}
         self.sequences = {i: self._target_of(i) for i, s in enumerate(self.specs) if s.kind == "sequence"}
-        kinds = [spec.kind for spec in self.specs]
+        kinds = [self.kinds[feature] for feature in self.feature_of]
         self._types = [self.specs[self.sequences.get(c, c)].id_type for c in range(n)]
         self._spellings = Spellings(self.names, self._types)
         self._quick = QuickEncoder(
             self.names, kinds, self._types, self._spellings, self._pair_column, self._pair_salt
         )
-        self._order = [i for i in range(n) if i not in self.sequences] + list(self.sequences)
+        # The columns of each feature; sequences come last, since they need their target's keys.
+        by_feature = [[c for c in range(n) if self.feature_of[c] == f] for f in range(len(features))]
+        self._order = sorted(by_feature, key=lambda columns: columns[0] in self.sequences)
 
     @property
     def columns(self) -> int:
@@ -236,36 +166,28 @@ class Encoder:
         key: list[npt.NDArray[np.uint64]] = []
         x: list[npt.NDArray[np.float32]] = []
         base = 0
-        for column in self._order:
-            name, spec = self.names[column], self.specs[column]
-            own = [candidate.get(name) for candidate in candidates]
-            source: list[Any] = own
-            row_of = None  # rows in `source`; None: the same rows as the batch
-            if None in own:
-                shared = self._shared(requests, name, spec.kind)
-                if own.count(None) == n and spec.kind != "sequence":
-                    source, row_of = shared, request_of
-                else:
-                    source = [shared[q] if v is None else v for q, v in zip(request_of, own, strict=True)]
-            if spec.kind != "number":
-                source = self.as_declared(column, source)
+        for columns in self._order:
+            source, row_of = self._values(requests, candidates, request_of, columns[0])
+            found: list[Values]
+            column, name, spec = columns[0], self.names[columns[0]], self.specs[columns[0]]
             if spec.kind == "sequence":
                 target = self.sequences[column]
                 known = first[target] < last[target]
                 of = np.concatenate([*key, np.zeros(1, dtype=np.uint64)])[np.where(known, first[target], -1)]
-                values = read_sequences(name, source, spec.length, of, known)
-            elif spec.kind == "ids":
-                values = read_lists(name, spec.kind, source)
-            elif spec.kind == "number":
+                found = [read_sequences(name, source, spec.length, of, known)]
+            elif spec.kind in NUMBERS:
                 values, squashed = read_numbers(name, source)
                 numbers[:, self._number_at[column]] = squashed if row_of is None else squashed[row_of]
+                found = [values]
             else:
-                values = read_ids(name, spec.kind, source)
-            first[column] = base + (values.start[:-1] if row_of is None else values.start[row_of])
-            last[column] = base + (values.start[1:] if row_of is None else values.start[row_of + 1])
-            key.append(values.key)
-            x.append(values.x)
-            base += len(values.key)
+                feature = self.feature_of[column]
+                found = read_columns(self.features[feature], self._specs[feature], source)
+            for column, values in zip(columns, found, strict=True):
+                first[column] = base + (values.start[:-1] if row_of is None else values.start[row_of])
+                last[column] = base + (values.start[1:] if row_of is None else values.start[row_of + 1])
+                key.append(values.key)
+                x.append(values.x)
+                base += len(values.key)
         self._check_size(sizes, last - first)
         fields = Rows(*by_row(first, last, np.concatenate(key), np.concatenate(x)))
         if self.pairs:
@@ -274,6 +196,40 @@ class Encoder:
         offsets = np.zeros(len(requests) + 1, dtype=np.int64)
         np.cumsum(sizes, out=offsets[1:])
         return Batch(offsets, times, fields, numbers)
+
+    def _values(
+        self,
+        requests: Sequence[Requestlike],
+        candidates: Sequence[Features],
+        request_of: npt.NDArray[np.int64],
+        column: int,
+    ) -> tuple[list[Any], npt.NDArray[np.int64] | None]:
+        """A feature's values, as `read_columns` takes them, and of each candidate (n,) its value among them;
+        None: they are the candidates' own, one each."""
+        feature = self.feature_of[column]
+        name, spec = self.features[feature], self._specs[feature]
+        if spec.kind == "place":
+            return shown_places(requests), None
+        own = [value_of(name, spec, candidate) for candidate in candidates]
+        source: list[Any] = own
+        row_of = None
+        if None in own:
+            shared = [value_of(name, spec, request.context) for request in requests]  # (R,)
+            if spec.kind in OF_TIME:
+                shared = [
+                    time_value(spec.kind, request.time) if value is None else value
+                    for request, value in zip(requests, shared, strict=True)
+                ]
+            if own.count(None) == len(own) and spec.kind != "sequence":
+                source, row_of = shared, request_of
+            else:
+                source = [shared[q] if v is None else v for q, v in zip(request_of, own, strict=True)]
+        if spec.kind == "age":
+            times = [requests[q].time for q in (range(len(requests)) if row_of is not None else request_of)]
+            return days_since(name, source, times), row_of
+        if spec.kind in OF_IDS:
+            source = self.as_declared(column, source)
+        return source, row_of
 
     def as_declared(self, column: int, source: list[Any]) -> list[Any]:
         """A feature's values, ids or lists of them, as its declared type; without one, as they are.
@@ -340,15 +296,10 @@ class Encoder:
         column = self._column.get(feature, -1)
         return first_keys(batch.requests, rows.start, rows.column, rows.key, column)
 
-    def _shared(self, requests: Sequence[Requestlike], name: str, kind: str) -> list[Any]:
-        """Each request's context value of a feature, (R,)."""
-        shared: list[Any] = [request.context.get(name) for request in requests]
-        if kind == "hour":
-            shared = [
-                int(request.time // 3600) % 24 if value is None else value
-                for request, value in zip(requests, shared, strict=True)
-            ]
-        return shared
+    def _same(self, i: int, j: int) -> bool:
+        """Whether two columns are of one feature, or one describes the other: a pair would say nothing."""
+        f, g = self.feature_of[i], self.feature_of[j]
+        return f == g or self._specs[f].of == self.features[g] or self._specs[g].of == self.features[f]
 
     def _target_of(self, column: int) -> int:
         of = self.specs[column].of
@@ -358,3 +309,23 @@ class Encoder:
                 f"feature {self.names[column]}: `of` is {of!r}, which is no declared feature of kind id"
             )
         return target
+
+
+def shown_places(requests: Sequence[Requestlike]) -> list[int | None]:
+    """Where each candidate was shown (n,), in classes that widen from `PLACES` on; None for the first place,
+    and for all of a request that is to be scored: it is scored as if each candidate came first.
+    """
+    found: list[int | None] = []
+    for request in requests:
+        if isinstance(request, Example):
+            places = range(len(request.candidates)) if request.place is None else request.place
+            found += [_class_of_place(place) for place in places]
+        else:
+            found += [None] * len(request.candidates)
+    return found
+
+
+def _class_of_place(place: int) -> int | None:
+    if place < PLACES:
+        return place or None
+    return PLACES + int(2.0 * log2(place / PLACES))

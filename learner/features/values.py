@@ -97,7 +97,7 @@ def read_lists(name: str, kind: str, values: Sequence[Any]) -> Values:
     sizes = np.array([len(row) for row in rows], dtype=np.int64)
     key = np.array([k for row in rows for k in row], dtype=np.uint64)
     x = np.repeat(1.0 / np.sqrt(np.maximum(sizes, 1)), sizes).astype(np.float32)
-    return Values(_starts(sizes), key, x)
+    return Values(starts_of(sizes), key, x)
 
 
 def read_sequences(
@@ -127,7 +127,7 @@ def read_sequences(
             parts += [target[r : r + 1], keys]
             sizes[r] = 1 + len(keys)
     key = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
-    return Values(_starts(sizes), key, np.ones(len(key), dtype=np.float32))
+    return Values(starts_of(sizes), key, np.ones(len(key), dtype=np.float32))
 
 
 def read_numbers(name: str, values: Sequence[Any]) -> tuple[Values, npt.NDArray[np.float32]]:
@@ -174,15 +174,25 @@ def number_buckets(values):
     return keys
 
 
+def one_a_row(there: Sequence[bool], key: Keys) -> Values:
+    """Entries of the rows that have one, with x = 1.
+
+    Args:
+        there: (n,), which rows have one.
+        key: (k,), theirs.
+    """
+    return Values(starts_of(np.array(there, dtype=np.int64)), key, np.ones(len(key), dtype=np.float32))
+
+
 def _present(values: Sequence[Any]) -> tuple[npt.NDArray[np.int64], Sequence[Any]]:
     """The offsets of the rows' values, (n + 1,), and the values that are not None."""
     if None not in values:
         return np.arange(len(values) + 1), values
     there = np.array([value is not None for value in values], dtype=np.int64)
-    return _starts(there), [value for value in values if value is not None]
+    return starts_of(there), [value for value in values if value is not None]
 
 
-def _starts(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def starts_of(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     starts = np.zeros(len(sizes) + 1, dtype=np.int64)
     np.cumsum(sizes, out=starts[1:])
     return starts

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.keys import key_of
+from learner.features.content import words_of
 from learner.features.encoder import Batch, Requestlike
 from learner.model.model import Model, Predicted, Scores, bayes_logit
 
@@ -94,20 +95,24 @@ def memory_names(model: Model) -> list[str]:
 def _unknown(
     model: Model, request: Requestlike, batch: Batch, place: npt.NDArray[np.int64]
 ) -> list[dict[str, list[int | float | str]]]:
-    names = model.encoder.names
+    encoder = model.encoder
     rows = batch.rows
     found: list[dict[str, list[int | float | str]]] = []
     for r, candidate in enumerate(request.candidates):
         entries = slice(rows.start[r], rows.start[r + 1])
         missing: dict[int, set[int]] = {}
         for column, key, at in zip(rows.column[entries], rows.key[entries], place[entries], strict=True):
-            if at < 0 and column < len(names):
+            if at < 0 and column < len(encoder.names):
                 missing.setdefault(int(column), set()).add(int(key))
         mine: dict[str, list[int | float | str]] = {}
         for column, keys in missing.items():
-            name = names[column]
+            name, kind = encoder.names[column], encoder.kinds[encoder.feature_of[column]]
             value = candidate.get(name, request.context.get(name))
-            if isinstance(value, list):
+            if kind == "text" and isinstance(value, str):
+                mine[name] = [word for word in dict.fromkeys(words_of(value)) if key_of(word) in keys]
+            elif kind in ("vector", "geo", "calendar", "place"):
+                mine[name] = []  # a coordinate, code, cell or hour, with no name of its own
+            elif isinstance(value, list):
                 typed = model.encoder.as_declared(column, [value])[0]
                 mine[name] = [one for one in typed if key_of(one) in keys]
             elif value is not None:

@@ -106,7 +106,7 @@ class Model:
         self.table_of = np.full(self.memory_columns, len(self.table_names), dtype=np.int32)
         self.table_of[:fields] = np.arange(fields)
         self.table_of[fields : self.encoder.columns] = fields
-        self.dims = [spec.dim for spec in self.encoder.specs]
+        self.dims = self.encoder.dims
         self.embedding_width = sum(self.dims)
         self.seq = 0
         self.epoch = 0
@@ -136,6 +136,10 @@ class Model:
         packed = any(isinstance(table, PackedTable) for table in self.tables)
         # Sequences need attention and packed rows need unpacking: both are read table by table.
         self.readers: Readers | None = None if packed or self.encoder.sequences else readers_of(self.tables)
+        firsts, speeds = self.fast.columns.first_tau, self.fast.columns.column_speeds
+        self.place_columns = np.array(
+            [firsts[c] + s for c in self.encoder.places for s in range(speeds[c])], dtype=np.int64
+        )
         self._marks = [np.full(1024, -1, dtype=np.int32) for _ in self.tables]
         layout = input_layout(self.encoder, self.fast)
         self.deep_width = layout.width
@@ -143,7 +147,7 @@ class Model:
             np.cumsum([0, *self.dims])[:-1] if self.settings.deep != "none" else np.full(len(self.dims), -1)
         )
         first_column = np.full(len(self.tables), -1, dtype=np.int64)
-        first_column[: len(self.dims)] = starts
+        first_column[: len(self.dims)] = np.where(np.array(self.dims) > 0, starts, -1)
         deep = self.settings.deep != "none"
         self._inputs = Inputs(
             self.table_of,
@@ -204,6 +208,7 @@ class Model:
 
     def predict(self, batch: Batch) -> Predicted:
         """The prediction with its intermediate results, from which `scores_of` makes scores."""
+        batch = self._without_places(batch)
         if self.readers is not None:
             fast = self.fast
             z, x0, inputs, outputs = predict(
@@ -221,8 +226,16 @@ class Model:
             self._prediction()(x0, z)
         return Predicted(inputs, outputs, z)
 
+    def _without_places(self, batch: Batch) -> Batch:
+        """The batch as if each candidate had been shown first: that place has no entry."""
+        places = self.encoder.places
+        if not places or not np.isin(batch.rows.column, places).any():
+            return batch
+        return batch._replace(rows=Rows(*pooling.without(*batch.rows, np.array(places, dtype=np.int32))))
+
     def scores_of(self, batch: Batch, predicted: Predicted) -> Scores:
         """The scores of a prediction, with the rows for an error memory."""
+        batch = self._without_places(batch)
         fields = batch.rows.column < len(self.encoder.names)
         rows, left = self.memory_rows(batch.rows, predicted.outputs)
         return Scores(

@@ -1,7 +1,8 @@
 """The embedding tables of a model: one for each feature, and one for the pairs."""
 
 from embeddings import TableSpec
-from learner.features.encoder import Encoder, FeatureSpec, eviction_of
+from learner.features.encoder import Encoder
+from learner.features.spec import FeatureSpec, eviction_of
 from learner.settings import LearnerSettings
 
 TICKS_PER_TTL = 8
@@ -29,18 +30,18 @@ def table_specs(encoder: Encoder, settings: LearnerSettings, makes_room: bool) -
     """
     tick = tick_s(encoder, settings)
     specs = [
-        _spec_of(name, feature, settings, tick, makes_room)
-        for name, feature in zip(encoder.names, encoder.specs, strict=True)
+        _spec_of(name, feature, dim, settings, tick, makes_room)
+        for name, feature, dim in zip(encoder.names, encoder.specs, encoder.dims, strict=True)
     ]
     return [*specs, _spec_of_pairs(encoder, settings, tick, makes_room)] if encoder.pairs else specs
 
 
 def _spec_of(
-    name: str, feature: FeatureSpec, settings: LearnerSettings, tick: int, makes_room: bool
+    name: str, feature: FeatureSpec, dim: int, settings: LearnerSettings, tick: int, makes_room: bool
 ) -> TableSpec:
     return TableSpec(
         name=name,
-        dim=feature.row_dim,
+        dim=feature.row_dim if dim else 0,
         optimizer=feature.optimizer,
         learning_rate=feature.rate or settings.embedding_rate * RATE_OF.get(feature.optimizer, 1.0),
         initial_accumulator=settings.embedding_accumulator,

@@ -64,6 +64,9 @@ class GroupLearner:
         self._embedding_width = model.embedding_width
         self._inputs = np.zeros((chunk.n, model.deep_width), dtype=np.float32)
         self._inputs[:, model.embedding_width :] = chunk.dense
+        if len(model.place_columns):  # the deep part sees each candidate as if it had been shown first
+            self._inputs[:, -1] -= placed_of(model, chunk)
+            self._inputs[:, model.embedding_width + model.place_columns] = 0.0
         self._entries = [_find(model, chunk, fields, cuts) for fields in _shared(model)]
 
     def run(self, trainer: DeepTrainer) -> None:
@@ -88,10 +91,18 @@ class GroupLearner:
             entries.rows.write_back()
 
 
+def placed_of(model: Model, chunk: PendingRows) -> npt.NDArray[np.float64]:
+    """What the fast part said of each row's place, (n,), before its variance shrank the logit."""
+    said: npt.NDArray[np.float64] = chunk.dense[:, model.place_columns].sum(axis=1, dtype=np.float64)
+    return said
+
+
 def _shared(model: Model) -> list[list[int]]:
     """Groups of features whose rows share a working set; a sequence has one of its own."""
     groups: dict[object, list[int]] = {}
-    for t in range(len(model.dims)):
+    for t, dim in enumerate(model.dims):
+        if not dim:
+            continue  # the deep part does not see it
         alone = t if t in model.encoder.sequences else None
         groups.setdefault((RowLayout.of(model.tables[t].spec), alone), []).append(t)
     return list(groups.values())

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ground.kernels import bayes
 from ground.kernels.logistic import logits, sigmoids
 from ground.rows import Rows
 from learner.deep.dcn_train import DCNTrainer
@@ -23,7 +24,7 @@ from learner.deep.trainer import DeepTrainer
 from learner.features.encoder import Batch
 from learner.features.labelled import CHUNK_ROWS, Labelled
 from learner.model.model import Model, bayes_logit
-from learner.train.groups import GroupLearner
+from learner.train.groups import GroupLearner, placed_of
 from learner.train.waiting import PendingRows
 from stream.records.types import Example
 
@@ -265,6 +266,8 @@ class Trainer:
         return self._learnt(groups.chunk, groups.z)
 
     def _learnt(self, full: PendingRows, z: npt.NDArray[np.float64]) -> Learnt:
+        if len(self.model.place_columns):
+            z = z - placed_of(self.model, full) / np.sqrt(1.0 + bayes.PROBIT * full.s2)
         p = sigmoids(z)
         per_row = np.diff(full.requests)
         use_served = ~np.isnan(full.served) & (self.model.settings.score == "served")

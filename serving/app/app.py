@@ -26,6 +26,7 @@ import msgspec
 import xxhash
 
 from learner.errors import FeatureError
+from learner.features.columns import declared_by
 from learner.model.forgetting import widened
 from serving.app import routes
 from serving.app.bodies import (
@@ -100,7 +101,7 @@ class App(Frame):
         self._any_score_body = msgspec.json.Decoder(AnyScoreRequest)
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
         self._forget_body = msgspec.json.Decoder(ForgetRequest)
-        self._declared = frozenset(replica.features)
+        self._declared = declared_by(replica.features)
         self._event = Decoder[Event](Impression, Action, Exposure, declared=self._declared, targets=targets)
         self._openapi: bytes | None = None
         self.inference = Inference(replica, settings, self._log_impression, openapi.release())
@@ -171,7 +172,7 @@ class App(Frame):
         )
         if not bounded:
             impression = tidy_request(impression, self._declared)
-            check(impression)
+            check(impression, declared=self._declared)
         return request, impression
 
     async def explain(self, call: Call) -> Response:

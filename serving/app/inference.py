@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from learner.features.columns import declared_by
 from learner.features.encoder import FeatureSpec
 from serving.app.tensors import (
     BINARY,
@@ -31,12 +32,14 @@ from serving.http.frame import JSON, Call, Response, json_response, new_request_
 from serving.replica.status import Scored, Scorer
 from serving.settings import ServerSettings
 from stream.records.decoding import AnyFeatures, check, tidy_request
+from stream.records.id_types import OF_NUMBERS
 from stream.records.types import Impression, Served
 
 MODEL = "freshet"
 EXTENSIONS = ["binary_tensor_data"]
 OUTPUTS = {"corrected": "FP64", "base": "FP64", "order": "INT64"}
-LISTS = ("ids", "sequence")
+LISTS = ("ids", "sequence", *OF_NUMBERS)
+AS_NUMBERS = ("number", "calendar", "age", *OF_NUMBERS)
 
 Json = dict[str, object]
 
@@ -142,7 +145,7 @@ class Inference:
 
     async def metadata(self, _: Call) -> Response:
         """GET /v2/models/freshet."""
-        inputs = [_input(name, spec) for name, spec in self._replica.features.items()]
+        inputs = [_input(name, spec) for name, spec in _taken(self._replica.features).items()]
         outputs = [TensorMetadata(name, datatype, [-1]) for name, datatype in OUTPUTS.items()]
         return json_response(200, ModelMetadata(MODEL, [], "freshet", inputs, outputs))
 
@@ -182,7 +185,7 @@ class Inference:
             request = self._decode(head)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(f"the body is no inference request: {error}") from None
-        declared = self._replica.features
+        declared = _taken(self._replica.features)
         for one in request.inputs:
             if one.name not in declared:
                 known = ", ".join(declared)
@@ -224,15 +227,28 @@ class Inference:
             candidates=candidates,
             context=context,
         )
-        impression = tidy_request(loose, frozenset(self._replica.features))
-        check(impression)
+        declared = declared_by(self._replica.features)
+        impression = tidy_request(loose, declared)
+        check(impression, declared=declared)
         self._replica.check_types(impression)
         return impression
 
 
+def _taken(features: Mapping[str, FeatureSpec]) -> dict[str, FeatureSpec]:
+    """What a request may say: each feature but places, which are said of examples only, and in place of one
+    that is made of two coordinates, those."""
+    found: dict[str, FeatureSpec] = {}
+    for name, spec in features.items():
+        if spec.coordinates is not None:
+            found |= dict.fromkeys(spec.coordinates, FeatureSpec(kind="number"))
+        elif spec.kind != "place":
+            found[name] = spec
+    return found
+
+
 def _input(name: str, spec: FeatureSpec) -> TensorMetadata:
     shape = [-1, -1] if spec.kind in LISTS else [-1]
-    datatype = "FP64" if spec.kind == "number" else "INT64" if spec.id_type == "int" else "BYTES"
+    datatype = "FP64" if spec.kind in AS_NUMBERS else "INT64" if spec.id_type == "int" else "BYTES"
     return TensorMetadata(name, datatype, shape)
 
 
@@ -250,6 +266,9 @@ def _values(name: str, spec: FeatureSpec, tensor: Tensor, pad: Parameter | None)
             )
         return values
     width = 1 if tensor.width is None else tensor.width
+    if spec.kind in OF_NUMBERS:
+        rows = [list(tensor.values[row * width : (row + 1) * width]) for row in range(tensor.rows)]
+        return [None if all(map(missing, row)) else row for row in rows]
     return [
         [value for value in values[row * width : (row + 1) * width] if value is not None]
         for row in range(tensor.rows)

@@ -14,7 +14,8 @@ import msgspec
 from learner.features.encoder import FeatureSpec
 from learner.model.forgetting import FORGETTABLE
 from serving.http.frame import Route
-from stream.limits import FORGET_IDS_MAX
+from stream.limits import FORGET_IDS_MAX, LONG_TEXT_MAX
+from stream.records.id_types import OF_NUMBERS
 from stream.records.schema import one_of_these
 from stream.records.types import Id, Ids, Text
 
@@ -26,6 +27,11 @@ _KINDS: dict[str, Any] = {
     "ids": Ids,
     "sequence": Ids,
     "number": float,
+    "text": Annotated[str, msgspec.Meta(max_length=LONG_TEXT_MAX)],
+    "vector": list[float],
+    "calendar": float,
+    "age": float,
+    "geo": list[float],
 }
 
 
@@ -132,8 +138,17 @@ def _declare(schemas: Json, features: Mapping[str, FeatureSpec], candidates_max:
     loose = {"type": ["boolean", "null"]}
     declared: Json = {}
     for name, spec in features.items():
+        if spec.kind == "place" or spec.coordinates is not None:
+            # a place is said of examples only; of two coordinates each is a value of its own
+            number = {"anyOf": [msgspec.json.schema(float), {"type": "null"}]}
+            declared |= dict.fromkeys(spec.coordinates or (), number)
+            continue
         value = msgspec.json.schema(_KINDS[spec.kind])
-        if "items" in value:
+        if spec.kind in OF_NUMBERS:
+            length = 2 if spec.kind == "geo" else spec.length
+            value |= {"minItems": length, "maxItems": length}
+            declared[name] = {"anyOf": [value, {"type": "null"}]}
+        elif "items" in value:
             value["items"] = {"anyOf": [value["items"], loose]}
             declared[name] = {"anyOf": [value, {"type": "null"}]}
         else:

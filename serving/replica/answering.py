@@ -41,7 +41,7 @@ class LiveModel:
         self.model = model
         self.base_ingest_ms = 0  # of the newest example in the weights, Unix ms; 0: none
         self.memory_ingest_ms = 0  # of the newest example in the memory
-        self.coverage = CoverageCounts(model.features)
+        self.coverage = CoverageCounts(model.encoder)
         self._settings = settings
         self._clock = clock
         self.memory = self.new_memory()

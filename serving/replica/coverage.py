@@ -5,7 +5,7 @@ another format than those of the training examples.
 """
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from learner.fast.part import FastInputs
-from learner.features.encoder import FeatureSpec
+from learner.features.encoder import Encoder
+from learner.features.spec import OF_TIME
 from stream.records.types import Features
 
 LISTED_MAX = 100
@@ -52,15 +53,17 @@ class Coverage(NamedTuple):
     names: Sequence[str]  # (F,)
     unknown: Flags  # (n, F): an id of the candidate has no row
     missing: Flags  # (n, F): the candidate has no value
+    taken: Collection[str] = ()  # names of values that are parts of features
 
     def part(self, first: int, end: int) -> "Coverage":
         """The coverage of candidates `first` to `end` (exclusive)."""
-        return Coverage(self.names, self.unknown[first:end], self.missing[first:end])
+        return Coverage(self.names, self.unknown[first:end], self.missing[first:end], self.taken)
 
     def of(self, context: Features, candidates: Sequence[Features]) -> Unknowns:
         """The coverage as part of an answer. `self` must have all candidates of the request."""
         sent = {*context, *(name for candidate in candidates for name in candidate)}
-        return Unknowns(self._listed(self.unknown), self._listed(self.missing), _undeclared(sent, self.names))
+        undeclared = _undeclared(sent, {*self.names, *self.taken})
+        return Unknowns(self._listed(self.unknown), self._listed(self.missing), undeclared)
 
     def _listed(self, flags: Flags) -> dict[str, Listed]:
         found = {}
@@ -76,15 +79,17 @@ class CoverageCounts:
     """Counts over all requests. Thread-safe.
 
     Args:
-        features: the schema, in the order of the model's columns.
+        encoder: says which columns the features have.
     """
 
-    def __init__(self, features: Mapping[str, FeatureSpec]) -> None:
-        self._names = list(features)
-        kinds = [spec.kind for spec in features.values()]
+    def __init__(self, encoder: Encoder) -> None:
+        self._names = encoder.features
+        self._taken = encoder.parts
+        self._feature_of = np.array(encoder.feature_of, dtype=np.int64)  # of each column
+        kinds = encoder.kinds
         # sequence ids are not counted (only the deep part uses them); a missing hour comes from the time
         self._ids = np.array([kind in ("id", "ids") for kind in kinds])
-        self._may_miss = np.array([kind != "hour" for kind in kinds])
+        self._may_miss = np.array([kind not in (*OF_TIME, "place") for kind in kinds])
         self._lock = threading.Lock()
         self._totals = np.zeros((3, len(kinds)), dtype=np.int64)
 
@@ -93,8 +98,8 @@ class CoverageCounts:
         features = len(self._names)
         n = len(inputs.start) - 1
         row = np.repeat(np.arange(n), np.diff(inputs.start))
-        own = np.flatnonzero(inputs.column < features)  # the columns after the features are pairs
-        row, column = row[own], inputs.column[own]
+        own = np.flatnonzero(inputs.column < len(self._feature_of))  # the columns after those are pairs
+        row, column = row[own], self._feature_of[inputs.column[own]]
         absent = inputs.place[own] < 0
         missing = np.ones((n, features), dtype=np.bool_)
         missing[row, column] = False
@@ -111,7 +116,7 @@ class CoverageCounts:
         )
         with self._lock:
             self._totals += counted
-        return Coverage(self._names, unknown, missing)
+        return Coverage(self._names, unknown, missing, self._taken)
 
     def totals(self) -> dict[str, FeatureCounts]:
         """By feature, since the server began."""
@@ -120,6 +125,6 @@ class CoverageCounts:
         return {name: FeatureCounts(ids[c], unknown[c], missing[c]) for c, name in enumerate(self._names)}
 
 
-def _undeclared(sent: Collection[str], declared: Sequence[str]) -> list[str]:
+def _undeclared(sent: Collection[str], declared: Collection[str]) -> list[str]:
     names = sorted(set(sent).difference(declared))[:LISTED_MAX]
     return [name[:NAME_CHARACTERS_MAX] for name in names]

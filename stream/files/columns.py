@@ -17,11 +17,10 @@ import msgspec
 
 from ground.short_repr import ShortRepr
 from stream.files.times import Cell, TimeUnit, shown
-from stream.records.fields import tidy_value
 from stream.records.types import Value
 
 Format = Literal["auto", "csv", "jsonl", "parquet", "movietweetings", "movielens", "examples"]
-Kind = Literal["id", "int", "text", "number", "list"]
+Kind = Literal["id", "int", "text", "number", "list", "vector"]
 Convert = Callable[[Cell], Value]
 
 _THOUSANDS = ("", ".", ",", " ", "_", "'")
@@ -50,10 +49,11 @@ class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
 
     `types` gives the type of a column if the file does not: "id" (an integer where the text is exactly
     one, else a string), "int" (an integer id, also where 7 is written as 7.0), "text" (always a string),
-    "number", or "list" (of ids, split at `list_separator`). Parquet and JSON Lines carry their types; a CSV
-    column without an entry is a list when its first thousand cells hold the separator or are all in square
-    brackets, a number when they all are numbers and one has a fraction, else an id. A list in brackets, as
-    JSON and Python write it, is read whatever the separator is.
+    "number", "list" (of ids, split at `list_separator`), or "vector" (a list of numbers, split there or at
+    commas or spaces). Features of kind text, vector and geo need none. Parquet and JSON Lines carry their
+    types; a CSV column without an entry is a list when its first thousand cells hold the separator or are all
+    in square brackets, a number when they all are numbers and one has a fraction, else an id. A list in
+    brackets, as JSON and Python write it, is read whatever the separator is.
     """
 
     format: Format = "auto"
@@ -235,7 +235,7 @@ def number_reader(decimal: str = ".", thousands: str = "") -> Callable[[Cell], f
     return read
 
 
-def to_list(text: str, separator: str) -> list[int | str]:
+def to_list(text: str, separator: str) -> list[int | float | str]:
     """Split text into a list of ids; empty parts are left out.
 
     >>> to_list("a|7", "|"), to_list("['a', 7]", "|"), to_list("[x, y]", "|")
@@ -248,7 +248,7 @@ def to_list(text: str, separator: str) -> list[int | str]:
     return [to_id(item) for item in text.split(separator) if item]
 
 
-def _bracketed(text: str) -> list[int | str]:
+def _bracketed(text: str) -> list[int | float | str]:
     """Parse a list in JSON or Python syntax, or one without quotes."""
     if len(text) > _BRACKETED_MAX:
         raise ValueError(f"a list of {len(text):,} characters, more than {_BRACKETED_MAX:,}")
@@ -297,8 +297,8 @@ def typed_converter(kind: Kind | None, separator: str, number: Convert = to_numb
         if isinstance(cell, int | str):
             return [cell] if kind == "list" else cell
         if isinstance(cell, list):
-            if kind in (None, "list"):
-                return tidy_value(cell)
+            if kind in (None, "list", "vector"):
+                return cell  # whoever knows the feature checks it
             raise ValueError(f"{shown(cell)} is a list; expected {kind}")
         if isinstance(cell, date):
             raise ValueError("a date is no feature; write it as text or as a number")

@@ -32,11 +32,11 @@ FORMAT_VERSION = 1
 
 Holds = Literal["examples", "events", "records"]
 Where = Literal["context", "candidate"]
-Kind = Literal["int", "uint", "number", "text", "ints", "uints", "texts", "json"]
+Kind = Literal["int", "uint", "number", "text", "ints", "uints", "numbers", "texts", "json"]
 
 # The types of values seen of a feature, as bits.
-_INT, _NEGATIVE, _BEYOND, _NUMBER, _TEXT, _LIST, _OF_INT, _OF_NEGATIVE, _OF_BEYOND, _OF_TEXT = (
-    1 << bit for bit in range(10)
+_INT, _NEGATIVE, _BEYOND, _NUMBER, _TEXT, _LIST, _OF_INT, _OF_NEGATIVE, _OF_BEYOND, _OF_NUMBER, _OF_TEXT = (
+    1 << bit for bit in range(11)
 )
 _KINDS: tuple[tuple[int, Kind], ...] = (
     (_INT | _NEGATIVE, "int"),
@@ -45,6 +45,7 @@ _KINDS: tuple[tuple[int, Kind], ...] = (
     (_TEXT, "text"),
     (_LIST | _OF_INT | _OF_NEGATIVE, "ints"),
     (_LIST | _OF_INT | _OF_BEYOND, "uints"),
+    (_LIST | _OF_NUMBER, "numbers"),
     (_LIST | _OF_TEXT, "texts"),
 )
 """A feature gets the first kind that holds all types seen; "json" holds any."""
@@ -374,6 +375,8 @@ def _bits(value: Any) -> int:
         for item in value:
             if isinstance(item, str):
                 bits |= _OF_TEXT
+            elif isinstance(item, float):
+                bits |= _OF_NUMBER
             else:
                 bits |= _OF_NEGATIVE if item < 0 else _OF_BEYOND if item >= 1 << 63 else _OF_INT
         return bits
@@ -391,10 +394,6 @@ def _kind(seen: int) -> Kind:
 def _arrow(name: str) -> Any:
     import pyarrow
 
-    lists = {
-        "ints": pyarrow.int64(),
-        "uints": pyarrow.uint64(),
-        "texts": pyarrow.string(),
-        "shown": pyarrow.int32(),
-    }
+    lists = {"ints": pyarrow.int64(), "uints": pyarrow.uint64(), "numbers": pyarrow.float64()}
+    lists |= {"texts": pyarrow.string(), "shown": pyarrow.int32()}
     return pyarrow.list_(lists[name]) if name in lists else getattr(pyarrow, _ARROW[name])()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stream.errors import SourceError
 from stream.files.columns import Convert, DataSettings, RawRow, missing_test, shown_reader
+from stream.files.content_cells import content_converters, takes_of
 from stream.files.outcomes import LabelColumns, Outcome
 from stream.files.tabular import open_table
 from stream.files.times import Cell, shown, time_reader
@@ -24,14 +25,16 @@ class _Known(dict[str, Value]):
         ValueError: a cell that is empty, cannot be converted, or is over a record's limits.
     """
 
-    def __init__(self, convert: Convert, is_missing: Callable[[Cell], bool]) -> None:
+    def __init__(
+        self, convert: Convert, is_missing: Callable[[Cell], bool], takes: tuple[bool, bool]
+    ) -> None:
         super().__init__()
-        self._convert, self._is_missing = convert, is_missing
+        self._convert, self._is_missing, self._takes = convert, is_missing, takes
 
     def __missing__(self, cell: str) -> Value:
         if self._is_missing(cell):
             raise ValueError("an empty cell")
-        value = tidy_value(self._convert(cell))
+        value = tidy_value(self._convert(cell), *self._takes)
         if isinstance(value, list):
             return value  # not cached: the caller may change it
         if len(self) >= _KNOWN_MAX:
@@ -69,6 +72,8 @@ def read_requests(
 ) -> Iterator[Read]:
     """The requests in file order."""
     rows, convert, default = open_table(path, kind, settings)
+    takes = takes_of(settings, declared)
+    convert = {**convert, **content_converters(settings, declared)}
     read_time = time_reader(settings.time_unit, settings.time_format)
     read_label = labels.read_first
     in_context = frozenset(settings.context)
@@ -92,7 +97,10 @@ def read_requests(
                 raise row
             if plain:
                 if known is None:
-                    known = [(name, _Known(convert.get(name, default), is_missing)) for name in row.cells]
+                    known = [
+                        (name, _Known(convert.get(name, default), is_missing, takes(name)))
+                        for name in row.cells
+                    ]
                 fast = _plain(row, known, read_time, read_label)
                 if fast is not None:
                     yield row.line, fast, len(known) <= FEATURES_MAX, []
@@ -117,7 +125,7 @@ def read_requests(
                 if is_missing(cell):
                     continue  # unknown here: the feature is absent, which every model must bear
                 try:
-                    value = tidy_value(convert.get(column, default)(cell))
+                    value = tidy_value(convert.get(column, default)(cell), *takes(column))
                 except ValueError:
                     if declared is None or column in declared:
                         raise

@@ -100,7 +100,7 @@ def read_labelled(
         settings: how to read it.
         on_bad: called with the error of each line that `skip_bad` leaves out.
         declared: names of the declared features; values of other columns are never errors. None: all
-            columns count as declared.
+            columns count as declared. A `Declared` says which of them are vectors and texts.
         targets: those that labels may be of.
 
     Raises:
@@ -130,8 +130,13 @@ def read_labelled(
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def read_lines(path: Path, settings: DataSettings) -> Iterator[Example]:
+def read_lines(
+    path: Path, settings: DataSettings, declared: Collection[str] | None = None
+) -> Iterator[Example]:
     """Read the requests of a data file in file order, for trying settings on it.
+
+    Args:
+        declared: as for `read_examples`.
 
     Raises:
         SourceError: a line cannot be read as configured.
@@ -141,7 +146,7 @@ def read_lines(path: Path, settings: DataSettings) -> Iterator[Example]:
         yield from read_examples(path, settings)
         return
     alone = msgspec.structs.replace(settings, labels={})
-    for _, example, _, _ in read_requests(path, kind, alone, None, None, LabelColumns(alone)):
+    for _, example, _, _ in read_requests(path, kind, alone, None, declared, LabelColumns(alone)):
         yield example
 
 

@@ -21,7 +21,7 @@ from stream.produce.numpy_values import without_numpy
 from stream.produce.sender import BufferedEvent, Sender
 from stream.produce.settings import PRODUCER_DEFAULTS, ProducerSettings
 from stream.records.decoding import check, tidy_request
-from stream.records.id_types import DeclaredFeature, check_id_types
+from stream.records.id_types import DeclaredFeature, check_id_types, declared_of
 from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Action, Event, Exposure, Features, Impression, Served, encode
 
@@ -75,7 +75,7 @@ class Producer:
         self.name = f"{name or 'producer'}-{clock.token()[:12]}"
         self._targets = targets
         self._specs = features if isinstance(features, Mapping) else {}
-        self._features = None if features is None else frozenset(features)
+        self._features = None if features is None else declared_of(features)
         self._own_log = isinstance(log, str)
         self._log = open_log(log) if isinstance(log, str) else log
         try:
@@ -216,7 +216,7 @@ class Producer:
         """Check an event and encode it; a TypeError means that a value has a type that no record has."""
         if self._features is not None and isinstance(event, Impression):
             declared = tidy_request(event, self._features)
-            check(declared, self._targets)
+            check(declared, self._targets, self._features)
             check_id_types(self._specs, declared)
         else:
             check(event, self._targets)

@@ -12,12 +12,14 @@ import msgspec
 from stream.limits import (
     CANDIDATES_MAX,
     FEATURES_MAX,
+    LONG_TEXT_MAX,
     REQUEST_ID_MAX,
     SCHEMA_VERSION,
     TEXT_MAX,
     TIME_MAX_S,
     TIME_MIN_S,
     VALUES_MAX,
+    VECTOR_MAX,
 )
 
 BoundedRequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_MAX)]
@@ -30,11 +32,20 @@ BoundedText = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
 
-def bounded_features(id_type: Any, number_type: Any = Finite) -> Any:
+def bounded_features(id_type: Any, number_type: Any = Finite, content: bool = False) -> Any:
     """The type of one set of features whose integer ids and numbers are of these types.
 
     Any: msgspec takes types that are made while the program runs, mypy does not.
+
+    Args:
+        content: lists of numbers and long texts fit too, whatever the feature.
     """
+    if content:
+        listed = Annotated[list[id_type | number_type | BoundedText], msgspec.Meta(max_length=VECTOR_MAX)]
+        text = Annotated[str, msgspec.Meta(max_length=LONG_TEXT_MAX)]
+        return Annotated[
+            dict[str, id_type | number_type | text | listed], msgspec.Meta(max_length=FEATURES_MAX)
+        ]
     ids = Annotated[list[id_type | BoundedText], msgspec.Meta(max_length=VALUES_MAX)]
     return Annotated[
         dict[str, id_type | number_type | BoundedText | ids], msgspec.Meta(max_length=FEATURES_MAX)

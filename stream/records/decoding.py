@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -28,7 +28,7 @@ from stream.limits import (
     TIME_MIN_S,
 )
 from stream.records.candidate_lists import check_label, check_lists, check_shown
-from stream.records.fields import ID_END, ID_MIN, tidy_features
+from stream.records.fields import ID_END, ID_MIN, Declared, check_value, takes, tidy_features
 from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import (
     Action,
@@ -149,7 +149,7 @@ class Decoder(Generic[T]):
             raise RecordError("the record is empty")
         try:
             record = self.decode_again(data)
-            check(record, self._targets)
+            check(record, self._targets, self._declared)
         except msgspec.ValidationError as error:
             return self._decode_with_care(data, f"the record does not fit its type: {error}")
         except RecordError as error:
@@ -180,7 +180,7 @@ class Decoder(Generic[T]):
         if isinstance(said, Action):
             raise RecordError(why_not)
         record = tidy_request(said, self._declared)
-        check(record, self._targets)
+        check(record, self._targets, self._declared)
         return cast(T, record)
 
 
@@ -199,11 +199,13 @@ def tidy_request(said: Impression, declared: Collection[str] | None) -> Impressi
     return Impression(**fields)
 
 
-def check(record: AnyRecord, targets: Targets = UNDECLARED) -> None:
+def check(record: AnyRecord, targets: Targets = UNDECLARED, declared: Collection[str] | None = None) -> None:
     """Check what types cannot say: version, ranges, finite numbers, lengths that must agree.
 
     Args:
         targets: those that actions and labels may be of.
+        declared: the features' names, for impressions. Without them, lists of numbers and long texts do not
+            fit. In an `Example` all fit, since whoever made it has checked them.
 
     Raises:
         RecordError: naming the field and what was expected.
@@ -226,7 +228,7 @@ def check(record: AnyRecord, targets: Targets = UNDECLARED) -> None:
     elif isinstance(record, Exposure):
         _check_exposure(record)
     else:
-        _check_request(record, targets)
+        _check_request(record, targets, declared)
 
 
 def check_action(action: Action, targets: Targets) -> None:
@@ -271,20 +273,23 @@ def _check_forget(record: Forget) -> None:
             raise RecordError(
                 f"entity names {len(found)} ids of {name!r}; expected 1 to {FORGET_IDS_IN_RECORD_MAX}"
             )
-        check_features("entity", {name: found})
+        check_features("entity", {name: list(found)})
     if not 0.0 <= record.refuse_s <= REFUSE_S_MAX:
         raise RecordError(f"refuse_s is {record.refuse_s}; expected 0 to {REFUSE_S_MAX:.0f} seconds")
 
 
-def _check_request(record: Impression | Example, targets: Targets) -> None:
+def _check_request(record: Impression | Example, targets: Targets, declared: Collection[str] | None) -> None:
     n = len(record.candidates)
     if not 1 <= n <= CANDIDATES_MAX:
         raise RecordError(f"candidates has {n} entries; expected 1 to {CANDIDATES_MAX}")
     # Every value of a stream comes by here: one call for all of a record's, and names only if need be.
     if not _fit(record.candidates) or not _fit((record.context,)):
-        check_features("context", record.context)
-        for i, features in enumerate(record.candidates):
-            check_features(f"candidates[{i}]", features)
+        for where, features in (("context", record.context), *named_candidates(record.candidates)):
+            if isinstance(record, Example):
+                named = set(features)
+                check_features(where, features, Declared(named, named, named))
+            else:
+                check_features(where, features, declared)
     check_lists(record, targets)
     if isinstance(record, Example):
         if not TIME_MIN_S <= record.decided <= TIME_MAX_S:
@@ -313,14 +318,39 @@ def _fit(sets: Sequence[Features]) -> bool:
     return True
 
 
-def check_features(where: str, features: Features) -> None:
+def named_candidates(candidates: Sequence[Features]) -> Iterator[tuple[str, Features]]:
+    """Each candidate's features with the name of their field."""
+    return ((f"candidates[{i}]", features) for i, features in enumerate(candidates))
+
+
+def fit_as_they_are(sets: Sequence[Features], declared: Declared) -> bool:
+    """Whether each value is one of its feature, lists of numbers and long texts included."""
+    if _fit(sets):
+        return True
+    return all(
+        len(features) <= FEATURES_MAX
+        and all(check_value(value, *declared.takes(name)) for name, value in features.items())
+        for features in sets
+    )
+
+
+def check_features(where: str, features: Features, declared: Collection[str] | None = None) -> None:
     """Check the values of one set of features.
 
     Raises:
         RecordError: a number that is not finite, an id beyond 64 bits, or a value over its limit.
     """
-    if not _fit((features,)):
-        tidy_features(where, features)
+    if _fit((features,)):
+        return
+    for name, value in features.items():
+        if isinstance(value, list) and not takes(declared, name)[0]:
+            for item in value:
+                if isinstance(item, float):
+                    raise RecordError(
+                        f"{where}.{name} is a list that holds {str(item)[:40]} of type float; expected ids, "
+                        "integers or text"
+                    )
+    tidy_features(where, features, declared.naming(features) if isinstance(declared, Declared) else None)
 
 
 def _no_time(name: str, seconds: float) -> RecordError:

@@ -24,7 +24,15 @@ from stream.records.bounds import (
     bounded_features,
 )
 from stream.records.candidate_lists import check_lists
-from stream.records.decoding import Decoder, check, check_action, decoders_of, is_msgpack
+from stream.records.decoding import (
+    Decoder,
+    check,
+    check_action,
+    decoders_of,
+    fit_as_they_are,
+    is_msgpack,
+)
+from stream.records.fields import Declared
 from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Action, Event, Exposure, Forget, Impression, Served, Tick
 
@@ -42,9 +50,9 @@ class _Action(Action, frozen=True, tag="action"):
 
 
 @functools.cache
-def _impressions(id_type: Any) -> type[Impression]:
-    """The type of impressions whose integer ids are of `id_type`."""
-    features = bounded_features(id_type)
+def _impressions(id_type: Any, content: bool) -> type[Impression]:
+    """The type of impressions whose integer ids are of `id_type`; `content`: see `bounded_features`."""
+    features = bounded_features(id_type, content=content)
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
         ("request_id", BoundedRequestId),
         ("time", BoundedTime),
@@ -182,7 +190,10 @@ class EventDecoder:
             targets: those that actions and labels may be of.
         """
         self._targets = targets if targets.declared else None
-        as_json, as_msgpack = decoders_of(_impressions(Int64), _Action, Exposure)
+        # With vectors and long texts the types say too little, and each value is looked at again.
+        self._content = declared if isinstance(declared, Declared) and declared.any_content else None
+        impressions = _impressions(Int64, self._content is not None)
+        as_json, as_msgpack = decoders_of(impressions, _Action, Exposure)
         self._json = cast("msgspec.json.Decoder[Event]", as_json)
         self._msgpack = cast("msgspec.msgpack.Decoder[Event]", as_msgpack)
         self._plain = Decoder[Event | Forget | Tick](
@@ -200,6 +211,12 @@ class EventDecoder:
         try:
             event: Event = (self._msgpack if is_msgpack(data) else self._json).decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return self._plain.decode(data)
+        if (
+            self._content is not None
+            and isinstance(event, Impression)
+            and not fit_as_they_are((event.context, *event.candidates), self._content)
+        ):
             return self._plain.decode(data)
         # what the types cannot say
         targets = self._targets

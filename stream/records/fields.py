@@ -2,20 +2,64 @@
 
 A feature that the config does not declare is ignored. A declared one may be absent or null, which
 is the same, or a boolean, which is the id 0 or 1; else it is an id, a number or a list of ids, within the
-limits of a record.
+limits of a record. Only a feature that is known to be a vector takes a list of numbers, and only one that is
+known to be a text takes a long one.
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from stream.errors import RecordError
-from stream.limits import FEATURES_MAX, TEXT_MAX, VALUES_MAX
+from stream.limits import FEATURES_MAX, LONG_TEXT_MAX, TEXT_MAX, VALUES_MAX, VECTOR_MAX
 from stream.records.types import Features, Value
 
 ID_MIN, ID_END = -(1 << 63), 1 << 63
 TOO_LARGE = "an integer id is a signed one of 64 bits, up to 2^63 - 1; send larger ones as text"
 
 _SCALARS = frozenset((bool, int, float, str))
+
+
+class Declared(Collection[str]):
+    """The names of the declared features, and which of them take lists of numbers or long texts.
+
+    >>> declared = Declared(["user", "title"], texts=["title"])
+    >>> "user" in declared, declared.takes("title")
+    (True, (False, True))
+    """
+
+    def __init__(
+        self, names: Collection[str], vectors: Collection[str] = (), texts: Collection[str] = ()
+    ) -> None:
+        self._names = frozenset(names)
+        self._vectors = frozenset(vectors)
+        self._texts = frozenset(texts)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def naming(self, names: Collection[str]) -> "Declared":
+        """The same with other names declared."""
+        return Declared(names, self._vectors, self._texts)
+
+    @property
+    def any_content(self) -> bool:
+        """Whether some feature takes a list of numbers or a long text."""
+        return bool(self._vectors or self._texts)
+
+    def takes(self, name: str) -> tuple[bool, bool]:
+        """Whether a feature takes (lists of numbers, long texts)."""
+        return name in self._vectors, name in self._texts
+
+
+def takes(declared: Collection[str] | None, name: str) -> tuple[bool, bool]:
+    """Whether a feature takes (lists of numbers, long texts); of names alone, none does."""
+    return declared.takes(name) if isinstance(declared, Declared) else (False, False)
 
 
 def tidy_features(
@@ -42,7 +86,7 @@ def tidy_features(
         if declared is None and not _may_be_declared(value):
             continue
         try:
-            found[name] = tidy_value(value)
+            found[name] = tidy_value(value, *takes(declared, name))
         except ValueError as error:
             if declared is None or name in declared:
                 raise RecordError(f"{where}.{name} {error}") from None
@@ -53,8 +97,12 @@ def tidy_features(
     return found
 
 
-def tidy_value(value: object) -> Value:
+def tidy_value(value: object, vector: bool = False, text: bool = False) -> Value:
     """One value that is not null.
+
+    Args:
+        vector: a list of numbers fits too.
+        text: a long text fits too.
 
     Raises:
         ValueError: it is no value of a feature; the message goes on behind the feature's name.
@@ -66,22 +114,45 @@ def tidy_value(value: object) -> Value:
             raise ValueError(f"is {value}; {TOO_LARGE}")
         return value
     if isinstance(value, str):
-        if len(value) > TEXT_MAX:
-            raise ValueError(f"has {len(value)} characters, more than {TEXT_MAX}")
+        most = LONG_TEXT_MAX if text else TEXT_MAX
+        if len(value) > most:
+            raise ValueError(f"has {len(value)} characters, more than {most}")
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"is {value}; expected a finite number, or null where it is not known")
         return value
     if isinstance(value, list | tuple):
-        return _tidy_list(value)
+        numbers = vector and all(type(item) in (int, float) for item in value)
+        return _tidy_vector(value) if numbers else _tidy_list(value)
     raise ValueError(f"is {_kind_of(value)}; expected an id, a number, a list of ids, or null")
 
 
-def _tidy_list(values: Collection[object]) -> list[int | str]:
+def check_value(value: object, vector: bool, text: bool) -> bool:
+    """Whether a value that is not null is one as it is, without any change; arguments as of `tidy_value`."""
+    try:
+        return tidy_value(value, vector, text) == value and not isinstance(value, bool)
+    except ValueError:
+        return False
+
+
+def _tidy_vector(values: Collection[object]) -> list[int | float | str]:
+    if len(values) > VECTOR_MAX:
+        raise ValueError(f"has {len(values)} numbers, more than {VECTOR_MAX}")
+    found: list[int | float | str] = []
+    for item in values:
+        if isinstance(item, int) and not ID_MIN <= item < ID_END:
+            raise ValueError("is a list that holds an integer beyond 64 bits; write such numbers as 1e20")
+        if not isinstance(item, int | float) or not math.isfinite(item):
+            raise ValueError(f"is a list that holds {item}; expected finite numbers")
+        found.append(item)
+    return found
+
+
+def _tidy_list(values: Collection[object]) -> list[int | float | str]:
     if len(values) > VALUES_MAX:
         raise ValueError(f"has {len(values)} values, more than {VALUES_MAX}")
-    found: list[int | str] = []
+    found: list[int | float | str] = []
     for item in values:
         if isinstance(item, int):
             if not ID_MIN <= item < ID_END:

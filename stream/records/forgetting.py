@@ -118,7 +118,7 @@ def _without(features: Features, looked_at: Sequence[str], named: Named) -> Feat
     for name in looked_at:
         value: Value | None = features.get(name)
         if isinstance(value, list):
-            kept = [one for one in value if not named(name, one)]
+            kept = [one for one in value if isinstance(one, float) or not named(name, one)]
             if len(kept) < len(value):
                 rest = {**rest, name: kept}
         elif isinstance(value, int | str) and named(name, value):

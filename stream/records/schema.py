@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stream.limits import BATCH_EVENTS_MAX, SCHEMA_VERSION, TEXT_MAX, VALUES_MAX
+from stream.limits import BATCH_EVENTS_MAX, LONG_TEXT_MAX, SCHEMA_VERSION, TEXT_MAX, VALUES_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES
 from stream.records.types import (
     Action,
@@ -20,8 +20,11 @@ from stream.records.types import (
     Example,
     Exposure,
     Forget,
+    Id,
+    Ids,
     Impression,
     Retry,
+    Text,
     Tick,
     Value,
     encode_json,
@@ -31,6 +34,9 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 KAFKA_BINDING = "0.5.0"
 
 Json = dict[str, Any]
+
+_Plain = Id | float | Text | Ids
+"""A value of most features; the schema does not know which of them are vectors and texts."""
 
 _IN_LISTS: list[Json] = [{"type": ["integer", "boolean", "null"]}, {"type": "string", "maxLength": TEXT_MAX}]
 _BESIDE_VALUES: list[Json] = [
@@ -43,7 +49,7 @@ _BESIDE_VALUES: list[Json] = [
     },
     {"description": "Only where no feature of that name is declared.", "type": "object"},
     {
-        "description": "The same.",
+        "description": "The same, or the numbers of a feature of kind vector or geo.",
         "type": "array",
         "contains": {"not": {"type": ["integer", "string", "boolean", "null"]}},
     },
@@ -111,6 +117,7 @@ def _components(kinds: tuple[type[msgspec.Struct], ...], template: str) -> tuple
     """(a reference for each kind, what they refer to by name)."""
     refs, found = msgspec.json.schema_components((*kinds, Value), ref_template=template)
     value = refs[-1]
+    plain = msgspec.json.schema(_Plain)
     value_ref = {"$ref": template.format(name="Value")}
     found = {name: _tidy(schema, value, value_ref) for name, schema in found.items()}
     if "Impression" in found:
@@ -122,8 +129,11 @@ def _components(kinds: tuple[type[msgspec.Struct], ...], template: str) -> tuple
     if "Exposure" in found:
         found["Exposure"]["anyOf"] = one_of_these(shown="array", examined="integer")
     if any(value_ref["$ref"] in json.dumps(schema) for schema in found.values()):
-        text = "One feature's value: an id (integer or text), a number, or a list of ids."
-        found["Value"] = {"title": "Value", "description": text, **value}
+        text = (
+            "One feature's value: an id (integer or text), a number, or a list of ids. One of kind text "
+            f"takes up to {LONG_TEXT_MAX} characters."
+        )
+        found["Value"] = {"title": "Value", "description": text, **plain}
     return list(refs[:-1]), found
 
 

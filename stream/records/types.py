@@ -44,8 +44,8 @@ Id = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": -(1 << 63), "maxi
 Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": TEXT_MAX})]
 Ids = Annotated[list[Id | Text], msgspec.Meta(extra_json_schema={"maxItems": VALUES_MAX})]
 
-Value = Id | float | Text | Ids
-"""One feature's value: an id (int or str), a number, or a list of ids."""
+Value = Id | float | str | list[Id | float | str]
+"""One feature's value: an id, a number, a text, or a list of them; `stream.records.fields` has the limits."""
 
 Features = Annotated[dict[str, Value], msgspec.Meta(extra_json_schema={"maxProperties": FEATURES_MAX})]
 """The features of a request or of one candidate, by name."""

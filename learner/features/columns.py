@@ -1,0 +1,113 @@
+"""Columns: which columns of the rows each declared feature has, and how its values fill them.
+
+Most features have one column of their own name. Those of some kinds have several, each with its own table,
+priors and pairs: a calendar has hour, weekday and hour of the week, so the priors decide which of them says
+something. Columns of one feature make no pairs with each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from learner.errors import FeatureError
+from learner.features import calendar, content, geo
+from learner.features.spec import FeatureSpec
+from learner.features.values import Values, read_ids, read_lists
+from stream.records.fields import Declared
+from stream.records.id_types import declared_of
+from stream.records.types import Features, Value
+
+SEVERAL = ("text", "vector", "calendar", "geo")
+"""Kinds with more than one column."""
+UNPAIRED = ("number", "age", "sequence", "place")
+"""Kinds that make no pairs."""
+NUMBERS = ("number", "age")
+"""Kinds that are read as a number: three buckets, and one input of the deep part."""
+
+
+Part = tuple[str, Literal["id", "ids"], bool, bool]
+"""The name behind the feature's, the kind of its table, whether the deep part sees it, whether it pairs."""
+
+
+class ModelColumn(NamedTuple):
+    """One column of the rows."""
+
+    name: str
+    feature: int  # the number of its feature among those declared
+    spec: FeatureSpec  # of its table
+    dim: int  # of its embedding; 0: the deep part does not see it
+    pairs: bool
+
+
+def columns_of(features: Mapping[str, FeatureSpec]) -> list[ModelColumn]:
+    """The columns of a schema, in its order.
+
+    Raises:
+        FeatureError: a column of one feature has the name of another.
+    """
+    found: list[ModelColumn] = []
+    for f, (name, spec) in enumerate(features.items()):
+        if spec.kind not in SEVERAL:
+            dim = 0 if spec.kind == "place" else spec.dim
+            found.append(ModelColumn(name, f, spec, dim, spec.pairs and spec.kind not in UNPAIRED))
+            continue
+        for part, kind, deep, pairs in _PARTS[spec.kind]:
+            own = msgspec.structs.replace(spec, kind=kind, counts=False, length=1, of="", **_UNSET)
+            full = f"{name}.{part}" if part else name
+            if part and full in features:
+                raise FeatureError(
+                    f"feature {full} has the name of a column of feature {name}, of kind {spec.kind}; "
+                    "rename one"
+                )
+            found.append(ModelColumn(full, f, own, spec.dim if deep else 0, spec.pairs and pairs))
+    return found
+
+
+def read_columns(name: str, spec: FeatureSpec, values: Sequence[Value | None]) -> list[Values]:
+    """The entries of n rows in each column of a feature that is neither a number nor a sequence.
+
+    Args:
+        values: (n,), of its declared type; None where a row has none.
+
+    Raises:
+        FeatureError: a value is not of the feature's kind.
+    """
+    if spec.kind == "text":
+        return [content.read_texts(name, values)]
+    if spec.kind == "vector":
+        vectors = content.read_vectors(name, spec.length, values)
+        directions = content.DIRECTIONS if spec.directions is msgspec.UNSET else spec.directions
+        codes = [content.codes(vectors, bits) for bits in content.CODE_BITS]
+        return [content.coordinates(vectors, spec.length, directions), *codes]
+    if spec.kind == "calendar":
+        zone = "UTC" if spec.zone is msgspec.UNSET else spec.zone
+        return calendar.read_calendar(name, zone, values)
+    if spec.kind == "geo":
+        return geo.read_places(name, values)
+    return [read_lists(name, spec.kind, values) if spec.kind == "ids" else read_ids(name, spec.kind, values)]
+
+
+def value_of(name: str, spec: FeatureSpec, values: Features) -> Value | None:
+    """A feature's value among those of a request or candidate; None: it has none."""
+    if spec.coordinates is None:
+        return values.get(name)
+    latitude, longitude = map(values.get, spec.coordinates)
+    if not (isinstance(latitude, int | float) and isinstance(longitude, int | float)):
+        return latitude if longitude is not None else None  # what is no number is refused where it is read
+    return [latitude, longitude]
+
+
+def declared_by(features: Mapping[str, FeatureSpec]) -> Declared:
+    """What the decoders of records need to know of a schema."""
+    return declared_of(features)
+
+
+_UNSET = dict.fromkeys(("zone", "directions", "latitude", "longitude"), msgspec.UNSET)
+_CODES: list[Part] = [(f"code{bits}", "id", False, True) for bits in content.CODE_BITS]
+_PARTS: dict[str, list[Part]] = {
+    "text": [("", "ids", True, True)],
+    "vector": [("", "ids", True, True), *_CODES],
+    "calendar": [(part, "id", part != "week", part != "week") for part in calendar.PARTS],
+    "geo": [(part, "id", part == "city", part != "street") for part in geo.PARTS],
+}
