@@ -142,8 +142,8 @@ def _measure(
         "whole_per_s": done / took,
         "waited_s": waited_s,
         "error_memory_s": replay.memory_s,
-        "commit_p50_ms": statistics.median(commits) * 1e3,
-        "commit_max_ms": max(commits) * 1e3,
+        "commit_p50_ms": statistics.median(commits or [0.0]) * 1e3,  # none in a short rest
+        "commit_max_ms": max(commits, default=0.0) * 1e3,
         "memory_mb": system.memory_mb(),
         "reader_mb": system.children_mb(),
         "auc": replay.remembered.auc(),
