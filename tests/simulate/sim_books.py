@@ -186,7 +186,7 @@ class Books:
             again.leads = False
             topic = Subscription(EXAMPLES, "again", commits_offsets=False)
             runner = Runner(self._archive, state, again, topic, config.runner).open()
-            at_once = self._rng.choice((3, 10, 1_000))
+            at_once = self._rng.choice((5, 40, 1_000))
             for first in range(0, len(journal), at_once):
                 runner.take_stretches([t for taken in journal[first : first + at_once] for t in taken])
             again.finish()
@@ -246,6 +246,8 @@ class Books:
 
     def _answers(self) -> dict[str, int]:
         """Each answer against a model that takes the updates one by one."""
+        if not self._run.answers:
+            return {}
         asked: dict[str, list[Answer]] = defaultdict(list)
         between = 0
         for answer in self._run.answers:
