@@ -315,6 +315,7 @@ class Ingestor(Handler):
             showing = Showing(impression.request_id, impression.time, list(way.names), candidates)
             seq = output_seq(offset, index)
             commit.emit(MATCHES, Outgoing(key_of(way.by, known), encode(showing), None, producer, seq))
+            self._pace.owe()
 
     def _seek(self, wanted: Wanted, offset: int, partition: _Partition, commit: Commit) -> None:
         """Emit an action whose request or candidate is to be found."""
@@ -328,6 +329,7 @@ class Ingestor(Handler):
         seq = output_seq(offset, 0)
         self.counts.actions += 1
         commit.emit(MATCHES, Outgoing(key, encode(seeking), None, partition.producer, seq))
+        self._pace.owe()
 
     def _skip(self, event: Skipped, record: Record, partition: _Partition, commit: Commit) -> None:
         if not event.deleted:

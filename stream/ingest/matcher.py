@@ -12,6 +12,7 @@ import msgspec
 from ground.clock import SYSTEM_CLOCK, Clock
 from stream.errors import RecordError
 from stream.ingest.counts import MatchCounts
+from stream.ingest.pace import Pace
 from stream.ingest.records import Passing, Seeking, Showing, decode, encode
 from stream.ingest.share import Begin
 from stream.ingest.shown import SHOWN, Showings
@@ -64,6 +65,7 @@ class Matcher(Handler):
         log: has the topic; it is trimmed, and gets ticks.
         reach_s: how far actions look back, and how long they wait, together; event time.
         clock: says when a tick is due.
+        pace: keeps the sources from running ahead of it.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Matcher(Handler):
         settings: IngestSettings,
         reach_s: float,
         clock: Clock = SYSTEM_CLOCK,
+        pace: Pace | None = None,
     ) -> None:
         saved = state.get(COUNTS_KEY)
         self.counts = MatchCounts() if saved is None else msgspec.msgpack.decode(saved, type=MatchCounts)
@@ -81,6 +84,9 @@ class Matcher(Handler):
         self._settings = settings
         self._reach_s = reach_s
         self._clock = clock
+        self._pace = pace or Pace(float("inf"))
+        self._pace.match_begins()
+        self._records_before = 0
         self._partitions: dict[int, _MatchPartition] = {}
         self._touched: set[int] = set()
         self._unseen = MatchCounts()  # counts of what another one has counted
@@ -99,6 +105,7 @@ class Matcher(Handler):
             except RecordError as error:
                 self._refuse(record.offset, record.key, record.value, str(error), partition, commit)
             self._decide_due(partition, commit)
+        self._pace.matched(partition.progress.clock_s)
         return None
 
     def flush(self, commit: Commit) -> None:
@@ -113,6 +120,9 @@ class Matcher(Handler):
 
     def between(self, runner: Runner) -> None:
         """Send ticks to quiet partitions in which actions wait, and drop what nobody needs any more."""
+        if runner.progress.records == self._records_before:
+            self._pace.match_rests()
+        self._records_before = runner.progress.records
         now_s = self._clock.now_s()
         every_s = min(max(self._reach_s / 16.0, TICK_S_MIN), TICK_S_MAX)
         ticks = []
@@ -206,13 +216,17 @@ class Matcher(Handler):
                 f"record; ingest.max_ahead_s = {self._settings.max_ahead_s:g}"
             )
         progress.ingest_s = max(progress.ingest_s, ingest_s)
+        before_s = progress.clock_s
         progress.clock_s = max(progress.clock_s, min(found.time, latest_s))
         if isinstance(found, Showing):
             counts.showings += 1
-            partition.shown.add(record.key, found, progress.clock_s)
-            for waiter in partition.waiting.of_key(record.key):
-                if progress.clock_s >= waiter.settles_s or not waiter.seeking.settle_s:
-                    self._try(waiter, partition, commit)
+            if partition.shown.add(record.key, found, progress.clock_s):
+                # none of those that were known fits an action that waits, but for those that settle
+                for waiter in partition.waiting.of_key(record.key):
+                    if before_s >= waiter.settles_s or not waiter.seeking.settle_s:
+                        met = partition.shown.fits(found, waiter.seeking)
+                        if met is not None:
+                            self._meet(waiter, met, partition, commit)
             return
         counts.seeking += 1
         waiter = Waiter(record.offset, record.key, found)
@@ -232,10 +246,16 @@ class Matcher(Handler):
 
     def _try(self, waiter: Waiter, partition: _MatchPartition, commit: Commit) -> bool:
         """Emit an action if its impression is known; returns whether it is."""
+        found = partition.shown.find(waiter.key, waiter.seeking, partition.progress.clock_s)
+        if found is not None:
+            self._meet(waiter, found, partition, commit)
+        return found is not None
+
+    def _meet(
+        self, waiter: Waiter, found: tuple[str, int], partition: _MatchPartition, commit: Commit
+    ) -> None:
+        """Emit the action with its request and candidate."""
         seeking = waiter.seeking
-        found = partition.shown.find(waiter.key, seeking, partition.progress.clock_s)
-        if found is None:
-            return False
         partition.waiting.remove(waiter)
         self._counts_of(partition).matched += 1
         request_id, candidate = found
@@ -245,7 +265,6 @@ class Matcher(Handler):
         if partition.offset >= partition.progress.sends_from:
             producer = f"match.{seeking.source}-{partition.number}"
             commit.emit(EVENTS, Outgoing(request_id.encode(), encode_event(action), None, producer, seq))
-        return True
 
     def _give_up(self, waiter: Waiter, partition: _MatchPartition, commit: Commit) -> None:
         seeking = waiter.seeking

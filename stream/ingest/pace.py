@@ -9,6 +9,7 @@ import threading
 
 from ground.clock import SYSTEM_CLOCK, Clock
 
+SEEN_S = 0.1  # after which what was emitted has been committed, and can be read
 IDLE_S = 0.5  # without a record, after which a partition counts as read to its end
 
 
@@ -31,6 +32,7 @@ class Pace:
         self._clock = clock
         self._places: dict[tuple[str, int], _Place] = {}
         self._away: set[str] = set()
+        self._matcher: _Place | None = None
         self._lock = threading.Lock()
 
     def begin(self, source: str, partition: int) -> None:
@@ -48,6 +50,26 @@ class Pace:
         with self._lock:
             (self._away.add if away else self._away.discard)(source)
 
+    def match_begins(self) -> None:
+        """What is emitted to topic `matches` is read by this process too."""
+        with self._lock:
+            self._matcher = _Place(float("-inf"))
+
+    def owe(self) -> None:
+        """Something was emitted to topic `matches`: its reader is behind until it has found nothing more."""
+        if self._matcher is not None:
+            self._matcher.busy_s = self._clock.now_s()
+
+    def matched(self, clock_s: float) -> None:
+        """The reader of topic `matches` has come to this event time."""
+        if self._matcher is not None:
+            self._matcher.time_s = max(self._matcher.time_s, clock_s)
+
+    def match_rests(self) -> None:
+        """The reader of topic `matches` has found nothing; what was emitted just now it may not have seen."""
+        if self._matcher is not None and self._clock.now_s() - self._matcher.busy_s > SEEN_S:
+            self._matcher.busy_s = float("-inf")
+
     def limit_s(self, source: str, partition: int) -> float:
         """The event time up to which a partition may be read now."""
         now_s = self._clock.now_s()
@@ -59,6 +81,9 @@ class Pace:
                 waiting = place.behind and now_s - place.busy_s < IDLE_S
                 if waiting or name in self._away:
                     limit_s = min(limit_s, place.time_s)
+            matcher = self._matcher
+            if matcher is not None and now_s - matcher.busy_s < IDLE_S and matcher.time_s > float("-inf"):
+                limit_s = min(limit_s, matcher.time_s)
         return limit_s + self._ahead_s
 
     def note(self, source: str, partition: int, time_s: float, taken_ms: int) -> None:

@@ -38,24 +38,24 @@ class Showings:
         self._cache: OrderedDict[bytes, list[Showing]] = OrderedDict()
         self._changed: set[bytes] = set()
 
-    def add(self, key: bytes, showing: Showing, clock_s: float) -> None:
-        """Remember a showing, unless it is too old for any action."""
+    def add(self, key: bytes, showing: Showing, clock_s: float) -> bool:
+        """Remember a showing, unless it is too old for any action, or known; returns whether it is new."""
         generation = self._generation(showing.time)
         if generation < self._oldest(clock_s):
-            return
+            return False
         name = self._name(generation, key)
         shown = self._get(name)
         if any(known.request_id == showing.request_id for known in shown):
-            return
+            return False
         shown.append(showing)
         shown.sort(key=_newest_last)
         del shown[: max(len(shown) - self._recent_max, 0)]
         self._changed.add(name)
+        return True
 
     def find(self, key: bytes, seeking: Seeking, clock_s: float) -> tuple[str, int] | None:
         """(request id, index of the candidate) of the newest showing that an action belongs to."""
-        latest_s = seeking.time + (self._reach_s if seeking.request_id else CLOCKS_S)
-        earliest_s = seeking.time - (self._reach_s if seeking.request_id else seeking.within_s)
+        earliest_s, latest_s = self._span(seeking)
         # older ones may be removed, or not yet
         oldest = max(self._generation(earliest_s), self._oldest(clock_s))
         for generation in range(self._generation(latest_s), oldest - 1, -1):
@@ -65,6 +65,20 @@ class Showings:
                     if candidate is not None:
                         return showing.request_id, candidate
         return None
+
+    def fits(self, showing: Showing, seeking: Seeking) -> tuple[str, int] | None:
+        """The same, if it is this showing."""
+        earliest_s, latest_s = self._span(seeking)
+        if not earliest_s <= showing.time <= latest_s:
+            return None
+        candidate = candidate_of(showing, seeking.match)
+        return None if candidate is None else (showing.request_id, candidate)
+
+    def _span(self, seeking: Seeking) -> tuple[float, float]:
+        """The times of the impressions that an action may belong to."""
+        if seeking.request_id:
+            return seeking.time - self._reach_s, seeking.time + self._reach_s
+        return seeking.time - seeking.within_s, seeking.time + CLOCKS_S
 
     def flush(self, commit: Commit, clock_s: float) -> None:
         """Write what has changed into the commit, and remove some of what is too old."""

@@ -66,7 +66,7 @@ def ingest(config: Config, stop: threading.Event, voice: Voice) -> None:
             views.append(view)
             threads.append(HelperThread(f"source {name}", _running(work, stop), lambda _: ended.set()))
         if any(source.match for source in config.sources.values()):
-            work, view = stack.enter_context(_matcher(config, log))
+            work, view = stack.enter_context(_matcher(config, log, pace))
             views.append(view)
             threads.append(HelperThread("matches", _running(work, stop), lambda _: ended.set()))
         with IngestMetrics(config.metrics, voice, views) as metrics:
@@ -174,7 +174,7 @@ def _source(
 
 
 @contextlib.contextmanager
-def _matcher(config: Config, log: Log) -> Iterator[tuple[ShareWork, SourceView]]:
+def _matcher(config: Config, log: Log, pace: Pace) -> Iterator[tuple[ShareWork, SourceView]]:
     """What finds the impressions of actions that name no request or no candidate."""
     matching = [source_of(config, name) for name, source in config.sources.items() if source.match]
     reach_s = max(source.within_s + source.wait_s for source in matching)
@@ -183,7 +183,7 @@ def _matcher(config: Config, log: Log) -> Iterator[tuple[ShareWork, SourceView]]
         RoleState(config.state_of("ingest") / MATCHES, "matcher", {"reach_s": str(reach_s)}) as state,
         Member(log, MATCHES, config.member, config.group) as member,
     ):
-        matcher = Matcher(log, state, config.ingest, reach_s)
+        matcher = Matcher(log, state, config.ingest, reach_s, pace=pace)
         subscription = Subscription(MATCHES, MATCHES, partitions=(), commits_offsets=False)
         runner = Runner(log, state, matcher, subscription, settings).open()
         work = ShareWork(log, state, matcher, runner, member, MATCHES)

@@ -389,6 +389,29 @@ def test_source_that_is_ahead_waits_for_one_with_a_backlog(world: World) -> None
     assert shows.counts.records == 10 and shows.counts.impressions == 10
 
 
+def test_sources_wait_for_what_is_to_be_matched(world: World) -> None:
+    pace = Pace(10.0, world.clock)
+    world.send("shown", *(shown(f"r{i}", 1, [1], T + i) for i in range(90)), partition=0)
+    impressions, shows = world.runner("shown", SHOWN, pace=pace)
+    state = RoleState(world.folder / "paced", "matcher", {}, disk=world.disk)
+    world.states.append(state)
+    matcher = Matcher(world.log, state, world.settings, 90.0, world.clock, pace)
+    runner = Runner(
+        world.log, state, matcher, Subscription(MATCHES, "m", commits_offsets=False), QUICK
+    ).open()
+    impressions.step()  # before anything was matched there is no clock to wait for
+    drain(runner)
+    for _ in range(60):
+        for _ in range(3):
+            impressions.step()
+            shows.between(impressions)
+        ahead = shows.counts.records - 1 - (pace.limit_s("shown", 0) - 10.0 - T)
+        assert ahead <= 10.0, "sources ran ahead of the matcher"
+        runner.step()
+        matcher.between(runner)
+    assert shows.counts.records == 90 and matcher.counts.showings == 180  # by user and by request
+
+
 class Away(JsonFormat):
     """A format whose schema cannot be had for a while."""
 
