@@ -107,7 +107,8 @@ def test_port_in_use_is_an_error_that_names_the_key(config: Config) -> None:
 
 
 def test_every_figure_of_a_role_has_its_metric(config: Config) -> None:
-    assert set(JOIN) | {"dead_letters"} == {*JoinCounts.__struct_fields__, "undecided", "partitions"}
+    beside_counts = {"undecided", "partitions", "joined_share", "waiting", "waiting_bytes"}
+    assert set(JOIN) | {"dead_letters"} == {*JoinCounts.__struct_fields__} | beside_counts
     by_table = {"evicted"}
     assert set(LEARN) | {"dead_letters"} | by_table == set(
         Learner(config.features, config.learner).metric_values()
