@@ -94,6 +94,11 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     def __post_init__(self) -> None:
         self.known_targets()
         check_sources(self.sources)
+        if self.sources and self.ingest.ahead_of_others_s > self.join.window_s / 2.0:
+            raise ValueError(
+                f"ingest.ahead_of_others_s = {self.ingest.ahead_of_others_s:g} is more than half of "
+                f"join.window_s = {self.join.window_s:g}: after a pause of ingest, actions would come too late"
+            )
 
     def known_targets(self) -> Targets:
         """The declared targets, or the only one, with every default filled in."""

@@ -261,6 +261,11 @@ def test_sources_that_do_not_fit_together_are_refused(sources: dict[str, object]
         parse_config({"sources": sources}, "f.toml")
 
 
+def test_sources_must_stay_closer_together_than_the_window() -> None:
+    with pytest.raises(ConfigError, match=r"ahead_of_others_s = 10 is more than half of join.window_s = 15"):
+        parse_config({"sources": {"shown": IMPRESSION}, "join": {"window_s": 15.0}}, "f.toml")
+
+
 def test_one_topic_may_have_two_sources_that_take_different_records() -> None:
     both = {
         "shown": {**IMPRESSION, "topic": "all", "only": {"kind": ["shown"]}},
