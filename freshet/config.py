@@ -97,7 +97,7 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         if self.sources and self.ingest.ahead_of_others_s > self.join.window_s / 2.0:
             raise ValueError(
                 f"ingest.ahead_of_others_s = {self.ingest.ahead_of_others_s:g} is more than half of "
-                f"join.window_s = {self.join.window_s:g}: after a pause of ingest, actions would come too late"
+                f"join.window_s = {self.join.window_s:g}: after a pause, actions would come too late"
             )
 
     def known_targets(self) -> Targets:
