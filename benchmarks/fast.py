@@ -25,6 +25,7 @@ from ground.rows import Rows, rows_from_keys
 from learner.fast.part import FastInputs
 from learner.features.encoder import Batch, FeatureSpec
 from learner.features.encoding import add_pairs
+from learner.lessons import Lessons
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 
@@ -60,7 +61,7 @@ def measure(model: Model, ids: np.ndarray, labels: np.ndarray) -> dict[str, floa
         began = time.perf_counter()
         gathered = model.gather(batch, insert=True)
         at = time.perf_counter()
-        model.fast.run(gathered.inputs, labels[first : first + CHUNK])
+        model.fast.run(gathered.inputs, Lessons.plain(labels[first : first + CHUNK]))
         ran = time.perf_counter()
         model.put_back(gathered)
         kernel.append(ran - at)
@@ -85,7 +86,7 @@ def measure_spread(model: Model, rows: int, chunks: int) -> float:
             batch.requests, batch.rows.start, batch.rows.column, batch.rows.x, place, weights, counts
         )
         began = time.perf_counter()
-        model.fast.run(inputs, labels)
+        model.fast.run(inputs, Lessons.plain(labels))
         took.append(time.perf_counter() - began)
     return CHUNK / statistics.median(took)
 

@@ -89,6 +89,8 @@ class ErrorMemory(Protocol):
         position: int | npt.ArrayLike,
         requests: npt.ArrayLike | None = None,
         times: float | npt.ArrayLike | None = None,
+        weight: npt.ArrayLike | None = None,
+        before: npt.ArrayLike | None = None,
     ) -> Floats:
         """Learn from labels, request by request: a request is corrected whole before it is learned.
 
@@ -100,6 +102,9 @@ class ErrorMemory(Protocol):
             position: stream position of each request, (R,), or one for all.
             requests: (R + 1,) offsets of the requests within the rows; without it all rows are one.
             times: event time of each request, (R,) Unix seconds, or one for all; only decay needs it.
+            weight: (n,), a factor on each row's log likelihood; 0: corrected and not learned. None: all 1.
+            before: (n,), the label that the row was observed with before, whose loss is taken back; NaN: it
+                was not. None: none was. Kinds that do not learn by gradient leave such rows out.
 
         Returns:
             (n,) corrected probabilities from before their request was learned. A request at or
@@ -166,6 +171,13 @@ class Observed(NamedTuple):
     position: Ints  # (R,)
     requests: Ints  # (R + 1,)
     times: Floats  # (R,)
+    weight: Floats  # (n,)
+    before: Floats  # (n,)
+
+    @property
+    def plain(self) -> npt.NDArray[np.bool_]:
+        """Rows to be learned as examples of their own, (n,)."""
+        return (self.weight > 0.0) & np.isnan(self.before)
 
 
 def explain_whole(memory: ErrorMemory, keys: Keys, p: npt.ArrayLike) -> Explained:
@@ -266,6 +278,8 @@ def as_observed(
     requests: npt.ArrayLike | None,
     times: float | npt.ArrayLike | None,
     columns: int,
+    weight: npt.ArrayLike | None = None,
+    before: npt.ArrayLike | None = None,
 ) -> Observed:
     """The arguments of `observe` in one form.
 
@@ -283,6 +297,9 @@ def as_observed(
     when = _each("times", 0.0 if times is None else times, R, np.float64)
     if not np.isfinite(when).all():
         raise MemoryInputError("times must be finite Unix seconds")
+    weights = _each("weight", 1.0 if weight is None else weight, n, np.float64)
+    if not (np.isfinite(weights) & (weights >= 0.0)).all():
+        raise MemoryInputError("weight must be finite and not negative")
     return Observed(
         rows=rows,
         p=_unit("p", p, n),
@@ -290,6 +307,8 @@ def as_observed(
         position=_each("position", position, R, np.int64),
         requests=offsets,
         times=when,
+        weight=weights,
+        before=_each("before", np.nan if before is None else before, n, np.float64),
     )
 
 

@@ -18,6 +18,7 @@ from learner.deep.networks import InputLayout, make_network
 from learner.features.encoder import Encoder, FeatureSpec, Request
 from learner.model.explore import thompson
 from learner.model.forgetting import forget, forget_in_memory
+from learner.lessons import Lessons
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from learner.train.trainer import Trainer
@@ -49,7 +50,7 @@ def deep() -> None:
     moments = np.zeros((2, network.weight_count), dtype=np.float32)
     inputs = np.ones((16, 24), dtype=np.float32)
     offset, y = np.zeros(16), np.tile([0.0, 1.0], 8)
-    DCNTrainer(network, flat, moments, 0, 1e-3, 10.0, 1).step(inputs, 16, offset, y)
+    DCNTrainer(network, flat, moments, 0, 1e-3, 10.0, 1).step(inputs, 16, offset, Lessons.plain(y))
     prediction_of(network, network.split(flat))(inputs, offset)
 
 

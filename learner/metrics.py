@@ -23,6 +23,8 @@ WINDOW_MAX = 1_000_000
 _BINS = 8192
 _LOGIT_MAX = 16.0
 _P_MIN = 1e-12
+ROWS = 4
+"""Numbers that are kept of a recent example: prediction, label, user, weight."""
 
 
 class Summary(TypedDict):
@@ -43,24 +45,33 @@ class Summary(TypedDict):
     brier: float | None
 
 
-def auc(p: Floats, y: Floats) -> float | None:
-    """Exact area under the ROC curve of predictions p (n,) for labels y (n,) in {0, 1}; ties count half."""
-    positives = float(y.sum())
-    negatives = len(y) - positives
-    if positives == 0 or negatives == 0:
+def auc(p: Floats, y: Floats, weight: Floats | None = None) -> float | None:
+    """Exact area under the ROC curve of predictions p (n,) for labels y (n,) in {0, 1}; ties count half.
+
+    Args:
+        weight: (n,), how often each example counts; None: once.
+    """
+    if weight is None:
+        weight = np.ones(len(y))
+    positives = float((weight * y).sum())
+    negatives = float(weight.sum()) - positives
+    if positives <= 0 or negatives <= 0:
         return None
     order = np.argsort(p, kind="stable")
     ranked = p[order]
     first = np.r_[True, ranked[1:] != ranked[:-1]]
     tie = np.cumsum(first) - 1
-    pos = np.bincount(tie, weights=y[order])
-    neg = np.bincount(tie, weights=1.0 - y[order])
+    y, weight = y[order], weight[order]
+    pos = np.bincount(tie, weights=weight * y)
+    neg = np.bincount(tie, weights=weight * (1.0 - y))
     below = np.cumsum(neg) - neg
     return float((pos * (below + 0.5 * neg)).sum() / (positives * negatives))
 
 
-def gauc(p: Floats, y: Floats, group: Groups) -> float | None:
+def gauc(p: Floats, y: Floats, group: Groups, weight: Floats | None = None) -> float | None:
     """AUC within each group, averaged by examples; groups of one class are skipped (Zhu et al. 2017).
+
+    `weight` (n,) says how often each example counts.
 
     It is biased if the groups are users, the predictions are progressive and the model learns users: when
     a positive is predicted, the model has seen one positive fewer than for the same user's negatives. 400
@@ -68,22 +79,23 @@ def gauc(p: Floats, y: Floats, group: Groups) -> float | None:
     requests (`group` is the request) there is no such bias, since a request is predicted whole before any
     of it is learned.
     """
-    value, weight = gauc_sums(p, y, group)
-    return float(value / weight) if weight else None
+    value, total = gauc_sums(p, y, group, weight)
+    return float(value / total) if total else None
 
 
-def gauc_sums(p: Floats, y: Floats, group: Groups) -> tuple[float, float]:
+def gauc_sums(p: Floats, y: Floats, group: Groups, weight: Floats | None = None) -> tuple[float, float]:
     """The numerator and denominator of `gauc`, which add up over sets of whole groups."""
     if len(p) == 0:
         return 0.0, 0.0
     order = np.lexsort((p, group))
+    weight = np.ones(len(p)) if weight is None else weight[order]
     p, y, group = p[order], y[order], group[order]
     new_group = np.r_[True, group[1:] != group[:-1]]
     new_tie = new_group | np.r_[True, p[1:] != p[:-1]]
     tie_group = (np.cumsum(new_group) - 1)[new_tie]
     tie = np.cumsum(new_tie) - 1
-    pos = np.bincount(tie, weights=y)
-    neg = np.bincount(tie, weights=1.0 - y)
+    pos = np.bincount(tie, weights=weight * y)
+    neg = np.bincount(tie, weights=weight * (1.0 - y))
     group_pos = np.bincount(tie_group, weights=pos)
     group_neg = np.bincount(tie_group, weights=neg)
     below = np.cumsum(neg) - neg
@@ -91,27 +103,36 @@ def gauc_sums(p: Floats, y: Floats, group: Groups) -> tuple[float, float]:
     pairs = np.bincount(tie_group, weights=pos * (below - group_below[tie_group] + 0.5 * neg))
     mixed = (group_pos > 0) & (group_neg > 0)
     value = pairs[mixed] / (group_pos[mixed] * group_neg[mixed])
-    weight = group_pos[mixed] + group_neg[mixed]
-    return float((value * weight).sum()), float(weight.sum())
+    share = group_pos[mixed] + group_neg[mixed]
+    return float((value * share).sum()), float(share.sum())
 
 
-def summarize(p: Floats, y: Floats, group: Groups, request: Groups | None = None, top: int = TOP) -> Summary:
+def summarize(
+    p: Floats,
+    y: Floats,
+    group: Groups,
+    request: Groups | None = None,
+    top: int = TOP,
+    weight: Floats | None = None,
+) -> Summary:
     """All metrics, exact, of predictions p (n,), labels y (n,) and users group (n,).
 
     Args:
+        weight: (n,), above 0, a factor on each example in all sums; None: 1. The metrics of order within
+            requests count every candidate once.
         request: (n,), the request of each prediction, for the metrics within requests; None: leave them out.
         top: the places that `ndcg` and `recall` count.
     """
     n = len(p)
+    w = np.ones(n) if weight is None else weight
     if n == 0:
-        found = _summary(0, 0.0, None, None, 0.0, 0.0, 0.0, np.zeros((ECE_BINS, 3)))
+        found = _summary(0, 0, None, None, np.zeros(5), np.zeros((ECE_BINS, 3)))
     else:
         found = _summary(
-            n, float(y.sum()), auc(p, y), gauc(p, y, group), float(losses(p, y).sum()), float(p.sum()),
-            float(((p - y) ** 2).sum()), _reliability(p, y),
-        )  # fmt: skip
+            n, int(y.sum()), auc(p, y, w), gauc(p, y, group, w), _sums_of(p, y, w), _reliability(p, y, w)
+        )
     if request is not None:
-        found["request_auc"] = gauc(p, y, request)
+        found["request_auc"] = gauc(p, y, request, w)
         ranks = rank_requests(p, y, request, top)
         any_ranked = len(ranks.request) > 0
         found["ndcg"] = float(ranks.ndcg.mean()) if any_ranked else None
@@ -125,29 +146,31 @@ class Cumulative:
 
     def __init__(self) -> None:
         self._histogram = np.zeros((2, _BINS))  # negatives, positives by logit
-        self._sums = np.zeros(5)  # examples, positives, log loss, predictions, squared error
+        self._counts = np.zeros(2)  # examples, positives
+        self._sums = np.zeros(5)  # weights, positives, log loss, predictions, squared error, each by weight
         self._bins = np.zeros((ECE_BINS, 3))
 
     @property
     def examples(self) -> int:
         """How many predictions have been added."""
-        return int(self._sums[0])
+        return int(self._counts[0])
 
     @property
     def arrays(self) -> dict[str, Floats]:
         """All that is kept, by the names under which it is saved."""
-        return {"h": self._histogram, "s": self._sums, "b": self._bins}
+        return {"h": self._histogram, "s": self._sums, "c": self._counts, "b": self._bins}
 
-    def add(self, p: Floats, y: Floats) -> None:
-        """Add predictions p (n,) and labels y (n,)."""
+    def add(self, p: Floats, y: Floats, w: Floats) -> None:
+        """Add predictions p (n,), labels y (n,) and weights w (n,)."""
         logit = logits(p, _P_MIN)
         place = (
             (np.clip(logit, -_LOGIT_MAX, _LOGIT_MAX) + _LOGIT_MAX) * ((_BINS - 1) / (2 * _LOGIT_MAX))
         ).astype(np.int64)
-        self._histogram[1] += np.bincount(place, weights=y, minlength=_BINS)
-        self._histogram[0] += np.bincount(place, weights=1.0 - y, minlength=_BINS)
-        self._sums += (len(p), y.sum(), losses(p, y).sum(), p.sum(), ((p - y) ** 2).sum())
-        self._bins += _reliability(p, y)
+        self._histogram[1] += np.bincount(place, weights=w * y, minlength=_BINS)
+        self._histogram[0] += np.bincount(place, weights=w * (1.0 - y), minlength=_BINS)
+        self._counts += (len(p), y.sum())
+        self._sums += _sums_of(p, y, w)
+        self._bins += _reliability(p, y, w)
 
     def summary(self, per_user: float | None) -> Summary:
         """All metrics, with the AUC from the histogram; `per_user` is the AUC within users."""
@@ -155,8 +178,8 @@ class Cumulative:
         pairs = negatives.sum() * positives.sum()
         below = np.cumsum(negatives) - negatives
         area = float((positives * (below + 0.5 * negatives)).sum() / pairs) if pairs else None
-        n, labels, loss, predicted, squared = self._sums
-        return _summary(int(n), labels, area, per_user, loss, predicted, squared, self._bins)
+        examples, positive = self._counts.astype(int).tolist()
+        return _summary(examples, positive, area, per_user, self._sums, self._bins)
 
 
 class Metrics:
@@ -169,16 +192,17 @@ class Metrics:
         self._window = window
         self._total = Cumulative()
         self._gauc = np.zeros(2)  # sum over full windows, number of windows
-        self._recent = np.zeros((3, window))  # p, y, group as bits; a ring
+        self._recent = np.zeros((ROWS, window))  # p, y, group as bits, weight; a ring
         self._at = 0  # where the next prediction goes in the ring
         self._held = 0  # predictions in the ring
         self._changed: set[int] = set()  # blocks of the ring
 
-    def add(self, p: Floats, y: Floats, group: Groups) -> None:
-        """Add predictions p (n,), labels y (n,) and users group (n,), in order."""
+    def add(self, p: Floats, y: Floats, group: Groups, weight: Floats | None = None) -> None:
+        """Add predictions p (n,), labels y (n,), users group (n,) and weights (n,), in order."""
+        w = np.ones(len(p)) if weight is None else weight
         for first in range(0, len(p), self._window):
             part = slice(first, first + self._window)
-            self._add(p[part], y[part], group[part])
+            self._add(p[part], y[part], group[part], w[part])
 
     @property
     def window(self) -> int:
@@ -197,8 +221,8 @@ class Metrics:
 
     def recent(self) -> Summary:
         """Exact metrics over the last `window` examples."""
-        p, y, group = self._recent[:, : self._held]
-        return summarize(p, y, group.view(np.uint64))
+        p, y, group, weight = self._recent[:, : self._held]
+        return summarize(p, y, group.view(np.uint64), weight=weight)
 
     def forget(self, group: Groups) -> None:
         """Assign the recent examples of some users (k,) to user 0."""
@@ -232,9 +256,15 @@ class Metrics:
         All blocks of recent examples count as changed.
         """
         self._changed = set(range(-(-self._window // BLOCK)))
+        rows = ROWS
+        if "c" not in state:  # from a Freshet without weights
+            state = {**state, "c": state["s"][:16]}
+            rows = ROWS - 1
         for name, array in (*self._total.arrays.items(), ("g", self._gauc)):
             array[:] = np.frombuffer(state[name]).reshape(array.shape)
-        recent = np.frombuffer(state["r"]).reshape(3, -1)
+        recent = np.frombuffer(state["r"]).reshape(rows, -1)
+        if rows < ROWS:
+            recent = np.concatenate([recent, np.ones((1, recent.shape[1]))])
         window = recent.shape[1]
         if "n" in state:
             at, held = np.frombuffer(state["n"]).astype(int).tolist()
@@ -247,9 +277,9 @@ class Metrics:
         self._recent[:, : recent.shape[1]] = recent
         self._at, self._held = at, held
 
-    def _add(self, p: Floats, y: Floats, group: Groups) -> None:
-        self._total.add(p, y)
-        rows = np.stack([p, y, group.view(np.float64)])
+    def _add(self, p: Floats, y: Floats, group: Groups, w: Floats) -> None:
+        self._total.add(p, y, w)
+        rows = np.stack([p, y, group.view(np.float64), w])
         last = self._at + len(p) - 1
         self._changed.update(range(self._at // BLOCK, min(last, self._window - 1) // BLOCK + 1))
         if last >= self._window:
@@ -259,7 +289,8 @@ class Metrics:
         self._at += len(p)
         self._held = min(self._held + len(p), self._window)
         if self._at >= self._window:
-            value = gauc(self._recent[0], self._recent[1], self._recent[2].view(np.uint64))
+            p, y, group, w = self._recent
+            value = gauc(p, y, group.view(np.uint64), w)
             if value is not None:
                 self._gauc += (value, 1.0)
             self._at -= self._window
@@ -272,26 +303,34 @@ def losses(p: Floats, y: Floats) -> Floats:
     return np.where(y > 0.5, -np.log(clipped), -np.log1p(-clipped))
 
 
-def _reliability(p: Floats, y: Floats) -> Floats:
+def _sums_of(p: Floats, y: Floats, w: Floats) -> Floats:
+    """Sums of weights, labels, log losses, predictions and squared errors, (5,), each by weight."""
+    return np.array(
+        [w.sum(), (w * y).sum(), (w * losses(p, y)).sum(), (w * p).sum(), (w * (p - y) ** 2).sum()]
+    )
+
+
+def _reliability(p: Floats, y: Floats, w: Floats) -> Floats:
     place = np.minimum((p * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    columns = [np.bincount(place, weights=w, minlength=ECE_BINS) for w in (np.ones_like(p), p, y)]
-    return np.stack(columns, axis=1)  # (bins, 3): examples, predictions, labels
+    columns = [np.bincount(place, weights=x, minlength=ECE_BINS) for x in (w, w * p, w * y)]
+    return np.stack(columns, axis=1)  # (bins, 3): weights, predictions, labels
 
 
 def _summary(
-    n: int, positives: float, area: float | None, per_user: float | None, loss: float, predicted: float,
-    squared: float, bins: npt.NDArray[Any],
+    examples: int, positives: int, area: float | None, per_user: float | None, sums: Floats,
+    bins: npt.NDArray[Any],
 ) -> Summary:  # fmt: skip
-    rate = positives / n if n else 0.0
+    n, labels, loss, predicted, squared = sums.tolist()
+    rate = labels / n if n else 0.0
     entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)) if 0 < rate < 1 else 0.0
     return Summary(
-        examples=n,
-        positives=int(positives),
+        examples=examples,
+        positives=positives,
         auc=area,
         gauc=per_user,
         logloss=float(loss / n) if n else None,
         normalized_entropy=float(loss / n / entropy) if entropy else None,
-        calibration=float(predicted / positives) if positives else None,
+        calibration=float(predicted / labels) if labels else None,
         ece=float(np.abs(bins[:, 1] - bins[:, 2]).sum() / n) if n else None,
         brier=float(squared / n) if n else None,
     )

@@ -79,9 +79,11 @@ class NeighbourMemory:
         position: int | npt.ArrayLike,
         requests: npt.ArrayLike | None = None,
         times: float | npt.ArrayLike | None = None,
+        weight: npt.ArrayLike | None = None,
+        before: npt.ArrayLike | None = None,
     ) -> Floats:
         """See `ErrorMemory.observe`."""
-        seen = as_observed(keys, p, y, position, requests, times, self.columns)
+        seen = as_observed(keys, p, y, position, requests, times, self.columns, weight, before)
         h = hash_rows(seen.rows)
         with self._lock:
             for r, at in enumerate(seen.position):
@@ -89,7 +91,8 @@ class NeighbourMemory:
                 base = seen.p[rows].copy()
                 self._read(h[rows], seen.p[rows])
                 if at > self._state[1]:
-                    self._write(h[rows], seen.y[rows], base, int(at))
+                    plain = seen.plain[rows]
+                    self._write(h[rows][plain], seen.y[rows][plain], base[plain], int(at))
         return seen.p
 
     def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:

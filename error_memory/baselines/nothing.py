@@ -47,9 +47,11 @@ class NoMemory:
         position: int | npt.ArrayLike,
         requests: npt.ArrayLike | None = None,
         times: float | npt.ArrayLike | None = None,
+        weight: npt.ArrayLike | None = None,
+        before: npt.ArrayLike | None = None,
     ) -> Floats:
         """`p` unchanged; nothing is learned."""
-        return as_observed(keys, p, y, position, requests, times, self.columns).p
+        return as_observed(keys, p, y, position, requests, times, self.columns, weight, before).p
 
     def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:
         """There is nothing to forget."""

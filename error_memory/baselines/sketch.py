@@ -65,20 +65,24 @@ def _read(sums, buckets, p, first, last, gamma, lam):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _observe(sums, buckets, p, y, requests, position, state, gamma, lam):
-    """Correct and then learn request by request; p (n,) in place."""
+def _observe(sums, buckets, p, y, plain, requests, position, state, gamma, lam):
+    """Correct and then learn request by request; p (n,) in place. Rows that are not `plain` (n,) are not
+    learned."""
     for r in range(len(position)):
         a = requests[r]
         b = requests[r + 1]
         base = p[a:b].copy()
         _read(sums, buckets, p, a, b, gamma, lam)
-        if position[r] <= state[WATERMARK] or a == b:
+        learnt = plain[a:b].sum()
+        if position[r] <= state[WATERMARK] or learnt == 0:
             continue
         if state[EXAMPLES] == 0:
             state[FIRST] = position[r]
         state[FIRST] = min(state[FIRST], position[r])
-        state[EXAMPLES] += b - a
+        state[EXAMPLES] += learnt
         for i in range(a, b):
+            if not plain[i]:
+                continue
             for k in range(buckets.shape[1]):
                 sums[k, buckets[i, k], 0] += 1.0
                 sums[k, buckets[i, k], 1] += y[i]
@@ -137,15 +141,18 @@ class SketchMemory:
         position: int | npt.ArrayLike,
         requests: npt.ArrayLike | None = None,
         times: float | npt.ArrayLike | None = None,
+        weight: npt.ArrayLike | None = None,
+        before: npt.ArrayLike | None = None,
     ) -> Floats:
         """See `ErrorMemory.observe`."""
-        seen = as_observed(keys, p, y, position, requests, times, self.columns)
+        seen = as_observed(keys, p, y, position, requests, times, self.columns, weight, before)
         buckets = self._buckets(hash_rows(seen.rows))
         gamma, lam = self.settings.gamma, self.settings.lam
         with self._lock:
             _observe(
-                self._sums, buckets, seen.p, seen.y, seen.requests, seen.position, self._state, gamma, lam
-            )
+                self._sums, buckets, seen.p, seen.y, seen.plain, seen.requests, seen.position, self._state,
+                gamma, lam,
+            )  # fmt: skip
         return seen.p
 
     def forget(self, columns: npt.ArrayLike, keys: npt.ArrayLike) -> None:

@@ -13,7 +13,7 @@ from error_memory.residual import cells as table
 from error_memory.residual import gate as gates
 from error_memory.residual import generations, levels
 from error_memory.residual.levels import CLOCK, EXAMPLES, GAINS, MOVED_AT, SCALES, SMALL, SQUARES
-from ground.kernels.bayes import PROBIT, learn, predict
+from ground.kernels.bayes import PROBIT, error_of, move, predict
 from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
 from ground.kernels.logistic import logit, sigmoid
 from ground.rows import Rows
@@ -223,8 +223,10 @@ def _longest(start):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def _learn_row(cells, gens, priors, tau, tau0, state, current, rows, i, z, y, tags, slots, held, fresh, work):
-    """Learn one example: row i, base logit z, label y.
+def _learn_row(
+    cells, gens, priors, tau, tau0, state, current, rows, i, z, y, weight, before, tags, slots, held, fresh, work
+):  # fmt: skip
+    """Learn one example: row i, base logit z, label y, of this weight, learned with label `before` before.
 
     `fresh`: `held` equals the cells. If not, another candidate of the request was learned since.
     """
@@ -273,24 +275,31 @@ def _learn_row(cells, gens, priors, tau, tau0, state, current, rows, i, z, y, ta
             most = abs(x[k] * mean[k])
             largest = k
     others_share = 1.0 / (1.0 + (most / LARGE) ** 4)
+    sighted = isnan(before)
+    if sighted:
+        error, h = error_of(stretched, s2, y)
+    else:  # the difference of two log losses: a line by the logit
+        error, h = y - before, 0.0
+    error *= weight
+    h *= weight
     step = 0.0
     if most > LARGE:
         # Such a row does not move the priors of its columns either.
-        learn(
+        move(
             w, col, x, m, mean, P, tau.copy(), tau0, priors.theta.copy(), priors.grad2.copy(), priors.keep,
-            stretched, s2, y,
+            s2, error, h, sighted,
         )  # fmt: skip
     else:
-        e, _, _ = learn(
-            w, col, x, m, mean, P, tau, tau0, priors.theta, priors.grad2, priors.keep, stretched, s2, y
+        move(
+            w, col, x, m, mean, P, tau, tau0, priors.theta, priors.grad2, priors.keep, s2, error, h, sighted
         )
         for k in range(m):
             c = col[k]
             if mean[k] != 0.0:
-                step += e * x[k] * mean[k] * P[k] / tau[c]
+                step += error * x[k] * mean[k] * P[k] / tau[c]
                 priors.tau[c] = tau[c] * (priors.tau0[c] / tau0[c])
     for k in range(m):
-        keep = priors.keep[col[k]]
+        keep = priors.keep[col[k]] if sighted else 1.0
         b, L = held[a + k, 0], held[a + k, 1]
         share = 1.0 if k == largest else others_share
         new_b = keep * b + share * (w[k, 0] - keep * b)
@@ -351,11 +360,12 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):
         _residuals(cells, gens, 1.0 / tau, rows, a, b, tags, slots, held, f)
         for i in range(a, b):
             z[i] = logit(seen.p[i], LOGIT_MAX)
-            # If the base has learned this label, the label does not measure the gain of a correction.
-            if not known_to_base:
-                before = after = _logloss(z[i], seen.y[i])
+            # If the base has learned this label, the label does not measure the gain of a correction. Nor
+            # does one whose example was measured before.
+            if not known_to_base and seen.weight[i] > 0.0 and isnan(seen.before[i]):
+                before = after = seen.weight[i] * _logloss(z[i], seen.y[i])
                 if not isnan(f[i]):
-                    after = _logloss(z[i] + f[i], seen.y[i])
+                    after = seen.weight[i] * _logloss(z[i] + f[i], seen.y[i])
                 D = _moved(D, before, after, decay, toll, level)
                 gains[level] = D
             if not isnan(f[i]):
@@ -363,21 +373,28 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):
         if known_to_base:
             state[SKIPPED] += b - a
             continue
-        if a == b:
+        learnt = 0
+        for i in range(a, b):
+            learnt += seen.weight[i] > 0.0
+        if learnt == 0:
             continue
-        small[EXAMPLES] += b - a
+        small[EXAMPLES] += learnt
         small[MOVED_AT + level] = small[EXAMPLES]
         g = _current(cells, gens, state, small, position, half_life)
         steps = 0.0
+        fresh = True
         for i in range(a, b):
+            if seen.weight[i] == 0.0:
+                continue
             steps += _learn_row(
-                cells, gens, priors, tau, tau0, state, g, rows, i, z[i], seen.y[i], tags, slots, held,
-                i == a, work,
+                cells, gens, priors, tau, tau0, state, g, rows, i, z[i], seen.y[i], seen.weight[i],
+                seen.before[i], tags, slots, held, fresh, work,
             )  # fmt: skip
+            fresh = False
         if isnan(squares[level]):
             scales[level] = log(scale)
             squares[level] = SCALE_SQUARES
         squares[level] += steps * steps
         theta = scales[level] + SCALE_RATE * steps / sqrt(squares[level])
         scales[level] = min(max(theta, SCALE_MIN), SCALE_MAX)
-        gens.examples[g] += b - a
+        gens.examples[g] += learnt

@@ -136,11 +136,13 @@ class ResidualMemory:
         position: int | npt.ArrayLike,
         requests: npt.ArrayLike | None = None,
         times: float | npt.ArrayLike | None = None,
+        weight: npt.ArrayLike | None = None,
+        before: npt.ArrayLike | None = None,
     ) -> Floats:
         """See `ErrorMemory.observe`."""
         if times is None and self.settings.half_life_s > 0.0:
             raise MemoryInputError("half_life_s is set: give `times`, the event time of each request")
-        seen = as_observed(keys, p, y, position, requests, times, self.columns)
+        seen = as_observed(keys, p, y, position, requests, times, self.columns, weight, before)
         with self._lock:
             observe_rows(
                 self._cells,

@@ -37,7 +37,8 @@ class Baselines:
         ids = [name for name, spec in model.features.items() if spec.kind == "id"][:FEATURES_MAX]
         self._columns = {name: model.encoder.names.index(name) for name in ids}
         self._rows_max = rows_max
-        self._y = Growing(np.float64, rows_max)
+        self._change = Growing(np.float64, rows_max)  # of the clicks, by weight
+        self._weight = Growing(np.float64, rows_max)  # 0 of what is no example of its own
         self._request = Growing(np.int64, rows_max)
         self._scored = Growing(np.bool_, rows_max)
         self._keys = {name: Growing(np.uint64, rows_max) for name in ids}
@@ -53,33 +54,37 @@ class Baselines:
             mine = rows.column == column
             keys[row[mine]] = rows.key[mine]
             self._keys[name].add(keys)
-        self._y.add(labelled.y)
+        lessons = labelled.lessons
+        fresh = np.isnan(lessons.before)
+        self._weight.add(np.where(fresh, lessons.weight, 0.0))
+        self._change.add(lessons.weight * (lessons.y - np.where(fresh, 0.0, lessons.before)))
         self._request.add(np.repeat(np.arange(labelled.requests) + self._requests, per_request))
-        self._scored.add(np.repeat(~labelled.late, per_request))
+        self._scored.add(np.repeat(~labelled.late, per_request) & ~lessons.quiet)
         self._requests += labelled.requests
 
     def predictions(self) -> dict[str, Floats]:
         """By name, of the candidates that are scored, (n,)."""
-        if not self._y.rows:
+        if not self._request.rows:
             return {}
-        y, request, scored = self._y.array(), self._request.array(), self._scored.array()
+        y, request, scored = self._change.array(), self._request.array(), self._scored.array()
+        weight = self._weight.array()
         if len(y) <= self._rows_max:
-            rate = running_rate(y, request)
+            rate = running_rate(y, request, weight)
             found = {"rate": rate[scored]}
             for name, column in self._keys.items():
-                found[f"rate of {name}"] = rate_by_key(column.array(), y, request, rate)[scored]
+                found[f"rate of {name}"] = rate_by_key(column.array(), y, request, rate, weight)[scored]
             return found
         rate = scratch(np.float64, len(y))
         candidates = clicks = 0.0
         for part in request_parts(request, 0, len(y), self._rows_max):
-            rate[part] = running_rate(y[part], request[part], candidates, clicks)
-            candidates += part.stop - part.start
+            rate[part] = running_rate(y[part], request[part], weight[part], candidates, clicks)
+            candidates += weight[part].sum()
             clicks += y[part].sum()
         found = {"rate": self._kept(rate, scored)}
         for name, column in self._keys.items():
             keys, by_key = column.array(), scratch(np.float64, len(y))
             for rows in partition(keys, min(-(-len(y) // self._rows_max), PARTS_MAX)):
-                by_key[rows] = rate_by_key(keys[rows], y[rows], request[rows], rate[rows])
+                by_key[rows] = rate_by_key(keys[rows], y[rows], request[rows], rate[rows], weight[rows])
             found[f"rate of {name}"] = self._kept(by_key, scored)
         return found
 
@@ -100,25 +105,31 @@ class Baselines:
 
 
 def running_rate(
-    y: Floats, request: npt.NDArray[np.int64], candidates: float = 0.0, clicks: float = 0.0
+    y: Floats, request: npt.NDArray[np.int64], weight: Floats, candidates: float = 0.0, clicks: float = 0.0
 ) -> Floats:
     """The share of clicks before each candidate's request, (n,), from one half.
 
     Args:
-        y: (n,), labels.
+        y: (n,), labels times weights; of a correction the change of the label.
         request: (n,), the number of each candidate's request, ascending.
-        candidates, clicks: how many came before the first of them.
+        weight: (n,); 0 of what is no example of its own.
+        candidates, clicks: how many came before the first of them, by weight.
     """
     first = np.searchsorted(request, request)
     clicked = np.r_[0.0, np.cumsum(y)] + clicks
-    return (clicked[first] + 0.5) / (first + candidates + 1.0)
+    shown = np.r_[0.0, np.cumsum(weight)] + candidates
+    return (clicked[first] + 0.5) / (shown[first] + 1.0)
 
 
-def rate_by_key(keys: Keys, y: Floats, request: npt.NDArray[np.int64], rate: Floats) -> Floats:
+def rate_by_key(
+    keys: Keys, y: Floats, request: npt.NDArray[np.int64], rate: Floats, weight: Floats
+) -> Floats:
     """The share of clicks of the same key before each candidate's request, drawn towards `rate` (n,).
 
+    Arguments are as for `running_rate`.
+
     >>> y, request = np.array([1.0, 0.0, 1.0]), np.array([0, 1, 2])
-    >>> rate_by_key(np.array([7, 7, 7], np.uint64), y, request, np.full(3, 0.5)).round(3).tolist()
+    >>> rate_by_key(np.array([7, 7, 7], np.uint64), y, request, np.full(3, 0.5), np.ones(3)).round(3).tolist()
     [0.5, 0.545, 0.5]
     """
     order = np.lexsort((request, keys))
@@ -130,7 +141,8 @@ def rate_by_key(keys: Keys, y: Floats, request: npt.NDArray[np.int64], rate: Flo
     key_first = np.maximum.accumulate(np.where(new_key, at, 0))
     cell_first = np.maximum.accumulate(np.where(new_cell, at, 0))
     clicks = np.r_[0.0, np.cumsum(y[order])]
-    seen = cell_first - key_first
+    shown = np.r_[0.0, np.cumsum(weight[order])]
+    seen = shown[cell_first] - shown[key_first]
     clicked = clicks[cell_first] - clicks[key_first]
     found = np.empty(n)
     found[order] = (clicked + PRIOR * rate[order]) / (seen + PRIOR)

@@ -24,13 +24,15 @@ class Passes:
     """Summaries of predictions for the same n candidates.
 
     Args:
-        y, user, request: (n,); numbers of requests ascend.
+        y, user, request, weight: (n,); numbers of requests ascend.
         top: places that NDCG and recall count.
         rows_max: about how many are sorted at once.
     """
 
-    def __init__(self, y: Floats, user: Ids, request: Ids, top: int, rows_max: int) -> None:
-        self._y, self._user, self._request = y, user, request
+    def __init__(
+        self, y: Floats, user: Ids, request: Ids, weight: Floats, top: int, rows_max: int
+    ) -> None:
+        self._y, self._user, self._request, self._weight = y, user, request, weight
         self._top = top
         self._rows_max = rows_max
         self._users = partition(user, min(-(-len(y) // rows_max), PARTS_MAX))
@@ -40,9 +42,9 @@ class Passes:
         total = Cumulative()
         within, ranked = np.zeros(2), np.zeros(4)
         for part in request_parts(self._request, first, end, self._rows_max):
-            probability, y, request = p[part], self._y[part], self._request[part]
-            total.add(probability, y)
-            within += gauc_sums(probability, y, request)
+            probability, y, request, w = p[part], self._y[part], self._request[part], self._weight[part]
+            total.add(probability, y, w)
+            within += gauc_sums(probability, y, request, w)
             ranks = rank_requests(probability, y, request, self._top)
             sums = ranks.ndcg.sum(), ranks.reciprocal_rank.sum(), ranks.recall.sum()
             ranked += (len(ranks.request), *sums)
@@ -58,7 +60,7 @@ class Passes:
             mine = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)]
             for at in range(0, len(mine), 2 * self._rows_max):
                 part = mine[at : at + 2 * self._rows_max]
-                sums += gauc_sums(p[part], self._y[part], self._user[part])
+                sums += gauc_sums(p[part], self._y[part], self._user[part], self._weight[part])
         return sums
 
 

@@ -8,6 +8,7 @@ and sliced by feature.
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -16,10 +17,11 @@ from freshet.errors import ReplayError
 from freshet.progress import progress
 from freshet.replay.tape import ReplayOptions, Tape, open_played
 from learner.features.encoder import Encoder
+from learner.lessons import Lessons
 from stream.files.record_columns import PREDICTION_COLUMNS, Survey
 from stream.files.record_files import RecordWriter, whole_or_nothing
 from stream.records.refusals import Refusals
-from stream.records.types import Example
+from stream.records.types import Example, picked
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,4 +83,21 @@ def _scored(tape: Tape, encoder: Encoder | None) -> Iterator[Example]:
     for example in tape:
         left = refusals.admit(example)
         if left is not None and not left.late and (encoder is None or encoder.fits(left)):
-            yield left
+            quiet = Lessons.of([left]).quiet
+            if not quiet.any():
+                yield left
+            elif not quiet.all():
+                yield _of(left, np.flatnonzero(~quiet).tolist())
+
+
+def _of(example: Example, candidates: list[int]) -> Example:
+    """The example with some of its candidates only."""
+    return msgspec.structs.replace(
+        example,
+        candidates=picked(example.candidates, candidates) or [],
+        labels=picked(example.labels, candidates) or [],
+        served=None if example.served is None else example.served.picked(candidates),
+        place=picked(example.place, candidates),
+        propensity=picked(example.propensity, candidates),
+        weight=picked(example.weight, candidates),
+    )

@@ -109,12 +109,14 @@ class Replay:
         # The model has trained on all earlier requests, so the memory is empty, as behind a fast learner.
         self.memory.set_priors(*self.learner.model.memory_priors())
         self.memory.advance(self._position - 1)
-        corrected = self.memory.observe(learnt.rows, learnt.p, learnt.y, positions, learnt.requests, times)
-        keep = ~learnt.late
+        corrected = self.memory.observe(
+            learnt.rows, learnt.p, learnt.y, positions, learnt.requests, times, learnt.weight, learnt.before
+        )
+        keep = learnt.measured
         keep[: self._before] = False
         self._before = max(self._before - len(keep), 0)
         request = np.repeat(positions.astype(np.uint64), np.diff(learnt.requests))
-        taken = Candidates(learnt.p, corrected, learnt.y, learnt.group, learnt.time, request)
+        taken = Candidates(learnt.p, corrected, learnt.y, learnt.group, learnt.time, request, learnt.weight)
         self.scored.add(taken.kept(keep))
         self.memory_s += time.perf_counter() - began
 
@@ -137,16 +139,19 @@ class Replay:
         batch = labelled.batch
         scores = self.learner.model.score(batch)
         per_request = np.diff(batch.requests)
-        base = sigmoids(scores.z + labelled.shift)
+        base = sigmoids(scores.z + labelled.lessons.shift)
         n = labelled.requests
         positions = np.arange(self._position, self._position + n, dtype=np.int64)
         self._position += n
-        corrected = self.memory.observe(scores.rows, base, labelled.y, positions, batch.requests, batch.times)
+        lessons = labelled.lessons
+        corrected = self.memory.observe(
+            scores.rows, base, lessons.y, positions, batch.requests, batch.times, lessons.weight, lessons.before
+        )
         group = np.repeat(self.learner.model.users(batch), per_request)
         times = np.repeat(batch.times, per_request)
-        keep = np.repeat(~labelled.late, per_request)
+        keep = np.repeat(~labelled.late, per_request) & ~lessons.quiet
         request = np.repeat(positions.astype(np.uint64), per_request)
-        taken = Candidates(base, corrected, labelled.y, group, times, request)
+        taken = Candidates(base, corrected, lessons.y, group, times, request, lessons.weight)
         self.scored.add(taken.kept(keep))
 
     def _reclaim(self) -> None:

@@ -24,37 +24,37 @@ class Candidates(NamedTuple):
     user: Ids
     time: Floats  # event time, Unix seconds
     request: Ids  # the same number for the candidates of one request
+    weight: Floats  # above 0
 
     def kept(self, keep: npt.NDArray[np.bool_]) -> "Candidates":
         """The candidates where `keep` (n,) is true."""
-        base, corrected, y, user, time, request = self
-        return Candidates(base[keep], corrected[keep], y[keep], user[keep], time[keep], request[keep])
+        return Candidates(*(array[keep] for array in self))
 
 
 class ScoredCandidates:
-    """Collects candidates with their predictions; 48 bytes each, on disk if they are many.
+    """Collects candidates with their predictions; 56 bytes each, on disk if they are many.
 
     Args:
         rows_max: how many are kept in memory, and sorted at once.
     """
 
     def __init__(self, rows_max: int = ROWS_MAX) -> None:
-        self._floats = [Growing(np.float64, rows_max) for _ in range(4)]
+        self._floats = [Growing(np.float64, rows_max) for _ in range(5)]
         self._ids = [Growing(np.uint64, rows_max) for _ in range(2)]
 
     def add(self, candidates: Candidates) -> None:
         """Append candidates."""
-        base, corrected, y, user, time, request = candidates
-        for numbers, values in zip(self._floats, (base, corrected, y, time), strict=True):
+        base, corrected, y, user, time, request, weight = candidates
+        for numbers, values in zip(self._floats, (base, corrected, y, time, weight), strict=True):
             numbers.add(values)
         for ids, named in zip(self._ids, (user, request), strict=True):
             ids.add(named)
 
     def arrays(self) -> Candidates:
         """All candidates, concatenated, to be read only."""
-        base, corrected, y, time = (column.array() for column in self._floats)
+        base, corrected, y, time, weight = (column.array() for column in self._floats)
         user, request = (column.array() for column in self._ids)
-        return Candidates(base, corrected, y, user, time, request)
+        return Candidates(base, corrected, y, user, time, request, weight)
 
 
 class Summaries:
@@ -74,13 +74,13 @@ class Summaries:
 
     def of(self, p: Floats, first: int = 0, end: int | None = None) -> Summary:
         """Metrics of predictions p (n,) for the candidates [first, end)."""
-        _, _, y, user, _, request = self.candidates
+        _, _, y, user, _, request, weight = self.candidates
         end = len(y) if end is None else end
         if end - first <= self._rows_max:
             part = slice(first, end)
-            return summarize(p[part], y[part], user[part], request[part], self._top)
+            return summarize(p[part], y[part], user[part], request[part], self._top, weight[part])
         if self._passes is None:
-            self._passes = Passes(y, user, request, self._top, self._rows_max)
+            self._passes = Passes(y, user, request, weight, self._top, self._rows_max)
         return self._passes.summary(p, first, end)
 
     def halves(self, p: Floats) -> Json:
@@ -89,7 +89,7 @@ class Summaries:
 
     def report(self, window: int) -> Json:
         """Metrics of base and corrected: overall, over the last half, and over windows of candidates."""
-        base, corrected, _, _, time, _ = self.candidates
+        base, corrected, _, _, time, _, _ = self.candidates
         n = len(time)
         windows = []
         for first in range(0, n, window):

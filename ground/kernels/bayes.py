@@ -115,14 +115,33 @@ def learn(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, f, s2, y):
     Returns:
         (e, h, d): error, curvature and damping, for weights that the caller keeps itself (a bias).
     """
+    e, h = error_of(f, s2, y)
+    d = move(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, s2, e, h, True)
+    return e, h, d
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def error_of(f, s2, y):
+    """(e, h): the error of label y by the logit f of variance s², and the curvature of its log loss."""
     p = sigmoid(shrink(f, s2))
-    e = y - p
-    h = p * (1.0 - p)
+    return y - p, p * (1.0 - p)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def move(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, s2, e, h, sighted):
+    """The step of `learn` for any log likelihood of gradient e and curvature -h by the logit.
+
+    Args:
+        sighted: False: older evidence is kept whole, since this corrects an example that was counted before.
+
+    Returns:
+        d, the damping 1 / (1 + h s²).
+    """
     d = 1.0 / (1.0 + h * s2)
     ed = e * d
     hd = h * d
     for i in range(n):
-        kept = keep[column[i]]
+        kept = keep[column[i]] if sighted else 1.0
         x2hd = x[i] * x[i] * hd
         q = kept / (1.0 - P[i] * x2hd)
         w[i, 0] = (w[i, 0] + x[i] * ed) * q
@@ -136,4 +155,4 @@ def learn(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, f, s2, y):
         grad2[c] += g * g
         theta[c] = min(max(theta[c] + TAU_RATE * g / sqrt(grad2[c]), THETA_MIN), THETA_MAX)
         tau[c] = min(max(tau0[c] * exp(theta[c]), TAU_MIN), TAU_MAX)
-    return e, h, d
+    return d

@@ -14,6 +14,7 @@ from ground.threads import HelperThread
 from learner.deep.networks import Array
 from learner.deep.trainer import DeepTrainer, Floats, Step, by_logits, take_step
 from learner.errors import TorchMissingError
+from learner.lessons import Lessons
 
 if TYPE_CHECKING:
     import torch
@@ -93,19 +94,19 @@ class AutogradTrainer(DeepTrainer):
         inputs: Array,
         embedding_width: int,
         offset: Floats,
-        y: Floats,
+        lessons: Lessons,
         reference: Floats | None = None,
     ) -> Step | None:
         """See `DeepTrainer.step`."""
-        z, by_inputs = self._gradients(inputs, offset, y, offset if reference is None else reference)
+        z, by_inputs = self._gradients(inputs, offset, lessons, offset if reference is None else reference)
         gradient = self._grad.numpy()
-        if not take_step(self.flat, gradient, self.moments, self.steps + 1, len(y), self.rate, self.clip):
+        if not take_step(self.flat, gradient, self.moments, self.steps + 1, len(offset), self.rate, self.clip):
             return None
         self.steps += 1
         return Step(by_inputs[:, :embedding_width].numpy(), z)
 
     def _gradients(
-        self, inputs: Array, offset: Floats, y: Floats, reference: Floats
+        self, inputs: Array, offset: Floats, lessons: Lessons, reference: Floats
     ) -> tuple[Floats, torch.Tensor]:
         """Fill `_grad`; the logits (n,), and the gradient by the inputs (n, width)."""
         torch = self._torch
@@ -114,7 +115,8 @@ class AutogradTrainer(DeepTrainer):
             weight.requires_grad_().grad = self._grads[name].zero_()
         residual = self.network.forward(self._weights, x0, torch)
         z = residual.detach().numpy() + offset
-        residual.backward(torch.from_numpy(by_logits(z, y, reference, self.correction)))
+        y, weight, before = lessons.y, lessons.weight, lessons.before
+        residual.backward(torch.from_numpy(by_logits(z, y, weight, before, reference, self.correction)))
         for weight in self._weights.values():
             weight.requires_grad_(False)
         assert x0.grad is not None

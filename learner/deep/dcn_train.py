@@ -14,6 +14,7 @@ from numba import njit
 from learner.deep.networks import CROSS_LAYERS, HIDDEN, Array
 from learner.deep.products import LANES, add_product
 from learner.deep.trainer import DeepTrainer, Floats, Step, by_logit, take_step
+from learner.lessons import Lessons
 
 _FIRST, _SECOND = HIDDEN
 _ZERO = np.float32(0.0)
@@ -27,15 +28,15 @@ class DCNTrainer(DeepTrainer):
         inputs: Array,
         embedding_width: int,
         offset: Floats,
-        y: Floats,
+        lessons: Lessons,
         reference: Floats | None = None,
     ) -> Step | None:
         """See `DeepTrainer.step`."""
-        z = np.empty(len(y))
-        by_inputs = np.empty((len(y), embedding_width), dtype=np.float32)
+        z = np.empty(len(offset))
+        by_inputs = np.empty((len(offset), embedding_width), dtype=np.float32)
         gradient = np.empty_like(self.flat)
         finite = _learn(
-            self.flat, gradient, self.moments, self.steps + 1, inputs, offset, y,
+            self.flat, gradient, self.moments, self.steps + 1, inputs, offset, lessons,
             offset if reference is None else reference, self.correction, self.rate, self.clip, z, by_inputs,
         )  # fmt: skip
         if not finite:
@@ -46,26 +47,28 @@ class DCNTrainer(DeepTrainer):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _learn(
-    flat, gradient, moments, steps, inputs, offset, y, reference, correction, rate, clip, z, by_inputs
+    flat, gradient, moments, steps, inputs, offset, lessons, reference, correction, rate, clip, z, by_inputs
 ):
     """Learn one group; arguments as of `DeepTrainer.step`. False: a value was not finite, and nothing
     changed."""
-    _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_inputs)
-    return take_step(flat, gradient, moments, steps, len(y), rate, clip)
+    _gradients(flat, gradient, inputs, offset, lessons, reference, correction, z, by_inputs)
+    return take_step(flat, gradient, moments, steps, len(offset), rate, clip)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_inputs):
+def _gradients(flat, gradient, inputs, offset, lessons, reference, correction, z, by_inputs):
     """Predict a group, and write the gradients of its summed loss.
 
     Args:
         flat, gradient: (W,) float32, weights and, out, their gradients, in the order of `DCN.shapes`.
         inputs: (n, width) float32.
-        offset, y, reference: (n,) float64.
+        offset, reference: (n,) float64.
+        lessons: `Lessons` of the n rows.
         z: (n,) float64, out: the logits.
         by_inputs: (n, wanted) float32, out: the gradient by the first inputs.
     """
     n, width = inputs.shape
+    y, weight, before = lessons.y, lessons.weight, lessons.before
     columns = (n + LANES - 1) // LANES * LANES
     padded = (width + LANES - 1) // LANES * LANES
     wanted = by_inputs.shape[1]
@@ -99,7 +102,7 @@ def _gradients(flat, gradient, inputs, offset, y, reference, correction, z, by_i
     error = np.zeros(columns, dtype=np.float32)
     for s in range(n):
         z[s] = residual[s] + offset[s]
-        error[s] = by_logit(z[s], y[s], reference[s], correction)
+        error[s] = by_logit(z[s], y[s], weight[s], before[s], reference[s], correction)
 
     rows = np.zeros(n * padded, dtype=np.float32)
     narrow = np.empty(n * _FIRST, dtype=np.float32)

@@ -5,6 +5,7 @@ in numpy. `learner.deep.dcn_train` trains the default network in one kernel, `le
 others.
 """
 
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from numba import njit
 
 from ground.kernels.logistic import sigmoid_short
 from learner.deep.networks import Array, Network
+from learner.lessons import Lessons
 
 Floats = npt.NDArray[np.float64]
 
@@ -135,7 +137,7 @@ class DeepTrainer:
         inputs: Array,
         embedding_width: int,
         offset: Floats,
-        y: Floats,
+        lessons: Lessons,
         reference: Floats | None = None,
     ) -> Step | None:
         """Predict a group and train on it.
@@ -143,7 +145,7 @@ class DeepTrainer:
         Args:
             inputs: (n, width), of which the first `embedding_width` are embeddings.
             offset: (n,) the logit that the residual is added to.
-            y: (n,) labels.
+            lessons: of the n rows.
             reference: (n,) reference logits for self-correction; None: the offsets.
 
         Returns:
@@ -154,7 +156,7 @@ class DeepTrainer:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def by_logit(z, y, reference, correction):
+def by_logit(z, y, weight, before, reference, correction):
     """The gradient of one row's loss by its logit z, as float32.
 
     With p = σ(z), the reference prediction q = σ(reference), and α = `correction`, the loss is
@@ -162,21 +164,27 @@ def by_logit(z, y, reference, correction):
         (1 - α) logloss(p, y) + α [y max(q - p, 0) + (1 - y) max(p - q, 0)]
 
     whose second part is ReLoop's self-correction loss (Cai et al. 2022, arXiv 2204.11165): it is
-    zero if the prediction is already better than the reference.
+    zero if the prediction is already better than the reference. A row that was learned before with another
+    label has the difference of the two log losses, which is a line by the logit.
+
+    Args:
+        weight, before: as in `Lessons`.
     """
+    if not isnan(before):
+        return np.float32(weight * (before - y))
     p = sigmoid_short(z)
     gradient = p - y
     if correction > 0.0:
         worse = z < reference if y > 0.5 else z > reference
         by_p = 0.0 if not worse else -1.0 if y > 0.5 else 1.0
         gradient = (1.0 - correction) * gradient + correction * by_p * p * (1.0 - p)
-    return np.float32(gradient)
+    return np.float32(weight * gradient)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def by_logits(z, y, reference, correction):
+def by_logits(z, y, weight, before, reference, correction):
     """`by_logit` of each row: all (n,) float64; returns (n,) float32."""
     gradient = np.empty(len(z), dtype=np.float32)
     for s in range(len(z)):
-        gradient[s] = by_logit(z[s], y[s], reference[s], correction)
+        gradient[s] = by_logit(z[s], y[s], weight[s], before[s], reference[s], correction)
     return gradient

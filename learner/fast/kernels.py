@@ -4,7 +4,7 @@ Their arguments are named tuples of arrays. A kernel takes them apart once, befo
 out of a tuple inside a loop changes reference counts there, and learning takes a third longer.
 """
 
-from math import log2, sqrt
+from math import isnan, log2, sqrt
 
 import numpy as np
 from numba import njit
@@ -165,12 +165,12 @@ def _put_back(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def learn_requests(inputs, labels, offsets, columns, dense, priors, scale_columns, outputs, scratch):
+def learn_requests(inputs, lessons, columns, dense, priors, scale_columns, outputs, scratch):
     """Predict each request whole, then learn it, request by request.
 
     Args:
         inputs: `FastInputs`; its weights and counts are moved.
-        labels, offsets: (n,), see `FastPart.run`.
+        lessons: `Lessons`, of n rows.
         columns: `WeightColumns`.
         dense: `DenseWeights`, moved.
         priors: `bayes.Priors`, moved.
@@ -179,6 +179,7 @@ def learn_requests(inputs, labels, offsets, columns, dense, priors, scale_column
         scratch: `Scratch` for one row.
     """
     requests, start, column, x, place, weights, counts = inputs
+    labels, offsets, shares, before = lessons
     first_tau, column_speeds, count_of, counts_at = columns
     count_weights, bias = dense
     tau, tau0, theta, grad2, keep = priors
@@ -202,18 +203,29 @@ def learn_requests(inputs, labels, offsets, columns, dense, priors, scale_column
                     buckets, left, counts_left, w, c, xs, mean, P,
                 )  # fmt: skip
                 f, s2 = bayes.add_up(xs, m, mean, P)
-            e, h, d = bayes.learn(
-                w, c, xs, m, mean, P, tau, tau0, theta, grad2, keep,
-                bias[0] + f + offsets[r], bias[1] + s2, labels[r],
+            if shares[r] == 0.0:
+                continue
+            sighted = isnan(before[r])
+            if sighted:
+                e, h = bayes.error_of(bias[0] + f + offsets[r], bias[1] + s2, labels[r])
+            else:  # the difference of two log losses: a line by the logit
+                e, h = labels[r] - before[r], 0.0
+            e *= shares[r]
+            h *= shares[r]
+            d = bayes.move(
+                w, c, xs, m, mean, P, tau, tau0, theta, grad2, keep, bias[1] + s2, e, h, sighted
             )  # fmt: skip
             _put_back(
                 r, start, column, place, weights, column_speeds, count_of, count_weights, tau,
                 buckets, left, counts_left, w, c,
             )  # fmt: skip
             bias[0] += bias[1] * e * d
-            bias[1] = min((bias[1] - bias[1] * bias[1] * h * d) / 0.9999, BIAS_VARIANCE)
+            if sighted:
+                bias[1] = min((bias[1] - bias[1] * bias[1] * h * d) / 0.9999, BIAS_VARIANCE)
         # Counters move after the whole request, so that no candidate sees its neighbours.
         for r in range(first, last):
+            if shares[r] == 0.0 or not isnan(before[r]):
+                continue
             for entry in range(start[r], start[r + 1]):
                 if place[entry] >= 0:
                     counts[place[entry]] += np.uint32(1)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ground.kernels import bayes
 from learner.fast.kernels import BIAS_VARIANCE, learn_requests, predict_rows, write_scales
 from learner.features.encoder import Encoder
+from learner.lessons import Lessons
 from learner.settings import LearnerSettings
 
 COUNT_BUCKETS = 64
@@ -152,15 +153,13 @@ class FastPart:
     def run(
         self,
         inputs: FastInputs,
-        labels: npt.NDArray[np.float64] | None = None,
-        offsets: npt.NDArray[np.float64] | None = None,
+        lessons: Lessons | None = None,
     ) -> FastOutputs:
-        """Predict each request whole and, if labels are given, then learn it, request by request.
+        """Predict each request whole and, if lessons are given, then learn it, request by request.
 
         Args:
             inputs: the batch; its weights and counts are moved in place by learning.
-            labels: (n,), 0 or 1; None predicts only and changes nothing.
-            offsets: (n,), added to the logit while learning (minus the log-odds of thinned negatives).
+            lessons: of its n rows; None predicts only and changes nothing.
         """
         n = len(inputs.start) - 1
         outputs = FastOutputs(
@@ -178,21 +177,11 @@ class FastPart:
         scratch = Scratch(
             np.empty((weights_max, 2)), np.empty(weights_max, dtype=np.int32), *np.empty((3, weights_max))
         )
-        if labels is None:
+        if lessons is None:
             predict_rows(inputs, self.columns, self.dense, self.priors.tau, outputs, scratch)
             write_scales(self.priors.tau, self.priors.tau0, *self.scale_columns, outputs.embedding_scale)
             return outputs
-        if offsets is None:
-            offsets = np.zeros(n)
         learn_requests(
-            inputs,
-            labels,
-            offsets,
-            self.columns,
-            self.dense,
-            self.priors,
-            self.scale_columns,
-            outputs,
-            scratch,
+            inputs, lessons, self.columns, self.dense, self.priors, self.scale_columns, outputs, scratch
         )
         return outputs

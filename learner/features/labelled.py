@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ground.rows import Rows
 from learner.features.encoder import Batch, Encoder
+from learner.lessons import Lessons
 from stream.records.types import Example
 
 CHUNK_ROWS = 2048
@@ -19,8 +20,7 @@ class Labelled(NamedTuple):
     """R requests with n candidates in all, and their labels."""
 
     batch: Batch
-    y: npt.NDArray[np.float64]  # (n,), labels, 0 or 1
-    shift: npt.NDArray[np.float64]  # (n,), minus the log-odds of thinned negatives
+    lessons: Lessons  # of the n candidates
     served: npt.NDArray[np.float64]  # (n,), the probability that was served, or NaN
     late: npt.NDArray[np.bool_]  # (R,)
 
@@ -35,11 +35,21 @@ class Labelled(NamedTuple):
         served = [p for e in examples for p in (e.served.base if e.served else [np.nan] * len(e.labels))]
         return cls(
             batch=batch,
-            y=np.array([label for e in examples for label in e.labels], dtype=np.float64),
-            shift=np.repeat(np.array([-e.log_odds for e in examples]), np.diff(batch.requests)),
+            lessons=Lessons.of(examples),
             served=np.array(served, dtype=np.float64),
             late=np.array([e.late for e in examples], dtype=np.bool_),
         )
+
+    @property
+    def y(self) -> npt.NDArray[np.float64]:
+        """The labels, (n,)."""
+        return self.lessons.y
+
+    @property
+    def quiet(self) -> npt.NDArray[np.bool_] | None:
+        """Candidates that are no sighting of their ids, (n,); None: there are none."""
+        quiet = self.lessons.quiet
+        return quiet if quiet.any() else None
 
     @property
     def requests(self) -> int:
@@ -57,4 +67,4 @@ class Labelled(NamedTuple):
             Rows(rows.start[a : b + 1] - i, rows.column[i:j], rows.key[i:j], rows.x[i:j]),
             numbers[a:b],
         )
-        return Labelled(batch, self.y[a:b], self.shift[a:b], self.served[a:b], self.late[first:last])
+        return Labelled(batch, self.lessons.part(a, b), self.served[a:b], self.late[first:last])

@@ -5,7 +5,7 @@ A learner holds one and trains it; a replica holds one and applies updates to it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ from learner.features.encoder import Batch, Encoder, FeatureSpec, Requestlike
 from learner.features.encoding import compact, sort_by_table
 from learner.model.identity import identity, learning_identity
 from learner.model.layout import input_layout
+from learner.model.sightings import upsert_some
 from learner.model.tables import PAIRS, table_specs, tick_s
 from learner.settings import LearnerSettings
 
@@ -261,6 +262,31 @@ class Model:
             batch: the requests.
             insert: create rows for new ids, to learn; without it they stay unknown.
         """
+        return self._gather(batch, lambda table, keys, now, _: (table.upsert if insert else table.find)(keys, now))
+
+    def gather_some(self, batch: Batch, quiet: npt.NDArray[np.bool_]) -> Gathered:
+        """`gather` to learn, where the candidates `quiet` (n,) are no sighting of their ids.
+
+        Only the first request of the batch may evict rows, and if it does, it must be the only one.
+        """
+        rows = batch.rows
+        still = np.repeat(quiet, np.diff(rows.start))
+        request = np.repeat(np.arange(len(batch.times)), np.diff(rows.start[batch.requests]))
+        gathered = self._gather(
+            batch, lambda table, keys, now, mine: upsert_some(table, keys, now, still[mine], request[mine])
+        )
+        gathered.times[still] = 0  # so that no row becomes younger by them
+        return gathered
+
+    def _gather(
+        self,
+        batch: Batch,
+        slots_of: Callable[
+            [Table, npt.NDArray[np.uint64], npt.NDArray[np.uint32], npt.NDArray[np.int64]],
+            npt.NDArray[np.int64],
+        ],
+    ) -> Gathered:
+        """`slots_of` gives the slots of a table's entries: of their keys, times and numbers."""
         rows = batch.rows
         order, bounds = sort_by_table(rows.column, self.table_of, len(self.table_names) + 1)
         index = np.empty(len(rows.key), dtype=np.int64)
@@ -274,7 +300,7 @@ class Model:
             mine = order[bounds[t] : bounds[t + 1]]
             keys = rows.key[mine]
             now = times[mine]
-            slots = table.upsert(keys, now) if insert else table.find(keys, now)
+            slots = slots_of(table, keys, now, mine)
             distinct = np.empty(len(slots), dtype=np.int64)
             n = compact(slots, self.marks(t, slots), mine, base, index, distinct)
             distinct = distinct[:n]

@@ -331,11 +331,8 @@ class Learner(Handler):
 
     def _score(self, done: Sequence[Learnt]) -> None:
         for group in done:
-            if group.late.any():
-                keep = ~group.late
-                self.metrics.add(group.scored[keep], group.y[keep], group.group[keep])
-            else:
-                self.metrics.add(group.scored, group.y, group.group)
+            keep = group.measured
+            self.metrics.add(group.scored[keep], group.y[keep], group.group[keep], group.weight[keep])
 
     def _learn_good(self, examples: Mapping[int, Example], bad: dict[int, str]) -> None:
         """Learn the examples, by offset, that fit the schema; put the reasons of the others into `bad`."""

@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 
-from learner.metrics import BLOCK, Metrics
+from learner.metrics import BLOCK, ROWS, Metrics
 from stream.state.role_state import Commit, RoleState
 
 KEY = b"learner/metrics"
@@ -29,13 +29,14 @@ class SavedMetrics:
         if "r" in head:  # from a Freshet that saved all of them in one entry
             self.metrics.load(head)
             return
-        recent = np.zeros((3, int.from_bytes(head["w"], "little")))
+        rows = ROWS if "c" in head else ROWS - 1  # without weights, from an older Freshet
+        recent = np.zeros((rows, int.from_bytes(head["w"], "little")))
         for key, block in state.scan(_BLOCKS):
             first = int.from_bytes(key[len(_BLOCKS) :], "big") * BLOCK
-            recent[:, first : first + BLOCK] = np.frombuffer(block).reshape(3, -1)
+            recent[:, first : first + BLOCK] = np.frombuffer(block).reshape(rows, -1)
             keys.append(key)
         self.metrics.load({**head, "r": recent.tobytes()})
-        if recent.shape[1] == window:
+        if recent.shape == (ROWS, window):
             self.metrics.take_changed()  # the state has them as they are
         else:
             self._surplus = keys

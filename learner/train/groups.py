@@ -76,8 +76,8 @@ class GroupLearner:
             for entries in self._entries:
                 _embed(entries, g, first, inputs)
             before = None if self._reference is None else self._reference[first:last]
-            z, y = self.z[first:last], self.chunk.y[first:last]
-            step = trainer.step(inputs, self._embedding_width, z, y, before)
+            z, lessons = self.z[first:last], self.chunk.lessons.part(first, last)
+            step = trainer.step(inputs, self._embedding_width, z, lessons, before)
             if step is None:
                 self.quarantined += 1
                 continue

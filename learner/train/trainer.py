@@ -21,7 +21,6 @@ from learner.deep.dcn_train import DCNTrainer
 from learner.deep.networks import DCN, Network
 from learner.deep.own.network import OwnNetwork
 from learner.deep.trainer import DeepTrainer
-from learner.features.encoder import Batch
 from learner.features.labelled import CHUNK_ROWS, Labelled
 from learner.model.model import Model, bayes_logit
 from learner.train.groups import GroupLearner, placed_of
@@ -45,6 +44,13 @@ class Learnt(NamedTuple):
     group: npt.NDArray[np.uint64]  # (n,), the row's user
     time: npt.NDArray[np.float64]  # (n,), event time
     late: npt.NDArray[np.bool_]  # (n,)
+    weight: npt.NDArray[np.float64]  # (n,), see `Lessons`
+    before: npt.NDArray[np.float64]  # (n,)
+
+    @property
+    def measured(self) -> npt.NDArray[np.bool_]:
+        """Which candidates count in metrics, (n,): neither late ones nor those without a weight."""
+        return ~self.late & (self.weight > 0.0) & np.isnan(self.before)
 
 
 class Trainer:
@@ -102,7 +108,7 @@ class Trainer:
         ticks = self._ticks_of(times)
         first = 0
         while first < labelled.requests:
-            evicts = self._may_evict(labelled.batch, first)
+            evicts = self._may_evict(labelled, first)
             tick = int(ticks[first])
             if tick > self.tick:
                 # Rows expire at ticks only; no rows may wait across a tick.
@@ -111,7 +117,7 @@ class Trainer:
                 self.tick = tick
             elif evicts:
                 done += self.finish()  # nor across an eviction
-            last = self._end_of_range(labelled.batch, ticks, first, evicts)
+            last = self._end_of_range(labelled, ticks, first, evicts)
             self._learn_fast(labelled.part(first, last))
             done += self._learn_groups()
             first = last
@@ -146,7 +152,9 @@ class Trainer:
         whole = times.astype(np.int64)
         return whole // self.model.tick_s if self.model.tick_s else np.zeros_like(whole)
 
-    def _end_of_range(self, batch: Batch, ticks: npt.NDArray[np.int64], first: int, evicts: bool) -> int:
+    def _end_of_range(
+        self, labelled: Labelled, ticks: npt.NDArray[np.int64], first: int, evicts: bool
+    ) -> int:
         """The end of the requests from `first` on that are learned at once: at most CHUNK_ROWS rows, or one.
 
         The range lies within one tick, and rows are evicted in its first request only.
@@ -155,24 +163,27 @@ class Trainer:
             ticks: (R,), of the requests; ascending, as the times are.
             evicts: whether that request may evict rows.
         """
+        batch = labelled.batch
+        if evicts and labelled.quiet is not None:
+            return first + 1  # `gather_some` could not tell a row from an evicted one
         most = int(np.searchsorted(batch.requests, batch.requests[first] + CHUNK_ROWS, side="right"))
         last = max(most - 1, first + 1)
         last = first + int(np.searchsorted(ticks[first:last], ticks[first], side="right"))
         begin, end = batch.rows.start[batch.requests[[first, last]]].tolist()
         for t, table in enumerate(self.model.tables):
             if table.evicts_within(end - begin):  # rare: only near its limit
-                last = self._before_eviction(t, batch, first, last, evicts)
+                last = self._before_eviction(t, labelled, first, last, evicts)
         return last
 
-    def _before_eviction(self, t: int, batch: Batch, first: int, last: int, evicts: bool) -> int:
+    def _before_eviction(self, t: int, labelled: Labelled, first: int, last: int, evicts: bool) -> int:
         """The first request after `first` in which table t may evict rows, at most `last`.
 
         A table evicts at fixed numbers of its sightings only, and only after enough new rows.
         """
-        table, rows = self.model.tables[t], batch.rows
+        table, batch, rows = self.model.tables[t], labelled.batch, labelled.batch.rows
         starts = rows.start[batch.requests[first : last + 1]]
         begin, end = int(starts[0]), int(starts[-1])
-        mine = np.flatnonzero(self.model.table_of[rows.column[begin:end]] == t)
+        mine = self._sightings(t, labelled, begin, end)
         before = np.searchsorted(mine, starts - begin)  # sightings before each request
         at = np.flatnonzero(np.diff(table.turns_within(before)) > 0)
         at = at[at > 0]
@@ -186,13 +197,22 @@ class Trainer:
             at = at[table.may_evict(after, unknown[after])]
         return first + int(at[0]) if len(at) else last
 
-    def _may_evict(self, batch: Batch, request: int) -> bool:
+    def _sightings(self, t: int, labelled: Labelled, begin: int, end: int) -> npt.NDArray[np.int64]:
+        """Which of the entries from `begin` to `end` are sightings of table t, counted from `begin`."""
+        rows = labelled.batch.rows
+        mine = self.model.table_of[rows.column[begin:end]] == t
+        if labelled.quiet is not None:
+            mine &= ~np.repeat(labelled.quiet, np.diff(rows.start))[begin:end]
+        return np.flatnonzero(mine)
+
+    def _may_evict(self, labelled: Labelled, request: int) -> bool:
         """Whether learning the next request may evict rows; depends on the requests before it alone."""
+        batch = labelled.batch
         begin, end = batch.rows.start[batch.requests[request : request + 2]].tolist()
         for t, table in enumerate(self.model.tables):
             if not table.evicts_within(end - begin):
                 continue
-            mine = begin + np.flatnonzero(self.model.table_of[batch.rows.column[begin:end]] == t)
+            mine = begin + self._sightings(t, labelled, begin, end)
             if table.evicts_within(len(mine)):
                 now = np.uint32(batch.times[request])
                 unknown = np.count_nonzero(table.find(batch.rows.key[mine], now) < 0)
@@ -203,8 +223,10 @@ class Trainer:
     def _learn_fast(self, labelled: Labelled) -> None:
         model = self.model
         batch = labelled.batch
-        gathered = model.gather(batch, insert=True)
-        outputs = model.fast.run(gathered.inputs, labelled.y, labelled.shift)
+        lessons = labelled.lessons
+        quiet = labelled.quiet
+        gathered = model.gather(batch, insert=True) if quiet is None else model.gather_some(batch, quiet)
+        outputs = model.fast.run(gathered.inputs, lessons)
         model.put_back(gathered)
         memory, left = model.memory_rows(batch.rows, outputs)
         known = np.ones(len(memory.key), dtype=np.bool_)
@@ -223,12 +245,14 @@ class Trainer:
                 embedding_scale=outputs.embedding_scale,
                 z=bayes_logit(outputs),
                 s2=outputs.variance,
-                shift=labelled.shift,
-                y=labelled.y,
+                shift=lessons.shift,
+                y=lessons.y,
                 served=labelled.served,
                 group=model.users(batch),
                 time=batch.times,
                 late=labelled.late,
+                weight=lessons.weight,
+                before=lessons.before,
             )
         )
 
@@ -282,6 +306,8 @@ class Trainer:
             group=np.repeat(full.group, per_row),
             time=np.repeat(full.time, per_row),
             late=np.repeat(full.late, per_row),
+            weight=full.weight,
+            before=full.before,
         )
 
     def _to_be_bettered(self, full: PendingRows) -> npt.NDArray[np.float64] | None:

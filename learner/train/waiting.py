@@ -11,12 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.rows import Rows
+from learner.lessons import Lessons
 
-_OF_ENTRIES, _OF_ROWS, _OF_REQUESTS = slice(2, 7), slice(7, 14), slice(14, 17)
+_OF_ENTRIES, _OF_ROWS, _OF_REQUESTS, _OF_ROWS_TOO = slice(2, 7), slice(7, 14), slice(14, 17), slice(17, 19)
 """The fields after the offsets, by their length: one item per entry, row or request."""
+
+_ALWAYS = 17
+"""Fields that are always saved. The others are left out where they say nothing, as in states of a Freshet
+that did not have them."""
 
 _DENSE, _SCALE = 7, 8
 """The two-dimensional fields."""
+
+_LABELS = 12
 
 
 class PendingRows(NamedTuple):
@@ -43,6 +50,13 @@ class PendingRows(NamedTuple):
     group: npt.NDArray[np.uint64]  # (R,), the request's user
     time: npt.NDArray[np.float64]  # (R,), event time
     late: npt.NDArray[np.bool_]  # (R,)
+    weight: npt.NDArray[np.float64]  # (n,), see `Lessons`
+    before: npt.NDArray[np.float64]  # (n,)
+
+    @property
+    def lessons(self) -> Lessons:
+        """What the rows are learned from."""
+        return Lessons(self.y, self.shift, self.weight, self.before)
 
     @property
     def rows(self) -> Rows:
@@ -75,6 +89,8 @@ class PendingRows(NamedTuple):
             group=np.zeros(0, dtype=np.uint64),
             time=np.zeros(0),
             late=np.zeros(0, dtype=np.bool_),
+            weight=np.zeros(0),
+            before=np.zeros(0),
         )
 
     def joined(self, other: "PendingRows") -> "PendingRows":
@@ -99,6 +115,7 @@ class PendingRows(NamedTuple):
                 *(array[i:j] for array in self[_OF_ENTRIES]),
                 *(array[a:b] for array in self[_OF_ROWS]),
                 *(array[first:last] for array in self[_OF_REQUESTS]),
+                *(array[a:b] for array in self[_OF_ROWS_TOO]),
             ]
         )
 
@@ -108,9 +125,10 @@ class PendingRows(NamedTuple):
 
     def encode(self) -> bytes:
         """The requests as bytes."""
-        return msgspec.msgpack.encode(
-            [self.dense.shape[1], self.embedding_scale.shape[1], *(array.tobytes() for array in self)]
-        )
+        plain = bool((self.weight == 1.0).all() and np.isnan(self.before).all())
+        arrays: tuple[npt.NDArray[np.generic], ...] = self[:_ALWAYS] if plain else self
+        widths = [self.dense.shape[1], self.embedding_scale.shape[1]]
+        return msgspec.msgpack.encode([*widths, *(array.tobytes() for array in arrays)])
 
     @classmethod
     def decode(cls, data: bytes, like: "PendingRows") -> Self:
@@ -123,6 +141,9 @@ class PendingRows(NamedTuple):
         if [dense, features] != [like.dense.shape[1], like.embedding_scale.shape[1]]:
             raise ValueError("pending rows have another width or come from another version of Freshet")
         empty: tuple[npt.NDArray[np.generic], ...] = cls.empty(dense, features)
+        if len(parts) == _ALWAYS:
+            n = len(parts[_LABELS]) // 8
+            parts += [np.ones(n).tobytes(), np.full(n, np.nan).tobytes()]
         if len(parts) != len(empty):
             raise ValueError(f"pending rows have {len(parts)} arrays, not {len(empty)}")
         arrays = [

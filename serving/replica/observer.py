@@ -12,6 +12,7 @@ import numpy as np
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.kernels.logistic import sigmoids
+from learner.lessons import Lessons
 from learner.metrics import Metrics
 from learner.model.forgetting import forget_in_memory, keys_by_column
 from serving.replica.answering import LiveModel
@@ -161,24 +162,28 @@ class Observer:
             return
         live = self._live
         batch = join([s.batch for s in seen])
-        y = np.concatenate([s.example.labels for s in seen])
+        lessons = Lessons.of([s.example for s in seen])
         per_request = np.diff(batch.requests)
-        # with subsampled negatives, the odds of the labels are higher than the served ones
-        thinned = np.repeat([-s.example.log_odds for s in seen], per_request)
         with live.lock:
             scores = live.model.score(batch)
-            base = sigmoids(scores.z + thinned)
+            # with subsampled negatives, the odds of the labels are higher than the served ones
+            base = sigmoids(scores.z + lessons.shift)
             position = np.array([self._positions.add(partition, s.record.offset) for s in seen])
-            corrected = live.memory.observe(scores.rows, base, y, position, batch.requests, batch.times)
+            corrected = live.memory.observe(
+                scores.rows, base, lessons.y, position, batch.requests, batch.times, lessons.weight,
+                lessons.before,
+            )  # fmt: skip
             self.observed += len(seen)
             newest_ms = seen[-1].record.ingest_ms
             live.memory_ingest_ms = max(live.memory_ingest_ms, newest_ms)
         group = np.repeat(live.model.users(batch), per_request)
         # do not measure examples twice that are observed again after the base was rebuilt
         fresh = np.repeat([s.record.offset >= self._measured[partition] for s in seen], per_request)
+        fresh &= ~lessons.quiet
+        y, group, weight = lessons.y[fresh], group[fresh], lessons.weight[fresh]
         with self._metrics_lock:
-            self._base.add(base[fresh], y[fresh], group[fresh])
-            self._corrected.add(corrected[fresh], y[fresh], group[fresh])
+            self._base.add(base[fresh], y, group, weight)
+            self._corrected.add(corrected[fresh], y, group, weight)
 
     def _forget(self, request: Forget) -> None:
         """Delete ids from the memory now; the learner's next update deletes them from the model."""

@@ -15,6 +15,7 @@ from learner.deep.dcn_predict import prediction_of
 from learner.deep.networks import NETWORKS, InputLayout, Network, make_network
 from learner.deep.trainer import DeepTrainer
 from learner.features.encoder import Request
+from learner.lessons import Lessons
 from learner.model.model import Model
 from learner.role.learner import Learner
 from learner.settings import DEEP, LearnerSettings
@@ -213,7 +214,7 @@ def test_step_is_that_of_a_float64_reference(
         offset, y, last = rng.normal(0, 1, rows), (rng.random(rows) < 0.5).astype(np.float64), np.zeros(rows)
         wanted_of = reference(trainer.network, trainer.flat, inputs, offset, y, last, correction)
         before, weights = trainer.moments[0].astype(np.float64), trainer.flat.copy()
-        step = trainer.step(inputs.copy(), wanted, offset, y, last)
+        step = trainer.step(inputs.copy(), wanted, offset, Lessons.plain(y), last)
         assert step is not None
         within(step.z, wanted_of.z, wanted_of.z_error)
         within(step.by_inputs, wanted_of.by_inputs[:, :wanted], wanted_of.by_inputs_error[:, :wanted])
@@ -233,7 +234,7 @@ def test_gradient_reaches_every_weight_and_every_embedding(name: str) -> None:
     trainer = make_trainer(name)
     before = trainer.flat.copy()
     inputs, offset, y = group(300)
-    step = trainer.step(inputs, WANTED, offset, y)
+    step = trainer.step(inputs, WANTED, offset, Lessons.plain(y))
     assert step is not None and step.by_inputs.shape == (300, WANTED) and step.z.shape == (300,)
     assert (step.by_inputs != 0.0).any(axis=0).all()
     moved = trainer.network.split((trainer.flat != before).astype(np.float32))
@@ -248,7 +249,7 @@ def test_training_lowers_the_loss(name: str) -> None:
         inputs, _, y = group(seed=step)
         if name in LINEAR:
             y = (inputs[:, 0] > 0).astype(np.float64)
-        found = trainer.step(inputs, WANTED, np.zeros(len(y)), y)
+        found = trainer.step(inputs, WANTED, np.zeros(len(y)), Lessons.plain(y))
         assert found is not None
         losses.append(float(np.mean(np.logaddexp(0.0, found.z) - y * found.z)))
     assert np.mean(losses[-30:]) < np.mean(losses[:30]) - 0.02
@@ -263,11 +264,11 @@ def test_group_that_is_not_finite_is_left_out_and_leaves_no_trace(name: str, wha
     for step in range(10):
         inputs, offset, y = group(seed=step)
         for one in (trainer, clean):
-            assert one.step(inputs.copy(), WANTED, offset, y) is not None
+            assert one.step(inputs.copy(), WANTED, offset, Lessons.plain(y)) is not None
         if step == 4:
             before = state_of(trainer)
             (inputs if what == "inputs" else offset)[7] = wrong
-            assert trainer.step(inputs, WANTED, offset, y) is None
+            assert trainer.step(inputs, WANTED, offset, Lessons.plain(y)) is None
             assert state_of(trainer) == before
     assert state_of(trainer) == state_of(clean)
 
@@ -285,7 +286,7 @@ def test_same_groups_give_the_same_bits_on_any_number_of_threads_and_after_a_res
                 )
             for trainer in (whole, *others):
                 inputs, offset, y = group(seed=step)
-                assert trainer.step(inputs, WANTED, offset, y) is not None
+                assert trainer.step(inputs, WANTED, offset, Lessons.plain(y)) is not None
     finally:
         torch.set_num_threads(1)
     assert [state_of(other) for other in others] == [state_of(whole)] * 2

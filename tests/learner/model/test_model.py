@@ -11,6 +11,7 @@ from learner.deep.dcn_train import DCNTrainer
 from learner.deep.networks import DCN, InputLayout
 from learner.errors import FeatureError
 from learner.features.encoder import Encoder, FeatureSpec, Request
+from learner.lessons import Lessons
 from learner.metrics import auc
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
@@ -141,7 +142,7 @@ def test_deep_part_quarantines_a_group_whose_loss_is_not_finite() -> None:
     moments = np.zeros((2, len(flat)), dtype=np.float32)
     trainer = DCNTrainer(network, flat, moments, 0, rate=1e-3, clip=1.0, threads=1)
     inputs = np.full((4, width), np.nan, dtype=np.float32)
-    assert trainer.step(inputs, 2, np.zeros(4), np.ones(4)) is None
+    assert trainer.step(inputs, 2, np.zeros(4), Lessons.plain(np.ones(4))) is None
     assert np.array_equal(flat, before) and not moments.any()
 
 
