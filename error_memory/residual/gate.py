@@ -76,7 +76,13 @@ def gain_at(gains, moved_at, examples, level):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def bounded(D):
+    """D within ±GAIN_MAX."""
+    return min(max(D, -GAIN_MAX), GAIN_MAX)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def moved(D, before, after, decay, toll, level):
     """D after one example that cost the base the log loss `before`, and the corrected base `after`."""
     decay = max(decay, 1.0 - 2.0 ** (1 - level))
-    return min(max(decay * D + (before - after) - toll * before, -GAIN_MAX), GAIN_MAX)
+    return bounded(decay * D + (before - after) - toll * before)

@@ -39,7 +39,7 @@ _find, _total, _claim, _settle, _tag_of = table.find, table.total, table.claim, 
 _bucket_of = table.bucket_of
 _free_place, _merge_neighbours = generations.free_place, table.merge_neighbours
 _tick, _oldest_epoch = generations.tick, generations.oldest_epoch
-_logloss, _level_of, _moved = gates.logloss, gates.level_of, gates.moved
+_logloss, _level_of, _moved, _bounded = gates.logloss, gates.level_of, gates.moved, gates.bounded
 _gain, _scale = levels.gain, levels.scale
 _shrink = table.shrink
 REPEATED = -2
@@ -360,9 +360,14 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):
         _residuals(cells, gens, 1.0 / tau, rows, a, b, tags, slots, held, f)
         for i in range(a, b):
             z[i] = logit(seen.p[i], LOGIT_MAX)
-            # If the base has learned this label, the label does not measure the gain of a correction. Nor
-            # does one whose example was measured before.
-            if not known_to_base and seen.weight[i] > 0.0 and isnan(seen.before[i]):
+            # If the base has learned this label, the label does not measure the gain of a correction.
+            if known_to_base or seen.weight[i] == 0.0:
+                pass
+            elif not isnan(seen.before[i]):  # the gain was measured with another label
+                if not isnan(f[i]):
+                    D = _bounded(D + seen.weight[i] * (seen.y[i] - seen.before[i]) * f[i])
+                    gains[level] = D
+            else:
                 before = after = seen.weight[i] * _logloss(z[i], seen.y[i])
                 if not isnan(f[i]):
                     after = seen.weight[i] * _logloss(z[i] + f[i], seen.y[i])

@@ -65,6 +65,7 @@ def test_late_positives_leave_no_bias(p: float, late: float) -> None:
 
 def test_memory_of_a_frozen_base_takes_corrections_without_bias() -> None:
     memory = make_memory(MemorySettings(capacity=64), 1)
+    memory.set_priors([0.3])
     rows = delayed(0.2, 0.5, 4_000, 100)
     y, weight, before = (np.ascontiguousarray(column) for column in np.array(rows).T)
     n = len(rows)
@@ -143,6 +144,8 @@ def test_candidates_without_weight_leave_no_trace() -> None:
                 before=None if example.before is None else [example.before[i] for i in kept],
             )  # fmt: skip
             without.learn([left])
+    with_them.finish()
+    without.finish()
     for one, other in zip(with_them.model.tables, without.model.tables, strict=True):
         assert one.digest(2_000_000_000) == other.digest(2_000_000_000) and len(one) == len(other)
     arrays = without.model.arrays()
@@ -159,6 +162,7 @@ def test_correction_is_no_sighting() -> None:
     learner.learn([example, corrected])
     table = learner.model.tables[0]
     assert table.counts(table.find(np.array([5], dtype=np.uint64))).tolist() == [1]
+    learner.finish()
     assert learner.metrics.examples == 2
 
 
