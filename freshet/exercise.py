@@ -16,9 +16,9 @@ from learner.deep.dcn_predict import prediction_of
 from learner.deep.dcn_train import DCNTrainer
 from learner.deep.networks import InputLayout, make_network
 from learner.features.encoder import Encoder, FeatureSpec, Request
+from learner.lessons import Lessons
 from learner.model.explore import thompson
 from learner.model.forgetting import forget, forget_in_memory
-from learner.lessons import Lessons
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from learner.train.trainer import Trainer

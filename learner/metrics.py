@@ -289,8 +289,8 @@ class Metrics:
         self._at += len(p)
         self._held = min(self._held + len(p), self._window)
         if self._at >= self._window:
-            p, y, group, w = self._recent
-            value = gauc(p, y, group.view(np.uint64), w)
+            scored, label, user, weight = self._recent
+            value = gauc(scored, label, user.view(np.uint64), weight)
             if value is not None:
                 self._gauc += (value, 1.0)
             self._at -= self._window

@@ -224,8 +224,8 @@ def _longest(start):
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _learn_row(
-    cells, gens, priors, tau, tau0, state, current, rows, i, z, y, weight, before, tags, slots, held, fresh, work
-):  # fmt: skip
+    cells, gens, priors, tau, tau0, state, now, rows, i, z, y, weight, before, tags, slots, held, fresh, work
+):
     """Learn one example: row i, base logit z, label y, of this weight, learned with label `before` before.
 
     `fresh`: `held` equals the cells. If not, another candidate of the request was learned since.
@@ -246,7 +246,7 @@ def _learn_row(
                     slots[e] = -1
         if slots[e] < 0:
             buckets = cells.size[0]
-            slots[e], evicted = _claim(cells, gens, tags[e], current, oldest)
+            slots[e], evicted = _claim(cells, gens, tags[e], now, oldest)
             state[EVICTED] += evicted
             moved |= evicted > 0 or buckets != cells.size[0]
     m = 0
@@ -290,9 +290,7 @@ def _learn_row(
             s2, error, h, sighted,
         )  # fmt: skip
     else:
-        move(
-            w, col, x, m, mean, P, tau, tau0, priors.theta, priors.grad2, priors.keep, s2, error, h, sighted
-        )
+        move(w, col, x, m, mean, P, tau, tau0, priors.theta, priors.grad2, priors.keep, s2, error, h, sighted)
         for k in range(m):
             c = col[k]
             if mean[k] != 0.0:
@@ -304,7 +302,7 @@ def _learn_row(
         share = 1.0 if k == largest else others_share
         new_b = keep * b + share * (w[k, 0] - keep * b)
         new_L = keep * L + share * (w[k, 1] - keep * L)
-        _settle(cells, gens, slots[a + k], current, b, L, new_b, new_L, keep)
+        _settle(cells, gens, slots[a + k], now, b, L, new_b, new_L, keep)
     return step
 
 
@@ -358,29 +356,25 @@ def observe_rows(cells, gens, priors, state, small, gating, rows, seen):
             tau[c] = priors.tau[c] * scale
             tau0[c] = priors.tau0[c] * scale
         _residuals(cells, gens, 1.0 / tau, rows, a, b, tags, slots, held, f)
+        learnt = 0
         for i in range(a, b):
+            learnt += seen.weight[i] > 0.0
             z[i] = logit(seen.p[i], LOGIT_MAX)
             # If the base has learned this label, the label does not measure the gain of a correction.
-            if known_to_base or seen.weight[i] == 0.0:
-                pass
-            elif not isnan(seen.before[i]):  # the gain was measured with another label
-                if not isnan(f[i]):
-                    D = _bounded(D + seen.weight[i] * (seen.y[i] - seen.before[i]) * f[i])
-                    gains[level] = D
-            else:
-                before = after = seen.weight[i] * _logloss(z[i], seen.y[i])
-                if not isnan(f[i]):
-                    after = seen.weight[i] * _logloss(z[i] + f[i], seen.y[i])
-                D = _moved(D, before, after, decay, toll, level)
+            if not known_to_base and seen.weight[i] > 0.0:
+                moved = 0.0 if isnan(f[i]) else f[i]
+                if isnan(seen.before[i]):
+                    before = seen.weight[i] * _logloss(z[i], seen.y[i])
+                    after = seen.weight[i] * _logloss(z[i] + moved, seen.y[i])
+                    D = _moved(D, before, after, decay, toll, level)
+                else:  # the gain was measured with another label
+                    D = _bounded(D + seen.weight[i] * (seen.y[i] - seen.before[i]) * moved)
                 gains[level] = D
             if not isnan(f[i]):
                 seen.p[i] = sigmoid(z[i] + gate * f[i])
         if known_to_base:
             state[SKIPPED] += b - a
             continue
-        learnt = 0
-        for i in range(a, b):
-            learnt += seen.weight[i] > 0.0
         if learnt == 0:
             continue
         small[EXAMPLES] += learnt

@@ -29,9 +29,7 @@ class Passes:
         rows_max: about how many are sorted at once.
     """
 
-    def __init__(
-        self, y: Floats, user: Ids, request: Ids, weight: Floats, top: int, rows_max: int
-    ) -> None:
+    def __init__(self, y: Floats, user: Ids, request: Ids, weight: Floats, top: int, rows_max: int) -> None:
         self._y, self._user, self._request, self._weight = y, user, request, weight
         self._top = top
         self._rows_max = rows_max

@@ -145,7 +145,14 @@ class Replay:
         self._position += n
         lessons = labelled.lessons
         corrected = self.memory.observe(
-            scores.rows, base, lessons.y, positions, batch.requests, batch.times, lessons.weight, lessons.before
+            scores.rows,
+            base,
+            lessons.y,
+            positions,
+            batch.requests,
+            batch.times,
+            lessons.weight,
+            lessons.before,
         )
         group = np.repeat(self.learner.model.users(batch), per_request)
         times = np.repeat(batch.times, per_request)

@@ -28,7 +28,10 @@ class Candidates(NamedTuple):
 
     def kept(self, keep: npt.NDArray[np.bool_]) -> "Candidates":
         """The candidates where `keep` (n,) is true."""
-        return Candidates(*(array[keep] for array in self))
+        base, corrected, y, user, time, request, weight = self
+        return Candidates(
+            base[keep], corrected[keep], y[keep], user[keep], time[keep], request[keep], weight[keep]
+        )
 
 
 class ScoredCandidates:

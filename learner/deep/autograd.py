@@ -100,7 +100,9 @@ class AutogradTrainer(DeepTrainer):
         """See `DeepTrainer.step`."""
         z, by_inputs = self._gradients(inputs, offset, lessons, offset if reference is None else reference)
         gradient = self._grad.numpy()
-        if not take_step(self.flat, gradient, self.moments, self.steps + 1, len(offset), self.rate, self.clip):
+        if not take_step(
+            self.flat, gradient, self.moments, self.steps + 1, len(offset), self.rate, self.clip
+        ):
             return None
         self.steps += 1
         return Step(by_inputs[:, :embedding_width].numpy(), z)
@@ -115,8 +117,8 @@ class AutogradTrainer(DeepTrainer):
             weight.requires_grad_().grad = self._grads[name].zero_()
         residual = self.network.forward(self._weights, x0, torch)
         z = residual.detach().numpy() + offset
-        y, weight, before = lessons.y, lessons.weight, lessons.before
-        residual.backward(torch.from_numpy(by_logits(z, y, weight, before, reference, self.correction)))
+        gradient = by_logits(z, lessons.y, lessons.weight, lessons.before, reference, self.correction)
+        residual.backward(torch.from_numpy(gradient))
         for weight in self._weights.values():
             weight.requires_grad_(False)
         assert x0.grad is not None

@@ -262,7 +262,9 @@ class Model:
             batch: the requests.
             insert: create rows for new ids, to learn; without it they stay unknown.
         """
-        return self._gather(batch, lambda table, keys, now, _: (table.upsert if insert else table.find)(keys, now))
+        return self._gather(
+            batch, lambda table, keys, now, _: (table.upsert if insert else table.find)(keys, now)
+        )
 
     def gather_some(self, batch: Batch, quiet: npt.NDArray[np.bool_]) -> Gathered:
         """`gather` to learn, where the candidates `quiet` (n,) are no sighting of their ids.

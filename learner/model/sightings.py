@@ -1,4 +1,4 @@
-"""Looking up ids of which some are no sighting: candidates without a weight, and corrections of old labels."""
+"""Looking up ids of which some are no sighting: those of candidates without a weight, and of corrections."""
 
 import numpy as np
 import numpy.typing as npt

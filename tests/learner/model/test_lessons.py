@@ -71,9 +71,7 @@ def test_memory_of_a_frozen_base_takes_corrections_without_bias() -> None:
     n = len(rows)
     keys = rows_from_keys(np.zeros((n, 1), dtype=np.uint64))
     base = np.full(n, 0.05)
-    corrected = memory.observe(
-        keys, base, y, np.arange(n), np.arange(n + 1), np.zeros(n), weight, before
-    )
+    corrected = memory.observe(keys, base, y, np.arange(n), np.arange(n + 1), np.zeros(n), weight, before)
     assert corrected[-1_500:].mean() == pytest.approx(0.2, rel=0.1)
 
 
