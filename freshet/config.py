@@ -34,7 +34,9 @@ from ground.short_repr import ShortRepr
 from learner.deep.own.source import is_own, own_source
 from learner.features.encoder import FeatureSpec
 from learner.settings import LearnerSettings
-from serving.settings import ServerSettings
+from serving.errors import RankError
+from serving.replica.ranking import Ranking, numbers_of
+from serving.settings import RankSettings, ServerSettings
 from stream.files.sources import DataSettings
 from stream.group.membership import GroupSettings
 from stream.join.settings import JoinSettings
@@ -88,6 +90,7 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     learner: LearnerSettings = LearnerSettings()
     memory: MemorySettings = MemorySettings()
     server: ServerSettings = ServerSettings()
+    rank: RankSettings = RankSettings()
     metrics: MetricsSettings = MetricsSettings()
     data: DataSettings = DataSettings()
 
@@ -99,10 +102,20 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
                 f"ingest.ahead_of_others_s = {self.ingest.ahead_of_others_s:g} is more than half of "
                 f"join.window_s = {self.join.window_s:g}: after a pause, actions would come too late"
             )
+        self.ranking()
 
     def known_targets(self) -> Targets:
         """The declared targets, or the only one, with every default filled in."""
         return Targets(self.targets, self.join.window_s)
+
+    def ranking(self) -> Ranking | None:
+        """The order of candidates that [rank] says; None: by the first target."""
+        if not self.rank.by:
+            return None
+        try:
+            return Ranking(self.rank.by, self.known_targets().names, numbers_of(self.features))
+        except RankError as error:
+            raise ValueError(str(error)) from None
 
     def state_of(self, role: str) -> Path:
         """The folder of a role's state; with `group.name`, the folder of this member's state."""

@@ -38,3 +38,11 @@ def rows_from_keys(keys: npt.ArrayLike) -> Rows:
         key=table.reshape(-1),
         x=np.ones(n * k, dtype=np.float32),
     )
+
+
+def rows_where(rows: Rows, keep: npt.NDArray[np.bool_]) -> Rows:
+    """The rows where `keep` (n,) is true."""
+    sizes = np.diff(rows.start)
+    entries = np.repeat(keep, sizes)
+    start = np.concatenate([[0], np.cumsum(sizes[keep])])
+    return Rows(start, rows.column[entries], rows.key[entries], rows.x[entries])

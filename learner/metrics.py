@@ -28,7 +28,10 @@ ROWS = 4
 
 
 class Summary(TypedDict):
-    """Metrics of a set of predictions; None if undefined, for example without positives."""
+    """Metrics of a set of predictions; None if undefined, for example without positives.
+
+    Of a value, `positives` are labels above 0, and what is of events alone is None.
+    """
 
     examples: int
     positives: int
@@ -43,6 +46,9 @@ class Summary(TypedDict):
     calibration: float | None  # sum of predictions / sum of labels
     ece: float | None  # expected calibration error, 20 bins of equal width
     brier: float | None
+    mean: NotRequired[float | None]  # of a value: mean label
+    mae: NotRequired[float | None]  # of a value: mean absolute error
+    rmse: NotRequired[float | None]  # of a value: root of the mean squared error
 
 
 def auc(p: Floats, y: Floats, weight: Floats | None = None) -> float | None:
@@ -114,17 +120,21 @@ def summarize(
     request: Groups | None = None,
     top: int = TOP,
     weight: Floats | None = None,
+    value: bool = False,
 ) -> Summary:
     """All metrics, exact, of predictions p (n,), labels y (n,) and users group (n,).
 
     Args:
         weight: (n,), above 0, a factor on each example in all sums; None: 1. The metrics of order within
             requests count every candidate once.
+        value: the labels are numbers; without the metrics of events.
         request: (n,), the request of each prediction, for the metrics within requests; None: leave them out.
         top: the places that `ndcg` and `recall` count.
     """
     n = len(p)
     w = np.ones(n) if weight is None else weight
+    if value:
+        return _value_summary(n, int((y > 0.0).sum()), _sums_of(p, y, w, value))
     if n == 0:
         found = _summary(0, 0, None, None, np.zeros(5), np.zeros((ECE_BINS, 3)))
     else:
@@ -142,9 +152,14 @@ def summarize(
 
 
 class Cumulative:
-    """Metrics of all predictions so far, in memory that does not depend on how many there are."""
+    """Metrics of all predictions so far, in memory that does not depend on how many there are.
 
-    def __init__(self) -> None:
+    Args:
+        value: the labels are numbers.
+    """
+
+    def __init__(self, value: bool = False) -> None:
+        self._value = value
         self._histogram = np.zeros((2, _BINS))  # negatives, positives by logit
         self._counts = np.zeros(2)  # examples, positives
         self._sums = np.zeros(5)  # weights, positives, log loss, predictions, squared error, each by weight
@@ -162,35 +177,41 @@ class Cumulative:
 
     def add(self, p: Floats, y: Floats, w: Floats) -> None:
         """Add predictions p (n,), labels y (n,) and weights w (n,)."""
+        self._counts += (len(p), (y > 0.0).sum())
+        self._sums += _sums_of(p, y, w, self._value)
+        if self._value:
+            return
         logit = logits(p, _P_MIN)
         place = (
             (np.clip(logit, -_LOGIT_MAX, _LOGIT_MAX) + _LOGIT_MAX) * ((_BINS - 1) / (2 * _LOGIT_MAX))
         ).astype(np.int64)
         self._histogram[1] += np.bincount(place, weights=w * y, minlength=_BINS)
         self._histogram[0] += np.bincount(place, weights=w * (1.0 - y), minlength=_BINS)
-        self._counts += (len(p), y.sum())
-        self._sums += _sums_of(p, y, w)
         self._bins += _reliability(p, y, w)
 
     def summary(self, per_user: float | None) -> Summary:
         """All metrics, with the AUC from the histogram; `per_user` is the AUC within users."""
+        examples, positive = self._counts.astype(int).tolist()
+        if self._value:
+            return _value_summary(examples, positive, self._sums)
         negatives, positives = self._histogram
         pairs = negatives.sum() * positives.sum()
         below = np.cumsum(negatives) - negatives
         area = float((positives * (below + 0.5 * negatives)).sum() / pairs) if pairs else None
-        examples, positive = self._counts.astype(int).tolist()
         return _summary(examples, positive, area, per_user, self._sums, self._bins)
 
 
 class Metrics:
     """Metrics along a stream: cumulative, and exact over the last `window` examples.
 
-    Memory is bounded by the window. The cumulative per-user AUC is the mean over full windows.
+    Memory is bounded by the window. The cumulative per-user AUC is the mean over full windows. `value`: the
+    labels are numbers.
     """
 
-    def __init__(self, window: int = 10_000) -> None:
+    def __init__(self, window: int = 10_000, value: bool = False) -> None:
         self._window = window
-        self._total = Cumulative()
+        self._value = value
+        self._total = Cumulative(value)
         self._gauc = np.zeros(2)  # sum over full windows, number of windows
         self._recent = np.zeros((ROWS, window))  # p, y, group as bits, weight; a ring
         self._at = 0  # where the next prediction goes in the ring
@@ -222,7 +243,7 @@ class Metrics:
     def recent(self) -> Summary:
         """Exact metrics over the last `window` examples."""
         p, y, group, weight = self._recent[:, : self._held]
-        return summarize(p, y, group.view(np.uint64), weight=weight)
+        return summarize(p, y, group.view(np.uint64), weight=weight, value=self._value)
 
     def forget(self, group: Groups) -> None:
         """Assign the recent examples of some users (k,) to user 0."""
@@ -290,9 +311,9 @@ class Metrics:
         self._held = min(self._held + len(p), self._window)
         if self._at >= self._window:
             scored, label, user, weight = self._recent
-            value = gauc(scored, label, user.view(np.uint64), weight)
-            if value is not None:
-                self._gauc += (value, 1.0)
+            within = None if self._value else gauc(scored, label, user.view(np.uint64), weight)
+            if within is not None:
+                self._gauc += (within, 1.0)
             self._at -= self._window
             self._recent[:, : self._at] = rows[:, room:]
 
@@ -303,10 +324,28 @@ def losses(p: Floats, y: Floats) -> Floats:
     return np.where(y > 0.5, -np.log(clipped), -np.log1p(-clipped))
 
 
-def _sums_of(p: Floats, y: Floats, w: Floats) -> Floats:
-    """Sums of weights, labels, log losses, predictions and squared errors, (5,), each by weight."""
-    return np.array(
-        [w.sum(), (w * y).sum(), (w * losses(p, y)).sum(), (w * p).sum(), (w * (p - y) ** 2).sum()]
+def _sums_of(p: Floats, y: Floats, w: Floats, value: bool = False) -> Floats:
+    """Sums of weights, labels, log losses (of values absolute errors), predictions and squared errors, (5,),
+    each by weight."""
+    loss = np.abs(p - y) if value else losses(p, y)
+    return np.array([w.sum(), (w * y).sum(), (w * loss).sum(), (w * p).sum(), (w * (p - y) ** 2).sum()])
+
+
+def _value_summary(examples: int, positives: int, sums: Floats) -> Summary:
+    n, labels, absolute, predicted, squared = sums.tolist()
+    return Summary(
+        examples=examples,
+        positives=positives,
+        auc=None,
+        gauc=None,
+        logloss=None,
+        normalized_entropy=None,
+        calibration=predicted / labels if labels else None,
+        ece=None,
+        brier=None,
+        mean=labels / n if n else None,
+        mae=absolute / n if n else None,
+        rmse=float(np.sqrt(squared / n)) if n else None,
     )
 
 

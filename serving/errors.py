@@ -2,6 +2,7 @@
 
 FreshetError
 ├── RequestError              400: the request is invalid
+│   ├── RankError             400: an expression to rank by is invalid, or a candidate lacks what it names
 │   ├── AccessError           401: the token is missing or unknown
 │   ├── ForbiddenError        403: the token lacks the scope, or a page of another site sent the request
 │   ├── NotFoundError         404: the path does not exist
@@ -23,6 +24,10 @@ class RequestError(FreshetError):
     """The request is invalid; the message says what was expected."""
 
     status = 400
+
+
+class RankError(RequestError):
+    """An expression to rank by is invalid, or a candidate lacks a number that it names."""
 
 
 class AccessError(RequestError):

@@ -9,6 +9,12 @@ from learner.metrics import WINDOW_MAX
 from stream.limits import CANDIDATES_MAX, RECORD_BYTES_MAX, REFUSE_S_MAX
 
 
+class RankSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [rank]: by what the server orders candidates."""
+
+    by: str = ""  # arithmetic over targets and numbers of the candidates; "": the first target
+
+
 class ServerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The address and the limits of the server. A request over a limit is answered with a 4xx or 503."""
 

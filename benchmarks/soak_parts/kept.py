@@ -65,7 +65,8 @@ class KeptReplay(Replay):
         super().__init__(config, learner=Learner(config.features, config.learner, state, beside=True))
         self.learner.leads = False  # there is nobody to publish to
         self.requests = self._reclaimed = state.offset(EXAMPLES, 0) or 0
-        self.scored = self.remembered = _Remembered()
+        self.remembered = _Remembered()
+        self.scored = [self.remembered]
 
     def commit(self) -> None:
         """Write what has changed."""

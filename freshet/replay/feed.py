@@ -24,8 +24,9 @@ from freshet.errors import ReplayError
 from freshet.replay.tape import ReplayOptions, Tape, open_played
 from ground import FreshetError
 from learner.features.encoder import Encoder
-from learner.features.labelled import CHUNK_ROWS, Labelled
+from learner.features.labelled import CHUNK_ROWS, Labelled, fits
 from stream.records.refusals import Refusals
+from stream.records.targets import Targets
 from stream.records.types import Example, Forget, canonical, encode
 
 PROCESS_FROM = 50_000
@@ -100,7 +101,7 @@ def open_feed(config: Config, options: ReplayOptions) -> Feed:
     """
     tape = open_played(config, options)
     if options.journal is not None or _requests_max(tape, options) < PROCESS_FROM:
-        return _Inline(tape, Encoder(config.features, config.learner.pairs_max))
+        return _Inline(tape, Encoder(config.features, config.learner.pairs_max), config.known_targets())
     tape.close()
     return _Beside(tape.total, config, options)
 
@@ -116,10 +117,11 @@ def _requests_max(tape: Tape, options: ReplayOptions) -> float:
 class _Inline(Feed):
     """Reads the tape in this process."""
 
-    def __init__(self, tape: Tape, encoder: Encoder) -> None:
+    def __init__(self, tape: Tape, encoder: Encoder, targets: Targets) -> None:
         super().__init__(tape.total)
         self._tape = tape
         self._encoder = encoder
+        self._targets = targets
 
     def close(self) -> None:
         self._tape.close()
@@ -156,12 +158,12 @@ class _Inline(Feed):
             FeatureError: the tape is strict, and an example does not fit.
         """
         try:
-            return Chunk(Labelled.of(self._encoder, examples), 0)
+            return Chunk(Labelled.of(self._encoder, examples, self._targets), 0)
         except FreshetError:
             if self._tape.strict:
                 raise
-        fitting = [example for example in examples if self._encoder.fits(example)]
-        return Chunk(Labelled.of(self._encoder, fitting), len(examples) - len(fitting))
+        fitting = [example for example in examples if fits(self._encoder, example, self._targets)]
+        return Chunk(Labelled.of(self._encoder, fitting, self._targets), len(examples) - len(fitting))
 
 
 class _Beside(Feed):
@@ -220,7 +222,8 @@ def read_for_parent() -> None:
     try:
         try:
             tape = open_played(config, options)
-            with _Inline(tape, Encoder(config.features, config.learner.pairs_max)) as feed:
+            encoder = Encoder(config.features, config.learner.pairs_max)
+            with _Inline(tape, encoder, config.known_targets()) as feed:
                 for chunk in feed:
                     pickle.dump(chunk, out, protocol=5)
             pickle.dump(feed.ended, out)

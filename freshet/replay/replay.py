@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from error_memory import ErrorMemory, make_memory
+from error_memory import make_memory
 from freshet.config import Config
 from freshet.errors import ReplayError
 from freshet.files import Json, check_writable, readable_json, write_json
@@ -29,8 +30,10 @@ from freshet.roles.voice import printable
 from freshet.version import code_version
 from freshet.warmup import warm_up
 from ground.kernels.logistic import sigmoids
+from ground.rows import Rows
 from learner.deep.autograd import need_torch
 from learner.features.labelled import Labelled
+from learner.lessons import Lessons
 from learner.model.forgetting import forget_in_memory
 from learner.model.identity import network_text
 from learner.role.learner import Learner
@@ -38,6 +41,8 @@ from learner.train.trainer import Learnt
 from stream.log.base import EXAMPLES
 from stream.records.types import Forget
 from stream.state.role_state import RoleState
+
+Floats = npt.NDArray[np.float64]
 
 RECLAIM_REQUESTS = 20_000
 RECLAIM_SLOTS = 100_000
@@ -51,14 +56,19 @@ class Replay:
     def __init__(
         self, config: Config, freeze_after: int | None = None, learner: Learner | None = None
     ) -> None:
-        self.learner = learner or Learner(config.features, config.learner, beside=True)
-        self.memory: ErrorMemory = make_memory(config.memory, self.learner.model.memory_columns)
+        self.learner = learner or Learner(
+            config.features, config.learner, None, config.known_targets(), beside=True
+        )
+        model = self.learner.model
+        self.targets = model.targets
+        self.memories = [make_memory(config.memory, model.memory_columns) for _ in self.targets]
         if learner is not None:
-            self.memory.set_priors(*learner.model.memory_priors())
+            for t, memory in enumerate(self.memories):
+                memory.set_priors(*model.memory_priors(t))
         # Requests that a restored learner had predicted and not yet trained on: they come first, unscored.
         self._before = self.learner.trainer.pending.n
-        self.scored = ScoredCandidates()
-        self.baselines = Baselines(self.learner.model)
+        self.scored = [ScoredCandidates() for _ in self.targets]
+        self.baselines = [Baselines(model) for _ in self.targets]
         self.requests = 0
         self.memory_s = 0.0
         self._freeze_after = freeze_after
@@ -80,7 +90,8 @@ class Replay:
         """Apply a forget request, as learners and servers do."""
         for learnt in self.learner.forget(request):
             self._observe(learnt)
-        forget_in_memory(self.memory, self.learner.model, request.entity)
+        for memory in self.memories:
+            forget_in_memory(memory, self.learner.model, request.entity)
 
     def finish(self) -> str:
         """Return the hash of the state; then also score the requests that still wait."""
@@ -93,32 +104,55 @@ class Replay:
 
     def _learn(self, labelled: Labelled) -> None:
         self.requests += labelled.requests
-        self.baselines.add(labelled)
+        self._add_to_baselines(labelled)
         for learnt in self.learner.learn_labelled(labelled):
             self._observe(learnt)
         if self.requests - self._reclaimed >= RECLAIM_REQUESTS:
             self._reclaimed = self.requests
             self._reclaim()
 
+    def _add_to_baselines(self, labelled: Labelled) -> None:
+        for t in np.unique(labelled.lessons.target).tolist():
+            self.baselines[t].add(labelled.only(t))
+
     def _observe(self, learnt: Learnt) -> None:
         began = time.perf_counter()
+        measured = learnt.measured
+        measured[: self._before] = False
+        self._before = max(self._before - len(measured), 0)
         n = len(learnt.requests) - 1
-        positions = np.arange(self._position, self._position + n, dtype=np.int64)
+        for t in learnt.numbers.tolist():
+            mine = learnt.of(t)
+            positions = self._position + np.flatnonzero(learnt.target[learnt.requests[:-1]] == t)
+            # The model has trained on all earlier requests, so the memory is empty, as behind a fast learner.
+            self.memories[t].set_priors(*self.learner.model.memory_priors(t))
+            self.memories[t].advance(self._position + n - 1)
+            lessons = Lessons.plain(mine.y)._replace(weight=mine.weight, before=mine.before)
+            times = mine.time[mine.requests[:-1]]
+            corrected = self._correct(t, mine.rows, mine.p, lessons, positions, mine.requests, times)
+            request = np.repeat(positions.astype(np.uint64), np.diff(mine.requests))
+            taken = Candidates(mine.p, corrected, mine.y, mine.group, mine.time, request, mine.weight)
+            self.scored[t].add(taken.kept(measured[learnt.target == t]))
         self._position += n
-        times = learnt.time[learnt.requests[:-1]]
-        # The model has trained on all earlier requests, so the memory is empty, as behind a fast learner.
-        self.memory.set_priors(*self.learner.model.memory_priors())
-        self.memory.advance(self._position - 1)
-        corrected = self.memory.observe(
-            learnt.rows, learnt.p, learnt.y, positions, learnt.requests, times, learnt.weight, learnt.before
-        )
-        keep = learnt.measured
-        keep[: self._before] = False
-        self._before = max(self._before - len(keep), 0)
-        request = np.repeat(positions.astype(np.uint64), np.diff(learnt.requests))
-        taken = Candidates(learnt.p, corrected, learnt.y, learnt.group, learnt.time, request, learnt.weight)
-        self.scored.add(taken.kept(keep))
         self.memory_s += time.perf_counter() - began
+
+    def _correct(
+        self,
+        target: int,
+        rows: Rows,
+        base: Floats,
+        lessons: Lessons,
+        positions: npt.NDArray[np.int64],
+        requests: npt.NDArray[np.int64],
+        times: Floats,
+    ) -> Floats:
+        """The predictions corrected by the memory, which then learns; of a value, for which there is none,
+        as they are."""
+        if self.learner.model.scales.is_value[target]:
+            return base
+        return self.memories[target].observe(
+            rows, base, lessons.y, positions, requests, times, lessons.weight, lessons.before
+        )
 
     def _freeze(self) -> None:
         """Stop training the base; the memory starts with the base's trained priors."""
@@ -127,39 +161,33 @@ class Replay:
         self._frozen = True
         for learnt in self.learner.finish():
             self._observe(learnt)
-        self.memory.set_priors(*self.learner.model.memory_priors())
-        self.memory.advance(self._position - 1)
+        for t, memory in enumerate(self.memories):
+            memory.set_priors(*self.learner.model.memory_priors(t))
+            memory.advance(self._position - 1)
 
     def _answer(self, labelled: Labelled) -> None:
         """Predict with the frozen base; only the memory learns from the labels."""
         if labelled.requests == 0:
             return
         self.requests += labelled.requests
-        self.baselines.add(labelled)
-        batch = labelled.batch
-        scores = self.learner.model.score(batch)
-        per_request = np.diff(batch.requests)
-        base = sigmoids(scores.z + labelled.lessons.shift)
-        n = labelled.requests
-        positions = np.arange(self._position, self._position + n, dtype=np.int64)
-        self._position += n
-        lessons = labelled.lessons
-        corrected = self.memory.observe(
-            scores.rows,
-            base,
-            lessons.y,
-            positions,
-            batch.requests,
-            batch.times,
-            lessons.weight,
-            lessons.before,
-        )
-        group = np.repeat(self.learner.model.users(batch), per_request)
-        times = np.repeat(batch.times, per_request)
-        keep = np.repeat(~labelled.late, per_request) & ~lessons.quiet
-        request = np.repeat(positions.astype(np.uint64), per_request)
-        taken = Candidates(base, corrected, lessons.y, group, times, request, lessons.weight)
-        self.scored.add(taken.kept(keep))
+        self._add_to_baselines(labelled)
+        model = self.learner.model
+        request_targets = labelled.lessons.target[labelled.batch.requests[:-1]]
+        for t in np.unique(labelled.lessons.target).tolist():
+            mine = labelled.only(t)
+            batch, lessons = mine.batch, mine.lessons
+            scores = model.score(batch, t)
+            per_request = np.diff(batch.requests)
+            base = scores.p if model.scales.is_value[t] else sigmoids(scores.z + lessons.shift)
+            positions = self._position + np.flatnonzero(request_targets == t)
+            corrected = self._correct(t, scores.rows, base, lessons, positions, batch.requests, batch.times)
+            group = np.repeat(model.users(batch), per_request)
+            times = np.repeat(batch.times, per_request)
+            keep = np.repeat(~mine.late, per_request) & ~lessons.quiet
+            request = np.repeat(positions.astype(np.uint64), per_request)
+            taken = Candidates(base, corrected, lessons.y, group, times, request, lessons.weight)
+            self.scored[t].add(taken.kept(keep))
+        self._position += labelled.requests
 
     def _reclaim(self) -> None:
         """The part of a commit without writes: expire rows, and drop the list of touched rows."""
@@ -274,8 +302,9 @@ def replay(
         raise ReplayError("there is nothing to replay: no example of this data and range fits the config")
     state_hash = run.finish()
     ended = time.perf_counter()
-    scored = run.scored.arrays()
-    metrics = Summaries(scored, options.top)
+    scored = run.scored[0].arrays()
+    is_value = run.learner.model.scales.is_value
+    metrics = Summaries(scored, options.top, value=bool(is_value[0]))
     figures = metrics.report(_window(config, run))
     learnt_s = ended - started - feed.waited_s - run.memory_s
     report = {
@@ -294,10 +323,14 @@ def replay(
         "config": config.deciding(),
         **({"network": network} if (network := network_text(config.features, config.learner)) else {}),
         **figures,
-        "baselines": run.baselines.summaries(metrics),
+        "baselines": run.baselines[0].summaries(metrics),
         "table_rows": run.learner.model.table_rows(),
         "quarantined": run.learner.trainer.quarantined,
-        "memory": {"gate": run.memory.gate, "evidence": run.memory.evidence, "bytes": run.memory.nbytes},
+        "memory": {
+            "gate": run.memories[0].gate,
+            "evidence": run.memories[0].evidence,
+            "bytes": sum(memory.nbytes for memory in run.memories),
+        },
         "seconds": {
             "start": started - began,
             "read": feed.waited_s,
@@ -306,6 +339,10 @@ def replay(
             "metrics": time.perf_counter() - ended,
         },
     }
+    if len(run.targets) > 1:
+        report["targets"] = {
+            name: _of_target(run, t, options.top, _window(config, run)) for t, name in enumerate(run.targets)
+        }
     report["warnings"] = warnings_of(report, config, options)
     if predictions is not None:
         write_predictions(predictions, config, options, refused, scored.base, scored.corrected)
@@ -314,6 +351,22 @@ def replay(
         report["live_state_hash"] = live
         report["equals_live_state"] = live == state_hash
     return report
+
+
+def _of_target(run: Replay, target: int, top: int, window: int) -> Json:
+    """The part of the report on one target: metrics among the candidates that it was learned of."""
+    name = run.targets.names[target]
+    told: Json = {"kind": run.targets[name].kind, "of": run.targets[name].of}
+    if not run.scored[target].count:
+        return told | {"candidates": 0}
+    is_value = run.targets[name].kind == "value"
+    metrics = Summaries(run.scored[target].arrays(), top, value=is_value)
+    baselines = run.baselines[target].summaries(metrics)
+    return told | {
+        "candidates": len(metrics.candidates.y),
+        **metrics.report(window),
+        "baselines": baselines,
+    }
 
 
 def _played(config: Config, options: ReplayOptions) -> Json:
@@ -325,8 +378,10 @@ def _played(config: Config, options: ReplayOptions) -> Json:
 
 
 def _live_hash(config: Config, folder: Path) -> str:
-    with RoleState(folder, "learner", Learner.fingerprint(config.features, config.learner)) as state:
-        return Learner(config.features, config.learner, state).digest()
+    with RoleState(
+        folder, "learner", Learner.fingerprint(config.features, config.learner, config.known_targets())
+    ) as state:
+        return Learner(config.features, config.learner, state, config.known_targets()).digest()
 
 
 def _window(config: Config, run: Replay) -> int:
@@ -335,9 +390,15 @@ def _window(config: Config, run: Replay) -> int:
     return max(min(config.learner.window, max(examples // 20, 500)), -(-examples // WINDOWS_MAX))
 
 
+def _among(part: Json) -> str:
+    return f" of {part['of']}" if part["of"] else ""
+
+
 def _print_summary(report: Json) -> None:
-    def line(name: str, part: Json) -> str:
-        keys = ("auc", "request_auc", "ndcg", "logloss", "calibration")
+    def line(name: str, part: Json, kind: str = "event") -> str:
+        keys = ["auc", "request_auc", "ndcg", "logloss", "calibration"]
+        if kind == "value":
+            keys = ["mean", "mae", "rmse", "calibration"]
         return f"  {name:<22}" + "".join(
             f"{key} {'–' if part.get(key) is None else format(part[key], '.4f')}   " for key in keys
         )
@@ -354,6 +415,14 @@ def _print_summary(report: Json) -> None:
         sep="\n",
         file=sys.stderr,
     )
+    for name, part in list(report.get("targets", {}).items())[1:]:
+        print(f"  {name}{_among(part)}: {part['candidates']:,} candidates", file=sys.stderr)
+        if not part["candidates"]:
+            continue
+        lines = {who: part[who]["last_half"] for who in ("base", "corrected")}
+        lines |= {who: found["last_half"] for who, found in part["baselines"].items()}
+        for who, found in lines.items():
+            print(line(f"  {who}, last half", found, part["kind"]), file=sys.stderr)
     if report["skipped"]:
         first = f"; the first: {report['first_skipped']}" if report["first_skipped"] else ""
         print(f"  left out: {report['skipped']:,} that could not be used{first}", file=sys.stderr)

@@ -45,6 +45,11 @@ class ScoredCandidates:
         self._floats = [Growing(np.float64, rows_max) for _ in range(5)]
         self._ids = [Growing(np.uint64, rows_max) for _ in range(2)]
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._floats[0].rows
+
     def add(self, candidates: Candidates) -> None:
         """Append candidates."""
         base, corrected, y, user, time, request, weight = candidates
@@ -67,10 +72,14 @@ class Summaries:
         candidates: of a whole replay.
         top: places that NDCG and recall count.
         rows_max: how many are sorted at once.
+        value: their labels are numbers.
     """
 
-    def __init__(self, candidates: Candidates, top: int = TOP, rows_max: int = ROWS_MAX) -> None:
+    def __init__(
+        self, candidates: Candidates, top: int = TOP, rows_max: int = ROWS_MAX, value: bool = False
+    ) -> None:
         self.candidates = candidates
+        self._value = value
         self._top = top
         self._rows_max = rows_max
         self._passes: Passes | None = None
@@ -79,6 +88,9 @@ class Summaries:
         """Metrics of predictions p (n,) for the candidates [first, end)."""
         _, _, y, user, _, request, weight = self.candidates
         end = len(y) if end is None else end
+        if self._value:
+            part = slice(first, end)
+            return summarize(p[part], y[part], user[part], weight=weight[part], value=True)
         if end - first <= self._rows_max:
             part = slice(first, end)
             return summarize(p[part], y[part], user[part], request[part], self._top, weight[part])

@@ -209,7 +209,11 @@ def open_played(config: Config, options: ReplayOptions) -> Tape:
 def shuffle_labels(tape: Tape, seed: int) -> Tape:
     """The tape with its labels permuted: a model can learn only their mean."""
     labels = np.array([label for example in tape for label in example.labels])
-    np.random.default_rng(seed).shuffle(labels)
+    names = [example.target for example in tape for _ in example.labels]
+    rng = np.random.default_rng(seed)
+    for name in sorted(set(names)):  # the labels of each target among its own candidates
+        mine = np.array([other == name for other in names])
+        labels[mine] = rng.permutation(labels[mine])
 
     def play(shuffled: Tape) -> Iterator[Example]:
         at = 0
@@ -259,7 +263,9 @@ def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:
     state = Path(options.journal or "")
     if not state.is_dir():
         raise ReplayError(f"there is no state {state}")
-    with RoleState(state, "learner", Learner.fingerprint(config.features, config.learner)) as saved:
+    with RoleState(
+        state, "learner", Learner.fingerprint(config.features, config.learner, config.known_targets())
+    ) as saved:
         if saved.get(BOUNDARY) is not None:
             raise ReplayError(
                 f"{state}: this learner began with history in files, which is not in the log; continue from "

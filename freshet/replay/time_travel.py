@@ -65,7 +65,7 @@ def restored(
             raise ReplayError(f"{snapshot}: the snapshot cannot be copied: {error}") from None
         with RoleState(copy, "learner", None) as state:
             check_fits(snapshot, state.fingerprint, config)
-            learner = Learner(config.features, config.learner, state, beside=True)
+            learner = Learner(config.features, config.learner, state, config.known_targets(), beside=True)
             partitions = state.partitions(EXAMPLES)
             origin = SnapshotPosition(
                 {p: state.offset(EXAMPLES, p) or 0 for p in partitions},
@@ -93,7 +93,7 @@ def check_fits(snapshot: Path, saved: Mapping[str, str], config: Config) -> None
             f"{', '.join(config.features)}; a model cannot gain, lose or reorder features: to try others, "
             "replay from the beginning"
         )
-    now_saved = Learner.fingerprint(config.features, config.learner)
+    now_saved = Learner.fingerprint(config.features, config.learner, config.known_targets())
     specs = msgspec.json.decode(now_saved["features"], type=list[tuple[str, FeatureSpec]])
     for name, spec in specs:  # as a fingerprint has them: what stands for a default may be written otherwise
         for field in msgspec.structs.fields(FeatureSpec):

@@ -66,7 +66,7 @@ def _learn(
     position: UpdatePosition,
     log: Log,
 ) -> Trained:
-    learner = Learner(config.features, config.learner, state, beside=True)
+    learner = Learner(config.features, config.learner, state, config.known_targets(), beside=True)
     learner.publish_to(log)
     learner.warm()
     left_out = LeftOut()

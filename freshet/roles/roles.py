@@ -128,7 +128,7 @@ def run_learn(config: Config, stop: threading.Event, voice: Voice) -> None:
             log,
             member,
             Folders(config.state_of("learn"), config.snapshots),
-            Learning(config.features, config.learner, runner),
+            Learning(config.features, config.learner, runner, config.known_targets()),
             Callbacks(ready, reporting),
         ).run(stop)
 
@@ -166,7 +166,9 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
             )
 
     with contextlib.closing(open_topics(config)) as log:
-        replica = Replica(log, config.features, config.learner, config.memory, config.server)
+        replica = Replica(
+            log, config.features, config.learner, config.memory, config.server, config.known_targets()
+        )
         watching: list[HelperThread] = []
 
         def listening(url: str) -> None:
@@ -175,7 +177,8 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
             thread.start()
 
         try:
-            serve(replica, log, config.server, stop, listening, config.known_targets())
+            targets, ranking = config.known_targets(), config.ranking()
+            serve(replica, log, config.server, stop, listening, targets, ranking)
         finally:
             stop.set()
             for thread in watching:

@@ -61,7 +61,12 @@ def run_checks(file: str, overrides: Sequence[str], data: Path | None) -> Iterat
         ("log", _log),
         ("state", _state),
         ("joiner", lambda c: _role_state(c, "join", "joiner", {"partitions": str(c.stream.partitions)})),
-        ("learner", lambda c: _role_state(c, "learn", "learner", Learner.fingerprint(c.features, c.learner))),
+        (
+            "learner",
+            lambda c: _role_state(
+                c, "learn", "learner", Learner.fingerprint(c.features, c.learner, c.known_targets())
+            ),
+        ),
         *((("sources", _sources),) if config.sources else ()),
         ("network", _network),
         ("server", _server),

@@ -10,6 +10,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ground.threads import HelperThread
 from learner.deep.networks import Array
 from learner.deep.trainer import DeepTrainer, Floats, Step, by_logits, take_step
@@ -115,9 +117,10 @@ class AutogradTrainer(DeepTrainer):
         x0 = torch.from_numpy(inputs).requires_grad_()
         for name, weight in self._weights.items():
             weight.requires_grad_().grad = self._grads[name].zero_()
-        residual = self.network.forward(self._weights, x0, torch)
+        target = torch.from_numpy(lessons.target.astype(np.int64))
+        residual = self.network.forward_each(self._weights, x0, target, torch)
         z = residual.detach().numpy() + offset
-        gradient = by_logits(z, lessons.y, lessons.weight, lessons.before, reference, self.correction)
+        gradient = by_logits(z, lessons, reference, self.correction)
         residual.backward(torch.from_numpy(gradient))
         for weight in self._weights.values():
             weight.requires_grad_(False)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from learner.deep.networks import CROSS_LAYERS, DCN, HIDDEN, Array, Network, Tensors
+from learner.deep.networks import CROSS_LAYERS, DCN, HIDDEN, Array, Network, Tensors, out_name
 from learner.deep.products import add_product, padded, whole_tiles
 
 assert CROSS_LAYERS == 2 and len(HIDDEN) == 2
@@ -37,10 +37,11 @@ class Packed(NamedTuple):
     out: Array  # (32,), of the MLP
 
 
-def pack(network: Network, w: Tensors) -> Packed:
-    """A DCN's weights, by name, rearranged for prediction."""
+def pack(network: Network, w: Tensors, target: int) -> Packed:
+    """A DCN's weights, by name, rearranged for predicting one target."""
     width = network.layout.width
-    cross, hidden = w["out.w"][:width], w["out.w"][width:]
+    out = w[out_name(target)]
+    cross, hidden = out[:width], out[width:]
     first = np.concatenate([w["cross0.w"].T, cross[:, None] * w["cross1.w"], w["mlp0.w"].T], axis=1)
     bias = np.concatenate([w["cross0.b"] + np.float32(1.0), cross, w["mlp0.b"]])
     return Packed(
@@ -142,8 +143,8 @@ Prediction = Callable[[Array, npt.NDArray[np.float64]], None]
 """Adds to logits z (n,) the residual logits of inputs (n, width)."""
 
 
-def prediction_of(network: Network, w: Tensors) -> Prediction:
-    """The network's prediction with the present weights; make a new one after the weights have changed."""
+def prediction_of(network: Network, w: Tensors, target: int = 0) -> Prediction:
+    """The network's prediction of a target with the present weights; make a new one after they changed."""
     if isinstance(network, DCN):
-        return partial(add_residual, pack(network, w))
-    return partial(network.add_residual, w)
+        return partial(add_residual, pack(network, w, target))
+    return partial(network.add_residual, w, target=target)

@@ -68,7 +68,7 @@ def _gradients(flat, gradient, inputs, offset, lessons, reference, correction, z
         by_inputs: (n, wanted) float32, out: the gradient by the first inputs.
     """
     n, width = inputs.shape
-    y, weight, before = lessons.y, lessons.weight, lessons.before
+    y, _, weight, before, target, noise = lessons
     columns = (n + LANES - 1) // LANES * LANES
     padded = (width + LANES - 1) // LANES * LANES
     wanted = by_inputs.shape[1]
@@ -96,25 +96,27 @@ def _gradients(flat, gradient, inputs, offset, lessons, reference, correction, z
     _layer(g, flat, second_at, _SECOND, _FIRST, h, which, columns)
     _rectify(g)
     residual = np.zeros(columns, dtype=np.float32)
-    _add_dot(residual, x[CROSS_LAYERS], flat, out_at, width, columns)
-    _add_dot(residual, g, flat, out_at + width, _SECOND, columns)
+    outs = _outputs(flat, out_at, width + _SECOND, target, columns)  # each row's output vector
+    _add_dot(residual, x[CROSS_LAYERS], outs, 0, width, columns)
+    _add_dot(residual, g, outs, width, _SECOND, columns)
 
     error = np.zeros(columns, dtype=np.float32)
     for s in range(n):
         z[s] = residual[s] + offset[s]
-        error[s] = by_logit(z[s], y[s], weight[s], before[s], reference[s], correction)
+        error[s] = by_logit(z[s], y[s], weight[s], before[s], noise[s], reference[s], correction)
 
     rows = np.zeros(n * padded, dtype=np.float32)
     narrow = np.empty(n * _FIRST, dtype=np.float32)
     _turn(x[CROSS_LAYERS], width, columns, n, padded, rows)
-    _by_output(gradient, out_at, rows, width, padded, error, n)
+    gradient[out_at:] = _ZERO
+    _by_output(gradient, out_at, width + _SECOND, target, rows, width, padded, error, n)
     _turn(g, _SECOND, columns, n, _FIRST, narrow)
-    _by_output(gradient, out_at + width, narrow, _SECOND, _FIRST, error, n)
+    _by_output(gradient, out_at + width, width + _SECOND, target, narrow, _SECOND, _FIRST, error, n)
 
     by_g = np.empty(_SECOND * columns, dtype=np.float32)
     by_h = np.empty(_FIRST * columns, dtype=np.float32)
     by_x0 = np.empty(wanted * columns, dtype=np.float32)
-    _outer(by_g, flat, out_at + width, _SECOND, error, columns)
+    _outer(by_g, outs, width, _SECOND, error, columns)
     _mask(by_g, g)
     _turn(h, _FIRST, columns, n, _FIRST, narrow)
     _by_weights(gradient, second_at, by_g, _SECOND, narrow, _FIRST, _FIRST, which, n, columns)
@@ -130,7 +132,7 @@ def _gradients(flat, gradient, inputs, offset, lessons, reference, correction, z
 
     by_x = np.empty(width * columns, dtype=np.float32)
     by_c = np.empty(width * columns, dtype=np.float32)
-    _outer(by_x, flat, out_at, width, error, columns)
+    _outer(by_x, outs, 0, width, error, columns)
     for i in range(CROSS_LAYERS - 1, -1, -1):
         for k in range(wanted * columns):
             by_x0[k] += by_x[k] * c[i, k]
@@ -170,11 +172,22 @@ def _mask(by_x, x):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _outer(out, flat, at, count, error, columns):
-    """out[j] = flat[at + j] times the errors."""
+def _outputs(flat, at, size, target, columns):
+    """The output vector of each row's target, (size, columns); zeros behind the rows."""
+    outs = np.zeros(size * columns, dtype=np.float32)
+    for s in range(len(target)):
+        first = at + target[s] * size
+        for j in range(size):
+            outs[j * columns + s] = flat[first + j]
+    return outs
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _outer(out, outs, first, count, error, columns):
+    """out[j] = outs[first + j] times the errors."""
     for j in range(count):
         for s in range(columns):
-            out[j * columns + s] = flat[at + j] * error[s]
+            out[j * columns + s] = outs[(first + j) * columns + s] * error[s]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -186,20 +199,20 @@ def _turn(x, width, columns, n, padded, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_dot(total, x, flat, at, count, columns):
-    """total += Σ_j flat[at + j] x[j]."""
+def _add_dot(total, x, outs, first, count, columns):
+    """total += Σ_j outs[first + j] x[j]."""
     for j in range(count):
         for s in range(columns):
-            total[s] += x[j * columns + s] * flat[at + j]
+            total[s] += x[j * columns + s] * outs[(first + j) * columns + s]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _by_output(gradient, at, rows, width, padded, error, n):
-    """gradient[at + j] = Σ_s rows[s, j] error[s]."""
-    gradient[at : at + width] = _ZERO
+def _by_output(gradient, at, size, target, rows, width, padded, error, n):
+    """gradient[at + t size + j] += Σ_s rows[s, j] error[s] over the rows s of each target t."""
     for s in range(n):
+        first = at + target[s] * size
         for j in range(width):
-            gradient[at + j] += rows[s * padded + j] * error[s]
+            gradient[first + j] += rows[s * padded + j] * error[s]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -6,7 +6,7 @@ residual of zero, since the weights of the last layer start at zero.
 
 A class of the user's is a network too: see `learner.deep.own`.
 
-`forward` is written once for numpy (prediction) and torch (training): `xp` is either module.
+`trunk` is written once for numpy (prediction) and torch (training): `xp` is either module.
 
 | name | what it adds to a linear layer | source |
 |---|---|---|
@@ -33,6 +33,11 @@ CROSS_LAYERS = 2
 HIDDEN = (64, 32)
 
 
+def out_name(target: int) -> str:
+    """The name of a target's output vector."""
+    return f"out{target or ''}.w"
+
+
 class InputLayout(NamedTuple):
     """How the inputs are laid out: F embeddings of the given widths, then the rest."""
 
@@ -47,26 +52,51 @@ class InputLayout(NamedTuple):
 
 
 class Network:
-    """The interface of every network.
+    """The interface of every network. Targets share it but for an output vector each.
 
     Raises:
         FeatureError: the features' embeddings do not suit the network.
     """
 
-    def __init__(self, layout: InputLayout) -> None:
+    def __init__(self, layout: InputLayout, targets: int = 1) -> None:
         self.layout = layout
+        self.targets = targets
 
     def shapes(self) -> Shapes:
-        """Names and shapes of the weights; matrices are (out, in)."""
+        """Names and shapes of the weights; matrices are (out, in). The output vectors come last."""
+        trunk = self.trunk_shapes()
+        last = trunk.pop(out_name(0))
+        return trunk | {out_name(t): last for t in range(self.targets)}
+
+    def trunk_shapes(self) -> Shapes:
+        """The shapes for one target."""
         raise NotImplementedError
 
-    def forward(self, w: Tensors, x0: Any, xp: Any = np) -> Any:
-        """The residual logit (n,) of inputs (n, width)."""
+    def trunk(self, w: Tensors, x0: Any, xp: Any = np) -> list[Any]:
+        """The last layers of inputs (n, width), side by side (n, out): the residual is their product with
+        the target's output vector."""
         raise NotImplementedError
 
-    def add_residual(self, w: Tensors, x0: Array, z: npt.NDArray[np.float64]) -> None:
-        """Add to logits z (n,) the residual logits of inputs (n, width)."""
-        z += self.forward(w, x0)
+    def forward(self, w: Tensors, x0: Any, xp: Any = np, target: int = 0) -> Any:
+        """The residual logit (n,) of inputs (n, width) for one target."""
+        out = w[out_name(target)]
+        residual, at = None, 0
+        for part in self.trunk(w, x0, xp):
+            added = part @ out[at : at + part.shape[1]]
+            residual = added if residual is None else residual + added
+            at += part.shape[1]
+        return residual
+
+    def forward_each(self, w: Tensors, x0: Any, target: Any, xp: Any = np) -> Any:
+        """The residual logit (n,) of inputs (n, width), each for its own target (n,)."""
+        if self.targets == 1:
+            return self.forward(w, x0, xp)
+        out = xp.stack([w[out_name(t)] for t in range(self.targets)])[target]  # (n, out)
+        return (xp.concatenate(self.trunk(w, x0, xp), 1) * out).sum(1)
+
+    def add_residual(self, w: Tensors, x0: Array, z: npt.NDArray[np.float64], target: int = 0) -> None:
+        """Add to logits z (n,) the residual logits of inputs (n, width) for one target."""
+        z += self.forward(w, x0, target=target)
 
     @property
     def weight_count(self) -> int:
@@ -88,7 +118,7 @@ class Network:
         rng = np.random.default_rng(seed)
         flat = np.zeros(self.weight_count, dtype=np.float32)
         for name, view in self.split(flat).items():
-            if name != "out.w" and not name.endswith(".b"):
+            if not name.startswith("out") and not name.endswith(".b"):
                 bound = 1.0 / np.sqrt(view.shape[1])
                 view[...] = rng.uniform(-bound, bound, view.shape)
         return flat
@@ -121,17 +151,17 @@ def _mlp(w: Tensors, prefix: str, h: Any, layers: int) -> Any:
 class Logistic(Network):
     """A linear layer: z = w·x0."""
 
-    def shapes(self) -> Shapes:
+    def trunk_shapes(self) -> Shapes:
         return {"out.w": (self.layout.width,)}
 
-    def forward(self, w: Tensors, x0: Any, xp: Any = np) -> Any:
-        return x0 @ w["out.w"]
+    def trunk(self, w: Tensors, x0: Any, xp: Any = np) -> list[Any]:
+        return [x0]
 
 
 class DCN(Network):
     """x_{l+1} = x0 ⊙ (W x_l + b) + x_l twice, beside an MLP 64–32; z = w·[x_2, h]."""
 
-    def shapes(self) -> Shapes:
+    def trunk_shapes(self) -> Shapes:
         width = self.layout.width
         found: Shapes = {}
         for i in range(CROSS_LAYERS):
@@ -141,13 +171,11 @@ class DCN(Network):
         found["out.w"] = (width + HIDDEN[-1],)
         return found
 
-    def forward(self, w: Tensors, x0: Any, xp: Any = np) -> Any:
+    def trunk(self, w: Tensors, x0: Any, xp: Any = np) -> list[Any]:
         x = x0
         for i in range(CROSS_LAYERS):
             x = x0 * (x @ w[f"cross{i}.w"].T + w[f"cross{i}.b"]) + x  # (n, width)
-        h = _mlp(w, "mlp", x0, len(HIDDEN))
-        out = w["out.w"]
-        return x @ out[: self.layout.width] + h @ out[self.layout.width :]
+        return [x, _mlp(w, "mlp", x0, len(HIDDEN))]
 
 
 class DeepFM(Network):
@@ -156,59 +184,56 @@ class DeepFM(Network):
     Each dimension of the second order has a weight, where the paper has ones, so that it can start at zero.
     """
 
-    def __init__(self, layout: InputLayout) -> None:
-        super().__init__(layout)
+    def __init__(self, layout: InputLayout, targets: int = 1) -> None:
+        super().__init__(layout, targets)
         self._dim = self._equal_widths()
 
-    def shapes(self) -> Shapes:
+    def trunk_shapes(self) -> Shapes:
         width = self.layout.width
         return {**_mlp_shapes("mlp", width, HIDDEN), "out.w": (width + self._dim + HIDDEN[-1],)}
 
-    def forward(self, w: Tensors, x0: Any, xp: Any = np) -> Any:
+    def trunk(self, w: Tensors, x0: Any, xp: Any = np) -> list[Any]:
         fields = len(self.layout.embeddings)
         e = x0[:, : fields * self._dim].reshape(-1, fields, self._dim)  # (n, F, d)
         total = e.sum(1)
         second = (total * total - (e * e).sum(1)) * 0.5  # (n, d)
-        h = _mlp(w, "mlp", x0, len(HIDDEN))
-        width = self.layout.width
-        out = w["out.w"]
-        return x0 @ out[:width] + second @ out[width : width + self._dim] + h @ out[width + self._dim :]
+        return [x0, second, _mlp(w, "mlp", x0, len(HIDDEN))]
 
 
 class DLRM(Network):
     """A bottom layer turns the dense inputs into one more embedding; z = w·MLP 64–32 of [it, all dot
     products]."""
 
-    def __init__(self, layout: InputLayout) -> None:
-        super().__init__(layout)
+    def __init__(self, layout: InputLayout, targets: int = 1) -> None:
+        super().__init__(layout, targets)
         self._dim = self._equal_widths()
         # Pairs of the F embeddings and the bottom one, (i, j) with i < j.
         upper = np.triu_indices(len(layout.embeddings) + 1, 1)
         self._left, self._right = upper[0].tolist(), upper[1].tolist()
 
-    def shapes(self) -> Shapes:
+    def trunk_shapes(self) -> Shapes:
         return {
             **_mlp_shapes("bottom", self.layout.dense, (self._dim,)),
             **_mlp_shapes("mlp", self._dim + len(self._left), HIDDEN),
             "out.w": (HIDDEN[-1],),
         }
 
-    def forward(self, w: Tensors, x0: Any, xp: Any = np) -> Any:
+    def trunk(self, w: Tensors, x0: Any, xp: Any = np) -> list[Any]:
         fields = len(self.layout.embeddings)
         bottom = _mlp(w, "bottom", x0[:, fields * self._dim :], 1)  # (n, d)
         e = x0[:, : fields * self._dim].reshape(-1, fields, self._dim)
         e = xp.concatenate([e, bottom[:, None, :]], 1)  # (n, F + 1, d)
         dots = (e @ e.swapaxes(1, 2))[:, self._left, self._right]  # (n, pairs)
-        return _mlp(w, "mlp", xp.concatenate([bottom, dots], 1), len(HIDDEN)) @ w["out.w"]
+        return [_mlp(w, "mlp", xp.concatenate([bottom, dots], 1), len(HIDDEN))]
 
 
 NETWORKS: dict[str, type[Network]] = {"dcn": DCN, "deepfm": DeepFM, "dlrm": DLRM, "logistic": Logistic}
 
 
-def make_network(name: str, layout: InputLayout) -> Network:
-    """The network of that name.
+def make_network(name: str, layout: InputLayout, targets: int = 1) -> Network:
+    """The network of that name, for so many targets.
 
     Raises:
         FeatureError: the features' embeddings do not suit it.
     """
-    return NETWORKS[name](layout)
+    return NETWORKS[name](layout, targets)

@@ -156,7 +156,7 @@ class DeepTrainer:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def by_logit(z, y, weight, before, reference, correction):
+def by_logit(z, y, weight, before, noise, reference, correction):
     """The gradient of one row's loss by its logit z, as float32.
 
     With p = σ(z), the reference prediction q = σ(reference), and α = `correction`, the loss is
@@ -165,13 +165,16 @@ def by_logit(z, y, weight, before, reference, correction):
 
     whose second part is ReLoop's self-correction loss (Cai et al. 2022, arXiv 2204.11165): it is
     zero if the prediction is already better than the reference. A row that was learned before with another
-    label has the difference of the two log losses, which is a line by the logit.
+    label has the difference of the two log losses, which is a line by the logit. A value's loss is
+    (z - y)² / (2 noise).
 
     Args:
-        weight, before: as in `Lessons`.
+        weight, before, noise: as in `Lessons`.
     """
     if not isnan(before):
-        return np.float32(weight * (before - y))
+        return np.float32(weight * (before - y) / (noise if noise > 0.0 else 1.0))
+    if noise > 0.0:
+        return np.float32(weight * (z - y) / noise)
     p = sigmoid_short(z)
     gradient = p - y
     if correction > 0.0:
@@ -182,9 +185,10 @@ def by_logit(z, y, weight, before, reference, correction):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def by_logits(z, y, weight, before, reference, correction):
-    """`by_logit` of each row: all (n,) float64; returns (n,) float32."""
+def by_logits(z, lessons, reference, correction):
+    """`by_logit` of each row of `Lessons`: z, reference (n,) float64; returns (n,) float32."""
+    y, _, weight, before, _, noise = lessons
     gradient = np.empty(len(z), dtype=np.float32)
     for s in range(len(z)):
-        gradient[s] = by_logit(z[s], y[s], weight[s], before[s], reference[s], correction)
+        gradient[s] = by_logit(z[s], y[s], weight[s], before[s], noise[s], reference[s], correction)
     return gradient

@@ -13,6 +13,7 @@ from ground.kernels import bayes
 from learner.fast.kernels import predict_rows, write_scales
 from learner.fast.part import FastInputs, FastOutputs, Scratch
 from learner.fast.reading import read
+from learner.fast.spread import IS_VALUE
 
 
 class Inputs(NamedTuple):
@@ -20,6 +21,8 @@ class Inputs(NamedTuple):
 
     table_of: npt.NDArray[np.int32]  # (columns,), the table of each column; T for those without one
     first_column: npt.NDArray[np.int64]  # (T,), see `embeddings.views.fetching.fetch`
+    weights_width: int  # of the longest row's fast weights
+    any_value: bool  # whether any target is a value
     deep_width: int  # of the deep part's inputs; 0 without one
     embedding_width: int  # how many of them are embeddings
     speeds: int  # weights of an entry, at most
@@ -28,56 +31,61 @@ class Inputs(NamedTuple):
 
 # nogil=False on purpose: see `learner.fast.reading`.
 @njit(cache=True, nogil=False)
-def predict(readers, batch, layout, columns, dense, priors, scale_columns):
+def predict(readers, batch, target, layout, columns, dense, priors, scale_columns):
     """Read the rows of a batch and predict them with the fast part.
 
     Args:
+        target: its number.
         readers: of the tables.
         batch: a `Batch` of n rows.
         layout: `Inputs`.
         columns, dense, priors, scale_columns: of the `FastPart`.
 
     Returns:
-        (z (n,): the fast part's honest logit, the deep part's inputs (n, deep_width), `FastInputs`,
-        `FastOutputs`).
+        (z (n,): the fast part's honest logit, of a value its mean in the target's units; the deep part's
+        inputs (n, deep_width); `FastInputs`; `FastOutputs`).
     """
     requests, times, rows, numbers = batch
     start, column, key, x = rows
-    table_of, first_column, deep_width, embedding_width, speeds, counted = layout
+    table_of, first_column, weights_width, any_value, deep_width, embedding_width, speeds, counted = layout
     scale_at, scale_by = scale_columns
     n = len(start) - 1
     deep_inputs = np.zeros((n, deep_width), dtype=np.float32)
     embedding_scale = np.empty((n, len(scale_at) - 1), dtype=np.float32)
-    write_scales(priors.tau, priors.tau0, scale_at, scale_by, embedding_scale)
+    width = columns.width
+    write_scales(priors.tau, priors.tau0, target * width, scale_at, scale_by, embedding_scale)
     scaled = x.copy()
     if n > 0 and deep_width > 0:
         for e in range(len(column)):
             if column[e] < embedding_scale.shape[1]:
                 scaled[e] *= embedding_scale[0, column[e]]
     place, weights, counts = read(
-        readers, requests, times, start, column, key, scaled, table_of, 2 * speeds, first_column, deep_inputs
-    )
+        readers, requests, times, start, column, key, scaled, table_of, weights_width, first_column,
+        deep_inputs,
+    )  # fmt: skip
     inputs = FastInputs(requests, start, column, x, place, weights, counts)
     outputs = FastOutputs(
         np.empty(n),
         np.empty(n),
-        np.zeros((n, len(priors.tau)), dtype=np.float32),
+        np.zeros((n, width), dtype=np.float32),
         np.full((n, counted), -1, dtype=np.int32),
         np.ones(len(column), dtype=np.float32),
         np.ones((n, counted), dtype=np.float32),
         embedding_scale,
+        np.empty((n, 3 if any_value else 0)),
     )
     longest = 0
     for r in range(n):
         longest = max(longest, start[r + 1] - start[r])
     m = longest * speeds + counted
     scratch = Scratch(np.empty((m, 2)), np.empty(m, dtype=np.int32), np.empty(m), np.empty(m), np.empty(m))
-    predict_rows(inputs, columns, dense, priors.tau, outputs, scratch)
+    predict_rows(inputs, target, columns, dense, priors.tau, outputs, scratch)
     logit = outputs.logit
     variance = outputs.variance
     z = np.empty(n)
+    is_value = dense.values[target, IS_VALUE] > 0.0
     for r in range(n):
-        z[r] = bayes.shrink(logit[r], variance[r])
+        z[r] = logit[r] if is_value else bayes.shrink(logit[r], variance[r])
     if deep_width > 0:
         fill_dense(deep_inputs, embedding_width, outputs.means, outputs.buckets, numbers, logit)
     return z, deep_inputs, inputs, outputs

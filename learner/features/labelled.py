@@ -6,9 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ground.rows import Rows
+from ground.rows import Rows, rows_where
+from learner.errors import FeatureError
 from learner.features.encoder import Batch, Encoder
 from learner.lessons import Lessons
+from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Example
 
 CHUNK_ROWS = 2048
@@ -25,17 +27,17 @@ class Labelled(NamedTuple):
     late: npt.NDArray[np.bool_]  # (R,)
 
     @classmethod
-    def of(cls, encoder: Encoder, examples: Sequence[Example]) -> "Labelled":
+    def of(cls, encoder: Encoder, examples: Sequence[Example], targets: Targets = UNDECLARED) -> "Labelled":
         """Encode examples.
 
         Raises:
-            FeatureError: a value does not fit the schema.
+            FeatureError: a value does not fit the schema, or a label its target.
         """
         batch = encoder.encode(examples)
         served = [p for e in examples for p in (e.served.base if e.served else [np.nan] * len(e.labels))]
         return cls(
             batch=batch,
-            lessons=Lessons.of(examples),
+            lessons=Lessons.of(examples, targets),
             served=np.array(served, dtype=np.float64),
             late=np.array([e.late for e in examples], dtype=np.bool_),
         )
@@ -44,6 +46,22 @@ class Labelled(NamedTuple):
     def y(self) -> npt.NDArray[np.float64]:
         """The labels, (n,)."""
         return self.lessons.y
+
+    def only(self, target: int) -> "Labelled":
+        """The requests of one target."""
+        if not (self.lessons.target != target).any():
+            return self
+        requests, times, rows, numbers = self.batch
+        mine = self.lessons.target == target
+        kept = mine[requests[:-1]]
+        batch = Batch(
+            np.concatenate([[0], np.cumsum(np.diff(requests)[kept])]),
+            times[kept],
+            rows_where(rows, mine),
+            numbers[mine],
+        )
+        lessons = Lessons._make(array[mine] for array in self.lessons)
+        return Labelled(batch, lessons, self.served[mine], self.late[kept])
 
     @property
     def quiet(self) -> npt.NDArray[np.bool_] | None:
@@ -68,3 +86,12 @@ class Labelled(NamedTuple):
             numbers[a:b],
         )
         return Labelled(batch, self.lessons.part(a, b), self.served[a:b], self.late[first:last])
+
+
+def fits(encoder: Encoder, example: Example, targets: Targets = UNDECLARED) -> bool:
+    """Whether an example fits the schema and its target."""
+    try:
+        Labelled.of(encoder, [example], targets)
+    except FeatureError:
+        return False
+    return True

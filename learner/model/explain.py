@@ -9,7 +9,8 @@ import numpy.typing as npt
 from ground.keys import key_of
 from learner.features.content import words_of
 from learner.features.encoder import Batch, Requestlike
-from learner.model.model import Model, Predicted, Scores, bayes_logit
+from learner.model.model import Model, Predicted, Scores
+from learner.model.scales import bayes_logit
 
 
 class BaseExplained(NamedTuple):
@@ -34,11 +35,11 @@ class Reading(NamedTuple):
     bias: float
 
 
-def read(model: Model, batch: Batch) -> Reading:
+def read(model: Model, batch: Batch, target: int = 0) -> Reading:
     """Copy the prediction of a batch for `explain`."""
-    predicted = model.predict(batch)
+    predicted = model.predict(batch, target)
     kept = copy.deepcopy(predicted)
-    return Reading(kept, model.scores_of(batch, kept), float(model.fast.dense.bias[0]))
+    return Reading(kept, model.scores_of(batch, kept), float(model.fast.dense.bias[target, 0]))
 
 
 def explain(model: Model, request: Requestlike, batch: Batch, reading: Reading) -> BaseExplained:
@@ -51,7 +52,7 @@ def explain(model: Model, request: Requestlike, batch: Batch, reading: Reading) 
     """
     fast = model.fast
     outputs, scores = reading.predicted.outputs, reading.scores
-    firsts, speeds_of = fast.columns.first_tau, fast.columns.column_speeds
+    firsts, speeds_of = fast.columns.first_tau, fast.speeds_of(0)  # what a target does not have is 0
     columns = [(name, firsts[c], speeds_of[c]) for c, name in enumerate(columns_of(model))]
     weights = []
     for r in range(len(scores.z)):

@@ -22,9 +22,10 @@ import numpy.typing as npt
 from numba import njit
 
 from ground.kernels.mixing import mix
-from learner.fast.part import FastInputs, WeightColumns
+from learner.fast.part import FastInputs
 from learner.features.encoder import Batch, Requestlike
-from learner.model.model import Model, Predicted, bayes_logit
+from learner.model.model import Model, Predicted
+from learner.model.scales import bayes_logit
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _S11 = np.uint64(11)
@@ -60,19 +61,23 @@ class Beliefs(NamedTuple):
     mean: npt.NDArray[np.float64]  # (n,), logits
     inputs: FastInputs
     key: npt.NDArray[np.uint64]  # (E,)
-    columns: WeightColumns
+    first_tau: npt.NDArray[np.int32]  # (columns,), see `WeightColumns`; the rest is of one target
+    column_speeds: npt.NDArray[np.int32]
+    weight_at: npt.NDArray[np.int32]
     features: int
     tau: npt.NDArray[np.float64]
     keep: npt.NDArray[np.float64]
 
 
-def beliefs_of(model: Model, batch: Batch, predicted: Predicted) -> Beliefs:
+def beliefs_of(model: Model, batch: Batch, predicted: Predicted, target: int = 0) -> Beliefs:
     """The posterior of a batch.
 
     Args:
         predicted: the model's prediction of the batch.
+        target: the number of the target that was predicted; an event.
     """
     fast, outputs = model.fast, predicted.outputs
+    mine = slice(target * fast.width, (target + 1) * fast.width)
     mean = outputs.logit.copy()
     if model.network is not None:
         # The deep part corrects the mean, and is added to a draw in the same way.
@@ -81,20 +86,23 @@ def beliefs_of(model: Model, batch: Batch, predicted: Predicted) -> Beliefs:
         mean=mean,
         inputs=copy.deepcopy(predicted.inputs),
         key=batch.rows.key,
-        columns=fast.columns,
+        first_tau=fast.columns.first_tau,
+        column_speeds=fast.speeds_of(target),
+        weight_at=fast.columns.weight_at.reshape(fast.targets, -1)[target],
         features=len(model.encoder.names),
-        tau=fast.priors.tau.copy(),
-        keep=fast.priors.keep.copy(),
+        tau=fast.priors.tau[mine].copy(),
+        keep=fast.priors.keep[mine].copy(),
     )
 
 
 def draw(beliefs: Beliefs, seeds: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
     """M draws of each candidate's logit, (M, n), one for each seed."""
-    inputs, columns = beliefs.inputs, beliefs.columns
+    inputs = beliefs.inputs
     drawn = np.repeat(beliefs.mean[None], len(seeds), axis=0)
     _disturb(
         inputs.start, inputs.column, beliefs.key, inputs.x, inputs.place, inputs.weights,
-        columns.first_tau, columns.column_speeds, beliefs.features, beliefs.tau, beliefs.keep, seeds, drawn,
+        beliefs.first_tau, beliefs.column_speeds, beliefs.weight_at, beliefs.features, beliefs.tau,
+        beliefs.keep, seeds, drawn,
     )  # fmt: skip
     return drawn
 
@@ -114,12 +122,16 @@ def sample_slate(beliefs: Beliefs, shift: npt.NDArray[np.float64], seed: int, dr
         seed: decides the order.
         draws: M.
     """
-    drawn = draw(beliefs, seeds_of(seed, draws + 1)) + shift
+    return slate_of(draw(beliefs, seeds_of(seed, draws + 1)) + shift)
+
+
+def slate_of(drawn: npt.NDArray[np.float64]) -> Slate:
+    """The order of the first of M + 1 draws of n candidates' scores, (M + 1, n); see `sample_slate`."""
     order = np.argsort(-drawn, axis=1, kind="stable")
     place = np.empty_like(order)
     np.put_along_axis(place, order, np.arange(order.shape[1])[None], axis=1)
     agreeing = (place == place[0]).sum(axis=0)
-    return Slate(order[0].tolist(), (agreeing / (draws + 1)).tolist())
+    return Slate(order[0].tolist(), (agreeing / len(drawn)).tolist())
 
 
 def seeds_of(seed: int, count: int) -> npt.NDArray[np.uint64]:
@@ -149,8 +161,9 @@ def _normal(seed, column, key, speed):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _disturb(
-    start, column, key, x, place, weights, first_tau, column_speeds, features, tau, keep, seeds, drawn
-):
+    start, column, key, x, place, weights, first_tau, column_speeds, weight_at, features, tau, keep, seeds,
+    drawn,
+):  # fmt: skip
     """Add to the mean logits `drawn` (M, n) their lasting weights' draws; arguments as in
     `learner.fast.kernels`."""
     noise = np.zeros(len(column))
@@ -169,6 +182,10 @@ def _disturb(
                     for k in range(column_speeds[c]):
                         t = first_tau[c] + k
                         if keep[t] == 1.0:
-                            L = weights[place[e], 2 * k + 1] if place[e] >= 0 else np.float32(0.0)
+                            L = (
+                                weights[place[e], weight_at[c] + 2 * k + 1]
+                                if place[e] >= 0
+                                else np.float32(0.0)
+                            )
                             noise[e] += sqrt(1.0 / (1.0 / tau[t] + L)) * _normal(seeds[m], c, key[e], k)
                 drawn[m, r] += x[e] * noise[e]

@@ -11,6 +11,7 @@ from learner.fast.part import FastPart
 from learner.features.encoder import Encoder, FeatureSpec
 from learner.model.layout import input_layout
 from learner.settings import LearnerSettings
+from stream.records.targets import UNDECLARED, Targets
 
 LAYOUT = ("deep", "speeds", "pair_speeds", "pairs_max", "seed")
 """Settings that decide the meaning of a row or a dense weight."""
@@ -51,19 +52,27 @@ HANDLING = (
 """Settings that change neither: metrics, publishing, and limits on bad records."""
 
 
-def fingerprint(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> dict[str, str]:
-    """The configuration that a saved learner's state depends on: name -> canonical text."""
+def fingerprint(
+    features: Mapping[str, FeatureSpec], settings: LearnerSettings, targets: Targets = UNDECLARED
+) -> dict[str, str]:
+    """The configuration that a saved learner's state depends on: name -> canonical text.
+
+    One target that is an event, whatever its name, is as none declared.
+    """
     # as before eviction was the default, so that states from that time still match
     specs = [
         (name, msgspec.structs.replace(spec, evict=spec.evict or "none")) for name, spec in features.items()
     ]
     network = network_text(features, settings)
-    return {
+    found = {
         # the order counts too: it is the order of the model's columns
         "features": _text(specs),
         "learner": _text({name: getattr(settings, name) for name in LAYOUT}),
         **({"network": network} if network else {}),
     }
+    if len(targets) > 1 or targets[""].kind == "value":
+        found["targets"] = _text([(name, t.kind, t.of, t.scale) for name, t in targets.items()])
+    return found
 
 
 def network_text(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> str:
@@ -75,15 +84,17 @@ def network_text(features: Mapping[str, FeatureSpec], settings: LearnerSettings)
     if not is_own(settings.deep):
         return ""
     encoder = Encoder(features, settings.pairs_max)
-    network = network_of(settings, input_layout(encoder, FastPart(encoder, settings)))
+    network = network_of(settings, input_layout(encoder, FastPart(encoder, settings, ["event"])))
     assert network is not None
     weights = xxhash.xxh3_64_hexdigest(_text(list(network.shapes().items())).encode())
     return f"{settings.deep}, version {own_source(settings).version}, weights {weights}"
 
 
-def identity(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> str:
+def identity(
+    features: Mapping[str, FeatureSpec], settings: LearnerSettings, targets: Targets = UNDECLARED
+) -> str:
     """The fingerprint as 32 hex digits: weights of another identity have another meaning."""
-    return xxhash.xxh3_128_hexdigest(_text(fingerprint(features, settings)).encode())
+    return xxhash.xxh3_128_hexdigest(_text(fingerprint(features, settings, targets)).encode())
 
 
 def learning_identity(settings: LearnerSettings, makes_room: bool) -> str:

@@ -15,8 +15,6 @@ from embeddings import Table
 from embeddings.kernels.pooling import entry_rows, pool
 from embeddings.views.fetching import Readers, readers_of
 from embeddings.views.packed import PackedTable, serving_table
-from ground.kernels import bayes
-from ground.kernels.logistic import sigmoids
 from ground.rows import Rows
 from learner.deep.attention import attend
 from learner.deep.choice import network_of
@@ -29,9 +27,11 @@ from learner.features.encoder import Batch, Encoder, FeatureSpec, Requestlike
 from learner.features.encoding import compact, sort_by_table
 from learner.model.identity import identity, learning_identity
 from learner.model.layout import input_layout
+from learner.model.scales import Scales
 from learner.model.sightings import upsert_some
 from learner.model.tables import PAIRS, table_specs, tick_s
 from learner.settings import LearnerSettings
+from stream.records.targets import UNDECLARED, Targets
 
 
 class Scores(NamedTuple):
@@ -49,12 +49,8 @@ class Predicted(NamedTuple):
 
     inputs: FastInputs
     outputs: FastOutputs
-    z: npt.NDArray[np.float64]  # (n,), logit of the honest probability
-
-    @property
-    def p(self) -> npt.NDArray[np.float64]:
-        """That probability, (n,)."""
-        return sigmoids(self.z)
+    z: npt.NDArray[np.float64]  # (n,), logit of the honest probability; of a value its mean, in its units
+    p: npt.NDArray[np.float64]  # (n,), that probability; of a value its expectation
 
 
 class Gathered(NamedTuple):
@@ -75,6 +71,7 @@ class Model:
         features: the schema.
         settings: the learner's settings; what a replica and its learner must agree on.
         learning: with optimizer state in the rows; False for a replica.
+        targets: what it predicts. The arguments `target` of its methods are numbers in their order.
         rows: how a replica holds its rows: float32, float16 or int8 (`embeddings/views/packed.py`).
         makes_room: a full table evicts the least recently used rows unless the config says otherwise; False
             for an old state, whose rows have no field for the age that eviction needs.
@@ -84,6 +81,7 @@ class Model:
         self,
         features: Mapping[str, FeatureSpec],
         settings: LearnerSettings,
+        targets: Targets = UNDECLARED,
         *,
         learning: bool = False,
         rows: str = "float32",
@@ -91,12 +89,14 @@ class Model:
     ) -> None:
         self.features = dict(features)
         self.settings = settings
+        self.targets = targets
+        self.scales = Scales(targets)
         self.encoder = Encoder(features, settings.pairs_max)
         self.tick_s = tick_s(self.encoder, settings)
         self._learning = learning
         self._rows = rows
         self._makes_room = makes_room
-        self.identity = identity(features, settings)
+        self.identity = identity(features, settings, targets)
         self.learning_identity = learning_identity(settings, makes_room)
         self._group_by = settings.group_by or next(
             (name for name, spec in self.features.items() if spec.kind == "id"), ""
@@ -118,6 +118,7 @@ class Model:
         return Model(
             self.features,
             self.settings,
+            self.targets,
             learning=self._learning,
             rows=self._rows,
             makes_room=self._makes_room,
@@ -125,8 +126,8 @@ class Model:
 
     def reset(self) -> None:
         """Return to the untrained state."""
-        self.fast = FastPart(self.encoder, self.settings)
-        specs = table_specs(self.encoder, self.settings, self._makes_room)
+        self.fast = FastPart(self.encoder, self.settings, [target.kind for target in self.targets.values()])
+        specs = table_specs(self.encoder, self.settings, self._makes_room, len(self.targets))
         if not self._learning:
             specs = [spec.serving() for spec in specs]
         self.specs = dict(zip(self.table_names, specs, strict=True))
@@ -153,12 +154,14 @@ class Model:
         self._inputs = Inputs(
             self.table_of,
             first_column,
+            self.fast.weights_width,
+            self.fast.any_value,
             self.deep_width if deep else 0,
             self.embedding_width if deep else 0,
             self.fast.speeds,
             self.fast.counted,
         )
-        self.network: Network | None = network_of(self.settings, layout)
+        self.network: Network | None = network_of(self.settings, layout, len(self.targets))
         self.deep_weights = np.zeros(0, dtype=np.float32)
         self._deep_views: dict[str, Array] = {}
         if self.network is not None:
@@ -177,10 +180,10 @@ class Model:
         """The version of the weights: the learner's epoch and the number of its last update."""
         return f"{self.epoch}-{self.seq}"
 
-    def memory_priors(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Of each memory column, (memory_columns,): its prior variance, as learned by the fast part, and the
-        share of evidence that its weights keep at each sighting."""
-        return self.fast.memory_priors()
+    def memory_priors(self, target: int = 0) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Of each memory column, (memory_columns,): its prior variance, as learned by the fast part for a
+        target, and the share of evidence that its weights keep at each sighting."""
+        return self.fast.memory_priors(target)
 
     def memory_columns_of(self, column: int) -> list[int]:
         """The memory columns that hold the keys of one of the encoder's columns."""
@@ -199,33 +202,34 @@ class Model:
         """How many rows each table has."""
         return {name: len(table) for name, table in zip(self.table_names, self.tables, strict=True)}
 
-    def score(self, batch: Batch) -> Scores:
+    def score(self, batch: Batch, target: int = 0) -> Scores:
         """Predict requests without learning; changes nothing.
 
         Args:
             batch: from `encoder.encode`.
         """
-        return self.scores_of(batch, self.predict(batch))
+        return self.scores_of(batch, self.predict(batch, target))
 
-    def predict(self, batch: Batch) -> Predicted:
+    def predict(self, batch: Batch, target: int = 0) -> Predicted:
         """The prediction with its intermediate results, from which `scores_of` makes scores."""
         batch = self._without_places(batch)
         if self.readers is not None:
             fast = self.fast
             z, x0, inputs, outputs = predict(
-                self.readers, batch, self._inputs, fast.columns, fast.dense, fast.priors, fast.scale_columns
-            )
+                self.readers, batch, target, self._inputs, fast.columns, fast.dense, fast.priors,
+                fast.scale_columns,
+            )  # fmt: skip
         else:
             x0 = np.zeros((batch.rows.n, self.deep_width), dtype=np.float32)
             gathered = self.gather(batch, insert=False)
             inputs = gathered.inputs
-            outputs = self.fast.run(inputs)
+            outputs = self.fast.run(inputs, target=target)
             self._pool(gathered, batch.rows, outputs.embedding_scale, x0)
             x0[:, self.embedding_width :] = self.dense_inputs(batch, outputs)
-            z = bayes_logit(outputs)
+            z = self.scales.logits(outputs, np.full(len(outputs.logit), target))
         if self.network is not None:
-            self._prediction()(x0, z)
-        return Predicted(inputs, outputs, z)
+            self._prediction(target)(x0, z)
+        return Predicted(inputs, outputs, z, self.scales.expected(z, outputs, target))
 
     def _without_places(self, batch: Batch) -> Batch:
         """The batch as if each candidate had been shown first: that place has no entry."""
@@ -293,7 +297,7 @@ class Model:
         order, bounds = sort_by_table(rows.column, self.table_of, len(self.table_names) + 1)
         index = np.empty(len(rows.key), dtype=np.int64)
         times = pooling.entry_times(batch.requests, rows.start, batch.times)
-        width = 2 * self.fast.speeds
+        width = self.fast.weights_width
         found: list[npt.NDArray[np.int64]] = []
         weights: list[npt.NDArray[np.float32]] = []
         counts: list[npt.NDArray[np.uint32]] = []
@@ -352,7 +356,7 @@ class Model:
     def memory_rows(self, rows: Rows, outputs: FastOutputs) -> tuple[Rows, npt.NDArray[np.float32]]:
         """The rows with an error memory's further columns, and each entry's `left`, see `memory_keys`."""
         *longer, left = pooling.append_remembered(
-            *rows, outputs.left, outputs.buckets, outputs.counts_left, self.fast.columns.column_speeds
+            *rows, outputs.left, outputs.buckets, outputs.counts_left, self.fast.speeds_of(0)
         )
         return Rows(*longer), left
 
@@ -391,19 +395,14 @@ class Model:
 
     def weights_moved(self) -> None:
         """Call this after writing into `arrays` of a model that only predicts."""
-        self._deep: Prediction | None = None
+        self._deep: dict[int, Prediction] = {}
 
-    def _prediction(self) -> Prediction:
-        if self._deep is None or self._learning:
+    def _prediction(self, target: int) -> Prediction:
+        if target not in self._deep or self._learning:
             assert self.network is not None
-            self._deep = prediction_of(self.network, self._deep_views)
-        return self._deep
+            self._deep[target] = prediction_of(self.network, self._deep_views, target)
+        return self._deep[target]
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """The dense weights for prediction, by name; the arrays themselves, not copies."""
         return {**self.fast.arrays(), "deep": self.deep_weights}
-
-
-def bayes_logit(outputs: FastOutputs) -> npt.NDArray[np.float64]:
-    """The logit of the honest probability: shrunk by its own variance."""
-    return outputs.logit / np.sqrt(1.0 + bayes.PROBIT * outputs.variance)

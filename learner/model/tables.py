@@ -1,6 +1,7 @@
 """The embedding tables of a model: one for each feature, and one for the pairs."""
 
 from embeddings import TableSpec
+from learner.fast.part import FURTHER_PAIR_SPEEDS
 from learner.features.encoder import Encoder
 from learner.features.spec import FeatureSpec, eviction_of
 from learner.settings import LearnerSettings
@@ -22,22 +23,31 @@ def tick_s(encoder: Encoder, settings: LearnerSettings) -> int:
     return max(min(ttls) // TICKS_PER_TTL, 1) if ttls else 0
 
 
-def table_specs(encoder: Encoder, settings: LearnerSettings, makes_room: bool) -> list[TableSpec]:
+def table_specs(
+    encoder: Encoder, settings: LearnerSettings, makes_room: bool, targets: int = 1
+) -> list[TableSpec]:
     """The specs of all tables, as a learner has them: of the features in their order, then of the pairs.
 
     Args:
         makes_room: see `learner.model.model.Model`.
+        targets: how many there are.
     """
     tick = tick_s(encoder, settings)
     specs = [
-        _spec_of(name, feature, dim, settings, tick, makes_room)
+        _spec_of(name, feature, dim, settings, tick, makes_room, targets)
         for name, feature, dim in zip(encoder.names, encoder.specs, encoder.dims, strict=True)
     ]
-    return [*specs, _spec_of_pairs(encoder, settings, tick, makes_room)] if encoder.pairs else specs
+    return [*specs, _spec_of_pairs(encoder, settings, tick, makes_room, targets)] if encoder.pairs else specs
 
 
 def _spec_of(
-    name: str, feature: FeatureSpec, dim: int, settings: LearnerSettings, tick: int, makes_room: bool
+    name: str,
+    feature: FeatureSpec,
+    dim: int,
+    settings: LearnerSettings,
+    tick: int,
+    makes_room: bool,
+    targets: int,
 ) -> TableSpec:
     return TableSpec(
         name=name,
@@ -49,7 +59,7 @@ def _spec_of(
         # Attention multiplies three vectors with each other: products of small ones would vanish.
         init_scale=0.3 if feature.kind == "sequence" else 0.01,
         seed=settings.seed,
-        extra=0 if feature.kind == "sequence" else 2 * len(settings.speeds),
+        extra=0 if feature.kind == "sequence" else 2 * len(settings.speeds) * targets,
         ttl_s=int(feature.ttl_s),
         tick_s=tick,
         admit_after=feature.admit_after,
@@ -59,14 +69,16 @@ def _spec_of(
     )
 
 
-def _spec_of_pairs(encoder: Encoder, settings: LearnerSettings, tick: int, makes_room: bool) -> TableSpec:
+def _spec_of_pairs(
+    encoder: Encoder, settings: LearnerSettings, tick: int, makes_room: bool, targets: int
+) -> TableSpec:
     kinds = encoder.specs
     ttl = max(int(spec.ttl_s) for spec in kinds) if all(spec.ttl_s for spec in kinds) else 0
     return TableSpec(
         name=PAIRS,
         dim=0,
         optimizer="none",
-        extra=2 * len(settings.pair_speeds),
+        extra=2 * (len(settings.pair_speeds) + FURTHER_PAIR_SPEEDS * (targets - 1)),
         ttl_s=int(settings.pairs_ttl_s) or ttl,
         tick_s=tick,
         seed=settings.seed,

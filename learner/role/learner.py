@@ -28,7 +28,7 @@ from learner.model.model import Model
 from learner.role.boundary import KEY as _BOUNDARY
 from learner.role.boundary import Boundary
 from learner.role.dead_letters import DeadLetterWriter
-from learner.role.saved_metrics import SavedMetrics
+from learner.role.saved_metrics import TargetMetrics
 from learner.role.saved_refusals import SavedRefusals
 from learner.role.table_limits import TableLimits
 from learner.settings import LearnerSettings
@@ -40,6 +40,7 @@ from stream.errors import StateError
 from stream.log.base import Log, Record
 from stream.records.decoding import Decoder
 from stream.records.refusals import Refusals
+from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Example, Forget
 from stream.run.contract import Handler
 from stream.state.role_state import Commit, RoleState
@@ -60,6 +61,7 @@ class Learner(Handler):
     Args:
         features: the schema.
         settings: how to learn.
+        targets: what to learn.
         state: where to resume from and commit to; None for a replay that keeps nothing.
         beside: train the deep part in a thread of its own, see `Trainer`.
         clock: gives the epoch of a new model.
@@ -73,6 +75,7 @@ class Learner(Handler):
         features: Mapping[str, FeatureSpec],
         settings: LearnerSettings,
         state: RoleState | None = None,
+        targets: Targets = UNDECLARED,
         *,
         beside: bool = False,
         clock: Clock = SYSTEM_CLOCK,
@@ -84,14 +87,14 @@ class Learner(Handler):
             if saved is None
             else msgspec.msgpack.decode(saved, type=LearnerMeta)
         )
-        self.model = Model(features, settings, learning=True, makes_room=self.meta.makes_room)
+        self.model = Model(features, settings, targets, learning=True, makes_room=self.meta.makes_room)
         self.trainer = Trainer(self.model, beside=beside)
         self._publisher = Publisher(self.model, settings)
-        self.saved_metrics = SavedMetrics(settings.window)
+        self.saved_metrics = TargetMetrics(targets, settings.window)
         self.leads = True  # False: it repeats the updates of the leader and publishes nothing
         self.term = 0
         self.position = UpdatePosition()  # in topic `updates`, as of the state
-        self._decode = Decoder[Example | Forget](Example, Forget).decode
+        self._decode = Decoder[Example | Forget](Example, Forget, targets=targets).decode
         self._limits = TableLimits(self.model)
         self._refusals = SavedRefusals()
         self.boundary: Boundary | None = None  # None: it learned no history from files
@@ -103,9 +106,11 @@ class Learner(Handler):
         self.model.epoch, self.model.seq = self.meta.epoch, self.meta.seq
 
     @staticmethod
-    def fingerprint(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> dict[str, str]:
+    def fingerprint(
+        features: Mapping[str, FeatureSpec], settings: LearnerSettings, targets: Targets = UNDECLARED
+    ) -> dict[str, str]:
         """What a saved learner's state depends on: name -> canonical text."""
-        return fingerprint(features, settings)
+        return fingerprint(features, settings, targets)
 
     def warm(self) -> None:
         """Start importing torch in a thread if the network needs it: the import takes seconds."""
@@ -135,8 +140,8 @@ class Learner(Handler):
 
     @property
     def metrics(self) -> Metrics:
-        """The progressive metrics."""
-        return self.saved_metrics.metrics
+        """The progressive metrics of the first target."""
+        return self.saved_metrics.first
 
     @property
     def refusals(self) -> Refusals:
@@ -149,12 +154,16 @@ class Learner(Handler):
         Raises:
             FeatureError: an example does not fit the schema; nothing of the call was learned.
         """
-        return self.learn_labelled(Labelled.of(self.model.encoder, examples)) if examples else []
+        return (
+            self.learn_labelled(Labelled.of(self.model.encoder, examples, self.model.targets))
+            if examples
+            else []
+        )
 
     def learn_labelled(self, labelled: Labelled) -> list[Learnt]:
         """`learn` for encoded examples."""
         done = self.trainer.learn_labelled(labelled)
-        self._score(done)
+        self.saved_metrics.add(done)
         self.meta.examples += len(labelled.y)
         self.meta.event_time = max(self.meta.event_time, float(labelled.batch.times.max(initial=0.0)))
         self.meta.requests += labelled.requests
@@ -163,13 +172,13 @@ class Learner(Handler):
     def settle(self) -> list[Learnt]:
         """Wait for the thread that trains the deep part; returns the groups that it completed."""
         done = self.trainer.settle()
-        self._score(done)
+        self.saved_metrics.add(done)
         return done
 
     def finish(self) -> list[Learnt]:
         """Learn the last, incomplete group, at the end of a replay."""
         done = self.trainer.finish()
-        self._score(done)
+        self.saved_metrics.add(done)
         return done
 
     def lead(self, term: int, position: UpdatePosition) -> None:
@@ -226,7 +235,7 @@ class Learner(Handler):
         done = self.finish()
         users = keys_by_column(self.model, request.entity).get(self.model.user_column)
         if users is not None:
-            self.metrics.forget(users)
+            self.saved_metrics.forget(users)
         for t in forget(self.model, request.entity):
             if self.snapshots:
                 self.snapshots[t].renew()
@@ -329,30 +338,25 @@ class Learner(Handler):
         hasher.update(msgspec.msgpack.encode((self.meta.examples, self.meta.requests, self.trainer.tick)))
         return hasher.hexdigest()
 
-    def _score(self, done: Sequence[Learnt]) -> None:
-        for group in done:
-            keep = group.measured
-            self.metrics.add(group.scored[keep], group.y[keep], group.group[keep], group.weight[keep])
-
     def _learn_good(self, examples: Mapping[int, Example], bad: dict[int, str]) -> None:
         """Learn the examples, by offset, that fit the schema; put the reasons of the others into `bad`."""
         if not examples:
             return
         encoder = self.model.encoder
         try:
-            labelled = Labelled.of(encoder, list(examples.values()))
+            labelled = Labelled.of(encoder, list(examples.values()), self.model.targets)
         except FeatureError:  # find the examples that do not fit
             fitting: list[Example] = []
             for offset, example in examples.items():
                 try:
-                    encoder.encode([example])
+                    Labelled.of(encoder, [example], self.model.targets)
                 except FeatureError as error:
                     bad[offset] = str(error)
                 else:
                     fitting.append(example)
             if not fitting:
                 return
-            labelled = Labelled.of(encoder, fitting)
+            labelled = Labelled.of(encoder, fitting, self.model.targets)
         self.learn_labelled(labelled)
 
     def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -390,7 +394,7 @@ class Learner(Handler):
         if self.meta.purging:
             for snapshot in self.snapshots:
                 snapshot.renew()
-        self.saved_metrics = SavedMetrics(self.settings.window, state)
+        self.saved_metrics = TargetMetrics(self.model.targets, self.settings.window, state)
         self.trainer.tick, self.trainer.clock = self.meta.tick, self.meta.clock
         self.trainer.quarantined = self.meta.quarantined
         self.trainer.restored()

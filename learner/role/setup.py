@@ -8,6 +8,7 @@ from typing import NamedTuple
 from learner.features.encoder import FeatureSpec
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
+from stream.records.targets import UNDECLARED, Targets
 from stream.run.contract import RunnerSettings
 from stream.run.runner import Runner
 from stream.state.disk import ROCKS_DISK, Disk
@@ -27,6 +28,7 @@ class Learning(NamedTuple):
     features: Mapping[str, FeatureSpec]
     settings: LearnerSettings
     runner: RunnerSettings
+    targets: Targets = UNDECLARED
 
 
 class Callbacks(NamedTuple):

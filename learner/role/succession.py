@@ -80,7 +80,7 @@ class Succession:
         self.snapshots = SharedSnapshots(folders.snapshots, member.name, folders.disk)
         self.at_work = callbacks.at_work
         self._on_ready: Callable[[], None] | None = callbacks.on_ready
-        self.fingerprint = Learner.fingerprint(learning.features, learning.settings)
+        self.fingerprint = Learner.fingerprint(learning.features, learning.settings, learning.targets)
         self.incomplete = False  # the log lacks examples of the first update
 
     def run(self, stop: threading.Event) -> None:
@@ -148,8 +148,8 @@ class Session:
         self._state = state
         self._stop = stop
         self._clock = group.clock
-        features, settings, runner_settings = group.learning
-        self.learner = Learner(features, settings, state, beside=True, clock=group.clock)
+        features, settings, runner_settings, targets = group.learning
+        self.learner = Learner(features, settings, state, targets, beside=True, clock=group.clock)
         self.learner.publish_to(self._log)
         self.learner.leads = False
         self.learner.warm()

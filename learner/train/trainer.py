@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from ground.kernels import bayes
 from ground.kernels.logistic import logits, sigmoids
-from ground.rows import Rows
+from ground.rows import Rows, rows_where
 from learner.deep.dcn_train import DCNTrainer
 from learner.deep.networks import DCN, Network
 from learner.deep.own.network import OwnNetwork
 from learner.deep.trainer import DeepTrainer
 from learner.features.labelled import CHUNK_ROWS, Labelled
-from learner.model.model import Model, bayes_logit
+from learner.model.model import Model
 from learner.train.groups import GroupLearner, placed_of
 from learner.train.waiting import PendingRows
 from stream.records.types import Example
@@ -37,7 +37,7 @@ class Learnt(NamedTuple):
     requests: npt.NDArray[np.int64]  # (R + 1,)
     rows: Rows  # for an error memory, see `Model.memory_keys`
     z: npt.NDArray[np.float64]  # (n,), logit of the honest probability, of the stream as it is (thinned)
-    p: npt.NDArray[np.float64]  # (n,), its probability
+    p: npt.NDArray[np.float64]  # (n,), its probability; of a value the expectation
     scored: npt.NDArray[np.float64]  # (n,), the prediction for metrics: the served probability if it is known
     y: npt.NDArray[np.float64]  # (n,)
     s2: npt.NDArray[np.float64]  # (n,), variance of the fast logit
@@ -46,6 +46,23 @@ class Learnt(NamedTuple):
     late: npt.NDArray[np.bool_]  # (n,)
     weight: npt.NDArray[np.float64]  # (n,), see `Lessons`
     before: npt.NDArray[np.float64]  # (n,)
+    target: npt.NDArray[np.int32]  # (n,), its number
+
+    def of(self, target: int) -> Learnt:
+        """The requests of one target."""
+        if not (self.target != target).any():
+            return self
+        mine = self.target == target
+        return Learnt(
+            np.concatenate([[0], np.cumsum(np.diff(self.requests)[mine[self.requests[:-1]]])]),
+            rows_where(self.rows, mine),
+            *(array[mine] for array in self[2:]),
+        )
+
+    @property
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """The numbers of the targets that its requests are of."""
+        return np.unique(self.target).astype(np.int64)
 
     @property
     def measured(self) -> npt.NDArray[np.bool_]:
@@ -95,7 +112,11 @@ class Trainer:
         Raises:
             FeatureError: a value does not fit the schema; nothing of the call was learned.
         """
-        return self.learn_labelled(Labelled.of(self.model.encoder, examples)) if examples else []
+        return (
+            self.learn_labelled(Labelled.of(self.model.encoder, examples, self.model.targets))
+            if examples
+            else []
+        )
 
     def learn_labelled(self, labelled: Labelled) -> list[Learnt]:
         """`learn` for encoded examples."""
@@ -223,11 +244,12 @@ class Trainer:
     def _learn_fast(self, labelled: Labelled) -> None:
         model = self.model
         batch = labelled.batch
-        lessons = labelled.lessons
+        lessons = model.scales.on_scale(labelled.lessons)
         quiet = labelled.quiet
         gathered = model.gather(batch, insert=True) if quiet is None else model.gather_some(batch, quiet)
         outputs = model.fast.run(gathered.inputs, lessons)
         model.put_back(gathered)
+        spread = outputs.spread if model.fast.any_value else np.tile([0.0, 1.0, 0.0], (batch.rows.n, 1))
         memory, left = model.memory_rows(batch.rows, outputs)
         known = np.ones(len(memory.key), dtype=np.bool_)
         entries = memory.column < model.encoder.columns
@@ -243,7 +265,7 @@ class Trainer:
                 left=left,
                 dense=model.dense_inputs(batch, outputs),
                 embedding_scale=outputs.embedding_scale,
-                z=bayes_logit(outputs),
+                z=model.scales.logits(outputs, lessons.target),
                 s2=outputs.variance,
                 shift=lessons.shift,
                 y=lessons.y,
@@ -253,6 +275,10 @@ class Trainer:
                 late=labelled.late,
                 weight=lessons.weight,
                 before=lessons.before,
+                target=lessons.target,
+                centre=spread[:, 0],
+                unit=spread[:, 1],
+                noise=spread[:, 2],
             )
         )
 
@@ -292,7 +318,11 @@ class Trainer:
     def _learnt(self, full: PendingRows, z: npt.NDArray[np.float64]) -> Learnt:
         if len(self.model.place_columns):
             z = z - placed_of(self.model, full) / np.sqrt(1.0 + bayes.PROBIT * full.s2)
-        p = sigmoids(z)
+        p, y, before = sigmoids(z), full.y, full.before
+        if self.model.fast.any_value:
+            spread = np.stack([full.centre, full.unit, full.noise], axis=1)
+            p = self.model.scales.expectations(z, full.s2, spread, full.target)
+            y, before = (self.model.scales.off_scale(labels, full.target) for labels in (y, before))
         per_row = np.diff(full.requests)
         use_served = ~np.isnan(full.served) & (self.model.settings.score == "served")
         return Learnt(
@@ -301,13 +331,14 @@ class Trainer:
             z=z,
             p=p,
             scored=np.where(use_served, full.served, p),
-            y=full.y,
+            y=y,
             s2=full.s2,
             group=np.repeat(full.group, per_row),
             time=np.repeat(full.time, per_row),
             late=np.repeat(full.late, per_row),
             weight=full.weight,
-            before=full.before,
+            before=before,
+            target=full.target,
         )
 
     def _to_be_bettered(self, full: PendingRows) -> npt.NDArray[np.float64] | None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ground.rows import Rows
 from learner.lessons import Lessons
 
-_OF_ENTRIES, _OF_ROWS, _OF_REQUESTS, _OF_ROWS_TOO = slice(2, 7), slice(7, 14), slice(14, 17), slice(17, 19)
+_OF_ENTRIES, _OF_ROWS, _OF_REQUESTS, _OF_ROWS_TOO = slice(2, 7), slice(7, 14), slice(14, 17), slice(17, 23)
 """The fields after the offsets, by their length: one item per entry, row or request."""
 
 _ALWAYS = 17
@@ -52,11 +52,16 @@ class PendingRows(NamedTuple):
     late: npt.NDArray[np.bool_]  # (R,)
     weight: npt.NDArray[np.float64]  # (n,), see `Lessons`
     before: npt.NDArray[np.float64]  # (n,)
+    target: npt.NDArray[np.int32]  # (n,)
+    centre: npt.NDArray[np.float64]  # (n,), see `FastOutputs.spread`
+    unit: npt.NDArray[np.float64]  # (n,)
+    noise: npt.NDArray[np.float64]  # (n,)
 
     @property
     def lessons(self) -> Lessons:
-        """What the rows are learned from."""
-        return Lessons(self.y, self.shift, self.weight, self.before)
+        """What the rows are learned from, values in their targets' units."""
+        y, before = (self.y - self.centre) / self.unit, (self.before - self.centre) / self.unit
+        return Lessons(y, self.shift, self.weight, before, self.target, self.noise)
 
     @property
     def rows(self) -> Rows:
@@ -91,6 +96,10 @@ class PendingRows(NamedTuple):
             late=np.zeros(0, dtype=np.bool_),
             weight=np.zeros(0),
             before=np.zeros(0),
+            target=np.zeros(0, dtype=np.int32),
+            centre=np.zeros(0),
+            unit=np.zeros(0),
+            noise=np.zeros(0),
         )
 
     def joined(self, other: "PendingRows") -> "PendingRows":
@@ -125,7 +134,10 @@ class PendingRows(NamedTuple):
 
     def encode(self) -> bytes:
         """The requests as bytes."""
-        plain = bool((self.weight == 1.0).all() and np.isnan(self.before).all())
+        plain = bool(
+            (self.weight == 1.0).all() and np.isnan(self.before).all() and not self.target.any()
+            and not self.noise.any()
+        )  # fmt: skip
         arrays: tuple[npt.NDArray[np.generic], ...] = self[:_ALWAYS] if plain else self
         widths = [self.dense.shape[1], self.embedding_scale.shape[1]]
         return msgspec.msgpack.encode([*widths, *(array.tobytes() for array in arrays)])
@@ -143,7 +155,11 @@ class PendingRows(NamedTuple):
         empty: tuple[npt.NDArray[np.generic], ...] = cls.empty(dense, features)
         if len(parts) == _ALWAYS:
             n = len(parts[_LABELS]) // 8
-            parts += [np.ones(n).tobytes(), np.full(n, np.nan).tobytes()]
+            said: tuple[npt.NDArray[np.generic], ...] = (
+                np.ones(n), np.full(n, np.nan), np.zeros(n, dtype=np.int32), np.zeros(n), np.ones(n),
+                np.zeros(n),
+            )  # fmt: skip
+            parts += [array.tobytes() for array in said]
         if len(parts) != len(empty):
             raise ValueError(f"pending rows have {len(parts)} arrays, not {len(empty)}")
         arrays = [

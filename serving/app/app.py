@@ -27,6 +27,7 @@ import xxhash
 
 from learner.errors import FeatureError
 from learner.features.columns import declared_by
+from learner.lessons import number_of
 from learner.model.forgetting import widened
 from serving.app import routes
 from serving.app.bodies import (
@@ -38,6 +39,7 @@ from serving.app.bodies import (
     ForgetRequest,
     LiveAnswer,
     PlaceAnswer,
+    Rank,
     ReadyAnswer,
     ScoreAnswer,
     ScoreRequest,
@@ -54,6 +56,7 @@ from serving.http.frame import Call, Frame, Response, json_response, shortened
 from serving.http.idempotency import KeptAnswers
 from serving.http.local_only import LocalOnly
 from serving.replica.explaining import ExplainAnswer
+from serving.replica.ranking import Ranking, numbers_of
 from serving.replica.status import Scorer
 from serving.settings import ServerSettings
 from serving.watch.overview import Overview
@@ -86,12 +89,19 @@ class App(Frame):
         log: receives impressions and actions on topic `events`, which must exist.
         settings: the limits.
         targets: those that actions may be of.
+        ranking: the order of candidates, if a request says none; None: by the first target.
     """
 
     def __init__(
-        self, replica: Scorer, log: Log, settings: ServerSettings, targets: Targets = UNDECLARED
+        self,
+        replica: Scorer,
+        log: Log,
+        settings: ServerSettings,
+        targets: Targets = UNDECLARED,
+        ranking: Ranking | None = None,
     ) -> None:
         self._targets = targets
+        self._ranking = ranking
         self.replica = replica
         self.settings = settings
         self.writer = EventWriter(log, queue_max=settings.log_queue_max, wait_s=settings.log_wait_s)
@@ -175,10 +185,16 @@ class App(Frame):
             check(impression, declared=self._declared)
         return request, impression
 
+    def _asked_ranking(self, rank: Rank) -> Ranking:
+        return Ranking(rank.by, self._targets.names, numbers_of(self.replica.features))
+
     async def explain(self, call: Call) -> Response:
         """POST /v1/explain."""
-        _, impression = self._asked(call, "explain_candidates_max")
-        taken = await asyncio.to_thread(self.replica.explain, impression)
+        request, impression = self._asked(call, "explain_candidates_max")
+        target = number_of(self._targets, request.target)
+        if self._targets[request.target].kind == "value":
+            raise RequestError("only targets that are events are explained, not values")
+        taken = await asyncio.to_thread(self.replica.explain, impression, target)
         return json_response(
             200,
             ExplainAnswer(
@@ -198,24 +214,25 @@ class App(Frame):
     async def score(self, call: Call) -> Response:
         """POST /v1/score."""
         request, impression = self._asked(call)
+        ranking = self._ranking if request.rank is None else self._asked_ranking(request.rank)
         explore = request.explore or self.settings.explore
         if explore == "greedy":
-            (scored,) = self.replica.score([impression])
+            (scored,) = self.replica.score([impression], ranking)
         else:
             seed = xxhash.xxh3_64_intdigest(
                 impression.request_id.encode(), self.settings.explore_seed & 0xFFFFFFFFFFFFFFFF
             )
             draws = self.settings.explore_draws
             if len(impression.candidates) * draws <= DRAWN_AT_ONCE_MAX:
-                scored = self.replica.explore(impression, seed, draws)
+                scored = self.replica.explore(impression, seed, draws, ranking)
             else:
-                scored = await asyncio.to_thread(self.replica.explore, impression, seed, draws)
+                scored = await asyncio.to_thread(self.replica.explore, impression, seed, draws, ranking)
         self.telemetry.candidates.inc(len(impression.candidates))
         show = self.settings.show if request.show is None else request.show
         first = scored.order[:show] if show else None
         logged = False
         if request.log and self.settings.log_impressions:
-            served = Served(base=scored.base, corrected=scored.corrected, model=scored.version)
+            served = Served(scored.base, scored.corrected, scored.version, scored.further or {})
             made = msgspec.structs.replace(impression, served=served, shown=first)
             if scored.propensity is not None:
                 made = msgspec.structs.replace(
@@ -234,6 +251,7 @@ class App(Frame):
             freshness_s=scored.freshness_s,
             logged=logged,
             shown=msgspec.UNSET if first is None else first,
+            targets=msgspec.UNSET if scored.targets is None else scored.targets,
             unknown=scored.coverage.of(request.context, request.candidates)
             if request.unknown and scored.coverage is not None
             else msgspec.UNSET,

@@ -6,6 +6,7 @@ import msgspec
 
 from serving.errors import RequestError, TooLargeError
 from serving.replica.coverage import Unknowns
+from serving.replica.target_scores import TargetScores
 from stream.limits import CANDIDATES_MAX
 from stream.records.bounds import BoundedRequestId, BoundedTime, Int64, bounded_candidates, bounded_features
 from stream.records.decoding import AnyFeatures, split_batch
@@ -32,13 +33,21 @@ T = TypeVar("T")
 EventList = Annotated[list[Event], msgspec.Meta(extra_json_schema={"minItems": 1})]
 
 
+class Rank(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """By what one request orders its candidates: arithmetic over targets and the candidates' numbers."""
+
+    by: str
+
+
 class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /v1/score. `time` is event time in Unix seconds; the default is now.
 
     `log` false: this request is not appended to `events`, so the model is not trained on it. `explore`
     says how candidates are ordered; the default is the configured order. `unknown` true: the answer lists
     the ids without a row in the model and the features without a value. `show` says how many of the order
-    will be shown: the model is trained on no others. 0: all; the default is `[server] show`.
+    will be shown: the model is trained on no others. 0: all; the default is `[server] show`. `rank` says by
+    what candidates are ordered; the default is `[rank]`. `target` names what /v1/explain explains; the
+    default is the first target.
     """
 
     candidates: Candidates
@@ -49,6 +58,8 @@ class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     explore: Explore | None = None
     unknown: bool = False
     show: Show | None = None
+    rank: Rank | None = None
+    target: str = ""
 
 
 _features: Any = bounded_features(Int64, float)  # JSON has no NaN and no infinity
@@ -79,6 +90,8 @@ class AnyScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     explore: Explore | None = None
     unknown: bool = False
     show: Show | None = None
+    rank: Rank | None = None
+    target: str = ""
 
 
 class ScoreAnswer(msgspec.Struct, frozen=True):
@@ -93,12 +106,13 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     base: list[float]
     corrected: list[float]
     order: list[int]  # candidate numbers, in the order to show them
-    explore: Explore  # greedy: by corrected probability; thompson: drawn
+    explore: Explore  # greedy: by corrected probability or `rank`; thompson: drawn
     propensity: list[float] | None  # of a drawn order: each candidate's chance of its rank
     freshness_s: float | None  # None: no example yet
     logged: bool
     shown: list[int] | msgspec.UnsetType = msgspec.UNSET  # the first of `order`, as logged; with `show` only
     unknown: Unknowns | msgspec.UnsetType = msgspec.UNSET  # present if the request asked for it
+    targets: dict[str, TargetScores] | msgspec.UnsetType = msgspec.UNSET  # of each, if several are declared
 
 
 class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,6 +128,7 @@ class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label: Label = 1.0
     time: EventTime | None = None
     name: str = "click"
+    value: float | None = None
     shown: Shown = None
     examined: Examined = None
     value: Number | None = None

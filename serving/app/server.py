@@ -17,6 +17,7 @@ import uvloop
 from serving.app.app import App
 from serving.errors import ListenError
 from serving.http.connection import guarded
+from serving.replica.ranking import Ranking
 from serving.settings import ServerSettings
 from stream.log.base import Log
 from stream.records.targets import UNDECLARED, Targets
@@ -48,6 +49,7 @@ def serve(
     stop: threading.Event,
     on_listening: Callable[[str], None] = lambda url: None,
     targets: Targets = UNDECLARED,
+    ranking: Ranking | None = None,
 ) -> None:
     """Serve requests from a replica until `stop` is set, then finish the running requests and return.
 
@@ -66,7 +68,7 @@ def serve(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         with replica:
-            app = App(replica, log, settings, targets)
+            app = App(replica, log, settings, targets, ranking)
             run_app(app, settings, lambda: stop.is_set() or replica.failure is not None, on_listening)
         replica.check()
     finally:

@@ -3,21 +3,25 @@
 `serving.replica.replica` updates both from the log; this module only reads them.
 """
 
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from error_memory import ErrorMemory, MemorySettings, make_memory
 from ground.clock import SYSTEM_CLOCK, Clock
-from ground.kernels.logistic import logits
+from ground.kernels.logistic import logits, sigmoids
 from learner.features.encoder import Requestlike
 from learner.model.explain import explain, read
-from learner.model.explore import beliefs_of, sample_slate
+from learner.model.explore import beliefs_of, draw, seeds_of, slate_of
 from learner.model.model import Model
 from serving.replica.coverage import CoverageCounts
 from serving.replica.explaining import Explanation, candidates_of
+from serving.replica.ranking import Ranking, numbers_in
 from serving.replica.status import Scored
+from serving.replica.target_scores import Floats, answered, joint, predict_all
+from stream.records.targets import Targets
 
 DRAWN_MAX = 1 << 20
 """Limit of candidates times draws of one order. Each takes 24 bytes and about 0.6 µs."""
@@ -44,11 +48,16 @@ class LiveModel:
         self.coverage = CoverageCounts(model.encoder)
         self._settings = settings
         self._clock = clock
-        self.memory = self.new_memory()
+        self.memories = self.new_memories()
 
-    def new_memory(self) -> ErrorMemory:
-        """A new, empty error memory."""
-        return make_memory(self._settings, self.model.memory_columns)
+    def new_memories(self) -> list[ErrorMemory]:
+        """A new, empty error memory for each target; that of a value stays empty."""
+        return [make_memory(self._settings, self.model.memory_columns) for _ in self.model.targets]
+
+    @property
+    def memory(self) -> ErrorMemory:
+        """The error memory of the first target."""
+        return self.memories[0]
 
     @property
     def freshness_s(self) -> float | None:
@@ -60,74 +69,107 @@ class LiveModel:
         """Age of the newest example in the weights; None: no example yet."""
         return self._age_s(self.base_ingest_ms)
 
-    def score(self, requests: Sequence[Requestlike]) -> list[Scored]:
+    def score(self, requests: Sequence[Requestlike], ranking: Ranking | None = None) -> list[Scored]:
         """Score each request, base and corrected. Changes only the coverage counts.
+
+        Args:
+            ranking: says the order; None: that of the first target.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
+            RankError: a candidate lacks a number of the ranking.
         """
         batch = self.model.encoder.encode(requests)
+        numbers = [numbers_in(request, ranking.numbers if ranking else ()) for request in requests]
         with self.lock:
-            predicted = self.model.predict(batch)
-            base = corrected = predicted.p
-            if self.memory.evidence:  # without evidence the memory corrects nothing
-                rows = self.model.scores_of(batch, predicted).rows
-                corrected = self.memory.correct(rows, base)
+            targets = self.model.targets
+            said = predict_all(self.model, self.memories, batch)
             version = self.model.version
             freshness_s = self.freshness_s
-        coverage = self.coverage.count(predicted.inputs)
+        primary = said[targets.primary]
+        coverage = self.coverage.count(primary.predicted.inputs)
         answers = []
-        for first, end in zip(batch.requests[:-1], batch.requests[1:], strict=True):
-            mine = corrected[first:end]
-            answers.append(
-                Scored(
-                    base=base[first:end].tolist(),
-                    corrected=mine.tolist(),
-                    order=np.argsort(-mine, kind="stable").tolist(),
-                    version=version,
-                    freshness_s=freshness_s,
-                    coverage=coverage.part(first, end),
-                )
+        for i, (first, end) in enumerate(itertools.pairwise(batch.requests.tolist())):
+            mine = primary.corrected[first:end]
+            if ranking is not None:
+                given = {name: one.corrected[first:end] for name, one in said.items()}
+                mine = ranking({**joint(targets, given), **numbers[i]})
+            scored = Scored(
+                base=primary.base[first:end].tolist(),
+                corrected=primary.corrected[first:end].tolist(),
+                order=np.argsort(-mine, kind="stable").tolist(),
+                version=version,
+                freshness_s=freshness_s,
+                coverage=coverage.part(first, end),
             )
+            if len(targets) > 1:
+                all_of_them, further = answered(targets, said, first, end)
+                scored = scored._replace(targets=all_of_them, further=further)
+            answers.append(scored)
         return answers
 
-    def explore(self, request: Requestlike, seed: int, draws: int) -> Scored:
+    def explore(self, request: Requestlike, seed: int, draws: int, ranking: Ranking | None = None) -> Scored:
         """Score one request as `score` does, but draw the order by Thompson sampling.
 
         The base is sampled, and the error memory's correction is added to it. The same seed, weights and
-        memory give the same order.
+        memory give the same order. Values are not sampled.
 
         Args:
             draws: sampled orders for the propensities, see `learner.model.explore.sample_slate`; fewer
                 if there are many candidates, see `draws_for`.
+            ranking: as for `score`; each of its targets is sampled.
 
         Raises:
-            FeatureError: a value is not of its feature's declared kind.
+            FeatureError, RankError: as `score`.
         """
         batch = self.model.encoder.encode([request])
+        numbers = numbers_in(request, ranking.numbers if ranking else ())
         draws = draws_for(len(request.candidates), draws)
         with self.lock:
-            predicted = self.model.predict(batch)
-            scores = self.model.scores_of(batch, predicted)
-            corrected = self.memory.correct(scores.rows, scores.p)
-            shift = logits(corrected, P_MIN) - logits(scores.p, P_MIN)
-            beliefs = beliefs_of(self.model, batch, predicted)
-            version = self.model.version
+            model = self.model
+            targets = model.targets
+            said = predict_all(model, self.memories, batch)
+            drawn_of = set(_with_their_of(targets, ranking.targets if ranking else (targets.primary,)))
+            beliefs = {
+                name: beliefs_of(model, batch, said[name].predicted, t)
+                for t, name in enumerate(targets)
+                if name in drawn_of and targets[name].kind == "event"
+            }
+            version = model.version
             freshness_s = self.freshness_s
         # by far the longest part, so it runs without the lock
-        slate = sample_slate(beliefs, shift, seed, draws)
-        return Scored(
-            base=scores.p.tolist(),
-            corrected=corrected.tolist(),
+        seeds = seeds_of(seed, draws + 1)
+        given: dict[str, Floats] = {name: one.corrected for name, one in said.items()}
+        for name, belief in beliefs.items():
+            shift = logits(said[name].corrected, P_MIN) - logits(said[name].base, P_MIN)
+            given[name] = draw(belief, seeds) + shift
+        if ranking is None:
+            drawn = given[targets.primary]
+        else:
+            given |= {name: sigmoids(given[name]) for name in beliefs}
+            drawn = ranking({**joint(targets, given), **numbers})
+        slate = slate_of(np.broadcast_to(drawn, (draws + 1, len(request.candidates))))
+        primary = said[targets.primary]
+        scored = Scored(
+            base=primary.base.tolist(),
+            corrected=primary.corrected.tolist(),
             order=slate.order,
             version=version,
             freshness_s=freshness_s,
             propensity=slate.propensity,
-            coverage=self.coverage.count(predicted.inputs),
+            coverage=self.coverage.count(primary.predicted.inputs),
         )
+        if len(targets) > 1:
+            all_of_them, further = answered(targets, said, 0, len(request.candidates))
+            scored = scored._replace(targets=all_of_them, further=further)
+        return scored
 
-    def explain(self, request: Requestlike) -> Explanation:
-        """Score one request as `score` does and break the scores down. Changes nothing.
+    def explain(self, request: Requestlike, target: int = 0) -> Explanation:
+        """Score one request as `score` does and break the scores of one target down, given that its `of`
+        happens. Changes nothing.
+
+        Args:
+            target: the number of the target; an event.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
@@ -135,9 +177,10 @@ class LiveModel:
         batch = self.model.encoder.encode([request])
         with self.lock:
             model = self.model
-            reading = read(model, batch)
-            corrected = self.memory.explain(reading.scores.rows, reading.scores.p)
-            version, evidence = model.version, self.memory.evidence
+            memory = self.memories[target]
+            reading = read(model, batch, target)
+            corrected = memory.explain(reading.scores.rows, reading.scores.p)
+            version, evidence = model.version, memory.evidence
             freshness_s, base_freshness_s = self.freshness_s, self.base_freshness_s
         # most of the time is spent here, without the lock
         base = explain(model, request, batch, reading)
@@ -164,3 +207,11 @@ def draws_for(candidates: int, wanted: int) -> int:
     (127, 524)
     """
     return max(1, min(wanted, DRAWN_MAX // max(candidates, 1)))
+
+
+def _with_their_of(targets: Targets, names: Sequence[str]) -> Iterator[str]:
+    """The names, and those of the targets that they are of."""
+    for name in names:
+        while name:
+            yield name
+            name = targets[name].of

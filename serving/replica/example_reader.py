@@ -10,10 +10,13 @@ import numpy.typing as npt
 from ground.rows import Rows
 from learner.errors import FeatureError
 from learner.features.encoder import Batch, Encoder
+from learner.features.labelled import Labelled
+from learner.lessons import number_of
 from stream.errors import RecordError
 from stream.log.base import Record
 from stream.records.decoding import Decoder
 from stream.records.refusals import Refusals
+from stream.records.targets import Targets
 from stream.records.types import Example, Forget
 
 logger = logging.getLogger("freshet.serving")
@@ -25,6 +28,7 @@ class Seen(NamedTuple):
     record: Record
     example: Example
     batch: Batch  # of this example alone
+    target: int  # its number
 
 
 class ExampleReader:
@@ -32,12 +36,14 @@ class ExampleReader:
 
     Args:
         encoder: returns the encoder of the current model.
+        targets: that the examples may be of.
     """
 
-    def __init__(self, encoder: Callable[[], Encoder]) -> None:
+    def __init__(self, encoder: Callable[[], Encoder], targets: Targets) -> None:
+        self._targets = targets
         self.bad = 0  # records that could not be read or encoded
         self._encoder = encoder
-        self._decoder = Decoder[Example | Forget](Example, Forget)
+        self._decoder = Decoder[Example | Forget](Example, Forget, targets=targets)
         self._refusals = Refusals()
 
     def read(self, record: Record) -> Seen | Forget | None:
@@ -50,12 +56,12 @@ class ExampleReader:
             example = self._refusals.admit(found)
             if example is None:
                 return None
-            batch = self._encoder().encode([example])
+            labelled = Labelled.of(self._encoder(), [example], self._targets)
         except (RecordError, FeatureError) as error:
             self.bad += 1
             logger.warning("example %d of partition %d: %s", record.offset, record.partition, error)
             return None
-        return Seen(record, example, batch)
+        return Seen(record, example, labelled.batch, number_of(self._targets, example.target))
 
 
 def join(batches: Sequence[Batch]) -> Batch:

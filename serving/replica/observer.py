@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.kernels.logistic import sigmoids
@@ -47,10 +48,12 @@ class Observer:
         self._live = live
         self._settings = settings
         self._clock = clock
-        self._reader = ExampleReader(lambda: live.model.encoder)
+        self._reader = ExampleReader(lambda: live.model.encoder, live.model.targets)
         self._metrics_lock = threading.Lock()
-        self._base = Metrics(settings.window)
-        self._corrected = Metrics(settings.window)
+        self._base, self._corrected = (
+            [Metrics(settings.window, target.kind == "value") for target in live.model.targets.values()]
+            for _ in range(2)
+        )  # by target
         self._repeats: list[Repeats] = []  # per partition
         self._next: list[int] = []  # per partition, the next offset to observe
         self._measured: list[int] = []  # per partition, the next offset to measure
@@ -68,12 +71,16 @@ class Observer:
         """The position in each partition; empty before `begin`. May be called from any thread."""
         return {p: Position(offset, self._taken_ms.get(p, 0)) for p, offset in enumerate(list(self._next))}
 
-    def quality(self) -> tuple[Quality, Quality]:
-        """The metrics of the base and the corrected predictions. May be called from any thread."""
+    def quality(self) -> list[tuple[Quality, Quality]]:
+        """The metrics of the base and the corrected predictions, by target. May be called from any thread."""
         with self._metrics_lock:
-            base = Quality(overall=self._base.summary(), recent=self._base.recent())
-            corrected = Quality(overall=self._corrected.summary(), recent=self._corrected.recent())
-        return base, corrected
+            return [
+                (
+                    Quality(overall=base.summary(), recent=base.recent()),
+                    Quality(overall=corrected.summary(), recent=corrected.recent()),
+                )
+                for base, corrected in zip(self._base, self._corrected, strict=True)
+            ]
 
     def begin(self, partitions: int, watermark: Mapping[int, int]) -> None:
         """Start after the examples that are already in the weights.
@@ -84,7 +91,8 @@ class Observer:
         """
         self._begin_behind(watermark, partitions)
         self._measured = list(self._next)
-        self._live.memory.set_priors(*self._live.model.memory_priors())
+        for t, memory in enumerate(self._live.memories):
+            memory.set_priors(*self._live.model.memory_priors(t))
 
     def observe(self, log: Log) -> tuple[bool, bool]:
         """Read up to `READ_RECORDS` records from each partition.
@@ -109,12 +117,13 @@ class Observer:
         live = self._live
         if any(watermark.get(partition, 0) < offset for partition, offset in self._learnt.items()):
             # the learner started over, without the dropped examples: feed them to a new memory
-            live.memory = live.new_memory()
+            live.memories = live.new_memories()
             self._positions = Positions(self._settings.marks_max)
             self._begin_behind(watermark, len(self._next))
         self._learnt = dict(watermark)
-        live.memory.set_priors(*live.model.memory_priors())
-        live.memory.advance(self._positions.learnt(watermark))
+        for t, memory in enumerate(live.memories):
+            memory.set_priors(*live.model.memory_priors(t))
+            memory.advance(self._positions.learnt(watermark))
         for partition in range(len(self._next)):
             learnt = watermark.get(partition, 0)
             if learnt > self._next[partition]:
@@ -160,21 +169,32 @@ class Observer:
         """Predict as a request would be answered, measure, then add the labels to the memory."""
         if not seen:
             return
+        with self._live.lock:
+            positions = [self._positions.add(partition, s.record.offset) for s in seen]
+        for t in sorted({s.target for s in seen}):
+            mine = [i for i, s in enumerate(seen) if s.target == t]
+            self._show_target(partition, t, [seen[i] for i in mine], np.array(positions)[mine])
+
+    def _show_target(
+        self, partition: int, target: int, seen: Sequence[Seen], position: npt.NDArray[np.int64]
+    ) -> None:
         live = self._live
         batch = join([s.batch for s in seen])
-        lessons = Lessons.of([s.example for s in seen])
+        lessons = Lessons.of([s.example for s in seen], live.model.targets)
         per_request = np.diff(batch.requests)
         with live.lock:
-            scores = live.model.score(batch)
-            # with subsampled negatives, the odds of the labels are higher than the served ones
-            base = sigmoids(scores.z + lessons.shift)
-            position = np.array([self._positions.add(partition, s.record.offset) for s in seen])
-            corrected = live.memory.observe(
-                scores.rows, base, lessons.y, position, batch.requests, batch.times, lessons.weight,
-                lessons.before,
-            )  # fmt: skip
+            scores = live.model.score(batch, target)
+            if live.model.scales.is_value[target]:  # it has no memory
+                base = corrected = scores.p
+            else:
+                # with subsampled negatives, the odds of the labels are higher than the served ones
+                base = sigmoids(scores.z + lessons.shift)
+                corrected = live.memories[target].observe(
+                    scores.rows, base, lessons.y, position, batch.requests, batch.times, lessons.weight,
+                    lessons.before,
+                )  # fmt: skip
             self.observed += len(seen)
-            newest_ms = seen[-1].record.ingest_ms
+            newest_ms = max(s.record.ingest_ms for s in seen)
             live.memory_ingest_ms = max(live.memory_ingest_ms, newest_ms)
         group = np.repeat(live.model.users(batch), per_request)
         # do not measure examples twice that are observed again after the base was rebuilt
@@ -182,16 +202,17 @@ class Observer:
         fresh &= ~lessons.quiet
         y, group, weight = lessons.y[fresh], group[fresh], lessons.weight[fresh]
         with self._metrics_lock:
-            self._base.add(base[fresh], y, group, weight)
-            self._corrected.add(corrected[fresh], y, group, weight)
+            self._base[target].add(base[fresh], y, group, weight)
+            self._corrected[target].add(corrected[fresh], y, group, weight)
 
     def _forget(self, request: Forget) -> None:
         """Delete ids from the memory now; the learner's next update deletes them from the model."""
         model = self._live.model
         with self._live.lock:
-            forget_in_memory(self._live.memory, model, request.entity)
+            for memory in self._live.memories:
+                forget_in_memory(memory, model, request.entity)
         users = keys_by_column(model, request.entity).get(model.user_column)
         if users is not None:
             with self._metrics_lock:
-                self._base.forget(users)
-                self._corrected.forget(users)
+                for metrics in (*self._base, *self._corrected):
+                    metrics.forget(users)

@@ -30,11 +30,13 @@ from serving.errors import UnavailableError
 from serving.replica.answering import LiveModel
 from serving.replica.explaining import Explanation
 from serving.replica.observer import Observer
-from serving.replica.status import MemoryStatus, ModelStatus, NetworkStatus, Scored
+from serving.replica.ranking import Ranking
+from serving.replica.status import MemoryStatus, ModelStatus, NetworkStatus, Scored, TargetStatus
 from serving.settings import ServerSettings
 from stream.errors import LogError
 from stream.log.base import EXAMPLES, UPDATES, Log
 from stream.log.lag import LagMeter, Position
+from stream.records.targets import UNDECLARED, Targets
 
 IDLE_S = 0.005
 AWAY_PAUSES = Pauses(first_s=0.1, longest_s=5.0)  # between retries when the log fails
@@ -77,6 +79,7 @@ class Replica:
         learner_settings: the learner's.
         memory_settings: the error memory's.
         settings: the server's limits.
+        targets: what is predicted, the same as the learner's.
         clock: used to wait and to measure time.
 
     Use it as a context manager (`with replica:` starts and stops its thread), or call `step` yourself.
@@ -89,13 +92,16 @@ class Replica:
         learner_settings: LearnerSettings,
         memory_settings: MemorySettings,
         settings: ServerSettings,
+        targets: Targets = UNDECLARED,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.settings = settings
         self._clock = clock
         self._log = log
         self._memory_settings = memory_settings
-        self._live = LiveModel(Model(features, learner_settings, rows=settings.rows), memory_settings, clock)
+        self._live = LiveModel(
+            Model(features, learner_settings, targets, rows=settings.rows), memory_settings, clock
+        )
         self._follower = _LiveFollower(self._live, self._moved)
         self._observer = Observer(self._live, settings, clock)
         self._loaded = False
@@ -133,6 +139,11 @@ class Replica:
         """The schema of the requests."""
         return self.model.features
 
+    @property
+    def targets(self) -> Targets:
+        """What is predicted."""
+        return self.model.targets
+
     def check_types(self, request: Requestlike) -> None:
         """Check a request's ids against the declared types of the features; a loading model checks too.
 
@@ -141,17 +152,17 @@ class Replica:
         """
         self.model.encoder.check_types(request)
 
-    def score(self, requests: Sequence[Requestlike]) -> list[Scored]:
-        """Score each request, base and corrected. Changes only the coverage counts.
+    def score(self, requests: Sequence[Requestlike], ranking: Ranking | None = None) -> list[Scored]:
+        """Score each request, base and corrected, and order it. Changes only the coverage counts.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
             UnavailableError: the model is still loading.
         """
         self._check_loaded()
-        return self._live.score(requests)
+        return self._live.score(requests, ranking)
 
-    def explore(self, request: Requestlike, seed: int, draws: int) -> Scored:
+    def explore(self, request: Requestlike, seed: int, draws: int, ranking: Ranking | None = None) -> Scored:
         """Score one request and draw the order by Thompson sampling: see `LiveModel.explore`.
 
         Raises:
@@ -159,17 +170,17 @@ class Replica:
             UnavailableError: the model is still loading.
         """
         self._check_loaded()
-        return self._live.explore(request, seed, draws)
+        return self._live.explore(request, seed, draws, ranking)
 
-    def explain(self, request: Requestlike) -> Explanation:
-        """Score one request as `score` does and break the scores down. Changes nothing.
+    def explain(self, request: Requestlike, target: int = 0) -> Explanation:
+        """Score one request as `score` does and break one target's scores down. Changes nothing.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
             UnavailableError: the model is still loading.
         """
         self._check_loaded()
-        return self._live.explain(request)
+        return self._live.explain(request, target)
 
     def _check_loaded(self) -> None:
         if not self._loaded:
@@ -184,7 +195,8 @@ class Replica:
     def status(self) -> ModelStatus:
         """The state of the replica and its metrics."""
         why_not = self.unready()
-        base, corrected = self._observer.quality()
+        qualities = self._observer.quality()
+        base, corrected = qualities[0]
         with self._live.lock:
             memory = self.memory
             return ModelStatus(
@@ -214,6 +226,12 @@ class Replica:
                 base=base,
                 corrected=corrected,
                 network=_network_status(self.model),
+                targets={
+                    name: TargetStatus(target.kind, target.of, *quality)
+                    for (name, target), quality in zip(self.targets.items(), qualities, strict=True)
+                }
+                if len(self.targets) > 1
+                else msgspec.UNSET,
             )
 
     def unready(self) -> str:

@@ -9,8 +9,11 @@ from learner.features.encoder import FeatureSpec
 from learner.metrics import Summary
 from serving.replica.coverage import Coverage, FeatureCounts
 from serving.replica.explaining import Explanation
+from serving.replica.ranking import Ranking
+from serving.replica.target_scores import TargetScores
 from stream.log.lag import Lag
-from stream.records.types import Impression
+from stream.records.targets import Targets
+from stream.records.types import Impression, ServedTarget
 
 
 class Scored(NamedTuple):
@@ -23,6 +26,8 @@ class Scored(NamedTuple):
     freshness_s: float | None  # None: no example yet
     propensity: list[float] | None = None  # (n,) of a drawn order: each candidate's chance of its rank
     coverage: Coverage | None = None  # unknown ids and missing values of the request
+    targets: dict[str, TargetScores] | None = None  # of each target, where there are several
+    further: dict[str, ServedTarget] | None = None  # for the log, of all but the first
 
 
 class MemoryStatus(msgspec.Struct, frozen=True):
@@ -50,6 +55,15 @@ class Quality(msgspec.Struct, frozen=True):
     recent: Summary
 
 
+class TargetStatus(msgspec.Struct, frozen=True):
+    """The metrics of one target, among the candidates that it is learned of."""
+
+    kind: str
+    of: str
+    base: Quality
+    corrected: Quality
+
+
 class ModelStatus(msgspec.Struct, frozen=True):
     """The current model, its freshness and its metrics."""
 
@@ -71,9 +85,10 @@ class ModelStatus(msgspec.Struct, frozen=True):
     table_rows: dict[str, int]
     scored_features: dict[str, FeatureCounts]  # of the candidates scored since the server began
     memory: MemoryStatus
-    base: Quality
+    base: Quality  # of the first target
     corrected: Quality
     network: NetworkStatus | msgspec.UnsetType = msgspec.UNSET  # of the user; absent: it is built in
+    targets: dict[str, TargetStatus] | msgspec.UnsetType = msgspec.UNSET  # where there are several
 
 
 class Scorer(Protocol):
@@ -90,18 +105,22 @@ class Scorer(Protocol):
             FeatureError: an id is not of its feature's declared type.
         """
 
-    def score(self, requests: Sequence[Impression]) -> list[Scored]:
-        """Score each request, base and corrected. Changes only the coverage counts.
+    @property
+    def targets(self) -> Targets:
+        """What is predicted."""
+
+    def score(self, requests: Sequence[Impression], ranking: Ranking | None = None) -> list[Scored]:
+        """Score each request, base and corrected, and order it. Changes only the coverage counts.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
             UnavailableError: the model is still loading.
         """
 
-    def explore(self, request: Impression, seed: int, draws: int) -> Scored:
+    def explore(self, request: Impression, seed: int, draws: int, ranking: Ranking | None = None) -> Scored:
         """Score one request and draw its order by Thompson sampling; raises as `score` does."""
 
-    def explain(self, request: Impression) -> Explanation:
+    def explain(self, request: Impression, target: int = 0) -> Explanation:
         """Score one request and break its scores down; raises as `score` does."""
 
     def status(self) -> ModelStatus:

@@ -9,9 +9,11 @@ from learner.features.encoder import Encoder, FeatureSpec
 from learner.metrics import Metrics
 from serving.replica.coverage import Coverage, FeatureCounts
 from serving.replica.explaining import ExplainedCandidate, Explanation, Unknown
+from serving.replica.ranking import Ranking
 from serving.replica.status import MemoryStatus, ModelStatus, Quality, Scored
 from stream.log.lag import Lag
 from stream.records.decoding import Decoder
+from stream.records.targets import UNDECLARED
 from stream.records.types import Action, Exposure, Impression
 
 EVENT = Decoder[Impression | Action | Exposure](Impression, Action, Exposure)
@@ -22,11 +24,12 @@ class Known:
 
     def __init__(self) -> None:
         self.features = {"p": FeatureSpec(kind="number")}
+        self.targets = UNDECLARED
         self.why_not = ""
         self.slow_s = 0.0
         self.explored: list[tuple[int, int]] = []
 
-    def score(self, requests: Sequence[Impression]) -> list[Scored]:
+    def score(self, requests: Sequence[Impression], ranking: Ranking | None = None) -> list[Scored]:
         time.sleep(self.slow_s)
         answers = []
         for request in requests:
@@ -38,7 +41,7 @@ class Known:
             answers.append(Scored(base, half, order, "1-2", 0.25, coverage=coverage))
         return answers
 
-    def explore(self, request: Impression, seed: int, draws: int) -> Scored:
+    def explore(self, request: Impression, seed: int, draws: int, ranking: Ranking | None = None) -> Scored:
         (scored,) = self.score([request])
         self.explored.append((seed, draws))
         return scored._replace(order=scored.order[::-1], propensity=[0.25] * len(scored.base))
@@ -46,7 +49,7 @@ class Known:
     def check_types(self, request: Impression) -> None:
         Encoder(self.features).check_types(request)
 
-    def explain(self, request: Impression) -> Explanation:
+    def explain(self, request: Impression, target: int = 0) -> Explanation:
         (scored,) = self.score([request])
         candidates = [
             ExplainedCandidate(p, 0.0, half, 0.0, [], {}, 1.0, 0.0, [Unknown("p", [7])])

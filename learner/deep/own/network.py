@@ -80,7 +80,7 @@ class OwnNetwork(Network):
         """What the module's constructor gives when torch's generator begins at the seed."""
         return self._flat(self._make(seed))
 
-    def forward(self, w: Tensors, x0: object, xp: object = np) -> object:
+    def forward(self, w: Tensors, x0: object, xp: object = np, target: int = 0) -> object:
         """The residual logit (n,) of inputs (n, width), of numpy or torch, by a module of these weights."""
         torch = self._torch
         if isinstance(x0, torch.Tensor):
@@ -91,7 +91,7 @@ class OwnNetwork(Network):
         self.add_residual(w, x0, z)
         return z.astype(np.float32)
 
-    def add_residual(self, w: Tensors, x0: Array, z: npt.NDArray[np.float64]) -> None:
+    def add_residual(self, w: Tensors, x0: Array, z: npt.NDArray[np.float64], target: int = 0) -> None:
         """Add to logits z (n,) the residuals of inputs (n, width): nothing where the module fails."""
         torch = self._torch
         try:

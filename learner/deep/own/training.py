@@ -11,6 +11,7 @@ from learner.deep.networks import Array, Network
 from learner.deep.own.network import OwnNetwork
 from learner.deep.trainer import Floats, Step, by_logits
 from learner.errors import NetworkError
+from learner.lessons import Lessons
 
 if TYPE_CHECKING:
     import torch
@@ -48,13 +49,13 @@ class OwnTrainer(AutogradTrainer):
         inputs: Array,
         embedding_width: int,
         offset: Floats,
-        y: Floats,
+        lessons: Lessons,
         reference: Floats | None = None,
     ) -> Step | None:
         """See `DeepTrainer.step`."""
         before = [self.flat[part].copy() for part in self._buffers]
         try:
-            done = super().step(inputs, embedding_width, offset, y, reference)
+            done = super().step(inputs, embedding_width, offset, lessons, reference)
             if done is None:
                 raise NetworkError("a gradient is not finite")
             return done
@@ -65,7 +66,7 @@ class OwnTrainer(AutogradTrainer):
             return None
 
     def _gradients(
-        self, inputs: Array, offset: Floats, y: Floats, reference: Floats
+        self, inputs: Array, offset: Floats, lessons: Lessons, reference: Floats
     ) -> tuple[Floats, torch.Tensor]:
         """Fill `_grad`; the logits (n,), and the gradient by the inputs (n, width)."""
         torch, own, module = self._torch, self._own, self._module
@@ -84,7 +85,7 @@ class OwnTrainer(AutogradTrainer):
             raise NetworkError("a logit is not finite")
         z = honest.numpy() + offset
         toward = z if not own.varies else residual.detach().numpy() + offset
-        residual.backward(torch.from_numpy(by_logits(toward, y, reference, self.correction)))
+        residual.backward(torch.from_numpy(by_logits(toward, lessons, reference, self.correction)))
         by_inputs = torch.zeros_like(x0) if x0.grad is None else x0.grad
         if not np.isfinite(by_inputs.numpy()).all():
             raise NetworkError("a gradient by the inputs is not finite")

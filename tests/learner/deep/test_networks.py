@@ -12,6 +12,7 @@ from learner.deep.products import add_product
 from learner.deep.trainer import by_logits
 from learner.errors import FeatureError
 from learner.features.encoder import Encoder, FeatureSpec, Request
+from learner.lessons import Lessons
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.records.types import Example, Served
@@ -143,8 +144,7 @@ def test_self_correction_is_the_gradient_of_its_loss() -> None:
     loss += 0.3 * (label * relu(q - p) + (1 - label) * relu(p - q))
     loss.sum().backward()
     assert t.grad is not None
-    once, never = np.ones(40), np.full(40, np.nan)
-    assert by_logits(z, y, once, never, last, 0.3) == pytest.approx(t.grad.numpy(), rel=1e-4, abs=1e-6)
+    assert by_logits(z, Lessons.plain(y), last, 0.3) == pytest.approx(t.grad.numpy(), rel=1e-4, abs=1e-6)
 
 
 def test_self_correction_betters_what_was_served_and_the_fast_part_where_nothing_was() -> None:

@@ -37,7 +37,8 @@ def labelled_rows(model: Model, rows: list[Row]) -> Labelled:
         ),
         np.zeros((n, 0), dtype=np.float32),
     )
-    lessons = Lessons(y, np.zeros(n), np.ascontiguousarray(weight), np.ascontiguousarray(before))
+    weight, before = np.ascontiguousarray(weight), np.ascontiguousarray(before)
+    lessons = Lessons.plain(np.ascontiguousarray(y))._replace(weight=weight, before=before)
     return Labelled(batch, lessons, np.full(n, np.nan), np.zeros(n, dtype=np.bool_))
 
 
@@ -168,7 +169,8 @@ def test_deep_part_takes_the_difference_of_two_losses_times_the_weight() -> None
     z, y = np.array([0.7, 0.7, -2.0]), np.array([1.0, 1.0, 0.0])
     weight, before = np.array([2.0, 3.0, 0.0]), np.array([np.nan, 0.0, np.nan])
     p = 1.0 / (1.0 + np.exp(-z))
-    found = by_logits(z, y, weight, before, z, 0.3)
+    lessons = Lessons.plain(y)._replace(weight=weight, before=before)
+    found = by_logits(z, lessons, z, 0.3)
     assert found == pytest.approx([0.7 * 2.0 * (p[0] - 1.0), -3.0, 0.0], rel=1e-6)
 
 

@@ -1,0 +1,73 @@
+"""The scales of the targets: logits of events, and values as numbers of their own units."""
+
+import numpy as np
+import numpy.typing as npt
+
+from ground.kernels import bayes
+from ground.kernels.logistic import sigmoids
+from learner.fast.part import FastOutputs
+from learner.lessons import Lessons
+from stream.records.targets import Targets
+
+Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+
+LOG_MAX = 40.0
+"""The largest logarithm of an expectation: far above any value, and far below what overflows."""
+
+
+class Scales:
+    """On which scale each target's labels are learned, and how predictions come back from it.
+
+    Arguments `target` are the numbers (n,) of the rows' targets, in the order of `targets`.
+    """
+
+    def __init__(self, targets: Targets) -> None:
+        self.is_value = np.array([target.kind == "value" for target in targets.values()])
+        self._is_log = np.array([target.scale == "log1p" for target in targets.values()])
+
+    def logits(self, outputs: FastOutputs, target: Numbers) -> Floats:
+        """The fast part's honest logits, (n,); of values their means, in the targets' units."""
+        z = bayes_logit(outputs)
+        return np.where(self.is_value[target], outputs.logit, z) if self.is_value.any() else z
+
+    def expectations(self, z: Floats, s2: Floats, spread: Floats, target: Numbers) -> Floats:
+        """What is expected, (n,): of events the probabilities, of values the expectations, at least 0.
+
+        A value's normal distribution on its scale has mean m = centre + unit z and variance
+        v = unit² (s² + noise). On the scale log1p its expectation is exp(m + v / 2) - 1.
+
+        Args:
+            z: (n,), logits; of values the means, in the targets' units.
+            s2: (n,), their variance.
+            spread: (n, 3), see `FastOutputs`.
+        """
+        centre, unit, noise = spread.T
+        mean = centre + unit * z
+        exponent = np.minimum(mean + 0.5 * unit**2 * (s2 + noise), LOG_MAX)
+        logarithmic = self._is_log[target]
+        value = np.maximum(np.where(logarithmic, np.expm1(np.where(logarithmic, exponent, 0.0)), mean), 0.0)
+        return np.where(self.is_value[target], value, sigmoids(z))
+
+    def expected(self, z: Floats, outputs: FastOutputs, target: int) -> Floats:
+        """`expectations` of rows of one target."""
+        if not self.is_value[target]:
+            return sigmoids(z)
+        return self.expectations(z, outputs.variance, outputs.spread, np.full(len(z), target))
+
+    def on_scale(self, lessons: Lessons) -> Lessons:
+        """The lessons with labels on the scales of their targets."""
+        if not self._is_log.any():
+            return lessons
+        logs = self._is_log[lessons.target]
+        y, before = (np.where(logs, np.log1p(labels), labels) for labels in (lessons.y, lessons.before))
+        return lessons._replace(y=y, before=before)
+
+    def off_scale(self, labels: Floats, target: Numbers) -> Floats:
+        """Labels on the scales of their targets as they came, (n,)."""
+        return np.where(self._is_log[target], np.expm1(labels), labels)
+
+
+def bayes_logit(outputs: FastOutputs) -> Floats:
+    """The logit of the honest probability: shrunk by its own variance."""
+    return outputs.logit / np.sqrt(1.0 + bayes.PROBIT * outputs.variance)
