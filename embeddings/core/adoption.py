@@ -16,16 +16,30 @@ from embeddings.types import Floats
 
 
 def widen(spec: TableSpec, rows: Floats) -> Floats:
-    """Rows (n, W) without eviction's columns as rows (n, spec.width), with a stamp of 0.
+    """Rows (n, W) without eviction's columns as rows with a stamp of 0; `lengthen` does the rest.
 
     Raises:
         TableInputError: the rows have another width.
     """
     columns = spec.extra_column - spec.age_column
-    if rows.shape[1] + columns != spec.width:
+    if not spec.width - spec.extra <= rows.shape[1] + columns <= spec.width:
         raise TableInputError(f"table {spec.name!r}: rows have {rows.shape[1]} columns, not {spec.width}")
     none = np.zeros((len(rows), columns), dtype=np.float32)
     return np.concatenate([rows[:, : spec.age_column], none, rows[:, spec.age_column :]], axis=1)
+
+
+def lengthen(spec: TableSpec, rows: Floats) -> Floats:
+    """Rows (n, W) with fewer of the caller's columns as rows (n, spec.width), whose further ones are 0.
+
+    Raises:
+        TableInputError: the rows lack more than the caller's columns.
+    """
+    missing = spec.width - rows.shape[1]
+    if missing > spec.extra:
+        raise TableInputError(f"table {spec.name!r}: rows have {rows.shape[1]} columns, not {spec.width}")
+    at = spec.seen_column - missing
+    none = np.zeros((len(rows), missing), dtype=np.float32)
+    return np.concatenate([rows[:, :at], none, rows[:, at:]], axis=1)
 
 
 def adopt(spec: TableSpec, store: Store) -> None:

@@ -51,6 +51,7 @@ class SnapshotMeta(msgspec.Struct):
     base_seq: int = 0  # number of the last delta that the base contains
     pages: int = 0  # pages of that base
     begun: int = 0  # pages of generation base + 1 that may exist
+    grown: bool = False  # some rows may have fewer of the caller's columns
 
 
 class Page(msgspec.Struct, frozen=True, array_like=True):

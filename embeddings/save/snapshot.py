@@ -25,7 +25,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from embeddings.core.adoption import adopt, widen
+from embeddings.core.adoption import adopt, lengthen, widen
 from embeddings.errors import SnapshotError, TableError
 from embeddings.save.delta import Changes, Piece, apply, drain, pieces, raw
 from embeddings.save.entries import (
@@ -39,7 +39,6 @@ from embeddings.save.entries import (
     encode_entry,
     read_meta,
 )
-from embeddings.spec import TableSpec
 from embeddings.table.table import Table
 
 PAGE_BYTES = 4 << 20
@@ -95,6 +94,7 @@ class TableSnapshot:
         self._credit = 0.0  # bytes of base that may be written now
         self._renew = False  # the next save starts a new base
         self._hurried = False  # write the unfinished base as fast as possible, whatever it costs
+        self._grown = False  # see `SnapshotMeta`
         self._page_slots = max(PAGE_BYTES // (8 + 4 * table.width), 1)
         self._page_lines = max(PAGE_BYTES // 68, 1)
 
@@ -208,7 +208,7 @@ class TableSnapshot:
             return False
         table = self.table
         meta = read_meta(data, f"{self._where}: table {table.spec.name!r}")
-        self._check_layout(meta.spec)
+        self._check_layout(meta)
         table.make_room(meta.rows)
         for number in range(meta.pages):
             key = self._key(b"base/", meta.base) + number.to_bytes(4, "big")
@@ -322,20 +322,29 @@ class TableSnapshot:
     def _apply(self, piece: Piece) -> None:
         spec = self.table.spec
         rows = np.frombuffer(piece.rows, dtype=np.float32)
-        narrow = spec.width - (spec.extra_column - spec.age_column)
+        count = len(piece.keys) // 8
         try:
-            if rows.size == len(piece.keys) // 8 * narrow < len(piece.keys) // 8 * spec.width:
-                rows = widen(spec, rows.reshape(-1, narrow))
+            if count and rows.size % count == 0 and rows.size < count * spec.width:
+                rows = rows.reshape(count, -1)
+                missing, age = spec.width - rows.shape[1], spec.extra_column - spec.age_column
+                # The caller's columns come in pairs, and eviction's are one or two.
+                if age and (missing % 2 == 1 or (missing == age and not self._grown)):
+                    rows = widen(spec, rows)
+                if rows.shape[1] < spec.width and self._grown:
+                    rows = lengthen(spec, rows)
                 piece = msgspec.structs.replace(piece, rows=raw(rows))
             apply(self.table, piece)
         except TableError as error:
             raise self._wrong(str(error)) from None
 
-    def _check_layout(self, saved: TableSpec) -> None:
-        spec = self.table.spec
+    def _check_layout(self, meta: SnapshotMeta) -> None:
+        saved, spec = meta.spec, self.table.spec
+        self._grown = meta.grown
         for name in ("dim", "optimizer", "extra", "evict"):
             then, now = getattr(saved, name), getattr(spec, name)
-            if then != now and (name, then) != ("evict", "none"):
+            if name == "extra" and then < now:
+                self._grown = meta.grown = True
+            elif then != now and (name, then) != ("evict", "none"):
                 raise self._wrong(
                     f"it was saved with {name} = {then}, but now {name} = {now}: its rows mean something else"
                 )

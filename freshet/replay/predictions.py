@@ -17,7 +17,7 @@ from freshet.errors import ReplayError
 from freshet.progress import progress
 from freshet.replay.tape import ReplayOptions, Tape, open_played
 from learner.features.encoder import Encoder
-from learner.lessons import Lessons
+from learner.features.labelled import lessons_of
 from stream.files.record_columns import PREDICTION_COLUMNS, Survey
 from stream.files.record_files import RecordWriter, whole_or_nothing
 from stream.records.refusals import Refusals
@@ -83,7 +83,7 @@ def _scored(tape: Tape, encoder: Encoder | None) -> Iterator[Example]:
     for example in tape:
         left = refusals.admit(example)
         if left is not None and not left.late and (encoder is None or encoder.fits(left)):
-            quiet = Lessons.of([left]).quiet
+            quiet = lessons_of([left]).quiet
             if not quiet.any():
                 yield left
             elif not quiet.all():

@@ -22,7 +22,7 @@ from freshet.progress import progress
 from freshet.replay.baselines import Baselines
 from freshet.replay.feed import open_feed
 from freshet.replay.predictions import write_predictions
-from freshet.replay.scored import Candidates, ScoredCandidates, Summaries
+from freshet.replay.scored import Candidates, ScoredCandidates, Summaries, print_summary
 from freshet.replay.suspicion import warnings_of
 from freshet.replay.tape import ReplayOptions, is_log, open_existing, replay_config
 from freshet.replay.time_travel import restored
@@ -229,7 +229,7 @@ def run_replay(
         from freshet.show.report import write_html
 
         write_html(replay_page(report, Path(options.data or config.log).name), html)
-    _print_summary(report)
+    print_summary(report)
 
 
 def replay_from_snapshot(
@@ -388,51 +388,3 @@ def _window(config: Config, run: Replay) -> int:
     """Candidates per window: as configured, but so that there are 20 to 1,000 windows, a chart's worth."""
     examples = run.learner.meta.examples
     return max(min(config.learner.window, max(examples // 20, 500)), -(-examples // WINDOWS_MAX))
-
-
-def _among(part: Json) -> str:
-    return f" of {part['of']}" if part["of"] else ""
-
-
-def _print_summary(report: Json) -> None:
-    def line(name: str, part: Json, kind: str = "event") -> str:
-        keys = ["auc", "request_auc", "ndcg", "logloss", "calibration"]
-        if kind == "value":
-            keys = ["mean", "mae", "rmse", "calibration"]
-        return f"  {name:<22}" + "".join(
-            f"{key} {'–' if part.get(key) is None else format(part[key], '.4f')}   " for key in keys
-        )
-
-    print(
-        f"{report['events']:,} requests, {report['candidates']:,} candidates, "
-        f"{report['events_per_second']:,.0f} requests/s, state {report['state_hash']}",
-        *(
-            line(f"{name}, {part.replace('_', ' ')}", report[name][part])
-            for part in ("overall", "last_half")
-            for name in ("base", "corrected")
-        ),
-        *(line(name, found["last_half"]) for name, found in report["baselines"].items()),
-        sep="\n",
-        file=sys.stderr,
-    )
-    for name, part in list(report.get("targets", {}).items())[1:]:
-        print(f"  {name}{_among(part)}: {part['candidates']:,} candidates", file=sys.stderr)
-        if not part["candidates"]:
-            continue
-        lines = {who: part[who]["last_half"] for who in ("base", "corrected")}
-        lines |= {who: found["last_half"] for who, found in part["baselines"].items()}
-        for who, found in lines.items():
-            print(line(f"  {who}, last half", found, part["kind"]), file=sys.stderr)
-    if report["skipped"]:
-        first = f"; the first: {report['first_skipped']}" if report["first_skipped"] else ""
-        print(f"  left out: {report['skipped']:,} that could not be used{first}", file=sys.stderr)
-    if report["base"]["overall"]["auc"] is None:
-        print(
-            "  no auc: all labels are the same; is label in [data] the right column?",
-            file=sys.stderr,
-        )
-    for warning in report["warnings"]:
-        print(f"  warning: {warning}", file=sys.stderr)
-    if "live_state_hash" in report:
-        equal = "the very state" if report["equals_live_state"] else "NOT the state"
-        print(f"  this is {equal} of the live learner ({report['live_state_hash']})", file=sys.stderr)

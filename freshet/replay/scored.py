@@ -1,5 +1,6 @@
 """Predictions and labels of a replay, in order, and the metrics over them."""
 
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -113,3 +114,53 @@ class Summaries:
             both = {"base": self.of(base, first, end), "corrected": self.of(corrected, first, end)}
             windows.append(between | both)
         return {"base": self.halves(base), "corrected": self.halves(corrected), "windows": windows}
+
+
+def _among(part: Json) -> str:
+    return f" of {part['of']}" if part["of"] else ""
+
+
+def print_summary(report: Json) -> None:
+    """Print a replay's report for people, to stderr."""
+
+    def line(name: str, part: Json, kind: str = "event") -> str:
+        keys = ["auc", "request_auc", "ndcg", "logloss", "calibration"]
+        if kind == "value":
+            keys = ["mean", "mae", "rmse", "calibration"]
+        return f"  {name:<22}" + "".join(
+            f"{key} {'–' if part.get(key) is None else format(part[key], '.4f')}   " for key in keys
+        )
+
+    print(
+        f"{report['events']:,} requests, {report['candidates']:,} candidates, "
+        f"{report['events_per_second']:,.0f} requests/s, state {report['state_hash']}",
+        *(
+            line(f"{name}, {part.replace('_', ' ')}", report[name][part])
+            for part in ("overall", "last_half")
+            for name in ("base", "corrected")
+        ),
+        *(line(name, found["last_half"]) for name, found in report["baselines"].items()),
+        sep="\n",
+        file=sys.stderr,
+    )
+    for name, part in list(report.get("targets", {}).items())[1:]:
+        print(f"  {name}{_among(part)}: {part['candidates']:,} candidates", file=sys.stderr)
+        if not part["candidates"]:
+            continue
+        lines = {who: part[who]["last_half"] for who in ("base", "corrected")}
+        lines |= {who: found["last_half"] for who, found in part["baselines"].items()}
+        for who, found in lines.items():
+            print(line(f"  {who}, last half", found, part["kind"]), file=sys.stderr)
+    if report["skipped"]:
+        first = f"; the first: {report['first_skipped']}" if report["first_skipped"] else ""
+        print(f"  left out: {report['skipped']:,} that could not be used{first}", file=sys.stderr)
+    if report["base"]["overall"]["auc"] is None:
+        print(
+            "  no auc: all labels are the same; is label in [data] the right column?",
+            file=sys.stderr,
+        )
+    for warning in report["warnings"]:
+        print(f"  warning: {warning}", file=sys.stderr)
+    if "live_state_hash" in report:
+        equal = "the very state" if report["equals_live_state"] else "NOT the state"
+        print(f"  this is {equal} of the live learner ({report['live_state_hash']})", file=sys.stderr)

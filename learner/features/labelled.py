@@ -37,7 +37,7 @@ class Labelled(NamedTuple):
         served = [p for e in examples for p in (e.served.base if e.served else [np.nan] * len(e.labels))]
         return cls(
             batch=batch,
-            lessons=Lessons.of(examples, targets),
+            lessons=lessons_of(examples, targets),
             served=np.array(served, dtype=np.float64),
             late=np.array([e.late for e in examples], dtype=np.bool_),
         )
@@ -95,3 +95,51 @@ def fits(encoder: Encoder, example: Example, targets: Targets = UNDECLARED) -> b
     except FeatureError:
         return False
     return True
+
+
+def lessons_of(examples: Sequence[Example], targets: Targets = UNDECLARED) -> Lessons:
+    """The lessons of examples, row by row.
+
+    Raises:
+        FeatureError: an example is of a target that is not declared, or its labels are none of it.
+    """
+    y = np.array([label for e in examples for label in e.labels], dtype=np.float64)
+    sizes = [len(e.labels) for e in examples]
+    lessons = Lessons.plain(y)
+    lessons.shift[:] = np.repeat([-e.log_odds for e in examples], sizes)
+    if any(e.weight is not None for e in examples):
+        lessons.weight[:] = [w for e in examples for w in (e.weight or [1.0] * len(e.labels))]
+    if any(e.before is not None for e in examples):
+        lessons.before[:] = [b for e in examples for b in (e.before or [np.nan] * len(e.labels))]
+    if any(e.target for e in examples):
+        lessons.target[:] = np.repeat([number_of(targets, e.target) for e in examples], sizes)
+    _check(lessons, targets)
+    return lessons
+
+
+def _check(lessons: Lessons, targets: Targets) -> None:
+    """Check the labels.
+
+    Raises:
+        FeatureError: an event has a label that is neither 0 nor 1.
+    """
+    is_value = np.array([target.kind == "value" for target in targets.values()])[lessons.target]
+    for labels in (lessons.y, lessons.before):
+        wrong = ~(is_value | np.isnan(labels)) & (labels != 0.0) & (labels != 1.0)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            name = targets.names[lessons.target[row]]
+            raise FeatureError(f"target {name} is an event, whose labels are 0 or 1, not {labels[row]:g}")
+
+
+def number_of(targets: Targets, name: str) -> int:
+    """The number of a target; an empty name is the first.
+
+    Raises:
+        FeatureError: there is no target of that name.
+    """
+    if not name:
+        return 0
+    if name not in targets:
+        raise FeatureError(f"target {name!r} is not declared; declared: {', '.join(targets.names)}")
+    return targets.names.index(name)

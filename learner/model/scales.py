@@ -35,7 +35,8 @@ class Scales:
         """What is expected, (n,): of events the probabilities, of values the expectations, at least 0.
 
         A value's normal distribution on its scale has mean m = centre + unit z and variance
-        v = unit² (s² + noise). On the scale log1p its expectation is exp(m + v / 2) - 1.
+        v = unit² (s² + noise), at most unit²: units are the deviation of all labels, and what is predicted
+        of one varies no more than all of them. On the scale log1p its expectation is exp(m + v / 2) - 1.
 
         Args:
             z: (n,), logits; of values the means, in the targets' units.
@@ -44,7 +45,7 @@ class Scales:
         """
         centre, unit, noise = spread.T
         mean = centre + unit * z
-        exponent = np.minimum(mean + 0.5 * unit**2 * (s2 + noise), LOG_MAX)
+        exponent = np.minimum(mean + 0.5 * unit**2 * np.minimum(s2 + noise, 1.0), LOG_MAX)
         logarithmic = self._is_log[target]
         value = np.maximum(np.where(logarithmic, np.expm1(np.where(logarithmic, exponent, 0.0)), mean), 0.0)
         return np.where(self.is_value[target], value, sigmoids(z))
@@ -59,13 +60,16 @@ class Scales:
         """The lessons with labels on the scales of their targets."""
         if not self._is_log.any():
             return lessons
+        y, before = lessons.y.copy(), lessons.before.copy()
         logs = self._is_log[lessons.target]
-        y, before = (np.where(logs, np.log1p(labels), labels) for labels in (lessons.y, lessons.before))
+        y[logs], before[logs] = np.log1p(y[logs]), np.log1p(before[logs])
         return lessons._replace(y=y, before=before)
 
     def off_scale(self, labels: Floats, target: Numbers) -> Floats:
         """Labels on the scales of their targets as they came, (n,)."""
-        return np.where(self._is_log[target], np.expm1(labels), labels)
+        found, logs = labels.copy(), self._is_log[target]
+        found[logs] = np.expm1(labels[logs])
+        return found
 
 
 def bayes_logit(outputs: FastOutputs) -> Floats:

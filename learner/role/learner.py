@@ -23,6 +23,7 @@ from learner.meta import KEY as _META
 from learner.meta import LearnerMeta
 from learner.metrics import Metrics
 from learner.model.forgetting import forget, keys_by_column
+from learner.model.grown import fill
 from learner.model.identity import fingerprint
 from learner.model.model import Model
 from learner.role.boundary import KEY as _BOUNDARY
@@ -370,7 +371,7 @@ class Learner(Handler):
         for name, array in self._arrays().items():
             data = state.get(_ARRAY + name.encode())
             if data is not None:
-                array[...] = np.frombuffer(data, dtype=array.dtype).reshape(array.shape)
+                fill(array, data, rows=2 if name == "moments" else 1)
         for snapshot in self.snapshots:
             if not snapshot.restore(state):
                 raise StateError(

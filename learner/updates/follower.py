@@ -12,8 +12,8 @@ from stream.log.base import UPDATES, Log
 _log = logging.getLogger("freshet.follower")
 
 OTHER_MODEL = (
-    "topic updates holds a model of other [features] or [learner] settings than the configured ones, or of "
-    "another version of the code that learner.deep names: "
+    "topic updates holds a model of other [features], [targets] or [learner] settings than the configured "
+    "ones, or of another version of the code that learner.deep names: "
     "configure the same as its learner, or, to replace that model by the configured one, start the learner "
     "once with `freshet learn --anew` (or `freshet up --anew`)"
 )

@@ -27,7 +27,7 @@ import xxhash
 
 from learner.errors import FeatureError
 from learner.features.columns import declared_by
-from learner.lessons import number_of
+from learner.features.labelled import number_of
 from learner.model.forgetting import widened
 from serving.app import routes
 from serving.app.bodies import (

@@ -128,7 +128,6 @@ class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label: Label = 1.0
     time: EventTime | None = None
     name: str = "click"
-    value: float | None = None
     shown: Shown = None
     examined: Examined = None
     value: Number | None = None

@@ -10,8 +10,7 @@ import numpy.typing as npt
 from ground.rows import Rows
 from learner.errors import FeatureError
 from learner.features.encoder import Batch, Encoder
-from learner.features.labelled import Labelled
-from learner.lessons import number_of
+from learner.features.labelled import Labelled, number_of
 from stream.errors import RecordError
 from stream.log.base import Record
 from stream.records.decoding import Decoder

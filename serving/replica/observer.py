@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.kernels.logistic import sigmoids
-from learner.lessons import Lessons
+from learner.features.labelled import lessons_of
 from learner.metrics import Metrics
 from learner.model.forgetting import forget_in_memory, keys_by_column
 from serving.replica.answering import LiveModel
@@ -180,7 +180,7 @@ class Observer:
     ) -> None:
         live = self._live
         batch = join([s.batch for s in seen])
-        lessons = Lessons.of([s.example for s in seen], live.model.targets)
+        lessons = lessons_of([s.example for s in seen], live.model.targets)
         per_request = np.diff(batch.requests)
         with live.lock:
             scores = live.model.score(batch, target)

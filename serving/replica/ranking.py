@@ -29,7 +29,7 @@ _TOKEN = re.compile(r"\s*(?:(\d+(?:_\d+)*(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|([A-
 _STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
 
 
-class Step(NamedTuple):
+class Operation(NamedTuple):
     """One step of an expression in reverse Polish notation."""
 
     kind: str  # "number", "name", or an operator
@@ -103,11 +103,11 @@ _OPERATIONS: dict[str, Callable[[Floats, Floats], Floats]] = {
 }
 
 
-def _parse(by: str) -> list[Step]:
+def _parse(by: str) -> list[Operation]:
     """The steps of an expression in the order in which they are computed."""
     if len(by) > CHARACTERS_MAX:
         raise RankError(f"rank.by has {len(by):,} characters; expected at most {CHARACTERS_MAX:,}")
-    steps: list[Step] = []
+    steps: list[Operation] = []
     waiting: list[str] = []  # operators and brackets
     operand = True  # whether an operand is expected next, and no operator
     for match in _TOKEN.finditer(by.rstrip()):
@@ -116,7 +116,9 @@ def _parse(by: str) -> list[Step]:
         if number is not None or name is not None:
             if not operand:
                 raise RankError(f"rank.by: {number or name} {at}: expected an operator")
-            steps.append(Step("number", float(number)) if number is not None else Step("name", name=name))
+            steps.append(
+                Operation("number", float(number)) if number is not None else Operation("name", name=name)
+            )
             operand = False
         elif sign == "(":
             if not operand:
@@ -150,10 +152,10 @@ def _parse(by: str) -> list[Step]:
     return steps
 
 
-def _pop(steps: list[Step], waiting: list[str], strength: int) -> None:
+def _pop(steps: list[Operation], waiting: list[str], strength: int) -> None:
     """Move the waiting operators that are at least as strong, up to the next bracket."""
     while waiting and waiting[-1] != "(" and _STRENGTH[waiting[-1]] >= strength:
-        steps.append(Step(waiting.pop()))
+        steps.append(Operation(waiting.pop()))
 
 
 def numbers_of(features: Mapping[str, FeatureSpec]) -> list[str]:

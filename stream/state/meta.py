@@ -38,11 +38,26 @@ class StateMeta(msgspec.Struct):
             return
         for name in sorted(self.fingerprint.keys() | fingerprint.keys()):
             old, new = self.fingerprint.get(name), fingerprint.get(name)
-            if old != new:
+            if name == "targets" and _continues(old, new):
+                self.fingerprint[name] = new or ""
+            elif old != new:
                 raise StateError(
                     f"state {path} was made with {name} = {_around(old, new)}, but now {name} = "
                     f"{_around(new, old)}; put {name} back, {_keep(name, old)}or {_begin_anew(role)}"
                 )
+
+
+def _continues(old: str | None, new: str | None) -> bool:
+    """Whether further targets come after those of the state: they begin anew, and nothing else changes.
+
+    A state that names none has one target, an event.
+    """
+    if new is None:
+        return False
+    kept, wanted = msgspec.json.decode(old or "[]"), msgspec.json.decode(new)
+    if old is None:
+        return bool(wanted[0][1] == "event")
+    return bool(wanted[: len(kept)] == kept)
 
 
 def _keep(name: str, old: str | None) -> str:

@@ -344,20 +344,25 @@ class RoleState:
         if saved is None:
             if next(self._scan(b"", b"", b""), None) is not None:
                 raise self._damaged(ValueError("it holds entries but not what role they belong to"))
-            batch = self._database().batch()
             made = dict(fingerprint or {})
-            batch.put(META_KEY, msgspec.json.encode(StateMeta(FORMAT_VERSION, role, made)))
-            try:
-                self._database().write(batch)
-            except Exception as error:
-                raise self._failure(error) from None
+            self._put_meta(msgspec.json.encode(StateMeta(FORMAT_VERSION, role, made)))
             return made
         try:
             meta = msgspec.json.decode(saved, type=StateMeta)
         except msgspec.MsgspecError as error:
             raise self._damaged(error) from None
         meta.check(self.path, role, fingerprint)
+        if (grown := msgspec.json.encode(meta)) != saved:
+            self._put_meta(grown)
         return meta.fingerprint
+
+    def _put_meta(self, meta: bytes) -> None:
+        batch = self._database().batch()
+        batch.put(META_KEY, meta)
+        try:
+            self._database().write(batch)
+        except Exception as error:
+            raise self._failure(error) from None
 
     def _load_outbox(self) -> Outbox:
         try:

@@ -38,8 +38,9 @@ def test_rates_are_those_of_the_requests_before(rows: list[tuple[int, float, boo
     request = np.cumsum([new for _, _, new in rows]).astype(np.int64)
     keys = np.array([key for key, _, _ in rows], dtype=np.uint64)
     y = np.array([label for _, label, _ in rows])
-    rate = running_rate(y, request)
-    by_key = rate_by_key(keys, y, request, rate)
+    weight = np.ones(len(rows))
+    rate = running_rate(y, request, weight)
+    by_key = rate_by_key(keys, y, request, rate, weight)
     for i in range(len(rows)):
         before = request < request[i]
         assert rate[i] == pytest.approx((y[before].sum() + 0.5) / (before.sum() + 1.0))

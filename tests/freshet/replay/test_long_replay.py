@@ -26,7 +26,7 @@ def candidates(rng: np.random.Generator, requests: int, first: int, users: int) 
     p = rng.beta(2.0, 5.0, len(request)).round(3)  # ties, too
     y = (rng.random(len(p)) < p).astype(np.float64)
     user = (request * np.uint64(2_654_435_761)) % np.uint64(users)
-    return Candidates(p, np.sqrt(p), y, user, request.astype(np.float64), request)
+    return Candidates(p, np.sqrt(p), y, user, request.astype(np.float64), request, np.ones(len(p)))
 
 
 @pytest.mark.parametrize("users", [1, 40, 3_000])

@@ -38,7 +38,7 @@ def test_draws_have_the_mean_and_the_variance_that_the_fast_part_states() -> Non
     model = learner.model
     before = learner.digest()
     outputs = model.fast.run(model.gather(model.encoder.encode([REQUEST]), insert=False).inputs)
-    outputs.variance[:] -= model.fast.dense.bias[1]  # which all candidates share: it is not drawn
+    outputs.variance[:] -= model.fast.dense.bias[0, 1]  # which all candidates share: it is not drawn
     draws = np.stack([thompson(model, [REQUEST], seed) for seed in range(4000)])
     sd = np.sqrt(outputs.variance)
     assert draws.mean(axis=0) == pytest.approx(outputs.logit, abs=float(5 * sd.max() / np.sqrt(4000)))
