@@ -34,7 +34,6 @@ from ground.short_repr import ShortRepr
 from learner.deep.own.source import is_own, own_source
 from learner.features.encoder import FeatureSpec
 from learner.settings import LearnerSettings
-from serving.errors import RankError
 from serving.replica.ranking import Ranking, numbers_of
 from serving.settings import RankSettings, ServerSettings
 from stream.files.sources import DataSettings
@@ -110,12 +109,8 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     def ranking(self) -> Ranking | None:
         """The order of candidates that [rank] says; None: by the first target."""
-        if not self.rank.by:
-            return None
-        try:
-            return Ranking(self.rank.by, self.known_targets().names, numbers_of(self.features))
-        except RankError as error:
-            raise ValueError(str(error)) from None
+        by, features = self.rank.by, self.features
+        return Ranking(by, self.known_targets().names, numbers_of(features)) if by else None
 
     def state_of(self, role: str) -> Path:
         """The folder of a role's state; with `group.name`, the folder of this member's state."""

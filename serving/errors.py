@@ -26,7 +26,7 @@ class RequestError(FreshetError):
     status = 400
 
 
-class RankError(RequestError):
+class RankError(RequestError, ValueError):
     """An expression to rank by is invalid, or a candidate lacks a number that it names."""
 
 

@@ -36,7 +36,7 @@ def new_state(config: Config) -> Iterator[tuple[RoleState, UpdatePosition, Log]]
     making = folder.with_name(f"{folder.name}.training")
     try:
         shutil.rmtree(making, ignore_errors=True)
-        fingerprint = Learner.fingerprint(config.features, config.learner)
+        fingerprint = Learner.fingerprint(config.features, config.learner, config.known_targets())
         with RoleState(making, "learner", fingerprint) as state:
             yield state, _position(log), log
         shutil.rmtree(folder, ignore_errors=True)  # it holds only the files of a failed start

@@ -40,7 +40,7 @@ def run_warm(config: Config, vectors: Sequence[str], network: str | None, time: 
     if not files and network is None:
         raise WarmError("name what to begin with: --vectors FEATURE=FILE, --network FILE, or both")
     with new_state(config) as (state, log_position, log):
-        learner = Learner(config.features, config.learner, state)
+        learner = Learner(config.features, config.learner, state, config.known_targets())
         learner.publish_to(log)
         learner.go_on_in_log(Boundary(0.0, 0.0), log_position)  # every example of the log is still to learn
         done = warm(learner, files.items(), network, time, Path())

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from ground.kernels import bayes
-from learner.fast.spread import IS_VALUE, learn_spread, spread_of
+from learner.fast.spread import IS_VALUE, learn_labels, learn_noise, spread_of
 
 BIAS_VARIANCE = 4.0
 """Variance of the bias before anything is learned, and its upper limit: a click rate of 2 % is two
@@ -232,6 +232,9 @@ def learn_requests(inputs, lessons, columns, dense, priors, scale_columns, outpu
             if shares[r] == 0.0:
                 continue
             s2_all = bias[target, 1] + s2
+            if is_value:  # first, so that the weights do not learn what the centre takes
+                learn_labels(values, target, labels[r], before[r], shares[r])
+                centre, unit, _ = spread_of(values, target)
             sighted = isnan(before[r])
             if not sighted:  # the difference of two losses: a line by the logit
                 e, h = (labels[r] - before[r]) / (unit * noise), 0.0
@@ -239,8 +242,8 @@ def learn_requests(inputs, lessons, columns, dense, priors, scale_columns, outpu
                 e, h = ((labels[r] - centre) / unit - bias[target, 0] - f) / noise, 1.0 / noise
             else:
                 e, h = bayes.error_of(bias[target, 0] + f + offsets[r], s2_all, labels[r])
-            if is_value:
-                learn_spread(values, target, labels[r], before[r], e * noise, s2_all, shares[r])
+            if is_value and sighted:
+                learn_noise(values, target, e * noise, s2_all, shares[r])
             e *= shares[r]
             h *= shares[r]
             d = bayes.move(w, c, xs, m, mean, P, tau, tau0, theta, grad2, keep, s2_all, e, h, sighted)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ground.kernels import bayes
 from learner.fast.kernels import BIAS_VARIANCE, learn_requests, predict_rows, write_scales
-from learner.fast.spread import IS_VALUE, NOISE
+from learner.fast.spread import COLUMNS, IS_VALUE, NOISE
 from learner.features.encoder import Encoder
 from learner.lessons import Lessons
 from learner.settings import LearnerSettings
@@ -81,7 +81,7 @@ class DenseWeights(NamedTuple):
 
     count_weights: npt.NDArray[np.float32]  # (N, C, COUNT_BUCKETS, 2), (b, L)
     bias: npt.NDArray[np.float64]  # (N, 2), mean, variance
-    values: npt.NDArray[np.float64]  # (N, 5), see `learner.fast.spread`
+    values: npt.NDArray[np.float64]  # (N, COLUMNS), see `learner.fast.spread`
 
 
 class ScaleColumns(NamedTuple):
@@ -150,7 +150,7 @@ class FastPart:
         self.columns = WeightColumns(
             first_tau, column_speeds.ravel(), weight_at.ravel(), count_of, counts_at, len(tau)
         )
-        values = np.zeros((self.targets, 5))
+        values = np.zeros((self.targets, COLUMNS))
         values[:, NOISE] = 1.0
         values[:, IS_VALUE] = [kind == "value" for kind in kinds]
         self.dense = DenseWeights(

@@ -16,8 +16,10 @@ from math import isnan, sqrt
 
 from numba import njit
 
-IS_VALUE, LABELS, MEAN, SQUARES, NOISE = range(5)
-"""Columns of the numbers that are kept of a target, the first of which says whether it is a value."""
+IS_VALUE, LABELS, MEAN, SQUARES, NOISE, LABEL_SUM, EXPECTED_SUM = range(7)
+"""Columns of the numbers that are kept of a target, the first of which says whether it is a value. The last
+two are of its calibration, see `learner.model.scales`."""
+COLUMNS = 7
 
 NOISE_MIN, NOISE_MAX = 1e-6, 1e3
 UNIT_MIN = 1e-9
@@ -36,27 +38,30 @@ def spread_of(values, target):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def learn_spread(values, target, y, before, error, s2, weight):
-    """Learn from one label.
+def learn_labels(values, target, y, before, weight):
+    """Move centre and unit by one label.
 
     Args:
-        values: (targets, 5) float64, moved.
+        values: (targets, COLUMNS) float64, moved.
         y, before: the label, and the one that this row was learned with before or NaN.
-        error, s2: of the prediction, in the target's units.
         weight: of the row, above 0.
     """
     mean, n = values[target, MEAN], values[target, LABELS]
-    if not isnan(before):
-        if n > 0.0:
-            values[target, MEAN] += weight * (y - before) / n
-            change = weight * ((y - mean) ** 2 - (before - mean) ** 2)
-            values[target, SQUARES] = max(values[target, SQUARES] + change, 0.0)
-        return
-    n += weight
-    values[target, LABELS] = n
-    values[target, MEAN] += weight * (y - mean) / n
-    values[target, SQUARES] += weight * (y - mean) * (y - values[target, MEAN])
+    if isnan(before):
+        n += weight
+        values[target, LABELS] = n
+        values[target, MEAN] += weight * (y - mean) / n
+        values[target, SQUARES] += weight * (y - mean) * (y - values[target, MEAN])
+    elif n > 0.0:
+        values[target, MEAN] += weight * (y - before) / n
+        change = weight * ((y - mean) ** 2 - (before - mean) ** 2)
+        values[target, SQUARES] = max(values[target, SQUARES] + change, 0.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def learn_noise(values, target, error, s2, weight):
+    """Move the noise by the error of one prediction of variance s², both in the target's units."""
     r = values[target, NOISE]
-    rate = min(weight * max(1.0 / (n + RATE_START), RATE_MIN), 1.0)
+    rate = min(weight * max(1.0 / (values[target, LABELS] + RATE_START), RATE_MIN), 1.0)
     r += rate * ((error * r / (s2 + r)) ** 2 + r * s2 / (s2 + r) - r)
     values[target, NOISE] = min(max(r, NOISE_MIN), NOISE_MAX)

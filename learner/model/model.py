@@ -229,7 +229,7 @@ class Model:
             z = self.scales.logits(outputs, np.full(len(outputs.logit), target))
         if self.network is not None:
             self._prediction(target)(x0, z)
-        return Predicted(inputs, outputs, z, self.scales.expected(z, outputs, target))
+        return Predicted(inputs, outputs, z, self.scales.expected(z, outputs, target, self.fast.dense.values))
 
     def _without_places(self, batch: Batch) -> Batch:
         """The batch as if each candidate had been shown first: that place has no entry."""

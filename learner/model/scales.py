@@ -6,11 +6,17 @@ import numpy.typing as npt
 from ground.kernels import bayes
 from ground.kernels.logistic import sigmoids
 from learner.fast.part import FastOutputs
+from learner.fast.spread import EXPECTED_SUM, LABEL_SUM, LABELS
 from learner.lessons import Lessons
 from stream.records.targets import Targets
 
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+
+CALIBRATED_FROM = 200.0
+"""Labels of a value before its expectations are calibrated."""
+CALIBRATION_KEEP = 0.9995
+FACTOR_MAX = 3.0
 
 LOG_MAX = 40.0
 """The largest logarithm of an expectation: far above any value, and far below what overflows."""
@@ -50,11 +56,45 @@ class Scales:
         value = np.maximum(np.where(logarithmic, np.expm1(np.where(logarithmic, exponent, 0.0)), mean), 0.0)
         return np.where(self.is_value[target], value, sigmoids(z))
 
-    def expected(self, z: Floats, outputs: FastOutputs, target: int) -> Floats:
-        """`expectations` of rows of one target."""
+    def expected(self, z: Floats, outputs: FastOutputs, target: int, values: Floats) -> Floats:
+        """`expectations` of rows of one target, times its `factors`."""
         if not self.is_value[target]:
             return sigmoids(z)
-        return self.expectations(z, outputs.variance, outputs.spread, np.full(len(z), target))
+        raw = self.expectations(z, outputs.variance, outputs.spread, np.full(len(z), target))
+        return np.asarray(raw * self.factors(values)[target])
+
+    def factors(self, values: Floats) -> Floats:
+        """By what each target's expectations are multiplied, (targets,): the sum of the labels lately over
+        that of the expectations. 1 of events, and while there are few labels.
+
+        No distribution is exactly as assumed, and the deep part follows the median of a skewed one.
+
+        Args:
+            values: (targets, COLUMNS), see `learner.fast.spread`.
+        """
+        known = (values[:, EXPECTED_SUM] > 0.0) & (values[:, LABELS] >= CALIBRATED_FROM)
+        ratio = values[known, LABEL_SUM] / values[known, EXPECTED_SUM]
+        found = np.ones(len(values))
+        found[known] = ratio.clip(1.0 / FACTOR_MAX, FACTOR_MAX)
+        return found
+
+    def calibrate(self, values: Floats, raw: Floats, lessons: Lessons) -> None:
+        """Learn the factors from rows of any targets.
+
+        Args:
+            values: moved.
+            raw: (n,), expectations without the factors.
+            lessons: of the rows, with labels as they came.
+        """
+        for t in np.flatnonzero(self.is_value):
+            if values[t, LABELS] < CALIBRATED_FROM / 2:
+                continue
+            mine = (lessons.target == t) & (lessons.weight > 0.0)
+            y, before, weight = lessons.y[mine], lessons.before[mine], lessons.weight[mine]
+            first = np.isnan(before)
+            values[t, [LABEL_SUM, EXPECTED_SUM]] *= CALIBRATION_KEEP ** np.count_nonzero(first)
+            values[t, LABEL_SUM] += (weight * (y - np.where(first, 0.0, before))).sum()
+            values[t, EXPECTED_SUM] += (weight * raw[mine])[first].sum()
 
     def on_scale(self, lessons: Lessons) -> Lessons:
         """The lessons with labels on the scales of their targets."""

@@ -59,7 +59,7 @@ class GroupLearner:
         self.chunk = chunk
         self.z = z
         self.quarantined = 0
-        self._cuts = cuts.tolist()
+        self.cuts = cuts.tolist()
         self._reference = reference
         self._embedding_width = model.embedding_width
         self._inputs = np.zeros((chunk.n, model.deep_width), dtype=np.float32)
@@ -71,7 +71,7 @@ class GroupLearner:
 
     def run(self, trainer: DeepTrainer) -> None:
         """One step per group; adds to `z`, in place, the residuals as they stood before each step."""
-        for g, (first, last) in enumerate(itertools.pairwise(self._cuts)):
+        for g, (first, last) in enumerate(itertools.pairwise(self.cuts)):
             inputs = self._inputs[first:last]
             for entries in self._entries:
                 _embed(entries, g, first, inputs)

@@ -6,6 +6,7 @@ of a fixed number of rows. Groups are cut by absolute counts, so chunk boundarie
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from learner.deep.networks import DCN, Network
 from learner.deep.own.network import OwnNetwork
 from learner.deep.trainer import DeepTrainer
 from learner.features.labelled import CHUNK_ROWS, Labelled
+from learner.lessons import Lessons
 from learner.model.model import Model
 from learner.train.groups import GroupLearner, placed_of
 from learner.train.waiting import PendingRows
@@ -301,7 +303,7 @@ class Trainer:
         done = self.settle()
         z = full.z + full.shift
         if self.model.network is None:
-            return [*done, self._learnt(full, z)]
+            return [*done, self._learnt(full, z, full.requests[cuts].tolist())]
         groups = GroupLearner(self.model, full, full.requests[cuts], z, self._to_be_bettered(full))
         if self._thread is None:
             groups.run(self._trainer())
@@ -313,16 +315,16 @@ class Trainer:
         groups.close()
         self.quarantined += groups.quarantined
         self.steps[0] = self._trainer().steps
-        return self._learnt(groups.chunk, groups.z)
+        return self._learnt(groups.chunk, groups.z, groups.cuts)
 
-    def _learnt(self, full: PendingRows, z: npt.NDArray[np.float64]) -> Learnt:
+    def _learnt(self, full: PendingRows, z: npt.NDArray[np.float64], cuts: Sequence[int]) -> Learnt:
         if len(self.model.place_columns):
             z = z - placed_of(self.model, full) / np.sqrt(1.0 + bayes.PROBIT * full.s2)
         p, y, before = sigmoids(z), full.y, full.before
+        scales = self.model.scales
         if self.model.fast.any_value:
-            spread = np.stack([full.centre, full.unit, full.noise], axis=1)
-            p = self.model.scales.expectations(z, full.s2, spread, full.target)
-            y, before = (self.model.scales.off_scale(labels, full.target) for labels in (y, before))
+            y, before = (scales.off_scale(labels, full.target) for labels in (y, before))
+            p = self._expect(full._replace(y=y, before=before), z, cuts)
         per_row = np.diff(full.requests)
         use_served = ~np.isnan(full.served) & (self.model.settings.score == "served")
         return Learnt(
@@ -340,6 +342,20 @@ class Trainer:
             before=before,
             target=full.target,
         )
+
+    def _expect(
+        self, full: PendingRows, z: npt.NDArray[np.float64], cuts: Sequence[int]
+    ) -> npt.NDArray[np.float64]:
+        """What was expected of the rows, with labels as they came; calibrated by the groups before."""
+        scales, values = self.model.scales, self.model.fast.dense.values
+        spread = np.stack([full.centre, full.unit, full.noise], axis=1)
+        p = scales.expectations(z, full.s2, spread, full.target)
+        lessons = Lessons(full.y, full.shift, full.weight, full.before, full.target, full.noise)
+        for first, last in itertools.pairwise(cuts):
+            raw = p[first:last].copy()
+            p[first:last] *= scales.factors(values)[full.target[first:last]]
+            scales.calibrate(values, raw, lessons.part(first, last))
+        return p
 
     def _to_be_bettered(self, full: PendingRows) -> npt.NDArray[np.float64] | None:
         """The reference logits for self-correction: the served ones, or the fast part's; None without it."""
