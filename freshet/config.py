@@ -34,7 +34,7 @@ from ground.short_repr import ShortRepr
 from learner.deep.own.source import is_own, own_source
 from learner.features.encoder import FeatureSpec
 from learner.settings import LearnerSettings
-from serving.replica.ranking import Ranking, numbers_of
+from serving.replica.ranking import Ranking, ranking_of
 from serving.settings import RankSettings, ServerSettings
 from stream.files.sources import DataSettings
 from stream.group.membership import GroupSettings
@@ -109,8 +109,7 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     def ranking(self) -> Ranking | None:
         """The order of candidates that [rank] says; None: by the first target."""
-        by, features = self.rank.by, self.features
-        return Ranking(by, self.known_targets().names, numbers_of(features)) if by else None
+        return ranking_of(self.rank.by, self.known_targets(), self.features)
 
     def state_of(self, role: str) -> Path:
         """The folder of a role's state; with `group.name`, the folder of this member's state."""
@@ -138,9 +137,7 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         if is_own(self.learner.deep):
             plain["learner"]["deep_version"] = own_source(self.learner).version
         if self.targets:  # a list: their order counts, and a hash of tables leaves it out
-            plain["targets"] = [
-                {"name": name, **msgspec.to_builtins(target)} for name, target in self.targets.items()
-            ]
+            plain["targets"] = [{"name": n, **msgspec.to_builtins(t)} for n, t in self.targets.items()]
         return plain
 
     def digest(self) -> str:

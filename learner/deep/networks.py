@@ -26,7 +26,9 @@ from learner.errors import FeatureError
 
 Array = npt.NDArray[np.float32]
 Shapes = dict[str, tuple[int, ...]]
-Tensors = Mapping[str, Any]
+Tensor = Any
+"""A numpy array or a torch tensor."""
+Tensors = Mapping[str, Tensor]
 """Weights by name, all numpy arrays or all torch tensors."""
 
 CROSS_LAYERS = 2
@@ -72,12 +74,12 @@ class Network:
         """The shapes for one target."""
         raise NotImplementedError
 
-    def trunk(self, w: Tensors, x0: Any, xp: Any = np) -> list[Any]:
+    def trunk(self, w: Tensors, x0: Tensor, xp: Any = np) -> list[Tensor]:
         """The last layers of inputs (n, width), side by side (n, out): the residual is their product with
         the target's output vector."""
         raise NotImplementedError
 
-    def forward(self, w: Tensors, x0: Any, xp: Any = np, target: int = 0) -> Any:
+    def forward(self, w: Tensors, x0: Tensor, xp: Any = np, target: int = 0) -> Tensor:
         """The residual logit (n,) of inputs (n, width) for one target."""
         out = w[out_name(target)]
         residual, at = None, 0
@@ -87,7 +89,7 @@ class Network:
             at += part.shape[1]
         return residual
 
-    def forward_each(self, w: Tensors, x0: Any, target: Any, xp: Any = np) -> Any:
+    def forward_each(self, w: Tensors, x0: Tensor, target: Tensor, xp: Any = np) -> Tensor:
         """The residual logit (n,) of inputs (n, width), each for its own target (n,)."""
         if self.targets == 1:
             return self.forward(w, x0, xp)
@@ -142,7 +144,7 @@ def _mlp_shapes(prefix: str, inside: int, hidden: tuple[int, ...]) -> Shapes:
     return found
 
 
-def _mlp(w: Tensors, prefix: str, h: Any, layers: int) -> Any:
+def _mlp(w: Tensors, prefix: str, h: Tensor, layers: int) -> Tensor:
     for i in range(layers):
         h = (h @ w[f"{prefix}{i}.w"].T + w[f"{prefix}{i}.b"]).clip(0.0)
     return h
@@ -154,7 +156,7 @@ class Logistic(Network):
     def trunk_shapes(self) -> Shapes:
         return {"out.w": (self.layout.width,)}
 
-    def trunk(self, w: Tensors, x0: Any, xp: Any = np) -> list[Any]:
+    def trunk(self, w: Tensors, x0: Tensor, xp: Any = np) -> list[Tensor]:
         return [x0]
 
 
@@ -171,7 +173,7 @@ class DCN(Network):
         found["out.w"] = (width + HIDDEN[-1],)
         return found
 
-    def trunk(self, w: Tensors, x0: Any, xp: Any = np) -> list[Any]:
+    def trunk(self, w: Tensors, x0: Tensor, xp: Any = np) -> list[Tensor]:
         x = x0
         for i in range(CROSS_LAYERS):
             x = x0 * (x @ w[f"cross{i}.w"].T + w[f"cross{i}.b"]) + x  # (n, width)
@@ -192,7 +194,7 @@ class DeepFM(Network):
         width = self.layout.width
         return {**_mlp_shapes("mlp", width, HIDDEN), "out.w": (width + self._dim + HIDDEN[-1],)}
 
-    def trunk(self, w: Tensors, x0: Any, xp: Any = np) -> list[Any]:
+    def trunk(self, w: Tensors, x0: Tensor, xp: Any = np) -> list[Tensor]:
         fields = len(self.layout.embeddings)
         e = x0[:, : fields * self._dim].reshape(-1, fields, self._dim)  # (n, F, d)
         total = e.sum(1)
@@ -218,7 +220,7 @@ class DLRM(Network):
             "out.w": (HIDDEN[-1],),
         }
 
-    def trunk(self, w: Tensors, x0: Any, xp: Any = np) -> list[Any]:
+    def trunk(self, w: Tensors, x0: Tensor, xp: Any = np) -> list[Tensor]:
         fields = len(self.layout.embeddings)
         bottom = _mlp(w, "bottom", x0[:, fields * self._dim :], 1)  # (n, d)
         e = x0[:, : fields * self._dim].reshape(-1, fields, self._dim)

@@ -16,10 +16,10 @@ from math import isnan, sqrt
 
 from numba import njit
 
-IS_VALUE, LABELS, MEAN, SQUARES, NOISE, LABEL_SUM, EXPECTED_SUM = range(7)
+IS_VALUE, LABELS, MEAN, SQUARES, NOISE, SCORED, LABEL_SUM, EXPECTED_SUM = range(8)
 """Columns of the numbers that are kept of a target, the first of which says whether it is a value. The last
-two are of its calibration, see `learner.model.scales`."""
-COLUMNS = 7
+three are of its calibration, see `learner.model.scales`."""
+COLUMNS = 8
 
 NOISE_MIN, NOISE_MAX = 1e-6, 1e3
 UNIT_MIN = 1e-9

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from ground.kernels import bayes
 from ground.kernels.logistic import sigmoids
 from learner.fast.part import FastOutputs
-from learner.fast.spread import EXPECTED_SUM, LABEL_SUM, LABELS
+from learner.fast.spread import EXPECTED_SUM, LABEL_SUM, SCORED
 from learner.lessons import Lessons
 from stream.records.targets import Targets
 
@@ -72,7 +72,7 @@ class Scales:
         Args:
             values: (targets, COLUMNS), see `learner.fast.spread`.
         """
-        known = (values[:, EXPECTED_SUM] > 0.0) & (values[:, LABELS] >= CALIBRATED_FROM)
+        known = (values[:, EXPECTED_SUM] > 0.0) & (values[:, SCORED] >= CALIBRATED_FROM)
         ratio = values[known, LABEL_SUM] / values[known, EXPECTED_SUM]
         found = np.ones(len(values))
         found[known] = ratio.clip(1.0 / FACTOR_MAX, FACTOR_MAX)
@@ -87,11 +87,12 @@ class Scales:
             lessons: of the rows, with labels as they came.
         """
         for t in np.flatnonzero(self.is_value):
-            if values[t, LABELS] < CALIBRATED_FROM / 2:
-                continue
             mine = (lessons.target == t) & (lessons.weight > 0.0)
             y, before, weight = lessons.y[mine], lessons.before[mine], lessons.weight[mine]
             first = np.isnan(before)
+            values[t, SCORED] += np.count_nonzero(first)
+            if values[t, SCORED] < CALIBRATED_FROM / 2:
+                continue  # the first ones are too far off
             values[t, [LABEL_SUM, EXPECTED_SUM]] *= CALIBRATION_KEEP ** np.count_nonzero(first)
             values[t, LABEL_SUM] += (weight * (y - np.where(first, 0.0, before))).sum()
             values[t, EXPECTED_SUM] += (weight * raw[mine])[first].sum()

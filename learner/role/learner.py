@@ -61,8 +61,7 @@ class Learner(Handler):
 
     Args:
         features: the schema.
-        settings: how to learn.
-        targets: what to learn.
+        settings, targets: how to learn, and what.
         state: where to resume from and commit to; None for a replay that keeps nothing.
         beside: train the deep part in a thread of its own, see `Trainer`.
         clock: gives the epoch of a new model.

@@ -179,3 +179,12 @@ def numbers_in(request: Requestlike, names: Collection[str]) -> dict[str, Floats
                 )
         found[name] = np.array(values, dtype=np.float64)
     return found
+
+
+def ranking_of(by: str, targets: Collection[str], features: Mapping[str, FeatureSpec]) -> Ranking | None:
+    """The ranking of an expression; None of an empty one.
+
+    Raises:
+        RankError: it is none of these targets and features.
+    """
+    return Ranking(by, list(targets), numbers_of(features)) if by else None

@@ -439,3 +439,22 @@ def test_settings_refuse_what_makes_no_sense() -> None:
     for bad in ({"port": 70_000}, {"candidates_max": 0}, {"window": 0}, {"stop_s": 0.0}, {"hots": "x"}):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(bad, ServerSettings)
+
+
+@pytest.mark.parametrize(
+    ("rank", "message"),
+    [
+        ({"by": "click * margin"}, "'margin' is neither a target nor a feature"),
+        ({"by": "__import__('os')"}, "expected"),
+        ({"by": "(" * 10_000 + "click" + ")" * 10_000}, "at most 1,000"),
+        ({"by": "click", "of": 1}, "unknown field"),
+        ("click", "Expected"),
+    ],
+)
+def test_rank_that_is_no_arithmetic_is_refused_in_a_sentence(
+    client: httpx.Client, rank: object, message: str
+) -> None:
+    answer = client.post("/v1/score", json={"candidates": [{"p": 0.2}], "rank": rank})
+    assert answer.status_code == 400 and message in answer.json()["error"]
+    good = {"candidates": [{"p": 0.2}], "rank": {"by": "click / p"}, "log": False}
+    assert client.post("/v1/score", json=good).status_code == 200
