@@ -19,8 +19,7 @@ from ground import FreshetError
 from ground.short_repr import ShortRepr
 from learner.features.columns import declared_by
 from learner.ranking import TOP
-from learner.role.boundary import KEY as BOUNDARY
-from learner.role.boundary import Boundary
+from learner.role.boundary import KEY, Boundary
 from stream.files.sources import DataSettings, count_examples, detect_format, read_examples
 from stream.files.times import time_reader
 from stream.log.base import EXAMPLES, Log, Record
@@ -209,10 +208,9 @@ def open_played(config: Config, options: ReplayOptions) -> Tape:
 def shuffle_labels(tape: Tape, seed: int) -> Tape:
     """The tape with its labels permuted: a model can learn only their mean."""
     labels = np.array([label for example in tape for label in example.labels])
-    names = [example.target for example in tape for _ in example.labels]
+    names = np.array([example.target for example in tape for _ in example.labels])
     rng = np.random.default_rng(seed)
-    for name in sorted(set(names)):  # the labels of each target among its own candidates
-        mine = np.array([other == name for other in names])
+    for mine in (names == name for name in np.unique(names)):  # each target's among its own candidates
         labels[mine] = rng.permutation(labels[mine])
 
     def play(shuffled: Tape) -> Iterator[Example]:
@@ -266,7 +264,7 @@ def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:
     with RoleState(
         state, "learner", Learner.fingerprint(config.features, config.learner, config.known_targets())
     ) as saved:
-        if saved.get(BOUNDARY) is not None:
+        if saved.get(KEY) is not None:
             raise ReplayError(
                 f"{state}: this learner began with history in files, which is not in the log; continue from "
                 "one of its snapshots with --from-snapshot"
