@@ -34,7 +34,7 @@ from ground.short_repr import ShortRepr
 from learner.deep.own.source import is_own, own_source
 from learner.features.encoder import FeatureSpec
 from learner.settings import LearnerSettings
-from serving.replica.ranking import Ranking, ranking_of
+from serving.replica.ranking import ranking_of
 from serving.settings import RankSettings, ServerSettings
 from stream.files.sources import DataSettings
 from stream.group.membership import GroupSettings
@@ -94,22 +94,17 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     data: DataSettings = DataSettings()
 
     def __post_init__(self) -> None:
-        self.known_targets()
+        ranking_of(self.rank.by, self.known_targets(), self.features)
         check_sources(self.sources)
         if self.sources and self.ingest.ahead_of_others_s > self.join.window_s / 2.0:
             raise ValueError(
                 f"ingest.ahead_of_others_s = {self.ingest.ahead_of_others_s:g} is more than half of "
                 f"join.window_s = {self.join.window_s:g}: after a pause, actions would come too late"
             )
-        self.ranking()
 
     def known_targets(self) -> Targets:
         """The declared targets, or the only one, with every default filled in."""
         return Targets(self.targets, self.join.window_s)
-
-    def ranking(self) -> Ranking | None:
-        """The order of candidates that [rank] says; None: by the first target."""
-        return ranking_of(self.rank.by, self.known_targets(), self.features)
 
     def state_of(self, role: str) -> Path:
         """The folder of a role's state; with `group.name`, the folder of this member's state."""

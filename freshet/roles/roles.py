@@ -143,6 +143,7 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
     need_features(config)
     warm_up()
     from serving.app.server import serve
+    from serving.replica.ranking import ranking_of
     from serving.replica.replica import Replica
 
     def watch(replica: Replica, url: str) -> None:
@@ -177,7 +178,8 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
             thread.start()
 
         try:
-            targets, ranking = config.known_targets(), config.ranking()
+            targets = config.known_targets()
+            ranking = ranking_of(config.rank.by, targets, config.features)
             serve(replica, log, config.server, stop, listening, targets, ranking)
         finally:
             stop.set()

@@ -5,7 +5,7 @@ A learner holds one and trains it; a replica holds one and applies updates to it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from learner.features.encoding import compact, sort_by_table
 from learner.model.identity import identity, learning_identity
 from learner.model.layout import input_layout
 from learner.model.scales import Scales
-from learner.model.sightings import upsert_some
+from learner.model.sightings import SlotsOf, upsert_some
 from learner.model.tables import PAIRS, table_specs, tick_s
 from learner.settings import LearnerSettings
 from stream.records.targets import UNDECLARED, Targets
@@ -284,14 +284,7 @@ class Model:
         gathered.times[still] = 0  # so that no row becomes younger by them
         return gathered
 
-    def _gather(
-        self,
-        batch: Batch,
-        slots_of: Callable[
-            [Table, npt.NDArray[np.uint64], npt.NDArray[np.uint32], npt.NDArray[np.int64]],
-            npt.NDArray[np.int64],
-        ],
-    ) -> Gathered:
+    def _gather(self, batch: Batch, slots_of: SlotsOf) -> Gathered:
         """`slots_of` gives the slots of a table's entries: of their keys, times and numbers."""
         rows = batch.rows
         order, bounds = sort_by_table(rows.column, self.table_of, len(self.table_names) + 1)

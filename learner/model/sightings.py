@@ -1,11 +1,15 @@
 """Looking up ids of which some are no sighting: those of candidates without a weight, and of corrections."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from embeddings import Table
 
 Ints = npt.NDArray[np.int64]
+SlotsOf = Callable[[Table, npt.NDArray[np.uint64], npt.NDArray[np.uint32], Ints], Ints]
+"""The slots of a table's entries, by their keys, times and numbers."""
 
 
 def upsert_some(
