@@ -275,9 +275,8 @@ class Model:
 
         Only the first request of the batch may evict rows, and if it does, it must be the only one.
         """
-        rows = batch.rows
-        still = np.repeat(quiet, np.diff(rows.start))
-        request = np.repeat(np.arange(len(batch.times)), np.diff(rows.start[batch.requests]))
+        still = np.repeat(quiet, np.diff(batch.rows.start))
+        request = np.repeat(np.arange(len(batch.times)), np.diff(batch.rows.start[batch.requests]))
         gathered = self._gather(
             batch, lambda table, keys, now, mine: upsert_some(table, keys, now, still[mine], request[mine])
         )

@@ -79,12 +79,10 @@ def test_config_is_checked_when_it_is_read(by: str) -> None:
         "features": {"item": {}, "price": {"kind": "number"}},
         "targets": {"click": {}, "buy": {"of": "click"}},
     }
-    assert (
-        parse_config({**table, "rank": {"by": "click * (1 + buy) / price"}}, "c.toml").ranking() is not None
-    )
+    assert parse_config({**table, "rank": {"by": "click * (1 + buy) / price"}}, "c.toml").rank.by
     with pytest.raises(ConfigError, match=r"rank\.by"):
         parse_config({**table, "rank": {"by": by}}, "c.toml")
-    assert parse_config(table, "c.toml").ranking() is None
+    assert parse_config(table, "c.toml").rank.by == ""
 
 
 def test_number_comes_from_the_candidate_or_the_context_and_must_be_there() -> None:
