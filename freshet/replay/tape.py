@@ -209,9 +209,8 @@ def shuffle_labels(tape: Tape, seed: int) -> Tape:
     """The tape with its labels permuted: a model can learn only their mean."""
     labels = np.array([label for example in tape for label in example.labels])
     names = np.array([example.target for example in tape for _ in example.labels])
-    rng = np.random.default_rng(seed)
     for mine in (names == name for name in np.unique(names)):  # each target's among its own candidates
-        labels[mine] = rng.permutation(labels[mine])
+        labels[mine] = np.random.default_rng(seed).permutation(labels[mine])
 
     def play(shuffled: Tape) -> Iterator[Example]:
         at = 0
@@ -261,9 +260,8 @@ def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:
     state = Path(options.journal or "")
     if not state.is_dir():
         raise ReplayError(f"there is no state {state}")
-    with RoleState(
-        state, "learner", Learner.fingerprint(config.features, config.learner, config.known_targets())
-    ) as saved:
+    made = Learner.fingerprint(config.features, config.learner, config.known_targets())
+    with RoleState(state, "learner", made) as saved:
         if saved.get(KEY) is not None:
             raise ReplayError(
                 f"{state}: this learner began with history in files, which is not in the log; continue from "
@@ -399,5 +397,4 @@ def _cut(examples: Iterator[Example], between: tuple[float, float], limit: int |
 
 
 def _least(total: int | None, limit: int | None) -> int | None:
-    known = [n for n in (total, limit) if n is not None]
-    return min(known) if known else None
+    return min((n for n in (total, limit) if n is not None), default=None)
