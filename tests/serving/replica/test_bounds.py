@@ -140,6 +140,6 @@ def test_examples_around_a_request_to_forget_in_one_chunk_are_all_observed(
     while observer.observe(log)[0]:
         pass
     assert observer.observed == ahead + 3 and observer.bad == 0
-    base, corrected = observer.quality()
+    base, corrected = observer.quality()[0]
     assert base.overall["examples"] == corrected.overall["examples"] == ahead + 3
     assert live.memory.evidence == ahead + 3
