@@ -264,7 +264,7 @@ COMMANDS = (
         (
             option(
                 "roles", nargs="*", metavar="ROLE",
-                help="join, learn, serve, produce (default: all)",
+                help="join, learn, serve, ingest, produce (default: all)",
             ),
             option(
                 "--principal", default="User:freshet", metavar="TYPE:NAME",

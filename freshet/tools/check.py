@@ -19,7 +19,7 @@ from freshet.roles.ingest.role import need_topic, open_source, source_of
 from freshet.roles.opening import check_unused, need_features
 from freshet.roles.states import read_state
 from freshet.roles.voice import printable
-from freshet.tools.rights import missing_rights
+from freshet.tools.rights import missing_rights, topics_of
 from freshet.tools.status import ask_server
 from ground import FreshetError
 from learner.deep.autograd import need_torch
@@ -31,7 +31,7 @@ from serving.app.server import check_address
 from serving.http.access import Access
 from stream.errors import LogError, StateLockedError
 from stream.files.sources import LeftOut, read_examples
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, MATCHES, ROLES, SNAPSHOTS, UPDATES, Log
 from stream.log.open import missing_log, open_log
 from stream.sources.opening import open_format
 from stream.state.meta import StateMeta
@@ -104,7 +104,9 @@ def _log(config: Config) -> str:
     try:
         wanted = dict.fromkeys((UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES), 1)
         wanted |= {EVENTS: config.stream.partitions, EXAMPLES: config.stream.partitions}
-        rights = _rights(log, list(wanted), config.log)
+        if MATCHES in topics_of(config):
+            wanted[MATCHES] = config.stream.partitions
+        rights = _rights(log, config)
         missing = []
         for topic, partitions in wanted.items():
             try:
@@ -129,16 +131,16 @@ def _log(config: Config) -> str:
     return f"{config.log} answers{later}{rights}"
 
 
-def _rights(log: Log, topics: Sequence[str], url: str) -> str:
+def _rights(log: Log, config: Config) -> str:
     """What to say of rights that the roles can do without.
 
     Raises:
         ConfigError: others are missing.
     """
-    allowed = log.allowed(topics)
+    allowed = log.allowed(topics_of(config))
     if allowed is None:
         return ""
-    needed, helpful = missing_rights(url, allowed, ("join", "learn", "serve"))
+    needed, helpful = missing_rights(config, allowed)
     if needed:
         raise ConfigError(
             f"the cluster's access rules do not allow: {'; '.join(needed)}. `freshet rights` prints the "

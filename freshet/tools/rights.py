@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from freshet.config import Config
 from freshet.errors import ConfigError
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, MATCHES, ROLES, SNAPSHOTS, UPDATES
 
-TOPICS = (EVENTS, EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES)
+TOPICS = (EVENTS, EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES, MATCHES)
 _LOOK_UP = dict.fromkeys(TOPICS, "DESCRIBE")  # at its start every role looks up all topics
 _CHECK = dict.fromkeys(TOPICS, "DESCRIBE_CONFIGS")  # and how they are set up
 
@@ -40,14 +40,22 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         DEAD_LETTERS: "READ",
         ROLES: "READ WRITE",
     },
+    "ingest": {
+        **_LOOK_UP,
+        EVENTS: "WRITE",
+        MATCHES: "READ WRITE",
+        DEAD_LETTERS: "WRITE",
+        ROLES: "READ WRITE",
+    },
     "produce": {EVENTS: "WRITE"},
 }
-"""Operations by role and topic. READ and WRITE include DESCRIBE."""
+"""Operations by role and topic; READ and WRITE include DESCRIBE. Ingest reads the topics of its sources too."""
 
 HELPFUL: Mapping[str, Mapping[str, str]] = {
     "join": _CHECK,
     "learn": {**_CHECK, **dict.fromkeys((UPDATES, SNAPSHOTS), "DESCRIBE_CONFIGS DELETE")},
     "serve": _CHECK,
+    "ingest": _CHECK,
     "produce": {EVENTS: "DESCRIBE_CONFIGS"},
 }
 """What a role can do without: it warns once and goes on."""
@@ -63,20 +71,29 @@ class Missing(NamedTuple):
     helpful: list[str]
 
 
-def missing_rights(url: str, allowed: Mapping[str, frozenset[str]], roles: Sequence[str]) -> Missing:
+def roles_of(config: Config) -> tuple[str, ...]:
+    """The roles that run with this config."""
+    return ("join", "learn", "serve", *(("ingest",) if config.sources else ()))
+
+
+def topics_of(config: Config) -> tuple[str, ...]:
+    """The topics that the roles use with this config."""
+    matched = any(source.match for source in config.sources.values())
+    return tuple(topic for topic in TOPICS if topic != MATCHES or matched)
+
+
+def missing_rights(config: Config, allowed: Mapping[str, frozenset[str]]) -> Missing:
     """Compare the table with what a cluster allows.
 
     Args:
-        url: of the log.
         allowed: operations by topic, as `Log.allowed` gives them; topics that do not exist have CREATE.
-        roles: which lines of the table.
     """
-    _, prefix = _cluster(url)
+    _, prefix = _cluster(config.log)
     return Missing(
         *(
             [
                 f"{operation} on {topic_name(prefix, topic)} ({', '.join(who)})"
-                for (topic, operation), who in _by_topic(table, roles).items()
+                for (topic, operation), who in _by_topic(table, roles_of(config), topics_of(config)).items()
                 if operation not in allowed.get(topic, frozenset()) and "CREATE" not in allowed.get(topic, ())
             ]
             for table in (NEEDED, HELPFUL)
@@ -100,7 +117,7 @@ def acl_commands(config: Config, principal: str, roles: Sequence[str]) -> Iterat
     begin += ["--add", "--allow-principal", principal]
     rights: dict[str, list[str]] = {}
     for table in (NEEDED, HELPFUL):
-        for topic, operation in _by_topic(table, roles):
+        for topic, operation in _by_topic(table, roles, topics_of(config)):
             rights.setdefault(topic, []).append(operation)
     for topic, operations in rights.items():
         what = [part for operation in operations for part in ("--operation", _spelled(operation))]
@@ -123,13 +140,13 @@ def _cluster(url: str) -> tuple[list[str], str]:
 
 
 def _by_topic(
-    table: Mapping[str, Mapping[str, str]], roles: Sequence[str]
+    table: Mapping[str, Mapping[str, str]], roles: Sequence[str], topics: Sequence[str]
 ) -> dict[tuple[str, str], list[str]]:
     """{(topic, operation): the roles that use it}."""
     found: dict[tuple[str, str], list[str]] = {}
     for role in roles:
         for topic, operations in table[role].items():
-            for operation in operations.split():
+            for operation in operations.split() if topic in topics else ():
                 found.setdefault((topic, operation), []).append(role)
     return found
 
