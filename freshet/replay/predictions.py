@@ -1,6 +1,7 @@
 """The predictions of a replay, one row per candidate with its features: a Parquet file.
 
 The file is an export of the scored examples (docs/parquet.md) with two more columns, `base` and `corrected`.
+With several targets it holds those of the first.
 Two replays of the same data have the same rows in the same order, so they can be compared request by request
 and sliced by feature.
 """
@@ -73,7 +74,7 @@ def write_predictions(
 
 
 def _scored(tape: Tape, encoder: Encoder | None) -> Iterator[Example]:
-    """The examples that a replay scores, without forgotten ids.
+    """The examples of the first target that a replay scores, without forgotten ids.
 
     Args:
         encoder: skips examples that do not fit the schema; None: all fit.
@@ -82,7 +83,7 @@ def _scored(tape: Tape, encoder: Encoder | None) -> Iterator[Example]:
     tape.on_forget = refusals.add
     for example in tape:
         left = refusals.admit(example)
-        if left is not None and not left.late and (encoder is None or encoder.fits(left)):
+        if left is not None and not (left.target or left.late) and (encoder is None or encoder.fits(left)):
             quiet = lessons_of([left]).quiet
             if not quiet.any():
                 yield left

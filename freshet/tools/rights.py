@@ -49,7 +49,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
     },
     "produce": {EVENTS: "WRITE"},
 }
-"""Operations by role and topic; READ and WRITE include DESCRIBE. Ingest reads the topics of its sources too."""
+"""Operations by role and topic; READ and WRITE include DESCRIBE. Ingest reads its sources' topics too."""
 
 HELPFUL: Mapping[str, Mapping[str, str]] = {
     "join": _CHECK,

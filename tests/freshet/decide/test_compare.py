@@ -51,6 +51,30 @@ def test_predictions_are_the_examples_with_what_was_predicted(runs: Path) -> Non
     assert set(table.column_names) >= {"request_id", "user", "item", "tags", "corrected"}
 
 
+def test_predictions_with_several_targets_are_those_of_the_first(tmp_path: Path) -> None:
+    (tmp_path / "freshet.toml").write_text(
+        "[features]\nuser = { kind = 'id' }\nitem = { kind = 'id' }\n"
+        "[targets.click]\n[targets.buy]\nof = 'click'\n"
+        "[data]\nlabel = 'click'\n[data.labels.buy]\n[learner]\ndeep = 'none'\n[memory]\nkind = 'none'\n"
+    )
+    lines = [f"{1e9 + i},{i % 7},{i % 5},{int(i % 3 == 0)},{int(i % 6 == 0)}" for i in range(60)]
+    (tmp_path / "shop.csv").write_text("time,user,item,click,buy\n" + "\n".join(lines) + "\n")
+    report = tmp_path / "report.json"
+    run_replay(
+        str(tmp_path / "freshet.toml"),
+        [],
+        ReplayOptions(data=str(tmp_path / "shop.csv")),
+        str(report),
+        None,
+        tmp_path / "predictions.parquet",
+    )
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    told = json.loads(report.read_text())
+    assert table.num_rows == told["targets"]["click"]["candidates"] == 60
+    assert table["label"].to_pylist() == [float(i % 3 == 0) for i in range(60)]
+    assert told["targets"]["buy"]["candidates"] == 20
+
+
 def test_worse_run_is_found_worse_over_all_time_and_slices(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
