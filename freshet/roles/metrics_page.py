@@ -14,7 +14,7 @@ from freshet.roles.joined_metrics import joined_metrics
 from freshet.roles.role_metrics import STAGES, TABLES, RoleCollector
 from learner.metrics import Metrics
 from serving.replica.coverage import FeatureCounts
-from serving.replica.status import MemoryStatus, ModelStatus, NetworkStatus, Quality
+from serving.replica.status import MemoryStatus, ModelStatus, NetworkStatus, Quality, TargetStatus
 from serving.watch.telemetry import Telemetry
 from stream.join.producers.meeting import EventSender, Met
 from stream.log.base import EVENTS, EXAMPLES, UPDATES
@@ -35,6 +35,10 @@ _HEAD = (
     "restart; all other counters begin at 0. Counting costs a server less than "
     "1 % of a request's time, and a learner less than 1 % of its own; `benchmarks/metrics.py` measures "
     "it.\n\n"
+    "Where `[targets]` declares several, all metrics of quality that have no label `target` are of the first "
+    "one, as they are with one target, so dashboards and alerts mean what they meant. The others have "
+    "metrics of their own, `freshet_target_quality` and `freshet_learn_target_quality`, with the label "
+    '`target`: `freshet_target_quality{metric="auc",span="recent"}`.\n\n'
     "This page is made from the code: `python -m freshet.roles.metrics_page > docs/metrics.md`.\n"
 )
 
@@ -86,6 +90,10 @@ class _FixedScorer:
             table_rows={"user": 1}, scored_features={"user": FeatureCounts(1, 0, 0)},
             memory=MemoryStatus("residual", 1, 0.1, 1),
             base=quality, corrected=quality, network=NetworkStatus("my_models:TwoTower", "1", 0, ""),
+            targets={
+                "click": TargetStatus("event", "", quality, quality),
+                "buy": TargetStatus("event", "click", quality, quality),
+            },
         )  # fmt: skip
 
 
@@ -107,6 +115,7 @@ def families(role: str) -> dict[str, Family]:
     collector = RoleCollector(command, Progress(), {}, meter, lambda: clocks, lambda: ahead, lambda: joined)
     if role == "learner":
         collector.tables = {"user": [1] * (1 + len(TABLES))}
+        collector.targets = {"buy": {"auc": 0.5}}
     return _as_families(collector.collect())
 
 

@@ -9,7 +9,7 @@ import msgspec
 from prometheus_client.metrics_core import Metric
 
 from freshet.roles.joined_metrics import joined_metrics, joined_share
-from freshet.roles.role_metrics import MetricValues, RoleMetrics, RoleSource, Tables
+from freshet.roles.role_metrics import MetricValues, RoleMetrics, RoleSource, Tables, TargetQuality
 from freshet.roles.voice import Voice
 from learner.role.learner import Learner
 from stream.group.membership import Member
@@ -59,7 +59,16 @@ def of_learner(learner: Learner) -> RoleSource:
             for name, (rows, *counts) in learner.table_counts().items()
         }
 
-    return RoleSource(learner.metric_values, tables)
+    def targets() -> TargetQuality:
+        further = list(learner.saved_metrics.by_name.items())[1:]
+        return {
+            name: {
+                metric: value for metric, value in metrics.recent().items() if isinstance(value, int | float)
+            }
+            for name, metrics in further
+        }
+
+    return RoleSource(learner.metric_values, tables, targets)
 
 
 class Reporter:
@@ -125,7 +134,7 @@ class Reporter:
     def _tell(self) -> None:
         """Refresh the metrics for Prometheus, and those in topic `roles` for servers and `freshet status`."""
         values, tables = self._source.values(), self._source.tables()
-        self._metrics.refresh(values, tables)
+        self._metrics.refresh(values, tables, self._source.targets())
         numbers = {"records": self._progress.records, "skipped": self._progress.skipped, **values}
         if clocks := self._source.clocks():
             numbers["clock"] = max(clocks.values())  # a partition without events lags

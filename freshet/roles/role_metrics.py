@@ -30,13 +30,17 @@ MetricValues = Mapping[str, Any]
 Tables = Mapping[str, Sequence[int]]
 """For each table: rows, then the counts of `TABLES`."""
 
+TargetQuality = Mapping[str, Mapping[str, float]]
+"""For each further target: its known metrics by name."""
+
 
 class RoleSource(NamedTuple):
-    """Functions that return a role's own metrics; the first two are called in the role's thread.
+    """Functions that return a role's own metrics; the first three are called in the role's thread.
 
     Attributes:
         values: metrics by name.
         tables: table -> rows, then the counts of `TABLES`.
+        targets: further target -> its metrics over the recent window.
         clocks: partition -> event time, Unix seconds.
         ahead: producer -> events ahead of the log's clock since the role was started.
         more: further metrics, ready for Prometheus.
@@ -44,6 +48,7 @@ class RoleSource(NamedTuple):
 
     values: Callable[[], MetricValues]
     tables: Callable[[], Tables] = dict
+    targets: Callable[[], TargetQuality] = dict
     clocks: Callable[[], Mapping[int, float]] = dict
     ahead: Callable[[], Mapping[str, int]] = dict
     more: Callable[[], Iterable[Metric]] = tuple
@@ -177,7 +182,7 @@ class RoleMetrics:
         )
         self._port: MetricsPort | None = None
 
-    def refresh(self, values: MetricValues, tables: Tables) -> None:
+    def refresh(self, values: MetricValues, tables: Tables, targets: TargetQuality) -> None:
         """Replace the metrics.
 
         Raises:
@@ -188,6 +193,7 @@ class RoleMetrics:
             self._port.check()
         self._state.values = values
         self._state.tables = tables
+        self._state.targets = targets
 
     def __enter__(self) -> Self:
         host, port = self._address
@@ -225,7 +231,7 @@ class Lags(Protocol):
 class RoleCollector(Collector):
     """A role's metrics for Prometheus.
 
-    The role's thread replaces `values` and `tables` and never changes them in place.
+    The role's thread replaces `values`, `tables` and `targets` and never changes them in place.
     """
 
     def __init__(
@@ -240,6 +246,7 @@ class RoleCollector(Collector):
     ) -> None:
         self.values = values
         self.tables: Tables = {}
+        self.targets: TargetQuality = {}
         self._role = role
         self._progress = progress
         self._meter = meter
@@ -295,6 +302,7 @@ class RoleCollector(Collector):
         letters.add_metric([STAGES[self._role]], values.get("dead_letters") or 0)
         yield letters
         yield from self._of_tables()
+        yield from self._of_targets()
         yield from self._more()
         clocks = self._clocks()
         if clocks:
@@ -326,6 +334,20 @@ class RoleCollector(Collector):
             for table, counts in self.tables.items():
                 family.add_metric([table], counts[column])
             yield family
+
+    def _of_targets(self) -> Iterator[Metric]:
+        if not self.targets:
+            return
+        family = GaugeMetricFamily(
+            "freshet_learn_target_quality",
+            "Progressive metrics over the recent window of each further target of `[targets]`, by metric. "
+            "Absent with one target.",
+            labels=["target", "metric"],
+        )
+        for target, metrics in self.targets.items():
+            for metric, value in metrics.items():
+                family.add_metric([target, metric], value)
+        yield family
 
 
 def _labelled(name: str, text: str, role: str, value: float) -> Metric:

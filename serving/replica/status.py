@@ -90,6 +90,11 @@ class ModelStatus(msgspec.Struct, frozen=True):
     network: NetworkStatus | msgspec.UnsetType = msgspec.UNSET  # of the user; absent: it is built in
     targets: dict[str, TargetStatus] | msgspec.UnsetType = msgspec.UNSET  # where there are several
 
+    @property
+    def further(self) -> dict[str, TargetStatus]:
+        """The targets after the first, in the order of the config; empty where there is one."""
+        return dict(list(self.targets.items())[1:]) if self.targets else {}
+
 
 class Scorer(Protocol):
     """The interface that the HTTP routes need. All methods may be called from any thread."""

@@ -4,7 +4,7 @@ Names follow Prometheus' conventions: base units, `_total` for counters, the pre
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from ground.prometheus import counter, gauge
-from serving.replica.status import ModelStatus
+from serving.replica.status import ModelStatus, Quality, TargetStatus
 from serving.watch.pulse import SCORE_PATH, Totals
 from stream.log.lag_metrics import lag_metrics
 
@@ -166,12 +166,35 @@ def _gauges(status: ModelStatus) -> Iterator[Metric]:
         "Progressive metrics of the predictions, by metric, prediction and span.",
         labels=["metric", "prediction", "span"],
     )
-    for prediction, record in (("base", status.base), ("corrected", status.corrected)):
+    for labels, value in _qualities(status.base, status.corrected):
+        quality.add_metric(labels, value)
+    yield quality
+    if further := status.further:
+        yield _target_quality(further)
+
+
+def _target_quality(further: Mapping[str, TargetStatus]) -> Metric:
+    """A metric of its own: queries and alerts on `freshet_quality` go on to see the first target alone."""
+    quality = GaugeMetricFamily(
+        "freshet_target_quality",
+        "Progressive metrics of each further target of `[targets]`, among the candidates that it is learned "
+        "of: of an event given its `of`, of a value `mae`, `rmse`, `mean` and `calibration` (ratio of sums). "
+        "Absent with one target.",
+        labels=["target", "metric", "prediction", "span"],
+    )
+    for name, target in further.items():
+        for labels, value in _qualities(target.base, target.corrected):
+            quality.add_metric([name, *labels], value)
+    return quality
+
+
+def _qualities(base: Quality, corrected: Quality) -> Iterator[tuple[list[str], float]]:
+    """Each known metric, with its labels metric, prediction and span."""
+    for prediction, record in (("base", base), ("corrected", corrected)):
         for span, summary in (("overall", record.overall), ("recent", record.recent)):
             for metric, value in summary.items():
                 if isinstance(value, int | float):
-                    quality.add_metric([metric, prediction, span], value)
-    yield quality
+                    yield [metric, prediction, span], value
 
 
 def _feature_counters(status: ModelStatus) -> Iterator[Metric]:

@@ -16,12 +16,17 @@ from freshet.config import Config, parse_config, resolve
 from freshet.errors import ConfigError
 from freshet.roles.metrics_port import REQUESTS_MAX, MetricsPort
 from freshet.roles.opening import open_topics
-from freshet.roles.role_metrics import JOIN, LEARN
+from freshet.roles.reporter import of_learner
+from freshet.roles.role_metrics import JOIN, LEARN, RoleCollector
 from freshet.roles.roles import run_join
 from learner.role.learner import Learner
 from stream.join.settings import JoinCounts
-from stream.log.base import EVENTS, Outgoing
-from stream.records.types import Impression, encode
+from stream.log.base import EVENTS, EXAMPLES, Outgoing
+from stream.log.lag import LagMeter
+from stream.log.testing import MemoryLog
+from stream.records.targets import Target, Targets
+from stream.records.types import Example, Impression, encode
+from stream.run.contract import Progress
 
 
 @pytest.fixture
@@ -113,6 +118,42 @@ def test_every_figure_of_a_role_has_its_metric(config: Config) -> None:
     assert set(LEARN) | {"dead_letters"} | by_table == set(
         Learner(config.features, config.learner).metric_values()
     )
+
+
+def test_learner_tells_further_targets_by_label_and_with_one_target_nothing_new(config: Config) -> None:
+    targets = Targets(
+        {"click": Target(), "buy": Target(of="click"), "minutes": Target(kind="value", of="click")}
+    )
+    learner = Learner(config.features, config.learner, targets=targets)
+    examples = []
+    for i in range(200):
+        examples += [
+            Example(f"{i}/{name}", 1e9 + i, 1e9 + i, [{"item": i % 5}], [label], target=name)
+            for name, label in (
+                ("", float(i % 3 == 0)),
+                ("buy", float(i % 5 == 0)),
+                ("minutes", 1.0 + i % 7),
+            )
+        ]
+    learner.learn(examples)
+
+    def families(learner: Learner) -> dict[str, Metric]:
+        source = of_learner(learner)
+        meter = LagMeter(MemoryLog(), EXAMPLES, dict)
+        collector = RoleCollector("learn", Progress(), source.values(), meter, source.clocks, source.ahead)
+        collector.targets = source.targets()
+        return {family.name: family for family in collector.collect()}
+
+    found = families(learner)
+    told = values(found, "freshet_learn_target_quality")
+    assert {target for _, target in told} == {"buy", "minutes"}
+    by_name = learner.saved_metrics.by_name
+    for metric, target in told:
+        assert told[metric, target] == dict(by_name[target].recent())[metric]
+    assert ("auc", "buy") in told and ("mae", "minutes") in told and ("auc", "minutes") not in told
+    assert values(found, "freshet_learn_auc") == {(): by_name["click"].recent()["auc"]}
+    alone = families(Learner(config.features, config.learner))
+    assert found.keys() - alone.keys() == {"freshet_learn_target_quality"}
 
 
 def test_no_web_page_reads_the_metrics_and_no_idle_client_holds_the_port() -> None:

@@ -14,6 +14,7 @@ from serving.errors import RankError
 from serving.replica.ranking import Ranking
 from serving.replica.replica import Replica
 from serving.settings import ServerSettings
+from serving.watch.telemetry import Telemetry
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.testing import MemoryLog
 from stream.records.targets import Target, Targets
@@ -79,6 +80,12 @@ class World:
     def follow(self) -> None:
         while self.replica.step():
             pass
+
+
+class Idle:
+    """A writer that has written nothing."""
+
+    records = batches = failures = waiting = 0
 
 
 @pytest.fixture
@@ -149,3 +156,27 @@ def test_each_target_has_a_memory_metrics_and_an_explanation(world: World) -> No
     (caught_up,) = world.replica.score([ASKED])
     assert caught_up.further is not None
     assert caught_up.further["buy"].corrected == caught_up.further["buy"].base
+
+
+def test_prometheus_names_further_targets_in_a_metric_of_their_own(world: World) -> None:
+    world.send(examples_of(400, seed=1))
+    world.follow()
+    status = world.replica.status()
+    registry = Telemetry(world.replica, Idle()).registry
+
+    def read(metric: str, span: str, **labels: str) -> float | None:
+        name = "freshet_target_quality" if labels else "freshet_quality"
+        return registry.get_sample_value(
+            name, {"metric": metric, "prediction": "corrected", "span": span, **labels}
+        )
+
+    assert list(status.further) == ["buy", "minutes"]
+    for name, target in status.further.items():
+        for span, summary in (("overall", target.corrected.overall), ("recent", target.corrected.recent)):
+            for metric in ("auc", "logloss", "calibration", "mae", "examples"):
+                assert read(metric, span, target=name) == summary.get(metric)
+    assert read("auc", "recent", target="buy") is not None is not read("mae", "recent", target="minutes")
+    assert read("auc", "recent") == status.corrected.recent["auc"] is not None
+    assert read("auc", "recent", target="click") is None  # the first one is in freshet_quality
+    first = next(f for f in registry.collect() if f.name == "freshet_quality")
+    assert {tuple(sorted(s.labels)) for s in first.samples} == {("metric", "prediction", "span")}
