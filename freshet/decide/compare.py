@@ -1,6 +1,7 @@
 """`freshet compare`: whether one replay is better than another, by how much, where, and with which interval.
 
-All runs must have predicted the same candidates. The others are compared with the first.
+All runs must have predicted the same candidates. The others are compared with the first. Of several targets
+the first one is compared request by request, the others by the metrics of the reports.
 """
 
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from freshet.decide.comparison import Comparison, Cut, Run, Stretch
+from freshet.decide.comparison import FURTHER_METRICS, Comparison, Cut, FurtherTarget, Run, Stretch
 from freshet.decide.paired import SliceDifference, differences, slice_differences
 from freshet.decide.slices import PredictionsFile, Slices, make_slices, read_predictions
 from freshet.decide.verdict import decide
@@ -67,6 +68,11 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
             raise CompareError(f"{path}: is no report of `freshet replay`: {error}") from None
         if not isinstance(report, dict) or not {"data_hash", "config_hash", "base"} <= report.keys():
             raise CompareError(f"{path}: is no report of `freshet replay --report FILE`")
+        if "mae" in report["base"].get("overall", {}):
+            raise CompareError(
+                f"{path}: its first target is a value, and what is compared request by request is a "
+                "probability; declare a target of kind event first, or compare the reports' metrics"
+            )
         if runs:
             _check_same_data(runs[0].name, runs[0].report, name, report)
         if "predictions" not in report:
@@ -122,7 +128,48 @@ def compare(first: Run, other: Run, prediction: str, resamples: int, seed: int) 
     cuts = [Cut(way.title, list(_cut(way, len(y), within))) for way in ways]
     changed = list(config_changes(first.report, other.report))
     verdict = decide(first.name, other.name, a.requests, whole, summaries, stretches, cuts)
-    return Comparison(first.name, other.name, changed, summaries, whole, stretches, cuts, verdict)
+    primary = next(iter(first.report.get("targets") or other.report.get("targets", {})), "")
+    further = list(_further(first, other, prediction))
+    return Comparison(
+        first.name, other.name, changed, summaries, whole, stretches, cuts, verdict, primary, further
+    )
+
+
+def _further(first: Run, other: Run, prediction: str) -> Iterator[FurtherTarget]:
+    """Each target of either run that is not the first one of both."""
+    a, b = first.report.get("targets", {}), other.report.get("targets", {})
+    skipped = {next(iter(targets)) for targets in (a, b) if targets}
+    for name in [*a, *(name for name in b if name not in a)]:
+        if name in skipped:
+            continue
+        if name not in a or name not in b:
+            has, lacks = (first, other) if name in a else (other, first)
+            part = has.report["targets"][name]
+            yield FurtherTarget(name, part["of"], part["candidates"], {}, f"{lacks.name} has no such target")
+            continue
+        mine, theirs = a[name], b[name]
+        why_not = _why_not(mine, theirs, prediction)
+        found: dict[str, tuple[float, float]] = {}
+        if not why_not:
+            pair = mine[prediction]["overall"], theirs[prediction]["overall"]
+            for key in FURTHER_METRICS:
+                p, q = (summary.get(key) for summary in pair)
+                if p is not None and q is not None:
+                    found[key] = p, q
+        yield FurtherTarget(name, mine["of"], mine["candidates"], found, why_not)
+
+
+def _why_not(a: JsonView, b: JsonView, prediction: str) -> str:
+    """Why a further target of two reports cannot be compared; "" if it can."""
+    for key in ("kind", "of"):
+        if a[key] != b[key]:
+            return f"{key} {a[key] or 'none'} and {b[key] or 'none'}"
+    if a["candidates"] != b["candidates"]:
+        return f"{a['candidates']:,} and {b['candidates']:,} candidates"
+    if not a["candidates"]:
+        return "no candidates"
+    labels = [part[prediction]["overall"]["positives"] for part in (a, b)]
+    return f"{labels[0]:,} and {labels[1]:,} positives" if labels[0] != labels[1] else ""
 
 
 def _stretches(predicted: PredictionsFile, p: Any, q: Any, within: Any) -> Iterator[Stretch]:
@@ -198,10 +245,19 @@ def _plain(runs: Sequence[Run], compared: Sequence[Comparison], prediction: str)
                     for s in c.stretches
                 ],
                 "slices": {cut.title: [sliced(*part) for part in cut.slices] for cut in c.cuts},
+                "further_targets": {target.name: _plain_further(target) for target in c.further},
             }
             for c in compared
         ],
     }
+
+
+def _plain_further(target: FurtherTarget) -> Json:
+    found: Json = {"of": target.of, "candidates": target.candidates, "paired": False}
+    if target.why_not:
+        return found | {"not_compared": target.why_not}
+    metrics = {key: {"first": a, "other": b, "difference": b - a} for key, (a, b) in target.metrics.items()}
+    return found | {"metrics": metrics}
 
 
 def _print(compared: Sequence[Comparison]) -> None:
@@ -221,4 +277,20 @@ def _print(compared: Sequence[Comparison]) -> None:
                     f"  {name:<10}{a:.5f} → {b:.5f}   {interval.value:+.5f} "
                     f"({interval.low:+.5f} to {interval.high:+.5f}, 95 %)"
                 )
-        sys.stdout.write(f"{c.verdict.sentence}\n\n")
+        for target in c.further:
+            _print_further(target, c.primary)
+        alone = f" This verdict is of {c.primary}, the first target, alone." if c.further else ""
+        sys.stdout.write(f"{c.verdict.sentence}{alone}\n\n")
+
+
+def _print_further(target: FurtherTarget, primary: str) -> None:
+    title = f"target {target.name}{f' (of {target.of})' if target.of else ''}"
+    if target.why_not:
+        print(f"  {title}: not compared: {target.why_not}")
+        return
+    print(
+        f"  {title}, {target.candidates:,} candidates; from the reports, without intervals: --predictions "
+        f"holds {primary}"
+    )
+    for key, (a, b) in target.metrics.items():
+        print(f"    {FURTHER_METRICS[key]:<24}{a:.5f} → {b:.5f}   {b - a:+.5f}")

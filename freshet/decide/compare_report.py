@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from freshet.decide.comparison import Comparison, Run
+from freshet.decide.comparison import FURTHER_METRICS, Comparison, Run
 from freshet.decide.paired import Interval
 from freshet.files import Json
 from freshet.show.replay_report import METRICS
@@ -24,7 +24,11 @@ def compare_page(runs: Sequence[Run], compared: Sequence[Comparison], prediction
         lead=" ".join(c.verdict.sentence for c in compared),
         tiles=[tile for c in compared for tile in _tiles(c, arms[c.other])],
         charts=[*_over_time(compared, arms), *(chart for c in compared for chart in _by_slice(c, arms))],
-        tables=[_metrics(compared), *(_slice_table(c) for c in compared)],
+        tables=[
+            _metrics(compared),
+            *(_further_table(c) for c in compared if c.further),
+            *(_slice_table(c) for c in compared),
+        ],
         facts=_facts(runs, compared, prediction),
     )
 
@@ -127,6 +131,25 @@ def _metrics(compared: Sequence[Comparison]) -> ReportTable:
         ("", *summaries),
         rows,
         "Every number is out of sample: a request is predicted before the model trains on it.",
+    )
+
+
+def _further_table(c: Comparison) -> ReportTable:
+    rows = []
+    for target in c.further:
+        name = f"{target.name} (of {target.of})" if target.of else target.name
+        if target.why_not:
+            rows.append((f"{name}: not compared: {target.why_not}", "–", "–", "–"))
+        rows += [
+            (f"{name}: {FURTHER_METRICS[key]}", f"{a:.5f}", f"{b:.5f}", f"{b - a:+.5f}")
+            for key, (a, b) in target.metrics.items()
+        ]
+    return ReportTable(
+        f"Further targets: {c.other} compared with {c.first}",
+        ("", c.first, c.other, "difference"),
+        rows,
+        f"From the reports, so without intervals: only {c.primary}, the first target, is compared request by "
+        "request, and the verdict is of it alone.",
     )
 
 

@@ -1,11 +1,22 @@
 """The parts of a comparison: the runs, their differences, and the verdict."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from freshet.decide.paired import Differences, SliceDifference
 from freshet.decide.slices import PredictionsFile
 from freshet.files import JsonView
 from learner.metrics import Summary
+
+FURTHER_METRICS = {
+    "logloss": "log loss",
+    "auc": "AUC",
+    "ndcg": "NDCG",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "calibration": "calibration",
+}
+"""Of further targets, in the order in which they are shown; the errors are of values."""
 
 
 class CompareVerdict(NamedTuple):
@@ -39,6 +50,16 @@ class Cut(NamedTuple):
     slices: list[tuple[str, SliceDifference]]
 
 
+class FurtherTarget(NamedTuple):
+    """A target after the first, whose metrics come from the reports: not paired, so without intervals."""
+
+    name: str
+    of: str
+    candidates: int
+    metrics: dict[str, tuple[float, float]]  # known in both runs: of the first run and of the other
+    why_not: str  # why it is not compared; "": it is
+
+
 class Comparison(NamedTuple):
     """One run compared with the first."""
 
@@ -50,3 +71,5 @@ class Comparison(NamedTuple):
     stretches: list[Stretch]
     cuts: list[Cut]
     verdict: CompareVerdict
+    primary: str = ""  # the name of the first target where there are several
+    further: Sequence[FurtherTarget] = ()

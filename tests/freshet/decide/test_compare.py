@@ -75,6 +75,84 @@ def test_predictions_with_several_targets_are_those_of_the_first(tmp_path: Path)
     assert told["targets"]["buy"]["candidates"] == 20
 
 
+def test_further_targets_are_compared_by_their_reports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = (
+        "[features]\nuser = { kind = 'id' }\nitem = { kind = 'id' }\n"
+        "[targets.click]\n[targets.buy]\nof = 'click'\n[targets.minutes]\nkind = 'value'\nof = 'click'\n"
+        "[data]\nlabel = 'click'\n[data.labels.buy]\n[data.labels.minutes]\n"
+        "[learner]\ndeep = 'none'\n[memory]\nkind = 'none'\n"
+    )
+    (tmp_path / "freshet.toml").write_text(config)
+    rows = [(i, i % 7, i % 5, int(i % 3 == 0), int(i % 6 == 0), i % 4) for i in range(120)]
+    data = tmp_path / "shop.csv"
+    data.write_text(
+        "time,user,item,click,buy,minutes\n"
+        + "\n".join(f"{1e9 + t},{','.join(map(str, r))}" for t, *r in rows)
+    )
+    for name, sets in (("a", []), ("b", ["learner.count_tau=0.5"])):
+        run_replay(
+            str(tmp_path / "freshet.toml"),
+            sets,
+            ReplayOptions(data=str(data)),
+            str(tmp_path / f"{name}.json"),
+            None,
+            tmp_path / f"{name}.predictions.parquet",
+        )
+    a, b = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
+
+    def compared(other: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
+        (tmp_path / "b.json").write_text(json.dumps(other))
+        html, told = tmp_path / "c.html", tmp_path / "c.json"
+        files = [str(tmp_path / f"{name}.json") for name in "ab"]
+        options = ["--report", str(told), "--html", str(html), "--resamples", "20"]
+        assert main(["compare", *files, *options]) == 0
+        (comparison,) = json.loads(told.read_text())["comparisons"]
+        return capsys.readouterr().out, comparison["further_targets"], html.read_text()
+
+    out, further, page = compared(b)
+    assert list(further) == ["buy", "minutes"]
+    for name, keys in (
+        ("buy", {"logloss", "auc", "calibration"}),
+        ("minutes", {"mae", "rmse", "calibration"}),
+    ):
+        assert keys <= further[name]["metrics"].keys() and not further[name]["paired"]
+        assert further[name]["candidates"] == 40
+        for key, found in further[name]["metrics"].items():
+            p, q = (run["targets"][name]["corrected"]["overall"][key] for run in (a, b))
+            assert found == {"first": p, "other": q, "difference": q - p}
+    loss = further["buy"]["metrics"]["logloss"]
+    assert loss["difference"] != 0.0
+    assert "target buy (of click), 40 candidates; from the reports, without intervals" in out
+    assert f"{loss['first']:.5f} → {loss['other']:.5f}   {loss['difference']:+.5f}" in out
+    assert "This verdict is of click, the first target, alone." in out
+    assert "Further targets: b compared with a" in page and "minutes (of click): mean absolute error" in page
+
+    targets = b["targets"]
+    for changed, why in (
+        (
+            {"click": targets["click"], "buy": targets["buy"]},
+            "minutes (of click): not compared: b has no such",
+        ),
+        ({**targets, "buy": {**targets["buy"], "of": ""}}, "buy (of click): not compared: of click and none"),
+        ({**targets, "buy": {**targets["buy"], "candidates": 39}}, "not compared: 40 and 39 candidates"),
+        ({**targets, "minutes": {**targets["minutes"], "kind": "event"}}, "compared: kind value and event"),
+    ):
+        assert why in compared({**b, "targets": changed})[0]
+    one, none_further, _ = compared({k: v for k, v in b.items() if k != "targets"})
+    assert "buy (of click): not compared: b has no such target" in one
+    assert none_further["buy"]["not_compared"] == "b has no such target"
+
+
+def test_first_target_that_is_a_value_is_refused(runs: Path, tmp_path: Path) -> None:
+    report = json.loads((runs / "a.json").read_text())
+    report["base"]["overall"] |= {"mae": 1.5, "logloss": None}
+    (tmp_path / "value.json").write_text(json.dumps(report))
+    with pytest.raises(CompareError, match="its first target is a value"):
+        read_runs([runs / "a.json", tmp_path / "value.json"])
+
+
 def test_worse_run_is_found_worse_over_all_time_and_slices(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
