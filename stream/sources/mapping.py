@@ -56,7 +56,7 @@ class Mapper:
     >>> source = SourceSettings(topic="t", kind="action", time=TimeField(field="at", unit="ms"),
     ...     request_id="request", candidate="position")
     >>> Mapper("clicks", source).map({"at": 1_700_000_000_000, "request": 7, "position": 2}, "clicks-0-0")
-    Action(request_id='7', time=1700000000.0, candidate=2)
+    Action(request_id='7', time=1700000000.0, candidate=2, label=1.0)
     """
 
     def __init__(self, name: str, source: SourceSettings) -> None:

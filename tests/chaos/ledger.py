@@ -251,10 +251,10 @@ class Ledger:
         }
 
     def _compare_tables(self, model: Model, learnt: list[Example]) -> dict[str, int]:
-        """How often each id was learnt, over all tables of features."""
+        """How often each id was seen, over all tables of features; a late label corrects what was seen."""
         lost = double = 0
         encoder: Encoder = model.encoder
-        rows = encoder.encode(learnt).rows
+        rows = encoder.encode([example for example in learnt if not example.late]).rows
         for t, table in enumerate(model.tables[: len(encoder.names)]):
             keys, times = np.unique(rows.key[rows.column == t], return_counts=True)
             expected = Counter(dict(zip(keys.tolist(), times.tolist(), strict=True)))

@@ -274,7 +274,7 @@ class Guarded:
         live = world.replica.live
         self._memory, self._lock = live.memory, live.lock
         self.changed: set[str] = set()
-        live.memory = self  # type: ignore[assignment]
+        live.memories[0] = self  # type: ignore[call-overload]
 
     def __getattr__(self, name: str) -> object:
         if name in ("observe", "forget", "advance", "set_priors", "load"):

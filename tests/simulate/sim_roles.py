@@ -81,7 +81,7 @@ def server(machine: Machine, keep: list[Replica], answers: list[Answer]) -> Main
     def main(process: Process) -> None:
         clock, config = ProcessClock(process), machine.config
         log = machine.connect()
-        replica = Replica(log, config.features, config.learn, config.memory, SERVE, clock)
+        replica = Replica(log, config.features, config.learn, config.memory, SERVE, clock=clock)
         keep[:] = [replica]
         clock.thread(lambda: ask(process, replica, answers), "client", True).start()
         backoff = Backoff(PRODUCE_PAUSES, clock)

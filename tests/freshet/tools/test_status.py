@@ -171,7 +171,7 @@ def checks(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, di
         ("log=kafka://127.0.0.1:1", "log", "127.0.0.1:1"),
         ("features.item.kind=idd", "config", "features.item.kind"),
         ("features.item.dim=0", "config", "[features.item]: dim must be 1 to 512"),
-        ("features.item.of=user", "config", "[features.item]: a sequence"),
+        ("features.item.of=user", "config", "section [features.item]: `of` belongs to a sequence"),
         ("server.host=0.0.0.0", "access", "tokens"),
     ],
 )

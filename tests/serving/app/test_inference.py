@@ -30,7 +30,7 @@ FEATURES = {
     "price": FeatureSpec(kind="number"),
 }
 INFER = "/v2/models/freshet/infer"
-TRITON = Path(__file__).parents[1] / "foreign" / "triton.py"
+TRITON = Path(__file__).parents[1] / "foreign" / "infer_by_triton.py"
 
 
 @pytest.fixture

@@ -46,6 +46,9 @@ def fit(record: Any) -> Any:
         record = {**record, "shown": [candidate for candidate in record["shown"] if candidate < n]}
     if isinstance(record.get("weight"), list):
         record = {**record, "weight": [2.0] * n}
+    if "type" not in record:  # a score request
+        record = {**record, "rank": {"by": "2 * click"} if record.get("rank") else None}
+        record = {**record, "target": "click" if record.get("target") else None}
     if record.get("outcomes") is not None:  # only of targets that are declared, and here are none
         record = {**record, "outcomes": None}
     return record

@@ -1,4 +1,4 @@
-"""What a user of tritonclient does, in an environment of its own: `python triton.py HOST:PORT`.
+"""What a user of tritonclient does, in an environment of its own: `python infer_by_triton.py HOST:PORT`.
 
 It asks a server whose model has the features `user` (id), `item` (id), `price` (number) and `tags` (ids), and
 prints what it got as JSON.
