@@ -15,11 +15,12 @@ from freshet.show.report import LINE_STYLE
 from freshet.show.view import CHART_COLUMNS_MAX, CHART_ROWS, draw_lines, number_text, role_text
 from serving.watch.alerts import Alert
 from serving.watch.history import Readings
-from serving.watch.live import Live, Now, TableRow
+from serving.watch.live import Live, Now, TableRow, TargetRow
 from serving.watch.overview import TITLES
 
 ALERTS_SHOWN = 4
 TABLES_SHOWN = 8
+TARGETS_SHOWN = 4  # of the further ones, where there is room for a chart
 CHART_FROM_ROWS = 30  # with fewer rows there is no chart
 TABLES_FROM_ROWS = 44
 _ARMS = (
@@ -56,7 +57,7 @@ def render_up(
         Text(""),
         Columns((number_text(name, value) for name, value in _numbers(now)), padding=(0, 3)),
         Text(""),
-        _quality(now),
+        _quality(now, live.targets[:TARGETS_SHOWN] if height >= CHART_FROM_ROWS else ()),
     ]
     if height >= CHART_FROM_ROWS:
         lines = [(_finite(columns.get(f"auc_{key}", [])), color) for key, _, color in _ARMS]
@@ -126,7 +127,7 @@ def _numbers(now: Now) -> list[tuple[str, str]]:
     ]
 
 
-def _quality(now: Now) -> Table:
+def _quality(now: Now, targets: Sequence[TargetRow]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
     table.add_column("answered by", no_wrap=True)
     for title in ("AUC", "log loss", "calibration"):
@@ -138,6 +139,13 @@ def _quality(now: Now) -> Table:
         table.add_row(
             Text.assemble(("━━ ", color), name), *(_or_dash(lambda value: f"{value:.3f}", v) for v in values)
         )
+    for target in targets:
+        auc, logloss, calibration = (
+            _or_dash(lambda value: f"{value:.3f}", v)
+            for v in (target.auc, target.logloss, target.calibration)
+        )
+        error = "error " + _or_dash(lambda value: f"{value:.3g}", target.mae)
+        table.add_row(f"{target.target}, corrected", error if target.value else auc, logloss, calibration)
     return table
 
 

@@ -52,6 +52,7 @@ function seconds(s) {
   return [(s / 86400).toFixed(1), "d"];
 }
 
+const amount = (x) => (Math.abs(x) >= 1000 ? count(x) : [x.toPrecision(3), ""]);
 const ratio = (x) => [x.toFixed(3), ""];
 const share = (x) => [(x * 100).toFixed(x < 0.1 ? 2 : 1), "%"];
 const percent = (x) => [(x * 100).toFixed(x < 0.1 ? 1 : 0), "%"];
@@ -164,6 +165,17 @@ function showTables(live) {
   const unheard = live.tables.length && live.tables.every((row) => row.admitted_per_s === null);
   setText($("tables-none"), !live.tables.length ? "No table yet: the model is loading, or has learnt nothing."
     : unheard ? "No learner tells of itself in the log, so admissions and expiries are not known here." : "");
+}
+
+const TARGET_COLUMNS = [["examples", "examples", () => count], ["mean label", "mean", (row) => (row.value ? amount : share)], ["AUC", "auc", () => ratio],
+  ["log loss", "logloss", () => ratio], ["error", "mae", () => amount], ["calibration", "calibration", () => ratio]];
+
+function showTargets(live) {
+  const rows = live.targets || [];
+  $("targets-card").hidden = !rows.length;
+  $("targets").replaceChildren(...rows.map((row) => make("tr", { role: "row" },
+    make("th", { scope: "row", role: "rowheader", text: row.target }),
+    ...TARGET_COLUMNS.map(([called, name, format]) => make("td", { role: "cell", "data-column": called, text: text(format(row), row[name]) })))));
 }
 
 function showRoles(live) {
@@ -399,7 +411,7 @@ async function turn() {
     $("live").hidden = false;
     $("token").hidden = true;
     $("trouble").hidden = true;
-    showState(live); showTiles(live); showTables(live); showRoles(live); showAlerts(live);
+    showState(live); showTiles(live); showTables(live); showTargets(live); showRoles(live); showAlerts(live);
     CHARTS.forEach(showChart);
   } catch (error) {
     if (error instanceof TokenError) return askToken(error);

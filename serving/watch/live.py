@@ -68,7 +68,20 @@ class TableRow(msgspec.Struct):
     missing_share: float | None = None  # of the candidates, the share without a value
 
 
-class Live(msgspec.Struct):
+class TargetRow(msgspec.Struct):
+    """The recent metrics of one target after the first, of corrected predictions; None: not known (yet)."""
+
+    target: str
+    value: bool  # its labels are numbers, else it happens or not
+    examples: float | None = None  # candidates that it is learned of, as many as the window holds
+    mean: float | None = None  # of the labels
+    auc: float | None = None
+    logloss: float | None = None
+    mae: float | None = None  # of a value: mean absolute error
+    calibration: float | None = None  # sum of predictions / sum of labels
+
+
+class Live(msgspec.Struct, omit_defaults=True):
     """Everything that the page shows at one moment."""
 
     step: int  # rises by one with each point
@@ -84,6 +97,7 @@ class Live(msgspec.Struct):
     tables: list[TableRow]
     alerts: list[Alert]
     newest: Span
+    targets: list[TargetRow] = []  # the further ones, where there are several
 
 
 class LiveHistory(msgspec.Struct):

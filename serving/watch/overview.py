@@ -19,7 +19,7 @@ from ground.threads import HelperThread
 from serving.watch.alerts import FeatureSight, Sight, Watchman
 from serving.watch.history import History
 from serving.watch.live import Live, LiveHistory, Now, Role, TableRow
-from serving.watch.pulse import Own
+from serving.watch.pulse import Own, target_rows
 from serving.watch.rates import Counters
 from stream.errors import LogError
 from stream.group.observer import ObservedMember, Roll
@@ -151,6 +151,7 @@ class Overview:
             tables=self._tables(status, members),
             alerts=self._watchman.alerts,
             newest=newest,
+            targets=target_rows(status.numbers),
         )
         return self._live
 

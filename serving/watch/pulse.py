@@ -2,18 +2,21 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from learner.metrics import Summary
-from serving.replica.status import Scorer
+from serving.replica.status import Scorer, TargetStatus
+from serving.watch.live import TargetRow
 from stream.group.signs import MemberStatus
 
 SPAN_TICKS = 300
 """Number of calls, one a second, over which the share of errors and the slowest answers are measured."""
 SCORE_PATH = "/v1/score"
+_TARGET = "target/"
+"""Begins the names of further targets' numbers: `target/NAME/FIELD`, FIELD being one of `TargetRow`."""
 
 
 class Own(NamedTuple):
@@ -77,6 +80,7 @@ class Pulse:
             "learnt": status.examples_learnt,
         }
         numbers |= _quality("base", status.base.recent) | _quality("corrected", status.corrected.recent)
+        numbers |= target_numbers(status.further)
         known = {name: float(value) for name, value in numbers.items() if value is not None}
         features = status.scored_features
         tables = {
@@ -84,6 +88,42 @@ class Pulse:
             for name, rows in status.table_rows.items()
         }
         return Own(MemberStatus(known, tables), status.version, status.why_not_ready)
+
+
+def target_numbers(further: Mapping[str, TargetStatus]) -> dict[str, float | None]:
+    """The recent metrics of further targets as numbers of a member's status, for `target_rows`."""
+    numbers: dict[str, float | None] = {}
+    for name, target in further.items():
+        recent = target.corrected.recent
+        is_value = target.kind == "value"
+        rate = recent["positives"] / recent["examples"] if recent["examples"] else None
+        fields: dict[str, float | None] = {
+            "value": float(is_value),
+            "examples": recent["examples"],
+            "mean": recent.get("mean") if is_value else rate,
+            "auc": recent["auc"],
+            "logloss": recent["logloss"],
+            "mae": recent.get("mae"),
+            "calibration": recent["calibration"],
+        }
+        numbers |= {f"{_TARGET}{name}/{field}": number for field, number in fields.items()}
+    return numbers
+
+
+def target_rows(numbers: Mapping[str, float]) -> list[TargetRow]:
+    """The further targets that a member's numbers tell of.
+
+    >>> target_rows({"target/buy/value": 0.0, "target/buy/auc": 0.7, "gate": 1.0})[0].auc
+    0.7
+    """
+    rows: dict[str, TargetRow] = {}
+    for key, number in numbers.items():
+        name, _, field = key.removeprefix(_TARGET).rpartition("/")
+        if not (key.startswith(_TARGET) and name) or field not in TargetRow.__struct_fields__[1:]:
+            continue  # of a newer version, or of no target
+        row = rows.setdefault(name, TargetRow(name, False))
+        setattr(row, field, bool(number) if field == "value" else number)
+    return list(rows.values())
 
 
 def _count(totals: Totals) -> float:

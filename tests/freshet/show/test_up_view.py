@@ -7,7 +7,7 @@ from rich.console import Console
 from freshet.show.up_view import render_up
 from serving.watch.alerts import Alert
 from serving.watch.history import Span
-from serving.watch.live import Live, Now, TableRow
+from serving.watch.live import Live, Now, TableRow, TargetRow
 
 STATES = [("join", "ready"), ("learn", "starting"), ("serve", "gone")]
 
@@ -43,6 +43,22 @@ def test_terminal_shows_what_is_known() -> None:
 def test_terminal_shows_a_dash_for_what_is_not_known() -> None:
     text = drawn(live())
     assert "–" in text and "None" not in text and "nan" not in text and "frozen" not in text
+
+
+def test_further_targets_have_a_line_each_where_there_is_room() -> None:
+    moment = live(auc_corrected=0.7)
+    alone = drawn(moment)
+    moment.targets = [
+        TargetRow("buy", False, 90.0, 0.05, 0.612, 0.181, None, 1.02),
+        TargetRow("minutes", True, 90.0, 12.0, None, None, 4.25, 0.98),
+    ]
+    text = drawn(moment)
+    (buy,) = (line for line in text.splitlines() if "buy, corrected" in line)
+    (minutes,) = (line for line in text.splitlines() if "minutes, corrected" in line)
+    assert all(number in buy for number in ("0.612", "0.181", "1.020"))
+    assert all(number in minutes for number in ("error 4.25", "0.980", "–"))
+    assert len(text.splitlines()) == len(alone.splitlines()) + 2
+    assert "buy" not in drawn(moment, height=24)
 
 
 def test_low_or_narrow_terminal_loses_tables_then_chart() -> None:

@@ -5,14 +5,17 @@ import time
 from collections.abc import Iterator
 
 import msgspec
+import numpy as np
 import pytest
 from paths import ROOT
 
+from learner.metrics import Metrics
+from serving.replica.status import Quality, TargetStatus
 from serving.watch.alerts import RULES, FeatureSight, Sight, Watchman
 from serving.watch.history import COARSE_POINTS, FINE_POINTS, History
 from serving.watch.live import Live, Now
 from serving.watch.overview import Overview
-from serving.watch.pulse import Own, quantile
+from serving.watch.pulse import Own, quantile, target_numbers
 from stream.errors import LogError
 from stream.group.membership import GroupSettings, Member
 from stream.group.observer import MEMBERS_MAX, Roll
@@ -26,6 +29,13 @@ OWN = MemberStatus({"ready": 1.0, "gate": 0.5, "auc_base": 0.7, "requests": 10.0
 
 def own(**numbers: float) -> Own:
     return Own(MemberStatus({**OWN.numbers, **numbers}, OWN.tables), "1-2", "")
+
+
+def quality(*, value: bool = False, p: list[float] | None = None, y: list[float] | None = None) -> Quality:
+    metrics = Metrics(100, value)
+    if p and y:
+        metrics.add(np.array(p), np.array(y), np.zeros(len(p), np.uint64))
+    return Quality(metrics.summary(), metrics.recent())
 
 
 @pytest.fixture
@@ -50,6 +60,27 @@ def test_server_that_hears_of_no_role_shows_what_it_knows(log: Log) -> None:
     assert [role.role for role in live.roles] == ["server"]
     assert live.now.examples_per_s is live.now.undecided is live.now.joiner_lag_records is None
     assert live.tables[0].admitted_per_s is None and live.alerts == []
+
+
+def test_further_targets_reach_every_page_by_the_log(log: Log) -> None:
+    further = {
+        "buy": TargetStatus("event", "click", quality(), quality(p=[0.2, 0.6], y=[0.0, 1.0])),
+        "minutes": TargetStatus("value", "click", quality(), quality(value=True, p=[3.0, 4.0], y=[2.0, 8.0])),
+        "like": TargetStatus("event", "", quality(), quality()),
+    }
+    known = {name: number for name, number in target_numbers(further).items() if number is not None}
+    buy, minutes, like = Overview(log, lambda: own(**known)).look().targets
+    assert (buy.target, buy.value, buy.examples, buy.mean, buy.auc) == ("buy", False, 2.0, 0.5, 1.0)
+    assert buy.calibration == pytest.approx(0.8) and buy.mae is None and buy.logloss is not None
+    assert (minutes.value, minutes.mean, minutes.mae, minutes.calibration) == (True, 5.0, 2.5, 0.7)
+    assert minutes.auc is None and (like.target, like.examples, like.auc) == ("like", 0.0, None)
+
+    # `freshet up`, and a page elsewhere, read a server's beats; what they do not know they leave out
+    odd = {"target/": 1.0, "target/value": 1.0, "target/buy/new_field": 1.0}
+    send_beat(log, Beat("serve", "a", "a", 0, status=MemberStatus({**OWN.numbers, **known, **odd})))
+    assert Overview(log).look().targets == [buy, minutes, like]
+    assert Overview(log, own).look().targets == []
+    assert b'"targets"' not in msgspec.json.encode(Overview(log, own).look())
 
 
 def test_roles_are_seen_by_what_they_tell_in_the_log(log: Log, joiner: Member) -> None:

@@ -1,18 +1,24 @@
 """The live page over HTTP: its files, its texts, and who may see what it shows."""
 
 import gzip
+import os
 import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
+import numpy as np
 import pytest
+from browser import Browser
 from known_scorer import Known
 from paths import ROOT
 
+from learner.metrics import Metrics
 from serving.app.app import App
 from serving.app.server import run_app
+from serving.replica.status import ModelStatus, Quality, TargetStatus
 from serving.settings import ServerSettings
 from serving.watch.page import POLICY, anchor, page, titles
 from stream.log.base import Log
@@ -92,3 +98,60 @@ def test_requests_of_who_watches_are_not_counted(log: Log) -> None:
     totals = telemetry.totals()
     assert (totals.requests, totals.errors) == (2.0, 1.0)
     assert dict(totals.score_buckets)[0.005] == 1.0 and dict(totals.score_buckets)[0.002] == 0.0
+
+
+class SeveralTargets(Known):
+    """A scorer that tells of two further targets until `alone`."""
+
+    alone = False
+
+    def status(self) -> ModelStatus:
+        one = super().status()
+        buys, minutes = Metrics(100), Metrics(100, True)
+        draw = np.random.default_rng(1)
+        users = np.zeros(100, np.uint64)
+        buys.add(np.linspace(0.01, 0.4, 100), (draw.random(100) < 0.2).astype(float), users)
+        minutes.add(draw.random(100) * 9.0, draw.random(100) * 12.0, users)
+        told = {"click": TargetStatus("event", "", one.base, one.base)}
+        for name, kind, of in (
+            ("buy", "event", buys),
+            ("minutes_watched_without_a_pause_of_more_than_five_minutes_123456", "value", minutes),
+        ):
+            quality = Quality(of.summary(), of.recent())
+            told[name] = TargetStatus(kind, "click", quality, quality)
+        return one if self.alone else msgspec.structs.replace(one, targets=told)
+
+
+@pytest.mark.process
+def test_further_targets_are_lines_of_a_table_that_fits_every_screen(
+    running, log: Log, chromium: str, tmp_path: Path
+) -> None:
+    scorer = SeveralTargets()
+    settings = ServerSettings(port=0, stop_s=1.0)
+    pictures = Path(os.environ.get("FRESHET_SCREENSHOTS") or tmp_path)
+
+    def serve(stop: threading.Event, on_listening) -> None:
+        run_app(App(scorer, log, settings), settings, stop.is_set, on_listening)
+
+    cells = "[...document.querySelectorAll('#targets tr')].map(r => [...r.children].map(e => e.textContent))"
+    shown = "document.getElementById('targets-card')?.checkVisibility() === true"
+    fits = "(e => e.scrollWidth <= e.clientWidth)(document.querySelector('#targets').closest('.wide'))"
+    with running(serve) as url, Browser(chromium) as browser:
+        browser.screen(1280, 900)
+        browser.open(f"{url}/")
+        browser.until(shown)
+        buy, minutes = browser.value(cells)
+        assert (buy[0], buy[1], buy[5]) == ("buy", "100", "–") and buy[2].endswith("%")
+        assert all(re.fullmatch(r"\d\.\d{3}", buy[i]) for i in (3, 4, 6))
+        assert minutes[3] == minutes[4] == "–" and re.fullmatch(r"\d\.\d\d", minutes[5])
+        for width, tall, scale in ((1280, 900, 1.0), (820, 900, 1.0), (360, 780, 2.0)):
+            browser.screen(width, tall, scale)
+            assert browser.value("document.documentElement.scrollWidth") <= width
+            assert browser.value(fits), width
+            browser.picture(pictures / f"targets-{width}.png", whole=True)
+        browser.screen(1280, 900)
+        browser.value("document.querySelector('#targets-title a').click()")
+        assert browser.value("document.querySelector('article:target h3').textContent") == "Further targets"
+        scorer.alone = True
+        browser.until(f"!({shown})")
+        assert browser.errors == []
