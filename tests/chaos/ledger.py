@@ -43,6 +43,7 @@ class Told(NamedTuple):
 
     request_id: str
     late: bool
+    before: tuple[float, ...]  # the labels that it corrects
     labels: tuple[tuple[str, float], ...]  # (the candidate's own id, label)
 
 
@@ -134,6 +135,7 @@ class Ledger:
         self._come(time, key, encode(impression))
         self.sent["impressions"] += 1
         labels: dict[int, float] = {}
+        late: list[int] = []
         for i in range(len(candidates)):
             fate = rng.random()
             if fate < 0.2:
@@ -145,12 +147,14 @@ class Ledger:
                 self._act(name, first + 0.2 * WINDOW_S, i, 0.0)
             elif fate < 0.26 and name not in self.misfits:
                 self._act(name, time + rng.uniform(1.5, 2.0) * WINDOW_S, i)
-                self._expect(impression, {i: 1.0}, late=True)
+                late.append(i)
                 self.sent["late"] += 1
         order = list(range(len(candidates))) if shown is None else shown
         if examined is not None:
             order = order[: max([examined, *(place + 1 for place, i in enumerate(order) if i in labels)])]
         seen = sorted({*order, *labels})  # a click always counts
+        for i in late:  # what was shown has been learned as a negative, which is corrected
+            self._expect(impression, {i: 1.0}, late=True, before=[0.0] if i in seen else None)
         self._expect(impression, {i: labels.get(i, 0.0) for i in seen})
 
     def _show(self, name: str, time: float, n: int) -> tuple[list[int] | None, int | None, list[Exposure]]:
@@ -171,7 +175,13 @@ class Ledger:
         self._come(time, name.encode(), encode(action))
         self.sent["actions"] += 1
 
-    def _expect(self, impression: Impression, labels: Mapping[int, float], late: bool = False) -> None:
+    def _expect(
+        self,
+        impression: Impression,
+        labels: Mapping[int, float],
+        late: bool = False,
+        before: list[float] | None = None,
+    ) -> None:
         self.examples.append(
             Example(
                 request_id=impression.request_id,
@@ -181,6 +191,7 @@ class Ledger:
                 candidates=[impression.candidates[i] for i in labels],
                 labels=list(labels.values()),
                 late=late,
+                before=before,
             )
         )
 
@@ -251,10 +262,10 @@ class Ledger:
         }
 
     def _compare_tables(self, model: Model, learnt: list[Example]) -> dict[str, int]:
-        """How often each id was seen, over all tables of features; a late label corrects what was seen."""
+        """How often each id was seen, over all tables of features; a correction is no sighting."""
         lost = double = 0
         encoder: Encoder = model.encoder
-        rows = encoder.encode([example for example in learnt if not example.late]).rows
+        rows = encoder.encode([example for example in learnt if example.before is None]).rows
         for t, table in enumerate(model.tables[: len(encoder.names)]):
             keys, times = np.unique(rows.key[rows.column == t], return_counts=True)
             expected = Counter(dict(zip(keys.tolist(), times.tolist(), strict=True)))
@@ -299,7 +310,8 @@ def letters_in(log: Log) -> Iterator[bytes]:
 def tell(example: Example) -> Told:
     """An example as far as it matters."""
     names = [str(candidate["once"]) for candidate in example.candidates]
-    return Told(example.request_id, example.late, tuple(zip(names, example.labels, strict=True)))
+    labels = tuple(zip(names, example.labels, strict=True))
+    return Told(example.request_id, example.late, tuple(example.before or ()), labels)
 
 
 def difference(name: str, expected: Counter[Any], found: Counter[Any]) -> dict[str, int]:
