@@ -38,7 +38,7 @@ _HEAD = (
     "Where `[targets]` declares several, all metrics of quality that have no label `target` are of the first "
     "one, as they are with one target, so dashboards and alerts mean what they meant. The others have "
     "metrics of their own, `freshet_target_quality` and `freshet_learn_target_quality`, with the label "
-    '`target`: `freshet_target_quality{metric="auc",span="recent"}`.\n\n'
+    '`target`: `freshet_target_quality{metric="auc",span="recent"}`. The dashboard has a row for them.\n\n'
     "This page is made from the code: `python -m freshet.roles.metrics_page > docs/metrics.md`.\n"
 )
 

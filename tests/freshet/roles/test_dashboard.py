@@ -49,7 +49,8 @@ def test_dashboard_asks_only_for_metrics_that_exist() -> None:
 def config(tmp_path: Path) -> Config:
     table = {
         "stream": {"log": {"sync": False}},
-        "join": {"decide": "first_action"},
+        "join": {"window_s": 1.0},
+        "targets": {"click": {}, "buy": {"of": "click"}, "minutes": {"kind": "value", "of": "click"}},
         "features": {"user": {"kind": "id"}, "item": {"kind": "id"}},
         "learner": {"deep": "none"},
         "server": {"port": free_port()},
@@ -91,6 +92,10 @@ def play(url: str, stop: threading.Event, errors: list[Exception]) -> None:
                 shown = client.post("/v1/score", json=body).raise_for_status().json()
                 feedback = {"request_id": shown["request_id"], "candidate": n % 2}
                 client.post("/v1/feedback", json=feedback).raise_for_status()
+                if n % 3 == 0:
+                    client.post("/v1/feedback", json={**feedback, "name": "buy"}).raise_for_status()
+                watched = {**feedback, "name": "minutes", "value": 1.0 + n % 4}
+                client.post("/v1/feedback", json=watched).raise_for_status()
     except Exception as error:
         errors.append(error)
 
@@ -124,7 +129,10 @@ def test_every_query_returns_data_from_running_roles(config: Config, prometheus:
         player = threading.Thread(target=play, args=(server, stop, errors))
         player.start()
         try:
-            empty = QUERIES
+            empty = [
+                *QUERIES,
+                ("the learner's", 'freshet_learn_target_quality{job=~"$job",target="minutes"}'),
+            ]
             deadline = time.monotonic() + WAIT_S
             while empty and not errors:
                 assert time.monotonic() < deadline, f"no data for {empty}"
