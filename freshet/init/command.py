@@ -12,7 +12,7 @@ from freshet.init.answers import Answer, Question
 from freshet.init.column import Column, shown
 from freshet.init.config import Plan, offers_of, write_config, write_ratings_config
 from freshet.init.features import TOO_MANY, Feature, find_features, other_kind
-from freshet.init.labels import (
+from freshet.init.labels.first import (
     as_levels,
     ask_label,
     chosen_label,
@@ -23,6 +23,7 @@ from freshet.init.labels import (
     read_labels,
     unknown_words,
 )
+from freshet.init.labels.further import Outcomes, find_further
 from freshet.init.messages import error, look_at
 from freshet.init.sample import Sample, read_sample
 from freshet.init.times import TIME_WORDS, ask_request, ask_time
@@ -153,10 +154,13 @@ def make_plan(
     else:
         label = _find_label(sample, path, time, ask, guessed)
     labels = read_labels(label)
+    outcomes = _find_outcomes(sample, time, label)
+    if label_name is None and ask is None:
+        _note_outcomes(sample, time, label, outcomes, guessed)
     _note_what_is_odd(sample, time, label, guessed)
-    taken = [time.column, label.column]
+    taken = [time.column, label.column, *(target.column for target in outcomes.further)]
     request = _decide(ask_request(sample, taken, time.column), "request", ask, guessed)
-    features = find_features(sample, [*taken, request.column], request.column, labels)
+    features = find_features(sample, [*taken, request.column], request.column, labels, outcomes)
     features = [_settle(feature, ask, guessed) for feature in features]
     if not any(feature.kind for feature in features):
         reasons = "".join(f"; {feature.column.name}: {feature.why}" for feature in features)
@@ -165,7 +169,23 @@ def make_plan(
     if over:
         guessed.append(look_at("over", count=len(over), first=over[0], why=TOO_MANY))
     guessed += [look_at("leak", name=f.column.name, why=f.why) for f in features if f.leaks]
-    return Plan(sample, time, label, request, features, guessed)
+    _note_targets(outcomes, guessed)
+    return Plan(sample, time, label, request, features, guessed, outcomes=outcomes)
+
+
+def _find_outcomes(sample: Sample, time: Answer, label: Answer) -> Outcomes:
+    """Further targets among the columns that are neither time nor label."""
+    assert label.column is not None
+    others = [c for c in sample.columns if c is not time.column and c is not label.column]
+    return find_further(others, label, "label" if sample.names_missing else label.column.name)
+
+
+def _note_targets(outcomes: Outcomes, guessed: list[str]) -> None:
+    for target in outcomes.further:
+        of = f" of {target.of}" if target.of else ""
+        guessed.append(look_at("target", name=target.name, of=of, why=target.why["of" if of else ""]))
+    for column, why in outcomes.refused:
+        guessed.append(look_at("no target", name=column.name, why=why))
 
 
 def _no_time() -> Answer:
@@ -181,11 +201,6 @@ def _find_label(sample: Sample, path: Path, time: Answer, ask: Ask | None, guess
     question = ask_label(sample, time.column)
     if question.answers:
         label = _decide(question, "label", ask, guessed)
-        if ask is None:
-            others = [column.name for column in outcomes_beside(sample, label)]
-            if others and question.sure and label.column is not None:
-                name, why = label.column.name, label.why[""]
-                guessed.append(look_at("outcomes", others=", ".join(others), name=name, why=why))
         return _with_words(label, ask, guessed)
     possible = may_be_cut(sample, time.column)
     if ask is not None and possible:
@@ -229,6 +244,17 @@ def _with_words(label: Answer, ask: Ask | None, guessed: list[str]) -> Answer:
     if len(positive) == len(label.column.counts):
         return label
     return label._replace(settings={**label.settings, "positive": sorted(positive)})
+
+
+def _note_outcomes(
+    sample: Sample, time: Answer, label: Answer, outcomes: Outcomes, guessed: list[str]
+) -> None:
+    """Name the columns that could be the label instead, and are nothing else."""
+    told = [*(target.column for target in outcomes.further), *(column for column, _ in outcomes.refused)]
+    others = [c.name for c in outcomes_beside(sample, label) if not any(c is other for other in told)]
+    if others and label.column is not None and ask_label(sample, time.column).sure:
+        name, why = label.column.name, label.why[""]
+        guessed.append(look_at("outcomes", others=", ".join(others), name=name, why=why))
 
 
 def _note_what_is_odd(sample: Sample, time: Answer, label: Answer, guessed: list[str]) -> None:

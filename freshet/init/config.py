@@ -10,6 +10,7 @@ from freshet.config import default_config
 from freshet.init.answers import Answer
 from freshet.init.column import Column
 from freshet.init.features import USER_WORDS, Feature
+from freshet.init.labels.further import NO_OUTCOMES, Further, Outcomes
 from freshet.init.sample import Sample
 from stream.files.times import time_reader
 
@@ -37,6 +38,7 @@ class Plan(NamedTuple):
     features: list[Feature]
     guessed: list[str]  # guesses that the user should check, because nobody was asked
     more: Sequence[tuple[str, list[str]]] = ()  # further features, of others or of the time: (name, lines)
+    outcomes: Outcomes = NO_OUTCOMES
 
 
 class Offer(NamedTuple):
@@ -55,8 +57,10 @@ def write_config(plan: Plan, path: Path) -> str:
     lines = [
         f"# Written by `freshet init` after a look at {plan.sample.lines:,} lines of {path.name}.",
         *_HEAD,
+        *_targets(plan.outcomes),
         *_data(plan),
         "",
+        *(line for target in plan.outcomes.further for line in _labels(target)),
         "[data.features]  # feature = column; what is not named here is not read",
         *(f"{_key(f.column.name)} = {_value(f.column.name)}" for f in used),
         *(
@@ -78,6 +82,38 @@ def write_config(plan: Plan, path: Path) -> str:
     if user is not None:
         lines += ["", "[learner]", *_line("group_by", user.column.name, _GROUP_BY)]
     return "\n".join(lines) + "\n"
+
+
+def _targets(outcomes: Outcomes) -> list[str]:
+    """The sections [targets.NAME]; none if there is only one target."""
+    if not outcomes.further:
+        return []
+    lines = [
+        "# An action's `name` says which target it is of: its own name, or one in `actions`. Those that come",
+        "# later than the first need a longer `window_s`.",
+        f"[targets.{outcomes.first}]  # the label",
+        "",
+    ]
+    for target in outcomes.further:
+        lines.append(f"[targets.{target.name}]")
+        if not target.of:
+            lines.append(_plain(f"# {target.why['']}"))
+        if target.kind == "value":
+            lines += _line("kind", target.kind, target.why["kind"])
+        if target.of:
+            lines += _line("of", target.of, target.why["of"])
+        if target.scale == "log1p":
+            lines += _line("scale", target.scale, target.why["scale"])
+        lines.append("")
+    return lines
+
+
+def _labels(target: Further) -> list[str]:
+    """The section [data.labels.NAME]."""
+    lines = [f"[data.labels.{target.name}]", f"column = {_value(target.column.name)}"]
+    for key, value in target.settings.items():
+        lines.append(f"{key} = {_value(value)}")
+    return [*lines, ""]
 
 
 def _data(plan: Plan) -> list[str]:

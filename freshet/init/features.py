@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from freshet.init.column import Column, is_time_text, shown
-from freshet.init.labels import OUTCOME_WORDS
+from freshet.init.labels.first import OUTCOME_WORDS
+from freshet.init.labels.further import NO_OUTCOMES, Outcomes
 from freshet.init.leaks import measure
 from freshet.init.sample import Sample
 from stream.limits import CANDIDATES_MAX, FEATURES_MAX, LONG_TEXT_MAX, TEXT_MAX, VECTOR_MAX
@@ -92,15 +93,23 @@ def find_features(
     taken: Sequence[Column | None],
     request: Column | None,
     labels: Sequence[float | None] = (),
+    outcomes: Outcomes = NO_OUTCOMES,
 ) -> list[Feature]:
     """A feature for every column without another role, in file order.
 
     Args:
         labels: of the sample's lines, by which columns are found that tell them by themselves.
+        outcomes: further targets, which are no features, and which no feature may tell by itself.
     """
     found = []
+    targets = [target.column for target in outcomes.further]
+    refused = {id(column): why for column, why in outcomes.refused}
     for column in sample.columns:
-        if any(column is other for other in taken):
+        if any(column is other for other in (*taken, *targets)):
+            continue
+        if id(column) in refused:
+            why = f"an outcome, and no further target: {refused[id(column)]}"
+            found.append(Feature(column, "", "", "", why, True))
             continue
         feature = _as_exposure(column, request, labels) or _feature(sample, column)
         if labels and (feature.kind or feature.why.startswith(OUTCOME)):
@@ -108,6 +117,11 @@ def find_features(
             if tells is not None and tells.leaks:
                 why = tells.why if feature.kind else f"{feature.why}; it {tells.why}"
                 feature = feature._replace(kind="", why=why, leaks=bool(feature.kind))
+        for target in outcomes.further:
+            if feature.kind and target.kind == "event":
+                tells = measure(column, target.labels, feature.kind in ("id", "ids"))
+                if tells is not None and tells.leaks:
+                    feature = feature._replace(kind="", why=f"of {target.name}: {tells.why}", leaks=True)
         if feature.kind:
             feature = feature._replace(context=_in_context(sample, column, request))
         found.append(feature)

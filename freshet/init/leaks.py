@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freshet.init.column import Column
-from freshet.init.labels import entropy
+from freshet.init.labels.first import entropy
 from learner.metrics import auc
 
 LEAK_AUC, LEAK_SHARE = 0.99, 0.8

@@ -64,6 +64,8 @@ LOOK_AT = {
     "words": "data.positive: {words} counts as 0: the word is unknown; if you want more of it, add "
     "it to positive",
     "outcomes": "data.label: {others} look like outcomes too; the label is {name}, because {why}",
+    "target": "targets.{name}: a further target{of}; {why}",
+    "no target": "data.labels: {name} looks like an outcome and is no further target: {why}",
 }
 
 

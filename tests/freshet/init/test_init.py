@@ -85,11 +85,10 @@ def test_every_choice_has_its_reason_beside_it(tmp_path: Path) -> None:
     text, guessed = make_config(wide(tmp_path, 300))
     for line in text.splitlines():
         if line.startswith(
-            ("kind =", "time =", "label =", "request =", "context =", "sort =", "delimiter =")
+            ("kind =", "time =", "label =", "request =", "context =", "sort =", "delimiter =", "of =")
         ):
             assert "  # " in line, line
-    assert "# purchased: left out: named like an outcome" in text
-    assert [note.partition(" look like")[0] for note in guessed] == ["data.label: purchased"]
+    assert [note.partition(";")[0] for note in guessed] == ["targets.purchased: a further target of clicked"]
     assert "# row: left out: counts the lines" in text
 
 

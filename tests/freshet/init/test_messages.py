@@ -21,7 +21,7 @@ def test_page_says_what_to_do(key: str) -> None:
 
 
 def test_every_message_comes_from_the_table_and_all_of_the_table_is_used() -> None:
-    code = {path: path.read_text(encoding="utf-8") for path in sorted(Path(ROOM).glob("*.py"))}
+    code = {path: path.read_text(encoding="utf-8") for path in sorted(Path(ROOM).rglob("*.py"))}
     used = {key for text in code.values() for key in re.findall(r'\b(?:error|look_at)\(\s*"([^"]+)"', text)}
     assert used == {*ERRORS, *LOOK_AT}
     for path, text in code.items():
