@@ -23,7 +23,7 @@ from freshet.init.labels.first import (
     read_labels,
     unknown_words,
 )
-from freshet.init.labels.further import Outcomes, find_further
+from freshet.init.labels.further import LabelsBeside, find_further
 from freshet.init.messages import error, look_at
 from freshet.init.sample import Sample, read_sample
 from freshet.init.times import TIME_WORDS, ask_request, ask_time
@@ -173,14 +173,14 @@ def make_plan(
     return Plan(sample, time, label, request, features, guessed, outcomes=outcomes)
 
 
-def _find_outcomes(sample: Sample, time: Answer, label: Answer) -> Outcomes:
+def _find_outcomes(sample: Sample, time: Answer, label: Answer) -> LabelsBeside:
     """Further targets among the columns that are neither time nor label."""
     assert label.column is not None
     others = [c for c in sample.columns if c is not time.column and c is not label.column]
     return find_further(others, label, "label" if sample.names_missing else label.column.name)
 
 
-def _note_targets(outcomes: Outcomes, guessed: list[str]) -> None:
+def _note_targets(outcomes: LabelsBeside, guessed: list[str]) -> None:
     for target in outcomes.further:
         of = f" of {target.of}" if target.of else ""
         guessed.append(look_at("target", name=target.name, of=of, why=target.why["of" if of else ""]))
@@ -247,7 +247,7 @@ def _with_words(label: Answer, ask: Ask | None, guessed: list[str]) -> Answer:
 
 
 def _note_outcomes(
-    sample: Sample, time: Answer, label: Answer, outcomes: Outcomes, guessed: list[str]
+    sample: Sample, time: Answer, label: Answer, outcomes: LabelsBeside, guessed: list[str]
 ) -> None:
     """Name the columns that could be the label instead, and are nothing else."""
     told = [*(target.column for target in outcomes.further), *(column for column, _ in outcomes.refused)]

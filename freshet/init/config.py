@@ -10,7 +10,7 @@ from freshet.config import default_config
 from freshet.init.answers import Answer
 from freshet.init.column import Column
 from freshet.init.features import USER_WORDS, Feature
-from freshet.init.labels.further import NO_OUTCOMES, Further, Outcomes
+from freshet.init.labels.further import NO_LABELS_BESIDE, FurtherTarget, LabelsBeside
 from freshet.init.sample import Sample
 from stream.files.times import time_reader
 
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     features: list[Feature]
     guessed: list[str]  # guesses that the user should check, because nobody was asked
     more: Sequence[tuple[str, list[str]]] = ()  # further features, of others or of the time: (name, lines)
-    outcomes: Outcomes = NO_OUTCOMES
+    outcomes: LabelsBeside = NO_LABELS_BESIDE
 
 
 class Offer(NamedTuple):
@@ -84,7 +84,7 @@ def write_config(plan: Plan, path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _targets(outcomes: Outcomes) -> list[str]:
+def _targets(outcomes: LabelsBeside) -> list[str]:
     """The sections [targets.NAME]; none if there is only one target."""
     if not outcomes.further:
         return []
@@ -108,7 +108,7 @@ def _targets(outcomes: Outcomes) -> list[str]:
     return lines
 
 
-def _labels(target: Further) -> list[str]:
+def _labels(target: FurtherTarget) -> list[str]:
     """The section [data.labels.NAME]."""
     lines = [f"[data.labels.{target.name}]", f"column = {_value(target.column.name)}"]
     for key, value in target.settings.items():

@@ -10,7 +10,7 @@ import numpy as np
 
 from freshet.init.column import Column, is_time_text, shown
 from freshet.init.labels.first import OUTCOME_WORDS
-from freshet.init.labels.further import NO_OUTCOMES, Outcomes
+from freshet.init.labels.further import NO_LABELS_BESIDE, LabelsBeside
 from freshet.init.leaks import measure
 from freshet.init.sample import Sample
 from stream.limits import CANDIDATES_MAX, FEATURES_MAX, LONG_TEXT_MAX, TEXT_MAX, VECTOR_MAX
@@ -93,7 +93,7 @@ def find_features(
     taken: Sequence[Column | None],
     request: Column | None,
     labels: Sequence[float | None] = (),
-    outcomes: Outcomes = NO_OUTCOMES,
+    outcomes: LabelsBeside = NO_LABELS_BESIDE,
 ) -> list[Feature]:
     """A feature for every column without another role, in file order.
 

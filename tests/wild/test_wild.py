@@ -38,8 +38,9 @@ def play(truth: Truth) -> dict[str, Any]:
     table = tomllib.loads(text)
     config = parse_config(table, "freshet.toml")
     left_out = LeftOut()
-    examples = list(read_examples(truth.path, config.data, left_out, config.features))
-    assert len(examples) == truth.lines - truth.unlabelled, text
+    targets = config.known_targets()
+    examples = list(read_examples(truth.path, config.data, left_out, config.features, targets))
+    assert sum(not example.target for example in examples) == truth.lines - truth.unlabelled, text
     assert left_out.lines == truth.unlabelled, left_out.first
     Encoder(config.features, config.learner.pairs_max).encode(examples)
     return table

@@ -6,7 +6,7 @@ leaves doubt is refused with a reason, and is no feature either if it is named l
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +44,7 @@ CHANCE_UNNAMED_MAX = 1e-6  # the same, where no name says that it is an outcome
 SKEWED = 1.0  # skewness from which on amounts are learned on a logarithmic scale
 
 
-class Further(NamedTuple):
+class FurtherTarget(NamedTuple):
     """A further target and its column.
 
     Attributes:
@@ -67,7 +67,7 @@ class Further(NamedTuple):
     why: dict[str, str]
 
 
-class Outcomes(NamedTuple):
+class LabelsBeside(NamedTuple):
     """Labels beside the first one.
 
     Attributes:
@@ -77,11 +77,11 @@ class Outcomes(NamedTuple):
     """
 
     first: str
-    further: list[Further]
+    further: list[FurtherTarget]
     refused: list[tuple[Column, str]]
 
 
-NO_OUTCOMES = Outcomes("", [], [])
+NO_LABELS_BESIDE = LabelsBeside("", [], [])
 
 
 class _Event(NamedTuple):
@@ -95,7 +95,7 @@ class _Event(NamedTuple):
         return sum(label == 1.0 for label in self.labels)
 
 
-def find_further(columns: Sequence[Column], label: Answer, label_name: str) -> Outcomes:
+def find_further(columns: Sequence[Column], label: Answer, label_name: str) -> LabelsBeside:
     """Find further targets.
 
     Args:
@@ -104,7 +104,8 @@ def find_further(columns: Sequence[Column], label: Answer, label_name: str) -> O
         label_name: its name in the config.
     """
     primary = read_labels(label)
-    found = Outcomes(target_name(label_name, []), [], [])
+    words = label.column.words if label.column is not None else ()
+    found = LabelsBeside(target_name(label_name, [], words), [], [])
     events = [_Event(found.first, primary)]
     possible = []
     for column in columns:
@@ -125,13 +126,14 @@ def find_further(columns: Sequence[Column], label: Answer, label_name: str) -> O
     return found
 
 
-def target_name(column: str, taken: Sequence[str]) -> str:
-    """A name for a target, made of a column's.
+def target_name(column: str, taken: Sequence[str], words: Collection[str] = ()) -> str:
+    """A name for a target, made of a column's name, or of its words where that has no letters of a target's.
 
     >>> target_name("is click", []), target_name("2nd", []), target_name("点击", []), target_name("a", ["a"])
     ('is_click', 't_2nd', 'target', 'a_2')
     """
-    plain = re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_") or "target"
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_")
+    plain = plain or "_".join(sorted(word for word in words if word.isascii() and word.isalpha())) or "target"
     plain = (f"t_{plain}" if plain[0].isdigit() else plain)[: TARGET_NAME_MAX - 4]
     name, number = plain, 1
     while name in taken:
@@ -168,7 +170,7 @@ def _as_value(column: Column, primary: Labels) -> Labels | None:
     ]
 
 
-def _take_event(found: Outcomes, events: list[_Event], answer: Answer, labels: Labels) -> None:
+def _take_event(found: LabelsBeside, events: list[_Event], answer: Answer, labels: Labels) -> None:
     """Add an event to the targets, or to what is refused if it is named like an outcome."""
     column = answer.column
     assert column is not None
@@ -177,14 +179,14 @@ def _take_event(found: Outcomes, events: list[_Event], answer: Answer, labels: L
     if not ones:
         return
     inside = _share_inside(labels, primary)
-    name = target_name(column.name, [event.name for event in events])
+    name = target_name(column.name, [event.name for event in events], column.words)
     share = f"{ones / max(_known(primary.labels), 1):.1%} of the lines are 1"
     among = list(_parents(labels, events, CHANCE_MAX if named else CHANCE_UNNAMED_MAX))
     for parent in among:
         own = _within(labels, parent)
         if own is not None and {0.0, 1.0} <= set(own):
             of = f"{_share_inside(labels, parent):.1%} of them lie among those of {parent.name}"
-            _take(found, Further(name, column, "event", parent.name, "", answer.settings, own,
+            _take(found, FurtherTarget(name, column, "event", parent.name, "", answer.settings, own,
                                  {"": share, "of": f"{share}, and {of}"}))  # fmt: skip
             # among those of its `of` only, as it is read from files
             events.append(_Event(name, own))
@@ -204,13 +206,13 @@ def _take_event(found: Outcomes, events: list[_Event], answer: Answer, labels: L
     else:
         chance = ", which may be chance" if inside >= INSIDE_MIN else ""
         why = f"{why}{chance}: learned among all lines"
-        _take(found, Further(name, column, "event", "", "", answer.settings, labels, {"": why}))
+        _take(found, FurtherTarget(name, column, "event", "", "", answer.settings, labels, {"": why}))
         events.append(_Event(name, labels))
 
 
-def _take_value(found: Outcomes, events: list[_Event], column: Column, values: Labels) -> None:
+def _take_value(found: LabelsBeside, events: list[_Event], column: Column, values: Labels) -> None:
     """Add an amount to the targets if it is zero or empty where an event did not happen."""
-    name = target_name(column.name, [found.first, *(target.name for target in found.further)])
+    name = target_name(column.name, [found.first, *(target.name for target in found.further)], column.words)
     chance = CHANCE_MAX if _named(column) else CHANCE_UNNAMED_MAX
     among = list(_parents(values, events, chance))
     for parent in among:
@@ -225,14 +227,14 @@ def _take_value(found: Outcomes, events: list[_Event], column: Column, values: L
         if skew >= SKEWED:
             reasons["scale"] = f"a few are far above the rest (skewness {skew:.1f})"
         scale = "log1p" if skew >= SKEWED else "linear"
-        _take(found, Further(name, column, "value", parent.name, scale, {}, own, reasons))
+        _take(found, FurtherTarget(name, column, "value", parent.name, scale, {}, own, reasons))
         return
     if among:
         missing = _empty_within(values, among[-1])
         found.refused.append((column, f"it is empty on {missing} of the lines where {among[-1].name} is 1"))
 
 
-def _take(found: Outcomes, target: Further) -> None:
+def _take(found: LabelsBeside, target: FurtherTarget) -> None:
     if len(found.further) + 1 < TARGETS_MAX:
         found.further.append(target)
     else:

@@ -63,6 +63,10 @@ def funnel(i: int) -> Row:
     return {"clicked": CLICKS[i], "stage_two": int(cart), "ordered": bought}
 
 
+def in_chinese(i: int) -> Row:
+    return {"点击": int(CLICKS[i]), "购买": int(BUYS[i])}
+
+
 def in_words(i: int) -> Row:
     return funnel(i) | {"ordered": "yes" if funnel(i)["ordered"] else "no"}
 
@@ -178,6 +182,12 @@ def test_what_tells_a_further_target_is_no_feature(tmp_path: Path) -> None:
     assert (
         any("carrier is left out: of purchase: " in note for note in notes) or "# carrier: left out" in text
     )
+
+
+def test_targets_of_columns_in_other_letters_have_names(tmp_path: Path) -> None:
+    found, _ = played(write(tmp_path / "a.csv", in_chinese))
+    assert found["targets"] == {"click": {}, "purchase": {"of": "click"}}
+    assert found["data"]["labels"] == {"purchase": {"column": "购买"}}
 
 
 def test_reasons_are_counts(tmp_path: Path) -> None:
