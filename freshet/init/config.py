@@ -10,7 +10,7 @@ from freshet.config import default_config
 from freshet.init.answers import Answer
 from freshet.init.column import Column
 from freshet.init.features import USER_WORDS, Feature
-from freshet.init.labels.further import NO_LABELS_BESIDE, FurtherTarget, LabelsBeside
+from freshet.init.labels.further import NO_LABELS_BESIDE, LabelsBeside, ProposedTarget
 from freshet.init.sample import Sample
 from stream.files.times import time_reader
 
@@ -108,7 +108,7 @@ def _targets(outcomes: LabelsBeside) -> list[str]:
     return lines
 
 
-def _labels(target: FurtherTarget) -> list[str]:
+def _labels(target: ProposedTarget) -> list[str]:
     """The section [data.labels.NAME]."""
     lines = [f"[data.labels.{target.name}]", f"column = {_value(target.column.name)}"]
     for key, value in target.settings.items():

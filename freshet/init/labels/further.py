@@ -44,7 +44,7 @@ CHANCE_UNNAMED_MAX = 1e-6  # the same, where no name says that it is an outcome
 SKEWED = 1.0  # skewness from which on amounts are learned on a logarithmic scale
 
 
-class FurtherTarget(NamedTuple):
+class ProposedTarget(NamedTuple):
     """A further target and its column.
 
     Attributes:
@@ -77,7 +77,7 @@ class LabelsBeside(NamedTuple):
     """
 
     first: str
-    further: list[FurtherTarget]
+    further: list[ProposedTarget]
     refused: list[tuple[Column, str]]
 
 
@@ -186,7 +186,7 @@ def _take_event(found: LabelsBeside, events: list[_Event], answer: Answer, label
         own = _within(labels, parent)
         if own is not None and {0.0, 1.0} <= set(own):
             of = f"{_share_inside(labels, parent):.1%} of them lie among those of {parent.name}"
-            _take(found, FurtherTarget(name, column, "event", parent.name, "", answer.settings, own,
+            _take(found, ProposedTarget(name, column, "event", parent.name, "", answer.settings, own,
                                  {"": share, "of": f"{share}, and {of}"}))  # fmt: skip
             # among those of its `of` only, as it is read from files
             events.append(_Event(name, own))
@@ -206,7 +206,7 @@ def _take_event(found: LabelsBeside, events: list[_Event], answer: Answer, label
     else:
         chance = ", which may be chance" if inside >= INSIDE_MIN else ""
         why = f"{why}{chance}: learned among all lines"
-        _take(found, FurtherTarget(name, column, "event", "", "", answer.settings, labels, {"": why}))
+        _take(found, ProposedTarget(name, column, "event", "", "", answer.settings, labels, {"": why}))
         events.append(_Event(name, labels))
 
 
@@ -227,14 +227,14 @@ def _take_value(found: LabelsBeside, events: list[_Event], column: Column, value
         if skew >= SKEWED:
             reasons["scale"] = f"a few are far above the rest (skewness {skew:.1f})"
         scale = "log1p" if skew >= SKEWED else "linear"
-        _take(found, FurtherTarget(name, column, "value", parent.name, scale, {}, own, reasons))
+        _take(found, ProposedTarget(name, column, "value", parent.name, scale, {}, own, reasons))
         return
     if among:
         missing = _empty_within(values, among[-1])
         found.refused.append((column, f"it is empty on {missing} of the lines where {among[-1].name} is 1"))
 
 
-def _take(found: LabelsBeside, target: FurtherTarget) -> None:
+def _take(found: LabelsBeside, target: ProposedTarget) -> None:
     if len(found.further) + 1 < TARGETS_MAX:
         found.further.append(target)
     else:
