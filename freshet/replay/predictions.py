@@ -22,6 +22,7 @@ from learner.features.labelled import lessons_of
 from stream.files.record_columns import PREDICTION_COLUMNS, Survey
 from stream.files.record_files import RecordWriter, whole_or_nothing
 from stream.records.refusals import Refusals
+from stream.records.targets import Targets
 from stream.records.types import Example, picked
 
 Floats = npt.NDArray[np.float64]
@@ -41,6 +42,7 @@ def write_predictions(
     """
     tape = open_played(config, options)
     encoder = Encoder(config.features, config.learner.pairs_max) if refused else None
+    targets = config.known_targets()
 
     changed = ReplayError(
         f"{path}: the data has changed since it was replayed; give --from and --to, and try again"
@@ -48,7 +50,7 @@ def write_predictions(
     try:
         survey = Survey("examples")
         with progress("looking ", tape.total) as advance:
-            for example in _scored(tape, encoder):
+            for example in _scored(tape, encoder, targets):
                 survey.add(example)
                 advance(1)
         at = 0
@@ -57,7 +59,7 @@ def write_predictions(
             RecordWriter(making, survey.layout(), PREDICTION_COLUMNS) as writer,
             progress("writing ", tape.total) as advance,
         ):
-            for example in _scored(tape, encoder):
+            for example in _scored(tape, encoder, targets):
                 advance(1)
                 part = slice(at, at + len(example.labels))
                 at = part.stop
@@ -73,7 +75,7 @@ def write_predictions(
         tape.close()
 
 
-def _scored(tape: Tape, encoder: Encoder | None) -> Iterator[Example]:
+def _scored(tape: Tape, encoder: Encoder | None, targets: Targets) -> Iterator[Example]:
     """The examples of the first target that a replay scores, without forgotten ids.
 
     Args:
@@ -84,7 +86,7 @@ def _scored(tape: Tape, encoder: Encoder | None) -> Iterator[Example]:
     for example in tape:
         left = refusals.admit(example)
         if left is not None and not (left.target or left.late) and (encoder is None or encoder.fits(left)):
-            quiet = lessons_of([left]).quiet
+            quiet = lessons_of([left], targets).quiet
             if not quiet.any():
                 yield left
             elif not quiet.all():

@@ -131,30 +131,31 @@ def print_summary(report: Json) -> None:
             f"{key} {'–' if part.get(key) is None else format(part[key], '.4f')}   " for key in keys
         )
 
+    kind = "value" if "mae" in report["base"]["overall"] else "event"
     print(
         f"{report['events']:,} requests, {report['candidates']:,} candidates, "
         f"{report['events_per_second']:,.0f} requests/s, state {report['state_hash']}",
         *(
-            line(f"{name}, {part.replace('_', ' ')}", report[name][part])
+            line(f"{name}, {part.replace('_', ' ')}", report[name][part], kind)
             for part in ("overall", "last_half")
             for name in ("base", "corrected")
         ),
-        *(line(name, found["last_half"]) for name, found in report["baselines"].items()),
+        *(line(name, found["last_half"], kind) for name, found in report["baselines"].items()),
         sep="\n",
         file=sys.stderr,
     )
     for name, part in list(report.get("targets", {}).items())[1:]:
-        print(f"  {name}{_among(part)}: {part['candidates']:,} candidates", file=sys.stderr)
+        print(f"  {name}{_among(part)}: {part['candidates']:,} candidates, last half:", file=sys.stderr)
         if not part["candidates"]:
             continue
         lines = {who: part[who]["last_half"] for who in ("base", "corrected")}
         lines |= {who: found["last_half"] for who, found in part["baselines"].items()}
         for who, found in lines.items():
-            print(line(f"  {who}, last half", found, part["kind"]), file=sys.stderr)
+            print(line(f"  {who}", found, part["kind"]), file=sys.stderr)
     if report["skipped"]:
         first = f"; the first: {report['first_skipped']}" if report["first_skipped"] else ""
         print(f"  left out: {report['skipped']:,} that could not be used{first}", file=sys.stderr)
-    if report["base"]["overall"]["auc"] is None:
+    if kind == "event" and report["base"]["overall"]["auc"] is None:
         print(
             "  no auc: all labels are the same; is label in [data] the right column?",
             file=sys.stderr,

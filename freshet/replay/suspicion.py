@@ -34,7 +34,7 @@ def _beaten(report: JsonView, options: ReplayOptions) -> Iterator[str]:
     if constant is None or options.shuffle_labels is not None or mine["examples"] < CANDIDATES_MIN:
         return
     loss = constant["last_half"]["logloss"]
-    if loss < mine["logloss"]:
+    if loss is not None and loss < mine["logloss"]:  # None: of a value
         yield (
             f"the rate of clicks alone has a log loss of {loss:.4f} over the last half, the model "
             f"{mine['logloss']:.4f}: its features do not predict the label, or there are too few data; "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from freshet.files import JsonView
-from freshet.show.report import Chart, Line, ReportPage, ReportTable, Tile
+from freshet.show.report import Arm, Chart, Line, ReportPage, ReportTable, Tile
 
 METRICS = (
     ("auc", "AUC"),
@@ -21,6 +21,14 @@ METRICS = (
     ("brier", "Brier"),
 )
 
+VALUE_METRICS = (
+    ("mean", "mean label"),
+    ("mae", "mean absolute error"),
+    ("rmse", "root mean squared error"),
+    ("calibration", "calibration (ratio of sums)"),
+)
+COLUMNS = ("", "base, all", "corrected, all", "base, last half", "corrected, last half")
+
 SAME = (
     "Corrected equals base and is drawn once: in a replay the base learns from each request at once, so the "
     "error memory has nothing to correct."
@@ -31,36 +39,41 @@ def replay_page(report: JsonView, name: str = "") -> ReportPage:
     """The page of a replay's report."""
     base, corrected = report["base"], report["corrected"]
     half_base, half_corrected = base.get("last_half", base), corrected.get("last_half", corrected)
-    whole_base, whole_corrected = base.get("overall", base), corrected.get("overall", corrected)
+    whole_base = base.get("overall", base)
     gain = _number(half_corrected, "auc") - _number(half_base, "auc")
+    is_value = "mae" in whole_base
     lead = (
-        "All labels are the same: is label in [data] the right column?"
+        f"Over the last half of the stream the predicted values are off by {_metric(half_corrected, 'mae')} "
+        f"in the mean; the mean label is {_metric(half_corrected, 'mean')}."
+        if is_value
+        else "All labels are the same: is label in [data] the right column?"
         if whole_base.get("auc") is None
         else f"Over the last half of the stream the model reached an AUC of {_metric(half_base, 'auc')}, "
         "predicting each request before learning from it; with the error memory "
         f"{_metric(half_corrected, 'auc')} ({gain:+.4f})."
     )
     lead = " ".join([lead, *(f"Warning: {warning}." for warning in report.get("warnings", []))])
+    tiled: tuple[tuple[str, str, Arm | None], ...] = (("auc", "AUC", "live"), ("logloss", "log loss", None))
+    if is_value:
+        tiled = (("mae", "mean absolute error", "live"), ("rmse", "root mean squared error", None))
     tiles = (
-        Tile("AUC, last half", _metric(half_corrected, "auc"), f"base {_metric(half_base, 'auc')}", "live"),
-        Tile(
-            "log loss, last half", _metric(half_corrected, "logloss"), f"base {_metric(half_base, 'logloss')}"
+        *(
+            Tile(f"{title}, last half", _metric(half_corrected, key), f"base {_metric(half_base, key)}", arm)
+            for key, title, arm in tiled
         ),
         Tile(
             "calibration, last half",
             _metric(half_corrected, "calibration"),
-            "1 = as many clicks as predicted",
+            "1 = as much as predicted" if is_value else "1 = as many clicks as predicted",
         ),
         Tile(
             "events", f"{report['events']:,}", f"{report.get('events_per_second', math.nan):,.0f} per second"
         ),
     )
-    parts = (whole_base, whole_corrected, half_base, half_corrected)
-    rows = [(title, *(_metric(part, key) for part in parts)) for key, title in METRICS]
     table = ReportTable(
         "Progressive metrics",
-        ("", "base, all", "corrected, all", "base, last half", "corrected, last half"),
-        rows,
+        COLUMNS,
+        _rows(base, corrected),
         "Every number is out of sample: a request is predicted before the model trains on it.",
     )
     simple = (str, int, float, bool)
@@ -77,9 +90,29 @@ def replay_page(report: JsonView, name: str = "") -> ReportPage:
         lead=lead,
         tiles=tiles,
         charts=_replay_charts(report.get("windows", [])),
-        tables=(table,),
+        tables=(table, *_further_tables(report.get("targets", {}))),
         facts=facts,
     )
+
+
+def _rows(base: JsonView, corrected: JsonView) -> list[tuple[str, ...]]:
+    """A row for each metric, with the columns `COLUMNS`."""
+    wholes, halves = (
+        [part.get(name, part) for part in (base, corrected)] for name in ("overall", "last_half")
+    )
+    metrics = VALUE_METRICS if "mae" in wholes[0] else METRICS
+    return [(title, *(_metric(part, key) for part in (*wholes, *halves))) for key, title in metrics]
+
+
+def _further_tables(targets: JsonView) -> list[ReportTable]:
+    """A table for each target after the first."""
+    tables = []
+    for name, part in list(targets.items())[1:]:
+        of = f" of {part['of']}" if part["of"] else ""
+        rows = _rows(part["base"], part["corrected"]) if part["candidates"] else []
+        note = f"{part['candidates']:,} candidates, those that it is learned of."
+        tables.append(ReportTable(f"Target {name}{of}", COLUMNS, rows, note))
+    return tables
 
 
 def _replay_charts(windows: Sequence[JsonView]) -> list[Chart]:
@@ -90,6 +123,7 @@ def _replay_charts(windows: Sequence[JsonView]) -> list[Chart]:
     for key, title, note in (
         ("auc", "AUC over time", "Exact within each window. Higher is better."),
         ("logloss", "Log loss over time", "Lower is better."),
+        ("mae", "Mean absolute error over time", "Lower is better."),
         ("calibration", "Calibration over time", "Mean prediction over mean label; 1 is right."),
     ):
         base = [_number(w.get("base", {}), key) for w in windows]
@@ -100,7 +134,7 @@ def _replay_charts(windows: Sequence[JsonView]) -> list[Chart]:
         else:
             lines = [Line("base", x, base, "live"), Line("corrected", x, corrected, "live_memory")]
         if any(math.isfinite(y) for line in lines for y in line.y):
-            charts.append(Chart(title, lines, x_title, dict(METRICS)[key], note))
+            charts.append(Chart(title, lines, x_title, dict((*VALUE_METRICS, *METRICS))[key], note))
     return charts
 
 

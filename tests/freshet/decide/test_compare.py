@@ -145,12 +145,32 @@ def test_further_targets_are_compared_by_their_reports(
     assert none_further["buy"]["not_compared"] == "b has no such target"
 
 
-def test_first_target_that_is_a_value_is_refused(runs: Path, tmp_path: Path) -> None:
-    report = json.loads((runs / "a.json").read_text())
-    report["base"]["overall"] |= {"mae": 1.5, "logloss": None}
-    (tmp_path / "value.json").write_text(json.dumps(report))
+def test_first_target_that_is_a_value_is_replayed_and_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "freshet.toml").write_text(
+        "[features]\nitem = { kind = 'id' }\n[targets.minutes]\nkind = 'value'\n[targets.buy]\n"
+        "[data]\nlabel = 'minutes'\n[data.labels.buy]\n[learner]\ndeep = 'none'\n[memory]\nkind = 'none'\n"
+    )
+    lines = [f"{1e9 + i},{i % 5},{i % 5 + i % 3 / 4},{int(i % 10 == 1)}" for i in range(1100)]
+    (tmp_path / "shop.csv").write_text("time,item,minutes,buy\n" + "\n".join(lines) + "\n")
+    report = tmp_path / "report.json"
+    files = ["--data", str(tmp_path / "shop.csv"), "--report", str(report), "--predictions"]
+    config = ["--config", str(tmp_path / "freshet.toml")]
+    assert main(["replay", *config, *files, "--html", str(tmp_path / "r.html")]) == 0
+    said = capsys.readouterr().err
+    told = json.loads(report.read_text())
+    assert f"mae {told['base']['last_half']['mae']:.4f}" in said and "no auc" not in said
+    assert told["warnings"] == [] and told["targets"]["buy"]["candidates"] == 1100
+    table = pq.read_table(tmp_path / "report.predictions.parquet")
+    errors = np.abs(table["base"].to_numpy() - table["label"].to_numpy())
+    assert errors.mean() == pytest.approx(told["base"]["overall"]["mae"], abs=1e-9)
+    page = (tmp_path / "r.html").read_text()
+    assert "Mean absolute error over time" in page and "the predicted values are off by" in page
+    assert "Target buy" in page and f"{told['targets']['buy']['base']['overall']['auc']:.4f}" in page
+    assert "All labels are the same" not in page
     with pytest.raises(CompareError, match="its first target is a value"):
-        read_runs([runs / "a.json", tmp_path / "value.json"])
+        read_runs([report])
 
 
 def test_worse_run_is_found_worse_over_all_time_and_slices(
