@@ -60,6 +60,7 @@ NAMES_WORDS = {
     "device", "hour", "day", "weekday", "age", "year", "month",
 }  # fmt: skip
 """Names for what is liked, by whom, or when; they say nothing of a quantity."""
+INSIDE_MIN = 0.99  # of the ones of an outcome, that lie where another is 1 if it happens among those
 LEVELS_MAX = 101
 CUT_SHARES = (0.05, 0.95)  # of the lines that reach a bar that is offered
 NOT_RATED_SHARE = 0.2  # of zeros among ratings, from which on they mean that there is none
@@ -82,9 +83,23 @@ def ask_label(sample: Sample, taken: Column | None) -> Question:
     if not question.answers:
         return question
     best = question.answers[0]
-    if sum(_points_of_name(answer.column) == _points_of_name(best.column) > 0 for answer in answers) > 1:
-        return question._replace(sure=False)
+    alike = [a for a in question.answers if _points_of_name(a.column) == _points_of_name(best.column) > 0]
+    if len(alike) > 1:
+        first = _around(best, alike)
+        rest = [answer for answer in question.answers if answer is not first]
+        return question._replace(answers=[first, *rest], sure=False)
     return question
+
+
+def _around(best: Answer, others: Sequence[Answer]) -> Answer:
+    """The answer in whose ones those of the best one lie, as purchases lie in carts; else the best one."""
+    ones = {at for at, label in enumerate(read_labels(best)) if label == 1.0}
+    found, most = best, len(ones)
+    for other in others:
+        around = {at for at, label in enumerate(read_labels(other)) if label == 1.0}
+        if len(around) > most and len(ones & around) >= INSIDE_MIN * len(ones):
+            found, most = other, len(around)
+    return found
 
 
 def as_label(column: Column) -> Answer | None:

@@ -16,6 +16,7 @@ from freshet.files import Json
 from freshet.init.answers import Answer
 from freshet.init.column import Column
 from freshet.init.labels.first import (
+    INSIDE_MIN,
     NEGATED_WORDS,
     OUTCOME_WORDS,
     PAST_WORDS,
@@ -38,7 +39,6 @@ NOT_OUTCOME_WORDS = NEGATED_WORDS | {
     "mean",
 }  # fmt: skip
 TIME_SPENT_WORDS = {"watch", "watched", "dwell", "listen", "listened", "play", "played", "stay", "spent"}
-INSIDE_MIN = 0.99  # of what happened, that must lie where another target happened to be learned among that
 CHANCE_MAX = 0.05  # that so many lie there by chance
 CHANCE_UNNAMED_MAX = 1e-6  # the same, where no name says that it is an outcome
 SKEWED = 1.0  # skewness from which on amounts are learned on a logarithmic scale

@@ -63,6 +63,11 @@ def funnel(i: int) -> Row:
     return {"clicked": CLICKS[i], "stage_two": int(cart), "ordered": bought}
 
 
+def nested_likes(i: int) -> Row:
+    """Of outcomes alike by name, the one in which the others lie is the first target."""
+    return {"followed": int(BUYS[i]), "liked": int(CLICKS[i]), "shared": int(BUYS[i] and CHANCE[i] < 0.5)}
+
+
 def in_chinese(i: int) -> Row:
     return {"点击": int(CLICKS[i]), "购买": int(BUYS[i])}
 
@@ -86,6 +91,10 @@ CASES: dict[str, tuple[Callable[[int], Row], dict[str, dict[str, str]]]] = {
         {"click": {}, "purchase": {"of": "click"}, "revenue": {"kind": "value", "of": "purchase"}},
     ),
     "two likes": (two_likes, {"like_video": {}, "like_song": {}}),
+    "nested likes": (
+        nested_likes,
+        {"liked": {}, "followed": {"of": "liked"}, "shared": {"of": "followed"}},
+    ),
     "missing": (missing_where_not_clicked, {"click": {}, "purchase": {"of": "click"}}),
     "without click": (purchase_without_click, {"click": {}, "purchase": {}}),
     "one in a hundred": (one_without_click, {"click": {}, "purchase": {"of": "click"}}),
