@@ -12,7 +12,8 @@ from tools import find_tool
 
 from freshet.warmup import drop_stale
 
-collect_ignore = ["serving/http/schemathesis"]  # for its command alone: importing it takes a second
+# The first is for its command alone (importing it takes a second), the second for an environment of its own.
+collect_ignore = ["serving/http/schemathesis", "serving/foreign"]
 
 LONGEST = ("chaos/test_load", "chaos/test_chaos", "freshet/demo/test_demo", "docs/test_docs_blocks")
 """Files that take a minute or so each: begun last they would run alone at the end."""
