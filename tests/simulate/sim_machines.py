@@ -16,7 +16,8 @@ from stream.log.testing import FaultyLog, MemoryLog
 from stream.state.testing import MemoryDisk
 
 AWAY_S_MAX = 8.0  # how long a call waits for a log that is away,
-AWAY_SHARE = 0.1  # or up to this share of what is left: hours of retries would find what minutes do
+AWAY_SHARE = 0.1  # or up to this share of what is left: hours of retries would find what minutes do;
+AWAY_S_LONGEST = 60.0  # far below what healing may take, for trouble may end before the outage does
 MERGE_S_MAX = 2.0
 GAP_MAX = 3  # offsets that an aborted transaction and its marker take
 
@@ -100,7 +101,8 @@ class Machine:
         world = self.process.world
         left_s = self.away_until_s - world.now_s
         if left_s > 0.0:
-            wait_s = world.random.random() * max(AWAY_S_MAX, AWAY_SHARE * left_s)
+            longest_s = min(max(AWAY_S_MAX, AWAY_SHARE * left_s), AWAY_S_LONGEST)
+            wait_s = world.random.random() * longest_s
             NetworkClock(self.process).sleep(min(wait_s, left_s))
             if wait_s < left_s:
                 raise LogAwayError("the log does not answer")
