@@ -43,6 +43,15 @@ def open_used(config: Config) -> Log:
     return open_topics(config)
 
 
+def topics_of(config: Config) -> dict[str, int]:
+    """The topics that the roles use, in the order in which they are created, and their partitions."""
+    divided = [EVENTS, EXAMPLES]
+    if any(source.match for source in config.sources.values()):
+        divided.append(MATCHES)
+    whole = (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES)
+    return {**dict.fromkeys(divided, config.stream.partitions), **dict.fromkeys(whole, 1)}
+
+
 def open_topics(config: Config) -> Log:
     """Open the configured log and create missing topics.
 
@@ -51,12 +60,8 @@ def open_topics(config: Config) -> Log:
     """
     log = open_log(config.log, config.stream.log)
     try:
-        for topic in (EVENTS, EXAMPLES):
-            log.create_topic(topic, config.stream.partitions)
-        for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
-            log.create_topic(topic, 1)
-        if any(source.match for source in config.sources.values()):
-            log.create_topic(MATCHES, config.stream.partitions)
+        for topic, partitions in topics_of(config).items():
+            log.create_topic(topic, partitions)
     except BaseException:
         log.close()
         raise

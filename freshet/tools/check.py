@@ -16,10 +16,10 @@ import msgspec
 from freshet.config import Config, load_config
 from freshet.errors import ConfigError
 from freshet.roles.ingest.role import need_topic, open_source, source_of
-from freshet.roles.opening import check_unused, need_features
+from freshet.roles.opening import check_unused, need_features, topics_of
 from freshet.roles.states import read_state
 from freshet.roles.voice import printable
-from freshet.tools.rights import missing_rights, topics_of
+from freshet.tools.rights import missing_rights
 from freshet.tools.status import ask_server
 from ground import FreshetError
 from learner.deep.autograd import need_torch
@@ -31,7 +31,7 @@ from serving.app.server import check_address
 from serving.http.access import Access
 from stream.errors import LogError, StateLockedError
 from stream.files.sources import LeftOut, read_examples
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, MATCHES, ROLES, SNAPSHOTS, UPDATES, Log
+from stream.log.base import Log
 from stream.log.open import missing_log, open_log
 from stream.sources.opening import open_format
 from stream.state.meta import StateMeta
@@ -102,13 +102,9 @@ def _log(config: Config) -> str:
         return f"{config.log} does not exist yet: the first start creates it in {folder}"
     log = open_log(config.log, config.stream.log)
     try:
-        wanted = dict.fromkeys((UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES), 1)
-        wanted |= {EVENTS: config.stream.partitions, EXAMPLES: config.stream.partitions}
-        if MATCHES in topics_of(config):
-            wanted[MATCHES] = config.stream.partitions
         rights = _rights(log, config)
         missing = []
-        for topic, partitions in wanted.items():
+        for topic, partitions in topics_of(config).items():
             try:
                 found = log.partitions(topic)
             except LogError:
@@ -137,7 +133,7 @@ def _rights(log: Log, config: Config) -> str:
     Raises:
         ConfigError: others are missing.
     """
-    allowed = log.allowed(topics_of(config))
+    allowed = log.allowed(list(topics_of(config)))
     if allowed is None:
         return ""
     needed, helpful = missing_rights(config, allowed)

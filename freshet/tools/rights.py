@@ -1,14 +1,15 @@
 """The access rules that the roles need on a Kafka cluster: as commands, and compared with what there is.
 
-The table is the whole truth: a test runs each role with the rights of its line and no others.
+The table holds all that is needed: a test runs each role with the rights of its line and no others.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from freshet.config import Config
 from freshet.errors import ConfigError
+from freshet.roles.opening import topics_of
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, MATCHES, ROLES, SNAPSHOTS, UPDATES
 
 TOPICS = (EVENTS, EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES, MATCHES)
@@ -76,12 +77,6 @@ def roles_of(config: Config) -> tuple[str, ...]:
     return ("join", "learn", "serve", *(("ingest",) if config.sources else ()))
 
 
-def topics_of(config: Config) -> tuple[str, ...]:
-    """The topics that the roles use with this config."""
-    matched = any(source.match for source in config.sources.values())
-    return tuple(topic for topic in TOPICS if topic != MATCHES or matched)
-
-
 def missing_rights(config: Config, allowed: Mapping[str, frozenset[str]]) -> Missing:
     """Compare the table with what a cluster allows.
 
@@ -140,7 +135,7 @@ def _cluster(url: str) -> tuple[list[str], str]:
 
 
 def _by_topic(
-    table: Mapping[str, Mapping[str, str]], roles: Sequence[str], topics: Sequence[str]
+    table: Mapping[str, Mapping[str, str]], roles: Sequence[str], topics: Collection[str]
 ) -> dict[tuple[str, str], list[str]]:
     """{(topic, operation): the roles that use it}."""
     found: dict[tuple[str, str], list[str]] = {}

@@ -9,7 +9,7 @@ import msgspec
 from freshet.config import Config
 from freshet.errors import ConfigError
 from freshet.roles.ingest.metrics import IngestMetrics, SourceView
-from freshet.roles.opening import open_topics
+from freshet.roles.opening import open_topics, topics_of
 from freshet.roles.voice import Voice
 from ground.threads import HelperThread
 from stream.errors import LogAwayError, LogError
@@ -65,7 +65,7 @@ def ingest(config: Config, stop: threading.Event, voice: Voice) -> None:
             work, view = stack.enter_context(_source(config, name, source, theirs[source.log], log, pace))
             views.append(view)
             threads.append(HelperThread(f"source {name}", _running(work, stop), lambda _: ended.set()))
-        if any(source.match for source in config.sources.values()):
+        if MATCHES in topics_of(config):
             work, view = stack.enter_context(_matcher(config, log, pace))
             views.append(view)
             threads.append(HelperThread("matches", _running(work, stop), lambda _: ended.set()))

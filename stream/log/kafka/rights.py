@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from enum import Enum
 
-from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, TopicDescription
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
 
-from stream.log.kafka.client import AuthorizationError, KafkaClient, result
+from stream.log.kafka.client import KafkaClient, result
 
 CREATE = "CREATE"
+_ANSWERS: dict[int, frozenset[str] | None] = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART: None,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: frozenset(),
+}
+"""What an error says of a topic, where it is an answer."""
 
 
 def allowed_operations(client: KafkaClient, names: Sequence[str]) -> dict[str, frozenset[str]]:
@@ -20,32 +25,30 @@ def allowed_operations(client: KafkaClient, names: Sequence[str]) -> dict[str, f
     Raises:
         LogError: the cluster does not answer, or refuses the question itself.
     """
-    found = {name: _of_topic(client, name) for name in names}
-    if None not in found.values():
-        return {name: operations or frozenset() for name, operations in found.items()}
-    creating = _of_cluster(client) & {CREATE}
+    found = client.call(
+        "asking for the rights on topics", lambda admin, timeout_s: _of_topics(admin, timeout_s, names)
+    )
+    missing = [name for name, operations in found.items() if operations is None]
+    creating = _of_cluster(client) & {CREATE} if missing else frozenset()
     return {name: creating if operations is None else operations for name, operations in found.items()}
 
 
-def _of_topic(client: KafkaClient, name: str) -> frozenset[str] | None:
-    """None: it does not exist, or nobody says whether it does."""
-
-    def describe(admin: AdminClient, timeout_s: float) -> TopicDescription | None:
-        futures = admin.describe_topics(
-            TopicCollection([name]), include_authorized_operations=True, request_timeout=timeout_s
-        )
+def _of_topics(
+    admin: AdminClient, timeout_s: float, names: Sequence[str]
+) -> dict[str, frozenset[str] | None]:
+    """Of each topic; None: it does not exist."""
+    described = admin.describe_topics(
+        TopicCollection(list(names)), include_authorized_operations=True, request_timeout=timeout_s
+    )
+    found: dict[str, frozenset[str] | None] = {}
+    for name, future in described.items():
         try:
-            return result(futures[name], timeout_s)
+            found[name] = _names(result(future, timeout_s).authorized_operations)
         except KafkaException as error:
-            if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
-                return None
-            raise
-
-    try:
-        described = client.call(f"asking for the rights on topic {name!r}", describe)
-    except AuthorizationError:
-        return frozenset()
-    return None if described is None else _names(described.authorized_operations)
+            if error.args[0].code() not in _ANSWERS:
+                raise
+            found[name] = _ANSWERS[error.args[0].code()]
+    return found
 
 
 def _of_cluster(client: KafkaClient) -> frozenset[str]:

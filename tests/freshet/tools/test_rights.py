@@ -1,4 +1,4 @@
-"""The table of access rules is what the roles need: all that is in it, and nothing that is not."""
+"""The table of access rules holds all that the roles need: each runs with its line alone."""
 
 import os
 import shlex
