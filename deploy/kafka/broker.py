@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from jars import NEWEST, OLDER, BrokerError, classpath, java, launch, needs_zookeeper, tail
+from jars import NEWEST, OLDER, BrokerError, classpath, java, launch, needs_zookeeper, stop, tail
 
 PORT = 9092
 VERSION = os.environ.get("FRESHET_KAFKA_VERSION", NEWEST)
@@ -34,7 +34,6 @@ VERSION = os.environ.get("FRESHET_KAFKA_VERSION", NEWEST)
 
 FORMAT_S_MAX = 60.0
 START_S_MAX = 60.0
-STOP_S_MAX = 20.0
 ZOOKEEPER_HEAP = "96m"
 ZOOKEEPER_SESSION_S = 3.0
 STARTED = re.compile(r"Kafka Server started|\[KafkaServer id=\d+\] started")
@@ -177,12 +176,7 @@ class Broker:
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGCONT)  # a paused one would not hear
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_S_MAX)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            stop(self.process)
             self.process = None
         if self._zookeeper is not None:
             self._zookeeper.stop()

@@ -21,6 +21,7 @@ KRAFT_SINCE = (3, 3)
 """Before this version KRaft lacked transactions or was a preview; such a broker needs ZooKeeper."""
 
 FETCH_S_MAX = 300.0
+STOP_S_MAX = 20.0
 TAIL_LINES = 15
 _PR_SET_PDEATHSIG = 1
 
@@ -34,19 +35,24 @@ def needs_zookeeper(version: str) -> bool:
     return tuple(int(part) for part in version.split(".")[:2]) < KRAFT_SINCE
 
 
+def missing_tools() -> list[tuple[str, str]]:
+    """What Java programs from Maven need and is not on the path: (tool, what it is)."""
+    tools = (("java", "a JDK, 17 or newer"), ("mvn", "Maven"))
+    return [(tool, what) for tool, what in tools if shutil.which(tool) is None]
+
+
 def classpath(version: str = NEWEST) -> str:
     """The jars of a broker, fetched by Maven if they are not here yet.
 
     Raises:
         BrokerError: there is no JDK or no Maven, or Maven cannot fetch the jars.
     """
-    for tool, what in (("java", "a JDK, 17 or newer"), ("mvn", "Maven")):
-        if shutil.which(tool) is None:
-            raise BrokerError(
-                f"a Kafka broker needs {what}, and there is no {tool!r} on the path: install it (Debian: "
-                "apt install openjdk-17-jdk-headless maven), or name a broker that runs already with "
-                "FRESHET_KAFKA=host:port"
-            )
+    for tool, what in missing_tools():
+        raise BrokerError(
+            f"a Kafka broker needs {what}, and there is no {tool!r} on the path: install it (Debian: "
+            "apt install openjdk-17-jdk-headless maven), or name a broker that runs already with "
+            "FRESHET_KAFKA=host:port"
+        )
     listed = BUILD / f"kafka-classpath-{version}.txt"
     if listed.is_file() and listed.stat().st_mtime >= POM.stat().st_mtime:
         found = listed.read_text().strip()
@@ -102,6 +108,16 @@ def launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to stop, and wait until it has; kill it if it takes too long."""
+    process.terminate()
+    try:
+        process.wait(STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def tail(text: str) -> str:

@@ -1,6 +1,6 @@
 """A real schema registry on this machine, for tests and for trying things out: Apicurio, in memory.
 
-    python3 deploy/registry/registry.py       # at 127.0.0.1:8081 until Ctrl-C
+    python3 deploy/kafka/registry.py       # at 127.0.0.1:8081 until Ctrl-C
 
 Needs a JDK (17 or newer) and Maven; only the standard library here. Maven fetches the program the first time
 (about 140 MB). It answers Confluent's API under /apis/ccompat/v7, takes about 400 MB, and dies with whoever
@@ -9,11 +9,8 @@ started it.
 
 import argparse
 import contextlib
-import ctypes
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -26,6 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from broker import free_ports
+from jars import java, launch, missing_tools, stop, tail
+
 ARTIFACT = "io.apicurio:apicurio-registry-app:2.6.13.Final:tar.gz:all"
 BUILD = Path(__file__).resolve().parents[2] / "build"
 HOME = BUILD / "apicurio-2.6.13"
@@ -34,9 +34,7 @@ API = "/apis/ccompat/v7"
 PORT = 8081
 FETCH_S_MAX = 600.0
 START_S_MAX = 120.0
-STOP_S_MAX = 20.0
-LOG_TAIL_LINES = 15
-_PR_SET_PDEATHSIG = 1
+HEAP = "400m"
 
 
 class RegistryError(Exception):
@@ -49,9 +47,8 @@ def classpath() -> str:
     Raises:
         RegistryError: there is no JDK or no Maven, or Maven cannot fetch it.
     """
-    for tool, what in (("java", "a JDK, 17 or newer"), ("mvn", "Maven")):
-        if shutil.which(tool) is None:
-            raise RegistryError(f"a schema registry needs {what}, and there is no {tool!r} on the path")
+    for tool, what in missing_tools():
+        raise RegistryError(f"a schema registry needs {what}, and there is no {tool!r} on the path")
     if not (HOME / "lib").is_dir():
         BUILD.mkdir(parents=True, exist_ok=True)
         # fetched beside it and moved, since several test runs may come here at once
@@ -73,7 +70,7 @@ def classpath() -> str:
                     f"Maven has not fetched the registry within {FETCH_S_MAX:.0f} s"
                 ) from None
             if done.returncode != 0:
-                raise RegistryError(f"Maven cannot fetch the registry:\n{_tail(done.stdout + done.stderr)}")
+                raise RegistryError(f"Maven cannot fetch the registry:\n{tail(done.stdout + done.stderr)}")
             (archive,) = Path(folder).glob("*.tar.gz")
             unpacked = Path(folder) / "unpacked"
             with tarfile.open(archive) as tar:
@@ -94,7 +91,7 @@ class RegistryServer:
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.log = folder / "registry.log"
-        self.port = port or _free_port()
+        self.port = port or free_ports(1)[0]
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -123,33 +120,21 @@ class RegistryServer:
         """
         jars = classpath()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            "java", "-Xmx400m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-            "-Dquarkus.http.host=127.0.0.1", f"-Dquarkus.http.port={self.port}", "-cp", jars, MAIN,
-        ]  # fmt: skip
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )  # fmt: skip
+        where = ("-Dquarkus.http.host=127.0.0.1", f"-Dquarkus.http.port={self.port}")
+        self.process = launch([*java(jars, HEAP), *where, MAIN], self.log)
         deadline = time.monotonic() + START_S_MAX
         while not self._answers():
             if self.process.poll() is not None:
-                raise RegistryError(f"the registry has ended:\n{_tail(self.log.read_text())}")
+                raise RegistryError(f"the registry has ended:\n{tail(self.log.read_text())}")
             if time.monotonic() > deadline:
-                raise RegistryError(f"the registry does not answer:\n{_tail(self.log.read_text())}")
+                raise RegistryError(f"the registry does not answer:\n{tail(self.log.read_text())}")
             time.sleep(0.1)
 
     def stop(self) -> None:
         """Ask it to stop, and wait until it has; kill it if it takes too long."""
         if self.process is None:
             return
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        stop(self.process)
         self.process = None
 
     def _answers(self) -> bool:
@@ -158,22 +143,6 @@ class RegistryServer:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    """In the child: be killed when whoever started it is gone, even by SIGKILL (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _tail(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-LOG_TAIL_LINES:])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
