@@ -8,9 +8,9 @@ import errno
 import os
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, Rdict
 
 Kind = Literal["damaged", "full", "refused", "failing"]
 """What is wrong: corrupt data; no disk space; refused by the system for now; any other error."""
@@ -92,6 +92,11 @@ def is_begun(folder: Path) -> bool:
     )
 
 
+def get_many(database: Rdict, keys: list[bytes]) -> list[bytes | None]:
+    """The values of a raw database's entries in the order of their keys, None where there is no entry."""
+    return cast(list[bytes | None], database.get(cast(Any, keys)))
+
+
 def options(
     *,
     create: bool,
@@ -99,6 +104,7 @@ def options(
     cache_bytes: int = 0,
     bloom: bool = False,
     compress: bool = True,
+    block_bytes: int | None = None,
     torn_journal: Literal["tail", "point"] = "tail",
 ) -> Options:
     """The options of a Freshet database: paranoid checks, no statistics, a small info log.
@@ -109,6 +115,7 @@ def options(
         cache_bytes: size of the block cache; 0: no cache, for data that is read once.
         bloom: most look-ups are for keys that are not there.
         compress: files are compressed; learnt floats do not compress.
+        block_bytes: what one read takes from a file; None: RocksDB's default.
         torn_journal: how to recover the write-ahead log after a crash: tolerate a torn end ("tail"), or,
             where writes are not synced, recover up to the first inconsistent record ("point").
     """
@@ -129,6 +136,8 @@ def options(
     if not compress:
         found.set_compression_type(DBCompressionType.none())
     tables = BlockBasedOptions()
+    if block_bytes is not None:
+        tables.set_block_size(block_bytes)
     if bloom:
         tables.set_bloom_filter(10, False)
     if cache_bytes:

@@ -1,5 +1,6 @@
 """Sparse rows: the form in which a linear model, and an error memory, reads an example."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,3 +47,39 @@ def rows_where(rows: Rows, keep: npt.NDArray[np.bool_]) -> Rows:
     entries = np.repeat(keep, sizes)
     start = np.concatenate([[0], np.cumsum(sizes[keep])])
     return Rows(start, rows.column[entries], rows.key[entries], rows.x[entries])
+
+
+def rows_at(rows: Rows, places: npt.NDArray[np.int64]) -> Rows:
+    """The rows at `places` (m,), in their order."""
+    sizes = np.diff(rows.start)[places]
+    entries = ranges(rows.start[places], sizes)
+    start = np.concatenate([[0], np.cumsum(sizes)])
+    return Rows(start, rows.column[entries], rows.key[entries], rows.x[entries])
+
+
+def rows_joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, one part after the other."""
+    return Rows(
+        joined_offsets([part.start for part in parts]),
+        np.concatenate([part.column for part in parts]),
+        np.concatenate([part.key for part in parts]),
+        np.concatenate([part.x for part in parts]),
+    )
+
+
+def joined_offsets(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Offsets (n_i + 1,) that each begin at 0, as those of one list: (Σ n_i + 1,).
+
+    >>> joined_offsets([np.array([0, 2]), np.array([0, 1, 4])])
+    array([0, 2, 3, 6])
+    """
+    return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part) for part in parts]))])
+
+
+def ranges(starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers from each start on, so many as its size says, one after the other.
+
+    >>> ranges(np.array([5, 0]), np.array([2, 3]))
+    array([5, 6, 0, 1, 2])
+    """
+    return np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())

@@ -137,6 +137,16 @@ def move(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, s2, e, h, sigh
     Returns:
         d, the damping 1 / (1 + h s²).
     """
+    return move_apart(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, s2, e, h, sighted, e)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def move_apart(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, s2, e, h, sighted, e_prior):
+    """`move`, with another error e_prior by which the columns' priors move.
+
+    Returns:
+        d, the damping 1 / (1 + h s²).
+    """
     d = 1.0 / (1.0 + h * s2)
     ed = e * d
     hd = h * d
@@ -151,8 +161,40 @@ def move(w, column, x, n, mean, P, tau, tau0, theta, grad2, keep, s2, e, h, sigh
         if mean[i] == 0.0:
             continue
         c = column[i]
-        g = e * x[i] * mean[i] * P[i] / tau[c]
+        g = e_prior * x[i] * mean[i] * P[i] / tau[c]
         grad2[c] += g * g
         theta[c] = min(max(theta[c] + TAU_RATE * g / sqrt(grad2[c]), THETA_MIN), THETA_MAX)
         tau[c] = min(max(tau0[c] * exp(theta[c]), TAU_MIN), TAU_MAX)
     return d
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def correct(w, column, x, n, mean, P, tau, keep, p, e):
+    """Learn the difference of the log losses of two labels, of an example that was learned with the first.
+
+    It is a line by the logit: gradient e, curvature 0, however far the logit goes. So that many of them in a
+    row do not overshoot,
+
+    - evidence grows with the curvature p (1 - p) of what was learned before, which was measured at the old
+      logit: a step of P x² e changes it by the factor 1 + (1 - 2p) P x² e. Where it falls it is left alone;
+    - weights forget, as at a sighting: one that holds the last hundred lessons holds that many corrections;
+    - priors do not move. The corrections of a burst agree with each other, so all that the first of them has
+      moved would look useful to the next.
+
+    Args:
+        w, column, x, n, mean, P: as `predict` left them; `w` is moved.
+        p: the honest probability.
+        e: the new label minus the old one, times the example's weight.
+    """
+    growth = growth_of(p, e)
+    for i in range(n):
+        kept = keep[column[i]]
+        L = w[i, 1] + growth * x[i] * x[i] * P[i] * w[i, 1]
+        w[i, 0] = kept * (mean[i] + P[i] * x[i] * e) * (1.0 / tau[column[i]] + L)
+        w[i, 1] = min(kept * L, EVIDENCE_MAX)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def growth_of(p, e):
+    """By how much evidence grows at a correction of size e, per step of its logit and per evidence."""
+    return max((1.0 - 2.0 * p) * e, 0.0)

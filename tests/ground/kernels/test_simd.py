@@ -25,6 +25,7 @@ def _copied(source, target, width):
         copy(source, i, 2, target, source.shape[0] - 1 - i, 1, width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 5, 15, 16, 17, 32, 40])
 def test_lanes_compute_what_numpy_does_within_the_columns(width):
     rng = np.random.default_rng(width)
