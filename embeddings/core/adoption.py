@@ -43,7 +43,7 @@ def lengthen(spec: TableSpec, rows: Floats) -> Floats:
 
 
 def adopt(spec: TableSpec, store: Store) -> None:
-    """Set stamp and uses of each row with stamp 0; the first time, also count these rows."""
+    """Set stamp, and unknown uses, of each row with stamp 0; the first time, also count these rows."""
     high = int(store.state[State.HIGH])
     slots = np.flatnonzero((store.in_use[:high] != 0) & (store.bits[:high, spec.age_column] == 0))
     if not len(slots):
@@ -58,7 +58,8 @@ def adopt(spec: TableSpec, store: Store) -> None:
     store.bits[slots, spec.age_column] = stamps
     uses = np.zeros(len(slots), dtype=np.int64)
     if spec.evict == "least_frequent":
-        uses = np.maximum(store.bits[slots, spec.seen_column + 1].astype(np.int64), 1)
+        uses = store.bits[slots, spec.age_column + 1].astype(np.int64)  # 0 unless they are known
+        uses = np.where(uses > 0, uses, np.maximum(store.bits[slots, spec.seen_column + 1], 1))
         store.bits[slots, spec.age_column + 1] = uses
     if first:
         ages[Ages.GENERATION], ages[Ages.FLOOR] = PARTS + 1, 1

@@ -227,6 +227,19 @@ def limit(held, ages, state, rows_max):
                 return
 
 
+LIMIT_WORDS: Final = 3
+"""Words of one noted limit: generation, class, stamp."""
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def note_limit(limits, ages, state):
+    """Append the current limit to `limits`, where that array has room for any: see `Store.alive`."""
+    at = LIMIT_WORDS * state[State.LIMITS]
+    if at + LIMIT_WORDS <= limits.shape[0]:
+        limits[at], limits[at + 1], limits[at + 2] = limit_of(ages)
+        state[State.LIMITS] += 1
+
+
 @njit(cache=True, nogil=True)
 def aim(state, rows_max):
     """Send the hand over all used slots, fast enough to finish before the next limit."""

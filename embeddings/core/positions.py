@@ -44,6 +44,10 @@ class State(IntEnum):
     HAND_END = 17
     STRIDE = 18
     """How many of them are checked for each new row."""
+    RESTING = 19
+    """Rows that are on disk and not in memory (`embeddings/rest`)."""
+    LIMITS = 20
+    """Limits of eviction noted since they were last taken (`eviction.note_limit`)."""
 
 
 STATE_SIZE: Final = 24

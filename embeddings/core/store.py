@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.core.eviction import CLASSES, GENERATIONS, PARTS
+from embeddings.core.eviction import CLASSES, EVICTED_GENERATIONS, GENERATIONS, LIMIT_WORDS, PARTS
 from embeddings.core.initializers import KINDS
 from embeddings.core.lifetimes import CELLS, shift_of
 from embeddings.core.memory import reserve
 from embeddings.core.positions import AGES_SIZE, STATE_SIZE, Ages, Path, State
 from embeddings.core.versions import STRIPES
-from embeddings.spec import Rules, TableSpec
+from embeddings.spec import BATCH_MAX, SLOTS_SPARE, Rules, TableSpec
 
 LANES = 8
 """Entries of an index bucket, 8 bytes each: one cache line."""
@@ -48,7 +48,9 @@ class Store(NamedTuple):
     ages: npt.NDArray[np.int64]  # (AGES_SIZE,), eviction's clock and limit
     held: npt.NDArray[np.int64]  # (classes, generations), number of rows by uses and stamp
     age_times: npt.NDArray[np.int64]  # (generations,), latest sighting of each generation, Unix seconds
-    alive: npt.NDArray[np.int64]  # (CELLS,), rows by last seen, with a TTL and no eviction; else (1,)
+    # (CELLS,), rows by last seen, with a TTL and no eviction; the limits of a batch, (3 l,), of a table that
+    # evicts the least frequent of rows that rest on disk; else (1,)
+    alive: npt.NDArray[np.int64]
     line_changed: npt.NDArray[np.uint8]  # (A,), 1 where the line's number is in `changed`
     changed: npt.NDArray[np.uint32]  # (A,), filter lines written since the last drain, each once
     path: npt.NDArray[np.int64]  # (., len(Path)), scratch memory of an insertion
@@ -60,9 +62,13 @@ def _power_of_two(n: float) -> int:
     return 1 << max(0, int(np.ceil(np.log2(max(n, 1.0)))))
 
 
-def make_store(spec: TableSpec) -> Store:
-    """An empty store. It reserves address space for `rows_max` rows; memory is used as rows are written."""
-    slots = spec.slots_max
+def make_store(spec: TableSpec, memory_rows: int | None = None) -> Store:
+    """An empty store. It reserves address space for all rows; memory is used as rows are written.
+
+    Args:
+        memory_rows: rows beyond so many rest on disk; None: all rows are in memory.
+    """
+    slots = spec.slots_max if memory_rows is None else slots_of(spec, memory_rows)
     rows = reserve((slots, spec.width + OWN_COLUMNS), np.float32)
     # Twice the size for a full table: insertions can still split when a bucket and its alternatives are full.
     buckets_max = max(2 * _power_of_two(slots / (LANES * LOAD_MAX)), 16)
@@ -95,12 +101,26 @@ def make_store(spec: TableSpec) -> Store:
         ages=clock[:AGES_SIZE],
         held=clock[AGES_SIZE : AGES_SIZE + max(cells, 1)].reshape(max(classes, 1), -1),
         age_times=clock[AGES_SIZE + max(cells, 1) :],
-        alive=np.zeros(CELLS if spec.ttl_s and not classes else 1, dtype=np.int64),
+        alive=np.zeros(_alive_words(spec, memory_rows), dtype=np.int64),
         line_changed=np.zeros(lines, dtype=np.uint8),
         changed=np.zeros(lines, dtype=np.uint32),
         path=np.zeros((320, len(Path)), dtype=np.int64),
         state=state,
     )
+
+
+def slots_of(spec: TableSpec, memory_rows: int) -> int:
+    """Slots of a table with `memory_rows` rows in memory, and room for those that come until some leave."""
+    return min(memory_rows + memory_rows // 4 + SLOTS_SPARE, spec.slots_max + SLOTS_SPARE)
+
+
+def _alive_words(spec: TableSpec, memory_rows: int | None) -> int:
+    if spec.ttl_s and spec.evict == "none":
+        return CELLS
+    if memory_rows is None or spec.evict != "least_frequent":
+        return 1
+    between = EVICTED_GENERATIONS * max(spec.rows_max // PARTS, 1)  # sightings between limits, at least
+    return LIMIT_WORDS * (BATCH_MAX // between + 2)
 
 
 def bytes_in_use(store: Store) -> int:

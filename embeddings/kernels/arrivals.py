@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from embeddings.core.eviction import begin, evicted, limit, pass_time, turn, use
+from embeddings.core.eviction import begin, evicted, limit, note_limit, pass_time, turn, use
 from embeddings.core.index import ask, guess_one, locate, remove
 from embeddings.core.lifetimes import SWEPT_PER_ROW, advance, count_in, count_out, renew
 from embeddings.core.positions import Ages, State
@@ -101,6 +101,7 @@ def take_in(store, rules, sightings, one_by_one, removed):
                 out = sweep_evicted(store, rules, state[State.HIGH], removed, out)
                 due = 0
                 limit(held, ages, state, rules.rows_max)
+                note_limit(alive, ages, state)
             ages[Ages.LEFT] -= 1
             pass_time(ages, age_times, time)
             now = ages[Ages.GENERATION]
@@ -132,7 +133,9 @@ def take_in(store, rules, sightings, one_by_one, removed):
             if not admit(filter_lines, line_changed, changed, state, key, time, rules):
                 state[State.REFUSED] += 1
             else:
-                if not counts_alive or ages[Ages.HELD] < rules.rows_max:
+                # Without a count of those alive, the slots are the limit, unless rows rest on disk.
+                held_rows = ages[Ages.HELD] if counts_alive else state[State.LIVE] + state[State.RESTING]
+                if evicts or held_rows < rules.rows_max:
                     slot = take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usable)
                 if slot < 0:
                     state[State.FULL] += 1

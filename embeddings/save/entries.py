@@ -6,10 +6,12 @@
 from typing import Protocol
 
 import msgspec
+import numpy as np
 
 from embeddings.errors import SnapshotError
 from embeddings.save.delta import Piece
 from embeddings.spec import TableSpec
+from embeddings.types import Keys
 from ground.sealed import seal, unseal
 
 FORMAT_VERSION = 1
@@ -38,6 +40,9 @@ class Source(Protocol):
 
     def get(self, key: bytes) -> bytes | None:
         """The value of one entry, None if it does not exist."""
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values of entries in the order of their keys, None where there is no entry."""
 
 
 class SnapshotMeta(msgspec.Struct):
@@ -94,6 +99,19 @@ def decode_page(value: bytes) -> Page:
         ValueError, msgspec.DecodeError: it is damaged.
     """
     return _page_decoder.decode(unseal(value))
+
+
+def read_gone(source: Source, key: bytes, where: str) -> Keys:
+    """The keys (n,) of an entry of sealed keys; none where it does not exist.
+
+    Raises:
+        SnapshotError: it is damaged.
+    """
+    value = source.get(key)
+    try:
+        return np.frombuffer(b"" if value is None else unseal(value), dtype=np.uint64)
+    except ValueError as error:
+        raise SnapshotError(f"{where}: its list of deleted keys cannot be read: {error}") from None
 
 
 def encode_entry(value: SnapshotMeta | Page) -> bytes:

@@ -166,6 +166,15 @@ class SnapshotFolder:
         except Exception as error:
             raise self._unreadable(error) from None
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values of entries in the order of their keys, None where there is no entry."""
+        try:
+            return rocks.get_many(self._database(), keys)
+        except FreshetError:
+            raise
+        except Exception as error:
+            raise self._unreadable(error) from None
+
     def close(self) -> None:
         """Close the folder. Safe to call twice."""
         db, self._db = self._db, None

@@ -8,6 +8,7 @@ whole table; and a restore reads a base and the deltas since its first page.
     PREFIX meta                             the description; written with every change, in the same commit
     PREFIX base/ generation(8) page(4)      rows of consecutive slots, or lines of the admission filter
     PREFIX delta/ seq(8) part(4)            changes, in order  (the character after / is 0)
+    PREFIX gone                             keys whose deletion the next save reports, see `put_gone`
 
 Numbers in keys are big-endian; every value is sealed MessagePack. The pages of a base are written at
 different times. The deltas since the first page make them consistent: each contains the rows that were
@@ -19,7 +20,7 @@ become visible together: a `SnapshotFolder`, or the state of a role in a stream.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -37,9 +38,13 @@ from embeddings.save.entries import (
     Source,
     decode_page,
     encode_entry,
+    read_gone,
     read_meta,
 )
 from embeddings.table.table import Table
+from embeddings.types import Keys
+from ground.distinct import distinct
+from ground.sealed import seal
 
 PAGE_BYTES = 4 << 20
 """Size of a page; a larger delta is cut into parts of this size."""
@@ -47,8 +52,20 @@ PAGE_BYTES = 4 << 20
 PAGES_PER_SAVE = 16
 """Maximum number of base pages that one save writes."""
 
+READ_AT_ONCE = 8
+"""Pages that a restore reads at once: one by one, RocksDB takes twice as long."""
+
 BASE_PER_DELTA = 1.0
 """Bytes of base per byte of deltas. With more, a restore reads less and a save writes more."""
+
+
+LAYOUT = ("dim", "optimizer", "extra", "evict")
+"""Settings that decide what the columns of a row mean."""
+
+
+def other_layout(name: str, then: object, now: object) -> str:
+    """A setting has changed, for an error message."""
+    return f"it was saved with {name} = {then}, but now {name} = {now}: its rows mean something else"
 
 
 class _Base(msgspec.Struct):
@@ -91,6 +108,7 @@ class TableSnapshot:
         self._cursor = table.open_cursor(whole=True)
         self._deltas: deque[_Kept] = deque()
         self._next: _Base | None = None
+        self.gone = np.zeros(0, dtype=np.uint64)  # keys without a row, which followers may still have
         self._credit = 0.0  # bytes of base that may be written now
         self._renew = False  # the next save starts a new base
         self._hurried = False  # write the unfinished base as fast as possible, whatever it costs
@@ -127,6 +145,10 @@ class TableSnapshot:
             The changes.
         """
         changes = drain(self.table, self._cursor)
+        if len(self.gone):
+            changes = changes._replace(deleted=distinct(np.concatenate([changes.deleted, self.gone])))
+            sink.delete(self._key(b"gone"))
+            self.gone = self.gone[:0]
         meta = self._meta
         if changes:
             meta.seq += 1
@@ -149,6 +171,14 @@ class TableSnapshot:
                 self._finish(sink)
         self._put_meta(sink)
         return changes
+
+    def put_gone(self, sink: Sink, keys: Keys) -> None:
+        """Let the first `save` after a restore return keys (n,) as deleted, which have no row then."""
+        if len(keys):
+            sink.put(self._key(b"gone"), seal(keys.tobytes()))
+
+    def rest(self, sink: Sink) -> None:
+        """Nothing rests; see `RestingSnapshot`."""
 
     def replace(self, source: Source) -> None:
         """Prepare to replace the snapshot of another table in the same store, if there is one.
@@ -197,8 +227,11 @@ class TableSnapshot:
         """After `restore`: delete the pages of an unfinished base."""
         sink.delete_range(self._key(b"base/", self._meta.base + 1), self._key(b"base0"))
 
-    def restore(self, source: Source) -> bool:
+    def restore(self, source: Source, applied: Callable[[], None] | None = None) -> bool:
         """Fill the table, which must be empty, from a store; returns False if the store has no such snapshot.
+
+        Args:
+            applied: called after each page.
 
         Raises:
             SnapshotError: an entry is damaged, missing, of a later version, or for another kind of table.
@@ -210,22 +243,27 @@ class TableSnapshot:
         meta = read_meta(data, f"{self._where}: table {table.spec.name!r}")
         self._check_layout(meta)
         table.make_room(meta.rows)
-        for number in range(meta.pages):
-            key = self._key(b"base/", meta.base) + number.to_bytes(4, "big")
-            page, _ = self._read(source, key, f"page {number} of {meta.pages} of its base")
-            self._apply(page.piece)
+        base = self._key(b"base/", meta.base)
+        pages = [
+            (base + number.to_bytes(4, "big"), f"page {number} of {meta.pages} of its base")
+            for number in range(meta.pages)
+        ]
+        for page, _ in self._read(source, pages):
+            self._apply(page.piece, applied)
         deltas: deque[_Kept] = deque()
-        for seq in range(meta.base_seq + 1, meta.seq + 1):
-            parts, number, size = 1, 0, 0
-            while number < parts:
-                key = self._key(b"delta/", seq) + number.to_bytes(4, "big")
-                page, read = self._read(source, key, f"part {number} of delta {seq} of {meta.seq}")
-                self._apply(page.piece)
-                parts, number, size = page.parts, number + 1, size + read
-            deltas.append(_Kept(seq, parts, size))
+        seqs = range(meta.base_seq + 1, meta.seq + 1)
+        first = self._read(source, [self._part(seq, 0) for seq in seqs])
+        for seq, (page, size) in zip(seqs, first, strict=True):
+            self._apply(page.piece, applied)
+            rest = [self._part(seq, number) for number in range(1, page.parts)]
+            for further, read in self._read(source, rest):
+                self._apply(further.piece, applied)
+                size += read
+            deltas.append(_Kept(seq, page.parts, size))
         if len(table) != meta.rows:
             raise self._wrong(f"its description says {meta.rows} rows, but {len(table)} were found")
         table.take_changes(self._cursor)
+        self.gone = read_gone(source, self._key(b"gone"), f"{self._where}: table {table.spec.name!r}")
         if table.spec.evict != "none":
             adopt(table.spec, table.arrays)
         self._deltas = deltas
@@ -309,17 +347,25 @@ class TableSnapshot:
     def _key(self, kind: bytes, number: int | None = None) -> bytes:
         return self._prefix + kind + (b"" if number is None else number.to_bytes(8, "big"))
 
-    def _read(self, source: Source, key: bytes, what: str) -> tuple[Page, int]:
-        """Read an entry; returns it and its size in bytes."""
-        value = source.get(key)
-        if value is None:
-            raise self._wrong(f"{what} is missing")
-        try:
-            return decode_page(value), len(value)
-        except (ValueError, msgspec.DecodeError) as error:
-            raise self._wrong(f"{what} cannot be read: {error}") from None
+    def _part(self, seq: int, number: int) -> tuple[bytes, str]:
+        """The key of a part of a delta, and what it is, for error messages."""
+        key = self._key(b"delta/", seq) + number.to_bytes(4, "big")
+        return key, f"part {number} of delta {seq}"
 
-    def _apply(self, piece: Piece) -> None:
+    def _read(self, source: Source, entries: Sequence[tuple[bytes, str]]) -> Iterator[tuple[Page, int]]:
+        """Read entries, named by key and by what they are; gives each and its size in bytes."""
+        for begin in range(0, len(entries), READ_AT_ONCE):
+            some = entries[begin : begin + READ_AT_ONCE]
+            for (_, what), value in zip(some, source.get_many([key for key, _ in some]), strict=True):
+                if value is None:
+                    raise self._wrong(f"{what} is missing")
+                try:
+                    page = decode_page(value)
+                except (ValueError, msgspec.DecodeError) as error:
+                    raise self._wrong(f"{what} cannot be read: {error}") from None
+                yield page, len(value)
+
+    def _apply(self, piece: Piece, applied: Callable[[], None] | None) -> None:
         spec = self.table.spec
         rows = np.frombuffer(piece.rows, dtype=np.float32)
         count = len(piece.keys) // 8
@@ -334,20 +380,21 @@ class TableSnapshot:
                     rows = lengthen(spec, rows)
                 piece = msgspec.structs.replace(piece, rows=raw(rows))
             apply(self.table, piece)
+            if applied is not None:
+                self.table.take_changes(self._cursor)
+                applied()
         except TableError as error:
             raise self._wrong(str(error)) from None
 
     def _check_layout(self, meta: SnapshotMeta) -> None:
         saved, spec = meta.spec, self.table.spec
         self._grown = meta.grown
-        for name in ("dim", "optimizer", "extra", "evict"):
+        for name in LAYOUT:
             then, now = getattr(saved, name), getattr(spec, name)
             if name == "extra" and then < now:
                 self._grown = meta.grown = True
             elif then != now and (name, then) != ("evict", "none"):
-                raise self._wrong(
-                    f"it was saved with {name} = {then}, but now {name} = {now}: its rows mean something else"
-                )
+                raise self._wrong(other_layout(name, then, now))
 
     def _wrong(self, what: str) -> SnapshotError:
         return SnapshotError(f"{self._where}: table {self.table.spec.name!r}: {what}")

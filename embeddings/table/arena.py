@@ -40,6 +40,10 @@ class Arena:
         """The columns that serving needs."""
         return self.spec.serving_slices
 
+    def served(self, rows: Floats) -> Floats:
+        """The `serving_slices` of whole rows (n, width)."""
+        return np.concatenate([rows[:, part] for part in self.serving_slices], axis=1)
+
     @property
     def rows(self) -> Floats:
         """The arena, (rows_max, width) float32, indexed by slot. After a write to it, call `mark`."""

@@ -5,6 +5,7 @@ from typing import TypeVar
 import numpy as np
 
 from embeddings.types import Keys, Lines
+from ground.distinct import distinct
 
 Part = TypeVar("Part", Keys, Lines)
 
@@ -48,7 +49,7 @@ class Cursor:
         """Take all changes, each key and line once per list. Touched keys may have been deleted since."""
         empty = np.zeros(0, dtype=np.uint64)
         touched = _union(self._touched, empty)
-        deleted = np.unique(np.concatenate([empty, *self._deleted]))
+        deleted = distinct(np.concatenate([empty, *self._deleted]))
         lines = _union(self._lines, empty.astype(np.uint32))
         self._set([], [], [])
         return touched, deleted, lines
@@ -57,5 +58,5 @@ class Cursor:
 def _union(parts: list[Part], empty: Part) -> Part:
     """The distinct values of the parts. A single part has no repeats and keeps its order."""
     if len(parts) > 1:
-        return np.unique(np.concatenate(parts))
+        return distinct(np.concatenate(parts))
     return parts[0] if parts else empty

@@ -9,6 +9,7 @@ from embeddings.errors import TableInputError
 from embeddings.kernels.admission import forget
 from embeddings.spec import TableSpec
 from embeddings.types import Keys, Lines
+from ground.distinct import distinct
 
 
 class AdmissionFilter:
@@ -31,9 +32,13 @@ class AdmissionFilter:
         """Number of lines; 0 if not in use."""
         return len(self._store.book) if self.in_use else 0
 
+    def words(self) -> Keys:
+        """The whole filter (lines, 8), as it is: a view, to look at."""
+        return self._store.book[: self.lines]
+
     def state(self) -> bytes:
         """The whole filter as bytes; empty if not in use."""
-        return self._store.book[: self.lines].tobytes()
+        return self.words().tobytes()
 
     def restore(self, state: bytes) -> None:
         """Restore a `state`. The rows that belong to it must be restored first.
@@ -91,7 +96,7 @@ class AdmissionFilter:
         if self._spec.evict != "none":
             aim(store.state, self._spec.rows_max)
         mine = numbers[numbers < self._admits]
-        fresh = np.unique(mine[store.line_changed[mine] == 0])
+        fresh = distinct(mine[store.line_changed[mine] == 0])
         first = int(store.state[State.CHANGED_LINES])
         store.changed[first : first + len(fresh)] = fresh
         store.line_changed[fresh] = 1

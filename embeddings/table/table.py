@@ -6,6 +6,7 @@ before a sighting does not exist for this sighting, even if no sweep has removed
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from weakref import WeakSet
 
 import numpy as np
@@ -25,6 +26,10 @@ from embeddings.table.cursor import Cursor
 from embeddings.table.filter import AdmissionFilter
 from embeddings.table.sighting import sight
 from embeddings.types import Block, Delta, Floats, Keys, Lines, Slots, TableStats
+from ground.distinct import distinct
+
+PAGE_ROWS = 1 << 16
+"""Rows of a page in `Table.pages`."""
 
 
 class Table(Arena):
@@ -37,15 +42,16 @@ class Table(Arena):
     such writes are lost.
     """
 
-    def __init__(self, spec: TableSpec, *, track_delta: bool = True) -> None:
+    def __init__(self, spec: TableSpec, *, track_delta: bool = True, memory_rows: int | None = None) -> None:
         """Make an empty table.
 
         Args:
             spec: the settings.
             track_delta: keep the keys of deleted rows for `drain_delta`. Turn this off if nothing drains
                 the table: the list would grow with every row that expires.
+            memory_rows: see `embeddings.rest.table.RestingTable`; None: all rows are in memory.
         """
-        super().__init__(spec, make_store(spec))
+        super().__init__(spec, make_store(spec, memory_rows))
         self._track_delta = track_delta
         self.filter = AdmissionFilter(spec, self._store)
         self._bare = self._rules._replace(ttl_s=0, classes=0)  # every row in the index exists
@@ -258,7 +264,7 @@ class Table(Arena):
             cursor = self._own_cursor = self._own_cursor or self.open_cursor()
         touched = np.empty(int(self._store.state[State.TOUCHED]), dtype=np.uint64)
         touched = touched[: contents.drain(self._store, touched)]
-        deleted = np.unique(np.concatenate(self._deleted)) if self._deleted else np.empty(0, dtype=np.uint64)
+        deleted = distinct(np.concatenate(self._deleted)) if self._deleted else np.empty(0, dtype=np.uint64)
         self._deleted = []
         lines = self.filter.take_changed()
         self._taken = True
@@ -283,7 +289,7 @@ class Table(Arena):
     def export_serving(self, keys: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Like `export`, but only `serving_slices`: rows for a table made from `spec.serving()`."""
         rows, found = self.export(keys)
-        return np.concatenate([rows[:, part] for part in self.serving_slices], axis=1), found
+        return self.served(rows), found
 
     def load(self, keys: npt.ArrayLike, rows: Floats) -> None:
         """Write rows (n, width), bit for bit, without admission; existing rows are overwritten.
@@ -315,6 +321,22 @@ class Table(Arena):
         count = contents.live(self._store, rules, np.int64(now or 0), slots)
         slots = slots[:count]
         return self._store.slot_key[slots], slots
+
+    def pages(self, now: int | None = None) -> Iterator[tuple[Keys, Floats]]:
+        """Keys (n,) and whole rows (n, spec.width) of all rows that exist at `now`, some at a time.
+
+        Do not change the table meanwhile.
+        """
+        slots = np.empty(int(self._store.state[State.LIVE]), dtype=np.int64)
+        rules = self._bare if now is None else self._rules
+        slots = slots[: contents.live(self._store, rules, np.int64(now or 0), slots)]
+        for first in range(0, len(slots), PAGE_ROWS):
+            part = slots[first : first + PAGE_ROWS]
+            yield self._store.slot_key[part], self._gather(part, 0, self.spec.width)
+
+    def has(self, keys: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Which keys (n,) have a row, even if it has expired and was not removed yet."""
+        return self.find(keys) >= 0
 
     @property
     def slots_used(self) -> int:

@@ -70,8 +70,13 @@ def keys_of(where: str, ids: object) -> tuple[Keys, tuple[int, ...]]:
     if isinstance(ids, torch.Tensor):
         if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
             raise _no_ids(where, f"a tensor of {ids.dtype}")
+        if ids.device.type == "meta" or ids.layout != torch.strided or ids.is_quantized:
+            kind = "that has no data (meta)" if ids.device.type == "meta" else f"of {ids.layout}, {ids.dtype}"
+            raise _no_ids(where, f"a tensor {kind}")
         ids = ids.detach().cpu().numpy()
     array = ids if isinstance(ids, np.ndarray) else _array(where, ids)
+    if isinstance(array, np.ma.MaskedArray):
+        raise _no_ids(where, "a masked array; Padded takes a mask")
     if array.dtype.kind == "i":
         keys = array.astype(np.int64).reshape(-1).view(np.uint64)
     elif array.dtype.kind == "u":
@@ -81,7 +86,12 @@ def keys_of(where: str, ids: object) -> tuple[Keys, tuple[int, ...]]:
         if not all(isinstance(text, str) for text in texts):
             other = next(text for text in texts if not isinstance(text, str))
             raise _no_ids(where, f"{other!r} among text")
-        keys = string_keys(texts)
+        try:
+            keys = string_keys(texts)
+        except UnicodeEncodeError as error:
+            raise _no_ids(
+                where, f"{error.object[:60]!r}, which is no Unicode text ({error.reason})"
+            ) from None
     else:
         raise _no_ids(where, f"an array of {array.dtype}")
     return keys, array.shape
@@ -89,6 +99,8 @@ def keys_of(where: str, ids: object) -> tuple[Keys, tuple[int, ...]]:
 
 def _array(where: str, ids: object) -> npt.NDArray[np.generic]:
     """A list of ids, or a list of equally long lists, as an array."""
+    if isinstance(ids, np.integer | np.str_):
+        return np.asarray(ids)
     if isinstance(ids, str | int) and not isinstance(ids, bool):
         return _array(where, [ids]).reshape(())
     if not isinstance(ids, list | tuple):

@@ -19,6 +19,9 @@ class _Entries(dict[bytes, bytes]):
     def delete(self, key: bytes) -> None:
         self.pop(key, None)
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        return [self.get(key) for key in keys]
+
     def delete_range(self, first: bytes, end: bytes) -> None:
         for key in [key for key in self if first <= key < end]:
             del self[key]

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.errors import TableError
+from embeddings.rest.table import RestingTable
 from embeddings.spec import TableSpec
 from embeddings.table.checks import as_floats, as_keys
 from embeddings.table.table import Table
@@ -163,14 +164,19 @@ class PackedTable(Table):
     Args:
         spec: the spec of the unpacked rows.
         rows: the kind of packed rows; see PACKINGS.
+        memory_rows: see `PackedRestingTable`.
     """
 
-    def __init__(self, spec: TableSpec, rows: str) -> None:
+    def __init__(self, spec: TableSpec, rows: str, memory_rows: int | None = None) -> None:
         self._packing = RowPacking(spec, rows)
         self.unpacked = self._packing.spec
         self._vector, self._extra = self._packing.vector, self._packing.extra
         held = self._vector.words + self._extra.words
-        super().__init__(msgspec.structs.replace(self.unpacked, dim=0, extra=held), track_delta=False)
+        super().__init__(
+            msgspec.structs.replace(self.unpacked, dim=0, extra=held),
+            track_delta=False,
+            memory_rows=memory_rows,
+        )
 
     @property
     def width(self) -> int:
@@ -226,8 +232,19 @@ def _pack_or_not(make: Callable[[int], Packing], columns: int) -> Packing:
     return packing if columns and packing.words < columns else Float32Packing(columns)
 
 
-def serving_table(spec: TableSpec, rows: str = "float32") -> Table:
-    """A table for serving, with float32, float16 or int8 rows."""
+class PackedRestingTable(PackedTable, RestingTable):
+    """A table that serves from packed rows, of which `memory_rows` are in memory and the others at rest."""
+
+    def __init__(self, spec: TableSpec, rows: str, memory_rows: int) -> None:
+        super().__init__(spec, rows, memory_rows)
+
+
+def serving_table(spec: TableSpec, rows: str = "float32", memory_rows: int | None = None) -> Table:
+    """A table for serving, with float32, float16 or int8 rows, of which `memory_rows` are in memory."""
+    if memory_rows is not None and rows == "float32":
+        return RestingTable(spec.serving(), memory_rows, track_delta=False)
+    if memory_rows is not None:
+        return PackedRestingTable(spec, rows, memory_rows)
     if rows == "float32":
         return Table(spec.serving(), track_delta=False)
     return PackedTable(spec, rows)

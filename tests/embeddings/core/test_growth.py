@@ -22,6 +22,7 @@ def make(rows: int, **settings) -> Table:
     return Table(TableSpec(**{"dim": 16, "rows_max": rows, "capacity_initial": 1, **settings}))
 
 
+@pytest.mark.slow
 def test_each_step_of_growth_splits_as_many_buckets_as_its_new_keys_need():
     table, new = make(300_000), 5000
     table.upsert(np.arange(20_000, dtype=np.uint64) * SPREAD, 0)

@@ -109,6 +109,7 @@ def test_names_and_formulas_are_those_of_the_kernels():
 # Against references
 
 
+@pytest.mark.slow
 @EVERY
 def test_optimizer_equals_float64_over_1000_random_steps(name):
     rng = np.random.default_rng(5)

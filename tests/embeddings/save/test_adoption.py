@@ -47,6 +47,7 @@ def test_rows_saved_without_eviction_are_evicted_oldest_first(tmp_path: Path, ev
     assert table.stats.full == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evict", POLICIES)
 def test_switch_holds_over_restarts_in_the_midst_of_bases_and_deltas(tmp_path: Path, evict: str) -> None:
     saved_plain(tmp_path / "s")

@@ -68,6 +68,7 @@ def test_first_delta_of_a_restored_table_holds_all_of_it(tmp_path: Path) -> None
     assert same(copy, table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compact_from", [5, 1 << 16])
 def test_idle_consumer_holds_each_key_about_once_and_nothing_when_dropped(monkeypatch, compact_from) -> None:
     monkeypatch.setattr(cursor_module, "COMPACT_FROM", compact_from)

@@ -95,6 +95,7 @@ def read_base(folder: SnapshotFolder) -> int:
     return snapshot_module.read_meta(data, "test").base
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_pages")
 def test_process_that_restarts_often_still_finishes_bases(tmp_path: Path) -> None:
     table = Table(SPEC)
@@ -220,6 +221,7 @@ def test_missing_folder_and_missing_current_are_said(tmp_path: Path) -> None:
         SnapshotFolder(tmp_path / "s")
 
 
+@pytest.mark.slow
 def test_damaged_file_is_refused_by_name_or_changes_nothing(tmp_path: Path) -> None:
     """Flip bytes all over every file: a restore gives the table that was saved, or says which file."""
     table = Table(SPEC)
@@ -354,6 +356,9 @@ class _Changes:
 
     def get(self, key: bytes) -> bytes | None:
         return self._entries.get(key)
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        return [self._entries.get(key) for key in keys]
 
 
 def found(path: Path, trace: bytes) -> list[str]:

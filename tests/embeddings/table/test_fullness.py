@@ -73,6 +73,7 @@ def test_what_is_refused_does_not_depend_on_cuts_sweeps_or_restarts(given_spec, 
     assert run([], 0, disturbed=False) == one_by_one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 7, 60, 600])
 def test_expired_rows_hold_no_place(batch):
     """One new id a second, each alive for 80 s, in room for 100: nobody is refused, whoever sweeps."""

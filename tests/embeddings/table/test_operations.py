@@ -33,6 +33,9 @@ class Entries(dict[bytes, bytes]):
     def delete(self, key: bytes) -> None:
         self.pop(key, None)
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        return [self.get(key) for key in keys]
+
 
 class Model:
     """The table's promises, one sighting at a time."""
@@ -236,7 +239,7 @@ class EvictingTableAgainstDict(RuleBasedStateMachine):
 EvictingTableAgainstDict.TestCase.settings = settings(
     max_examples=many(32), stateful_step_count=30, deadline=None
 )
-TestEvictingTableAgainstDict = EvictingTableAgainstDict.TestCase
+TestEvictingTableAgainstDict = pytest.mark.slow(EvictingTableAgainstDict.TestCase)
 
 
 @pytest.mark.long

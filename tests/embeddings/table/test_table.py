@@ -201,6 +201,7 @@ def test_expire_is_bounded_and_gets_around():
     assert table.expire(100, budget=5000) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"ttl_s": 40}, {"ttl_s": 40, "admit_after": 3}, {"admit_after": 2}])
 def test_results_do_not_depend_on_how_the_stream_is_cut(settings):
     rng = np.random.default_rng(3)

@@ -8,6 +8,7 @@ import copy
 from unittest import mock
 
 import numpy as np
+import pytest
 from depth import many
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -30,6 +31,9 @@ class Entries(dict[bytes, bytes]):
 
     def delete(self, key: bytes) -> None:
         self.pop(key, None)
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        return [self.get(key) for key in keys]
 
     def delete_range(self, first: bytes, end: bytes) -> None:
         for key in [key for key in self if first <= key < end]:
@@ -173,4 +177,4 @@ class TableAgainstDict(RuleBasedStateMachine):
 
 
 TableAgainstDict.TestCase.settings = settings(max_examples=many(24), stateful_step_count=30, deadline=None)
-TestTableAgainstDict = TableAgainstDict.TestCase
+TestTableAgainstDict = pytest.mark.slow(TableAgainstDict.TestCase)

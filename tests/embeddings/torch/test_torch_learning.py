@@ -1,19 +1,38 @@
 """When rows learn: modes, backward passes, event time, saving, processes, and compiled models."""
 
+from __future__ import annotations
+
 import gc
 import io
 import pickle
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader
 
 from embeddings import SnapshotError, SnapshotFolder, TableError, TableInputError, TableSpec
-from embeddings.torch import EmbeddingBag, EmbeddingTable, string_ids
+
+pytestmark = pytest.mark.slow  # importing PyTorch takes seconds
+
+if TYPE_CHECKING:
+    import torch
+    import torch_parts
+    from torch.utils.data import DataLoader
+
+    from embeddings.torch import EmbeddingBag, EmbeddingTable, string_ids
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch() -> None:
+    """Import PyTorch when a test here runs: at the collection it would cost every process four seconds."""
+    global torch, torch_parts, DataLoader, EmbeddingBag, EmbeddingTable, string_ids
+    import torch
+    import torch_parts
+    from torch.utils.data import DataLoader
+
+    from embeddings.torch import EmbeddingBag, EmbeddingTable, string_ids
 
 
 @pytest.fixture(autouse=True)
@@ -132,21 +151,11 @@ def test_gradient_does_not_go_to_an_id_that_took_over_the_slot() -> None:
     assert vector(table, 2).eq(-1).all()
 
 
-class _Failing(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, by: torch.Tensor) -> torch.Tensor:
-        raise ZeroDivisionError
-
-
 def test_failed_backward_pass_leaves_no_gradient_behind() -> None:
     table = make(init="zeros")
     weight = torch.ones(1, requires_grad=True)
     # the table's gradient arrives first, then the failure
-    out = (_Failing.apply(weight * 1.0) * 1.0).sum() + table([1]).sum()
+    out = (torch_parts.Failing.apply(weight * 1.0) * 1.0).sum() + table([1]).sum()
     with pytest.raises(ZeroDivisionError):
         out.backward()
     table([1]).sum().backward()
@@ -182,6 +191,7 @@ def test_memory_of_expired_rows_is_given_back() -> None:
     assert len(table.table) <= 1_300  # the rows of 11 seconds, and what the next passes will sweep
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adagrad", "adam"])
 def test_state_dict_restores_the_table_bit_for_bit(optimizer: str) -> None:
     def model() -> torch.nn.Module:
@@ -249,20 +259,12 @@ def test_pickling_says_what_to_do() -> None:
         pickle.dumps(make())
 
 
-class _Texts(torch.utils.data.Dataset[str]):
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, at: int) -> str:
-        return f"u{at % 3}"
-
-
 @pytest.mark.process
 @pytest.mark.parametrize("how", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_dataloader_workers_prepare_ids(how: str) -> None:
     table = make()
     loader = DataLoader(
-        _Texts(), batch_size=4, num_workers=1, collate_fn=string_ids, multiprocessing_context=how
+        torch_parts.Texts(), batch_size=4, num_workers=1, collate_fn=string_ids, multiprocessing_context=how
     )
     for ids in loader:
         table(ids).sum().backward()
@@ -270,38 +272,22 @@ def test_dataloader_workers_prepare_ids(how: str) -> None:
     assert torch.equal(table.eval()(["u0", "u1"]), table(string_ids(["u0", "u1"])))
 
 
-class _Calls(_Texts):
-    def __init__(self, table: EmbeddingTable) -> None:
-        self.table = table
-
-    def __getitem__(self, at: int) -> Any:
-        return self.table([at])
-
-
 @pytest.mark.process
 def test_module_in_a_forked_worker_is_refused() -> None:
-    loader = DataLoader(_Calls(make()), num_workers=1, multiprocessing_context="fork")
+    loader = DataLoader(torch_parts.Calls(make()), num_workers=1, multiprocessing_context="fork")
     with pytest.raises(TableError, match="another process than it was made in"):
         list(loader)
 
 
-class _Scorer(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.items = make(init_scale=0.3)
-        self.head = torch.nn.Linear(3, 1)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.head(self.items(ids).tanh()).squeeze(-1).sigmoid()
-
-
 @pytest.mark.process
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler itself looks there
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
+@pytest.mark.parametrize(  # what makes code of a graph is imported in seconds, and is not ours
+    "backend", ["eager", *(pytest.param(name, marks=pytest.mark.long) for name in ("aot_eager", "inductor"))]
+)
 def test_compiled_model_learns_as_the_plain_one(backend: str) -> None:
     torch.manual_seed(0)
-    plain = _Scorer()
-    compiled_from = _Scorer()
+    plain = torch_parts.Scorer(make(init_scale=0.3))
+    compiled_from = torch_parts.Scorer(make(init_scale=0.3))
     compiled_from.head.load_state_dict(plain.head.state_dict())
     compiled = torch.compile(compiled_from, backend=backend)
     for step in range(3):

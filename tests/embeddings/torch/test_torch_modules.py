@@ -1,17 +1,34 @@
 """The modules beside torch's own embeddings: the same vectors, the same steps, and rows for any id."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings import Table, TableFeature, TableInputError, TableSpec
-from embeddings.torch import EmbeddingBag, EmbeddingTable, Jagged, Padded, string_ids
+
+pytestmark = pytest.mark.slow  # importing PyTorch takes seconds
+
+if TYPE_CHECKING:
+    import torch
+
+    from embeddings.torch import EmbeddingBag, EmbeddingTable, Jagged, Padded, string_ids
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch() -> None:
+    """Import PyTorch when a test here runs: at the collection it would cost every process four seconds."""
+    global torch, EmbeddingBag, EmbeddingTable, Jagged, Padded, string_ids
+    import torch
+
+    from embeddings.torch import EmbeddingBag, EmbeddingTable, Jagged, Padded, string_ids
+
 
 DIM = 5  # no multiple of what kernels take at once
 
@@ -171,8 +188,9 @@ def test_every_64_bit_id_has_a_row_of_its_own() -> None:
     assert torch.equal(table(torch.tensor([-2]))[0], out[5])
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_output_has_the_dtype_of_the_module(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_output_has_the_dtype_of_the_module(name: str) -> None:
+    dtype = getattr(torch, name)
     made, moved = EmbeddingTable(spec(), dtype=dtype), EmbeddingTable(spec()).to(dtype)
     for table in (made, moved):
         out = table([1, 2])
@@ -197,10 +215,31 @@ def test_copy_of_a_module_learns_apart() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ids", "plain"),
+    [
+        (lambda: torch.arange(10)[::2], [0, 2, 4, 6, 8]),
+        (lambda: torch.tensor([7]).expand(3), [7, 7, 7]),
+        (np.arange(4)[::-1], [3, 2, 1, 0]),
+        (np.arange(6).reshape(2, 3).T, [[0, 3], [1, 4], [2, 5]]),
+        (np.array([1, 258], dtype=">i8"), [1, 258]),
+        (lambda: torch.tensor([-1, -(1 << 63)]), [-1, -(1 << 63)]),
+        (np.int64(5), 5),
+        (lambda: torch.tensor(5), 5),
+        (np.str_("tea"), "tea"),
+        (lambda: torch.zeros(0, dtype=torch.int64), []),
+    ],
+)  # fmt: skip
+def test_ids_in_any_memory_layout_are_the_same_ids(ids: Any, plain: Any) -> None:
+    table = EmbeddingTable(spec())
+    ids = ids() if callable(ids) else ids
+    assert torch.equal(table(ids), table(plain))
+
+
+@pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (torch.tensor([1.0, float("nan")]), "a tensor of torch.float32"),
-        (torch.tensor([True]), "a tensor of torch.bool"),
+        (lambda: torch.tensor([1.0, float("nan")]), "a tensor of torch.float32"),
+        (lambda: torch.tensor([True]), "a tensor of torch.bool"),
         (np.array([1.5]), "an array of float64"),
         ([1, 2.5], "a list with 2.5"),
         ([1, None], "a list with None"),
@@ -211,10 +250,20 @@ def test_copy_of_a_module_learns_apart() -> None:
         ({1, 2}, "a set"),
         (None, "a NoneType"),
         ([b"x"], "a list with b'x'"),
+        (["\ud800"], "no Unicode text"),
+        (np.array([1, 2], dtype=object), "1 among text"),
+        (np.array([1j]), "an array of complex128"),
+        (np.ma.array([1, 2], mask=[True, False]), "a masked array"),
+        (lambda: torch.tensor([1.0], requires_grad=True), "a tensor of torch.float32"),
+        (lambda: torch.tensor([1j]), "a tensor of torch.complex64"),
+        (lambda: torch.zeros(3, dtype=torch.int64, device="meta"), "a tensor that has no data"),
+        (lambda: torch.tensor([0, 2]).to_sparse(), "a tensor of torch.sparse_coo"),
+        (lambda: torch.zeros(0), "a tensor of torch.float32"),
     ],
 )  # fmt: skip
 def test_what_is_no_id_is_refused(ids: Any, message: str) -> None:
     table, bag = EmbeddingTable(spec()), EmbeddingBag(spec())
+    ids = ids() if callable(ids) else ids
     for module in (table, bag):
         with pytest.raises(TableInputError, match=f"ids must be whole numbers.*{message}"):
             module(ids)
