@@ -7,15 +7,22 @@ from error_memory.protocol import ErrorMemory
 from error_memory.settings import MemorySettings
 
 
-def make_memory(settings: MemorySettings, columns: int) -> ErrorMemory:
+def make_memory(settings: MemorySettings, columns: int, *, value: bool = False) -> ErrorMemory:
     """An empty memory of the configured kind for rows of at most `columns` columns.
+
+    Args:
+        value: it corrects numbers, not probabilities; see `ValueMemory`.
 
     Raises:
         MemorySettingsError: no columns, or an unknown kind.
     """
     if columns < 1:
         raise MemorySettingsError(f"an error memory needs at least one column, not {columns}")
-    # Late import: numba and its kernels take time to load.
+    # Late imports: numba and its kernels take time to load.
+    if value:
+        from error_memory.values import ValueMemory, settings_of_value
+
+        return ValueMemory(make_memory(settings_of_value(settings), columns), settings)
     match settings.kind:
         case "residual":
             from error_memory.residual.memory import ResidualMemory

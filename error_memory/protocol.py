@@ -337,10 +337,20 @@ def _check_offsets(name: str, offsets: Ints, end: int) -> None:
         raise MemoryInputError(f"{name} must rise from 0 to {end}")
 
 
-def _unit(name: str, values: npt.ArrayLike, n: int) -> Floats:
+def one_each(name: str, values: npt.ArrayLike, n: int) -> Floats:
+    """One value for each row as a fresh (n,) float64 array.
+
+    Raises:
+        MemoryInputError: another length.
+    """
     array = np.array(values, dtype=np.float64)
     if array.shape != (n,):
         raise MemoryInputError(f"{name} has shape {array.shape}, the rows need ({n},)")
+    return array
+
+
+def _unit(name: str, values: npt.ArrayLike, n: int) -> Floats:
+    array = one_each(name, values, n)
     if not _all_within_unit(array):
         raise MemoryInputError(f"{name} must lie in 0 to 1, not {array.min()} to {array.max()}")
     return array

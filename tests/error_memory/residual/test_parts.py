@@ -31,6 +31,7 @@ def sigmoid(z: float) -> float:
 # Entities: μ = b / (1/τ + L), one step of the filter
 
 
+@pytest.mark.slow
 def test_entity_after_one_label_is_one_step_of_the_filter() -> None:
     tau, p, y, x = 0.3, 0.2, 1.0, 1.0
     memory = ResidualMemory(MemorySettings(tau0=(tau,), **OPEN), 1)
