@@ -2,7 +2,8 @@
 
 FreshetError
 ├── LogError                the log cannot be reached, read or written
-│   └── LogAwayError        it does not answer for now; the same call may succeed later
+│   ├── LogAwayError        it does not answer for now; the same call may succeed later
+│   └── RecordsGoneError    it has dropped records that are needed
 ├── GroupError              a process cannot be a member of its role's group
 ├── RecordError             a record that cannot be used; goes to the dead letters
 ├── ProducerError           events of a program cannot be sent
@@ -30,6 +31,10 @@ class LogAwayError(LogError):
     After a failed append the records may or may not be in the log. Records that carry a producer and a
     sequence number can be sent again, because the receiver drops duplicates.
     """
+
+
+class RecordsGoneError(LogError):
+    """The log has dropped records that this role has yet to take."""
 
 
 class GroupError(FreshetError):

@@ -16,11 +16,15 @@ TEXT_MAX = 1_024  # characters of one string id
 VECTOR_MAX = 4_096  # numbers of one feature of kind vector
 LONG_TEXT_MAX = 128 << 10  # characters of one feature of kind text
 REQUEST_ID_MAX = 128  # characters
+ENTITY_BYTES_MAX = 3 * RECORD_BYTES_MAX // 4  # of an entity event, and of all that is kept of one entity
 FORGET_IDS_MAX = 100  # per feature and request: a learner searches the pair rows of each id
 FORGET_IDS_IN_RECORD_MAX = 2 * FORGET_IDS_MAX  # a sequence's own ids, and those of the feature that it holds
 TARGETS_MAX = 16
+MODELS_MAX = 8  # on one log: an impression holds what each of them predicted
 TARGET_NAME_MAX = 64  # characters, of a target's name and of an action's
 TARGET_WINDOW_S_MAX = 30 * 86_400.0
+VALUE_MAX = 1e15  # of a target that is a value: its square, and a sum of squares, are still exact enough
+WEIGHT_MAX = 1e6
 REFUSE_S_MAX = 10 * 366 * 86_400.0
 TIME_MIN_S = 0.0  # 1970: an earlier time means a broken clock or a wrong unit
 TIME_MAX_S = 4_102_444_800.0  # 2100: a later time is usually in milliseconds
@@ -62,6 +66,9 @@ def check_relations() -> None:
         "labels of all candidates fit beside a copied event": 9 * CANDIDATES_MAX + 64 <= SPLICED_BYTES_MAX,
         "an id fits into a record": 4 * max(TEXT_MAX, REQUEST_ID_MAX) <= RECORD_BYTES_MAX // 64,
         "a vector and a long text fit into a record": 9 * VECTOR_MAX + 4 * LONG_TEXT_MAX <= RECORD_BYTES_MAX,
+        "a vector and a long text of one entity are kept": 9 * VECTOR_MAX + 4 * LONG_TEXT_MAX
+        <= ENTITY_BYTES_MAX,
+        "an entity fits into a record": ENTITY_BYTES_MAX + 8 * TEXT_MAX <= RECORD_BYTES_MAX,
         "ids to forget fit into a record": FORGET_IDS_IN_RECORD_MAX * 4 * TEXT_MAX <= RECORD_BYTES_MAX,
         "what is done at once fits into an outbox": AT_ONCE_BYTES_MAX + RECORD_BYTES_MAX < 1 << 31,
         "times are in order": TIME_MIN_S < TIME_MAX_S,

@@ -1,4 +1,4 @@
-"""The meaning of a data file's columns: the settings, and how a cell becomes a label or a value.
+"""The meaning of a data file's columns: the settings, and how a cell becomes a feature's value.
 
 Every function here raises `ValueError` with what was expected; `stream.files.sources` adds the file and the
 line, and raises it as a `SourceError`.
@@ -16,15 +16,14 @@ from typing import Literal
 import msgspec
 
 from ground.short_repr import ShortRepr
-from stream.files.times import Cell, TimeUnit, shown
+from stream.files.times import Cell, TimeUnit, shown, time_reader
 from stream.records.types import Value
 
 Format = Literal["auto", "csv", "jsonl", "parquet", "movietweetings", "movielens", "examples"]
-Kind = Literal["id", "int", "text", "number", "list", "vector"]
+Kind = Literal["id", "int", "text", "number", "list", "vector", "time"]
 Convert = Callable[[Cell], Value]
 
 _THOUSANDS = ("", ".", ",", " ", "_", "'")
-_WORDS: dict[str, float] = {"true": 1.0, "false": 0.0}  # labels in the CSV files of many tools
 _BRACKETED_MAX = 65_536  # characters of one list in brackets
 _NO_CATEGORY = "(no genres listed)"  # MovieLens' word for an empty list
 
@@ -49,11 +48,12 @@ class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
 
     `types` gives the type of a column if the file does not: "id" (an integer where the text is exactly
     one, else a string), "int" (an integer id, also where 7 is written as 7.0), "text" (always a string),
-    "number", "list" (of ids, split at `list_separator`), or "vector" (a list of numbers, split there or at
-    commas or spaces). Features of kind text, vector and geo need none. Parquet and JSON Lines carry their
-    types; a CSV column without an entry is a list when its first thousand cells hold the separator or are all
-    in square brackets, a number when they all are numbers and one has a fraction, else an id. A list in
-    brackets, as JSON and Python write it, is read whatever the separator is.
+    "number", "list" (of ids, split at `list_separator`), "vector" (a list of numbers, split there or at
+    commas or spaces), or "time" (Unix seconds or ISO 8601, for kind age). Features of kind text, vector and
+    geo need none. Parquet and JSON Lines carry their types; a CSV column without an entry is a list when its
+    first thousand cells hold the separator or are all in square brackets, a number when they all are numbers
+    and one has a fraction, else an id. A list in brackets, as JSON and Python write it, is read whatever the
+    separator is.
     """
 
     format: Format = "auto"
@@ -68,6 +68,10 @@ class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
     unlabelled: list[str] = []  # cells that mean "no label": ["-1"]; such lines are left out and counted
     request: str | None = None
     shown: str = ""  # says of each line whether the candidate was shown (1) or not (0), which is left out
+    weight: str = ""  # by how much each candidate counts, a number of at least 0; "": all count alike
+    place: str = ""  # says where a candidate was shown in its request; those of a request differ
+    place_from: int = 0  # the number of the first place in that column
+    propensity: str = ""  # says how likely a candidate was to be put there, where the order was drawn
     features: dict[str, str] = {}  # {feature name: column}; empty: all other columns, by their own names
     context: list[str] = []  # features of the request, not of the candidate
     types: dict[str, Kind] = {}  # by feature name
@@ -91,6 +95,8 @@ class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
             raise ValueError(f"time_format is of text, time_unit {self.time_unit} of a number; give one")
         if len(self.quote) > 1 or len(self.escape) > 1 or self.skip_lines < 0:
             raise ValueError("quote and escape are one character or none, and skip_lines is 0 or more")
+        if self.place_from and not self.place:
+            raise ValueError("place_from numbers the first place: name the column of places in `place`")
         marks = (self.decimal, self.thousands)
         if self.decimal not in (".", ",") or self.thousands not in _THOUSANDS or len(set(marks)) < 2:
             raise ValueError(
@@ -110,60 +116,9 @@ class RawRow(msgspec.Struct, gc=False):
     request: Cell
     cells: dict[str, Cell]
     shown: object = None
+    weight: Cell = None
     outcomes: tuple[object, ...] = ()  # cells with labels of further targets
-
-
-def shown_reader(cell: object) -> bool:
-    """Whether a candidate was shown, of one cell.
-
-    >>> shown_reader("1"), shown_reader(0), shown_reader("false")
-    (True, False, False)
-    """
-    try:
-        return label_reader(None)(cell) == 1.0
-    except ValueError:
-        raise ValueError(f"{shown(cell)} does not say whether it was shown; expected 0 or 1") from None
-
-
-def label_reader(positive_from: float | None, positive: Sequence[str] = ()) -> Callable[[Cell], float]:
-    """Return a function that converts a label cell to 0.0 or 1.0.
-
-    >>> label_reader(4.0)("3.5"), label_reader(None)("1"), label_reader(None)("False")
-    (0.0, 1.0, 0.0)
-    >>> label_reader(None, ["buy"])("buy"), label_reader(None, ["buy"])("view")
-    (1.0, 0.0)
-    """
-    if positive:
-        return _named_label_reader(frozenset(positive))
-
-    def read(cell: Cell) -> float:
-        try:
-            value = float(cell)
-        except (TypeError, ValueError):
-            value = _WORDS.get(cell.strip().lower(), math.nan) if isinstance(cell, str) else math.nan
-        if positive_from is None:
-            if value == 0.0 or value == 1.0:
-                return value
-            raise ValueError(
-                f"{shown(cell)} is no label; expected 0 or 1 (for ratings or amounts set positive_from, "
-                "for words set positive)"
-            )
-        if math.isnan(value):
-            raise ValueError(
-                f"{shown(cell)} is no label; expected a number to compare with {positive_from:g}"
-            )
-        return 1.0 if value >= positive_from else 0.0
-
-    return read
-
-
-def _named_label_reader(positive: frozenset[str]) -> Callable[[Cell], float]:
-    def read(cell: Cell) -> float:
-        if cell is None or cell == "":
-            raise ValueError("an empty cell is no label")
-        return 1.0 if str(cell) in positive else 0.0
-
-    return read
+    drawn: tuple[Cell, Cell] = (None, None)  # the place where it was shown, and its propensity
 
 
 def to_id(text: str) -> int | str:
@@ -208,6 +163,14 @@ def to_number(cell: Cell) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{shown(cell)} is no finite number; leave the cell empty where it is unknown")
     return number
+
+
+def to_moment(cell: Cell) -> float:
+    """Unix seconds, of a number or of a time in ISO 8601."""
+    try:
+        return to_number(cell)
+    except ValueError:
+        return time_reader("iso")(cell)
 
 
 def number_reader(decimal: str = ".", thousands: str = "") -> Callable[[Cell], float]:
@@ -269,12 +232,16 @@ def text_converter(kind: Kind, separator: str, number: Convert = to_number) -> C
         return number
     if kind == "int":
         return to_int
+    if kind == "time":
+        return to_moment
     return str if kind == "text" else to_id
 
 
 def typed_converter(kind: Kind | None, separator: str, number: Convert = to_number) -> Convert:
     """Return a function that converts a typed cell (JSON, Parquet) to a feature's value."""
     of_text = None if kind is None else text_converter(kind, separator, number)
+    if kind == "time":
+        return to_moment
 
     def read(cell: Cell) -> Value:
         if isinstance(cell, bool):
@@ -375,8 +342,9 @@ def label_columns(settings: DataSettings) -> list[str]:
 
 
 def special_columns(settings: DataSettings) -> list[str]:
-    """The columns of time, labels, request and shown, as far as the settings name them."""
-    named = (settings.time, settings.label, settings.request, settings.shown, *label_columns(settings))
+    """The columns that are no features by themselves, as far as the settings name them."""
+    s = settings
+    named = (s.time, s.label, s.request, s.shown, s.weight, s.place, s.propensity, *label_columns(s))
     return [name for name in named if name]
 
 

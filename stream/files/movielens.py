@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from stream.errors import SourceError
-from stream.files.columns import DataSettings, label_reader, to_list
-from stream.files.outcomes import LabelColumns, Outcome
+from stream.files.columns import DataSettings, to_list
+from stream.files.outcomes import LabelColumns, Outcome, label_reader
 from stream.files.times import time_reader
 from stream.records.types import Example, Features
 
@@ -78,7 +78,8 @@ def read_ratings(
     """
     context, candidate = _chosen(path, settings)
     file = ratings_file(path)
-    genres = _read_genres(file.with_name("movies" + file.suffix), kind)
+    movies_file = file.with_name("movies" + file.suffix)
+    genres = {movie: names for movie, _, names in movies_of(movies_file, kind)}
     positive_from = _POSITIVE_FROM[kind] if settings.positive_from is None else settings.positive_from
     if set(further.columns) - {"rating"}:
         raise SourceError(f"{path}: labels of further targets are in column 'rating', the only one")
@@ -170,26 +171,32 @@ def _read_columns(
     return lines, users, movies, times, labels, outcomes
 
 
-def _read_genres(file: Path, kind: str) -> dict[int, list[str]]:
-    """{movie: genres} of `movies.dat` or `movies.csv`; the title between may hold any separator."""
+def movies_of(file: Path, kind: str | None = None) -> Iterator[tuple[int, str, list[int | float | str]]]:
+    """(movie, title, genres) of `movies.dat` or `movies.csv`; the title between may hold any separator.
+
+    Args:
+        kind: "movietweetings" or "movielens"; None: the ratings beside the file say it.
+
+    Raises:
+        SourceError: the file is missing, or a line cannot be used.
+    """
     separator = "," if file.suffix == ".csv" else "::"
+    kind = kind or detect_ratings(file.parent) or "movietweetings"
     # The older MovieLens sets are Latin-1; everything since, and MovieTweetings, is UTF-8.
     encoding = "latin-1" if kind == "movielens" and file.suffix == ".dat" else "utf-8"
-    genres: dict[int, list[str]] = {}
     try:
         with file.open(encoding=encoding) as opened:
             for line, text in enumerate(opened, 1):
                 if line == 1 and file.suffix == ".csv":
                     continue
                 movie, found, rest = text.rstrip("\r\n").partition(separator)
-                _, found_too, names = rest.rpartition(separator)
+                title, found_too, names = rest.rpartition(separator)
                 if not (found and found_too and movie.isdecimal()):
                     raise SourceError(f"{file}:{line}: expected movie{separator}title{separator}genres")
-                genres[int(movie)] = [str(name) for name in to_list(names, "|")]
-                if len(genres) > _MOVIES_MAX:
+                if line > _MOVIES_MAX:
                     raise SourceError(f"{file}: more than {_MOVIES_MAX:,} movies")
+                yield int(movie), title.strip('"'), [str(name) for name in to_list(names, "|")]
     except FileNotFoundError:
         raise SourceError(f"{file}: no such file; the genres are read from it, beside the ratings") from None
     except UnicodeDecodeError as error:
         raise SourceError(f"{file}: not {encoding}: {error.reason}") from None
-    return genres

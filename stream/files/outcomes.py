@@ -1,15 +1,18 @@
-"""Labels of further targets in a data file: a column for each, beside that of the first target."""
+"""Labels in a data file: of the first target, and of further ones, with a column for each."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from stream.files.columns import DataSettings, label_columns, label_reader, number_reader
+from stream.files.columns import DataSettings, LabelColumn, label_columns, number_reader
 from stream.files.times import Cell, shown
+from stream.limits import VALUE_MAX, WEIGHT_MAX
 from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Example, picked
 
 Outcome = dict[str, float | None]
 """By further target: a candidate's label; None: its `of` did not happen."""
+
+_WORDS: dict[str, float] = {"true": 1.0, "false": 0.0}  # labels in the CSV files of many tools
 
 
 class LabelColumns:
@@ -35,12 +38,12 @@ class LabelColumns:
         self._read = {
             name: value_reader(settings)
             if targets[name].kind == "value"
-            else label_reader(settings.labels[name].positive_from, settings.labels[name].positive)
+            else _event_reader(settings, settings.labels[name])
             for name in self._names
         }
         first = targets[""].kind == "value"
         self.read_first: Callable[[Cell], float] = (
-            value_reader(settings) if first else label_reader(settings.positive_from, settings.positive)
+            value_reader(settings) if first else _event_reader(settings, settings)
         )
         """Reads the label of the first target."""
 
@@ -72,8 +75,69 @@ class LabelColumns:
         return found
 
 
+def label_reader(
+    positive_from: float | None, positive: Sequence[str] = (), decimal: str = ".", thousands: str = ""
+) -> Callable[[Cell], float]:
+    """Return a function that converts a label cell to 0.0 or 1.0; numbers in text may contain these marks.
+
+    >>> label_reader(4.0)("3.5"), label_reader(None)("1"), label_reader(None)("False")
+    (0.0, 1.0, 0.0)
+    >>> label_reader(None, ["buy"])("buy"), label_reader(None, ["buy"])("view")
+    (1.0, 0.0)
+    >>> label_reader(4.0, decimal=",")("4,5")
+    1.0
+    """
+    if positive:
+        return _named_label_reader(frozenset(positive))
+    number = float if decimal == "." and not thousands else number_reader(decimal, thousands)
+
+    def read(cell: Cell) -> float:
+        try:
+            value = number(cell)
+        except (TypeError, ValueError):
+            value = _WORDS.get(cell.strip().lower(), math.nan) if isinstance(cell, str) else math.nan
+        if positive_from is None:
+            if value == 0.0 or value == 1.0:
+                return value
+            raise ValueError(
+                f"{shown(cell)} is no label; expected 0 or 1 (for ratings or amounts set positive_from, "
+                "for words set positive)"
+            )
+        if math.isnan(value):
+            raise ValueError(
+                f"{shown(cell)} is no label; expected a number to compare with {positive_from:g}"
+            )
+        return 1.0 if value >= positive_from else 0.0
+
+    return read
+
+
+def _named_label_reader(positive: frozenset[str]) -> Callable[[Cell], float]:
+    def read(cell: Cell) -> float:
+        if cell is None or cell == "":
+            raise ValueError("an empty cell is no label")
+        return 1.0 if str(cell) in positive else 0.0
+
+    return read
+
+
+def _event_reader(settings: DataSettings, of: DataSettings | LabelColumn) -> Callable[[Cell], float]:
+    return label_reader(of.positive_from, of.positive, settings.decimal, settings.thousands)
+
+
 def value_reader(settings: DataSettings) -> Callable[[Cell], float]:
     """Return a function that converts a cell to a value: a finite number of at least 0."""
+    expected = f"is no value; expected a finite number of at least 0, at most {VALUE_MAX:g}"
+    return _reader_up_to(settings, VALUE_MAX, expected)
+
+
+def weight_reader(settings: DataSettings) -> Callable[[Cell], float]:
+    """Return a function that converts a cell to a weight: a finite number of at least 0."""
+    expected = f"is no weight; expected a number of at least 0, at most {WEIGHT_MAX:g} (1 is as usual, 0 is "
+    return _reader_up_to(settings, WEIGHT_MAX, expected + "predicted and not learned)")
+
+
+def _reader_up_to(settings: DataSettings, most: float, expected: str) -> Callable[[Cell], float]:
     number = number_reader(settings.decimal, settings.thousands)
 
     def read(cell: Cell) -> float:
@@ -81,8 +145,8 @@ def value_reader(settings: DataSettings) -> Callable[[Cell], float]:
             value = number(cell) if isinstance(cell, str) else float(cell)
         except (TypeError, ValueError):
             value = math.nan
-        if not 0.0 <= value < math.inf:
-            raise ValueError(f"{shown(cell)} is no value; expected a finite number of at least 0")
+        if not 0.0 <= value <= most:
+            raise ValueError(f"{shown(cell)} {expected}")
         return value
 
     return read

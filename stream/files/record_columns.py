@@ -79,6 +79,9 @@ class Further(msgspec.Struct, omit_defaults=True):
     outcomes: dict[str, list[float | None]] | None = None
     value: float | None = None
     served: dict[str, ServedTarget] = {}
+    by: str = ""
+    models: dict[str, ServedTarget] = {}
+    filled: list[str] = []
 
 
 class FeatureColumn(msgspec.Struct, frozen=True):
@@ -125,10 +128,13 @@ class Survey:
     >>> survey.add(Example("r", 1e9, 1e9, [{"item": 1}, {"item": "a"}], [0.0, 1.0], {"user": -5}))
     >>> [(c.column, c.kind) for c in survey.layout().features]
     [('user', 'int'), ('item', 'json')]
+
+    `more` names further columns of the file; no feature's column gets such a name.
     """
 
-    def __init__(self, holds: Holds) -> None:
+    def __init__(self, holds: Holds, more: Sequence[str] = ()) -> None:
         self._holds: Holds = holds
+        self._more = {*PREDICTION_COLUMNS, *more}
         self._seen: dict[tuple[Where, str], int] = {}
         self._records = 0
 
@@ -144,11 +150,11 @@ class Survey:
         """The columns, in the order in which their features first occurred."""
         layout = RecordLayout(holds=self._holds)
         names = Counter(name for _, name in self._seen)
-        taken = {*layout.fixed, *PREDICTION_COLUMNS, *names}
+        taken = {*layout.fixed, *self._more, *names}
         columns = []
         for (where, name), seen in self._seen.items():
             column = name
-            if names[name] > 1 or name in layout.fixed or name in PREDICTION_COLUMNS:
+            if names[name] > 1 or name in layout.fixed or name in self._more:
                 column = f"{where}:{name}"
                 while column in taken:
                     column += "'"
@@ -161,13 +167,7 @@ class Survey:
         for name, value in features.items():
             key = (where, name)
             kind = type(value)
-            if kind is int and 0 <= value < 1 << 63:  # type: ignore[operator]
-                bits = _INT
-            elif kind is str:
-                bits = _TEXT
-            else:
-                bits = _bits(value)
-            seen[key] = seen.get(key, 0) | bits
+            seen[key] = seen.get(key, 0) | (_TEXT if kind is str else _bits(value))
 
 
 PREDICTION_COLUMNS = ("base", "corrected")
@@ -323,7 +323,8 @@ def _request(
     base = columns["served_base"][first:end]
     if base[0] is not None:
         corrected = columns["served_corrected"][first:end]
-        fields["served"] = Served(base, corrected, columns["served_model"][first], said.served)
+        given = columns["served_model"][first], said.served, said.by, said.models, said.filled
+        fields["served"] = Served(base, corrected, *given)
     fields["weight"] = said.weight
     for name in ("place", "propensity"):
         values = columns[name][first:end]
@@ -335,29 +336,26 @@ def _request(
         return Impression(**fields, labels=known, shown=shown, outcomes=said.outcomes)
     fields |= {name: columns[name][first] for name in ("decided", "log_odds", "late")}
     count = 0 if layout.older else columns["candidate_count"][first] or 0
-    fields |= {"target": said.target, "before": said.before, "candidate_count": count}
-    return Example(**fields, labels=labels)
+    return Example(**fields, labels=labels, target=said.target, before=said.before, candidate_count=count)
 
 
 def _further(record: Example | Event) -> Further | None:
     """What a record says of targets and weights; None: nothing."""
     served = None if isinstance(record, Action | Exposure) else record.served
     given = {name: getattr(record, name) for name in _FURTHER if hasattr(record, name)}
-    found = Further(**given, served={} if served is None else served.targets)
-    return None if found == _NOTHING else found
+    if served is not None:
+        given |= {"served": served.targets, "by": served.by, "models": served.models, "filled": served.filled}
+    return None if (found := Further(**given)) == Further() else found
 
 
 def _further_of(layout: RecordLayout, columns: dict[str, list[Any]], row: int) -> Further:
     text = None if layout.older else columns["further"][row]
-    return _NOTHING if text is None else msgspec.json.decode(text, type=Further)
+    return msgspec.json.decode(text or "{}", type=Further)
 
 
-_NOTHING = Further()
 _FURTHER = ("target", "weight", "before", "outcomes", "value")
 _json = msgspec.json.Encoder()
-_value = msgspec.json.Decoder(Value)
-_msgpack = msgspec.msgpack.Encoder()
-_from_json = _value.decode
+_from_json = msgspec.json.Decoder(Value).decode
 
 
 def _to_json(value: Any) -> str:
@@ -365,7 +363,7 @@ def _to_json(value: Any) -> str:
 
 
 def _size(value: Any) -> int:
-    return len(_msgpack.encode(value))
+    return len(msgspec.msgpack.encode(value))
 
 
 def _bits(value: Any) -> int:

@@ -17,6 +17,7 @@ from stream.files.record_columns import (
     records_of,
 )
 from stream.records.decoding import check
+from stream.records.fields import ANY_CONTENT
 from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Event, Example
 
@@ -188,7 +189,7 @@ def _checked(
 ) -> Iterator[Example | Event]:
     for record in records:
         try:
-            check(record, targets)
+            check(record, targets, ANY_CONTENT)
         except (RecordError, TypeError) as error:
             refused = SourceError(f"{path}: request {record.request_id!r}, behind row {row}: {error}")
             if on_bad is None:

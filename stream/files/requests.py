@@ -4,12 +4,19 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from stream.errors import SourceError
-from stream.files.columns import Convert, DataSettings, RawRow, missing_test, shown_reader
+from stream.files.columns import (
+    Convert,
+    DataSettings,
+    RawRow,
+    missing_test,
+    to_int,
+    to_number,
+)
 from stream.files.content_cells import content_converters, takes_of
-from stream.files.outcomes import LabelColumns, Outcome
+from stream.files.outcomes import LabelColumns, Outcome, label_reader, weight_reader
 from stream.files.tabular import open_table
 from stream.files.times import Cell, shown, time_reader
-from stream.limits import FEATURES_MAX
+from stream.limits import CANDIDATES_MAX, FEATURES_MAX
 from stream.records.fields import tidy_value
 from stream.records.types import Example, Features, Value
 
@@ -51,10 +58,35 @@ class _Request:
         self.context: Features = {}
         self.candidates: list[Features] = []
         self.labels: list[float] = []
+        self.weights: list[float] = []
         self.outcomes: list[Outcome] = []
+        self.places: list[int] = []
+        self.propensities: list[float] = []
+
+    def add(
+        self,
+        context: Features,
+        features: Features,
+        label: float,
+        weights: list[float],
+        outcomes: list[Outcome],
+        places: list[int],
+        propensities: list[float],
+    ) -> None:
+        """Add a candidate; the lists have one entry, or none where the file does not say it."""
+        self.context = context
+        self.candidates.append(features)
+        self.labels.append(label)
+        self.weights += weights
+        self.outcomes += outcomes
+        self.places += places
+        self.propensities += propensities
 
     def read(self) -> "Read":
-        example = Example(self.name, self.time, self.decided, self.candidates, self.labels, self.context)
+        example = Example(
+            self.name, self.time, self.decided, self.candidates, self.labels, self.context,
+            weight=self.weights or None, place=self.places or None, propensity=self.propensities or None,
+        )  # fmt: skip
         return self.line, example, False, self.outcomes
 
 
@@ -76,6 +108,7 @@ def read_requests(
     convert = {**convert, **content_converters(settings, declared)}
     read_time = time_reader(settings.time_unit, settings.time_format)
     read_label = labels.read_first
+    read_weight = weight_reader(settings)
     in_context = frozenset(settings.context)
     is_missing = missing_test(settings)
     unlabelled = frozenset(settings.unlabelled)
@@ -88,6 +121,9 @@ def read_requests(
         and not in_context
         and not unlabelled
         and not settings.shown
+        and not settings.weight
+        and not settings.place
+        and not settings.propensity
         and not labels
     )
     for row in rows:
@@ -107,7 +143,7 @@ def read_requests(
                     continue
             if settings.shown:
                 column = settings.shown
-                if not shown_reader(row.shown):
+                if not _was_shown(row.shown):
                     continue  # nobody saw it, so its label says nothing
             column = settings.time
             time = read_time(row.time)
@@ -117,6 +153,12 @@ def read_requests(
                     on_bad(SourceError(f"{path}:{row.line}: {column}: {shown(row.label)} is no label"))
                 continue
             label = read_label(row.label)
+            column = settings.weight
+            weights = [read_weight(row.weight)] if settings.weight else []
+            column = settings.place
+            places = [_place(row.drawn[0], settings.place_from)] if column else []
+            column = settings.propensity
+            propensities = [_propensity(row.drawn[1])] if column else []
             column = "labels"
             outcomes = [labels.read(label, row.outcomes)] if labels else []
             context: Features = {}
@@ -135,8 +177,9 @@ def read_requests(
                 else:
                     features[column] = value
             if not grouped:
-                alone = Example(str(row.line), time, time, [features], [label], context)
-                yield row.line, alone, False, outcomes
+                alone = _Request(row.line, str(row.line), None, time)
+                alone.add(context, features, label, weights, outcomes, places, propensities)
+                yield alone.read()
                 continue
             column = str(settings.request)
             name = _request_name(row)
@@ -144,7 +187,6 @@ def read_requests(
                 if open_request is not None:
                     yield open_request.read()
                 open_request = _Request(row.line, name, row.request, time)
-                open_request.context = context
             elif open_request.context != context:
                 column = "context"
                 raise ValueError(
@@ -158,9 +200,7 @@ def read_requests(
             line = row.line if isinstance(row, RawRow) else 0
             refuse(SourceError(f"{path}:{line}: {column}: {error}"), settings, on_bad)
             continue
-        open_request.candidates.append(features)
-        open_request.labels.append(label)
-        open_request.outcomes += outcomes
+        open_request.add(context, features, label, weights, outcomes, places, propensities)
         open_request.decided = max(open_request.decided, time)
     if open_request is not None:
         yield open_request.read()
@@ -179,6 +219,42 @@ def _plain(
         return Example(str(row.line), time, time, [features], [read_label(row.label)], {})
     except ValueError:
         return None
+
+
+def _was_shown(cell: object) -> bool:
+    """Whether a candidate was shown, of one cell.
+
+    >>> _was_shown("1"), _was_shown(0), _was_shown("false")
+    (True, False, False)
+    """
+    try:
+        return label_reader(None)(cell) == 1.0
+    except ValueError:
+        raise ValueError(f"{shown(cell)} does not say whether it was shown; expected 0 or 1") from None
+
+
+def _place(cell: Cell, first: int) -> int:
+    """Where a candidate was shown, 0 for the first place."""
+    try:
+        place = to_int(cell) - first
+    except (ValueError, TypeError):
+        place = -1
+    if not 0 <= place < CANDIDATES_MAX:
+        raise ValueError(
+            f"{shown(cell)} is no place; expected a whole number from {first} on, which place_from says, at "
+            f"most {first + CANDIDATES_MAX - 1:,}"
+        )
+    return place
+
+
+def _propensity(cell: Cell) -> float:
+    try:
+        found = to_number(cell)
+    except ValueError:
+        found = 0.0
+    if not 0.0 < found <= 1.0:
+        raise ValueError(f"{shown(cell)} is no propensity; expected a probability above 0, at most 1")
+    return found
 
 
 def _as_text(cell: Cell) -> str:

@@ -131,12 +131,16 @@ def read_labelled(
 
 
 def read_lines(
-    path: Path, settings: DataSettings, declared: Collection[str] | None = None
+    path: Path,
+    settings: DataSettings,
+    declared: Collection[str] | None = None,
+    targets: Targets = UNDECLARED,
 ) -> Iterator[Example]:
     """Read the requests of a data file in file order, for trying settings on it.
 
     Args:
         declared: as for `read_examples`.
+        targets: the first one says what a label is.
 
     Raises:
         SourceError: a line cannot be read as configured.
@@ -146,7 +150,7 @@ def read_lines(
         yield from read_examples(path, settings)
         return
     alone = msgspec.structs.replace(settings, labels={})
-    for _, example, _, _ in read_requests(path, kind, alone, None, declared, LabelColumns(alone)):
+    for _, example, _, _ in read_requests(path, kind, alone, None, declared, LabelColumns(alone, targets)):
         yield example
 
 

@@ -132,6 +132,8 @@ def _csv_body(
     label, width = at[settings.label], len(header)
     request = None if settings.request is None else at[settings.request]
     exposed = at[settings.shown] if settings.shown else None
+    counts = at[settings.weight] if settings.weight else None
+    place, chance = (at[name] if name else None for name in (settings.place, settings.propensity))
     further = [at[column] for column in label_columns(settings)]
     names, positions = list(columns), [at[column] for column in columns.values()]
     for line, row, error in rows:
@@ -140,7 +142,10 @@ def _csv_body(
             when = line if time is None else row[time]
             asked = None if request is None else row[request]
             seen = None if exposed is None else row[exposed]
-            yield RawRow(line, when, row[label], asked, cells, seen, tuple([row[i] for i in further]))
+            weight = None if counts is None else row[counts]
+            said = tuple([row[i] for i in further])
+            drawn = (None if place is None else row[place], None if chance is None else row[chance])
+            yield RawRow(line, when, row[label], asked, cells, seen, weight, said, drawn)
         elif error:
             yield SourceError(f"{path}:{line}: {error}")
         elif row:
@@ -215,8 +220,11 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
             request = None if settings.request is None else found.get(settings.request)
             time = found.get(settings.time) if settings.time else line
             exposed = found.get(settings.shown) if settings.shown else None
+            weight = found.get(settings.weight) if settings.weight else None
             further = tuple([found.get(column) for column in labelled])
-            yield RawRow(line, time, found.get(settings.label), request, cells, exposed, further)
+            drawn = (found.get(settings.place), found.get(settings.propensity))
+            label = found.get(settings.label)
+            yield RawRow(line, time, label, request, cells, exposed, weight, further, drawn)
 
 
 def _python_json(text: bytes) -> dict[str, object] | None:
@@ -249,15 +257,23 @@ def _parquet_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
                 labels = table[settings.label]
                 requests = table[settings.request] if settings.request else itertools.repeat(None)
                 exposed = table[settings.shown] if settings.shown else itertools.repeat(None)
+                weights = table[settings.weight] if settings.weight else itertools.repeat(None)
+                drawn = zip(
+                    *(
+                        table[name] if name else itertools.repeat(None)
+                        for name in (settings.place, settings.propensity)
+                    ),
+                    strict=False,
+                )
                 features = [table[column] for column in columns.values()]
                 values = zip(*features, strict=True) if features else itertools.repeat(())
                 others = [table[column] for column in label_columns(settings)]
                 further = zip(*others, strict=True) if others else itertools.repeat(())
-                rows = zip(times, labels, requests, values, exposed, further, strict=False)
-                for time, label, request, cells, seen, said in rows:
+                rows = zip(times, labels, requests, values, exposed, weights, further, drawn, strict=False)
+                for time, label, request, cells, seen, weight, said, drew in rows:
                     line += 1
                     named = dict(zip(columns, cells, strict=True))
-                    yield RawRow(line, time, label, request, named, seen, tuple(said))
+                    yield RawRow(line, time, label, request, named, seen, weight, tuple(said), drew)
     except pyarrow.ArrowException as error:
         raise SourceError(f"{path}: cannot be read as Parquet: {error}") from None
 

@@ -34,6 +34,8 @@ from stream.log.base import ROLES, Log, Outgoing, Record
 _log = logging.getLogger("freshet.group")
 
 LOOK_EVERY_S = 0.2
+SNAPSHOTS_KEPT = 2
+SNAPSHOTS_KEPT_MAX = 10_000
 STALL_S_MAX = 60.0
 """A member whose main loop stalls for so long stops beating, although its thread runs."""
 LOOK_BACK = 10_000
@@ -52,6 +54,7 @@ class GroupSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid
     timeout_s: float = 6.0  # of silence, after which a member counts as gone
     snapshots: str = ""  # a folder that all learners see; empty: `snapshots` in the state folder
     snapshot_every_s: float = 60.0  # between two snapshots of the one that leads
+    snapshots_kept: int = SNAPSHOTS_KEPT  # the newest ones; more of them allow `freshet rollback`
 
     def __post_init__(self) -> None:
         if len(self.name) > NAME_MAX or not re.fullmatch(r"[\w.-]*", self.name):
@@ -60,6 +63,8 @@ class GroupSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid
             raise ValueError(f"beat_s is {self.beat_s}; expected 0.05 to 60")
         if not 2.0 * self.beat_s <= self.timeout_s <= 3600.0:
             raise ValueError(f"timeout_s is {self.timeout_s}; expected two beats (2 beat_s) to 3600")
+        if not SNAPSHOTS_KEPT <= self.snapshots_kept <= SNAPSHOTS_KEPT_MAX:
+            raise ValueError(f"snapshots_kept is {self.snapshots_kept}; expected 2 to {SNAPSHOTS_KEPT_MAX}")
         if not 0.1 <= self.snapshot_every_s <= 86400.0:
             raise ValueError(f"snapshot_every_s is {self.snapshot_every_s}; expected 0.1 to 86400")
 
@@ -77,7 +82,9 @@ class Leader(NamedTuple):
 
 class _Peer(msgspec.Struct):
     incarnation: str
+    way: str = ""
     able: bool = False
+    waits: bool = False
     unanswered: int = 0  # our own beats since its last one
 
 
@@ -87,6 +94,8 @@ class Member:
     Args:
         group: what the group does: "join", "learn".
         name: unique in the group; a new process replaces the previous one of the same name.
+        way: how it does its work. Members of different ways do not work beside each other: those that come
+            later have no share until the others are gone.
     """
 
     def __init__(
@@ -96,6 +105,7 @@ class Member:
         name: str,
         settings: GroupSettings = GROUP_DEFAULTS,
         clock: Clock = SYSTEM_CLOCK,
+        way: str = "",
     ) -> None:
         if not 0 < len(name) <= NAME_MAX:
             raise GroupError(f"member name {name!r}: it must have 1 to {NAME_MAX} characters")
@@ -103,6 +113,8 @@ class Member:
         self.name = name
         self.incarnation = clock.token()[:12]
         self.settings = settings
+        self._way = way
+        self._works = self._waits = False  # see `held_up_by`
         self._log = log
         self._clock = clock
         self._unanswered_max = max(2, round(settings.timeout_s / settings.beat_s))
@@ -147,10 +159,35 @@ class Member:
         with self._lock:
             return sorted(self._peers) if self.name in self._peers else []
 
+    def held_up_by(self) -> list[str]:
+        """The live members because of which this one must not work: they work in another way, or are to.
+
+        The first of all goes first. Once this member works, it goes on: later ones of other ways wait for it.
+        """
+        with self._lock:
+            if self._works or self.name not in self._peers:
+                return []
+            found, earlier = [], True
+            for name, peer in self._peers.items():  # in the order of their first beats
+                if peer.incarnation == self.incarnation:
+                    earlier = False
+                elif peer.way != self._way and (earlier or not peer.waits):
+                    found.append(name)
+            self._works, self._waits = not found, bool(found)
+            return sorted(found)
+
     def share(self, parts: int) -> set[int]:
         """This member's share of so many parts: round robin, in the order of names."""
-        names = self.names
-        return set(range(names.index(self.name), parts, len(names))) if names else set()
+        held_up = self.held_up_by()
+        with self._lock:
+            names = sorted(
+                name
+                for name, peer in self._peers.items()
+                if peer.incarnation == self.incarnation or (peer.way == self._way and not peer.waits)
+            )
+        if self.name not in names or held_up:
+            return set()
+        return set(range(names.index(self.name), parts, len(names)))
 
     def note(self, partition: int) -> Note | None:
         """The newest note of a partition, from any member."""
@@ -279,6 +316,8 @@ class Member:
             leading=self._leading,
             notes=notes,
             leaving=leaving,
+            way=self._way,
+            waits=self._waits,
             status=self._status,
         )
         send_beat(self._log, beat)
@@ -334,8 +373,9 @@ class Member:
                 self._replaced[peer.incarnation] = None
                 if len(self._replaced) > REPLACED_MAX:
                     del self._replaced[next(iter(self._replaced))]
-            peer = self._peers[beat.name] = _Peer(beat.incarnation)
-        peer.able = beat.able
+                del self._peers[beat.name]  # the new process comes last
+            peer = self._peers[beat.name] = _Peer(beat.incarnation, beat.way)
+        peer.able, peer.waits = beat.able, beat.waits
         peer.unanswered = 0
         if beat.incarnation == self.incarnation:
             self._count_silence()

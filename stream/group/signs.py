@@ -10,6 +10,7 @@ import msgspec
 from stream.log.base import PARTITIONS_MAX, ROLES, Log, Outgoing, Record
 
 NAME_MAX = 100
+WAY_MAX = 1000
 NUMBERS_MAX = 1000
 """Entries of a member's status."""
 
@@ -60,6 +61,8 @@ class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):
     notes: Annotated[list[Note], msgspec.Meta(max_length=PARTITIONS_MAX)] = []
     leaving: bool = False
     status: MemberStatus | None = msgspec.field(default=None, name="told")
+    way: Annotated[str, msgspec.Meta(max_length=WAY_MAX)] = ""  # see `Member`
+    waits: bool = False  # for members that work in another way
 
 
 class Claim(msgspec.Struct, frozen=True, tag="claim"):

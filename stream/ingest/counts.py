@@ -12,6 +12,7 @@ class SourceCounts(msgspec.Struct):
     skipped: int = 0  # left out by `only`
     deletions: int = 0  # ignored
     dead_letters: int = 0
+    entities: int = 0
 
 
 class MatchCounts(msgspec.Struct):
@@ -22,4 +23,5 @@ class MatchCounts(msgspec.Struct):
     matched: int = 0
     unmatched: int = 0  # dead letters too
     early: int = 0  # of them, given up because waiting_max was reached
+    forgotten: int = 0  # actions that waited and were removed by a request to forget
     dead_letters: int = 0

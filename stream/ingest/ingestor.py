@@ -1,10 +1,11 @@
 """The ingestor: a source's records in, events out; what cannot be used becomes dead letters.
 
-An event's number is the offset of its record, its producer's name that of source and partition. So whoever
-reads a record, and however often, sends the same event under the same number, and the joiner takes it once.
+An event's number is the offset of its record and its place in it, its producer's name that of source and
+partition. So whoever reads a record, and however often, sends the same event under the same number, and the
+joiner takes it once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -15,17 +16,22 @@ from stream.ingest.lines import Lines
 from stream.ingest.pace import Pace
 from stream.ingest.records import Seeking, Showing, encode, key_of
 from stream.ingest.share import Begin
+from stream.ingest.ways import Way
 from stream.join.outputs import output_seq
 from stream.limits import OFFSET_END, RECORD_BYTES_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, MATCHES, Outgoing, Record
+from stream.records.entities.record import EntityEvent, key_of_event
+from stream.records.id_types import DeclaredFeature
 from stream.records.types import Action, DeadLetter, Impression
 from stream.records.types import encode as encode_event
 from stream.run.contract import Handler
 from stream.run.dead_letter_limit import BadShare
 from stream.run.runner import Runner
+from stream.sources.around import Around
 from stream.sources.formats import Format
-from stream.sources.mapping import IS_DELETED, CandidateLine, Mapper, Skipped, Wanted
+from stream.sources.mapping import IS_DELETED, CandidateLine, Mapped, Mapper, One, Several, Skipped, Wanted
 from stream.sources.settings import IngestSettings, SourceSettings
+from stream.state.repeats import producers_prefix
 from stream.state.role_state import Commit, RoleState
 
 COUNTS_KEY = b"ingest/counts"
@@ -33,26 +39,9 @@ SCHEMAS_KEY = b"ingest/schemas"
 PARTITION = b"ingest/partition/"
 
 
-class Way(msgspec.Struct, frozen=True):
-    """How actions find impressions: by which features of the context, and what names a candidate."""
-
-    by: tuple[str, ...]  # empty: by the request's id
-    names: tuple[str, ...]
-
-
 def producer_of(source: str, partition: int) -> str:
     """The name under which every ingestor of a source's partition sends its events."""
     return f"ingest.{source}-{partition}"
-
-
-def ways_of(sources: dict[str, SourceSettings]) -> list[Way]:
-    """The ways by which the actions of some sources find their impressions; the order is always the same."""
-    found: dict[tuple[str, ...], set[str]] = {}
-    for source in sources.values():
-        if source.match:
-            for by in {source.way, ()} if source.request_id else {source.way}:
-                found.setdefault(by, set()).update(source.match)
-    return [Way(by, tuple(sorted(names))) for by, names in sorted(found.items())]
 
 
 class _SavedPartition(msgspec.Struct):
@@ -99,6 +88,8 @@ class Ingestor(Handler):
         ways: Sequence[Way] = (),
         pace: Pace | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        declared: Mapping[str, DeclaredFeature] | None = None,
+        around: Around | None = None,
     ) -> None:
         """An ingestor that goes on from `state`.
 
@@ -107,6 +98,8 @@ class Ingestor(Handler):
             ways: how actions of other sources find the impressions of this one.
             pace: keeps it together with the other sources.
             clock: says when a request without further candidates is complete.
+            declared: features, which say of what type their values are.
+            around: adds to messages what is around them; None: no path needs it.
         """
         self.name = name
         self.source = source
@@ -119,7 +112,8 @@ class Ingestor(Handler):
         self._state = state
         self._settings = settings
         self._decode = decoder
-        self._map = Mapper(name, source).map
+        self._around = around
+        self._map = Mapper(name, source, declared).map
         self._ways = list(ways) if source.kind == "impression" else []
         self._pace = pace or Pace(float("inf"))
         self._clock = clock
@@ -146,40 +140,22 @@ class Ingestor(Handler):
                 f"beyond {OFFSET_END - 1:,}, the last one that ingest can number events of"
             )
         limit_s = self._pace.limit_s(self.name, partition.number)
-        decode, make, counts, producer = self._decode.decode, self._map, self.counts, partition.producer
-        name, number, max_ahead_s = self.name, partition.number, self._settings.max_ahead_s
+        counts, name, number = self.counts, self.name, partition.number
         newest_s = float("-inf")
         taken: int | None = None
         for index, record in enumerate(records):
-            offset = record.offset
             try:
-                event = (
-                    make(decode(record.value), f"{name}-{number}-{offset}") if record.value else IS_DELETED
-                )
-                if isinstance(event, Skipped):
-                    self._skip(event, record, partition, commit)
-                    continue
-                time_s = event.time
-                if record.ingest_ms > 0 and time_s > record.ingest_ms / 1e3 + max_ahead_s:
-                    raise RecordError(
-                        f"{self.source.time.field} is {time_s:.3f} as Unix seconds, "
-                        f"{time_s - record.ingest_ms / 1e3:,.0f} s ahead of when the log took the record; "
-                        f"ingest.max_ahead_s = {max_ahead_s:g}"
-                    )
+                mapped = self._mapped(record)
+                events = mapped.events if isinstance(mapped, Several) else [mapped]
+                time_s = self._newest_s(events, record)
                 if time_s > newest_s:
                     newest_s = time_s
                     if time_s > limit_s:
                         self._held, taken = True, index
                         break
-                if isinstance(event, Action):
-                    counts.actions += 1
-                    value = encode_event(event)
-                    commit.emit(
-                        EVENTS,
-                        Outgoing(event.request_id.encode(), value, None, producer, output_seq(offset, 0)),
-                    )
-                else:
-                    self._take(event, record, partition, commit)
+                for place, event in enumerate(events):
+                    self._take(event, place, record, partition, commit)
+                counts.skipped += not events
                 partition.good += 1
             except RecordError as error:
                 self._refuse(record, partition, commit, str(error))
@@ -194,6 +170,31 @@ class Ingestor(Handler):
             self._pace.note(name, number, newest_s, last.ingest_ms or last.created_ms)
         return taken
 
+    def _mapped(self, record: Record) -> Mapped:
+        if not record.value:
+            return IS_DELETED
+        message: object = self._decode.decode(record.value)
+        if self._around is not None:
+            message = self._around.add(message, record)
+        return self._map(message, f"{self.name}-{record.partition}-{record.offset}")
+
+    def _newest_s(self, events: list[One], record: Record) -> float:
+        """The newest event time of a record's events; checks all before the first is emitted."""
+        newest_s = float("-inf")
+        for event in events:
+            if isinstance(event, Skipped):
+                if event.deleted and self.source.deletions == "dead_letter":
+                    raise RecordError('a deletion, and deletions = "dead_letter"')
+                continue
+            ahead_s = event.time - record.ingest_ms / 1e3
+            if record.ingest_ms > 0 and ahead_s > self._settings.max_ahead_s:
+                raise RecordError(
+                    f"{self.source.time.field} is {event.time:.3f} as Unix seconds, {ahead_s:,.0f} s ahead "
+                    f"of when the log took the record; ingest.max_ahead_s = {self._settings.max_ahead_s:g}"
+                )
+            newest_s = max(newest_s, event.time)
+        return newest_s
+
     def between(self, runner: Runner) -> None:
         """Take requests as complete whose next candidate has not come for `lines_wait_s`.
 
@@ -203,6 +204,8 @@ class Ingestor(Handler):
         away, self.away = self.away, None
         if away is not None:
             raise away
+        if not runner.uncommitted and not self._state.unsent():
+            self._pace.sent(self.name)
         self._waits, self._held = self._held, False
         idle = runner.progress.records == self._records_before
         self._records_before = runner.progress.records
@@ -223,7 +226,7 @@ class Ingestor(Handler):
         for partition in self._partitions.values():
             if self._waited(partition) and (complete := partition.lines.close()) is not None:
                 self._touched.add(partition.number)
-                self._send(*complete, partition, commit)
+                self._send(*complete, 0, partition, commit)
 
     def _waited(self, partition: _Partition) -> bool:
         since_s = self._clock.now_s() - partition.touched_s
@@ -238,6 +241,8 @@ class Ingestor(Handler):
         self._touched.clear()
         commit.put(COUNTS_KEY, msgspec.msgpack.encode(self.counts))
         schemas = self._decode.schemas()
+        if self._around is not None:
+            schemas = schemas | self._around.schemas()
         if schemas != self._schemas:
             self._schemas = dict(schemas)
             commit.put(SCHEMAS_KEY, msgspec.msgpack.encode(self._schemas))
@@ -256,12 +261,33 @@ class Ingestor(Handler):
         self.drop(partition)
         commit = self._state.begin()
         commit.delete(_key(partition))
+        for key, _ in self._state.scan(producers_prefix(self.source.topic, partition)):
+            commit.delete(key)  # else records that are read again would be left out
         commit.set_offset(self.source.topic, partition, begin.offset)
         self._state.commit(commit)
+
+    def keeps(self, partition: int) -> bool:
+        """Nothing that has to be erased: without its offset a partition would begin at its end, or anew."""
+        return False
+
+    def erase(self, partition: int) -> None:
+        """There is nothing of it."""
 
     def acquired(self, partition: int) -> None:
         """A partition is read from now on."""
         self._pace.begin(self.name, partition)
+
+    def turns(self) -> None:
+        """Its partitions are known, and are about to be read."""
+        self._pace.turned(self.name)
+
+    def quiet(self) -> list[int]:
+        """Partitions for which other sources wait, and of which nothing was read for a moment."""
+        return self._pace.quiet(self.name)
+
+    def at_end(self, partition: int) -> None:
+        """A partition is read to its end: nobody waits for it."""
+        self._pace.at_end(self.name, partition)
 
     def drop(self, partition: int) -> None:
         """Forget a partition in memory; the state keeps it."""
@@ -281,26 +307,32 @@ class Ingestor(Handler):
         self._touched.add(number)
         return partition
 
-    def _take(
-        self,
-        event: Impression | CandidateLine | Wanted,
-        record: Record,
-        partition: _Partition,
-        commit: Commit,
-    ) -> None:
-        if isinstance(event, Impression):
-            self._send(event, record.offset, partition, commit)
+    def _take(self, event: One, place: int, record: Record, partition: _Partition, commit: Commit) -> None:
+        """Emit an event that has a place among those of its record."""
+        if isinstance(event, Action | EntityEvent):
+            self.counts.actions += isinstance(event, Action)
+            self.counts.entities += isinstance(event, EntityEvent)
+            seq = output_seq(record.offset, place)
+            key, value = key_of_event(event), encode_event(event)
+            commit.emit(EVENTS, Outgoing(key, value, None, partition.producer, seq))
+        elif isinstance(event, Skipped):
+            self.counts.skipped += not event.deleted
+            self.counts.deletions += event.deleted
+        elif isinstance(event, Impression):
+            self._send(event, record.offset, place, partition, commit)
         elif isinstance(event, CandidateLine):
             partition.touched_s = self._clock.now_s()
             complete = partition.lines.take(event, record.offset)
             if complete is not None:
-                self._send(*complete, partition, commit)
+                self._send(*complete, 0, partition, commit)
         else:
-            self._seek(event, record.offset, partition, commit)
+            self._seek(event, record.offset, place, partition, commit)
 
-    def _send(self, impression: Impression, offset: int, partition: _Partition, commit: Commit) -> None:
+    def _send(
+        self, impression: Impression, offset: int, place: int, partition: _Partition, commit: Commit
+    ) -> None:
         """Emit an impression whose first record is at `offset`, and what its actions look for."""
-        producer, seq = partition.producer, output_seq(offset, 0)
+        producer, seq = partition.producer, output_seq(offset, place)
         value = encode_event(impression)
         if len(value) > RECORD_BYTES_MAX:
             raise RecordError(f"the impression has {len(value):,} bytes, more than {RECORD_BYTES_MAX:,}")
@@ -313,11 +345,11 @@ class Ingestor(Handler):
                 continue  # nobody can find it that way
             candidates = [[features.get(name) for name in way.names] for features in impression.candidates]
             showing = Showing(impression.request_id, impression.time, list(way.names), candidates)
-            seq = output_seq(offset, index)
+            seq = output_seq(offset, place * len(self._ways) + index)
             commit.emit(MATCHES, Outgoing(key_of(way.by, known), encode(showing), None, producer, seq))
-            self._pace.owe()
+            self._pace.owe(self.name, impression.time)
 
-    def _seek(self, wanted: Wanted, offset: int, partition: _Partition, commit: Commit) -> None:
+    def _seek(self, wanted: Wanted, offset: int, place: int, partition: _Partition, commit: Commit) -> None:
         """Emit an action whose request or candidate is to be found."""
         source = self.source
         seeking = Seeking(
@@ -326,20 +358,10 @@ class Ingestor(Handler):
             wanted.value,
         )  # fmt: skip
         key = key_of((), [wanted.request_id]) if wanted.request_id else key_of(source.way, wanted.entity)
-        seq = output_seq(offset, 0)
+        seq = output_seq(offset, place)
         self.counts.actions += 1
         commit.emit(MATCHES, Outgoing(key, encode(seeking), None, partition.producer, seq))
-        self._pace.owe()
-
-    def _skip(self, event: Skipped, record: Record, partition: _Partition, commit: Commit) -> None:
-        if not event.deleted:
-            self.counts.skipped += 1
-            partition.good += 1
-        elif self.source.deletions == "dead_letter":
-            self._refuse(record, partition, commit, 'a deletion, and deletions = "dead_letter"')
-        else:
-            self.counts.deletions += 1
-            partition.good += 1
+        self._pace.owe(self.name, wanted.time)
 
     def _refuse(self, record: Record, partition: _Partition, commit: Commit, why: str) -> None:
         self.counts.dead_letters += 1

@@ -5,7 +5,7 @@ of the partition alone, in their order: an action goes to the newest impression 
 known, it waits in event time. Its number follows from the record that brought the two together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -14,16 +14,17 @@ from stream.errors import RecordError
 from stream.ingest.counts import MatchCounts
 from stream.ingest.pace import Pace
 from stream.ingest.records import Passing, Seeking, Showing, decode, encode
-from stream.ingest.share import Begin
+from stream.ingest.share import Begin, Passed
 from stream.ingest.shown import SHOWN, Showings
 from stream.ingest.waiting import WAITING, Waiter, Waiters
 from stream.join.outputs import output_seq
 from stream.log.base import DEAD_LETTERS, EVENTS, MATCHES, Log, Outgoing, Record
-from stream.records.types import Action, DeadLetter
+from stream.records.forgetting import Entity
+from stream.records.types import Action, DeadLetter, Forget
 from stream.records.types import encode as encode_event
-from stream.run.contract import Handler
 from stream.run.runner import Runner
 from stream.sources.settings import IngestSettings
+from stream.state.repeats import producers_prefix
 from stream.state.role_state import Commit, RoleState
 
 COUNTS_KEY = b"match/counts"
@@ -58,7 +59,7 @@ class _MatchPartition:
         self.touched_s = 0.0  # when a record came, by our clock
 
 
-class Matcher(Handler):
+class Matcher(Passed):
     """A `Handler` for topic `matches`.
 
     Args:
@@ -87,6 +88,7 @@ class Matcher(Handler):
         self._pace = pace or Pace(float("inf"))
         self._pace.match_begins()
         self._records_before = 0
+        self._sendings = 0
         self._partitions: dict[int, _MatchPartition] = {}
         self._touched: set[int] = set()
         self._unseen = MatchCounts()  # counts of what another one has counted
@@ -121,8 +123,9 @@ class Matcher(Handler):
     def between(self, runner: Runner) -> None:
         """Send ticks to quiet partitions in which actions wait, and drop what nobody needs any more."""
         if runner.progress.records == self._records_before:
-            self._pace.match_rests()
+            self._pace.match_rests(self._sendings)
         self._records_before = runner.progress.records
+        self._sendings = self._pace.sendings()  # before the next read begins
         now_s = self._clock.now_s()
         every_s = min(max(self._reach_s / 16.0, TICK_S_MIN), TICK_S_MAX)
         ticks = []
@@ -130,19 +133,12 @@ class Matcher(Handler):
             if len(partition.waiting) and now_s - partition.touched_s >= every_s:
                 partition.touched_s = now_s
                 ticks.append(Outgoing(b"tick", encode(Passing(self._clock.unix_s())), number))
-        if ticks:
+        if ticks and self._pace.all_read():  # else what they wait for may be in a backlog
             self._log.append(MATCHES, ticks)
         if now_s >= self._trim_s and not runner.uncommitted:
             self._trim_s = now_s + TRIM_EVERY_S
             for number in sorted(runner.partitions):
                 self._log.trim(MATCHES, number, self.begins_at(number, runner.position(number)).offset)
-
-    def held(self) -> bool:
-        """It never leaves records."""
-        return False
-
-    def set_away(self, away: bool) -> None:
-        """Nothing waits for it."""
 
     def acquired(self, partition: int) -> None:
         """A partition is read from now on."""
@@ -159,14 +155,7 @@ class Matcher(Handler):
 
     def begin_at(self, partition: int, begin: Begin, sends_from: int) -> None:
         """Begin a partition at an offset, without a state; see `Passed`."""
-        self.drop(partition)
-        number = partition.to_bytes(4, "big")
-        keys = [key for prefix in (SHOWN, WAITING) for key, _ in self._state.scan(prefix + number)]
-        for first in range(0, len(keys), CLEAR_KEYS):
-            commit = self._state.begin()
-            for key in keys[first : first + CLEAR_KEYS]:
-                commit.delete(key)
-            self._state.commit(commit)
+        self.erase(partition)
         commit = self._state.begin()
         commit.put(
             _key(partition),
@@ -174,6 +163,34 @@ class Matcher(Handler):
         )
         commit.set_offset(MATCHES, partition, begin.offset)
         self._state.commit(commit)
+
+    def keeps(self, partition: int) -> bool:
+        """Whether the state has anything of a partition."""
+        return self._state.offset(MATCHES, partition) is not None or any(self._entries(partition))
+
+    def erase(self, partition: int) -> None:
+        """Remove a partition from the state, and soon from its files.
+
+        A crash in between leaves a partition of which no offset is in the state.
+        """
+        self.drop(partition)
+        commit = self._state.begin()
+        commit.forget_offset(MATCHES, partition)
+        commit.delete(_key(partition))
+        self._state.commit(commit)
+        keys = list(self._entries(partition))
+        for first in range(0, len(keys), CLEAR_KEYS):
+            commit = self._state.begin()
+            commit.purge = True
+            for key in keys[first : first + CLEAR_KEYS]:
+                commit.delete(key)
+            self._state.commit(commit)
+
+    def _entries(self, partition: int) -> Iterator[bytes]:
+        number = partition.to_bytes(4, "big")
+        # which records were taken, too: those that are read again would be left out
+        prefixes = SHOWN + number, WAITING + number, producers_prefix(MATCHES, partition)
+        return (key for prefix in prefixes for key, _ in self._state.scan(prefix))
 
     def drop(self, partition: int) -> None:
         """Forget a partition in memory; the state keeps it."""
@@ -195,13 +212,19 @@ class Matcher(Handler):
 
     def _take(
         self,
-        found: Showing | Seeking | Passing,
+        found: Showing | Seeking | Passing | Forget,
         record: Record,
         partition: _MatchPartition,
         commit: Commit,
     ) -> None:
         progress, counts = partition.progress, self._counts_of(partition)
         ingest_s = record.ingest_ms / 1e3
+        if isinstance(found, Forget):  # it moves no clock
+            entity = Entity(found.entity)
+            partition.shown.forget(entity)
+            counts.forgotten += partition.waiting.forget(entity)
+            commit.purge = True
+            return
         if isinstance(found, Passing):
             if 0.0 < progress.ingest_s < ingest_s:
                 progress.clock_s = min(

@@ -1,4 +1,5 @@
-"""The records of topic `matches`: what was shown, and actions that look for it; of ingest alone.
+"""The records of topic `matches`: what was shown, and actions that look for it, of ingest; and requests to
+forget, which joiners pass on to it.
 
 Topic `matches` is keyed by what an impression and its actions share: a request id, or the values of some
 features of the context. So both meet in one partition, and its order decides.
@@ -7,7 +8,11 @@ features of the context. So both meet in one partition, and its order decides.
 import msgspec
 
 from stream.errors import RecordError
-from stream.records.types import Value
+from stream.records.forgetting import Entity
+from stream.records.types import Forget, Value
+
+MAPS = {*range(0x80, 0x90), 0xDE, 0xDF}
+"""First bytes of a map in MessagePack: the records of ingest are arrays."""
 
 
 class Showing(msgspec.Struct, frozen=True, array_like=True, tag="showing", gc=False):
@@ -45,9 +50,11 @@ class Passing(msgspec.Struct, frozen=True, array_like=True, tag="passing", gc=Fa
 Meeting = Showing | Seeking | Passing
 
 _decoder: msgspec.msgpack.Decoder[Meeting] = msgspec.msgpack.Decoder(Meeting)
+_keys = msgspec.msgpack.Decoder(tuple[list[str], list[Value]])
+_forgets = msgspec.msgpack.Decoder(Forget)
 _encoder = msgspec.msgpack.Encoder()
 
-__all__ = ["Meeting", "Passing", "Seeking", "Showing", "decode", "encode", "key_of"]
+__all__ = ["Meeting", "Passing", "Seeking", "Showing", "decode", "encode", "key_of", "names_of"]
 
 
 def encode(record: Meeting) -> bytes:
@@ -55,16 +62,32 @@ def encode(record: Meeting) -> bytes:
     return _encoder.encode(record)
 
 
-def decode(data: bytes) -> Meeting:
+def decode(data: bytes) -> Meeting | Forget:
     """A record of bytes.
 
     Raises:
-        RecordError: no ingest role has written them.
+        RecordError: neither ingest nor a joiner has written them.
     """
     try:
+        if data and data[0] in MAPS:
+            return _forgets.decode(data)
         return _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(f"the record is not one of topic 'matches': {error}") from None
+
+
+def names_of(key: bytes, entity: Entity) -> bool:
+    """Whether a key is that of one of an entity's ids.
+
+    >>> key = key_of(("user",), ["ann"])
+    >>> names_of(key, Entity({"user": ["ann"]})), names_of(key, Entity({"item": ["ann"]}))
+    (True, False)
+    """
+    names, values = _keys.decode(key)
+    return any(
+        isinstance(value, int | str) and entity.named(name, value)
+        for name, value in zip(names, values, strict=False)
+    )
 
 
 def key_of(way: tuple[str, ...], values: list[Value]) -> bytes:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from stream.errors import LogAwayError
+from stream.group.leavings import Keeper, Leavings
 from stream.group.membership import Member
 from stream.group.signs import Note
 from stream.log.base import Log
@@ -25,6 +26,8 @@ OFFSETS_EVERY_S = 1.0  # how often the offsets that lag tools read are committed
 AT_ONCE_MAX = 1_000  # records of a turn that are committed without waiting for more
 HELD_S = 0.02  # how long a source that is ahead of another waits before it looks again
 
+PURGE_EVERY_S = 3_600.0  # how long what was sent may stay in the files of a state
+
 
 class Begin(NamedTuple):
     """Where in a partition a handler may begin with an empty state."""
@@ -34,7 +37,7 @@ class Begin(NamedTuple):
     ingest_s: float = 0.0  # ingest time of the record before, Unix seconds
 
 
-class Passed(Handler, Protocol):
+class Passed(Handler, Keeper, Protocol):
     """A handler whose partitions pass from one process to another."""
 
     def begins_at(self, partition: int, position: int) -> Begin:
@@ -45,6 +48,18 @@ class Passed(Handler, Protocol):
 
     def acquired(self, partition: int) -> None:
         """A partition is read from now on."""
+
+    def turns(self) -> None:
+        """Which partitions are read is known, and they are about to be."""
+        return
+
+    def quiet(self) -> list[int]:
+        """Partitions of which it should be known whether they are read to their end."""
+        return []
+
+    def at_end(self, partition: int) -> None:
+        """A partition is read to its end."""
+        return
 
     def drop(self, partition: int) -> None:
         """A partition is read no longer; the state keeps it."""
@@ -58,9 +73,11 @@ class Passed(Handler, Protocol):
 
     def held(self) -> bool:
         """Whether the last turn left records that are to be taken a moment later."""
+        return False
 
     def set_away(self, away: bool) -> None:
         """Whether the log, or what else is needed to read, does not answer."""
+        return
 
 
 class ShareWork:
@@ -93,6 +110,9 @@ class ShareWork:
         self._newest = newest
         self._clock = clock
         self._noted_s = self._offsets_s = float("-inf")
+        self._purged_s = float("-inf")
+        self._purged_commits = -1  # commits of the runner before the last purge
+        self._leavings = Leavings(handler, clock)
 
     def run(self, stop: threading.Event, report: Callable[[], None] = lambda: None) -> None:
         """Read what is this member's until `stop` is set; then commit and send.
@@ -117,6 +137,10 @@ class ShareWork:
     def turn(self, stop: threading.Event) -> None:
         """One step, which may wait a moment for something to read."""
         self._settle()
+        self._leavings.erase_due(self._log.partitions(self._topic), self._runner.partitions)
+        self._purge_sent()
+        if self._member.names:  # else the share is not known yet
+            self._handler.turns()
         if not self._runner.partitions:
             self._state.purge()
             self._clock.wait(stop, self._member.settings.beat_s / 10.0)
@@ -126,6 +150,9 @@ class ShareWork:
         if self._runner.uncommitted and self._runner.progress.records - before < AT_ONCE_MAX:
             self._runner.commit()  # the next read may wait for long: some logs look for an end first
         self._handler.between(self._runner)
+        for partition in self._handler.quiet():
+            if not self._log.read(self._topic, partition, self._runner.position(partition), 1):
+                self._handler.at_end(partition)
         if self._handler.held():
             self._clock.wait(stop, HELD_S)
 
@@ -136,6 +163,7 @@ class ShareWork:
         for partition in sorted(self._runner.partitions - mine):
             self._runner.release(partition)
             self._handler.drop(partition)
+            self._leavings.leave(partition)
             _log.info("%s: released partition %d", self._topic, partition)
         for partition in sorted(mine - self._runner.partitions):
             self._acquire(partition)
@@ -148,6 +176,15 @@ class ShareWork:
             self._runner.commits_offsets = True
             self._runner.commit_offsets()
             self._runner.commits_offsets = False  # at each commit it would cost more than the commit
+
+    def _purge_sent(self) -> None:
+        """Remove what was sent from the files too: nobody tells a source which ids are to be forgotten."""
+        now_s, commits = self._clock.now_s(), self._runner.progress.commits
+        if now_s - self._purged_s >= PURGE_EVERY_S and commits != self._purged_commits:
+            self._purged_s, self._purged_commits = now_s, commits
+            commit = self._state.begin()
+            commit.purge = True
+            self._state.commit(commit)
 
     def _note(self) -> None:
         """Publish where others may take over. Everything taken is committed."""
@@ -185,4 +222,6 @@ class ShareWork:
             how = f"goes on at offset {held}"
         self._runner.acquire(partition)
         self._handler.acquired(partition)
+        if self._runner.position(partition) >= end:
+            self._handler.at_end(partition)
         _log.info("%s: acquired partition %d: %s", self._topic, partition, how)

@@ -8,7 +8,8 @@ from collections import OrderedDict
 
 import msgspec
 
-from stream.ingest.records import Seeking, Showing
+from stream.ingest.records import Seeking, Showing, names_of
+from stream.records.forgetting import Entity
 from stream.records.types import Value
 from stream.state.role_state import Commit, RoleState
 
@@ -74,6 +75,17 @@ class Showings:
         candidate = candidate_of(showing, seeking.match)
         return None if candidate is None else (showing.request_id, candidate)
 
+    def forget(self, entity: Entity) -> None:
+        """Remove an entity's ids: all that was shown to them, and the values of candidates that they are."""
+        stored = [name for name, value in self._state.scan(self._prefix) if entity.within(name + value)]
+        for name in dict.fromkeys([*stored, *self._cache]):
+            shown = self._get(name)
+            whose = names_of(name[len(self._prefix) + 8 :], entity)
+            left = [] if whose else [_without(showing, entity) for showing in shown]
+            if left != shown:
+                self._cache[name] = left
+                self._changed.add(name)
+
     def _span(self, seeking: Seeking) -> tuple[float, float]:
         """The times of the impressions that an action may belong to."""
         if seeking.request_id:
@@ -83,7 +95,11 @@ class Showings:
     def flush(self, commit: Commit, clock_s: float) -> None:
         """Write what has changed into the commit, and remove some of what is too old."""
         for name in self._changed:
-            commit.put(name, _encode(self._cache[name]))
+            shown = self._cache[name]
+            if shown:
+                commit.put(name, _encode(shown))
+            else:
+                commit.delete(name)  # all of it was forgotten
         self._changed.clear()
         end = self._prefix + max(self._oldest(clock_s), 0).to_bytes(8, "big")
         for count, (name, _) in enumerate(self._state.scan(self._prefix)):
@@ -128,6 +144,18 @@ def candidate_of(showing: Showing, match: dict[str, Value]) -> int | None:
         if all(values[at] == value and type(values[at]) is type(value) for at, value in wanted):
             return index
     return None
+
+
+def _without(showing: Showing, entity: Entity) -> Showing:
+    """A showing in which an entity's ids are no values of candidates any more."""
+    candidates = [
+        [
+            None if isinstance(value, int | str) and entity.named(name, value) else value
+            for name, value in zip(showing.names, values, strict=True)
+        ]
+        for values in showing.candidates
+    ]
+    return msgspec.structs.replace(showing, candidates=candidates)
 
 
 def _newest_last(showing: Showing) -> tuple[float, str]:

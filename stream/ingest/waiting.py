@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from stream.ingest.records import Seeking
+from stream.ingest.records import Seeking, names_of
+from stream.records.forgetting import Entity
 from stream.state.role_state import Commit, RoleState
 
 WAITING = b"match/waiting/"
@@ -70,6 +71,18 @@ class Waiters:
             self._added.remove(waiter.offset)
         else:
             self._removed.add(waiter.offset)
+
+    def forget(self, entity: Entity) -> int:
+        """Remove the actions of an entity's ids, and those that look for one of them; returns how many."""
+        gone = [
+            waiter
+            for waiter in self._waiters.values()
+            if names_of(waiter.key, entity)
+            or any(isinstance(v, int | str) and entity.named(n, v) for n, v in waiter.seeking.match.items())
+        ]
+        for waiter in gone:
+            self.remove(waiter)
+        return len(gone)
 
     def pop_due(self, clock_s: float) -> Waiter | None:
         """The next action for which a clock has come: it settles, or gives up. It goes on waiting."""

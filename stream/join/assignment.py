@@ -15,11 +15,12 @@ import threading
 from collections.abc import Callable
 
 from ground.clock import SYSTEM_CLOCK, Clock
+from stream.group.leavings import Leavings
 from stream.group.membership import Member
 from stream.group.signs import Note
 from stream.join.joiner import Joiner
-from stream.join.outputs import offset_of, producer_of
 from stream.join.partition import ResumePoint
+from stream.join.sharding.sent import SentExamples, look, placed
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records.types import Tick, encode
 from stream.run.runner import Runner, patiently
@@ -30,12 +31,7 @@ _log = logging.getLogger("freshet.shares")
 TICK_WINDOWS = 0.25  # how long a partition is quiet before its first tick, and between ticks
 TICK_S_MIN, TICK_S_MAX = 0.5, 15.0
 
-KEPT_S = 30.0
-"""How long the state keeps a partition that another joiner has. It hears of no request to forget any more."""
-
 OFFSETS_EVERY_S = 10.0  # how often the offsets that lag tools read are committed, even if nothing comes
-
-LOOK_BACK = (1, 10, 1000)  # records at the end of `examples` that are searched for our newest one
 
 
 class Shares:
@@ -61,12 +57,13 @@ class Shares:
         self._member = member
         self._clock = clock
         self._partitions = log.partitions(EVENTS)
+        self._places = range(log.partitions(EXAMPLES)) if joiner.shard_by else range(0)
         window_s = joiner.settings.window_s
         self._tick_every_s = min(max(window_s * TICK_WINDOWS, TICK_S_MIN), TICK_S_MAX)
         self._noted_s = self._offsets_s = float("-inf")
+        self._held_up: list[str] = []  # members that place examples otherwise, and were there first
         self._moved: dict[int, tuple[int, float]] = {}  # partition -> (position, since when, by our clock)
-        # partitions in the state that others have -> since when; None: not looked yet
-        self._left: dict[int, float] | None = None
+        self._leavings = Leavings(joiner, clock)
 
     def run(self, stop: threading.Event, report: Callable[[], None] = lambda: None) -> None:
         """Join what is this member's until `stop` is set; then commit and send.
@@ -83,13 +80,15 @@ class Shares:
             report()
 
         patiently(work, stop, self._clock)
+        if self._held_up:
+            return  # others may have sent already what is unsent here
         self._runner.end()
         self.note()
 
     def turn(self, stop: threading.Event) -> None:
         """One step, which may wait a moment for something to read."""
         self.settle()
-        self._erase_left()
+        self._leavings.erase_due(self._partitions, self._runner.partitions)
         if self._runner.partitions:
             self._runner.turn(stop)
             self.tick()
@@ -100,19 +99,34 @@ class Shares:
     def settle(self) -> None:
         """Release partitions of others, take over our own, and note regularly where others could start."""
         self._member.turn()
+        self._say_what_holds_up()
         mine = self._member.share(self._partitions)
         for partition in sorted(self._runner.partitions - mine):
             self._runner.release(partition)
             self._joiner.drop(partition)
-            if self._left is not None:
-                self._left[partition] = self._clock.now_s()
+            self._leavings.leave(partition)
             _log.info("released partition %d", partition)
-        for partition in sorted(mine - self._runner.partitions):
-            self.acquire(partition)
+        if new := sorted(mine - self._runner.partitions):
+            found = look(self._log, new, self._joiner.shard_by)
+            for partition in new:
+                self.acquire(partition, found[partition])
         if self._clock.now_s() - self._noted_s >= self._member.settings.beat_s:
             self._runner.commit()
             self._commit_offsets()
             self.note()
+
+    def _say_what_holds_up(self) -> None:
+        others = self._member.held_up_by()
+        if others and not self._held_up:
+            _log.warning(
+                "waits, because joiners that place examples otherwise than %s are there: %s; stop them with "
+                "SIGTERM, and start all joiners with one config",
+                placed(self._joiner.shard_by),
+                ", ".join(others),
+            )
+        elif self._held_up and not others:
+            _log.info("joiners that place examples otherwise are gone; works now")
+        self._held_up = others
 
     def _commit_offsets(self) -> None:
         """Correct, in time, what another joiner of our partitions committed before it noticed their move."""
@@ -120,20 +134,6 @@ class Shares:
         if now_s - self._offsets_s >= OFFSETS_EVERY_S:
             self._offsets_s = now_s
             self._runner.commit_offsets()
-
-    def _erase_left(self) -> None:
-        """Remove from the state what has been another joiner's for a while."""
-        now_s = self._clock.now_s()
-        if self._left is None:
-            self._left = {p: now_s for p in range(self._partitions) if self._joiner.keeps(p)}
-        read = self._runner.partitions
-        for partition, since_s in list(self._left.items()):
-            if partition in read:
-                del self._left[partition]
-            elif now_s - since_s >= KEPT_S:
-                self._joiner.erase(partition)
-                del self._left[partition]
-                _log.info("erased partition %d, which another joiner has, from the state", partition)
 
     def tick(self) -> None:
         """Send a tick to each partition that has gone quiet while requests wait.
@@ -172,44 +172,42 @@ class Shares:
                 notes.append(Note(partition, position, point.offset, point.clock, point.ingest_s))
         self._member.publish(notes)
 
-    def acquire(self, partition: int) -> None:
-        """Start to read a partition: from our own state, or from the previous joiner's note."""
+    def acquire(self, partition: int, found: SentExamples | None = None) -> None:
+        """Start to read a partition: from our own state, or from the previous joiner's note.
+
+        Args:
+            found: what of its outputs is in topic `examples`; None: it is looked up.
+
+        Raises:
+            LogError: examples that were placed otherwise would be sent again.
+        """
         first, end = self._log.ends(EVENTS)[partition]
-        sent = self._newest_sent(partition)
+        found = found or look(self._log, [partition], self._joiner.shard_by)[partition]
+        sent = found.newest
         note = self._member.note(partition)
         if note is not None and not note.offset <= note.position <= end:
             _log.warning("partition %d: a note that lies beyond the end of the log is ignored", partition)
             note = None
+        noted = 0 if note is None else note.position
         held = self._state.offset(EVENTS, partition)
+        begins = None  # else from our own state
         how = "goes on from its own state"
+        if self._joiner.shard_by or found.how:
+            sent = max(sent, noted)
         if note is not None and (held is None or held < note.offset):
-            sent = max(sent, note.position)
+            sent = max(sent, noted)
             # what retention has taken from the front is missed only if it was still to be joined
             begin = note.offset if first <= note.offset or first > sent else first
-            self._joiner.begin_at(
-                partition, ResumePoint(note.clock, begin, note.ingest_s if begin == note.offset else 0.0)
-            )
+            begins = ResumePoint(note.clock, begin, note.ingest_s if begin == note.offset else 0.0)
             how = f"reads back from offset {begin}"
         elif held is None:
-            self._joiner.begin_at(partition, ResumePoint(0.0, first))
+            begins = ResumePoint(0.0, first)
             how = "begins at the front of the log"
-        self._joiner.send_from(partition, sent)
+        start = noted if held is None or begins is not None else max(noted, held)
+        found.check_moved(partition, start, self._joiner.shard_by)
+        if begins is not None:
+            self._joiner.begin_at(partition, begins)
+        sent_to = {place: max(noted, found.to.get(place, 0)) for place in self._places}
+        self._joiner.send_from(partition, sent, sent_to)
         self._runner.acquire(partition)
         _log.info("acquired partition %d: %s, sends from offset %d on", partition, how, sent)
-
-    def _newest_sent(self, partition: int) -> int:
-        """The offset of the record that caused the newest example; 0: there is none."""
-        first, end = self._log.ends(EXAMPLES)[partition]
-        name = producer_of(partition)
-        for back in LOOK_BACK:  # offsets may have gaps, and others may write to the topic too
-            start = max(first, end - back)
-            if start < end:
-                newest = self._log.read(EXAMPLES, partition, start, back, wait_s=1.0)
-                ours = [
-                    record
-                    for record in newest
-                    if record.producer == name or record.producer.startswith(f"{name}/")
-                ]
-                if ours:
-                    return max(offset_of(ours[-1].seq), 0)
-        return 0

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 import xxhash
 
-from stream.join.exposures import seen
+from stream.join.exposures import seen, settled
 from stream.join.pending import Entry, Reaction
 from stream.join.settings import JoinCounts, JoinSettings
 from stream.records.decoding import Decoder
@@ -159,7 +159,7 @@ class ExampleMaker:
         counts: JoinCounts,
         clicked: Collection[int] | None = None,
     ) -> Impression:
-        """The impression with what counts as shown, and the places of that.
+        """The impression with what counts as shown, and the places of that, which the entry notes as learned.
 
         Propensities are of the order that was drawn, so they are dropped where it was shown otherwise.
 
@@ -170,6 +170,7 @@ class ExampleMaker:
         if clicked is None:
             clicked = {candidate for candidate, reaction in entry.reactions.items() if reaction.label}
         found = seen(impression, entry.exposed, clicked)
+        entry.exposed = settled(entry.exposed, found)
         if not entry.decided:  # else it was counted then, or is a late action
             counts.shown_by_click += found.by_click
         place = [0] * entry.size
@@ -272,6 +273,8 @@ def _served(served: Served | None, target: str) -> Served | None:
     if served is None or (not target and not served.targets):
         return served
     if not target:
-        return Served(served.base, served.corrected, served.model)
+        return msgspec.structs.replace(served, targets={})
     answered = served.targets.get(target)
-    return None if answered is None else Served(answered.base, answered.corrected, served.model)
+    if answered is None:
+        return None
+    return Served(answered.base, answered.corrected, served.model, filled=served.filled)

@@ -22,13 +22,16 @@ LONG_SLATE = 10
 class Exposed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What has been said of a request's exposure, and at which event time; minus infinity: by the impression.
 
-    `shown` and `examined` are as in `Exposure`; None: nobody has said so.
+    `shown` and `examined` are as in `Exposure`; None: nobody has said so. `settled` are the candidates that
+    have been learned as shown, by their places; None: none yet.
     """
 
     shown: list[int] | None = None
     shown_s: float = -math.inf
     examined: int | None = None
     examined_s: float = -math.inf
+    settled: list[int] | None = None
+    by_click: int = 0  # of the settled: so many of which only a click says that they were shown
 
     def says(self, other: "Exposed") -> bool:
         """Whether both say the same, at whatever times."""
@@ -51,8 +54,9 @@ UNSAID_MAX = 1_000
 def amended(before: Exposed, exposure: Exposure, size: int) -> Exposed:
     """What is said after an exposure.
 
-    >>> amended(Exposed([2, 0]), Exposure("r", 10.0, examined=1), 3)
-    Exposed(shown=[2, 0], shown_s=-inf, examined=1, examined_s=10.0)
+    >>> said = amended(Exposed([2, 0]), Exposure("r", 10.0, examined=1), 3)
+    >>> said.shown, said.examined, said.examined_s
+    ([2, 0], 1, 10.0)
 
     Args:
         size: the request's number of candidates.
@@ -95,12 +99,20 @@ def seen(impression: Impression, exposed: Exposed, clicked: Collection[int]) -> 
         exposed: what was said, with that of the impression.
         clicked: the candidates whose last action is a click.
     """
+    if exposed.settled is not None:  # a late click shows itself only, and what was learned stays shown
+        late = sorted(set(clicked).difference(exposed.settled))
+        return ShownOrder([*exposed.settled, *late], exposed.by_click + len(late))
     order = _laid_out(impression) if exposed.shown is None else exposed.shown
     if exposed.examined is not None:
         clicks = [place for place, candidate in enumerate(order) if candidate in clicked]
         order = order[: max(exposed.examined, max(clicks, default=-1) + 1)]
     unsaid = sorted(set(clicked).difference(order))
     return ShownOrder([*order, *unsaid], len(unsaid))
+
+
+def settled(exposed: Exposed, found: ShownOrder) -> Exposed:
+    """What is said, once that is learned."""
+    return msgspec.structs.replace(exposed, settled=found.candidates, by_click=found.by_click)
 
 
 def _laid_out(impression: Impression) -> list[int]:

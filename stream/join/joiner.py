@@ -4,7 +4,7 @@ Each partition is on its own (`stream.join.partition`): its clock, its pending r
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -17,10 +17,13 @@ from stream.join.partition import SENT, JoinedPartition, ResumePoint
 from stream.join.producers.keys import KeyPlaces
 from stream.join.producers.meeting import Meetings
 from stream.join.settings import COUNTS_KEY, JoinCounts, JoinSettings
+from stream.join.sharding.places import Places
+from stream.join.sharding.skew import Skew
 from stream.join.targets.rules import rules_of
 from stream.limits import RECORD_BYTES_MAX, SPLICED_BYTES_MAX
 from stream.log.base import EVENTS, Record
 from stream.records.decoding import is_batch, split_batch
+from stream.records.entities.record import EntityEvent
 from stream.records.fast_decoding import EventDecoder
 from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Action, Exposure, Forget, Impression, Tick, encode
@@ -34,11 +37,13 @@ __all__ = ["JOIN_DEFAULTS", "JoinCounts", "JoinSettings", "Joiner"]
 
 JOIN_DEFAULTS = JoinSettings()
 
+NOWHERE: Mapping[int, int] = {}
 CLEAR_KEYS = 10_000  # deleted per commit
 
 
 class Joiner(Handler):
-    """A `Handler` for topic `events`. Topic `examples` needs as many partitions; `dead_letters` any."""
+    """A `Handler` for topic `events`. Topic `examples` needs as many partitions, or those of the settings if
+    it is sharded; `dead_letters` any."""
 
     def __init__(
         self,
@@ -48,6 +53,7 @@ class Joiner(Handler):
         declared: Collection[str] | None = None,
         targets: Targets = UNDECLARED,
         partitions: int = 1,
+        forget_to: Sequence[str] = (),
     ) -> None:
         """A joiner that goes on from `state`.
 
@@ -56,7 +62,10 @@ class Joiner(Handler):
             declared: the features' names; see `stream.records.fields.tidy_features`.
             targets: those that requests have; the windows of declared ones replace that of the settings.
             partitions: of the topic.
+            forget_to: topics beside the examples to which requests to forget are passed on; each has as many
+                partitions.
         """
+        self._forget_to = forget_to
         if targets.declared:
             settings = msgspec.structs.replace(settings, window_s=targets[""].observe_s)
         self._rules = rules_of(targets, settings)
@@ -70,6 +79,9 @@ class Joiner(Handler):
         self.ahead = Ahead()
         self.meetings = Meetings()
         self.keys = KeyPlaces(partitions)
+        self.shard_by = by = settings.shard_by
+        self._places = Places(by, settings.partitions or partitions) if by else None
+        self.skew = None if self._places is None else Skew(by, self._places.partitions)
         self._warned = False
         self._decode = EventDecoder(declared, targets).decode
 
@@ -87,7 +99,7 @@ class Joiner(Handler):
         partition = self._partition(records[0].partition, commit)
         pairing, decode = partition.pairing, self._decode
         take, begin, progress = pairing.take, partition.begin, pairing.progress
-        meetings, number_here = self.meetings, partition.number
+        meetings, number_here, places = self.meetings, partition.number, self._places
         clock_ahead_s, max_ahead_s = self.settings.clock_ahead_s, self.settings.max_ahead_s
         if records[0].ingest_ms > 0 and not progress.steady:
             progress.trust_log()
@@ -126,6 +138,12 @@ class Joiner(Handler):
                         partition.forget(event)  # it moves no clock
                         good += 1
                         continue
+                    if isinstance(event, EntityEvent):
+                        if timed and event.time > ingest_s + max_ahead_s:
+                            self._judge_ahead(record, event.time - ingest_s, event.time)
+                        partition.pass_on(event)  # it moves no clock either: it may be of any time
+                        good += 1
+                        continue
                     if isinstance(event, Tick):
                         if timed and not going_on:
                             self._send(partition, pairing.pass_time(ingest_s))
@@ -145,10 +163,15 @@ class Joiner(Handler):
                         self._judge_ahead(record, event.time - ingest_s, event.time)
                     if timed:
                         progress.ingest_s = ingest_s
-                    if len(part) > SPLICED_BYTES_MAX:
+                    taken = part
+                    if places is not None and isinstance(event, Impression):
+                        completed = places.completed(event)
+                        if completed is not event:
+                            event, taken = completed, encode(completed)
+                    if len(taken) > SPLICED_BYTES_MAX:
                         _check_size(event)
                     met = _met(pairing.counts) if isinstance(event, Action) else 0
-                    outputs = take(event, offset, part, latest_s, timed)
+                    outputs = take(event, offset, taken, latest_s, timed)
                     if going_on:
                         going_on, latest_s = False, before_s
                     refused = self._send(partition, outputs) if outputs else ""
@@ -194,16 +217,20 @@ class Joiner(Handler):
                 LONG_SLATE,
             )
 
-    def send_from(self, partition: int, offset: int) -> None:
-        """Send and count only the outputs of records from `offset` on: earlier ones have been sent."""
-        self._partition(partition, self._state.begin()).send_from(offset)
+    def send_from(self, partition: int, offset: int, sent_to: Mapping[int, int] = NOWHERE) -> None:
+        """Send and count only the outputs of records from `offset` on: earlier ones have been sent.
+
+        Args:
+            sent_to: see `JoinedPartition.send_from`.
+        """
+        self._partition(partition, self._state.begin()).send_from(offset, sent_to)
 
     def begin_at(self, partition: int, point: ResumePoint) -> None:
         """Delete a partition's state, and begin it again at a point where another joiner was.
 
         After a crash in between, the state has nothing of the partition.
         """
-        self._remove(partition)
+        self.erase(partition)  # it may name what others were asked to forget meanwhile
         commit = self._state.begin()
         started = self._partition(partition, commit)
         started.start(point)
@@ -223,14 +250,10 @@ class Joiner(Handler):
         )
 
     def erase(self, partition: int) -> None:
-        """Remove a partition from the state, and soon from its files."""
-        self._remove(partition)
-        commit = self._state.begin()
-        commit.purge = True
-        self._state.commit(commit)
+        """Remove a partition from the state, and soon from its files.
 
-    def _remove(self, partition: int) -> None:
-        """A crash in between leaves a partition of which no offset is in the state."""
+        A crash in between leaves a partition of which no offset is in the state.
+        """
         self.drop(partition)
         number = partition.to_bytes(4, "big")
         commit = self._state.begin()
@@ -260,6 +283,7 @@ class Joiner(Handler):
             keys = [key for key, _ in self._state.scan(prefix)]
             for first in range(0, len(keys), CLEAR_KEYS):
                 commit = self._state.begin()
+                commit.purge = True
                 for key in keys[first : first + CLEAR_KEYS]:
                     commit.delete(key)
                 self._state.commit(commit)
@@ -288,8 +312,9 @@ class Joiner(Handler):
         partition = self._partitions.get(number)
         if partition is None:
             partition = self._partitions[number] = JoinedPartition(
-                self._state, number, commit, self.topic, self.settings, self.counts, self._rules
-            )
+                self._state, number, commit, self.topic, self.settings, self.counts, self._rules,
+                self._forget_to, self._places, self.skew,
+            )  # fmt: skip
         partition.commit = commit
         self._touched.add(number)
         return partition

@@ -5,11 +5,15 @@ among that record's outputs. So it depends on the partition's records alone: eve
 from any state, sends the same outputs with the same numbers, and readers take each once.
 """
 
+import re
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from stream.limits import AT_ONCE_BYTES_MAX, AT_ONCE_MAX, OUTPUT_BITS, OUTPUTS_MAX
+
+_SENDER = re.compile(r"joiner-([0-9]{1,9})(?:@([^/]+))?(?:/|$)")
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -59,12 +63,34 @@ def _size_of(output: Decided | Unusable) -> int:
     return 0 if output.origin is None else len(output.origin.value)
 
 
-def producer_of(partition: int, target: str = "") -> str:
+def producer_of(partition: int, target: str = "", shard_by: str = "") -> str:
     """The name under which every joiner of a partition sends its examples of a target.
 
-    Each target has one, so that each has the sequence numbers that one record's outputs need.
+    Each target has one, so that each has the sequence numbers that one record's outputs need. And each way
+    to shard examples has one, so that joiners recognise those that were sent in another way.
+
+    >>> producer_of(3), producer_of(3, "buy"), producer_of(3, "buy", "user")
+    ('joiner-3', 'joiner-3/buy', 'joiner-3@user/buy')
     """
-    return f"joiner-{partition}/{target}" if target else f"joiner-{partition}"
+    name = f"joiner-{partition}@{quote(shard_by, safe='')}" if shard_by else f"joiner-{partition}"
+    return f"{name}/{target}" if target else name
+
+
+class ExamplesOf(NamedTuple):
+    """What the name of a joiner's producer says."""
+
+    partition: int  # of the events
+    shard_by: str
+
+
+def sender_of(producer: str) -> ExamplesOf | None:
+    """Which partition's examples a producer sends, and how they are sharded; None: it is no joiner's.
+
+    >>> sender_of("joiner-3@user/buy"), sender_of("joiner-3"), sender_of("joiner-3-dead")
+    (ExamplesOf(partition=3, shard_by='user'), ExamplesOf(partition=3, shard_by=''), None)
+    """
+    found = _SENDER.match(producer)
+    return None if found is None else ExamplesOf(int(found[1]), unquote(found[2] or ""))
 
 
 def output_seq(offset: int, index: int) -> int:

@@ -159,7 +159,7 @@ class Pairing:
         """Process the timers that are due: all of them, or as many as one commit should hold."""
         progress, share = self.progress, CommitShare()
         for timers, end in self._queues:
-            while due := timers.due(progress.clock, DUE_AT_ONCE):
+            while timers.next_s <= progress.clock and (due := timers.due(progress.clock, DUE_AT_ONCE)):
                 for deadline, request_id in due:
                     end(request_id, deadline)
                 progress.advancing = len(due) == DUE_AT_ONCE and share.is_full(len(due), self._outputs)
@@ -274,7 +274,7 @@ class Pairing:
         after = amended(before, exposure, entry.size)
         if after.says(before):
             self.counts.duplicate_exposures += 1
-        elif entry.decided:
+        elif entry.decided or before.settled is not None:
             self.counts.late_exposures += 1
             return
         else:

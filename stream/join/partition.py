@@ -1,7 +1,10 @@
 """One partition of a joiner: pairs its events, and emits what follows from them.
 
-Examples keep the partition of the events they come from.
+Examples keep the partition of the events they come from, unless they are sharded (`stream.join.sharding`).
+The numbers of outputs do not depend on that: in each partition of the examples those of one producer rise.
 """
+
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -9,10 +12,13 @@ from stream.errors import LogError
 from stream.join.outputs import Decided, Origin, Outputs, output_seq, producer_of
 from stream.join.pairing import REMEMBERED_WINDOWS, Pairing
 from stream.join.settings import JoinCounts, JoinSettings
+from stream.join.sharding.places import Places
+from stream.join.sharding.skew import Skew
 from stream.join.targets.pairing import TargetsPairing
 from stream.join.targets.rules import TargetRules
 from stream.limits import OFFSET_END
 from stream.log.base import DEAD_LETTERS, EXAMPLES, Outgoing, Record
+from stream.records.entities.record import EntityEvent, entity_key
 from stream.records.forgetting import Entity
 from stream.records.types import DeadLetter, Forget, encode
 from stream.run.dead_letter_limit import BadShare
@@ -62,6 +68,9 @@ class JoinedPartition:
         topic: of the events.
         counts: of the joiner, over all partitions; counted into.
         rules: of the targets; None: there is one, which the settings describe.
+        forget_to: topics beside the examples to which requests to forget are passed on.
+        places: of examples, if they are sharded.
+        skew: over all partitions; counted into.
     """
 
     def __init__(
@@ -73,12 +82,21 @@ class JoinedPartition:
         settings: JoinSettings,
         counts: JoinCounts,
         rules: TargetRules | None = None,
+        forget_to: Sequence[str] = (),
+        places: Places | None = None,
+        skew: Skew | None = None,
     ) -> None:
         self.number = number
-        self._producer = producer_of(number)
+        self._places = places
+        self._skew = skew
+        self._shard_by = "" if places is None else places.shard_by
+        self._producer = producer_of(number, "", self._shard_by)
+        self._producers: dict[str, str] = {"": self._producer}
+        self._sent_to: Mapping[int, int] = {}
         self.commit = commit
         self._topic = topic
         self._counts = counts
+        self._forget_to = forget_to
         self._key = SENT + number.to_bytes(4, "big")
         saved = state.get(self._key)
         self._sent = _Sent() if saved is None else msgspec.msgpack.decode(saved, type=_Sent)
@@ -184,9 +202,14 @@ class JoinedPartition:
         self._next_point_s = point.clock + self._point_every_s
         self._next_over_s = self._first_open_s()
 
-    def send_from(self, offset: int) -> None:
-        """Send and count only the outputs of records from `offset` on; another joiner has sent the rest."""
+    def send_from(self, offset: int, sent_to: Mapping[int, int]) -> None:
+        """Send and count only the outputs of records from `offset` on; another joiner has sent the rest.
+
+        Args:
+            sent_to: of sharded examples, for each of their partitions the offset from which on they are sent.
+        """
         self.sends_from = offset
+        self._sent_to = sent_to
         self._sent.counted_from = max(self._sent.counted_from, offset)
 
     def note_good(self, count: int) -> None:
@@ -208,7 +231,9 @@ class JoinedPartition:
         refused = ""
         for output in outputs:
             if isinstance(output, Decided):
-                if output.target:
+                if self._places is not None:
+                    self._send_sharded(output, self._places)
+                elif output.target:
                     self._send_further(output)
                 else:
                     self._send(output.request_id.encode(), output.example)
@@ -254,7 +279,27 @@ class JoinedPartition:
         """Remove some ids from pending requests, and pass the request on at its offset."""
         self.pairing.forget(Entity(forget.entity))
         self.commit.purge = True
-        self._send(b"forget", encode(forget))
+        value = encode(forget)
+        if self._places is None:
+            self._send(b"forget", value)
+        else:  # any partition may hold a request that names one of the ids
+            self._send_to(range(self._places.partitions), b"forget", value)
+        if self._offset >= self.sends_from:
+            for topic in self._forget_to:
+                seq = output_seq(self._offset, 0)
+                producer = producer_of(self.number)
+                self.commit.emit(topic, Outgoing(b"forget", value, self.number, producer, seq))
+
+    def pass_on(self, event: EntityEvent) -> None:
+        """Pass an entity event on at its offset."""
+        self.pairing.counts.entities += 1
+        key, value, places = entity_key(event.feature, event.id), encode(event), self._places
+        if places is None:
+            self._send(key, value)
+        elif event.feature == places.shard_by:
+            self._send_to([places.of_id(event.id)], key, value)
+        else:  # requests of all partitions have this entity
+            self._send_to(range(places.partitions), key, value)
 
     def flush(self) -> None:
         """Write what has changed into the commit."""
@@ -275,7 +320,37 @@ class JoinedPartition:
         self._further[output.target] = index + 1
         if self._offset >= self.sends_from:
             seq = output_seq(self._offset, index)
-            producer = producer_of(self.number, output.target)
+            producer = self._producer_of(output.target)
             self.commit.emit(
                 EXAMPLES, Outgoing(output.request_id.encode(), output.example, self.number, producer, seq)
             )
+
+    def _send_sharded(self, output: Decided, places: Places) -> None:
+        """Emit an example to its entity's partition."""
+        place = places.of_example(output.example)
+        if not place.named:
+            self.pairing.counts.without_entity += 1
+        if self._send_to([place.partition], place.key, output.example, output.target) and self._skew:
+            self._skew.note(place)
+
+    def _send_to(self, partitions: Sequence[int], key: bytes, value: bytes, target: str = "") -> bool:
+        """Emit one output to some partitions, under one number; returns whether it was still to be sent."""
+        if target:
+            index = self._further.get(target, 0)
+            self._further[target] = index + 1
+        else:
+            index = self._examples
+            self._examples = index + 1
+        offset, sent_to, emitted = self._offset, self._sent_to, False
+        seq, producer = output_seq(offset, index), self._producer_of(target)
+        for partition in partitions:
+            if offset >= sent_to.get(partition, 0):
+                self.commit.emit(EXAMPLES, Outgoing(key, value, partition, producer, seq))
+                emitted = True
+        return emitted
+
+    def _producer_of(self, target: str) -> str:
+        found = self._producers.get(target)
+        if found is None:
+            found = self._producers[target] = producer_of(self.number, target, self._shard_by)
+        return found

@@ -6,6 +6,7 @@ import msgspec
 
 from ground.short_repr import ShortRepr
 from stream.limits import PENDING_MAX
+from stream.log.base import PARTITIONS_MAX
 
 
 class JoinSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,6 +24,8 @@ class JoinSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
     dead_letter_share_max: float = 0.5
     dead_letter_window: int = 1000  # records per partition over which that share is taken
     seed: int = 0  # of the choice of negatives
+    shard_by: str = ""  # the feature by whose value examples are spread; empty: they stay with their events
+    partitions: int = 0  # of topic examples, if they are sharded; 0: as events; fixed once they exist
 
     def __post_init__(self) -> None:
         if not 0.0 < self.window_s <= 30 * 86400.0:
@@ -37,6 +40,8 @@ class JoinSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
             raise ValueError(f"waiting_bytes_max is {self.waiting_bytes_max}; expected 1 or more")
         if not 0.0 <= self.dead_letter_share_max <= 1.0 or self.dead_letter_window < 1:
             raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
+        if not 0 <= self.partitions <= PARTITIONS_MAX:
+            raise ValueError(f"partitions must be 1 to {PARTITIONS_MAX}, or 0 for as many as events have")
 
 
 COUNTS_KEY = b"join/counts"
@@ -72,3 +77,5 @@ class JoinCounts(msgspec.Struct):
     corrections: int = 0  # labels that were learned before and have changed since
     implied: int = 0  # labels that no action said, but one of a further target implies
     long_unsaid: int = 0  # requests of over 10 candidates of which nobody had said what was shown
+    entities: int = 0  # entity events, passed on
+    without_entity: int = 0  # examples sharded by their request's id, since it does not name the entity

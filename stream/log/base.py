@@ -45,6 +45,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     `producer` and `seq` are set by the sender. A record whose `seq` has already been taken from that producer
     in that partition is a duplicate. `seq` -1: the sender does not number its records.
+
+    `headers` are those of others, in their order; logs other than Kafka have none.
     """
 
     topic: str
@@ -56,6 +58,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     seq: int = -1
     ingest_ms: int = 0
     created_ms: int = 0
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 class Outgoing(msgspec.Struct, frozen=True, array_like=True, gc=False):

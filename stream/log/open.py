@@ -21,7 +21,7 @@ def open_log(url: str, settings: LogSettings = LOG_DEFAULTS, grows: bool = False
         LogError: the scheme is unknown, or the log cannot be opened.
         LogAwayError: the Kafka cluster does not answer.
     """
-    path = _embedded(url)
+    path = embedded_path(url)
     if path is not None:
         return SqliteLog(path, settings)
     # the client library is loaded only where it is used
@@ -36,7 +36,7 @@ def without_prefix(url: str) -> str:
     >>> without_prefix("kafka://a:9092,b:9092/shop"), without_prefix("sqlite:log.db")
     ('kafka://a:9092,b:9092', 'sqlite:log.db')
     """
-    return "/".join(url.split("/")[:3]) if _embedded(url) is None else url
+    return "/".join(url.split("/")[:3]) if embedded_path(url) is None else url
 
 
 def prefix_of(url: str) -> str:
@@ -55,11 +55,11 @@ def missing_log(url: str) -> Path | None:
     Raises:
         LogError: the scheme is unknown.
     """
-    path = _embedded(url)
+    path = embedded_path(url)
     return Path(path) if path is not None and not Path(path).is_file() else None
 
 
-def _embedded(url: str) -> str | None:
+def embedded_path(url: str) -> str | None:
     """The path of an embedded log; None for a Kafka cluster."""
     # one letter before a colon is a Windows drive, not a scheme
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)

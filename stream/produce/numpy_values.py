@@ -4,10 +4,10 @@ import msgspec
 import numpy as np
 
 from stream.errors import RecordError
-from stream.records.types import Event
+from stream.records.entities.record import AnyEvent
 
 
-def without_numpy(event: Event) -> Event | None:
+def without_numpy(event: AnyEvent) -> AnyEvent | None:
     """The event with plain values in place of NumPy's; None if it has none.
 
     Raises:

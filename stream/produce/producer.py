@@ -21,9 +21,10 @@ from stream.produce.numpy_values import without_numpy
 from stream.produce.sender import BufferedEvent, Sender
 from stream.produce.settings import PRODUCER_DEFAULTS, ProducerSettings
 from stream.records.decoding import check, tidy_request
+from stream.records.entities.record import AnyEvent, EntityEvent, Told
 from stream.records.id_types import DeclaredFeature, check_id_types, declared_of
 from stream.records.targets import UNDECLARED, Targets
-from stream.records.types import Action, Event, Exposure, Features, Impression, Served, encode
+from stream.records.types import Action, Exposure, Features, Impression, Served, encode
 
 
 class Producer:
@@ -48,7 +49,7 @@ class Producer:
         partitions: int | None = None,
         settings: ProducerSettings = PRODUCER_DEFAULTS,
         features: Collection[str] | Mapping[str, DeclaredFeature] | None = None,
-        on_failed: Callable[[Sequence[Event], LogError], None] | None = None,
+        on_failed: Callable[[Sequence[AnyEvent], LogError], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         targets: Targets = UNDECLARED,
     ) -> None:
@@ -212,7 +213,25 @@ class Producer:
         now_s = self._clock.unix_s() if time_s is None else time_s
         self.send(Exposure(request_id=request_id, time=now_s, shown=shown, examined=examined))
 
-    def _encoded(self, event: Event) -> bytes:
+    def entity(
+        self, feature: str, entity: int | str, told: dict[str, Told], *, time_s: float | None = None
+    ) -> None:
+        """Send what is true of an item or a person, so that requests need not say it.
+
+        Args:
+            feature: whose id `entity` is.
+            told: the attributes by name; None takes one away, those that are not named stay.
+            time_s: from when on it is true, Unix seconds; None: now. 0: it always was.
+
+        Raises:
+            RecordError: a value that the joiner would refuse.
+            BufferFullError: there is no room, as configured.
+            UndeliveredError: with acks="each", the log did not take it.
+        """
+        now_s = self._clock.unix_s() if time_s is None else time_s
+        self.send(EntityEvent(feature, entity, now_s, told))
+
+    def _encoded(self, event: AnyEvent) -> bytes:
         """Check an event and encode it; a TypeError means that a value has a type that no record has."""
         if self._features is not None and isinstance(event, Impression):
             declared = tidy_request(event, self._features)
@@ -222,7 +241,7 @@ class Producer:
             check(event, self._targets)
         return encode(event)
 
-    def send(self, event: Event) -> None:
+    def send(self, event: AnyEvent) -> None:
         """Send an event made elsewhere. NumPy scalars and arrays are sent as plain numbers and lists.
 
         Raises as `impression` does.

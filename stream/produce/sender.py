@@ -18,7 +18,7 @@ from stream.limits import BATCH_EVENTS_MAX
 from stream.log.base import EVENTS, Log, Outgoing
 from stream.produce.settings import ProducerSettings
 from stream.records.batching import pack
-from stream.records.types import Event
+from stream.records.entities.record import AnyEvent, key_of_event
 
 RETRY_S = 0.02  # before the first retry
 RETRY_S_MAX = 5.0  # before any
@@ -29,7 +29,7 @@ _logger = logging.getLogger("freshet.producer")
 class BufferedEvent(NamedTuple):
     """An event in the buffer."""
 
-    event: Event
+    event: AnyEvent
     value: bytes
 
 
@@ -48,7 +48,7 @@ class Sender:
         partitions: int,
         name: str,
         settings: ProducerSettings,
-        on_failed: Callable[[Sequence[Event], LogError], None] | None,
+        on_failed: Callable[[Sequence[AnyEvent], LogError], None] | None,
         clock: Clock,
     ) -> None:
         self._log = log
@@ -243,7 +243,7 @@ class Sender:
         """The messages of a batch, numbered: for each partition as few as its events fit into."""
         messages: list[Outgoing] = []
         for message in pack(
-            [Outgoing(entry.event.request_id.encode(), entry.value) for entry in batch],
+            [Outgoing(key_of_event(entry.event), entry.value) for entry in batch],
             self._partitions,
             BATCH_EVENTS_MAX if self._settings.pack else 1,
         ):

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 
 from stream.errors import RecordError
-from stream.limits import CANDIDATES_MAX
-from stream.records.targets import UNDECLARED, Targets
+from stream.limits import CANDIDATES_MAX, MODELS_MAX, VALUE_MAX, WEIGHT_MAX
+from stream.records.targets import UNDECLARED, UNKNOWN, Targets
 from stream.records.types import Example, Impression, Served
 
 
@@ -13,14 +13,14 @@ def check_lists(record: Impression | Example, targets: Targets = UNDECLARED) -> 
     """Check what is said of each candidate beside its features.
 
     Args:
-        targets: those that are declared. An example of another one may have any numbers.
+        targets: those that are declared. An example of another one may have any numbers, and of UNKNOWN all.
 
     Raises:
         RecordError: naming the field and what was expected.
     """
     n = len(record.candidates)
     of = record.target if isinstance(record, Example) else ""
-    is_value = (bool(of) and of not in targets) or targets[of].kind == "value"
+    is_value = targets is UNKNOWN or (bool(of) and of not in targets) or targets[of].kind == "value"
     if record.labels is not None:
         _check_labels("labels", record.labels, n, is_value)
     if record.served is not None:
@@ -28,7 +28,7 @@ def check_lists(record: Impression | Example, targets: Targets = UNDECLARED) -> 
     if record.place is not None or record.propensity is not None:
         _check_places(record.place, record.propensity, n)
     if isinstance(record, Example):
-        check_numbers("weight", record.weight, n)
+        check_numbers("weight", record.weight, n, WEIGHT_MAX)
         if record.before is not None:
             _check_labels("before", record.before, n, is_value)
         return
@@ -36,7 +36,7 @@ def check_lists(record: Impression | Example, targets: Targets = UNDECLARED) -> 
         check_shown(record.shown, n)
     if record.weight is not None:
         weight = record.weight if isinstance(record.weight, list) else [record.weight] * n
-        check_numbers("weight", weight, n)
+        check_numbers("weight", weight, n, WEIGHT_MAX)
     if record.outcomes is not None:
         _check_outcomes(record, record.outcomes, targets)
 
@@ -51,11 +51,11 @@ def check_label(name: str, label: float) -> None:
         raise RecordError(f"{name} is {label}; expected 0 or 1")
 
 
-def check_numbers(name: str, numbers: Sequence[float] | None, n: int) -> None:
+def check_numbers(name: str, numbers: Sequence[float] | None, n: int, most: float = math.inf) -> None:
     """Check one number for each of n candidates.
 
     Raises:
-        RecordError: they are not n finite numbers of at least 0.
+        RecordError: they are not n finite numbers from 0 to `most`.
     """
     if numbers is None:
         return
@@ -64,6 +64,8 @@ def check_numbers(name: str, numbers: Sequence[float] | None, n: int) -> None:
     for number in numbers:
         if not 0.0 <= number < math.inf:
             raise RecordError(f"{name} has {number}; expected a finite number of at least 0")
+        if number > most:
+            raise RecordError(f"{name} has {number}; expected at most {most:g}")
 
 
 def check_shown(shown: list[int], n: int) -> None:
@@ -83,7 +85,7 @@ def check_shown(shown: list[int], n: int) -> None:
 def _check_labels(name: str, labels: Sequence[float], n: int, is_value: bool) -> None:
     """Check the labels of one target for n candidates."""
     if is_value:
-        check_numbers(name, labels, n)
+        check_numbers(name, labels, n, VALUE_MAX)
         return
     if len(labels) != n:
         raise RecordError(f"{name} has {len(labels)} entries for {n} candidates")
@@ -96,6 +98,10 @@ def _check_outcomes(record: Impression, outcomes: dict[str, list[float | None]],
     if record.labels is None:
         raise RecordError(f"outcomes without labels; expected labels of {targets.primary} too")
     for name, found in outcomes.items():
+        if targets is UNKNOWN:
+            said = [0.0 if label is None else label for label in found]
+            check_numbers(f"outcomes.{name}", said, len(record.candidates), VALUE_MAX)
+            continue
         if name not in targets.names or name == targets.primary:
             known = ", ".join(targets.names[1:]) or "none"
             raise RecordError(f"outcomes of {name!r}, which is no further target; known: {known}")
@@ -135,6 +141,11 @@ def _check_served(served: Served, n: int, is_value: bool) -> None:
     for target, answered in served.targets.items():
         check_numbers(f"served.targets.{target}.base", answered.base, n)
         check_numbers(f"served.targets.{target}.corrected", answered.corrected, n)
+    if len(served.models) > MODELS_MAX:
+        raise RecordError(f"served.models has {len(served.models)} entries; expected at most {MODELS_MAX}")
+    for model, answered in served.models.items():
+        check_numbers(f"served.models.{model}.base", answered.base, n)
+        check_numbers(f"served.models.{model}.corrected", answered.corrected, n)
 
 
 def _check_places(place: list[int] | None, propensity: list[float] | None, n: int) -> None:

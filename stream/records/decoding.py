@@ -26,8 +26,11 @@ from stream.limits import (
     TEXT_MAX,
     TIME_MAX_S,
     TIME_MIN_S,
+    VALUE_MAX,
 )
 from stream.records.candidate_lists import check_label, check_lists, check_shown
+from stream.records.entities.checking import checked
+from stream.records.entities.record import EntityEvent
 from stream.records.fields import ID_END, ID_MIN, Declared, check_value, takes, tidy_features
 from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import (
@@ -47,7 +50,7 @@ _msgpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 AnyFeatures = dict[str, Any]
 T = TypeVar("T", bound="AnyRecord")
-AnyRecord = Impression | Action | Exposure | Example | Forget | Tick | DeadLetter | Retry
+AnyRecord = Impression | Action | Exposure | EntityEvent | Example | Forget | Tick | DeadLetter | Retry
 
 
 class _Said(Impression, frozen=True, tag="impression", gc=False):
@@ -149,6 +152,8 @@ class Decoder(Generic[T]):
             raise RecordError("the record is empty")
         try:
             record = self.decode_again(data)
+            if isinstance(record, EntityEvent):
+                return cast(T, checked(record, self._declared))
             check(record, self._targets, self._declared)
         except msgspec.ValidationError as error:
             return self._decode_with_care(data, f"the record does not fit its type: {error}")
@@ -219,6 +224,9 @@ def check(record: AnyRecord, targets: Targets = UNDECLARED, declared: Collection
     if isinstance(record, Forget):
         _check_forget(record)
         return
+    if isinstance(record, EntityEvent):
+        checked(record, declared)
+        return
     if not 0 < len(record.request_id) <= REQUEST_ID_MAX:
         raise RecordError(f"request_id must have 1 to {REQUEST_ID_MAX} characters")
     if not TIME_MIN_S <= record.time <= TIME_MAX_S:
@@ -250,6 +258,8 @@ def check_action(action: Action, targets: Targets) -> None:
         raise RecordError(f"value is {value} for {of}, which happens or not and takes no value")
     if targets[of].kind == "value" and value is None and action.label:
         raise RecordError(f"there is no value for {of}; expected a finite number of at least 0")
+    if value is not None and value > VALUE_MAX:
+        raise RecordError(f"value is {value} for {of}; expected at most {VALUE_MAX:g}: choose a larger unit")
 
 
 def _check_exposure(record: Exposure) -> None:

@@ -32,9 +32,11 @@ from stream.records.decoding import (
     fit_as_they_are,
     is_msgpack,
 )
+from stream.records.entities.checking import checked
+from stream.records.entities.record import AnyEvent, EntityEvent
 from stream.records.fields import Declared
 from stream.records.targets import UNDECLARED, Targets
-from stream.records.types import Action, Event, Exposure, Forget, Impression, Served, Tick
+from stream.records.types import Action, Exposure, Forget, Impression, Served, Tick
 
 
 class _Served(Served, frozen=True):
@@ -164,7 +166,8 @@ def splice_some(original: bytes, labels: dict[int, float], decided: float, targe
         weight = [weight[i] for i in at] if isinstance(weight, list) else [weight] * len(at)
     if loose.served is not None and (answered := loose.served.targets.get(target)) is not None:
         answered = answered.picked(at)
-        served = Served(answered.base, answered.corrected, loose.served.model)
+        was = loose.served
+        served = Served(answered.base, answered.corrected, was.model, filled=was.filled)
     example = _LooseExample(
         loose.request_id, loose.time, [loose.candidates[i] for i in at], loose.context, served, weight,
         decided=decided, labels=list(labels.values()), target=target,
@@ -193,14 +196,15 @@ class EventDecoder:
         # With vectors and long texts the types say too little, and each value is looked at again.
         self._content = declared if isinstance(declared, Declared) and declared.any_content else None
         impressions = _impressions(Int64, self._content is not None)
-        as_json, as_msgpack = decoders_of(impressions, _Action, Exposure)
-        self._json = cast("msgspec.json.Decoder[Event]", as_json)
-        self._msgpack = cast("msgspec.msgpack.Decoder[Event]", as_msgpack)
-        self._plain = Decoder[Event | Forget | Tick](
-            Impression, Action, Exposure, Forget, Tick, declared=declared, targets=targets
+        self._declared = declared
+        as_json, as_msgpack = decoders_of(impressions, _Action, Exposure, EntityEvent)
+        self._json = cast("msgspec.json.Decoder[AnyEvent]", as_json)
+        self._msgpack = cast("msgspec.msgpack.Decoder[AnyEvent]", as_msgpack)
+        self._plain = Decoder[AnyEvent | Forget | Tick](
+            Impression, Action, Exposure, EntityEvent, Forget, Tick, declared=declared, targets=targets
         )
 
-    def decode(self, data: bytes) -> Event | Forget | Tick:
+    def decode(self, data: bytes) -> AnyEvent | Forget | Tick:
         """Decode and check one event.
 
         Raises:
@@ -209,7 +213,7 @@ class EventDecoder:
         if len(data) > RECORD_BYTES_MAX:
             return self._plain.decode(data)
         try:
-            event: Event = (self._msgpack if is_msgpack(data) else self._json).decode(data)
+            event: AnyEvent = (self._msgpack if is_msgpack(data) else self._json).decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return self._plain.decode(data)
         if (
@@ -227,6 +231,8 @@ class EventDecoder:
                 check(event)
         elif isinstance(event, Exposure):
             check(event)
+        elif isinstance(event, EntityEvent):
+            return checked(event, self._declared)
         elif (
             event.served is not None
             or event.labels is not None

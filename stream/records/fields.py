@@ -14,7 +14,12 @@ from stream.limits import FEATURES_MAX, LONG_TEXT_MAX, TEXT_MAX, VALUES_MAX, VEC
 from stream.records.types import Features, Value
 
 ID_MIN, ID_END = -(1 << 63), 1 << 63
+HALF_CHARACTERS = "holds half of a character (a lone surrogate), which is no text; decode it as UTF-8 first"
 TOO_LARGE = "an integer id is a signed one of 64 bits, up to 2^63 - 1; send larger ones as text"
+
+KEYS, AT, MEAN = ".keys", ".at", ".mean"
+"""Behind the name of a history: its ids as 64-bit keys, and the times of its ids in whole seconds. Behind
+that of a rate: the mean of all."""
 
 _SCALARS = frozenset((bool, int, float, str))
 
@@ -22,17 +27,25 @@ _SCALARS = frozenset((bool, int, float, str))
 class Declared(Collection[str]):
     """The names of the declared features, and which of them take lists of numbers or long texts.
 
+    Attributes:
+        owners: by feature, the names of its entities' attributes; None: not known, all may be.
+
     >>> declared = Declared(["user", "title"], texts=["title"])
     >>> "user" in declared, declared.takes("title")
     (True, (False, True))
     """
 
     def __init__(
-        self, names: Collection[str], vectors: Collection[str] = (), texts: Collection[str] = ()
+        self,
+        names: Collection[str],
+        vectors: Collection[str] = (),
+        texts: Collection[str] = (),
+        owners: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._names = frozenset(names)
         self._vectors = frozenset(vectors)
         self._texts = frozenset(texts)
+        self.owners = owners
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -45,7 +58,7 @@ class Declared(Collection[str]):
 
     def naming(self, names: Collection[str]) -> "Declared":
         """The same with other names declared."""
-        return Declared(names, self._vectors, self._texts)
+        return Declared(names, self._vectors, self._texts, self.owners)
 
     @property
     def any_content(self) -> bool:
@@ -55,6 +68,19 @@ class Declared(Collection[str]):
     def takes(self, name: str) -> tuple[bool, bool]:
         """Whether a feature takes (lists of numbers, long texts)."""
         return name in self._vectors, name in self._texts
+
+
+class AnyContent(Declared):
+    """What is declared where no config says it: no names, and any list of numbers and long text is one."""
+
+    def takes(self, name: str) -> tuple[bool, bool]:
+        return True, True
+
+    def naming(self, names: Collection[str]) -> Declared:
+        return self
+
+
+ANY_CONTENT = AnyContent(())
 
 
 def takes(declared: Collection[str] | None, name: str) -> tuple[bool, bool]:
@@ -117,6 +143,8 @@ def tidy_value(value: object, vector: bool = False, text: bool = False) -> Value
         most = LONG_TEXT_MAX if text else TEXT_MAX
         if len(value) > most:
             raise ValueError(f"has {len(value)} characters, more than {most}")
+        if not is_whole(value):
+            raise ValueError(HALF_CHARACTERS)
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -134,6 +162,21 @@ def check_value(value: object, vector: bool, text: bool) -> bool:
         return tidy_value(value, vector, text) == value and not isinstance(value, bool)
     except ValueError:
         return False
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is of whole characters, as all that comes from a decoder is; no other can be hashed.
+
+    >>> is_whole("naïve 👍"), is_whole(chr(0xD83D))
+    (True, False)
+    """
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _tidy_vector(values: Collection[object]) -> list[int | float | str]:
@@ -161,6 +204,8 @@ def _tidy_list(values: Collection[object]) -> list[int | float | str]:
         elif isinstance(item, str):
             if len(item) > TEXT_MAX:
                 raise ValueError(f"holds an id of more than {TEXT_MAX} characters")
+            if not is_whole(item):
+                raise ValueError(HALF_CHARACTERS)
             found.append(item)
         elif item is not None:
             raise ValueError(f"is a list that holds {_kind_of(item)}; expected ids, integers or text")

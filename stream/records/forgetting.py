@@ -6,13 +6,14 @@ feature and 64-bit key (`ground.keys`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 import msgspec
 
 from ground.keys import key_of
 from stream.log.base import Log, Outgoing
-from stream.records.fields import ID_END
+from stream.records.fields import AT, ID_END, KEYS
 from stream.records.types import Example, Features, Forget, Value, encode, picked
 
 _INTEGERS = {
@@ -90,6 +91,8 @@ def example_without(example: Example, features: Sequence[str], named: Named) -> 
         served=None if example.served is None else example.served.picked(kept),
         place=picked(example.place, kept),
         propensity=picked(example.propensity, kept),
+        weight=picked(example.weight, kept),
+        before=picked(example.before, kept),
     )
 
 
@@ -118,9 +121,13 @@ def _without(features: Features, looked_at: Sequence[str], named: Named) -> Feat
     for name in looked_at:
         value: Value | None = features.get(name)
         if isinstance(value, list):
-            kept = [one for one in value if isinstance(one, float) or not named(name, one)]
-            if len(kept) < len(value):
-                rest = {**rest, name: kept}
+            keep = [isinstance(one, float) or not named(name, one) for one in value]
+            if not all(keep):
+                rest = {**rest, name: list(compress(value, keep))}
+                beside = name.removesuffix(KEYS) + AT  # times, one for each
+                times = features.get(beside)
+                if isinstance(times, list) and len(times) == len(keep):
+                    rest = {**rest, beside: list(compress(times, keep))}
         elif isinstance(value, int | str) and named(name, value):
             return None
     return rest

@@ -6,11 +6,13 @@ from typing import Protocol
 from ground.errors import FreshetError
 from ground.id_types import IdType, ids_of_type
 from stream.errors import RecordError
-from stream.records.fields import Declared
+from stream.records.fields import AT, KEYS, MEAN, Declared
 from stream.records.types import Example, Impression
 
 OF_NUMBERS = ("vector", "geo")
 """Kinds whose values are lists of numbers."""
+ATTRIBUTES = ("id", "ids", "number", "text", "vector", "calendar", "age", "geo")
+"""Kinds of features that may be attributes of an entity: of the feature `of`, if that is of kind id."""
 
 
 class DeclaredFeature(Protocol):
@@ -18,11 +20,15 @@ class DeclaredFeature(Protocol):
 
     @property
     def kind(self) -> str:
-        """id, ids, number, hour or sequence."""
+        """What its values are."""
 
     @property
-    def of(self) -> str:
-        """Of a sequence: the feature whose ids it holds."""
+    def describes(self) -> str:
+        """The feature that it describes; else empty."""
+
+    @property
+    def held(self) -> str:
+        """Of a sequence or history: the feature whose ids it holds; else empty."""
 
     @property
     def coordinates(self) -> tuple[str, str] | None:
@@ -39,10 +45,29 @@ def declared_of(features: Collection[str] | Mapping[str, DeclaredFeature]) -> De
         return Declared(features)
     kinds = {name: feature.kind for name, feature in features.items()}
     return Declared(
-        [value for name, feature in features.items() for value in feature.coordinates or (name,)],
+        [value for name, feature in features.items() for value in _value_names(name, feature)],
         [name for name, kind in kinds.items() if kind in OF_NUMBERS],
         [name for name, kind in kinds.items() if kind == "text"],
+        owners_of(features),
     )
+
+
+def owners_of(features: Mapping[str, DeclaredFeature]) -> dict[str, list[str]]:
+    """By feature, in the order of the schema: the names of the attributes of its entities."""
+    found: dict[str, list[str]] = {}
+    for name, feature in features.items():
+        owner = features.get(feature.describes)
+        if feature.kind in ATTRIBUTES and owner is not None and owner.kind == "id":
+            found.setdefault(feature.describes, []).extend(feature.coordinates or (name,))
+    return found
+
+
+def _value_names(name: str, feature: DeclaredFeature) -> tuple[str, ...]:
+    if feature.kind == "history":
+        return name, name + KEYS, name + AT
+    if feature.kind == "rate":
+        return name, name + MEAN
+    return feature.coordinates or (name,)
 
 
 def check_id_types(features: Mapping[str, DeclaredFeature], request: Impression | Example) -> None:
@@ -55,7 +80,7 @@ def check_id_types(features: Mapping[str, DeclaredFeature], request: Impression 
         RecordError: an id is not of its feature's declared type.
     """
     for name, feature in features.items():
-        type_ = features.get(feature.of, feature).id_type
+        type_ = features.get(feature.held, feature).id_type
         if type_ is None:
             continue
         for held in (request.context, *request.candidates):

@@ -13,6 +13,7 @@ import msgspec
 import xxhash
 
 from ground.keys import key_of
+from stream.records.entities.record import EntityEvent
 from stream.records.forgetting import example_without
 from stream.records.types import Example, Forget
 
@@ -76,6 +77,22 @@ class Refusals:
         if not self._until:
             return example
         return example_without(example, self._names, self._refused)
+
+    def admit_entity(self, event: EntityEvent) -> EntityEvent | None:
+        """The part of an entity event that may be taken; None: nothing. It moves no time."""
+        if not self._until:
+            return event
+        if self._refused(event.feature, event.id):
+            return None
+        told = {
+            name: value
+            for name, value in event.set.items()
+            if not (isinstance(value, int | str) and self._refused(name, value))
+        }
+        for name, value in told.items():
+            if isinstance(value, list) and name in self._features:
+                told[name] = [one for one in value if isinstance(one, float) or not self._refused(name, one)]
+        return msgspec.structs.replace(event, set=told) if told else None
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """What has changed since the last call, as entries of a state: (key, value), None for deleted."""

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from stream.limits import BATCH_EVENTS_MAX, LONG_TEXT_MAX, SCHEMA_VERSION, TEXT_MAX, VALUES_MAX
+from stream.limits import BATCH_EVENTS_MAX, LONG_TEXT_MAX, SCHEMA_VERSION, TEXT_MAX, VALUES_MAX, VECTOR_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES
+from stream.records.entities.record import EntityEvent
 from stream.records.types import (
     Action,
     DeadLetter,
@@ -56,6 +57,21 @@ _BESIDE_VALUES: list[Json] = [
 ]
 """What an impression may say of a feature beside a `Value`: see `stream.records.fields`."""
 
+_BESIDE_ENTITY_VALUES: list[Json] = [
+    {
+        "description": "Taken away if null; the id 0 or 1 if a boolean.",
+        "type": ["boolean", "null"],
+    },
+    {
+        "description": "The numbers of an attribute of kind vector or geo.",
+        "type": "array",
+        "maxItems": VECTOR_MAX,
+        "items": {"type": "number"},
+    },
+    {"description": "An attribute of kind text.", "type": "string", "maxLength": LONG_TEXT_MAX},
+]
+"""What an entity event may say of an attribute beside a `Value`."""
+
 _IMPRESSION = Impression(
     request_id="r1",
     time=1767225600.0,
@@ -64,6 +80,9 @@ _IMPRESSION = Impression(
 )
 _ACTION = Action(request_id="r1", time=1767225607.5, candidate=1)
 _EXPOSURE = Exposure(request_id="r1", time=1767225601.0, shown=[1, 0], examined=1)
+_ENTITY = EntityEvent(
+    feature="item", id=1, time=1767225600.0, set={"category": "shoes", "price": 59.9, "season": None}
+)
 _BATCH = b"[" + encode_json(_IMPRESSION) + b"," + encode_json(_ACTION) + b"]"
 
 
@@ -76,15 +95,17 @@ def documents() -> dict[str, str]:
     made = {
         "event.schema.json": _schema(
             "event",
-            "What producers send: an impression, an action or an exposure.",
+            "What producers send: an impression, an action, an exposure or an entity event.",
             Impression,
             Action,
             Exposure,
+            EntityEvent,
         ),
         "example.schema.json": _schema(
             "example",
-            "What the joiner emits: a decided request, or where its reader is to forget ids.",
+            "What the joiner emits: a decided request, an entity event, or where a reader is to forget ids.",
             Example,
+            EntityEvent,
             Forget,
         ),
         "dead_letter.schema.json": _schema(
@@ -126,6 +147,9 @@ def _components(kinds: tuple[type[msgspec.Struct], ...], template: str) -> tuple
             found["Impression"]["properties"]["context"],
         ):
             features["additionalProperties"] = {"anyOf": [value_ref, *_BESIDE_VALUES]}
+    if "EntityEvent" in found:
+        told = found["EntityEvent"]["properties"]["set"]
+        told["additionalProperties"] = {"anyOf": [value_ref, *_BESIDE_ENTITY_VALUES]}
     if "Exposure" in found:
         found["Exposure"]["anyOf"] = one_of_these(shown="array", examined="integer")
     if any(value_ref["$ref"] in json.dumps(schema) for schema in found.values()):
@@ -155,7 +179,7 @@ def _tidy(schema: Any, value: Json, value_ref: Json) -> Any:
 
 def _asyncapi() -> Json:
     """The AsyncAPI 3 document: topics, who writes and reads them, and their records."""
-    kinds = (Impression, Action, Exposure, Forget, Tick, Example, DeadLetter, Retry)
+    kinds = (Impression, Action, Exposure, EntityEvent, Forget, Tick, Example, DeadLetter, Retry)
     _, schemas = _components(kinds, "#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
@@ -173,20 +197,22 @@ def _asyncapi() -> Json:
         "channels": {
             EVENTS: _channel(
                 EVENTS,
-                "Impressions, actions and exposures, alone or as a batch. Each record is JSON or "
-                "MessagePack: its first byte tells which.",
+                "Impressions, actions, exposures and entity events, alone or as a batch. Each record is JSON "
+                "or MessagePack: its first byte tells which.",
                 "Impression",
                 "Action",
                 "Exposure",
+                "EntityEvent",
                 "Batch",
                 "Forget",
                 "Tick",
             ),
             EXAMPLES: _channel(
                 EXAMPLES,
-                "Decided requests, in the partitions of their events, in MessagePack; and requests to "
-                "forget, where they stand among the events.",
+                "Decided requests, in the partitions of their events, in MessagePack; and entity events and "
+                "requests to forget, where they stand among the events.",
                 "Example",
+                "EntityEvent",
                 "Forget",
             ),
             DEAD_LETTERS: _channel(
@@ -213,6 +239,7 @@ def _asyncapi() -> Json:
                 ),
                 "Action": _message("Action", "application/json", "request_id", encode_json(_ACTION)),
                 "Exposure": _message("Exposure", "application/json", "request_id", encode_json(_EXPOSURE)),
+                "EntityEvent": _message("EntityEvent", "application/json", "", encode_json(_ENTITY)),
                 "Batch": _message("Batch", "application/json", "", _BATCH),
                 "Example": _message("Example", "application/msgpack", "request_id"),
                 "Forget": _message("Forget", "application/msgpack", ""),
@@ -227,10 +254,11 @@ def _asyncapi() -> Json:
 
 def _batch() -> Json:
     """Many events as one record."""
-    events = [{"$ref": f"#/components/schemas/{name}"} for name in ("Impression", "Action", "Exposure")]
+    kinds = ("Impression", "Action", "Exposure", "EntityEvent")
+    events = [{"$ref": f"#/components/schemas/{name}"} for name in kinds]
     return {
         "title": "Batch",
-        "description": "Events of one partition: that of each one's request_id, which the record is sent to.",
+        "description": "Events of one partition: that of each one's key, which the record is sent to.",
         "type": "array",
         "items": {"oneOf": events},
         "minItems": 1,

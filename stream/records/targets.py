@@ -12,7 +12,7 @@ import msgspec
 
 from ground.short_repr import ShortRepr
 from stream.errors import RecordError
-from stream.limits import TARGET_NAME_MAX, TARGET_WINDOW_S_MAX, TARGETS_MAX
+from stream.limits import TARGET_NAME_MAX, TARGET_WINDOW_S_MAX, TARGETS_MAX, WEIGHT_MAX
 
 PRIMARY = "click"
 """The target's name where none is declared."""
@@ -34,6 +34,9 @@ class Target(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     window_s: float = 0.0  # 0: that of [join]
     observe_s: float = 0.0  # 0: window_s
     scale: Literal["linear", "log1p"] = "linear"  # on which a value is learned
+    # Candidates of an order that was drawn count by 1 / (candidates × propensity), and by this at most: as if
+    # all orders had been equally likely. 0: each counts once.
+    propensity_clip: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.window_s <= TARGET_WINDOW_S_MAX:
@@ -42,6 +45,13 @@ class Target(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             raise ValueError(f"observe_s is {self.observe_s}; expected over 0, up to window_s")
         if self.kind == "event" and self.scale != "linear":
             raise ValueError(f'scale = "{self.scale}" is for targets of kind "value"')
+        if self.propensity_clip and not 1.0 <= self.propensity_clip <= WEIGHT_MAX:
+            raise ValueError(
+                f"propensity_clip is {self.propensity_clip}; expected 0, for no weights, or the largest "
+                f"weight, from 1 to {WEIGHT_MAX:g}"
+            )
+        if self.propensity_clip and self.of:
+            raise ValueError("propensity_clip is for a target of what was shown, without `of`")
         for action in self.actions:
             if not 0 < len(action) <= TARGET_NAME_MAX:
                 raise ValueError(
@@ -75,6 +85,7 @@ class Targets(Mapping[str, Target]):
         }
         self.names = tuple(self._targets)
         self.primary = self.names[0]
+        self.clips = tuple(target.propensity_clip for target in self._targets.values())
         self._check_names()
         self._check_order()
         self.ordered = tuple(self._ordered())
@@ -187,3 +198,6 @@ def _check_of(name: str, target: Target, of: Target) -> None:
 
 UNDECLARED = Targets()
 """One target, `click`, which takes actions of every name."""
+
+UNKNOWN = Targets()
+"""Those of a log whose config is not at hand: labels, values and outcomes may be of any."""

@@ -3,8 +3,7 @@
 Three kinds arrive on topic `events`, all keyed by `request_id` so that they meet in one partition:
 an `Impression` (one request: who, in which context, the candidates), an `Action` (what the person did
 with one of them) and an `Exposure` (which of them the person was shown). The joiner makes them into an
-`Example`, on topic `examples`. A `Forget` comes from the server or the command line, and a `Tick` from
-joiners; never from producers.
+`Example`, on topic `examples`. A `Forget` comes from the server or `freshet forget`, a `Tick` from joiners.
 
 The types carry the descriptions of their fields for the JSON Schema (`stream.records.schema`). A producer may
 send many events of one partition as one message, an array: a batch, which costs far less than many messages.
@@ -21,6 +20,7 @@ from stream.limits import (
     CANDIDATES_MAX,
     FEATURES_MAX,
     FORGET_IDS_IN_RECORD_MAX,
+    MODELS_MAX,
     REFUSE_S_MAX,
     REQUEST_ID_MAX,
     SCHEMA_VERSION,
@@ -29,6 +29,7 @@ from stream.limits import (
     TIME_MAX_S,
     TIME_MIN_S,
     VALUES_MAX,
+    WEIGHT_MAX,
 )
 
 
@@ -39,6 +40,7 @@ def _field(text: str, kind: dict[str, Any] | None = None) -> msgspec.Meta:
 
 Label = Annotated[float, msgspec.Meta(extra_json_schema={"enum": [0, 1]})]
 Number = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0})]
+Weight = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": WEIGHT_MAX})]
 Probability = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
 Id = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 63) - 1})]
 Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": TEXT_MAX})]
@@ -138,12 +140,19 @@ class Served(msgspec.Struct, frozen=True, repr_omit_defaults=True, omit_defaults
         dict[str, ServedTarget],
         _field("Of further targets, given that their `of` happens.", {"maxProperties": TARGETS_MAX}),
     ] = {}
+    by: Annotated[str, _field("The name of the model that answered, where a server has several.")] = ""
+    models: Annotated[
+        dict[str, ServedTarget],
+        _field("What each of them predicted of the first target.", {"maxProperties": MODELS_MAX}),
+    ] = {}
+    filled: Annotated[list[str], _field("Attributes that the request has as far as they were known.")] = []
 
     def picked(self, candidates: Sequence[int]) -> Served:
         """The same for some of the candidates."""
         targets = {name: served.picked(candidates) for name, served in self.targets.items()}
+        models = {name: served.picked(candidates) for name, served in self.models.items()}
         base, corrected = [self.base[i] for i in candidates], [self.corrected[i] for i in candidates]
-        return Served(base, corrected, self.model, targets)
+        return Served(base, corrected, self.model, targets, self.by, models, self.filled)
 
 
 class Impression(
@@ -172,7 +181,7 @@ class Impression(
     shown: Shown = None
     v: Version = SCHEMA_VERSION
     weight: Annotated[
-        list[Number] | Number | None,
+        list[Weight] | Weight | None,
         _field(
             "How much a candidate counts in learning and in metrics: one for each, or one for all. 0: it is "
             "predicted and not learned."
@@ -262,7 +271,7 @@ class Example(
     ] = 0
     target: Annotated[str, _field("The target that `labels` are of; empty: the first.")] = ""
     weight: Annotated[
-        list[Number] | None, _field("One per candidate: how much it counts in learning and in metrics.")
+        list[Weight] | None, _field("One per candidate: how much it counts in learning and in metrics.")
     ] = None
     before: Annotated[
         list[Number] | None, _field("One per candidate: its label as it was learned before.")
@@ -380,16 +389,7 @@ def encode_json(record: msgspec.Struct) -> bytes:
 
 
 def join_batch(events: Sequence[bytes]) -> bytes:
-    """Events that are MessagePack already as one message, a batch: an array of them.
-
-    All go into one partition: that of every one of their keys.
-
-    >>> from stream.records.decoding import split_batch
-    >>> split_batch(join_batch([encode(Action("r", 1e9, 0)), encode(Action("s", 1e9, 1))]))[1] == encode(
-    ...     Action("s", 1e9, 1)
-    ... )
-    True
-    """
+    """Events that are MessagePack already as one message, a batch: an array of them, all of one partition."""
     count = len(events)
     if count < 16:
         head = bytes([0x90 | count])

@@ -33,6 +33,10 @@ class Handler(Protocol):
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit, which is written right after."""
 
+    def committed(self) -> None:
+        """A commit is written. What it emits is sent when this returns."""
+        return
+
     def full(self) -> bool:
         """Whether so much has changed that the next commit should come early."""
         return False

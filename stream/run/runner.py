@@ -13,7 +13,7 @@ from typing import Self
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.retry import Backoff, Pauses
-from stream.errors import LogAwayError, LogError
+from stream.errors import LogAwayError, LogError, RecordsGoneError
 from stream.log.base import Log, Record
 from stream.log.lag import Position
 from stream.run.contract import RUNNER_DEFAULTS, Handler, Progress, RunnerSettings, Subscription
@@ -85,7 +85,6 @@ class Runner:
         self._lag_at_s = float("-inf")
         self._taken_ms: dict[int, int] = {}  # partition -> ingest time of the last record taken
         self._uncommitted_bytes = 0
-        self._to_send = False
 
     def open(self) -> Self:
         """Send what an earlier run left unsent, and seek to the state's offsets.
@@ -129,7 +128,7 @@ class Runner:
         return self._next[partition]
 
     def release(self, partition: int) -> None:
-        """Commit, and stop reading a partition."""
+        """Commit, send all that is unsent, and stop reading a partition; while the log is away, keep it."""
         self.commit()
         del self._next[partition]
         del self._repeats[partition]
@@ -169,8 +168,7 @@ class Runner:
         Raises:
             LogAwayError: the log is away; the next turn goes on where this one was.
         """
-        if self._to_send:
-            self._send()  # what was committed when the log went away
+        self._send()  # what was committed when the log went away
         wait_s = self._settings.wait_s
         if self._uncommitted:
             wait_s = min(wait_s, max(self._due_s() - self._clock.now_s(), 0.0))
@@ -257,7 +255,7 @@ class Runner:
         self.commit()
 
     def commit(self) -> None:
-        """Commit what was taken, if anything, and send what it emitted."""
+        """Commit what was taken, if anything, and send what was emitted, now or when the log went away."""
         if self._taken or self._cut is not None:
             began_s = self._clock.now_s()
             self._commit.taken = [(t.partition, t.start, t.end) for t in self._taken]
@@ -268,6 +266,7 @@ class Runner:
                 self._repeats[partition].save(self._commit)
             self._journal.note(self._taken, self._commit)
             self._state.commit(self._commit)
+            self._handler.committed()
             self._commit = self._state.begin()
             self._taken, self._cut = [], None
             self._uncommitted = self._uncommitted_bytes = 0
@@ -277,6 +276,8 @@ class Runner:
             self.commit_offsets()
             self._state.purge()
             self._measure_lag()
+        else:
+            self._send()
 
     def emit(self, work: Callable[[Commit], None]) -> None:
         """Commit what was taken, then what `work` adds beside any record, and send both."""
@@ -284,6 +285,7 @@ class Runner:
         work(self._commit)
         self._handler.flush(self._commit)
         self._state.commit(self._commit)
+        self._handler.committed()
         self._commit = self._state.begin()
         self._send()
 
@@ -317,7 +319,7 @@ class Runner:
 
     def _gap(self, partition: int, expected: int, found: int) -> None:
         if self._settings.on_gap == "stop":
-            raise LogError(
+            raise RecordsGoneError(
                 f"topic {self._topic!r}, partition {partition}: the log has dropped offsets {expected} to "
                 f"{found - 1}, which were not consumed yet; keep records longer (retain_s, retain_bytes), "
                 'or set on_gap = "skip" to continue without them'
@@ -326,17 +328,17 @@ class Runner:
 
     def _take_stretch(self, stretch: JournalStretch) -> None:
         partition, start = stretch.partition, self._next[stretch.partition]
+        most = min(self._settings.read_max, stretch.end - start)
         records = self._log.read(
-            self._topic,
-            partition,
-            start,
-            min(self._settings.read_max, stretch.end - start),
-            self._settings.read_bytes_max,
-            FOLLOW_WAIT_S,
+            self._topic, partition, start, most, self._settings.read_bytes_max, FOLLOW_WAIT_S
         )
+        first, end = self._log.ends(self._topic)[partition]
+        if not records and first <= start < end:
+            # a slow log is no shorter one: only what it says of its ends counts
+            raise LogAwayError(f"{self._log} does not bring offset {start} of topic {self._topic!r}")
         records = [record for record in records if record.offset < stretch.end]
-        if not records or self._log.ends(self._topic)[partition][0] > start:
-            raise LogError(
+        if not records or first > start:
+            raise RecordsGoneError(
                 f"topic {self._topic!r}, partition {partition}: the log does not hold offset {start}, "
                 "which the journal names"
             )
@@ -380,10 +382,8 @@ class Runner:
 
     def _send(self) -> None:
         """Append the outbox to the log, block after block."""
-        self._to_send = True  # until it is done: the log may be away
         for block in self._state.unsent():
             self.send_block(block)
-        self._to_send = False
 
     def send_block(self, block: OutboxBlock) -> None:
         """Append one block of the outbox to the log, and note that it is there."""

@@ -58,6 +58,10 @@ class AvroFormat(Format):
     def schemas(self) -> dict[int, bytes]:
         return self._registry.digests if self._registry is not None else {}
 
+    def close(self) -> None:
+        if self._registry is not None:
+            self._registry.close()
+
     def _decode_own(self, value: bytes, schema: AvroSchema) -> object:
         stream = io.BytesIO(value)
         if value.startswith(SINGLE_OBJECT):

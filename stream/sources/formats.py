@@ -30,6 +30,10 @@ class Format(Protocol):
         """The digests of the schemas of the registry that were met, by id."""
         return {}
 
+    def close(self) -> None:
+        """Close the connection to the registry, if there is one."""
+        return
+
 
 def split_head(value: bytes) -> tuple[int, bytes]:
     """(schema id, the rest) of a record in the wire format of schema registries.

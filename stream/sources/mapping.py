@@ -1,17 +1,23 @@
 """How a source's records become events: each field by its path."""
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
+from zoneinfo import ZoneInfo
 
 import msgspec
 
+from ground.id_types import is_plain_integer
 from stream.errors import RecordError
 from stream.limits import CANDIDATES_MAX, REQUEST_ID_MAX, TEXT_MAX, TIME_MAX_S
+from stream.records.entities.checking import checked
+from stream.records.entities.record import EntityEvent
 from stream.records.fields import ID_END, ID_MIN
+from stream.records.id_types import DeclaredFeature
 from stream.records.types import Action, Features, Impression, Value
-from stream.sources.envelopes import DELETED, open_envelope
-from stream.sources.paths import Getter, compile_path, describe
+from stream.sources.envelopes import DELETED, Each, check_count, events_of_batch, open_envelope
+from stream.sources.paths import Carried, Decoded, Getter, compile_path, describe
 from stream.sources.settings import Constant, SourceSettings
-from stream.sources.values import TIME_FROM_S, to_amount, to_feature, to_id, to_label, to_seconds
+from stream.sources.values import TIME_FROM_S, number_of, to_amount, to_feature, to_id, to_label, to_seconds
 
 NAME_MAX = 100
 
@@ -46,7 +52,16 @@ class Skipped(msgspec.Struct):
 
 SKIPPED, IS_DELETED = Skipped(False), Skipped(True)
 
-Mapped = Impression | Action | CandidateLine | Wanted | Skipped
+One = Impression | Action | EntityEvent | CandidateLine | Wanted | Skipped
+
+
+class Several(msgspec.Struct):
+    """The events of a record that holds several, in its order; an event's place is part of its number."""
+
+    events: list[One]
+
+
+Mapped = One | Several
 
 
 class Mapper:
@@ -59,12 +74,17 @@ class Mapper:
     Action(request_id='7', time=1700000000.0, candidate=2, label=1.0)
     """
 
-    def __init__(self, name: str, source: SourceSettings) -> None:
+    def __init__(
+        self, name: str, source: SourceSettings, declared: Mapping[str, DeclaredFeature] | None = None
+    ) -> None:
         """A mapper of one source.
 
         Args:
             name: of the source.
+            declared: features; values of those with a `type` become ids of that type, and a text that writes
+                a number becomes one for those of kind number. Others are taken as they are.
         """
+        declared = declared or {}
         self._source = source
         self._name = name
         self._open = open_envelope(source.envelope)
@@ -73,39 +93,89 @@ class Mapper:
             for path, values in source.only.items()
         ]
         self._time = compile_path(source.time.field)
+        self._zone = ZoneInfo(source.time.zone) if source.time.zone else None
         self._scale = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}.get(source.time.unit, 0.0)
         self._request_id = compile_path(source.request_id) if source.request_id else None
+        self._entity_id = _typed(compile_path(source.id), declared.get(source.feature)) if source.id else None
         self._label = compile_path(source.label) if source.label else None
         self._candidates = compile_path(source.candidates) if source.candidates else None
-        self._context = _features(source.context)
-        self._features = _features(source.features)
+        self._context = _features(source.context, declared)
+        self._features = _features(source.features, declared)
         self._candidate = (
             compile_path(source.candidate) if isinstance(source.candidate, str) and source.candidate else None
         )
         self._value = compile_path(source.value) if source.value else None
-        self._match = _features(source.match)
-        self._by = [(path, get) for _, path, get in sorted(_features(source.by))]
+        self._match = _features(source.match, declared)
+        self._by = [(path, get) for _, path, get in sorted(_features(source.by, declared), key=itemgetter(0))]
         self._type = None if isinstance(source.name, Constant) else compile_path(source.name)
-        self._make: Callable[[object, object, str], Mapped] = {
+        self._each = Each(source.each) if source.each else None
+        self._has_batches = source.envelope == "cloudevents"
+        self._make: Callable[[object, object, str], One] = {
             "action": self._action,
             "impression": self._impression,
             "labelled": self._impression,
+            "entity": self._entity,
         }[source.kind]
-        if source.kind != "action" and not source.candidates:
+        if source.kind in ("impression", "labelled") and not source.candidates:
             self._make = self._line
 
     def map(self, message: object, default_id: str) -> Mapped:
-        """The event that a message is.
+        """The event that a message is, or those that it holds.
 
         Args:
+            message: as decoded, or `Carried` with what is around it.
             default_id: the id of a labelled request that has none.
 
         Raises:
-            RecordError: a field is missing or of a wrong type; names its path and what is there.
+            RecordError: a field is missing or of a wrong type; names its path and what is there. If it holds
+                several events, none is taken.
         """
-        record = self._open(message)
+        bare = message.message if type(message) is Carried else message
+        batch = events_of_batch(bare) if self._has_batches else None
+        if batch is not None:
+            return self._batch(batch, message, default_id)
+        record = self._open(bare)
         if record is DELETED:
             return IS_DELETED
+        if self._each is not None:
+            return Several(self._parts(self._each, record, message, default_id))
+        return self._event(record, message, default_id)
+
+    def _batch(self, batch: list[object], message: object, default_id: str) -> Several:
+        """The events of a batch."""
+        if self._source.together and len(batch) > 1:
+            raise RecordError(
+                f"the record is a batch of {len(batch)} events, and each would be a candidate; expected one "
+                "event a record, or candidates, the path of a list, or lines_wait_s = 0"
+            )
+        events: list[One] = []
+        for index, one in enumerate(batch):
+            whole = Carried(one, message.around) if isinstance(message, Carried) else one
+            own_id = f"{default_id}-{index}"
+            try:
+                record = self._open(one)
+                if record is DELETED:
+                    events.append(IS_DELETED)
+                elif self._each is not None:
+                    events += self._parts(self._each, record, whole, own_id)
+                else:
+                    events.append(self._event(record, whole, own_id))
+            except RecordError as error:
+                raise RecordError(f"event {index} of the batch: {error}") from None
+        check_count("the batch", events)
+        return Several(events)
+
+    def _parts(self, each: Each, record: object, message: object, default_id: str) -> list[One]:
+        """The events of the elements of a list."""
+        events: list[One] = []
+        for index, part in enumerate(each.of(record, message)):
+            try:
+                events.append(self._event(part, message, default_id))
+            except RecordError as error:
+                raise RecordError(f"{self._source.each}.{index}: {error}") from None
+        return events
+
+    def _event(self, record: object, message: object, default_id: str) -> One:
         for path, get, values in self._only:
             value = get(record, message)
             try:
@@ -155,7 +225,7 @@ class Mapper:
         labels = None if label is None else [label]
         return Impression(request_id, time, [candidate], context, labels=labels)
 
-    def _action(self, record: object, message: object, default_id: str) -> Action | Wanted:
+    def _action(self, record: object, message: object, default_id: str) -> Action | Wanted | Skipped:
         source = self._source
         time, name, label = self._seconds(record, message), self._name_of(record, message), 1.0
         if self._label is not None:
@@ -175,10 +245,22 @@ class Mapper:
         entity: list[Value] = []
         for path, get in self._by if not request_id else ():
             value = to_feature(path, get(record, message))
+            if value is None and source.anonymous == "ignore":
+                return SKIPPED
             if value is None:
                 raise RecordError(f"{path} is null; expected whose impression the action belongs to")
             entity.append(value)
         return Wanted(request_id, entity, match, time, label, name, amount)
+
+    def _entity(self, record: object, message: object, default_id: str) -> EntityEvent:
+        """What is true of an entity; a null attribute is taken away."""
+        source = self._source
+        assert self._entity_id is not None
+        entity = to_feature(source.id, self._entity_id(record, message))
+        if not isinstance(entity, int | str):
+            raise RecordError(f"{source.id} is {describe(entity)}; expected an id, an integer or text")
+        said = {name: to_feature(path, get(record, message)) for name, path, get in self._features}
+        return checked(EntityEvent(source.feature, entity, self._seconds(record, message), {**said}))
 
     def _id(self, record: object, message: object, default_id: str) -> str:
         if self._request_id is None:
@@ -194,7 +276,7 @@ class Mapper:
             seconds = value / self._scale
             if TIME_FROM_S <= seconds < TIME_MAX_S:
                 return seconds
-        return to_seconds(self._source.time.field, value, self._source.time.unit)
+        return to_seconds(self._source.time.field, value, self._source.time.unit, self._zone)
 
     def _name_of(self, record: object, message: object) -> str:
         source = self._source
@@ -212,7 +294,7 @@ class Mapper:
         if self._candidate is None:
             assert isinstance(self._source.candidate, int)
             return self._source.candidate
-        found = self._candidate(record, message)
+        found = number_of(self._candidate(record, message))
         if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < CANDIDATES_MAX:
             raise RecordError(
                 f"{self._source.candidate} is {describe(found)}; expected the index of a candidate, 0 to "
@@ -221,8 +303,33 @@ class Mapper:
         return found
 
 
-def _features(paths: Mapping[str, str]) -> list[tuple[str, str, Getter]]:
-    return [(feature, path, compile_path(path)) for feature, path in paths.items()]
+def _features(
+    paths: Mapping[str, str], declared: Mapping[str, DeclaredFeature]
+) -> list[tuple[str, str, Getter]]:
+    return [
+        (feature, path, _typed(compile_path(path), declared.get(feature))) for feature, path in paths.items()
+    ]
+
+
+def _typed(get: Getter, feature: DeclaredFeature | None) -> Getter:
+    """A getter whose values are as a feature is declared; what cannot be is left, and refused later."""
+    if feature is None or (feature.id_type is None and feature.kind != "number"):
+        return get
+    convert = number_of if feature.id_type is None else _to_int if feature.id_type == "int" else _to_text
+
+    def get_typed(record: Decoded, message: object) -> object:
+        value = get(record, message)
+        return [convert(one) for one in value] if isinstance(value, list | tuple) else convert(value)
+
+    return get_typed
+
+
+def _to_int(value: object) -> object:
+    return int(value) if isinstance(value, str) and is_plain_integer(value) else value
+
+
+def _to_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _take(features: list[tuple[str, str, Getter]], record: object, message: object) -> Features:

@@ -1,14 +1,17 @@
-"""Paths to fields of a record: `session.user`, `items.0.sku`, `'odd.name'.x`, `.`, `@source.ts_ms`, `beta?`.
+"""Paths to fields of a record: `session.user`, `items.0.sku`, `'odd.name'.x`, `.`, `@source.ts_ms`, `@@key`.
 
 Steps are parted by dots and name a field of an object, a key of a map, or an index of a list; a step with
 dots in its name stands in single quotes. `.` is the value itself. A path that begins with `@` begins at the
-whole message, outside of its envelope. A field that is missing is an error unless the path ends in `?`; one
-that is null is None.
+whole message, outside of its envelope; one that begins with `@@` at what is around the message: `@@key`,
+`@@key.user`, `@@headers.NAME`, `@@timestamp`. A field that is missing is an error unless the path ends in
+`?`; one that is null is None.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from stream.errors import RecordError
 
@@ -20,6 +23,17 @@ Getter = Callable[[Decoded, object], Decoded]
 
 _STEP = re.compile(r"(?:'([^']+)'|([^.'?@\s]+))(?:\.|$)")
 _SHOWN_MAX = 8
+AROUND = ("key", "headers", "timestamp")
+
+Start = Literal["", "@", "@@"]
+"""Where a path begins: at the record, at the whole message, at what is around the message."""
+
+
+class Carried(msgspec.Struct, frozen=True):
+    """A message with what is around it, in place of the message alone where paths begin with `@@`."""
+
+    message: Decoded
+    around: Mapping[str, object]
 
 
 def compile_path(text: str) -> Getter:
@@ -31,9 +45,9 @@ def compile_path(text: str) -> Getter:
     Raises:
         ValueError: it is no path; the message goes on behind the path.
     """
-    steps, whole, optional = split_path(text)
-    walk = _Walk(text, steps, whole, optional)
-    if whole or not steps:
+    steps, start, optional = split_path(text)
+    walk = _Walk(text, steps, start, optional)
+    if start or not steps:
         return walk
     if len(steps) == 1:
         (only,) = steps
@@ -58,21 +72,21 @@ def compile_path(text: str) -> Getter:
     return walk
 
 
-def split_path(text: str) -> tuple[tuple[str, ...], bool, bool]:
-    """(steps, whether it begins at the whole message, whether the field may be missing).
+def split_path(text: str) -> tuple[tuple[str, ...], Start, bool]:
+    """(steps, where it begins, whether the field may be missing).
 
-    >>> split_path("@source.'ts.ms'?")
-    (('source', 'ts.ms'), True, True)
+    >>> split_path("@source.'ts.ms'?"), split_path("@@key.user")
+    ((('source', 'ts.ms'), '@', True), (('key', 'user'), '@@', False))
 
     Raises:
         ValueError: it is no path.
     """
     optional = text.endswith("?")
     body = text.removesuffix("?")
-    whole = body.startswith("@")
-    body = body.removeprefix("@")
-    if body == "." or (whole and not body):
-        return (), whole, optional
+    start: Start = "@@" if body.startswith("@@") else "@" if body.startswith("@") else ""
+    body = body.removeprefix(start)
+    if start != "@@" and (body == "." or (start and not body)):
+        return (), start, optional
     steps = []
     at = 0
     while at < len(body):
@@ -83,20 +97,26 @@ def split_path(text: str) -> tuple[tuple[str, ...], bool, bool]:
         at = found.end()
     if not steps or at < len(body) or body.endswith("."):
         raise ValueError("expected names parted by dots, such as session.user, or . for the value itself")
-    return tuple(steps), whole, optional
+    lengths = {"key": True, "headers": len(steps) == 2, "timestamp": len(steps) == 1}
+    if start == "@@" and not lengths.get(steps[0]):
+        raise ValueError("expected @@key, @@key.FIELD, @@headers.NAME or @@timestamp")
+    return tuple(steps), start, optional
 
 
 class _Walk:
     """Goes along a path step by step, and says where it ends."""
 
-    def __init__(self, text: str, steps: Sequence[str], whole: bool, optional: bool) -> None:
+    def __init__(self, text: str, steps: Sequence[str], start: Start, optional: bool) -> None:
         self._text = text
         self._steps = steps
-        self._whole = whole
+        self._start = start
         self._optional = optional
 
     def __call__(self, record: object, message: object) -> object:
-        value = message if self._whole else record
+        value = record
+        if self._start:
+            carried = message if isinstance(message, Carried) else Carried(message, {})
+            value = carried.message if self._start == "@" else carried.around
         for number, step in enumerate(self._steps):
             if value is None:
                 return None
@@ -104,15 +124,19 @@ class _Walk:
                 if step not in value:
                     if self._optional:
                         return None
+                    own = f"; @@{step} is the record's own" if self._start == "@" and step in AROUND else ""
                     raise RecordError(
-                        f"{self._text}: there is no {step!r} in {self._at(number)}, which has {_names(value)}"
+                        f"{self._text}: there is no {step!r} in {self._at(number)}, which has "
+                        f"{_names(value)}{own if number == 0 else ''}"
                     )
                 value = value[step]
             elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
                 if not step.isdecimal():
+                    at = ".".join(self._steps[:number])
                     raise RecordError(
                         f"{self._text}: {self._at(number)} is {describe(value)}, expected an object with "
-                        f"{step!r}; an index such as {self._at(number)}.0 names one of a list"
+                        f"{step!r}; an index such as {f'{self._start}{at}.0' if at else '0'} names one of a "
+                        f'list, and in a source of actions each = "{at or "."}" takes them all'
                     )
                 if int(step) >= len(value):
                     if self._optional:
@@ -126,14 +150,9 @@ class _Walk:
         return value
 
     def _at(self, number: int) -> str:
-        begin = "@" if self._whole else ""
-        return (
-            begin + ".".join(self._steps[:number])
-            if number
-            else "the message"
-            if self._whole
-            else "the record"
-        )
+        if number:
+            return self._start + ".".join(self._steps[:number])
+        return {"": "the record", "@": "the message", "@@": "what is around the message"}[self._start]
 
 
 def describe(value: object) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from stream.errors import LogError, RecordError
 from stream.sources.formats import HOW_TO_INSTALL, MAGIC, Format, read_schema, split_head
 from stream.sources.paths import split_path
-from stream.sources.registry import Registry
+from stream.sources.proto_text import compile_proto
+from stream.sources.registry import FoundSchema, Registry
 
 try:
     from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
@@ -20,6 +21,7 @@ except ImportError:
 
 NESTED_MAX = 8  # levels of a message within itself
 INDEXES_MAX = 32
+FILES_MAX = 200  # schemas whose files are kept
 
 _TIMESTAMP = "google.protobuf.Timestamp"
 _WRAPPERS = "google.protobuf."
@@ -51,6 +53,7 @@ class ProtobufFormat(Format):
         self._own: tuple[type[Message], Plain] | None = None
         if schema_file:
             self._own = self._plan(_find(read_schema(schema_file), schema_file, message))
+        self._files: dict[int, list[descriptor_pb2.FileDescriptorProto] | str] = {}  # or why it has none
         self._by_type: dict[tuple[int, tuple[int, ...]], tuple[type[Message], Plain]] = {}
 
     def decode(self, value: bytes) -> object:
@@ -71,20 +74,38 @@ class ProtobufFormat(Format):
     def schemas(self) -> dict[int, bytes]:
         return self._registry.digests if self._registry is not None else {}
 
+    def close(self) -> None:
+        if self._registry is not None:
+            self._registry.close()
+
     def _of_registry(self, number: int, indexes: tuple[int, ...]) -> tuple[type[Message], Plain]:
         assert self._registry is not None
         found = self._registry.get(number, serialized=True)
         if found.kind != "PROTOBUF":
             raise RecordError(f"schema id {number} is of type {found.kind}; expected PROTOBUF")
-        files = [_file(name, text) for name, text in [*found.references, ("", found.text)]]
         try:
-            descriptor = _by_index(files, indexes)
+            descriptor = _by_index(self._files_of(number, found), indexes)
         except (TypeError, KeyError, IndexError, ValueError) as error:
             raise RecordError(f"schema id {number} has no usable message {list(indexes)}: {error}") from None
         if len(self._by_type) >= 1_000:
             self._by_type.clear()
         plan = self._by_type[number, indexes] = self._plan(descriptor)
         return plan
+
+    def _files_of(self, number: int, found: FoundSchema) -> list[descriptor_pb2.FileDescriptorProto]:
+        """The files of a schema, its own last; compiling them once, whether it works or not."""
+        files = self._files.get(number)
+        if files is None:
+            try:
+                files = _given_compiled(found) or _files_in(compile_proto(found.text, found.references))
+            except RecordError as error:
+                files = str(error)
+            if len(self._files) >= FILES_MAX:
+                self._files.clear()
+            self._files[number] = files
+        if isinstance(files, str):
+            raise RecordError(f"schema id {number}: {files}")
+        return files
 
     def _plan(self, descriptor: Descriptor) -> tuple[type[Message], Plain]:
         return message_factory.GetMessageClass(descriptor), _plain_message(
@@ -193,19 +214,21 @@ def _wrapped(message: Given) -> object:
     return message.value
 
 
-def _file(name: str, text: str) -> descriptor_pb2.FileDescriptorProto:
-    try:
-        found = descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
-    except (DecodeError, ValueError, binascii.Error):
-        raise LogError(
-            "the registry does not give schemas of Protobuf in compiled form (format=serialized); compile "
-            "it (protoc --descriptor_set_out=x.desc --include_imports), and set schema and message"
-        ) from None
-    if name:
-        found.name = name
-    elif not found.name:
-        found.name = "record.proto"
-    return found
+def _files_in(compiled: bytes) -> list[descriptor_pb2.FileDescriptorProto]:
+    return list(descriptor_pb2.FileDescriptorSet.FromString(compiled).file)
+
+
+def _given_compiled(found: FoundSchema) -> list[descriptor_pb2.FileDescriptorProto] | None:
+    """The files of a schema, its own last; None: the registry gave their text, although asked for more."""
+    files = []
+    for name, text in [*found.references, ("", found.text)]:
+        try:
+            file = descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
+        except (DecodeError, ValueError, binascii.Error):
+            return None
+        file.name = name or file.name or "record.proto"
+        files.append(file)
+    return files
 
 
 def _by_index(files: list[descriptor_pb2.FileDescriptorProto], indexes: tuple[int, ...]) -> Descriptor:

@@ -2,13 +2,14 @@
 
 import re
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from ground.short_repr import ShortRepr
-from stream.limits import CANDIDATES_MAX, FEATURES_MAX
+from stream.limits import CANDIDATES_MAX, FEATURES_MAX, TARGET_WINDOW_S_MAX
 from stream.log.base import MATCHES
-from stream.sources.paths import compile_path
+from stream.sources.paths import compile_path, split_path
 
 Unit = Literal["s", "ms", "us", "ns", "iso"]
 
@@ -17,10 +18,22 @@ LINES_WAIT_S_MAX = 60.0
 
 
 class TimeField(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the event time is; `iso` is text as in ISO 8601, with a zone."""
+    """Where the event time is; `iso` is text as in ISO 8601."""
 
     field: str
     unit: Unit
+    zone: str = ""  # of times that name none: "UTC", "Europe/Berlin"; empty: they are refused
+
+    def __post_init__(self) -> None:
+        if self.field.removesuffix("?") == "@@timestamp" and self.unit != "ms":
+            raise ValueError(f'@@timestamp is in ms; unit is "{self.unit}"')
+        try:
+            if self.zone:
+                ZoneInfo(self.zone)
+        except (ValueError, OSError, KeyError):
+            raise ValueError(
+                f"zone is {self.zone!r}; expected the name of a time zone, such as UTC or Europe/Berlin"
+            ) from None
 
 
 class Constant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +46,7 @@ class SourceSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
     """Section [sources.NAME]: a topic of others. Fields are paths (`stream.sources.paths`)."""
 
     topic: str
-    kind: Literal["impression", "action", "labelled"]
+    kind: Literal["impression", "action", "labelled", "entity"]
     time: TimeField
     log: str = ""  # URL of the log that has the topic; empty: the config's, without its prefix
     begin: Literal["oldest", "newest"] = "oldest"  # with a partition that was never read
@@ -51,13 +64,17 @@ class SourceSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
     )
     context: dict[str, str] = {}  # feature -> path
     features: dict[str, str] = {}  # feature -> path within the candidate
+    feature: str = ""  # of an entity: the feature whose id it is; its attributes are in `features`
+    id: str = ""  # of an entity: the path of its id
     label: str = ""  # labelled: path within the candidate; action: path; empty: 1
     name: str | Constant = Constant(constant="click")  # of an action
     value: str = ""  # of an action, for a target that is a value: a path
     candidate: str | int = ""  # of an action: the path of the candidate's index, or the index
+    each: str = ""  # of an action or entity: path of a list; each element, in its place, is an event
     match: dict[str, str] = {}  # or feature of the candidate -> path in the action
     by: dict[str, str] = {}  # without a request id: feature of the context -> path in the action
-    within_s: float = 0.0  # an action belongs to an impression at most this old; 0: join.window_s
+    anonymous: Literal["dead_letter", "ignore"] = "dead_letter"  # actions of which a value of `by` is null
+    within_s: float = 0.0  # an action belongs to an impression at most this old; 0: the longest target's
     wait_s: float = 60.0  # how long an action waits for its impression, in event time
     settle_s: float = 0.0  # how long an action with `by` waits for a newer impression than the one known
 
@@ -65,15 +82,21 @@ class SourceSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
         if not self.topic:
             raise ValueError("topic is empty; expected the name of a topic")
         self._check_format()
-        if self.kind == "action":
+        if self.kind != "entity" and (self.feature or self.id):
+            raise ValueError(f'feature and id are for kind = "entity"; this source has kind = "{self.kind}"')
+        if self.kind == "entity":
+            self._check_entity()
+        elif self.kind == "action":
             self._check_action()
         else:
             self._check_impression()
         if not 0.0 <= self.lines_wait_s <= LINES_WAIT_S_MAX:
             raise ValueError(f"lines_wait_s is {self.lines_wait_s}; expected 0 to {LINES_WAIT_S_MAX:g}")
-        for name in ("within_s", "wait_s", "settle_s"):
-            if not 0.0 <= getattr(self, name) <= WAIT_S_MAX:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to {WAIT_S_MAX:g}")
+        # a purchase may come as late as its target waits for it
+        limits = {"within_s": TARGET_WINDOW_S_MAX, "wait_s": WAIT_S_MAX, "settle_s": WAIT_S_MAX}
+        for name, most in limits.items():
+            if not 0.0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to {most:g}")
         if self.settle_s > self.wait_s:
             raise ValueError(f"settle_s is {self.settle_s}; expected at most wait_s, {self.wait_s}")
         for key in ("context", "features"):
@@ -86,13 +109,21 @@ class SourceSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
                 compile_path(path)
             except ValueError as error:
                 raise ValueError(f"{key} = {path!r}: {error}") from None
+            needs = self.format in ("avro", "protobuf") and not self.registry
+            if path.startswith("@@key.") and needs:
+                raise ValueError(
+                    f"{key} = {path!r}: fields of keys in {self.format} need registry, a URL; @@key alone "
+                    "may be text"
+                )
+        if self.each:
+            self._check_each()
 
     def paths(self) -> list[tuple[str, str]]:
         """(key, path) of all paths."""
         named = [("time.field", self.time.field)]
         named += [
             (key, getattr(self, key))
-            for key in ("request_id", "candidates", "label", "name", "value", "candidate")
+            for key in ("request_id", "candidates", "each", "id", "label", "name", "value", "candidate")
         ]
         for key in ("only", "context", "features", "match", "by"):
             table = getattr(self, key)
@@ -108,11 +139,25 @@ class SourceSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
     def together(self) -> bool:
         """Whether consecutive records make one request."""
         return (
-            self.kind != "action"
+            self.kind not in ("action", "entity")
             and not self.candidates
             and bool(self.request_id)
             and self.lines_wait_s > 0.0
         )
+
+    def _check_each(self) -> None:
+        if self.kind not in ("action", "entity"):
+            raise ValueError(f'each is for actions and entities; with kind = "{self.kind}" say candidates')
+        steps, start, _ = split_path(self.each)
+        if start:
+            raise ValueError(f"each = {self.each!r}: expected a path within the record, without {start}")
+        own = [*self.match.values(), self.candidate if isinstance(self.candidate, str) else "", self.id]
+        within = [split_path(path) for path in own if path]
+        if not any(begin == "" and found[: len(steps)] == steps for found, begin, _ in within):
+            raise ValueError(
+                f"each = {self.each!r}: all its events would be the same; expected a path in it, such as "
+                f"{self.each.removesuffix('?')}.sku, in {'id' if self.kind == 'entity' else 'match'}"
+            )
 
     def _check_format(self) -> None:
         if self.format == "avro" and not (self.registry or self.schema):
@@ -144,6 +189,20 @@ class SourceSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
             given.append("candidate")
         if given:
             raise ValueError(f'{given[0]} is for actions; this source has kind = "{self.kind}"')
+
+    def _check_entity(self) -> None:
+        if not self.feature or not self.id or not self.features:
+            raise ValueError(
+                "an entity needs feature, the name of a feature; id, the path of its id; and features, "
+                "attribute = path"
+            )
+        given = [
+            key
+            for key in ("request_id", "candidates", "context", "label", "match", "by", "value", "candidate")
+            if getattr(self, key) not in ("", {})
+        ]
+        if given:
+            raise ValueError(f"{given[0]} is for requests; an entity has feature, id and features")
 
     def _check_action(self) -> None:
         given = [key for key in ("candidates", "context", "features") if getattr(self, key)]

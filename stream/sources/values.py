@@ -2,12 +2,14 @@
 
 Nothing is guessed: a value that does not fit is refused with what it is. Four kinds of values have one plain
 form, and are converted: a UUID becomes its text, a decimal the nearest number, an unsigned integer of 2^63 or
-more its decimal text, as everywhere in Freshet, and a date its ISO text.
+more its decimal text, as everywhere in Freshet, and a date its ISO text. Where a number is needed, a decimal
+text is taken as one: JSON of others often has numbers of 64 bits and amounts as text.
 """
 
 import math
+import re
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from uuid import UUID
 
@@ -19,7 +21,9 @@ from stream.sources.paths import describe
 from stream.sources.settings import Unit
 
 AMOUNT_MAX = 1e30
+_WORDS = {"true": True, "false": False}
 TIME_FROM_S = 1e8  # 1973: what seems older has another unit
+_NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
@@ -42,8 +46,11 @@ def to_id(path: str, value: object) -> str:
     raise RecordError(f"{path} is {describe(value)}; expected text or an integer")
 
 
-def to_seconds(path: str, value: object, unit: Unit) -> float:
+def to_seconds(path: str, value: object, unit: Unit, zone: tzinfo | None = None) -> float:
     """A time in Unix seconds.
+
+    Args:
+        zone: of a time that names none; None: it is refused.
 
     >>> to_seconds("at", 1_700_000_000_500, "ms"), to_seconds("at", "2023-11-14T22:13:20.5Z", "iso")
     (1700000000.5, 1700000000.5)
@@ -52,7 +59,7 @@ def to_seconds(path: str, value: object, unit: Unit) -> float:
         RecordError: it is no time in this unit.
     """
     if isinstance(value, datetime):  # of a format that has a type for it, and so needs no unit
-        return _checked(path, _timestamp(path, value), describe(value), unit)
+        return _checked(path, _timestamp(path, value, zone), describe(value), unit)
     if unit == "iso":
         if not isinstance(value, str):
             raise RecordError(f'{path} is {describe(value)}; with unit = "iso" expected text')
@@ -60,19 +67,36 @@ def to_seconds(path: str, value: object, unit: Unit) -> float:
             found = datetime.fromisoformat(value)
         except ValueError:
             raise RecordError(f"{path} is {describe(value)}; expected a time as in ISO 8601") from None
-        return _checked(path, _timestamp(path, found), describe(value), unit)
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return _checked(path, _timestamp(path, found, zone), describe(value), unit)
+    number = number_of(value)
+    if isinstance(number, bool) or not isinstance(number, int | float | Decimal):
         raise RecordError(f'{path} is {describe(value)}; with unit = "{unit}" expected a number')
     try:
-        seconds = float(value) / PER_SECOND[unit]
+        seconds = float(number) / PER_SECOND[unit]
     except OverflowError:
         seconds = math.inf
     return _checked(path, seconds, describe(value), unit)
 
 
-def _timestamp(path: str, value: datetime) -> float:
+def number_of(value: object) -> object:
+    """The number that a decimal text writes; else the value.
+
+    >>> number_of("1700000000123"), number_of("9.50"), number_of("1,5"), number_of(3)
+    (1700000000123, 9.5, '1,5', 3)
+    """
+    if not isinstance(value, str) or _NUMBER.fullmatch(value) is None:
+        return value
+    return int(value) if value.lstrip("-").isdecimal() else float(value)
+
+
+def _timestamp(path: str, value: datetime, zone: tzinfo | None) -> float:
     if value.tzinfo is None:
-        raise RecordError(f"{path} is {value.isoformat()}, without a zone; expected one, such as Z or +01:00")
+        if zone is None:
+            raise RecordError(
+                f"{path} is {value.isoformat()}, without a zone; expected one, such as Z or +01:00, or the "
+                'zone of all such times in the config, zone = "UTC" beside unit'
+            )
+        value = value.replace(tzinfo=zone)
     return value.timestamp()
 
 
@@ -87,13 +111,14 @@ def _checked(path: str, seconds: float, found: str, unit: Unit) -> float:
 
 
 def to_label(path: str, value: object) -> float:
-    """A label: 0, 1, true or false.
+    """A label: 0, 1, true or false; as text too, as headers have it.
 
     Raises:
         RecordError: it is none of these.
     """
-    if isinstance(value, bool | int | float) and value in (0, 1):
-        return float(value)
+    found = _WORDS.get(value, number_of(value)) if isinstance(value, str) else value
+    if isinstance(found, bool | int | float) and found in (0, 1):
+        return float(found)
     raise RecordError(f"{path} is {describe(value)}; expected 0, 1, true or false")
 
 
@@ -105,8 +130,9 @@ def to_amount(path: str, value: object) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and 0 <= value <= AMOUNT_MAX:
-        return float(value)
+    found = number_of(value)
+    if isinstance(found, int | float | Decimal) and not isinstance(found, bool) and 0 <= found <= AMOUNT_MAX:
+        return float(found)
     raise RecordError(f"{path} is {describe(value)}; expected a number of at least 0")
 
 

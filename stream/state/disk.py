@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, cast
 
-from rocksdict import Checkpoint, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import Checkpoint, Rdict, RdictIter, ReadOptions, WriteBatch, WriteOptions
 
 from ground import rocks
 from ground.clock import SYSTEM_CLOCK, Clock
@@ -19,6 +19,9 @@ from stream.state.folder_lock import FolderLock
 
 BLOCK_CACHE_BYTES = 64 << 20
 WRITE_BUFFER_BYTES = 2 << 20  # of what a busy role writes in a second; 53 MB/s go through it
+
+ROWS_BUFFER_BYTES = 16 << 20  # of single rows in no order: small files would be merged over and over
+ROWS_BLOCK_BYTES = 1 << 10  # a read is of one row
 
 
 class Writes(Protocol):
@@ -38,8 +41,21 @@ class Held(Protocol):
         """Release the folder; call it once."""
 
 
-class Database(Protocol):
-    """Entries of bytes in the order of their keys; of one process, for several threads."""
+class StoredEntries(Protocol):
+    """Entries of bytes in the order of their keys."""
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values of entries in the order of their keys, None where there is none."""
+
+    def items(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Entries from key `first` on, in order."""
+
+    def close(self) -> None:
+        """Close; nothing can be read afterwards."""
+
+
+class Database(StoredEntries, Protocol):
+    """Entries that can be written; of one process, for several threads."""
 
     def get(self, key: bytes) -> bytes | None:
         """One entry's value, None if there is none."""
@@ -50,8 +66,8 @@ class Database(Protocol):
     def write(self, batch: Writes) -> None:
         """Write all of a batch or none of it; safe from a crash once this returns, if opened so."""
 
-    def items(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Entries from key `first` on, in order."""
+    def view(self) -> StoredEntries:
+        """The entries of this moment, whatever is written later; close it before the database."""
 
     def delete(self, key: bytes) -> None:
         """Remove one entry."""
@@ -64,9 +80,6 @@ class Database(Protocol):
 
     def copy_to(self, folder: Path) -> None:
         """Copy the entries of this moment into a folder that must not exist."""
-
-    def close(self) -> None:
-        """Close; the database cannot be used afterwards."""
 
 
 class Disk(Protocol):
@@ -85,11 +98,12 @@ class Disk(Protocol):
     def is_whole(self, folder: Path) -> bool:
         """Whether a folder holds a database that can be opened."""
 
-    def open(self, folder: Path, sync: bool) -> Database:
+    def open(self, folder: Path, sync: bool, rows: bool = False) -> Database:
         """Open the database in a folder; make it where none was begun.
 
         Args:
             sync: writes wait for the disk.
+            rows: most entries are rows of tables, read and written one by one.
         """
 
     def names(self, folder: Path) -> list[str]:
@@ -124,8 +138,8 @@ class RocksDisk(Disk):
     def is_whole(self, folder: Path) -> bool:
         return (folder / "CURRENT").exists()
 
-    def open(self, folder: Path, sync: bool) -> Database:
-        return _RocksDatabase(folder, sync)
+    def open(self, folder: Path, sync: bool, rows: bool = False) -> Database:
+        return _RocksDatabase(folder, sync, rows)
 
     def names(self, folder: Path) -> list[str]:
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -144,12 +158,14 @@ class RocksDisk(Disk):
 
 
 class _RocksDatabase(Database):
-    def __init__(self, folder: Path, sync: bool) -> None:
+    def __init__(self, folder: Path, sync: bool, rows: bool) -> None:
         options = rocks.options(
             create=not rocks.is_begun(folder),
-            write_buffer_bytes=WRITE_BUFFER_BYTES,
+            write_buffer_bytes=ROWS_BUFFER_BYTES if rows else WRITE_BUFFER_BYTES,
             cache_bytes=BLOCK_CACHE_BYTES,
             bloom=True,  # most look-ups of a joiner are for requests never seen
+            compress=not rows,
+            block_bytes=ROWS_BLOCK_BYTES if rows else None,
             torn_journal="tail" if sync else "point",
         )
         self._db = Rdict(str(folder), options)
@@ -158,6 +174,9 @@ class _RocksDatabase(Database):
 
     def get(self, key: bytes) -> bytes | None:
         return self._db.get(key)
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        return rocks.get_many(self._db, keys)
 
     def batch(self) -> Writes:
         return WriteBatch(raw_mode=True)
@@ -180,6 +199,9 @@ class _RocksDatabase(Database):
             check.next()
         check.status()
 
+    def view(self) -> StoredEntries:
+        return _RocksView(self._db)
+
     def delete(self, key: bytes) -> None:
         self._db.delete(key)
 
@@ -195,6 +217,41 @@ class _RocksDatabase(Database):
 
     def close(self) -> None:
         self._db.close()
+
+
+class _RocksView(StoredEntries):
+    """One iterator, which sees the database as it was when it was made; one reads at a time.
+
+    (The iterators of rocksdict's `Snapshot` see later writes.)
+    """
+
+    def __init__(self, database: Rdict) -> None:
+        self._iterator: RdictIter | None = database.iter()
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        iterator = self._held()
+        found: list[bytes | None] = []
+        for key in keys:
+            iterator.seek(key)
+            there = iterator.valid() and iterator.key() == key
+            found.append(iterator.value() if there else None)
+        iterator.status()
+        return found
+
+    def items(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
+        iterator = self._held()
+        iterator.seek(first)
+        while iterator.valid():
+            yield iterator.key(), iterator.value()
+            iterator.next()
+        iterator.status()
+
+    def close(self) -> None:
+        self._iterator = None
+
+    def _held(self) -> RdictIter:
+        assert self._iterator is not None, "a view is not read after it was closed"
+        return self._iterator
 
 
 ROCKS_DISK = RocksDisk()

@@ -44,6 +44,11 @@ class FolderLock:
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         self._lock = lock
 
+    @property
+    def descriptor(self) -> int:
+        """Of the locked file: a process that inherits it holds the folder too, until it ends."""
+        return self._lock
+
     def release(self) -> None:
         """Release the folder; call it once."""
         os.ftruncate(self._lock, 0)

@@ -1,9 +1,11 @@
-"""How a state's database is laid out: each key begins with a byte for its kind.
+"""How a state is laid out: `lock` in its folder holds the pid of its process, `db` is its database.
 
+There each key begins with a byte for its kind.
 So a role's own keys cannot clash with the rest, and `freshet inspect` can list the contents.
 """
 
 DATA, META, OFFSET, OUTBOX = b"d", b"m", b"o", b"x"
+UNDO = b"u"  # + any key: what the last commit has replaced there, see `stream.state.undo`
 META_KEY = META + b"role"
 PURGE_KEY = META + b"purge"
 

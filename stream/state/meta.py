@@ -38,9 +38,11 @@ class StateMeta(msgspec.Struct):
             return
         for name in sorted(self.fingerprint.keys() | fingerprint.keys()):
             old, new = self.fingerprint.get(name), fingerprint.get(name)
-            if name == "targets" and _continues(old, new):
+            if old == new:
+                continue
+            if role == "learner" and name == "targets" and _continues(old, new):
                 self.fingerprint[name] = new or ""
-            elif old != new:
+            else:
                 raise StateError(
                     f"state {path} was made with {name} = {_around(old, new)}, but now {name} = "
                     f"{_around(new, old)}; put {name} back, {_keep(name, old)}or {_begin_anew(role)}"

@@ -4,18 +4,17 @@ A commit is one atomic write of everything that a step changed: the role's own e
 it has consumed, and the records it wants sent (the outbox). So after a crash, state, offsets and
 outputs are consistent. Outputs are sent after their commit. Until a later commit records that they were
 sent, they are sent again after a restart; receivers drop duplicates by (producer, seq).
-
-Layout of the folder: `lock` holds the pid of the process that has it, `db` is the database (its keys:
-`stream.state.layout`).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
+from weakref import WeakSet
 
 import msgspec
 
@@ -28,7 +27,9 @@ from stream.state.disk import ROCKS_DISK, Database, Disk, Writes
 from stream.state.layout import DATA, META_KEY, OFFSET, OUTBOX, PURGE_KEY, offset_key
 from stream.state.meta import FORMAT_VERSION, StateMeta
 from stream.state.outbox import Outbox, OutboxBlock, block_key, encode_block
+from stream.state.view import StateView, scanned
 
+T = TypeVar("T")
 _log = logging.getLogger("freshet.state")
 
 PURGE_AGAIN_S = 5.0  # until a purge that failed, on a full disk say, is tried again
@@ -36,9 +37,7 @@ PURGE_AGAIN_S = 5.0  # until a purge that failed, on a full disk say, is tried a
 
 class Commit:
     """The changes of one step, gathered until `RoleState.commit` writes them all or none.
-
-    Reads of the state do not see them before. A commit that is never written changes nothing.
-    """
+    Reads of the state do not see them before. A commit that is never written changes nothing."""
 
     def __init__(self, batch: Writes) -> None:
         self.taken: list[tuple[int, int, int]] = []  # (partition, start, end) consumed, in order
@@ -92,6 +91,7 @@ class RoleState:
         sync: bool = True,
         clock: Clock = SYSTEM_CLOCK,
         disk: Disk = ROCKS_DISK,
+        rows: bool = False,
     ) -> None:
         """Open the folder, or make it.
 
@@ -102,6 +102,7 @@ class RoleState:
                 compared whenever it is opened. None: an existing state, of any configuration.
             sync: a commit returns when the disk has it; False: when the operating system has it.
             disk: where the folder lies.
+            rows: rows of tables rest in it.
 
         Raises:
             StateLockedError: another process holds it.
@@ -114,6 +115,7 @@ class RoleState:
         self._purge_again_s = float("-inf")  # a purge that failed is tried again then
         self._db: Database | None = None
         self._broken: StateError | None = None
+        self._views: WeakSet[StateView] = WeakSet()
         self._asking = threading.Lock()  # between a commit that asks for a purge and the end of one
         try:
             self._lock = disk.hold(self.path, clock)
@@ -122,7 +124,7 @@ class RoleState:
             kind = StateFullError if trouble is not None and trouble.kind == "full" else StateError
             raise kind(f"state {self.path}: the folder cannot be made: {error.strerror}") from None
         try:
-            self._db = self._open(sync)
+            self._db = self._open(sync, rows)
             self.fingerprint = self._check_meta(role, fingerprint)
             self._outbox = self._load_outbox()
             self._purge_due = self._get(PURGE_KEY) is not None
@@ -139,9 +141,19 @@ class RoleState:
         """One entry's value, None if there is none."""
         return self._get(DATA + key)
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values of entries, None where there is none, in one read."""
+        return self._try(lambda database: database.get_many([DATA + key for key in keys]))
+
     def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Entries whose key begins with `prefix`, from key `start` on, in key order."""
         return self._scan(DATA, prefix, start)
+
+    def view(self) -> StateView:
+        """What is committed now, to be read beside later commits; it ends with the state."""
+        view = StateView(self._try(lambda database: database.view()), self._failure)
+        self._views.add(view)
+        return view
 
     def offset(self, topic: str, partition: int) -> int | None:
         """The next offset of a partition to consume, None if none of it was."""
@@ -308,15 +320,18 @@ class RoleState:
             raise StateError(f"state {self.path} is closed")
         return self._db
 
-    def _open(self, sync: bool) -> Database:
+    def _open(self, sync: bool, rows: bool) -> Database:
         try:
-            return self._disk.open(self.path / "db", sync)
+            return self._disk.open(self.path / "db", sync, rows)
         except Exception as error:
             raise self._failure(error) from None
 
     def _get(self, key: bytes) -> bytes | None:
+        return self._try(lambda database: database.get(key))
+
+    def _try(self, read: Callable[[Database], T]) -> T:
         try:
-            return self._database().get(key)
+            return read(self._database())
         except Exception as error:
             raise self._failure(error) from None
 
@@ -359,10 +374,7 @@ class RoleState:
     def _put_meta(self, meta: bytes) -> None:
         batch = self._database().batch()
         batch.put(META_KEY, meta)
-        try:
-            self._database().write(batch)
-        except Exception as error:
-            raise self._failure(error) from None
+        self._try(lambda database: database.write(batch))
 
     def _load_outbox(self) -> Outbox:
         try:
@@ -371,19 +383,13 @@ class RoleState:
             raise self._damaged(error) from None
 
     def _scan(self, kind: bytes, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        begin = kind + prefix
-        strip = len(kind)
-        try:
-            for key, value in self._database().items(max(begin, kind + start)):
-                if not key.startswith(begin):
-                    return
-                yield key[strip:], value
-        except Exception as error:
-            raise self._failure(error) from None
+        return scanned(lambda first: self._database().items(first), kind, prefix, start, self._failure)
 
     def _release(self) -> None:
         db, self._db = self._db, None
         try:
+            for view in self._views:
+                view.close()
             if db is not None:
                 db.close()
         except Exception:

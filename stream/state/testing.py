@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from stream.errors import StateLockedError
-from stream.state.disk import Database, Disk, Held, Writes
+from stream.state.disk import Database, Disk, Held, StoredEntries, Writes
 
 UNDO_MAX = 8  # writes that a database can lose
 
@@ -159,7 +159,7 @@ class MemoryDisk(Disk):
     def is_whole(self, folder: Path) -> bool:
         return folder in self._databases and self._databases[folder].whole
 
-    def open(self, folder: Path, sync: bool) -> Database:
+    def open(self, folder: Path, sync: bool, rows: bool = False) -> Database:
         self._trouble("open", folder)
         stored = self._databases.setdefault(folder, _Stored())
         if not stored.whole:
@@ -194,11 +194,14 @@ class MemoryDisk(Disk):
 
     def move(self, source: Path, target: Path) -> None:
         found = self._below(source)
-        if not found:
+        folders = {path for path in self._folders if path == source or source in path.parents}
+        if not found and not folders:
             raise FileNotFoundError(2, "No such file or directory", str(source))
         for path, stored in found:
             del self._databases[path]
             self._databases[target / path.relative_to(source)] = stored
+        self._folders -= folders
+        self._folders |= {target / path.relative_to(source) for path in folders} | set(target.parents)
 
     def remove(self, folder: Path) -> None:
         found = self._below(folder)
@@ -236,6 +239,9 @@ class _MemoryDatabase(Database):
         self._check(key)
         return self._stored.entries.get(key)
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        return [self.get(key) for key in keys]
+
     def batch(self) -> Writes:
         return _Batch()
 
@@ -253,6 +259,10 @@ class _MemoryDatabase(Database):
             value = entries.get(key)
             if value is not None:
                 yield key, value
+
+    def view(self) -> StoredEntries:
+        self._read()
+        return _MemoryDatabase(self._disk, self._folder, self._stored.copy())
 
     def delete(self, key: bytes) -> None:
         batch = self.batch()

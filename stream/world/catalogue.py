@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from stream.records.types import Value
 from stream.world.settings import WorldSettings
+from stream.world.titles import Titles
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -30,7 +31,7 @@ class Catalogue:
     Args:
         settings: the world's.
         rng: for what every world has.
-        regime_rng: for what only some have: attributes, spikes. The world draws from it too.
+        regime_rng: for what only some have: attributes, titles, spikes. The world draws from it too.
     """
 
     exposure: Floats
@@ -56,10 +57,14 @@ class Catalogue:
         sd = _ATTRIBUTE_SD / (1.0 + np.arange(s.attributes) / 4.0)
         self._effects = regime_rng.normal(0.0, sd, (_ATTRIBUTE_VALUES, s.attributes))
         self._attributes = regime_rng.integers(0, _ATTRIBUTE_VALUES, (s.items, s.attributes))
+        self._titles = Titles(s.title_words, regime_rng) if s.title_words else None
+        self._title = np.zeros((s.items, s.title_words), dtype=np.int64)
+        self._text = [""] * s.items
         self._appeal = (1.0 + rng.permutation(s.items)) ** -_ITEM_ZIPF
         # Ages as if the world had run before: evenly spread over the time that replaces every item once.
         turnover_s = s.items / s.new_items_per_h * 3600.0 if s.new_items_per_h else 0.0
         self._born = s.start_time - np.sort(rng.uniform(0.0, turnover_s, s.items))[::-1]
+        self._entitle(np.arange(s.items))
         self._oldest = 0
         self._next_burst = s.start_time + (s.burst_every_s or math.inf)
         self._next_spike = s.start_time + (s.spike_every_s or math.inf)
@@ -104,6 +109,8 @@ class Catalogue:
         self.exposure = np.cumsum(weight) / weight.sum()
         self.logit = bias + self._quality + _NOVELTY * fresh + popularity[self.category]
         self.logit += self._effects[self._attributes, np.arange(s.attributes)].sum(axis=1)
+        if self._titles is not None:
+            self.logit += self._titles.worth(self._title)
         self.logit[self._spiking] += _SPIKE_LOGIT
         ages = np.searchsorted([limit for limit, _ in _AGES], age_s, side="right").tolist()
         names = [name for _, name in _AGES]
@@ -111,6 +118,9 @@ class Catalogue:
             {"item": item, "category": f"c{category}", "age": names[age]}
             for item, category, age in zip(self._item.tolist(), self.category.tolist(), ages, strict=True)
         ]
+        if s.title_words:
+            for features, text in zip(self.features, self._text, strict=True):
+                features["title"] = text
         if s.attributes:
             for features, values in zip(self.features, self._attributes.tolist(), strict=True):
                 features.update({f"attr{j}": value for j, value in enumerate(values)})
@@ -144,3 +154,11 @@ class Catalogue:
         self._quality[at] = rng.normal(0.0, _QUALITY_SD, count)
         self._attributes[at] = self._regime_rng.integers(0, _ATTRIBUTE_VALUES, (count, s.attributes))
         self._born[at] = time
+        self._entitle(at)
+
+    def _entitle(self, places: Ints) -> None:
+        """Give the items at these places new titles."""
+        if self._titles is not None:
+            self._title[places] = self._titles.draw(len(places))
+            for place in places.tolist():
+                self._text[place] = self._titles.text(self._title[place])

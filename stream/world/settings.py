@@ -37,7 +37,14 @@ class WorldSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid
     spike_every_s: float = 0.0  # from one spike to the next, when a few items are all the rage; 0: none
     spike_s: float = 900.0  # how long a spike lasts
     attributes: int = 0  # features of the items that matter, each a little less, with 20 values each
+    title_words: int = 0  # in an item's `title`, which tell how good it is; 0: no titles
     noise_features: int = 0  # features of the candidates that mean nothing, with 100 values each
+    # What a click adds to the logit of its category for the same person, on top of `click_rate`; 0: nothing.
+    habit: float = 0.0
+    habit_half_life_s: float = 900.0  # of what clicks add
+    buy_rate: float = 0.0  # share of an average pair's clicks that become a purchase; 0: nobody buys
+    buy_delay_s: float = 600.0  # mean, exponential, from click to purchase
+    minutes: float = 0.0  # watched after an average pair's click; 0: nothing is said of it
     seed: int = 0
     start_time: float = 1_700_000_000.0
 
@@ -62,7 +69,13 @@ class WorldSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid
             ("spike_every_s", 0, 1e9),
             ("spike_s", 0, 1e9),
             ("attributes", 0, 100),
+            ("title_words", 0, 20),
             ("noise_features", 0, 100),
+            ("habit", 0, 10),
+            ("habit_half_life_s", 1, 1e9),
+            ("buy_rate", 0, 0.9),
+            ("buy_delay_s", 0, 1e7),
+            ("minutes", 0, 1e6),
             ("seed", 0, 2**63 - 1),
             ("start_time", 0, 4e9),
         )

@@ -13,7 +13,8 @@ So a linear model on user, item, category, and user × category can come near to
 new items replace old ones, everything drifts slowly, and every `shift_every_s` seconds the tastes of the
 segments and the popularity of the categories are drawn anew, which a frozen model does not survive. Where
 so configured, shifts come back to worlds that were there before, people come and go too, many items
-arrive at once, a few items are all the rage for a while, and items have attributes that add to the logit.
+arrive at once, a few items are all the rage for a while, items have attributes or titles that add to the
+logit, and people are drawn to categories that they clicked lately.
 
 All randomness comes from the seed: the same settings give the same stream, exactly. What a request's
 reaction will be is drawn with the request, so it does not depend on when or in which order `react` is called.
@@ -30,7 +31,9 @@ import numpy as np
 
 from ground.kernels.logistic import sigmoids
 from stream.records.types import Action, Example, Features, Impression
+from stream.world.after import AfterClicks
 from stream.world.catalogue import Catalogue, Floats, Ints
+from stream.world.habits import Habits
 from stream.world.settings import WorldError as WorldError
 from stream.world.settings import WorldSettings as WorldSettings
 
@@ -88,11 +91,18 @@ class World:
         self._chances: Floats  # (block, slate)
         self._delays: Floats  # (block, slate)
         self._noise: Ints  # (block, slate, noise features)
+        self._habits = Habits(s.habit, s.habit_half_life_s, (s.users, s.categories)) if s.habit else None
+        self._after = AfterClicks(s) if s.buy_rate or s.minutes else None
         self._make_people()
         self._items = Catalogue(s, np.random.default_rng(items), self._regime_rng)
         self.shift()
         self.shifts = 0
         self._take_block()
+
+    @property
+    def items(self) -> list[Features]:
+        """The features of all items on show, as they are now."""
+        return self._items.features
 
     # What happens
 
@@ -100,7 +110,7 @@ class World:
         """The next request: moves the clock, and shows a slate drawn by exposure.
 
         Context: `user` (int), `segment`, `device` (str), `hour` (int). Candidates: `item` (int),
-        `category`, `age` (str), and `attr0`, ..., `noise0`, ... (int) where configured.
+        `category`, `age` (str), and `title` (str), `attr0`, ..., `noise0`, ... (int) where configured.
         """
         s = self.settings
         if self._at == _BLOCK:
@@ -112,7 +122,10 @@ class World:
         user, device = int(self._users[at]), int(self._devices[at])
         shown = self._items.slate(self._shown[at])
         taste = self._own_taste[user] + self._segment_taste[self._segment[user]]
-        logit = self._items.logit[shown] + (self._styles @ taste)[self._items.category[shown]]
+        categories = self._items.category[shown]
+        logit = self._items.logit[shown] + (self._styles @ taste)[categories]
+        if self._habits is not None:
+            logit += self._habits.logit(user, self.time)[categories]
         logit += (
             self._activity[user]
             + _DEVICES[device][1]
@@ -121,6 +134,8 @@ class World:
         request_id = f"w{s.seed}-{self._made}"
         self._made += 1
         truth = sigmoids(logit)
+        if self._habits is not None:
+            self._habits.clicked(user, categories[self._chances[at] < truth])
         self._draws[request_id] = _Draw(truth, self._chances[at], self._delays[at])
         if len(self._draws) > _KEPT_REQUESTS:
             self._draws.popitem(last=False)
@@ -144,8 +159,21 @@ class World:
         """
         return self._draw(impression).truth.copy()
 
+    def truth_after(self, impression: Impression) -> dict[str, Floats]:
+        """What a click on each candidate is worth, (slate,): of `buy` the probability of a purchase, of
+        `minutes` the expected minutes; each only if it is configured."""
+        user = int(str(impression.context["user"]))
+        items = [int(str(features["item"])) for features in impression.candidates]
+        found: dict[str, Floats] = {}
+        if self._after is not None and self.settings.buy_rate:
+            found["buy"] = np.array([self._after.buy_truth(item, user) for item in items])
+        if self._after is not None and self.settings.minutes:
+            found["minutes"] = np.array([self._after.minutes_truth(item, user) for item in items])
+        return found
+
     def react(self, impression: Impression, order: Sequence[int] | None = None) -> list[Action]:
-        """The clicks on a request, in order of event time.
+        """The clicks on a request, and what follows them where that is configured (`buy`, `minutes`), in
+        order of event time.
 
         Args:
             impression: a request of this world.
@@ -170,6 +198,11 @@ class World:
             Action(impression.request_id, impression.time + float(draw.delay_s[i]), int(i))
             for i in np.flatnonzero(draw.chance < needed)
         ]
+        if self._after is not None:
+            number = int(impression.request_id.rpartition("-")[2])
+            clicks += [
+                action for click in list(clicks) for action in self._after.of(impression, number, click)
+            ]
         return sorted(clicks, key=lambda action: action.time)
 
     def events(self, requests: int | None = None) -> Iterator[Impression | Action]:
@@ -289,6 +322,8 @@ class World:
         self._left = (self._left + count) % s.users
         self._user[at] = self._next_user + np.arange(count)
         self._next_user += count
+        if self._habits is not None:
+            self._habits.leave(at)
         self._segment[at] = rng.integers(0, len(_SEGMENTS), count)
         self._own_taste[at] = rng.normal(0.0, _OWN_TASTE_SD, (count, s.dim))
         self._activity[at] = rng.normal(0.0, _ACTIVITY_SD, count)

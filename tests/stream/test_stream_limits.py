@@ -37,6 +37,27 @@ def test_limit_that_others_count_on_cannot_be_raised_alone(
         limits.check_relations()
 
 
+@pytest.mark.parametrize(
+    ("name", "edge", "beyond", "broken"),
+    [
+        ("ENTITY_BYTES_MAX", 9 * limits.VECTOR_MAX + 4 * limits.LONG_TEXT_MAX, -1, "one entity are kept"),
+        ("PENDING_MAX", limits.OUTPUTS_MAX - limits.BATCH_EVENTS_MAX - limits.WAITING_MAX, 1, "an index"),
+        ("CANDIDATES_MAX", (limits.SPLICED_BYTES_MAX - 64) // 9, 1, "labels of all candidates"),
+        ("SPLICED_BYTES_MAX", limits.RECORD_BYTES_MAX // 16, 1, "a copied event fits"),
+        ("FORGET_IDS_IN_RECORD_MAX", limits.RECORD_BYTES_MAX // limits.TEXT_MAX // 4, 1, "ids to forget"),
+        ("AT_ONCE_BYTES_MAX", (1 << 31) - limits.RECORD_BYTES_MAX - 1, 1, "fits into an outbox"),
+    ],
+)
+def test_relation_of_limits_holds_at_its_edge_and_no_further(
+    monkeypatch: pytest.MonkeyPatch, name: str, edge: int, beyond: int, broken: str
+) -> None:
+    monkeypatch.setattr(limits, name, edge)
+    limits.check_relations()
+    monkeypatch.setattr(limits, name, edge + beyond)
+    with pytest.raises(ValueError, match=broken):
+        limits.check_relations()
+
+
 def test_every_allowed_pending_max_leaves_each_output_a_number() -> None:
     for pending_max in (1, JoinSettings().pending_max, limits.PENDING_MAX):
         waiting = pending_max + limits.further_actions_max(pending_max)

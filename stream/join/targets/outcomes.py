@@ -68,6 +68,14 @@ class TargetEntry(Entry, array_like=True, gc=False):
         self.kept, self.gone = needed, None
         self.said = {t: {c: o for c, o in said.items() if c in needed} for t, said in self.said.items()}
 
+    def is_whole(self) -> bool:
+        """Whether `original` has all candidates, as they were shown, and can be copied into an example."""
+        return self.exposed is None and self.kept is None and splices(self.original)
+
+    def is_quiet(self) -> bool:
+        """Whether all candidates are there, and nothing is known to have happened with any."""
+        return not self.said and not self.gone and self.is_whole()
+
     def is_done(self, target: int) -> bool:
         """Whether a target is decided."""
         return bool(self.done >> target & 1)
@@ -85,6 +93,7 @@ class Outcomes:
         self._entry = entry
         self._said = entry.said
         self._shown = shown
+        self._every: list[int] | None = None  # see `_acted`
 
     def happened(self, target: int, candidate: int) -> bool:
         """Whether a target happened, as far as is known or implied."""
@@ -96,10 +105,10 @@ class Outcomes:
 
     def has(self, target: int, candidate: int) -> bool:
         """Whether a candidate is in the sample of a target."""
-        of = self._rules.of[target]
-        if of < 0:
-            return self._shown is None or candidate in self._shown
-        return self.happened(of, candidate) and self.has(of, candidate)
+        for of in self._rules.chain[target]:
+            if not self.happened(of, candidate):
+                return False
+        return self._shown is None or candidate in self._shown
 
     def label(self, target: int, candidate: int) -> float:
         """The label of a candidate of the sample."""
@@ -123,12 +132,14 @@ class Outcomes:
 
     def _acted(self) -> list[int]:
         """The candidates with which anything was done, in order: of all others nothing happened."""
-        said = self._said
-        if not said:
-            return []
-        every = sorted({candidate for one in said.values() for candidate in one})
-        entry = self._entry
-        return every if entry.kept is None and not entry.gone else [c for c in every if c in entry.numbers()]
+        if self._every is None:
+            said, gone = self._said, self._entry.gone
+            (first,) = said.values() if len(said) == 1 else [set[int]().union(*said.values())]
+            self._every = sorted(first)
+            if gone:
+                left = self._entry.numbers()
+                self._every = [c for c in self._every if c in left]
+        return self._every
 
     def taught(self, candidate: int) -> dict[int, float]:
         """By target that is decided: the label with which this candidate was learned."""
@@ -158,9 +169,10 @@ class Outcomes:
 
     def needed(self) -> list[int]:
         """The candidates of which something is still open."""
-        if self._entry.step <= self._rules.roots_close_at:
+        step = self._entry.step
+        if step <= self._rules.roots_close_at:
             return list(self._entry.numbers())
-        open_ones = [t for t in self._rules.order if self._rules.of[t] >= 0 and self.is_open(t)]
+        open_ones = self._rules.open_at[step] if step < len(self._rules.open_at) else ()
         if not open_ones or not self._said:
             return []
         return [c for c in self._acted() if any(self._waits(t, c) for t in open_ones)]

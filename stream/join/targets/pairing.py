@@ -11,7 +11,7 @@ from typing import cast
 
 from stream.errors import RecordError
 from stream.join.examples import Aim, Amended
-from stream.join.exposures import LONG_SLATE, Exposed, seen
+from stream.join.exposures import LONG_SLATE, Exposed, seen, settled
 from stream.join.outputs import Decided, Origin, Outputs, Unusable
 from stream.join.pairing import ENTRIES, Pairing
 from stream.join.pending import Entry, Waiting
@@ -48,33 +48,29 @@ class TargetsPairing(Pairing):
         latest_s: float,
         timed: bool = True,
     ) -> Outputs:
-        time = min(event.time, latest_s)
-        if time > self.progress.clock and time >= self._later.next_s:
+        progress, time = self.progress, event.time if event.time < latest_s else latest_s
+        if time > progress.clock and time >= self._later.next_s:
             self._advance(time)
-            if self.progress.advancing:
+            if progress.advancing:
                 return self._taken_outputs()
         outputs = super().take(event, offset, original, latest_s, timed)
-        if self.progress.advancing or not self._is_over_limits():
+        if progress.advancing or (
+            progress.undecided + progress.waiting <= self._pending_max
+            and progress.waiting_bytes <= self._settings.waiting_bytes_max
+        ):
             return outputs
         self._keep_limit()
         return [*outputs, *self._taken_outputs()]
-
-    def _is_over_limits(self) -> bool:
-        progress = self.progress
-        return (
-            progress.undecided + progress.waiting > self._pending_max
-            or progress.waiting_bytes > self._settings.waiting_bytes_max
-        )
 
     def _take_impression(self, impression: Impression, time: float, original: bytes) -> None:
         request_id = impression.request_id
         if type(impression) is Impression:
             original = encode(impression)  # without values that no feature takes
         found = self._pending.get(request_id)
+        waiting: tuple[Waiting, ...] = ()
         if found is not None and found.size:
             self.counts.duplicate_impressions += 1
             return
-        waiting: tuple[Waiting, ...] = ()
         if found is None:
             entry = TargetEntry(time)
             self.progress.undecided += 1
@@ -94,7 +90,8 @@ class TargetsPairing(Pairing):
         if waiting:
             self._take_waiting(request_id, waiting, entry)
         if not entry.decided or entry.original:
-            self._pass_steps(request_id, entry, self.progress.clock)
+            if entry.deadline <= self.progress.clock:  # saves a call of most requests
+                self._pass_steps(request_id, entry, self.progress.clock)
             if entry.original and not entry.decided:
                 self._closing.add(entry.deadline, request_id)
 
@@ -218,16 +215,30 @@ class TargetsPairing(Pairing):
         target: int,
         decided: float,
         impression: Impression | None = None,
+        outcomes: Outcomes | None = None,
     ) -> None:
         """Emit the example of a target, unless its sample is empty.
 
         Args:
             impression: the entry's, if it came with its labels.
+            outcomes: what the entry says, if that is known already.
         """
         entry.done |= 1 << target
         self._pending.changed(request_id, entry)
         aim, counts = self._aims[target], self.counts
-        labels = self._outcomes(entry).labels(target)
+        if not entry.said and not aim.root:
+            return  # as of most requests: nothing happened with any candidate
+        copies = target == 0 and impression is None and self._settings.negative_rate == 1.0
+        if copies and entry.is_quiet():
+            counts.long_unsaid += entry.size > LONG_SLATE
+            example = self._examples.copy(entry.original, [0.0] * entry.size, decided, counts)
+            self._outputs.append(Decided(request_id, example, aim.name))
+            return
+        if aim.root and entry.exposed is not None and entry.kept is None:
+            whole = impression or self._impressions.decode_again(entry.original)
+            found = seen(whole, entry.exposed, Outcomes(self._rules, entry).touched())
+            entry.exposed = settled(entry.exposed, found)
+        labels = (outcomes or self._outcomes(entry)).labels(target)
         if target == 0:
             if entry.exposed is not None:
                 counts.exposed += 1
@@ -238,25 +249,19 @@ class TargetsPairing(Pairing):
             counts.emptied += aim.root
             return
         said = entry.said.get(target, {})
-        counts.implied += sum(1 for c, label in labels.items() if label and c not in said)
-        made: bytes | None = None
-        if target == 0 and self._copies(entry, labels) and impression is None:
+        counts.implied += sum([label != 0.0 and c not in said for c, label in labels.items()])
+        if entry.kept is not None:
+            labels = {entry.kept.index(c): label for c, label in labels.items()}
+        made: bytes | None
+        if copies and len(labels) == entry.size and entry.is_whole():
             made = self._examples.copy(entry.original, list(labels.values()), decided, counts)
-        else:
-            if entry.kept is not None:
-                labels = {entry.kept.index(c): label for c, label in labels.items()}
-        if made is None and not aim.root and splices(entry.original):
+        elif not aim.root and splices(entry.original):
             made = self._examples.copy_some(entry.original, labels, decided, counts, aim)
-        elif made is None:
-            whole = self._laid_out(entry, impression)
-            made = self._examples.encode(whole, labels, decided, False, counts, aim)
+        else:
+            laid_out = self._laid_out(entry, impression)
+            made = self._examples.encode(laid_out, labels, decided, False, counts, aim)
         if made is not None:
             self._outputs.append(Decided(request_id, made, aim.name))
-
-    def _copies(self, entry: TargetEntry, labels: dict[int, float]) -> bool:
-        """Whether an example of these labels is the impression with labels."""
-        plain = entry.exposed is None and entry.kept is None and self._settings.negative_rate == 1.0
-        return plain and len(labels) == entry.size and splices(entry.original)
 
     def _close(self, request_id: str, deadline: float, decided: float | None = None) -> bool:
         entry = self._pending.get(request_id)
@@ -265,7 +270,7 @@ class TargetsPairing(Pairing):
         assert isinstance(entry, TargetEntry)
         if entry.decided or entry.deadline != deadline:
             return False
-        self._pass_steps(request_id, entry, deadline, decided)
+        self._pass_steps(request_id, entry, max(deadline, self.progress.clock), decided)
         if not entry.decided:
             self._closing.add(entry.deadline, request_id)
         return True
@@ -274,7 +279,7 @@ class TargetsPairing(Pairing):
         """Take the next step of a request that waits for further targets, unless the timer is stale."""
         entry = self._waiting_at(request_id, deadline)
         if entry is not None:
-            self._pass_steps(request_id, entry, deadline)
+            self._pass_steps(request_id, entry, self.progress.clock)
         return entry is not None
 
     def _end_early(self) -> None:
@@ -302,7 +307,10 @@ class TargetsPairing(Pairing):
     def _pass_steps(
         self, request_id: str, entry: TargetEntry, until: float, decided: float | None = None
     ) -> None:
-        """Take a request's steps that are due.
+        """Take all of a request's steps that are due.
+
+        Then the order among requests follows from the clock. Taken one step at a time, it would depend on
+        how many timers are taken together, stale ones among them.
 
         Args:
             until: the clock.
@@ -311,22 +319,27 @@ class TargetsPairing(Pairing):
         steps = self._rules.steps
         while entry.original and entry.deadline <= until:
             when = entry.deadline if decided is None else decided
+            # a decision changes only what counts as shown
+            outcomes = Outcomes(self._rules, entry) if entry.exposed is None else None
             for target in steps[entry.step].decides:
                 if not entry.is_done(target):
-                    self._decide_target(request_id, entry, target, when)
+                    self._decide_target(request_id, entry, target, when, outcomes=outcomes)
             entry.step += 1
             self._pending.changed(request_id, entry)
             if entry.step < len(steps):
                 entry.deadline = entry.start + steps[entry.step].after_s
-                self._settle(request_id, entry, until)
+                self._settle(request_id, entry, until, outcomes)
             else:
                 self._finish(request_id, entry)
 
-    def _settle(self, request_id: str, entry: TargetEntry, until: float = -1.0) -> None:
+    def _settle(
+        self, request_id: str, entry: TargetEntry, until: float = -1.0, outcomes: Outcomes | None = None
+    ) -> None:
         """Keep what is still needed of a request, behind a step; set its timer if it waits beyond `until`."""
         if not entry.is_done(0):
             return
-        needed = self._outcomes(entry).needed()
+        over = not entry.said and entry.step > self._rules.roots_close_at  # as of most requests
+        needed = [] if over else (outcomes or self._outcomes(entry)).needed()
         if not needed:
             self._finish(request_id, entry)
             return
@@ -336,7 +349,9 @@ class TargetsPairing(Pairing):
             entry.decided = True
             self.progress.undecided -= 1
             self.progress.waiting += 1
-        self._weigh(entry)
+        size = len(entry.original)
+        self.progress.waiting_bytes += size - entry.held
+        entry.held = size
         self._pending.changed(request_id, entry)
         if entry.deadline > until:
             self._later.add(entry.deadline, request_id)
@@ -364,12 +379,6 @@ class TargetsPairing(Pairing):
     def _forget(self, request_id: str, deadline: float) -> bool:
         entry = self._pending.get(request_id)
         return entry is not None and not entry.original and super()._forget(request_id, deadline)
-
-    def _weigh(self, entry: TargetEntry) -> None:
-        """Count the bytes of a request that waits."""
-        size = len(entry.original)
-        self.progress.waiting_bytes += size - entry.held
-        entry.held = size
 
     def _keep_limit(self) -> None:
         progress, most, further_max = self.progress, self._pending_max, self._further_actions_max

@@ -31,6 +31,8 @@ class TargetRules:
         more_s = REMEMBERED_WINDOWS * self.window_s if settings.late == "learn" else 0.0
         index = {name: i for i, name in enumerate(targets.names)}
         self.of = [index[targets[name].of] if targets[name].of else -1 for name in targets.names]
+        self.chain = [self._chain(target) for target in range(len(self.of))]
+        """By target: its `of`, that one's `of`, and so on."""
         self.children = [[index[child] for child in targets.children(name)] for name in targets.names]
         self.order = [index[name] for name in targets.ordered]
         self.is_value = [targets[name].kind == "value" for name in targets.names]
@@ -40,10 +42,19 @@ class TargetRules:
         self.steps = [Moment(at, tuple(t for t in self.order if observe[t] == at)) for at in times]
         self.closes_at = [times.index(at) for at in close]
         """By target: the step with which it is over."""
+        self.open_at = [
+            [t for t in self.order if self.of[t] >= 0 and step <= self.closes_at[t]]
+            for step in range(len(times))
+        ]
+        """By step: the targets with an `of` that are still open."""
         self.roots_close_at = max(at for at, of in zip(self.closes_at, self.of, strict=True) if of < 0)
         self.first_action = settings.decide == "first_action"
         self.longest_s = times[-1]
         """How long a request may wait; behind that it is remembered."""
+
+    def _chain(self, target: int) -> list[int]:
+        of = self.of[target]
+        return [of, *self._chain(of)] if of >= 0 else []
 
     @property
     def structure(self) -> str:

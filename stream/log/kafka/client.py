@@ -278,8 +278,8 @@ class KafkaClient:
                 return found
             reasons.append(
                 found
-                or f"{server} accepts connections but does not answer as a Kafka broker with security = "
-                f"{self.settings.security!r} would"
+                or f"{server} accepts connections but did not answer within {self.settings.away_after_s:g} s "
+                f"as a Kafka broker with security = {self.settings.security!r} would"
             )
         if error.code() not in _PASSING:
             return LogError(f"{self} cannot be used: {text(error)}")

@@ -40,6 +40,20 @@ def read_mark(headers: Headers | None) -> tuple[str, int]:
     return "", -1
 
 
+def foreign(headers: Headers) -> tuple[tuple[str, bytes | None], ...]:
+    """The headers that are not ours.
+
+    >>> foreign([("freshet", b"shop/7")]), foreign([("user", b"ann"), ("freshet", b"shop/7")])
+    ((), (('user', b'ann'),))
+    """
+    pairs = headers if isinstance(headers, list) else list(headers.items())
+    if len(pairs) == 1 and pairs[0][0] == HEADER:
+        return ()
+    return tuple(
+        (name, value.encode() if isinstance(value, str) else value) for name, value in pairs if name != HEADER
+    )
+
+
 def parse_mark(value: bytes) -> tuple[str, int]:
     """(producer, sequence number) of the header's value; ("", -1) if the value is invalid."""
     # `PRODUCER/-1`: a named sender that does not number its records

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from stream.errors import LogError
+from stream.errors import LogAwayError, LogError
 from stream.log.base import Record
 from stream.log.kafka.client import KafkaClient, result
-from stream.log.kafka.mark import read_mark
+from stream.log.kafka.mark import foreign, read_mark
 
 CURSORS_MAX = 4  # consumers of one topic
 QUEUE_KBYTES = 16 << 10  # fetched ahead by the library, for each consumer
@@ -111,6 +111,7 @@ class _Cursor:
         """As `Log.read_any` says."""
         deadline_s = time.monotonic() + wait_s
         self._go_to(offsets)
+        self._look_behind(offsets)
         self._await(lambda: all(self._settled(p) for p in offsets))
         while True:
             self._take()
@@ -159,7 +160,7 @@ class _Cursor:
         for known in (self.positions, self._after, self._ended, self._behind):
             known.pop(partition, None)
         for record in self._ahead.pop(partition, ()):
-            self._ahead_bytes -= len(record.key) + len(record.value)
+            self._ahead_bytes -= _size_of(record)
 
     def _settled(self, partition: int) -> bool:
         """Whether it is known if a partition has a record for us."""
@@ -228,12 +229,16 @@ class _Cursor:
             kind, time_ms = message.timestamp()
             headers = message.headers()
             producer, seq = read_mark(headers) if headers else ("", -1)
+            theirs = foreign(headers) if headers else ()
             ingest_ms, created_ms = (time_ms, 0) if kind == LOG_APPEND_TIME else (0, max(time_ms, 0))
             kept = ahead.get(partition)
             if kept is None:
                 kept = ahead[partition] = []
-            kept.append(Record(topic, partition, offset, key, value, producer, seq, ingest_ms, created_ms))
-            self._ahead_bytes += len(key) + len(value)
+            record = Record(
+                topic, partition, offset, key, value, producer, seq, ingest_ms, created_ms, theirs
+            )
+            kept.append(record)
+            self._ahead_bytes += _size_of(record)
             self._after[partition] = offset + 1
             self._ended.pop(partition, None)
 
@@ -264,9 +269,9 @@ class _Cursor:
                 continue
             count, size = 0, 0
             for record in kept[:max_records]:
-                size += len(record.key) + len(record.value)
+                size += _size_of(record)
                 if count and size > max_bytes:
-                    size -= len(record.key) + len(record.value)
+                    size -= _size_of(record)
                     break
                 count += 1
             if count == len(kept):
@@ -336,12 +341,21 @@ class TopicReader:
             LogError: it refuses, or a record is damaged.
         """
         cursor = self._claim(offsets)
+        kept = True
         try:
             return cursor.read(offsets, max_records, max_bytes, wait_s)
+        except LogAwayError:
+            kept = False  # whatever it waits for, the next one begins anew
+            raise
         finally:
             cursor.used_s = time.monotonic()
+            if not kept:
+                cursor.close()
             with self._free:
-                self._idle.append(cursor)
+                if kept:
+                    self._idle.append(cursor)
+                else:
+                    self._count -= 1
                 self._free.notify()
 
     def _claim(self, offsets: Mapping[int, int]) -> _Cursor:
@@ -361,3 +375,8 @@ class TopicReader:
                     self._idle.remove(best)
                     return best
                 self._free.wait(SLICE_S)
+
+
+def _size_of(record: Record) -> int:
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return len(record.key) + len(record.value) + headers

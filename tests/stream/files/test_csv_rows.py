@@ -74,6 +74,7 @@ def test_integers_written_as_fractions_and_lines_without_a_label(tmp_path: Path)
 cells = st.text(st.sampled_from("ab\",;\n\t '\\"), max_size=6)
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(cells, min_size=5, max_size=5), max_size=8))
 def test_what_a_csv_writer_wrote_is_read_back_or_said_to_be_bad(rows: list[list[str]]) -> None:
     out = io.StringIO()

@@ -77,7 +77,12 @@ exposures = st.builds(
 )
 
 
-@settings(max_examples=many(24), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(
+    max_examples=many(24),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.data())
 def test_any_records_come_back_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject

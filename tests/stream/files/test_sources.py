@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from paths import DATA
 
 from stream.errors import SourceError
-from stream.files.columns import to_id
+from stream.files.columns import LabelColumn, to_id
 from stream.files.sources import DataSettings, count_examples, detect_format, read_examples
+from stream.records.targets import Target, Targets
 from stream.records.types import Example
 
 MOVIETWEETINGS = DATA / "movietweetings"
@@ -334,3 +336,111 @@ def test_what_does_not_say_whether_it_was_shown_is_an_error(tmp_path: Path) -> N
     assert len(read(path, DataSettings(shown="seen", skip_bad=True))) == 1
     with pytest.raises(SourceError, match="there is no column 'sen'"):
         read(path, DataSettings(shown="sen"))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_weights_are_of_each_candidate_and_of_all_its_targets(tmp_path: Path, kind: str) -> None:
+    names = ("time", "label", "s", "item", "buy", "by")
+    rows = [(10, 1, "A", 5, 1, 0.5), (10, 0, "A", 6, 0, 2.0), (12, 1, "B", 5, 0, 0.0)]
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        write(path, "\n".join([",".join(names), *(",".join(map(str, row)) for row in rows)]))
+    elif kind == "jsonl":
+        write(path, "\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows))
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    targets = Targets({"click": Target(), "buy": Target(of="click")})
+    settings = DataSettings(request="s", weight="by", labels={"buy": LabelColumn()})
+    found = list(read_examples(path, settings, targets=targets))
+    assert [(e.target, e.weight) for e in found] == [
+        ("", [0.5, 2.0]), ("buy", [0.5]), ("", [0.0]), ("buy", [0.0])
+    ]  # fmt: skip
+    assert all("by" not in candidate for e in found for candidate in e.candidates)
+    alone = read(path, DataSettings(weight="by", features={"item": "item"}))
+    assert [e.weight for e in alone] == [[0.5], [2.0], [0.0]]
+
+
+@pytest.mark.parametrize("cell", ["", "-1", "inf", "nan", "much", "1e9"])
+def test_what_is_no_weight_is_an_error(tmp_path: Path, cell: str) -> None:
+    path = write(tmp_path / "a.csv", f"time,label,item,by\n1,0,5,1.5\n2,0,5,{cell}\n")
+    with pytest.raises(SourceError, match=r"a.csv:3: by: .* is no weight; expected a number of at least 0"):
+        read(path, DataSettings(weight="by"))
+    assert [e.weight for e in read(path, DataSettings(weight="by", skip_bad=True))] == [[1.5]]
+    with pytest.raises(SourceError, match="there is no column 'bye'; did you mean 'by'"):
+        read(path, DataSettings(weight="bye"))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_places_and_propensities_are_read(tmp_path: Path, kind: str) -> None:
+    names, rows = ("time", "label", "s", "item", "pos", "q"), [
+        (10, 0, "A", 5, 2, 0.25), (10, 0, "A", 6, 1, 0.75), (12, 0, "B", 5, 3, 1.0),
+    ]  # fmt: skip
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        write(path, "\n".join([",".join(names), *(",".join(map(str, row)) for row in rows)]))
+    elif kind == "jsonl":
+        write(path, "\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows))
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    drawn = DataSettings(request="s", place="pos", place_from=1, propensity="q")
+    assert [(e.candidates, e.place, e.propensity) for e in read(path, drawn)] == [
+        ([{"item": 5}, {"item": 6}], [1, 0], [0.25, 0.75]),
+        ([{"item": 5}], [2], [1.0]),
+    ]
+    alone = read(path, DataSettings(place="pos", features={"item": "item"}))
+    assert [(e.place, e.propensity) for e in alone] == [([2], None), ([1], None), ([3], None)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "why"),
+    [
+        ("0,0.5", "pos: '0' is no place; expected a whole number from 1 on"),
+        ("1.5,0.5", "pos: '1.5' is no place"),
+        (",0.5", "pos: an empty cell is no place"),
+        ("top,0.5", "pos: 'top' is no place"),
+        ("999999,0.5", "pos: '999999' is no place"),
+        ("2,0", "q: '0' is no propensity; expected a probability above 0"),
+        ("2,1.2", "q: '1.2' is no propensity"),
+        ("2,nan", "q: 'nan' is no propensity"),
+        ("2,", "q: an empty cell is no propensity"),
+        ("1,0.5", "place must hold 2 different numbers"),
+    ],
+)
+def test_bad_places_and_propensities_are_refused(tmp_path: Path, cells: str, why: str) -> None:
+    path = write(tmp_path / "a.csv", f"time,label,s,item,pos,q\n1,0,A,5,1,0.5\n1,0,A,6,{cells}\n")
+    settings = DataSettings(request="s", place="pos", place_from=1, propensity="q")
+    with pytest.raises(SourceError, match=re.escape(why)):
+        read(path, settings)
+    with pytest.raises(ValueError, match="name the column of places"):
+        DataSettings(place_from=1)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_times_of_kind_age_are_read(tmp_path: Path, kind: str) -> None:
+    cells = ["2024-05-31T18:00:00Z", "2024-05-31", "1717171200"]
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        write(path, "\n".join(["time,label,born", *(f"1,0,{cell}" for cell in cells)]))
+    elif kind == "jsonl":
+        write(
+            path, "\n".join(json.dumps({"time": 1, "label": 0, "born": c}) for c in [*cells[:2], 1717171200])
+        )
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        born = pyarrow.array([1717178400, 1717113600, 1717171200], pyarrow.timestamp("s"))
+        pyarrow.parquet.write_table(pyarrow.table({"time": [1] * 3, "label": [0] * 3, "born": born}), path)
+    found = read(path, DataSettings(types={"born": "time"}))
+    assert [e.candidates[0]["born"] for e in found] == [1717178400.0, 1717113600.0, 1717171200.0]
+    write(tmp_path / "b.csv", "time,label,born\n1,0,last week\n")
+    with pytest.raises(SourceError, match="born: 'last week' is no time; expected ISO 8601"):
+        read(tmp_path / "b.csv", DataSettings(types={"born": "time"}))

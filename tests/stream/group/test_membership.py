@@ -67,6 +67,26 @@ def test_member_whose_loop_stands_still_beats_no_more(log: Log) -> None:
     assert log.ends(ROLES)[0][1] < 70
 
 
+def test_each_time_that_the_group_is_away_is_told_once(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    faulty, clock = FaultyLog(log, seed=0, faults=Faults()), ManualClock()
+    one = Member(faulty, "join", "a", SLOW, clock)
+    one.join()
+
+    def pulses(away: bool) -> list[str]:
+        caplog.clear()
+        faulty.faults = Faults(append_lost=float(away))
+        with caplog.at_level("INFO"):
+            for _ in range(3):
+                clock.advance(1.0)
+                one.turn()
+                one.pulse()
+        return [record.message.partition(":")[0] for record in caplog.records]
+
+    for _ in range(2):
+        assert pulses(away=True) == ["member a cannot reach its group"]
+        assert pulses(away=False) == ["member a reaches its group again"]
+
+
 def test_claim_of_which_no_answer_came_does_not_leave_the_group_without_a_leader(log: Log) -> None:
     faulty = FaultyLog(log, seed=0, faults=Faults())
     one = Member(faulty, "learn", "a", SLOW, ManualClock())
@@ -196,6 +216,7 @@ _plain = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=many(120), deadline=None)
 @given(
     st.binary(max_size=200)

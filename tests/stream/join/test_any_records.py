@@ -58,6 +58,7 @@ records = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(records)
 @settings(max_examples=many(60), deadline=None)
 def test_any_records_are_joined_or_buried(

@@ -38,6 +38,13 @@ def test_clock_follows_events_in_order() -> None:
     assert progress.steady
 
 
+def test_clock_that_trusts_the_log_needs_no_comparison() -> None:
+    progress = PartitionProgress(clock=T, first=[T], ahead=3)
+    assert not progress.steady
+    progress.trust_log()
+    assert progress.steady and progress.begun
+
+
 @pytest.mark.parametrize("place", [0, 1, 2, 50, 99, 100, 101, 500])
 def test_one_event_ahead_moves_no_clock_wherever_it_stands(place: int) -> None:
     times = [T + i for i in range(600)]
@@ -45,6 +52,7 @@ def test_one_event_ahead_moves_no_clock_wherever_it_stands(place: int) -> None:
     assert run(PartitionProgress(), *times) == T + 599
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000), share=st.floats(0.0, 0.3))
 def test_share_of_events_ahead_moves_no_clock(seed: int, share: float) -> None:
     draw = random.Random(seed)

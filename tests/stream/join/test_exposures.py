@@ -352,3 +352,20 @@ def test_joiner_warns_once_where_nobody_says_what_was_shown(
     (record,) = caplog.records
     assert "of over 10 candidates were taken as shown whole" in record.getMessage()
     j.state.close()
+
+
+def test_what_was_learned_as_shown_stays_shown_and_a_late_click_shows_itself_only(tmp_path: Path) -> None:
+    joined = Joined(tmp_path, late="learn")
+    joined.send(asked(), exposure(examined=1), click(1, 2.0), asked("clock", 61.0))
+    joined.send(
+        click(5, 70.0), click(3, 71.0), click(5, 72.0, label=0.0), click(5, 73.0), click(1, 74.0, label=0.0)
+    )
+    late = [(told(example), example.before) for example in joined.examples() if example.late]
+    assert late == [
+        ([(5, 1.0)], None),  # neither it nor those above it were learned
+        ([(3, 1.0)], None),
+        ([(5, 0.0)], [1.0]),
+        ([(5, 1.0)], [0.0]),
+        ([(1, 0.0)], [1.0]),
+    ]
+    joined.state.close()

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from stream.join.pending import Entry, PendingRequests
 from stream.state.role_state import RoleState
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_in_bytes_and_what_leaves_it_is_read_again(tmp_path: Path) -> None:
     with RoleState(tmp_path, "joiner", {}, sync=False) as state:
         pending = PendingRequests(state, b"p/", memory_max=1000, count=0, bytes_max=10 << 20)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from depth import many
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
@@ -27,6 +27,7 @@ from stream.log.sqlite.pool import Pool
 from stream.log.testing import Faults, FaultyLog, MemoryLog
 
 FAST = LogSettings(sync=False)
+WAIT_S = 3600.0  # longer than a test may take: a read that does not end before this fails
 
 
 Open = Callable[[LogSettings], Log]
@@ -99,13 +100,19 @@ def test_partition_follows_the_key_when_none_is_given(log: Log) -> None:
     assert len({partition for partition, _ in placed}) == 8
 
 
-@settings(max_examples=many(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=many(8),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     sizes=st.lists(st.integers(0, 50), min_size=1, max_size=30),
     start=st.integers(0, 35),
     max_records=st.integers(1, 10),
     max_bytes=st.integers(1, 120),
 )
+@example(sizes=[5, 5, 5], start=0, max_records=10, max_bytes=10)
+@example(sizes=[5, 5, 5], start=0, max_records=10, max_bytes=9)
 def test_read_is_bounded_and_gives_at_least_one(
     log: Log, sizes: list[int], start: int, max_records: int, max_bytes: int
 ) -> None:
@@ -129,9 +136,7 @@ def test_reads_of_several_partitions_at_once_are_those_of_each(log: Log) -> None
     assert log.read_any("t", {0: 5, 2: 0}) == {}
     timer = threading.Timer(0.05, lambda: log.append("t", [Outgoing(b"", b"x", 2)]))
     timer.start()
-    began = time.monotonic()
-    found = log.read_any("t", {0: 5, 1: 5, 2: 0}, wait_s=10.0)
-    assert time.monotonic() - began < 2.0
+    found = log.read_any("t", {0: 5, 1: 5, 2: 0}, wait_s=WAIT_S)
     assert {p: [r.value for r in records] for p, records in found.items()} == {2: [b"x"]}
     timer.join()
 
@@ -158,9 +163,7 @@ def test_waiting_read_sees_another_connections_append(log: Log) -> None:
     log.create_topic("t", 1)
     timer = threading.Timer(0.05, lambda: log.append("t", [Outgoing(b"", b"x")]))
     timer.start()
-    began = time.monotonic()
-    assert len(log.read("t", 0, 0, wait_s=10.0)) == 1
-    assert time.monotonic() - began < 2.0
+    assert len(log.read("t", 0, 0, wait_s=WAIT_S)) == 1
     timer.join()
     assert log.read("t", 0, 1, wait_s=0.02) == []
 

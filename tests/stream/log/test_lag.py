@@ -60,32 +60,36 @@ def test_seconds_grow_from_when_the_oldest_record_came(log: Counting) -> None:
     append(log, 5)
     meter.measure()
     time.sleep(0.2)
+    before_s = time.monotonic()
     append(log, 1)
     meter.measure()
     came_s = time.monotonic()
     time.sleep(0.2)
     append(log, 10)
+    least_s = time.monotonic() - came_s
     (lag,) = meter.measure()
     assert lag.records == 11
-    assert time.monotonic() - came_s - 0.05 <= lag.seconds <= time.monotonic() - came_s + 0.25
+    assert least_s - 0.05 <= lag.seconds <= time.monotonic() - before_s + 0.25
     offset = 16
     assert meter.measure() == [Lag("t", 0, 0, 0.0)]
     assert log.reads == 0
 
 
 def test_backlog_from_before_is_as_old_as_what_was_taken_last(log: Counting) -> None:
+    began_s = time.monotonic()
     append(log, 10)
     hour_ago_ms = time.time_ns() // 1_000_000 - 3_600_000
     (lag,) = LagMeter(log, "t", lambda: {0: Position(4, hour_ago_ms)}).measure()
-    assert lag.records == 6 and 3600.0 <= lag.seconds < 3610.0
+    assert lag.records == 6 and 3600.0 <= lag.seconds < 3600.1 + time.monotonic() - began_s
     assert log.reads == 0
     time.sleep(0.2)
     (lag,) = LagMeter(log, "t", lambda: {0: Position(0, 0)}).measure()  # nothing taken yet
-    assert lag.records == 10 and 0.2 <= lag.seconds < 10.0
+    assert lag.records == 10 and 0.2 <= lag.seconds < 0.1 + time.monotonic() - began_s
 
 
 def test_what_is_remembered_is_bounded_and_says_the_same(log: Counting) -> None:
     position = Position(0, 0)
+    began_s = time.monotonic()
     meter = LagMeter(log, "t", lambda: {0: position})
     for _ in range(700):
         append(log, 1)
@@ -93,7 +97,7 @@ def test_what_is_remembered_is_bounded_and_says_the_same(log: Counting) -> None:
         meter.measure()
     position = Position(650, 1)
     (lag,) = meter.measure()
-    assert lag.records == 50 and 0.0 < lag.seconds < 60.0
+    assert lag.records == 50 and 0.0 < lag.seconds < 0.1 + time.monotonic() - began_s
     assert 1 < meter.remembered <= HISTORY_MAX
 
 
@@ -103,7 +107,7 @@ def test_log_that_is_away_is_told_and_comes_back(log: Counting, monkeypatch: pyt
     meter = LagMeter(log, "t", lambda: {0: Position(1, 1)})
 
     def wait_for(up: bool) -> None:
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 60.0
         while meter.up != up or bool(meter.lags) != up:
             assert time.monotonic() < deadline
             time.sleep(0.005)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ground.clock import ManualClock
-from stream.errors import LogAwayError
+from stream.errors import LogAwayError, LogError
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
 from stream.log.testing import Faults, FaultyLog, MemoryLog
@@ -178,6 +178,9 @@ def test_offsets_left_out_have_no_record_and_no_reader_waits_for_them() -> None:
     assert [r.offset for r in log.read("t", 0, 0)] == [4] and log.ends("t") == [(4, 5)]
     log.trim("t", 0, 9)
     assert log.read("t", 0, 0) == [] and log.ends("t") == [(5, 5)]
+    for call in (lambda: log.drop("t", 1, [0]), lambda: log.skip("t", 1, 1), lambda: log.trim("t", 1, 1)):
+        with pytest.raises(LogError, match="partition"):
+            call()
 
 
 def test_log_without_times_gives_those_of_the_producers() -> None:

@@ -54,6 +54,7 @@ def test_log_on_a_read_only_mount_is_read_and_refuses_to_be_written(read_only: P
     assert sorted(path.name for path in read_only.iterdir()) == ["log.db"]
 
 
+@pytest.mark.slow
 def test_log_on_a_read_only_mount_is_exported_and_checked(
     read_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

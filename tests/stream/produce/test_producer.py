@@ -133,14 +133,13 @@ def test_message_is_never_larger_than_a_record_may_be(log: Doubtful) -> None:
 
 
 def test_flush_and_acks_do_not_wait_for_linger(log: Doubtful) -> None:
-    began = time.monotonic()
-    with Producer(log, settings=ProducerSettings(linger_s=60.0)) as producer:
+    linger_s = 3600.0  # longer than a test may take
+    with Producer(log, settings=ProducerSettings(linger_s=linger_s)) as producer:
         producer.action("r", 0)
         producer.flush()
-    with Producer(log, settings=ProducerSettings(linger_s=60.0, acks="each")) as producer:
+    with Producer(log, settings=ProducerSettings(linger_s=linger_s, acks="each")) as producer:
         producer.action("r", 1)
         assert producer.acknowledged == 1
-    assert time.monotonic() - began < 30.0
 
 
 @pytest.mark.parametrize(
@@ -230,13 +229,11 @@ def test_events_given_up_are_handed_back_and_told(log: Doubtful) -> None:
 
 def test_close_gives_up_after_its_time_and_says_so(log: Doubtful) -> None:
     log.fails = lambda: "before"
-    producer = Producer(log, settings=ProducerSettings(batch_max=10))
+    producer = Producer(log, settings=ProducerSettings(batch_max=10, give_up_s=3600.0))
     for i in range(25):
         producer.action(f"r{i}", 0)
-    began = time.monotonic()
     with pytest.raises(UndeliveredError, match="25 events were given up"):
         producer.close(timeout_s=0.2)
-    assert time.monotonic() - began < 10.0
     with pytest.raises(ProducerError, match="closed"):
         producer.action("r", 0)
     producer.close()

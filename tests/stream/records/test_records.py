@@ -11,16 +11,19 @@ from hypothesis import strategies as st
 
 from stream.errors import RecordError
 from stream.records.decoding import Decoder
+from stream.records.entities.record import EntityEvent
 from stream.records.fast_decoding import EventDecoder, splice
 from stream.records.types import (
     Action,
     DeadLetter,
     Event,
     Example,
+    Exposure,
     Features,
     Forget,
     Impression,
     Served,
+    Tick,
     encode,
     encode_json,
 )
@@ -49,6 +52,7 @@ event = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(event)
 def test_event_comes_back_the_same_from_both_forms(record: Event) -> None:
     assert decode(encode(record)) == record
@@ -63,6 +67,7 @@ def test_any_bytes_decode_or_are_refused_with_a_reason(data: bytes) -> None:
         assert str(error)
 
 
+@pytest.mark.slow
 @given(event, st.data())
 def test_damaged_record_decodes_or_is_refused(record: Event, data: st.DataObject) -> None:
     damaged = bytearray(encode(record))
@@ -168,6 +173,7 @@ rough = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=many(120), deadline=None)
 @given(rough | event, st.booleans())
 def test_event_decoder_agrees_with_the_plain_one_on_what_to_take_and_why_not(record: Any, json: bool) -> None:
@@ -181,6 +187,7 @@ def test_event_decoder_agrees_with_the_plain_one_on_what_to_take_and_why_not(rec
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 @given(event)
 def test_spliced_example_says_what_the_impression_said(record: Event) -> None:
     if isinstance(record, Impression):
@@ -196,3 +203,25 @@ def test_record_without_a_type_is_refused_whatever_else_it_holds() -> None:
     data = b'{"request_id": "r", "time": 1e9, "candidates": [{}], "labels": null, "beta": true}'
     with pytest.raises(RecordError, match="type"):
         Decoder(Impression, Action).decode(data)
+
+
+RECORDS = (
+    Impression("r", 1.0, [{}]),
+    Action("r", 1.0, 2),
+    Exposure("r", 1.0),
+    Tick(1.0),
+    Example("r", 1.0, 2.0, [{}], [0.0]),
+    Forget("f", 1.0, {"user": [1]}),
+    EntityEvent("item", 1, 1.0, {"name": "n"}),
+)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
+def test_record_is_never_changed_and_says_on_the_wire_only_what_is_no_default(record: msgspec.Struct) -> None:
+    with pytest.raises(AttributeError):
+        setattr(record, record.__struct_fields__[0], None)
+    said = msgspec.msgpack.decode(encode(record))  # type: ignore[arg-type]
+    defaults = type(record).__struct_defaults__
+    needed = record.__struct_fields__[: len(record.__struct_fields__) - len(defaults)]
+    assert said.keys() == {"type", *needed}
+    assert repr(record).count("=") <= len(said), "nor does it to people"

@@ -31,6 +31,10 @@ def test_declared_targets_have_every_default_filled_in() -> None:
     [
         ({"click": Target(of="buy"), "buy": Target(of="click")}, "run in a circle: click of buy of click"),
         ({"a": CLICK, "b": Target(of="b")}, "run in a circle: b of b"),
+        (
+            {"a": CLICK, "b": Target(of="d"), "c": Target(of="b"), "d": Target(of="c")},
+            "run in a circle: b of d of c of b",
+        ),
         ({"click": CLICK, "buy": Target(of="klick")}, "'klick', which is not declared; declared: click, buy"),
         ({"buy": Target(of="click"), "click": CLICK}, "declare click before it"),
         ({"click": CLICK, "a": BUY, "b": Target(actions=("order",))}, "'order' is of two targets, a and b"),
@@ -56,6 +60,13 @@ def test_targets_that_do_not_fit_together_are_refused(declared: dict[str, Target
         ({"name": "minutes", "value": math.inf}, "value is inf; expected a finite number of at least 0"),
         ({"name": "minutes", "value": math.nan}, "value is nan; expected a finite number of at least 0"),
         ({"name": "minutes", "value": "12"}, "float.*value"),
+        ({"name": "minutes", "value": "1e400"}, "float.*value"),
+        ({"name": "minutes", "value": True}, "float.*got `bool`.*value"),
+        ({"name": "minutes", "value": [3.0]}, "float.*value"),
+        ({"name": "minutes", "value": 1e308}, r"value is 1e\+308 for minutes; expected at most 1e\+15"),
+        ({"name": "minutes", "value": 1 << 63}, "for minutes; expected at most"),
+        ({"name": "buy", "value": 0.0}, "value is 0.0 for buy, which happens or not"),
+        ({"name": "Minutes", "value": 1.0}, "action 'Minutes' is of no target"),
     ],
 )
 def test_action_that_fits_no_target_is_refused_by_every_decoder(changed: dict[str, Any], why: str) -> None:
@@ -84,6 +95,11 @@ def test_actions_of_targets_are_taken() -> None:
         ({"weight": [1.0, -1.0]}, "weight has -1.0; expected a finite number of at least 0"),
         ({"weight": math.inf}, "weight has inf; expected a finite number of at least 0"),
         ({"weight": [1.0, None]}, "weight"),
+        ({"weight": []}, "weight has 0 entries for 2 candidates"),
+        ({"weight": True}, "weight"),
+        ({"weight": [1.0, math.nan]}, "weight has nan"),
+        ({"weight": 1e308}, r"weight has 1e\+308; expected at most 1e\+06"),
+        ({"labels": [0, 1], "outcomes": {"minutes": [None, 1e308]}}, "expected at most 1e.15"),
         ({"labels": [0.5, 1.0]}, "labels is 0.5; expected 0 or 1"),
         ({"outcomes": {"buy": [None, 1.0]}}, "outcomes without labels; expected labels of click too"),
         (

@@ -1,10 +1,12 @@
 """Refused ids: until when, what a state keeps of them, and what an example costs."""
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
+from costs import least_ratio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +38,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(STEPS)
 def test_what_is_admitted_is_what_a_plain_dict_says_and_a_restart_changes_nothing(steps: list) -> None:  # type: ignore[type-arg]
@@ -80,6 +83,7 @@ def test_state_of_an_older_version_is_taken_and_written_anew() -> None:
     assert refusals.admit(example(151.0, 1, [1])) is not None
 
 
+@pytest.mark.slow
 def test_one_more_than_the_limit_drops_the_one_that_ends_first() -> None:
     refusals = Refusals()
     for first in range(0, REFUSALS_MAX, 1000):
@@ -97,20 +101,23 @@ def test_one_more_than_the_limit_drops_the_one_that_ends_first() -> None:
 def test_example_and_commit_at_the_limit_cost_what_they_cost_with_few_refused_ids(apart_s: float) -> None:
     """Looking at each refused id for each example made it 680 times as slow."""
 
-    def cost(ids: int) -> float:
+    def steps_of(ids: int) -> Callable[[], float]:
         refusals = Refusals()
         for first in range(0, ids, 1000):
             values: list[int | str] = [*range(first, min(first + 1000, ids))]
             refusals.add(forget(first * apart_s, 1e7, user=values))
         refusals.changes()
-        best = float("inf")
-        for turn in range(5):
+        turns = itertools.count()
+
+        def cost() -> float:
+            turn = next(turns)
             begun = time.thread_time()
             for i in range(200):
                 refusals.admit(example(turn * 1000.0 + i, ids + i, [1]))
                 refusals.add(forget(1e5, 1e7, user=[10**9 + turn * 1000 + i]))
             assert len(refusals.changes()) <= 400
-            best = min(best, time.thread_time() - begun)
-        return best
+            return time.thread_time() - begun
 
-    assert cost(REFUSALS_MAX) < 10 * cost(100)
+        return cost
+
+    assert least_ratio(steps_of(REFUSALS_MAX), steps_of(100)) < 10.0

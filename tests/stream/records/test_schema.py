@@ -13,16 +13,18 @@ from stream.errors import RecordError
 from stream.limits import BATCH_EVENTS_MAX
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES
 from stream.records.decoding import Decoder, split_batch
+from stream.records.entities.record import EntityEvent
 from stream.records.schema import documents
 from stream.records.types import Action, DeadLetter, Example, Exposure, Impression, encode_json
 
 FOLDER = ROOT / "docs" / "schema"
 DOCUMENTS = {name: json.loads(text) for name, text in documents().items()}
 EVENT = jsonschema.Draft202012Validator(DOCUMENTS["event.schema.json"])
-decode = Decoder(Impression, Action, Exposure).decode
+decode = Decoder(Impression, Action, Exposure, EntityEvent).decode
 
 ACTION = {"type": "action", "request_id": "r", "time": 1e9, "candidate": 0}
 IMPRESSION = {"type": "impression", "request_id": "r", "time": 1e9, "candidates": [{"item": 1}]}
+ENTITY = {"type": "entity", "feature": "item", "id": 7, "time": 1e9, "set": {"category": "shoes"}}
 EXPOSURE = {"type": "exposure", "request_id": "r", "time": 1e9, "shown": [1, 0]}
 
 
@@ -57,6 +59,9 @@ def test_schemas_are_schemas(name: str) -> None:
         IMPRESSION | {"candidates": [{}, {}], "place": [3, 1], "propensity": [0.25, 1]},
         IMPRESSION | {"candidates": [{}, {}], "shown": [1]},
         IMPRESSION | {"shown": []},
+        ENTITY,
+        ENTITY | {"set": {"price": 59.9, "tags": ["a", 1], "near": [0.5, 2], "old": None, "new": True}},
+        ENTITY | {"id": "a7", "time": 0},
         IMPRESSION | {"shown": None},
         IMPRESSION | {"weight": 0},
         IMPRESSION | {"weight": [2.5]},
@@ -125,6 +130,18 @@ def test_event_of_use_is_valid_and_taken(event: dict[str, Any]) -> None:
         EXPOSURE | {"time": 1e12},
         {k: v for k, v in EXPOSURE.items() if k != "shown"},
         IMPRESSION | {"propensity": [1.5]},
+        ENTITY | {"set": {}},
+        ENTITY | {"set": None},
+        ENTITY | {"set": {"category": {"name": "shoes"}}},
+        ENTITY | {"set": {"tags": ["a", None]}},
+        ENTITY | {"set": {"title": "a" * (128 * 1024 + 1)}},
+        ENTITY | {"id": None},
+        ENTITY | {"id": 0.5},
+        ENTITY | {"id": "a" * 1025},
+        ENTITY | {"time": 1.7e12},
+        ENTITY | {"time": -1},
+        ENTITY | {"v": 2},
+        {k: v for k, v in ENTITY.items() if k != "feature"},
     ],
 )
 def test_event_of_no_use_is_invalid_and_refused(event: Any) -> None:
@@ -152,11 +169,12 @@ scalar = st.sampled_from([None, True, -1, 0, 1, 2, 2000, 0.5, 1.5e9, 1.7e12, "",
 pair = st.sampled_from(["type", "x"])
 anything = scalar | st.lists(scalar | st.dictionaries(pair, scalar, max_size=2), max_size=2)
 fields = st.sampled_from(
-    ["type", "request_id", "time", "candidate", "candidates", "context", "label", "v", "examined"]
+    ["type", "request_id", "time", "candidate", "candidates", "context", "label", "v", "examined", "set"]
 )
 
 
-@given(st.sampled_from([ACTION, IMPRESSION, EXPOSURE]), st.dictionaries(fields, anything, max_size=2))
+@pytest.mark.slow
+@given(st.sampled_from([ACTION, IMPRESSION, EXPOSURE, ENTITY]), st.dictionaries(fields, anything, max_size=2))
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # of the machine, not of the test
 def test_schema_and_decoder_agree_on_whatever_comes(event: dict[str, Any], changes: dict[str, Any]) -> None:
     changed = event | changes
@@ -200,7 +218,7 @@ def test_asyncapi_names_topics_and_its_examples_are_taken() -> None:
         for message in document["components"]["messages"].values()
         for example in message.get("examples", [])
     ]
-    assert len(payloads) == 4
+    assert len(payloads) == 5
     for payload in payloads:
         for event in payload if isinstance(payload, list) else [payload]:
             EVENT.validate(event)

@@ -9,19 +9,20 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from stream.errors import LogError, StateError
+from stream.errors import LogAwayError, LogError, StateError
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Log, Outgoing, Record
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
+from stream.log.testing import MemoryLog
 from stream.records.decoding import Decoder
 from stream.records.types import Action, Example, Impression, encode
 from stream.run.contract import Handler, RunnerSettings, Subscription
 from stream.run.runner import TAKE_RECORDS_MAX, Runner
-from stream.state.journal import read_journal
+from stream.state.journal import JournalStretch, read_journal
 from stream.state.role_state import Commit, RoleState
 
 EAGER = RunnerSettings(commit_every_s=0.0)
@@ -69,6 +70,28 @@ def sent(log: SqliteLog) -> list[int]:
     return [int(record.value) for record in log.read("out", 0, 0, 100_000)]
 
 
+class Impatient(threading.Event):
+    """Set once it has been looked at `looks` times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self) -> bool:
+        self.looks -= 1
+        return super().is_set() or self.looks < 0
+
+
+def test_loop_reports_after_each_turn_and_commits_at_its_end(log: SqliteLog, state: RoleState) -> None:
+    log.append("in", numbers(0, 10))
+    settings = RunnerSettings(commit_every_s=60.0, wait_s=0.0)
+    runner = Runner(log, state, Chain(state), Subscription("in", "group"), settings).open()
+    seen: list[int] = []
+    runner.run(Impatient(40), lambda: seen.append(runner.progress.records))
+    assert seen and seen[-1] == 10 and len(seen) >= 3
+    assert sorted(sent(log)) == [*range(10)] and runner.progress.commits == 1
+
+
 def test_records_are_handled_committed_and_sent(log: SqliteLog, state: RoleState) -> None:
     log.append("in", numbers(0, 10))
     runner = Runner(log, state, Chain(state), Subscription("in", "group"), EAGER).open()
@@ -89,7 +112,7 @@ def test_run_stops_after_committing_what_it_took(log: SqliteLog, state: RoleStat
     thread = threading.Thread(target=runner.run, args=(stop,))
     thread.start()
     log.append("in", numbers(0, 50, None))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while runner.progress.records < 50 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert sent(log) == [], "not due for commit yet"
@@ -187,6 +210,39 @@ def test_following_the_journal_arrives_at_the_same_state(
         assert sent(log)[300:] == first_outputs
         with pytest.raises(LogError, match="the journal goes on at"):
             Runner(log, again, Chain(again), Subscription("in", "g2")).open().follow(journal)
+
+
+class SlowLog(MemoryLog):
+    """Needs some reads to bring what it holds, as a broker does that has much to do."""
+
+    slow_reads = 0
+
+    def read_any(self, *arguments: Any, **named: Any) -> dict[int, list[Record]]:
+        if self.slow_reads:
+            self.slow_reads -= 1
+            return {}
+        return super().read_any(*arguments, **named)
+
+
+def test_following_a_journal_waits_for_a_slow_log_and_refuses_a_shorter_one(tmp_path: Path) -> None:
+    """Whether the log has lost a record is told by its ends, not by how long a read takes."""
+    log = SlowLog()
+    log.create_topic("in", 1)
+    log.create_topic("out", 1)
+    log.append("in", [Outgoing(b"", b"%d" % i, 0) for i in range(4)])
+    with RoleState(tmp_path / "state", "chain", {}, sync=False) as state:
+        chain = Chain(state)
+        runner = Runner(log, state, chain, Subscription("in", "g")).open()
+        log.slow_reads = 1
+        stretches = [JournalStretch(0, 0, 4)]
+        with pytest.raises(LogAwayError, match="does not bring offset 0 of topic 'in'"):
+            runner.take_stretches(stretches)
+        runner.take_stretches(stretches)
+        assert chain.count == 4
+        log.slow_reads = 1
+        with pytest.raises(LogError, match="does not hold offset 4") as ended:
+            runner.take_stretches([JournalStretch(0, 4, 6)])
+        assert not isinstance(ended.value, LogAwayError)
 
 
 def test_journal_keeps_its_last_commits_and_is_refused_without_its_beginning(

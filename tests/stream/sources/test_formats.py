@@ -3,22 +3,22 @@
 import base64
 import datetime
 import json
-import threading
-import time
 from collections.abc import Iterator
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fastavro
 import msgspec
 import pytest
-from avro_data import datum
+from avro_data import datum, framed
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
+from small_registry import SmallRegistry, small_registry
 
 from stream.errors import LogAwayError, LogError, RecordError
+from stream.log.base import Record
 from stream.sources.formats import Format
-from stream.sources.opening import open_format
+from stream.sources.mapping import Mapper, Several, Wanted
+from stream.sources.opening import open_around, open_format
 from stream.sources.registry import Registry
 from stream.sources.settings import RegistrySettings, SourceSettings, TimeField
 
@@ -42,53 +42,10 @@ RECORD = {
 }  # fmt: skip
 
 
-def framed(number: int, data: bytes) -> bytes:
-    return b"\0" + number.to_bytes(4, "big") + data
-
-
-class SmallRegistry:
-    """A registry that gives what a test says, or misbehaves."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, object] = {}
-        self.status = 0  # in place of all answers
-        self.hang_s = 0.0
-        self.asked: list[tuple[str, str]] = []
-        me = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                me.asked.append((self.path, self.headers.get("Authorization", "")))
-                time.sleep(me.hang_s)
-                found = me.answers.get(self.path)
-                status = me.status or (200 if found is not None else 404)
-                body = json.dumps(found if status == 200 else {"error_code": 40403, "message": "no"}).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def put(self, number: int, schema: object, kind: str = "AVRO", references: object = ()) -> None:
-        text = schema if isinstance(schema, str) else json.dumps(schema)
-        form = "?format=serialized" if kind == "PROTOBUF" else ""
-        self.answers[f"/schemas/ids/{number}{form}"] = {
-            "schema": text, "schemaType": kind, "references": list(references),
-        }  # fmt: skip
-
-
 @pytest.fixture
 def served() -> Iterator[SmallRegistry]:
-    registry = SmallRegistry()
-    yield registry
-    registry.server.shutdown()
-    registry.server.server_close()
+    with small_registry() as registry:
+        yield registry
 
 
 def opened(
@@ -190,12 +147,11 @@ def test_registry_that_is_away_is_waited_for(served: SmallRegistry) -> None:
         served.status = status
         with pytest.raises(LogAwayError, match=f"answers {status}"):
             form.decode(value)
-    served.status, served.hang_s = 0, 1.0
-    begin_s = time.monotonic()
+    served.status = 0
+    served.free.clear()  # it hangs until this test says otherwise
     with pytest.raises(LogAwayError, match="does not answer"):
         form.decode(value)
-    assert time.monotonic() - begin_s < 0.9
-    served.hang_s = 0.0
+    served.free.set()
     assert form.decode(value)
     gone = opened("avro", registry="http://127.0.0.1:9")
     with pytest.raises(LogAwayError):
@@ -309,9 +265,47 @@ def test_protobuf_with_a_registry(served: SmallRegistry) -> None:
     ):  # fmt: skip
         with pytest.raises(RecordError, match=says):
             form.decode(value)
-    served.put(5, "syntax = 'proto3';", "PROTOBUF")
-    with pytest.raises(LogError, match="compile it"):
-        form.decode(framed(5, b"\0"))
+
+
+ITEM_TEXT = """
+syntax = "proto3"; package shop;
+message Item { uint64 sku = 1; map<string, int32> stock = 2; google.protobuf.StringValue colour = 3; }
+import "google/protobuf/wrappers.proto";
+"""
+SHOWN_TEXT = """
+syntax = "proto3"; package shop;
+import "shop/item.proto";
+import "google/protobuf/timestamp.proto";
+message Other { string a = 1; }
+message Shown {
+  string request = 1; google.protobuf.Timestamp at = 2; repeated Item items = 4;
+  oneof who { int64 user = 3; string cookie = 5; }
+}
+"""
+
+
+def test_protobuf_whose_registry_gives_text_is_compiled(served: SmallRegistry) -> None:
+    pytest.importorskip("grpc_tools", reason="pip install 'freshet[formats]'")
+    references = [{"name": "shop/item.proto", "subject": "items", "version": 1}]
+    served.put(3, SHOWN_TEXT, "PROTOBUF", references)
+    served.answers["/subjects/items/versions/1?format=serialized"] = {"schema": ITEM_TEXT}
+    form = opened("protobuf", registry=served.url)
+    found = form.decode(framed(3, b"\x02\x02" + proto_message(**SEEN)))
+    at = datetime.datetime.fromtimestamp(1_700_000_000, datetime.UTC)
+    assert found == {"request": "r", "at": at, "user": None, "items": [{"sku": 5}, {"sku": 0}]}
+    asked = len(served.asked)
+    for number, text, says in (
+        (5, "syntax = 'proto3'; message {", "schema id 5: it is no schema of Protobuf that protoc compiles"),
+        (6, 'syntax = "proto3"; import "shop/none.proto"; message M {}', "shop/none.proto: File not found"),
+    ):
+        served.put(number, text, "PROTOBUF")
+        for _ in range(2):
+            with pytest.raises(RecordError, match=says):
+                form.decode(framed(number, b"\0"))
+    assert len(served.asked) == asked + 2
+    served.put(7, SHOWN_TEXT, "PROTOBUF", [{"name": "../item.proto", "subject": "items", "version": 1}])
+    with pytest.raises(RecordError, match="expected a path below"):
+        form.decode(framed(7, b"\0"))
 
 
 def test_protobuf_by_a_descriptor_file(tmp_path: Path) -> None:
@@ -328,6 +322,35 @@ def test_protobuf_by_a_descriptor_file(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xff")
     with pytest.raises(LogError, match="no descriptor file"):
         opened("protobuf", schema=str(path), message="shop.Shown")
+
+
+def test_lines_of_a_record_of_protobuf_are_actions_of_its_key(served: SmallRegistry, tmp_path: Path) -> None:
+    compiled = descriptor_pb2.FileDescriptorSet(file=proto_files())
+    (tmp_path / "shop.desc").write_bytes(compiled.SerializeToString())
+    with_file = {"schema": str(tmp_path / "shop.desc"), "message": "shop.Shown"}
+    item, file = proto_files()
+    served.put(3, base64.b64encode(file.SerializeToString()).decode(), "PROTOBUF",
+               [{"name": "item.proto", "subject": "items", "version": 1}])  # fmt: skip
+    text = base64.b64encode(item.SerializeToString()).decode()
+    served.answers["/subjects/items/versions/1?format=serialized"] = {"schema": text}
+    head = b"\0\0\0\0\3\2\2"  # the second message of schema 3
+    key = head + proto_message(request="ann")
+    for more, user, value, given in (
+        (with_file, "@@key", b"", b"ann"), ({"registry": served.url}, "@@key.request", head, key),
+    ):  # fmt: skip
+        table = {
+            "topic": "t", "kind": "action", "time": {"field": "at", "unit": "ms"}, "each": "items",
+            "match": {"item": "items.sku"}, "by": {"user": user}, "format": "protobuf",
+        }  # fmt: skip
+        source = msgspec.convert({**table, **more}, SourceSettings)
+        around = open_around(source, RegistrySettings())
+        assert around is not None
+        record = Record("t", 0, 5, given, value + proto_message(**SEEN))
+        message = around.add(open_format(source, RegistrySettings()).decode(record.value), record)
+        found = Mapper("s", source).map(message, "s-0-5")
+        assert isinstance(found, Several)
+        wanted = [(e.entity, e.match) for e in found.events if isinstance(e, Wanted)]
+        assert wanted == [(["ann"], {"item": 5}), (["ann"], {"item": 0})]
 
 
 def test_json_and_messagepack() -> None:

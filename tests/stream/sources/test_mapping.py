@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from freshet.config import parse_config
 from freshet.errors import ConfigError
+from ground.id_types import IdType
 from stream.errors import RecordError
+from stream.records.entities.record import EntityEvent
 from stream.records.types import Action, Impression
 from stream.sources.mapping import CandidateLine, Mapper, Skipped, Wanted
-from stream.sources.paths import compile_path
+from stream.sources.paths import Carried, compile_path
 from stream.sources.settings import SourceSettings
 
 T_MS = 1_700_000_000_000
@@ -164,9 +166,55 @@ def test_times_in_every_unit(unit: str, value: object) -> None:
     assert isinstance(found, Wanted) and found.time == 1_700_000_000.5
 
 
-def test_time_without_a_zone_is_refused() -> None:
+def test_time_without_a_zone_is_refused_unless_the_config_names_it() -> None:
+    record = {**CLICKED, "at": "2023-11-14T22:13:20"}
     with pytest.raises(RecordError, match="without a zone"):
-        mapped(CLICK, {**CLICKED, "at": "2023-11-14T22:13:20"}, time={"field": "at", "unit": "iso"})
+        mapped(CLICK, record, time={"field": "at", "unit": "iso"})
+    for zone, apart_s in (("UTC", 0.0), ("Europe/Berlin", -3600.0)):
+        for at in ("2023-11-14T22:13:20", datetime(2023, 11, 14, 22, 13, 20)):
+            found = mapped(CLICK, {**record, "at": at}, time={"field": "at", "unit": "iso", "zone": zone})
+            assert isinstance(found, Wanted) and found.time == 1_700_000_000.0 + apart_s
+
+
+class Declared(msgspec.Struct):
+    """A feature, as a config declares it."""
+
+    kind: str = "id"
+    id_type: IdType | None = None
+    describes: str = ""
+    held: str = ""
+    coordinates: tuple[str, str] | None = None
+
+
+@pytest.mark.parametrize(
+    ("feature", "given", "found"),
+    [
+        (Declared(id_type="int"), "17", 17), (Declared(id_type="int"), 17, 17),
+        (Declared(id_type="int"), "017", "017"), (Declared(id_type="text"), 17, "17"),
+        (Declared(id_type="text"), 1 << 63, "9223372036854775808"), (Declared(), "17", "17"),
+        (Declared("ids", "text"), [1, "2"], ["1", "2"]), (Declared("ids", "int"), ["1", 2], [1, 2]),
+        (Declared("number"), "9.50", 9.5), (Declared("number"), "1e3", 1000.0),
+        (Declared("number"), "9,50", "9,50"), (Declared("number"), 3, 3),
+    ],
+)  # fmt: skip
+def test_values_are_of_the_type_that_their_feature_declares(
+    feature: Declared, given: object, found: object
+) -> None:
+    mapper = Mapper("s", source(IMPRESSION), {"item": feature})
+    event = mapper.map({**SHOWN, "items": [{"sku": given, "price": {"amount": 1}}]}, "s-0-0")
+    assert isinstance(event, Impression)
+    value = event.candidates[0]["item"]
+    assert value == found and type(value) is type(found)
+    wanted = Mapper("s", source(CLICK), {"item": feature}).map({**CLICKED, "sku": given}, "s-0-0")
+    assert isinstance(wanted, Wanted) and wanted.match == {"item": found}
+
+
+def test_numbers_as_text_are_taken_where_a_number_is_needed() -> None:
+    bought = mapped(CLICK, {**CLICKED, "at": str(T_MS), "price": "9.50"}, value="price")
+    assert isinstance(bought, Wanted) and (bought.time, bought.value) == (T_MS / 1e3, 9.5)
+    for text in ("9,50", "", "1e999", "0x10", "٣"):
+        with pytest.raises(RecordError, match="expected a number"):
+            mapped(CLICK, {**CLICKED, "price": text}, value="price")
 
 
 def test_debezium() -> None:
@@ -188,6 +236,15 @@ def test_debezium() -> None:
     ):  # fmt: skip
         with pytest.raises(RecordError, match=says):
             mapped(CLICK, message, envelope="debezium")
+
+
+def test_a_path_begins_at_the_record_or_the_message_or_around_it() -> None:
+    record = {"a": 1, "b": {"c": {"d": 2}}, "": 0}
+    message = {"a": 10, "b": {"c": {"d": 20}}}
+    for path, ours, theirs in (("a", 1, 10), ("b.c", {"d": 2}, {"d": 20}), ("b.c.d", 2, 20)):
+        assert compile_path(path)(record, message) == ours
+        assert compile_path(f"@{path}")(record, message) == theirs
+        assert compile_path(f"@@key.{path}")(record, Carried(message, {"key": {"x": 0, **record}})) == ours
 
 
 def test_cloudevents() -> None:
@@ -223,6 +280,7 @@ def test_only_what_is_wanted_is_taken() -> None:
         ({"topik": "x"}, "topik is unknown; did you mean sources.shown.topic?"),
         ({"topic": ""}, "topic is empty"),
         ({"time": "shown_at"}, "expected a table"),
+        ({"time": {"field": "at", "unit": "iso", "zone": "Mars/Base"}}, "zone is 'Mars/Base'; expected"),
         ({"time": {"field": "at", "unit": "m"}}, "'m' is none of s, ms, us, ns, iso"),
         ({"format": "avro"}, "needs registry, a URL, or schema"),
         ({"format": "protobuf", "schema": "x.desc"}, "message must name"),
@@ -252,6 +310,8 @@ def test_config_that_cannot_be_meant_is_refused(change: dict[str, object], says:
         ({"shown": IMPRESSION, "again": IMPRESSION}, "both read topic 'shop.impressions'"),
         ({"shown": IMPRESSION, "clicks": {**CLICK, "match": {}}}, "names its candidate: either"),
         ({"shown": IMPRESSION, "clicks": {**CLICK, "by": {}, "request_id": ""}}, "needs request_id, or by"),
+        ({"shown": IMPRESSION, "clicks": {**CLICK, "by": {"user": "u"}, "match": {}, "candidate": 0}},
+         "by needs match"),
         ({"a.b": IMPRESSION}, "a name has 1 to 60 letters"),
         ({"matches": IMPRESSION}, "is not matches"),
     ],
@@ -309,9 +369,47 @@ JSON_VALUES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(JSON_VALUES)
 @settings(max_examples=many(200), deadline=None)
 def test_any_message_is_an_event_or_a_record_error(message: object) -> None:
     for table, envelope in ((IMPRESSION, "none"), (CLICK, "debezium"), (CLICK, "cloudevents")):
         with contextlib.suppress(RecordError):
             mapped(table, message, envelope=envelope)
+
+
+ITEMS = {
+    "topic": "t", "kind": "entity", "feature": "item", "id": "sku", "time": {"field": "at", "unit": "ms"},
+    "features": {"category": "category.name", "price": "price", "tags": "tags?"},
+}  # fmt: skip
+
+
+def test_row_of_a_table_is_an_entity_event_and_null_takes_away() -> None:
+    row = {
+        "sku": "a7",
+        "at": 1_700_000_000_500,
+        "category": {"name": "shoes"},
+        "price": None,
+        "tags": ["x", 3],
+    }
+    said = {"category": "shoes", "price": None, "tags": ["x", 3]}
+    assert mapped(ITEMS, row) == EntityEvent("item", "a7", 1_700_000_000.5, said)
+    with pytest.raises(RecordError, match="sku is null; expected an id"):
+        mapped(ITEMS, {**row, "sku": None})
+    with pytest.raises(RecordError, match="price"):
+        mapped(ITEMS, {**row, "price": {"amount": 3}})
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"id": ""}, "an entity needs feature"),
+        ({"features": {}}, "an entity needs feature"),
+        ({"context": {"user": "u"}}, "context is for requests"),
+        ({"label": "x"}, "label is for requests"),
+        ({"kind": "labelled", "label": "x"}, 'feature and id are for kind = "entity"'),
+    ],
+)
+def test_source_of_entities_needs_its_fields_and_no_others(more: dict[str, object], says: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=says):
+        source(ITEMS, **more)

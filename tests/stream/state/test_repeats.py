@@ -1,5 +1,6 @@
 """Records that were sent twice are told by their producers' numbers."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ def test_a_number_counts_once_however_records_are_cut(
     assert found == expected
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 9)), max_size=40),
     st.integers(0, 40),

@@ -412,7 +412,7 @@ class _FailingDisk(RocksDisk):
 
     error: Exception | None = None
 
-    def open(self, folder: Path, sync: bool) -> Database:
+    def open(self, folder: Path, sync: bool, rows: bool = False) -> Database:
         disk, database = self, super().open(folder, sync)
 
         class Failing:

@@ -108,6 +108,7 @@ def learning(world: World, model: Linear, requests: int) -> Iterable[Example]:
         model.learn(example, model.predict(example))
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_stream_and_another_seed_another() -> None:
     def stream(seed: int) -> bytes:
         settings = WorldSettings(seed=seed, shift_every_s=5.0, noise_features=2)
@@ -166,6 +167,7 @@ def test_no_shift_and_no_change_when_so_configured() -> None:
     assert max(item for item in items if isinstance(item, int)) < still.items
 
 
+@pytest.mark.slow
 def test_shifts_follow_the_clock_whatever_the_pace() -> None:
     fast = World(WorldSettings(seed=1, shift_every_s=60.0, requests_per_s=50.0))
     slow = World(WorldSettings(seed=1, shift_every_s=60.0, requests_per_s=5.0))
@@ -266,3 +268,32 @@ def test_window_decides_later_and_loses_slow_clicks() -> None:
     clicks = [sum(sum(example.labels) for example in examples) for examples in (at_once, waited)]
     assert clicks[1] == pytest.approx((1 - math.exp(-1)) * clicks[0], rel=0.1)  # delays of 20 s on average
     assert {round(example.decided - example.time, 3) for example in waited} == {20.0}
+
+
+@pytest.mark.slow
+def test_some_who_clicked_buy_later_and_all_watch_as_the_truth_says() -> None:
+    settings = WorldSettings(seed=5, click_rate=0.3, buy_rate=0.2, buy_delay_s=900.0, minutes=3.0)
+    world, plain = World(settings), World(WorldSettings(seed=5, click_rate=0.3))
+    clicks = bought = expected = 0.0
+    minutes, watched, delays = 0.0, 0.0, []
+    for _ in range(400):
+        impression = world.request()
+        assert impression == plain.request()  # the same world otherwise
+        done = world.react(impression)
+        assert done == world.react(impression) and [a.time for a in done] == sorted(a.time for a in done)
+        at = {a.candidate: a.time for a in done if a.name == "click"}
+        assert sorted(at) == sorted(a.candidate for a in plain.react(impression))
+        truth = world.truth_after(impression)
+        for candidate in at:
+            clicks += 1
+            expected += truth["buy"][candidate]
+            minutes += truth["minutes"][candidate]
+        for action in done:
+            assert action.candidate in at and action.time >= at[action.candidate]
+            bought += action.name == "buy"
+            watched += action.value or 0.0
+            delays += [action.time - at[action.candidate]] if action.name == "buy" else []
+    assert plain.truth_after(impression) == {}
+    assert sum(1 for a in done if a.name == "minutes") == len(at)
+    assert abs(bought / expected - 1.0) < 0.15 and abs(watched / minutes - 1.0) < 0.1
+    assert abs(np.mean(delays) / 900.0 - 1.0) < 0.2 and 0.1 < bought / clicks < 0.5

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from joining import RestartableJoiner
 from reference import Reference, Taught
 
+from stream.errors import StateError
+from stream.join.joiner import joiner_fingerprint
 from stream.join.settings import JoinSettings
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.testing import MemoryLog
@@ -29,6 +31,7 @@ from stream.records.types import (
     ServedTarget,
     encode,
 )
+from stream.state.role_state import RoleState
 
 T = 1_700_000_000.0
 DAY = 86_400.0
@@ -135,6 +138,7 @@ def test_each_target_is_decided_in_its_own_time(joined: Joined) -> None:
     assert joined.joiner.counts.corrections == 2 and not joined.letters()
 
 
+@pytest.mark.slow
 def test_what_waits_for_days_is_small_counted_and_bounded(tmp_path: Path) -> None:
     joined = Joined(tmp_path, waiting_bytes_max=30_000)
     long = "x" * 100
@@ -286,6 +290,7 @@ def history(rng: random.Random, n: int) -> list[Impression | Action]:
     return [event for _, event in events] + [clock(at + 2000.0)]
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 1 << 32), learn=st.booleans(), first_action=st.booleans())
 @settings(deadline=None, max_examples=many(12))
 def test_any_history_teaches_what_the_rules_say_in_any_cut(
@@ -309,3 +314,29 @@ def test_any_history_teaches_what_the_rules_say_in_any_cut(
         for target in MANY:
             one = [t for t in found if (t.request, t.target) == (name, target)]
             assert one == [t for t in expected if (t.request, t.target) == (name, target)]
+
+
+def test_state_is_opened_again_and_refused_with_other_targets(tmp_path: Path) -> None:
+    mine = joiner_fingerprint(1, SHOP, JoinSettings())
+    for _ in range(2):
+        RoleState(tmp_path, "joiner", mine, sync=False).close()
+    others = joiner_fingerprint(1, MANY, JoinSettings())
+    with pytest.raises(StateError, match=r"was made with targets = .*put targets back, or"):
+        RoleState(tmp_path, "joiner", others, sync=False)
+
+
+def test_what_was_learned_as_shown_is_corrected_and_a_late_click_shows_itself_only(tmp_path: Path) -> None:
+    joined = Joined(tmp_path, MANY, late="learn")
+    joined.send(asked(n=6), Exposure("r", T + 1.0, examined=1), act("click", 1, 2.0), clock(61.0))
+    joined.restart()
+    joined.send(act("click", 5, 70.0), act("click", 3, 71.0), act("click", 5, 72.0, label=0.0))
+    joined.restart()
+    joined.send(act("click", 1, 74.0, label=0.0), Exposure("r", T + 1.0, examined=1))
+    late = [
+        (e.candidates[0]["item"], e.labels, e.before) for e in joined.examples() if e.late and not e.target
+    ]
+    assert late == [
+        (5, [1.0], None), (3, [1.0], None), (5, [0.0], [1.0]), (1, [0.0], [1.0])
+    ]  # fmt: skip
+    assert joined.joiner.counts.duplicate_exposures == 1
+    joined.state.close()

@@ -23,6 +23,7 @@ from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, SEQ_MAX, Outgoing, R
 from stream.log.kafka.log import KafkaLog
 from stream.log.kafka.mark import parse_mark, read_mark, write_mark
 from stream.log.lag import LagMeter, Position
+from stream.log.reading import newest
 from stream.log.settings import LogSettings
 from stream.records.types import Impression, encode
 from stream.run.contract import Subscription
@@ -53,7 +54,7 @@ def make(admin: AdminClient, name: str, partitions: int = 1, **config: str) -> N
     wanted = NewTopic(
         name, partitions, config={key.replace("_", "."): value for key, value in config.items()}
     )
-    admin.create_topics([wanted])[name].result(30.0)
+    admin.create_topics([wanted])[name].result(60.0)
 
 
 def make_again(admin: AdminClient, name: str) -> None:
@@ -78,7 +79,7 @@ def read_all(log: KafkaLog, topic: str, partition: int = 0) -> list[Record]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -198,6 +199,26 @@ def test_lag_is_zero_where_only_markers_are_left(kafka_broker: str, kafka_prefix
     assert [r.value for r in log.read("t", 0, position)] == [b"y"]
 
 
+def test_newest_records_are_found_behind_what_transactions_leave(
+    kafka_broker: str, kafka_prefix: str, log: KafkaLog
+) -> None:
+    log.create_topic("t", 2)
+    producer = ByConfluent(kafka_broker)
+    for i in range(20):  # each with a marker behind it
+        producer.begin()
+        producer.send(f"{kafka_prefix}.t", b"%d" % i)
+        producer.flush()
+        producer.end(commit=True)
+    producer.begin()
+    for _ in range(500):
+        producer.send(f"{kafka_prefix}.t", b"never")
+    producer.flush()
+    producer.end(commit=False)
+    for count, expected in ((10, range(10, 20)), (100, range(20))):
+        found, nothing = newest(log, "t", count)
+        assert [record.value for record in found] == [b"%d" % i for i in expected] and not nothing
+
+
 # Batches and headers
 
 
@@ -277,7 +298,11 @@ def test_records_with_any_headers_are_joined(
         assert joiner.counts.impressions == len(BAD_MARKS) + 1
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(st.tuples(st.text(max_size=8), st.one_of(st.none(), st.binary(max_size=30))), max_size=4))
 def test_headers_of_any_bytes_are_read(
     kafka_broker: str, kafka_prefix: str, log: KafkaLog, headers: list[tuple[str, bytes | None]]
@@ -290,6 +315,7 @@ def test_headers_of_any_bytes_are_read(
     producer.flush(30.0)
     (record,) = log.read("h", 0, end, wait_s=10.0)
     assert (record.value, record.producer, record.seq) == (b"v", "", -1)
+    assert record.headers == tuple((n.replace("\0", ""), v) for n, v in headers)
 
 
 def test_record_whose_number_no_log_can_keep_is_refused(log: KafkaLog) -> None:
@@ -371,7 +397,7 @@ def alter(admin: AdminClient, name: str, setting: str, value: str) -> None:
     entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=[entry])
     for future in admin.incremental_alter_configs([resource]).values():
-        future.result(30.0)
+        future.result(60.0)
 
 
 # What changes while it is used
@@ -385,7 +411,7 @@ def test_partitions_that_were_added_stop_who_uses_the_topic(
     log.append("t", [Outgoing(b"", b"x", 0)])
     assert log.read("t", 0, 1, wait_s=0.3) == []
     name = f"{kafka_prefix}.t"
-    admin.create_partitions([NewPartitions(name, 3)])[name].result(30.0)
+    admin.create_partitions([NewPartitions(name, 3)])[name].result(60.0)
 
     def refused() -> bool:
         try:
@@ -407,8 +433,8 @@ def test_topic_made_anew_stops_who_uses_it(
     log.append("t", [Outgoing(b"", b"%d" % i) for i in range(10)])
     assert len(log.read("t", 0, 0)) == 10
     name = f"{kafka_prefix}.t"
-    admin.delete_topics([name])[name].result(30.0)
-    wait_until(lambda: name not in admin.list_topics(timeout=10.0).topics)
+    admin.delete_topics([name])[name].result(60.0)
+    wait_until(lambda: name not in admin.list_topics(timeout=60.0).topics)
     make_again(admin, name)
     other = Producer({"bootstrap.servers": admin_address(log)})
     for i in range(20):

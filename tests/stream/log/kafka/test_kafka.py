@@ -1,20 +1,18 @@
 """What only Kafka has: topics' settings, other clients' records, brokers that go away, three of them."""
 
 import gc
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import starting
 from broker import Broker, cluster_of
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
-from paths import ROOT
 from shared_broker import with_kraft
 
 from stream.errors import BufferFullError, LogAwayError, LogError, UndeliveredError
@@ -109,8 +107,23 @@ def test_records_of_other_clients_are_read(
     assert [r.value for r in found] == [b"v%d" % i * 20 for i in range(200)]
     assert [r.key for r in found] == [b"k%d" % i if i % 3 else b"" for i in range(200)]
     assert [(r.producer, r.seq) for r in found] == [("their", i) if i % 2 else ("", -1) for i in range(200)]
+    assert [r.headers for r in found] == [(("other", b"x"),) if i % 2 else () for i in range(200)]
     assert abs(found[0].ingest_ms / 1e3 - time.time()) < 60.0
     assert [r.offset for r in log.read("t", 0, 150)] == list(range(150, 200))
+    log.close()
+
+
+def test_reader_asked_for_what_is_not_there_yet_finds_it_later(kafka_broker: str, kafka_prefix: str) -> None:
+    """As after a restart of a broker that does not know its last records at once; also without waiting."""
+    log = kafka_log(kafka_broker, kafka_prefix)
+    log.create_topic("t", 1)
+    log.append("t", [Outgoing(b"", b"%d" % i) for i in range(3)])
+    assert log.read("t", 0, 5) == []
+    log.append("t", [Outgoing(b"", b"%d" % i) for i in range(3, 7)])
+    deadline_s = time.monotonic() + 60.0
+    while not (found := log.read("t", 0, 5)):
+        assert time.monotonic() < deadline_s
+    assert [record.value for record in found] == [b"5", b"6"]
     log.close()
 
 
@@ -135,12 +148,10 @@ def test_reader_goes_on_behind_what_transactions_leave(kafka_broker: str, kafka_
 
 
 def test_broker_that_is_not_there_is_told(kafka_broker: str, free_port: int) -> None:
-    began = time.monotonic()
     with pytest.raises(
         LogAwayError, match=r"does not answer \(127\.0\.0\.1:\d+: .*refused.*start the broker"
     ):
         kafka_log(f"127.0.0.1:{free_port}", kafka=QUICK)
-    assert time.monotonic() - began < 5.0
     with pytest.raises(LogError, match=r"no\.such\.host"):
         kafka_log("no.such.host.invalid:9092", kafka=QUICK)
 
@@ -205,7 +216,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("how", ["stopped", pytest.param("killed", marks=pytest.mark.long), "paused"])
+@pytest.mark.parametrize(
+    "how",
+    ["stopped", *(pytest.param(other, marks=pytest.mark.long) for other in ("killed", "paused"))],
+)
 def test_role_goes_on_where_it_was_when_the_broker_comes_back(
     own_broker: Broker, kafka_prefix: str, tmp_path: Path, how: str
 ) -> None:
@@ -245,7 +259,7 @@ def test_role_goes_on_where_it_was_when_the_broker_comes_back(
             wait_until(lambda: bool(failed) or min(runner.progress.records, runner.progress.sent) >= 100)
         finally:
             stop.set()
-            thread.join(20.0)
+            thread.join(60.0)
         assert not failed and not thread.is_alive()
     log.close()
     sender.close()
@@ -337,22 +351,17 @@ def test_role_whose_broker_is_away_stops_when_it_is_told_to(
         "[stream.log.kafka]\naway_after_s = 1.0\n"
     )
     told = (tmp_path / "told").open("w+")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "freshet", "join", "--config", str(config)],
-        stdout=subprocess.PIPE, stderr=told, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    child = starting.start("join", "--config", str(config), stdout=subprocess.PIPE, stderr=told)
     try:
         assert child.stdout is not None
         assert child.stdout.readline().startswith("join: ready")
         own_broker.pause()
-        time.sleep(3.0)
-        began = time.monotonic()
+        deadline = time.monotonic() + 60.0
+        while "check that the brokers run" not in Path(told.name).read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         child.terminate()
-        assert child.wait(15.0) == 0
-        assert time.monotonic() - began < 10.0
-        told.seek(0)
-        assert "check that the brokers run" in told.read()
+        assert child.wait(60.0) == 0
     finally:
         child.kill()
         child.wait()
@@ -400,7 +409,7 @@ def test_nothing_acknowledged_is_lost_when_a_leader_is_killed_under_load(
         try:
             for _ in range(2):
                 time.sleep(3.0)
-                known = AdminClient({"bootstrap.servers": servers}).list_topics("t", timeout=30.0)
+                known = AdminClient({"bootstrap.servers": servers}).list_topics("t", timeout=60.0)
                 leader = known.topics["t"].partitions[0].leader
                 killed = next(broker for broker in brokers if broker.node == leader)
                 before = len(acknowledged)

@@ -3,8 +3,12 @@
 import gc
 import weakref
 
-from stream.log.kafka.client import KafkaClient
+from confluent_kafka import KafkaError
+
+from stream.log.kafka.client import TEXT_MAX, KafkaClient, text
 from stream.log.settings import KafkaSettings
+
+TIMED_OUT, TRANSPORT = -185, -195  # librdkafka's numbers
 
 
 def test_client_that_is_dropped_unclosed_is_no_garbage_of_cycles() -> None:
@@ -18,3 +22,10 @@ def test_client_that_is_dropped_unclosed_is_no_garbage_of_cycles() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_errors_of_the_library_are_told_in_few_words() -> None:
+    assert text(KafkaError(TIMED_OUT)).startswith("TIMED_OUT: ")
+    long = text(KafkaError(TRANSPORT, "127.0.0.1:9/1: " + "word " * 200))
+    assert long.startswith("TRANSPORT: 127.0.0.1:9/1: word") and long.endswith(" …")
+    assert len(long) <= len("TRANSPORT: ") + TEXT_MAX

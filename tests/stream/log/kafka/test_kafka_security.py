@@ -163,7 +163,7 @@ def test_settings_that_do_not_fit_the_broker_are_explained(
     assert "cannot be read" in refused(
         "TLS", KafkaSettings(security="tls", ca_file=str(tmp_path / "none.pem"))
     )
-    assert "does not answer as a Kafka broker with security = 'plaintext'" in refused("TLS", QUICK)
+    assert "as a Kafka broker with security = 'plaintext' would" in refused("TLS", QUICK)
     address = broker.address_of("TLS").replace("localhost", "127.0.0.1")
     with pytest.raises(LogError, match="check_hostname"):
         kafka_log(address, "", settings_of("TLS", folder, away_after_s=1.0))
@@ -242,7 +242,7 @@ def test_token_from_an_identity_server_is_asked_for_again_before_it_expires(
     log.append("t", [Outgoing(b"", b"0")])
     first = len(identity.asked)
     assert first and "scope=kafka" in identity.asked[0]
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 60.0
     while len(identity.asked) == first:
         assert time.monotonic() < deadline, "the token has expired, and nobody asked for another"
         time.sleep(0.1)

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from broker import Broker, free_ports
@@ -92,10 +93,10 @@ def set_rule(
 ) -> None:
     rule = AclBinding(kind, name, ResourcePatternType.PREFIXED, "User:ann", "*", operation, permission)
     for future in admin.create_acls([rule]).values():
-        future.result(30.0)
+        future.result(60.0)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -164,7 +165,7 @@ def test_look_up_makes_no_topic(strict: Broker, admin: AdminClient, kafka_prefix
     log.append("t", [Outgoing(b"", b"x", 0)])
     assert len(log.read("t", 0, 0)) == 1
     name = f"{kafka_prefix}.t"
-    admin.delete_topics([name])[name].result(30.0)
+    admin.delete_topics([name])[name].result(60.0)
     for use in (lambda: log.read("t", 0, 1, wait_s=0.2), lambda: log.append("t", [Outgoing(b"", b"y", 0)])):
 
         def gone(use: Callable[[], object] = use) -> bool:
@@ -179,8 +180,8 @@ def test_look_up_makes_no_topic(strict: Broker, admin: AdminClient, kafka_prefix
         wait_until(gone)
     log.close()
     with pytest.raises(Exception, match="UNKNOWN_TOPIC"):
-        admin.describe_topics(TopicCollection([name]))[name].result(10.0)
-    assert not [known for known in admin.list_topics(timeout=10.0).topics if known.startswith(kafka_prefix)]
+        admin.describe_topics(TopicCollection([name]))[name].result(60.0)
+    assert not [known for known in admin.list_topics(timeout=60.0).topics if known.startswith(kafka_prefix)]
 
 
 def test_quota_that_holds_a_client_up_is_said(
@@ -213,10 +214,17 @@ def test_quota_that_holds_a_client_up_is_said(
 
 
 def test_advertised_address_that_leads_nowhere_is_named(strict: Broker, dead_port: int) -> None:
-    kafka = KafkaSettings(away_after_s=2.0)
-    with pytest.raises(LogAwayError, match=rf"127\.0\.0\.1:{dead_port}.*correct advertised\.listeners"):
-        log = KafkaLog(f"kafka://{strict.address_of('ASTRAY')}/x", LogSettings(kafka=kafka))
+    quick = KafkaSettings(away_after_s=2.0)
+    said: list[str] = []
+
+    def named() -> bool:  # a busy broker may not answer in time, and is asked again
         try:
-            log.create_topic("t", 1)
-        finally:
-            log.close()
+            log = KafkaLog(f"kafka://{strict.address_of('ASTRAY')}/x", LogSettings(kafka=quick))
+            with closing(log):
+                log.create_topic("t", 1)
+        except LogAwayError as error:
+            said.append(str(error))
+        return f"127.0.0.1:{dead_port}" in said[-1]
+
+    wait_until(named)
+    assert "correct advertised.listeners" in said[-1]

@@ -1,0 +1,1 @@
+"""Sharding by an entity: all examples of one user lie in one partition."""

@@ -1,0 +1,1 @@
+"""Orders: records in topic `models` that say which model answers whom, and to where a model goes back."""
