@@ -3,6 +3,8 @@
 FreshetError
 ├── FeatureError      a request that the declared features cannot take; or a schema that makes no sense
 ├── NetworkError      a network of your own that cannot be used
+├── ShardError        shards that do not fit together, or a message between them that is damaged
+│   └── ShardLostError    a shard is gone, or has not come: all of them begin again
 ├── TorchMissingError a network that PyTorch learns, where PyTorch is not installed
 └── UpdateError       an update or snapshot that cannot be read
     ├── UpdateDamagedError    its bytes are not those that were written
@@ -19,6 +21,14 @@ class FeatureError(FreshetError):
 
 class NetworkError(FreshetError):
     """The class that `learner.deep` names cannot be found, made or used; the message says what is wrong."""
+
+
+class ShardError(FreshetError):
+    """The shards of a learner do not fit together, or a message between them is cut off or damaged."""
+
+
+class ShardLostError(ShardError):
+    """A shard is gone, hangs, or has not come; all return to their last common commit, and begin again."""
 
 
 class TorchMissingError(FreshetError):

@@ -2,7 +2,11 @@
 
 import msgspec
 
-KEY = b"learner/meta"  # in a learner's state
+KEY = b"learner/meta"  # in a learner's state, as all that follow
+ARRAY = b"array/"  # + name
+POSITION = b"learner/place"  # in topic `updates`
+BAD_SHARE = b"learner/bad_share"
+PENDING = b"learner/pending"
 
 
 class LearnerMeta(msgspec.Struct):
@@ -28,3 +32,7 @@ class LearnerMeta(msgspec.Struct):
     refused: int = 0  # candidates skipped because they hold a forgotten id
     refusals_clock: float = 0.0  # see Refusals.clock
     purging: bool = False  # forgotten ids may still be in the state's entries
+    order: int = -1  # offset in topic `models` of the last order obeyed
+    announce: bool = False  # the first update after a rollback is still to be sent
+    held: bool = False  # examples are passed over, and nothing is learned, until an order to go on
+    passed_over: int = 0  # candidates of these examples, and of those skipped by a rollback

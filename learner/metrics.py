@@ -18,8 +18,6 @@ Groups = npt.NDArray[np.uint64]
 ECE_BINS = 20
 BLOCK = 1024
 """Recent examples that are saved together."""
-WINDOW_MAX = 1_000_000
-"""The longest window: its metrics are computed anew, in about half a second, whenever they are asked for."""
 _BINS = 8192
 _LOGIT_MAX = 16.0
 _P_MIN = 1e-12
@@ -49,6 +47,7 @@ class Summary(TypedDict):
     mean: NotRequired[float | None]  # of a value: mean label
     mae: NotRequired[float | None]  # of a value: mean absolute error
     rmse: NotRequired[float | None]  # of a value: root of the mean squared error
+    loglik: NotRequired[float | None]  # of a value: mean log density of a label, nats; in replays
 
 
 def auc(p: Floats, y: Floats, weight: Floats | None = None) -> float | None:
@@ -189,6 +188,11 @@ class Cumulative:
         self._histogram[0] += np.bincount(place, weights=w * (1.0 - y), minlength=_BINS)
         self._bins += _reliability(p, y, w)
 
+    def absorb(self, other: "Cumulative") -> None:
+        """Add the predictions of another."""
+        for name, array in self.arrays.items():
+            array += other.arrays[name]
+
     def summary(self, per_user: float | None) -> Summary:
         """All metrics, with the AUC from the histogram; `per_user` is the AUC within users."""
         examples, positive = self._counts.astype(int).tolist()
@@ -224,6 +228,11 @@ class Metrics:
         for first in range(0, len(p), self._window):
             part = slice(first, first + self._window)
             self._add(p[part], y[part], group[part], w[part])
+
+    def absorb(self, other: "Metrics") -> None:
+        """Add the predictions of another, which are none of the recent ones here."""
+        self._total.absorb(other._total)
+        self._gauc += other._gauc
 
     @property
     def window(self) -> int:

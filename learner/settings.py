@@ -8,12 +8,37 @@ import msgspec
 
 from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict
 from ground.short_repr import ShortRepr
-from learner.metrics import WINDOW_MAX
+from stream.limits import ENTITY_BYTES_MAX
+
+WINDOW_MAX = 1_000_000
+"""The longest window: its metrics are computed anew, in about half a second, whenever they are asked for."""
 
 DEEP = ("dcn", "deepfm", "dlrm", "logistic", "none")
 """The deep parts that are built in; see `learner.deep.networks`."""
 
+ENTITIES_BYTES_MIN = 2 * ENTITY_BYTES_MAX
+ENTITY_VERSIONS_MAX = 64
+
+SHARDS_MAX = 256
+"""At most so many shards: each then owns four buckets of keys or more."""
+
+TURN_REQUESTS_MAX = 1 << 20
+"""Requests of one turn, at all shards together."""
+
 _CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+class ShardSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """In how many processes one model is learned."""
+
+    count: int = 1  # 1: one process, without turns
+    turn: int = 1024  # requests that all shards together learn, at most, before they add up
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= SHARDS_MAX:
+            raise ValueError(f"count must be 1 to {SHARDS_MAX}")
+        if not self.count <= self.turn <= TURN_REQUESTS_MAX:
+            raise ValueError(f"turn must be from count, {self.count}, to {TURN_REQUESTS_MAX:,} requests")
 
 
 class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,11 +61,16 @@ class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forb
     pair_tau: tuple[float, ...] = (0.02, 0.015)
     pairs_max: int = 64  # columns of feature pairs; pairs of the features declared first are kept
     pairs_rows_max: int = 1 << 24  # rows of all pairs together
+    # of them in memory, the others rest on disk; not set: all. Like a feature's `memory_rows`
+    pairs_memory_rows: int | msgspec.UnsetType = msgspec.UNSET
     pairs_evict: Evict | None = None  # how a full table of pairs evicts; like a feature's `evict`
     pairs_ttl_s: float = 0.0  # pairs unseen for longer expire; 0: the longest ttl_s, if all features have one
     pairs_admit_after: int = 1  # sightings before a pair gets a row; docs/learning.md says what 2 and 3 cost
+    entities_bytes_max: int = 256 << 20  # of the attributes of all entities; beyond, the longest unseen go
+    entity_versions: int = 8  # values of an attribute that are kept, so that late requests find theirs
     embedding_rate: float = 0.1  # Adagrad, accumulator from `embedding_accumulator`
     embedding_accumulator: float = 1e-4
+    trust_margin: float = 5.0  # nats that the model may lose to the running rate; 0: any number
     group_by: str = ""  # the feature whose values are the users of per-user AUC; "": the first id
     window: int = 10_000  # examples in the recent metrics
     score: Literal["served", "own"] = "served"  # which prediction is scored if both are known
@@ -54,6 +84,7 @@ class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forb
     snapshot_bytes_min: int = 32 << 20  # of updates before the first snapshot
     dead_letter_share_max: float = 0.5  # the role stops if a larger share of examples is unusable
     dead_letter_window: int = 1000  # examples over which that share is taken
+    shards: ShardSettings = ShardSettings()
 
     def __post_init__(self) -> None:
         _check_deep(self.deep)
@@ -74,10 +105,26 @@ class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forb
             raise ValueError(
                 f"pairs_rows_max must be 1 to {ROWS_LIMIT // 2}, with pairs_evict at least {EVICT_ROWS_MIN}"
             )
+        pairs = self.pairs_memory_rows
+        if pairs is not msgspec.UNSET and not 1 <= pairs <= self.pairs_rows_max:
+            raise ValueError(
+                f"pairs_memory_rows must be 1 to pairs_rows_max = {self.pairs_rows_max}; without it all rows "
+                "are in memory"
+            )
         if self.pairs_ttl_s < 0 or not 1 <= self.pairs_admit_after <= 255:
             raise ValueError("pairs_ttl_s must not be negative and pairs_admit_after must be 1 to 255")
+        if not 0.0 <= self.trust_margin <= 1e6:
+            raise ValueError("trust_margin must be from 0 (never trust less) to 1,000,000")
         if self.publish_rows_max < 1:
             raise ValueError("publish_rows_max must be 1 or more")
+        if (
+            self.entities_bytes_max < ENTITIES_BYTES_MIN
+            or not 1 <= self.entity_versions <= ENTITY_VERSIONS_MAX
+        ):
+            raise ValueError(
+                f"entities_bytes_max must be {ENTITIES_BYTES_MIN:,} or more, and entity_versions 1 to "
+                f"{ENTITY_VERSIONS_MAX}"
+            )
         if not 1 <= self.window <= WINDOW_MAX:
             raise ValueError(f"window must be 1 to {WINDOW_MAX:,}")
         if not 1 <= self.group <= 1024:

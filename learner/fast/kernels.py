@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from ground.kernels import bayes
+from learner.fast.late import LATE, note_correction, note_sighting
 from learner.fast.spread import IS_VALUE, learn_labels, learn_noise, spread_of
 
 BIAS_VARIANCE = 4.0
@@ -18,6 +19,9 @@ deviations from even odds.
 
 The bias must know less than the weights of new ids together. Otherwise those weights learn the mean click
 rate of the stream, and every new id starts without its share of it."""
+
+BIAS_KEEP = 0.9999
+"""The share of its evidence that the bias keeps at each row."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -138,8 +142,8 @@ def predict_rows(inputs, target, columns, dense, tau, outputs, scratch):
     """
     _, start, column, x, place, weights, counts = inputs
     first_tau, column_speeds, weight_at, count_of, counts_at, width = columns
-    count_weights, bias, values = dense
-    logit, variance, means, buckets, left, counts_left, _, spread = outputs
+    count_weights, bias, values, _ = dense
+    logit, variance, means, buckets, left, counts_left, _, spread, _ = outputs
     w, c, xs, mean, P = scratch
     _predict(
         0, len(start) - 1, target, start, column, x, place, weights, counts,
@@ -197,10 +201,10 @@ def learn_requests(inputs, lessons, columns, dense, priors, scale_columns, outpu
     requests, start, column, x, place, weights, counts = inputs
     labels, offsets, shares, before, target_of, _ = lessons
     first_tau, column_speeds, weight_at, count_of, counts_at, width = columns
-    count_weights, bias, values = dense
+    count_weights, bias, values, came = dense
     tau, tau0, theta, grad2, keep = priors
     scale_at, scale_by = scale_columns
-    logit, variance, means, buckets, left, counts_left, embedding_scale, spread = outputs
+    logit, variance, means, buckets, left, counts_left, embedding_scale, spread, credit = outputs
     w, c, xs, mean, P = scratch
     for q in range(len(requests) - 1):
         first = requests[q]
@@ -235,26 +239,39 @@ def learn_requests(inputs, lessons, columns, dense, priors, scale_columns, outpu
             if is_value:  # first, so that the weights do not learn what the centre takes
                 learn_labels(values, target, labels[r], before[r], shares[r])
                 centre, unit, _ = spread_of(values, target)
+            share = shares[r]
             sighted = isnan(before[r])
             if not sighted:  # the difference of two losses: a line by the logit
                 e, h = (labels[r] - before[r]) / (unit * noise), 0.0
             elif is_value:
                 e, h = ((labels[r] - centre) / unit - bias[target, 0] - f) / noise, 1.0 / noise
+                learn_noise(values, target, e * noise, s2_all, share)
             else:
                 e, h = bayes.error_of(bias[target, 0] + f + offsets[r], s2_all, labels[r])
-            if is_value and sighted:
-                learn_noise(values, target, e * noise, s2_all, shares[r])
-            e *= shares[r]
-            h *= shares[r]
-            d = bayes.move(w, c, xs, m, mean, P, tau, tau0, theta, grad2, keep, s2_all, e, h, sighted)
+                if came[target, LATE] > 0.0:
+                    credit[r] = note_sighting(came, target, labels[r], e, share)
+            e_prior = (e + credit[r]) * share
+            e *= share
+            h *= share
+            if not sighted and not is_value:
+                credit[r] = note_correction(came, target, e)
+            P0 = bias[target, 1]
+            if not sighted and credit[r] > 0.0:
+                p = labels[r] - bayes.error_of(bias[target, 0] + f + offsets[r], s2_all, labels[r])[0]
+                bayes.correct(w, c, xs, m, mean, P, tau, keep, p, e)
+                bias[target, 0] += P0 * e
+                bias[target, 1] = P0 / (1.0 + P0 * bayes.growth_of(p, e) * (1.0 - P0 / BIAS_VARIANCE))
+            else:
+                d = bayes.move_apart(
+                    w, c, xs, m, mean, P, tau, tau0, theta, grad2, keep, s2_all, e, h, sighted, e_prior
+                )
+                bias[target, 0] += P0 * e * d
+                if sighted:
+                    bias[target, 1] = min((P0 - P0 * P0 * h * d) / BIAS_KEEP, BIAS_VARIANCE)
             _put_back(
                 r, target, start, column, place, weights, column_speeds, weight_at, count_of, count_weights,
                 tau, buckets, left, counts_left, w, c,
             )  # fmt: skip
-            P0 = bias[target, 1]
-            bias[target, 0] += P0 * e * d
-            if sighted:
-                bias[target, 1] = min((P0 - P0 * P0 * h * d) / 0.9999, BIAS_VARIANCE)
         # Counters move after the whole request, so that no candidate sees its neighbours.
         for r in range(first, last):
             if shares[r] == 0.0 or not isnan(before[r]):

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ground.kernels import bayes
 from learner.fast.kernels import BIAS_VARIANCE, learn_requests, predict_rows, write_scales
+from learner.fast.late import CAME
 from learner.fast.spread import COLUMNS, IS_VALUE, NOISE
 from learner.features.encoder import Encoder
 from learner.lessons import Lessons
@@ -59,6 +60,7 @@ class FastOutputs(NamedTuple):
     embedding_scale: npt.NDArray[np.float32]  # (n, F), g: the scale of each embedding in the deep part
     # (centre, unit, noise) of a value's units, see `learner.fast.spread`; of an event (0, 1, 0).
     spread: npt.NDArray[np.float64]  # (n, 3); (n, 0) where no target is a value
+    credit: npt.NDArray[np.float64]  # (n,) of rows that are learned, see `learner.fast.late`; else (0,)
 
 
 class WeightColumns(NamedTuple):
@@ -82,6 +84,7 @@ class DenseWeights(NamedTuple):
     count_weights: npt.NDArray[np.float32]  # (N, C, COUNT_BUCKETS, 2), (b, L)
     bias: npt.NDArray[np.float64]  # (N, 2), mean, variance
     values: npt.NDArray[np.float64]  # (N, COLUMNS), see `learner.fast.spread`
+    came: npt.NDArray[np.float64]  # (N, CAME), see `learner.fast.late`
 
 
 class ScaleColumns(NamedTuple):
@@ -116,8 +119,8 @@ class FastPart:
         speeds, pair_speeds = len(settings.speeds), len(settings.pair_speeds)
         fields, pairs = len(encoder.names), len(encoder.pairs)
         counted = [i for i, spec in enumerate(encoder.specs) if spec.counted]
-        # Sequences have no weights here: they are no columns of the fast part.
-        linear = [i for i in range(fields) if i not in encoder.sequences]
+        # Sequences and what Freshet keeps have no weights here: they are no columns of the fast part.
+        linear = [i for i in range(fields) if i not in encoder.sequences and i not in encoder.states]
         counts_at = len(linear) * speeds
         first_tau = np.zeros(encoder.columns, dtype=np.int32)
         first_tau[linear] = np.arange(len(linear)) * speeds
@@ -157,6 +160,7 @@ class FastPart:
             np.zeros((self.targets, max(self.counted, 1), COUNT_BUCKETS, 2), dtype=np.float32),
             np.tile([0.0, BIAS_VARIANCE], (self.targets, 1)),
             values,
+            np.zeros((self.targets, CAME)),
         )
 
     @property
@@ -212,6 +216,7 @@ class FastPart:
             counts_left=np.ones((n, self.counted), dtype=np.float32),
             embedding_scale=np.empty((n, len(self.scale_columns.scale_at) - 1), dtype=np.float32),
             spread=np.empty((n, 3 if self.any_value else 0)),
+            credit=np.zeros(n if lessons is not None else 0),
         )
         if n == 0:
             return outputs

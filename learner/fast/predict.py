@@ -45,7 +45,7 @@ def predict(readers, batch, target, layout, columns, dense, priors, scale_column
         (z (n,): the fast part's honest logit, of a value its mean in the target's units; the deep part's
         inputs (n, deep_width); `FastInputs`; `FastOutputs`).
     """
-    requests, times, rows, numbers = batch
+    requests, times, rows, numbers, _ = batch
     start, column, key, x = rows
     table_of, first_column, weights_width, any_value, deep_width, embedding_width, speeds, counted = layout
     scale_at, scale_by = scale_columns
@@ -73,6 +73,7 @@ def predict(readers, batch, target, layout, columns, dense, priors, scale_column
         np.ones((n, counted), dtype=np.float32),
         embedding_scale,
         np.empty((n, 3 if any_value else 0)),
+        np.empty(0),
     )
     longest = 0
     for r in range(n):

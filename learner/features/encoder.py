@@ -18,22 +18,32 @@ from ground.keys import hash_string
 from ground.rows import Rows
 from learner.errors import FeatureError
 from learner.features.calendar import days_since, time_value
-from learner.features.columns import NUMBERS, columns_of, read_columns, value_of
+from learner.features.columns import NUMBERS, check_size, columns_of, names_of_values, reader_of, value_of
 from learner.features.encoding import add_pairs, by_row, first_keys, join_all
-from learner.features.quick import QuickEncoder
-from learner.features.spec import OF_IDS, OF_TIME
+from learner.features.known.given import read_histories, read_rates
+from learner.features.quick import LISTS, QuickEncoder
+from learner.features.spec import KNOWN, OF_IDS, OF_TIME, check_owners
 from learner.features.spec import FeatureSpec as FeatureSpec
 from learner.features.spellings import Spellings
-from learner.features.values import Values, id_lists_of_type, ids_of_type, read_numbers, read_sequences
-from stream.records.types import Example, Features
-
-ENTRIES_MAX = 1 << 23
-"""Limit of entries (features and pairs, 16 bytes each) of a request. 2,000 candidates with 90 values each
-fit."""
-
+from learner.features.values import (
+    Floats,
+    Keys,
+    Values,
+    id_lists_of_type,
+    ids_of_type,
+    list_keys,
+    read_numbers,
+    read_sequences,
+    starts_of,
+)
+from stream.records.types import Example, Features, Value
 
 PLACES = 16
 """The first places are told apart, one by one; beyond them, two classes to each doubling."""
+
+
+Ints = npt.NDArray[np.int64]
+Floats32 = npt.NDArray[np.float32]
 
 
 class Requestlike(Protocol):
@@ -62,6 +72,14 @@ class Batch(NamedTuple):
     times: npt.NDArray[np.float64]  # (R,), Unix seconds
     rows: Rows  # n rows: features first, then pairs
     numbers: npt.NDArray[np.float32]  # (n, d), squashed values of the features of kind number
+    filled: bool = False  # whether the model's own histories and rates are in
+
+
+LEARNED = (
+    *("dim", "attention", "counts", "optimizer", "rate"),
+    *("ttl_s", "admit_after", "admit_share", "rows_max", "evict", "memory_rows"),
+)
+"""Settings of a feature that say what is learned of its values, and nothing of how they are encoded."""
 
 
 class Encoder:
@@ -83,17 +101,19 @@ class Encoder:
         if not features:
             raise FeatureError("the schema declares no features; add at least one [features.NAME]")
         self.features = list(features)
+        self._layout = (pairs_max, [(name, *_encoded_by(spec)) for name, spec in features.items()])
         self._specs = list(features.values())
+        self._readers = [reader_of(name, spec) for name, spec in features.items()]
         self.kinds = [spec.kind for spec in features.values()]
-        self.parts = [part for spec in features.values() for part in spec.coordinates or ()]
-        for name, spec in features.items():
-            if spec.of and spec.kind != "sequence" and spec.of not in features:
-                raise FeatureError(f"feature {name}: `of` is {spec.of!r}, which is not declared")
+        self.parts = [part for name, spec in features.items() for part in names_of_values(name, spec)]
+        self.known = {name: spec for name, spec in features.items() if spec.kind in KNOWN}
+        check_owners(features)
         laid_out = columns_of(features)
         self.names = [column.name for column in laid_out]
         self.specs = [column.spec for column in laid_out]
         self.dims = [column.dim for column in laid_out]
         self.feature_of = [column.feature for column in laid_out]
+        self.states = {i: column.words for i, column in enumerate(laid_out) if column.words}
         self.numbers = [i for i, spec in enumerate(self.specs) if spec.kind in NUMBERS]
         self.places = [i for i, spec in enumerate(self.specs) if spec.kind == "place"]
         pairable = [i for i, column in enumerate(laid_out) if column.pairs]
@@ -108,15 +128,29 @@ class Encoder:
             self._pair_salt[p] = hash_string(f"{self.names[i]}\0{self.names[j]}")
         self._column = {name: i for i, name in enumerate(self.names)}
         self._number_at = {column: d for d, column in enumerate(self.numbers)}
-        self.sequences = {i: self._target_of(i) for i, s in enumerate(self.specs) if s.kind == "sequence"}
+        for name, spec in self.known.items():
+            for said in spec.keeper:
+                self._id_column(name, "by" if spec.kind == "history" else "of", said)
+        self.sequences = {
+            i: self._id_column(self.names[i], "of", s.held) for i, s in enumerate(self.specs) if s.held
+        }
         kinds = [self.kinds[feature] for feature in self.feature_of]
         self._types = [self.specs[self.sequences.get(c, c)].id_type for c in range(n)]
         self._spellings = Spellings(self.names, self._types)
-        self._quick = QuickEncoder(
-            self.names, kinds, self._types, self._spellings, self._pair_column, self._pair_salt
-        )
         # The columns of each feature; sequences come last, since they need their target's keys.
         by_feature = [[c for c in range(n) if self.feature_of[c] == f] for f in range(len(features))]
+        self.columns_of_lists = {c[0]: c for c in by_feature if kinds[c[0]] in LISTS}
+        self._quick = QuickEncoder(
+            [self.features[feature] for feature in self.feature_of],
+            kinds,
+            self._types,
+            self._spellings,
+            self._pair_column,
+            self._pair_salt,
+            self.numbers,
+            [value for name, spec in self.known.items() for value in names_of_values(name, spec)],
+            self,
+        )
         self._order = sorted(by_feature, key=lambda columns: columns[0] in self.sequences)
 
     @property
@@ -124,9 +158,17 @@ class Encoder:
         """How many columns the rows have: features and pairs."""
         return len(self.names) + len(self.pairs)
 
+    def encodes_as(self, other: Encoder) -> bool:
+        """Whether both make the same batch of a request."""
+        return self._layout == other._layout
+
     def column_of(self, feature: str) -> int:
         """A feature's column, -1 if it is not declared."""
         return self._column.get(feature, -1)
+
+    def columns_of(self, feature: str) -> list[int]:
+        """The columns of a declared feature."""
+        return [c for c, f in enumerate(self.feature_of) if self.features[f] == feature]
 
     def column_names(self) -> list[str]:
         """The columns' names; a pair is `left*right`."""
@@ -150,12 +192,11 @@ class Encoder:
         Raises:
             FeatureError: a value is not of its feature's declared kind.
         """
-        if len(requests) == 1:
+        if len(requests) == 1 and not (self.places and isinstance(requests[0], Example)):
             request = requests[0]
             quick = self._quick.encode(request.time, request.context, request.candidates)
             if quick is not None:
-                offsets = np.array([0, len(request.candidates)], dtype=np.int64)
-                return Batch(offsets, np.array([request.time], dtype=np.float64), *quick)
+                return Batch(np.array([0, quick[0].n]), np.array([request.time], dtype=np.float64), *quick)
         sizes = np.array([len(request.candidates) for request in requests], dtype=np.int64)
         request_of = np.repeat(np.arange(len(requests)), sizes)  # (n,)
         candidates = [candidate for request in requests for candidate in request.candidates]
@@ -165,37 +206,54 @@ class Encoder:
         last = np.zeros((len(self.names), n), dtype=np.int64)
         key: list[npt.NDArray[np.uint64]] = []
         x: list[npt.NDArray[np.float32]] = []
+        times = np.array([r.time for r in requests], dtype=np.float64)
         base = 0
-        for columns in self._order:
+        for columns in self._sent(requests, candidates) if self.known else self._order:
             source, row_of = self._values(requests, candidates, request_of, columns[0])
             found: list[Values]
             column, name, spec = columns[0], self.names[columns[0]], self.specs[columns[0]]
-            if spec.kind == "sequence":
+            if name in self.known:
+                found = self._given(columns, source, times if row_of is not None else times[request_of])
+            elif spec.kind == "sequence":
                 target = self.sequences[column]
                 known = first[target] < last[target]
                 of = np.concatenate([*key, np.zeros(1, dtype=np.uint64)])[np.where(known, first[target], -1)]
-                found = [read_sequences(name, source, spec.length, of, known)]
+                listed = self.as_declared(column, source)
+                found = [read_sequences(name, listed, spec.length, of, known)]
             elif spec.kind in NUMBERS:
                 values, squashed = read_numbers(name, source)
                 numbers[:, self._number_at[column]] = squashed if row_of is None else squashed[row_of]
                 found = [values]
             else:
-                feature = self.feature_of[column]
-                found = read_columns(self.features[feature], self._specs[feature], source)
+                found = self.read_values(column, source)
             for column, values in zip(columns, found, strict=True):
                 first[column] = base + (values.start[:-1] if row_of is None else values.start[row_of])
                 last[column] = base + (values.start[1:] if row_of is None else values.start[row_of + 1])
                 key.append(values.key)
                 x.append(values.x)
                 base += len(values.key)
-        self._check_size(sizes, last - first)
-        fields = Rows(*by_row(first, last, np.concatenate(key), np.concatenate(x)))
-        if self.pairs:
-            fields = Rows(*add_pairs(*fields, self._pair_column, self._pair_salt))
-        times = np.array([r.time for r in requests], dtype=np.float64)
-        offsets = np.zeros(len(requests) + 1, dtype=np.int64)
-        np.cumsum(sizes, out=offsets[1:])
-        return Batch(offsets, times, fields, numbers)
+        rows = self.laid_out(sizes, first, last, np.concatenate(key), np.concatenate(x))
+        return Batch(starts_of(sizes), times, rows, numbers)
+
+    def laid_out(self, sizes: Ints, first: Ints, last: Ints, key: Keys, x: npt.NDArray[np.float32]) -> Rows:
+        """The rows of requests with `sizes` (R,) candidates, see `by_row`, with their pairs.
+
+        Raises:
+            FeatureError: a request has too many entries.
+        """
+        check_size(sizes, last - first, self.pairs)
+        fields = Rows(*by_row(first, last, key, x))
+        return Rows(*add_pairs(*fields, self._pair_column, self._pair_salt)) if self.pairs else fields
+
+    def read_values(self, column: int, source: list[Value | None]) -> list[Values]:
+        """A feature's values, by its first column, as the entries of each of its columns.
+
+        Raises:
+            FeatureError: a value is not of the feature's kind.
+        """
+        feature = self.feature_of[column]
+        declared = self.as_declared(column, source) if self.specs[column].kind in OF_IDS else source
+        return self._readers[feature](declared)
 
     def _values(
         self,
@@ -210,7 +268,10 @@ class Encoder:
         name, spec = self.features[feature], self._specs[feature]
         if spec.kind == "place":
             return shown_places(requests), None
-        own = [value_of(name, spec, candidate) for candidate in candidates]
+        if spec.kind in KNOWN or spec.coordinates is not None:
+            own: list[Any] = [value_of(name, spec, candidate) for candidate in candidates]
+        else:
+            own = [candidate.get(name) for candidate in candidates]
         source: list[Any] = own
         row_of = None
         if None in own:
@@ -227,9 +288,26 @@ class Encoder:
         if spec.kind == "age":
             times = [requests[q].time for q in (range(len(requests)) if row_of is not None else request_of)]
             return days_since(name, source, times), row_of
-        if spec.kind in OF_IDS:
-            source = self.as_declared(column, source)
         return source, row_of
+
+    def _sent(self, requests: Sequence[Requestlike], candidates: Sequence[Features]) -> list[list[int]]:
+        """The columns by feature, without those of histories and rates that did not come with a request."""
+        sent: set[str] = set()
+        sent.update(*candidates, *(request.context for request in requests))
+        absent = {n for n, s in self.known.items() if sent.isdisjoint(names_of_values(n, s))}
+        return [columns for columns in self._order if self.names[columns[0]] not in absent]
+
+    def _given(self, columns: Sequence[int], source: list[Any], times: Floats) -> list[Values]:
+        """The values of a history or rate that came with the requests, as entries of its last column."""
+        name, spec = self.names[columns[0]], self.known[self.names[columns[0]]]
+        none = Values(np.zeros(len(source) + 1, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.float32))
+        if spec.kind == "rate":
+            given = read_rates(name, source)
+        else:
+            by_name = self.as_declared(columns[0], [None if v is None else v.ids for v in source])
+            ids = [None if v is None else list_keys(name, "history", v) for v in by_name]
+            given = read_histories(name, source, ids, times, spec.length)
+        return [*[none] * (len(columns) - 1), given]
 
     def as_declared(self, column: int, source: list[Any]) -> list[Any]:
         """A feature's values, ids or lists of them, as its declared type; without one, as they are.
@@ -261,27 +339,6 @@ class Encoder:
             lists = kind in ("ids", "sequence")
             (id_lists_of_type if lists else ids_of_type)(name, kind, type_, values)
 
-    def _check_size(self, sizes: npt.NDArray[np.int64], values: npt.NDArray[np.int64]) -> None:
-        """Refuse a request with too many entries: pairs of long context lists multiply, for each candidate.
-
-        Args:
-            sizes: (R,), candidates of each request.
-            values: (F, n), the number of values of each candidate and feature.
-        """
-        entries = values.sum(axis=0)  # (n,)
-        if (entries + entries * (entries - 1) // 2).sum() <= ENTRIES_MAX:
-            return
-        for left, right in self.pairs:
-            entries = entries + values[left] * values[right]
-        bounds = np.concatenate([[0], np.cumsum(sizes)])
-        for begin, end in itertools.pairwise(bounds):
-            if (size := int(entries[begin:end].sum())) > ENTRIES_MAX:
-                raise FeatureError(
-                    f"the lists of {end - begin} candidates and their pairs make {size:,} entries, "
-                    f"over the limit of {ENTRIES_MAX:,} for one request; send fewer candidates or shorter "
-                    "lists, or declare `pairs = false` for the lists' features"
-                )
-
     def fits(self, request: Requestlike) -> bool:
         """Whether each of a request's values is of its feature's declared kind."""
         try:
@@ -299,16 +356,21 @@ class Encoder:
     def _same(self, i: int, j: int) -> bool:
         """Whether two columns are of one feature, or one describes the other: a pair would say nothing."""
         f, g = self.feature_of[i], self.feature_of[j]
-        return f == g or self._specs[f].of == self.features[g] or self._specs[g].of == self.features[f]
+        one, other = self.features[f], self.features[g]
+        return f == g or other in self._specs[f].described or one in self._specs[g].described
 
-    def _target_of(self, column: int) -> int:
-        of = self.specs[column].of
-        target = self._column.get(of)
-        if target is None or self.specs[target].kind != "id":
+    def _id_column(self, feature: str, key: str, named: str) -> int:
+        """The column of the feature of ids that another one names, in its key `of` or `by`."""
+        column = self._column.get(named)
+        if column is None or self.kinds[self.feature_of[column]] != "id":
             raise FeatureError(
-                f"feature {self.names[column]}: `of` is {of!r}, which is no declared feature of kind id"
+                f"feature {feature}: `{key}` is {named!r}, which is no declared feature of kind id"
             )
-        return target
+        return column
+
+
+def _encoded_by(spec: FeatureSpec) -> list[object]:
+    return [getattr(spec, key) for key in spec.__struct_fields__ if key not in LEARNED]
 
 
 def shown_places(requests: Sequence[Requestlike]) -> list[int | None]:

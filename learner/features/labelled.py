@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ground.rows import Rows, rows_where
+from ground.rows import Rows, joined_offsets, rows_joined, rows_where
 from learner.errors import FeatureError
 from learner.features.encoder import Batch, Encoder
 from learner.lessons import Lessons
@@ -51,14 +51,15 @@ class Labelled(NamedTuple):
         """The requests of one target."""
         if not (self.lessons.target != target).any():
             return self
-        requests, times, rows, numbers = self.batch
-        mine = self.lessons.target == target
-        kept = mine[requests[:-1]]
+        return self.where(self.lessons.target[self.batch.requests[:-1]] == target)
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> "Labelled":
+        """The requests where `kept` (R,) is true."""
+        requests, times, rows, numbers, _ = self.batch
+        sizes = np.diff(requests)
+        mine = np.repeat(kept, sizes)
         batch = Batch(
-            np.concatenate([[0], np.cumsum(np.diff(requests)[kept])]),
-            times[kept],
-            rows_where(rows, mine),
-            numbers[mine],
+            np.concatenate([[0], np.cumsum(sizes[kept])]), times[kept], rows_where(rows, mine), numbers[mine]
         )
         lessons = Lessons._make(array[mine] for array in self.lessons)
         return Labelled(batch, lessons, self.served[mine], self.late[kept])
@@ -76,7 +77,7 @@ class Labelled(NamedTuple):
 
     def part(self, first: int, last: int) -> "Labelled":
         """Requests first to last (exclusive), as views where that is possible."""
-        requests, times, rows, numbers = self.batch
+        requests, times, rows, numbers, _ = self.batch
         a, b = requests[first], requests[last]
         i, j = rows.start[a], rows.start[b]
         batch = Batch(
@@ -86,6 +87,25 @@ class Labelled(NamedTuple):
             numbers[a:b],
         )
         return Labelled(batch, self.lessons.part(a, b), self.served[a:b], self.late[first:last])
+
+
+def joined(parts: Sequence[Labelled]) -> Labelled:
+    """The requests of one or more parts, one part after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    batches = [part.batch for part in parts]
+    rows = rows_joined([batch.rows for batch in batches])
+    return Labelled(
+        Batch(
+            joined_offsets([batch.requests for batch in batches]),
+            np.concatenate([batch.times for batch in batches]),
+            rows,
+            np.concatenate([batch.numbers for batch in batches]),
+        ),
+        Lessons._make(np.concatenate(arrays) for arrays in zip(*(p.lessons for p in parts), strict=True)),
+        np.concatenate([part.served for part in parts]),
+        np.concatenate([part.late for part in parts]),
+    )
 
 
 def fits(encoder: Encoder, example: Example, targets: Targets = UNDECLARED) -> bool:
@@ -109,12 +129,27 @@ def lessons_of(examples: Sequence[Example], targets: Targets = UNDECLARED) -> Le
     lessons.shift[:] = np.repeat([-e.log_odds for e in examples], sizes)
     if any(e.weight is not None for e in examples):
         lessons.weight[:] = [w for e in examples for w in (e.weight or [1.0] * len(e.labels))]
+    if any(targets.clips) and any(e.propensity is not None for e in examples):
+        lessons.weight[:] *= [w for e in examples for w in _by_propensity(e, targets)]
     if any(e.before is not None for e in examples):
         lessons.before[:] = [b for e in examples for b in (e.before or [np.nan] * len(e.labels))]
     if any(e.target for e in examples):
         lessons.target[:] = np.repeat([number_of(targets, e.target) for e in examples], sizes)
     _check(lessons, targets)
     return lessons
+
+
+def _by_propensity(example: Example, targets: Targets) -> list[float]:
+    """How much each candidate counts for having been drawn to its place, by inverse propensity scoring.
+
+    By 1 / (n q), q being the probability with which one of n candidates was put where it was shown: in
+    expectation each place then counts as often as if all orders had been equally likely.
+    """
+    clip = targets.clips[number_of(targets, example.target)]
+    if not clip or example.propensity is None:
+        return [1.0] * len(example.labels)
+    n = max(example.candidate_count, len(example.labels))
+    return [min(1.0 / (n * q), clip) for q in example.propensity]
 
 
 def _check(lessons: Lessons, targets: Targets) -> None:
@@ -143,3 +178,26 @@ def number_of(targets: Targets, name: str) -> int:
     if name not in targets:
         raise FeatureError(f"target {name!r} is not declared; declared: {', '.join(targets.names)}")
     return targets.names.index(name)
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Concatenate several batches."""
+    if len(batches) == 1:
+        return batches[0]
+    rows = [batch.rows for batch in batches]
+    return Batch(
+        requests=_join_offsets([batch.requests for batch in batches]),
+        times=np.concatenate([batch.times for batch in batches]),
+        rows=Rows(
+            start=_join_offsets([r.start for r in rows]),
+            column=np.concatenate([r.column for r in rows]),
+            key=np.concatenate([r.key for r in rows]),
+            x=np.concatenate([r.x for r in rows]),
+        ),
+        numbers=np.concatenate([batch.numbers for batch in batches]),
+    )
+
+
+def _join_offsets(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    ends = np.cumsum([0] + [part[-1] for part in parts[:-1]])
+    return np.concatenate([[0], *(part[1:] + end for part, end in zip(parts, ends, strict=True))])

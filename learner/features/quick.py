@@ -1,15 +1,16 @@
 """The fast way from one request to a batch, for common requests.
 
 `Encoder.encode` supports every schema, column by column, and spends most of its time for 50 candidates in
-small calls. Here one pass collects the values, one call hashes them and one kernel lays out the rows. It
-declines unusual requests: candidates with different sets of features, a column of mixed types, an invalid
-value. The general way then encodes the request or raises the error. Both give the same bits.
+small calls. Here one pass collects the values, one call hashes them and one kernel lays out the rows; lists
+and contents are read as in the general way. It declines unusual requests: candidates with different sets of
+features, a column of mixed types, an invalid value. The general way then encodes the request or raises the
+error. Both give the same bits.
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +20,33 @@ from numba import njit
 from ground.id_types import IdType
 from ground.kernels.mixing import join_keys
 from ground.rows import Rows
+from learner.errors import FeatureError
+from learner.features.calendar import time_value
+from learner.features.spec import OF_TIME
 from learner.features.spellings import Spellings
-from learner.features.values import NUMBER_X, WIDTHS, ids_of_type, number_buckets, squash
+from learner.features.values import (
+    NUMBER_X,
+    WIDTHS,
+    Floats,
+    Keys,
+    Values,
+    ids_of_type,
+    number_buckets,
+    squash,
+)
+from stream.records.types import Value
 
 PLANS_MAX = 256
 """Limit of cached plans, one per ordered set of candidates' feature names; above it the cache is emptied."""
 
 PLAIN = ("id", "number", "hour")
 """Kinds with one value a row."""
+LISTS = ("ids", "text", "vector", "calendar")
+"""Kinds with several entries to a value, or several columns."""
+LATER = ("history", "rate", "place")
+"""Kinds that a request to score does not have: they are filled in later, unless a value came with it."""
+
+Ints = npt.NDArray[np.int64]
 
 _hash = xxhash.xxh3_64_intdigest
 
@@ -40,14 +60,42 @@ class _Plan(NamedTuple):
     shared: list[int]  # columns of the others
 
 
+class _Read(NamedTuple):
+    """The entries of a feature of one of the kinds `LISTS`."""
+
+    columns: Sequence[int]
+    values: Sequence[Values]  # of each column: of n rows, or of one that all share
+    step: int  # from one row to the next, 0 or 1
+
+
+class ListReader(Protocol):
+    """What the general way reads such features with, and how it lays entries out."""
+
+    @property
+    def columns_of_lists(self) -> Mapping[int, Sequence[int]]:
+        """All columns of such a feature, by its first."""
+        ...
+
+    def read_values(self, column: int, source: list[Value | None]) -> list[Values]:
+        """A feature's values, by its first column, as the entries of each of its columns."""
+        ...
+
+    def laid_out(self, sizes: Ints, first: Ints, last: Ints, key: Keys, x: npt.NDArray[np.float32]) -> Rows:
+        """Rows of entries, see `by_row`, with their pairs."""
+        ...
+
+
 class QuickEncoder:
     """Encodes one request at a time.
 
     Args:
-        names, kinds: of the features, (F,) each.
+        names, kinds: of each column's feature, (F,) each.
         types: what each feature's ids are declared to be, (F,).
         spellings: notes how ids without a declared type are written.
         pair_column, pair_salt: see `lay_out`.
+        numbers: the columns that are read as numbers.
+        given: names of values that only the general way encodes.
+        lists: reads what is no single value.
     """
 
     def __init__(
@@ -58,15 +106,22 @@ class QuickEncoder:
         spellings: Spellings,
         pair_column: npt.NDArray[np.int32],
         pair_salt: npt.NDArray[np.uint64],
+        numbers: Sequence[int],
+        given: Collection[str],
+        lists: ListReader,
     ) -> None:
         self._names = list(names)
         self._kinds = list(kinds)
         self._types = list(types)
         self._spellings = spellings
-        self._numbers = [c for c, kind in enumerate(kinds) if kind == "number"]
+        self._numbers = list(numbers)
+        self._given = frozenset(given)
         self._pair_column = pair_column
         self._pair_salt = pair_salt
-        self._plain = all(kind in PLAIN for kind in kinds)
+        self._lists = lists
+        self._of_lists = lists.columns_of_lists
+        self._plain = all(kind in PLAIN or kind in LATER or kind in LISTS for kind in kinds)
+        self._asked = [c for c, kind in enumerate(kinds) if kind in PLAIN or c in self._of_lists]
         self._plans: dict[tuple[str, ...], _Plan] = {}
 
     def encode(
@@ -77,6 +132,8 @@ class QuickEncoder:
         if not self._plain or n == 0:
             return None
         names = tuple(candidates[0])
+        if self._given and not (self._given.isdisjoint(context) and self._given.isdisjoint(names)):
+            return None
         plan = self._plans.get(names)
         if plan is None:
             if not names:
@@ -87,12 +144,18 @@ class QuickEncoder:
         ids: list[int] = []
         texts: list[str] = []
         numbers: list[float] = []
+        read: list[_Read] = []
         place = [(0, 0, 0)] * len(self._names)  # of each column: its bank, where it begins there, its step
         try:
             values = list(map(plan.get, candidates))
             columns: Sequence[Sequence[Any]] = [values] if plan.single else list(zip(*values, strict=True))
             for column, at in plan.own:
                 mine = columns[at]
+                if column in self._of_lists:
+                    if None in mine:
+                        return None
+                    read.append(self._read(column, list(mine), 1))
+                    continue
                 if (declared := self._types[column]) is not None:
                     mine = ids_of_type(self._names[column], self._kinds[column], declared, mine)
                 elif self._kinds[column] != "number":
@@ -115,9 +178,12 @@ class QuickEncoder:
                 kind = self._kinds[column]
                 value = context.get(self._names[column])
                 if value is None:
-                    if kind != "hour":
+                    if kind not in OF_TIME:
                         continue  # the column is in no row
-                    value = int(time // 3600) % 24
+                    value = time_value(kind, time)
+                if column in self._of_lists:
+                    read.append(self._read(column, [value], 0))
+                    continue
                 if (declared := self._types[column]) is not None:
                     (value,) = ids_of_type(self._names[column], kind, declared, (value,))
                 elif kind != "number":
@@ -137,11 +203,14 @@ class QuickEncoder:
                     return None
             key = struct.pack(f"={len(ids)}q{len(texts)}Q", *ids, *map(_hash, map(str.encode, texts)))
             number = np.array(numbers, dtype=np.float64)
-        except (KeyError, OverflowError, struct.error, UnicodeEncodeError):
+        except (FeatureError, KeyError, OverflowError, struct.error, UnicodeEncodeError):
             return None
         keys = np.frombuffer(key, dtype=np.uint64)
         where = np.array(place, dtype=np.int64)
-        rows = Rows(*lay_out(n, where, len(ids), keys, number, self._pair_column, self._pair_salt))
+        if read:
+            rows = self._with_lists(n, where, len(ids), keys, number, read)
+        else:
+            rows = Rows(*lay_out(n, where, len(ids), keys, number, self._pair_column, self._pair_salt))
         squashed = np.zeros((n, len(self._numbers)), dtype=np.float32)
         if numbers:
             all_squashed = squash(number)
@@ -151,6 +220,30 @@ class QuickEncoder:
                     squashed[:, d] = all_squashed[at : at + n] if step else all_squashed[at]
         return rows, squashed
 
+    def _read(self, column: int, source: list[Value | None], step: int) -> _Read:
+        return _Read(self._of_lists[column], self._lists.read_values(column, source), step)
+
+    def _with_lists(
+        self, n: int, where: Ints, ids: int, key: Keys, number: Floats, read: Sequence[_Read]
+    ) -> Rows:
+        """The rows of a request with entries of lists; arguments as `lay_out`."""
+        buckets = number_buckets(number).ravel()
+        bank, at, step = where.T
+        size = np.array([0, 1, 1, WIDTHS])[bank]
+        begin = np.array([0, 0, ids, len(key)])[bank] + size * at
+        first = begin[:, None] + (size * step)[:, None] * np.arange(n)
+        last = first + size[:, None]
+        keys, x = [key, buckets], [np.ones(len(key), np.float32), np.full(len(buckets), NUMBER_X, np.float32)]
+        base = len(key) + len(buckets)
+        for one in read:
+            for column, values in zip(one.columns, one.values, strict=True):
+                start = base + values.start
+                first[column], last[column] = (start[:-1], start[1:]) if one.step else start
+                keys.append(values.key)
+                x.append(values.x)
+                base += len(values.key)
+        return self._lists.laid_out(np.array([n]), first, last, np.concatenate(keys), np.concatenate(x))
+
     def _plan(self, names: tuple[str, ...]) -> _Plan:
         if len(self._plans) >= PLANS_MAX:
             self._plans.clear()
@@ -158,8 +251,8 @@ class QuickEncoder:
         plan = _Plan(
             get=itemgetter(*names),
             single=len(names) == 1,
-            own=[(c, at[name]) for c, name in enumerate(self._names) if name in at],
-            shared=[c for c, name in enumerate(self._names) if name not in at],
+            own=[(c, at[self._names[c]]) for c in self._asked if self._names[c] in at],
+            shared=[c for c in self._asked if self._names[c] not in at],
         )
         self._plans[names] = plan
         return plan

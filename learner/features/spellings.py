@@ -38,11 +38,13 @@ class Spellings:
         """
         if self._said[column]:
             return
-        for one in islice(ids, LOOKED_AT):
-            if type(one) is int:
-                self._integers[column] = True
-            elif type(one) is str and one.isdecimal():
-                self._digits[column] = True
+        looked_at = list(islice(ids, LOOKED_AT))
+        kinds = set(map(type, looked_at))
+        if int in kinds:
+            self._integers[column] = True
+        if str in kinds and not self._digits[column]:
+            texts = looked_at if len(kinds) == 1 else [one for one in looked_at if type(one) is str]
+            self._digits[column] = any(map(str.isdecimal, texts))
         if self._integers[column] and self._digits[column]:
             self._said[column] = True
             name = self._names[column]

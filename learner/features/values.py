@@ -26,6 +26,11 @@ NUMBER_X = 1.0 / sqrt(WIDTHS)
 """x of each entry of a number: together they have the influence of one id."""
 
 
+LIST_OF_IDS = "a list of integers or strings"
+FEW = 24
+"""Keys of a row that are compared each with each; more are sorted."""
+
+
 class Values(NamedTuple):
     """One feature's k entries of n rows."""
 
@@ -91,13 +96,54 @@ def read_lists(name: str, kind: str, values: Sequence[Any]) -> Values:
     Raises:
         FeatureError: a value has another type.
     """
-    rows: list[dict[int, None]] = []
-    for value in values:
-        rows.append({} if value is None else dict.fromkeys(_list_keys(name, kind, value).tolist()))
-    sizes = np.array([len(row) for row in rows], dtype=np.int64)
-    key = np.array([k for row in rows for k in row], dtype=np.uint64)
+    sizes = np.zeros(len(values), dtype=np.int64)
+    ids: list[int | str] = []
+    for r, value in enumerate(values):
+        if value is not None:
+            if not isinstance(value, list):
+                _refuse(name, kind, value, LIST_OF_IDS)
+            ids += value
+            sizes[r] = len(value)
+    key, sizes = distinct_of(_keys(name, kind, ids, LIST_OF_IDS), sizes)
     x = np.repeat(1.0 / np.sqrt(np.maximum(sizes, 1)), sizes).astype(np.float32)
     return Values(starts_of(sizes), key, x)
+
+
+@njit(cache=True, nogil=True)
+def distinct_of(keys, sizes):
+    """The distinct keys of n rows, each in the order of first sight, and how many each row has, (n,).
+
+    Args:
+        keys: (k,) uint64, row by row.
+        sizes: (n,) int64, how many of them each row has.
+    """
+    out = np.empty(len(keys), dtype=np.uint64)
+    counts = np.zeros(len(sizes), dtype=np.int64)
+    begin = 0
+    m = 0
+    for r in range(len(sizes)):
+        mine = keys[begin : begin + sizes[r]]
+        begin += sizes[r]
+        to = m
+        if len(mine) > FEW:
+            order = np.argsort(mine, kind="mergesort")  # equal keys stay in the order of their places
+            first = np.ones(len(mine), dtype=np.bool_)
+            for i in range(1, len(mine)):
+                first[order[i]] = mine[order[i]] != mine[order[i - 1]]
+            for i in range(len(mine)):
+                if first[i]:
+                    out[m] = mine[i]
+                    m += 1
+        else:
+            for i in range(len(mine)):
+                new = True
+                for j in range(to, m):
+                    new = new and out[j] != mine[i]
+                if new:
+                    out[m] = mine[i]
+                    m += 1
+        counts[r] = m - to
+    return out[:m], counts
 
 
 def read_sequences(
@@ -121,7 +167,7 @@ def read_sequences(
     for r, value in enumerate(values):
         if value is None:
             continue
-        keys = _list_keys(name, "sequence", value)[-length:]
+        keys = list_keys(name, "sequence", value)[-length:]
         # Without a target or values there is nothing to attend to.
         if len(keys) and known[r]:
             parts += [target[r : r + 1], keys]
@@ -198,11 +244,15 @@ def starts_of(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return starts
 
 
-def _list_keys(name: str, kind: str, value: Any) -> Keys:
-    expected = "a list of integers or strings"
+def list_keys(name: str, kind: str, value: Any) -> Keys:
+    """The keys of a list of ids.
+
+    Raises:
+        FeatureError: it is no list of integers or strings.
+    """
     if not isinstance(value, list):
-        _refuse(name, kind, value, expected)
-    return _keys(name, kind, value, expected)
+        _refuse(name, kind, value, LIST_OF_IDS)
+    return _keys(name, kind, value, LIST_OF_IDS)
 
 
 def _keys(name: str, kind: str, values: Sequence[Any], expected: str) -> Keys:

@@ -7,24 +7,26 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.keys import key_of
+from ground.rows import Rows
 from learner.features.content import words_of
 from learner.features.encoder import Batch, Requestlike
 from learner.model.model import Model, Predicted, Scores
-from learner.model.scales import bayes_logit
 
 
 class BaseExplained(NamedTuple):
-    """The parts of n base logits.
+    """The parts of n base logits; of a value of its means, in the target's units.
 
-    `scores.z` = (bias + Σ `weights`) · `share` + `deep`, to the rounding of float32.
+    `scores.z` = (bias + Σ `weights`) · `share` + `deep` + `rate`, to the rounding of float32.
     """
 
     scores: Scores
     bias: float
     weights: list[dict[str, float]]  # n, by column: a feature, a pair `a*b`, a count `a count`
-    share: npt.NDArray[np.float64]  # (n,), by which the fast part's variance shrinks its logit, 0 to 1
+    share: npt.NDArray[np.float64]  # (n,), by which the fast part's variance shrinks its logit, 0 to 1,
+    # times the share of the model beside the running rate (`Trust`); of a value the latter alone
     deep: npt.NDArray[np.float64]  # (n,), the deep part's residual
     unknown: list[dict[str, list[int | float | str]]]  # n, by feature: ids without a row
+    rate: float  # the running rate's part; 0 while the model is trusted wholly
 
 
 class Reading(NamedTuple):
@@ -33,31 +35,37 @@ class Reading(NamedTuple):
     predicted: Predicted
     scores: Scores
     bias: float
+    trust: tuple[float, float]  # (share of the model, logit of the running rate)
+    target: int = 0
 
 
 def read(model: Model, batch: Batch, target: int = 0) -> Reading:
     """Copy the prediction of a batch for `explain`."""
     predicted = model.predict(batch, target)
     kept = copy.deepcopy(predicted)
-    return Reading(kept, model.scores_of(batch, kept), float(model.fast.dense.bias[target, 0]))
+    bias = float(model.fast.dense.bias[target, 0])
+    return Reading(kept, model.scores_of(kept), bias, model.trust.parts(target), target)
 
 
 def explain(model: Model, request: Requestlike, batch: Batch, reading: Reading) -> BaseExplained:
     """Split the prediction of a request into its parts.
 
     Args:
-        model: only its schema is used.
+        model: only its schema and its targets are used.
         request: the one request that `batch` was encoded from, of n candidates.
         reading: the result of `read`.
     """
-    fast = model.fast
-    outputs, scores = reading.predicted.outputs, reading.scores
+    fast, scales = model.fast, model.scales
+    targets = np.full(len(reading.scores.z), reading.target)
+    rows, outputs, scores = reading.predicted.rows, reading.predicted.outputs, reading.scores
+    trusted, rate = reading.trust
+    rate *= 1.0 - trusted
     firsts, speeds_of = fast.columns.first_tau, fast.speeds_of(0)  # what a target does not have is 0
     columns = [(name, firsts[c], speeds_of[c]) for c, name in enumerate(columns_of(model))]
     weights = []
     for r in range(len(scores.z)):
         said = outputs.means[r]
-        here = set(batch.rows.column[batch.rows.start[r] : batch.rows.start[r + 1]].tolist())
+        here = set(rows.column[rows.start[r] : rows.start[r + 1]].tolist())
         mine = {
             name: float(said[first : first + speeds].sum())
             for c, (name, first, speeds) in enumerate(columns)
@@ -70,9 +78,10 @@ def explain(model: Model, request: Requestlike, batch: Batch, reading: Reading) 
         scores=scores,
         bias=reading.bias,
         weights=weights,
-        share=bayes_logit(outputs._replace(logit=np.ones(len(scores.z)))),
-        deep=scores.z - bayes_logit(outputs),
-        unknown=_unknown(model, request, batch, reading.predicted.inputs.place),
+        share=scales.logits(outputs._replace(logit=np.ones(len(scores.z))), targets) * trusted,
+        deep=scores.z - rate - scales.logits(outputs, targets) * trusted,
+        unknown=_unknown(model, request, rows, reading.predicted.inputs.place),
+        rate=rate,
     )
 
 
@@ -94,10 +103,9 @@ def memory_names(model: Model) -> list[str]:
 
 
 def _unknown(
-    model: Model, request: Requestlike, batch: Batch, place: npt.NDArray[np.int64]
+    model: Model, request: Requestlike, rows: Rows, place: npt.NDArray[np.int64]
 ) -> list[dict[str, list[int | float | str]]]:
     encoder = model.encoder
-    rows = batch.rows
     found: list[dict[str, list[int | float | str]]] = []
     for r, candidate in enumerate(request.candidates):
         entries = slice(rows.start[r], rows.start[r + 1])

@@ -1,8 +1,9 @@
 """Thompson sampling: ranks candidates by one draw from the posterior, to explore uncertain ones.
 
-Every weight of the fast part is a Gaussian N(μ, P). A draw samples each weight and sums the samples
-as a prediction sums the means. Ranking by draws shows a candidate with the probability that it is the best
-(Thompson 1933; Chapelle & Li 2011). The deep part has no uncertainty and is added unchanged.
+Every weight of the fast part is a Gaussian N(μ, P), of a value by its learned noise. A draw samples each
+weight and sums the samples as a prediction sums the means. Ranking by draws shows a candidate with the
+probability that it is the best (Thompson 1933; Chapelle & Li 2011). The deep part has no uncertainty and is
+added unchanged.
 
 Only features' weights that keep all their evidence are drawn. Pairs, weights that forget within ten sightings
 and count buckets are uncertain too, but better knowledge of them does not last or does not matter. Drawing
@@ -22,10 +23,10 @@ import numpy.typing as npt
 from numba import njit
 
 from ground.kernels.mixing import mix
-from learner.fast.part import FastInputs
+from learner.fast.part import FastInputs, FastOutputs
 from learner.features.encoder import Batch, Requestlike
 from learner.model.model import Model, Predicted
-from learner.model.scales import bayes_logit
+from learner.model.trust import blend
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _S11 = np.uint64(11)
@@ -58,7 +59,7 @@ def thompson(model: Model, requests: Sequence[Requestlike], seed: int) -> npt.ND
 class Beliefs(NamedTuple):
     """The posterior of n candidates, copied, since the model may change meanwhile."""
 
-    mean: npt.NDArray[np.float64]  # (n,), logits
+    mean: npt.NDArray[np.float64]  # (n,), logits; of a value means, in its units
     inputs: FastInputs
     key: npt.NDArray[np.uint64]  # (E,)
     first_tau: npt.NDArray[np.int32]  # (columns,), see `WeightColumns`; the rest is of one target
@@ -67,6 +68,7 @@ class Beliefs(NamedTuple):
     features: int
     tau: npt.NDArray[np.float64]
     keep: npt.NDArray[np.float64]
+    trust: tuple[float, float]  # how predictions are drawn towards the running rate, see `Trust.parts`
 
 
 def beliefs_of(model: Model, batch: Batch, predicted: Predicted, target: int = 0) -> Beliefs:
@@ -74,25 +76,32 @@ def beliefs_of(model: Model, batch: Batch, predicted: Predicted, target: int = 0
 
     Args:
         predicted: the model's prediction of the batch.
-        target: the number of the target that was predicted; an event.
+        target: the number of the target that was predicted.
     """
     fast, outputs = model.fast, predicted.outputs
     mine = slice(target * fast.width, (target + 1) * fast.width)
     mean = outputs.logit.copy()
     if model.network is not None:
         # The deep part corrects the mean, and is added to a draw in the same way.
-        mean = mean + predicted.z - bayes_logit(outputs)
+        said = model.scales.logits(outputs, np.full(len(mean), target))
+        mean = mean + model.trust.unblend(predicted.z, target) - said
     return Beliefs(
         mean=mean,
         inputs=copy.deepcopy(predicted.inputs),
-        key=batch.rows.key,
+        key=predicted.rows.key,
         first_tau=fast.columns.first_tau,
         column_speeds=fast.speeds_of(target),
         weight_at=fast.columns.weight_at.reshape(fast.targets, -1)[target],
         features=len(model.encoder.names),
         tau=fast.priors.tau[mine].copy(),
         keep=fast.priors.keep[mine].copy(),
+        trust=model.trust.parts(target),
     )
+
+
+def known_weights(outputs: FastOutputs) -> FastOutputs:
+    """The outputs of a prediction as they are in a world whose weights are drawn: without uncertainty."""
+    return outputs._replace(variance=np.zeros_like(outputs.variance))
 
 
 def draw(beliefs: Beliefs, seeds: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
@@ -122,7 +131,7 @@ def sample_slate(beliefs: Beliefs, shift: npt.NDArray[np.float64], seed: int, dr
         seed: decides the order.
         draws: M.
     """
-    return slate_of(draw(beliefs, seeds_of(seed, draws + 1)) + shift)
+    return slate_of(blend(draw(beliefs, seeds_of(seed, draws + 1)), *beliefs.trust) + shift)
 
 
 def slate_of(drawn: npt.NDArray[np.float64]) -> Slate:

@@ -33,9 +33,14 @@ LEARNING = (
 )
 """Settings that decide which weights the same examples give."""
 
+ENTITIES = ("entities_bytes_max", "entity_versions")
+"""Settings that decide which attributes are still known, and so which weights the same examples give."""
+
 HANDLING = (
+    "trust_margin",  # predictions change by it, and no weight
     "deep_path",  # the code that is found there has an entry of its own, see `network_text`
     "deep_version",
+    "pairs_memory_rows",  # where rows are, not what they say
     "group_by",
     "window",
     "score",
@@ -48,8 +53,9 @@ HANDLING = (
     "snapshot_bytes_min",
     "dead_letter_share_max",
     "dead_letter_window",
+    "shards",  # their states have a fingerprint of their own
 )
-"""Settings that change neither: metrics, publishing, and limits on bad records."""
+"""Settings that change neither: what is made of the weights, metrics, publishing, limits on bad records."""
 
 
 def fingerprint(
@@ -61,9 +67,10 @@ def fingerprint(
     """
     # as before eviction was the default, so that states from that time still match
     specs = [
-        (name, msgspec.structs.replace(spec, evict=spec.evict or "none")) for name, spec in features.items()
+        (name, msgspec.structs.replace(spec, evict=spec.evict or "none", memory_rows=msgspec.UNSET))
+        for name, spec in features.items()
     ]
-    network = network_text(features, settings)
+    network = network_text(features, settings, targets)
     found = {
         # the order counts too: it is the order of the model's columns
         "features": _text(specs),
@@ -72,10 +79,13 @@ def fingerprint(
     }
     if len(targets) > 1 or targets[""].kind == "value":
         found["targets"] = _text([(name, t.kind, t.of, t.scale) for name, t in targets.items()])
-    return found
+    clips = {name: t.propensity_clip for name, t in targets.items() if t.propensity_clip}
+    return found | ({"targets.propensity_clip": _text(clips)} if clips else {})
 
 
-def network_text(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> str:
+def network_text(
+    features: Mapping[str, FeatureSpec], settings: LearnerSettings, targets: Targets = UNDECLARED
+) -> str:
     """The user's network by name, version of its code, and weights' names and shapes; "": it is built in.
 
     Raises:
@@ -84,7 +94,8 @@ def network_text(features: Mapping[str, FeatureSpec], settings: LearnerSettings)
     if not is_own(settings.deep):
         return ""
     encoder = Encoder(features, settings.pairs_max)
-    network = network_of(settings, input_layout(encoder, FastPart(encoder, settings, ["event"])))
+    layout = input_layout(encoder, FastPart(encoder, settings, ["event"]))
+    network = network_of(settings, layout, targets.names)
     assert network is not None
     weights = xxhash.xxh3_64_hexdigest(_text(list(network.shapes().items())).encode())
     return f"{settings.deep}, version {own_source(settings).version}, weights {weights}"
@@ -104,6 +115,9 @@ def learning_identity(settings: LearnerSettings, makes_room: bool) -> str:
         makes_room: see `Model`.
     """
     kept = {name: getattr(settings, name) for name in LEARNING}
+    # left out where they are the defaults, as before there were these settings
+    default = LearnerSettings()
+    kept |= {n: getattr(settings, n) for n in ENTITIES if getattr(settings, n) != getattr(default, n)}
     return xxhash.xxh3_128_hexdigest(_text([kept, makes_room]).encode())
 
 

@@ -6,62 +6,38 @@ A learner holds one and trains it; a replica holds one and applies updates to it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from embeddings import Table
 from embeddings.kernels.pooling import entry_rows, pool
-from embeddings.views.fetching import Readers, readers_of
-from embeddings.views.packed import PackedTable, serving_table
 from ground.rows import Rows
+from learner.deep.attending import attend_to_all, sequences_of
 from learner.deep.attention import attend
 from learner.deep.choice import network_of
 from learner.deep.dcn_predict import Prediction, prediction_of
 from learner.deep.networks import Array, Network
+from learner.entities.store import EntityStore
 from learner.fast.part import FastInputs, FastOutputs, FastPart
 from learner.fast.predict import Inputs, fill_dense, predict
 from learner.features import entries as pooling
 from learner.features.encoder import Batch, Encoder, FeatureSpec, Requestlike
 from learner.features.encoding import compact, sort_by_table
+from learner.features.known.filling import NO_BIAS, filler_of
+from learner.lessons import Lessons
 from learner.model.identity import identity, learning_identity
 from learner.model.layout import input_layout
 from learner.model.scales import Scales
 from learner.model.sightings import SlotsOf, upsert_some
-from learner.model.tables import PAIRS, table_specs, tick_s
+from learner.model.tables import PAIRS, make_tables, readers_if_plain, table_specs, tick_s
+from learner.model.trust import Trust
+from learner.resting import RestingTables
+from learner.results import Gathered as Gathered
+from learner.results import Predicted as Predicted
+from learner.results import Scores as Scores
 from learner.settings import LearnerSettings
 from stream.records.targets import UNDECLARED, Targets
-
-
-class Scores(NamedTuple):
-    """The base predictions of n rows, and the keys that an error memory needs to correct them."""
-
-    z: npt.NDArray[np.float64]  # (n,), logit of the honest probability
-    p: npt.NDArray[np.float64]  # (n,), that probability
-    s2: npt.NDArray[np.float64]  # (n,), variance of the fast part's logit
-    rows: Rows  # features, pairs and count columns: the error memory's keys
-    unknown: int  # how many of the rows' feature entries have no row in their table
-
-
-class Predicted(NamedTuple):
-    """A base prediction of n rows with its intermediate results: rows read, and outputs of each part."""
-
-    inputs: FastInputs
-    outputs: FastOutputs
-    z: npt.NDArray[np.float64]  # (n,), logit of the honest probability; of a value its mean, in its units
-    p: npt.NDArray[np.float64]  # (n,), that probability; of a value its expectation
-
-
-class Gathered(NamedTuple):
-    """A batch's entries found in the tables. D is the sum of the tables' distinct rows."""
-
-    order: npt.NDArray[np.int64]  # (E,), entries by table
-    bounds: npt.NDArray[np.int64]  # (tables + 1,), into `order`
-    place: npt.NDArray[np.int64]  # (E,), number of each entry's row among the D, -1 without one
-    times: npt.NDArray[np.uint32]  # (E,), event time in whole seconds
-    slots: list[npt.NDArray[np.int64]]  # the distinct slots of each table
-    inputs: FastInputs
 
 
 class Model:
@@ -75,6 +51,7 @@ class Model:
         rows: how a replica holds its rows: float32, float16 or int8 (`embeddings/views/packed.py`).
         makes_room: a full table evicts the least recently used rows unless the config says otherwise; False
             for an old state, whose rows have no field for the age that eviction needs.
+        rest_in: the folder in which rows of a model that only predicts rest; None: that for temporary files.
     """
 
     def __init__(
@@ -86,6 +63,7 @@ class Model:
         learning: bool = False,
         rows: str = "float32",
         makes_room: bool = True,
+        rest_in: Path | None = None,
     ) -> None:
         self.features = dict(features)
         self.settings = settings
@@ -96,11 +74,13 @@ class Model:
         self._learning = learning
         self._rows = rows
         self._makes_room = makes_room
+        self._rest_in = rest_in
         self.identity = identity(features, settings, targets)
         self.learning_identity = learning_identity(settings, makes_room)
         self._group_by = settings.group_by or next(
             (name for name, spec in self.features.items() if spec.kind == "id"), ""
         )
+        self.exact = frozenset(self.encoder.names[c] for c in self.encoder.states)  # never packed
         self.table_names = [*self.encoder.names, *([PAIRS] if self.encoder.pairs else [])]
         fields = len(self.encoder.names)
         # Count columns, which follow the pairs, have no table: they point past the last table.
@@ -116,28 +96,25 @@ class Model:
     def empty(self) -> Model:
         """A new, untrained model of the same configuration."""
         return Model(
-            self.features,
-            self.settings,
-            self.targets,
-            learning=self._learning,
-            rows=self._rows,
-            makes_room=self._makes_room,
-        )
+            self.features, self.settings, self.targets, learning=self._learning, rows=self._rows,
+            makes_room=self._makes_room, rest_in=self._rest_in,
+        )  # fmt: skip
 
     def reset(self) -> None:
         """Return to the untrained state."""
+        self.trust = Trust(self.scales.is_value, self.settings.trust_margin)
+        self.entities = EntityStore(self.features, self.settings)
         self.fast = FastPart(self.encoder, self.settings, [target.kind for target in self.targets.values()])
         specs = table_specs(self.encoder, self.settings, self._makes_room, len(self.targets))
         if not self._learning:
             specs = [spec.serving() for spec in specs]
         self.specs = dict(zip(self.table_names, specs, strict=True))
-        if self._learning:
-            self.tables = [Table(spec) for spec in specs]
-        else:
-            self.tables = [serving_table(spec, self._rows) for spec in specs]
-        packed = any(isinstance(table, PackedTable) for table in self.tables)
-        # Sequences need attention and packed rows need unpacking: both are read table by table.
-        self.readers: Readers | None = None if packed or self.encoder.sequences else readers_of(self.tables)
+        self.tables = make_tables(specs, self.encoder, self.settings, None if self._learning else self._rows)
+        self.filler = filler_of(self.encoder, self.targets, self.tables, self.tick_s)
+        self.resting = RestingTables(self.tables, self.table_of)
+        if not self._learning:
+            self.resting.rest_apart(self._rest_in)
+        self.readers = readers_if_plain(self.tables)
         firsts, speeds = self.fast.columns.first_tau, self.fast.columns.column_speeds
         self.place_columns = np.array(
             [firsts[c] + s for c in self.encoder.places for s in range(speeds[c])], dtype=np.int64
@@ -145,12 +122,12 @@ class Model:
         self._marks = [np.full(1024, -1, dtype=np.int32) for _ in self.tables]
         layout = input_layout(self.encoder, self.fast)
         self.deep_width = layout.width
-        starts = (
-            np.cumsum([0, *self.dims])[:-1] if self.settings.deep != "none" else np.full(len(self.dims), -1)
-        )
-        first_column = np.full(len(self.tables), -1, dtype=np.int64)
-        first_column[: len(self.dims)] = np.where(np.array(self.dims) > 0, starts, -1)
         deep = self.settings.deep != "none"
+        starts = np.cumsum([0, *self.dims])[:-1] if deep else np.full(len(self.dims), -1)
+        self._sequences = sequences_of(self.encoder, self.tables)
+        pooled = [dim > 0 and c not in self.encoder.sequences for c, dim in enumerate(self.dims)]
+        first_column = np.full(len(self.tables), -1, dtype=np.int64)
+        first_column[: len(self.dims)] = np.where(pooled, starts, -1)
         self._inputs = Inputs(
             self.table_of,
             first_column,
@@ -161,7 +138,7 @@ class Model:
             self.fast.speeds,
             self.fast.counted,
         )
-        self.network: Network | None = network_of(self.settings, layout, len(self.targets))
+        self.network: Network | None = network_of(self.settings, layout, self.targets.names)
         self.deep_weights = np.zeros(0, dtype=np.float32)
         self._deep_views: dict[str, Array] = {}
         if self.network is not None:
@@ -208,17 +185,20 @@ class Model:
         Args:
             batch: from `encoder.encode`.
         """
-        return self.scores_of(batch, self.predict(batch, target))
+        return self.scores_of(self.predict(batch, target))
 
     def predict(self, batch: Batch, target: int = 0) -> Predicted:
         """The prediction with its intermediate results, from which `scores_of` makes scores."""
-        batch = self._without_places(batch)
+        batch = self._without_places(self.filled(batch))
+        self.resting.bring(batch.rows)
         if self.readers is not None:
             fast = self.fast
             z, x0, inputs, outputs = predict(
                 self.readers, batch, target, self._inputs, fast.columns, fast.dense, fast.priors,
                 fast.scale_columns,
             )  # fmt: skip
+            if self.network is not None and self.encoder.sequences:
+                attend_to_all(self._sequences, batch, self.age_bias, x0)
         else:
             x0 = np.zeros((batch.rows.n, self.deep_width), dtype=np.float32)
             gathered = self.gather(batch, insert=False)
@@ -229,7 +209,22 @@ class Model:
             z = self.scales.logits(outputs, np.full(len(outputs.logit), target))
         if self.network is not None:
             self._prediction(target)(x0, z)
-        return Predicted(inputs, outputs, z, self.scales.expected(z, outputs, target, self.fast.dense.values))
+        z = self.trust.blend(z, target)
+        p = self.scales.expected(z, outputs, target, self.fast.dense.values)
+        return Predicted(batch.rows, inputs, outputs, z, p)
+
+    def filled(self, batch: Batch) -> Batch:
+        """A batch with the histories and rates as of its requests."""
+        return batch if self.filler is None else self.filler.fill(batch)
+
+    def learn_kept(self, batch: Batch, lessons: Lessons, clock: npt.NDArray[np.float64]) -> Batch:
+        """`filled`, with each request's labels learned for those behind it, and the times `clock` (R,)."""
+        batch = batch if self.filler is None else self.filler.learn(batch, lessons, clock)
+        return batch._replace(times=clock)
+
+    def age_bias(self, column: int) -> Array:
+        """What attention adds to a score by the code of an id's age, and squared gradients, (2, CODES)."""
+        return NO_BIAS if self.filler is None else self.filler.age_bias(column)
 
     def _without_places(self, batch: Batch) -> Batch:
         """The batch as if each candidate had been shown first: that place has no entry."""
@@ -238,11 +233,10 @@ class Model:
             return batch
         return batch._replace(rows=Rows(*pooling.without(*batch.rows, np.array(places, dtype=np.int32))))
 
-    def scores_of(self, batch: Batch, predicted: Predicted) -> Scores:
+    def scores_of(self, predicted: Predicted) -> Scores:
         """The scores of a prediction, with the rows for an error memory."""
-        batch = self._without_places(batch)
-        fields = batch.rows.column < len(self.encoder.names)
-        rows, left = self.memory_rows(batch.rows, predicted.outputs)
+        fields = predicted.rows.column < len(self.encoder.names)
+        rows, left = self.memory_rows(predicted.rows, predicted.outputs)
         return Scores(
             z=predicted.z,
             p=predicted.p,
@@ -252,11 +246,7 @@ class Model:
         )
 
     def score_requests(self, requests: Sequence[Requestlike]) -> Scores:
-        """Encode and predict.
-
-        Raises:
-            FeatureError: a value does not fit its feature's kind.
-        """
+        """Encode and predict; raises a FeatureError if a value does not fit its feature's kind."""
         return self.score(self.encoder.encode(requests))
 
     def gather(self, batch: Batch, *, insert: bool) -> Gathered:
@@ -303,7 +293,7 @@ class Model:
             n = compact(slots, self.marks(t, slots), mine, base, index, distinct)
             distinct = distinct[:n]
             block = np.zeros((n, width), dtype=np.float32)
-            extras = table.extras(distinct)
+            extras = table.extras(distinct)[:, :width]  # what Freshet keeps itself has no rows here
             block[:, : extras.shape[1]] = extras
             found.append(distinct)
             weights.append(block)
@@ -327,6 +317,8 @@ class Model:
         for table, slots in zip(self.tables, gathered.slots, strict=True):
             part = slice(base, base + len(slots))
             base += len(slots)
+            if len(slots) == 0:
+                continue
             table.set_extras(slots, gathered.inputs.weights[part, : table.spec.extra])
             before = table.counts(slots)
             table.touch(slots, newest[part], gathered.inputs.counts[part] - before)
@@ -377,7 +369,9 @@ class Model:
             vectors = self.tables[t].vectors(gathered.slots[t])
             place = gathered.place[mine] - base
             if t in self.encoder.sequences:
-                attend(entry_row[mine], place, vectors, dim, self.encoder.specs[t].row_dim - dim, column, x0)
+                second = self.encoder.specs[t].row_dim - dim
+                ages = self.age_bias(t)[0]
+                attend(entry_row[mine], place, vectors, dim, second, column, rows.x[mine], ages, x0)
             else:
                 columns = np.full(len(mine), column, dtype=np.int32)
                 scaled = rows.x[mine] * embedding_scale[entry_row[mine], t]
@@ -397,4 +391,10 @@ class Model:
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """The dense weights for prediction, by name; the arrays themselves, not copies."""
-        return {**self.fast.arrays(), "deep": self.deep_weights}
+        kept = {} if self.filler is None else self.filler.arrays()
+        return {**self.fast.arrays(), "deep": self.deep_weights, **self.trust.published, **kept}
+
+    @property
+    def unpublished(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What only learning needs, by name; the arrays themselves."""
+        return {**self.trust.arrays, "came": self.fast.dense.came}

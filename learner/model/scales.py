@@ -1,5 +1,7 @@
 """The scales of the targets: logits of events, and values as numbers of their own units."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -57,11 +59,27 @@ class Scales:
         return np.where(self.is_value[target], value, sigmoids(z))
 
     def expected(self, z: Floats, outputs: FastOutputs, target: int, values: Floats) -> Floats:
-        """`expectations` of rows of one target, times its `factors`."""
+        """`expectations` of rows of one target, times its `factors`; z is (n,), or (M, n) of M draws."""
         if not self.is_value[target]:
             return sigmoids(z)
-        raw = self.expectations(z, outputs.variance, outputs.spread, np.full(len(z), target))
+        raw = self.expectations(z, outputs.variance, outputs.spread, np.full(z.shape[-1], target))
         return np.asarray(raw * self.factors(values)[target])
+
+    def log_likelihoods(self, z: Floats, s2: Floats, spread: Floats, y: Floats, target: int) -> Floats:
+        """Log density of the labels y (n,) of a value under its predicted distribution, (n,), in nats.
+
+        On its scale that is a normal distribution around centre + unit z, of variance unit² (s² + noise).
+        With z = 0, s² = 0 and a noise of 1 it is that of a constant: the mean and variance of all labels.
+
+        Args:
+            z, s2, spread: as for `expectations`.
+        """
+        centre, unit, noise = spread.T
+        on_scale = np.log1p(y) if self._is_log[target] else y
+        variance = unit**2 * (s2 + noise)
+        error = on_scale - (centre + unit * z)
+        stretch = on_scale if self._is_log[target] else 0.0  # d log1p(y) / dy = exp(-log1p(y))
+        return np.asarray(-0.5 * (np.log(2.0 * np.pi * variance) + error**2 / variance) - stretch)
 
     def factors(self, values: Floats) -> Floats:
         """By what each target's expectations are multiplied, (targets,): the sum of the labels lately over
@@ -106,6 +124,20 @@ class Scales:
         y[logs], before[logs] = np.log1p(y[logs]), np.log1p(before[logs])
         return lessons._replace(y=y, before=before)
 
+    def in_units(self, lessons: Lessons, spread: Floats) -> Lessons:
+        """Lessons of values as an error memory takes them: labels in the units of their predictions, weights
+        over the noise.
+
+        Args:
+            lessons: of n rows, with labels as they came.
+            spread: (n, 3), see `FastOutputs`.
+        """
+        centre, unit, noise = spread.T
+        there = self.on_scale(lessons)
+        return there._replace(
+            y=(there.y - centre) / unit, before=(there.before - centre) / unit, weight=there.weight / noise
+        )
+
     def off_scale(self, labels: Floats, target: Numbers) -> Floats:
         """Labels on the scales of their targets as they came, (n,)."""
         found, logs = labels.copy(), self._is_log[target]
@@ -116,3 +148,12 @@ class Scales:
 def bayes_logit(outputs: FastOutputs) -> Floats:
     """The logit of the honest probability: shrunk by its own variance."""
     return outputs.logit / np.sqrt(1.0 + bayes.PROBIT * outputs.variance)
+
+
+def joint(targets: Targets, given: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Predictions of all candidates from those given each target's `of`, by name; arrays of one shape."""
+    found: dict[str, Floats] = {}
+    for name in targets.ordered:
+        of = targets[name].of
+        found[name] = given[name] * found[of] if of else given[name]
+    return {name: found[name] for name in targets}

@@ -1,17 +1,19 @@
 """Where history ends and the live log begins: each example is learned from one of the two, exactly once.
 
 Around the switch time T both sources hold the same requests: a nightly file is written some time after its
-last event, and the log retains some days. The event time t of the impression, and near T the request id,
-decides from which source an example is learned:
+last event, and the log retains some days. The event time t of the impression, and near T the request id (of
+a further target, or of what came late, the example), decides from which source an example is learned:
 
     t < T - overlap              history alone
     T - overlap ≤ t < T          history if it has the request; else the log
     T ≤ t < T + overlap          the log, unless history had the very request with t < T
     T + overlap ≤ t              the log alone
 
-No example is missed if the files are complete up to T - overlap and the log holds every impression from
-T - overlap on. No example is learned twice if the two sources' times of a request differ by less than the
-overlap. (Times in whole seconds differ from the log's by less than one second.)
+No example is missed if the files are complete up to T - overlap and the log holds every impression from T -
+overlap on. So the overlap is at least as long as a further target, or what comes late, waits: what was
+decided after the files were written is only in the log. No example is learned twice if the two sources' times
+of a request differ by less than the overlap. (Times in whole seconds differ from the log's by less than one
+second.)
 """
 
 from typing import Self
@@ -74,4 +76,12 @@ class Boundary:
 
 
 def _hash(example: Example) -> int:
-    return xxhash.xxh3_64_intdigest(example.request_id.encode())
+    """Of what both sources hold alike. A request may have an example of each target, and later ones of what
+    came late, which history need not have because it has the request.
+    """
+    if not example.target and not example.late:
+        return xxhash.xxh3_64_intdigest(example.request_id.encode())
+    named: list[object] = [example.request_id, example.target]
+    if example.late:
+        named += [example.candidates, example.labels, example.before]
+    return xxhash.xxh3_64_intdigest(msgspec.json.encode(named, order="sorted"))

@@ -1,10 +1,36 @@
 """Unusable records of topic `examples`: written to the dead letters, and too many stop the learner."""
 
+from collections.abc import Mapping, Sequence
+
+from learner.errors import FeatureError
+from learner.features.encoder import Encoder
+from learner.features.labelled import Labelled
 from learner.settings import LearnerSettings
 from stream.log.base import DEAD_LETTERS, Outgoing, Record
-from stream.records.types import DeadLetter, encode
+from stream.records.targets import Targets
+from stream.records.types import DeadLetter, Example, encode
 from stream.run.dead_letter_limit import BadShare
 from stream.state.role_state import Commit
+
+
+def fitting(
+    encoder: Encoder, targets: Targets, examples: Mapping[int, Example], bad: dict[int, str]
+) -> Labelled | None:
+    """The examples, by offset, that fit the schema, encoded; the reasons of the others go into `bad`."""
+    if not examples:
+        return None
+    try:
+        return Labelled.of(encoder, list(examples.values()), targets)
+    except FeatureError:  # find the examples that do not fit
+        found: list[Example] = []
+        for offset, example in examples.items():
+            try:
+                Labelled.of(encoder, [example], targets)
+            except FeatureError as error:
+                bad[offset] = str(error)
+            else:
+                found.append(example)
+        return Labelled.of(encoder, found, targets) if found else None
 
 
 class DeadLetterWriter:
@@ -25,16 +51,25 @@ class DeadLetterWriter:
         """The state to save: which of the last records were unusable."""
         return self._share.encode()
 
-    def note_good(self) -> None:
-        """Count a usable record."""
-        self._share.good()
+    def write(self, records: Sequence[Record], bad: Mapping[int, str], commit: Commit) -> None:
+        """Count the records, and write the unusable ones to the dead letters.
 
-    def write(self, record: Record, reason: str, commit: Commit) -> None:
-        """Write an unusable record to the dead letters.
+        Args:
+            records: of one partition, in their order.
+            bad: why a record is unusable, by offset.
+            commit: gets the dead letters.
 
         Raises:
             DeadLetterFloodError: too many of the last records were unusable.
         """
+        for record in records:
+            reason = bad.get(record.offset)
+            if reason is None:
+                self._share.good()
+            else:
+                self._write(record, reason, commit)
+
+    def _write(self, record: Record, reason: str, commit: Commit) -> None:
         self.count += 1
         letter = DeadLetter(
             reason=reason,

@@ -10,28 +10,28 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
-from embeddings.save.snapshot import TableSnapshot
 from ground import FreshetError
 from ground.clock import SYSTEM_CLOCK, Clock
 from learner.deep.autograd import import_beside
-from learner.errors import FeatureError
-from learner.features.encoder import FeatureSpec
+from learner.entities.filling import fill
 from learner.features.labelled import Labelled
+from learner.features.spec import FeatureSpec
+from learner.keepers import TableKeeper, keepers_of, resting, restore
+from learner.meta import ARRAY, BAD_SHARE, PENDING, POSITION, LearnerMeta
 from learner.meta import KEY as _META
-from learner.meta import LearnerMeta
 from learner.metrics import Metrics
+from learner.model import grown
+from learner.model.digest import model_hash, with_entities
 from learner.model.forgetting import forget, keys_by_column
-from learner.model.grown import fill
 from learner.model.identity import fingerprint
 from learner.model.model import Model
 from learner.role.boundary import KEY as _BOUNDARY
 from learner.role.boundary import Boundary
-from learner.role.dead_letters import DeadLetterWriter
+from learner.role.dead_letters import DeadLetterWriter, fitting
 from learner.role.saved_metrics import TargetMetrics
-from learner.role.saved_refusals import SavedRefusals
 from learner.role.table_limits import TableLimits
+from learner.role.taking.intake import Intake
 from learner.settings import LearnerSettings
 from learner.train.trainer import Learnt, Trainer
 from learner.train.waiting import PendingRows
@@ -39,18 +39,11 @@ from learner.updates.chain import UpdatePosition
 from learner.updates.publisher import Publisher
 from stream.errors import StateError
 from stream.log.base import Log, Record
-from stream.records.decoding import Decoder
 from stream.records.refusals import Refusals
 from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Example, Forget
 from stream.run.contract import Handler
 from stream.state.role_state import Commit, RoleState
-
-_PENDING = b"learner/pending"
-_BAD_SHARE = b"learner/bad_share"
-_POSITION = b"learner/place"
-_ARRAY = b"array/"
-_TABLE = b"table/"
 
 EXPIRE_SLOTS = 2_000
 """How many slots of each table a flush checks for expired rows."""
@@ -94,12 +87,12 @@ class Learner(Handler):
         self.leads = True  # False: it repeats the updates of the leader and publishes nothing
         self.term = 0
         self.position = UpdatePosition()  # in topic `updates`, as of the state
-        self._decode = Decoder[Example | Forget](Example, Forget, targets=targets).decode
-        self._limits = TableLimits(self.model)
-        self._refusals = SavedRefusals()
+        self.intake = Intake(self.model.entities, targets)
+        self._limits = TableLimits(self.model.table_names, self.model.tables)
         self.boundary: Boundary | None = None  # None: it learned no history from files
-        # without a state nobody takes the changes that snapshots gather
-        self.snapshots = [] if state is None else self.new_snapshots(f"state {state.path}")
+        self.snapshots: list[TableKeeper] = [] if state is None else self._keepers(state)
+        if state is None:
+            self.model.resting.rest_apart()
         self._dead_letters = DeadLetterWriter(settings)
         if state is not None and saved is not None:
             self._load(state)
@@ -123,6 +116,8 @@ class Learner(Handler):
             "examples": self.meta.examples,
             "updates": self.meta.seq,
             "rows": sum(self.model.table_rows().values()),
+            "entities": len(self.model.entities),
+            **self.model.resting.counts(),
             "auc": recent["auc"],
             "logloss": recent["logloss"],
             "dead_letters": self._dead_letters.count,
@@ -130,6 +125,9 @@ class Learner(Handler):
             "forgets": self.meta.forgets,
             "of_history": self.meta.of_history,
             "refused": self.meta.refused,
+            "order": self.meta.order,
+            "held": int(self.meta.held),
+            "passed_over": self.meta.passed_over,
             "full": self._limits.full,
             "evicted": self._limits.evicted,
         }
@@ -146,7 +144,7 @@ class Learner(Handler):
     @property
     def refusals(self) -> Refusals:
         """The forgotten ids that are refused for a time."""
-        return self._refusals.refusals
+        return self.intake.refusals
 
     def learn(self, examples: Sequence[Example]) -> list[Learnt]:
         """Predict, score and learn; returns the groups that this completed.
@@ -154,11 +152,10 @@ class Learner(Handler):
         Raises:
             FeatureError: an example does not fit the schema; nothing of the call was learned.
         """
-        return (
-            self.learn_labelled(Labelled.of(self.model.encoder, examples, self.model.targets))
-            if examples
-            else []
-        )
+        if not examples:
+            return []
+        examples = fill(self.model.entities, examples, see=True)
+        return self.learn_labelled(Labelled.of(self.model.encoder, examples, self.model.targets))
 
     def learn_labelled(self, labelled: Labelled) -> list[Learnt]:
         """`learn` for encoded examples."""
@@ -209,14 +206,15 @@ class Learner(Handler):
         self.position = position
 
     def publish_whole(self, commit: Commit) -> None:
-        """Add a snapshot of the whole unpublished state to the commit. Call it after `flush`."""
+        """Add a snapshot of the whole unpublished state to the commit, after `flush(rest=False)`."""
         meta = self.meta
         self.position = msgspec.structs.replace(self.position, epoch=meta.epoch, seq=meta.seq)
         self._publisher.snapshot(meta, self.position, self.trainer.clock, commit)
-        commit.put(_POSITION, msgspec.msgpack.encode(self.position))
+        commit.put(POSITION, msgspec.msgpack.encode(self.position))
         commit.put(_META, msgspec.msgpack.encode(meta))
         if self.boundary is not None:
             commit.put(_BOUNDARY, self.boundary.encode())
+        self._rest(commit)
 
     def begin_epoch(self, epoch: int) -> None:
         """Adopt the epoch of the leader, whose updates are followed from the first."""
@@ -224,7 +222,9 @@ class Learner(Handler):
 
     def close(self) -> None:
         """Stop the training thread, if there is one. The learner cannot be used afterwards."""
+        self._publisher.give_up()
         self.trainer.close()
+        self.model.resting.close()
 
     def forget(self, request: Forget) -> list[Learnt]:
         """Forget ids with everything learned from them alone; refuse them for as long as the request says.
@@ -236,10 +236,11 @@ class Learner(Handler):
         users = keys_by_column(self.model, request.entity).get(self.model.user_column)
         if users is not None:
             self.saved_metrics.forget(users)
-        for t in forget(self.model, request.entity):
+        for t in forget(self.model, request.entity, int(self.trainer.clock)):
             if self.snapshots:
                 self.snapshots[t].renew()
-        self.refusals.add(request)
+        self.intake.forget(request)
+        self._publisher.give_up()  # its rows, and the files that it holds on to, may have the ids
         self.meta.forgets += 1
         self.meta.purging = True
         return done
@@ -254,9 +255,11 @@ class Learner(Handler):
         bad: dict[int, str] = {}  # offset -> why
         for record in records:
             try:
-                found: Example | Forget = self._decode(record.value)
+                found = self.intake.read(record)
             except FreshetError as error:
                 bad[record.offset] = str(error)
+                continue
+            if found is None:
                 continue
             if isinstance(found, Forget):
                 self._learn_good(good, bad)
@@ -264,33 +267,34 @@ class Learner(Handler):
                 self.forget(found)
             elif self.boundary is not None and self.boundary.learnt(found):
                 self.meta.of_history += 1
-            elif (example := self.refusals.admit(found)) is not None:
+            elif self.meta.held:
+                self.meta.passed_over += len(found.labels)
+            elif (example := self.intake.admit(found)) is not None:
                 self.meta.refused += len(found.labels) - len(example.labels)
                 good[record.offset] = example
             else:
                 self.meta.refused += len(found.labels)
         self._learn_good(good, bad)
-        for record in records:
-            reason = bad.get(record.offset)
-            if not self.leads:
-                continue  # the leader has written the dead letter, and counted it
-            if reason is None:
-                self._dead_letters.note_good()
-            else:
-                self._dead_letters.write(record, reason, commit)
+        if self.leads:  # else the leader has written the dead letters, and counted them
+            self._dead_letters.write(records, bad, commit)
         last = records[-1]
         self.meta.watermark[last.partition] = last.offset + 1
         self.meta.ingest_ms = max(self.meta.ingest_ms, last.ingest_ms)
 
     def full(self) -> bool:
-        """Whether enough rows are touched to commit and publish now."""
-        return sum(table.touched for table in self.model.tables) >= self.settings.publish_rows_max
+        """Whether enough rows are touched, or too many in memory, to commit and publish now."""
+        touched = sum(table.touched for table in self.model.tables)
+        return touched >= self.settings.publish_rows_max or self.model.resting.crowded
 
-    def flush(self, commit: Commit) -> None:
-        """Write the touched rows, and the update that publishes them, into the commit."""
+    def flush(self, commit: Commit, *, rest: bool = True) -> None:
+        """Write the touched rows, and the update that publishes them, into the commit.
+
+        Args:
+            rest: then send rows to rest, which can be read again when the commit is written.
+        """
         self.settle()
         meta = self.meta
-        self.snapshots = self.snapshots or self.new_snapshots()
+        self.snapshots = self.snapshots or self._keepers(None)
         self.model.seq = meta.seq = meta.seq + 1
         meta.tick, meta.clock = self.trainer.tick, self.trainer.clock
         meta.quarantined = self.trainer.quarantined
@@ -300,25 +304,30 @@ class Learner(Handler):
         for name, snapshot in zip(self.model.table_names, self.snapshots, strict=True):
             snapshot.table.expire(int(self.trainer.clock), EXPIRE_SLOTS)
             changes.append((name, snapshot.save(commit).served(snapshot.table)))
-        for name, array in self._arrays().items():
-            commit.put(_ARRAY + name.encode(), array.tobytes())
+        for name, array in (self._arrays() | self.model.unpublished).items():
+            commit.put(ARRAY + name.encode(), array.tobytes())
+        entities = self.intake.save(commit)
+        if rest:
+            self._rest(commit)
         if self.leads:
-            self._publisher.update(changes, meta, self.position, self.trainer.clock, commit)
-        commit.put(_POSITION, msgspec.msgpack.encode(self.position))
+            clock, position = self.trainer.clock, self.position
+            self._publisher.update(changes, meta, position, commit, entities)
+            rows = resting(self.model.table_names, self.snapshots)
+            self._publisher.snapshot_if_due(meta, position, clock, commit, rows)
+        commit.put(POSITION, msgspec.msgpack.encode(self.position))
         if meta.purging and not any(snapshot.renewing for snapshot in self.snapshots):
             meta.purging = False
             commit.purge = True
-        self._refusals.save(commit)
         self._limits.look()
-        commit.put(_PENDING, self.trainer.pending.encode())
-        commit.put(_BAD_SHARE, self._dead_letters.encode())
+        commit.put(PENDING, self.trainer.pending.encode())
+        commit.put(BAD_SHARE, self._dead_letters.encode())
         self.saved_metrics.save(commit)
         commit.put(_META, msgspec.msgpack.encode(meta))
 
-    def new_snapshots(self, where: str = "") -> list[TableSnapshot]:
-        """A snapshot of each table that holds nothing yet; `where` names the state in messages."""
-        tables = zip(self.model.table_names, self.model.tables, strict=True)
-        return [TableSnapshot(table, _TABLE + name.encode() + b"/", where) for name, table in tables]
+    def rest_apart(self) -> None:
+        """Let rows rest in a folder of their own from now on: their state is closed after this call."""
+        self.snapshots = []
+        self.model.resting.rest_apart()
 
     def digest(self) -> str:
         """A hash of everything that later results depend on: rows, arrays, waiting rows and counters.
@@ -326,61 +335,49 @@ class Learner(Handler):
         With `beside`, call `settle` first.
         """
         assert self.trainer.settled
-        hasher = xxhash.xxh3_128()
-        now = int(self.trainer.clock)
-        for table in self.model.tables:
-            hasher.update(table.digest(now).to_bytes(8, "little"))
-            hasher.update(table.filter.state())
-        for name, array in sorted(self._arrays().items()):
-            hasher.update(name.encode())
-            hasher.update(array.tobytes())
+        hasher = model_hash(self.model, self._arrays(), int(self.trainer.clock))
         hasher.update(self.trainer.pending.encode())
+        if self.model.fast.dense.came.any():
+            hasher.update(self.model.fast.dense.came.tobytes())
         hasher.update(msgspec.msgpack.encode((self.meta.examples, self.meta.requests, self.trainer.tick)))
-        return hasher.hexdigest()
+        return with_entities(hasher.hexdigest(), self.model.entities.digest())
 
     def _learn_good(self, examples: Mapping[int, Example], bad: dict[int, str]) -> None:
         """Learn the examples, by offset, that fit the schema; put the reasons of the others into `bad`."""
-        if not examples:
-            return
-        encoder = self.model.encoder
-        try:
-            labelled = Labelled.of(encoder, list(examples.values()), self.model.targets)
-        except FeatureError:  # find the examples that do not fit
-            fitting: list[Example] = []
-            for offset, example in examples.items():
-                try:
-                    Labelled.of(encoder, [example], self.model.targets)
-                except FeatureError as error:
-                    bad[offset] = str(error)
-                else:
-                    fitting.append(example)
-            if not fitting:
-                return
-            labelled = Labelled.of(encoder, fitting, self.model.targets)
-        self.learn_labelled(labelled)
+        labelled = fitting(self.model.encoder, self.model.targets, examples, bad)
+        if labelled is not None:
+            self.learn_labelled(labelled)
+
+    def _rest(self, commit: Commit) -> None:
+        for snapshot in self.snapshots:
+            snapshot.rest(commit)
+
+    def _keepers(self, state: RoleState | None) -> list[TableKeeper]:
+        return keepers_of(self.model.table_names, self.model.tables, state)
 
     def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         return {**self.model.arrays(), "moments": self.trainer.moments, "steps": self.trainer.steps}
 
     def _load(self, state: RoleState) -> None:
         self.term = self.meta.term
-        position = state.get(_POSITION)
+        position = state.get(POSITION)
         if position is not None:
             self.position = msgspec.msgpack.decode(position, type=UpdatePosition)
-        for name, array in self._arrays().items():
-            data = state.get(_ARRAY + name.encode())
+        for name, array in (self._arrays() | self.model.unpublished).items():
+            data = state.get(ARRAY + name.encode())
             if data is not None:
-                fill(array, data, rows=2 if name == "moments" else 1)
-        for snapshot in self.snapshots:
-            if not snapshot.restore(state):
+                grown.fill(array, data, rows=2 if name == "moments" else 1)
+        for name, snapshot in zip(self.model.table_names, self.snapshots, strict=True):
+            if not restore(snapshot, name, state):
                 raise StateError(
-                    f"state {state.path}: it holds no table {snapshot.table.spec.name!r}; if an older "
+                    f"state {state.path}: it holds no table {name!r}; if an older "
                     "Freshet made it use that one, or configure another state folder to begin anew"
                 )
+        self.intake.load(state, self.meta.refusals_clock)
         boundary = state.get(_BOUNDARY)
         if boundary is not None:
             self.boundary = Boundary.decode(boundary)
-        pending = state.get(_PENDING)
+        pending = state.get(PENDING)
         if pending is not None:
             try:
                 self.trainer.pending = PendingRows.decode(pending, self.trainer.pending)
@@ -389,8 +386,7 @@ class Learner(Handler):
                     f"state {state.path}: its {error}; if an older Freshet made it use that one, or "
                     "configure another state folder to begin anew"
                 ) from None
-        self._dead_letters = DeadLetterWriter(self.settings, state.get(_BAD_SHARE) or b"")
-        self._refusals = SavedRefusals(state, self.meta.refusals_clock)
+        self._dead_letters = DeadLetterWriter(self.settings, state.get(BAD_SHARE) or b"")
         if self.meta.purging:
             for snapshot in self.snapshots:
                 snapshot.renew()

@@ -100,6 +100,11 @@ class TargetMetrics:
                 metrics = self._saved[t].metrics
                 metrics.add(group.scored[keep], group.y[keep], group.group[keep], group.weight[keep])
 
+    def absorb(self, other: "TargetMetrics") -> None:
+        """Add what another has scored, which is none of the recent examples here."""
+        for mine, theirs in zip(self._saved, other._saved, strict=True):
+            mine.metrics.absorb(theirs.metrics)
+
     def forget(self, users: npt.NDArray[np.uint64]) -> None:
         """Assign the recent examples of some users (k,) to user 0."""
         for saved in self._saved:

@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from learner.features.encoder import FeatureSpec
+from learner.features.spec import FeatureSpec
+from learner.resting import rows_rest
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.records.targets import UNDECLARED, Targets
@@ -23,12 +24,22 @@ class Folders(NamedTuple):
 
 
 class Learning(NamedTuple):
-    """What is learned, and how."""
+    """What is learned, and how.
+
+    Fields:
+        model: the name under which the learner takes orders from topic `models`; None: it takes none.
+    """
 
     features: Mapping[str, FeatureSpec]
     settings: LearnerSettings
     runner: RunnerSettings
     targets: Targets = UNDECLARED
+    model: str | None = None
+
+    @property
+    def rest(self) -> bool:
+        """Whether rows of a table rest in the learner's state."""
+        return rows_rest(self.features, self.settings)
 
 
 class Callbacks(NamedTuple):

@@ -5,16 +5,38 @@ it is complete.
 """
 
 import logging
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
+
+from learner.meta import KEY as META
+from learner.meta import LearnerMeta
 from stream.errors import StateError
+from stream.group.membership import SNAPSHOTS_KEPT
 from stream.state.disk import ROCKS_DISK, Disk
 from stream.state.role_state import RoleState
 
-KEPT = 2
+_MADE, _PIN = "made", "pin"
+"""Begin names of empty folders that tell of a snapshot: `made.NAME.INGEST_MS.EXAMPLES`, `pin.LABEL.NAME`."""
 
 _log = logging.getLogger("freshet.learner")
+
+
+class ListedSnapshot(NamedTuple):
+    """A snapshot, and what it holds."""
+
+    path: Path
+    ingest_ms: int  # when the log took the newest example in it, at the latest; Unix ms
+    examples: int  # learned, at most
+    pin: str  # the name under which it is kept; "": it goes when newer ones come
+
+
+def fnmatch_names(names: Iterable[str], pattern: str) -> list[str]:
+    """The names that match a pattern."""
+    return [name for name in names if fnmatch(name, pattern)]
 
 
 class SharedSnapshots:
@@ -24,10 +46,14 @@ class SharedSnapshots:
         folder: made together with the first snapshot.
         member: the learner's name, unique in the group.
         disk: the disk of this folder and of the learners' states.
+        kept: how many stay. If more than `SNAPSHOTS_KEPT`, empty folders beside them tell of their time.
     """
 
-    def __init__(self, folder: Path, member: str, disk: Disk = ROCKS_DISK) -> None:
+    def __init__(
+        self, folder: Path, member: str, disk: Disk = ROCKS_DISK, kept: int = SNAPSHOTS_KEPT
+    ) -> None:
         self.folder = folder
+        self._kept = kept
         self._disk = disk
         self.begun_from = ""  # the name of the snapshot that the learner's state was copied from; "": none
         self._making = folder / f"making-{member}"
@@ -62,6 +88,41 @@ class SharedSnapshots:
             return True
         return False
 
+    def listed(self) -> list[ListedSnapshot]:
+        """The usable snapshots whose time is known, newest first."""
+        made: dict[str, tuple[int, int]] = {}
+        pins: dict[str, str] = {}
+        for name in self._disk.names(self.folder):
+            parts = name.split(".")
+            if parts[0] == _MADE and len(parts) == 4 and parts[2].isdecimal() and parts[3].isdecimal():
+                made[parts[1]] = int(parts[2]), int(parts[3])
+            elif parts[0] == _PIN and len(parts) == 3:
+                pins[parts[2]] = parts[1]
+        return [
+            ListedSnapshot(path, *made[path.name], pins.get(path.name, ""))
+            for path in self.there()
+            if path.name in made
+        ]
+
+    def pin(self, snapshot: str, label: str) -> None:
+        """Keep a snapshot, under a name of its own, until `unpin`.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self._disk.make(self.folder / f"{_PIN}.{label}.{snapshot}")
+
+    def unpin(self, label: str) -> bool:
+        """Let a pinned snapshot go; returns whether there was one of this name.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        found = fnmatch_names(self._disk.names(self.folder), f"{_PIN}.{label}.*")
+        for name in found:
+            self._disk.remove(self.folder / name)
+        return bool(found)
+
     def leave_alone(self) -> None:
         """Never use the last snapshot again: it is damaged, or of another history."""
         self._left_alone.add(self.begun_from)
@@ -78,14 +139,31 @@ class SharedSnapshots:
             disk.make(self.folder)
             disk.remove(self._making)
             state.copy_to(self._making)
+            saved = state.get(META) if self._kept > SNAPSHOTS_KEPT else None
+            # after the copy: what the copy holds is not newer
+            meta = None if saved is None else msgspec.msgpack.decode(saved, type=LearnerMeta)
+            if meta is not None and meta.forgets == 0:
+                alone = False  # of a learner that was just started it is not known, and here it is
             if alone:
                 disk.remove(whole)
             if whole.name not in disk.names(self.folder):
+                if meta is not None:
+                    disk.make(self.folder / f"{_MADE}.{whole.name}.{meta.ingest_ms}.{meta.examples}")
                 disk.move(self._making, whole)
-            kept = self.there()[: 1 if alone else KEPT]
+            kept = {path.name for path in self.there()[: 1 if alone else self._kept]}
+            if not alone:
+                kept |= {listed.path.name for listed in self.listed() if listed.pin}
             for old in self._all() if alone else self.there():  # a damaged one may hold forgotten ids too
-                if old not in kept:
+                if old.name not in kept:
                     disk.remove(old)
+            self._remove_marks()
         except (OSError, StateError) as error:
             disk.remove(self._making)
             _log.warning("no snapshot could be made in %s: %s", self.folder, error)
+
+    def _remove_marks(self) -> None:
+        """Remove what tells of snapshots that are gone."""
+        names = self._disk.names(self.folder)
+        for name in [*fnmatch_names(names, f"{_MADE}.*"), *fnmatch_names(names, f"{_PIN}.*")]:
+            if not any(part in names for part in name.split(".")[1:]):
+                self._disk.remove(self.folder / name)

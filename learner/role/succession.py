@@ -19,16 +19,18 @@ from functools import partial
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.threads import HelperThread
-from learner.errors import OtherModelError, UpdateDamagedError, UpdateGapError
+from learner.errors import UpdateDamagedError, UpdateGapError
 from learner.role.anew import is_marked, unmark
+from learner.role.endings import AsideError, FencedError
 from learner.role.learner import Learner
+from learner.role.rollback import GoBackError, Obedience
 from learner.role.setup import Callbacks, Folders, Learning
 from learner.role.shared_snapshots import SharedSnapshots
 from learner.updates.chain import Chain, UpdatePosition
-from learner.updates.follower import OTHER_MODEL
-from learner.updates.format import Update, decode_update, encode_update
+from learner.updates.follower import check_own
+from learner.updates.format import Update, decode_update, term_begins
 from learner.updates.snapshots import READ_BYTES_MAX
-from stream.errors import StateDamagedError
+from stream.errors import RecordsGoneError, StateDamagedError
 from stream.group.membership import Member
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.run.contract import Subscription
@@ -39,16 +41,7 @@ from stream.state.role_state import RoleState
 _log = logging.getLogger("freshet.learner")
 
 LOOK_WAIT_S = 0.1
-NOTE_EVERY_S = 5.0
-SAY_EVERY_S = 30.0
-
-
-class AsideError(Exception):
-    """The state does not belong to the group's history; a snapshot has to replace it."""
-
-
-class FencedError(Exception):
-    """Another learner leads in a higher term."""
+NOTE_EVERY_S, SAY_EVERY_S = 5.0, 30.0
 
 
 class Succession:
@@ -77,11 +70,13 @@ class Succession:
         self.disk = folders.disk
         self.learning = learning
         self.clock = clock
-        self.snapshots = SharedSnapshots(folders.snapshots, member.name, folders.disk)
+        kept = member.settings.snapshots_kept
+        self.snapshots = SharedSnapshots(folders.snapshots, member.name, folders.disk, kept)
         self.at_work = callbacks.at_work
+        self.model = learning.model
         self._on_ready: Callable[[], None] | None = callbacks.on_ready
         self.fingerprint = Learner.fingerprint(learning.features, learning.settings, learning.targets)
-        self.incomplete = False  # the log lacks examples of the first update
+        self.incomplete = False  # the log lacks updates, or examples of them: none can begin at the first
 
     def run(self, stop: threading.Event) -> None:
         """Stand by and lead, in turns, until `stop` is set.
@@ -102,7 +97,7 @@ class Succession:
         untried = not is_marked(self.folder, self.disk) and self.snapshots.begin(self.folder)
         try:
             with RoleState(
-                self.folder, "learner", self.fingerprint, clock=self.clock, disk=self.disk
+                self.folder, "learner", self.fingerprint, True, self.clock, self.disk, self.learning.rest
             ) as state:
                 session = Session(self, state, stop)
                 with self.at_work(session.runner, session.learner) as report:
@@ -122,6 +117,8 @@ class Succession:
             _log.warning("another learner leads; this one discards its unaccepted changes and stands by")
         except AsideError as why:
             self.put_aside(str(why))
+        except GoBackError as ordered:
+            ordered.obey(self.learning, self.folder, self.fingerprint, self.clock, self.disk)
         except StateDamagedError as error:
             if not untried:
                 raise
@@ -148,7 +145,7 @@ class Session:
         self._state = state
         self._stop = stop
         self._clock = group.clock
-        features, settings, runner_settings, targets = group.learning
+        features, settings, runner_settings, targets, _ = group.learning
         self.learner = Learner(features, settings, state, targets, beside=True, clock=group.clock)
         self.learner.publish_to(self._log)
         self.learner.leads = False
@@ -161,6 +158,7 @@ class Session:
             runner_settings,
             clock=group.clock,
         ).open()
+        self._orders = Obedience(self._log, group.model, self.learner, self.runner, group.snapshots)
         self._chain = Chain(self.learner.position)
         self.offset = self.learner.position.offset
         self._update_bytes = 0
@@ -186,13 +184,16 @@ class Session:
             self._stand_by()
 
     def end(self, finish: bool) -> None:
-        """Stop leading. With `finish` the changes are committed and sent first."""
-        if self.leading and finish:
-            self.runner.end()
-        self._member.resign()
-        if self.snapping is not None:
-            self.snapping.join()
-        self.learner.close()
+        """Stop leading. With `finish` changes are committed and sent first. Raises a snapshot's defect."""
+        try:
+            if self.leading and finish:
+                self.runner.end()
+            self._member.resign()
+            if self.snapping is not None:
+                self.snapping.join()
+                self.snapping.check()
+        finally:
+            self.learner.close()
 
     # --- standing by ---
 
@@ -256,8 +257,7 @@ class Session:
         meta = self.learner.meta
         if self.lost or self._anew:
             return
-        if update.model not in ("", self.learner.model.identity):
-            raise OtherModelError(OTHER_MODEL)
+        check_own(update, self.learner.model)
         if meta.seq == 0:
             if not update.taken or update.learning not in ("", self.learner.model.learning_identity):
                 self.lost = True
@@ -274,6 +274,7 @@ class Session:
                 raise AsideError(f"update {update.seq} is another learner's")
             return
         self.learner.term = update.term
+        self.learner.meta.held = update.held
         self.learner.position = self._chain.position(self.offset)
         self._current = update
         self._learn_current()
@@ -282,7 +283,16 @@ class Session:
         """Learn the examples of the current update, all in one commit, even if the log fails meanwhile."""
         if self._current is not None:
             stretches = [JournalStretch(*stretch) for stretch in self._current.taken]
-            self.runner.take_stretches(stretches, self._check_learned)
+            if stretches:
+                try:
+                    self.runner.take_stretches(stretches, self._check_learned)
+                except RecordsGoneError as gone:
+                    if self.learner.meta.seq > 0:
+                        raise
+                    self._group.incomplete = True
+                    raise AsideError(f"the first update cannot be learned again: {gone}") from None
+            else:  # it says only that the leader holds, or goes on
+                self.runner.emit(lambda commit: None)
             assert self.learner.meta.seq == self._current.seq, "one commit, one update"
             self._current = None
 
@@ -291,7 +301,7 @@ class Session:
         update, rows = self._current, self.learner.meta.examples
         assert update is not None
         if rows != update.examples:
-            self._group.incomplete |= self.learner.meta.seq == 0
+            self._group.incomplete = True
             raise AsideError(f"update {update.seq} came after {update.examples:,} rows, not {rows:,} as here")
 
     def _jump(self, update: Update) -> None:
@@ -300,6 +310,7 @@ class Session:
         if meta.seq == 0:
             self.lost = True
         elif not (update.epoch == meta.epoch and update.seq <= meta.seq and update.term == meta.term):
+            self._group.incomplete |= update.epoch == meta.epoch  # from the first on, it would be met again
             raise AsideError(f"the log no longer holds update {meta.seq + 1}")
         self._chain.jump(update.epoch, update.seq, update.term)
 
@@ -323,21 +334,7 @@ class Session:
         if not self._member.leads(self.term):
             self.term = -1
             return
-        learner = self.learner
-        begin = encode_update(
-            Update(
-                epoch=learner.meta.epoch,
-                seq=0,
-                part=0,
-                parts=0,
-                watermark={},
-                examples=0,
-                event_time=0.0,
-                ingest_ms=0,
-                tables=[],
-                term=self.term,
-            )
-        )
+        begin = term_begins(self.learner.meta.epoch, self.term)
         # Snapshots first: so no snapshot counts whose update does not.
         for topic in (SNAPSHOTS, UPDATES):
             ((_, offset),) = self._log.append(topic, [Outgoing(b"term", begin, 0)])
@@ -345,14 +342,17 @@ class Session:
         if self._chain.term > self.term:
             self.term = -1
             return
-        learner.lead(self.term, self._chain.position(offset + 1))
+        self.learner.lead(self.term, self._chain.position(offset + 1))
         self.runner.commits_offsets = True
         self.leading = True
-        _log.info("leads, in term %d, from update %d on", self.term, learner.meta.seq)
+        self._orders.begin()
+        _log.info("leads, in term %d, from update %d on", self.term, self.learner.meta.seq)
 
     def _lead(self) -> None:
         if not self._member.leads(self.term):
             raise FencedError
+        now = self._clock.now_s()
+        self._orders.turn(now)
         self.runner.turn(self._stop)
         now = self._clock.now_s()
         if now - self._noted_s >= NOTE_EVERY_S:

@@ -1,8 +1,9 @@
 """Counters of the rows of a model's tables, and a warning when a table reaches its limit."""
 
 import logging
+from collections.abc import Sequence
 
-from learner.model.model import Model
+from embeddings import Table
 from learner.model.tables import PAIRS
 
 _log = logging.getLogger("freshet.learner")
@@ -11,8 +12,8 @@ _log = logging.getLogger("freshet.learner")
 class TableLimits:
     """Counts per table since it was made. Warns once when a table first evicts, and first refuses, an id."""
 
-    def __init__(self, model: Model) -> None:
-        self._tables = list(zip(model.table_names, model.tables, strict=True))
+    def __init__(self, names: Sequence[str], tables: Sequence[Table]) -> None:
+        self._tables = list(zip(names, tables, strict=True))
         self._warned: set[tuple[str, str]] = set()
 
     def counts(self) -> dict[str, list[int]]:

@@ -18,10 +18,14 @@ from learner.deep.attention import attend, unattend
 from learner.deep.networks import Array
 from learner.deep.trainer import DeepTrainer
 from learner.features.encoding import compact
+from learner.features.known.filling import NO_BIAS
 from learner.model.model import Model
 from learner.train.waiting import PendingRows
 
 Ints = npt.NDArray[np.int64]
+
+AGE_RATE = 0.05
+"""The step size of attention's biases."""
 
 
 class _Entries(NamedTuple):
@@ -35,6 +39,7 @@ class _Entries(NamedTuple):
     cuts: list[int]  # entries of group g are cuts[g]:cuts[g + 1]
     dim: int  # how many input columns the entries fill
     second: int  # of a sequence: where in a row the second vector begins; of others: -1
+    ages: Array  # (2, CODES), see `Model.age_bias`
 
 
 class GroupLearner:
@@ -76,7 +81,7 @@ class GroupLearner:
             for entries in self._entries:
                 _embed(entries, g, first, inputs)
             before = None if self._reference is None else self._reference[first:last]
-            z, lessons = self.z[first:last], self.chunk.lessons.part(first, last)
+            z, lessons = self.z[first:last], self.chunk.lessons_of_network.part(first, last)
             step = trainer.step(inputs, self._embedding_width, z, lessons, before)
             if step is None:
                 self.quarantined += 1
@@ -119,7 +124,8 @@ def _find(model: Model, chunk: PendingRows, fields: Sequence[int], cuts: Ints) -
     base = 0
     for t in fields:
         at = np.flatnonzero(column == t)
-        slots = np.where(known[at], model.tables[t].find(key[at]), -1)
+        slots = np.full(len(at), -1, dtype=np.int64)
+        slots[known[at]] = model.tables[t].find(key[at[known[at]]])
         found = np.empty(len(slots), dtype=np.int64)
         n = compact(slots, model.marks(t, slots), at, base, place, found)
         distinct.append(found[:n])
@@ -135,6 +141,7 @@ def _find(model: Model, chunk: PendingRows, fields: Sequence[int], cuts: Ints) -
         cuts=np.searchsorted(row, cuts).tolist(),
         dim=model.dims[t],
         second=model.encoder.specs[t].row_dim - model.dims[t] if t in model.encoder.sequences else -1,
+        ages=model.age_bias(t),
     )
 
 
@@ -145,7 +152,9 @@ def _embed(entries: _Entries, g: int, first: int, inputs: Array) -> None:
     if len(row) == 0:
         return
     if entries.second >= 0:
-        attend(row, place, vectors, entries.dim, entries.second, int(entries.column[part.start]), inputs)
+        column = int(entries.column[part.start])
+        code, bias = entries.x[part], entries.ages[0]
+        attend(row, place, vectors, entries.dim, entries.second, column, code, bias, inputs)
     else:
         pool(row, place, entries.x[part], vectors, entries.dim, entries.column[part], inputs)
 
@@ -157,9 +166,15 @@ def _learn(entries: _Entries, g: int, first: int, by_inputs: Array) -> None:
     if len(row) == 0:
         return
     if entries.second >= 0:
+        bias, squares = entries.ages
+        by_code = np.zeros(len(bias))
         gradients = unattend(
-            row, place, entries.rows.rows, entries.dim, entries.second, by_inputs, int(column[0])
-        )
+            row, place, entries.rows.rows, entries.dim, entries.second, by_inputs, int(column[0]),
+            entries.x[part], bias, by_code,
+        )  # fmt: skip
+        if entries.ages is not NO_BIAS:  # a step of Adagrad
+            squares += by_code**2
+            bias -= AGE_RATE * by_code / (np.sqrt(squares) + 1e-6)
     else:
         gradients = unpool(row, entries.x[part], by_inputs, column, entries.dim)
     entries.rows.step(place, gradients)

@@ -49,6 +49,7 @@ class Learnt(NamedTuple):
     weight: npt.NDArray[np.float64]  # (n,), see `Lessons`
     before: npt.NDArray[np.float64]  # (n,)
     target: npt.NDArray[np.int32]  # (n,), its number
+    spread: npt.NDArray[np.float64]  # (n, 3), see `FastOutputs`
 
     def of(self, target: int) -> Learnt:
         """The requests of one target."""
@@ -114,22 +115,20 @@ class Trainer:
         Raises:
             FeatureError: a value does not fit the schema; nothing of the call was learned.
         """
-        return (
-            self.learn_labelled(Labelled.of(self.model.encoder, examples, self.model.targets))
-            if examples
-            else []
-        )
+        if not examples:
+            return []
+        return self.learn_labelled(Labelled.of(self.model.encoder, examples, self.model.targets))
 
     def learn_labelled(self, labelled: Labelled) -> list[Learnt]:
         """`learn` for encoded examples."""
         if labelled.requests == 0:
             return []
         times = np.maximum.accumulate(np.maximum(labelled.batch.times, self.clock))
-        labelled = labelled._replace(batch=labelled.batch._replace(times=times))
+        labelled = labelled._replace(batch=self.model.learn_kept(labelled.batch, labelled.lessons, times))
         self.clock = float(times[-1])
-        done: list[Learnt] = []
-        ticks = self._ticks_of(times)
-        first = 0
+        done = self.settle() if self.model.resting.due else []  # then its rows are not in use
+        self.model.resting.prepare(labelled.batch.rows)
+        ticks, first = self._ticks_of(times), 0
         while first < labelled.requests:
             evicts = self._may_evict(labelled, first)
             tick = int(ticks[first])
@@ -281,6 +280,7 @@ class Trainer:
                 centre=spread[:, 0],
                 unit=spread[:, 1],
                 noise=spread[:, 2],
+                credit=outputs.credit,
             )
         )
 
@@ -318,14 +318,16 @@ class Trainer:
         return self._learnt(groups.chunk, groups.z, groups.cuts)
 
     def _learnt(self, full: PendingRows, z: npt.NDArray[np.float64], cuts: Sequence[int]) -> Learnt:
+        said = z
         if len(self.model.place_columns):
             z = z - placed_of(self.model, full) / np.sqrt(1.0 + bayes.PROBIT * full.s2)
-        p, y, before = sigmoids(z), full.y, full.before
+        z = self.model.trust.judge(full.requests, full.lessons, said, z)
+        p, y, before, per_row = sigmoids(z), full.y, full.before, np.diff(full.requests)
+        spread = np.stack([full.centre, full.unit, full.noise], axis=1)
         scales = self.model.scales
         if self.model.fast.any_value:
             y, before = (scales.off_scale(labels, full.target) for labels in (y, before))
-            p = self._expect(full._replace(y=y, before=before), z, cuts)
-        per_row = np.diff(full.requests)
+            p = self._expect(full._replace(y=y, before=before), z, spread, cuts)
         use_served = ~np.isnan(full.served) & (self.model.settings.score == "served")
         return Learnt(
             requests=full.requests,
@@ -341,14 +343,18 @@ class Trainer:
             weight=full.weight,
             before=before,
             target=full.target,
+            spread=spread,
         )
 
     def _expect(
-        self, full: PendingRows, z: npt.NDArray[np.float64], cuts: Sequence[int]
+        self,
+        full: PendingRows,
+        z: npt.NDArray[np.float64],
+        spread: npt.NDArray[np.float64],
+        cuts: Sequence[int],
     ) -> npt.NDArray[np.float64]:
         """What was expected of the rows, with labels as they came; calibrated by the groups before."""
         scales, values = self.model.scales, self.model.fast.dense.values
-        spread = np.stack([full.centre, full.unit, full.noise], axis=1)
         p = scales.expectations(z, full.s2, spread, full.target)
         lessons = Lessons(full.y, full.shift, full.weight, full.before, full.target, full.noise)
         for first, last in itertools.pairwise(cuts):
@@ -382,7 +388,7 @@ class Trainer:
 
 
 def trainer_of(network: Network) -> type[DeepTrainer]:
-    """The class that trains this network."""
+    """The class that trains it."""
     if isinstance(network, DCN):
         return DCNTrainer
     if isinstance(network, OwnNetwork):

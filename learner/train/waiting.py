@@ -13,12 +13,14 @@ import numpy.typing as npt
 from ground.rows import Rows
 from learner.lessons import Lessons
 
-_OF_ENTRIES, _OF_ROWS, _OF_REQUESTS, _OF_ROWS_TOO = slice(2, 7), slice(7, 14), slice(14, 17), slice(17, 23)
+_OF_ENTRIES, _OF_ROWS, _OF_REQUESTS, _OF_ROWS_TOO = slice(2, 7), slice(7, 14), slice(14, 17), slice(17, 24)
 """The fields after the offsets, by their length: one item per entry, row or request."""
 
 _ALWAYS = 17
 """Fields that are always saved. The others are left out where they say nothing, as in states of a Freshet
 that did not have them."""
+
+_WITHOUT_CREDIT = 23
 
 _DENSE, _SCALE = 7, 8
 """The two-dimensional fields."""
@@ -56,6 +58,19 @@ class PendingRows(NamedTuple):
     centre: npt.NDArray[np.float64]  # (n,), see `FastOutputs.spread`
     unit: npt.NDArray[np.float64]  # (n,)
     noise: npt.NDArray[np.float64]  # (n,)
+    credit: npt.NDArray[np.float64]  # (n,), see `learner.fast.late`
+
+    @property
+    def lessons_of_network(self) -> Lessons:
+        """`lessons`, with what the deep part is told of negatives that are not known yet."""
+        lessons = self.lessons
+        if not self.credit.any():
+            return lessons
+        first = np.isnan(self.before)
+        return lessons._replace(
+            y=np.where(first, lessons.y + self.credit, lessons.y),
+            weight=np.where(first, self.weight, self.weight * (1.0 - self.credit)),
+        )
 
     @property
     def lessons(self) -> Lessons:
@@ -100,6 +115,7 @@ class PendingRows(NamedTuple):
             centre=np.zeros(0),
             unit=np.zeros(0),
             noise=np.zeros(0),
+            credit=np.zeros(0),
         )
 
     def joined(self, other: "PendingRows") -> "PendingRows":
@@ -136,11 +152,17 @@ class PendingRows(NamedTuple):
         """The requests as bytes."""
         plain = bool(
             (self.weight == 1.0).all() and np.isnan(self.before).all() and not self.target.any()
-            and not self.noise.any()
+            and not self.noise.any() and not self.credit.any()
         )  # fmt: skip
-        arrays: tuple[npt.NDArray[np.generic], ...] = self[:_ALWAYS] if plain else self
+        saved = _ALWAYS if plain else len(self) if self.credit.any() else _WITHOUT_CREDIT
+        arrays: tuple[npt.NDArray[np.generic], ...] = self[:saved]
         widths = [self.dense.shape[1], self.embedding_scale.shape[1]]
         return msgspec.msgpack.encode([*widths, *(array.tobytes() for array in arrays)])
+
+    @staticmethod
+    def count(data: bytes) -> int:
+        """How many rows wait, by what `encode` gave."""
+        return len(msgspec.msgpack.decode(data)[2 + _LABELS]) // 8
 
     @classmethod
     def decode(cls, data: bytes, like: "PendingRows") -> Self:
@@ -160,6 +182,8 @@ class PendingRows(NamedTuple):
                 np.zeros(n),
             )  # fmt: skip
             parts += [array.tobytes() for array in said]
+        if len(parts) == _WITHOUT_CREDIT:
+            parts.append(np.zeros(len(parts[_LABELS]) // 8).tobytes())
         if len(parts) != len(empty):
             raise ValueError(f"pending rows have {len(parts)} arrays, not {len(empty)}")
         arrays = [

@@ -4,12 +4,15 @@ Several learners may write to the topic: a learner that was paused and replaced 
 after it wakes up. A new leader begins its *term* with a record that holds nothing else. Records of a lower
 term behind that record do not count. All readers agree, since they read the topic in one order. The new
 leader has read up to that record too, so it continues from the state that all readers have.
+
+Of a learner in shards each sends its parts of an update, in any order among them. The update is complete when
+all parts of all shards are there. None sends its part of the next one before.
 """
 
 import msgspec
 
 from learner.errors import UpdateGapError
-from learner.updates.format import Update
+from learner.updates.format import Update, together
 
 
 class UpdatePosition(msgspec.Struct, frozen=True):
@@ -37,7 +40,7 @@ class Chain:
         self.repeated = 0
         self.fenced = 0
         self._forked = False
-        self._parts: list[Update] = []
+        self._parts: dict[int, list[Update]] = {}  # of the next update, by shard
 
     def position(self, offset: int) -> UpdatePosition:
         """The position of a reader that has taken all records before `offset`."""
@@ -54,7 +57,7 @@ class Chain:
             return None
         if update.term > self.term:
             self.term = update.term
-            self._parts = []
+            self._parts = {}
         if update.parts == 0:
             return None  # a term begins
         same = update.epoch == self.epoch
@@ -68,21 +71,23 @@ class Chain:
             self.repeated += 1
             return None
         expected = self.seq + 1 if same else 1
-        if update.seq != expected or update.part > len(self._parts):
-            self._parts = []
+        parts = self._parts.get(update.shard, [])
+        if update.seq != expected or update.part > len(parts):
+            self._parts = {}
             raise UpdateGapError(f"update {update.seq} came instead of {expected}")
         # A learner that crashed between parts sends the update again, from its first part.
-        self._parts = [*self._parts[: update.part], update]
-        if len(self._parts) < update.parts:
+        self._parts[update.shard] = [*parts[: update.part], update]
+        shards = [self._parts.get(shard, []) for shard in range(max(update.shards, 1))]
+        if any(not one or len(one) < one[-1].parts for one in shards):
             return None
-        parts, self._parts = self._parts, []
+        self._parts = {}
         self.epoch, self.seq, self.made_in = update.epoch, update.seq, update.term
         self._forked = False
-        return parts
+        return together(shards)
 
     def jump(self, epoch: int, seq: int, made_in: int) -> None:
         """Continue after an update whose state came from a snapshot."""
         self.epoch, self.seq, self.made_in = epoch, seq, made_in
         self.term = max(self.term, made_in)
         self._forked = False
-        self._parts = []
+        self._parts = {}

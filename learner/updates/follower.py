@@ -1,12 +1,13 @@
 """Follows a learner: loads the newest snapshot, then applies updates in order."""
 
 import logging
+from collections.abc import Iterable
 
 from learner.errors import OtherModelError, UpdateDamagedError, UpdateGapError
 from learner.model.model import Model
 from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.format import Update, apply_update, decode_update
-from learner.updates.snapshots import READ_BYTES_MAX, SnapshotReader, first_update_after
+from learner.updates.snapshots import READ_BYTES_MAX, SnapshotReader, first_update_after, parts_of
 from stream.log.base import UPDATES, Log
 
 _log = logging.getLogger("freshet.follower")
@@ -17,6 +18,21 @@ OTHER_MODEL = (
     "configure the same as its learner, or, to replace that model by the configured one, start the learner "
     "once with `freshet learn --anew` (or `freshet up --anew`)"
 )
+
+
+def check_own(update: Update, model: Model) -> None:
+    """Check that a learner of one process can repeat what an update was made of.
+
+    Raises:
+        OtherModelError: it is of another model, or of a learner in shards.
+    """
+    if update.shards:
+        raise OtherModelError(
+            f"topic updates holds updates of a learner in {update.shards} shards, and this learner is one "
+            f"process: set learner.shards.count = {update.shards}, or begin anew with `freshet learn --anew`"
+        )
+    if update.model not in ("", model.identity):
+        raise OtherModelError(OTHER_MODEL)
 
 
 class Follower:
@@ -37,6 +53,7 @@ class Follower:
         self.event_time = 0.0
         self.ingest_ms = 0
         self.examples = 0
+        self.held = False  # the learner passes examples over since it went back
         self.applied = 0
         self.gaps = 0  # how often it had to wait for a snapshot
         self.other = ""  # a message if the newest update is of another model; "": it is of this one
@@ -106,8 +123,9 @@ class Follower:
                 self._wait(str(gap))
                 break
             if parts is not None:
-                if not self._try(parts):
+                if not self._try(parts, parts[-1]):
                     continue
+                self.relieve()
                 self._waiting = False
                 self.applied += 1
                 applied.append(parts[-1])
@@ -131,37 +149,49 @@ class Follower:
             _log.warning("%s", OTHER_MODEL)
         self.other = OTHER_MODEL
 
-    def _try(self, parts: list[Update], whole: bool = False) -> bool:
+    def _try(self, parts: Iterable[Update], last: Update, whole: bool = False) -> bool:
         """Apply a complete update, which may begin a new epoch. Returns whether it is of this model.
 
         Args:
+            parts: of the update, in order.
+            last: what the last of them says of all.
             whole: it is a snapshot, and nothing else is to stay: missed updates may have deleted rows.
         """
-        begins = parts[-1].epoch != self.model.epoch
+        begins = last.epoch != self.model.epoch
         try:
-            self._apply(parts, fresh=begins or whole)
+            if begins or whole:
+                self._begin(parts, last)
+            else:
+                self._move(list(parts))
         except OtherModelError:
-            if parts[-1].model or not begins:
+            if last.model or not begins:
                 raise
             self._note_other()  # from an older Freshet, which does not name its model; nothing has changed
             return False
         self.other = ""
         return True
 
-    def _apply(self, parts: list[Update], fresh: bool) -> None:
-        if not fresh:
-            self._move(parts)
-            return
+    def _begin(self, parts: Iterable[Update], last: Update) -> None:
+        """Begin a new model with an update or a snapshot, part by part."""
         model = self.model.empty()
-        for part in parts:
-            apply_update(model, part)
-        self._replace(model, parts[-1])
+        try:
+            for part in parts:
+                apply_update(model, part)
+                model.resting.relieve()
+        except BaseException:
+            model.resting.close()
+            raise
+        self._replace(model, last)
 
     def _move(self, parts: list[Update]) -> None:
         """Apply the next update."""
         for part in parts:
             apply_update(self.model, part)
         self._note(parts[-1])
+
+    def relieve(self) -> None:
+        """Send rows to rest if too many are in memory."""
+        self.model.resting.relieve()
 
     def _replace(self, model: Model, last: Update) -> None:
         """Replace the model by one that is at the given update."""
@@ -173,6 +203,7 @@ class Follower:
         self.event_time = last.event_time
         self.ingest_ms = last.ingest_ms
         self.examples = last.examples
+        self.held = last.held
 
     def _wait(self, why: str) -> None:
         if self._waiting:
@@ -185,18 +216,22 @@ class Follower:
         """Load the newest complete snapshot if it is ahead of the model, and continue after it."""
         newest = None
         for snapshot in self._snapshots.read(log):
-            if self._is_other(snapshot.parts[-1]):
+            if self._is_other(snapshot.head):
                 self._note_other()
             else:
                 newest = snapshot
         if newest is None:
             return False
-        last = newest.parts[-1]
+        last = newest.head
         if last.epoch == self.model.epoch and last.seq <= self.model.seq:
             return False
         if newest.number <= (self._chain.made_in, self.model.epoch, self.model.seq):
             return False
-        if not self._try(newest.parts, whole=True):
+        try:
+            if not self._try(parts_of(newest, log), last, whole=True):
+                return False
+        except (UpdateDamagedError, UpdateGapError) as error:
+            _log.warning("%s; waiting for the next snapshot", error)
             return False
         self._chain.jump(last.epoch, last.seq, last.term)
         self._waiting = self._doubtful = False

@@ -18,6 +18,7 @@ from embeddings import DeltaError
 from embeddings.save.delta import Changes, Piece, apply, numbers, pieces, raw
 from embeddings.views.packed import PACKINGS, RowPacking
 from ground.sealed import seal, unseal
+from learner.entities.saved import Sent, size_of, take
 from learner.errors import OtherModelError, UpdateDamagedError, UpdateError
 from learner.model.model import Model
 
@@ -46,12 +47,43 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     rows: str = "float32"  # how the tables' rows are held: a key of `embeddings.views.packed.PACKINGS`
     model: str = ""  # `learner.model.identity.identity` of the model; "": of an older Freshet
     learning: str = ""  # `learning_identity`: how the model learns; "": of an older Freshet
+    held: bool = False  # examples are passed over until somebody orders to go on: after a rollback
+    entities: list[Sent] = []  # what is known of entities that were told of, seen or removed since
+    shards: int = 0  # of the learner: each sends its part of update `seq`; 0: it is one process
+    shard: int = 0  # who sends this
     v: int = UPDATE_VERSION
+
+
+def term_begins(epoch: int, term: int) -> bytes:
+    """The record that begins a term, as its value."""
+    return encode_update(
+        Update(epoch, 0, 0, 0, watermark={}, examples=0, event_time=0.0, ingest_ms=0, tables=[], term=term)
+    )
 
 
 def encode_update(update: Update) -> bytes:
     """One part as a record's value."""
     return seal(msgspec.msgpack.encode(update))
+
+
+def together(shards: Sequence[Sequence[Update]]) -> list[Update]:
+    """The parts of an update of several shards, by rank, as one update's: shard 0 is last, with the arrays.
+
+    The last part says what all of them have learned.
+    """
+    if len(shards) == 1:
+        return list(shards[0])
+    *others, last = (part for parts in reversed(shards) for part in parts)
+    heads = [parts[-1] for parts in shards]
+    whole = msgspec.structs.replace(
+        last,
+        watermark={partition: offset for head in heads for partition, offset in head.watermark.items()},
+        examples=sum(head.examples for head in heads),
+        event_time=max(head.event_time for head in heads),
+        ingest_ms=max(head.ingest_ms for head in heads),
+        taken=[stretch for head in heads for stretch in head.taken],
+    )
+    return [*others, whole]
 
 
 _decoder = msgspec.msgpack.Decoder(Update)
@@ -82,7 +114,9 @@ def pack(model: Model, changes: Sequence[tuple[str, Changes]], rows: str) -> lis
     if rows == "float32":
         return list(changes)
     return [
-        (name, change._replace(rows=RowPacking(model.specs[name], rows).pack(change.rows)))
+        (name, change)
+        if name in model.exact
+        else (name, change._replace(rows=RowPacking(model.specs[name], rows).pack(change.rows)))
         for name, change in changes
     ]
 
@@ -103,7 +137,7 @@ def _unpacked(piece: Piece, packing: RowPacking) -> Piece:
 
 def frame_bytes(head: Update, names: Iterable[str]) -> int:
     """The bytes of an encoded part beside its rows, keys and arrays, at most; `names`: of the tables."""
-    empty = msgspec.structs.replace(head, part=PARTS_MAX, parts=PARTS_MAX, tables=[], arrays={})
+    empty = msgspec.structs.replace(head, part=PARTS_MAX, parts=PARTS_MAX, tables=[], arrays={}, entities=[])
     return len(encode_update(empty)) + sum(len(name.encode()) + PIECE_BYTES for name in names)
 
 
@@ -119,15 +153,15 @@ def cut(
     bytes_max: int,
     whole_max: int | None = None,
 ) -> Iterator[Update]:
-    """Cut an update into parts of at most `bytes_max` bytes of rows and keys, or of one row.
+    """Cut an update into parts of at most `bytes_max` bytes of rows, keys and entities, or of one of them.
 
     Args:
-        head: the update without tables, arrays and part numbers.
+        head: the update without tables, arrays and part numbers; its entities are spread over the parts.
         changes: each table's name and its changes.
         whole_max: of rows, keys and dense arrays together; None: no limit. A last part over it is split: the
             arrays are then sent alone.
     """
-    parts: list[list[Piece]] = [[]]
+    parts: list[tuple[list[Piece], list[Sent]]] = [([], [])]
     size = 0
     for name, change in changes:
         room = bytes_max - size
@@ -136,16 +170,27 @@ def cut(
         for piece in pieces(name, change, bytes_max, first_max=room):
             piece_size = sum(len(raw) for raw in (piece.deleted, piece.keys, piece.rows))
             if size and size + piece_size > bytes_max:
-                parts.append([])
+                parts.append(([], []))
                 size = 0
-            parts[-1].append(piece)
+            parts[-1][0].append(piece)
             size += piece_size
+    for entity in head.entities:
+        if size and size + size_of(entity) > bytes_max:
+            parts.append(([], []))
+            size = 0
+        parts[-1][1].append(entity)
+        size += size_of(entity)
     if whole_max is not None and size and size + arrays_bytes(arrays) > whole_max:
-        parts.append([])
-    for i, tables in enumerate(parts):
+        parts.append(([], []))
+    for i, (tables, entities) in enumerate(parts):
         last = i == len(parts) - 1
         yield msgspec.structs.replace(
-            head, part=i, parts=len(parts), tables=tables, arrays=arrays if last else {}
+            head,
+            part=i,
+            parts=len(parts),
+            tables=tables,
+            arrays=arrays if last else {},
+            entities=entities,
         )
 
 
@@ -158,6 +203,7 @@ def apply_update(model: Model, update: Update) -> None:
     """
     by_name = dict(zip(model.table_names, model.tables, strict=True))
     arrays = model.arrays() if update.arrays else {}
+    arrays.pop("trust", None)  # it is not always sent
     unknown = [piece.name for piece in update.tables if piece.name not in by_name]
     differs = [name for name, array in arrays.items() if len(update.arrays.get(name, b"")) != array.nbytes]
     if unknown or differs:
@@ -170,14 +216,16 @@ def apply_update(model: Model, update: Update) -> None:
     for piece in update.tables:
         table = by_name[piece.name]
         try:
-            if update.rows != "float32":
+            if update.rows != "float32" and piece.name not in model.exact:
                 piece = _unpacked(piece, RowPacking(model.specs[piece.name], update.rows))
             apply(table, piece)
         except DeltaError as error:
             raise OtherModelError(f"{error}; give learner and server the same settings") from None
+    take(model.entities, update.entities)
     for name, array in arrays.items():
         array[...] = np.frombuffer(update.arrays[name], dtype=array.dtype).reshape(array.shape)
     if arrays:
+        model.trust.follow(update.arrays.get("trust"))
         model.weights_moved()
     model.epoch = update.epoch
     model.seq = update.seq

@@ -4,15 +4,25 @@ A snapshot is due when the updates since the last one exceed `snapshot_ratio` ti
 replica reads a bounded number of bytes, and the bytes written stay in proportion to the updates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
+import msgspec
+import numpy as np
+
+from embeddings import Table
+from embeddings.rest.snapshot import RestingSnapshot
 from embeddings.save.delta import Changes
+from learner.entities.saved import SENT_BYTES, sent
+from learner.entities.store import Change
 from learner.meta import LearnerMeta
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from learner.updates.chain import UpdatePosition
 from learner.updates.format import PIECE_BYTES, Update, arrays_bytes, cut, encode_update, frame_bytes, pack
+from learner.updates.streamed import Resting, Send, Sent, SnapshotStream
 from stream.errors import LogError
+from stream.limits import ENTITY_BYTES_MAX
 from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.state.role_state import Commit
 
@@ -20,16 +30,29 @@ FRAME_BYTES = 64 << 10  # of a record beside rows and arrays: the stretches of e
 PARTITION_BYTES = 16  # of a partition's watermark in MessagePack
 
 
+class ShardPart(NamedTuple):
+    """What one of several shards publishes: the rows that it owns; shard 0 also the dense arrays."""
+
+    rank: int
+    shards: int
+    tables: Sequence[Table]
+
+
 class Publisher:
     """Puts updates and snapshots into the outbox of the commit whose changes they hold.
 
     `meta` is the learner's, as of this commit; its sizes and record numbers are advanced. `position` is the
     commit's position in topic `updates`. `clock` (event time, Unix seconds) decides which rows have expired.
+
+    Args:
+        part: of a shard; None: everything is published from here.
     """
 
-    def __init__(self, model: Model, settings: LearnerSettings) -> None:
+    def __init__(self, model: Model, settings: LearnerSettings, part: ShardPart | None = None) -> None:
         self._model = model
         self._settings = settings
+        self._part = part
+        self._stream: SnapshotStream | None = None  # a snapshot that is being published
         self._log: Log | None = None
         self._record_bytes_max: int | None = None  # of both topics; None: not known
 
@@ -52,41 +75,118 @@ class Publisher:
         changes: Sequence[tuple[str, Changes]],
         meta: LearnerMeta,
         position: UpdatePosition,
+        commit: Commit,
+        entities: Sequence[Change] = (),
+    ) -> None:
+        """Publish a commit's changes, by table and of entities, and go on with a snapshot that has begun."""
+        head = self._head(UPDATES, meta, position, commit, entities)
+        sender = self._sender(UPDATES, self._producer(meta), meta, commit)
+        meta.update_bytes += sender(head, changes, self._arrays(), False).size
+        rows = sum(len(change.keys) for _, change in changes)
+        if self._stream is not None and self._stream.go_on(self._snapshot_sender(meta, commit), rows):
+            meta.snapshot_bytes = self._stream.size
+            meta.update_bytes -= self._stream.covered
+            self._stream = None
+
+    @property
+    def streaming(self) -> bool:
+        """Whether a snapshot has begun, and the next commits go on with it."""
+        return self._stream is not None
+
+    def give_up(self) -> None:
+        """Leave a snapshot that has begun as it is; the next one is due at once."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def snapshot_if_due(
+        self,
+        meta: LearnerMeta,
+        position: UpdatePosition,
         clock: float,
         commit: Commit,
+        resting: Mapping[str, RestingSnapshot],
     ) -> None:
-        """Publish a commit's changes, by table, and a snapshot of all rows if it is due."""
-        name = f"learner-{meta.epoch}-{meta.term}"
-        meta.update_bytes += self._emit(UPDATES, name, changes, meta, position, commit)
-        settings = self._settings
-        if meta.update_bytes > max(
-            settings.snapshot_ratio * meta.snapshot_bytes, settings.snapshot_bytes_min
-        ):
+        """Publish a snapshot if it is due, after `update` and after all tables were put into the commit.
+
+        A shard does not decide this for itself.
+        """
+        if self._stream is None and self.snapshot_is_due(meta.update_bytes, meta.snapshot_bytes):
+            self.begin_snapshot(meta, position, clock, commit, resting)
+
+    def begin_snapshot(
+        self,
+        meta: LearnerMeta,
+        position: UpdatePosition,
+        clock: float,
+        commit: Commit,
+        resting: Mapping[str, RestingSnapshot],
+    ) -> None:
+        """Publish a snapshot; of a model whose rows rest in the store of `resting` (by table) its beginning.
+
+        The next commits go on with it.
+        """
+        if not resting:
             self.snapshot(meta, position, clock, commit)
             meta.update_bytes = 0
+            return
+        head = self._head(SNAPSHOTS, meta, position, commit, self._entities())
+        rows = [Resting(name, keeper.table, keeper.freeze()) for name, keeper in resting.items()]
+        self._stream = SnapshotStream(head, self._arrays(), rows, int(clock), meta.update_bytes)
+        self._stream.begin(self._snapshot_sender(meta, commit), self._whole(clock, resting.keys()))
+
+    def snapshot_is_due(self, update_bytes: int, snapshot_bytes: int) -> bool:
+        """Whether a snapshot is due after so many bytes of updates, with the last snapshot of so many.
+
+        Shards decide it together, by their sums.
+        """
+        settings = self._settings
+        return update_bytes > max(settings.snapshot_ratio * snapshot_bytes, settings.snapshot_bytes_min)
 
     def snapshot(self, meta: LearnerMeta, position: UpdatePosition, clock: float, commit: Commit) -> None:
-        """Publish a snapshot of all rows."""
-        rows = []
-        for table_name, table in zip(self._model.table_names, self._model.tables, strict=True):
-            keys, _ = table.items(int(clock))
-            served, _ = table.export_serving(keys)
-            rows.append((table_name, Changes.of(table, keys=keys, rows=served)))
-        name = f"learner-{meta.epoch}-{meta.term}-snapshots"
-        meta.snapshot_bytes = self._emit(SNAPSHOTS, name, rows, meta, position, commit)
+        """Publish a snapshot of all rows and entities at once."""
+        head = self._head(SNAPSHOTS, meta, position, commit, self._entities())
+        sender = self._snapshot_sender(meta, commit)
+        meta.snapshot_bytes = sender(head, self._whole(clock), self._arrays(), False).size
 
-    def _emit(
+    def _whole(self, clock: float, but: Collection[str] = ()) -> list[tuple[str, Changes]]:
+        """All rows of all tables but some, as servers need them."""
+        rows = []
+        tables = self._model.tables if self._part is None else self._part.tables
+        for table_name, table in zip(self._model.table_names, tables, strict=True):
+            if table_name in but:
+                continue
+            pages = [(keys, table.served(rows)) for keys, rows in table.pages(int(clock))]
+            keys = np.concatenate([np.zeros(0, dtype=np.uint64), *(keys for keys, _ in pages)])
+            none = table.served(np.zeros((0, table.width), dtype=np.float32))
+            served = np.concatenate([none, *(part for _, part in pages)])
+            rows.append((table_name, Changes.of(table, keys=keys, rows=served)))
+        return rows
+
+    def _producer(self, meta: LearnerMeta) -> str:
+        name = f"learner-{meta.epoch}-{meta.term}"
+        return name if self._part is None else f"{name}-{self._part.rank}"
+
+    def _entities(self) -> list[Change]:
+        """All that is known of entities; of several shards the first publishes it."""
+        return [] if self._part is not None and self._part.rank else self._model.entities.entries()
+
+    def _arrays(self) -> dict[str, bytes]:
+        """The dense weights; of several shards the first publishes them."""
+        if self._part is not None and self._part.rank:
+            return {}
+        return {name: array.tobytes() for name, array in self._model.arrays().items()}
+
+    def _head(
         self,
         topic: str,
-        producer: str,
-        changes: Sequence[tuple[str, Changes]],
         meta: LearnerMeta,
         position: UpdatePosition,
         commit: Commit,
-    ) -> int:
-        """Put an update or a snapshot into the outbox; returns its bytes."""
-        rows = self._settings.update_rows
-        head = Update(
+        entities: Sequence[Change],
+    ) -> Update:
+        """What all parts of an update or a snapshot say."""
+        return Update(
             epoch=meta.epoch,
             seq=meta.seq,
             part=0,
@@ -99,38 +199,56 @@ class Publisher:
             term=meta.term,
             taken=commit.taken if topic == UPDATES else [],
             updates_from=position.offset if topic == SNAPSHOTS and position.offset else -1,
-            rows=rows,
+            rows=self._settings.update_rows,
             model=self._model.identity,
             learning=self._model.learning_identity,
+            held=meta.held,
+            entities=sent(entities),
+            shards=0 if self._part is None else self._part.shards,
+            shard=0 if self._part is None else self._part.rank,
         )
-        arrays = {name: array.tobytes() for name, array in self._model.arrays().items()}
-        changes = pack(self._model, changes, rows)
-        key = f"{meta.epoch}".encode()
-        bytes_max, whole_max = self._settings.update_bytes_max, None
-        if self._log is not None and self._record_bytes_max is not None:
-            frame = len(key) + frame_bytes(head, self._model.table_names)
-            whole_max = self._record_bytes_max - frame
-            needed = _largest(self._model)
-            if whole_max < needed:
-                raise LogError(_too_small(self._log, topic, self._record_bytes_max, frame + needed))
-            bytes_max = min(bytes_max, whole_max)
-        size = 0
-        for part in cut(head, changes, arrays, bytes_max, whole_max):
-            value = encode_update(part)
-            size += len(value)
-            # Followers recognise repeats by the update's number; (producer, seq) is for other readers.
-            commit.emit(
-                topic,
-                Outgoing(
-                    key=key,
-                    value=value,
-                    partition=0,
-                    producer=producer,
-                    seq=meta.record_seq,
-                ),
-            )
-            meta.record_seq += 1
-        return size
+
+    def _snapshot_sender(self, meta: LearnerMeta, commit: Commit) -> Send:
+        return self._sender(SNAPSHOTS, f"{self._producer(meta)}-snapshots", meta, commit)
+
+    def _sender(self, topic: str, producer: str, meta: LearnerMeta, commit: Commit) -> Send:
+        """Puts parts of an update or a snapshot into the outbox of a commit."""
+
+        def send(
+            head: Update, changes: Sequence[tuple[str, Changes]], arrays: dict[str, bytes], more: bool
+        ) -> Sent:
+            key = f"{head.epoch}".encode()
+            bytes_max, whole_max = self._limits(topic, head, len(key))
+            parts = list(cut(head, pack(self._model, changes, head.rows), arrays, bytes_max, whole_max))
+            size, end = 0, head.part + len(parts) + more
+            for number, part in enumerate(parts, head.part):
+                value = encode_update(msgspec.structs.replace(part, part=number, parts=end))
+                size += len(value)
+                # Followers recognise repeats by the update's number; (producer, seq) is for other readers.
+                commit.emit(
+                    topic,
+                    Outgoing(key=key, value=value, partition=0, producer=producer, seq=meta.record_seq),
+                )
+                meta.record_seq += 1
+            return Sent(len(parts), size)
+
+        return send
+
+    def _limits(self, topic: str, head: Update, key_bytes: int) -> tuple[int, int | None]:
+        """The bytes of rows, keys and entities in one record, and those of the arrays with them (None: any).
+
+        Raises:
+            LogError: the topic's limit is too small for this model.
+        """
+        bytes_max = self._settings.update_bytes_max
+        if self._log is None or self._record_bytes_max is None:
+            return bytes_max, None
+        frame = key_bytes + frame_bytes(head, self._model.table_names)
+        whole_max = self._record_bytes_max - frame
+        needed = _largest(self._model)
+        if whole_max < needed:
+            raise LogError(_too_small(self._log, topic, self._record_bytes_max, frame + needed))
+        return min(bytes_max, whole_max), whole_max
 
 
 def record_bytes_min(model: Model, partitions: int) -> int:
@@ -144,15 +262,16 @@ def record_bytes_min(model: Model, partitions: int) -> int:
 
 
 def _largest(model: Model) -> int:
-    """The bytes of the largest thing that cannot be cut: a row with its key, or the dense arrays together."""
+    """The bytes of the largest thing that cannot be cut: a row and its key, an entity, the dense arrays."""
     rows = [8 + 4 * spec.serving().width for spec in model.specs.values()]
     arrays = {name: array.tobytes() for name, array in model.arrays().items()}
-    return max(arrays_bytes(arrays), *rows)
+    entities = [ENTITY_BYTES_MAX + SENT_BYTES + len(name.encode()) for name in model.entities.owners]
+    return max(arrays_bytes(arrays), *rows, *entities)
 
 
 def _too_small(log: Log, topic: str, limit: int, needed: int) -> str:
     advice = log.limit_advice(topic, needed)
     return (
         f"{log}: topic {topic!r} takes records of up to {limit:,} bytes, but an update of this model needs "
-        f"{needed:,} (its dense arrays and each row travel in one record): {advice}"
+        f"{needed:,} (its dense arrays, each row and each entity travel in one record): {advice}"
     )

@@ -5,45 +5,46 @@ but one snapshot late, so that a reader that is slow or in the middle of a snaps
 """
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
 
-from learner.errors import UpdateDamagedError
-from learner.updates.format import Update, decode_update
+from learner.errors import UpdateDamagedError, UpdateGapError
+from learner.updates.format import Update, decode_update, together
 from stream.log.base import SNAPSHOTS, UPDATES, Log
 
 READ_BYTES_MAX = 32 << 20
+PARTS_BYTES_MAX = 2 << 20  # of a snapshot: whoever loads one may have little memory
 
 _log = logging.getLogger("freshet.snapshots")
 
 
 class Snapshot(NamedTuple):
-    """A complete snapshot."""
+    """A complete snapshot in the topic: where its parts are, and what they say of the whole."""
 
-    offset: int  # of the first part
-    parts: list[Update]
+    offsets: list[int]  # of its parts, ascending
+    head: Update  # without rows, arrays and entities
 
     @property
     def number(self) -> tuple[int, int, int]:
         """Term, epoch and number of the last update in the snapshot."""
-        last = self.parts[-1]
-        return last.term, last.epoch, last.seq
+        return self.head.term, self.head.epoch, self.head.seq
+
+
+class _Part(NamedTuple):
+    offset: int
+    head: Update  # without rows, arrays and entities
 
 
 class SnapshotReader:
-    """Reads the topic from its last position on.
+    """Finds the complete snapshots in the topic, from its last position on; `parts_of` reads one."""
 
-    Args:
-        heads: without rows and arrays.
-    """
-
-    def __init__(self, *, heads: bool = False) -> None:
-        self._heads = heads
+    def __init__(self) -> None:
         self._next = 0
-        self._offset = 0  # of the first of `_parts`
-        self._parts: list[Update] = []
+        self._parts: dict[int, list[_Part]] = {}  # by shard
+        self._of = (0, 0)  # epoch and number of `_parts`
         self._term = -1  # the highest begun; snapshots of lower terms do not count
 
     def read(self, log: Log) -> Iterator[Snapshot]:
@@ -58,7 +59,7 @@ class SnapshotReader:
         first, end = log.ends(SNAPSHOTS)[0]
         self._next = max(first, self._next)
         while self._next < end:
-            records = log.read(SNAPSHOTS, 0, self._next, 100, READ_BYTES_MAX)
+            records = log.read(SNAPSHOTS, 0, self._next, 100, PARTS_BYTES_MAX)
             if not records:
                 self._next = end  # the rest are offsets without records
             for record in records:
@@ -69,29 +70,62 @@ class SnapshotReader:
                     _log.warning(
                         "record %d of topic snapshots: %s; its snapshot is skipped", record.offset, damage
                     )
-                    self._parts = []
+                    self._parts = {}
                     continue
                 if part.term < self._term:
                     continue
                 if part.term > self._term:
-                    self._term, self._parts = part.term, []
+                    self._term, self._parts = part.term, {}
                 if part.parts == 0:
                     continue  # a term begins
-                if self._heads:
-                    part = msgspec.structs.replace(part, tables=[], arrays={})
-                if part.part == 0:
-                    self._parts, self._offset = [], record.offset
-                # A learner that crashed between parts sends some of them again.
-                same = not self._parts or (part.epoch, part.seq) == (self._parts[0].epoch, self._parts[0].seq)
-                if same and part.part == len(self._parts):
-                    self._parts.append(part)
-                    if len(self._parts) == part.parts:
-                        whole, self._parts = Snapshot(self._offset, self._parts), []
-                        yield whole
+                head = msgspec.structs.replace(part, tables=[], arrays={}, entities=[])
+                snapshot = self._add(head, record.offset)
+                if snapshot is not None:
+                    yield snapshot
+
+    def _add(self, part: Update, offset: int) -> Snapshot | None:
+        """Take a part; returns the snapshot if it was the last of all shards."""
+        of = part.epoch, part.seq
+        if part.part == 0:
+            if not self._parts or of != self._of or part.shards < 2:
+                self._parts, self._of = {}, of
+            # A learner that crashed between parts sends some of them again.
+            self._parts[part.shard] = []
+        mine = self._parts.get(part.shard)
+        if mine is None or of != self._of or part.part != len(mine):
+            return None
+        mine.append(_Part(offset, part))
+        shards = [self._parts.get(shard, []) for shard in range(max(part.shards, 1))]
+        if any(not one or len(one) < one[-1].head.parts for one in shards):
+            return None
+        self._parts = {}
+        offsets = sorted(one.offset for parts in shards for one in parts)
+        return Snapshot(offsets, together([[one.head for one in parts] for parts in shards])[-1])
+
+
+def parts_of(snapshot: Snapshot, log: Log) -> Iterator[Update]:
+    """Read the parts of a snapshot, one after the other; those of several shards in any order among them.
+
+    Raises:
+        LogError: the log fails.
+        UpdateGapError: it has dropped a part.
+        UpdateDamagedError: a part is damaged.
+    """
+    offsets = deque(snapshot.offsets)
+    while offsets:
+        records = log.read(SNAPSHOTS, 0, offsets[0], 100, PARTS_BYTES_MAX)
+        for record in records:
+            if not offsets or record.offset > offsets[0]:
+                break
+            if record.offset == offsets[0]:
+                offsets.popleft()
+                yield decode_update(record.value)
+        if offsets and (not records or records[0].offset > offsets[0]):
+            raise UpdateGapError(f"the log has dropped record {offsets[0]} of topic snapshots")
 
 
 def first_update_after(log: Log, snapshot: Update) -> int:
-    """An offset at or before the first update after a snapshot, given the snapshot's last part."""
+    """An offset at or before the first update after a snapshot, given the snapshot's head."""
     if snapshot.updates_from >= 0:
         return snapshot.updates_from
     here = snapshot.epoch, snapshot.seq
@@ -124,7 +158,7 @@ class Trimmer:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._reader = SnapshotReader(heads=True)
+        self._reader = SnapshotReader()
         self._newest: list[Snapshot] = []  # at most two
 
     def trim(self) -> None:
@@ -141,5 +175,5 @@ class Trimmer:
                 self._newest = [*self._newest[-1:], snapshot]
         if len(self._newest) == 2 and self._newest is not before:
             older = self._newest[0]
-            self._log.trim(SNAPSHOTS, 0, older.offset)
-            self._log.trim(UPDATES, 0, first_update_after(self._log, older.parts[-1]))
+            self._log.trim(SNAPSHOTS, 0, older.offsets[0])
+            self._log.trim(UPDATES, 0, first_update_after(self._log, older.head))

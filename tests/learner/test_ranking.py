@@ -1,21 +1,31 @@
 """Metrics of order: equal to scikit-learn's where it has them, and to the mean over the orders of ties."""
 
 import itertools
+from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 import pytest
 from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, top_k_accuracy_score
 
 from learner.metrics import summarize
 from learner.ranking import rank_requests
 
 
+@pytest.fixture(scope="module")
+def metrics() -> ModuleType:
+    """scikit-learn's. Imported when a test runs, for the collection would cost each process a second."""
+    return import_module("sklearn.metrics")
+
+
+@pytest.mark.slow
 @settings(max_examples=many(100), deadline=None)
 @given(seed=st.integers(0, 10**6), digits=st.sampled_from([0, 1, 9]), top=st.integers(1, 12))
-def test_ndcg_is_that_of_scikit_learn_ties_included(seed: int, digits: int, top: int) -> None:
+def test_ndcg_is_that_of_scikit_learn_ties_included(
+    metrics: ModuleType, seed: int, digits: int, top: int
+) -> None:
     draw = np.random.default_rng(seed)
     request = draw.integers(0, 6, 40)
     p, y = draw.random(40).round(digits), (draw.random(40) < 0.3).astype(float)
@@ -24,21 +34,26 @@ def test_ndcg_is_that_of_scikit_learn_ties_included(seed: int, digits: int, top:
     for number in np.unique(request):
         mine = request == number
         if 0 < y[mine].sum() < mine.sum():
-            expected[int(number)] = ndcg_score([y[mine]], [p[mine]], k=top)
+            expected[int(number)] = metrics.ndcg_score([y[mine]], [p[mine]], k=top)
     assert found.request.tolist() == list(expected)
     assert found.ndcg == pytest.approx(list(expected.values()), abs=1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=many(50), deadline=None)
 @given(seed=st.integers(0, 10**6), top=st.integers(1, 5))
-def test_one_click_and_no_ties_are_scikit_learns_other_metrics(seed: int, top: int) -> None:
+def test_one_click_and_no_ties_are_scikit_learns_other_metrics(
+    metrics: ModuleType, seed: int, top: int
+) -> None:
     draw = np.random.default_rng(seed)
     p = draw.random((8, 6))
     clicked = draw.integers(0, 6, 8)
     y = np.eye(6)[clicked]
     found = rank_requests(p.ravel(), y.ravel(), np.repeat(np.arange(8), 6), top)
-    assert found.reciprocal_rank.mean() == pytest.approx(label_ranking_average_precision_score(y, p))
-    assert found.recall.mean() == pytest.approx(top_k_accuracy_score(clicked, p, k=top, labels=range(6)))
+    assert found.reciprocal_rank.mean() == pytest.approx(metrics.label_ranking_average_precision_score(y, p))
+    assert found.recall.mean() == pytest.approx(
+        metrics.top_k_accuracy_score(clicked, p, k=top, labels=range(6))
+    )
 
 
 @settings(max_examples=many(50), deadline=None)

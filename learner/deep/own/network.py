@@ -6,9 +6,10 @@ So they are trained, committed, published and hashed like those of every other n
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from learner.deep.networks import Array, InputLayout, Network, Shapes, Tensors
 from learner.deep.own.source import own_class, own_source
 from learner.errors import NetworkError, TorchMissingError
 from learner.settings import LearnerSettings
+from stream.records.targets import PRIMARY
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("freshet.network")
 
 PROBE_ROWS = 5
+
+Forward: TypeAlias = Callable[[dict[str, "torch.Tensor"]], object]
+"""A module, or a function in its place: named inputs to logits."""
+Which: TypeAlias = "int | npt.NDArray[np.int64] | torch.Tensor"
+"""The number of the target of all rows, or of each (n,)."""
 
 
 class Troubles:
@@ -45,12 +52,17 @@ class Troubles:
 class OwnNetwork(Network):
     """The class that `learner.deep` names, checked with made-up inputs.
 
+    A constructor with a parameter `targets` is given their names. Where it has one, or there are several
+    targets, the module gives (n, targets) logits; otherwise (n,).
+
     Raises:
         NetworkError: it cannot be imported or made, or its answers have another shape, type or device.
         TorchMissingError: torch is not installed.
     """
 
-    def __init__(self, settings: LearnerSettings, layout: InputLayout) -> None:
+    def __init__(
+        self, settings: LearnerSettings, layout: InputLayout, targets: Sequence[str] = (PRIMARY,)
+    ) -> None:
         try:
             import torch
         except ImportError as error:
@@ -58,11 +70,13 @@ class OwnNetwork(Network):
                 f"learner.deep = {settings.deep!r} is a torch module, and PyTorch cannot be imported "
                 f"({error}): pip install 'freshet[torch]'"
             ) from None
-        super().__init__(layout)
+        super().__init__(layout, len(targets))
         self.name = settings.deep
         self.version = own_source(settings).version
         self.troubles = Troubles(settings.deep)
         self._class = own_class(settings)
+        self._names = tuple(targets)
+        self._asks = _takes_targets(self._class)
         self._torch = torch
         self._seed = settings.seed
         self._serving: tuple[int, torch.nn.Module] | None = None
@@ -82,22 +96,28 @@ class OwnNetwork(Network):
 
     def forward(self, w: Tensors, x0: object, xp: object = np, target: int = 0) -> object:
         """The residual logit (n,) of inputs (n, width), of numpy or torch, by a module of these weights."""
+        return self.forward_each(w, x0, target, xp)
+
+    def forward_each(self, w: Tensors, x0: object, target: Which, xp: object = np) -> object:
+        """`forward`, of each row for its own target (n,), or of all for one."""
         torch = self._torch
         if isinstance(x0, torch.Tensor):
             module = self._make(self._seed)
-            return self.residual(lambda named: torch.func.functional_call(module, dict(w), (named,)), x0)
+            return self.residual(
+                lambda named: torch.func.functional_call(module, dict(w), (named,)), x0, target
+            )
         assert isinstance(x0, np.ndarray)
         z = np.zeros(len(x0))
-        self.add_residual(w, x0, z)
+        self.add_residual(w, x0, z, target)
         return z.astype(np.float32)
 
-    def add_residual(self, w: Tensors, x0: Array, z: npt.NDArray[np.float64], target: int = 0) -> None:
+    def add_residual(self, w: Tensors, x0: Array, z: npt.NDArray[np.float64], target: Which = 0) -> None:
         """Add to logits z (n,) the residuals of inputs (n, width): nothing where the module fails."""
         torch = self._torch
         try:
             module = self._module_of(w)
             with torch.inference_mode():
-                residual = self.residual(module, torch.from_numpy(x0)).numpy()
+                residual = self.residual(module, torch.from_numpy(x0), target).numpy()
         except Exception as error:  # whatever the module's own code raises
             self.troubles.note("the fast part answers alone", error)
             return
@@ -110,8 +130,19 @@ class OwnNetwork(Network):
             residual = np.where(finite, residual, np.float32(0.0))
         z += residual
 
-    def residual(self, module: Callable[[dict[str, torch.Tensor]], object], x0: torch.Tensor) -> torch.Tensor:
-        """The module's logits (n,) as float32, checked; x0 is (n, width).
+    def residual(self, module: Forward, x0: torch.Tensor, target: Which = 0) -> torch.Tensor:
+        """The module's logits (n,) of one target, or of each row's own, as float32; x0 is (n, width).
+
+        Raises:
+            NetworkError: they are no such tensor.
+        """
+        found = self.logits(module, x0)
+        if found.dim() == 1:
+            return found
+        return found[self._torch.arange(len(x0)), self._torch.as_tensor(target)]
+
+    def logits(self, module: Forward, x0: torch.Tensor) -> torch.Tensor:
+        """The module's logits, (n,) or (n, targets), as float32, checked; x0 is (n, width).
 
         Raises:
             NetworkError: they are no such tensor.
@@ -119,13 +150,13 @@ class OwnNetwork(Network):
         torch = self._torch
         found = module(self.named(x0))
         n = len(x0)
+        expected = (n, self.targets) if self._wide else (n,)
         if not isinstance(found, torch.Tensor):
-            raise self._wrong(f"forward gave {_kind(found)}; expected a tensor of {n} logits, shape ({n},)")
-        if tuple(found.shape) != (n,):
-            hint = "; end it with .squeeze(1)" if tuple(found.shape) == (n, 1) else ""
+            raise self._wrong(f"forward gave {_kind(found)}; expected a tensor of logits, shape {expected}")
+        if tuple(found.shape) != expected:
             raise self._wrong(
-                f"forward gave a tensor of shape {tuple(found.shape)} for {n} rows; expected ({n},), one "
-                f"logit for each{hint}"
+                f"forward gave a tensor of shape {tuple(found.shape)} for {n} rows; expected {expected}, one "
+                f"logit for each{self._shape_hint(tuple(found.shape), n)}"
             )
         if not found.is_floating_point():
             raise self._wrong(f"forward gave {found.dtype}; expected floating-point logits")
@@ -175,10 +206,11 @@ class OwnNetwork(Network):
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                module = self._class(widths)
+                module = self._class(widths, targets=self._names) if self._asks else self._class(widths)
         except Exception as error:  # whatever the module's own code raises
+            given = "widths, targets" if self._asks else "widths"
             raise self._wrong(
-                f"{self._class.__name__}(widths) raised {type(error).__name__}: {error}"
+                f"{self._class.__name__}({given}) raised {type(error).__name__}: {error}"
             ) from error
         if not isinstance(module, torch.nn.Module):
             raise self._wrong(f"{self._class.__name__} is no torch.nn.Module, but {_kind(module)}")
@@ -239,7 +271,7 @@ class OwnNetwork(Network):
                 for rows in (1, PROBE_ROWS):
                     inputs = x0[:rows].clone().requires_grad_()
                     for module in (first.eval(), first.train()):
-                        residual = self.residual(module, inputs)
+                        residual = self.logits(module, inputs)
                     if not torch.isfinite(residual).all():
                         raise self._wrong("forward gave a logit that is not finite, for made-up inputs")
                     if residual.requires_grad:
@@ -249,15 +281,23 @@ class OwnNetwork(Network):
                             "its logits depend on no input and no parameter by which torch could train it"
                         )
                 with torch.no_grad():
-                    together = self.residual(disturbed.eval(), x0)
-                    alone = torch.cat([self.residual(disturbed, x0[r : r + 1]) for r in range(PROBE_ROWS)])
-                    trained = self.residual(disturbed.train(), x0)
+                    weights = self._flat(disturbed.eval())
+                    together = self.logits(disturbed, x0)
+                    again = self.logits(disturbed, x0)
+                    if self._flat(disturbed).tobytes() != weights.tobytes():
+                        raise self._wrong(
+                            "forward changes its own weights in eval(): predicting changes nothing"
+                        )
+                    alone = torch.cat([self.logits(disturbed, x0[r : r + 1]) for r in range(PROBE_ROWS)])
+                    trained = self.logits(disturbed.train(), x0)
         except NetworkError:
             raise
         except Exception as error:  # whatever the module's own code raises
             raise self._wrong(
                 f"forward raised {type(error).__name__}: {error}; {self._expected()}"
             ) from error
+        if not torch.equal(together, again):
+            raise self._wrong("forward gives other logits each time, for the same inputs in eval()")
         if not torch.allclose(together, alone, rtol=1e-3, atol=1e-4, equal_nan=True):
             raise self._wrong(
                 "a row's logit depends on the other rows of its batch: normalise within a row, since a "
@@ -265,12 +305,34 @@ class OwnNetwork(Network):
             )
         return not torch.equal(together, trained)
 
+    @property
+    def _wide(self) -> bool:
+        """Whether there is a column of logits for each target."""
+        return self._asks or self.targets > 1
+
+    def _shape_hint(self, shape: tuple[int, ...], n: int) -> str:
+        """What follows "one logit for each": what of, and what to do about this other shape."""
+        if not self._wide:
+            return "; end it with .squeeze(1)" if shape == (n, 1) else ""
+        hint = f" and each of the targets {', '.join(self._names)}, in this order"
+        if not self._asks and shape in ((n,), (n, 1)):
+            hint += "; a constructor with a parameter `targets` is given their names"
+        return hint
+
     def _expected(self) -> str:
         shapes = ", ".join(f"{name} (n, {width})" for name, width in self.layout.names)
         return f"its inputs are {shapes}"
 
     def _wrong(self, why: str) -> NetworkError:
         return NetworkError(f"learner.deep = {self.name!r}: {why}")
+
+
+def _takes_targets(of: Callable[..., object]) -> bool:
+    """Whether a class's constructor has a parameter `targets`."""
+    try:
+        return "targets" in inspect.signature(of).parameters
+    except (TypeError, ValueError):  # it has no signature that can be read
+        return False
 
 
 def _kind(value: object) -> str:

@@ -70,16 +70,16 @@ class OwnTrainer(AutogradTrainer):
     ) -> tuple[Floats, torch.Tensor]:
         """Fill `_grad`; the logits (n,), and the gradient by the inputs (n, width)."""
         torch, own, module = self._torch, self._own, self._module
-        x0 = torch.from_numpy(inputs).requires_grad_()
+        x0, target = torch.from_numpy(inputs).requires_grad_(), lessons.target.astype(np.int64)
         self._grad.zero_()
         if own.varies:  # what is scored must be what a server would answer, without dropout
             with torch.no_grad():
-                honest = own.residual(module.eval(), x0)
+                honest = own.residual(module.eval(), x0, target)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.steps)
-                residual = own.residual(module.train(), x0)
+                residual = own.residual(module.train(), x0, target)
         else:
-            residual = own.residual(module.train(), x0)
+            residual = own.residual(module.train(), x0, target)
             honest = residual.detach()
         if not torch.isfinite(honest).all():
             raise NetworkError("a logit is not finite")

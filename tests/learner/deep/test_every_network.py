@@ -1,16 +1,16 @@
 """What holds for every network of the deep part, predicting and training. A new one is found by itself."""
 
+from __future__ import annotations
+
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
-from float64_step import reference, unit, within
 from learnable import ALONE, history_examples, history_schema, last_auc, xor_examples
 
 from learner.deep import networks
-from learner.deep.autograd import AutogradTrainer
 from learner.deep.dcn_predict import prediction_of
 from learner.deep.networks import NETWORKS, InputLayout, Network, make_network
 from learner.deep.trainer import DeepTrainer
@@ -28,6 +28,23 @@ from stream.records.types import encode
 from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
+
+if TYPE_CHECKING:
+    import torch
+    from float64_step import reference, unit, within
+
+    from learner.deep.autograd import AutogradTrainer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch() -> None:
+    """Import PyTorch when a test here runs: at the collection it would cost every process four seconds."""
+    global torch, reference, unit, within, AutogradTrainer
+    import torch
+    from float64_step import reference, unit, within
+
+    from learner.deep.autograd import AutogradTrainer
+
 
 LAYOUT = InputLayout((4, 4, 4), 17)
 LAYOUTS = (LAYOUT, InputLayout((2,), 6), InputLayout((16,) * 8, 197))
@@ -241,6 +258,7 @@ def test_gradient_reaches_every_weight_and_every_embedding(name: str) -> None:
     assert all(view.any() for view in moved.values())
 
 
+@pytest.mark.slow
 @EVERY
 def test_training_lowers_the_loss(name: str) -> None:
     trainer = make_trainer(name)
@@ -303,6 +321,7 @@ def test_model_learns_what_no_sum_over_ids_can_say(name: str) -> None:
     assert low < last_auc(learner, xor_examples(15_000)) < high
 
 
+@pytest.mark.slow
 @EVERY
 def test_deep_part_beside_the_fast_part_learns_the_same_bits(name: str) -> None:
     examples = history_examples(300)

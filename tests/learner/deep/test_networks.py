@@ -1,11 +1,14 @@
 """What only some networks have: the DCN's kernels, equal widths, attention, self-correction."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
-import torch
 from learnable import ALONE, Attention, history_examples, history_schema, last_auc
 
-from learner.deep.attention import attend, unattend
+from learner.deep.attention import SHARED, attend, unattend
 from learner.deep.dcn_predict import prediction_of
 from learner.deep.networks import InputLayout, make_network
 from learner.deep.products import add_product
@@ -16,6 +19,17 @@ from learner.lessons import Lessons
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.records.types import Example, Served
+
+if TYPE_CHECKING:
+    import torch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch() -> None:
+    """Import PyTorch when a test here runs: at the collection it would cost every process four seconds."""
+    global torch
+    import torch
+
 
 LAYOUT = InputLayout((4, 4, 4), 17)
 
@@ -75,30 +89,36 @@ def test_network_of_products_refuses_embeddings_of_unequal_width(name: str) -> N
 
 @pytest.mark.parametrize("second", [0, 5])
 def test_attention_gradient_is_that_of_autograd(second: int) -> None:
-    """Two rows, ids that come twice, one that has no table row, and a row whose target is unknown."""
+    """Two rows, ids that come twice, one that has no table row, a row whose target is unknown, and one that
+    attends to the ids of the row before it. Each id has a bias by the code of its age."""
     dim = 5
     rng = np.random.default_rng(5)
     vectors = rng.normal(0, 1, (6, second + dim)).astype(np.float32)
-    row = np.array([0, 0, 0, 0, 0, 2, 2, 3, 3])
-    slot = np.array([1, 0, 2, -1, 2, 3, 1, -1, 4])
+    row = np.array([0, 0, 0, 0, 0, 1, 2, 2, 3, 3])
+    slot = np.array([1, 0, 2, -1, 2, 4, 3, 1, -1, 4])
+    code = np.array([0, 3, 1, 1, 0, SHARED, 0, 2, 0, 1], dtype=np.float32)
     g = rng.normal(0, 1, (4, dim + 1)).astype(np.float32)
+    biases = rng.normal(0, 1, 4).astype(np.float32)
 
-    table = torch.tensor(vectors, requires_grad=True)
+    table, bias = torch.tensor(vectors, requires_grad=True), torch.tensor(biases, requires_grad=True)
     k, v = table[:, :dim], table[:, second : second + dim]
     h = torch.zeros(4, dim)
-    for r, (t, past) in {0: (1, [0, 2, 2]), 2: (3, [1])}.items():
-        a = torch.softmax(k[past] @ k[t] / dim**0.5, 0)
-        h[r] = (a[:, None] * v[past]).sum(0) * v[t]
+    past, ages = [0, 2, 2], [3, 1, 0]
+    for r, (t, ids, of) in {0: (1, past, ages), 1: (4, past, ages), 2: (3, [1], [2])}.items():
+        a = torch.softmax(k[ids] @ k[t] / dim**0.5 + bias[of], 0)
+        h[r] = (a[:, None] * v[ids]).sum(0) * v[t]
     (h * torch.from_numpy(g[:, 1:])).sum().backward()
-    assert table.grad is not None
+    assert table.grad is not None and bias.grad is not None
 
     out = np.zeros((4, dim + 1), dtype=np.float32)
-    attend(row, slot, vectors, dim, second, 1, out)
+    attend(row, slot, vectors, dim, second, 1, code, biases, out)
     assert out[:, 1:] == pytest.approx(h.detach().numpy(), rel=1e-4, abs=1e-5)
-    by_entry = unattend(row, slot, vectors, dim, second, g, 1)
+    by_code = np.zeros(4)
+    by_entry = unattend(row, slot, vectors, dim, second, g, 1, code, biases, by_code)
     by_vector = np.zeros_like(vectors)
     np.add.at(by_vector, slot[slot >= 0], by_entry[slot >= 0])
     assert by_vector == pytest.approx(table.grad.numpy(), rel=1e-3, abs=1e-4)
+    assert by_code == pytest.approx(bias.grad.numpy(), rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import math
 import re
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from depth import many
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from ground.keys import key_of
 from learner.errors import FeatureError
-from learner.features.encoder import Encoder, FeatureSpec, Request
+from learner.features.encoder import LEARNED, Encoder, FeatureSpec, Request
 from learner.features.values import number_buckets
 
 SCHEMA = {
@@ -70,6 +71,7 @@ def expected_rows(batch: list[Request]) -> list[list[tuple[int, int, float]]]:
     return rows
 
 
+@pytest.mark.slow
 @settings(max_examples=many(80), deadline=None)
 @given(requests)
 def test_batch_equals_row_by_row(batch: list[Request]) -> None:
@@ -87,6 +89,7 @@ def test_batch_equals_row_by_row(batch: list[Request]) -> None:
     assert found.numbers[:, 0] == pytest.approx(squashed, rel=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(requests)
 def test_users_are_the_keys_of_the_first_candidates(batch: list[Request]) -> None:
@@ -127,9 +130,11 @@ def test_value_of_another_kind_is_refused_by_name(name: str, value: Any, expecte
     good: dict[str, Any] = {"user": 1, "item": 2}
     with pytest.raises(FeatureError, match=f"{name}.*{expected}"):
         Encoder(SCHEMA).encode([Request(0.0, {}, [good, {**good, name: value}])])
+    assert Encoder(SCHEMA).fits(Request(0.0, {}, [good]))
+    assert not Encoder(SCHEMA).fits(Request(0.0, {}, [good, {**good, name: value}]))
 
 
-NAMES = ("user", "item", "price", "hour", "other")
+NAMES = ("user", "item", "price", "hour", "tags", "title", "vector", "when")
 VALUES = st.one_of(
     st.integers(-(1 << 63), (1 << 63) - 1),
     st.integers(-3, 3),
@@ -137,32 +142,46 @@ VALUES = st.one_of(
     st.text(max_size=5),
     st.booleans(),
 )
-TYPICAL = {"user": st.integers(0, 9), "item": st.text(max_size=3), "price": st.floats(-9, 9)}
+TYPICAL = {
+    "user": st.integers(0, 9),
+    "item": st.text(max_size=3),
+    "price": st.floats(-9, 9),
+    "tags": st.lists(st.integers(0, 5), max_size=30) | st.lists(st.sampled_from("abc"), max_size=4),
+    "title": st.text("ab é東京 ", max_size=12),
+    "vector": st.lists(st.integers(-2, 2) | st.floats(-9, 9), min_size=3, max_size=3),
+    "when": st.floats(0, 2e9),
+}
 
 
 @st.composite
 def lone_requests(draw: st.DrawFn) -> Request:
     """Mostly such as the quick way takes: every candidate names the same, values of one type by name."""
-    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
+    names = draw(st.lists(st.sampled_from((*NAMES, "other")), min_size=1, max_size=4, unique=True))
     unusual = draw(st.booleans())
-    kinds = {name: VALUES if unusual else TYPICAL.get(name, st.integers(0, 23)) for name in NAMES}
+    kinds = {name: VALUES if unusual else TYPICAL.get(name, st.integers(0, 23)) for name in (*NAMES, "other")}
     fixed = st.fixed_dictionaries({name: kinds[name] for name in names})
     own = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3) if unusual else fixed
     context = draw(st.fixed_dictionaries({}, optional=kinds))
     return Request(draw(st.floats(0, 2e9)), context, draw(st.lists(fixed | own, max_size=4)))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
-@given(lone_requests())
-def test_one_request_is_encoded_as_many_are(request: Request) -> None:
+@given(lone_requests(), st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
+def test_one_request_is_encoded_as_many_are(request: Request, declared: list[str]) -> None:
     """The quick way of one request beside the general way."""
     schema = {
         "user": FeatureSpec(),
         "item": FeatureSpec(),
         "price": FeatureSpec(kind="number"),
         "hour": FeatureSpec(kind="hour"),
+        "tags": FeatureSpec(kind="ids"),
+        "title": FeatureSpec(kind="text"),
+        "vector": FeatureSpec(kind="vector", length=3, directions=2),
+        "when": FeatureSpec(kind="calendar", zone="Asia/Kathmandu"),
     }
-    encoder = Encoder(schema, pairs_max=2)
+    schema = {name: schema[name] for name in declared}
+    encoder = Encoder(schema, pairs_max=8)
     try:
         many = encoder.encode([request, request])
     except FeatureError as error:
@@ -177,3 +196,37 @@ def test_one_request_is_encoded_as_many_are(request: Request) -> None:
         assert np.array_equal(mine, theirs[:entries]) and mine.dtype == theirs.dtype
     assert np.array_equal(one.numbers, many.numbers[:n])
     assert np.array_equal(one.requests, many.requests[:2]) and one.times == many.times[:1]
+
+
+OTHERWISE: dict[str, Any] = {
+    "dim": 3, "attention": "shared", "counts": False, "ttl_s": 9.0, "admit_after": 2, "admit_share": 0.5,
+    "rows_max": 64, "evict": "oldest", "optimizer": "sgd", "rate": 0.5, "memory_rows": 64,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@given(requests, st.sampled_from(sorted(OTHERWISE)))
+@settings(max_examples=many(40), deadline=None)
+def test_encoders_that_differ_in_what_is_learned_make_the_same_batch(asked: list[Request], key: str) -> None:
+    column = "clicked" if key == "attention" else "item"
+    other = {**SCHEMA, column: msgspec.structs.replace(SCHEMA[column], **{key: OTHERWISE[key]})}
+    one, two = Encoder(SCHEMA), Encoder(other)
+    assert one.encodes_as(two) and set(OTHERWISE) == set(LEARNED)
+    for mine, theirs in zip(one.encode(asked), two.encode(asked), strict=True):
+        for a, b in zip(mine, theirs, strict=True) if isinstance(mine, tuple) else [(mine, theirs)]:
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Encoder({**SCHEMA, "clicked": FeatureSpec(kind="sequence", of="item", length=4)}),
+        Encoder({**SCHEMA, "item": FeatureSpec(type="int")}),
+        Encoder({**SCHEMA, "user": FeatureSpec(pairs=False)}),
+        Encoder(dict(reversed(SCHEMA.items()))),
+        Encoder({name: spec for name, spec in SCHEMA.items() if name != "price"}),
+        Encoder(SCHEMA, pairs_max=1),
+    ],
+)
+def test_encoders_that_read_otherwise_are_told_apart(other: Encoder) -> None:
+    assert not Encoder(SCHEMA).encodes_as(other) and other.encodes_as(other)

@@ -10,8 +10,10 @@ import pytest
 from freshet.config import parse_config
 from freshet.errors import ConfigError
 from learner.errors import FeatureError
-from learner.features.content import words_of
+from learner.features.columns import columns_of
+from learner.features.content import CODE_BITS, words_of
 from learner.features.encoder import Encoder, Request
+from learner.features.geo import PARTS
 from learner.features.spec import FeatureSpec
 from learner.model.explain import explain, read
 from learner.model.forgetting import forget
@@ -80,6 +82,10 @@ def examples(n: int, seed: int = 0) -> list[Example]:
         ("", []),
         (" \n\t…!? 👍", []),
         ("a\u0301 \u212b ﬁn", ["á", "å", "fin"]),
+        ("हिन्दी में किताब", ["हिन्दी", "में", "किताब"]),  # vowels are marks, and stand in words
+        ("اَلْعَرَبِيَّة، שָׁלוֹם", ["اَلْعَرَبِيَّة", "שָׁלוֹם"]),  # from right to left, with points
+        ("\u202eshoe\u202c red\x00blue ❤\ufe0f 1\ufe0f\u20e3", ["shoe", "red", "blue", "1"]),
+        ("half \ud83d", ["half"]),
     ],
 )
 def test_words_of_any_script(text: str, words: list[str]) -> None:
@@ -127,8 +133,8 @@ def test_calendar_shows_the_clock_on_the_wall() -> None:
     assert repeated == [[1], [2], [2], [3]]
     spring = 1_679_792_400.0  # 26 March 2023, 01:00 UTC: 3:00 follows 1:00
     assert [entries(spec, None, spring + h * HOUR_S)["f.hour"] for h in (-1, 0)] == [[1], [3]]
-    half = FeatureSpec(kind="calendar", zone="Asia/Kolkata")
-    assert entries(half, None, 1_700_000_000.0)["f.hour"] == [3]
+    for zone, hour in (("Asia/Kolkata", 3), ("Asia/Kathmandu", 3), ("Australia/Lord_Howe", 9)):  # by halves
+        assert entries(FeatureSpec(kind="calendar", zone=zone), None, 1_700_000_000.0)["f.hour"] == [hour]
 
 
 def test_age_counts_days_up_to_the_request() -> None:
@@ -146,7 +152,10 @@ def test_geo_cells_of_three_sizes() -> None:
     gate, tower = entries(spec, [52.5163, 13.3777]), entries(spec, [52.5208, 13.4094])
     assert gate["f.region"] == tower["f.region"] and gate["f.street"] != tower["f.street"]
     assert entries(spec, [10.0, 180.0]) == entries(spec, [10, -180])
-    assert entries(spec, [90.0, 5.0])["f.region"] == entries(spec, [89.99, -20.0])["f.region"]
+    for pole in (90.0, -90.0):
+        assert entries(spec, [pole, 5.0])["f.region"] == entries(spec, [0.9999 * pole, -20.0])["f.region"]
+    across = [entries(spec, [10.0, longitude])["f.city"] for longitude in (179.99, -180.0, -179.99)]
+    assert across[1] == across[2] != across[0]  # the date line is the edge of a cell, and goes through none
     encoder = Encoder({"at": FeatureSpec(kind="geo", latitude="lat", longitude="lon")})
     apart = encoder.encode([Request(TIME, {"lat": 52.5163, "lon": 13.3777}, [{}, {}])]).rows
     assert apart.key[:3].tolist() == [gate[f"f.{part}"][0] for part in ("region", "city", "street")]
@@ -161,6 +170,9 @@ def test_geo_cells_of_three_sizes() -> None:
         (FeatureSpec(kind="vector", length=2), [1.0, math.inf], "not finite"),
         (FeatureSpec(kind="vector", length=2), ["a", 1], "expected a list of numbers"),
         (FeatureSpec(kind="vector", length=2), 0.5, "expected a list of numbers"),
+        (FeatureSpec(kind="vector", length=2), [True, 0.5], "expected a list of numbers"),
+        (FeatureSpec(kind="vector", length=2), [], "has 0 numbers; expected 2"),
+        (FeatureSpec(kind="vector", length=2), [None, 1.0], "expected a list of numbers"),
         (FeatureSpec(kind="text"), 7, "expected text"),
         (FeatureSpec(kind="text"), ["a"], "expected text"),
         (FeatureSpec(kind="text"), "x" * (LONG_TEXT_MAX + 1), "send its beginning"),
@@ -170,6 +182,9 @@ def test_geo_cells_of_three_sizes() -> None:
         (FeatureSpec(kind="age"), math.nan, "expected Unix seconds"),
         (FeatureSpec(kind="geo"), [100.0, 50.0], "the latitude comes first"),
         (FeatureSpec(kind="geo"), [50.0, 200.0], "-180 to 180"),
+        (FeatureSpec(kind="geo"), [-90.1, 0.0], "-90 to 90"),
+        (FeatureSpec(kind="geo"), [0.0, -180.1], "-180 to 180"),
+        (FeatureSpec(kind="geo"), ["52.5", "13.4"], "expected a latitude and a longitude"),
         (FeatureSpec(kind="geo"), [50.0], "expected a latitude and a longitude"),
         (FeatureSpec(kind="geo"), [50.0, math.nan], "finite"),
     ],
@@ -186,6 +201,10 @@ def test_bad_value_is_refused(spec: FeatureSpec, value: Any, what: str) -> None:
         ({"kind": "calendar", "zone": "berlin"}, "did you mean 'Europe/Berlin'"),
         ({"kind": "calendar", "zone": "../../etc/passwd"}, "is no time zone"),
         ({"kind": "calendar", "zone": ""}, "is no time zone"),
+        ({"kind": "calendar", "zone": "Europe"}, "is no time zone"),
+        ({"kind": "calendar", "zone": "Europe/Berlin\0"}, "without the character"),
+        ({"kind": "calendar", "zone": "UTC+25"}, "is no time zone"),
+        ({"kind": "calendar", "zone": "x" * 5_000}, "is no time zone"),
         ({"kind": "id", "zone": "UTC"}, "belongs to features of kind calendar"),
         ({"kind": "vector", "length": 0}, "length must be 1 to 4096"),
         ({"kind": "vector", "length": 5000}, "length must be 1 to 4096"),
@@ -193,7 +212,7 @@ def test_bad_value_is_refused(spec: FeatureSpec, value: Any, what: str) -> None:
         ({"kind": "text", "directions": 8}, "belongs to kind vector"),
         ({"kind": "geo", "latitude": "lat"}, "name two values"),
         ({"kind": "geo", "latitude": "x", "longitude": "x"}, "name two values"),
-        ({"kind": "number", "of": "user"}, "`of` belongs to"),
+        ({"kind": "hour", "of": "user"}, "`of` belongs to"),
         ({"kind": "text", "counts": True}, "counts belong to"),
     ],
 )
@@ -251,7 +270,7 @@ def test_explain_and_forget_know_the_columns() -> None:
             "where.region", "where.city", "where.street", "user*title"} <= set(told.weights[0])  # fmt: skip
     assert "place" not in told.weights[0]
     assert told.unknown[0]["title"] == ["unheard"]
-    total = (told.bias + sum(told.weights[0].values())) * told.share[0] + told.deep[0]
+    total = (told.bias + sum(told.weights[0].values())) * told.share[0] + told.deep[0] + told.rate
     assert total == pytest.approx(told.scores.z[0], abs=1e-4)
     before = len(model.tables[-1])
     user = asked.context["user"]
@@ -296,3 +315,28 @@ def test_place_takes_away_what_the_first_place_gives() -> None:
         z = trainer.model.score_requests([Request(TIME, {}, [{"item": 1}, {"item": 2}])]).z
         apart[name] = float(z[0] - z[1])
     assert apart["without"] > 0.8 and abs(apart["with"]) < 0.4
+
+
+def test_columns_of_kinds_with_several() -> None:
+    features = {
+        "t": FeatureSpec(kind="text", dim=4),
+        "v": FeatureSpec(kind="vector", length=3, dim=4),
+        "c": FeatureSpec(kind="calendar", dim=4, pairs=True),
+        "n": FeatureSpec(kind="number", dim=4),
+        "i": FeatureSpec(dim=4, pairs=False),
+        "g": FeatureSpec(kind="geo", dim=4),
+    }
+    found = {column.name: (column.spec.kind, column.dim, column.pairs) for column in columns_of(features)}
+    assert {name: about for name, about in found.items() if name[0] not in "cg"} == {
+        "t": ("ids", 4, True),
+        "v": ("ids", 4, True),
+        **{f"v.code{bits}": ("id", 0, True) for bits in CODE_BITS},
+        "n": ("number", 4, False),
+        "i": ("id", 4, False),
+    }
+    assert {name for name, (_, dim, pairs) in found.items() if name[0] == "c" and not (dim or pairs)} == {
+        "c.week"
+    }
+    assert {name: (dim, pairs) for name, (_, dim, pairs) in found.items() if name[0] == "g"} == {
+        f"g.{part}": (4 * (part == "city"), part != "street") for part in PARTS
+    }

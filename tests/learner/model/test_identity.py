@@ -4,7 +4,15 @@ import msgspec
 import pytest
 
 from learner.features.encoder import FeatureSpec
-from learner.model.identity import HANDLING, LAYOUT, LEARNING, fingerprint, identity, learning_identity
+from learner.model.identity import (
+    ENTITIES,
+    HANDLING,
+    LAYOUT,
+    LEARNING,
+    fingerprint,
+    identity,
+    learning_identity,
+)
 from learner.settings import LearnerSettings
 
 FEATURES = {"user": FeatureSpec(dim=4), "item": FeatureSpec(dim=4, ttl_s=60.0)}
@@ -12,7 +20,7 @@ SETTINGS = LearnerSettings()
 
 
 def test_every_setting_is_said_to_change_the_layout_the_learning_or_neither() -> None:
-    named = [*LAYOUT, *LEARNING, *HANDLING]
+    named = [*LAYOUT, *LEARNING, *ENTITIES, *HANDLING]
     assert sorted(named) == sorted(LearnerSettings.__struct_fields__)
 
 

@@ -1,6 +1,7 @@
 """Weights and corrections: what a row is learned from, and what it leaves behind."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from error_memory import MemorySettings, make_memory
@@ -9,11 +10,12 @@ from learner.deep.trainer import by_logits
 from learner.features.encoder import Batch, FeatureSpec
 from learner.features.labelled import Labelled
 from learner.lessons import Lessons
-from learner.metrics import Metrics, summarize
+from learner.metrics import Metrics, losses, summarize
 from learner.model.model import Model
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from learner.train.trainer import Trainer
+from learner.train.waiting import PendingRows
 from stream.records.types import Example
 
 FAST = LearnerSettings(deep="none")
@@ -57,11 +59,60 @@ def delayed(p: float, late: float, n: int, wait: int = 200, seed: int = 0) -> li
 
 @pytest.mark.parametrize(("p", "late"), [(0.03, 0.5), (0.1, 0.5), (0.3, 0.5), (0.3, 1.0)])
 def test_late_positives_leave_no_bias(p: float, late: float) -> None:
-    trainer = Trainer(Model({"a": FeatureSpec(counts=False)}, FAST, learning=True))
+    alone = LearnerSettings(deep="none", trust_margin=0.0)  # no part of the whole stream's rate
+    trainer = Trainer(Model({"a": FeatureSpec(counts=False)}, alone, learning=True))
     done = trainer.learn_labelled(labelled_rows(trainer.model, delayed(p, late, 60_000))) + trainer.finish()
     predicted = np.concatenate([group.p[group.measured] for group in done])
     truth = np.random.default_rng(0).random(60_000) < p
     assert predicted[20_000:].mean() / truth[20_000:].mean() == pytest.approx(1.0, abs=0.01)
+
+
+def in_bursts(p: float, late: float, n: int, every: int) -> tuple[list[Row], npt.NDArray[np.bool_]]:
+    """As `delayed`, with the late labels held back and sent every so many examples; and the labels."""
+    rng = np.random.default_rng(0)
+    positive, held = rng.random(n) < p, rng.random(n) < late
+    rows: list[Row] = []
+    waiting = 0
+    for i in range(n):
+        rows.append((float(positive[i] and not held[i]), 1.0, np.nan))
+        waiting += int(positive[i] and held[i])
+        if (i + 1) % every == 0:
+            rows += [(1.0, 1.0, 0.0)] * waiting
+            waiting = 0
+    return rows, positive
+
+
+@pytest.mark.parametrize("deep", ["none", "dcn"])
+@pytest.mark.parametrize(
+    ("p", "late", "every"), [(0.1, 0.5, 500), (0.3, 1.0, 50), (0.3, 1.0, 500), (0.3, 0.8, 1_500)]
+)
+def test_corrections_that_come_all_at_once_leave_neither_bias_nor_swings(
+    p: float, late: float, every: int, deep: str
+) -> None:
+    alone = LearnerSettings(deep=deep, trust_margin=0.0)  # type: ignore[arg-type]
+    trainer = Trainer(Model({"a": FeatureSpec(counts=False)}, alone, learning=True))
+    rows, positive = in_bursts(p, late, 15_000, every)
+    done = trainer.learn_labelled(labelled_rows(trainer.model, rows)) + trainer.finish()
+    predicted = np.concatenate([group.p[group.measured] for group in done])[6_000:]
+    y = positive[6_000:].astype(np.float64)
+    assert predicted.mean() / y.mean() == pytest.approx(1.0, abs=0.05)
+    constant = losses(np.full(len(y), y.mean()), y).mean()
+    assert losses(predicted, y).mean() < 1.2 * constant
+
+
+def test_waiting_rows_keep_what_the_network_is_told_of_late_positives() -> None:
+    trainer = Trainer(Model({"a": FeatureSpec(counts=False)}, LearnerSettings(), learning=True))
+    rows, _ = in_bursts(0.3, 1.0, 2_015, 100)
+    trainer.learn_labelled(labelled_rows(trainer.model, rows))
+    waiting = trainer.pending
+    assert waiting.credit.any()
+    again = PendingRows.decode(waiting.encode(), waiting)
+    assert all(
+        (a == b).all()
+        for a, b in zip(again.lessons_of_network[:3], waiting.lessons_of_network[:3], strict=True)
+    )
+    told = waiting.lessons_of_network.y
+    assert ((told > 0.0) & (told < 1.0)).any() and (waiting.y[~np.isnan(waiting.before)] == 1.0).all()
 
 
 def test_memory_of_a_frozen_base_takes_corrections_without_bias() -> None:
@@ -115,6 +166,7 @@ SPECS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("deep", ["none", "dcn"])
 def test_any_cut_of_a_stream_with_weights_and_corrections_gives_the_same_state(spec: str, deep: str) -> None:
@@ -128,6 +180,7 @@ def test_any_cut_of_a_stream_with_weights_and_corrections_gives_the_same_state(s
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_candidates_without_weight_leave_no_trace() -> None:
     examples = stream(300)
     with_them, without = Learner(SPECS["admitted"], FAST), Learner(SPECS["admitted"], FAST)

@@ -1,15 +1,18 @@
 """Several targets in one model: events within each other, and values."""
 
 from pathlib import Path
+from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 import pytest
 
-from learner.errors import FeatureError, NetworkError
+from learner.errors import FeatureError
 from learner.features.encoder import FeatureSpec, Request
 from learner.features.labelled import lessons_of
 from learner.metrics import auc
 from learner.model.model import Model
+from learner.model.scales import Scales
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from learner.train.trainer import Learnt
@@ -117,6 +120,7 @@ def test_first_target_is_not_disturbed_by_the_others_where_nothing_is_shared() -
     assert together.model.score_requests(request).p.tolist() == alone.model.score_requests(request).p.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deep", ["none", "dcn"])
 def test_any_cut_of_a_mixed_stream_gives_the_same_state(deep: str) -> None:
     examples = examples_of(200)
@@ -129,6 +133,7 @@ def test_any_cut_of_a_mixed_stream_gives_the_same_state(deep: str) -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [0.5, 1.0])
 def test_late_values_are_taken_as_the_difference_of_two_losses(late: float) -> None:
     """Minutes that are 0 when the window closes, and come later."""
@@ -169,6 +174,19 @@ def test_expectation_of_a_value_is_calibrated_on_the_original_scale(scale: str) 
     truth = np.array([values[items == item].mean() for item in range(8)])[items]
     assert np.corrcoef(p[2_000:], truth[2_000:])[0, 1] > 0.95
     assert learner.metrics.summary()["calibration"] == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", ["linear", "log1p"])
+def test_log_likelihood_is_the_log_of_a_density(scale: Literal["linear", "log1p"]) -> None:
+    scales = Scales(Targets({"click": CLICK, "minutes": Target(kind="value", of="click", scale=scale)}))
+    y = np.concatenate([np.linspace(-1.0 + 1e-9, 0.0, 20_001), np.linspace(1e-4, 2_000.0, 2_000_001)])
+    spread = np.tile([2.0, 1.5, 0.4], (len(y), 1))
+    z, s2 = np.full(len(y), 0.7), np.full(len(y), 0.2)
+    density = np.exp(scales.log_likelihoods(z, s2, spread, y, 1))
+    whole = float(np.trapezoid(density, y))
+    below = 0.0 if scale == "log1p" else NormalDist(2.0 + 1.5 * 0.7, 1.5 * 0.6**0.5).cdf(-1.0)
+    assert whole == pytest.approx(1.0 - below, abs=1e-3)
 
 
 def test_replica_predicts_every_target_as_its_learner_does(tmp_path: Path) -> None:
@@ -260,17 +278,3 @@ def test_example_that_does_not_fit_its_target_is_refused(target: str, label: flo
     example = Example("r", 1e9, 1e9, [{"item": 1}], [label], target=target)
     with pytest.raises(FeatureError, match=message):
         lessons_of([example], THREE)
-
-
-def test_network_of_the_users_is_for_one_target(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    (tmp_path / "one_target.py").write_text(
-        "import torch\n\n\nclass Net(torch.nn.Module):\n"
-        "    def __init__(self, widths):\n        super().__init__()\n"
-        "        self.out = torch.nn.Linear(widths['logit'], 1)\n\n"
-        "    def forward(self, inputs):\n        return self.out(inputs['logit']).squeeze(1)\n"
-    )
-    settings = LearnerSettings(deep="one_target:Net", deep_path=str(tmp_path))
-    Model(FEATURES, settings)
-    with pytest.raises(NetworkError, match="predicts one target, and 3 are declared"):
-        Model(FEATURES, settings, THREE)

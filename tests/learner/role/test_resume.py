@@ -23,7 +23,7 @@ from learner.updates.snapshots import Trimmer
 from stream.errors import DeadLetterFloodError, StateError
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.log.open import open_log
-from stream.records.types import Example, Served, encode
+from stream.records.types import Example, Forget, Served, encode
 from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
 from stream.state.journal import read_journal
@@ -99,6 +99,7 @@ def step_all(runner: Runner) -> None:
     runner.commit()
 
 
+@pytest.mark.slow
 def test_digest_does_not_depend_on_where_chunks_are_cut() -> None:
     examples = make_examples(600)
     whole = Learner(FEATURES, SETTINGS)
@@ -150,6 +151,7 @@ def test_state_is_of_one_order_of_features_since_columns_follow_it(tmp_path: Pat
         RoleState(tmp_path / "learner", "learner", Learner.fingerprint(other, SETTINGS), sync=False)
 
 
+@pytest.mark.slow
 def test_follower_answers_as_the_learner_from_updates_and_from_a_snapshot(tmp_path: Path, log: Log) -> None:
     append(log, make_examples(800))
     with open_state(tmp_path) as state:
@@ -280,6 +282,26 @@ def test_candidates_of_one_request_do_not_see_each_other() -> None:
     assert np.array_equal(a, b)
 
 
+def test_ids_that_are_refused_are_refused_after_a_restart(tmp_path: Path) -> None:
+    settings = LearnerSettings(deep="none")
+    examples = make_examples(60)
+    user = examples[50].context["user"]
+    request = Forget("f", examples[20].time, {"user": [user]}, refuse_s=1e6)
+    for restarted in (False, True):
+        with RoleState(tmp_path, "learner", Learner.fingerprint(FEATURES, settings), sync=False) as state:
+            learner = Learner(FEATURES, settings, state)
+            if not restarted:
+                learner.learn(examples[:20])
+                learner.forget(request)
+            assert learner.intake.admit(examples[50]) is None
+            other = next(example for example in examples[20:] if example.context["user"] != user)
+            assert learner.intake.admit(other) is not None
+            commit = state.begin()
+            learner.flush(commit)
+            state.commit(commit)
+            learner.close()
+
+
 def test_state_that_has_lost_a_table_is_refused(tmp_path: Path, log: Log) -> None:
     append(log, make_examples(50))
     with open_state(tmp_path) as state:
@@ -363,6 +385,7 @@ def test_commit_writes_no_more_of_the_metrics_where_the_window_is_long(tmp_path:
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.slow
 def test_records_of_one_learner_have_numbers_that_rise_so_no_reader_takes_them_for_repeats(
     tmp_path: Path, log: Log
 ) -> None:
@@ -410,3 +433,21 @@ def test_what_is_scored_is_the_served_prediction_where_there_is_one_or_ones_own(
     assert np.array_equal(scored[~served], p[~served])
     assert np.array_equal(scored[served], np.full(served.sum(), 0.123) if score == "served" else p[served])
     assert not np.isclose(p[served], 0.123).any()
+
+
+def test_what_is_forgotten_does_not_depend_on_what_was_swept() -> None:
+    """A pair is found by its other id. Whether that is there, no sweep decides: they follow commits."""
+    features = {"user": FeatureSpec(dim=2), "item": FeatureSpec(dim=2, ttl_s=2.0)}
+    examples = [
+        Example(f"r{n}", 1e9 + 10.0 * n, 1e9, [{"item": n}], [1.0], {"user": n}) for n in range(2)
+    ]  # item 0 has expired when item 1 is seen
+    digests = []
+    for swept in (False, True):
+        learner = Learner(features, msgspec.structs.replace(SETTINGS, deep="none"))
+        learner.learn(examples)
+        if swept:
+            for table in learner.model.tables:
+                table.expire(int(learner.trainer.clock), 10_000)
+        learner.forget(Forget("f", 1e9, {"user": [0]}))
+        digests.append(learner.digest())
+    assert digests[0] == digests[1]

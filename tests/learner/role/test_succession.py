@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from learner.errors import OtherModelError
 from learner.features.encoder import FeatureSpec
 from learner.model.model import Model
 from learner.role.anew import begin_anew
+from learner.role.endings import AsideError, FencedError
 from learner.role.learner import Learner
 from learner.role.setup import Callbacks, Folders, Learning
-from learner.role.succession import AsideError, FencedError, Session, Succession
+from learner.role.succession import Session, Succession
 from learner.settings import LearnerSettings
 from learner.updates.follower import Follower
 from stream.errors import LogAwayError, LogError
@@ -202,6 +203,7 @@ def letters(log: Log) -> list[int]:
     return sorted(found.values())
 
 
+@pytest.mark.slow
 def test_one_that_stands_by_has_the_leaders_state_and_goes_on_where_it_ends(log: Log, tmp_path: Path) -> None:
     a, b = One(log, tmp_path, "a"), One(log, tmp_path, "b")
     a.lead()
@@ -236,6 +238,7 @@ def test_one_that_stands_by_has_the_leaders_state_and_goes_on_where_it_ends(log:
     b.close()
 
 
+@pytest.mark.slow
 def test_log_that_goes_away_in_the_middle_of_an_update_is_waited_for(log: Log, tmp_path: Path) -> None:
     a, b = One(log, tmp_path, "a"), One(log, tmp_path, "b")
     a.lead()
@@ -250,6 +253,7 @@ def test_log_that_goes_away_in_the_middle_of_an_update_is_waited_for(log: Log, t
     b.close()
 
 
+@pytest.mark.slow
 def test_state_that_nobody_has_taken_is_put_aside_for_a_snapshots(log: Log, tmp_path: Path) -> None:
     a = One(log, tmp_path, "a")
     a.lead()
@@ -282,6 +286,7 @@ def test_state_that_nobody_has_taken_is_put_aside_for_a_snapshots(log: Log, tmp_
     b.close()
 
 
+@pytest.mark.slow
 def test_leader_that_is_started_again_sends_what_it_had_not_and_goes_on(log: Log, tmp_path: Path) -> None:
     a = One(log, tmp_path, "a")
     a.lead()
@@ -299,6 +304,7 @@ def test_leader_that_is_started_again_sends_what_it_had_not_and_goes_on(log: Log
     again.close()
 
 
+@pytest.mark.slow
 def test_one_without_state_neither_leads_nor_begins_anew_beside_a_history(log: Log, tmp_path: Path) -> None:
     a = One(log, tmp_path, "a")
     a.lead()
@@ -325,6 +331,7 @@ def test_one_without_state_neither_leads_nor_begins_anew_beside_a_history(log: L
     b.close()
 
 
+@pytest.mark.slow
 def test_one_that_begins_beside_a_short_history_learns_it_from_the_log(log: Log, tmp_path: Path) -> None:
     a = One(log, tmp_path, "a")
     a.lead()
@@ -346,6 +353,7 @@ def spoil(file: Path) -> None:
     file.write_bytes(spoilt)
 
 
+@pytest.mark.slow
 def test_damaged_snapshot_is_passed_over_for_the_one_before(log: Log, tmp_path: Path) -> None:
     a = One(log, tmp_path, "a")
     a.lead()
@@ -370,6 +378,7 @@ def test_damaged_snapshot_is_passed_over_for_the_one_before(log: Log, tmp_path: 
     assert stop.is_set() and newer.is_dir(), "what is damaged is left for a person to look at"
 
 
+@pytest.mark.slow
 def test_snapshot_whose_purge_meets_damage_is_passed_over_before_it_leads(log: Log, tmp_path: Path) -> None:
     """Else the leader would make its next snapshot of what is damaged, and begin from that one again."""
     disk = MemoryDisk()
@@ -405,6 +414,7 @@ def test_snapshot_whose_purge_meets_damage_is_passed_over_before_it_leads(log: L
     assert disk.names(tmp_path / "snapshots") == [f"learn-{10**6:015d}-{1:015d}"], "nor a damaged one"
 
 
+@pytest.mark.slow
 def test_damaged_update_in_the_log_does_not_stop_the_learner_that_knows_it(log: Log, tmp_path: Path) -> None:
     a = One(log, tmp_path, "a")
     a.lead()
@@ -424,6 +434,36 @@ def test_damaged_update_in_the_log_does_not_stop_the_learner_that_knows_it(log: 
     a.close()
 
 
+def test_one_without_state_waits_for_a_snapshot_where_an_update_in_the_log_is_damaged(
+    log: Log, tmp_path: Path
+) -> None:
+    """It would meet the gap again each time that it began at the first update."""
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 200)
+    a.learn()
+    assert a.session.snapping is not None
+    a.session.snapping.join()
+    shutil.rmtree(tmp_path / "snapshots")
+    damaged = log.read(UPDATES, 0, _end(log, UPDATES) // 2, 1)[0].value
+    with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as file, file:
+        file.execute("UPDATE records SET value = zeroblob(length(value)) WHERE value = ?", (damaged,))
+    b = One(log, tmp_path, "b")
+    with pytest.raises(AsideError, match="no longer holds update"):
+        b.learn()
+    b.close()
+    b.group.put_aside("there is a gap")
+    b.open()
+    b.turn(3)
+    assert b.session.lost and b.session.learner.meta.seq == 0, "it begins no second time"
+    a.snap()
+    with pytest.raises(AsideError, match="a snapshot to begin from"):
+        b.turn()
+    a.close()
+    b.close()
+
+
+@pytest.mark.slow
 def test_one_that_stands_by_keeps_its_place_and_needs_no_update_from_before_it(
     log: Log, tmp_path: Path
 ) -> None:
@@ -446,6 +486,7 @@ def test_one_that_stands_by_keeps_its_place_and_needs_no_update_from_before_it(
     b.close()
 
 
+@pytest.mark.slow
 def test_state_behind_a_gap_in_the_updates_is_put_aside_and_not_gone_on_with(
     log: Log, tmp_path: Path
 ) -> None:
@@ -484,7 +525,14 @@ def test_one_without_state_waits_where_the_log_has_dropped_examples_of_the_first
     one.close()
 
 
-def test_update_is_not_learnt_along_where_the_log_lacks_an_example_in_the_middle(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("dropped", "says"),
+    [([2], r"came after \d+ rows, not \d+ as here"), (range(100), "first update cannot be learned again")],
+    ids=["one", "all_but_the_last"],
+)
+def test_update_is_not_learnt_along_where_the_log_lacks_an_example_in_the_middle(
+    tmp_path: Path, dropped: Sequence[int], says: str
+) -> None:
     """As where a topic is compacted: the first offset says nothing of it."""
     log = MemoryLog()
     log.create_topic(EXAMPLES, 3)
@@ -493,13 +541,14 @@ def test_update_is_not_learnt_along_where_the_log_lacks_an_example_in_the_middle
     one = One(log, tmp_path, "a")
     one.lead()
     two = One(log, tmp_path, "b")
-    append(log, 0, 30)
-    one.learn()
+    for first in (0, 30):
+        append(log, first, 30)
+        one.learn()
     assert one.session.snapping is not None
     one.session.snapping.join()
     shutil.rmtree(tmp_path / "snapshots")
-    log.drop(EXAMPLES, 0, [2])
-    with pytest.raises(AsideError, match=r"came after \d+ rows, not \d+ as here"):
+    log.drop(EXAMPLES, 0, [offset for offset in dropped if offset < log.ends(EXAMPLES)[0][1] - 1])
+    with pytest.raises(AsideError, match=says):
         two.turn(3)
     two.close()
     two.open()
@@ -527,6 +576,24 @@ def test_first_snapshot_of_a_leader_replaces_those_of_before_it_was_started(log:
     again.session.snapping.join()
     assert len(again.group.snapshots.there()) == 1
     again.close()
+
+
+def test_defect_in_a_snapshot_ends_a_leader_that_makes_no_further_one(log: Log, tmp_path: Path) -> None:
+    broken = False
+
+    def trouble(what: str, folder: Path) -> None:
+        if broken and folder.name.startswith("making"):
+            raise ValueError("a defect")
+
+    a = One(log, tmp_path, "a", disk=MemoryDisk(trouble))
+    a.lead()
+    append(log, 0, 40)
+    a.learn()
+    broken = True
+    a.snap()
+    with pytest.raises(ValueError, match="a defect"):
+        a.session.end(finish=False)
+    a.state.close()
 
 
 def test_leader_corrects_the_older_offsets_that_another_one_committed_late(log: Log, tmp_path: Path) -> None:
@@ -578,6 +645,7 @@ def test_learner_of_another_model_is_refused_with_the_command_that_begins_anew(
     assert follow(log).seq > 0 and follow(log, OTHER).other
 
 
+@pytest.mark.slow
 def test_learner_that_begins_anew_learns_all_examples_and_takes_the_others_place(
     log: Log, tmp_path: Path
 ) -> None:

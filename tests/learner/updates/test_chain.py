@@ -7,19 +7,23 @@ from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.format import Update
 
 
-def update(seq: int, term: int, part: int = 0, parts: int = 1, epoch: int = 5) -> Update:
+def update(
+    seq: int, term: int, part: int = 0, parts: int = 1, epoch: int = 5, shard: int = 0, shards: int = 0
+) -> Update:
     """A part of an update that holds nothing."""
     return Update(
         epoch=epoch,
         seq=seq,
         part=part,
         parts=parts,
-        watermark={},
-        examples=0,
-        event_time=0.0,
-        ingest_ms=0,
+        watermark={shard: seq} if shards else {},
+        examples=10 if shards else 0,
+        event_time=float(shard),
+        ingest_ms=shard,
         tables=[],
         term=term,
+        shards=shards,
+        shard=shard,
     )
 
 
@@ -51,3 +55,23 @@ def test_term_that_has_begun_counts_on_after_a_jump_to_an_older_terms_snapshot()
     chain.jump(epoch=5, seq=3, made_in=5)
     assert chain.take(update(4, term=6)) is None and chain.fenced == 1
     assert chain.take(update(4, term=7)) is not None
+
+
+def test_an_update_of_shards_is_complete_when_all_parts_of_all_are_there_in_any_order() -> None:
+    chain = Chain(UpdatePosition())
+    assert chain.take(update(1, 3, 0, 2, shard=1, shards=3)) is None
+    assert chain.take(update(1, 3, shard=0, shards=3)) is None
+    assert chain.take(update(1, 3, 1, 2, shard=1, shards=3)) is None
+    assert chain.take(update(1, 3, shard=0, shards=3)) is None, "sent again after a crash"
+    parts = chain.take(update(1, 3, 0, 1, shard=2, shards=3)) or []
+    assert [(u.shard, u.part) for u in parts] == [(2, 0), (1, 0), (1, 1), (0, 0)]
+    assert parts[-1].watermark == {0: 1, 1: 1, 2: 1} and parts[-1].examples == 30
+    assert (parts[-1].event_time, parts[-1].ingest_ms) == (2.0, 2)
+    assert chain.take(update(1, 3, shard=1, shards=3)) is None and chain.repeated == 1
+    assert chain.take(update(2, 3, shard=0, shards=2)) is None, "as many as it says: their number has changed"
+    assert chain.take(update(0, 7, 0, 0)) is None, "a term begins: the half update is void"
+    assert chain.take(update(2, 7, shard=1, shards=2)) is None
+    assert chain.take(update(2, 3, shard=0, shards=2)) is None and chain.fenced == 1
+    assert chain.take(update(2, 7, shard=0, shards=2)) is not None
+    with pytest.raises(UpdateGapError, match="update 4 came instead of 3"):
+        chain.take(update(4, 7, shard=1, shards=2))

@@ -7,7 +7,7 @@ from depth import many
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ground.sealed import seal
+from ground.sealed import seal, unseal
 from learner.errors import UpdateError
 from learner.features.encoder import FeatureSpec
 from learner.model.model import Model
@@ -52,6 +52,7 @@ def test_any_bytes_give_an_update_error(value: bytes) -> None:
         decode_update(seal(value))
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(list(Update.__struct_fields__)), packed), packed)
 @settings(max_examples=many(100), deadline=None)
 def test_any_fields_give_an_update_or_an_update_error(fields: dict[str, object], piece: object) -> None:
@@ -98,3 +99,13 @@ def test_any_tables_are_applied_or_give_an_update_error(
             apply_update(model, update)
         except UpdateError as error:
             assert str(error)
+
+
+def test_update_of_an_older_freshet_is_of_one_process_and_a_model_unnamed() -> None:
+    older = ["epoch", "seq", "part", "parts", "watermark", "examples", "event_time", "ingest_ms", "tables"]
+    told = {name: value for name, value in msgspec.to_builtins(WHOLE).items() if name in older}
+    assert msgspec.msgpack.decode(unseal(encode_update(WHOLE))) == told | {"taken": [[0, 0, 1]]}
+    update = decode_update(seal(msgspec.msgpack.encode(told)))
+    assert (update.shards, update.shard, update.term, update.updates_from) == (0, 0, 0, -1)
+    assert (update.rows, update.model, update.learning) == ("float32", "", "")
+    assert not (update.arrays or update.taken or update.entities or update.held)

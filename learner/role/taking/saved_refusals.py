@@ -1,5 +1,7 @@
 """The refused ids in a learner's state: one entry per id, so that a commit writes changed ids only."""
 
+from collections.abc import Iterator, Sequence
+
 from stream.records.refusals import Refusals
 from stream.state.role_state import Commit, RoleState
 
@@ -35,3 +37,15 @@ class SavedRefusals:
                 commit.delete(_ONE + key)
             else:
                 commit.put(_ONE + key, value)
+
+
+def united(states: Sequence[RoleState]) -> Iterator[tuple[bytes, bytes]]:
+    """The entries of a state that refuses what any of some states does, each id for the longest time."""
+    whole = next((value for state in states if (value := state.get(_WHOLE)) is not None), None)
+    if whole is not None:
+        yield _WHOLE, whole
+    found: dict[bytes, bytes] = {}
+    for state in states:
+        for key, value in state.scan(_ONE):  # big-endian, above 0: their order is that of the times
+            found[key] = max(found.get(key, value), value)
+    yield from sorted(found.items())

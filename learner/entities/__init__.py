@@ -1,0 +1,1 @@
+"""Attributes of entities: what entity events say of items and people, as of any time."""

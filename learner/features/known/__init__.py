@@ -1,0 +1,1 @@
+"""Histories and rates: what the model itself keeps of an id, as of each request."""

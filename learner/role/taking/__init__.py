@@ -1,0 +1,1 @@
+"""What a learner takes of topic `examples`, beside the weights that it learns."""

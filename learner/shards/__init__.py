@@ -1,0 +1,1 @@
+"""Shards: N learners begin a turn from one state, and what they learned is added up."""
