@@ -5,7 +5,9 @@ from typing import Literal
 import msgspec
 
 from ground.short_repr import ShortRepr
-from learner.metrics import WINDOW_MAX
+from learner.settings import WINDOW_MAX
+from serving.nearest.settings import NearestSettings
+from serving.nearest.settings import check_nearest as check_nearest
 from stream.limits import CANDIDATES_MAX, RECORD_BYTES_MAX, REFUSE_S_MAX
 
 
@@ -13,6 +15,24 @@ class RankSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
     """Section [rank]: by what the server orders candidates."""
 
     by: str = ""  # arithmetic over targets and numbers of the candidates; "": the first target
+
+
+class GuardSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [server.guard]: a model that has become worse than a constant goes back by itself."""
+
+    enabled: bool = False  # needs group.snapshots_kept of more than 2
+    margin: float = 0.05  # nats a candidate, by which its log loss is above that of the best constant
+    against: str = ""  # a model that is held, with which it is compared too; "": the constant only
+    for_s: float = 10.0  # over so many seconds of event time
+    examples_min: int = 500  # candidates in them; with fewer nothing is said
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.margin <= 10.0:
+            raise ValueError("margin must be over 0 and at most 10 nats")
+        if not 1.0 <= self.for_s <= 3_600.0:
+            raise ValueError("for_s must be 1 to 3600 seconds of event time")
+        if self.examples_min < 1:
+            raise ValueError("examples_min must be at least 1")
 
 
 class ServerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +48,7 @@ class ServerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
     explore: Literal["greedy", "thompson"] = "greedy"  # the default order of candidates
     explore_draws: int = 127  # sampled orders per request, to estimate propensities
     explore_seed: int = 0  # the seed of a drawn order, together with the request id
+    route_by: str = ""  # feature of the context whose value decides which of several models answers
     rows: Literal["float32", "float16", "int8"] = "float32"  # number format of rows in memory
     freeze_after_examples: int = 0
     """After so many labelled candidates the base model applies no more updates, and only the error memory
@@ -58,6 +79,9 @@ class ServerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
     backlog_max: int = 200_000  # examples; if the error memory is further behind, it skips some
     marks_max: int = 4_096  # positions kept to match base updates with the evidence of the memory
     window: int = 10_000  # examples in the recent metrics
+    nearest: NearestSettings = NearestSettings()
+
+    guard: GuardSettings = GuardSettings()
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:

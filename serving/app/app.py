@@ -2,8 +2,10 @@
 
     POST /v1/score      probabilities for the candidates of one request, before and after correction
     POST /v1/explain    the same scores, broken down into their parts
+    POST /v1/nearest    the best items for a context (`serving.app.nearest`)
     POST /v1/feedback   what the person did with one of the candidates, and which were shown
     POST /v1/events     impressions, actions and exposures from other systems, one or many
+    POST /v1/entities   what is true of items and people, one or many
     POST /v1/forget     delete ids and everything the model has stored about them
     GET  /v1/model      the current model, its freshness and its metrics
     GET  /v2/health/live, /v2/health/ready
@@ -19,13 +21,12 @@ Scoring takes well under a millisecond and runs in the event loop. A separate th
 from __future__ import annotations
 
 import asyncio
-import os
 import time
+from collections.abc import Iterator
 
 import msgspec
 import xxhash
 
-from learner.errors import FeatureError
 from learner.features.columns import declared_by
 from learner.features.labelled import number_of
 from learner.model.forgetting import widened
@@ -33,52 +34,46 @@ from serving.app import routes
 from serving.app.bodies import (
     AnyScoreRequest,
     BoundedScoreRequest,
-    EventsAnswer,
     FeedbackRequest,
     ForgetAnswer,
     ForgetRequest,
     LiveAnswer,
     PlaceAnswer,
-    Rank,
     ReadyAnswer,
     ScoreAnswer,
     ScoreRequest,
-    Verdict,
     decode_body,
-    split_body,
+    new_id,
 )
-from serving.app.inference import Inference
-from serving.app.writer import Appended, EventWriter
+from serving.app.inference import Inference, server_metadata
+from serving.app.nearest import NearestRoute
+from serving.app.taking import Taker, outgoing
+from serving.app.writer import EventWriter
 from serving.errors import RequestError, TooLargeError, UnavailableError
 from serving.http import openapi
 from serving.http.access import Access
-from serving.http.frame import Call, Frame, Response, json_response, shortened
+from serving.http.frame import Call, Frame, Handler, Response, Route, json_response
 from serving.http.idempotency import KeptAnswers
 from serving.http.local_only import LocalOnly
-from serving.replica.explaining import ExplainAnswer
-from serving.replica.ranking import Ranking, numbers_of
+from serving.nearest.index import Nearest
+from serving.replica.explaining import ExplainAnswer, with_filled
+from serving.replica.ranking import Ranking, ranking_by
 from serving.replica.status import Scorer
 from serving.settings import ServerSettings
 from serving.watch.overview import Overview
 from serving.watch.page import LivePage
 from serving.watch.pulse import Pulse
 from serving.watch.telemetry import CONTENT_TYPE, Telemetry
-from stream.errors import RecordError
 from stream.limits import RECORD_BYTES_MAX
-from stream.log.base import EVENTS, Log, Outgoing
-from stream.records.decoding import Decoder, check, tidy_request
+from stream.log.base import EVENTS, Log
+from stream.orders.names import BY_SHARES
+from stream.records.decoding import check, tidy_request
 from stream.records.forgetting import forget_records
 from stream.records.targets import UNDECLARED, Targets
-from stream.records.types import Action, Event, Exposure, Forget, Impression, Served, encode
+from stream.records.types import Action, Event, Exposure, Forget, Impression
 
-REASONS_MAX = 100
-"""At most this many records of one body are answered with their error; the answer counts the others."""
-REASON_CHARACTERS_MAX = 500
-_OMITTED = Verdict(error="untold")
 DRAWN_AT_ONCE_MAX = 8_192
 """Candidates times draws that take about a millisecond; larger orders are drawn in a separate thread."""
-YIELD_EVERY = 256
-"""After decoding this many records of one body, the event loop may run other tasks."""
 
 
 class App(Frame):
@@ -90,6 +85,7 @@ class App(Frame):
         settings: the limits.
         targets: those that actions may be of.
         ranking: the order of candidates, if a request says none; None: by the first target.
+        nearest: the index of items, if there is one.
     """
 
     def __init__(
@@ -99,6 +95,7 @@ class App(Frame):
         settings: ServerSettings,
         targets: Targets = UNDECLARED,
         ranking: Ranking | None = None,
+        nearest: Nearest | None = None,
     ) -> None:
         self._targets = targets
         self._ranking = ranking
@@ -112,23 +109,25 @@ class App(Frame):
         self._feedback_body = msgspec.json.Decoder(FeedbackRequest)
         self._forget_body = msgspec.json.Decoder(ForgetRequest)
         self._declared = declared_by(replica.features)
-        self._event = Decoder[Event](Impression, Action, Exposure, declared=self._declared, targets=targets)
+        self._taker = Taker(replica, self.writer, targets)
         self._openapi: bytes | None = None
-        self.inference = Inference(replica, settings, self._log_impression, openapi.release())
         super().__init__(
             [
                 (routes.SCORE, self.score),
                 (routes.EXPLAIN, self.explain),
+                (
+                    routes.NEAREST,
+                    NearestRoute(nearest, replica, settings, ranking, self._log_impression).answer,
+                ),
                 (routes.FEEDBACK, self.feedback),
-                (routes.EVENTS, self.events),
+                (routes.EVENTS, self._taker.events),
+                (routes.ENTITIES, self._taker.entities),
                 (routes.FORGET, self.forget),
                 (routes.MODEL_STATUS, self.model),
                 (routes.LIVE, self.live),
                 (routes.READY, self.ready),
-                (routes.SERVER, self.inference.server),
-                (routes.METADATA, self.inference.metadata),
-                (routes.MODEL_READY, self.inference.ready),
-                (routes.INFER, self.inference.infer),
+                (routes.SERVER, self.server),
+                *self._inference(),
                 (routes.METRICS, self.metrics),
                 *LivePage(self.overview).routes(),
                 (routes.OPENAPI, self.openapi),
@@ -143,6 +142,13 @@ class App(Frame):
             ),
             watch=self.telemetry,
         )
+
+    def _inference(self) -> Iterator[tuple[Route, Handler]]:
+        """The routes of the Open Inference Protocol: of the model that answers, and of each by its name."""
+        for name, scorer in {BY_SHARES: self.replica, **self.replica.by_name}.items():
+            log = self._log_impression if name == BY_SHARES else None
+            one = Inference(scorer, self.settings, log, name)
+            yield from zip(routes.inference_routes(name), (one.metadata, one.ready, one.infer), strict=True)
 
     async def started(self) -> None:
         self.writer.start()
@@ -175,7 +181,7 @@ class App(Frame):
             text = f"candidates has {n} entries; expected 1 to {most} ({limit})"
             raise TooLargeError(text) if n else RequestError(text)
         impression = Impression(
-            request_id=_new_id() if request.request_id is None else request.request_id,
+            request_id=new_id() if request.request_id is None else request.request_id,
             time=time.time() if request.time is None else request.time,
             candidates=request.candidates,
             context=request.context,
@@ -185,15 +191,11 @@ class App(Frame):
             check(impression, declared=self._declared)
         return request, impression
 
-    def _asked_ranking(self, rank: Rank) -> Ranking:
-        return Ranking(rank.by, self._targets.names, numbers_of(self.replica.features))
-
     async def explain(self, call: Call) -> Response:
         """POST /v1/explain."""
-        request, impression = self._asked(call, "explain_candidates_max")
+        request, asked = self._asked(call, "explain_candidates_max")
+        impression = self.replica.filled(asked)
         target = number_of(self._targets, request.target)
-        if self._targets[request.target].kind == "value":
-            raise RequestError("only targets that are events are explained, not values")
         taken = await asyncio.to_thread(self.replica.explain, impression, target)
         return json_response(
             200,
@@ -207,14 +209,20 @@ class App(Frame):
                 gate=taken.gate,
                 evidence=taken.evidence,
                 bias=taken.bias,
-                candidates=taken.candidates,
+                candidates=with_filled(taken.candidates, asked, impression),
+                model=taken.model or msgspec.UNSET,
+                rate=taken.rate or msgspec.UNSET,
+                units=taken.units,
             ),
         )
 
     async def score(self, call: Call) -> Response:
         """POST /v1/score."""
-        request, impression = self._asked(call)
-        ranking = self._ranking if request.rank is None else self._asked_ranking(request.rank)
+        request, asked = self._asked(call)
+        impression = self.replica.filled(asked)
+        ranking = self._ranking
+        if request.rank is not None:
+            ranking = ranking_by(request.rank.by, self._targets.names, self.replica.features)
         explore = request.explore or self.settings.explore
         if explore == "greedy":
             (scored,) = self.replica.score([impression], ranking)
@@ -232,13 +240,13 @@ class App(Frame):
         first = scored.order[:show] if show else None
         logged = False
         if request.log and self.settings.log_impressions:
-            served = Served(scored.base, scored.corrected, scored.version, scored.further or {})
+            served = msgspec.structs.replace(scored.served, filled=self.replica.attributes)
             made = msgspec.structs.replace(impression, served=served, shown=first)
             if scored.propensity is not None:
                 made = msgspec.structs.replace(
                     made, place=_places(scored.order), propensity=scored.propensity
                 )
-            logged = await self._log_impression(made)
+            logged = await self._log_impression(made, asked)
         answer = ScoreAnswer(
             request_id=impression.request_id,
             prediction_id=impression.request_id,
@@ -252,7 +260,8 @@ class App(Frame):
             logged=logged,
             shown=msgspec.UNSET if first is None else first,
             targets=msgspec.UNSET if scored.targets is None else scored.targets,
-            unknown=scored.coverage.of(request.context, request.candidates)
+            model=scored.model or msgspec.UNSET,
+            unknown=scored.coverage.of(impression.context, impression.candidates)
             if request.unknown and scored.coverage is not None
             else msgspec.UNSET,
         )
@@ -281,39 +290,8 @@ class App(Frame):
             raise RequestError("the feedback says neither candidate nor shown nor examined")
         for event in events:
             check(event, self._targets)
-        places = await self.writer.append([_outgoing(event) for event in events])
+        places = await self.writer.append([outgoing(event) for event in events])
         return json_response(202, PlaceAnswer(*places[-1]))
-
-    async def events(self, call: Call) -> Response:
-        """POST /v1/events: one record, a JSON array of records, or one record per line."""
-        verdicts: list[Verdict | None] = []  # None: accepted
-        good: list[Outgoing] = []
-        for i, data in enumerate(split_body(call.body)):
-            try:
-                event = self._event.decode(data)
-                if isinstance(event, Impression):
-                    self.replica.check_types(event)
-                good.append(_outgoing(event))
-                verdicts.append(None)
-            except (RecordError, FeatureError) as error:
-                rejected = len(verdicts) - len(good)
-                verdicts.append(
-                    Verdict(error=shortened(str(error), REASON_CHARACTERS_MAX))
-                    if rejected < REASONS_MAX
-                    else _OMITTED
-                )
-            if i % YIELD_EVERY == YIELD_EVERY - 1:
-                await asyncio.sleep(0)
-        places: list[Appended] = await self.writer.append(good) if good else []
-        taken = iter(places)
-        records = [Verdict(*next(taken)) if verdict is None else verdict for verdict in verdicts]
-        rejected = len(records) - len(good)
-        answer = EventsAnswer(len(good), rejected, max(rejected - REASONS_MAX, 0), records)
-        if not good:
-            first = records[0].error if records else "the body holds none"
-            said = {"error": f"no record was accepted: {first}", "request_id": call.request_id}
-            return json_response(400, said | msgspec.structs.asdict(answer))
-        return json_response(207 if answer.rejected else 202, answer)
 
     async def forget(self, call: Call) -> Response:
         """POST /v1/forget."""
@@ -344,6 +322,10 @@ class App(Frame):
         """GET /v2/health/live: the process responds."""
         return json_response(200, LiveAnswer(live=True))
 
+    async def server(self, _: Call) -> Response:
+        """GET /v2."""
+        return server_metadata(openapi.release())
+
     async def ready(self, _: Call) -> Response:
         """GET /v2/health/ready: the server can take requests."""
         why_not = self.replica.unready()
@@ -361,8 +343,18 @@ class App(Frame):
             self._openapi = openapi.document(self.routes, self.replica.features, self.settings.candidates_max)
         return Response(200, self._openapi)
 
-    async def _log_impression(self, impression: Impression) -> bool:
-        record = _outgoing(impression)
+    async def _log_impression(self, impression: Impression, asked: Impression) -> bool:
+        """Append an impression as it was scored; if that is too large for a record, with what was `asked`."""
+        record = outgoing(impression)
+        if len(record.value) > RECORD_BYTES_MAX and impression.served is not None:
+            record = outgoing(
+                msgspec.structs.replace(
+                    impression,
+                    context=asked.context,
+                    candidates=asked.candidates,
+                    served=msgspec.structs.replace(impression.served, filled=[]),
+                )
+            )
         if len(record.value) > RECORD_BYTES_MAX:
             raise TooLargeError(
                 f"the request takes {len(record.value):,} bytes in the log, over the {RECORD_BYTES_MAX:,} "
@@ -377,17 +369,9 @@ class App(Frame):
         return True
 
 
-def _outgoing(record: Event) -> Outgoing:
-    return Outgoing(key=record.request_id.encode(), value=encode(record))
-
-
 def _places(order: list[int]) -> list[int]:
     """The rank of each candidate in an order."""
     places = [0] * len(order)
     for place, candidate in enumerate(order):
         places[candidate] = place
     return places
-
-
-def _new_id() -> str:
-    return os.urandom(16).hex()

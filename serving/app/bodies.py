@@ -1,22 +1,33 @@
 """The request and response bodies of the server's own routes, and how requests are decoded."""
 
+import os
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from serving.errors import RequestError, TooLargeError
+from serving.nearest.settings import SCORED_MAX
 from serving.replica.coverage import Unknowns
+from serving.replica.explaining import ExplainedCandidate
 from serving.replica.target_scores import TargetScores
-from stream.limits import CANDIDATES_MAX
-from stream.records.bounds import BoundedRequestId, BoundedTime, Int64, bounded_candidates, bounded_features
+from stream.limits import CANDIDATES_MAX, SCHEMA_VERSION
+from stream.records.bounds import (
+    BoundedRequestId,
+    BoundedTime,
+    BoundedVersion,
+    Int64,
+    bounded_candidates,
+    bounded_features,
+)
 from stream.records.decoding import AnyFeatures, split_batch
+from stream.records.entities.record import AnyEvent, Attributes, EntityId, FeatureName, Since
 from stream.records.types import (
     CandidateNumber,
     Candidates,
     Context,
-    Event,
     EventTime,
     Examined,
+    Features,
     Id,
     Label,
     Number,
@@ -26,11 +37,12 @@ from stream.records.types import (
 )
 
 Show = Annotated[int, msgspec.Meta(ge=0, le=CANDIDATES_MAX)]
+EXCLUDE_MAX = 10_000
 Explore = Literal["greedy", "thompson"]
 
 T = TypeVar("T")
 
-EventList = Annotated[list[Event], msgspec.Meta(extra_json_schema={"minItems": 1})]
+EventList = Annotated[list[AnyEvent], msgspec.Meta(extra_json_schema={"minItems": 1})]
 
 
 class Rank(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,6 +125,55 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     shown: list[int] | msgspec.UnsetType = msgspec.UNSET  # the first of `order`, as logged; with `show` only
     unknown: Unknowns | msgspec.UnsetType = msgspec.UNSET  # present if the request asked for it
     targets: dict[str, TargetScores] | msgspec.UnsetType = msgspec.UNSET  # of each, if several are declared
+    model: str | msgspec.UnsetType = msgspec.UNSET  # the name of the one that answered, if there are several
+
+
+class NearestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /v1/nearest: a context, and how many of the best items are wanted.
+
+    `exclude` lists ids that are not wanted. `feature` names the feature of the items; the default is that of
+    the server's index. `explain` true: the answer breaks the scores down, as /v1/explain does. `log` true:
+    the items are appended to `events` as an impression, in their order, so the model learns what became of
+    them; send it if the answer is shown as it is. `show`, `rank` and `time` are those of /v1/score.
+    """
+
+    context: Context = {}
+    k: Annotated[int, msgspec.Meta(ge=1, le=SCORED_MAX)] = 10
+    exclude: Annotated[list[Id | Text], msgspec.Meta(max_length=EXCLUDE_MAX)] = []
+    time: EventTime | None = None
+    request_id: RequestId | None = None
+    log: bool = False
+    show: Show | None = None
+    rank: Rank | None = None
+    feature: str = ""
+    explain: bool = False
+
+
+class AnyNearestRequest(NearestRequest, frozen=True, forbid_unknown_fields=True):
+    """A `NearestRequest` with features of any type: declared features are checked after decoding."""
+
+    context: AnyFeatures = {}
+
+
+class NearestAnswer(msgspec.Struct, frozen=True):
+    """Response of POST /v1/nearest; lists have one entry per item, best first.
+
+    There are fewer items than were asked for if the index has no more.
+    """
+
+    request_id: str
+    prediction_id: str
+    model_version: str
+    items: list[Id | Text]
+    candidates: list[Features]  # the items' features, as /v1/score takes them
+    base: list[float]
+    corrected: list[float]
+    scored: int  # items that the whole model scored
+    freshness_s: float | None  # None: no example yet
+    logged: bool
+    shown: list[int] | msgspec.UnsetType = msgspec.UNSET
+    targets: dict[str, TargetScores] | msgspec.UnsetType = msgspec.UNSET
+    explained: list[ExplainedCandidate] | msgspec.UnsetType = msgspec.UNSET  # if the request asked for it
 
 
 class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,6 +218,23 @@ class EventsAnswer(msgspec.Struct, frozen=True):
     records: list[Verdict]
 
 
+class EntityRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry in the body of POST /v1/entities: what is true of one entity from `time` on, by default now.
+
+    `set` has its attributes by name; null takes one away, and those that are not named stay.
+    """
+
+    feature: FeatureName
+    id: EntityId
+    set: Attributes
+    time: Since | None = None
+    type: Literal["entity"] = "entity"
+    v: BoundedVersion = SCHEMA_VERSION
+
+
+EntityList = Annotated[list[EntityRequest], msgspec.Meta(extra_json_schema={"minItems": 1})]
+
+
 class ForgetRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /v1/forget: the ids to delete, by feature."""
 
@@ -188,6 +266,11 @@ EVENTS_MAX = 20_000
 """Limit of records in one body. No valid event is shorter than 50 bytes, so 1 MiB holds about as many."""
 
 _array = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def new_id() -> str:
+    """The id of a request that has none of its own."""
+    return os.urandom(16).hex()
 
 
 def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

@@ -3,6 +3,8 @@
 The model has one input for each declared feature, all optional, and the outputs `corrected`, `base` and
 `order`. A request is a slate of n candidates: a tensor of n values is a feature of the candidates, one of a
 single value a feature of the context.
+
+`/v2/models/freshet` is whichever model answers this person. Of several models each is also there by its name.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ import msgspec
 import numpy as np
 
 from learner.features.columns import declared_by
-from learner.features.encoder import FeatureSpec
+from learner.features.spec import FeatureSpec
 from serving.app.tensors import (
     BINARY,
     HEADER,
     Parameter,
+    Parameters,
     Tensor,
     TensorInput,
     TensorOutput,
@@ -31,11 +34,11 @@ from serving.errors import RequestError, TooLargeError
 from serving.http.frame import JSON, Call, Response, json_response, new_request_id
 from serving.replica.status import Scored, Scorer
 from serving.settings import ServerSettings
+from stream.orders.names import BY_SHARES
 from stream.records.decoding import AnyFeatures, check, tidy_request
 from stream.records.id_types import OF_NUMBERS
-from stream.records.types import Impression, Served
+from stream.records.types import Impression
 
-MODEL = "freshet"
 EXTENSIONS = ["binary_tensor_data"]
 OUTPUTS = {"corrected": "FP64", "base": "FP64", "order": "INT64"}
 LISTS = ("ids", "sequence", *OF_NUMBERS)
@@ -48,20 +51,20 @@ class WantedOutput(msgspec.Struct, frozen=True):
     """One output that a request asks for."""
 
     name: str
-    parameters: dict[str, Parameter] = {}
+    parameters: Parameters | None = None
 
 
 class InferRequest(msgspec.Struct, frozen=True):
-    """Body of POST /v2/models/freshet/infer. `id` is the request id.
+    """Body of POST /v2/models/NAME/infer. `id` is the request id. null is the same as absent.
 
     `parameters`: `log` true appends the impression to topic `events`, as `/v1/score` does; `time` is event
     time in Unix seconds; `binary_data_output` true asks for outputs as bytes.
     """
 
     inputs: list[TensorInput]
-    id: str = ""
-    parameters: dict[str, Parameter] = {}
-    outputs: list[WantedOutput] = []
+    id: str | None = None
+    parameters: Parameters | None = None
+    outputs: list[WantedOutput] | None = None
 
 
 class TensorMetadata(msgspec.Struct, frozen=True):
@@ -116,62 +119,65 @@ class Asked(NamedTuple):
     outputs: list[tuple[str, bool]]  # name, and whether as bytes
 
 
+def server_metadata(version: str) -> Response:
+    """GET /v2: of Freshet at this version."""
+    return json_response(200, ServerMetadata("freshet", version, EXTENSIONS))
+
+
 class Inference:
-    """Answers the protocol's routes.
+    """Answers the protocol's routes of one name.
 
     Args:
         replica: computes the scores.
         settings: the limits.
-        log_impression: appends an impression to the log; returns whether it is there.
-        version: of Freshet.
+        log_impression: appends an impression to the log, given what was asked; returns whether it is there.
+            None: the caller has chosen the model, so nothing is logged.
+        name: what clients call it.
     """
 
     def __init__(
         self,
         replica: Scorer,
         settings: ServerSettings,
-        log_impression: Callable[[Impression], Awaitable[bool]],
-        version: str,
+        log_impression: Callable[[Impression, Impression], Awaitable[bool]] | None,
+        name: str = BY_SHARES,
     ) -> None:
         self._replica = replica
         self._settings = settings
         self._log = log_impression
-        self._version = version
+        self._name = name
         self._decode = msgspec.json.Decoder(InferRequest).decode
 
-    async def server(self, _: Call) -> Response:
-        """GET /v2."""
-        return json_response(200, ServerMetadata("freshet", self._version, EXTENSIONS))
-
     async def metadata(self, _: Call) -> Response:
-        """GET /v2/models/freshet."""
+        """GET /v2/models/NAME."""
         inputs = [_input(name, spec) for name, spec in _taken(self._replica.features).items()]
         outputs = [TensorMetadata(name, datatype, [-1]) for name, datatype in OUTPUTS.items()]
-        return json_response(200, ModelMetadata(MODEL, [], "freshet", inputs, outputs))
+        return json_response(200, ModelMetadata(self._name, [], "freshet", inputs, outputs))
 
     async def ready(self, _: Call) -> Response:
-        """GET /v2/models/freshet/ready."""
+        """GET /v2/models/NAME/ready."""
         why_not = self._replica.unready()
         if why_not:
-            return json_response(503, ModelReady(MODEL, False, why_not), ((b"retry-after", b"1"),))
-        return json_response(200, ModelReady(MODEL, True))
+            return json_response(503, ModelReady(self._name, False, why_not), ((b"retry-after", b"1"),))
+        return json_response(200, ModelReady(self._name, True))
 
     async def infer(self, call: Call) -> Response:
-        """POST /v2/models/freshet/infer."""
+        """POST /v2/models/NAME/infer."""
         asked = self._asked(call)
-        impression = asked.impression
+        impression = self._replica.filled(asked.impression)
         (scored,) = self._replica.score([impression])
         logged = False
-        if asked.log and self._settings.log_impressions:
-            served = Served(base=scored.base, corrected=scored.corrected, model=scored.version)
+        if asked.log and self._log is not None and self._settings.log_impressions:
             show = self._settings.show
             first = scored.order[:show] if show else None
-            logged = await self._log(msgspec.structs.replace(impression, served=served, shown=first))
+            served = msgspec.structs.replace(scored.served, filled=self._replica.attributes)
+            made = msgspec.structs.replace(impression, served=served, shown=first)
+            logged = await self._log(made, asked.impression)
         head: Json = {
-            "model_name": MODEL,
+            "model_name": self._name,
             "model_version": scored.version,
             "id": impression.request_id,
-            "parameters": {"logged": logged},
+            "parameters": {"logged": logged, **({"model": scored.model} if scored.model else {})},
         }
         arrays = _arrays(scored)
         body, length = encode_answer(head, [(name, arrays[name], raw) for name, raw in asked.outputs])
@@ -204,7 +210,7 @@ class Inference:
             raise TooLargeError(f"the inputs have {n} candidates; expected 1 to {most} (candidates_max)")
         context: AnyFeatures = {}
         candidates: list[AnyFeatures] = [{} for _ in range(n)]
-        pads = {one.name: one.parameters.get("pad") for one in request.inputs}
+        pads = {one.name: (one.parameters or {}).get("pad") for one in request.inputs}
         for name, tensor in tensors.items():
             values = _values(name, declared[name], tensor, pads[name])
             if tensor.rows == 1:
@@ -213,12 +219,19 @@ class Inference:
             for candidate, value in zip(candidates, values, strict=True):
                 candidate[name] = value
         impression = self._impression(request, context, candidates)
-        return Asked(impression, _flag(request.parameters, "log"), _outputs(request))
+        log = _flag(request.parameters, "log")
+        if log and self._log is None:
+            raise RequestError(
+                f"parameter log is true, but the request has chosen model {self._name} itself, and models "
+                "are compared by what people did whom the shares have chosen; leave log out, or ask "
+                f"/v2/models/{BY_SHARES}/infer"
+            )
+        return Asked(impression, log, _outputs(request))
 
     def _impression(
         self, request: InferRequest, context: AnyFeatures, candidates: list[AnyFeatures]
     ) -> Impression:
-        at = request.parameters.get("time")
+        at = (request.parameters or {}).get("time")
         if at is not None and (isinstance(at, bool) or not isinstance(at, int | float)):
             raise RequestError(f"parameter time is {at!r}; expected event time in Unix seconds")
         loose = Impression(
@@ -287,8 +300,9 @@ def _outputs(request: InferRequest) -> list[tuple[str, bool]]:
     return list(found.items())
 
 
-def _flag(parameters: Mapping[str, Parameter], name: str, default: bool = False) -> bool:
-    value = parameters.get(name, default)
+def _flag(parameters: Parameters | None, name: str, default: bool = False) -> bool:
+    value = (parameters or {}).get(name)
+    value = default if value is None else value
     if not isinstance(value, bool):
         raise RequestError(f"parameter {name} is {value!r}; expected true or false")
     return value

@@ -4,19 +4,22 @@ The live page adds its own (`serving.watch.page`).
 """
 
 from serving.app.bodies import (
+    EntityList,
+    EntityRequest,
     EventList,
     EventsAnswer,
     FeedbackRequest,
     ForgetAnswer,
     ForgetRequest,
     LiveAnswer,
+    NearestAnswer,
+    NearestRequest,
     PlaceAnswer,
     ReadyAnswer,
     ScoreAnswer,
     ScoreRequest,
 )
 from serving.app.inference import (
-    MODEL,
     InferAnswer,
     InferRequest,
     ModelMetadata,
@@ -26,6 +29,7 @@ from serving.app.inference import (
 from serving.http.frame import Route
 from serving.replica.explaining import ExplainAnswer
 from serving.replica.status import ModelStatus
+from stream.records.entities.record import EntityEvent
 from stream.records.types import Action, Exposure, Impression
 
 SCORE = Route(
@@ -44,6 +48,14 @@ EXPLAIN = Route(
     takes=ScoreRequest,
     gives={200: ExplainAnswer},
 )
+NEAREST = Route(
+    "POST",
+    "/v1/nearest",
+    "score",
+    about="The best items for a context, from the server's index, scored by the whole model.",
+    takes=NearestRequest,
+    gives={200: NearestAnswer},
+)
 FEEDBACK = Route(
     "POST",
     "/v1/feedback",
@@ -57,8 +69,17 @@ EVENTS = Route(
     "POST",
     "/v1/events",
     "write",
-    about="Impressions, actions and exposures from other systems: one, a JSON array, or one per line.",
-    takes=Impression | Action | Exposure | EventList,
+    about="Impressions, actions, exposures and entity events: one, a JSON array, or one per line.",
+    takes=Impression | Action | Exposure | EntityEvent | EventList,
+    gives={202: EventsAnswer, 207: EventsAnswer},
+    writes=True,
+)
+ENTITIES = Route(
+    "POST",
+    "/v1/entities",
+    "write",
+    about="What is true of items and people from a time on: one, a JSON array, or one per line.",
+    takes=EntityRequest | EntityList,
     gives={202: EventsAnswer, 207: EventsAnswer},
     writes=True,
 )
@@ -101,28 +122,35 @@ SERVER = Route(
     about="The server, by the Open Inference Protocol.",
     gives={200: ServerMetadata},
 )
-METADATA = Route(
-    "GET",
-    f"/v2/models/{MODEL}",
-    bounded=False,
-    about="The model's inputs and outputs, by the Open Inference Protocol.",
-    gives={200: ModelMetadata},
-)
-MODEL_READY = Route(
-    "GET",
-    f"/v2/models/{MODEL}/ready",
-    bounded=False,
-    open=True,
-    about="Whether the model can take requests.",
-    gives={200: ModelReady, 503: ModelReady},
-)
-INFER = Route(
-    "POST",
-    f"/v2/models/{MODEL}/infer",
-    "score",
-    about="Scores by the Open Inference Protocol: a tensor for each feature, as JSON or binary.",
-    takes=InferRequest,
-    gives={200: InferAnswer},
-)
 METRICS = Route("GET", "/metrics", bounded=False, about="All metrics, for Prometheus.", gives={200: str})
 OPENAPI = Route("GET", "/openapi.json", bounded=False, about="This document.", gives={200: dict})
+
+
+def inference_routes(name: str) -> tuple[Route, Route, Route]:
+    """Metadata, readiness and scores of a model, by the Open Inference Protocol."""
+    path = f"/v2/models/{name}"
+    return (
+        Route(
+            "GET",
+            path,
+            bounded=False,
+            about="The model's inputs and outputs, by the Open Inference Protocol.",
+            gives={200: ModelMetadata},
+        ),
+        Route(
+            "GET",
+            f"{path}/ready",
+            bounded=False,
+            open=True,
+            about="Whether the model can take requests.",
+            gives={200: ModelReady, 503: ModelReady},
+        ),
+        Route(
+            "POST",
+            f"{path}/infer",
+            "score",
+            about="Scores by the Open Inference Protocol: a tensor for each feature, as JSON or binary.",
+            takes=InferRequest,
+            gives={200: InferAnswer},
+        ),
+    )

@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -17,13 +16,12 @@ import uvloop
 from serving.app.app import App
 from serving.errors import ListenError
 from serving.http.connection import guarded
+from serving.nearest.index import Nearest
 from serving.replica.ranking import Ranking
+from serving.replica.status import RunningScorer
 from serving.settings import ServerSettings
 from stream.log.base import Log
 from stream.records.targets import UNDECLARED, Targets
-
-if TYPE_CHECKING:
-    from serving.replica.replica import Replica
 
 WATCH_EVERY_S = 0.05
 SWITCH_INTERVAL_S = 0.001
@@ -43,13 +41,14 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    replica: Replica,
+    replica: RunningScorer,
     log: Log,
     settings: ServerSettings,
     stop: threading.Event,
     on_listening: Callable[[str], None] = lambda url: None,
     targets: Targets = UNDECLARED,
     ranking: Ranking | None = None,
+    nearest: Nearest | None = None,
 ) -> None:
     """Serve requests from a replica until `stop` is set, then finish the running requests and return.
 
@@ -59,20 +58,27 @@ def serve(
         on_listening: called with the server's URL once the server accepts requests. The model may still be
             loading: `/v2/health/ready` and `replica.wait_ready` say when it is ready.
         targets: those that actions may be of.
+        nearest: the index of items, if there is one; its thread is started and stopped too.
 
     Raises:
         ListenError: the address is in use or does not belong to this machine.
-        Exception: the error that stopped the replica's thread.
+        Exception: the error that stopped the replica's thread, or that of the index.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        with replica:
-            app = App(replica, log, settings, targets, ranking)
-            run_app(app, settings, lambda: stop.is_set() or replica.failure is not None, on_listening)
+        with replica, nearest or contextlib.nullcontext():
+            app = App(replica, log, settings, targets, ranking, nearest)
+            run_app(app, settings, lambda: stop.is_set() or _failed(replica, nearest), on_listening)
         replica.check()
+        if nearest is not None:
+            nearest.check()
     finally:
         sys.setswitchinterval(interval)
+
+
+def _failed(replica: RunningScorer, nearest: Nearest | None) -> bool:
+    return replica.failure is not None or (nearest is not None and nearest.failure is not None)
 
 
 def run_app(

@@ -27,6 +27,7 @@ KINDS: dict[str, str] = {
 DIMENSIONS_MAX = 2
 
 Parameter = bool | int | float | str
+Parameters = dict[str, Parameter | None]  # None: as if it were not there
 Values = list[Parameter]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 
@@ -45,7 +46,7 @@ class TensorInput(msgspec.Struct, frozen=True):
     name: str
     shape: list[Size]
     datatype: str
-    parameters: dict[str, Parameter] = {}
+    parameters: Parameters | None = None
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # absent: binary, behind the JSON
 
 
@@ -102,7 +103,7 @@ def decode_tensors(inputs: list[TensorInput], binary: memoryview) -> dict[str, T
             raise _wrong(one, f"has shape {one.shape[:8]}; expected [n], or [n, m] for a list of ids")
         if one.datatype != "BYTES" and one.datatype not in KINDS:
             raise _wrong(one, f"has datatype {one.datatype[:40]!r}; expected BYTES or {', '.join(KINDS)}")
-        size = one.parameters.get("binary_data_size")
+        size = (one.parameters or {}).get("binary_data_size")
         if size is not None:
             if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary) - at:
                 raise _wrong(one, f"has binary_data_size {size}, but {len(binary) - at} bytes are left")

@@ -197,6 +197,7 @@ class Frame:
     async def _answer(self, scope: Connection, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         path = scope["path"]
+        path = path[:-1] if path[1:].endswith("/") else path  # the Open Inference Protocol has /v2/
         found = self._handlers.get(path)
         bounded = found is not None and found[0].bounded
         headers = dict(scope["headers"])

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from learner.features.encoder import FeatureSpec
+from learner.features.spec import FeatureSpec
 from learner.model.forgetting import FORGETTABLE
 from serving.http.frame import Route
 from stream.limits import FORGET_IDS_MAX, LONG_TEXT_MAX
-from stream.records.id_types import OF_NUMBERS
+from stream.records.id_types import OF_NUMBERS, owners_of
 from stream.records.schema import one_of_these
 from stream.records.types import Id, Ids, Text
 
@@ -26,7 +26,9 @@ _KINDS: dict[str, Any] = {
     "hour": Id | Text,
     "ids": Ids,
     "sequence": Ids,
+    "history": Ids,
     "number": float,
+    "rate": float,
     "text": Annotated[str, msgspec.Meta(max_length=LONG_TEXT_MAX)],
     "vector": list[float],
     "calendar": float,
@@ -163,9 +165,15 @@ def _declare(schemas: Json, features: Mapping[str, FeatureSpec], candidates_max:
         said["properties"] = declared
         said["additionalProperties"] = True  # what is not declared is not looked at
         said.pop("maxProperties", None)
+    asked = schemas["NearestRequest"]["properties"]["context"]
+    asked |= {"properties": declared, "additionalProperties": True}
+    asked.pop("maxProperties", None)
     schemas["Exposure"]["anyOf"] = one_of_these(shown="array", examined="integer")
     said_in_feedback = one_of_these(candidate="integer", shown="array", examined="integer")
     schemas["FeedbackRequest"]["anyOf"] = said_in_feedback
+    owners = list(owners_of(features))
+    for kind in ("EntityRequest", "EntityEvent") if owners else ():
+        schemas[kind]["properties"]["feature"]["enum"] = owners
     ids = {**msgspec.json.schema(Ids), "minItems": 1, "maxItems": FORGET_IDS_MAX}
     schemas["ForgetRequest"]["properties"]["entity"] = {
         "type": "object",

@@ -8,18 +8,19 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from ground.clock import SYSTEM_CLOCK, Clock
-from ground.kernels.logistic import sigmoids
-from learner.features.labelled import lessons_of
+from learner.features.labelled import join, lessons_of
+from learner.memories import observe, set_priors
 from learner.metrics import Metrics
 from learner.model.forgetting import forget_in_memory, keys_by_column
 from serving.replica.answering import LiveModel
-from serving.replica.example_reader import ExampleReader, Seen, join
+from serving.replica.example_reader import ExampleReader, Seen
 from serving.replica.positions import Positions
-from serving.replica.status import Quality
+from serving.replica.status import GuardStatus, Quality, Watcher
 from serving.settings import ServerSettings
 from stream.log.base import EXAMPLES, Log, Record
 from stream.log.lag import Position
@@ -45,10 +46,11 @@ class Observer:
     def __init__(self, live: LiveModel, settings: ServerSettings, clock: Clock = SYSTEM_CLOCK) -> None:
         self.observed = 0  # requests added to the memory
         self.skipped = 0  # requests already in the weights, or over the backlog limit
+        self.guard: Watcher | None = None
         self._live = live
         self._settings = settings
         self._clock = clock
-        self._reader = ExampleReader(lambda: live.model.encoder, live.model.targets)
+        self._reader = ExampleReader(lambda: live.model, live.model.targets)
         self._metrics_lock = threading.Lock()
         self._base, self._corrected = (
             [Metrics(settings.window, target.kind == "value") for target in live.model.targets.values()]
@@ -82,6 +84,10 @@ class Observer:
                 for base, corrected in zip(self._base, self._corrected, strict=True)
             ]
 
+    def guard_status(self) -> GuardStatus | msgspec.UnsetType:
+        """That of the guard, if there is one."""
+        return msgspec.UNSET if self.guard is None else self.guard.status()
+
     def begin(self, partitions: int, watermark: Mapping[int, int]) -> None:
         """Start after the examples that are already in the weights.
 
@@ -91,8 +97,7 @@ class Observer:
         """
         self._begin_behind(watermark, partitions)
         self._measured = list(self._next)
-        for t, memory in enumerate(self._live.memories):
-            memory.set_priors(*self._live.model.memory_priors(t))
+        set_priors(self._live.memories, self._live.model)
 
     def observe(self, log: Log) -> tuple[bool, bool]:
         """Read up to `READ_RECORDS` records from each partition.
@@ -121,8 +126,8 @@ class Observer:
             self._positions = Positions(self._settings.marks_max)
             self._begin_behind(watermark, len(self._next))
         self._learnt = dict(watermark)
-        for t, memory in enumerate(live.memories):
-            memory.set_priors(*live.model.memory_priors(t))
+        set_priors(live.memories, live.model)
+        for memory in live.memories:
             memory.advance(self._positions.learnt(watermark))
         for partition in range(len(self._next)):
             learnt = watermark.get(partition, 0)
@@ -183,16 +188,10 @@ class Observer:
         lessons = lessons_of([s.example for s in seen], live.model.targets)
         per_request = np.diff(batch.requests)
         with live.lock:
-            scores = live.model.score(batch, target)
-            if live.model.scales.is_value[target]:  # it has no memory
-                base = corrected = scores.p
-            else:
-                # with subsampled negatives, the odds of the labels are higher than the served ones
-                base = sigmoids(scores.z + lessons.shift)
-                corrected = live.memories[target].observe(
-                    scores.rows, base, lessons.y, position, batch.requests, batch.times, lessons.weight,
-                    lessons.before,
-                )  # fmt: skip
+            predicted = live.model.predict(batch, target)
+            base, corrected, _ = observe(
+                live.memories[target], live.model, target, predicted, lessons, position, batch, live.held
+            )
             self.observed += len(seen)
             newest_ms = max(s.record.ingest_ms for s in seen)
             live.memory_ingest_ms = max(live.memory_ingest_ms, newest_ms)
@@ -200,6 +199,9 @@ class Observer:
         # do not measure examples twice that are observed again after the base was rebuilt
         fresh = np.repeat([s.record.offset >= self._measured[partition] for s in seen], per_request)
         fresh &= ~lessons.quiet
+        if self.guard is not None and target == 0 and not live.held and not live.model.scales.is_value[0]:
+            counted = np.where(fresh, lessons.weight, 0.0)
+            self.guard.add(seen, corrected, lessons.y, counted, lessons.shift)
         y, group, weight = lessons.y[fresh], group[fresh], lessons.weight[fresh]
         with self._metrics_lock:
             self._base[target].add(base[fresh], y, group, weight)

@@ -8,14 +8,18 @@ algorithm (Dijkstra 1961).
 """
 
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from learner.features.encoder import FeatureSpec, Requestlike
+from learner.features.spec import FeatureSpec
 from serving.errors import RankError
+
+if TYPE_CHECKING:
+    from learner.features.encoder import Requestlike
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,7 +29,10 @@ DEPTH_MAX = 32
 STEPS_MAX = 200
 """Numbers, names and operators."""
 
-_TOKEN = re.compile(r"\s*(?:(\d+(?:_\d+)*(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|([A-Za-z_][A-Za-z0-9_]*)|(.))")
+_DIGITS = "[0-9]+(?:_[0-9]+)*"
+_TOKEN = re.compile(
+    rf"\s*(?:({_DIGITS}(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?)|([^\W\d]\w*)|(.))"
+)
 _STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
 
 
@@ -116,6 +123,8 @@ def _parse(by: str) -> list[Operation]:
         if number is not None or name is not None:
             if not operand:
                 raise RankError(f"rank.by: {number or name} {at}: expected an operator")
+            if number is not None and float(number) > sys.float_info.max:
+                raise RankError(f"rank.by: {number[:32]} {at}: expected at most {sys.float_info.max:.3g}")
             steps.append(
                 Operation("number", float(number)) if number is not None else Operation("name", name=name)
             )
@@ -163,7 +172,7 @@ def numbers_of(features: Mapping[str, FeatureSpec]) -> list[str]:
     return [name for name, spec in features.items() if spec.kind == "number"]
 
 
-def numbers_in(request: Requestlike, names: Collection[str]) -> dict[str, Floats]:
+def numbers_in(request: "Requestlike", names: Collection[str]) -> dict[str, Floats]:
     """The candidates' numbers by name, each (n,); what a candidate lacks comes from the context.
 
     Raises:
@@ -187,4 +196,13 @@ def ranking_of(by: str, targets: Collection[str], features: Mapping[str, Feature
     Raises:
         RankError: it is none of these targets and features.
     """
-    return Ranking(by, list(targets), numbers_of(features)) if by else None
+    return ranking_by(by, targets, features) if by else None
+
+
+def ranking_by(by: str, targets: Collection[str], features: Mapping[str, FeatureSpec]) -> Ranking:
+    """The ranking of an expression.
+
+    Raises:
+        RankError: it is empty, or none of these targets and features.
+    """
+    return Ranking(by, list(targets), numbers_of(features))

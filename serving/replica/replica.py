@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -20,54 +22,31 @@ from error_memory import ErrorMemory, MemorySettings, make_memory
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.retry import Backoff, Pauses
 from ground.threads import HelperThread
-from learner.deep.own.network import OwnNetwork
+from learner.entities.filling import filled
 from learner.features.encoder import FeatureSpec, Request, Requestlike
 from learner.model.model import Model
 from learner.settings import LearnerSettings
-from learner.updates.follower import Follower
 from learner.updates.format import Update
 from serving.errors import UnavailableError
-from serving.replica.answering import LiveModel
+from serving.replica.answering import LiveModel, network_status
 from serving.replica.explaining import Explanation
+from serving.replica.live_follower import Index, LiveFollower
 from serving.replica.observer import Observer
 from serving.replica.ranking import Ranking
-from serving.replica.status import MemoryStatus, ModelStatus, NetworkStatus, Scored, TargetStatus
+from serving.replica.status import MemoryStatus, ModelStatus, Scored, TargetStatus, Watcher
 from serving.settings import ServerSettings
 from stream.errors import LogError
 from stream.log.base import EXAMPLES, UPDATES, Log
 from stream.log.lag import LagMeter, Position
+from stream.records.entities.record import EntityEvent
 from stream.records.targets import UNDECLARED, Targets
+from stream.records.types import Impression
 
 IDLE_S = 0.005
 AWAY_PAUSES = Pauses(first_s=0.1, longest_s=5.0)  # between retries when the log fails
 WARM_CAPACITY = 1_024  # keys of the temporary memory for warming up
 
 logger = logging.getLogger("freshet.serving")
-
-
-class _LiveFollower(Follower):
-    """Holds `live.lock` while it updates the model, but not while it reads the log."""
-
-    def __init__(self, live: LiveModel, moved: Callable[[], None]) -> None:
-        super().__init__(live.model)
-        self._live = live
-        self._moved = moved
-
-    def _move(self, parts: list[Update]) -> None:
-        with self._live.lock:
-            super()._move(parts)
-            self._end()
-
-    def _replace(self, model: Model, last: Update) -> None:
-        # the snapshot was loaded into a separate model, without the lock; this only swaps it in
-        with self._live.lock:
-            super()._replace(model, last)
-            self._end()
-
-    def _end(self) -> None:
-        self._live.model = self.model
-        self._live.base_ingest_ms = self.ingest_ms
-        self._moved()
 
 
 class Replica:
@@ -81,6 +60,7 @@ class Replica:
         settings: the server's limits.
         targets: what is predicted, the same as the learner's.
         clock: used to wait and to measure time.
+        rest_in: the folder in which rows rest, see `Model`.
 
     Use it as a context manager (`with replica:` starts and stops its thread), or call `step` yourself.
     """
@@ -94,15 +74,19 @@ class Replica:
         settings: ServerSettings,
         targets: Targets = UNDECLARED,
         clock: Clock = SYSTEM_CLOCK,
+        rest_in: Path | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
         self._log = log
         self._memory_settings = memory_settings
         self._live = LiveModel(
-            Model(features, learner_settings, targets, rows=settings.rows), memory_settings, clock
+            Model(features, learner_settings, targets, rows=settings.rows, rest_in=rest_in),
+            memory_settings,
+            clock,
         )
-        self._follower = _LiveFollower(self._live, self._moved)
+        self._index: Index | None = None
+        self._follower = LiveFollower(self._live, self._moved)
         self._observer = Observer(self._live, settings, clock)
         self._loaded = False
         self.frozen = False
@@ -116,6 +100,20 @@ class Replica:
 
     def __repr__(self) -> str:
         return f"<Replica of {self._log}>"
+
+    def watch_by(self, guard: Watcher) -> None:
+        """Let a guard see what was predicted of each example. Call it before the replica is started."""
+        self._observer.guard = guard
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is a model."""
+        return self._loaded
+
+    def attach(self, index: Index) -> None:
+        """Tell an index of each change of the model, and put its status into that of the replica; before the
+        thread starts."""
+        self._index = index
 
     @property
     def live(self) -> LiveModel:
@@ -144,6 +142,11 @@ class Replica:
         """What is predicted."""
         return self.model.targets
 
+    @property
+    def by_name(self) -> dict[str, Replica]:
+        """None: it is the only model."""
+        return {}
+
     def check_types(self, request: Requestlike) -> None:
         """Check a request's ids against the declared types of the features; a loading model checks too.
 
@@ -152,6 +155,27 @@ class Replica:
         """
         self.model.encoder.check_types(request)
 
+    def check_entity(self, event: EntityEvent) -> None:
+        """Check what is told of an entity against the schema.
+
+        Raises:
+            FeatureError: its feature has no attributes, or a value is not of its attribute's kind.
+        """
+        self.model.entities.check(event)
+
+    @property
+    def attributes(self) -> list[str]:
+        """The values that `filled` adds, sorted by name."""
+        return self.model.entities.attributes
+
+    def filled(self, request: Impression) -> Impression:
+        """A request with the attributes, histories and rates that it lacks, as of its time.
+
+        Raises:
+            FeatureError: a value is not of its feature's declared kind.
+        """
+        return self._live.filled(filled(self.model.entities, request))
+
     def score(self, requests: Sequence[Requestlike], ranking: Ranking | None = None) -> list[Scored]:
         """Score each request, base and corrected, and order it. Changes only the coverage counts.
 
@@ -159,34 +183,23 @@ class Replica:
             FeatureError: a value is not of its feature's declared kind.
             UnavailableError: the model is still loading.
         """
-        self._check_loaded()
-        return self._live.score(requests, ranking)
+        return self.loaded_live().score(requests, ranking)
 
     def explore(self, request: Requestlike, seed: int, draws: int, ranking: Ranking | None = None) -> Scored:
-        """Score one request and draw the order by Thompson sampling: see `LiveModel.explore`.
-
-        Raises:
-            FeatureError: a value is not of its feature's declared kind.
-            UnavailableError: the model is still loading.
-        """
-        self._check_loaded()
-        return self._live.explore(request, seed, draws, ranking)
+        """Score one request and draw the order by Thompson sampling; raises as `score` does."""
+        return self.loaded_live().explore(request, seed, draws, ranking)
 
     def explain(self, request: Requestlike, target: int = 0) -> Explanation:
-        """Score one request as `score` does and break one target's scores down. Changes nothing.
+        """Score one request as `score` does and break one target's scores down; raises as `score` does."""
+        return self.loaded_live().explain(request, target)
 
-        Raises:
-            FeatureError: a value is not of its feature's declared kind.
-            UnavailableError: the model is still loading.
-        """
-        self._check_loaded()
-        return self._live.explain(request, target)
-
-    def _check_loaded(self) -> None:
+    def loaded_live(self) -> LiveModel:
+        """What answers; `UnavailableError` if the model is still loading, or is another than configured."""
         if not self._loaded:
             raise UnavailableError("the model is still loading; /v2/health/ready says when it is ready")
         if other := self._only_other():
             raise UnavailableError(other)
+        return self._live
 
     def _only_other(self) -> str:
         """A message if the log has only another model than the configured one; else ""."""
@@ -204,6 +217,7 @@ class Replica:
                 ready=not why_not,
                 why_not_ready=why_not,
                 frozen=self.frozen,
+                held=self._live.held,
                 freshness_s=self._live.freshness_s,
                 base_freshness_s=self._live.base_freshness_s,
                 behind_s=self.behind_s,
@@ -225,9 +239,14 @@ class Replica:
                 ),
                 base=base,
                 corrected=corrected,
-                network=_network_status(self.model),
+                trust=dict(zip(self.targets, self.model.trust.shares.tolist(), strict=True)),
+                network=network_status(self.model),
+                guard=self._observer.guard_status(),
+                nearest=msgspec.UNSET if self._index is None else self._index.status(),
                 targets={
-                    name: TargetStatus(target.kind, target.of, *quality)
+                    name: TargetStatus(
+                        target.kind, target.of, *quality, complete=target.observe_s >= target.window_s
+                    )
                     for (name, target), quality in zip(self.targets.items(), qualities, strict=True)
                 }
                 if len(self.targets) > 1
@@ -266,7 +285,7 @@ class Replica:
 
     # --- its thread ---
 
-    def __enter__(self) -> Replica:
+    def __enter__(self) -> Self:
         self._thread.start()
         for meter in self._meters:
             meter.start()
@@ -348,23 +367,19 @@ class Replica:
             memory.observe(scores.rows, scores.p, np.zeros(2), position, batch.requests, batch.times)
 
     def _follow(self) -> bool:
+        self._follower.relieve()
         return not self.frozen and bool(self._follower.poll(self._log))
 
-    def _moved(self) -> None:
+    def _moved(self, parts: list[Update] | None) -> None:
         """Handle a change of the model. Called with the lock held."""
         limit = self.settings.freeze_after_examples
         self.frozen = limit > 0 and self._follower.examples >= limit
+        self._live.hold(self._follower.held)
         self._observer.base_moved(self._follower.watermark)
+        if self._index is not None:
+            self._index.updated(parts)
 
     def _mark_end(self, at_end: bool) -> None:
         if self._at_end and not at_end:
             self._behind_since = self._clock.now_s()
         self._at_end = at_end
-
-
-def _network_status(model: Model) -> NetworkStatus | msgspec.UnsetType:
-    network = model.network
-    if not isinstance(network, OwnNetwork):
-        return msgspec.UNSET
-    troubles = network.troubles
-    return NetworkStatus(network.name, network.version, troubles.count, troubles.last)

@@ -1,19 +1,22 @@
 """The status of a replica, and the interface that the HTTP routes need."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
-from learner.features.encoder import FeatureSpec
+from learner.features.spec import FeatureSpec
 from learner.metrics import Summary
 from serving.replica.coverage import Coverage, FeatureCounts
+from serving.replica.example_reader import Seen
 from serving.replica.explaining import Explanation
-from serving.replica.ranking import Ranking
+from serving.replica.ranking import Floats, Ranking
 from serving.replica.target_scores import TargetScores
 from stream.log.lag import Lag
+from stream.records.entities.record import EntityEvent
 from stream.records.targets import Targets
-from stream.records.types import Impression, ServedTarget
+from stream.records.types import Impression, Served, ServedTarget
 
 
 class Scored(NamedTuple):
@@ -28,6 +31,15 @@ class Scored(NamedTuple):
     coverage: Coverage | None = None  # unknown ids and missing values of the request
     targets: dict[str, TargetScores] | None = None  # of each target, where there are several
     further: dict[str, ServedTarget] | None = None  # for the log, of all but the first
+    model: str = ""  # the name of the one that answered, where there are several
+    models: dict[str, ServedTarget] | None = None  # for the log: what each of them predicted
+
+    @property
+    def served(self) -> Served:
+        """What the impression says of the answer."""
+        return Served(
+            self.base, self.corrected, self.version, self.further or {}, self.model, self.models or {}
+        )
 
 
 class MemoryStatus(msgspec.Struct, frozen=True):
@@ -48,6 +60,20 @@ class NetworkStatus(msgspec.Struct, frozen=True):
     last_failure: str
 
 
+class NearestStatus(msgspec.Struct, frozen=True):
+    """The index behind POST /v1/nearest."""
+
+    of: str  # the feature of its items
+    ready: bool
+    why_not_ready: str
+    items: int  # with a row in the model: those that can be found
+    known: int  # with those that the model does not have (any more)
+    entries: int  # distinct values and pairs of the items
+    evicted: int  # items that had to make room
+    examples_read: int
+    examples_bad: int  # requests that could not be read
+
+
 class Quality(msgspec.Struct, frozen=True):
     """Progressive metrics of one prediction: over all examples, and over the recent window."""
 
@@ -62,6 +88,49 @@ class TargetStatus(msgspec.Struct, frozen=True):
     of: str
     base: Quality
     corrected: Quality
+    complete: bool = True  # labels are learned when their window is over, so the metrics see all of them
+
+
+class DuelStatus(msgspec.Struct, frozen=True):
+    """One model compared with another, the first. Differences are the other's minus the first's.
+
+    Intervals are (value, low, high), at 95 %, at any time; None: too little is known.
+    """
+
+    first: str
+    other: str
+    requests: int  # that both predicted
+    logloss: tuple[float, float] | None  # of the first and of the other, nats a candidate
+    logloss_difference: tuple[float, float, float] | None
+    answered: tuple[int, int]  # requests of the first and of the other
+    clicks: tuple[float, float] | None  # a request, of what each answered
+    clicks_difference: tuple[float, float, float] | None
+
+
+class GuardStatus(msgspec.Struct, frozen=True):
+    """`[server.guard]` of one model."""
+
+    armed: bool  # the model has been better than a constant since it began, or went back
+    excess: float | None  # log loss over the best constant's, or over that of `against`; None: too few
+    rollbacks: int  # ordered by this server
+
+
+class HeldModel(msgspec.Struct, frozen=True):
+    """One of several models of a server, and its metrics over all requests, whoever answered them."""
+
+    share: float  # of the entities that it answers
+    ready: bool
+    why_not_ready: str
+    version: str
+    freshness_s: float | None
+    examples_learnt: int
+    answered: int  # requests, since the server began
+    failed: int  # requests that another one answered, and that it could not score
+    base: Quality  # of the first target
+    corrected: Quality
+    held: bool
+    guard: GuardStatus | msgspec.UnsetType
+    duel: DuelStatus | None  # with the model of the largest share, since the server began or shares changed
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
@@ -71,6 +140,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     ready: bool
     why_not_ready: str
     frozen: bool  # applies no more updates; only its error memory continues
+    held: bool  # since the model went back nothing is learned, by nobody, until `freshet resume`
     freshness_s: float | None  # age of the newest example in the weights or the memory, by ingest time
     base_freshness_s: float | None  # the same for the weights alone, without the error memory
     behind_s: float  # time since it was at the end of the log
@@ -87,13 +157,36 @@ class ModelStatus(msgspec.Struct, frozen=True):
     memory: MemoryStatus
     base: Quality  # of the first target
     corrected: Quality
+    # by target, the share of the model beside the running rate: 1 until it has lost to that by a margin
+    trust: dict[str, float] = {}
     network: NetworkStatus | msgspec.UnsetType = msgspec.UNSET  # of the user; absent: it is built in
     targets: dict[str, TargetStatus] | msgspec.UnsetType = msgspec.UNSET  # where there are several
+    guard: GuardStatus | msgspec.UnsetType = msgspec.UNSET  # where it is enabled
+    # Where there are several models; all above is then of the one with the largest share.
+    models: dict[str, HeldModel] | msgspec.UnsetType = msgspec.UNSET
+    shares_from: int | msgspec.UnsetType = msgspec.UNSET  # offset in topic `models`; -1: from the config
+
+    nearest: NearestStatus | msgspec.UnsetType = msgspec.UNSET  # absent: the server has no index
 
     @property
     def further(self) -> dict[str, TargetStatus]:
         """The targets after the first, in the order of the config; empty where there is one."""
         return dict(list(self.targets.items())[1:]) if self.targets else {}
+
+    @property
+    def several(self) -> dict[str, HeldModel]:
+        """The models of the server, where there are several."""
+        return self.models or {}
+
+
+class Watcher(Protocol):
+    """What a replica needs of a guard."""
+
+    def add(self, seen: Sequence[Seen], own: Floats, y: Floats, weight: Floats, shift: Floats) -> None:
+        """Add examples of the first target: see `serving.models.guard.Guard.add`."""
+
+    def status(self) -> GuardStatus:
+        """Its state."""
 
 
 class Scorer(Protocol):
@@ -110,9 +203,27 @@ class Scorer(Protocol):
             FeatureError: an id is not of its feature's declared type.
         """
 
+    def check_entity(self, event: EntityEvent) -> None:
+        """Check what is told of an entity against the schema.
+
+        Raises:
+            FeatureError: its feature has no attributes, or a value is not of its attribute's kind.
+        """
+
+    def filled(self, request: Impression) -> Impression:
+        """A request with the attributes of its entities that it lacks, as of its time."""
+
+    @property
+    def attributes(self) -> list[str]:
+        """The values that `filled` adds, sorted by name."""
+
     @property
     def targets(self) -> Targets:
         """What is predicted."""
+
+    @property
+    def by_name(self) -> "Mapping[str, Scorer]":
+        """Each of several models by its name; empty: there is one."""
 
     def score(self, requests: Sequence[Impression], ranking: Ranking | None = None) -> list[Scored]:
         """Score each request, base and corrected, and order it. Changes only the coverage counts.
@@ -133,3 +244,23 @@ class Scorer(Protocol):
 
     def unready(self) -> str:
         """Why the replica cannot take requests now; "" if it can."""
+
+
+class RunningScorer(Scorer, Protocol):
+    """A scorer that follows a log in threads of its own, inside a `with`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The error that ended one of its threads; None: they run."""
+
+    def check(self) -> None:
+        """Raise the error that ended one of its threads, if there is one."""
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until it can take requests; False after a timeout or a failure."""

@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from error_memory import ErrorMemory
 from learner.features.encoder import Batch
+from learner.memories import correct
 from learner.model.model import Model, Predicted
+from learner.model.scales import joint
 from stream.records.targets import Targets
 from stream.records.types import ServedTarget
 
@@ -32,6 +34,7 @@ class Conditional(NamedTuple):
     predicted: Predicted
     base: Floats  # (n,)
     corrected: Floats  # (n,)
+    z: Floats  # (n,), see `Remembered`
 
 
 def predict_all(model: Model, memories: Sequence[ErrorMemory], batch: Batch) -> dict[str, Conditional]:
@@ -40,23 +43,9 @@ def predict_all(model: Model, memories: Sequence[ErrorMemory], batch: Batch) -> 
 
 
 def predict_one(model: Model, memories: Sequence[ErrorMemory], batch: Batch, target: int) -> Conditional:
-    """Predict and correct one target. A value has no memory."""
+    """Predict and correct one target."""
     predicted = model.predict(batch, target)
-    base = corrected = predicted.p
-    # without evidence the memory corrects nothing
-    if memories[target].evidence and not model.scales.is_value[target]:
-        rows = model.scores_of(batch, predicted).rows
-        corrected = memories[target].correct(rows, base)
-    return Conditional(predicted, base, corrected)
-
-
-def joint(targets: Targets, given: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Predictions of all candidates from those given each target's `of`, by name; arrays of one shape."""
-    found: dict[str, Floats] = {}
-    for name in targets.ordered:
-        of = targets[name].of
-        found[name] = given[name] * found[of] if of else given[name]
-    return {name: found[name] for name in targets}
+    return Conditional(predicted, *correct(memories[target], model, target, predicted))
 
 
 def answered(

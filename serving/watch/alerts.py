@@ -20,6 +20,8 @@ SCORES_MIN = 100.0
 """Scores in five minutes; with fewer, p99 is not meaningful."""
 CLICKS_MIN = 100.0
 """Clicks among the recent examples; with fewer, calibration and log loss are mostly chance."""
+RMSE_COST = 0.05
+"""Of a value, the share by which the error memory may raise the root of the mean squared error."""
 
 SCORED_MIN = 1000.0
 """Ids, or candidates, scored in five minutes; with fewer, a share of them is not meaningful."""
@@ -28,6 +30,14 @@ LEARNT_MIN = 10_000.0
 
 UNMET_MIN = 20.0
 """Actions without impression in five minutes; fewer are no share of anything."""
+
+READ_MIN = 1000.0
+"""Rows that came back from the disk in five minutes; fewer cost nothing."""
+
+TARGET = "target/"
+"""Begins the names of further targets' numbers: `target/NAME/FIELD`."""
+TRUST = "trust/"
+"""Begins the names of the shares of the model beside the running rate: `trust/NAME`."""
 
 Severity = Literal["page", "warn"]
 
@@ -145,6 +155,11 @@ def _not_ready(sight: Sight, over: float) -> Found:
         yield "", "this server should not be sent requests"
 
 
+def _held(sight: Sight, over: float) -> Found:
+    if sight.numbers.get("held", 0.0) > over:
+        yield "", "the model went back, and nothing is learned until `freshet resume`"
+
+
 def _errors(sight: Sight, over: float) -> Found:
     share = sight.numbers.get("errors_share", 0.0)
     if share > over and sight.numbers.get("errors_lately", 0.0) >= ERRORS_MIN:
@@ -235,6 +250,12 @@ def _table_evicts(sight: Sight, over: float) -> Found:
         yield "", "a table has reached its limit: the least used ids are evicted"
 
 
+def _rows_thrash(sight: Sight, over: float) -> Found:
+    read, learned = (sight.rises.get(f"learn.{name}", 0.0) for name in ("rows_read", "examples"))
+    if read > over * learned and read >= READ_MIN:
+        yield "", "the learner reads many rows from disk for each candidate: memory_rows is too small"
+
+
 def _unknown_ids(sight: Sight, over: float) -> Found:
     for feature, counts in _learnt(sight):
         share = counts.unknown_share or 0.0
@@ -272,11 +293,48 @@ def _correction_harms(sight: Sight, over: float) -> Found:
         yield "", f"the error memory costs {corrected - base:.3f} nats of log loss"
 
 
+def _targets(sight: Sight) -> dict[str, dict[str, float]]:
+    """The numbers of each further target that has enough positives."""
+    found: dict[str, dict[str, float]] = {}
+    for key, number in sight.numbers.items():
+        name, _, field = key.removeprefix(TARGET).rpartition("/")
+        if key.startswith(TARGET) and name:
+            found.setdefault(name, {})[field] = number
+    return {name: of for name, of in found.items() if of.get("positives", 0.0) >= CLICKS_MIN}
+
+
+def _target_miscalibrated(sight: Sight, over: float) -> Found:
+    for name, of in _targets(sight).items():
+        ratio = of.get("calibration", 1.0)
+        # what comes after observe_s is in no metric, so of such a target too much seems to be predicted
+        if ratio < 1.0 / over or (ratio > over and of.get("complete", 1.0)):
+            yield name, f"{ratio:.2f} times as much {name} is predicted as occurs"
+
+
+def _target_correction_harms(sight: Sight, over: float) -> Found:
+    for name, of in _targets(sight).items():
+        if "logloss" in of and "logloss_base" in of and of["logloss"] - of["logloss_base"] > over:
+            cost = f"{of['logloss'] - of['logloss_base']:.3f} nats of log loss"
+        elif of.get("rmse", 0.0) > (1.0 + RMSE_COST) * of.get("rmse_base", float("inf")):
+            cost = f"{of['rmse'] / of['rmse_base'] - 1.0:.0%} of the squared error's root"
+        else:
+            continue
+        yield name, f"the error memory of {name} costs {cost}"
+
+
+def _untrusted(sight: Sight, over: float) -> Found:
+    for key, share in sight.numbers.items():
+        if key.startswith(TRUST) and share < over:
+            name = key.removeprefix(TRUST)
+            yield name, f"the model of {name} predicts worse than its running rate, and counts {share:.0%}"
+
+
 RULES = (
     Rule("FreshetRoleDown", "page", 0.0, 60.0, _role_down),
     Rule("FreshetLogAway", "page", 60.0, 0.0, _log_away),
     Rule("FreshetLagging", "page", 120.0, 30.0, _lagging),
     Rule("FreshetServerNotReady", "page", 120.0, 0.0, _not_ready),
+    Rule("FreshetHeld", "page", 0.0, 0.0, _held),
     Rule("FreshetServerErrors", "page", 300.0, 0.01, _errors),
     Rule("FreshetServerSlow", "warn", 600.0, 0.05, _slow),
     Rule("FreshetImpressionsUnlogged", "warn", 300.0, 0.0, _unlogged),
@@ -291,10 +349,14 @@ RULES = (
     Rule("FreshetQuarantine", "warn", 0.0, 0.0, _quarantine),
     Rule("FreshetTableFull", "warn", 0.0, 0.0, _table_full),
     Rule("FreshetTableEvicts", "warn", 900.0, 0.0, _table_evicts),
+    Rule("FreshetRowsThrash", "warn", 900.0, 5.0, _rows_thrash),
     Rule("FreshetUnknownIds", "warn", 900.0, 0.9, _unknown_ids),
     Rule("FreshetFeatureMissing", "warn", 900.0, 0.99, _feature_missing),
     Rule("FreshetMiscalibrated", "warn", 900.0, 1.25, _miscalibrated),
     Rule("FreshetCorrectionHarms", "warn", 900.0, 0.005, _correction_harms),
+    Rule("FreshetTargetMiscalibrated", "warn", 900.0, 1.25, _target_miscalibrated),
+    Rule("FreshetTargetCorrectionHarms", "warn", 900.0, 0.005, _target_correction_harms),
+    Rule("FreshetUntrusted", "warn", 900.0, 0.5, _untrusted),
 )
 
 

@@ -178,6 +178,26 @@ function showTargets(live) {
     ...TARGET_COLUMNS.map(([called, name, format]) => make("td", { role: "cell", "data-column": called, text: text(format(row), row[name]) })))));
 }
 
+const signed = (x) => (x > 0 ? "+" : x < 0 ? "−" : "") + Math.abs(x).toFixed(4);
+
+// [low, high] of a confidence sequence; it may be looked at any time
+function difference(row, name) {
+  if (row[name] === null || row[name] === undefined) return "–";
+  return `${signed(row[name])} (${signed(row[`${name}_low`])} to ${signed(row[`${name}_high`])})`;
+}
+
+const MODEL_COLUMNS = [["share", "share", percent], ["answers", "answered_per_s", rate], ["AUC", "auc", ratio],
+  ["log loss", "logloss", ratio], ["calibration", "calibration", ratio], ["freshness", "freshness_s", seconds]];
+
+function showModels(live) {
+  const rows = live.models || [];
+  $("models-card").hidden = !rows.length;
+  $("models-list").replaceChildren(...rows.map((row) => make("tr", { role: "row" },
+    make("th", { scope: "row", role: "rowheader", text: row.model + (row.ready === 0 ? " (not ready)" : "") }),
+    ...MODEL_COLUMNS.map(([called, name, format]) => make("td", { role: "cell", "data-column": called, text: text(format, row[name]) })),
+    ...[["log loss compared", "difference"], ["clicks compared", "clicks"]].map(([called, name]) => make("td", { role: "cell", "data-column": called, text: difference(row, name) })))));
+}
+
 function showRoles(live) {
   $("roles-list").replaceChildren(...live.roles.map((role) => make("li", {},
     make("i", { "data-state": role.state, "aria-hidden": "true" }),
@@ -411,7 +431,7 @@ async function turn() {
     $("live").hidden = false;
     $("token").hidden = true;
     $("trouble").hidden = true;
-    showState(live); showTiles(live); showTables(live); showTargets(live); showRoles(live); showAlerts(live);
+    showState(live); showTiles(live); showTables(live); showTargets(live); showModels(live); showRoles(live); showAlerts(live);
     CHARTS.forEach(showChart);
   } catch (error) {
     if (error instanceof TokenError) return askToken(error);

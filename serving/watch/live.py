@@ -56,7 +56,10 @@ class Role(msgspec.Struct):
 
 
 class TableRow(msgspec.Struct):
-    """One embedding table. The rates are the leading learner's; None: no learner reports."""
+    """One embedding table. The rates are those of the learner that leads, or of all shards together.
+
+    None: none reports.
+    """
 
     feature: str
     rows: int
@@ -81,6 +84,30 @@ class TargetRow(msgspec.Struct):
     calibration: float | None = None  # sum of predictions / sum of labels
 
 
+class ModelRow(msgspec.Struct):
+    """One of several models of a server; its recent metrics are of corrected predictions, over all requests.
+
+    None: not known (yet).
+    """
+
+    model: str
+    share: float | None = None  # of the entities that it answers
+    answered_per_s: float | None = None
+    ready: float | None = None  # 1 or 0
+    auc: float | None = None
+    logloss: float | None = None
+    calibration: float | None = None
+    freshness_s: float | None = None
+    # Compared with the model of the largest share, whose own fields are unknown; intervals hold at any time.
+    compared: float | None = None  # requests that both predicted
+    difference: float | None = None  # of log loss, nats a candidate
+    difference_low: float | None = None
+    difference_high: float | None = None
+    clicks: float | None = None  # difference of clicks a request, of what each answered
+    clicks_low: float | None = None
+    clicks_high: float | None = None
+
+
 class Live(msgspec.Struct, omit_defaults=True):
     """Everything that the page shows at one moment."""
 
@@ -98,6 +125,7 @@ class Live(msgspec.Struct, omit_defaults=True):
     alerts: list[Alert]
     newest: Span
     targets: list[TargetRow] = []  # the further ones, where there are several
+    models: list[ModelRow] = []  # where a server has several
 
 
 class LiveHistory(msgspec.Struct):

@@ -16,10 +16,11 @@ from functools import partial
 import msgspec
 
 from ground.threads import HelperThread
+from learner.shards.live.watch import is_shard
 from serving.watch.alerts import FeatureSight, Sight, Watchman
 from serving.watch.history import History
-from serving.watch.live import Live, LiveHistory, Now, Role, TableRow
-from serving.watch.pulse import Own, target_rows
+from serving.watch.live import Live, LiveHistory, ModelRow, Now, Role, TableRow
+from serving.watch.pulse import MODEL, Own, model_rows, target_rows
 from serving.watch.rates import Counters
 from stream.errors import LogError
 from stream.group.observer import ObservedMember, Roll
@@ -152,6 +153,7 @@ class Overview:
             alerts=self._watchman.alerts,
             newest=newest,
             targets=target_rows(status.numbers),
+            models=self._models(status),
         )
         return self._live
 
@@ -209,11 +211,14 @@ class Overview:
                     self._counters.add(
                         f"{member.group}.{name}", member.incarnation, member.status.numbers.get(name)
                     )
-                for feature, counts in member.status.tables.items() if member.leads else ():
+                for feature, counts in member.status.tables.items() if _learns(member) else ():
                     for name, count in zip(_TABLE_COUNTS, counts[1:], strict=False):
                         self._counters.add(f"table.{feature}.{name}", member.incarnation, float(count))
         for name in _COUNTED[GROUP]:
             self._counters.add(f"{GROUP}.{name}", "own", own.numbers.get(name))
+        for name, number in own.numbers.items():
+            if name.startswith(MODEL) and name.endswith("/answered"):
+                self._counters.add(name, "own", number)
         for feature, counts in own.tables.items():
             for name, count in zip(_FEATURE_COUNTS, counts[1:], strict=False):
                 self._counters.add(f"{GROUP}.{feature}.{name}", "own", float(count))
@@ -282,6 +287,12 @@ class Overview:
         lags = {role: getattr(now, f"{role}_lag_s") or 0.0 for role in TITLES.values()}
         return Sight(numbers, self._counters.rises, heard_s, lags, self._features(status))
 
+    def _models(self, status: MemberStatus) -> list[ModelRow]:
+        rows = model_rows(status.numbers)
+        for row in rows:
+            row.answered_per_s = self._counters.rate(f"{MODEL}{row.model}/answered")
+        return rows
+
     def _features(self, status: MemberStatus) -> dict[str, FeatureSight]:
         """The counts of each feature over the scores of the last five minutes."""
         rises = self._counters.rises
@@ -296,7 +307,7 @@ class Overview:
 
     def _tables(self, status: MemberStatus, members: list[ObservedMember]) -> list[TableRow]:
         features = self._features(status)
-        learning = any(h.group == "learn" and h.leads and h.status.tables for h in members)
+        learning = any(h.group == "learn" and _learns(h) and h.status.tables for h in members)
         counted = _TABLE_COUNTS if learning else ()
         return [
             TableRow(
@@ -314,7 +325,7 @@ _FEATURE_COUNTS = ("ids", "unknown", "missing")
 _TABLE_COUNTS = ("admitted", "refused", "expired", "evicted")
 _COUNTED: Mapping[str, tuple[str, ...]] = {
     "join": ("records", "impressions", "actions", "examples", "late", "early", "dead_letters", "orphans"),
-    "learn": ("records", "dead_letters", "quarantined", "full", "evicted"),
+    "learn": ("records", "dead_letters", "quarantined", "full", "evicted", "examples", "rows_read"),
     GROUP: ("requests", "unlogged", "scored"),
 }
 
@@ -354,12 +365,19 @@ def _silent_s(member: ObservedMember) -> float:
     return max(time.monotonic() - member.at_s, 0.0)
 
 
+def _learns(member: ObservedMember) -> bool:
+    """Whether a learner publishes: it leads, or is one of several shards, each of which has its own rows."""
+    return member.leads or is_shard(member.name)
+
+
 def _role(member: ObservedMember) -> Role:
     silent_s = _silent_s(member)
     if silent_s > SILENT_S:
         state = "silent"
-    elif member.group == "learn" and not member.leads:
+    elif member.group.partition(".")[0] == "learn" and not _learns(member):
         state = "standing by"
     else:
         state = "frozen" if member.status.numbers.get("frozen") else "running"
-    return Role(TITLES.get(member.group, member.group), member.name, state, round(silent_s, 1))
+    group, _, model = member.group.partition(".")
+    name = f"{model} on {member.name}" if model else member.name
+    return Role(TITLES.get(group, group), name, state, round(silent_s, 1))

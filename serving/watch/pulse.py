@@ -8,15 +8,17 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from learner.metrics import Summary
-from serving.replica.status import Scorer, TargetStatus
-from serving.watch.live import TargetRow
+from serving.replica.status import HeldModel, Scorer, TargetStatus
+from serving.watch.alerts import TARGET, TRUST
+from serving.watch.live import ModelRow, TargetRow
 from stream.group.signs import MemberStatus
 
 SPAN_TICKS = 300
 """Number of calls, one a second, over which the share of errors and the slowest answers are measured."""
 SCORE_PATH = "/v1/score"
-_TARGET = "target/"
-"""Begins the names of further targets' numbers: `target/NAME/FIELD`, FIELD being one of `TargetRow`."""
+
+MODEL = "model/"
+"""Begins the names of several models' numbers: `model/NAME/FIELD`; `answered` is a count."""
 
 
 class Own(NamedTuple):
@@ -62,6 +64,7 @@ class Pulse:
         numbers: dict[str, float | None] = {
             "ready": float(status.ready),
             "frozen": float(status.frozen),
+            "held": float(status.held),
             "freshness_s": status.freshness_s,
             "base_freshness_s": status.base_freshness_s,
             "behind_s": status.behind_s,
@@ -80,7 +83,10 @@ class Pulse:
             "learnt": status.examples_learnt,
         }
         numbers |= _quality("base", status.base.recent) | _quality("corrected", status.corrected.recent)
-        numbers |= target_numbers(status.further)
+        numbers |= target_numbers(status.further) | model_numbers(status.several)
+        numbers |= {f"{TRUST}{name}": share for name, share in status.trust.items()}
+        if status.several:
+            numbers["shares_from"] = float(status.shares_from or 0)
         known = {name: float(value) for name, value in numbers.items() if value is not None}
         features = status.scored_features
         tables = {
@@ -91,10 +97,10 @@ class Pulse:
 
 
 def target_numbers(further: Mapping[str, TargetStatus]) -> dict[str, float | None]:
-    """The recent metrics of further targets as numbers of a member's status, for `target_rows`."""
+    """The recent metrics of further targets as numbers of a member's status, for `target_rows` and alerts."""
     numbers: dict[str, float | None] = {}
     for name, target in further.items():
-        recent = target.corrected.recent
+        base, recent = target.base.recent, target.corrected.recent
         is_value = target.kind == "value"
         rate = recent["positives"] / recent["examples"] if recent["examples"] else None
         fields: dict[str, float | None] = {
@@ -105,8 +111,13 @@ def target_numbers(further: Mapping[str, TargetStatus]) -> dict[str, float | Non
             "logloss": recent["logloss"],
             "mae": recent.get("mae"),
             "calibration": recent["calibration"],
+            "complete": float(target.complete),
+            "positives": recent["positives"],
+            "logloss_base": base["logloss"],
+            "rmse": recent.get("rmse"),
+            "rmse_base": base.get("rmse"),
         }
-        numbers |= {f"{_TARGET}{name}/{field}": number for field, number in fields.items()}
+        numbers |= {f"{TARGET}{name}/{field}": number for field, number in fields.items()}
     return numbers
 
 
@@ -118,11 +129,49 @@ def target_rows(numbers: Mapping[str, float]) -> list[TargetRow]:
     """
     rows: dict[str, TargetRow] = {}
     for key, number in numbers.items():
-        name, _, field = key.removeprefix(_TARGET).rpartition("/")
-        if not (key.startswith(_TARGET) and name) or field not in TargetRow.__struct_fields__[1:]:
-            continue  # of a newer version, or of no target
+        name, _, field = key.removeprefix(TARGET).rpartition("/")
+        if not (key.startswith(TARGET) and name) or field not in TargetRow.__struct_fields__[1:]:
+            continue  # for alerts, of a newer version, or of no target
         row = rows.setdefault(name, TargetRow(name, False))
         setattr(row, field, bool(number) if field == "value" else number)
+    return list(rows.values())
+
+
+def model_numbers(held: Mapping[str, HeldModel]) -> dict[str, float | None]:
+    """The shares and recent metrics of several models as numbers of a member's status, for `model_rows`."""
+    numbers: dict[str, float | None] = {}
+    for name, model in held.items():
+        recent = model.corrected.recent
+        fields: dict[str, float | None] = {
+            "share": model.share,
+            "answered": float(model.answered),
+            "ready": float(model.ready),
+            "auc": recent["auc"],
+            "logloss": recent["logloss"],
+            "calibration": recent["calibration"],
+            "freshness_s": model.freshness_s,
+        }
+        if (duel := model.duel) is not None:
+            fields["compared"] = float(duel.requests)
+            found = {"difference": duel.logloss_difference, "clicks": duel.clicks_difference}
+            for field, interval in found.items():
+                names = (field, f"{field}_low", f"{field}_high")
+                fields |= dict(zip(names, interval or (None,) * 3, strict=True))
+        numbers |= {f"{MODEL}{name}/{field}": number for field, number in fields.items()}
+    return numbers
+
+
+def model_rows(numbers: Mapping[str, float]) -> list[ModelRow]:
+    """The models that a member's numbers tell of, without rates.
+
+    >>> model_rows({"model/main/share": 0.9, "model/main/auc": 0.7, "gate": 1.0})[0].share
+    0.9
+    """
+    rows: dict[str, ModelRow] = {}
+    for key, number in numbers.items():
+        name, _, field = key.removeprefix(MODEL).rpartition("/")
+        if key.startswith(MODEL) and name and field in ModelRow.__struct_fields__[1:]:
+            setattr(rows.setdefault(name, ModelRow(name)), field, number)
     return list(rows.values())
 
 

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from ground.prometheus import counter, gauge
-from serving.replica.status import ModelStatus, Quality, TargetStatus
+from serving.replica.status import HeldModel, ModelStatus, NearestStatus, Quality, TargetStatus
 from serving.watch.pulse import SCORE_PATH, Totals
 from stream.log.lag_metrics import lag_metrics
 
@@ -131,6 +131,8 @@ class _State(Collector):
         yield from _gauges(status)
         yield from _counters(status)
         yield from lag_metrics("server", status.lag)
+        if status.nearest:
+            yield from _nearest(status.nearest)
         yield counter("freshet_log_records", "Records appended to the log.", self.writer.records)
         yield counter("freshet_log_batches", "Appends that they took.", self.writer.batches)
         yield counter("freshet_log_failures", "Appends that the log refused.", self.writer.failures)
@@ -151,6 +153,15 @@ def _gauges(status: ModelStatus) -> Iterator[Metric]:
     )
     yield gauge("freshet_behind_seconds", "For how long the log's end was not reached.", status.behind_s)
     yield gauge("freshet_frozen", "1 if the base follows no updates any more.", status.frozen)
+    yield gauge("freshet_held", "1 if nothing is learned since the model went back.", status.held)
+    if status.guard:
+        excess = status.guard.excess
+        yield gauge(
+            "freshet_guard_excess_nats",
+            "Log loss of what was served over the best constant's, or over that of `server.guard.against`.",
+            math.nan if excess is None else excess,
+        )
+        yield gauge("freshet_guard_armed", "1 if the guard may let the model go back.", status.guard.armed)
     yield gauge("freshet_memory_evidence", "Examples the error memory stands on.", status.memory.evidence)
     yield gauge("freshet_memory_gate_ratio", "Share of the correction that is applied.", status.memory.gate)
     yield gauge("freshet_memory_bytes", "Bytes of the error memory.", status.memory.bytes)
@@ -161,6 +172,14 @@ def _gauges(status: ModelStatus) -> Iterator[Metric]:
     info = GaugeMetricFamily("freshet_model_info", "1; its label names the model.", labels=["version"])
     info.add_metric([status.version], 1.0)
     yield info
+    trust = GaugeMetricFamily(
+        "freshet_trust_ratio",
+        "By target, the share of the model beside the running rate: 1 until it has lost to that.",
+        labels=["target"],
+    )
+    for target, share in status.trust.items():
+        trust.add_metric([target], share)
+    yield trust
     quality = GaugeMetricFamily(
         "freshet_quality",
         "Progressive metrics of the predictions, by metric, prediction and span.",
@@ -170,10 +189,20 @@ def _gauges(status: ModelStatus) -> Iterator[Metric]:
         quality.add_metric(labels, value)
     yield quality
     if further := status.further:
-        yield _target_quality(further)
+        yield from _target_quality(further)
+    if held := status.several:
+        yield from _model_gauges(held)
 
 
-def _target_quality(further: Mapping[str, TargetStatus]) -> Metric:
+def _nearest(status: NearestStatus) -> Iterator[Metric]:
+    yield gauge("freshet_nearest_ready", "1 if the index of items is built.", status.ready)
+    yield gauge("freshet_nearest_items", "Items that can be found.", status.items)
+    yield gauge("freshet_nearest_entries", "Distinct values and pairs of the items.", status.entries)
+    yield counter("freshet_nearest_evicted", "Items that had to make room (items_max).", status.evicted)
+    yield counter("freshet_nearest_examples_read", "Examples read for the index.", status.examples_read)
+
+
+def _target_quality(further: Mapping[str, TargetStatus]) -> Iterator[Metric]:
     """A metric of its own: queries and alerts on `freshet_quality` go on to see the first target alone."""
     quality = GaugeMetricFamily(
         "freshet_target_quality",
@@ -185,7 +214,66 @@ def _target_quality(further: Mapping[str, TargetStatus]) -> Metric:
     for name, target in further.items():
         for labels, value in _qualities(target.base, target.corrected):
             quality.add_metric([name, *labels], value)
-    return quality
+    yield quality
+    complete = GaugeMetricFamily(
+        "freshet_target_complete",
+        "1 if a further target's metrics see all labels; 0 if some come after `observe_s`, which no metric "
+        "counts. Absent with one target.",
+        labels=["target"],
+    )
+    for name, target in further.items():
+        complete.add_metric([name], float(target.complete))
+    yield complete
+
+
+def _model_gauges(held: Mapping[str, HeldModel]) -> Iterator[Metric]:
+    """Metrics of their own: those without the label `model` are of the model with the largest share."""
+    texts = {
+        "share": "Share of the entities that a model answers. These metrics are absent with one model.",
+        "ready": "1 if a model can answer.",
+        "freshness_seconds": "`freshet_freshness_seconds` of a model.",
+    }
+    for name, text in texts.items():
+        family = GaugeMetricFamily(f"freshet_model_{name}", text, labels=["model"])
+        for model, one in held.items():
+            value = getattr(one, name.replace("_seconds", "_s"))
+            family.add_metric([model], math.nan if value is None else float(value))
+        yield family
+    duels = GaugeMetricFamily(
+        "freshet_model_difference",
+        "A model's difference from the one with the largest share, with the interval of a confidence "
+        "sequence (`bound` is `low`, `high` or `value`): `logloss` in nats a candidate, of all requests; "
+        "`clicks` a request, of those that each answered.",
+        labels=["model", "metric", "bound"],
+    )
+    for model, one in held.items():
+        if one.duel is not None:
+            pairs = (("logloss", one.duel.logloss_difference), ("clicks", one.duel.clicks_difference))
+            for metric, interval in pairs:
+                for bound, value in zip(("value", "low", "high"), interval or (), strict=False):
+                    duels.add_metric([model, metric, bound], value)
+    yield duels
+    quality = GaugeMetricFamily(
+        "freshet_model_quality",
+        "Progressive metrics of each model's predictions, over all requests, whichever model answered.",
+        labels=["model", "metric", "prediction", "span"],
+    )
+    for model, one in held.items():
+        for labels, value in _qualities(one.base, one.corrected):
+            quality.add_metric([model, *labels], value)
+    yield quality
+
+
+def _model_counters(held: Mapping[str, HeldModel]) -> Iterator[Metric]:
+    texts = {
+        "answered": "Requests that a model answered.",
+        "failed": "Requests that another model answered and that this one could not score.",
+    }
+    for name, text in texts.items():
+        family = CounterMetricFamily(f"freshet_model_{name}", text, labels=["model"])
+        for model, one in held.items():
+            family.add_metric([model], getattr(one, name))
+        yield family
 
 
 def _qualities(base: Quality, corrected: Quality) -> Iterator[tuple[list[str], float]]:
@@ -231,6 +319,10 @@ def _counters(status: ModelStatus) -> Iterator[Metric]:
         status.examples_skipped,
     )
     yield counter("freshet_examples_bad", "Requests that could not be read.", status.examples_bad)
+    if held := status.several:
+        yield from _model_counters(held)
+    if status.guard:
+        yield counter("freshet_guard_rollbacks", "Rollbacks that the guard ordered.", status.guard.rollbacks)
     if status.network:
         yield counter(
             "freshet_network_failures",

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from topics import opened_topics
 
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
-from stream.log.open import open_log
-from stream.log.settings import LogSettings
+from stream.log.base import Log
 
 Serve = Callable[[threading.Event, Callable[[str], None]], None]
 Running = Callable[[Serve], contextlib.AbstractContextManager[str]]
@@ -18,16 +17,11 @@ Running = Callable[[Serve], contextlib.AbstractContextManager[str]]
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Log]:
     """A log with every topic, two partitions of events and examples."""
-    opened = open_log(f"sqlite:{tmp_path / 'log.db'}", LogSettings(sync=False))
-    for topic in (EVENTS, EXAMPLES):
-        opened.create_topic(topic, 2)
-    for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
-        opened.create_topic(topic, 1)
-    yield opened
-    opened.close()
+    with opened_topics(tmp_path) as opened:
+        yield opened
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def running() -> Running:
     """Run `serve(stop, on_listening)` in a thread; gives its URL, stops it, raises what it raised."""
 
@@ -48,12 +42,12 @@ def running() -> Running:
         thread = threading.Thread(target=target)
         thread.start()
         try:
-            assert listening.wait(30.0)
+            assert listening.wait(60.0)
             if urls:
                 yield urls[0]
         finally:
             stop.set()
-            thread.join(30.0)
+            thread.join(60.0)
         assert not thread.is_alive()
         if errors:
             raise errors[0]

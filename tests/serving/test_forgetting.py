@@ -1,6 +1,7 @@
 """Forgetting, from the log's events to the last copy: joiner, learner, error memory, files."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from error_memory import MemorySettings
 from ground.keys import hash_string, key_of
 from learner.errors import FeatureError
 from learner.features.encoder import FeatureSpec, Request
+from learner.features.known.given import as_signed
 from learner.model.forgetting import widened
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
@@ -19,8 +21,9 @@ from serving.settings import ServerSettings
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records.decoding import Decoder
+from stream.records.entities.record import EntityEvent, key_of_event
 from stream.records.forgetting import Entity, append_forget, example_without
-from stream.records.types import Action, Example, Forget, Impression, encode
+from stream.records.types import Action, Example, Features, Forget, Impression, encode
 from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
@@ -52,28 +55,36 @@ def shown(n: int, user: str, items: list[int], labels: bool) -> Impression:
 class World:
     """A joiner, a learner and a replica over one log, moved by hand."""
 
-    def __init__(self, log: Log, folder: Path, memory: str = "residual") -> None:
-        self.log, self.folder, self.memory = log, folder, memory
+    def __init__(
+        self,
+        log: Log,
+        folder: Path,
+        memory: str = "residual",
+        features: Mapping[str, FeatureSpec] = FEATURES,
+    ) -> None:
+        self.log, self.folder, self.memory, self.features = log, folder, memory, features
         self.sent = 0
         self.join_state = RoleState(folder / "join", "joiner", {}, sync=False)
         self.joiner = Joiner(self.join_state, JOIN)
         self.join = Runner(log, self.join_state, self.joiner, Subscription(EVENTS, "join"), FAST).open()
         self.open_learner()
-        self.replica = Replica(
-            log,
-            FEATURES,
-            SETTINGS,
-            MemorySettings(kind=memory),
-            ServerSettings(window=500),  # type: ignore[arg-type]
-        )
+        self.replica = self.new_replica()
 
     def open_learner(self) -> None:
-        fingerprint = Learner.fingerprint(FEATURES, SETTINGS)
+        fingerprint = Learner.fingerprint(self.features, SETTINGS)
         self.learn_state = RoleState(self.folder / "learn", "learner", fingerprint, sync=False)
-        self.learner = Learner(FEATURES, SETTINGS, self.learn_state)
+        self.learner = Learner(self.features, SETTINGS, self.learn_state)
         self.learn = Runner(
             self.log, self.learn_state, self.learner, Subscription(EXAMPLES, "learn"), FAST
         ).open()
+
+    def new_replica(self) -> Replica:
+        memory = MemorySettings(kind=self.memory)  # type: ignore[arg-type]
+        return Replica(self.log, self.features, SETTINGS, memory, ServerSettings(window=500))
+
+    def tell(self, feature: str, entity: int | str, told: Features) -> None:
+        event = EntityEvent(feature, entity, T, dict(told))
+        self.log.append(EVENTS, [Outgoing(key_of_event(event), encode(event))])
 
     def send(self, *events: Impression | Action) -> None:
         self.log.append(EVENTS, [Outgoing(e.request_id.encode(), encode(e)) for e in events])
@@ -95,7 +106,7 @@ class World:
             pass
 
     def forget(self, refuse_s: float = 0.0, **entity: list[int | str]) -> None:
-        append_forget(self.log, EVENTS, Forget("f1", T + self.sent, widened(FEATURES, entity), refuse_s))
+        append_forget(self.log, EVENTS, Forget("f1", T + self.sent, widened(self.features, entity), refuse_s))
         self.turn()
 
     def close(self) -> None:
@@ -122,6 +133,7 @@ def world(log: Log, tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
+@pytest.mark.slow
 def test_an_entity_is_nowhere_after_it_is_forgotten(world: World) -> None:
     world.play(200)
     world.play(40, labels=False)  # those of the last 50 s wait for their window
@@ -161,6 +173,58 @@ def test_an_entity_is_nowhere_after_it_is_forgotten(world: World) -> None:
     assert not world.learner.meta.purging
 
 
+KNOWN = {
+    "user": FeatureSpec(dim=4, memory_rows=4),  # the others rest on disk
+    "item": FeatureSpec(dim=4, memory_rows=4),
+    "history": FEATURES["history"],  # comes with each request
+    "seller": FeatureSpec(dim=4, of="item"),
+    "past": FeatureSpec(kind="history", by="user", of="item", length=6, dim=4, memory_rows=4),
+    "viewers": FeatureSpec(kind="history", by="item", of="user", length=30, dim=4),
+    "ctr": FeatureSpec(kind="rate", of="item", window_s=3600.0),
+    "both": FeatureSpec(kind="rate", of=["item", "user"], window_s=3600.0),
+}
+
+
+def known_to(replica: Replica, user: str) -> bytes:
+    """All that a server fills into a request of a person for many items, as text."""
+    asked = Impression("q", T + 1000.5, [{"item": i} for i in (ITEM + 1, *range(25))], {"user": user})
+    filled = replica.filled(asked)
+    named = [filled.context, *filled.candidates]
+    return msgspec.json.encode([{n: v for n, v in one.items() if n not in ("user", "item")} for one in named])
+
+
+def test_histories_rates_and_attributes_of_others_forget_a_person_and_an_item(
+    log: Log, tmp_path: Path
+) -> None:
+    world, item = World(log, tmp_path / "state", features=KNOWN), ITEM + 1
+    for one in (item, 11, 13):
+        world.tell("item", one, {"seller": USER if one == 11 else "bob"})
+    world.play(200, item=item)
+    world.turn()
+    kept = [str(as_signed(key_of(one))).encode() for one in (USER, item)]
+    before = known_to(world.replica, "u3")
+    assert all(key in before for key in kept) and USER.encode() in before
+    assert world.files_with(USER, item)
+    rows = world.learner.model.table_rows()
+    world.forget(user=[USER], item=[item], seller=[USER])
+    fresh = world.new_replica()
+    while fresh.step():
+        pass
+    for person in ("u3", USER):
+        after = known_to(world.replica, person)
+        assert not any(key in after for key in [*kept, USER.encode()]) and b"bob" in after
+        assert after == known_to(fresh, person)
+    left = world.learner.model.table_rows()
+    assert rows["ctr.state"] - left["ctr.state"] == 1 and rows["both.state"] - left["both.state"] > 5
+    deadline = time.monotonic() + 60.0
+    while not (world.join_state.purges and world.learn_state.purges):
+        assert time.monotonic() < deadline
+        world.turn()
+    world.close()
+    assert world.files_with(USER, item) == {}
+
+
+@pytest.mark.slow
 def test_others_are_learnt_on_from_what_waited(world: World) -> None:
     world.play(60, labels=False)
     world.turn()
@@ -186,6 +250,7 @@ def test_others_are_learnt_on_from_what_waited(world: World) -> None:
     assert world.joiner.counts.late >= 1
 
 
+@pytest.mark.slow
 def test_what_comes_later_is_refused_for_as_long_as_asked(world: World) -> None:
     world.play(100)
     world.turn()
@@ -253,6 +318,12 @@ def test_ids_are_compared_by_feature_and_key() -> None:
     left = example_without(example, ["user", "tags"], entity.named)
     assert left is not None and left.candidates == [{"item": 1, "tags": ["b"]}, {"item": 2}]
     assert example_without(example, ["user"], entity.named) is example
+    said = {"weight": [2.0, 3.0], "before": [0.0, 1.0], "place": [1, 0], "propensity": [0.5, 0.25]}
+    one_gone = msgspec.structs.replace(example, candidates=[{"user": "7"}, {"item": 2}], **said)
+    left = example_without(one_gone, ["user"], entity.named)
+    assert left is not None and {name: getattr(left, name) for name in said} == {
+        name: values[1:] for name, values in said.items()
+    }
     assert (
         example_without(msgspec.structs.replace(example, context={"user": "7"}), ["user"], entity.named)
         is None

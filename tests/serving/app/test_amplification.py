@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,9 +9,10 @@ import httpx
 import pytest
 from known_scorer import Known
 
-from serving.app.app import REASON_CHARACTERS_MAX, REASONS_MAX, App
+from serving.app.app import App
 from serving.app.bodies import EVENTS_MAX
 from serving.app.server import run_app
+from serving.app.taking import REASON_CHARACTERS_MAX, REASONS_MAX
 from serving.http.frame import ERROR_CHARACTERS_MAX
 from serving.settings import ServerSettings
 from stream.log.base import EVENTS, Log
@@ -94,11 +94,11 @@ def test_explaining_takes_few_candidates(client: httpx.Client) -> None:
 def test_others_are_answered_while_one_is_explained_or_drawn(
     client: httpx.Client, scorer: Known, path: str, body: dict[str, object]
 ) -> None:
-    scorer.slow_s = 1.5
+    scorer.go.clear()
     with ThreadPoolExecutor(1) as pool:
-        began = time.monotonic()
         slow = pool.submit(client.post, path, json=body)
-        time.sleep(0.3)
+        assert scorer.asked.wait(60.0)
         assert client.get("/v2/health/live").status_code == 200
-        assert time.monotonic() - began < 1.4 and not slow.done()
+        assert not slow.done()
+        scorer.go.set()
         assert slow.result().status_code == 200

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over a real server: both encodings, bad requests, and a stranger's client."""
+"""The Open Inference Protocol over a real server: both encodings, bad requests, and clients of others."""
 
 import json
 import os
@@ -30,7 +30,7 @@ FEATURES = {
     "price": FeatureSpec(kind="number"),
 }
 INFER = "/v2/models/freshet/infer"
-TRITON = Path(__file__).parents[1] / "foreign" / "infer_by_triton.py"
+FOREIGN = Path(__file__).parents[1] / "foreign"
 
 
 @pytest.fixture
@@ -148,6 +148,22 @@ def test_missing_values_are_missing_features(client: httpx.Client, replica: Repl
     assert found["base"] == client.post("/v1/score", json=plain).json()["base"]
 
 
+def test_null_is_the_same_as_absent(client: httpx.Client, replica: Replica) -> None:
+    teach(replica)
+    item = {"name": "item", "datatype": "INT64", "shape": [1], "data": [3]}
+    said = {"inputs": [item], "parameters": {"time": 1e9}, "outputs": [{"name": "base"}]}
+    nulls = {
+        "inputs": [{**item, "parameters": None}],
+        "parameters": {"time": 1e9, "log": None, "binary_data_output": None},
+        "outputs": [{"name": "base", "parameters": None}],
+        "id": None,
+    }
+    answers = [client.post(INFER, json=body).json()["outputs"] for body in (said, nulls)]
+    assert answers[0] == answers[1]
+    everything = {**nulls, "outputs": None, "parameters": None}
+    assert len(client.post(INFER, json=everything).json()["outputs"]) == 3
+
+
 BAD_TENSORS = [
     ([t("nothing", "FP32", [1], [1.0])], "no declared feature; the model has: user, item"),
     ([], "expected|need one common number"),
@@ -198,15 +214,15 @@ def test_bad_frames_are_refused_with_a_sentence(client: httpx.Client) -> None:
 
 
 @pytest.fixture(scope="module")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter with tritonclient and nothing of ours."""
-    if given := os.environ.get("FRESHET_TRITON_PYTHON"):
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter with tritonclient, KServe's SDK and nothing of ours."""
+    if given := os.environ.get("FRESHET_CLIENTS_PYTHON"):
         return Path(given)
-    folder = tmp_path_factory.mktemp("triton")
+    folder = tmp_path_factory.mktemp("clients")
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     done = subprocess.run(
-        [python, "-m", "pip", "install", "-q", "tritonclient[http]>=2.60,<3"],
+        [python, "-m", "pip", "install", "-q", "tritonclient[http]>=2.60,<3", "kserve>=0.15,<1"],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -214,18 +230,35 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-@pytest.mark.long
-def test_tritonclient_gets_the_same_scores(client: httpx.Client, replica: Replica, triton: Path) -> None:
-    teach(replica)
+def asked_by(python: Path, script: str, *words: str) -> dict:
     done = subprocess.run(
-        [triton, TRITON, str(client.base_url).removeprefix("http://").rstrip("/")],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [python, FOREIGN / script, *words], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found: dict = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.long
+def test_tritonclient_gets_the_same_scores(client: httpx.Client, replica: Replica, clients: Path) -> None:
+    teach(replica)
+    host = str(client.base_url).removeprefix("http://").rstrip("/")
+    found = asked_by(clients, "infer_by_triton.py", host)
     assert found["server"]["name"] == "freshet" and len(found["model"]["inputs"]) == 4
     assert "no declared feature" in found["error"]
     expected = client.post("/v1/score", json={**AS_SCORE, "log": False}).json()
     assert found["binary False"]["order"] == expected["order"]
     assert np.allclose(found["binary False"]["corrected"], expected["corrected"])
     assert found["binary True"]["id"] == "visit-True"
+
+
+@pytest.mark.long
+def test_kserve_gets_the_same_scores(client: httpx.Client, replica: Replica, clients: Path) -> None:
+    teach(replica)
+    found = asked_by(clients, "infer_by_kserve.py", str(client.base_url), "freshet")
+    expected = client.post("/v1/score", json={**AS_SCORE, "log": False}).json()
+    for binary in (True, False):
+        assert found[f"binary {binary}"] == {
+            "model": "freshet", "id": f"visit-{binary}",
+            "corrected": expected["corrected"], "order": expected["order"],
+        }  # fmt: skip

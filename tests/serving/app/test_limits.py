@@ -27,14 +27,21 @@ from stream.log.base import EVENTS, Log
 from stream.records.decoding import check, split_batch
 from stream.records.types import Action, Impression, encode, join_batch
 
-SLOW_S = 0.5
+SLOW_S = 1.0
+slow = pytest.mark.parametrize("read_timeout_s", [SLOW_S])
+"""For tests of the limit; the others shall not fail on a machine that is slower than that."""
 
 
 @pytest.fixture
-def settings() -> ServerSettings:
+def read_timeout_s() -> float:
+    return 60.0
+
+
+@pytest.fixture
+def settings(read_timeout_s: float) -> ServerSettings:
     return ServerSettings(
-        port=0, read_timeout_s=SLOW_S, keep_alive_s=1.0, stop_s=1.0, header_bytes_max=4096, candidates_max=10,
-        connections_max=20, idempotency_max=50, idempotency_bytes_max=200_000,
+        port=0, read_timeout_s=read_timeout_s, keep_alive_s=60.0, stop_s=1.0, header_bytes_max=4096,
+        candidates_max=10, connections_max=20, idempotency_max=50, idempotency_bytes_max=200_000,
     )  # fmt: skip
 
 
@@ -48,7 +55,7 @@ def url(running, log: Log, settings: ServerSettings) -> Iterator[str]:
 
 
 def connect(url: str) -> socket.socket:
-    return socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=10.0)
+    return socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=60.0)
 
 
 def told(peer: socket.socket) -> tuple[int, dict[str, str], bytes]:
@@ -71,6 +78,7 @@ def written(log: Log) -> list[Impression | Action]:
 HEAD = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\n"
 
 
+@slow
 @pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"Content-Length: 30\r\n\r\n{"])
 def test_slow_client_is_answered_408_and_let_go(url: str, sent: bytes) -> None:
     peer = connect(url)
@@ -83,9 +91,10 @@ def test_slow_client_is_answered_408_and_let_go(url: str, sent: bytes) -> None:
     status, headers, body = told(peer)
     assert status == 408 and headers["connection"] == "close"
     assert "read_timeout_s" in msgspec.json.decode(body)["error"]
-    assert SLOW_S * 0.9 < time.monotonic() - began < 5.0
+    assert time.monotonic() - began > SLOW_S * 0.9
 
 
+@slow
 def test_second_head_on_a_connection_is_as_limited_as_the_first(url: str) -> None:
     peer = connect(url)
     peer.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -94,6 +103,7 @@ def test_second_head_on_a_connection_is_as_limited_as_the_first(url: str) -> Non
     assert told(peer)[0] == 408
 
 
+@slow
 def test_many_slow_clients_keep_nobody_else_out(url: str) -> None:
     slow = [connect(url) for _ in range(15)]
     for peer in slow:
@@ -121,38 +131,34 @@ def test_connections_over_the_limit_are_told_when_to_come_again(url: str) -> Non
     assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
     assert "connections_max" in answer.json()["error"]
     more = [connect(url) for _ in range(40)]  # far beyond, they are cut
-    assert sum(peer.recv(1) == b"" for peer in _at_once_closed(more)) >= 15
+    deadline = time.monotonic() + 60.0
+    while sum(map(is_closed, more)) < 15:
+        assert time.monotonic() < deadline
     for peer in idle + more:
         peer.close()
-    deadline = time.monotonic() + 5.0
     while httpx.get(f"{url}/v2/health/live").status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def _at_once_closed(peers: list[socket.socket]) -> Iterator[socket.socket]:
-    for peer in peers:
-        peer.settimeout(0.02)
-        try:
-            if peer.recv(1, socket.MSG_PEEK) == b"":
-                yield peer
-        except TimeoutError:
-            pass
-        except ConnectionResetError:
-            yield _Gone()  # type: ignore[misc]
+def is_closed(peer: socket.socket) -> bool:
+    """Whether the server has closed this connection."""
+    peer.settimeout(0.02)
+    try:
+        return peer.recv(1, socket.MSG_PEEK) == b""
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
-class _Gone:
-    def recv(self, n: int) -> bytes:
-        return b""
-
-
+@slow
 def test_client_that_does_not_read_is_let_go(url: str) -> None:
     with connect(url) as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.settimeout(0.2)
         request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 60.0
         sent = 0
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             while time.monotonic() < deadline:
@@ -217,6 +223,7 @@ def test_retry_under_a_key_gets_the_same_answer_and_writes_nothing(url: str, log
     assert "freshet_requests_repeated_total 1.0" in text
 
 
+@pytest.mark.slow
 def test_duplicates_at_one_moment_are_written_once(url: str, log: Log) -> None:
     body = {"type": "action", "request_id": "r", "time": 1e9, "candidate": 0}
 
@@ -252,6 +259,7 @@ def feature_values() -> st.SearchStrategy[object]:
     return edges | texts | ids | st.sampled_from([[1] * VALUES_MAX, [1] * (VALUES_MAX + 1)])
 
 
+@pytest.mark.slow
 @given_settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from("abc"), feature_values(), max_size=3),

@@ -153,6 +153,7 @@ def test_open_door_beyond_this_machine_is_refused(log: Log, monkeypatch: pytest.
     run_app(App(Known(), log, settings), settings, lambda: True, lambda url: None)
 
 
+@pytest.mark.slow
 @given(
     st.text(max_size=120)
     | st.lists(

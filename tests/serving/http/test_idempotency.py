@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from costs import least_ratio
 
 from serving.errors import RequestError, UnavailableError
 from serving.http.idempotency import ANSWER_SHARE, ENTRY_BYTES, KeptAnswer, KeptAnswers
@@ -117,6 +118,7 @@ def test_keys_are_dropped_when_they_are_old_even_behind_one_at_work() -> None:
     run(go())
 
 
+@pytest.mark.slow
 def test_a_call_at_the_limit_costs_about_what_one_below_it_does() -> None:
     async def measure(keys: int) -> float:
         kept = KeptAnswers(entries_max=keys, bytes_max=1 << 30, keep_s=1e6)
@@ -124,10 +126,10 @@ def test_a_call_at_the_limit_costs_about_what_one_below_it_does() -> None:
             await ask(kept, "", key)
         times = []
         for key in range(keys, keys + 300):
-            began = time.perf_counter()
+            began = time.thread_time()
             await ask(kept, "", key)
-            times.append(time.perf_counter() - began)
+            times.append(time.thread_time() - began)
         return sorted(times)[100]
 
-    few, many = asyncio.run(measure(100)), asyncio.run(measure(20_000))
-    assert many < 5.0 * few + 20e-6  # a look at all 20,000 takes over 500 µs
+    # a look at all 20,000 takes over 500 µs
+    assert least_ratio(lambda: asyncio.run(measure(20_000)), lambda: asyncio.run(measure(100)) + 10e-6) < 5.0

@@ -97,6 +97,7 @@ request = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(request)
 @settings(deadline=None, max_examples=many(16))
 def test_parts_add_up_to_the_score_exactly(replica: Replica, asked: Impression) -> None:
@@ -142,6 +143,7 @@ def test_it_names_what_is_known_and_what_is_not(replica: Replica) -> None:
     assert taken.freshness_s <= taken.base_freshness_s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sketch", "neighbours", "none"])
 def test_memories_without_parts_say_what_they_made_of_it(replica: Replica, log: Log, kind: str) -> None:
     made = Replica(log, FEATURES, SETTINGS, MemorySettings(kind=kind), ServerSettings())  # type: ignore[arg-type]

@@ -29,6 +29,7 @@ def learnt_prefix(seen: list[tuple[int, int]], watermark: dict[int, int]) -> int
     return done
 
 
+@pytest.mark.slow
 @given(steps, st.dictionaries(st.integers(0, 2), st.integers(0, 200)))
 def test_learnt_is_the_longest_prefix_below_the_watermark(
     moves: list[tuple[int, int]], watermark: dict[int, int]

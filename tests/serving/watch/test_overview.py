@@ -46,7 +46,7 @@ def joiner(log: Log) -> Iterator[Member]:
 
 def look_until(overview: Overview, done: str) -> Live:
     """Look until the named number is known."""
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0
     while (live := overview.look()).now is None or getattr(live.now, done) is None:
         assert time.monotonic() < deadline, live
         time.sleep(0.02)
@@ -90,7 +90,7 @@ def test_roles_are_seen_by_what_they_tell_in_the_log(log: Log, joiner: Member) -
     assert live.now.undecided == 3.0
     assert live.roles[0].role == "joiner" and (live.roles[0].name, live.roles[0].state) == ("a", "running")
     joiner.report(MemberStatus({"examples": 150.0, "undecided": 0.0}))
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0
     while not (rate := overview.look().now.examples_per_s):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -120,7 +120,7 @@ def test_events_lag_and_dead_letters_are_read_off_the_log(log: Log) -> None:
     now = overview.look().now
     assert (now.joiner_lag_records, now.learner_lag_records, now.dead_letters) == (2.0, None, 2.0)
     assert now.events_per_s is not None and now.events_per_s > 0.0
-    assert now.joiner_lag_s is not None and 0.0 <= now.joiner_lag_s < 60.0
+    assert now.joiner_lag_s is not None and now.joiner_lag_s >= 0.0
     log.commit("join", EVENTS, {0: 6})
     log.commit("learn", EXAMPLES, {0: 0})
     now = overview.look().now
@@ -142,6 +142,20 @@ def test_table_rates_are_the_leading_learners(log: Log) -> None:
     assert row.admitted_per_s is not None and row.expired_per_s is not None
     assert row.admitted_per_s == pytest.approx(4 * row.expired_per_s) and row.refused_per_s == 0.0
     assert [r.state for r in live.roles if r.role == "learner"] == ["running", "standing by"]
+
+
+def test_shards_all_run_and_table_rates_are_of_all_of_them(log: Log) -> None:
+    overview = Overview(log, own)
+    for beat, rows in enumerate((10, 30)):
+        for rank in range(2):
+            status = MemberStatus({}, {"user": [rank + 1, rows * (rank + 1), rows, 0, 0]})
+            name = f"shard-{rank}-of-2"
+            send_beat(log, Beat("learn", name, name, beat, leading=5 - 6 * rank, status=status))
+        live = overview.look()
+    (row,) = live.tables
+    assert row.admitted_per_s is not None and row.refused_per_s is not None
+    assert row.admitted_per_s == pytest.approx(1.5 * row.refused_per_s) and row.refused_per_s > 0.0
+    assert [r.state for r in live.roles if r.role == "learner"] == ["running", "running"]
 
 
 def test_server_tells_the_others_and_shows_the_frozen_one(log: Log) -> None:
@@ -251,6 +265,7 @@ WRONG = {
     "FreshetLogAway": sight(log_up=0.0),
     "FreshetLagging": Sight({}, {}, {}, {"learner": 31.0}),
     "FreshetServerNotReady": sight(ready=0.0),
+    "FreshetHeld": sight(held=1.0),
     "FreshetServerErrors": sight(errors_share=0.02, errors_lately=9.0),
     "FreshetServerSlow": sight(score_p99_s=0.06, scores_lately=200.0),
     "FreshetImpressionsUnlogged": sight({"serve.unlogged": 1.0}),
@@ -265,6 +280,7 @@ WRONG = {
     "FreshetQuarantine": sight({"learn.quarantined": 1.0}),
     "FreshetTableFull": sight({"learn.full": 1.0}),
     "FreshetTableEvicts": sight({"learn.evicted": 1.0}),
+    "FreshetRowsThrash": sight({"learn.rows_read": 1001.0, "learn.examples": 200.0}),
     "FreshetUnknownIds": Sight(
         {"learnt": 1e4}, {}, {}, {}, {"item": FeatureSight(3, 500.0, 1000.0, 901.0, 0.0)}
     ),
@@ -273,15 +289,29 @@ WRONG = {
     ),
     "FreshetMiscalibrated": sight(calibration_corrected=0.79, positives_corrected=100.0),
     "FreshetCorrectionHarms": sight(logloss_base=0.3, logloss_corrected=0.306, positives_corrected=100.0),
+    "FreshetTargetMiscalibrated": sight(
+        **{"target/buy/calibration": 1.26, "target/buy/positives": 100.0, "target/buy/complete": 1.0}
+    ),
+    "FreshetTargetCorrectionHarms": sight(
+        **{"target/buy/logloss": 0.306, "target/buy/logloss_base": 0.3, "target/buy/positives": 100.0}
+    ),
+    "FreshetUntrusted": sight(**{"trust/buy": 0.4}),
 }
 WELL = Sight(
     {"log_up": 1.0, "ready": 1.0, "errors_share": 0.01, "errors_lately": 9.0, "score_p99_s": 0.05,
      "scores_lately": 900.0, "base_freshness_s": 7200.0, "freshness_s": 7140.0, "positives_corrected": 100.0,
      "clock_behind_s": 600.0, "calibration_corrected": 1.25, "logloss_base": 0.3, "logloss_corrected": 0.304,
-     "join.skipped": 0.0, "learnt": 1e6, "join.long_unsaid": 5000.0, "join.exposed": 1.0},
+     "join.skipped": 0.0, "learnt": 1e6, "join.long_unsaid": 5000.0, "join.exposed": 1.0,
+     "target/buy/calibration": 1.25, "target/buy/positives": 100.0, "target/buy/complete": 1.0,
+     "target/buy/logloss": 0.304, "target/buy/logloss_base": 0.3,
+     "target/later/calibration": 2.0, "target/later/positives": 100.0, "target/later/complete": 0.0,
+     "target/few/calibration": 9.0, "target/few/positives": 99.0, "target/few/logloss": 9.0,
+     "target/few/logloss_base": 1.0, "target/minutes/calibration": 0.8, "target/minutes/positives": 100.0,
+     "target/minutes/rmse": 10.4, "target/minutes/rmse_base": 10.0, "trust/click": 1.0, "trust/buy": 0.5},
     {"join.examples": 5.0, "join.records": 100.0, "join.dead_letters": 1.0, "join.late": 5.0,
      "join.actions": 95.0, "join.orphans": 25.0, "join.early": 0.0,
-     "learn.quarantined": 0.0, "learn.full": 0.0, "learn.evicted": 0.0},
+     "learn.quarantined": 0.0, "learn.full": 0.0, "learn.evicted": 0.0,
+     "learn.rows_read": 5000.0, "learn.examples": 1000.0},
     {"joiner a": 60.0}, {"learner": 30.0},
     {"new": FeatureSight(0, 2000.0, 2000.0, 2000.0, 2000.0),
      "few": FeatureSight(9, 999.0, 999.0, 999.0, 999.0),
@@ -303,6 +333,24 @@ def test_alert_fires_once_it_has_lasted_and_ends(rule) -> None:
     watchman.look(9000.0, WELL)
     (alert,) = watchman.alerts
     assert alert.until == 9000.0
+
+
+def test_alerts_of_targets_name_each_that_is_wrong() -> None:
+    watchman = Watchman()
+    wrong = sight(
+        **{"target/later/calibration": 0.7, "target/later/positives": 100.0, "target/later/complete": 0.0,
+           "target/minutes/rmse": 10.6, "target/minutes/rmse_base": 10.0, "target/minutes/positives": 500.0,
+           "target/minutes/calibration": 1.3, "trust/click": 0.1, "trust/buy": 0.3}
+    )  # fmt: skip
+    for at in (0.0, 900.0):
+        watchman.look(at, wrong)
+    assert {(alert.name, alert.about) for alert in watchman.alerts} == {
+        ("FreshetTargetMiscalibrated", "later"),
+        ("FreshetTargetMiscalibrated", "minutes"),
+        ("FreshetTargetCorrectionHarms", "minutes"),
+        ("FreshetUntrusted", "click"),
+        ("FreshetUntrusted", "buy"),
+    }
 
 
 def test_alert_that_comes_and_goes_does_not_fire() -> None:

@@ -18,7 +18,7 @@ from paths import ROOT
 from learner.metrics import Metrics
 from serving.app.app import App
 from serving.app.server import run_app
-from serving.replica.status import ModelStatus, Quality, TargetStatus
+from serving.replica.status import DuelStatus, HeldModel, ModelStatus, Quality, TargetStatus
 from serving.settings import ServerSettings
 from serving.watch.page import POLICY, anchor, page, titles
 from stream.log.base import Log
@@ -154,4 +154,42 @@ def test_further_targets_are_lines_of_a_table_that_fits_every_screen(
         assert browser.value("document.querySelector('article:target h3').textContent") == "Further targets"
         scorer.alone = True
         browser.until(f"!({shown})")
+        assert browser.errors == []
+
+
+class SeveralModels(Known):
+    """A scorer that tells of two models, of which one is compared with the other."""
+
+    def status(self) -> ModelStatus:
+        one = super().status()
+        duel = DuelStatus("main", "b", 900, (0.5, 0.4), (-0.1, -0.12, -0.08), (800, 100), (0.3, 0.3), None)
+        first = HeldModel(
+            0.9, True, "", "1-2", 1.0, 5, 7, 0, one.base, one.corrected, False, msgspec.UNSET, None
+        )
+        other = msgspec.structs.replace(first, share=0.1, ready=False, duel=duel)
+        return msgspec.structs.replace(one, models={"main": first, "b": other}, shares_from=3)
+
+
+@pytest.mark.process
+def test_models_are_lines_of_a_table_with_their_differences(running, log: Log, chromium: str) -> None:
+    settings = ServerSettings(port=0, stop_s=1.0)
+
+    def serve(stop: threading.Event, on_listening) -> None:
+        run_app(App(SeveralModels(), log, settings), settings, stop.is_set, on_listening)
+
+    rows = (
+        "[...document.querySelectorAll('#models-list tr')].map(r => [...r.children].map(e => e.textContent))"
+    )
+    with running(serve) as url, Browser(chromium) as browser:
+        browser.screen(1280, 900)
+        browser.open(f"{url}/")
+        browser.until("document.getElementById('models-card')?.checkVisibility() === true")
+        first, other = browser.value(rows)
+        assert (first[0], first[1], first[-2:]) == ("main", "90\xa0%", ["–", "–"])
+        assert other[0] == "b (not ready)" and other[-2:] == ["−0.1000 (−0.1200 to −0.0800)", "–"]
+        for width in (1280, 360):
+            browser.screen(width, 900)
+            assert browser.value("document.documentElement.scrollWidth") <= width
+        browser.value("document.querySelector('#models-title a').click()")
+        assert browser.value("document.querySelector('article:target h3').textContent") == "Models"
         assert browser.errors == []

@@ -1,7 +1,8 @@
 """What JSON Schema cannot say of a body, put right in what schemathesis generates from it.
 
 To JSON Schema 1.0 is an integer; Freshet takes it for a number. A request's lists are as long as
-its candidates, and a tensor has as many values as its shape says.
+its candidates, and a tensor has as many values as its shape says. An entity has an attribute of
+its own feature, and a search has the feature of the server's index.
 """
 
 from typing import Any
@@ -25,11 +26,19 @@ TENSORS = [
     {"name": "tags", "datatype": "BYTES", "shape": [1, 2], "data": [["a", ""]]},
 ]
 
+SEARCH = {"context", "k", "exclude", "time", "request_id", "log", "show", "rank", "feature", "explain"}
+
 
 def fit(record: Any) -> Any:
-    """An impression with as many labels, places, weights and probabilities as candidates."""
+    """An impression with as many labels, places, weights and probabilities as candidates; an entity
+    with an attribute; a search that this server's index can answer."""
     if isinstance(record, dict) and isinstance(record.get("inputs"), list):
         return {"inputs": TENSORS, "outputs": [{"name": "order"}], "id": "r", "parameters": {"log": False}}
+    if isinstance(record, dict) and "set" in record:
+        return {**record, "set": {**record["set"], "brand": "b1"}}
+    if isinstance(record, dict) and record.keys() <= SEARCH:
+        rank = {"by": "2 * click"} if record.get("rank") else None
+        return {**record, "feature": "item", "rank": rank, "k": min(record.get("k", 10), 10)}
     if not isinstance(record, dict) or not isinstance(record.get("candidates"), list):
         return record
     n = len(record["candidates"])
@@ -41,7 +50,9 @@ def fit(record: Any) -> Any:
         record = {**record, "propensity": [0.5] * n}
     if record.get("served") is not None:
         scores = {"base": [0.5] * n, "corrected": [0.5] * n}
-        record = {**record, "served": {**record["served"], **scores, "targets": {"buy": scores}}}
+        others = {name: {"b": scores} for name in ("models",) if record["served"].get(name)}
+        served = {**record["served"], **scores, "targets": {"buy": scores}, **others}
+        record = {**record, "served": served}
     if "type" in record and record.get("shown") is not None:  # in an impression, not in a score request
         record = {**record, "shown": [candidate for candidate in record["shown"] if candidate < n]}
     if isinstance(record.get("weight"), list):

@@ -1,0 +1,1 @@
+"""Several models in one server: who answers whom, and what all of them predict."""
