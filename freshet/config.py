@@ -17,7 +17,6 @@ import hashlib
 import math
 import re
 import socket
-import tomllib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,51 +26,37 @@ from typing import Any, TypeVar
 import msgspec
 
 from error_memory import MemorySettings
-from freshet.config_paths import absolute_files, absolute_log, absolute_source
+from freshet.config_paths import (
+    absolute_entities,
+    absolute_files,
+    absolute_log,
+    absolute_source,
+    drop_places,
+)
 from freshet.errors import ConfigError
+from freshet.sections.known_data import KNOWN_DATA
+from freshet.sections.models import ModelSettings, check_against, check_models, check_read_alike, most_shards
+from freshet.sections.overrides import copied, set_key
+from freshet.sections.sharding import check_sharding, sharded
+from freshet.sections.stream_and_metrics import MetricsSettings, StreamSettings
+from freshet.sections.toml_file import read_table
+from freshet.sections.values import TYPES, dotted, floats, kind_of
 from ground import FreshetError
 from ground.short_repr import ShortRepr
 from learner.deep.own.source import is_own, own_source
-from learner.features.encoder import FeatureSpec
+from learner.features.spec import FeatureSpec, check_owners
 from learner.settings import LearnerSettings
 from serving.replica.ranking import ranking_of
-from serving.settings import RankSettings, ServerSettings
-from stream.files.sources import DataSettings
-from stream.group.membership import GroupSettings
+from serving.settings import RankSettings, ServerSettings, check_nearest
+from stream.files.columns import DataSettings
+from stream.files.entities import EntityColumns
+from stream.group.membership import SNAPSHOTS_KEPT, GroupSettings
 from stream.join.settings import JoinSettings
-from stream.log.base import PARTITIONS_MAX
-from stream.log.settings import LogSettings
+from stream.orders.names import MAIN, own_name
 from stream.records.targets import Target, Targets
-from stream.run.contract import RunnerSettings
 from stream.sources.settings import IngestSettings, SourceSettings, check_sources
 
 DEFAULT_FILE = "freshet.toml"
-
-
-class StreamSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section [stream]: how the log is laid out and read."""
-
-    partitions: int = 1  # of topics events and examples; fixed once they exist
-    log: LogSettings = LogSettings()
-    runner: RunnerSettings = RunnerSettings()
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.partitions <= PARTITIONS_MAX:
-            raise ValueError(f"partitions must be 1 to {PARTITIONS_MAX}")
-
-
-class MetricsSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section [metrics]: where roles answer `/metrics`; the server has it on its own port."""
-
-    host: str = "127.0.0.1"  # there is no authentication: put any other address behind a firewall
-    join_port: int = 0  # 0: none
-    learn_port: int = 0
-    ingest_port: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("join_port", "learn_port", "ingest_port"):
-            if not 0 <= getattr(self, name) <= 65_535:
-                raise ValueError(f"{name} must be 0 to 65535")
 
 
 class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,10 +77,29 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     rank: RankSettings = RankSettings()
     metrics: MetricsSettings = MetricsSettings()
     data: DataSettings = DataSettings()
+    models: dict[str, ModelSettings] = {}  # beside the one of this config; empty: there is one model
+    model: str = ""  # whose learner this process is; "": of the config's own, see `--model`
+    entities: dict[str, EntityColumns] = {}  # files of entities, by their feature
 
     def __post_init__(self) -> None:
+        check_owners(self.features)
+        check_models(self.models)
+        if self.model and self.model not in (MAIN, *self.models):
+            known = ", ".join((MAIN, *self.models))
+            raise ValueError(
+                f"model is {self.model!r}; there are {known}: add a section [models.{self.model}]"
+            )
+        if self.server.guard.enabled and not self.group.snapshots_kept > SNAPSHOTS_KEPT:
+            raise ValueError(
+                f"server.guard needs snapshots to go back to: set group.snapshots_kept to more than "
+                f"{SNAPSHOTS_KEPT}, for example 60"
+            )
         ranking_of(self.rank.by, self.known_targets(), self.features)
+        check_nearest(self.server.nearest, self.features, len(self.models), self.learner.pairs_memory_rows)
         check_sources(self.sources)
+        check_sharding(self.joining, self.features, self.known_targets(), self.stream)
+        if any(self.known_targets().clips) and self.join.negative_rate < 1.0:
+            raise ValueError("propensity_clip needs every candidate: it goes with join.negative_rate = 1")
         if self.sources and self.ingest.ahead_of_others_s > self.join.window_s / 2.0:
             raise ValueError(
                 f"ingest.ahead_of_others_s = {self.ingest.ahead_of_others_s:g} is more than half of "
@@ -106,19 +110,59 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         """The declared targets, or the only one, with every default filled in."""
         return Targets(self.targets, self.join.window_s)
 
+    @property
+    def joining(self) -> JoinSettings:
+        """Section [join], with what says how examples are sharded filled in; nothing if they are not."""
+        entity, learners = self.learner.group_by or self._first_id, most_shards(self.learner, self.models)
+        return sharded(self.join, entity, self.stream.partitions, learners)
+
     def state_of(self, role: str) -> Path:
         """The folder of a role's state; with `group.name`, the folder of this member's state."""
-        return Path(self.state) / (f"{role}-{self.group.name}" if self.group.name else role)
+        folder = own_name(role, self.model) if role == "learn" else role
+        return Path(self.state) / (f"{folder}-{self.group.name}" if self.group.name else folder)
 
     @property
     def snapshots(self) -> Path:
-        """The folder of the learners' snapshots, which all of them see."""
-        return Path(self.group.snapshots or Path(self.state) / "snapshots")
+        """The folder of the snapshots of a model's learners, which all of them see."""
+        folder = Path(self.group.snapshots or Path(self.state) / "snapshots")
+        return folder.with_name(own_name(folder.name, self.model))
 
     @property
     def member(self) -> str:
         """The name of this process in its group."""
         return self.group.name or socket.gethostname()
+
+    @property
+    def metrics_of_learner(self) -> MetricsSettings:
+        """Where this process's learner answers `/metrics`."""
+        if self.model in ("", MAIN):
+            return self.metrics
+        return msgspec.structs.replace(self.metrics, learn_port=self.models[self.model].metrics_port)
+
+    @property
+    def orders_to(self) -> str | None:
+        """The name under which this process's learner takes orders; None: it takes none."""
+        return (self.model or MAIN) if self.takes_orders else None
+
+    @property
+    def takes_orders(self) -> bool:
+        """Whether its roles follow topic `models`."""
+        return bool(self.models) or self.group.snapshots_kept > SNAPSHOTS_KEPT
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the entities that each model answers at first."""
+        others = {name: model.share for name, model in self.models.items()}
+        return {MAIN: max(1.0 - sum(others.values()), 0.0), **others}
+
+    @property
+    def route_by(self) -> str:
+        """The feature whose value decides which model answers; "": the request's id."""
+        return self.server.route_by or self.learner.group_by or self._first_id
+
+    @property
+    def _first_id(self) -> str:
+        return next((name for name, spec in self.features.items() if spec.kind == "id"), "")
 
     def deciding(self) -> dict[str, Any]:
         """The sections that determine the trained model, as plain tables: no paths, addresses or limits.
@@ -128,7 +172,9 @@ class Config(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         """
         sections = {name: getattr(self, name) for name in ("join", "features", "learner", "memory", "data")}
         plain: dict[str, Any] = msgspec.to_builtins(sections)
-        del plain["learner"]["deep_path"], plain["learner"]["deep_version"]
+        drop_places(plain)
+        if self.learner.trust_margin == LearnerSettings().trust_margin:
+            del plain["learner"]["trust_margin"]  # so that hashes of before it was there still match
         if is_own(self.learner.deep):
             plain["learner"]["deep_version"] = own_source(self.learner).version
         if self.targets:  # a list: their order counts, and a hash of tables leaves it out
@@ -152,19 +198,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: the file is missing or not TOML, or a key or value is wrong.
     """
     file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{file}: there is no such config file; name one with --config, or write one from a data "
-            "file: `freshet init --data FILE`"
-        ) from None
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not a path
-        raise ConfigError(f"{file}: the config cannot be read: {error}") from None
-    try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
-        raise ConfigError(f"{file}: this is not TOML: {error}") from None
+    table = read_table(file)
     return resolve(parse_config(table, str(file), overrides), file.resolve().parent)
 
 
@@ -174,10 +208,58 @@ def parse_config(table: Mapping[str, Any], source: str, overrides: Sequence[str]
     Raises:
         ConfigError: naming the key and what was expected.
     """
-    whole = _copy(table)
+    whole = copied(table)
     for override in overrides:
-        _set(whole, override)
-    return _build(Config, whole, source, ())
+        set_key(whole, override)
+    config = _build(Config, whole, source, ())
+    try:
+        check_against(config.server.guard.against, config.models)
+        check_read_alike({name: one.features for name, one in each_model(config, source).items()})
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    return of_model(config, config.model, source) if config.model else config
+
+
+def each_model(config: Config, source: str = "the config") -> dict[str, Config]:
+    """The config of each model, by name; `main` first.
+
+    Raises:
+        ConfigError: naming the model, the key and what was expected.
+    """
+    return {name: of_model(config, name, source) for name in (MAIN, *config.models)}
+
+
+def all_features(config: Config) -> dict[str, FeatureSpec]:
+    """The features that any of the models has: what events are decoded by."""
+    found: dict[str, FeatureSpec] = {}
+    for one in each_model(config).values():
+        found = {**one.features, **found}
+    return found
+
+
+def of_model(config: Config, name: str, source: str = "the config") -> Config:
+    """A config with the settings of one of its models.
+
+    Raises:
+        ConfigError: naming the model, the key and what was expected.
+    """
+    if not config.models:
+        return config
+    if name == MAIN:
+        one = config
+    else:
+        whole = {**msgspec.to_builtins(config), "models": {}, "model": ""}
+        for override in config.models[name].set:
+            set_key(whole, override, f"{source}: models.{name}.set:")
+        one = _build(Config, whole, f"{source}: models.{name}.set", ())
+    if one.learner.self_correction:
+        raise ConfigError(
+            f"{source}: learner.self_correction of model {name} needs the predictions that were served, and "
+            "with several models another one may have answered; set it to 0"
+        )
+    # what was served may be another model's prediction
+    learner = msgspec.structs.replace(one.learner, score="own")
+    return msgspec.structs.replace(one, models=config.models, model=name, learner=learner)
 
 
 def resolve(config: Config, folder: Path) -> Config:
@@ -199,6 +281,7 @@ def resolve(config: Config, folder: Path) -> Config:
         stream=msgspec.structs.replace(
             config.stream, log=msgspec.structs.replace(config.stream.log, kafka=kafka)
         ),
+        entities={name: absolute_entities(columns, folder) for name, columns in config.entities.items()},
         sources={name: absolute_source(source, folder) for name, source in config.sources.items()},
         ingest=msgspec.structs.replace(config.ingest, registry=registry),
         server=server,
@@ -215,34 +298,10 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     """
     if not overrides:
         return config
-    return parse_config(msgspec.to_builtins(config), "--set", overrides)
-
-
-_MOVIES: dict[str, Any] = {
-    "features": {
-        "user": {"kind": "id"},
-        "movie": {"kind": "id"},
-        "genres": {"kind": "ids"},
-        "hour": {"kind": "hour"},
-    },
-    "learner": {"group_by": "user"},
-}
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "movietweetings": {**_MOVIES, "data": {"format": "movietweetings"}},
-    "movielens": {**_MOVIES, "data": {"format": "movielens"}},
-    "simulator": {
-        "features": {
-            "user": {"kind": "id"},
-            "item": {"kind": "id"},
-            "segment": {"kind": "id"},
-            "category": {"kind": "id"},
-            "age": {"kind": "id"},
-            "device": {"kind": "id"},
-            "hour": {"kind": "hour"},
-        },
-        "learner": {"group_by": "user"},
-    },
-}
+    whole = msgspec.to_builtins(config)
+    for override in overrides:
+        set_key(whole, override)
+    return _build(Config, whole, "--set", ())
 
 
 def default_config(data: str) -> Config:
@@ -251,18 +310,12 @@ def default_config(data: str) -> Config:
     Raises:
         ConfigError: the kind is unknown.
     """
-    if data not in _DEFAULTS:
-        raise ConfigError(f"no config is built in for {data!r}; known: {', '.join(_DEFAULTS)}")
-    return parse_config(_DEFAULTS[data], f"built-in config {data}")
+    if data not in KNOWN_DATA:
+        raise ConfigError(f"no config is built in for {data!r}; known: {', '.join(KNOWN_DATA)}")
+    return parse_config(KNOWN_DATA[data], f"built-in config {data}")
 
 
 S = TypeVar("S", bound=msgspec.Struct)
-
-_TYPES = {
-    "float": "a number", "int": "an integer", "str": "text", "bool": "true or false",
-    "array": "a list", "object": "a table", "null": "nothing",
-}  # fmt: skip
-"""The names of types in messages of msgspec, in words."""
 
 
 def _build(kind: type[S], table: Mapping[str, Any], source: str, path: tuple[str, ...]) -> S:
@@ -272,12 +325,12 @@ def _build(kind: type[S], table: Mapping[str, Any], source: str, path: tuple[str
     for name, value in table.items():
         here = (*path, name)
         if name not in fields:
-            raise ConfigError(f"{source}: key {_dotted(here)} is unknown{_suggest(here, kind)}")
+            raise ConfigError(f"{source}: key {dotted(here)} is unknown{_suggest(here, kind)}")
         given[name] = _value(fields[name].type, value, source, here)
     try:
         return kind(**given)
     except (ValueError, TypeError, FreshetError) as error:
-        where = f"section [{_dotted(path)}]" if path else "the config"
+        where = f"section [{dotted(path)}]" if path else "the config"
         raise ConfigError(f"{source}: {where}: {error}") from None
 
 
@@ -286,31 +339,31 @@ def _value(kind: Any, value: Any, source: str, path: tuple[str, ...]) -> Any:
     if struct is not None:
         if not isinstance(value, Mapping):
             raise ConfigError(
-                f"{source}: key {_dotted(path)} is {_kind(value)}; expected a table, [{_dotted(path)}]"
+                f"{source}: key {dotted(path)} is {kind_of(value)}; expected a table, [{dotted(path)}]"
             )
         return _build(struct, value, source, path)
     entry = _struct(typing.get_args(kind)[1]) if typing.get_origin(kind) is dict else None
     if entry is not None:
         if not isinstance(value, Mapping):
             raise ConfigError(
-                f"{source}: key {_dotted(path)} is {_kind(value)}; expected tables, [{_dotted(path)}.NAME]"
+                f"{source}: key {dotted(path)} is {kind_of(value)}; expected tables, [{dotted(path)}.NAME]"
             )
         return {name: _value(entry, part, source, (*path, name)) for name, part in value.items()}
-    if any(not math.isfinite(number) for number in _floats(value)):
-        raise ConfigError(f"{source}: key {_dotted(path)}: expected a finite number")
+    if any(not math.isfinite(number) for number in floats(value)):
+        raise ConfigError(f"{source}: key {dotted(path)}: expected a finite number")
     if isinstance(value, str) and "\0" in value:
-        raise ConfigError(f"{source}: key {_dotted(path)}: expected text without the character U+0000")
+        raise ConfigError(f"{source}: key {dotted(path)}: expected text without the character U+0000")
     try:
         return msgspec.convert(value, kind)
     except OverflowError:
-        raise ConfigError(f"{source}: key {_dotted(path)}: the number is too large") from None
+        raise ConfigError(f"{source}: key {dotted(path)}: the number is too large") from None
     except msgspec.ValidationError as error:
         detail = re.sub(r" - at `\$(.*)`$", lambda m: f" at {m[1].lstrip('.')}", str(error))
-        detail = re.sub(r"`(\w+)`", lambda m: _TYPES.get(m[1], m[1]), detail)
+        detail = re.sub(r"`(\w+)`", lambda m: TYPES.get(m[1], m[1]), detail)
         detail = detail.replace("Expected", "expected", 1)
         if typing.get_origin(kind) is typing.Literal:
             detail = f"{value!r} is none of {', '.join(map(str, typing.get_args(kind)))}"
-        raise ConfigError(f"{source}: key {_dotted(path)}: {detail}") from None
+        raise ConfigError(f"{source}: key {dotted(path)}: {detail}") from None
 
 
 def _struct(kind: Any) -> type[msgspec.Struct] | None:
@@ -326,13 +379,13 @@ def _suggest(path: tuple[str, ...], kind: type[msgspec.Struct]) -> str:
     *section, name = path
     near = difflib.get_close_matches(name, [f.name for f in msgspec.structs.fields(kind)], 1, 0.6)
     if near:
-        return f"; did you mean {_dotted((*section, near[0]))}?"
+        return f"; did you mean {dotted((*section, near[0]))}?"
     everywhere = list(_all_keys(Config, ()))
     leaves = [key[-1] for key in everywhere]
     for leaf in [name] * (name in leaves) or difflib.get_close_matches(name, leaves, 1, 0.8):
-        return f"; did you mean {_dotted(everywhere[leaves.index(leaf)])}?"
+        return f"; did you mean {dotted(everywhere[leaves.index(leaf)])}?"
     names = ", ".join(f.name for f in msgspec.structs.fields(kind))
-    return f"; known in {f'[{_dotted(tuple(section))}]' if section else 'the config'}: {names}"
+    return f"; known in {f'[{dotted(tuple(section))}]' if section else 'the config'}: {names}"
 
 
 def _all_keys(kind: type[msgspec.Struct], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -345,56 +398,3 @@ def _all_keys(kind: type[msgspec.Struct], path: tuple[str, ...]) -> Iterator[tup
             yield from _all_keys(struct, here)
         elif entry is not None:
             yield from _all_keys(entry, (*here, "NAME"))
-
-
-def _set(table: dict[str, Any], override: str) -> None:
-    """Put one "section.key=value" into plain tables."""
-    key, sign, text = override.partition("=")
-    path = key.strip().split(".")
-    if not sign or not all(path):
-        raise ConfigError(f"--set {override}: expected section.key=value, for example learner.deep=none")
-    try:
-        found = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        found = {"value": text.strip()}
-    # text with a line break could set more keys than the one named: take it as one string
-    value = found["value"] if len(found) == 1 else text.strip()
-    for name in path[:-1]:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"--set {override}: {name} is a value, not a section")
-    table[path[-1]] = value
-
-
-def toml_text(text: str) -> str:
-    r"""A string as TOML, for an override: every character that could end the string is escaped.
-
-    >>> print(toml_text('a"b'))
-    "a\"b"
-    """
-    special = {'"': '\\"', "\\": "\\\\"}
-    escaped = (special.get(c) or (c if c.isprintable() else f"\\U{ord(c):08x}") for c in text)
-    return f'"{"".join(escaped)}"'
-
-
-def _copy(value: Any) -> Any:
-    return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
-
-
-def _floats(value: object) -> Iterator[float]:
-    if isinstance(value, float):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _floats(item)
-    elif isinstance(value, Mapping):
-        yield from _floats(list(value.values()))
-
-
-def _dotted(path: Sequence[str]) -> str:
-    return ".".join(path)
-
-
-def _kind(value: object) -> str:
-    names = {bool: "true or false", int: "an integer", float: "a number", str: "text", list: "a list"}
-    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,11 +1,12 @@
-"""Paths of a config, which start at its own folder."""
+"""Paths of a config, which start at its own folder, and other places in it."""
 
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from stream.files.entities import EntityColumns
 from stream.sources.settings import SourceSettings
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -41,3 +42,19 @@ def absolute_source(source: SourceSettings, folder: Path) -> SourceSettings:
         schema=str(folder / source.schema) if source.schema else "",
         log=absolute_log(source.log, folder) if source.log else "",
     )
+
+
+def absolute_entities(columns: EntityColumns, folder: Path) -> EntityColumns:
+    """The columns of a file of entities that starts at `folder`."""
+    return msgspec.structs.replace(columns, file=str(folder / columns.file) if columns.file else "")
+
+
+def drop_places(plain: dict[str, Any]) -> None:
+    """Drop from the plain tables of a config what says where code, rows and examples are, nothing else."""
+    del plain["join"]["shard_by"], plain["join"]["partitions"]
+    learner = plain["learner"]
+    del learner["deep_path"], learner["deep_version"]
+    learner.pop("pairs_memory_rows", None)
+    del learner["shards"]
+    for feature in plain["features"].values():
+        feature.pop("memory_rows", None)

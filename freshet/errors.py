@@ -13,6 +13,7 @@ FreshetError
 ├── CallError       a call of `freshet.client`
 │   ├── CallRefusedError    the server refused the request: 4xx
 │   └── CallFailedError     the server could not be reached, or failed, as often as it was tried
+├── OrderError      an order for the models of a log: shares that do not add up, a model that is behind
 ├── ProduceError    a file's events cannot be sent
 └── RoleError       a role of `freshet up` stopped and cannot be started again
 """
@@ -66,6 +67,10 @@ class CallRefusedError(CallError):
 
 class CallFailedError(CallError):
     """The server could not be reached or failed, as often as the call was tried."""
+
+
+class OrderError(FreshetError):
+    """An order for the models of a log cannot be given, or is not followed; the message says why."""
 
 
 class ProduceError(FreshetError):

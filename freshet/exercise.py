@@ -5,9 +5,13 @@ their parent. They cache the machine code on disk; the process that waits for th
 """
 
 import sys
+from typing import get_args
 
 import numpy as np
 
+from embeddings import Table, TableSpec
+from embeddings.kernels.bags import pool_bags, unpool_bags, weigh_bags
+from embeddings.spec import Optimizer
 from error_memory import MemorySettings, make_memory
 from error_memory.settings import Kind
 from ground.rows import rows_from_keys
@@ -16,13 +20,15 @@ from learner.deep.dcn_predict import prediction_of
 from learner.deep.dcn_train import DCNTrainer
 from learner.deep.networks import InputLayout, make_network
 from learner.features.encoder import Encoder, FeatureSpec, Request
+from learner.features.labelled import Labelled
 from learner.lessons import Lessons
-from learner.model.explore import thompson
+from learner.model.explore import seeds_of, thompson
 from learner.model.forgetting import forget, forget_in_memory
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from learner.train.trainer import Trainer
-from stream.records.types import Example
+from stream.records.targets import UNDECLARED
+from stream.records.types import Example, Forget
 
 FEATURES = {
     "user": FeatureSpec(ttl_s=3600.0),
@@ -37,8 +43,21 @@ OTHER_FEATURES = {
     "item": FeatureSpec(optimizer="ftrl", rows_max=64, evict="least_frequent"),
     "tags": FeatureSpec(kind="ids", optimizer="rowwise_adagrad", admit_after=2),
     "past": FeatureSpec(kind="sequence", of="item", length=2),
+    "look": FeatureSpec(kind="vector", length=24),
 }
 """Ways to keep and to train rows that the default config does not use."""
+
+KNOWN_FEATURES = {
+    "user": FeatureSpec(),
+    "item": FeatureSpec(),
+    "title": FeatureSpec(kind="text", of="item"),
+    "seen": FeatureSpec(kind="history", by="user", of="item", length=2),
+    "lately": FeatureSpec(kind="rate", of="item", window_s=3600.0),
+}
+"""What Freshet keeps by itself, and words."""
+
+ALL_KINDS: tuple[Kind, ...] = ("residual", "sketch", "neighbours")
+"""The default config uses the first."""
 
 _ALONE = Request(1e9, {"user": "u1"}, [{"item": 1, "price": 1.5}, {"item": 2, "price": 2.5}])
 
@@ -110,6 +129,7 @@ def model(deep: bool = False, kinds: tuple[Kind, ...] = (), seldom: bool = False
         for held in memories:
             forget_in_memory(held, trainer.model, {"user": ["u1"]})
         thompson(trainer.model, examples[:1], 1)
+        seeds_of(1, 3)
         forget(trainer.model, {"user": ["u1"]})
 
 
@@ -125,6 +145,58 @@ def others() -> None:
         table.forget(keys[:1])
 
 
+def known() -> None:
+    """A small replay with a history, a rate and texts, with the default network, and a score."""
+    trainer = Trainer(Model(KNOWN_FEATURES, LearnerSettings(group=8), learning=True))
+    for hour in range(4):
+        trainer.learn(_examples(hour))
+    trainer.finish()
+    trainer.model.score_requests(_examples(4))
+
+
+def shards() -> None:
+    """A small replay by two shards, with rows on disk at their owners, and a request to forget."""
+    # not at the top: `freshet demo` imports this file
+    from learner.shards.owners import Owners
+    from learner.shards.together import ShardedLearner, Together
+
+    features = {**KNOWN_FEATURES, "tags": FeatureSpec(kind="ids", admit_after=2, evict="none", rows_max=64)}
+    learner = ShardedLearner(Together(Owners(2), features, LearnerSettings(group=8)), 16)
+    for hour in range(4):
+        learner.learn_labelled(Labelled.of(learner.model.encoder, _examples(hour), UNDECLARED))
+    learner.forget(Forget("forget", 1e9, {"user": ["u1"], "item": [1]}))
+    learner.digest()
+
+
+def resting() -> None:
+    """A small replay with rows on disk, and a score."""
+    features = {**FEATURES, "item": FeatureSpec(memory_rows=8)}
+    trainer = Trainer(Model(features, LearnerSettings(group=8, deep="none"), learning=True))
+    trainer.model.resting.rest_apart()
+    for hour in (0, 1, 0):
+        trainer.model.resting.relieve(8)
+        trainer.learn(_examples(hour, new_items=16))
+    trainer.finish()
+    trainer.model.resting.close()
+
+
+def tables() -> None:
+    """Tables by themselves, with each optimizer, and bags of their vectors."""
+    keys = np.arange(48, dtype=np.uint64) % np.uint64(24)
+    for optimizer in get_args(Optimizer):
+        table = Table(TableSpec(name="alone", dim=8, optimizer=optimizer, ttl_s=3600))
+        block = table.block(keys, 1_000_000_000)
+        table.apply_block(block, table.spread(block))
+        table.apply_gradients(block.slots, np.ones((len(block.slots), 8), dtype=np.float32))
+        table.read(keys)
+    start, number = np.array([0, 20, 48], dtype=np.int64), np.arange(48) % 24
+    weights, out = np.ones(48, dtype=np.float32), np.zeros((2, 8), dtype=np.float32)
+    vectors = np.ones((24, 8), dtype=np.float32)
+    pool_bags(start, number, weights, vectors, 0, False, out)
+    unpool_bags(start, number, weights, out, 0, False, vectors)
+    weigh_bags(start, number, vectors, out, 0, weights)
+
+
 def everything(all_kinds: bool = False) -> None:
     """Everything that the default config runs.
 
@@ -132,10 +204,10 @@ def everything(all_kinds: bool = False) -> None:
         all_kinds: also what only other configs run: their error memories, optimizers, eviction, attention,
             exploring and forgetting.
     """
-    kinds: tuple[Kind, ...] = ("residual", "sketch", "neighbours") if all_kinds else ("residual",)
-    model(deep=True, kinds=kinds, seldom=all_kinds)
+    model(deep=True, kinds=ALL_KINDS if all_kinds else ALL_KINDS[:1], seldom=all_kinds)
     if all_kinds:
-        others()
+        for part in SELDOM.values():
+            part()
 
 
 def _examples(hour: int, new_items: int = 0) -> list[Example]:
@@ -147,8 +219,11 @@ def _examples(hour: int, new_items: int = 0) -> list[Example]:
             request_id=str(i),
             time=at,
             decided=at,
-            context={"user": f"u{i % 3}", "past": [i % 5, i % 4]},
-            candidates=[{"item": first + i % 5, "tags": ["a", "b"], "price": 1.5}, {"item": first + i}],
+            context={"user": f"u{i % 3}", "past": [i % 5, i % 4], "look": [float(i)] * 24},
+            candidates=[
+                {"item": first + i % 5, "tags": ["a", "b"], "price": 1.5, "title": "some words"},
+                {"item": first + i},
+            ],
             labels=[1.0, 0.0],
         )
         for i in range(16)
@@ -158,8 +233,14 @@ def _examples(hour: int, new_items: int = 0) -> list[Example]:
 BESIDE = {"deep": deep, "memory": memory}
 """Parts that run in other processes beside `model`, by name; together they take about as long as it does."""
 
+SELDOM = {"others": others, "known": known, "shards": shards, "resting": resting, "tables": tables}
+"""Parts that only other configs, shards, and tables without a model run."""
+
+ALL_BESIDE = {**BESIDE, **SELDOM}
+"""The same of everything. What `others` shares with the parts before it is compiled when it comes to it."""
+
 
 if __name__ == "__main__":
     end_with_parent(int(sys.argv[1]))
     for part in sys.argv[2:]:
-        BESIDE[part]()
+        ALL_BESIDE[part]()

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,8 +30,8 @@ MARKER = "freshet-kernels-"
 SOURCES = "freshet-sources-"
 REPORT_EVERY_S = 1.0
 LINE_EVERY_S = 10.0
-KERNELS = 207
-"""Approximate number of kernels in the cache when the default config is compiled."""
+KERNELS, ALL_KERNELS = 221, 309
+"""Approximate numbers of kernels in the cache when the default config is compiled, and when everything is."""
 _IMPORT = re.compile(rf"^from ((?:{'|'.join(PACKAGES)})(?:\.\w+)*) import (\([^)]*\)|.*)", re.MULTILINE)
 _BUILT_IN = re.compile(
     r"\b(?:[A-Z][A-Z0-9_]*|_?[a-z]\w*)\b"
@@ -50,7 +51,7 @@ def warm_up(*, always: bool = False, everything: bool = False) -> None:
     if not always and marker is not None and marker.exists():
         return
     began = time.perf_counter()
-    with _telling(began):
+    with _telling(began, ALL_KERNELS if everything else KERNELS):
         compile_all(everything)
     if marker is not None:
         _leave(marker, MARKER)
@@ -60,7 +61,7 @@ def warm_up(*, always: bool = False, everything: bool = False) -> None:
 def marker_path() -> Path | None:
     """The path of the marker; None if numba has no cache here."""
     folders = _cache_folders()
-    return folders[0] / f"{MARKER}{_fingerprint()}" if folders else None
+    return folders[0] / f"{MARKER}{_sources().fingerprint}" if folders else None
 
 
 def compile_all(everything: bool = False) -> None:
@@ -71,7 +72,7 @@ def compile_all(everything: bool = False) -> None:
     """
     from freshet import exercise
 
-    parts = list(exercise.BESIDE)
+    parts = list(exercise.ALL_BESIDE if everything else exercise.BESIDE)
     others = min(len(parts), len(os.sched_getaffinity(0)) - 1) if _cache_folders() else 0
     started = [
         subprocess.Popen(
@@ -84,6 +85,8 @@ def compile_all(everything: bool = False) -> None:
     try:
         if started:
             exercise.model()
+            if everything:
+                exercise.model(deep=True, kinds=exercise.ALL_KINDS, seldom=True)
         for process in started:
             process.wait()
     finally:
@@ -102,7 +105,7 @@ def drop_stale() -> None:
     folders = _cache_folders()
     if not folders:
         return
-    stamp = folders[0] / f"{SOURCES}{_fingerprint()}"
+    stamp = folders[0] / f"{SOURCES}{_sources().fingerprint}"
     if stamp.exists():
         return
     for folder in folders:
@@ -119,7 +122,7 @@ def _cache_folders() -> list[Path]:
     if not found:
         return []
     marked = Path(found)
-    sources = sorted({source.parent for source in kernel_sources()})
+    sources = _sources().folders
     if marked.name == "__pycache__":
         folders = [source / "__pycache__" for source in sources]
     else:  # NUMBA_CACHE_DIR: one folder for all sources, with a folder NAME_HASH for each
@@ -181,20 +184,25 @@ def name_of(source: Path) -> str:
     return source.relative_to(package.parent).as_posix()
 
 
-@cache
-def _fingerprint() -> str:
-    """A hash of everything that compiled kernels depend on: the sources, numba, Python, the processor.
+class _Sources(NamedTuple):
+    """What is known of the sources, which are read once per process: numba reads its cache only once too."""
 
-    Computed once per process, because numba reads its cache only once.
-    """
+    folders: list[Path]  # with kernels, or with what kernels import
+    fingerprint: str  # of everything that compiled kernels depend on: sources, numba, Python, the processor
+
+
+@cache
+def _sources() -> _Sources:
     import numba
     from llvmlite import binding
 
     texts = _texts()
+    kernels = kernel_sources(texts)
     parts = [numba.__version__, sys.version, binding.get_host_cpu_name()]
-    parts += [f"{name_of(source)} {text}" for source, text in kernel_sources(texts).items()]
+    parts += [f"{name_of(source)} {text}" for source, text in kernels.items()]
     parts += _tuple_names(texts)
-    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
+    return _Sources(sorted({source.parent for source in kernels}), digest)
 
 
 def _leave(marker: Path, kind: str) -> None:
@@ -208,7 +216,7 @@ def _leave(marker: Path, kind: str) -> None:
 
 
 @contextmanager
-def _telling(began: float) -> Iterator[None]:
+def _telling(began: float, kernels: int) -> Iterator[None]:
     """Print how many kernels are compiled: in place on a terminal, else as lines."""
     in_place = sys.stderr.isatty()
     title = "compiling kernels (first run only)"
@@ -217,7 +225,7 @@ def _telling(began: float) -> Iterator[None]:
 
     def line() -> str:
         made = sum(1 for folder in folders for _ in folder.glob("*.nbc"))
-        return f"{title}: {made} of about {KERNELS}, {time.perf_counter() - began:.0f} s"
+        return f"{title}: {made} of about {kernels}, {time.perf_counter() - began:.0f} s"
 
     def tell(done: threading.Event) -> None:
         width = 0

@@ -22,10 +22,16 @@ from freshet.cli.table import (
 def _produce(arguments: argparse.Namespace) -> None:
     from freshet.tools.produce import produce
 
+    file = Path(data_of(arguments, needed=True) or "")
+    if arguments.source is not None:
+        from freshet.tools.produce_lines import produce_lines
+
+        produce_lines(load(arguments), file, arguments.source, arguments.limit)
+        return
     produce(
         load(arguments),
-        Path(data_of(arguments, needed=True) or ""),
-        holds="events" if arguments.events else "examples" if arguments.examples else "requests",
+        file,
+        holds=next((h for h in ("events", "examples", "entities") if getattr(arguments, h)), "requests"),
         rate=arguments.rate,
         limit=arguments.limit,
         producer=arguments.name,
@@ -123,7 +129,9 @@ COMMANDS = (
             "freshet produce clicks.csv                  one labelled example per line, columns as in [data]",
             "freshet produce --data events.jsonl --events       impressions and actions as they are",
             "freshet produce --data clicks.parquet --rate 500   500 events a second",
+            "freshet produce --entities items.csv               what is true of items, one a line",
             "freshet produce --data export.parquet --examples   what `freshet export` wrote, as it was",
+            "freshet produce --data log.csv --source shown      one line an event, for `freshet ingest`",
         ),
         (
             *DATA_FILE,
@@ -135,6 +143,15 @@ COMMANDS = (
             option(
                 "--examples", action="store_true", either="what",
                 help="send examples to topic examples; no joiner processes them again",
+            ),
+            option(
+                "--source", metavar="NAME", either="what",
+                help="send the lines as they are to the topic of [sources.NAME], for `freshet ingest`",
+            ),
+            option(
+                "--entities", action="store_true", either="what",
+                help="the file says what is true of items or people: CSV, JSON Lines or Parquet, columns as "
+                "in [entities.FEATURE]",
             ),
             option("--rate", type=positive, metavar="N", help="events per second at most"),
             option("--limit", type=count, metavar="N", help="stop after N events"),

@@ -10,12 +10,17 @@ import io
 import sys
 from collections.abc import Sequence
 
-from freshet.cli import log_commands, replay_commands, system_commands
+from freshet.cli import log_commands, model_commands, replay_commands, system_commands
 from freshet.cli.table import add_command
 from freshet.kernel_cache import use_writable_copy
 
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
-COMMANDS = (*system_commands.COMMANDS, *log_commands.COMMANDS, *replay_commands.COMMANDS)
+COMMANDS = (
+    *system_commands.COMMANDS,
+    *model_commands.COMMANDS,
+    *log_commands.COMMANDS,
+    *replay_commands.COMMANDS,
+)
 """All commands, in the order of the help."""
 
 _EPILOG = """\
@@ -39,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return EXIT_ERROR
     arguments = parser.parse_args(argv)
+    if argv is None:
+        sys.unraisablehook = _tell_unraisable  # of this process
     try:
         return int(arguments.run(arguments) or 0)
     except KeyboardInterrupt as interrupt:
@@ -97,3 +104,10 @@ def _print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="freshet")
+
+
+def _tell_unraisable(found: "sys.UnraisableHookArgs") -> None:
+    """Tell of an exception in a finalizer, but for those of LLVM's objects, half made when a command was
+    interrupted amid a compilation."""
+    if not getattr(found.object, "__module__", "").startswith("llvmlite."):
+        sys.__unraisablehook__(found)

@@ -6,12 +6,14 @@ from pathlib import Path
 from freshet.cli.table import (
     CONFIG,
     DATA,
+    ENTITIES,
     FREEZE_AFTER,
     HTML,
     PREDICTION,
     RANGE,
     REPORT,
     ROLE_CONFIG,
+    THROUGH_ROLLBACKS,
     WITH_PARENT,
     Command,
     count,
@@ -38,6 +40,11 @@ def _replay(arguments: argparse.Namespace) -> None:
         top=arguments.top,
         journal=arguments.journal,
         from_snapshot=arguments.from_snapshot,
+        shards=arguments.shards,
+        turn=arguments.turn,
+        entities=arguments.entities,
+        processes=arguments.processes,
+        through_rollbacks=arguments.through_rollbacks,
     )
     if arguments.with_parent:
         end_with_parent(arguments.with_parent)
@@ -67,7 +74,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from freshet.decide.evaluate import run_evaluate
 
     reports = [Path(path) for path in arguments.reports]
-    run_evaluate(reports, arguments.prediction, arguments.top, path_of(arguments.report))
+    run_evaluate(
+        reports,
+        arguments.prediction,
+        arguments.top,
+        path_of(arguments.report),
+        arguments.by or "",
+        arguments.value or "",
+    )
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
@@ -87,9 +101,12 @@ def _sweep(arguments: argparse.Namespace) -> None:
             end=arguments.end,
             limit=arguments.limit,
             freeze_after=arguments.freeze_after,
+            entities=arguments.entities,
+            through_rollbacks=arguments.through_rollbacks,
         ),
         folder=Path(arguments.out),
-        by=arguments.by,
+        by=arguments.by or "",
+        target=arguments.target or "",
         prediction=arguments.prediction,
         jobs=arguments.jobs or len(os.sched_getaffinity(0)),
         halving=arguments.halving,
@@ -99,7 +116,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from freshet.errors import TrainError
-    from freshet.replay.tape import read_time
+    from freshet.replay.tapes.reading import read_time
     from freshet.replay.train import run_train
     from ground.threads import end_with_parent
 
@@ -111,11 +128,11 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.with_parent:
         end_with_parent(arguments.with_parent)
     until = read_time("--until", arguments.until)
-    run_train(load(arguments), [Path(path) for path in files], until, arguments.overlap)
+    run_train(load(arguments), [Path(path) for path in files], until, arguments.overlap, arguments.entities)
 
 
 def _warm(arguments: argparse.Namespace) -> None:
-    from freshet.replay.tape import read_time
+    from freshet.replay.tapes.reading import read_time
     from freshet.warm.command import run_warm
     from ground.clock import SYSTEM_CLOCK
 
@@ -129,17 +146,21 @@ COMMANDS = (
         (
             "freshet replay --data ratings/ --report r.json",
             "freshet replay --config freshet.toml --data clicks.csv --report r.json --html r.html",
+            "freshet replay --data clicks.csv --entities items.csv      items' attributes from a second file",
             "freshet replay --data clicks.csv --set learner.deep=none   is the deep part worth it?",
             "freshet replay --data clicks.csv --freeze-after 50000      is the error memory worth it?",
             "freshet replay --data sqlite:.freshet/log.db --from 2026-01-01 --report r.json",
             "freshet replay --data kafka://localhost:9092 --from offset:1000 --to offset:2000",
             "freshet replay --data sqlite:.freshet/log.db --journal .freshet/learn --report r.json",
             "freshet replay --from-snapshot .freshet/snapshots --set learner.group=16",
+            "freshet replay --data clicks.csv --shards 4               what would four learners cost?",
         ),
         (
             *DATA,
             *CONFIG,
             *RANGE,
+            THROUGH_ROLLBACKS,
+            ENTITIES,
             option("--report", metavar="FILE", default="-", help="write the result as JSON; - prints it (-)"),
             HTML,
             option(
@@ -164,6 +185,19 @@ COMMANDS = (
                 "--from-snapshot", metavar="DIR",
                 help="continue from a learner's snapshot (the newest in DIR, for example "
                 ".freshet/snapshots) with the settings given now",
+            ),
+            option(
+                "--shards", type=count, metavar="N",
+                help="learn as N learners that share the work would, each the requests of its users: what "
+                "would that cost in quality?",
+            ),
+            option(
+                "--processes", action="store_true",
+                help="with --shards: a process for each, on this machine; the same bits, in less time",
+            ),
+            option(
+                "--turn", type=count, metavar="REQUESTS", default=1024,
+                help="with --shards: requests that all of them together learn before they add up (1024)",
             ),
             WITH_PARENT,
         ),
@@ -193,12 +227,13 @@ COMMANDS = (
     ),
     Command(
         "evaluate", _evaluate,
-        "estimate the clicks that ordering by a replay's predictions would have earned, from sampled orders "
-        "that were logged with their propensities",
+        "estimate what ordering by a replay's predictions would have earned (clicks, or rank.by), from "
+        "sampled orders that were logged with their propensities",
         (
             "freshet replay --data sqlite:.freshet/log.db --report a.json --predictions",
             "freshet evaluate a.json                  against what was shown",
             "freshet evaluate a.json b.json --top 3   against each other, by clicks at the top three",
+            "freshet evaluate a.json --value 'click + 30 * buy' --by click",
         ),
         (
             option(
@@ -206,7 +241,15 @@ COMMANDS = (
                 help="replay reports with predictions, of the same data",
             ),
             PREDICTION,
-            option("--top", type=count, metavar="K", help="count clicks at the first K places only"),
+            option("--top", type=count, metavar="K", help="count what the first K places earn only"),
+            option(
+                "--by", metavar="EXPR",
+                help="the order of all runs, as rank.by (each run's own rank.by, or the first target)",
+            ),
+            option(
+                "--value", metavar="EXPR",
+                help="what a candidate earns, as rank.by (rank.by of the first run, or the first target)",
+            ),
             REPORT,
         ),
     ),
@@ -224,6 +267,8 @@ COMMANDS = (
             *DATA,
             *CONFIG,
             *RANGE,
+            THROUGH_ROLLBACKS,
+            ENTITIES,
             FREEZE_AFTER,
             option(
                 "--grid", metavar="KEY=V,V,...", action="append", default=[],
@@ -240,10 +285,12 @@ COMMANDS = (
                 help="all play the beginning of the stream, the best third three times as much, and so on",
             ),
             option(
-                "--by", choices=["logloss", "auc", "request_auc", "gauc", "ece", "brier"], default="logloss",
-                help="metric to rank by, over the last half of the stream (logloss); gauc, AUC per user, is "
-                "biased against models that learn users, request_auc, AUC within requests, is not",
+                "--by",
+                choices=["logloss", "auc", "request_auc", "gauc", "ece", "brier", "mae", "rmse", "loglik"],
+                help="metric to rank by, over the last half of the stream (logloss; of a value mae); gauc, "
+                "AUC per user, is biased against models that learn users; request_auc is not",
             ),
+            option("--target", metavar="NAME", help="the target whose metrics count (the first)"),
             PREDICTION,
             option("--jobs", type=count, metavar="N", help="processes at once (one for each core)"),
             option(
@@ -267,6 +314,7 @@ COMMANDS = (
             ),
             option("files", nargs="*", hidden=True),
             *ROLE_CONFIG,
+            ENTITIES,
             option(
                 "--until", metavar="TIME", required=True,
                 help="event time at which the log takes over, ISO 8601 or Unix seconds; later examples of "

@@ -9,9 +9,11 @@ from freshet.cli.table import (
     AS_JSON,
     DATA_FILE,
     DEFAULT_FILE,
+    MODEL,
     ROLE_CONFIG,
     WITH_PARENT,
     Command,
+    count,
     data_of,
     load,
     option,
@@ -21,6 +23,8 @@ from freshet.cli.table import (
 )
 
 if TYPE_CHECKING:
+    import threading
+
     from freshet.config import Config
 
 EXIT_NOT_OK = 1
@@ -42,9 +46,19 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _init(arguments: argparse.Namespace) -> None:
     from freshet.init.command import run_init
+    from freshet.init.topics.command import run_init_topics
 
+    if arguments.topic:
+        run_init_topics(
+            arguments.topic, data_of(arguments) or arguments.entities, arguments.out, arguments.force,
+            arguments.registry, arguments.with_config,
+        )  # fmt: skip
+        return
     data = data_of(arguments, needed=True) or ""
-    run_init(data, arguments.out, arguments.force, arguments.yes, arguments.label, arguments.positive_from)
+    run_init(
+        data, arguments.out, arguments.force, arguments.yes, arguments.label, arguments.positive_from,
+        arguments.entities,
+    )  # fmt: skip
 
 
 def _role(arguments: argparse.Namespace) -> int:
@@ -54,10 +68,50 @@ def _role(arguments: argparse.Namespace) -> int:
         from freshet.roles import roles
 
         _put_options(arguments)
-        if getattr(arguments, "anew", False):
-            _begin_anew(load(arguments))
+        if arguments.command == "learn":
+            _learn(arguments, stop.event)
+            return stop.status
         roles.RUN[arguments.command](load(arguments), stop.event)
     return stop.status
+
+
+def _learn(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+    """Run the learner: in this process, as one of several shards, or as the one who starts them."""
+    import os
+
+    from freshet.errors import ConfigError
+    from freshet.roles.roles import run_learn
+    from freshet.roles.shards.starter import check_one_kind, in_shards, run_shards
+
+    config = load(arguments)
+    configured = config.learner.shards.count
+    if arguments.shards not in (None, configured):
+        raise ConfigError(
+            f"--shards {arguments.shards}: models.{config.model}.set says learner.shards.count="
+            f"{configured}; change it there, so that all roles know it"
+        )
+    if arguments.shard:
+        from freshet.roles.shards.process import place_of, run_shard
+
+        run_shard(config, place_of(arguments.shard), stop)
+    sharded = in_shards(config, os.environ)
+    if arguments.anew:
+        _begin_anew(sharded or config)
+    if sharded is not None:
+        run_shards(sharded, arguments.config, arguments.overrides, stop)
+    else:
+        check_one_kind(config)
+        run_learn(config, stop)
+
+
+def _reshard(arguments: argparse.Namespace) -> int:
+    from freshet.roles.process import Stop
+    from freshet.roles.shards.resharding import run_reshard
+
+    _put_options(arguments)
+    with Stop() as stop:
+        run_reshard(load(arguments), arguments.to, stop.event)
+    return 0
 
 
 def _ingest(arguments: argparse.Namespace) -> int:
@@ -90,12 +144,16 @@ def _begin_anew(config: "Config") -> None:
 
 
 def _put_options(arguments: argparse.Namespace) -> None:
-    """Add the options that stand for a setting (--name, --port) to the overrides."""
-    from freshet.config import toml_text
+    """Add the options that stand for a setting (--name, --model, --port) to the overrides."""
+    from freshet.sections.overrides import toml_text
 
     extra = []
     if getattr(arguments, "name", None) is not None:
         extra.append(f"group.name={toml_text(arguments.name)}")
+    if getattr(arguments, "model", None) is not None:
+        extra.append(f"model={toml_text(arguments.model)}")
+    if getattr(arguments, "shards", None) is not None:
+        extra.append(f"learner.shards.count={arguments.shards}")
     if getattr(arguments, "port", None) is not None:
         extra.append(f"server.port={arguments.port}")
     # argparse hands out its one default list, so appending to it would change the next command's settings
@@ -159,12 +217,14 @@ COMMANDS = (
         ),
     ),
     Command(
-        "init", _init, "look at a data file and write a config for it, with reasons",
+        "init", _init, "look at a data file, or at topics, and write a config for it, with reasons",
         (
             "freshet init --data clicks.csv               asks if the sample is ambiguous",
             "freshet init --data clicks.tsv.gz --yes --out shop.toml",
             "freshet init --data ratings/ --out -         print it",
             "freshet init --data plays.csv --label seconds --positive-from 30",
+            "freshet init --data plays.csv --entities songs.csv    what songs.csv says of songs",
+            "freshet init --topic kafka://HOST:9092/shop.shown --topic kafka://HOST:9092/shop.clicks",
         ),
         (
             *DATA_FILE,
@@ -181,6 +241,19 @@ COMMANDS = (
             option(
                 "--positive-from", type=float, metavar="X",
                 help="with --label: a number of at least X counts as 1",
+            ),
+            option(
+                "--entities", metavar="FILE",
+                help="a second file, with a line for each item or person: its columns become attributes",
+            ),
+            option(
+                "--topic", metavar="URL/NAME", action="append", default=[],
+                help="instead of a file: a topic of yours; give it again for another, as of its clicks",
+            ),
+            option("--registry", metavar="URL", default="", help="with --topic: a schema registry"),
+            option(
+                "--with-config", metavar="FILE", default="",
+                help="with --topic: use the log and log-ins of this config, and write the sections to add",
             ),
         ),
     ),
@@ -212,8 +285,32 @@ COMMANDS = (
     ),
     Command(
         "learn", _role, "run the learner: examples in, model updates out",
-        ("freshet learn --config freshet.toml", "freshet learn --anew"),
-        (*ROLE_CONFIG, _NAME, _ANEW, WITH_PARENT),
+        (
+            "freshet learn --config freshet.toml",
+            "freshet learn --anew",
+            "freshet learn --model challenger",
+            "freshet learn --shards 4        four processes of this machine learn one model",
+        ),
+        (
+            *ROLE_CONFIG, _NAME, MODEL, _ANEW,
+            option(
+                "--shards", type=count, metavar="N",
+                help="in so many processes (learner.shards.count); with torchrun, as many as it starts",
+            ),
+            option("--shard", default="", hidden=True), WITH_PARENT,
+        ),
+    ),
+    Command(
+        "reshard", _reshard,
+        "let a learner that is stopped go on in another number of processes; no example is lost or repeated",
+        (
+            "freshet reshard --to 4        from however many there are",
+            "freshet reshard --to 1        one process again, without turns",
+        ),
+        (
+            *ROLE_CONFIG, _NAME, MODEL,
+            option("--to", type=count, required=True, metavar="M", help="processes from now on"),
+        ),
     ),
     Command(
         "serve", _role, "run a server: answers requests from a live copy of the model",

@@ -119,6 +119,10 @@ DATA = (
     ),
     option("file", nargs="?", hidden=True),
 )  # fmt: skip
+ENTITIES = option(
+    "--entities", metavar="FILE",
+    help="a file that says what is true of items or people, and since when: columns as in [entities.FEATURE]",
+)  # fmt: skip
 _TIME = "TIME|offset:N"
 RANGE = (
     option(
@@ -128,6 +132,10 @@ RANGE = (
     ),
     option("--to", dest="end", metavar=_TIME, help="end of the range, exclusive: event time or offset"),
     option("--limit", type=count, metavar="N", help="stop after N requests"),
+)  # fmt: skip
+THROUGH_ROLLBACKS = option(
+    "--through-rollbacks", action="store_true",
+    help="learn also what the live model passed over when it went back; else such a range is refused",
 )  # fmt: skip
 FREEZE_AFTER = option(
     "--freeze-after", type=count, metavar="N",
@@ -140,6 +148,8 @@ PREDICTION = option(
 )  # fmt: skip
 REPORT = option("--report", metavar="FILE", help="write the result as JSON; - prints it")
 HTML = option("--html", metavar="FILE", help="write the result as a self-contained page with plots")
+MODEL = option("--model", metavar="NAME", help="of the models in the config; main, or not given: its own")
+MODEL_NAME = option("name", metavar="NAME", help="of the models in the config; main is its own")
 AS_JSON = option("--json", action="store_true", help="print JSON, for programs")
 
 

@@ -1,29 +1,17 @@
-"""The calls of a client: what is sent, and what an answer or a failure means; the same for sync and async."""
+"""The attempts of a call: what an answer or a failure means; the same for sync and async."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import httpx
 import msgspec
-import numpy as np
 
+from freshet.client.asks import Ask
 from freshet.errors import CallFailedError, CallRefusedError
 from ground.clock import Clock
 from ground.retry import Backoff, Pauses
-from serving.app.bodies import (
-    EventsAnswer,
-    FeedbackRequest,
-    ForgetAnswer,
-    ForgetRequest,
-    PlaceAnswer,
-    ReadyAnswer,
-    ScoreRequest,
-)
-from serving.replica.status import ModelStatus
-from stream.records.types import Event
 
 PAUSES = Pauses(first_s=0.05, longest_s=2.0, give_up_s=15.0)
 AGAIN = frozenset((429, 502, 503, 504))
@@ -31,57 +19,6 @@ AGAIN = frozenset((429, 502, 503, 504))
 RETRY_AFTER_S_MAX = 10.0
 
 T = TypeVar("T")
-
-
-class Ask(NamedTuple, Generic[T]):
-    """One request, and the type of its answer."""
-
-    method: str
-    path: str
-    gives: type[T]
-    body: bytes | None = None
-    writes: bool = False
-    fine: tuple[int, ...] = ()  # further statuses whose body is an answer
-
-
-def _encode(value: object) -> bytes:
-    return msgspec.json.encode(value, enc_hook=_plain)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise CallRefusedError(
-        f"a value of type {type(value).__name__} cannot be sent; expected numbers, texts and lists"
-    )
-
-
-def ask_score(path: str, gives: type[T], request: ScoreRequest) -> Ask[T]:
-    """A score, with a request id of its own if it has none."""
-    if request.request_id is None:
-        request = msgspec.structs.replace(request, request_id=os.urandom(16).hex())
-    return Ask("POST", path, gives, _encode(request))
-
-
-def ask_feedback(request: FeedbackRequest) -> Ask[PlaceAnswer]:
-    """POST /v1/feedback."""
-    return Ask("POST", "/v1/feedback", PlaceAnswer, _encode(request), writes=True)
-
-
-def ask_events(events: Sequence[Event]) -> Ask[EventsAnswer]:
-    """POST /v1/events."""
-    body = _encode(list(events))
-    return Ask("POST", "/v1/events", EventsAnswer, body, writes=True)
-
-
-def ask_forget(entity: Mapping[str, Sequence[int | str]]) -> Ask[ForgetAnswer]:
-    """POST /v1/forget."""
-    body = _encode(ForgetRequest({name: list(ids) for name, ids in entity.items()}))
-    return Ask("POST", "/v1/forget", ForgetAnswer, body, writes=True)
-
-
-ASK_MODEL = Ask("GET", "/v1/model", ModelStatus)
-ASK_READY = Ask("GET", "/v2/health/ready", ReadyAnswer, fine=(503,))
 
 
 class Attempts(Generic[T]):

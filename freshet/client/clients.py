@@ -14,41 +14,42 @@ impression, and a write has an idempotency key.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from freshet.client.calls import (
-    ASK_MODEL,
-    ASK_READY,
-    PAUSES,
-    Ask,
-    Attempts,
-    ask_events,
-    ask_feedback,
-    ask_forget,
-    ask_score,
-    http_settings,
-)
+from freshet.client.asks import ASKS, Ask, Asks
+from freshet.client.calls import PAUSES, Attempts, http_settings
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.retry import Pauses
-from serving.app.bodies import (
-    EventsAnswer,
-    Explore,
-    FeedbackRequest,
-    ForgetAnswer,
-    PlaceAnswer,
-    ReadyAnswer,
-    ScoreAnswer,
-    ScoreRequest,
-)
-from serving.replica.explaining import ExplainAnswer
-from serving.replica.status import ModelStatus
-from stream.records.types import Candidates, Context, Event
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _sync(ask: Callable[Concatenate[Asks, P], Ask[T]]) -> Callable[Concatenate[Client, P], T]:
+    """A method of `Client` with the arguments of `ask`, that gives the answer."""
+
+    @functools.wraps(ask)
+    def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return client._call(ask(ASKS, *args, **kwargs))
+
+    return method
+
+
+def _awaited(
+    ask: Callable[Concatenate[Asks, P], Ask[T]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    """`_sync` for `AsyncClient`."""
+
+    @functools.wraps(ask)
+    async def method(client: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await client._call(ask(ASKS, *args, **kwargs))
+
+    return method
 
 
 class Client:
@@ -93,61 +94,15 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def score(
-        self,
-        candidates: Candidates,
-        context: Context | None = None,
-        *,
-        request_id: str | None = None,
-        time: float | None = None,
-        log: bool = True,
-        explore: Explore | None = None,
-        unknown: bool = False,
-        show: int | None = None,
-    ) -> ScoreAnswer:
-        """Probabilities and an order for n candidates; see `ScoreRequest` for the arguments."""
-        request = ScoreRequest(candidates, context or {}, time, request_id, log, explore, unknown, show)
-        return self._call(ask_score("/v1/score", ScoreAnswer, request))
-
-    def explain(
-        self, candidates: Candidates, context: Context | None = None, *, time: float | None = None
-    ) -> ExplainAnswer:
-        """The parts of each candidate's score. Nothing is logged."""
-        return self._call(
-            ask_score("/v1/explain", ExplainAnswer, ScoreRequest(candidates, context or {}, time))
-        )
-
-    def feedback(
-        self,
-        request_id: str,
-        candidate: int | None = None,
-        label: float = 1.0,
-        *,
-        name: str = "click",
-        shown: list[int] | None = None,
-        examined: int | None = None,
-        time: float | None = None,
-    ) -> PlaceAnswer:
-        """What the person did with a candidate of a request, or was shown."""
-        return self._call(
-            ask_feedback(FeedbackRequest(request_id, candidate, label, time, name, shown, examined))
-        )
-
-    def events(self, events: Sequence[Event]) -> EventsAnswer:
-        """Send impressions, actions and exposures; the answer has a verdict for each."""
-        return self._call(ask_events(events))
-
-    def forget(self, entity: Mapping[str, Sequence[int | str]]) -> ForgetAnswer:
-        """Delete ids, by feature, and what was learned about them."""
-        return self._call(ask_forget(entity))
-
-    def model(self) -> ModelStatus:
-        """The current model, its freshness and its metrics."""
-        return self._call(ASK_MODEL)
-
-    def ready(self) -> ReadyAnswer:
-        """Whether the server can take requests, and if not, why."""
-        return self._call(ASK_READY)
+    score = _sync(Asks.score)
+    explain = _sync(Asks.explain)
+    nearest = _sync(Asks.nearest)
+    feedback = _sync(Asks.feedback)
+    events = _sync(Asks.events)
+    entities = _sync(Asks.entities)
+    forget = _sync(Asks.forget)
+    model = _sync(Asks.model)
+    ready = _sync(Asks.ready)
 
     def _call(self, ask: Ask[T]) -> T:
         attempts = Attempts(ask, self._pauses, self._clock)
@@ -188,59 +143,15 @@ class AsyncClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def score(
-        self,
-        candidates: Candidates,
-        context: Context | None = None,
-        *,
-        request_id: str | None = None,
-        time: float | None = None,
-        log: bool = True,
-        explore: Explore | None = None,
-        unknown: bool = False,
-        show: int | None = None,
-    ) -> ScoreAnswer:
-        """As `Client.score`."""
-        request = ScoreRequest(candidates, context or {}, time, request_id, log, explore, unknown, show)
-        return await self._call(ask_score("/v1/score", ScoreAnswer, request))
-
-    async def explain(
-        self, candidates: Candidates, context: Context | None = None, *, time: float | None = None
-    ) -> ExplainAnswer:
-        """As `Client.explain`."""
-        request = ScoreRequest(candidates, context or {}, time)
-        return await self._call(ask_score("/v1/explain", ExplainAnswer, request))
-
-    async def feedback(
-        self,
-        request_id: str,
-        candidate: int | None = None,
-        label: float = 1.0,
-        *,
-        name: str = "click",
-        shown: list[int] | None = None,
-        examined: int | None = None,
-        time: float | None = None,
-    ) -> PlaceAnswer:
-        """As `Client.feedback`."""
-        request = FeedbackRequest(request_id, candidate, label, time, name, shown, examined)
-        return await self._call(ask_feedback(request))
-
-    async def events(self, events: Sequence[Event]) -> EventsAnswer:
-        """As `Client.events`."""
-        return await self._call(ask_events(events))
-
-    async def forget(self, entity: Mapping[str, Sequence[int | str]]) -> ForgetAnswer:
-        """As `Client.forget`."""
-        return await self._call(ask_forget(entity))
-
-    async def model(self) -> ModelStatus:
-        """As `Client.model`."""
-        return await self._call(ASK_MODEL)
-
-    async def ready(self) -> ReadyAnswer:
-        """As `Client.ready`."""
-        return await self._call(ASK_READY)
+    score = _awaited(Asks.score)
+    explain = _awaited(Asks.explain)
+    nearest = _awaited(Asks.nearest)
+    feedback = _awaited(Asks.feedback)
+    events = _awaited(Asks.events)
+    entities = _awaited(Asks.entities)
+    forget = _awaited(Asks.forget)
+    model = _awaited(Asks.model)
+    ready = _awaited(Asks.ready)
 
     async def _call(self, ask: Ask[T]) -> T:
         attempts = Attempts(ask, self._pauses, SYSTEM_CLOCK)

@@ -15,7 +15,7 @@ import numpy as np
 from freshet.decide.comparison import FURTHER_METRICS, Comparison, Cut, FurtherTarget, Run, Stretch
 from freshet.decide.paired import SliceDifference, differences, slice_differences
 from freshet.decide.slices import PredictionsFile, Slices, make_slices, read_predictions
-from freshet.decide.verdict import decide
+from freshet.decide.verdict import decide, over_all
 from freshet.errors import CompareError
 from freshet.files import Json, JsonView, write_json
 from learner.metrics import Summary, summarize
@@ -49,8 +49,12 @@ def run_compare(
     _print(compared)
 
 
-def read_runs(paths: Sequence[Path]) -> list[Run]:
+def read_runs(paths: Sequence[Path], values: bool = False) -> list[Run]:
     """Read the runs and check that they used the same data.
+
+    Args:
+        paths: of the reports.
+        values: whether the first target may be a value.
 
     Raises:
         CompareError: one cannot be read, has no predictions, or used other data; names the difference.
@@ -68,7 +72,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
             raise CompareError(f"{path}: is no report of `freshet replay`: {error}") from None
         if not isinstance(report, dict) or not {"data_hash", "config_hash", "base"} <= report.keys():
             raise CompareError(f"{path}: is no report of `freshet replay --report FILE`")
-        if "mae" in report["base"].get("overall", {}):
+        if not values and "mae" in report["base"].get("overall", {}):
             raise CompareError(
                 f"{path}: its first target is a value, and what is compared request by request is a "
                 "probability; declare a target of kind event first, or compare the reports' metrics"
@@ -130,6 +134,7 @@ def compare(first: Run, other: Run, prediction: str, resamples: int, seed: int) 
     verdict = decide(first.name, other.name, a.requests, whole, summaries, stretches, cuts)
     primary = next(iter(first.report.get("targets") or other.report.get("targets", {})), "")
     further = list(_further(first, other, prediction))
+    verdict = over_all(verdict, primary, further)
     return Comparison(
         first.name, other.name, changed, summaries, whole, stretches, cuts, verdict, primary, further
     )
@@ -279,8 +284,7 @@ def _print(compared: Sequence[Comparison]) -> None:
                 )
         for target in c.further:
             _print_further(target, c.primary)
-        alone = f" This verdict is of {c.primary}, the first target, alone." if c.further else ""
-        sys.stdout.write(f"{c.verdict.sentence}{alone}\n\n")
+        sys.stdout.write(f"{c.verdict.sentence}\n\n")
 
 
 def _print_further(target: FurtherTarget, primary: str) -> None:

@@ -149,7 +149,7 @@ def _further_table(c: Comparison) -> ReportTable:
         ("", c.first, c.other, "difference"),
         rows,
         f"From the reports, so without intervals: only {c.primary}, the first target, is compared request by "
-        "request, and the verdict is of it alone.",
+        "request. A run that is better in it and by 1 % worse in another is called mixed.",
     )
 
 

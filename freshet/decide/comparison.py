@@ -14,6 +14,7 @@ FURTHER_METRICS = {
     "ndcg": "NDCG",
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
+    "loglik": "log likelihood",
     "calibration": "calibration",
 }
 """Of further targets, in the order in which they are shown; the errors are of values."""

@@ -35,7 +35,7 @@ class Logged(NamedTuple):
     request: Ints  # (n,), from 0, ascending
     place: Ints  # (n,), from 0
     propensity: Floats  # (n,), over 0
-    y: Floats  # (n,), clicked or not
+    y: Floats  # (n,), clicked or not, or what else was earned
 
     @property
     def requests(self) -> int:
@@ -119,11 +119,17 @@ def greedy_weight(logged: Logged, target: Ints) -> Floats:
     return np.where(target == logged.place, 1.0 / logged.propensity, 0.0)
 
 
-def guesses(logged: Logged, p: Floats, target: Ints) -> tuple[Floats, Floats]:
+def guesses(logged: Logged, p: Floats, target: Ints, most: float = 1.0) -> tuple[Floats, Floats]:
     """Predicted clicks at the places shown and at the target's places: (q, expected), (n,) each.
 
     The model's p (n,) does not depend on the place. The factor of each place is estimated from the log:
     clicks divided by predicted clicks at that place.
+
+    Args:
+        logged: what was shown, (n,) candidates.
+        p: (n,).
+        target: (n,), the places of another order.
+        most: what a candidate earns at most.
     """
     places = int(logged.place.max(initial=0)) + 1
     # inverse propensities remove the bias of which candidates are shown further down
@@ -131,7 +137,7 @@ def guesses(logged: Logged, p: Floats, target: Ints) -> tuple[Floats, Floats]:
     clicks, said = (np.bincount(logged.place, part * inverse, places) for part in (logged.y, p))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(said > 0.0, clicks / said, 0.0)
-    return np.minimum(p * share[logged.place], 1.0), np.minimum(p * share[target], 1.0)
+    return np.minimum(p * share[logged.place], most), np.minimum(p * share[target], most)
 
 
 def difference(first: Estimate, other: Estimate) -> Interval:

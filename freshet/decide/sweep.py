@@ -31,8 +31,11 @@ from stream.files.record_files import whole_or_nothing
 HALVING = 3
 PREFIX_MIN = 1_000  # requests; fewer are too noisy
 LOOK_EVERY_S = 0.05
-HIGHER_IS_BETTER = ("auc", "request_auc", "gauc")
+HIGHER_IS_BETTER = ("auc", "request_auc", "gauc", "loglik")
 METRICS = {"logloss": "log loss", "auc": "AUC", "request_auc": "in reqs", "ece": "ECE"}
+VALUE_METRICS = {"mae": "MAE", "rmse": "RMSE", "loglik": "loglik", "calibration": "calibr."}
+BY = (*METRICS, "gauc", "brier", "mae", "rmse", "loglik")
+"""What trials may be ranked by."""
 MANIFEST = "sweep.json"
 DEFAULT_UNDEFINED = (
     "this metric is not defined over this data (all labels are the same), so nothing is ranked"
@@ -54,7 +57,8 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     overrides: list[str]
     options: ReplayOptions
     folder: Path
-    by: str = "logloss"
+    by: str = ""  # "": log loss, of a value the mean absolute error
+    target: str = ""  # whose metrics; "": the first
     prediction: str = "corrected"
     jobs: int = 1
     halving: bool = False
@@ -95,8 +99,10 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], play: Play | None = None) -
     different: dict[str, tuple[Trial, Config]] = {}  # config hash -> result
     for trial in trials:
         config = replay_config(sweep.config_file, _sets(sweep, trial), sweep.options)
+        ranked_by(sweep, config)
         different.setdefault(config.digest(), (trial, config))
     left = list(different.values())
+    sweep = msgspec.structs.replace(sweep, by=ranked_by(sweep, left[0][1]))
     _claim(sweep)
     rungs = _rungs(sweep, left[0][1], len(left))
     results: dict[Trial, Result] = {}
@@ -116,12 +122,34 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], play: Play | None = None) -
     return found
 
 
+def ranked_by(sweep: Sweep, config: Config) -> str:
+    """The metric that a sweep ranks by.
+
+    Raises:
+        SweepError: the config has no such target, or the target no such metric.
+    """
+    targets = config.known_targets()
+    name = sweep.target or targets.primary
+    if name not in targets:
+        raise SweepError(f"--target {name}: the config has no such target; it has {', '.join(targets)}")
+    kind, known = targets[name].kind, ["mae", "rmse", "loglik"]
+    if kind == "event":
+        known = [metric for metric in BY if metric not in known]
+    if sweep.by and sweep.by not in known:
+        raise SweepError(
+            f"--by {sweep.by}: target {name} is of kind {kind}; expected one of {', '.join(known)}"
+        )
+    return sweep.by or known[0]
+
+
 def print_table(sweep: Sweep, results: Sequence[Result]) -> None:
     """One line a trial, the best first."""
+    metrics = VALUE_METRICS if any("mae" in result.metrics for result in results) else METRICS
+    by = sweep.by or next(iter(metrics))
     varied = sorted({key for result in results for key, _ in result.trial.values})
     print(
         "  ".join(
-            [f"{'':>3}", f"{'requests':>9}", *(f"{title:>8}" for title in METRICS.values()), f"{'req/s':>8}"]
+            [f"{'':>3}", f"{'requests':>9}", *(f"{title:>8}" for title in metrics.values()), f"{'req/s':>8}"]
         )
     )
     for rank, result in enumerate(results, 1):
@@ -129,16 +157,17 @@ def print_table(sweep: Sweep, results: Sequence[Result]) -> None:
         if result.failed:
             print(f"{rank:>3}  {settings}   failed: {result.failed}")
             continue
-        values = [result.metrics[metric] for metric in METRICS]
+        values = [result.metrics.get(metric) for metric in metrics]
         shown = ["–".rjust(8) if value is None else f"{value:8.5f}" for value in values]
         cells = [f"{rank:>3}", f"{result.requests:>9,}", *shown, f"{result.per_second:>8,.0f}", settings]
         print("  ".join(cells))
     if sweep.by == "gauc":
         print(f"warning: {BIASED}", file=sys.stderr)
+    whose = ", ".join(part for part in (sweep.target, sweep.prediction) if part)
     print(
-        f"by {sweep.by} of the last half ({sweep.prediction}), over {', '.join(varied)}; reports are in "
-        f"{sweep.folder}. The result of the best of many trials is too optimistic: compare it with the "
-        "current config on data that this sweep has not used (freshet replay --predictions, freshet compare)"
+        f"by {by} of the last half ({whose}), over {', '.join(varied)}; reports are in {sweep.folder}. The "
+        "result of the best of many trials is too optimistic: compare it with the current config on data "
+        "that this sweep has not used (freshet replay --predictions, freshet compare)"
     )
 
 
@@ -231,9 +260,11 @@ def _start(sweep: Sweep, trial: Trial, report: Path, limit: int | None) -> _Runn
         ("--to", options.end),
         ("--limit", limit),
         ("--freeze-after", options.freeze_after),
+        ("--entities", options.entities),
     ):
         if value is not None:
             command += [name, str(value)]
+    command += ["--through-rollbacks"] * options.through_rollbacks
     for override in _sets(sweep, trial):
         command += ["--set", override]
     log = report.with_suffix(".log")
@@ -264,11 +295,14 @@ def _read(sweep: Sweep, trial: Trial, path: Path) -> Result | None:
         return None
     if report["code_version"] != code_version():
         return None
-    metrics = report[sweep.prediction]["last_half"]
+    # a target without candidates has no metrics, and a report on one target is of that
+    part = report.get("targets", {}).get(sweep.target, report) if sweep.target else report
+    metrics = part[sweep.prediction]["last_half"] if sweep.prediction in part else {}
+    shown = VALUE_METRICS if "mae" in metrics else METRICS
     return Result(
         trial,
         report["events"],
-        {name: metrics.get(name) for name in {*METRICS, sweep.by}},
+        {name: metrics.get(name) for name in {*shown, sweep.by}},
         report["events_per_second"],
         path,
     )

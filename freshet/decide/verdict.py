@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
-from freshet.decide.comparison import CompareVerdict, Cut, Stretch
+from freshet.decide.comparison import FURTHER_METRICS, CompareVerdict, Cut, FurtherTarget, Stretch
 from freshet.decide.paired import Differences, Interval
 from learner.metrics import Summary
 
 WORSE_NAMED_MAX = 3
+NOTABLE = 0.01
+"""Share by which the error of a further target must grow to make a better run a mixed one."""
 
 
 def decide(
@@ -54,6 +56,31 @@ def decide(
         f"Take {other}: {over}, its log loss is {_percent(-share.value)} lower ({by}){ranked}, and it is "
         f"lower in {steady} of {len(stretches)} periods{_worse(cuts)}.",
     )
+
+
+def over_all(verdict: CompareVerdict, primary: str, further: Sequence[FurtherTarget]) -> CompareVerdict:
+    """The verdict on the first target, with what the reports say of the others.
+
+    Without intervals they decide nothing by themselves. But a run that is better in the first target and
+    notably worse in another one is mixed.
+    """
+    changes = {}
+    for target in further:
+        key = next((key for key in ("logloss", "mae") if key in target.metrics), "")
+        if key and target.metrics[key][0] > 0.0:
+            first, other = target.metrics[key]
+            changes[target.name] = FURTHER_METRICS[key], (other - first) / first
+    if not changes:
+        return verdict
+    told = ", ".join(
+        f"{metric} of {name} {_percent(abs(change))} {'higher' if change > 0.0 else 'lower'}"
+        for name, (metric, change) in changes.items()
+    )
+    sentence = f"{verdict.sentence} That is of {primary}. From the reports, without intervals: {told}."
+    worse = [name for name, (_, change) in changes.items() if change >= NOTABLE]
+    if verdict.kind == "better" and worse:
+        return CompareVerdict("mixed", f"Mixed: better in {primary}, worse in {', '.join(worse)}. {sentence}")
+    return CompareVerdict(verdict.kind, sentence)
 
 
 def _order_alone(auc: Interval | None) -> str:

@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from freshet.config import load_config
-from freshet.demo.history import HistoryCounts, lay_out, learnt, train
+from freshet.demo.history import HistoryCounts, SceneHistory, lay_out, learnt, train
+from freshet.demo.known import KnownWorth, lines_of, worth_of_known
 from freshet.demo.player import ARMS, Player
-from freshet.demo.report import PlaySample, demo_page
+from freshet.demo.report import PlaySample, demo_page, figure, further_lines
 from freshet.demo.scenes import RatingsScene, Scene, WorldScene
 from freshet.errors import ConfigError, RoleError
+from freshet.exercise import known
 from freshet.files import check_writable
 from freshet.roles.children import Child, Children
 from freshet.roles.opening import open_topics
@@ -31,11 +33,13 @@ from freshet.show.view import ArmRow, Screen, Show, Shown
 from freshet.warmup import warm_up
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.log.kafka.log import parse_url
+from stream.records.entities.record import key_of_event
 from stream.records.types import encode
 
 TICK_S = 1.0
 RECENT_S = 15.0
 READY_S_MAX = 120.0
+AFTER_S = 5.0  # for what comes after the play
 SECONDS_MIN, SECONDS_MAX = 5.0, 3600.0
 TICKS_MIN = 3  # fewer give no curve
 SLATE_SHOWN = 10
@@ -95,6 +99,7 @@ def run_demo(
     check_writable(report, ReportError)
     scene: Scene = RatingsScene(data, seconds) if data is not None else WorldScene(seconds, seed)
     warm_up()
+    known()
     with _folder(keep) as folder, Stop() as stop:
         try:
             with screen or Screen() as shown, Children(folder / "logs") as children:
@@ -105,9 +110,10 @@ def run_demo(
                 demo.say(f"\nstopped while {demo.phase}: too early for a report, none is written")
                 return stop.status
             demo.say("\nstopped early: the report is of what was played so far")
-        page = demo_page(scene, demo.learnt, demo.player, demo.ticks, demo.seconds_played)
+        worth = demo.worth_of_known()
+        page = demo_page(scene, demo.learnt, demo.player, demo.ticks, demo.seconds_played, worth)
         write_html(page, report)
-        demo.tell(report, keep)
+        demo.tell(report, keep, worth)
     return stop.status
 
 
@@ -129,6 +135,7 @@ class _Demo:
         self.seconds_played = 0.0
         self.player: Player
         self.learnt: HistoryCounts  # of the history
+        self._history: SceneHistory
         self._children = children
         self._screen = screen
         self._stop = stop
@@ -140,15 +147,16 @@ class _Demo:
         self._config.write_text(_CONFIG.format(log=json.dumps(log), sections=scene.config), encoding="utf-8")
         self._read = (0.0, 0)  # when the log's end was read last, and what it was
         self._frozen = False
+        self._further: list[str] = []  # a line for each further target
 
     async def run(self) -> None:
         """Start, train on the history, freeze, play; the caller stops the children."""
         log = open_topics(load_config(self._config))
         try:
-            candidates = await self._learn_history(log)
-            live, frozen = await self._start_servers(candidates)
+            self._history = await self._learn_history(log)
+            live, frozen = await self._start_servers(self._history.candidates)
             async with Player(self.scene, live, frozen, RECENT_S) as self.player:
-                left_s = max(self._seconds - (time.monotonic() - self._began), SECONDS_MIN)
+                left_s = max(self._seconds - AFTER_S - (time.monotonic() - self._began), SECONDS_MIN)
                 self._show.phase = "playing: the frozen model has stopped learning, the live one goes on"
                 self._show.since, self._show.recent = "since freezing", f"last {RECENT_S:.0f} s"
                 self._show.ticks_total = int(left_s / TICK_S)
@@ -169,14 +177,23 @@ class _Demo:
         """Print one line."""
         self._screen.say(text)
 
-    def tell(self, report: Path, keep: Path | None) -> None:
+    def worth_of_known(self) -> list[KnownWorth]:
+        """What Freshet's own knowledge of items and people is worth on what was played."""
+        told = [*self._history.told, *self.player.told]
+        return worth_of_known(load_config(self._config), told, [*self._history.examples, *self.player.played])
+
+    def tell(self, report: Path, keep: Path | None, worth: Sequence[KnownWorth]) -> None:
         """Print the result and the next steps."""
         say = self.say
         say(f"\n{self.player.asked:,} requests in {self.seconds_played:.0f} s, each answered four ways:")
         for arm, summary in self.player.board.overall().items():
             if arm != "ceiling" or not self.scene.labelled:
                 name = "(the world's true probabilities)" if arm == "ceiling" else arm
-                say(f"  {name:<24} AUC {_figure(summary['auc'])}   log loss {_figure(summary['logloss'])}")
+                say(f"  {name:<24} AUC {figure(summary['auc'])}   log loss {figure(summary['logloss'])}")
+        for line in self._further:
+            say(f"  {line}")
+        for line in lines_of(worth):
+            say(line)
         say(f"\nreport  {report.resolve()}")
         if keep is not None:
             say(f"config, log and state  {keep.resolve()}")
@@ -186,12 +203,12 @@ class _Demo:
         else:
             say("next    freshet demo --keep demo/    keeps config, log and state, to go on with freshet up")
 
-    async def _learn_history(self, log: Log) -> int:
-        """Train on the history, in batch and then from the log; returns its number of candidates."""
+    async def _learn_history(self, log: Log) -> SceneHistory:
+        """Train on the history, in batch and then from the log."""
         self._show.phase = "starting the joiner, training on history in batch"
         joiner = self._children.start("join", "join", "--config", str(self._config))
         history = lay_out(self.scene, self._folder)
-        log.append(EVENTS, [Outgoing(i.request_id.encode(), encode(i)) for i in history.logged])
+        log.append(EVENTS, [Outgoing(key_of_event(event), encode(event)) for event in history.logged])
         await train(history, self._config, self._folder / "logs" / "train.log", self._wait)
         state = load_config(self._config).state_of("learn")
         in_batch = learnt(history, state, 0).requests
@@ -202,11 +219,11 @@ class _Demo:
         deadline = time.monotonic() + READY_S_MAX
         while (taken := sum(log.committed("learn", EXAMPLES).values())) < total:
             if time.monotonic() > deadline:
-                raise RoleError(f"only {taken:,} of {total:,} requests were used in {READY_S_MAX:.0f} s")
+                raise RoleError(f"only {taken:,} of {total:,} records were used in {READY_S_MAX:.0f} s")
             await self._wait()
         self.learnt = learnt(history, state, in_batch)
         self._screen.say(f"history {self.learnt.sentence()}")
-        return history.candidates
+        return history
 
     async def _start_servers(self, candidates: int) -> tuple[str, str]:
         """Start the live server and the one that stops at the history's end; returns their URLs."""
@@ -246,6 +263,7 @@ class _Demo:
         """Record the metrics of this moment, and show them."""
         player = self.player
         live, frozen = await player.models()
+        self._further = further_lines(live)
         recent, overall = player.board.recent(now_s), player.board.overall()
         ends = sum(end for _, end in log.ends(EVENTS))
         read_at, read = self._read
@@ -362,7 +380,3 @@ def _lag(log: Log, group: str, topic: str) -> int:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _figure(value: float | None) -> str:
-    return f"{value:.4f}" if value is not None else "–"

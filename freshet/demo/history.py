@@ -16,22 +16,27 @@ from freshet.demo.scenes import Scene
 from freshet.errors import RoleError
 from freshet.roles.states import read_state
 from stream.files.record_files import write_records
-from stream.records.types import Example, Impression
+from stream.records.entities.record import AnyEvent, EntityEvent
+from stream.records.types import Example, Impression, encode_json
 
 FILE_NAME = "history.parquet"
+ENTITIES_NAME = "items.jsonl"
 BATCH_SHARE = 5 / 6
 OVERLAP_SHARE = 1 / 12
 
 
 class SceneHistory(NamedTuple):
-    """A scene's history, split into a file and the impressions for the log."""
+    """A scene's history, split into files and the events for the log."""
 
     requests: int
     candidates: int
     until: float  # event time, Unix seconds: the log's from here on
     overlap_s: float
+    examples: list[Example]  # all of it
     file: Path
-    logged: list[Impression]
+    entities: Path | None  # what is true of items; None: nothing is said of them
+    logged: list[AnyEvent]
+    told: list[EntityEvent]
 
 
 class HistoryCounts(NamedTuple):
@@ -52,20 +57,31 @@ class HistoryCounts(NamedTuple):
 
 
 def lay_out(scene: Scene, folder: Path) -> SceneHistory:
-    """Write the history's file, and return the impressions for the log; the two overlap."""
-    shown = list(scene.history())
+    """Write the history's files, and return the events for the log; they overlap."""
+    found = list(scene.history())
+    shown = [one for one in found if isinstance(one, Impression)]
+    told = [one for one in found if isinstance(one, EntityEvent)]
     cut = int(len(shown) * BATCH_SHARE)
     until = shown[cut].time
     overlap_s = max(until - shown[cut - int(len(shown) * OVERLAP_SHARE)].time, 1.0)
+    from_log = until - overlap_s
     file = folder / FILE_NAME
-    write_records(file, "examples", [_example(one) for one in shown if one.time < until + overlap_s / 2.0])
+    examples = [_example(one) for one in shown]
+    write_records(file, "examples", [one for one in examples if one.time < until + overlap_s / 2.0])
+    entities = folder / ENTITIES_NAME if told else None
+    if entities is not None:
+        entities.write_bytes(b"".join(encode_json(event) + b"\n" for event in told))
+    logged: list[AnyEvent] = [one for one in found if isinstance(one, EntityEvent) or one.time >= from_log]
     return SceneHistory(
         requests=len(shown),
         candidates=sum(len(one.candidates) for one in shown),
         until=until,
         overlap_s=overlap_s,
+        examples=examples,
         file=file,
-        logged=[one for one in shown if one.time >= until - overlap_s],
+        entities=entities,
+        logged=logged,
+        told=told,
     )
 
 
@@ -81,6 +97,8 @@ async def train(history: SceneHistory, config: Path, said: Path, wait: Callable[
     command = [sys.executable, "-m", "freshet", "train", "--config", str(config)]
     command += ["--data", str(history.file), "--until", repr(history.until)]
     command += ["--overlap", repr(history.overlap_s), "--with-parent", str(getpid())]
+    if history.entities is not None:
+        command += ["--entities", str(history.entities)]
     with said.open("wb") as out:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True

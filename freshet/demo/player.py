@@ -20,13 +20,17 @@ from freshet.demo.scenes import Scene, Turn
 from freshet.demo.scoreboard import Scoreboard
 from freshet.errors import RoleError
 from freshet.files import Json
-from stream.records.types import Action, encode_json
+from stream.records.entities.record import EntityEvent
+from stream.records.types import Action, Example, encode_json
 
 ARMS = ("frozen", "frozen + memory", "live", "live + memory", "ceiling")
-ASKED_MAX = 24  # concurrent requests; a further one is skipped and counted
+# Requests in progress. While there are so many the world waits: it is some four seconds of its time ahead of
+# the slowest answer at most, so that slow answers do not make clicks late.
+ASKED_MAX = 8
 TIMEOUT_S = 10.0
 STEP_S = 0.01
 LATENCIES_MAX = 20_000
+PLAYED_MAX = 20_000  # requests that are kept with their labels
 
 
 class PlayedAnswer(msgspec.Struct):
@@ -61,8 +65,11 @@ class Player:
         self.scene = scene
         self.board = Scoreboard(ARMS, window_s)
         self.newest: Newest | None = None
-        self.asked = self.clicks = self.left_out = 0
+        self.asked = self.clicks = 0
+        self.held_s = 0.0  # how long turns waited for answers
         self.freshness_s: list[float] = []  # of the answers since `take_freshness`
+        self.told: deque[EntityEvent] = deque(maxlen=PLAYED_MAX)  # what servers were told of items
+        self.played: deque[Example] = deque(maxlen=PLAYED_MAX)  # requests whose labels are known
         self.latency_ms: deque[float] = deque(maxlen=LATENCIES_MAX)  # of the live server, as a client sees it
         limits = httpx.Limits(max_connections=ASKED_MAX + 8)
         # trust_env=False: no proxy for requests to this machine
@@ -71,7 +78,8 @@ class Player:
         self._frozen = httpx.AsyncClient(base_url=frozen_url, **settings)
         self._answer = msgspec.json.Decoder(PlayedAnswer)
         self._open: deque[_Open] = deque()
-        self._coming: list[tuple[float, int, Action]] = []
+        self._coming: list[tuple[float, int, Action]] = []  # by event time
+        self._clock = 0.0  # event time of the newest turn
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._began = time.monotonic()
@@ -105,19 +113,22 @@ class Player:
         """
         self._began = time.monotonic()
         shifts = deque(share * seconds for share in self.scene.shifts)
-        ask_at = 0.0
+        ask_at = looked_at = 0.0
         tick_at = tick_s
         more = True
         while more and (now := self.now_s) < seconds:
             if shifts and now >= shifts[0]:
                 shifts.popleft()
                 self.scene.shift()
-            while more and ask_at <= now:
+            if ask_at <= now and len(self._tasks) >= ASKED_MAX:
+                self.held_s += now - max(looked_at, ask_at)
+            looked_at = now
+            while more and ask_at <= now and len(self._tasks) < ASKED_MAX:
                 more = self._ask_next()
                 ask_at = max(
                     ask_at + 1.0 / self.scene.rate, now - 1.0
                 )  # turns missed during a pause are not played later
-            self._send_due(now)
+            self._send_due()
             self._settle(now)
             if self._failure is not None:
                 raise self._failure
@@ -139,10 +150,8 @@ class Player:
         turn = self.scene.turn()
         if turn is None:
             return False
-        if len(self._tasks) >= ASKED_MAX:
-            self.left_out += 1
-        else:
-            self._start(self._ask(turn))
+        self._clock = max(self._clock, turn.impression.time)
+        self._start(self._ask(turn))
         return True
 
     async def _ask(self, turn: Turn) -> None:
@@ -155,8 +164,12 @@ class Player:
             # people look at the whole slate: else what they did not see would be learned as not wanted
             "show": len(impression.candidates),
         }
-        quiet = msgspec.json.encode({**body, "log": False})
-        loud = quiet if self.scene.labelled else msgspec.json.encode(body)
+        # The frozen model hears of no attributes either: its requests have them, as from another store.
+        quiet = msgspec.json.encode({**body, "candidates": turn.described, "log": False})
+        loud = msgspec.json.encode({**body, "log": False} if self.scene.labelled else body)
+        if turn.told:
+            self.told.extend(turn.told)
+            await self._post(self._live, "/v1/entities", msgspec.json.encode(turn.told))
         began = time.perf_counter()
         frozen_answer = asyncio.ensure_future(self._post(self._frozen, "/v1/score", quiet))
         try:
@@ -176,12 +189,14 @@ class Player:
             labelled = msgspec.structs.replace(impression, labels=turn.y.tolist())
             await self._post(self._live, "/v1/events", encode_json(labelled))
         for action in turn.clicks:
-            delay_s = (action.time - impression.time) / self.scene.speed
             self.clicks += 1
-            heapq.heappush(self._coming, (now + delay_s, self.clicks, action))
+            heapq.heappush(self._coming, (action.time, self.clicks, action))
 
     async def _click(self, action: Action) -> None:
-        body = {"request_id": action.request_id, "candidate": action.candidate, "time": action.time}
+        body: Json = {"request_id": action.request_id, "candidate": action.candidate, "time": action.time}
+        body["name"] = action.name
+        if action.value is not None:
+            body["value"] = action.value
         await self._post(self._live, "/v1/feedback", msgspec.json.encode(body))
 
     async def _post(self, client: httpx.AsyncClient, path: str, body: bytes) -> bytes:
@@ -204,8 +219,9 @@ class Player:
             raise RoleError(f"{client.base_url}{path} answered {answer.status_code}: {answer.text[:300]}")
         return answer.content
 
-    def _send_due(self, now: float) -> None:
-        while self._coming and self._coming[0][0] <= now:
+    def _send_due(self) -> None:
+        """Send the clicks whose time has come by the world's clock, however long the answers took."""
+        while self._coming and self._coming[0][0] <= self._clock:
             self._start(self._click(heapq.heappop(self._coming)[2]))
 
     def _settle(self, now: float) -> None:
@@ -220,6 +236,12 @@ class Player:
                 "ceiling": turn.ceiling if turn.ceiling is not None else np.full(len(turn.y), 0.5),
             }
             self.board.add(due_s, turn.y, predictions, turn.person)
+            shown = turn.impression
+            self.played.append(
+                Example(
+                    shown.request_id, shown.time, shown.time, shown.candidates, turn.y.tolist(), shown.context
+                )
+            )
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from freshet.errors import ConfigError
 from stream.files.sources import DataSettings, detect_format, read_examples
-from stream.records.types import Action, Example, Impression
+from stream.records.entities.record import EntityEvent
+from stream.records.types import Action, Example, Features, Impression
 from stream.world.simulator import World, WorldSettings
 
 Floats = npt.NDArray[np.float64]
@@ -31,6 +33,8 @@ class Turn(NamedTuple):
     person: int
     words: str  # the request in words
     names: list[str]  # (n,) the candidates in words
+    described: list[Features]  # (n,) the candidates with their attributes, as another system would know them
+    told: list[EntityEvent]  # what has become true of items since the turn before
 
 
 class Scene(Protocol):
@@ -44,9 +48,10 @@ class Scene(Protocol):
     labelled: bool  # the labels travel with the request
     history_requests: int
     shifts: tuple[float, ...]  # shares of the play at which tastes change at once
+    attributes: tuple[str, ...]  # of items, which no request has: entity events say them
 
-    def history(self) -> Iterator[Impression]:
-        """The requests before the play, with labels."""
+    def history(self) -> Iterator[Impression | EntityEvent]:
+        """The requests before the play, with labels, and before them what had become true of items."""
 
     def turn(self) -> Turn | None:
         """The next request; None when there are no more."""
@@ -60,14 +65,44 @@ _WORLD_CONFIG = """\
 window_s = {window_s}  # of event time, which the demo plays {speed:.0f} times as fast
 late = "learn"
 
+[targets.click]
+
+[targets.buy]  # some of those who clicked, later
+of = "click"
+observe_s = 300.0
+window_s = 1_800.0
+
+[targets.minutes]  # watched after a click
+kind = "value"
+of = "click"
+scale = "log1p"
+window_s = 1_200.0
+
 [features.user]
 [features.segment]
 [features.item]
-[features.category]
 [features.age]
 [features.device]
 [features.hour]
 kind = "hour"
+
+[features.category]  # said once of each item, in no request
+of = "item"
+
+[features.title]
+kind = "text"
+of = "item"
+
+[features.categories]  # that the person clicked last
+kind = "history"
+by = "user"
+of = "category"
+length = 3
+
+[features.category_rate]  # clicks of the category lately, of people of the segment
+kind = "rate"
+of = ["category", "segment"]
+window_s = 300.0
 
 [learner]
 group_by = "user"
@@ -95,6 +130,7 @@ class WorldScene:
     rate = 40.0
     history_requests = 3_000
     shifts: tuple[float, ...] = (0.25, 0.62)
+    attributes: tuple[str, ...] = ("category", "title")
 
     def __init__(self, seconds: float, seed: int) -> None:
         """A world whose clock stays behind the wall clock for `seconds`: no event is in the future."""
@@ -107,30 +143,58 @@ class WorldScene:
             WorldSettings(
                 requests_per_s=requests_per_s,
                 shift_every_s=0,
+                buy_rate=0.2,
+                buy_delay_s=400.0,
+                minutes=3.0,
+                title_words=4,
+                habit=3.0,
+                categories=20,
                 seed=seed,
                 start_time=float(int(time.time() - 1.2 * span_s - 600.0)),
             )
         )
+        self._known: set[object] = set()  # items that were told of
 
-    def history(self) -> Iterator[Impression]:
+    def history(self) -> Iterator[Impression | EntityEvent]:
         for example in self._world.examples(self.history_requests):
-            yield _impression(example, with_labels=True)
+            yield from self._tell(example.time)
+            shown = _impression(example, with_labels=True)
+            yield msgspec.structs.replace(shown, candidates=self._named(shown.candidates))
 
     def turn(self) -> Turn | None:
         impression = self._world.request()
-        clicks = self._world.react(impression)
+        told = self._tell(impression.time)
+        done = self._world.react(impression)
         y = np.zeros(len(impression.candidates))
-        y[[action.candidate for action in clicks]] = 1.0
-        context = impression.context
+        y[[action.candidate for action in done if action.name == "click"]] = 1.0
+        context, described = impression.context, impression.candidates
+        truth = self._world.truth(impression)
+        impression = msgspec.structs.replace(impression, candidates=self._named(described))
         return Turn(
             impression,
             y,
-            clicks,
-            self._world.truth(impression),
+            done,
+            truth,
             int(str(context["user"])),
             f"user {context['user']} on {context['device']}",
-            [f"item {c['item']}, {c['category']}, {c['age']}" for c in impression.candidates],
+            [f"item {c['item']}, {c['category']}, {c['age']}, “{c['title']}”" for c in described],
+            described,
+            told,
         )
+
+    def _tell(self, now: float) -> list[EntityEvent]:
+        """What is true of the items that have come since the last call; the first were always there."""
+        new = [item for item in self._world.items if item["item"] not in self._known]
+        since = now if self._known else 0.0
+        self._known = {item["item"] for item in self._world.items} if new else self._known
+        return [
+            EntityEvent("item", int(str(item["item"])), since, {name: item[name] for name in self.attributes})
+            for item in new
+        ]
+
+    def _named(self, candidates: list[Features]) -> list[Features]:
+        """Candidates as requests have them, without attributes."""
+        return [{n: v for n, v in one.items() if n not in self.attributes} for one in candidates]
 
     def shift(self) -> None:
         self._world.shift()
@@ -144,6 +208,7 @@ class RatingsScene:
     settle_s = 0.0
     rate = 80.0
     shifts: tuple[float, ...] = ()
+    attributes: tuple[str, ...] = ()
     config = _RATINGS_CONFIG
 
     def __init__(self, path: Path, seconds: float, history_requests: int = 20_000) -> None:
@@ -167,7 +232,7 @@ class RatingsScene:
         self.title = f"real ratings of {path.name}, in their order: will this person rate this movie highly?"
         self._next = self.history_requests
 
-    def history(self) -> Iterator[Impression]:
+    def history(self) -> Iterator[Impression | EntityEvent]:
         for example in self._examples[: self.history_requests]:
             yield _impression(example, with_labels=True)
 
@@ -185,6 +250,8 @@ class RatingsScene:
             int(str(features["user"])),
             f"user {features['user']}",
             [f"movie {features['movie']}"],
+            example.candidates,
+            [],
         )
 
     def shift(self) -> None:

@@ -14,6 +14,20 @@ SURE_POINTS, SURE_GAP = 2.5, 1.0
 ONLY_POINTS = 2.0  # of the only answer there is, from which on it is sure
 
 
+class AsValue(NamedTuple):
+    """A label that is predicted as a number.
+
+    Attributes:
+        scale: on which it is learned, as in [targets.NAME].
+        why: the reason for the scale.
+        middle: the number from which on a line counts as 1 where two kinds of lines are compared.
+    """
+
+    scale: str
+    why: str
+    middle: float
+
+
 class Answer(NamedTuple):
     """One answer to a question: the settings of [data] that it means, and why.
 
@@ -22,12 +36,14 @@ class Answer(NamedTuple):
         settings: keys of [data] beside the column's name.
         why: a reason for each key; under the empty key the one of the column itself.
         points: how much speaks for it.
+        value: of a label, that it is the label of a value; None: of an event.
     """
 
     column: Column | None
     settings: Json
     why: dict[str, str]
     points: float
+    value: AsValue | None = None
 
 
 class Question(NamedTuple):

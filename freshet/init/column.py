@@ -1,12 +1,15 @@
 """One column of a sample, with properties of its cells: words of its name, distinct values, numbers."""
 
 import datetime
+import itertools
+import math
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 import msgspec
+import numpy as np
 
 from stream.files.columns import DataSettings, missing_test, number_reader
 from stream.files.times import Cell
@@ -28,6 +31,31 @@ _CHINESE = {
 name.
 """
 
+_PAST = {
+    "hist", "historical", "historic", "rolling", "trailing", "recent", "before", "lifetime", "average", "ctr",
+    "cvr",
+}  # fmt: skip
+_PERIOD = re.compile(r"\d+(h|d|w|hours?|days?|weeks?|months?)").fullmatch
+_OF_RATES = {
+    "click",
+    "clicks",
+    "through",
+    "conversion",
+    "purchase",
+    "buy",
+    "like",
+    "open",
+    "order",
+    "install",
+}
+
+
+FEW = 32  # up to so many different values, whole numbers are ids, whatever the name
+HASH_DIGITS = 9  # digits of a whole number from which on it may be a hash
+SMOOTH, SMOOTH_PAIRS = 0.6, 20  # correlation of neighbours' frequencies, and of how many at least
+FALLING = 0.6  # correlation of rank by size with rank by frequency
+SPREAD_MIN = 0.15  # least standard deviation of the logarithms of frequencies
+
 
 class Column:
     """One column of the sample.
@@ -37,6 +65,7 @@ class Column:
         cells: one per line.
         filled: those that are not empty.
         decimal: the mark before the fraction of numbers that are text.
+        thousands: the mark between their thousands; empty: none.
     """
 
     def __init__(
@@ -49,17 +78,21 @@ class Column:
     ) -> None:
         self.name = name
         self.cells = cells
-        self.decimal = decimal
+        self.decimal, self.thousands = decimal, thousands
         self._read = number_reader(decimal, thousands)
         self.is_missing = missing_test(DataSettings(missing=list(missing)))
         self.filled = [cell for cell in cells if not self.is_missing(cell)]
 
     @cached_property
     def words(self) -> set[str]:
-        """The name's words, lower case: those of `userId`, `user_id` and `userid` are user and id."""
+        """The name's words, lower case: those of `userId`, `user_id` and `userid` are user and id. One that
+        says that a value is of the time before has the word past too: `clicks_7d`, `item_ctr`, `click_rate`.
+        """
         apart = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", self.name)
         words = {word.lower() for word in re.split(r"[\W_]+", apart) if word}
         words |= {word for part, word in _CHINESE.items() if part in self.name}
+        if words & _PAST or any(map(_PERIOD, words)) or ("rate" in words and words & _OF_RATES):
+            words.add("past")
         return words | {
             part for word in words if len(word) > 4 and word.endswith("id") for part in (word[:-2], "id")
         }
@@ -119,3 +152,48 @@ def shown(value: Cell) -> str:
     """A cell for a message, shortened."""
     text = str(value)
     return msgspec.json.encode(text if len(text) <= 24 else text[:23] + "…").decode()
+
+
+def hash_like(numbers: Sequence[float]) -> bool:
+    """Whether whole numbers look like hashes: many digits, nearly all equally many, far apart.
+
+    >>> hash_like([-7378697629483816, 9223372036854770, 1844674407370954]), hash_like([120_000, 99_000])
+    (True, False)
+    """
+    values = sorted({abs(number) for number in numbers})
+    digits = [len(f"{value:.0f}") for value in values]
+    most = max(digits)
+    if most < HASH_DIGITS:
+        return False
+    alike = sum(count >= most - 2 for count in digits) / len(digits)
+    spread = (values[-1] - values[0]) / values[-1]  # times have many digits too, but are close together
+    # amounts with so many digits are rounded to hundreds or thousands
+    rounded = sum(value % 100 == 0 for value in values) / len(values)
+    return alike >= 0.9 and spread >= 0.3 and (rounded < 0.1 or most > 12)
+
+
+def smooth(numbers: Sequence[float]) -> bool:
+    """Whether neighbouring whole numbers are about equally frequent, and distant ones are not: then they are
+    counts. The frequency of one id says nothing about the next id. Measured as the correlation of the
+    logarithms of the frequencies of neighbours.
+    """
+    counts = Counter(numbers)
+    if len(counts) > FEW and _falling(counts):
+        return True
+    pairs = [(math.log(count), math.log(counts[v + 1])) for v, count in counts.items() if v + 1 in counts]
+    if len(pairs) < SMOOTH_PAIRS or len(numbers) < 3 * len(counts):
+        return False
+    left, right = np.array(pairs).T
+    if min(left.std(), right.std()) < SPREAD_MIN:  # all equally frequent: no information
+        return False
+    return float(np.corrcoef(left, right)[0, 1]) >= SMOOTH
+
+
+def _falling(counts: Mapping[float, int]) -> bool:
+    """Whether frequency falls steadily from the smallest number on, with few gaps."""
+    values = sorted(counts)
+    dense = sum(b - a == 1 for a, b in itertools.pairwise(values[: len(values) // 2])) / (len(values) // 2)
+    often = np.array([counts[value] for value in values], dtype=np.float64)
+    ranks = often.argsort().argsort()
+    fall = -float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
+    return values[0] <= 1 and dense >= 0.7 and fall >= FALLING

@@ -7,26 +7,26 @@ from itertools import islice
 from pathlib import Path
 
 from freshet.config import Config, parse_config
-from freshet.decide.gains import Gain, gain_of
+from freshet.decide.gains import Gain, Gains, first_lines
 from freshet.init.answers import Answer, Question
 from freshet.init.column import Column, shown
-from freshet.init.config import Plan, offers_of, write_config, write_ratings_config
-from freshet.init.features import TOO_MANY, Feature, find_features, other_kind
+from freshet.init.config import Plan, offers_of, write_config, write_out, write_ratings_config
+from freshet.init.features import TOO_MANY, Feature, as_of_time, find_features, other_kind
 from freshet.init.labels.first import (
     as_levels,
     ask_label,
     chosen_label,
-    cuts,
     may_be_cut,
-    offers,
     outcomes_beside,
     read_labels,
     unknown_words,
 )
 from freshet.init.labels.further import LabelsBeside, find_further
+from freshet.init.labels.numbers import as_value, cuts, offers
+from freshet.init.labels.repeated import REPEATED_FROM, repeated_share
 from freshet.init.messages import error, look_at
 from freshet.init.sample import Sample, read_sample
-from freshet.init.times import TIME_WORDS, ask_request, ask_time
+from freshet.init.times import TIME_WORDS, ask_request, ask_time, is_clear
 from ground import FreshetError
 from learner.features.columns import declared_by
 from learner.features.encoder import Encoder
@@ -35,6 +35,7 @@ from stream.files.sources import read_lines
 
 CHECKED_LINES = 1_000
 TOO_FEW = "too few lines to say what it gains"
+SHOWN_LINES = "lines_shown"  # the source of what was shown, of a file of events
 ASKED_MAX = 8  # answers offered per question
 
 Ask = Callable[[str, Sequence[str]], int]
@@ -48,6 +49,7 @@ def run_init(
     yes: bool = False,
     label: str | None = None,
     positive_from: float | None = None,
+    entities: str | None = None,
 ) -> None:
     """Write a config for a data file, asking on a terminal where the sample leaves doubt.
 
@@ -58,6 +60,7 @@ def run_init(
         yes: ask nothing.
         label: the column that says what was liked; None: found by its name and values.
         positive_from: from where on its numbers count as 1.
+        entities: a second file, that says what is true of the items or people of the first.
 
     Raises:
         InitError: no config can be made for the file, or it cannot be written.
@@ -69,20 +72,29 @@ def run_init(
     if out != "-" and Path(out).exists() and not force:
         raise error("there already", out=out)
     ask = _ask_on_terminal if not yes and sys.stdin.isatty() and sys.stderr.isatty() else None
-    text, guessed = make_config(path, ask, label, positive_from)
-    check_config(text, path, out)
-    if out == "-":
-        sys.stdout.write(text)
+    text, guessed, of_events = _make(path, ask, label, positive_from)
+    if not of_events:
+        check_config(text, path, out)
+    if entities is not None:
+        from freshet.init.entities import with_entities  # it imports what a replay does
+
+        text, more = with_entities(text, path, Path(entities), out)
+        guessed += more
+        entities = entities if not more else None
+    if not write_out(text, out, guessed):
         return
-    try:
-        Path(out).write_text(text, encoding="utf-8")
-    except OSError as wrong:
-        raise error("not written", out=out, why=wrong.strerror) from None
-    print(f"wrote {out}, with a reason for each choice")
-    for note in guessed:
-        print(f"  look at  {note}")
+    if of_events:
+        print(f"send it  freshet produce --config {out} --data {data} --source {SHOWN_LINES}")
+        _print_live(out, entities)
+        return
     print(f"try it   freshet replay --config {out} --data {data} --report report.json")
+    _print_live(out, entities)
+
+
+def _print_live(out: str, entities: str | None) -> None:
     print(f"go live  freshet up --config {out}")
+    if entities is not None:
+        print(f"and say  freshet produce --config {out} --entities {entities}")
 
 
 def make_config(
@@ -94,43 +106,74 @@ def make_config(
         InitError: no config can be made.
         SourceError: the file cannot be read.
     """
+    return _make(path, ask, label, positive_from, events=False)[:2]
+
+
+def _make(
+    path: Path, ask: Ask | None, label: str | None, positive_from: float | None, events: bool = True
+) -> tuple[str, list[str], bool]:
+    """`make_config`, and whether the config is one of sources, because each line is an event.
+
+    Args:
+        events: whether it may be.
+    """
     kind = detect_ratings(path) if path.exists() else None
     if kind is not None and label is None:
-        return write_ratings_config(kind, path), []
+        return write_ratings_config(kind, path), [], False
     if path.is_dir():
         raise error("folder", path=path)
-    plan = keep_what_gains(make_plan(read_sample(path), path, ask, label, positive_from), path)
-    return write_config(plan, path), plan.guessed
+    sample = read_sample(path)
+    if events and label is None:
+        from freshet.init.topics.lines import write_lines  # it imports what reads topics
+
+        found = write_lines(path, sample)
+        if found is not None:
+            return *found, True
+    plan = keep_what_gains(make_plan(sample, path, ask, label, positive_from), path)
+    return write_config(plan, path), plan.guessed, False
 
 
 def keep_what_gains(plan: Plan, path: Path) -> Plan:
-    """A plan without the texts, vectors, calendars and places on Earth that gain nothing on the sample.
+    """A plan without the texts, vectors, calendars, places on Earth, histories and rates that gain nothing on
+    the sample.
 
     Raises:
         FreshetError: the file does not fit the plan.
     """
+    if plan.label.value is not None:
+        return without_trials(plan)  # gains are those of events
     trials = [feature for feature in plan.features if feature.trial and feature.kind]
     features = [f._replace(kind="") if f.trial else f for f in plan.features]
     if not any(feature.kind for feature in features):
         return plan  # nothing to compare with
     plan = plan._replace(features=features)
+    gains = Gains(first_lines(path))
     for trial in trials:
         tried = [trial if f.column is trial.column else f for f in plan.features]
-        gain = _gain(plan, plan._replace(features=tried), path)
+        gain = _gain(gains, plan, plan._replace(features=tried), path)
         why = f"{trial.why}: {gain or TOO_FEW}"
         kept = trial._replace(why=why) if gain is not None and gain.sure else trial._replace(kind="", why=why)
         plan = plan._replace(features=[kept if f.column is trial.column else f for f in plan.features])
     for offer in offers_of(plan):
-        gain = _gain(plan, plan._replace(more=[*plan.more, (offer.name, offer.lines)]), path)
+        gain = _gain(gains, plan, plan._replace(more=[*plan.more, (offer.name, offer.lines)]), path)
         if gain is not None and gain.sure:
             lines = [line.replace("{why}", f"{offer.why}: {gain}") for line in offer.lines]
             plan = plan._replace(more=[*plan.more, (offer.name, lines)])
     return plan
 
 
-def _gain(without: Plan, with_: Plan, path: Path) -> Gain | None:
+def without_trials(plan: Plan) -> Plan:
+    """A plan without what is kept only if it gains something."""
+    why = "what it gains is not tried with a value"
+    features = [
+        f._replace(kind="", why=f"{f.why}: {why}") if f.trial and f.kind else f for f in plan.features
+    ]
+    return plan._replace(features=features)
+
+
+def _gain(gains: Gains, without: Plan, with_: Plan, path: Path) -> Gain | None:
     before, after = (parse_config(tomllib.loads(write_config(p, path)), "init") for p in (without, with_))
-    return gain_of(path, before, after)
+    return gains.of(before, after)
 
 
 def make_plan(
@@ -146,7 +189,8 @@ def make_plan(
         InitError: there is no label, or no feature.
     """
     guessed: list[str] = []
-    time = _decide(ask_time(sample), "time", ask, guessed)
+    times = ask_time(sample)
+    time = _decide(times, "time", ask, guessed)
     if label_name is not None:
         label = chosen_label(sample, path, label_name, positive_from)
         if time.column is label.column:
@@ -160,7 +204,8 @@ def make_plan(
     _note_what_is_odd(sample, time, label, guessed)
     taken = [time.column, label.column, *(target.column for target in outcomes.further)]
     request = _decide(ask_request(sample, taken, time.column), "request", ask, guessed)
-    features = find_features(sample, [*taken, request.column], request.column, labels, outcomes)
+    features = find_features(sample, [*taken, request.column], request.column, labels, outcomes, label.column)
+    features = [as_of_time(f, time, is_clear(f.column, times)) for f in features]
     features = [_settle(feature, ask, guessed) for feature in features]
     if not any(feature.kind for feature in features):
         reasons = "".join(f"; {feature.column.name}: {feature.why}" for feature in features)
@@ -217,11 +262,16 @@ def _find_label(sample: Sample, path: Path, time: Answer, ask: Ask | None, guess
 
 def _ask_for_bar(possible: Sequence[Column], ask: Ask) -> Answer:
     """Ask which column is the label, and from which value it counts as 1."""
-    bars = [(column, bar, share) for column in possible for bar, share in cuts(column)[:2]][:ASKED_MAX]
+    values = [value for column in possible[:2] if (value := as_value(column)) is not None]
+    bars = [(column, bar, share) for column in possible for bar, share in cuts(column)[:2]]
+    bars = bars[: ASKED_MAX - len(values)]
     chosen = ask(
         "No column says by itself what was liked. Which does, and from where on?",
-        [f"{column.name}: {bar:g} or more ({share:.0%} of the lines)" for column, bar, share in bars],
+        [f"{column.name}: {bar:g} or more ({share:.0%} of the lines)" for column, bar, share in bars]
+        + [f"{value.column.name}: {value.why['']}" for value in values if value.column is not None],
     )
+    if chosen >= len(bars):
+        return values[chosen - len(bars)]
     column, bar, share = bars[chosen]
     why = {"": "as you said", "positive_from": f"as you said; {share:.1%} of the lines reach it"}
     return Answer(column, {"positive_from": bar}, why, 9.0)
@@ -266,6 +316,9 @@ def _note_what_is_odd(sample: Sample, time: Answer, label: Answer, guessed: list
     values = label.column.counts if label.column is not None else {}
     if len(values) == 1:
         guessed.append(look_at("one label", value=next(iter(values))))
+    repeating = repeated_share(sample.columns, time.column, label)
+    if repeating >= REPEATED_FROM:
+        guessed.append(look_at("lines of events", share=repeating))
     if not sample.marks_sure:
         guessed.append(look_at("decimal", why=sample.why["decimal"]))
     if sample.bad:
@@ -285,7 +338,8 @@ def check_config(text: str, path: Path, source: str) -> Config:
         FreshetError: a line does not fit; the message says which.
     """
     config = parse_config(tomllib.loads(text), source)
-    examples = list(islice(read_lines(path, config.data, declared_by(config.features)), CHECKED_LINES))
+    lines = read_lines(path, config.data, declared_by(config.features), config.known_targets())
+    examples = list(islice(lines, CHECKED_LINES))
     if not examples:
         raise error("no example", path=path, source=source)
     try:

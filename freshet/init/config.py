@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,23 +11,30 @@ from typing import NamedTuple
 from freshet.config import default_config
 from freshet.init.answers import Answer
 from freshet.init.column import Column
-from freshet.init.features import USER_WORDS, Feature
+from freshet.init.features import ENTITY_WORDS, GROUP_WORDS, USER_WORDS, Feature
 from freshet.init.labels.further import NO_LABELS_BESIDE, LabelsBeside, ProposedTarget
+from freshet.init.labels.numbers import in_doubt
+from freshet.init.messages import error
 from freshet.init.sample import Sample
 from stream.files.times import time_reader
 
 _WIDTH = 110
 _DAY_S = 86_400
 WEEKS_MIN = 2  # that a file must span before its weekdays are looked at
+WINDOWS_S = (3600.0, 6 * 3600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0)
+WINDOW_LINES = 10.0  # with the item of a line, that a window of a rate holds on average
+WINDOWS_MIN = 3.0  # that the first lines of the file must span
+GROUP_LENGTH = 5
+GROUP_SHARE = 0.98  # of the lines, whose item has the group that it has most often
 LATITUDES, LONGITUDES = {"lat", "latitude"}, {"lon", "lng", "long", "longitude"}
-_HEAD = [
+HEAD = [
     "# Each choice has its reason beside it: change what is wrong. Every key: docs/configuration.md.",
     "",
     'log = "sqlite:.freshet/log.db"  # one file, in the folder of this one',
     'state = ".freshet"',
     "",
 ]
-_GROUP_BY = "metrics per user (gauc) are over this feature"
+GROUP_BY = "metrics per user (gauc) are over this feature"
 
 
 class Plan(NamedTuple):
@@ -56,63 +65,80 @@ def write_config(plan: Plan, path: Path) -> str:
     user = next((f for f in used if f.kind == "id" and f.column.words & USER_WORDS), None)
     lines = [
         f"# Written by `freshet init` after a look at {plan.sample.lines:,} lines of {path.name}.",
-        *_HEAD,
-        *_targets(plan.outcomes),
+        *HEAD,
+        *_targets(plan.outcomes, plan.label),
         *_data(plan),
         "",
         *(line for target in plan.outcomes.further for line in _labels(target)),
+        *_in_doubt(plan),
         "[data.features]  # feature = column; what is not named here is not read",
-        *(f"{_key(f.column.name)} = {_value(f.column.name)}" for f in used),
+        *(f"{key_text(f.column.name)} = {value_text(f.column.name)}" for f in used if f.kind != "place"),
         *(
-            _plain(f"# {f.column.name}: left out: {f.why}")
+            plain_text(f"# {f.column.name}: left out: {f.why}")
             for f in plan.features
-            if not (f.kind or f.says_shown)
+            if not (f.kind or f.says)
         ),
     ]
     if typed:
         lines += ["", "[data.types]  # how a feature's cells are read; the reasons are with the features"]
-        lines += [f"{_key(f.column.name)} = {_value(f.type)}" for f in typed]
+        lines += [f"{key_text(f.column.name)} = {value_text(f.type)}" for f in typed]
     for feature in used:
-        lines += ["", f"[features.{_key(feature.column.name)}]", *_line("kind", feature.kind, feature.why)]
+        lines += [
+            "",
+            f"[features.{key_text(feature.column.name)}]",
+            *line_of("kind", feature.kind, feature.why),
+        ]
         if feature.length:
             lines.append(f"length = {feature.length}")
     lines += _hour(plan)
     for name, more in plan.more:
-        lines += ["", f"[features.{_key(name)}]", *more]
+        lines += ["", f"[features.{key_text(name)}]", *more]
     if user is not None:
-        lines += ["", "[learner]", *_line("group_by", user.column.name, _GROUP_BY)]
+        lines += ["", "[learner]", *line_of("group_by", user.column.name, GROUP_BY)]
     return "\n".join(lines) + "\n"
 
 
-def _targets(outcomes: LabelsBeside) -> list[str]:
-    """The sections [targets.NAME]; none if there is only one target."""
-    if not outcomes.further:
+def _in_doubt(plan: Plan) -> list[str]:
+    """Comments that propose further targets."""
+    leaks = [feature.column for feature in plan.features if feature.leaks]
+    declared = [target.name for target in plan.outcomes.further]
+    if declared or plan.label.value is not None:
+        declared.append(plan.outcomes.first)
+    return in_doubt(leaks, plan.outcomes.first, declared)
+
+
+def _targets(outcomes: LabelsBeside, label: Answer) -> list[str]:
+    """The sections [targets.NAME]; none if there is only one target, and it is an event."""
+    if not outcomes.further and label.value is None:
         return []
     lines = [
         "# An action's `name` says which target it is of: its own name, or one in `actions`. Those that come",
         "# later than the first need a longer `window_s`.",
         f"[targets.{outcomes.first}]  # the label",
-        "",
     ]
+    if label.value is not None:
+        lines.append('kind = "value"')
+        lines += line_of("scale", label.value.scale, label.value.why) if label.value.why else []
+    lines.append("")
     for target in outcomes.further:
         lines.append(f"[targets.{target.name}]")
         if not target.of:
-            lines.append(_plain(f"# {target.why['']}"))
+            lines.append(plain_text(f"# {target.why['']}"))
         if target.kind == "value":
-            lines += _line("kind", target.kind, target.why["kind"])
+            lines += line_of("kind", target.kind, target.why["kind"])
         if target.of:
-            lines += _line("of", target.of, target.why["of"])
+            lines += line_of("of", target.of, target.why["of"])
         if target.scale == "log1p":
-            lines += _line("scale", target.scale, target.why["scale"])
+            lines += line_of("scale", target.scale, target.why["scale"])
         lines.append("")
     return lines
 
 
 def _labels(target: ProposedTarget) -> list[str]:
     """The section [data.labels.NAME]."""
-    lines = [f"[data.labels.{target.name}]", f"column = {_value(target.column.name)}"]
+    lines = [f"[data.labels.{target.name}]", f"column = {value_text(target.column.name)}"]
     for key, value in target.settings.items():
-        lines.append(f"{key} = {_value(value)}")
+        lines.append(f"{key} = {value_text(value)}")
     return [*lines, ""]
 
 
@@ -129,50 +155,54 @@ def _data(plan: Plan) -> list[str]:
 
     lines = ["[data]"]
     if sample.unnamed:
-        lines += _line("format", sample.format, "the file's name does not say, and it has lines and cells")
+        lines += line_of("format", sample.format, "the file's name does not say, and it has lines and cells")
     if sample.format == "csv":
-        lines += _line("delimiter", sample.dialect.delimiter, sample.why["delimiter"])
+        lines += line_of("delimiter", sample.dialect.delimiter, sample.why["delimiter"])
         for key, value, usual in (
             ("quote", sample.dialect.quote, '"'),
             ("escape", sample.dialect.escape, ""),
             ("skip_lines", sample.skip, 0),
         ):
             if value != usual:
-                lines += _line(key, value, sample.why[key])
+                lines += line_of(key, value, sample.why[key])
         if sample.names_missing:
-            lines += _line("columns", [name_of(c) for c in sample.columns], sample.why["columns"])
+            lines += line_of("columns", [name_of(c) for c in sample.columns], sample.why["columns"])
         else:
             lines.append(f"# {sample.why['columns']}")
-    lines += _line("time", name_of(time.column), time.why[""])
+    lines += line_of("time", name_of(time.column), time.why[""])
     if time.column is not None:
         for key in ("time_unit", "time_format"):
             if key in time.settings:
-                lines += _line(key, time.settings[key], time.why[key])
-        lines += _line("sort", time.settings.get("sort", False), time.why["sort"])
-    lines += _line("label", name_of(label.column), label.why[""])
+                lines += line_of(key, time.settings[key], time.why[key])
+        lines += line_of("sort", time.settings.get("sort", False), time.why["sort"])
+    lines += line_of("label", name_of(label.column), label.why[""])
     for key, value in label.settings.items():
-        lines += _line(key, value, label.why[key])
+        lines += line_of(key, value, label.why[key])
     if request.column is None:
         lines.append(f"# {request.why['']}")
         together = "of the person, by their names"
     else:
-        lines += _line("request", name_of(request.column), request.why[""])
+        lines += line_of("request", name_of(request.column), request.why[""])
         together = "the same for all candidates of a request"
     for feature in plan.features:
-        if feature.says_shown:
-            lines += _line("shown", name_of(feature.column), "lines of 0 were not shown, and are left out")
+        if feature.says:
+            lines += line_of(feature.says, name_of(feature.column), feature.why)
+        if feature.kind == "place":
+            lines += line_of("place", feature.column.name, "where a candidate was shown")
+            first = int(min(feature.column.numbers or [0.0]))
+            lines += line_of("place_from", first, "the first place") if first else []
     context = [feature.column.name for feature in plan.features if feature.kind and feature.context]
     if context:
-        lines += _line("context", context, together)
+        lines += line_of("context", context, together)
     for separator in {feature.separator for feature in plan.features if feature.kind} - {""}:
-        lines += _line("list_separator", separator, "between the ids of a list")
+        lines += line_of("list_separator", separator, "between the ids of a list")
     if sample.missing:
-        lines += _line("missing", list(sample.missing), sample.why["missing"])
+        lines += line_of("missing", list(sample.missing), sample.why["missing"])
     if sample.marks != (".", ""):
-        lines += _line("decimal", sample.marks[0], sample.why["decimal"])
-        lines += _line("thousands", sample.marks[1], "between three digits and three")
+        lines += line_of("decimal", sample.marks[0], sample.why["decimal"])
+        lines += line_of("thousands", sample.marks[1], "between three digits and three")
     if sample.bad:
-        lines += _line(
+        lines += line_of(
             "skip_bad", True, f"{sample.bad:,} lines of the sample cannot be used: {sample.first_bad}"
         )
     return lines
@@ -186,11 +216,11 @@ def _hour(plan: Plan) -> list[str]:
     read = time_reader(settings.get("time_unit", "auto"), settings.get("time_format", ""))
     if all(read(cell) % _DAY_S == 0 for cell in plan.time.column.filled):
         return ["", "# No feature of the hour: the times are days."]
-    return ["", "[features.hour]", *_line("kind", "hour", "of the day, UTC, made from the event's time")]
+    return ["", "[features.hour]", *line_of("kind", "hour", "of the day, UTC, made from the event's time")]
 
 
 def offers_of(plan: Plan) -> list[Offer]:
-    """Features that the file does not have as columns: a calendar, and places on Earth."""
+    """Features that the file does not have as columns: a calendar, places on Earth, histories and rates."""
     found = []
     names = {feature.column.name for feature in plan.features}
     if plan.time.column is not None and _hour(plan)[-1].startswith("kind") and "week" not in names:
@@ -198,16 +228,113 @@ def offers_of(plan: Plan) -> list[Offer]:
         read = time_reader(settings.get("time_unit", "auto"), settings.get("time_format", ""))
         times = [read(cell) for cell in plan.time.column.filled]
         if max(times) - min(times) >= WEEKS_MIN * 7 * _DAY_S:
-            lines = _line("kind", "calendar", "{why}; in UTC, without a zone")
+            lines = line_of("kind", "calendar", "{why}; in UTC, without a zone")
             found.append(Offer("week", lines, "hour and weekday"))
     numbers = [feature.column for feature in plan.features if feature.kind == "number"]
     latitudes = [c for c in numbers if c.words & LATITUDES and max(map(abs, c.numbers or [])) <= 90.0]
     longitudes = [c for c in numbers if c.words & LONGITUDES and max(map(abs, c.numbers or [])) <= 180.0]
     if len(latitudes) == len(longitudes) == 1 and "cell" not in names:
-        lines = _line("kind", "geo", "{why}")
-        lines += [f"latitude = {_value(latitudes[0].name)}", f"longitude = {_value(longitudes[0].name)}"]
+        lines = line_of("kind", "geo", "{why}")
+        lines += [
+            f"latitude = {value_text(latitudes[0].name)}",
+            f"longitude = {value_text(longitudes[0].name)}",
+        ]
         found.append(Offer("cell", lines, "cells of three sizes"))
+    found += _known_offers(plan)
+    return [offer for offer in found if offer.name not in names]
+
+
+def _known_offers(plan: Plan) -> list[Offer]:
+    """Histories of the items and their group by the user, and the rate of the items."""
+    if plan.time.column is None:
+        return []
+    ids = [f for f in plan.features if f.kind == "id"]
+    user = next((f.column for f in ids if f.column.words & USER_WORDS), None)
+    others = [f.column for f in ids if not f.context and f.column is not user]
+    item = next((c for c in others if c.words & (ENTITY_WORDS - USER_WORDS)), None)
+    if item is None:
+        item = max(others, key=lambda c: len(c.counts), default=None)
+    if item is None:
+        return []
+    found = []
+    if user is not None:
+        found.append(history_offer(user.name, item.name, 50, "what the person took before"))
+        groups = [c for c in others if c is not item and _is_group(c, item)]
+        if groups:
+            group = max(groups, key=lambda c: (bool(c.words & GROUP_WORDS), len(c.counts)))
+            why = "the groups that the person took last"
+            found.append(history_offer(user.name, group.name, GROUP_LENGTH, why))
+    window_s = _window_s(plan, item)
+    if window_s:
+        found.append(rate_offer(item.name, window_s))
     return found
+
+
+def history_offer(by: str, of: str, length: int, why: str) -> Offer:
+    """The newest ids of one feature that had a click, by those of another one."""
+    lines = [*line_of("kind", "history", "{why}"), f"by = {value_text(by)}", f"of = {value_text(of)}"]
+    return Offer(f"{of}_history", [*lines, f"length = {length}"], why)
+
+
+def rate_offer(of: str, window_s: float) -> Offer:
+    """How often the ids of a feature had a click lately."""
+    lines = [*line_of("kind", "rate", "{why}"), f"of = {value_text(of)}", f"window_s = {window_s}"]
+    return Offer(f"{of}_rate", lines, "how the item did lately")
+
+
+def _is_group(column: Column, item: Column) -> bool:
+    """Whether an item has one value of the column, which many items share."""
+    pairs = Counter((str(i), str(g)) for i, g in zip(item.cells, column.cells, strict=True))
+    most: dict[str, int] = {}
+    for (i, _), count in pairs.items():
+        most[i] = max(most.get(i, 0), count)
+    return 2 <= 2 * len(column.counts) <= len(item.counts) and sum(most.values()) >= GROUP_SHARE * len(
+        item.cells
+    )
+
+
+def _window_s(plan: Plan, item: Column) -> float:
+    """The shortest window that holds enough lines of an item, by the first lines; 0: none does."""
+    assert plan.time.column is not None
+    settings, head = plan.time.settings, plan.sample.head
+    read = time_reader(settings.get("time_unit", "auto"), settings.get("time_format", ""))
+    missing = plan.time.column.is_missing
+    times = [read(cell) for cell in plan.time.column.cells[:head] if not missing(cell)]
+    return window_of(times, Counter(str(cell) for cell in item.cells[:head]))
+
+
+def window_of(times: Sequence[float], counts: Counter[str]) -> float:
+    """The shortest window that holds enough lines of an item on average; 0: none does.
+
+    Args:
+        times: of requests, Unix seconds.
+        counts: of the lines of each item.
+    """
+    if not times or not counts:
+        return 0.0
+    span = max(times) - min(times)
+    with_item = sum(count * count for count in counts.values()) / sum(counts.values())
+    fits = (w for w in WINDOWS_S if w * WINDOWS_MIN <= span and w / span * with_item >= WINDOW_LINES)
+    return next(fits, 0.0)
+
+
+def write_out(text: str, out: str, guessed: Sequence[str]) -> bool:
+    """Write a config's text and say what to look at; returns whether it is in a file, and not printed.
+
+    Raises:
+        InitError: it cannot be written.
+    """
+    if out == "-":
+        sys.stdout.write(text)
+        return False
+    try:
+        Path(out).write_text(text, encoding="utf-8")
+    except OSError as wrong:
+        raise error("not written", out=out, why=wrong.strerror) from None
+    print(f"wrote {out}, with a reason for each choice")
+    for note in guessed:
+        print(f"  look at  {note}")
+    return True
 
 
 def write_ratings_config(kind: str, path: Path) -> str:
@@ -215,9 +342,9 @@ def write_ratings_config(kind: str, path: Path) -> str:
     config = default_config(kind)
     lines = [
         f"# Written by `freshet init`: {path.name} holds ratings as {kind} has them.",
-        *_HEAD,
+        *HEAD,
         "[data]",
-        *_line("format", kind, "by the names of its files and its first line"),
+        *line_of("format", kind, "by the names of its files and its first line"),
     ]
     liked = "8 of 10" if kind == "movietweetings" else "4 of 5"
     lines.append(f"# a rating of {liked} or more counts as liked; positive_from changes that")
@@ -228,15 +355,15 @@ def write_ratings_config(kind: str, path: Path) -> str:
         "hour": "of the day, UTC, made from the rating's time",
     }
     for name, spec in config.features.items():
-        lines += ["", f"[features.{name}]", *_line("kind", spec.kind, why[name])]
-    lines += ["", "[learner]", *_line("group_by", "user", _GROUP_BY)]
+        lines += ["", f"[features.{name}]", *line_of("kind", spec.kind, why[name])]
+    lines += ["", "[learner]", *line_of("group_by", "user", GROUP_BY)]
     return "\n".join(lines) + "\n"
 
 
-def _line(key: str, value: object, why: str) -> list[str]:
+def line_of(key: str, value: object, why: str) -> list[str]:
     """`key = value  # why`; the reason is above if it does not fit beside the value."""
-    line = f"{key} = {_value(value)}"
-    reason = _plain(why)
+    line = f"{key} = {value_text(value)}"
+    reason = plain_text(why)
     if not reason:
         return [line]
     if len(line) + len(reason) + 4 <= _WIDTH:
@@ -244,12 +371,14 @@ def _line(key: str, value: object, why: str) -> list[str]:
     return [f"# {reason}", line]
 
 
-def _value(value: object) -> str:
+def value_text(value: object) -> str:
     """As TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
+        return "[" + ", ".join(value_text(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key_text(key)} = {value_text(item)}" for key, item in value.items()) + " }"
     return (
         json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         if isinstance(value, str)
@@ -257,10 +386,11 @@ def _value(value: object) -> str:
     )
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Text for a comment: one line, no control characters."""
     return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
 
 
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
+def key_text(name: str) -> str:
+    """A key as TOML writes it."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else value_text(name)

@@ -2,18 +2,17 @@
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from freshet.init.column import Column, is_time_text, shown
+from freshet.init.answers import Answer
+from freshet.init.column import FEW, Column, hash_like, is_time_text, shown, smooth
 from freshet.init.labels.first import OUTCOME_WORDS
 from freshet.init.labels.further import NO_LABELS_BESIDE, LabelsBeside
-from freshet.init.leaks import measure
+from freshet.init.leaks import OF_BEFORE, why_leak
 from freshet.init.sample import Sample
-from stream.limits import CANDIDATES_MAX, FEATURES_MAX, LONG_TEXT_MAX, TEXT_MAX, VECTOR_MAX
+from freshet.init.times import OTHER_TIME, began
+from stream.limits import CANDIDATES_MAX, FEATURES_MAX, LONG_TEXT_MAX, TEXT_MAX, VECTOR_MAX, WEIGHT_MAX
 from stream.records.fields import tidy_value
 
 ID_WORDS = {
@@ -28,6 +27,7 @@ NUMBER_WORDS = {
 }  # fmt: skip
 USER_WORDS = {"user", "uid", "visitor", "customer", "member", "viewer", "person", "account", "client"}
 ENTITY_WORDS = USER_WORDS | {"item", "product", "movie", "ad", "article", "song", "track"}
+GROUP_WORDS = {"category", "cat", "genre", "brand", "group", "topic", "type", "class", "shop", "channel"}
 CONTEXT_WORDS = USER_WORDS | {
     "device", "browser", "os", "platform", "country", "city", "region", "zip", "age", "gender", "locale",
     "referrer", "referer", "hour", "weekday", "session", "ip", "occupation",
@@ -41,18 +41,12 @@ PLACE_WORDS_WITHIN = {
     "order",
 }  # if no two candidates of a request have the same value
 SHOWN_WORDS = {"shown", "displayed", "exposed", "visible"}
-OF_BEFORE = {"history", "past", "prior", "previous", "last", "avg", "mean"}
-"""Words for values that are known in advance: the mean position of last week is a feature."""
+WEIGHT_WORDS = {"sample", "instance", "example", "row", "importance", "case"}  # beside "weight"
 LIST_WORDS = {"tags", "genres", "keywords", "categories", "topics", "history", "items", "ids", "clicks"}
-FEW = 32  # up to so many different values, whole numbers are ids, whatever the name
 REPEATED = 3.0  # from so many lines per value on, whole numbers without a telling name are ids
 UNIQUE_SHARE = 0.95  # share of different values among the lines, from which on an id carries no information
 TEXT_LENGTH = 40  # mean length from which on words with spaces are prose, not ids
 LIST_SHARE = 0.05  # share of the cells that contain the separator
-HASH_DIGITS = 9  # digits of a whole number from which on it may be a hash
-SMOOTH, SMOOTH_PAIRS = 0.6, 20  # correlation of neighbours' frequencies, and of how many at least
-FALLING = 0.6  # correlation of rank by size with rank by frequency
-SPREAD_MIN = 0.15  # least standard deviation of the logarithms of frequencies
 BEYOND = "some are beyond a signed 64-bit integer, so all are read as text"
 OUTCOME = "named like an outcome"
 TOO_MANY = f"a candidate has {FEATURES_MAX} features at most"
@@ -70,7 +64,7 @@ class Feature(NamedTuple):
         sure: no doubt about it.
         context: it belongs to the request rather than to the candidate.
         leaks: it is left out because it tells the label by itself.
-        says_shown: it says which candidates were shown: `data.shown`.
+        says: the key of [data] that it is: `shown` or `weight`.
         length: of a vector.
         trial: it is kept only if it gains something on the sample.
     """
@@ -83,7 +77,7 @@ class Feature(NamedTuple):
     sure: bool
     context: bool = False
     leaks: bool = False
-    says_shown: bool = False
+    says: str = ""
     length: int = 0
     trial: bool = False
 
@@ -94,11 +88,13 @@ def find_features(
     request: Column | None,
     labels: Sequence[float | None] = (),
     outcomes: LabelsBeside = NO_LABELS_BESIDE,
+    label: Column | None = None,
 ) -> list[Feature]:
     """A feature for every column without another role, in file order.
 
     Args:
         labels: of the sample's lines, by which columns are found that tell them by themselves.
+        label: their column; None: they are of some of the lines that have one, or of no column.
         outcomes: further targets, which are no features, and which no feature may tell by itself.
     """
     found = []
@@ -113,19 +109,33 @@ def find_features(
             continue
         feature = _as_exposure(column, request, labels) or _feature(sample, column)
         if labels and (feature.kind or feature.why.startswith(OUTCOME)):
-            tells = measure(column, labels, feature.kind in ("id", "ids"))
-            if tells is not None and tells.leaks:
-                why = tells.why if feature.kind else f"{feature.why}; it {tells.why}"
+            why = why_leak(column, labels, feature.kind in ("id", "ids"), label)
+            if why and feature.kind != "place":
+                why = why if feature.kind else f"{feature.why}; it {why}"
                 feature = feature._replace(kind="", why=why, leaks=bool(feature.kind))
         for target in outcomes.further:
-            if feature.kind and target.kind == "event":
-                tells = measure(column, target.labels, feature.kind in ("id", "ids"))
-                if tells is not None and tells.leaks:
-                    feature = feature._replace(kind="", why=f"of {target.name}: {tells.why}", leaks=True)
-        if feature.kind:
+            if feature.kind not in ("", "place") and target.kind == "event":
+                why = why_leak(column, target.labels, feature.kind in ("id", "ids"))
+                if why:
+                    feature = feature._replace(kind="", why=f"of {target.name}: {why}", leaks=True)
+        if feature.kind not in ("", "place"):
             feature = feature._replace(context=_in_context(sample, column, request))
         found.append(feature)
     return _with_one_separator(_no_more_than_fit(found))
+
+
+def as_of_time(feature: Feature, time: Answer, clear: bool) -> Feature:
+    """A column that is another time than the event's: how long ago that was, or no feature.
+
+    Args:
+        clear: it is clearly a time.
+    """
+    if feature.leaks or feature.kind == "place":
+        return feature
+    if began(feature.column, time, clear):
+        why = "days from then to the request, which says it in Unix seconds"
+        return feature._replace(kind="age", type="time", why=why, sure=True, trial=True)
+    return feature._replace(kind="", why=OTHER_TIME) if clear else feature
 
 
 def other_kind(feature: Feature) -> Feature:
@@ -185,8 +195,13 @@ def _as_exposure(column: Column, request: Column | None, labels: Sequence[float 
             if str(cell).strip().lower() in ("0", "0.0", "false")
         )
         if not any(unseen):
-            return Feature(column, "", "", "", "says which candidates were shown", True, says_shown=True)
+            return Feature(
+                column, "", "", "", "lines of 0 were not shown, and are left out", True, says="shown"
+            )
     numbers = column.numbers
+    counts = "weight" in column.words and column.words & WEIGHT_WORDS and None not in column.cells
+    if counts and numbers is not None and 0.0 <= min(numbers) <= max(numbers) <= WEIGHT_MAX:
+        return Feature(column, "", "", "", "by how much a line counts", True, says="weight")
     if numbers is None or not column.whole or min(numbers) < 0 or max(numbers) >= CANDIDATES_MAX:
         return None
     named = column.words & PLACE_WORDS or (
@@ -195,7 +210,9 @@ def _as_exposure(column: Column, request: Column | None, labels: Sequence[float 
     if not named:
         return None
     why = "the place where a candidate was shown: not known when a score is asked for"
-    return Feature(column, "", "", "", why, True)
+    if len(column.filled) < len(column.cells) or not (request is None or _differs_within(column, request)):
+        return Feature(column, "", "", "", why, True)
+    return Feature(column, "place", "", "", f"{why}, and left out of it", True, trial=True)
 
 
 def _differs_within(column: Column, request: Column) -> bool:
@@ -295,51 +312,6 @@ def _as_number(sample: Sample, column: Column) -> Feature | None:
     if n >= REPEATED * distinct:
         return an_id(f"whole numbers; each of {distinct:,} comes {n / distinct:.0f} times", sure=False)
     return number(f"whole numbers, {span}, most of them rare", sure=False)
-
-
-def hash_like(numbers: Sequence[float]) -> bool:
-    """Whether whole numbers look like hashes: many digits, nearly all equally many, far apart.
-
-    >>> hash_like([-7378697629483816, 9223372036854770, 1844674407370954]), hash_like([120_000, 99_000])
-    (True, False)
-    """
-    values = sorted({abs(number) for number in numbers})
-    digits = [len(f"{value:.0f}") for value in values]
-    most = max(digits)
-    if most < HASH_DIGITS:
-        return False
-    alike = sum(count >= most - 2 for count in digits) / len(digits)
-    spread = (values[-1] - values[0]) / values[-1]  # times have many digits too, but are close together
-    # amounts with so many digits are rounded to hundreds or thousands
-    rounded = sum(value % 100 == 0 for value in values) / len(values)
-    return alike >= 0.9 and spread >= 0.3 and (rounded < 0.1 or most > 12)
-
-
-def smooth(numbers: Sequence[float]) -> bool:
-    """Whether neighbouring whole numbers are about equally frequent, and distant ones are not: then they are
-    counts. The frequency of one id says nothing about the next id. Measured as the correlation of the
-    logarithms of the frequencies of neighbours.
-    """
-    counts = Counter(numbers)
-    if len(counts) > FEW and _falling(counts):
-        return True
-    pairs = [(math.log(count), math.log(counts[v + 1])) for v, count in counts.items() if v + 1 in counts]
-    if len(pairs) < SMOOTH_PAIRS or len(numbers) < 3 * len(counts):
-        return False
-    left, right = np.array(pairs).T
-    if min(left.std(), right.std()) < SPREAD_MIN:  # all equally frequent: no information
-        return False
-    return float(np.corrcoef(left, right)[0, 1]) >= SMOOTH
-
-
-def _falling(counts: Mapping[float, int]) -> bool:
-    """Whether frequency falls steadily from the smallest number on, with few gaps."""
-    values = sorted(counts)
-    dense = sum(b - a == 1 for a, b in itertools.pairwise(values[: len(values) // 2])) / (len(values) // 2)
-    often = np.array([counts[value] for value in values], dtype=np.float64)
-    ranks = often.argsort().argsort()
-    fall = -float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
-    return values[0] <= 1 and dense >= 0.7 and fall >= FALLING
 
 
 def _in_context(sample: Sample, column: Column, request: Column | None) -> bool:

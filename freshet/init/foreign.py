@@ -10,6 +10,7 @@ _LOOKED_AT = 50
 _PAIRS = re.compile(r"\d+:-?[\d.]+(e-?\d+)?$", re.IGNORECASE).match
 _TRIPLES = re.compile(r"\w+:\w+:-?[\d.]+(e-?\d+)?$", re.IGNORECASE).match
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?$").match
+_BETWEEN_COLONS = re.compile(r"[^,;|\t:]+(::.+){2}$").match
 _SLATE = re.compile(r"\w+-[01]( \w+-[01])*$").match
 
 
@@ -34,6 +35,10 @@ def foreign_format(lines: Sequence[str], path: Path) -> Foreign | None:
             return Foreign("libffm", f"{read} {file} | awk {shlex.quote(_FFM)} > {to}")
         if all(_PAIRS(cell) or cell.startswith(("qid:", "#")) for row in cells for cell in row[1:]):
             return Foreign("libsvm", f"{read} {file} | awk {shlex.quote(_SVM)} > {to}")
+    if all(map(_BETWEEN_COLONS, rows)) and len({row.count("::") for row in rows}) == 1:
+        to = shlex.quote(f"{path.stem}.tsv")
+        command = f"{read} {file} | sed 's/::/\\t/g' > {to}"
+        return Foreign("cells between two colons, as MovieLens has them (1::2::5)", command)
     tabs = [row.split("\t") for row in rows]
     if len(tabs[0]) > 2 and all(len(row) == len(tabs[0]) for row in tabs):
         slate = next((i for i in range(len(tabs[0])) if all(_SLATE(row[i]) for row in tabs)), None)

@@ -14,10 +14,18 @@ from stream.limits import TIME_MAX_S
 
 TIME_WORDS = {"time", "timestamp", "ts", "date", "datetime", "when", "at", "unix", "epoch", "created"}
 LATER_WORDS = {"birth", "birthday", "release", "released", "expires", "expiry", "updated", "until", "end"}
+BEGUN_WORDS = {
+    "created", "published", "release", "released", "appeared", "added", "born", "since", "start", "started",
+    "began", "begun", "joined", "registered", "uploaded", "posted", "launched", "listed",
+}  # fmt: skip
+SECONDS = {"time_unit": "s"}
 HOUR_WORDS = {"hour", "day", "dt"}  # names of times only if the cells look like times, as 14102100
 REQUEST_WORDS = {
     "request", "impression", "impressionid", "slate", "display", "query", "qid", "srch", "auction",
 }  # fmt: skip
+OTHER_TIME = "another time; a time as such is no feature"
+FINE = 0.4
+TIME_POINTS = 3.5  # of a column that is a time by its name and by its values
 _SPAN_MAX_S = 40 * 366 * 86_400.0  # longest span of numbers for which only the size suggests times
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
@@ -40,6 +48,34 @@ def ask_time(sample: Sample) -> Question:
     return question
 
 
+def began(column: Column, time: Answer, clear: bool) -> bool:
+    """Whether a column says when something began, such as when an item appeared: a time that each line has,
+    none later than the event.
+
+    Args:
+        time: of the event.
+        clear: it is clearly a time, whatever its name.
+    """
+    if time.column is None or len(column.filled) < len(column.cells):
+        return False
+    if not (clear or column.words & BEGUN_WORDS or all(map(is_time_text, column.filled))):
+        return False
+    ways = [settings for settings, *_ in _ways(column, clear) if settings in ({"time_unit": "iso"}, SECONDS)]
+    if not ways:
+        return False
+    read = time_reader(time.settings.get("time_unit", "auto"), time.settings.get("time_format", ""))
+    then = time_reader("auto")
+    try:
+        return all(then(a) <= read(b) for a, b in zip(column.cells, time.column.cells, strict=True))
+    except ValueError:
+        return False
+
+
+def is_clear(column: Column, times: Question) -> bool:
+    """Whether a column is clearly a time, by the answers to the question for it."""
+    return any(answer.column is column and answer.points >= TIME_POINTS for answer in times.answers)
+
+
 def _as_times(column: Column) -> list[Answer]:
     """The column as a time: one answer, or one per way to read it."""
     named = bool(column.words & TIME_WORDS)
@@ -55,8 +91,9 @@ def _as_times(column: Column) -> list[Answer]:
         sort, why_sort = _order(seconds)
         whole = {**settings, "sort": True} if sort else settings
         rising = 0.0 if sort or len(set(seconds)) < 2 else 1.0
+        fine = FINE * len(set(seconds)) / max(len(seconds), 1)  # milliseconds rather than days
         why = {"": f"{said}{what}", "sort": why_sort, "time_unit": "", "time_format": ""}
-        found.append(Answer(column, whole, why, points + sure + rising))
+        found.append(Answer(column, whole, why, points + sure + rising + fine))
     return found
 
 

@@ -13,7 +13,7 @@ from freshet.errors import ModelError
 from freshet.init.command import make_config
 from freshet.python.rows import Row, plain
 from ground import FreshetError
-from learner.features.encoder import FeatureSpec
+from learner.features.spec import FeatureSpec
 
 ROWS_MAX = 20_000
 """Rows that are looked at."""

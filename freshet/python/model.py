@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +13,8 @@ import numpy.typing as npt
 from freshet.config import load_config, parse_config
 from freshet.errors import ModelError
 from freshet.python.infer import ROWS_MAX, find_features
-from freshet.python.rows import RowReader, candidates_of, labels_of, rows_of
+from freshet.python.labels import by_target, examples_of
+from freshet.python.rows import RowReader, candidates_of, rows_of
 from freshet.python.saving import (
     Front,
     Saved,
@@ -26,13 +27,18 @@ from freshet.python.saving import (
 )
 from ground.clock import SYSTEM_CLOCK
 from learner.deep.autograd import need_torch
+from learner.entities.filling import fill
+from learner.features.columns import declared_by
 from learner.features.encoder import FeatureSpec, Request
 from learner.features.labelled import Labelled
 from learner.metrics import Summary
 from learner.model.identity import network_text
+from learner.model.scales import joint
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from stream.records.types import Example
+from stream.records.entities.checking import checked
+from stream.records.entities.record import EntityEvent
+from stream.records.targets import Target
 
 RECLAIM_REQUESTS = 20_000
 RECLAIM_SLOTS = 100_000
@@ -62,6 +68,8 @@ class OnlineModel:
             after the newest that was learned.
         request: a column; consecutive rows that have the same value there are one request, and are predicted
             before one of them is learned. None: each row is a request.
+        targets: what is predicted, in order: by name what `[targets.NAME]` of a config holds. Times in them
+            mean nothing here. None: one, `click`.
 
     Raises:
         ConfigError: a feature or setting is unknown or out of range.
@@ -76,11 +84,17 @@ class OnlineModel:
         learner: LearnerSettings | Mapping[str, object] | None = None,
         time: str = "time",
         request: str | None = None,
+        targets: Mapping[str, Target | Mapping[str, object]] | None = None,
     ) -> None:
-        sections = {"features": features or {}, "learner": {} if learner is None else learner}
+        sections = {
+            "features": features or {},
+            "learner": {} if learner is None else learner,
+            "targets": targets or {},
+        }
         config = parse_config(msgspec.to_builtins(sections), "Model")
         need_torch(config.learner.deep)
         self._settings = config.learner
+        self._targets = config.known_targets()
         self._front = Front(time, request, inferred=features is None)
         self._learner: Learner | None = None
         if features is not None:
@@ -88,45 +102,86 @@ class OnlineModel:
 
     @classmethod
     def from_config(cls, path: str | Path) -> Self:
-        """A model with the features and learner settings of a config file.
+        """A model with the features, targets and learner settings of a config file.
 
         Raises:
             ConfigError: the file is missing, or a key or value is wrong.
         """
         config = load_config(path)
-        return cls(config.features, learner=config.learner)
+        return cls(config.features, learner=config.learner, targets=config.targets)
 
     @property
     def features(self) -> dict[str, FeatureSpec] | None:
         """The schema; None if it is to be found in the first rows."""
         return None if self._learner is None else dict(self._learner.model.features)
 
-    def predict(self, requests: object) -> npt.NDArray[np.float64]:
-        """The probabilities of rows, (n,), one for each candidate in their order. Changes nothing.
+    @property
+    def targets(self) -> dict[str, Target]:
+        """What is predicted, in order, with every default filled in."""
+        return dict(self._targets)
+
+    def predict(self, requests: object, target: str = "") -> npt.NDArray[np.float64]:
+        """The predictions of rows for one target, (n,), one for each candidate. Changes nothing.
+
+        They are joint, of all candidates: of `buy` of `click` the probability of a click and then of a
+        purchase; of a value what is expected.
 
         Args:
             requests: a list of dicts from feature to value, one for each candidate; or of dicts with
                 `candidates` (a list of dicts) and `context`; or a frame of pandas or polars. Columns that are
                 no features are ignored; a missing value (None, NaN) is a missing feature.
+            target: its name; empty: the first.
 
         Raises:
             ModelError: a row cannot be used; the message names it. Or no features are known yet.
             FeatureError: a value is not of its feature's kind.
         """
+        name = self._named(target)
+        wanted = [name]
+        while self._targets[wanted[-1]].of:
+            wanted.append(self._targets[wanted[-1]].of)
+        said = self._predict(requests, wanted)
+        return np.prod([said[one] for one in wanted], axis=0)
+
+    def predict_targets(self, requests: object) -> dict[str, npt.NDArray[np.float64]]:
+        """The predictions of rows for each target, by name (n,) as of `predict`, which raises the same."""
+        return joint(self._targets, self._predict(requests, self._targets.names))
+
+    def _predict(self, requests: object, names: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+        """The predictions for some targets, given that their `of` happens."""
         learner = self._known()
         read = self._reader().read(requests, lambda: learner.trainer.clock)
-        parts = [
-            learner.model.score_requests(read[first : first + PREDICT_REQUESTS]).p
-            for first in range(0, len(read), PREDICT_REQUESTS)
-        ]
-        return np.concatenate([np.zeros(0), *parts])
+        read = list(fill(learner.model.entities, read))
+        learner.model.resting.relieve()
+        model = learner.model
+        numbers = [self._targets.names.index(name) for name in names]
+        parts: list[list[npt.NDArray[np.float64]]] = [[np.zeros(0)] for _ in names]
+        for first in range(0, len(read), PREDICT_REQUESTS):
+            batch = model.encoder.encode(read[first : first + PREDICT_REQUESTS])
+            for part, number in zip(parts, numbers, strict=True):
+                part.append(model.predict(batch, number).p)
+        return {name: np.concatenate(part) for name, part in zip(names, parts, strict=True)}
 
-    def learn(self, requests: object, labels: object) -> None:
+    def learn(
+        self,
+        requests: object,
+        labels: object,
+        target: str = "",
+        *,
+        before: object = None,
+        weight: object = None,
+    ) -> None:
         """Learn rows in their order.
 
         Args:
             requests: as for `predict`, in the order of time.
-            labels: 0 or 1 for each candidate, (n,); or for each request a list of them.
+            labels: 0 or 1 for each candidate, (n,), of a value a number of at least 0; or for each request a
+                list of them. By target (a dict or frame): those of the first target and of further ones,
+                which are learned where their `of` happened and their label is not None.
+            target: the target of labels that came later, of rows for which its `of` happened; empty: the
+                first.
+            before: labels as they were learned before, (n,), which these correct; None: these are the first.
+            weight: how much each candidate counts, (n,); with 0 it is predicted only. None: 1.
 
         Raises:
             ModelError: a row or label cannot be used; nothing of the call was learned.
@@ -142,18 +197,37 @@ class OnlineModel:
             clock += 1.0
             return clock
 
-        read = self._reader().read(requests, later)
-        examples = [
-            Example("", request.time, request.time, request.candidates, label, request.context)
-            for request, label in zip(read, labels_of(labels, read), strict=True)
-        ]
+        read = list(fill(learner.model.entities, self._reader().read(requests, later), see=True))
+        name = self._named(target) if target else ""
+        examples = examples_of(read, labels, self._targets, name, before, weight)
         if examples:
-            learner.learn_labelled(Labelled.of(learner.model.encoder, examples))
+            learner.learn_labelled(Labelled.of(learner.model.encoder, examples, self._targets))
         if learner.meta.requests - self._front.reclaimed >= RECLAIM_REQUESTS:
             self._front.reclaimed = learner.meta.requests
             for table in learner.model.tables:
                 table.expire(int(learner.trainer.clock), RECLAIM_SLOTS)
                 table.drain_delta()
+
+    def tell(self, feature: str, entity: int | str, values: Mapping[str, object], time: float = 0.0) -> None:
+        """Say what is true of an item or a person from a time on, so that rows need not have it.
+
+        Args:
+            feature: whose id `entity` is; its attributes are declared with `of`.
+            values: by attribute; None takes one away, those that are not named stay.
+            time: event time, Unix seconds; 0: it was always true.
+
+        Raises:
+            RecordError, FeatureError: a value is not one of its attribute; nothing has changed.
+            ModelError: no features are known yet.
+        """
+        learner = self._known()
+        said = {"feature": feature, "id": entity, "time": float(time), "set": dict(values)}
+        try:
+            event = msgspec.convert(said | {"type": "entity"}, EntityEvent)
+        except msgspec.ValidationError as error:
+            raise ModelError(f"entity {feature} {entity!r}: {error}") from None
+        event = checked(event, declared_by(learner.model.features))
+        learner.model.entities.tell(event)
 
     def warm(
         self,
@@ -183,15 +257,16 @@ class OnlineModel:
         done = warm(learner, files.items(), None if network is None else str(network), at, Path())
         return [str(line) for line in done]
 
-    def metrics(self) -> Summary:
-        """How good the predictions were, each made before its label was learned: AUC, log loss and more.
+    def metrics(self, target: str = "") -> Summary:
+        """How good the predictions were, each made before its label was learned: AUC, log loss and more; of a
+        value its errors. Those of a target with `of` are of the candidates for which that happened.
 
         The last rows, which wait until their group of the deep part is full, are not in it yet.
 
         Raises:
-            ModelError: nothing was learned yet.
+            ModelError: nothing was learned yet, or there is no such target.
         """
-        return self._known().metrics.summary()
+        return self._known().saved_metrics.by_name[self._named(target)].summary()
 
     def state_hash(self) -> str:
         """A hash of everything that later results depend on, as in the report of `freshet replay`.
@@ -226,7 +301,10 @@ class OnlineModel:
                 learner=self._settings,
                 front=self._front,
                 entries={} if self._learner is None else pack_learner(self._learner),
-                network="" if self.features is None else network_text(self.features, self._settings),
+                targets=dict(self._targets) if self._targets.declared else {},
+                network=""
+                if self.features is None
+                else network_text(self.features, self._settings, self._targets),
             )
         )
 
@@ -252,14 +330,14 @@ class OnlineModel:
 
     @classmethod
     def _from(cls, saved: Saved) -> Self:
-        model = cls(None, learner=saved.learner)
+        model = cls(None, learner=saved.learner, targets=saved.targets)
         model._front = saved.front
         if saved.features is not None:
             model._learner = unpack_learner(saved, saved.features)
         return model
 
     def _begin(self, features: Mapping[str, FeatureSpec]) -> None:
-        self._learner = Learner(features, self._settings)
+        self._learner = Learner(features, self._settings, None, self._targets)
 
     def _known(self) -> Learner:
         if self._learner is None:
@@ -268,6 +346,16 @@ class OnlineModel:
                 'Model(features={"NAME": {"kind": "id"}})'
             )
         return self._learner
+
+    def _named(self, target: str) -> str:
+        """The name of a target; that of the first if it is empty.
+
+        Raises:
+            ModelError: there is none of that name.
+        """
+        if target and target not in self._targets:
+            raise ModelError(f"{target!r} is no target; declared: {', '.join(self._targets)}")
+        return target or self._targets.primary
 
     def _reader(self) -> RowReader:
         front = self._front
@@ -278,7 +366,12 @@ class OnlineModel:
         rows = rows_of(requests).rows
         if any("candidates" in row for row in rows):
             rows = [cells for row in rows for cells in candidates_of(row)]
-        flat = next(labels_of(labels, [Request(0.0, {}, [{} for _ in rows])]))
+        named = by_target(labels)
+        first = labels if named is None else named.get(self._targets.primary)
+        wanted = examples_of([Request(0.0, {}, [{} for _ in rows])], first, self._targets)
+        flat = wanted[0].labels if wanted else []
+        if self._targets[""].kind == "value":
+            flat = [float(label > np.mean(flat)) for label in flat]
         time, request = self._front.time, self._front.request
         found = dict(find_features(rows[:ROWS_MAX], flat, frozenset({time, str(request)})))
         if any(time in row for row in rows[:1]) and "hour" not in found:

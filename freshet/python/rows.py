@@ -1,7 +1,7 @@
 """Rows of Python, pandas or polars as requests: what a row may be, and what each of its values becomes."""
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -170,28 +170,3 @@ def plain(value: object) -> object:
     elif isinstance(value, set | frozenset | tuple):
         value = sorted(value, key=str) if not isinstance(value, tuple) else list(value)
     return None if isinstance(value, float) and value != value else value
-
-
-def labels_of(labels: object, requests: Sequence[Request]) -> Iterator[list[float]]:
-    """The labels of each request: one for each row, or a list of lists, one for each candidate.
-
-    Raises:
-        ModelError: there are too few or too many, or one is neither 0 nor 1.
-    """
-    flat: list[object] = []
-    given = labels.tolist() if hasattr(labels, "tolist") else labels
-    if not isinstance(given, Iterable):
-        raise ModelError(f"labels are a {type(labels).__name__}: expected 0 or 1 for each candidate")
-    for label in given:
-        flat.extend(label) if isinstance(label, list | tuple) else flat.append(label)
-    n = sum(len(request.candidates) for request in requests)
-    if len(flat) != n:
-        raise ModelError(f"{len(flat)} labels came for {n} candidates: give one for each")
-    wrong = next((label for label in flat if plain(label) not in (0, 1)), None)
-    if wrong is not None or None in flat:
-        raise ModelError(f"a label is {wrong!r}; expected 0 or 1")
-    at = 0
-    for request in requests:
-        end = at + len(request.candidates)
-        yield [1.0 if label else 0.0 for label in flat[at:end]]
-        at = end

@@ -8,11 +8,12 @@ import msgspec
 
 from freshet.errors import ModelError
 from ground.sealed import seal, unseal
-from learner.features.encoder import FeatureSpec
+from learner.features.spec import FeatureSpec
 from learner.model.identity import network_text
 from learner.role.learner import Learner
 from learner.role.whole import write_whole
 from learner.settings import LearnerSettings
+from stream.records.targets import Target, Targets
 from stream.state.role_state import RoleState
 from stream.state.testing import MemoryDisk
 
@@ -35,12 +36,13 @@ class Saved(msgspec.Struct):
     learner: LearnerSettings
     front: Front
     entries: dict[bytes, bytes]  # of the learner's state
+    targets: dict[str, Target] = {}  # none: one, `click`
     network: str = ""  # see `learner.model.identity.network_text`
 
 
 def pack_learner(learner: Learner) -> dict[bytes, bytes]:
     """The entries of a learner's state."""
-    with _state(learner.model.features, learner.settings) as state:
+    with _state(learner.model.features, learner.settings, learner.model.targets) as state:
         commit = state.begin()
         write_whole(learner, commit)
         state.commit(commit)
@@ -54,24 +56,25 @@ def unpack_learner(saved: Saved, features: dict[str, FeatureSpec]) -> Learner:
         FreshetError: the entries are damaged, or of another schema, or of another version of the user's
             network.
     """
-    network = network_text(features, saved.learner)
+    targets = Targets(saved.targets)
+    network = network_text(features, saved.learner, targets)
     if network != saved.network:
         raise ModelError(
             f"the model was saved with the network {saved.network}, but now its code is {network}: put the "
             "code back, or train a new model"
         )
-    with _state(features, saved.learner) as state:
+    with _state(features, saved.learner, targets) as state:
         commit = state.begin()
         for key, value in saved.entries.items():
             commit.put(key, value)
         state.commit(commit)
-        learner = Learner(features, saved.learner, state)
-        learner.snapshots = []  # nobody takes the changes that they would gather
+        learner = Learner(features, saved.learner, state, targets)
+        learner.rest_apart()  # nobody takes the changes that its snapshots would gather
         return learner
 
 
-def _state(features: Mapping[str, FeatureSpec], settings: LearnerSettings) -> RoleState:
-    return RoleState("model", "model", Learner.fingerprint(features, settings), disk=MemoryDisk())
+def _state(features: Mapping[str, FeatureSpec], settings: LearnerSettings, targets: Targets) -> RoleState:
+    return RoleState("model", "model", Learner.fingerprint(features, settings, targets), disk=MemoryDisk())
 
 
 def encode(saved: Saved) -> bytes:

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from freshet.files import Json
-from freshet.replay.growing import ROWS_MAX, Growing, partition, scratch
+from freshet.replay.growing import ROWS_MAX, Growing, Number, partition, scratch
 from freshet.replay.passes import PARTS_MAX, request_parts
-from freshet.replay.scored import Summaries
+from freshet.replay.scored import ScoredCandidates, Summaries
 from learner.features.labelled import Labelled
 from learner.model.model import Model
 
@@ -88,16 +88,34 @@ class Baselines:
             found[f"rate of {name}"] = self._kept(by_key, scored)
         return found
 
+    def exposure(self, metrics: Summaries) -> Json:
+        """Exposure of the id feature that tells candidates of a request apart; {}: none does."""
+        scored, request = self._scored.array(), self._request.array()
+        for name, column in self._keys.items():
+            keys = column.array()
+            for part in request_parts(request, 0, len(keys), self._rows_max):
+                mine, its = keys[part], request[part]
+                if ((mine[1:] != mine[:-1]) & (its[1:] == its[:-1])).any():
+                    return {name: metrics.exposure(self._kept(keys, scored))}
+        return {}
+
+    def report(self, scored: ScoredCandidates, top: int, window: int) -> Json:
+        """Metrics of the model and of the baselines, for the report on one of several targets."""
+        if not scored.count:
+            return {"candidates": 0}
+        metrics = Summaries.of_target(scored, top)
+        return {"candidates": scored.count, **metrics.report(window), "baselines": self.summaries(metrics)}
+
     def summaries(self, metrics: Summaries) -> Json:
         """Metrics of each baseline over the scored candidates, overall and over the last half."""
         found: Json = {}
         for name, p in self.predictions().items():
             assert len(p) == len(metrics.candidates.y), "the model scores what the baselines score"
-            found[name] = metrics.halves(p)
+            found[name] = metrics.halves(p, metrics.density_of_mean if name == "rate" else None)
         return found
 
-    def _kept(self, p: Floats, scored: npt.NDArray[np.bool_]) -> Floats:
-        kept = Growing(np.float64, self._rows_max)
+    def _kept(self, p: npt.NDArray[Number], scored: npt.NDArray[np.bool_]) -> npt.NDArray[Number]:
+        kept: Growing[Number] = Growing(p.dtype.type, self._rows_max)
         for first in range(0, len(p), self._rows_max):
             part = slice(first, first + self._rows_max)
             kept.add(p[part][scored[part]])

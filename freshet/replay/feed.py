@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -21,10 +22,12 @@ import xxhash
 
 from freshet.config import Config
 from freshet.errors import ReplayError
-from freshet.replay.tape import ReplayOptions, Tape, open_played
+from freshet.replay.tape import ReplayOptions, Tape, Window, is_log, open_existing, open_played
+from freshet.replay.tapes.passed_over import check_not_passed_over
 from ground import FreshetError
 from learner.features.encoder import Encoder
 from learner.features.labelled import CHUNK_ROWS, Labelled, fits
+from stream.log.base import EXAMPLES
 from stream.records.refusals import Refusals
 from stream.records.targets import Targets
 from stream.records.types import Example, Forget, canonical, encode
@@ -52,6 +55,7 @@ class Ended(NamedTuple):
     skipped: int  # records that could not be used
     data_hash: str  # of all examples
     first_bad: str = ""  # the error of the first skipped record
+    entities: bytes = b""  # a hash of what is known of entities
 
 
 class Feed:
@@ -97,8 +101,12 @@ def open_feed(config: Config, options: ReplayOptions) -> Feed:
     """The examples of the options' range, as chunks.
 
     Raises:
-        FreshetError: the data cannot be opened.
+        FreshetError: the data cannot be opened, or a live model has passed over a part of it.
     """
+    from_log = options.data is None or is_log(options.data)
+    if from_log and options.journal is None and not options.through_rollbacks:
+        with closing(open_existing(options.data or config.log, config)) as log:
+            check_not_passed_over(log, config, Window(log, EXAMPLES, options).offsets)
     tape = open_played(config, options)
     if options.journal is not None or _requests_max(tape, options) < PROCESS_FROM:
         return _Inline(tape, Encoder(config.features, config.learner.pairs_max), config.known_targets())
@@ -129,7 +137,7 @@ class _Inline(Feed):
     def _chunks(self) -> Iterator[Chunk]:
         hasher = xxhash.xxh3_128()
         forgets: list[Forget] = []
-        self._tape.on_forget = forgets.append
+        self._tape.on_other = lambda found: forgets.append(found) if isinstance(found, Forget) else None
         refusals = Refusals()
         chunk: list[Example] = []
         rows = 0  # of the chunk and the next example
@@ -149,7 +157,7 @@ class _Inline(Feed):
                 chunk.append(left)
         if chunk or forgets:
             yield self._encode(chunk)._replace(forgets=tuple(forgets))
-        self.ended = Ended(self._tape.skipped, hasher.hexdigest(), self._tape.first_bad)
+        self.ended = Ended(self._tape.skipped, hasher.hexdigest(), self._tape.first_bad, self._tape.entities)
 
     def _encode(self, examples: list[Example]) -> Chunk:
         """Encode the examples that fit the schema.

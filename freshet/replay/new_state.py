@@ -1,4 +1,7 @@
-"""A new state of a config's learner: made in a temporary folder, and there whole or not at all."""
+"""Where learning begins anew: a new state of a config's learner, and new shards for a replay.
+
+A state is made in a temporary folder, and is there whole or not at all.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -6,10 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from freshet.config import Config
-from freshet.errors import TrainError
+from freshet.errors import ReplayError, TrainError
+from freshet.replay.tape import ReplayOptions
 from freshet.roles.opening import need_features, open_topics
 from freshet.warmup import warm_up
+from learner.resting import rows_rest
 from learner.role.learner import Learner
+from learner.shards.owners import Owners
+from learner.shards.processes import Processes
+from learner.shards.together import ShardedLearner, Together, check_turn
 from learner.updates.chain import UpdatePosition
 from learner.updates.format import decode_update
 from stream.log.base import SNAPSHOTS, UPDATES, Log
@@ -53,7 +61,7 @@ def new_state(config: Config) -> Iterator[tuple[RoleState, UpdatePosition, Log]]
 def commit_new(learner: Learner, state: RoleState, last: bool) -> None:
     """Commit a new learner; with `last` a snapshot for servers and other learners goes out with it."""
     commit = state.begin()
-    learner.flush(commit)
+    learner.flush(commit, rest=not last)
     if last:
         learner.publish_whole(commit)
     state.commit(commit)
@@ -84,3 +92,31 @@ def _check_free(config: Config, folder: Path) -> None:
             f"{config.snapshots} holds snapshots of a learner, from which others would begin; remove them, "
             "or name another folder (--set state=DIR)"
         )
+
+
+@contextmanager
+def new_shards(config: Config, options: ReplayOptions) -> Iterator[ShardedLearner | None]:
+    """Gives the shards that a replay's options ask for, and ends them; None: they ask for none.
+
+    Raises:
+        ReplayError: other options do not go with shards.
+        ShardError: there cannot be so many, or turns cannot be so long.
+    """
+    if options.shards is None:
+        if options.processes:
+            raise ReplayError("--processes says where shards are: give their number by --shards")
+        yield None
+        return
+    if options.freeze_after is not None or options.journal is not None:
+        raise ReplayError("--shards learns all from the beginning: leave out --freeze-after and --journal")
+    if rows_rest(config.features, config.learner):
+        raise ReplayError("--shards keeps all rows in memory: leave out memory_rows and pairs_memory_rows")
+    check_turn(options.turn)
+    crew = Processes if options.processes else Together
+    learner = ShardedLearner(
+        crew(Owners(options.shards), config.features, config.learner, config.known_targets()), options.turn
+    )
+    try:
+        yield learner
+    finally:
+        learner.close()

@@ -22,23 +22,39 @@ ALONE_MAX = 0.97  # AUC of one feature alone
 DEVIATIONS_MAX = 5.0  # standard deviations of an AUC over shuffled labels from 0.5
 
 
+ADVICE = (
+    "its features do not predict the label, or there are too few data; features that tell nothing can be "
+    "removed, and admit_after keeps rare ids out"
+)
+
+
 def warnings_of(report: JsonView, config: Config, options: ReplayOptions) -> list[str]:
     """Warnings about a finished replay, each a sentence or two."""
-    return [*_suspicions(report, config, options), *_beaten(report, options)]
+    beaten = [] if options.shuffle_labels is not None else [*_distrusted(report)] or [*_beaten(report)]
+    return [*_suspicions(report, config, options), *beaten]
 
 
-def _beaten(report: JsonView, options: ReplayOptions) -> Iterator[str]:
+def _distrusted(report: JsonView) -> Iterator[str]:
+    """Of each target whose predictions are not the model's alone at the end."""
+    for name, share in report["trust"].items():
+        if share < 1.0:
+            yield (
+                f"the model of {name} has lost to the running rate: until it wins again its predictions keep "
+                f"{share:.0%} of their distance from the rate (learner.trust_margin); {ADVICE}"
+            )
+
+
+def _beaten(report: JsonView) -> Iterator[str]:
     """Whether a constant predicts better than the model."""
     mine = report["corrected"]["last_half"]
     constant = report.get("baselines", {}).get("rate")
-    if constant is None or options.shuffle_labels is not None or mine["examples"] < CANDIDATES_MIN:
+    if constant is None or mine["examples"] < CANDIDATES_MIN:
         return
     loss = constant["last_half"]["logloss"]
     if loss is not None and loss < mine["logloss"]:  # None: of a value
         yield (
             f"the rate of clicks alone has a log loss of {loss:.4f} over the last half, the model "
-            f"{mine['logloss']:.4f}: its features do not predict the label, or there are too few data; "
-            "features that tell nothing can be removed, and admit_after keeps rare ids out"
+            f"{mine['logloss']:.4f}: {ADVICE}"
         )
 
 

@@ -15,16 +15,22 @@ import numpy as np
 
 from freshet.config import DEFAULT_FILE, Config, default_config, load_config, override_config
 from freshet.errors import ConfigError, ReplayError
+from freshet.replay.tapes.entities import entities_of
+from freshet.replay.tapes.known import KnownEntities
+from freshet.replay.tapes.reading import log_records, read_time, targets_in
 from ground import FreshetError
 from ground.short_repr import ShortRepr
+from learner.entities.store import Change
 from learner.features.columns import declared_by
 from learner.ranking import TOP
 from learner.role.boundary import KEY, Boundary
 from stream.files.sources import DataSettings, count_examples, detect_format, read_examples
-from stream.files.times import time_reader
 from stream.log.base import EXAMPLES, Log, Record
 from stream.log.open import missing_log, open_log
 from stream.records.decoding import Decoder
+from stream.records.entities.record import EntityEvent
+from stream.records.id_types import owners_of
+from stream.records.targets import Targets
 from stream.records.types import Example, Forget
 from stream.state.journal import JournalStretch, read_journal
 from stream.state.repeats import PRODUCERS_MAX, Repeats
@@ -46,7 +52,13 @@ class ReplayOptions(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid
     top: int = TOP  # places that NDCG and recall count
     journal: str | None = None  # a learner's state folder
     from_snapshot: str | None = None  # of a learner's state, which `begin` continues
+    shards: int | None = None  # learn as so many learners that share their work would
+    turn: int = 1024  # requests of a turn, at all shards together
+    entities: str | None = None  # a file of entities
+    known: list[Change] = []  # the entities that the snapshot knows
+    processes: bool = False  # each shard is a process
     last: dict[str, int] = {}  # "partition/producer" -> last number that the snapshot has trained on
+    through_rollbacks: bool = False  # learn what a live model passed over too
     boundary: bytes = b""  # of a snapshot that began with history in files: skip examples of the history
 
 
@@ -66,19 +78,35 @@ class Tape:
         total: int | None,
         strict: bool,
         close: Callable[[], None] = lambda: None,
+        known: Callable[[], KnownEntities] | None = None,
     ) -> None:
         self.total = total
         self.skipped = 0
         self.first_bad = ""
         self.strict = strict
-        # called with each forget request of a log, before the example after it
-        self.on_forget: Callable[[Forget], None] = lambda _: None
+        # called with each forget request and entity event of a log, before the example after it
+        self.on_other: Callable[[Forget | EntityEvent], None] = lambda _: None
+        self.entities = b""  # a hash of what is known of entities at the end of a play
         self._play = play
         self.close = close
+        self._new_known = known  # None: no feature is an attribute
+        self._known: KnownEntities | None = None
 
     def __iter__(self) -> Iterator[Example]:
         self.skipped = 0
-        return self._play(self)
+        if self._new_known is None:
+            yield from self._play(self)
+            return
+        known = self._known = self._new_known()
+        yield from known.filled(self._play(self))
+        self.skipped += known.skipped
+        self.entities = known.digest()
+
+    def take(self, found: Forget | EntityEvent) -> None:
+        """Take a record of the log that is no example."""
+        if self._known is not None:
+            self._known.take(found)
+        self.on_other(found)
 
 
 def replay_config(file: str | None, overrides: Sequence[str], options: ReplayOptions) -> Config:
@@ -146,6 +174,7 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
         SourceError: there is no such file, or its format is not recognised.
     """
     between = _between(options)
+    known = _known(config, options)
     if options.data is not None and not is_log(options.data):
         if options.journal is not None:
             raise ReplayError("--journal follows a log: give its URL as --data, or leave --data out")
@@ -167,33 +196,33 @@ def open_tape(config: Config, options: ReplayOptions) -> Tape:
                 options.limit,
             )
 
-        return Tape(play_file, _least(total, options.limit), strict=not config.data.skip_bad)
+        return Tape(play_file, _least(total, options.limit), not config.data.skip_bad, known=known)
     log = open_existing(config.log if options.data is None else options.data, config)
     try:
         if options.journal is not None:
-            return _follow(log, config, options)
+            return _follow(log, config, options, known)
         window = Window(log, EXAMPLES, options)
-        producers_max = config.stream.runner.producers_max
+        producers_max, targets = config.stream.runner.producers_max, targets_in(config)
 
         def play_log(tape: Tape) -> Iterator[Example]:
             last: dict[int, dict[str, int]] = {}
             for name, number in options.last.items():
                 partition, _, producer = name.partition("/")
                 last.setdefault(int(partition), {})[producer] = number
-            known = Boundary.decode(options.boundary) if options.boundary else None
+            learnt = Boundary.decode(options.boundary).learnt if options.boundary else None
             parts = [
-                _read(log, tape, p, first, end, Repeats(producers_max, last.get(p)))
+                _read(log, tape, targets, p, first, end, Repeats(producers_max, last.get(p)))
                 for p, (first, end) in enumerate(window.offsets)
             ]
             if len(parts) == 1:
                 merged = parts[0]
             else:
                 merged = heapq.merge(*parts, key=lambda example: example.decided)
-            if known is not None:
-                merged = (example for example in merged if not known.learnt(example))
+            if learnt is not None:
+                merged = (example for example in merged if not learnt(example))
             return _cut(merged, between, options.limit)
 
-        return Tape(play_log, window.total, strict=False, close=log.close)
+        return Tape(play_log, window.total, strict=False, close=log.close, known=known)
     except BaseException:
         log.close()
         raise
@@ -206,19 +235,20 @@ def open_played(config: Config, options: ReplayOptions) -> Tape:
 
 
 def shuffle_labels(tape: Tape, seed: int) -> Tape:
-    """The tape with its labels permuted: a model can learn only their mean."""
-    labels = np.array([label for example in tape for label in example.labels])
-    names = np.array([example.target for example in tape for _ in example.labels])
+    """The tape with its labels permuted, without corrections: a model can learn only their mean."""
+    labels = np.array([label for example in tape if example.before is None for label in example.labels])
+    names = np.array([example.target for example in tape if example.before is None for _ in example.labels])
     for mine in (names == name for name in np.unique(names)):  # each target's among its own candidates
         labels[mine] = np.random.default_rng(seed).permutation(labels[mine])
 
     def play(shuffled: Tape) -> Iterator[Example]:
         at = 0
-        for example in tape:
+        for example in (example for example in tape if example.before is None):
             n = len(example.labels)
             yield msgspec.structs.replace(example, labels=labels[at : at + n].tolist())
             at += n
         shuffled.skipped, shuffled.first_bad = tape.skipped, tape.first_bad
+        shuffled.entities = tape.entities
 
     return Tape(play, tape.total, tape.strict, tape.close)
 
@@ -246,16 +276,21 @@ def open_existing(url: str, config: Config) -> Log:
     return open_log(url, config.stream.log)
 
 
-def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:
+def _known(config: Config, options: ReplayOptions) -> Callable[[], KnownEntities] | None:
+    """What makes the knowledge of one play; None: no feature is an attribute."""
+    events = entities_of(config, options.entities)
+    if not owners_of(config.features):
+        return None
+    return lambda: KnownEntities(config, options.known, events)
+
+
+def _follow(
+    log: Log, config: Config, options: ReplayOptions, known: Callable[[], KnownEntities] | None
+) -> Tape:
     from learner.role.learner import Learner
 
-    if (
-        options.begin
-        or options.end
-        or options.limit
-        or options.shuffle_labels is not None
-        or options.freeze_after
-    ):
+    ranged = options.begin or options.end or options.limit or options.freeze_after
+    if ranged or options.shuffle_labels is not None:
         raise ReplayError("--journal has its own range; leave out --from, --to, --limit and the rest")
     state = Path(options.journal or "")
     if not state.is_dir():
@@ -269,19 +304,23 @@ def _follow(log: Log, config: Config, options: ReplayOptions) -> Tape:
             )
         journal = [taken for commit in read_journal(saved) for taken in commit]
 
+    targets = config.known_targets()
+
     def play(tape: Tape) -> Iterator[Example]:
         repeats: dict[int, Repeats] = {}
         for taken in journal:
-            known = repeats.setdefault(taken.partition, Repeats(config.stream.runner.producers_max))
-            yield from _read(log, tape, taken.partition, taken.start, taken.end, known, taken)
+            seen = repeats.setdefault(taken.partition, Repeats(config.stream.runner.producers_max))
+            yield from _read(log, tape, targets, taken.partition, taken.start, taken.end, seen, taken)
 
-    total = sum(taken.end - taken.start for taken in journal)
-    return Tape(play, total, strict=False, close=log.close)
+    return Tape(
+        play, sum(taken.end - taken.start for taken in journal), strict=False, close=log.close, known=known
+    )
 
 
 def _read(
     log: Log,
     tape: Tape,
+    targets: Targets,
     partition: int,
     first: int,
     end: int,
@@ -289,49 +328,17 @@ def _read(
     named: JournalStretch | None = None,
 ) -> Iterator[Example]:
     """Examples [first, end) of one partition; counts unusable records."""
-    decode = Decoder[Example | Forget](Example, Forget).decode
+    decode = Decoder[Example | Forget | EntityEvent](Example, Forget, EntityEvent, targets=targets).decode
     for record in log_records(log, EXAMPLES, partition, first, end, repeats, named):
         try:
-            found: Example | Forget = decode(record.value)
+            found = decode(record.value)
+            if not isinstance(found, Example):
+                tape.take(found)
+                continue
         except FreshetError:
             tape.skipped += 1
             continue
-        if isinstance(found, Forget):
-            tape.on_forget(found)
-        else:
-            yield found
-
-
-def log_records(
-    log: Log,
-    topic: str,
-    partition: int,
-    first: int,
-    end: int,
-    repeats: Repeats,
-    named: JournalStretch | None = None,
-) -> Iterator[Record]:
-    """Records [first, end) of one partition, without duplicates.
-
-    Args:
-        repeats: the last numbers of the partition's producers; updated.
-        named: the journal entry that names the records, for an error.
-
-    Raises:
-        ReplayError: the journal names records that the log has dropped.
-    """
-    offset = first
-    while offset < end:
-        records = log.read(topic, partition, offset)
-        if named is not None and (not records or records[0].offset != offset):
-            raise ReplayError(
-                f"the log no longer holds offset {offset} of partition {partition}, which the journal names; "
-                "only a journal whose records are all there can be followed (retain_s, retain_bytes)"
-            )
-        if not records:
-            return
-        offset = records[-1].offset + 1
-        yield from repeats.leave_out([record for record in records if record.offset < end])
+        yield found
 
 
 def _range(ends: list[tuple[int, int]], options: ReplayOptions) -> list[tuple[int, int]]:
@@ -375,18 +382,6 @@ def _between(options: ReplayOptions) -> tuple[float, float]:
         float("-inf") if begin is None else read_time("--from", begin),
         float("inf") if end is None else read_time("--to", end),
     )
-
-
-def read_time(name: str, text: str) -> float:
-    """The event time in an option, Unix seconds.
-
-    Raises:
-        ReplayError: it is not a time.
-    """
-    try:
-        return time_reader("auto")(text)
-    except ValueError as error:
-        raise ReplayError(f"{name}: {error}") from None
 
 
 def _cut(examples: Iterator[Example], between: tuple[float, float], limit: int | None) -> Iterator[Example]:

@@ -14,7 +14,7 @@ import msgspec
 
 from freshet.config import Config
 from freshet.errors import ReplayError
-from learner.features.encoder import FeatureSpec
+from learner.features.spec import FeatureSpec
 from learner.role.learner import Learner
 from stream.log.base import EXAMPLES
 from stream.state.repeats import last_numbers
@@ -77,6 +77,7 @@ def restored(
                 learner.meta.requests,
                 learner.meta.event_time,
             )
+            learner.rest_apart()
         yield learner, origin
 
 
@@ -133,3 +134,10 @@ def _database(snapshot: Path) -> Path:
             "that of a learner that is stopped"
         )
     return newest
+
+
+def live_hash(config: Config, folder: Path) -> str:
+    """The hash of a live learner's state."""
+    targets = config.known_targets()
+    with RoleState(folder, "learner", Learner.fingerprint(config.features, config.learner, targets)) as state:
+        return Learner(config.features, config.learner, state, targets).digest()

@@ -6,6 +6,7 @@ history. After an interruption the same command starts again (`freshet.replay.ne
 """
 
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from freshet.config import Config
 from freshet.errors import TrainError
 from freshet.progress import progress
 from freshet.replay.new_state import commit_new, new_state
+from freshet.replay.tapes.entities import entities_of
 from learner.features.columns import declared_by
 from learner.role.boundary import IDS_MAX, Boundary
 from learner.role.learner import Learner
@@ -22,7 +24,9 @@ from learner.updates.chain import UpdatePosition
 from stream.files.sources import LeftOut, count_examples, read_examples
 from stream.log.base import EXAMPLES, Log
 from stream.records.decoding import Decoder
-from stream.records.types import Example
+from stream.records.entities.record import EntityEvent
+from stream.records.targets import UNKNOWN
+from stream.records.types import Example, Forget
 from stream.state.role_state import RoleState
 
 CHUNK_REQUESTS = 512
@@ -39,13 +43,16 @@ class Trained(NamedTuple):
     left_out: str = ""  # a sentence about unusable lines
 
 
-def train(config: Config, files: Sequence[Path], until: float, overlap_s: float) -> Trained:
+def train(
+    config: Config, files: Sequence[Path], until: float, overlap_s: float, entities: str | None = None
+) -> Trained:
     """Train on the files' examples before `until`, and write the state of this config's learner.
 
     Args:
         files: in order of time.
         until: event time, Unix seconds.
         overlap_s: see `learner.role.boundary`.
+        entities: a file of entities, beside those of the config.
 
     Raises:
         TrainError: a state exists already, the log has dropped later examples, or there are no examples.
@@ -54,13 +61,14 @@ def train(config: Config, files: Sequence[Path], until: float, overlap_s: float)
     boundary = Boundary(until, overlap_s)
     with new_state(config) as (state, position, log):
         _check_kept(log, until - overlap_s)
-        found = _learn(config, files, boundary, state, position, log)
+        found = _learn(config, files, entities, boundary, state, position, log)
     return found._replace(state=config.state_of("learn"))
 
 
 def _learn(
     config: Config,
     files: Sequence[Path],
+    entities: str | None,
     boundary: Boundary,
     state: RoleState,
     position: UpdatePosition,
@@ -72,6 +80,7 @@ def _learn(
     left_out = LeftOut()
     try:
         learner.go_on_in_log(boundary, position)
+        events = deque(entities_of(config, entities))
         read = beyond = committed = 0
         counts = [count_examples(file, config.data) for file in files]
         total = sum(n for n in counts if n is not None) if None not in counts else None
@@ -84,6 +93,8 @@ def _learn(
                         f"over {IDS_MAX:,} requests of history lie within the overlap of "
                         f"{boundary.overlap_s:g} s; give a shorter --overlap"
                     )
+                while events and mine and events[0].time <= mine[-1].time:
+                    learner.intake.tell(events.popleft())
                 learner.learn(mine)
                 read, beyond = read + len(mine), beyond + len(chunk) - len(mine)
                 advance(len(chunk))
@@ -121,12 +132,10 @@ def _examples(config: Config, files: Sequence[Path], left_out: LeftOut) -> Itera
 
 def _check_kept(log: Log, begin: float) -> None:
     """Check that the log still has the examples after `begin`."""
-    decode = Decoder(Example).decode
     for partition, (first, end) in enumerate(log.ends(EXAMPLES)):
         if first == 0:
             continue
-        kept = log.read(EXAMPLES, partition, first, 1) if end > first else []
-        if not kept or decode(kept[0].value).decided > begin:
+        if _first_decided(log, partition, first, end) > begin:
             raise TrainError(
                 f"the log has dropped examples of partition {partition} that came after --until less "
                 "--overlap; give a later --until with history up to it, or keep records longer (retain_s, "
@@ -134,13 +143,35 @@ def _check_kept(log: Log, begin: float) -> None:
             )
 
 
-def run_train(config: Config, files: Sequence[Path], until: float, overlap_s: float) -> None:
+def _first_decided(log: Log, partition: int, first: int, end: int) -> float:
+    """When the first example of a partition was decided, that is not a request to forget or an entity's."""
+    decode = Decoder[Example | Forget | EntityEvent](Example, Forget, EntityEvent, targets=UNKNOWN).decode
+    while first < end and (records := log.read(EXAMPLES, partition, first)):
+        for record in records:
+            if isinstance(found := decode(record.value), Example):
+                return found.decided
+        first = records[-1].offset + 1
+    return float("inf")
+
+
+def run_train(
+    config: Config, files: Sequence[Path], until: float, overlap_s: float, entities: str | None = None
+) -> None:
     """`freshet train`: train, and print the next step.
 
     Raises:
         FreshetError: as `train`.
     """
-    found = train(config, files, until, overlap_s)
+    found = train(config, files, until, overlap_s, entities)
+    targets = config.known_targets()
+    longest = max(targets, key=lambda name: targets[name].window_s)
+    if targets[longest].window_s > overlap_s:
+        print(
+            f"warning: target {longest} waits up to {targets[longest].window_s:g} s, longer than --overlap "
+            f"({overlap_s:g} s): what became of requests before --until less --overlap after the files were "
+            "written is not learned",
+            file=sys.stderr,
+        )
     print(
         f"trained on {found.requests:,} requests of history, state in {found.state}; {found.beyond:,} at or "
         f"after the boundary are left to the log, the ids of {found.overlap:,} before it are stored"

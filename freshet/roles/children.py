@@ -99,7 +99,7 @@ class Child:
         said = self.output.read_bytes()[self._said :].decode(errors="replace")
         for line in said.splitlines(keepends=True):
             role, found, rest = line.partition(": ready")
-            if found and role.isalpha() and line.endswith("\n"):
+            if found and " " not in role and line.endswith("\n"):
                 return rest.strip()
         return None
 

@@ -1,6 +1,6 @@
 """Prometheus metrics of the joined share: which producers' actions meet their impressions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 
@@ -14,8 +14,14 @@ def joined_share(counts: JoinCounts) -> float | None:
     return met / (met + counts.orphans) if met + counts.orphans else None
 
 
-def joined_metrics(senders: Mapping[EventSender, Met], misplaced: Mapping[str, int]) -> Iterator[Metric]:
-    """By producer and partition of `events`, since the role was started."""
+def joined_metrics(
+    senders: Mapping[EventSender, Met], misplaced: Mapping[str, int], sharded: Sequence[int] = ()
+) -> Iterator[Metric]:
+    """By producer and partition of `events`, and by partition of `examples`, since the role was started.
+
+    Args:
+        sharded: examples by their partition, if they are sharded.
+    """
     for name, text in (
         ("met", "Actions whose impression was there, or came while they waited, since the role was started."),
         ("unmet", "Actions whose impression never came, since the role was started."),
@@ -35,4 +41,12 @@ def joined_metrics(senders: Mapping[EventSender, Met], misplaced: Mapping[str, i
     )
     for producer, count in sorted(misplaced.items()):
         family.add_metric([producer], count)
+    yield family
+    family = CounterMetricFamily(
+        "freshet_join_sharded_examples",
+        "Sharded examples sent since the role was started, by partition of topic examples.",
+        labels=["partition"],
+    )
+    for partition, count in enumerate(sharded):
+        family.add_metric([str(partition)], count)
     yield family

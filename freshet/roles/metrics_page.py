@@ -14,7 +14,17 @@ from freshet.roles.joined_metrics import joined_metrics
 from freshet.roles.role_metrics import STAGES, TABLES, RoleCollector
 from learner.metrics import Metrics
 from serving.replica.coverage import FeatureCounts
-from serving.replica.status import MemoryStatus, ModelStatus, NetworkStatus, Quality, TargetStatus
+from serving.replica.status import (
+    DuelStatus,
+    GuardStatus,
+    HeldModel,
+    MemoryStatus,
+    ModelStatus,
+    NearestStatus,
+    NetworkStatus,
+    Quality,
+    TargetStatus,
+)
 from serving.watch.telemetry import Telemetry
 from stream.join.producers.meeting import EventSender, Met
 from stream.log.base import EVENTS, EXAMPLES, UPDATES
@@ -39,6 +49,9 @@ _HEAD = (
     "one, as they are with one target, so dashboards and alerts mean what they meant. The others have "
     "metrics of their own, `freshet_target_quality` and `freshet_learn_target_quality`, with the label "
     '`target`: `freshet_target_quality{metric="auc",span="recent"}`. The dashboard has a row for them.\n\n'
+    "With several models, all metrics of a server that have no label `model` are of the model with the "
+    "largest share; `freshet_model_share`, `freshet_model_quality` and the like are of each, with the label "
+    "`model` ([models.md](models.md)). A learner's metrics are of its own model.\n\n"
     "This page is made from the code: `python -m freshet.roles.metrics_page > docs/metrics.md`.\n"
 )
 
@@ -82,18 +95,28 @@ class _FixedScorer:
     def status(self) -> ModelStatus:
         metrics = Metrics()
         quality = Quality(overall=metrics.summary(), recent=metrics.recent())
+        difference = (0.0, -0.1, 0.1)
+        guard = GuardStatus(True, 0.0, 0)
+        duel = DuelStatus("main", "challenger", 1, (0.5, 0.5), difference, (1, 1), (0.5, 0.5), difference)
         return ModelStatus(
-            version="1-1", ready=True, why_not_ready="", frozen=False, freshness_s=1.0, base_freshness_s=1.0,
+            version="1-1", ready=True, why_not_ready="", frozen=False, held=False,
+            freshness_s=1.0, base_freshness_s=1.0,
             behind_s=0.0, lag=[Lag(EXAMPLES, 0, 1, 1.0), Lag(UPDATES, 0, 1, 1.0)], examples_learnt=1,
             examples_observed=1, examples_skipped=0, examples_bad=0, updates_applied=1, update_gaps=0,
             features=["user"],
             table_rows={"user": 1}, scored_features={"user": FeatureCounts(1, 0, 0)},
             memory=MemoryStatus("residual", 1, 0.1, 1),
-            base=quality, corrected=quality, network=NetworkStatus("my_models:TwoTower", "1", 0, ""),
+            base=quality, corrected=quality, trust={"click": 1.0},
+            network=NetworkStatus("my_models:TwoTower", "1", 0, ""),
+            nearest=NearestStatus("item", True, "", 0, 0, 0, 0, 0, 0),
             targets={
                 "click": TargetStatus("event", "", quality, quality),
                 "buy": TargetStatus("event", "click", quality, quality),
             },
+            models={
+                "main": HeldModel(1.0, True, "", "1-1", 1.0, 1, 1, 0, quality, quality, False, guard, duel),
+            },
+            shares_from=-1, guard=guard,
         )  # fmt: skip
 
 
@@ -111,7 +134,7 @@ def families(role: str) -> dict[str, Family]:
     clocks = {0: 1.0} if role == "joiner" else {}
     ahead = {"web": 1} if role == "joiner" else {}
     meter = _FixedMeter(Lag(topic, 0, 1, 1.0))
-    joined = joined_metrics({EventSender("web", 0): Met(1, 1)}, {"web": 1}) if role == "joiner" else ()
+    joined = joined_metrics({EventSender("web", 0): Met(1, 1)}, {"web": 1}, [1]) if role == "joiner" else ()
     collector = RoleCollector(command, Progress(), {}, meter, lambda: clocks, lambda: ahead, lambda: joined)
     if role == "learner":
         collector.tables = {"user": [1] * (1 + len(TABLES))}

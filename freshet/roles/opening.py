@@ -9,8 +9,11 @@ from freshet.errors import ConfigError
 from freshet.roles.voice import Voice
 from ground.retry import Backoff
 from stream.errors import LogAwayError, StateFullError
+from stream.group.membership import SNAPSHOTS_KEPT
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, MATCHES, ROLES, SNAPSHOTS, UPDATES, Log
 from stream.log.open import missing_log, open_log
+from stream.orders.names import OWN_TOPICS, own_name
+from stream.orders.orders import MODELS
 from stream.run.runner import AWAY_PAUSES
 from stream.state.folder_lock import FolderLock
 
@@ -45,11 +48,15 @@ def open_used(config: Config) -> Log:
 
 def topics_of(config: Config) -> dict[str, int]:
     """The topics that the roles use, in the order in which they are created, and their partitions."""
-    divided = [EVENTS, EXAMPLES]
+    divided = dict.fromkeys([EVENTS, EXAMPLES], config.stream.partitions)
+    divided[EXAMPLES] = config.joining.partitions or config.stream.partitions
     if any(source.match for source in config.sources.values()):
-        divided.append(MATCHES)
-    whole = (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES)
-    return {**dict.fromkeys(divided, config.stream.partitions), **dict.fromkeys(whole, 1)}
+        divided[MATCHES] = config.stream.partitions
+    whole = [UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES]
+    whole += [own_name(topic, model) for model in config.models for topic in OWN_TOPICS]
+    if config.takes_orders:
+        whole.append(MODELS)
+    return {**divided, **dict.fromkeys(whole, 1)}
 
 
 def open_topics(config: Config) -> Log:
@@ -78,6 +85,16 @@ def check_unused(state: Path) -> None:
         FolderLock(state).release()
 
 
+def goes_back_as(config: Config) -> str | None:
+    """The name under which a learner can be told to go back; None: it keeps no snapshots for that."""
+    return config.orders_to if config.group.snapshots_kept > SNAPSHOTS_KEPT else None
+
+
+def shards_folder(config: Config, shards: int) -> Path:
+    """Where the states of a learner in so many shards are, each in a folder named by its rank."""
+    return config.state_of("learn") / f"shards-{shards}"
+
+
 def begin_anew(config: Config) -> list[Path]:
     """Let this config's learner train a new model from its next start; returns the folders put aside.
 
@@ -85,9 +102,15 @@ def begin_anew(config: Config) -> list[Path]:
         StateLockedError: the learner is running.
     """
     from learner.role import anew
+    from learner.shards.reshard.folders import finish_resharding
 
-    check_unused(config.state_of("learn"))
-    return anew.begin_anew(config.state_of("learn"), config.snapshots)
+    finish_resharding(config.state_of("learn"), config.snapshots)
+    shards = config.learner.shards.count
+    parts = [shards_folder(config, shards) / str(rank) for rank in range(shards)]
+    folders = [config.state_of("learn")] if shards == 1 else parts
+    for folder in folders:
+        check_unused(folder)
+    return [aside for folder in folders for aside in anew.begin_anew(folder, config.snapshots)]
 
 
 def need_features(config: Config) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 from prometheus_client.metrics_core import Metric
@@ -11,12 +11,16 @@ from prometheus_client.metrics_core import Metric
 from freshet.roles.joined_metrics import joined_metrics, joined_share
 from freshet.roles.role_metrics import MetricValues, RoleMetrics, RoleSource, Tables, TargetQuality
 from freshet.roles.voice import Voice
-from learner.role.learner import Learner
 from stream.group.membership import Member
 from stream.group.signs import MemberStatus
 from stream.join.joiner import Joiner
 from stream.log.base import Log
 from stream.run.runner import Runner
+
+if TYPE_CHECKING:
+    # a joiner reports without loading what only learners need
+    from learner.role.learner import Learner
+    from learner.shards.live.kept import KeptShard
 
 SAY_EVERY_S = 10.0
 REPORT_EVERY_S = 1.0
@@ -37,6 +41,11 @@ def of_joiner(joiner: Joiner, runner: Runner) -> RoleSource:
                 else {}
             ),
             "joined_share": joined_share(joiner.counts),
+            **(
+                {"skew": round(skew.largest, 3), "largest_entity": round(skew.largest_entity, 3)}
+                if (skew := joiner.skew)
+                else {}
+            ),
             **{name: count for name, count in counts.items() if count},
         }
 
@@ -44,13 +53,18 @@ def of_joiner(joiner: Joiner, runner: Runner) -> RoleSource:
         return {p: clock for p in runner.positions() if (clock := joiner.clock(p))}
 
     def more() -> Iterator[Metric]:
-        return joined_metrics(joiner.meetings.counts(), joiner.keys.misplaced())
+        sent = [] if joiner.skew is None else joiner.skew.sent
+        return joined_metrics(joiner.meetings.counts(), joiner.keys.misplaced(), sent)
 
     return RoleSource(values, clocks=clocks, ahead=joiner.ahead.counts, more=more)
 
 
-def of_learner(learner: Learner) -> RoleSource:
-    """The metrics of a learner. Table counts are relative to now, because loading a state counts too."""
+def of_learner(learner: "Learner | KeptShard", more: Callable[[], MetricValues] = dict) -> RoleSource:
+    """The metrics of a learner. Table counts are relative to now, because loading a state counts too.
+
+    Args:
+        more: gives further metrics by name.
+    """
     before = learner.table_counts()
 
     def tables() -> Tables:
@@ -68,7 +82,7 @@ def of_learner(learner: Learner) -> RoleSource:
             for name, metrics in further
         }
 
-    return RoleSource(learner.metric_values, tables, targets)
+    return RoleSource(lambda: {**learner.metric_values(), **more()}, tables, targets)
 
 
 class Reporter:

@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from freshet.config import MetricsSettings
 from freshet.errors import ConfigError
 from freshet.roles.metrics_port import MetricsPort
+from freshet.sections.stream_and_metrics import MetricsSettings
 from ground.prometheus import counter, gauge
 from stream.log.base import Log
 from stream.log.lag import Lag, LagMeter
@@ -114,6 +114,21 @@ JOIN = {
         "freshet_join_long_unsaid_requests",
         "Requests of more than 10 candidates decided as if all were shown: nobody had said which.",
     ),
+    "entities": Series("freshet_join_entity_events", "Entity events forwarded."),
+    "without_entity": Series(
+        "freshet_join_examples_without_entity",
+        "Examples sharded by their request's id, because they do not name join.shard_by's entity.",
+    ),
+    "skew": Series(
+        "freshet_join_skew",
+        "Of sharded examples: the share of the partition that got most, over an equal share.",
+        False,
+    ),
+    "largest_entity": Series(
+        "freshet_join_largest_entity_share",
+        "Of sharded examples, the share that the most frequent entity has at least.",
+        False,
+    ),
     "joined_share": Series(
         "freshet_join_joined_share", "Of the actions, the share that met their impression.", False
     ),
@@ -133,11 +148,35 @@ LEARN = {
     "of_history": Series(
         "freshet_learn_history_examples", "Examples of the log skipped because `freshet train` had used them."
     ),
+    "order": Series(
+        "freshet_learn_order", "Offset in topic `models` of the last order obeyed; -1: none.", False
+    ),
+    "held": Series(
+        "freshet_learn_held", "1 if nothing is learned since the model went back (`freshet resume`).", False
+    ),
+    "passed_over": Series(
+        "freshet_learn_passed_over_candidates", "Candidates passed over since the model went back."
+    ),
     "refused": Series(
         "freshet_learn_refused_candidates", "Candidates skipped because they have a forgotten id."
     ),
     "full": Series("freshet_learn_sightings_full", "Occurrences of new ids that a full table refused."),
     "rows": Series("freshet_learn_rows", "Rows of the embedding tables.", False),
+    "entities": Series("freshet_learn_entities", "Entities of which attributes are known.", False),
+    "rows_at_rest": Series(
+        "freshet_learn_rows_at_rest", "Those of the rows that are on disk. Absent without memory_rows.", False
+    ),
+    "rows_read": Series(
+        "freshet_learn_rows_read", "Rows that came back from the disk. Absent without memory_rows."
+    ),
+    "turns": Series("freshet_learn_turns", "Turns with requests, of a learner in shards."),
+    "turn_s": Series("freshet_learn_turn_seconds", "Time spent in turns with requests."),
+    "turn_bytes": Series("freshet_learn_turn_sent_bytes", "Bytes that this shard has sent to the others."),
+    "busiest_over_fair_share": Series(
+        "freshet_learn_busiest_over_fair_share",
+        "Requests of the busiest shard of each turn, over its fair share: 1 is best.",
+        False,
+    ),
     "auc": Series("freshet_learn_auc", "Progressive AUC over the recent window.", False),
     "logloss": Series("freshet_learn_logloss", "Progressive log loss over the recent window, nats.", False),
 }

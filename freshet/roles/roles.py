@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from freshet.config import Config
-from freshet.roles.opening import check_unused, need_features, open_topics, wait_for_log
+from freshet.config import Config, all_features, each_model
+from freshet.roles.opening import check_unused, need_features, open_topics, topics_of, wait_for_log
 from freshet.roles.reporter import SAY_EVERY_S, Reporter, of_joiner, of_learner
 from freshet.roles.role_metrics import RoleMetrics
 from freshet.roles.voice import Voice, forwarding
 from freshet.warmup import warm_up
 from ground.threads import HelperThread
-from learner.features.columns import declared_by
 from stream.group.membership import Member
-from stream.log.base import EVENTS, EXAMPLES
+from stream.log.base import EVENTS, EXAMPLES, MATCHES, Log
+from stream.orders.names import MAIN, own_name
+from stream.orders.view import log_of
+from stream.records.id_types import declared_of
 from stream.run.contract import Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
@@ -34,7 +36,7 @@ def _role(name: str) -> Callable[[Callable[[Config, threading.Event, Voice], Non
     def decorate(run: Callable[[Config, threading.Event, Voice], None]) -> Run:
         @functools.wraps(run)
         def patient(config: Config, stop: threading.Event) -> None:
-            voice = Voice(name)
+            voice = Voice(own_name(name, config.model) if name == "learn" else name)
             with forwarding(voice):
                 wait_for_log(lambda: run(config, stop, voice), stop, voice)
 
@@ -64,20 +66,23 @@ def run_join(config: Config, stop: threading.Event, voice: Voice) -> None:
     """
     from stream.join.assignment import Shares
     from stream.join.joiner import Joiner, joiner_fingerprint
+    from stream.join.sharding.sent import check_outbox
 
-    targets = config.known_targets()
-    fingerprint = joiner_fingerprint(config.stream.partitions, targets, config.join)
+    targets, settings = config.known_targets(), config.joining
+    fingerprint = joiner_fingerprint(config.stream.partitions, targets, settings)
     with (
         contextlib.closing(open_topics(config)) as log,
         RoleState(config.state_of("join"), "joiner", fingerprint) as state,
-        Member(log, "join", config.member, config.group) as member,
+        Member(log, "join", config.member, config.group, way=settings.shard_by) as member,
     ):
+        check_outbox(log, state, settings.shard_by, member.held_up_by())
         joiner = Joiner(
             state,
-            config.join,
-            declared=declared_by(config.features),
+            settings,
+            declared=declared_of(all_features(config)),
             targets=targets,
             partitions=config.stream.partitions,
+            forget_to=[MATCHES] if MATCHES in topics_of(config) else [],
         )
         runner = Runner(
             log, state, joiner, Subscription(EVENTS, "join", partitions=()), config.stream.runner
@@ -107,15 +112,16 @@ def run_learn(config: Config, stop: threading.Event, voice: Voice) -> None:
     # Before it joins its group: a second process with the same name would stop the first.
     check_unused(config.state_of("learn"))
     with (
-        contextlib.closing(open_topics(config)) as log,
-        Member(log, "learn", config.member, config.group) as member,
+        contextlib.closing(open_topics(config)) as shared,
+        Member(shared, own_name("learn", config.model), config.member, config.group) as member,
     ):
+        log = log_of(shared, config.model)
         trim = Trimmer(log).trim
 
         @contextlib.contextmanager
         def reporting(runner: Runner, learner: Learner) -> Iterator[Callable[[], None]]:
             source = of_learner(learner)
-            metrics = RoleMetrics(config.metrics, "learn", log, EXAMPLES, runner, source)
+            metrics = RoleMetrics(config.metrics_of_learner, "learn", log, EXAMPLES, runner, source)
             with Reporter(voice, log, member, runner, source, metrics, trim) as reporter:
                 yield reporter.report
 
@@ -128,7 +134,7 @@ def run_learn(config: Config, stop: threading.Event, voice: Voice) -> None:
             log,
             member,
             Folders(config.state_of("learn"), config.snapshots),
-            Learning(config.features, config.learner, runner, config.known_targets()),
+            Learning(config.features, config.learner, runner, config.known_targets(), config.orders_to),
             Callbacks(ready, reporting),
         ).run(stop)
 
@@ -143,10 +149,28 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
     need_features(config)
     warm_up()
     from serving.app.server import serve
+    from serving.models.guard import Guard, GuardWatch
+    from serving.models.held import HeldModels
+    from serving.nearest.index import Nearest
     from serving.replica.ranking import ranking_of
     from serving.replica.replica import Replica
+    from serving.replica.status import RunningScorer
 
-    def watch(replica: Replica, url: str) -> None:
+    def held(log: Log, one: Config) -> Replica:
+        log = log_of(log, one.model)
+        rest_in = one.state_of("serve")
+        replica = Replica(
+            log, one.features, one.learner, one.memory, one.server, one.known_targets(), rest_in=rest_in
+        )
+        name = one.model or MAIN
+        if one.server.guard.enabled and name != one.server.guard.against:
+            guards[name] = Guard(one.server.guard, name)
+            replica.watch_by(guards[name])
+        return replica
+
+    guards: dict[str, Guard] = {}
+
+    def watch(replica: RunningScorer, url: str) -> None:
         """Until the role ends: say when it is ready, and now and then how it does."""
         voice.log("listening", url=url)
         while not replica.wait_ready(0.2):
@@ -167,10 +191,14 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
             )
 
     with contextlib.closing(open_topics(config)) as log:
-        replica = Replica(
-            log, config.features, config.learner, config.memory, config.server, config.known_targets()
+        models = {name: held(log, one) for name, one in each_model(config).items()}
+        replica: RunningScorer = (
+            HeldModels(log, models, config.shares, config.route_by) if config.models else models[MAIN]
         )
         watching: list[HelperThread] = []
+        if guards:
+            watching.append(GuardWatch(log, guards, lambda _: stop.set()).thread)
+            watching[0].start()
 
         def listening(url: str) -> None:
             thread = HelperThread("watch", lambda _: watch(replica, url), lambda _: stop.set())
@@ -180,11 +208,16 @@ def run_serve(config: Config, stop: threading.Event, voice: Voice) -> None:
         try:
             targets = config.known_targets()
             ranking = ranking_of(config.rank.by, targets, config.features)
-            serve(replica, log, config.server, stop, listening, targets, ranking)
+            nearest = None
+            if config.server.nearest.of:
+                (only,) = models.values()
+                nearest = Nearest(log, only.live, config.server.nearest, lambda: only.loaded)
+                only.attach(nearest)
+            serve(replica, log, config.server, stop, listening, targets, ranking, nearest)
         finally:
             stop.set()
             for thread in watching:
-                thread.join()
+                thread.stop()
         for thread in watching:
             thread.check()
         voice.log("stopped")

@@ -9,6 +9,7 @@ from rocksdict import AccessType, Options, Rdict
 
 from freshet.files import Json
 from ground.rocks import read_error
+from ground.sealed import unseal
 from learner.meta import KEY as LEARNER_META
 from stream.errors import StateError
 from stream.join.settings import COUNTS_KEY
@@ -16,6 +17,7 @@ from stream.state.journal import NEXT_KEY
 from stream.state.layout import DATA, META_KEY, OFFSET, OUTBOX, read_offset_key
 from stream.state.outbox import decode_block
 
+_RESTING = b"/rest"  # the description of a table's rows at rest, as `embeddings/rest` writes it
 _UNREADABLE = "the state may be from another version of Freshet, or damaged"
 
 
@@ -30,6 +32,15 @@ def read_state(folder: Path) -> Json:
         inside = sorted(p.parent.name for p in folder.glob("*/db")) if folder.is_dir() else []
         hint = f"; it has states of {', '.join(inside)}" if inside else ""
         raise StateError(f"{folder}: there is no role's state in this folder{hint}")
+    return _read_database(folder, database)
+
+
+def read_state_at(database: Path) -> Json:
+    """The contents of a snapshot of a state, as plain values; raises as `read_state`."""
+    return _read_database(database, database)
+
+
+def _read_database(folder: Path, database: Path) -> Json:
     try:
         db = Rdict(str(database), Options(raw_mode=True), access_type=AccessType.read_only())
     except Exception as error:
@@ -50,6 +61,7 @@ def _read(folder: Path, db: Any) -> Json:  # rocksdict annotates only its object
     meta = msgspec.json.decode(db[META_KEY])
     entries: Counter[str] = Counter()
     offsets: dict[str, int] = {}
+    rows: dict[str, int] = {}  # of tables whose rows rest
     unsent = 0
     for key, value in db.items():
         kind, rest = key[:1], key[1:]
@@ -60,6 +72,8 @@ def _read(folder: Path, db: Any) -> Json:  # rocksdict annotates only its object
             unsent += len(decode_block(rest, value).records)
         elif kind == DATA:
             entries[_group(rest)] += 1
+            if rest.startswith(b"table/") and rest.endswith(_RESTING):
+                rows[rest.split(b"/")[1].decode()] = msgspec.msgpack.decode(unseal(value))["rows"]
     found: Json = {
         "state": str(folder),
         "role": meta["role"],
@@ -70,6 +84,8 @@ def _read(folder: Path, db: Any) -> Json:  # rocksdict annotates only its object
         "next_offsets": offsets,
         "entries": dict(sorted(entries.items())),
     }
+    if rows:
+        found["rows_with_those_at_rest"] = rows
     counts = db.get(DATA + COUNTS_KEY)
     if counts is not None:
         found["joined"] = msgspec.msgpack.decode(counts)

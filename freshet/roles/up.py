@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live as Drawn
 
-from freshet.config import Config
+from freshet.config import Config, each_model
 from freshet.roles.children import Child, Children
 from freshet.roles.opening import check_unused, need_features, open_topics, wait_for_log
 from freshet.roles.voice import Voice
@@ -22,6 +22,7 @@ from freshet.warmup import warm_up
 from serving.app.server import check_address
 from serving.watch.overview import Overview
 from stream.log.base import Log
+from stream.orders.names import own_name
 
 ROLES = ("join", "learn", "serve")
 """Of every Freshet; before them comes ingest where there are sources."""
@@ -38,9 +39,10 @@ def prepare_up(config: Config) -> None:
         ListenError: the server's address is in use.
         StateLockedError: another process holds a role's state.
     """
-    need_features(config)
-    for role in ("join", "learn"):
-        check_unused(config.state_of(role))
+    for one in each_model(config).values():
+        need_features(one)
+        for role in ("join", "learn"):
+            check_unused(one.state_of(role))
     check_address(config.server)
     warm_up()
 
@@ -65,7 +67,11 @@ def run_up(config: Config, config_file: str, overrides: Sequence[str], stop: thr
     try:
         with Children(folder) as children:
             roles = ("ingest", *ROLES) if config.sources else ROLES
-            started = [children.start(role, role, "--config", config_file, *settings) for role in roles]
+            started = [children.start(role, role, "--config", config_file, *settings) for role in roles[:-1]]
+            for model in config.models:
+                name, own = own_name("learn", model), ("--model", model)
+                children.start(name, "learn", "--config", config_file, *settings, *own)
+            started.append(children.start("serve", "serve", "--config", config_file, *settings))
             if opened and folder is not None:
                 _show(opened[0], children, started[-1], folder, console, voice, stop)
             else:

@@ -7,28 +7,41 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TextIO
 
 
 class Voice:
-    """The output of one role: readable lines on a terminal, else one JSON object a line."""
+    """The output of one role: readable lines on a terminal, else one JSON object a line.
 
-    def __init__(self, role: str) -> None:
+    Args:
+        more: in every log line.
+    """
+
+    def __init__(self, role: str, **more: object) -> None:
         self.role = role
+        self._more = more
         self._for_people = sys.stderr.isatty()
 
     def ready(self, detail: str = "") -> None:
         """Print that the role is ready; a parent process may wait for this line."""
-        print(f"{self.role}: ready{' ' + detail if detail else ''}", flush=True)
+        _print(f"{self.role}: ready{' ' + detail if detail else ''}", sys.stdout)
 
     def log(self, event: str, level: str = "info", **fields: object) -> None:
         """Print a log line; its time is ISO 8601 in UTC, on a terminal the local time of day."""
+        fields = {**self._more, **fields}
         if self._for_people:
             pairs = " ".join(f"{name}={short(value)}" for name, value in fields.items())
             line = printable(f"{time.strftime('%H:%M:%S')} {self.role:<6}{event} {pairs}")
         else:
             head = {"time": iso_time(time.time()), "level": level, "role": self.role, "event": event}
             line = json.dumps({**head, **fields}, default=str)
-        print(line, file=sys.stderr, flush=True)
+        _print(line, sys.stderr)
+
+
+def _print(line: str, to: TextIO) -> None:
+    """Print a line in one write: several processes may share where it goes."""
+    to.write(f"{line}\n")
+    to.flush()
 
 
 @contextmanager

@@ -25,6 +25,7 @@ VALUE_METRICS = (
     ("mean", "mean label"),
     ("mae", "mean absolute error"),
     ("rmse", "root mean squared error"),
+    ("loglik", "log likelihood"),
     ("calibration", "calibration (ratio of sums)"),
 )
 COLUMNS = ("", "base, all", "corrected, all", "base, last half", "corrected, last half")
@@ -90,7 +91,11 @@ def replay_page(report: JsonView, name: str = "") -> ReportPage:
         lead=lead,
         tiles=tiles,
         charts=_replay_charts(report.get("windows", [])),
-        tables=(table, *_further_tables(report.get("targets", {}))),
+        tables=(
+            table,
+            *_further_tables(report.get("targets", {})),
+            *_exposure_tables(report.get("exposure", {}), report.get("played", {}).get("top")),
+        ),
         facts=facts,
     )
 
@@ -113,6 +118,24 @@ def _further_tables(targets: JsonView) -> list[ReportTable]:
         note = f"{part['candidates']:,} candidates, those that it is learned of."
         tables.append(ReportTable(f"Target {name}{of}", COLUMNS, rows, note))
     return tables
+
+
+def _exposure_tables(exposure: JsonView, top: object) -> list[ReportTable]:
+    """Of the feature that names the items: which of them are among the first of each request."""
+    titles = (("coverage", "share of the items"), ("gini", "Gini"), ("young", "share younger than a day"))
+    note = f"Items among the first {top} candidates of a request. Gini is 0 if all have as many places."
+    return [
+        ReportTable(
+            f"Exposure of {of}s",
+            ("", "as shown", "by base", "by corrected"),
+            [
+                (title, *(_metric(found[who], key) for who in ("shown", "base", "corrected")))
+                for key, title in titles
+            ],
+            note,
+        )
+        for of, found in exposure.items()
+    ]
 
 
 def _replay_charts(windows: Sequence[JsonView]) -> list[Chart]:

@@ -15,7 +15,7 @@ from freshet.show.report import LINE_STYLE
 from freshet.show.view import CHART_COLUMNS_MAX, CHART_ROWS, draw_lines, number_text, role_text
 from serving.watch.alerts import Alert
 from serving.watch.history import Readings
-from serving.watch.live import Live, Now, TableRow, TargetRow
+from serving.watch.live import Live, ModelRow, Now, TableRow, TargetRow
 from serving.watch.overview import TITLES
 
 ALERTS_SHOWN = 4
@@ -57,7 +57,11 @@ def render_up(
         Text(""),
         Columns((number_text(name, value) for name, value in _numbers(now)), padding=(0, 3)),
         Text(""),
-        _quality(now, live.targets[:TARGETS_SHOWN] if height >= CHART_FROM_ROWS else ()),
+        _quality(
+            now,
+            live.targets[:TARGETS_SHOWN] if height >= CHART_FROM_ROWS else (),
+            live.models if height >= CHART_FROM_ROWS else (),
+        ),
     ]
     if height >= CHART_FROM_ROWS:
         lines = [(_finite(columns.get(f"auc_{key}", [])), color) for key, _, color in _ARMS]
@@ -127,7 +131,7 @@ def _numbers(now: Now) -> list[tuple[str, str]]:
     ]
 
 
-def _quality(now: Now, targets: Sequence[TargetRow]) -> Table:
+def _quality(now: Now, targets: Sequence[TargetRow], models: Sequence[ModelRow]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
     table.add_column("answered by", no_wrap=True)
     for title in ("AUC", "log loss", "calibration"):
@@ -146,6 +150,12 @@ def _quality(now: Now, targets: Sequence[TargetRow]) -> Table:
         )
         error = "error " + _or_dash(lambda value: f"{value:.3g}", target.mae)
         table.add_row(f"{target.target}, corrected", error if target.value else auc, logloss, calibration)
+    for model in models:
+        share = _or_dash(lambda value: f"{value:.0%}", model.share)
+        numbers = (
+            _or_dash(lambda value: f"{value:.3f}", v) for v in (model.auc, model.logloss, model.calibration)
+        )
+        table.add_row(f"model {model.model}, share {share}", *numbers)
     return table
 
 

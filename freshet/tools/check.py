@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from freshet.config import Config, load_config
+from freshet.config import Config, all_features, each_model, load_config
 from freshet.errors import ConfigError
 from freshet.roles.ingest.role import need_topic, open_source, source_of
 from freshet.roles.opening import check_unused, need_features, topics_of
@@ -31,7 +31,8 @@ from serving.app.server import check_address
 from serving.http.access import Access
 from stream.errors import LogError, StateLockedError
 from stream.files.sources import LeftOut, read_examples
-from stream.log.base import Log
+from stream.join.joiner import joiner_fingerprint
+from stream.log.base import EXAMPLES, Log
 from stream.log.open import missing_log, open_log
 from stream.sources.opening import open_format
 from stream.state.meta import StateMeta
@@ -60,13 +61,8 @@ def run_checks(file: str, overrides: Sequence[str], data: Path | None) -> Iterat
     for what, check in (
         ("log", _log),
         ("state", _state),
-        ("joiner", lambda c: _role_state(c, "join", "joiner", {"partitions": str(c.stream.partitions)})),
-        (
-            "learner",
-            lambda c: _role_state(
-                c, "learn", "learner", Learner.fingerprint(c.features, c.learner, c.known_targets())
-            ),
-        ),
+        ("joiner", _joiner),
+        ("learner", _learner),
         *((("sources", _sources),) if config.sources else ()),
         ("network", _network),
         ("server", _server),
@@ -111,9 +107,10 @@ def _log(config: Config) -> str:
                 missing.append(topic)
                 continue
             if found != partitions:
+                section = "join" if topic == EXAMPLES and config.joining.shard_by else "stream"
                 raise ConfigError(
                     f"topic {topic!r} has {found} partitions, and the config asks for {partitions}: set "
-                    f"stream.partitions = {found}, or name another log"
+                    f"{section}.partitions = {found}, or name another log"
                 )
     finally:
         log.close()
@@ -185,9 +182,25 @@ def _role_state(config: Config, folder: str, role: str, fingerprint: dict[str, s
     return f"{state} fits the config{used}"
 
 
+def _joiner(config: Config) -> str:
+    fingerprint = joiner_fingerprint(config.stream.partitions, config.known_targets(), config.joining)
+    return _role_state(config, "join", "joiner", fingerprint)
+
+
+def _learner(config: Config) -> str:
+    found = [
+        _role_state(
+            one, "learn", "learner", Learner.fingerprint(one.features, one.learner, one.known_targets())
+        )
+        for one in each_model(config).values()
+    ]
+    return "; ".join(found)
+
+
 def _network(config: Config) -> str:
-    need_torch(config.learner.deep)
-    network_text(config.features, config.learner)
+    for one in each_model(config).values():
+        need_torch(one.learner.deep)
+        network_text(one.features, one.learner, one.known_targets())
     return f"learner.deep = {config.learner.deep!r} can be trained with the installed packages"
 
 
@@ -216,7 +229,7 @@ def _data(config: Config, data: Path) -> str:
     left_out = LeftOut()
     fitting = refused = 0
     first = ""
-    declared = declared_by(config.features)
+    declared = declared_by(all_features(config))
     for example in islice(
         read_examples(data, config.data, left_out, declared, config.known_targets()), LINES
     ):

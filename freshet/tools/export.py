@@ -10,15 +10,19 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from freshet.config import DEFAULT_FILE, Config, load_config, override_config
+from freshet.config import DEFAULT_FILE, Config, all_features, load_config, override_config
 from freshet.errors import ExportError
 from freshet.progress import progress
 from freshet.replay.tape import ReplayOptions, Window, is_log, open_existing, open_tape, replay_config
+from freshet.replay.tapes.reading import targets_in
 from ground import FreshetError
 from stream.files.record_columns import Holds, Survey
 from stream.files.record_files import RecordWriter, whole_or_nothing
 from stream.log.base import EVENTS, EXAMPLES, Log, Record
 from stream.records.decoding import Decoder, split_batch
+from stream.records.entities.record import AnyEvent, EntityEvent
+from stream.records.fields import ANY_CONTENT
+from stream.records.id_types import declared_of
 from stream.records.types import Action, Event, Example, Exposure, Forget, Impression, Tick
 
 RAW_BYTES_MAX = 32 << 20  # bytes of values in a row group
@@ -44,7 +48,7 @@ def run_export(
         log = open_existing(config.log if options.data is None else options.data, config)
         try:
             window = Window(log, topic, options)
-            return _events(log, window, to) if topic == EVENTS else _raw(log, window, topic, to)
+            return _events(config, log, window, to) if topic == EVENTS else _raw(log, window, topic, to)
         finally:
             log.close()
     except OSError as error:
@@ -68,13 +72,16 @@ def _examples(config: Config, options: ReplayOptions, to: Path) -> int:
         tape.close()
 
 
-def _events(log: Log, window: Window, to: Path) -> int:
-    decode = Decoder[Event | Forget | Tick](Impression, Action, Exposure, Forget, Tick).decode
-    skipped = 0
+def _events(config: Config, log: Log, window: Window, to: Path) -> int:
+    features = all_features(config)
+    declared = declared_of(features) if features else ANY_CONTENT
+    kinds = (Impression, Action, Exposure, EntityEvent, Forget, Tick)
+    decode = Decoder[AnyEvent | Forget | Tick](*kinds, declared=declared, targets=targets_in(config)).decode
+    skipped = entities = 0
 
     def play() -> Iterator[Exported]:
-        nonlocal skipped
-        skipped = 0
+        nonlocal skipped, entities
+        skipped = entities = 0
         found = 0
         for record in window.records(log):
             try:
@@ -85,13 +92,23 @@ def _events(log: Log, window: Window, to: Path) -> int:
             for event in events:
                 if isinstance(event, Forget | Tick):
                     continue
+                if isinstance(event, EntityEvent):
+                    entities += 1
+                    continue
                 if window.begin <= event.time < window.end:
                     if found == window.limit:
                         return
                     found += 1
                     yield event
 
-    return _write("events", play, window.total, to, lambda: skipped)
+    written = _write("events", play, window.total, to, lambda: skipped)
+    if entities:
+        print(
+            f"{entities:,} entity events of this range are no rows of such a file and are left out; "
+            "examples are exported with the attributes that they were learned with (--topic examples)",
+            file=sys.stderr,
+        )
+    return written
 
 
 def _write(

@@ -17,6 +17,7 @@ _NAMES = {
     "unsent_or_just_sent": "records to send",
     "next_offsets": "read up to, by topic/partition (offset)",
     "entries": "entries in the database",
+    "rows_with_those_at_rest": "rows of tables with memory_rows, in memory and at rest",
     "joined": "joined so far",
     "learnt": "learned so far",
     "made_for": "made for these settings",

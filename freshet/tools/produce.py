@@ -15,20 +15,21 @@ from typing import Literal
 
 import xxhash
 
-from freshet.config import Config
+from freshet.config import Config, all_features
 from freshet.errors import ProduceError
 from freshet.roles.opening import open_topics
 from ground.retry import Backoff, Pauses
-from learner.features.columns import declared_by
 from stream.errors import LogAwayError, LogError, RecordError, SourceError
 from stream.files.outcomes import Outcome
 from stream.files.record_files import read_records
 from stream.files.sources import LeftOut, read_examples, read_labelled
+from stream.join.sharding.places import Places
 from stream.limits import REQUEST_ID_MAX
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 from stream.records.batching import pack
 from stream.records.decoding import Decoder
-from stream.records.id_types import check_id_types
+from stream.records.entities.record import AnyEvent, EntityEvent, key_of_event
+from stream.records.id_types import check_id_types, declared_of
 from stream.records.types import Action, Event, Example, Exposure, Impression, encode
 
 BATCH = 1000  # events per append
@@ -41,7 +42,7 @@ def produce(
     config: Config,
     file: Path,
     *,
-    holds: Literal["requests", "events", "examples"] = "requests",
+    holds: Literal["requests", "events", "examples", "entities"] = "requests",
     rate: float | None = None,
     limit: int | None = None,
     producer: str | None = None,
@@ -53,7 +54,7 @@ def produce(
         file: data in the format of [data], one labelled candidate a line; or an export, or JSON Lines of
             events.
         holds: "requests": send labelled impressions; "events": the file holds impressions, actions and
-            exposures; "examples": the file holds decided examples.
+            exposures; "examples": the file holds decided examples; "entities": what is true of entities.
         rate: at most so many events per second.
         limit: stop after so many events.
         producer: name under which events are numbered; default: from the file's name and size.
@@ -64,12 +65,16 @@ def produce(
     """
     name = producer_name(file) if producer is None else producer
     left_out = LeftOut()
-    source: Iterator[Event | Example]
-    if holds == "events":
+    source: Iterator[AnyEvent | Example]
+    if holds == "entities":
+        from freshet.replay.tapes.entities import read_checked  # it loads kernels
+
+        source = read_checked(config, file, "", left_out if config.data.skip_bad else None)
+    elif holds == "events":
         source = _read_events(file, config, left_out)
     elif holds == "examples":
         source = read_examples(
-            file, config.data, left_out, declared_by(config.features), config.known_targets()
+            file, config.data, left_out, declared_of(all_features(config)), config.known_targets()
         )
     else:
         source = _as_events(config, file, name, left_out)
@@ -78,17 +83,18 @@ def produce(
     began = reported_s = time.monotonic()
     sent = 0
     log = open_topics(config)
-    partitions = log.partitions(topic)
+    partitions, shard_by = log.partitions(topic), config.joining.shard_by
+    places = Places(shard_by, partitions) if shard_by else None
     try:
         size = BATCH if rate is None else max(1, min(BATCH, int(rate / 20)))
         while batch := list(islice(source, size)):
-            _append(
+            append_patiently(
                 log,
                 topic,
                 [
                     Outgoing(m.key, m.value, m.partition, name, sent + m.events[-1])
                     for m in pack(
-                        [Outgoing(event.request_id.encode(), encode(event)) for event in batch],
+                        [Outgoing(_key(event, places), encode(event)) for event in batch],
                         partitions,
                         1 if topic == EXAMPLES else events_per_message,
                     )
@@ -122,7 +128,7 @@ def produce(
     return sent
 
 
-def _append(log: Log, topic: str, records: list[Outgoing]) -> None:
+def append_patiently(log: Log, topic: str, records: list[Outgoing]) -> None:
     """Append; retry while the log is away. Readers drop duplicates by their number."""
     backoff = Backoff(AWAY_PAUSES)
     while True:
@@ -134,6 +140,14 @@ def _append(log: Log, topic: str, records: list[Outgoing]) -> None:
                 print(f"waiting: {error}", file=sys.stderr, flush=True)
             if not backoff.sleep():
                 raise
+
+
+def _key(event: AnyEvent | Example, places: Places | None = None) -> bytes:
+    if not isinstance(event, Example):
+        return key_of_event(event)
+    if places is None:
+        return event.request_id.encode()
+    return places.of_request(event.request_id, event.context, event.candidates).key
 
 
 def producer_name(file: Path) -> str:
@@ -151,15 +165,15 @@ def producer_name(file: Path) -> str:
 
 
 def _of_declared_types(
-    source: Iterator[Event | Example], config: Config, file: Path, left_out: LeftOut
-) -> Iterator[Event | Example]:
+    source: Iterator[AnyEvent | Example], config: Config, file: Path, left_out: LeftOut
+) -> Iterator[AnyEvent | Example]:
     """The same, with ids checked against the `type` of their features: topic `events` takes both forms."""
     for event in source:
         try:
-            if not isinstance(event, Action | Exposure):
+            if isinstance(event, Impression | Example):
                 check_id_types(config.features, event)
         except RecordError as error:
-            wrong = f"{file}: request {event.request_id!r}: {error}"
+            wrong = f"{file}: request {_key(event).decode()!r}: {error}"
             if not config.data.skip_bad:
                 raise ProduceError(
                     f"{wrong}; correct it, or set data.skip_bad = true to leave it out"
@@ -172,7 +186,7 @@ def _of_declared_types(
 def _as_events(config: Config, file: Path, name: str, left_out: LeftOut) -> Iterator[Event]:
     targets = config.known_targets()
     for example, outcomes in read_labelled(
-        file, config.data, left_out, declared_by(config.features), targets
+        file, config.data, left_out, declared_of(all_features(config)), targets
     ):
         yield _impression(example, outcomes, name)
 
@@ -185,27 +199,28 @@ def _impression(example: Example, outcomes: list[Outcome], name: str) -> Impress
         candidates=example.candidates,
         context=example.context,
         labels=example.labels,
+        weight=example.weight,
         outcomes={of: [said[of] for said in outcomes] for of in outcomes[0]} if outcomes else None,
     )
 
 
-def _read_events(file: Path, config: Config, left_out: LeftOut) -> Iterator[Event]:
+def _read_events(file: Path, config: Config, left_out: LeftOut) -> Iterator[AnyEvent]:
     if file.suffix == ".parquet":
         for record in read_records(file, targets=config.known_targets()):
             if isinstance(record, Example):
                 raise ProduceError(f"{file}: holds examples, not events; send them with --examples")
             yield record
         return
-    decode = Decoder[Event](
-        Impression, Action, Exposure, declared=declared_by(config.features), targets=config.known_targets()
-    ).decode
+    declared, targets = declared_of(all_features(config)), config.known_targets()
+    kinds = (Impression, Action, Exposure, EntityEvent)
+    decode = Decoder[AnyEvent](*kinds, declared=declared, targets=targets).decode
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
                 try:
-                    event: Event = decode(line.strip())
+                    event: AnyEvent = decode(line.strip())
                 except RecordError as error:
                     wrong = f"{file}:{number}: {error}"
                     if config.data.skip_bad:

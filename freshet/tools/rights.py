@@ -11,8 +11,10 @@ from freshet.config import Config
 from freshet.errors import ConfigError
 from freshet.roles.opening import topics_of
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, MATCHES, ROLES, SNAPSHOTS, UPDATES
+from stream.orders.names import MAIN, OWN_TOPICS, own_name
+from stream.orders.orders import MODELS
 
-TOPICS = (EVENTS, EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES, MATCHES)
+TOPICS = (EVENTS, EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES, MATCHES, MODELS)
 _LOOK_UP = dict.fromkeys(TOPICS, "DESCRIBE")  # at its start every role looks up all topics
 _CHECK = dict.fromkeys(TOPICS, "DESCRIBE_CONFIGS")  # and how they are set up
 
@@ -21,6 +23,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         **_LOOK_UP,
         EVENTS: "READ WRITE",
         EXAMPLES: "READ WRITE",
+        MATCHES: "WRITE",
         DEAD_LETTERS: "WRITE",
         ROLES: "READ WRITE",
     },
@@ -29,6 +32,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         EXAMPLES: "READ",
         UPDATES: "READ WRITE",
         SNAPSHOTS: "READ WRITE",
+        MODELS: "READ",
         DEAD_LETTERS: "WRITE",
         ROLES: "READ WRITE",
     },
@@ -40,6 +44,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
         SNAPSHOTS: "READ",
         DEAD_LETTERS: "READ",
         ROLES: "READ WRITE",
+        MODELS: "READ WRITE",
     },
     "ingest": {
         **_LOOK_UP,
@@ -118,8 +123,10 @@ def acl_commands(config: Config, principal: str, roles: Sequence[str]) -> Iterat
         what = [part for operation in operations for part in ("--operation", _spelled(operation))]
         yield shlex.join([*begin, *what, "--topic", topic_name(prefix, topic)])
     for role in roles:
-        if role in GROUPS:
-            yield shlex.join([*begin, "--operation", "Read", "--group", topic_name(prefix, GROUPS[role])])
+        for model in (MAIN, *config.models) if role == "learn" else (MAIN,):
+            if role in GROUPS:
+                group = topic_name(prefix, own_name(GROUPS[role], model))
+                yield shlex.join([*begin, "--operation", "Read", "--group", group])
 
 
 def topic_name(prefix: str, topic: str) -> str:
@@ -137,12 +144,14 @@ def _cluster(url: str) -> tuple[list[str], str]:
 def _by_topic(
     table: Mapping[str, Mapping[str, str]], roles: Sequence[str], topics: Collection[str]
 ) -> dict[tuple[str, str], list[str]]:
-    """{(topic, operation): the roles that use it}."""
+    """{(topic, operation): the roles that use it}. Of the topics that each model has, all are meant."""
     found: dict[tuple[str, str], list[str]] = {}
     for role in roles:
-        for topic, operations in table[role].items():
-            for operation in operations.split() if topic in topics else ():
-                found.setdefault((topic, operation), []).append(role)
+        for kind, operations in table[role].items():
+            for topic in topics:
+                if topic == kind or (kind in OWN_TOPICS and topic.startswith(f"{kind}.")):
+                    for operation in operations.split():
+                        found.setdefault((topic, operation), []).append(role)
     return found
 
 

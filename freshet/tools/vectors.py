@@ -21,6 +21,7 @@ from freshet.progress import progress
 from freshet.replay.tape import open_existing
 from freshet.roles.opening import need_features
 from ground import FreshetError
+from ground.distinct import distinct
 from ground.keys import key_of
 from learner.errors import UpdateDamagedError
 from learner.model.forgetting import FORGETTABLE
@@ -30,6 +31,7 @@ from learner.updates.format import decode_update
 from stream.files.record_files import whole_or_nothing
 from stream.log.base import EXAMPLES, UPDATES, Log
 from stream.records.decoding import Decoder
+from stream.records.targets import UNKNOWN
 from stream.records.types import Example, Forget
 
 READ_RECORDS = 1_000
@@ -75,7 +77,7 @@ def export_vectors(config: Config, feature: str, to: Path, since: str | None = N
             changed = _changed(log, model, feature, _version(since))
             there = np.isin(changed, keys)
             keys, deleted = changed[there], changed[~there]
-        names = _names(log, model, feature, np.concatenate([keys, deleted]), spec.of or feature)
+        names = _names(log, model, feature, np.concatenate([keys, deleted]), spec.held or feature)
         try:
             with whole_or_nothing(to) as making:
                 _write(making, model, feature, keys, deleted, names, since is not None)
@@ -106,7 +108,7 @@ def run_vectors(config: Config, feature: str, to: Path, since: str | None) -> No
 
 def _newest(config: Config, log: Log) -> tuple[Model, float]:
     """The model at the end of topic `updates`, and its event time."""
-    follower = Follower(Model(config.features, config.learner))
+    follower = Follower(Model(config.features, config.learner, config.known_targets()))
     follower.start(log)
     while follower.poll(log):
         pass
@@ -159,7 +161,7 @@ def _changed(log: Log, model: Model, feature: str, since: tuple[int, int]) -> Ke
                 found += [np.frombuffer(raw, dtype=np.uint64) for raw in (piece.deleted, piece.keys)]
     if len(seen) != model.seq - since[1] + 1:
         raise gone
-    return np.unique(np.concatenate(found))
+    return distinct(np.concatenate(found))
 
 
 def _names(log: Log, model: Model, feature: str, keys: Keys, id_of: str) -> dict[int, int | str]:
@@ -170,7 +172,7 @@ def _names(log: Log, model: Model, feature: str, keys: Keys, id_of: str) -> dict
         return dict(zip(keys.tolist(), signed, strict=True))
     wanted = set(keys.tolist())
     found: dict[int, int | str] = {}
-    decode = Decoder[Example | Forget](Example, Forget).decode
+    decode = Decoder[Example | Forget](Example, Forget, targets=UNKNOWN).decode
     partitions = log.partitions(EXAMPLES)
     ends = log.ends(EXAMPLES)
     with progress("looking for ids", sum(end - first for first, end in ends)) as advance:

@@ -118,7 +118,7 @@ def fill_table(learner: Learner, feature: str, vectors: Vectors, time: float) ->
             f"{vectors.where}: its vectors have {width} numbers, rows of {feature} {spec.row_dim}{twice}; "
             f"set features.{feature}.dim = {dim}, or give vectors of {spec.row_dim}"
         )
-    keys = _keys(feature, spec.kind, model.features.get(spec.of, spec).id_type, vectors)
+    keys = _keys(feature, spec.kind, model.features.get(spec.held, spec).id_type, vectors)
     finite = np.isfinite(vectors.values).all(axis=1)
     keys, values = keys[finite], vectors.values[finite]
     # of a repeated id the last vector counts

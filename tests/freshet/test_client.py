@@ -1,17 +1,21 @@
 """The client against a real server, and behind a proxy that loses answers."""
 
 import asyncio
+import inspect
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import httpx
 import numpy as np
 import pytest
 from known_scorer import EVENT, Known
 
 from freshet import CallFailedError, CallRefusedError
 from freshet.client import AsyncClient, Client
+from freshet.client.asks import ASKS
 from ground.retry import Pauses
 from serving.app.app import App
 from serving.app.server import run_app
@@ -46,10 +50,10 @@ def url(log: Log) -> Iterator[str]:
         target=lambda: run_app(App(Known(), log, settings), settings, stop.is_set, on_listening)
     )
     thread.start()
-    assert listening.wait(30.0)
+    assert listening.wait(60.0)
     yield urls[0]
     stop.set()
-    thread.join(30.0)
+    thread.join(60.0)
 
 
 def request_of(client: socket.socket) -> bytes:
@@ -87,7 +91,7 @@ def losing(url: str, answers: list[bytes | None]) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10.0)
+        thread.join(60.0)
 
 
 def logged(log: Log) -> list[object]:
@@ -113,6 +117,46 @@ def test_every_method_has_a_typed_answer(url: str, log: Log) -> None:
         with pytest.raises(CallRefusedError, match="type object cannot be sent"):
             client.score([{"p": object()}])  # type: ignore[dict-item]
         assert repr(client) == f"freshet.client.Client({url!r})"
+
+
+IGNORED = {
+    "score": {"target"},
+    "explain": {"log", "explore", "unknown", "show", "rank"},
+}
+"""Fields of a body that two routes share and one of them does not read."""
+
+
+@pytest.mark.slow
+def test_client_has_every_field_of_every_route(url: str) -> None:
+    paths = httpx.get(f"{url}/openapi.json").json()
+    schemas = paths["components"]["schemas"]
+    methods = {
+        path.rpartition("/")[2]: schemas[body["$ref"].rpartition("/")[2]]["properties"]
+        for path, operations in paths["paths"].items()
+        if path.startswith("/v1/") and "post" in operations
+        for body in [operations["post"]["requestBody"]["content"]["application/json"]["schema"]]
+        if "$ref" in body  # not of events: records, which the client takes as they are
+    }
+    assert {"score", "explain", "feedback", "forget"} <= set(methods)
+    for name, fields in methods.items():
+        taken = inspect.signature(getattr(Client(url), name)).parameters
+        assert set(taken) == set(fields) - IGNORED.get(name, set()), name
+        assert inspect.signature(getattr(AsyncClient, name)) == inspect.signature(getattr(Client, name))
+
+
+def test_arguments_arrive_as_fields_of_their_names() -> None:
+    """Each argument gets a value of its own, and the body has it under the argument's name."""
+    values = {
+        "score": {"explore": "thompson", "log": False, "unknown": True, "show": 1, "time": 2.0, "rank": "p"},
+        "nearest": {"k": 3, "exclude": ["a"], "rank": "p", "log": True, "feature": "p", "explain": True},
+        "explain": {"request_id": "r", "time": 2.0, "target": "buy"},
+        "feedback": {"candidate": 1, "label": 0.0, "name": "buy", "value": 2.5, "shown": [1], "examined": 3},
+    }
+    for name, given in values.items():
+        first = {"feedback": ("r",), "nearest": ({"user": "ann"},)}.get(name, ([{"p": 0.5}], {"user": "ann"}))
+        body = json.loads(getattr(ASKS, name)(*first, **given).body)
+        given = given | ({"rank": {"by": "p"}} if "rank" in given else {})
+        assert {field: body[field] for field in given} == given
 
 
 def asking(kind: type[Client] | type[AsyncClient], url: str, pauses: Pauses) -> Callable[..., object]:

@@ -110,6 +110,7 @@ def test_nan_is_no_number_of_a_vector() -> None:
             decode(data)
 
 
+@pytest.mark.slow
 def test_from_events_to_examples_to_a_file_and_back(tmp_path: Path) -> None:
     log = open_log(f"sqlite:{tmp_path}/log.db")
     for topic in (EVENTS, EXAMPLES, DEAD_LETTERS):

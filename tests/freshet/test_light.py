@@ -1,13 +1,14 @@
 """The default runs without what only other configs need, and a config that needs it says the command."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import starting
 from paths import ROOT
+from starting import environment
 
 from freshet.cli.main import main
 from learner.deep import autograd
@@ -36,11 +37,17 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("c.csv").write_text("\n".join(["time,user,item,label", *lines]))
 
 
+def copy_without_torch(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this in a copy of a process that has imported much, but not PyTorch."""
+    Path("program.py").write_text(code)
+    return starting.run(*arguments, program=str(Path("program.py").resolve()), cwd=Path.cwd(), timeout=280.0)
+
+
 def without(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", WITHOUT, *arguments],
         capture_output=True, text=True, timeout=280, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
     )  # fmt: skip
 
 
@@ -60,7 +67,7 @@ def test_default_replay_without_torch_arrives_at_the_same_state() -> None:
     "command", ["replay c.csv", "learn", "up", "check"], ids=["replay", "learn", "up", "check"]
 )
 def test_network_that_needs_torch_says_the_command_that_installs_it(command: str) -> None:
-    done = without(*command.split(), "--set", "learner.deep=deepfm")
+    done = copy_without_torch(WITHOUT, *command.split(), "--set", "learner.deep=deepfm")
     assert done.returncode == (1 if command == "check" else 2), done.stderr
     assert "pip install 'freshet[torch]'" in done.stdout + done.stderr and "Traceback" not in done.stderr
 
@@ -75,12 +82,23 @@ def test_roles_import_nothing_heavy() -> None:
 
 
 @pytest.mark.process
+def test_what_runs_no_kernel_starts_without_the_half_second_that_numba_takes() -> None:
+    modules = "freshet.roles.roles, freshet.roles.ingest.role, stream.join.assignment, freshet.tools.produce"
+    modules += (
+        ", freshet.tools.status, freshet.tools.rights, freshet.tools.dead_letters, freshet.tools.inspect"
+    )
+    code = f"import sys, {modules}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {name.split(".")[0] for name in done.stdout.split()} & {"numba", "llvmlite"}
+
+
+@pytest.mark.process
 def test_modules_of_torch_without_torch_say_the_command_that_installs_it() -> None:
     code = WITHOUT.replace(
         "from freshet.cli.main import main", "import embeddings\nfrom embeddings import Table"
     )
     code = code.replace("sys.exit(main(sys.argv[1:]))", "import embeddings.torch")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = copy_without_torch(code)
     assert done.returncode == 1 and "pip install 'freshet[torch]'" in done.stderr.splitlines()[-1]
 
 

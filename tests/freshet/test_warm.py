@@ -1,14 +1,16 @@
 """`freshet warm`: vectors and weights of an older model, in a state and in a `Model`."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from freshet import Model, ModelError, TrainError, WarmError
 from freshet.config import Config, parse_config
@@ -22,6 +24,17 @@ from stream.log.open import open_log
 from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
+
+if TYPE_CHECKING:
+    import torch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch() -> None:
+    """Import PyTorch when a test here runs: at the collection it would cost every process four seconds."""
+    global torch
+    import torch
+
 
 IDS = [f"i{n}" for n in range(40)]
 FEATURES = {

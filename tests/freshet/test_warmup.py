@@ -11,6 +11,7 @@ from paths import ROOT
 
 from freshet import warmup
 
+COMPILED = shutil.ignore_patterns("*.nbi", "*.nbc", f"{warmup.MARKER}*", f"{warmup.SOURCES}*")
 PROBE = """
 from freshet.warmup import drop_stale
 drop_stale()
@@ -32,7 +33,7 @@ def test_sources_of_kernels_are_those_with_kernels_and_what_is_built_into_them()
 def copied(tmp_path: Path) -> Path:
     """A folder with a copy of the packages, without compiled kernels."""
     for package in (*warmup.PACKAGES, "freshet"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=COMPILED)
     return tmp_path
 
 
@@ -62,6 +63,8 @@ def test_kernel_is_made_anew_when_a_constant_of_another_file_changes(copied: Pat
     assert len(list((copied / "ground").rglob(f"{warmup.SOURCES}*"))) == 1
 
 
+# Long: it compiles a kernel as the test of a constant does.
+@pytest.mark.long
 @pytest.mark.process
 def test_kernel_is_made_anew_when_a_tuple_that_it_takes_is_renamed(copied: Path) -> None:
     (copied / "learner" / "probe_kernel.py").write_text(

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from freshet.init.answers import Answer, Question, rank
 from freshet.init.column import Column, is_time_text, shown
+from freshet.init.labels.numbers import VALUE_WORDS, as_value, cuts, offers, read_middle
 from freshet.init.messages import error
 from freshet.init.sample import Sample
-from stream.files.columns import label_reader
+from stream.files.outcomes import label_reader
 
 TARGET_WORDS = {"label", "target", "y", "response"}
 CLICK_WORDS = {"click", "clicked", "clicks", "clk", "isclick"}
@@ -62,7 +63,6 @@ NAMES_WORDS = {
 """Names for what is liked, by whom, or when; they say nothing of a quantity."""
 INSIDE_MIN = 0.99  # of the ones of an outcome, that lie where another is 1 if it happens among those
 LEVELS_MAX = 101
-CUT_SHARES = (0.05, 0.95)  # of the lines that reach a bar that is offered
 NOT_RATED_SHARE = 0.2  # of zeros among ratings, from which on they mean that there is none
 
 
@@ -147,39 +147,6 @@ def as_levels(column: Column) -> Answer | None:
     return answer._replace(why={**answer.why, "": why}, points=1.0)
 
 
-def cuts(column: Column) -> list[tuple[float, float]]:
-    """Possible thresholds of a column of numbers, the likeliest first: (threshold, share of the lines that
-    reach it).
-    """
-    numbers = sorted(column.numbers or ())
-    if not numbers:
-        return []
-    found: dict[float, float] = {}
-    wanted = [
-        0.8 * numbers[-1],
-        numbers[len(numbers) // 2],
-        numbers[3 * len(numbers) // 4],
-        numbers[0] + 1e-9,
-    ]
-    for bar in wanted:
-        reached = [number for number in numbers if number >= bar]
-        share = len(reached) / len(numbers)
-        if reached and CUT_SHARES[0] <= share <= CUT_SHARES[1]:
-            found.setdefault(reached[0], share)
-    return list(found.items())[:3]
-
-
-def offers(columns: Sequence[Column]) -> str:
-    """Possible labels and thresholds, each as the options that set it."""
-    lines = []
-    for column in columns:
-        for bar, share in cuts(column)[:2]:
-            lines.append(
-                f"  --label {column.name} --positive-from {bar:g}   ({share:.0%} of the lines count as 1)"
-            )
-    return "\n".join(lines[:8])
-
-
 def may_be_cut(sample: Sample, taken: Column | None) -> list[Column]:
     """Columns that could be labels with a threshold, the likeliest first."""
     found = []
@@ -219,11 +186,14 @@ def chosen_label(sample: Sample, path: Path, name: str, bar: float | None) -> An
             )  # fmt: skip
         why = {"": said, "positive_from": f"as you said; {share:.1%} of the lines reach it"}
         return _with_unlabelled(column, Answer(column, {"positive_from": bar}, why, 9.0), set())
-    found = as_label(column) or as_levels(column) or _as_any_words(column)
+    value = as_value(column)
+    found = value if column.words & VALUE_WORDS and not column.words & LABEL_WORDS else None
+    found = found or as_label(column) or as_levels(column) or _as_any_words(column) or value
     if len(set(column.counts)) == 1:
         raise error("label alone", path=path, name=name, value=next(iter(column.counts)))
     if found is not None:
-        return found._replace(points=9.0, why={**found.why, "": f"{said}; {found.why['']}"})
+        found = found._replace(points=9.0, why={**found.why, "": f"{said}; {found.why['']}"})
+        return _with_unlabelled(column, found, set()) if found.value is not None else found
     if column.numbers is not None and cuts(column):
         raise error("no bar", path=path, offers=offers([column]))
     raise error(
@@ -242,15 +212,19 @@ def outcomes_beside(sample: Sample, label: Answer) -> list[Column]:
 
 
 def read_labels(answer: Answer) -> list[float | None]:
-    """The label of each line of the sample; None: the line has none."""
+    """The label of each line of the sample; None: the line has none. Of a value: whether it is a high one."""
     assert answer.column is not None
-    settings = answer.settings
-    read = label_reader(settings.get("positive_from"), settings.get("positive", ()))
+    if answer.value is not None:
+        return read_middle(answer, answer.value.middle)
+    settings, column = answer.settings, answer.column
+    read = label_reader(
+        settings.get("positive_from"), settings.get("positive", ()), column.decimal, column.thousands
+    )
     unlabelled = set(settings.get("unlabelled", ()))
     found: list[float | None] = []
-    for cell in answer.column.cells:
+    for cell in column.cells:
         try:
-            found.append(None if str(cell) in unlabelled or answer.column.is_missing(cell) else read(cell))
+            found.append(None if str(cell) in unlabelled or column.is_missing(cell) else read(cell))
         except ValueError:
             found.append(None)
     return found
@@ -268,7 +242,9 @@ def unknown_words(answer: Answer) -> list[str]:
         return []
     known = set(answer.settings["positive"])
     return sorted(
-        value for value in answer.column.counts if value not in known and _plain(value) not in NEGATIVE_VALUES
+        value
+        for value in answer.column.counts
+        if value not in known and plain_word(value) not in NEGATIVE_VALUES
     )
 
 
@@ -345,7 +321,12 @@ def _with_unlabelled(column: Column, answer: Answer, none: set[float]) -> Answer
     )
 
 
-def _plain(value: str) -> str:
+def plain_word(value: str) -> str:
+    """A word as the lists of known words have it.
+
+    >>> plain_word(" Add-to cart")
+    'add_to_cart'
+    """
     return re.sub(r"[\s-]+", "_", value.strip().lower())
 
 
@@ -353,8 +334,8 @@ def _as_words(column: Column, values: set[str]) -> Answer | None:
     """A label in words, such as view and buy."""
     if all(is_time_text(cell) for cell in column.filled):
         return None
-    positive = sorted(value for value in values if _plain(value) in POSITIVE_VALUES)
-    negative = [value for value in values if _plain(value) in NEGATIVE_VALUES]
+    positive = sorted(value for value in values if plain_word(value) in POSITIVE_VALUES)
+    negative = [value for value in values if plain_word(value) in NEGATIVE_VALUES]
     if not positive or not len(positive) < len(values):
         return None
     named = 1.5 if column.words & (EVENT_WORDS | OUTCOME_WORDS) else 0.0
@@ -367,7 +348,7 @@ def _as_any_words(column: Column) -> Answer | None:
     values = set(column.counts)
     if column.numbers is not None or not 2 <= len(values) <= 20:
         return None
-    positive = sorted(value for value in values if _plain(value) in POSITIVE_VALUES)
+    positive = sorted(value for value in values if plain_word(value) in POSITIVE_VALUES)
     if not positive or len(positive) == len(values):
         positive = [min(values, key=lambda value: (column.counts[value], value))]
     return _of_words(column, positive, 1.0)

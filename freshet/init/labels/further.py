@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from freshet.files import Json
 from freshet.init.answers import Answer
@@ -24,16 +23,12 @@ from freshet.init.labels.first import (
     read_labels,
     unknown_words,
 )
+from freshet.init.labels.numbers import VALUE_WORDS, scale_of
 from stream.limits import TARGET_NAME_MAX, TARGETS_MAX
 
 Labels = list[float | None]
 """Of each line of the sample; None: it has none."""
 
-VALUE_WORDS = {
-    "watch", "watched", "watchtime", "dwell", "dwelltime", "duration", "listen", "listened", "play", "played",
-    "playtime", "stay", "seconds", "minutes", "spent", "spend", "revenue", "sales", "income", "profit", "gmv",
-    "amount", "paid", "value", "progress", "completion",
-}  # fmt: skip
 NOT_OUTCOME_WORDS = NEGATED_WORDS | {
     "id", "ids", "time", "timestamp", "date", "ts", "history", "past", "prior", "previous", "last", "avg",
     "mean",
@@ -41,7 +36,6 @@ NOT_OUTCOME_WORDS = NEGATED_WORDS | {
 TIME_SPENT_WORDS = {"watch", "watched", "dwell", "listen", "listened", "play", "played", "stay", "spent"}
 CHANCE_MAX = 0.05  # that so many lie there by chance
 CHANCE_UNNAMED_MAX = 1e-6  # the same, where no name says that it is an outcome
-SKEWED = 1.0  # skewness from which on amounts are learned on a logarithmic scale
 
 
 class ProposedTarget(NamedTuple):
@@ -104,6 +98,8 @@ def find_further(columns: Sequence[Column], label: Answer, label_name: str) -> L
         label_name: its name in the config.
     """
     primary = read_labels(label)
+    if label.value is not None:  # nothing is learned among a value, so nothing lies inside it
+        primary = [None if one is None else 0.0 for one in primary]
     words = label.column.words if label.column is not None else ()
     found = LabelsBeside(target_name(label_name, [], words), [], [])
     events = [_Event(found.first, primary)]
@@ -205,7 +201,7 @@ def _take_event(found: LabelsBeside, events: list[_Event], answer: Answer, label
         found.refused.append((column, f"it is empty on {empty} lines; {why}"))
     else:
         chance = ", which may be chance" if inside >= INSIDE_MIN else ""
-        why = f"{why}{chance}: learned among all lines"
+        why = f"{why if primary.ones else share}{chance}: learned among all lines"
         _take(found, ProposedTarget(name, column, "event", "", "", answer.settings, labels, {"": why}))
         events.append(_Event(name, labels))
 
@@ -223,10 +219,7 @@ def _take_value(found: LabelsBeside, events: list[_Event], column: Column, value
         why = f"numbers of at least 0, {known.mean():.3g} on average where {parent.name} is 1"
         of = f"{_share_inside(values, parent):.1%} of those above 0 lie among the lines of {parent.name}"
         reasons = {"": f"{why}; {of}", "kind": why, "of": of}
-        skew = _skewness(known)
-        if skew >= SKEWED:
-            reasons["scale"] = f"a few are far above the rest (skewness {skew:.1f})"
-        scale = "log1p" if skew >= SKEWED else "linear"
+        scale, reasons["scale"] = scale_of(known)
         _take(found, ProposedTarget(name, column, "value", parent.name, scale, {}, own, reasons))
         return
     if among:
@@ -285,13 +278,3 @@ def _says_the_same(labels: Labels, event: _Event) -> bool:
 
 def _known(labels: Labels) -> int:
     return len(labels) - labels.count(None)
-
-
-def _skewness(values: npt.NDArray[np.float64]) -> float:
-    """The third standardised moment; 0 if all are equal.
-
-    >>> round(_skewness(np.array([1.0, 1.0, 1.0, 9.0])), 2), _skewness(np.array([2.0, 2.0]))
-    (1.15, 0.0)
-    """
-    spread = values.std()
-    return float(np.mean(((values - values.mean()) / spread) ** 3)) if spread > 0.0 else 0.0

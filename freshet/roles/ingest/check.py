@@ -12,14 +12,15 @@ from freshet.roles.ingest.role import need_sources, open_source, source_of
 from freshet.roles.voice import printable
 from ground import FreshetError
 from stream.errors import RecordError
-from stream.ingest.ingestor import Way, ways_of
 from stream.ingest.lines import Lines
-from stream.ingest.records import Showing, key_of
-from stream.ingest.shown import CLOCKS_S, candidate_of
+from stream.ingest.sampled import SampledImpressions
+from stream.ingest.ways import Way, ways_of
 from stream.log.base import Record
+from stream.log.reading import newest
+from stream.records.entities.record import EntityEvent
 from stream.records.types import Action, Impression, Value, encode_json
-from stream.sources.mapping import CandidateLine, Mapper, Skipped, Wanted
-from stream.sources.opening import open_format
+from stream.sources.mapping import CandidateLine, Mapped, Mapper, One, Several, Skipped, Wanted
+from stream.sources.opening import open_around, open_format
 from stream.sources.settings import SourceSettings
 
 RECORDS = 1_000
@@ -37,6 +38,7 @@ class SourceSample(msgspec.Struct):
     records: int = 0
     impressions: int = 0
     actions: int = 0
+    entities: int = 0
     skipped: int = 0
     deletions: int = 0
     dead_letters: int = 0
@@ -61,6 +63,7 @@ class _Sampled:
         self.sample = sample
         self.impressions: list[Impression] = []
         self.actions: list[Action | Wanted] = []
+        self.entities: list[EntityEvent] = []
 
 
 def check_ingest(config: Config, as_json: bool) -> bool:
@@ -93,53 +96,64 @@ def check_ingest(config: Config, as_json: bool) -> bool:
 def _sample(config: Config, name: str, sampled: _Sampled) -> None:
     source, sample = sampled.source, sampled.sample
     decoder = open_format(source, config.ingest.registry)
-    mapper = Mapper(name, source)
+    around = open_around(source, config.ingest.registry)
+    mapper = Mapper(name, source, config.features)
+
+    def mapped(record: Record) -> Mapped:
+        message = decoder.decode(record.value)
+        if around is not None:
+            message = around.add(message, record)
+        return mapper.map(message, f"{name}-{record.partition}-{record.offset}")
+
     reasons: Counter[str] = Counter()
     first: dict[str, str] = {}
     log = open_source(config, source.log)
     try:
-        ends = log.ends(source.topic)
-        sample.partitions = len(ends)
-        each = -(-RECORDS // len(ends))
-        for partition, (begin, end) in enumerate(ends):
+        by_partition = newest(log, source.topic, RECORDS)
+        sample.partitions = len(by_partition)
+        for partition, records in enumerate(by_partition):
             lines = Lines()
-            at = max(begin, end - each)
-            while at < end:
-                records = log.read(source.topic, partition, at, end - at)
-                if not records:
-                    break  # only offsets without records are left
-                at = records[-1].offset + 1
-                for record in records:
-                    sample.records += 1
-                    try:
-                        _take(record, decoder.decode, mapper, lines, sampled)
-                    except RecordError as error:
-                        sample.dead_letters += 1
-                        reasons[str(error)] += 1
-                        first.setdefault(str(error), f"partition {partition}, offset {record.offset}")
+            for record in records:
+                sample.records += 1
+                try:
+                    _take(record, mapped, lines, sampled)
+                except RecordError as error:
+                    sample.dead_letters += 1
+                    reasons[str(error)] += 1
+                    first.setdefault(str(error), f"partition {partition}, offset {record.offset}")
             if (complete := lines.close()) is not None:
                 sampled.impressions.append(complete[0])
     finally:
+        decoder.close()
+        if around is not None:
+            around.close()
         log.close()
     sample.impressions = len(sampled.impressions)
     sample.reasons = [f"{n:,} x {why} ({first[why]})" for why, n in reasons.most_common(SHOWN_MAX)]
-    events = [*sampled.impressions, *sampled.actions]
+    events = [*sampled.impressions, *sampled.actions, *sampled.entities]
     if events:
-        newest = events[-1]
-        text = msgspec.json.encode(newest) if isinstance(newest, Wanted) else encode_json(newest)
+        last = events[-1]
+        text = msgspec.json.encode(last) if isinstance(last, Wanted) else encode_json(last)
         sample.becomes = text.decode()[:EVENT_MAX]
     if not sample.records:
         sample.hints.append("the topic is empty")
+    elif sample.deletions == sample.records:
+        sample.hints.append("all records that were read are deletions")
 
 
-def _take(
-    record: Record, decode: Callable[[bytes], object], mapper: Mapper, lines: Lines, sampled: _Sampled
-) -> None:
-    sample = sampled.sample
+def _take(record: Record, mapped: Callable[[Record], Mapped], lines: Lines, sampled: _Sampled) -> None:
     if not record.value:
-        sample.deletions += 1
+        sampled.sample.deletions += 1
         return
-    event = mapper.map(decode(record.value), f"{sample.source}-{record.partition}-{record.offset}")
+    found = mapped(record)
+    events = found.events if isinstance(found, Several) else [found]
+    sampled.sample.skipped += not events
+    for event in events:
+        _count(event, record, lines, sampled)
+
+
+def _count(event: One, record: Record, lines: Lines, sampled: _Sampled) -> None:
+    sample = sampled.sample
     if isinstance(event, Skipped):
         sample.deletions += event.deleted
         sample.skipped += not event.deleted
@@ -149,6 +163,9 @@ def _take(
         complete = lines.take(event, record.offset)
         if complete is not None:
             sampled.impressions.append(complete[0])
+    elif isinstance(event, EntityEvent):
+        sample.entities += 1
+        sampled.entities.append(event)
     else:
         sample.actions += 1
         sampled.actions.append(event)
@@ -157,32 +174,14 @@ def _take(
 def _meet(found: list[_Sampled], ways: list[Way]) -> None:
     """Count the actions whose impression was read too."""
     impressions = [impression for sampled in found for impression in sampled.impressions]
-    shown: dict[bytes, list[Showing]] = {}
-    requests = {impression.request_id: len(impression.candidates) for impression in impressions}
-    for impression in impressions:
-        for way in [*ways, Way((), ())]:
-            entity = [impression.context.get(n) for n in way.by] if way.by else [impression.request_id]
-            known = [value for value in entity if value is not None]
-            rows = [[features.get(name) for name in way.names] for features in impression.candidates]
-            if len(known) == len(entity):
-                showing = Showing(impression.request_id, impression.time, list(way.names), rows)
-                shown.setdefault(key_of(way.by, known), []).append(showing)
+    shown = SampledImpressions(impressions, ways)
     times = [impression.time for impression in impressions]
     for sampled in found:
         sample, source = sampled.sample, sampled.source
         for action in sampled.actions:
-            if not times or not min(times) <= action.time <= max(times) + source.within_s:
-                continue
-            sample.covered += 1
-            if isinstance(action, Action):
-                sample.met += action.candidate < requests.get(action.request_id, 0)
-            else:
-                sample.met += any(
-                    candidate_of(showing, action.match) is not None
-                    for showing in shown.get(_key(source, action), ())
-                    if action.request_id
-                    or action.time - source.within_s <= showing.time <= action.time + CLOCKS_S
-                )
+            if times and min(times) <= action.time <= max(times) + source.within_s:
+                sample.covered += 1
+                sample.met += shown.find(source, action) is not None
         if sampled.actions:
             sample.hints += _hints(sampled, impressions)
 
@@ -220,10 +219,6 @@ def _kinds(values: list[Value | None]) -> set[str]:
     return {names[type(value)] for value in values if value is not None}
 
 
-def _key(source: SourceSettings, action: Wanted) -> bytes:
-    return key_of((), [action.request_id]) if action.request_id else key_of(source.way, action.entity)
-
-
 def _lines(sample: SourceSample) -> Iterator[str]:
     yield f"{'ok' if sample.fine else 'not ok':<8}source {sample.source}: topic {sample.topic}"
     if sample.error:
@@ -231,7 +226,7 @@ def _lines(sample: SourceSample) -> Iterator[str]:
         return
     counts = [
         f"{getattr(sample, name):,} {name.replace('_', ' ')}"
-        for name in ("impressions", "actions", "skipped", "deletions", "dead_letters")
+        for name in ("impressions", "actions", "entities", "skipped", "deletions", "dead_letters")
         if getattr(sample, name)
     ]
     where = f"{sample.records:,} records of {sample.partitions} partitions"

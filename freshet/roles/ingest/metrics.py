@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from freshet.config import MetricsSettings
 from freshet.errors import ConfigError
 from freshet.roles.metrics_port import MetricsPort
 from freshet.roles.role_metrics import Series
 from freshet.roles.voice import Voice
+from freshet.sections.stream_and_metrics import MetricsSettings
 from ground.prometheus import gauge
 from stream.group.membership import Member
 from stream.group.signs import MemberStatus
@@ -31,6 +31,7 @@ INGEST = {
     "records": Series("freshet_ingest_records", "Records of a source that were taken."),
     "impressions": Series("freshet_ingest_impressions", "Impressions made of a source's records."),
     "actions": Series("freshet_ingest_actions", "Actions made of a source's records."),
+    "entities": Series("freshet_ingest_entity_events", "Entity events made of a source's records."),
     "skipped": Series("freshet_ingest_skipped_records", "Records that `only` leaves out."),
     "deletions": Series("freshet_ingest_deletions", "Records without a value and deleted rows, ignored."),
     "dead_letters": Series("freshet_ingest_dead_letters", "Records of a source that could not be used."),

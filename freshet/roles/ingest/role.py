@@ -14,16 +14,17 @@ from freshet.roles.voice import Voice
 from ground.threads import HelperThread
 from stream.errors import LogAwayError, LogError
 from stream.group.membership import Member
-from stream.ingest.ingestor import SCHEMAS_KEY, Ingestor, ways_of
+from stream.ingest.ingestor import SCHEMAS_KEY, Ingestor
 from stream.ingest.matcher import Matcher
 from stream.ingest.pace import Pace
 from stream.ingest.share import ShareWork
 from stream.ingest.two_logs import TwoLogs
+from stream.ingest.ways import ways_of
 from stream.log.base import MATCHES, Log
 from stream.log.open import missing_log, open_log, prefix_of, without_prefix
 from stream.run.contract import Subscription
 from stream.run.runner import Runner
-from stream.sources.opening import open_format
+from stream.sources.opening import open_around, open_format
 from stream.sources.settings import SourceSettings
 from stream.state.role_state import RoleState
 
@@ -52,7 +53,7 @@ def ingest(config: Config, stop: threading.Event, voice: Voice) -> None:
     """
     need_sources(config)
     ended = threading.Event()
-    pace = Pace(config.ingest.ahead_of_others_s)
+    pace = Pace(config.ingest.ahead_of_others_s, sources=list(config.sources))
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(contextlib.closing(open_topics(config)))
         theirs = {
@@ -96,7 +97,7 @@ def source_of(config: Config, name: str) -> SourceSettings:
     return msgspec.structs.replace(
         source,
         log=source.log or without_prefix(config.log),
-        within_s=source.within_s or config.join.window_s,
+        within_s=source.within_s or max(target.window_s for target in config.known_targets().values()),
     )
 
 
@@ -154,11 +155,19 @@ def _source(
     with (
         RoleState(config.state_of("ingest") / name, "ingest", fingerprint) as state,
         Member(log, group_of(name), config.member, config.group) as member,
+        contextlib.ExitStack() as stack,
     ):
         saved = state.get(SCHEMAS_KEY)
         known = {} if saved is None else msgspec.msgpack.decode(saved, type=dict[int, bytes])
         decoder = open_format(source, config.ingest.registry, known)
-        ingestor = Ingestor(state, name, source, decoder, config.ingest, ways_of(config.sources), pace)
+        stack.callback(decoder.close)
+        around = open_around(source, config.ingest.registry, known)
+        if around is not None:
+            stack.callback(around.close)
+        ways = ways_of(config.sources)
+        ingestor = Ingestor(
+            state, name, source, decoder, config.ingest, ways, pace, declared=config.features, around=around
+        )
         both = TwoLogs(theirs, log)
         group = prefix_of(config.log) + group_of(name)  # the source's log has no prefix
         subscription = Subscription(source.topic, group, partitions=(), commits_offsets=False)

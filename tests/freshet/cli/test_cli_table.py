@@ -13,8 +13,9 @@ from paths import ROOT
 
 from freshet.cli.main import COMMANDS, main
 from freshet.cli.table import Command
-from freshet.config import load_config, parse_config, toml_text
+from freshet.config import load_config, parse_config
 from freshet.errors import ConfigError
+from freshet.sections.overrides import toml_text
 from ground import FreshetError
 
 PACKAGES = ("ground", "stream", "embeddings", "error_memory", "learner", "serving", "freshet")
@@ -67,6 +68,7 @@ def told_commands() -> Iterator[tuple[str, str]]:
                     yield f"{path.relative_to(ROOT)}", found
 
 
+@pytest.mark.slow
 def test_messages_and_docstrings_name_commands_and_options_that_exist() -> None:
     seen = 0
     for where, line in told_commands():
@@ -134,6 +136,7 @@ def test_port_is_short_for_the_setting(
     assert "192.0.2.1, port 8470" in capsys.readouterr().err, "an option belongs to its own command"
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_text_of_an_option_is_one_value_of_its_setting(text: str) -> None:
     override = f"group.name={toml_text(text)}"

@@ -12,10 +12,14 @@ from clicks import write_clicks
 
 from freshet.cli.main import main
 from freshet.decide.compare import compare, read_runs
+from freshet.decide.comparison import CompareVerdict, FurtherTarget
+from freshet.decide.paired import Differences, Interval
 from freshet.decide.slices import make_slices, read_predictions
+from freshet.decide.verdict import decide, over_all
 from freshet.errors import CompareError
 from freshet.replay.replay import run_replay
 from freshet.replay.tape import ReplayOptions
+from learner.metrics import summarize
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_predictions_are_the_examples_with_what_was_predicted(runs: Path) -> None:
     table = pq.read_table(runs / "a.predictions.parquet")
     report = json.loads((runs / "a.json").read_text())
@@ -75,6 +80,7 @@ def test_predictions_with_several_targets_are_those_of_the_first(tmp_path: Path)
     assert told["targets"]["buy"]["candidates"] == 20
 
 
+@pytest.mark.slow
 def test_further_targets_are_compared_by_their_reports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,7 +132,7 @@ def test_further_targets_are_compared_by_their_reports(
     assert loss["difference"] != 0.0
     assert "target buy (of click), 40 candidates; from the reports, without intervals" in out
     assert f"{loss['first']:.5f} → {loss['other']:.5f}   {loss['difference']:+.5f}" in out
-    assert "This verdict is of click, the first target, alone." in out
+    assert "That is of click. From the reports, without intervals: log loss of buy" in out
     assert "Further targets: b compared with a" in page and "minutes (of click): mean absolute error" in page
 
     targets = b["targets"]
@@ -145,6 +151,30 @@ def test_further_targets_are_compared_by_their_reports(
     assert none_further["buy"]["not_compared"] == "b has no such target"
 
 
+@pytest.mark.parametrize(
+    ("kind", "buy", "minutes", "becomes"),
+    [
+        ("better", (0.20, 0.25), (4.0, 3.0), "mixed"),
+        ("better", (0.20, 0.19), (4.0, 4.02), "better"),
+        ("undecided", (0.20, 0.19), (4.0, 3.0), "undecided"),
+    ],
+)
+def test_verdict_is_over_all_targets(
+    kind: Any, buy: tuple[float, float], minutes: tuple[float, float], becomes: str
+) -> None:
+    further = [
+        FurtherTarget("buy", "click", 9, {"logloss": buy}, ""),
+        FurtherTarget("minutes", "click", 9, {"mae": minutes, "rmse": (1.0, 2.0)}, ""),
+        FurtherTarget("share", "click", 9, {}, "b has no such target"),
+    ]
+    found = over_all(CompareVerdict(kind, "Take b."), "click", further)
+    assert found.kind == becomes and found.sentence.startswith("Mixed") == (becomes == "mixed")
+    assert (
+        f"log loss of buy {abs(buy[1] / buy[0] - 1):.1%}" in found.sentence and "share" not in found.sentence
+    )
+    assert over_all(CompareVerdict(kind, "Take b."), "click", further[2:]).sentence == "Take b."
+
+
 def test_first_target_that_is_a_value_is_replayed_and_not_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +190,7 @@ def test_first_target_that_is_a_value_is_replayed_and_not_compared(
     assert main(["replay", *config, *files, "--html", str(tmp_path / "r.html")]) == 0
     said = capsys.readouterr().err
     told = json.loads(report.read_text())
+    assert told["base"]["overall"]["loglik"] > told["baselines"]["rate"]["overall"]["loglik"]
     assert f"mae {told['base']['last_half']['mae']:.4f}" in said and "no auc" not in said
     assert told["warnings"] == [] and told["targets"]["buy"]["candidates"] == 1100
     table = pq.read_table(tmp_path / "report.predictions.parquet")
@@ -173,6 +204,7 @@ def test_first_target_that_is_a_value_is_replayed_and_not_compared(
         read_runs([report])
 
 
+@pytest.mark.slow
 def test_worse_run_is_found_worse_over_all_time_and_slices(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,3 +295,26 @@ def test_new_ids_are_those_of_their_first_request(tmp_path: Path) -> None:
     (layer,) = way.layers(180)
     # two of three candidates are a new item, and one is an item of half the number (of request 0: new too)
     assert layer.tolist() == [0, 0, 0] + [0, 0, 1] * 59
+
+
+def test_what_a_verdict_says_of_the_order() -> None:
+    def said(logloss: Interval, auc: Interval | None, aucs: tuple[float | None, float | None]) -> str:
+        found = Differences(logloss, logloss, auc, None)
+        summaries = [
+            {**summarize(np.zeros(0), np.zeros(0), np.zeros(0, np.uint64)), "auc": one} for one in aucs
+        ]
+        return decide("a", "b", 1_000, found, summaries, [], []).sentence  # type: ignore[arg-type]
+
+    lower, open_ = Interval(-0.02, -0.03, -0.01), Interval(0.0, -0.01, 0.01)
+    rises = Interval(0.01, 0.005, 0.015)
+    order = "AUC 0.7000 \u2192 0.7100"
+    assert f"lower (95 %: 1.0% to 3.0%), {order}, and" in said(lower, rises, (0.7, 0.71))
+    assert f"lower (95 %: 1.0% to 3.0%), {order}, and" in said(lower, None, (0.7, 0.71))
+    assert "with no significant change of AUC (0.7000 and 0.7100)" in said(lower, open_, (0.7, 0.71))
+    assert "AUC" not in said(lower, None, (None, 0.71)) and "AUC" not in said(lower, None, (0.7, None))
+    assert said(open_, rises, (0.7, 0.71)).endswith(
+        "The AUC is better (+0.0100, 95 %: +0.0050 to +0.0150), which decides if only the order counts."
+    )
+    assert "AUC" not in said(open_, open_, (0.7, 0.71)) and "AUC" not in said(open_, None, (0.7, 0.71))
+    assert "identical" in said(Interval(0.0, 0.0, 0.0), None, (0.7, 0.7))
+    assert "identical" not in said(open_, None, (0.7, 0.7))

@@ -3,12 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
+import starting
 from clicks import write_clicks
 
 from freshet.cli.main import main
@@ -81,24 +81,24 @@ def a_sweep(folder: Path, halving: bool = False) -> Sweep:
 
 
 @pytest.mark.process
-def test_killed_sweep_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     write_clicks(tmp_path, 150)
     sweep = a_sweep(tmp_path)
     command = ["sweep", "--config", str(sweep.config_file), "--data", str(sweep.options.data)]
     command += ["--set", "learner.deep=none", "--set", "memory.kind=none", "--jobs", "1"]
     command += ["--grid", "learner.count_tau=0.5", "--out", str(sweep.folder)]
-    process = subprocess.Popen([sys.executable, "-m", "freshet", *command], stdout=subprocess.DEVNULL)
+    process = starting.start(*command)
     deadline = time.monotonic() + 60.0
-    while not (done := list(sweep.folder.glob("*-all.json"))) and time.monotonic() < deadline:
+    while not (played := list(sweep.folder.glob("*-all.json"))) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    before = {path: path.stat().st_mtime_ns for path in done}
+    before = {path: path.stat().st_mtime_ns for path in played}
     assert len(before) >= 1
-    assert main(command) == 0
+    done = starting.run(*command)
+    assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    out = capsys.readouterr().out
-    assert "learner.count_tau=0.5" in out and "(as it is)" in out
+    assert "learner.count_tau=0.5" in done.stdout and "(as it is)" in done.stdout
     reports = [json.loads(path.read_text()) for path in sweep.folder.glob("*-all.json")]
     assert len({report["config_hash"] for report in reports}) == len(reports) == 2
     config = load_config(tmp_path / "freshet.toml", sweep.overrides)
@@ -116,7 +116,7 @@ def test_killed_sweep_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Captur
         )
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_halving_plays_the_whole_stream_with_the_best_and_the_config_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,10 +124,13 @@ def test_halving_plays_the_whole_stream_with_the_best_and_the_config_as_it_is(
     sweep = a_sweep(tmp_path, halving=True)
     monkeypatch.setattr(sweeping, "PREFIX_MIN", 20)
 
+    said: list[tuple[str, int | None]] = []
+
     def run_here(
         of: Sweep, trials: list[tuple[Trial, Config]], limit: int | None, doing: str
     ) -> list[sweeping.Result]:
         results = []
+        said.append((doing, limit))
         for trial, config in trials:
             report = replay(config, ReplayOptions(data=of.options.data, limit=limit))
             figures = report["corrected"]["last_half"]
@@ -142,3 +145,43 @@ def test_halving_plays_the_whole_stream_with_the_best_and_the_config_as_it_is(
     assert played[Trial()] == 180
     assert played[Trial((("learner.count_tau", "400.0"),))] == 20
     assert [result.requests for result in results] == sorted(played.values(), reverse=True)
+    assert said in (
+        [("rung 1 of 2", 20), ("rung 2 of 2", None)],
+        [("rung 1 of 3", 20), ("rung 2 of 3", 60), ("rung 3 of 3", None)],
+    ), said
+    said.clear()
+    whole = msgspec.structs.replace(sweep, halving=False, folder=tmp_path / "whole")
+    assert {result.requests for result in run_sweep(whole, trials[:2], run_here)} == {180}
+    assert said == [("trials", None)]
+
+
+@pytest.mark.process
+def test_sweep_ranks_by_any_target_from_the_same_reports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.toml").write_text(
+        "[features]\nitem = { kind = 'id' }\n[targets.click]\n[targets.buy]\nof = 'click'\n"
+        "[targets.minutes]\nkind = 'value'\nof = 'click'\n[data]\nlabel = 'click'\n[data.labels.buy]\n"
+        "[data.labels.minutes]\n[learner]\ndeep = 'none'\n[memory]\nkind = 'none'\n"
+    )
+    lines = [f"{1e9 + i},{i % 5},1,{int(i % 5 + i % 2 == 3)},{i % 5 + i % 3 / 4}" for i in range(600)]
+    (tmp_path / "shop.csv").write_text("time,item,click,buy,minutes\n" + "\n".join(lines) + "\n")
+    command = ["sweep", "--config", str(tmp_path / "c.toml"), "--data", str(tmp_path / "shop.csv")]
+    command += ["--grid", "learner.count_tau=0.5", "--jobs", "1", "--out", str(tmp_path / "out")]
+    done = starting.run(*command, "--target", "minutes")
+    assert done.returncode == 0, done.stderr
+    assert "MAE" in done.stdout and "by mae of the last half (minutes, corrected)" in done.stdout
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*-all.json")}
+    assert main([*command, "--target", "buy", "--by", "auc"]) == 0
+    out = capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in made} == made and len(made) == 2
+    aucs = [json.loads(path.read_text())["targets"]["buy"]["corrected"]["last_half"]["auc"] for path in made]
+    first = next(line for line in out.splitlines() if line.startswith("  1 "))
+    assert f"{max(aucs):.5f}" in first
+    for wrong, words in (
+        (["--target", "sale"], "the config has no such target; it has click, buy, minutes"),
+        (["--target", "minutes", "--by", "auc"], "of kind value; expected one of mae, rmse, loglik"),
+        (["--by", "mae"], "target click is of kind event"),
+    ):
+        assert main([*command, *wrong]) == 2
+        assert words in capsys.readouterr().err

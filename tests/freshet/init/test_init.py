@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from data_files import SHAPES, epoch_ms, no_header, wide
-from paths import DATA, ROOT
+from paths import DATA
+from starting import environment
 
 from freshet.cli.main import main
 from freshet.config import load_config
@@ -65,6 +66,7 @@ EXPECTED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_is_told_and_its_config_replays(shape: str, tmp_path: Path) -> None:
     data = SHAPES[shape](tmp_path, LINES)
@@ -138,7 +140,7 @@ def test_terminal_is_asked_until_it_answers(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "freshet", "init", "--data", "two.csv"],
             cwd=tmp_path, stdin=theirs, stderr=theirs, stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=environment(),
         )  # fmt: skip
         os.close(theirs)
         terminal.write(b"7\n2\n")
@@ -248,6 +250,7 @@ def test_config_that_learns_little_is_told(tmp_path: Path, names: str, label: st
     assert re.search(words, "\n".join(guessed)), guessed
 
 
+@pytest.mark.slow
 def test_columns_beyond_what_a_candidate_holds_are_left_out(tmp_path: Path) -> None:
     names = [f"f{i}" for i in range(300)]
     lines = [",".join([str(i % 2), *(str((i + k) % 5) for k in range(300))]) for i in range(60)]

@@ -15,6 +15,7 @@ import pytest
 from paths import DATA
 
 from freshet.cli.main import main
+from freshet.errors import InitError
 from freshet.init.command import make_config
 
 BEGIN_S = 1_767_225_600
@@ -125,7 +126,10 @@ def played(data: Path, *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return tomllib.loads(out.read_text()), json.loads(report.read_text())
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "suffix", ["csv", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in ("jsonl", "parquet"))]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_outcomes_become_targets_whose_config_replays(case: str, suffix: str, tmp_path: Path) -> None:
     row, targets = CASES[case]
@@ -137,6 +141,7 @@ def test_outcomes_become_targets_whose_config_replays(case: str, suffix: str, tm
     assert set(report["targets"]) == set(targets) and report["skipped"] == 0
 
 
+@pytest.mark.slow
 def test_label_option_chooses_the_first(tmp_path: Path) -> None:
     found, _ = played(write(tmp_path / "a.csv", click_and_purchase), "--label", "purchase")
     assert found["targets"] == {"purchase": {}, "click": {}}
@@ -216,3 +221,65 @@ def test_small_files_of_the_wild_replay(path: Path, tmp_path: Path) -> None:
     assert set(report.get("targets", {})) == set(found.get("targets", {}))
     if path.name.startswith("01"):
         assert "purchase" in found["targets"] and "purchase" not in found["features"]
+
+
+def of_a_film(i: int) -> Row:
+    """As apps for short films log it: what was opened, for how long, and what was done then."""
+    click, length = CLICKS[i], 5_000 + 1_733 * (i % 17)
+    played = int(min(2.0, CHANCE[i] + 0.05) * length) if click else 0
+    return {
+        "is_click": int(click), "is_like": int(BUYS[i] and i % 3 == 0), "is_hate": int(i % 131 == 0),
+        "long_view": int(played > 0.6 * length), "play_time_ms": played, "duration_ms": length,
+    }  # fmt: skip
+
+
+def test_log_of_films_has_targets_of_the_click(tmp_path: Path) -> None:
+    found, report = played(write(tmp_path / "a.csv", of_a_film))
+    assert found["targets"]["play_time_ms"] == {"kind": "value", "of": "is_click"}
+    assert found["targets"]["long_view"] == {"of": "is_click"} and next(iter(found["targets"])) == "is_click"
+    assert (
+        found["targets"]["is_like"]["of"] in ("is_click", "long_view")
+        and "of" not in found["targets"]["is_hate"]
+    )
+    assert set(found["features"]) == {"user", "item", "hour", "duration_ms"}
+    assert set(report["targets"]) == set(found["targets"])
+
+
+@pytest.mark.parametrize("name", ["watch_ratio", "minutes", "label"])
+def test_label_that_is_a_bare_number_is_a_value(name: str, tmp_path: Path) -> None:
+    def row(i: int) -> Row:
+        ratio = round(0.01 + 3.0 * CHANCE[i] ** 3, 3)
+        length = 5_000 + 1_733 * (i % 17)
+        return {
+            name: ratio,
+            "play_duration": int(ratio * length),
+            "video_duration": length,
+            "liked": int(BUYS[i]),
+        }
+
+    found, report = played(write(tmp_path / "a.csv", row), "--label", name)
+    assert found["targets"] == {name: {"kind": "value", "scale": "log1p"}, "liked": {}}
+    assert found["data"]["label"] == name and "positive_from" not in found["data"]
+    assert set(found["features"]) == {"user", "item", "hour", "video_duration"}
+    assert report["base"]["overall"]["mae"] > 0.0
+
+
+def test_numbers_below_zero_need_a_bar(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.csv", lambda i: {"balance": CHANCE[i] - 0.5})
+    with pytest.raises(InitError, match="--label balance --positive-from"):
+        make_config(data, label="balance")
+    found, _ = played(data, "--label", "balance", "--positive-from", "0.1")
+    assert found["data"]["positive_from"] == 0.1 and "targets" not in found
+
+
+@pytest.mark.parametrize("name", ["sample_weight", "instance weight", "WeightOfExample"])
+def test_weights_of_examples_are_read_as_such_and_other_weights_stay_features(
+    name: str, tmp_path: Path
+) -> None:
+    data = write(
+        tmp_path / "a.csv",
+        lambda i: click_and_purchase(i) | {name: 0.5 + (i % 4) / 2, "weight": round(1.0 + CHANCE[i], 3)},
+    )
+    found, report = played(data)
+    assert found["data"]["weight"] == name and "weight" in found["features"]
+    assert name not in found["features"] and report["skipped"] == 0

@@ -12,6 +12,7 @@ import pytest
 
 from freshet.errors import InitError
 from freshet.init.command import make_config, run_init
+from freshet.init.text import find_layout
 from stream.files.columns import DataSettings
 from stream.files.sources import LeftOut, read_examples
 
@@ -109,6 +110,7 @@ def test_a_column_is_what_its_values_are(
     assert found["features"][name]["kind"] == kind and found["data"]["types"][name] == type_
 
 
+@pytest.mark.slow
 def test_column_that_is_filled_late_is_seen(tmp_path: Path) -> None:
     path = table(
         tmp_path / "a.csv", "time,user,campaign,label",
@@ -219,6 +221,36 @@ def test_labels_are_read_as_they_are_written(
     assert (found["read"], found["left_out"]) == (read, 300 - read)
 
 
+@pytest.mark.parametrize(
+    ("name", "cell", "bar"),
+    [("rating", lambda i: 1 + i * 7 % 9 / 2, 4.0), ("label", lambda i: float(y(i)), None)],
+)
+def test_labels_have_the_marks_of_the_files_numbers(
+    tmp_path: Path, name: str, cell: Callable[[int], float], bar: float | None
+) -> None:
+    path = table(
+        tmp_path / "a.csv", f"time;user;price;{name}",
+        lambda i: f"{BEGIN_S + i};u{i * 7 % 13};{i % 90 / 4};{cell(i)}".replace(".", ","),
+    )  # fmt: skip
+    found, _ = made(path)
+    assert (found["data"]["decimal"], found["data"].get("positive_from")) == (",", bar)
+    assert (found["read"], found["left_out"]) == (300, 0)
+
+
+@pytest.mark.parametrize("none", ["null", '""'])
+def test_labels_that_are_missing_in_lines_of_json_are_no_labels(tmp_path: Path, none: str) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = (
+        f'"time": {BEGIN_S + i}, "user": "u{i * 7 % 13}", "item": {i * 5 % 11}, '
+        f'"rating": {(none, 2, 4, 5)[i % 4]}'
+        for i in range(300)
+    )
+    path.write_text("".join(f"{{{line}}}\n" for line in lines))
+    found, _ = made(path)
+    assert found["data"]["unlabelled"] == [""] and found["data"]["positive_from"] == 4.0
+    assert (found["read"], found["left_out"]) == (225, 75)
+
+
 def test_unknown_words_are_asked_about_or_told(tmp_path: Path) -> None:
     path = table(
         tmp_path / "a.csv", "time,user,event",
@@ -264,7 +296,6 @@ def test_no_label_is_no_dead_end(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"label": "secnds"}, "--label names 'secnds'; the columns are time, user, item, seconds"),
-        ({"label": "seconds"}, "--label seconds --positive-from"),
         ({"label": "seconds", "positive_from": 1e6}, "none of the lines of seconds reach it"),
         ({"label": "user", "positive_from": 1.0}, 'user has other values, such as "u0"'),
     ],
@@ -294,6 +325,15 @@ def test_hours_as_digits_are_times(tmp_path: Path) -> None:
     assert made(path)[0]["data"]["time_format"] == "%y%m%d%H"
 
 
+def test_finest_of_several_times_is_the_time_and_the_others_are_no_features(tmp_path: Path) -> None:
+    path = table(
+        tmp_path / "a.csv", "user,date,time_ms,click",
+        lambda i: f"u{i % 9},202601{1 + i // 100:02},{BEGIN_S + 700 * i}000,{int(y(i))}",
+    )  # fmt: skip
+    found, _ = made(path)
+    assert found["data"]["time"] == "time_ms" and set(found["features"]) == {"user", "hour"}
+
+
 # Formats of others
 
 
@@ -303,6 +343,7 @@ def test_hours_as_digits_are_times(tmp_path: Path) -> None:
         ("a.svm", lambda i: f"{int(y(i))} 3:1 {5 + i % 9}:1 20:0.{i % 10}", "libsvm"),
         ("a.txt", lambda i: f"{2 * int(y(i)) - 1} 1:{i % 9}:1 2:{i % 5}:1", "libffm"),
         ("a.vw", lambda i: f"{2 * int(y(i)) - 1} |user u{i % 9} |item i{i % 5} red", "Vowpal Wabbit"),
+        ("a.dat", lambda i: f"{i % 9}::{i % 11}::{int(y(i))}::{BEGIN_S + i}", "between two colons"),
         ("a.tsv", lambda i: f"{i}\tu{i % 9}\tN{i % 5}-1 N{i % 7 + 9}-0", "slates in one cell"),
     ],
 )
@@ -320,3 +361,25 @@ def test_formats_of_others_are_named_with_a_command_that_works(
     (result,) = set(tmp_path.iterdir()) - before
     found, _ = made(result)
     assert found["read"] == (600 if "slates" in kind else 300) and len(found["features"]) >= 1
+
+
+def test_lines_that_are_events_are_told_of_and_requests_with_outcomes_are_not(tmp_path: Path) -> None:
+    def event(i: int) -> str:
+        shown, kind = i // 3, ("view", "click", "view")[i % 3]
+        return f"{BEGIN_S + i},r{shown}-{i % 3 // 2},u{shown % 7},{shown % 11},{kind},"
+
+    _, notes = made(table(tmp_path / "events.csv", "time,request,user,item,event,minutes", event))
+    (note,) = (note for note in notes if "each line seems to be an event" in note)
+    assert "100% of the lines that count as 1" in note and "freshet produce --source" in note
+
+    def outcome(i: int) -> str:
+        return f"{BEGIN_S + i},u{i % 7},{i % 11},{('view', 'click')[i % 3 == 0]}"
+
+    _, notes = made(table(tmp_path / "requests.csv", "time,user,item,event", outcome))
+    assert not any("seems to be an event" in note for note in notes)
+
+
+def test_a_single_line_that_only_quotes_without_meaning_can_read_is_read_so() -> None:
+    layout = find_layout(["sep=;\n", f"{QUOTE}7 inch;3;1\n"])
+    assert layout is not None and (layout.dialect.quote, layout.width) == ("", 3)
+    assert layout.why["quote"] == "quotes mean nothing: so more lines can be read"

@@ -66,6 +66,24 @@ def test_classifier_passes_the_checks_of_river(python: Path) -> None:
 
 
 @pytest.mark.long
+def test_regressor_passes_the_checks_of_river(python: Path) -> None:
+    out = run(
+        python,
+        """
+        import copy
+        from river import checks, datasets, evaluate, metrics
+        from freshet.river import Regressor
+
+        names = [check(copy.deepcopy(Regressor())) for check in checks.yield_checks(Regressor())]
+        metric = evaluate.progressive_val_score(datasets.TrumpApproval(), Regressor(), metrics.MAE())
+        print(len(names), metric.get())
+        """,
+    )
+    count, error = out.split()
+    assert int(count) >= 20 and float(error) < 0.5
+
+
+@pytest.mark.long
 def test_classifier_in_pipelines_evaluation_and_batches_of_river(python: Path) -> None:
     run(
         python,

@@ -37,6 +37,7 @@ label = "click"
 """
 
 
+@pytest.mark.slow
 def test_config_finds_its_module_beside_it_and_changed_code_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ deep = "none"
 """
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(
@@ -82,12 +83,21 @@ def test_report_has_the_baselines_of_the_same_requests(tmp_path: Path) -> None:
     assert model["ndcg"] == pytest.approx(item["ndcg"], abs=0.05) and report["played"]["top"] == 1
     assert 0.0 < model["recall"] < model["mrr"] <= 1.0
     assert report["warnings"] == []
+    exposed = report["exposure"][
+        "item"
+    ]  # one of three is shown: the best of nine items more often than others
+    assert exposed["shown"]["coverage"] == 1.0 and exposed["shown"]["young"] is None
+    assert exposed["base"]["gini"] > 0.4 > 0.2 > exposed["shown"]["gini"] > 0.0
 
 
 def test_model_that_a_constant_beats_is_told_of(tmp_path: Path) -> None:
     report = replayed(tmp_path, lambda rng, user, item: rng.random() < 0.5)
     constant = report["baselines"]["rate"]["last_half"]["logloss"]
-    assert constant < report["corrected"]["last_half"]["logloss"]
+    mine = report["corrected"]["last_half"]["logloss"]
+    (warning,) = report["warnings"]
+    assert warning.startswith("the model of click has lost to the running rate") and "10%" in warning
+    report = replayed(tmp_path, lambda rng, user, item: rng.random() < 0.5, "--set", "learner.trust_margin=0")
+    assert max(constant, mine) < report["corrected"]["last_half"]["logloss"]
     (warning,) = report["warnings"]
     assert warning.startswith(f"the rate of clicks alone has a log loss of {constant:.4f} over the last half")
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from clicks import CONFIG, write_clicks
@@ -14,10 +15,11 @@ from freshet.cli.main import main
 from freshet.config import Config, default_config, load_config, override_config, parse_config
 from freshet.errors import ConfigError, ReplayError
 from freshet.replay import feed
-from freshet.replay.replay import replay
-from freshet.replay.tape import ReplayOptions
+from freshet.replay.replay import replay, replay_from_snapshot
+from freshet.replay.tape import ReplayOptions, Tape, open_tape, shuffle_labels
 from ground import FreshetError
 from stream.errors import SourceError
+from stream.records.types import Example
 
 METRICS = {
     "auc",
@@ -52,6 +54,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, dict
     return config, data, replay(config, ReplayOptions(data=str(data)))
 
 
+@pytest.mark.slow
 def test_replay_twice_gives_the_same_state(played: tuple[Config, Path, dict[str, Any]]) -> None:
     config, data, first = played
     again = replay(config, ReplayOptions(data=str(data)))
@@ -59,6 +62,7 @@ def test_replay_twice_gives_the_same_state(played: tuple[Config, Path, dict[str,
         assert again[key] == first[key]
 
 
+@pytest.mark.slow
 def test_report_holds_what_is_promised(played: tuple[Config, Path, dict[str, Any]]) -> None:
     _, _, report = played
     assert (report["events"], report["candidates"]) == (800, 3200)
@@ -95,6 +99,7 @@ def test_every_optimizer_and_every_way_to_keep_rows_learns_from_a_file(tmp_path:
     assert 0.55 < report["base"]["overall"]["auc"] < 0.95
 
 
+@pytest.mark.slow
 def test_other_data_or_settings_give_another_state(played: tuple[Config, Path, dict[str, Any]]) -> None:
     config, data, first = played
     shorter = replay(config, ReplayOptions(data=str(data), limit=799))
@@ -105,12 +110,23 @@ def test_other_data_or_settings_give_another_state(played: tuple[Config, Path, d
     assert plain["data_hash"] == first["data_hash"]
 
 
+@pytest.mark.slow
 def test_shuffled_labels_teach_nothing(played: tuple[Config, Path, dict[str, Any]]) -> None:
     config, data, first = played
     report = replay(config, ReplayOptions(data=str(data), shuffle_labels=1))
     assert report["base"]["overall"]["positives"] == first["base"]["overall"]["positives"]
     for name in ("base", "corrected"):
         assert abs(report[name]["overall"]["auc"] - 0.5) < 0.05  # 3,200 candidates: a deviation of 0.011
+
+
+def test_shuffled_labels_are_without_corrections() -> None:
+    one = Example("a", 1e9, 1e9, [{"item": 1}], [1.0])
+    examples = [msgspec.structs.replace(one, labels=[float(i % 3 == 0)]) for i in range(30)]
+    examples[7] = msgspec.structs.replace(one, before=[0.0], late=True)
+    tape = shuffle_labels(Tape(lambda tape: iter(examples), None, True), 5)
+    played = list(tape)
+    assert len(played) == 29 and all(example.before is None for example in played)
+    assert sum(example.labels[0] for example in played) == 10.0
 
 
 @pytest.mark.slow
@@ -164,6 +180,7 @@ def test_value_of_wrong_kind_is_an_error_unless_skipped(tmp_path: Path) -> None:
     assert (report["skipped"], report["candidates"]) == (1, 199)
 
 
+@pytest.mark.slow
 def test_command_writes_report_and_page(
     tmp_path: Path, played: tuple[Config, Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +211,49 @@ def test_journal_goes_with_nothing_else(tmp_path: Path, played: tuple[Config, Pa
         replay(config, ReplayOptions(data=str(data), journal=str(tmp_path)))
 
 
+@pytest.mark.slow
+def test_shards_learn_the_same_requests_in_the_same_order(
+    tmp_path: Path, played: tuple[Config, Path, dict[str, Any]]
+) -> None:
+    _, data, one = played
+    report = tmp_path / "r.json"
+    arguments = ["replay", "--config", str(data.with_name("freshet.toml")), "--data", str(data)]
+    assert main([*arguments, "--shards", "2", "--turn", "50", "--report", str(report), "--predictions"]) == 0
+    told = json.loads(report.read_text())
+    assert told["data_hash"] == one["data_hash"] and told["table_rows"] == one["table_rows"]
+    assert told["state_hash"] != one["state_hash"]
+    assert told["base"]["last_half"]["auc"] > one["base"]["last_half"]["auc"] - 0.03
+    shards = told["shards"]
+    assert (shards["shards"], shards["turn"], shards["turns"]) == (2, 50, 16)
+    assert shards["bytes_per_request"] > 0 and 1.0 <= shards["busiest_over_fair_share"] <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"shards": 2, "freeze_after": 10}, "leave out --freeze-after"),
+        ({"shards": 2, "from_snapshot": "x"}, "--from-snapshot says where to begin"),
+        ({"shards": 257}, "1 to 256 shards, not 257"),
+        ({"shards": 2, "turn": 0}, "a turn has 1 to 1,048,576 requests"),
+        (
+            {"shards": 2, "set": ["learner.pairs_memory_rows=32768"]},
+            "leave out memory_rows and pairs_memory_rows",
+        ),
+    ],
+)
+def test_options_that_do_not_go_with_shards_are_refused(
+    played: tuple[Config, Path, dict[str, Any]], options: dict[str, Any], why: str
+) -> None:
+    config, data, _ = played
+    config = override_config(config, options.get("set", []))
+    options = {name: value for name, value in options.items() if name != "set"}
+    with pytest.raises(FreshetError, match=why):
+        if "from_snapshot" in options:
+            replay_from_snapshot(config, ReplayOptions(**options))
+        else:
+            replay(config, ReplayOptions(data=str(data), **options))
+
+
 def test_missing_log_is_not_made(tmp_path: Path) -> None:
     config = override_config(default_config("simulator"), [f"log=sqlite:{tmp_path / 'no.db'}"])
     with pytest.raises(ReplayError, match=r"no\.db"):
@@ -208,6 +268,8 @@ def test_unknown_schema_is_refused(played: tuple[Config, Path, dict[str, Any]]) 
 
 def arrays_of(value: Any) -> list[tuple[str, tuple[int, ...], bytes]]:
     """All arrays in nested tuples, by what they hold: how they would be pickled hangs on who shares what."""
+    if isinstance(value, bool):
+        return []
     if isinstance(value, np.ndarray):
         return [(str(value.dtype), value.shape, value.tobytes())]
     return [array for part in value for array in arrays_of(part)]
@@ -272,3 +334,19 @@ def test_reading_process_that_is_killed_is_an_error_and_not_an_end(
         chunks.process.kill()  # type: ignore[attr-defined]
         with pytest.raises(ReplayError, match="ended early, with -9"):
             list(taken)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"begin": "offset:3"}, "a file has no offsets: give --from and --to as event times"),
+        ({"begin": "2026-01-01", "end": "offset:9,9"}, "a file has no offsets"),
+        ({"journal": "state/learn"}, "--journal follows a log"),
+    ],
+)
+def test_a_file_is_not_asked_for_what_only_a_log_has(
+    tmp_path: Path, options: dict[str, str], said: str
+) -> None:
+    (tmp_path / "c.csv").write_text("time,item,label\n1,a,1\n")
+    with pytest.raises(ReplayError, match=said):
+        open_tape(parse_config({}, "c.toml"), ReplayOptions(data=str(tmp_path / "c.csv"), **options))  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import starting
 
 from freshet.cli.main import main
 from learner.metrics import auc, gauc, summarize
@@ -41,7 +42,7 @@ def test_honest_stream_is_not_warned_of(capsys: pytest.CaptureFixture[str]) -> N
     write(leak=False)
     assert main(["replay", "c.csv", "--report", "r.json"]) == 0
     told = capsys.readouterr().err  # its labels are chance, and that is said
-    assert told.count("warning") == 1 and "the rate of clicks alone has a log loss" in told
+    assert told.count("warning") == 1 and "has lost to the running rate" in told
     assert main(["replay", "c.csv", "--report", "r.json", "--shuffle-labels", "1"]) == 0
     assert "warning" not in capsys.readouterr().err
 
@@ -73,8 +74,8 @@ def test_auc_per_user_punishes_who_learns_users_and_auc_within_requests_does_not
 
 
 @pytest.mark.process
-def test_sweep_by_auc_per_user_says_that_it_is_biased(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sweep_by_auc_per_user_says_that_it_is_biased() -> None:
     write(leak=False, n=600)
     line = ["sweep", "c.csv", "--grid", "learner.group=8", "--by", "gauc", "--jobs", "1"]
-    assert main(line) == 0
-    assert "Prefer --by request_auc" in capsys.readouterr().err
+    done = starting.run(*line, cwd=Path.cwd())
+    assert done.returncode == 0 and "Prefer --by request_auc" in done.stderr

@@ -3,8 +3,6 @@ of one stream; servers and standbys take it over as any other.
 """
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,20 +11,22 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import starting
 
 from freshet.cli.main import main
 from freshet.config import Config, parse_config
 from freshet.errors import ReplayError, TrainError
 from freshet.replay.replay import replay, replay_from_snapshot
 from freshet.replay.tape import ReplayOptions
-from freshet.replay.train import train
+from freshet.replay.train import run_train, train
 from freshet.roles.opening import open_topics
 from learner.model.model import Model
 from learner.role.boundary import Boundary
 from learner.role.learner import Learner
 from learner.updates.follower import Follower
+from learner.updates.format import term_begins
 from stream.files.record_files import write_records
-from stream.log.base import EXAMPLES, Log, Outgoing
+from stream.log.base import EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.records.types import Example, encode
 from stream.run.contract import Subscription
 from stream.run.runner import Runner
@@ -64,13 +64,13 @@ def fill(config: Config, examples: Sequence[Example]) -> Log:
 
 
 def open_state(config: Config) -> RoleState:
-    fingerprint = Learner.fingerprint(config.features, config.learner)
+    fingerprint = Learner.fingerprint(config.features, config.learner, config.known_targets())
     return RoleState(config.state_of("learn"), "learner", fingerprint)
 
 
 def learn_live(config: Config, log: Log) -> Learner:
     with open_state(config) as state:
-        learner = Learner(config.features, config.learner, state)
+        learner = Learner(config.features, config.learner, state, config.known_targets())
         learner.leads = True
         runner = Runner(log, state, learner, Subscription(EXAMPLES, "learn")).open()
         while runner.step():
@@ -79,7 +79,7 @@ def learn_live(config: Config, log: Log) -> Learner:
 
 
 def learnt_in_one(config: Config, examples: Sequence[Example]) -> Learner:
-    learner = Learner(config.features, config.learner)
+    learner = Learner(config.features, config.learner, None, config.known_targets())
     learner.learn(examples)
     return learner
 
@@ -132,6 +132,19 @@ def test_what_history_lacks_just_before_the_boundary_is_taken_from_the_log(tmp_p
     log.close()
 
 
+def test_only_the_whole_goes_out_and_behind_all_terms_of_the_model_before(tmp_path: Path) -> None:
+    config, examples = config_in(tmp_path), world()
+    log = fill(config, [])
+    for term in (3, 7):
+        log.append(UPDATES, [Outgoing(b"", term_begins(1, term))])
+    train(config, [write_file(tmp_path / "a.parquet", examples[:100])], examples[100].time, OVERLAP_S)
+    with open_state(config) as state:
+        learner = Learner(config.features, config.learner, state)
+        assert {block.topic for block in state.unsent()} == {SNAPSHOTS}
+    assert (learner.position.offset, learner.position.term, learner.term) == (2, 7, 7)
+    log.close()
+
+
 def test_a_server_begins_with_the_whole_of_history(tmp_path: Path) -> None:
     config, examples = config_in(tmp_path), world()
     log = fill(config, examples[:1])
@@ -164,12 +177,12 @@ def test_the_role_itself_goes_on_from_what_was_trained(tmp_path: Path) -> None:
     history = write_file(tmp_path / "a.parquet", examples[:250])
     command = ["train", "--config", str(file), "--data", str(history), "--until", str(until)]
     assert main([*command, "--overlap", "2"]) == 0
-    role = subprocess.Popen([sys.executable, "-m", "freshet", "learn", "--config", str(file)])
+    role = starting.start("learn", "--config", str(file))
     deadline = time.monotonic() + 60.0
     while log.committed("learn", EXAMPLES).get(0, 0) < 200 and time.monotonic() < deadline:
         time.sleep(0.05)
     role.send_signal(signal.SIGTERM)
-    assert role.wait(20.0) == 0
+    assert role.wait(60.0) == 0
     log.close()
     with open_state(config) as state:
         learner = Learner(config.features, config.learner, state)
@@ -198,6 +211,15 @@ def test_what_would_lose_or_repeat_something_is_refused(tmp_path: Path) -> None:
     log.close()
 
 
+@pytest.mark.parametrize(("overlap_s", "said"), [(2.0, True), (90.0, False)])
+def test_overlap_that_is_shorter_than_a_target_waits_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], overlap_s: float, said: bool
+) -> None:
+    config = config_in(tmp_path, targets={"click": {}, "buy": {"of": "click", "window_s": 90.0}})
+    run_train(config, [write_file(tmp_path / "a.parquet", world()[:9])], 2e9, overlap_s)
+    assert ("warning: target buy waits up to 90 s" in capsys.readouterr().err) == said
+
+
 def test_boundary_comes_back_as_it_was() -> None:
     boundary = Boundary(100.0, 10.0)
     made = [Example(f"r{t}", float(t), float(t), [{}], [0.0]) for t in range(80, 120)]
@@ -208,3 +230,31 @@ def test_boundary_comes_back_as_it_was() -> None:
         assert [found.learnt(e) for e in made] == [t < 100 for t in range(80, 120)]
         assert found.learnt(moved)
         assert not found.learnt(fresh)
+
+
+def test_what_became_of_a_request_after_the_files_were_written_is_taken_from_the_log(tmp_path: Path) -> None:
+    config = config_in(tmp_path, targets={"click": {}, "buy": {"of": "click"}}, join={"late": "learn"})
+    stream: list[Example] = []
+    shown = world()
+    for e, before in zip(shown, [None] * 30 + shown[:-30], strict=True):
+        stream.append(e)
+        if before is not None and before.labels[0] == 1.0:  # bought, or not
+            stream.append(msgspec.structs.replace(
+                before, decided=e.decided, candidates=before.candidates[:1], labels=[e.labels[1]],
+                target="buy",
+            ))  # fmt: skip
+        elif before is not None and e.labels[2] == 1.0:  # a late click
+            stream.append(msgspec.structs.replace(
+                before, decided=e.decided, candidates=before.candidates[:1], labels=[1.0], before=[0.0],
+                late=True,
+            ))  # fmt: skip
+    until = shown[250].time
+    written = next(i for i, e in enumerate(stream) if e.decided >= until)
+    after = [e for e in stream[written:] if e.time < until]
+    assert {(e.target, e.late) for e in after} == {("", True), ("buy", False)}
+    log = fill(config, stream[written - 150 :])
+    train(config, [write_file(tmp_path / "a.parquet", stream[:written])], until, OVERLAP_S)
+    learner = learn_live(config, log)
+    assert learner.meta.of_history == 150
+    assert learner.digest() == learnt_in_one(config, stream).digest()
+    log.close()

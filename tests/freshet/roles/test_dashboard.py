@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from loaded import ready
 from paths import ROOT
 from scraping import free_port, running
 
@@ -53,6 +54,7 @@ def config(tmp_path: Path) -> Config:
         "targets": {"click": {}, "buy": {"of": "click"}, "minutes": {"kind": "value", "of": "click"}},
         "features": {"user": {"kind": "id"}, "item": {"kind": "id"}},
         "learner": {"deep": "none"},
+        "models": {"challenger": {"share": 0.3}},
         "server": {"port": free_port()},
         "metrics": {"join_port": free_port(), "learn_port": free_port()},
     }
@@ -78,13 +80,13 @@ def prometheus(tmp_path: Path, config: Config, promtool: str) -> Iterator[str]:
         )
     yield f"http://{address}"
     process.terminate()
-    process.wait(30)
+    process.wait(60)
 
 
 def play(url: str, stop: threading.Event, errors: list[Exception]) -> None:
     """Ask for scores and click, some twenty times a second; now and then send something useless."""
     try:
-        with httpx.Client(base_url=url, timeout=30.0) as client:
+        with httpx.Client(base_url=url, timeout=60.0) as client:
             n = 0
             while not stop.wait(0.05):
                 n += 1
@@ -104,7 +106,7 @@ def ask(url: str, expr: str) -> list[Any]:
     """What Prometheus answers, for one value of each of the dashboard's variables."""
     for name, value in (("$job", "freshet"), ("$__rate_interval", "1m")):
         expr = expr.replace(name, value)
-    answer = httpx.get(f"{url}/api/v1/query", params={"query": expr}, timeout=10.0)
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": expr}, timeout=60.0)
     assert answer.status_code == 200, (expr, answer.text)
     found: list[Any] = answer.json()["data"]["result"]
     return [entry for entry in found if entry["value"][1] != "NaN"]
@@ -117,15 +119,7 @@ def test_every_query_returns_data_from_running_roles(config: Config, prometheus:
     stop = threading.Event()
     errors: list[Exception] = []
     with running(config, run_join, run_learn, run_serve):
-        deadline = time.monotonic() + WAIT_S
-        while True:
-            try:
-                if httpx.get(f"{server}/v2/health/ready", timeout=5.0).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert time.monotonic() < deadline, "the server is not ready"
-            time.sleep(0.1)
+        ready(server)
         player = threading.Thread(target=play, args=(server, stop, errors))
         player.start()
         try:

@@ -8,6 +8,7 @@ import pytest
 from freshet.cli.main import main
 from stream.log.base import Outgoing
 from stream.log.open import open_log
+from stream.log.reading import newest
 
 T_MS = 1_700_000_000_000
 CONFIG = """
@@ -76,6 +77,28 @@ def test_check_counts_what_meets(config: str, capsys: pytest.CaptureFixture[str]
     assert json.loads(str(shown["becomes"]))["type"] == "impression"
     assert main(["ingest", "--check", "--config", config]) == 0
     assert "100 of 200 actions meet their impression among those read" in capsys.readouterr().out
+
+
+def test_check_counts_every_line_of_an_order(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    orders = CONFIG.replace('match = { item = "item" }', 'each = "lines"\nmatch = { item = "lines" }')
+    Path(config).write_text(orders)
+    clicks(config, {"user": 1400, "at": T_MS + 1405, "lines": [1400, -1400, 5]})
+    status, found = checked(config, capsys)
+    clicked = found["clicks"]
+    assert status == 0 and (clicked["records"], clicked["actions"], clicked["met"]) == (1, 3, 2)
+
+
+@pytest.mark.parametrize("partitions", [1, 64])
+def test_newest_records_are_read_wherever_they_lie(tmp_path: Path, partitions: int) -> None:
+    log = open_log(f"sqlite:{tmp_path / 'log.db'}")
+    log.create_topic("t", partitions)
+    log.append("t", [Outgoing(b"", b"%d" % i, partitions - 1) for i in range(50)])
+    log.append("t", [Outgoing(b"", b"x", 0) for _ in range(5)])
+    for count, there in ((10, 10), (40, 40), (1_000, 55)):
+        assert there <= sum(map(len, newest(log, "t", count))) <= there + 5
+    log.create_topic("empty", partitions)
+    assert not any(newest(log, "empty", 10))
+    log.close()
 
 
 def test_check_says_what_is_wrong(config: str, capsys: pytest.CaptureFixture[str]) -> None:

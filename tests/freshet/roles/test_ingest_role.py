@@ -3,30 +3,36 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import starting
 from avro_data import datum
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from paths import ROOT
+from copies import Copy
 from registry import RegistryServer
 
-from freshet.config import toml_text
+from freshet.config import parse_config
+from freshet.init.topics.choose import look_at_topic
+from freshet.init.topics.propose import propose
+from freshet.init.topics.records import read_topic
+from freshet.init.topics.write import write_topics
+from freshet.sections.overrides import toml_text
 from stream.log.base import DEAD_LETTERS, EVENTS, Log, Outgoing
 from stream.log.open import open_log
 from stream.records.decoding import Decoder
 from stream.records.types import Action, Impression
+from stream.sources.settings import SourceSettings
 from stream.state.repeats import Repeats
 
 pytestmark = pytest.mark.process
 
 USERS = 37
-WAIT_S = 60.0
+WAIT_S = 300.0  # a busy machine starts processes slowly; a wait ends when the thing happens
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 SOURCES = """
@@ -80,13 +86,10 @@ def at_ms(i: int) -> int:
     return START_MS + i
 
 
-def start(config: Path, name: str = "") -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "freshet", "ingest", "--config", str(config)]
+def start(config: Path, name: str = "") -> Copy:
+    arguments = ["ingest", "--config", str(config), *(["--name", name] if name else [])]
     with (config.parent / "ingest.log").open("ab") as log:
-        return subprocess.Popen(
-            [*command, *(["--name", name] if name else [])],
-            cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=log,
-        )  # fmt: skip
+        return starting.start(*arguments, stderr=log)
 
 
 def events_of(log: Log) -> Iterator[Impression | Action]:
@@ -117,10 +120,10 @@ def check_all(log: Log, count: int) -> None:
     assert log.ends(DEAD_LETTERS)[0][1] == 0
 
 
-def stop(*processes: subprocess.Popen[bytes]) -> None:
+def stop(*processes: Copy) -> None:
     for process in processes:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_killed_in_the_middle_and_shared_by_two_nothing_is_lost_or_twice(tmp_path: Path) -> None:
@@ -180,7 +183,7 @@ def test_real_broker_and_registry_with_clients_of_others(
     admin = AdminClient({"bootstrap.servers": kafka_broker})
     topics = {f"{kafka_prefix}.imps": 64, f"{kafka_prefix}.clicks": 3}
     for future in admin.create_topics([NewTopic(name, n, 1) for name, n in topics.items()]).values():
-        future.result(30)
+        future.result(60)
     item = {"type": "record", "name": "Item", "fields": [{"name": "sku", "type": "long"}]}
     session = {"type": "record", "name": "Session", "fields": [
         {"name": "request", "type": "string"}, {"name": "user", "type": "long"},
@@ -218,9 +221,14 @@ def test_real_broker_and_registry_with_clients_of_others(
             kafka_broker, f"{kafka_prefix}.clicks", {i: json.dumps(click(i)).encode() for i in range(count)},
             compression_type="lz4",
         )  # fmt: skip
+        proposed = propose_for(f"kafka://{kafka_broker}", kafka_prefix, registry.url)
+        assert proposed["imps"].format == "avro" and proposed["imps"].time.field == "shown_at"
+        assert proposed["imps"].candidates == "items" and proposed["clicks"].match == {"sku": "sku"}
         config = tmp_path / "freshet.toml"
         shown = f'format = "avro"\nregistry = {toml_text(registry.url)}\n'
         text = SOURCES.replace("SHOWN", shown).replace("shop.clicks", f"{kafka_prefix}.clicks")
+        text = text.replace('"user_id"', '"@@key"')
+        text = text.replace("[features.user]", '[features.user]\ntype = "int"')
         config.write_text(
             f'log = "kafka://{kafka_broker}/{kafka_prefix}"\nstate = "state"\n[stream]\npartitions = 4\n'
             + text.replace("shop.impressions", f"{kafka_prefix}.imps")
@@ -237,6 +245,13 @@ def test_real_broker_and_registry_with_clients_of_others(
         wanted = [TopicPartition(f"{kafka_prefix}.clicks", p) for p in range(3)]
         assert sum(max(p.offset, 0) for p in group.committed(wanted, 30)) >= count  # for lag tools
         group.close()
+
+
+def propose_for(url: str, prefix: str, registry: str) -> dict[str, SourceSettings]:
+    """What `freshet init --topic` proposes for both topics."""
+    topics = [look_at_topic(read_topic(url, f"{prefix}.{name}", registry)) for name in ("imps", "clicks")]
+    text = write_topics(propose(topics), [topic.records for topic in topics], whole=True)
+    return parse_config(tomllib.loads(text), "proposed").sources
 
 
 def register(url: str, subject: str, schema: object, references: object = ()) -> int:

@@ -1,16 +1,14 @@
 """A learner killed with SIGKILL again and again learns every example, and none twice."""
 
-import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from paths import ROOT
+import starting
 
 from freshet.config import Config, load_config
 from freshet.replay.replay import replay
@@ -43,6 +41,8 @@ deep = "none"
 """
 
 
+# Long: chaos kills learners every day.
+@pytest.mark.long
 @pytest.mark.process
 def test_learner_killed_many_times_learns_each_example_once(tmp_path: Path) -> None:
     (tmp_path / "freshet.toml").write_text(CONFIG)
@@ -59,16 +59,13 @@ def test_learner_killed_many_times_learns_each_example_once(tmp_path: Path) -> N
     deadline = time.monotonic() + 120.0
     while (done := _consumed(config)) < REQUESTS:
         assert time.monotonic() < deadline, f"{done} of {REQUESTS} after {kills} kills"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "freshet", "learn", "--config", "freshet.toml"],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )
+        process = starting.start(
+            "learn", "--config", "freshet.toml",
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
         assert process.stdout is not None
         with process.stdout as said:
-            assert b"learn: ready" in said.readline()
+            assert "learn: ready" in said.readline()
             if kills < 5:
                 time.sleep(rng.uniform(0.005, 0.1))  # into the middle of a batch, a commit or a send
             else:

@@ -10,8 +10,6 @@ import re
 import select
 import signal
 import struct
-import subprocess
-import sys
 import termios
 import threading
 import time
@@ -22,8 +20,8 @@ from typing import Any
 
 import httpx
 import pytest
+import starting
 from browser import Browser
-from paths import ROOT
 from scraping import free_port
 
 from stream.group.signs import Beat, MemberStatus, send_beat
@@ -71,14 +69,12 @@ class Up:
         self._stop = threading.Event()
         ours, theirs = pty.openpty()
         ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
+        environment = starting.environment(TERM="xterm-256color")
         for name in ("NO_COLOR", "COLUMNS", "LINES"):  # of whoever runs the tests
             environment.pop(name, None)
-        command = [sys.executable, "-m", "freshet", "up", "--config", str(folder / "freshet.toml")]
-        self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
-        )
-        os.close(theirs)
+        command = ["up", "--config", str(folder / "freshet.toml")]
+        with os.fdopen(theirs, "wb") as terminal:
+            self.process = starting.start(*command, stdout=terminal, stderr=terminal, env=environment)
         self._threads = [
             threading.Thread(target=self._read, args=(ours,)),
             threading.Thread(target=self._play),
@@ -92,8 +88,8 @@ class Up:
         self._threads[1].join()
         self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(30.0)
-        except subprocess.TimeoutExpired:
+            self.process.wait(60.0)
+        except TimeoutError:
             self.process.kill()
             self.process.wait()
         self._threads[0].join()
@@ -137,7 +133,7 @@ class Up:
                     except httpx.TransportError:
                         assert time.monotonic() < deadline
                 n = 0
-                while not self._stop.wait(0.01):
+                while not self._stop.wait(0.04):
                     n += 1
                     items = [{"item": (n * 7 + i) % 40 + n // 100} for i in range(4)]
                     body = {"request_id": f"r{n}", "context": {"user": n % 50}, "candidates": items}

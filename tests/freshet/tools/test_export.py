@@ -14,10 +14,12 @@ from freshet.replay.replay import replay
 from freshet.replay.tape import ReplayOptions
 from freshet.roles.opening import open_topics
 from freshet.tools.produce import produce
+from stream.files.record_files import read_records
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.open import open_log
 from stream.records.decoding import Decoder, split_batch
-from stream.records.types import Action, Example, Forget, Impression, encode, join_batch
+from stream.records.entities.record import EntityEvent
+from stream.records.types import Action, Example, Features, Forget, Impression, encode, join_batch
 from stream.world.simulator import World, WorldSettings
 
 FEATURES: dict[str, Any] = {"user": {}, "segment": {}, "item": {}, "category": {}}
@@ -63,6 +65,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     return status, capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_log_to_parquet_to_replay_and_back_into_a_log(
     logged: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,3 +179,88 @@ def test_folder_that_cannot_be_written_is_told(logged: Config, tmp_path: Path) -
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot be written"):
         run_export(None, [], ReplayOptions(data=logged.log), EXAMPLES, tmp_path / "file" / "x.parquet")
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+def test_events_with_vectors_and_long_texts_are_exported_and_entities_said_to_be_left_out(
+    with_config: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = {
+        "user": {},
+        "item": {},
+        "look": {"kind": "vector", "length": 2, "of": "item"},
+        "title": {"kind": "text"},
+    }
+    config = parse_config({"log": f"sqlite:{tmp_path / 'log.db'}", "features": features}, "test")
+    log = open_topics(config)
+    candidates: list[Features] = [{"item": 1, "look": [0.5, -1.25], "title": "word " * 1000}]
+    shown = Impression("r", 1e9, candidates, {"user": "ann"}, labels=[1.0])
+    told = EntityEvent("item", 1, 1e9, {"look": [0.5, -1.0]})
+    log.append(EVENTS, [Outgoing(b"r", encode(shown)), Outgoing(b"item/1", encode(told))])
+    log.close()
+    file, toml = tmp_path / "events.parquet", tmp_path / "freshet.toml"
+    toml.write_text(
+        f'log = "{config.log}"\n[features.item]\n[features.look]\nkind = "vector"\nlength = 2\nof = "item"\n'
+        '[features.title]\nkind = "text"\n[features.user]\n'
+    )
+    where = ["--config", str(toml)] if with_config else ["--data", config.log]
+    status, said = run(capsys, "export", "--out", str(file), "--topic", "events", *where)
+    assert status == 0 and "cannot be read" not in said
+    assert "1 entity events of this range" in said
+    assert list(read_records(file)) == [shown]
+
+
+TARGETS: dict[str, dict[str, Any]] = {
+    "clicks first": {"click": {}, "buy": {"of": "click"}, "minutes": {"kind": "value", "of": "click"}},
+    "a value first": {"minutes": {"kind": "value"}, "buy": {}},
+}
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_export_of_several_targets_keeps_labels_values_and_weights(case: str, tmp_path: Path) -> None:
+    """With the log's config or without it, examples and events, and back into another log."""
+    table = {"log": f"sqlite:{tmp_path / 'log.db'}", "features": {"item": {}}, "targets": TARGETS[case]}
+    config = parse_config(table | {"learner": {"deep": "none"}}, "test")
+    first = "minutes" if case == "a value first" else "click"
+    labels = [3.5, 0.0] if first == "minutes" else [1.0, 0.0]
+    outcomes: dict[str, list[float | None]] = {"buy": [1.0, 0.0] if first == "minutes" else [1.0, None]}
+    if first == "click":
+        outcomes["minutes"] = [7.25, None]
+    events = [
+        Impression(
+            "r1", 1e9, [{"item": 1}, {"item": 2}], labels=labels, outcomes=outcomes, weight=[0.5, 2.0]
+        ),
+        Impression("r2", 1e9 + 1, [{"item": 3}]),
+        Action("r2", 1e9 + 2, 0, name="minutes", value=0.25),
+        Action("r2", 1e9 + 3, 0, name="buy"),
+    ]
+    known = [
+        Example("r1", 1e9, 1e9, [{"item": 1}, {"item": 2}], labels, weight=[0.5, 2.0]),
+        Example("r1", 1e9, 1e9, [{"item": 1}], [1.0], target="buy", weight=[0.5]),
+        Example("r1", 1e9, 1e9 + 9, [{"item": 1}], [0.0], target="buy", before=[1.0]),
+    ]
+    log = open_topics(config)
+    for topic, records in ((EVENTS, events), (EXAMPLES, known)):
+        log.append(topic, [Outgoing(b"k", encode(record), 0) for record in records])
+    log.close()
+    (tmp_path / "freshet.toml").write_text(toml_of(table))
+    for config_of in ([], ["--config", str(tmp_path / "freshet.toml")]):
+        for topic, records in ((EVENTS, events), (EXAMPLES, known)):
+            file = tmp_path / f"{topic}.parquet"
+            assert main(["export", str(file), "--data", config.log, "--topic", topic, *config_of]) == 0
+            assert list(read_records(file, targets=config.known_targets())) == records
+    copy = parse_config({**table, "log": f"sqlite:{tmp_path / 'copy.db'}"}, "test")
+    assert produce(copy, tmp_path / "events.parquet", holds="events") == len(events)
+    assert produce(copy, tmp_path / "examples.parquet", holds="examples") == len(known)
+    report = replay(config, ReplayOptions(data=config.log))
+    assert report["skipped"] == 0 and report["events"] == len(known)
+
+
+def toml_of(table: dict[str, Any]) -> str:
+    """The file of a config whose sections are `features` and `targets`."""
+    sections = [("features", table["features"]), ("targets", table["targets"])]
+    lines = [f"log = {json.dumps(table['log'])}"]
+    for section, named in sections:
+        for name, settings in named.items():
+            lines += [f"[{section}.{name}]", *(f"{key} = {json.dumps(v)}" for key, v in settings.items())]
+    return "\n".join(lines) + "\n"

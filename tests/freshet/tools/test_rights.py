@@ -82,7 +82,7 @@ def allow(broker: Broker, lines: Iterator[str]) -> None:
         ]
     admin = AdminClient({"bootstrap.servers": broker.address})
     for future in admin.create_acls(rules).values():
-        future.result(30.0)
+        future.result(60.0)
 
 
 @pytest.mark.process
@@ -101,7 +101,7 @@ def test_check_names_the_rights_that_are_missing_until_the_printed_rules_are_mad
     assert "freshet rights" in found
     loaded = load_config(config)
     allow(strict, acl_commands(loaded, "User:ann", USERS))
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 60.0
     while not fine:
         assert time.monotonic() < deadline, found
         fine, found = log_check()
@@ -147,7 +147,7 @@ def test_each_role_runs_with_the_rights_of_its_line_alone_and_misses_none(
         admin.close()
         for role in roles:
             role.terminate()
-            assert role.wait(30.0) == 0
+            assert role.wait(60.0) == 0
         for name in ("join", "learn", "serve"):
             assert "not allowed" not in said(name), said(name)
     finally:

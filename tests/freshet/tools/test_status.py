@@ -1,12 +1,9 @@
 """`freshet status` and `freshet check` beside live roles, and what `check` says of what is wrong."""
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,7 +12,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from paths import ROOT
+import starting
+from copies import Copy
 from scraping import free_port
 
 from freshet.cli.main import main
@@ -27,7 +25,7 @@ state = "run"
 [features.user]
 [features.item]
 [group]
-timeout_s = 2.0
+timeout_s = 5.0
 beat_s = 0.2
 [server]
 port = PORT
@@ -47,19 +45,13 @@ def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.fixture
-def start(port: int) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+def start(port: int) -> Iterator[Callable[[str], Copy]]:
     """Starts a role as a process; the log is there before the first one."""
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[Copy] = []
 
-    def begin(role: str) -> subprocess.Popen[bytes]:
+    def begin(role: str) -> Copy:
         with Path(f"{role}.err").open("wb") as err:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "freshet", role],
-                stdout=err,
-                stderr=err,
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            )
+            process = starting.start(role, cwd=Path.cwd(), stdout=err, stderr=err)
         running.append(process)
         return process
 
@@ -97,7 +89,7 @@ class Status:
 
 @pytest.mark.process
 def test_status_shows_roles_that_run_stop_and_are_killed(
-    start: Callable[[str], subprocess.Popen[bytes]], port: int, capsys: pytest.CaptureFixture[str]
+    start: Callable[[str], Copy], port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = Status(capsys)
     lines = [f"{1_700_000_000 + i},{i % 13},{i % 7},{int(i % 3 == 0)}" for i in range(300)]
@@ -171,7 +163,8 @@ def checks(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, di
         ("log=kafka://127.0.0.1:1", "log", "127.0.0.1:1"),
         ("features.item.kind=idd", "config", "features.item.kind"),
         ("features.item.dim=0", "config", "[features.item]: dim must be 1 to 512"),
-        ("features.item.of=user", "config", "section [features.item]: `of` belongs to a sequence"),
+        ("features.item={kind='hour',of='user'}", "config", "section [features.item]: `of` belongs to a seq"),
+        ("features.item.of=usr", "config", "feature item: `of` is 'usr', which is not declared"),
         ("server.host=0.0.0.0", "access", "tokens"),
     ],
 )

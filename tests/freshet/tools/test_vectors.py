@@ -23,8 +23,9 @@ from stream.state.role_state import RoleState
 class Live:
     """A log and its learner, which learns what it is given."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, targets: dict[str, object] | None = None) -> None:
         table = {
+            "targets": targets or {},
             "log": f"sqlite:{folder / 'log.db'}",
             "state": str(folder / "state"),
             "features": {"item": {"kind": "id", "dim": 4}, "n": {"kind": "id", "type": "int", "dim": 4}},
@@ -49,9 +50,10 @@ class Live:
                 made = record
             self.log.append(EXAMPLES, [Outgoing(b"", encode(made))])
         config = self.config
-        fingerprint = Learner.fingerprint(config.features, config.learner)
+        targets = config.known_targets()
+        fingerprint = Learner.fingerprint(config.features, config.learner, targets)
         with RoleState(config.state_of("learn"), "learner", fingerprint, sync=False) as state:
-            learner = Learner(config.features, config.learner, state)
+            learner = Learner(config.features, config.learner, state, targets)
             learner.publish_to(self.log)
             runner = Runner(
                 self.log, state, learner, Subscription(EXAMPLES, "learn"), RunnerSettings()
@@ -68,8 +70,16 @@ def rows(file: Path) -> dict[object, dict[str, object]]:
     return {row["id"]: row for row in pq.read_table(file).to_pylist()}
 
 
-def test_export_has_the_newest_vectors_and_changes_say_what_is_new_and_gone(tmp_path: Path) -> None:
-    live = Live(tmp_path)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "targets",
+    [{}, {"click": {}, "buy": {"of": "click"}}, {"minutes": {"kind": "value"}}],
+    ids=["one", "two", "value"],
+)
+def test_export_has_the_newest_vectors_and_changes_say_what_is_new_and_gone(
+    tmp_path: Path, targets: dict[str, object]
+) -> None:
+    live = Live(tmp_path, targets)
     whole, changes = tmp_path / "items.parquet", tmp_path / "changes.parquet"
     with pytest.raises(ExportError, match="no model yet"):
         export_vectors(live.config, "item", whole)

@@ -1,0 +1,1 @@
+"""Commands on several models: shares, promotion, and which is better."""

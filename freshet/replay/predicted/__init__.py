@@ -1,0 +1,1 @@
+"""The predictions of a replay as a file: what each model said of each candidate, and how it turned out."""

@@ -1,0 +1,1 @@
+"""Sections of the config that belong to no package below."""
