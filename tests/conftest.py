@@ -1,34 +1,96 @@
 """What tests share that is no Python: one Kafka broker for a run, and tools of other projects."""
 
 import contextlib
+import gc
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import cache
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jars import BrokerError
 from shared_broker import shared_broker
 from tools import find_tool
+from xdist.scheduler import LoadFileScheduling
 
 from freshet.warmup import drop_stale
+
+# How long an example takes says how busy the machine is, and is no verdict. Where there is a variable CI,
+# Hypothesis has a profile of its own, whose other settings stay.
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 # The first is for its command alone (importing it takes a second), the second for an environment of its own.
 collect_ignore = ["serving/http/schemathesis", "serving/foreign"]
 
+# httpx then reads no authorities' certificates, which takes each `httpx.get` 35 ms. No test asks a server of
+# somebody else.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
+
 LONGEST = ("chaos/test_load", "chaos/test_chaos", "freshet/demo/test_demo", "docs/test_docs_blocks")
 """Files that take a minute or so each: begun last they would run alone at the end."""
+
+
+WITH_TORCH = (
+    "/embeddings/torch/",
+    "/learner/deep/",
+    "/learner/shards/test_processes.py",
+    "/freshet/test_warm.py",
+    "/learner/model/test_targets.py",
+    "_own_network.py",
+    "_docs_examples.py",
+    "/test_repo_docs.py",
+    "/test_repo_surface.py",
+)
+"""Files that import PyTorch when their tests run. One process runs all of them, so that one pays for it."""
+
+
+class _TorchTogether(LoadFileScheduling):
+    """Gives a file's tests to one process, and those of all files with PyTorch to the same one.
+
+    So are those that read all sources, which they do once then.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope = super()._split_scope(nodeid)
+        if any(part in scope for part in WITH_TORCH):
+            return "torch"
+        return "sources" if scope.startswith("tests/repo/") else scope
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:
+    """Schedule by files where that is asked for; see the Makefile."""
+    return _TorchTogether(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected lives until the end, and Python's collector need not look at it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, then the others with tests of processes; each file in its own order."""
     processes = {item.path for item in items if item.get_closest_marker("process")}
 
-    def rank(item: pytest.Item) -> int:
-        name = item.path.with_suffix("").as_posix()
+    @cache
+    def rank(path: Path) -> int:
+        name = path.with_suffix("").as_posix()
         found = [i for i, longest in enumerate(LONGEST) if name.endswith(longest)]
-        return found[0] if found else len(LONGEST) + (item.path not in processes)
+        return found[0] if found else len(LONGEST) + (path not in processes)
 
-    items.sort(key=rank)
+    items.sort(key=lambda item: rank(item.path))
 
 
 def pytest_configure(config: pytest.Config) -> None:

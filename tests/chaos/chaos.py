@@ -2,14 +2,14 @@
 
     python tests/chaos/chaos.py --seed 1 --kills 20 --log sqlite
 
-Two joiners, two learners and a server run as real processes and die of SIGKILL: at a moment drawn from
-the seed, or at a named point inside a commit, a publish, a move or a take-over (`chaos_role.py`). Some
-come back without their state, as a new machine does. The log is locked, or its broker stopped, killed
-and paused; whoever leads is paused until another does; the stream repeats, delays and garbles. What
-happens to whom, and after how many events, is drawn from the seed, so a seed that fails plays the same
-schedule again. At the end everything is stopped, and `ledger.py` compares what the ids of the stream
-say with what was learnt: one line for people, one JSON object for programs, exit status 1 if the
-ledger does not balance.
+Two joiners, two learners (or one in shards) and a server run as real processes and die of SIGKILL: at a
+moment drawn from the seed, or at a named point inside a commit, a publish, a move or a take-over
+(`chaos_role.py`). Of a learner in shards the one who starts them dies, or a single shard. Some come back
+without their state, as a new machine does. The log is locked, or its broker stopped, killed and paused;
+whoever leads is paused until another does; the stream repeats, delays and garbles. What happens to whom,
+and after how many events, is drawn from the seed, so a seed that fails plays the same schedule again. At
+the end everything is stopped, and `ledger.py` compares what the ids of the stream say with what was
+learnt: one line for people, one JSON object for programs, exit status 1 if the ledger does not balance.
 """
 
 import argparse
@@ -22,26 +22,31 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from chaos_books import close_books, published
-from chaos_processes import Death, Role
-from chaos_role import COMMITS, JOINS, LEARNS
+from chaos_processes import AHEAD_MAX, Death, Role
+from chaos_role import COMMITS, JOINS, LEARNS, RESHARDS, SHARDS
+from chaos_shards import Resharding, ShardsRole
 from chaos_troubles import BrokerTroubles, SqliteTroubles, Troubles
 from ledger import WINDOW_S, Ledger
+from ledger_known import KnownLedger, with_known
+from ledger_targets import SECTIONS, TargetsLedger
 
 from freshet.config import Config, load_config
 from freshet.roles.opening import open_topics
 from freshet.warmup import warm_up
+from learner.settings import LearnerSettings
 from stream.errors import LogAwayError
 from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing
 
 PARTITIONS = 4
 REQUESTS_PER_TURN = 25
 EVENTS_PER_S = 1500.0
-AHEAD_MAX = 3000
-"""Events that may wait for the roles: so they are always at work, and never far behind."""
 QUIET_S_MAX = 120.0
 NAMES = ("join-a", "join-b", "learn-a", "learn-b", "serve")
 WEIGHTS = (24, 24, 22, 22, 8)
+NAMES_WITH_SHARDS = ("join-a", "join-b", "learn", "serve")
+WEIGHTS_WITH_SHARDS = (12, 12, 68, 8)
 CONFIG = f"""
 log = "LOG"
 state = "state"
@@ -81,23 +86,40 @@ port = 0
 class Chaos:
     """One run: the stream, the roles, and what happens to them."""
 
-    def __init__(self, seed: int, kills: int, kind: str, folder: Path) -> None:
+    def __init__(
+        self, seed: int, kills: int, kind: str, folder: Path, rate: float, targets: bool,
+        shard_by: str = "", shards: int = 0, reshard: bool = False, known: bool = False,
+    ) -> None:  # fmt: skip
         self.folder = folder
+        self.rate = rate
         rng = random.Random(seed)
         self.troubles: Troubles = (BrokerTroubles if kind == "kafka" else SqliteTroubles)(
-            folder, rng, 2_000 + 400 * kills
+            folder, rng, 2_000 + 400 * kills, not shards
         )
-        dying = rng.choices(NAMES, WEIGHTS, k=kills)
-        self.deaths = {name: [_death(rng, name) for _ in range(dying.count(name))] for name in NAMES}
+        names, weights = (NAMES_WITH_SHARDS, WEIGHTS_WITH_SHARDS) if shards else (NAMES, WEIGHTS)
+        dying = rng.choices(names, weights, k=kills)
+        self.deaths = {name: [_death(rng, name, shards) for _ in range(dying.count(name))] for name in names}
+        learns = len(self.deaths.get("learn", ()))
+        self.reshards = [
+            Resharding(learns * left // 3, to, [_reshard_death(rng, to) for _ in range(2)])
+            for left, to in ((2, shards + 1), (1, shards))
+            if reshard
+        ]
         self.schedule = {
+            "reshards": self.reshards,
             "deaths": {name: [tuple(death) for death in deaths] for name, deaths in self.deaths.items()},
             "troubles": list(self.troubles.coming),
         }
         self.troubles.start()
-        (folder / "freshet.toml").write_text(CONFIG.replace("LOG", self.troubles.url))
+        text = CONFIG.replace("LOG", self.troubles.url).replace("[join]", _join(shard_by))
+        text += SECTIONS if targets else ""
+        (folder / "freshet.toml").write_text(with_known(text) if known else text)
         self.config: Config = load_config(folder / "freshet.toml")
+        self.shards = shards
         self.log: Log = open_topics(self.config)
-        self.ledger = Ledger(seed)
+        self.ledger = (KnownLedger if known else TargetsLedger if targets else Ledger)(seed)
+        if isinstance(self.ledger, KnownLedger) and self.config.joining.shard_by:
+            self.ledger.places = self.log.partitions(EXAMPLES)
         self.sent = 0
         self.roles: list[Role] = []
         self._unsent: list[Outgoing] = []
@@ -109,8 +131,16 @@ class Chaos:
             for name, deaths in self.deaths.items():
                 role, _, member = name.partition("-")
                 arguments = [role, "--name", member] if member else [role]
-                self.roles.append(Role(name, arguments, self.folder, list(deaths)))
+                if name == "learn":
+                    self.learner = ShardsRole(
+                        name, self.shards, self.folder, list(deaths), self.reshards, self._has_learned
+                    )
+                    self.roles.append(self.learner)
+                else:
+                    self.roles.append(Role(name, arguments, self.folder, list(deaths)))
             self._until(lambda: all(role.ready or role.killed for role in self.roles), "the roles to start")
+            self._append(self.ledger.prelude())
+            self._until(self._all_consumed, "the roles to learn what is told first")
             self.troubles.begin(self.roles, self.config)
             while self.troubles.coming or not all(role.done for role in self.roles):
                 self._turn()
@@ -118,15 +148,16 @@ class Chaos:
                 if self.troubles.happen(self.log, self.sent, self._turn) == "flood":
                     self._append(self.ledger.flood(1500))
             self._append(self.ledger.close(PARTITIONS))
-            self._until(lambda: not self._unsent and self._waiting() == 0, "the roles to consume everything")
+            self._until(self._all_consumed, "the roles to consume everything")
             self._until(self._served, "the server to follow")
             stops = [role.stop() for role in self.roles]
             killed = sum((role.killed for role in self.roles), Counter[str]())
             return {
                 "kills": killed.total(),
-                **close_books(self.config, self.log, self.ledger),
+                **close_books(self.config, self.log, self.ledger, self._sharded()),
                 "killed_at": dict(sorted(killed.items())),
                 "came_back_without_state": sum(role.wiped for role in self.roles),
+                **self._of_shards(),
                 "missed_points": sum(role.missed for role in self.roles),
                 "troubles": dict(self.troubles.happened),
                 "slowest_take_over_s": self.troubles.slowest_take_over_s,
@@ -142,8 +173,22 @@ class Chaos:
             self.log.close()
             self.troubles.stop()
 
+    def _of_shards(self) -> dict[str, Any]:
+        if not self.shards:
+            return {}
+        seconds = [round(one, 1) for one in sorted(self.learner.recoveries_s)]
+        return {"resharded": self.learner.resharded, "recoveries_s": seconds}
+
+    def _sharded(self) -> LearnerSettings | None:
+        if not self.shards:
+            return None
+        settings = self.config.learner
+        return msgspec.structs.replace(
+            settings, shards=msgspec.structs.replace(settings.shards, count=self.shards)
+        )
+
     def _send(self) -> None:
-        if self.sent < EVENTS_PER_S * self.troubles.seconds and self._waiting() < AHEAD_MAX:
+        if self.sent < self.rate * self.troubles.seconds and self._waiting() < AHEAD_MAX:
             self._append(self.ledger.take(REQUESTS_PER_TURN))
 
     def _append(self, records: list[Outgoing]) -> None:
@@ -156,6 +201,9 @@ class Chaos:
                 self._unsent = []
         except LogAwayError:
             pass
+
+    def _all_consumed(self) -> bool:
+        return not self._unsent and self._waiting() == 0
 
     def _waiting(self) -> int:
         """Records on their way through the joiners and the learners."""
@@ -173,6 +221,13 @@ class Chaos:
         (server,) = (role for role in self.roles if role.name == "serve")
         return server.ready and server.examples_learnt() == published(self.log).examples
 
+    def _has_learned(self) -> bool:
+        """Whether there is an update; while the log is away nobody knows."""
+        try:
+            return published(self.log).examples > 0
+        except LogAwayError:
+            return False
+
     def _turn(self) -> None:
         for role in self.roles:
             role.turn(self.sent)
@@ -189,12 +244,28 @@ class Chaos:
             self._turn()
 
 
-def _death(rng: random.Random, name: str) -> Death:
+def _join(shard_by: str) -> str:
+    return f'[join]\nshard_by = "{shard_by}"\npartitions = {PARTITIONS + 1}' if shard_by else "[join]"
+
+
+def _death(rng: random.Random, name: str, shards: int) -> Death:
     role = name.partition("-")[0]
+    if shards and role == "learn":
+        shard = rng.randrange(-1, shards)
+        point = rng.choice([*COMMITS, *SHARDS]) if shard >= 0 and rng.random() < 0.7 else "time"
+        count = 1 if point == "before-all-have-met" else rng.randrange(1, 5)
+        return Death(point, count, rng.randrange(0, 800), rng.uniform(0.0, 0.3), False, shard)
     points = {"join": [*COMMITS, *JOINS], "learn": [*COMMITS, *LEARNS], "serve": ["time"]}[role]
     point = rng.choice(points) if rng.random() < 0.6 else "time"
     count = rng.randrange(1, 25) if point in COMMITS else 1 if point in LEARNS else rng.randrange(1, 4)
     return Death(point, count, rng.randrange(0, 800), rng.uniform(0.0, 0.3), rng.random() < 0.2)
+
+
+def _reshard_death(rng: random.Random, shards: int) -> Death:
+    point = rng.choice([*RESHARDS])
+    # an old state is committed to when it has sent, a new one some times for each table
+    count = rng.randrange(1, 8 * shards) if "writing" in point else rng.randrange(1, 3)
+    return Death(point, count, 0, 0.0, False)
 
 
 def main() -> int:
@@ -202,13 +273,32 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--log", choices=("sqlite", "kafka"), default="sqlite")
+    parser.add_argument("--rate", type=float, default=EVENTS_PER_S, help="events a second (1500)")
+    parser.add_argument("--targets", action="store_true", help="three targets in place of one")
+    parser.add_argument("--shard-by", default="", metavar="FEATURE", help="shard examples by it")
+    parser.add_argument("--shards", type=int, default=0, metavar="N", help="one learner in N processes")
+    parser.add_argument("--reshard", action="store_true", help="with --shards N: to N + 1 and back, midway")
+    parser.add_argument("--known", action="store_true", help="histories, rates, attributes, rows on disk")
     parser.add_argument("--json", type=Path, help="where the result goes too")
     parser.add_argument("--keep", type=Path, help="keep log, states and what the roles said there")
     arguments = parser.parse_args()
+    if arguments.known and (arguments.targets or arguments.reshard):
+        parser.error("--known goes with neither --targets nor --reshard: rows on disk do not move")
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="freshet-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     warm_up()
-    chaos = Chaos(arguments.seed, arguments.kills, arguments.log, folder)
+    chaos = Chaos(
+        arguments.seed,
+        arguments.kills,
+        arguments.log,
+        folder,
+        arguments.rate,
+        arguments.targets,
+        arguments.shard_by,
+        arguments.shards,
+        arguments.reshard,
+        arguments.known,
+    )
     try:
         result = {"seed": arguments.seed, "log": arguments.log, **chaos.run()}
     except AssertionError as error:

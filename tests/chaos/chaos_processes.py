@@ -1,22 +1,30 @@
 """Freshet's roles as processes that die as planned, and are started again whenever they have died."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
+
+import starting
+from copies import Copy
+
 ROOT = Path(__file__).resolve().parents[2]
-POINT_S_MAX = 12.0
-STOP_S_MAX = 10.0
+AHEAD_MAX = 1000
+"""Events that may wait for the roles: so they are always at work, and never far behind."""
+POINT_EVENTS_MAX = 2500
+"""Events after which a role that has not come to its point is killed all the same. It is no time, so that the
+same happens on a slow machine: of these events 1,500 have then been consumed, in some forty commits."""
+ANSWER_S_MAX = 60.0
+STOP_S_MAX = 60.0
 
 
 class Death(NamedTuple):
@@ -27,6 +35,7 @@ class Death(NamedTuple):
     after: int
     delay_s: float
     wipe: bool  # it comes back without its state
+    shard: int = -1  # of a learner in shards, which dies; -1: the process itself
 
 
 class Role:
@@ -41,8 +50,8 @@ class Role:
         self._folder = folder
         self._deaths = deaths
         self._next: Death | None = None
-        self._ready_at_s: float | None = None
-        self._ready_events = 0
+        self._events = 0
+        self._ready_events: int | None = None
         self._kill_at_s: float | None = None
         self.process = self._start()
 
@@ -54,30 +63,30 @@ class Role:
     @property
     def ready(self) -> bool:
         """Whether it is at work."""
-        return self._ready_at_s is not None and self.process.poll() is None
+        return self._ready_events is not None and self.process.poll() is None
 
     def turn(self, events: int) -> None:
         """Look after it; `events` is how many have been sent."""
+        self._events = events
         now = time.monotonic()
         status = self.process.poll()
         if status is not None:
             self._note_end(status)
             self.process = self._start()
             return
-        if self._ready_at_s is None:
+        if self._ready_events is None:
             if ": ready" in self._output():
-                self._ready_at_s, self._ready_events = now, events
+                self._ready_events = events
             return
         death = self._next
         if death is None:
             return
         if self._kill_at_s is not None:
             if now >= self._kill_at_s:
-                self.process.send_signal(signal.SIGKILL)
-                self.process.wait()
+                self._strike()
         elif death.point == "time" and events - self._ready_events >= death.after:
             self._kill_at_s = now + death.delay_s
-        elif death.point != "time" and now - self._ready_at_s > POINT_S_MAX:
+        elif death.point != "time" and events - self._ready_events >= POINT_EVENTS_MAX:
             self.missed += 1  # it never came to its point; it dies all the same
             self._kill_at_s = now
 
@@ -85,8 +94,14 @@ class Role:
         """What a server says that its model has learnt."""
         url = re.search(r"serve: ready (\S+)", self._output())
         assert url is not None
-        with urlopen(f"{url[1]}/v1/model", timeout=5.0) as answer:
+        with urlopen(f"{url[1]}/v1/model", timeout=ANSWER_S_MAX) as answer:
             return int(json.load(answer)["examples_learnt"])
+
+    def pause(self) -> Callable[[], None]:
+        """Stop it where it is; returns what lets it go on."""
+        process = self.process
+        process.send_signal(signal.SIGSTOP)
+        return lambda: process.send_signal(signal.SIGCONT)
 
     def stop(self) -> float:
         """Ask it to end; how many seconds that took."""
@@ -107,6 +122,10 @@ class Role:
         """The end of what it said on stderr."""
         return (self._folder / f"{self.name}.log").read_text(errors="replace")[-3000:]
 
+    def _strike(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
     def _output(self) -> str:
         return (self._folder / f"{self.name}.out").read_text(errors="replace")
 
@@ -125,21 +144,21 @@ class Role:
         else:
             raise AssertionError(f"{self.name} ended with {status}: {self.last_words()}")
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Copy:
         self._next = self._deaths.pop(0) if self._deaths else None
-        self._ready_at_s = self._kill_at_s = None
-        point, count = ("none", 0) if self._next is None or self._next.point == "time" else self._next[:2]
-        command = [sys.executable, str(ROOT / "tests" / "chaos" / "chaos_role.py"), point, str(count)]
-        command += [*self._arguments, "--config", "freshet.toml", "--with-parent", str(os.getpid())]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        out, log = self._folder / f"{self.name}.out", self._folder / f"{self.name}.log"
+        self._ready_events = self._kill_at_s = None
+        point, count = self._program()
+        return self._run(point, count, [*self._arguments, *self._more], self.name)
+
+    def _run(self, point: str, count: int, arguments: Sequence[str], name: str) -> Copy:
+        """Start a command of Freshet that dies at a point."""
+        script = str(Path(__file__).with_name("chaos_role.py"))
+        command = [point, str(count), *arguments, "--config", "freshet.toml"]
+        out, log = self._folder / f"{name}.out", self._folder / f"{self.name}.log"
         with out.open("wb") as output, log.open("ab") as told:
-            return subprocess.Popen(
-                [*command, *self._more],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=told,
-                env=environment,
-                start_new_session=True,
-            )
+            return starting.start(*command, program=script, cwd=self._folder, stdout=output, stderr=told)
+
+    def _program(self) -> tuple[str, int]:
+        """At which point it dies by itself, and at which time that it comes there."""
+        death = self._next
+        return ("none", 0) if death is None or death.point == "time" else (death.point, death.count)

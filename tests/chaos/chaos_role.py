@@ -1,36 +1,50 @@
 """A role of Freshet that may kill itself at a named point: what `tests/chaos/chaos.py` starts.
 
     python tests/chaos/chaos_role.py POINT COUNT ROLE ARGUMENTS...
+    python tests/chaos/chaos_role.py shards 0 learn --shards N ARGUMENTS...
 
 The points are put around Freshet's own functions from outside, here, so that Freshet itself knows
 nothing of them. POINT "none" runs the role as it is. The process dies of SIGKILL when it comes to the
-point for the COUNT-th time.
+point for the COUNT-th time. POINT "shards" starts shards each of which looks, when it starts, into a file
+that may name its rank, a point and how often it comes there.
 """
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from freshet.cli.main import main
+from freshet.roles.shards import copied, template
 from learner.role.succession import Session
+from learner.shards.live.kept import KeptShard
 from stream.group.membership import Member
 from stream.join.assignment import Shares
 from stream.join.joiner import Joiner
 from stream.run.runner import Runner
+from stream.state.disk import RocksDisk
 from stream.state.role_state import RoleState
 
 INSIDE_S_MAX = 0.002
 """How far into a commit's write it may die; most take less."""
 
+PLAN = Path("shard-death")  # see chaos_shards.PLAN
+
 Call = Callable[[], Any]
+
+
+dies_by_plan = False
 
 
 def die() -> None:
     """As abruptly as a process can."""
+    if dies_by_plan:
+        PLAN.write_text("")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -92,12 +106,55 @@ LEARNS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
     "after-beginning-a-term": (Session, "take_over", after),
     "inside-snapshot": (RoleState, "copy_to", inside),
 }
-POINTS = {**COMMITS, **JOINS, **LEARNS}
+SHARDS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
+    "before-all-have-met": (KeptShard, "equal_everywhere", before),
+    "before-an-update-counts": (KeptShard, "committed", before),
+    "after-an-update-counts": (KeptShard, "committed", after),
+}
+RESHARDS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
+    "inside-writing-new-states": (RoleState, "commit", inside),
+    "before-moving-new-states": (RocksDisk, "move", before),
+    "after-moving-new-states": (RocksDisk, "move", after),
+    "inside-removing-states": (RocksDisk, "remove", inside),
+}
+POINTS = {**COMMITS, **JOINS, **LEARNS, **SHARDS, **RESHARDS}
+
+
+class StartedTemplate(subprocess.Popen[bytes]):
+    """The process that shards are copies of, as this script instead."""
+
+    def __init__(self, command: Sequence[str], **more: Any) -> None:
+        if command[1:3] == ["-m", template.MODULE]:
+            command = [command[0], __file__, "template", "0", *command[3:]]
+        super().__init__(command, **more)
+
+
+def planned(arguments: Sequence[str]) -> tuple[str, str]:
+    """The point and count at which the shard of these arguments dies."""
+    rank = arguments[arguments.index("--shard") + 1].partition("/")[0]
+    shard, *death = (PLAN.read_text() or "none none 0").split()
+    return (death[0], death[1]) if shard == rank else ("none", "0")
+
+
+def run_planned(arguments: Sequence[str]) -> int:
+    """Run a shard that dies as the file says."""
+    global dies_by_plan
+    dies_by_plan = True
+    return run_armed(*planned(arguments), arguments)
+
+
+def run_armed(point: str, times: str, arguments: Sequence[str]) -> int:
+    """Run a command that dies when it comes to a point for so many times."""
+    if point != "none":
+        target, attribute, how = POINTS[point]
+        arm(target, attribute, int(times), how)
+    return main(arguments)
 
 
 if __name__ == "__main__":
     point, times, *arguments = sys.argv[1:]
-    if point != "none":
-        target, attribute, how = POINTS[point]
-        arm(target, attribute, int(times), how)
-    sys.exit(main(arguments))
+    if point == "template":
+        sys.exit(copied.main(int(arguments[0]), run_planned))
+    if point == "shards":
+        point, subprocess.Popen = "none", StartedTemplate  # type: ignore[misc]
+    sys.exit(run_armed(point, times, arguments))

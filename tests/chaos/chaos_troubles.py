@@ -1,7 +1,6 @@
 """What befalls the log and those who lead, after so many events as the seed says."""
 
 import random
-import signal
 import sqlite3
 import sys
 import threading
@@ -23,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "deploy" / "kafka")
 
 FLOOD = "flood of dead letters"
 LEADER = "leader paused until another leads"
-TAKE_OVER_S_MAX = 30.0
+LOCK_S = 6.0  # three times as long as a member of a group may be silent
+TAKE_OVER_S_MAX = 120.0  # seconds on a busy machine; it ends a run in which nobody ever does
+AGAIN_EVENTS = 300  # later, a trouble that had no effect happens again
 
 
 class Trouble(NamedTuple):
@@ -41,12 +42,12 @@ class Troubles:
     own: tuple[tuple[str, float], ...] = ()
     """Troubles of this log: (which, seconds); 0: drawn."""
 
-    def __init__(self, folder: Path, rng: random.Random, last: int) -> None:
+    def __init__(self, folder: Path, rng: random.Random, last: int, leaders: bool = True) -> None:
         self.folder = folder
         self.happened = Counter[str]()
         self.slowest_take_over_s = 0.0
         pauses = max(last // 8_000, 2)
-        what = [(FLOOD, 0.0), *((LEADER, 0.0) for _ in range(pauses)), *(("role paused", 0.0),) * pauses]
+        what = [(FLOOD, 0.0), *((LEADER, 0.0),) * pauses * leaders, *(("role paused", 0.0),) * pauses]
         self.coming = sorted(
             Trouble(rng.randrange(1_000, last), name, seconds or rng.uniform(0.3, 3.0))
             for name, seconds in [*what, *self.own]
@@ -84,7 +85,8 @@ class Troubles:
         if trouble.what == FLOOD:
             return "flood"
         if trouble.what == LEADER:
-            self._pause_leader(log, turn)
+            if not self._pause_leader(log, turn):  # a kill came first: once more, a little later
+                self.coming = sorted([*self.coming, trouble._replace(events=events + AGAIN_EVENTS)])
         elif trouble.what == "role paused":
             self._pause(self._rng.choice(self._roles), lambda held: held > trouble.seconds, turn)
         else:
@@ -95,41 +97,42 @@ class Troubles:
         """One of this log's own troubles."""
         raise NotImplementedError
 
-    def _pause_leader(self, log: Log, turn: Callable[[], None]) -> None:
-        """Until another leads, which it finds out when it wakes up."""
+    def _pause_leader(self, log: Log, turn: Callable[[], None]) -> bool:
+        """Until another leads, which it finds out when it wakes up; False if none had to."""
         try:
             name, term = leader(log)
         except LogAwayError:
-            return
+            return False
         role = next(role for role in self._roles if role.name == f"learn-{name}")
+        took_over_s: list[float] = []
 
         def another(held: float) -> bool:
             assert held < TAKE_OVER_S_MAX, "nobody has taken over"
             found = leader(log)
             if found[1] > term and found[0] != name:
-                self.slowest_take_over_s = max(self.slowest_take_over_s, round(held, 2))
-                return True
+                took_over_s.append(held)
             return found[1] > term  # or it was killed before the pause began, and has come back
 
         self._pause(role, another, turn)
+        self.slowest_take_over_s = round(max([self.slowest_take_over_s, *took_over_s]), 2)
+        return bool(took_over_s)
 
     def _pause(self, role: Role, over: Callable[[float], bool], turn: Callable[[], None]) -> None:
         process = role.process
         if process.poll() is not None:
             return
-        process.send_signal(signal.SIGSTOP)
+        resume = role.pause()
         began = time.monotonic()
         while role.process is process and process.poll() is None and not over(time.monotonic() - began):
             turn()
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
+        resume()
 
 
 class SqliteTroubles(Troubles):
     """The embedded log: another process holds its file for a while."""
 
     url = "sqlite:log.db"
-    own = (("log locked", 0.0), ("log locked", 0.0), ("log locked", 20.0))
+    own = (("log locked", 0.0), ("log locked", 0.0), ("log locked", LOCK_S))
 
     def befall(self, trouble: Trouble, turn: Callable[[], None]) -> None:
         threading.Thread(target=self._lock, args=(trouble.seconds,)).start()

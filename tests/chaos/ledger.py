@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from learner.features.encoder import Encoder
-from learner.model.model import Model
-from learner.role.learner import Learner
 from stream.log.base import DEAD_LETTERS, EXAMPLES, Log, Outgoing, Record, partition_of
 from stream.records.decoding import Decoder
+from stream.records.entities.record import EntityEvent
+from stream.records.targets import UNDECLARED, Targets
 from stream.records.types import Action, DeadLetter, Example, Exposure, Features, Forget, Impression, encode
 
 WINDOW_S = 15.0
@@ -42,6 +42,7 @@ class Told(NamedTuple):
     """An example as far as it matters: which candidates, with which labels."""
 
     request_id: str
+    target: str
     late: bool
     before: tuple[float, ...]  # the labels that it corrects
     labels: tuple[tuple[str, float], ...]  # (the candidate's own id, label)
@@ -53,12 +54,19 @@ class Ledger:
     Args:
         seed: of everything in the stream.
         begin_s: event time of the first request.
+        every_s: event time between two requests; None: that of the kind of ledger.
     """
 
-    def __init__(self, seed: int, begin_s: float = BEGIN_S) -> None:
+    targets = UNDECLARED
+    every_s = EVERY_S
+
+    def __init__(self, seed: int, begin_s: float = BEGIN_S, every_s: float | None = None) -> None:
         self.begin_s = begin_s
+        if every_s is not None:
+            self.every_s = every_s
         self._rng = random.Random(seed)
-        self._requests = 0
+        self.requests = 0  # so far
+        self._jumped_s = 0.0
         self._arrivals = 0
         self._coming: list[Arrival] = []
         self._copies: deque[tuple[float, Outgoing]] = deque()
@@ -70,11 +78,33 @@ class Ledger:
 
     # --- the stream ---
 
+    def prelude(self) -> list[Outgoing]:
+        """The records that must have been learned before the first request is made."""
+        return []
+
     def take(self, requests: int) -> list[Outgoing]:
         """The records that arrive while `requests` more requests are made, in their order."""
         for _ in range(requests):
             self._make()
-        return list(self._arrived(self.begin_s + self._requests * EVERY_S))
+        return list(self._arrived(self._now_s()))
+
+    def jump(self, seconds: float) -> None:
+        """The stream stands still for some event time; what was on its way comes after that, with its time.
+
+        What is learned of it then depends on which records share a partition: the ledger does not know.
+        """
+        self._jumped_s += seconds
+        self._coming = [
+            arrival._replace(
+                at=arrival.at + seconds, copies=tuple((at + seconds, same) for at, same in arrival.copies)
+            )
+            for arrival in self._coming
+        ]
+        self._copies = deque((at + seconds, record) for at, record in self._copies)
+
+    def _now_s(self) -> float:
+        """Event time of the next request."""
+        return self.begin_s + self._jumped_s + self.requests * self.every_s
 
     def flood(self, records: int) -> list[Outgoing]:
         """Records of which none is of use, so many that a joiner must refuse to go on."""
@@ -85,7 +115,7 @@ class Ledger:
 
     def close(self, partitions: int) -> list[Outgoing]:
         """What is still on its way, and for each partition a last request that closes all windows."""
-        now = self.begin_s + self._requests * EVERY_S
+        now = self._now_s()
         last = list(self._arrived(now + 10 * WINDOW_S))
         for partition in range(partitions):
             name = next(
@@ -100,9 +130,8 @@ class Ledger:
 
     def _make(self) -> None:
         rng = self._rng
-        number = self._requests
-        self._requests += 1
-        time = self.begin_s + number * EVERY_S
+        number, time = self.requests, self._now_s()
+        self.requests += 1
         name = f"r{number}"
         kind = rng.random()
         if kind < 0.01:
@@ -134,6 +163,15 @@ class Ledger:
         key = name.encode()
         self._come(time, key, encode(impression))
         self.sent["impressions"] += 1
+        self._happen(impression, shown, examined)
+
+    def _happen(self, impression: Impression, shown: list[int] | None, examined: int | None) -> None:
+        """Let something happen with the candidates.
+
+        Args:
+            shown, examined: the last word on what was shown.
+        """
+        rng, name, time, candidates = self._rng, impression.request_id, impression.time, impression.candidates
         labels: dict[int, float] = {}
         late: list[int] = []
         for i in range(len(candidates)):
@@ -181,6 +219,7 @@ class Ledger:
         labels: Mapping[int, float],
         late: bool = False,
         before: list[float] | None = None,
+        target: str = "",
     ) -> None:
         self.examples.append(
             Example(
@@ -192,6 +231,7 @@ class Ledger:
                 labels=list(labels.values()),
                 late=late,
                 before=before,
+                target=target,
             )
         )
 
@@ -234,12 +274,14 @@ class Ledger:
 
     # --- the books ---
 
-    def balance(self, log: Log, learner: Learner) -> dict[str, Any]:
-        """Compare with what is in the log and in a learner that has consumed all of it; 0 is balanced."""
+    def balance(self, log: Log, learner: Any) -> dict[str, Any]:
+        """Compare with the log and a learner, or its shards, that have consumed all of it; 0 is balanced."""
         expected = Counter(tell(example) for example in self.examples)
-        found = Counter(tell(example) for example in examples_in(log))
-        letters = Counter(letters_in(log))
-        buried = Counter(self.buried) + Counter(name.encode() for name in self.misfits)
+        found = Counter(tell(example) for example in examples_in(log, self.targets))
+        letters = Counter(letters_in(log, self.targets))
+        buried = Counter(self.buried) + Counter(
+            e.request_id.encode() for e in self.examples if e.request_id in self.misfits
+        )
         learnt = [example for example in self.examples if example.request_id not in self.misfits]
         learner.finish()
         return {
@@ -249,31 +291,55 @@ class Ledger:
             **self.totals(learner),
         }
 
-    def totals(self, learner: Learner) -> dict[str, int]:
+    def totals(self, learner: Any) -> dict[str, int]:
         """What a learner that has consumed all of it has counted."""
         learnt = [example for example in self.examples if example.request_id not in self.misfits]
-        scored = [example for example in learnt if not example.late]
-        return {
+        off = {
             "requests_off": learner.meta.requests - len(learnt),
             "rows_off": learner.meta.examples - sum(len(example.labels) for example in learnt),
-            "scored_off": learner.metrics.examples - sum(len(example.labels) for example in scored),
-            "positives_off": int(learner.metrics.summary()["positives"])
-            - int(sum(sum(example.labels) for example in scored)),
         }
+        for name, metrics in learner.saved_metrics.by_name.items():
+            labels = [
+                label
+                for example in learnt
+                if not example.late and self.targets[example.target] is self.targets[name]
+                for label in example.labels
+            ]
+            of = "" if name == self.targets.primary else f"{name}_"
+            off[f"{of}scored_off"] = metrics.examples - len(labels)
+            off[f"{of}positives_off"] = metrics.summary()["positives"] - sum(label > 0.0 for label in labels)
+        return off
 
-    def _compare_tables(self, model: Model, learnt: list[Example]) -> dict[str, int]:
-        """How often each id was seen, over all tables of features; a correction is no sighting."""
-        lost = double = 0
-        encoder: Encoder = model.encoder
+    def completed(self, examples: list[Example]) -> list[Example]:
+        """Examples as they are learned: with what is known of their entities."""
+        return examples
+
+    def sightings(self, encoder: Encoder, learnt: list[Example]) -> dict[int, Counter[int]]:
+        """How often each id was seen, by the number of its table; a correction is no sighting."""
         rows = encoder.encode([example for example in learnt if example.before is None]).rows
-        for t, table in enumerate(model.tables[: len(encoder.names)]):
+        found = {}
+        for t in range(len(encoder.names)):
             keys, times = np.unique(rows.key[rows.column == t], return_counts=True)
-            expected = Counter(dict(zip(keys.tolist(), times.tolist(), strict=True)))
-            held, slots = table.items()
-            found = Counter(dict(zip(held.tolist(), table.counts(slots).tolist(), strict=True)))
+            found[t] = Counter(dict(zip(keys.tolist(), times.tolist(), strict=True)))
+        return found
+
+    def _compare_tables(self, model: Any, learnt: list[Example]) -> dict[str, int]:
+        """How often each id was seen, over all tables of features."""
+        lost = double = 0
+        for t, expected in self.sightings(model.encoder, learnt).items():
+            found = counts_in(model.tables[t])
             lost += (expected - found).total()
             double += (found - expected).total()
         return {"sightings_lost": lost, "sightings_double": double}
+
+
+def counts_in(table: Any) -> Counter[int]:
+    """How often a table has seen each of its ids, on disk or not."""
+    found = Counter[int]()
+    for keys, rows in table.pages():
+        counts = rows.view(np.uint32)[:, table.spec.seen_column + 1]
+        found.update(dict(zip(keys.tolist(), counts.tolist(), strict=True)))
+    return found
 
 
 def fresh_records(log: Log, topic: str) -> Iterator[Record]:
@@ -288,17 +354,17 @@ def fresh_records(log: Log, topic: str) -> Iterator[Record]:
                     yield record
 
 
-def examples_in(log: Log) -> Iterator[Example]:
-    """The examples, without the requests to forget that are among them."""
-    decode = Decoder(Example, Forget).decode
+def examples_in(log: Log, targets: Targets = UNDECLARED) -> Iterator[Example]:
+    """The examples, without the requests to forget and what is said of entities, which are among them."""
+    decode = Decoder[Example | Forget | EntityEvent](Example, Forget, EntityEvent, targets=targets).decode
     found = (decode(record.value) for record in fresh_records(log, EXAMPLES))
     return (example for example in found if isinstance(example, Example))
 
 
-def letters_in(log: Log) -> Iterator[bytes]:
+def letters_in(log: Log, targets: Targets = UNDECLARED) -> Iterator[bytes]:
     """What was buried: the original bytes of the joiner's letters, the request id of the learner's."""
     decode = Decoder(DeadLetter, bytes_max=1 << 30).decode
-    decode_example = Decoder(Example).decode
+    decode_example = Decoder(Example, targets=targets).decode
     for record in fresh_records(log, DEAD_LETTERS):
         letter: DeadLetter = decode(record.value)
         if letter.stage == "learner":
@@ -311,7 +377,7 @@ def tell(example: Example) -> Told:
     """An example as far as it matters."""
     names = [str(candidate["once"]) for candidate in example.candidates]
     labels = tuple(zip(names, example.labels, strict=True))
-    return Told(example.request_id, example.late, tuple(example.before or ()), labels)
+    return Told(example.request_id, example.target, example.late, tuple(example.before or ()), labels)
 
 
 def difference(name: str, expected: Counter[Any], found: Counter[Any]) -> dict[str, int]:

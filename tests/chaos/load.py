@@ -13,10 +13,8 @@ plot, to memory.html.
 import argparse
 import asyncio
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +34,11 @@ from stream.log.base import EVENTS, EXAMPLES, Log, Outgoing, partition_of
 from stream.records.types import Impression, encode
 from stream.state.role_state import RoleState
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
+
+import starting
+from copies import Copy
+
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("join", "learn", "serve")
 WINDOW_S = 5.0
@@ -46,6 +49,8 @@ GROWTH_MAX_SHORT = 0.1  # of a run under SHORT_S: it ends before what is loaded 
 SHORT_S = 100.0
 KILLS = (0.02, 0.08, 0.15, 0.25)
 """Of the learner, as shares of the run: early, so that its last life is long enough to be judged."""
+SAMPLES_MIN = 12
+"""Of one life of each process, of which half is warm-up: a slow machine is called until there are so many."""
 QUIET_S_MAX = 60.0
 LOOK_S = 0.1
 STOP_S_MAX = 120.0  # on a machine that stands still for a minute, as one that others measure on does
@@ -90,18 +95,15 @@ class Process:
         self.kills = 0
         self.process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Copy:
         self.lives.append([])
-        command = [sys.executable, "-m", "freshet", self.role, "--config", "freshet.toml"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         with (
             (self.folder / f"{self.role}.out").open("wb") as out,
             (self.folder / f"{self.role}.log").open("ab") as log,
         ):
-            return subprocess.Popen(
-                [*command, "--with-parent", str(os.getpid())],
-                cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=environment,
-            )  # fmt: skip
+            return starting.start(
+                self.role, "--config", "freshet.toml", cwd=self.folder, stdout=out, stderr=log
+            )
 
     @property
     def said(self) -> str:
@@ -221,20 +223,21 @@ def load(seconds: float, rate: float, folder: Path, out: Path, seed: int) -> dic
 
 async def play(callers: Callers, processes: list[Process], seconds: float, rate: float) -> None:
     """Call, watch memory, and kill the learner now and then."""
+    began = time.monotonic()
+    kills = [began + share * seconds for share in KILLS if share * seconds >= 5.0]
 
-    async def watch() -> None:
-        began = time.monotonic()
-        kills = iter([began + share * seconds for share in KILLS if share * seconds >= 5.0])
-        kill_at = next(kills, float("inf"))
-        while time.monotonic() - began < seconds:
-            for one in processes:
-                one.sample()
-            if time.monotonic() >= kill_at:
-                kill_at = next(kills, float("inf"))
-                await asyncio.to_thread(processes[1].kill)
-            await asyncio.sleep(SAMPLE_S)
+    def judged() -> bool:
+        return not kills and all(max(map(len, one.lives)) >= SAMPLES_MIN for one in processes)
 
-    await asyncio.gather(callers.run(seconds, rate), watch())
+    calling = asyncio.create_task(callers.run(seconds, rate, judged))
+    while not calling.done():
+        for one in processes:
+            one.sample()
+        if kills and time.monotonic() >= kills[0]:
+            del kills[0]
+            await asyncio.to_thread(processes[1].kill)
+        await asyncio.sleep(SAMPLE_S)
+    await calling
 
 
 def close(log: Log, books: Books) -> None:

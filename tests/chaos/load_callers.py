@@ -21,6 +21,16 @@ from stream.records.types import Example, Impression
 
 FEEDBACK_S = 2.0  # feedback accepted within this of its score is in time, whatever the machine does
 USERS, ITEMS = 30, 60
+STATUSES = frozenset({200, 202, 207, 400, 404, 405, 413, 431})
+"""What callers are answered with in every run."""
+
+EACH_MIN = 2
+"""Times that each thing is done at least: a slow machine is called for longer, at most `LONGER_MAX` times."""
+
+LONGER_MAX = 10.0
+
+LET_GO_S_MAX = 60.0
+"""How long a connection may stay open that the server closes after two seconds on an idle machine."""
 
 
 class Books:
@@ -79,20 +89,25 @@ class Callers:
         self._number = 0
         self._recent: list[str] = []  # requests that feedback may name
         self._client = httpx.AsyncClient(
-            base_url=url, timeout=30.0, limits=httpx.Limits(max_connections=40, max_keepalive_connections=10)
+            base_url=url, timeout=60.0, limits=httpx.Limits(max_connections=40, max_keepalive_connections=10)
         )
         self._kinds: list[tuple[Callable[[], Awaitable[None]], int]] = [
             (self.score, 40), (self.feedback, 25), (self.events, 12), (self.malformed, 10),
             (self.leave, 5), (self.no_http, 2), (self.dawdle, 1), (self.watch, 2), (self.retry, 3),
         ]  # fmt: skip
 
-    async def run(self, seconds: float, rate: float) -> None:
-        """Call for so long, `rate` times a second; more than a hundred never wait at once."""
+    async def run(self, seconds: float, rate: float, enough: Callable[[], bool]) -> None:
+        """Call for so long, `rate` times a second; more than a hundred never wait at once.
+
+        Goes on until each thing was done, each of STATUSES answered, and the caller has had enough.
+        """
         began = time.monotonic()
         working: set[asyncio.Task[None]] = set()
         made = 0
         kinds, weights = zip(*self._kinds, strict=True)
-        while (now := time.monotonic() - began) < seconds:
+        while (now := time.monotonic() - began) < seconds or not (
+            (self._done_all() and enough()) or now > LONGER_MAX * seconds
+        ):
             while made < now * rate and len(working) < 100:
                 (kind,) = self._rng.choices(kinds, weights)
                 self.deeds[kind.__name__] += 1
@@ -104,6 +119,10 @@ class Callers:
             await asyncio.sleep(0.01)
         await asyncio.gather(*working)
         await self._client.aclose()
+
+    def _done_all(self) -> bool:
+        least = min(self.deeds[kind.__name__] for kind, _ in self._kinds)
+        return least >= EACH_MIN and self.statuses.keys() >= STATUSES
 
     async def _ask(self, method: str, path: str, **more: Any) -> httpx.Response | None:
         try:
@@ -249,11 +268,11 @@ class Callers:
         await self._raw(sent, 0.0)
 
     async def no_http(self) -> None:
-        await self._raw(os.urandom(self._rng.randrange(1, 2000)) + b"\r\n\r\n", 6.0)
+        await self._raw(os.urandom(self._rng.randrange(1, 2000)) + b"\r\n\r\n", LET_GO_S_MAX)
 
     async def dawdle(self) -> None:
         """Send half a head and wait to be let go."""
-        await self._raw(b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\n", 6.0)
+        await self._raw(b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\n", LET_GO_S_MAX)
 
     async def _raw(self, sent: bytes, wait_s: float) -> None:
         parts = urlsplit(self.url)

@@ -115,6 +115,7 @@ def healthy(stream: Callable[[int], int]) -> Series:
         f'freshet_table_rows{{{S},table="item"}}': [500.0] * MINUTES,
         f"freshet_ready{{{S}}}": [float(m > 0) for m in range(MINUTES)],
         f"freshet_frozen{{{S}}}": [0.0] * MINUTES,
+        f"freshet_held{{{S}}}": [0.0] * MINUTES,
         f"freshet_freshness_seconds{{{S}}}": [a + 0.4 for a in age],
         f"freshet_base_freshness_seconds{{{S}}}": [a + 0.9 for a in age],
         f"freshet_join_examples_total{{{J}}}": seen,
@@ -130,11 +131,24 @@ def healthy(stream: Callable[[int], int]) -> Series:
         f"freshet_learn_quarantined_groups_total{{{L}}}": [0.0] * MINUTES,
         f"freshet_learn_sightings_full_total{{{L}}}": [0.0] * MINUTES,
         f'freshet_learn_rows_evicted_total{{{L},table="item"}}': [0.0] * MINUTES,
+        # a tenth of the candidates has a row on disk
+        f"freshet_learn_examples_total{{{L}}}": [10.0 * c for c in seen],
+        f"freshet_learn_rows_read_total{{{L}}}": seen,
         # the first handful of clicks says little of calibration, and less of the error memory
         quality("calibration", "corrected"): [1.7 if c < 1_000 else 1.05 for c in seen],
         quality("logloss", "corrected"): [0.35 if c < 1_000 else 0.3 for c in seen],
         quality("logloss", "base"): [0.3] * MINUTES,
         quality("positives", "corrected"): [min(c // 20, 2_000.0) for c in seen],
+        # so do the first purchases; of many that come after observe_s the metrics see none
+        quality("calibration", "corrected", "buy"): [1.7 if c < 10_000 else 1.05 for c in seen],
+        quality("logloss", "corrected", "buy"): [0.35 if c < 10_000 else 0.3 for c in seen],
+        quality("logloss", "base", "buy"): [0.3] * MINUTES,
+        quality("positives", "corrected", "buy"): [min(c // 200, 2_000.0) for c in seen],
+        f'freshet_target_complete{{{S},target="buy"}}': [1.0] * MINUTES,
+        quality("calibration", "corrected", "later"): [1.9] * MINUTES,
+        quality("positives", "corrected", "later"): [500.0] * MINUTES,
+        f'freshet_target_complete{{{S},target="later"}}': [0.0] * MINUTES,
+        f'freshet_trust_ratio{{{S},target="buy"}}': [1.0] * MINUTES,
     }  # fmt: skip
     return series
 
@@ -143,8 +157,14 @@ def scored(name: str) -> str:
     return f'freshet_scored_{name}_total{{{S},feature="item"}}'
 
 
-def quality(metric: str, prediction: str) -> str:
-    return f'freshet_quality{{{S},metric="{metric}",prediction="{prediction}",span="recent"}}'
+def quality(metric: str, prediction: str, target: str = "") -> str:
+    """Of the first target, or of a further one."""
+    labels = f'metric="{metric}",prediction="{prediction}",span="recent"'
+    return (
+        f'freshet_target_quality{{{S},target="{target}",{labels}}}'
+        if target
+        else f"freshet_quality{{{S},{labels}}}"
+    )
 
 
 def from_fault(values: list[float], faulty: Callable[[int, float], float]) -> list[float]:
@@ -178,11 +198,13 @@ def faults(series: Series) -> dict[str, Series]:
         return {name: from_fault(series[name], lambda m, v: value)}
 
     enough = {positives: [500.0] * MINUTES}
+    bought = {quality("positives", "corrected", "buy"): [500.0] * MINUTES}
     return {
         "FreshetRoleDown": steady(f"up{{{L}}}", 0.0),
         "FreshetLogAway": steady(f"freshet_log_up{{{S}}}", 0.0),
         "FreshetLagging": {lag: from_fault(series[lag], lambda m, v: 60.0 * (m - FAULT))},
         "FreshetServerNotReady": steady(f"freshet_ready{{{S}}}", 0.0),
+        "FreshetHeld": steady(f"freshet_held{{{S}}}", 1.0),
         "FreshetServerErrors": {failed: share_of(series, calls_ok, 0.1)},
         "FreshetServerSlow": {fast: from_fault(series[fast], lambda m, v: series[fast][FAULT - 1])},
         "FreshetImpressionsUnlogged": {
@@ -204,6 +226,7 @@ def faults(series: Series) -> dict[str, Series]:
         "FreshetTableEvicts": {
             f'freshet_learn_rows_evicted_total{{{L},table="item"}}': share_of(series, taken, 0.5)
         },
+        "FreshetRowsThrash": {f"freshet_learn_rows_read_total{{{L}}}": share_of(series, taken, 80.0)},
         "FreshetQuarantine": steady(f"freshet_learn_quarantined_groups_total{{{L}}}", 1.0),
         # the caller sends other ids from then on, or none
         "FreshetUnknownIds": {
@@ -222,6 +245,13 @@ def faults(series: Series) -> dict[str, Series]:
         "FreshetCorrectionHarms": steady(quality("logloss", "corrected"), 0.4)
         | enough
         | {quality("calibration", "corrected"): [1.0] * MINUTES},
+        "FreshetTargetMiscalibrated": steady(quality("calibration", "corrected", "buy"), 1.6)
+        | bought
+        | {quality("logloss", "corrected", "buy"): [0.3] * MINUTES},
+        "FreshetTargetCorrectionHarms": steady(quality("logloss", "corrected", "buy"), 0.4)
+        | bought
+        | {quality("calibration", "corrected", "buy"): [1.0] * MINUTES},
+        "FreshetUntrusted": steady(f'freshet_trust_ratio{{{S},target="buy"}}', 0.1),
     }
 
 
@@ -230,10 +260,10 @@ FIRES_IN = {
     # These are true at any time, whatever comes in.
     **dict.fromkeys(
         (
-            "FreshetRoleDown", "FreshetLogAway", "FreshetLagging", "FreshetServerNotReady",
+            "FreshetRoleDown", "FreshetLogAway", "FreshetLagging", "FreshetServerNotReady", "FreshetHeld",
             "FreshetExposureUnknown", "FreshetRecordsSkipped", "FreshetQuarantine", "FreshetTableFull",
-            "FreshetMiscalibrated",
-            "FreshetCorrectionHarms",
+            "FreshetMiscalibrated", "FreshetCorrectionHarms", "FreshetTargetMiscalibrated",
+            "FreshetTargetCorrectionHarms", "FreshetUntrusted",
         ),
         ALL,
     ),
@@ -244,7 +274,7 @@ FIRES_IN = {
         (
             "FreshetServerErrors", "FreshetServerSlow", "FreshetDeadLetters", "FreshetClockStuck",
             "FreshetLateActions", "FreshetActionsUnmet", "FreshetUnknownIds", "FreshetFeatureMissing",
-            "FreshetTableEvicts",
+            "FreshetTableEvicts", "FreshetRowsThrash",
         ),
         frozenset(("busy",)),
     ),

@@ -16,6 +16,7 @@ from paths import ROOT
 from tools import find_tool
 
 from freshet.config import load_config, parse_config
+from freshet.roles.shards.starter import in_shards, torchrun_place
 from serving.http.access import parse_tokens
 
 DEPLOY = ROOT / "deploy"
@@ -36,7 +37,8 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 
 
 def manifests() -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    files = [DEPLOY / "kubernetes.yaml", DEPLOY / "kubernetes.shards.yaml"]
+    return [manifest for file in files for manifest in yaml.safe_load_all(file.read_text())]
 
 
 def of_kind(kind: str) -> dict[str, dict[str, Any]]:
@@ -77,13 +79,14 @@ def test_compose_file_fits_the_specification(file: str) -> None:
     assert [caller.name for caller in parse_tokens(filled, file)] == ["shop", "prometheus"]
 
 
+@pytest.mark.slow
 def test_kubernetes_manifests_fit_their_schemas() -> None:
     for manifest in manifests():
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
 def test_every_pod_has_probes_and_limits_and_no_more_rights_than_it_needs() -> None:
-    assert set(pods()) == {"kafka", "join", "learn", "serve"}
+    assert set(pods()) == {"kafka", "join", "ingest", "learn", "learn-shards", "serve"}
     for name, pod in pods().items():
         for container in pod["containers"]:
             assert "readinessProbe" in container and container["resources"]["limits"]["memory"], name
@@ -97,6 +100,7 @@ def test_every_pod_has_probes_and_limits_and_no_more_rights_than_it_needs() -> N
             assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
 
 
+@pytest.mark.slow
 def test_roles_have_a_read_only_root_and_room_for_compiled_kernels() -> None:
     for name, pod in pods().items():
         if name == "kafka":
@@ -110,7 +114,7 @@ def test_roles_have_a_read_only_root_and_room_for_compiled_kernels() -> None:
         assert {m["name"] for m in container["volumeMounts"]} <= volumes, name
     for file in COMPOSE:
         services = yaml.safe_load((DEPLOY / file).read_text())["services"]
-        for name in ("join", "learn", "serve"):
+        for name in ("join", "ingest", "learn", "serve"):
             assert services[name]["read_only"] and services[name]["tmpfs"] == ["/tmp"], (file, name)
 
 
@@ -128,7 +132,42 @@ def test_probes_ask_where_the_config_has_the_roles_answer() -> None:
     )
     ports = {name: pod["containers"][0]["ports"][0]["containerPort"] for name, pod in pods().items()}
     assert ports["join"] == config.metrics.join_port and ports["learn"] == config.metrics.learn_port
+    assert ports["ingest"] == config.metrics.ingest_port and ports["learn-shards"] == ports["learn"]
     assert ports["serve"] == config.server.port
+
+
+@pytest.mark.process
+def test_compose_file_of_shards_tells_every_role() -> None:
+    run(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "deploy/compose.shards.yaml")
+    services = yaml.safe_load((DEPLOY / "compose.shards.yaml").read_text())["services"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    built = services["learn"]["build"]["args"]["EXTRAS"].split(",")
+    assert "torch" in built and set(built) <= set(project["optional-dependencies"])
+    for file in ("freshet.toml", "freshet.kafka.toml"):
+        for role in ("join", "ingest", "learn", "serve"):
+            begin, *more = services[role]["command"]
+            overrides = [more[i + 1] for i, word in enumerate(more) if word == "--set"]
+            config = load_config(DEPLOY / file, overrides)
+            assert begin == role and config.joining.shard_by == "user"
+            assert 1 < config.learner.shards.count <= config.joining.partitions
+
+
+def test_pods_of_shards_have_torchruns_variables() -> None:
+    name, learner = "learn-shards", of_kind("StatefulSet")["learn-shards"]
+    (container,) = pods()[name]["containers"]
+    index = container["env"][0]
+    assert index["name"] == "RANK" and "apps.kubernetes.io/pod-index" in str(index["valueFrom"])
+    given = {"RANK": "3", **{one["name"]: one["value"] for one in container["env"][1:]}}
+    place = torchrun_place(given)
+    assert place is not None and place.shards == learner["spec"]["replicas"]
+    service = of_kind("Service")[learner["spec"]["serviceName"]]
+    assert place.host == f"{name}-0.{service['metadata']['name']}.{learner['metadata']['namespace']}.svc"
+    assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"]
+    assert place.port in [port["containerPort"] for port in container["ports"]]
+    written = tomllib.loads(of_kind("ConfigMap")["freshet"]["data"]["freshet.toml"])
+    config = parse_config(written | {"learner": {"shards": {"count": place.shards}}}, "kubernetes")
+    assert in_shards(config, given) == config and config.joining.shard_by == "user"
+    assert place.shards <= config.joining.partitions
 
 
 def test_prometheus_scrapes_the_ports_of_the_compose_configs() -> None:
@@ -177,8 +216,15 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     ]
     for name in units[1].split():
         shutil.copy(tmp_path / "freshet@.service", tmp_path / name)
+    # gloo asks for the network's interfaces, and ends without that family
+    assert re.search(r"^RestrictAddressFamilies=.*\bAF_NETLINK\b", unit, re.MULTILINE)
+    (tmp_path / "freshet@learn.service.d").mkdir()
+    shutil.copy(DEPLOY / "systemd" / "shard.conf", tmp_path / "freshet@learn.service.d")
     said = run(analyze, "verify", "--man=no", *(tmp_path / n for n in ("freshet.target", *units[1].split())))
     assert "freshet" not in said, said
+    shard = (DEPLOY / "systemd" / "shard.conf").read_text()
+    given = [line.partition("=")[2].split() for line in shard.splitlines() if line.startswith("Environment=")]
+    assert torchrun_place(dict(one.split("=") for line in given for one in line)) is not None
     config = load_config(DEPLOY / "systemd" / "freshet.toml")
     state = re.search(r"^StateDirectory=(\S+)$", unit, re.MULTILINE)
     assert state is not None and config.state.startswith(f"/var/lib/{state[1]}/")

@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 from blocks import LANGUAGES, ROOT, Block, all_blocks, blocks_of, pages
+from copies import ORIGINAL
+from starting import COPY, environment, original
 
 from freshet.config import parse_config
 
@@ -98,15 +100,15 @@ class Shop:
     def _environment(self) -> dict[str, str]:
         path = f"{self.folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
         curl = {"CURL_HOME": str(self.folder), "NO_PROXY": "*", "no_proxy": "*"}
-        return {**os.environ, **curl, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return environment(PATH=path, **curl, **{ORIGINAL: original()})
 
 
 def _lay_out(folder: Path) -> None:
     """What a reader has: the commands, and a folder of ratings."""
     tools = folder / ".venv" / "bin"
     tools.mkdir(parents=True)
-    for name, command in (("freshet", "-m freshet"), ("python", "")):
-        (tools / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {command} "$@"\n')
+    for name, command in (("freshet", COPY), ("python", [sys.executable])):
+        (tools / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
         (tools / name).chmod(0o755)
     (folder / ".curlrc").write_text("fail-with-body\n")  # an answer of 4xx or 5xx fails the block
     ratings = folder / "ratings"

@@ -1,8 +1,8 @@
 """docs/operations.md, "Backup and restore": its own commands, then a ledger that balances."""
 
+import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from blocks import ROOT, blocks_of
+from copies import ORIGINAL
 from ledger import WINDOW_S, Ledger
 from load import Process, until
+from starting import COPY, original
 
 from freshet.config import Config, load_config
 from freshet.roles.opening import open_topics
@@ -59,7 +61,7 @@ class Site:
         self.roles: list[Process] = []
         tools = folder / "bin"
         tools.mkdir()
-        (tools / "freshet").write_text(f'#!/bin/sh\nexec {sys.executable} -m freshet "$@"\n')
+        (tools / "freshet").write_text(f'#!/bin/sh\nexec {shlex.join(COPY)} "$@"\n')
         (tools / "freshet").chmod(0o755)
 
     def start(self) -> None:
@@ -95,7 +97,7 @@ class Site:
         path = f"{self.folder / 'bin'}:/usr/bin:/bin"
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
-            cwd=self.folder, env={"PATH": path, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            cwd=self.folder, env={"PATH": path, ORIGINAL: original()}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
 
@@ -146,7 +148,7 @@ def test_what_was_lost_is_got_back_and_nothing_is_learnt_twice(site: Site) -> No
     site.learn(since)
 
     # what was learnt is copied while the roles run; later all but the log is lost
-    until(lambda: any(state.glob("snapshots/learn-*")), 10.0, "a snapshot")
+    until(lambda: any(state.glob("snapshots/learn-*")), 60.0, "a snapshot")
     site.do(copy_learnt)
     site.learn(ledger.take(REQUESTS))
     site.kill()

@@ -13,3 +13,8 @@ def datum(schema: object, record: object, references: list[object] | None = None
     out = io.BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(schema, named_schemas=named), record)
     return out.getvalue()
+
+
+def framed(number: int, data: bytes) -> bytes:
+    """A record behind the head of a schema registry."""
+    return b"\0" + number.to_bytes(4, "big") + data

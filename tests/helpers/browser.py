@@ -139,7 +139,7 @@ class Browser:
             found = re.search(r"DevTools listening on ws://([^/]+)/", self._said.read_text(errors="replace"))
             if found:
                 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-                with opener.open(f"http://{found[1]}/json/list", timeout=10.0) as answer:
+                with opener.open(f"http://{found[1]}/json/list", timeout=60.0) as answer:
                     tabs: Sequence[dict[str, str]] = json.load(answer)
                 for tab in tabs:
                     if tab["type"] == "page":
@@ -171,7 +171,7 @@ class Browser:
     def _end(self) -> None:
         self._process.terminate()
         try:
-            self._process.wait(10.0)
+            self._process.wait(60.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -1,7 +1,6 @@
 """What one step costs at a limit, against what it costs far below it."""
 
 import gc
-import statistics
 from collections.abc import Callable
 
 DEARER_MAX = 5.0
@@ -9,10 +8,20 @@ DEARER_MAX = 5.0
 
 
 def dearer(step_cost: Callable[[int], float], limit: int) -> float:
-    """How much dearer a step is at a limit than at a hundredth of it, by processor time; medians of five."""
+    """How much dearer a step is at a limit than at a hundredth of it, by processor time: the least of three.
+
+    Both are measured one after the other, since a machine that others use changes its speed.
+    """
     gc.disable()  # it looks at all objects of the test's process
     try:
-        few, many = ([step_cost(size) for _ in range(5)] for size in (max(limit // 100, 2), limit))
+        return least_ratio(lambda: step_cost(limit), lambda: step_cost(max(limit // 100, 2)))
     finally:
         gc.enable()
-    return statistics.median(many) / statistics.median(few)
+
+
+def least_ratio(one: Callable[[], float], other: Callable[[], float], times: int = 3) -> float:
+    """What one costs in terms of the other: the least of some ratios, each measured at one time.
+
+    Work that grows without need shows in each of them, and a busy neighbour does not.
+    """
+    return min(one() / other() for _ in range(times))

@@ -2,12 +2,14 @@
 
 import ast
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-from test_repo_layout import FLOOR_OF, ROOT, python_files
+from test_repo_layout import FLOOR_OF, ROOT, imports, python_files
 
 FOREIGN = {ROOT / "benchmarks" / "obp_reference.py"}
 """What runs in an environment of its own, like all of benchmarks/foreign/."""
@@ -72,22 +74,17 @@ def defined(source: str) -> set[str]:
 
 def missing(source: str, near: Path) -> Iterator[str]:
     """Imports of a program that lead nowhere, wherever in it they stand."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if source_of(alias.name, near) is None and not installed(alias.name):
-                    yield f"line {node.lineno}: no module {alias.name}"
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            path = source_of(node.module, near)
-            if path is None:
-                has_files = any(source_of(f"{node.module}.{alias.name}", near) for alias in node.names)
-                if not has_files and not installed(node.module):
-                    yield f"line {node.lineno}: no module {node.module}"
-                continue
+    for line, module, names in imports(source):
+        path = source_of(module, near)
+        if path is None:
+            has_files = any(source_of(f"{module}.{name}", near) for name in names)
+            if not has_files and not installed(module):
+                yield f"line {line}: no module {module}"
+        elif names:
             have = defined(path.read_text())
-            for alias in node.names:
-                if alias.name not in have and source_of(f"{node.module}.{alias.name}", near) is None:
-                    yield f"line {node.lineno}: {node.module} has no {alias.name}"
+            for name in names:
+                if name not in have and source_of(f"{module}.{name}", near) is None:
+                    yield f"line {line}: {module} has no {name}"
 
 
 def installed(module: str) -> bool:
@@ -112,3 +109,23 @@ def test_program_imports_what_is_there(path: Path) -> None:
 )
 def test_missing_import_is_seen(source: str) -> None:
     assert list(missing(source, ROOT / "benchmarks"))
+
+
+# Long: mypy reads all packages anew for it, half a minute of a processor.
+@pytest.mark.long
+def test_benchmarks_use_what_is_there(tmp_path: Path) -> None:
+    """Attributes and arguments that do not exist; benchmarks are not typed strictly otherwise."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy", "--config-file", "/dev/null", "--cache-dir", str(tmp_path)),
+            *("--explicit-package-bases", "--check-untyped-defs", "--ignore-missing-imports", "."),
+        ],
+        cwd=ROOT / "benchmarks",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "source files)" in done.stdout, done.stderr
+    wrong = ("[attr-defined]", "[call-arg]", "[name-defined]")
+    found = [line for line in done.stdout.splitlines() if line.endswith(wrong)]
+    assert not found, "\n".join(found)

@@ -103,6 +103,7 @@ def test_documents_name_only_make_targets_that_exist() -> None:
     assert named <= targets
 
 
+@pytest.mark.slow
 def test_documents_name_only_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     whole = help_of(capsys)
     known = set(re.findall(r"^    ([a-z-]+)\b", whole, re.MULTILINE))
@@ -134,6 +135,7 @@ def test_http_page_names_every_route() -> None:
     assert not [path for path in paths if path not in page]
 
 
+@pytest.mark.slow
 def test_api_page_is_the_one_made_from_the_docstrings() -> None:
     assert (ROOT / "docs" / "api.md").read_text() == api_page.page(), (
         "run: python -m freshet.show.api_page > docs/api.md"

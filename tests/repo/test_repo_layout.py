@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from packaging.requirements import Requirement
@@ -61,15 +62,23 @@ def repository_files() -> Iterator[Path]:
     return walk(ROOT)
 
 
+class Imported(NamedTuple):
+    """`from module import names`; without names: `import module` or `import_module("module")`."""
+
+    line: int
+    module: str
+    names: tuple[str, ...]
+
+
 @cache
-def imported(source: str) -> list[tuple[int, str]]:
-    """(line, top-level package) of every import, wherever in the file: lazy ones and type-only ones too."""
+def imports(source: str) -> list[Imported]:
+    """Every import of a source, wherever in the file: lazy ones and type-only ones too."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name.split(".")[0]) for alias in node.names]
+            found += [Imported(node.lineno, alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.append((node.lineno, node.module.split(".")[0]))
+            found.append(Imported(node.lineno, node.module, tuple(alias.name for alias in node.names)))
         elif isinstance(node, ast.Call) and node.args:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             name = node.args[0]
@@ -79,8 +88,13 @@ def imported(source: str) -> list[tuple[int, str]]:
                 and isinstance(name.value, str)
                 and not name.value.startswith(".")
             ):
-                found.append((node.lineno, name.value.split(".")[0]))
+                found.append(Imported(node.lineno, name.value, ()))
     return found
+
+
+def imported(source: str) -> list[tuple[int, str]]:
+    """(line, top-level package) of every import."""
+    return [(one.line, one.module.split(".")[0]) for one in imports(source)]
 
 
 def floor_breaches(package: str, source: str) -> list[str]:
@@ -110,6 +124,7 @@ def test_floors_name_every_package_of_the_wheel() -> None:
     assert {f"{package}*" for package in FLOOR_OF} == set(FOUND["include"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", FLOOR_OF)
 def test_package_imports_only_from_floors_below(package: str) -> None:
     files = python_files(package)
@@ -207,6 +222,7 @@ def test_every_package_is_typed_for_its_users() -> None:
 # One machine's traces
 
 
+@pytest.mark.slow
 def test_no_file_mentions_a_path_of_one_machine() -> None:
     found = []
     for path in repository_files():

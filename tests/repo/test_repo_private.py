@@ -46,6 +46,7 @@ def called(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
+@pytest.mark.slow
 def test_tests_touch_no_private_name() -> None:
     found = [
         f"{path.relative_to(ROOT)} {touch}"

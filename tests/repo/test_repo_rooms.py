@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from test_repo_layout import FLOOR_OF, ROOT, python_files
+from test_repo_layout import FLOOR_OF, ROOT, imports, python_files
 
 ROOM_FILES_MAX = 12
 """Beside `__init__.py`. A reader who opens a folder should see at a glance what is in it."""
@@ -29,18 +29,11 @@ ROOMS = sorted({path.parent for path in MODULES.values()})
 def imported_modules(source: str, known: Iterable[str]) -> set[str]:
     """Which of the known modules a source imports, wherever in the file: late and type-only imports too."""
     known = set(known)
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            # `from room import file` needs the file; anything else needs what defines it
-            found |= (names & known) | ({node.module} if names - known else set())
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in ("import_module", "__import__"):
-                found.add(str(node.args[0].value))
+    found: set[str] = set()
+    for _, module, imported in imports(source):
+        names = {f"{module}.{name}" for name in imported}
+        # `from room import file` needs the file; anything else needs what defines it
+        found |= (names & known) | ({module} if names - known or not names else set())
     return found & known
 
 
@@ -74,6 +67,7 @@ def circle(graph: Graph) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_no_file_imports_itself_through_others() -> None:
     assert not (found := circle(module_graph())), " → ".join(found)
 

@@ -68,6 +68,7 @@ def shown(path: Path) -> dict[str, Callable[[], object]]:
     }
 
 
+@pytest.mark.slow
 def test_reprs_are_of_one_short_line(tmp_path: Path) -> None:
     long = {}
     for name, make in shown(tmp_path).items():

@@ -14,7 +14,10 @@ NAMES_MAX = 30
 """Of one package, beside errors. A user should be able to read them all."""
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize(
+    "package",  # importing PyTorch takes seconds
+    [pytest.param(name, marks=pytest.mark.slow) if "torch" in name else name for name in PACKAGES],
+)
 def test_every_exported_name_is_there_documented_and_on_the_page(package: str) -> None:
     module = import_module(package)
     names = [name for name in module.__all__ if not name.startswith("_")]

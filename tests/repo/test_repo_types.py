@@ -37,6 +37,7 @@ def untyped(source: str) -> Iterator[str]:
     yield from walk(ast.parse(source), False)
 
 
+@pytest.mark.slow
 def test_only_kernels_go_without_types() -> None:
     found = [f"{path}, {where}" for path, source in SOURCES.items() for where in untyped(source)]
     assert not found, "\n".join(found)

@@ -1,8 +1,16 @@
 """All that was ever appended to a simulated log, also what it has dropped since: for the books."""
 
+import contextlib
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
-from stream.log.base import Log, Outgoing, Record
+import msgspec
+
+from learner.errors import UpdateDamagedError
+from learner.updates.chain import Chain, UpdatePosition
+from learner.updates.format import Update, decode_update
+from learner.updates.snapshots import Snapshot, SnapshotReader
+from stream.log.base import UPDATES, Log, Outgoing, Record
 from stream.log.testing import MemoryLog
 
 EVERYTHING = 10**7, 1 << 50
@@ -21,8 +29,14 @@ class _Replay:
         return 0.0
 
 
+def _readable(records: Iterable[Record]) -> Iterator[tuple[Record, Update]]:
+    for record in records:
+        with contextlib.suppress(UpdateDamagedError):
+            yield record, decode_update(record.value)
+
+
 class Archive:
-    """Keeps what a log drops.
+    """Keeps what a log drops, and what its records were before a bit flipped.
 
     Args:
         log: before it drops something, `keep` is called.
@@ -31,6 +45,36 @@ class Archive:
     def __init__(self, log: MemoryLog) -> None:
         self._log = log
         self._gone: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
+        self._whole: dict[tuple[str, str, int], bytes] = {}  # of those with a flipped bit, by their number
+
+    def spoiled(self, topic: str, record: Outgoing) -> None:
+        """Of this record a bit will flip."""
+        self._whole[topic, record.producer, record.seq] = record.value
+
+    def trimmed(self, topic: str, partition: int, before: int) -> None:
+        """A role drops the records before an offset.
+
+        Raises:
+            AssertionError: a reader of the second newest snapshot needs some of them.
+        """
+        if topic == UPDATES:
+            self._check_updates(before)
+        self.keep(topic, partition, before)
+
+    def _check_updates(self, before: int) -> None:
+        newest: list[Snapshot] = []
+        for snapshot in SnapshotReader().read(self._log):
+            if not newest or snapshot.number > newest[-1].number:
+                newest = [*newest[-1:], snapshot]
+        assert len(newest) == 2, "updates are dropped before there are two snapshots"
+        last = newest[0].head
+        chain = Chain(UpdatePosition(0, last.term, last.epoch, last.seq, last.term))
+        for record, update in self.updates():
+            if record.offset >= before:
+                return
+            later = (update.epoch, update.seq) == (last.epoch, last.seq + 1)
+            if later and record.offset >= last.updates_from and chain.take(update) is not None:
+                raise AssertionError("an update is dropped that the older snapshot needs")
 
     def keep(self, topic: str, partition: int, before: int) -> None:
         """Keep the records before an offset."""
@@ -43,7 +87,32 @@ class Archive:
     def records(self, topic: str, partition: int) -> list[Record]:
         """All records that a partition ever had."""
         there = {record.offset: record for record in self._log.read(topic, partition, 0, *EVERYTHING)}
-        return [record for _, record in sorted((self._gone[topic, partition] | there).items())]
+        found = [record for _, record in sorted((self._gone[topic, partition] | there).items())]
+        if not self._whole:
+            return found
+        made_in = {
+            (update.epoch, update.seq): update.term  # of several the last
+            for _, update in _readable(found if topic == UPDATES else ())
+            if update.parts
+        }
+        return [self._before_it_flipped(record, made_in) for record in found]
+
+    def _before_it_flipped(self, record: Record, made_in: Mapping[tuple[int, int], int]) -> Record:
+        value = self._whole.get((record.topic, record.producer, record.seq))
+        if value is None:
+            return record
+        update = decode_update(value)
+        if made_in.get((update.epoch, update.seq), -1) > update.term:
+            return record  # nobody could read it, so a later leader has made that update again
+        return msgspec.structs.replace(record, value=value)
+
+    def flipped(self) -> set[bytes]:
+        """What records said before a bit flipped in them; some were sent again under their number."""
+        return set(self._whole.values())
+
+    def updates(self) -> Iterator[tuple[Record, Update]]:
+        """What topic `updates` ever had, without what nobody could read and a later leader made again."""
+        return _readable(self.records(UPDATES, 0))
 
     def log(self, *topics: str) -> Log:
         """A log with all records of some topics at their offsets."""

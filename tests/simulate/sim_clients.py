@@ -1,7 +1,7 @@
 """Who uses the roles: producers, people who ask to forget, clients who ask for scores."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ledger import BEGIN_S, ITEMS, USERS, Ledger
@@ -9,17 +9,23 @@ from sim_machines import Machine
 from sim_world import Process, ProcessClock
 
 from ground.retry import Backoff, Pauses
-from learner.features.encoder import Request
+from learner.features.encoder import FeatureSpec, Request
+from learner.model.forgetting import widened
 from serving.errors import UnavailableError
 from serving.replica.replica import Replica
-from serving.replica.status import Scored
+from serving.replica.status import NearestStatus, Scored
 from stream.errors import LogAwayError
 from stream.log.base import EVENTS, Log, Outgoing
+from stream.records.entities.record import EntityEvent, entity_key
 from stream.records.forgetting import forget_records
 from stream.records.types import Action, Forget, Impression, encode
 
 ASK_EVERY_S = 3.0
 FORGET_EVERY_S = 8.0
+TELL_EVERY_S = 1.5
+TELLS = 24
+TOLD_OF = 24  # items, and people: few, so that they are told of more than once
+TOLD_S = 30.0  # of event time, in which what is said begins to be true
 PRODUCE_PAUSES = Pauses(first_s=0.2, longest_s=2.0)
 WRONG = "w-"
 """What the request ids of producers with wrong clocks begin with."""
@@ -38,10 +44,15 @@ class Answer(NamedTuple):
 
 
 class Forgets:
-    """Requests to forget, and what they name."""
+    """Requests to forget, and what they name.
 
-    def __init__(self) -> None:
+    Args:
+        features: the schema.
+    """
+
+    def __init__(self, features: Mapping[str, FeatureSpec]) -> None:
         self.asked: list[Forget] = []
+        self._features = features
 
     def choose(self, ledger: Ledger, now_s: float, rng: random.Random) -> Forget | None:
         """A request to forget ids of the ledger's requests; None: it has none yet."""
@@ -57,13 +68,34 @@ class Forgets:
             entity["item"] = [item]
         refuse_s = rng.choice((0.0, 0.0, 2.0, 1e6))
         time_s = example.time if rng.random() < 0.5 else now_s
-        asked = Forget(forget_id=f"f{len(self.asked)}", time=time_s, entity=entity, refuse_s=refuse_s)
+        widened_entity = widened(self._features, entity)  # as the command and the server do
+        asked = Forget(f"f{len(self.asked)}", time_s, widened_entity, refuse_s=refuse_s)
         self.asked.append(asked)
         return asked
 
     def names(self, features: dict[str, object]) -> bool:
         """Whether some features have an id that was asked to be forgotten."""
         return any(features.get(name) in ids for asked in self.asked for name, ids in asked.entity.items())
+
+
+class Watch:
+    """Sees each model that a server answers with, and counts those that are older than the one before."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.older = 0
+        self._replica = replica
+        self._newest = 0, 0  # epoch and number
+
+    def updated(self, parts: object) -> None:
+        """There is another model."""
+        model = self._replica.model
+        epoch, seq = self._newest
+        self.older += model.epoch == epoch and model.seq < seq
+        self._newest = model.epoch, model.seq
+
+    def status(self) -> NearestStatus:
+        """Nobody asks an index for it."""
+        raise NotImplementedError
 
 
 class WrongClock:
@@ -145,6 +177,25 @@ def forgetter(machine: Machine, ledger: Ledger, forgets: Forgets, requests: int)
             request = forgets.choose(ledger, clock.unix_s(), process.world.random)
             if request is not None:
                 send(log, forget_records(request, log.partitions(EVENTS)), clock)
+
+    return main
+
+
+def teller(machine: Machine, begin_s: float, tells: int) -> Main:
+    """Says what is true of items and people, in any order of time."""
+
+    def main(process: Process) -> None:
+        clock = ProcessClock(process)
+        log = machine.connect()
+        rng = process.world.random
+        for number in range(tells):
+            clock.sleep(rng.random() * TELL_EVERY_S)
+            feature, name = rng.choice((("item", "brand"), ("user", "town")))
+            value = None if rng.random() < 0.1 else f"{name}-{number % 5}"
+            since_s = begin_s + rng.uniform(-1.0, TOLD_S)
+            event = EntityEvent(feature, rng.randrange(TOLD_OF), since_s, {name: value})
+            key = entity_key(event.feature, event.id)
+            send(log, [Outgoing(key, encode(event), producer="teller", seq=number)], clock)
 
     return main
 

@@ -1,25 +1,32 @@
 """What goes wrong in a schedule, and what an operator does about it."""
 
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sim_archive import EVERYTHING, Archive
-from sim_machines import Machine
+from sim_config import Config
+from sim_machines import Machine, Place
 from sim_roles import SHARED
-from sim_schedule import Config, Schedule
+from sim_schedule import Schedule
 from sim_world import Process, World
 
-from learner.updates.format import decode_update
 from stream.errors import LogError, StateDamagedError
-from stream.log.base import EXAMPLES, ROLES, UPDATES
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES
 from stream.log.testing import MemoryLog
+from stream.state.layout import offset_key
 from stream.state.testing import MemoryDisk
 
 TROUBLE_S = 60.0  # for how long things go wrong, outages of the log not counted
 PAUSE_S_MAX = 20.0
+FROZEN_S_MAX = 25.0
+WAKES_S_MAX = 0.3  # how long after another one has begun to lead
+DEPOSED_TOO = 0.3  # how often the next leader is killed at once
 OUTAGE_S_MAX = 7200.0
+TOPIC_OUTAGE_S_MAX = 8.0
+STOPS_MEANWHILE = 0.6
 DRIFT_MAX = 1.2  # how much faster or slower a clock runs
 ROLES_KEPT = 40
 BACKUPS = Path("backups")
@@ -49,6 +56,8 @@ class Troubles:
         self.hurt_ever: set[str] = set()  # whose database has been damaged
         self.restored: set[str] = set()  # whose folder has come from a backup
         self.over = False
+        self._frozen: Process | None = None  # a leader, until another one leads
+        self.spoils = False  # bits flip on the log
         self.away_until_s = 0.0
         self._schedule, self._world, self._log, self._archive = schedule, world, log, archive
         self._disk, self._machines, self._roles, self._say = disk, machines, roles, say
@@ -57,37 +66,54 @@ class Troubles:
         """Draw what happens when."""
         acts: dict[str, Callable[[Process], None]] = {
             "kills": self.kill,
+            "stops": self._stop,
             "pauses": self._pause,
             "skews": self._skew,
             "drifts": self._drift,
             "outages": self._outage,
+            "topic_outages": self._topic_outage,
+            "depositions": self._depose,
             "lost_states": self._lose_state,
             "lost_writes": self._lose_writes,
             "reordered": self._reorder,
             "misdirected": self._misdirect,
             "flips": self._flip,
             "damages": self._damage,
+            "bad_snapshots": self._spoil_snapshot,
+            "bad_records": self._spoil_record,
             "backups": self._backup,
             "rollouts": self._roll_out,
             "trims": self._trim,
+            "early_trims": self._trim_early,
             "defects": self._defect,
+            "cut_claims": self._cut_claim,
         }
         world = self._world
         for name, act in acts.items():
+            # a deposition takes long, and a claim must come after what is to cut it
+            within_s = TROUBLE_S * (0.2 if name in ("depositions", "cut_claims") else 0.5)
             for _ in range(getattr(self._schedule, name)):
-                world.at(world.random.random() * TROUBLE_S * 0.5, lambda act=act: self._do(act))
+                world.at(world.random.random() * within_s, lambda act=act: self._do(act))
 
     def _do(self, act: Callable[[Process], None]) -> None:
+        self._do_to(act, self._world.random.choice(self._roles))
+
+    def _do_to(self, act: Callable[[Process], None], process: Process) -> None:
         if not self.over:
-            act(self._world.random.choice(self._roles))
+            act(process)
 
     # --- processes ---
 
     def kill(self, process: Process) -> None:
         """As SIGKILL does."""
+        self._bring_back(process)  # its state may change, and with it what it needs
         if not process.dead:
             self.note("kill", process)
             process.kill()
+
+    def _stop(self, process: Process) -> None:
+        self.note("stop", process)
+        process.stop.set()
 
     def _pause(self, process: Process) -> None:
         self.note("pause", process)
@@ -102,8 +128,9 @@ class Troubles:
         process.drift(DRIFT_MAX ** self._world.random.uniform(-1.0, 1.0))
 
     def _defect(self, process: Process) -> None:
-        self.note("defect to come", process)
-        self._machines[process.name].defect = True
+        place: Place = self._world.random.choice(("anywhere", "disk", "helper"))
+        self.note(f"defect to come: {place}", process)
+        self._machines[process.name].defect = place
 
     def _roll_out(self, process: Process) -> None:
         self._say("another config is rolled out")
@@ -124,6 +151,49 @@ class Troubles:
             else:
                 self.kill(process)
 
+    def _depose(self, process: Process) -> None:
+        """Whoever sends the next update stops before that, until another one leads."""
+        learners = [one for one in self._roles if one.name.startswith("learn")]
+        if len(learners) > 1 and not self.waits:
+            self._say("the leader is to stop")
+            for one in learners:
+                machine = self._machines[one.name]
+                machine.freezes_at = UPDATES
+                machine.froze = lambda one=one: self._freeze(one, learners)
+
+    def _cut_claim(self, process: Process) -> None:
+        """The log does not answer right after the next claim to lead of each learner."""
+        self._say("claims are to be cut off")
+        for one in self._roles:
+            self._machines[one.name].cuts_claim = one.name.startswith("learn")
+
+    def _freeze(self, process: Process, learners: Sequence[Process]) -> None:
+        self.note("pause of the leader", process)
+        process.paused_until_s = self._world.now_s + FROZEN_S_MAX
+        self._frozen = process
+        for one in learners:
+            machine = self._machines[one.name]
+            machine.freezes_at = ""
+            machine.began_term = lambda one=one: self._wake(process, one, learners)
+
+    def _wake(self, process: Process, leader: Process, learners: Sequence[Process]) -> None:
+        """Another one has begun a term: the one before goes on before it has sent an update."""
+        self._frozen = None
+        for one in learners:
+            self._machines[one.name].began_term = lambda: None
+        if leader is process or process.dead or self.over:
+            return
+        self.note("leader deposed", process)
+        process.paused_until_s = self._world.now_s + self._world.random.random() * WAKES_S_MAX
+        if self._world.random.random() < DEPOSED_TOO:
+            self._world.at(self._world.random.random() * WAKES_S_MAX, lambda: self._do_to(self.kill, leader))
+
+    @property
+    def waits(self) -> bool:
+        """Whether a leader is to be deposed, so trouble is not to end yet."""
+        frozen = self._frozen
+        return frozen is not None and not frozen.dead and frozen.paused_until_s > self._world.now_s
+
     # --- the log ---
 
     def _outage(self, process: Process) -> None:
@@ -133,6 +203,47 @@ class Troubles:
         self.away_until_s = max(self.away_until_s, self._world.now_s + seconds)
         for machine in self._machines.values():
             machine.away_until_s = self.away_until_s
+
+    def _topic_outage(self, process: Process) -> None:
+        topic = self._world.random.choice((EXAMPLES, EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS))
+        seconds = self._world.random.random() * TOPIC_OUTAGE_S_MAX
+        self.happened["topic away"] += 1
+        self._say(f"topic {topic} takes nothing for {seconds:.1f} s")
+        for machine in self._machines.values():
+            machine.topics_away[topic] = self._world.now_s + seconds
+        if self._world.random.random() < STOPS_MEANWHILE:
+            self._world.at(self._world.random.random() * seconds, lambda: self._do(self._stop))
+
+    def _spoil_record(self, process: Process) -> None:
+        """A bit flips in one record of the next updates or snapshots that a learner appends."""
+        self._say("a bit is to flip on the log")
+        self.spoils = True
+        self.hurt_ever.add("learners' updates")
+        for one in self._roles:
+            self._machines[one.name].spoils_next = one.name.startswith("learn")
+
+    def _trim_early(self, process: Process) -> None:
+        """The log drops what the only joiner has yet to read: it must say so, and then it is brought back."""
+        joiners = [one for one in self._roles if one.name.startswith("join")]
+        if len(joiners) != 1:
+            return
+        (process,) = joiners
+        self.kill(process)
+        folder = Path(process.name) / "db"
+        if not self._disk.is_whole(folder):
+            return
+        with contextlib.suppress(Exception):  # it is damaged
+            database = self._disk.connect().open(folder, True)
+            for partition, (_, end) in enumerate(self._log.ends(EVENTS)):
+                held = database.get(offset_key(EVENTS, partition))
+                if held is not None and (first := int.from_bytes(held, "big") + 1) <= end:
+                    self.note("events dropped too early", process)
+                    self._machines[process.name].early[EVENTS, partition] = first
+
+    def _bring_back(self, process: Process) -> None:
+        if self._machines[process.name].early:
+            self.note("events brought back", process)
+            self._machines[process.name].early.clear()
 
     def _trim(self, process: Process) -> None:
         """The log drops what nobody needs who begins at the oldest snapshot kept."""
@@ -144,8 +255,8 @@ class Troubles:
         if not snapshots:
             return
         term, seq = map(int, snapshots[0].split("-")[1:])
-        updates = (decode_update(record.value) for record in self._archive.records(UPDATES, 0))
-        known = next((u.watermark for u in updates if (u.term, u.seq) == (term, seq) and u.parts), {})
+        updates = self._archive.updates()
+        known = next((u.watermark for _, u in updates if (u.term, u.seq) == (term, seq) and u.parts), {})
         compacts = self._world.random.random() < 0.5
         for partition, before in known.items():
             self._archive.keep(EXAMPLES, partition, before)
@@ -192,6 +303,16 @@ class Troubles:
         self._disk.damage(Path(process.name))
         self._hurt("damage", process)
 
+    def _spoil_snapshot(self, process: Process) -> None:
+        """The newest snapshot of the learners goes bad, and one of them has lost its state."""
+        snapshots = [name for name in self._disk.names(SHARED) if name.startswith("learn-")]
+        if snapshots:
+            learners = [one for one in self._roles if one.name.startswith("learn")]
+            victim = self._world.random.choice(learners)
+            self._disk.damage(SHARED / snapshots[-1])
+            self._hurt("damage the newest snapshot", victim)
+            self._lose_state(victim)
+
     def _backup(self, process: Process) -> None:
         folder = Path(process.name) / "db"
         if self._disk.is_whole(folder):
@@ -213,6 +334,7 @@ class Troubles:
         """
         folder, backup = Path(process.name), BACKUPS / process.name
         if isinstance(failure, StateDamagedError):
+            self._bring_back(process)
             # a learner may have copied a snapshot of a damaged one
             kind = process.name.partition("-")[0]
             hurt = any(name.startswith(kind) for name in self.hurt_ever)
@@ -226,6 +348,9 @@ class Troubles:
             else:
                 self.note("begin without folder", process)
         elif isinstance(failure, LogError) and any(words in str(failure) for words in GONE):
+            if self._machines[process.name].early:
+                self._bring_back(process)
+                return
             assert self.happened["examples trimmed"] + self.happened["examples compacted"], failure
             self.note("away for too long", process)
             self._disk.remove(folder)
@@ -233,6 +358,12 @@ class Troubles:
     def settle(self) -> None:
         """End all trouble."""
         self.over = True
+        if self.spoils:  # readers of the updates may wait for a snapshot on the log
+            for process in self._roles:
+                if process.name.startswith("learn"):
+                    machine = self._machines[process.name]
+                    machine.config = machine.config.with_snapshots()
+                    process.stop.set()
         for machine in self._machines.values():
             machine.settle()
         for process in self._world.processes:

@@ -6,12 +6,26 @@ Both may fail, and the process may be killed before, within or after whatever it
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
-from sim_schedule import Config, Rates
+import msgspec
+from greenlet import getcurrent
+from sim_config import Config
+from sim_schedule import Rates
 from sim_world import KilledError, NetworkClock, Process, ProcessClock
 
 from stream.errors import LogAwayError
-from stream.log.base import READ_BYTES_MAX, READ_RECORDS_MAX, Log, Outgoing, Record
+from stream.group.signs import Beat, Claim
+from stream.log.base import (
+    READ_BYTES_MAX,
+    READ_RECORDS_MAX,
+    ROLES,
+    SNAPSHOTS,
+    UPDATES,
+    Log,
+    Outgoing,
+    Record,
+)
 from stream.log.testing import FaultyLog, MemoryLog
 from stream.state.testing import MemoryDisk
 
@@ -22,8 +36,24 @@ MERGE_S_MAX = 2.0
 GAP_MAX = 3  # offsets that an aborted transaction and its marker take
 
 
+Place = Literal["anywhere", "disk", "helper"]
+"""Where a defect comes up: at the next use of disk or log, of the disk, or in a helper thread."""
+
+
 class DefectError(RuntimeError):
     """What no code expects: it must end the role, whichever thread it comes up in."""
+
+
+def shows_defect(error: BaseException | None) -> bool:
+    """Whether an error's traceback shows a defect."""
+    while error is not None and not isinstance(error, DefectError):
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error is not None
+
+
+def is_claim(record: Outgoing) -> bool:
+    """Whether a record of topic `roles` claims to lead."""
+    return isinstance(msgspec.msgpack.decode(record.value, type=Beat | Claim), Claim)
 
 
 class Machine:
@@ -44,8 +74,18 @@ class Machine:
         self._shared = log
         self._full_until_s = 0.0
         self.away_until_s = 0.0  # no call reaches the log
-        self.defect = False  # the next use of disk or log brings one
+        self.topics_away: dict[str, float] = {}  # nothing can be appended to them, until a moment
+        self.early: dict[tuple[str, int], int] = {}  # by partition: what is before it was dropped too early
+        self.freezes_at = ""  # the topic before whose next append it stops
+        self.froze: Callable[[], None] = lambda: None
+        self.began_term: Callable[[], None] = lambda: None
+        self.cuts_claim = False  # it gets no answer to what it asks behind its next claim to lead
+        self._unanswered = False  # what it asks next
+        self.spoils_next = False  # of the next update or snapshot that it appends a bit flips
+        self.spoiled: Callable[[str, Outgoing], None] = lambda topic, record: None
+        self.defect: Place | None = None  # where one is to come up
         self.failed_s: float | None = None  # when a thread met one, in the present life
+        self.failed_in_main = False  # it was the main thread
         self.answered_s = 0.0  # when its server last had read what the log held
         self.keep: Callable[[str, int, int], None] = lambda topic, partition, before: None
         self.disk = disk.connect(self._trouble)
@@ -68,7 +108,11 @@ class Machine:
         """End all trouble."""
         self.rates = Rates()
         self._full_until_s = self.away_until_s = 0.0
-        self.defect = False
+        self.topics_away.clear()
+        self.early.clear()
+        self.freezes_at = ""
+        self.spoils_next = self.cuts_claim = self._unanswered = False
+        self.defect = None
         if self._faulty is not None:
             self._faulty.settle()
 
@@ -86,18 +130,27 @@ class Machine:
             self.process.kill()
             raise KilledError
 
-    def fail(self) -> None:
-        """Meet the defect, if there is to be one."""
-        if self.defect:
-            self.defect = False
+    def fail(self, place: Place = "anywhere") -> None:
+        """Meet the defect, if there is to be one here."""
+        if self.defect is not None and self._is_at(self.defect, place):
+            self.defect = None
             self.failed_s = self.process.world.now_s
+            self.failed_in_main = getcurrent() is self.process.threads[0]
             self.happened["defects met"] += 1
             raise DefectError("a defect")
+
+    def _is_at(self, wanted: Place, place: Place) -> bool:
+        if wanted == "helper":
+            return getcurrent() is not self.process.threads[0]
+        return wanted in ("anywhere", place)
 
     def reach(self) -> None:
         """Wait for a log that is away; LogAwayError if that takes too long."""
         self.process.check()
         self.fail()
+        if self._unanswered:
+            self._unanswered = False
+            raise LogAwayError("the log does not answer")
         world = self.process.world
         left_s = self.away_until_s - world.now_s
         if left_s > 0.0:
@@ -107,6 +160,27 @@ class Machine:
             if wait_s < left_s:
                 raise LogAwayError("the log does not answer")
 
+    def reach_topic(self, topic: str, numbered: bool) -> None:
+        """Before an append: LogAwayError if its topic is away; stop there if that is wanted.
+
+        Args:
+            numbered: the records have a producer, as all updates have.
+        """
+        self.reach()
+        if self.topics_away.get(topic, 0.0) > self.process.world.now_s:
+            self.happened["appends to a topic that is away"] += 1
+            raise LogAwayError(f"topic {topic!r} does not answer")
+        if self.freezes_at == topic and numbered:
+            self.freezes_at = ""
+            self.froze()
+            NetworkClock(self.process).sleep(0.0)
+
+    def cut_claim(self, topic: str, records: Sequence[Outgoing]) -> None:
+        """Behind a claim to lead, if that is wanted: the next answer does not come."""
+        if self.cuts_claim and topic == ROLES and is_claim(records[0]):
+            self.happened["claim cut off"] += 1
+            self.cuts_claim, self._unanswered = False, True
+
     def leave_gap(self, topic: str) -> None:
         """Behind an append, sometimes, an aborted transaction of somebody."""
         if self.hits("offsets without records", self.rates.gaps):
@@ -114,13 +188,31 @@ class Machine:
             partition = random.randrange(self._shared.partitions(topic))
             self._shared.skip(topic, partition, random.randint(1, GAP_MAX))
 
+    def spoil(self, topic: str, records: Sequence[Outgoing]) -> Sequence[Outgoing]:
+        """The records as the log will hold them: perhaps with a flipped bit in one."""
+        if not self.spoils_next or topic not in (UPDATES, SNAPSHOTS) or not records[0].producer:
+            return records
+        self.spoils_next = False
+        self.happened["a bit flips on the log"] += 1
+        random = self.process.world.random
+        spoiled = list(records)
+        number = random.randrange(len(records))
+        record = records[number]
+        self.spoiled(topic, record)
+        value = bytearray(record.value)
+        value[random.randrange(len(value))] ^= 1 << random.randrange(8)
+        spoiled[number] = msgspec.structs.replace(record, value=bytes(value))
+        return spoiled
+
     def _trouble(self, what: str, folder: Path) -> None:
         world = self.process.world
         self.die(f"killed at disk: {what}", self.rates.kill_at_disk)
         if what != "read":
-            self.fail()
+            self.fail("disk")
         if what == "merging":
             ProcessClock(self.process).sleep(world.random.random() * MERGE_S_MAX)
+            if self.hits("merge fails", self.rates.merge_fails):
+                raise OSError(28, "No space left on device")
         if what in ("write", "make"):
             if self.hits("disk full", self.rates.full):
                 self._full_until_s = world.now_s + world.random.random() * self.rates.full_s_max
@@ -152,11 +244,14 @@ class _Connection(Log):
     def append(self, topic: str, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         rate = self._machine.rates.kill_at_log
         self._machine.die("killed before an append", rate)
-        self._machine.reach()
+        self._machine.reach_topic(topic, bool(records[0].producer))
         try:
-            taken = self._log.append(topic, records)
+            taken = self._log.append(topic, self._machine.spoil(topic, records))
         finally:
             self._machine.die("killed after an append", rate)
+        if topic == UPDATES and not records[0].producer:
+            self._machine.began_term()
+        self._machine.cut_claim(topic, records)
         self._machine.leave_gap(topic)
         return taken
 
@@ -169,13 +264,18 @@ class _Connection(Log):
         wait_s: float = 0.0,
     ) -> dict[int, list[Record]]:
         self._check()
+        if early := self._machine.early:
+            offsets = {p: max(offset, early.get((topic, p), 0)) for p, offset in offsets.items()}
         found = self._log.read_any(topic, offsets, max_records, max_bytes, wait_s)
         self._machine.process.check()
         return found
 
     def ends(self, topic: str) -> list[tuple[int, int]]:
         self._check()
-        return self._log.ends(topic)
+        ends = self._log.ends(topic)
+        if early := self._machine.early:
+            ends = [(max(first, early.get((topic, p), 0)), end) for p, (first, end) in enumerate(ends)]
+        return ends
 
     def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
         self._check()

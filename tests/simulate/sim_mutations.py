@@ -104,15 +104,10 @@ MUTATIONS = {
     "a deposed leader's updates count": Mutation(
         "learner.updates.chain", "        if update.term < self.term:", "        if False:"
     ),
-    "behind a snapshot a lower term counts": Mutation(
-        "learner.updates.chain",
-        "        self.term = max(self.term, made_in)",
-        "        self.term = min(self.term, made_in)",
-    ),
     "parts that are sent again are added again": Mutation(
         "learner.updates.chain",
-        "[*self._parts[: update.part], update]",
-        "[*self._parts, update]",
+        "[*parts[: update.part], update]",
+        "[*parts, update]",
     ),
     "a learner keeps updates that another has made": Mutation(
         "learner.role.succession",
@@ -121,8 +116,15 @@ MUTATIONS = {
     ),
     "a learner keeps updates that were never accepted": Mutation(
         "learner.role.succession",
-        "        if self._chain.seq < meta.seq and self._chain.made_in > meta.term:",
-        "        if False:",
+        "        if self._chain.seq < meta.seq and self._chain.made_in > meta.term:\n"
+        '            raise AsideError(f"update {meta.seq} came after another learner had begun to lead")\n'
+        "        if meta.seq and self._chain.seq < meta.seq and self._chain.term > meta.term:\n",
+        "        if False:\n",
+    ),
+    "a deposed leader goes on": Mutation(
+        "learner.role.succession",
+        "        if not self._member.leads(self.term):\n            raise FencedError\n",
+        "",
     ),
     "a gap in the updates is jumped": Mutation(
         "learner.role.succession",
@@ -145,11 +147,11 @@ MUTATIONS = {
     ),
     "updates are dropped that the older snapshot needs": Mutation(
         "learner.updates.snapshots",
-        "first_update_after(self._log, older.parts[-1])",
-        "first_update_after(self._log, self._newest[1].parts[-1]) + 1",
+        "first_update_after(self._log, older.head)",
+        "first_update_after(self._log, self._newest[1].head) + 1",
     ),
     "a server answers with the model of before a snapshot": Mutation(
-        "serving.replica.replica", "        self._live.model = self.model\n", ""
+        "serving.replica.live_follower", "        self._live.model = self.model\n", ""
     ),
     "a joiner says that it has sent what it has not": Mutation(
         "stream.join.assignment", "        if self._state.unsent():\n            return\n", ""
@@ -165,7 +167,9 @@ MUTATIONS = {
         "msgspec.structs.replace(point, over=point.clock + self._decided_s + self._remembered_s)",
     ),
     "a joiner keeps what another one has": Mutation(
-        "stream.join.assignment", "        self._erase_left()\n", ""
+        "stream.join.assignment",
+        "        self._leavings.erase_due(self._partitions, self._runner.partitions)\n",
+        "",
     ),
     "one event far ahead closes all windows": Mutation(
         "stream.join.joiner", "latest_s = progress.latest(event.time, max_ahead_s)", 'latest_s = float("inf")'
@@ -182,14 +186,22 @@ MUTATIONS = {
         "stream.join.partition", "        self.commit.purge = True\n", ""
     ),
     "a learner does not forget": Mutation(
-        "learner.role.learner", "        for t in forget(self.model, request.entity):", "        for t in ():"
+        "learner.role.learner", "in forget(self.model, request.entity, int(self.trainer.clock)):", "in ():"
     ),
     "a learner's files keep what was forgotten": Mutation(
         "learner.role.learner", "            commit.purge = True\n", "            pass\n"
     ),
     "snapshots from before a purge stay": Mutation("learner.role.succession", "alone=purged", "alone=False"),
     "refused ids are admitted after a restart": Mutation(
-        "learner.role.learner", "        self._refusals.save(commit)\n", ""
+        "learner.role.taking.intake", "        self._refusals.save(commit)\n", ""
+    ),
+    "what was said of items is lost at a restart": Mutation(
+        "learner.role.taking.intake", "        saved.save(changes, commit)\n", ""
+    ),
+    "a candidate is filled with what became true later": Mutation(
+        "learner.entities.store",
+        "newest.values if time >= newest.since else as_of(kept, time)",
+        "newest.values",
     ),
     "metrics are lost at a restart": Mutation(
         "learner.role.learner",

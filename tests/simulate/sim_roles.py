@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sim_clients import PRODUCE_PAUSES, Answer, ask
+from sim_clients import PRODUCE_PAUSES, Answer, Watch, ask
 from sim_machines import Machine
 from sim_world import Process, ProcessClock
 
@@ -18,7 +18,8 @@ from serving.settings import ServerSettings
 from stream.errors import LogAwayError
 from stream.group.membership import Member
 from stream.join.assignment import Shares
-from stream.join.joiner import Joiner
+from stream.join.joiner import Joiner, joiner_fingerprint
+from stream.join.sharding.sent import check_outbox
 from stream.log.base import EVENTS
 from stream.run.contract import Subscription
 from stream.run.runner import Runner
@@ -31,17 +32,19 @@ IDLE_S = 0.5
 Main = Callable[[Process], None]
 
 
-def joiner(machine: Machine) -> Main:
-    """A joiner."""
+def joiner(machine: Machine, partitions: int) -> Main:
+    """A joiner of events in so many partitions."""
 
     def main(process: Process) -> None:
         clock, config = ProcessClock(process), machine.config
-        log = machine.connect()
+        log, settings = machine.connect(), config.join
+        fingerprint = joiner_fingerprint(partitions, config.targets, settings)
         with (
-            RoleState(process.name, "joiner", {"partitions": "x"}, clock=clock, disk=machine.disk) as state,
-            Member(log, "join", process.name, config.group, clock) as member,
+            RoleState(process.name, "joiner", fingerprint, clock=clock, disk=machine.disk) as state,
+            Member(log, "join", process.name, config.group, clock, settings.shard_by) as member,
         ):
-            made = Joiner(state, config.join)
+            check_outbox(log, state, settings.shard_by, member.held_up_by())
+            made = Joiner(state, settings, targets=config.targets, partitions=partitions)
             topic = Subscription(EVENTS, "join", partitions=())
             runner = Runner(log, state, made, topic, config.runner, clock)
             runner.open()
@@ -67,7 +70,7 @@ def learner(machine: Machine) -> Main:
                 log,
                 member,
                 Folders(Path(process.name), SHARED, machine.disk),
-                Learning(config.features, config.learn, config.runner),
+                Learning(config.features, config.learn, config.runner, config.targets),
                 Callbacks(lambda: None, at_work),
                 clock,
             ).run(process.stop)
@@ -75,14 +78,24 @@ def learner(machine: Machine) -> Main:
     return main
 
 
-def server(machine: Machine, keep: list[Replica], answers: list[Answer]) -> Main:
-    """A replica, and a client that asks it; `keep` holds the newest replica, `answers` all that it said."""
+def server(machine: Machine, keep: list[Replica], watches: list[Watch], answers: list[Answer]) -> Main:
+    """A replica, and a client that asks it.
+
+    Args:
+        keep: holds the newest replica.
+        watches: get one of each replica.
+        answers: get all that was said.
+    """
 
     def main(process: Process) -> None:
         clock, config = ProcessClock(process), machine.config
         log = machine.connect()
-        replica = Replica(log, config.features, config.learn, config.memory, SERVE, clock=clock)
+        replica = Replica(
+            log, config.features, config.learn, config.memory, SERVE, config.targets, clock=clock
+        )
         keep[:] = [replica]
+        watches.append(Watch(replica))
+        replica.attach(watches[-1])
         clock.thread(lambda: ask(process, replica, answers), "client", True).start()
         backoff = Backoff(PRODUCE_PAUSES, clock)
         while not process.stop.is_set():

@@ -6,21 +6,25 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-from ledger import BEGIN_S, Ledger
-from sim_archive import Archive
+import xxhash
+from ledger import BEGIN_S, WINDOW_S, Ledger
+from ledger_targets import TargetsLedger
+from sim_archive import EVERYTHING, Archive
 from sim_books import Books
-from sim_clients import Answer, Forgets, WrongClock, forgetter, producer
+from sim_clients import TELLS, Answer, Forgets, Watch, WrongClock, forgetter, producer, teller
+from sim_config import config_of
 from sim_faults import DRIFT_MAX, TROUBLE_S, Troubles
-from sim_machines import DefectError, Machine
+from sim_machines import DefectError, Machine, shows_defect
 from sim_roles import joiner, learner, server
-from sim_schedule import SMALL, Config, Rates, Schedule
+from sim_schedule import Rates, Schedule
 from sim_world import EPOCH_S, Process, World, WorldClock
 
 from ground import FreshetError
 from serving.replica.replica import Replica
-from stream.join.assignment import KEPT_S
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES
+from stream.group.leavings import KEPT_S
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.testing import MemoryLog
+from stream.state.role_state import PURGE_AGAIN_S
 from stream.state.testing import MemoryDisk
 
 HEAL_S = 300.0  # of simulated time, after which everything that could heal must have
@@ -28,8 +32,10 @@ QUIET_S = 4.0  # without anything to come, after which all copies must be at the
 ANSWER_S = 2.0  # since a server has last read what there is, at most: less than QUIET_S
 RESTART_S = 3.0  # until a process that ended is started again, at most
 ERASED_S = KEPT_S * DRIFT_MAX + 10.0
+PURGED_S = 2.0 * PURGE_AGAIN_S * DRIFT_MAX + 3.0
 DEFECT_S_MAX = 60.0  # until a role has ended of which a thread has
-AHEAD_S = 2_000.0  # that an event may be ahead of the others, where the log notes no times
+JUMP_WINDOWS = 2.5, 6.0
+ASKED_AHEAD_S = 20.0, 290.0  # how far ahead of the log's clock a wrong clock may be, and is not refused
 
 
 class Outcome(msgspec.Struct):
@@ -43,6 +49,7 @@ class Outcome(msgspec.Struct):
     turns: int = 0
     healed_s: float = 0.0
     real_s: float = 0.0
+    hash: str = ""  # of all that happened and of all that was sent: the same seed gives the same one
 
 
 class Run:
@@ -58,13 +65,15 @@ class Run:
         self.log = MemoryLog(clock=WorldClock(self.world), notes_times=schedule.log_times)
         self.archive = Archive(self.log)
         self.disk = MemoryDisk()
-        self.ledger = Ledger(schedule.seed, EPOCH_S if schedule.live else BEGIN_S)
-        self.config = _config(schedule)
+        kind = TargetsLedger if schedule.targets else Ledger
+        self.ledger = kind(schedule.seed, EPOCH_S if schedule.live else BEGIN_S, schedule.every_s)
+        self.config = config_of(schedule)
         self.happened: Counter[str] = Counter()
         self.machines: dict[str, Machine] = {}
         self.replicas: dict[str, list[Replica]] = {}
+        self.watches: list[Watch] = []
         self.answers: list[Answer] = []
-        self.forgets = Forgets()
+        self.forgets = Forgets(self.config.features)
         self._quiet_at_s = 0.0
         self._starting: set[str] = set()
         self._say_it = say
@@ -73,14 +82,20 @@ class Run:
         for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
             self.log.create_topic(topic, 1)
         for i in range(schedule.joiners):
-            self._add(f"join-{i}", joiner)
+            self._add(f"join-{i}", lambda machine: joiner(machine, schedule.partitions))
         for i in range(schedule.learners):
             self._add(f"learn-{i}", learner)
         for i in range(schedule.servers):
             keep = self.replicas.setdefault(f"serve-{i}", [])
-            self._add(f"serve-{i}", lambda machine, keep=keep: server(machine, keep, self.answers))
+            self._add(
+                f"serve-{i}", lambda machine, keep=keep: server(machine, keep, self.watches, self.answers)
+            )
         self.roles = list(self.world.processes)
-        self._add("producer", lambda machine: producer(machine, self.ledger.take, schedule.requests, 5))
+        rng = random.Random(f"{schedule.seed} jumps")
+        self._jumps = sorted(rng.randrange(schedule.requests) for _ in range(schedule.jumps))
+        self._add("producer", lambda machine: producer(machine, self._take, schedule.requests, 5))
+        if schedule.entities:
+            self._add("teller", lambda machine: teller(machine, self.ledger.begin_s, TELLS))
         if schedule.forgets:
             self._add(
                 "forgetter", lambda machine: forgetter(machine, self.ledger, self.forgets, schedule.forgets)
@@ -110,6 +125,7 @@ class Run:
             self.happened += process.ends
         outcome.happened = {name: n for name, n in sorted(self.happened.items()) if n}
         outcome.simulated_s, outcome.turns = self.world.now_s, self.world.turns
+        outcome.hash = self._hash(outcome)
         outcome.real_s = time.perf_counter() - began_s
         self._end_all()
         return outcome
@@ -120,11 +136,15 @@ class Run:
         for process in world.processes:
             process.start()
         began_s = world.now_s
-        while not (self._sent() and world.now_s >= 20.0):
+
+        def enough() -> bool:
+            return self._sent() and world.now_s >= 20.0 and not self.troubles.waits
+
+        while not enough():
             until_s = max(began_s + TROUBLE_S, self.troubles.away_until_s + TROUBLE_S / 2.0)
             if world.now_s >= until_s:
                 break
-            world.run(lambda: self._watch() and self._sent() and world.now_s >= 20.0, 5.0)
+            world.run(lambda: self._watch() and enough(), 5.0)
         self._say("trouble ends")
         self.troubles.settle()
         assert world.run(lambda: self._watch() and self._sent(), HEAL_S), "a client does not end"
@@ -132,8 +152,10 @@ class Run:
         healing_s = world.now_s
         assert world.run(lambda: self._watch() and self._quiet(), HEAL_S), f"not healed: {self._why()}"
         outcome.healed_s = world.now_s - healing_s
-        if self.forgets.asked and self.schedule.joiners > 1:
-            until_s = world.now_s + ERASED_S  # what another joiner has is erased by then
+        forgets = bool(self.forgets.asked)
+        if forgets and (self.schedule.joiners > 1 or self.schedule.rates.merge_fails):
+            # by then what another joiner has is erased, and a purge that failed was tried again
+            until_s = world.now_s + (ERASED_S if self.schedule.joiners > 1 else PURGED_S)
             world.run(lambda: self._watch() and world.now_s >= until_s, 2.0 * ERASED_S)
             assert world.run(lambda: self._watch() and self._quiet(), HEAL_S), f"not quiet: {self._why()}"
         for process in self.roles:
@@ -175,6 +197,11 @@ class Run:
         wrong = process.wrong()
         if wrong is not None and not isinstance(wrong, DefectError):
             raise AssertionError(f"{process.name} ended by a defect: {wrong!r}") from wrong
+        machine = self.machines[process.name]
+        failed = machine.failed_s is not None and machine.failed_in_main
+        if failed and process.over and not process.dead:
+            shown = any(shows_defect(thread.failure) for thread in process.threads)
+            assert shown, f"{process.name} met a defect, and ended by something else"
         for thread in process.threads:
             if thread.failure is not None:
                 process.ends[type(thread.failure).__name__] += 1
@@ -205,6 +232,9 @@ class Run:
                     return f"{group}: partition {partition} is at {taken.get(partition, 0)} of {end}"
         if any(process.over for process in self.roles):
             return "a role is down"
+        for process in self.roles:
+            if self.machines[process.name].failed_s is not None:
+                return f"{process.name} works on, although a thread of it has ended by a defect"
         for name, kept in self.replicas.items():
             if self.world.now_s - self.machines[name].answered_s > ANSWER_S:
                 return "a server waits for an answer of the log"  # perhaps from before trouble ended
@@ -214,10 +244,18 @@ class Run:
 
     # --- small things ---
 
+    def _take(self, requests: int) -> list[Outgoing]:
+        """The records of so many more requests; before them the stream may stand still."""
+        while self._jumps and self._jumps[0] < self.ledger.requests + requests:
+            del self._jumps[0]
+            self.happened["the stream stands still"] += 1
+            self.ledger.jump(self.world.random.uniform(*JUMP_WINDOWS) * WINDOW_S)
+        return self.ledger.take(requests)
+
     def _add(self, name: str, role: Any) -> Process:
         process = self.world.process(name, lambda process: main(process))
         machine = Machine(process, self.log, self.disk, self.schedule.rates, self.config)
-        machine.keep = self.archive.keep
+        machine.keep, machine.spoiled = self.archive.trimmed, self.archive.spoiled
         self.machines[name] = machine
         main = role(machine)
         return process
@@ -225,10 +263,21 @@ class Run:
     def _wrong_clock(self, number: int) -> WrongClock:
         rng = random.Random(f"{self.schedule.seed} {number}")
         off_s = rng.choice((-1.0, 1.0)) * 10.0 ** rng.uniform(2.0, 7.0)
+        if self.schedule.live and rng.random() < 0.6:
+            off_s = rng.uniform(*ASKED_AHEAD_S)
         wrong = WrongClock(rng, self.ledger.begin_s, off_s)
         requests = min(rng.randint(1, 10), max(self.schedule.requests // 8, 1))
         self._add(f"wrong-{number}", lambda machine: producer(machine, wrong.take, requests, 1))
         return wrong
+
+    def _hash(self, outcome: Outcome) -> str:
+        told = outcome.wrong, outcome.turns, outcome.simulated_s, outcome.happened, outcome.books
+        hasher = xxhash.xxh3_128(repr(told).encode())
+        for topic, partitions in self.log.topics().items():
+            for partition in range(partitions):
+                for record in self.log.read(topic, partition, 0, *EVERYTHING):
+                    hasher.update(b"%d %s %s" % (record.offset, record.key, record.value))
+        return hasher.hexdigest()
 
     def _end_all(self) -> None:
         for process in self.world.processes:
@@ -239,13 +288,6 @@ class Run:
     def _say(self, what: str) -> None:
         if self._say_it:
             print(f"{self.world.now_s:9.3f} s  {what}", flush=True)
-
-
-def _config(schedule: Schedule) -> Config:
-    config = Config(features=SMALL) if schedule.small else Config()
-    if schedule.log_times:
-        return config
-    return msgspec.structs.replace(config, join=msgspec.structs.replace(config.join, max_ahead_s=AHEAD_S))
 
 
 def play(schedule: Schedule, say: bool = False) -> Outcome:

@@ -2,27 +2,36 @@
 
 The code under test is the real one, with its loops and threads. Its `Clock` is a `ProcessClock`: whatever
 waits hands control back to the `World`, which lets time pass and picks who runs next, by one seed. So one
-seed is one run. A process that is killed meets `KilledError` at its next wait, or at its next use of disk
-or network, and whatever it does in its `finally` blocks reaches neither.
+seed is one run. Its threads are greenlets, which take turns within one thread of the machine: a hand-over
+between the machine's threads costs ten times as much, and more where others use its cores. A process that is
+killed meets `KilledError` at its next wait, or at its next use of disk or network, and whatever it does in
+its `finally` blocks reaches neither.
 """
 
+import atexit
 import heapq
+import logging
 import random
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+
+from greenlet import getcurrent, greenlet
 
 from ground import FreshetError
 
 EPOCH_S = 1_700_100_000.0  # Unix time at which the world begins: after all event times of the ledger
 SLICE_S = 0.002  # of simulated time that a thread's turn takes, on average
 TURNS_UNSEEN = 4  # between two looks whether what is waited for has come
+NEVER_S = float("inf")
 IDLE_S_MAX = 5.0  # of simulated time that passes at once where nothing happens
 LATE_S = 0.4  # how much later than asked for a thread may wake up: few turns, and many interleavings
-TURN_REAL_S_MAX = 200.0  # of real time: a thread that has not handed back by then waits for another's lock
-TURN_CPU_S_MAX = 10.0  # and one that has run for so long never will
-LOOK_REAL_S = 2.0
+TURN_CPU_S_MAX = 10.0  # a thread that has run for so long never hands back
+LOOK_REAL_S = 2.0  # between two looks whether a turn has ended
+IDLE_LOOKS_MAX = 100  # in a row at which it had not run: it waits for another's lock
+IDLE_CPU_S = 0.001  # that the looks themselves take; on a busy machine what does run runs for longer
 
 
 class KilledError(BaseException):
@@ -33,21 +42,14 @@ class StuckError(AssertionError):
     """A thread waits for something that only another thread of this world could bring."""
 
 
-def _closed() -> threading.Lock:
-    """A lock by which one thread waits until another releases it; the semaphores of Python cost more."""
-    made = threading.Lock()
-    made.acquire()
-    return made
-
-
-class _Thread(threading.Thread):
+class _Thread(greenlet):
     """A thread of a simulated process; it runs when the world says so."""
 
     def __init__(self, process: "Process", work: Callable[[], None], name: str) -> None:
-        super().__init__(name=f"{process.name}: {name}", daemon=True)
+        super().__init__(parent=process.world.hub)
+        self.name = f"{process.name}: {name}"
         self.process = process
         self.work = work
-        self.go = _closed()
         self.wake_at_s = 0.0
         self.event: threading.Event | None = None
         self.other: _Thread | None = None  # that it waits for
@@ -57,10 +59,8 @@ class _Thread(threading.Thread):
 
     def start(self) -> None:
         self.process.world.add(self)
-        super().start()
 
     def run(self) -> None:
-        self.go.acquire()
         try:
             if not self.process.dead:
                 self.work()
@@ -69,21 +69,19 @@ class _Thread(threading.Thread):
         except BaseException as error:
             self.failure = error
         self.done = self.process.world.unburied = True
-        self.process.world.back.release()
 
     def is_alive(self) -> bool:
         return not self.done
 
     def join(self, timeout: float | None = None) -> None:
-        world = self.process.world
-        if threading.current_thread() is world.main:
-            super().join(timeout)
-        else:
-            world.wait(self.process, timeout if timeout is not None else float("inf"), other=self)
+        if getcurrent() is not self:
+            self.process.world.wait(
+                self.process, timeout if timeout is not None else float("inf"), other=self
+            )
 
-    def due(self, now_s: float) -> bool:
-        """Whether it need not wait any longer, for what it waits for or by the time."""
-        if self.wake_at_s <= now_s or (self.event is not None and self.event.is_set()):
+    def called(self) -> bool:
+        """Whether it need not wait any longer, since what it waits for has come."""
+        if self.event is not None and self.event.is_set():
             return True
         return self.other is not None and self.other.done
 
@@ -112,6 +110,7 @@ class Process:
     def start(self) -> None:
         """Begin a life."""
         self.dead = False
+        self.paused_until_s = 0.0  # what stopped was the process before it
         self.stop = threading.Event()
         self.threads = []
         _Thread(self, lambda: self.main(self), "main").start()
@@ -178,7 +177,7 @@ class ProcessClock:
             condition.acquire()
         return False
 
-    def thread(self, work: Callable[[], None], name: str, daemon: bool) -> threading.Thread:
+    def thread(self, work: Callable[[], None], name: str, daemon: bool) -> _Thread:
         return _Thread(self._process, work, name)
 
     def draw(self) -> float:
@@ -208,7 +207,7 @@ class WorldClock:
         return EPOCH_S + self._world.now_s
 
     def wait_on(self, condition: threading.Condition, seconds: float) -> bool:
-        thread = threading.current_thread()
+        thread = getcurrent()
         assert isinstance(thread, _Thread), "only threads of the world read a log to wait"
         return ProcessClock(thread.process).wait_on(condition, seconds)
 
@@ -224,8 +223,7 @@ class World:
         self.random = random.Random(seed)
         self.now_s = 0.0
         self.turns = 0
-        self.back = _closed()
-        self.main = threading.current_thread()
+        self.hub = getcurrent()  # to which every thread hands back
         self.processes: list[Process] = []
         self.unburied = False  # a process or a thread has ended since the last burial
         self._threads: list[_Thread] = []
@@ -263,14 +261,13 @@ class World:
             KilledError: its process has been killed.
         """
         process.check()
-        thread = threading.current_thread()
-        if not isinstance(thread, _Thread):  # a role's own helper beside the simulated ones
+        thread = getcurrent()
+        if not isinstance(thread, _Thread):  # the world itself, or a real thread beside the simulated ones
             return
         late_s = 0.0 if alone else self.random.random() * LATE_S
         thread.wake_at_s = self.now_s + max(seconds, 0.0) / process.rate + late_s
         thread.event, thread.other, thread.alone = event, other, alone
-        self.back.release()
-        thread.go.acquire()
+        self.hub.switch()
         thread.event = thread.other = None
         thread.alone = False
         process.check()
@@ -291,31 +288,33 @@ class World:
             heapq.heappop(self._agenda)[2]()
         if self.unburied:
             self.bury()
-        # This is what a schedule does most often, so it looks at each thread once.
+        # This is what a schedule does most often, so it looks at each thread once, and calls little.
         now_s = self.now_s
         due: list[_Thread] = []
         alone: list[Process] = []
-        moments = [self._agenda[0][0]] if self._agenda else []
+        next_s = self._agenda[0][0] if self._agenda else NEVER_S
         for thread in self._threads:
-            process = thread.process
+            process, wake_at_s = thread.process, thread.wake_at_s
             if thread.alone:
                 alone.append(process)
-            moment_s = max(thread.wake_at_s, process.paused_until_s)
-            if process.paused_until_s <= now_s and (moment_s <= now_s or thread.due(now_s)):
+            if process.paused_until_s > now_s:
+                wake_at_s = max(wake_at_s, process.paused_until_s)
+            elif wake_at_s <= now_s or thread.called():
                 due.append(thread)
-            elif moment_s > now_s:
-                moments.append(moment_s)
+                continue
+            if wake_at_s < next_s:
+                next_s = wake_at_s
         if alone:
             blocked = [thread for thread in due if not thread.alone and thread.process in alone]
             due = [thread for thread in due if thread not in blocked]
-            moments += [thread.wake_at_s for thread in blocked if thread.wake_at_s > now_s]
+            next_s = min([next_s, *(thread.wake_at_s for thread in blocked if thread.wake_at_s > now_s)])
         if due:
             self._resume(due[self.random.randrange(len(due))])
             self.now_s += self.random.random() * 2.0 * SLICE_S
             return
-        if self._threads and not moments:
+        if self._threads and next_s == NEVER_S:
             raise StuckError("every thread waits for another")
-        self.now_s = min([now_s + IDLE_S_MAX, *moments])
+        self.now_s = min(now_s + IDLE_S_MAX, next_s)
 
     def bury(self) -> None:
         """Let the threads of dead processes run to their end: each meets KilledError at once."""
@@ -328,12 +327,43 @@ class World:
 
     def _resume(self, thread: _Thread) -> None:
         self.turns += 1
-        thread.go.release()
-        if self.back.acquire(timeout=LOOK_REAL_S):
+        thread.switch()
+
+
+class _Watch:
+    """Notes how long the present turn has taken."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[_Thread, int] | None = None
+        self._began_s = self._looked_s = 0.0  # of processor time, for elapsed time depends on who else runs
+        self._idle_looks = 0
+
+    def look(self, *_: object) -> None:
+        """Called by a signal, in the thread whose turn it is. Raises StuckError in it."""
+        thread = getcurrent()
+        if not isinstance(thread, _Thread):
             return
-        began_s = time.process_time(), time.monotonic()
-        while not self.back.acquire(timeout=LOOK_REAL_S):
-            if time.process_time() - began_s[0] > TURN_CPU_S_MAX:
-                raise StuckError(f"thread {thread.name} does not hand back: it runs in a circle")
-            if time.monotonic() - began_s[1] > TURN_REAL_S_MAX:
-                raise StuckError(f"thread {thread.name} does not hand back: it waits for a lock of another's")
+        now_s = time.process_time()
+        idle = now_s - self._looked_s < IDLE_CPU_S
+        self._looked_s = now_s
+        if self._seen != (turn := (thread, thread.process.world.turns)):
+            self._seen, self._began_s, self._idle_looks = turn, now_s, 0
+            return
+        self._idle_looks = self._idle_looks + 1 if idle else 0
+        if now_s - self._began_s > TURN_CPU_S_MAX:
+            raise StuckError(f"thread {thread.name} does not hand back: it runs in a circle")
+        if self._idle_looks >= IDLE_LOOKS_MAX:
+            raise StuckError(f"thread {thread.name} does not hand back: it waits for a lock of another's")
+
+
+def watch_turns() -> None:
+    """Let a turn that does not end fail its schedule. For a process that does nothing but play."""
+    signal.signal(signal.SIGALRM, _Watch().look)
+    signal.setitimer(signal.ITIMER_REAL, LOOK_REAL_S, LOOK_REAL_S)
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.0)  # else it ends the process while Python ends
+
+
+def name_thread(record: logging.LogRecord) -> bool:
+    """Let a line of a log say which thread of the world it is from; a filter of handlers."""
+    record.threadName = getattr(getcurrent(), "name", record.threadName)
+    return True

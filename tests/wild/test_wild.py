@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from depth import many
 from generator import Truth, make_file
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from ground import FreshetError
 from learner.features.encoder import Encoder
 from stream.files.sources import LeftOut, read_examples
 
-FILES = 200
+FILES = many(100)
 ROLES_RIGHT = 0.95
 
 
