@@ -8,7 +8,9 @@ the same records, is a bare consumer loop that decodes each with the same librar
 ingest and of a joiner behind it, one after the other, on one core.
 
 Each case is run once unmeasured and then `--repeats` times, bare loop, ingest and joiner in turn; what is
-told are the medians. The hop is the time from the end of an append to the source until the event can be read.
+told are the medians. The hop is the time from the end of an append to the source until the event can be read:
+of a click that names its place, by the role's loop alone; and through the whole role, which keeps two sources
+together, of an impression, and of a click that must be matched with it.
 Rates of a processor's seconds, beside those of the clock, do not depend on what else the machine does.
 """
 
@@ -29,6 +31,8 @@ import msgspec
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from streaming import join_all, kafka_url, make_events
 
+from freshet.config import parse_config
+from freshet.roles.roles import run_ingest
 from stream.ingest.ingestor import Ingestor
 from stream.ingest.two_logs import TwoLogs
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Log, Outgoing
@@ -58,6 +62,7 @@ CLICK = {"type": "record", "name": "Click", "fields": [
     {"name": "position", "type": "int"},
 ]}  # fmt: skip
 HOPS = 200
+HOPS_FIRST = 10  # that do not count
 HOP_EVERY_S = 0.02
 
 
@@ -220,6 +225,51 @@ def measure_hop(log: Log, folder: Path, source: SourceSettings, form: Format, va
     return statistics.median(hops)
 
 
+def role_hops(url: str, folder: Path) -> tuple[float, float]:
+    """The medians of seconds until an impression, and a click that is matched with it, are in `events`."""
+    hops: tuple[list[float], list[float]] = [], []
+    name = f"bench-{uuid.uuid4().hex[:8]}"
+    own = f"{url}/{name}" if url.startswith("kafka") else f"{url}/{name}.db"
+    theirs = open_fresh(url, name)
+    prefix = f"{name}." if url.startswith("kafka") else ""
+    shown = {
+        "topic": f"{prefix}shown", "kind": "impression", "request_id": "request", "candidates": "items",
+        "time": {"field": "at", "unit": "ms"}, "context": {"user": "user"}, "features": {"item": "sku"},
+    }  # fmt: skip
+    clicks = {
+        "topic": f"{prefix}clicks", "kind": "action", "time": {"field": "at", "unit": "ms"},
+        "match": {"item": "sku"}, "by": {"user": "user"},
+    }  # fmt: skip
+    table = {
+        "log": own, "state": str(folder / name), "stream": {"partitions": 1},
+        "features": {"user": {"kind": "id"}, "item": {"kind": "id"}},
+        "sources": {"shown": shown, "clicks": clicks},
+    }  # fmt: skip
+    stop = threading.Event()
+    thread = threading.Thread(target=run_ingest, args=(parse_config(table, "bench"), stop))
+    thread.start()
+    try:
+        for i in range(HOPS + HOPS_FIRST):
+            at = int(time.time() * 1e3)
+            rows: tuple[tuple[str, Row], ...] = (
+                ("shown", {"request": f"r{i}", "at": at, "user": i, "items": [{"sku": i}]}),
+                ("clicks", {"at": at + 1, "user": i, "sku": i}),
+            )
+            for (topic, row), found in zip(rows, hops, strict=True):
+                offset = theirs.ends(EVENTS)[0][1]
+                theirs.append(topic, [Outgoing(b"%d" % i, msgspec.json.encode(row), 0)])
+                began = time.perf_counter()
+                while not theirs.read(EVENTS, 0, offset, 1, wait_s=1.0):
+                    pass
+                found.append(time.perf_counter() - began)
+            time.sleep(HOP_EVERY_S)
+    finally:
+        stop.set()
+        thread.join()
+        theirs.close()
+    return statistics.median(hops[0][HOPS_FIRST:]), statistics.median(hops[1][HOPS_FIRST:])
+
+
 def measure(
     url: str, kind: str, events: Sequence[Impression | Action], folder: Path, repeats: int
 ) -> list[Row]:
@@ -276,6 +326,16 @@ def measure(
     return rows
 
 
+def measure_role(url: str, kind: str, folder: Path) -> Row:
+    """The hops through the whole role."""
+    shown_s, matched_s = role_hops(url, folder)
+    print(
+        f"{kind:<7}through the role: impression {shown_s * 1e3:.1f} ms, "
+        f"matched click {matched_s * 1e3:.1f} ms"
+    )
+    return {"log": kind, "role_hop_ms": shown_s * 1e3, "matched_hop_ms": matched_s * 1e3}
+
+
 def main() -> None:
     """Run, print one line a case, write JSON if asked."""
     parser = argparse.ArgumentParser(
@@ -294,9 +354,11 @@ def main() -> None:
         folder = Path(name)
         if options.log in ("sqlite", "both"):
             rows += measure(f"sqlite:{folder}", "sqlite", events, folder, repeats)
+            rows.append(measure_role(f"sqlite:{folder}", "sqlite", folder))
         if options.log in ("kafka", "both"):
             with kafka_url(folder) as url:
                 rows += measure(url, "kafka", events, folder, repeats)
+                rows.append(measure_role(url, "kafka", folder))
     print(json.dumps(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))

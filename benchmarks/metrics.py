@@ -25,13 +25,13 @@ from error_memory import MemorySettings
 from learner.features.encoder import FeatureSpec
 from learner.metrics import Metrics
 from learner.settings import LearnerSettings
-from serving.app.app import App
 from serving.app.bodies import ScoreRequest
 from serving.app.writer import EventWriter
 from serving.http.frame import Call
 from serving.replica.replica import Replica
 from serving.settings import ServerSettings
 from serving.watch.overview import Overview
+from serving.watch.page import LivePage
 from serving.watch.pulse import Pulse
 from serving.watch.telemetry import Telemetry
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Outgoing
@@ -96,13 +96,12 @@ def serving(times: int) -> dict[str, float]:
 
         overview = Overview(log, Pulse(replica, telemetry).take)
         overview.name = "benchmark"
-        app = App(replica, log, ServerSettings())
-        app.overview = overview
+        page = LivePage(overview)
         call = Call(b"", {}, "", "")
 
         def view() -> None:
             with contextlib.suppress(StopIteration):
-                app.live_now(call).send(None)
+                page.now(call).send(None)
 
         found = {
             "look_us": processor_us(overview.look, max(times // 10, 1)),

@@ -32,8 +32,7 @@ from learner.metrics import auc
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from learner.train.trainer import Trainer
-from stream.files.movielens import read_ratings
-from stream.files.sources import DataSettings
+from stream.files.sources import DataSettings, read_examples
 from stream.records.types import Example, Features
 
 Spec = Mapping[str, FeatureSpec]
@@ -145,7 +144,7 @@ def films(folder: Path) -> list[Example]:
         film, _, rest = line.partition("::")
         titles[int(film)] = rest.rpartition("::")[0]
     found = []
-    for example in read_ratings(folder, "movietweetings", DataSettings()):
+    for example in read_examples(folder, DataSettings(format="movietweetings")):
         candidate = dict(example.candidates[0])
         title = titles.get(int(str(candidate["movie"])), "")
         year = re.search(r"\s*\((\d{4})\)\s*$", title)

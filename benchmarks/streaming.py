@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 from kafka import KafkaConsumer, TopicPartition
 
 from learner.features.encoder import FeatureSpec
@@ -38,15 +39,27 @@ from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES, 
 from stream.log.kafka.log import parse_url
 from stream.log.open import open_log
 from stream.log.settings import LogSettings
+from stream.log.testing.memory import MemoryLog
+from stream.records.fast_decoding import EventDecoder
+from stream.records.targets import UNDECLARED, Target, Targets
 from stream.records.types import Action, Impression, encode, encode_json, join_batch
 from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
+from stream.state.disk import ROCKS_DISK, Disk
 from stream.state.role_state import RoleState
+from stream.state.testing import MemoryDisk
 
 Row = dict[str, Any]
 
 APPEND_BYTES = 512 << 10
 WINDOW_S = 5.0
+THREE = Targets(
+    {
+        "click": Target(window_s=WINDOW_S),
+        "buy": Target(of="click", observe_s=4 * WINDOW_S, window_s=12 * WINDOW_S),
+        "minutes": Target(kind="value", of="click", window_s=4 * WINDOW_S),
+    }
+)
 LEARNT = 5_000  # examples that the learner takes
 
 
@@ -260,6 +273,83 @@ def measure(
     return rows
 
 
+def join_cpu_us(log: Log, folder: Path, events: int, disk: Disk, targets: Targets = UNDECLARED) -> float:
+    """Microseconds of a processor that a joiner takes for each of the events in a log."""
+    with RoleState(folder, "joiner", {}, disk=disk) as state:
+        joiner = Joiner(state, JoinSettings(window_s=WINDOW_S), targets=targets)
+        runner = Runner(log, state, joiner, Subscription(EVENTS, "join")).open()
+        began = time.process_time()
+        while runner.progress.records < events:
+            runner.step(0.1)
+        runner.commit()
+        return (time.process_time() - began) / events * 1e6
+
+
+def with_further(events: Sequence[Impression | Action]) -> list[Impression | Action]:
+    """The same stream, in which something happens with every candidate that is clicked."""
+    found: list[Impression | Action] = []
+    for i, event in enumerate(events):
+        found.append(event)
+        if isinstance(event, Action):
+            further = {"name": "buy"} if i % 2 else {"name": "minutes", "value": float(i % 9)}
+            found.append(msgspec.structs.replace(event, **further))
+    return found
+
+
+def measure_targets(events: Sequence[Impression | Action], folder: Path, repeats: int) -> list[Row]:
+    """A joiner with one target and with three, on the same stream, in turn."""
+    messages = pack(with_further(events), "msgpack", 1)
+    took: dict[str, list[float]] = {"one": [], "three": []}
+    for i in range(repeats + 1):
+        for name, targets in (("one", UNDECLARED), ("three", THREE)):
+            log = MemoryLog()
+            for topic in (EVENTS, EXAMPLES, DEAD_LETTERS):
+                log.create_topic(topic, 1)
+            append_all(log, messages)
+            at = folder / f"targets-{name}-{i}"
+            took[name].append(join_cpu_us(log, at, len(messages), ROCKS_DISK, targets))
+    one, three = (statistics.median(took[name][1:]) for name in ("one", "three"))
+    ratio = statistics.median(a / b for a, b in zip(took["one"][1:], took["three"][1:], strict=True))
+    print(
+        f"targets: {one:.1f} µs of a processor an event with one, {three:.1f} with three: "
+        f"{ratio:.2f} of the speed"
+    )
+    return [{"targets": True, "one_us": one, "three_us": three, "ratio": ratio}]
+
+
+def measure_parts(events: Sequence[Impression | Action], folder: Path, repeats: int) -> list[Row]:
+    """Where a joiner's time goes: without a disk, with its state on disk, and with the log there too."""
+    rows = []
+    for form in ("json", "msgpack"):
+        messages = pack(events, form, 1)
+        took: dict[str, list[float]] = {}
+        for i in range(repeats + 1):
+            decode = EventDecoder(None).decode
+            began = time.process_time()
+            for message in messages:
+                decode(message)
+            took.setdefault("decode", []).append((time.process_time() - began) / len(events) * 1e6)
+            for name, disk in (("memory", MemoryDisk()), ("state", ROCKS_DISK), ("log", ROCKS_DISK)):
+                log = open_fresh(f"sqlite:{folder}", f"parts-{form}-{i}") if name == "log" else MemoryLog()
+                if name != "log":
+                    for topic in (EVENTS, EXAMPLES, DEAD_LETTERS):
+                        log.create_topic(topic, 1)
+                append_all(log, messages)
+                at = folder / f"parts-{form}-{name}-{i}"
+                took.setdefault(name, []).append(join_cpu_us(log, at, len(events), disk))
+                log.close()
+        median = {name: statistics.median(each[1:]) for name, each in took.items()}
+        rows.append({"form": form, "part": True, **{f"{name}_us": each for name, each in median.items()}})
+        print(
+            f"parts  {form:<8} of {median['log']:.1f} µs an event: decoding {median['decode']:.1f}, pairing "
+            f"and the loop {median['memory'] - median['decode']:.1f}, the state in RocksDB "
+            f"{median['state'] - median['memory']:.1f}, reading and appending in SQLite "
+            f"{median['log'] - median['state']:.1f}",
+            flush=True,
+        )
+    return rows
+
+
 @contextlib.contextmanager
 def kafka_url(folder: Path) -> Iterator[str]:
     """A broker's URL."""
@@ -283,15 +373,21 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--batch", type=int, default=100, help="events per message where there are many")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--parts", action="store_true", help="only where a joiner's processor time goes")
+    parser.add_argument("--targets", action="store_true", help="only a joiner of one target and of three")
     parser.add_argument("--json", type=Path, metavar="OUT")
     options = parser.parse_args()
     events = make_events(options.events)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if options.log in ("sqlite", "both"):
+        if options.parts:
+            rows += measure_parts(events, folder, options.repeats)
+        elif options.targets:
+            rows += measure_targets(events, folder, options.repeats)
+        elif options.log in ("sqlite", "both"):
             rows += measure(f"sqlite:{folder}", "sqlite", events, options.batch, folder, options.repeats)
-        if options.log in ("kafka", "both"):
+        if not (options.parts or options.targets) and options.log in ("kafka", "both"):
             with kafka_url(folder) as url:
                 rows += measure(url, "kafka", events, options.batch, folder, options.repeats)
     print(json.dumps(rows))

@@ -25,8 +25,7 @@ from torch_parts.speed import Sizes, measure_speed
 
 from embeddings.torch import Jagged, string_ids
 from learner.metrics import auc
-from stream.files.movielens import read_ratings
-from stream.files.sources import DataSettings
+from stream.files.sources import DataSettings, read_examples
 
 LISTS = {"user": False, "movie": False, "genres": True, "hour": False}
 DIM, BATCH = 8, 64
@@ -35,7 +34,7 @@ HASHED_ROWS = (1 << 14, 1 << 16, 1 << 18, 1 << 20)
 
 def batches_of(options: Any) -> list[tuple[dict[str, Any], torch.Tensor, torch.Tensor]]:
     """The stream as batches of ids, times and labels, all ready for a module."""
-    examples = list(read_ratings(options.data, "movietweetings", DataSettings(positive_from=8.0)))
+    examples = list(read_examples(options.data, DataSettings(format="movietweetings", positive_from=8.0)))
     examples = examples[: 20_000 if options.quick else 150_000]
     found = []
     for first in range(0, len(examples), BATCH):

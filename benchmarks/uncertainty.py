@@ -28,8 +28,7 @@ from learner.features.encoder import FeatureSpec, Request
 from learner.model.explore import thompson
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from stream.files.movielens import read_ratings
-from stream.files.sources import DataSettings
+from stream.files.sources import DataSettings, read_examples
 from stream.records.types import Example
 from stream.world.simulator import World, WorldSettings
 
@@ -265,7 +264,7 @@ def main() -> None:
     worlds = dict(list(WORLDS.items())[: 1 if options.quick else options.worlds])
     honest: dict[str, list[dict[str, float]]] = {}
     if options.movies:
-        examples = list(read_ratings(options.movies, "movietweetings", DataSettings()))
+        examples = list(read_examples(options.movies, DataSettings(format="movietweetings")))
         honest["movietweetings"] = by_uncertainty(
             *progressive(examples[: 20_000 if options.quick else None]), None
         )

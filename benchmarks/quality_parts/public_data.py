@@ -82,13 +82,19 @@ def _one(i: int, time: float, label: bool, features: Features) -> Example:
 
 def _flights_2013(package: Path) -> Iterator[Example]:
     """Is a flight from New York more than 15 minutes late? Known: the plan, the plane, the weather."""
+    for i, (time, delay, features) in enumerate(flight_delays(package)):
+        yield _one(i, time, delay > 15.0, features)
+
+
+def flight_delays(package: Path) -> Iterator[tuple[float, float, Features]]:
+    """Times, arrival delays in minutes and features of the flights from New York."""
     weather = {
         (row["origin"], row["time_hour"]): row for row in _table(_member(package, "/data/weather.csv"))
     }
     planes = {row["tailnum"]: row for row in _table(_member(package, "/data/planes.csv"))}
     flown = [row for row in _table(_member(package, "/data/flights.csv.zip")) if row["arr_delay"] != "NA"]
     flown.sort(key=lambda row: (row["time_hour"], int(row["minute"])))
-    for i, row in enumerate(flown[:EVENTS_MAX]):
+    for row in flown[:EVENTS_MAX]:
         date = datetime.date(int(row["year"]), int(row["month"]), int(row["day"]))
         sky, plane = weather.get((row["origin"], row["time_hour"]), {}), planes.get(row["tailnum"], {})
         features: Features = {name: row[name] for name in ("carrier", "flight", "tailnum", "origin", "dest")}
@@ -98,7 +104,7 @@ def _flights_2013(package: Path) -> Iterator[Example]:
         for name in ("temp", "humid", "wind_speed", "precip", "pressure", "visib"):
             features[name] = _number(sky.get(name))
         time = datetime.datetime.fromisoformat(row["time_hour"]).timestamp() + 60.0 * int(row["minute"])
-        yield _one(i, time, float(row["arr_delay"]) > 15.0, features)
+        yield time, float(row["arr_delay"]), features
 
 
 def _flights_2001(package: Path) -> Iterator[Example]:

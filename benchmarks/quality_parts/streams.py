@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from ground.keys import key_of
 from learner.features.encoder import FeatureSpec
-from stream.files.movielens import read_ratings
-from stream.files.sources import DataSettings
+from stream.files.sources import DataSettings, read_examples
 from stream.records.types import Example
 from stream.world.simulator import World, WorldSettings
 
@@ -118,8 +117,8 @@ def make_stream(name: str, seed: int, movies: Path | None, requests: int | None 
 
 
 def _movietweetings(name: str, seed: int, movies: Path, requests: int | None) -> Stream:
-    settings = DataSettings(positive_from=float(name.split()[1]))
-    examples = list(read_ratings(movies, "movietweetings", settings))[:requests]
+    settings = DataSettings(format="movietweetings", positive_from=float(name.split()[1]))
+    examples = list(read_examples(movies, settings))[:requests]
     features = {
         "user": FeatureSpec(),
         "hour": FeatureSpec(kind="hour"),

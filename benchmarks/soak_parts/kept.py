@@ -59,6 +59,8 @@ class _Remembered(ScoredCandidates):
 class KeptReplay(Replay):
     """A replay that commits to a state where others only reclaim."""
 
+    learner: Learner
+
     def __init__(self, config: Config, state: RoleState) -> None:
         self.state = state
         self.commits: list[float] = []  # seconds of each since the last mark
@@ -188,7 +190,7 @@ def _score(replay: KeptReplay) -> tuple[float, float]:
         request = Request(float(part.time()[at]), context, candidates)
         began = time.perf_counter()
         scores = model.score_requests([request])
-        replay.memory.correct(scores.rows, scores.p)
+        replay.memories[0].correct(scores.rows, scores.p)
         took.append((time.perf_counter() - began) * 1e6)
     return statistics.median(took), float(np.quantile(took, 0.99))
 

@@ -1,0 +1,1 @@
+"""Worlds of `benchmarks/targets.py`, and the best that can be known of them."""
