@@ -5,7 +5,7 @@
 #   apt install mmdebstrap buildah
 #   deploy/image.sh [NAME]          builds NAME (localhost/freshet) and prints its size
 #
-# PIP_ARGS goes to pip. With a Docker daemon none of this is needed: docker build -f deploy/Dockerfile .
+# PIP_ARGS goes to pip, EXTRAS chooses pyproject.toml's (formats). With a Docker daemon none of this is needed: docker build -f deploy/Dockerfile .
 set -euo pipefail
 
 name=${1:-localhost/freshet}
@@ -40,6 +40,6 @@ fi
 
 # docker: the format that keeps health checks
 buildah build --isolation chroot --format docker --pull=never --layers=false "${volumes[@]}" \
-    --build-arg "BASE=$base" --build-arg "PIP_ARGS=${PIP_ARGS:-}" \
+    --build-arg "BASE=$base" --build-arg "PIP_ARGS=${PIP_ARGS:-}" --build-arg "EXTRAS=${EXTRAS:-formats}" \
     --ignorefile "$root/deploy/Dockerfile.dockerignore" --file "$root/deploy/Dockerfile" --tag "$name" "$root"
 buildah images --format '{{.Name}}: {{.Size}}' "$name"

@@ -14,6 +14,7 @@ import base64
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,10 +24,21 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from jars import NEWEST, OLDER, BrokerError, classpath, java, launch, needs_zookeeper, stop, tail
+from jars import (
+    NEWEST,
+    OLDER,
+    BrokerError,
+    Server,
+    class_archive,
+    classpath,
+    formatted,
+    java,
+    launch,
+    needs_zookeeper,
+    stop,
+    tail,
+)
 
 PORT = 9092
 VERSION = os.environ.get("FRESHET_KAFKA_VERSION", NEWEST)
@@ -55,8 +67,8 @@ def free_ports(count: int) -> list[int]:
         return found
 
 
-class Broker:
-    """One broker, a controller too. A context manager: whatever ends the `with`, the process is gone.
+class Broker(Server):
+    """One broker, a controller too.
 
     Args:
         folder: takes its data, config and log; what a former broker left there is used again.
@@ -123,19 +135,6 @@ class Broker:
             raise BrokerError("the broker does not run")
         return self.process.pid
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def start(self) -> None:
         """Start, on the same ports and data if it ran before, and wait until it answers.
 
@@ -156,7 +155,8 @@ class Broker:
         elif not (self.folder / "data" / "meta.properties").is_file():
             self._format(jars, config)
         self._read_from = self.log.stat().st_size if self.log.is_file() else 0
-        self.process = launch([*java(jars, self._heap, LOGGERS), "kafka.Kafka", str(config)], self.log)
+        command = java(jars, self._heap, LOGGERS, class_archive(self.kafka_version))
+        self.process = launch([*command, "kafka.Kafka", str(config)], self.log)
 
     def wait(self) -> None:
         """Wait until it answers."""
@@ -222,12 +222,44 @@ class Broker:
         return True
 
     def _format(self, jars: str, config: Path) -> None:
-        command = [*java(jars, self._heap), "kafka.tools.StorageTool", "format"]
+        """Make the data folder, from one that was made before: they differ in three names alone."""
+        kept = formatted(self.kafka_version)
+        if self._scram or not (kept.is_dir() and class_archive(self.kafka_version).is_file()):
+            self._make_data(jars, config)
+            if not self._scram:
+                self._keep_data(kept)
+            return
+        shutil.copytree(kept, self.folder / "data")
+        meta = self.folder / "data" / "meta.properties"
+        names = {"cluster.id": self._cluster, "node.id": str(self.node), "directory.id": _new_cluster()}
+        lines = [line.partition("=") for line in meta.read_text().splitlines() if line[:1] != "#"]
+        write_properties(meta, {key: names.get(key, value) for key, _, value in lines})
+
+    def _keep_data(self, kept: Path) -> None:
+        part = kept.with_name(f"{kept.name}.{os.getpid()}")
+        shutil.copytree(self.folder / "data", part)
+        with contextlib.suppress(OSError):  # another was first
+            part.rename(kept)
+        shutil.rmtree(part, ignore_errors=True)
+
+    def _make_data(self, jars: str, config: Path) -> None:
+        archive = class_archive(self.kafka_version)
+        # Several may begin at once: each writes a file of its own and moves it.
+        part = archive.with_name(f"{archive.name}.{os.getpid()}")
+        command = java(jars, self._heap, archive=archive)
+        if not archive.is_file():
+            command.append(f"-XX:ArchiveClassesAtExit={part}")
+        command += ["kafka.tools.StorageTool", "format"]
         # as one word: an id may begin with a dash
         command += [f"--cluster-id={self._cluster}", "--config", str(config)]
         for user, password in self._scram.items():
             command += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={password}]"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_S_MAX, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_S_MAX, check=False)
+            if part.is_file():
+                part.replace(archive)
+        finally:
+            part.unlink(missing_ok=True)
         if done.returncode != 0:
             raise BrokerError(f"the data folder cannot be formatted:\n{tail(done.stdout + done.stderr)}")
 

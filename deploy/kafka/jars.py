@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 HERE = Path(__file__).resolve().parent
 POM = HERE / "pom.xml"
@@ -28,6 +30,31 @@ _PR_SET_PDEATHSIG = 1
 
 class BrokerError(Exception):
     """The broker cannot be had, or does not start; the message says why and what to do."""
+
+
+class Server:
+    """A Java process that serves. A context manager: whatever ends the `with`, the process is gone."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End the process, if there is one."""
+        raise NotImplementedError
 
 
 def needs_zookeeper(version: str) -> bool:
@@ -69,6 +96,8 @@ def classpath(version: str = NEWEST) -> str:
             raise BrokerError(
                 f"Maven cannot fetch the jars of Kafka {version}:\n{tail(done.stdout + done.stderr)}"
             )
+        class_archive(version).unlink(missing_ok=True)  # these are of the jars before
+        shutil.rmtree(formatted(version), ignore_errors=True)
         part.replace(listed)
     except subprocess.TimeoutExpired:
         raise BrokerError(
@@ -79,11 +108,27 @@ def classpath(version: str = NEWEST) -> str:
     return listed.read_text().strip()
 
 
-def java(jars: str, heap: str, loggers: Sequence[str] = ()) -> list[str]:
-    """A command line that lacks only the main class and its arguments; `loggers` say more than warnings."""
+def class_archive(version: str) -> Path:
+    """Where this version's classes lie as the JVM wants them; reading and checking jars takes it a second."""
+    return BUILD / f"kafka-classes-{version}.jsa"
+
+
+def formatted(version: str) -> Path:
+    """A data folder of this version as its tool makes it, which takes that tool two seconds."""
+    return BUILD / f"kafka-formatted-{version}"
+
+
+def java(jars: str, heap: str, loggers: Sequence[str] = (), archive: Path | None = None) -> list[str]:
+    """A command line that lacks only the main class and its arguments.
+
+    Args:
+        loggers: what says more than warnings.
+        archive: of classes; used if it is there and fits the JVM and the jars.
+    """
     logger = "-Dorg.slf4j.simpleLogger"
     return [
         "java",
+        *([f"-XX:SharedArchiveFile={archive}"] if archive is not None and archive.is_file() else []),
         f"-Xmx{heap}",
         # Few cores are shared with what is tested: the small collector needs no threads of its own.
         "-XX:+UseSerialGC",

@@ -20,11 +20,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from broker import free_ports
-from jars import java, launch, missing_tools, stop, tail
+from jars import Server, java, launch, missing_tools, stop, tail
 
 ARTIFACT = "io.apicurio:apicurio-registry-app:2.6.13.Final:tar.gz:all"
 BUILD = Path(__file__).resolve().parents[2] / "build"
@@ -81,8 +79,8 @@ def classpath() -> str:
     return f"{runner}{os.pathsep}{HOME / 'lib' / '*'}"
 
 
-class RegistryServer:
-    """One registry. A context manager: whatever ends the `with`, the process is gone.
+class RegistryServer(Server):
+    """One registry.
 
     Args:
         folder: takes its log.
@@ -98,19 +96,6 @@ class RegistryServer:
     def url(self) -> str:
         """Of Confluent's API."""
         return f"http://127.0.0.1:{self.port}{API}"
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start, and wait until it answers.
