@@ -18,8 +18,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A file's tests stay in one process, so what they share is made once; tests/conftest.py puts the longest first.
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --maxprocesses 4 --numprocesses
-# Tests of processes wait half of their time: one more than there are cores, up to four.
-WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 4 ? cores + 1 : 4)))
+# Tests of processes wait half of their time: two more than there are cores, up to four.
+WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 2 ? cores + 2 : 4)))
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
@@ -36,7 +36,7 @@ help:
 	@echo "make test-fast  while coding: leaves out tests that start processes, and those marked slow"
 	@echo "make test-deep  the tests that start no processes, with twenty times as many generated examples"
 	@echo "make test-kafka the tests of the log and of the roles on Kafka 2.8, 3.6 and 3.9 (minutes)"
-	@echo "make mutants    change the code at random and see which changes no test notices (hours)"
+	@echo "make mutants    change the code at random and see which changes no test notices (half an hour)"
 	@echo "make simulate   2,000 schedules of crashes and faults, all roles in one process (SEEDS=FROM:TO)"
 	@echo "make lint       ruff (rules and format) and mypy"
 	@echo "make format     put the code into ruff's format"
@@ -57,7 +57,7 @@ suite: $(DEV_STAMP) kernels
 	$(PYTEST) $(WORKERS) -m "not long" $(ARGS)
 
 test-fast: $(DEV_STAMP) kernels
-	$(PYTEST) auto --durations=3 --durations-min=1 -m "not long and not process and not slow" $(ARGS)
+	$(PYTEST) $(WORKERS) --durations=3 --durations-min=1 -m "not long and not process and not slow" $(ARGS)
 
 test-deep: $(DEV_STAMP) kernels
 	FRESHET_EXAMPLES=20 $(PYTEST) auto -m "not long and not process" $(ARGS)
@@ -74,7 +74,7 @@ kernels: $(STAMP)
 	@$(BIN)/python -c 'from freshet.warmup import warm_up; warm_up(everything=True)'
 
 mutants: $(DEV_STAMP)
-	$(BIN)/python tests/mutants.py $(ARGS)
+	$(BIN)/python tests/mutants/mutants.py $(ARGS)
 
 simulate: $(DEV_STAMP) kernels
 	PYTHONHASHSEED=0 $(BIN)/python tests/simulate/simulate.py --seeds $(SEEDS)
@@ -92,15 +92,15 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp is made last, so an install that was interrupted runs again.
+# A stamp is made last, so an install that was interrupted runs again. Python compiles what it imports of 10,000
+# files; compiling all of them would take pip 40 s.
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Freshet needs Python 3.11 or newer; choose one with PYTHON=, e.g. make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --editable .
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile $(PIP_ARGS) --editable .
 	@touch $@
 
-# Python compiles what it imports of the tools' 10,000 files; compiling all of them would take pip 40 s.
 $(DEV_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-compile $(PIP_ARGS) --editable '.[dev]'
 	@touch $@
