@@ -6,8 +6,10 @@ import os
 import uuid
 from collections.abc import Generator, Iterator
 from functools import cache
+from inspect import signature
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 from jars import BrokerError
@@ -17,12 +19,21 @@ from xdist.scheduler import LoadFileScheduling
 
 from freshet.warmup import drop_stale
 
-# How long an example takes says how busy the machine is, and is no verdict. Where there is a variable CI,
-# Hypothesis has a profile of its own, whose other settings stay.
+# How long an example takes says how busy the machine is, and is no verdict. A test makes the same examples
+# wherever it runs, so that what passed here passes there; `make test-deep` looks for others.
 settings.register_profile(
-    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "patient",
+    derandomize="FRESHET_EXAMPLES" not in os.environ,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("patient")
+
+# Nor is an answer a verdict that takes longer than httpx waits where it is told nothing, which is 5 s.
+for phase in ("connect", "read", "write", "pool"):
+    setattr(signature(httpx.get).parameters["timeout"].default, phase, 60.0)
 
 # The first is for its command alone (importing it takes a second), the second for an environment of its own.
 collect_ignore = ["serving/http/schemathesis", "serving/foreign"]

@@ -21,8 +21,8 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from broker import free_ports
 from jars import Server, java, launch, missing_tools, stop, tail
+from ports import free_ports
 
 ARTIFACT = "io.apicurio:apicurio-registry-app:2.6.13.Final:tar.gz:all"
 BUILD = Path(__file__).resolve().parents[2] / "build"
@@ -31,7 +31,7 @@ MAIN = "io.quarkus.runner.GeneratedMain"
 API = "/apis/ccompat/v7"
 PORT = 8081
 FETCH_S_MAX = 600.0
-START_S_MAX = 120.0
+START_S_MAX = 180.0
 HEAP = "400m"
 
 

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from broker import Broker, free_ports
+from broker import Broker
 from jars import BrokerError
 from paths import ROOT
+from ports import free_ports
 
 pytestmark = pytest.mark.process
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.process
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ended before it was looked at, or meanwhile
         return False
 
 

@@ -1,5 +1,6 @@
 """A server under load: many clients ask for scores, and every answer is kept."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -7,8 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import httpx
-
-WAIT_S = 240.0  # a busy machine that compiles kernels first
+from waiting import wait_until
 
 
 class Kept(NamedTuple):
@@ -69,12 +69,10 @@ def loaded(url: str, clients: int = 4, per_s: float = 200.0, click: bool = True)
 
 def ready(url: str) -> None:
     """Wait until a server is ready."""
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        try:
-            if httpx.get(f"{url}/v2/health/ready", timeout=5.0).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < deadline, "the server is not ready"
-        time.sleep(0.1)
+
+    def answers() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{url}/v2/health/ready").status_code == 200
+        return False
+
+    wait_until(answers, "the server to be ready", 0.1)

@@ -1,25 +1,23 @@
 """Roles in threads, and what their /metrics say."""
 
-import socket
+import contextlib
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ports import free_ports
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import wait_until
 
 from freshet.config import Config
 from freshet.roles.roles import run_join, run_learn
 
-WAIT_S = 240.0  # a busy machine that compiles kernels first
-
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that nobody else takes before a server of this test listens there."""
+    return free_ports(1)[0]
 
 
 @contextmanager
@@ -54,17 +52,17 @@ def scrape(port: int) -> dict[str, Metric]:
 
 def scrape_until(port: int, done: Callable[[dict[str, Metric]], bool]) -> dict[str, Metric]:
     """Scrape until `done` says yes; the role may not listen yet."""
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        found: dict[str, Metric] = {}
-        try:
+    found: dict[str, Metric] = {}
+
+    def come() -> bool:
+        nonlocal found
+        with contextlib.suppress(OSError):
             found = scrape(port)
-            if done(found):
-                return found
-        except OSError:
-            pass
-        assert time.monotonic() < deadline, f"it did not come to this; last scraped: {found}"
-        time.sleep(0.1)
+            return done(found)
+        return False
+
+    wait_until(come, lambda: f"what is scraped; last it was {found}", 0.1)
+    return found
 
 
 def total(found: dict[str, Metric], name: str) -> float:

@@ -6,15 +6,14 @@ The server's model stands still while it is played, so that the same seeds give 
 
 import heapq
 import json
-import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pyarrow.parquet
 import pytest
-from scraping import WAIT_S, free_port, running
+from scraping import free_port, running
+from waiting import wait_until
 
 from freshet.cli.main import main
 from freshet.config import Config, load_config
@@ -49,13 +48,6 @@ port = {port}
 explore = "thompson"
 freeze_after_examples = {examples}
 """
-
-
-def wait_for(done: Any, what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not done():
-        assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.05)
 
 
 def play(url: str, world: World) -> dict[str, np.ndarray]:
@@ -107,10 +99,10 @@ def test_an_order_is_worth_what_the_simulator_says_judged_by_a_live_log(tmp_path
         log.append(EVENTS, [Outgoing(b"k", encode(shown), 0)])
     url = f"http://127.0.0.1:{config.server.port}"
     with running(config, run_join, run_learn, run_serve):
-        wait_for(lambda: _learnt(url) == HISTORY * SLATE, "the history to be learnt")
+        wait_until(lambda: _learnt(url) == HISTORY * SLATE, "the history to be learnt")
         truth = play(url, world)
         total = HISTORY + REQUESTS + 1
-        wait_for(lambda: log.committed("learn", EXAMPLES).get(0, 0) == total, "the log to be learnt")
+        wait_until(lambda: log.committed("learn", EXAMPLES).get(0, 0) == total, "the log to be learnt")
     log.close()
     report, told = tmp_path / "a.json", tmp_path / "value.json"
     command = ["replay", "--config", str(file), "--data", config.log, "--report", str(report)]
@@ -156,6 +148,6 @@ def test_requests_shown_in_part_are_left_out_and_counted(
 
 def _learnt(url: str) -> int:
     try:
-        return int(httpx.get(f"{url}/v1/model", timeout=5.0, trust_env=False).json()["examples_learnt"])
+        return int(httpx.get(f"{url}/v1/model", trust_env=False).json()["examples_learnt"])
     except (httpx.TransportError, KeyError):
         return -1

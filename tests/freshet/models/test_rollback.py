@@ -1,13 +1,12 @@
 """Going back: the learner and its servers at one place in the log, under load, and what is refused."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from loaded import loaded, ready
 from scraping import free_port, running
+from waiting import wait_until
 
 from freshet.cli.main import main
 from freshet.config import Config, load_config
@@ -48,13 +47,6 @@ def config(file: str) -> Config:
     return load_config(file)
 
 
-def until(done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60.0
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-
-
 def brand(url: str) -> object:
     """What the server knows of item 1, as it would fill it in."""
     request = {"context": {"user": 1}, "candidates": [{"item": 1}]}
@@ -79,30 +71,30 @@ def test_learner_and_server_go_back_and_on_under_load(
         with pytest.raises(OrderError, match="no snapshot so old is kept"):
             roll_back(config, "2001-01-01")
         with loaded(url, per_s=120.0) as load:
-            until(lambda: any(one.examples > 100 for one in snapshots.listed()), "no snapshot")
+            wait_until(lambda: any(one.examples > 100 for one in snapshots.listed()), "a snapshot")
             good = next(one for one in reversed(snapshots.listed()) if one.examples > 100)
             assert main(["snapshots", "--config", file, "--pin", f"{good.path.name}=good"]) == 0
             assert capsys.readouterr().out.count("  good\n") == 1
-            until(lambda: told()["examples_learnt"] > good.examples + 200, "nothing learned")
+            wait_until(lambda: told()["examples_learnt"] > good.examples + 200, "it to learn")
             epoch = told()["version"].split("-")[0]
             fact = {"feature": "item", "id": 1, "set": {"brand": "acme"}}
             assert httpx.post(f"{url}/v1/entities", json=[fact], timeout=60.0).status_code == 202
-            until(lambda: brand(url) == "acme", "the entity is not known")
+            wait_until(lambda: brand(url) == "acme", "the entity to be known")
             # while it is held, nothing is learned
             offset, found = roll_back(config, "good", hold=True, why="a test")
             assert found.path == good.path and offset == 0
-            until(lambda: told()["version"].split("-")[0] != epoch, "the server did not go back")
-            until(lambda: told()["held"], "it does not hold")
+            wait_until(lambda: told()["version"].split("-")[0] != epoch, "the server to go back")
+            wait_until(lambda: told()["held"], "it to hold")
             held = told()
             assert brand(url) == "acme"  # though the snapshot is older than what was told of it
             # the copy may be a commit older than what is noted of it, never newer
             assert 0 < held["examples_learnt"] <= good.examples and held["memory"]["evidence"] == 0
-            until(lambda: told()["version"] != held["version"], "no update comes while it holds")
+            wait_until(lambda: told()["version"] != held["version"], "an update that comes while it holds")
             later = told()
             assert later["examples_learnt"] == held["examples_learnt"]
             assert later["memory"]["evidence"] == 0
             print_resume(config, "", as_json=False)
-            until(lambda: told()["examples_learnt"] > good.examples + 50, "it does not go on")
+            wait_until(lambda: told()["examples_learnt"] > good.examples + 50, "it to go on")
             assert not told()["held"]
         load.check()
     # one answer is of one version, and versions never go back but once

@@ -3,12 +3,13 @@
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import starting
 from copies import Copy
+from waiting import WAIT_S, wait_until
 
 from freshet.config import Config, load_config
 from freshet.roles.opening import open_topics
@@ -17,7 +18,6 @@ from learner.model.model import Model
 from learner.updates.follower import Follower
 from stream.log.base import EVENTS, EXAMPLES
 
-WAIT_S = 90.0
 CONFIG = """
 log = "sqlite:run/log.db"
 state = "run"
@@ -81,14 +81,6 @@ def group(tmp_path: Path) -> Iterator[Group]:
         process.wait()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = WAIT_S) -> float:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "waited too long"
-        time.sleep(0.02)
-    return time.monotonic() - began
-
-
 def write_clicks(folder: Path, name: str, n: int) -> Path:
     file = folder / name
     lines = [f"{1_700_000_000 + i},{i % 13},{i % 7},{int((i % 13 + i % 7) % 3 == 0)}" for i in range(n)]
@@ -133,7 +125,9 @@ def test_paused_leader_is_followed_and_stands_back_when_it_wakes(
     wait_until(lambda: learnt(config)[0] == 3_000)
     group.signal("learn", "a", signal.SIGSTOP)
     produce(config, write_clicks(tmp_path, "second.csv", 2_000))
-    taken_s = wait_until(lambda: "leads, in term" in group.said("learn", "b"))
+    paused_s = time.monotonic()
+    wait_until(lambda: "leads, in term" in group.said("learn", "b"))
+    taken_s = time.monotonic() - paused_s
     wait_until(lambda: learnt(config)[0] == 5_000)
     group.signal("learn", "a", signal.SIGCONT)
     wait_until(lambda: "another learner leads" in group.said("learn", "a"))

@@ -5,7 +5,8 @@ import os
 import signal
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from copies import Copy
 from registry import RegistryServer
+from waiting import wait_until
 
 from freshet.config import parse_config
 from freshet.init.topics.choose import look_at_topic
@@ -32,7 +34,6 @@ from stream.state.repeats import Repeats
 pytestmark = pytest.mark.process
 
 USERS = 37
-WAIT_S = 300.0  # a busy machine starts processes slowly; a wait ends when the thing happens
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 SOURCES = """
@@ -79,11 +80,14 @@ def click(i: int) -> dict[str, object]:
     return {"before": None, "after": row, "op": "c", "source": {"table": "clicks"}}
 
 
-START_MS = int(time.time() * 1e3) - 60_000
+@cache
+def start_ms() -> int:
+    """A minute before the tests begin: this file is read minutes before, where many tests run."""
+    return int(time.time() * 1e3) - 60_000
 
 
 def at_ms(i: int) -> int:
-    return START_MS + i
+    return start_ms() + i
 
 
 def start(config: Path, name: str = "") -> Copy:
@@ -104,13 +108,6 @@ def events_of(log: Log) -> Iterator[Impression | Action]:
             yield from (decoder.decode(r.value) for r in repeats.leave_out(records))
 
 
-def wait_until(condition: Callable[[], bool], config: Path) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, (config.parent / "ingest.log").read_text()[-3000:]
-        time.sleep(0.2)
-
-
 def check_all(log: Log, count: int) -> None:
     found = list(events_of(log))
     shown = sorted(e.request_id for e in found if isinstance(e, Impression))
@@ -118,6 +115,11 @@ def check_all(log: Log, count: int) -> None:
     assert shown == sorted(f"r{i}" for i in range(count))
     assert acted == sorted((f"r{i}", 1) for i in range(count))
     assert log.ends(DEAD_LETTERS)[0][1] == 0
+
+
+def told(config: Path) -> str:
+    """What the role said last."""
+    return (config.parent / "ingest.log").read_text()[-3000:]
 
 
 def stop(*processes: Copy) -> None:
@@ -152,12 +154,12 @@ def test_killed_in_the_middle_and_shared_by_two_nothing_is_lost_or_twice(tmp_pat
         send(1_000)
         process = start(config)
         begin = sum(end for _, end in log.ends(EVENTS))
-        wait_until(lambda b=begin: sum(end for _, end in log.ends(EVENTS)) > b + 50, config)  # type: ignore[misc]
+        wait_until(lambda b=begin: sum(end for _, end in log.ends(EVENTS)) > b + 50, lambda: told(config))  # type: ignore[misc]
         process.send_signal(signal.SIGKILL)
         process.wait()
     send(count - sent)
     two = start(config), start(config, "second")
-    wait_until(lambda: sum(1 for _ in events_of(log)) >= 2 * count, config)
+    wait_until(lambda: sum(1 for _ in events_of(log)) >= 2 * count, lambda: told(config))
     two[0].send_signal(signal.SIGKILL)
     two[0].wait()
     stop(two[1])
@@ -237,7 +239,7 @@ def test_real_broker_and_registry_with_clients_of_others(
         log = open_log(f"kafka://{kafka_broker}/{kafka_prefix}")
         for topic, partitions in ((EVENTS, 4), (DEAD_LETTERS, 1)):
             log.create_topic(topic, partitions)
-        wait_until(lambda: sum(1 for _ in events_of(log)) >= 2 * count, config)
+        wait_until(lambda: sum(1 for _ in events_of(log)) >= 2 * count, lambda: told(config))
         stop(process)
         check_all(log, count)
         log.close()

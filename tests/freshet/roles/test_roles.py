@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import httpx
 import pytest
 import starting
 from copies import Copy
+from waiting import WAIT_S, wait_until
 
 from freshet.config import Config, load_config, of_model
 from freshet.errors import ProduceError, ReplayError
@@ -28,7 +28,6 @@ from freshet.tools.produce import produce
 from stream.errors import LogAwayError, StateError, StateFullError
 from stream.log.base import EVENTS, EXAMPLES
 
-WAIT_S = 90.0
 CONFIG = """
 log = "LOG"
 state = "run"
@@ -97,13 +96,6 @@ def wait_line(process: Copy, start: str) -> str:
     finally:
         timer.cancel()
     raise AssertionError(f"the process ended without saying {start!r}")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 def ends(config: Config, topic: str) -> int:

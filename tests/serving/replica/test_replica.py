@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from error_memory import MemorySettings
 from ground.sealed import seal
@@ -100,13 +100,6 @@ def make_role(log: Log, tmp_path: Path) -> Iterator[Callable[[str], Role]]:
 
 def make_replica(log: Log, **settings: int) -> Replica:
     return Replica(log, FEATURES, SETTINGS, MemorySettings(), ServerSettings(**settings))  # type: ignore[arg-type]
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60.0
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def catch_up(replica: Replica) -> None:

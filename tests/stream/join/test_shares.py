@@ -13,6 +13,7 @@ import pytest
 from depth import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from ground.clock import ManualClock
 from stream.errors import LogAwayError
@@ -419,13 +420,6 @@ def living(tmp_path: Path) -> Iterator[Callable[[str], Living]]:
         one.end()
         one.joining.close()
     log.close()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 def test_partitions_move_when_a_joiner_comes_dies_or_leaves(living: Callable[[str], Living]) -> None:

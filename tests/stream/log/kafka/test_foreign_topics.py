@@ -3,7 +3,7 @@
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from confluent_kafka.admin import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kafka import KafkaProducer
+from waiting import wait_until
 
 from stream.errors import LogAwayError, LogError
 from stream.join.joiner import Joiner, JoinSettings
@@ -77,13 +78,6 @@ def read_all(log: KafkaLog, topic: str, partition: int = 0) -> list[Record]:
     while records := log.read(topic, partition, found[-1].offset + 1 if found else 0):
         found += records
     return found
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 # Transactions

@@ -13,7 +13,9 @@ from broker import Broker, cluster_of
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
+from ports import free_ports
 from shared_broker import with_kraft
+from waiting import wait_until
 
 from stream.errors import BufferFullError, LogAwayError, LogError, UndeliveredError
 from stream.join.joiner import Joiner, JoinSettings
@@ -158,8 +160,6 @@ def test_broker_that_is_not_there_is_told(kafka_broker: str, free_port: int) -> 
 
 @pytest.fixture
 def free_port() -> int:
-    from broker import free_ports
-
     return free_ports(1)[0]
 
 
@@ -207,13 +207,6 @@ def append_patiently(log: KafkaLog, topic: str, records: list[Outgoing]) -> None
         except LogAwayError:
             assert time.monotonic() < deadline
             time.sleep(0.2)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +274,7 @@ def test_offsets_of_groups_are_committed_and_read_again_once_a_killed_broker_is_
         except LogAwayError:
             return False
 
-    wait_until(lambda: committed(3), 30.0)  # the first time the cluster makes a topic for it
+    wait_until(lambda: committed(3))  # the first time the cluster makes a topic for it
     assert log.committed("other", "t") == {}
     own_broker.kill()
     for _ in range(2):  # asks for a coordinator that is gone, and gives up
@@ -290,7 +283,7 @@ def test_offsets_of_groups_are_committed_and_read_again_once_a_killed_broker_is_
         with pytest.raises(LogAwayError, match="no success within 1 s"):
             log.committed("g", "t")
     own_broker.start()
-    wait_until(lambda: committed(5), 30.0)
+    wait_until(lambda: committed(5))
     log.close()
 
 
@@ -414,7 +407,7 @@ def test_nothing_acknowledged_is_lost_when_a_leader_is_killed_under_load(
                 killed = next(broker for broker in brokers if broker.node == leader)
                 before = len(acknowledged)
                 killed.kill()
-                wait_until(lambda before=before: len(acknowledged) > before + 600, 60.0)  # type: ignore[misc]
+                wait_until(lambda before=before: len(acknowledged) > before + 600)  # type: ignore[misc]
                 killed.start()
                 time.sleep(2.0)
         finally:

@@ -2,12 +2,11 @@
 
 import logging
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
-from broker import Broker, free_ports
+from broker import Broker
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import (
     AclBinding,
@@ -18,7 +17,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from jars import classpath
+from ports import free_ports
 from shared_broker import with_kraft
+from waiting import wait_until
 
 from stream.errors import LogAwayError, LogError
 from stream.log.base import Outgoing
@@ -94,13 +95,6 @@ def set_rule(
     rule = AclBinding(kind, name, ResourcePatternType.PREFIXED, "User:ann", "*", operation, permission)
     for future in admin.create_acls([rule]).values():
         future.result(60.0)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 def test_rights_that_serve_housekeeping_are_missed_once_and_end_nothing(
