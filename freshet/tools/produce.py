@@ -18,6 +18,7 @@ import xxhash
 from freshet.config import Config, all_features
 from freshet.errors import ProduceError
 from freshet.roles.opening import open_topics
+from freshet.tools.produce_order import InTime
 from ground.retry import Backoff, Pauses
 from stream.errors import LogAwayError, LogError, RecordError, SourceError
 from stream.files.outcomes import Outcome
@@ -65,13 +66,14 @@ def produce(
     """
     name = producer_name(file) if producer is None else producer
     left_out = LeftOut()
+    in_time: InTime | None = None
     source: Iterator[AnyEvent | Example]
     if holds == "entities":
         from freshet.replay.tapes.entities import read_checked  # it loads kernels
 
         source = read_checked(config, file, "", left_out if config.data.skip_bad else None)
     elif holds == "events":
-        source = _read_events(file, config, left_out)
+        source = in_time = InTime(_read_events(file, config, left_out), config.known_targets())
     elif holds == "examples":
         source = read_examples(
             file, config.data, left_out, declared_of(all_features(config)), config.known_targets()
@@ -125,6 +127,8 @@ def produce(
         f"sent {sent:,} {topic} to {config.log} in {seconds:.1f} s, as producer {name!r}{left_out.phrase()}",
         file=sys.stderr,
     )
+    if in_time is not None and in_time.late:
+        print(f"warning: {file}: {in_time.phrase()}", file=sys.stderr)
     return sent
 
 

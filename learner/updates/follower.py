@@ -122,6 +122,8 @@ class Follower:
             except UpdateGapError as gap:
                 self._wait(str(gap))
                 break
+            if self._begins_whole(update) and self._load_snapshot(log):
+                return [*applied, *self.poll(log)]  # from behind the snapshot
             if parts is not None:
                 if not self._try(parts, parts[-1]):
                     continue
@@ -130,6 +132,11 @@ class Follower:
                 self.applied += 1
                 applied.append(parts[-1])
         return applied
+
+    def _begins_whole(self, update: Update) -> bool:
+        """Whether a term of another epoch begins here: one that begins with history, with vectors or with a
+        snapshot of before has sent its whole model already, and its first update may be long in coming."""
+        return update.parts == 0 and update.epoch != self.model.epoch
 
     def _is_other(self, update: Update) -> bool:
         return update.model not in ("", self.model.identity)

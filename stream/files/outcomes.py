@@ -24,6 +24,8 @@ class LabelColumns:
 
     def __init__(self, settings: DataSettings, targets: Targets = UNDECLARED) -> None:
         for name in settings.labels:
+            if name == targets.names[0]:
+                raise ValueError(f"labels names {name!r}, the first target, whose column is data.label")
             if name not in targets.names[1:]:
                 known = ", ".join(targets.names[1:]) or "none"
                 raise ValueError(f"labels names {name!r}, which is no further target; known: {known}")

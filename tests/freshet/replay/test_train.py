@@ -163,6 +163,22 @@ def test_a_server_begins_with_the_whole_of_history(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_server_that_was_there_first_has_history_before_the_first_update(tmp_path: Path) -> None:
+    config, examples = config_in(tmp_path), world()
+    log = fill(config, [])
+    early = Follower(Model(config.features, config.learner))
+    early.start(log)
+    train(config, [write_file(tmp_path / "a.parquet", examples[:300])], examples[300].time, OVERLAP_S)
+    learner = learn_live(config, log)  # sends the whole, and has nothing to learn
+    assert not early.poll(log) and early.seq == 0
+    log.append(UPDATES, [Outgoing(b"term", term_begins(learner.meta.epoch, 9), 0)])
+    early.poll(log)
+    assert early.seq == learner.meta.seq > 0 and early.gaps == 0 and not early.behind
+    expected = learner.model.score_requests(examples[:20]).z
+    assert np.array_equal(early.model.score_requests(examples[:20]).z, expected)
+    log.close()
+
+
 @pytest.mark.process
 def test_the_role_itself_goes_on_from_what_was_trained(tmp_path: Path) -> None:
     examples = world()

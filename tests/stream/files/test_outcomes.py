@@ -75,6 +75,11 @@ def test_each_target_has_an_example_of_its_own_sample(tmp_path: Path, suffix: st
             DataSettings(label="clicked", labels={"like": LabelColumn(column="bought")}),
             "no further target",
         ),
+        (
+            {},
+            DataSettings(labels={"click": LabelColumn(column="clicked")}),
+            "'click', the first target, whose column is data.label",
+        ),
         ({}, DataSettings(label="clicked", labels={"buy": LabelColumn(column="sold")}), "no column 'sold'"),
     ],
 )

@@ -1,0 +1,41 @@
+"""A file of events whose actions come when their requests are decided: sent, and said."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from freshet.config import parse_config
+from freshet.tools.produce import produce
+
+EVENTS = [
+    event
+    for i in range(20)
+    for event in (
+        {"type": "impression", "request_id": f"r{i}", "time": 1000.0 + i, "candidates": [{"item": 1}]},
+        {"type": "action", "request_id": f"r{i}", "time": 1010.0 + i, "candidate": 0, "name": "click"},
+        {"type": "action", "request_id": f"r{i}", "time": 1500.0 + i, "candidate": 0, "name": "buy"},
+    )
+]
+
+
+def test_actions_behind_their_windows_are_counted_when_a_file_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = parse_config(
+        {
+            "log": f"sqlite:{tmp_path / 'log.db'}",
+            "state": str(tmp_path / "state"),
+            "features": {"item": {"dim": 4}},
+            "targets": {"click": {}, "buy": {"of": "click", "window_s": 900.0}},
+        },
+        "test",
+    )
+    file = tmp_path / "events.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in EVENTS))
+    assert produce(config, file, holds="events") == 60
+    assert "19 of 40 actions stand behind" in capsys.readouterr().err  # all clicks but the first
+    ordered = sorted(EVENTS, key=lambda event: float(str(event["time"])))
+    file.write_text("".join(json.dumps(event) + "\n" for event in ordered))
+    assert produce(config, file, holds="events") == 60
+    assert "warning" not in capsys.readouterr().err
