@@ -19,6 +19,8 @@ from freshet.config import load_config, parse_config
 from freshet.roles.shards.starter import in_shards, torchrun_place
 from serving.http.access import parse_tokens
 
+pytestmark = pytest.mark.slow
+
 DEPLOY = ROOT / "deploy"
 KUBERNETES = "1.33"
 COMPOSE = ["compose.yaml", "compose.kafka.yaml"]

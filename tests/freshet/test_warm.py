@@ -25,6 +25,8 @@ from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     import torch
 

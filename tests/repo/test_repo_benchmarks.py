@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from test_repo_layout import FLOOR_OF, ROOT, imports, python_files
 
+pytestmark = pytest.mark.slow
+
 FOREIGN = {ROOT / "benchmarks" / "obp_reference.py"}
 """What runs in an environment of its own, like all of benchmarks/foreign/."""
 

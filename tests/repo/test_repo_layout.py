@@ -170,6 +170,7 @@ def test_dependencies_page_names_exactly_what_pyproject_asks_for() -> None:
     assert named == set(requirements())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", FLOOR_OF)
 def test_package_imports_only_declared_dependencies(package: str) -> None:
     allowed = {canonicalize_name(Requirement(line).name) for line in PYPROJECT["project"]["dependencies"]}

@@ -28,6 +28,8 @@ from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
+pytestmark = pytest.mark.slow
+
 USER = "ann-7f3a9c1e5b"
 ITEM = 0x5EC2E7C0FFEE1234
 T = 1e9

@@ -23,9 +23,8 @@ def _compiled() -> None:
     warm_up()
 
 
-@pytest.mark.parametrize(
-    "seed", [0, 1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 12))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
 def test_schedule_heals_and_its_books_balance(seed: int) -> None:
     outcome = play(draw_schedule(seed))
     assert not outcome.wrong, f"{outcome.wrong}\n{' '.join(COMMAND)} --seed {seed} --say"

@@ -5,6 +5,8 @@ import pytest
 
 from embeddings import Table, TableError, TableSpec
 
+pytestmark = pytest.mark.slow
+
 IDS, SIGHTINGS = 200_000, 400_000
 
 

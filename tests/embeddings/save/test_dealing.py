@@ -43,6 +43,7 @@ def sight(tables: list[Table], keys: list[int], time: int) -> None:
         table.touch(table.upsert(one, time), time)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.integers(0, 30), max_size=12), min_size=4, max_size=4),
     st.integers(1, 4),

@@ -21,6 +21,8 @@ from freshet.replay.replay import run_replay
 from freshet.replay.tape import ReplayOptions
 from learner.metrics import summarize
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from freshet.errors import CompareError
 from stream.files.record_files import write_records
 from stream.records.types import Example
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 [targets.click]
 window_s = 60

@@ -28,6 +28,8 @@ from stream.files.record_files import RecordWriter
 from stream.records.types import Example
 from stream.world.simulator import World, WorldSettings
 
+pytestmark = pytest.mark.slow
+
 OBP = json.loads((Path(__file__).parent / "data" / "obp.json").read_text())
 SLATE = 4
 ORDERS = np.array(list(itertools.permutations(range(SLATE))))  # (24, 4): who is at each place

@@ -15,6 +15,8 @@ from freshet.init.entities import with_entities
 from freshet.replay.replay import replay
 from freshet.replay.tape import ReplayOptions
 
+pytestmark = pytest.mark.slow
+
 SHELVES = 12
 
 

@@ -11,6 +11,8 @@ from freshet.cli.main import main
 from freshet.config import load_config
 from stream.log.open import open_log
 
+pytestmark = pytest.mark.slow
+
 
 def write(path: Path, names: list[str], words: tuple[str, str, str], requests: bool) -> int:
     """Views, of which some get into the cart and are bought; returns the number of views."""

@@ -24,6 +24,8 @@ from freshet.init.topics.shown import requests_of
 from stream.log.base import Outgoing
 from stream.log.open import open_log
 
+pytestmark = pytest.mark.slow
+
 T_S = 1_767_225_600
 REQUESTS = 90
 RNG = random.Random(7)

@@ -18,6 +18,8 @@ from freshet.cli.main import main
 from freshet.errors import InitError
 from freshet.init.command import make_config
 
+pytestmark = pytest.mark.slow
+
 BEGIN_S = 1_767_225_600
 LINES = 600
 RNG = random.Random(9)

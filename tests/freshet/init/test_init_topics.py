@@ -21,6 +21,8 @@ from freshet.init.topics.records import read_topic, split_topic
 from stream.log.base import Outgoing
 from stream.log.open import open_log
 
+pytestmark = pytest.mark.slow
+
 T_S = 1_767_225_600
 REQUESTS, SLATE, USERS = 300, 4, 60
 RNG = random.Random(4)

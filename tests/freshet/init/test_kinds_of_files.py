@@ -16,6 +16,8 @@ from freshet.init.text import find_layout
 from stream.files.columns import DataSettings
 from stream.files.sources import LeftOut, read_examples
 
+pytestmark = pytest.mark.slow
+
 BEGIN_S = 1_767_225_600
 RNG = random.Random(5)
 QUOTE = '"'

@@ -14,6 +14,8 @@ from freshet.init.column import Column
 from freshet.init.command import make_config
 from freshet.init.leaks import why_leak
 
+pytestmark = pytest.mark.slow
+
 LINES = 300
 SEEDS = range(4)
 

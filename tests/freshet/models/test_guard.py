@@ -25,6 +25,8 @@ from stream.log.base import EXAMPLES, Log, Outgoing, Record
 from stream.orders.orders import OrderReader, Rollback
 from stream.records.types import Example, Served, ServedTarget, encode
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 log = "sqlite:log.db"
 [stream.log]

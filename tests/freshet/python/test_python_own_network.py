@@ -12,6 +12,8 @@ from freshet.replay.replay import replay
 from freshet.replay.tape import ReplayOptions
 from learner import NetworkError
 
+pytestmark = pytest.mark.slow
+
 NETWORK = """
 import torch
 from torch import nn

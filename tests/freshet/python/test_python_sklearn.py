@@ -8,6 +8,8 @@ from unittest import SkipTest
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from sklearn.base import clone
     from sklearn.pipeline import make_pipeline

@@ -22,6 +22,8 @@ from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 from stream.world.simulator import World, WorldSettings
 
+pytestmark = pytest.mark.slow
+
 REQUESTS, LEARNT = 300, 170
 
 

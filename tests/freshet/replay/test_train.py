@@ -33,6 +33,8 @@ from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 from stream.world.simulator import World, WorldSettings
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 400
 OVERLAP_S = 2.0
 

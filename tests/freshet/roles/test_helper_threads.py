@@ -128,6 +128,7 @@ def calls_of(*names: str) -> dict[str, list[tuple[str, ast.Call]]]:
     return found
 
 
+@pytest.mark.slow
 def test_threads_are_helper_threads_and_all_of_them_are_in_the_list() -> None:
     calls = calls_of("Thread", "Timer", "start_new_thread", "HelperThread")
     assert {file for file, _ in calls["Thread"]} == {"ground/clock.py"}

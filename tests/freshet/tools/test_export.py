@@ -22,6 +22,8 @@ from stream.records.entities.record import EntityEvent
 from stream.records.types import Action, Example, Features, Forget, Impression, encode, join_batch
 from stream.world.simulator import World, WorldSettings
 
+pytestmark = pytest.mark.slow
+
 FEATURES: dict[str, Any] = {"user": {}, "segment": {}, "item": {}, "category": {}}
 REQUESTS = 120
 

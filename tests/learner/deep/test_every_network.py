@@ -209,6 +209,7 @@ def test_threads_that_predict_at_once_get_what_one_gets_alone(name: str) -> None
 # Training
 
 
+@pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize(
     ("rows", "layout", "correction"),

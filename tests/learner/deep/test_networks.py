@@ -20,6 +20,8 @@ from learner.role.learner import Learner
 from learner.settings import LearnerSettings
 from stream.records.types import Example, Served
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     import torch
 

@@ -28,6 +28,8 @@ from stream.run.runner import Runner
 from stream.state.meta import FORMAT_VERSION, StateMeta
 from stream.state.role_state import RoleState
 
+pytestmark = pytest.mark.slow
+
 FEATURES = {"a": ALONE, "b": ALONE, "cost": FeatureSpec(kind="number", pairs=False)}
 HEAD = "import torch\nfrom torch import nn\n"
 GOOD = (

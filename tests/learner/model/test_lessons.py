@@ -18,6 +18,8 @@ from learner.train.trainer import Trainer
 from learner.train.waiting import PendingRows
 from stream.records.types import Example
 
+pytestmark = pytest.mark.slow
+
 FAST = LearnerSettings(deep="none")
 Row = tuple[float, float, float]
 """Label, weight, and the label learned before or NaN."""

@@ -14,6 +14,8 @@ from learner.settings import LearnerSettings
 from stream.records.types import Example
 from stream.state.role_state import RoleState
 
+pytestmark = pytest.mark.slow
+
 ROWS_MAX = 128
 SLACK = 8  # evicted rows whose slots have not been given back yet
 SETTINGS = LearnerSettings(deep="none", group=8)

@@ -23,6 +23,8 @@ from stream.run.contract import Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
+pytestmark = pytest.mark.slow
+
 FEATURES = {name: FeatureSpec(dim=4) for name in ("user", "item", "shelf")}
 PLAIN = LearnerSettings()
 ALWAYS = LearnerSettings(trust_margin=0.0)

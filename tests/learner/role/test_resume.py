@@ -29,6 +29,8 @@ from stream.run.runner import Runner
 from stream.state.journal import read_journal
 from stream.state.role_state import RoleState
 
+pytestmark = pytest.mark.slow
+
 FEATURES = {
     "user": FeatureSpec(dim=4),
     "item": FeatureSpec(dim=4, admit_after=2, ttl_s=4000.0),

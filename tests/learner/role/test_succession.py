@@ -36,6 +36,8 @@ from stream.state.layout import PURGE_KEY
 from stream.state.role_state import RoleState
 from stream.state.testing import MemoryDisk
 
+pytestmark = pytest.mark.slow
+
 FEATURES = {"user": FeatureSpec(dim=2), "item": FeatureSpec(dim=2, ttl_s=500.0)}
 SETTINGS = LearnerSettings(deep="none", snapshot_bytes_min=50_000)
 BY_HAND = GroupSettings(beat_s=60.0, timeout_s=180.0)

@@ -18,6 +18,8 @@ from stream.group.membership import GroupSettings, Member
 from stream.log.base import EXAMPLES
 from stream.state.role_state import RoleState
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 36
 
 

@@ -25,6 +25,8 @@ from stream.records.entities.record import EntityEvent
 from stream.records.types import Forget
 from stream.run.contract import RUNNER_DEFAULTS
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 80
 STEPS = ["write", "written", "append updates", "appended updates", "append snapshots", "gather", "swap"]
 """Of a commit: before it is on this shard's disk and after, before and after what it sends, and exchanges."""

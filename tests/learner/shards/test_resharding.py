@@ -47,6 +47,8 @@ from stream.state.disk import Database, Disk, Held
 from stream.state.role_state import RoleState
 from stream.state.testing import MemoryDisk
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 90
 EXAMPLES_OF = examples_of(REQUESTS)
 GROUP = GroupSettings(beat_s=0.05, timeout_s=60.0)

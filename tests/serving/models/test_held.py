@@ -43,6 +43,8 @@ from stream.records.decoding import Decoder
 from stream.records.targets import Target, Targets
 from stream.records.types import Impression, ServedTarget
 
+pytestmark = pytest.mark.slow
+
 HALF = {MAIN: 0.5, CHALLENGER: 0.5}
 
 

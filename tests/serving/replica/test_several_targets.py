@@ -162,6 +162,7 @@ def test_each_target_has_a_memory_metrics_and_an_explanation(world: World) -> No
         assert caught_up.further[name].corrected == caught_up.further[name].base
 
 
+@pytest.mark.slow
 def test_a_value_is_corrected_towards_what_is_watched_now_and_explained(world: World) -> None:
     """Of clicked items those divisible by 3 were watched for 20 minutes, others for 4; now it is others."""
     world.send(examples_of(600, seed=1, bought=1))
