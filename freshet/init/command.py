@@ -19,6 +19,7 @@ from freshet.init.labels.first import (
     may_be_cut,
     outcomes_beside,
     read_labels,
+    refuse_ones_alone,
     unknown_words,
 )
 from freshet.init.labels.further import LabelsBeside, find_further
@@ -192,7 +193,7 @@ def make_plan(
     times = ask_time(sample)
     time = _decide(times, "time", ask, guessed)
     if label_name is not None:
-        label = chosen_label(sample, path, label_name, positive_from)
+        label = _with_words(chosen_label(sample, path, label_name, positive_from), ask, guessed)
         if time.column is label.column:
             time = _no_time()
     else:
@@ -245,7 +246,7 @@ def _find_label(sample: Sample, path: Path, time: Answer, ask: Ask | None, guess
     """
     question = ask_label(sample, time.column)
     if question.answers:
-        label = _decide(question, "label", ask, guessed)
+        refuse_ones_alone(label := _decide(question, "label", ask, guessed), path)
         return _with_words(label, ask, guessed)
     possible = may_be_cut(sample, time.column)
     if ask is not None and possible:

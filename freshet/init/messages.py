@@ -42,6 +42,8 @@ ERRORS = {
     "{example}",
     "label alone": "{path}: {name} has only one value, {value}, so there is nothing to learn; name "
     "another label with --label NAME",
+    "label or nothing": "{path}: {name} is {value} or nothing, so there is nothing to learn: if nothing "
+    "means 0, write 0 there; else name another label with --label NAME",
     "label of nothing": "{path}: {name} has {distinct:,} different values, such as {example}, so it "
     "is not a label; name another with --label NAME",
     "no feature": "{path}: no column is left as a feature{reasons}. Try more lines, or write the "

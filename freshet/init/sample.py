@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from freshet.init.column import NOTHING, Column, is_time_text, shown
 from freshet.init.foreign import foreign_format
+from freshet.init.labels.words import are_answers
 from freshet.init.messages import error
 from freshet.init.text import find_layout
 from stream.errors import SourceError
@@ -89,7 +90,7 @@ def _with_marks(sample: Sample) -> Sample:
     for column in sample.columns:
         here = sorted(column.counts.keys() & set(NOTHING))
         rest = [cell for cell in column.filled if str(cell) not in here] if here else []
-        if rest and ("\\N" in here or _measured(rest)):
+        if rest and ("\\N" in here or _measured(rest) or are_answers({str(cell) for cell in rest})):
             missing |= dict.fromkeys(here, column.name)
 
     def columns(decimal: str = ".", thousands: str = "") -> list[Column]:

@@ -6,13 +6,13 @@ names another outcome (of several, the one that is 1 most often); the values can
 
 import itertools
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from freshet.init.answers import Answer, Question, rank
 from freshet.init.column import Column, is_time_text, shown
 from freshet.init.labels.numbers import VALUE_WORDS, as_value, cuts, offers, read_middle
+from freshet.init.labels.words import negatives, positives
 from freshet.init.messages import error
 from freshet.init.sample import Sample
 from stream.files.outcomes import label_reader
@@ -42,19 +42,6 @@ AMOUNT_WORDS = {
 LESS_IS_MORE = {"cost", "loss", "penalty"}
 PAST_WORDS = {"history", "past", "prior", "previous", "last", "avg", "mean", "user", "total"}
 EVENT_WORDS = {"event", "action", "type", "behavior", "behaviour", "interaction", "feedback", "response"}
-POSITIVE_VALUES = {
-    "click", "clicked", "clickout", "cart", "addtocart", "add_to_cart", "fav", "favorite", "favourite",
-    "purchase", "purchased", "buy", "bought", "transaction", "order", "ordered", "checkout", "conversion",
-    "convert", "converted", "like", "liked", "yes", "y", "pos", "positive", "play", "watch", "t", "share",
-    "subscribe", "signup", "sign_up", "install", "download", "wishlist", "bookmark", "save", "saved",
-    "collect", "follow", "comment", "book", "booking", "reserve", "pay", "paid", "accept", "accepted",
-}  # fmt: skip
-NEGATIVE_VALUES = {
-    "view", "viewed", "views", "impression", "show", "shown", "pv", "pageview", "page_view", "no", "n", "neg",
-    "negative", "none", "skip", "skipped", "dislike", "disliked", "remove", "remove_from_cart",
-    "removefromcart", "ignore", "ignored", "f", "hide", "close", "dismiss", "reject", "rejected", "noclick",
-    "no_click", "not_clicked", "exposure", "browse", "detail",
-}  # fmt: skip
 NEGATED_WORDS = {"not", "non", "no", "nonclk", "noclick"}
 NAMES_WORDS = {
     "id", "ids", "user", "item", "product", "movie", "category", "brand", "type", "class", "city", "country",
@@ -190,7 +177,10 @@ def chosen_label(sample: Sample, path: Path, name: str, bar: float | None) -> An
     found = value if column.words & VALUE_WORDS and not column.words & LABEL_WORDS else None
     found = found or as_label(column) or as_levels(column) or _as_any_words(column) or value
     if len(set(column.counts)) == 1:
-        raise error("label alone", path=path, name=name, value=next(iter(column.counts)))
+        (value,) = column.counts
+        if len(column.filled) < len(column.cells):
+            raise error("label or nothing", path=path, name=name, value=value)
+        raise error("label alone", path=path, name=name, value=value)
     if found is not None:
         found = found._replace(points=9.0, why={**found.why, "": f"{said}; {found.why['']}"})
         return _with_unlabelled(column, found, set()) if found.value is not None else found
@@ -200,6 +190,17 @@ def chosen_label(sample: Sample, path: Path, name: str, bar: float | None) -> An
         "label of nothing", path=path, name=name, distinct=len(column.counts),
         example=shown(column.filled[0]) if column.filled else "nothing",
     )  # fmt: skip
+
+
+def refuse_ones_alone(label: Answer, path: Path) -> None:
+    """Refuse a column of one value and empty cells, of which nobody knows whether they mean 0.
+
+    Raises:
+        InitError: it is one.
+    """
+    if label.column is not None and len(label.column.counts) == 1 and "unlabelled" in label.settings:
+        (value,) = label.column.counts
+        raise error("label or nothing", path=path, name=label.column.name, value=value)
 
 
 def outcomes_beside(sample: Sample, label: Answer) -> list[Column]:
@@ -241,11 +242,7 @@ def unknown_words(answer: Answer) -> list[str]:
     if answer.column is None or answer.column.numbers is not None or "positive" not in answer.settings:
         return []
     known = set(answer.settings["positive"])
-    return sorted(
-        value
-        for value in answer.column.counts
-        if value not in known and plain_word(value) not in NEGATIVE_VALUES
-    )
+    return sorted(answer.column.counts.keys() - known - set(negatives(answer.column.counts)))
 
 
 def _points_of_name(column: Column | None) -> float:
@@ -321,21 +318,11 @@ def _with_unlabelled(column: Column, answer: Answer, none: set[float]) -> Answer
     )
 
 
-def plain_word(value: str) -> str:
-    """A word as the lists of known words have it.
-
-    >>> plain_word(" Add-to cart")
-    'add_to_cart'
-    """
-    return re.sub(r"[\s-]+", "_", value.strip().lower())
-
-
 def _as_words(column: Column, values: set[str]) -> Answer | None:
     """A label in words, such as view and buy."""
     if all(is_time_text(cell) for cell in column.filled):
         return None
-    positive = sorted(value for value in values if plain_word(value) in POSITIVE_VALUES)
-    negative = [value for value in values if plain_word(value) in NEGATIVE_VALUES]
+    positive, negative = positives(values), negatives(values)
     if not positive or not len(positive) < len(values):
         return None
     named = 1.5 if column.words & (EVENT_WORDS | OUTCOME_WORDS) else 0.0
@@ -348,7 +335,7 @@ def _as_any_words(column: Column) -> Answer | None:
     values = set(column.counts)
     if column.numbers is not None or not 2 <= len(values) <= 20:
         return None
-    positive = sorted(value for value in values if plain_word(value) in POSITIVE_VALUES)
+    positive = positives(values)
     if not positive or len(positive) == len(values):
         positive = [min(values, key=lambda value: (column.counts[value], value))]
     return _of_words(column, positive, 1.0)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from typing import Literal
 
-from freshet.init.labels.first import NEGATIVE_VALUES, POSITIVE_VALUES, plain_word
+from freshet.init.labels.words import NEGATIVE_VALUES, POSITIVE_VALUES, plain_word
 
 Meaning = Literal["click", "cart", "buy", "other", "none", ""]
 """A target; `other`: something good beside them; `none`: nothing good; empty: the word is unknown."""
