@@ -51,6 +51,7 @@ KILLS = (0.02, 0.08, 0.15, 0.25)
 """Of the learner, as shares of the run: early, so that its last life is long enough to be judged."""
 SAMPLES_MIN = 12
 """Of one life of each process, of which half is warm-up: a slow machine is called until there are so many."""
+START_S_MAX = 120.0
 QUIET_S_MAX = 60.0
 LOOK_S = 0.1
 STOP_S_MAX = 120.0  # on a machine that stands still for a minute, as one that others measure on does
@@ -179,7 +180,7 @@ def load(seconds: float, rate: float, folder: Path, out: Path, seed: int) -> dic
     began = time.monotonic()
     processes = [Process(role, folder, began) for role in ROLES]
     try:
-        until(lambda: all(": ready" in one.said for one in processes), 60.0, "the roles to start")
+        until(lambda: all(": ready" in one.said for one in processes), START_S_MAX, "the roles to start")
         found = re.search(r"serve: ready (\S+)", processes[2].said)
         assert found is not None
         callers = Callers(found[1], seed)

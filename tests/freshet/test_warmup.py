@@ -11,7 +11,8 @@ from paths import ROOT
 
 from freshet import warmup
 
-COMPILED = shutil.ignore_patterns("*.nbi", "*.nbc", f"{warmup.MARKER}*", f"{warmup.SOURCES}*")
+# and what other processes are just writing, under a name that is gone when it is to be copied
+COMPILED = shutil.ignore_patterns("*.nbi*", "*.nbc*", "*.pyc.*", f"{warmup.MARKER}*", f"{warmup.SOURCES}*")
 PROBE = """
 from freshet.warmup import drop_stale
 drop_stale()
@@ -46,7 +47,7 @@ def probed(folder: Path) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=280,
     )
     return printed.stdout.strip()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from waiting import WAIT_S, wait_until
 
 from error_memory import MemorySettings
 from learner.features.encoder import FeatureSpec
@@ -65,7 +66,7 @@ def client(roles: None, running, log: Log) -> Iterator[httpx.Client]:
         serve(replica, log, settings, stop, on_listening)
 
     with running(run) as url, httpx.Client(base_url=url, timeout=60.0) as opened:
-        assert replica.wait_ready(30.0)
+        assert replica.wait_ready(WAIT_S)
         yield opened
 
 
@@ -83,7 +84,8 @@ def ask(client: httpx.Client, number: int, when: float) -> dict:
 
 @pytest.mark.slow
 def test_feedback_comes_back_as_better_answers(client: httpx.Client) -> None:
-    start = time.time() - 10_000.0
+    began = time.time()
+    start = began - 10_000.0
     first = ask(client, 0, start)
     assert first["logged"] and len(set(first["corrected"])) == 1  # it knows nothing of them
     for number in range(1, 60):
@@ -92,14 +94,11 @@ def test_feedback_comes_back_as_better_answers(client: httpx.Client) -> None:
         for item in LIKED:
             body = {"request_id": f"r{number}", "candidate": item, "time": when + 1.0}
             assert client.post("/v1/feedback", json=body).status_code == 202
-    deadline = time.monotonic() + 60.0
-    while client.get("/v1/model").json()["examples_learnt"] < 6 * 50:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: client.get("/v1/model").json()["examples_learnt"] >= 6 * 50, every_s=0.05)
     last = ask(client, 60, start + 11.0 * 60)
     assert set(last["order"][:2]) == set(LIKED)
     assert last["model_version"] != first["model_version"]
-    assert last["freshness_s"] is not None and last["freshness_s"] < 20.0
+    assert last["freshness_s"] is not None and last["freshness_s"] <= time.time() - began
     model = client.get("/v1/model").json()
     assert model["ready"] and model["base"]["overall"]["examples"] + 6 * model["examples_skipped"] >= 6 * 50
     metrics = client.get("/metrics").text

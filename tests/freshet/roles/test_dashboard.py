@@ -69,7 +69,7 @@ def prometheus(tmp_path: Path, config: Config, promtool: str) -> Iterator[str]:
     ports = (config.server.port, config.metrics.join_port, config.metrics.learn_port)
     targets = [f"127.0.0.1:{port}" for port in ports]
     job = {"job_name": "freshet", "static_configs": [{"targets": targets}]}
-    scrape = {"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": [job]}
+    scrape = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [job]}
     file = tmp_path / "prometheus.yml"
     file.write_text(json.dumps(scrape))  # JSON is YAML too
     address = f"127.0.0.1:{free_port()}"

@@ -15,6 +15,7 @@ from broker import VERSION
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from jars import BrokerError, classpath, java
+from patience import patient
 from registry import RegistryError, RegistryServer
 from scraping import free_port, running, scrape_until, total
 from tools import missing
@@ -157,7 +158,8 @@ def test_topics_of_java_librdkafka_and_kcat_are_proposed_ingested_and_joined(
     assert main(["init", *named, "--registry", registry, "--out", str(out)]) == 0
     ports = free_port(), free_port()
     text = out.read_text().replace('log = "sqlite:.freshet/log.db"', f'log = "{url}/{kafka_prefix}"', 1)
-    text += f"\n[stream]\npartitions = 4\n[metrics]\njoin_port = {ports[0]}\ningest_port = {ports[1]}\n"
+    text += "\n[stream]\npartitions = 4\n[stream.log.kafka]\naway_after_s = 60.0\n"
+    text += f"[metrics]\njoin_port = {ports[0]}\ningest_port = {ports[1]}\n"
     out.write_text(text)
     config = load_config(out)
     assert config.features["sku"].id_type == "int" and config.sources["impressions"].format == "avro"
@@ -167,7 +169,7 @@ def test_topics_of_java_librdkafka_and_kcat_are_proposed_ingested_and_joined(
         assert total(found, "freshet_join_joined_share") == 1.0
         counts = {name: total(found, f"freshet_join_{name}") for name in ("impressions", "met_actions")}
         assert counts == {"impressions": REQUESTS, "met_actions": REQUESTS}
-    log = open_log(f"{url}/{kafka_prefix}")
+    log = open_log(f"{url}/{kafka_prefix}", patient())
     assert log.ends(DEAD_LETTERS) == [(0, 0)]
     log.close()
 

@@ -15,6 +15,7 @@ from avro_data import datum
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from copies import Copy
+from patience import patient
 from registry import RegistryServer
 from waiting import wait_until
 
@@ -236,7 +237,7 @@ def test_real_broker_and_registry_with_clients_of_others(
             + text.replace("shop.impressions", f"{kafka_prefix}.imps")
         )
         process = start(config)
-        log = open_log(f"kafka://{kafka_broker}/{kafka_prefix}")
+        log = open_log(f"kafka://{kafka_broker}/{kafka_prefix}", patient())
         for topic, partitions in ((EVENTS, 4), (DEAD_LETTERS, 1)):
             log.create_topic(topic, partitions)
         wait_until(lambda: sum(1 for _ in events_of(log)) >= 2 * count, lambda: told(config))

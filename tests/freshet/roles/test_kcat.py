@@ -24,7 +24,7 @@ pytestmark = pytest.mark.process
 def config(tmp_path: Path, kafka_broker: str, kafka_prefix: str) -> Config:
     table = {
         "log": f"kafka://{kafka_broker}/{kafka_prefix}",
-        "stream": {"partitions": PARTITIONS},
+        "stream": {"partitions": PARTITIONS, "log": {"kafka": {"away_after_s": 60.0}}},
         "join": {"decide": "first_action"},
         "features": {"user": {"kind": "id"}, "item": {"kind": "id"}},
         "learner": {"deep": "none"},

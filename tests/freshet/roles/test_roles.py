@@ -33,6 +33,8 @@ log = "LOG"
 state = "run"
 [stream]
 partitions = 2
+[stream.log.kafka]
+away_after_s = 60.0
 [features.user]
 [features.item]
 [server]

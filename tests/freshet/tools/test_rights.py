@@ -13,6 +13,7 @@ from broker import Broker
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, AdminClient
 from confluent_kafka.admin import ResourcePatternType as Pattern
 from confluent_kafka.admin import ResourceType as Resource
+from patience import patient
 from shared_broker import with_kraft
 
 from freshet.cli.main import main
@@ -54,9 +55,9 @@ def config(strict: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     file.write_text(
         f'log = "kafka://{strict.address_of("SCRAM")}/{tmp_path.name}"\n'
         "[features.item]\nkind = 'id'\n[server]\nport = 0\n[learner]\ndeep = 'none'\n"
-        "[stream.log.kafka]\nsecurity = 'sasl_plaintext'\nmechanism = 'SCRAM-SHA-256'\n"
+        "[stream.log.kafka]\naway_after_s = 60.0\nsecurity = 'sasl_plaintext'\nmechanism = 'SCRAM-SHA-256'\n"
     )
-    admin = KafkaLog(f"kafka://{strict.address}/{tmp_path.name}")
+    admin = KafkaLog(f"kafka://{strict.address}/{tmp_path.name}", patient())
     for topic in (EVENTS, EXAMPLES, UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
         admin.create_topic(topic, 1)
     admin.close()
@@ -123,7 +124,7 @@ def test_each_role_runs_with_the_rights_of_its_line_alone_and_misses_none(
             command += ["--set", f"stream.log.kafka.user={role}"]
             with (tmp_path / f"{role}.txt").open("w") as out:
                 roles.append(subprocess.Popen(command, stdout=out, stderr=out, env=os.environ))
-        admin = KafkaLog(f"kafka://{strict.address}/{tmp_path.name}")
+        admin = KafkaLog(f"kafka://{strict.address}/{tmp_path.name}", patient())
         admin.append(EVENTS, [Outgoing(b"bad", b"not an event")])
         deadline = time.monotonic() + 400.0  # compiling may take that long
 

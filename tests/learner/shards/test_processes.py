@@ -7,6 +7,7 @@ import socket
 import numpy as np
 import pytest
 from turns import FEATURES, SETTINGS, chunks_of, examples_of, learn, predicted
+from waiting import WAIT_S
 
 from learner.deep.autograd import have_torch
 from learner.errors import ShardError
@@ -49,9 +50,9 @@ def test_a_port_that_is_taken_and_a_rank_that_is_there_twice_are_refused() -> No
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ShardError, match=f"port {port} of 127.0.0.1 cannot be used: is it taken"):
-            Gloo(0, 2, "127.0.0.1", port, 1.0)
-    first = Gloo(0, 2, "127.0.0.1", 0, 1.0)
-    others = [Gloo(1, 2, "127.0.0.1", first.port, 1.0) for _ in range(2)]
+            Gloo(0, 2, "127.0.0.1", port, WAIT_S)
+    first = Gloo(0, 2, "127.0.0.1", 0, WAIT_S)
+    others = [Gloo(1, 2, "127.0.0.1", first.port, wait_s) for wait_s in (3.0, WAIT_S)]
     with pytest.raises(ShardError):
         others[0].join()  # rank 0 does not come within the time
     with pytest.raises(ShardError, match="two shards of rank 1"):

@@ -66,9 +66,14 @@ def test_lock_is_held_for_a_small_part_of_what_drawing_and_explaining_take(live:
     answer = (lambda: live.explore(request, 1, 127)) if how == "explore" else (lambda: live.explain(request))
     answer()  # compiles
     live.lock = lock = TimedLock()  # type: ignore[assignment]
-    began_s = time.thread_time()
-    answer()
-    assert 0.0 < lock.held_s < 0.5 * (time.thread_time() - began_s)
+
+    def held_share() -> float:
+        lock.held_s, began_s = 0.0, time.thread_time()
+        answer()
+        return lock.held_s / (time.thread_time() - began_s)
+
+    # the least of three, since Python's collector may run while the lock is held
+    assert 0.0 < min(held_share() for _ in range(3)) < 0.5
 
 
 def test_draws_of_one_order_are_bounded(live: LiveModel) -> None:

@@ -16,6 +16,7 @@ from depth import many
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as kafka_murmur2
+from patience import patient
 
 from stream.errors import LogAwayError, LogError
 from stream.log.base import DEAD_LETTERS, Log, Outgoing, Record, partition_of
@@ -54,7 +55,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
         return lambda settings: open_log(f"sqlite:{tmp_path / 'log.db'}", settings)
     if request.param == "kafka":
         address, prefix = request.getfixturevalue("kafka_broker"), request.getfixturevalue("kafka_prefix")
-        return lambda settings: open_log(f"kafka://{address}/{prefix}", settings)
+        return lambda settings: open_log(f"kafka://{address}/{prefix}", patient(settings))
     first = MemoryLog(FAST)
     if request.param == "memory":
         return first.connect

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from patience import patient
 
 from stream.log.base import Outgoing, Record
 from stream.log.open import open_log
@@ -43,7 +44,7 @@ def test_slow_role_holds_a_bounded_part_of_what_waits(
         url = f"kafka://{broker}/{prefix}"
     else:
         url = f"sqlite:{tmp_path / 'log.db'}"
-    log = open_log(url, LogSettings(sync=False))
+    log = open_log(url, patient(LogSettings(sync=False)))
     log.create_topic("t", 2)
     for i in range(RECORDS // 50):
         log.append("t", [Outgoing(b"", b"x" * RECORD_BYTES, i % 2)] * 50)

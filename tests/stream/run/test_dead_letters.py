@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 
 from stream.errors import DeadLetterError, LogError
 from stream.join.joiner import Joiner
@@ -47,7 +48,7 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Failing]:
         opened = open_log(f"sqlite:{tmp_path / 'log.db'}", LogSettings(sync=False))
     else:
         broker, prefix = (request.getfixturevalue(name) for name in ("kafka_broker", "kafka_prefix"))
-        opened = open_log(f"kafka://{broker}/{prefix}")
+        opened = open_log(f"kafka://{broker}/{prefix}", patient())
     for topic, partitions in ((EVENTS, 2), (EXAMPLES, 2), (DEAD_LETTERS, 1)):
         opened.create_topic(topic, partitions)
     yield Failing(opened)

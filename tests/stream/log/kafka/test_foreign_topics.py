@@ -16,6 +16,7 @@ from confluent_kafka.admin import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kafka import KafkaProducer
+from patience import patient
 from waiting import wait_until
 
 from stream.errors import LogAwayError, LogError
@@ -25,7 +26,6 @@ from stream.log.kafka.log import KafkaLog
 from stream.log.kafka.mark import parse_mark, read_mark, write_mark
 from stream.log.lag import LagMeter, Position
 from stream.log.reading import newest
-from stream.log.settings import LogSettings
 from stream.records.types import Impression, encode
 from stream.run.contract import Subscription
 from stream.run.runner import Runner
@@ -40,7 +40,7 @@ pytestmark = [
 
 @pytest.fixture
 def log(kafka_broker: str, kafka_prefix: str) -> Iterator[KafkaLog]:
-    opened = KafkaLog(f"kafka://{kafka_broker}/{kafka_prefix}", LogSettings())
+    opened = KafkaLog(f"kafka://{kafka_broker}/{kafka_prefix}", patient())
     yield opened
     opened.close()
 
@@ -171,7 +171,7 @@ def test_events_of_an_open_transaction_are_read_when_it_commits(
     assert [r.value for r in read_all(log, "t")] == [b"before"]
     assert log.read("t", 0, 1, wait_s=0.3) == [] and log.ends("t") == [(0, 1)]
     producer.end(commit=True)
-    assert [r.value for r in log.read("t", 0, 1, wait_s=10.0)][:1] == [b"open"]
+    assert [r.value for r in log.read("t", 0, 1, wait_s=60.0)][:1] == [b"open"]
     assert [r.value for r in read_all(log, "t")] == [b"before", b"open", b"behind"]
 
 
@@ -307,7 +307,7 @@ def test_headers_of_any_bytes_are_read(
     producer = Producer({"bootstrap.servers": kafka_broker})
     producer.produce(f"{kafka_prefix}.h", b"v", headers=[(n.replace("\0", ""), v) for n, v in headers])
     producer.flush(30.0)
-    (record,) = log.read("h", 0, end, wait_s=10.0)
+    (record,) = log.read("h", 0, end, wait_s=60.0)
     assert (record.value, record.producer, record.seq) == (b"v", "", -1)
     assert record.headers == tuple((n.replace("\0", ""), v) for n, v in headers)
 

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from broker import Broker, cluster_of
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
+from patience import PATIENT, patient
 from ports import free_ports
 from shared_broker import with_kraft
 from waiting import wait_until
@@ -46,7 +48,7 @@ def collected() -> Iterator[None]:
 
 
 def kafka_log(address: str, prefix: str = "", kafka: KafkaSettings | None = None) -> KafkaLog:
-    kafka = kafka or KafkaSettings(away_after_s=30.0)
+    kafka = kafka or PATIENT
     return KafkaLog(f"kafka://{address}/{prefix}", LogSettings(kafka=kafka))
 
 
@@ -62,7 +64,7 @@ def read_all(log: KafkaLog, topic: str, partition: int = 0) -> list[Record]:
 
 def test_topics_are_made_with_the_logs_own_settings(kafka_broker: str, kafka_prefix: str) -> None:
     settings = LogSettings(retain_s={"t": 3600.0}, retain_bytes={"t": 1000, "*": 0}, record_bytes_max=5 << 20)
-    log = KafkaLog(f"kafka://{kafka_broker}/{kafka_prefix}", settings)
+    log = KafkaLog(f"kafka://{kafka_broker}/{kafka_prefix}", patient(settings))
     log.create_topic("t", 2)
     log.create_topic("u", 1)
     assert log.topics() == {"t": 2, "u": 1}
@@ -81,7 +83,7 @@ def test_topics_are_made_with_the_logs_own_settings(kafka_broker: str, kafka_pre
 
 
 def test_more_copies_than_brokers_are_refused_with_what_to_set(kafka_broker: str, kafka_prefix: str) -> None:
-    log = kafka_log(kafka_broker, kafka_prefix, KafkaSettings(replication=3))
+    log = kafka_log(kafka_broker, kafka_prefix, KafkaSettings(replication=3, away_after_s=60.0))
     with pytest.raises(LogError) as refused:
         log.create_topic("t", 1)
     log.close()
@@ -275,7 +277,8 @@ def test_offsets_of_groups_are_committed_and_read_again_once_a_killed_broker_is_
             return False
 
     wait_until(lambda: committed(3))  # the first time the cluster makes a topic for it
-    assert log.committed("other", "t") == {}
+    with closing(kafka_log(own_broker.address)) as waits:
+        assert waits.committed("other", "t") == {}
     own_broker.kill()
     for _ in range(2):  # asks for a coordinator that is gone, and gives up
         with pytest.raises(LogAwayError, match="committing group 'g': no success within 1 s"):

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from jars import classpath
+from patience import patient
 from ports import free_ports
 from shared_broker import with_kraft
 from waiting import wait_until
@@ -78,7 +79,7 @@ def ann(
     for kind in (ResourceType.TOPIC, ResourceType.GROUP):
         set_rule(admin, kind, kafka_prefix, AclOperation.ALL, AclPermissionType.ALLOW)
     monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
-    kafka = KafkaSettings(security="sasl_plaintext", mechanism="SCRAM-SHA-256", user="ann")
+    kafka = KafkaSettings(security="sasl_plaintext", mechanism="SCRAM-SHA-256", user="ann", away_after_s=60.0)
     log = KafkaLog(f"kafka://{strict.address_of('SCRAM')}/{kafka_prefix}", LogSettings(kafka=kafka))
     yield log
     log.close()
@@ -152,7 +153,9 @@ def test_right_that_is_needed_is_named(
 
 
 def test_look_up_makes_no_topic(strict: Broker, admin: AdminClient, kafka_prefix: str) -> None:
-    log = KafkaLog(f"kafka://{strict.address}/{kafka_prefix}", LogSettings())
+    # what is gone is looked for as long as a cluster that is away
+    settings = LogSettings(kafka=KafkaSettings(away_after_s=10.0))
+    log = KafkaLog(f"kafka://{strict.address}/{kafka_prefix}", settings)
     with pytest.raises(LogError, match="has no topic"):
         log.read("nope", 0, 0)
     log.create_topic("t", 3)
@@ -191,7 +194,8 @@ def test_quota_that_holds_a_client_up_is_said(
     log = KafkaLog(
         f"kafka://{strict.address}/{kafka_prefix}", LogSettings(kafka=KafkaSettings(away_after_s=2.0))
     )
-    log.create_topic("t", 1)
+    with closing(KafkaLog(log.url, patient())) as waits:
+        waits.create_topic("t", 1)
     try:
         with (
             caplog.at_level(logging.WARNING, "freshet.kafka"),
