@@ -1,6 +1,7 @@
 """A browser to look at pages with: Debian's Chromium without a window, over its DevTools protocol."""
 
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -9,14 +10,14 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from waiting import WAIT_S, wait_until
 from websockets.sync.client import connect
 
-START_S_MAX = 60.0
 CALL_S_MAX = 60.0
 ARGUMENTS = (
     "--headless=new",
@@ -89,11 +90,19 @@ class Browser:
         return result
 
     def open(self, url: str) -> None:
-        """Go to an address."""
+        """Go to an address, and wait until what was shown before is gone."""
+        self.value("globalThis.isOld = true")
         self.call("Page.navigate", url=url)
 
+        def come() -> bool:
+            with contextlib.suppress(AssertionError):  # one page is going, and the other has not come
+                return not self.value("globalThis.isOld")
+            return False
+
+        wait_until(come, url)
+
     def screen(self, width: int, height: int, scale: float = 1.0, dark: bool = False) -> None:
-        """What the tab is looked at on."""
+        """What the tab is looked at on; the page has followed when this returns."""
         mobile = width < 600
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -104,6 +113,9 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.until(f"location.protocol === 'about:' || innerWidth === {width}")
+        # a page hears of its new size before it is asked for the next frame
+        self.value("new Promise((told) => requestAnimationFrame(() => setTimeout(told)))")
 
     def value(self, expression: str) -> Any:
         """What an expression of JavaScript comes to in the page; a promise is waited for."""
@@ -111,13 +123,9 @@ class Browser:
         assert "exceptionDetails" not in found, (expression, found["exceptionDetails"])
         return found["result"].get("value")
 
-    def until(self, expression: str, seconds: float = 60.0, told: Callable[[], object] = lambda: "") -> Any:
+    def until(self, expression: str) -> None:
         """Wait until an expression comes to something true."""
-        deadline = time.monotonic() + seconds
-        while not (found := self.value(expression)):
-            assert time.monotonic() < deadline, f"never came true: {expression}; {self.errors} {told()}"
-            time.sleep(0.1)
-        return found
+        wait_until(lambda: self.value(expression), lambda: f"{expression}; {self.errors}", 0.1)
 
     def picture(self, file: Path, whole: bool = False) -> None:
         """A screenshot: of the screen, or of the whole page."""
@@ -134,7 +142,7 @@ class Browser:
         """Where the one tab listens."""
         import urllib.request
 
-        deadline = time.monotonic() + START_S_MAX
+        deadline = time.monotonic() + WAIT_S
         while True:
             found = re.search(r"DevTools listening on ws://([^/]+)/", self._said.read_text(errors="replace"))
             if found:

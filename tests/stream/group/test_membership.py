@@ -152,7 +152,7 @@ def test_thread_that_dies_ends_its_role(monkeypatch: pytest.MonkeyPatch, log: Lo
 
         monkeypatch.setattr(log, "ends", fail)
         with pytest.raises(ZeroDivisionError, match="a defect"):
-            for _ in range(1000):
+            for _ in range(24_000):
                 one.turn()
                 time.sleep(0.01)
         monkeypatch.undo()

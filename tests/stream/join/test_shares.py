@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -254,11 +253,7 @@ class Moving:
         return self.disk.holds(Path("b"), text)
 
     def wait_for_purge(self) -> None:
-        for _ in range(2_000):
-            if self.state.purges:
-                return
-            time.sleep(0.001)
-        raise AssertionError("nothing is purged")
+        wait_until(lambda: self.state.purges, "the purge", 0.001)
 
 
 def shown_to(user: str, *, labels: list[float] | None = None, time: float = T) -> Outgoing:

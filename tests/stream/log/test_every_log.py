@@ -305,9 +305,14 @@ def test_retention_by_age_drops_what_is_older(opened_here: Open) -> None:
     log.create_topic("t", 1)
     log.append("t", [Outgoing(b"", b"old")] * 10)
     time.sleep(0.25)
-    log.append("t", [Outgoing(b"", b"new")] * 3)
-    log.enforce_retention()
-    assert log.ends("t") == [(10, 13)]
+    while True:
+        began_s = time.monotonic()
+        log.append("t", [Outgoing(b"", b"new")] * 3)
+        log.enforce_retention()
+        if time.monotonic() - began_s < 0.2:  # or these are old too by now, on a machine that stood still
+            break
+    ((first, end),) = log.ends("t")
+    assert first >= 10 and end - first == 3
     log.close()
 
 
@@ -338,7 +343,7 @@ def test_several_processes_append_in_their_own_order(url: str) -> None:
         subprocess.Popen([sys.executable, "-c", APPEND, url, f"p{n}", "60"], stdout=subprocess.DEVNULL)
         for n in range(3)
     ]
-    assert [child.wait(60) for child in children] == [0, 0, 0]
+    assert [child.wait(WAIT_S) for child in children] == [0, 0, 0]
     log = open_log(url, FAST)
     records = read_all(log)
     log.close()

@@ -300,7 +300,7 @@ def test_purge_over_a_damaged_block_ends_the_role_with_what_helps(tmp_path: Path
         commit.delete((1).to_bytes(4, "big"))
         commit.purge = True
         state.commit(commit)
-        for _ in range(1_000):
+        for _ in range(24_000):
             state.purge()
             time.sleep(0.01)
 
