@@ -69,16 +69,18 @@ def _role(arguments: argparse.Namespace) -> int:
 
         _put_options(arguments)
         if arguments.command == "learn":
-            _learn(arguments, stop.event)
-            return stop.status
+            return _learn(arguments, stop.event) or stop.status
         roles.RUN[arguments.command](load(arguments), stop.event)
     return stop.status
 
 
-def _learn(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+def _learn(arguments: argparse.Namespace, stop: "threading.Event") -> int:
     """Run the learner: in this process, as one of several shards, or as the one who starts them."""
     import os
 
+    status = None if arguments.shard or arguments.template else _learn_as_copy(arguments, stop)
+    if status is not None:
+        return status
     from freshet.errors import ConfigError
     from freshet.roles.roles import run_learn
     from freshet.roles.shards.starter import check_one_kind, in_shards, run_shards
@@ -98,10 +100,28 @@ def _learn(arguments: argparse.Namespace, stop: "threading.Event") -> None:
     if arguments.anew:
         _begin_anew(sharded or config)
     if sharded is not None:
-        run_shards(sharded, arguments.config, arguments.overrides, stop)
+        run_shards(sharded, arguments.config, arguments.overrides, arguments.template, stop)
     else:
         check_one_kind(config)
         run_learn(config, stop)
+    return 0
+
+
+def _learn_as_copy(arguments: argparse.Namespace, stop: "threading.Event") -> int | None:
+    """Start shards again where whoever started them was killed just now: without imports, as a copy.
+
+    Otherwise names the process that shards will be copies of, and returns None.
+    """
+    from freshet.roles.shards.template import run_as_copy, template_name
+
+    words = ["learn", "--config", arguments.config]
+    for override in arguments.overrides:
+        words += ["--set", override]
+    if arguments.shards is not None:
+        words += ["--shards", str(arguments.shards)]
+    words += ["--anew"] * arguments.anew
+    arguments.template = template_name(words)
+    return run_as_copy(arguments.template, "freshet-learn", [*words, "--template", arguments.template], stop)
 
 
 def _reshard(arguments: argparse.Namespace) -> int:
@@ -297,7 +317,8 @@ COMMANDS = (
                 "--shards", type=count, metavar="N",
                 help="in so many processes (learner.shards.count); with torchrun, as many as it starts",
             ),
-            option("--shard", default="", hidden=True), WITH_PARENT,
+            option("--shard", default="", hidden=True),
+            option("--template", default="", hidden=True), WITH_PARENT,
         ),
     ),
     Command(

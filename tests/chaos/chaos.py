@@ -176,8 +176,8 @@ class Chaos:
     def _of_shards(self) -> dict[str, Any]:
         if not self.shards:
             return {}
-        seconds = [round(one, 1) for one in sorted(self.learner.recoveries_s)]
-        return {"resharded": self.learner.resharded, "recoveries_s": seconds}
+        recoveries = [{"kind": one.kind, "seconds": round(one.seconds, 2)} for one in self.learner.recoveries]
+        return {"resharded": self.learner.resharded, "recoveries": recoveries}
 
     def _sharded(self) -> LearnerSettings | None:
         if not self.shards:
@@ -280,6 +280,7 @@ def main() -> int:
     parser.add_argument("--reshard", action="store_true", help="with --shards N: to N + 1 and back, midway")
     parser.add_argument("--known", action="store_true", help="histories, rates, attributes, rows on disk")
     parser.add_argument("--json", type=Path, help="where the result goes too")
+    parser.add_argument("--recoveries", type=Path, help="add each recovery of the shards, a line of JSON")
     parser.add_argument("--keep", type=Path, help="keep log, states and what the roles said there")
     arguments = parser.parse_args()
     if arguments.known and (arguments.targets or arguments.reshard):
@@ -307,6 +308,10 @@ def main() -> int:
         return 1
     if arguments.json:
         arguments.json.write_text(json.dumps({**result, "schedule": chaos.schedule}))
+    if arguments.recoveries:
+        seed = {"log": arguments.log, "seed": arguments.seed}
+        with arguments.recoveries.open("a") as told:
+            told.writelines(json.dumps({**seed, **one}) + "\n" for one in result.get("recoveries", ()))
     print(
         f"chaos: {arguments.log}, seed {arguments.seed}: {result['kills']} kills, "
         f"{result['events']:,} events, {result['requests_learnt']:,} requests learnt "

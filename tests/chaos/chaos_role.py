@@ -131,6 +131,8 @@ class StartedTemplate(subprocess.Popen[bytes]):
 
 def planned(arguments: Sequence[str]) -> tuple[str, str]:
     """The point and count at which the shard of these arguments dies."""
+    if "--shard" not in arguments:  # whoever starts them, again
+        return "shards", "0"
     rank = arguments[arguments.index("--shard") + 1].partition("/")[0]
     shard, *death = (PLAN.read_text() or "none none 0").split()
     return (death[0], death[1]) if shard == rank else ("none", "0")
@@ -145,7 +147,9 @@ def run_planned(arguments: Sequence[str]) -> int:
 
 def run_armed(point: str, times: str, arguments: Sequence[str]) -> int:
     """Run a command that dies when it comes to a point for so many times."""
-    if point != "none":
+    if point == "shards":
+        subprocess.Popen = StartedTemplate  # type: ignore[misc]
+    elif point != "none":
         target, attribute, how = POINTS[point]
         arm(target, attribute, int(times), how)
     return main(arguments)
@@ -155,6 +159,4 @@ if __name__ == "__main__":
     point, times, *arguments = sys.argv[1:]
     if point == "template":
         sys.exit(copied.main(int(arguments[0]), run_planned))
-    if point == "shards":
-        point, subprocess.Popen = "none", StartedTemplate  # type: ignore[misc]
     sys.exit(run_armed(point, times, arguments))

@@ -49,6 +49,13 @@ PASSING = re.compile("in use by process|does not answer|no success within|locked
 TRY_EVERY_S = 0.5
 
 
+class Recovery(NamedTuple):
+    """From a death to the moment at which all shards learn again."""
+
+    kind: str  # who died, and at which point: "starter", "shard before-checkpoint"
+    seconds: float
+
+
 class Resharding(NamedTuple):
     """A resharding in the middle of a run."""
 
@@ -78,8 +85,9 @@ class ShardsRole(Role):
         self._command: Copy | None = None
         self._told_from = 0  # where in what was told the words of the command begin
         self._try_at_s = 0.0
-        self.recoveries_s: list[float] = []  # from a death to the moment at which all shards learn
+        self.recoveries: list[Recovery] = []
         self._died_s: float | None = None
+        self._died_of = ""
         self._ready_then = 0
         super().__init__(name, ["learn", "--shards", str(shards)], folder, deaths)
 
@@ -91,8 +99,8 @@ class ShardsRole(Role):
         if self._steps:
             self._go_on_resharding()
             return
-        if self._died_as_planned():
-            self._has_died()
+        if self._next is not None and self._died_as_planned():
+            self._has_died(f"shard {self._next.point}")
             self._advance()
         super().turn(events)
         if (
@@ -100,7 +108,7 @@ class ShardsRole(Role):
             and self.process.poll() is None
             and self._readies() - self._ready_then >= self._shards_now
         ):
-            self.recoveries_s.append(time.monotonic() - self._died_s)
+            self.recoveries.append(Recovery(self._died_of, time.monotonic() - self._died_s))
             self._died_s = None
         if self._reshards and len(self._deaths) <= self._reshards[0].deaths_left and self.ready:
             self._begin_resharding()
@@ -164,8 +172,8 @@ class ShardsRole(Role):
             self._deaths.insert(0, self._next)
         self.process = self._start()
 
-    def _has_died(self) -> None:
-        self._died_s, self._ready_then = time.monotonic(), self._readies()
+    def _has_died(self, kind: str) -> None:
+        self._died_s, self._died_of, self._ready_then = time.monotonic(), kind, self._readies()
 
     def _readies(self) -> int:
         """How often a shard of this start has said that it learns."""
@@ -184,12 +192,13 @@ class ShardsRole(Role):
         assert self._next is not None
         rank = self._next.shard
         if rank < 0:
+            self._has_died("starter")
+            self._ready_then = 0  # the next start has an output of its own
             super()._strike()
-            self._died_s, self._ready_then = time.monotonic(), 0  # the next start has an output of its own
         elif (pid := self._shards().get(rank)) is not None:  # else it is about to be started
             _signal(pid, signal.SIGKILL)
             self.killed["shard time"] += 1
-            self._has_died()
+            self._has_died("shard time")
             self._advance()
 
     def _advance(self) -> None:
@@ -208,14 +217,13 @@ class ShardsRole(Role):
         self._plan.write_text(f"{death.shard} {death.point} {death.count}" if planned and death else "")
 
     def _shards(self) -> dict[int, int]:
-        """The processes of the shards, by rank."""
+        """The processes of the shards, by rank: whoever started them may not be the one that made them."""
         found: dict[int, int] = {}
-        for template in _children(self.process.pid):
-            for pid in _children(template):
-                with suppress(OSError):  # it has just ended
-                    said = re.match(r"shard-(\d+)", Path(f"/proc/{pid}/comm").read_text())
-                    if said is not None:
-                        found[int(said[1])] = pid
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended
+                said = re.match(r"shard-(\d+)", (process / "comm").read_text())
+                if said is not None and (process / "cwd").readlink() == self._folder.resolve():
+                    found[int(said[1])] = int(process.name)
         return found
 
 
@@ -354,14 +362,6 @@ def _together(parts: list[Metrics]) -> Any:
     return SimpleNamespace(
         examples=sum(part.examples for part in parts), summary=lambda: {"positives": positives}
     )
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # it has just ended
-            found += map(int, task.read_text().split())
-    return found
 
 
 def _signal(pid: int, number: int) -> None:

@@ -1,16 +1,12 @@
 """A process that has imported Freshet and loaded its kernels, and becomes `freshet` in a copy of itself.
 
-`copies.py` asks it for copies over a socket, whose abstract name is in argv: the three files of a copy,
-then a line of JSON. It answers with the copy's process id, and at the copy's end with its exit status. A copy
-is killed when its asker closes the connection. The original ends when nobody holds its stdin open any more,
-and then removes the folder in argv.
+`copies.py` asks it for copies over a socket, whose abstract name is in argv, as shards are made
+(`freshet.roles.shards.copied`), with three files. The original ends when nobody holds its stdin open any
+more, and then removes the folder in argv.
 """
 
-import contextlib
 import fcntl
-import gc
 import io
-import json
 import os
 import runpy
 import select
@@ -18,10 +14,11 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 from importlib import import_module
 
 import nested
+
+from freshet.roles.shards.copied import freeze, serve
 
 IMPORTED = (
     "freshet.cli.main",
@@ -42,7 +39,6 @@ IMPORTED = (
     "freshet.warm.command",
     "stream.log.open",
 )
-REQUEST_BYTES_MAX = 1 << 20
 PARENTS = ("demo", "sweep", "up")
 """Commands that start others."""
 
@@ -54,55 +50,18 @@ def main(name: str, folder: str) -> None:
     from freshet import exercise
 
     exercise.everything()
-    assert threading.active_count() == 1, f"threads are not copied: {threading.enumerate()}"
-    gc.collect()
-    gc.freeze()
+    freeze()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"\0{name}")
         listening.listen(64)
         print("ready", flush=True)
-        while True:
-            readable, _, _ = select.select([listening, sys.stdin], [], [])
-            if sys.stdin in readable:
-                with open(__file__) as lock:  # noqa: PTH123
-                    fcntl.flock(lock, fcntl.LOCK_EX)  # so that nobody begins to use it meanwhile
-                    if sys.stdin in select.select([sys.stdin], [], [], 0.0)[0]:
-                        shutil.rmtree(folder)
-                        listening.close()
-                        return
-                continue
-            asker, _ = listening.accept()
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:  # keepers that have ended
-                    pass
-            with asker:
-                if os.fork() == 0:
-                    listening.close()
-                    _keep(asker)
-                    return  # the copy, which has run
-
-
-def _keep(asker: socket.socket) -> None:
-    """Make the copy asked for, and tell its asker how it ends; returns in the copy alone."""
-    data, files, _, _ = socket.recv_fds(asker, REQUEST_BYTES_MAX, 3)
-    while not data.endswith(b"\n"):
-        data += asker.recv(REQUEST_BYTES_MAX)
-    copy = os.fork()
-    if copy == 0:
-        asker.close()
-        _become(files, **json.loads(data))
-        return
-    for number in (0, 1, 2, *files):  # or who reads the copy's output would wait for this process too
-        os.close(number)
-    asker.sendall(b"%d\n" % copy)
-    ended = os.pidfd_open(copy)
-    readable, _, _ = select.select([ended, asker], [], [])
-    if ended not in readable:  # the asker is gone
-        os.kill(copy, signal.SIGKILL)
-    _, status = os.waitpid(copy, 0)
-    with contextlib.suppress(OSError):
-        asker.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-    os._exit(0)
+        while (asked := serve(listening, tie=0)) is None:
+            with open(__file__) as lock:  # noqa: PTH123
+                fcntl.flock(lock, fcntl.LOCK_EX)  # so that nobody begins to use it meanwhile
+                if select.select([0], [], [], 0.0)[0]:
+                    shutil.rmtree(folder)
+                    return
+    _become(asked.files, **asked.said)
 
 
 def _become(
@@ -123,7 +82,7 @@ def _become(
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
-    if program == "freshet" and (arguments[0] in PARENTS or "--shards" in arguments):
+    if program == "freshet" and arguments[0] in PARENTS:
         nested.install(_become)
     # new ones: a terminal is written to line by line, and a pipe is not
     sys.stdin = io.TextIOWrapper(open(0, "rb", closefd=False))  # noqa: SIM115

@@ -117,12 +117,15 @@ def in_shards(config: Config, environment: Mapping[str, str]) -> Config | None:
     return msgspec.structs.replace(config, learner=msgspec.structs.replace(config.learner, shards=shards))
 
 
-def run_shards(config: Config, config_file: str, overrides: Sequence[str], stop: threading.Event) -> None:
+def run_shards(
+    config: Config, config_file: str, overrides: Sequence[str], template: str, stop: threading.Event
+) -> None:
     """Run the shards of this process until `stop` is set, then stop them.
 
     Args:
         config: with the number of shards.
         config_file, overrides: what each shard is started with.
+        template: the name of the process that shards are copies of.
 
     Raises:
         RoleError: a shard cannot run, or keeps crashing.
@@ -150,7 +153,7 @@ def run_shards(config: Config, config_file: str, overrides: Sequence[str], stop:
         command += ["--set", override]
     if config.model:
         command += ["--model", config.model]
-    _Starter(command, ranks, shards, torchrun, voice, held).run(stop)
+    _Starter(command, dict(zip(ranks, held, strict=True)), shards, torchrun, voice, template).run(stop)
 
 
 def hold_places(states: Sequence[Path], stop: threading.Event, voice: Voice) -> list[FolderLock]:
@@ -206,16 +209,16 @@ class _Starter:
     def __init__(
         self,
         command: Sequence[str],
-        ranks: Sequence[int],
+        places: Mapping[int, FolderLock],
         shards: int,
         torchrun: ShardPlace | None,
         voice: Voice,
-        held: Sequence[FolderLock],
+        template: str,
     ) -> None:
-        self._held = held
         self._command = command
-        self._ranks, self._shards, self._torchrun, self._voice = ranks, shards, torchrun, voice
-        self._template: Template | None = None
+        self._places, self._shards, self._torchrun, self._voice = places, shards, torchrun, voice
+        self._environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        self._template = Template(template, self._environment)
         self._processes: dict[int, Copy] = {}
         self._crashes: list[float] = []  # ends that are neither kills nor losses of others
 
@@ -223,8 +226,7 @@ class _Starter:
         try:
             self._run(stop)
         finally:
-            if self._template is not None:
-                self._template.close()
+            self._template.close()
 
     def _run(self, stop: threading.Event) -> None:
         backoff = Backoff(RESTART_PAUSES)
@@ -233,7 +235,7 @@ class _Starter:
             try:
                 self._start()
                 while not stop.wait(WATCH_EVERY_S) and not self._ended():
-                    pass
+                    self._template.look()
                 if stop.is_set():
                     self._stop()
                     return
@@ -251,18 +253,13 @@ class _Starter:
         place = self._torchrun
         host, port = (LOOPBACK, _free_port()) if place is None else (place.host, place.port)
         given = {} if place is None else os.environ
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        if host in (LOOPBACK, "localhost"):
-            environment["GLOO_SOCKET_IFNAME"] = "lo"
-        if self._template is None or not self._template.alive:
-            if self._template is not None:
-                self._template.close()
-            self._template = Template(environment, [lock.descriptor for lock in self._held])
-        for rank in self._ranks:
+        loopback = {"GLOO_SOCKET_IFNAME": "lo"} if host in (LOOPBACK, "localhost") else {}
+        for rank, place_held in self._places.items():
             self._processes[rank] = self._template.start(
                 shard_name(rank, self._shards),
                 [*self._command, "--shard", f"{rank}/{self._shards}@{host}:{port}"],
-                {**environment, "LOCAL_RANK": str(local_rank(given, rank))},
+                {**self._environment, **loopback, "LOCAL_RANK": str(local_rank(given, rank))},
+                [place_held.descriptor],
             )
 
     def _ended(self) -> dict[int, int]:

@@ -1,42 +1,55 @@
 """Shards as copies of one process that has imported all that they need: so they begin again within a moment.
 
 Python, its imports, PyTorch and the kernels take seconds of a processor at each start. The process that
-starts shards keeps a *template* (`freshet.roles.shards.copied`), which does all that once, and is copied.
+starts shards has a *template* (`freshet.roles.shards.copied`), which does all that once, and is copied. A
+template outlives whoever starts shards by a minute: the same command, started again, is a copy of it too.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from freshet.errors import RoleError
-
-READ_BYTES = 1 << 16
-STATUS_S_MAX = 2.0
-"""How long a template that has much to do may take to report the end of a copy."""
+from freshet.roles.shards.copied import is_own
 
 UNKNOWN = -signal.SIGKILL
-"""The status of a copy whose template was killed."""
+"""The status of a copy whose keeper was killed."""
 
 MODULE = "freshet.roles.shards.copied"
+PACKAGES = ("freshet", "serving", "learner", "embeddings", "error_memory", "stream", "ground")
+WAITING_MAX = 64
+"""Askers that may wait for a template that is being loaded."""
+
+LOOK_EVERY_S = 0.2
+_ENDED = "the process that shards are copies of has ended; see its message above"
 
 
 class Copy:
-    """A copy of a template, as `subprocess.Popen` shows a process."""
+    """A copy of a template, as `subprocess.Popen` shows a process.
 
-    def __init__(self, template: "Template", pid: int) -> None:
-        self.pid = pid
-        self._template = template
+    It is killed when this process closes the connection to its keeper, as it does at its end.
+    """
+
+    def __init__(self, connection: socket.socket, name: str) -> None:
+        self._connection, self._name = connection, name
+        self._said = connection.makefile("rb")
         self._status: int | None = None
         try:
-            self._ended = os.pidfd_open(pid)  # no later process can be mistaken for it
-        except ProcessLookupError:  # it has ended at once
-            self._status = template.status_of(pid)
+            self.pid = int(self._said.readline() or 0)
+        except OSError:
+            self.pid = 0
+        if not self.pid:
+            self.close()
+            raise RoleError(_ENDED)
 
     def poll(self) -> int | None:
         """Its exit status, below 0 for a signal; None: it runs."""
@@ -50,7 +63,7 @@ class Copy:
         """
         status = self._look(timeout_s)
         if status is None:
-            raise subprocess.TimeoutExpired(f"shard {self.pid}", timeout_s or 0.0)
+            raise subprocess.TimeoutExpired(f"{self._name}, process {self.pid}", timeout_s or 0.0)
         return status
 
     def terminate(self) -> None:
@@ -61,100 +74,182 @@ class Copy:
         """End it."""
         self._signal(signal.SIGKILL)
 
+    def close(self) -> None:
+        """Leave it, which ends it."""
+        self._said.close()
+        self._connection.close()
+
     def _signal(self, number: signal.Signals) -> None:
-        if self._status is None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._ended, number)
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, number)
 
     def _look(self, timeout_s: float | None) -> int | None:
-        if self._status is None and select.select([self._ended], [], [], timeout_s)[0]:
-            self._status = self._template.status_of(self.pid)
-            os.close(self._ended)
+        if self._status is None and select.select([self._connection], [], [], timeout_s)[0]:
+            try:
+                self._status = int(self._said.readline() or UNKNOWN)
+            except OSError:
+                self._status = int(UNKNOWN)
+            self.close()
         return self._status
 
 
 class Template:
-    """The template, as the process that starts shards sees it.
+    """The template of a name: one that an earlier start has left, or a new one.
 
     Args:
+        name: see `template_name`.
         environment: variables that libraries read when they are loaded.
-        held: descriptors of locks, which the template and its copies hold too until they end.
-        program: what Python runs, with the file to report to as its argument.
+        program: what Python runs, with the socket to listen at as its argument.
     """
 
     def __init__(
-        self,
-        environment: Mapping[str, str],
-        held: Sequence[int] = (),
-        program: Sequence[str] = ("-m", MODULE),
+        self, name: str, environment: Mapping[str, str], program: Sequence[str] = ("-m", MODULE)
     ) -> None:
-        self._reports, told = os.pipe()
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, *program, str(told)],
-                stdin=subprocess.PIPE,
-                pass_fds=[told, *held],
-                start_new_session=True,
-                env=dict(environment),
-            )
-        finally:
-            os.close(told)
-        self._lines: list[str] = []
-        self._rest = b""
-        self._gone = False  # its reports have ended, and it has or is about to
-        self._statuses: dict[int, int] = {}
+        self._name, self._environment, self._program = name, dict(environment), program
+        self._process: subprocess.Popen[bytes] | None = None  # None: it is an earlier start's
+        if (connection := _connected(name)) is not None:
+            connection.close()
+        else:
+            self._load()
 
-    @property
-    def alive(self) -> bool:
-        """Whether it can be copied."""
-        return not self._gone and self._process.poll() is None
+    def look(self) -> None:
+        """Load another if this one was killed: copies live on without it, but no other can be made."""
+        status = None if self._process is None else self._process.poll()
+        if status is not None and status <= 0:  # above, it has said why it cannot be loaded
+            self._load()
 
-    def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Copy:
+    def start(
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], held: Sequence[int] = ()
+    ) -> Copy:
         """Run `freshet ARGUMENTS` in a copy, which `ps` shows by a name; waits until the template is loaded.
+
+        Args:
+            held: files that the copy holds open too, until it ends.
 
         Raises:
             RoleError: the template has ended.
         """
-        order = json.dumps({"name": name, "arguments": [*arguments], "environment": dict(environment)})
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(order.encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # its reports end too
-        while not self._lines:
-            if not self._read(None):
-                raise RoleError("the process that shards are copies of has ended; see its message above")
-        return Copy(self, int(self._lines.pop(0)))
-
-    def status_of(self, pid: int) -> int:
-        """How a copy that has ended did."""
-        until_s = time.monotonic() + STATUS_S_MAX
-        while pid not in self._statuses:
-            if not self._read(max(until_s - time.monotonic(), 0.0)):
-                return UNKNOWN
-        return self._statuses.pop(pid)
+        copy = copied(self._name, name, arguments, environment, held)
+        if copy is None:  # it has ended since
+            self._load()
+            copy = copied(self._name, name, arguments, environment, held)
+        if copy is None:
+            raise RoleError(_ENDED)
+        return copy
 
     def close(self) -> None:
-        """End it, which copies that still run notice."""
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        os.close(self._reports)
+        """End it. Copies live on."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        elif (connection := _connected(self._name)) is not None:
+            _send(connection, {"end": True}, ())
+            connection.close()
 
-    def _read(self, timeout_s: float | None) -> bool:
-        """Read a report; False: none came, or none will come any more."""
-        if not select.select([self._reports], [], [], timeout_s)[0]:
-            return False
-        found = os.read(self._reports, READ_BYTES)
-        self._gone = not found
-        *lines, self._rest = (self._rest + found).split(b"\n")
-        for line in lines:
-            pid, _, status = line.decode().partition(" ")
-            if status:
-                self._statuses[int(pid)] = int(status)
-            else:
-                self._lines.append(pid)
-        return bool(found)
+    def _load(self) -> None:
+        with socket.socket(socket.AF_UNIX) as listening:
+            try:
+                listening.bind(f"\0{self._name}")
+            except OSError:
+                raise RoleError("another process begins to be the one that shards are copies of") from None
+            listening.listen(WAITING_MAX)
+            self._process = subprocess.Popen(
+                [sys.executable, *self._program, str(listening.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[listening.fileno()],
+                start_new_session=True,
+                env=self._environment,
+            )
+
+
+def template_name(arguments: Sequence[str]) -> str:
+    """The name of a template that only the same command has, of the same code and started the same way."""
+    parts = [
+        *arguments,
+        *sorted(f"{name}={value}" for name, value in os.environ.items()),
+        *(sys.executable, *sys.path, str(Path.cwd())),
+        *(os.getuid(), os.getpriority(os.PRIO_PROCESS, 0), *sorted(os.sched_getaffinity(0))),
+        *(Path(f"/proc/self/ns/{kind}").stat().st_ino for kind in ("pid", "mnt")),
+        *_code(),
+    ]
+    return f"freshet-{hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()}"
+
+
+def run_as_copy(template: str, name: str, arguments: Sequence[str], stop: threading.Event) -> int | None:
+    """Run `freshet ARGUMENTS` in a copy of a template that an earlier start has left.
+
+    Args:
+        template: its name.
+        name: what `ps` shows.
+        stop: ask the copy to end then.
+
+    Returns:
+        Its exit status, as a shell says it; None: there is no such template.
+    """
+    try:
+        copy = copied(template, name, arguments, os.environ)
+    except RoleError:
+        return None
+    if copy is None:
+        return None
+    while copy.poll() is None:
+        if stop.wait(LOOK_EVERY_S):
+            copy.terminate()
+            break
+    status = copy.wait()
+    return 128 - status if status < 0 else status
+
+
+def copied(
+    template: str,
+    name: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    held: Sequence[int] = (),
+) -> Copy | None:
+    """A copy of the template of a name that runs `freshet ARGUMENTS`; None: there is none.
+
+    Raises:
+        RoleError: it ended before it made one.
+    """
+    connection = _connected(template)
+    if connection is None:
+        return None
+    order = {"name": name, "arguments": [*arguments], "folder": str(Path.cwd())}
+    _send(connection, {**order, "environment": dict(environment)}, (1, 2, *held))
+    return Copy(connection, name)
+
+
+def _connected(template: str) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(f"\0{template}")
+    except ConnectionRefusedError:
+        connection.close()
+        return None
+    if not is_own(connection):  # who hears what a role's variables are?
+        connection.close()
+        raise RoleError(f"the socket @{template} is another user's")
+    return connection
+
+
+def _send(connection: socket.socket, order: Mapping[str, object], files: Sequence[int]) -> None:
+    data = json.dumps(order).encode() + b"\n"
+    with contextlib.suppress(OSError):  # it has just ended, which its silence says
+        socket.send_fds(connection, [data[:1]], files)
+        connection.sendall(data[1:])
+
+
+def _code() -> Iterator[int]:
+    """Numbers that differ when the code does: what changed last of Freshet, and of installed packages."""
+    here = Path(__file__).resolve().parents[3]
+    for package in PACKAGES:
+        for folder, _, files in os.walk(here / package):
+            if not folder.endswith("__pycache__"):
+                stats = [os.stat(os.path.join(folder, file)).st_ctime_ns for file in files]  # noqa: PTH116, PTH118
+                yield max(stats, default=0)
+                yield len(files)
+    for folder in sys.path:
+        if folder.endswith("-packages"):
+            yield Path(folder).stat().st_mtime_ns

@@ -1,8 +1,10 @@
 """`freshet learn` in shards, as processes: one is killed, and what they learn is whole."""
 
+import contextlib
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -81,10 +83,10 @@ def _start(folder: Path, command: str = "learn") -> subprocess.Popen[bytes]:
 
 
 def _shard_pids(parent: int) -> list[int]:
-    """The processes of the shards, by rank: copies of a child of the one that starts them."""
+    """The processes of the shards, by rank: copies of a child of the one that starts them, with keepers."""
     found = {}
-    for template in _children(parent):
-        found |= {Path(f"/proc/{pid}/comm").read_text(): pid for pid in _children(template)}
+    for keeper in [keeper for template in _children(parent) for keeper in _children(template)]:
+        found |= {Path(f"/proc/{pid}/comm").read_text(): pid for pid in _children(keeper)}
     return [found[name] for name in sorted(found) if name.startswith("shard-")]
 
 
@@ -132,6 +134,59 @@ def test_shards_of_which_one_is_killed_learn_each_example_once(tmp_path: Path, c
     assert sum(meta.requests for meta in metas) == follower.examples == REQUESTS
     assert metas[0].seq == metas[1].seq == follower.seq and follower.gaps == 0
     assert "killed by signal 9" in (tmp_path / "learn.log").read_text()
+
+
+@pytest.mark.long
+@pytest.mark.process
+def test_shards_end_with_a_starter_that_is_killed_and_the_same_command_goes_on_without_loading(
+    tmp_path: Path, config: Config
+) -> None:
+    pytest.importorskip("torch")
+    log = open_topics(config)
+    _fill(log, 0, REQUESTS // 2)
+    follower = Follower(Model(config.features, config.learner))
+    follower.start(log)
+    templates, shards = [], []
+    for turn in (1, 2):
+        process = _start(tmp_path)
+        assert process.stdout is not None
+        with process.stdout:
+            try:
+                assert [process.stdout.readline() for _ in range(2)] == [b"learn: ready\n"] * 2
+                while follower.examples < REQUESTS // 2 * turn:
+                    assert process.poll() is None, (tmp_path / "learn.log").read_text()
+                    follower.poll(log, 0.05)
+                shards = [os.pidfd_open(pid) for pid in _shards_in(tmp_path)]
+                assert len(shards) == 2
+                templates.append({_parent(_parent(pid)) for pid in _shards_in(tmp_path)})
+                if turn == 2:
+                    process.terminate()
+                    assert process.wait(60.0) == 0
+            finally:
+                process.kill()
+                process.wait()
+        for shard in shards:
+            assert select.select([shard], [], [], 60.0)[0], "it is to end"
+            os.close(shard)
+        _fill(log, REQUESTS // 2, REQUESTS)
+    while follower.poll(log):
+        pass
+    assert (follower.examples, follower.gaps) == (REQUESTS, 0)
+    log.close()
+    assert len(templates[0]) == 1 and templates[0] == templates[1]
+
+
+def _shards_in(folder: Path) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if (process / "comm").read_text().startswith("shard-") and (process / "cwd").readlink() == folder:
+                found.append(int(process.name))
+    return found
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 MODELS = """
