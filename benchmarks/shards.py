@@ -25,10 +25,9 @@ from learner.features.labelled import Labelled, joined
 from learner.metrics import auc
 from learner.model.model import Model
 from learner.settings import LearnerSettings
-from learner.shards.order import in_order
 from learner.shards.owners import Owners
 from learner.shards.shard import Shard
-from learner.shards.together import given_out
+from learner.shards.together import given_out, in_order
 from learner.train.trainer import Learnt, Trainer
 
 WORLDS = ("sudden", "slow", "bursts", "newcomers", "2 features", "50 % clicks")

@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from learner.errors import (
+    DeviceError,
     FeatureError,
     NetworkError,
     OtherModelError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from stream.records.types import Example
 
 __all__ = [
+    "DeviceError",
     "Example",
     "FeatureError",
     "FeatureSpec",

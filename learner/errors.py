@@ -1,6 +1,7 @@
 """What can go wrong in the learner, named by cause.
 
 FreshetError
+├── DeviceError       a network that is to be learned on a GPU, and there is none
 ├── FeatureError      a request that the declared features cannot take; or a schema that makes no sense
 ├── NetworkError      a network of your own that cannot be used
 ├── ShardError        shards that do not fit together, or a message between them that is damaged
@@ -13,6 +14,10 @@ FreshetError
 """
 
 from ground import FreshetError
+
+
+class DeviceError(FreshetError):
+    """`learner.device` is a GPU that PyTorch does not find; the message says what to do."""
 
 
 class FeatureError(FreshetError):

@@ -75,6 +75,7 @@ class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forb
     window: int = 10_000  # examples in the recent metrics
     score: Literal["served", "own"] = "served"  # which prediction is scored if both are known
     seed: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"  # where the network is trained; tables are in the main memory
     threads: int = 1  # of torch, for networks other than dcn; more do not help
     publish_every_s: float = 0.4  # commit and publish at least this often
     publish_rows_max: int = 50_000  # publish earlier at so many touched rows
@@ -88,6 +89,8 @@ class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forb
 
     def __post_init__(self) -> None:
         _check_deep(self.deep)
+        if self.device != "cpu" and self.deep == "none":
+            raise ValueError(f"device = {self.device!r} is where a network is trained, and deep is 'none'")
         if not _is_word(self.deep_version):
             raise ValueError("deep_version must be one word of at most 64 characters")
         for speeds, tau in (("speeds", "speed_tau"), ("pair_speeds", "pair_tau")):

@@ -92,7 +92,7 @@ class OnlineModel:
             "targets": targets or {},
         }
         config = parse_config(msgspec.to_builtins(sections), "Model")
-        need_torch(config.learner.deep)
+        need_torch(config.learner.deep, config.learner.device)
         self._settings = config.learner
         self._targets = config.known_targets()
         self._front = Front(time, request, inferred=features is None)

@@ -279,7 +279,7 @@ def _replay(
 ) -> Json:
     if not config.features:
         raise ReplayError("the config declares no features; add a section [features.NAME] for each")
-    need_torch(config.learner.deep)
+    need_torch(config.learner.deep, config.learner.device)
     began, refused = time.perf_counter(), 0
     with open_feed(config, options) as feed:
         warm_up()

@@ -126,4 +126,4 @@ def need_features(config: Config) -> None:
         raise ConfigError(
             "the config declares no features; add a section [features.NAME] for each feature of your events"
         )
-    need_torch(config.learner.deep)
+    need_torch(config.learner.deep, config.learner.device)

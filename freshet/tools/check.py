@@ -199,7 +199,7 @@ def _learner(config: Config) -> str:
 
 def _network(config: Config) -> str:
     for one in each_model(config).values():
-        need_torch(one.learner.deep)
+        need_torch(one.learner.deep, one.learner.device)
         network_text(one.features, one.learner, one.known_targets())
     return f"learner.deep = {config.learner.deep!r} can be trained with the installed packages"
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ground.threads import HelperThread
 from learner.deep.networks import Array
+from learner.deep.placing import Placing, parts_of, step_apart
 from learner.deep.trainer import DeepTrainer, Floats, Step, by_logits, take_step
 from learner.errors import TorchMissingError
 from learner.lessons import Lessons
@@ -47,12 +48,19 @@ def import_beside(deep: str) -> None:
         HelperThread("import torch", work, daemon=False).start()
 
 
-def need_torch(deep: str) -> None:
-    """Check that the installed packages can train this deep part.
+def need_torch(deep: str, device: str = "cpu") -> None:
+    """Check that the installed packages can train this deep part, and that there is the device.
 
     Raises:
         TorchMissingError: it needs torch, which is not installed.
+        DeviceError: there is no such device.
     """
+    if device != "cpu" and have_torch():
+        Placing(device)
+    elif device != "cpu":
+        raise TorchMissingError(
+            f"learner.device = {device!r} needs PyTorch, which is not installed: pip install 'freshet[torch]'"
+        )
     if deep not in WITHOUT_TORCH and not have_torch():
         raise TorchMissingError(
             f"learner.deep = {deep!r} is trained by PyTorch, which is not installed: pip install "
@@ -63,11 +71,16 @@ def need_torch(deep: str) -> None:
 class AutogradTrainer(DeepTrainer):
     """Trains the weights of any network.
 
+    Args:
+        arguments, named: of `DeepTrainer`.
+        device: where torch computes, see `learner.deep.placing`.
+
     Raises:
         TorchMissingError: torch is not installed.
+        DeviceError: there is no such device.
     """
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, device: str = "cpu", **named: Any) -> None:
         try:
             import torch
         except ImportError as error:
@@ -79,17 +92,16 @@ class AutogradTrainer(DeepTrainer):
         super().__init__(*arguments, **named)
         torch.set_num_threads(self.threads)
         self._torch = torch
-        self._grad = torch.zeros(len(self.flat))
-        split = self.network.split
-        self._weights = {name: torch.from_numpy(view) for name, view in split(self.flat).items()}
-        self._grads = {name: torch.from_numpy(view) for name, view in split(self._grad.numpy()).items()}
+        self.place = place = Placing(device)
+        self._flat, self._grad = place.put(self.flat), place.put(np.zeros_like(self.flat))
+        shapes = self.network.shapes()
+        self._weights, self._grads = parts_of(self._flat, shapes), parts_of(self._grad, shapes)
 
     def predict(self, inputs: Array) -> Array:
         """The residual logit (n,) by torch, for checking the network's numpy side."""
         torch = self._torch
         with torch.no_grad():
-            residual: Array = self.network.forward(self._weights, torch.from_numpy(inputs), torch).numpy()
-        return residual
+            return self.place.take(self.network.forward(self._weights, self.place.put(inputs), torch))
 
     def step(
         self,
@@ -100,28 +112,38 @@ class AutogradTrainer(DeepTrainer):
         reference: Floats | None = None,
     ) -> Step | None:
         """See `DeepTrainer.step`."""
+        if self.place.apart:
+            self._flat.copy_(self._torch.from_numpy(self.flat))
         z, by_inputs = self._gradients(inputs, offset, lessons, offset if reference is None else reference)
-        gradient = self._grad.numpy()
-        if not take_step(
-            self.flat, gradient, self.moments, self.steps + 1, len(offset), self.rate, self.clip
-        ):
+        if not self._take_step(len(offset)):
             return None
         self.steps += 1
-        return Step(by_inputs[:, :embedding_width].numpy(), z)
+        return Step(self.place.take(by_inputs)[:, :embedding_width], z)
+
+    def _take_step(self, rows: int) -> bool:
+        """See `take_step`; on a GPU what it made is copied back."""
+        steps, how = self.steps + 1, (rows, self.rate, self.clip)
+        if not self.place.apart:
+            return bool(take_step(self.flat, self._grad.numpy(), self.moments, steps, *how))
+        moments = self.place.put(self.moments)
+        if not step_apart(self._flat, self._grad, moments, steps, *how):
+            return False
+        self.flat[:], self.moments[:] = self.place.take(self._flat), self.place.take(moments)
+        return True
 
     def _gradients(
         self, inputs: Array, offset: Floats, lessons: Lessons, reference: Floats
     ) -> tuple[Floats, torch.Tensor]:
         """Fill `_grad`; the logits (n,), and the gradient by the inputs (n, width)."""
         torch = self._torch
-        x0 = torch.from_numpy(inputs).requires_grad_()
+        place = self.place
+        x0 = place.put(inputs).requires_grad_()
         for name, weight in self._weights.items():
             weight.requires_grad_().grad = self._grads[name].zero_()
-        target = torch.from_numpy(lessons.target.astype(np.int64))
+        target = place.put(lessons.target.astype(np.int64))
         residual = self.network.forward_each(self._weights, x0, target, torch)
-        z = residual.detach().numpy() + offset
-        gradient = by_logits(z, lessons, reference, self.correction)
-        residual.backward(torch.from_numpy(gradient))
+        z = place.take(residual) + offset
+        residual.backward(place.put(by_logits(z, lessons, reference, self.correction)))
         for weight in self._weights.values():
             weight.requires_grad_(False)
         assert x0.grad is not None

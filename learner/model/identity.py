@@ -33,8 +33,9 @@ LEARNING = (
 )
 """Settings that decide which weights the same examples give."""
 
-ENTITIES = ("entities_bytes_max", "entity_versions")
-"""Settings that decide which attributes are still known, and so which weights the same examples give."""
+LATER = ("entities_bytes_max", "entity_versions", "device")
+"""Settings that decide this too: by which attributes are still known, and by the order of sums on a GPU.
+States from before there were these settings are as those with the defaults."""
 
 HANDLING = (
     "trust_margin",  # predictions change by it, and no weight
@@ -115,9 +116,8 @@ def learning_identity(settings: LearnerSettings, makes_room: bool) -> str:
         makes_room: see `Model`.
     """
     kept = {name: getattr(settings, name) for name in LEARNING}
-    # left out where they are the defaults, as before there were these settings
     default = LearnerSettings()
-    kept |= {n: getattr(settings, n) for n in ENTITIES if getattr(settings, n) != getattr(default, n)}
+    kept |= {n: getattr(settings, n) for n in LATER if getattr(settings, n) != getattr(default, n)}
     return xxhash.xxh3_128_hexdigest(_text([kept, makes_room]).encode())
 
 

@@ -1,6 +1,7 @@
 """The exchange between shards in processes of their own, on one machine or many: torch.distributed with gloo.
 
 torch moves bytes and nothing else. Lengths go first, then messages: `all_to_all_single` with uneven parts.
+Messages of a network that lies on GPUs go between these, by nccl.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import msgspec
 import numpy as np
 
 from learner.deep.autograd import have_torch
+from learner.deep.placing import Placing
 from learner.errors import ShardError, ShardLostError, TorchMissingError
-from learner.shards.messages import Bytes, Exchanges
+from learner.shards.messages import Bytes, Exchanges, NetworkMessages
 from learner.shards.shard import Exchange
 from learner.train.trainer import Learnt
 
@@ -61,6 +63,7 @@ class Gloo(Exchanges):
         self._rank, self._shards = rank, shards
         self._timeout = timedelta(seconds=timeout_s)
         self._joined = False
+        self._networks: dict[str, tuple[Placing, object]] = {}  # device -> where, and the group of all shards
         self._waiting = nullcontext() if waiting is None else waiting
         try:
             with self._waiting:
@@ -124,13 +127,12 @@ class Gloo(Exchanges):
         try:
             with self._waiting:
                 self._torch.all_to_all_single(torch.from_numpy(theirs), torch.from_numpy(mine))
-                got = np.empty(int(theirs.sum()), dtype=np.uint8)
+                place, group = self._of(messages)
+                found = torch.empty(int(theirs.sum()), dtype=torch.uint8, device=place.device)
                 self._torch.all_to_all_single(
-                    torch.from_numpy(got),
-                    torch.from_numpy(np.concatenate(messages)),
-                    theirs.tolist(),
-                    mine.tolist(),
+                    found, place.put(np.concatenate(messages)), theirs.tolist(), mine.tolist(), group=group
                 )
+                got = found.cpu().numpy()
         except RuntimeError as error:
             raise ShardLostError(
                 f"shard {self.rank}: an exchange failed: a shard is gone or did not answer within "
@@ -138,6 +140,16 @@ class Gloo(Exchanges):
             ) from None
         ends = np.cumsum(theirs)
         return [got[end - size : end] for end, size in zip(ends.tolist(), theirs.tolist(), strict=True)]
+
+    def _of(self, messages: list[Bytes]) -> tuple[Placing, object]:
+        """Where messages lie when they are sent, and the group of processes that sends them."""
+        device = messages.device if isinstance(messages, NetworkMessages) else ""
+        if device not in self._networks:
+            # all shards come here at once: each turn begins with a check that they learn alike
+            backend = "nccl" if device == "cuda" else "gloo"
+            group = self._torch.new_group(backend=backend, timeout=self._timeout) if device else None
+            self._networks[device] = Placing(device or "cpu"), group
+        return self._networks[device]
 
     def gather(self, value: T) -> list[T]:
         message = np.frombuffer(msgspec.msgpack.encode(value), dtype=np.uint8)

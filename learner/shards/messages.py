@@ -25,6 +25,18 @@ T = TypeVar("T", bound=np.generic)
 V = TypeVar("V")
 
 
+class NetworkMessages(list[Bytes]):
+    """Messages with parts of the network alone, which lies on a device of torch.
+
+    Args:
+        device: where.
+    """
+
+    def __init__(self, device: str, messages: Sequence[Bytes]) -> None:
+        super().__init__(messages)
+        self.device = device
+
+
 class Exchanges(Protocol):
     """One shard's end of the exchange with the others."""
 

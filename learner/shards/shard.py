@@ -36,10 +36,11 @@ from learner.model.tables import memory_rows_of
 from learner.settings import LearnerSettings
 from learner.shards.adding import RowParts
 from learner.shards.asking import AskedKeys, Needs, ask, needs_of, needs_of_keepers, read_ask
-from learner.shards.dense import DenseState, add_dense, add_network
+from learner.shards.dense import DenseState, add_dense
 from learner.shards.known.asked import partner_columns
 from learner.shards.known.merging import WINDOWS
 from learner.shards.messages import NOTHING_SAID, Bytes, News, Said, Unpacking, packed, unpackings
+from learner.shards.network import Made, SharedNetwork
 from learner.shards.owners import Owners
 from learner.shards.owning import OwnedTable
 from learner.shards.working import WorkingModel, working_spec
@@ -98,6 +99,7 @@ class Shard:
         self.owners = owners
         self.model = WorkingModel(features, settings, targets, learning=True)
         self.trainer = Trainer(self.model)
+        self.network = SharedNetwork(self.model, self.trainer, rank, owners.shards)
         self.tables = [
             OwnedTable(spec, _row_parts(self.model, t), owners.shards, memory_rows)
             for t, (spec, memory_rows) in enumerate(
@@ -146,21 +148,17 @@ class Shard:
             got = yield [ask(needs, owner) for owner in range(self.owners.shards)]
             asked = [read_ask(message, len(self.tables), targets) for message in unpackings(got)]
         yield from self._lend(self._others, needs, asked, loans)
-        network = self._network()
+        network = self.network.read()
         before = self._counters()
         learnt: list[Learnt] = []
         if labelled is not None:
             learnt = self.trainer.learn_labelled(labelled)
             learnt += self.trainer.finish()
-        got = yield self._changes(labelled, loans, before)
-        self._add(old, network, before, got)
-        got = yield [packed([network[:, self._slice(self.rank)]])] * self.owners.shards
-        for message in unpackings(got):
-            part = self._slice(message.sender)
-            network[:, part] = message.take(np.float32, 3, part.stop - part.start)
-            message.end()
-        self.model.deep_weights[:], self.trainer.moments[:] = network[0], network[1:]
-        self.trainer.restored()
+        trained = self._counters().steps > before.steps
+        got = yield self._changes(labelled, loans, trained)
+        alone = yield from self.network.swap_apart(trained)
+        made = self._add(old, network, before, got, alone)
+        yield from self.network.add(network, made)
         self.turns += 1
         return learnt
 
@@ -313,42 +311,39 @@ class Shard:
         for message in messages:
             message.end()
 
-    def _changes(
-        self, labelled: Labelled | None, loans: Mapping[int, _Loan], before: _Counters
-    ) -> list[Bytes]:
+    def _changes(self, labelled: Labelled | None, loans: Mapping[int, _Loan], trained: bool) -> list[Bytes]:
         """The messages with what this shard has learned."""
         targets = len(self.model.targets)
         sightings = np.zeros(targets, dtype=np.int64)
         if labelled is not None:
             lessons = labelled.lessons
             sightings += np.bincount(lessons.target[~lessons.quiet], minlength=targets)
-        counters = self._counters()
-        network = self._network()
-        dense = [np.array(counters), sightings, *DenseState.of(self.model)]
-        trained = counters.steps > before.steps
+        dense = [np.array(self._counters()), sightings, *DenseState.of(self.model)]
         messages = []
+        parts = self.network.parts(trained and not self.network.apart)
         made = [table.export(loans[t].keys)[0] for t, table in enumerate(self.model.tables)]
         for owner in range(self.owners.shards):
             rows = [array[slice(*loans[t].bounds[owner : owner + 2])] for t, array in enumerate(made)]
-            part = [network[:, self._slice(owner)]] if trained else []
-            messages.append(packed([*dense, *part, *rows]))
+            messages.append(packed([*dense, *parts[owner], *rows]))
         return messages
 
     def _add(
-        self, old: DenseState, network: npt.NDArray[np.float32], before: _Counters, got: Sequence[Bytes]
-    ) -> None:
-        """Add up the changes of all shards: rows, dense weights, and this shard's slice of the network."""
-        mine = self._slice(self.rank)
-        counters, sightings, states, slices, rows = [], [], [], [], []
+        self,
+        old: DenseState,
+        network: npt.NDArray[np.float32],
+        before: _Counters,
+        got: Sequence[Bytes],
+        alone: Sequence[Bytes],
+    ) -> list[Made]:
+        """Add up the changes of all shards: rows and dense weights; returns those of the network's slice."""
+        counters, sightings, states, made, rows = [], [], [], [], []
         for message in unpackings(got):
             said = _Counters(*message.take(np.float64, len(_Counters._fields)).tolist())
             counters.append(said)
             sightings.append(message.take(np.int64, len(self.model.targets)))
             states.append(old.read(message))
-            trained = said.steps > before.steps
-            slices.append(
-                message.take(np.float32, 3, mine.stop - mine.start) if trained else network[:, mine]
-            )
+            steps = int(said.steps - before.steps)
+            made.append(self.network.made(message, alone[message.sender], steps, network))
             rows.append(
                 [
                     message.take(np.float32, table.lent_to(message.sender), table.parts.spec.width)
@@ -359,26 +354,16 @@ class Shard:
         for t, table in enumerate(self.tables):
             table.add([of[t] for of in rows])
         add_dense(self.model, old, states, sightings)
-        steps = [int(said.steps - before.steps) for said in counters]
-        network[:, mine] = add_network(network[:, mine].copy(), slices, steps)
         self.trainer.clock = max(said.clock for said in counters)
         self.trainer.tick = int(max(said.tick for said in counters))
-        self.trainer.steps[0] = int(before.steps) + max(steps)
+        self.trainer.steps[0] = int(before.steps) + max(one.steps for one in made)
         more = sum(said.quarantined - before.quarantined for said in counters)
         self.trainer.quarantined = int(before.quarantined + more)
+        return made
 
     def _counters(self) -> _Counters:
         trainer = self.trainer
         return _Counters(trainer.clock, trainer.tick, int(trainer.steps[0]), trainer.quarantined)
-
-    def _network(self) -> npt.NDArray[np.float32]:
-        """The network's weights and both moments, (3, W), a copy."""
-        return np.concatenate([self.model.deep_weights[None], self.trainer.moments])
-
-    def _slice(self, rank: int) -> slice:
-        """The part of the network whose mean a shard takes."""
-        size, shards = len(self.model.deep_weights), self.owners.shards
-        return slice(size * rank // shards, size * (rank + 1) // shards)
 
 
 def _row_parts(model: Model, t: int) -> RowParts:

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import xxhash
 
+from ground.rows import joined_offsets, ranges, rows_at, rows_joined
 from learner.deep.autograd import import_beside
 from learner.errors import ShardError
 from learner.features.encoder import FeatureSpec
@@ -17,7 +18,6 @@ from learner.model.forgetting import Keys, keys_by_column, pair_keys
 from learner.model.model import Model
 from learner.settings import TURN_REQUESTS_MAX, LearnerSettings
 from learner.shards.known.asked import partner_columns
-from learner.shards.order import in_order
 from learner.shards.owners import Ints, Owners
 from learner.shards.shard import Exchange, Shard
 from learner.shards.working import WorkingModel
@@ -27,6 +27,7 @@ from stream.records.types import Forget
 
 R = TypeVar("R")
 
+_ROWS = 1  # of `Learnt`: after the offsets
 RECLAIM_TURNS, RECLAIM_SLOTS = 16, 100_000
 """Every so many turns each table's owner looks for expired rows in so many slots."""
 
@@ -52,6 +53,25 @@ def lockstep(exchanges: Sequence[Exchange]) -> tuple[list[list[Learnt]], int]:
                 ended.append(end.value)
         if ended:
             return ended, size
+
+
+def in_order(parts: Sequence[Learnt], numbers: Ints) -> Learnt:
+    """The requests that several shards have learned in a turn, in the order in which they came.
+
+    Args:
+        numbers: (R,), of the requests, in the order of the parts; each once, from 0 on.
+    """
+    offsets = joined_offsets([part.requests for part in parts])
+    order = np.argsort(numbers)
+    sizes = np.diff(offsets)[order]
+    places = ranges(offsets[order], sizes)
+    rows = rows_joined([part.rows for part in parts])
+    columns = zip(*(part[_ROWS + 1 :] for part in parts), strict=True)
+    return Learnt(
+        np.concatenate([[0], np.cumsum(sizes)]),
+        rows_at(rows, places),
+        *(np.concatenate(arrays)[places] for arrays in columns),
+    )
 
 
 class Crew(Protocol):

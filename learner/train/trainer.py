@@ -371,10 +371,9 @@ class Trainer:
 
     def _trainer(self) -> DeepTrainer:
         if self._deep is None:
-            settings = self.model.settings
-            network = self.model.network
+            settings, network = self.model.settings, self.model.network
             assert network is not None
-            self._deep = trainer_of(network)(
+            self._deep = trainer_of(network, settings.device)(
                 network,
                 self.model.deep_weights,
                 self.moments,
@@ -383,13 +382,14 @@ class Trainer:
                 settings.deep_clip,
                 settings.threads,
                 settings.self_correction,
+                **({"device": settings.device} if settings.device != "cpu" else {}),
             )
         return self._deep
 
 
-def trainer_of(network: Network) -> type[DeepTrainer]:
-    """The class that trains it."""
-    if isinstance(network, DCN):
+def trainer_of(network: Network, device: str = "cpu") -> type[DeepTrainer]:
+    """The class that trains it on a device."""
+    if isinstance(network, DCN) and device == "cpu":
         return DCNTrainer
     if isinstance(network, OwnNetwork):
         from learner.deep.own.training import OwnTrainer

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def die() -> None:
 
 
 def arm(owner: Any, name: str, count: int, around: Callable[[Call], Any]) -> None:
-    """Have `owner.name` called through `around` at its `count`-th call."""
+    """Have `owner.name` called through `around` at its `count`-th call; the owner may be a module's name."""
+    owner = import_module(owner) if isinstance(owner, str) else owner
     real = getattr(owner, name)
     left = count
 
@@ -87,6 +89,12 @@ def inside(call: Call) -> Any:
     die()
 
 
+def stopped(call: Call) -> Any:
+    """It goes on when somebody continues the process."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return call()
+
+
 COMMITS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
     "before-checkpoint": (RoleState, "commit", before),
     "inside-checkpoint": (RoleState, "commit", inside),
@@ -117,7 +125,11 @@ RESHARDS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
     "after-moving-new-states": (RocksDisk, "move", after),
     "inside-removing-states": (RocksDisk, "remove", inside),
 }
-POINTS = {**COMMITS, **JOINS, **LEARNS, **SHARDS, **RESHARDS}
+STOPS: dict[str, tuple[Any, str, Callable[[Call], Any]]] = {
+    # an exchange calls it twice: for the lengths of messages, and for these
+    "stops-amid-an-exchange": ("torch.distributed", "all_to_all_single", stopped),
+}
+POINTS = {**COMMITS, **JOINS, **LEARNS, **SHARDS, **RESHARDS, **STOPS}
 
 
 class StartedTemplate(subprocess.Popen[bytes]):

@@ -50,7 +50,7 @@ _PR_SET_PDEATHSIG = 1
 _PEER = struct.Struct("3i")  # process, user and group at the other end of a socket
 
 
-class Asked(NamedTuple):
+class CopyOrder(NamedTuple):
     """What a copy is asked to be."""
 
     files: list[int]
@@ -84,7 +84,7 @@ def freeze() -> None:
     gc.freeze()  # collections of copies would write to pages that they share
 
 
-def serve(listening: socket.socket, tie: int = -1, kept_s: float | None = None) -> Asked | None:
+def serve(listening: socket.socket, tie: int = -1, kept_s: float | None = None) -> CopyOrder | None:
     """Make the copies that are asked for.
 
     Args:
@@ -96,14 +96,14 @@ def serve(listening: socket.socket, tie: int = -1, kept_s: float | None = None) 
     """
     keepers: dict[int, int] = {}  # their processes, by a file that tells of their end
     while True:
-        watched: list[Any] = [listening, *keepers, *([tie] if tie >= 0 else [])]
+        watched = [listening.fileno(), *keepers, *([tie] if tie >= 0 else [])]
         ready = select.select(watched, [], [], None if keepers else kept_s)[0]
         if not ready or tie in ready:
             return None
         for ended in keepers.keys() & set(ready):
             os.waitpid(keepers.pop(ended), 0)
             os.close(ended)
-        if listening not in ready:
+        if listening.fileno() not in ready:
             continue
         asker, _ = listening.accept()
         with asker:
@@ -129,7 +129,7 @@ def is_own(connection: socket.socket) -> bool:
     return bool(_PEER.unpack(peer)[1] == os.geteuid())
 
 
-def _read(asker: socket.socket) -> Asked | None:
+def _read(asker: socket.socket) -> CopyOrder | None:
     """An asker's order; None: it is gone."""
     files: list[int] = []
     with contextlib.suppress(OSError):
@@ -137,13 +137,13 @@ def _read(asker: socket.socket) -> Asked | None:
         while data and not data.endswith(b"\n") and (more := asker.recv(ORDER_BYTES_MAX)):
             data += more
         if data.endswith(b"\n"):
-            return Asked(files, json.loads(data))
+            return CopyOrder(files, json.loads(data))
     for number in files:
         os.close(number)
     return None
 
 
-def _keep(asker: socket.socket, asked: Asked) -> Asked:
+def _keep(asker: socket.socket, asked: CopyOrder) -> CopyOrder:
     """Make a copy and be its keeper until it ends; returns in the copy alone."""
     keeper = os.getpid()
     copy = os.fork()
@@ -156,8 +156,7 @@ def _keep(asker: socket.socket, asked: Asked) -> Asked:
     ended = os.pidfd_open(copy)
     with contextlib.suppress(OSError):
         asker.sendall(b"%d\n" % copy)
-    watched: list[Any] = [ended, asker]
-    if ended not in select.select(watched, [], [])[0]:  # the asker is gone
+    if ended not in select.select([ended, asker.fileno()], [], [])[0]:  # the asker is gone
         os.kill(copy, signal.SIGKILL)
     _, status = os.waitpid(copy, 0)
     with contextlib.suppress(OSError):

@@ -171,7 +171,7 @@ def template_name(arguments: Sequence[str]) -> str:
         *(sys.executable, *sys.path, str(Path.cwd())),
         *(os.getuid(), os.getpriority(os.PRIO_PROCESS, 0), *sorted(os.sched_getaffinity(0))),
         *(Path(f"/proc/self/ns/{kind}").stat().st_ino for kind in ("pid", "mnt")),
-        *_code(),
+        *code_stamps(),
     ]
     return f"freshet-{hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()}"
 
@@ -241,7 +241,7 @@ def _send(connection: socket.socket, order: Mapping[str, object], files: Sequenc
         connection.sendall(data[1:])
 
 
-def _code() -> Iterator[int]:
+def code_stamps() -> Iterator[int]:
     """Numbers that differ when the code does: what changed last of Freshet, and of installed packages."""
     here = Path(__file__).resolve().parents[3]
     for package in PACKAGES:

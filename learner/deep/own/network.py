@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from learner.deep.networks import Array, InputLayout, Network, Shapes, Tensors
 from learner.deep.own.source import own_class, own_source
+from learner.deep.placing import parts_of
 from learner.errors import NetworkError, TorchMissingError
 from learner.settings import LearnerSettings
 from stream.records.targets import PRIMARY
@@ -139,7 +140,8 @@ class OwnNetwork(Network):
         found = self.logits(module, x0)
         if found.dim() == 1:
             return found
-        return found[self._torch.arange(len(x0)), self._torch.as_tensor(target)]
+        rows, of = self._torch.arange(len(x0)), self._torch.as_tensor(target)
+        return found[rows.to(found.device), of.to(found.device)]
 
     def logits(self, module: Forward, x0: torch.Tensor) -> torch.Tensor:
         """The module's logits, (n,) or (n, targets), as float32, checked; x0 is (n, width).
@@ -160,8 +162,8 @@ class OwnNetwork(Network):
             )
         if not found.is_floating_point():
             raise self._wrong(f"forward gave {found.dtype}; expected floating-point logits")
-        if found.device.type != "cpu":
-            raise self._wrong(f"forward gave a tensor on {found.device}; expected one on cpu")
+        if found.device != x0.device:
+            raise self._wrong(f"forward gave a tensor on {found.device}; expected one on {x0.device}")
         return found.float()
 
     def named(self, x0: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -169,9 +171,23 @@ class OwnNetwork(Network):
         parts = x0.split([width for _, width in self.layout.names], 1)
         return {name: part for (name, _), part in zip(self.layout.names, parts, strict=True)}
 
-    def bound(self, flat: Array) -> torch.nn.Module:
-        """A new module whose parameters and buffers are views of the flat weight vector."""
-        return self._bind(self.split(flat))
+    def bound(self, flat: torch.Tensor) -> torch.nn.Module:
+        """A new module on a device, whose parameters and buffers are views of the flat weight vector there.
+
+        Raises:
+            NetworkError: it cannot be used on this device, which is not the processor.
+        """
+        module = self._bind(parts_of(flat, self._shapes), flat.device)
+        if flat.device.type != "cpu":
+            try:
+                with self._torch.no_grad():
+                    self.logits(module, flat.new_zeros((PROBE_ROWS, self.layout.width)))
+            except Exception as error:  # whatever the module's own code raises
+                raise self._wrong(
+                    f"on {flat.device} forward raised {type(error).__name__}: {error}; make tensors on the "
+                    "device of its inputs"
+                ) from error
+        return module
 
     @property
     def buffers_at(self) -> list[slice]:
@@ -185,11 +201,10 @@ class OwnNetwork(Network):
             at += size
         return found
 
-    def _bind(self, views: Mapping[str, Array]) -> torch.nn.Module:
-        torch = self._torch
-        module = self._make(self._seed)
-        for name, part in self._parts(module).items():
-            part.data = torch.from_numpy(views[name])
+    def _bind(self, views: Mapping[str, torch.Tensor], device: torch.device) -> torch.nn.Module:
+        module = self._make(self._seed).to(device)  # what is in no weights, too
+        for name, part in self._parts(module, device.type).items():
+            part.data = views[name]
         return module.eval()
 
     def _module_of(self, w: Tensors) -> torch.nn.Module:
@@ -197,7 +212,8 @@ class OwnNetwork(Network):
         first = next(iter(w.values()), None)
         where = 0 if first is None else first.__array_interface__["data"][0]
         if self._serving is None or self._serving[0] != where:
-            self._serving = where, self._bind(w)
+            views = {name: self._torch.from_numpy(view) for name, view in w.items()}
+            self._serving = where, self._bind(views, self._torch.device("cpu"))
         return self._serving[1]
 
     def _make(self, seed: int) -> torch.nn.Module:
@@ -216,11 +232,11 @@ class OwnNetwork(Network):
             raise self._wrong(f"{self._class.__name__} is no torch.nn.Module, but {_kind(module)}")
         return module
 
-    def _parts(self, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    def _parts(self, module: torch.nn.Module, device: str = "cpu") -> dict[str, torch.Tensor]:
         """The module's parameters, each once, and the buffers that its state_dict has.
 
         Raises:
-            NetworkError: one of them is not on the processor, or not of float32.
+            NetworkError: one of them is not on the device, or not of float32.
         """
         parameters = dict(module.named_parameters())
         saved = module.state_dict(keep_vars=True).keys()
@@ -231,8 +247,10 @@ class OwnNetwork(Network):
                 raise self._wrong(
                     f"{kind} {name} has no shape yet: give its layer its size (`widths` has it)"
                 )
-            if part.device.type != "cpu":
-                raise self._wrong(f"{kind} {name} is on {part.device}; expected cpu: Freshet trains there")
+            if part.device.type != device:
+                raise self._wrong(
+                    f"{kind} {name} is on {part.device}; expected {device}: Freshet says where it is trained"
+                )
             if part.dtype != self._torch.float32 or part.layout != self._torch.strided:
                 hint = ", or register it with persistent=False if it is a constant" * (kind == "buffer")
                 raise self._wrong(
@@ -263,8 +281,8 @@ class OwnNetwork(Network):
         """Try the module on made-up inputs and weights; returns whether train() and eval() differ."""
         torch, rng = self._torch, np.random.default_rng(0)
         flat = self.initial_weights(self._seed)
-        first = self.bound(flat.copy())
-        disturbed = self.bound(flat + rng.normal(0.0, 0.1, len(flat)).astype(np.float32))
+        first = self.bound(torch.from_numpy(flat.copy()))
+        disturbed = self.bound(torch.from_numpy(flat + rng.normal(0.0, 0.1, len(flat)).astype(np.float32)))
         x0 = torch.from_numpy(rng.normal(0.0, 0.5, (PROBE_ROWS, self.layout.width)).astype(np.float32))
         try:
             with torch.random.fork_rng(devices=[]):

@@ -34,11 +34,12 @@ class OwnTrainer(AutogradTrainer):
         clip: float,
         threads: int,
         correction: float = 0.0,
+        device: str = "cpu",
     ) -> None:
-        super().__init__(network, flat, moments, steps, rate, clip, threads, correction)
+        super().__init__(network, flat, moments, steps, rate, clip, threads, correction, device=device)
         assert isinstance(network, OwnNetwork)
         self._own = network
-        self._module = network.bound(self.flat)
+        self._module = network.bound(self._flat)
         self._buffers = network.buffers_at
         for name, parameter in self._module.named_parameters():
             if parameter.requires_grad:
@@ -69,8 +70,8 @@ class OwnTrainer(AutogradTrainer):
         self, inputs: Array, offset: Floats, lessons: Lessons, reference: Floats
     ) -> tuple[Floats, torch.Tensor]:
         """Fill `_grad`; the logits (n,), and the gradient by the inputs (n, width)."""
-        torch, own, module = self._torch, self._own, self._module
-        x0, target = torch.from_numpy(inputs).requires_grad_(), lessons.target.astype(np.int64)
+        torch, own, module, place = self._torch, self._own, self._module, self.place
+        x0, target = place.put(inputs).requires_grad_(), place.put(lessons.target.astype(np.int64))
         self._grad.zero_()
         if own.varies:  # what is scored must be what a server would answer, without dropout
             with torch.no_grad():
@@ -83,10 +84,10 @@ class OwnTrainer(AutogradTrainer):
             honest = residual.detach()
         if not torch.isfinite(honest).all():
             raise NetworkError("a logit is not finite")
-        z = honest.numpy() + offset
-        toward = z if not own.varies else residual.detach().numpy() + offset
-        residual.backward(torch.from_numpy(by_logits(toward, lessons, reference, self.correction)))
+        z = place.take(honest) + offset
+        toward = z if not own.varies else place.take(residual) + offset
+        residual.backward(place.put(by_logits(toward, lessons, reference, self.correction)))
         by_inputs = torch.zeros_like(x0) if x0.grad is None else x0.grad
-        if not np.isfinite(by_inputs.numpy()).all():
+        if not torch.isfinite(by_inputs).all():
             raise NetworkError("a gradient by the inputs is not finite")
         return z, by_inputs

@@ -169,7 +169,7 @@ def test_only_the_same_command_of_the_same_code_finds_a_template(
     monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
     assert template_name(["learn", "--shards", "2"]) != name
     monkeypatch.delenv("NUMBA_CPU_NAME")
-    monkeypatch.setattr("freshet.roles.shards.template._code", lambda: iter([1]))
+    monkeypatch.setattr("freshet.roles.shards.template.code_stamps", lambda: iter([1]))
     assert template_name(["learn", "--shards", "2"]) != name
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

@@ -5,8 +5,8 @@ import pytest
 
 from learner.features.encoder import FeatureSpec
 from learner.model.identity import (
-    ENTITIES,
     HANDLING,
+    LATER,
     LAYOUT,
     LEARNING,
     fingerprint,
@@ -20,7 +20,7 @@ SETTINGS = LearnerSettings()
 
 
 def test_every_setting_is_said_to_change_the_layout_the_learning_or_neither() -> None:
-    named = [*LAYOUT, *LEARNING, *ENTITIES, *HANDLING]
+    named = [*LAYOUT, *LEARNING, *LATER, *HANDLING]
     assert sorted(named) == sorted(LearnerSettings.__struct_fields__)
 
 
