@@ -148,6 +148,9 @@ class Template:
             connection.close()
 
     def _load(self) -> None:
+        if self._process is not None:  # it listens no longer, and has ended or is about to
+            self._process.kill()
+            self._process.wait()
         with socket.socket(socket.AF_UNIX) as listening:
             try:
                 listening.bind(f"\0{self._name}")

@@ -119,7 +119,8 @@ from freshet.roles.shards.template import Template
 
 name, program = sys.argv[1:]
 template = Template(name, os.environ, [program])
-print(template.start("f", ["sleep"], os.environ).pid, flush=True)
+copy = template.start("f", ["sleep"], os.environ)
+print(copy.pid, flush=True)
 time.sleep(600)
 """
 
@@ -132,9 +133,11 @@ def test_copies_end_at_once_with_who_asked_for_them_and_the_next_one_finds_the_t
         command = [sys.executable, "-c", STARTER, name, *program]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as starter:
             assert starter.stdout is not None
-            lines.append(int(starter.stdout.readline()))
-            templates.append(_parent(_parent(lines[-1])))
-            starter.kill()
+            try:
+                lines.append(int(starter.stdout.readline()))
+                templates.append(_parent(_parent(lines[-1])))
+            finally:
+                starter.kill()
             # who reads the output of who was killed sees its end, though the template lives
             assert starter.stdout.read() == ""
         _gone(lines[-1])
