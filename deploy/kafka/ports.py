@@ -8,7 +8,6 @@ from pathlib import Path
 
 RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 TRIES_MAX = 10_000
-_given: list[socket.socket] = []
 
 
 def free_ports(count: int) -> list[int]:
@@ -42,7 +41,7 @@ def _give_away(port: int) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
         stack.pop_all()
-    _given.append(mark)
+    mark.detach()  # open until this process ends
 
 
 def _chosen_by_kernel(count: int) -> list[int]:
