@@ -59,7 +59,9 @@ class Browser:
                 command, stdout=said, stderr=said, env={**os.environ, "TZ": "UTC"}
             )
         try:
-            self._socket = connect(self._page_address(), max_size=64 << 20)
+            self._socket = connect(
+                self._page_address(), max_size=64 << 20, open_timeout=WAIT_S, ping_interval=None
+            )
         except BaseException:
             self._end()
             raise

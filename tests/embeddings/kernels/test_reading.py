@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from waiting import WAIT_S
 
 from embeddings import Table, TableError, TableSpec
 from embeddings.kernels import reading as module
@@ -88,13 +89,16 @@ def test_read_beside_training_gives_whole_rows_of_their_keys():
 def test_the_detector_sees_rows_that_are_read_without_protection():
     table = make()
     keys = np.arange(KEYS, dtype=np.uint64)
-    seen = 0
+
+    def seen() -> int:
+        slots = table.find(keys)
+        return damaged(keys, table.vectors(slots), slots >= 0)
+
     with Trainer(table):
-        end = time.monotonic() + 60.0
-        while not seen and time.monotonic() < end:
-            slots = table.find(keys)
-            seen = damaged(keys, table.vectors(slots), slots >= 0)
-    assert seen
+        end = time.monotonic() + WAIT_S
+        while not (found := seen()) and time.monotonic() < end:
+            pass
+    assert found
 
 
 def test_read_equals_find_and_vectors():
