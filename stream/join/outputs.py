@@ -24,7 +24,7 @@ class Origin(msgspec.Struct, frozen=True):
     value: bytes
 
 
-class Decided(NamedTuple):
+class Decided(msgspec.Struct, frozen=True, gc=False):
     """An output: a request became an example."""
 
     request_id: str

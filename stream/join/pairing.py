@@ -53,11 +53,10 @@ class Pairing:
         number = partition.to_bytes(4, "big")
         self._key = PROGRESS + number
         self.progress = msgspec.msgpack.decode(state.get(self._key) or _NOTHING, type=PartitionProgress)
-        pending, closing, forgetting, _ = (prefix + number + b"/" for prefix in ENTRIES)
+        pending, *queues = (prefix + number + b"/" for prefix in ENTRIES)
         count = self.progress.undecided + self.progress.remembered + self.progress.waiting
         self._pending = PendingRequests(state, pending, settings.pending_max_memory, count, kind=self.entries)
-        self._closing = Timers(state, closing)
-        self._forgetting = Timers(state, forgetting)
+        self._closing, self._forgetting, self._later = (Timers(state, queue) for queue in queues)
         self._queues = [(self._closing, self._close), (self._forgetting, self._forget)]
         self._settings = settings
         self._window_s = settings.window_s
@@ -97,7 +96,7 @@ class Pairing:
             time = latest_s
         progress = self.progress
         if time > progress.clock:
-            if time < self._closing.next_s and time < self._forgetting.next_s:
+            if time < self._closing.next_s and time < self._forgetting.next_s and time < self._later.next_s:
                 progress.clock = time  # nothing is due, as for most events: saves a call
             else:
                 self._advance(time)
@@ -113,9 +112,10 @@ class Pairing:
         except RecordError as error:
             self._outputs.append(Unusable(None, str(error)))
         if (
-            progress.undecided > self._pending_max
+            progress.undecided + progress.waiting > self._pending_max
             or progress.remembered > self._pending_max
             or progress.further_actions > self._further_actions_max
+            or progress.waiting_bytes > self._settings.waiting_bytes_max
         ):
             self._keep_limit()
         return self._taken_outputs()
@@ -157,9 +157,9 @@ class Pairing:
 
     def _end_due(self) -> None:
         """Process the timers that are due: all of them, or as many as one commit should hold."""
-        progress, share = self.progress, CommitShare()
+        progress, share, clock = self.progress, CommitShare(), self.progress.clock
         for timers, end in self._queues:
-            while timers.next_s <= progress.clock and (due := timers.due(progress.clock, DUE_AT_ONCE)):
+            while timers.next_s <= clock and (due := timers.due(clock, DUE_AT_ONCE)):
                 for deadline, request_id in due:
                     end(request_id, deadline)
                 progress.advancing = len(due) == DUE_AT_ONCE and share.is_full(len(due), self._outputs)

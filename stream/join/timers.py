@@ -67,9 +67,14 @@ class Timers:
             self.next_s = deadline
 
     def due(self, clock: float, most: int) -> Sequence[Timer]:
-        """Take out the timers whose deadline is at or before `clock`, in order, at most `most`."""
+        """Take out the timers whose deadline is at or before `clock`, in order: 1 to `most` of them."""
         if clock < self.next_s:
             return ()
+        near, at = self._near, self._at
+        end = at + 1
+        if end < len(near) and (following_s := near[end][0]) > clock:  # as in most calls
+            self._at, self.next_s = end, following_s
+            return near[at:end]
         taken: list[Timer] = []
         while self.next_s <= clock and len(taken) < most:
             near, at = self._near, self._at

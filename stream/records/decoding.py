@@ -64,13 +64,13 @@ class _Said(Impression, frozen=True, tag="impression", gc=False):
 _said_json = msgspec.json.Decoder(_Said | Action)
 _said_msgpack = msgspec.msgpack.Decoder(_Said | Action)
 
-_MAP_STARTS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
+MAP_STARTS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 _BATCH_STARTS = frozenset((ord("["), *range(0x90, 0xA0), 0xDC, 0xDD))
 
 
 def is_msgpack(data: bytes) -> bool:
     """Whether a record is MessagePack, and not JSON."""
-    return bool(data) and data[0] in _MAP_STARTS
+    return bool(data) and data[0] in MAP_STARTS
 
 
 def is_batch(data: bytes) -> bool:

@@ -25,6 +25,7 @@ from stream.records.bounds import (
 )
 from stream.records.candidate_lists import check_lists
 from stream.records.decoding import (
+    MAP_STARTS,
     Decoder,
     check,
     check_action,
@@ -102,7 +103,7 @@ _encode_spliced = msgspec.msgpack.Encoder().encode
 
 def splices(original: bytes) -> bool:
     """Whether an impression is of a form and size that `splice` takes."""
-    return len(original) <= SPLICED_BYTES_MAX and is_msgpack(original)
+    return 0 < len(original) <= SPLICED_BYTES_MAX and original[0] in MAP_STARTS  # saves a call
 
 
 def splice(original: bytes, labels: list[float], decided: float) -> bytes:

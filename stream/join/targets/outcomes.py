@@ -66,7 +66,10 @@ class TargetEntry(Entry, array_like=True, gc=False):
             )
             self.original = encode(plain)
         self.kept, self.gone = needed, None
-        self.said = {t: {c: o for c, o in said.items() if c in needed} for t, said in self.said.items()}
+        left = set(needed)
+        for target, said in self.said.items():
+            if not left.issuperset(said):
+                self.said[target] = {c: outcome for c, outcome in said.items() if c in left}
 
     def is_whole(self) -> bool:
         """Whether `original` has all candidates, as they were shown, and can be copied into an example."""
@@ -134,8 +137,10 @@ class Outcomes:
         """The candidates with which anything was done, in order: of all others nothing happened."""
         if self._every is None:
             said, gone = self._said, self._entry.gone
-            (first,) = said.values() if len(said) == 1 else [set[int]().union(*said.values())]
-            self._every = sorted(first)
+            every: set[int] = set()
+            for candidates in said.values():
+                every.update(candidates)
+            self._every = sorted(every)
             if gone:
                 left = self._entry.numbers()
                 self._every = [c for c in self._every if c in left]
@@ -175,7 +180,13 @@ class Outcomes:
         open_ones = self._rules.open_at[step] if step < len(self._rules.open_at) else ()
         if not open_ones or not self._said:
             return []
-        return [c for c in self._acted() if any(self._waits(t, c) for t in open_ones)]
+        found = []
+        for candidate in self._acted():
+            for target in open_ones:
+                if self._waits(target, candidate):
+                    found.append(candidate)
+                    break
+        return found
 
     def _waits(self, target: int, candidate: int) -> bool:
         """Whether a candidate is in a target's sample, or still may come into it."""

@@ -10,21 +10,19 @@ from collections.abc import Sequence
 from typing import cast
 
 from stream.errors import RecordError
-from stream.join.examples import Aim, Amended
-from stream.join.exposures import LONG_SLATE, Exposed, seen, settled
-from stream.join.outputs import Decided, Origin, Outputs, Unusable
-from stream.join.pairing import ENTRIES, Pairing
+from stream.join.examples import Amended
+from stream.join.exposures import Exposed
+from stream.join.outputs import Decided, Origin, Unusable
 from stream.join.pending import Entry, Waiting
 from stream.join.settings import JoinCounts, JoinSettings
-from stream.join.targets.outcomes import Outcome, Outcomes, TargetEntry
+from stream.join.targets.deciding import Deciding
+from stream.join.targets.outcomes import Outcome, TargetEntry
 from stream.join.targets.rules import TargetRules
-from stream.join.timers import Timers
-from stream.records.fast_decoding import splices
-from stream.records.types import Action, Exposure, Impression, encode
+from stream.records.types import Action, Impression, encode
 from stream.state.role_state import RoleState
 
 
-class TargetsPairing(Pairing):
+class TargetsPairing(Deciding):
     """The requests of one partition, with several targets."""
 
     entries = TargetEntry
@@ -32,35 +30,11 @@ class TargetsPairing(Pairing):
     def __init__(
         self, state: RoleState, partition: int, settings: JoinSettings, counts: JoinCounts, rules: TargetRules
     ) -> None:
-        super().__init__(state, partition, settings, counts)
-        self._rules = rules
-        self._later = Timers(state, ENTRIES[-1] + partition.to_bytes(4, "big") + b"/")
+        super().__init__(state, partition, settings, counts, rules)
         self._queues.insert(1, (self._later, self._end_wait_for_further))
-        self._aims = [
-            Aim(rules.name_in_example(t), rules.of[t] < 0, rules.is_value[t]) for t in range(len(rules.names))
-        ]
-
-    def take(
-        self,
-        event: Impression | Action | Exposure,
-        offset: int,
-        original: bytes,
-        latest_s: float,
-        timed: bool = True,
-    ) -> Outputs:
-        progress, time = self.progress, event.time if event.time < latest_s else latest_s
-        if time > progress.clock and time >= self._later.next_s:
-            self._advance(time)
-            if progress.advancing:
-                return self._taken_outputs()
-        outputs = super().take(event, offset, original, latest_s, timed)
-        if progress.advancing or (
-            progress.undecided + progress.waiting <= self._pending_max
-            and progress.waiting_bytes <= self._settings.waiting_bytes_max
-        ):
-            return outputs
-        self._keep_limit()
-        return [*outputs, *self._taken_outputs()]
+        self._first_s = rules.steps[0].after_s
+        self._first_done = sum([1 << target for target in rules.steps[0].decides])
+        self._quiet_end_at_once = rules.quiet_end_at_once and self._whole_rate
 
     def _take_impression(self, impression: Impression, time: float, original: bytes) -> None:
         request_id = impression.request_id
@@ -81,7 +55,7 @@ class TargetsPairing(Pairing):
             self._end_wait(len(waiting) - 1)
             self._pending.changed(request_id, entry)
         entry.start, entry.size, entry.original = time, len(impression.candidates), original
-        entry.deadline = time + self._rules.steps[0].after_s
+        entry.deadline = time + self._first_s
         if impression.shown is not None:
             entry.exposed = Exposed(impression.shown)
         self.counts.impressions += 1
@@ -135,7 +109,8 @@ class TargetsPairing(Pairing):
         rules, target = self._rules, self._rules.number_of(action.name)
         label = action.value if rules.is_value[target] and action.value is not None else action.label
         new = Outcome(action.time, bool(action.label), label if action.label else 0.0)
-        old = entry.said.get(target, {}).get(candidate)
+        said = entry.said.get(target)
+        old = said.get(candidate) if said else None
         if old is not None and (new <= old or new.says(old)):
             self.counts.duplicate_actions += 1
             if new > old and entry.original:
@@ -144,12 +119,11 @@ class TargetsPairing(Pairing):
         if not entry.original or candidate not in entry.numbers():
             self.counts.late += 1
             return
-        before = self._outcomes(entry)
-        if not before.counts(target, candidate):
+        if not self._fates.counts(entry, candidate, target):
             self.counts.late += 1
             return
         self.counts.actions += 1
-        taught = before.taught(candidate) if entry.done else {}
+        taught = self._outcomes(entry).taught(candidate) if entry.done else {}
         self._say(request_id, entry, target, candidate, new)
         if entry.done:
             self._amend(request_id, entry, candidate, taught)
@@ -192,77 +166,6 @@ class TargetsPairing(Pairing):
         if not entry.decided and entry.is_done(0):
             self._settle(request_id, entry)
 
-    def _outcomes(self, entry: TargetEntry) -> Outcomes:
-        """What has happened, among what was shown."""
-        if entry.exposed is None or entry.kept is not None:
-            return Outcomes(self._rules, entry)
-        touched = Outcomes(self._rules, entry).touched()
-        impression = self._impressions.decode_again(entry.original)
-        return Outcomes(self._rules, entry, seen(impression, entry.exposed, touched).candidates)
-
-    def _laid_out(self, entry: TargetEntry, impression: Impression | None = None) -> Impression:
-        """The entry's impression, with the places of what was shown if that was said."""
-        impression = impression or self._impressions.decode_again(entry.original)
-        if entry.exposed is None or entry.kept is not None:
-            return impression
-        touched = Outcomes(self._rules, entry).touched()
-        return self._examples.laid_out(entry, impression, self.counts, touched)
-
-    def _decide_target(
-        self,
-        request_id: str,
-        entry: TargetEntry,
-        target: int,
-        decided: float,
-        impression: Impression | None = None,
-        outcomes: Outcomes | None = None,
-    ) -> None:
-        """Emit the example of a target, unless its sample is empty.
-
-        Args:
-            impression: the entry's, if it came with its labels.
-            outcomes: what the entry says, if that is known already.
-        """
-        entry.done |= 1 << target
-        self._pending.changed(request_id, entry)
-        aim, counts = self._aims[target], self.counts
-        if not entry.said and not aim.root:
-            return  # as of most requests: nothing happened with any candidate
-        copies = target == 0 and impression is None and self._settings.negative_rate == 1.0
-        if copies and entry.is_quiet():
-            counts.long_unsaid += entry.size > LONG_SLATE
-            example = self._examples.copy(entry.original, [0.0] * entry.size, decided, counts)
-            self._outputs.append(Decided(request_id, example, aim.name))
-            return
-        if aim.root and entry.exposed is not None and entry.kept is None:
-            whole = impression or self._impressions.decode_again(entry.original)
-            found = seen(whole, entry.exposed, Outcomes(self._rules, entry).touched())
-            entry.exposed = settled(entry.exposed, found)
-        labels = (outcomes or self._outcomes(entry)).labels(target)
-        if target == 0:
-            if entry.exposed is not None:
-                counts.exposed += 1
-                counts.unshown += len(entry.numbers()) - len(labels)
-            elif entry.size > LONG_SLATE and impression is None:
-                counts.long_unsaid += 1
-        if not labels:
-            counts.emptied += aim.root
-            return
-        said = entry.said.get(target, {})
-        counts.implied += sum([label != 0.0 and c not in said for c, label in labels.items()])
-        if entry.kept is not None:
-            labels = {entry.kept.index(c): label for c, label in labels.items()}
-        made: bytes | None
-        if copies and len(labels) == entry.size and entry.is_whole():
-            made = self._examples.copy(entry.original, list(labels.values()), decided, counts)
-        elif not aim.root and splices(entry.original):
-            made = self._examples.copy_some(entry.original, labels, decided, counts, aim)
-        else:
-            laid_out = self._laid_out(entry, impression)
-            made = self._examples.encode(laid_out, labels, decided, False, counts, aim)
-        if made is not None:
-            self._outputs.append(Decided(request_id, made, aim.name))
-
     def _close(self, request_id: str, deadline: float, decided: float | None = None) -> bool:
         entry = self._pending.get(request_id)
         if entry is None or not entry.size:
@@ -270,6 +173,11 @@ class TargetsPairing(Pairing):
         assert isinstance(entry, TargetEntry)
         if entry.decided or entry.deadline != deadline:
             return False
+        if self._quiet_end_at_once and not entry.step and entry.is_quiet():  # as of most: saves the steps
+            self._decide_quiet(request_id, entry, deadline if decided is None else decided)
+            entry.done, entry.step = self._first_done, 1
+            self._finish(request_id, entry)
+            return True
         self._pass_steps(request_id, entry, max(deadline, self.progress.clock), decided)
         if not entry.decided:
             self._closing.add(entry.deadline, request_id)
@@ -317,29 +225,37 @@ class TargetsPairing(Pairing):
             decided: the event time that its examples say; None: when each step was due.
         """
         steps = self._rules.steps
+        self._pending.changed(request_id, entry)
         while entry.original and entry.deadline <= until:
             when = entry.deadline if decided is None else decided
-            # a decision changes only what counts as shown
-            outcomes = Outcomes(self._rules, entry) if entry.exposed is None else None
-            for target in steps[entry.step].decides:
-                if not entry.is_done(target):
-                    self._decide_target(request_id, entry, target, when, outcomes=outcomes)
+            needed: list[int] | None = None
+            if self._is_plain(entry):
+                needed = self._decide_plain(request_id, entry, when)
+            else:
+                for target in steps[entry.step].decides:
+                    if not entry.is_done(target):
+                        self._decide_target(request_id, entry, target, when)
             entry.step += 1
-            self._pending.changed(request_id, entry)
             if entry.step < len(steps):
                 entry.deadline = entry.start + steps[entry.step].after_s
-                self._settle(request_id, entry, until, outcomes)
+                self._settle(request_id, entry, until, needed)
             else:
                 self._finish(request_id, entry)
 
     def _settle(
-        self, request_id: str, entry: TargetEntry, until: float = -1.0, outcomes: Outcomes | None = None
+        self, request_id: str, entry: TargetEntry, until: float = -1.0, needed: list[int] | None = None
     ) -> None:
-        """Keep what is still needed of a request, behind a step; set its timer if it waits beyond `until`."""
-        if not entry.is_done(0):
+        """Keep what is still needed of a request, behind a step; set its timer if it waits beyond `until`.
+
+        The caller notes that the entry changes.
+
+        Args:
+            needed: the candidates that are still needed, if that is known already.
+        """
+        if not entry.done & 1:
             return
-        over = not entry.said and entry.step > self._rules.roots_close_at  # as of most requests
-        needed = [] if over else (outcomes or self._outcomes(entry)).needed()
+        if needed is None:
+            needed = self._outcomes(entry).needed()
         if not needed:
             self._finish(request_id, entry)
             return
@@ -352,7 +268,6 @@ class TargetsPairing(Pairing):
         size = len(entry.original)
         self.progress.waiting_bytes += size - entry.held
         entry.held = size
-        self._pending.changed(request_id, entry)
         if entry.deadline > until:
             self._later.add(entry.deadline, request_id)
 
@@ -378,7 +293,11 @@ class TargetsPairing(Pairing):
 
     def _forget(self, request_id: str, deadline: float) -> bool:
         entry = self._pending.get(request_id)
-        return entry is not None and not entry.original and super()._forget(request_id, deadline)
+        if entry is None or not entry.decided or entry.original or entry.deadline != deadline:
+            return False
+        self._pending.drop(request_id, entry)
+        self.progress.remembered -= 1
+        return True
 
     def _keep_limit(self) -> None:
         progress, most, further_max = self.progress, self._pending_max, self._further_actions_max

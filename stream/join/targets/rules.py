@@ -48,6 +48,9 @@ class TargetRules:
         ]
         """By step: the targets with an `of` that are still open."""
         self.roots_close_at = max(at for at, of in zip(self.closes_at, self.of, strict=True) if of < 0)
+        roots = [t for t, of in enumerate(self.of) if of < 0]
+        self.quiet_end_at_once = roots == [0] and self.roots_close_at == 0
+        """Whether requests with which nothing happens are over with the first step, and have one example."""
         self.first_action = settings.decide == "first_action"
         self.longest_s = times[-1]
         """How long a request may wait; behind that it is remembered."""
