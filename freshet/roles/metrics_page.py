@@ -23,6 +23,7 @@ from serving.replica.status import (
     NearestStatus,
     NetworkStatus,
     Quality,
+    ShownStatus,
     TargetStatus,
 )
 from serving.watch.telemetry import Telemetry
@@ -109,6 +110,7 @@ class _FixedScorer:
             base=quality, corrected=quality, trust={"click": 1.0},
             network=NetworkStatus("my_models:TwoTower", "1", 0, ""),
             nearest=NearestStatus("item", True, "", 0, 0, 0, 0, 0, 0),
+            shown=ShownStatus("item", 0, 0, 0.0, 0.0, 0.0),
             targets={
                 "click": TargetStatus("event", "", quality, quality),
                 "buy": TargetStatus("event", "click", quality, quality),

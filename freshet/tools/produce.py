@@ -73,7 +73,8 @@ def produce(
 
         source = read_checked(config, file, "", left_out if config.data.skip_bad else None)
     elif holds == "events":
-        source = in_time = InTime(_read_events(file, config, left_out), config.known_targets())
+        in_time = InTime(_read_events(file, config, left_out), config.known_targets())
+        source = iter(in_time)
     elif holds == "examples":
         source = read_examples(
             file, config.data, left_out, declared_of(all_features(config)), config.known_targets()

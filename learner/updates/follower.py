@@ -103,7 +103,7 @@ class Follower:
         """
         if self.behind:
             self._load_snapshot(log)
-        applied = []
+        applied: list[Update] = []
         for record in log.read(UPDATES, 0, self._offset, 1000, READ_BYTES_MAX, wait_s):
             self._offset = record.offset + 1
             self.read_ms = record.ingest_ms

@@ -13,14 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.clock import SYSTEM_CLOCK, Clock
+from learner.exposure import RecentExposure
+from learner.features.encoder import Batch
 from learner.features.labelled import join, lessons_of
+from learner.lessons import Lessons
 from learner.memories import observe, set_priors
 from learner.metrics import Metrics
 from learner.model.forgetting import forget_in_memory, keys_by_column
+from learner.model.model import Model
 from serving.replica.answering import LiveModel
 from serving.replica.example_reader import ExampleReader, Seen
 from serving.replica.positions import Positions
-from serving.replica.status import GuardStatus, Quality, Watcher
+from serving.replica.status import GuardStatus, Quality, ShownStatus, Watcher
 from serving.settings import ServerSettings
 from stream.log.base import EXAMPLES, Log, Record
 from stream.log.lag import Position
@@ -30,6 +34,7 @@ from stream.state.repeats import PRODUCERS_MAX, Repeats
 READ_RECORDS = 256  # per partition and round, so that updates do not wait for a long backlog
 CHUNK_REQUESTS = 16  # observed per acquisition of the lock; bounds the wait of an answer
 BACKLOG_EVERY_S = 1.0
+SHOWN_EVERY_S = 5.0  # between two summaries of what was shown
 
 logger = logging.getLogger("freshet.serving")
 
@@ -56,6 +61,9 @@ class Observer:
             [Metrics(settings.window, target.kind == "value") for target in live.model.targets.values()]
             for _ in range(2)
         )  # by target
+        self._exposure = RecentExposure()
+        self._item_column = -1  # of the ids that tell candidates of a request apart; -1: none was seen yet
+        self._shown: tuple[float, ShownStatus | msgspec.UnsetType] = (float("-inf"), msgspec.UNSET)
         self._repeats: list[Repeats] = []  # per partition
         self._next: list[int] = []  # per partition, the next offset to observe
         self._measured: list[int] = []  # per partition, the next offset to measure
@@ -83,6 +91,18 @@ class Observer:
                 )
                 for base, corrected in zip(self._base, self._corrected, strict=True)
             ]
+
+    def shown(self) -> ShownStatus | msgspec.UnsetType:
+        """Which items were shown lately; unset: no request had several. May be called from any thread."""
+        now = self._clock.now_s()
+        if self._item_column >= 0 and now - self._shown[0] >= SHOWN_EVERY_S:
+            model = self._live.model
+            name = model.encoder.names[self._item_column]
+            found = self._exposure.summary()
+            rows = model.table_rows().get(name, 0)
+            coverage = min(found.items / rows, 1.0) if rows else None
+            self._shown = (now, ShownStatus(name, *found, coverage))
+        return self._shown[1]
 
     def guard_status(self) -> GuardStatus | msgspec.UnsetType:
         """That of the guard, if there is one."""
@@ -202,10 +222,22 @@ class Observer:
         if self.guard is not None and target == 0 and not live.held and not live.model.scales.is_value[0]:
             counted = np.where(fresh, lessons.weight, 0.0)
             self.guard.add(seen, corrected, lessons.y, counted, lessons.shift)
+        if target == 0:
+            self._expose(batch, lessons, fresh & np.isnan(lessons.before))
         y, group, weight = lessons.y[fresh], group[fresh], lessons.weight[fresh]
         with self._metrics_lock:
             self._base[target].add(base[fresh], y, group, weight)
             self._corrected[target].add(corrected[fresh], y, group, weight)
+
+    def _expose(self, batch: Batch, lessons: Lessons, fresh: npt.NDArray[np.bool_]) -> None:
+        """Count what these examples show; all their candidates were shown."""
+        if self._item_column < 0:
+            self._item_column = _item_column(self._live.model, batch)
+        if self._item_column >= 0:
+            stands_for = np.where(lessons.y == 0.0, np.exp(lessons.shift), 1.0)  # of thinned negatives
+            time = np.repeat(batch.times, np.diff(batch.requests))
+            keys = _keys(batch, self._item_column)
+            self._exposure.add(keys[fresh], time[fresh], stands_for[fresh])
 
     def _forget(self, request: Forget) -> None:
         """Delete ids from the memory now; the learner's next update deletes them from the model."""
@@ -213,8 +245,31 @@ class Observer:
         with self._live.lock:
             for memory in self._live.memories:
                 forget_in_memory(memory, model, request.entity)
-        users = keys_by_column(model, request.entity).get(model.user_column)
-        if users is not None:
+        keys = keys_by_column(model, request.entity)
+        if (items := keys.get(self._item_column)) is not None:
+            self._exposure.forget(items)
+        if (users := keys.get(model.user_column)) is not None:
             with self._metrics_lock:
                 for metrics in (*self._base, *self._corrected):
                     metrics.forget(users)
+
+
+def _keys(batch: Batch, column: int) -> npt.NDArray[np.uint64]:
+    """The key of each candidate in one column, (n,); 0: it has none."""
+    rows = batch.rows
+    keys = np.zeros(rows.n, dtype=np.uint64)
+    mine = rows.column == column
+    keys[np.repeat(np.arange(rows.n), np.diff(rows.start))[mine]] = rows.key[mine]
+    return keys
+
+
+def _item_column(model: Model, batch: Batch) -> int:
+    """The first column of ids that tells candidates of a request apart; -1: none does."""
+    request = np.repeat(np.arange(len(batch.times)), np.diff(batch.requests))
+    for name, spec in model.features.items():
+        column = model.encoder.column_of(name) if spec.kind == "id" else -1
+        if column >= 0:
+            keys = _keys(batch, column)
+            if ((keys[1:] != keys[:-1]) & (request[1:] == request[:-1])).any():
+                return column
+    return -1

@@ -208,7 +208,7 @@ class Replica:
     def status(self) -> ModelStatus:
         """The state of the replica and its metrics."""
         why_not = self.unready()
-        qualities = self._observer.quality()
+        qualities, shown = self._observer.quality(), self._observer.shown()
         base, corrected = qualities[0]
         with self._live.lock:
             memory = self.memory
@@ -242,6 +242,7 @@ class Replica:
                 trust=dict(zip(self.targets, self.model.trust.shares.tolist(), strict=True)),
                 network=network_status(self.model),
                 guard=self._observer.guard_status(),
+                shown=shown,
                 nearest=msgspec.UNSET if self._index is None else self._index.status(),
                 targets={
                     name: TargetStatus(

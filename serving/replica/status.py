@@ -115,6 +115,17 @@ class GuardStatus(msgspec.Struct, frozen=True):
     rollbacks: int  # ordered by this server
 
 
+class ShownStatus(msgspec.Struct, frozen=True):
+    """Which items were shown lately, of the newest candidates that were; None: not known (yet)."""
+
+    of: str  # the feature whose ids are the items
+    candidates: int  # behind these numbers, up to 100,000
+    items: int  # different ones among them
+    gini: float | None  # of how often each of them was shown: 0 if all alike
+    young: float | None  # share whose item was first shown less than a day before, from the second day on
+    coverage: float | None  # those items over all with a row in the model
+
+
 class HeldModel(msgspec.Struct, frozen=True):
     """One of several models of a server, and its metrics over all requests, whoever answered them."""
 
@@ -166,6 +177,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     models: dict[str, HeldModel] | msgspec.UnsetType = msgspec.UNSET
     shares_from: int | msgspec.UnsetType = msgspec.UNSET  # offset in topic `models`; -1: from the config
 
+    shown: ShownStatus | msgspec.UnsetType = msgspec.UNSET  # absent: no request had several items yet
     nearest: NearestStatus | msgspec.UnsetType = msgspec.UNSET  # absent: the server has no index
 
     @property

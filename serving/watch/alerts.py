@@ -282,14 +282,22 @@ def _learnt(sight: Sight) -> Iterable[tuple[str, FeatureSight]]:
 def _miscalibrated(sight: Sight, over: float) -> Found:
     ratio = sight.numbers.get("calibration_corrected", 1.0)
     if sight.numbers.get("positives_corrected", 0.0) >= CLICKS_MIN and not 1.0 / over <= ratio <= over:
-        yield "", f"{ratio:.2f} times as many clicks are predicted as occur"
+        what = "clicks are" if "mae_corrected" not in sight.numbers else "of the target's value is"
+        yield "", f"{ratio:.2f} times as many {what} predicted as occur"
 
 
 def _correction_harms(sight: Sight, over: float) -> Found:
-    base, corrected = sight.numbers.get("logloss_base"), sight.numbers.get("logloss_corrected")
-    if sight.numbers.get("positives_corrected", 0.0) < CLICKS_MIN or base is None or corrected is None:
+    numbers = sight.numbers.get
+    if numbers("positives_corrected", 0.0) < CLICKS_MIN:
         return
-    if corrected - base > over:
+    base, corrected = numbers("rmse_base"), numbers("rmse_corrected")
+    if base and corrected is not None:
+        if corrected / base - 1.0 > RMSE_COST:
+            more = f"{corrected / base - 1.0:.0%}"
+            yield "", f"the error memory raises the root of the mean squared error by {more}"
+        return
+    base, corrected = numbers("logloss_base"), numbers("logloss_corrected")
+    if base is not None and corrected is not None and corrected - base > over:
         yield "", f"the error memory costs {corrected - base:.3f} nats of log loss"
 
 

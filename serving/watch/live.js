@@ -64,9 +64,9 @@ const clock = (unix, exact) =>
 
 // where: the text that says what it means; value and note are made from the numbers of now
 const TILES = [
-  { name: "Click rate", where: "click-rate", format: share, value: (n) => n.click_rate,
+  { name: "Click rate", where: "click-rate", format: share, value: (n) => n.click_rate, ofValue: { name: "Mean label", format: amount },
     note: (n) => (n.click_rate === null ? waiting(n) : `of ${text(count, n.scored_examples)} examples`) },
-  { name: "Mean prediction", where: "click-rate", format: share, value: (n) => n.mean_prediction,
+  { name: "Mean prediction", where: "click-rate", format: share, value: (n) => n.mean_prediction, ofValue: { format: amount },
     note: (n) => (n.mean_prediction === null ? waiting(n) : "corrected, of the same examples") },
   { name: "Impressions", where: "impressions", format: count, value: (n) => n.impressions,
     note: (n) => (n.impressions ? `${text(rate, n.impressions_per_s)} a second` : empty(n) ? FIRST : n.impressions === null ? "no joiner tells of itself" : "none yet") },
@@ -81,13 +81,17 @@ const TILES = [
   { name: "Lag", where: "lag", format: count, unit: "records", value: (n) => known(n.joiner_lag_records, n.learner_lag_records),
     note: (n) => (empty(n) && !known(n.joiner_lag_records, n.learner_lag_records) ? FIRST : n.joiner_lag_s === null && n.learner_lag_s === null ? "no role has told where it is" : `joiner ${text(seconds, n.joiner_lag_s)}, learner ${text(seconds, n.learner_lag_s)}`) },
   { name: "AUC", where: "auc", format: ratio, unit: "corrected", value: (n) => n.auc_corrected,
+    ofValue: { name: "Absolute error", format: amount, value: (n) => n.mae_corrected, note: (n) => `base ${text(amount, n.mae_base)}` },
     note: (n) => (n.auc_corrected === null ? waiting(n) : `base ${text(ratio, n.auc_base)}${also("frozen", n.auc_frozen)}`) },
   { name: "Log loss", where: "log-loss", format: ratio, unit: "corrected", value: (n) => n.logloss_corrected,
+    ofValue: { note: () => "none: the target is a value" },
     note: (n) => (n.logloss_corrected === null ? waiting(n) : `base ${text(ratio, n.logloss_base)}${also("frozen", n.logloss_frozen)}`) },
   { name: "Calibration", where: "calibration", format: ratio, unit: "corrected", value: (n) => n.calibration_corrected,
     note: (n) => (n.calibration_corrected === null ? waiting(n) : `base ${text(ratio, n.calibration_base)}; 1 is right`) },
   { name: "Gate", where: "gate", format: percent, value: (n) => n.gate,
     note: (n) => (n.gate === null ? "the model is loading" : !n.evidence && empty(n) ? FIRST : `evidence ${text(count, n.evidence)}`) },
+  { name: "Items shown", where: "exposure", format: percent, value: (n) => n.shown_coverage,
+    note: (n) => (n.shown_gini === null ? (empty(n) ? FIRST : "no slates of several items yet") : `Gini ${text(ratio, n.shown_gini)}${n.shown_young === null ? "" : `, young ${percent(n.shown_young).join(" ")}`}`) },
   { name: "Table rows", where: "table-rows", format: count, value: (n) => n.table_rows,
     note: (n, live) => (!n.table_rows ? (empty(n) ? FIRST : "none yet") : live.tables.length ? `of ${live.tables.length} feature${live.tables.length > 1 ? "s" : ""}` : "none yet") },
   { name: "Dead letters", where: "dead-letters", format: count, value: (n) => n.dead_letters,
@@ -96,9 +100,11 @@ const TILES = [
 
 // lines: name, number, colour, and "wide" for one on which another often lies; span: what the y axis covers at least; mark: a line to compare with
 const CHARTS = [
-  { title: "AUC", where: "auc", format: ratio, span: 0.02, empty: "waiting for the first labels …",
+  { title: "Absolute error", where: "auc", format: amount, zero: true, span: 0.1, empty: "waiting for the first labels …", ofValue: true,
+    lines: [["base", "mae_base", "base", "wide"], ["corrected", "mae_corrected", "corrected"]] },
+  { title: "AUC", where: "auc", format: ratio, span: 0.02, ofValue: false, empty: "waiting for the first labels …",
     lines: [["frozen", "auc_frozen", "frozen"], ["base", "auc_base", "base", "wide"], ["corrected", "auc_corrected", "corrected"]] },
-  { title: "Log loss", where: "log-loss", format: ratio, span: 0.02, empty: "waiting for the first labels …",
+  { title: "Log loss", where: "log-loss", format: ratio, span: 0.02, ofValue: false, empty: "waiting for the first labels …",
     lines: [["frozen", "logloss_frozen", "frozen"], ["base", "logloss_base", "base", "wide"], ["corrected", "logloss_corrected", "corrected"]] },
   { title: "Events per second", where: "events", format: rate, zero: true, span: 1, empty: "waiting for the first events …",
     lines: [["events", "events_per_s", "base"], ["examples", "examples_per_s", "corrected"], ["requests", "requests_per_s", "third"]] },
@@ -110,6 +116,8 @@ const CHARTS = [
     lines: [["base", "calibration_base", "base", "wide"], ["corrected", "calibration_corrected", "corrected"]] },
   { title: "Gate", where: "gate", format: percent, zero: true, span: 1, top: 1, empty: "the model is loading",
     lines: [["share of the correction applied", "gate", "corrected"]] },
+  { title: "Exposure", where: "exposure", format: ratio, zero: true, span: 1, top: 1, empty: "no slates of several items yet",
+    lines: [["coverage", "shown_coverage", "base"], ["Gini", "shown_gini", "corrected"], ["young", "shown_young", "third"]] },
   { title: "Table rows", where: "table-rows", format: count, zero: true, span: 10, empty: "waiting for the first rows …",
     lines: [["rows", "table_rows", "base"]] },
 ];
@@ -118,6 +126,8 @@ const known = (...values) => {
   const there = values.filter((v) => v !== null);
   return there.length ? there.reduce((a, b) => a + b, 0) : null;
 };
+// the first target is a value: it has an error in place of an AUC and a log loss
+const isValue = (n) => n.mae_corrected !== null;
 const also = (name, value) => (value === null ? "" : `, ${name} ${text(ratio, value)}`);
 // nothing has come yet, which is how each Freshet begins and no fault
 const FIRST = "waiting for the first events";
@@ -131,13 +141,16 @@ function buildTiles() {
     tile.number = make("strong");
     tile.noteAt = make("span", { class: "note" });
     $("tiles").append(make("a", { class: "tile", href: `#${tile.where}` },
-      make("span", { class: "name", text: tile.name }), tile.number, tile.noteAt));
+      tile.nameAt = make("span", { class: "name", text: tile.name }), tile.number, tile.noteAt));
   }
 }
 
 function showTiles(live) {
-  for (const tile of TILES) {
+  const ofValue = isValue(live.now);
+  for (const plain of TILES) {
+    const tile = ofValue && plain.ofValue ? { ...plain, ...plain.ofValue } : plain;
     const value = tile.value(live.now);
+    setText(tile.nameAt, tile.name);
     tile.number.replaceChildren();
     tile.number.className = value === null ? "none" : "";
     if (value === null) tile.number.textContent = "–";
@@ -148,6 +161,7 @@ function showTiles(live) {
     }
     setText(tile.noteAt, tile.note(live.now, live));
   }
+  for (const chart of CHARTS) if (chart.ofValue !== undefined) chart.card.hidden = chart.ofValue !== ofValue;
 }
 
 function setText(element, said) {
@@ -252,9 +266,11 @@ function buildCharts() {
     chart.plot.addEventListener("pointermove", (event) => { chart.at = event.clientX - chart.plot.getBoundingClientRect().left; showChart(chart); });
     chart.plot.addEventListener("pointerleave", () => { chart.at = undefined; showChart(chart); });
     const title = `chart-${i}`;
-    $("charts").append(make("section", { class: "card", "aria-labelledby": title },
+    chart.card = make("section", { class: "card", "aria-labelledby": title },
       make("h3", { id: title }, make("a", { href: `#${chart.where}`, text: chart.title })),
-      make("ul", { class: "legend" }, ...chart.items, chart.when), chart.plot, chart.details));
+      make("ul", { class: "legend" }, ...chart.items, chart.when), chart.plot, chart.details);
+    chart.card.hidden = chart.ofValue === true;
+    $("charts").append(chart.card);
   });
 }
 

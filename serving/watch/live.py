@@ -36,11 +36,16 @@ class Now(msgspec.Struct):
     logloss_corrected: float | None = None
     calibration_base: float | None = None
     calibration_corrected: float | None = None
-    click_rate: float | None = None  # of recent examples
+    mae_base: float | None = None  # mean absolute error, of a first target that is a value
+    mae_corrected: float | None = None
+    click_rate: float | None = None  # of recent examples; of a value, the mean of their labels
     mean_prediction: float | None = None  # corrected, of the same examples
     scored_examples: float | None = None  # number of examples behind the quality metrics
     gate: float | None = None  # share of the correction that is applied
     evidence: float | None = None  # examples in the error memory
+    shown_coverage: float | None = None  # items shown lately, over those with a row in the model
+    shown_gini: float | None = None  # of how often each of them was shown
+    shown_young: float | None = None  # share that was first shown less than a day before
     table_rows: float | None = None
     dead_letters: float | None = None  # in the log
     dead_letters_per_s: float | None = None

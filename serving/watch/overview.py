@@ -255,11 +255,16 @@ class Overview:
             logloss_corrected=numbers("logloss_corrected"),
             calibration_base=numbers("calibration_base"),
             calibration_corrected=numbers("calibration_corrected"),
+            mae_base=numbers("mae_base"),
+            mae_corrected=numbers("mae_corrected"),
             click_rate=_click_rate(status),
             mean_prediction=_mean_prediction(status),
             scored_examples=numbers("examples_corrected"),
             gate=numbers("gate"),
             evidence=numbers("evidence"),
+            shown_coverage=numbers("shown_coverage"),
+            shown_gini=numbers("shown_gini"),
+            shown_young=numbers("shown_young"),
             table_rows=sum(counts[0] for counts in status.tables.values()) if status.tables else None,
             dead_letters=self._dead_letters,
             dead_letters_per_s=rate("log.dead_letters"),
@@ -352,6 +357,9 @@ def _joined_share(members: list[ObservedMember]) -> float | None:
 
 
 def _click_rate(status: MemberStatus) -> float | None:
+    """The mean label: of a value it is told as such."""
+    if (mean := status.numbers.get("mean_corrected")) is not None:
+        return mean
     clicks, examples = status.numbers.get("positives_corrected"), status.numbers.get("examples_corrected")
     return clicks / examples if clicks is not None and examples else None
 

@@ -83,6 +83,10 @@ class Pulse:
             "learnt": status.examples_learnt,
         }
         numbers |= _quality("base", status.base.recent) | _quality("corrected", status.corrected.recent)
+        if status.shown:
+            numbers |= {
+                f"shown_{name}": getattr(status.shown, name) for name in ("coverage", "gini", "young")
+            }
         numbers |= target_numbers(status.further) | model_numbers(status.several)
         numbers |= {f"{TRUST}{name}": share for name, share in status.trust.items()}
         if status.several:
@@ -210,4 +214,7 @@ def _quality(prediction: str, summary: Summary) -> dict[str, float | None]:
         f"calibration_{prediction}": summary["calibration"],
         f"examples_{prediction}": summary["examples"],
         f"positives_{prediction}": summary["positives"],
+        f"mean_{prediction}": summary.get("mean"),  # of the labels: of a value only, and so are the errors
+        f"mae_{prediction}": summary.get("mae"),
+        f"rmse_{prediction}": summary.get("rmse"),
     }

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from ground.prometheus import counter, gauge
-from serving.replica.status import HeldModel, ModelStatus, NearestStatus, Quality, TargetStatus
+from serving.replica.status import HeldModel, ModelStatus, NearestStatus, Quality, ShownStatus, TargetStatus
 from serving.watch.pulse import SCORE_PATH, Totals
 from stream.log.lag_metrics import lag_metrics
 
@@ -131,6 +131,8 @@ class _State(Collector):
         yield from _gauges(status)
         yield from _counters(status)
         yield from lag_metrics("server", status.lag)
+        if status.shown:
+            yield from _shown(status.shown)
         if status.nearest:
             yield from _nearest(status.nearest)
         yield counter("freshet_log_records", "Records appended to the log.", self.writer.records)
@@ -192,6 +194,19 @@ def _gauges(status: ModelStatus) -> Iterator[Metric]:
         yield from _target_quality(further)
     if held := status.several:
         yield from _model_gauges(held)
+
+
+def _shown(status: ShownStatus) -> Iterator[Metric]:
+    """Absent until a request had several items."""
+    texts: dict[str, tuple[str, float | None]] = {
+        "candidates": ("Candidates that were shown lately, behind these numbers.", status.candidates),
+        "items": ("Different items among them.", status.items),
+        "coverage_ratio": ("Those items over all items with a row in the model.", status.coverage),
+        "gini_ratio": ("Of how often each of them was shown: 0 all alike, to 1 one of many.", status.gini),
+        "young_ratio": ("Share that was first shown less than a day before.", status.young),
+    }
+    for name, (text, value) in texts.items():
+        yield gauge(f"freshet_shown_{name}", text, math.nan if value is None else value)
 
 
 def _nearest(status: NearestStatus) -> Iterator[Metric]:

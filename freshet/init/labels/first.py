@@ -177,10 +177,10 @@ def chosen_label(sample: Sample, path: Path, name: str, bar: float | None) -> An
     found = value if column.words & VALUE_WORDS and not column.words & LABEL_WORDS else None
     found = found or as_label(column) or as_levels(column) or _as_any_words(column) or value
     if len(set(column.counts)) == 1:
-        (value,) = column.counts
+        (only,) = column.counts
         if len(column.filled) < len(column.cells):
-            raise error("label or nothing", path=path, name=name, value=value)
-        raise error("label alone", path=path, name=name, value=value)
+            raise error("label or nothing", path=path, name=name, value=only)
+        raise error("label alone", path=path, name=name, value=only)
     if found is not None:
         found = found._replace(points=9.0, why={**found.why, "": f"{said}; {found.why['']}"})
         return _with_unlabelled(column, found, set()) if found.value is not None else found

@@ -66,6 +66,22 @@ def test_server_that_hears_of_no_role_shows_what_it_knows(log: Log) -> None:
     assert live.tables[0].admitted_per_s is None and live.alerts == []
 
 
+def test_value_first_is_told_in_its_own_units_and_its_alerts_go_by_errors(log: Log) -> None:
+    told = {
+        "examples_corrected": 500.0, "positives_corrected": 500.0, "mean_corrected": 12.0, "mae_base": 2.0,
+        "mae_corrected": 3.0, "rmse_base": 3.0, "rmse_corrected": 4.0, "calibration_corrected": 0.5,
+    }  # fmt: skip
+    now = Overview(log, lambda: own(**told)).look().now
+    assert (now.click_rate, now.mean_prediction, now.mae_base, now.mae_corrected) == (12.0, 6.0, 2.0, 3.0)
+    found = {
+        rule.name: text
+        for rule in RULES
+        for _, text in rule.find(Sight({**told, "log_up": 1.0}, {}, {}, {}, {}), rule.over)
+    }
+    assert "0.50 times as many of the target's value is predicted" in found["FreshetMiscalibrated"]
+    assert "raises the root of the mean squared error by 33%" in found["FreshetCorrectionHarms"]
+
+
 def test_further_targets_reach_every_page_by_the_log(log: Log) -> None:
     further = {
         "buy": TargetStatus("event", "click", quality(), quality(p=[0.2, 0.6], y=[0.0, 1.0])),

@@ -18,7 +18,7 @@ from paths import ROOT
 from learner.metrics import Metrics
 from serving.app.app import App
 from serving.app.server import run_app
-from serving.replica.status import DuelStatus, HeldModel, ModelStatus, Quality, TargetStatus
+from serving.replica.status import DuelStatus, HeldModel, ModelStatus, Quality, ShownStatus, TargetStatus
 from serving.settings import ServerSettings
 from serving.watch.page import POLICY, anchor, page, titles
 from stream.log.base import Log
@@ -154,6 +154,57 @@ def test_further_targets_are_lines_of_a_table_that_fits_every_screen(
         assert browser.value("document.querySelector('article:target h3').textContent") == "Further targets"
         scorer.alone = True
         browser.until(f"!({shown})")
+        assert browser.errors == []
+
+
+class ValueFirst(Known):
+    """A scorer whose first target is a value, and that tells what was shown, until `event`."""
+
+    event = False
+
+    def status(self) -> ModelStatus:
+        one = super().status()
+        if self.event:
+            return one
+        minutes = Metrics(100, True)
+        minutes.add(np.full(100, 9.0), np.full(100, 12.0), np.zeros(100, np.uint64))
+        quality = Quality(minutes.summary(), minutes.recent())
+        shown = ShownStatus("item", 100, 20, 0.25, None, 0.5)
+        return msgspec.structs.replace(one, base=quality, corrected=quality, shown=shown)
+
+
+@pytest.mark.process
+def test_first_target_that_is_a_value_has_errors_in_place_of_probabilities(
+    running, log: Log, chromium: str
+) -> None:
+    scorer, settings = ValueFirst(), ServerSettings(port=0, stop_s=1.0)
+
+    def serve(stop: threading.Event, on_listening) -> None:
+        run_app(App(scorer, log, settings), settings, stop.is_set, on_listening)
+
+    tiles = (
+        "Object.fromEntries([...document.querySelectorAll('.tile')].map(t => "
+        "[t.children[0].textContent, [t.children[1].textContent, t.children[2].textContent]]))"
+    )
+    charts = (
+        "[...document.querySelectorAll('#charts .card')].filter(c => !c.hidden)"
+        ".map(c => c.querySelector('h3').textContent)"
+    )
+    with running(serve) as url, Browser(chromium) as browser:
+        browser.screen(1280, 900)
+        browser.open(f"{url}/")
+        browser.until(f"({tiles})['Absolute error']?.[0].startsWith('3.00')")
+        found = browser.value(tiles)
+        assert "AUC" not in found and "Click rate" not in found
+        assert found["Mean label"][0] == "12.0" and found["Mean prediction"][0] == "9.00"
+        assert found["Log loss"] == ["–", "none: the target is a value"]
+        assert found["Items shown"] == ["50 %", "Gini 0.250"]
+        assert "Absolute error" in browser.value(charts) and "AUC" not in browser.value(charts)
+        scorer.event = True
+        browser.until(f"'AUC' in ({tiles})")
+        assert "Absolute error" not in browser.value(charts) and "AUC" in browser.value(charts)
+        browser.value("document.querySelector('a.tile[href=\"#exposure\"]').click()")
+        assert browser.value("document.querySelector('article:target h3').textContent") == "Exposure"
         assert browser.errors == []
 
 
