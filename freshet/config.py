@@ -35,7 +35,7 @@ from freshet.config_paths import (
 )
 from freshet.errors import ConfigError
 from freshet.sections.known_data import KNOWN_DATA
-from freshet.sections.models import ModelSettings, check_against, check_models, check_read_alike, most_shards
+from freshet.sections.models import ModelSettings, check_guard, check_models, check_read_alike, most_shards
 from freshet.sections.overrides import copied, set_key
 from freshet.sections.sharding import check_sharding, sharded
 from freshet.sections.stream_and_metrics import MetricsSettings, StreamSettings
@@ -213,7 +213,7 @@ def parse_config(table: Mapping[str, Any], source: str, overrides: Sequence[str]
         set_key(whole, override)
     config = _build(Config, whole, source, ())
     try:
-        check_against(config.server.guard.against, config.models)
+        check_guard(config.server.guard, config.models, config.known_targets())
         check_read_alike({name: one.features for name, one in each_model(config, source).items()})
     except ValueError as error:
         raise ConfigError(f"{source}: {error}") from None

@@ -11,8 +11,10 @@ from freshet.sections.overrides import set_key
 from ground.short_repr import ShortRepr
 from learner.features.spec import FeatureSpec
 from learner.settings import LearnerSettings
+from serving.settings import GuardSettings
 from stream.limits import MODELS_MAX
 from stream.orders.names import BY_SHARES, MAIN
+from stream.records.targets import Targets
 
 SECTIONS = ("features", "learner", "memory")
 """In which a model may differ from the config's own."""
@@ -98,14 +100,19 @@ def most_shards(own: LearnerSettings, models: Mapping[str, ModelSettings]) -> in
     return max([own.shards.count, *(model.shards or 1 for model in models.values())])
 
 
-def check_against(name: str, models: Mapping[str, ModelSettings]) -> None:
-    """Check that the model with which the guard compares is one that can be held beside `main`.
+def check_guard(guard: GuardSettings, models: Mapping[str, ModelSettings], targets: Targets) -> None:
+    """Check that the guard has log losses to compare, and `against` is one that can be held beside `main`.
 
     Raises:
-        ValueError: there is no such section.
+        ValueError: there is no such section, or the first target is a value.
     """
-    if name and name not in models:
-        raise ValueError(f"server.guard.against: there is no section [models.{name}]")
+    if guard.against and guard.against not in models:
+        raise ValueError(f"server.guard.against: there is no section [models.{guard.against}]")
+    if guard.enabled and targets[""].kind == "value":
+        raise ValueError(
+            f"server.guard compares log losses, which the first target, {targets.primary}, has not, as it is "
+            "a value: set server.guard.enabled = false, or declare a target of kind event first"
+        )
 
 
 def check_read_alike(schemas: Mapping[str, Mapping[str, FeatureSpec]]) -> None:

@@ -210,3 +210,15 @@ def test_settings_that_cannot_be_are_refused(guard: dict, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config({"features": {"user": {}}, "server": {"guard": guard}}, "test.toml")
     assert said in str(caught.value)
+
+
+def test_a_value_has_no_log_loss_to_guard() -> None:
+    table = {
+        "features": {"user": {}},
+        "targets": {"minutes": {"kind": "value"}, "click": {}},
+        "group": {"snapshots_kept": 60},
+        "server": {"guard": {"enabled": True}},
+    }
+    with pytest.raises(ConfigError, match="the first target, minutes, has not, as it is a value"):
+        parse_config(table, "test.toml")
+    parse_config({**table, "targets": {"click": {}, "minutes": {"kind": "value"}}}, "test.toml")
