@@ -146,22 +146,42 @@ def _where(buckets, slot_key, state, key):
 
 
 @njit(cache=True, nogil=True)
-def locate(buckets, slot_key, state, key):
-    """The slot of `key`, or -1. (Arguments are arrays: passing a store for each id would be slower.)"""
+def _slot_among(buckets, slot_key, state, key):
     bucket, lane = _where(buckets, slot_key, state, key)
     if lane < 0:
         return np.int64(-1)
     return np.int64(buckets[bucket, lane] & _SLOT) - 1
 
 
-@njit(cache=True, nogil=True)
-def remove(buckets, slot_key, state, key):
-    """Remove `key` and free its lane at once; returns whether it was there."""
-    bucket, lane = _where(buckets, slot_key, state, key)
-    if lane < 0:
-        return False
-    buckets[bucket, lane] = np.uint64(0)
-    return True
+@njit(cache=True, nogil=True, forceinline=True)
+def locate(buckets, slot_key, state, key):
+    """The slot of `key`, or -1. (Arguments are arrays: passing a store for each id would be slower.)
+
+    An absent key costs no call: handing three arrays to a function takes longer than looking at two lines.
+    """
+    tag = tag_of(state, key)
+    base = state[State.BASE]
+    size = base + state[State.SPLIT]
+    lanes = lanes_with(buckets, first_bucket(tag, base, size), tag)
+    lanes |= lanes_with(buckets, second_bucket(tag, base, size), tag)
+    return np.int64(-1) if lanes == 0 else _slot_among(buckets, slot_key, state, key)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def remove(buckets, state, key, slot):
+    """Remove `key`, which has this slot, and free its lane at once. Reads no row."""
+    tag = tag_of(state, key)
+    entry = (tag << _TAG) | np.uint64(slot + 1)
+    base = state[State.BASE]
+    size = base + state[State.SPLIT]
+    for bucket in (first_bucket(tag, base, size), second_bucket(tag, base, size)):
+        lanes = lanes_with(buckets, bucket, tag)
+        while lanes != 0:
+            lane = lowest_bit(lanes)
+            if buckets[bucket, lane] == entry:
+                buckets[bucket, lane] = np.uint64(0)
+                return
+            lanes &= lanes - 1
 
 
 def make_room(buckets: npt.NDArray[np.uint64], state: npt.NDArray[np.int64], rows: int) -> None:
@@ -246,7 +266,7 @@ def _insert_by_moves(buckets, path, state, new_entry, a, b):
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def insert(buckets, path, state, key, slot):
     """Insert an absent `key`; grow by a bucket above LOAD_MAX. Returns False if there is no room.
 
@@ -255,8 +275,24 @@ def insert(buckets, path, state, key, slot):
     """
     if state[State.LIVE] + 1 > LOAD_MAX * LANES * (state[State.BASE] + state[State.SPLIT]):
         _split(buckets, state)
+    base = state[State.BASE]
+    size = base + state[State.SPLIT]
     tag = tag_of(state, key)
     entry = (tag << _TAG) | np.uint64(slot + 1)
+    bucket = first_bucket(tag, base, size)
+    lane = _free_lane(buckets, bucket)
+    if lane < 0:
+        bucket = second_bucket(tag, base, size)
+        lane = _free_lane(buckets, bucket)
+    if lane >= 0:
+        buckets[bucket, lane] = entry
+        return True
+    return _insert_crowded(buckets, path, state, tag, entry)
+
+
+@njit(cache=True, nogil=True)
+def _insert_crowded(buckets, path, state, tag, entry):
+    """`insert` where both buckets are full, or nearly so after a split."""
     while True:
         base = state[State.BASE]
         size = base + state[State.SPLIT]

@@ -113,7 +113,7 @@ def take_in(store, rules, sightings, one_by_one, removed):
             lost = gone(np.int64(seen), np.int64(time), ttl_s, tick_s)
             state[State.EXPIRED] += lost
             if lost or evicted(bits, ages, slot, rules):
-                remove(buckets, slot_key, state, key)
+                remove(buckets, state, key, slot)
                 release(in_use, free, state, slot)
                 if counts_alive:
                     count_out(alive, ages, seen, rules)

@@ -40,7 +40,7 @@ def _give_back(store, removed, first, last):
         if i < first:
             continue
         slot = np.int64(removed[i])
-        remove(buckets, slot_key, state, slot_key[slot])
+        remove(buckets, state, slot_key[slot], slot)
         release(in_use, free, state, slot)
         removed[i] = slot_key[slot]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numba import njit
 
 from embeddings.core.eviction import beyond, count_again, leave, limit_of, used
-from embeddings.core.index import ask, guess, locate, remove
+from embeddings.core.index import guess, locate, remove
 from embeddings.core.lifetimes import advance, count_in, count_out, renew
 from embeddings.core.positions import Ages, Before, State
 from embeddings.core.slots import mark, mark_if, release, take_slot
@@ -251,18 +251,25 @@ def delete(store, rules, keys, removed, counted):
     bits = borrow(store.bits)
     ages = borrow(store.ages)
     held = borrow(store.held)
+    keys = borrow(keys)
+    slots = removed.view(np.int64)  # a slot is read before its place is written
     count = 0
-    n = keys.shape[0]
-    for i in range(n):
-        if i + AHEAD < n:
-            ask(buckets, state, keys[i + AHEAD])
-        slot = locate(buckets, slot_key, state, keys[i])
-        if slot >= 0:
+    for first in range(0, keys.shape[0], PUT_AT_ONCE):
+        last = min(first + PUT_AT_ONCE, keys.shape[0])
+        guess(buckets, state, keys[first:last], slots[first:last])
+        for i in range(first, last):
+            ask_for_row(bits, max(slots[min(i + AHEAD, last - 1)], 0), 0)
+            slot = slots[i]
+            # an earlier key of this call may have been the same
+            if slot >= 0 and (slot_key[slot] != keys[i] or in_use[slot] == 0):
+                slot = locate(buckets, slot_key, state, keys[i])
+            if slot < 0:
+                continue
             if counted and rules.classes > 0 and exists(bits, ages, slot, ages[Ages.NEWEST], rules):
                 leave(bits, held, ages, slot, rules)
             if rules.ttl_s > 0 and rules.classes == 0:
                 count_out(store.alive, ages, bits[slot, bits.shape[1] - TAIL], rules)
-            remove(buckets, slot_key, state, keys[i])
+            remove(buckets, state, keys[i], slot)
             release(in_use, free, state, slot)
             removed[count] = keys[i]
             count += 1

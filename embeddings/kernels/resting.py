@@ -48,6 +48,6 @@ def leave_memory(store, slots):
         if i + AHEAD < n:
             ask(buckets, state, slot_key[slots[i + AHEAD]])
         slot = slots[i]
-        remove(buckets, slot_key, state, slot_key[slot])
+        remove(buckets, state, slot_key[slot], slot)
         release(in_use, free, state, slot)
     state[State.RESTING] += n

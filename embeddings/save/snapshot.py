@@ -20,7 +20,7 @@ become visible together: a `SnapshotFolder`, or the state of a role in a stream.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -36,11 +36,11 @@ from embeddings.save.entries import (
     Sink,
     SnapshotMeta,
     Source,
-    decode_page,
     encode_entry,
     read_gone,
     read_meta,
 )
+from embeddings.save.reading import Entry, PageReader
 from embeddings.table.table import Table
 from embeddings.types import Keys
 from ground.distinct import distinct
@@ -51,9 +51,6 @@ PAGE_BYTES = 4 << 20
 
 PAGES_PER_SAVE = 16
 """Maximum number of base pages that one save writes."""
-
-READ_AT_ONCE = 8
-"""Pages that a restore reads at once: one by one, RocksDB takes twice as long."""
 
 BASE_PER_DELTA = 1.0
 """Bytes of base per byte of deltas. With more, a restore reads less and a save writes more."""
@@ -243,20 +240,21 @@ class TableSnapshot:
         meta = read_meta(data, f"{self._where}: table {table.spec.name!r}")
         self._check_layout(meta)
         table.make_room(meta.rows)
+        reader = PageReader(source, f"{self._where}: table {table.spec.name!r}")
         base = self._key(b"base/", meta.base)
         pages = [
-            (base + number.to_bytes(4, "big"), f"page {number} of {meta.pages} of its base")
+            Entry(base + number.to_bytes(4, "big"), f"page {number} of {meta.pages} of its base")
             for number in range(meta.pages)
         ]
-        for page, _ in self._read(source, pages):
+        for page, _ in reader.pages(pages):
             self._apply(page.piece, applied)
         deltas: deque[_Kept] = deque()
         seqs = range(meta.base_seq + 1, meta.seq + 1)
-        first = self._read(source, [self._part(seq, 0) for seq in seqs])
+        first = reader.pages([self._part(seq, 0) for seq in seqs])
         for seq, (page, size) in zip(seqs, first, strict=True):
             self._apply(page.piece, applied)
             rest = [self._part(seq, number) for number in range(1, page.parts)]
-            for further, read in self._read(source, rest):
+            for further, read in reader.pages(rest):
                 self._apply(further.piece, applied)
                 size += read
             deltas.append(_Kept(seq, page.parts, size))
@@ -347,23 +345,10 @@ class TableSnapshot:
     def _key(self, kind: bytes, number: int | None = None) -> bytes:
         return self._prefix + kind + (b"" if number is None else number.to_bytes(8, "big"))
 
-    def _part(self, seq: int, number: int) -> tuple[bytes, str]:
-        """The key of a part of a delta, and what it is, for error messages."""
+    def _part(self, seq: int, number: int) -> Entry:
+        """A part of a delta."""
         key = self._key(b"delta/", seq) + number.to_bytes(4, "big")
-        return key, f"part {number} of delta {seq}"
-
-    def _read(self, source: Source, entries: Sequence[tuple[bytes, str]]) -> Iterator[tuple[Page, int]]:
-        """Read entries, named by key and by what they are; gives each and its size in bytes."""
-        for begin in range(0, len(entries), READ_AT_ONCE):
-            some = entries[begin : begin + READ_AT_ONCE]
-            for (_, what), value in zip(some, source.get_many([key for key, _ in some]), strict=True):
-                if value is None:
-                    raise self._wrong(f"{what} is missing")
-                try:
-                    page = decode_page(value)
-                except (ValueError, msgspec.DecodeError) as error:
-                    raise self._wrong(f"{what} cannot be read: {error}") from None
-                yield page, len(value)
+        return Entry(key, f"part {number} of delta {seq}")
 
     def _apply(self, piece: Piece, applied: Callable[[], None] | None) -> None:
         spec = self.table.spec

@@ -63,6 +63,28 @@ def test_delete_many_and_reinsert_leaves_no_trace():
     assert (table.last_seen(again) == 3).all()
 
 
+@pytest.mark.parametrize("settings", [{}, {"ttl_s": 100}, {"evict": "least_recent"}], ids=str)
+def test_delete_of_repeated_and_absent_keys_removes_each_row_once(settings):
+    table = make(rows_max=20_000, **settings)
+    keys = np.arange(10_000, dtype=np.uint64)
+    table.upsert(keys, 9)
+    table.drain_delta()
+    rng = np.random.default_rng(1)
+    gone = rng.integers(0, 15_000, 9_000).astype(np.uint64)  # absent ones and repeats, near and far
+    there = np.unique(gone[gone < 10_000])
+    assert table.delete(gone) == len(there) < len(np.unique(gone))
+    assert table.delete(gone) == 0
+    assert table.stats.deleted == len(there)
+    np.testing.assert_array_equal(np.sort(table.drain_delta().deleted), there)
+    stay = np.setdiff1d(keys, there)
+    np.testing.assert_array_equal(np.sort(table.items()[0]), stay)
+    assert (table.find(stay, 9) >= 0).all()
+    assert (table.find(there, 9) < 0).all()
+    slots = table.upsert(there, 9)
+    assert len(np.unique(slots)) == len(there), "no slot was freed twice"
+    assert len(table) == len(keys)
+
+
 def test_upsert_beyond_rows_max_is_refused_and_counted():
     table = make(rows_max=10)
     slots = table.upsert(np.arange(12), 0)

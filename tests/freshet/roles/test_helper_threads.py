@@ -138,4 +138,4 @@ def test_threads_are_helper_threads_and_all_of_them_are_in_the_list() -> None:
         for _, call in calls["HelperThread"]
     }
     listed = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "threads.md").read_text(), re.MULTILINE)
-    assert {name.split(" ")[0] for name in listed} == helpers | {"deep"}
+    assert {name.split(" ")[0] for name in listed} == helpers | {"deep", "restore"}
