@@ -209,7 +209,7 @@ class Learner(Handler):
         """Add a snapshot of the whole unpublished state to the commit, after `flush(rest=False)`."""
         meta = self.meta
         self.position = msgspec.structs.replace(self.position, epoch=meta.epoch, seq=meta.seq)
-        self._publisher.snapshot(meta, self.position, self.trainer.clock, commit)
+        self._publisher.begin_snapshot(meta, self.position, self.trainer.clock, commit, {})
         commit.put(POSITION, msgspec.msgpack.encode(self.position))
         commit.put(_META, msgspec.msgpack.encode(meta))
         if self.boundary is not None:

@@ -4,11 +4,10 @@ A snapshot is due when the updates since the last one exceed `snapshot_ratio` ti
 replica reads a bounded number of bytes, and the bytes written stay in proportion to the updates.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from embeddings import Table
 from embeddings.rest.snapshot import RestingSnapshot
@@ -84,8 +83,7 @@ class Publisher:
         meta.update_bytes += sender(head, changes, self._arrays(), False).size
         rows = sum(len(change.keys) for _, change in changes)
         if self._stream is not None and self._stream.go_on(self._snapshot_sender(meta, commit), rows):
-            meta.snapshot_bytes = self._stream.size
-            meta.update_bytes -= self._stream.covered
+            _note_end(meta, self._stream)
             self._stream = None
 
     @property
@@ -122,18 +120,17 @@ class Publisher:
         commit: Commit,
         resting: Mapping[str, RestingSnapshot],
     ) -> None:
-        """Publish a snapshot; of a model whose rows rest in the store of `resting` (by table) its beginning.
+        """Publish a snapshot; of tables whose rows rest in the stores of `resting` (by name) the beginning.
 
-        The next commits go on with it.
+        The next commits go on with these.
         """
-        if not resting:
-            self.snapshot(meta, position, clock, commit)
-            meta.update_bytes = 0
-            return
         head = self._head(SNAPSHOTS, meta, position, commit, self._entities())
         rows = [Resting(name, keeper.table, keeper.freeze()) for name, keeper in resting.items()]
-        self._stream = SnapshotStream(head, self._arrays(), rows, int(clock), meta.update_bytes)
-        self._stream.begin(self._snapshot_sender(meta, commit), self._whole(clock, resting.keys()))
+        stream = SnapshotStream(head, self._arrays(), rows, int(clock), meta.update_bytes)
+        if stream.begin(self._snapshot_sender(meta, commit), self._pages(clock, resting.keys())):
+            _note_end(meta, stream)
+        else:
+            self._stream = stream
 
     def snapshot_is_due(self, update_bytes: int, snapshot_bytes: int) -> bool:
         """Whether a snapshot is due after so many bytes of updates, with the last snapshot of so many.
@@ -143,25 +140,14 @@ class Publisher:
         settings = self._settings
         return update_bytes > max(settings.snapshot_ratio * snapshot_bytes, settings.snapshot_bytes_min)
 
-    def snapshot(self, meta: LearnerMeta, position: UpdatePosition, clock: float, commit: Commit) -> None:
-        """Publish a snapshot of all rows and entities at once."""
-        head = self._head(SNAPSHOTS, meta, position, commit, self._entities())
-        sender = self._snapshot_sender(meta, commit)
-        meta.snapshot_bytes = sender(head, self._whole(clock), self._arrays(), False).size
-
-    def _whole(self, clock: float, but: Collection[str] = ()) -> list[tuple[str, Changes]]:
-        """All rows of all tables but some, as servers need them."""
-        rows = []
+    def _pages(self, clock: float, but: Collection[str]) -> Iterator[tuple[str, Changes]]:
+        """All rows of all tables but some, as servers need them, some at a time."""
         tables = self._model.tables if self._part is None else self._part.tables
         for table_name, table in zip(self._model.table_names, tables, strict=True):
             if table_name in but:
                 continue
-            pages = [(keys, table.served(rows)) for keys, rows in table.pages(int(clock))]
-            keys = np.concatenate([np.zeros(0, dtype=np.uint64), *(keys for keys, _ in pages)])
-            none = table.served(np.zeros((0, table.width), dtype=np.float32))
-            served = np.concatenate([none, *(part for _, part in pages)])
-            rows.append((table_name, Changes.of(table, keys=keys, rows=served)))
-        return rows
+            for keys, rows in table.pages(int(clock)):
+                yield table_name, Changes.of(table, keys=keys, rows=table.served(rows))
 
     def _producer(self, meta: LearnerMeta) -> str:
         name = f"learner-{meta.epoch}-{meta.term}"
@@ -249,6 +235,12 @@ class Publisher:
         if whole_max < needed:
             raise LogError(_too_small(self._log, topic, self._record_bytes_max, frame + needed))
         return min(bytes_max, whole_max), whole_max
+
+
+def _note_end(meta: LearnerMeta, snapshot: SnapshotStream) -> None:
+    """A snapshot is complete: it takes the place of the updates before it."""
+    meta.snapshot_bytes = snapshot.size
+    meta.update_bytes -= snapshot.covered
 
 
 def record_bytes_min(model: Model, partitions: int) -> int:

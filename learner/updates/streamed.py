@@ -1,12 +1,13 @@
-"""A snapshot of a model whose rows rest on disk, published a piece with each commit.
+"""A snapshot of a model, published in pieces.
 
-Its rows are those of one update, but they are read while the learner goes on: each commit adds some pages to
-the records that it sends. So neither the learner nor a server ever holds all rows in memory, and no commit
-waits for the whole. Until the last record nobody knows how many there will be: all others say that at least
-one more follows. A crash cuts the snapshot short; readers forget it when the next one begins.
+Rows in memory are read a page at a time and become records at once, in the commit whose update they show.
+Rows that rest on disk are of that update too, but they are read while the learner goes on: each commit adds
+some pages to the records that it sends. So neither the learner nor a server ever gathers all rows beside the
+table. Until the last record nobody knows how many there will be: all others say that at least one more
+follows. A crash cuts the snapshot short; readers forget it when the next one begins.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -15,6 +16,9 @@ from embeddings import Table
 from embeddings.rest.frozen import FrozenRows
 from embeddings.save.delta import Changes
 from learner.updates.format import Update
+
+SEND_BYTES = 8 << 20
+"""Rows in memory are made into records when so many bytes of them are read: all of a small model at once."""
 
 PAGE_ROWS = 1 << 12
 COMMIT_ROWS = 1 << 14
@@ -63,10 +67,21 @@ class SnapshotStream:
         self._now = now
         self._pages: Iterator[tuple[str, Changes]] | None = None
 
-    def begin(self, send: Send, whole: Sequence[tuple[str, Changes]]) -> None:
-        """Send the rows of the tables that are all in memory, in the commit that has filled the others."""
-        self._send(send, whole)
-        self._head = msgspec.structs.replace(self._head, entities=[])
+    def begin(self, send: Send, pages: Iterable[tuple[str, Changes]]) -> bool:
+        """Send the rows in memory, in the commit that has filled the tables; returns whether it ends."""
+        waiting: list[tuple[str, Changes]] = []
+        size = 0
+        for page in pages:
+            waiting.append(page)
+            size += page[1].keys.nbytes + page[1].rows.nbytes
+            if size >= SEND_BYTES:
+                self._send(send, waiting)
+                waiting, size = [], 0
+        if self._resting:
+            self._send(send, waiting)
+            return False
+        self._send(send, waiting, self._arrays, more=False)
+        return True
 
     def go_on(self, send: Send, rows: int) -> bool:
         """Send at least so many rows in the next commit, and the arrays at the end; returns whether it ends.
@@ -108,5 +123,5 @@ class SnapshotStream:
         more: bool = True,
     ) -> None:
         sent = send(self._head, changes, arrays or {}, more)
-        self._head = msgspec.structs.replace(self._head, part=self._head.part + sent.parts)
+        self._head = msgspec.structs.replace(self._head, part=self._head.part + sent.parts, entities=[])
         self.size += sent.size

@@ -1,5 +1,6 @@
 """Updates and snapshots fit into the records that the log's topics take."""
 
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -10,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings.save.delta import Changes
+from embeddings.table import table as table_module
 from learner.features.encoder import FeatureSpec
 from learner.model.model import Model
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
+from learner.updates import streamed
 from learner.updates.follower import Follower
-from learner.updates.format import Update, arrays_bytes, cut, encode_update, frame_bytes
+from learner.updates.format import Update, arrays_bytes, cut, decode_update, encode_update, frame_bytes
 from learner.updates.publisher import FRAME_BYTES, record_bytes_min
+from learner.updates.snapshots import SnapshotReader
 from stream.errors import LogError
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Log, Outgoing
 from stream.log.settings import LogSettings
@@ -24,7 +28,7 @@ from stream.log.testing import MemoryLog
 from stream.records.types import Example, encode
 from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
-from stream.state.role_state import RoleState
+from stream.state.role_state import Commit, RoleState
 
 FEATURES = {"user": FeatureSpec(dim=8), "item": FeatureSpec(dim=4)}
 SETTINGS = LearnerSettings(deep="none", snapshot_bytes_min=1, snapshot_ratio=0.5)
@@ -76,6 +80,62 @@ def test_updates_and_snapshots_are_cut_to_what_the_topics_take(tmp_path: Path, r
             pass
         assert follower.seq == 1
         assert sum(follower.model.table_rows().values()) == sum(learner.model.table_rows().values()) > 6_000
+
+
+def test_a_snapshot_of_rows_in_memory_gathers_little_beside_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice: as it is, and with its parts dropped as they come, which leaves what the making takes."""
+    monkeypatch.setattr(table_module, "PAGE_ROWS", 1 << 12)
+    monkeypatch.setattr(streamed, "SEND_BYTES", 1 << 20)
+    log = log_of(32 << 20)
+    with RoleState(tmp_path, "learner", Learner.fingerprint(FEATURES, SETTINGS), sync=False) as state:
+        learner = Learner(FEATURES, SETTINGS, state)
+        keys = np.arange(200_000, dtype=np.uint64)
+        table = learner.model.tables[0]
+        slots = table.upsert(keys, int(1e9))
+        table.set_vectors(slots, np.random.default_rng(0).normal(size=(len(keys), 8)))
+        commit = state.begin()
+        learner.flush(commit)
+        state.commit(commit)
+        blocks = [block for block in state.unsent() if block.topic == SNAPSHOTS]
+        records = [record for block in blocks for record in block.records]
+        log.append(SNAPSHOTS, records)
+        size = learner.meta.snapshot_bytes
+        assert size == sum(len(record.value) for record in records) > 14_000_000
+        assert learner.meta.update_bytes == 0, "it covers the updates before it"
+
+        sizes: list[int] = []
+        monkeypatch.setattr(Commit, "emit", lambda _, topic, record: sizes.append(len(record.value)))
+        tracemalloc.start()
+        learner.publish_whole(state.begin())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert sizes == [len(record.value) for record in records]
+    assert peak < 0.6 * size
+    [snapshot] = SnapshotReader().read(log)
+    assert len(snapshot.offsets) == len(records) > 10
+    follower = Follower(Model(FEATURES, SETTINGS))
+    assert follower.start(log)
+    served, there = follower.model.tables[0].export(keys)
+    assert there.all()
+    assert served.tobytes() == table.export_serving(keys)[0].tobytes()
+
+
+def test_a_snapshot_of_a_small_model_is_one_record(tmp_path: Path) -> None:
+    log = log_of(32 << 20)
+    append(log, 20)
+    with RoleState(tmp_path, "learner", Learner.fingerprint(FEATURES, SETTINGS), sync=False) as state:
+        learner = Learner(FEATURES, SETTINGS, state)
+        runner = Runner(log, state, learner, Subscription(EXAMPLES, "learn"), RunnerSettings()).open()
+        while runner.step():
+            pass
+        runner.commit()
+    [record] = log.read(SNAPSHOTS, 0, 0)
+    part = decode_update(record.value)
+    assert (part.part, part.parts) == (0, 1)
+    assert len({piece.name for piece in part.tables}) > 1
+    assert part.arrays
 
 
 def test_topic_with_too_small_a_limit_is_refused_with_what_to_do() -> None:
