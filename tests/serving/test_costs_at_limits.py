@@ -7,14 +7,21 @@ from collections.abc import Callable
 import pytest
 from costs import DEARER_MAX, dearer
 
+from error_memory import MemorySettings
 from freshet.config import parse_config
 from freshet.errors import ConfigError
+from ground.clock import ManualClock
+from learner.features.spec import FeatureSpec
+from learner.model.model import Model
+from learner.settings import LearnerSettings
 from serving.app.writer import EventWriter
+from serving.replica.answering import LiveModel
+from serving.replica.observer import BACKLOG_EVERY_S, READ_RECORDS, Observer
 from serving.replica.positions import Positions
 from serving.settings import ServerSettings
-from stream.log.base import EVENTS, Outgoing, Record
+from stream.log.base import EVENTS, EXAMPLES, Outgoing, Record
 from stream.log.testing import MemoryLog
-from stream.records.types import Action, encode
+from stream.records.types import Action, Example, encode
 from stream.run.contract import RunnerSettings
 from stream.state.repeats import Repeats
 
@@ -66,15 +73,48 @@ def queue_cost(queue_max: int) -> float:
     return asyncio.run(write()) / queue_max
 
 
+def backlog_cost(backlog_max: int) -> float:
+    """Of an example that an error memory reads so far behind that each look at the backlog skips some."""
+    log = MemoryLog()
+    log.create_topic(EXAMPLES, 1)
+    seen = Example("r", 1e9, 1e9, [{"item": 1}, {"item": 2}], [1.0, 0.0], {"user": 1})
+    value, end, steps = encode(seen), 0, 20
+
+    def append(count: int) -> None:
+        nonlocal end
+        log.append(EXAMPLES, [Outgoing(b"r", value, 0, "joiner-0", end + i) for i in range(count)])
+        end += count
+
+    live = LiveModel(
+        Model({"user": FeatureSpec(), "item": FeatureSpec()}, LearnerSettings()), MemorySettings()
+    )
+    clock = ManualClock()
+    observer = Observer(live, ServerSettings(backlog_max=backlog_max), clock)
+    observer.begin(1, {})
+    append(READ_RECORDS + backlog_max)
+    observer.observe(log)  # compiles
+    took_s = 0.0
+    for _ in range(steps):
+        append(READ_RECORDS + 10)
+        clock.advance(2 * BACKLOG_EVERY_S)
+        began = time.thread_time()
+        observer.observe(log)
+        took_s += time.thread_time() - began
+    assert observer.skipped == READ_RECORDS + 10 * steps
+    assert observer.observed == READ_RECORDS * (steps + 1)
+    return took_s / steps
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("cost", "limit"),
     [
+        (backlog_cost, ServerSettings().backlog_max),
         (marks_cost, ServerSettings().marks_max),
         (producers_cost, RunnerSettings().producers_max),
         (queue_cost, ServerSettings().log_queue_max),
     ],
-    ids=["marks_max", "producers_max", "log_queue_max"],
+    ids=["backlog_max", "marks_max", "producers_max", "log_queue_max"],
 )
 def test_step_at_a_limit_costs_about_what_one_below_it_does(cost: Callable[[int], float], limit: int) -> None:
     assert dearer(cost, limit) < DEARER_MAX
