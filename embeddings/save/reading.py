@@ -20,8 +20,8 @@ BESIDE_BYTES = 1 << 20
 """Bytes read at once from which on a thread reads: less is read sooner than a thread begins."""
 
 
-class Entry(NamedTuple):
-    """An entry to be read."""
+class PageKey(NamedTuple):
+    """Where a page lies in a store."""
 
     key: bytes
     what: str  # for error messages
@@ -46,7 +46,7 @@ class PageReader:
         self._source = source
         self._where = where
 
-    def pages(self, entries: Sequence[Entry]) -> Iterator[ReadPage]:
+    def pages(self, entries: Sequence[PageKey]) -> Iterator[ReadPage]:
         """The pages of entries, in order.
 
         Raises:
@@ -60,7 +60,7 @@ class PageReader:
                 yield from self._beside(parts[number + 1 :])
                 return
 
-    def _beside(self, parts: Sequence[Sequence[Entry]]) -> Iterator[ReadPage]:
+    def _beside(self, parts: Sequence[Sequence[PageKey]]) -> Iterator[ReadPage]:
         """The pages of all parts; each part is read while the caller uses the one before."""
         with ThreadPoolExecutor(1, "restore") as thread:
             coming: Future[list[ReadPage]] = thread.submit(self._read, parts[0])
@@ -70,7 +70,7 @@ class PageReader:
                 yield from found
             yield from coming.result()
 
-    def _read(self, entries: Sequence[Entry]) -> list[ReadPage]:
+    def _read(self, entries: Sequence[PageKey]) -> list[ReadPage]:
         found = []
         values = self._source.get_many([entry.key for entry in entries])
         for entry, value in zip(entries, values, strict=True):

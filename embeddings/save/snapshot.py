@@ -40,7 +40,7 @@ from embeddings.save.entries import (
     read_gone,
     read_meta,
 )
-from embeddings.save.reading import Entry, PageReader
+from embeddings.save.reading import PageKey, PageReader
 from embeddings.table.table import Table
 from embeddings.types import Keys
 from ground.distinct import distinct
@@ -243,7 +243,7 @@ class TableSnapshot:
         reader = PageReader(source, f"{self._where}: table {table.spec.name!r}")
         base = self._key(b"base/", meta.base)
         pages = [
-            Entry(base + number.to_bytes(4, "big"), f"page {number} of {meta.pages} of its base")
+            PageKey(base + number.to_bytes(4, "big"), f"page {number} of {meta.pages} of its base")
             for number in range(meta.pages)
         ]
         for page, _ in reader.pages(pages):
@@ -345,10 +345,10 @@ class TableSnapshot:
     def _key(self, kind: bytes, number: int | None = None) -> bytes:
         return self._prefix + kind + (b"" if number is None else number.to_bytes(8, "big"))
 
-    def _part(self, seq: int, number: int) -> Entry:
+    def _part(self, seq: int, number: int) -> PageKey:
         """A part of a delta."""
         key = self._key(b"delta/", seq) + number.to_bytes(4, "big")
-        return Entry(key, f"part {number} of delta {seq}")
+        return PageKey(key, f"part {number} of delta {seq}")
 
     def _apply(self, piece: Piece, applied: Callable[[], None] | None) -> None:
         spec = self.table.spec
