@@ -109,6 +109,24 @@ def test_a_state_that_is_damaged_is_named_and_the_others_stay() -> None:
         assert read_meta(state, SYSTEM_CLOCK).seq == live.kept[0].meta.seq
 
 
+def test_rows_at_rest_whose_file_is_damaged_amid_a_turn_are_named_and_the_other_shard_stays() -> None:
+    live, seen = LiveShards(filled_log(examples_of(2 * REQUESTS)), 2, resting=8), Counter[str]()
+
+    def damage(rank: int, step: str) -> None:
+        seen[step] += rank == 1
+        if (rank, step, seen["written"]) == (1, "swap", 2):  # a state that has been committed to twice
+            live.disk.damage(live.folder(1))
+
+    assert not live.attempt(damage)  # its commit reads what it replaces
+    assert f"state {live.folder(1)}: " in str(live.errors[0]) and "block checksum" in str(live.errors[0])
+    assert not live.attempt(lambda rank, step: None)
+    damaged = [str(error) for error in live.errors if isinstance(error, StateDamagedError)]
+    assert damaged and str(live.folder(1)) in damaged[0] and "restore the folder from a copy" in damaged[0]
+    assert seen["written"] == 2, "what could not be read is in no update"
+    with RoleState(live.folder(0), "shard", None, disk=live.disk) as state:
+        assert read_meta(state, SYSTEM_CLOCK).seq == live.kept[0].meta.seq > 0
+
+
 def test_an_entity_that_is_half_of_all_traffic_shows_and_is_learned() -> None:
     examples = examples_of(REQUESTS)
     for example in examples[::2]:
