@@ -110,6 +110,15 @@ def pytest_configure(config: pytest.Config) -> None:
         drop_stale()
 
 
+_open_until_the_end = contextlib.ExitStack()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Let go of the broker. Who started it waits for those who still use it, which is no part of any test."""
+    _open_until_the_end.close()
+
+
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """host:port of a running broker: that of FRESHET_KAFKA, or one that all processes of this test run share.
@@ -123,14 +132,12 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         folder = folder.parent  # which all workers of a run share
-    with contextlib.ExitStack() as opened:
-        try:
-            address = opened.enter_context(shared_broker(folder / "shared-broker"))
-        except BrokerError as error:
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"no Kafka broker: {error}")
-            pytest.skip(f"NO KAFKA: {error}")
-        yield address
+    try:
+        yield _open_until_the_end.enter_context(shared_broker(folder / "shared-broker"))
+    except BrokerError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no Kafka broker: {error}")
+        pytest.skip(f"NO KAFKA: {error}")
 
 
 @pytest.fixture
