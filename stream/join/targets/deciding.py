@@ -103,10 +103,6 @@ class Deciding(Pairing):
         example = self._examples.copy(entry.original, [0.0] * entry.size, decided, self.counts)
         self._outputs.append(Decided(request_id, example))
 
-    def _is_plain(self, entry: TargetEntry) -> bool:
-        """Whether `_decide_plain` can decide it."""
-        return entry.exposed is None and not entry.gone and self._whole_rate and splices(entry.original)
-
     def _decide_plain(self, request_id: str, entry: TargetEntry, decided: float) -> list[int]:
         """Decide what a step decides of a request whose candidates all count as shown, and can be copied.
 

@@ -20,7 +20,7 @@ FATES_MAX = 10_000
 """Remembered; those not used for longest go."""
 
 
-class Part(NamedTuple):
+class InSample(NamedTuple):
     """A candidate in the sample of a target that a step decides."""
 
     label: float
@@ -31,7 +31,9 @@ class Part(NamedTuple):
 class Fate(NamedTuple):
     """What a step makes of one candidate."""
 
-    parts: tuple[Part | None, ...]  # by target; None: it is not in that sample, or the step decides another
+    parts: tuple[
+        InSample | None, ...
+    ]  # by target; None: it is not in that sample, or the step decides another
     waits: bool  # something is open of it behind the step
 
 
@@ -66,12 +68,12 @@ class Fates:
     def _compute(self, step: int, known: Known) -> Fate:
         entry = _entry_of(step, known)
         outcomes = Outcomes(self._rules, entry)
-        parts: list[Part | None] = [None] * len(known)
+        parts: list[InSample | None] = [None] * len(known)
         for target in self._rules.steps[step].decides:
             if outcomes.has(target, 0):
                 label = outcomes.label(target, 0)
                 value = self._rules.is_value[target] and label != 0.0
-                parts[target] = Part(label, label != 0.0 and target not in entry.said, value)
+                parts[target] = InSample(label, label != 0.0 and target not in entry.said, value)
         entry.step = step + 1
         return Fate(tuple(parts), bool(outcomes.needed()))
 

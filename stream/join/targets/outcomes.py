@@ -79,6 +79,10 @@ class TargetEntry(Entry, array_like=True, gc=False):
         """Whether all candidates are there, and nothing is known to have happened with any."""
         return not self.said and not self.gone and self.is_whole()
 
+    def is_plain(self) -> bool:
+        """Whether all candidates that are there count as shown, and can be copied into an example."""
+        return self.exposed is None and not self.gone and splices(self.original)
+
     def is_done(self, target: int) -> bool:
         """Whether a target is decided."""
         return bool(self.done >> target & 1)

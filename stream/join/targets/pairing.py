@@ -229,7 +229,7 @@ class TargetsPairing(Deciding):
         while entry.original and entry.deadline <= until:
             when = entry.deadline if decided is None else decided
             needed: list[int] | None = None
-            if self._is_plain(entry):
+            if self._whole_rate and entry.is_plain():
                 needed = self._decide_plain(request_id, entry, when)
             else:
                 for target in steps[entry.step].decides:

@@ -8,7 +8,6 @@ import pytest
 from joining import RestartableJoiner
 
 from stream.join.settings import JoinSettings
-from stream.join.targets.deciding import Deciding
 from stream.join.targets.outcomes import TargetEntry
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing
 from stream.log.testing import MemoryLog
@@ -91,7 +90,7 @@ def test_every_way_emits_the_same_bytes(
     settings = JoinSettings(dead_letter_share_max=1.0, **options)
     streams = [made_up(targets, seed) for seed in range(3)]
     fast = [joined(tmp_path / f"fast{i}", targets, events, settings) for i, events in enumerate(streams)]
-    monkeypatch.setattr(Deciding, "_is_plain", lambda self, entry: False)
+    monkeypatch.setattr(TargetEntry, "is_plain", lambda self: False)
     monkeypatch.setattr(TargetEntry, "is_quiet", lambda self: False)
     slow = [joined(tmp_path / f"slow{i}", targets, events, settings) for i, events in enumerate(streams)]
     assert fast == slow
