@@ -134,6 +134,11 @@ class RecentExposure:
         self._new: dict[int, float] = {}  # the same of items that are not in `_known` yet
         self._began: float | None = None
 
+    @property
+    def items_known(self) -> int:
+        """Of how many items the first time is kept."""
+        return len(self._known) + len(self._new)
+
     def add(self, items: Ids, time: Floats, weight: Floats) -> None:
         """Add n candidates that were shown.
 

@@ -89,4 +89,4 @@ def test_nobody_knows_who_is_young_with_more_items_than_are_kept() -> None:
         exposure.forget(np.zeros(0, dtype=np.uint64))  # counts the items
     summary = exposure.summary()
     assert (summary.candidates, summary.young) == (50, None)
-    assert len(exposure._known) == 100 and not exposure._new
+    assert exposure.items_known == 100

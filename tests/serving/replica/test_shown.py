@@ -11,7 +11,6 @@ from error_memory import MemorySettings
 from learner.features.encoder import FeatureSpec
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
-from serving.replica.observer import SHOWN_EVERY_S
 from serving.replica.replica import Replica
 from serving.replica.status import ShownStatus
 from serving.settings import ServerSettings
@@ -33,20 +32,15 @@ class Idle:
     records = batches = failures = waiting = 0
 
 
-class Clock:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.s = 1e9
-
-    def now_s(self) -> float:
-        return self.s
-
-
 def example(i: int, items: list[int], log_odds: float = 0.0) -> Example:
     labels = [1.0, *[0.0] * (len(items) - 1)]
     candidates = [{"item": item} for item in items]
     return Example(f"r{i}", 1e9 + i, 1e9 + i, candidates, labels, {"user": "u"}, log_odds=log_odds)
+
+
+@pytest.fixture(autouse=True)
+def looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.replica.observer.SHOWN_EVERY_S", 0.0)
 
 
 @pytest.fixture
@@ -79,12 +73,11 @@ def send(log: MemoryLog, examples: list[Example | Forget]) -> None:
 def shown(replica: Replica) -> ShownStatus | msgspec.UnsetType:
     while replica.step():
         pass
-    replica._observer._shown = (float("-inf"), replica._observer._shown[1])  # as after SHOWN_EVERY_S
     return replica.status().shown
 
 
 def test_status_and_metrics_say_what_was_shown(log: MemoryLog, replica: Replica) -> None:
-    assert shown(replica) is msgspec.UNSET and SHOWN_EVERY_S > 0.0
+    assert shown(replica) is msgspec.UNSET
     assert b"freshet_shown" not in Telemetry(replica, Idle()).render()
     send(log, [example(1, [3])])
     assert shown(replica) is msgspec.UNSET, "one candidate is no choice among items"
