@@ -78,9 +78,13 @@ def test_every_action_of_three_targets_counts_once_on_a_broker_that_fails_too(
 )
 def test_ledger_balances_after_shards_were_killed(tmp_path: Path, more: list[str]) -> None:
     pytest.importorskip("torch")
-    result = run("sqlite", 7, 12, tmp_path, 300.0, "--shards", "2", *more)
+    told = tmp_path / "recoveries.jsonl"
+    result = run("sqlite", 7, 12, tmp_path, 300.0, "--shards", "2", *more, "--recoveries", str(told))
     assert any(point.startswith("shard ") for point in result["killed_at"])
     assert result["resharded"] == (2 if "--reshard" in more else 0)
+    recoveries = [json.loads(line) for line in told.read_text().splitlines()]
+    assert {one["kind"].partition(" ")[0] for one in recoveries} <= {"starter", "shard"}
+    assert recoveries and all(one["seconds"] > 0.0 and one["seed"] == 7 for one in recoveries)
 
 
 # Long: a minute each.
