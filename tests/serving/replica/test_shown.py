@@ -17,7 +17,7 @@ from serving.settings import ServerSettings
 from serving.watch.telemetry import Telemetry
 from stream.log.base import DEAD_LETTERS, EXAMPLES, SNAPSHOTS, UPDATES, Outgoing
 from stream.log.testing import MemoryLog
-from stream.records.types import Example, Forget, encode
+from stream.records.types import Example, Features, Forget, encode
 from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
@@ -34,7 +34,7 @@ class Idle:
 
 def example(i: int, items: list[int], log_odds: float = 0.0) -> Example:
     labels = [1.0, *[0.0] * (len(items) - 1)]
-    candidates = [{"item": item} for item in items]
+    candidates: list[Features] = [{"item": item} for item in items]
     return Example(f"r{i}", 1e9 + i, 1e9 + i, candidates, labels, {"user": "u"}, log_odds=log_odds)
 
 
@@ -102,6 +102,6 @@ def test_a_negative_counts_for_those_that_were_left_out(log: MemoryLog, replica:
 def test_a_forgotten_item_was_never_shown(log: MemoryLog, replica: Replica) -> None:
     send(log, [example(1, [1, 2]), example(2, [1, 3])])
     assert isinstance(found := shown(replica), ShownStatus) and found.items == 3
-    send(log, [Forget(entity={"item": [1]}, time=1e9 + 3)])
+    send(log, [Forget("f", 1e9 + 3, {"item": [1]})])
     assert isinstance(found := shown(replica), ShownStatus)
     assert (found.candidates, found.items) == (2, 2)
