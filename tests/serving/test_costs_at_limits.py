@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 from costs import DEARER_MAX, dearer
@@ -15,8 +16,9 @@ from learner.features.spec import FeatureSpec
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from serving.app.writer import EventWriter
+from serving.replica import observer as observer_module
 from serving.replica.answering import LiveModel
-from serving.replica.observer import BACKLOG_EVERY_S, READ_RECORDS, Observer
+from serving.replica.observer import BACKLOG_EVERY_S, Observer
 from serving.replica.positions import Positions
 from serving.settings import ServerSettings
 from stream.log.base import EVENTS, EXAMPLES, Outgoing, Record
@@ -73,6 +75,10 @@ def queue_cost(queue_max: int) -> float:
     return asyncio.run(write()) / queue_max
 
 
+FEW = 8  # examples of a round, so that what a round costs besides shows
+
+
+@mock.patch.object(observer_module, "READ_RECORDS", FEW)
 def backlog_cost(backlog_max: int) -> float:
     """Of an example that an error memory reads so far behind that each look at the backlog skips some."""
     log = MemoryLog()
@@ -91,17 +97,17 @@ def backlog_cost(backlog_max: int) -> float:
     clock = ManualClock()
     observer = Observer(live, ServerSettings(backlog_max=backlog_max), clock)
     observer.begin(1, {})
-    append(READ_RECORDS + backlog_max)
+    append(FEW + backlog_max)
     observer.observe(log)  # compiles
     took_s = 0.0
     for _ in range(steps):
-        append(READ_RECORDS + 10)
+        append(FEW + 10)
         clock.advance(2 * BACKLOG_EVERY_S)
         began = time.thread_time()
         observer.observe(log)
         took_s += time.thread_time() - began
-    assert observer.skipped == READ_RECORDS + 10 * steps
-    assert observer.observed == READ_RECORDS * (steps + 1)
+    assert observer.skipped == FEW + 10 * steps
+    assert observer.observed == FEW * (steps + 1)
     return took_s / steps
 
 
