@@ -30,9 +30,10 @@ from quality_parts.public_data import SOURCES, load
 from quality_parts.streams import REGIMES, make_stream
 
 from freshet.config import Config, parse_config
-from freshet.init.command import keep_what_gains, make_plan, without_trials
+from freshet.init.command import make_plan
 from freshet.init.config import write_config
 from freshet.init.sample import read_sample
+from freshet.init.trials.keep import keep_what_gains, without_trials
 from learner.features.columns import declared_by
 from learner.metrics import auc, gauc
 from learner.model.model import Model
@@ -72,7 +73,7 @@ def streams(options: argparse.Namespace) -> Iterator[tuple[str, list[Example]]]:
         for name in REGIMES:
             if name not in UNTRIED:
                 yield f"{name}, seed {seed}", list(make_stream(name, seed, None, requests).shown)
-        for name in ("sessions", "popularity", "steady"):
+        for name in ("sessions", *quality_known.MOVING, "steady"):
             yield f"{name}, seed {seed}", quality_known.world(requests, name, seed)
         content = quality_content.content_world(requests, seed)
         yield f"vectors and titles, seed {seed}", content

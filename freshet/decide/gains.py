@@ -61,15 +61,17 @@ class PlacedPredictions(NamedTuple):
 
 
 class Gains:
-    """Compares configs on some examples, which the fast part learns with each; one that was compared before
-    is not learned again.
+    """Compares configs on some examples, which a model learns with each; one that was compared before is not
+    learned again.
 
     Args:
-        read: the examples as a config reads them, `LINES_MAX` at most; in any order.
+        read: the examples as a config reads them; in any order.
+        deep: the model's deep part; "none": the fast part learns alone.
     """
 
-    def __init__(self, read: Callable[[Config], Iterable[Example]]) -> None:
+    def __init__(self, read: Callable[[Config], Iterable[Example]], deep: str = "none") -> None:
         self._read = read
+        self._deep = deep
         self._done: dict[bytes, PlacedPredictions] = {}
 
     def of(self, without: Config, with_: Config) -> Gain | None:
@@ -93,7 +95,7 @@ class Gains:
     def _predicted(self, config: Config) -> PlacedPredictions:
         key = msgspec.json.encode([config.features, config.data])
         if key not in self._done:
-            self._done[key] = _predicted(self._read(config), config)
+            self._done[key] = _predicted(self._read(config), config, self._deep)
         return self._done[key]
 
 
@@ -132,9 +134,9 @@ def first_lines(path: Path) -> Callable[[Config], Iterator[Example]]:
     return lambda config: islice(read_lines(path, config.data, declared_by(config.features)), LINES_MAX)
 
 
-def _predicted(found: Iterable[Example], config: Config) -> PlacedPredictions:
+def _predicted(found: Iterable[Example], config: Config, deep: str) -> PlacedPredictions:
     examples = sorted(found, key=lambda example: example.time)
-    trainer = Trainer(Model(config.features, LearnerSettings(deep="none"), learning=True))
+    trainer = Trainer(Model(config.features, LearnerSettings(deep=deep), learning=True))
     done = [g for at in range(0, len(examples), _CHUNK) for g in trainer.learn(examples[at : at + _CHUNK])]
     done += trainer.finish()
     if not done:

@@ -7,10 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 from freshet.config import Config, parse_config
-from freshet.decide.gains import Gain, Gains, first_lines
 from freshet.init.answers import Answer, Question
 from freshet.init.column import Column, shown
-from freshet.init.config import Plan, offers_of, write_config, write_out, write_ratings_config
+from freshet.init.config import Plan, write_config, write_out, write_ratings_config
 from freshet.init.features import TOO_MANY, Feature, as_of_time, find_features, other_kind
 from freshet.init.labels.first import (
     as_levels,
@@ -28,6 +27,7 @@ from freshet.init.labels.repeated import REPEATED_FROM, repeated_share
 from freshet.init.messages import error, look_at
 from freshet.init.sample import Sample, read_sample
 from freshet.init.times import TIME_WORDS, ask_request, ask_time, is_clear
+from freshet.init.trials.keep import keep_what_gains
 from ground import FreshetError
 from learner.features.columns import declared_by
 from learner.features.encoder import Encoder
@@ -35,7 +35,6 @@ from stream.files.movielens import detect_ratings
 from stream.files.sources import read_lines
 
 CHECKED_LINES = 1_000
-TOO_FEW = "too few lines to say what it gains"
 SHOWN_LINES = "lines_shown"  # the source of what was shown, of a file of events
 ASKED_MAX = 8  # answers offered per question
 
@@ -132,49 +131,6 @@ def _make(
             return *found, True
     plan = keep_what_gains(make_plan(sample, path, ask, label, positive_from), path)
     return write_config(plan, path), plan.guessed, False
-
-
-def keep_what_gains(plan: Plan, path: Path) -> Plan:
-    """A plan without the texts, vectors, calendars, places on Earth, histories and rates that gain nothing on
-    the sample.
-
-    Raises:
-        FreshetError: the file does not fit the plan.
-    """
-    if plan.label.value is not None:
-        return without_trials(plan)  # gains are those of events
-    trials = [feature for feature in plan.features if feature.trial and feature.kind]
-    features = [f._replace(kind="") if f.trial else f for f in plan.features]
-    if not any(feature.kind for feature in features):
-        return plan  # nothing to compare with
-    plan = plan._replace(features=features)
-    gains = Gains(first_lines(path))
-    for trial in trials:
-        tried = [trial if f.column is trial.column else f for f in plan.features]
-        gain = _gain(gains, plan, plan._replace(features=tried), path)
-        why = f"{trial.why}: {gain or TOO_FEW}"
-        kept = trial._replace(why=why) if gain is not None and gain.sure else trial._replace(kind="", why=why)
-        plan = plan._replace(features=[kept if f.column is trial.column else f for f in plan.features])
-    for offer in offers_of(plan):
-        gain = _gain(gains, plan, plan._replace(more=[*plan.more, (offer.name, offer.lines)]), path)
-        if gain is not None and gain.sure:
-            lines = [line.replace("{why}", f"{offer.why}: {gain}") for line in offer.lines]
-            plan = plan._replace(more=[*plan.more, (offer.name, lines)])
-    return plan
-
-
-def without_trials(plan: Plan) -> Plan:
-    """A plan without what is kept only if it gains something."""
-    why = "what it gains is not tried with a value"
-    features = [
-        f._replace(kind="", why=f"{f.why}: {why}") if f.trial and f.kind else f for f in plan.features
-    ]
-    return plan._replace(features=features)
-
-
-def _gain(gains: Gains, without: Plan, with_: Plan, path: Path) -> Gain | None:
-    before, after = (parse_config(tomllib.loads(write_config(p, path)), "init") for p in (without, with_))
-    return gains.of(before, after)
 
 
 def make_plan(

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 from freshet.config import default_config
 from freshet.init.answers import Answer
 from freshet.init.column import Column
-from freshet.init.features import ENTITY_WORDS, GROUP_WORDS, USER_WORDS, Feature
+from freshet.init.features import USER_WORDS, Feature
 from freshet.init.labels.further import NO_LABELS_BESIDE, LabelsBeside, ProposedTarget
 from freshet.init.labels.numbers import in_doubt
 from freshet.init.messages import error
@@ -20,13 +19,6 @@ from stream.files.times import time_reader
 
 _WIDTH = 110
 _DAY_S = 86_400
-WEEKS_MIN = 2  # that a file must span before its weekdays are looked at
-WINDOWS_S = (3600.0, 6 * 3600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0)
-WINDOW_LINES = 10.0  # with the item of a line, that a window of a rate holds on average
-WINDOWS_MIN = 3.0  # that the first lines of the file must span
-GROUP_LENGTH = 5
-GROUP_SHARE = 0.98  # of the lines, whose item has the group that it has most often
-LATITUDES, LONGITUDES = {"lat", "latitude"}, {"lon", "lng", "long", "longitude"}
 HEAD = [
     "# Each choice has its reason beside it: change what is wrong. Every key: docs/configuration.md.",
     "",
@@ -48,14 +40,6 @@ class Plan(NamedTuple):
     guessed: list[str]  # guesses that the user should check, because nobody was asked
     more: Sequence[tuple[str, list[str]]] = ()  # further features, of others or of the time: (name, lines)
     outcomes: LabelsBeside = NO_LABELS_BESIDE
-
-
-class Offer(NamedTuple):
-    """A further feature, kept only if it gains something on the sample."""
-
-    name: str
-    lines: list[str]
-    why: str
 
 
 def write_config(plan: Plan, path: Path) -> str:
@@ -90,7 +74,7 @@ def write_config(plan: Plan, path: Path) -> str:
         ]
         if feature.length:
             lines.append(f"length = {feature.length}")
-    lines += _hour(plan)
+    lines += hour_of(plan)
     for name, more in plan.more:
         lines += ["", f"[features.{key_text(name)}]", *more]
     if user is not None:
@@ -208,7 +192,7 @@ def _data(plan: Plan) -> list[str]:
     return lines
 
 
-def _hour(plan: Plan) -> list[str]:
+def hour_of(plan: Plan) -> list[str]:
     """The hour of the day as a feature, if the file has times."""
     if plan.time.column is None or any(f.column.name == "hour" for f in plan.features):
         return []
@@ -217,105 +201,6 @@ def _hour(plan: Plan) -> list[str]:
     if all(read(cell) % _DAY_S == 0 for cell in plan.time.column.filled):
         return ["", "# No feature of the hour: the times are days."]
     return ["", "[features.hour]", *line_of("kind", "hour", "of the day, UTC, made from the event's time")]
-
-
-def offers_of(plan: Plan) -> list[Offer]:
-    """Features that the file does not have as columns: a calendar, places on Earth, histories and rates."""
-    found = []
-    names = {feature.column.name for feature in plan.features}
-    if plan.time.column is not None and _hour(plan)[-1].startswith("kind") and "week" not in names:
-        settings = plan.time.settings
-        read = time_reader(settings.get("time_unit", "auto"), settings.get("time_format", ""))
-        times = [read(cell) for cell in plan.time.column.filled]
-        if max(times) - min(times) >= WEEKS_MIN * 7 * _DAY_S:
-            lines = line_of("kind", "calendar", "{why}; in UTC, without a zone")
-            found.append(Offer("week", lines, "hour and weekday"))
-    numbers = [feature.column for feature in plan.features if feature.kind == "number"]
-    latitudes = [c for c in numbers if c.words & LATITUDES and max(map(abs, c.numbers or [])) <= 90.0]
-    longitudes = [c for c in numbers if c.words & LONGITUDES and max(map(abs, c.numbers or [])) <= 180.0]
-    if len(latitudes) == len(longitudes) == 1 and "cell" not in names:
-        lines = line_of("kind", "geo", "{why}")
-        lines += [
-            f"latitude = {value_text(latitudes[0].name)}",
-            f"longitude = {value_text(longitudes[0].name)}",
-        ]
-        found.append(Offer("cell", lines, "cells of three sizes"))
-    found += _known_offers(plan)
-    return [offer for offer in found if offer.name not in names]
-
-
-def _known_offers(plan: Plan) -> list[Offer]:
-    """Histories of the items and their group by the user, and the rate of the items."""
-    if plan.time.column is None:
-        return []
-    ids = [f for f in plan.features if f.kind == "id"]
-    user = next((f.column for f in ids if f.column.words & USER_WORDS), None)
-    others = [f.column for f in ids if not f.context and f.column is not user]
-    item = next((c for c in others if c.words & (ENTITY_WORDS - USER_WORDS)), None)
-    if item is None:
-        item = max(others, key=lambda c: len(c.counts), default=None)
-    if item is None:
-        return []
-    found = []
-    if user is not None:
-        found.append(history_offer(user.name, item.name, 50, "what the person took before"))
-        groups = [c for c in others if c is not item and _is_group(c, item)]
-        if groups:
-            group = max(groups, key=lambda c: (bool(c.words & GROUP_WORDS), len(c.counts)))
-            why = "the groups that the person took last"
-            found.append(history_offer(user.name, group.name, GROUP_LENGTH, why))
-    window_s = _window_s(plan, item)
-    if window_s:
-        found.append(rate_offer(item.name, window_s))
-    return found
-
-
-def history_offer(by: str, of: str, length: int, why: str) -> Offer:
-    """The newest ids of one feature that had a click, by those of another one."""
-    lines = [*line_of("kind", "history", "{why}"), f"by = {value_text(by)}", f"of = {value_text(of)}"]
-    return Offer(f"{of}_history", [*lines, f"length = {length}"], why)
-
-
-def rate_offer(of: str, window_s: float) -> Offer:
-    """How often the ids of a feature had a click lately."""
-    lines = [*line_of("kind", "rate", "{why}"), f"of = {value_text(of)}", f"window_s = {window_s}"]
-    return Offer(f"{of}_rate", lines, "how the item did lately")
-
-
-def _is_group(column: Column, item: Column) -> bool:
-    """Whether an item has one value of the column, which many items share."""
-    pairs = Counter((str(i), str(g)) for i, g in zip(item.cells, column.cells, strict=True))
-    most: dict[str, int] = {}
-    for (i, _), count in pairs.items():
-        most[i] = max(most.get(i, 0), count)
-    return 2 <= 2 * len(column.counts) <= len(item.counts) and sum(most.values()) >= GROUP_SHARE * len(
-        item.cells
-    )
-
-
-def _window_s(plan: Plan, item: Column) -> float:
-    """The shortest window that holds enough lines of an item, by the first lines; 0: none does."""
-    assert plan.time.column is not None
-    settings, head = plan.time.settings, plan.sample.head
-    read = time_reader(settings.get("time_unit", "auto"), settings.get("time_format", ""))
-    missing = plan.time.column.is_missing
-    times = [read(cell) for cell in plan.time.column.cells[:head] if not missing(cell)]
-    return window_of(times, Counter(str(cell) for cell in item.cells[:head]))
-
-
-def window_of(times: Sequence[float], counts: Counter[str]) -> float:
-    """The shortest window that holds enough lines of an item on average; 0: none does.
-
-    Args:
-        times: of requests, Unix seconds.
-        counts: of the lines of each item.
-    """
-    if not times or not counts:
-        return 0.0
-    span = max(times) - min(times)
-    with_item = sum(count * count for count in counts.values()) / sum(counts.values())
-    fits = (w for w in WINDOWS_S if w * WINDOWS_MIN <= span and w / span * with_item >= WINDOW_LINES)
-    return next(fits, 0.0)
 
 
 def write_out(text: str, out: str, guessed: Sequence[str]) -> bool:

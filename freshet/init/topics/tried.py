@@ -1,17 +1,17 @@
 """Histories and rates for topics: tried on the requests and actions that were read, and kept if they gain."""
 
 import tomllib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from freshet.config import Config, parse_config
-from freshet.decide.gains import SCORED_MIN, Gains
-from freshet.init.config import Offer, history_offer, rate_offer, window_of
+from freshet.decide.gains import SCORED_MIN
 from freshet.init.features import ENTITY_WORDS, USER_WORDS
 from freshet.init.topics.propose import Proposal
 from freshet.init.topics.records import TopicRecords
 from freshet.init.topics.shown import SourceFeature
 from freshet.init.topics.write import write_topics
+from freshet.init.trials.known import known_that_gains
+from freshet.init.trials.offers import Keepers
 from freshet.roles.ingest.role import source_of
 from stream.errors import RecordError
 from stream.ingest.lines import Lines
@@ -21,8 +21,6 @@ from stream.records.types import Action, Example, Impression
 from stream.sources.mapping import CandidateLine, Mapper, Wanted
 from stream.sources.settings import SourceSettings
 
-HISTORY_LENGTH = 50
-
 
 def keep_what_gains(proposal: Proposal) -> Proposal:
     """The proposal with those histories and rates that gain something on what was read."""
@@ -30,14 +28,13 @@ def keep_what_gains(proposal: Proposal) -> Proposal:
     examples = sorted(examples_of(config, proposal.read), key=lambda example: example.time)
     if sum(len(example.candidates) for example in examples) < 2 * SCORED_MIN:
         return proposal  # too few to say anything
-    gains = Gains(lambda _: examples)
-    for offer in _offers(proposal, examples):
-        tried = proposal._replace(more=[*proposal.more, (offer.name, offer.lines)])
-        gain = gains.of(_config_of(proposal), _config_of(tried))
-        if gain is not None and gain.sure:
-            lines = [line.replace("{why}", f"{offer.why}: {gain}") for line in offer.lines]
-            proposal = proposal._replace(more=[*proposal.more, (offer.name, lines)])
-    return proposal
+    more = known_that_gains(
+        _keepers(proposal),
+        [one.name for one in proposal.features],
+        examples,
+        lambda more: _config_of(proposal._replace(more=[*proposal.more, *more])),
+    )
+    return proposal._replace(more=[*proposal.more, *more])
 
 
 def examples_of(config: Config, topics: Sequence[TopicRecords]) -> Iterator[Example]:
@@ -89,23 +86,12 @@ def _config_of(proposal: Proposal) -> Config:
     return parse_config(tomllib.loads(write_topics(proposal, proposal.read, whole=True)), "init")
 
 
-def _offers(proposal: Proposal, examples: Sequence[Example]) -> list[Offer]:
-    """Histories of the item by the user, and the rate of the item."""
+def _keepers(proposal: Proposal) -> Keepers:
+    """The fields of people and items."""
     ids = [one for one in proposal.features if one.feature.kind == "id"]
     users = [one for one in ids if one.shared and one.field.column.words & USER_WORDS]
     items = sorted((one for one in ids if not one.shared), key=_likeliest_item)
-    if not items:
-        return []
-    item = items[0].name
-    found = []
-    if users:
-        found.append(history_offer(users[0].name, item, HISTORY_LENGTH, "what the person took before"))
-    shown = Counter(str(c[item]) for example in examples for c in example.candidates if item in c)
-    window_s = window_of([example.time for example in examples], shown)
-    if window_s:
-        found.append(rate_offer(item, window_s))
-    names = {one.name for one in proposal.features}
-    return [offer for offer in found if offer.name not in names]
+    return Keepers(users[0].name if users else "", items[0].name if items else "", "")
 
 
 def _likeliest_item(one: SourceFeature) -> tuple[bool, int]:

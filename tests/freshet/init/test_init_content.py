@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 
 from freshet.init.command import check_config, make_config, make_plan
-from freshet.init.config import offers_of
 from freshet.init.sample import read_sample
+from freshet.init.trials.offers import history_offers, keepers_of, rate_offers
 
 START = 1_717_171_200
 
@@ -110,16 +111,30 @@ def shop_of(lines: int, sessions: bool, moves: bool, seed: int) -> list[dict[str
 
 def test_histories_on_offer_are_of_the_items_and_their_groups_by_the_person(tmp_path: Path) -> None:
     path = write(tmp_path, shop_of(800, sessions=True, moves=False, seed=3))
-    offers = {offer.name: offer.lines for offer in offers_of(make_plan(read_sample(path), path, None))}
+    keepers = keepers_of(make_plan(read_sample(path), path, None))
+    assert keepers == ("user_id", "item_id", "category")
+    offers = {offer.name: offer.lines for offer in history_offers(keepers)}
     assert set(offers) == {"item_id_history", "category_history"}
     assert all('by = "user_id"' in lines for lines in offers.values())
+
+
+def test_windows_on_offer_hold_enough_lines_of_an_item_and_fit_into_the_time() -> None:
+    def windows(lines: int, every_s: float, items: int) -> list[float]:
+        times = [every_s * i for i in range(lines)]
+        offers = rate_offers("item", times, Counter(str(i % items) for i in range(lines)))
+        return [tomllib.loads("\n".join(offer.lines))["window_s"] for offer in offers]
+
+    assert windows(6_000, 1.0, 20) == [300.0, 1200.0]  # of an hour there is only one
+    assert windows(6_000, 60.0, 20) == [21_600.0, 86_400.0]  # an hour has three lines of an item
+    assert windows(60_000, 60.0, 5) == [3600.0, 21_600.0, 86_400.0, 604_800.0]
+    assert windows(6_000, 60.0, 6_000) == []
 
 
 @pytest.mark.slow
 def test_histories_and_rates_that_tell_are_proposed_with_what_they_gain(tmp_path: Path) -> None:
     features, text = written(tmp_path, shop_of(4_000, sessions=True, moves=False, seed=3))
     last = features["category_history"]
-    assert last == {"kind": "history", "by": "user_id", "of": "category", "length": 5}
+    assert last == {"kind": "history", "by": "user_id", "of": "category", "length": 5, "attention": "shared"}
     assert "item_id_rate" not in features
     assert re.search(
         r'kind = "history"  # the groups that the person took last: \+0\.[01]\d+ AUC on the sample', text
@@ -128,6 +143,36 @@ def test_histories_and_rates_that_tell_are_proposed_with_what_they_gain(tmp_path
     assert features["item_id_rate"] == {"kind": "rate", "of": "item_id", "window_s": 21_600.0}
     assert re.search(r'kind = "rate"  # how the item did lately: \+0\.[01]\d+ AUC', text)
     assert "category_history" not in features
+
+
+@pytest.mark.slow
+def test_a_history_is_tried_with_the_deep_part_that_reads_it(tmp_path: Path) -> None:
+    """People like odd or even items; one who comes is gone after 20 lines, so only what they took tells."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(3_000):
+        user, item = i // 20, int(rng.integers(40))
+        label = int(rng.random() < (0.9 if item % 2 == user * 7919 // 10 % 2 else 0.1))
+        rows.append({"ts": START + 60 * i, "clicked": label, "user_id": user, "item_id": item})
+    features, text = written(tmp_path, rows)
+    assert features["item_id_history"]["attention"] == "shared"
+    # by the fast part alone, which reads whether the very same item was taken, it would be .01
+    assert re.search(r'kind = "history"  # what the person took before: \+0\.[12]\d+ AUC on the sample', text)
+
+
+@pytest.mark.slow
+def test_a_rate_has_the_window_that_gains_most(tmp_path: Path) -> None:
+    """Popularity turns round every half hour; an hour says nothing of it."""
+    rng = np.random.default_rng(0)
+    phase = rng.uniform(0, 2 * np.pi, size=10)
+    rows = []
+    for i in range(6_000):
+        item = int(rng.integers(10))
+        logit = -1.0 + 2.0 * np.sin(2 * np.pi * i * 2 / 3600 + phase[item])
+        label = int(rng.random() < 1 / (1 + np.exp(-logit)))
+        rows.append({"ts": START + 2 * i, "clicked": label, "user_id": i % 40, "item_id": item})
+    features, _ = written(tmp_path, rows)
+    assert features["item_id_rate"] == {"kind": "rate", "of": "item_id", "window_s": 300.0}
 
 
 @pytest.mark.slow
