@@ -1,6 +1,6 @@
 """What content, calendars and places are worth, in worlds whose truth is known, and on films.
 
-    .venv/bin/python benchmarks/quality_content.py [--movies FOLDER] [--deep] [--quick] [--json OUT]
+    .venv/bin/python benchmarks/quality_content.py [--movies FOLDER] [--data FOLDER] [--deep] [--ratings]
 
 1. **Content.** Items appear all the time and are shown about 60 times each. A click depends on what an item
    is about and who asks. An item's vector of 64 numbers, or its title of 6 to 13 words, tells what it is
@@ -10,7 +10,7 @@
 3. **Place in the order.** Candidates are shown in the order of a policy that likes some of them by mistake,
    and in one request of five at random. A click falls by .8 logits a place. AUC over the requests whose order
    was random, and the scores against the true logits at the first place.
-4. **Films** (MovieTweetings): titles and years.
+4. **Films** (MovieTweetings; MovieLens with --data): genres, titles and years.
 
 The fast part alone; with --deep the deep part too. Each world and feature set is one run from empty.
 """
@@ -19,13 +19,14 @@ import argparse
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from quality_parts.public_data import load, movielens_titles
 
 from learner.features.spec import FeatureSpec
 from learner.metrics import auc
@@ -37,6 +38,8 @@ from stream.records.types import Example, Features
 
 Spec = Mapping[str, FeatureSpec]
 ID = FeatureSpec()
+HOUR = FeatureSpec(kind="hour")
+Tell = Callable[[str, dict[str, float]], None]
 START = 1_700_000_000.0
 NEW = 5
 CHUNK = 400
@@ -155,20 +158,23 @@ def films(folder: Path) -> list[Example]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--movies", type=Path, help="the folder of MovieTweetings")
-    parser.add_argument("--deep", action="store_true", help="with the deep part")
-    parser.add_argument("--quick", action="store_true", help="a sixth of the requests")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    options = parser.parse_args()
-    deep, n = "dcn" if options.deep else "none", 2_000 if options.quick else 12_000
-    found: dict[str, dict[str, float]] = {}
+def rated_streams(options: argparse.Namespace) -> Iterator[tuple[str, list[Example], Spec, str]]:
+    """(name, ratings with genres, titles and years, what else is known, the movies' feature)."""
+    if options.movies:
+        yield "films", films(options.movies), {"user": ID, "movie": ID}, "movie"
+    if options.data:
+        features, examples = load("movielens", options.data)
+        titles = movielens_titles(options.data)
+        for candidate in (example.candidates[0] for example in examples):
+            candidate["title"] = titles[int(str(candidate["movie_id"]))]
+            if "released" in candidate:
+                candidate["year"] = candidate["released"]
+        known = {name: features[name] for name in features if name not in ("genres", "released", "hour")}
+        yield "movielens", examples, known, "movie_id"
 
-    def tell(name: str, values: dict[str, float]) -> None:
-        found[name] = values
-        print(f"{name:44s}", "  ".join(f"{key} {value:.4f}" for key, value in values.items()), flush=True)
 
+def simulated(tell: Tell, n: int, deep: str) -> None:
+    """What is worth what in the worlds, of `n` requests or thrice as many."""
     base = {"user": ID, "item": ID}
     vector = FeatureSpec(kind="vector", length=LENGTH, of="item")
     examples = content_world(n)
@@ -182,14 +188,14 @@ def main() -> None:
         tell(f"content: {name}", figures(examples, run(examples, base | more, deep)[1]))
 
     examples = calendar_world(3 * n)
-    hour, geo = FeatureSpec(kind="hour"), FeatureSpec(kind="geo", latitude="lat", longitude="lon")
+    geo = FeatureSpec(kind="geo", latitude="lat", longitude="lon")
     week = FeatureSpec(kind="calendar", zone="Europe/Berlin")
     numbers = {"lat": FeatureSpec(kind="number"), "lon": FeatureSpec(kind="number")}
     for name, more in (
-        ("item and hour", {"hour": hour}),
+        ("item and hour", {"hour": HOUR}),
         ("item and calendar", {"when": week}),
-        ("item, hour, two numbers", {"hour": hour, **numbers}),
-        ("item, hour, geo", {"hour": hour, "where": geo}),
+        ("item, hour, two numbers", {"hour": HOUR, **numbers}),
+        ("item, hour, geo", {"hour": HOUR, "where": geo}),
         ("item, calendar, geo", {"when": week, "where": geo}),
     ):
         p = run(examples, {"item": ID} | more, deep)[1]
@@ -208,16 +214,44 @@ def main() -> None:
             "mean_error_logits": float(np.mean(z - true)),
         })  # fmt: skip
 
-    if options.movies:
-        examples = films(options.movies)
-        rated = {"user": ID, "movie": ID, "genres": FeatureSpec(kind="ids"), "hour": hour}
+
+def ratings(tell: Tell, options: argparse.Namespace, deep: str) -> None:
+    """What is worth what for movies."""
+    for stream, examples, rated, item in rated_streams(options):
+        year, title = FeatureSpec(kind="number"), FeatureSpec(kind="text", of=item)
+        genres = {"genres": FeatureSpec(kind="ids")}
         for name, more in (
-            ("as built in", {}),
-            ("with titles", {"title": FeatureSpec(kind="text", of="movie")}),
-            ("with years", {"year": FeatureSpec(kind="number")}),
-            ("with a calendar for hour", {"hour": FeatureSpec(kind="calendar")}),
+            ("ids", {}),
+            ("genres", genres),
+            ("years", {"year": year}),
+            ("titles", {"title": title}),
+            ("genres and years", {**genres, "year": year}),
+            ("genres, years, titles", {**genres, "year": year, "title": title}),
+            ("genres, a calendar for hour", {**genres, "hour": FeatureSpec(kind="calendar")}),
         ):
-            tell(f"films: {name}", figures(examples, run(examples, rated | more, deep)[1], "movie"))
+            p = run(examples, {**rated, "hour": HOUR, **more}, deep)[1]
+            tell(f"{stream}: {name}", figures(examples, p, item))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--movies", type=Path, help="the folder of MovieTweetings")
+    parser.add_argument("--data", type=Path, help="folder of the packages of quality_public.py")
+    parser.add_argument("--ratings", action="store_true", help="only the films")
+    parser.add_argument("--deep", action="store_true", help="with the deep part")
+    parser.add_argument("--quick", action="store_true", help="a sixth of the requests")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+    deep, n = "dcn" if options.deep else "none", 2_000 if options.quick else 12_000
+    found: dict[str, dict[str, float]] = {}
+
+    def tell(name: str, values: dict[str, float]) -> None:
+        found[name] = values
+        print(f"{name:44s}", "  ".join(f"{key} {value:.4f}" for key, value in values.items()), flush=True)
+
+    if not options.ratings:
+        simulated(tell, n, deep)
+    ratings(tell, options, deep)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

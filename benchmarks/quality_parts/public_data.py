@@ -8,6 +8,7 @@ import csv
 import datetime
 import gzip
 import io
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -138,6 +139,16 @@ def _movielens(package: Path) -> Iterator[Example]:
         released = movie["release_date"]
         features["released"] = float(released[-4:]) if released else None
         yield _one(i, float(row["timestamp"]), row["rating"] >= 4, features)
+
+
+def movielens_titles(folder: Path) -> dict[int, str]:
+    """The titles of MovieLens' movies, without the years."""
+    package = sorted(folder.glob(f"{SOURCES['movielens'].package}*"))[-1]
+    table = pq.read_table(pa.BufferReader(_member(package, "MovieLens100k_items.parquet.brotli")))
+    return {
+        row["movie_id"]: re.sub(r"\s*\(\d{4}\)\s*$", "", row["movie_title"] or "")
+        for row in table.to_pylist()
+    }
 
 
 def _lecturers(package: Path) -> Iterator[Example]:
