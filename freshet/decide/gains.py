@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freshet.config import Config
+from freshet.progress import progress
 from learner.features.columns import declared_by
 from learner.metrics import auc, gauc
 from learner.model.model import Model
@@ -137,7 +138,11 @@ def first_lines(path: Path) -> Callable[[Config], Iterator[Example]]:
 def _predicted(found: Iterable[Example], config: Config, deep: str) -> PlacedPredictions:
     examples = sorted(found, key=lambda example: example.time)
     trainer = Trainer(Model(config.features, LearnerSettings(deep=deep), learning=True))
-    done = [g for at in range(0, len(examples), _CHUNK) for g in trainer.learn(examples[at : at + _CHUNK])]
+    done = []
+    with progress("trying features", len(examples)) as advance:
+        for at in range(0, len(examples), _CHUNK):
+            done += trainer.learn(examples[at : at + _CHUNK])
+            advance(len(examples[at : at + _CHUNK]))
     done += trainer.finish()
     if not done:
         return PlacedPredictions(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.uint64))

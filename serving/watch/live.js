@@ -90,8 +90,6 @@ const TILES = [
     note: (n) => (n.calibration_corrected === null ? waiting(n) : `base ${text(ratio, n.calibration_base)}; 1 is right`) },
   { name: "Gate", where: "gate", format: percent, value: (n) => n.gate,
     note: (n) => (n.gate === null ? "the model is loading" : !n.evidence && empty(n) ? FIRST : `evidence ${text(count, n.evidence)}`) },
-  { name: "Items shown", where: "exposure", format: percent, value: (n) => n.shown_coverage,
-    note: (n) => (n.shown_gini === null ? (empty(n) ? FIRST : "no slates of several items yet") : `Gini ${text(ratio, n.shown_gini)}${n.shown_young === null ? "" : `, young ${percent(n.shown_young).join(" ")}`}`) },
   { name: "Table rows", where: "table-rows", format: count, value: (n) => n.table_rows,
     note: (n, live) => (!n.table_rows ? (empty(n) ? FIRST : "none yet") : live.tables.length ? `of ${live.tables.length} feature${live.tables.length > 1 ? "s" : ""}` : "none yet") },
   { name: "Dead letters", where: "dead-letters", format: count, value: (n) => n.dead_letters,
@@ -100,12 +98,12 @@ const TILES = [
 
 // lines: name, number, colour, and "wide" for one on which another often lies; span: what the y axis covers at least; mark: a line to compare with
 const CHARTS = [
-  { title: "Absolute error", where: "auc", format: amount, zero: true, span: 0.1, empty: "waiting for the first labels …", ofValue: true,
-    lines: [["base", "mae_base", "base", "wide"], ["corrected", "mae_corrected", "corrected"]] },
   { title: "AUC", where: "auc", format: ratio, span: 0.02, ofValue: false, empty: "waiting for the first labels …",
     lines: [["frozen", "auc_frozen", "frozen"], ["base", "auc_base", "base", "wide"], ["corrected", "auc_corrected", "corrected"]] },
   { title: "Log loss", where: "log-loss", format: ratio, span: 0.02, ofValue: false, empty: "waiting for the first labels …",
     lines: [["frozen", "logloss_frozen", "frozen"], ["base", "logloss_base", "base", "wide"], ["corrected", "logloss_corrected", "corrected"]] },
+  { title: "Absolute error", where: "auc", format: amount, zero: true, span: 0.1, empty: "waiting for the first labels …", ofValue: true,
+    lines: [["base", "mae_base", "base", "wide"], ["corrected", "mae_corrected", "corrected"]] },
   { title: "Events per second", where: "events", format: rate, zero: true, span: 1, empty: "waiting for the first events …",
     lines: [["events", "events_per_s", "base"], ["examples", "examples_per_s", "corrected"], ["requests", "requests_per_s", "third"]] },
   { title: "Lag", where: "lag", format: seconds, zero: true, span: 0.1, empty: "no role has told the log where it is yet",

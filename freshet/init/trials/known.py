@@ -25,8 +25,8 @@ def known_that_gains(
 ) -> More:
     """The histories and the rate that gain something, each beside those before it.
 
-    The deep part learns too, since it is what reads the items of a history. Which window of a rate is the
-    best, the fast part alone says.
+    The deep part learns too: it is what reads the items of a history, and beside it a rate over a short
+    window adds little but noise.
 
     Args:
         taken: names that they may not have.
@@ -40,21 +40,20 @@ def known_that_gains(
     whole = Gains(lambda _: examples, LearnerSettings().deep)
     kept: More = []
 
-    def of(gains: Gains, offer: Offer) -> Gain | None:
-        return gains.of(config_of(kept), config_of([*kept, (offer.name, offer.lines)]))
+    def of(offer: Offer) -> Gain | None:
+        return whole.of(config_of(kept), config_of([*kept, (offer.name, offer.lines)]))
 
     for offer in history_offers(keepers):
-        gain = None if offer.name in taken else of(whole, offer)
+        gain = None if offer.name in taken else of(offer)
         if gain is not None and gain.sure:
             kept.append(_with_reason(offer, gain))
     windows = _windows(keepers.item, examples)
     if windows and windows[0].name not in taken:
-        fast = Gains(lambda _: examples)
-        found = [(gain.errors, i) for i, offer in enumerate(windows) if (gain := of(fast, offer)) is not None]
-        errors, best = max(found, default=(0.0, 0))
-        gain = of(whole, windows[best]) if errors > 0.0 else None
-        if gain is not None and gain.sure and gain.errors >= SURE_OF_SOME:
-            kept.append(_with_reason(windows[best], gain))
+        found = [(gain, offer) for offer in windows if (gain := of(offer)) is not None]
+        if found:
+            gain, best = max(found, key=lambda one: one[0].errors)
+            if gain.sure and gain.errors >= SURE_OF_SOME:
+                kept.append(_with_reason(best, gain))
     return kept
 
 

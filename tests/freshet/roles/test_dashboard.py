@@ -23,6 +23,7 @@ from freshet.roles.roles import run_join, run_learn, run_serve
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "freshet.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
+UNKNOWN_AT_FIRST = "freshet_shown_young_ratio"  # says something from the second day of event time on
 WAIT_S = 240.0  # a busy machine that compiles kernels first
 
 
@@ -124,7 +125,7 @@ def test_every_query_returns_data_from_running_roles(config: Config, prometheus:
         player.start()
         try:
             empty = [
-                *QUERIES,
+                *(query for query in QUERIES if UNKNOWN_AT_FIRST not in query[1]),
                 ("the learner's", 'freshet_learn_target_quality{job=~"$job",target="minutes"}'),
             ]
             deadline = time.monotonic() + WAIT_S
