@@ -6,7 +6,7 @@ from enum import Enum
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from stream.log.kafka.client import KafkaClient, result
+from stream.log.kafka.client import ANY_TOPIC, KafkaClient, ask, result
 
 CREATE = "CREATE"
 _ANSWERS: dict[int, frozenset[str] | None] = {
@@ -37,6 +37,7 @@ def _of_topics(
     admin: AdminClient, timeout_s: float, names: Sequence[str]
 ) -> dict[str, frozenset[str] | None]:
     """Of each topic; None: it does not exist."""
+    ask(admin, ANY_TOPIC, timeout_s)
     described = admin.describe_topics(
         TopicCollection(list(names)), include_authorized_operations=True, request_timeout=timeout_s
     )
@@ -53,6 +54,7 @@ def _of_topics(
 
 def _of_cluster(client: KafkaClient) -> frozenset[str]:
     def describe(admin: AdminClient, timeout_s: float) -> frozenset[str]:
+        ask(admin, ANY_TOPIC, timeout_s)
         future = admin.describe_cluster(include_authorized_operations=True, request_timeout=timeout_s)
         return _names(result(future, timeout_s).authorized_operations)
 

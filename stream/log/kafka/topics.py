@@ -22,7 +22,7 @@ from stream.log.base import (
     PRODUCER_BYTES_MAX,
     bytes_allowed,
 )
-from stream.log.kafka.client import AuthorizationError, KafkaClient, result
+from stream.log.kafka.client import AuthorizationError, KafkaClient, ask, result
 from stream.log.settings import LogSettings
 
 CHECK_S = 5.0  # how often a topic that is used is looked at again
@@ -199,6 +199,7 @@ class Topics:
         name = self.name(topic)
 
         def describe(admin: AdminClient, timeout_s: float) -> TopicDescription | None:
+            ask(admin, name, timeout_s)
             try:
                 futures = admin.describe_topics(TopicCollection([name]), request_timeout=timeout_s)
                 return result(futures[name], timeout_s)
