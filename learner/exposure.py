@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.distinct import distinct
+from ground.rows import Rows
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.uint64]
@@ -205,6 +206,19 @@ class RecentExposure:
         first = np.concatenate([self._first, np.fromiter(self._new.values(), np.float64, len(self._new))])
         order = np.argsort(known)[: self._items_max]
         self._known, self._first, self._new = known[order], first[order], {}
+
+
+def column_keys(rows: Rows, column: int) -> Ids:
+    """The key of each of n rows in one column, (n,); 0: it has none."""
+    keys = np.zeros(rows.n, dtype=np.uint64)
+    mine = rows.column == column
+    keys[np.repeat(np.arange(rows.n), np.diff(rows.start))[mine]] = rows.key[mine]
+    return keys
+
+
+def tells_apart(keys: Ids, request: npt.NDArray[np.int64]) -> bool:
+    """Whether keys (n,) differ within a request; `request` (n,): its number, ascending."""
+    return bool(((keys[1:] != keys[:-1]) & (request[1:] == request[:-1])).any())
 
 
 def _gini(counts: Floats) -> float:

@@ -14,6 +14,7 @@ from freshet.files import Json
 from freshet.replay.growing import ROWS_MAX, Growing, Number, partition, scratch
 from freshet.replay.passes import PARTS_MAX, request_parts
 from freshet.replay.scored import ScoredCandidates, Summaries
+from learner.exposure import column_keys, tells_apart
 from learner.features.labelled import Labelled
 from learner.model.model import Model
 
@@ -47,13 +48,8 @@ class Baselines:
     def add(self, labelled: Labelled) -> None:
         """Append requests."""
         rows, per_request = labelled.batch.rows, np.diff(labelled.batch.requests)
-        n = len(labelled.y)
-        row = np.repeat(np.arange(n), np.diff(rows.start))
         for name, column in self._columns.items():
-            keys = np.zeros(n, dtype=np.uint64)
-            mine = rows.column == column
-            keys[row[mine]] = rows.key[mine]
-            self._keys[name].add(keys)
+            self._keys[name].add(column_keys(rows, column))
         lessons = labelled.lessons
         fresh = np.isnan(lessons.before)
         self._weight.add(np.where(fresh, lessons.weight, 0.0))
@@ -94,8 +90,7 @@ class Baselines:
         for name, column in self._keys.items():
             keys = column.array()
             for part in request_parts(request, 0, len(keys), self._rows_max):
-                mine, its = keys[part], request[part]
-                if ((mine[1:] != mine[:-1]) & (its[1:] == its[:-1])).any():
+                if tells_apart(keys[part], request[part]):
                     return {name: metrics.exposure(self._kept(keys, scored))}
         return {}
 

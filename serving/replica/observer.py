@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ground.clock import SYSTEM_CLOCK, Clock
-from learner.exposure import RecentExposure
+from learner.exposure import RecentExposure, column_keys, tells_apart
 from learner.features.encoder import Batch
 from learner.features.labelled import join, lessons_of
 from learner.lessons import Lessons
@@ -236,7 +236,7 @@ class Observer:
         if self._item_column >= 0:
             stands_for = np.where(lessons.y == 0.0, np.exp(lessons.shift), 1.0)  # of thinned negatives
             time = np.repeat(batch.times, np.diff(batch.requests))
-            keys = _keys(batch, self._item_column)
+            keys = column_keys(batch.rows, self._item_column)
             self._exposure.add(keys[fresh], time[fresh], stands_for[fresh])
 
     def _forget(self, request: Forget) -> None:
@@ -254,22 +254,11 @@ class Observer:
                     metrics.forget(users)
 
 
-def _keys(batch: Batch, column: int) -> npt.NDArray[np.uint64]:
-    """The key of each candidate in one column, (n,); 0: it has none."""
-    rows = batch.rows
-    keys = np.zeros(rows.n, dtype=np.uint64)
-    mine = rows.column == column
-    keys[np.repeat(np.arange(rows.n), np.diff(rows.start))[mine]] = rows.key[mine]
-    return keys
-
-
 def _item_column(model: Model, batch: Batch) -> int:
     """The first column of ids that tells candidates of a request apart; -1: none does."""
     request = np.repeat(np.arange(len(batch.times)), np.diff(batch.requests))
     for name, spec in model.features.items():
         column = model.encoder.column_of(name) if spec.kind == "id" else -1
-        if column >= 0:
-            keys = _keys(batch, column)
-            if ((keys[1:] != keys[:-1]) & (request[1:] == request[:-1])).any():
-                return column
+        if column >= 0 and tells_apart(column_keys(batch.rows, column), request):
+            return column
     return -1
