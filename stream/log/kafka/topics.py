@@ -29,6 +29,8 @@ CHECK_S = 5.0  # how often a topic that is used is looked at again
 LIMIT_S = 60.0  # how long a topic's message size limit is cached
 READY_S_MAX = 10.0
 DEFAULT_MESSAGE_BYTES = 1_048_588  # Kafka's own max.message.bytes
+SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX = 16 << 20, 1 << 30  # the latter is Kafka's own segment.bytes
+SEGMENT_S_MIN, SEGMENT_S_MAX = 60.0, 7 * 86_400.0  # the latter is Kafka's own segment.ms
 OVERHEAD_BYTES = 61 + 64 + PRODUCER_BYTES_MAX + 20  # of a batch of one record, beside its key and value
 
 _log = logging.getLogger("freshet.kafka")
@@ -286,15 +288,22 @@ class Topics:
 
     def _settings_for(self, topic: str, partitions: int) -> dict[str, str]:
         keep_s, keep_bytes = self._settings.retention(topic)
+        # the broker counts by partition
+        keep_bytes = max(keep_bytes // partitions, 1) if keep_bytes > 0 else 0
         limit = self._settings.record_bytes_max + DEAD_LETTER_BYTES + (1 << 20)
+        # A broker drops whole segments, and never the one it writes to: with Kafka's own 1 GiB and 7 days a
+        # topic that keeps an hour would hold a week. So a segment is at most about a quarter of what is kept.
+        segment_bytes = min(max(keep_bytes // 4, SEGMENT_BYTES_MIN, limit), max(SEGMENT_BYTES_MAX, limit))
+        segment_s = min(max(keep_s / 4, SEGMENT_S_MIN), SEGMENT_S_MAX)
         return {
             "cleanup.policy": "delete",
             # ingest time is set by the broker, and producers cannot change it
             "message.timestamp.type": "LogAppendTime",
             "max.message.bytes": str(limit),
             "retention.ms": str(int(keep_s * 1e3)) if keep_s > 0 else "-1",
-            # the broker counts by partition
-            "retention.bytes": str(max(keep_bytes // partitions, 1)) if keep_bytes > 0 else "-1",
+            "retention.bytes": str(keep_bytes) if keep_bytes > 0 else "-1",
+            "segment.bytes": str(segment_bytes if keep_bytes > 0 else max(SEGMENT_BYTES_MAX, limit)),
+            "segment.ms": str(int((segment_s if keep_s > 0 else SEGMENT_S_MAX) * 1e3)),
         }
 
 

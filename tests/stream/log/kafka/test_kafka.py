@@ -80,6 +80,10 @@ def test_topics_are_made_with_the_logs_own_settings(kafka_broker: str, kafka_pre
     assert (first["retention.ms"], first["retention.bytes"]) == ("3600000", "500")
     assert (second["retention.ms"], second["retention.bytes"]) == ("-1", "-1")
     assert int(first["max.message.bytes"]) > 5 << 20
+    # A broker drops whole segments only, and Kafka's own of 1 GiB and a week would keep far more than that.
+    assert (first["segment.ms"], second["segment.ms"]) == ("900000", "604800000")
+    assert int(first["max.message.bytes"]) <= int(first["segment.bytes"]) <= 16 << 20
+    assert second["segment.bytes"] == str(1 << 30)
 
 
 def test_more_copies_than_brokers_are_refused_with_what_to_set(kafka_broker: str, kafka_prefix: str) -> None:
