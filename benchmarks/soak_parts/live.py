@@ -281,11 +281,12 @@ def sqlite(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def kafka(folder: Path) -> Iterator[str]:
-    """A Kafka log on a broker of its own."""
+    """A Kafka log on a broker of its own, which looks every ten seconds what to drop (by default 300)."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "deploy" / "kafka"))
     from broker import Broker  # type: ignore[import-not-found, unused-ignore]
 
-    with Broker(folder, heap="512m") as broker:
+    settings = {"log.retention.check.interval.ms": "10000", "log.segment.delete.delay.ms": "1000"}
+    with Broker(folder, heap="512m", settings=settings) as broker:
         yield f"kafka://{broker.address}/soak"
 
 

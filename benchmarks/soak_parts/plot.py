@@ -1,5 +1,6 @@
 """The long run as small charts, one below the other, in an SVG file, and as a table in Markdown."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ CHARTS: Charts = (
             ("ids", lambda r: (sum(r["rows"].values()) - r["rows"]["pairs"]) / 1e6),
         ),
     ),
-    ("AUC", (("of a million", lambda r: r["auc"]),)),
+    ("AUC", (("since the last mark", lambda r: r["auc"]),)),
     (
         "score of 50, µs",
         (("median", lambda r: r["score_p50_us"]), ("p99", lambda r: r["score_p99_us"])),
@@ -88,6 +89,12 @@ LIVE_CHARTS: Charts = (
 )
 
 
+def round_above(value: float) -> float:
+    """The least of 1, 2, 4, 6, 8 and 10 times a power of ten that is not below a value above 0."""
+    unit = 10.0 ** math.floor(math.log10(value))
+    return next(step * unit for step in (1, 2, 4, 6, 8, 10) if step * unit >= value)
+
+
 def draw(rows: Sequence[Row], out: Path, charts: Charts = CHARTS) -> None:
     """Write the charts; all begin at 0 and share their x axis, millions of requests."""
     height = len(charts) * HEIGHT + 24
@@ -107,15 +114,15 @@ def draw(rows: Sequence[Row], out: Path, charts: Charts = CHARTS) -> None:
             [(row["requests"], value) for row in rows if (value := take(row)) is not None]
             for _, take in lines
         ]
-        top = max((value for line in values for _, value in line), default=1.0) * 1.1 or 1.0
+        top = round_above(max((value for line in values for _, value in line), default=0.0) or 1.0)
         parts.append(f'<text x="{LEFT}" y="{base - HEIGHT + 16}" font-weight="bold">{title}</text>')
         for share in (0.0, 0.5, 1.0):
-            at = base - share / 1.1 * (HEIGHT - TOP)
+            at = base - share * (HEIGHT - TOP)
             parts.append(
                 f'<line x1="{LEFT}" y1="{at:.1f}" x2="{WIDTH - RIGHT}" y2="{at:.1f}" stroke="#ddd"/>'
             )
             parts.append(
-                f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{share * top / 1.1:,.3g}</text>'
+                f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{share * top:,.10g}</text>'
             )
         for k, (name, _) in enumerate(lines):
             points = " ".join(
